@@ -1,0 +1,101 @@
+"""Confirmations: issued for a question, good once, for what was asked, for a while."""
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from calls_mcp.errors import InvalidConfirmation
+from calls_mcp.guard import Binding, Question
+from calls_mcp.outcome import Confirmation, Outcome
+from calls_mcp.seal import Seal
+from calls_mcp.store import Pending, Store
+
+_AGAIN = "Call the tool again without confirmation_token to get a new preview."
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The one right to act on a confirmation; whoever holds it must settle it."""
+
+    identifier: str
+    state: str
+
+
+class Approvals:
+    """Issues confirmations that lapse after `ttl` seconds by `clock` (epoch seconds)."""
+
+    def __init__(self, store: Store, seal: Seal, ttl: float, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._seal = seal
+        self._ttl = ttl
+        self._clock = clock
+
+    async def issue(self, question: Question, binding: Binding) -> Confirmation:
+        """A confirmation of `question`, to be shown to the user."""
+        identifier = secrets.token_urlsafe(9)
+        expires_at = self._clock() + self._ttl
+        await self._store.put(identifier, Pending(binding, question.state, expires_at))
+        return {
+            "action": question.action,
+            "preview": question.preview,
+            "token": self._seal.sign(identifier),
+            "expires_at": datetime.fromtimestamp(expires_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+
+    async def claim(self, token: str, binding: Binding) -> Claim | Outcome:
+        """The right to act, or the outcome of an earlier use, or that the token has lapsed.
+
+        Raises:
+            InvalidConfirmation: The token is not one for this invocation.
+        """
+        identifier = self._seal.verify(token)
+        if identifier is None:
+            raise InvalidConfirmation(
+                "Nothing was sent: this server did not issue that confirmation_token.",
+                f"Send the token exactly as it was given. {_AGAIN}",
+            )
+        pending = await self._store.get(identifier)
+        if pending is None:
+            return expired("The confirmation is no longer known to this server.")
+        _require(pending.binding, binding)
+        if not await self._store.claim(identifier):
+            return _told_again(await self._store.outcome(identifier))
+        if self._clock() < pending.expires_at:
+            return Claim(identifier, pending.state)
+        return await self.settle(identifier, expired("The confirmation was not used in time."))
+
+    async def decline(self, token: str, binding: Binding, reason: str) -> Outcome:
+        """Spend a confirmation without acting on it."""
+        claim = await self.claim(token, binding)
+        if not isinstance(claim, Claim):
+            return claim
+        return await self.settle(claim.identifier, {"outcome": "declined", "reason": reason})
+
+    async def settle(self, identifier: str, outcome: Outcome) -> Outcome:
+        """Record what became of a claimed confirmation, and return it."""
+        await self._store.settle(identifier, outcome)
+        return outcome
+
+
+def expired(why: str) -> Outcome:
+    """The outcome of a confirmation that lapsed."""
+    return {"outcome": "expired", "reason": f"{why} Nothing was sent. {_AGAIN}"}
+
+
+def _require(asked: Binding, now: Binding) -> None:
+    differences = {
+        f"it is for {asked.tool}, not {now.tool}": asked.tool != now.tool,
+        "it was given to somebody else": asked.principal != now.principal,
+        "the arguments are not those that were confirmed": asked.arguments != now.arguments,
+    }
+    wrong = next((why for why, differs in differences.items() if differs), None)
+    if wrong is not None:
+        raise InvalidConfirmation(f"Nothing was sent: {wrong}.", _AGAIN)
+
+
+def _told_again(outcome: Outcome) -> Outcome:
+    warning = (
+        "This confirmation was used before. This is the outcome of that use; nothing new was sent."
+    )
+    return {**outcome, "warnings": [*outcome.get("warnings", []), warning]}

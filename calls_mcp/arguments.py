@@ -1,0 +1,257 @@
+"""A model's dict → `Arguments`: everything wrong with it found at once, before anything is sent."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from difflib import get_close_matches
+from functools import cache
+from urllib.parse import urlsplit
+
+from jsonschema import Draft202012Validator, FormatChecker
+
+from calls_mcp.catalog import Json, Operation, Parameter, Rule, Schema, kind_of
+from calls_mcp.errors import InvalidArguments
+from calls_mcp.outcome import Fault
+from calls_mcp.redaction import MASK, is_deceptive, quoted
+from calls_mcp.schema import checked_schema
+
+FORMATS = FormatChecker(formats=())
+
+_LONGEST_GUESSED = 256  # characters; nobody mistypes more than that by accident
+_LARGEST_SHOWN = 10**15
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """Arguments that hold to the catalog.
+
+    `values` is what the API is to get, by argument name; `own` what is this server's; `warnings`
+    say which values the API will ignore, and why.
+    """
+
+    operation: Operation
+    values: Mapping[str, Json]
+    own: Mapping[str, str]
+    warnings: tuple[str, ...]
+
+
+def check(operation: Operation, raw: Mapping[str, Json]) -> Arguments:
+    """Hold what a model sent to the catalog.
+
+    Raises:
+        InvalidArguments: With every fault there is.
+    """
+    faults = [*_unknown(operation, raw), *_missing(operation, raw), *_wrong(operation, raw)]
+    faults += _broken_rules(operation, raw)
+    if faults:
+        raise InvalidArguments(faults)
+    values = {name: _normal(operation.parameters[name], value) for name, value in raw.items()}
+    own = {name for name in values if operation.parameters[name].location == "own"}
+    return Arguments(
+        operation=operation,
+        values={name: value for name, value in values.items() if name not in own},
+        own={name: str(values[name]) for name in own},
+        warnings=tuple(_ineffective(operation, raw)),
+    )
+
+
+@FORMATS.checks("http-url", raises=ValueError)
+def _is_http_url(value: object) -> bool:
+    if not isinstance(value, str):
+        return True
+    url = urlsplit(value)
+    return bool(url.hostname) and url.port != 0 and "\\" not in value
+
+
+@FORMATS.checks("date-or-time", raises=ValueError)
+def _is_date_or_time(value: object) -> bool:
+    return not isinstance(value, str) or bool(datetime.fromisoformat(value))
+
+
+@cache
+def _validator(parameter: Parameter) -> Draft202012Validator:
+    return Draft202012Validator(checked_schema(parameter), format_checker=FORMATS)
+
+
+def _unknown(operation: Operation, raw: Mapping[str, Json]) -> Iterator[Fault]:
+    for name in raw:
+        if name not in operation.parameters:
+            meant = _meant(operation, name)
+            fault: Fault = {
+                "path": f"/{quoted(name, 64)[1:-1]}",
+                "expected": f"an argument of {operation.name}; there is none of this name",
+            }
+            yield {**fault, "did_you_mean": meant} if meant else fault
+
+
+def _missing(operation: Operation, raw: Mapping[str, Json]) -> Iterator[Fault]:
+    named = _named(operation, raw)
+    for parameter in operation.parameters.values():
+        if parameter.required and parameter.name not in named:
+            yield {
+                "path": f"/{parameter.name}",
+                "expected": f"{parameter.expected}; it is required",
+                "received": "nothing",
+                "example": parameter.example,
+            }
+
+
+def _wrong(operation: Operation, raw: Mapping[str, Json]) -> Iterator[Fault]:
+    for name, value in raw.items():
+        parameter = operation.parameters.get(name)
+        if parameter is None:
+            continue
+        if _has_deceptive_text(parameter, value):
+            clean = "no control, bidirectional or other invisible characters"
+            yield _fault(parameter, value) | {"expected": f"{parameter.expected}; {clean}"}
+        elif not _is_right(parameter, value):
+            yield _fault(parameter, value)
+
+
+def _broken_rules(operation: Operation, raw: Mapping[str, Json]) -> Iterator[Fault]:
+    named = _named(operation, raw)
+    for rule in operation.rules:
+        given = [name for name in rule.parameters if name in named]
+        first = operation.parameters[rule.parameters[0]]
+        names = ", ".join(rule.parameters)
+        if rule.rule == "needs_one_of" and not given:
+            expected = f"at least one of {names}"
+            yield {
+                "path": f"/{first.name}",
+                "expected": expected,
+                "received": "none of them",
+                "example": first.example,
+            }
+        elif rule.rule == "excludes" and len(given) > 1:
+            yield {"path": f"/{given[-1]}", "expected": f"only one of {names}", "received": "both"}
+        elif rule.rule == "must_match_kind" and kind_of(raw.get(rule.given)) == rule.kind:
+            yield from _mismatches(operation, rule, raw)
+
+
+def _mismatches(operation: Operation, rule: Rule, raw: Mapping[str, Json]) -> Iterator[Fault]:
+    for name in rule.parameters:
+        parameter = operation.parameters[name]
+        value = raw.get(name)
+        if kind_of(value) not in (None, rule.kind):
+            expected = f"a {rule.kind}, since {rule.given} is a {rule.kind}"
+            yield {
+                "path": f"/{name}",
+                "expected": expected,
+                "received": _received(parameter, value),
+                "example": parameter.example,
+            }
+
+
+def _ineffective(operation: Operation, raw: Mapping[str, Json]) -> Iterator[str]:
+    """What the API will ignore. An argument that is itself ignored counts as not given."""
+    active = dict(raw)
+    for rule in operation.rules:
+        reason = _reason(rule, active)
+        for name in rule.parameters:
+            if reason and name in active:
+                del active[name]
+                yield f"{name} {reason}"
+
+
+def _reason(rule: Rule, active: Mapping[str, Json]) -> str | None:
+    given = active.get(rule.given)
+    if rule.rule == "ignored_when" and rule.given in active:
+        return f"is ignored, because {rule.given} is given"
+    if rule.rule == "no_effect_without" and given in (None, False):
+        return f"has no effect without {rule.given}"
+    if rule.rule == "only_for_kind" and kind_of(given) != rule.kind:
+        return f"has no effect: {rule.given} is not a {rule.kind}"
+    return None
+
+
+def _normal(parameter: Parameter, value: Json) -> Json:
+    """60.0 is an integer in JSON Schema, and 60 on the wire."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _named(operation: Operation, raw: Mapping[str, Json]) -> set[str]:
+    """The arguments given, counting one whose name was misspelt: that is one fault, not two."""
+    return {name if name in operation.parameters else _meant(operation, name) for name in raw}
+
+
+def _meant(operation: Operation, name: str) -> str:
+    """The argument that `name` is probably meant to be, or nothing."""
+    spellings = {p.wire.casefold(): p.name for p in operation.parameters.values() if p.wire}
+    spellings |= {p.replace("_", ""): p for p in operation.parameters}
+    folded = name[:64].casefold()
+    for spelling in (folded, folded.replace("_", "").replace("-", "")):
+        if spelling in spellings:
+            return spellings[spelling]
+    close = get_close_matches(folded, operation.parameters, n=1, cutoff=0.7)
+    return close[0] if close else ""
+
+
+def _has_deceptive_text(parameter: Parameter, value: Json) -> bool:
+    texts = value if isinstance(value, list) else [value]
+    allowed = "\t\n\r" if parameter.type.multiline else ""
+    return any(isinstance(t, str) and is_deceptive(t, allowed) for t in texts)
+
+
+def _fault(parameter: Parameter, value: Json) -> Fault:
+    fault: Fault = {
+        "path": f"/{parameter.name}",
+        "expected": parameter.expected,
+        "received": _received(parameter, value),
+    }
+    if parameter.example is not None:
+        fault["example"] = parameter.example
+    meant = None if parameter.secret else _nearest_value(parameter, value)
+    return fault if meant is None else {**fault, "did_you_mean": meant}
+
+
+def _received(parameter: Parameter, value: Json) -> str:
+    """A short description of what came, without secrets and whatever its size."""
+    if parameter.secret and value is not None:
+        return MASK
+    match value:
+        case None | True | False:
+            return {None: "null", True: "true", False: "false"}[value]
+        case float() if not math.isfinite(value):
+            return "a number that is not finite"
+        case int() | float():
+            return str(value) if abs(value) < _LARGEST_SHOWN else "a number far out of range"
+        case str():
+            return f"{quoted(value, 80)} (a text of {len(value)} characters)"
+        case list():
+            return f"a list of {len(value)}: {', '.join(_item(item) for item in value[:5])}"
+        case dict():
+            return "an object"
+
+
+def _item(item: Json) -> str:
+    return quoted(item, 40) if isinstance(item, str) else type(item).__name__
+
+
+def _nearest_value(parameter: Parameter, value: Json) -> Json:
+    if not isinstance(value, str) or len(value) > _LONGEST_GUESSED:
+        return None
+    candidates = _candidates(checked_schema(parameter), value.strip())
+    return next((c for c in candidates if c != value and _is_right(parameter, c)), None)
+
+
+def _is_right(parameter: Parameter, value: Json) -> bool:
+    return _validator(parameter).is_valid(value) and not _has_deceptive_text(parameter, value)
+
+
+def _candidates(schema: Schema, text: str) -> Iterable[Json]:
+    """What `text` may have been meant to say, best guesses first."""
+    yield text
+    if text.isascii() and text.isdigit():
+        yield int(text)
+    yield {"true": True, "false": False}.get(text.casefold())
+    items, enum = schema.get("items"), schema.get("enum")
+    if isinstance(items, dict):
+        yield [*text.replace(",", " ").split()]
+    if isinstance(enum, list):
+        folded = {str(choice).casefold(): choice for choice in enum}
+        yield from (folded[m] for m in get_close_matches(text.casefold(), folded, cutoff=0.6))
+    if schema.get("format") == "date-or-time":
+        yield from (f"{text}Z", text.replace("/", "-"), text.replace(" ", "T"))
+    bare = text.translate(dict.fromkeys(map(ord, " ().-/")))
+    yield from (bare, f"+{bare}")

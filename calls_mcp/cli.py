@@ -1,0 +1,102 @@
+"""The command line. Each command imports what it needs, and no other does."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from typing import TYPE_CHECKING
+
+from calls_mcp import __version__
+from calls_mcp.errors import CallsError
+
+if TYPE_CHECKING:
+    from calls_mcp.settings import Settings
+
+_WRONG_SETUP = 2  # exit status
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; `calls-mcp` alone serves on stdio. Returns the exit status."""
+    options = _parser().parse_args(argv)
+    try:
+        options.run(options)
+    except CallsError as error:
+        print(f"calls-mcp: {error}", file=sys.stderr)  # noqa: T201
+        return _WRONG_SETUP
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="calls-mcp", description="An MCP server for Twilio's Calls API."
+    )
+    parser.add_argument("--version", action="version", version=f"calls-mcp {__version__}")
+    parser.set_defaults(run=_serve, sandbox=False)
+    commands = parser.add_subparsers(title="commands", metavar="")
+    serve = commands.add_parser("serve", help="serve one MCP client on stdin and stdout (default)")
+    serve.add_argument(
+        "--sandbox", action="store_true", help="on an emulator inside: no credentials, no telephone"
+    )
+    serve.set_defaults(run=_serve)
+    emulator = commands.add_parser("emulator", help="run a stand-in for the Calls API")
+    emulator.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    emulator.add_argument("--port", type=int, default=4010, help="port to listen on (0: any)")
+    emulator.add_argument("--db", default=":memory:", metavar="FILE", help="keep the calls in FILE")
+    emulator.add_argument("--speed", type=float, default=1.0, help="how fast time goes")
+    emulator.add_argument("--seed", type=int, default=1, help="which history to begin with")
+    emulator.add_argument("--calls", type=int, default=0, help="how many past calls to begin with")
+    emulator.set_defaults(run=_emulate)
+    demo = commands.add_parser("demo", help="watch an agent use the tools, on the emulator")
+    demo.set_defaults(run=_demo)
+    return parser
+
+
+def _serve(options: argparse.Namespace) -> None:
+    import anyio  # noqa: PLC0415
+
+    from calls_mcp.settings import load_settings  # noqa: PLC0415
+
+    settings = load_settings()
+    logging.basicConfig(
+        stream=sys.stderr, level=settings.calls_mcp_log_level, format="calls-mcp: %(message)s"
+    )
+    for name in ("httpx", "httpcore"):  # they would log whole URLs, phone numbers and all
+        logging.getLogger(name).setLevel(logging.WARNING)
+    anyio.run(_serve_until_ended, settings, options.sandbox)
+
+
+async def _serve_until_ended(settings: "Settings", sandbox: bool) -> None:  # noqa: FBT001
+    from calls_mcp.runtime import Runtime  # noqa: PLC0415
+    from calls_mcp.server import build_server  # noqa: PLC0415
+    from calls_mcp.stdio import serve_stdio  # noqa: PLC0415
+
+    if sandbox:
+        from calls_mcp.sandbox import open_sandbox  # noqa: PLC0415
+
+        async with open_sandbox(settings) as runtime:
+            await serve_stdio(build_server(runtime), runtime)
+    else:
+        runtime = Runtime(settings, settings.access())
+        await serve_stdio(build_server(runtime), runtime)
+
+
+def _emulate(options: argparse.Namespace) -> None:
+    from calls_mcp.emulator import run  # noqa: PLC0415
+
+    run(
+        host=options.host,
+        port=options.port,
+        database=options.db,
+        speed=options.speed,
+        seed=options.seed,
+        calls=options.calls,
+    )
+
+
+def _demo(_options: argparse.Namespace) -> None:
+    import anyio  # noqa: PLC0415
+
+    from calls_mcp.demo import run_demo  # noqa: PLC0415
+
+    anyio.run(run_demo)

@@ -1,0 +1,103 @@
+"""Asks the human, as the client's protocol era has it, and carries the answer to the path.
+
+A 2026-07-28 client is handed the question and brings the answer in a second request; an older one
+is asked while its request waits; one that can't ask its user gets the token instead.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+from mcp.server.context import ServerRequestContext
+from mcp.shared.exceptions import MCPError
+from mcp_types import (
+    CallToolRequestParams,
+    ElicitRequest,
+    ElicitRequestFormParams,
+    ElicitResult,
+    InputRequiredResult,
+)
+
+from calls_mcp.outcome import Approval, Confirmation, Outcome
+
+_MODERN = "2026-07-28"
+_KEY = "confirm"
+_FIELD = "approve"
+
+Context = ServerRequestContext[Any, Any]
+Invoke = Callable[[Approval | None], Awaitable[Outcome]]
+
+
+async def converse(
+    ctx: Context, params: CallToolRequestParams, invoke: Invoke, patience: float
+) -> Outcome | InputRequiredResult:
+    """Invoke, and if that needs the user's word and the client can get it, see that it does.
+
+    `patience` is how long an older client's user may take, in seconds.
+    """
+    outcome = await invoke(_brought(params))
+    confirmation = outcome.get("confirmation")
+    if confirmation is None or not _can_ask(ctx):
+        return outcome
+    question = _question(confirmation)
+    if ctx.protocol_version >= _MODERN:
+        request = ElicitRequest(params=question)
+        token = confirmation["token"]
+        return InputRequiredResult(input_requests={_KEY: request}, request_state=token)
+    return await invoke(await _elicit(ctx, question, confirmation["token"], patience))
+
+
+def _can_ask(ctx: Context) -> bool:
+    """Whether the client takes forms; one that only opens URLs does not."""
+    capabilities = ctx.session.client_capabilities
+    elicitation = capabilities.elicitation if capabilities else None
+    return elicitation is not None and (elicitation.form is not None or elicitation.url is None)
+
+
+def _brought(params: CallToolRequestParams) -> Approval | None:
+    """The answer in a retried request. Without the state we issued, an answer counts for nothing."""
+    if params.request_state is None:
+        return None
+    response = (params.input_responses or {}).get(_KEY)
+    return _judged(params.request_state, response)
+
+
+async def _elicit(
+    ctx: Context, question: ElicitRequestFormParams, token: str, patience: float
+) -> Approval:
+    schema = question.requested_schema
+    response = None
+    try:
+        with anyio.move_on_after(patience):
+            response = await ctx.session.elicit_form(question.message, schema, ctx.request_id)
+    except MCPError as error:
+        return Approval(token, approved=False, reason=f"The user could not be asked ({error.message}). Nothing was done.")
+    return _judged(token, response)
+
+
+def _judged(token: str, response: object) -> Approval:
+    """Only a literal true approves."""
+    match response:
+        case ElicitResult(action="accept", content=dict(content)) if content.get(_FIELD) is True:
+            return Approval(token)
+        case ElicitResult(action="accept"):
+            return Approval(token, approved=False, reason="The user's answer was not a plain yes. Nothing was done.")
+        case ElicitResult(action="decline"):
+            return Approval(token, approved=False, reason="The user said no. Nothing was done; don't ask again unasked.")
+        case ElicitResult():
+            return Approval(token, approved=False, reason="The user dismissed the question. Nothing was done.")
+        case _:
+            return Approval(token, approved=False, reason="The user did not answer. Nothing was done.")
+
+
+def _question(confirmation: Confirmation) -> ElicitRequestFormParams:
+    action = confirmation["action"].replace("_", " ")
+    field = {
+        "type": "boolean",
+        "title": f"Yes, {action}",
+        "description": "Nothing happens unless this is set.",
+    }
+    return ElicitRequestFormParams(
+        message=confirmation["preview"],
+        requested_schema={"type": "object", "properties": {_FIELD: field}, "required": [_FIELD]},
+    )

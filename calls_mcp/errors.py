@@ -1,0 +1,147 @@
+"""Everything that can go wrong, by what it means for the call.
+
+    CallsError
+    ├ ConfigurationError         at start: a setting is missing or wrong
+    ├ CatalogError               at start: a file of the project is wrong
+    └ InvocationError            an invocation failed
+      ├ InvalidArguments         nothing was sent: the arguments are wrong
+      ├ InvalidConfirmation      nothing was sent: the token does not confirm this
+      ├ NotApplicable            nothing was sent: the call is in the wrong state
+      ├ Rejected                 the API said no: nothing happened
+      ├ RateLimited              the API was too busy: nothing happened
+      ├ Unreachable              the request never left: nothing happened
+      ├ Unavailable              a read failed: nothing happened
+      └ OutcomeUnknown           a change was sent and its answer never came
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from calls_mcp.outcome import Failure, Fault
+
+
+class CallsError(Exception):
+    """The root of this package's exceptions."""
+
+
+class ConfigurationError(CallsError):
+    """The server can't start as it is set up. The message says what to change."""
+
+
+class CatalogError(CallsError):
+    """A file under `config/` or `prompts/` is wrong, at `pointer`."""
+
+    def __init__(self, file: str, pointer: str, problem: str) -> None:
+        super().__init__(f"{file}: {pointer}: {problem}")
+
+
+class InvocationError(CallsError):
+    """An invocation failed, in words an agent can act on.
+
+    `kind` names the failure; `hint` says what to do next; `retryable` is whether the same
+    invocation may be sent again as it is; `retry_after` how long to wait first, in seconds, where
+    the API said so.
+    """
+
+    kind: ClassVar[str]
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.retry_after: float | None = None
+
+    def failure(self) -> Failure:
+        """This error as the `error` of a result."""
+        return {
+            "kind": self.kind,
+            "message": self.message,
+            "hint": self.hint,
+            "retryable": self.retryable,
+        }
+
+
+class InvalidArguments(InvocationError):
+    """The arguments are wrong; `faults` lists everything that is wrong with them."""
+
+    kind = "invalid_arguments"
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        count = "1 argument is" if len(faults) == 1 else f"{len(faults)} arguments are"
+        super().__init__(f"Nothing was sent: {count} wrong.", "Mend every fault, then call again.")
+        self.faults = tuple(faults)
+
+    def failure(self) -> Failure:
+        """This error with its faults."""
+        return {**super().failure(), "faults": list(self.faults)}
+
+
+class InvalidConfirmation(InvocationError):
+    """The confirmation token is not one for this invocation."""
+
+    kind = "invalid_confirmation"
+
+
+class NotApplicable(InvocationError):
+    """The call's state rules the change out, so the user was not even asked."""
+
+    kind = "not_applicable"
+
+
+class Rejected(InvocationError):
+    """The API answered 4xx: nothing happened."""
+
+    kind = "rejected"
+
+    def __init__(self, message: str, hint: str, *, status: int, code: int | None = None) -> None:
+        super().__init__(message, hint)
+        self.status = status
+        self.code = code
+
+    def failure(self) -> Failure:
+        """This error with the API's status and code, and where the code is explained."""
+        failure: Failure = {**super().failure(), "http_status": self.status}
+        if self.code is not None:
+            failure["code"] = self.code
+            failure["more_info"] = f"https://www.twilio.com/docs/errors/{self.code}"
+        return failure
+
+
+class NotFound(Rejected):
+    """There is no such call in the account."""
+
+    kind = "not_found"
+
+
+class CredentialsRejected(Rejected):
+    """The API does not accept the server's credentials, or not for this."""
+
+    kind = "credentials_rejected"
+
+
+class RateLimited(Rejected):
+    """The API was too busy to process the request, which is therefore safe to repeat."""
+
+    kind = "rate_limited"
+    retryable = True
+
+
+class Unreachable(InvocationError):
+    """The request never left this machine."""
+
+    kind = "unreachable"
+    retryable = True
+
+
+class Unavailable(InvocationError):
+    """A read got no usable answer. Reads change nothing, so it is safe to repeat."""
+
+    kind = "unavailable"
+    retryable = True
+
+
+class OutcomeUnknown(InvocationError):
+    """A change was sent, and whether it took effect is not known. It must not be repeated."""
+
+    kind = "outcome_unknown"

@@ -1,0 +1,127 @@
+"""What an HTTP exchange that went wrong means, in words an agent can act on."""
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import cache
+from http import HTTPStatus
+from typing import cast
+
+from calls_mcp.catalog import Json
+from calls_mcp.datafiles import CONFIG
+from calls_mcp.errors import (
+    CredentialsRejected,
+    InvocationError,
+    NotFound,
+    OutcomeUnknown,
+    RateLimited,
+    Rejected,
+    Unavailable,
+    Unreachable,
+)
+from calls_mcp.redaction import masked, quoted
+from calls_mcp.wire import Request
+
+_TRY_LATER = "Nothing happened, so it is safe to call again in a little while."
+_CHECK_ARGUMENTS = "Change the arguments according to the API's message; repeating them won't help."
+
+_KINDS: dict[int, tuple[type[Rejected], str]] = {
+    HTTPStatus.UNAUTHORIZED: (CredentialsRejected, "The operator must check the credentials."),
+    HTTPStatus.FORBIDDEN: (CredentialsRejected, "The operator must check the account's rights."),
+    HTTPStatus.NOT_FOUND: (NotFound, "Check the SID and account_sid; list_calls finds calls."),
+    HTTPStatus.TOO_MANY_REQUESTS: (RateLimited, _TRY_LATER),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the API answered, as it came."""
+
+    status: int
+    retry_after: str | None
+    body: bytes
+
+    @property
+    def is_success(self) -> bool:
+        """Whether it is a 2xx."""
+        return self.status // 100 == 2  # noqa: PLR2004
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the request surely was not carried out: 4xx, but not a time-out of theirs."""
+        return self.status // 100 == 4 and self.status != HTTPStatus.REQUEST_TIMEOUT  # noqa: PLR2004
+
+    def json(self) -> Mapping[str, Json] | None:
+        """The body as a JSON object; None if it is anything else."""
+        try:
+            value: object = json.loads(self.body)
+        except (ValueError, RecursionError):
+            return None
+        return cast("Mapping[str, Json]", value) if isinstance(value, dict) else None
+
+    def wait(self) -> float | None:
+        """Seconds the API asks to wait before another attempt."""
+        text = (self.retry_after or "").strip()
+        if text.isascii() and text.isdigit():
+            return float(text)
+        try:
+            moment = parsedate_to_datetime(text)
+            return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+        except (ValueError, TypeError):
+            return None
+
+
+def unsent(what: str) -> Unreachable:
+    """The request never left this machine."""
+    hint = f"{_TRY_LATER} If it goes on, the operator must check the network and the base URL."
+    return Unreachable(f"Nothing was sent: {what}.", hint)
+
+
+def lost(request: Request, what: str) -> InvocationError:
+    """The request left, and no usable answer came."""
+    if request.effect == "read":
+        return Unavailable(f"Nothing could be read: {what}.", _TRY_LATER)
+    message = f"It is not known whether this took effect: the request was sent, but {what}."
+    return OutcomeUnknown(message, f"Do not call again yet. {_how_to_find_out(request)}")
+
+
+def refused(request: Request, answer: Answer, secrets: Sequence[str]) -> InvocationError:
+    """The API answered with something other than success."""
+    if not answer.is_refusal:
+        error = lost(request, f"the API answered {answer.status}")
+    else:
+        error = _rejected(answer, secrets)
+    error.retry_after = answer.wait()
+    return error
+
+
+def _rejected(answer: Answer, secrets: Sequence[str]) -> Rejected:
+    body = answer.json() or {}
+    code, said = body.get("code"), body.get("message")
+    known = code if isinstance(code, int) and not isinstance(code, bool) else None
+    cls, hint = _KINDS.get(answer.status, (Rejected, _CHECK_ARGUMENTS))
+    message = f"Nothing happened: the API answered {answer.status}"
+    if isinstance(said, str) and said:
+        message += f" and says {quoted(masked(said, secrets), 300)}"
+    return cls(f"{message}.", _hints().get(str(known), hint), status=answer.status, code=known)
+
+
+@cache
+def _hints() -> Mapping[str, str]:
+    return tomllib.loads((CONFIG / "errors.toml").read_text("utf-8"))
+
+
+def _how_to_find_out(request: Request) -> str:
+    if request.effect == "delete":
+        return "Look with fetch_call: not_found means that it was deleted."
+    if request.effect == "change":
+        return "Look at the call with fetch_call, and change it only if it still needs it."
+    form = dict(request.form)
+    parties = f"to={form.get('To', '')} and from={form.get('From', '')}"
+    return (
+        f"In a minute, look with list_calls, {parties}: an outbound-api call created just now is "
+        "this one. Place it anew only if there is none and your user agrees."
+    )

@@ -1,0 +1,206 @@
+"""`Arguments` → `Verdict`: go ahead, or ask the user first, in plain words, what would happen."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from calls_mcp.arguments import Arguments
+from calls_mcp.catalog import Confirm, Effect
+from calls_mcp.errors import NotApplicable
+from calls_mcp.outcome import CallSummary
+from calls_mcp.redaction import MASK, quoted
+
+Action = Literal["place", "hang_up", "redirect", "modify", "delete"]
+
+_ASKED: dict[Confirm, frozenset[Effect]] = {
+    "all": frozenset({"place", "change", "delete"}),
+    "destructive": frozenset({"change", "delete"}),
+    "none": frozenset(),
+}
+
+# Told in the first sentences of a preview; everything else is listed after them.
+_TOLD = frozenset({"account_sid", "sid", "to", "from", "status", "url", "twiml", "application_sid"})
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What an invocation is up against: the account, the call as it is now, and the time (UTC).
+
+    `call` is None where there is none yet.
+    """
+
+    account_sid: str
+    call: CallSummary | None
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What the user is asked.
+
+    `state` is what the preview says of the call and must still be true when it is acted on.
+    """
+
+    action: Action
+    preview: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """What a confirmation is good for: these arguments of this tool, for this principal."""
+
+    tool: str
+    arguments: str
+    principal: str
+
+
+def needs_confirmation(arguments: Arguments, confirm: Confirm) -> bool:
+    """Whether the operator's setting asks for a confirmation of this effect."""
+    return arguments.operation.effect in _ASKED[confirm]
+
+
+def bind(arguments: Arguments, account_sid: str, principal: str) -> Binding:
+    """The binding of these arguments on this account; the digest covers every one of them."""
+    exact = json.dumps([account_sid, arguments.values], sort_keys=True)
+    digest = hashlib.sha256(exact.encode()).hexdigest()
+    return Binding(arguments.operation.name, digest, principal)
+
+
+def ask(arguments: Arguments, situation: Situation) -> Question:
+    """The question to put to the user.
+
+    Raises:
+        NotApplicable: The call is in a state in which the API is sure to refuse.
+    """
+    action = action_of(arguments)
+    refuse_if_pointless(action, situation.call)
+    lines = [
+        _headline(action, arguments, situation),
+        *_instructions(arguments),
+        *_details(arguments),
+        *_caveats(action, arguments, situation.call),
+    ]
+    return Question(action, "\n".join(lines), state_of(situation.call))
+
+
+def action_of(arguments: Arguments) -> Action:
+    """What the user would call it."""
+    effect, values = arguments.operation.effect, arguments.values
+    if effect in ("place", "delete"):
+        return "place" if effect == "place" else "delete"
+    if "status" in values:
+        return "hang_up"
+    return "redirect" if values.keys() & {"url", "twiml"} else "modify"
+
+
+def refuse_if_pointless(action: Action, call: CallSummary | None) -> None:
+    """Refuse what the API would refuse, before anybody is asked about it.
+
+    Raises:
+        NotApplicable: A change of an ended call, or the deletion of a live one.
+    """
+    live = call.get("live") if call else None
+    if action == "delete" and live:
+        raise NotApplicable(
+            f"Nothing was sent: the call is still {call_status(call)}, and only the record of an "
+            "ended call can be deleted.",
+            "End it first with update_call and status=completed, then delete it.",
+        )
+    if action in ("hang_up", "redirect", "modify") and live is False:
+        raise NotApplicable(
+            f"Nothing was sent: the call has ended ({call_status(call)}), and an ended call can't "
+            "be changed.",
+            "If it was to be hung up, nothing is left to do. To speak to them again, place a new "
+            "call with create_call.",
+        )
+
+
+def state_of(call: CallSummary | None) -> str:
+    """What of a call must not change between a question and its answer."""
+    if call is None:
+        return ""
+    return " ".join(str(call.get(key, "?")) for key in ("status", "from", "to"))
+
+
+def call_status(call: CallSummary | None) -> str:
+    """The call's status, or that it is not known."""
+    return call.get("status", "in an unknown state") if call else "not placed yet"
+
+
+def _headline(action: Action, arguments: Arguments, situation: Situation) -> str:
+    account = f"account {situation.account_sid}"
+    if situation.call is None:
+        parties = f"{_shown(arguments.values['to'])} from {_shown(arguments.values['from'])}"
+        return f"Place a call to {parties} ({account})."
+    verb = {
+        "hang_up": "Hang up",
+        "redirect": "Redirect",
+        "modify": "Change",
+        "delete": "Delete for good the record of",
+    }.get(action, "Change")
+    return f"{verb} call {situation.call['sid']} ({account}): {describe(situation)}."
+
+
+def describe(situation: Situation) -> str:
+    """The call as it is now: status, direction, parties, how long it has lasted or did last."""
+    call = situation.call or {"sid": ""}
+    parties = f"from {_shown(call.get('from', 'unknown'))} to {_shown(call.get('to', 'unknown'))}"
+    parts = [call_status(call), call.get("direction", ""), parties, _age(call, situation.now)]
+    return ", ".join(part for part in parts if part)
+
+
+def _age(call: CallSummary, now: datetime) -> str:
+    if "duration_seconds" in call and not call.get("live"):
+        return f"lasted {call['duration_seconds']} s"
+    since = call.get("started_at") or call.get("created_at")
+    if since is None:
+        return ""
+    seconds = max(0, int((now - datetime.fromisoformat(since)).total_seconds()))
+    word = "started" if "started_at" in call else "created"
+    return f"{word} {seconds} s ago" if call.get("live") else f"{word} {since}"
+
+
+def _instructions(arguments: Arguments) -> Iterator[str]:
+    values = arguments.values
+    method = values.get("method", "POST")
+    if "url" in values:
+        yield f"It follows the TwiML at {_shown(values['url'], 4096)} ({method})."
+    if "twiml" in values and "url" not in values:
+        yield f"It follows this TwiML: {_shown(values['twiml'], 4000)}"
+    if "application_sid" in values:
+        yield f"Application {values['application_sid']} handles it."
+
+
+def _details(arguments: Arguments) -> Iterator[str]:
+    rest = {k: v for k, v in arguments.values.items() if k not in _TOLD}
+    parameters = arguments.operation.parameters
+    details = [f"{k} {MASK if parameters[k].secret else _shown(v, 4096)}" for k, v in rest.items()]
+    if details:
+        yield f"Also: {', '.join(details)}."
+    yield from (f"Note: {warning}." for warning in arguments.warnings)
+
+
+def _caveats(action: Action, arguments: Arguments, call: CallSummary | None) -> Iterator[str]:
+    if arguments.values.get("record") is True:
+        yield "The call is RECORDED; the law may demand the consent of those on it."
+    if action == "place":
+        yield "It rings at once and costs money."
+    if action == "delete":
+        yield "This can't be undone."
+    if action == "hang_up":
+        yield from _hang_up_caveats(arguments, call_status(call))
+
+
+def _hang_up_caveats(arguments: Arguments, status: str) -> Iterator[str]:
+    if arguments.values["status"] == "canceled" and status == "in-progress":
+        yield "But canceled leaves a call in progress alone: only completed ends it."
+    else:
+        yield "Everybody on it is cut off."
+
+
+def _shown(value: object, limit: int = 256) -> str:
+    return quoted(value, limit) if isinstance(value, str) else json.dumps(value)

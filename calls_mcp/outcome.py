@@ -1,0 +1,100 @@
+"""What an invocation comes to: the structured content of its result, as plain JSON types.
+
+A key that is not known is absent, never null or empty. The published output schemas and the
+text a model reads are both made from these types.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Required, TypedDict
+
+OutcomeName = Literal["done", "confirmation_required", "declined", "expired", "error"]
+
+CallSummary = TypedDict(  # this form, since "from" is a Python keyword
+    "CallSummary",
+    {
+        "sid": Required[str],
+        "status": str,
+        "live": bool,
+        "direction": str,
+        "from": str,
+        "to": str,
+        "caller_name": str,
+        "answered_by": str,
+        "created_at": str,
+        "started_at": str,
+        "ended_at": str,
+        "duration_seconds": int,
+        "queue_ms": int,
+        "cost": str,
+        "currency": str,
+        "parent_call_sid": str,
+        "forwarded_from": str,
+        "account_sid": str,
+        "phone_number_sid": str,
+        "trunk_sid": str,
+        "group_sid": str,
+    },
+    total=False,
+)
+"""A call, normalized.
+
+Times (`*_at`) are ISO 8601 UTC; `duration_seconds` and `queue_ms` integers in the unit they name;
+`cost` a positive decimal in `currency`; `live` whether it is queued, ringing or in progress.
+"""
+
+
+class Fault(TypedDict, total=False):
+    """One thing wrong with the arguments of an invocation."""
+
+    path: Required[str]
+    expected: Required[str]
+    received: str
+    example: object
+    did_you_mean: object
+
+
+class Failure(TypedDict, total=False):
+    """Why nothing was done, or why it is not known whether it was."""
+
+    kind: Required[str]
+    message: Required[str]
+    hint: Required[str]
+    retryable: Required[bool]
+    faults: list[Fault]
+    http_status: int
+    code: int
+    more_info: str
+
+
+class Confirmation(TypedDict):
+    """A question the user must answer before the invocation has any effect."""
+
+    action: str
+    preview: str
+    token: str
+    expires_at: str
+
+
+class Outcome(TypedDict, total=False):
+    """The structured content of every result, whatever became of the invocation."""
+
+    outcome: Required[OutcomeName]
+    call: CallSummary
+    calls: list[CallSummary]
+    count: int
+    next_cursor: str
+    deleted: str
+    confirmation: Confirmation
+    reason: str
+    error: Failure
+    warnings: list[str]
+    sandbox: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """A user's answer to the question that `token` stands for; `reason` is why not."""
+
+    token: str
+    approved: bool = True
+    reason: str = ""

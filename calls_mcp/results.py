@@ -1,0 +1,98 @@
+"""`Outcome` → `CallToolResult`: the structured content, and the text a model reads."""
+
+import json
+from collections.abc import Iterator
+
+from mcp_types import CallToolResult, TextContent
+
+from calls_mcp.catalog import Operation
+from calls_mcp.outcome import CallSummary, Confirmation, Failure, Fault, Outcome
+from calls_mcp.redaction import one_line, quoted
+
+_LONGEST_ADDRESS = 48  # characters; SIP addresses can be long, numbers are not
+_EXTRAS = {"answered_by": "answered by {}", "forwarded_from": "forwarded from {}"}
+
+
+def to_result(operation: Operation, outcome: Outcome) -> CallToolResult:
+    """The result of an invocation, as both a program and a model read it."""
+    return CallToolResult(
+        content=[TextContent(text="\n".join(_lines(operation, outcome)))],
+        structured_content={**outcome},
+        is_error=outcome["outcome"] == "error",
+    )
+
+
+def _lines(operation: Operation, outcome: Outcome) -> Iterator[str]:
+    if outcome.get("sandbox"):
+        yield "[sandbox: no real telephone]"
+    if "error" in outcome:
+        yield from _failure(outcome["error"])
+    if "confirmation" in outcome:
+        yield from _confirmation(operation, outcome["confirmation"])
+    if "reason" in outcome:
+        yield f"{outcome['outcome'].capitalize()}: {outcome['reason']}"
+    if "deleted" in outcome:
+        yield f"Deleted the record of {outcome['deleted']}."
+    if "call" in outcome:
+        yield line(outcome["call"])
+    if "calls" in outcome:
+        yield from _list(outcome["calls"], outcome.get("next_cursor"))
+    yield from (f"Note: {warning}." for warning in outcome.get("warnings", []))
+
+
+def line(call: CallSummary) -> str:
+    """A call in one line: what strangers chose is shortened, and quoted where it is free text."""
+    when = call.get("started_at") or call.get("created_at") or ""
+    parts = [
+        call["sid"],
+        call.get("status", "status unknown"),
+        call.get("direction", ""),
+        f"{_address(call.get('from', '?'))} → {_address(call.get('to', '?'))}",
+        when.replace(":00Z", "Z") if when.endswith(":00Z") else when,
+        f"{call['duration_seconds']} s" if "duration_seconds" in call else "",
+        f"{call['cost']} {call.get('currency', '')}".rstrip() if "cost" in call else "",
+        f"answered by {call['answered_by']}" if "answered_by" in call else "",
+        f"caller name {quoted(call['caller_name'], 40)}" if "caller_name" in call else "",
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def _address(text: str) -> str:
+    plain = one_line(text, _LONGEST_ADDRESS)
+    return plain if plain.lstrip("+").isalnum() else quoted(text, _LONGEST_ADDRESS)
+
+
+def _list(calls: list[CallSummary], next_cursor: str | None) -> Iterator[str]:
+    yield f"{len(calls)} call{'' if len(calls) == 1 else 's'}{', newest first' if calls else ''}"
+    yield from map(line, calls)
+    if next_cursor is not None:
+        yield f"More: call list_calls with cursor={next_cursor}"
+
+
+def _confirmation(operation: Operation, confirmation: Confirmation) -> Iterator[str]:
+    yield "Nothing has happened yet. This is what would:"
+    yield confirmation["preview"]
+    yield (
+        "Show this to your user. Only if they agree, call "
+        f"{operation.name} again with the same arguments and confirmation_token="
+        f"{confirmation['token']} (works once, until {confirmation['expires_at']})."
+    )
+
+
+def _failure(failure: Failure) -> Iterator[str]:
+    yield f"{failure['kind']}: {failure['message']}"
+    yield from map(_fault, failure.get("faults", []))
+    yield failure["hint"]
+
+
+def _fault(fault: Fault) -> str:
+    text = f"- {fault['path']}: expected {fault['expected']}"
+    if "received" in fault:
+        text += f"; got {fault['received']}"
+    if "did_you_mean" in fault:
+        return f"{text}; did you mean {_json(fault['did_you_mean'])}?"
+    return f"{text}; for example {_json(fault['example'])}" if "example" in fault else text
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,60 @@
+"""The JSON Schemas a tool publishes (2020-12), made from the catalog and the outcome types.
+
+Flat at the root and without references: model APIs refuse or drop tools that are not.
+"""
+
+from typing import Literal, Required, get_args, get_origin, get_type_hints, is_typeddict
+
+from calls_mcp.catalog import Operation, Parameter, Schema
+from calls_mcp.outcome import Outcome
+
+_SCALARS: dict[object, str] = {str: "string", int: "integer", bool: "boolean"}
+
+_ANSWERS = {"call": ("call",), "calls": ("calls", "count", "next_cursor"), "deleted": ("deleted",)}
+_ASKING = ("confirmation", "reason")
+_ALWAYS = ("error", "warnings", "sandbox")
+
+
+def input_schema(operation: Operation) -> Schema:
+    """What the tool's arguments must look like."""
+    parameters = operation.parameters.values()
+    schema: Schema = {
+        "type": "object",
+        "properties": {p.name: {**p.schema, "description": p.description} for p in parameters},
+        "additionalProperties": False,
+    }
+    required = [p.name for p in parameters if p.required]
+    return {**schema, "required": [*required]} if required else schema
+
+
+def checked_schema(parameter: Parameter) -> Schema:
+    """What one argument is held to: all that is published of it, and what isn't."""
+    return {**parameter.type.asserts, **parameter.schema}
+
+
+def output_schema(operation: Operation) -> Schema:
+    """What the structured content of all the tool's results looks like, failures included."""
+    asking = () if operation.read_only else _ASKING
+    names = ("outcome", *_ANSWERS[operation.returns], *asking, *_ALWAYS)
+    hints = get_type_hints(Outcome, include_extras=True)
+    return _object({name: hints[name] for name in names})
+
+
+def _object(hints: dict[str, object]) -> Schema:
+    properties: Schema = {name: _schema(hint) for name, hint in hints.items()}
+    required = [name for name, hint in hints.items() if get_origin(hint) is Required]
+    schema: Schema = {"type": "object", "properties": properties}
+    return {**schema, "required": [*required]} if required else schema
+
+
+def _schema(hint: object) -> Schema:
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Required:
+        return _schema(args[0])
+    if origin is Literal:
+        return {"type": "string", "enum": [*args]}
+    if origin is list:
+        return {"type": "array", "items": _schema(args[0])}
+    if is_typeddict(hint) and isinstance(hint, type):
+        return _object(get_type_hints(hint, include_extras=True))
+    return {"type": _SCALARS[hint]} if hint in _SCALARS else {}

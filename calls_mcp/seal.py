@@ -1,0 +1,47 @@
+"""Tokens that only this server (and replicas with its keys) can have made."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import partial
+
+from itsdangerous import BadSignature, Signer, URLSafeSerializer
+
+from calls_mcp.catalog import Json
+
+# 128 bits can't be guessed, and every character of a token is read and repeated by a model.
+_DIGEST = partial(hashlib.blake2b, digest_size=16)
+
+
+class Seal:
+    """Signs with the last of `keys`, and accepts what any of them signed (HMAC)."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        options = {"digest_method": _DIGEST, "key_derivation": "hmac"}
+        self._signer = Signer([*keys], salt="calls-mcp/confirmation", **options)
+        self._serializer = URLSafeSerializer(
+            [*keys], salt="calls-mcp/cursor", serializer=json, signer_kwargs=options
+        )
+
+    def sign(self, identifier: str) -> str:
+        """A token for `identifier`, which it shows."""
+        return self._signer.sign(identifier).decode()
+
+    def verify(self, token: str) -> str | None:
+        """The identifier of a token signed here; None for any other text."""
+        try:
+            return self._signer.unsign(token).decode()
+        except BadSignature:
+            return None
+
+    def pack(self, value: Json) -> str:
+        """`value` as a signed, URL-safe text."""
+        return str(self._serializer.dumps(value))
+
+    def unpack(self, text: str) -> Json:
+        """What `pack` was given; None for a text it did not make."""
+        try:
+            value: Json = self._serializer.loads(text)
+        except BadSignature:
+            return None
+        return value

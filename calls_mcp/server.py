@@ -1,0 +1,160 @@
+"""The MCP server: what it offers, and the door of every request."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import mcp_types as types
+from mcp.server.caching import CacheHint
+from mcp.server.context import ServerRequestContext
+from mcp.server.lowlevel import Server
+from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
+from mcp.shared.exceptions import MCPError
+
+from calls_mcp import __version__
+from calls_mcp.catalog import Operation, load_operations
+from calls_mcp.confirmation import converse
+from calls_mcp.outcome import Approval, Outcome
+from calls_mcp.prompts import load_prompts
+from calls_mcp.results import to_result
+from calls_mcp.runtime import Runtime
+from calls_mcp.schema import input_schema, output_schema
+
+NAME = "calls-mcp"
+
+Context = ServerRequestContext[Any, Any]
+
+_INSTRUCTIONS = (
+    "Telephone calls over Twilio: list_calls finds them, fetch_call follows one, create_call rings "
+    "somebody, update_call changes or ends a live call, delete_call erases a record. Numbers are "
+    "E.164 (+15005550006). Changes are confirmed by the user first. After outcome_unknown, look "
+    "before you repeat: a repeated call may ring a person twice."
+)
+_DAY = 86_400
+_STATIC = CacheHint(ttl_ms=_DAY * 1000, scope="public")
+
+
+def build_server(runtime: Runtime) -> Server[Any]:
+    """A server on `runtime`, for any number of connections of either protocol era.
+
+    Raises:
+        CatalogError: A file under `config/` or `prompts/` is wrong.
+    """
+    handlers = _Handlers(runtime)
+    server: Server[Any] = Server(
+        NAME,
+        version=__version__,
+        title="Calls",
+        description="Place, find, follow, change and delete telephone calls, safely.",
+        instructions=_INSTRUCTIONS,
+        cache_hints={"tools/list": _STATIC, "prompts/list": _STATIC},
+        on_list_tools=handlers.list_tools,
+        on_call_tool=handlers.call_tool,
+        on_list_prompts=handlers.list_prompts,
+        on_get_prompt=handlers.get_prompt,
+    )
+    # The sealed state outlives a confirmation, so that a late answer is told why it came too late.
+    security = RequestStateSecurity(keys=runtime.keys, ttl=_DAY, bind_principal=principal_of)
+    server.middleware.append(RequestStateBoundary(security, default_audience=NAME))
+    return server
+
+
+def principal_of(ctx: Context) -> str:
+    """Who is asking: the name the client gives itself, since stdio knows no other."""
+    client = ctx.session.client_params
+    return client.client_info.name if client else "anonymous"
+
+
+class _Handlers:
+    """One method for each request; the lists are made once and never change."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        read_only = runtime.settings.calls_mcp_read_only
+        operations = load_operations()
+        self._hidden = {o.name for o in operations.values() if read_only and not o.read_only}
+        self._operations = {k: o for k, o in operations.items() if k not in self._hidden}
+        self._prompts = load_prompts()
+        self._tools = [_tool(operation) for operation in self._operations.values()]
+
+    async def list_tools(self, _ctx: Context, _params: object) -> types.ListToolsResult:
+        return types.ListToolsResult(tools=self._tools)
+
+    async def call_tool(
+        self, ctx: Context, params: types.CallToolRequestParams
+    ) -> types.CallToolResult | types.InputRequiredResult:
+        operation = self._operation(params.name)
+        principal = principal_of(ctx)
+
+        async def report(done: int, total: int) -> None:
+            await ctx.session.report_progress(done, total, f"{done} calls read")
+
+        async def invoke(approval: Approval | None) -> Outcome:
+            arguments = params.arguments or {}
+            invoker = self._runtime.invoker
+            return await invoker.invoke(operation, arguments, principal, approval, report)
+
+        patience = self._runtime.settings.calls_mcp_confirm_ttl
+        outcome = await converse(ctx, params, invoke, patience)
+        if isinstance(outcome, types.InputRequiredResult):
+            return outcome
+        return to_result(operation, outcome)
+
+    async def list_prompts(self, _ctx: Context, _params: object) -> types.ListPromptsResult:
+        prompts = [
+            types.Prompt(
+                name=prompt.name,
+                title=prompt.title,
+                description=prompt.description,
+                arguments=[
+                    types.PromptArgument(name=a.name, description=a.description, required=a.required)
+                    for a in prompt.arguments
+                ],
+            )
+            for prompt in self._prompts.values()
+        ]
+        return types.ListPromptsResult(prompts=prompts)
+
+    async def get_prompt(
+        self, _ctx: Context, params: types.GetPromptRequestParams
+    ) -> types.GetPromptResult:
+        prompt = self._prompts.get(params.name)
+        if prompt is None:
+            raise _invalid(f"Unknown prompt {params.name!r}. There are: {_names(self._prompts)}")
+        given = params.arguments or {}
+        if problems := [*prompt.problems(given)]:
+            raise _invalid("; ".join(problems))
+        text = types.TextContent(text=prompt.render(given))
+        message = types.PromptMessage(role="user", content=text)
+        return types.GetPromptResult(description=prompt.description, messages=[message])
+
+    def _operation(self, name: str) -> Operation:
+        operation = self._operations.get(name)
+        if operation is not None:
+            return operation
+        if name in self._hidden:
+            raise _invalid(f"{name} is switched off: this server is read-only")
+        raise _invalid(f"Unknown tool {name!r}. There are: {_names(self._operations)}")
+
+
+def _tool(operation: Operation) -> types.Tool:
+    return types.Tool(
+        name=operation.name,
+        title=operation.title,
+        description=operation.description,
+        input_schema={**input_schema(operation)},
+        output_schema={**output_schema(operation)},
+        annotations=types.ToolAnnotations(
+            read_only_hint=operation.read_only,
+            destructive_hint=operation.effect in ("change", "delete"),
+            idempotent_hint=operation.effect in ("read", "delete"),
+            open_world_hint=True,
+        ),
+    )
+
+
+def _invalid(message: str) -> MCPError:
+    return MCPError(types.INVALID_PARAMS, message)
+
+
+def _names(known: Mapping[str, object]) -> str:
+    return ", ".join(known)

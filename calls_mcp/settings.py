@@ -1,0 +1,176 @@
+"""What the operator sets, all of it by environment variable."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from calls_mcp.catalog import Confirm
+from calls_mcp.errors import ConfigurationError
+
+_LABEL = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_SHORTEST_KEY = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Where the Calls API is and who we are to it.
+
+    `timeout` bounds each step of one HTTP exchange, `deadline` all attempts at it together, both
+    in seconds.
+    """
+
+    base_url: str
+    account_sid: str
+    username: str
+    password: str = field(repr=False)
+    timeout: float
+    deadline: float
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the API is on this machine, where no proxy leads."""
+        return urlsplit(self.base_url).hostname in _LOOPBACK
+
+
+def _base_url(value: str) -> str:
+    url = urlsplit(value)
+    if url.scheme not in ("http", "https") or not url.hostname or url.query or url.username:
+        raise ValueError("must be an http(s) URL without credentials or query")
+    if url.scheme == "http" and url.hostname not in _LOOPBACK:
+        raise ValueError("must be https unless it is on this machine, for credentials go there")
+    return value.rstrip("/")
+
+
+def _keys(value: SecretStr) -> SecretStr:
+    keys = value.get_secret_value().split()
+    if not keys or any(len(key) < _SHORTEST_KEY for key in keys) or len({*keys}) < len(keys):
+        raise ValueError("must be different keys of 32 characters or more, with spaces between")
+    return value
+
+
+class Settings(BaseSettings):
+    """The settings. A field's name in capitals is its variable; its description is its document."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+
+    twilio_account_sid: str | None = Field(
+        None,
+        pattern="^AC[0-9a-fA-F]{32}$",
+        description="The account whose calls these are. Required, except with `--sandbox`.",
+    )
+    twilio_auth_token: SecretStr | None = Field(
+        None, description="The account's auth token. Not needed with an API key."
+    )
+    twilio_api_key: str | None = Field(
+        None,
+        pattern="^SK[0-9a-fA-F]{32}$",
+        description="SID of an API key, used instead of the auth token: it can be revoked alone.",
+    )
+    twilio_api_secret: SecretStr | None = Field(None, description="The API key's secret.")
+    twilio_region: str | None = Field(
+        None, pattern=_LABEL, description="Region that processes the calls, such as `ie1`."
+    )
+    twilio_edge: str | None = Field(
+        None, pattern=_LABEL, description="Edge where requests enter the network, as `dublin`."
+    )
+    calls_mcp_api_base_url: Annotated[str, AfterValidator(_base_url)] | None = Field(
+        None, description="Another place to send requests to, such as the emulator."
+    )
+    calls_mcp_confirm: Confirm = Field(
+        "all",
+        description="What is confirmed first: `all` changes, `destructive` ones (update and "
+        "delete, but not create), or `none`.",
+    )
+    calls_mcp_confirm_ttl: float = Field(
+        300, gt=0, le=600, description="Seconds for which a confirmation can be used."
+    )
+    calls_mcp_read_only: bool = Field(
+        default=False, description="`1` offers only fetch_call and list_calls."
+    )
+    calls_mcp_secret_keys: Annotated[SecretStr, AfterValidator(_keys)] | None = Field(
+        None,
+        description="Keys that sign confirmations and cursors, with spaces between; the first "
+        "signs, all are accepted. By default a key derived from the credentials.",
+    )
+    calls_mcp_result_bytes: int = Field(
+        64_000, ge=4096, description="Largest structured result, in bytes of JSON."
+    )
+    calls_mcp_timeout: float = Field(
+        15, gt=0, description="Seconds for connecting, and for each wait for the API."
+    )
+    calls_mcp_deadline: float = Field(
+        45, gt=0, description="Seconds for one request to the API, all retries included."
+    )
+    calls_mcp_log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "WARNING", description="What is logged, to stderr."
+    )
+
+    def access(self) -> Access:
+        """Where the API is and who we are to it.
+
+        Raises:
+            ConfigurationError: Credentials are missing.
+        """
+        username, password = self._credentials()
+        return Access(
+            base_url=self.calls_mcp_api_base_url or self._twilio(),
+            account_sid=self.twilio_account_sid or "",
+            username=username,
+            password=password,
+            timeout=self.calls_mcp_timeout,
+            deadline=self.calls_mcp_deadline,
+        )
+
+    def keys(self, access: Access) -> tuple[str, ...]:
+        """The keys that sign, the first one first; of 32 characters or more each."""
+        if self.calls_mcp_secret_keys is not None:
+            return tuple(self.calls_mcp_secret_keys.get_secret_value().split())
+        derived = f"calls-mcp keys\0{access.username}\0{access.password}"
+        return (hashlib.sha256(derived.encode()).hexdigest(),)
+
+    def _credentials(self) -> tuple[str, str]:
+        pairs = (
+            (self.twilio_api_key, self.twilio_api_secret),
+            (self.twilio_account_sid, self.twilio_auth_token),
+        )
+        complete = [(name, secret.get_secret_value()) for name, secret in pairs if name and secret]
+        if self.twilio_account_sid and complete:
+            return complete[0]
+        raise ConfigurationError(self._missing())
+
+    def _missing(self) -> str:
+        account = () if self.twilio_account_sid else ("TWILIO_ACCOUNT_SID",)
+        if self.twilio_api_key:
+            secret: tuple[str, ...] = ("TWILIO_API_SECRET",)
+        elif self.twilio_api_secret:
+            secret = ("TWILIO_API_KEY",)
+        elif self.twilio_auth_token:
+            secret = ()
+        else:
+            secret = ("TWILIO_AUTH_TOKEN (or TWILIO_API_KEY and TWILIO_API_SECRET)",)
+        missing = " and ".join((*account, *secret))
+        return f"Missing credentials: set {missing}, or try it without any: calls-mcp serve --sandbox"
+
+    def _twilio(self) -> str:
+        region = self.twilio_region or ("us1" if self.twilio_edge else None)
+        labels = ("api", self.twilio_edge, region, "twilio.com")
+        return "https://" + ".".join(label for label in labels if label)
+
+
+def load_settings(environment: Mapping[str, object] | None = None) -> Settings:
+    """The settings of this process, or those of `environment` alone.
+
+    Raises:
+        ConfigurationError: Naming every variable that is wrong, and never its value.
+    """
+    try:
+        return Settings() if environment is None else Settings.model_validate(environment)
+    except ValidationError as invalid:
+        wrong = (f"{e['loc'][0]!s:s}".upper() + f": {e['msg']}" for e in invalid.errors())
+        raise ConfigurationError("Wrong settings: " + "; ".join(wrong)) from None

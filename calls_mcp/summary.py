@@ -1,0 +1,101 @@
+"""A call as the API tells it → `CallSummary`: typed, normalized, without what is not known.
+
+Nothing the API may say breaks a summary: a value that can't be read is left out, and a field that
+is not known here is not passed on.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from email.utils import parsedate_to_datetime
+from typing import cast
+
+from calls_mcp.catalog import Json
+from calls_mcp.outcome import CallSummary
+from calls_mcp.redaction import one_line
+
+LIVE = frozenset({"queued", "ringing", "in-progress"})
+FINAL = frozenset({"completed", "busy", "no-answer", "failed", "canceled"})
+
+_LONGEST_TEXT = 256  # characters
+_MOST_DIGITS = 15
+_CALL_SID = re.compile(r"CA[0-9a-fA-F]{32}")
+
+
+class Unreadable(ValueError):
+    """What the API sent is not a call."""
+
+
+def summarize(payload: Mapping[str, Json]) -> CallSummary:
+    """The summary of one call.
+
+    Raises:
+        Unreadable: `payload` has no call SID.
+    """
+    sid = payload.get("sid")
+    if not isinstance(sid, str) or not _CALL_SID.fullmatch(sid):
+        raise Unreadable("the API's answer is not a call")
+    read = ((name, reader(payload.get(field))) for name, (field, reader) in _FIELDS.items())
+    summary = {name: value for name, value in read if value is not None}
+    return cast("CallSummary", summary)
+
+
+def _text(value: Json) -> str | None:
+    text = one_line(value, _LONGEST_TEXT) if isinstance(value, str) else ""
+    return text or None
+
+
+def _live(value: Json) -> bool | None:
+    return value in LIVE if value in LIVE | FINAL else None
+
+
+def _count(value: Json) -> int | None:
+    text = str(value).strip()
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS else None
+
+
+def _time(value: Json) -> str | None:
+    if not isinstance(value, str):
+        return None
+    try:
+        moment = parsedate_to_datetime(value)
+        return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError):
+        return None
+
+
+def _cost(value: Json) -> str | None:
+    """A negative price is a charge, told here as a positive cost."""
+    try:
+        price = Decimal(str(value))
+    except InvalidOperation:
+        return None
+    if not price.is_finite() or price > 0 or abs(price.adjusted()) > _MOST_DIGITS:
+        return None
+    return f"{abs(price).normalize():f}"
+
+
+_FIELDS: dict[str, tuple[str, Callable[[Json], str | int | bool | None]]] = {
+    "sid": ("sid", _text),
+    "status": ("status", _text),
+    "live": ("status", _live),
+    "direction": ("direction", _text),
+    "from": ("from", _text),
+    "to": ("to", _text),
+    "caller_name": ("caller_name", _text),
+    "answered_by": ("answered_by", _text),
+    "created_at": ("date_created", _time),
+    "started_at": ("start_time", _time),
+    "ended_at": ("end_time", _time),
+    "duration_seconds": ("duration", _count),
+    "queue_ms": ("queue_time", _count),
+    "cost": ("price", _cost),
+    "currency": ("price_unit", _text),
+    "parent_call_sid": ("parent_call_sid", _text),
+    "forwarded_from": ("forwarded_from", _text),
+    "account_sid": ("account_sid", _text),
+    "phone_number_sid": ("phone_number_sid", _text),
+    "trunk_sid": ("trunk_sid", _text),
+    "group_sid": ("group_sid", _text),
+}

@@ -1,0 +1,66 @@
+"""`Arguments` → `Request`: the spelling of the Calls API."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+from urllib.parse import quote
+
+from calls_mcp.arguments import Arguments
+from calls_mcp.catalog import Effect, Json, Location
+
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An HTTP request to the Calls API: `path` is quoted, `query` and `form` are not."""
+
+    effect: Effect
+    method: Literal["GET", "POST", "DELETE"]
+    path: str
+    account_sid: str
+    sid: str = ""
+    query: tuple[Pair, ...] = ()
+    form: tuple[Pair, ...] = ()
+
+    def as_fetch(self) -> "Request":
+        """The request that reads the call which this one changes."""
+        return replace(self, effect="read", method="GET", query=(), form=())
+
+    def with_query(self, *pairs: Pair) -> "Request":
+        """The same request with `pairs` put in its query, in place of those of the same name."""
+        names = {name for name, _ in pairs}
+        kept = tuple(pair for pair in self.query if pair[0] not in names)
+        return replace(self, query=(*kept, *pairs))
+
+
+def encode(arguments: Arguments, default_account: str) -> Request:
+    """The request these arguments ask for, on `default_account` unless they name another."""
+    operation = arguments.operation
+    account_sid = str(arguments.values.get("account_sid", default_account))
+    sid = str(arguments.values.get("sid", ""))
+    names = {"account_sid": account_sid, "sid": sid}
+    quoted_names = {name: quote(value, safe="") for name, value in names.items()}
+    return Request(
+        effect=operation.effect,
+        method=operation.method,
+        path=operation.path.format_map(quoted_names),
+        account_sid=account_sid,
+        sid=sid,
+        query=tuple(_pairs(arguments, "query")),
+        form=tuple(_pairs(arguments, "form")),
+    )
+
+
+def _pairs(arguments: Arguments, location: Location) -> Iterator[Pair]:
+    for name, value in arguments.values.items():
+        parameter = arguments.operation.parameters[name]
+        if parameter.location == location:
+            items = value if isinstance(value, list) else [value]
+            yield from ((parameter.wire, _text(item)) for item in items)
+
+
+def _text(value: Json) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
