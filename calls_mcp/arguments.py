@@ -1,6 +1,6 @@
 """A model's dict → `Arguments`: everything wrong with it found at once, before anything is sent."""
 
-import math
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -46,7 +46,7 @@ def check(operation: Operation, raw: Mapping[str, Json]) -> Arguments:
     faults += _broken_rules(operation, raw)
     if faults:
         raise InvalidArguments(faults)
-    values = {name: _normal(operation.parameters[name], value) for name, value in raw.items()}
+    values = {name: _normal(value) for name, value in raw.items()}
     own = {name for name in values if operation.parameters[name].location == "own"}
     return Arguments(
         operation=operation,
@@ -104,7 +104,7 @@ def _wrong(operation: Operation, raw: Mapping[str, Json]) -> Iterator[Fault]:
             continue
         if _has_deceptive_text(parameter, value):
             clean = "no control, bidirectional or other invisible characters"
-            yield _fault(parameter, value) | {"expected": f"{parameter.expected}; {clean}"}
+            yield _fault(parameter, value, f"{parameter.expected}; {clean}")
         elif not _is_right(parameter, value):
             yield _fault(parameter, value)
 
@@ -165,7 +165,7 @@ def _reason(rule: Rule, active: Mapping[str, Json]) -> str | None:
     return None
 
 
-def _normal(parameter: Parameter, value: Json) -> Json:
+def _normal(value: Json) -> Json:
     """60.0 is an integer in JSON Schema, and 60 on the wire."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
@@ -193,10 +193,10 @@ def _has_deceptive_text(parameter: Parameter, value: Json) -> bool:
     return any(isinstance(t, str) and is_deceptive(t, allowed) for t in texts)
 
 
-def _fault(parameter: Parameter, value: Json) -> Fault:
+def _fault(parameter: Parameter, value: Json, expected: str = "") -> Fault:
     fault: Fault = {
         "path": f"/{parameter.name}",
-        "expected": parameter.expected,
+        "expected": expected or parameter.expected,
         "received": _received(parameter, value),
     }
     if parameter.example is not None:
@@ -209,23 +209,25 @@ def _received(parameter: Parameter, value: Json) -> str:
     """A short description of what came, without secrets and whatever its size."""
     if parameter.secret and value is not None:
         return MASK
+    if isinstance(value, str):
+        return f"{quoted(value, 80)} (a text of {len(value)} characters)"
+    if isinstance(value, list):
+        return f"a list of {len(value)}: {', '.join(_item(item) for item in value[:5])}"
+    return _item(value)
+
+
+def _item(value: Json) -> str:
     match value:
-        case None | True | False:
-            return {None: "null", True: "true", False: "false"}[value]
-        case float() if not math.isfinite(value):
-            return "a number that is not finite"
-        case int() | float():
-            return str(value) if abs(value) < _LARGEST_SHOWN else "a number far out of range"
         case str():
-            return f"{quoted(value, 80)} (a text of {len(value)} characters)"
-        case list():
-            return f"a list of {len(value)}: {', '.join(_item(item) for item in value[:5])}"
-        case dict():
-            return "an object"
-
-
-def _item(item: Json) -> str:
-    return quoted(item, 40) if isinstance(item, str) else type(item).__name__
+            return quoted(value, 40)
+        case None | bool():
+            return json.dumps(value)
+        case int() | float() if abs(value) < _LARGEST_SHOWN:
+            return str(value)
+        case int() | float():
+            return "a number far out of range"
+        case _:
+            return "a list" if isinstance(value, list) else "an object"
 
 
 def _nearest_value(parameter: Parameter, value: Json) -> Json:
@@ -236,7 +238,8 @@ def _nearest_value(parameter: Parameter, value: Json) -> Json:
 
 
 def _is_right(parameter: Parameter, value: Json) -> bool:
-    return _validator(parameter).is_valid(value) and not _has_deceptive_text(parameter, value)
+    valid: bool = _validator(parameter).is_valid(value)  # pyright: ignore[reportUnknownMemberType]  # its second overload is untyped
+    return valid and not _has_deceptive_text(parameter, value)
 
 
 def _candidates(schema: Schema, text: str) -> Iterable[Json]:

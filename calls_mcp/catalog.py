@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from calls_mcp.datafiles import CONFIG
 from calls_mcp.errors import CatalogError
@@ -56,6 +56,7 @@ class Parameter:
     description: str
     expected: str
     example: Json
+    unit: str
     required: bool
     secret: bool
 
@@ -138,7 +139,7 @@ class _Reader:
         self._table = tomllib.loads(file.read_text("utf-8"))
 
     def operation(self) -> Operation:
-        table = {**self._table, "name": self._file.stem}
+        table: dict[str, Any] = {**self._table, "name": self._file.stem}
         table["description"] = " ".join(str(table.get("description", "")).split())
         rows: dict[str, dict[str, Json]] = table.get("parameters", {})
         sent: Location = "form" if table.get("method") == "POST" else "query"
@@ -165,6 +166,7 @@ class _Reader:
             "description": facts.description(),
             "expected": facts.expected(),
             "example": facts.example(),
+            "unit": "",
             "required": False,
             "secret": False,
         }
@@ -184,9 +186,7 @@ class _Reader:
 class _Facts:
     """What a parameter's row adds to its type: bounds, choices, default, unit, example."""
 
-    KEYS = frozenset(
-        {"description", "enum", "minimum", "maximum", "default", "unit", "example"}
-    )
+    KEYS = frozenset({"description", "enum", "minimum", "maximum", "default", "example"})
 
     def __init__(self, value_type: ValueType, row: Mapping[str, Json]) -> None:
         self._type = value_type

@@ -55,7 +55,7 @@ def _can_ask(ctx: Context) -> bool:
 
 
 def _brought(params: CallToolRequestParams) -> Approval | None:
-    """The answer in a retried request. Without the state we issued, an answer counts for nothing."""
+    """The answer in a retried request; without the state we issued, it counts for nothing."""
     if params.request_state is None:
         return None
     response = (params.input_responses or {}).get(_KEY)
@@ -71,7 +71,11 @@ async def _elicit(
         with anyio.move_on_after(patience):
             response = await ctx.session.elicit_form(question.message, schema, ctx.request_id)
     except MCPError as error:
-        return Approval(token, approved=False, reason=f"The user could not be asked ({error.message}). Nothing was done.")
+        return Approval(
+            token,
+            approved=False,
+            reason=f"The user could not be asked ({error.message}). Nothing was done.",
+        )
     return _judged(token, response)
 
 
@@ -81,13 +85,25 @@ def _judged(token: str, response: object) -> Approval:
         case ElicitResult(action="accept", content=dict(content)) if content.get(_FIELD) is True:
             return Approval(token)
         case ElicitResult(action="accept"):
-            return Approval(token, approved=False, reason="The user's answer was not a plain yes. Nothing was done.")
+            return Approval(
+                token,
+                approved=False,
+                reason="The user's answer was not a plain yes. Nothing was done.",
+            )
         case ElicitResult(action="decline"):
-            return Approval(token, approved=False, reason="The user said no. Nothing was done; don't ask again unasked.")
+            return Approval(
+                token,
+                approved=False,
+                reason="The user said no. Nothing was done. Talk to them before you try again.",
+            )
         case ElicitResult():
-            return Approval(token, approved=False, reason="The user dismissed the question. Nothing was done.")
+            return Approval(
+                token, approved=False, reason="The user dismissed the question. Nothing was done."
+            )
         case _:
-            return Approval(token, approved=False, reason="The user did not answer. Nothing was done.")
+            return Approval(
+                token, approved=False, reason="The user did not answer. Nothing was done."
+            )
 
 
 def _question(confirmation: Confirmation) -> ElicitRequestFormParams:

@@ -1,17 +1,17 @@
 """Everything that can go wrong, by what it means for the call.
 
-    CallsError
-    ├ ConfigurationError         at start: a setting is missing or wrong
-    ├ CatalogError               at start: a file of the project is wrong
-    └ InvocationError            an invocation failed
-      ├ InvalidArguments         nothing was sent: the arguments are wrong
-      ├ InvalidConfirmation      nothing was sent: the token does not confirm this
-      ├ NotApplicable            nothing was sent: the call is in the wrong state
-      ├ Rejected                 the API said no: nothing happened
-      ├ RateLimited              the API was too busy: nothing happened
-      ├ Unreachable              the request never left: nothing happened
-      ├ Unavailable              a read failed: nothing happened
-      └ OutcomeUnknown           a change was sent and its answer never came
+CallsError
+├ ConfigurationError         at start: a setting is missing or wrong
+├ CatalogError               at start: a file of the project is wrong
+└ InvocationError            an invocation failed
+  ├ InvalidArguments         nothing was sent: the arguments are wrong
+  ├ InvalidConfirmation      nothing was sent: the token does not confirm this
+  ├ NotApplicable            nothing was sent: the call is in the wrong state
+  ├ Rejected                 the API said no: nothing happened
+  ├ RateLimited              the API was too busy: nothing happened
+  ├ Unreachable              the request never left: nothing happened
+  ├ Unavailable              a read failed: nothing happened
+  └ OutcomeUnknown           a change was sent and its answer never came
 """
 
 from collections.abc import Sequence

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Literal
 
 from calls_mcp.arguments import Arguments
-from calls_mcp.catalog import Confirm, Effect
+from calls_mcp.catalog import Confirm, Effect, Parameter
 from calls_mcp.errors import NotApplicable
 from calls_mcp.outcome import CallSummary
 from calls_mcp.redaction import MASK, quoted
@@ -178,10 +178,15 @@ def _instructions(arguments: Arguments) -> Iterator[str]:
 def _details(arguments: Arguments) -> Iterator[str]:
     rest = {k: v for k, v in arguments.values.items() if k not in _TOLD}
     parameters = arguments.operation.parameters
-    details = [f"{k} {MASK if parameters[k].secret else _shown(v, 4096)}" for k, v in rest.items()]
+    details = [_detail(parameters[name], value) for name, value in rest.items()]
     if details:
         yield f"Also: {', '.join(details)}."
     yield from (f"Note: {warning}." for warning in arguments.warnings)
+
+
+def _detail(parameter: Parameter, value: object) -> str:
+    shown = MASK if parameter.secret else _shown(value, 4096)
+    return f"{parameter.name} {shown} {parameter.unit}".rstrip()
 
 
 def _caveats(action: Action, arguments: Arguments, call: CallSummary | None) -> Iterator[str]:

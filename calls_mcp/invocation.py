@@ -182,4 +182,3 @@ def _read_call(request: Request, payload: Mapping[str, Json]) -> CallSummary:
 
 def _with_warnings(outcome: Outcome, warnings: list[str] | tuple[str, ...]) -> Outcome:
     return cast("Outcome", {**outcome, "warnings": [*warnings]}) if warnings else outcome
-

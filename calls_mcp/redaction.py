@@ -9,7 +9,9 @@ MASK = "********"
 # line and paragraph separators: none of them has a place in one line of plain text.
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _DECEPTIVE_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
-_BIDIRECTIONAL = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_BIDIRECTIONAL = frozenset(
+    "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+)
 
 
 def one_line(text: str, limit: int = 200) -> str:

@@ -1,7 +1,6 @@
 """Tokens that only this server (and replicas with its keys) can have made."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from functools import partial
 
@@ -14,13 +13,20 @@ _DIGEST = partial(hashlib.blake2b, digest_size=16)
 
 
 class Seal:
-    """Signs with the last of `keys`, and accepts what any of them signed (HMAC)."""
+    """Signs with the first of `keys`, and accepts what any of them signed (HMAC)."""
 
     def __init__(self, keys: Sequence[str]) -> None:
-        options = {"digest_method": _DIGEST, "key_derivation": "hmac"}
-        self._signer = Signer([*keys], salt="calls-mcp/confirmation", **options)
+        oldest_first = [*reversed(keys)]
+        self._signer = Signer(
+            oldest_first,
+            salt="calls-mcp/confirmation",
+            digest_method=_DIGEST,
+            key_derivation="hmac",
+        )
         self._serializer = URLSafeSerializer(
-            [*keys], salt="calls-mcp/cursor", serializer=json, signer_kwargs=options
+            oldest_first,
+            salt="calls-mcp/cursor",
+            signer_kwargs={"digest_method": _DIGEST, "key_derivation": "hmac"},
         )
 
     def sign(self, identifier: str) -> str:

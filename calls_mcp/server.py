@@ -106,7 +106,9 @@ class _Handlers:
                 title=prompt.title,
                 description=prompt.description,
                 arguments=[
-                    types.PromptArgument(name=a.name, description=a.description, required=a.required)
+                    types.PromptArgument(
+                        name=a.name, description=a.description, required=a.required
+                    )
                     for a in prompt.arguments
                 ],
             )

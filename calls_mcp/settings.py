@@ -155,7 +155,9 @@ class Settings(BaseSettings):
         else:
             secret = ("TWILIO_AUTH_TOKEN (or TWILIO_API_KEY and TWILIO_API_SECRET)",)
         missing = " and ".join((*account, *secret))
-        return f"Missing credentials: set {missing}, or try it without any: calls-mcp serve --sandbox"
+        return (
+            f"Missing credentials: set {missing}, or try it without any: calls-mcp serve --sandbox"
+        )
 
     def _twilio(self) -> str:
         region = self.twilio_region or ("us1" if self.twilio_edge else None)
@@ -163,14 +165,14 @@ class Settings(BaseSettings):
         return "https://" + ".".join(label for label in labels if label)
 
 
-def load_settings(environment: Mapping[str, object] | None = None) -> Settings:
-    """The settings of this process, or those of `environment` alone.
+def load_settings(overrides: Mapping[str, object] | None = None) -> Settings:
+    """The settings in the environment, with `overrides` before them.
 
     Raises:
         ConfigurationError: Naming every variable that is wrong, and never its value.
     """
     try:
-        return Settings() if environment is None else Settings.model_validate(environment)
+        return Settings.model_validate(overrides or {})
     except ValidationError as invalid:
         wrong = (f"{e['loc'][0]!s:s}".upper() + f": {e['msg']}" for e in invalid.errors())
         raise ConfigurationError("Wrong settings: " + "; ".join(wrong)) from None

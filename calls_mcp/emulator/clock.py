@@ -1,0 +1,37 @@
+"""Where the emulator takes the time from."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+Clock = Callable[[], float]
+"""Tells the time in seconds since the epoch (UTC). It must not run backwards."""
+
+
+@dataclass
+class ManualClock:
+    """A clock that stands still until it is told to move, for tests.
+
+    Attributes:
+        now: The time in seconds since the epoch (UTC); by default 1 January 2030, 12:00.
+    """
+
+    now: float = 1_893_499_200.0
+
+    def __call__(self) -> float:
+        """The time, unchanged since the last `advance`."""
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        """Let this much time pass at once."""
+        self.now += seconds
+
+
+def accelerated(speed: float) -> Clock:
+    """A clock that starts at the real time and runs `speed` times as fast."""
+    started, origin = time.time(), time.monotonic()
+
+    def now() -> float:
+        return started + (time.monotonic() - origin) * speed
+
+    return now

@@ -1,0 +1,94 @@
+"""What came in, for tests that prove what was executed."""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import cast
+from urllib.parse import parse_qsl
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from calls_mcp.emulator.account import basic_credentials
+
+KEPT = 10_000
+HEADERS = frozenset({"accept", "content-type", "host", "user-agent"})
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A request that the emulator has answered.
+
+    Attributes:
+        method: `GET`, `POST` or `DELETE`.
+        path: The path exactly as it was sent, percent-encoding included.
+        query: The query string exactly as it was sent.
+        form: The body's parameters, in order.
+        headers: The headers that tell something about the client, by lower-case name.
+        username: The user name it authenticated with, empty without one. Never the password.
+        status: The HTTP status of the answer.
+    """
+
+    method: str
+    path: str
+    query: str
+    form: tuple[tuple[str, str], ...]
+    headers: Mapping[str, str]
+    username: str
+    status: int
+
+
+class Journal:
+    """ASGI middleware that keeps the latest requests in memory."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._entries: deque[Entry] = deque(maxlen=KEPT)
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """The requests, in the order of their answers."""
+        return tuple(self._entries)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Read the whole body first, so that what the application refuses unread is kept, too."""
+        body = await _body(receive)
+        status = 500
+
+        async def replay() -> Message:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def watch(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = cast("int", message["status"])
+            await send(message)
+
+        try:
+            await self._app(scope, replay, watch)
+        finally:
+            self._entries.append(_entry(scope, body, status))
+
+
+async def _body(receive: Receive) -> bytes:
+    body = bytearray()
+    more = True
+    while more:
+        message = await receive()
+        body += cast("bytes", message.get("body", b""))
+        more = cast("bool", message.get("more_body", False))
+    return bytes(body)
+
+
+def _entry(scope: Scope, body: bytes, status: int) -> Entry:
+    raw = cast("list[tuple[bytes, bytes]]", scope["headers"])
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in raw}
+    return Entry(
+        method=cast("str", scope["method"]),
+        path=cast("bytes", scope["raw_path"]).decode("latin-1"),
+        query=cast("bytes", scope["query_string"]).decode("latin-1"),
+        form=tuple(parse_qsl(body.decode(errors="replace"), keep_blank_values=True)),
+        headers=MappingProxyType({name: headers[name] for name in HEADERS & headers.keys()}),
+        username=basic_credentials(headers.get("authorization"))[0],
+        status=status,
+    )

@@ -1,0 +1,109 @@
+"""How a call passes through time, and what an update does to its future."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from calls_mcp.emulator.call import Call, Status
+from calls_mcp.emulator.errors import CALL_STATE, invalid
+from calls_mcp.emulator.scripts import Detected, Script
+
+QUEUE_SECONDS = 1
+DEFAULT_TIMEOUT = 60
+DEFAULT_TIME_LIMIT = 14_400
+
+Detection = Literal["Enable", "DetectMessageEnd"]
+
+FINDINGS: dict[tuple[Detection, Detected], str] = {
+    ("Enable", "machine"): "machine_start",
+    ("DetectMessageEnd", "machine"): "machine_end_beep",
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """When a new call rings, is answered and ends, in seconds since the epoch."""
+
+    ring_at: float
+    answer_at: float | None
+    end_at: float
+    end_as: Status
+
+
+def plan(script: Script, created: float, timeout: float, time_limit: float) -> Plan:
+    """The life of a call to a destination that follows the script.
+
+    Args:
+        script: What the destination does.
+        created: When the call was asked for.
+        timeout: Seconds it may ring.
+        time_limit: Seconds it may talk.
+    """
+    ring_at = created + QUEUE_SECONDS
+    if script.ring_for > timeout:
+        return Plan(ring_at, None, ring_at + timeout, "no-answer")
+    reacts_at = ring_at + script.ring_for
+    if script.end_as != "completed":
+        return Plan(ring_at, None, reacts_at, script.end_as)
+    return Plan(ring_at, reacts_at, reacts_at + min(script.talk_for, time_limit), "completed")
+
+
+def finding(detection: Detection, answered_by: Detected) -> str:
+    """What answering-machine detection reports about this destination."""
+    return FINDINGS.get((detection, answered_by), answered_by)
+
+
+def require_live(call: Call) -> None:
+    """Refuse to change a call that is over.
+
+    Raises:
+        ApiError: 400 with code 21220.
+    """
+    if not call.live:
+        raise invalid(f"Call {call.sid} is {call.status}. It cannot be changed.", CALL_STATE)
+
+
+def require_over(call: Call) -> None:
+    """Refuse to delete a call that still goes on.
+
+    Raises:
+        ApiError: 400 with code 21220.
+    """
+    if call.live:
+        raise invalid(
+            f"Call {call.sid} is still live ({call.status}). It cannot be deleted.", CALL_STATE
+        )
+
+
+def redirected(call: Call, now: float, *, url: str | None, twiml: str | None) -> Call:
+    """The call with new instructions."""
+    return replace(call, url=url, twiml=twiml, updated=now)
+
+
+def limited(call: Call, now: float, seconds: float) -> Call:
+    """The call with its end moved to this many seconds of talk, if that is earlier."""
+    if call.answer_at is None:
+        return call
+    end_at = min(call.end_at, max(call.answer_at + seconds, now))
+    return replace(call, end_at=end_at, updated=now)
+
+
+def ended(call: Call, now: float, status: Literal["canceled", "completed"]) -> Call:
+    """The call as it is after somebody asked for its end; `canceled` spares an answered one."""
+    if call.status != "in-progress":
+        return replace(call, status=status, answer_at=None, end_at=now, ended=now, updated=now)
+    if status == "canceled":
+        return call
+    return replace(call, end_at=now, end_as=status, updated=now)
+
+
+def following(peer: Call, call: Call) -> Call:
+    """The other record of the same conversation, with the same fate."""
+    return replace(
+        peer,
+        status=call.status,
+        answer_at=call.answer_at,
+        end_at=call.end_at,
+        end_as=call.end_as,
+        ended=call.ended,
+        updated=call.updated,
+    )

@@ -1,0 +1,115 @@
+"""Creates: from a form to the records a new call leaves."""
+
+import secrets
+from collections.abc import Collection
+from dataclasses import replace
+from typing import cast
+
+from calls_mcp.emulator.addresses import is_phone_number
+from calls_mcp.emulator.call import Call
+from calls_mcp.emulator.errors import invalid
+from calls_mcp.emulator.lifecycle import (
+    DEFAULT_TIME_LIMIT,
+    DEFAULT_TIMEOUT,
+    QUEUE_SECONDS,
+    Detection,
+    finding,
+    plan,
+)
+from calls_mcp.emulator.rules import CREATE, Pairs, Values, checked, single
+from calls_mcp.emulator.scripts import INVALID_FROM, VALID_FROM, Script, script_of
+
+INSTRUCTIONS = ("Url", "Twiml", "ApplicationSid")
+
+
+def placed(
+    form: Pairs, owned: Collection[str], now: float, *, any_from: bool = False
+) -> tuple[Call, ...]:
+    """The records of the call that the form asks for: the outbound leg is the first.
+
+    Args:
+        form: The parameters as they came.
+        owned: The numbers of the account.
+        now: The time in seconds since the epoch.
+        any_from: Whether the call may come from any other number, too.
+
+    Raises:
+        ApiError: 400, if no such call can be placed.
+    """
+    values = _complete(form)
+    to, from_ = values["To"][0], values["From"][0]
+    script = script_of(to)
+    _check_from(to, from_)
+    if is_phone_number(from_) and not any_from and from_ not in {VALID_FROM, *owned}:
+        raise invalid(f"From {from_} is not a number of this account, nor verified.", 21210)
+    outbound = _outbound(values, script, now)
+    return _both_legs(outbound) if to in owned else (outbound,)
+
+
+def _complete(form: Pairs) -> Values:
+    given = tuple(pair for pair in form if pair[1] or pair[0] not in {"To", "From"})
+    values = checked(given, CREATE)
+    if "To" not in values:
+        raise invalid("No 'To' number is specified.", 21201)
+    if "From" not in values:
+        raise invalid("A 'From' phone number is required.", 21213)
+    if not any(name in values for name in INSTRUCTIONS):
+        raise invalid(f"One of {', '.join(INSTRUCTIONS)} is required.", 21205)
+    return values
+
+
+def _check_from(to: str, from_: str) -> None:
+    if from_ == INVALID_FROM:
+        raise invalid(f"From {from_} is not a valid phone number.", 21212)
+    if is_phone_number(to) and not is_phone_number(from_):
+        raise invalid("To call a phone number, From must be a phone number, too.", 21212)
+
+
+def _outbound(values: Values, script: Script, now: float) -> Call:
+    timeout = int(single(values, "Timeout") or DEFAULT_TIMEOUT)
+    time_limit = int(single(values, "TimeLimit") or DEFAULT_TIME_LIMIT)
+    life = plan(script, now, timeout, time_limit)
+    url = single(values, "Url")
+    return Call(
+        sid=new_sid(),
+        to=values["To"][0],
+        from_=values["From"][0],
+        direction="outbound-api",
+        status="queued",
+        created=now,
+        updated=now,
+        ring_at=life.ring_at,
+        answer_at=life.answer_at,
+        end_at=life.end_at,
+        end_as=life.end_as,
+        detects=_detects(values, script),
+        queue_ms=QUEUE_SECONDS * 1000,
+        url=url,
+        twiml=None if url else single(values, "Twiml"),
+    )
+
+
+def _detects(values: Values, script: Script) -> str | None:
+    detection = single(values, "MachineDetection")
+    if detection is None or "SendDigits" in values:
+        return None
+    return finding(cast("Detection", detection), script.answered_by)
+
+
+def _both_legs(outbound: Call) -> tuple[Call, Call]:
+    inbound = replace(
+        outbound,
+        sid=new_sid(),
+        direction="inbound",
+        detects=None,
+        queue_ms=0,
+        peer_sid=outbound.sid,
+        url=None,
+        twiml=None,
+    )
+    return replace(outbound, peer_sid=inbound.sid), inbound
+
+
+def new_sid() -> str:
+    """A call SID that nobody has seen before."""
+    return f"CA{secrets.token_hex(16)}"

@@ -1,0 +1,36 @@
+from collections.abc import AsyncGenerator
+
+import httpx
+import pytest
+
+from calls_mcp.emulator import Account, Emulator, ManualClock
+
+from .customer import ACCOUNT, Customer
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def account() -> Account:
+    return ACCOUNT
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+async def emulator(account: Account, clock: ManualClock) -> AsyncGenerator[Emulator]:
+    async with Emulator(account=account, clock=clock) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+async def customer(emulator: Emulator) -> AsyncGenerator[Customer]:
+    credentials = emulator.account.sid, emulator.account.auth_token
+    async with httpx.AsyncClient(base_url=emulator.base_url, auth=credentials) as client:
+        yield Customer(client)

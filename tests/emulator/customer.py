@@ -1,0 +1,76 @@
+"""Somebody who uses the Calls API."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from calls_mcp.emulator import Account
+
+ACCOUNT = Account(
+    sid=f"AC{1:032}",
+    auth_token=f"{1:032}",
+    api_keys={f"SK{1:032}": "made-up-secret"},
+)
+LIST = f"/2010-04-01/Accounts/{ACCOUNT.sid}/Calls.json"
+STRANGER = "+12025550123"
+FORM = {"To": STRANGER, "From": "+15005550006", "Url": "https://example.com/voice.xml"}
+
+BUSY, NO_ANSWER, FAILED, MACHINE = (f"+1500555020{n}" for n in (1, 2, 3, 4))
+TALKATIVE, SLOW, FAX, ABRUPT = (f"+1500555020{n}" for n in (5, 6, 7, 8))
+
+Fields = Mapping[str, "str | list[str]"]
+Json = dict[str, Any]
+
+
+def item(sid: str) -> str:
+    return f"/2010-04-01/Accounts/{ACCOUNT.sid}/Calls/{sid}.json"
+
+
+def form_with(changes: Fields) -> Fields:
+    """A form that places a call, changed here and there; an empty list takes a key away."""
+    return {**FORM, **changes}
+
+
+@dataclass
+class Customer:
+    client: httpx.AsyncClient
+
+    async def post(self, changes: Fields) -> httpx.Response:
+        return await self.client.post(LIST, data=dict(form_with(changes)))
+
+    async def call(self, to: str = STRANGER, changes: Fields | None = None) -> str:
+        response = await self.post({"To": to, **(changes or {})})
+        assert response.status_code == 201, response.text
+        return response.json()["sid"]
+
+    async def fetch(self, sid: str) -> Json:
+        response = await self.client.get(item(sid))
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    async def update(self, sid: str, changes: Fields) -> httpx.Response:
+        return await self.client.post(item(sid), data=dict(changes))
+
+    async def page(self, query: Mapping[str, str] | None = None) -> Json:
+        response = await self.client.get(LIST, params=query)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    async def listed(self, query: Mapping[str, str] | None = None) -> list[str]:
+        return [call["sid"] for call in (await self.page(query))["calls"]]
+
+    async def follow(self, uri: str) -> Json:
+        response = await self.client.get(uri)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+
+def assert_refused(response: httpx.Response, status: int, code: int) -> None:
+    body = response.json()
+    assert (response.status_code, body["code"]) == (status, code), body
+    assert set(body) == {"code", "message", "more_info", "status"}
+    assert body["more_info"] == f"https://www.twilio.com/docs/errors/{code}"
+    assert body["status"] == status
+    assert body["message"]

@@ -1,0 +1,265 @@
+from dataclasses import replace
+from datetime import datetime
+
+import httpx
+import pytest
+
+from calls_mcp.emulator import Call, Emulator, ManualClock
+
+from .customer import BUSY, LIST, TALKATIVE, Customer, assert_refused, item
+
+pytestmark = pytest.mark.anyio
+
+PARENT = f"CA{7:032}"
+
+
+def past(number: int, start: str) -> Call:
+    """A call that started then and talked for an hour."""
+    began = datetime.fromisoformat(start).timestamp()
+    return Call(
+        sid=f"CA{number:032}",
+        to="+12025550123",
+        from_="+15005550006",
+        direction="outbound-api",
+        status="queued",
+        created=began,
+        updated=began,
+        ring_at=began,
+        answer_at=began,
+        end_at=began + 3600,
+        end_as="completed",
+    )
+
+
+async def walk(customer: Customer, uri: str, key: str) -> list[list[str]]:
+    pages: list[list[str]] = []
+    following: str | None = uri
+    while following:
+        page = await customer.follow(following)
+        pages.append([call["sid"] for call in page["calls"]])
+        following = page[key]
+    return pages
+
+
+async def test_an_empty_list_is_a_page_without_neighbours(customer: Customer) -> None:
+    assert await customer.page() == {
+        "calls": [],
+        "page": 0,
+        "page_size": 50,
+        "start": 0,
+        "end": 0,
+        "uri": f"{LIST}?PageSize=50&Page=0",
+        "first_page_uri": f"{LIST}?PageSize=50&Page=0",
+        "next_page_uri": None,
+        "previous_page_uri": None,
+    }
+
+
+async def test_the_newest_call_comes_first(customer: Customer) -> None:
+    sids = [await customer.call() for _ in range(3)]
+    assert await customer.listed() == sids[::-1]
+
+
+async def test_a_listed_call_looks_like_a_fetched_one(customer: Customer) -> None:
+    sid = await customer.call()
+    assert (await customer.page())["calls"] == [await customer.fetch(sid)]
+
+
+async def test_a_page_tells_its_place(customer: Customer) -> None:
+    sids = [await customer.call() for _ in range(5)]
+    first = await customer.page({"PageSize": "2"})
+    second = await customer.follow(first["next_page_uri"])
+    third = await customer.follow(second["next_page_uri"])
+    places = [(page["page"], page["start"], page["end"]) for page in (first, second, third)]
+    assert places == [(0, 0, 1), (1, 2, 3), (2, 4, 4)]
+    assert [call["sid"] for call in second["calls"]] == [sids[2], sids[1]]
+    assert second["uri"] == first["next_page_uri"]
+    assert second["first_page_uri"] == f"{LIST}?PageSize=2&Page=0"
+    assert (first["previous_page_uri"], third["next_page_uri"]) == (None, None)
+
+
+async def test_next_pages_give_every_call_once_and_previous_pages_lead_back(
+    customer: Customer,
+) -> None:
+    sids = [await customer.call() for _ in range(5)][::-1]
+    pages = await walk(customer, f"{LIST}?PageSize=2", "next_page_uri")
+    assert pages == [sids[:2], sids[2:4], sids[4:]]
+    last = await customer.page({"PageSize": "2", "Page": "2", "PageToken": f"PACA{2:032x}"})
+    assert await walk(customer, last["previous_page_uri"], "previous_page_uri") == [
+        sids[2:4],
+        sids[:2],
+    ]
+
+
+async def test_a_previous_page_leads_forward_again(customer: Customer) -> None:
+    sids = [await customer.call() for _ in range(4)][::-1]
+    first = await customer.page({"PageSize": "2"})
+    second = await customer.follow(first["next_page_uri"])
+    back = await customer.follow(second["previous_page_uri"])
+    again = await customer.follow(back["next_page_uri"])
+    assert [call["sid"] for call in again["calls"]] == sids[2:]
+
+
+async def test_a_full_last_page_has_no_next_one(customer: Customer) -> None:
+    for _ in range(4):
+        await customer.call()
+    first = await customer.page({"PageSize": "2"})
+    assert (await customer.follow(first["next_page_uri"]))["next_page_uri"] is None
+
+
+async def test_pages_stay_where_they_are_while_calls_come_and_go(
+    customer: Customer, clock: ManualClock
+) -> None:
+    sids = [await customer.call() for _ in range(4)][::-1]
+    clock.advance(100)
+    first = await customer.page({"PageSize": "2"})
+    await customer.call()
+    await customer.client.delete(item(sids[1]))
+    second = await customer.follow(first["next_page_uri"])
+    assert [call["sid"] for call in second["calls"]] == sids[2:]
+
+
+async def test_a_page_whose_calls_are_gone_is_empty(customer: Customer, clock: ManualClock) -> None:
+    sids = [await customer.call() for _ in range(2)]
+    clock.advance(100)
+    first = await customer.page({"PageSize": "1"})
+    await customer.client.delete(item(sids[0]))
+    second = await customer.follow(first["next_page_uri"])
+    assert (second["calls"], second["next_page_uri"], second["previous_page_uri"]) == (
+        [],
+        None,
+        None,
+    )
+    assert (second["start"], second["end"]) == (1, 1)
+
+
+async def test_the_links_carry_every_filter_percent_encoded(customer: Customer) -> None:
+    for _ in range(2):
+        await customer.call()
+    page = await customer.page({"To": "+12025550123", "Status": "queued", "PageSize": "1"})
+    filters = "To=%2B12025550123&Status=queued&PageSize=1"
+    assert page["uri"] == page["first_page_uri"] == f"{LIST}?{filters}&Page=0"
+    assert page["next_page_uri"].startswith(f"{LIST}?{filters}&Page=1&PageToken=PACA")
+
+
+async def test_an_operator_in_a_key_is_percent_encoded_in_the_links(customer: Customer) -> None:
+    page = await customer.page({"StartTime<": "2024-01-01", "EndTime>": "2024-01-01"})
+    assert page["uri"] == f"{LIST}?StartTime%3C=2024-01-01&EndTime%3E=2024-01-01&PageSize=50&Page=0"
+
+
+async def test_filters_select_by_party_status_and_parent(
+    customer: Customer, emulator: Emulator, clock: ManualClock
+) -> None:
+    busy = await customer.call(BUSY)
+    talking = await customer.call(TALKATIVE, {"From": "+15005550100"})
+    child = replace(past(1, "2029-12-31T00:00+00:00"), parent_call_sid=PARENT)
+    emulator.calls.add(child)
+    clock.advance(10)
+    queries = [
+        {"To": BUSY},
+        {"From": "+15005550100"},
+        {"Status": "busy"},
+        {"Status": "in-progress", "To": TALKATIVE},
+        {"Status": "busy", "To": TALKATIVE},
+        {"ParentCallSid": PARENT},
+        {"To": f"sim:DE{0:032}"},
+    ]
+    found = [await customer.listed(query) for query in queries]
+    assert found == [[busy], [talking], [busy], [talking], [], [child.sid], []]
+
+
+@pytest.mark.parametrize(
+    "status",
+    ["queued", "ringing", "in-progress", "completed", "busy", "no-answer", "failed", "canceled"],
+)
+async def test_every_status_can_be_asked_for(
+    customer: Customer, emulator: Emulator, status: str
+) -> None:
+    await customer.call()
+    assert len(await customer.listed({"Status": status})) == (1 if status == "queued" else 0)
+    assert emulator.calls.count() == 1
+
+
+@pytest.mark.parametrize(
+    ("query", "numbers"),
+    [
+        ({"StartTime": "2029-05-02"}, [3, 2]),
+        ({"StartTime": "2029-05-02T15:00:00Z"}, [3, 2]),
+        ({"StartTime": "2029-05-03"}, [4]),
+        ({"StartTime": "2029-05-04"}, []),
+        ({"StartTime<": "2029-05-02"}, [2, 1]),
+        ({"StartTime<": "2029-05-01"}, []),
+        ({"StartTime>": "2029-05-02"}, [4, 3, 2]),
+        ({"StartTime>": "2029-05-02", "StartTime<": "2029-05-03"}, [4, 3, 2]),
+        ({"StartTime<": "2029-05-02T23:58:59Z"}, [2, 1]),
+        ({"StartTime<": "2029-05-02T23:59:00"}, [3, 2, 1]),
+        ({"StartTime>": "2029-05-02T23:59:00.500000Z"}, [4]),
+        ({"StartTime>": "2029-05-03T01:59:00+02:00"}, [4, 3]),
+        ({"EndTime": "2029-05-02"}, [2, 1]),
+        ({"EndTime<": "2029-05-02T00:30:00Z"}, [1]),
+        ({"EndTime>": "2029-05-03T00:59:00Z"}, [4, 3]),
+    ],
+)
+async def test_date_filters_take_days_and_moments(
+    customer: Customer, emulator: Emulator, query: dict[str, str], numbers: list[int]
+) -> None:
+    starts = ("01T23:30", "02T00:00", "02T23:59", "03T00:00")
+    calls = [past(n, f"2029-05-{start}+00:00") for n, start in enumerate(starts, start=1)]
+    emulator.calls.add(*calls)
+    assert [int(sid[2:]) for sid in await customer.listed(query)] == numbers
+
+
+async def test_calls_that_are_not_dialled_yet_have_no_start(customer: Customer) -> None:
+    await customer.call()
+    assert await customer.listed({"StartTime>": "2000-01-01"}) == []
+    assert await customer.listed({"EndTime>": "2000-01-01"}) == []
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"PageSize": "0"},
+        {"PageSize": "1001"},
+        {"PageSize": "many"},
+        {"Page": "1"},
+        {"Page": "-1"},
+        {"PageToken": "PACA"},
+        {"PageToken": f"PACA{'f' * 32}"},
+        {"Limit": "5"},
+        {"limit": "5"},
+        {"StartTimeAfter": "2024-01-01"},
+        {"StartTime>=": "2024-01-01"},
+        {"StartTime": "yesterday"},
+        {"StartTime": "2024-02-30"},
+        {"EndTime": "2024-01-01 10:00"},
+        {"EndTime>": "20240101"},
+        {"Status": "answered"},
+        {"Status": ""},
+        {"To": "2025550123"},
+        {"ParentCallSid": f"SM{0:032}"},
+    ],
+)
+async def test_a_filter_that_is_not_in_order_is_refused(
+    customer: Customer, query: dict[str, str]
+) -> None:
+    response = await customer.client.get(LIST, params=query)
+    assert_refused(response, 400, 20001)
+
+
+async def test_the_largest_page_has_a_thousand_calls(
+    customer: Customer, emulator: Emulator
+) -> None:
+    emulator.calls.add(*(past(n, "2029-05-01T00:00+00:00") for n in range(1001)))
+    page = await customer.page({"PageSize": "1000"})
+    assert (len(page["calls"]), page["end"]) == (1000, 999)
+    assert len((await customer.page())["calls"]) == 50
+
+
+async def test_a_list_repeats_no_filter(customer: Customer) -> None:
+    params = httpx.QueryParams([("Status", "busy"), ("Status", "failed")])
+    assert_refused(await customer.client.get(LIST, params=params), 400, 20001)
+
+
+async def test_a_head_request_is_answered_like_a_get_without_a_body(customer: Customer) -> None:
+    response = await customer.client.head(LIST)
+    assert (response.status_code, response.content) == (200, b"")

@@ -1,0 +1,217 @@
+import io
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import pytest
+
+from calls_mcp.emulator import DEFAULT_ACCOUNT, CallStore, Emulator, ManualClock, accelerated, run
+
+from .customer import ACCOUNT, LIST, Customer, assert_refused, item
+
+pytestmark = pytest.mark.anyio
+
+DEFAULT_LIST = LIST.replace(ACCOUNT.sid, DEFAULT_ACCOUNT.sid)
+CREDENTIALS = DEFAULT_ACCOUNT.sid, DEFAULT_ACCOUNT.auth_token
+PROGRAM = "import sys; from calls_mcp.emulator import run; sys.exit(run(port=0, calls=3))"
+
+
+def ipv6_loopback() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+class Interrupting(io.StringIO):
+    """A stderr that keeps what is written and raises a signal after the first line."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__()
+        self.number = number
+
+    def flush(self) -> None:
+        signal.raise_signal(self.number)
+
+
+async def test_it_listens_on_a_free_loopback_port_only(emulator: Emulator) -> None:
+    url = httpx.URL(emulator.base_url)
+    assert url.host == "127.0.0.1"
+    assert url.port
+    async with Emulator() as other:
+        assert other.base_url != emulator.base_url
+
+
+@pytest.mark.skipif(not ipv6_loopback(), reason="this machine has no IPv6 loopback")
+async def test_it_listens_on_ipv6_too() -> None:
+    async with Emulator(host="::1") as emulator:
+        assert emulator.base_url.startswith("http://[::1]:")
+        async with httpx.AsyncClient(base_url=emulator.base_url, auth=CREDENTIALS) as client:
+            assert (await client.get(DEFAULT_LIST)).status_code == 200
+
+
+async def test_it_is_gone_when_the_context_ends() -> None:
+    async with Emulator() as emulator:
+        port = httpx.URL(emulator.base_url).port
+    assert port
+    with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+        pass
+
+
+async def test_a_port_that_is_taken_is_an_os_error(emulator: Emulator) -> None:
+    port = httpx.URL(emulator.base_url).port
+    assert port
+    with pytest.raises(OSError, match="in use"):
+        async with Emulator(port=port):
+            pass
+
+
+async def test_it_leaves_the_signals_to_the_host_program() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    async with Emulator():
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+async def test_it_writes_nothing(
+    customer: Customer, emulator: Emulator, capfd: pytest.CaptureFixture[str]
+) -> None:
+    await customer.call()
+    async with Emulator() as other:
+        assert other.base_url != emulator.base_url
+    assert capfd.readouterr() == ("", "")
+
+
+async def test_a_file_database_survives_a_restart(tmp_path: Path, clock: ManualClock) -> None:
+    database = str(tmp_path / "calls.sqlite")
+    async with Emulator(account=ACCOUNT, database=database, clock=clock) as emulator:
+        sid = await _customer_call(emulator)
+    clock.advance(4)
+    async with Emulator(account=ACCOUNT, database=database, clock=clock) as emulator:
+        response = await _get(emulator, item(sid))
+        assert (response.status_code, response.json()["status"]) == (200, "in-progress")
+
+
+async def test_memory_does_not_survive_a_restart(clock: ManualClock) -> None:
+    emulator = Emulator(account=ACCOUNT, clock=clock)
+    async with emulator:
+        sid = await _customer_call(emulator)
+    async with emulator:
+        assert_refused(await _get(emulator, item(sid)), 404, 20404)
+
+
+async def test_two_emulators_share_a_file(tmp_path: Path, clock: ManualClock) -> None:
+    database = str(tmp_path / "calls.sqlite")
+    async with (
+        Emulator(account=ACCOUNT, database=database, clock=clock) as one,
+        Emulator(account=ACCOUNT, database=database, clock=clock) as other,
+    ):
+        sids = [await _customer_call(emulator) for emulator in (one, other, one)]
+        assert [call.sid for call in other.calls.all()] == sids[::-1]
+
+
+async def test_calls_can_be_read_from_another_thread(
+    customer: Customer, emulator: Emulator
+) -> None:
+    await customer.call()
+    counts: list[int] = []
+    thread = threading.Thread(target=lambda: counts.append(emulator.calls.count()))
+    thread.start()
+    thread.join()
+    assert counts == [1]
+
+
+def test_an_accelerated_clock_runs_as_many_times_as_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monotonic = ManualClock(50)
+    monkeypatch.setattr("time.time", ManualClock(1000))
+    monkeypatch.setattr("time.monotonic", monotonic)
+    clock = accelerated(60)
+    assert clock() == 1000
+    monotonic.advance(2)
+    assert clock() == 1120
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_run_says_where_it_is_and_ends_on_a_signal(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    stderr = Interrupting(number)
+    before = signal.getsignal(number)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    assert run(port=0) == 0
+    line = stderr.getvalue()
+    assert line.startswith("http://127.0.0.1:")
+    assert line.count("\n") == 1
+    assert DEFAULT_ACCOUNT.sid in line
+    assert DEFAULT_ACCOUNT.auth_token in line
+    assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize(
+    ("seed", "calls", "count"), [(None, None, 0), (1, None, 250), (None, 7, 7), (1, 0, 0)]
+)
+def test_run_fills_in_the_history_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    seed: int | None,
+    calls: int | None,
+    count: int,
+) -> None:
+    database = str(tmp_path / "calls.sqlite")
+    monkeypatch.setattr(sys, "stderr", Interrupting(signal.SIGTERM))
+    run(port=0, database=database, seed=seed, calls=calls)
+    assert stored(database) == count
+
+
+def test_run_adds_no_history_to_calls_that_are_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    database = str(tmp_path / "calls.sqlite")
+    monkeypatch.setattr(sys, "stderr", Interrupting(signal.SIGTERM))
+    run(port=0, database=database, calls=2)
+    run(port=0, database=database, calls=5)
+    assert stored(database) == 2
+
+
+def test_a_process_of_its_own_serves_until_sigterm_and_exits_with_0() -> None:
+    with subprocess.Popen(  # noqa: S603 - our own program
+        [sys.executable, "-c", PROGRAM],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    ) as process:
+        assert process.stderr
+        try:
+            url, *_ = process.stderr.readline().split()
+            response = httpx.get(url + DEFAULT_LIST, auth=CREDENTIALS)
+        finally:
+            process.terminate()
+        output, errors = process.communicate(timeout=30)
+    assert len(response.json()["calls"]) == 3
+    assert (process.returncode, output, errors) == (0, "", "")
+
+
+def stored(database: str) -> int:
+    with closing(CallStore(database, time.time)) as store:
+        return store.count()
+
+
+async def _customer_call(emulator: Emulator) -> str:
+    async with _client(emulator) as client:
+        return await Customer(client).call()
+
+
+async def _get(emulator: Emulator, path: str) -> httpx.Response:
+    async with _client(emulator) as client:
+        return await client.get(path)
+
+
+def _client(emulator: Emulator) -> httpx.AsyncClient:
+    credentials = emulator.account.sid, emulator.account.auth_token
+    return httpx.AsyncClient(base_url=emulator.base_url, auth=credentials)

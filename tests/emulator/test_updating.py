@@ -1,0 +1,240 @@
+import pytest
+
+from calls_mcp.emulator import Emulator, ManualClock
+
+from .customer import STRANGER, TALKATIVE, Customer, Fields, assert_refused, item
+
+pytestmark = pytest.mark.anyio
+
+NO_SID = f"CA{0:032}"
+OWN = "+15005550100"
+QUEUED, RINGING, TALKING, OVER = 0, 1, 4, 3700
+
+
+@pytest.mark.parametrize("age", [QUEUED, RINGING])
+@pytest.mark.parametrize("status", ["canceled", "completed"])
+async def test_a_call_that_is_not_answered_yet_ends_with_the_status_asked_for(
+    customer: Customer, clock: ManualClock, age: float, status: str
+) -> None:
+    sid = await customer.call()
+    clock.advance(age)
+    response = await customer.update(sid, {"Status": status})
+    assert (response.status_code, response.json()["status"]) == (200, status)
+    clock.advance(OVER)
+    call = await customer.fetch(sid)
+    assert (call["status"], call["duration"], call["price"]) == (status, None, None)
+    assert call["end_time"] == f"Tue, 01 Jan 2030 12:00:0{age} +0000"
+    assert (call["start_time"] is None) == (age == QUEUED)
+
+
+async def test_canceling_leaves_a_talk_alone(customer: Customer, clock: ManualClock) -> None:
+    sid = await customer.call(TALKATIVE)
+    clock.advance(TALKING)
+    before = await customer.fetch(sid)
+    clock.advance(1)
+    response = await customer.update(sid, {"Status": "canceled"})
+    assert (response.status_code, response.json()) == (200, before)
+
+
+async def test_completing_ends_a_talk(customer: Customer, clock: ManualClock) -> None:
+    sid = await customer.call(TALKATIVE)
+    clock.advance(TALKING + 90)
+    call = (await customer.update(sid, {"Status": "completed"})).json()
+    assert (call["status"], call["duration"], call["price"]) == ("completed", "90", None)
+    assert call["end_time"] == call["date_updated"] == "Tue, 01 Jan 2030 12:01:34 +0000"
+    clock.advance(5)
+    assert (await customer.fetch(sid))["price"] == "-0.02600"
+
+
+@pytest.mark.parametrize(
+    ("changes", "url", "twiml"),
+    [
+        ({"Url": "https://example.com/new.xml"}, "https://example.com/new.xml", None),
+        ({"Twiml": "<Response/>"}, None, "<Response/>"),
+    ],
+)
+async def test_a_redirect_replaces_the_instructions(
+    customer: Customer,
+    emulator: Emulator,
+    clock: ManualClock,
+    changes: Fields,
+    url: str | None,
+    twiml: str | None,
+) -> None:
+    sid = await customer.call(TALKATIVE)
+    clock.advance(TALKING + 2)
+    response = await customer.update(sid, changes)
+    call = emulator.calls.get(sid)
+    assert response.status_code == 200
+    assert response.json()["status"] == "in-progress"
+    assert response.json()["date_updated"] == "Tue, 01 Jan 2030 12:00:06 +0000"
+    assert call is not None
+    assert (call.url, call.twiml) == (url, twiml)
+
+
+async def test_url_and_twiml_exclude_each_other(customer: Customer, emulator: Emulator) -> None:
+    sid = await customer.call()
+    before = emulator.calls.get(sid)
+    changes = {"Url": "https://example.com", "Twiml": "<Response/>"}
+    assert_refused(await customer.update(sid, changes), 400, 20001)
+    assert emulator.calls.get(sid) == before
+
+
+@pytest.mark.parametrize("age", [QUEUED, RINGING, TALKING])
+async def test_a_time_limit_moves_the_end_earlier(
+    customer: Customer, clock: ManualClock, age: float
+) -> None:
+    sid = await customer.call(TALKATIVE)
+    clock.advance(age)
+    response = await customer.update(sid, {"TimeLimit": "30"})
+    assert response.status_code == 200
+    clock.advance(OVER)
+    assert (await customer.fetch(sid))["duration"] == "30"
+
+
+async def test_a_time_limit_that_has_passed_ends_the_call_now(
+    customer: Customer, clock: ManualClock
+) -> None:
+    sid = await customer.call(TALKATIVE)
+    clock.advance(TALKING + 50)
+    call = (await customer.update(sid, {"TimeLimit": "30"})).json()
+    assert (call["status"], call["duration"]) == ("completed", "50")
+
+
+async def test_a_time_limit_never_makes_a_call_longer(
+    customer: Customer, clock: ManualClock
+) -> None:
+    sid = await customer.call(STRANGER)
+    await customer.update(sid, {"TimeLimit": "500"})
+    clock.advance(OVER)
+    assert (await customer.fetch(sid))["duration"] == "20"
+
+
+async def test_a_time_limit_means_nothing_to_a_call_that_is_never_answered(
+    customer: Customer, clock: ManualClock
+) -> None:
+    sid = await customer.call("+15005550202")
+    assert (await customer.update(sid, {"TimeLimit": "5"})).status_code == 200
+    clock.advance(60)
+    assert (await customer.fetch(sid))["status"] == "ringing"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"Status": "completed"},
+        {"Status": "canceled"},
+        {"Url": "https://example.com"},
+        {"Twiml": "<Response/>"},
+        {"TimeLimit": "5"},
+        {"StatusCallback": "https://example.com"},
+    ],
+)
+async def test_a_call_that_is_over_cannot_be_changed(
+    customer: Customer, clock: ManualClock, changes: Fields
+) -> None:
+    sid = await customer.call()
+    clock.advance(OVER)
+    before = await customer.fetch(sid)
+    assert_refused(await customer.update(sid, changes), 400, 21220)
+    assert await customer.fetch(sid) == before
+
+
+async def test_a_callback_can_be_changed_without_anything_else(customer: Customer) -> None:
+    sid = await customer.call()
+    changes = {
+        "StatusCallback": "https://example.com",
+        "StatusCallbackMethod": "GET",
+        "FallbackUrl": "https://example.com",
+        "FallbackMethod": "GET",
+        "Method": "GET",
+    }
+    response = await customer.update(sid, changes)
+    assert (response.status_code, response.json()["status"]) == (200, "queued")
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"Status": "busy"}, 20001),
+        ({"Status": "in-progress"}, 20001),
+        ({"Url": "nowhere"}, 21205),
+        ({"TimeLimit": "0"}, 20001),
+        ({"To": STRANGER}, 20001),
+        ({"StatusCallbackEvent": "ringing"}, 20001),
+        ({}, 20001),
+    ],
+)
+async def test_an_update_takes_its_own_parameters_only(
+    customer: Customer, changes: Fields, code: int
+) -> None:
+    sid = await customer.call()
+    assert_refused(await customer.update(sid, changes), 400, code)
+
+
+async def test_an_unknown_call_cannot_be_updated(customer: Customer) -> None:
+    assert_refused(await customer.update(NO_SID, {"Status": "completed"}), 404, 20404)
+
+
+async def test_both_records_of_a_call_within_the_account_end_together(
+    customer: Customer, clock: ManualClock
+) -> None:
+    await customer.call(OWN)
+    clock.advance(TALKING + 7)
+    inbound, outbound = await customer.listed()
+    await customer.update(inbound, {"Status": "completed"})
+    ends = [await customer.fetch(sid) for sid in (inbound, outbound)]
+    assert [(call["status"], call["duration"]) for call in ends] == [("completed", "7")] * 2
+
+
+async def test_both_records_of_a_call_within_the_account_are_canceled_together(
+    customer: Customer, clock: ManualClock
+) -> None:
+    sid = await customer.call(OWN)
+    clock.advance(RINGING)
+    await customer.update(sid, {"Status": "canceled"})
+    ends = [(call["status"], call["end_time"]) for call in (await customer.page())["calls"]]
+    assert ends == [("canceled", "Tue, 01 Jan 2030 12:00:01 +0000")] * 2
+
+
+async def test_a_call_that_ends_before_its_answer_is_never_answered(
+    customer: Customer, emulator: Emulator
+) -> None:
+    sid = await customer.call()
+    await customer.update(sid, {"Status": "canceled"})
+    call = emulator.calls.get(sid)
+    assert call is not None
+    assert call.answer_at is None
+
+
+async def test_a_record_whose_other_half_is_deleted_can_still_be_changed(
+    customer: Customer, emulator: Emulator, clock: ManualClock
+) -> None:
+    sid = await customer.call(OWN)
+    inbound, _ = await customer.listed()
+    assert emulator.calls.delete(inbound, lambda _: None)
+    clock.advance(RINGING)
+    assert (await customer.update(sid, {"Status": "canceled"})).json()["status"] == "canceled"
+
+
+async def test_a_deleted_call_is_gone(customer: Customer, clock: ManualClock) -> None:
+    sid, other = await customer.call(), await customer.call()
+    clock.advance(OVER)
+    response = await customer.client.delete(item(sid))
+    assert (response.status_code, response.content) == (204, b"")
+    assert "content-type" not in response.headers
+    assert_refused(await customer.client.get(item(sid)), 404, 20404)
+    assert_refused(await customer.client.delete(item(sid)), 404, 20404)
+    assert await customer.listed() == [other]
+
+
+@pytest.mark.parametrize("age", [QUEUED, RINGING, TALKING])
+async def test_a_live_call_cannot_be_deleted(
+    customer: Customer, clock: ManualClock, age: float
+) -> None:
+    sid = await customer.call()
+    clock.advance(age)
+    response = await customer.client.delete(item(sid))
+    assert_refused(response, 400, 21220)
+    assert "still live" in response.json()["message"]
+    assert (await customer.fetch(sid))["sid"] == sid
