@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from calls_mcp import __version__
-from calls_mcp.errors import CallsError
+from calls_mcp.errors import CallsError, ConfigurationError
 
 if TYPE_CHECKING:
     from calls_mcp.settings import Settings
@@ -43,8 +43,8 @@ def _parser() -> argparse.ArgumentParser:
     emulator.add_argument("--port", type=int, default=4010, help="port to listen on (0: any)")
     emulator.add_argument("--db", default=":memory:", metavar="FILE", help="keep the calls in FILE")
     emulator.add_argument("--speed", type=float, default=1.0, help="how fast time goes")
-    emulator.add_argument("--seed", type=int, default=1, help="which history to begin with")
-    emulator.add_argument("--calls", type=int, default=0, help="how many past calls to begin with")
+    emulator.add_argument("--seed", type=int, help="which history to begin with")
+    emulator.add_argument("--calls", type=int, help="how many past calls to begin with")
     emulator.set_defaults(run=_emulate)
     demo = commands.add_parser("demo", help="watch an agent use the tools, on the emulator")
     demo.set_defaults(run=_demo)
@@ -83,14 +83,18 @@ async def _serve_until_ended(settings: "Settings", sandbox: bool) -> None:  # no
 def _emulate(options: argparse.Namespace) -> None:
     from calls_mcp.emulator import run  # noqa: PLC0415
 
-    run(
-        host=options.host,
-        port=options.port,
-        database=options.db,
-        speed=options.speed,
-        seed=options.seed,
-        calls=options.calls,
-    )
+    try:
+        run(
+            host=options.host,
+            port=options.port,
+            database=options.db,
+            speed=options.speed,
+            seed=options.seed,
+            calls=options.calls,
+        )
+    except OSError as error:
+        where = f"{options.host}:{options.port}"
+        raise ConfigurationError(f"The emulator can't listen on {where}: {error}") from error
 
 
 def _demo(_options: argparse.Namespace) -> None:

@@ -8,8 +8,8 @@ from itsdangerous import BadSignature, Signer, URLSafeSerializer
 
 from calls_mcp.catalog import Json
 
-# 128 bits can't be guessed, and every character of a token is read and repeated by a model.
-_DIGEST = partial(hashlib.blake2b, digest_size=16)
+# 120 bits can't be guessed, need no padding, and a model reads and repeats every character.
+_DIGEST = partial(hashlib.blake2b, digest_size=15)
 
 
 class Seal:

@@ -145,18 +145,14 @@ class Settings(BaseSettings):
         raise ConfigurationError(self._missing())
 
     def _missing(self) -> str:
-        account = () if self.twilio_account_sid else ("TWILIO_ACCOUNT_SID",)
-        if self.twilio_api_key:
-            secret: tuple[str, ...] = ("TWILIO_API_SECRET",)
-        elif self.twilio_api_secret:
-            secret = ("TWILIO_API_KEY",)
-        elif self.twilio_auth_token:
-            secret = ()
-        else:
-            secret = ("TWILIO_AUTH_TOKEN (or TWILIO_API_KEY and TWILIO_API_SECRET)",)
-        missing = " and ".join((*account, *secret))
+        missing = [] if self.twilio_account_sid else ["TWILIO_ACCOUNT_SID"]
+        if bool(self.twilio_api_key) != bool(self.twilio_api_secret):
+            missing.append("TWILIO_API_SECRET" if self.twilio_api_key else "TWILIO_API_KEY")
+        elif not (self.twilio_api_key or self.twilio_auth_token):
+            missing.append("TWILIO_AUTH_TOKEN (or TWILIO_API_KEY and TWILIO_API_SECRET)")
         return (
-            f"Missing credentials: set {missing}, or try it without any: calls-mcp serve --sandbox"
+            f"Missing credentials: set {' and '.join(missing)}, or try it without any: "
+            "calls-mcp serve --sandbox"
         )
 
     def _twilio(self) -> str:

@@ -23,7 +23,7 @@ from calls_mcp.wire import Request
 _ATTEMPTS = 4
 _LARGEST_BODY = 16 * 2**20  # bytes; a page of 1000 calls has about 2 MB
 _POOL = httpx.Limits(max_connections=50, max_keepalive_connections=20, keepalive_expiry=20)
-_BACK_OFF = wait_exponential_jitter(initial=0.2, max=5, jitter=0.2)
+_BACK_OFF = wait_exponential_jitter(multiplier=0.2, max=5, jitter=0.2)
 
 
 class TwilioClient:

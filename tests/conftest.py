@@ -1,0 +1,30 @@
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from tests.rig import Rig, open_rig
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (
+        "TWILIO_ACCOUNT_SID",
+        "TWILIO_AUTH_TOKEN",
+        "TWILIO_API_KEY",
+        "TWILIO_API_SECRET",
+        "TWILIO_REGION",
+        "TWILIO_EDGE",
+    ):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+async def rig() -> AsyncGenerator[Rig]:
+    """A server on an emulator, with the default settings."""
+    async with open_rig() as rig:
+        yield rig

@@ -1,0 +1,211 @@
+"""The two-step token: bound, single use, short-lived, unforgeable."""
+
+import re
+from collections.abc import Callable
+
+import anyio
+import pytest
+
+from tests.rig import TWIML, Rig, open_rig, placing
+
+pytestmark = pytest.mark.anyio
+
+
+async def asked_for(rig: Rig, **arguments: object) -> str:
+    async with rig.connect() as agent:
+        asked = await agent.call("create_call", **placing(**arguments))
+        token: str = asked["confirmation"]["token"]
+        return token
+
+
+async def test_a_second_use_reports_the_first_outcome_and_sends_nothing(rig: Rig) -> None:
+    token = await asked_for(rig)
+    async with rig.connect() as agent:
+        first = await agent.call("create_call", **placing(confirmation_token=token))
+        second = await agent.call("create_call", **placing(confirmation_token=token))
+    assert first["call"] == second["call"]
+    assert "nothing new was sent" in second["warnings"][0]
+    assert len(rig.changes) == 1
+
+
+async def test_a_hundred_uses_at_once_place_one_call_and_all_report_it(rig: Rig) -> None:
+    token = await asked_for(rig)
+    sids: list[str] = []
+
+    async with rig.connect() as agent:
+
+        async def use() -> None:
+            outcome = await agent.call("create_call", **placing(confirmation_token=token))
+            sids.append(outcome["call"]["sid"])
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(100):
+                tasks.start_soon(use)
+    assert len(sids) == 100
+    assert len({*sids}) == 1
+    assert len(rig.changes) == 1
+
+
+async def test_a_failed_use_is_spent_and_its_failure_told_again(rig: Rig) -> None:
+    arguments = placing(to="+15005550003")  # a country that is not enabled
+    async with rig.connect() as agent:
+        asked = await agent.call("create_call", **arguments)
+        token = asked["confirmation"]["token"]
+        first = await agent.call("create_call", **arguments, confirmation_token=token)
+        second = await agent.call("create_call", **arguments, confirmation_token=token)
+    assert first["error"]["code"] == second["error"]["code"] == 21215
+    assert len(rig.changes) == 1
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        pytest.param({"to": "+15005550206"}, id="another number"),
+        pytest.param({"twiml": TWIML + " "}, id="one more space"),
+        pytest.param({"record": True}, id="an argument more"),
+    ],
+)
+async def test_a_token_is_good_for_exactly_the_arguments_shown(
+    rig: Rig, changed: dict[str, object]
+) -> None:
+    token = await asked_for(rig)
+    async with rig.connect() as agent:
+        outcome = await agent.call("create_call", **placing(**changed, confirmation_token=token))
+    assert outcome["error"]["kind"] == "invalid_confirmation"
+    assert "not those that were confirmed" in outcome["error"]["message"]
+    assert rig.changes == []
+
+
+async def test_a_refused_swap_does_not_spend_the_token(rig: Rig) -> None:
+    token = await asked_for(rig)
+    async with rig.connect() as agent:
+        await agent.call("create_call", **placing(record=True, confirmation_token=token))
+        outcome = await agent.call("create_call", **placing(confirmation_token=token))
+    assert outcome["outcome"] == "done"
+
+
+async def test_the_order_of_the_arguments_does_not_matter(rig: Rig) -> None:
+    token = await asked_for(rig)
+    backwards = dict(reversed(placing(confirmation_token=token).items()))
+    async with rig.connect() as agent:
+        outcome = await agent.call("create_call", **backwards)
+    assert outcome["outcome"] == "done"
+
+
+async def test_a_token_is_good_for_its_tool_only(rig: Rig) -> None:
+    token = await asked_for(rig)
+    async with rig.connect() as agent:
+        sid = await agent.place()
+        outcome = await agent.call(
+            "update_call", sid=sid, status="completed", confirmation_token=token
+        )
+    assert "it is for create_call, not update_call" in outcome["error"]["message"]
+    assert len(rig.changes) == 1
+
+
+async def test_a_token_is_good_for_its_account_only(rig: Rig) -> None:
+    token = await asked_for(rig)
+    other = "AC" + "1" * 32
+    async with rig.connect() as agent:
+        outcome = await agent.call(
+            "create_call", **placing(account_sid=other, confirmation_token=token)
+        )
+    assert outcome["error"]["kind"] == "invalid_confirmation"
+    assert rig.changes == []
+
+
+async def test_a_token_is_good_for_the_client_that_was_given_it(rig: Rig) -> None:
+    token = await asked_for(rig)
+    async with rig.connect(name="somebody else") as agent:
+        outcome = await agent.call("create_call", **placing(confirmation_token=token))
+    assert "given to somebody else" in outcome["error"]["message"]
+    assert rig.changes == []
+
+
+async def test_a_token_lapses(rig: Rig) -> None:
+    token = await asked_for(rig)
+    rig.clock.advance(301)
+    async with rig.connect() as agent:
+        outcome = await agent.call("create_call", **placing(confirmation_token=token))
+        again = await agent.call("create_call", **placing(confirmation_token=token))
+    assert outcome["outcome"] == again["outcome"] == "expired"
+    assert rig.changes == []
+
+
+async def test_how_long_a_token_lasts_is_a_setting() -> None:
+    async with open_rig(calls_mcp_confirm_ttl=10) as rig, rig.connect() as agent:
+        asked = await agent.call("create_call", **placing())
+        assert asked["confirmation"]["expires_at"] == "2023-11-14T22:13:30Z"
+        rig.clock.advance(10)
+        token = asked["confirmation"]["token"]
+        outcome = await agent.call("create_call", **placing(confirmation_token=token))
+    assert outcome["outcome"] == "expired"
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        pytest.param(lambda _token: "yes", id="invented"),
+        pytest.param(lambda token: token[:-1] + ("A" if token[-1] != "A" else "B"), id="altered"),
+        pytest.param(lambda token: "x" + token, id="with a letter more"),
+        pytest.param(lambda token: token.partition(".")[0], id="without signature"),
+    ],
+)
+async def test_a_forged_token_is_refused(rig: Rig, forge: Callable[[str], str]) -> None:
+    token = await asked_for(rig)
+    async with rig.connect() as agent:
+        outcome = await agent.call("create_call", **placing(confirmation_token=forge(token)))
+    assert outcome["error"]["kind"] == "invalid_confirmation"
+    assert rig.changes == []
+
+
+async def test_a_token_of_another_process_is_refused() -> None:
+    async with open_rig() as one, open_rig() as two:
+        token = await asked_for(one)
+        async with two.connect() as agent:
+            outcome = await agent.call("create_call", **placing(confirmation_token=token))
+        assert outcome["outcome"] == "expired"
+        assert "no longer known" in outcome["reason"]
+        assert two.changes == []
+
+
+async def test_keys_of_ones_own_make_tokens_that_other_keys_do_not_accept() -> None:
+    ours, theirs = {"calls_mcp_secret_keys": "a" * 32}, {"calls_mcp_secret_keys": "b" * 32}
+    async with open_rig(**ours) as one, open_rig(**theirs) as two:
+        token = await asked_for(one)
+        async with two.connect() as agent:
+            outcome = await agent.call("create_call", **placing(confirmation_token=token))
+    assert outcome["error"]["kind"] == "invalid_confirmation"
+
+
+async def test_a_confirmation_lapses_if_the_call_changes_in_between(rig: Rig) -> None:
+    async with rig.connect() as agent:
+        sid = await agent.place()
+        arguments = {"sid": sid, "status": "completed"}
+        asked = await agent.call("update_call", **arguments)
+        assert "queued" in asked["confirmation"]["preview"]
+        rig.clock.advance(5)
+        token = asked["confirmation"]["token"]
+        outcome = await agent.call("update_call", **arguments, confirmation_token=token)
+    assert outcome["outcome"] == "expired"
+    assert "it was queued" in outcome["reason"]
+    assert "it is in-progress" in outcome["reason"]
+    assert len(rig.changes) == 1
+
+
+async def test_a_use_that_is_broken_off_is_spent_and_says_that_its_outcome_is_unknown(
+    rig: Rig,
+) -> None:
+    token = await asked_for(rig)
+    async with rig.connect() as agent:
+        with anyio.move_on_after(0):
+            await agent.call("create_call", **placing(confirmation_token=token))
+        outcome = await agent.call("create_call", **placing(confirmation_token=token))
+    assert len(rig.changes) <= 1
+    assert outcome["outcome"] in ("done", "error")
+
+
+async def test_tokens_are_short_and_all_different(rig: Rig) -> None:
+    tokens = {await asked_for(rig) for _ in range(20)}
+    assert len(tokens) == 20
+    assert all(re.fullmatch(r"[\w-]{12}\.[\w-]{20}", token) for token in tokens)

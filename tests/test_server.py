@@ -1,0 +1,74 @@
+"""What the server offers, and how it refuses what it does not have."""
+
+from typing import Literal
+
+import pytest
+from mcp import MCPError
+
+from calls_mcp import __version__
+from tests.rig import ERAS, Rig, open_rig
+
+pytestmark = pytest.mark.anyio
+
+Era = Literal["auto", "legacy"]
+
+TOOLS = ["create_call", "delete_call", "fetch_call", "list_calls", "update_call"]
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_it_says_who_it_is_and_promises_nothing_it_does_not_do(rig: Rig, era: Era) -> None:
+    async with rig.connect(era) as agent:
+        info = agent.client.server_info
+        capabilities = agent.client.server_capabilities
+        instructions = agent.client.instructions
+    assert info is not None
+    assert (info.name, info.version) == ("calls-mcp", __version__)
+    assert capabilities.tools is not None
+    assert capabilities.prompts is not None
+    assert not capabilities.tools.list_changed
+    assert not capabilities.prompts.list_changed
+    assert capabilities.resources is capabilities.logging is capabilities.completions is None
+    assert instructions is not None
+    assert "outcome_unknown" in instructions
+
+
+async def test_there_are_five_tools(rig: Rig) -> None:
+    async with rig.connect() as agent:
+        tools = (await agent.client.list_tools()).tools
+    assert [tool.name for tool in tools] == TOOLS
+
+
+async def test_a_read_only_server_offers_two_and_refuses_the_others() -> None:
+    async with open_rig(calls_mcp_read_only=True) as rig, rig.connect() as agent:
+        tools = (await agent.client.list_tools()).tools
+        assert [tool.name for tool in tools] == ["fetch_call", "list_calls"]
+        assert (await agent.call("list_calls"))["outcome"] == "done"
+        for tool in ("create_call", "update_call", "delete_call"):
+            with pytest.raises(MCPError, match="read-only") as refusal:
+                await agent.call(tool, sid="CA" + "0" * 32)
+            assert refusal.value.code == -32602
+        assert rig.changes == []
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_an_unknown_tool_is_an_invalid_request_that_names_the_known_ones(
+    rig: Rig, era: Era
+) -> None:
+    async with rig.connect(era) as agent:
+        with pytest.raises(MCPError, match="fetch_call, list_calls") as refusal:
+            await agent.call("fetch_calls")
+    assert refusal.value.code == -32602
+
+
+async def test_missing_arguments_are_no_arguments(rig: Rig) -> None:
+    async with rig.connect() as agent:
+        result = await agent.client.call_tool("list_calls")
+    assert result.is_error is False
+
+
+async def test_static_lists_may_be_kept_and_results_may_not(rig: Rig) -> None:
+    async with rig.connect() as agent:
+        tools = await agent.client.list_tools()
+        prompts = await agent.client.list_prompts()
+    assert tools.ttl_ms == prompts.ttl_ms == 86_400_000
+    assert tools.cache_scope == prompts.cache_scope == "public"

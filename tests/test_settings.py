@@ -1,0 +1,131 @@
+"""What the operator can set, and how a mistake is told."""
+
+import pytest
+
+from calls_mcp.errors import ConfigurationError
+from calls_mcp.settings import load_settings
+
+ACCOUNT = "AC" + "0" * 32
+KEY = "SK" + "0" * 32
+CANARY = "canary-secret"
+
+
+def test_an_account_and_its_token_are_enough() -> None:
+    access = load_settings({"twilio_account_sid": ACCOUNT, "twilio_auth_token": CANARY}).access()
+    assert access.base_url == "https://api.twilio.com"
+    assert (access.username, access.password) == (ACCOUNT, CANARY)
+
+
+def test_an_api_key_is_used_before_the_token() -> None:
+    access = load_settings(
+        {
+            "twilio_account_sid": ACCOUNT,
+            "twilio_auth_token": "token",
+            "twilio_api_key": KEY,
+            "twilio_api_secret": CANARY,
+        }
+    ).access()
+    assert (access.account_sid, access.username, access.password) == (ACCOUNT, KEY, CANARY)
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ({}, "set TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN (or TWILIO_API_KEY and TWILIO_API_SEC"),
+        ({"twilio_account_sid": ACCOUNT}, "set TWILIO_AUTH_TOKEN (or"),
+        ({"twilio_auth_token": CANARY}, "set TWILIO_ACCOUNT_SID, or"),
+        ({"twilio_account_sid": ACCOUNT, "twilio_api_key": KEY}, "set TWILIO_API_SECRET, or"),
+        ({"twilio_account_sid": ACCOUNT, "twilio_api_secret": CANARY}, "set TWILIO_API_KEY, or"),
+        ({"twilio_api_key": KEY, "twilio_api_secret": CANARY}, "set TWILIO_ACCOUNT_SID, or"),
+    ],
+)
+def test_missing_credentials_are_named_and_the_sandbox_is_offered(
+    given: dict[str, str], missing: str
+) -> None:
+    with pytest.raises(ConfigurationError) as error:
+        load_settings(given).access()
+    assert missing in str(error.value)
+    assert "--sandbox" in str(error.value)
+    assert CANARY not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ({"twilio_region": "ie1"}, "https://api.ie1.twilio.com"),
+        ({"twilio_edge": "dublin"}, "https://api.dublin.us1.twilio.com"),
+        ({"twilio_edge": "dublin", "twilio_region": "ie1"}, "https://api.dublin.ie1.twilio.com"),
+        ({"calls_mcp_api_base_url": "http://127.0.0.1:4010/"}, "http://127.0.0.1:4010"),
+        ({"calls_mcp_api_base_url": "https://proxy.example.com/x"}, "https://proxy.example.com/x"),
+    ],
+)
+def test_where_requests_go(given: dict[str, str], url: str) -> None:
+    credentials = {"twilio_account_sid": ACCOUNT, "twilio_auth_token": CANARY}
+    assert load_settings(credentials | given).access().base_url == url
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("twilio_account_sid", "AC123", "TWILIO_ACCOUNT_SID"),
+        ("twilio_account_sid", ACCOUNT + "\n", "TWILIO_ACCOUNT_SID"),
+        ("twilio_api_key", ACCOUNT, "TWILIO_API_KEY"),
+        ("twilio_region", "ie1.evil.example/", "TWILIO_REGION"),
+        ("twilio_edge", "evil.example#", "TWILIO_EDGE"),
+        ("calls_mcp_confirm", "sometimes", "'all', 'destructive' or 'none'"),
+        ("calls_mcp_confirm_ttl", "-7", "greater than 0"),
+        ("calls_mcp_confirm_ttl", "601", "less than or equal to 600"),
+        ("calls_mcp_read_only", "perhaps", "CALLS_MCP_READ_ONLY"),
+        ("calls_mcp_result_bytes", "10", "4096"),
+        ("calls_mcp_secret_keys", "short", "32 characters"),
+        ("calls_mcp_secret_keys", "a" * 32 + " " + "a" * 32, "different"),
+        ("calls_mcp_api_base_url", "http://api.example.com", "https unless it is on this machine"),
+        ("calls_mcp_api_base_url", "https://u:p@example.com", "without credentials"),
+        ("calls_mcp_api_base_url", "ftp://example.com", "http(s) URL"),
+        ("calls_mcp_log_level", "LOUD", "CALLS_MCP_LOG_LEVEL"),
+    ],
+)
+def test_a_wrong_setting_is_named_and_its_value_is_not_shown(
+    name: str, value: str, complaint: str
+) -> None:
+    with pytest.raises(ConfigurationError) as error:
+        load_settings({name: value})
+    assert complaint in str(error.value)
+    assert value not in str(error.value)
+
+
+def test_all_wrong_settings_are_told_at_once() -> None:
+    with pytest.raises(ConfigurationError, match=r"CALLS_MCP_CONFIRM:.*CALLS_MCP_TIMEOUT:"):
+        load_settings({"calls_mcp_confirm": "x", "calls_mcp_timeout": "-1"})
+
+
+def test_settings_come_from_the_environment_and_empty_ones_count_as_unset(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CALLS_MCP_READ_ONLY", "1")
+    monkeypatch.setenv("CALLS_MCP_CONFIRM", "")
+    settings = load_settings()
+    assert settings.calls_mcp_read_only is True
+    assert settings.calls_mcp_confirm == "all"
+
+
+def test_no_secret_is_shown_by_a_representation() -> None:
+    settings = load_settings(
+        {
+            "twilio_account_sid": ACCOUNT,
+            "twilio_auth_token": CANARY,
+            "twilio_api_secret": CANARY,
+            "calls_mcp_secret_keys": CANARY * 4,
+        }
+    )
+    assert CANARY not in f"{settings!r} {settings} {settings.access()!r}"
+
+
+def test_keys_are_derived_from_the_credentials_unless_they_are_set() -> None:
+    credentials = {"twilio_account_sid": ACCOUNT, "twilio_auth_token": CANARY}
+    one, same = load_settings(credentials), load_settings(credentials)
+    other = load_settings(credentials | {"twilio_auth_token": "other"})
+    assert one.keys(one.access()) == same.keys(same.access())
+    assert one.keys(one.access()) != other.keys(other.access())
+    own = load_settings(credentials | {"calls_mcp_secret_keys": f"{'a' * 32} {'b' * 32}"})
+    assert own.keys(own.access()) == ("a" * 32, "b" * 32)

@@ -1,0 +1,152 @@
+"""The server as a process: its streams, its ends, its exit status."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any, Literal, cast
+
+import pytest
+from mcp import Client, StdioServerParameters
+
+from tests.rig import ERAS, Agent, User, placing
+
+Era = Literal["auto", "legacy"]
+
+SANDBOX = [sys.executable, "-m", "calls_mcp", "serve", "--sandbox"]
+ENVELOPE = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientInfo": {"name": "raw", "version": "1"},
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+
+
+class Wire:
+    """A client that speaks lines of JSON."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self.process = process
+
+    def ask(self, method: str, **params: object) -> dict[str, Any]:
+        """Send a 2026-07-28 request and read its answer."""
+        meta = ENVELOPE | cast("dict[str, Any]", params.pop("_meta", {}))
+        self.send({"id": 1, "method": method, "params": {**params, "_meta": meta}})
+        return self.read()
+
+    def send(self, message: dict[str, Any]) -> None:
+        assert self.process.stdin
+        self.process.stdin.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
+        self.process.stdin.flush()
+
+    def read(self) -> dict[str, Any]:
+        assert self.process.stdout
+        return cast("dict[str, Any]", json.loads(self.process.stdout.readline()))
+
+
+@contextmanager
+def running(*command: str) -> Generator[Wire]:
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(  # noqa: S603  # our own program
+        command or SANDBOX, stdin=pipe, stdout=pipe, stderr=pipe, encoding="utf-8"
+    )
+    try:
+        with process:
+            yield Wire(process)
+    finally:
+        process.kill()
+
+
+def ended(wire: Wire) -> tuple[int, str, str]:
+    """The exit status, and what was still to be read on stdout and stderr."""
+    out, err = wire.process.communicate(timeout=10)
+    return wire.process.returncode, out, err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("used", [True, False], ids=["after an invocation", "unused"])
+def test_a_signal_ends_it_at_once_and_quietly_with_status_0(
+    number: signal.Signals, *, used: bool
+) -> None:
+    with running() as wire:
+        wire.ask("tools/list")
+        if used:
+            wire.ask("tools/call", name="list_calls", arguments={})
+        wire.process.send_signal(number)
+        assert ended(wire) == (0, "", "")
+
+
+def test_the_end_of_input_ends_it_quietly_with_status_0() -> None:
+    with running() as wire:
+        wire.ask("tools/call", name="list_calls", arguments={})
+        assert ended(wire) == (0, "", "")
+
+
+def test_no_input_at_all_ends_it_quietly_with_status_0() -> None:
+    with running() as wire:
+        assert ended(wire) == (0, "", "")
+
+
+def test_bare_calls_mcp_and_python_m_serve_on_stdio() -> None:
+    with running(sys.executable, "-m", "calls_mcp") as wire:
+        status, out, err = ended(wire)
+    assert (status, out) == (2, "")
+    assert "TWILIO_ACCOUNT_SID" in err
+    assert "calls-mcp serve --sandbox" in err
+    assert "Traceback" not in err
+
+
+def test_stdout_carries_nothing_but_the_protocol() -> None:
+    with running() as wire:
+        answer = wire.ask("tools/call", name="fetch_call", arguments={"sid": "nonsense"})
+        assert answer["result"]["isError"] is True
+        wire.send({"id": 2, "method": "no/such/method", "params": {"_meta": ENVELOPE}})
+        assert wire.read()["error"]["code"] == -32601
+        assert ended(wire)[:2] == (0, "")
+
+
+def test_a_client_that_only_opens_urls_is_given_the_token() -> None:
+    capabilities = {"elicitation": {"url": {}}}
+    with running() as wire:
+        answer = wire.ask(
+            "tools/call",
+            name="create_call",
+            arguments=placing(),
+            _meta={"io.modelcontextprotocol/clientCapabilities": capabilities},
+        )
+        assert answer["result"]["structuredContent"]["outcome"] == "confirmation_required"
+        ended(wire)
+
+
+def test_a_client_with_an_empty_elicitation_capability_is_asked_by_form() -> None:
+    capabilities = {"elicitation": {}}
+    with running() as wire:
+        answer = wire.ask(
+            "tools/call",
+            name="create_call",
+            arguments=placing(),
+            _meta={"io.modelcontextprotocol/clientCapabilities": capabilities},
+        )
+        assert answer["result"]["resultType"] == "input_required"
+        assert "Place a call" in answer["result"]["inputRequests"]["confirm"]["params"]["message"]
+        ended(wire)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize("user", [User(), None], ids=["can ask", "can not ask"])
+async def test_a_client_of_either_era_uses_all_five_tools(era: Era, user: User | None) -> None:
+    server = StdioServerParameters(command=SANDBOX[0], args=SANDBOX[1:])
+    async with Client(server, mode=era, elicitation_callback=user) as client:
+        agent = Agent(client)
+
+        async def act(tool: str, **arguments: object) -> dict[str, Any]:
+            call = agent.call if user else agent.confirm
+            return await call(tool, **arguments)
+
+        sid = (await act("create_call", **placing()))["call"]["sid"]
+        assert (await agent.call("fetch_call", sid=sid))["call"]["live"] is True
+        assert sid in {call["sid"] for call in (await agent.call("list_calls"))["calls"]}
+        assert (await act("update_call", sid=sid, status="completed"))["call"]["live"] is False
+        assert (await act("delete_call", sid=sid))["deleted"] == sid
