@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
 from functools import cache
+from itertools import islice
 from urllib.parse import urlsplit
 
 from jsonschema import Draft202012Validator, FormatChecker
@@ -18,6 +19,7 @@ from calls_mcp.schema import checked_schema
 
 FORMATS = FormatChecker(formats=())
 
+_MOST_STRANGE_NAMES = 50  # that are told; more of them are no honest mistake
 _LONGEST_GUESSED = 256  # characters; nobody mistypes more than that by accident
 _LARGEST_SHOWN = 10**15
 
@@ -42,8 +44,15 @@ def check(operation: Operation, raw: Mapping[str, Json]) -> Arguments:
     Raises:
         InvalidArguments: With every fault there is.
     """
-    faults = [*_unknown(operation, raw), *_missing(operation, raw), *_wrong(operation, raw)]
-    faults += _broken_rules(operation, raw)
+    strange = (name for name in raw if name not in operation.parameters)
+    meant = {name: _meant(operation, name) for name in islice(strange, _MOST_STRANGE_NAMES)}
+    named = {*raw, *meant.values()}  # a misspelt name is one fault, not also a missing argument
+    faults = [
+        *_unknown(operation, meant),
+        *_missing(operation, named),
+        *_wrong(operation, raw),
+        *_broken_rules(operation, raw, named),
+    ]
     if faults:
         raise InvalidArguments(faults)
     values = {name: _normal(value) for name, value in raw.items()}
@@ -74,19 +83,17 @@ def _validator(parameter: Parameter) -> Draft202012Validator:
     return Draft202012Validator(checked_schema(parameter), format_checker=FORMATS)
 
 
-def _unknown(operation: Operation, raw: Mapping[str, Json]) -> Iterator[Fault]:
-    for name in raw:
-        if name not in operation.parameters:
-            meant = _meant(operation, name)
-            fault: Fault = {
-                "path": f"/{quoted(name, 64)[1:-1]}",
-                "expected": f"an argument of {operation.name}; there is none of this name",
-            }
-            yield {**fault, "did_you_mean": meant} if meant else fault
+def _unknown(operation: Operation, meant: Mapping[str, str]) -> Iterator[Fault]:
+    for name, nearest in meant.items():
+        fault: Fault = {
+            "path": f"/{quoted(name, 64)[1:-1]}",
+            "expected": f"an argument of {operation.name}; there is none of this name",
+            "received": quoted(name, 64),  # the value may be a secret under a misspelt name
+        }
+        yield {**fault, "did_you_mean": nearest} if nearest else fault
 
 
-def _missing(operation: Operation, raw: Mapping[str, Json]) -> Iterator[Fault]:
-    named = _named(operation, raw)
+def _missing(operation: Operation, named: set[str]) -> Iterator[Fault]:
     for parameter in operation.parameters.values():
         if parameter.required and parameter.name not in named:
             yield {
@@ -109,8 +116,9 @@ def _wrong(operation: Operation, raw: Mapping[str, Json]) -> Iterator[Fault]:
             yield _fault(parameter, value)
 
 
-def _broken_rules(operation: Operation, raw: Mapping[str, Json]) -> Iterator[Fault]:
-    named = _named(operation, raw)
+def _broken_rules(
+    operation: Operation, raw: Mapping[str, Json], named: set[str]
+) -> Iterator[Fault]:
     for rule in operation.rules:
         given = [name for name in rule.parameters if name in named]
         first = operation.parameters[rule.parameters[0]]
@@ -168,11 +176,6 @@ def _reason(rule: Rule, active: Mapping[str, Json]) -> str | None:
 def _normal(value: Json) -> Json:
     """60.0 is an integer in JSON Schema, and 60 on the wire."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _named(operation: Operation, raw: Mapping[str, Json]) -> set[str]:
-    """The arguments given, counting one whose name was misspelt: that is one fault, not two."""
-    return {name if name in operation.parameters else _meant(operation, name) for name in raw}
 
 
 def _meant(operation: Operation, name: str) -> str:

@@ -1,4 +1,4 @@
-"""`Arguments` → `Verdict`: go ahead, or ask the user first, in plain words, what would happen."""
+"""`Arguments` → `Question`: what the user is asked first, in plain words and in full."""
 
 import hashlib
 import json
@@ -14,6 +14,8 @@ from calls_mcp.outcome import CallSummary
 from calls_mcp.redaction import MASK, quoted
 
 Action = Literal["place", "hang_up", "redirect", "modify", "delete"]
+
+_LONGEST_ARGUMENT = 4096  # characters; nothing of an argument is hidden from the user
 
 _ASKED: dict[Confirm, frozenset[Effect]] = {
     "all": frozenset({"place", "change", "delete"}),
@@ -168,9 +170,9 @@ def _instructions(arguments: Arguments) -> Iterator[str]:
     values = arguments.values
     method = values.get("method", "POST")
     if "url" in values:
-        yield f"It follows the TwiML at {_shown(values['url'], 4096)} ({method})."
+        yield f"It follows the TwiML at {_shown(values['url'])} ({method})."
     if "twiml" in values and "url" not in values:
-        yield f"It follows this TwiML: {_shown(values['twiml'], 4000)}"
+        yield f"It follows this TwiML: {_shown(values['twiml'])}"
     if "application_sid" in values:
         yield f"Application {values['application_sid']} handles it."
 
@@ -185,7 +187,7 @@ def _details(arguments: Arguments) -> Iterator[str]:
 
 
 def _detail(parameter: Parameter, value: object) -> str:
-    shown = MASK if parameter.secret else _shown(value, 4096)
+    shown = MASK if parameter.secret else _shown(value)
     return f"{parameter.name} {shown} {parameter.unit}".rstrip()
 
 
@@ -207,5 +209,5 @@ def _hang_up_caveats(arguments: Arguments, status: str) -> Iterator[str]:
         yield "Everybody on it is cut off."
 
 
-def _shown(value: object, limit: int = 256) -> str:
-    return quoted(value, limit) if isinstance(value, str) else json.dumps(value)
+def _shown(value: object) -> str:
+    return quoted(value, _LONGEST_ARGUMENT) if isinstance(value, str) else json.dumps(value)

@@ -41,7 +41,8 @@ def output_schema(operation: Operation) -> Schema:
 
 
 def _object(hints: dict[str, object]) -> Schema:
-    properties: Schema = {name: _schema(hint) for name, hint in hints.items()}
+    """A key of any type at all is left out: there is nothing to declare that all clients take."""
+    properties: Schema = {n: _schema(hint) for n, hint in hints.items() if hint is not object}
     required = [name for name, hint in hints.items() if get_origin(hint) is Required]
     schema: Schema = {"type": "object", "properties": properties}
     return {**schema, "required": [*required]} if required else schema
@@ -57,4 +58,4 @@ def _schema(hint: object) -> Schema:
         return {"type": "array", "items": _schema(args[0])}
     if is_typeddict(hint) and isinstance(hint, type):
         return _object(get_type_hints(hint, include_extras=True))
-    return {"type": _SCALARS[hint]} if hint in _SCALARS else {}
+    return {"type": _SCALARS[hint]}

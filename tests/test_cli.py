@@ -55,7 +55,7 @@ def test_wrong_settings_end_it_with_one_line_and_status_2(
 def test_the_demo_shows_each_step_and_places_one_call_only() -> None:
     demo = run("demo")
     assert (demo.returncode, demo.stderr) == (0, "")
-    told = demo.stdout
+    told = " ".join(demo.stdout.split())
     for step in (
         "agent list_calls(limit=3)",
         'did you mean "to"?',
