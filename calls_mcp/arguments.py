@@ -236,7 +236,7 @@ def _item(value: Json) -> str:
 def _nearest_value(parameter: Parameter, value: Json) -> Json:
     if not isinstance(value, str) or len(value) > _LONGEST_GUESSED:
         return None
-    candidates = _candidates(checked_schema(parameter), value.strip())
+    candidates = _candidates(parameter.schema, parameter.type.asserts, value.strip())
     return next((c for c in candidates if c != value and _is_right(parameter, c)), None)
 
 
@@ -245,7 +245,7 @@ def _is_right(parameter: Parameter, value: Json) -> bool:
     return valid and not _has_deceptive_text(parameter, value)
 
 
-def _candidates(schema: Schema, text: str) -> Iterable[Json]:
+def _candidates(schema: Schema, asserts: Schema, text: str) -> Iterable[Json]:
     """What `text` may have been meant to say, best guesses first."""
     yield text
     if text.isascii() and text.isdigit():
@@ -257,7 +257,7 @@ def _candidates(schema: Schema, text: str) -> Iterable[Json]:
     if isinstance(enum, list):
         folded = {str(choice).casefold(): choice for choice in enum}
         yield from (folded[m] for m in get_close_matches(text.casefold(), folded, cutoff=0.6))
-    if schema.get("format") == "date-or-time":
+    if asserts.get("format") == "date-or-time":
         yield from (f"{text}Z", text.replace("/", "-"), text.replace(" ", "T"))
     bare = text.translate(dict.fromkeys(map(ord, " ().-/")))
     yield from (bare, f"+{bare}")

@@ -70,7 +70,7 @@ class Answer:
         try:
             moment = parsedate_to_datetime(text)
             return max(0.0, (moment - datetime.now(UTC)).total_seconds())
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             return None
 
 

@@ -29,7 +29,7 @@ def input_schema(operation: Operation) -> Schema:
 
 def checked_schema(parameter: Parameter) -> Schema:
     """What one argument is held to: all that is published of it, and what isn't."""
-    return {**parameter.type.asserts, **parameter.schema}
+    return {"allOf": [parameter.schema, parameter.type.asserts]}
 
 
 def output_schema(operation: Operation) -> Schema:

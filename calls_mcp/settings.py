@@ -1,10 +1,11 @@
 """What the operator sets, all of it by environment variable."""
 
 import hashlib
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -31,6 +32,12 @@ class Access:
     password: str = field(repr=False)
     timeout: float
     deadline: float
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What of it must never be shown: the password, in each form that it may be sent in."""
+        basic = b64encode(f"{self.username}:{self.password}".encode()).decode()
+        return (self.password, basic, basic.rstrip("="), quote(self.password, safe=""))
 
     @property
     def is_local(self) -> bool:

@@ -6,6 +6,7 @@ the request never left, or the answer was 429. Those are just the errors that ar
 
 import asyncio
 from collections.abc import Mapping
+from http import HTTPStatus
 from urllib.parse import urlencode
 
 import httpx
@@ -70,13 +71,15 @@ class TwilioClient:
         return await attempts(self._exchange, request, departure)
 
     async def _exchange(self, request: Request, departure: "_Departure") -> Mapping[str, Json]:
+        departure.happened = False  # an earlier attempt was surely not carried out
         try:
             answer = await self._ask(request, departure)
-        except httpx.TransportError as broken:
+        except httpx.RequestError as broken:
             what = f"the connection failed ({type(broken).__name__})"
             raise _without_answer(request, departure, what) from broken
+        departure.happened = not answer.is_refusal
         if not answer.is_success:
-            raise refused(request, answer, secrets=(self._access.password,))
+            raise refused(request, answer, secrets=self._access.secrets)
         return _payload(request, answer)
 
     async def _ask(self, request: Request, departure: "_Departure") -> Answer:
@@ -114,10 +117,10 @@ def _without_answer(request: Request, departure: _Departure, what: str) -> Invoc
 
 
 def _payload(request: Request, answer: Answer) -> Mapping[str, Json]:
-    if request.effect == "delete":
+    if request.effect == "delete" and answer.status == HTTPStatus.NO_CONTENT:
         return {}
     payload = answer.json()
-    if payload is None:
+    if payload is None or request.effect == "delete":
         raise lost(request, f"the API answered {answer.status}, but with nothing readable")
     return payload
 
