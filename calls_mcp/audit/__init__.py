@@ -1,0 +1,29 @@
+"""The record of every attempt to change something: appended, chained by hash, never rewritten.
+
+Each log is a file of JSON lines or an SQLite database. A change leaves two records in it, one
+before its request is sent and one after; a refusal or a question leaves one. `verify` finds what
+was edited, removed or put in since.
+"""
+
+from calls_mcp.audit.discretion import Numbers
+from calls_mcp.audit.log import Attempt, AuditLog, open_audit
+from calls_mcp.audit.record import ConfirmedBy, Decision, Ending, Entry
+from calls_mcp.audit.report import Problem, Report, describe
+from calls_mcp.audit.sinks import AuditUnavailable
+from calls_mcp.audit.verify import verify
+
+__all__ = [
+    "Attempt",
+    "AuditLog",
+    "AuditUnavailable",
+    "ConfirmedBy",
+    "Decision",
+    "Ending",
+    "Entry",
+    "Numbers",
+    "Problem",
+    "Report",
+    "describe",
+    "open_audit",
+    "verify",
+]

@@ -1,0 +1,107 @@
+"""How each record holds on to the one before it."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from calls_mcp.catalog import Json
+
+Fields = dict[str, Json]
+
+ORDER = (
+    "seq",
+    "time",
+    "phase",
+    "id",
+    "principal",
+    "tool",
+    "action",
+    "effect",
+    "account_sid",
+    "sid",
+    "arguments",
+    "decision",
+    "rule",
+    "confirmed_by",
+    "outcome",
+    "error_kind",
+    "http_status",
+    "duration_ms",
+    "trace_id",
+    "prev",
+    "hash",
+)
+"""The fields of a record, in the order they are written in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A record's place in the chain: its number, from 1, and its hash."""
+
+    seq: int
+    hash: str
+
+
+START = Link(0, "0" * 64)
+"""What the first record holds on to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A record as it is written: one line of ASCII, without its line feed."""
+
+    line: str
+    fields: Mapping[str, Json]
+    link: Link
+
+
+def seal(fields: Mapping[str, Json], last: Link) -> Sealed:
+    """The record of `fields` that comes after `last`. What is None or empty is left out."""
+    known: Fields = {**fields, "seq": last.seq + 1, "prev": last.hash}
+    record = {name: known[name] for name in ORDER if known.get(name) not in (None, "")}
+    digest = _hash(record)
+    record["hash"] = digest
+    return Sealed(encode(record), record, Link(last.seq + 1, digest))
+
+
+def parse(line: bytes) -> Fields | None:
+    """The JSON object that `line` is, whether or not it is a sound record; None if it is none."""
+    try:
+        record: object = json.loads(line)
+    except (ValueError, RecursionError):  # a UnicodeDecodeError is a ValueError too
+        return None
+    return cast("Fields", record) if isinstance(record, dict) else None
+
+
+def place(record: Mapping[str, Json]) -> Link | None:
+    """The place that a record claims, right or wrong; None if it claims none."""
+    seq, digest = record.get("seq"), record.get("hash")
+    if type(seq) is int and isinstance(digest, str):
+        return Link(seq, digest)
+    return None
+
+
+def is_sound(line: bytes, record: Mapping[str, Json]) -> bool:
+    """Whether `record` is the very one that was written, in the very form, as `line`."""
+    rest = {name: value for name, value in record.items() if name != "hash"}
+    try:
+        return record.get("hash") == _hash(rest) and encode(record).encode() == line
+    except (ValueError, RecursionError):  # a NaN, or nested beyond measure
+        return False
+
+
+def sound_place(line: bytes) -> Link | None:
+    """The place of the record that `line` is; None if it is no sound one."""
+    record = parse(line)
+    return place(record) if record is not None and is_sound(line, record) else None
+
+
+def encode(record: Mapping[str, Json]) -> str:
+    """The one form of a record: compact, in ASCII, so that no character can break its line."""
+    return json.dumps(record, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+
+
+def _hash(record: Mapping[str, Json]) -> str:
+    return hashlib.sha256(encode(record).encode()).hexdigest()

@@ -1,0 +1,162 @@
+"""What the record may show of an invocation's arguments."""
+
+import hashlib
+import hmac
+import json
+import re
+import secrets
+from collections.abc import Mapping
+from itertools import islice
+from typing import Literal
+
+from calls_mcp.catalog import Json, Operation, Parameter, kind_of
+from calls_mcp.redaction import MASK, one_line
+
+Numbers = Literal["whole", "masked"]
+"""Whether phone numbers are recorded whole, or as `+1•••12`: country code and last two digits."""
+
+LONGEST_TEXT = 256  # characters
+_MOST_ARGUMENTS = 64
+_MOST_ITEMS = 16  # of a list
+_LONGEST_NAME = 64
+_LARGEST = 10**15
+_DIGEST = 16  # hex digits
+_TELLING = 6  # digits behind the country code, of which two may be shown
+
+# A plain digest of a short password could be guessed; one with a key that dies with the process
+# still shows whether two invocations used the same.
+_KEY = secrets.token_bytes(32)
+
+_URL = (
+    r"(?P<scheme>\b[a-z][a-z0-9+.-]{0,15}://)(?P<user>[^\s/?#]*@)?"
+    r"(?P<host>[^\s/?#]*)(?P<path>[^\s?#]*)(?P<query>[?#]\S*)?"
+)
+_NUMBER = (
+    r"(?P<plus>(?:\+|%2b)[0-9][0-9 ().-]{2,20}[0-9])"
+    r"|(?<![0-9a-z])\(?[0-9][0-9 ().-]{5,20}[0-9](?![0-9a-z])"
+)
+_URL_OR_NUMBER = re.compile(f"{_URL}|{_NUMBER}", re.IGNORECASE)
+_ANY_NUMBER = re.compile(_NUMBER, re.IGNORECASE)
+_LOOSE_NUMBER = re.compile(r"\+?[0-9]{7,}|\+[0-9]+")  # in an address, whatever stands around it
+_COUNTRY = re.compile(r"[17]|2[07]|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]|[0-9]{3}|[0-9]+")
+_SIP = re.compile(
+    r"(?P<scheme>sips?:)(?P<user>[^@]*)@(?P<host>[^?]*)(?P<headers>\?.*)?", re.IGNORECASE
+)
+_FEWEST_DIGITS = 7  # of a number without a +
+
+
+def discreet(operation: Operation, values: Mapping[str, Json], numbers: Numbers) -> dict[str, Json]:
+    """`values` by argument name, as they may be kept.
+
+    Secrets and TwiML become digests (`sha256:` and 16 hex digits; a secret's only means something
+    within this process), credentials and queries in URLs are masked, numbers too where `numbers`
+    says so. A text is one line of at most 256 characters. The value of an argument that the
+    operation does not have may be a secret under a misspelt name, and is treated as one.
+    """
+    return {
+        one_line(name, _LONGEST_NAME): _value(operation.parameters.get(name), value, numbers)
+        for name, value in islice(values.items(), _MOST_ARGUMENTS)
+    }
+
+
+def plain(text: str, numbers: Numbers) -> str:
+    """A text that is no argument, as one line, with URLs and numbers treated as in arguments."""
+    return one_line(_without_details(_cleaned(text), numbers), LONGEST_TEXT)
+
+
+def _value(parameter: Parameter | None, value: Json, numbers: Numbers) -> Json:
+    if parameter is None or parameter.secret or parameter.location == "own":
+        return _keyed_digest(value)
+    if parameter.type.multiline:
+        return f"sha256:{hashlib.sha256(_bytes(value)).hexdigest()[:_DIGEST]}"
+    if isinstance(value, list):
+        return [_item(item, numbers) for item in value[:_MOST_ITEMS]]
+    return _item(value, numbers)
+
+
+def _item(value: Json, numbers: Numbers) -> Json:
+    match value:
+        case None | bool():
+            return value
+        case str():
+            return _text(value, numbers)
+        case int() | float():
+            return value if abs(value) < _LARGEST else "a number far out of range"
+        case _:
+            return "a list" if isinstance(value, list) else "an object"
+
+
+def _text(text: str, numbers: Numbers) -> str:
+    line = _cleaned(text)
+    if kind_of(line) in ("number", "SIP address", "client") or _is_address(line):
+        return one_line(_party(line, numbers), LONGEST_TEXT)
+    return one_line(_without_details(line, numbers), LONGEST_TEXT)
+
+
+def _cleaned(text: str) -> str:
+    """One line, uncut: what is masked must be masked before the text is cut."""
+    return one_line(text, len(text) + 1)
+
+
+def _is_address(line: str) -> bool:
+    return "@" in line and "://" not in line and " " not in line
+
+
+def _party(address: str, numbers: Numbers) -> str:
+    """An address to ring: without a SIP password and headers; its digits are a number."""
+    address = _SIP.sub(_without_password, address)
+    if numbers == "whole":
+        return address
+    name, at, host = address.partition("@")
+    return _LOOSE_NUMBER.sub(lambda found: _masked_number(found[0]), name) + at + host
+
+
+def _without_password(found: re.Match[str]) -> str:
+    user, colon, _password = found["user"].partition(":")
+    secret = f":{MASK}" if colon else ""
+    headers = f"?{MASK}" if found["headers"] else ""
+    host = found["host"].rpartition("@")[2]
+    return f"{found['scheme']}{user}{secret}@{host}{headers}"
+
+
+def _without_details(line: str, numbers: Numbers) -> str:
+    return _URL_OR_NUMBER.sub(lambda found: _detail(found, numbers), line)
+
+
+def _detail(found: re.Match[str], numbers: Numbers) -> str:
+    if not found["scheme"]:
+        return _number(found) if numbers == "masked" else found[0]
+    path = found["path"]
+    if numbers == "masked":
+        path = _ANY_NUMBER.sub(_number, path)
+    user = f"{MASK}@" if found["user"] else ""
+    query = f"{found['query'][0]}{MASK}" if found["query"] else ""
+    return f"{found['scheme']}{user}{found['host']}{path}{query}"
+
+
+def _number(found: re.Match[str]) -> str:
+    text = found[0]
+    digits = "".join(c for c in text.casefold().removeprefix("%2b") if c.isdigit())
+    if found["plus"]:
+        return _masked_number(f"+{digits}")
+    return _masked_number(digits) if len(digits) >= _FEWEST_DIGITS else text
+
+
+def _masked_number(number: str) -> str:
+    digits = number.removeprefix("+")
+    country = _COUNTRY.match(digits) if digits != number else None
+    prefix = country[0] if country else ""
+    last = digits[-2:] if len(digits) - len(prefix) >= _TELLING else ""
+    return ("+" if digits != number else "") + f"{prefix}•••{last}"
+
+
+def _keyed_digest(value: Json) -> str:
+    return f"sha256:{hmac.new(_KEY, _bytes(value), 'sha256').hexdigest()[:_DIGEST]}"
+
+
+def _bytes(value: Json) -> bytes:
+    try:
+        text = value if isinstance(value, str) else json.dumps(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, bottomless nesting
+        text = "something immense"
+    return text.encode("utf-8", "surrogatepass")

@@ -1,0 +1,74 @@
+"""Whether a log is still as it was written."""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import BinaryIO
+
+from calls_mcp.audit.inspection import Columns, Inspection, Row
+from calls_mcp.audit.locking import locked
+from calls_mcp.audit.report import Report
+from calls_mcp.catalog import Json
+from calls_mcp.errors import ConfigurationError
+
+_SQLITE = b"SQLite format 3\0"
+_COLUMNS: tuple[str, ...] = ("seq", "time", "tool", "sid", "prev", "hash")
+_FIRST = "SELECT body, seq, time, tool, sid, prev, hash FROM audit ORDER BY seq LIMIT 500"
+_NEXT = _FIRST.replace("ORDER", "WHERE seq > ? ORDER")
+
+_Batch = list[tuple[bytes | float | None, ...]]
+
+
+def verify(path: Path, expect: str | None = None) -> Report:
+    """Check a log, be it a file of JSON lines or an SQLite database; a server may be writing it.
+
+    Found are records that were edited, removed, put in, moved or repeated, a torn line, and a
+    change that lacks one of its two records. Not to be seen from the log alone is that whole
+    records were cut off its end, or that somebody wrote it anew from some record on, hashes and
+    all. So keep a `last_hash` somewhere else and give it as `expect`: a record must still have it,
+    and then everything up to that record is as it was.
+
+    Raises:
+        ConfigurationError: The log can't be read, or is none.
+    """
+    inspection = Inspection((expect or "").strip().lower())
+    try:
+        with path.open("rb") as file:
+            is_database = file.read(len(_SQLITE)) == _SQLITE
+            for row in _rows(path) if is_database else _lines(file):
+                inspection.take(row)
+    except (OSError, sqlite3.Error) as error:
+        raise ConfigurationError(f"The audit log {path} can't be read: {error}") from error
+    return inspection.report()
+
+
+def _lines(file: BinaryIO) -> Iterator[Row]:
+    """The lines that are there while no writer is midway."""
+    with locked(file.fileno()):
+        left = os.fstat(file.fileno()).st_size
+    file.seek(0)
+    number = 0
+    while line := file.readline()[:left]:
+        number += 1
+        left -= len(line)
+        yield Row(line, line=number)
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    # Read-only it could not be opened after a crash, when SQLite must first undo half a record.
+    uri = f"{path.resolve().as_uri()}?mode=rw"
+    with closing(sqlite3.connect(uri, uri=True)) as database:
+        database.execute("PRAGMA query_only = ON")
+        database.text_factory = bytes  # so that text that is no UTF-8 is found, not tripped over
+        batch: _Batch = database.execute(_FIRST).fetchall()
+        while batch:  # by batches, since nobody can write while a query is under way
+            for body, *values in batch:
+                columns: Columns = dict(zip(_COLUMNS, map(_text, values), strict=True))
+                yield Row(body if isinstance(body, bytes) else b"", columns=columns)
+            batch = database.execute(_NEXT, (batch[-1][1],)).fetchall()
+
+
+def _text(value: bytes | float | None) -> Json:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value

@@ -1,0 +1,143 @@
+"""How much there has been of something, and how much there is: what caps are made of.
+
+The windows are those of the `limits` library: moving ones, over its storages. Two things are added
+to these: they live by the store's clock, and room in several windows is taken in all or in none.
+"""
+
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from limits import RateLimitItemPerSecond
+from limits.aio.storage import Storage
+from limits.aio.strategies import MovingWindowRateLimiter
+
+from calls_mcp.store.unavailable import StoreUnavailable, Unrecorded
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """At most `amount` of what `key` stands for (a principal, say, or "all").
+
+    For `Counters.hit`, that is the amount in any `seconds`. For `Counters.enter`, it is the amount
+    at any one time, and `seconds` is how long an entry counts if nobody lets it go. `name` is for
+    messages, and tells limits of one key apart.
+    """
+
+    name: str
+    amount: int
+    seconds: int
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exhausted:
+    """Nothing was taken: the limit of this name has no room, and gets some in `wait` seconds."""
+
+    name: str
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What is wanted of one window: `amount` more of `limit` in `seconds`."""
+
+    key: str
+    limit: int
+    seconds: int
+    amount: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Full:
+    """The limit at `index` has no room before `until` (epoch seconds)."""
+
+    index: int
+    until: float
+
+
+class Counters(ABC):
+    """Counters in one place, by a clock (epoch seconds). Each method is atomic across processes.
+
+    `windows` is the storage of `hit`, as `limits` knows it.
+
+    Every method raises StoreUnavailable if that place can't be reached; those that are called
+    after something was sent (`leave`, `hold`) raise Unrecorded instead.
+    """
+
+    def __init__(self, windows: Storage, clock: Callable[[], float]) -> None:
+        self.windows = windows
+        self._limiter = MovingWindowRateLimiter(windows)
+        self._clock = clock
+
+    async def hit(self, limits: Sequence[Limit]) -> Exhausted | None:
+        """Take one from every limit if all have room; else none, and name one that has not."""
+        items = [RateLimitItemPerSecond(each.amount, each.seconds, each.name) for each in limits]
+        shares = [
+            Share(item.key_for(each.key), each.amount, each.seconds)
+            for item, each in zip(items, limits, strict=True)
+        ]
+        full = await self._acquire_all(shares)
+        if full is None:
+            return None
+        window = await self._limiter.get_window_stats(items[full], limits[full].key)
+        return self._exhausted(limits, Full(full, window.reset_time))
+
+    async def enter(self, limits: Sequence[Limit]) -> str | Exhausted:
+        """Enter everywhere if there is room everywhere; the entry, to `leave` with."""
+        entry = secrets.token_urlsafe(9)
+        full = await self._enter(limits, entry)
+        return entry if full is None else self._exhausted(limits, full)
+
+    @abstractmethod
+    async def leave(self, limits: Sequence[Limit], entry: str) -> None:
+        """Give up an entry, if it still counts."""
+
+    async def note(self, key: str, seconds: float, *, anew: bool = False) -> bool:
+        """Note `key` for `seconds`, unless it is noted already: whether it was not.
+
+        With `anew`, it is noted from now on in any case.
+        """
+        return await self._mark(f"noted/{key}", "", seconds, replace=anew)
+
+    async def recently(self, key: str) -> float | None:
+        """For how many more seconds `key` is noted; None if it is not."""
+        marked = await self._marked(f"noted/{key}")
+        return marked and max(0.0, marked[1] - self._clock())
+
+    async def hold(self, key: str, reason: str, seconds: float) -> None:
+        """Hold `key` back for `seconds` from now, for this `reason`."""
+        try:
+            await self._mark(f"held/{key}", reason, seconds, replace=True)
+        except StoreUnavailable as unavailable:
+            raise Unrecorded from unavailable
+
+    async def held(self, key: str) -> str | None:
+        """Why `key` is held back; None if it is not."""
+        marked = await self._marked(f"held/{key}")
+        return marked and marked[0]
+
+    def _exhausted(self, limits: Sequence[Limit], full: Full) -> Exhausted:
+        return Exhausted(limits[full.index].name, max(0.0, full.until - self._clock()))
+
+    @abstractmethod
+    async def _acquire_all(self, shares: Sequence[Share]) -> int | None:
+        """Take all shares, or none: then the index of one for which there is no room."""
+
+    @abstractmethod
+    async def _enter(self, limits: Sequence[Limit], entry: str) -> Full | None:
+        """Enter everywhere, or nowhere: then where there is no room."""
+
+    @abstractmethod
+    async def _mark(self, key: str, text: str, seconds: float, *, replace: bool) -> bool:
+        """Mark `key`; with a mark there already, only to `replace` it. Whether it was done."""
+
+    @abstractmethod
+    async def _marked(self, key: str) -> tuple[str, float] | None:
+        """The text of a mark, and when (epoch seconds) it lapses."""
+
+
+def place(limit: Limit) -> str:
+    """The key under which the entries of a limit are kept."""
+    return f"entered/{limit.name}/{limit.key}"

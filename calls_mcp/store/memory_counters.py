@@ -1,0 +1,100 @@
+"""Counters for one process."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+from limits.aio.storage import MemoryStorage
+from limits.aio.storage.memory import Entry
+
+from calls_mcp.store.counters import Counters, Full, Limit, Share, place
+
+
+class MemoryWindows(MemoryStorage):
+    """The moving windows of `limits` in memory, by a clock of ours."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def acquire_all(self, shares: Sequence[Share]) -> int | None:
+        """Take all shares, or none: then the index of one for which there is no room."""
+        now = self._clock()
+        for key in [key for key, events in self.events.items() if events[0].expiry <= now]:
+            del self.events[key]
+        for index, share in enumerate(shares):
+            if not self._has_room(share, now):
+                return index
+        for share in shares:
+            self._take(share, now)
+        return None
+
+    async def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
+        """Take `amount` from a window of `expiry` seconds, if it has room."""
+        return self.acquire_all([Share(key, limit, expiry, amount)]) is None
+
+    async def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
+        """When the oldest was taken that still counts, and how many do."""
+        now = self._clock()
+        times = [event.atime for event in self.events.get(key, ())[:limit]]
+        counting = [time for time in times if time > now - expiry]
+        return (counting[-1], len(counting)) if counting else (now, 0)
+
+    def _has_room(self, share: Share, now: float) -> bool:
+        if share.amount > share.limit:
+            return False
+        in_the_way = self.events.get(share.key, ())[share.limit - share.amount :][:1]
+        return all(event.atime <= now - share.seconds for event in in_the_way)
+
+    def _take(self, share: Share, now: float) -> None:
+        entry = Entry(share.seconds)
+        entry.atime, entry.expiry = now, now + share.seconds
+        newest_first = [entry] * share.amount + self.events.get(share.key, [])
+        self.events[share.key] = newest_first[: share.limit]
+
+
+class MemoryCounters(Counters):
+    """`Counters` for one process; no await comes between a look and what follows from it."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._windows = MemoryWindows(clock)
+        super().__init__(self._windows, clock)
+        self._entered: defaultdict[str, dict[str, float]] = defaultdict(dict)
+        self._marks: dict[str, tuple[str, float]] = {}
+
+    async def leave(self, limits: Sequence[Limit], entry: str) -> None:
+        """Give up an entry, if it still counts."""
+        for limit in limits:
+            self._entered[place(limit)].pop(entry, None)
+        self._purge()
+
+    async def _acquire_all(self, shares: Sequence[Share]) -> int | None:
+        return self._windows.acquire_all(shares)
+
+    async def _enter(self, limits: Sequence[Limit], entry: str) -> Full | None:
+        self._purge()
+        for index, limit in enumerate(limits):
+            lapses = self._entered[place(limit)].values()
+            if len(lapses) >= limit.amount:
+                return Full(index, min(lapses, default=self._clock() + limit.seconds))
+        for limit in limits:
+            self._entered[place(limit)][entry] = self._clock() + limit.seconds
+        return None
+
+    async def _mark(self, key: str, text: str, seconds: float, *, replace: bool) -> bool:
+        self._purge()
+        if key in self._marks and not replace:
+            return False
+        self._marks[key] = (text, self._clock() + seconds)
+        return True
+
+    async def _marked(self, key: str) -> tuple[str, float] | None:
+        self._purge()
+        return self._marks.get(key)
+
+    def _purge(self) -> None:
+        now = self._clock()
+        self._marks = {key: mark for key, mark in self._marks.items() if mark[1] > now}
+        for key, entries in [*self._entered.items()]:
+            self._entered[key] = {entry: until for entry, until in entries.items() if until > now}
+            if not self._entered[key]:
+                del self._entered[key]

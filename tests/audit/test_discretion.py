@@ -1,0 +1,167 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from calls_mcp.audit import Ending, Entry, Numbers, open_audit
+from calls_mcp.audit.chain import START, seal
+from calls_mcp.audit.discretion import discreet
+from calls_mcp.audit.record import decided, ended
+from calls_mcp.catalog import Json
+from tests.audit.logs import CREATE, ENTRY, entry, records_in
+
+CANARY = "canary-5e4f1c"
+LONGEST_LINE = 32_768  # bytes
+NASTY = "a\nb\r\tc\x1b[31m\u202ed\u2028e\u2029f\x00g\ud800h\U000e0041i\u200bj"
+
+
+def kept(name: str, value: Json, numbers: Numbers = "whole") -> Json:
+    return discreet(CREATE, {name: value}, numbers)[name]
+
+
+@pytest.mark.parametrize("numbers", ["whole", "masked"])
+@pytest.mark.anyio
+async def test_no_secret_gets_into_a_log(tmp_path: Path, numbers: Numbers) -> None:
+    given = entry(
+        to=f"sip:alice:{CANARY}@sip.example.com?X-Key={CANARY}",
+        sip_auth_password=CANARY,
+        call_token=CANARY,
+        sip_auth_pasword=CANARY,
+        confirmation_token=CANARY,
+        twiml=f"<Response><Say>{CANARY}</Say></Response>",
+        url=f"https://alice:{CANARY}@example.com/voice?token={CANARY}#{CANARY}",
+        fallback_url=f"https://{CANARY}\\@example.com/",
+        call_reason=f"see https://alice:{CANARY}@example.com?{CANARY}, or ftp://{CANARY}@host",
+    )
+    file, database = tmp_path / "audit.jsonl", tmp_path / "audit.db"
+    async with open_audit(file, database, numbers) as log:
+        await log.note(given)
+        await log.end(await log.begin(given), Ending("done"))
+    assert CANARY.encode() not in file.read_bytes() + database.read_bytes()
+    assert CANARY not in repr(given)
+    assert len(records_in(file)) == len(records_in(database)) == 3
+
+
+def test_the_digest_of_a_secret_can_be_compared_but_not_guessed() -> None:
+    digest = kept("sip_auth_password", "1234")
+    assert digest == kept("sip_auth_password", "1234") != kept("sip_auth_password", "1235")
+    assert digest != "sha256:03ac674216f3e15c"  # the plain one
+
+
+def test_the_digest_of_twiml_is_a_plain_one() -> None:
+    assert kept("twiml", "<Response/>") == "sha256:b40c651583a41c9d"
+
+
+@pytest.mark.parametrize(
+    ("number", "masked"),
+    [
+        ("+16175551212", "+1•••12"),
+        ("+4915112345678", "+49•••78"),
+        ("+353861234567", "+353•••67"),
+        ("+79161234567", "+7•••67"),
+        ("+12345", "+1•••"),
+        ("+1", "+1•••"),
+        ("sip:+16175551212@example.com", "sip:+1•••12@example.com"),
+        ("sip:16175551212:pw@example.com", "sip:•••12:********@example.com"),
+        ("client:agent16175551212", "client:agent•••12"),
+        ("16175551212@example.com", "•••12@example.com"),
+    ],
+)
+def test_numbers_are_masked_but_for_the_country_and_two_digits(number: str, masked: str) -> None:
+    assert kept("to", number, "masked") == masked
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("call back +1 (617) 555-1212 today", "call back +1•••12 today"),
+        ("or 617-555-1212", "or •••12"),
+        ("in 3 days, at 9.30", "in 3 days, at 9.30"),
+        ("https://10.20.30.40:8080/to/%2B16175551212", "https://10.20.30.40:8080/to/+1•••12"),
+        ("AP" + "1" * 32, "AP" + "1" * 32),
+    ],
+)
+def test_numbers_are_masked_in_other_texts_too(text: str, masked: str) -> None:
+    assert kept("call_reason", text, "masked") == masked
+
+
+def test_numbers_stay_whole_where_the_operator_wants_them() -> None:
+    text = "call +1 (617) 555-1212"
+    assert kept("to", "+16175551212") == "+16175551212"
+    assert kept("caller_id", "16175551212@example.com") == "16175551212@example.com"
+    assert kept("call_reason", text) == text
+
+
+def test_a_masked_number_is_masked_in_the_rule_and_the_principal() -> None:
+    refused = replace(ENTRY, principal="+16175551212", rule="deny +19005551212")
+    fields = decided(refused, "masked")
+    assert (fields["principal"], fields["rule"]) == ("+1•••12", "deny +1•••12")
+
+
+def test_credentials_and_query_of_a_url_are_masked() -> None:
+    given = "https://alice:pw@example.com:8443/voice/1?token=x&y#z"
+    assert kept("url", given) == "https://********@example.com:8443/voice/1?********"
+    assert kept("url", "https://example.com/#z") == "https://example.com/#********"
+    assert kept("url", "https://example.com/@alice/voice") == "https://example.com/@alice/voice"
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**15), float("nan"), float("inf")])
+def test_a_number_out_of_all_range_is_told_of_in_words(value: float) -> None:
+    assert kept("timeout", value) == "a number far out of range"
+
+
+def test_values_of_every_shape_are_kept_within_bounds() -> None:
+    assert kept("timeout", 60) == 60
+    assert kept("record", value=True) is True
+    assert kept("record", None) is None
+    assert kept("status_callback_event", ["initiated", [], {}]) == [
+        "initiated",
+        "a list",
+        "an object",
+    ]
+    assert kept("status_callback_event", [*("x" * 1000)]) == ["x"] * 16
+    assert kept("call_reason", "x" * 1000) == "x" * 255 + "…"
+    many: dict[str, Json] = {f"x{number}": 1 for number in range(1000)}
+    assert len(discreet(CREATE, many, "whole")) == 64
+    strange: list[Json] = [{"a": [1]}, 10**5000]
+    assert [str(kept("no_such_argument", value))[:7] for value in strange] == ["sha256:"] * 2
+
+
+def test_text_is_masked_before_it_is_cut() -> None:
+    assert kept("url", f"https://{CANARY * 100}@example.com/") == "https://********@example.com/"
+
+
+def test_nasty_characters_leave_one_line_of_plain_text() -> None:
+    assert kept("call_reason", NASTY) == "a b c[31md e fghij"
+
+
+TEXTS = st.text(st.characters(exclude_categories=()) | st.sampled_from(NASTY), max_size=300)
+
+
+@given(text=TEXTS, name=TEXTS)
+@settings(deadline=None)
+def test_whatever_a_text_holds_its_record_is_one_bounded_line_of_ascii(
+    text: str, name: str
+) -> None:
+    given = Entry(
+        principal=text,
+        operation=CREATE,
+        action="place",
+        arguments={name: text, "call_reason": text, "to": text, "twiml": text, "url": text},
+        decision="denied",
+        account_sid=text,
+        sid=text,
+        rule=text,
+        outcome=text,
+        error_kind=text,
+        trace_id=text,
+    )
+    for fields in (decided(given, "masked"), ended(given, Ending(text), 1, "whole")):
+        line = seal(fields, START).line
+        assert line.isascii()
+        assert line.isprintable()
+        assert len(line) < LONGEST_LINE
+        assert json.loads(line)["seq"] == 1

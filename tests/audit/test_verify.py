@@ -1,0 +1,220 @@
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from calls_mcp.audit import describe, verify
+from calls_mcp.audit.chain import Link, encode, seal
+from calls_mcp.audit.lines import LinesFile
+from calls_mcp.errors import ConfigurationError
+from tests.audit.logs import database_log, fields, lines_log, records_in, spoil
+
+NAN = b'{"seq":1,"time":NaN,"hash":""}\n'
+Lines = list[bytes]
+Spoiler = Callable[[Lines, st.DataObject], Lines]
+
+
+def one_of(lines: Lines, data: st.DataObject, *, but_last: int = 0) -> int:
+    return data.draw(st.integers(0, len(lines) - 1 - but_last), label="line")
+
+
+def edit(lines: Lines, data: st.DataObject) -> Lines:
+    """Any byte, even a line feed, becomes another."""
+    at = one_of(lines, data)
+    place = data.draw(st.integers(0, len(lines[at]) - 1), label="place")
+    byte = data.draw(st.integers(0, 255).filter(lambda b: b != lines[at][place]), label="byte")
+    edited = lines[at][:place] + bytes([byte]) + lines[at][place + 1 :]
+    return [*lines[:at], edited, *lines[at + 1 :]]
+
+
+def set_field(lines: Lines, data: st.DataObject) -> Lines:
+    """A field becomes another, with a hash that fits it; in the last record none could tell."""
+    at = one_of(lines, data, but_last=1)
+    record: dict[str, Any] = json.loads(lines[at])
+    name = data.draw(st.sampled_from(["time", "id", "sid", "arguments"]), label="field")
+    last = Link(record["seq"] - 1, record["prev"])
+    edited = seal({**record, name: data.draw(st.text().map(lambda t: f"!{t}"))}, last)
+    return [*lines[:at], edited.line.encode() + b"\n", *lines[at + 1 :]]
+
+
+def write_differently(lines: Lines, data: st.DataObject) -> Lines:
+    """The same record in another form, which could hide a name that is there twice."""
+    at = one_of(lines, data)
+    twice = b'{"seq":7,' + lines[at][1:]
+    spaced = json.dumps(json.loads(lines[at])).encode() + b"\n"
+    return [*lines[:at], data.draw(st.sampled_from([twice, spaced])), *lines[at + 1 :]]
+
+
+def remove(lines: Lines, data: st.DataObject) -> Lines:
+    at = one_of(lines, data, but_last=1)
+    return [*lines[:at], *lines[at + 1 :]]
+
+
+def swap(lines: Lines, data: st.DataObject) -> Lines:
+    one, other = data.draw(
+        st.permutations(range(len(lines))).map(lambda order: sorted(order[:2])), label="pair"
+    )
+    swapped = [*lines]
+    swapped[one], swapped[other] = lines[other], lines[one]
+    return swapped
+
+
+def repeat(lines: Lines, data: st.DataObject) -> Lines:
+    at, to = one_of(lines, data), one_of(lines, data)
+    return [*lines[:to], lines[at], *lines[to:]] if at != to else [*lines, lines[at]]
+
+
+def insert(lines: Lines, data: st.DataObject) -> Lines:
+    """A record that would fit, had the next one been written after it; or a line of anything."""
+    at = one_of(lines, data, but_last=1)
+    link = json.loads(lines[at])
+    forged = seal(fields(9), Link(link["seq"], link["hash"])).line.encode() + b"\n"
+    line = data.draw(st.sampled_from([forged, b"\n", b"{}\n", b"[]\n", NAN]))
+    return [*lines[: at + 1], line, *lines[at + 1 :]]
+
+
+SPOILERS: list[Spoiler] = [edit, set_field, write_differently, remove, swap, repeat, insert]
+
+
+@given(count=st.integers(2, 7), spoiler=st.sampled_from(SPOILERS), data=st.data())
+@settings(deadline=None, max_examples=200)
+def test_whatever_is_done_to_a_record_is_found(
+    count: int, spoiler: Spoiler, data: st.DataObject
+) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        path = lines_log(Path(directory), count)
+        assert verify(path).problems == ()
+        lines = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(b"".join(spoiler(lines, data)))
+        report = verify(path)
+    assert not report.is_intact
+    assert "The log is NOT as it was written." in describe(report) or not report.records
+
+
+DATABASE_SPOILERS = (
+    "UPDATE audit SET time = 'never' WHERE seq = ?",
+    "UPDATE audit SET tool = NULL WHERE seq = ?",
+    "UPDATE audit SET sid = x'ff' WHERE seq = ?",
+    "UPDATE audit SET prev = hash WHERE seq = ?",
+    "UPDATE audit SET hash = prev WHERE seq = ?",
+    "UPDATE audit SET seq = 99 WHERE seq = ?",
+    "UPDATE audit SET body = replace(body, '+1617', '+1618') WHERE seq = ?",
+    "UPDATE audit SET body = '' WHERE seq = ?",
+    "UPDATE audit SET body = 7 WHERE seq = ?",
+    "DELETE FROM audit WHERE seq = ?",
+    "INSERT INTO audit SELECT 0, time, tool, sid, prev, hash, body FROM audit WHERE seq = ?",
+    "INSERT INTO audit SELECT 99, time, tool, sid, prev, hash, body FROM audit WHERE seq = ?",
+)
+
+
+@given(at=st.integers(1, 3), statement=st.sampled_from(DATABASE_SPOILERS))
+@settings(deadline=None, max_examples=40)
+def test_whatever_is_done_to_a_row_is_found(at: int, statement: str) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        path = database_log(Path(directory), 4)
+        assert verify(path).problems == ()
+        spoil(path, statement, [at])
+        assert not verify(path).is_intact
+
+
+@pytest.mark.parametrize("write", [lines_log, database_log])
+def test_records_cut_off_the_end_are_missed_only_if_a_hash_is_expected(
+    tmp_path: Path, write: Callable[[Path, int], Path]
+) -> None:
+    path = write(tmp_path, 4)
+    last = verify(path).last_hash
+    assert verify(path, expect=last.upper()).problems == ()
+    if write is lines_log:
+        path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    else:
+        spoil(path, "DELETE FROM audit WHERE seq = 4")
+    assert verify(path).is_intact
+    assert not verify(path, expect=last).is_intact
+
+
+def test_a_hash_is_expected_anywhere_in_a_log_that_has_grown(tmp_path: Path) -> None:
+    path = lines_log(tmp_path, 4)
+    first, *_ = records_in(path)
+    assert verify(path, expect=first["hash"]).problems == ()
+
+
+def test_a_change_without_an_end_is_told_but_is_no_tampering(tmp_path: Path) -> None:
+    log = LinesFile(tmp_path / "audit.jsonl")
+    for number, phase in enumerate(("before", "before", "after")):
+        log.append({**fields(number, phase), "id": str(number % 2)})
+    log.append({**fields(4, "after"), "id": "another"})
+    report = verify(tmp_path / "audit.jsonl")
+    assert [(p.kind, p.line, p.seq) for p in report.problems] == [
+        ("unfinished", 4, 4),
+        ("unfinished", 2, 2),
+    ]
+    assert report.is_intact
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    path = lines_log(tmp_path, 6)
+    one, _, three, *_, six = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(one + three + six)
+    assert [(p.line, p.seq, p.what) for p in verify(path).problems] == [
+        (2, 3, "record 2 is missing before it"),
+        (3, 6, "records 4 to 5 are missing before it"),
+    ]
+
+
+def test_one_edit_is_told_as_one(tmp_path: Path) -> None:
+    path = lines_log(tmp_path, 5)
+    path.write_bytes(path.read_bytes().replace(b'"id":"0002"', b'"id":"0009"'))
+    (problem,) = verify(path).problems
+    assert (problem.kind, problem.line, problem.seq) == ("tampering", 3, 3)
+
+
+@pytest.mark.parametrize("line", [b"[" * 100_000, b'{"seq":1,"hash":7}', b"\xff", b"9" * 9999, NAN])
+def test_lines_that_are_no_records_do_not_stop_the_check(tmp_path: Path, line: bytes) -> None:
+    path = lines_log(tmp_path, 2)
+    path.write_bytes(line + b"\n" + path.read_bytes() + line)
+    assert not verify(path).is_intact
+
+
+def test_a_report_is_told_in_plain_words(tmp_path: Path) -> None:
+    path = lines_log(tmp_path, 2)
+    assert describe(verify(path))[:3] == [
+        "2 records, from 2026-01-31T09:00:00.000Z to 2026-01-31T09:00:01.000Z.",
+        "Each is as it was written, and in its place.",
+        f"Hash of the last record: {records_in(path)[-1]['hash']}",
+    ]
+    path.write_bytes(path.read_bytes()[:-9])
+    assert describe(verify(path, expect="0"))[-2:] == [
+        "Problem: line 2: it was never written whole, or has been damaged since",
+        "Problem: no record has the expected hash: the log was cut off at its end, or rewritten",
+    ]
+    LinesFile(path).append(fields())
+    assert describe(verify(path))[-1] == (
+        "Note: line 3, record 2: a record before it was never written whole: its writer was "
+        "stopped midway"
+    )
+
+
+def test_an_empty_log_has_nothing_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    path.touch()
+    assert (verify(path).problems, describe(verify(path))) == ((), ["There are no records."])
+
+
+def test_a_log_that_can_not_be_read_is_told_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"none\.jsonl can't be read: .*No such file"):
+        verify(tmp_path / "none.jsonl")
+    other = tmp_path / "other.db"
+    other.write_bytes(b"SQLite format 3\0" + b"x" * 100)
+    with pytest.raises(ConfigurationError, match="can't be read"):
+        verify(other)
+
+
+def test_the_hash_is_that_of_the_line_without_it(tmp_path: Path) -> None:
+    (record,) = records_in(lines_log(tmp_path, 1))
+    line = encode(record)
+    assert line.endswith(f',"hash":"{record["hash"]}"}}')

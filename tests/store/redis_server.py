@@ -1,0 +1,58 @@
+"""A Redis of one's own, on a free port of this machine."""
+
+import shutil
+import socket
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+
+@dataclass
+class RedisServer:
+    """A real redis-server, which keeps nothing on disk."""
+
+    folder: Path
+    port: int = 0
+    process: subprocess.Popen[str] | None = field(default=None, repr=False)
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        """Run it, the second time on the port of the first."""
+        program = shutil.which("redis-server")
+        if program is None:
+            pytest.skip("redis-server is not on the PATH")
+        fixed = self.port != 0
+        while not self._runs(program):
+            assert not fixed, "the port was taken by somebody else"
+            self.port = 0
+
+    def stop(self) -> None:
+        if self.process is not None:
+            with self.process:
+                self.process.kill()
+            self.process = None
+
+    def _runs(self, program: str) -> bool:
+        self.port = self.port or _free_port()
+        settings = {"port": self.port, "bind": "127.0.0.1", "save": "", "dir": self.folder}
+        options = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
+        self.process = subprocess.Popen(  # noqa: S603
+            [program, *options], stdout=subprocess.PIPE, text=True, encoding="utf-8"
+        )
+        assert self.process.stdout is not None
+        if any("Ready to accept connections" in line for line in self.process.stdout):
+            return True
+        self.stop()
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
