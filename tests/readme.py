@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal, get_args, get_origin
 
 from calls_mcp.catalog import Operation, Parameter, load_operations
 from calls_mcp.settings import Settings
@@ -27,20 +26,13 @@ def _settings() -> Iterator[str]:
     yield "|---|---|---|"
     for name, field in Settings.model_fields.items():
         default = "" if field.default is None else f"`{_plain(field.default)}`"
-        yield f"| `{name.upper()}` | {default} | {field.description}{_choices(field.annotation)} |"
-
-
-def _choices(annotation: object) -> str:
-    is_undescribed = get_origin(annotation) is Literal and "DEBUG" in get_args(annotation)
-    return f" One of {', '.join(get_args(annotation))}." if is_undescribed else ""
+        yield f"| `{name.upper()}` | {default} | {field.description} |"
 
 
 def _plain(value: object) -> str:
-    return (
-        f"{value:g}"
-        if isinstance(value, float)
-        else str(value).lower().replace("warning", "WARNING")
-    )
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _tools() -> Iterator[str]:
