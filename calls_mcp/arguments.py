@@ -22,6 +22,7 @@ FORMATS = FormatChecker(formats=())
 _MOST_STRANGE_NAMES = 50  # that are told; more of them are no honest mistake
 _LONGEST_GUESSED = 256  # characters; nobody mistypes more than that by accident
 _LARGEST_SHOWN = 10**15
+_LONGEST_NATIONAL_NUMBER = 10  # digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,7 @@ def _mismatches(operation: Operation, rule: Rule, raw: Mapping[str, Json]) -> It
     for name in rule.parameters:
         parameter = operation.parameters[name]
         value = raw.get(name)
-        if kind_of(value) not in (None, rule.kind):
+        if kind_of(value) not in (None, rule.kind) and _is_right(parameter, value):
             expected = f"a {rule.kind}, since {rule.given} is a {rule.kind}"
             yield {
                 "path": f"/{name}",
@@ -241,8 +242,18 @@ def _nearest_value(parameter: Parameter, value: Json) -> Json:
 
 
 def _is_right(parameter: Parameter, value: Json) -> bool:
+    if not _has_right_type(parameter.schema, value):  # which jsonschema can't always print
+        return False
     valid: bool = _validator(parameter).is_valid(value)  # pyright: ignore[reportUnknownMemberType]  # its second overload is untyped
     return valid and not _has_deceptive_text(parameter, value)
+
+
+def _has_right_type(schema: Schema, value: Json) -> bool:
+    if isinstance(value, list):
+        return schema["type"] == "array" and all(isinstance(item, str) for item in value)
+    if isinstance(value, int | float) and abs(value) > _LARGEST_SHOWN:
+        return False
+    return not isinstance(value, dict)
 
 
 def _candidates(schema: Schema, asserts: Schema, text: str) -> Iterable[Json]:
@@ -260,4 +271,7 @@ def _candidates(schema: Schema, asserts: Schema, text: str) -> Iterable[Json]:
     if asserts.get("format") == "date-or-time":
         yield from (f"{text}Z", text.replace("/", "-"), text.replace(" ", "T"))
     bare = text.translate(dict.fromkeys(map(ord, " ().-/")))
-    yield from (bare, f"+{bare}")
+    if bare.removeprefix("+").isdigit():
+        yield bare
+    if bare.isdigit() and len(bare) > _LONGEST_NATIONAL_NUMBER:  # it has a country code
+        yield f"+{bare}"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from calls_mcp.datafiles import CONFIG
 from calls_mcp.errors import CatalogError
@@ -126,7 +126,7 @@ def load_operations(directory: Path = CONFIG) -> Mapping[str, Operation]:
 
 
 def _load_types(file: Path) -> dict[str, ValueType]:
-    rows = tomllib.loads(file.read_text("utf-8"))
+    rows = _load(file)
     return {name: _build(file, name, ValueType, row) for name, row in rows.items()}
 
 
@@ -136,11 +136,13 @@ class _Reader:
     def __init__(self, file: Path, types: Mapping[str, ValueType]) -> None:
         self._file = file
         self._types = types
-        self._table = tomllib.loads(file.read_text("utf-8"))
+        self._table = _load(file)
 
     def operation(self) -> Operation:
         table: dict[str, Any] = {**self._table, "name": self._file.stem}
-        table["description"] = " ".join(str(table.get("description", "")).split())
+        if not self._table.get("description"):
+            raise CatalogError(self._file.name, "operation", "has no description")
+        table["description"] = " ".join(str(table["description"]).split())
         rows: dict[str, dict[str, Json]] = table.get("parameters", {})
         sent: Location = "form" if table.get("method") == "POST" else "query"
         parameters = {name: self._parameter(name, row, sent) for name, row in rows.items()}
@@ -171,7 +173,10 @@ class _Reader:
             "secret": False,
         }
         rest = {key: value for key, value in row.items() if key not in _Facts.KEYS}
-        return _build(self._file, f"parameters.{name}", Parameter, fields | rest)
+        parameter = _build(self._file, f"parameters.{name}", Parameter, fields | rest)
+        if not parameter.wire and parameter.location != "own":
+            raise CatalogError(self._file.name, f"parameters.{name}", "has no wire name")
+        return parameter
 
     def _rule(self, row: dict[str, Json], parameters: Mapping[str, Parameter]) -> Rule:
         rule = _build(self._file, "rules", Rule, row)
@@ -227,8 +232,26 @@ class _Facts:
         return choices if isinstance(choices, list) else []
 
 
+def _load(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except tomllib.TOMLDecodeError as wrong:
+        raise CatalogError(file.name, "TOML", str(wrong)) from wrong
+
+
 def _build(file: Path, pointer: str, cls: type[Row], fields: Mapping[str, object]) -> Row:
+    for name, choices in _choices(cls).items():
+        if name in fields and fields[name] not in choices:
+            problem = f"is {fields[name]!r}, but must be one of {', '.join(choices)}"
+            raise CatalogError(file.name, f"{pointer}.{name}", problem)
     try:
         return cls(**fields)
     except TypeError as wrong:  # an unknown or a missing key
         raise CatalogError(file.name, pointer, str(wrong).partition(") ")[2]) from wrong
+
+
+@cache
+def _choices(cls: type) -> Mapping[str, tuple[str, ...]]:
+    """The fields of `cls` that must have one of some values, with those values."""
+    hints = get_type_hints(cls)
+    return {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}

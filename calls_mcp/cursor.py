@@ -7,15 +7,16 @@ from typing import cast
 from calls_mcp.arguments import Arguments
 from calls_mcp.catalog import Json
 from calls_mcp.errors import InvalidArguments
-from calls_mcp.listing import Position, first_page
+from calls_mcp.listing import Position, page_size
 from calls_mcp.outcome import Fault
 from calls_mcp.redaction import quoted
 from calls_mcp.seal import Seal
+from calls_mcp.wire import Pair
 
 # These may differ from one answer to the next without making it another list.
 _FREE = frozenset({"limit", "page_size"})
 
-_Packed = tuple[dict[str, Json], list[tuple[str, str]], str]
+_Packed = tuple[str, dict[str, Json], list[tuple[str, str]], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +29,24 @@ class Query:
 
 
 class Cursors:
-    """Issues and reads cursors. They are signed, so they can name no list but one of ours."""
+    """Issues and reads cursors. They are signed, so they can name no list but one of ours.
 
-    def __init__(self, seal: Seal) -> None:
+    `account_sid` is the account of a list that names none; `budget` the bytes of JSON that an
+    answer may have.
+    """
+
+    def __init__(self, seal: Seal, account_sid: str, budget: int) -> None:
         self._seal = seal
+        self._account_sid = account_sid
+        self._budget = budget
 
     def issue(self, query: Query, position: Position) -> str:
         """A cursor for going on with `query` at `position`."""
         values = {k: v for k, v in query.arguments.values.items() if k != "page_size"}
-        return self._seal.pack([values, [[*pair] for pair in position.page], position.after])
+        page: list[Json] = [[*pair] for pair in position.page]
+        return self._seal.pack([self._account_sid, values, page, position.after])
 
-    def resume(self, arguments: Arguments, budget: int) -> Query:
+    def resume(self, arguments: Arguments) -> Query:
         """What `arguments` ask for: a new list, or to go on with the one of their cursor.
 
         Raises:
@@ -46,18 +54,24 @@ class Cursors:
         """
         cursor = arguments.own.get("cursor")
         if cursor is None:
-            limit = _limit(arguments)
-            size = arguments.values.get("page_size")
-            start = first_page(limit, size if isinstance(size, int) else None, budget)
-            return Query(arguments, start, limit)
-        packed = self._seal.unpack(cursor)
-        if packed is None:
+            return Query(arguments, Position(self._page_size(arguments)), _limit(arguments))
+        packed = cast("_Packed | None", self._seal.unpack(cursor))
+        if packed is None or packed[0] != self._account_sid:
             raise InvalidArguments([_not_ours(cursor)])
-        values, page, after = cast("_Packed", packed)
-        if differences := [*_differences(arguments, values)]:
+        _, values, page, after = packed
+        own_account: dict[str, Json] = {"account_sid": self._account_sid}
+        if differences := [*_differences(arguments, own_account | values)]:
             raise InvalidArguments(differences)
         merged = replace(arguments, values={**values, **arguments.values})
-        return Query(merged, Position(tuple((k, v) for k, v in page), after), _limit(merged))
+        place = tuple((name, value) for name, value in page)
+        if not after:  # in the middle of a page, another size would be another page
+            rest = (pair for pair in place if pair[0] != "PageSize")
+            place = (*self._page_size(merged), *rest)
+        return Query(merged, Position(place, after), _limit(merged))
+
+    def _page_size(self, arguments: Arguments) -> tuple[Pair, ...]:
+        size = arguments.values.get("page_size", page_size(_limit(arguments), self._budget))
+        return (("PageSize", str(size)),)
 
 
 def _limit(arguments: Arguments) -> int:

@@ -78,7 +78,7 @@ class Invoker:
         return {"outcome": "done", "call": await self._fetch(self._encode(arguments))}
 
     async def _list(self, arguments: Arguments, report: Report) -> Outcome:
-        query = self._cursors.resume(arguments, self._terms.result_bytes)
+        query = self._cursors.resume(arguments)
         listing = await collect(
             self._twilio.send,
             self._encode(query.arguments),

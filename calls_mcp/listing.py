@@ -1,7 +1,7 @@
 """Walking the pages of a list: up to a limit, within a size, from a cursor on."""
 
 import json
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlsplit
 
@@ -19,6 +19,7 @@ _TYPICAL_SUMMARY = 420  # bytes of JSON
 _SMALLEST_PAGE = 50
 _LARGEST_PAGE = 1000
 _ENVELOPE = 2048  # bytes of a result that are not calls: the cursor, the warnings
+_MOST_SOUGHT = 20  # pages
 _PLACE = ("PageSize", "Page", "PageToken")
 
 
@@ -42,11 +43,10 @@ class Listing:
     next: Position | None
 
 
-def first_page(limit: int, page_size: int | None, budget: int) -> Position:
-    """Where a list begins; unless told otherwise, with pages no larger than can be returned."""
+def page_size(limit: int, budget: int) -> int:
+    """How many calls to read at once: no more than are wanted, or than can be returned."""
     fitting = max(_SMALLEST_PAGE, (budget - _ENVELOPE) // _TYPICAL_SUMMARY)
-    size = page_size or min(limit, fitting, _LARGEST_PAGE)
-    return Position((("PageSize", str(size)),))
+    return min(limit, fitting, _LARGEST_PAGE)
 
 
 async def collect(
@@ -57,13 +57,37 @@ async def collect(
     Raises:
         InvocationError: A page could not be read.
     """
+
+    async def read(position: Position) -> _Page:
+        return _read(request, await send(request.with_query(*position.page)))
+
     walk = _Walk(limit, budget - _ENVELOPE)
-    position: Position | None = start
+    page, place = await _find(read, start)
+    position = walk.take(page, place)
+    await report(len(walk.calls), limit)
     while position is not None and not walk.is_over:
-        payload = await send(request.with_query(*position.page))
-        position = walk.take(_read(request, payload), position)
+        position = walk.take(await read(position), position)
         await report(len(walk.calls), limit)
     return Listing(walk.calls, walk.warnings(position), position)
+
+
+async def _find(
+    read: Callable[[Position], Awaitable["_Page"]], start: Position
+) -> tuple["_Page", Position]:
+    """The page with the last call taken, which newer calls may have pushed down since.
+
+    If that call has gone, the page where it was: rather twice than never.
+    """
+    first = page = await read(start)
+    place = start
+    for _ in range(_MOST_SOUGHT):
+        if not start.after or start.after in page.sids:
+            return page, place
+        if page.next is None:
+            break
+        place = Position(page.next.page, start.after)
+        page = await read(place)
+    return first, start
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +95,13 @@ class _Page:
     calls: tuple[CallSummary, ...]
     unreadable: int
     next: Position | None
+
+    @property
+    def sids(self) -> list[str]:
+        return [call["sid"] for call in self.calls]
+
+    def after(self, sid: str) -> tuple[CallSummary, ...]:
+        return self.calls[self.sids.index(sid) + 1 if sid in self.sids else 0 :]
 
 
 class _Walk:
@@ -87,7 +118,7 @@ class _Walk:
         """Take what fits of `page`, and say where to go on."""
         self._unreadable += page.unreadable
         before = self._left
-        for call in _after(page.calls, position.after):
+        for call in page.after(position.after):
             if not self._fits(call):
                 self.is_over = True
                 return Position(position.page, self.calls[-1]["sid"])
@@ -99,7 +130,9 @@ class _Walk:
 
     def warnings(self, position: Position | None) -> list[str]:
         """What the reader must know about what is not there."""
-        warnings = [f"{self._unreadable} entries could not be read"] if self._unreadable else []
+        entries = "entry" if self._unreadable == 1 else "entries"
+        unreadable = f"{self._unreadable} {entries} could not be read"
+        warnings = [unreadable] if self._unreadable else []
         if position is not None and not self._is_full:
             count = f"{len(self.calls)} of the {self._limit} calls asked for"
             warnings.append(f"{count} fit in one answer; next_cursor brings the rest")
@@ -113,12 +146,6 @@ class _Walk:
         return not self.calls or (not self._is_full and _size(call) <= self._left)
 
 
-def _after(calls: tuple[CallSummary, ...], sid: str) -> Iterator[CallSummary]:
-    """The calls behind the one with `sid`; all of them if it has gone: rather twice than never."""
-    sids = [call["sid"] for call in calls]
-    yield from calls[sids.index(sid) + 1 if sid in sids else 0 :]
-
-
 def _size(call: CallSummary) -> int:
     text = json.dumps(call, ensure_ascii=False, separators=(",", ":"))
     return len(text.encode()) + 1
@@ -128,7 +155,9 @@ def _read(request: Request, payload: Mapping[str, Json]) -> _Page:
     entries = payload.get("calls")
     if not isinstance(entries, list):
         raise lost(request, "the API's answer has no list of calls")
-    calls = tuple(call for call in map(_summary, entries) if call is not None)
+    account = request.account_sid
+    summaries = map(_summary, entries)
+    calls = tuple(c for c in summaries if c is not None and c.get("account_sid") == account)
     return _Page(calls, len(entries) - len(calls), _next(payload.get("next_page_uri")))
 
 
@@ -140,7 +169,11 @@ def _summary(entry: Json) -> CallSummary | None:
 
 
 def _next(uri: Json) -> Position | None:
-    if not isinstance(uri, str) or not uri:
+    if not isinstance(uri, str):
         return None
-    pairs = parse_qsl(urlsplit(uri).query)
-    return Position(tuple(pair for pair in pairs if pair[0] in _PLACE))
+    try:
+        pairs = parse_qsl(urlsplit(uri).query)
+    except ValueError:
+        return None
+    page = tuple(pair for pair in pairs if pair[0] in _PLACE)
+    return Position(page) if {*_PLACE[1:]} & {name for name, _ in page} else None

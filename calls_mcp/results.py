@@ -10,7 +10,6 @@ from calls_mcp.outcome import CallSummary, Confirmation, Failure, Fault, Outcome
 from calls_mcp.redaction import one_line, quoted
 
 _LONGEST_ADDRESS = 48  # characters; SIP addresses can be long, numbers are not
-_EXTRAS = {"answered_by": "answered by {}", "forwarded_from": "forwarded from {}"}
 
 
 def to_result(operation: Operation, outcome: Outcome) -> CallToolResult:
@@ -47,7 +46,7 @@ def line(call: CallSummary) -> str:
         call["sid"],
         call.get("status", "status unknown"),
         call.get("direction", ""),
-        f"{_address(call.get('from', '?'))} → {_address(call.get('to', '?'))}",
+        f"{_address(call.get('from', 'unknown'))} → {_address(call.get('to', 'unknown'))}",
         when.replace(":00Z", "Z") if when.endswith(":00Z") else when,
         f"{call['duration_seconds']} s" if "duration_seconds" in call else "",
         f"{call['cost']} {call.get('currency', '')}".rstrip() if "cost" in call else "",

@@ -62,4 +62,5 @@ class Runtime:
             sandbox=self.sandbox,
         )
         approvals = Approvals(MemoryStore(), seal, ttl, self._clock)
-        return Invoker(twilio, approvals, Cursors(seal), terms, self._clock)
+        cursors = Cursors(seal, terms.account_sid, terms.result_bytes)
+        return Invoker(twilio, approvals, cursors, terms, self._clock)

@@ -1,6 +1,7 @@
 """Tokens that only this server (and replicas with its keys) can have made."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 from functools import partial
 
@@ -10,6 +11,10 @@ from calls_mcp.catalog import Json
 
 # 120 bits can't be guessed, need no padding, and a model reads and repeats every character.
 _DIGEST = partial(hashlib.blake2b, digest_size=15)
+
+
+# The base64 decoder passes over what it does not know; no other spelling of a token is one.
+_CANONICAL = re.compile(r"[^\n]+\.[A-Za-z0-9_-]{20}")
 
 
 class Seal:
@@ -35,6 +40,8 @@ class Seal:
 
     def verify(self, token: str) -> str | None:
         """The identifier of a token signed here; None for any other text."""
+        if not _CANONICAL.fullmatch(token):
+            return None
         try:
             return self._signer.unsign(token).decode()
         except BadSignature:
@@ -46,6 +53,8 @@ class Seal:
 
     def unpack(self, text: str) -> Json:
         """What `pack` was given; None for a text it did not make."""
+        if not _CANONICAL.fullmatch(text):
+            return None
         try:
             value: Json = self._serializer.loads(text)
         except BadSignature:

@@ -115,7 +115,7 @@ class Settings(BaseSettings):
         45, gt=0, description="Seconds for one request to the API, all retries included."
     )
     calls_mcp_log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "WARNING", description="What is logged, to stderr."
+        "WARNING", description="What is logged, to stderr: DEBUG, INFO, WARNING or ERROR."
     )
 
     def access(self) -> Access:

@@ -47,7 +47,7 @@ def _text(value: Json) -> str | None:
 
 
 def _live(value: Json) -> bool | None:
-    return value in LIVE if value in LIVE | FINAL else None
+    return value in LIVE if isinstance(value, str) and value in LIVE | FINAL else None
 
 
 def _count(value: Json) -> int | None:

@@ -1,8 +1,13 @@
 from collections.abc import AsyncGenerator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.rig import Rig, open_rig
+
+# How long an example takes says more about the machine than about the product.
+settings.register_profile("calls-mcp", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("calls-mcp")
 
 
 @pytest.fixture

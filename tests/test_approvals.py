@@ -142,19 +142,19 @@ async def test_how_long_a_token_lasts_is_a_setting() -> None:
     assert outcome["outcome"] == "expired"
 
 
-@pytest.mark.parametrize(
-    "forge",
-    [
-        pytest.param(lambda _token: "yes", id="invented"),
-        pytest.param(lambda token: token[:-1] + ("A" if token[-1] != "A" else "B"), id="altered"),
-        pytest.param(lambda token: "x" + token, id="with a letter more"),
-        pytest.param(lambda token: token.partition(".")[0], id="without signature"),
-    ],
-)
-async def test_a_forged_token_is_refused(rig: Rig, forge: Callable[[str], str]) -> None:
-    token = await asked_for(rig)
+FORGERIES: dict[str, Callable[[str], str]] = {
+    "invented": lambda _token: "yes",
+    "altered": lambda token: token[:-1] + ("A" if token[-1] != "A" else "B"),
+    "with a letter more": lambda token: "x" + token,
+    "without signature": lambda token: token.partition(".")[0],
+}
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+async def test_a_forged_token_is_refused(rig: Rig, forgery: str) -> None:
+    forged = FORGERIES[forgery](await asked_for(rig))
     async with rig.connect() as agent:
-        outcome = await agent.call("create_call", **placing(confirmation_token=forge(token)))
+        outcome = await agent.call("create_call", **placing(confirmation_token=forged))
     assert outcome["error"]["kind"] == "invalid_confirmation"
     assert rig.changes == []
 
@@ -170,8 +170,10 @@ async def test_a_token_of_another_process_is_refused() -> None:
 
 
 async def test_keys_of_ones_own_make_tokens_that_other_keys_do_not_accept() -> None:
-    ours, theirs = {"calls_mcp_secret_keys": "a" * 32}, {"calls_mcp_secret_keys": "b" * 32}
-    async with open_rig(**ours) as one, open_rig(**theirs) as two:
+    async with (
+        open_rig(calls_mcp_secret_keys="a" * 32) as one,
+        open_rig(calls_mcp_secret_keys="b" * 32) as two,
+    ):
         token = await asked_for(one)
         async with two.connect() as agent:
             outcome = await agent.call("create_call", **placing(confirmation_token=token))

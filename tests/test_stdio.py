@@ -107,7 +107,7 @@ def test_stdout_carries_nothing_but_the_protocol() -> None:
 
 
 def test_a_client_that_only_opens_urls_is_given_the_token() -> None:
-    capabilities = {"elicitation": {"url": {}}}
+    capabilities: dict[str, Any] = {"elicitation": {"url": {}}}
     with running() as wire:
         answer = wire.ask(
             "tools/call",
@@ -120,7 +120,7 @@ def test_a_client_that_only_opens_urls_is_given_the_token() -> None:
 
 
 def test_a_client_with_an_empty_elicitation_capability_is_asked_by_form() -> None:
-    capabilities = {"elicitation": {}}
+    capabilities: dict[str, Any] = {"elicitation": {}}
     with running() as wire:
         answer = wire.ask(
             "tools/call",

@@ -1,0 +1,83 @@
+"""Writes every generated file anew: `python -m tests.generate`."""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Literal, Required, TypedDict, cast
+
+import anyio
+
+from calls_mcp.catalog import Json
+from tests.readme import README, readme_text
+from tests.rig import open_rig
+
+SNAPSHOTS = Path(__file__).parent / "snapshots"
+
+
+class Property(TypedDict, total=False):
+    """One property of a published input schema."""
+
+    type: Required[Literal["string", "integer", "boolean", "array"]]
+    description: Required[str]
+    enum: list[str]
+    items: "Property"
+    pattern: str
+    minimum: int
+    maximum: int
+    maxLength: int
+    default: Json
+
+
+class InputSchema(TypedDict, total=False):
+    """A published input schema."""
+
+    type: Required[str]
+    properties: Required[dict[str, Property]]
+    additionalProperties: Required[bool]
+    required: list[str]
+
+
+class Definition(TypedDict):
+    """A tool as a client gets it."""
+
+    name: str
+    title: str
+    description: str
+    inputSchema: InputSchema
+    outputSchema: dict[str, Json]
+    annotations: dict[str, bool]
+
+
+@cache
+def definitions() -> dict[str, Definition]:
+    """The tools by name, as a client gets them."""
+    return {definition["name"]: definition for definition in anyio.run(_definitions)}
+
+
+async def _definitions() -> list[Definition]:
+    async with open_rig() as rig, rig.connect() as agent:
+        tools = (await agent.client.list_tools()).tools
+        dumps = [tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in tools]
+        return cast("list[Definition]", dumps)
+
+
+def snapshots() -> dict[Path, str]:
+    """The published definition of each tool."""
+    return {
+        SNAPSHOTS / f"{name}.json": json.dumps(definition, indent=2, ensure_ascii=False) + "\n"
+        for name, definition in definitions().items()
+    }
+
+
+def documents() -> dict[Path, str]:
+    """Every generated file, with what should be in it."""
+    return {**snapshots(), README: readme_text()}
+
+
+def main() -> None:
+    for path, text in documents().items():
+        path.write_text(text, "utf-8", newline="\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,396 @@
+"""What the vendor's reference says, and arguments made from it: right, broken and absurd ones.
+
+Nothing here comes from the catalog, so that it can contradict it.
+"""
+
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, Required, TypedDict, cast
+from urllib.parse import parse_qsl, urlsplit
+
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from calls_mcp.emulator import Entry
+from tests.generate import Definition, InputSchema, Property
+from tests.rig import ACCOUNT, CALLER, TALKS_FOR_AN_HOUR, TWIML
+
+SID = "CA" + "0" * 32
+
+Arguments = dict[str, object]
+Sent = dict[str, list[str]]
+
+DocumentedParameter = TypedDict(  # this form, since "in" is a Python keyword
+    "DocumentedParameter",
+    {
+        "wire": Required[str],
+        "in": Required[Literal["path", "query", "form", "local"]],
+        "type": Required[Literal["string", "integer", "boolean", "array"]],
+        "required": bool,
+        "prefix": str,
+        "enum": list[str],
+        "items_enum": list[str],
+        "minimum": int,
+        "maximum": int,
+        "max_length": int,
+        "default": object,
+    },
+    total=False,
+)
+
+
+class DocumentedRule(TypedDict, total=False):
+    """What one parameter means for others, by the reference."""
+
+    rule: Required[str]
+    parameters: Required[list[str]]
+    given: str
+    kind: str
+
+
+class DocumentedTool(TypedDict):
+    """An operation, by the reference."""
+
+    method: str
+    path: str
+    parameters: dict[str, DocumentedParameter]
+    rules: list[DocumentedRule]
+
+
+DOCUMENTED = cast(
+    "dict[str, DocumentedTool]",
+    json.loads((Path(__file__).parent / "documented.json").read_text("utf-8")),
+)
+TOOLS = tuple(DOCUMENTED)
+PARAMETERS = [(tool, name) for tool in TOOLS for name in DOCUMENTED[tool]["parameters"]]
+
+BASES: Mapping[str, Mapping[str, object]] = {
+    "create_call": {"to": TALKS_FOR_AN_HOUR, "from": CALLER, "twiml": TWIML},
+    "delete_call": {"sid": SID},
+    "fetch_call": {"sid": SID},
+    "list_calls": {},
+    "update_call": {"sid": SID, "status": "completed"},
+}
+"""For each tool, arguments that are enough."""
+
+_INSTRUCTIONS = ("url", "twiml", "application_sid")
+_CHANGES = ("status", "url", "twiml", "time_limit", "fallback_url", "status_callback")
+
+
+@dataclass(frozen=True)
+class Sending:
+    """What goes to the API: values by key, in the order in which they are sent."""
+
+    method: str
+    path: str
+    query: Sent
+    form: Sent
+
+
+def expected_sending(tool: str, arguments: Mapping[str, object]) -> Sending:
+    """What the reference says must be sent for these arguments."""
+    documented = DOCUMENTED[tool]
+    places: dict[str, Sent] = {"query": {}, "form": {}, "path": {"AccountSid": [ACCOUNT]}}
+    for name, value in arguments.items():
+        parameter = documented["parameters"].get(name)
+        if parameter is not None and parameter["in"] != "local":
+            items = cast("list[object]", value) if isinstance(value, list) else [value]
+            places[parameter["in"]][parameter["wire"]] = [*map(wire_text, items)]
+    segments = {wire: texts[0] for wire, texts in places["path"].items()}
+    path = documented["path"].format_map(segments)
+    return Sending(documented["method"], path, places["query"], places["form"])
+
+
+def sending(entry: Entry) -> Sending:
+    """What was sent, by the emulator's journal."""
+    query = parse_qsl(entry.query, keep_blank_values=True, strict_parsing=bool(entry.query))
+    return Sending(entry.method, entry.path, _grouped(query), _grouped(entry.form))
+
+
+def _grouped(pairs: Iterable[tuple[str, str]]) -> Sent:
+    grouped: Sent = {}
+    for key, text in pairs:
+        grouped.setdefault(key, []).append(text)
+    return grouped
+
+
+def wire_text(value: object) -> str:
+    """A single value as the API spells it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(int(value)) if isinstance(value, float) else str(value)
+
+
+# Right arguments, from the reference
+
+_TEXTS = {
+    "to": "+15005550100",
+    "from": "+15005550100",
+    "caller_id": "client:reception",
+    "send_digits": "ww1#*",
+    "twiml": "<Response><Hangup/></Response>",
+}
+
+
+def sample(tool: str, name: str) -> object:
+    """A value that the reference allows, and that is no default."""
+    parameter = DOCUMENTED[tool]["parameters"][name]
+    if "enum" in parameter:
+        return next(choice for choice in parameter["enum"] if choice != parameter.get("default"))
+    if "items_enum" in parameter:
+        return parameter["items_enum"][:2]
+    if parameter["type"] == "integer":
+        return parameter.get("maximum", 77)
+    return True if parameter["type"] == "boolean" else _sample_text(name, parameter)
+
+
+def _sample_text(name: str, parameter: DocumentedParameter) -> str:
+    if "prefix" in parameter:
+        return ACCOUNT if name == "account_sid" else parameter["prefix"] + "a1B2" * 8
+    if is_url(name):
+        return "https://example.com/path?a=1&b=2#c"
+    return "2026-01-31" if is_date(name) else _TEXTS.get(name, "some text")
+
+
+_hex = st.text("0123456789abcdefABCDEF", min_size=32, max_size=32)
+_number = st.from_regex(r"\+[1-9][0-9]{1,14}", fullmatch=True)
+_sip = st.from_regex(r"sips?:[a-z0-9.+_-]{1,20}@[a-z0-9.-]{1,20}", fullmatch=True)
+_client = st.from_regex(r"client:[!-~]{1,30}", fullmatch=True)
+_sim = _hex.map("sim:DE".__add__)
+_plain = st.characters(exclude_categories=("C", "Zl", "Zp"))
+_text = st.text(_plain, min_size=1, max_size=80)
+_url = st.from_regex(
+    r"https?://[a-z0-9]{1,12}(\.[a-z]{2,6}){1,2}(:80|:8443)?(/[a-z0-9._~%+-]{0,8}){0,3}"
+    r"(\?[a-zA-Z0-9=&%+_-]{0,20})?(#[a-z]{0,5})?",
+    fullmatch=True,
+)
+_date = st.dates().map(str)
+_moment = st.datetimes().map(lambda when: when.replace(microsecond=0).isoformat() + "Z")
+
+
+def right_value(tool: str, name: str) -> st.SearchStrategy[object]:
+    """A value that the reference allows."""
+    parameter = DOCUMENTED[tool]["parameters"][name]
+    if "enum" in parameter:
+        return st.sampled_from(parameter["enum"])
+    if "items_enum" in parameter:
+        return st.lists(st.sampled_from(parameter["items_enum"]), min_size=1, unique=True)
+    if "prefix" in parameter:
+        return _hex.map(parameter["prefix"].__add__)
+    if parameter["type"] == "boolean":
+        return st.booleans()
+    if parameter["type"] == "integer":
+        whole = st.integers(parameter.get("minimum", 1), parameter.get("maximum", 1000))
+        return whole | whole.map(float)
+    return _right_text(tool, name)
+
+
+def _right_text(tool: str, name: str) -> st.SearchStrategy[object]:
+    if is_url(name):
+        return _url
+    if is_date(name):
+        return _date | _moment
+    if name in ("to", "from", "caller_id"):
+        party = _number | _sip | _client
+        return party | _sim if tool == "list_calls" else party
+    if name == "send_digits":
+        return st.text("0123456789#*w", min_size=1, max_size=32)
+    if name == "twiml":
+        return st.text(_plain | st.sampled_from("\t\r\n&=+#<>"), min_size=1, max_size=300)
+    return _text
+
+
+def is_url(name: str) -> bool:
+    return name.endswith(("url", "_callback"))
+
+
+def is_date(name: str) -> bool:
+    return name.startswith(("start_time", "end_time"))
+
+
+@st.composite
+def right_arguments(draw: st.DrawFn, tool: str) -> Arguments:
+    """Arguments that keep to the reference in every respect."""
+    parameters = DOCUMENTED[tool]["parameters"]
+    names = draw(st.lists(st.sampled_from([*parameters]), unique=True, max_size=10))
+    required = [name for name, parameter in parameters.items() if parameter.get("required")]
+    arguments = {name: draw(right_value(tool, name)) for name in (*required, *names)}
+    if tool == "create_call":
+        _complete(draw, tool, arguments, _INSTRUCTIONS)
+        if str(arguments["to"]).startswith("+"):
+            arguments["from"] = draw(_number)
+    if tool == "update_call":
+        if {"url", "twiml"} <= {*arguments}:
+            del arguments[draw(st.sampled_from(["url", "twiml"]))]
+        _complete(draw, tool, arguments, _CHANGES)
+    return arguments
+
+
+def _complete(draw: st.DrawFn, tool: str, arguments: Arguments, choices: tuple[str, ...]) -> None:
+    if not arguments.keys() & {*choices}:
+        name = draw(st.sampled_from(choices))
+        arguments[name] = draw(right_value(tool, name))
+
+
+# Arguments that satisfy a published schema, and no more than that
+
+
+@st.composite
+def published_arguments(draw: st.DrawFn, schema: InputSchema) -> Arguments:
+    """Whatever satisfies the schema. (hypothesis-jsonschema 0.23.1 fails with this hypothesis.)"""
+    properties = schema["properties"]
+    names = draw(st.lists(st.sampled_from([*properties]), unique=True, max_size=8))
+    wanted = (*schema.get("required", []), *names)
+    return {name: draw(published_value(properties[name])) for name in wanted}
+
+
+def published_value(schema: Property) -> st.SearchStrategy[object]:
+    """Whatever satisfies the schema of one argument."""
+    if "enum" in schema:
+        return st.sampled_from(schema["enum"])
+    match schema["type"]:
+        case "array":
+            assert "items" in schema
+            return st.lists(published_value(schema["items"]), max_size=5)
+        case "integer":
+            whole = st.integers(schema.get("minimum"), schema.get("maximum"))
+            return whole | whole.filter(lambda n: abs(n) < 2**53).map(float)
+        case "boolean":
+            return st.booleans()
+        case "string":
+            if "pattern" in schema:
+                return st.from_regex(schema["pattern"])
+            return st.text(max_size=min(schema.get("maxLength", 200), 200))
+
+
+def unpublished_fault(tool: str, arguments: Mapping[str, object], name: str) -> bool:
+    """Whether something is wrong with an argument that a published schema does not tell."""
+    if name in ("cursor", "confirmation_token"):
+        return True
+    return _breaks_rule(tool, arguments, name) or _is_out_of_the_ordinary(name, arguments[name])
+
+
+def _breaks_rule(tool: str, arguments: Mapping[str, object], name: str) -> bool:
+    given = arguments.keys()
+    if tool == "create_call" and name == "url":
+        return not given & {*_INSTRUCTIONS}
+    if tool == "create_call" and name == "from":
+        numbers = [str(arguments[key]).startswith("+") for key in ("to", "from")]
+        return numbers == [True, False]
+    if tool == "update_call" and name == "status":
+        return not given & {*_CHANGES}
+    return tool == "update_call" and name == "twiml" and {"url", "twiml"} <= given
+
+
+def _is_out_of_the_ordinary(name: str, value: object) -> bool:
+    match value:
+        case list():
+            items = cast("list[object]", value)
+            return len({*items}) < len(items) or not items
+        case bool():
+            return False
+        case int() | float():
+            return value > 2**31 - 1
+        case str():
+            return _is_odd_text(name, value)
+        case _:
+            return False
+
+
+def _is_odd_text(name: str, text: str) -> bool:
+    printable = name in ("to", "from", "caller_id") or is_url(name) or is_date(name)
+    if printable and not re.fullmatch("[!-~]{1,512}", text):
+        return True
+    if is_url(name) and not _is_real_url(text):
+        return True
+    if is_date(name) and not _is_real_date(text):
+        return True
+    allowed = "\t\r\n" if name == "twiml" else ""
+    odd = (unicodedata.category(c) for c in text if c not in allowed)
+    return not text or any(category[0] == "C" or category in ("Zl", "Zp") for category in odd)
+
+
+def _is_real_url(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        return bool(url.hostname) and url.port != 0 and "\\" not in text
+    except ValueError:
+        return False
+
+
+def _is_real_date(text: str) -> bool:
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return re.fullmatch("[0-9]{4}-[0-9]{2}-[0-9]{2}", text) is not None or when.tzinfo is not None
+
+
+# Anything at all
+
+_scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(min_value=10**300)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=("Cs",)), max_size=60)
+    | st.text(max_size=400).map(lambda text: text.encode(errors="replace").decode() * 50)
+    | st.sampled_from(["30", "true", "get", " +1 (500) 555-0006", SID + "\n", "../Calls", "\x00"])
+)
+
+
+def _nested(inner: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
+    keys = st.text(st.characters(exclude_categories=("Cs",)), max_size=10)
+    return st.lists(inner, max_size=5) | st.dictionaries(keys, inner, max_size=5)
+
+
+def _buried(depth: int) -> object:
+    value: object = 0
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+json_values = st.recursive(_scalars, _nested, max_leaves=10) | st.integers(1, 60).map(_buried)
+
+
+def any_arguments(schema: InputSchema) -> st.SearchStrategy[Arguments]:
+    """Any JSON object, often with real names in it."""
+    known = st.sampled_from([*schema["properties"]])
+    names = known | known.map(_pascal) | st.text(st.characters(exclude_categories=("Cs",)))
+    return st.dictionaries(names, json_values, max_size=8)
+
+
+def _pascal(name: str) -> str:
+    return name.title().replace("_", "")
+
+
+@st.composite
+def broken_arguments(draw: st.DrawFn, definition: Definition) -> tuple[str, Arguments]:
+    """Right arguments with one of them broken, so that the schema is not satisfied; its name."""
+    tool, schema = definition["name"], definition["inputSchema"]
+    arguments = draw(right_arguments(tool))
+    known = st.sampled_from([*schema["properties"]])
+    name = draw(known | known.map(_pascal) | st.text(_plain, min_size=1, max_size=60))
+    wrong = _wrong_values(schema["properties"].get(name))
+    value = draw(wrong.filter(lambda v: not satisfies(schema, {**arguments, name: v})))
+    return name, {**arguments, name: value}
+
+
+def _wrong_values(schema: Property | None) -> st.SearchStrategy[object]:
+    if schema is None or schema["type"] != "integer":
+        return json_values
+    low, high = schema.get("minimum", 0), schema.get("maximum", 2**31)
+    return json_values | st.integers(max_value=low - 1) | st.integers(min_value=high + 1)
+
+
+def satisfies(schema: Mapping[str, object], value: object) -> bool:
+    """Whether `value` is valid under `schema`, as a client would judge it."""
+    is_valid = cast("Callable[[object], bool]", Draft202012Validator(schema).is_valid)
+    return is_valid(value)

@@ -1,0 +1,428 @@
+"""Lists: walked to the end, each call once, in answers of a size that can be read."""
+
+import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any, Literal
+from urllib.parse import parse_qs
+
+import pytest
+from mcp import Client
+
+from calls_mcp.emulator import seed_history
+from tests.rig import ACCOUNT, Agent, Rig, open_rig, text_of
+from tests.upstream import (
+    PATH,
+    SID,
+    Step,
+    Tool,
+    Upstream,
+    access,
+    answer,
+    call,
+    error_of,
+    page,
+    scripted,
+    serving,
+)
+
+pytestmark = pytest.mark.anyio
+
+OTHER_ACCOUNT = "AC" + "2" * 32
+OURS = "+15005550100"
+LONGEST_LINE = 190  # characters, some 60 tokens
+
+
+@asynccontextmanager
+async def filled(
+    calls: int, calls_mcp_result_bytes: int = 64_000
+) -> AsyncGenerator[tuple[Rig, Agent]]:
+    """A server on an account with a history, and a client."""
+    async with (
+        open_rig(calls_mcp_result_bytes=calls_mcp_result_bytes) as rig,
+        rig.connect() as agent,
+    ):
+        seed_history(rig.emulator.calls, 3, calls, rig.clock())
+        yield rig, agent
+
+
+def sids(rig: Rig) -> list[str]:
+    """All calls there are, newest first."""
+    return [call.sid for call in rig.emulator.calls.all()]
+
+
+def listed(outcome: dict[str, Any]) -> list[str]:
+    return [call["sid"] for call in outcome["calls"]]
+
+
+def page_sizes(rig: Rig) -> list[int]:
+    return [int(parse_qs(entry.query)["PageSize"][0]) for entry in rig.reads]
+
+
+def size(outcome: dict[str, Any]) -> int:
+    """Bytes of JSON."""
+    return len(json.dumps(outcome, ensure_ascii=False, separators=(",", ":")).encode())
+
+
+async def walk(agent: Agent, **arguments: object) -> list[dict[str, Any]]:
+    """All answers from the first to the last, each next one by its cursor alone."""
+    outcomes = [await agent.call("list_calls", **arguments)]
+    while "next_cursor" in outcomes[-1]:
+        assert len(outcomes) < 200
+        outcomes.append(await agent.call("list_calls", cursor=outcomes[-1]["next_cursor"]))
+    return outcomes
+
+
+def all_listed(outcomes: list[dict[str, Any]]) -> list[str]:
+    return [sid for outcome in outcomes for sid in listed(outcome)]
+
+
+# How many
+
+
+async def test_without_a_limit_the_newest_fifty_calls_come_in_one_request() -> None:
+    async with filled(120) as (rig, agent):
+        outcome = await agent.call("list_calls")
+        assert listed(outcome) == sids(rig)[:50]
+    assert outcome["count"] == 50
+    assert page_sizes(rig) == [50]
+    assert "next_cursor" in outcome
+
+
+@pytest.mark.parametrize("limit", [1, 2, 49, 50, 51, 120, 121, 10_000])
+@pytest.mark.parametrize("page_size", [None, 1000, 50, 7])
+async def test_pages_are_followed_up_to_the_limit_and_never_beyond(
+    limit: int, page_size: int | None
+) -> None:
+    size = {} if page_size is None else {"page_size": page_size}
+    async with filled(120) as (rig, agent):
+        outcome = await agent.call("list_calls", limit=limit, **size)
+        assert listed(outcome) == sids(rig)[:limit]
+        assert outcome["count"] == min(limit, 120)
+        assert ("next_cursor" in outcome) == (limit < 120)
+        sent = page_sizes(rig)
+    assert "warnings" not in outcome
+    if page_size is not None:
+        assert {*sent} == {page_size}
+    needed = -(-min(limit, 120) // sent[0])
+    assert len(sent) == needed
+
+
+@pytest.mark.parametrize("limit", [0, -1, 10_001, 1.5, "50", None, True])
+async def test_a_limit_out_of_bounds_is_refused_and_nothing_is_sent(limit: object) -> None:
+    async with filled(3) as (rig, agent):
+        outcome = await agent.call("list_calls", limit=limit)
+    assert outcome["error"]["kind"] == "invalid_arguments"
+    (fault,) = outcome["error"]["faults"]
+    assert fault["path"] == "/limit"
+    assert "from 1 to 10000" in fault["expected"]
+    assert rig.reads == []
+
+
+@pytest.mark.parametrize("page_size", [0, 1001])
+async def test_a_page_size_out_of_bounds_is_refused_and_nothing_is_sent(page_size: int) -> None:
+    async with filled(3) as (rig, agent):
+        outcome = await agent.call("list_calls", page_size=page_size)
+    assert [fault["path"] for fault in outcome["error"]["faults"]] == ["/page_size"]
+    assert rig.reads == []
+
+
+async def test_an_empty_list_is_an_answer() -> None:
+    async with filled(0) as (_, agent):
+        assert await agent.call("list_calls") == {"outcome": "done", "calls": [], "count": 0}
+        assert await agent.read("list_calls") == "0 calls"
+
+
+# Walking
+
+
+@pytest.mark.parametrize(
+    ("limit", "page_size"), [(1, 1), (7, None), (10, 50), (10, 3), (3, 10), (50, 1000), (37, 37)]
+)
+async def test_walking_visits_every_call_once_and_in_order(
+    limit: int, page_size: int | None
+) -> None:
+    size = {} if page_size is None else {"page_size": page_size}
+    async with filled(37) as (rig, agent):
+        outcomes = await walk(agent, limit=limit, **size)
+        assert all_listed(outcomes) == sids(rig)
+    assert all(outcome["count"] <= limit for outcome in outcomes)
+    assert len(outcomes) == -(-37 // limit)
+    assert all("next_cursor" in outcome for outcome in outcomes[:-1])
+
+
+FILTERS: list[dict[str, object]] = [
+    {"to": OURS},
+    {"from": OURS},
+    {"status": "completed"},
+    {"status": "no-answer", "from": OURS},
+    {"start_time": "2023-11-13"},
+    {"start_time_after": "2023-11-11", "start_time_before": "2023-11-13T12:00:00Z"},
+    {"end_time": "2023-11-13"},
+    {"end_time_after": "2023-11-12T00:00:00Z", "end_time_before": "2023-11-14"},
+    {"to": OURS, "status": "completed", "start_time_after": "2023-11-10"},
+    {"account_sid": ACCOUNT},
+]
+
+
+@pytest.mark.parametrize("filters", FILTERS, ids=" ".join)
+@pytest.mark.parametrize("page_size", [5, 100])
+async def test_walking_with_filters_visits_what_they_let_pass(
+    filters: dict[str, object], page_size: int
+) -> None:
+    async with filled(100) as (rig, agent):
+        outcomes = await walk(agent, limit=9, page_size=page_size, **filters)
+        whole = await agent.call("list_calls", limit=100, page_size=1000, **filters)
+        everything = sids(rig)
+    visited = all_listed(outcomes)
+    assert visited == listed(whole)
+    assert len({*visited}) == len(visited)
+    assert 9 < len(visited) <= 100
+    assert (len(visited) == 100) == (filters == {"account_sid": ACCOUNT})
+    assert visited == sorted(visited, key=everything.index)
+    walked = [{k: v for k, v in parse_qs(r.query).items() if k[0] != "P"} for r in rig.reads]
+    assert all(query == walked[0] for query in walked)
+
+
+@pytest.mark.parametrize(("limit", "page_size"), [(6, 6), (6, 40), (6, 4)])
+async def test_new_calls_in_between_are_no_reason_to_miss_or_repeat_one(
+    limit: int, page_size: int
+) -> None:
+    async with filled(30) as (rig, agent):
+        before = sids(rig)
+        visited: list[str] = []
+        arguments: dict[str, object] = {"limit": limit, "page_size": page_size}
+        while arguments:
+            outcome = await agent.call("list_calls", **arguments)
+            visited += listed(outcome)
+            arguments = {"cursor": outcome["next_cursor"]} if "next_cursor" in outcome else {}
+            seed_history(rig.emulator.calls, len(visited), 5, rig.clock())
+    assert visited == before
+
+
+async def test_a_flood_of_new_calls_in_between_hides_none_of_the_old_ones() -> None:
+    async with filled(30) as (rig, agent):
+        before = sids(rig)
+        first = await agent.call("list_calls", limit=6, page_size=10)
+        seed_history(rig.emulator.calls, 8, 25, rig.clock())
+        cursor = first["next_cursor"]
+        rest = await agent.call("list_calls", cursor=cursor, limit=1000)
+    assert {*before} <= {*listed(first), *listed(rest)}
+
+
+async def test_a_call_deleted_in_between_hides_none_of_the_others() -> None:
+    async with filled(30) as (rig, agent):
+        before = sids(rig)
+        first = await agent.call("list_calls", limit=6, page_size=10)
+        rig.emulator.calls.delete(before[5], lambda _: None)
+        rest = await agent.call("list_calls", cursor=first["next_cursor"], limit=1000)
+    assert {*before} == {*listed(first), *listed(rest)}
+
+
+# How large
+
+
+@pytest.mark.parametrize("budget", [4096, 8000, 64_000])
+async def test_an_answer_keeps_to_its_size_says_so_and_goes_on(budget: int) -> None:
+    async with filled(400, calls_mcp_result_bytes=budget) as (rig, agent):
+        outcomes = await walk(agent, limit=400)
+        assert all_listed(outcomes) == sids(rig)
+        sent = sum(page_sizes(rig))
+    assert len(outcomes) > 1
+    assert all(size(outcome) <= budget for outcome in outcomes)
+    for outcome in outcomes[:-1]:
+        (warning,) = outcome["warnings"]
+        assert warning.startswith(f"{outcome['count']} of the 400 calls asked for fit in one")
+        assert size(outcome) > budget // 4
+    assert "warnings" not in outcomes[-1]
+    # Reading is bounded, too: an answer reads no page it has no room for.
+    assert sent <= 400 + len(outcomes) * 150
+
+
+async def test_an_answer_with_the_longest_texts_keeps_to_its_size() -> None:
+    stranger = call(caller_name="é" * 500, **{"from": "sip:" + "x" * 500}, to="sip:" + "y" * 500)
+    calls = [{**stranger, "sid": f"CA{number:032x}"} for number in range(50)]
+    address = "sip:" + "".join(chr(33 + i * 41 % 94) for i in range(250)) + "@" + "z" * 250
+    following = f"{PATH}?PageSize=50&Page=1&PageToken=PA{calls[-1]['sid']}"
+    script = answer(200, page(*calls, following=following))
+    async with scripted(script, calls_mcp_result_bytes=8000) as (_, agent):
+        outcome = await agent.call("list_calls", **{"to": address, "from": address})
+    assert outcome["count"] > 1
+    assert size(outcome) <= 8000
+    assert "next_cursor" in outcome
+
+
+async def test_a_single_call_larger_than_an_answer_is_still_told() -> None:
+    texts = ("from", "to", "caller_name", "forwarded_from", "status", "direction", "answered_by")
+    huge = call(**dict.fromkeys(texts, "東" * 300))
+    script = answer(200, page(huge, {**huge, "sid": "CA" + "2" * 32}))
+    async with scripted(script, calls_mcp_result_bytes=4096) as (_, agent):
+        first = await agent.call("list_calls")
+        second = await agent.call("list_calls", cursor=first["next_cursor"])
+    assert listed(first) == [SID]
+    assert listed(second) == ["CA" + "2" * 32]
+    assert "next_cursor" not in second
+
+
+async def test_a_model_reads_one_short_line_for_each_call() -> None:
+    async with filled(400) as (rig, agent):
+        result = await agent.client.call_tool("list_calls", {"limit": 100})
+        first, *lines = text_of(result).splitlines()
+        assert len(lines) == 101
+        assert first == "100 calls, newest first"
+        for sid, line in zip(sids(rig)[:100], lines[:-1], strict=True):
+            assert line.startswith(f"{sid} · ")
+            assert len(line) <= LONGEST_LINE
+    cursor = result.structured_content["next_cursor"]
+    assert lines[-1] == f"More: call list_calls with cursor={cursor}"
+
+
+async def test_even_strangers_cannot_make_a_line_much_longer() -> None:
+    stranger = call(
+        **{"from": "sip:" + "x" * 500, "to": "sip:" + "y" * 500, "caller_name": "z" * 500},
+        status="in-progress",
+        direction="trunking-terminating",
+        answered_by="machine_end_silence",
+        duration="86399",
+        price="-1234.56789",
+    )
+    async with scripted(answer(200, page(stranger))) as (_, agent):
+        _, line = (await agent.read("list_calls")).splitlines()
+    assert len(line) < 2 * LONGEST_LINE
+
+
+# Progress
+
+
+async def test_progress_is_told_to_whoever_asks() -> None:
+    told: list[tuple[float, float | None]] = []
+
+    async def hear(progress: float, total: float | None, message: str | None) -> None:
+        assert message
+        told.append((progress, total))
+
+    async with filled(90) as (_, agent):
+        await agent.client.call_tool(
+            "list_calls", {"limit": 60, "page_size": 20}, progress_callback=hear
+        )
+    assert told == [(20, 60), (40, 60), (60, 60)]
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_progress_is_told_to_nobody_else(mode: Literal["auto", "legacy"]) -> None:
+    heard: list[object] = []
+
+    async def hear(message: object) -> None:
+        heard.append(message)
+
+    async with (
+        filled(90) as (rig, _),
+        Client(rig.server, mode=mode, message_handler=hear, cache=None) as client,
+    ):
+        await client.call_tool("list_calls", {"limit": 60, "page_size": 20})
+    assert len(rig.reads) == 3
+    assert heard == []
+
+
+# A list that is not in order
+
+ODD: list[object] = [None, "CA1", 7, [], {}, {"sid": None}, {"sid": "CA1"}, [call()]]
+
+
+async def test_entries_that_are_no_calls_are_counted_and_the_rest_is_listed() -> None:
+    async with scripted(answer(200, page(call(), *ODD))) as (_, agent):
+        outcome = await agent.call("list_calls")
+    assert listed(outcome) == [SID]
+    assert outcome["count"] == 1
+    assert outcome["warnings"] == [f"{len(ODD)} entries could not be read"]
+
+
+async def test_a_single_entry_that_is_no_call_is_told_in_good_english() -> None:
+    async with scripted(answer(200, page(call(), None))) as (_, agent):
+        outcome = await agent.call("list_calls")
+    assert outcome["warnings"] == ["1 entry could not be read"]
+
+
+async def test_a_call_of_another_account_is_not_passed_through() -> None:
+    foreign = call(sid="CA" + "2" * 32, account_sid=OTHER_ACCOUNT)
+    async with scripted(answer(200, page(call(), foreign))) as (_, agent):
+        result = await agent.client.call_tool("list_calls", {})
+    assert OTHER_ACCOUNT not in result.model_dump_json()
+    assert foreign["sid"] not in result.model_dump_json()
+
+
+ELSEWHERE = [
+    "{other}/2010-04-01/Accounts/" + OTHER_ACCOUNT + "/Calls.json?PageSize=50&Page=1&PageToken=PA1",
+    "//{host}/2010-04-01/Calls.json?Page=1&PageToken=PA1",
+    "https://evil.example/x?Page=1&PageToken=PA1",
+    "/2010-04-01/Accounts/" + OTHER_ACCOUNT + "/Messages.json?PageSize=50&Page=1&PageToken=PA1",
+    "../../../etc/passwd?Page=1&PageToken=PA1",
+    PATH + "?Page=1&PageToken=PA1&To=%2B15005550207&Status=completed&Evil=1",
+    PATH + "?Page=1&PageToken=PA1%0D%0AX-Evil:%201%26To=x#fragment",
+]
+
+
+@pytest.mark.parametrize("following", ELSEWHERE)
+async def test_a_next_page_elsewhere_is_never_gone_to(following: str) -> None:
+    second = call(sid="CA" + "2" * 32)
+    async with Upstream(answer(200, page())) as other:
+        host = other.base_url.removeprefix("http://")
+        uri = following.replace("{other}", other.base_url).replace("{host}", host)
+        script: list[Step] = [answer(200, page(call(), following=uri)), answer(200, page(second))]
+        async with Upstream(*script) as upstream, serving(access(upstream.base_url)) as agent:
+            outcome = await agent.call("list_calls", status="busy")
+        assert other.connections == 0
+    assert listed(outcome) == [SID, second["sid"]]
+    assert [request.target.partition("?")[0] for request in upstream.requests] == [PATH] * 2
+    first, last = (request.query for request in upstream.requests)
+    assert first == {"Status": "busy", "PageSize": "50"}
+    assert last.pop("PageToken").startswith("PA1")
+    assert last.pop("Page") == "1"
+    assert last in ({"Status": "busy", "PageSize": "50"}, {"Status": "busy"})
+
+
+@pytest.mark.parametrize(
+    "following",
+    [
+        pytest.param("http://[::1", id="no URI"),
+        pytest.param("\u2100//x", id="a URI of odd characters"),
+        pytest.param("?" + "a=b&" * 1000, id="a long query"),
+        pytest.param(PATH, id="without a place"),
+        pytest.param(7, id="a number"),
+        pytest.param(["x"], id="a list"),
+        pytest.param({}, id="an object"),
+        pytest.param(True, id="a boolean"),
+        pytest.param("", id="empty"),
+    ],
+)
+async def test_a_next_page_that_names_no_place_ends_the_list(following: object) -> None:
+    async with scripted(answer(200, page(call(), following=following))) as (upstream, agent):
+        outcome = await agent.call("list_calls", limit=5)
+    assert listed(outcome) == [SID]
+    assert len(upstream.requests) == 1
+
+
+async def test_a_list_that_never_ends_is_left_at_the_limit() -> None:
+    following = f"{PATH}?PageSize=50&Page=1&PageToken=PA{SID}"
+    async with scripted(answer(200, page(call(), following=following))) as (upstream, agent):
+        outcome = await agent.call("list_calls", limit=20)
+    assert outcome["count"] <= 20
+    assert len(upstream.requests) <= 20
+
+
+async def test_a_list_of_nothing_that_never_ends_is_left() -> None:
+    following = f"{PATH}?PageSize=50&Page=1&PageToken=PA{SID}"
+    async with scripted(answer(200, page(following=following))) as (upstream, agent):
+        outcome = await agent.call("list_calls", limit=10_000)
+    assert outcome["count"] == 0
+    assert len(upstream.requests) < 5
+
+
+async def test_a_page_that_fails_fails_the_invocation() -> None:
+    following = f"{PATH}?PageSize=1&Page=1&PageToken=PA{SID}"
+    script = [answer(200, page(call(), following=following)), answer(400, {"code": 20001})]
+    tool: Tool = ("list_calls", {"limit": 2, "page_size": 1})
+    async with scripted(*script) as (upstream, agent):
+        error = await error_of(agent, tool)
+    assert error["kind"] == "rejected"
+    assert len(upstream.requests) == 2

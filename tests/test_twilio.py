@@ -1,0 +1,601 @@
+"""The Calls API over HTTP when it does not behave: what is sent again, what is told, what leaks."""
+
+import base64
+import gzip
+import json
+import logging
+import os
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from mcp import Client, StdioServerParameters
+from mcp.client.stdio import stdio_client
+
+from calls_mcp import __version__
+from calls_mcp.settings import load_settings
+from calls_mcp.twilio import TwilioClient
+from tests.rig import ACCOUNT, CALLER, TALKS_FOR_AN_HOUR, placing, structured, text_of
+from tests.upstream import (
+    PATH,
+    SECRET,
+    SID,
+    Exchange,
+    Request,
+    Step,
+    Tool,
+    Upstream,
+    access,
+    answer,
+    call,
+    drop,
+    drop_unread,
+    endless,
+    error_of,
+    hang,
+    page,
+    redirect,
+    refusing,
+    scripted,
+    serving,
+    use,
+)
+
+pytestmark = pytest.mark.anyio
+
+MIB = 2**20
+OTHER_SID = "CA" + "2" * 32
+OTHER_ACCOUNT = "AC" + "2" * 32
+HTML = "<html><body>Captive portal: please log in</body></html>"
+BUSY = {"code": 20429, "message": "Too many requests", "status": 429}
+
+FETCH: Tool = ("fetch_call", {"sid": SID})
+LIST: Tool = ("list_calls", {"limit": 1})
+CREATE: Tool = ("create_call", placing())
+UPDATE: Tool = ("update_call", {"sid": SID, "status": "completed"})
+DELETE: Tool = ("delete_call", {"sid": SID})
+
+READS = [pytest.param(tool, id=tool[0]) for tool in (FETCH, LIST)]
+CHANGES = [pytest.param(tool, id=tool[0]) for tool in (CREATE, UPDATE, DELETE)]
+POSTS = CHANGES[:2]
+
+SUCCESS: dict[str, Step] = {
+    "fetch_call": answer(200, call()),
+    "list_calls": answer(200, page(call())),
+    "create_call": answer(201, call()),
+    "update_call": answer(200, call(status="completed")),
+    "delete_call": answer(204),
+}
+
+
+def busy(**headers: str) -> Step:
+    return answer(429, BUSY, headers={name.replace("_", "-"): v for name, v in headers.items()})
+
+
+# What is tried again
+
+
+@pytest.mark.parametrize("tool", READS)
+@pytest.mark.parametrize(
+    "failure",
+    [
+        pytest.param(drop, id="dropped after reading"),
+        pytest.param(drop_unread, id="dropped before reading"),
+        pytest.param(answer(500), id="500"),
+        pytest.param(answer(503, HTML), id="503 in HTML"),
+        pytest.param(answer(408), id="408"),
+        pytest.param(busy(), id="429"),
+        pytest.param(answer(200, HTML), id="200 in HTML"),
+        pytest.param(answer(200, b'{"calls": [', length=500), id="broken off"),
+    ],
+)
+async def test_a_read_that_fails_is_tried_again(tool: Tool, failure: Step) -> None:
+    async with scripted(failure, SUCCESS[tool[0]]) as (upstream, agent):
+        outcome = await use(agent, tool)
+    assert outcome["outcome"] == "done"
+    assert {request.method for request in upstream.requests} == {"GET"}
+    assert upstream.requests[0].target == upstream.requests[-1].target
+
+
+async def test_a_read_that_keeps_failing_is_given_up_after_four_attempts() -> None:
+    async with scripted(answer(503)) as (upstream, agent):
+        error = await error_of(agent, FETCH)
+    assert upstream.methods == ["GET"] * 4
+    assert error["kind"] == "unavailable"
+    assert error["retryable"] is True
+    assert "503" in error["message"]
+
+
+@pytest.mark.parametrize("tool", CHANGES)
+async def test_a_change_that_was_refused_for_being_too_many_is_sent_again(tool: Tool) -> None:
+    async with scripted(busy(), SUCCESS[tool[0]]) as (upstream, agent):
+        outcome = await use(agent, tool)
+    assert outcome["outcome"] == "done"
+    first, second = upstream.requests
+    assert (first.method, first.target, first.body) == (second.method, second.target, second.body)
+
+
+class _Refusals(logging.Handler):
+    """Sets an event as soon as a connection was refused."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.happened = anyio.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.getMessage().startswith("connect_tcp.failed"):
+            self.happened.set()
+
+
+@pytest.mark.parametrize("tool", [*READS, *CHANGES])
+async def test_whatever_never_left_is_sent_again_once_somebody_listens(
+    caplog: pytest.LogCaptureFixture, tool: Tool
+) -> None:
+    caplog.set_level(logging.DEBUG, "httpcore.connection")
+    refusals = _Refusals()
+    outcome: dict[str, Any] = {}
+    logging.getLogger("httpcore.connection").addHandler(refusals)
+
+    async def open_at_the_first_refusal() -> None:
+        await refusals.happened.wait()
+        assert upstream.requests == []
+        await upstream.open()
+
+    try:
+        async with (
+            Upstream(SUCCESS[tool[0]], opens=False) as upstream,
+            serving(access(upstream.base_url)) as agent,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(open_at_the_first_refusal)
+            outcome = await use(agent, tool)
+    finally:
+        logging.getLogger("httpcore.connection").removeHandler(refusals)
+    assert outcome["outcome"] == "done"
+    assert len(upstream.requests) == 1
+
+
+async def test_a_connection_refused_for_good_is_unreachable_and_safe_to_repeat() -> None:
+    with refusing() as base_url:
+        async with serving(access(base_url, deadline=0.5)) as agent:
+            error = await error_of(agent, CREATE)
+    assert error["kind"] == "unreachable"
+    assert error["retryable"] is True
+    assert error["message"] == "Nothing was sent: the connection failed (ConnectError)."
+    assert "base URL" in error["hint"]
+
+
+async def test_what_was_refused_for_being_too_many_and_then_never_left_did_not_happen() -> None:
+    async def answer_and_leave(exchange: Exchange) -> None:
+        upstream.leave()
+        await answer(429, BUSY, headers={"Connection": "close"})(exchange)
+
+    async with scripted(answer_and_leave, deadline=1) as (upstream, agent):
+        error = await error_of(agent, CREATE)
+    assert upstream.methods == ["POST"]
+    assert error["kind"] == "unreachable"
+    assert error["retryable"] is True
+
+
+# How long it waits
+
+
+async def test_the_seconds_of_retry_after_are_waited() -> None:
+    async with scripted(busy(Retry_After="1"), SUCCESS["fetch_call"]) as (_, agent):
+        started = anyio.current_time()
+        outcome = await use(agent, FETCH)
+    assert outcome["outcome"] == "done"
+    assert 1 <= anyio.current_time() - started < 4
+
+
+async def test_a_retry_after_that_is_a_date_is_waited_for() -> None:
+    moment = datetime.now(UTC) + timedelta(seconds=2)
+    date = format_datetime(moment, usegmt=True)
+    async with scripted(busy(Retry_After=date), SUCCESS["create_call"]) as (upstream, agent):
+        await use(agent, CREATE)
+    assert upstream.methods == ["POST"] * 2
+    # A date has whole seconds, and two clocks never quite agree.
+    assert datetime.now(UTC) >= moment - timedelta(seconds=1.1)
+
+
+@pytest.mark.parametrize(
+    "retry_after",
+    [
+        pytest.param("3600", id="seconds"),
+        pytest.param("Thu, 31 Dec 2099 23:59:59 GMT", id="a date"),
+        pytest.param("9" * 400, id="more seconds than a number holds"),
+    ],
+)
+@pytest.mark.parametrize("tool", [READS[0], *CHANGES])
+async def test_a_retry_after_beyond_the_deadline_ends_it_at_once(
+    tool: Tool, retry_after: str
+) -> None:
+    async with scripted(busy(Retry_After=retry_after)) as (upstream, agent):
+        error = await error_of(agent, tool)
+    assert len(upstream.requests) == 1
+    assert error["kind"] == "rate_limited"
+    assert error["retryable"] is True
+
+
+@pytest.mark.parametrize(
+    "retry_after",
+    [
+        "soon",
+        "-1",
+        "1.5",
+        "٣",
+        "Fri, 99999999999999999999 Oct 2019 17:02:00 GMT",
+        "Fri, 18 Oct 2019 17:02:00 +99999999999999999999",
+        "Fri, 18 Oct 2019 17:02:00 -0000",
+        "Thu, 01 Jan 1970 00:00:00 GMT",
+    ],
+)
+async def test_a_retry_after_that_says_nothing_useful_is_passed_over(retry_after: str) -> None:
+    raw = retry_after.encode().decode("latin-1")
+    async with scripted(busy(Retry_After=raw), SUCCESS["fetch_call"]) as (upstream, agent):
+        outcome = await use(agent, FETCH)
+    assert outcome["outcome"] == "done"
+    assert len(upstream.requests) == 2
+
+
+async def test_the_deadline_bounds_all_attempts_together() -> None:
+    async with scripted(drop, deadline=0.5) as (upstream, agent):
+        started = anyio.current_time()
+        error = await error_of(agent, FETCH)
+        took = anyio.current_time() - started
+    assert error["kind"] == "unavailable"
+    assert 1 <= len(upstream.requests) < 4
+    assert took < 2
+
+
+@pytest.mark.parametrize(("tool", "kind"), [(FETCH, "unavailable"), (CREATE, "outcome_unknown")])
+async def test_the_deadline_bounds_an_answer_that_drips(tool: Tool, kind: str) -> None:
+    async with scripted(endless(b" "), deadline=0.5) as (upstream, agent):
+        error = await error_of(agent, tool)
+    assert error["kind"] == kind
+    assert "no answer within 0.5 s" in error["message"]
+    assert len(upstream.requests) == 1
+
+
+# A change whose answer never came
+
+
+@pytest.mark.parametrize("tool", CHANGES)
+@pytest.mark.parametrize(
+    "failure",
+    [
+        pytest.param(drop, id="dropped after reading"),
+        pytest.param(drop_unread, id="dropped before reading"),
+        pytest.param(answer(500), id="500"),
+        pytest.param(answer(502, HTML), id="502 in HTML"),
+        pytest.param(answer(503, headers={"Retry-After": "1"}), id="503 with Retry-After"),
+        pytest.param(answer(504), id="504"),
+        pytest.param(answer(408), id="408"),
+        pytest.param(hang, id="hangs"),
+        pytest.param(answer(200, b'{"sid": "CA', length=500), id="broken off"),
+        pytest.param(redirect("/elsewhere"), id="redirected"),
+        pytest.param(answer(200, HTML), id="200 in HTML"),
+        pytest.param(
+            answer(200, b"no gzip", headers={"Content-Encoding": "gzip"}), id="not decodable"
+        ),
+    ],
+)
+async def test_a_change_without_an_answer_is_never_repeated_and_its_outcome_unknown(
+    tool: Tool, failure: Step
+) -> None:
+    async with scripted(failure, SUCCESS[tool[0]], step_timeout=0.3) as (upstream, agent):
+        error = await error_of(agent, tool)
+    assert error["kind"] == "outcome_unknown"
+    assert error["retryable"] is False
+    assert error["message"].startswith("It is not known whether this took effect:")
+    assert error["hint"].startswith("Do not call again yet.")
+    assert upstream.connections == 1
+    assert len(upstream.requests) == (0 if failure is drop_unread else 1)
+
+
+@pytest.mark.parametrize("tool", POSTS)
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b'{"sid": "CA11', id="half of it"),
+        pytest.param(b"[]", id="a list"),
+        pytest.param(b'"done"', id="a text"),
+        pytest.param(b"null", id="null"),
+        pytest.param(b"\xff\xfe\xff", id="no text"),
+        pytest.param(b"[" * 100_000, id="nested too deep"),
+        pytest.param(b'{"a": ' + b"9" * 5000 + b"}", id="a number too long"),
+        pytest.param(b"{}", id="no call"),
+        pytest.param(json.dumps(call(sid="CA1")).encode(), id="no SID"),
+        pytest.param(json.dumps(call(account_sid=OTHER_ACCOUNT)).encode(), id="another account"),
+        pytest.param(json.dumps(call(account_sid=None)).encode(), id="no account"),
+    ],
+)
+async def test_a_success_that_tells_of_no_such_call_leaves_the_outcome_unknown(
+    tool: Tool, body: bytes
+) -> None:
+    async with scripted(answer(201, body)) as (upstream, agent):
+        error = await error_of(agent, tool)
+    assert error["kind"] == "outcome_unknown"
+    assert len(upstream.requests) == 1
+
+
+async def test_after_a_lost_create_the_hint_says_where_to_look() -> None:
+    async with scripted(drop) as (_, agent):
+        error = await error_of(agent, CREATE)
+    assert f"list_calls, to={TALKS_FOR_AN_HOUR} and from={CALLER}" in error["hint"]
+    assert "outbound-api" in error["hint"]
+
+
+@pytest.mark.parametrize("tool", CHANGES[1:])
+async def test_after_a_lost_change_the_hint_says_where_to_look(tool: Tool) -> None:
+    async with scripted(drop) as (_, agent):
+        error = await error_of(agent, tool)
+    assert "fetch_call" in error["hint"]
+    assert ("not_found means that it was deleted" in error["hint"]) == (tool is DELETE)
+
+
+async def test_a_delete_is_done_when_the_answer_is_204_and_empty() -> None:
+    async with scripted(answer(204)) as (upstream, agent):
+        outcome = await use(agent, DELETE)
+    assert outcome == {"outcome": "done", "deleted": SID}
+    assert upstream.methods == ["DELETE"]
+
+
+# Answers about something else
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(call(sid=OTHER_SID), id="another call"),
+        pytest.param(call(account_sid=OTHER_ACCOUNT), id="another account"),
+        pytest.param(call(account_sid=""), id="no account"),
+        pytest.param(call(sid=None), id="no SID"),
+        pytest.param(call(sid=SID + "\n"), id="a SID and a line break"),
+        pytest.param({}, id="nothing"),
+        pytest.param(page(call()), id="a list"),
+    ],
+)
+async def test_an_answer_about_anything_but_the_call_asked_for_is_an_error(
+    body: dict[str, Any],
+) -> None:
+    async with scripted(answer(200, body)) as (_, agent):
+        result = await agent.client.call_tool(*FETCH)
+    assert structured(result)["error"]["kind"] == "unavailable"
+    assert OTHER_SID not in text_of(result)
+    assert OTHER_ACCOUNT not in text_of(result)
+
+
+async def test_an_update_answered_with_another_call_leaves_the_outcome_unknown() -> None:
+    async with scripted(answer(200, call(sid=OTHER_SID))) as (_, agent):
+        error = await error_of(agent, UPDATE)
+    assert error["kind"] == "outcome_unknown"
+    assert OTHER_SID not in json.dumps(error)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param({}, id="no list"),
+        pytest.param({"calls": None}, id="null"),
+        pytest.param({"calls": {"0": call()}}, id="an object"),
+        pytest.param({"calls": SID}, id="a text"),
+    ],
+)
+async def test_an_answer_without_a_list_of_calls_is_an_error(body: object) -> None:
+    async with scripted(answer(200, body)) as (_, agent):
+        error = await error_of(agent, LIST)
+    assert error["kind"] == "unavailable"
+    assert "no list of calls" in error["message"]
+
+
+async def test_a_body_that_can_not_be_decoded_is_an_error_and_no_crash() -> None:
+    broken = answer(200, b"no gzip", headers={"Content-Encoding": "gzip"})
+    async with scripted(broken, deadline=0.5) as (_, agent):
+        error = await error_of(agent, FETCH)
+    assert error["kind"] == "unavailable"
+
+
+# Redirects and size
+
+
+@pytest.mark.parametrize(
+    ("tool", "kind"), [(FETCH, "unavailable"), (LIST, "unavailable"), (CREATE, "outcome_unknown")]
+)
+async def test_a_redirect_is_not_followed_so_no_credentials_reach_another_server(
+    tool: Tool, kind: str
+) -> None:
+    async with Upstream(answer(200, page(call()))) as other:
+        async with scripted(redirect(f"{other.base_url}{PATH}"), deadline=0.5) as (_, agent):
+            error = await error_of(agent, tool)
+        assert other.connections == 0
+    assert error["kind"] == kind
+    assert "302" in error["message"]
+
+
+async def test_an_answer_that_never_ends_is_broken_off() -> None:
+    sent = 0
+    chunk = b" " * MIB
+
+    async def count(exchange: Exchange) -> None:
+        nonlocal sent
+        await exchange.send(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            await exchange.send(chunk)
+            sent += 1
+
+    async with scripted(count) as (_, agent):
+        error = await error_of(agent, CREATE)
+    assert error["kind"] == "outcome_unknown"
+    assert "too large" in error["message"]
+    assert 16 <= sent < 32
+
+
+async def test_an_answer_that_swells_when_it_is_unpacked_is_broken_off() -> None:
+    bomb = gzip.compress(b" " * (32 * MIB), compresslevel=1)
+    packed = answer(201, bomb, headers={"Content-Encoding": "gzip"})
+    async with scripted(packed) as (_, agent):
+        error = await error_of(agent, CREATE)
+    assert error["kind"] == "outcome_unknown"
+    assert "too large" in error["message"]
+
+
+async def test_a_read_of_an_answer_that_is_too_large_is_an_error() -> None:
+    bomb = gzip.compress(b" " * (17 * MIB), compresslevel=1)
+    packed = answer(200, bomb, headers={"Content-Encoding": "gzip"})
+    async with scripted(packed, deadline=0.9) as (_, agent):
+        error = await error_of(agent, FETCH)
+    assert error["kind"] == "unavailable"
+
+
+async def test_an_answer_of_some_megabytes_is_read() -> None:
+    large = json.dumps(page(call())).encode() + b" " * (8 * MIB)
+    async with scripted(answer(200, large)) as (_, agent):
+        outcome = await agent.call("list_calls")
+    assert outcome["count"] == 1
+
+
+# What is sent, and what is never shown
+
+
+async def test_one_connection_serves_many_invocations() -> None:
+    script = [SUCCESS["fetch_call"], SUCCESS["list_calls"], SUCCESS["create_call"], answer(204)]
+    async with scripted(*script) as (upstream, agent):
+        for tool in (FETCH, LIST, CREATE, DELETE):
+            assert (await use(agent, tool))["outcome"] == "done"
+    assert upstream.methods == ["GET", "GET", "POST", "DELETE"]
+    assert upstream.connections == 1
+
+
+async def test_every_request_tells_who_is_asking_and_for_what() -> None:
+    script = [SUCCESS["fetch_call"], SUCCESS["create_call"]]
+    async with scripted(*script) as (upstream, agent):
+        await use(agent, FETCH)
+        await use(agent, CREATE)
+    for request in upstream.requests:
+        assert request.headers["user-agent"] == f"calls-mcp/{__version__}"
+        assert request.headers["accept"] == "application/json"
+    fetch, create = upstream.requests
+    assert fetch.target == PATH.replace("Calls.json", f"Calls/{SID}.json")
+    assert create.target == PATH
+    assert "content-type" not in fetch.headers
+    assert create.headers["content-type"] == "application/x-www-form-urlencoded"
+
+
+def credentials(request: Request) -> str:
+    scheme, _, encoded = request.headers["authorization"].partition(" ")
+    assert scheme == "Basic"
+    return base64.b64decode(encoded).decode()
+
+
+async def test_the_account_and_its_token_authenticate() -> None:
+    async with scripted(answer(204)) as (upstream, agent):
+        await use(agent, DELETE)
+    assert credentials(upstream.requests[0]) == f"{ACCOUNT}:{SECRET}"
+
+
+async def test_an_api_key_and_its_secret_authenticate_for_the_account() -> None:
+    key = "SK" + "3" * 32
+    async with (
+        Upstream(answer(204)) as upstream,
+        serving(replace(access(upstream.base_url), username=key)) as agent,
+    ):
+        await use(agent, DELETE)
+    (request,) = upstream.requests
+    assert credentials(request) == f"{key}:{SECRET}"
+    assert f"/Accounts/{ACCOUNT}/" in request.target
+
+
+def shapes_of(secret: str) -> list[str]:
+    """The secret as it may be spelt by something that leaks it."""
+    pair = f"{ACCOUNT}:{secret}".encode()
+    return [
+        secret,
+        secret[:12],
+        base64.b64encode(secret.encode()).decode().rstrip("="),
+        base64.b64encode(pair).decode().rstrip("="),
+        secret.encode().hex(),
+    ]
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param(answer(200, call()), id="success"),
+        pytest.param(answer(401, {"code": 20003, "message": "Authenticate"}), id="401"),
+        pytest.param(answer(400, {"message": f"no user with {SECRET}"}), id="echoes the secret"),
+        pytest.param(
+            answer(400, {"message": "no user " + shapes_of(SECRET)[3]}), id="echoes the header"
+        ),
+        pytest.param(answer(500, HTML), id="500"),
+        pytest.param(drop, id="dropped"),
+        pytest.param(hang, id="hangs"),
+        pytest.param(redirect("/elsewhere"), id="redirected"),
+    ],
+)
+async def test_the_secret_is_in_no_result_and_in_no_log(
+    caplog: pytest.LogCaptureFixture, step: Step
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    for name in ("httpx", "httpcore", "httpcore.http11", "httpcore.connection", "mcp", "asyncio"):
+        caplog.set_level(logging.DEBUG, name)
+    async with scripted(step, step_timeout=0.3, deadline=0.5) as (upstream, agent):
+        results = [await agent.client.call_tool(*tool) for tool in (FETCH, UPDATE)]
+    assert credentials(upstream.requests[0]).endswith(SECRET)
+    assert "send_request_headers" in caplog.text
+    told = "".join(result.model_dump_json() for result in results) + caplog.text
+    told += "".join(str(vars(record)) for record in caplog.records)
+    for shape in shapes_of(SECRET):
+        assert shape not in told
+
+
+async def test_the_secret_is_in_no_representation() -> None:
+    settings = load_settings({"twilio_account_sid": ACCOUNT, "twilio_auth_token": SECRET})
+    twilio = TwilioClient(settings.access())
+    shown = f"{settings!r} {settings} {settings.access()!r} {twilio!r} {settings.model_dump()}"
+    await twilio.aclose()
+    for shape in shapes_of(SECRET):
+        assert shape not in shown
+
+
+async def test_no_log_of_a_server_process_has_a_secret_or_a_number_whatever_its_level(
+    tmp_path: Path,
+) -> None:
+    numbers = ("+15005550205", "+15005550006", "+15005550177")
+    listing = page(call(), following=f"{PATH}?To=%2B15005550205&PageSize=1&Page=1&PageToken=PACA1")
+    script = [answer(200, listing), answer(200, page(call())), answer(201, call()), drop, drop]
+    async with Upstream(*script) as upstream:
+        environment = {
+            **os.environ,
+            "TWILIO_ACCOUNT_SID": ACCOUNT,
+            "TWILIO_AUTH_TOKEN": SECRET,
+            "CALLS_MCP_API_BASE_URL": upstream.base_url,
+            "CALLS_MCP_CONFIRM": "none",
+            "CALLS_MCP_LOG_LEVEL": "DEBUG",
+            "CALLS_MCP_DEADLINE": "2",
+        }
+        command = [sys.executable, "-m", "calls_mcp", "serve"]
+        server = StdioServerParameters(command=command[0], args=command[1:], env=environment)
+        with (tmp_path / "stderr").open("w+", encoding="utf-8") as stderr:
+            async with Client(stdio_client(server, errlog=stderr)) as client:
+                listed = await client.call_tool("list_calls", {"to": numbers[0], "limit": 2})
+                placed = await client.call_tool("create_call", placing())
+                lost = await client.call_tool("create_call", placing(to=numbers[2]))
+                wrong = await client.call_tool("fetch_call", {"sid": numbers[2]})
+            stderr.seek(0)
+            log = stderr.read()
+    assert structured(listed)["count"] == 2
+    assert structured(placed)["outcome"] == "done"
+    assert structured(lost)["error"]["kind"] == "outcome_unknown"
+    assert structured(wrong)["error"]["kind"] == "invalid_arguments"
+    assert log
+    for number in numbers:
+        assert number.lstrip("+") not in log
+    for shape in shapes_of(SECRET):
+        assert shape not in log

@@ -1,0 +1,238 @@
+"""What reaches the API, by the emulator's own record: the names, places and spelling of the
+reference.
+"""
+
+import pytest
+
+from calls_mcp.emulator import Entry
+from tests.rig import ACCOUNT, CALLER, TALKS_FOR_AN_HOUR, Agent, Rig, open_rig, placing
+from tests.strategies import (
+    BASES,
+    DOCUMENTED,
+    PARAMETERS,
+    SID,
+    TOOLS,
+    expected_sending,
+    sample,
+    sending,
+)
+
+pytestmark = pytest.mark.anyio
+
+CALLS = f"/2010-04-01/Accounts/{ACCOUNT}/Calls"
+AWKWARD = [
+    "a&To=+15005550001",
+    "a=b",
+    "1 + 1",
+    "100% #1?",
+    "%26%0D%0A",
+    "  two  spaces  ",
+    "Grüße, 世界 \N{TELEPHONE RECEIVER}",
+    "semi;colon",
+    "\\'\"",
+]
+
+
+async def only_request(rig: Rig, tool: str, **arguments: object) -> Entry:
+    """The one request that reaches the API when a tool is called."""
+    async with rig.connect() as agent:
+        outcome = await agent.call(tool, **arguments)
+    assert outcome.get("error", {}).get("kind") != "invalid_arguments", outcome
+    (entry,) = rig.emulator.requests
+    return entry
+
+
+@pytest.mark.parametrize(("tool", "name"), PARAMETERS)
+async def test_a_documented_parameter_goes_where_the_reference_says(tool: str, name: str) -> None:
+    arguments = {**BASES[tool], name: sample(tool, name)}
+    async with open_rig(calls_mcp_confirm="none") as rig:
+        sent = sending(await only_request(rig, tool, **arguments))
+    if tool == "list_calls" and name != "page_size":
+        del sent.query["PageSize"]
+    assert sent == expected_sending(tool, arguments)
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+async def test_what_is_not_given_is_not_sent(tool: str) -> None:
+    async with open_rig(calls_mcp_confirm="none") as rig:
+        sent = sending(await only_request(rig, tool, **BASES[tool]))
+    assert sent.query == ({"PageSize": ["50"]} if tool == "list_calls" else {})
+    assert sent.form == expected_sending(tool, BASES[tool]).form
+
+
+async def test_an_array_is_a_repeated_key_in_the_order_given() -> None:
+    events = ["completed", "initiated", "answered"]
+    recording = ["absent", "in-progress"]
+    callback = "https://example.com/"
+    arguments = placing(
+        status_callback=callback,
+        status_callback_event=events,
+        record=True,
+        recording_status_callback=callback,
+        recording_status_callback_event=recording,
+    )
+    async with open_rig(calls_mcp_confirm="none") as rig:
+        entry = await only_request(rig, "create_call", **arguments)
+    assert [text for key, text in entry.form if key == "StatusCallbackEvent"] == events
+    assert [text for key, text in entry.form if key == "RecordingStatusCallbackEvent"] == recording
+    assert entry.status == 201
+
+
+@pytest.mark.parametrize(("value", "text"), [(True, "true"), (False, "false")])
+@pytest.mark.parametrize(("name", "key"), [("record", "Record"), ("async_amd", "AsyncAmd")])
+async def test_a_boolean_is_true_or_false_in_small_letters(
+    name: str, key: str, text: str, *, value: bool
+) -> None:
+    arguments = placing(machine_detection="Enable") | {name: value}
+    async with open_rig(calls_mcp_confirm="none") as rig:
+        entry = await only_request(rig, "create_call", **arguments)
+    assert dict(entry.form)[key] == text
+    assert entry.status == 201
+
+
+async def test_a_whole_number_has_no_fraction_on_the_wire() -> None:
+    async with open_rig(calls_mcp_confirm="none") as rig:
+        entry = await only_request(rig, "create_call", **placing(timeout=60.0))
+    assert dict(entry.form)["Timeout"] == "60"
+
+
+@pytest.mark.parametrize(
+    ("name", "raw"),
+    [
+        ("start_time", "StartTime=2026-01-31"),
+        ("start_time_before", "StartTime%3C=2026-01-31"),
+        ("start_time_after", "StartTime%3E=2026-01-31"),
+        ("end_time", "EndTime=2026-01-31"),
+        ("end_time_before", "EndTime%3C=2026-01-31"),
+        ("end_time_after", "EndTime%3E=2026-01-31"),
+    ],
+)
+async def test_a_date_filters_operator_is_encoded_in_its_key(rig: Rig, name: str, raw: str) -> None:
+    entry = await only_request(rig, "list_calls", **{name: "2026-01-31"})
+    assert raw in entry.query.split("&")
+    assert entry.status == 200
+
+
+async def test_the_plus_and_colons_of_a_date_time_survive(rig: Rig) -> None:
+    when = "2026-01-31T09:00:00+01:00"
+    entry = await only_request(rig, "list_calls", start_time_after=when)
+    assert sending(entry).query["StartTime>"] == [when]
+    assert entry.status == 200
+
+
+async def test_a_limit_shapes_the_page_and_is_never_sent(rig: Rig) -> None:
+    entry = await only_request(rig, "list_calls", limit=7)
+    assert entry.query == "PageSize=7"
+
+
+async def test_a_page_size_is_sent_as_it_was_given(rig: Rig) -> None:
+    entry = await only_request(rig, "list_calls", limit=7, page_size=3)
+    assert entry.query == "PageSize=3"
+
+
+async def test_a_cursor_is_never_sent_but_what_it_stands_for_is() -> None:
+    async with open_rig(calls_mcp_confirm="none") as rig, rig.connect() as agent:
+        for _ in range(3):
+            await agent.call("create_call", **placing())
+        first = await agent.call("list_calls", limit=1, to=TALKS_FOR_AN_HOUR)
+        cursor = first["next_cursor"]
+        second = await agent.call("list_calls", cursor=cursor)
+        before, after = rig.reads
+    assert second["count"] == 1
+    assert sending(before).query == {"To": [TALKS_FOR_AN_HOUR], "PageSize": ["1"]}
+    assert sending(after).query.keys() == {"To", "PageSize", "Page", "PageToken"}
+    assert cursor not in after.query
+
+
+async def test_a_confirmation_token_is_never_sent(rig: Rig) -> None:
+    async with rig.connect() as agent:
+        sid = await agent.place()
+        await agent.confirm("update_call", sid=sid, status="completed")
+        await agent.confirm("delete_call", sid=sid)
+    create, update, delete = map(sending, rig.changes)
+    assert create.form == expected_sending("create_call", placing()).form
+    assert update.form == {"Status": ["completed"]}
+    assert delete.query == delete.form == {}
+
+
+@pytest.mark.parametrize("text", AWKWARD)
+async def test_a_text_is_one_value_whatever_is_in_it(text: str) -> None:
+    arguments = placing(call_reason=text, sip_auth_password=text, twiml=text)
+    async with open_rig(calls_mcp_confirm="none") as rig:
+        entry = await only_request(rig, "create_call", **arguments)
+    assert entry.form == (
+        ("To", TALKS_FOR_AN_HOUR),
+        ("From", CALLER),
+        ("Twiml", text),
+        ("CallReason", text),
+        ("SipAuthPassword", text),
+    )
+
+
+async def test_the_lines_of_twiml_stay_as_they_are() -> None:
+    twiml = "<Response>\r\n\t<Say>one\ntwo</Say>\r</Response>\n"
+    async with open_rig(calls_mcp_confirm="none") as rig:
+        entry = await only_request(rig, "create_call", **placing(twiml=twiml))
+    assert dict(entry.form)["Twiml"] == twiml
+    assert entry.status == 201
+
+
+async def test_the_filters_of_a_list_are_one_value_each(rig: Rig) -> None:
+    address = "sip:a&From=+1;b#c?d%20=@example.com"
+    entry = await only_request(rig, "list_calls", to=address)
+    assert sending(entry).query == {"To": [address], "PageSize": ["50"]}
+    assert entry.status == 200
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+async def test_another_account_takes_the_place_of_the_configured_one(tool: str) -> None:
+    account = "AC" + "9aB4" * 8
+    async with open_rig(calls_mcp_confirm="none") as rig:
+        entry = await only_request(rig, tool, **BASES[tool], account_sid=account)
+    assert entry.path == f"/2010-04-01/Accounts/{account}/Calls" + (
+        f"/{SID}.json" if "sid" in BASES[tool] else ".json"
+    )
+    assert "AccountSid" not in str(entry.form) + entry.query
+    assert entry.username == ACCOUNT
+
+
+@pytest.mark.parametrize("tool", ["fetch_call", "update_call", "delete_call"])
+async def test_a_sid_is_one_segment_of_the_path_and_nowhere_else(tool: str) -> None:
+    sid = "CA" + "fE09" * 8
+    async with open_rig(calls_mcp_confirm="none") as rig:
+        entry = await only_request(rig, tool, **{**BASES[tool], "sid": sid})
+    assert entry.path == f"{CALLS}/{sid}.json"
+    assert sid not in entry.query + str(entry.form)
+
+
+@pytest.mark.parametrize(
+    ("tool", "content_type"),
+    [
+        ("create_call", "application/x-www-form-urlencoded"),
+        ("delete_call", None),
+        ("fetch_call", None),
+        ("list_calls", None),
+        ("update_call", "application/x-www-form-urlencoded"),
+    ],
+)
+async def test_only_a_form_has_a_body(tool: str, content_type: str | None) -> None:
+    async with open_rig(calls_mcp_confirm="none") as rig:
+        entry = await only_request(rig, tool, **BASES[tool])
+    assert entry.method == DOCUMENTED[tool]["method"]
+    assert entry.headers.get("content-type") == content_type
+    assert bool(entry.form) is (content_type is not None)
+
+
+async def test_a_tool_that_only_reads_sends_nothing_but_gets() -> None:
+    async with open_rig(calls_mcp_confirm="none") as rig, rig.connect() as agent:
+        for tool in TOOLS:
+            await agent.call(tool, **BASES[tool])
+        await everything_at_once(agent)
+        methods = [entry.method for entry in rig.emulator.requests]
+    assert methods == [*(DOCUMENTED[tool]["method"] for tool in TOOLS), "GET", "GET"]
+
+
+async def everything_at_once(agent: Agent) -> None:
+    for tool in ("list_calls", "fetch_call"):
+        names = DOCUMENTED[tool]["parameters"]
+        await agent.call(tool, **{name: sample(tool, name) for name in names})
