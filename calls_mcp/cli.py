@@ -4,6 +4,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from calls_mcp import __version__
@@ -12,7 +13,7 @@ from calls_mcp.errors import CallsError, ConfigurationError
 if TYPE_CHECKING:
     from calls_mcp.settings import Settings
 
-_WRONG_SETUP = 2  # exit status
+_TAMPERED, _WRONG_SETUP = 1, 2  # exit statuses
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,6 +47,12 @@ def _parser() -> argparse.ArgumentParser:
     emulator.add_argument("--seed", type=int, help="which history to begin with")
     emulator.add_argument("--calls", type=int, help="how many past calls to begin with")
     emulator.set_defaults(run=_emulate)
+    audit = commands.add_parser("audit", help="examine the record of changes")
+    audits = audit.add_subparsers(title="commands", metavar="", required=True)
+    verify = audits.add_parser("verify", help="find what was edited, removed or put in since")
+    verify.add_argument("file", type=Path, help="a log of JSON lines, or an SQLite database")
+    verify.add_argument("--expect", metavar="HASH", help="a hash that must be in it")
+    verify.set_defaults(run=_verify)
     demo = commands.add_parser("demo", help="watch an agent use the tools, on the emulator")
     demo.set_defaults(run=_demo)
     return parser
@@ -76,8 +83,8 @@ async def _serve_until_ended(settings: "Settings", sandbox: bool) -> None:  # no
         async with open_sandbox(settings) as runtime:
             await serve_stdio(build_server(runtime), runtime)
     else:
-        runtime = Runtime(settings, settings.access())
-        await serve_stdio(build_server(runtime), runtime)
+        async with Runtime(settings, settings.access()) as runtime:
+            await serve_stdio(build_server(runtime), runtime)
 
 
 def _emulate(options: argparse.Namespace) -> None:
@@ -95,6 +102,15 @@ def _emulate(options: argparse.Namespace) -> None:
     except OSError as error:
         where = f"{options.host}:{options.port}"
         raise ConfigurationError(f"The emulator can't listen on {where}: {error}") from error
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from calls_mcp.audit import describe, verify  # noqa: PLC0415
+
+    report = verify(options.file, options.expect)
+    print("\n".join(describe(report)))  # noqa: T201
+    if not report.is_intact:
+        sys.exit(_TAMPERED)
 
 
 def _demo(_options: argparse.Namespace) -> None:

@@ -71,11 +71,7 @@ async def _elicit(
         with anyio.move_on_after(patience):
             response = await ctx.session.elicit_form(question.message, schema, ctx.request_id)
     except MCPError as error:
-        return Approval(
-            token,
-            approved=False,
-            reason=f"The user could not be asked ({error.message}). Nothing was done.",
-        )
+        return _refusal(token, f"The user could not be asked ({error.message}).")
     return _judged(token, response)
 
 
@@ -83,27 +79,19 @@ def _judged(token: str, response: object) -> Approval:
     """Only a literal true approves."""
     match response:
         case ElicitResult(action="accept", content=dict(content)) if content.get(_FIELD) is True:
-            return Approval(token)
+            return Approval(token, by="elicitation")
         case ElicitResult(action="accept"):
-            return Approval(
-                token,
-                approved=False,
-                reason="The user's answer was not a plain yes. Nothing was done.",
-            )
+            return _refusal(token, "The user's answer was not a plain yes.")
         case ElicitResult(action="decline"):
-            return Approval(
-                token,
-                approved=False,
-                reason="The user said no. Nothing was done. Talk to them before you try again.",
-            )
+            return _refusal(token, "The user said no. Talk to them before you try again.")
         case ElicitResult():
-            return Approval(
-                token, approved=False, reason="The user dismissed the question. Nothing was done."
-            )
+            return _refusal(token, "The user dismissed the question.")
         case _:
-            return Approval(
-                token, approved=False, reason="The user did not answer. Nothing was done."
-            )
+            return _refusal(token, "The user did not answer.")
+
+
+def _refusal(token: str, reason: str) -> Approval:
+    return Approval(token, approved=False, reason=f"{reason} Nothing was done.", by="elicitation")
 
 
 def _question(confirmation: Confirmation) -> ElicitRequestFormParams:

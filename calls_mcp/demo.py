@@ -5,13 +5,17 @@ import os
 import sys
 import textwrap
 from itertools import groupby
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import anyio
+import anyio.to_thread
 from mcp import Client, StdioServerParameters
 from mcp.client import ClientRequestContext
 from mcp_types import ElicitRequestParams, ElicitResult, TextContent
 
+from calls_mcp.audit import describe, verify
 from calls_mcp.emulator import (
     DEFAULT_ACCOUNT,
     OWN_NUMBERS,
@@ -32,12 +36,25 @@ _TWIML = "<Response><Say>Your table is ready.</Say></Response>"
 async def run_demo() -> None:
     """Print the walk to stdout; it takes some seconds."""
     user = _User()
+    with TemporaryDirectory() as directory:
+        record = Path(directory) / "audit.jsonl"
+        await _run_demo(user, record)
+        _heading("What the audit log says")
+        report = await anyio.to_thread.run_sync(verify, record)
+        for line in describe(report):
+            _say(line, "  ")
+    _say("Now try it with your own agent:")
+    _say("calls-mcp serve --sandbox", "  ")
+
+
+async def _run_demo(user: "_User", record: Path) -> None:
     async with Emulator(clock=accelerated(_SPEED)) as emulator:
         seed_history(emulator.calls, 7, _PAST_CALLS, emulator.clock())
         server = StdioServerParameters(
             command=sys.executable,
             args=["-m", "calls_mcp", "serve"],
             env={
+                "CALLS_MCP_AUDIT_FILE": str(record),
                 "CALLS_MCP_API_BASE_URL": emulator.base_url,
                 "TWILIO_ACCOUNT_SID": DEFAULT_ACCOUNT.sid,
                 "TWILIO_AUTH_TOKEN": DEFAULT_ACCOUNT.auth_token,
@@ -54,8 +71,7 @@ async def run_demo() -> None:
         for request, repeats in groupby(map(_shown, emulator.requests)):
             count = len([*repeats])
             _say(f"{request} (x {count})" if count > 1 else request, "  ")
-    _say("The bad call and the declined one are not among them. Now try it with your own agent:")
-    _say("calls-mcp serve --sandbox", "  ")
+    _say("The bad call and the declined one are not among them.")
 
 
 async def _walk(agent: "_Agent", user: "_User") -> None:

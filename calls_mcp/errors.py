@@ -17,7 +17,7 @@ CallsError
 from collections.abc import Sequence
 from typing import ClassVar
 
-from calls_mcp.outcome import Failure, Fault
+from calls_mcp.outcome import Failure, Fault, Outcome
 
 
 class CallsError(Exception):
@@ -145,3 +145,8 @@ class OutcomeUnknown(InvocationError):
     """A change was sent, and whether it took effect is not known. It must not be repeated."""
 
     kind = "outcome_unknown"
+
+
+def failed(error: InvocationError) -> Outcome:
+    """The outcome of an invocation that failed."""
+    return {"outcome": "error", "error": error.failure()}

@@ -22,7 +22,9 @@ from calls_mcp.errors import (
     Unavailable,
     Unreachable,
 )
+from calls_mcp.outcome import CallSummary
 from calls_mcp.redaction import masked, quoted
+from calls_mcp.summary import Unreadable, summarize
 from calls_mcp.wire import Request
 
 _TRY_LATER = "Nothing happened, so it is safe to call again in a little while."
@@ -86,6 +88,21 @@ def lost(request: Request, what: str) -> InvocationError:
         return Unavailable(f"Nothing could be read: {what}.", _TRY_LATER)
     message = f"It is not known whether this took effect: the request was sent, but {what}."
     return OutcomeUnknown(message, f"Do not call again yet. {_how_to_find_out(request)}")
+
+
+def read_call(request: Request, payload: Mapping[str, Json]) -> CallSummary:
+    """The call in an answer, which must be the one that was asked for.
+
+    Raises:
+        InvocationError: It is no call, or another.
+    """
+    try:
+        call = summarize(payload)
+    except Unreadable as unreadable:
+        raise lost(request, str(unreadable)) from unreadable
+    if request.sid not in ("", call["sid"]) or call.get("account_sid") != request.account_sid:
+        raise lost(request, "the API's answer is about another call")
+    return call
 
 
 def refused(request: Request, answer: Answer, secrets: Sequence[str]) -> InvocationError:

@@ -72,8 +72,8 @@ def bind(arguments: Arguments, account_sid: str, principal: str) -> Binding:
     return Binding(arguments.operation.name, digest, principal)
 
 
-def ask(arguments: Arguments, situation: Situation) -> Question:
-    """The question to put to the user.
+def ask(arguments: Arguments, situation: Situation, held: str = "") -> Question:
+    """The question to put to the user; `held` is why even a harmless one is put.
 
     Raises:
         NotApplicable: The call is in a state in which the API is sure to refuse.
@@ -85,6 +85,7 @@ def ask(arguments: Arguments, situation: Situation) -> Question:
         *_instructions(arguments),
         *_details(arguments),
         *_caveats(action, arguments, situation.call),
+        *([held] if held else []),
     ]
     return Question(action, "\n".join(lines), state_of(situation.call))
 

@@ -4,6 +4,7 @@ A key that is not known is absent, never null or empty. The published output sch
 text a model reads are both made from these types.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Required, TypedDict
 
@@ -84,6 +85,7 @@ class Outcome(TypedDict, total=False):
     count: int
     next_cursor: str
     deleted: str
+    recovered: bool
     confirmation: Confirmation
     reason: str
     error: Failure
@@ -93,8 +95,19 @@ class Outcome(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """A user's answer to the question that `token` stands for; `reason` is why not."""
+    """A user's answer to the question that `token` stands for; `reason` is why not.
+
+    `by` is how the answer came: from the client's user, or from the model with the token.
+    """
 
     token: str
     approved: bool = True
     reason: str = ""
+    by: Literal["elicitation", "token"] = "token"
+
+
+def with_warnings(outcome: Outcome, warnings: Sequence[str]) -> Outcome:
+    """`outcome` with `warnings` behind those it has."""
+    if not warnings:
+        return outcome
+    return {**outcome, "warnings": [*outcome.get("warnings", []), *warnings]}

@@ -3,8 +3,9 @@
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from functools import cached_property
 from typing import TYPE_CHECKING, Self
+
+import anyio
 
 from calls_mcp.settings import Access, Settings
 
@@ -32,35 +33,63 @@ class Runtime:
         self.keys = settings.keys(access)
         self._clock = clock
         self._resources = AsyncExitStack()
+        self._making = anyio.Lock()
+        self._invoker: Invoker | None = None
 
     async def __aenter__(self) -> Self:
-        """Opens nothing yet."""
+        """Open the state store, unless it is in memory and can wait for the first invocation.
+
+        Raises:
+            ConfigurationError: The store can't be used.
+        """
+        if self.settings.calls_mcp_state_url != "memory:":
+            await self.invoker()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Close what the invoker opened."""
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close what the invoker opened. Closing twice does nothing."""
         await self._resources.aclose()
 
-    @cached_property
-    def invoker(self) -> "Invoker":
+    async def invoker(self) -> "Invoker":
         """Made at the first invocation, so that a client that only lists tools waits for less."""
+        async with self._making:
+            if self._invoker is None:
+                self._invoker = await self._make()
+        return self._invoker
+
+    async def _make(self) -> "Invoker":
         from calls_mcp.approvals import Approvals  # noqa: PLC0415
+        from calls_mcp.audit import open_audit  # noqa: PLC0415
+        from calls_mcp.changes import Changes  # noqa: PLC0415
         from calls_mcp.cursor import Cursors  # noqa: PLC0415
         from calls_mcp.invocation import Invoker, Terms  # noqa: PLC0415
         from calls_mcp.seal import Seal  # noqa: PLC0415
-        from calls_mcp.store import MemoryStore  # noqa: PLC0415
+        from calls_mcp.store import Keeping, open_store  # noqa: PLC0415
         from calls_mcp.twilio import TwilioClient  # noqa: PLC0415
 
-        seal = Seal(self.keys)
+        settings, enter = self.settings, self._resources.enter_async_context
+        # A change reads the call, sends, and may look for what became of it.
+        patience = 3 * settings.calls_mcp_deadline
+        keeping = Keeping(patience=patience, clock=self._clock)
+        store = await enter(open_store(settings.calls_mcp_state_url, keeping))
+        audit = await enter(
+            open_audit(
+                settings.calls_mcp_audit_file,
+                settings.calls_mcp_audit_database,
+                settings.calls_mcp_audit_numbers,
+                self._clock,
+            )
+        )
         twilio = TwilioClient(self.access)
         self._resources.push_async_callback(twilio.aclose)
-        ttl = self.settings.calls_mcp_confirm_ttl
-        terms = Terms(
-            account_sid=self.access.account_sid,
-            confirm=self.settings.calls_mcp_confirm,
-            result_bytes=self.settings.calls_mcp_result_bytes,
-            sandbox=self.sandbox,
-        )
-        approvals = Approvals(MemoryStore(), seal, ttl, self._clock)
-        cursors = Cursors(seal, terms.account_sid, terms.result_bytes)
-        return Invoker(twilio, approvals, cursors, terms, self._clock)
+        seal, account_sid = Seal(self.keys), self.access.account_sid
+        approvals = Approvals(store, seal, settings.calls_mcp_confirm_ttl, self._clock)
+        confirm = settings.calls_mcp_confirm
+        changes = Changes(twilio, approvals, store, audit, confirm, self._clock)
+        cursors = Cursors(seal, account_sid, settings.calls_mcp_result_bytes)
+        terms = Terms(account_sid, settings.calls_mcp_result_bytes, self.sandbox)
+        return Invoker(twilio, changes, cursors, terms)

@@ -23,4 +23,5 @@ async def open_sandbox(settings: Settings) -> AsyncGenerator[Runtime]:
             timeout=settings.calls_mcp_timeout,
             deadline=settings.calls_mcp_deadline,
         )
-        yield Runtime(settings, access, sandbox=True)
+        async with Runtime(settings, access, sandbox=True) as runtime:
+            yield runtime

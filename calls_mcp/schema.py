@@ -11,7 +11,7 @@ from calls_mcp.outcome import Outcome
 _SCALARS: dict[object, str] = {str: "string", int: "integer", bool: "boolean"}
 
 _ANSWERS = {"call": ("call",), "calls": ("calls", "count", "next_cursor"), "deleted": ("deleted",)}
-_ASKING = ("confirmation", "reason")
+_ASKING = ("confirmation", "reason", "recovered")
 _ALWAYS = ("error", "warnings", "sandbox")
 
 

@@ -90,7 +90,7 @@ class _Handlers:
 
         async def invoke(approval: Approval | None) -> Outcome:
             arguments = params.arguments or {}
-            invoker = self._runtime.invoker
+            invoker = await self._runtime.invoker()
             return await invoker.invoke(operation, arguments, principal, approval, report)
 
         patience = self._runtime.settings.calls_mcp_confirm_ttl

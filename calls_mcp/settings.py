@@ -4,6 +4,7 @@ import hashlib
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import quote, urlsplit
 
@@ -104,6 +105,20 @@ class Settings(BaseSettings):
         None,
         description="Keys that sign confirmations and cursors, with spaces between; the first "
         "signs, all are accepted. By default a key derived from the credentials.",
+    )
+    calls_mcp_state_url: str = Field(
+        "memory:",
+        description="Where confirmations are kept: `memory:`, `sqlite:///FILE` (they survive a "
+        "restart) or `redis://HOST:PORT/0` (they are shared by replicas; extra `redis`).",
+    )
+    calls_mcp_audit_file: Path | None = Field(
+        None, description="File of JSON lines that every attempted change is recorded in."
+    )
+    calls_mcp_audit_database: Path | None = Field(
+        None, description="SQLite file for the same; with neither, the record goes to stderr."
+    )
+    calls_mcp_audit_numbers: Literal["whole", "masked"] = Field(
+        "masked", description="Whether the record has telephone numbers `whole` or `masked`."
     )
     calls_mcp_result_bytes: int = Field(
         64_000, ge=4096, description="Largest structured result, in bytes of JSON."

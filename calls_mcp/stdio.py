@@ -2,6 +2,8 @@
 
 import os
 import signal
+import threading
+from contextlib import aclosing
 from typing import Any
 
 import anyio
@@ -10,11 +12,16 @@ from mcp.server.stdio import stdio_server
 
 from calls_mcp.runtime import Runtime
 
+_GRACE = 3  # seconds
+
 
 async def serve_stdio(server: Server[Any], runtime: Runtime) -> None:
-    """Serve until the end of input, SIGINT or SIGTERM."""
+    """Serve until the end of input, SIGINT or SIGTERM, and then close `runtime`.
+
+    A change that is under way at a signal is given some seconds to be recorded.
+    """
     async with stdio_server() as (incoming, outgoing):
-        async with runtime, anyio.create_task_group() as tasks:
+        async with aclosing(runtime), anyio.create_task_group() as tasks:
             tasks.start_soon(_end_on_signal, tasks.cancel_scope)
             await server.run(incoming, outgoing, server.create_initialization_options())
             tasks.cancel_scope.cancel()
@@ -27,4 +34,7 @@ async def _end_on_signal(scope: anyio.CancelScope) -> None:
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async for _ in signals:
             scope.cancel()
+            last_resort = threading.Timer(_GRACE, os._exit, (0,))
+            last_resort.daemon = True
+            last_resort.start()
             return

@@ -10,6 +10,8 @@ from calls_mcp.catalog import Effect, Json, Location
 
 Pair = tuple[str, str]
 
+_LATEST = ("PageSize", "20")
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -26,6 +28,11 @@ class Request:
     def as_fetch(self) -> "Request":
         """The request that reads the call which this one changes."""
         return replace(self, effect="read", method="GET", query=(), form=())
+
+    def as_search(self) -> "Request":
+        """The request that lists the latest calls between the parties of this new one."""
+        parties = tuple(pair for pair in self.form if pair[0] in ("To", "From"))
+        return replace(self, effect="read", method="GET", query=(*parties, _LATEST), form=())
 
     def with_query(self, *pairs: Pair) -> "Request":
         """The same request with `pairs` put in its query, in place of those of the same name."""

@@ -190,7 +190,7 @@ async def test_a_confirmation_lapses_if_the_call_changes_in_between(rig: Rig) ->
         token = asked["confirmation"]["token"]
         outcome = await agent.call("update_call", **arguments, confirmation_token=token)
     assert outcome["outcome"] == "expired"
-    assert "it was queued" in outcome["reason"]
+    assert "it was shown as queued" in outcome["reason"]
     assert "it is in-progress" in outcome["reason"]
     assert len(rig.changes) == 1
 

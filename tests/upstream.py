@@ -136,6 +136,11 @@ class Upstream:
     def methods(self) -> list[str]:
         return [request.method for request in self.requests]
 
+    @property
+    def changes(self) -> list[Request]:
+        """The requests that were not reads."""
+        return [request for request in self.requests if request.method != "GET"]
+
     async def open(self) -> None:
         """Begin to accept connections."""
         await self._server.start_serving()

@@ -1,0 +1,130 @@
+"""Every attempt to change something is recorded, and survives what may come in between."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from calls_mcp.audit import verify
+from calls_mcp.cli import main
+from calls_mcp.errors import ConfigurationError
+from calls_mcp.runtime import Runtime
+from calls_mcp.settings import load_settings
+from tests.rig import TALKS_FOR_AN_HOUR, User, access_to, decline, open_rig, placing
+
+pytestmark = pytest.mark.anyio
+
+
+def records(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+
+
+async def test_a_confirmed_change_is_recorded_when_asked_before_it_is_sent_and_after(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "audit.jsonl"
+    async with (
+        open_rig(calls_mcp_audit_file=file, calls_mcp_audit_numbers="whole") as rig,
+        rig.connect() as agent,
+    ):
+        sid = await agent.place()
+    asked, before, after = records(file)
+    assert [asked["phase"], before["phase"], after["phase"]] == ["decided", "before", "after"]
+    assert asked["decision"] == "asked"
+    assert before["decision"] == "allowed"
+    assert before["confirmed_by"] == "token"
+    assert before["rule"] == "confirm.place"
+    assert before["principal"] == "tester"
+    assert before["arguments"]["to"] == TALKS_FOR_AN_HOUR
+    assert before["arguments"]["twiml"].startswith("sha256:")
+    assert (after["outcome"], after["sid"], after["id"]) == ("done", sid, before["id"])
+    report = await anyio.to_thread.run_sync(verify, file)
+    assert report.is_intact
+
+
+async def test_a_no_and_a_forgery_and_a_refusal_by_the_api_are_recorded(tmp_path: Path) -> None:
+    file = tmp_path / "audit.jsonl"
+    async with open_rig(calls_mcp_audit_file=file) as rig:
+        async with rig.connect(user=User(decline)) as agent:
+            await agent.call("create_call", **placing())
+        async with rig.connect() as agent:
+            await agent.call("create_call", **placing(confirmation_token="yes"))
+            await agent.confirm("create_call", **placing(to="+15005550003"))
+    told = [(r["phase"], r.get("decision", ""), r.get("error_kind", "")) for r in records(file)]
+    assert told == [
+        ("decided", "asked", ""),
+        ("decided", "declined", ""),
+        ("decided", "denied", "invalid_confirmation"),
+        ("decided", "asked", ""),
+        ("before", "allowed", ""),
+        ("after", "", "rejected"),
+    ]
+    assert records(file)[1]["confirmed_by"] == "elicitation"
+    assert records(file)[-1]["http_status"] == 400
+
+
+async def test_if_the_record_can_not_be_written_changes_are_refused_and_reads_go_on(
+    tmp_path: Path,
+) -> None:
+    async with open_rig(calls_mcp_audit_file=tmp_path / "gone" / "audit.jsonl") as rig:
+        async with rig.connect() as agent:
+            refused = await agent.call("create_call", **placing())
+            read = await agent.call("list_calls")
+        assert refused["error"]["kind"] == "audit_unavailable"
+        assert read["outcome"] == "done"
+        assert rig.changes == []
+
+
+async def test_the_record_is_verified_from_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "audit.jsonl"
+    async with open_rig(calls_mcp_audit_file=file) as rig, rig.connect() as agent:
+        await agent.place()
+    assert await anyio.to_thread.run_sync(main, ["audit", "verify", str(file)]) == 0
+    file.write_text(file.read_text("utf-8").replace('"tester"', '"nobody"', 1), "utf-8")
+    with pytest.raises(SystemExit) as end:
+        await anyio.to_thread.run_sync(main, ["audit", "verify", str(file)])
+    assert end.value.code == 1
+    assert "1" in capsys.readouterr().out
+
+
+async def test_a_confirmation_survives_a_restart_with_sqlite(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'state.db'}"
+    async with open_rig(calls_mcp_state_url=url) as one, one.connect() as agent:
+        asked = await agent.call("create_call", **placing())
+    token = asked["confirmation"]["token"]
+    async with open_rig(calls_mcp_state_url=url) as two, two.connect() as agent:
+        first = await agent.call("create_call", **placing(confirmation_token=token))
+        second = await agent.call("create_call", **placing(confirmation_token=token))
+        assert len(two.changes) == 1
+    assert first["outcome"] == "done"
+    assert second["call"] == first["call"]
+
+
+async def test_a_state_store_that_can_not_be_used_is_told_at_start(tmp_path: Path) -> None:
+    settings = load_settings({"calls_mcp_state_url": f"sqlite:///{tmp_path}/no/such/state.db"})
+    with pytest.raises(ConfigurationError, match="CALLS_MCP_STATE_URL"):
+        async with Runtime(settings, access_to("http://127.0.0.1:1")):
+            pass
+
+
+async def test_a_client_that_gives_up_after_the_request_has_left_changes_nothing_of_the_outcome(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "audit.jsonl"
+    async with open_rig(calls_mcp_audit_file=file) as rig, rig.connect() as agent:
+        asked = await agent.call("create_call", **placing())
+        token = asked["confirmation"]["token"]
+        arguments = placing(confirmation_token=token)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: agent.call("create_call", **arguments))
+            while not rig.changes:
+                await anyio.lowlevel.checkpoint()
+            tasks.cancel_scope.cancel()
+        again = await agent.call("create_call", **arguments)
+        assert again["outcome"] == "done"
+        assert len(rig.changes) == 1
+    assert [r["phase"] for r in records(file)][-3:] == ["before", "after", "decided"]

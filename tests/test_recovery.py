@@ -1,0 +1,147 @@
+"""What is found out about a change whose answer was lost."""
+
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+
+from tests.rig import ACCOUNT, CALLER, TALKS_FOR_AN_HOUR, placing
+from tests.upstream import SID, Step, answer, call, drop, page, scripted
+
+pytestmark = pytest.mark.anyio
+
+OTHER_SID = "CA" + "2" * 32
+HANG_UP: dict[str, object] = {"sid": SID, "status": "completed"}
+
+
+def placed(sid: str = SID, ago: float = 0, **fields: str) -> dict[str, Any]:
+    """An outbound call that was created so many seconds ago."""
+    created = format_datetime(datetime.now(UTC) - timedelta(seconds=ago))
+    parties = {"to": TALKS_FOR_AN_HOUR, "from": CALLER, "direction": "outbound-api"}
+    return call(sid=sid, **(parties | {"date_created": created} | fields))
+
+
+async def test_a_new_call_that_is_found_is_done_and_said_to_be_recovered() -> None:
+    async with scripted(drop, answer(200, page(placed()))) as (upstream, agent):
+        outcome = await agent.call("create_call", **placing())
+    assert outcome["outcome"] == "done"
+    assert outcome["recovered"] is True
+    assert outcome["call"]["sid"] == SID
+    assert "answer was lost" in outcome["warnings"][0]
+    assert len(upstream.changes) == 1
+    assert upstream.requests[1].query == {
+        "To": TALKS_FOR_AN_HOUR,
+        "From": CALLER,
+        "PageSize": "20",
+    }
+
+
+async def test_a_new_call_that_is_listed_a_moment_later_is_found() -> None:
+    late = answer(200, page(placed()))
+    async with scripted(drop, answer(200, page()), late) as (upstream, agent):
+        outcome = await agent.call("create_call", **placing())
+    assert outcome["recovered"] is True
+    assert len(upstream.changes) == 1
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [
+        pytest.param([], id="no call"),
+        pytest.param([placed(ago=60)], id="an older one"),
+        pytest.param([placed(direction="inbound")], id="the inbound leg"),
+        pytest.param([placed(), placed(OTHER_SID)], id="two that it may be"),
+        pytest.param([placed(date_created="")], id="one of an unknown time"),
+    ],
+)
+async def test_a_new_call_that_is_not_surely_found_stays_unknown(
+    calls: list[dict[str, Any]],
+) -> None:
+    async with scripted(drop, answer(200, page(*calls))) as (upstream, agent):
+        outcome = await agent.call("create_call", **placing())
+    assert outcome["error"]["kind"] == "outcome_unknown"
+    assert f"to={TALKS_FOR_AN_HOUR} and from={CALLER}" in outcome["error"]["hint"]
+    assert len(upstream.changes) == 1
+
+
+async def test_a_call_this_server_placed_before_is_not_taken_for_the_lost_one() -> None:
+    before = placed()
+    listed = answer(200, page(before))
+    async with scripted(answer(201, before), drop, listed) as (_, agent):
+        first = await agent.call("create_call", **placing())
+        second = await agent.call("create_call", **placing(timeout=20))
+    assert first["outcome"] == "done"
+    assert second["error"]["kind"] == "outcome_unknown"
+
+
+async def test_a_repeat_of_an_unknown_call_is_held_behind_a_confirmation_that_says_why() -> None:
+    nothing = answer(200, page())
+    script: list[Step] = [drop, nothing, nothing, nothing, answer(201, placed())]
+    async with scripted(*script) as (upstream, agent):
+        first = await agent.call("create_call", **placing())
+        assert first["error"]["kind"] == "outcome_unknown"
+        asked = await agent.call("create_call", **placing())
+        assert asked["outcome"] == "confirmation_required"
+        assert "may ring twice" in asked["confirmation"]["preview"]
+        assert len(upstream.changes) == 1
+        token = asked["confirmation"]["token"]
+        done = await agent.call("create_call", **placing(confirmation_token=token))
+    assert done["outcome"] == "done"
+    assert len(upstream.changes) == 2
+
+
+async def test_another_call_is_not_held() -> None:
+    nothing = answer(200, page())
+    script: list[Step] = [drop, nothing, nothing, nothing, answer(201, placed())]
+    async with scripted(*script) as (_, agent):
+        await agent.call("create_call", **placing())
+        other = await agent.call("create_call", **placing(timeout=20))
+    assert other["outcome"] == "done"
+
+
+async def test_a_deletion_is_done_if_the_record_has_gone() -> None:
+    async with scripted(drop, answer(404)) as (upstream, agent):
+        outcome = await agent.call("delete_call", sid=SID)
+    assert outcome["deleted"] == SID
+    assert outcome["recovered"] is True
+    assert len(upstream.changes) == 1
+
+
+async def test_a_deletion_is_unknown_as_long_as_the_record_is_there() -> None:
+    async with scripted(drop, answer(200, call(status="completed"))) as (upstream, agent):
+        outcome = await agent.call("delete_call", sid=SID)
+    assert outcome["error"]["kind"] == "outcome_unknown"
+    assert len(upstream.changes) == 1
+
+
+async def test_a_hang_up_is_done_if_the_call_has_ended() -> None:
+    async with scripted(drop, answer(200, call(status="completed"))) as (upstream, agent):
+        outcome = await agent.call("update_call", **HANG_UP)
+    assert outcome["call"]["status"] == "completed"
+    assert outcome["recovered"] is True
+    assert len(upstream.changes) == 1
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        pytest.param(call(status="in-progress"), id="still live"),
+        pytest.param(call(sid=OTHER_SID, status="completed"), id="another call"),
+        pytest.param({"account_sid": ACCOUNT}, id="no call"),
+    ],
+)
+async def test_a_hang_up_is_unknown_unless_the_call_is_seen_to_have_ended(
+    seen: dict[str, Any],
+) -> None:
+    async with scripted(drop, answer(200, seen)) as (upstream, agent):
+        outcome = await agent.call("update_call", **HANG_UP)
+    assert outcome["error"]["kind"] == "outcome_unknown"
+    assert len(upstream.changes) == 1
+
+
+async def test_a_redirection_stays_unknown_for_nothing_tells_of_it() -> None:
+    async with scripted(drop, answer(200, call())) as (upstream, agent):
+        outcome = await agent.call("update_call", sid=SID, url="https://example.com/")
+    assert outcome["error"]["kind"] == "outcome_unknown"
+    assert len(upstream.changes) == 1
