@@ -79,6 +79,14 @@ async def test_every_documented_refusal_says_what_it_is_and_what_to_do(
     }
 
 
+async def test_whoever_is_too_fast_is_told_how_long_the_api_asks_to_wait() -> None:
+    body = {"code": 20429, "message": "Too many requests", "status": 429}
+    async with scripted(answer(429, body, headers={"Retry-After": "3600"})) as (_, agent):
+        result = await agent.client.call_tool(*CREATE)
+    assert "3600" in text_of(result)
+    assert "a few seconds" not in text_of(result)
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 410, 422, 429, 451])
 @pytest.mark.parametrize(
     "body",

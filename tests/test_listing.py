@@ -195,6 +195,7 @@ async def test_new_calls_in_between_are_no_reason_to_miss_or_repeat_one(
         while arguments:
             outcome = await agent.call("list_calls", **arguments)
             visited += listed(outcome)
+            assert len(visited) <= len(before)
             arguments = {"cursor": outcome["next_cursor"]} if "next_cursor" in outcome else {}
             seed_history(rig.emulator.calls, len(visited), 5, rig.clock())
     assert visited == before

@@ -1,5 +1,7 @@
 """What becomes of a call as the API tells it."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -99,10 +101,67 @@ def test_a_call_is_live_until_it_has_ended_and_of_a_new_status_that_is_not_said(
         ("", None),
         (None, None),
         ({}, None),
+        (False, None),
+        (-(10**400), None),
+        ("-1_000", None),
+        ("-\u0661", None),
     ],
 )
 def test_a_charge_is_told_as_a_positive_cost(price: Json, cost: str | None) -> None:
     assert summarize(PAYLOAD | {"price": price}).get("cost") == cost
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("15", 15),
+        ("0", 0),
+        (15, 15),
+        ("-5", None),
+        ("1.5", None),
+        (15.0, None),
+        (True, None),
+        ("\u0661\u0665", None),
+        ("9" * 16, None),
+        (10**400, None),
+        ("", None),
+        (["15"], None),
+    ],
+)
+def test_durations_are_whole_numbers_or_absent(given: Json, told: int | None) -> None:
+    summary = summarize(PAYLOAD | {"duration": given, "queue_time": given})
+    assert summary.get("duration_seconds") == summary.get("queue_ms") == told
+    assert ("duration_seconds" in summary) == ("queue_ms" in summary) == (told is not None)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("Fri, 18 Oct 2019 17:02:00 +0000", "2019-10-18T17:02:00Z"),
+        ("Fri, 18 Oct 2019 17:02:00 GMT", "2019-10-18T17:02:00Z"),
+        ("Fri, 18 Oct 2019 17:02:00 -0000", "2019-10-18T17:02:00Z"),
+        ("Fri, 18 Oct 2019 17:02:00 -0730", "2019-10-19T00:32:00Z"),
+        ("Fri, 18 Oct 0999 17:02:00 +0000", "0999-10-18T17:02:00Z"),
+        ("2019-10-18T17:02:00Z", None),
+        ("Fri, 18 Oct 2019 25:02:00 +0000", None),
+        ("Fri, 99999999999999999999 Oct 2019 17:02:00 +0000", None),
+        ("Fri, 31 Dec 9999 23:59:59 -1200", None),
+        ("soon", None),
+        ("", None),
+        (1571418120, None),
+        (["Fri, 18 Oct 2019 17:02:00 +0000"], None),
+    ],
+)
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York"])
+def test_times_are_told_in_utc_wherever_the_server_runs(
+    monkeypatch: pytest.MonkeyPatch, zone: str, given: Json, told: str | None
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", zone)
+        time.tzset()
+        summary = summarize(PAYLOAD | {"start_time": given, "end_time": given})
+    time.tzset()
+    assert summary.get("started_at") == summary.get("ended_at") == told
 
 
 @pytest.mark.parametrize("sid", [None, "", 7, "CA1", SID + "\n", "SM" + "0" * 32, [SID]])
