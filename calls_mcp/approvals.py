@@ -95,7 +95,5 @@ def _require(asked: Binding, now: Binding) -> None:
 
 
 def _told_again(outcome: Outcome) -> Outcome:
-    warning = (
-        "This confirmation was used before. This is the outcome of that use; nothing new was sent."
-    )
+    warning = "this confirmation was used before: this is the outcome of that use, and nothing new was sent"
     return {**outcome, "warnings": [*outcome.get("warnings", []), warning]}

@@ -1,23 +1,27 @@
 """A change, from the decision to the record of its outcome: asked for, sent once, found out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import anyio
 
 from calls_mcp.approvals import Approvals, Claim, expired
 from calls_mcp.arguments import Arguments
 from calls_mcp.audit import AuditLog, AuditUnavailable, ConfirmedBy, Decision, Ending, Entry
-from calls_mcp.catalog import Confirm
 from calls_mcp.errors import InvocationError, OutcomeUnknown, failed
 from calls_mcp.failures import lost, read_call
-from calls_mcp.guard import Binding, Situation, action_of, ask, bind, needs_confirmation, state_of
+from calls_mcp.guard import Binding, Situation, action_of, ask, bind, state_of
 from calls_mcp.outcome import Approval, Outcome, with_warnings
+from calls_mcp.policy import Caps, Policy, PolicyDenied, Requirement, judge
 from calls_mcp.recovery import Lost, find_out
 from calls_mcp.store import Store, StoreUnavailable
 from calls_mcp.twilio import TwilioClient
-from calls_mcp.wire import Request
+from calls_mcp.wire import Request, encode
+
+if TYPE_CHECKING:
+    from calls_mcp.store.counters import Limit
 
 _DECISIONS: dict[str, Decision] = {
     "confirmation_required": "asked",
@@ -31,18 +35,30 @@ _MOST_KNOWN = 1000
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What is asked for, by whom."""
+    """What is asked for, by whom, and whether their client can put a question to its user.
+
+    `account_sid` is the account if the arguments name none. `requirement` and `rule` are what the
+    policy demands of it, once it is judged.
+    """
 
     arguments: Arguments
-    request: Request
     principal: str
+    account_sid: str
+    requirement: Requirement = "confirm"
+    rule: str = ""
+    can_ask: bool = False
+
+    @property
+    def request(self) -> Request:
+        """The request that carries it out."""
+        return encode(self.arguments, self.account_sid)
 
     @property
     def binding(self) -> Binding:
         """What a confirmation of it binds."""
         return bind(self.arguments, self.request.account_sid, self.principal)
 
-    def entry(self, decision: Decision, rule: str, by: ConfirmedBy) -> Entry:
+    def entry(self, decision: Decision, by: ConfirmedBy = "none") -> Entry:
         """The audit log's entry for a decision about it."""
         return Entry(
             principal=self.principal,
@@ -52,7 +68,7 @@ class Change:
             decision=decision,
             account_sid=self.request.account_sid,
             sid=self.request.sid,
-            rule=rule,
+            rule=self.rule,
             confirmed_by=by,
         )
 
@@ -74,14 +90,14 @@ class Changes:
         approvals: Approvals,
         store: Store,
         audit: AuditLog,
-        confirm: Confirm,
+        policy: Policy,
         clock: Callable[[], float],
     ) -> None:
         self._twilio = twilio
         self._approvals = approvals
         self._store = store
         self._audit = audit
-        self._confirm: Confirm = confirm
+        self._policy = policy
         self._clock = clock
         self._placed: dict[str, None] = {}  # the SIDs of calls placed, the oldest first
 
@@ -91,14 +107,32 @@ class Changes:
         Raises:
             InvocationError: The decision could not be recorded, so nothing was sent.
         """
+        try:
+            change = self._judged(change)
+        except PolicyDenied as denied:
+            return await self._deny(change, denied)
         decision = await self._decide(change, approval)
         if not isinstance(decision, _Go):
             await self._audit.note(_entry(change, decision, approval))
             return decision
         return await self._carry_out(change, decision)
 
+    def _judged(self, change: Change) -> Change:
+        judgement = judge(self._policy, change.arguments, change.request.account_sid)
+        warnings = (*change.arguments.warnings, *judgement.notes)
+        arguments = replace(judgement.arguments, warnings=warnings)
+        return replace(
+            change, arguments=arguments, requirement=judgement.requirement, rule=judgement.rule
+        )
+
+    async def _deny(self, change: Change, denied: PolicyDenied) -> Outcome:
+        entry = replace(change, rule=denied.rule).entry("denied")
+        await self._audit.note(replace(entry, error_kind=denied.kind))
+        return failed(denied)
+
     async def _decide(self, change: Change, approval: Approval | None) -> _Go | Outcome:
         try:
+            self._require_human(change, approval)
             if approval is None:
                 return await self._ask_if_needed(change)
             if approval.approved:
@@ -107,9 +141,18 @@ class Changes:
         except InvocationError as error:
             return failed(error)
 
+    def _require_human(self, change: Change, approval: Approval | None) -> None:
+        by_human = approval.by == "elicitation" if approval else change.can_ask
+        if change.requirement == "require_human" and not by_human:
+            raise PolicyDenied(
+                change.rule,
+                "its user must confirm this, and this client can't ask them",
+                "Tell the user: they need a client that can ask (elicitation), or the operator.",
+            )
+
     async def _ask_if_needed(self, change: Change) -> _Go | Outcome:
         held = await self._held(change)
-        if held is None and not needs_confirmation(change.arguments, self._confirm):
+        if held is None and change.requirement == "never":
             return _Go("none")
         question = ask(change.arguments, await self._situation(change.request), held or "")
         confirmation = await self._approvals.issue(question, change.binding)
@@ -148,9 +191,11 @@ class Changes:
         return outcome
 
     async def _recorded(self, change: Change, go: _Go) -> Outcome:
-        rule = f"confirm.{action_of(change.arguments)}"
         try:
-            attempt = await self._audit.begin(change.entry("allowed", rule, go.confirmed_by))
+            await self._count(change)
+            attempt = await self._audit.begin(change.entry("allowed", go.confirmed_by))
+        except PolicyDenied as denied:
+            return await self._deny(change, denied)
         except AuditUnavailable as error:
             return failed(error)
         outcome = failed(lost(change.request, "this server failed before an answer came"))
@@ -213,9 +258,29 @@ class Changes:
         return outcome
 
     async def _held(self, change: Change) -> str | None:
+        """Why a new call needs a confirmation even where the policy asks for none."""
         if change.request.effect != "place":
             return None
-        return await self._store.counters.held(_key(change))
+        counters = self._store.counters
+        left = await counters.recently(_number(change))
+        if left:
+            return f"A call to the same number was placed just now; wait {left:.0f} s for another."
+        return await counters.held(_key(change))
+
+    async def _count(self, change: Change) -> None:
+        """Take what the policy's caps leave of calls.
+
+        Raises:
+            PolicyDenied: One of them is used up.
+        """
+        if change.request.effect != "place":
+            return
+        counters, caps = self._store.counters, self._policy.caps
+        exhausted = await counters.hit([*_limits("all", caps), *_limits(change.principal, caps)])
+        if exhausted is not None:
+            hint = f"Wait {exhausted.wait:.0f} seconds, or ask the operator to raise it."
+            raise PolicyDenied(f"caps.{exhausted.name}", "so many calls were placed", hint)
+        await counters.note(_number(change), caps.same_number_seconds, anew=True)
 
     def _remember(self, outcome: Outcome) -> None:
         if "call" in outcome:
@@ -231,16 +296,34 @@ class Changes:
         return Situation(request.account_sid, call, datetime.fromtimestamp(self._clock(), UTC))
 
 
+def _number(change: Change) -> str:
+    return f"number:{change.arguments.values['to']}"
+
+
+def _limits(key: str, caps: Caps) -> Iterator["Limit"]:
+    """The limits on new calls, in all or of one principal, that are set."""
+    from calls_mcp.store.counters import Limit  # noqa: PLC0415  # 80 ms, for new calls alone
+
+    counts, prefix = (caps, "") if key == "all" else (caps.principal, "principal.")
+    windows = {
+        "calls_per_minute": (counts.calls_per_minute, 60),
+        "calls_per_hour": (counts.calls_per_hour, 3600),
+        "calls_per_day": (counts.calls_per_day, 86_400),
+    }
+    for name, (amount, seconds) in windows.items():
+        if amount:
+            yield Limit(f"{prefix}{name}", amount, seconds, key)
+
+
 def _key(change: Change) -> str:
     return f"create:{change.binding.arguments}"
 
 
 def _entry(change: Change, outcome: Outcome, approval: Approval | None) -> Entry:
     decision = _DECISIONS.get(outcome["outcome"], "denied")
-    rule = f"confirm.{action_of(change.arguments)}"
     if outcome["outcome"] == "done":  # of an earlier use
-        rule = "confirm.single_use"
-    entry = change.entry(decision, rule, approval.by if approval else "none")
+        change = replace(change, rule="confirm.single_use")
+    entry = change.entry(decision, approval.by if approval else "none")
     return replace(entry, error_kind=outcome["error"]["kind"]) if "error" in outcome else entry
 
 

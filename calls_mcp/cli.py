@@ -53,6 +53,11 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("file", type=Path, help="a log of JSON lines, or an SQLite database")
     verify.add_argument("--expect", metavar="HASH", help="a hash that must be in it")
     verify.set_defaults(run=_verify)
+    policy = commands.add_parser("policy", help="examine the operator's rules")
+    policies = policy.add_subparsers(title="commands", metavar="", required=True)
+    check = policies.add_parser("check", help="tell what a policy means, or what is wrong with it")
+    check.add_argument("file", type=Path, nargs="?", help="by default the one in use")
+    check.set_defaults(run=_check_policy)
     demo = commands.add_parser("demo", help="watch an agent use the tools, on the emulator")
     demo.set_defaults(run=_demo)
     return parser
@@ -111,6 +116,14 @@ def _verify(options: argparse.Namespace) -> None:
     print("\n".join(describe(report)))  # noqa: T201
     if not report.is_intact:
         sys.exit(_TAMPERED)
+
+
+def _check_policy(options: argparse.Namespace) -> None:
+    from calls_mcp.policy import explain, load_policy  # noqa: PLC0415
+    from calls_mcp.settings import load_settings  # noqa: PLC0415
+
+    policy = load_policy(options.file or load_settings().calls_mcp_policy)
+    print("\n".join(explain(policy)))  # noqa: T201
 
 
 def _demo(_options: argparse.Namespace) -> None:

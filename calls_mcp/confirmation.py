@@ -25,7 +25,8 @@ _KEY = "confirm"
 _FIELD = "approve"
 
 Context = ServerRequestContext[Any, Any]
-Invoke = Callable[[Approval | None], Awaitable[Outcome]]
+Invoke = Callable[[Approval | None, bool], Awaitable[Outcome]]
+"""Takes the user's answer, if there is one, and whether the client can ask for it."""
 
 
 async def converse(
@@ -35,16 +36,18 @@ async def converse(
 
     `patience` is how long an older client's user may take, in seconds.
     """
-    outcome = await invoke(_brought(params))
+    can_ask = _can_ask(ctx)
+    outcome = await invoke(_brought(params), can_ask)
     confirmation = outcome.get("confirmation")
-    if confirmation is None or not _can_ask(ctx):
+    if confirmation is None or not can_ask:
         return outcome
     question = _question(confirmation)
     if ctx.protocol_version >= _MODERN:
         request = ElicitRequest(params=question)
         token = confirmation["token"]
         return InputRequiredResult(input_requests={_KEY: request}, request_state=token)
-    return await invoke(await _elicit(ctx, question, confirmation["token"], patience))
+    answer = await _elicit(ctx, question, confirmation["token"], patience)
+    return await invoke(answer, can_ask)
 
 
 def _can_ask(ctx: Context) -> bool:

@@ -27,6 +27,7 @@ from calls_mcp.redaction import masked, quoted
 from calls_mcp.summary import Unreadable, summarize
 from calls_mcp.wire import Request
 
+_LONGEST_WAIT = 86_400.0  # seconds; whoever asks for more means never
 _TRY_LATER = "Nothing happened, so it is safe to call again in a little while."
 _CHECK_ARGUMENTS = "Change the arguments according to the API's message; repeating them won't help."
 
@@ -112,6 +113,9 @@ def refused(request: Request, answer: Answer, secrets: Sequence[str]) -> Invocat
     else:
         error = _rejected(answer, secrets)
     error.retry_after = answer.wait()
+    if isinstance(error, RateLimited) and error.retry_after:
+        wait = min(error.retry_after, _LONGEST_WAIT)
+        error.hint = f"Wait {wait:.0f} seconds, then call again; nothing was processed."
     return error
 
 

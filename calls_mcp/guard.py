@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Literal
 
 from calls_mcp.arguments import Arguments
-from calls_mcp.catalog import Confirm, Effect, Parameter
+from calls_mcp.catalog import Parameter
 from calls_mcp.errors import NotApplicable
 from calls_mcp.outcome import CallSummary
 from calls_mcp.redaction import MASK, quoted
@@ -16,12 +16,6 @@ from calls_mcp.redaction import MASK, quoted
 Action = Literal["place", "hang_up", "redirect", "modify", "delete"]
 
 _LONGEST_ARGUMENT = 4096  # characters; nothing of an argument is hidden from the user
-
-_ASKED: dict[Confirm, frozenset[Effect]] = {
-    "all": frozenset({"place", "change", "delete"}),
-    "destructive": frozenset({"change", "delete"}),
-    "none": frozenset(),
-}
 
 # Told in the first sentences of a preview; everything else is listed after them.
 _TOLD = frozenset({"account_sid", "sid", "to", "from", "status", "url", "twiml", "application_sid"})
@@ -58,11 +52,6 @@ class Binding:
     tool: str
     arguments: str
     principal: str
-
-
-def needs_confirmation(arguments: Arguments, confirm: Confirm) -> bool:
-    """Whether the operator's setting asks for a confirmation of this effect."""
-    return arguments.operation.effect in _ASKED[confirm]
 
 
 def bind(arguments: Arguments, account_sid: str, principal: str) -> Binding:

@@ -11,6 +11,7 @@ from calls_mcp.errors import InvocationError, failed
 from calls_mcp.failures import read_call
 from calls_mcp.listing import Report, collect
 from calls_mcp.outcome import Approval, Outcome, with_warnings
+from calls_mcp.policy import Policy, judge_account
 from calls_mcp.twilio import TwilioClient
 from calls_mcp.wire import Request, encode
 
@@ -35,8 +36,14 @@ class Invoker:
     """Runs operations against one Calls API, on one set of terms."""
 
     def __init__(
-        self, twilio: TwilioClient, changes: Changes, cursors: Cursors, terms: Terms
+        self,
+        twilio: TwilioClient,
+        changes: Changes,
+        cursors: Cursors,
+        policy: Policy,
+        terms: Terms,
     ) -> None:
+        self._policy = policy
         self._twilio = twilio
         self._changes = changes
         self._cursors = cursors
@@ -49,14 +56,22 @@ class Invoker:
         principal: str,
         approval: Approval | None = None,
         report: Report = unheard,
+        *,
+        can_ask: bool = False,
     ) -> Outcome:
-        """Do what `raw` asks for, or say what must be confirmed first, or why it can't be done."""
+        """Do what `raw` asks for, or say what must be confirmed first, or why it can't be done.
+
+        `can_ask` is whether the client can put a question to its user.
+        """
         try:
             arguments = check(operation, raw)
+            if approval is None and "confirmation_token" in arguments.own:
+                approval = Approval(arguments.own["confirmation_token"])
             if operation.read_only:
                 outcome = await self._read(arguments, report)
             else:
-                outcome = await self._change(arguments, principal, approval)
+                change = Change(arguments, principal, self._terms.account_sid, can_ask=can_ask)
+                outcome = await self._changes.run(change, approval)
         except InvocationError as error:
             outcome = failed(error)
         return {**outcome, "sandbox": True} if self._terms.sandbox else outcome
@@ -70,9 +85,10 @@ class Invoker:
 
     async def _list(self, arguments: Arguments, report: Report) -> Outcome:
         query = self._cursors.resume(arguments)
+        request = self._encode(query.arguments)
         listing = await collect(
             self._twilio.send,
-            self._encode(query.arguments),
+            request,
             query.start,
             limit=query.limit,
             budget=self._terms.result_bytes,
@@ -87,13 +103,7 @@ class Invoker:
             outcome["next_cursor"] = self._cursors.issue(query, listing.next)
         return with_warnings(outcome, listing.warnings)
 
-    async def _change(
-        self, arguments: Arguments, principal: str, approval: Approval | None
-    ) -> Outcome:
-        if approval is None and "confirmation_token" in arguments.own:
-            approval = Approval(arguments.own["confirmation_token"])
-        change = Change(arguments, self._encode(arguments), principal)
-        return await self._changes.run(change, approval)
-
     def _encode(self, arguments: Arguments) -> Request:
-        return encode(arguments, self._terms.account_sid)
+        request = encode(arguments, self._terms.account_sid)
+        judge_account(self._policy, request.account_sid)
+        return request

@@ -66,8 +66,10 @@ async def collect(
     position = walk.take(page, place)
     await report(len(walk.calls), limit)
     while position is not None and not walk.is_over:
+        before = len(walk.calls)
         position = walk.take(await read(position), position)
-        await report(len(walk.calls), limit)
+        if len(walk.calls) > before:  # progress must increase
+            await report(len(walk.calls), limit)
     return Listing(walk.calls, walk.warnings(position), position)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 import anyio
 
+from calls_mcp.errors import ConfigurationError
 from calls_mcp.settings import Access, Settings
 
 if TYPE_CHECKING:
@@ -37,12 +38,13 @@ class Runtime:
         self._invoker: Invoker | None = None
 
     async def __aenter__(self) -> Self:
-        """Open the state store, unless it is in memory and can wait for the first invocation.
+        """Read the operator's own policy and open a lasting state store, if there are any.
 
         Raises:
-            ConfigurationError: The store can't be used.
+            ConfigurationError: The policy is wrong, or the store can't be used.
         """
-        if self.settings.calls_mcp_state_url != "memory:":
+        settings = self.settings
+        if settings.calls_mcp_policy or settings.calls_mcp_state_url != "memory:":
             await self.invoker()
         return self
 
@@ -67,6 +69,7 @@ class Runtime:
         from calls_mcp.changes import Changes  # noqa: PLC0415
         from calls_mcp.cursor import Cursors  # noqa: PLC0415
         from calls_mcp.invocation import Invoker, Terms  # noqa: PLC0415
+        from calls_mcp.policy import load_policy  # noqa: PLC0415
         from calls_mcp.seal import Seal  # noqa: PLC0415
         from calls_mcp.store import Keeping, open_store  # noqa: PLC0415
         from calls_mcp.twilio import TwilioClient  # noqa: PLC0415
@@ -88,8 +91,10 @@ class Runtime:
         self._resources.push_async_callback(twilio.aclose)
         seal, account_sid = Seal(self.keys), self.access.account_sid
         approvals = Approvals(store, seal, settings.calls_mcp_confirm_ttl, self._clock)
-        confirm = settings.calls_mcp_confirm
-        changes = Changes(twilio, approvals, store, audit, confirm, self._clock)
+        policy = load_policy(settings.calls_mcp_policy).relaxed(settings.calls_mcp_confirm)
+        if policy.caps.in_flight or policy.caps.principal.in_flight:
+            raise ConfigurationError("caps.in_flight is not enforced yet: leave it at 0")
+        changes = Changes(twilio, approvals, store, audit, policy, self._clock)
         cursors = Cursors(seal, account_sid, settings.calls_mcp_result_bytes)
         terms = Terms(account_sid, settings.calls_mcp_result_bytes, self.sandbox)
-        return Invoker(twilio, changes, cursors, terms)
+        return Invoker(twilio, changes, cursors, policy, terms)

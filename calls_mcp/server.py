@@ -88,10 +88,12 @@ class _Handlers:
         async def report(done: int, total: int) -> None:
             await ctx.session.report_progress(done, total, f"{done} calls read")
 
-        async def invoke(approval: Approval | None) -> Outcome:
+        async def invoke(approval: Approval | None, can_ask: bool) -> Outcome:  # noqa: FBT001
             arguments = params.arguments or {}
             invoker = await self._runtime.invoker()
-            return await invoker.invoke(operation, arguments, principal, approval, report)
+            return await invoker.invoke(
+                operation, arguments, principal, approval, report, can_ask=can_ask
+            )
 
         patience = self._runtime.settings.calls_mcp_confirm_ttl
         outcome = await converse(ctx, params, invoke, patience)

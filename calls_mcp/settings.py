@@ -92,8 +92,11 @@ class Settings(BaseSettings):
     )
     calls_mcp_confirm: Confirm = Field(
         "all",
-        description="What is confirmed first: `all` changes, `destructive` ones (update and "
-        "delete, but not create), or `none`.",
+        description="What is confirmed, where the policy says `confirm`: `all` changes, "
+        "`destructive` ones (update and delete, but not create), or `none`.",
+    )
+    calls_mcp_policy: Path | None = Field(
+        None, description="The operator's rules, in place of `config/policy.toml`."
     )
     calls_mcp_confirm_ttl: float = Field(
         300, gt=0, le=600, description="Seconds for which a confirmation can be used."

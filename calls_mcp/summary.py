@@ -7,7 +7,7 @@ is not known here is not passed on.
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import cast
 
@@ -20,6 +20,7 @@ FINAL = frozenset({"completed", "busy", "no-answer", "failed", "canceled"})
 
 _LONGEST_TEXT = 256  # characters
 _MOST_DIGITS = 15
+_DECIMAL = re.compile(r"[+-]?[0-9]+([.][0-9]+)?([eE][+-]?[0-9]+)?")
 _CALL_SID = re.compile(r"CA[0-9a-fA-F]{32}")
 
 
@@ -60,17 +61,18 @@ def _time(value: Json) -> str | None:
         return None
     try:
         moment = parsedate_to_datetime(value)
-        return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)  # "-0000" says nothing
+        return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
     except (ValueError, OverflowError):
         return None
 
 
 def _cost(value: Json) -> str | None:
     """A negative price is a charge, told here as a positive cost."""
-    try:
-        price = Decimal(str(value))
-    except InvalidOperation:
+    text = str(value)
+    if not _DECIMAL.fullmatch(text):
         return None
+    price = Decimal(text)
     if not price.is_finite() or price > 0 or abs(price.adjusted()) > _MOST_DIGITS:
         return None
     return f"{abs(price).normalize():f}"

@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, cast
 
 from mcp import Client
@@ -25,6 +26,7 @@ from calls_mcp.settings import Access, load_settings
 ACCOUNT = DEFAULT_ACCOUNT.sid
 CALLER = OWN_NUMBERS[0]
 TALKS_FOR_AN_HOUR = "+15005550205"
+PERMISSIVE = Path(__file__).parent / "permissive.toml"
 ERAS: tuple[Literal["auto", "legacy"], ...] = ("auto", "legacy")
 TWIML = "<Response><Say>Hello</Say></Response>"
 
@@ -136,7 +138,11 @@ class Rig:
 
 @asynccontextmanager
 async def open_rig(*, sandbox: bool = False, **settings: object) -> AsyncGenerator[Rig]:
-    """A server with `settings` (by field name) on an emulator with a clock that stands still."""
+    """A server with `settings` (by field name) on an emulator with a clock that stands still.
+
+    Its policy is a permissive one: `calls_mcp_policy=None` gives the one that is shipped.
+    """
+    settings = {"calls_mcp_policy": PERMISSIVE} | settings
     clock = ManualClock(1_700_000_000)
     async with Emulator(clock=clock) as emulator:
         access = access_to(emulator.base_url)

@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal, Required, TypedDict, cast
 from urllib.parse import parse_qsl, urlsplit
+from xml.sax.saxutils import escape
 
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
@@ -158,7 +159,7 @@ def _sample_text(name: str, parameter: DocumentedParameter) -> str:
 
 
 _hex = st.text("0123456789abcdefABCDEF", min_size=32, max_size=32)
-_number = st.from_regex(r"\+[1-9][0-9]{1,14}", fullmatch=True)
+_number = st.from_regex(r"\+1617555[0-9]{4}|\+4930[1-9][0-9]{6}", fullmatch=True)
 _sip = st.from_regex(r"sips?:[a-z0-9.+_-]{1,20}@[a-z0-9.-]{1,20}", fullmatch=True)
 _client = st.from_regex(r"client:[!-~]{1,30}", fullmatch=True)
 _sim = _hex.map("sim:DE".__add__)
@@ -201,7 +202,8 @@ def _right_text(tool: str, name: str) -> st.SearchStrategy[object]:
     if name == "send_digits":
         return st.text("0123456789#*w", min_size=1, max_size=32)
     if name == "twiml":
-        return st.text(_plain | st.sampled_from("\t\r\n&=+#<>"), min_size=1, max_size=300)
+        said = st.text(_plain | st.sampled_from("\t\r\n&=+#<>"), min_size=1, max_size=200)
+        return said.map(lambda text: f"<Response><Say>{escape(text)}</Say></Response>")
     return _text
 
 

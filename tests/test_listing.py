@@ -240,6 +240,13 @@ async def test_an_answer_keeps_to_its_size_says_so_and_goes_on(budget: int) -> N
     assert sent <= 400 + len(outcomes) * 150
 
 
+async def test_no_page_is_read_for_which_there_is_no_room() -> None:
+    async with filled(400) as (rig, agent):
+        outcome = await agent.call("list_calls", limit=400)
+    assert len(rig.reads) == 1
+    assert outcome["count"] == page_sizes(rig)[0]
+
+
 async def test_an_answer_with_the_longest_texts_keeps_to_its_size() -> None:
     stranger = call(caller_name="é" * 500, **{"from": "sip:" + "x" * 500}, to="sip:" + "y" * 500)
     calls = [{**stranger, "sid": f"CA{number:032x}"} for number in range(50)]

@@ -2,6 +2,8 @@
 reference.
 """
 
+from xml.sax.saxutils import escape
+
 import pytest
 
 from calls_mcp.emulator import Entry
@@ -157,13 +159,14 @@ async def test_a_confirmation_token_is_never_sent(rig: Rig) -> None:
 
 @pytest.mark.parametrize("text", AWKWARD)
 async def test_a_text_is_one_value_whatever_is_in_it(text: str) -> None:
-    arguments = placing(call_reason=text, sip_auth_password=text, twiml=text)
+    twiml = f"<Response><Say>{escape(text)}</Say></Response>"
+    arguments = placing(call_reason=text, sip_auth_password=text, twiml=twiml)
     async with open_rig(calls_mcp_confirm="none") as rig:
         entry = await only_request(rig, "create_call", **arguments)
     assert entry.form == (
         ("To", TALKS_FOR_AN_HOUR),
         ("From", CALLER),
-        ("Twiml", text),
+        ("Twiml", twiml),
         ("CallReason", text),
         ("SipAuthPassword", text),
     )

@@ -16,7 +16,7 @@ from mcp_types import CallToolResult
 from calls_mcp.runtime import Runtime
 from calls_mcp.server import build_server
 from calls_mcp.settings import Access, load_settings
-from tests.rig import ACCOUNT, Agent, access_to, text_of
+from tests.rig import ACCOUNT, PERMISSIVE, Agent, access_to, text_of
 
 SID = "CA" + "1" * 32
 PATH = f"/2010-04-01/Accounts/{ACCOUNT}/Calls.json"
@@ -224,7 +224,7 @@ def access(base_url: str, *, timeout: float = 5, deadline: float = 5) -> Access:
 @asynccontextmanager
 async def serving(access: Access, **settings: object) -> AsyncGenerator[Agent]:
     """A client of a server on `access` that asks for no confirmation."""
-    loaded = load_settings({"calls_mcp_confirm": "none"} | settings)
+    loaded = load_settings({"calls_mcp_confirm": "none", "calls_mcp_policy": PERMISSIVE} | settings)
     async with (
         Runtime(loaded, access) as runtime,
         Client(build_server(runtime), cache=None) as client,

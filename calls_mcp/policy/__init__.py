@@ -1,0 +1,23 @@
+"""The operator's rules: `config/policy.toml`, or a file in its place, and what follows from them.
+
+`judge` holds an invocation to them before anybody is asked to confirm it.
+"""
+
+from calls_mcp.policy.file import PolicyError, load_policy
+from calls_mcp.policy.judgement import Judgement, PolicyDenied, judge, judge_account
+from calls_mcp.policy.rules import Caps, Counts, Policy, Requirement
+from calls_mcp.policy.wording import explain
+
+__all__ = [
+    "Caps",
+    "Counts",
+    "Judgement",
+    "Policy",
+    "PolicyDenied",
+    "PolicyError",
+    "Requirement",
+    "explain",
+    "judge",
+    "judge_account",
+    "load_policy",
+]

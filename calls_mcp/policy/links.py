@@ -1,0 +1,137 @@
+"""Where the API may be sent: the hosts of URLs, and what TwiML says."""
+
+import re
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Address, ip_address, ip_network
+from urllib.parse import SplitResult, urlsplit
+from xml.parsers.expat import ExpatError, ParserCreate
+
+from calls_mcp.policy.destinations import matches_any
+from calls_mcp.policy.rules import Objection, Urls
+from calls_mcp.redaction import quoted
+
+_HOST = re.compile(r"[a-z0-9._-]+")
+_NUMERIC_LABEL = re.compile(r"0x[0-9a-f]*|[0-9]+")
+_LINK = re.compile(r"""(?:(?:https?|wss?):|^\s*/)[/\\][^\s<>"']*""", re.IGNORECASE)
+
+_LOCAL_NAMES = ("localhost", "localdomain", "local", "internal", "metadata")
+_IPV6_UNICAST = ip_network("2000::/3")
+# Translated addresses, and metadata services at addresses that count as public.
+_NOT_PUBLIC = tuple(map(ip_network, ("2002::/16", "192.0.0.0/24", "168.63.129.16/32")))
+
+_HINT = "Use an https URL on a host the operator allows, or ask the operator to allow it."
+
+
+def object_to_url(rules: Urls, name: str, url: str) -> Iterator[Objection]:
+    """What `rules` have against `url` as the argument `name`."""
+    if rules.https_only and not url.lower().startswith("https://"):
+        yield Objection("urls.https_only", f"{name} is not an https URL", _HINT)
+    yield from _object_to_host(rules, name, url)
+
+
+def object_to_twiml(urls: Urls, twiml: str) -> Iterator[Objection]:
+    """What is wrong with `twiml` itself, and what `urls` have against what it links to."""
+    try:
+        texts = _TwimlReader().read(twiml)
+    except (ExpatError, ValueError) as wrong:
+        reason = f"twiml is not well-formed TwiML ({wrong})"
+        hint = "Send one <Response> element of well-formed XML, without DOCTYPE or entities."
+        yield Objection("twiml.well_formed", reason, hint)
+    else:
+        for link in () if urls.any_host else _links(texts):
+            yield from _object_to_host(urls, "twiml", link)
+
+
+def _object_to_host(rules: Urls, name: str, url: str) -> Iterator[Objection]:
+    if danger := _danger(url):
+        yield Objection("urls.always", f"{name} has a URL {danger}", _HINT)
+    elif not matches_any(map(str.lower, rules.hosts), host := _host(urlsplit(url))):
+        reason = f"{name} has a URL on {quoted(host)}, a host that it does not allow"
+        yield Objection("urls.hosts", reason, _HINT)
+
+
+def _danger(url: str) -> str | None:
+    """Why nothing is ever sent to `url`, whatever the settings."""
+    if "\\" in url or not url.isascii():
+        return "with characters that it can hide its host behind"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return "that can't be read"
+    if "@" in parts.netloc:
+        return "with a login in it"
+    if port == 0:
+        return "with the port 0"
+    return _doubt(_host(parts))
+
+
+def _host(url: SplitResult) -> str:
+    return (url.hostname or "").removesuffix(".")
+
+
+def _doubt(host: str) -> str | None:
+    if ":" not in host and not _HOST.fullmatch(host):
+        return "whose host is not plain ASCII letters, digits, dots and hyphens"
+    labels = host.split(".")
+    if labels[-1] in _LOCAL_NAMES:
+        return "whose host is on this machine or a private network"
+    is_address = ":" in host or _NUMERIC_LABEL.fullmatch(labels[-1])
+    if is_address and not _is_public(host):
+        return "whose host is not an address on the public internet"
+    return None
+
+
+def _is_public(host: str) -> bool:
+    """Whether `host` is a public address. 127.1 and 0x7f000001 are spellings no one needs."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    if any(address in network for network in _NOT_PUBLIC) or address.is_multicast:
+        return False
+    return address.is_global and (isinstance(address, IPv4Address) or address in _IPV6_UNICAST)
+
+
+def _links(texts: Iterable[str]) -> Iterator[str]:
+    for text in texts:
+        yield from (match[0].rstrip(".,;:!?)") for match in _LINK.finditer(text))
+
+
+class _TwimlReader:
+    """Reads a document for its texts and attributes, and resolves nothing."""
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+        self._open: list[list[str]] = []
+
+    def read(self, twiml: str) -> list[str]:
+        """The values of all attributes, and of each element the text directly in it.
+
+        Raises:
+            ExpatError: It is not well-formed.
+            ValueError: It is not TwiML, or it declares a DOCTYPE.
+        """
+        parser = ParserCreate()
+        parser.StartDoctypeDeclHandler = self._refuse
+        parser.EntityDeclHandler = self._refuse
+        parser.StartElementHandler = self._start
+        parser.CharacterDataHandler = self._data
+        parser.EndElementHandler = self._end
+        parser.Parse(twiml, True)  # noqa: FBT003  # it has no name
+        return self._texts
+
+    def _start(self, name: str, attributes: dict[str, str]) -> None:
+        if not self._open and name != "Response":
+            raise ValueError("the root is not Response")
+        self._texts.extend(attributes.values())
+        self._open.append([])
+
+    def _data(self, text: str) -> None:
+        self._open[-1].append(text)
+
+    def _end(self, _name: str) -> None:
+        self._texts.append("".join(self._open.pop()))
+
+    def _refuse(self, *_declaration: object) -> None:
+        raise ValueError("it has a DOCTYPE")
