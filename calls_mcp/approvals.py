@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from calls_mcp.errors import InvalidConfirmation
 from calls_mcp.guard import Binding, Question
-from calls_mcp.outcome import Confirmation, Outcome
+from calls_mcp.outcome import Confirmation, Outcome, with_warnings
 from calls_mcp.seal import Seal
 from calls_mcp.store import Pending, Store
 
@@ -95,5 +95,5 @@ def _require(asked: Binding, now: Binding) -> None:
 
 
 def _told_again(outcome: Outcome) -> Outcome:
-    warning = "this confirmation was used before: this is the outcome of that use, and nothing new was sent"
-    return {**outcome, "warnings": [*outcome.get("warnings", []), warning]}
+    warning = "this confirmation was used before; this is that use's outcome, nothing new was sent"
+    return with_warnings(outcome, [warning])
