@@ -12,6 +12,8 @@ from calls_mcp.redaction import one_line, quoted
 
 _LONGEST_ADDRESS = 48  # characters; SIP addresses can be long, numbers are not
 
+# Fields of a call that strangers may have chosen: data for a host to show, never instructions.
+_UNTRUSTED = ("caller_name", "forwarded_from", "from", "to")
 _WORD = re.compile(r"[a-zA-Z_-]{0,24}|status unknown")
 
 
@@ -21,6 +23,7 @@ def to_result(operation: Operation, outcome: Outcome) -> CallToolResult:
         content=[TextContent(text="\n".join(_lines(operation, outcome)))],
         structured_content={**outcome},
         is_error=outcome["outcome"] == "error",
+        _meta={"calls-mcp/untrusted": [*_UNTRUSTED]} if {"call", "calls"} & {*outcome} else None,
     )
 
 
