@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import anyio
+
 from calls_mcp.arguments import Arguments, check
 from calls_mcp.catalog import Json, Operation
 from calls_mcp.changes import Change, Changes
 from calls_mcp.cursor import Cursors
-from calls_mcp.errors import InvocationError, failed
+from calls_mcp.errors import InvocationError, Unavailable, failed
 from calls_mcp.failures import read_call
 from calls_mcp.listing import Report, collect
 from calls_mcp.outcome import Approval, Outcome, with_warnings
@@ -20,10 +22,12 @@ from calls_mcp.wire import Request, encode
 class Terms:
     """What the operator has settled for every invocation.
 
-    `result_bytes` bounds the JSON of one result; `sandbox` marks each as not real.
+    `deadline` bounds a read, in seconds, and `result_bytes` the JSON of one result; `sandbox` marks
+    each as not real.
     """
 
     account_sid: str
+    deadline: float
     result_bytes: int = 64_000
     sandbox: bool = False
 
@@ -68,13 +72,23 @@ class Invoker:
             if approval is None and "confirmation_token" in arguments.own:
                 approval = Approval(arguments.own["confirmation_token"])
             if operation.read_only:
-                outcome = await self._read(arguments, report)
+                outcome = await self._read_in_time(arguments, report)
             else:
                 change = Change(arguments, principal, self._terms.account_sid, can_ask=can_ask)
                 outcome = await self._changes.run(change, approval)
         except InvocationError as error:
             outcome = failed(error)
         return {**outcome, "sandbox": True} if self._terms.sandbox else outcome
+
+    async def _read_in_time(self, arguments: Arguments, report: Report) -> Outcome:
+        try:
+            with anyio.fail_after(self._terms.deadline):
+                return await self._read(arguments, report)
+        except TimeoutError as late:
+            raise Unavailable(
+                f"Nothing could be read: no answer within {self._terms.deadline:g} s.",
+                "It is safe to call again in a little while; a list is quicker with a lower limit.",
+            ) from late
 
     async def _read(self, arguments: Arguments, report: Report) -> Outcome:
         if arguments.operation.returns == "calls":

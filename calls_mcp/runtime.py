@@ -96,5 +96,10 @@ class Runtime:
             raise ConfigurationError("caps.in_flight is not enforced yet: leave it at 0")
         changes = Changes(twilio, approvals, store, audit, policy, self._clock)
         cursors = Cursors(seal, account_sid, settings.calls_mcp_result_bytes)
-        terms = Terms(account_sid, settings.calls_mcp_result_bytes, self.sandbox)
+        terms = Terms(
+            account_sid,
+            self.access.deadline,
+            settings.calls_mcp_result_bytes,
+            self.sandbox,
+        )
         return Invoker(twilio, changes, cursors, policy, terms)

@@ -130,7 +130,9 @@ class Settings(BaseSettings):
         15, gt=0, description="Seconds for connecting, and for each wait for the API."
     )
     calls_mcp_deadline: float = Field(
-        45, gt=0, description="Seconds for one request to the API, all retries included."
+        45,
+        gt=0,
+        description="Seconds for a read, or for one request of a change, retries included.",
     )
     calls_mcp_log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "WARNING", description="What is logged, to stderr: DEBUG, INFO, WARNING or ERROR."

@@ -1,18 +1,22 @@
 """Every attempt to change something is recorded, and survives what may come in between."""
 
 import json
+import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from mcp import Client, StdioServerParameters
 
 from calls_mcp.audit import verify
 from calls_mcp.cli import main
+from calls_mcp.emulator import DEFAULT_ACCOUNT, Emulator
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.runtime import Runtime
 from calls_mcp.settings import load_settings
-from tests.rig import TALKS_FOR_AN_HOUR, User, access_to, decline, open_rig, placing
+from tests.rig import TALKS_FOR_AN_HOUR, Agent, User, access_to, decline, open_rig, placing
 
 pytestmark = pytest.mark.anyio
 
@@ -128,3 +132,38 @@ async def test_a_client_that_gives_up_after_the_request_has_left_changes_nothing
         assert again["outcome"] == "done"
         assert len(rig.changes) == 1
     assert [r["phase"] for r in records(file)][-3:] == ["before", "after", "decided"]
+
+
+async def test_a_hundred_uses_of_one_token_by_four_processes_place_one_call(
+    tmp_path: Path,
+) -> None:
+    outcomes: list[dict[str, Any]] = []
+    async with Emulator() as emulator, AsyncExitStack() as stack:
+        server = StdioServerParameters(
+            command=sys.executable,
+            args=["-m", "calls_mcp"],
+            env={
+                "TWILIO_ACCOUNT_SID": DEFAULT_ACCOUNT.sid,
+                "TWILIO_AUTH_TOKEN": DEFAULT_ACCOUNT.auth_token,
+                "CALLS_MCP_API_BASE_URL": emulator.base_url,
+                "CALLS_MCP_STATE_URL": f"sqlite:///{tmp_path / 'state.db'}",
+                "CALLS_MCP_AUDIT_FILE": str(tmp_path / "audit.jsonl"),
+            },
+        )
+        agents = [Agent(await stack.enter_async_context(Client(server))) for _ in range(4)]
+        asked = await agents[0].call("create_call", **placing())
+        arguments = placing(confirmation_token=asked["confirmation"]["token"])
+
+        async def use(agent: Agent) -> None:
+            outcomes.append(await agent.call("create_call", **arguments))
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(100):
+                tasks.start_soon(use, agents[number % 4])
+        placed = [entry for entry in emulator.requests if entry.method == "POST"]
+    assert len(placed) == 1
+    assert len({outcome["call"]["sid"] for outcome in outcomes}) == 1
+    assert len(outcomes) == 100
+    report = await anyio.to_thread.run_sync(verify, tmp_path / "audit.jsonl")
+    assert report.is_intact
+    assert report.records == 1 + 2 + 99
