@@ -11,6 +11,11 @@ from calls_mcp.outcome import Confirmation, Outcome, with_warnings
 from calls_mcp.seal import Seal
 from calls_mcp.store import Pending, Store
 
+_FORGOTTEN = (
+    "This server no longer knows the confirmation, nor whether it was used before. Nothing was sent "
+    "now. Look first, with list_calls or fetch_call, whether it has been done; if not, call without "
+    "confirmation_token for a new preview."
+)
 _AGAIN = "Call the tool again without confirmation_token to get a new preview."
 
 
@@ -57,7 +62,7 @@ class Approvals:
             )
         pending = await self._store.get(identifier)
         if pending is None:
-            return expired("The confirmation is no longer known to this server.")
+            return {"outcome": "expired", "reason": _FORGOTTEN}
         _require(pending.binding, binding)
         if not await self._store.claim(identifier):
             return _told_again(await self._store.outcome(identifier))

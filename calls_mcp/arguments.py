@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 from calls_mcp.catalog import Json, Operation, Parameter, Rule, Schema, kind_of
 from calls_mcp.errors import InvalidArguments
 from calls_mcp.outcome import Fault
-from calls_mcp.redaction import MASK, is_deceptive, quoted
+from calls_mcp.redaction import MASK, first_invisible, quoted
 from calls_mcp.schema import checked_schema
 
 FORMATS = FormatChecker(formats=())
@@ -29,13 +29,14 @@ _LONGEST_NATIONAL_NUMBER = 10  # digits
 class Arguments:
     """Arguments that hold to the catalog.
 
-    `values` is what the API is to get, by argument name; `own` what is this server's; `warnings`
-    say which values the API will ignore, and why.
+    `values` is what the API is to get, by argument name; `own` what is this server's. Of `values`,
+    the API will ignore those in `ignored`; `warnings` say so, and why.
     """
 
     operation: Operation
     values: Mapping[str, Json]
     own: Mapping[str, str]
+    ignored: frozenset[str]
     warnings: tuple[str, ...]
 
 
@@ -47,22 +48,25 @@ def check(operation: Operation, raw: Mapping[str, Json]) -> Arguments:
     """
     strange = (name for name in raw if name not in operation.parameters)
     meant = {name: _meant(operation, name) for name in islice(strange, _MOST_STRANGE_NAMES)}
-    named = {*raw, *meant.values()}  # a misspelt name is one fault, not also a missing argument
+    # A misspelt name is one fault, not also a missing argument, and its value may be another.
+    understood = {right: raw[wrong] for wrong, right in meant.items() if right} | {**raw}
     faults = [
         *_unknown(operation, meant),
-        *_missing(operation, named),
-        *_wrong(operation, raw),
-        *_broken_rules(operation, raw, named),
+        *_missing(operation, understood),
+        *_wrong(operation, understood),
+        *_broken_rules(operation, understood),
     ]
     if faults:
         raise InvalidArguments(faults)
     values = {name: _normal(value) for name, value in raw.items()}
     own = {name for name in values if operation.parameters[name].location == "own"}
+    ignored = dict(_ineffective(operation, raw))
     return Arguments(
         operation=operation,
         values={name: value for name, value in values.items() if name not in own},
         own={name: str(values[name]) for name in own},
-        warnings=tuple(_ineffective(operation, raw)),
+        ignored=frozenset(ignored),
+        warnings=tuple(f"{name} {reason}" for name, reason in ignored.items()),
     )
 
 
@@ -87,16 +91,21 @@ def _validator(parameter: Parameter) -> Draft202012Validator:
 def _unknown(operation: Operation, meant: Mapping[str, str]) -> Iterator[Fault]:
     for name, nearest in meant.items():
         fault: Fault = {
-            "path": f"/{quoted(name, 64)[1:-1]}",
+            "path": f"/{_pointed(quoted(name, 64)[1:-1])}",
             "expected": f"an argument of {operation.name}; there is none of this name",
             "received": quoted(name, 64),  # the value may be a secret under a misspelt name
         }
         yield {**fault, "did_you_mean": nearest} if nearest else fault
 
 
-def _missing(operation: Operation, named: set[str]) -> Iterator[Fault]:
+def _pointed(name: str) -> str:
+    """A name as a JSON Pointer has it (RFC 6901)."""
+    return name.replace("~", "~0").replace("/", "~1")
+
+
+def _missing(operation: Operation, raw: Mapping[str, Json]) -> Iterator[Fault]:
     for parameter in operation.parameters.values():
-        if parameter.required and parameter.name not in named:
+        if parameter.required and parameter.name not in raw:
             yield {
                 "path": f"/{parameter.name}",
                 "expected": f"{parameter.expected}; it is required",
@@ -110,18 +119,16 @@ def _wrong(operation: Operation, raw: Mapping[str, Json]) -> Iterator[Fault]:
         parameter = operation.parameters.get(name)
         if parameter is None:
             continue
-        if _has_deceptive_text(parameter, value):
-            clean = "no control, bidirectional or other invisible characters"
-            yield _fault(parameter, value, f"{parameter.expected}; {clean}")
+        if unseen := _first_invisible(parameter, value):
+            clean = f"without invisible characters (U+{ord(unseen):04X} is one)"
+            yield _fault(parameter, value, f"{parameter.expected}, {clean}")
         elif not _is_right(parameter, value):
             yield _fault(parameter, value)
 
 
-def _broken_rules(
-    operation: Operation, raw: Mapping[str, Json], named: set[str]
-) -> Iterator[Fault]:
+def _broken_rules(operation: Operation, raw: Mapping[str, Json]) -> Iterator[Fault]:
     for rule in operation.rules:
-        given = [name for name in rule.parameters if name in named]
+        given = [name for name in rule.parameters if name in raw]
         first = operation.parameters[rule.parameters[0]]
         names = ", ".join(rule.parameters)
         if rule.rule == "needs_one_of" and not given:
@@ -152,15 +159,15 @@ def _mismatches(operation: Operation, rule: Rule, raw: Mapping[str, Json]) -> It
             }
 
 
-def _ineffective(operation: Operation, raw: Mapping[str, Json]) -> Iterator[str]:
-    """What the API will ignore. An argument that is itself ignored counts as not given."""
+def _ineffective(operation: Operation, raw: Mapping[str, Json]) -> Iterator[tuple[str, str]]:
+    """What the API will ignore, and why. An argument that is ignored counts as not given."""
     active = dict(raw)
     for rule in operation.rules:
         reason = _reason(rule, active)
         for name in rule.parameters:
             if reason and name in active:
                 del active[name]
-                yield f"{name} {reason}"
+                yield name, reason
 
 
 def _reason(rule: Rule, active: Mapping[str, Json]) -> str | None:
@@ -184,17 +191,18 @@ def _meant(operation: Operation, name: str) -> str:
     spellings = {p.wire.casefold(): p.name for p in operation.parameters.values() if p.wire}
     spellings |= {p.replace("_", ""): p for p in operation.parameters}
     folded = name[:64].casefold()
-    for spelling in (folded, folded.replace("_", "").replace("-", "")):
+    plain = folded.replace("_", "").replace("-", "")
+    for spelling in (folded, plain, plain.removeprefix("call")):
         if spelling in spellings:
             return spellings[spelling]
     close = get_close_matches(folded, operation.parameters, n=1, cutoff=0.7)
     return close[0] if close else ""
 
 
-def _has_deceptive_text(parameter: Parameter, value: Json) -> bool:
+def _first_invisible(parameter: Parameter, value: Json) -> str:
     texts = value if isinstance(value, list) else [value]
     allowed = "\t\n\r" if parameter.type.multiline else ""
-    return any(isinstance(t, str) and is_deceptive(t, allowed) for t in texts)
+    return "".join(first_invisible(t, allowed) for t in texts if isinstance(t, str))[:1]
 
 
 def _fault(parameter: Parameter, value: Json, expected: str = "") -> Fault:
@@ -228,6 +236,8 @@ def _item(value: Json) -> str:
             return json.dumps(value)
         case int() | float() if abs(value) < _LARGEST_SHOWN:
             return str(value)
+        case float() if value != value:  # noqa: PLR0124  # so is NaN alone
+            return "not a number"
         case int() | float():
             return "a number far out of range"
         case _:
@@ -235,17 +245,31 @@ def _item(value: Json) -> str:
 
 
 def _nearest_value(parameter: Parameter, value: Json) -> Json:
-    if not isinstance(value, str) or len(value) > _LONGEST_GUESSED:
+    text = _text(value)
+    if text is None or len(text) > _LONGEST_GUESSED:
         return None
-    candidates = _candidates(parameter.schema, parameter.type.asserts, value.strip())
+    candidates = _candidates(parameter.schema, parameter.type.asserts, text.strip())
     return next((c for c in candidates if c != value and _is_right(parameter, c)), None)
+
+
+def _text(value: Json) -> str | None:
+    """What was probably to be said as a text: a number without quotes, a list of texts."""
+    match value:
+        case str():
+            return value
+        case int() if not isinstance(value, bool) and abs(value) < _LARGEST_SHOWN:
+            return str(value)
+        case list() if all(isinstance(item, str) for item in value):
+            return ",".join(map(str, value))
+        case _:
+            return None
 
 
 def _is_right(parameter: Parameter, value: Json) -> bool:
     if not _has_right_type(parameter.schema, value):  # which jsonschema can't always print
         return False
     valid: bool = _validator(parameter).is_valid(value)  # pyright: ignore[reportUnknownMemberType]  # its second overload is untyped
-    return valid and not _has_deceptive_text(parameter, value)
+    return valid and not _first_invisible(parameter, value)
 
 
 def _has_right_type(schema: Schema, value: Json) -> bool:
@@ -262,16 +286,27 @@ def _candidates(schema: Schema, asserts: Schema, text: str) -> Iterable[Json]:
     if text.isascii() and text.isdigit():
         yield int(text)
     yield {"true": True, "false": False}.get(text.casefold())
-    items, enum = schema.get("items"), schema.get("enum")
+    items = schema.get("items")
     if isinstance(items, dict):
-        yield [*text.replace(",", " ").split()]
-    if isinstance(enum, list):
-        folded = {str(choice).casefold(): choice for choice in enum}
-        yield from (folded[m] for m in get_close_matches(text.casefold(), folded, cutoff=0.6))
+        words = text.replace(",", " ").split()
+        yield [*words]
+        yield [*filter(None, (_closest(word, items.get("enum")) for word in words))]
+    yield _closest(text, schema.get("enum"))
     if asserts.get("format") == "date-or-time":
         yield from (f"{text}Z", text.replace("/", "-"), text.replace(" ", "T"))
-    bare = text.translate(dict.fromkeys(map(ord, " ().-/")))
+    if asserts.get("format") == "http-url":
+        scheme, mark, rest = text.partition("://")
+        yield f"{scheme.lower()}{mark}{rest}"
+    bare = text.replace("(0)", "").translate(dict.fromkeys(map(ord, " ().-/")))
     if bare.removeprefix("+").isdigit():
         yield bare
     if bare.isdigit() and len(bare) > _LONGEST_NATIONAL_NUMBER:  # it has a country code
         yield f"+{bare}"
+
+
+def _closest(text: str, enum: Json) -> Json:
+    """The choice that `text` is nearest to, if it is near one at all."""
+    if not isinstance(enum, list):
+        return None
+    folded = {str(choice).casefold(): choice for choice in enum}
+    return next((folded[m] for m in get_close_matches(text.casefold(), folded, cutoff=0.6)), None)

@@ -17,8 +17,10 @@ from mcp_types import (
     ElicitResult,
     InputRequiredResult,
 )
+from pydantic import ValidationError
 
 from calls_mcp.outcome import Approval, Confirmation, Outcome
+from calls_mcp.redaction import one_line
 
 _MODERN = "2026-07-28"
 _KEY = "confirm"
@@ -74,7 +76,9 @@ async def _elicit(
         with anyio.move_on_after(patience):
             response = await ctx.session.elicit_form(question.message, schema, ctx.request_id)
     except MCPError as error:
-        return _refusal(token, f"The user could not be asked ({error.message}).")
+        return _refusal(token, f"The user could not be asked ({one_line(error.message)}).")
+    except ValidationError:
+        return _refusal(token, "The client's answer could not be read.")
     return _judged(token, response)
 
 

@@ -39,8 +39,8 @@ class InvocationError(CallsError):
     """An invocation failed, in words an agent can act on.
 
     `kind` names the failure; `hint` says what to do next; `retryable` is whether the same
-    invocation may be sent again as it is; `retry_after` how long to wait first, in seconds, where
-    the API said so.
+    invocation may be sent again as it is; `retry_after` how long to wait first, in seconds, and
+    `status` the HTTP status, where the API answered.
     """
 
     kind: ClassVar[str]
@@ -51,15 +51,17 @@ class InvocationError(CallsError):
         self.message = message
         self.hint = hint
         self.retry_after: float | None = None
+        self.status: int | None = None
 
     def failure(self) -> Failure:
         """This error as the `error` of a result."""
-        return {
+        failure: Failure = {
             "kind": self.kind,
             "message": self.message,
             "hint": self.hint,
             "retryable": self.retryable,
         }
+        return failure if self.status is None else {**failure, "http_status": self.status}
 
 
 class InvalidArguments(InvocationError):
@@ -68,8 +70,9 @@ class InvalidArguments(InvocationError):
     kind = "invalid_arguments"
 
     def __init__(self, faults: Sequence[Fault]) -> None:
-        count = "1 argument is" if len(faults) == 1 else f"{len(faults)} arguments are"
-        super().__init__(f"Nothing was sent: {count} wrong.", "Mend every fault, then call again.")
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        message = f"Nothing was sent: {count} in the arguments."
+        super().__init__(message, "Mend every fault, then call again.")
         self.faults = tuple(faults)
 
     def failure(self) -> Failure:
@@ -100,8 +103,8 @@ class Rejected(InvocationError):
         self.code = code
 
     def failure(self) -> Failure:
-        """This error with the API's status and code, and where the code is explained."""
-        failure: Failure = {**super().failure(), "http_status": self.status}
+        """This error with the API's code, and where that is explained."""
+        failure = super().failure()
         if self.code is not None:
             failure["code"] = self.code
             failure["more_info"] = f"https://www.twilio.com/docs/errors/{self.code}"

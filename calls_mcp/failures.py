@@ -101,8 +101,9 @@ def read_call(request: Request, payload: Mapping[str, Json]) -> CallSummary:
         call = summarize(payload)
     except Unreadable as unreadable:
         raise lost(request, str(unreadable)) from unreadable
-    if request.sid not in ("", call["sid"]) or call.get("account_sid") != request.account_sid:
-        raise lost(request, "the API's answer is about another call")
+    account_sid = call.get("account_sid", request.account_sid)
+    if request.sid not in ("", call["sid"]) or account_sid != request.account_sid:
+        raise lost(request, f"the API's answer is about another call, {call['sid']}")
     return call
 
 
@@ -111,11 +112,11 @@ def refused(request: Request, answer: Answer, secrets: Sequence[str]) -> Invocat
     if not answer.is_refusal:
         error = lost(request, f"the API answered {answer.status}")
     else:
-        error = _rejected(answer, secrets)
-    error.retry_after = answer.wait()
-    if isinstance(error, RateLimited) and error.retry_after:
+        error = _rejected(answer, (*secrets, *request.secrets))
+    error.status, error.retry_after = answer.status, answer.wait()
+    if error.retryable and error.retry_after:
         wait = min(error.retry_after, _LONGEST_WAIT)
-        error.hint = f"Wait {wait:.0f} seconds, then call again; nothing was processed."
+        error.hint = f"Nothing happened: wait {wait:.0f} seconds, then call again."
     return error
 
 
@@ -136,13 +137,15 @@ def _hints() -> Mapping[str, str]:
 
 
 def _how_to_find_out(request: Request) -> str:
+    fetch = f"fetch_call, sid={request.sid} and account_sid={request.account_sid}"
     if request.effect == "delete":
-        return "Look with fetch_call: not_found means that it was deleted."
+        return f"Look with {fetch}: not_found means that it was deleted."
     if request.effect == "change":
-        return "Look at the call with fetch_call, and change it only if it still needs it."
+        return f"Look with {fetch}, and change the call only if it still needs it."
     form = dict(request.form)
-    parties = f"to={form.get('To', '')} and from={form.get('From', '')}"
+    parties = f"to={form.get('To', '')}, from={form.get('From', '')}"
     return (
-        f"In a minute, look with list_calls, {parties}: an outbound-api call created just now is "
-        "this one. Place it anew only if there is none and your user agrees."
+        f"In a minute, look with list_calls, {parties} and account_sid={request.account_sid}: an "
+        "outbound-api call created just now is this one. Place it anew only if there is none and "
+        "your user agrees."
     )

@@ -2,23 +2,25 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
 from calls_mcp.arguments import Arguments
-from calls_mcp.catalog import Parameter
+from calls_mcp.catalog import Json, Parameter
 from calls_mcp.errors import NotApplicable
 from calls_mcp.outcome import CallSummary
-from calls_mcp.redaction import MASK, quoted
+from calls_mcp.redaction import MASK, quoted, word
 
 Action = Literal["place", "hang_up", "redirect", "modify", "delete"]
 
-_LONGEST_ARGUMENT = 4096  # characters; nothing of an argument is hidden from the user
+_LONGEST_PARTY = 256  # characters of what the API says of a call
 
 # Told in the first sentences of a preview; everything else is listed after them.
-_TOLD = frozenset({"account_sid", "sid", "to", "from", "status", "url", "twiml", "application_sid"})
+_TOLD = frozenset(
+    {"account_sid", "sid", "to", "from", "status", "url", "method", "twiml", "application_sid"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +71,11 @@ def ask(arguments: Arguments, situation: Situation, held: str = "") -> Question:
     """
     action = action_of(arguments)
     refuse_if_pointless(action, situation.call)
+    active = {k: v for k, v in arguments.values.items() if k not in arguments.ignored}
     lines = [
         _headline(action, arguments, situation),
-        *_instructions(arguments),
-        *_details(arguments),
+        *_instructions(active),
+        *_details(arguments, active),
         *_caveats(action, arguments, situation.call),
         *([held] if held else []),
     ]
@@ -112,21 +115,23 @@ def refuse_if_pointless(action: Action, call: CallSummary | None) -> None:
 
 
 def state_of(call: CallSummary | None) -> str:
-    """What of a call must not change between a question and its answer."""
+    """What of a call must not change between a question and its answer, strangers' words quoted."""
     if call is None:
         return ""
-    return " ".join(str(call.get(key, "?")) for key in ("status", "from", "to"))
+    return f"{call_status(call)} from {_party(call.get('from'))} to {_party(call.get('to'))}"
 
 
 def call_status(call: CallSummary | None) -> str:
     """The call's status, or that it is not known."""
-    return call.get("status", "in an unknown state") if call else "not placed yet"
+    if call is None:
+        return "not placed yet"
+    return word(call["status"]) if "status" in call else "in an unknown state"
 
 
 def _headline(action: Action, arguments: Arguments, situation: Situation) -> str:
     account = f"account {situation.account_sid}"
     if situation.call is None:
-        parties = f"{_shown(arguments.values['to'])} from {_shown(arguments.values['from'])}"
+        parties = f"{_exactly(arguments.values['to'])} from {_exactly(arguments.values['from'])}"
         return f"Place a call to {parties} ({account})."
     verb = {
         "hang_up": "Hang up",
@@ -140,8 +145,8 @@ def _headline(action: Action, arguments: Arguments, situation: Situation) -> str
 def describe(situation: Situation) -> str:
     """The call as it is now: status, direction, parties, how long it has lasted or did last."""
     call = situation.call or {"sid": ""}
-    parties = f"from {_shown(call.get('from', 'unknown'))} to {_shown(call.get('to', 'unknown'))}"
-    parts = [call_status(call), call.get("direction", ""), parties, _age(call, situation.now)]
+    parties = f"from {_party(call.get('from'))} to {_party(call.get('to'))}"
+    parts = [call_status(call), word(call.get("direction", "")), parties, _age(call, situation.now)]
     return ", ".join(part for part in parts if part)
 
 
@@ -156,20 +161,23 @@ def _age(call: CallSummary, now: datetime) -> str:
     return f"{word} {seconds} s ago" if call.get("live") else f"{word} {since}"
 
 
-def _instructions(arguments: Arguments) -> Iterator[str]:
-    values = arguments.values
-    method = values.get("method", "POST")
-    if "url" in values:
-        yield f"It follows the TwiML at {_shown(values['url'])} ({method})."
-    if "twiml" in values and "url" not in values:
-        yield f"It follows this TwiML: {_shown(values['twiml'])}"
-    if "application_sid" in values:
-        yield f"Application {values['application_sid']} handles it."
+def _instructions(active: Mapping[str, Json]) -> Iterator[str]:
+    if "url" in active:
+        method = active.get("method", "POST")
+        yield f"It follows the TwiML at {_exactly(active['url'])} ({method})."
+    if "twiml" in active:
+        yield "It follows this TwiML:"
+        # Behind a bar, no line of it can pass for one of ours.
+        yield from (f"  | {line}" for line in str(active["twiml"]).splitlines())
+    if "application_sid" in active:
+        yield f"Application {active['application_sid']} handles it."
+        if active.keys() & {"url", "twiml"}:
+            yield "Which of these the API then follows is not documented."
 
 
-def _details(arguments: Arguments) -> Iterator[str]:
-    rest = {k: v for k, v in arguments.values.items() if k not in _TOLD}
+def _details(arguments: Arguments, active: Mapping[str, Json]) -> Iterator[str]:
     parameters = arguments.operation.parameters
+    rest = {name: value for name, value in active.items() if name not in _TOLD}
     details = [_detail(parameters[name], value) for name, value in rest.items()]
     if details:
         yield f"Also: {', '.join(details)}."
@@ -177,7 +185,7 @@ def _details(arguments: Arguments) -> Iterator[str]:
 
 
 def _detail(parameter: Parameter, value: object) -> str:
-    shown = MASK if parameter.secret else _shown(value)
+    shown = MASK if parameter.secret else _exactly(value)
     return f"{parameter.name} {shown} {parameter.unit}".rstrip()
 
 
@@ -199,5 +207,10 @@ def _hang_up_caveats(arguments: Arguments, status: str) -> Iterator[str]:
         yield "Everybody on it is cut off."
 
 
-def _shown(value: object) -> str:
-    return quoted(value, _LONGEST_ARGUMENT) if isinstance(value, str) else json.dumps(value)
+def _exactly(value: object) -> str:
+    """An argument as it is, in full: nothing of it is hidden from the user."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _party(address: str | None) -> str:
+    return quoted(address, _LONGEST_PARTY) if address else "unknown"

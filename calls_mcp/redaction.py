@@ -1,17 +1,18 @@
 """What may be shown of a text: secrets masked, strangers' text made harmless."""
 
+import re
 import unicodedata
-from collections.abc import Iterable
+from base64 import b64encode
+from collections.abc import Iterable, Iterator
+from urllib.parse import quote, quote_plus
 
 MASK = "********"
 
 # Control, format (bidi, zero-width, tag), surrogate, private and unassigned characters, and
 # line and paragraph separators: none of them has a place in one line of plain text.
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-_DECEPTIVE_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
-_BIDIRECTIONAL = frozenset(
-    "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-)
+_WORD = re.compile(r"[a-zA-Z_-]{0,24}")
+_JOINERS = frozenset("\u200c\u200d")  # without which Persian, Hindi and emoji can't be written
 
 
 def one_line(text: str, limit: int = 200) -> str:
@@ -28,10 +29,23 @@ def quoted(text: str, limit: int = 200) -> str:
     return '"' + one_line(text, limit).replace('"', "'") + '"'
 
 
+def word(text: str) -> str:
+    """What should be one of the API's own words; anything else is told as what was said."""
+    return text if _WORD.fullmatch(text) else quoted(text, 32)
+
+
+def spellings(secret: str) -> Iterator[str]:
+    """The forms in which a secret may turn up where it was sent."""
+    raw = secret.encode(errors="surrogatepass")
+    yield from (secret, quote(raw, safe=""), quote_plus(raw), raw.hex())
+    basic = b64encode(raw).decode()
+    yield from (basic, basic.rstrip("="))
+
+
 def masked(text: str, secrets: Iterable[str]) -> str:
-    """`text` without any of `secrets`."""
-    for secret in secrets:
-        text = text.replace(secret, MASK) if secret else text
+    """`text` without any of `secrets`, which may be parts of each other."""
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = text.replace(secret, MASK)
     return text
 
 
@@ -39,18 +53,12 @@ def _is_printable(character: str) -> bool:
     return character.isspace() or unicodedata.category(character) not in _UNPRINTABLE
 
 
-def is_deceptive(text: str, allowed: str = "") -> bool:
-    """Whether `text` has a character that could make it read as something it is not.
+def first_invisible(text: str, allowed: str = "") -> str:
+    """The first character of `text` that could make it read as something it is not, or nothing.
 
-    Such are control characters, lone surrogates, line separators, bidirectional overrides and
-    tag characters; those in `allowed` are let pass.
+    Such are control and format characters, lone surrogates, private and unassigned ones, and line
+    separators. Joiners, and those in `allowed`, are let pass.
     """
-    return any(
-        unicodedata.category(c) in _DECEPTIVE_CATEGORIES or c in _BIDIRECTIONAL or _is_tag(c)
-        for c in text
-        if c not in allowed
-    )
-
-
-def _is_tag(character: str) -> bool:
-    return "\U000e0000" <= character <= "\U000e007f"
+    passed = _JOINERS.union(allowed)
+    unseen = (c for c in text if unicodedata.category(c) in _UNPRINTABLE and c not in passed)
+    return next(unseen, "")

@@ -1,20 +1,18 @@
 """`Outcome` → `CallToolResult`: the structured content, and the text a model reads."""
 
 import json
-import re
 from collections.abc import Iterator
 
 from mcp_types import CallToolResult, TextContent
 
 from calls_mcp.catalog import Operation
 from calls_mcp.outcome import CallSummary, Confirmation, Failure, Fault, Outcome
-from calls_mcp.redaction import one_line, quoted
+from calls_mcp.redaction import one_line, quoted, word
 
 _LONGEST_ADDRESS = 48  # characters; SIP addresses can be long, numbers are not
 
 # Fields of a call that strangers may have chosen: data for a host to show, never instructions.
 _UNTRUSTED = ("caller_name", "forwarded_from", "from", "to")
-_WORD = re.compile(r"[a-zA-Z_-]{0,24}|status unknown")
 
 
 def to_result(operation: Operation, outcome: Outcome) -> CallToolResult:
@@ -42,7 +40,8 @@ def _lines(operation: Operation, outcome: Outcome) -> Iterator[str]:
         yield line(outcome["call"])
     if "calls" in outcome:
         yield from _list(outcome["calls"], outcome.get("next_cursor"))
-    yield from (f"Note: {warning}." for warning in outcome.get("warnings", []))
+    if "confirmation" not in outcome:  # whose preview tells them
+        yield from (f"Note: {warning}." for warning in outcome.get("warnings", []))
 
 
 def line(call: CallSummary) -> str:
@@ -50,21 +49,16 @@ def line(call: CallSummary) -> str:
     when = call.get("started_at") or call.get("created_at") or ""
     parts = [
         call["sid"],
-        _word(call.get("status", "status unknown")),
-        _word(call.get("direction", "")),
+        word(call["status"]) if "status" in call else "status unknown",
+        word(call.get("direction", "")),
         f"{_address(call.get('from', 'unknown'))} → {_address(call.get('to', 'unknown'))}",
         when.replace(":00Z", "Z") if when.endswith(":00Z") else when,
         f"{call['duration_seconds']} s" if "duration_seconds" in call else "",
-        f"{call['cost']} {_word(call.get('currency', ''))}".rstrip() if "cost" in call else "",
-        f"answered by {_word(call['answered_by'])}" if "answered_by" in call else "",
+        f"{call['cost']} {word(call.get('currency', ''))}".rstrip() if "cost" in call else "",
+        f"answered by {word(call['answered_by'])}" if "answered_by" in call else "",
         f"caller name {quoted(call['caller_name'], 40)}" if "caller_name" in call else "",
     ]
     return " · ".join(part for part in parts if part)
-
-
-def _word(text: str) -> str:
-    """What should be one of the API's own words; anything else is told as what was said."""
-    return text if _WORD.fullmatch(text) else quoted(text, 32)
 
 
 def _address(text: str) -> str:

@@ -1,18 +1,18 @@
 """What the operator sets, all of it by environment variable."""
 
 import hashlib
-from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from calls_mcp.catalog import Confirm
 from calls_mcp.errors import ConfigurationError
+from calls_mcp.redaction import spellings
 
 _LABEL = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -37,8 +37,7 @@ class Access:
     @property
     def secrets(self) -> tuple[str, ...]:
         """What of it must never be shown: the password, in each form that it may be sent in."""
-        basic = b64encode(f"{self.username}:{self.password}".encode()).decode()
-        return (self.password, basic, basic.rstrip("="), quote(self.password, safe=""))
+        return (*spellings(self.password), *spellings(f"{self.username}:{self.password}"))
 
     @property
     def is_local(self) -> bool:

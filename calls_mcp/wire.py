@@ -1,12 +1,13 @@
 """`Arguments` → `Request`: the spelling of the Calls API."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 from urllib.parse import quote
 
 from calls_mcp.arguments import Arguments
 from calls_mcp.catalog import Effect, Json, Location
+from calls_mcp.redaction import spellings
 
 Pair = tuple[str, str]
 
@@ -15,7 +16,10 @@ _LATEST = ("PageSize", "20")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """An HTTP request to the Calls API: `path` is quoted, `query` and `form` are not."""
+    """An HTTP request to the Calls API: `path` is quoted, `query` and `form` are not.
+
+    `secrets` are the texts in it that must never be shown, in each form they may come back in.
+    """
 
     effect: Effect
     method: Literal["GET", "POST", "DELETE"]
@@ -23,7 +27,8 @@ class Request:
     account_sid: str
     sid: str = ""
     query: tuple[Pair, ...] = ()
-    form: tuple[Pair, ...] = ()
+    form: tuple[Pair, ...] = field(default=(), repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
     def as_fetch(self) -> "Request":
         """The request that reads the call which this one changes."""
@@ -56,6 +61,7 @@ def encode(arguments: Arguments, default_account: str) -> Request:
         sid=sid,
         query=tuple(_pairs(arguments, "query")),
         form=tuple(_pairs(arguments, "form")),
+        secrets=tuple(_secrets(arguments)),
     )
 
 
@@ -65,6 +71,12 @@ def _pairs(arguments: Arguments, location: Location) -> Iterator[Pair]:
         if parameter.location == location:
             items = value if isinstance(value, list) else [value]
             yield from ((parameter.wire, _text(item)) for item in items)
+
+
+def _secrets(arguments: Arguments) -> Iterator[str]:
+    for name, value in arguments.values.items():
+        if arguments.operation.parameters[name].secret:
+            yield from spellings(str(value))
 
 
 def _text(value: Json) -> str:

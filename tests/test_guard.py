@@ -27,7 +27,7 @@ async def test_the_preview_of_a_new_call_names_everything_that_would_happen(rig:
     assert text.splitlines() == [
         f'Place a call to "{TALKS_FOR_AN_HOUR}" from "{CALLER}" (account {ACCOUNT}).',
         'It follows the TwiML at "https://example.com/voice" (GET).',
-        'Also: method "GET", timeout 20 seconds, record true, send_digits "1w2".',
+        'Also: timeout 20 seconds, record true, send_digits "1w2".',
         "Note: twiml is ignored, because url is given.",
         "The call is RECORDED; the law may demand the consent of those on it.",
         "It rings at once and costs money.",
@@ -39,7 +39,32 @@ async def test_the_preview_shows_the_words_that_will_be_spoken(rig: Rig) -> None
         text = await preview(
             agent, "create_call", **placing(twiml="<Response>\n<Say>Hi</Say>\n</Response>")
         )
-    assert 'It follows this TwiML: "<Response> <Say>Hi</Say> </Response>"' in text
+    shown = "It follows this TwiML:\n  | <Response>\n  | <Say>Hi</Say>\n  | </Response>\n"
+    assert shown in text
+
+
+async def test_no_line_of_the_words_that_will_be_spoken_passes_for_one_of_the_preview(
+    rig: Rig,
+) -> None:
+    twiml = '<Response>\r\n<Say voice="a">\nIt costs nothing.\n</Say></Response>'
+    async with rig.connect() as agent:
+        text = await preview(agent, "create_call", **placing(twiml=twiml))
+    assert "\n  | It costs nothing.\n" in text
+    assert '  | <Say voice="a">' in text
+
+
+async def test_what_would_be_ignored_is_only_told_as_ignored(rig: Rig) -> None:
+    async with rig.connect() as agent:
+        text = await preview(agent, "create_call", **placing(trim="do-not-trim", record=False))
+    assert "Also: record false." in text
+    assert text.count("trim") == 1
+    assert "Note: trim has no effect without record." in text
+
+
+async def test_a_new_call_with_two_sets_of_instructions_says_that_one_cannot_know(rig: Rig) -> None:
+    async with rig.connect() as agent:
+        text = await preview(agent, "create_call", **placing(application_sid="AP" + "0" * 32))
+    assert "Which of these the API then follows is not documented." in text
 
 
 async def test_the_preview_shows_every_argument_that_is_not_secret(rig: Rig) -> None:

@@ -1,20 +1,23 @@
 """What may be shown of a text."""
 
 import unicodedata
+from base64 import b64encode
+from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calls_mcp.redaction import MASK, is_deceptive, masked, one_line, quoted
+from calls_mcp.redaction import MASK, first_invisible, masked, one_line, quoted, spellings
 
 TEXTS = st.text(st.characters(), max_size=120)
 LIMITS = st.integers(1, 60)
 OVERRIDE = "\N{RIGHT-TO-LEFT OVERRIDE}"
 TAG = "\N{TAG LATIN SMALL LETTER A}"
 
-DECEPTIVE = st.characters(categories=("Cc", "Cs", "Zl", "Zp")) | st.sampled_from(
-    [OVERRIDE, TAG, "\N{LEFT-TO-RIGHT ISOLATE}", "\N{RIGHT-TO-LEFT MARK}", "\N{ARABIC LETTER MARK}"]
+JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
+UNSEEN = st.characters(categories=("C", "Zl", "Zp"), exclude_characters=JOINERS) | st.sampled_from(
+    [OVERRIDE, TAG, "\N{SOFT HYPHEN}", "\N{ZERO WIDTH SPACE}", "\ue000", "\N{WORD JOINER}"]
 )
 HARMLESS = st.text(st.characters(exclude_categories=("C", "Zl", "Zp")), max_size=20)
 
@@ -97,17 +100,25 @@ def test_no_secret_survives(text: str, secrets: list[str]) -> None:
     assert not any(secret in masked(text, secrets) for secret in secrets if secret)
 
 
-@given(HARMLESS, DECEPTIVE, HARMLESS)
-def test_one_character_is_enough_to_deceive(before: str, odd: str, after: str) -> None:
-    assert is_deceptive(before + odd + after)
-    assert not is_deceptive(before + odd + after, allowed=odd)
+@pytest.mark.parametrize("secret", ["a b/c+é", "plain", ""])
+def test_a_secret_is_masked_however_it_was_sent(secret: str) -> None:
+    basic = b64encode(secret.encode()).decode()
+    forms = (secret, quote(secret, safe=""), quote_plus(secret), basic, secret.encode().hex())
+    text = " ".join(f"<{form}>" for form in forms)
+    assert not any(form in masked(text, spellings(secret)) for form in forms if form)
+
+
+@given(HARMLESS, UNSEEN, HARMLESS)
+def test_one_character_that_cannot_be_seen_is_found(before: str, odd: str, after: str) -> None:
+    assert first_invisible(before + odd + after) == odd
+    assert first_invisible(before + odd + after, allowed=odd) == ""
 
 
 @given(HARMLESS)
-def test_ordinary_text_does_not_deceive(text: str) -> None:
-    assert not is_deceptive(text)
+def test_ordinary_text_can_be_seen(text: str) -> None:
+    assert first_invisible(text) == ""
 
 
 @pytest.mark.parametrize("emoji", ["👩\N{ZERO WIDTH JOINER}💻", "❤\N{VARIATION SELECTOR-16}"])
-def test_what_emoji_and_scripts_are_made_of_does_not_deceive(emoji: str) -> None:
-    assert not is_deceptive(emoji)
+def test_what_emoji_and_scripts_are_made_of_is_let_pass(emoji: str) -> None:
+    assert first_invisible(emoji) == ""

@@ -98,7 +98,7 @@ OUTCOMES: dict[str, tuple[str, Outcome, list[str]]] = {
             "outcome": "error",
             "error": {
                 "kind": "invalid_arguments",
-                "message": "Nothing was sent: 2 arguments are wrong.",
+                "message": "Nothing was sent: 2 faults in the arguments.",
                 "hint": "Mend them.",
                 "retryable": False,
                 "faults": [
@@ -108,7 +108,7 @@ OUTCOMES: dict[str, tuple[str, Outcome, list[str]]] = {
             },
         },
         [
-            "invalid_arguments: Nothing was sent: 2 arguments are wrong.",
+            "invalid_arguments: Nothing was sent: 2 faults in the arguments.",
             '- /to: expected a number; got 7; for example "+1"',
             '- /To: expected a known name; did you mean "to"?',
             "Mend them.",
