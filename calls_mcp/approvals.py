@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import anyio
+
 from calls_mcp.errors import InvalidConfirmation
 from calls_mcp.guard import Binding, Question
 from calls_mcp.outcome import Confirmation, Outcome, with_warnings
@@ -12,9 +14,9 @@ from calls_mcp.seal import Seal
 from calls_mcp.store import Pending, Store
 
 _FORGOTTEN = (
-    "This server no longer knows the confirmation, nor whether it was used before. Nothing was sent "
-    "now. Look first, with list_calls or fetch_call, whether it has been done; if not, call without "
-    "confirmation_token for a new preview."
+    "This server no longer knows the confirmation, nor whether it was used before. Now, nothing "
+    "was sent. Look first, with list_calls or fetch_call, whether it has been done; if it has not, "
+    "call without confirmation_token for a new preview."
 )
 _AGAIN = "Call the tool again without confirmation_token to get a new preview."
 
@@ -25,6 +27,13 @@ class Claim:
 
     identifier: str
     state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What became of a confirmation that was used before, as it is told again."""
+
+    outcome: Outcome
 
 
 class Approvals:
@@ -48,8 +57,8 @@ class Approvals:
             "expires_at": datetime.fromtimestamp(expires_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
 
-    async def claim(self, token: str, binding: Binding) -> Claim | Outcome:
-        """The right to act, or the outcome of an earlier use, or that the token has lapsed.
+    async def claim(self, token: str, binding: Binding) -> Claim | Used | Outcome:
+        """The right to act, or what became of an earlier use, or that the token has lapsed.
 
         Raises:
             InvalidConfirmation: The token is not one for this invocation.
@@ -64,22 +73,22 @@ class Approvals:
         if pending is None:
             return {"outcome": "expired", "reason": _FORGOTTEN}
         _require(pending.binding, binding)
-        if not await self._store.claim(identifier):
-            return _told_again(await self._store.outcome(identifier))
+        if not await self._win(identifier):
+            return Used(_told_again(await self._store.outcome(identifier)))
         if self._clock() < pending.expires_at:
             return Claim(identifier, pending.state)
         return await self.settle(identifier, expired("The confirmation was not used in time."))
 
-    async def decline(self, token: str, binding: Binding, reason: str) -> Outcome:
-        """Spend a confirmation without acting on it."""
-        claim = await self.claim(token, binding)
-        if not isinstance(claim, Claim):
-            return claim
-        return await self.settle(claim.identifier, {"outcome": "declined", "reason": reason})
+    async def _win(self, identifier: str) -> bool:
+        is_won = False
+        with anyio.CancelScope(shield=True):  # a claim that nobody knows of is never settled
+            is_won = await self._store.claim(identifier)
+        return is_won  # noqa: RET504  # for all that types know, a scope may swallow the return
 
     async def settle(self, identifier: str, outcome: Outcome) -> Outcome:
-        """Record what became of a claimed confirmation, and return it."""
-        await self._store.settle(identifier, outcome)
+        """Record what became of a claimed confirmation, cancelled or not, and return it."""
+        with anyio.CancelScope(shield=True):
+            await self._store.settle(identifier, outcome)
         return outcome
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from difflib import get_close_matches
 from functools import cache
@@ -35,9 +35,9 @@ class Arguments:
 
     operation: Operation
     values: Mapping[str, Json]
-    own: Mapping[str, str]
-    ignored: frozenset[str]
-    warnings: tuple[str, ...]
+    own: Mapping[str, str] = field(default_factory=dict[str, str])
+    ignored: frozenset[str] = frozenset()
+    warnings: tuple[str, ...] = ()
 
 
 def check(operation: Operation, raw: Mapping[str, Json]) -> Arguments:

@@ -10,6 +10,7 @@ CallsError
   ├ Rejected                 the API said no: nothing happened
   ├ RateLimited              the API was too busy: nothing happened
   ├ Unreachable              the request never left: nothing happened
+  ├ NotDone                  the API failed, and was seen to have done nothing
   ├ Unavailable              a read failed: nothing happened
   └ OutcomeUnknown           a change was sent and its answer never came
 """
@@ -18,6 +19,8 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from calls_mcp.outcome import Failure, Fault, Outcome
+
+_NO_SUCH_RESOURCE = 20404
 
 
 class CallsError(Exception):
@@ -39,8 +42,8 @@ class InvocationError(CallsError):
     """An invocation failed, in words an agent can act on.
 
     `kind` names the failure; `hint` says what to do next; `retryable` is whether the same
-    invocation may be sent again as it is; `retry_after` how long to wait first, in seconds, and
-    `status` the HTTP status, where the API answered.
+    invocation may be sent again as it is; `retry_after` how long to wait first, in seconds. Where
+    the API answered, `status` is its HTTP status, and `request_id` its name for the request.
     """
 
     kind: ClassVar[str]
@@ -52,6 +55,7 @@ class InvocationError(CallsError):
         self.hint = hint
         self.retry_after: float | None = None
         self.status: int | None = None
+        self.request_id = ""
 
     def failure(self) -> Failure:
         """This error as the `error` of a result."""
@@ -116,6 +120,11 @@ class NotFound(Rejected):
 
     kind = "not_found"
 
+    @property
+    def is_sure(self) -> bool:
+        """Whether the API itself says so, and not something in between."""
+        return self.code == _NO_SUCH_RESOURCE
+
 
 class CredentialsRejected(Rejected):
     """The API does not accept the server's credentials, or not for this."""
@@ -135,6 +144,16 @@ class Unreachable(InvocationError):
 
     kind = "unreachable"
     retryable = True
+
+
+class NotDone(InvocationError):
+    """The API failed at a change, and a look afterwards showed that it did not take effect."""
+
+    kind = "not_done"
+    retryable = True
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "It is safe to call again in a little while.")
 
 
 class Unavailable(InvocationError):

@@ -40,12 +40,22 @@ _KINDS: dict[int, tuple[type[Rejected], str]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Reply:
+    """What the API answered to a request that it carried out; `payload` is empty without a body."""
+
+    payload: Mapping[str, Json]
+    status: int
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What the API answered, as it came."""
 
     status: int
     retry_after: str | None
     body: bytes
+    request_id: str = ""
 
     @property
     def is_success(self) -> bool:
@@ -91,20 +101,26 @@ def lost(request: Request, what: str) -> InvocationError:
     return OutcomeUnknown(message, f"Do not call again yet. {_how_to_find_out(request)}")
 
 
-def read_call(request: Request, payload: Mapping[str, Json]) -> CallSummary:
+def read_call(request: Request, reply: Reply) -> CallSummary:
     """The call in an answer, which must be the one that was asked for.
 
     Raises:
         InvocationError: It is no call, or another.
     """
     try:
-        call = summarize(payload)
+        call = summarize(reply.payload)
     except Unreadable as unreadable:
-        raise lost(request, str(unreadable)) from unreadable
+        raise _mistaken(request, reply, str(unreadable)) from unreadable
     account_sid = call.get("account_sid", request.account_sid)
     if request.sid not in ("", call["sid"]) or account_sid != request.account_sid:
-        raise lost(request, f"the API's answer is about another call, {call['sid']}")
+        raise _mistaken(request, reply, "the API's answer is about another call")
     return call
+
+
+def _mistaken(request: Request, reply: Reply, what: str) -> InvocationError:
+    error = lost(request, what)
+    error.status, error.request_id = reply.status, reply.request_id
+    return error
 
 
 def refused(request: Request, answer: Answer, secrets: Sequence[str]) -> InvocationError:
@@ -113,7 +129,8 @@ def refused(request: Request, answer: Answer, secrets: Sequence[str]) -> Invocat
         error = lost(request, f"the API answered {answer.status}")
     else:
         error = _rejected(answer, (*secrets, *request.secrets))
-    error.status, error.retry_after = answer.status, answer.wait()
+    error.status, error.request_id = answer.status, answer.request_id
+    error.retry_after = answer.wait()
     if error.retryable and error.retry_after:
         wait = min(error.retry_after, _LONGEST_WAIT)
         error.hint = f"Nothing happened: wait {wait:.0f} seconds, then call again."

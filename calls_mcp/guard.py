@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -11,7 +11,7 @@ from calls_mcp.arguments import Arguments
 from calls_mcp.catalog import Json, Parameter
 from calls_mcp.errors import NotApplicable
 from calls_mcp.outcome import CallSummary
-from calls_mcp.redaction import MASK, quoted, word
+from calls_mcp.redaction import MASK, quoted
 
 Action = Literal["place", "hang_up", "redirect", "modify", "delete"]
 
@@ -39,7 +39,8 @@ class Situation:
 class Question:
     """What the user is asked.
 
-    `state` is what the preview says of the call and must still be true when it is acted on.
+    `state` is what must still be true when it is acted on: what the preview says of the call, or
+    else marks, a line each, of what stands against placing it.
     """
 
     action: Action
@@ -63,8 +64,15 @@ def bind(arguments: Arguments, account_sid: str, principal: str) -> Binding:
     return Binding(arguments.operation.name, digest, principal)
 
 
-def ask(arguments: Arguments, situation: Situation, held: str = "") -> Question:
-    """The question to put to the user; `held` is why even a harmless one is put.
+def ask(
+    arguments: Arguments,
+    situation: Situation,
+    held: Sequence[str] = (),
+    marks: Collection[str] = (),
+) -> Question:
+    """The question to put to the user.
+
+    `held` says why even a harmless one is put, and `marks` stand for that in its state.
 
     Raises:
         NotApplicable: The call is in a state in which the API is sure to refuse.
@@ -77,9 +85,10 @@ def ask(arguments: Arguments, situation: Situation, held: str = "") -> Question:
         *_instructions(active),
         *_details(arguments, active),
         *_caveats(action, arguments, situation.call),
-        *([held] if held else []),
+        *held,
     ]
-    return Question(action, "\n".join(lines), state_of(situation.call))
+    state = state_of(situation.call) if situation.call else "\n".join(sorted(marks))
+    return Question(action, "\n".join(lines), state)
 
 
 def action_of(arguments: Arguments) -> Action:
@@ -114,18 +123,21 @@ def refuse_if_pointless(action: Action, call: CallSummary | None) -> None:
         )
 
 
-def state_of(call: CallSummary | None) -> str:
+def state_of(call: CallSummary) -> str:
     """What of a call must not change between a question and its answer, strangers' words quoted."""
-    if call is None:
-        return ""
     return f"{call_status(call)} from {_party(call.get('from'))} to {_party(call.get('to'))}"
+
+
+def differences(state: str, now: CallSummary) -> str:
+    """What has changed since a question was asked in this `state`; empty if nothing has."""
+    if state == state_of(now):
+        return ""
+    return f"The call has changed: it was shown as {state}, and it is {state_of(now)}."
 
 
 def call_status(call: CallSummary | None) -> str:
     """The call's status, or that it is not known."""
-    if call is None:
-        return "not placed yet"
-    return word(call["status"]) if "status" in call else "in an unknown state"
+    return call.get("status", "in an unknown state") if call else "not placed yet"
 
 
 def _headline(action: Action, arguments: Arguments, situation: Situation) -> str:
@@ -146,7 +158,7 @@ def describe(situation: Situation) -> str:
     """The call as it is now: status, direction, parties, how long it has lasted or did last."""
     call = situation.call or {"sid": ""}
     parties = f"from {_party(call.get('from'))} to {_party(call.get('to'))}"
-    parts = [call_status(call), word(call.get("direction", "")), parties, _age(call, situation.now)]
+    parts = [call_status(call), call.get("direction", ""), parties, _age(call, situation.now)]
     return ", ".join(part for part in parts if part)
 
 

@@ -12,7 +12,7 @@ from calls_mcp.cursor import Cursors
 from calls_mcp.errors import InvocationError, Unavailable, failed
 from calls_mcp.failures import read_call
 from calls_mcp.listing import Report, collect
-from calls_mcp.outcome import Approval, Outcome, with_warnings
+from calls_mcp.outcome import Approval, Caller, Outcome, with_warnings
 from calls_mcp.policy import Policy, judge_account
 from calls_mcp.twilio import TwilioClient
 from calls_mcp.wire import Request, encode
@@ -22,8 +22,8 @@ from calls_mcp.wire import Request, encode
 class Terms:
     """What the operator has settled for every invocation.
 
-    `deadline` bounds a read, in seconds, and `result_bytes` the JSON of one result; `sandbox` marks
-    each as not real.
+    `deadline` bounds an invocation, in seconds, and `result_bytes` the JSON of one result;
+    `sandbox` marks each as not real.
     """
 
     account_sid: str
@@ -57,16 +57,11 @@ class Invoker:
         self,
         operation: Operation,
         raw: Mapping[str, Json],
-        principal: str,
+        caller: Caller,
         approval: Approval | None = None,
         report: Report = unheard,
-        *,
-        can_ask: bool = False,
     ) -> Outcome:
-        """Do what `raw` asks for, or say what must be confirmed first, or why it can't be done.
-
-        `can_ask` is whether the client can put a question to its user.
-        """
+        """Do what `raw` asks for, or say what must be confirmed first, or why it can't be done."""
         try:
             arguments = check(operation, raw)
             if approval is None and "confirmation_token" in arguments.own:
@@ -74,7 +69,8 @@ class Invoker:
             if operation.read_only:
                 outcome = await self._read_in_time(arguments, report)
             else:
-                change = Change(arguments, principal, self._terms.account_sid, can_ask=can_ask)
+                until = anyio.current_time() + self._terms.deadline
+                change = Change(arguments, caller, self._terms.account_sid, until)
                 outcome = await self._changes.run(change, approval)
         except InvocationError as error:
             outcome = failed(error)

@@ -1,17 +1,18 @@
 """Walking the pages of a list: up to a limit, within a size, from a cursor on."""
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+import re
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlsplit
 
 from calls_mcp.catalog import Json
-from calls_mcp.failures import lost
+from calls_mcp.failures import Reply, lost
 from calls_mcp.outcome import CallSummary
 from calls_mcp.summary import Unreadable, summarize
 from calls_mcp.wire import Pair, Request
 
-Send = Callable[[Request], Awaitable[Mapping[str, Json]]]
+Send = Callable[[Request], Awaitable[Reply]]
 Report = Callable[[int, int], Awaitable[None]]
 """Is told how many calls were read, of how many asked for."""
 
@@ -21,6 +22,7 @@ _LARGEST_PAGE = 1000
 _ENVELOPE = 2048  # bytes of a result that are not calls: the cursor, the warnings
 _MOST_SOUGHT = 20  # pages
 _PLACE = ("PageSize", "Page", "PageToken")
+_PLACE_VALUE = re.compile(r"[!-~]{1,512}")  # what a cursor has room for
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,7 @@ class _Page:
     calls: tuple[CallSummary, ...]
     unreadable: int
     next: Position | None
+    is_broken_off: bool
 
     @property
     def sids(self) -> list[str]:
@@ -115,10 +118,12 @@ class _Walk:
         self._limit = limit
         self._left = budget
         self._unreadable = 0
+        self._is_broken_off = False
 
     def take(self, page: _Page, position: Position) -> Position | None:
         """Take what fits of `page`, and say where to go on."""
         self._unreadable += page.unreadable
+        self._is_broken_off = page.is_broken_off
         before = self._left
         for call in page.after(position.after):
             if not self._fits(call):
@@ -135,6 +140,8 @@ class _Walk:
         entries = "entry" if self._unreadable == 1 else "entries"
         unreadable = f"{self._unreadable} {entries} could not be read"
         warnings = [unreadable] if self._unreadable else []
+        if self._is_broken_off:
+            warnings.append("there may be more calls: the API named a next page that is none")
         if position is not None and not self._is_full:
             count = f"{len(self.calls)} of the {self._limit} calls asked for"
             warnings.append(f"{count} fit in one answer; next_cursor brings the rest")
@@ -153,14 +160,17 @@ def _size(call: CallSummary) -> int:
     return len(text.encode()) + 1
 
 
-def _read(request: Request, payload: Mapping[str, Json]) -> _Page:
-    entries = payload.get("calls")
+def _read(request: Request, reply: Reply) -> _Page:
+    entries = reply.payload.get("calls")
     if not isinstance(entries, list):
         raise lost(request, "the API's answer has no list of calls")
     account = request.account_sid
     summaries = map(_summary, entries)
     calls = tuple(c for c in summaries if c is not None and c.get("account_sid") == account)
-    return _Page(calls, len(entries) - len(calls), _next(payload.get("next_page_uri")))
+    uri = reply.payload.get("next_page_uri")
+    following = _next(uri)
+    is_broken_off = bool(uri) and following is None
+    return _Page(calls, len(entries) - len(calls), following, is_broken_off)
 
 
 def _summary(entry: Json) -> CallSummary | None:
@@ -178,4 +188,6 @@ def _next(uri: Json) -> Position | None:
     except ValueError:
         return None
     page = tuple(pair for pair in pairs if pair[0] in _PLACE)
+    if not all(_PLACE_VALUE.fullmatch(value) for _, value in page):
+        return None
     return Position(page) if {*_PLACE[1:]} & {name for name, _ in page} else None

@@ -94,6 +94,18 @@ class Outcome(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True)
+class Caller:
+    """Who invokes: the principal, whether their client can put a question to its user.
+
+    `trace_id` is that of the request, 32 hex digits, or empty if it is not traced.
+    """
+
+    principal: str
+    can_ask: bool = False
+    trace_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Approval:
     """A user's answer to the question that `token` stands for; `reason` is why not.
 

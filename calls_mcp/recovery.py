@@ -1,7 +1,6 @@
 """Finding out whether a change whose answer was lost took effect."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -9,45 +8,57 @@ import anyio
 
 from calls_mcp.arguments import Arguments
 from calls_mcp.catalog import Json
-from calls_mcp.errors import InvocationError, NotFound
+from calls_mcp.errors import InvocationError, NotDone, NotFound, OutcomeUnknown, failed
+from calls_mcp.failures import Reply
 from calls_mcp.guard import action_of
 from calls_mcp.outcome import CallSummary, Outcome
 from calls_mcp.summary import Unreadable, summarize
 from calls_mcp.wire import Request
 
-Send = Callable[[Request], Awaitable[Mapping[str, Json]]]
+Send = Callable[[Request], Awaitable[Reply]]
+IsTaken = Callable[[str], Awaitable[bool]]
+"""Whether the call of this SID is known to be another than the one looked for."""
 
 _LOOKS = (0.0, 0.5, 1.5)  # seconds before each; a new call may take a moment to be listed
 _CLOCKS_DIFFER = timedelta(seconds=2)
+_GATEWAYS = frozenset({408, 502, 504})  # which answer while the request may still be under way
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A change that was sent, at `since`, and whose answer did not come.
+    """A change that was sent, at `since`, and whose answer did not come: then `error` is known.
 
-    `known` are the calls that this server had placed before: none of them is the one looked for.
+    `is_taken` tells of a call that may be the one looked for whether it surely is another.
     """
 
     arguments: Arguments
     request: Request
     since: datetime
-    known: AbstractSet[str]
+    is_taken: IsTaken
+    error: OutcomeUnknown
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the API was done with the request: it answered, if with nothing of use."""
+        return self.error.status is not None and self.error.status not in _GATEWAYS
 
 
 async def find_out(send: Send, lost: Lost) -> Outcome | None:
-    """The outcome, if it can be told for certain that the change took effect; else None."""
+    """The outcome, if it is certain whether the change took effect; else None."""
+    outcome = None
     for pause in _LOOKS:
         await anyio.sleep(pause)
         try:
             outcome = await _look(send, lost)
         except InvocationError:
             return None
-        if outcome is not None:
+        if outcome is not None and outcome["outcome"] == "done":
             return outcome
-    return None
+    return outcome
 
 
 async def _look(send: Send, lost: Lost) -> Outcome | None:
+    """What is seen now: that the change is done, or that it is not; None if neither is sure."""
     match action_of(lost.arguments):
         case "place":
             return await _look_for_new_call(send, lost)
@@ -61,35 +72,54 @@ async def _look(send: Send, lost: Lost) -> Outcome | None:
 
 async def _look_for_deletion(send: Send, lost: Lost) -> Outcome | None:
     try:
-        await send(lost.request.as_fetch())
-    except NotFound:
+        call = _summary((await send(lost.request.as_fetch())).payload)
+    except NotFound as gone:
+        if not gone.is_sure:
+            raise
         return {"outcome": "done", "deleted": lost.request.sid, "recovered": True}
-    return None
+    return _not_done(lost, "the record is still there") if _is_it(call, lost) else None
 
 
 async def _look_for_end(send: Send, lost: Lost) -> Outcome | None:
-    call = _summary(await send(lost.request.as_fetch()))
-    if call is None or call["sid"] != lost.request.sid or call.get("live") is not False:
+    call = _summary((await send(lost.request.as_fetch())).payload)
+    if call is None or not _is_it(call, lost):
+        return None
+    if call.get("live"):
+        return _not_done(lost, f"the call is still {call.get('status', 'live')}")
+    if call.get("live") is None:
         return None
     return {"outcome": "done", "call": call, "recovered": True}
 
 
+def _is_it(call: CallSummary | None, lost: Lost) -> bool:
+    return call is not None and call["sid"] == lost.request.sid
+
+
+def _not_done(lost: Lost, seen: str) -> Outcome | None:
+    """Only if no request is still under way, and a repeat of it would do no harm if one were."""
+    if not lost.is_over:
+        return None
+    status = lost.error.status
+    error = NotDone(f"This did not take effect: the API answered {status}, and {seen}.")
+    error.status = status
+    return failed(error)
+
+
 async def _look_for_new_call(send: Send, lost: Lost) -> Outcome | None:
-    page = await send(lost.request.as_search())
-    entries = page.get("calls")
+    entries = (await send(lost.request.as_search())).payload.get("calls")
     calls = map(_summary, entries if isinstance(entries, list) else [])
-    found = [call for call in calls if call is not None and _may_be(call, lost)]
+    likely = [call for call in calls if call is not None and _may_be(call, lost)]
+    found = [call for call in likely if not await lost.is_taken(call["sid"])]
     if len(found) != 1:  # several may be anybody's
         return None
     return {"outcome": "done", "call": found[0], "recovered": True}
 
 
 def _may_be(call: CallSummary, lost: Lost) -> bool:
-    """Whether it is an outbound leg, created since the request began, that we did not know of."""
+    """Whether it is an outbound leg, created since the request began."""
     created = call.get("created_at")
     return (
         call.get("direction") == "outbound-api"
-        and call["sid"] not in lost.known
         and created is not None
         and datetime.fromisoformat(created) >= lost.since.astimezone(UTC) - _CLOCKS_DIFFER
     )

@@ -1,9 +1,10 @@
 """What may be shown of a text: secrets masked, strangers' text made harmless."""
 
-import re
+import json
 import unicodedata
-from base64 import b64encode
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterable, Iterator
+from itertools import product, takewhile
 from urllib.parse import quote, quote_plus
 
 MASK = "********"
@@ -11,7 +12,7 @@ MASK = "********"
 # Control, format (bidi, zero-width, tag), surrogate, private and unassigned characters, and
 # line and paragraph separators: none of them has a place in one line of plain text.
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-_WORD = re.compile(r"[a-zA-Z_-]{0,24}")
+_TELLING = 12  # characters of a long secret
 _JOINERS = frozenset("\u200c\u200d")  # without which Persian, Hindi and emoji can't be written
 
 
@@ -29,24 +30,37 @@ def quoted(text: str, limit: int = 200) -> str:
     return '"' + one_line(text, limit).replace('"', "'") + '"'
 
 
-def word(text: str) -> str:
-    """What should be one of the API's own words; anything else is told as what was said."""
-    return text if _WORD.fullmatch(text) else quoted(text, 32)
-
-
 def spellings(secret: str) -> Iterator[str]:
     """The forms in which a secret may turn up where it was sent."""
     raw = secret.encode(errors="surrogatepass")
-    yield from (secret, quote(raw, safe=""), quote_plus(raw), raw.hex())
-    basic = b64encode(raw).decode()
-    yield from (basic, basic.rstrip("="))
+    yield from (secret, json.dumps(secret)[1:-1], repr(secret)[1:-1])
+    yield from (quote(raw), quote(raw, safe=""), quote_plus(raw), raw.hex(), raw.hex().upper())
+    yield from in_base64(raw)
+
+
+def in_base64(raw: bytes) -> Iterator[str]:
+    """What is the same of it wherever it stands in a text that was encoded."""
+    for before, encode in product(range(3), (b64encode, urlsafe_b64encode)):
+        text = encode(bytes(before) + raw).decode().rstrip("=")
+        is_whole = (before + len(raw)) % 3 == 0
+        yield text[(0, 2, 3)[before] : None if is_whole else -1]
 
 
 def masked(text: str, secrets: Iterable[str]) -> str:
-    """`text` without any of `secrets`, which may be parts of each other."""
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        text = text.replace(secret, MASK)
+    """`text` without any of `secrets`, nor a beginning of one that would help to guess the rest."""
+    for secret in sorted({*secrets} - {""}, key=len, reverse=True):
+        text = _without(text, secret)
     return text
+
+
+def _without(text: str, secret: str) -> str:
+    telling = secret[:_TELLING]
+    kept, found, rest = text.partition(telling)
+    if not found:
+        return text
+    pairs = zip(rest, secret[len(telling) :], strict=False)
+    more = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    return f"{kept}{MASK}{_without(rest[more:], secret)}"
 
 
 def _is_printable(character: str) -> bool:

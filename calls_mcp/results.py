@@ -7,7 +7,7 @@ from mcp_types import CallToolResult, TextContent
 
 from calls_mcp.catalog import Operation
 from calls_mcp.outcome import CallSummary, Confirmation, Failure, Fault, Outcome
-from calls_mcp.redaction import one_line, quoted, word
+from calls_mcp.redaction import one_line, quoted
 
 _LONGEST_ADDRESS = 48  # characters; SIP addresses can be long, numbers are not
 
@@ -49,13 +49,13 @@ def line(call: CallSummary) -> str:
     when = call.get("started_at") or call.get("created_at") or ""
     parts = [
         call["sid"],
-        word(call["status"]) if "status" in call else "status unknown",
-        word(call.get("direction", "")),
+        call.get("status", "status unknown"),
+        call.get("direction", ""),
         f"{_address(call.get('from', 'unknown'))} → {_address(call.get('to', 'unknown'))}",
         when.replace(":00Z", "Z") if when.endswith(":00Z") else when,
         f"{call['duration_seconds']} s" if "duration_seconds" in call else "",
-        f"{call['cost']} {word(call.get('currency', ''))}".rstrip() if "cost" in call else "",
-        f"answered by {word(call['answered_by'])}" if "answered_by" in call else "",
+        f"{call['cost']} {call.get('currency', '')}".rstrip() if "cost" in call else "",
+        f"answered by {call['answered_by']}" if "answered_by" in call else "",
         f"caller name {quoted(call['caller_name'], 40)}" if "caller_name" in call else "",
     ]
     return " · ".join(part for part in parts if part)

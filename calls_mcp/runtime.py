@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Self
 
 import anyio
 
-from calls_mcp.errors import ConfigurationError
 from calls_mcp.settings import Access, Settings
 
 if TYPE_CHECKING:
     from calls_mcp.invocation import Invoker
+
+_GRACE = 5  # seconds
 
 
 class Runtime:
@@ -44,7 +45,10 @@ class Runtime:
             ConfigurationError: The policy is wrong, or the store can't be used.
         """
         settings = self.settings
-        if settings.calls_mcp_policy or settings.calls_mcp_state_url != "memory:":
+        if (
+            settings.calls_mcp_policy
+            or settings.calls_mcp_state_url.get_secret_value() != "memory:"
+        ):
             await self.invoker()
         return self
 
@@ -68,17 +72,18 @@ class Runtime:
         from calls_mcp.audit import open_audit  # noqa: PLC0415
         from calls_mcp.changes import Changes  # noqa: PLC0415
         from calls_mcp.cursor import Cursors  # noqa: PLC0415
+        from calls_mcp.delivery import Delivery  # noqa: PLC0415
         from calls_mcp.invocation import Invoker, Terms  # noqa: PLC0415
         from calls_mcp.policy import load_policy  # noqa: PLC0415
+        from calls_mcp.quotas import Quotas  # noqa: PLC0415
         from calls_mcp.seal import Seal  # noqa: PLC0415
         from calls_mcp.store import Keeping, open_store  # noqa: PLC0415
         from calls_mcp.twilio import TwilioClient  # noqa: PLC0415
 
         settings, enter = self.settings, self._resources.enter_async_context
-        # A change reads the call, sends, and may look for what became of it.
-        patience = 3 * settings.calls_mcp_deadline
-        keeping = Keeping(patience=patience, clock=self._clock)
-        store = await enter(open_store(settings.calls_mcp_state_url, keeping))
+        # Whoever waits for the outcome of another's change waits a little longer than that takes.
+        keeping = Keeping(patience=self.access.deadline + _GRACE, clock=self._clock)
+        store = await enter(open_store(settings.calls_mcp_state_url.get_secret_value(), keeping))
         audit = await enter(
             open_audit(
                 settings.calls_mcp_audit_file,
@@ -92,9 +97,9 @@ class Runtime:
         seal, account_sid = Seal(self.keys), self.access.account_sid
         approvals = Approvals(store, seal, settings.calls_mcp_confirm_ttl, self._clock)
         policy = load_policy(settings.calls_mcp_policy).relaxed(settings.calls_mcp_confirm)
-        if policy.caps.in_flight or policy.caps.principal.in_flight:
-            raise ConfigurationError("caps.in_flight is not enforced yet: leave it at 0")
-        changes = Changes(twilio, approvals, store, audit, policy, self._clock)
+        delivery = Delivery(twilio, store, self.access.deadline, self._clock)
+        quotas = Quotas(store, policy.caps, delivery.fetch, self._clock)
+        changes = Changes(delivery, approvals, quotas, audit, policy, self._clock)
         cursors = Cursors(seal, account_sid, settings.calls_mcp_result_bytes)
         terms = Terms(
             account_sid,

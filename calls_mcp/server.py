@@ -9,12 +9,14 @@ from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
 from mcp.shared.exceptions import MCPError
+from opentelemetry import trace
 
 from calls_mcp import __version__
 from calls_mcp.catalog import Operation, load_operations
 from calls_mcp.confirmation import converse
-from calls_mcp.outcome import Approval, Outcome
+from calls_mcp.outcome import Approval, Caller, Outcome
 from calls_mcp.prompts import load_prompts
+from calls_mcp.redaction import quoted
 from calls_mcp.results import to_result
 from calls_mcp.runtime import Runtime
 from calls_mcp.schema import input_schema, output_schema
@@ -64,6 +66,12 @@ def principal_of(ctx: Context) -> str:
     return client.client_info.name if client else "anonymous"
 
 
+def _trace_id() -> str:
+    """The trace that the request belongs to, by its `traceparent` or the host program's tracing."""
+    span = trace.get_current_span().get_span_context()
+    return trace.format_trace_id(span.trace_id) if span.is_valid else ""
+
+
 class _Handlers:
     """One method for each request; the lists are made once and never change."""
 
@@ -83,7 +91,7 @@ class _Handlers:
         self, ctx: Context, params: types.CallToolRequestParams
     ) -> types.CallToolResult | types.InputRequiredResult:
         operation = self._operation(params.name)
-        principal = principal_of(ctx)
+        principal, trace_id = principal_of(ctx), _trace_id()
 
         async def report(done: int, total: int) -> None:
             await ctx.session.report_progress(done, total, f"{done} calls read")
@@ -91,9 +99,8 @@ class _Handlers:
         async def invoke(approval: Approval | None, can_ask: bool) -> Outcome:  # noqa: FBT001
             arguments = params.arguments or {}
             invoker = await self._runtime.invoker()
-            return await invoker.invoke(
-                operation, arguments, principal, approval, report, can_ask=can_ask
-            )
+            caller = Caller(principal, can_ask, trace_id)
+            return await invoker.invoke(operation, arguments, caller, approval, report)
 
         patience = self._runtime.settings.calls_mcp_confirm_ttl
         outcome = await converse(ctx, params, invoke, patience)
@@ -123,7 +130,9 @@ class _Handlers:
     ) -> types.GetPromptResult:
         prompt = self._prompts.get(params.name)
         if prompt is None:
-            raise _invalid(f"Unknown prompt {params.name!r}. There are: {_names(self._prompts)}")
+            raise _invalid(
+                f"Unknown prompt {quoted(params.name, 64)}. There are: {_names(self._prompts)}"
+            )
         given = params.arguments or {}
         if problems := [*prompt.problems(given)]:
             raise _invalid("; ".join(problems))
@@ -137,7 +146,7 @@ class _Handlers:
             return operation
         if name in self._hidden:
             raise _invalid(f"{name} is switched off: this server is read-only")
-        raise _invalid(f"Unknown tool {name!r}. There are: {_names(self._operations)}")
+        raise _invalid(f"Unknown tool {quoted(name, 64)}. There are: {_names(self._operations)}")
 
 
 def _tool(operation: Operation) -> types.Tool:

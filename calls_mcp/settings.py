@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from calls_mcp.catalog import Confirm
 from calls_mcp.errors import ConfigurationError
-from calls_mcp.redaction import spellings
+from calls_mcp.redaction import in_base64, spellings
 
 _LABEL = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -37,7 +37,8 @@ class Access:
     @property
     def secrets(self) -> tuple[str, ...]:
         """What of it must never be shown: the password, in each form that it may be sent in."""
-        return (*spellings(self.password), *spellings(f"{self.username}:{self.password}"))
+        pair = f"{self.username}:{self.password}".encode(errors="surrogatepass")
+        return (*spellings(self.password), *in_base64(pair))
 
     @property
     def is_local(self) -> bool:
@@ -108,8 +109,8 @@ class Settings(BaseSettings):
         description="Keys that sign confirmations and cursors, with spaces between; the first "
         "signs, all are accepted. By default a key derived from the credentials.",
     )
-    calls_mcp_state_url: str = Field(
-        "memory:",
+    calls_mcp_state_url: SecretStr = Field(
+        SecretStr("memory:"),
         description="Where confirmations are kept: `memory:`, `sqlite:///FILE` (they survive a "
         "restart) or `redis://HOST:PORT/0` (they are shared by replicas; extra `redis`).",
     )
@@ -131,7 +132,7 @@ class Settings(BaseSettings):
     calls_mcp_deadline: float = Field(
         45,
         gt=0,
-        description="Seconds for a read, or for one request of a change, retries included.",
+        description="Seconds for a tool call, retries and recovery included.",
     )
     calls_mcp_log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "WARNING", description="What is logged, to stderr: DEBUG, INFO, WARNING or ERROR."

@@ -21,6 +21,7 @@ FINAL = frozenset({"completed", "busy", "no-answer", "failed", "canceled"})
 _LONGEST_TEXT = 256  # characters
 _MOST_DIGITS = 15
 _DECIMAL = re.compile(r"[+-]?[0-9]+([.][0-9]+)?([eE][+-]?[0-9]+)?")
+_TERM = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _CALL_SID = re.compile(r"CA[0-9a-fA-F]{32}")
 
 
@@ -45,6 +46,11 @@ def summarize(payload: Mapping[str, Json]) -> CallSummary:
 def _text(value: Json) -> str | None:
     text = one_line(value, _LONGEST_TEXT) if isinstance(value, str) else ""
     return text or None
+
+
+def _term(value: Json) -> str | None:
+    """A word or a SID of the API's own; whatever else stands there is not known."""
+    return value if isinstance(value, str) and _TERM.fullmatch(value) else None
 
 
 def _live(value: Json) -> bool | None:
@@ -80,24 +86,24 @@ def _cost(value: Json) -> str | None:
 
 _FIELDS: dict[str, tuple[str, Callable[[Json], str | int | bool | None]]] = {
     "sid": ("sid", _text),
-    "status": ("status", _text),
+    "status": ("status", _term),
     "live": ("status", _live),
-    "direction": ("direction", _text),
+    "direction": ("direction", _term),
     "from": ("from", _text),
     "to": ("to", _text),
     "caller_name": ("caller_name", _text),
-    "answered_by": ("answered_by", _text),
+    "answered_by": ("answered_by", _term),
     "created_at": ("date_created", _time),
     "started_at": ("start_time", _time),
     "ended_at": ("end_time", _time),
     "duration_seconds": ("duration", _count),
     "queue_ms": ("queue_time", _count),
     "cost": ("price", _cost),
-    "currency": ("price_unit", _text),
-    "parent_call_sid": ("parent_call_sid", _text),
+    "currency": ("price_unit", _term),
+    "parent_call_sid": ("parent_call_sid", _term),
     "forwarded_from": ("forwarded_from", _text),
-    "account_sid": ("account_sid", _text),
-    "phone_number_sid": ("phone_number_sid", _text),
-    "trunk_sid": ("trunk_sid", _text),
-    "group_sid": ("group_sid", _text),
+    "account_sid": ("account_sid", _term),
+    "phone_number_sid": ("phone_number_sid", _term),
+    "trunk_sid": ("trunk_sid", _term),
+    "group_sid": ("group_sid", _term),
 }

@@ -4,11 +4,12 @@ A read is retried whatever went wrong. A change is retried only where it surely 
 the request never left, or the answer was 429. Those are just the errors that are `retryable`.
 """
 
-import asyncio
 from collections.abc import Mapping
 from http import HTTPStatus
+from math import inf
 from urllib.parse import urlencode
 
+import anyio
 import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from tenacity.stop import stop_after_attempt, stop_before_delay
@@ -17,7 +18,7 @@ from tenacity.wait import wait_exponential_jitter
 from calls_mcp import __version__
 from calls_mcp.catalog import Json
 from calls_mcp.errors import InvocationError
-from calls_mcp.failures import Answer, lost, refused, unsent
+from calls_mcp.failures import Answer, Reply, lost, refused, unsent
 from calls_mcp.settings import Access
 from calls_mcp.wire import Request
 
@@ -45,32 +46,35 @@ class TwilioClient:
         """Close the connections."""
         await self._http.aclose()
 
-    async def send(self, request: Request) -> Mapping[str, Json]:
-        """The API's answer to `request`; empty where it has no body.
+    async def send(self, request: Request, until: float | None = None) -> Reply:
+        """The API's answer to `request`.
+
+        All attempts at it end at `until` (by anyio's clock), or else by the deadline.
 
         Raises:
             InvocationError: As the kind of failure demands; see `failures`.
         """
-        departure = _Departure()
+        departure, begun = _Departure(), anyio.current_time()
+        seconds = min(self._access.deadline, inf if until is None else until - begun)
         try:
-            async with asyncio.timeout(self._access.deadline):
-                return await self._send_until_answered(request, departure)
+            with anyio.fail_after(seconds):  # not asyncio's, which doesn't mix with anyio's
+                return await self._send_until_answered(request, departure, seconds)
         except TimeoutError as late:
-            within = f"no answer within {self._access.deadline:g} s"
+            within = f"no answer within {round(max(seconds, 0), 1):g} s"
             raise _without_answer(request, departure, within) from late
 
     async def _send_until_answered(
-        self, request: Request, departure: "_Departure"
-    ) -> Mapping[str, Json]:
+        self, request: Request, departure: "_Departure", seconds: float
+    ) -> Reply:
         attempts = AsyncRetrying(
             retry=retry_if_exception(_is_retryable),
             wait=_wait,
-            stop=stop_after_attempt(_ATTEMPTS) | stop_before_delay(self._access.deadline),
+            stop=stop_after_attempt(_ATTEMPTS) | stop_before_delay(seconds),
             reraise=True,
         )
         return await attempts(self._exchange, request, departure)
 
-    async def _exchange(self, request: Request, departure: "_Departure") -> Mapping[str, Json]:
+    async def _exchange(self, request: Request, departure: "_Departure") -> Reply:
         departure.happened = False  # an earlier attempt was surely not carried out
         try:
             answer = await self._ask(request, departure)
@@ -80,7 +84,7 @@ class TwilioClient:
         departure.happened = not answer.is_refusal
         if not answer.is_success:
             raise refused(request, answer, secrets=self._access.secrets)
-        return _payload(request, answer)
+        return Reply(_payload(request, answer), answer.status, answer.request_id)
 
     async def _ask(self, request: Request, departure: "_Departure") -> Answer:
         query = f"?{urlencode(request.query)}" if request.query else ""
@@ -98,7 +102,9 @@ class TwilioClient:
                 body += chunk
                 if len(body) > _LARGEST_BODY:
                     raise lost(request, "the API's answer was too large to read")
-            return Answer(response.status_code, response.headers.get("Retry-After"), bytes(body))
+            headers = response.headers
+            request_id = headers.get("Twilio-Request-Id", "")
+            return Answer(response.status_code, headers.get("Retry-After"), bytes(body), request_id)
 
 
 class _Departure:
@@ -121,7 +127,9 @@ def _payload(request: Request, answer: Answer) -> Mapping[str, Json]:
         return {}
     payload = answer.json()
     if payload is None or request.effect == "delete":
-        raise lost(request, f"the API answered {answer.status}, but with nothing readable")
+        error = lost(request, f"the API answered {answer.status}, but with nothing readable")
+        error.status = answer.status
+        raise error
     return payload
 
 

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from calls_mcp.catalog import Operation, Parameter, load_operations
 from calls_mcp.settings import Settings
 
@@ -25,8 +27,12 @@ def _settings() -> Iterator[str]:
     yield "| variable | default | meaning |"
     yield "|---|---|---|"
     for name, field in Settings.model_fields.items():
-        default = "" if field.default is None else f"`{_plain(field.default)}`"
+        default = "" if field.default is None else f"`{_plain(_revealed(field.default))}`"
         yield f"| `{name.upper()}` | {default} | {field.description} |"
+
+
+def _revealed(default: object) -> object:
+    return default.get_secret_value() if isinstance(default, SecretStr) else default
 
 
 def _plain(value: object) -> str:

@@ -4,7 +4,7 @@ import json
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -15,8 +15,10 @@ from calls_mcp.cli import main
 from calls_mcp.emulator import DEFAULT_ACCOUNT, Emulator
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.runtime import Runtime
+from calls_mcp.server import build_server
 from calls_mcp.settings import load_settings
 from tests.rig import TALKS_FOR_AN_HOUR, Agent, User, access_to, decline, open_rig, placing
+from tests.upstream import SID, Upstream, answer, call, hang, scripted
 
 pytestmark = pytest.mark.anyio
 
@@ -167,3 +169,80 @@ async def test_a_hundred_uses_of_one_token_by_four_processes_place_one_call(
     report = await anyio.to_thread.run_sync(verify, tmp_path / "audit.jsonl")
     assert report.is_intact
     assert report.records == 1 + 2 + 99
+
+
+async def test_a_use_broken_off_before_anything_was_sent_is_told_so_to_the_next(
+    tmp_path: Path,
+) -> None:
+    url = f"sqlite:///{tmp_path / 'state.db'}"
+    live = answer(200, call(status="in-progress"))
+    hanging_up: dict[str, object] = {"sid": SID, "status": "completed"}
+    async with scripted(live, hang, calls_mcp_state_url=url, calls_mcp_confirm="all") as (
+        upstream,
+        agent,
+    ):
+        asked = await agent.call("update_call", **hanging_up)
+        arguments = hanging_up | {"confirmation_token": asked["confirmation"]["token"]}
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: agent.call("update_call", **arguments))
+            while len(upstream.requests) < 2:
+                await anyio.lowlevel.checkpoint()
+            tasks.cancel_scope.cancel()
+        with anyio.fail_after(10):
+            again = await agent.call("update_call", **arguments)
+        assert upstream.changes == []
+    assert again["outcome"] == "expired"
+    assert "broken off" in again["reason"]
+
+
+async def test_a_token_spent_on_what_could_be_tried_again_says_how() -> None:
+    async with scripted(answer(429, {"code": 20429}), calls_mcp_confirm="all", deadline=1) as (
+        _,
+        agent,
+    ):
+        error = (await agent.confirm("create_call", **placing()))["error"]
+        unconfirmed = (await agent.call("fetch_call", sid=SID))["error"]
+    assert error["kind"] == unconfirmed["kind"] == "rate_limited"
+    assert error["retryable"] is False
+    assert "without confirmation_token" in error["hint"]
+    assert unconfirmed["retryable"] is True
+
+
+async def test_a_user_asked_by_their_client_can_simply_be_asked_again() -> None:
+    async with Upstream(answer(429, {"code": 20429})) as upstream:
+        settings = load_settings({})
+        async with Runtime(settings, access_to(upstream.base_url, deadline=1)) as runtime:
+            server = build_server(runtime)
+            async with Client(server, elicitation_callback=User(), cache=None) as client:
+                error = (await Agent(client).call("create_call", **placing()))["error"]
+    assert error["retryable"] is True
+    assert "confirmation_token" not in error["hint"]
+
+
+async def test_the_record_has_the_status_and_the_request_id_of_the_api_and_the_trace(
+    tmp_path: Path,
+) -> None:
+    file, trace_id = tmp_path / "audit.jsonl", "4bf92f3577b34da6a3ce929d0e0e4736"
+    script = answer(201, call(), headers={"Twilio-Request-Id": "RQ123"})
+    async with scripted(script, calls_mcp_audit_file=file) as (_, agent):
+        meta: dict[str, Any] = {"traceparent": f"00-{trace_id}-00f067aa0ba902b7-01"}
+        await agent.client.call_tool("create_call", placing(), meta=cast("Any", meta))
+    before, after = records(file)
+    assert (after["http_status"], after["request_id"]) == (201, "RQ123")
+    assert before["trace_id"] == after["trace_id"] == trace_id
+
+
+async def test_a_second_use_is_recorded_as_one(tmp_path: Path) -> None:
+    file = tmp_path / "audit.jsonl"
+    async with open_rig(calls_mcp_audit_file=file) as rig, rig.connect() as agent:
+        asked = await agent.call("create_call", **placing())
+        arguments = placing(confirmation_token=asked["confirmation"]["token"])
+        for _ in range(2):
+            await agent.call("create_call", **arguments)
+    assert [r.get("decision") for r in records(file)] == ["asked", "allowed", None, "replayed"]
+
+
+async def test_a_new_call_answered_without_its_account_is_done() -> None:
+    async with scripted(answer(201, call(account_sid=None))) as (_, agent):
+        outcome = await agent.call("create_call", **placing())
+    assert outcome["call"]["sid"] == SID

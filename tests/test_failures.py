@@ -259,9 +259,9 @@ async def test_a_lost_call_can_be_found_by_following_the_hint() -> None:
     script = [answer(500), answer(200, {"calls": [call()]})]
     async with scripted(*script) as (upstream, agent):
         error = await error_of(agent, CREATE)
-        found = re.search(r"list_calls, to=(\S+) and from=(\S+):", error["hint"])
+        found = re.search(r"list_calls, to=(\S+), from=(\S+) and account_sid=(\S+):", error["hint"])
         assert found
-        parties = {"to": found[1], "from": found[2]}
+        parties = {"to": found[1], "from": found[2], "account_sid": found[3]}
         outcome = await agent.call("list_calls", **parties)
     assert [each["direction"] for each in outcome["calls"]] == ["outbound-api"]
     assert upstream.requests[1].query["To"] == placing()["to"]

@@ -366,7 +366,7 @@ ELSEWHERE = [
     "/2010-04-01/Accounts/" + OTHER_ACCOUNT + "/Messages.json?PageSize=50&Page=1&PageToken=PA1",
     "../../../etc/passwd?Page=1&PageToken=PA1",
     PATH + "?Page=1&PageToken=PA1&To=%2B15005550207&Status=completed&Evil=1",
-    PATH + "?Page=1&PageToken=PA1%0D%0AX-Evil:%201%26To=x#fragment",
+    PATH + "?Page=1&PageToken=PA1%26To=x#fragment",
 ]
 
 
@@ -387,6 +387,27 @@ async def test_a_next_page_elsewhere_is_never_gone_to(following: str) -> None:
     assert last.pop("PageToken").startswith("PA1")
     assert last.pop("Page") == "1"
     assert last in ({"Status": "busy", "PageSize": "50"}, {"Status": "busy"})
+
+
+NO_PAGES = [
+    PATH + "?Page=1&PageToken=PA1%0D%0AX-Evil:%201",
+    "?Page=\ud800",
+    PATH + "?Page=1&PageToken=" + "f" * 513,
+    {"uri": PATH},
+    7,
+]
+
+
+@pytest.mark.parametrize("following", NO_PAGES)
+async def test_a_next_page_that_is_none_ends_the_list_and_is_told(following: object) -> None:
+    async with scripted(answer(200, page(call(), following=following))) as (upstream, agent):
+        outcome = await agent.call("list_calls", limit=1)
+    assert listed(outcome) == [SID]
+    assert "next_cursor" not in outcome
+    assert outcome["warnings"] == [
+        "there may be more calls: the API named a next page that is none"
+    ]
+    assert len(upstream.requests) == 1
 
 
 @pytest.mark.parametrize(

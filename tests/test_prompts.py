@@ -52,7 +52,7 @@ async def test_each_prompt_is_served_with_its_arguments_filled_in(rig: Rig) -> N
     [
         ("end_call", {}, "end_call needs the argument sid"),
         ("end_call", {"sid": SID, "force": "yes"}, "has no argument 'force'"),
-        ("hang_up", {}, "Unknown prompt 'hang_up'. There are: daily_call_report, end_call"),
+        ("hang_up", {}, 'Unknown prompt "hang_up". There are: daily_call_report, end_call'),
     ],
 )
 async def test_a_prompt_asked_for_wrongly_is_refused_in_words(

@@ -2,16 +2,19 @@
 
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from tests.rig import ACCOUNT, CALLER, TALKS_FOR_AN_HOUR, placing
-from tests.upstream import SID, Step, answer, call, drop, page, scripted
+from tests.upstream import SID, Step, answer, call, drop, hang, page, scripted
 
 pytestmark = pytest.mark.anyio
 
 OTHER_SID = "CA" + "2" * 32
+GONE = answer(404, {"code": 20404, "message": "not found", "status": 404})
 HANG_UP: dict[str, object] = {"sid": SID, "status": "completed"}
 
 
@@ -61,7 +64,10 @@ async def test_a_new_call_that_is_not_surely_found_stays_unknown(
     async with scripted(drop, answer(200, page(*calls))) as (upstream, agent):
         outcome = await agent.call("create_call", **placing())
     assert outcome["error"]["kind"] == "outcome_unknown"
-    assert f"to={TALKS_FOR_AN_HOUR} and from={CALLER}" in outcome["error"]["hint"]
+    assert (
+        f"to={TALKS_FOR_AN_HOUR}, from={CALLER} and account_sid={ACCOUNT}"
+        in outcome["error"]["hint"]
+    )
     assert len(upstream.changes) == 1
 
 
@@ -101,7 +107,7 @@ async def test_another_call_is_not_held() -> None:
 
 
 async def test_a_deletion_is_done_if_the_record_has_gone() -> None:
-    async with scripted(drop, answer(404)) as (upstream, agent):
+    async with scripted(drop, GONE) as (upstream, agent):
         outcome = await agent.call("delete_call", sid=SID)
     assert outcome["deleted"] == SID
     assert outcome["recovered"] is True
@@ -145,3 +151,66 @@ async def test_a_redirection_stays_unknown_for_nothing_tells_of_it() -> None:
         outcome = await agent.call("update_call", sid=SID, url="https://example.com/")
     assert outcome["error"]["kind"] == "outcome_unknown"
     assert len(upstream.changes) == 1
+
+
+async def test_a_missing_record_counts_only_if_the_api_itself_says_so() -> None:
+    async with scripted(drop, answer(404, "<html>no such route</html>")) as (_, agent):
+        outcome = await agent.call("delete_call", sid=SID)
+    assert outcome["error"]["kind"] == "outcome_unknown"
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "status", "told"),
+    [
+        ("delete_call", {"sid": SID}, "completed", "the record is still there"),
+        ("update_call", HANG_UP, "in-progress", "the call is still in-progress"),
+    ],
+)
+async def test_what_the_api_failed_at_and_is_not_seen_did_not_happen(
+    tool: str, arguments: dict[str, object], status: str, told: str
+) -> None:
+    async with scripted(answer(500), answer(200, call(status=status))) as (upstream, agent):
+        outcome = await agent.call(tool, **arguments)
+    error = outcome["error"]
+    assert (error["kind"], error["retryable"], error["http_status"]) == ("not_done", True, 500)
+    assert error["message"] == f"This did not take effect: the API answered 500, and {told}."
+    assert len(upstream.changes) == 1
+
+
+@pytest.mark.parametrize("status", [502, 504])
+async def test_what_a_gateway_gave_up_on_may_still_happen(status: int) -> None:
+    seen = answer(200, call(status="in-progress"))
+    async with scripted(answer(status), seen) as (_, agent):
+        outcome = await agent.call("update_call", **HANG_UP)
+    assert outcome["error"]["kind"] == "outcome_unknown"
+
+
+async def test_a_call_that_may_be_an_earlier_lost_one_is_not_taken_for_this_one() -> None:
+    script = [drop, answer(400), drop, answer(200, page(placed()))]
+    async with scripted(*script) as (_, agent):
+        first = await agent.call("create_call", **placing())
+        second = await agent.call("create_call", **placing(timeout=20))
+    assert first["error"]["kind"] == "outcome_unknown"
+    assert second["error"]["kind"] == "outcome_unknown"
+
+
+async def test_a_call_placed_before_a_restart_is_not_taken_for_the_lost_one(
+    tmp_path: Path,
+) -> None:
+    url = f"sqlite:///{tmp_path / 'state.db'}"
+    before = placed()
+    async with scripted(answer(201, before), calls_mcp_state_url=url) as (_, agent):
+        first = await agent.call("create_call", **placing())
+    listed = answer(200, page(before))
+    async with scripted(drop, listed, calls_mcp_state_url=url) as (_, agent):
+        second = await agent.call("create_call", **placing(timeout=20))
+    assert first["outcome"] == "done"
+    assert second["error"]["kind"] == "outcome_unknown"
+
+
+async def test_the_deadline_bounds_a_change_and_the_search_for_it_together() -> None:
+    async with scripted(hang, deadline=0.4) as (upstream, agent):
+        with anyio.fail_after(5):
+            outcome = await agent.call("create_call", **placing())
+    assert outcome["error"]["kind"] == "outcome_unknown"
+    assert upstream.methods == ["POST", "GET"]

@@ -262,7 +262,8 @@ async def test_the_deadline_bounds_an_answer_that_drips(tool: Tool, kind: str) -
     async with scripted(endless(b" "), NOTHING_TO_SEE, deadline=0.5) as (upstream, agent):
         error = await error_of(agent, tool)
     assert error["kind"] == kind
-    assert "no answer within 0.5 s" in error["message"]
+    within = "0.5" if tool is FETCH else "0.4"  # the rest is for finding out
+    assert f"no answer within {within} s" in error["message"]
     assert len(upstream.changes) == (tool is CREATE)
 
 
@@ -316,7 +317,6 @@ async def test_a_change_without_an_answer_is_never_repeated_and_its_outcome_unkn
         pytest.param(b"{}", id="no call"),
         pytest.param(json.dumps(call(sid="CA1")).encode(), id="no SID"),
         pytest.param(json.dumps(call(account_sid=OTHER_ACCOUNT)).encode(), id="another account"),
-        pytest.param(json.dumps(call(account_sid=None)).encode(), id="no account"),
     ],
 )
 async def test_a_success_that_tells_of_no_such_call_leaves_the_outcome_unknown(
@@ -331,7 +331,10 @@ async def test_a_success_that_tells_of_no_such_call_leaves_the_outcome_unknown(
 async def test_after_a_lost_create_the_hint_says_where_to_look() -> None:
     async with scripted(drop) as (_, agent):
         error = await error_of(agent, CREATE)
-    assert f"list_calls, to={TALKS_FOR_AN_HOUR} and from={CALLER}" in error["hint"]
+    assert (
+        f"list_calls, to={TALKS_FOR_AN_HOUR}, from={CALLER} and account_sid={ACCOUNT}"
+        in error["hint"]
+    )
     assert "outbound-api" in error["hint"]
 
 
@@ -339,7 +342,7 @@ async def test_after_a_lost_create_the_hint_says_where_to_look() -> None:
 async def test_after_a_lost_change_the_hint_says_where_to_look(tool: Tool) -> None:
     async with scripted(drop) as (_, agent):
         error = await error_of(agent, tool)
-    assert "fetch_call" in error["hint"]
+    assert f"fetch_call, sid={SID} and account_sid={ACCOUNT}" in error["hint"]
     assert ("not_found means that it was deleted" in error["hint"]) == (tool is DELETE)
 
 
@@ -358,7 +361,6 @@ async def test_a_delete_is_done_when_the_answer_is_204_and_empty() -> None:
     [
         pytest.param(call(sid=OTHER_SID), id="another call"),
         pytest.param(call(account_sid=OTHER_ACCOUNT), id="another account"),
-        pytest.param(call(account_sid=""), id="no account"),
         pytest.param(call(sid=None), id="no SID"),
         pytest.param(call(sid=SID + "\n"), id="a SID and a line break"),
         pytest.param({}, id="nothing"),

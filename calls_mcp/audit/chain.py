@@ -28,6 +28,7 @@ ORDER = (
     "outcome",
     "error_kind",
     "http_status",
+    "request_id",
     "duration_ms",
     "trace_id",
     "prev",

@@ -12,7 +12,7 @@ from calls_mcp.catalog import Json, Operation
 if TYPE_CHECKING:
     from calls_mcp.guard import Action  # which would load jsonschema for `audit verify`
 
-Decision = Literal["asked", "allowed", "denied", "declined", "expired"]
+Decision = Literal["asked", "allowed", "denied", "declined", "expired", "replayed"]
 ConfirmedBy = Literal["elicitation", "token", "none"]
 
 
@@ -41,12 +41,16 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """What became of a change: `http_status` is the API's; `sid` that of a call just placed."""
+    """What became of a change; `sid` is that of a call just placed.
+
+    `http_status` is the API's, and `request_id` its name for the request.
+    """
 
     outcome: str
     error_kind: str = ""
     http_status: int | None = None
     sid: str = ""
+    request_id: str = ""
 
 
 def decided(entry: Entry, numbers: Numbers) -> Fields:
@@ -73,6 +77,7 @@ def ended(entry: Entry, ending: Ending, duration: float, numbers: Numbers) -> Fi
         "outcome": plain(ending.outcome, "whole"),
         "error_kind": plain(ending.error_kind, "whole"),
         "http_status": ending.http_status,
+        "request_id": plain(ending.request_id, "whole"),
         "duration_ms": round(duration * 1000),
     }
 

@@ -110,9 +110,10 @@ class _TwimlReader:
 
         Raises:
             ExpatError: It is not well-formed.
-            ValueError: It is not TwiML, or it declares a DOCTYPE.
+            ValueError: It is not TwiML, or it declares a DOCTYPE or another encoding.
         """
         parser = ParserCreate()
+        parser.XmlDeclHandler = self._declare
         parser.StartDoctypeDeclHandler = self._refuse
         parser.EntityDeclHandler = self._refuse
         parser.StartElementHandler = self._start
@@ -120,6 +121,11 @@ class _TwimlReader:
         parser.EndElementHandler = self._end
         parser.Parse(twiml, True)  # noqa: FBT003  # it has no name
         return self._texts
+
+    def _declare(self, _version: str, encoding: str | None, _standalone: int) -> None:
+        # Read in another encoding, the same bytes could be other markup.
+        if encoding is not None and encoding.upper() not in ("UTF-8", "US-ASCII"):
+            raise ValueError("its encoding is not UTF-8")
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         if not self._open and name != "Response":

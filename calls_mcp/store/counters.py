@@ -63,7 +63,7 @@ class Counters(ABC):
     `windows` is the storage of `hit`, as `limits` knows it.
 
     Every method raises StoreUnavailable if that place can't be reached; those that are called
-    after something was sent (`leave`, `hold`) raise Unrecorded instead.
+    after something was sent (`leave`, `forget`, `keep`) raise Unrecorded instead.
     """
 
     def __init__(self, windows: Storage, clock: Callable[[], float]) -> None:
@@ -94,28 +94,38 @@ class Counters(ABC):
     async def leave(self, limits: Sequence[Limit], entry: str) -> None:
         """Give up an entry, if it still counts."""
 
-    async def note(self, key: str, seconds: float, *, anew: bool = False) -> bool:
-        """Note `key` for `seconds`, unless it is noted already: whether it was not.
+    @abstractmethod
+    async def inside(self, limit: Limit) -> Sequence[str]:
+        """The entries that count against a limit now, those that lapse first first."""
+
+    async def note(self, key: str, seconds: float, *, anew: bool = False) -> str | None:
+        """Note `key` for `seconds`: the note, to `forget` with, or None if there is one already.
 
         With `anew`, it is noted from now on in any case.
         """
-        return await self._mark(f"noted/{key}", "", seconds, replace=anew)
+        note = secrets.token_urlsafe(9)
+        is_noted = await self._mark(f"noted/{key}", note, seconds, replace=anew)
+        return note if is_noted else None
 
-    async def recently(self, key: str) -> float | None:
-        """For how many more seconds `key` is noted; None if it is not."""
+    async def forget(self, key: str, note: str) -> None:
+        """Take back a note of `key`, if nobody has noted it anew since."""
+        await self._unmark(f"noted/{key}", note)
+
+    async def noted(self, key: str) -> tuple[str, float] | None:
+        """The note of `key`, and for how many more seconds it stands; None if there is none."""
         marked = await self._marked(f"noted/{key}")
-        return marked and max(0.0, marked[1] - self._clock())
+        return marked and (marked[0], max(0.0, marked[1] - self._clock()))
 
-    async def hold(self, key: str, reason: str, seconds: float) -> None:
-        """Hold `key` back for `seconds` from now, for this `reason`."""
+    async def keep(self, key: str, text: str, seconds: float) -> None:
+        """Keep a text under `key` for `seconds` from now."""
         try:
-            await self._mark(f"held/{key}", reason, seconds, replace=True)
+            await self._mark(f"kept/{key}", text, seconds, replace=True)
         except StoreUnavailable as unavailable:
             raise Unrecorded from unavailable
 
-    async def held(self, key: str) -> str | None:
-        """Why `key` is held back; None if it is not."""
-        marked = await self._marked(f"held/{key}")
+    async def kept(self, key: str) -> str | None:
+        """The text that is kept under `key`, if there is one."""
+        marked = await self._marked(f"kept/{key}")
         return marked and marked[0]
 
     def _exhausted(self, limits: Sequence[Limit], full: Full) -> Exhausted:
@@ -132,6 +142,10 @@ class Counters(ABC):
     @abstractmethod
     async def _mark(self, key: str, text: str, seconds: float, *, replace: bool) -> bool:
         """Mark `key`; with a mark there already, only to `replace` it. Whether it was done."""
+
+    @abstractmethod
+    async def _unmark(self, key: str, text: str) -> None:
+        """Take away a mark, if it has this text."""
 
     @abstractmethod
     async def _marked(self, key: str) -> tuple[str, float] | None:

@@ -67,6 +67,12 @@ class MemoryCounters(Counters):
             self._entered[place(limit)].pop(entry, None)
         self._purge()
 
+    async def inside(self, limit: Limit) -> Sequence[str]:
+        """The entries that count against a limit now, those that lapse first first."""
+        self._purge()
+        entries = self._entered.get(place(limit), {})
+        return sorted(entries, key=lambda entry: entries[entry])
+
     async def _acquire_all(self, shares: Sequence[Share]) -> int | None:
         return self._windows.acquire_all(shares)
 
@@ -86,6 +92,10 @@ class MemoryCounters(Counters):
             return False
         self._marks[key] = (text, self._clock() + seconds)
         return True
+
+    async def _unmark(self, key: str, text: str) -> None:
+        if self._marks.get(key, ("", 0.0))[0] == text:
+            del self._marks[key]
 
     async def _marked(self, key: str) -> tuple[str, float] | None:
         self._purge()

@@ -56,6 +56,11 @@ redis.call('pexpire', KEYS[1], lasts)
 return 1
 """
 
+_UNMARK = """
+if redis.call('hget', KEYS[1], 'text') == ARGV[1] then redis.call('del', KEYS[1]) end
+return 1
+"""
+
 
 class RedisWindows(RedisStorage):
     """The moving windows of `limits` in Redis, by a clock of ours."""
@@ -105,6 +110,12 @@ class RedisCounters(Counters):
         for limit in limits:
             await self._server.ask("ZREM", _key(place(limit)), entry, meaning=Unrecorded)
 
+    async def inside(self, limit: Limit) -> Sequence[str]:
+        """The entries that count against a limit now, those that lapse first first."""
+        after_now = f"({self._clock()}"
+        entries = await self._server.ask("ZRANGEBYSCORE", _key(place(limit)), after_now, "+inf")
+        return cast("Sequence[str]", entries)
+
     async def _acquire_all(self, shares: Sequence[Share]) -> int | None:
         return await self._windows.acquire_all(shares)
 
@@ -120,6 +131,9 @@ class RedisCounters(Counters):
         lasts = max(1, int(1000 * seconds))
         arguments = [now, writer, text, now + seconds, lasts, int(replace)]
         return await self._server.run(_MARK, [_key(key)], arguments) == 1
+
+    async def _unmark(self, key: str, text: str) -> None:
+        await self._server.run(_UNMARK, [_key(key)], [text], Unrecorded)
 
     async def _marked(self, key: str) -> tuple[str, float] | None:
         text, until = await self._server.ask("HMGET", _key(key), "text", "until")

@@ -93,6 +93,13 @@ class SqliteCounters(Counters):
         entries = [(place(limit), f"{entry}.0") for limit in limits]
         await self._database.run(lambda db: db.executemany(delete, entries), Unrecorded)
 
+    async def inside(self, limit: Limit) -> Sequence[str]:
+        """The entries that count against a limit now, those that lapse first first."""
+        query = "SELECT entry FROM entries WHERE key = ? AND until > ? ORDER BY until"
+        terms, now = place(limit), self._clock()
+        rows = await self._database.run(lambda db: db.execute(query, (terms, now)).fetchall())
+        return [str(entry).removesuffix(".0") for (entry,) in rows]
+
     async def _acquire_all(self, shares: Sequence[Share]) -> int | None:
         return await self._windows.acquire_all(shares)
 
@@ -109,6 +116,10 @@ class SqliteCounters(Counters):
             return db.execute(insert, (key, text, now + seconds)).rowcount == 1
 
         return await self._database.run(mark)
+
+    async def _unmark(self, key: str, text: str) -> None:
+        delete = "DELETE FROM marks WHERE key = ? AND text = ?"
+        await self._database.run(lambda db: db.execute(delete, (key, text)), Unrecorded)
 
     async def _marked(self, key: str) -> tuple[str, float] | None:
         query = "SELECT text, until FROM marks WHERE key = ? AND until > ?"

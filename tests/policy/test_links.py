@@ -171,7 +171,7 @@ def test_a_host_is_matched_whole_and_whatever_its_case(host: str) -> None:
         "<Response/>",
         TWIML,
         f'<?xml version="1.0" encoding="UTF-8"?>\n<!-- hi -->{TWIML}\n',
-        '<?xml version="1.0" encoding="UTF-16"?><Response/>',
+        '<?xml version="1.0" encoding="utf-8"?><Response/>',
         "<Response><Say>Fish &amp; <![CDATA[<chips>]]> &#xe4;</Say></Response>",
         "<Response><Play>http://anywhere.example/</Play></Response>",
     ],

@@ -41,7 +41,7 @@ async def enter(store: Store) -> object:
 
 async def note(store: Store) -> object:
     """Whether nobody had done it before."""
-    return await store.counters.note("+15005550205", 60)
+    return await store.counters.note("+15005550205", 60) is not None
 
 
 async def hold(store: Store) -> object:

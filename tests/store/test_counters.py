@@ -30,6 +30,12 @@ async def hits(counters: Counters, limits: Sequence[Limit], times: int) -> list[
     return [result.name if result else "" for result in results]
 
 
+async def left(counters: Counters, key: str) -> float | None:
+    """For how many more seconds a key is noted."""
+    noted = await counters.noted(key)
+    return noted and noted[1]
+
+
 async def entered(counters: Counters, *limits: Limit) -> str:
     entry = await counters.enter(limits)
     assert isinstance(entry, str)
@@ -118,14 +124,14 @@ async def test_sqlite_offers_moving_windows_only(counters: Counters) -> None:
 async def test_the_second_note_of_a_number_is_told_so_until_the_first_lapses(
     counters: Counters, clock: ManualClock
 ) -> None:
-    assert await counters.recently(CALLEE) is None
+    assert await left(counters, CALLEE) is None
     assert await counters.note(CALLEE, 60)
     clock.advance(59)
     assert not await counters.note(CALLEE, 60)
-    assert await counters.recently(CALLEE) == 1
-    assert await counters.recently("+15005550206") is None
+    assert await left(counters, CALLEE) == 1
+    assert await left(counters, "+15005550206") is None
     clock.advance(1)
-    assert await counters.recently(CALLEE) is None
+    assert await left(counters, CALLEE) is None
     assert await counters.note(CALLEE, 60)
 
 
@@ -133,26 +139,52 @@ async def test_a_note_made_anew_lasts_from_then_on(counters: Counters, clock: Ma
     await counters.note(CALLEE, 60)
     clock.advance(30)
     assert await counters.note(CALLEE, 60, anew=True)
-    assert await counters.recently(CALLEE) == 60
+    assert await left(counters, CALLEE) == 60
 
 
-async def test_what_is_held_back_says_why_until_it_lapses(
+async def test_a_note_is_forgotten_by_whoever_made_it_and_by_nobody_else(
+    counters: Counters,
+) -> None:
+    first = await counters.note(CALLEE, 60)
+    assert first is not None
+    second = await counters.note(CALLEE, 60, anew=True)
+    assert second is not None
+    await counters.forget(CALLEE, first)
+    assert await left(counters, CALLEE) == 60
+    await counters.forget(CALLEE, second)
+    assert await left(counters, CALLEE) is None
+    await counters.forget(CALLEE, second)
+
+
+async def test_those_inside_are_told_in_the_order_in_which_they_lapse(
     counters: Counters, clock: ManualClock
 ) -> None:
-    assert await counters.held("digest") is None
-    await counters.hold("digest", "its outcome is unknown: ü \n 'x'", 60)
-    assert await counters.held("digest") == "its outcome is unknown: ü \n 'x'"
-    clock.advance(30)
-    await counters.hold("digest", "again", 60)
-    clock.advance(59)
-    assert await counters.held("digest") == "again"
+    assert [*await counters.inside(HOUR)] == []
+    first = await entered(counters, HOUR)
     clock.advance(1)
-    assert await counters.held("digest") is None
+    entries = [first, await entered(counters, HOUR)]
+    assert [*await counters.inside(HOUR)] == entries
+    await counters.leave([HOUR], first)
+    assert [*await counters.inside(HOUR)] == entries[1:]
+    clock.advance(3600)
+    assert [*await counters.inside(HOUR)] == []
 
 
-async def test_a_number_that_is_noted_is_not_held_back(counters: Counters) -> None:
+async def test_what_is_kept_is_told_until_it_lapses(counters: Counters, clock: ManualClock) -> None:
+    assert await counters.kept("digest") is None
+    await counters.keep("digest", "its outcome is unknown: ü \n 'x'", 60)
+    assert await counters.kept("digest") == "its outcome is unknown: ü \n 'x'"
+    clock.advance(30)
+    await counters.keep("digest", "again", 60)
+    clock.advance(59)
+    assert await counters.kept("digest") == "again"
+    clock.advance(1)
+    assert await counters.kept("digest") is None
+
+
+async def test_a_note_is_nothing_kept(counters: Counters) -> None:
     await counters.note(CALLEE, 60)
-    assert await counters.held(CALLEE) is None
+    assert await counters.kept(CALLEE) is None
 
 
 async def test_only_so_many_are_in_at_once(counters: Counters) -> None:

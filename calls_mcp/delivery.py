@@ -1,0 +1,143 @@
+"""A change on its way: sent once, and found out about if its answer is lost."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import anyio
+
+from calls_mcp.arguments import Arguments
+from calls_mcp.catalog import load_operations
+from calls_mcp.errors import InvocationError, OutcomeUnknown, failed
+from calls_mcp.failures import Reply, read_call
+from calls_mcp.outcome import CallSummary, Outcome, with_warnings
+from calls_mcp.recovery import Lost, find_out
+from calls_mcp.store import Store, StoreUnavailable
+from calls_mcp.twilio import TwilioClient
+from calls_mcp.wire import Request, encode
+
+if TYPE_CHECKING:
+    from calls_mcp.store.counters import Limit
+
+_SOUGHT_FOR = 10.0  # seconds
+_MISTAKABLE_FOR = 600  # seconds for which a call is remembered, lest it be taken for another
+_ANY_NUMBER = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """What became of a change; `status` and `request_id` are the API's, if it answered."""
+
+    outcome: Outcome
+    status: int | None = None
+    request_id: str = ""
+
+
+class Delivery:
+    """Sends changes within `deadline` seconds; `clock` gives the time in epoch seconds."""
+
+    def __init__(
+        self, twilio: TwilioClient, store: Store, deadline: float, clock: Callable[[], float]
+    ) -> None:
+        self._twilio = twilio
+        self._store = store
+        self._clock = clock
+        # Of a change's time, some is kept for finding out what became of it.
+        self._reserve = min(_SOUGHT_FOR, deadline / 4)
+
+    async def fetch(self, account_sid: str, sid: str, until: float | None = None) -> CallSummary:
+        """A call as it is now, read before `until` (by anyio's clock).
+
+        Raises:
+            InvocationError: It could not be read.
+        """
+        operation = load_operations()["fetch_call"]
+        arguments = Arguments(operation, {"account_sid": account_sid, "sid": sid})
+        request = encode(arguments, account_sid)
+        return read_call(request, await self._twilio.send(request, until))
+
+    async def send(self, arguments: Arguments, request: Request, until: float) -> Delivered:
+        """Send a change, and say before `until` (by anyio's clock) what became of it."""
+        if request.effect != "place":
+            return await self._send(arguments, request, until)
+        try:
+            return await self._place(arguments, request, until)
+        except StoreUnavailable as unavailable:
+            return Delivered(failed(unavailable))
+
+    async def _place(self, arguments: Arguments, request: Request, until: float) -> Delivered:
+        """Place a call, known to be under way to all who may look for one of their own."""
+        counters, under_way = self._store.counters, _under_way(request)
+        entry = str(await counters.enter([under_way]))
+        delivered = await self._send(arguments, request, until)
+        outcome = delivered.outcome
+        try:
+            if "call" in outcome:
+                await counters.note(_taken(outcome["call"]["sid"]), _MISTAKABLE_FOR)
+            if outcome.get("error", {}).get("kind") != OutcomeUnknown.kind:
+                await counters.leave([under_way], entry)
+        except StoreUnavailable:
+            warning = "this call could not be kept in the state store"
+            return replace(delivered, outcome=with_warnings(outcome, [warning]))
+        return delivered
+
+    async def _send(self, arguments: Arguments, request: Request, until: float) -> Delivered:
+        since = datetime.fromtimestamp(self._clock(), UTC)
+        try:
+            reply = await self._twilio.send(request, until - self._reserve)
+            outcome = _done(arguments, request, reply)
+            return Delivered(outcome, reply.status, reply.request_id)
+        except OutcomeUnknown as unknown:
+            sent = Lost(arguments, request, since, self._is_taken, unknown)
+            outcome = await self._find_out(sent, until)
+            return Delivered(outcome, unknown.status, unknown.request_id)
+        except InvocationError as error:
+            return Delivered(failed(error), error.status, error.request_id)
+
+    async def _find_out(self, sent: Lost, until: float) -> Outcome:
+        found = None
+        with anyio.CancelScope(deadline=until):
+            found = await find_out(self._twilio.send, sent)
+            if found is not None and "call" in found and sent.request.effect == "place":
+                found = found if await self._claims(sent.request, found["call"]["sid"]) else None
+        if found is None:
+            return failed(sent.error)
+        if "error" in found:
+            return found
+        told = "its answer was lost; this was found out afterwards"
+        return with_warnings(found, [*sent.arguments.warnings, told])
+
+    async def _is_taken(self, sid: str) -> bool:
+        return await self._store.counters.noted(_taken(sid)) is not None
+
+    async def _claims(self, request: Request, sid: str) -> bool:
+        """Whether a call that was found can be no other's: none was under way between the same."""
+        counters = self._store.counters
+        if len(await counters.inside(_under_way(request))) > 1:
+            return False
+        return await counters.note(_taken(sid), _MISTAKABLE_FOR) is not None
+
+
+def _done(arguments: Arguments, request: Request, reply: Reply) -> Outcome:
+    if arguments.operation.returns == "deleted":
+        return {"outcome": "done", "deleted": request.sid}
+    call = read_call(request, reply)
+    warnings = list(arguments.warnings)
+    if "status" in arguments.values and call.get("live"):
+        warnings.append(f"the call has not ended: it is {call.get('status')}")
+    return with_warnings({"outcome": "done", "call": call}, warnings)
+
+
+def _under_way(request: Request) -> "Limit":
+    """Where those enter who place a call between the same parties."""
+    from calls_mcp.store.counters import Limit  # noqa: PLC0415
+
+    form = dict(request.form)
+    parties = json.dumps([request.account_sid, form.get("To"), form.get("From")])
+    return Limit("under_way", _ANY_NUMBER, _MISTAKABLE_FOR, parties)
+
+
+def _taken(sid: str) -> str:
+    return f"call:{sid}"

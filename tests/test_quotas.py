@@ -1,0 +1,168 @@
+"""The caps on new calls: no number twice, and no more than there may be, on whatever store."""
+
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+
+from calls_mcp.emulator import Emulator
+from calls_mcp.runtime import Runtime
+from calls_mcp.server import build_server
+from calls_mcp.settings import load_settings
+from tests.rig import TALKS_FOR_AN_HOUR, Agent, Client, Rig, access_to, open_rig, placing
+from tests.upstream import answer, call, drop, page, scripted
+
+pytestmark = pytest.mark.anyio
+
+REJECTED = "+15005550003"
+ANOTHER = "+15005550206"
+
+
+@asynccontextmanager
+async def capped(directory: Path, caps: str, confirm: str = "all") -> AsyncGenerator[Rig]:
+    file = directory / "policy.toml"
+    file.write_text(f"[caps]\n{caps}\n[urls]\nhttps_only = false\n", "utf-8")
+    async with open_rig(calls_mcp_policy=file, calls_mcp_confirm=confirm) as rig:
+        yield rig
+
+
+async def test_servers_that_share_a_store_ring_a_number_once_unless_it_is_confirmed(
+    tmp_path: Path,
+) -> None:
+    outcomes: list[str] = []
+    settings = load_settings(
+        {"calls_mcp_confirm": "none", "calls_mcp_state_url": f"sqlite:///{tmp_path / 'state.db'}"}
+    )
+    async with Emulator() as emulator, AsyncExitStack() as stack:
+        agents: list[Agent] = []
+        for _ in range(3):
+            runtime = await stack.enter_async_context(
+                Runtime(settings, access_to(emulator.base_url, timeout=30, deadline=60))
+            )
+            client = Client(build_server(runtime), cache=None)
+            agents.append(Agent(await stack.enter_async_context(client)))
+
+        async def place(agent: Agent) -> None:
+            outcomes.append((await agent.call("create_call", **placing()))["outcome"])
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(12):
+                tasks.start_soon(place, agents[number % 3])
+        placed = [entry for entry in emulator.requests if entry.method == "POST"]
+    assert len(placed) == 1
+    assert sorted(outcomes) == ["confirmation_required"] * 11 + ["done"]
+
+
+async def test_a_call_that_was_not_placed_does_not_count_as_one(tmp_path: Path) -> None:
+    async with (
+        capped(tmp_path, "same_number_seconds = 30") as rig,
+        rig.connect() as agent,
+    ):
+        rejected = await agent.confirm("create_call", **placing(to=REJECTED))
+        asked = await agent.call("create_call", **placing(to=REJECTED))
+    assert rejected["error"]["kind"] == "rejected"
+    assert "just now" not in asked["confirmation"]["preview"]
+
+
+async def test_a_call_confirmed_anew_begins_the_time_anew(tmp_path: Path) -> None:
+    async with (
+        capped(tmp_path, "same_number_seconds = 30") as rig,
+        rig.connect() as agent,
+    ):
+        await agent.confirm("create_call", **placing())
+        rig.clock.advance(20)
+        again = await agent.confirm("create_call", **placing())
+        rig.clock.advance(20)
+        asked = await agent.call("create_call", **placing())
+        assert len(rig.changes) == 2
+    assert again["outcome"] == "done"
+    assert "wait 10 s for another" in asked["confirmation"]["preview"]
+
+
+async def test_a_confirmation_from_before_a_call_rings_the_same_number_no_second_time(
+    tmp_path: Path,
+) -> None:
+    async with (
+        capped(tmp_path, "same_number_seconds = 30") as rig,
+        rig.connect() as agent,
+    ):
+        tokens = [
+            (await agent.call("create_call", **placing()))["confirmation"]["token"]
+            for _ in range(3)
+        ]
+        outcomes = [
+            await agent.call("create_call", **placing(confirmation_token=token)) for token in tokens
+        ]
+        assert len(rig.changes) == 1
+    assert [outcome["outcome"] for outcome in outcomes] == ["done", "expired", "expired"]
+    assert "same number was placed just now" in outcomes[1]["reason"]
+
+
+async def test_a_confirmation_from_before_a_lost_answer_sends_nothing_again() -> None:
+    unseen = answer(200, page())
+    script = [drop, unseen, unseen, unseen, answer(201, call())]
+    async with scripted(*script, calls_mcp_confirm="all") as (upstream, agent):
+        tokens = [
+            (await agent.call("create_call", **placing()))["confirmation"]["token"]
+            for _ in range(2)
+        ]
+        first, second = [
+            await agent.call("create_call", **placing(confirmation_token=token)) for token in tokens
+        ]
+        assert len(upstream.changes) == 1
+        third = await agent.confirm("create_call", **placing())
+    assert first["error"]["kind"] == "outcome_unknown"
+    assert second["outcome"] == "expired"
+    assert "may ring twice" in second["reason"]
+    assert third["outcome"] == "done"
+
+
+@pytest.mark.parametrize("cap", ["in_flight = 2", "[caps.principal]\nin_flight = 2"])
+async def test_no_more_calls_are_live_at_once_than_may_be(tmp_path: Path, cap: str) -> None:
+    async with (
+        capped(tmp_path, f"same_number_seconds = 0\n{cap}", confirm="none") as rig,
+        rig.connect() as agent,
+    ):
+        first = await agent.call("create_call", **placing())
+        await agent.call("create_call", **placing(to=ANOTHER))
+        refused = await agent.call("create_call", **placing())
+        assert len(rig.changes) == 2
+        rig.clock.advance(20)
+        await agent.call("update_call", sid=first["call"]["sid"], status="completed")
+        allowed = await agent.call("create_call", **placing())
+    assert "in_flight)" in refused["error"]["message"]
+    assert "update_call" in refused["error"]["hint"]
+    assert allowed["outcome"] == "done"
+
+
+async def test_a_call_that_was_not_placed_or_whose_record_has_gone_is_not_in_flight(
+    tmp_path: Path,
+) -> None:
+    caps = "same_number_seconds = 0\nin_flight = 1"
+    async with (
+        capped(tmp_path, caps, confirm="none") as rig,
+        rig.connect() as agent,
+    ):
+        await agent.call("create_call", **placing(to=REJECTED))
+        first = await agent.call("create_call", **placing())
+        sid = first["call"]["sid"]
+        await agent.call("update_call", sid=sid, status="completed")
+        await agent.call("delete_call", sid=sid)
+        second = await agent.call("create_call", **placing())
+    assert second["outcome"] == "done"
+
+
+async def test_a_cap_used_up_after_the_confirmation_says_what_is_to_be_done(
+    tmp_path: Path,
+) -> None:
+    async with (
+        capped(tmp_path, "same_number_seconds = 0\ncalls_per_minute = 1") as rig,
+        rig.connect() as agent,
+    ):
+        await agent.confirm("create_call", **placing())
+        refused = await agent.confirm("create_call", **placing())
+    assert "Wait 60 seconds" in refused["error"]["hint"]
+    assert "without confirmation_token" in refused["error"]["hint"]
+    assert TALKS_FOR_AN_HOUR not in refused["error"]["message"]
