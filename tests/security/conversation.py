@@ -1,0 +1,81 @@
+"""A confirmation step by step: what is asked for, and how an approval is given by hand."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mcp import Client
+from mcp_types import CallToolResult, ElicitRequest, ElicitResult, InputRequiredResult
+
+from tests.rig import Agent, Rig, User, placing, structured
+
+Era = Literal["auto", "legacy"]
+Tool = tuple[str, dict[str, object]]
+"""A tool's name and arguments for it."""
+
+YES = ElicitResult(action="accept", content={"approve": True})
+NO = ElicitResult(action="decline")
+
+HANGS_UP_AT_ONCE = "+15005550208"
+
+
+@dataclass
+class Asked:
+    """A 2026-07-28 client that was handed a question, and may answer as often as it likes."""
+
+    client: Client
+    tool: Tool
+    state: str
+    message: str
+
+    async def answer(self, reply: ElicitResult | None, *, state: str = "") -> dict[str, Any]:
+        """Answer with the state we were given, or another; the structured content."""
+        name, arguments = self.tool
+        result = await self.client.session.call_tool(
+            name,
+            arguments,
+            input_responses={"confirm": reply} if reply else None,
+            request_state=state or self.state,
+            allow_input_required=True,
+        )
+        assert isinstance(result, CallToolResult)
+        return structured(result)
+
+
+async def asked(agent: Agent, tool: Tool) -> Asked:
+    """Call a tool with a client that can ask its user; the question."""
+    result = await agent.client.session.call_tool(*tool, allow_input_required=True)
+    assert isinstance(result, InputRequiredResult)
+    assert result.request_state
+    assert result.input_requests
+    request = result.input_requests["confirm"]
+    assert isinstance(request, ElicitRequest)
+    return Asked(agent.client, tool, result.request_state, request.params.message)
+
+
+@asynccontextmanager
+async def interview(rig: Rig, name: str = "tester", **arguments: object) -> AsyncGenerator[Asked]:
+    """The question whether to place a call."""
+    async with rig.connect(user=User(), name=name) as agent:
+        yield await asked(agent, ("create_call", placing(**arguments)))
+
+
+async def token_for(agent: Agent, tool: Tool) -> str:
+    """The token that a client is given which can't ask its user."""
+    name, arguments = tool
+    token: str = (await agent.call(name, **arguments))["confirmation"]["token"]
+    return token
+
+
+async def changes_of(rig: Rig) -> tuple[Tool, ...]:
+    """A right use of each tool that changes something; a live call and an ended one for it."""
+    async with rig.connect() as agent:
+        ended = await agent.place(to=HANGS_UP_AT_ONCE)
+        rig.clock.advance(60)
+        live = await agent.place()
+    return (
+        ("create_call", placing(to="+15005550206")),
+        ("update_call", {"sid": live, "status": "completed"}),
+        ("delete_call", {"sid": ended}),
+    )
