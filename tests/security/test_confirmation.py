@@ -523,7 +523,7 @@ async def test_item_07_an_answer_that_nobody_asked_for_counts_for_nothing() -> N
     async with Emulator() as emulator, started(environment(emulator.base_url)) as server:
         for capabilities in ({}, forms):
             for state in ({}, {"requestState": "made up"}, {"requestState": ""}):
-                await server.ask(
+                answered = await server.ask(
                     "tools/call",
                     name="create_call",
                     arguments=placing(),
@@ -531,6 +531,9 @@ async def test_item_07_an_answer_that_nobody_asked_for_counts_for_nothing() -> N
                     capabilities=capabilities,
                     **state,
                 )
+                told = json.dumps(answered)
+                expected = "requestState" if state else "Place a call"  # refused, or asked anew
+                assert expected in told
         assert emulator.requests == ()
 
 
