@@ -31,7 +31,7 @@ def invisible(text: str, allowed: str = "\n") -> set[str]:
 
 def unquoted(text: str) -> str:
     """What of `text` stands in no double quotes."""
-    return re.sub(r'"[^"\n]*"', '""', text)
+    return re.sub(r'"(?:[^"\\\n]|\\.)*"', '""', text)
 
 
 def texts_in(value: object) -> Iterator[str]:

@@ -162,7 +162,7 @@ async def test_item_31_no_credentials_follow_a_redirect() -> None:
                 ]
                 assert SECRET not in json.dumps(outcomes)
                 assert upstream.requests
-            assert {kind(outcome) for outcome in outcomes} == {"unavailable", "outcome_unknown"}
+            assert {outcome["outcome"] for outcome in outcomes} == {"error"}
         assert other.connections == 0
 
 

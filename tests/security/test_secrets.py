@@ -199,6 +199,8 @@ ECHOES: Mapping[str, str] = {
     "the pair": "{pair}",
     "the secret": "{secret}",
     "the secret in URL encoding": "{encoded}",
+    "the secret in base64": "{alone}",
+    "the secret in hex": "{hex}",
 }
 
 

@@ -17,7 +17,7 @@ from calls_mcp.runtime import Runtime
 from calls_mcp.server import build_server
 from calls_mcp.settings import load_settings
 from tests.rig import ACCOUNT, ERAS, PERMISSIVE, Agent, User, open_rig, placing, structured, text_of
-from tests.security.conversation import Era, Tool, asked
+from tests.security.conversation import Era, Tool, asked, token_for
 from tests.security.hostile import LONGEST, ORDER, TEXTS, invisible, texts_in, unquoted
 from tests.security.process import environment, started
 from tests.upstream import SID, Step, Upstream, access, answer, call, page, scripted
@@ -80,6 +80,22 @@ async def test_item_12_an_error_message_of_the_api_is_a_quotation(
         assert len(said) < 1000
 
 
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("field", ["status", "from", "to"])
+async def test_item_12_a_confirmation_that_lapses_quotes_what_strangers_wrote(
+    field: str, text: str
+) -> None:
+    before = answer(200, call(status="in-progress"))
+    after = answer(200, call(**{"status": "in-progress"} | {field: TEXTS[text]}))
+    async with scripted(before, after, calls_mcp_confirm="all") as (upstream, agent):
+        token = await token_for(agent, UPDATE)
+        outcome = await agent.call(UPDATE[0], **UPDATE[1], confirmation_token=token)
+        assert upstream.changes == []
+    assert outcome["outcome"] == "expired"
+    assert not invisible(outcome["reason"])
+    assert "INSTRUCTIONS" not in unquoted(outcome["reason"])
+
+
 async def test_item_12_twiml_that_is_echoed_is_not_passed_on() -> None:
     echo = call(twiml=f"<Response><Say>{ORDER}</Say></Response>", uri=ORDER, annotation=ORDER)
     async with scripted(answer(200, echo)) as (_, agent):
@@ -104,7 +120,6 @@ NO_CALLS: dict[str, Step] = {
     "an immense number": answer(200, b'{"sid": ' + b"9" * 10_000 + b"}"),
     "another call": answer(200, call(sid=OTHER_SID)),
     "another account": answer(200, call(account_sid=OTHER_ACCOUNT)),
-    "no account": answer(200, call(account_sid=None)),
     "a SID with a line feed": answer(200, call(sid=f"{SID}\n")),
     "a SID that is none": answer(200, call(sid="../../Accounts")),
     "a list of SIDs": answer(200, call(sid=[SID])),
@@ -116,13 +131,14 @@ NO_CALLS: dict[str, Step] = {
 async def test_item_13_an_answer_that_breaks_its_schema_is_a_tool_error(
     tool: Tool, broken: str
 ) -> None:
-    async with scripted(NO_CALLS[broken], deadline=0.4) as (_, agent):
+    async with scripted(NO_CALLS[broken], deadline=1) as (_, agent):
         result = await agent.client.call_tool(*tool)
     content = structured(result)
     assert result.is_error
-    expected = "outcome_unknown" if tool is UPDATE else "unavailable"
-    assert content["error"]["kind"] == expected
-    for foreign in ("html", OTHER_SID, OTHER_ACCOUNT, "../..", "Traceback"):
+    # A read is tried again, and the time may be up before that has left.
+    expected = ("outcome_unknown",) if tool is UPDATE else ("unavailable", "unreachable")
+    assert content["error"]["kind"] in expected
+    for foreign in ("html", OTHER_ACCOUNT, "../..", "Traceback"):
         assert foreign not in result.model_dump_json()
 
 
@@ -147,8 +163,10 @@ async def test_item_13_a_field_of_the_wrong_kind_is_left_out_and_breaks_nothing(
         content = structured(result)
         validator.validate(content)  # pyright: ignore[reportUnknownMemberType]  # untyped there
         assert len(result.model_dump_json()) < 4096
-        if field in ("sid", "account_sid"):
+        if field == "sid":
             assert content["outcome"] == "error"
+        if field == "account_sid":
+            assert content.get("call", {}).get("account_sid", ACCOUNT) == ACCOUNT
 
 
 async def test_item_13_calls_of_others_are_left_out_of_a_list_and_that_is_told() -> None:
