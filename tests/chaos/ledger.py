@@ -1,0 +1,164 @@
+"""The model: what was approved, what was told of it, and what the emulator has done.
+
+For each marker, `done ≤ acted ≤ done + unknown`: nothing is placed twice, nothing goes unreported,
+and nothing is reported that did not happen. A marker is a URL that one change alone carries; a
+deletion carries none, and goes by its SID.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from calls_mcp.emulator import Emulator, Entry
+
+Told = Mapping[str, Any]
+"""The structured content of a result."""
+
+
+class Violation(AssertionError):
+    """The server has broken its word."""
+
+
+def require(holds: object, broken: str, *details: object) -> None:
+    """Raise a Violation unless it `holds`."""
+    if not holds:
+        raise Violation(": ".join([broken, *map(str, details)]))
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of the user's choice."""
+
+    action: str
+    tool: str
+    marker: str
+    arguments: Mapping[str, object]
+
+    @property
+    def sid(self) -> str:
+        """The call it changes; empty for a new one."""
+        return str(self.arguments.get("sid", ""))
+
+
+@dataclass(eq=False)
+class Attempt:
+    """A change that somebody set out to make.
+
+    `is_approved` is whether it may have been carried out; `told` what the first answer was, None
+    as long as nobody has heard one.
+    """
+
+    change: Change
+    is_approved: bool = False
+    told: Told | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return self.told is not None and self.told["outcome"] == "done"
+
+    @property
+    def is_recovered(self) -> bool:
+        return self.is_done and (self.told or {}).get("recovered") is True
+
+    @property
+    def is_unknown(self) -> bool:
+        """It was told to be so, or it was approved and the client has gone away."""
+        return self.is_approved and self.told is None or kind_of(self.told) == "outcome_unknown"
+
+
+@dataclass
+class Ledger:
+    """Compares what is told with what the emulator itself has on record."""
+
+    emulator: Emulator
+    attempts: list[Attempt] = field(default_factory=list[Attempt])
+    acted: Counter[str] = field(default_factory=Counter[str])
+    placed: dict[str, str] = field(default_factory=dict[str, str])
+    _seen: int = 0
+
+    def open(self, change: Change) -> Attempt:
+        """Note an attempt."""
+        attempt = Attempt(change)
+        self.attempts.append(attempt)
+        return attempt
+
+    def tell(self, attempt: Attempt, told: Told) -> None:
+        """Note the first answer to an attempt."""
+        attempt.told = told
+        self.look()
+        if told["outcome"] == "done":
+            self._check_done(attempt, told)
+
+    def look(self) -> None:
+        """Read what the emulator has on record since the last look."""
+        entries = self.emulator.requests
+        self.acted.update(mark for entry in entries[self._seen :] for mark in _marks(entry))
+        self._seen = len(entries)
+        for call in self.emulator.calls.all():
+            if call.direction == "outbound-api":  # a redirection will change the URL
+                self.placed.setdefault(call.sid, call.url or "")
+
+    def check(self) -> None:
+        """Hold the inequality of every marker.
+
+        Raises:
+            Violation: One does not hold.
+        """
+        self.look()
+        attempts: dict[str, list[Attempt]] = {}
+        for attempt in self.attempts:
+            attempts.setdefault(attempt.change.marker, []).append(attempt)
+        for marker, count in self.acted.items():
+            require(marker in attempts, "nobody asked for this", marker, count)
+        for marker, made in attempts.items():
+            _check_sums(made, self.acted[marker])
+
+    def _check_done(self, attempt: Attempt, told: Told) -> None:
+        change, calls = attempt.change, self.emulator.calls
+        if change.tool == "create_call":
+            sid = told["call"]["sid"]
+            require(self.placed.get(sid) == change.marker, "told another call", change, told)
+        elif change.tool == "delete_call":
+            require(told["deleted"] == change.sid, "told another deletion", change, told)
+            require(calls.get(change.sid) is None, "told a deletion that was none", told)
+        else:
+            require(told["call"]["sid"] == change.sid, "told another call", change, told)
+        if change.action == "hang_up" and attempt.is_recovered:
+            call = calls.get(change.sid)
+            require(call is None or not call.live, "told an end that was none", told)
+
+
+def kind_of(told: Told | None) -> str:
+    """What a result is, in a word: its error's kind if it is one."""
+    if told is None:
+        return "unheard"
+    return told["error"]["kind"] if "error" in told else told["outcome"]
+
+
+def _check_sums(attempts: list[Attempt], acted: int) -> None:
+    done = [attempt for attempt in attempts if attempt.is_done]
+    # That a call has ended, or is gone, is true whoever did it.
+    sure = [a for a in done if not (a.is_recovered and a.change.action in ("hang_up", "delete"))]
+    unknown = [attempt for attempt in attempts if attempt.is_unknown]
+    story = "\n".join(f"  {a.change} was told {a.told}" for a in attempts)
+    require(len(sure) <= acted, f"told {len(sure)}, done {acted}", f"\n{story}")
+    most = len(done) + len(unknown)
+    require(acted <= most, f"done {acted}, told or unknown {most}", f"\n{story}")
+
+
+def _marks(entry: Entry) -> Iterator[str]:
+    """The marker of a change that the emulator carried out."""
+    if entry.method == "GET" or entry.status // 100 != 2:
+        return
+    if entry.method == "DELETE":
+        yield deletion(urlsplit(entry.path).path.rpartition("/")[2].removesuffix(".json"))
+        return
+    form = dict(entry.form)
+    yield form.get("Url") or form.get("StatusCallback") or "unmarked"
+
+
+def deletion(sid: str) -> str:
+    """The marker of a call's deletion."""
+    return f"delete {sid}"

@@ -1,0 +1,283 @@
+"""What users, agents and operators may do, drawn at random."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from random import Random
+
+import anyio
+from mcp_types import ElicitResult
+
+from tests.chaos.ledger import Change, Told, deletion, kind_of, require
+from tests.chaos.world import Question, World
+from tests.rig import CALLER, TALKS_FOR_AN_HOUR, approve, decline, dismiss
+
+ASKED, ALONE = ("modern with user", "legacy with user"), ("modern", "legacy")
+OWN, REFUSED, STRANGE = "+15005550100", "+15005550003", "+15005550009"
+CALLEES = (TALKS_FOR_AN_HOUR, TALKS_FOR_AN_HOUR, "+15005550201", "+15005550300", OWN, REFUSED)
+NOBODY = "CA" + "f" * 32
+NEVER_ISSUED = ("invalid_confirmation", "expired")
+
+
+def accept_nothing(_message: str) -> ElicitResult:
+    """An answer that is no plain yes."""
+    return ElicitResult(action="accept", content={"approve": False})
+
+
+REPLIES = (approve, approve, approve, decline, dismiss, accept_nothing)
+
+
+def draw_change(world: World) -> Change:
+    """A change of some kind: of a call that is there, or has ended, or never was."""
+    return world.random.choice([_place, _place, _place, _hang_up, _redirect, _modify, _delete])(
+        world
+    )
+
+
+def _place(world: World) -> Change:
+    random, marker = world.random, world.new_marker()
+    caller = random.choice([CALLER] * 9 + [STRANGE])
+    arguments = {"to": random.choice(CALLEES), "from": caller, "url": marker}
+    return Change("place", "create_call", marker, arguments)
+
+
+def _hang_up(world: World) -> Change:
+    status = world.random.choice(["completed", "completed", "canceled"])
+    return _update(world, "hang_up", lambda marker: {"status": status, "status_callback": marker})
+
+
+def _redirect(world: World) -> Change:
+    return _update(world, "redirect", lambda marker: {"url": marker})
+
+
+def _modify(world: World) -> Change:
+    limit = world.random.choice([1, 60, 3600])
+    return _update(world, "modify", lambda marker: {"time_limit": limit, "status_callback": marker})
+
+
+def _update(world: World, action: str, change: Callable[[str], Mapping[str, object]]) -> Change:
+    marker, sid = world.new_marker(), draw_sid(world, live=True)
+    return Change(action, "update_call", marker, {"sid": sid, **change(marker)})
+
+
+def _delete(world: World) -> Change:
+    sid = draw_sid(world, live=False)
+    return Change("delete", "delete_call", deletion(sid), {"sid": sid})
+
+
+def draw_sid(world: World, *, live: bool) -> str:
+    """Mostly a call that is `live` or not, as is asked; sometimes any, or one that never was."""
+    calls = world.emulator.calls.all()
+    fitting = [call.sid for call in calls if call.live == live]
+    if fitting and world.random.random() < 0.9:
+        return world.random.choice(fitting)
+    return world.random.choice([NOBODY, *(call.sid for call in calls)])
+
+
+async def confirm(world: World) -> None:
+    """Ask, and then use the token."""
+    if question := await _ask(world):
+        await world.use(world.random.choice(ALONE + ASKED), question)
+
+
+async def ask_only(world: World) -> None:
+    """Ask, and leave it at that for now."""
+    await _ask(world)
+
+
+async def rush(world: World) -> None:
+    """Use a new token eight times at once."""
+    if question := await _ask(world):
+        await _use_at_once(world, question)
+
+
+async def elicit(world: World) -> None:
+    """Have the user asked, who may say anything."""
+    await _elicit(world, draw_change(world))
+
+
+async def repeat(world: World) -> None:
+    """Make the very same change once more, of which one must be told apart from the other."""
+    if world.ledger.attempts:
+        await _elicit(world, world.random.choice(world.ledger.attempts).change)
+
+
+async def twins(world: World) -> None:
+    """Two calls between the same two at the same time."""
+    one = _place(world)
+    marker = world.new_marker()
+    two = replace(one, marker=marker, arguments={**one.arguments, "url": marker})
+    asked = [await world.ask(world.random.choice(ALONE), change) for change in (one, two)]
+    async with anyio.create_task_group() as tasks:
+        for question in filter(None, asked):
+            tasks.start_soon(world.use, "modern", question)
+
+
+async def use_old(world: World) -> None:
+    """Use some token again, or for the first time."""
+    if world.questions:
+        question = world.random.choice(world.questions)
+        await world.use(world.random.choice(ALONE + ASKED), question)
+
+
+async def rush_old(world: World) -> None:
+    """The same, eight times at once."""
+    if world.questions:
+        await _use_at_once(world, world.random.choice(world.questions))
+
+
+async def abuse(world: World) -> None:
+    """Use a token for something else, or somebody else's, or one that was never issued."""
+    if not world.questions:
+        return
+    question, other = world.random.choice(world.questions), draw_change(world)
+    change, who, token = question.attempt.change, "modern", question.token
+    match world.random.choice(["swapped", "stolen", "forged"]):
+        case "swapped":
+            change = other
+        case "stolen":
+            who = "stranger"
+        case _:
+            token = token[:-1] + ("A" if token[-1] != "A" else "B")
+    if change == question.attempt.change and who == "modern" and token == question.token:
+        return
+    sent = world.proxy.arrived
+    told = await world.call(who, change.tool, {**change.arguments, "confirmation_token": token})
+    require(kind_of(told) in NEVER_ISSUED, "an abused token was accepted", told)
+    require(world.proxy.arrived == sent, "an abused token sends something", told)
+
+
+async def give_up(world: World) -> None:
+    """Use a token, and go away before the answer comes."""
+    if question := await _ask(world):
+        await _broken_off(world, lambda: world.use("modern", question))
+
+
+async def give_up_asked(world: World) -> None:
+    """Have the user asked, and go away in the midst of it."""
+    await _broken_off(world, lambda: _elicit(world, draw_change(world)))
+
+
+async def give_up_and_restart(world: World) -> None:
+    """Go away, and the server is stopped while it is at it."""
+    await give_up(world)
+    await restart(world)
+
+
+async def restart(world: World) -> None:
+    """Stop the server, and start another on its files."""
+    await world.stop()
+    await world.start()
+
+
+async def advance(world: World) -> None:
+    """Let time pass."""
+    world.clock.advance(world.random.choice([1, 1, 3, 10, 30, 30, 120, 400, 4000]))
+
+
+async def fetch(world: World) -> None:
+    """Look at a call."""
+    sid = draw_sid(world, live=True)
+    earlier = world.emulator.calls.get(sid)
+    told = await world.call(world.random.choice(ALONE + ASKED), "fetch_call", {"sid": sid})
+    if told["outcome"] == "done":
+        require(told["call"]["sid"] == sid, "another call was fetched", told)
+        seen = [call.status for call in (earlier, world.emulator.calls.get(sid)) if call]
+        require(told["call"]["status"] in seen, "a call was fetched wrongly", told, seen)
+
+
+async def walk(world: World) -> None:
+    """Read a list from cursor to cursor; nothing in it may come twice or be missed."""
+    filters = world.random.choice([{}, {"to": TALKS_FOR_AN_HOUR}, {"status": "completed"}])
+    earlier, listed = _matching(world, filters), list[str]()
+    arguments: Mapping[str, object] = {**filters, "limit": 7, "page_size": 3}
+    for _ in range(100):
+        told = await _patiently(world, arguments)
+        if told is None:
+            return
+        listed += [call["sid"] for call in told["calls"]]
+        if "next_cursor" not in told:
+            break
+        arguments = {"cursor": told["next_cursor"], "limit": 7}
+        if world.random.random() < 0.05:
+            await restart(world)
+    require(len({*listed}) == len(listed), "a call is listed twice", listed)
+    missed = (earlier & _matching(world, filters)) - {*listed}
+    require(not missed, "calls are missing from a list", missed, listed)
+
+
+Operation = Callable[[World], Awaitable[None]]
+
+OPERATIONS: Mapping[Operation, int] = {
+    confirm: 20,
+    elicit: 15,
+    fetch: 8,
+    advance: 8,
+    use_old: 8,
+    rush: 6,
+    twins: 6,
+    give_up: 5,
+    repeat: 5,
+    walk: 4,
+    abuse: 4,
+    ask_only: 3,
+    rush_old: 3,
+    give_up_asked: 3,
+    restart: 2,
+    give_up_and_restart: 2,
+}
+
+
+def draw_operation(random: Random) -> Operation:
+    """One of the operations, the usual ones more often."""
+    return random.choices([*OPERATIONS], [*OPERATIONS.values()])[0]
+
+
+async def _ask(world: World) -> Question | None:
+    return await world.ask(world.random.choice(ALONE), draw_change(world))
+
+
+async def _use_at_once(world: World, question: Question) -> None:
+    async with anyio.create_task_group() as tasks:
+        for number in range(8):
+            tasks.start_soon(world.use, (ALONE + ASKED)[number % 4], question)
+
+
+async def _elicit(world: World, change: Change) -> None:
+    world.reply = world.random.choice(REPLIES)
+    attempt = world.ledger.open(change)
+    attempt.is_approved = world.reply is approve or world.confirm != "all"
+    told = await world.call(world.random.choice(ASKED), change.tool, change.arguments)
+    world.ledger.tell(attempt, told)
+
+
+async def _broken_off(world: World, act: Callable[[], Awaitable[object]]) -> None:
+    """Act, until so many requests have left for the API."""
+    enough = world.proxy.arrived + world.random.randrange(4)
+
+    async with anyio.create_task_group() as tasks:
+
+        async def run() -> None:
+            await act()
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(run)
+        await world.proxy.arrivals(enough)
+        tasks.cancel_scope.cancel()
+
+
+async def _patiently(world: World, arguments: Mapping[str, object]) -> Told | None:
+    """A part of a list, at the third attempt if need be."""
+    for _ in range(3):
+        told = await world.call("modern", "list_calls", arguments)
+        if told["outcome"] == "done":
+            return told
+    return None
+
+
+def _matching(world: World, filters: Mapping[str, str]) -> set[str]:
+    return {
+        call.sid
+        for call in world.emulator.calls.all()
+        if filters.get("to", call.to) == call.to
+        and filters.get("status", call.status) == call.status
+    }

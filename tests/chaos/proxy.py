@@ -1,0 +1,237 @@
+"""Stands between the server and the emulator, and spoils what passes.
+
+Every fault is an honest one: whatever tells that a request was not carried out (a 4xx but 408) is
+only said of a request that went no further.
+"""
+
+import asyncio
+import struct
+from base64 import b64decode
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from email.utils import formatdate
+from random import Random
+from socket import SO_LINGER, SOL_SOCKET
+from urllib.parse import urlsplit
+
+from tests.upstream import Exchange, Request, Step, answer, drop, endless, hang, redirect
+
+PAGE = "<html><body><h1>Bad gateway</h1></body></html>"
+_PACE = 0.1  # seconds between two pieces of a slow body: within the timeout, beyond the deadline
+_ODD_STATUSES = (200, 201, 202, 203, 206)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the emulator answered."""
+
+    status: int
+    body: bytes
+
+
+Forward = Callable[[Request], Awaitable[Answer]]
+"""Sends a request on to the emulator, which acts on it."""
+
+Fault = Callable[[Exchange, Forward], Awaitable[None]]
+"""What becomes of an exchange, and whether and when its request is sent on."""
+
+
+def before(step: Step) -> Fault:
+    """The request goes no further, and this is all that comes back."""
+
+    async def play(exchange: Exchange, _forward: Forward) -> None:
+        await step(exchange)
+
+    return play
+
+
+def after(spoilt: Callable[[Answer], Step]) -> Fault:
+    """The emulator acts, and its answer is spoilt."""
+
+    async def play(exchange: Exchange, forward: Forward) -> None:
+        await spoilt(await forward(exchange.request))(exchange)
+
+    return play
+
+
+async def faithful(exchange: Exchange, forward: Forward) -> None:
+    """No fault."""
+    told = await forward(exchange.request)
+    await answer(told.status, told.body)(exchange)
+
+
+async def closing_behind(exchange: Exchange, forward: Forward) -> None:
+    """The answer is whole, but the connection that it promised to keep is closed."""
+    await faithful(exchange, forward)
+    exchange.writer.close()
+
+
+async def late(exchange: Exchange, forward: Forward) -> None:
+    """The request is only carried out when the client has long given up."""
+    await hang(exchange)
+    await forward(exchange.request)
+
+
+async def reset(exchange: Exchange) -> None:
+    """Break the connection off with a TCP reset."""
+    connection = exchange.writer.get_extra_info("socket")
+    connection.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+    exchange.writer.close()
+
+
+async def echo(exchange: Exchange) -> None:
+    """Refuse, and repeat the credentials in the refusal."""
+    authorization = exchange.request.headers.get("authorization", "")
+    credentials = b64decode(authorization.partition(" ")[2]).decode()
+    message = f"No access for {credentials} ({authorization})"
+    await answer(401, {"code": 20003, "message": message, "status": 401})(exchange)
+
+
+def cut(told: Answer) -> Step:
+    """Half of the JSON, in an answer that claims to be whole."""
+    return answer(told.status, told.body[: len(told.body) // 2])
+
+
+def broken_off(told: Answer) -> Step:
+    """A body that ends before its length."""
+    return answer(told.status, told.body[:20], length=len(told.body) + 1)
+
+
+def with_odd_status(told: Answer) -> Step:
+    """Another 2xx than the documented one; a refusal's body under it is no call."""
+    odd = _ODD_STATUSES[len(told.body) % len(_ODD_STATUSES)]
+    return answer(odd, told.body or {})
+
+
+def dripping(told: Answer) -> Step:
+    """A body that comes byte by byte, each of them in time."""
+
+    async def play(exchange: Exchange) -> None:
+        length = len(told.body) + 1000
+        head = f"HTTP/1.1 {told.status} Slow\r\nContent-Length: {length}\r\n\r\n"
+        await exchange.send(head.encode())
+        for byte in told.body.ljust(length):
+            await exchange.send(bytes([byte]))
+            await asyncio.sleep(_PACE)
+
+    return play
+
+
+# What leaves it open whether the request was carried out.
+_LOST: Mapping[str, Step] = {
+    "reset": reset,
+    "close": drop,
+    "silence": hang,
+    "endless": endless(b" " * 2**20),
+    "500": answer(500, {"code": 20500, "message": "Internal error", "status": 500}),
+    "502 html": answer(502, PAGE),
+    "503 retry": answer(503, headers={"Retry-After": "1"}),
+    "408": answer(408),
+    "200 html": answer(200, PAGE),
+    "200 {}": answer(200, {}),
+    "200 null": answer(200, b"null"),
+    "302": redirect("http://127.0.0.1:1/elsewhere"),
+}
+
+# What says that it was not.
+_REFUSED: Mapping[str, Step] = {
+    "400": answer(400, {"code": 21211, "message": "Invalid", "status": 400}),
+    "401 echo": echo,
+    "403 html": answer(403, PAGE),
+    "404 html": answer(404, PAGE),
+    "409": answer(409),
+    "429": answer(429, {"code": 20429, "message": "Too many", "status": 429}),
+    "429 now": answer(429, headers={"Retry-After": "0"}),
+    "429 later": answer(429, PAGE, headers={"Retry-After": "30"}),
+    "429 long ago": answer(429, headers={"Retry-After": formatdate(0, usegmt=True)}),
+    "429 nonsense": answer(429, headers={"Retry-After": "soon"}),
+}
+
+_SPOILT: Mapping[str, Callable[[Answer], Step]] = {
+    "cut": cut,
+    "broken off": broken_off,
+    "odd status": with_odd_status,
+    "dripping": dripping,
+    "empty": lambda told: answer(told.status),
+}
+
+
+def _always(step: Step) -> Callable[[Answer], Step]:
+    return lambda _: step
+
+
+FAULTS: Mapping[str, Fault] = {
+    "closing behind": closing_behind,
+    "late": late,
+    **{f"{name}, before": before(step) for name, step in (_LOST | _REFUSED).items()},
+    **{f"{name}, after": after(_always(step)) for name, step in _LOST.items()},
+    **{f"{name}, after": after(spoilt) for name, spoilt in _SPOILT.items()},
+}
+
+# Not honest: it acted. For a test that the invariants notice.
+LIES: Mapping[str, Fault] = {"429, after": after(_always(_REFUSED["429 now"]))}
+
+
+class Proxy:
+    """Plays a fault at `rate` (0 to 1) of all requests, and passes the others on to `base_url`.
+
+    It is the one step of an `Upstream`.
+    """
+
+    def __init__(
+        self, base_url: str, random: Random, rate: float, faults: Mapping[str, Fault] = FAULTS
+    ) -> None:
+        self.played: Counter[str] = Counter()
+        self._address = urlsplit(base_url)
+        self._random = random
+        self._rate = rate
+        self._faults = [*faults.items()]
+        self._active = 0
+        self._moved = asyncio.Condition()
+        self.arrived = 0
+
+    async def __call__(self, exchange: Exchange) -> None:
+        """Let one exchange take its course."""
+        name, fault = "none", faithful
+        if self._random.random() < self._rate:
+            name, fault = self._random.choice(self._faults)
+        self.played[name] += 1
+        await self._count(arrived=1, active=1)
+        try:
+            await fault(exchange, self._forward)
+        finally:
+            await self._count(arrived=0, active=-1)
+
+    async def arrivals(self, count: int) -> None:
+        """Wait until so many requests have come."""
+        async with self._moved:
+            await self._moved.wait_for(lambda: self.arrived >= count)
+
+    async def idle(self) -> None:
+        """Wait until nothing is under way any more."""
+        async with self._moved:
+            await self._moved.wait_for(lambda: not self._active)
+
+    async def _count(self, *, arrived: int, active: int) -> None:
+        async with self._moved:
+            self.arrived += arrived
+            self._active += active
+            self._moved.notify_all()
+
+    async def _forward(self, request: Request) -> Answer:
+        reader, writer = await asyncio.open_connection(self._address.hostname, self._address.port)
+        with closing(writer):
+            writer.write(_raw(request))
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        return Answer(int(head.split(b" ", 2)[1]), body)
+
+
+def _raw(request: Request) -> bytes:
+    headers = {**request.headers, "connection": "close"}
+    lines = [
+        f"{request.method} {request.target} HTTP/1.1",
+        *(f"{k}: {v}" for k, v in headers.items()),
+    ]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + request.body

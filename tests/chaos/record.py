@@ -1,0 +1,62 @@
+"""The audit log, held against what was told and against what was done."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from calls_mcp.audit import verify
+from tests.chaos.ledger import Attempt, Ledger, deletion, kind_of, require
+from tests.chaos.world import require_secrecy
+
+Ending = tuple[str, str, str]
+"""A marker, what was told, and the SID of the call."""
+
+_TAKEN_EFFECT = ("done", "outcome_unknown")
+
+
+def check_audit(file: Path, ledger: Ledger) -> int:
+    """How many records there are, once all of them are found in order.
+
+    Raises:
+        Violation: The chain is broken, or something was done or told that is not recorded.
+    """
+    if not file.exists():
+        require(not ledger.acted, "there is no audit log")
+        return 0
+    text = file.read_text("utf-8")
+    require_secrecy(text)
+    report = verify(file)
+    require(not report.problems, "the audit log is not in order", report.problems)
+    recorded = Counter(_recorded([json.loads(line) for line in text.splitlines()]))
+    for marker, acted in ledger.acted.items():
+        count = sum(n for (mark, _, _), n in recorded.items() if mark == marker)
+        require(count >= acted, "done, but not recorded", marker)
+    missing = Counter(_told(ledger.attempts)) - recorded
+    require(not missing, "told, but not recorded", missing)
+    return report.records
+
+
+def _recorded(records: list[dict[str, Any]]) -> Iterator[Ending]:
+    """The changes that the log says took effect, or may have."""
+    begun = {record["id"]: record for record in records if record["phase"] == "before"}
+    for record in records:
+        kind = record.get("error_kind") or record.get("outcome")
+        if record["phase"] == "after" and kind in _TAKEN_EFFECT:
+            yield _marker(begun[record["id"]]), kind, record.get("sid", "")
+
+
+def _marker(record: dict[str, Any]) -> str:
+    if record["tool"] == "delete_call":
+        return deletion(record["sid"])
+    arguments = record["arguments"]
+    return str(arguments.get("url") or arguments.get("status_callback"))
+
+
+def _told(attempts: list[Attempt]) -> Iterator[Ending]:
+    for attempt in attempts:
+        kind = kind_of(attempt.told)
+        if attempt.told is not None and kind in _TAKEN_EFFECT:
+            placed = attempt.told.get("call", {}).get("sid", "")
+            yield attempt.change.marker, kind, placed or attempt.change.sid

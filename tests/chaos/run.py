@@ -1,0 +1,140 @@
+"""Runs worlds side by side, and tells what became of them."""
+
+import logging
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import anyio
+
+from tests.chaos.ledger import Violation, require
+from tests.chaos.machine import draw_operation
+from tests.chaos.proxy import FAULTS, Fault
+from tests.chaos.record import check_audit
+from tests.chaos.world import Totals, World, open_world, require_secrecy
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A word that was broken, and all that was done and told until then."""
+
+    seed: int
+    what: str
+    history: tuple[str, ...]
+
+
+async def run_world(seed: int, operations: int, faults: Mapping[str, Fault] = FAULTS) -> Totals:
+    """Live through so many operations in one world.
+
+    Raises:
+        Failed: The server broke its word.
+    """
+    with TemporaryDirectory() as folder:
+        async with open_world(seed, Path(folder), faults) as world:
+            try:
+                await _live(world, operations)
+                await _settle(world)
+            except* Violation as violations:
+                first = _first(violations)
+                raise Failed(Failure(seed, str(first), tuple(world.history))) from first
+        return world.totals
+
+
+async def run_worlds(seeds: range, operations: int, width: int) -> tuple[Totals, list[Failure]]:
+    """Live in one world for each of `seeds`, `width` of them at a time."""
+    totals, failures = Totals(), list[Failure]()
+    limiter = anyio.CapacityLimiter(width)
+
+    async def run(seed: int) -> None:
+        async with limiter:
+            try:
+                totals.add(await run_world(seed, operations))
+            except Failed as failed:
+                failures.append(failed.failure)
+
+    async with anyio.create_task_group() as tasks:
+        for seed in seeds:
+            tasks.start_soon(run, seed)
+    return totals, failures
+
+
+class Failed(Exception):
+    """One world's `failure`."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(f"seed {failure.seed}: {failure.what}")
+        self.failure = failure
+
+
+async def _live(world: World, operations: int) -> None:
+    for _ in range(operations):
+        operation = draw_operation(world.random)
+        world.history.append(f"-- {operation.__name__}")
+        await operation(world)
+        world.totals.operations[operation.__name__] += 1
+        world.ledger.check()
+
+
+async def _settle(world: World) -> None:
+    """Hear what is still to be heard, let everything come to rest, and draw the balance."""
+    await world.learn()
+    await world.stop()
+    with anyio.fail_after(30):
+        await world.proxy.idle()
+    ledger, totals = world.ledger, world.totals
+    ledger.check()
+    records = await anyio.to_thread.run_sync(check_audit, world.audit_file, ledger)
+    totals.faults += world.proxy.played
+    done = [attempt for attempt in ledger.attempts if attempt.is_done]
+    totals.figures.update(
+        {
+            "worlds": 1,
+            "attempts": len(ledger.attempts),
+            "acted on": ledger.acted.total(),
+            "told done": len(done),
+            "of them recovered": sum(attempt.is_recovered for attempt in done),
+            "told unknown": sum(a.is_unknown and a.told is not None for a in ledger.attempts),
+            "never heard": sum(a.is_approved and a.told is None for a in ledger.attempts),
+            "audit records": records,
+        }
+    )
+
+
+def _first(violations: BaseExceptionGroup[Violation]) -> Violation:
+    found = violations.exceptions[0]
+    return _first(found) if isinstance(found, BaseExceptionGroup) else found
+
+
+@contextmanager
+def logs_are_clean() -> Generator[None]:
+    """Hold all that is logged meanwhile free of credentials and of errors.
+
+    Raises:
+        Violation: It is not.
+    """
+    lines: list[str] = []
+    handler = _Keeper(lines)
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+    require_secrecy("\n".join(lines))
+    errors = [line for line in lines if line.startswith(("ERROR", "CRITICAL"))]
+    require(not errors, "errors were logged", "\n".join(errors))
+
+
+class _Keeper(logging.Handler):
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__()
+        self.setFormatter(logging.Formatter("%(levelname)s %(name)s %(message)s"))
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.append(self.format(record))

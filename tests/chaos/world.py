@@ -1,0 +1,199 @@
+"""One world: an emulator, a proxy full of faults, a server that restarts, and its clients."""
+
+import json
+from collections import Counter
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+import anyio
+from mcp.shared.exceptions import MCPError
+from mcp_types import ElicitResult
+
+from calls_mcp.emulator import Account, Emulator, ManualClock
+from calls_mcp.runtime import Runtime
+from calls_mcp.server import build_server
+from calls_mcp.settings import load_settings
+from tests.chaos.ledger import Attempt, Change, Ledger, Told, Violation, kind_of, require
+from tests.chaos.proxy import Fault, Proxy
+from tests.rig import ACCOUNT, PERMISSIVE, Agent, Reply, Rig, User, approve, structured
+from tests.upstream import SECRET, Upstream, access
+
+SECRETS = access("http://127.0.0.1").secrets
+_HANGS = 60  # seconds after which an invocation counts as hung
+_KEPT = 300 + 3600  # seconds for which a used token is told again, at least
+
+
+@dataclass
+class Totals:
+    """What one or many worlds have seen."""
+
+    operations: Counter[str] = field(default_factory=Counter[str])
+    faults: Counter[str] = field(default_factory=Counter[str])
+    outcomes: Counter[str] = field(default_factory=Counter[str])
+    figures: Counter[str] = field(default_factory=Counter[str])
+
+    def add(self, other: "Totals") -> None:
+        """Add another's."""
+        self.operations += other.operations
+        self.faults += other.faults
+        self.outcomes += other.outcomes
+        self.figures += other.figures
+
+
+@dataclass(eq=False)
+class Question:
+    """A confirmation token, and the attempt that it is for; `asked_at` by the world's clock."""
+
+    attempt: Attempt
+    token: str
+    asked_at: float
+
+
+@dataclass
+class World:
+    """What there is, and what the model knows of it."""
+
+    random: Random
+    emulator: Emulator
+    clock: ManualClock
+    upstream: Upstream
+    proxy: Proxy
+    ledger: Ledger
+    folder: Path
+    confirm: str
+    agents: dict[str, Agent] = field(default_factory=dict[str, Agent])
+    reply: Reply = approve
+    questions: list[Question] = field(default_factory=list[Question])
+    totals: Totals = field(default_factory=Totals)
+    history: list[str] = field(default_factory=list[str])
+    _markers: int = 0
+    _server: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+    @property
+    def audit_file(self) -> Path:
+        return self.folder / "audit.jsonl"
+
+    async def start(self) -> None:
+        """Start a server on the files that the last one has left."""
+        settings = load_settings(
+            {
+                "calls_mcp_policy": PERMISSIVE,
+                "calls_mcp_confirm": self.confirm,
+                "calls_mcp_state_url": f"sqlite:///{self.folder / 'state.db'}",
+                "calls_mcp_audit_file": self.audit_file,
+                "calls_mcp_audit_numbers": "whole",
+            }
+        )
+        reached = access(self.upstream.base_url, timeout=0.3, deadline=1)
+        enter = self._server.enter_async_context
+        runtime = await enter(Runtime(settings, reached, clock=self.clock))
+        connect = Rig(build_server(runtime), runtime, self.emulator, self.clock).connect
+        user = User(self._answer)
+        self.agents = {
+            "modern": await enter(connect("auto")),
+            "legacy": await enter(connect("legacy")),
+            "modern with user": await enter(connect("auto", user)),
+            "legacy with user": await enter(connect("legacy", user)),
+            "stranger": await enter(connect("auto", name="stranger")),
+        }
+
+    async def stop(self) -> None:
+        """Stop the server, which finishes what it has begun."""
+        await self._server.aclose()
+
+    async def call(self, who: str, tool: str, arguments: Mapping[str, object]) -> Told:
+        """Invoke a tool. Only an orderly result will do."""
+        self.history.append(f"{who}: {tool} {dict(arguments)}")
+        try:
+            with anyio.fail_after(_HANGS):
+                # The client itself holds the result against the published schema.
+                result = await self.agents[who].client.call_tool(tool, {**arguments})
+        except (MCPError, RuntimeError, TimeoutError) as error:
+            raise Violation(f"{tool} {arguments} raised {error!r}") from error
+        told = structured(result)
+        self.history.append(f"    {json.dumps(told)}")
+        require_secrecy(result.model_dump_json())
+        require(result.is_error == ("error" in told), "is_error is wrong", told)
+        recovered = ", recovered" if "recovered" in told else ""
+        self.totals.outcomes[f"{kind_of(told)}{recovered}"] += 1
+        return told
+
+    async def ask(self, who: str, change: Change) -> Question | None:
+        """Set out to make a change: the question that comes back, unless it was done at once."""
+        attempt = self.ledger.open(change)
+        attempt.is_approved = True  # by an operator who wants no confirmation, if so
+        told = await self.call(who, change.tool, change.arguments)
+        if "confirmation" not in told:
+            self.ledger.tell(attempt, told)
+            return None
+        attempt.is_approved = False
+        question = Question(attempt, told["confirmation"]["token"], self.clock())
+        self.questions.append(question)
+        return question
+
+    async def use(self, who: str, question: Question) -> Told:
+        """Use a token. The first use counts; all others tell the same and send nothing."""
+        attempt, sent = question.attempt, self.proxy.arrived
+        is_used = attempt.told is not None
+        attempt.is_approved = True
+        arguments = {**attempt.change.arguments, "confirmation_token": question.token}
+        told = await self.call(who, attempt.change.tool, arguments)
+        if attempt.told is None:
+            self.ledger.tell(attempt, told)
+            return told
+        has_lapsed = told["outcome"] == "expired" and self.clock() >= question.asked_at + _KEPT
+        is_same = _without_warnings(told) == _without_warnings(attempt.told)
+        require(is_same or has_lapsed, "a used token tells something else", attempt.told, told)
+        if is_used:
+            require(self.proxy.arrived == sent, "a used token sends something", told)
+        return told
+
+    async def learn(self) -> None:
+        """Ask again wherever a client went away before it was told what became of a change."""
+        for question in self.questions:
+            if question.attempt.is_approved and question.attempt.told is None:
+                await self.use("modern", question)
+
+    def new_marker(self) -> str:
+        """A URL that no other change carries."""
+        self._markers += 1
+        return f"https://chaos.example.com/{self._markers}"
+
+    def _answer(self, message: str) -> ElicitResult:
+        return self.reply(message)
+
+
+@asynccontextmanager
+async def open_world(seed: int, folder: Path, faults: Mapping[str, Fault]) -> AsyncGenerator[World]:
+    """A world whose weather, and all that is done in it, follow from the `seed`."""
+    random, clock = Random(seed), ManualClock(1_700_000_000)
+    account = Account(ACCOUNT, SECRET)
+    async with Emulator(account=account, clock=clock) as emulator:
+        rate = random.choice([0.1, 0.3, 0.6])
+        proxy = Proxy(emulator.base_url, Random(seed), rate, faults)
+        confirm = random.choice(["all", "all", "all", "destructive", "none"])
+        async with Upstream(proxy) as upstream:
+            world = World(
+                random, emulator, clock, upstream, proxy, Ledger(emulator), folder, confirm
+            )
+            await world.start()
+            try:
+                yield world
+            finally:
+                await world.stop()
+
+
+def require_secrecy(text: str) -> None:
+    """Hold a text free of the credentials.
+
+    Raises:
+        Violation: They are in it.
+    """
+    require(not any(secret in text for secret in SECRETS), "the secret is shown", text[:500])
+
+
+def _without_warnings(told: Told) -> dict[str, object]:
+    return {name: value for name, value in told.items() if name != "warnings"}
