@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections import Counter
+from collections.abc import Iterator, Sequence
 
 import anyio
 
@@ -14,39 +14,41 @@ _IN_ONE_WORLD = 100  # operations
 
 
 def main() -> int:
-    """Run it, print the totals, and return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("--ops", type=int, default=10_000, help="operations, in worlds of 100")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the first world")
-    parser.add_argument("--width", type=int, default=8, help="worlds at a time")
-    options = parser.parse_args()
-    worlds = max(1, options.ops // _IN_ONE_WORLD)
-    seeds = range(options.seed, options.seed + worlds)
+    """Run it, write the totals, and return the exit status."""
+    options = _parser().parse_args()
     operations = min(options.ops, _IN_ONE_WORLD)
+    seeds = range(options.seed, options.seed + options.ops // operations)
     try:
         with logs_are_clean():
             totals, failures = anyio.run(run_worlds, seeds, operations, options.width)
     except Violation as violation:
-        print(violation)
+        sys.stdout.write(f"VIOLATION, of which no one seed is known: {violation}\n")
         return 1
-    _print_totals(totals)
-    for failure in failures:
-        _print_failure(failure, operations)
+    lines = [*_totals(totals), *_failures(failures, operations)]
+    sys.stdout.write("\n".join(lines) + "\n")
     return 1 if failures else 0
 
 
-def _print_totals(totals: Totals) -> None:
-    for title in ("operations", "faults", "outcomes", "figures"):
-        counts: Counter[str] = getattr(totals, title)
-        print(f"{title}: {counts.total() if title != 'figures' else ''}".rstrip())
-        for name, count in counts.most_common():
-            print(f"  {name}: {count:,}")
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--ops", type=int, default=10_000, help="operations, 100 in each world")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first world")
+    parser.add_argument("--width", type=int, default=8, help="worlds at a time")
+    return parser
 
 
-def _print_failure(failure: Failure, operations: int) -> None:
-    print(f"\nVIOLATION: {failure.what}")
-    print(f"To see it again: python -m tests.chaos --ops {operations} --seed {failure.seed}")
-    print("\n".join(failure.history))
+def _totals(totals: Totals) -> Iterator[str]:
+    for title, counts in totals.by_title().items():
+        yield title
+        yield from (f"  {name}: {count:,}" for name, count in counts.most_common())
+
+
+def _failures(failures: Sequence[Failure], operations: int) -> Iterator[str]:
+    for failure in failures:
+        yield f"VIOLATION: {failure.what}"
+        yield f"To see it again: python -m tests.chaos --ops {operations} --seed {failure.seed}"
+    if failures:
+        yield from ("History of the first:", *failures[0].history)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ class Attempt:
     @property
     def is_unknown(self) -> bool:
         """It was told to be so, or it was approved and the client has gone away."""
-        return self.is_approved and self.told is None or kind_of(self.told) == "outcome_unknown"
+        return self.is_approved if self.told is None else kind_of(self.told) == "outcome_unknown"
 
 
 @dataclass
@@ -143,9 +143,9 @@ def _check_sums(attempts: list[Attempt], acted: int) -> None:
     sure = [a for a in done if not (a.is_recovered and a.change.action in ("hang_up", "delete"))]
     unknown = [attempt for attempt in attempts if attempt.is_unknown]
     story = "\n".join(f"  {a.change} was told {a.told}" for a in attempts)
-    require(len(sure) <= acted, f"told {len(sure)}, done {acted}", f"\n{story}")
+    require(len(sure) <= acted, f"told {len(sure)} times, but acted on only {acted}", f"\n{story}")
     most = len(done) + len(unknown)
-    require(acted <= most, f"done {acted}, told or unknown {most}", f"\n{story}")
+    require(acted <= most, f"acted on {acted} times, but told or unknown only {most}", f"\n{story}")
 
 
 def _marks(entry: Entry) -> Iterator[str]:

@@ -116,15 +116,14 @@ def logs_are_clean() -> Generator[None]:
     """
     lines: list[str] = []
     handler = _Keeper(lines)
-    root = logging.getLogger()
-    level = root.level
+    root, ours = logging.getLogger(), logging.getLogger("calls_mcp")
     root.addHandler(handler)
-    root.setLevel(logging.INFO)
+    ours.setLevel(logging.DEBUG)
     try:
         yield
     finally:
         root.removeHandler(handler)
-        root.setLevel(level)
+        ours.setLevel(logging.NOTSET)
     require_secrecy("\n".join(lines))
     errors = [line for line in lines if line.startswith(("ERROR", "CRITICAL"))]
     require(not errors, "errors were logged", "\n".join(errors))

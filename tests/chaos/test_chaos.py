@@ -1,0 +1,21 @@
+"""The short form; `python -m tests.chaos` is the long one."""
+
+import pytest
+
+from tests.chaos.proxy import LIES
+from tests.chaos.run import Failed, logs_are_clean, run_world, run_worlds
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_nothing_is_done_twice_and_nothing_goes_unsaid_whatever_the_network_does() -> None:
+    with logs_are_clean():
+        totals, failures = await run_worlds(range(8), operations=25, width=8)
+    assert not failures
+    assert totals.operations.total() == 8 * 25
+    assert totals.figures["acted on"] > 0
+
+
+async def test_the_model_notices_a_call_that_is_placed_twice() -> None:
+    with pytest.raises(Failed, match="acted on 2 times, but told or unknown only 1"):
+        await run_world(seed=3, operations=50, faults=LIES)
