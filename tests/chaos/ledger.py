@@ -6,12 +6,12 @@ deletion carries none, and goes by its SID.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from calls_mcp.emulator import Emulator, Entry
+from calls_mcp.emulator import Emulator
 
 Told = Mapping[str, Any]
 """The structured content of a result."""
@@ -94,7 +94,9 @@ class Ledger:
     def look(self) -> None:
         """Read what the emulator has on record since the last look."""
         entries = self.emulator.requests
-        self.acted.update(mark for entry in entries[self._seen :] for mark in _marks(entry))
+        for entry in entries[self._seen :]:
+            if entry.status // 100 == 2:
+                self.acted.update(markers(entry.method, entry.path, entry.form))
         self._seen = len(entries)
         for call in self.emulator.calls.all():
             if call.direction == "outbound-api":  # a redirection will change the URL
@@ -148,15 +150,13 @@ def _check_sums(attempts: list[Attempt], acted: int) -> None:
     require(acted <= most, f"acted on {acted} times, but told or unknown only {most}", f"\n{story}")
 
 
-def _marks(entry: Entry) -> Iterator[str]:
-    """The marker of a change that the emulator carried out."""
-    if entry.method == "GET" or entry.status // 100 != 2:
-        return
-    if entry.method == "DELETE":
-        yield deletion(urlsplit(entry.path).path.rpartition("/")[2].removesuffix(".json"))
-        return
-    form = dict(entry.form)
-    yield form.get("Url") or form.get("StatusCallback") or "unmarked"
+def markers(method: str, path: str, form: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """The marker of a request; a read has none."""
+    fields = dict(form)
+    if method == "POST":
+        yield fields.get("Url") or fields.get("StatusCallback") or "unmarked"
+    if method == "DELETE":
+        yield deletion(urlsplit(path).path.rpartition("/")[2].removesuffix(".json"))
 
 
 def deletion(sid: str) -> str:

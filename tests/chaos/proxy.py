@@ -9,13 +9,14 @@ import struct
 from base64 import b64decode
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from email.utils import formatdate
 from random import Random
 from socket import SO_LINGER, SOL_SOCKET
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
+from tests.chaos.ledger import markers
 from tests.upstream import Exchange, Request, Step, answer, drop, endless, hang, redirect
 
 PAGE = "<html><body><h1>Bad gateway</h1></body></html>"
@@ -31,17 +32,14 @@ class Answer:
     body: bytes
 
 
-Forward = Callable[[Request], Awaitable[Answer]]
-"""Sends a request on to the emulator, which acts on it."""
-
-Fault = Callable[[Exchange, Forward], Awaitable[None]]
+Fault = Callable[[Exchange, "Proxy"], Awaitable[None]]
 """What becomes of an exchange, and whether and when its request is sent on."""
 
 
 def before(step: Step) -> Fault:
     """The request goes no further, and this is all that comes back."""
 
-    async def play(exchange: Exchange, _forward: Forward) -> None:
+    async def play(exchange: Exchange, _proxy: "Proxy") -> None:
         await step(exchange)
 
     return play
@@ -50,28 +48,30 @@ def before(step: Step) -> Fault:
 def after(spoilt: Callable[[Answer], Step]) -> Fault:
     """The emulator acts, and its answer is spoilt."""
 
-    async def play(exchange: Exchange, forward: Forward) -> None:
-        await spoilt(await forward(exchange.request))(exchange)
+    async def play(exchange: Exchange, proxy: "Proxy") -> None:
+        await spoilt(await proxy.forward(exchange.request))(exchange)
 
     return play
 
 
-async def faithful(exchange: Exchange, forward: Forward) -> None:
+async def faithful(exchange: Exchange, proxy: "Proxy") -> None:
     """No fault."""
-    told = await forward(exchange.request)
+    told = await proxy.forward(exchange.request)
     await answer(told.status, told.body)(exchange)
 
 
-async def closing_behind(exchange: Exchange, forward: Forward) -> None:
+async def closing_behind(exchange: Exchange, proxy: "Proxy") -> None:
     """The answer is whole, but the connection that it promised to keep is closed."""
-    await faithful(exchange, forward)
+    await faithful(exchange, proxy)
     exchange.writer.close()
 
 
-async def late(exchange: Exchange, forward: Forward) -> None:
-    """The request is only carried out when the client has long given up."""
-    await hang(exchange)
-    await forward(exchange.request)
+async def late(exchange: Exchange, proxy: "Proxy") -> None:
+    """The request is only carried out when its client has given up, and others have come since."""
+    with suppress(ConnectionError):
+        await hang(exchange)
+    await proxy.later(3)
+    await proxy.forward(exchange.request)
 
 
 async def reset(exchange: Exchange) -> None:
@@ -177,55 +177,73 @@ LIES: Mapping[str, Fault] = {"429, after": after(_always(_REFUSED["429 now"]))}
 class Proxy:
     """Plays a fault at `rate` (0 to 1) of all requests, and passes the others on to `base_url`.
 
-    It is the one step of an `Upstream`.
+    It is the one step of an `Upstream`. `sent` counts the changes that the server has sent, by
+    their markers, whether or not they got any further; `arrived` all requests.
     """
 
     def __init__(
-        self, base_url: str, random: Random, rate: float, faults: Mapping[str, Fault] = FAULTS
+        self, base_url: str, random: Random, rate: float, faults: Mapping[str, Fault]
     ) -> None:
         self.played: Counter[str] = Counter()
+        self.sent: Counter[str] = Counter()
+        self.arrived = 0
         self._address = urlsplit(base_url)
         self._random = random
         self._rate = rate
         self._faults = [*faults.items()]
         self._active = 0
+        self._late = 0
         self._moved = asyncio.Condition()
-        self.arrived = 0
 
     async def __call__(self, exchange: Exchange) -> None:
         """Let one exchange take its course."""
+        request = exchange.request
+        self.sent.update(markers(request.method, request.target, parse_qsl(request.body.decode())))
         name, fault = "none", faithful
         if self._random.random() < self._rate:
             name, fault = self._random.choice(self._faults)
         self.played[name] += 1
         await self._count(arrived=1, active=1)
         try:
-            await fault(exchange, self._forward)
+            await fault(exchange, self)
         finally:
-            await self._count(arrived=0, active=-1)
+            await self._count(active=-1)
 
     async def arrivals(self, count: int) -> None:
         """Wait until so many requests have come."""
         async with self._moved:
             await self._moved.wait_for(lambda: self.arrived >= count)
 
-    async def idle(self) -> None:
-        """Wait until nothing is under way any more."""
+    async def later(self, requests: int) -> None:
+        """Wait until so many more requests have come, or nothing may be late any more."""
+        due, self._late = self.arrived + requests, self._late + 1
         async with self._moved:
+            await self._moved.wait_for(lambda: self.arrived >= due or not self._late)
+
+    async def idle(self) -> None:
+        """Let everything arrive that is late, and wait until nothing is under way any more."""
+        async with self._moved:
+            self._late = 0
+            self._moved.notify_all()
             await self._moved.wait_for(lambda: not self._active)
 
-    async def _count(self, *, arrived: int, active: int) -> None:
-        async with self._moved:
-            self.arrived += arrived
-            self._active += active
-            self._moved.notify_all()
-
-    async def _forward(self, request: Request) -> Answer:
-        reader, writer = await asyncio.open_connection(self._address.hostname, self._address.port)
+    async def forward(self, request: Request) -> Answer:
+        """Send a request on to the emulator, which acts on it."""
+        host, port = self._address.hostname, self._address.port
+        try:
+            reader, writer = await asyncio.open_connection(host, port)
+        except OSError as error:  # a loop that has just been cancelled in a connect may stumble
+            raise ConnectionError("nothing was sent on") from error
         with closing(writer):
             writer.write(_raw(request))
             head, _, body = (await reader.read()).partition(b"\r\n\r\n")
         return Answer(int(head.split(b" ", 2)[1]), body)
+
+    async def _count(self, *, arrived: int = 0, active: int) -> None:
+        async with self._moved:
+            self.arrived += arrived
+            self._active += active
+            self._moved.notify_all()
 
 
 def _raw(request: Request) -> bytes:

@@ -1,7 +1,7 @@
 """Runs worlds side by side, and tells what became of them."""
 
 import logging
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,12 +33,14 @@ async def run_world(seed: int, operations: int, faults: Mapping[str, Fault] = FA
     """
     with TemporaryDirectory() as folder:
         async with open_world(seed, Path(folder), faults) as world:
+            broken: list[str] = []
             try:
                 await _live(world, operations)
                 await _settle(world)
             except* Violation as violations:
-                first = _first(violations)
-                raise Failed(Failure(seed, str(first), tuple(world.history))) from first
+                broken += map(str, _each(violations))
+            if broken:
+                raise Failed(Failure(seed, broken[0], tuple(world.history)))
         return world.totals
 
 
@@ -53,6 +55,9 @@ async def run_worlds(seeds: range, operations: int, width: int) -> tuple[Totals,
                 totals.add(await run_world(seed, operations))
             except Failed as failed:
                 failures.append(failed.failure)
+            except Exception as error:
+                error.add_note(f"in the world of seed {seed}")
+                raise
 
     async with anyio.create_task_group() as tasks:
         for seed in seeds:
@@ -102,28 +107,35 @@ async def _settle(world: World) -> None:
     )
 
 
-def _first(violations: BaseExceptionGroup[Violation]) -> Violation:
-    found = violations.exceptions[0]
-    return _first(found) if isinstance(found, BaseExceptionGroup) else found
+def _each(violations: BaseExceptionGroup[Violation]) -> Iterator[Violation]:
+    for violation in violations.exceptions:
+        if isinstance(violation, BaseExceptionGroup):
+            yield from _each(violation)
+        else:
+            yield violation
 
 
 @contextmanager
-def logs_are_clean() -> Generator[None]:
-    """Hold all that is logged meanwhile free of credentials and of errors.
-
-    Raises:
-        Violation: It is not.
-    """
+def kept_logs() -> Generator[list[str]]:
+    """All that is logged meanwhile, with its level first."""
     lines: list[str] = []
     handler = _Keeper(lines)
     root, ours = logging.getLogger(), logging.getLogger("calls_mcp")
     root.addHandler(handler)
     ours.setLevel(logging.DEBUG)
     try:
-        yield
+        yield lines
     finally:
         root.removeHandler(handler)
         ours.setLevel(logging.NOTSET)
+
+
+def check_logs(lines: Sequence[str]) -> None:
+    """Hold what was logged free of credentials and of errors.
+
+    Raises:
+        Violation: It is not.
+    """
     require_secrecy("\n".join(lines))
     errors = [line for line in lines if line.startswith(("ERROR", "CRITICAL"))]
     require(not errors, "errors were logged", "\n".join(errors))

@@ -3,15 +3,16 @@
 import pytest
 
 from tests.chaos.proxy import LIES
-from tests.chaos.run import Failed, logs_are_clean, run_world, run_worlds
+from tests.chaos.run import Failed, check_logs, kept_logs, run_world, run_worlds
 
 pytestmark = pytest.mark.anyio
 
 
 async def test_nothing_is_done_twice_and_nothing_goes_unsaid_whatever_the_network_does() -> None:
-    with logs_are_clean():
+    with kept_logs() as logs:
         totals, failures = await run_worlds(range(8), operations=25, width=8)
     assert not failures
+    check_logs(logs)
     assert totals.operations.total() == 8 * 25
     assert totals.figures["acted on"] > 0
 
