@@ -17,6 +17,7 @@ ASKED = tuple(f"{name} with user" for name in ALONE)
 ANYBODY = ALONE + ASKED
 OWN, REFUSED, STRANGE = "+15005550100", "+15005550003", "+15005550009"
 CALLEES = (TALKS_FOR_AN_HOUR, TALKS_FOR_AN_HOUR, "+15005550201", "+15005550300", OWN, REFUSED)
+PATIENCE = 30  # seconds
 NOBODY = "CA" + "f" * 32
 NEVER_ISSUED = ("invalid_confirmation", "expired")
 
@@ -196,7 +197,8 @@ async def restart(world: World) -> None:
 
 async def advance(world: World) -> None:
     """Let time pass; nothing is as late as that."""
-    await world.proxy.idle()
+    with anyio.fail_after(PATIENCE):
+        await world.proxy.idle()
     world.clock.advance(world.random.choice([1, 1, 3, 10, 30, 30, 120, 400, 4000]))
 
 

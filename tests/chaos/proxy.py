@@ -16,6 +16,8 @@ from random import Random
 from socket import SO_LINGER, SOL_SOCKET
 from urllib.parse import parse_qsl, urlsplit
 
+import anyio
+
 from tests.chaos.ledger import markers
 from tests.upstream import Exchange, Request, Step, answer, drop, endless, hang, redirect
 
@@ -107,6 +109,8 @@ def with_odd_status(told: Answer) -> Step:
 
 def dripping(told: Answer) -> Step:
     """A body that comes byte by byte, each of them in time."""
+    if not told.body:
+        return answer(told.status)
 
     async def play(exchange: Exchange) -> None:
         length = len(told.body) + 1000
@@ -192,8 +196,8 @@ class Proxy:
         self._rate = rate
         self._faults = [*faults.items()]
         self._active = 0
-        self._late = 0
-        self._moved = asyncio.Condition()
+        self._is_resting = False
+        self._moved = anyio.Condition()
 
     async def __call__(self, exchange: Exchange) -> None:
         """Let one exchange take its course."""
@@ -211,21 +215,19 @@ class Proxy:
 
     async def arrivals(self, count: int) -> None:
         """Wait until so many requests have come."""
-        async with self._moved:
-            await self._moved.wait_for(lambda: self.arrived >= count)
+        await self._until(lambda: self.arrived >= count)
 
     async def later(self, requests: int) -> None:
         """Wait until so many more requests have come, or nothing may be late any more."""
-        due, self._late = self.arrived + requests, self._late + 1
-        async with self._moved:
-            await self._moved.wait_for(lambda: self.arrived >= due or not self._late)
+        due = self.arrived + requests
+        await self._until(lambda: self.arrived >= due or self._is_resting)
 
     async def idle(self) -> None:
         """Let everything arrive that is late, and wait until nothing is under way any more."""
-        async with self._moved:
-            self._late = 0
-            self._moved.notify_all()
-            await self._moved.wait_for(lambda: not self._active)
+        self._is_resting = True
+        await self._count(active=0)
+        await self._until(lambda: not self._active)
+        self._is_resting = False
 
     async def forward(self, request: Request) -> Answer:
         """Send a request on to the emulator, which acts on it."""
@@ -238,6 +240,11 @@ class Proxy:
             writer.write(_raw(request))
             head, _, body = (await reader.read()).partition(b"\r\n\r\n")
         return Answer(int(head.split(b" ", 2)[1]), body)
+
+    async def _until(self, holds: Callable[[], bool]) -> None:
+        async with self._moved:
+            while not holds():
+                await self._moved.wait()
 
     async def _count(self, *, arrived: int = 0, active: int) -> None:
         async with self._moved:

@@ -62,6 +62,8 @@ async def run_worlds(seeds: range, operations: int, width: int) -> tuple[Totals,
     async with anyio.create_task_group() as tasks:
         for seed in seeds:
             tasks.start_soon(run, seed)
+    ended = totals.figures["worlds"] + len(failures)
+    require(ended == len(seeds), "worlds were cancelled by what none of them did", ended)
     return totals, failures
 
 
