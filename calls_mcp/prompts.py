@@ -4,10 +4,11 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NotRequired, TypedDict, cast
+from typing import Annotated
 
 import frontmatter
 import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
 from calls_mcp.datafiles import PROMPTS
 from calls_mcp.errors import CatalogError
@@ -16,36 +17,33 @@ from calls_mcp.redaction import one_line
 _PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 
 
-class _Head(TypedDict):
-    name: str
-    title: str
-    description: str
+_Text = Annotated[str, Field(strict=True, min_length=1)]
 
 
-class _Row(TypedDict):
-    name: str
-    description: str
-    required: NotRequired[bool]
-
-
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True, slots=True)
 class PromptArgument:
     """What a prompt can be told. One that is not required is left out of the text if not given."""
 
-    name: str
-    description: str
-    required: bool = False
+    name: _Text
+    description: _Text
+    required: Annotated[bool, Field(strict=True)] = False
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """A prompt; `text` has `{{ name }}` where an argument goes."""
 
-    name: str
-    title: str
-    description: str
+    name: _Text
+    title: _Text
+    description: _Text
     arguments: tuple[PromptArgument, ...]
-    text: str
+    text: _Text
+
+    def names(self, tool: str) -> bool:
+        """Whether its text has the model use a tool of this name."""
+        return re.search(rf"\b{tool}\b", self.text) is not None
 
     def problems(self, given: Mapping[str, str]) -> Iterator[str]:
         """What is wrong with the arguments given."""
@@ -58,6 +56,9 @@ class Prompt:
     def render(self, given: Mapping[str, str]) -> str:
         """The text with the arguments in it, `(not given)` for those that are not."""
         return _PLACEHOLDER.sub(lambda m: given.get(m[1]) or "(not given)", self.text)
+
+
+_PROMPT = TypeAdapter(Prompt)
 
 
 def load_prompts(directory: Path = PROMPTS) -> Mapping[str, Prompt]:
@@ -73,24 +74,21 @@ def load_prompts(directory: Path = PROMPTS) -> Mapping[str, Prompt]:
 def _read(file: Path) -> Prompt:
     try:
         post = frontmatter.loads(file.read_text("utf-8"))
-        fields: dict[str, object] = dict(post.metadata)
-        rows = cast("list[dict[str, object]]", fields.pop("arguments"))
-        arguments = tuple(PromptArgument(**cast("_Row", row)) for row in rows)
-        prompt = Prompt(**cast("_Head", fields), arguments=arguments, text=post.content)
-    except (yaml.YAMLError, TypeError, KeyError) as error:
-        raise CatalogError(file.name, "front matter", _problem(error)) from error
+        prompt = _PROMPT.validate_python({**post.metadata, "text": post.content})
+    except ValidationError as error:
+        wrong = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise CatalogError(file.name, "front matter", "; ".join(wrong)) from error
+    except (yaml.YAMLError, ValueError, TypeError) as error:
+        raise CatalogError(file.name, "front matter", one_line(str(error), 300)) from error
     return _checked(file, prompt)
-
-
-def _problem(error: Exception) -> str:
-    expected = "expected name, title, description and a list of arguments (name, description)"
-    return f"{expected}; {one_line(str(error), 300)}"
 
 
 def _checked(file: Path, prompt: Prompt) -> Prompt:
     if prompt.name != file.stem:
         raise CatalogError(file.name, "name", f"must be {file.stem!r}, as the file is called")
     declared = {argument.name for argument in prompt.arguments}
+    if len(declared) < len(prompt.arguments):
+        raise CatalogError(file.name, "arguments", "one is declared twice")
     used = {*_PLACEHOLDER.findall(prompt.text)}
     if declared != used:
         odd = ", ".join(sorted(declared ^ used))

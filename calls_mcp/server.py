@@ -25,12 +25,13 @@ NAME = "calls-mcp"
 
 Context = ServerRequestContext[Any, Any]
 
-_INSTRUCTIONS = (
-    "Telephone calls over Twilio: list_calls finds them, fetch_call follows one, create_call rings "
-    "somebody, update_call changes or ends a live call, delete_call erases a record. Numbers are "
-    "E.164 (+15005550006). Changes are confirmed by the user first. After outcome_unknown, look "
-    "before you repeat: a repeated call may ring a person twice."
+_READING = "Telephone calls over Twilio: list_calls finds them, fetch_call follows one"
+_CHANGING = (
+    ", create_call rings somebody, update_call changes or ends a live call, delete_call erases a "
+    "record. Changes are confirmed by the user first. After outcome_unknown, look before you "
+    "repeat: a repeated call may ring a person twice."
 )
+_NUMBERS = " Numbers are E.164 (+15005550006)."
 _DAY = 86_400
 _STATIC = CacheHint(ttl_ms=_DAY * 1000, scope="public")
 
@@ -47,7 +48,7 @@ def build_server(runtime: Runtime) -> Server[Any]:
         version=__version__,
         title="Calls",
         description="Place, find, follow, change and delete telephone calls, safely.",
-        instructions=_INSTRUCTIONS,
+        instructions=handlers.instructions,
         cache_hints={"tools/list": _STATIC, "prompts/list": _STATIC},
         on_list_tools=handlers.list_tools,
         on_call_tool=handlers.call_tool,
@@ -81,7 +82,13 @@ class _Handlers:
         operations = load_operations()
         self._hidden = {o.name for o in operations.values() if read_only and not o.read_only}
         self._operations = {k: o for k, o in operations.items() if k not in self._hidden}
-        self._prompts = load_prompts()
+        self._prompts = {
+            name: prompt
+            for name, prompt in load_prompts().items()
+            if not any(prompt.names(tool) for tool in self._hidden)
+        }
+        changing = ". Nothing can be changed: this server is read-only." if read_only else _CHANGING
+        self.instructions = f"{_READING}{changing}{_NUMBERS}"
         self._tools = [_tool(operation) for operation in self._operations.values()]
 
     async def list_tools(self, _ctx: Context, _params: object) -> types.ListToolsResult:

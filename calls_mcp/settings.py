@@ -1,8 +1,10 @@
 """What the operator sets, all of it by environment variable."""
 
 import hashlib
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -188,12 +190,24 @@ class Settings(BaseSettings):
         return "https://" + ".".join(label for label in labels if label)
 
 
+def _unknown() -> Iterator[str]:
+    """What is wrong with variables that look like settings, and would be passed over."""
+    known = [name.upper() for name in Settings.model_fields]
+    for name in sorted(os.environ):
+        if name.upper().startswith("CALLS_MCP_") and name.upper() not in known:
+            close = get_close_matches(name.upper(), known, n=1)
+            guess = f"; did you mean {close[0]}?" if close else ""
+            yield f"{name}: there is no such setting{guess}"
+
+
 def load_settings(overrides: Mapping[str, object] | None = None) -> Settings:
     """The settings in the environment, with `overrides` before them.
 
     Raises:
         ConfigurationError: Naming every variable that is wrong, and never its value.
     """
+    if unknown := [*_unknown()]:
+        raise ConfigurationError("Wrong settings: " + "; ".join(unknown))
     try:
         return Settings.model_validate(overrides or {})
     except ValidationError as invalid:

@@ -1,6 +1,6 @@
 """What is accepted of a model, and what it is told of everything else.
 
-`CALLS_MCP_EXAMPLES` is how many examples each property is tried with, over all tools.
+`PROPERTY_EXAMPLES` is how many examples each property is tried with, over all tools.
 """
 
 import json
@@ -52,7 +52,7 @@ from tests.strategies import (
     unpublished_fault,
 )
 
-EXAMPLES = int(os.environ.get("CALLS_MCP_EXAMPLES", "100"))
+EXAMPLES = int(os.environ.get("PROPERTY_EXAMPLES", "100"))
 
 # A busy machine makes data slowly, which says nothing about the strategies.
 THOROUGH = settings(

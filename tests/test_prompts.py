@@ -87,6 +87,18 @@ def test_an_argument_can_not_smuggle_in_another_placeholder(tmp_path: Path) -> N
         pytest.param(GOOD.replace("to {{", "to {{ him }} and {{"), "him", id="not declared"),
         pytest.param(GOOD.replace("    desc", "    note: x\n    desc"), "note", id="odd argument"),
         pytest.param(GOOD.replace("  - name: who\n    ", "  "), "front matter", id="not a list"),
+        pytest.param(GOOD.replace("title: Greet", "title: 7"), "title", id="a number as a title"),
+        pytest.param(GOOD.replace("title: Greet", "title: ''"), "title", id="an empty title"),
+        pytest.param(
+            GOOD.replace("    desc", "    required: 'no'\n    desc"),
+            "required",
+            id="a text as a no",
+        ),
+        pytest.param(
+            GOOD.replace("  - name: who\n", "  - {name: who, description: x}\n  - name: who\n"),
+            "declared twice",
+            id="an argument twice",
+        ),
     ],
 )
 def test_a_bad_file_is_an_error_that_names_it_and_the_fault(
@@ -96,3 +108,9 @@ def test_a_bad_file_is_an_error_that_names_it_and_the_fault(
     with pytest.raises(CatalogError, match=complaint) as error:
         load_prompts(tmp_path)
     assert "greet.md" in str(error.value)
+
+
+def test_a_file_in_another_encoding_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "greet.md").write_bytes(GOOD.replace("Greet", "Grüß").encode("latin-1"))
+    with pytest.raises(CatalogError, match=r"greet\.md: front matter: .*utf-8"):
+        load_prompts(tmp_path)

@@ -43,6 +43,15 @@ async def test_a_read_only_server_offers_two_and_refuses_the_others() -> None:
         tools = (await agent.client.list_tools()).tools
         assert [tool.name for tool in tools] == ["fetch_call", "list_calls"]
         assert (await agent.call("list_calls"))["outcome"] == "done"
+        prompts = (await agent.client.list_prompts()).prompts
+        assert [prompt.name for prompt in prompts] == [
+            "daily_call_report",
+            "follow_call",
+            "investigate_failed_calls",
+        ]
+        told = agent.client.instructions or ""
+        assert "read-only" in told
+        assert "create_call" not in told
         for tool in ("create_call", "update_call", "delete_call"):
             with pytest.raises(MCPError, match="read-only") as refusal:
                 await agent.call(tool, sid="CA" + "0" * 32)

@@ -129,3 +129,20 @@ def test_keys_are_derived_from_the_credentials_unless_they_are_set() -> None:
     assert one.keys(one.access()) != other.keys(other.access())
     own = load_settings(credentials | {"calls_mcp_secret_keys": f"{'a' * 32} {'b' * 32}"})
     assert own.keys(own.access()) == ("a" * 32, "b" * 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("CALLS_MCP_READONLY", "; did you mean CALLS_MCP_READ_ONLY?"),
+        ("calls_mcp_confim", "; did you mean CALLS_MCP_CONFIRM?"),
+        ("CALLS_MCP_ZZZZZZZZZZZZZZZZZZZZ", ""),
+    ],
+)
+def test_a_variable_that_looks_like_a_setting_and_is_none_is_not_passed_over(
+    monkeypatch: pytest.MonkeyPatch, name: str, told: str
+) -> None:
+    monkeypatch.setenv(name, "1")
+    with pytest.raises(ConfigurationError) as error:
+        load_settings()
+    assert str(error.value) == f"Wrong settings: {name}: there is no such setting{told}"

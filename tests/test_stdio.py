@@ -77,6 +77,18 @@ def test_a_signal_ends_it_at_once_and_quietly_with_status_0(
         assert ended(wire) == (0, "", "")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_it_starts_ends_it_quietly_with_status_0(number: signal.Signals) -> None:
+    with running(sys.executable, "-v", "-m", "calls_mcp", "serve", "--sandbox") as wire:
+        assert wire.process.stderr
+        begun = next(line for line in wire.process.stderr if "import 'anyio" in line)
+        wire.process.send_signal(number)
+        status, out, err = ended(wire)
+    assert begun
+    assert (status, out) == (0, "")
+    assert "Traceback" not in err
+
+
 def test_the_end_of_input_ends_it_quietly_with_status_0() -> None:
     with running() as wire:
         wire.ask("tools/call", name="list_calls", arguments={})

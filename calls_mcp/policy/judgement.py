@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from calls_mcp.catalog import Json
 from calls_mcp.errors import InvocationError
 from calls_mcp.policy.destinations import matches_any, object_to_destination
-from calls_mcp.policy.links import object_to_twiml, object_to_url
+from calls_mcp.policy.links import object_to_url
 from calls_mcp.policy.rules import CallerIds, Caps, Objection, Policy, Requirement
+from calls_mcp.policy.twiml import object_to_twiml
 
 if TYPE_CHECKING:
     from calls_mcp.arguments import Arguments  # which would load jsonschema at start
@@ -140,7 +141,7 @@ def _object_to_twiml(policy: Policy, twiml: str) -> Iterator[Objection]:
     if not policy.twiml.inline:
         hint = "Use url or application_sid instead, or ask the operator to allow inline TwiML."
         yield Objection("twiml.inline", "it does not allow TwiML as an argument", hint)
-    yield from object_to_twiml(policy.urls, twiml)
+    yield from object_to_twiml(policy, twiml)
 
 
 def _object_to_excess(caps: Caps, values: Mapping[str, Json]) -> Iterator[Objection]:

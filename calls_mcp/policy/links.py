@@ -1,10 +1,9 @@
-"""Where the API may be sent: the hosts of URLs, and what TwiML says."""
+"""Where the API may be sent: the hosts of URLs."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from ipaddress import IPv4Address, ip_address, ip_network
 from urllib.parse import SplitResult, urlsplit
-from xml.parsers.expat import ExpatError, ParserCreate
 
 from calls_mcp.policy.destinations import matches_any
 from calls_mcp.policy.rules import Objection, Urls
@@ -12,7 +11,6 @@ from calls_mcp.redaction import quoted
 
 _HOST = re.compile(r"[a-z0-9._-]+")
 _NUMERIC_LABEL = re.compile(r"0x[0-9a-f]*|[0-9]+")
-_LINK = re.compile(r"""(?:(?:https?|wss?):|^\s*/)[/\\][^\s<>"']*""", re.IGNORECASE)
 
 _LOCAL_NAMES = ("localhost", "localdomain", "local", "internal", "metadata")
 _IPV6_UNICAST = ip_network("2000::/3")
@@ -26,23 +24,11 @@ def object_to_url(rules: Urls, name: str, url: str) -> Iterator[Objection]:
     """What `rules` have against `url` as the argument `name`."""
     if rules.https_only and not url.lower().startswith("https://"):
         yield Objection("urls.https_only", f"{name} is not an https URL", _HINT)
-    yield from _object_to_host(rules, name, url)
+    yield from object_to_host(rules, name, url)
 
 
-def object_to_twiml(urls: Urls, twiml: str) -> Iterator[Objection]:
-    """What is wrong with `twiml` itself, and what `urls` have against what it links to."""
-    try:
-        texts = _TwimlReader().read(twiml)
-    except (ExpatError, ValueError) as wrong:
-        reason = f"twiml is not well-formed TwiML ({wrong})"
-        hint = "Send one <Response> element of well-formed XML, without DOCTYPE or entities."
-        yield Objection("twiml.well_formed", reason, hint)
-    else:
-        for link in () if urls.any_host else _links(texts):
-            yield from _object_to_host(urls, "twiml", link)
-
-
-def _object_to_host(rules: Urls, name: str, url: str) -> Iterator[Objection]:
+def object_to_host(rules: Urls, name: str, url: str) -> Iterator[Objection]:
+    """What `rules` have against the host of `url`, whatever its scheme."""
     if danger := _danger(url):
         yield Objection("urls.always", f"{name} has a URL {danger}", _HINT)
     elif not matches_any(map(str.lower, rules.hosts), host := _host(urlsplit(url))):
@@ -91,53 +77,3 @@ def _is_public(host: str) -> bool:
     if any(address in network for network in _NOT_PUBLIC) or address.is_multicast:
         return False
     return address.is_global and (isinstance(address, IPv4Address) or address in _IPV6_UNICAST)
-
-
-def _links(texts: Iterable[str]) -> Iterator[str]:
-    for text in texts:
-        yield from (match[0].rstrip(".,;:!?)") for match in _LINK.finditer(text))
-
-
-class _TwimlReader:
-    """Reads a document for its texts and attributes, and resolves nothing."""
-
-    def __init__(self) -> None:
-        self._texts: list[str] = []
-        self._open: list[list[str]] = []
-
-    def read(self, twiml: str) -> list[str]:
-        """The values of all attributes, and of each element the text directly in it.
-
-        Raises:
-            ExpatError: It is not well-formed.
-            ValueError: It is not TwiML, or it declares a DOCTYPE or another encoding.
-        """
-        parser = ParserCreate()
-        parser.XmlDeclHandler = self._declare
-        parser.StartDoctypeDeclHandler = self._refuse
-        parser.EntityDeclHandler = self._refuse
-        parser.StartElementHandler = self._start
-        parser.CharacterDataHandler = self._data
-        parser.EndElementHandler = self._end
-        parser.Parse(twiml, True)  # noqa: FBT003  # it has no name
-        return self._texts
-
-    def _declare(self, _version: str, encoding: str | None, _standalone: int) -> None:
-        # Read in another encoding, the same bytes could be other markup.
-        if encoding is not None and encoding.upper() not in ("UTF-8", "US-ASCII"):
-            raise ValueError("its encoding is not UTF-8")
-
-    def _start(self, name: str, attributes: dict[str, str]) -> None:
-        if not self._open and name != "Response":
-            raise ValueError("the root is not Response")
-        self._texts.extend(attributes.values())
-        self._open.append([])
-
-    def _data(self, text: str) -> None:
-        self._open[-1].append(text)
-
-    def _end(self, _name: str) -> None:
-        self._texts.append("".join(self._open.pop()))
-
-    def _refuse(self, *_declaration: object) -> None:
-        raise ValueError("it has a DOCTYPE")

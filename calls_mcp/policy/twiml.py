@@ -1,0 +1,131 @@
+"""What the operator's rules have against TwiML: what it says, links to, dials and records."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from xml.parsers.expat import ExpatError, ParserCreate
+
+from calls_mcp.catalog import kind_of
+from calls_mcp.policy.destinations import object_to_destination
+from calls_mcp.policy.links import object_to_host
+from calls_mcp.policy.rules import Destinations, Objection, Policy
+from calls_mcp.redaction import quoted
+
+_LINK = re.compile(r"""(?:(?:https?|wss?):|^\s*/)[/\\][^\s<>"']*""", re.IGNORECASE)
+_SEPARATORS = str.maketrans("", "", " -().")
+_RECORDING = frozenset({"Record", "Recording"})
+_NOT_RECORDING = frozenset({"", "false", "do-not-record"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Element:
+    """An element, and the text directly in it."""
+
+    name: str
+    attributes: Mapping[str, str]
+    text: str
+
+
+def object_to_twiml(policy: Policy, twiml: str) -> Iterator[Objection]:
+    """What `policy` has against TwiML that is given as an argument."""
+    try:
+        elements = _Reader().read(twiml)
+    except (ExpatError, ValueError) as wrong:
+        reason = f"twiml is not well-formed TwiML ({wrong})"
+        hint = "Send one <Response> element of well-formed XML, without DOCTYPE or entities."
+        yield Objection("twiml.well_formed", reason, hint)
+        return
+    if not policy.urls.any_host:
+        for link in _links(elements):
+            yield from object_to_host(policy.urls, "twiml", link)
+    for element in elements:
+        yield from _object_to_dialling(policy.destinations, element)
+        if not policy.caps.record and _records(element):
+            hint = "Leave recording out, or ask the operator to allow it."
+            yield Objection("caps.record", "it does not allow calls to be recorded", hint)
+
+
+def _object_to_dialling(rules: Destinations, element: _Element) -> Iterator[Objection]:
+    address = _dialled(element)
+    if not address:
+        return
+    if kind_of(address) is None:
+        reason = f"twiml dials {quoted(address, 64)}, which is not in E.164 form"
+        hint = "Write the number with + and country code."
+        yield Objection("destinations.twiml", reason, hint)
+    for objection in object_to_destination(rules, address):
+        reason = f"twiml dials {quoted(address, 64)}: {objection.reason.removeprefix('to is ')}"
+        yield Objection(objection.rule, reason, objection.hint)
+
+
+def _dialled(element: _Element) -> str:
+    """Whom an element rings, in the form of `to`; empty if nobody."""
+    text = element.text.strip()
+    if not text:
+        return ""
+    match element.name:
+        case "Dial" | "Number":
+            return text.translate(_SEPARATORS)
+        case "Sip":
+            return text
+        case "Client" | "Identity":
+            return f"client:{text}"
+        case _:
+            return ""
+
+
+def _records(element: _Element) -> bool:
+    if element.name in _RECORDING:
+        return True
+    return element.attributes.get("record", "").lower() not in _NOT_RECORDING
+
+
+def _links(elements: Sequence[_Element]) -> Iterator[str]:
+    for element in elements:
+        for text in (*element.attributes.values(), element.text):
+            yield from (match[0].rstrip(".,;:!?)") for match in _LINK.finditer(text))
+
+
+class _Reader:
+    """Reads a document element by element, and resolves nothing."""
+
+    def __init__(self) -> None:
+        self._elements: list[_Element] = []
+        self._open: list[tuple[dict[str, str], list[str]]] = []
+
+    def read(self, twiml: str) -> Sequence[_Element]:
+        """The elements of a document, in the order in which they end.
+
+        Raises:
+            ExpatError: It is not well-formed.
+            ValueError: It is not TwiML, or it declares a DOCTYPE or another encoding.
+        """
+        parser = ParserCreate()
+        parser.XmlDeclHandler = self._declare
+        parser.StartDoctypeDeclHandler = self._refuse
+        parser.EntityDeclHandler = self._refuse
+        parser.StartElementHandler = self._start
+        parser.CharacterDataHandler = self._data
+        parser.EndElementHandler = self._end
+        parser.Parse(twiml, True)  # noqa: FBT003  # it has no name
+        return self._elements
+
+    def _declare(self, _version: str, encoding: str | None, _standalone: int) -> None:
+        # Read in another encoding, the same bytes could be other markup.
+        if encoding is not None and encoding.upper() not in ("UTF-8", "US-ASCII"):
+            raise ValueError("its encoding is not UTF-8")
+
+    def _start(self, name: str, attributes: dict[str, str]) -> None:
+        if not self._open and name != "Response":
+            raise ValueError("the root is not Response")
+        self._open.append((attributes, []))
+
+    def _data(self, text: str) -> None:
+        self._open[-1][1].append(text)
+
+    def _end(self, name: str) -> None:
+        attributes, texts = self._open.pop()
+        self._elements.append(_Element(name, attributes, "".join(texts)))
+
+    def _refuse(self, *_declaration: object) -> None:
+        raise ValueError("it has a DOCTYPE")

@@ -1,0 +1,62 @@
+"""What TwiML that is given as an argument may dial and record."""
+
+import pytest
+
+from tests.policy.cases import SHIPPED, asked, changed, ruling
+
+
+@pytest.mark.parametrize(
+    ("inside", "rule"),
+    [
+        ("<Dial>+15005550205</Dial>", ""),
+        ("<Dial> +1 (500) 555-0205 </Dial>", ""),
+        ("<Dial><Number>+15005550205</Number></Dial>", ""),
+        ("<Dial><Sip>sip:bob@example.com</Sip><Client>alice</Client></Dial>", ""),
+        ("<Dial>\n  <Client><Identity>alice</Identity></Client>\n</Dial>", ""),
+        ("<Dial><Conference>Room 1</Conference></Dial>", ""),
+        ("<Say>+19005550123</Say>", ""),
+        ("<Dial>+911</Dial>", "destinations.emergency"),
+        ("<Dial>+19005550123</Dial>", "destinations.deny_number_types"),
+        ("<Dial><Number>+1 900 555 0123</Number></Dial>", "destinations.deny_number_types"),
+        ("<Gather><Dial>+911</Dial></Gather>", "destinations.emergency"),
+        ("<Dial>500-555-0205</Dial>", "destinations.twiml"),
+        ("<Dial><Sip>bob@example.com</Sip></Dial>", "destinations.twiml"),
+    ],
+)
+def test_whom_twiml_dials_is_held_to_the_rules_for_destinations(inside: str, rule: str) -> None:
+    assert ruling(SHIPPED, asked(twiml=f"<Response>{inside}</Response>")) == rule
+
+
+def test_sip_addresses_and_clients_that_twiml_dials_are_held_to_their_patterns() -> None:
+    sip = "<Response><Dial><Sip>sip:bob@example.com</Sip></Dial></Response>"
+    client = "<Response><Dial><Client>alice</Client></Dial></Response>"
+    nobody = changed("destinations", allow_sip=(), allow_clients=())
+    assert ruling(nobody, asked(twiml=sip)) == "destinations.allow_sip"
+    assert ruling(nobody, asked(twiml=client)) == "destinations.allow_clients"
+    assert ruling(nobody, asked("update_call", twiml=client)) == "destinations.allow_clients"
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        "<Record/>",
+        "<Start><Recording/></Start>",
+        '<Dial record="record-from-answer">+15005550205</Dial>',
+        '<Dial><Conference record="record-from-start">Room</Conference></Dial>',
+    ],
+)
+def test_twiml_records_only_where_recording_is_allowed(inside: str) -> None:
+    twiml = f"<Response>{inside}</Response>"
+    assert ruling(SHIPPED, asked(twiml=twiml)) == "caps.record"
+    assert ruling(changed("caps", record=True), asked(twiml=twiml)) == ""
+
+
+def test_twiml_that_says_that_it_does_not_record_is_allowed() -> None:
+    dial = '<Dial record="do-not-record">+15005550205</Dial>'
+    assert ruling(SHIPPED, asked(twiml=f"<Response>{dial}</Response>")) == ""
+
+
+@pytest.mark.parametrize("encoding", ["UTF-7", "UTF-16", "nonsense"])
+def test_twiml_in_another_encoding_is_refused(encoding: str) -> None:
+    twiml = f'<?xml version="1.0" encoding="{encoding}"?><Response/>'
+    assert ruling(SHIPPED, asked(twiml=twiml)) == "twiml.well_formed"
