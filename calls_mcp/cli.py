@@ -49,6 +49,11 @@ def _parser() -> argparse.ArgumentParser:
     emulator.add_argument("--speed", type=float, default=1.0, help="how fast time goes")
     emulator.add_argument("--seed", type=int, help="which history to begin with")
     emulator.add_argument("--calls", type=int, help="how many past calls to begin with")
+    emulator.add_argument("--scenario", metavar="FILE", help="what the numbers do, in TOML")
+    emulator.add_argument("--cps", type=float, default=1.0, help="calls dialled per second")
+    emulator.add_argument(
+        "--callbacks-anywhere", action="store_true", help="send them to other machines, too"
+    )
     emulator.set_defaults(run=_emulate)
     audit = commands.add_parser("audit", help="examine the record of changes")
     audits = audit.add_subparsers(title="commands", metavar="", required=True)
@@ -103,20 +108,23 @@ async def _serve_until_ended(settings: "Settings", sandbox: bool) -> None:  # no
 
 
 def _emulate(options: argparse.Namespace) -> None:
-    from calls_mcp.emulator import run  # noqa: PLC0415
+    from calls_mcp.emulator import Options, StartError, run  # noqa: PLC0415
 
+    chosen = Options(
+        host=options.host,
+        port=options.port,
+        database=options.db,
+        speed=options.speed,
+        seed=options.seed,
+        calls=options.calls,
+        scenario=options.scenario,
+        calls_per_second=options.cps,
+        callbacks_anywhere=options.callbacks_anywhere,
+    )
     try:
-        run(
-            host=options.host,
-            port=options.port,
-            database=options.db,
-            speed=options.speed,
-            seed=options.seed,
-            calls=options.calls,
-        )
-    except OSError as error:
-        where = f"{options.host}:{options.port}"
-        raise ConfigurationError(f"The emulator can't listen on {where}: {error}") from error
+        run(chosen)
+    except StartError as error:
+        raise ConfigurationError(str(error)) from error
 
 
 def _verify(options: argparse.Namespace) -> None:

@@ -1,7 +1,8 @@
 """The five endpoints on Starlette."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import cast
 from urllib.parse import parse_qsl
@@ -15,11 +16,10 @@ from starlette.routing import Route
 from calls_mcp.emulator.account import Account
 from calls_mcp.emulator.call import Call
 from calls_mcp.emulator.changing import change
-from calls_mcp.emulator.clock import Clock
 from calls_mcp.emulator.errors import METHOD_NOT_ALLOWED, ApiError, invalid, not_found
 from calls_mcp.emulator.lifecycle import require_over
 from calls_mcp.emulator.listing import page, parsed
-from calls_mcp.emulator.placing import placed
+from calls_mcp.emulator.placing import Placer
 from calls_mcp.emulator.resource import VERSION, resource
 from calls_mcp.emulator.rules import NOTHING, Pairs, checked
 from calls_mcp.emulator.store import CallStore
@@ -50,22 +50,19 @@ class CallsApi:
     Attributes:
         account: Whose calls these are.
         store: The calls.
-        clock: The same clock as the store's.
-        owned: The numbers of the account.
-        any_from: Whether a call may come from any other number, too.
+        placer: Turns forms into calls.
+        interval: Seconds between one call that is dialled and the next.
     """
 
     account: Account
     store: CallStore
-    clock: Clock
-    owned: Collection[str]
-    any_from: bool = False
+    placer: Placer
+    interval: float
 
     def create(self, incoming: Incoming) -> Response:
         """Place a call."""
         checked(incoming.query, NOTHING)
-        calls = placed(incoming.form, self.owned, self.clock(), any_from=self.any_from)
-        self.store.add(*calls)
+        calls = self.store.place(partial(self.placer.placed, incoming.form), self.interval)
         return self._answer(calls[0], status=201)
 
     def list(self, incoming: Incoming) -> Response:

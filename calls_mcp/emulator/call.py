@@ -45,6 +45,10 @@ class Call:
         forwarded_from: The number a stranger's call came by.
         url: Where its instructions are fetched.
         twiml: Its instructions, if they were sent along.
+        fixed_price: What it is to cost, if its destination has a price of its own.
+        callback_url: Where its progress is told, None if nowhere.
+        callback_method: `GET` or `POST`.
+        callback_events: Which events are told there, separated by spaces.
     """
 
     sid: str
@@ -72,6 +76,10 @@ class Call:
     forwarded_from: str | None = None
     url: str | None = None
     twiml: str | None = None
+    fixed_price: float | None = None
+    callback_url: str | None = None
+    callback_method: str = "POST"
+    callback_events: str = "completed"
 
     @property
     def live(self) -> bool:

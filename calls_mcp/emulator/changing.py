@@ -5,7 +5,7 @@ from typing import Literal, cast
 
 from calls_mcp.emulator.call import Call
 from calls_mcp.emulator.errors import invalid
-from calls_mcp.emulator.lifecycle import ended, limited, redirected, require_live
+from calls_mcp.emulator.lifecycle import ended, limited, redirected, reporting, require_live
 from calls_mcp.emulator.rules import UPDATE, Pairs, checked, single
 
 
@@ -23,10 +23,14 @@ def change(form: Pairs) -> Callable[[Call, float], Call]:
     url, twiml = single(values, "Url"), single(values, "Twiml")
     if url and twiml:
         raise invalid("Url and Twiml exclude each other.")
+    callback = single(values, "StatusCallback")
+    method = single(values, "StatusCallbackMethod")
     seconds, status = single(values, "TimeLimit"), single(values, "Status")
 
     def apply(call: Call, now: float) -> Call:
         require_live(call)
+        if callback or method:
+            call = reporting(call, now, url=callback, method=method)
         if url or twiml:
             call = redirected(call, now, url=url, twiml=twiml)
         if seconds:

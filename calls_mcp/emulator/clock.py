@@ -27,6 +27,27 @@ class ManualClock:
         self.now += seconds
 
 
+@dataclass
+class Adjusted:
+    """A clock that can be put forward.
+
+    Attributes:
+        clock: The clock it goes by.
+        ahead: How far it is ahead of that one, in seconds.
+    """
+
+    clock: Clock
+    ahead: float = 0
+
+    def __call__(self) -> float:
+        """The time in seconds since the epoch."""
+        return self.clock() + self.ahead
+
+    def advance(self, seconds: float) -> None:
+        """Let this much time pass at once."""
+        self.ahead += seconds
+
+
 def accelerated(speed: float) -> Clock:
     """A clock that starts at the real time and runs `speed` times as fast."""
     started, origin = time.time(), time.monotonic()

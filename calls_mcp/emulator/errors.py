@@ -6,6 +6,10 @@ METHOD_NOT_ALLOWED = 20004
 CALL_STATE = 21220
 
 
+class StartError(Exception):
+    """The emulator can't start as it was asked to; the text is one line that says why."""
+
+
 class ApiError(Exception):
     """A refusal, as the service words it.
 

@@ -4,14 +4,16 @@ from random import Random
 from typing import TypeVar
 
 from calls_mcp.emulator.call import Call, Direction, Status
-from calls_mcp.emulator.lifecycle import DEFAULT_TIMEOUT, QUEUE_SECONDS
-from calls_mcp.emulator.store import PRICE_DELAY, CallStore
+from calls_mcp.emulator.lifecycle import DEFAULT_TIMEOUT
+from calls_mcp.emulator.store import CallStore
+from calls_mcp.emulator.tables import PRICE_DELAY
 
 Choice = TypeVar("Choice", Status, Direction)
 
 DAYS = 7
 SECONDS = DAYS * 86_400
 LONGEST = 1200
+QUEUE_SECONDS = 1
 
 OURS = "+15005550100"
 AREAS = ("202", "312", "415", "617", "713")

@@ -26,7 +26,7 @@ class Entry:
         form: The body's parameters, in order.
         headers: The headers that tell something about the client, by lower-case name.
         username: The user name it authenticated with, empty without one. Never the password.
-        status: The HTTP status of the answer.
+        status: The HTTP status of the answer, 0 if there was none.
     """
 
     method: str
@@ -36,6 +36,19 @@ class Entry:
     headers: Mapping[str, str]
     username: str
     status: int
+
+
+def plain(entry: Entry) -> Mapping[str, object]:
+    """The entry as a JSON object."""
+    return {
+        "method": entry.method,
+        "path": entry.path,
+        "query": entry.query,
+        "form": entry.form,
+        "headers": dict(entry.headers),
+        "username": entry.username,
+        "status": entry.status,
+    }
 
 
 class Journal:
@@ -50,12 +63,21 @@ class Journal:
         """The requests, in the order of their answers."""
         return tuple(self._entries)
 
+    def clear(self) -> None:
+        """Forget them."""
+        self._entries.clear()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read the whole body first, so that what the application refuses unread is kept, too."""
         body = await _body(receive)
-        status = 500
+        status = 0
+        unread = True
 
         async def replay() -> Message:
+            nonlocal unread
+            if not unread:
+                return await receive()
+            unread = False
             return {"type": "http.request", "body": body, "more_body": False}
 
         async def watch(message: Message) -> None:
@@ -66,6 +88,9 @@ class Journal:
 
         try:
             await self._app(scope, replay, watch)
+        except Exception:
+            status = status or 500
+            raise
         finally:
             self._entries.append(_entry(scope, body, status))
 

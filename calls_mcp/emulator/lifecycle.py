@@ -7,7 +7,6 @@ from calls_mcp.emulator.call import Call, Status
 from calls_mcp.emulator.errors import CALL_STATE, invalid
 from calls_mcp.emulator.scripts import Detected, Script
 
-QUEUE_SECONDS = 1
 DEFAULT_TIMEOUT = 60
 DEFAULT_TIME_LIMIT = 14_400
 
@@ -16,6 +15,10 @@ Detection = Literal["Enable", "DetectMessageEnd"]
 FINDINGS: dict[tuple[Detection, Detected], str] = {
     ("Enable", "machine"): "machine_start",
     ("DetectMessageEnd", "machine"): "machine_end_beep",
+    ("DetectMessageEnd", "machine_start"): "machine_end_beep",
+    ("Enable", "machine_end_beep"): "machine_start",
+    ("Enable", "machine_end_silence"): "machine_start",
+    ("Enable", "machine_end_other"): "machine_start",
 }
 
 
@@ -29,19 +32,18 @@ class Plan:
     end_as: Status
 
 
-def plan(script: Script, created: float, timeout: float, time_limit: float) -> Plan:
+def plan(script: Script, ring_at: float, timeout: float, time_limit: float) -> Plan:
     """The life of a call to a destination that follows the script.
 
     Args:
         script: What the destination does.
-        created: When the call was asked for.
+        ring_at: When it is dialled.
         timeout: Seconds it may ring.
         time_limit: Seconds it may talk.
     """
-    ring_at = created + QUEUE_SECONDS
-    if script.ring_for > timeout:
+    if script.end_as == "no-answer" or script.answer_after > timeout:
         return Plan(ring_at, None, ring_at + timeout, "no-answer")
-    reacts_at = ring_at + script.ring_for
+    reacts_at = ring_at + script.answer_after
     if script.end_as != "completed":
         return Plan(ring_at, None, reacts_at, script.end_as)
     return Plan(ring_at, reacts_at, reacts_at + min(script.talk_for, time_limit), "completed")
@@ -77,6 +79,16 @@ def require_over(call: Call) -> None:
 def redirected(call: Call, now: float, *, url: str | None, twiml: str | None) -> Call:
     """The call with new instructions."""
     return replace(call, url=url, twiml=twiml, updated=now)
+
+
+def reporting(call: Call, now: float, *, url: str | None, method: str | None) -> Call:
+    """The call with another place, or another method, to tell its progress by."""
+    return replace(
+        call,
+        callback_url=url or call.callback_url,
+        callback_method=method or call.callback_method,
+        updated=now,
+    )
 
 
 def limited(call: Call, now: float, seconds: float) -> Call:

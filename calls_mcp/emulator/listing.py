@@ -8,7 +8,8 @@ from urllib.parse import urlencode
 from calls_mcp.emulator.errors import invalid
 from calls_mcp.emulator.resource import Resource, collection_path, resource
 from calls_mcp.emulator.rules import LIST, Pairs, Values, checked, moment, single
-from calls_mcp.emulator.store import Anchor, Criterion, Field, Stretch
+from calls_mcp.emulator.selection import Anchor, Criterion, Field
+from calls_mcp.emulator.store import Stretch
 
 DEFAULT_PAGE_SIZE = 50
 DAY = 86_400

@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import cast
 
 from calls_mcp.emulator.addresses import is_phone_number
@@ -11,39 +11,50 @@ from calls_mcp.emulator.errors import invalid
 from calls_mcp.emulator.lifecycle import (
     DEFAULT_TIME_LIMIT,
     DEFAULT_TIMEOUT,
-    QUEUE_SECONDS,
     Detection,
     finding,
     plan,
 )
 from calls_mcp.emulator.rules import CREATE, Pairs, Values, checked, single
-from calls_mcp.emulator.scripts import INVALID_FROM, VALID_FROM, Script, script_of
+from calls_mcp.emulator.scripts import INVALID_FROM, VALID_FROM, Scenario, Script
 
+EVENTS = "StatusCallbackEvent"
 INSTRUCTIONS = ("Url", "Twiml", "ApplicationSid")
 
 
-def placed(
-    form: Pairs, owned: Collection[str], now: float, *, any_from: bool = False
-) -> tuple[Call, ...]:
-    """The records of the call that the form asks for: the outbound leg is the first.
+@dataclass(frozen=True)
+class Placer:
+    """Turns forms into calls.
 
-    Args:
-        form: The parameters as they came.
+    Attributes:
         owned: The numbers of the account.
-        now: The time in seconds since the epoch.
-        any_from: Whether the call may come from any other number, too.
-
-    Raises:
-        ApiError: 400, if no such call can be placed.
+        scenario: What the destinations do.
+        any_from: Whether a call may come from any other number, too.
     """
-    values = _complete(form)
-    to, from_ = values["To"][0], values["From"][0]
-    script = script_of(to)
-    _check_from(to, from_)
-    if is_phone_number(from_) and not any_from and from_ not in {VALID_FROM, *owned}:
-        raise invalid(f"From {from_} is not a number of this account, nor verified.", 21210)
-    outbound = _outbound(values, script, now)
-    return _both_legs(outbound) if to in owned else (outbound,)
+
+    owned: Collection[str]
+    scenario: Scenario
+    any_from: bool = False
+
+    def placed(self, form: Pairs, now: float, ring_at: float) -> tuple[Call, ...]:
+        """The records of the call that the form asks for: the outbound leg is the first.
+
+        Args:
+            form: The parameters as they came.
+            now: The time in seconds since the epoch.
+            ring_at: When its turn to be dialled comes.
+
+        Raises:
+            ApiError: 400, if no such call can be placed.
+        """
+        values = _complete(form)
+        to, from_ = values["To"][0], values["From"][0]
+        script = self.scenario.script_of(to)
+        _check_from(to, from_)
+        if is_phone_number(from_) and not self.any_from and from_ not in {VALID_FROM, *self.owned}:
+            raise invalid(f"From {from_} is not a number of this account, nor verified.", 21210)
+        outbound = _outbound(values, script, now, ring_at)
+        return _both_legs(outbound) if to in self.owned else (outbound,)
 
 
 def _complete(form: Pairs) -> Values:
@@ -65,11 +76,12 @@ def _check_from(to: str, from_: str) -> None:
         raise invalid("To call a phone number, From must be a phone number, too.", 21212)
 
 
-def _outbound(values: Values, script: Script, now: float) -> Call:
+def _outbound(values: Values, script: Script, now: float, ring_at: float) -> Call:
     timeout = int(single(values, "Timeout") or DEFAULT_TIMEOUT)
     time_limit = int(single(values, "TimeLimit") or DEFAULT_TIME_LIMIT)
-    life = plan(script, now, timeout, time_limit)
+    life = plan(script, ring_at, timeout, time_limit)
     url = single(values, "Url")
+    told = "ApplicationSid" not in values
     return Call(
         sid=new_sid(),
         to=values["To"][0],
@@ -83,9 +95,13 @@ def _outbound(values: Values, script: Script, now: float) -> Call:
         end_at=life.end_at,
         end_as=life.end_as,
         detects=_detects(values, script),
-        queue_ms=QUEUE_SECONDS * 1000,
+        queue_ms=round((ring_at - now) * 1000),
         url=url,
         twiml=None if url else single(values, "Twiml"),
+        fixed_price=script.price,
+        callback_url=single(values, "StatusCallback") if told else None,
+        callback_method=single(values, "StatusCallbackMethod") or "POST",
+        callback_events=" ".join(values.get(EVENTS, ("completed",))),
     )
 
 
@@ -106,6 +122,8 @@ def _both_legs(outbound: Call) -> tuple[Call, Call]:
         peer_sid=outbound.sid,
         url=None,
         twiml=None,
+        fixed_price=None,
+        callback_url=None,
     )
     return replace(outbound, peer_sid=inbound.sid), inbound
 

@@ -62,8 +62,10 @@ def resource(call: Call, account_sid: str) -> Resource:
     }
 
 
-def _date(when: float | None) -> str | None:
-    """RFC 2822, to the second."""
-    if when is None:
-        return None
+def rfc2822(when: float) -> str:
+    """A time in seconds since the epoch as the service writes it: to the second, in UTC."""
     return format_datetime(datetime.fromtimestamp(when, UTC))
+
+
+def _date(when: float | None) -> str | None:
+    return None if when is None else rfc2822(when)

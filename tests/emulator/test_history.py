@@ -7,7 +7,7 @@ import pytest
 
 from calls_mcp.emulator import CallStore, ManualClock, seed_history
 from calls_mcp.emulator.call import Call
-from calls_mcp.emulator.store import ADVANCE, SCHEMA
+from calls_mcp.emulator.tables import ADVANCE, SCHEMA
 
 NOW = ManualClock().now
 DAY = 86_400
@@ -78,7 +78,8 @@ def test_no_calls_are_no_history() -> None:
 def test_time_passes_by_an_index(statement: str) -> None:
     values = {"now": NOW, "delay": 5, "rate": 1}
     with closing(sqlite3.connect(":memory:")) as db:
-        db.executescript(SCHEMA)
+        for each in SCHEMA:
+            db.execute(each)
         plan = str(db.execute(f"EXPLAIN QUERY PLAN {statement}", values).fetchall())
     assert "SEARCH calls USING INDEX" in plan
     assert "SCAN" not in plan

@@ -11,7 +11,15 @@ from pathlib import Path
 import httpx
 import pytest
 
-from calls_mcp.emulator import DEFAULT_ACCOUNT, CallStore, Emulator, ManualClock, accelerated, run
+from calls_mcp.emulator import (
+    DEFAULT_ACCOUNT,
+    CallStore,
+    Emulator,
+    ManualClock,
+    Options,
+    accelerated,
+    run,
+)
 
 from .customer import ACCOUNT, LIST, Customer, assert_refused, item
 
@@ -19,7 +27,11 @@ pytestmark = pytest.mark.anyio
 
 DEFAULT_LIST = LIST.replace(ACCOUNT.sid, DEFAULT_ACCOUNT.sid)
 CREDENTIALS = DEFAULT_ACCOUNT.sid, DEFAULT_ACCOUNT.auth_token
-PROGRAM = "import sys; from calls_mcp.emulator import run; sys.exit(run(port=0, calls=3))"
+PROGRAM = """
+import sys
+from calls_mcp.emulator import Options, run
+sys.exit(run(Options(port=0, calls=3)))
+"""
 
 
 def ipv6_loopback() -> bool:
@@ -144,7 +156,7 @@ def test_run_says_where_it_is_and_ends_on_a_signal(
     stderr = Interrupting(number)
     before = signal.getsignal(number)
     monkeypatch.setattr(sys, "stderr", stderr)
-    assert run(port=0) == 0
+    assert run(Options(port=0)) == 0
     line = stderr.getvalue()
     assert line.startswith("http://127.0.0.1:")
     assert line.count("\n") == 1
@@ -165,7 +177,7 @@ def test_run_fills_in_the_history_asked_for(
 ) -> None:
     database = str(tmp_path / "calls.sqlite")
     monkeypatch.setattr(sys, "stderr", Interrupting(signal.SIGTERM))
-    run(port=0, database=database, seed=seed, calls=calls)
+    run(Options(port=0, database=database, seed=seed, calls=calls))
     assert stored(database) == count
 
 
@@ -174,8 +186,8 @@ def test_run_adds_no_history_to_calls_that_are_there(
 ) -> None:
     database = str(tmp_path / "calls.sqlite")
     monkeypatch.setattr(sys, "stderr", Interrupting(signal.SIGTERM))
-    run(port=0, database=database, calls=2)
-    run(port=0, database=database, calls=5)
+    run(Options(port=0, database=database, calls=2))
+    run(Options(port=0, database=database, calls=5))
     assert stored(database) == 2
 
 

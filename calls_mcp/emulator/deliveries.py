@@ -1,0 +1,185 @@
+"""Status callbacks: what they say, how they are signed, and their sending."""
+
+import asyncio
+import base64
+import hmac
+import logging
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from ipaddress import ip_address
+from urllib.parse import SplitResult, urlencode, urlsplit
+from uuid import NAMESPACE_URL, uuid5
+
+from calls_mcp.emulator.account import Account
+from calls_mcp.emulator.outbox import Callback, Outbox
+from calls_mcp.emulator.resource import VERSION, rfc2822
+
+TIMEOUT = 5  # seconds
+LOOK_EVERY = 0.05  # seconds
+AT_ONCE = 8
+NOTHING: Mapping[str, str] = {}
+FINAL = frozenset({"completed", "busy", "no-answer", "failed", "canceled"})
+
+logger = logging.getLogger(__name__)
+
+
+def form(callback: Callback, account_sid: str) -> Mapping[str, str]:
+    """The parameters of a callback."""
+    parameters = {
+        "CallSid": callback.sid,
+        "AccountSid": account_sid,
+        "From": callback.from_,
+        "To": callback.to,
+        "Caller": callback.from_,
+        "Called": callback.to,
+        "Direction": callback.direction,
+        "ApiVersion": VERSION,
+        "CallStatus": callback.status,
+        "CallbackSource": "call-progress-events",
+        "SequenceNumber": str(callback.sequence),
+        "Timestamp": rfc2822(callback.at),
+    }
+    return parameters | dict(_occasional(callback))
+
+
+def _occasional(callback: Callback) -> Iterator[tuple[str, str]]:
+    if callback.parent_call_sid:
+        yield "ParentCallSid", callback.parent_call_sid
+    if callback.caller_name:
+        yield "CallerName", callback.caller_name
+    if callback.forwarded_from:
+        yield "ForwardedFrom", callback.forwarded_from
+    if callback.answered_by:
+        yield "AnsweredBy", callback.answered_by
+    if callback.status in FINAL:
+        seconds = callback.duration or 0
+        yield "CallDuration", str(seconds)
+        yield "Duration", str((seconds + 59) // 60)
+
+
+def signature(url: str, parameters: Mapping[str, str], auth_token: str) -> str:
+    """What `X-Twilio-Signature` says of a request with these parameters in its body."""
+    text = url + "".join(name + parameters[name] for name in sorted(parameters))
+    digest = hmac.digest(auth_token.encode(), text.encode(), "sha1")
+    return base64.b64encode(digest).decode()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether this names the machine itself: `localhost`, or an address of its loopback."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One HTTP request that tells of an event."""
+
+    url: SplitResult
+    method: str
+    body: str
+    headers: Mapping[str, str]
+
+    def send(self) -> int:
+        """Send it, without redirects or proxies; the HTTP status of the answer.
+
+        Raises:
+            OSError: Nobody answered.
+            HTTPException: Nobody who speaks HTTP did.
+        """
+        kind = HTTPSConnection if self.url.scheme == "https" else HTTPConnection
+        connection = kind(self.url.hostname or "", self.url.port, timeout=TIMEOUT)
+        try:
+            target = self.url._replace(scheme="", netloc="", fragment="").geturl() or "/"
+            target = target if target.startswith("/") else f"/{target}"
+            connection.request(self.method, target, self.body or None, dict(self.headers))
+            with connection.getresponse() as response:
+                response.read()
+                return response.status
+        finally:
+            connection.close()
+
+
+def delivery(callback: Callback, account: Account) -> Delivery:
+    """The request that tells of an event, signed with the account's token."""
+    url, body = callback.url, form(callback, account.sid)
+    headers = {
+        "Content-Type": "application/x-www-form-urlencoded",
+        "I-Twilio-Idempotency-Token": idempotency_token(callback),
+        "User-Agent": "TwilioProxy/1.1",
+    }
+    if callback.method == "GET":
+        url += f"{'&' if urlsplit(url).query else '?'}{urlencode(body)}"
+        body = NOTHING
+        del headers["Content-Type"]
+    headers["X-Twilio-Signature"] = signature(url, body, account.auth_token)
+    return Delivery(urlsplit(url), callback.method, urlencode(body), headers)
+
+
+def idempotency_token(callback: Callback) -> str:
+    """The same for every attempt at a delivery, and for no other."""
+    return str(uuid5(NAMESPACE_URL, f"{callback.sid}/{callback.sequence}"))
+
+
+@dataclass
+class Courier:
+    """Sends the callbacks of an outbox as they fall due, and again what was not received.
+
+    Attributes:
+        outbox: The callbacks.
+        account: Whose calls they tell of.
+        anywhere: Whether they may leave this machine.
+    """
+
+    outbox: Outbox
+    account: Account
+    anywhere: bool
+    _under_way: dict[int, "asyncio.Task[None]"] = field(init=False, default_factory=dict)
+
+    @asynccontextmanager
+    async def working(self) -> AsyncGenerator[None]:
+        """Sends while the context is open."""
+        pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="callbacks")
+        looking = asyncio.create_task(self._look(pool))
+        try:
+            yield
+        finally:
+            tasks = [looking, *self._under_way.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _look(self, pool: ThreadPoolExecutor) -> None:
+        """The clock may jump, and other processes place calls: so look, rather than be told."""
+        while True:
+            if self.outbox.expects:
+                for callback in self.outbox.due():
+                    self._take(callback, pool)
+            await asyncio.sleep(LOOK_EVERY)
+
+    def _take(self, callback: Callback, pool: ThreadPoolExecutor) -> None:
+        if callback.id in self._under_way or not self.outbox.claim(callback):
+            return
+        task = asyncio.create_task(self._deliver(callback, pool))
+        self._under_way[callback.id] = task
+        task.add_done_callback(lambda _: self._under_way.pop(callback.id))
+
+    async def _deliver(self, callback: Callback, pool: ThreadPoolExecutor) -> None:
+        if not self.anywhere and not is_loopback(urlsplit(callback.url).hostname or ""):
+            self.outbox.settle(callback, "not sent: only loopback is allowed", final=True)
+            return
+        request = delivery(callback, self.account)
+        try:
+            status = await asyncio.get_running_loop().run_in_executor(pool, request.send)
+        except (OSError, HTTPException, UnicodeError) as error:
+            logger.info("callback %s: %s", callback.id, error)
+            self.outbox.settle(callback, f"no answer: {error}", final=False)
+        else:
+            self.outbox.settle(callback, str(status), final=200 <= status < 300)  # noqa: PLR2004
