@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from calls_mcp.emulator.connections import HANG_UP
 from calls_mcp.emulator.errors import ApiError
 
 TOO_MANY_REQUESTS = 20429
@@ -108,12 +109,12 @@ class Faulty:
             await self._app(scope, receive, send)
         elif fault.kind == "truncate":
             await self._app(scope, receive, _halved(send))
-            await _hang_up(scope, receive)
+            await send({"type": HANG_UP})
         else:
             if fault.after:
                 await self._app(scope, receive, _unheard)
             answer = ANSWERS[fault.kind](fault)
-            await (answer(scope, receive, send) if answer else _hang_up(scope, receive))
+            await (answer(scope, receive, send) if answer else send({"type": HANG_UP}))
 
 
 def _error(fault: Fault) -> Response:
@@ -152,10 +153,3 @@ def _halved(send: Send) -> Send:
         await send(message)
 
     return half
-
-
-async def _hang_up(scope: Scope, receive: Receive) -> None:
-    hang_up = cast("Callable[[], None]", scope["state"]["hang_up"])
-    hang_up()
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -70,8 +70,7 @@ class Journal:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read the whole body first, so that what the application refuses unread is kept, too."""
         body = await _body(receive)
-        status = 0
-        unread = True
+        unread, unanswered = True, True
 
         async def replay() -> Message:
             nonlocal unread
@@ -81,18 +80,13 @@ class Journal:
             return {"type": "http.request", "body": body, "more_body": False}
 
         async def watch(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = cast("int", message["status"])
+            nonlocal unanswered
+            if unanswered:  # the client may look into the journal as soon as it has the answer
+                unanswered = False
+                self._entries.append(_entry(scope, body, cast("int", message.get("status", 0))))
             await send(message)
 
-        try:
-            await self._app(scope, replay, watch)
-        except Exception:
-            status = status or 500
-            raise
-        finally:
-            self._entries.append(_entry(scope, body, status))
+        await self._app(scope, replay, watch)
 
 
 async def _body(receive: Receive) -> bytes:

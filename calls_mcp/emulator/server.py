@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from calls_mcp.emulator.account import DEFAULT_ACCOUNT, Account
 from calls_mcp.emulator.api import CallsApi, application
 from calls_mcp.emulator.clock import Adjusted, Clock, accelerated
-from calls_mcp.emulator.connections import Connection
+from calls_mcp.emulator.connections import Connection, cuttable
 from calls_mcp.emulator.control import PREFIX, Control, control_application
 from calls_mcp.emulator.deliveries import Courier
 from calls_mcp.emulator.faults import Faults, Faulty
@@ -105,11 +105,12 @@ class Emulator:
     def _application(self, clock: Adjusted) -> ASGIApp:
         faults = Faults()
         self._journal = Journal(Faulty(application(self._api()), faults))
+        api = cuttable(self._journal)
         control = control_application(Control(self._calls, clock, faults, self._journal))
 
         async def either(scope: Scope, receive: Receive, send: Send) -> None:
             path = cast("str", scope["path"])
-            app = control if f"{path}/".startswith(f"{PREFIX}/") else self._journal
+            app = control if f"{path}/".startswith(f"{PREFIX}/") else api
             await app(scope, receive, send)
 
         return either

@@ -1,0 +1,82 @@
+"""A web server of the customer's, which callbacks are sent to."""
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from queue import Queue
+from threading import Thread
+from urllib.parse import parse_qsl, urlsplit
+
+from twilio.request_validator import RequestValidator
+
+PATIENCE = 30  # seconds
+
+
+@dataclass(frozen=True)
+class Received:
+    method: str
+    url: str
+    form: dict[str, str]
+    signature: str
+    token: str
+
+    @property
+    def query(self) -> dict[str, str]:
+        return dict(parse_qsl(urlsplit(self.url).query))
+
+    def is_signed_with(self, auth_token: str) -> bool:
+        validator = RequestValidator(auth_token)
+        return validator.validate(self.url, self.form, self.signature) is True  # pyright: ignore[reportUnknownMemberType] - untyped
+
+
+@dataclass
+class Receiver:
+    """Answers with each of the statuses in turn, and then with 204."""
+
+    url: str
+    statuses: list[int] = field(default_factory=list[int])
+    received: "Queue[Received]" = field(default_factory=Queue["Received"])
+
+    def take(self, count: int) -> Sequence[Received]:
+        """Wait for this many callbacks."""
+        return [self.received.get(timeout=PATIENCE) for _ in range(count)]
+
+    def statuses_of(self, count: int) -> list[str]:
+        return [each.form["CallStatus"] for each in self.take(count)]
+
+
+@contextmanager
+def receiving() -> Generator[Receiver]:
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
+            pass
+
+        def do_POST(self) -> None:
+            length = int(self.headers.get("Content-Length", 0))
+            form = dict(parse_qsl(self.rfile.read(length).decode(), keep_blank_values=True))
+            base = receiver.url.removesuffix("/status")
+            receiver.received.put(
+                Received(
+                    self.command,
+                    base + self.path,
+                    form,
+                    self.headers["X-Twilio-Signature"],
+                    self.headers["I-Twilio-Idempotency-Token"],
+                )
+            )
+            self.send_response(receiver.statuses.pop(0) if receiver.statuses else 204)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_GET = do_POST  # noqa: N815 - its name there
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        receiver = Receiver(f"http://127.0.0.1:{server.server_address[1]}/status")
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield receiver
+        finally:
+            server.shutdown()
+            thread.join()

@@ -1,0 +1,275 @@
+"""Status callbacks are posted, signed, and posted again."""
+
+import socket
+from collections.abc import Generator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from calls_mcp.emulator import Account, CallStore, Emulator, ManualClock
+from calls_mcp.emulator.testing import running
+
+from .judge import CALLEE, CALLER, Judge, client_of
+from .receiver import Receiver, receiving
+
+BUSY, NO_ANSWER, FAILED, MACHINE = (f"+1500555020{n}" for n in (1, 2, 3, 4))
+EVENTS = ["initiated", "ringing", "answered", "completed"]
+
+
+@pytest.fixture
+def receiver() -> Generator[Receiver]:
+    with receiving() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def judge(account: Account, clock: ManualClock) -> Generator[Judge]:
+    with (
+        running(Emulator(account=account, clock=clock)) as emulator,
+        client_of(emulator.base_url, account) as client,
+    ):
+        yield Judge(client, clock, emulator.base_url)
+
+
+def reporting(receiver: Receiver, *events: str, **wishes: object) -> dict[str, object]:
+    told = {"status_callback_event": list(events)} if events else {}
+    return {"status_callback": receiver.url} | told | wishes
+
+
+def test_every_event_is_told_in_order_as_documented(
+    judge: Judge, clock: ManualClock, receiver: Receiver, account: Account
+) -> None:
+    sid = judge.call(wishes=reporting(receiver, *EVENTS))
+    clock.advance(100)
+    told = [callback.form for callback in receiver.take(4)]
+    common = {
+        "CallSid": sid,
+        "AccountSid": account.sid,
+        "From": CALLER,
+        "To": CALLEE,
+        "Caller": CALLER,
+        "Called": CALLEE,
+        "Direction": "outbound-api",
+        "ApiVersion": "2010-04-01",
+        "CallbackSource": "call-progress-events",
+    }
+    changing: list[tuple[str, str, str, dict[str, str]]] = [
+        ("initiated", "0", "Tue, 01 Jan 2030 12:00:01 +0000", {}),
+        ("ringing", "1", "Tue, 01 Jan 2030 12:00:01 +0000", {}),
+        ("in-progress", "2", "Tue, 01 Jan 2030 12:00:04 +0000", {}),
+        (
+            "completed",
+            "3",
+            "Tue, 01 Jan 2030 12:00:24 +0000",
+            {"CallDuration": "20", "Duration": "1"},
+        ),
+    ]
+    assert told == [
+        common | {"CallStatus": status, "SequenceNumber": number, "Timestamp": when} | more
+        for status, number, when, more in changing
+    ]
+
+
+def test_an_event_is_told_when_its_time_has_come(
+    judge: Judge, clock: ManualClock, receiver: Receiver
+) -> None:
+    judge.call(wishes=reporting(receiver, *EVENTS))
+    clock.advance(1)
+    assert receiver.statuses_of(2) == ["initiated", "ringing"]
+    clock.advance(3)
+    assert receiver.statuses_of(1) == ["in-progress"]
+    clock.advance(20)
+    assert receiver.statuses_of(1) == ["completed"]
+
+
+def test_without_a_wish_the_end_alone_is_told(
+    judge: Judge, clock: ManualClock, receiver: Receiver
+) -> None:
+    judge.call(wishes=reporting(receiver))
+    clock.advance(100)
+    (callback,) = receiver.take(1)
+    assert (callback.form["CallStatus"], callback.form["SequenceNumber"]) == ("completed", "0")
+
+
+@pytest.mark.parametrize(
+    ("to", "statuses"),
+    [
+        (BUSY, ["initiated", "ringing", "busy"]),
+        (NO_ANSWER, ["initiated", "ringing", "no-answer"]),
+        (FAILED, ["initiated", "failed"]),
+    ],
+)
+def test_a_call_that_is_not_answered_is_told_of_to_its_end(
+    judge: Judge, clock: ManualClock, receiver: Receiver, to: str, statuses: list[str]
+) -> None:
+    judge.call(to, reporting(receiver, *EVENTS))
+    clock.advance(100)
+    told = receiver.take(len(statuses))
+    assert [callback.form["CallStatus"] for callback in told] == statuses
+    assert (told[-1].form["CallDuration"], told[-1].form["Duration"]) == ("0", "0")
+
+
+def test_a_call_that_is_canceled_or_ended_is_told_of(
+    judge: Judge, clock: ManualClock, receiver: Receiver
+) -> None:
+    canceled = judge.call(wishes=reporting(receiver))
+    judge.client.calls(canceled).update(status="canceled")
+    assert receiver.statuses_of(1) == ["canceled"]
+    ended = judge.call(wishes=reporting(receiver))
+    clock.advance(8)
+    judge.client.calls(ended).update(status="completed")
+    (callback,) = receiver.take(1)
+    assert (callback.form["CallStatus"], callback.form["CallDuration"]) == ("completed", "3")
+
+
+def test_who_answered_is_told_if_it_was_to_be_found_out(
+    judge: Judge, clock: ManualClock, receiver: Receiver
+) -> None:
+    judge.call(MACHINE, reporting(receiver, "answered", machine_detection="DetectMessageEnd"))
+    clock.advance(4)
+    (callback,) = receiver.take(1)
+    assert callback.form["AnsweredBy"] == "machine_end_beep"
+
+
+@pytest.mark.parametrize("path", ["", "?order=7&name=%C3%A9"])
+def test_a_post_is_signed(
+    judge: Judge, clock: ManualClock, receiver: Receiver, account: Account, path: str
+) -> None:
+    judge.call(wishes=reporting(receiver) | {"status_callback": receiver.url + path})
+    clock.advance(100)
+    (callback,) = receiver.take(1)
+    assert (callback.method, callback.url) == ("POST", receiver.url + path)
+    assert callback.is_signed_with(account.auth_token)
+    assert not callback.is_signed_with("another token")
+
+
+@pytest.mark.parametrize("query", ["", "?order=7"])
+def test_a_get_is_signed_with_its_parameters_in_the_url(
+    judge: Judge, clock: ManualClock, receiver: Receiver, account: Account, query: str
+) -> None:
+    wishes = {"status_callback": receiver.url + query, "status_callback_method": "GET"}
+    sid = judge.call(wishes=wishes)
+    clock.advance(100)
+    (callback,) = receiver.take(1)
+    assert (callback.method, callback.form) == ("GET", {})
+    assert callback.url.startswith(receiver.url + query)
+    assert (callback.query["CallSid"], callback.query["CallStatus"]) == (sid, "completed")
+    assert callback.is_signed_with(account.auth_token)
+
+
+def test_what_was_not_received_is_posted_again_and_only_that(
+    judge: Judge, clock: ManualClock, receiver: Receiver
+) -> None:
+    receiver.statuses = [500, 404]
+    judge.call(wishes=reporting(receiver))
+    attempts: list[str] = []
+    for pause in (24, 1, 5):
+        clock.advance(pause)
+        (callback,) = receiver.take(1)
+        attempts.append(callback.token)
+    judge.call(wishes=reporting(receiver))
+    clock.advance(100)
+    (another,) = receiver.take(1)
+    assert len({*attempts}) == 1
+    assert another.token not in attempts
+
+
+def test_after_four_attempts_the_next_event_has_its_turn(
+    judge: Judge, clock: ManualClock, receiver: Receiver
+) -> None:
+    receiver.statuses = [500] * 4
+    judge.call(wishes=reporting(receiver, "initiated", "completed"))
+    for pause in (24, 1, 5, 25):
+        clock.advance(pause)
+        assert receiver.statuses_of(1) == ["initiated"]
+    assert receiver.statuses_of(1) == ["completed"]
+
+
+def test_a_receiver_that_is_down_hears_of_it_later(
+    judge: Judge, clock: ManualClock, receiver: Receiver
+) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as nobody:
+        port = nobody.getsockname()[1]
+    sid = judge.call(wishes={"status_callback": f"http://127.0.0.1:{port}/"})
+    judge.client.calls(sid).update(status_callback=receiver.url)
+    clock.advance(100)
+    assert receiver.statuses_of(1) == ["completed"]
+
+
+def test_an_update_says_where_the_rest_is_told(
+    judge: Judge, clock: ManualClock, receiver: Receiver
+) -> None:
+    sid = judge.call(wishes=reporting(receiver, *EVENTS))
+    clock.advance(4)
+    receiver.take(3)
+    elsewhere = f"{receiver.url}/other"
+    judge.client.calls(sid).update(status_callback=elsewhere, status_callback_method="GET")
+    clock.advance(100)
+    (callback,) = receiver.take(1)
+    assert (callback.method, callback.url.partition("?")[0]) == ("GET", elsewhere)
+
+
+def test_an_application_has_callbacks_of_its_own(
+    judge: Judge, clock: ManualClock, receiver: Receiver
+) -> None:
+    wishes = reporting(receiver, *EVENTS)
+    judge.client.calls.create(CALLEE, CALLER, application_sid=f"AP{0:032}", **wishes)
+    clock.advance(100)
+    sid = judge.call(wishes=reporting(receiver))
+    clock.advance(100)
+    (callback,) = receiver.take(1)
+    assert callback.form["CallSid"] == sid
+
+
+def test_nothing_is_sent_to_other_machines(
+    judge: Judge, clock: ManualClock, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_up: list[str] = []
+    lookup = socket.getaddrinfo
+
+    def watched(host: str, port: int, *arguments: int) -> object:
+        looked_up.append(host)
+        return lookup(host, port, *arguments)
+
+    judge.call(wishes={"status_callback": "http://192.0.2.1/status"})
+    judge.call(wishes={"status_callback": "https://example.com/status"})
+    judge.call(wishes=reporting(receiver))
+    monkeypatch.setattr("socket.getaddrinfo", watched)
+    clock.advance(100)
+    receiver.take(1)
+    assert {*looked_up} == {"127.0.0.1"}
+
+
+def test_other_machines_are_told_if_that_is_allowed(
+    account: Account, clock: ManualClock, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = int(receiver.url.removesuffix("/status").rpartition(":")[2])
+    lookup = socket.getaddrinfo
+
+    def everywhere(_host: str, _port: int, *arguments: int) -> object:
+        return lookup("127.0.0.1", port, *arguments)
+
+    with (
+        running(Emulator(account=account, clock=clock, callbacks_anywhere=True)) as emulator,
+        client_of(emulator.base_url, account) as client,
+    ):
+        judge = Judge(client, clock, emulator.base_url)
+        judge.call(wishes={"status_callback": "http://elsewhere.example/status"})
+        monkeypatch.setattr("socket.getaddrinfo", everywhere)
+        clock.advance(100)
+        assert receiver.statuses_of(1) == ["completed"]
+
+
+def test_what_was_not_sent_before_a_restart_is_sent_after_it(
+    tmp_path: Path, account: Account, clock: ManualClock, receiver: Receiver
+) -> None:
+    database = str(tmp_path / "calls.sqlite")
+    emulator = Emulator(account=account, clock=clock, database=database)
+    with running(emulator), client_of(emulator.base_url, account) as client:
+        sid = Judge(client, clock, emulator.base_url).call(wishes=reporting(receiver))
+    clock.advance(100)
+    with closing(CallStore(database, clock)) as store:
+        assert [callback.sid for callback in store.outbox.due()] == [sid]
+    with running(emulator):
+        assert receiver.statuses_of(1) == ["completed"]
