@@ -10,6 +10,7 @@ from calls_mcp.emulator.tables import PRICE_DELAY
 
 Choice = TypeVar("Choice", Status, Direction)
 
+HOUR = 3600
 DAYS = 7
 SECONDS = DAYS * 86_400
 LONGEST = 1200
@@ -22,7 +23,7 @@ DIRECTIONS: dict[Direction, int] = {"outbound-api": 65, "inbound": 35}
 
 
 def seed_history(store: CallStore, seed: int, calls: int, now: float) -> None:
-    """Fill in finished calls of the past week; the same arguments give the same calls.
+    """Fill in finished calls of the past week; the same seed, number and hour give the same calls.
 
     The list is in order of arrival, so this belongs before the first call of the present.
 
@@ -33,7 +34,7 @@ def seed_history(store: CallStore, seed: int, calls: int, now: float) -> None:
         now: The time they lie before, in seconds since the epoch.
     """
     random = Random(seed)  # noqa: S311 - a reproducible story, not a secret
-    latest = now - LONGEST - DEFAULT_TIMEOUT - PRICE_DELAY - QUEUE_SECONDS
+    latest = now // HOUR * HOUR - LONGEST - DEFAULT_TIMEOUT - PRICE_DELAY - QUEUE_SECONDS
     times = sorted(latest - random.uniform(0, SECONDS) for _ in range(calls))
     store.add(*(_past_call(random, created) for created in times))
 

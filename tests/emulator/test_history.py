@@ -83,3 +83,8 @@ def test_time_passes_by_an_index(statement: str) -> None:
         plan = str(db.execute(f"EXPLAIN QUERY PLAN {statement}", values).fetchall())
     assert "SEARCH calls USING INDEX" in plan
     assert "SCAN" not in plan
+
+
+def test_a_story_is_the_same_within_the_hour() -> None:
+    assert history(8, 50, NOW) == history(8, 50, NOW + 3599)
+    assert history(8, 50, NOW) != history(8, 50, NOW + 3600)

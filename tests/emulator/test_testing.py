@@ -1,0 +1,85 @@
+"""The fixture for other people's tests, and the page that tells of it."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from calls_mcp.emulator import SCRIPTS
+from calls_mcp.emulator.scenario import load_scenario
+from calls_mcp.emulator.testing import RunningEmulator, calls_api
+
+PAGE = Path(__file__).parents[2] / "docs" / "testing-your-code.md"
+
+__all__ = ["calls_api"]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+
+
+def listed(api: RunningEmulator) -> str:
+    return f"{api.base_url}/2010-04-01/Accounts/{api.account_sid}/Calls.json"
+
+
+def form(api: RunningEmulator) -> dict[str, str]:
+    return {"To": "+12025550123", "From": api.number, "Twiml": "<Response/>"}
+
+
+def test_blocking_code_finds_an_emulator(calls_api: RunningEmulator) -> None:
+    credentials = calls_api.account_sid, calls_api.auth_token
+    placed = httpx.post(listed(calls_api), data=form(calls_api), auth=credentials)
+    calls_api.advance(4)
+    assert placed.status_code == 201
+    assert [call.status for call in calls_api.calls] == ["in-progress"]
+    assert [entry.status for entry in calls_api.requests] == [201]
+
+
+@pytest.mark.anyio
+async def test_async_code_finds_an_emulator(calls_api: RunningEmulator) -> None:
+    credentials = calls_api.account_sid, calls_api.auth_token
+    async with httpx.AsyncClient(auth=credentials) as client:
+        placed = await client.post(listed(calls_api), data=form(calls_api))
+        calls_api.advance(100)
+        page = (await client.get(listed(calls_api))).json()
+    assert [call["sid"] for call in page["calls"]] == [placed.json()["sid"]]
+    assert page["calls"][0]["status"] == "completed"
+
+
+def test_the_code_of_the_page_passes(tmp_path: Path) -> None:
+    code, test = blocks("python")
+    (tmp_path / "reminders.py").write_text(code, "utf-8")
+    (tmp_path / "test_reminders.py").write_text(test, "utf-8")
+    arguments = ["-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-W", "error"]
+    run = subprocess.run(  # noqa: S603 - our own program
+        [sys.executable, "-m", "pytest", *arguments, str(tmp_path)],
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+        cwd=tmp_path,
+        timeout=100,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "3 passed" in run.stdout
+
+
+def test_the_scenario_of_the_page_is_one(tmp_path: Path) -> None:
+    (scenario,) = blocks("toml")
+    file = tmp_path / "scenario.toml"
+    file.write_text(scenario, "utf-8")
+    loaded = load_scenario(str(file))
+    assert set(loaded.numbers) == {"+12025550123", "+12025550124"}
+    assert loaded.otherwise.talk_for == 10
+
+
+def test_the_page_tells_every_scripted_number() -> None:
+    assert all(f"`{number}`" in PAGE.read_text("utf-8") for number in SCRIPTS)
+
+
+def test_nothing_but_the_fixtures_module_needs_pytest() -> None:
+    code = "import sys, calls_mcp.emulator; sys.exit('pytest' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], check=False)  # noqa: S603 - our own program
+    assert run.returncode == 0
