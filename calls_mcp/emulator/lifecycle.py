@@ -6,6 +6,7 @@ from typing import Literal
 from calls_mcp.emulator.call import Call, Status
 from calls_mcp.emulator.errors import CALL_STATE, invalid
 from calls_mcp.emulator.scripts import Detected, Script
+from calls_mcp.emulator.twiml import hangs_up_after
 
 DEFAULT_TIMEOUT = 60
 DEFAULT_TIME_LIMIT = 14_400
@@ -77,8 +78,12 @@ def require_over(call: Call) -> None:
 
 
 def redirected(call: Call, now: float, *, url: str | None, twiml: str | None) -> Call:
-    """The call with new instructions."""
-    return replace(call, url=url, twiml=twiml, updated=now)
+    """The call with new instructions, which may hang up."""
+    call = replace(call, url=url, twiml=twiml, updated=now)
+    seconds = hangs_up_after(twiml) if twiml else None
+    if seconds is None or call.answer_at is None:
+        return call
+    return replace(call, end_at=min(call.end_at, max(call.answer_at, now) + seconds))
 
 
 def reporting(call: Call, now: float, *, url: str | None, method: str | None) -> Call:

@@ -17,6 +17,7 @@ from calls_mcp.emulator.lifecycle import (
 )
 from calls_mcp.emulator.rules import CREATE, Pairs, Values, checked, single
 from calls_mcp.emulator.scripts import INVALID_FROM, VALID_FROM, Scenario, Script
+from calls_mcp.emulator.twiml import hangs_up_after
 
 EVENTS = "StatusCallbackEvent"
 INSTRUCTIONS = ("Url", "Twiml", "ApplicationSid")
@@ -79,8 +80,12 @@ def _check_from(to: str, from_: str) -> None:
 def _outbound(values: Values, script: Script, now: float, ring_at: float) -> Call:
     timeout = int(single(values, "Timeout") or DEFAULT_TIMEOUT)
     time_limit = int(single(values, "TimeLimit") or DEFAULT_TIME_LIMIT)
-    life = plan(script, ring_at, timeout, time_limit)
     url = single(values, "Url")
+    twiml = None if url else single(values, "Twiml")
+    hang_up = hangs_up_after(twiml) if twiml else None
+    life = plan(
+        script, ring_at, timeout, time_limit if hang_up is None else min(time_limit, hang_up)
+    )
     told = "ApplicationSid" not in values
     return Call(
         sid=new_sid(),
@@ -97,7 +102,7 @@ def _outbound(values: Values, script: Script, now: float, ring_at: float) -> Cal
         detects=_detects(values, script),
         queue_ms=round((ring_at - now) * 1000),
         url=url,
-        twiml=None if url else single(values, "Twiml"),
+        twiml=twiml,
         fixed_price=script.price,
         callback_url=single(values, "StatusCallback") if told else None,
         callback_method=single(values, "StatusCallbackMethod") or "POST",

@@ -174,7 +174,7 @@ def test_an_unknown_call_is_a_404(judge: Judge) -> None:
     "change",
     [
         {"url": "https://example.com/new.xml", "method": "GET"},
-        {"twiml": "<Response><Hangup/></Response>"},
+        {"twiml": "<Response><Say>Goodbye</Say></Response>"},
         {"status_callback": "https://example.com", "status_callback_method": "GET"},
         {"fallback_url": "https://example.com", "fallback_method": "POST", "url": "http://a.test"},
     ],
@@ -194,6 +194,41 @@ def test_a_queued_call_is_canceled_and_a_talk_completed(judge: Judge, clock: Man
     assert queued.update(status=CallInstance.UpdateStatus.CANCELED).status == "canceled"
     completed = judge.client.calls(talking).update(status="completed")
     assert (completed.status, completed.duration) == ("completed", "7")
+
+
+@pytest.mark.parametrize(
+    ("verbs", "duration"),
+    [
+        ("<Hangup/>", "0"),
+        ("<Say>Hello</Say><Hangup/>", "0"),
+        ('<Pause length="5"/><Pause/><Hangup/><Pause length="9"/>', "6"),
+        ('<Pause length="soon"/><Hangup/>', "0"),
+        ('<Pause length="500"/><Hangup/>', "20"),
+        ("<Pause/>", "20"),
+        ("<Hangup>", "20"),
+    ],
+)
+def test_instructions_can_hang_up(
+    judge: Judge, clock: ManualClock, verbs: str, duration: str
+) -> None:
+    sid = judge.call(wishes={"twiml": f"<Response>{verbs}</Response>"})
+    clock.advance(100)
+    assert judge.client.calls(sid).fetch().duration == duration
+
+
+@pytest.mark.parametrize(
+    ("to", "age", "duration"),
+    [(TALKATIVE, 10, "9"), (CALLEE, 0, "2"), (CALLEE, 22, "20"), (BUSY, 0, None)],
+)
+def test_a_redirection_can_hang_up(
+    judge: Judge, clock: ManualClock, to: str, age: float, duration: str | None
+) -> None:
+    sid = judge.call(to)
+    clock.advance(age)
+    pause = '<Response><Pause length="2"/><Hangup/></Response>'
+    assert judge.client.calls(sid).update(twiml=pause).status != "completed"
+    clock.advance(100)
+    assert judge.client.calls(sid).fetch().duration == duration
 
 
 def test_a_time_limit_is_obeyed(judge: Judge, clock: ManualClock) -> None:
