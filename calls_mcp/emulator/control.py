@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -154,6 +154,5 @@ def _armed(armed: Armed) -> dict[str, Any]:
 
 
 def _refuse(_: Request, error: Exception) -> Response:
-    if not isinstance(error, ApiError):
-        raise error
-    return JSONResponse(error.body(), error.status)
+    refusal = cast("ApiError", error)
+    return JSONResponse(refusal.body(), refusal.status)

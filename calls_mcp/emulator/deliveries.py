@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hmac
 import logging
+import sqlite3
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -46,12 +47,6 @@ def form(callback: Callback, account_sid: str) -> Mapping[str, str]:
 
 
 def _occasional(callback: Callback) -> Iterator[tuple[str, str]]:
-    if callback.parent_call_sid:
-        yield "ParentCallSid", callback.parent_call_sid
-    if callback.caller_name:
-        yield "CallerName", callback.caller_name
-    if callback.forwarded_from:
-        yield "ForwardedFrom", callback.forwarded_from
     if callback.answered_by:
         yield "AnsweredBy", callback.answered_by
     if callback.status in FINAL:
@@ -153,16 +148,22 @@ class Courier:
             tasks = [looking, *self._under_way.values()]
             for task in tasks:
                 task.cancel()
-            await asyncio.wait(tasks)
+            await asyncio.gather(*tasks, return_exceptions=True)
             pool.shutdown(wait=False, cancel_futures=True)
 
     async def _look(self, pool: ThreadPoolExecutor) -> None:
         """The clock may jump, and other processes place calls: so look, rather than be told."""
         while True:
-            if self.outbox.expects:
-                for callback in self.outbox.due():
-                    self._take(callback, pool)
+            try:
+                self._take_all(pool)
+            except sqlite3.OperationalError as error:  # as long as another process writes
+                logger.warning("callbacks are late: %s", error)
             await asyncio.sleep(LOOK_EVERY)
+
+    def _take_all(self, pool: ThreadPoolExecutor) -> None:
+        if self.outbox.expects:
+            for callback in self.outbox.due():
+                self._take(callback, pool)
 
     def _take(self, callback: Callback, pool: ThreadPoolExecutor) -> None:
         if callback.id in self._under_way or not self.outbox.claim(callback):
@@ -178,7 +179,7 @@ class Courier:
         request = delivery(callback, self.account)
         try:
             status = await asyncio.get_running_loop().run_in_executor(pool, request.send)
-        except (OSError, HTTPException, UnicodeError) as error:
+        except (OSError, HTTPException, ValueError) as error:
             logger.info("callback %s: %s", callback.id, error)
             self.outbox.settle(callback, f"no answer: {error}", final=False)
         else:

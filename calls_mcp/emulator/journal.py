@@ -70,13 +70,9 @@ class Journal:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read the whole body first, so that what the application refuses unread is kept, too."""
         body = await _body(receive)
-        unread, unanswered = True, True
+        unanswered = True
 
         async def replay() -> Message:
-            nonlocal unread
-            if not unread:
-                return await receive()
-            unread = False
             return {"type": "http.request", "body": body, "more_body": False}
 
         async def watch(message: Message) -> None:

@@ -25,9 +25,6 @@ class Callback:
         to: Who was called.
         from_: Who called.
         direction: Whether the account placed or received the call.
-        parent_call_sid: The call that spawned it.
-        caller_name: What a stranger said their name was.
-        forwarded_from: The number a stranger's call came by.
         answered_by: What detection had found by then.
         duration: Whole seconds of talk, None before the end and if there was none.
         attempts: How many attempts at its delivery there have been.
@@ -44,9 +41,6 @@ class Callback:
     to: str
     from_: str
     direction: Direction
-    parent_call_sid: str | None
-    caller_name: str | None
-    forwarded_from: str | None
     answered_by: str | None
     duration: int | None
     attempts: int

@@ -62,9 +62,11 @@ def like(pattern: str, expected: str, code: int = INVALID_PARAMETER) -> Rule:
 def _is_url(text: str) -> bool:
     try:
         url = urlsplit(text)
+        port = url.port
     except ValueError:
         return False
-    return url.scheme in {"http", "https"} and bool(url.hostname) and not re.search(r"\s", text)
+    absolute = url.scheme in {"http", "https"} and bool(url.hostname) and port != 0
+    return absolute and not re.search(r"\s", text)
 
 
 def _is_callback_url(text: str) -> bool:

@@ -54,8 +54,7 @@ CREATE INDEX IF NOT EXISTS calls_to_report ON calls (status) WHERE callback_url 
 
 CALLBACKS = """CREATE TABLE IF NOT EXISTS callbacks (
     id INTEGER PRIMARY KEY,
-    sid, sequence, status, at, url, method, "to", from_, direction, parent_call_sid,
-    caller_name, forwarded_from, answered_by, duration,
+    sid, sequence, status, at, url, method, "to", from_, direction, answered_by, duration,
     due, -- when it is to be sent, NULL once it is settled
     attempts DEFAULT 0,
     outcome -- the status it was answered with, or why it was not sent
@@ -68,12 +67,11 @@ CREATE INDEX IF NOT EXISTS callbacks_due ON callbacks (due) WHERE due IS NOT NUL
 
 def _told(event: str, status: str, at: str, condition: str = "true") -> str:
     return f"""INSERT INTO callbacks
-        (sid, sequence, status, at, url, method, "to", from_, direction, parent_call_sid,
-        caller_name, forwarded_from, answered_by, duration, due)
+        (sid, sequence, status, at, url, method, "to", from_, direction, answered_by,
+        duration, due)
     SELECT new.sid, (SELECT count(*) FROM callbacks WHERE sid = new.sid), {status}, {at},
         new.callback_url, new.callback_method, new."to", new.from_, new.direction,
-        new.parent_call_sid, new.caller_name, new.forwarded_from, new.answered_by,
-        new.duration, {at}
+        new.answered_by, new.duration, {at}
     WHERE instr(new.callback_events, '{event}') AND {condition};"""  # noqa: S608 - our own words
 
 

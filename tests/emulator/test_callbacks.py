@@ -197,6 +197,24 @@ def test_a_receiver_that_is_down_hears_of_it_later(
     assert receiver.statuses_of(1) == ["completed"]
 
 
+@pytest.mark.parametrize("answer", [b"", b"nonsense\r\n\r\n"])
+def test_a_receiver_that_speaks_no_http_is_tried_again(
+    judge: Judge, clock: ManualClock, receiver: Receiver, answer: bytes
+) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as confused:
+        confused.settimeout(30)
+        judge.call(wishes={"status_callback": f"http://127.0.0.1:{confused.getsockname()[1]}/"})
+        for pause in (24, 1):
+            clock.advance(pause)
+            connection, _ = confused.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(answer)
+    judge.call(wishes=reporting(receiver))
+    clock.advance(100)
+    assert receiver.statuses_of(1) == ["completed"]
+
+
 def test_an_update_says_where_the_rest_is_told(
     judge: Judge, clock: ManualClock, receiver: Receiver
 ) -> None:

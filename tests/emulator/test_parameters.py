@@ -52,6 +52,8 @@ REFUSED = [
     ("Url", "https://example.com/a b", 21205),
     ("StatusCallback", "https://under_score.example.com", 21205),
     ("StatusCallback", "nowhere", 21205),
+    ("StatusCallback", "http://127.0.0.1:99999/", 21205),
+    ("StatusCallback", "http://127.0.0.1:0/", 21205),
     ("Twiml", "x" * 4001, 20001),
     ("Twiml", "", 20001),
     ("ApplicationSid", f"AC{SID}", 21218),
