@@ -8,7 +8,7 @@ from calls_mcp.emulator.call import Call
 from calls_mcp.emulator.faults import Armed
 from calls_mcp.emulator.journal import Entry
 from calls_mcp.emulator.outbox import Callback
-from calls_mcp.emulator.resource import rfc2822
+from calls_mcp.emulator.resource import price, rfc2822
 
 LATEST = 50
 RENEWED_EVERY = 2  # seconds
@@ -24,7 +24,6 @@ table { border-collapse: collapse; width: 100%; }
 caption { text-align: start; font-weight: 600; margin: 1.5rem 0 .4rem; }
 th, td { border-bottom: 1px solid #8885; padding: .25rem .6rem .25rem 0; text-align: start; }
 td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
-code { font-size: .85em; }
 """
 
 Cell = str | float | None
@@ -96,7 +95,7 @@ def _calls(calls: Iterable[Call]) -> str:
             rfc2822(call.created),
             call.duration,
             call.answered_by,
-            call.price,
+            price(call),
             call.caller_name,
             call.sid,
         )

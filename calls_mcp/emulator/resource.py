@@ -53,7 +53,7 @@ def resource(call: Call, account_sid: str) -> Resource:
         "end_time": _date(call.ended),
         "duration": None if call.duration is None else str(call.duration),
         "queue_time": str(call.queue_ms),
-        "price": None if call.price is None else f"{call.price:.5f}",
+        "price": price(call),
         "price_unit": "USD",
         "answered_by": call.answered_by,
         "api_version": VERSION,
@@ -65,6 +65,11 @@ def resource(call: Call, account_sid: str) -> Resource:
 def rfc2822(when: float) -> str:
     """A time in seconds since the epoch as the service writes it: to the second, in UTC."""
     return format_datetime(datetime.fromtimestamp(when, UTC))
+
+
+def price(call: Call) -> str | None:
+    """What a call cost, in dollars, if that is known yet."""
+    return None if call.price is None else f"{call.price:.5f}"
 
 
 def _date(when: float | None) -> str | None:

@@ -104,6 +104,8 @@ async def test_the_page_shows_the_calls_as_they_are_now(
     assert response.headers["content-type"] == "text/html; charset=utf-8"
     for text in (sid, TALKATIVE, "in-progress", "1 calls", "12:00:10"):
         assert text in response.text
+    clock.advance(5000)
+    assert "-0.78000" in (await customer.client.get("/emulator/")).text
 
 
 async def test_the_page_is_whole_without_scripts_and_loads_nothing(customer: Customer) -> None:

@@ -36,7 +36,7 @@ async def test_a_late_answer_is_too_late_for_who_does_not_wait(
 ) -> None:
     await arm(customer, {"kind": "delay", "seconds": 0.2})
     with pytest.raises(httpx.ReadTimeout):
-        await customer.client.get(LIST, timeout=0.01)
+        await customer.client.get(LIST, timeout=httpx.Timeout(30, read=0.01))
     await arm(customer, {"kind": "delay", "seconds": 0})
     assert (await customer.client.get(LIST)).status_code == 200
     assert emulator.calls.count() == 0
