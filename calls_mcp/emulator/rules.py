@@ -1,4 +1,4 @@
-"""Which parameters each endpoint takes, and which values: by the reference, nothing else."""
+"""Which parameters each endpoint takes, and which values: by the reference."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -135,6 +135,10 @@ CREATE: Mapping[str, Rule] = {
     "Byoc": like("BY[0-9a-fA-F]{32}", "a BYOC trunk SID"),
     "CallReason": ANYTHING,
     "CallToken": ANYTHING,
+    # what the official library sends, too, though the reference does not tell of it
+    "ClientNotificationUrl": URL,
+    "Passports": ANYTHING,
+    "RecordingConfigurationId": ANYTHING,
 }
 
 UPDATE: Mapping[str, Rule] = {

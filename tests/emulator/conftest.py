@@ -1,4 +1,4 @@
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Generator
 
 import httpx
 import pytest
@@ -6,6 +6,7 @@ import pytest
 from calls_mcp.emulator import Account, Emulator, ManualClock
 
 from .customer import ACCOUNT, Customer
+from .judge import Judge, judging
 
 
 @pytest.fixture
@@ -34,3 +35,10 @@ async def customer(emulator: Emulator) -> AsyncGenerator[Customer]:
     credentials = emulator.account.sid, emulator.account.auth_token
     async with httpx.AsyncClient(base_url=emulator.base_url, auth=credentials) as client:
         yield Customer(client)
+
+
+@pytest.fixture
+def judge(account: Account, clock: ManualClock) -> Generator[Judge]:
+    """The official client library, and an emulator of its own."""
+    with judging(Emulator(account=account, clock=clock)) as judge:
+        yield judge

@@ -8,7 +8,8 @@ from twilio.http.http_client import TwilioHttpClient
 from twilio.http.response import Response
 from twilio.rest import Client
 
-from calls_mcp.emulator import Account, ManualClock
+from calls_mcp.emulator import Account, Emulator
+from calls_mcp.emulator.testing import running
 
 SERVICE = "https://api.twilio.com"
 CALLER = "+15005550006"
@@ -52,11 +53,10 @@ def client_of(base_url: str, account: Account) -> Generator[Client]:
 
 @dataclass(frozen=True)
 class Judge:
-    """A client, and the clock of the emulator it talks to."""
+    """A client, and the emulator it talks to."""
 
     client: Client
-    clock: ManualClock
-    base_url: str
+    emulator: Emulator
 
     def call(self, to: str = CALLEE, wishes: Mapping[str, object] = NOTHING) -> str:
         """Place a call; its SID."""
@@ -64,3 +64,10 @@ class Judge:
         sid = self.client.calls.create(**arguments).sid  # pyright: ignore[reportArgumentType] - any of its arguments
         assert sid
         return sid
+
+
+@contextmanager
+def judging(emulator: Emulator) -> Generator[Judge]:
+    """A client of an emulator that runs while the context is open."""
+    with running(emulator), client_of(emulator.base_url, emulator.account) as client:
+        yield Judge(client, emulator)

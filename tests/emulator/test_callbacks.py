@@ -10,7 +10,7 @@ import pytest
 from calls_mcp.emulator import Account, CallStore, Emulator, ManualClock
 from calls_mcp.emulator.testing import running
 
-from .judge import CALLEE, CALLER, Judge, client_of
+from .judge import CALLEE, CALLER, Judge, judging
 from .receiver import Receiver, receiving
 
 BUSY, NO_ANSWER, FAILED, MACHINE = (f"+1500555020{n}" for n in (1, 2, 3, 4))
@@ -21,15 +21,6 @@ EVENTS = ["initiated", "ringing", "answered", "completed"]
 def receiver() -> Generator[Receiver]:
     with receiving() as receiver:
         yield receiver
-
-
-@pytest.fixture
-def judge(account: Account, clock: ManualClock) -> Generator[Judge]:
-    with (
-        running(Emulator(account=account, clock=clock)) as emulator,
-        client_of(emulator.base_url, account) as client,
-    ):
-        yield Judge(client, clock, emulator.base_url)
 
 
 def reporting(receiver: Receiver, *events: str, **wishes: object) -> dict[str, object]:
@@ -268,11 +259,7 @@ def test_other_machines_are_told_if_that_is_allowed(
     def everywhere(_host: str, _port: int, *arguments: int) -> object:
         return lookup("127.0.0.1", port, *arguments)
 
-    with (
-        running(Emulator(account=account, clock=clock, callbacks_anywhere=True)) as emulator,
-        client_of(emulator.base_url, account) as client,
-    ):
-        judge = Judge(client, clock, emulator.base_url)
+    with judging(Emulator(account=account, clock=clock, callbacks_anywhere=True)) as judge:
         judge.call(wishes={"status_callback": "http://elsewhere.example/status"})
         monkeypatch.setattr("socket.getaddrinfo", everywhere)
         clock.advance(100)
@@ -284,8 +271,8 @@ def test_what_was_not_sent_before_a_restart_is_sent_after_it(
 ) -> None:
     database = str(tmp_path / "calls.sqlite")
     emulator = Emulator(account=account, clock=clock, database=database)
-    with running(emulator), client_of(emulator.base_url, account) as client:
-        sid = Judge(client, clock, emulator.base_url).call(wishes=reporting(receiver))
+    with judging(emulator) as judge:
+        sid = judge.call(wishes=reporting(receiver))
     clock.advance(100)
     with closing(CallStore(database, clock)) as store:
         assert [callback.sid for callback in store.outbox.due()] == [sid]

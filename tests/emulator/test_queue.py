@@ -3,9 +3,8 @@
 import pytest
 
 from calls_mcp.emulator import Account, Emulator, ManualClock
-from calls_mcp.emulator.testing import running
 
-from .judge import CALLEE, Judge, client_of
+from .judge import CALLEE, judging
 
 
 @pytest.mark.parametrize(
@@ -16,21 +15,23 @@ def test_calls_wait_for_their_turn(
     account: Account, clock: ManualClock, calls_per_second: float, waits: list[str]
 ) -> None:
     emulator = Emulator(account=account, clock=clock, calls_per_second=calls_per_second)
-    with running(emulator), client_of(emulator.base_url, account) as client:
-        judge = Judge(client, clock, emulator.base_url)
+    with judging(emulator) as judge:
         sids = [judge.call() for _ in waits]
-        assert [client.calls(sid).fetch().queue_time for sid in sids] == waits
+        assert [judge.client.calls(sid).fetch().queue_time for sid in sids] == waits
         clock.advance(1 / calls_per_second)
-        assert [client.calls(sid).fetch().status for sid in sids] == ["ringing", "queued", "queued"]
+        assert [judge.client.calls(sid).fetch().status for sid in sids] == [
+            "ringing",
+            "queued",
+            "queued",
+        ]
         clock.advance(1000)
-        assert client.calls(judge.call()).fetch().queue_time == waits[0]
+        assert judge.client.calls(judge.call()).fetch().queue_time == waits[0]
 
 
 def test_calls_that_come_in_do_not_wait(account: Account, clock: ManualClock) -> None:
     emulator = Emulator(account=account, clock=clock)
-    with running(emulator), client_of(emulator.base_url, account) as client:
-        judge = Judge(client, clock, emulator.base_url)
+    with judging(emulator) as judge:
         judge.call("+15005550100")
         judge.call(CALLEE)
-        waits = [(call.direction, call.queue_time) for call in client.calls.list()]
+        waits = [(call.direction, call.queue_time) for call in judge.client.calls.list()]
         assert waits == [("outbound-api", "2000"), ("inbound", "0"), ("outbound-api", "1000")]

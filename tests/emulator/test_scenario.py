@@ -6,9 +6,8 @@ import pytest
 
 from calls_mcp.emulator import Account, Emulator, ManualClock, Scenario, Script, StartError
 from calls_mcp.emulator.scenario import load_scenario
-from calls_mcp.emulator.testing import running
 
-from .judge import Judge, client_of
+from .judge import judging
 
 SCENARIO = """
 ["+12025550101"]
@@ -63,12 +62,12 @@ def test_a_destination_does_what_the_file_says(
     file: Path, account: Account, clock: ManualClock, to: str, seconds: float, end: object
 ) -> None:
     emulator = Emulator(account=account, clock=clock, scenario=load_scenario(str(file)))
-    with running(emulator), client_of(emulator.base_url, account) as client:
-        sid = Judge(client, clock, emulator.base_url).call(to)
+    with judging(emulator) as judge:
+        sid = judge.call(to)
         clock.advance(seconds - 0.1)
-        assert client.calls(sid).fetch().end_time is None
+        assert judge.client.calls(sid).fetch().end_time is None
         clock.advance(0.1)
-        call = client.calls(sid).fetch()
+        call = judge.client.calls(sid).fetch()
         assert (call.status, call.duration) == end
 
 
@@ -80,13 +79,13 @@ def test_a_file_says_who_answers_and_what_it_costs(
     file: Path, account: Account, clock: ManualClock, detection: str, found: str
 ) -> None:
     emulator = Emulator(account=account, clock=clock, scenario=load_scenario(str(file)))
-    with running(emulator), client_of(emulator.base_url, account) as client:
+    with judging(emulator) as judge:
         wishes = {"machine_detection": detection}
-        sid = Judge(client, clock, emulator.base_url).call("+12025550101", wishes)
+        sid = judge.call("+12025550101", wishes)
         clock.advance(98)
-        assert client.calls(sid).fetch().price is None
+        assert judge.client.calls(sid).fetch().price is None
         clock.advance(5)
-        call = client.calls(sid).fetch()
+        call = judge.client.calls(sid).fetch()
         assert (call.price, call.answered_by) == ("-0.50000", found)
 
 
@@ -95,10 +94,10 @@ def test_the_timeout_of_a_call_is_shorter_than_a_patient_file(
 ) -> None:
     patient = Scenario(otherwise=Script(answer_after=50))
     emulator = Emulator(account=account, clock=clock, scenario=patient)
-    with running(emulator), client_of(emulator.base_url, account) as client:
-        sid = Judge(client, clock, emulator.base_url).call(wishes={"timeout": 20})
+    with judging(emulator) as judge:
+        sid = judge.call(wishes={"timeout": 20})
         clock.advance(21)
-        assert client.calls(sid).fetch().status == "no-answer"
+        assert judge.client.calls(sid).fetch().status == "no-answer"
 
 
 @pytest.mark.parametrize(

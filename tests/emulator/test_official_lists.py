@@ -1,0 +1,134 @@
+"""The official client library lists, streams and pages through calls."""
+
+from collections.abc import Iterable
+from datetime import UTC, date, datetime, timedelta
+from itertools import islice
+
+import pytest
+from twilio.base.exceptions import TwilioException
+from twilio.rest.api.v2010.account.call import CallInstance
+
+from calls_mcp.emulator import ManualClock, seed_history
+
+from .judge import CALLER, Judge
+
+BUSY, TALKATIVE = "+15005550201", "+15005550205"
+
+
+def sids(calls: Iterable[CallInstance]) -> list[str | None]:
+    return [call.sid for call in calls]
+
+
+@pytest.fixture
+def past(judge: Judge, clock: ManualClock) -> list[str]:
+    """The SIDs of 130 past calls, newest first."""
+    seed_history(judge.emulator.calls, 1, 130, clock())
+    return [call.sid for call in judge.emulator.calls.all()]
+
+
+def test_list_and_stream_give_every_call_newest_first(judge: Judge, past: list[str]) -> None:
+    assert sids(judge.client.calls.list()) == past
+    assert sids(list(judge.client.calls.stream(page_size=7))) == past
+
+
+@pytest.mark.parametrize("limit", [1, 49, 50, 51, 130, 1000])
+@pytest.mark.parametrize("page_size", [None, 20])
+def test_a_limit_is_kept(judge: Judge, past: list[str], limit: int, page_size: int | None) -> None:
+    assert sids(judge.client.calls.list(limit=limit, page_size=page_size)) == past[:limit]
+
+
+def test_pages_lead_forth_and_back(judge: Judge, past: list[str]) -> None:
+    first = judge.client.calls.page(page_size=50)
+    second = first.next_page()
+    assert second
+    third = second.next_page()
+    assert third
+    back = third.previous_page()
+    assert back
+    assert first.previous_page() is None
+    assert third.next_page() is None
+    assert sids(first) == past[:50]
+    assert sids(second) == sids(back) == past[50:100]
+    assert sids(third) == past[100:]
+
+
+def test_a_page_can_be_opened_by_its_url(judge: Judge, past: list[str]) -> None:
+    url = judge.client.calls.page(page_size=100).next_page_url
+    assert url
+    assert sids(judge.client.calls.get_page(url)) == past[100:]
+
+
+def test_a_stream_reads_no_page_before_it_is_needed(judge: Judge, past: list[str]) -> None:
+    stream = judge.client.calls.stream(page_size=10)
+    assert sids(list(islice(stream, 10))) == past[:10]
+    assert len(judge.emulator.requests) == 1
+
+
+def test_a_page_that_is_too_large_is_refused(judge: Judge) -> None:
+    with pytest.raises(TwilioException, match=r"Unable to fetch page.*HTTP 400"):
+        judge.client.calls.list(page_size=1001)
+
+
+def test_filters_by_party_status_and_parent(judge: Judge, clock: ManualClock) -> None:
+    busy, talking = judge.call(BUSY), judge.call(TALKATIVE)
+    clock.advance(10)
+    calls = judge.client.calls
+    assert sids(calls.list(to=BUSY)) == [busy]
+    assert sids(calls.list(from_=CALLER)) == [talking, busy]
+    assert sids(calls.list(status=CallInstance.Status.IN_PROGRESS)) == [talking]
+    assert sids(calls.list(to=TALKATIVE, from_=CALLER, status="busy")) == []
+    assert sids(calls.list(parent_call_sid=busy)) == []
+
+
+DAY = date(2029, 12, 30)
+START, MIDDAY = datetime(2029, 12, 30, tzinfo=UTC), datetime(2029, 12, 30, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("when", [DAY, START, MIDDAY, "2029-12-30", "2029-12-30T12:00:00Z"])
+@pytest.mark.parametrize("end", ["start", "end"])
+def test_a_day_selects_the_calls_of_that_day(
+    judge: Judge, past: list[str], when: object, end: str
+) -> None:
+    times = {call.sid: _time(call, end) for call in judge.client.calls.list()}
+    expected = [sid for sid, time in times.items() if time and time.date() == DAY]
+    found = judge.client.calls.list(**{f"{end}_time": when})  # pyright: ignore[reportArgumentType] - the form under test
+    assert 5 < len(expected) < len(past)
+    assert sids(found) == expected
+
+
+@pytest.mark.parametrize(
+    ("when", "moment"),
+    [
+        (DAY, START),
+        (START, START),
+        (MIDDAY, MIDDAY),
+        ("2029-12-30", START),
+        ("2029-12-30T12:00:00Z", MIDDAY),
+        ("2029-12-30T13:00:00+01:00", MIDDAY),
+    ],
+)
+@pytest.mark.parametrize("end", ["start", "end"])
+def test_a_moment_divides_the_calls_before_it_from_those_after_it(
+    judge: Judge, past: list[str], when: object, moment: datetime, end: str
+) -> None:
+    before = judge.client.calls.list(**{f"{end}_time_before": when}, page_size=10)  # pyright: ignore[reportArgumentType] - the form under test
+    after = judge.client.calls.list(**{f"{end}_time_after": when}, page_size=10)  # pyright: ignore[reportArgumentType] - likewise
+    assert all((_time(call, end) or moment) <= moment for call in before)
+    assert all((_time(call, end) or moment) >= moment for call in after)
+    assert sids([*after, *before]) == past
+    assert before
+    assert after
+
+
+def test_a_span_of_time_and_a_number_select_together(judge: Judge, past: list[str]) -> None:
+    both = {"start_time_after": DAY, "start_time_before": DAY + timedelta(days=1)}
+    calls = judge.client.calls.list(**both, to="+15005550100")  # pyright: ignore[reportArgumentType] - dates
+    assert 0 < len(calls) < len(past)
+    for call in calls:
+        assert call.start_time
+        assert START <= call.start_time <= START + timedelta(days=1)
+        assert call.direction == "inbound"
+
+
+def _time(call: CallInstance, end: str) -> datetime | None:
+    return call.start_time if end == "start" else call.end_time
