@@ -5,8 +5,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 import pytest
 
@@ -43,6 +47,32 @@ def test_eight_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None
     answered = [sid for text in told for sid in text.split()]
     assert len({*answered}) == PROCESSES * CALLS
     assert {*kept(database)} == {*answered}
+
+
+def test_a_new_file_is_opened_while_another_process_is_busy_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = tmp_path / "calls.sqlite"
+    turned_away = Event()
+
+    class Watched(sqlite3.Connection):
+        def execute(self, *arguments: Any) -> sqlite3.Cursor:  # noqa: ANN401 - as there
+            try:
+                return super().execute(*arguments)
+            except sqlite3.OperationalError:
+                turned_away.set()
+                raise
+
+    with closing(sqlite3.connect(database, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        monkeypatch.setattr("sqlite3.connect", partial(sqlite3.connect, factory=Watched))
+        monkeypatch.setattr("calls_mcp.emulator.database.PATIENCE", 0)
+        with ThreadPoolExecutor() as pool:
+            opened = pool.submit(CallStore, str(database), time.time)
+            assert turned_away.wait(30)
+            other.execute("ROLLBACK")
+            with closing(opened.result(30)) as store:
+                assert store.count() == 0
 
 
 @pytest.mark.parametrize("after", [1, 5, 20])

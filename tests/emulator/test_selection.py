@@ -116,6 +116,14 @@ def test_a_span_of_time_finds_what_a_look_at_every_call_finds(
     assert found
 
 
+@pytest.mark.parametrize("field", ["started", "ended"])
+def test_every_moment_finds_the_calls_of_that_moment(calls: CallStore, field: Field) -> None:
+    for call in calls.all():
+        moment = _time(call, field)
+        criteria = [Criterion(field, ">=", moment), Criterion(field, "<=", moment)]
+        assert call in calls.stretch(criteria, 1000).calls
+
+
 def _time(call: Call, field: Field) -> float:
     time = call.started if field == "started" else call.ended
     return time or 0
