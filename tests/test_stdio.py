@@ -89,6 +89,30 @@ def test_a_signal_while_it_starts_ends_it_quietly_with_status_0(number: signal.S
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    "malformed", [{"action": "perhaps"}, {}, {"action": "accept", "content": 1}]
+)
+def test_a_malformed_answer_of_an_older_client_does_nothing(malformed: dict[str, Any]) -> None:
+    hello: dict[str, Any] = {
+        "protocolVersion": "2025-06-18",
+        "capabilities": {"elicitation": {}},
+        "clientInfo": {"name": "raw", "version": "1"},
+    }
+    with running() as wire:
+        wire.send({"id": 1, "method": "initialize", "params": hello})
+        wire.read()
+        wire.send({"method": "notifications/initialized"})
+        params = {"name": "create_call", "arguments": placing()}
+        wire.send({"id": 2, "method": "tools/call", "params": params})
+        question = wire.read()
+        assert question["method"] == "elicitation/create"
+        wire.send({"id": question["id"], "result": malformed})
+        outcome = wire.read()["result"]["structuredContent"]
+        wire.process.kill()
+    assert outcome["outcome"] == "declined"
+    assert "could not be read" in outcome["reason"]
+
+
 def test_the_end_of_input_ends_it_quietly_with_status_0() -> None:
     with running() as wire:
         wire.ask("tools/call", name="list_calls", arguments={})
