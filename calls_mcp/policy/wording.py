@@ -72,13 +72,13 @@ def _links(policy: Policy) -> Iterator[str]:
     yield "TwiML may be given as an argument, if it is well-formed and has no DOCTYPE."
     if not policy.urls.any_host:
         yield "URLs in it must lead to the same hosts."
-    yield "What TwiML dials and records is not checked."
+    yield "Whom it dials, and whether it records, is held to the same rules; that at a URL is not."
 
 
 def _caps(caps: Caps) -> Iterator[str]:
     lasts = f"lasts at most {caps.time_limit} seconds" if caps.time_limit else "may last any time"
     yield f"A call {lasts} and rings for at most {caps.timeout}."
-    yield f"Calls may {'be' if caps.record else 'not be'} recorded with the argument record."
+    yield f"Calls may {'be' if caps.record else 'not be'} recorded."
     yield _counts("In all", caps)
     yield _counts("Each principal", caps.principal)
     if caps.same_number_seconds:
