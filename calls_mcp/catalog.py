@@ -38,6 +38,7 @@ class ValueType:
     example: Json = None
     asserts: Schema = field(default_factory=dict[str, Json])
     multiline: bool = False
+    private: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

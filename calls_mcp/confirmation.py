@@ -105,7 +105,7 @@ def _question(confirmation: Confirmation) -> ElicitRequestFormParams:
     action = confirmation["action"].replace("_", " ")
     field = {
         "type": "boolean",
-        "title": f"Yes, {action}",
+        "title": f"Yes, {action} this call",
         "description": "Nothing happens unless this is set.",
     }
     return ElicitRequestFormParams(

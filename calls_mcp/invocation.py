@@ -14,6 +14,7 @@ from calls_mcp.failures import read_call
 from calls_mcp.listing import Report, collect
 from calls_mcp.outcome import Approval, Caller, Outcome, with_warnings
 from calls_mcp.policy import Policy, judge_account
+from calls_mcp.throttle import Throttle
 from calls_mcp.twilio import TwilioClient
 from calls_mcp.wire import Request, encode
 
@@ -44,9 +45,11 @@ class Invoker:
         twilio: TwilioClient,
         changes: Changes,
         cursors: Cursors,
+        throttle: Throttle,
         policy: Policy,
         terms: Terms,
     ) -> None:
+        self._throttle = throttle
         self._policy = policy
         self._twilio = twilio
         self._changes = changes
@@ -63,6 +66,7 @@ class Invoker:
     ) -> Outcome:
         """Do what `raw` asks for, or say what must be confirmed first, or why it can't be done."""
         try:
+            await self._throttle.admit(operation, caller.principal)
             arguments = check(operation, raw)
             if approval is None and "confirmation_token" in arguments.own:
                 approval = Approval(arguments.own["confirmation_token"])

@@ -78,6 +78,7 @@ class Runtime:
         from calls_mcp.quotas import Quotas  # noqa: PLC0415
         from calls_mcp.seal import Seal  # noqa: PLC0415
         from calls_mcp.store import Keeping, open_store  # noqa: PLC0415
+        from calls_mcp.throttle import Throttle  # noqa: PLC0415
         from calls_mcp.twilio import TwilioClient  # noqa: PLC0415
 
         settings, enter = self.settings, self._resources.enter_async_context
@@ -107,4 +108,5 @@ class Runtime:
             settings.calls_mcp_result_bytes,
             self.sandbox,
         )
-        return Invoker(twilio, changes, cursors, policy, terms)
+        throttle = Throttle(policy.caps, self._clock)
+        return Invoker(twilio, changes, cursors, throttle, policy, terms)

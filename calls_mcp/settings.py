@@ -50,11 +50,19 @@ class Access:
 
 def _base_url(value: str) -> str:
     url = urlsplit(value)
-    if url.scheme not in ("http", "https") or not url.hostname or url.query or url.username:
-        raise ValueError("must be an http(s) URL without credentials or query")
+    plain = not ("@" in url.netloc or url.query or url.fragment)
+    if url.scheme not in ("http", "https") or not url.hostname or not plain or url.port == 0:
+        raise ValueError("must be an http(s) URL without credentials, query or fragment")
     if url.scheme == "http" and url.hostname not in _LOOPBACK:
         raise ValueError("must be https unless it is on this machine, for credentials go there")
     return value.rstrip("/")
+
+
+def _credential(value: SecretStr) -> SecretStr:
+    secret = value.get_secret_value()
+    if not secret or secret != secret.strip():
+        raise ValueError("must have no spaces around it")
+    return value
 
 
 def _keys(value: SecretStr) -> SecretStr:
@@ -62,6 +70,9 @@ def _keys(value: SecretStr) -> SecretStr:
     if not keys or any(len(key) < _SHORTEST_KEY for key in keys) or len({*keys}) < len(keys):
         raise ValueError("must be different keys of 32 characters or more, with spaces between")
     return value
+
+
+Credential = Annotated[SecretStr, AfterValidator(_credential)]
 
 
 class Settings(BaseSettings):
@@ -74,7 +85,7 @@ class Settings(BaseSettings):
         pattern="^AC[0-9a-fA-F]{32}$",
         description="The account whose calls these are. Required, except with `--sandbox`.",
     )
-    twilio_auth_token: SecretStr | None = Field(
+    twilio_auth_token: Credential | None = Field(
         None, description="The account's auth token. Not needed with an API key."
     )
     twilio_api_key: str | None = Field(
@@ -82,7 +93,7 @@ class Settings(BaseSettings):
         pattern="^SK[0-9a-fA-F]{32}$",
         description="SID of an API key, used instead of the auth token: it can be revoked alone.",
     )
-    twilio_api_secret: SecretStr | None = Field(None, description="The API key's secret.")
+    twilio_api_secret: Credential | None = Field(None, description="The API key's secret.")
     twilio_region: str | None = Field(
         None, pattern=_LABEL, description="Region that processes the calls, such as `ie1`."
     )

@@ -78,6 +78,8 @@ class TwilioClient:
         departure.happened = False  # an earlier attempt was surely not carried out
         try:
             answer = await self._ask(request, departure)
+        except httpx.DecodingError as garbled:
+            raise lost(request, "the API's answer could not be decoded") from garbled
         except httpx.RequestError as broken:
             what = f"the connection failed ({type(broken).__name__})"
             raise _without_answer(request, departure, what) from broken

@@ -18,6 +18,7 @@ from calls_mcp.runtime import Runtime
 from calls_mcp.server import build_server
 from calls_mcp.settings import load_settings
 from tests.rig import TALKS_FOR_AN_HOUR, Agent, User, access_to, decline, open_rig, placing
+from tests.store.redis_server import RedisServer
 from tests.upstream import SID, Upstream, answer, call, hang, scripted
 
 pytestmark = pytest.mark.anyio
@@ -97,8 +98,8 @@ async def test_the_record_is_verified_from_the_command_line(
     assert "1" in capsys.readouterr().out
 
 
-async def test_a_confirmation_survives_a_restart_with_sqlite(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'state.db'}"
+async def test_a_confirmation_survives_a_restart(shared_url: str) -> None:
+    url = shared_url
     async with open_rig(calls_mcp_state_url=url) as one, one.connect() as agent:
         asked = await agent.call("create_call", **placing())
     token = asked["confirmation"]["token"]
@@ -137,7 +138,7 @@ async def test_a_client_that_gives_up_after_the_request_has_left_changes_nothing
 
 
 async def test_a_hundred_uses_of_one_token_by_four_processes_place_one_call(
-    tmp_path: Path,
+    tmp_path: Path, shared_url: str
 ) -> None:
     outcomes: list[dict[str, Any]] = []
     async with Emulator() as emulator, AsyncExitStack() as stack:
@@ -148,7 +149,7 @@ async def test_a_hundred_uses_of_one_token_by_four_processes_place_one_call(
                 "TWILIO_ACCOUNT_SID": DEFAULT_ACCOUNT.sid,
                 "TWILIO_AUTH_TOKEN": DEFAULT_ACCOUNT.auth_token,
                 "CALLS_MCP_API_BASE_URL": emulator.base_url,
-                "CALLS_MCP_STATE_URL": f"sqlite:///{tmp_path / 'state.db'}",
+                "CALLS_MCP_STATE_URL": shared_url,
                 "CALLS_MCP_AUDIT_FILE": str(tmp_path / "audit.jsonl"),
             },
         )
@@ -230,6 +231,29 @@ async def test_the_record_has_the_status_and_the_request_id_of_the_api_and_the_t
     before, after = records(file)
     assert (after["http_status"], after["request_id"]) == (201, "RQ123")
     assert before["trace_id"] == after["trace_id"] == trace_id
+
+
+async def test_the_keys_to_press_are_not_in_the_record(tmp_path: Path) -> None:
+    file = tmp_path / "audit.jsonl"
+    async with open_rig(calls_mcp_audit_file=file) as rig, rig.connect() as agent:
+        await agent.place(send_digits="ww4929123412341234#")
+    assert "4929" not in file.read_text("utf-8")
+    assert records(file)[0]["arguments"]["send_digits"].startswith("sha256:")
+
+
+async def test_a_store_that_comes_back_is_used_again(shared_redis: RedisServer) -> None:
+    async with open_rig(calls_mcp_state_url=shared_redis.url) as rig, rig.connect() as agent:
+        await agent.place()
+        shared_redis.stop()
+        try:
+            refused = await agent.call("create_call", **placing())
+            read = await agent.call("list_calls")
+        finally:
+            shared_redis.start()
+        await agent.place()
+        assert len(rig.changes) == 2
+    assert refused["error"]["kind"] == "store_unavailable"
+    assert read["count"] == 1
 
 
 async def test_a_second_use_is_recorded_as_one(tmp_path: Path) -> None:

@@ -102,6 +102,34 @@ async def test_no_more_calls_are_placed_than_the_caps_allow(tmp_path: Path) -> N
     assert later["outcome"] == "done"
 
 
+@pytest.mark.parametrize(
+    ("tool", "name", "arguments"),
+    [
+        ("list_calls", "reads_per_minute", {}),
+        ("create_call", "changes_per_minute", placing()),
+        ("create_call", "changes_per_minute", {"to": "nobody"}),
+    ],
+)
+async def test_a_client_that_runs_in_a_loop_is_stopped_for_a_while(
+    tmp_path: Path, tool: str, name: str, arguments: dict[str, object]
+) -> None:
+    file = policy(tmp_path, f"[caps]\n{name} = 2\n")
+    async with open_rig(calls_mcp_policy=file) as rig:
+        async with rig.connect() as agent:
+            outcomes = [await agent.call(tool, **arguments) for _ in range(3)]
+            seen = len(rig.emulator.requests)
+            rig.clock.advance(61)
+            later = await agent.call(tool, **arguments)
+        async with rig.connect(name="another") as other:
+            free = await other.call(tool, **arguments)
+    kinds = [outcome.get("error", {}).get("kind", "") for outcome in (*outcomes, later, free)]
+    assert kinds[2] == "policy_denied"
+    assert f"(caps.{name})" in outcomes[2]["error"]["message"]
+    assert "Wait 60 seconds" in outcomes[2]["error"]["hint"]
+    assert "policy_denied" not in (kinds[0], kinds[1], kinds[3], kinds[4])
+    assert seen == (2 if tool == "list_calls" else 0)
+
+
 async def test_an_account_that_is_not_allowed_is_not_even_read(tmp_path: Path) -> None:
     file = policy(tmp_path, f'[accounts]\nallow = ["AC{"1" * 32}"]\n')
     async with open_rig(calls_mcp_policy=file) as rig, rig.connect() as agent:

@@ -82,6 +82,11 @@ def test_where_requests_go(given: dict[str, str], url: str) -> None:
         ("calls_mcp_api_base_url", "http://api.example.com", "https unless it is on this machine"),
         ("calls_mcp_api_base_url", "https://u:p@example.com", "without credentials"),
         ("calls_mcp_api_base_url", "ftp://example.com", "http(s) URL"),
+        ("calls_mcp_api_base_url", "http://:pw@127.0.0.1", "without credentials"),
+        ("calls_mcp_api_base_url", "http://127.0.0.1#here", "fragment"),
+        ("calls_mcp_api_base_url", "http://127.0.0.1:99999", "CALLS_MCP_API_BASE_URL"),
+        ("twilio_auth_token", " \t ", "TWILIO_AUTH_TOKEN: Value error, must have no spaces"),
+        ("twilio_api_secret", "secret\n", "TWILIO_API_SECRET"),
         ("calls_mcp_log_level", "LOUD", "CALLS_MCP_LOG_LEVEL"),
     ],
 )

@@ -48,10 +48,10 @@ _FEWEST_DIGITS = 7  # of a number without a +
 def discreet(operation: Operation, values: Mapping[str, Json], numbers: Numbers) -> dict[str, Json]:
     """`values` by argument name, as they may be kept.
 
-    Secrets and TwiML become digests (`sha256:` and 16 hex digits; a secret's only means something
-    within this process), credentials and queries in URLs are masked, numbers too where `numbers`
-    says so. A text is one line of at most 256 characters. The value of an argument that the
-    operation does not have may be a secret under a misspelt name, and is treated as one.
+    Secrets, keys to press and TwiML become digests (`sha256:` and 16 hex digits; only TwiML's means
+    anything beyond this process), credentials and queries in URLs are masked, numbers too where
+    `numbers` says so. A text is one line of at most 256 characters. The value of an argument that
+    the operation does not have may be a secret under a misspelt name, and is treated as one.
     """
     return {
         one_line(name, _LONGEST_NAME): _value(operation.parameters.get(name), value, numbers)
@@ -66,6 +66,8 @@ def plain(text: str, numbers: Numbers) -> str:
 
 def _value(parameter: Parameter | None, value: Json, numbers: Numbers) -> Json:
     if parameter is None or parameter.secret or parameter.location == "own":
+        return _keyed_digest(value)
+    if parameter.type.private:
         return _keyed_digest(value)
     if parameter.type.multiline:
         return f"sha256:{hashlib.sha256(_bytes(value)).hexdigest()[:_DIGEST]}"

@@ -165,6 +165,7 @@ class Counts:
 class Caps(Counts):
     """The ceilings, in all and for each `principal`.
 
+    `reads_per_minute` and `changes_per_minute` are of tool calls, by each principal; 0 means any.
     `time_limit` (0: none) and `timeout` (of ringing) are in seconds, and so is
     `same_number_seconds`: for so long no second call goes to a number unless it is confirmed anew;
     0 means at once.
@@ -174,6 +175,8 @@ class Caps(Counts):
     timeout: RingSeconds
     record: Switch
     same_number_seconds: Count
+    reads_per_minute: Count
+    changes_per_minute: Count
     principal: Counts
 
 

@@ -81,6 +81,7 @@ def _caps(caps: Caps) -> Iterator[str]:
     yield f"Calls may {'be' if caps.record else 'not be'} recorded."
     yield _counts("In all", caps)
     yield _counts("Each principal", caps.principal)
+    yield _rates(caps)
     if caps.same_number_seconds:
         yield (
             f"A number is called again within {caps.same_number_seconds} seconds only if that is "
@@ -94,6 +95,15 @@ def _counts(whose: str, counts: Counts) -> str:
     limits = [(getattr(counts, name), words) for name, words in _SPANS.items()]
     told = [f"{limit} {words}" for limit, words in limits if limit]
     return f"{whose}: {'at most ' + ', '.join(told) if told else 'any number of calls'}."
+
+
+def _rates(caps: Caps) -> str:
+    """What may be invoked in a minute, whether or not it comes to anything."""
+    reads, changes = (
+        f"{limit} {kind}" if limit else f"any number of {kind}"
+        for limit, kind in ((caps.reads_per_minute, "reads"), (caps.changes_per_minute, "changes"))
+    )
+    return f"Each principal may try {reads} and {changes} a minute."
 
 
 def _among(what: str, allowed: tuple[str, ...], otherwise: str) -> str:
