@@ -60,7 +60,8 @@ class Change:
         values = self.arguments.values
         limits = (values.get("time_limit", _LONGEST_CALL), values.get("timeout", 60))
         longest = _LONGEST_QUEUE + sum(cast("tuple[int, int]", limits))
-        return NewCall(str(values["to"]), self.caller.principal, self.binding.arguments, longest)
+        to, principal = str(values["to"]), self.caller.principal
+        return NewCall(to, principal, self.binding.arguments, longest, self.until)
 
     def entry(self, decision: Decision, by: ConfirmedBy = "none") -> Entry:
         """The audit log's entry for a decision about it."""

@@ -47,7 +47,7 @@ class Delivery:
         # Of a change's time, some is kept for finding out what became of it.
         self._reserve = min(_SOUGHT_FOR, deadline / 4)
 
-    async def fetch(self, account_sid: str, sid: str, until: float | None = None) -> CallSummary:
+    async def fetch(self, account_sid: str, sid: str, until: float) -> CallSummary:
         """A call as it is now, read before `until` (by anyio's clock).
 
         Raises:

@@ -14,8 +14,8 @@ from calls_mcp.store import Store, StoreUnavailable
 if TYPE_CHECKING:
     from calls_mcp.store.counters import Exhausted, Limit  # 80 ms, for new calls alone
 
-Fetch = Callable[[str, str], Awaitable[CallSummary]]
-"""Reads a call as it is now, by the SIDs of its account and itself."""
+Fetch = Callable[[str, str, float], Awaitable[CallSummary]]
+"""Reads a call as it is now, by the SIDs of its account and itself, before a time (anyio's)."""
 
 _HELD_FOR = 600  # seconds
 _ENOUGH = "Tell your user, or ask the operator to raise it."
@@ -25,13 +25,15 @@ _ENOUGH = "Tell your user, or ask the operator to raise it."
 class NewCall:
     """A call that may be placed: `digest` stands for all that is asked of it.
 
-    `longest` is when it will have ended at the latest, in seconds from now.
+    `longest` is when it will have ended at the latest, in seconds from now; `until` is when all
+    must be settled (by anyio's clock).
     """
 
     to: str
     principal: str
     digest: str
     longest: int
+    until: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +127,11 @@ class Quotas:
             return None
         while not isinstance(entered := await self._store.counters.enter(limits), str):
             full = next(limit for limit in limits if limit.name == entered.name)
-            if not await self._let_one_go(full):
+            if not await self._let_one_go(full, call.until):
                 raise _too_many(entered)
         return entered
 
-    async def _let_one_go(self, full: "Limit") -> bool:
+    async def _let_one_go(self, full: "Limit", until: float) -> bool:
         """Whether one of the calls in flight turns out to have ended."""
         counters = self._store.counters
         for entry in await counters.inside(full):
@@ -137,14 +139,14 @@ class Quotas:
             if kept is None:  # it is being placed, or may have been
                 continue
             account_sid, sid, principal = cast("tuple[str, str, str]", json.loads(kept))
-            if await self._has_ended(account_sid, sid):
+            if await self._has_ended(account_sid, sid, until):
                 await counters.leave([*_at_once(principal, full.seconds, self._caps)], entry)
                 return True
         return False
 
-    async def _has_ended(self, account_sid: str, sid: str) -> bool:
+    async def _has_ended(self, account_sid: str, sid: str, until: float) -> bool:
         try:
-            return (await self._fetch(account_sid, sid)).get("live") is False
+            return (await self._fetch(account_sid, sid, until)).get("live") is False
         except NotFound as gone:
             return gone.is_sure
         except InvocationError:
