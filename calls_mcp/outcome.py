@@ -10,6 +10,15 @@ from typing import Literal, Required, TypedDict
 
 OutcomeName = Literal["done", "confirmation_required", "declined", "expired", "error"]
 
+
+class CallGist(TypedDict, total=False):
+    """What is declared of a call by the tools that change one; it is a whole `CallSummary`."""
+
+    sid: Required[str]
+    status: str
+    live: bool
+
+
 CallSummary = TypedDict(  # this form, since "from" is a Python keyword
     "CallSummary",
     {
@@ -49,7 +58,7 @@ class Fault(TypedDict, total=False):
 
     path: Required[str]
     expected: Required[str]
-    received: str
+    received: object
     example: object
     did_you_mean: object
 

@@ -6,7 +6,7 @@ Flat at the root and without references: model APIs refuse or drop tools that ar
 from typing import Literal, Required, get_args, get_origin, get_type_hints, is_typeddict
 
 from calls_mcp.catalog import Operation, Parameter, Schema
-from calls_mcp.outcome import Outcome
+from calls_mcp.outcome import CallGist, Outcome
 
 _SCALARS: dict[object, str] = {str: "string", int: "integer", bool: "boolean"}
 
@@ -37,6 +37,10 @@ def output_schema(operation: Operation) -> Schema:
     asking = () if operation.read_only else _ASKING
     names = ("outcome", *_ANSWERS[operation.returns], *asking, *_ALWAYS)
     hints = get_type_hints(Outcome, include_extras=True)
+    if operation.read_only:
+        hints["outcome"] = Required[Literal["done", "error"]]
+    elif "call" in names:  # the reading tools tell what else a call has
+        hints["call"] = CallGist
     return _object({name: hints[name] for name in names})
 
 

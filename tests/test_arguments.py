@@ -482,7 +482,7 @@ def test_a_character_that_deceives_is_refused_and_named_as_the_reason(
 ) -> None:
     fault = fault_of(tool, name, text)
     assert CLEAN.search(fault["expected"])
-    assert fault.get("received", "").isprintable()
+    assert str(fault.get("received", "")).isprintable()
 
 
 @pytest.mark.parametrize(
