@@ -15,7 +15,7 @@ from calls_mcp.errors import InvocationError, failed
 from calls_mcp.failures import lost
 from calls_mcp.guard import Binding, Situation, action_of, ask, bind, differences
 from calls_mcp.outcome import Approval, Caller, Outcome, with_warnings
-from calls_mcp.policy import Policy, PolicyDenied, Requirement, judge
+from calls_mcp.policy import Policy, PolicyDenied, Requirement, canonical, judge
 from calls_mcp.quotas import Held, NewCall, Quotas, Room
 from calls_mcp.store import StoreUnavailable
 from calls_mcp.wire import Request, encode
@@ -60,8 +60,8 @@ class Change:
         values = self.arguments.values
         limits = (values.get("time_limit", _LONGEST_CALL), values.get("timeout", 60))
         longest = _LONGEST_QUEUE + sum(cast("tuple[int, int]", limits))
-        to, principal = str(values["to"]), self.caller.principal
-        return NewCall(to, principal, self.binding.arguments, longest, self.until)
+        to, account_sid = canonical(str(values["to"])), self.request.account_sid
+        return NewCall(to, account_sid, self.caller.principal, longest, self.until)
 
     def entry(self, decision: Decision, by: ConfirmedBy = "none") -> Entry:
         """The audit log's entry for a decision about it."""

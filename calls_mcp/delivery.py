@@ -63,14 +63,16 @@ class Delivery:
         if request.effect != "place":
             return await self._send(arguments, request, until)
         try:
-            return await self._place(arguments, request, until)
+            entry = str(await self._store.counters.enter([_under_way(request)]))
         except StoreUnavailable as unavailable:
             return Delivered(failed(unavailable))
+        return await self._place(arguments, request, until, entry)
 
-    async def _place(self, arguments: Arguments, request: Request, until: float) -> Delivered:
+    async def _place(
+        self, arguments: Arguments, request: Request, until: float, entry: str
+    ) -> Delivered:
         """Place a call, known to be under way to all who may look for one of their own."""
         counters, under_way = self._store.counters, _under_way(request)
-        entry = str(await counters.enter([under_way]))
         delivered = await self._send(arguments, request, until)
         outcome = delivered.outcome
         try:
@@ -115,9 +117,11 @@ class Delivery:
     async def _claims(self, request: Request, sid: str) -> bool:
         """Whether a call that was found can be no other's: none was under way between the same."""
         counters = self._store.counters
-        if len(await counters.inside(_under_way(request))) > 1:
+        try:
+            is_alone = len(await counters.inside(_under_way(request))) == 1
+            return is_alone and await counters.note(_taken(sid), _MISTAKABLE_FOR) is not None
+        except StoreUnavailable:
             return False
-        return await counters.note(_taken(sid), _MISTAKABLE_FOR) is not None
 
 
 def _done(arguments: Arguments, request: Request, reply: Reply) -> Outcome:

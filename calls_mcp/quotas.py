@@ -1,12 +1,13 @@
 """What the policy's caps leave of new calls: how many, how many at once, and no number twice."""
 
 import json
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from secrets import token_urlsafe
 from typing import TYPE_CHECKING, cast
 
-from calls_mcp.errors import InvocationError, NotFound
+from calls_mcp.errors import InvocationError, NotFound, OutcomeUnknown
 from calls_mcp.outcome import CallSummary, Outcome, with_warnings
 from calls_mcp.policy import Caps, PolicyDenied
 from calls_mcp.store import Store, StoreUnavailable
@@ -23,15 +24,15 @@ _ENOUGH = "Tell your user, or ask the operator to raise it."
 
 @dataclass(frozen=True, slots=True)
 class NewCall:
-    """A call that may be placed: `digest` stands for all that is asked of it.
+    """A call that may be placed; `to` is the one spelling of all that reach the same.
 
     `longest` is when it will have ended at the latest, in seconds from now; `until` is when all
     must be settled (by anyio's clock).
     """
 
     to: str
+    account_sid: str
     principal: str
-    digest: str
     longest: int
     until: float
 
@@ -48,11 +49,21 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
+class _Note:
+    """A note under `key`, which took the place of one that had `left` seconds still to stand."""
+
+    key: str
+    text: str
+    before: str = ""
+    left: float = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Room:
-    """What was taken for a new call: a note of its number, an entry among the calls in flight."""
+    """What was taken for a new call: notes of it, and an entry among the calls in flight."""
 
     call: NewCall
-    note: str | None = None
+    notes: tuple[_Note, ...] = ()
     entry: str | None = None
 
 
@@ -65,16 +76,17 @@ class Quotas:
         self._fetch = fetch
         self._clock = clock
 
-    async def held(self, call: NewCall, own_note: str | None = None) -> Held | None:
-        """What stands against placing a call without asking; None if nothing does."""
-        counters = self._store.counters
+    async def held(self, call: NewCall, own: Collection[_Note] = ()) -> Held | None:
+        """What stands against placing a call without asking, but for `own` notes of it."""
+        counters, ours = self._store.counters, {note.text for note in own}
         found: dict[str, str] = {}
         noted = await counters.noted(_number(call))
-        if noted is not None and noted[0] != own_note:
+        if noted is not None and noted[0] not in ours:
             wait = f"wait {noted[1]:.0f} s for another"
             found[noted[0]] = f"A call to the same number was placed just now; {wait}."
-        if repeat := await counters.kept(_repeat(call)):
-            found[repeat] = repeat
+        sent = await counters.noted(_sent(call))
+        if sent is not None and sent[0] not in ours:
+            found[sent[0]] = sent[0].partition("\0")[0]
         return Held((*found.values(),), frozenset(found)) if found else None
 
     async def take(self, call: NewCall, known: frozenset[str]) -> Room | Held:
@@ -83,14 +95,16 @@ class Quotas:
         Raises:
             PolicyDenied: A cap is used up.
         """
-        note = await self._note(call)
-        room = Room(call, note)
+        room = Room(call)
         try:
-            held = await self.held(call, note)
-            if held is not None and not held.marks <= known:
+            for key, seconds, text in self._to_note(call):
+                note = await self._note(key, seconds, text, known)
+                room = replace(room, notes=(*room.notes, *note))
+            held = await self.held(call, room.notes)
+            if held is not None:
                 await self._give_back(room)
                 return held
-            room = Room(call, note, await self._enter(call))
+            room = replace(room, entry=await self._enter(call))
             await self._count(call)
         except InvocationError:
             await self._give_back(room)
@@ -99,20 +113,36 @@ class Quotas:
 
     async def settle(self, room: Room, outcome: Outcome) -> Outcome:
         """Give back what was taken for a call that was surely not placed; the outcome, as told."""
-        unknown = outcome.get("error", {}).get("kind") == "outcome_unknown"
+        if outcome.get("error", {}).get("kind") == OutcomeUnknown.kind:
+            return outcome
         try:
-            if "call" in outcome or unknown:
-                await self._keep(room, outcome)
+            if "call" in outcome:
+                await self._keep(room, outcome["call"])
             else:
                 await self._give_back(room)
         except StoreUnavailable:
-            warning = "the caps on calls could not be kept, nor a repeat of this be held back"
-            return with_warnings(outcome, [warning])
+            return with_warnings(outcome, ["the caps on calls could not be kept"])
         return outcome
 
-    async def _note(self, call: NewCall) -> str | None:
-        seconds = self._caps.same_number_seconds
-        return await self._store.counters.note(_number(call), seconds) if seconds else None
+    def _to_note(self, call: NewCall) -> Iterator[tuple[str, float, str]]:
+        """What is noted of a call before it is sent, so that it survives whatever comes then."""
+        at = datetime.fromtimestamp(self._clock(), UTC).strftime("%H:%M:%S UTC")
+        why = f"A call to the same number was sent at {at} and may have been placed: this may ring"
+        yield _sent(call), _HELD_FOR, f"{why} twice.\0{token_urlsafe(9)}"
+        if self._caps.same_number_seconds:
+            yield _number(call), self._caps.same_number_seconds, ""
+
+    async def _note(
+        self, key: str, seconds: float, text: str, known: frozenset[str]
+    ) -> Iterator[_Note]:
+        """A note under `key`, in place of one that is `known`: nothing if there is another."""
+        counters = self._store.counters
+        if note := await counters.note(key, seconds, text):
+            return iter([_Note(key, note)])
+        before, left = await counters.noted(key) or ("", 0.0)
+        is_ours = before in known and await counters.forget(key, before)
+        note = await counters.note(key, seconds, text) if is_ours else None
+        return iter([_Note(key, note, before, left)] if note else [])
 
     async def _count(self, call: NewCall) -> None:
         limits = [*_windows("all", self._caps), *_windows(call.principal, self._caps)]
@@ -135,10 +165,10 @@ class Quotas:
         """Whether one of the calls in flight turns out to have ended."""
         counters = self._store.counters
         for entry in await counters.inside(full):
-            kept = await counters.kept(_placed(entry))
-            if kept is None:  # it is being placed, or may have been
+            noted = await counters.noted(_placed(entry))
+            if noted is None:  # it is being placed, or may have been
                 continue
-            account_sid, sid, principal = cast("tuple[str, str, str]", json.loads(kept))
+            account_sid, sid, principal = cast("tuple[str, str, str]", json.loads(noted[0]))
             if await self._has_ended(account_sid, sid, until):
                 await counters.leave([*_at_once(principal, full.seconds, self._caps)], entry)
                 return True
@@ -153,25 +183,25 @@ class Quotas:
             return False
 
     async def _give_back(self, room: Room) -> None:
-        counters, call = self._store.counters, room.call
-        if room.note is not None:
-            await counters.forget(_number(call), room.note)
+        for note in room.notes:
+            await self._undo(note)
         if room.entry is not None:
-            limits = [*_at_once(call.principal, call.longest, self._caps)]
-            await counters.leave(limits, room.entry)
+            limits = [*_at_once(room.call.principal, room.call.longest, self._caps)]
+            await self._store.counters.leave(limits, room.entry)
 
-    async def _keep(self, room: Room, outcome: Outcome) -> None:
-        counters, call = self._store.counters, room.call
-        if room.note is None and self._caps.same_number_seconds:
-            await counters.note(_number(call), self._caps.same_number_seconds, anew=True)
-        if "call" not in outcome:
-            at = datetime.fromtimestamp(self._clock(), UTC).strftime("%H:%M:%S UTC")
-            why = f"The same call was sent at {at} and may have been placed: this may ring twice."
-            await counters.keep(_repeat(call), why, _HELD_FOR)
-        elif room.entry is not None:
-            placed = outcome["call"]
-            where = json.dumps([placed.get("account_sid", ""), placed["sid"], call.principal])
-            await counters.keep(_placed(room.entry), where, call.longest)
+    async def _undo(self, note: _Note) -> None:
+        await self._store.counters.forget(note.key, note.text)
+        if note.before:
+            await self._store.counters.note(note.key, note.left, note.before)
+
+    async def _keep(self, room: Room, placed: CallSummary) -> None:
+        """A call that was placed is not one that may have been."""
+        for note in room.notes:
+            if note.key == _sent(room.call):
+                await self._undo(note)
+        if room.entry is not None:
+            where = json.dumps([placed.get("account_sid", ""), placed["sid"], room.call.principal])
+            await self._store.counters.note(_placed(room.entry), room.call.longest, where)
 
 
 def _too_many(exhausted: "Exhausted") -> PolicyDenied:
@@ -208,8 +238,8 @@ def _number(call: NewCall) -> str:
     return f"number:{call.to}"
 
 
-def _repeat(call: NewCall) -> str:
-    return f"create:{call.digest}"
+def _sent(call: NewCall) -> str:
+    return f"sent:{call.account_sid}:{call.to}"
 
 
 def _placed(entry: str) -> str:

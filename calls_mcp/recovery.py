@@ -66,8 +66,8 @@ async def _look(send: Send, lost: Lost) -> Outcome | None:
             return await _look_for_deletion(send, lost)
         case "hang_up":
             return await _look_for_end(send, lost)
-        case _:  # nothing the API tells of a call says what it was redirected to
-            return None
+        case _:
+            return await _look_at_changed(send, lost)
 
 
 async def _look_for_deletion(send: Send, lost: Lost) -> Outcome | None:
@@ -89,6 +89,14 @@ async def _look_for_end(send: Send, lost: Lost) -> Outcome | None:
     if call.get("live") is None:
         return None
     return {"outcome": "done", "call": call, "recovered": True}
+
+
+async def _look_at_changed(send: Send, lost: Lost) -> None:
+    """Nothing the API tells of a call says where it was redirected to, but it says how it is."""
+    call = _summary((await send(lost.request.as_fetch())).payload)
+    if call is not None and _is_it(call, lost) and "status" in call:
+        seen = f"The call is {call['status']} now."
+        lost.error.message = f"{lost.error.message.removesuffix(seen).rstrip()} {seen}"
 
 
 def _is_it(call: CallSummary | None, lost: Lost) -> bool:

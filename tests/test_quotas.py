@@ -1,5 +1,8 @@
 """The caps on new calls: no number twice, and no more than there may be, on whatever store."""
 
+import json
+import os
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -11,8 +14,8 @@ from calls_mcp.emulator import Emulator
 from calls_mcp.runtime import Runtime
 from calls_mcp.server import build_server
 from calls_mcp.settings import load_settings
-from tests.rig import TALKS_FOR_AN_HOUR, Agent, Client, Rig, access_to, open_rig, placing
-from tests.upstream import answer, call, drop, page, scripted
+from tests.rig import ACCOUNT, TALKS_FOR_AN_HOUR, Agent, Client, Rig, access_to, open_rig, placing
+from tests.upstream import Upstream, answer, call, drop, hang, page, scripted
 
 pytestmark = pytest.mark.anyio
 
@@ -166,3 +169,78 @@ async def test_a_cap_used_up_after_the_confirmation_says_what_is_to_be_done(
     assert "Wait 60 seconds" in refused["error"]["hint"]
     assert "without confirmation_token" in refused["error"]["hint"]
     assert TALKS_FOR_AN_HOUR not in refused["error"]["message"]
+
+
+async def test_of_many_confirmations_that_knew_of_the_same_call_one_is_good(tmp_path: Path) -> None:
+    outcomes: list[str] = []
+    async with (
+        capped(tmp_path, "same_number_seconds = 30") as rig,
+        rig.connect() as agent,
+    ):
+        await agent.confirm("create_call", **placing())
+        asked = [await agent.call("create_call", **placing()) for _ in range(5)]
+        assert "just now" in asked[0]["confirmation"]["preview"]
+
+        async def use(token: str) -> None:
+            outcome = await agent.call("create_call", **placing(confirmation_token=token))
+            outcomes.append(outcome["outcome"])
+
+        async with anyio.create_task_group() as tasks:
+            for each in asked:
+                tasks.start_soon(use, each["confirmation"]["token"])
+        assert len(rig.changes) == 2
+    assert sorted(outcomes) == ["done"] + ["expired"] * 4
+
+
+async def test_another_spelling_of_a_number_is_the_same_number(tmp_path: Path) -> None:
+    async with (
+        capped(tmp_path, "same_number_seconds = 30") as rig,
+        rig.connect() as agent,
+    ):
+        await agent.confirm("create_call", **placing(to="+442079460000"))
+        asked = await agent.call("create_call", **placing(to="+4402079460000"))
+    assert "just now" in asked["confirmation"]["preview"]
+
+
+async def test_a_call_that_was_being_sent_when_the_server_died_is_held_after_it(
+    tmp_path: Path,
+) -> None:
+    url = f"sqlite:///{tmp_path / 'state.db'}"
+    async with Upstream(hang) as upstream:
+        environment = {
+            "TWILIO_ACCOUNT_SID": ACCOUNT,
+            "TWILIO_AUTH_TOKEN": "0" * 32,
+            "CALLS_MCP_API_BASE_URL": upstream.base_url,
+            "CALLS_MCP_STATE_URL": url,
+            "CALLS_MCP_CONFIRM": "none",
+        }
+        process = await anyio.open_process(
+            [sys.executable, "-m", "calls_mcp"], env={**os.environ, **environment}
+        )
+        async with process:
+            assert process.stdin
+            for message in told_by_an_older_client("create_call", placing()):
+                await process.stdin.send(json.dumps(message).encode() + b"\n")
+            while not upstream.changes:
+                await anyio.lowlevel.checkpoint()
+            process.kill()
+    async with scripted(answer(201, call()), calls_mcp_state_url=url) as (after, agent):
+        asked = await agent.call("create_call", **placing())
+        assert after.changes == []
+    assert asked["outcome"] == "confirmation_required"
+    assert "may ring twice" in asked["confirmation"]["preview"]
+
+
+def told_by_an_older_client(tool: str, arguments: dict[str, object]) -> list[dict[str, object]]:
+    """The messages with which it begins and calls a tool."""
+    hello: dict[str, object] = {
+        "protocolVersion": "2025-06-18",
+        "capabilities": {},
+        "clientInfo": {"name": "mcp", "version": "1"},
+    }
+    invocation: dict[str, object] = {"name": tool, "arguments": arguments}
+    return [
+        {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello},
+        {"jsonrpc": "2.0", "method": "notifications/initialized"},
+        {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": invocation},
+    ]

@@ -97,13 +97,31 @@ async def test_a_repeat_of_an_unknown_call_is_held_behind_a_confirmation_that_sa
     assert len(upstream.changes) == 2
 
 
-async def test_another_call_is_not_held() -> None:
+async def test_a_call_to_another_number_is_not_held() -> None:
     nothing = answer(200, page())
     script: list[Step] = [drop, nothing, nothing, nothing, answer(201, placed())]
     async with scripted(*script) as (_, agent):
         await agent.call("create_call", **placing())
-        other = await agent.call("create_call", **placing(timeout=20))
+        other = await agent.call("create_call", **placing(to="+15005550206"))
     assert other["outcome"] == "done"
+
+
+@pytest.mark.parametrize(
+    "other", [{"timeout": 60}, {"twiml": "<Response/>"}, {"account_sid": ACCOUNT}]
+)
+async def test_a_call_to_the_same_number_that_is_asked_for_otherwise_is_held(
+    other: dict[str, object],
+) -> None:
+    nothing = answer(200, page())
+    async with scripted(drop, nothing, nothing, nothing, answer(201, placed())) as (
+        upstream,
+        agent,
+    ):
+        await agent.call("create_call", **placing())
+        asked = await agent.call("create_call", **placing(**other))
+    assert asked["outcome"] == "confirmation_required"
+    assert "may ring twice" in asked["confirmation"]["preview"]
+    assert len(upstream.changes) == 1
 
 
 async def test_a_deletion_is_done_if_the_record_has_gone() -> None:
@@ -189,7 +207,7 @@ async def test_a_call_that_may_be_an_earlier_lost_one_is_not_taken_for_this_one(
     script = [drop, answer(400), drop, answer(200, page(placed()))]
     async with scripted(*script) as (_, agent):
         first = await agent.call("create_call", **placing())
-        second = await agent.call("create_call", **placing(timeout=20))
+        second = await agent.confirm("create_call", **placing(timeout=20))
     assert first["error"]["kind"] == "outcome_unknown"
     assert second["error"]["kind"] == "outcome_unknown"
 

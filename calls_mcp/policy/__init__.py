@@ -3,6 +3,7 @@
 `judge` holds an invocation to them before anybody is asked to confirm it.
 """
 
+from calls_mcp.policy.destinations import canonical
 from calls_mcp.policy.file import PolicyError, load_policy
 from calls_mcp.policy.judgement import Judgement, PolicyDenied, judge, judge_account
 from calls_mcp.policy.rules import Caps, Counts, Policy, Requirement
@@ -16,6 +17,7 @@ __all__ = [
     "PolicyDenied",
     "PolicyError",
     "Requirement",
+    "canonical",
     "explain",
     "judge",
     "judge_account",

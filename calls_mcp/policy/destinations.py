@@ -11,7 +11,10 @@ from calls_mcp.policy.rules import Destinations, Objection
 _SHORTEST_SUBSCRIBER = 7  # digits: +290, +683 and +690 with four more
 _LONGEST_EMERGENCY = 9  # digits, calling code included: +227 723141
 
-_SIP = re.compile(r"(?P<user>[^@;?/\\]+)@(?P<host>[^@;?/\\]+)(?:[;?][^@]*)?")
+_SIP = re.compile(
+    r"(?P<user>[^@;?/\\]+)@(?P<host>[^@;?/\\]+)(?:(?!.*maddr)[;?][^@]*)?", re.IGNORECASE
+)
+_EMERGENCY_USER = re.compile(r"\+?(112|911|999)[@;]")
 
 _HINT = "Ask the user for another number, or the operator to allow this one."
 
@@ -32,12 +35,21 @@ def object_to_destination(rules: Destinations, to: str) -> Iterator[Objection]:
     address = to.partition(":")[2]
     if kind == "number":
         yield from _object_to_number(rules, to)
+    elif kind == "SIP address" and _EMERGENCY_USER.match(address):
+        yield _emergency()
     elif kind == "SIP address" and not _allows_sip(rules.allow_sip, address):
         reason = "to is a SIP address that it does not allow"
         yield Objection("destinations.allow_sip", reason, _HINT)
     elif kind == "client" and not matches_any(rules.allow_clients, address.partition("?")[0]):
         reason = "to is a client that it does not allow"
         yield Objection("destinations.allow_clients", reason, _HINT)
+
+
+def canonical(to: str) -> str:
+    """The one spelling of all those that reach the same party, as far as that can be told."""
+    if kind_of(to) == "number":
+        return _look_up(to).canonical
+    return _lower_host(to) if kind_of(to) == "SIP address" else to
 
 
 def _object_to_number(rules: Destinations, number: str) -> Iterator[Objection]:
@@ -97,9 +109,20 @@ def _look_up(number: str) -> _Number:
     return _Number(
         canonical=known.format_number(parsed, known.PhoneNumberFormat.E164),
         regions=frozenset({region} if region else sharing),
-        type=known.PhoneNumberType.to_string(known.number_type(parsed)).lower(),
+        type=_type(number),
         emergency=any(known.is_emergency_number(national, country) for country in sharing),
     )
+
+
+def _type(number: str) -> str:
+    """The type of a number; of one that is dialled too long, that of what is reached by it."""
+    import phonenumbers as known  # noqa: PLC0415
+
+    for end in range(len(number), _SHORTEST_SUBSCRIBER, -1):
+        kind = known.number_type(known.parse(number[:end]))
+        if kind != known.PhoneNumberType.UNKNOWN:
+            return known.PhoneNumberType.to_string(kind).lower()
+    return "unknown"
 
 
 def matches_any(patterns: Iterable[str], text: str) -> bool:

@@ -12,7 +12,7 @@ from calls_mcp.errors import InvocationError
 from calls_mcp.policy.destinations import matches_any, object_to_destination
 from calls_mcp.policy.links import object_to_url
 from calls_mcp.policy.rules import CallerIds, Caps, Objection, Policy, Requirement
-from calls_mcp.policy.twiml import object_to_twiml
+from calls_mcp.policy.twiml import dialled, object_to_twiml
 
 if TYPE_CHECKING:
     from calls_mcp.arguments import Arguments  # which would load jsonschema at start
@@ -93,7 +93,8 @@ def _requirement(policy: Policy, arguments: "Arguments") -> tuple[Requirement, s
     action = max(_actions(arguments), key=lambda action: _STRICTNESS.index(confirm.of(action)))
     requirement = confirm.of(action)
     exempt = action == "place" and requirement in ("confirm", "require_human")
-    if exempt and policy.destinations.pre_approves(str(arguments.values["to"])):
+    called = (str(arguments.values.get("to")), *dialled(str(arguments.values.get("twiml", ""))))
+    if exempt and all(map(policy.destinations.pre_approves, called)):
         return "never", "destinations.pre_approved"
     return requirement, f"confirm.{action}"
 

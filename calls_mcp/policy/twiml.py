@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from xml.parsers.expat import ExpatError, ParserCreate
 
 from calls_mcp.catalog import kind_of
-from calls_mcp.policy.destinations import object_to_destination
+from calls_mcp.policy.destinations import matches_any, object_to_destination
 from calls_mcp.policy.links import object_to_host
-from calls_mcp.policy.rules import Destinations, Objection, Policy
+from calls_mcp.policy.rules import CallerIds, Destinations, Objection, Policy
 from calls_mcp.redaction import quoted
 
 _LINK = re.compile(r"""(?:(?:https?|wss?):|^\s*/)[/\\][^\s<>"']*""", re.IGNORECASE)
-_SEPARATORS = str.maketrans("", "", " -().")
+_SEPARATORS = re.compile(r"[\s().-]+")
+_NUMBER = re.compile(r"\+[1-9][0-9]{1,14}")
+_MESSAGES = frozenset({"Message", "Sms"})
 _RECORDING = frozenset({"Record", "Recording"})
 _NOT_RECORDING = frozenset({"", "false", "do-not-record"})
 
@@ -35,11 +37,11 @@ def object_to_twiml(policy: Policy, twiml: str) -> Iterator[Objection]:
         hint = "Send one <Response> element of well-formed XML, without DOCTYPE or entities."
         yield Objection("twiml.well_formed", reason, hint)
         return
-    if not policy.urls.any_host:
-        for link in _links(elements):
-            yield from object_to_host(policy.urls, "twiml", link)
+    for link in _links(elements):
+        yield from object_to_host(policy.urls, "twiml", link)
     for element in elements:
         yield from _object_to_dialling(policy.destinations, element)
+        yield from _object_to_caller(policy.caller_ids, element)
         if not policy.caps.record and _records(element):
             hint = "Leave recording out, or ask the operator to allow it."
             yield Objection("caps.record", "it does not allow calls to be recorded", hint)
@@ -49,23 +51,43 @@ def _object_to_dialling(rules: Destinations, element: _Element) -> Iterator[Obje
     address = _dialled(element)
     if not address:
         return
-    if kind_of(address) is None:
+    if kind_of(address) is None or (address[0] == "+" and not _NUMBER.fullmatch(address)):
         reason = f"twiml dials {quoted(address, 64)}, which is not in E.164 form"
         hint = "Write the number with + and country code."
         yield Objection("destinations.twiml", reason, hint)
+        return
     for objection in object_to_destination(rules, address):
         reason = f"twiml dials {quoted(address, 64)}: {objection.reason.removeprefix('to is ')}"
         yield Objection(objection.rule, reason, objection.hint)
 
 
+def _object_to_caller(rules: CallerIds, element: _Element) -> Iterator[Objection]:
+    caller_id = element.attributes.get("callerId", "")
+    if caller_id and rules.allow and not matches_any(rules.allow, caller_id):
+        reason = f"twiml shows the caller id {quoted(caller_id, 64)}, which it does not allow"
+        hint = "Leave callerId out, or ask the operator to allow it."
+        yield Objection("caller_ids.allow", reason, hint)
+
+
+def dialled(twiml: str) -> list[str]:
+    """Whom TwiML rings, in the form of `to`; nobody if it can't be read."""
+    try:
+        elements = _Reader().read(twiml)
+    except (ExpatError, ValueError):
+        return []
+    return [address for element in elements if (address := _dialled(element))]
+
+
 def _dialled(element: _Element) -> str:
     """Whom an element rings, in the form of `to`; empty if nobody."""
     text = element.text.strip()
+    if element.name in _MESSAGES:
+        return element.attributes.get("to", "")
     if not text:
         return ""
     match element.name:
         case "Dial" | "Number":
-            return text.translate(_SEPARATORS)
+            return _SEPARATORS.sub("", text)
         case "Sip":
             return text
         case "Client" | "Identity":

@@ -13,8 +13,6 @@ from limits import RateLimitItemPerSecond
 from limits.aio.storage import Storage
 from limits.aio.strategies import MovingWindowRateLimiter
 
-from calls_mcp.store.unavailable import StoreUnavailable, Unrecorded
-
 
 @dataclass(frozen=True, slots=True)
 class Limit:
@@ -63,7 +61,7 @@ class Counters(ABC):
     `windows` is the storage of `hit`, as `limits` knows it.
 
     Every method raises StoreUnavailable if that place can't be reached; those that are called
-    after something was sent (`leave`, `forget`, `keep`) raise Unrecorded instead.
+    after something was sent (`leave`, `forget`) raise Unrecorded instead.
     """
 
     def __init__(self, windows: Storage, clock: Callable[[], float]) -> None:
@@ -98,35 +96,24 @@ class Counters(ABC):
     async def inside(self, limit: Limit) -> Sequence[str]:
         """The entries that count against a limit now, those that lapse first first."""
 
-    async def note(self, key: str, seconds: float, *, anew: bool = False) -> str | None:
-        """Note `key` for `seconds`: the note, to `forget` with, or None if there is one already.
+    async def note(self, key: str, seconds: float, text: str = "") -> str | None:
+        """Note `text`, or else some text of its own, under `key` for `seconds`.
 
-        With `anew`, it is noted from now on in any case.
+        Returns:
+            The text; None, and nothing is noted, if another is noted there already.
         """
-        note = secrets.token_urlsafe(9)
-        is_noted = await self._mark(f"noted/{key}", note, seconds, replace=anew)
+        note = text or secrets.token_urlsafe(9)
+        is_noted = await self._mark(f"noted/{key}", note, seconds)
         return note if is_noted else None
 
-    async def forget(self, key: str, note: str) -> None:
-        """Take back a note of `key`, if nobody has noted it anew since."""
-        await self._unmark(f"noted/{key}", note)
+    async def forget(self, key: str, note: str) -> bool:
+        """Take back a note of `key`: whether it was still there, which is so for one caller."""
+        return await self._unmark(f"noted/{key}", note)
 
     async def noted(self, key: str) -> tuple[str, float] | None:
         """The note of `key`, and for how many more seconds it stands; None if there is none."""
         marked = await self._marked(f"noted/{key}")
         return marked and (marked[0], max(0.0, marked[1] - self._clock()))
-
-    async def keep(self, key: str, text: str, seconds: float) -> None:
-        """Keep a text under `key` for `seconds` from now."""
-        try:
-            await self._mark(f"kept/{key}", text, seconds, replace=True)
-        except StoreUnavailable as unavailable:
-            raise Unrecorded from unavailable
-
-    async def kept(self, key: str) -> str | None:
-        """The text that is kept under `key`, if there is one."""
-        marked = await self._marked(f"kept/{key}")
-        return marked and marked[0]
 
     def _exhausted(self, limits: Sequence[Limit], full: Full) -> Exhausted:
         return Exhausted(limits[full.index].name, max(0.0, full.until - self._clock()))
@@ -140,12 +127,12 @@ class Counters(ABC):
         """Enter everywhere, or nowhere: then where there is no room."""
 
     @abstractmethod
-    async def _mark(self, key: str, text: str, seconds: float, *, replace: bool) -> bool:
-        """Mark `key`; with a mark there already, only to `replace` it. Whether it was done."""
+    async def _mark(self, key: str, text: str, seconds: float) -> bool:
+        """Mark `key`, unless it is marked already: whether it was done."""
 
     @abstractmethod
-    async def _unmark(self, key: str, text: str) -> None:
-        """Take away a mark, if it has this text."""
+    async def _unmark(self, key: str, text: str) -> bool:
+        """Take away a mark, if it has this text: whether it was done."""
 
     @abstractmethod
     async def _marked(self, key: str) -> tuple[str, float] | None:

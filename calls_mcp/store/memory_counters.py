@@ -86,16 +86,19 @@ class MemoryCounters(Counters):
             self._entered[place(limit)][entry] = self._clock() + limit.seconds
         return None
 
-    async def _mark(self, key: str, text: str, seconds: float, *, replace: bool) -> bool:
+    async def _mark(self, key: str, text: str, seconds: float) -> bool:
         self._purge()
-        if key in self._marks and not replace:
+        if key in self._marks:
             return False
         self._marks[key] = (text, self._clock() + seconds)
         return True
 
-    async def _unmark(self, key: str, text: str) -> None:
-        if self._marks.get(key, ("", 0.0))[0] == text:
-            del self._marks[key]
+    async def _unmark(self, key: str, text: str) -> bool:
+        self._purge()
+        if self._marks.get(key, ("", 0.0))[0] != text:
+            return False
+        del self._marks[key]
+        return True
 
     async def _marked(self, key: str) -> tuple[str, float] | None:
         self._purge()

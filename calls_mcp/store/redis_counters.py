@@ -47,18 +47,19 @@ return false
 
 # The writer's name makes a repeat of the same request say the same.
 _MARK = """
-local now, writer, text, until_, lasts, replace = unpack(ARGV)
+local now, writer, text, until_, lasts = unpack(ARGV)
 local mark = redis.call('hmget', KEYS[1], 'until', 'writer')
 local marked = mark[1] and tonumber(mark[1]) > tonumber(now)
-if marked and mark[2] ~= writer and replace == '0' then return 0 end
+if marked and mark[2] ~= writer then return 0 end
 redis.call('hset', KEYS[1], 'writer', writer, 'text', text, 'until', until_)
 redis.call('pexpire', KEYS[1], lasts)
 return 1
 """
 
 _UNMARK = """
-if redis.call('hget', KEYS[1], 'text') == ARGV[1] then redis.call('del', KEYS[1]) end
-return 1
+local mark = redis.call('hmget', KEYS[1], 'until', 'text')
+if mark[2] ~= ARGV[2] or tonumber(mark[1]) <= tonumber(ARGV[1]) then return 0 end
+return redis.call('del', KEYS[1])
 """
 
 
@@ -126,14 +127,15 @@ class RedisCounters(Counters):
         full = await self._server.run(_ENTER, keys, [now, entry, *terms])
         return full and Full(full[0] - 1, float(full[1]))
 
-    async def _mark(self, key: str, text: str, seconds: float, *, replace: bool) -> bool:
+    async def _mark(self, key: str, text: str, seconds: float) -> bool:
         now, writer = self._clock(), secrets.token_urlsafe(9)
         lasts = max(1, int(1000 * seconds))
-        arguments = [now, writer, text, now + seconds, lasts, int(replace)]
+        arguments = [now, writer, text, now + seconds, lasts]
         return await self._server.run(_MARK, [_key(key)], arguments) == 1
 
-    async def _unmark(self, key: str, text: str) -> None:
-        await self._server.run(_UNMARK, [_key(key)], [text], Unrecorded)
+    async def _unmark(self, key: str, text: str) -> bool:
+        arguments = [self._clock(), text]
+        return await self._server.run(_UNMARK, [_key(key)], arguments, Unrecorded) == 1
 
     async def _marked(self, key: str) -> tuple[str, float] | None:
         text, until = await self._server.ask("HMGET", _key(key), "text", "until")

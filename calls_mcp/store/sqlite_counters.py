@@ -15,9 +15,7 @@ from calls_mcp.store.counters import Counters, Full, Limit, Share, place
 from calls_mcp.store.sqlite import Database
 from calls_mcp.store.unavailable import StoreUnavailable, Unrecorded
 
-_MARK = "INSERT INTO marks (key, text, until) VALUES (?, ?, ?) ON CONFLICT (key) DO "
-_REPLACE = _MARK + "UPDATE SET text = excluded.text, until = excluded.until"
-_KEEP = _MARK + "NOTHING"
+_MARK = "INSERT INTO marks (key, text, until) VALUES (?, ?, ?) ON CONFLICT (key) DO NOTHING"
 
 
 class SqliteWindows(Storage, MovingWindowSupport):
@@ -107,24 +105,29 @@ class SqliteCounters(Counters):
         shares = [Share(place(limit), limit.amount, limit.seconds) for limit in limits]
         return await self._database.run(partial(_take, shares, entry, self._clock()))
 
-    async def _mark(self, key: str, text: str, seconds: float, *, replace: bool) -> bool:
+    async def _mark(self, key: str, text: str, seconds: float) -> bool:
         now = self._clock()
 
         def mark(db: sqlite3.Connection) -> bool:
             db.execute("DELETE FROM marks WHERE until <= ?", (now,))
-            insert = _REPLACE if replace else _KEEP
-            return db.execute(insert, (key, text, now + seconds)).rowcount == 1
+            return db.execute(_MARK, (key, text, now + seconds)).rowcount == 1
 
         return await self._database.run(mark)
 
-    async def _unmark(self, key: str, text: str) -> None:
-        delete = "DELETE FROM marks WHERE key = ? AND text = ?"
-        await self._database.run(lambda db: db.execute(delete, (key, text)), Unrecorded)
+    async def _unmark(self, key: str, text: str) -> bool:
+        delete = "DELETE FROM marks WHERE key = ? AND text = ? AND until > ?"
+        terms = key, text, self._clock()
+        work = partial(_changed, delete, terms)
+        return await self._database.run(work, Unrecorded) == 1
 
     async def _marked(self, key: str) -> tuple[str, float] | None:
         query = "SELECT text, until FROM marks WHERE key = ? AND until > ?"
         row = await self._database.look(query, key, self._clock())
         return cast("tuple[str, float] | None", row)
+
+
+def _changed(statement: str, terms: Sequence[str | float], db: sqlite3.Connection) -> int:
+    return db.execute(statement, terms).rowcount
 
 
 def _take(shares: Sequence[Share], entry: str, now: float, db: sqlite3.Connection) -> Full | None:

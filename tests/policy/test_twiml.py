@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.policy.cases import SHIPPED, asked, changed, ruling
+from calls_mcp.policy import judge
+from tests.policy.cases import ACCOUNT, SHIPPED, asked, changed, ruling
 
 
 @pytest.mark.parametrize(
@@ -20,6 +21,12 @@ from tests.policy.cases import SHIPPED, asked, changed, ruling
         ("<Dial><Number>+1 900 555 0123</Number></Dial>", "destinations.deny_number_types"),
         ("<Gather><Dial>+911</Dial></Gather>", "destinations.emergency"),
         ("<Dial>500-555-0205</Dial>", "destinations.twiml"),
+        ("<Dial>+1900\n5550123</Dial>", "destinations.deny_number_types"),
+        ("<Dial>+1\t900 555\u00a00123</Dial>", "destinations.deny_number_types"),
+        ("<Dial>+1900x5550123</Dial>", "destinations.twiml"),
+        ('<Sms to="+19005550123">Hi</Sms>', "destinations.deny_number_types"),
+        ("<Play>http://169.254.169.254/x</Play>", "urls.always"),
+        ('<Connect><Stream url="ws://10.0.0.1/x"/></Connect>', "urls.always"),
         ("<Dial><Sip>bob@example.com</Sip></Dial>", "destinations.twiml"),
     ],
 )
@@ -60,3 +67,18 @@ def test_twiml_that_says_that_it_does_not_record_is_allowed() -> None:
 def test_twiml_in_another_encoding_is_refused(encoding: str) -> None:
     twiml = f'<?xml version="1.0" encoding="{encoding}"?><Response/>'
     assert ruling(SHIPPED, asked(twiml=twiml)) == "twiml.well_formed"
+
+
+def test_the_caller_id_that_twiml_shows_is_held_to_those_allowed() -> None:
+    policy = changed("caller_ids", allow=("+1500*",))
+    dial = '<Response><Dial callerId="{}">+15005550205</Dial></Response>'
+    assert ruling(policy, asked(twiml=dial.format("+15005550006"))) == ""
+    assert ruling(policy, asked(twiml=dial.format("+442079460000"))) == "caller_ids.allow"
+
+
+def test_pre_approval_covers_nobody_whom_the_twiml_dials() -> None:
+    policy = changed("destinations", pre_approved=("+15005550205",))
+    arguments = asked(to="+15005550205", twiml="<Response><Dial>+15005550205</Dial></Response>")
+    assert judge(policy, arguments, ACCOUNT).requirement == "never"
+    arguments = asked(to="+15005550205", twiml="<Response><Dial>+442079460000</Dial></Response>")
+    assert judge(policy, arguments, ACCOUNT).requirement == "confirm"

@@ -35,7 +35,7 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
         "Calls may not be recorded.",
         "In all: any number of calls.",
         "Each principal: any number of calls.",
-        "Each principal may try 600 reads and 60 changes a minute.",
+        "Each principal may try 600 reads and 120 changes a minute.",
         "A number is called again within 30 seconds only if that is confirmed anew.",
     ]
 

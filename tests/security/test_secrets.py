@@ -144,7 +144,7 @@ async def test_item_16_no_secret_is_in_any_output_log_record_or_process_argument
         async with started(variables) as server:
             await exercise(server)
             processes = [Path("/proc") / str(server.process.pid) / "cmdline"]
-            arguments = [path.read_text() for path in processes if path.exists()]
+            arguments = [path.read_text("utf-8") for path in processes if path.exists()]
             assert await server.end() == 0
             shown = {
                 "stdout": "".join(server.lines),

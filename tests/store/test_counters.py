@@ -135,25 +135,16 @@ async def test_the_second_note_of_a_number_is_told_so_until_the_first_lapses(
     assert await counters.note(CALLEE, 60)
 
 
-async def test_a_note_made_anew_lasts_from_then_on(counters: Counters, clock: ManualClock) -> None:
-    await counters.note(CALLEE, 60)
-    clock.advance(30)
-    assert await counters.note(CALLEE, 60, anew=True)
-    assert await left(counters, CALLEE) == 60
-
-
-async def test_a_note_is_forgotten_by_whoever_made_it_and_by_nobody_else(
+async def test_a_note_is_forgotten_by_whoever_made_it_once_and_by_nobody_else(
     counters: Counters,
 ) -> None:
     first = await counters.note(CALLEE, 60)
     assert first is not None
-    second = await counters.note(CALLEE, 60, anew=True)
-    assert second is not None
-    await counters.forget(CALLEE, first)
+    assert not await counters.forget(CALLEE, "another")
     assert await left(counters, CALLEE) == 60
-    await counters.forget(CALLEE, second)
+    assert await counters.forget(CALLEE, first)
     assert await left(counters, CALLEE) is None
-    await counters.forget(CALLEE, second)
+    assert not await counters.forget(CALLEE, first)
 
 
 async def test_those_inside_are_told_in_the_order_in_which_they_lapse(
@@ -170,21 +161,16 @@ async def test_those_inside_are_told_in_the_order_in_which_they_lapse(
     assert [*await counters.inside(HOUR)] == []
 
 
-async def test_what_is_kept_is_told_until_it_lapses(counters: Counters, clock: ManualClock) -> None:
-    assert await counters.kept("digest") is None
-    await counters.keep("digest", "its outcome is unknown: ü \n 'x'", 60)
-    assert await counters.kept("digest") == "its outcome is unknown: ü \n 'x'"
+async def test_a_note_has_the_text_that_is_given(counters: Counters, clock: ManualClock) -> None:
+    text = "its outcome is unknown: ü \n 'x'"
+    assert await counters.note("digest", 60, text) == text
     clock.advance(30)
-    await counters.keep("digest", "again", 60)
-    clock.advance(59)
-    assert await counters.kept("digest") == "again"
-    clock.advance(1)
-    assert await counters.kept("digest") is None
-
-
-async def test_a_note_is_nothing_kept(counters: Counters) -> None:
-    await counters.note(CALLEE, 60)
-    assert await counters.kept(CALLEE) is None
+    assert await counters.note("digest", 60, "again") is None
+    assert await counters.noted("digest") == (text, 30)
+    clock.advance(30)
+    assert await counters.noted("digest") is None
+    assert not await counters.forget("digest", text)
+    assert await counters.note("digest", 60, "again") == "again"
 
 
 async def test_only_so_many_are_in_at_once(counters: Counters) -> None:

@@ -185,7 +185,7 @@ async def test_redis_is_told_when_to_forget_each_key(
     await store.counters.hit([limit])
     await store.counters.enter([limit])
     await store.counters.note("+15005550205", 400)
-    await store.counters.keep("digest", "why", 400)
+    await store.counters.note("digest", 400, "why")
     client: Any = redis.Redis(port=shared_redis.port)
     with client:
         lasts: list[int] = [client.pttl(key) for key in client.scan_iter()]
@@ -327,9 +327,7 @@ async def assert_unavailable(store: Store, pending: Pending) -> None:
         lambda: counters.hit(limits),
         lambda: counters.enter(limits),
         lambda: counters.note("+15005550205", 60),
-        lambda: counters.note("+15005550205", 60, anew=True),
         lambda: counters.noted("+15005550205"),
-        lambda: counters.kept("digest"),
         lambda: counters.inside(limits[0]),
     ):
         with pytest.raises(StoreUnavailable, match="Nothing was sent: the state store") as caught:
@@ -340,7 +338,6 @@ async def assert_unavailable(store: Store, pending: Pending) -> None:
         lambda: store.settle("one", DONE),
         lambda: counters.leave(limits, "entry"),
         lambda: counters.forget("+15005550205", "note"),
-        lambda: counters.keep("digest", "why", 60),
     ):
         with pytest.raises(Unrecorded, match="could not be recorded") as caught:
             await already_sent()
