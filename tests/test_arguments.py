@@ -63,7 +63,9 @@ THOROUGH = settings(
 
 ACCOUNT_SID = "an account SID: AC and 32 hex digits"
 CALL_SID = "a call SID: CA and 32 hex digits"
-PARTY = "a number in E.164 form (+ and country code), sip:name@host, or client:name"
+PARTY = (
+    "a number in E.164 form (+ and country code), sip:name@host without password, or client:name"
+)
 URL = "an absolute http(s) URL"
 CALLBACK_URL = "an absolute http(s) URL whose host has no underscore"
 DATE = "a real date YYYY-MM-DD (UTC), or a date-time such as 2026-01-31T09:00:00Z"
