@@ -5,6 +5,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
 from typing import Literal
 
 from calls_mcp.arguments import Arguments
@@ -180,11 +181,21 @@ def _instructions(active: Mapping[str, Json]) -> Iterator[str]:
     if "twiml" in active:
         yield "It follows this TwiML:"
         # Behind a bar, no line of it can pass for one of ours.
-        yield from (f"  | {line}" for line in str(active["twiml"]).splitlines())
+        yield from (f"  | {line}" for line in _without_gaps(str(active["twiml"])))
     if "application_sid" in active:
         yield f"Application {active['application_sid']} handles it."
         if active.keys() & {"url", "twiml"}:
             yield "Which of these the API then follows is not documented."
+
+
+def _without_gaps(text: str) -> Iterator[str]:
+    """The lines of a text, with a word for many blank ones: nothing is pushed out of sight."""
+    for is_blank, lines in groupby(text.splitlines(), lambda line: not line.strip()):
+        several = [*lines]
+        if is_blank and len(several) > 1:
+            yield f"({len(several)} blank lines)"
+        else:
+            yield from several
 
 
 def _details(arguments: Arguments, active: Mapping[str, Json]) -> Iterator[str]:
@@ -208,7 +219,9 @@ def _caveats(action: Action, arguments: Arguments, call: CallSummary | None) -> 
         yield "It rings at once and costs money."
     if action == "delete":
         yield "This can't be undone."
-    if action == "hang_up":
+    if action == "hang_up" and arguments.values.keys() & {"url", "twiml"}:
+        yield "What the API does with a status and new instructions at once is not documented."
+    elif action == "hang_up":
         yield from _hang_up_caveats(arguments, call_status(call))
 
 

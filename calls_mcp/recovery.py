@@ -21,6 +21,7 @@ IsTaken = Callable[[str], Awaitable[bool]]
 
 _LOOKS = (0.0, 0.5, 1.5)  # seconds before each; a new call may take a moment to be listed
 _CLOCKS_DIFFER = timedelta(seconds=2)
+_HANGING_UP = frozenset({"sid", "account_sid", "status"})
 _GATEWAYS = frozenset({408, 502, 504})  # which answer while the request may still be under way
 
 
@@ -84,6 +85,8 @@ async def _look_for_end(send: Send, lost: Lost) -> Outcome | None:
     call = _summary((await send(lost.request.as_fetch())).payload)
     if call is None or not _is_it(call, lost):
         return None
+    if call.get("live") and lost.arguments.values.keys() - _HANGING_UP:
+        return None  # it may have been redirected, or changed otherwise
     if call.get("live"):
         return _not_done(lost, f"the call is still {call.get('status', 'live')}")
     if call.get("live") is None:

@@ -13,6 +13,7 @@ MASK = "********"
 # line and paragraph separators: none of them has a place in one line of plain text.
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _TELLING = 12  # characters of a long secret
+_BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # Hangul fillers, an empty Braille cell
 _JOINERS = frozenset("\u200c\u200d")  # without which Persian, Hindi and emoji can't be written
 
 
@@ -63,6 +64,10 @@ def _without(text: str, secret: str) -> str:
     return f"{kept}{MASK}{_without(rest[more:], secret)}"
 
 
+def _is_unseen(character: str) -> bool:
+    return character in _BLANK or unicodedata.category(character) in _UNPRINTABLE
+
+
 def _is_printable(character: str) -> bool:
     return character.isspace() or unicodedata.category(character) not in _UNPRINTABLE
 
@@ -70,9 +75,9 @@ def _is_printable(character: str) -> bool:
 def first_invisible(text: str, allowed: str = "") -> str:
     """The first character of `text` that could make it read as something it is not, or nothing.
 
-    Such are control and format characters, lone surrogates, private and unassigned ones, and line
-    separators. Joiners, and those in `allowed`, are let pass.
+    Such are control and format characters, lone surrogates, private and unassigned ones, line
+    separators, and letters that are blank. Joiners, and those in `allowed`, are let pass.
     """
     passed = _JOINERS.union(allowed)
-    unseen = (c for c in text if unicodedata.category(c) in _UNPRINTABLE and c not in passed)
+    unseen = (c for c in text if _is_unseen(c) and c not in passed)
     return next(unseen, "")

@@ -53,6 +53,22 @@ async def test_no_line_of_the_words_that_will_be_spoken_passes_for_one_of_the_pr
     assert '  | <Say voice="a">' in text
 
 
+async def test_nothing_is_pushed_out_of_sight_by_blank_lines(rig: Rig) -> None:
+    twiml = f"<Response>{chr(10) * 3000}<Say>Hi</Say></Response>"
+    async with rig.connect() as agent:
+        text = await preview(agent, "create_call", **placing(twiml=twiml))
+    assert "  | <Response>\n  | (2999 blank lines)\n  | <Say>Hi</Say></Response>\n" in text
+
+
+async def test_what_a_status_does_beside_new_instructions_is_not_promised(rig: Rig) -> None:
+    async with rig.connect() as agent:
+        sid = await agent.place()
+        arguments = {"sid": sid, "status": "completed", "url": "https://example.com/"}
+        text = await preview(agent, "update_call", **arguments)
+    assert "a status and new instructions at once is not documented" in text
+    assert "cut off" not in text
+
+
 async def test_what_would_be_ignored_is_only_told_as_ignored(rig: Rig) -> None:
     async with rig.connect() as agent:
         text = await preview(agent, "create_call", **placing(trim="do-not-trim", record=False))

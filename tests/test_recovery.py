@@ -232,3 +232,10 @@ async def test_the_deadline_bounds_a_change_and_the_search_for_it_together() -> 
             outcome = await agent.call("create_call", **placing())
     assert outcome["error"]["kind"] == "outcome_unknown"
     assert upstream.methods == ["POST", "GET"]
+
+
+async def test_a_hang_up_that_may_have_redirected_is_not_said_to_have_done_nothing() -> None:
+    seen = answer(200, call(status="in-progress"))
+    async with scripted(answer(500), seen) as (_, agent):
+        outcome = await agent.call("update_call", **HANG_UP, url="https://example.com/")
+    assert outcome["error"]["kind"] == "outcome_unknown"

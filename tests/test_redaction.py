@@ -15,11 +15,14 @@ LIMITS = st.integers(1, 60)
 OVERRIDE = "\N{RIGHT-TO-LEFT OVERRIDE}"
 TAG = "\N{TAG LATIN SMALL LETTER A}"
 
+BLANK = "\u115f\u1160\u2800\u3164\uffa0"
 JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
 UNSEEN = st.characters(categories=("C", "Zl", "Zp"), exclude_characters=JOINERS) | st.sampled_from(
-    [OVERRIDE, TAG, "\N{SOFT HYPHEN}", "\N{ZERO WIDTH SPACE}", "\ue000", "\N{WORD JOINER}"]
+    [*BLANK, OVERRIDE, TAG, "\N{SOFT HYPHEN}", "\N{ZERO WIDTH SPACE}", "\ue000", "\N{WORD JOINER}"]
 )
-HARMLESS = st.text(st.characters(exclude_categories=("C", "Zl", "Zp")), max_size=20)
+HARMLESS = st.text(
+    st.characters(exclude_categories=("C", "Zl", "Zp"), exclude_characters=BLANK), max_size=20
+)
 
 
 @pytest.mark.parametrize(

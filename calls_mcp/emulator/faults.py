@@ -1,12 +1,12 @@
 """Failures on demand, between a client and the API."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
-from typing import Literal, cast
+from typing import Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -15,6 +15,15 @@ from calls_mcp.emulator.errors import ApiError
 
 TOO_MANY_REQUESTS = 20429
 HTML = "<html><head><title>{status}</title></head><body><h1>{status}</h1></body></html>"
+
+_USES: Mapping[str, frozenset[str]] = {
+    "drop": frozenset({"after"}),
+    "delay": frozenset({"seconds"}),
+    "rate-limit": frozenset({"retry_after"}),
+    "error": frozenset({"after", "status"}),
+    "html": frozenset({"after", "status"}),
+    "truncate": frozenset(),
+}
 
 
 class Fault(BaseModel):
@@ -44,6 +53,13 @@ class Fault(BaseModel):
     method: Literal["GET", "POST", "DELETE"] | None = None
     requests: int | None = Field(None, ge=1)
     probability: float | None = Field(None, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _has_nothing_that_does_nothing(self) -> Self:
+        given = self.model_fields_set - {"kind", "method", "requests", "probability"}
+        if odd := sorted(given - _USES[self.kind]):
+            raise ValueError(f"{self.kind} does not use {', '.join(odd)}")
+        return self
 
 
 @dataclass

@@ -70,6 +70,8 @@ class Journal:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read the whole body first, so that what the application refuses unread is kept, too."""
         body = await _body(receive)
+        if body is None:  # broken off: half of a request is none
+            return
         unanswered = True
 
         async def replay() -> Message:
@@ -85,11 +87,13 @@ class Journal:
         await self._app(scope, replay, watch)
 
 
-async def _body(receive: Receive) -> bytes:
+async def _body(receive: Receive) -> bytes | None:
     body = bytearray()
     more = True
     while more:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
         body += cast("bytes", message.get("body", b""))
         more = cast("bool", message.get("more_body", False))
     return bytes(body)

@@ -27,8 +27,8 @@ class Script:
 
     Attributes:
         end_as: How the call ends if nobody interferes.
-        answer_after: NonNegativeFloat of ringing before the destination answers, or refuses.
-        talk_for: NonNegativeFloat of talk, if it answers.
+        answer_after: Seconds of ringing before the destination answers, or refuses.
+        talk_for: Seconds of talk, if it answers.
         answered_by: Who or what answers. A `machine` is found at its start or its beep, by the
             kind of detection.
         price: What the call costs in US dollars, negative as in the API; None for what its

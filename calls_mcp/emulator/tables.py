@@ -53,7 +53,7 @@ CREATE INDEX IF NOT EXISTS calls_to_report ON calls (status) WHERE callback_url 
 """
 
 CALLBACKS = """CREATE TABLE IF NOT EXISTS callbacks (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT, -- of one that was under way at a reset, too
     sid, sequence, status, at, url, method, "to", from_, direction, answered_by, duration,
     due, -- when it is to be sent, NULL once it is settled
     attempts DEFAULT 0,
@@ -126,6 +126,7 @@ ADVANCE = (
 INSERT = f"""INSERT INTO calls ({COLUMNS}, arrived) VALUES ({MARKS},
     max({CREATED}, coalesce((SELECT arrived FROM calls ORDER BY seq DESC LIMIT 1), {CREATED})))"""  # noqa: S608 - our own column names
 REPLACE = f"UPDATE calls SET ({COLUMNS}) = ({MARKS}) WHERE sid = {SID}"  # noqa: S608 - likewise
-LATEST_DIALLED = "SELECT max(ring_at) FROM calls WHERE direction = 'outbound-api'"
+LATEST_DIALLED = """SELECT max(ring_at) FROM calls
+    WHERE status = 'queued' AND direction = 'outbound-api'"""
 EXPECTED = f"""SELECT EXISTS (SELECT 1 FROM callbacks WHERE due IS NOT NULL)
     OR EXISTS (SELECT 1 FROM calls WHERE callback_url IS NOT NULL AND status IN ({_LIVE}))"""  # noqa: S608 - our own words

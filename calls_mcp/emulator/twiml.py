@@ -2,6 +2,8 @@
 
 from xml.etree import ElementTree as ET
 
+_MOST_DIGITS = 6
+
 
 def hangs_up_after(twiml: str) -> float | None:
     """After how many seconds these instructions hang up; None if they leave that to the others.
@@ -22,4 +24,5 @@ def hangs_up_after(twiml: str) -> float | None:
 
 
 def _length(text: str) -> int:
-    return int(text) if text.isascii() and text.isdecimal() else 0
+    is_sane = text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
+    return int(text) if is_sane else 0

@@ -111,7 +111,7 @@ def test_a_call_that_is_canceled_or_ended_is_told_of(
     clock.advance(8)
     judge.client.calls(ended).update(status="completed")
     (callback,) = receiver.take(1)
-    assert (callback.form["CallStatus"], callback.form["CallDuration"]) == ("completed", "3")
+    assert (callback.form["CallStatus"], callback.form["CallDuration"]) == ("completed", "4")
 
 
 def test_who_answered_is_told_if_it_was_to_be_found_out(

@@ -148,6 +148,9 @@ async def test_a_likely_fault_ends_after_the_requests_it_says(customer: Customer
         {"kind": "error", "status": 200},
         {"kind": "delay", "seconds": -1},
         {"kind": "drop", "method": "PUT"},
+        {"kind": "rate-limit", "after": True},
+        {"kind": "drop", "status": 503},
+        {"kind": "truncate", "seconds": 1},
         [],
     ],
 )

@@ -1,5 +1,7 @@
 """Calls leave the account one after another."""
 
+from pathlib import Path
+
 import pytest
 
 from calls_mcp.emulator import Account, Emulator, ManualClock
@@ -35,3 +37,23 @@ def test_calls_that_come_in_do_not_wait(account: Account, clock: ManualClock) ->
         judge.call(CALLEE)
         waits = [(call.direction, call.queue_time) for call in judge.client.calls.list()]
         assert waits == [("outbound-api", "2000"), ("inbound", "0"), ("outbound-api", "1000")]
+
+
+def test_a_call_that_is_canceled_leaves_its_turn_to_the_others(
+    account: Account, clock: ManualClock
+) -> None:
+    with judging(Emulator(account=account, clock=clock)) as judge:
+        for sid in [judge.call() for _ in range(5)]:
+            judge.client.calls(sid).update(status="canceled")
+        assert judge.client.calls(judge.call()).fetch().queue_time == "1000"
+
+
+def test_a_file_whose_clock_was_ahead_makes_nobody_wait(account: Account, tmp_path: Path) -> None:
+    database = str(tmp_path / "calls.db")
+    with judging(Emulator(account=account, clock=ManualClock(2_000), database=database)) as judge:
+        judge.call()
+        judge.client.calls.list()
+    with judging(Emulator(account=account, clock=ManualClock(1_000), database=database)) as judge:
+        for call in judge.client.calls.list():
+            call.update(status="canceled")
+        assert judge.client.calls(judge.call()).fetch().queue_time == "1000"

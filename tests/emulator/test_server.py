@@ -1,3 +1,4 @@
+import asyncio
 import io
 import signal
 import socket
@@ -5,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from base64 import b64encode
 from contextlib import closing
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 
 from calls_mcp.emulator import (
     DEFAULT_ACCOUNT,
+    Account,
     CallStore,
     Emulator,
     ManualClock,
@@ -227,3 +230,24 @@ async def _get(emulator: Emulator, path: str) -> httpx.Response:
 def _client(emulator: Emulator) -> httpx.AsyncClient:
     credentials = emulator.account.sid, emulator.account.auth_token
     return httpx.AsyncClient(base_url=emulator.base_url, auth=credentials)
+
+
+@pytest.mark.anyio
+async def test_a_request_that_breaks_off_places_no_call(account: Account, tmp_path: Path) -> None:
+    database = str(tmp_path / "calls.db")
+    basic = b64encode(f"{account.sid}:{account.auth_token}".encode()).decode()
+    head = (
+        f"POST /2010-04-01/Accounts/{account.sid}/Calls.json HTTP/1.1\r\nHost: localhost\r\n"
+        f"Authorization: Basic {basic}\r\nContent-Length: 200\r\n"
+        "Content-Type: application/x-www-form-urlencoded\r\n\r\n"
+    )
+    form = "To=%2B12025550123&From=%2B15005550006&Url=https%3A%2F%2Fexample.com%2Fvoi"
+    async with Emulator(account=account, database=database) as emulator:
+        url = httpx.URL(emulator.base_url)
+        _, writer = await asyncio.open_connection(url.host, url.port)
+        writer.write((head + form).encode())
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+    with closing(CallStore(database, ManualClock())) as calls:
+        assert calls.count() == 0
