@@ -1,7 +1,24 @@
-"""`python -m calls_mcp` is `calls-mcp`."""
+"""The way in: a signal ends the program quietly, even while it is still being loaded."""
 
+import os
+import signal
 import sys
+from types import FrameType
 
-from calls_mcp.cli import main
 
-sys.exit(main())
+def main() -> int:
+    """Run the command line; returns the exit status."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # until a command has something to finish first
+        signal.signal(number, _exit_at_once)
+
+    from calls_mcp.cli import main as run  # noqa: PLC0415
+
+    return run()
+
+
+def _exit_at_once(_number: int, _frame: FrameType | None) -> None:
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

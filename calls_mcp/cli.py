@@ -2,12 +2,9 @@
 
 import argparse
 import logging
-import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from calls_mcp import __version__
@@ -72,9 +69,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):  # until there is anything to be finished first
-        signal.signal(number, _exit_at_once)
-
     import anyio  # noqa: PLC0415
 
     from calls_mcp.settings import load_settings  # noqa: PLC0415
@@ -86,10 +80,6 @@ def _serve(options: argparse.Namespace) -> None:
     for name in ("httpx", "httpcore"):  # they would log whole URLs, phone numbers and all
         logging.getLogger(name).setLevel(logging.WARNING)
     anyio.run(_serve_until_ended, settings, options.sandbox)
-
-
-def _exit_at_once(_number: int, _frame: FrameType | None) -> None:
-    os._exit(0)
 
 
 async def _serve_until_ended(settings: "Settings", sandbox: bool) -> None:  # noqa: FBT001

@@ -81,7 +81,7 @@ def test_a_signal_ends_it_at_once_and_quietly_with_status_0(
 def test_a_signal_while_it_starts_ends_it_quietly_with_status_0(number: signal.Signals) -> None:
     with running(sys.executable, "-v", "-m", "calls_mcp", "serve", "--sandbox") as wire:
         assert wire.process.stderr
-        begun = next(line for line in wire.process.stderr if "import 'anyio" in line)
+        begun = next(line for line in wire.process.stderr if "import 'argparse'" in line)
         wire.process.send_signal(number)
         status, out, err = ended(wire)
     assert begun
