@@ -197,7 +197,7 @@ async def test_a_use_broken_off_before_anything_was_sent_is_told_so_to_the_next(
 
 
 async def test_a_token_spent_on_what_could_be_tried_again_says_how() -> None:
-    async with scripted(answer(429, {"code": 20429}), calls_mcp_confirm="all", deadline=1) as (
+    async with scripted(answer(429, {"code": 20429}), calls_mcp_confirm="all") as (
         _,
         agent,
     ):
@@ -212,7 +212,7 @@ async def test_a_token_spent_on_what_could_be_tried_again_says_how() -> None:
 async def test_a_user_asked_by_their_client_can_simply_be_asked_again() -> None:
     async with Upstream(answer(429, {"code": 20429})) as upstream:
         settings = load_settings({})
-        async with Runtime(settings, access_to(upstream.base_url, deadline=1)) as runtime:
+        async with Runtime(settings, access_to(upstream.base_url)) as runtime:
             server = build_server(runtime)
             async with Client(server, elicitation_callback=User(), cache=None) as client:
                 error = (await Agent(client).call("create_call", **placing()))["error"]
@@ -241,8 +241,10 @@ async def test_the_keys_to_press_are_not_in_the_record(tmp_path: Path) -> None:
     assert records(file)[0]["arguments"]["send_digits"].startswith("sha256:")
 
 
-async def test_a_store_that_comes_back_is_used_again(shared_redis: RedisServer) -> None:
-    async with open_rig(calls_mcp_state_url=shared_redis.url) as rig, rig.connect() as agent:
+async def test_a_store_that_comes_back_is_used_again(
+    shared_redis: RedisServer, redis_url: str
+) -> None:
+    async with open_rig(calls_mcp_state_url=redis_url) as rig, rig.connect() as agent:
         await agent.place()
         shared_redis.stop()
         try:

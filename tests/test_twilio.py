@@ -167,7 +167,7 @@ async def test_whatever_never_left_is_sent_again_once_somebody_listens(
 
 async def test_a_connection_refused_for_good_is_unreachable_and_safe_to_repeat() -> None:
     with refusing() as base_url:
-        async with serving(access(base_url, deadline=0.5)) as agent:
+        async with serving(access(base_url, deadline=20)) as agent:
             error = await error_of(agent, CREATE)
     assert error["kind"] == "unreachable"
     assert error["retryable"] is True
