@@ -1,7 +1,8 @@
 """What the policy's caps leave of new calls: how many, how many at once, and no number twice."""
 
 import json
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from secrets import token_urlsafe
@@ -76,16 +77,16 @@ class Quotas:
         self._fetch = fetch
         self._clock = clock
 
-    async def held(self, call: NewCall, own: Collection[_Note] = ()) -> Held | None:
-        """What stands against placing a call without asking, but for `own` notes of it."""
-        counters, ours = self._store.counters, {note.text for note in own}
+    async def held(self, call: NewCall) -> Held | None:
+        """What stands against placing a call without asking."""
+        counters = self._store.counters
         found: dict[str, str] = {}
         noted = await counters.noted(_number(call))
-        if noted is not None and noted[0] not in ours:
+        if noted is not None:
             wait = f"wait {noted[1]:.0f} s for another"
             found[noted[0]] = f"A call to the same number was placed just now; {wait}."
         sent = await counters.noted(_sent(call))
-        if sent is not None and sent[0] not in ours:
+        if sent is not None:
             found[sent[0]] = sent[0].partition("\0")[0]
         return Held((*found.values(),), frozenset(found)) if found else None
 
@@ -95,19 +96,16 @@ class Quotas:
         Raises:
             PolicyDenied: A cap is used up.
         """
-        room = Room(call)
-        try:
-            for key, seconds, text in self._to_note(call):
-                note = await self._note(key, seconds, text, known)
-                room = replace(room, notes=(*room.notes, *note))
-            held = await self.held(call, room.notes)
-            if held is not None:
-                await self._give_back(room)
+        while (room := await self._noted(call, known)) is None:
+            held = await self.held(call)
+            if held is not None and not held.marks <= known:
                 return held
+        try:
             room = replace(room, entry=await self._enter(call))
             await self._count(call)
         except InvocationError:
-            await self._give_back(room)
+            with suppress(StoreUnavailable):  # what is not given back now lapses
+                await self._give_back(room)
             raise
         return room
 
@@ -132,17 +130,37 @@ class Quotas:
         if self._caps.same_number_seconds:
             yield _number(call), self._caps.same_number_seconds, ""
 
+    async def _noted(self, call: NewCall, known: frozenset[str]) -> Room | None:
+        """Room with all notes of a call; None if another has noted one of them.
+
+        All take the notes in one order and go no further than the first that they miss, so that
+        of those who ask at the same time one gets them all.
+        """
+        room = Room(call)
+        try:
+            for key, seconds, text in self._to_note(call):
+                note = await self._note(key, seconds, text, known)
+                if note is None:
+                    await self._give_back(room)
+                    return None
+                room = replace(room, notes=(*room.notes, note))
+        except StoreUnavailable:
+            with suppress(StoreUnavailable):  # what is not given back now lapses
+                await self._give_back(room)
+            raise
+        return room
+
     async def _note(
         self, key: str, seconds: float, text: str, known: frozenset[str]
-    ) -> Iterator[_Note]:
-        """A note under `key`, in place of one that is `known`: nothing if there is another."""
+    ) -> _Note | None:
+        """A note under `key`, in place of one that is `known`; None if there is another."""
         counters = self._store.counters
         if note := await counters.note(key, seconds, text):
-            return iter([_Note(key, note)])
+            return _Note(key, note)
         before, left = await counters.noted(key) or ("", 0.0)
         is_ours = before in known and await counters.forget(key, before)
         note = await counters.note(key, seconds, text) if is_ours else None
-        return iter([_Note(key, note, before, left)] if note else [])
+        return _Note(key, note, before, left) if note else None
 
     async def _count(self, call: NewCall) -> None:
         limits = [*_windows("all", self._caps), *_windows(call.principal, self._caps)]

@@ -3,17 +3,28 @@
 import json
 import os
 import sys
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import cycle
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from calls_mcp.emulator import Emulator
+from calls_mcp.outcome import CallSummary
+from calls_mcp.policy import load_policy
+from calls_mcp.quotas import Held, NewCall, Quotas, Room
 from calls_mcp.runtime import Runtime
 from calls_mcp.server import build_server
 from calls_mcp.settings import load_settings
+from calls_mcp.store.counters import Counters
+from calls_mcp.store.memory import MemoryStore
+from calls_mcp.store.memory_counters import MemoryCounters
 from tests.rig import ACCOUNT, TALKS_FOR_AN_HOUR, Agent, Client, Rig, access_to, open_rig, placing
 from tests.upstream import Upstream, answer, call, drop, hang, page, scripted
 
@@ -56,6 +67,65 @@ async def test_servers_that_share_a_store_ring_a_number_once_unless_it_is_confir
         placed = [entry for entry in emulator.requests if entry.method == "POST"]
     assert len(placed) == 1
     assert sorted(outcomes) == ["confirmation_required"] * 11 + ["done"]
+
+
+class _Interrupted(MemoryCounters):
+    """Counters that let others go first, as often as `pauses` say."""
+
+    def __init__(self, pauses: Iterator[int]) -> None:
+        super().__init__(time.time)
+        self._pauses = pauses
+
+    async def _mark(self, key: str, text: str, seconds: float) -> bool:
+        await self._pause()
+        return await super()._mark(key, text, seconds)
+
+    async def _unmark(self, key: str, text: str) -> bool:
+        await self._pause()
+        return await super()._unmark(key, text)
+
+    async def _marked(self, key: str) -> tuple[str, float] | None:
+        await self._pause()
+        return await super()._marked(key)
+
+    async def _pause(self) -> None:
+        for _ in range(next(self._pauses)):
+            await anyio.lowlevel.checkpoint()
+
+
+class _Interruptible(MemoryStore):
+    def __init__(self, pauses: Iterator[int]) -> None:
+        super().__init__()
+        self._pauses = pauses
+
+    def _make_counters(self) -> Counters:
+        return _Interrupted(self._pauses)
+
+
+async def _nobody(account_sid: str, sid: str, until: float) -> CallSummary:
+    raise AssertionError((account_sid, sid, until))
+
+
+@given(pauses=st.lists(st.integers(0, 6), min_size=1), takers=st.integers(2, 5))
+def test_however_they_interleave_one_of_those_who_take_room_for_a_number_gets_it(
+    pauses: list[int], takers: int
+) -> None:
+    taken: list[Room | Held] = []
+
+    async def take_at_once() -> None:
+        store = _Interruptible(cycle(pauses))
+        quotas = Quotas(store, load_policy(None).caps, _nobody, time.time)
+        call = NewCall("+15005550006", ACCOUNT, "agent", 60, 0)
+
+        async def take() -> None:
+            taken.append(await quotas.take(call, frozenset()))
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(takers):
+                tasks.start_soon(take)
+
+    anyio.run(take_at_once)
+    assert sum(isinstance(each, Room) for each in taken) == 1
 
 
 async def test_a_call_that_was_not_placed_does_not_count_as_one(tmp_path: Path) -> None:
