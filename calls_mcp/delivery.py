@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import anyio
 
 from calls_mcp.arguments import Arguments
-from calls_mcp.catalog import load_operations
+from calls_mcp.catalog import kind_of, load_operations
 from calls_mcp.errors import InvocationError, OutcomeUnknown, failed
 from calls_mcp.failures import Reply, read_call
 from calls_mcp.outcome import CallSummary, Outcome, with_warnings
+from calls_mcp.policy import canonical
 from calls_mcp.recovery import Lost, find_out
 from calls_mcp.store import Store, StoreUnavailable
 from calls_mcp.twilio import TwilioClient
@@ -131,7 +132,15 @@ def _done(arguments: Arguments, request: Request, reply: Reply) -> Outcome:
     warnings = list(arguments.warnings)
     if "status" in arguments.values and call.get("live"):
         warnings.append(f"the call has not ended: it is {call.get('status')}")
+    if request.effect == "place" and _rings_another(str(arguments.values["to"]), call.get("to")):
+        warnings.append(f"the API says that it calls {call.get('to')}, which is not what was asked")
     return with_warnings({"outcome": "done", "call": call}, warnings)
+
+
+def _rings_another(asked: str, called: str | None) -> bool:
+    """Whether a number was called that is surely not the one asked for."""
+    numbers = kind_of(asked) == "number" == kind_of(called or "")
+    return numbers and canonical(asked) != canonical(called or "")
 
 
 def _under_way(request: Request) -> "Limit":

@@ -83,8 +83,8 @@ class Quotas:
         found: dict[str, str] = {}
         noted = await counters.noted(_number(call))
         if noted is not None:
-            wait = f"wait {noted[1]:.0f} s for another"
-            found[noted[0]] = f"A call to the same number was placed just now; {wait}."
+            rule = f"the policy asks anew about another in the next {noted[1]:.0f} s"
+            found[noted[0]] = f"A call to the same number was placed just now; {rule}."
         sent = await counters.noted(_sent(call))
         if sent is not None:
             found[sent[0]] = sent[0].partition("\0")[0]

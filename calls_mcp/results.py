@@ -11,17 +11,25 @@ from calls_mcp.redaction import one_line, quoted
 
 _LONGEST_ADDRESS = 48  # characters; SIP addresses can be long, numbers are not
 
-# Fields of a call that strangers may have chosen: data for a host to show, never instructions.
-_UNTRUSTED = ("caller_name", "forwarded_from", "from", "to")
+_OF_CALLS = ("caller_name", "forwarded_from", "from", "to")
+# Fields that may hold what strangers have chosen: data for a host to show, never instructions.
+_UNTRUSTED = {
+    "call": _OF_CALLS,
+    "calls": _OF_CALLS,
+    "confirmation": ("preview",),
+    "reason": ("reason",),
+    "error": ("message",),
+}
 
 
 def to_result(operation: Operation, outcome: Outcome) -> CallToolResult:
     """The result of an invocation, as both a program and a model read it."""
+    untrusted = [field for part in outcome for field in _UNTRUSTED.get(part, ())]
     return CallToolResult(
         content=[TextContent(text="\n".join(_lines(operation, outcome)))],
         structured_content={**outcome},
         is_error=outcome["outcome"] == "error",
-        _meta={"calls-mcp/untrusted": [*_UNTRUSTED]} if {"call", "calls"} & {*outcome} else None,
+        _meta={"calls-mcp/untrusted": untrusted} if untrusted else None,
     )
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from calls_mcp.invocation import Invoker
 
 _GRACE = 5  # seconds
+_LEAST_WAIT = 2  # seconds
 
 
 class Runtime:
@@ -82,8 +83,11 @@ class Runtime:
         from calls_mcp.twilio import TwilioClient  # noqa: PLC0415
 
         settings, enter = self.settings, self._resources.enter_async_context
+        wait = max(_LEAST_WAIT, self.access.deadline / 4)  # for what other processes are using
         # Whoever waits for the outcome of another's change waits a little longer than that takes.
-        keeping = Keeping(patience=self.access.deadline + _GRACE, clock=self._clock)
+        keeping = Keeping(
+            patience=self.access.deadline + _GRACE, busy=min(5, wait), clock=self._clock
+        )
         store = await enter(open_store(settings.calls_mcp_state_url.get_secret_value(), keeping))
         audit = await enter(
             open_audit(
@@ -91,6 +95,7 @@ class Runtime:
                 settings.calls_mcp_audit_database,
                 settings.calls_mcp_audit_numbers,
                 self._clock,
+                min(10, wait),
             )
         )
         twilio = TwilioClient(self.access)

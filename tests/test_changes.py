@@ -268,6 +268,14 @@ async def test_a_second_use_is_recorded_as_one(tmp_path: Path) -> None:
     assert [r.get("decision") for r in records(file)] == ["asked", "allowed", None, "replayed"]
 
 
+async def test_a_call_to_another_number_than_was_asked_for_does_not_go_unsaid() -> None:
+    async with scripted(answer(201, call(to="+15005550300"))) as (_, agent):
+        outcome = await agent.call("create_call", **placing())
+    assert outcome["warnings"][-1] == (
+        "the API says that it calls +15005550300, which is not what was asked"
+    )
+
+
 async def test_a_new_call_answered_without_its_account_is_done() -> None:
     async with scripted(answer(201, call(account_sid=None))) as (_, agent):
         outcome = await agent.call("create_call", **placing())

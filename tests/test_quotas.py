@@ -151,7 +151,7 @@ async def test_a_call_confirmed_anew_begins_the_time_anew(tmp_path: Path) -> Non
         asked = await agent.call("create_call", **placing())
         assert len(rig.changes) == 2
     assert again["outcome"] == "done"
-    assert "wait 10 s for another" in asked["confirmation"]["preview"]
+    assert "another in the next 10 s" in asked["confirmation"]["preview"]
 
 
 async def test_a_confirmation_from_before_a_call_rings_the_same_number_no_second_time(

@@ -141,10 +141,15 @@ def test_only_an_error_is_an_error(name: str) -> None:
 
 @pytest.mark.parametrize("name", OUTCOMES)
 def test_what_strangers_may_have_chosen_is_marked_for_the_host(name: str) -> None:
-    tells_of_calls = {"call", "calls"} & {*OUTCOMES[name][1]}
-    untrusted = (told(name)[1].meta or {}).get("calls-mcp/untrusted")
-    expected = ["caller_name", "forwarded_from", "from", "to"]
-    assert untrusted == (expected if tells_of_calls else None)
+    outcome = OUTCOMES[name][1]
+    marked = {*((told(name)[1].meta or {}).get("calls-mcp/untrusted", []))}
+    of_calls = (
+        {"caller_name", "forwarded_from", "from", "to"}
+        if {"call", "calls"} & {*outcome}
+        else set[str]()
+    )
+    others = {"confirmation": "preview", "reason": "reason", "error": "message"}
+    assert marked == of_calls | {others[part] for part in outcome if part in others}
 
 
 def test_names_and_addresses_of_strangers_are_quoted_and_bounded() -> None:

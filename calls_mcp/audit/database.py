@@ -44,10 +44,10 @@ class Database:
         self._path = path
         self._open: tuple[_Identity, sqlite3.Connection] | None = None
 
-    def append(self, fields: Mapping[str, Json]) -> None:
+    def append(self, fields: Mapping[str, Json], patience: float = PATIENCE) -> None:
         """Insert a record behind the last one, and see it onto the disk."""
-        connection = self._connection()
-        with _transaction(connection):
+        connection = self._connection(patience)
+        with _transaction(connection, patience):
             sealed = seal(fields, _last(connection))
             connection.execute(_INSERT, _row(sealed))
 
@@ -57,13 +57,13 @@ class Database:
             self._open[1].close()
             self._open = None
 
-    def _connection(self) -> sqlite3.Connection:
+    def _connection(self, patience: float) -> sqlite3.Connection:
         identity = _identity(self._path)
         if self._open is not None and self._open[0] == identity:
             return self._open[1]
         self.close()
         connection = sqlite3.connect(
-            self._path, timeout=PATIENCE, isolation_level=None, check_same_thread=False
+            self._path, timeout=patience, isolation_level=None, check_same_thread=False
         )
         try:
             connection.executescript(_SCHEMA)
@@ -89,11 +89,11 @@ def _identity(path: Path) -> _Identity:
 
 
 @contextmanager
-def _transaction(connection: sqlite3.Connection) -> Generator[None]:
-    patiently(lambda: _is_executed(connection, "BEGIN IMMEDIATE"))
+def _transaction(connection: sqlite3.Connection, patience: float) -> Generator[None]:
+    patiently(lambda: _is_executed(connection, "BEGIN IMMEDIATE"), patience)
     try:
         yield
-        patiently(lambda: _is_executed(connection, "COMMIT"))
+        patiently(lambda: _is_executed(connection, "COMMIT"), patience)
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calls_mcp.audit.chain import START, Fields, Link, seal, sound_place
-from calls_mcp.audit.locking import locked
+from calls_mcp.audit.locking import PATIENCE, locked
 from calls_mcp.catalog import Json
 
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
@@ -35,12 +35,12 @@ class LinesFile:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def append(self, fields: Mapping[str, Json]) -> None:
+    def append(self, fields: Mapping[str, Json], patience: float = PATIENCE) -> None:
         """Write a record behind the last whole one, and see it onto the disk.
 
         What a writer that was killed has left of a line is kept, and a record says so.
         """
-        with _opened(self._path) as fd, locked(fd):
+        with _opened(self._path) as fd, locked(fd, patience):
             end = _end_of(fd)
             _write(fd, _addition(fields, end), end.size)
             if end.size == 0:

@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
-PATIENCE = 10.0  # seconds
+PATIENCE = 10.0
+"""Seconds for which a writer waits for others, unless told otherwise."""
+
 _PAUSE = 0.001  # seconds
 
 if sys.platform == "win32":  # pragma: no cover

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from calls_mcp.audit.chain import START, seal
+from calls_mcp.audit.locking import PATIENCE
 from calls_mcp.catalog import Json
 from calls_mcp.errors import InvocationError
 
@@ -18,7 +19,6 @@ class AuditUnavailable(InvocationError):
     """The record can't be written, so nothing may be sent: `reason` says why, to the operator."""
 
     kind = "audit_unavailable"
-    retryable = True
 
     def __init__(self, reason: str) -> None:
         super().__init__(
@@ -31,8 +31,8 @@ class AuditUnavailable(InvocationError):
 class Sink(Protocol):
     """Keeps records, each chained to the last one there. Used by one thread at a time."""
 
-    def append(self, fields: Mapping[str, Json]) -> None:
-        """Keep a record for good before returning.
+    def append(self, fields: Mapping[str, Json], patience: float = PATIENCE) -> None:
+        """Keep a record for good before returning, `patience` seconds after the start at most.
 
         Raises:
             OSError: It can't be written; nothing of it is left behind, where that can be helped.
@@ -51,7 +51,7 @@ class Stderr:
     def __init__(self) -> None:
         self._last = START
 
-    def append(self, fields: Mapping[str, Json]) -> None:
+    def append(self, fields: Mapping[str, Json], patience: float = PATIENCE) -> None:  # noqa: ARG002  # nobody else writes there
         """Write a record as one line."""
         sealed = seal(fields, self._last)
         if sys.stderr is None:  # so under pythonw

@@ -26,7 +26,10 @@ _DENIED = "Don't try it another way: tell the user that the operator does not al
 
 
 class PolicyDenied(InvocationError):
-    """The operator's policy refuses the invocation: nothing was sent. `rule` is what refused."""
+    """The operator's policy refuses the invocation: nothing was sent. `rule` is what refused.
+
+    If several rules do, `reason` goes on to name the others, and `hint` is for all of them.
+    """
 
     kind = "policy_denied"
 
@@ -53,7 +56,7 @@ def judge(policy: Policy, arguments: "Arguments", account_sid: str) -> Judgement
     """Hold an invocation on the account to the policy. A read needs no more than the account.
 
     Raises:
-        PolicyDenied: By the first rule that refuses it.
+        PolicyDenied: By all the rules that refuse it.
     """
     judge_account(policy, account_sid)
     if arguments.operation.read_only:
@@ -84,7 +87,10 @@ def judge_account(policy: Policy, account_sid: str) -> None:
 
 def _refuse(objections: Iterator[Objection]) -> None:
     for first in objections:
-        raise PolicyDenied(first.rule, first.reason, first.hint)
+        others = [*dict.fromkeys(other for other in objections if other != first)]
+        told = (f"({other.rule}) {other.reason}" for other in others)
+        hints = dict.fromkeys([first.hint, *(other.hint for other in others)])
+        raise PolicyDenied(first.rule, "; ".join([first.reason, *told]), " ".join(hints))
 
 
 def _requirement(policy: Policy, arguments: "Arguments") -> tuple[Requirement, str]:

@@ -1,21 +1,22 @@
 """What the operator's rules have against TwiML: what it says, links to, dials and records."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from xml.parsers.expat import ExpatError, ParserCreate
 
 from calls_mcp.catalog import kind_of
 from calls_mcp.policy.destinations import matches_any, object_to_destination
 from calls_mcp.policy.links import object_to_host
-from calls_mcp.policy.rules import CallerIds, Destinations, Objection, Policy
+from calls_mcp.policy.rules import CallerIds, Destinations, Objection, Policy, Urls
 from calls_mcp.redaction import quoted
 
 _LINK = re.compile(r"""(?:(?:https?|wss?):|^\s*/)[/\\][^\s<>"']*""", re.IGNORECASE)
 _SEPARATORS = re.compile(r"[\s().-]+")
 _NUMBER = re.compile(r"\+[1-9][0-9]{1,14}")
 _MESSAGES = frozenset({"Message", "Sms"})
-_RECORDING = frozenset({"Record", "Recording"})
+_RECORDING = frozenset({"Record", "Recording", "Siprec", "Transcription"})
+_TOLD = frozenset({"Say", "Message", "Sms", "Body"})  # a link in their text is never followed
 _NOT_RECORDING = frozenset({"", "false", "do-not-record"})
 
 
@@ -37,14 +38,26 @@ def object_to_twiml(policy: Policy, twiml: str) -> Iterator[Objection]:
         hint = "Send one <Response> element of well-formed XML, without DOCTYPE or entities."
         yield Objection("twiml.well_formed", reason, hint)
         return
-    for link in _links(elements):
-        yield from object_to_host(policy.urls, "twiml", link)
     for element in elements:
+        yield from _object_to_links(policy.urls, element)
         yield from _object_to_dialling(policy.destinations, element)
         yield from _object_to_caller(policy.caller_ids, element)
         if not policy.caps.record and _records(element):
             hint = "Leave recording out, or ask the operator to allow it."
             yield Objection("caps.record", "it does not allow calls to be recorded", hint)
+
+
+def _object_to_links(rules: Urls, element: _Element) -> Iterator[Objection]:
+    attributes = element.attributes
+    for link in _links([*attributes.values(), element.text]):
+        yield from object_to_host(rules, "twiml", link)
+    if not rules.https_only:
+        return
+    followed = [text for name, text in attributes.items() if not name.startswith("xmlns")]
+    for link in _links(followed if element.name in _TOLD else [*followed, element.text]):
+        if link.lower().startswith(("http:", "ws:")):
+            reason = f"twiml has the link {quoted(link, 64)}, which is neither https nor wss"
+            yield Objection("urls.https_only", reason, "Use https or wss.")
 
 
 def _object_to_dialling(rules: Destinations, element: _Element) -> Iterator[Objection]:
@@ -102,10 +115,9 @@ def _records(element: _Element) -> bool:
     return element.attributes.get("record", "").lower() not in _NOT_RECORDING
 
 
-def _links(elements: Sequence[_Element]) -> Iterator[str]:
-    for element in elements:
-        for text in (*element.attributes.values(), element.text):
-            yield from (match[0].rstrip(".,;:!?)") for match in _LINK.finditer(text))
+def _links(texts: Iterable[str]) -> Iterator[str]:
+    for text in texts:
+        yield from (match[0].rstrip(".,;:!?)") for match in _LINK.finditer(text))
 
 
 class _Reader:

@@ -6,6 +6,7 @@ import re
 import sqlite3
 import sys
 import threading
+import time
 from collections.abc import Generator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -141,7 +142,7 @@ async def is_refused(file: Path | None, database: Path | None) -> str:
             await log.begin(ENTRY)
     failure = unavailable.value.failure()
     assert failure["kind"] == "audit_unavailable"
-    assert failure["retryable"] is True
+    assert failure["retryable"] is False
     assert failure["message"] == "Nothing was sent: the audit record could not be written."
     return failure["hint"]
 
@@ -232,10 +233,27 @@ async def test_a_lock_that_another_holds_is_waited_for_in_vain(tmp_path: Path) -
         pass
 
 
+async def test_all_who_wait_for_a_lock_wait_at_the_same_time(tmp_path: Path) -> None:
+    path, waited = lines_log(tmp_path, 1), list[float]()
+    async with open_audit(path, None, patience=0.2) as log:
+
+        async def refused() -> None:
+            started = time.monotonic()
+            with pytest.raises(AuditUnavailable):
+                await log.note(ENTRY)
+            waited.append(time.monotonic() - started)
+
+        with path.open("rb") as other, locked(other.fileno()):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(50):
+                    tasks.start_soon(refused)
+    assert max(waited) < 0.2 * len(waited) / 2
+
+
 async def test_a_database_keeps_what_it_has(tmp_path: Path) -> None:
     database = Database(tmp_path / "audit.db")
     database.append(fields())
-    connection = database._connection()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    connection = database._connection(0)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
     for statement in ("DELETE FROM audit", "UPDATE audit SET body = ''"):
         with pytest.raises(Exception, match=re.escape("append-only")):
             connection.execute(statement)
@@ -278,7 +296,8 @@ class Gate:
         self.opened = threading.Event()
         self.records: list[Mapping[str, Json]] = []
 
-    def append(self, fields: Mapping[str, Json]) -> None:
+    def append(self, fields: Mapping[str, Json], patience: float = 0) -> None:
+        assert patience >= 0
         if fields["phase"] == self.closed_for:
             self.reached.set()
             self.opened.wait(10)

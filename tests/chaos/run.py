@@ -1,7 +1,7 @@
 """Runs worlds side by side, and tells what became of them."""
 
 import logging
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import anyio
 
 from tests.chaos.ledger import Violation, require
-from tests.chaos.machine import draw_operation
+from tests.chaos.machine import Operation, draw_operation
 from tests.chaos.proxy import FAULTS, Fault
 from tests.chaos.record import check_audit
 from tests.chaos.world import Totals, World, open_world, require_secrecy
@@ -25,8 +25,10 @@ class Failure:
     history: tuple[str, ...]
 
 
-async def run_world(seed: int, operations: int, faults: Mapping[str, Fault] = FAULTS) -> Totals:
-    """Live through so many operations in one world.
+async def run_world(
+    seed: int, operations: int | Sequence[Operation], faults: Mapping[str, Fault] = FAULTS
+) -> Totals:
+    """Live through these operations, or so many as they come, in one world.
 
     Raises:
         Failed: The server broke its word.
@@ -75,9 +77,15 @@ class Failed(Exception):
         self.failure = failure
 
 
-async def _live(world: World, operations: int) -> None:
-    for _ in range(operations):
-        operation = draw_operation(world.random)
+def _drawn(world: World, count: int) -> Iterator[Operation]:
+    """As the world's chance will have it, which other draws take part in."""
+    return (draw_operation(world.random) for _ in range(count))
+
+
+async def _live(world: World, operations: int | Iterable[Operation]) -> None:
+    if isinstance(operations, int):
+        operations = _drawn(world, operations)
+    for operation in operations:
         world.history.append(f"-- {operation.__name__}")
         await operation(world)
         world.totals.operations[operation.__name__] += 1

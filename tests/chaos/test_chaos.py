@@ -1,7 +1,11 @@
 """The short form; `python -m tests.chaos` is the long one."""
 
+import anyio
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from tests.chaos.machine import OPERATIONS, Operation
 from tests.chaos.proxy import LIES
 from tests.chaos.run import Failed, check_logs, kept_logs, run_world, run_worlds
 
@@ -15,6 +19,19 @@ async def test_nothing_is_done_twice_and_nothing_goes_unsaid_whatever_the_networ
     check_logs(logs)
     assert totals.operations.total() == 6 * 20
     assert totals.figures["acted on"] > 0
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    operations=st.lists(st.sampled_from([*OPERATIONS]), min_size=1, max_size=30),
+)
+@settings(max_examples=6)
+def test_no_sequence_of_operations_breaks_the_servers_word(
+    seed: int, operations: list[Operation]
+) -> None:
+    """What fails shrinks to the fewest operations that do."""
+    totals = anyio.run(run_world, seed, operations)
+    assert totals.operations.total() == len(operations)
 
 
 async def test_the_model_notices_a_call_that_is_placed_twice() -> None:

@@ -184,6 +184,16 @@ def test_nothing_is_set_on_a_call_that_is_already_there(tool: str) -> None:
     assert judgement.notes == ()
 
 
+def test_a_refusal_names_every_rule_that_refuses() -> None:
+    arguments = asked(to=PREMIUM, url="http://example.com/", record=True)
+    denied = refusal(SHIPPED, arguments)
+    assert denied.rule == "destinations.deny_number_types"
+    for told in ("(urls.https_only) url is not an https URL", "(caps.record) it does not allow"):
+        assert told in denied.message
+    for told in ("Ask the user for another number", "Use an https URL", "Leave record out"):
+        assert told in denied.hint
+
+
 def test_a_refusal_names_its_rule_and_says_why_and_what_to_do() -> None:
     failure = refusal(SHIPPED, asked(to=PREMIUM)).failure()
     assert failure == {

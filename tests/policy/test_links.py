@@ -172,7 +172,7 @@ def test_a_host_is_matched_whole_and_whatever_its_case(host: str) -> None:
         f'<?xml version="1.0" encoding="UTF-8"?>\n<!-- hi -->{TWIML}\n',
         '<?xml version="1.0" encoding="utf-8"?><Response/>',
         "<Response><Say>Fish &amp; <![CDATA[<chips>]]> &#xe4;</Say></Response>",
-        "<Response><Play>http://anywhere.example/</Play></Response>",
+        "<Response><Play>https://anywhere.example/</Play></Response>",
     ],
 )
 def test_item_34_well_formed_twiml_is_allowed(twiml: str) -> None:
@@ -257,7 +257,6 @@ def test_inline_twiml_can_be_refused_altogether() -> None:
     ("inside", "refused"),
     [
         ("<Play>https://a.example.com/x.mp3</Play>", False),
-        ("<Play>http://a.example.com/x.mp3</Play>", False),
         ("<Say>Visit https://a.example.com, or (https://b.example.com).</Say>", False),
         ("<Say>https: it's secure</Say>", False),
         ("<Say>either // or</Say>", False),

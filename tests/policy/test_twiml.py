@@ -34,6 +34,25 @@ def test_whom_twiml_dials_is_held_to_the_rules_for_destinations(inside: str, rul
     assert ruling(SHIPPED, asked(twiml=f"<Response>{inside}</Response>")) == rule
 
 
+@pytest.mark.parametrize(
+    ("inside", "is_refused"),
+    [
+        ("<Play>http://example.com/x.mp3</Play>", True),
+        ('<Gather action="HTTP://example.com/"/>', True),
+        ('<Start><Stream url="ws://example.com/"/></Start>', True),
+        ("<Play>https://example.com/x.mp3</Play>", False),
+        ('<Start><Stream url="wss://example.com/"/></Start>', False),
+        ("<Redirect>//example.com/</Redirect>", False),
+        ("<Say>Read http://example.com/</Say>", False),
+        ('<Say xmlns:x="http://www.w3.org/2001/XMLSchema-instance">Hello</Say>', False),
+    ],
+)
+def test_what_twiml_has_fetched_is_held_to_https(inside: str, *, is_refused: bool) -> None:
+    arguments = asked(twiml=f"<Response>{inside}</Response>")
+    assert ruling(SHIPPED, arguments) == ("urls.https_only" if is_refused else "")
+    assert ruling(changed("urls", https_only=False), arguments) == ""
+
+
 def test_sip_addresses_and_clients_that_twiml_dials_are_held_to_their_patterns() -> None:
     sip = "<Response><Dial><Sip>sip:bob@example.com</Sip></Dial></Response>"
     client = "<Response><Dial><Client>alice</Client></Dial></Response>"
@@ -48,6 +67,8 @@ def test_sip_addresses_and_clients_that_twiml_dials_are_held_to_their_patterns()
     [
         "<Record/>",
         "<Start><Recording/></Start>",
+        '<Start><Siprec connectorName="Recorder"/></Start>',
+        "<Start><Transcription/></Start>",
         '<Dial record="record-from-answer">+15005550205</Dial>',
         '<Dial><Conference record="record-from-start">Room</Conference></Dial>',
     ],
