@@ -102,7 +102,7 @@ class Delivery:
     async def _find_out(self, sent: Lost, until: float) -> Outcome:
         found = None
         with anyio.CancelScope(deadline=until):
-            found = await find_out(self._twilio.send, sent)
+            found = await find_out(self._twilio.look, sent)
             if found is not None and "call" in found and sent.request.effect == "place":
                 found = found if await self._claims(sent.request, found["call"]["sid"]) else None
         if found is None:

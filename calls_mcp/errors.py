@@ -10,6 +10,7 @@ CallsError
   ├ Rejected                 the API said no: nothing happened
   ├ RateLimited              the API was too busy: nothing happened
   ├ Unreachable              the request never left: nothing happened
+  │ └ Withheld               it was not even tried
   ├ NotDone                  the API failed, and was seen to have done nothing
   ├ Unavailable              a read failed: nothing happened
   └ OutcomeUnknown           a change was sent and its answer never came
@@ -144,6 +145,10 @@ class Unreachable(InvocationError):
 
     kind = "unreachable"
     retryable = True
+
+
+class Withheld(Unreachable):
+    """The request was held back here, where trying again at once would be no use."""
 
 
 class NotDone(InvocationError):

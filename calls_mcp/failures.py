@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
 from http import HTTPStatus
+from math import ceil
 from typing import cast
 
 from calls_mcp.catalog import Json
@@ -21,6 +22,7 @@ from calls_mcp.errors import (
     Rejected,
     Unavailable,
     Unreachable,
+    Withheld,
 )
 from calls_mcp.outcome import CallSummary
 from calls_mcp.redaction import masked, quoted
@@ -91,6 +93,27 @@ def unsent(what: str) -> Unreachable:
     """The request never left this machine."""
     hint = f"{_TRY_LATER} If it goes on, the operator must check the network and the base URL."
     return Unreachable(f"Nothing was sent: {what}.", hint)
+
+
+def resting(failures: int, wait: float) -> Withheld:
+    """The API is left alone for `wait` seconds, for it has failed so many times in a row."""
+    seconds = max(1, ceil(wait))
+    error = Withheld(
+        f"Nothing was sent: the API has failed {failures} times in a row; "
+        f"the next attempt is in {seconds} s.",
+        f"Nothing happened: wait {seconds} s, then call again. If it goes on, the operator must "
+        "check the network and the API's status.",
+    )
+    error.retry_after = seconds
+    return error
+
+
+def crowded(lane: str, width: int, wait: float) -> Withheld:
+    """All connections of a lane were in use, for `wait` seconds."""
+    return Withheld(
+        f"Nothing was sent: none of the {width} connections for {lane} was free within {wait:g} s.",
+        _TRY_LATER,
+    )
 
 
 def lost(request: Request, what: str) -> InvocationError:

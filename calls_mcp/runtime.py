@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import anyio
 
@@ -11,15 +11,24 @@ from calls_mcp.settings import Access, Settings
 
 if TYPE_CHECKING:
     from calls_mcp.invocation import Invoker
+    from calls_mcp.store import Store
+    from calls_mcp.twilio import TwilioClient
 
 _GRACE = 5  # seconds
 _LEAST_WAIT = 2  # seconds
 
 
+class _Made(NamedTuple):
+    invoker: "Invoker"
+    store: "Store"
+    twilio: "TwilioClient"
+
+
 class Runtime:
     """Holds the settings, and the invoker made of them. An async context manager.
 
-    `clock` gives the time in epoch seconds; `sandbox` marks every result as not real.
+    `clock` gives the time in epoch seconds, `monotonic` seconds that never go back; `sandbox` marks
+    every result as not real.
     """
 
     def __init__(
@@ -29,15 +38,17 @@ class Runtime:
         *,
         sandbox: bool = False,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
         self.access = access
         self.sandbox = sandbox
         self.keys = settings.keys(access)
         self._clock = clock
+        self._monotonic = monotonic
         self._resources = AsyncExitStack()
         self._making = anyio.Lock()
-        self._invoker: Invoker | None = None
+        self._made: _Made | None = None
 
     async def __aenter__(self) -> Self:
         """Read the operator's own policy and open a lasting state store, if there are any.
@@ -63,12 +74,32 @@ class Runtime:
 
     async def invoker(self) -> "Invoker":
         """Made at the first invocation, so that a client that only lists tools waits for less."""
-        async with self._making:
-            if self._invoker is None:
-                self._invoker = await self._make()
-        return self._invoker
+        return (await self._everything()).invoker
 
-    async def _make(self) -> "Invoker":
+    async def is_ready(self) -> bool:
+        """Whether the store can be used and the API is not being left alone for its failures.
+
+        That is so again once a probe of the API is due, for only an invocation makes one.
+
+        Raises:
+            ConfigurationError: As when the runtime is entered.
+        """
+        from calls_mcp.store import StoreUnavailable  # noqa: PLC0415
+
+        made = await self._everything()
+        try:
+            await made.store.ping()
+        except StoreUnavailable:
+            return False
+        return not made.twilio.is_resting
+
+    async def _everything(self) -> "_Made":
+        async with self._making:
+            if self._made is None:
+                self._made = await self._make()
+        return self._made
+
+    async def _make(self) -> "_Made":
         from calls_mcp.approvals import Approvals  # noqa: PLC0415
         from calls_mcp.audit import open_audit  # noqa: PLC0415
         from calls_mcp.changes import Changes  # noqa: PLC0415
@@ -98,7 +129,7 @@ class Runtime:
                 min(10, wait),
             )
         )
-        twilio = TwilioClient(self.access)
+        twilio = TwilioClient(self.access, self._monotonic)
         self._resources.push_async_callback(twilio.aclose)
         seal, account_sid = Seal(self.keys), self.access.account_sid
         approvals = Approvals(store, seal, settings.calls_mcp_confirm_ttl, self._clock)
@@ -114,4 +145,5 @@ class Runtime:
             self.sandbox,
         )
         throttle = Throttle(policy.caps, self._clock)
-        return Invoker(twilio, changes, cursors, throttle, policy, terms)
+        invoker = Invoker(twilio, changes, cursors, throttle, policy, terms)
+        return _Made(invoker, store, twilio)

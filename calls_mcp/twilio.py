@@ -2,9 +2,14 @@
 
 A read is retried whatever went wrong. A change is retried only where it surely was not processed:
 the request never left, or the answer was 429. Those are just the errors that are `retryable`.
+Nothing is retried, or sent at all, while the API keeps failing (see `breaker`).
 """
 
-from collections.abc import Mapping
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from enum import StrEnum
 from http import HTTPStatus
 from math import inf
 from urllib.parse import urlencode
@@ -16,23 +21,37 @@ from tenacity.stop import stop_after_attempt, stop_before_delay
 from tenacity.wait import wait_exponential_jitter
 
 from calls_mcp import __version__
+from calls_mcp.breaker import Breaker
 from calls_mcp.catalog import Json
-from calls_mcp.errors import InvocationError
-from calls_mcp.failures import Answer, Reply, lost, refused, unsent
+from calls_mcp.errors import InvocationError, Withheld
+from calls_mcp.failures import Answer, Reply, crowded, lost, refused, unsent
 from calls_mcp.settings import Access
 from calls_mcp.wire import Request
 
 _ATTEMPTS = 4
 _LARGEST_BODY = 16 * 2**20  # bytes; a page of 1000 calls has about 2 MB
-_POOL = httpx.Limits(max_connections=50, max_keepalive_connections=20, keepalive_expiry=20)
+_LANE_WIDTH = 16  # requests at a time
+_POOL = httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=20)
 _BACK_OFF = wait_exponential_jitter(multiplier=0.2, max=5, jitter=0.2)
+_AHEAD = 0.02  # seconds before whoever waits gives up, so that it is said here what was sent
+
+
+class _Lane(StrEnum):
+    """Requests that may stall together; each lane has its own connections."""
+
+    FETCHES = "fetches"
+    LISTS = "lists"
+    CHANGES = "changes"
+    LOOKS = "looks at what became of a change"
 
 
 class TwilioClient:
-    """One pool of connections to the Calls API."""
+    """Connections to the Calls API, some for each lane; `clock` is monotonic, in seconds."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, clock: Callable[[], float] = time.monotonic) -> None:
         self._access = access
+        self._circuit = Breaker(clock)
+        self._lanes = {lane: anyio.Semaphore(_LANE_WIDTH) for lane in _Lane}
         self._http = httpx.AsyncClient(
             auth=httpx.BasicAuth(access.username, access.password),
             headers={"Accept": "application/json", "User-Agent": f"calls-mcp/{__version__}"},
@@ -41,6 +60,11 @@ class TwilioClient:
             follow_redirects=False,
             trust_env=not access.is_local,
         )
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether everything is refused for now, because the API keeps failing."""
+        return self._circuit.is_resting
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -54,41 +78,86 @@ class TwilioClient:
         Raises:
             InvocationError: As the kind of failure demands; see `failures`.
         """
-        departure, begun = _Departure(), anyio.current_time()
-        seconds = min(self._access.deadline, inf if until is None else until - begun)
-        try:
-            with anyio.fail_after(seconds):  # not asyncio's, which doesn't mix with anyio's
-                return await self._send_until_answered(request, departure, seconds)
-        except TimeoutError as late:
-            within = f"no answer within {round(max(seconds, 0), 1):g} s"
-            raise _without_answer(request, departure, within) from late
+        return await self._send(self._dispatch(request, _lane(request), until))
 
-    async def _send_until_answered(
-        self, request: Request, departure: "_Departure", seconds: float
-    ) -> Reply:
+    async def look(self, request: Request) -> Reply:
+        """Like `send`, to find out what became of a change: tried even if the API keeps failing.
+
+        Raises:
+            InvocationError: As with `send`.
+        """
+        return await self._send(self._dispatch(request, _Lane.LOOKS))
+
+    def _dispatch(self, request: Request, lane: _Lane, until: float | None = None) -> "_Dispatch":
+        begun = anyio.current_time()
+        ends = (begun + self._access.deadline, anyio.current_effective_deadline() - _AHEAD)
+        return _Dispatch(request, lane, begun, min(*ends, inf if until is None else until))
+
+    async def _send(self, dispatch: "_Dispatch") -> Reply:
+        def is_worth_another(error: BaseException) -> bool:
+            is_vain = isinstance(error, Withheld) or (
+                self._circuit.is_open and not dispatch.is_look
+            )
+            return isinstance(error, InvocationError) and error.retryable and not is_vain
+
         attempts = AsyncRetrying(
-            retry=retry_if_exception(_is_retryable),
+            retry=retry_if_exception(is_worth_another),
             wait=_wait,
-            stop=stop_after_attempt(_ATTEMPTS) | stop_before_delay(seconds),
+            stop=stop_after_attempt(_ATTEMPTS) | stop_before_delay(dispatch.left - _AHEAD),
             reraise=True,
         )
-        return await attempts(self._exchange, request, departure)
+        return await attempts(self._attempt, dispatch)
 
-    async def _exchange(self, request: Request, departure: "_Departure") -> Reply:
-        departure.happened = False  # an earlier attempt was surely not carried out
+    async def _attempt(self, dispatch: "_Dispatch") -> Reply:
+        dispatch.has_left = False  # an earlier attempt was surely not carried out
+        if not dispatch.is_look:
+            self._circuit.check()
+            if self._circuit.is_open and dispatch.request.effect != "read":
+                await self._probe(dispatch)
+        async with self._place(dispatch):
+            if not dispatch.is_look:  # asked again: meanwhile, others may have failed
+                self._circuit.admit(may_probe=dispatch.request.effect == "read")
+            with self._circuit.observed():
+                return await self._exchange(dispatch)
+
+    async def _probe(self, change: "_Dispatch") -> None:
+        """Find out by a read whether the API answers: a change is too good to be tried on that."""
+        is_new = change.request.effect == "place"
+        read = change.request.as_search() if is_new else change.request.as_fetch()
+        with suppress(InvocationError):  # if it fails, the circuit knows
+            await self._attempt(self._dispatch(read, _lane(read), change.until))
+
+    @asynccontextmanager
+    async def _place(self, dispatch: "_Dispatch") -> AsyncGenerator[None]:
+        """A place in the lane, as soon as there is one: in time to get an answer, too."""
+        lane = self._lanes[dispatch.lane]
         try:
-            answer = await self._ask(request, departure)
+            lane.acquire_nowait()
+        except anyio.WouldBlock:
+            await _queue(lane, dispatch)
+        try:
+            yield
+        finally:
+            lane.release()
+
+    async def _exchange(self, dispatch: "_Dispatch") -> Reply:
+        request = dispatch.request
+        try:
+            with anyio.fail_after(dispatch.left):  # not asyncio's, which doesn't mix with anyio's
+                answer = await self._ask(dispatch)
+        except TimeoutError as late:
+            raise _without_answer(dispatch, f"no answer within {dispatch.seconds:g} s") from late
         except httpx.DecodingError as garbled:
             raise lost(request, "the API's answer could not be decoded") from garbled
         except httpx.RequestError as broken:
             what = f"the connection failed ({type(broken).__name__})"
-            raise _without_answer(request, departure, what) from broken
-        departure.happened = not answer.is_refusal
+            raise _without_answer(dispatch, what) from broken
         if not answer.is_success:
             raise refused(request, answer, secrets=self._access.secrets)
         return Reply(_payload(request, answer), answer.status, answer.request_id)
 
-    async def _ask(self, request: Request, departure: "_Departure") -> Answer:
+    async def _ask(self, dispatch: "_Dispatch") -> Answer:
+        request = dispatch.request
         query = f"?{urlencode(request.query)}" if request.query else ""
         form = urlencode(request.form) if request.method == "POST" else None
         streaming = self._http.stream(
@@ -96,7 +165,7 @@ class TwilioClient:
             f"{self._access.base_url}{request.path}{query}",
             content=form,
             headers={"Content-Type": "application/x-www-form-urlencoded"} if form else None,
-            extensions={"trace": departure.trace},
+            extensions={"trace": dispatch.trace},
         )
         async with streaming as response:
             body = bytearray()
@@ -109,19 +178,51 @@ class TwilioClient:
             return Answer(response.status_code, headers.get("Retry-After"), bytes(body), request_id)
 
 
-class _Departure:
-    """Notes whether a request may have left this machine."""
+@dataclass(slots=True)
+class _Dispatch:
+    """A request on its way, by anyio's clock; notes whether it may have left this machine."""
 
-    def __init__(self) -> None:
-        self.happened = False
+    request: Request
+    lane: _Lane
+    begun: float
+    until: float
+    has_left: bool = False
+
+    @property
+    def is_look(self) -> bool:
+        return self.lane is _Lane.LOOKS
+
+    @property
+    def seconds(self) -> float:
+        """How long it may take in all."""
+        return round(max(self.until - self.begun, 0), 1)
+
+    @property
+    def left(self) -> float:
+        return self.until - anyio.current_time()
 
     async def trace(self, event: str, _: Mapping[str, object]) -> None:
         if event.endswith("send_request_headers.started"):
-            self.happened = True
+            self.has_left = True
 
 
-def _without_answer(request: Request, departure: _Departure, what: str) -> InvocationError:
-    return lost(request, what) if departure.happened else unsent(what)
+async def _queue(lane: anyio.Semaphore, dispatch: _Dispatch) -> None:
+    patience = max(0.0, dispatch.left / 2)
+    try:
+        with anyio.fail_after(patience):
+            await lane.acquire()
+    except TimeoutError as late:
+        raise crowded(dispatch.lane, _LANE_WIDTH, round(patience, 1)) from late
+
+
+def _lane(request: Request) -> _Lane:
+    if request.effect != "read":
+        return _Lane.CHANGES
+    return _Lane.FETCHES if request.sid else _Lane.LISTS
+
+
+def _without_answer(dispatch: _Dispatch, what: str) -> InvocationError:
+    return lost(dispatch.request, what) if dispatch.has_left else unsent(what)
 
 
 def _payload(request: Request, answer: Answer) -> Mapping[str, Json]:
@@ -133,10 +234,6 @@ def _payload(request: Request, answer: Answer) -> Mapping[str, Json]:
         error.status = answer.status
         raise error
     return payload
-
-
-def _is_retryable(error: BaseException) -> bool:
-    return isinstance(error, InvocationError) and error.retryable
 
 
 def _wait(state: RetryCallState) -> float:
