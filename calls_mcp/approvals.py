@@ -1,13 +1,13 @@
 """Confirmations: issued for a question, good once, for what was asked, for a while."""
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import anyio
 
-from calls_mcp.errors import InvalidConfirmation
+from calls_mcp.errors import InvalidConfirmation, InvocationError
 from calls_mcp.guard import Binding, Question
 from calls_mcp.outcome import Confirmation, Outcome, with_warnings
 from calls_mcp.seal import Seal
@@ -57,11 +57,15 @@ class Approvals:
             "expires_at": datetime.fromtimestamp(expires_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
 
-    async def claim(self, token: str, binding: Binding) -> Claim | Used | Outcome:
+    async def claim(
+        self, token: str, binding: Binding, require_ready: Callable[[], Awaitable[None]]
+    ) -> Claim | Used | Outcome:
         """The right to act, or what became of an earlier use, or that the token has lapsed.
 
         Raises:
             InvalidConfirmation: The token is not one for this invocation.
+            InvocationError: What `require_ready` raises, unless the token was used before; it can
+                be used later.
         """
         identifier = self._seal.verify(token)
         if identifier is None:
@@ -73,6 +77,11 @@ class Approvals:
         if pending is None:
             return {"outcome": "expired", "reason": _FORGOTTEN}
         _require(pending.binding, binding)
+        try:
+            await require_ready()
+        except InvocationError:
+            if not await self._store.is_claimed(identifier):
+                raise
         if not await self._win(identifier):
             return Used(_told_again(await self._store.outcome(identifier)))
         if self._clock() < pending.expires_at:

@@ -4,9 +4,12 @@ import logging
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from random import uniform
+from typing import Literal
 
 from calls_mcp.errors import InvocationError, Rejected
 from calls_mcp.failures import resting
+
+BreakerState = Literal["closed", "half_open", "open"]
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +37,13 @@ class Breaker:
     def is_open(self) -> bool:
         """Whether the API is taken to be failing."""
         return self._next_probe is not None
+
+    @property
+    def state(self) -> BreakerState:
+        """It is half open as long as a probe is due."""
+        if not self.is_open:
+            return "closed"
+        return "open" if self.is_resting else "half_open"
 
     @property
     def is_resting(self) -> bool:

@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import cast
 
 import anyio
 
+from calls_mcp import telemetry
 from calls_mcp.approvals import Approvals, Claim, Used, expired
 from calls_mcp.arguments import Arguments
 from calls_mcp.audit import AuditLog, AuditUnavailable, ConfirmedBy, Decision, Ending, Entry
@@ -125,14 +127,15 @@ class Changes:
         Raises:
             InvocationError: The decision could not be recorded, so nothing was sent.
         """
-        try:
-            change = self._judged(change)
-        except PolicyDenied as denied:
-            return await self._deny(change, denied)
-        decision = await self._decide(change, approval)
-        if isinstance(decision, _Go):
-            return await self._carry_out(change, decision)
-        return await self._stop(change, decision, approval.by if approval else "none")
+        with telemetry.guarding():
+            try:
+                change = self._judged(change)
+            except PolicyDenied as denied:
+                return await self._deny(change, denied)
+            decision = await self._decide(change, approval)
+            if isinstance(decision, _Stop):
+                return await self._stop(change, decision, approval.by if approval else "none")
+        return await self._carry_out(change, decision)
 
     def _judged(self, change: Change) -> Change:
         judgement = judge(self._policy, change.arguments, change.request.account_sid)
@@ -151,6 +154,7 @@ class Changes:
         entry = change.entry(stop.decision, by)
         if "error" in stop.outcome:
             entry = replace(entry, error_kind=stop.outcome["error"]["kind"])
+        _tell(entry)
         await self._audit.note(entry)
         return stop.outcome
 
@@ -176,6 +180,7 @@ class Changes:
         call = change.new_call
         held = await self._quotas.held(call) if call else None
         if held is None and change.requirement == "never":
+            await self._delivery.require_ready(change.request, change.until)
             return _Go("none")
         return await self._ask(change, held or Held())
 
@@ -187,7 +192,9 @@ class Changes:
         return _Stop("asked", with_warnings(outcome, change.arguments.warnings))
 
     async def _answered(self, change: Change, approval: Approval) -> _Go | _Stop:
-        claim = await self._approvals.claim(approval.token, change.binding)
+        claim = await self._approvals.claim(
+            approval.token, change.binding, partial(self._require_ready, change, approval)
+        )
         if isinstance(claim, Used):
             return _Stop("replayed", claim.outcome)
         if not isinstance(claim, Claim):
@@ -197,6 +204,11 @@ class Changes:
             return _Stop("declined", await self._approvals.settle(claim.identifier, declined))
         lapsed = await self._lapsed(change, claim)
         return lapsed or _Go(approval.by, claim)
+
+    async def _require_ready(self, change: Change, approval: Approval) -> None:
+        """A refusal can be kept whatever the API does; an approval would be spent in vain."""
+        if approval.approved:
+            await self._delivery.require_ready(change.request, change.until)
 
     async def _lapsed(self, change: Change, claim: Claim) -> _Stop | None:
         """Why a claim can't be acted on any more. Whatever happens here, it is settled."""
@@ -251,10 +263,12 @@ class Changes:
         return outcome
 
     async def _recorded(self, change: Change, go: _Go) -> Outcome:
+        entry = change.entry("allowed", go.confirmed_by)
         try:
-            attempt = await self._audit.begin(change.entry("allowed", go.confirmed_by))
+            attempt = await self._audit.begin(entry)
         except AuditUnavailable as error:
             return failed(error)
+        _tell(entry)
         delivered = Delivered(failed(lost(change.request, _BROKEN_OFF)))
         try:
             delivered = await self._delivery.send(change.arguments, change.request, change.until)
@@ -278,6 +292,16 @@ class Changes:
         if request.effect != "place":
             call = await self._delivery.fetch(request.account_sid, request.sid, change.until)
         return Situation(request.account_sid, call, datetime.fromtimestamp(self._clock(), UTC))
+
+
+def _tell(entry: Entry) -> None:
+    telemetry.decided(
+        entry.operation.name,
+        entry.decision,
+        by=entry.confirmed_by,
+        rule=entry.rule,
+        error_kind=entry.error_kind,
+    )
 
 
 def _spent(outcome: Outcome) -> Outcome:

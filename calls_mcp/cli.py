@@ -1,7 +1,6 @@
 """The command line. Each command imports what it needs, and no other does."""
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,14 +70,11 @@ def _parser() -> argparse.ArgumentParser:
 def _serve(options: argparse.Namespace) -> None:
     import anyio  # noqa: PLC0415
 
+    from calls_mcp.logs import configure_logs  # noqa: PLC0415
     from calls_mcp.settings import load_settings  # noqa: PLC0415
 
     settings = load_settings()
-    logging.basicConfig(
-        stream=sys.stderr, level=settings.calls_mcp_log_level, format="calls-mcp: %(message)s"
-    )
-    for name in ("httpx", "httpcore"):  # they would log whole URLs, phone numbers and all
-        logging.getLogger(name).setLevel(logging.WARNING)
+    configure_logs(settings.calls_mcp_log_format, settings.calls_mcp_log_level)
     anyio.run(_serve_until_ended, settings, options.sandbox)
 
 

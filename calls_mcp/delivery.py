@@ -59,6 +59,14 @@ class Delivery:
         request = encode(arguments, account_sid)
         return read_call(request, await self._twilio.send(request, until))
 
+    async def require_ready(self, request: Request, until: float) -> None:
+        """Do nothing if a change could be sent now.
+
+        Raises:
+            InvocationError: The API keeps failing, so that it would be held back.
+        """
+        await self._twilio.require_ready(request, until)
+
     async def send(self, arguments: Arguments, request: Request, until: float) -> Delivered:
         """Send a change, and say before `until` (by anyio's clock) what became of it."""
         if request.effect != "place":

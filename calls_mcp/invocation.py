@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import anyio
 
+from calls_mcp import telemetry
 from calls_mcp.arguments import Arguments, check
 from calls_mcp.catalog import Json, Operation
 from calls_mcp.changes import Change, Changes
@@ -13,7 +14,7 @@ from calls_mcp.errors import InvocationError, Unavailable, failed
 from calls_mcp.failures import read_call
 from calls_mcp.listing import Report, collect
 from calls_mcp.outcome import Approval, Caller, Outcome, with_warnings
-from calls_mcp.policy import Policy, judge_account
+from calls_mcp.policy import Policy, PolicyDenied, judge_account
 from calls_mcp.throttle import Throttle
 from calls_mcp.twilio import TwilioClient
 from calls_mcp.wire import Request, encode
@@ -78,6 +79,9 @@ class Invoker:
                 outcome = await self._changes.run(change, approval)
         except InvocationError as error:
             outcome = failed(error)
+            if isinstance(error, PolicyDenied):
+                telemetry.denied(operation.name, error.rule)
+        telemetry.invoked(operation.name, outcome)
         return {**outcome, "sandbox": True} if self._terms.sandbox else outcome
 
     async def _read_in_time(self, arguments: Arguments, report: Report) -> Outcome:

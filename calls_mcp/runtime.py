@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AbstractContextManager, AsyncExitStack
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import anyio
 
+from calls_mcp.errors import ConfigurationError
 from calls_mcp.settings import Access, Settings
 
 if TYPE_CHECKING:
@@ -51,12 +52,14 @@ class Runtime:
         self._made: _Made | None = None
 
     async def __aenter__(self) -> Self:
-        """Read the operator's own policy and open a lasting state store, if there are any.
+        """Begin what must work from the start: telemetry, a policy of one's own, a lasting store.
 
         Raises:
-            ConfigurationError: The policy is wrong, or the store can't be used.
+            ConfigurationError: The policy is wrong, or the store or telemetry can't be used.
         """
         settings = self.settings
+        if settings.calls_mcp_telemetry != "off" or settings.calls_mcp_metrics_address:
+            self._resources.enter_context(_exporting(settings))
         if (
             settings.calls_mcp_policy
             or settings.calls_mcp_state_url.get_secret_value() != "memory:"
@@ -100,6 +103,7 @@ class Runtime:
         return self._made
 
     async def _make(self) -> "_Made":
+        from calls_mcp import telemetry  # noqa: PLC0415
         from calls_mcp.approvals import Approvals  # noqa: PLC0415
         from calls_mcp.audit import open_audit  # noqa: PLC0415
         from calls_mcp.changes import Changes  # noqa: PLC0415
@@ -130,6 +134,7 @@ class Runtime:
             )
         )
         twilio = TwilioClient(self.access, self._monotonic)
+        self._resources.enter_context(telemetry.watching_breaker(lambda: twilio.circuit))
         self._resources.push_async_callback(twilio.aclose)
         seal, account_sid = Seal(self.keys), self.access.account_sid
         approvals = Approvals(store, seal, settings.calls_mcp_confirm_ttl, self._clock)
@@ -147,3 +152,16 @@ class Runtime:
         throttle = Throttle(policy.caps, self._clock)
         invoker = Invoker(twilio, changes, cursors, throttle, policy, terms)
         return _Made(invoker, store, twilio)
+
+
+def _exporting(settings: Settings) -> AbstractContextManager[None]:
+    try:
+        from calls_mcp.exporting import exporting  # noqa: PLC0415
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").partition(".")[0] not in ("opentelemetry", "prometheus_client"):
+            raise
+        raise ConfigurationError(
+            "CALLS_MCP_TELEMETRY and CALLS_MCP_METRICS_ADDRESS need libraries that are not "
+            "installed: pip install 'calls-mcp[otel]'"
+        ) from missing
+    return exporting(settings)

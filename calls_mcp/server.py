@@ -5,13 +5,13 @@ from typing import Any
 
 import mcp_types as types
 from mcp.server.caching import CacheHint
-from mcp.server.context import ServerRequestContext
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
 from mcp.shared.exceptions import MCPError
 from opentelemetry import trace
 
-from calls_mcp import __version__
+from calls_mcp import __version__, telemetry
 from calls_mcp.catalog import Operation, load_operations
 from calls_mcp.confirmation import converse
 from calls_mcp.outcome import Approval, Caller, Outcome
@@ -57,6 +57,7 @@ def build_server(runtime: Runtime) -> Server[Any]:
     )
     # The sealed state outlives a confirmation, so that a late answer is told why it came too late.
     security = RequestStateSecurity(keys=runtime.keys, ttl=_DAY, bind_principal=principal_of)
+    server.middleware.append(_identified)
     server.middleware.append(RequestStateBoundary(security, default_audience=NAME))
     return server
 
@@ -65,6 +66,11 @@ def principal_of(ctx: Context) -> str:
     """Who is asking: the name the client gives itself, since stdio knows no other."""
     client = ctx.session.client_params
     return client.client_info.name if client else "anonymous"
+
+
+async def _identified(ctx: Context, call_next: CallNext) -> HandlerResult:
+    with telemetry.request(ctx.meta):
+        return await call_next(ctx)
 
 
 def _trace_id() -> str:

@@ -65,6 +65,13 @@ def _credential(value: SecretStr) -> SecretStr:
     return value
 
 
+def _address(value: str) -> str:
+    place = urlsplit(f"//{value}")
+    if not place.hostname or place.port is None or place.netloc != value or place.username:
+        raise ValueError("must be HOST:PORT")
+    return value
+
+
 def _keys(value: SecretStr) -> SecretStr:
     keys = value.get_secret_value().split()
     if not keys or any(len(key) < _SHORTEST_KEY for key in keys) or len({*keys}) < len(keys):
@@ -149,6 +156,19 @@ class Settings(BaseSettings):
     )
     calls_mcp_log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "WARNING", description="What is logged, to stderr: DEBUG, INFO, WARNING or ERROR."
+    )
+    calls_mcp_log_format: Literal["text", "json"] = Field(
+        "text", description="How it is logged: `text`, or `json`, a line for each record."
+    )
+    calls_mcp_telemetry: Literal["off", "otlp"] = Field(
+        "off",
+        description="`otlp` sends spans and metrics where the standard `OTEL_*` variables say, "
+        "over http/protobuf (extra `otel`).",
+    )
+    calls_mcp_metrics_address: Annotated[str, AfterValidator(_address)] | None = Field(
+        None,
+        description="Where Prometheus finds the metrics, such as `127.0.0.1:9464`, at /metrics "
+        "and open to whoever can connect (extra `otel`).",
     )
 
     def access(self) -> Access:

@@ -20,8 +20,8 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from tenacity.stop import stop_after_attempt, stop_before_delay
 from tenacity.wait import wait_exponential_jitter
 
-from calls_mcp import __version__
-from calls_mcp.breaker import Breaker
+from calls_mcp import __version__, telemetry
+from calls_mcp.breaker import Breaker, BreakerState
 from calls_mcp.catalog import Json
 from calls_mcp.errors import InvocationError, Withheld
 from calls_mcp.failures import Answer, Reply, crowded, lost, refused, unsent
@@ -62,6 +62,11 @@ class TwilioClient:
         )
 
     @property
+    def circuit(self) -> BreakerState:
+        """The state of the circuit breaker."""
+        return self._circuit.state
+
+    @property
     def is_resting(self) -> bool:
         """Whether everything is refused for now, because the API keeps failing."""
         return self._circuit.is_resting
@@ -69,6 +74,14 @@ class TwilioClient:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._http.aclose()
+
+    async def require_ready(self, request: Request, until: float) -> None:
+        """Do nothing if a change could be sent now, as far as is known or a read can tell.
+
+        Raises:
+            Withheld: It would be held back.
+        """
+        await self._require_ready(self._dispatch(request, _lane(request), until))
 
     async def send(self, request: Request, until: float | None = None) -> Reply:
         """The API's answer to `request`.
@@ -106,26 +119,39 @@ class TwilioClient:
             stop=stop_after_attempt(_ATTEMPTS) | stop_before_delay(dispatch.left - _AHEAD),
             reraise=True,
         )
-        return await attempts(self._attempt, dispatch)
+        request = dispatch.request
+        with telemetry.upstream(request.method, request.effect):
+            return await attempts(self._attempt, dispatch)
 
     async def _attempt(self, dispatch: "_Dispatch") -> Reply:
         dispatch.has_left = False  # an earlier attempt was surely not carried out
         if not dispatch.is_look:
-            self._circuit.check()
-            if self._circuit.is_open and dispatch.request.effect != "read":
-                await self._probe(dispatch)
+            await self._require_ready(dispatch)
         async with self._place(dispatch):
             if not dispatch.is_look:  # asked again: meanwhile, others may have failed
                 self._circuit.admit(may_probe=dispatch.request.effect == "read")
             with self._circuit.observed():
-                return await self._exchange(dispatch)
+                return await self._observed(dispatch)
+
+    async def _observed(self, dispatch: "_Dispatch") -> Reply:
+        with telemetry.attempt(dispatch.request.method, dispatch.request.effect) as attempt:
+            reply = await self._exchange(dispatch)
+            attempt.status = reply.status
+        return reply
+
+    async def _require_ready(self, dispatch: "_Dispatch") -> None:
+        self._circuit.check()
+        if self._circuit.is_open and dispatch.request.effect != "read":
+            await self._probe(dispatch)
+            self._circuit.check()
 
     async def _probe(self, change: "_Dispatch") -> None:
         """Find out by a read whether the API answers: a change is too good to be tried on that."""
         is_new = change.request.effect == "place"
         read = change.request.as_search() if is_new else change.request.as_fetch()
-        with suppress(InvocationError):  # if it fails, the circuit knows
-            await self._attempt(self._dispatch(read, _lane(read), change.until))
+        probe = self._dispatch(read, _lane(read), change.until)
+        with suppress(InvocationError), telemetry.upstream(read.method, read.effect):
+            await self._attempt(probe)  # if it fails, the circuit knows
 
     @asynccontextmanager
     async def _place(self, dispatch: "_Dispatch") -> AsyncGenerator[None]:
@@ -160,11 +186,14 @@ class TwilioClient:
         request = dispatch.request
         query = f"?{urlencode(request.query)}" if request.query else ""
         form = urlencode(request.form) if request.method == "POST" else None
+        headers = telemetry.headers()
+        if form is not None:
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
         streaming = self._http.stream(
             request.method,
             f"{self._access.base_url}{request.path}{query}",
             content=form,
-            headers={"Content-Type": "application/x-www-form-urlencoded"} if form else None,
+            headers=headers,
             extensions={"trace": dispatch.trace},
         )
         async with streaming as response:
@@ -173,9 +202,9 @@ class TwilioClient:
                 body += chunk
                 if len(body) > _LARGEST_BODY:
                     raise lost(request, "the API's answer was too large to read")
-            headers = response.headers
-            request_id = headers.get("Twilio-Request-Id", "")
-            return Answer(response.status_code, headers.get("Retry-After"), bytes(body), request_id)
+            told = response.headers
+            request_id = told.get("Twilio-Request-Id", "")
+            return Answer(response.status_code, told.get("Retry-After"), bytes(body), request_id)
 
 
 @dataclass(slots=True)

@@ -300,6 +300,33 @@ async def test_a_change_is_never_the_probe_but_sends_a_read_first(tool: Tool, pr
         assert len(upstream.changes) == 1
 
 
+async def test_a_confirmation_that_meets_an_open_circuit_can_be_used_when_it_has_closed() -> None:
+    steps: dict[str, Step] = {"list": answer(500), "fetch": answer(500)}
+
+    async def play(exchange: Exchange) -> None:
+        await by_kind(**steps, POST=answer(201, call()))(exchange)
+
+    async with (
+        Upstream(play) as upstream,
+        serving(upstream.base_url, calls_mcp_confirm="all") as service,
+    ):
+        asked = await service.agent.call("create_call", **placing())
+        confirmed = placing(confirmation_token=asked["confirmation"]["token"])
+        await service.fail()
+        wait_in(await error_of(service.agent, ("create_call", confirmed)))
+        service.clock.advance(LONG)
+        wait_in(await error_of(service.agent, ("create_call", confirmed)))  # as the probe has told
+        service.clock.advance(LONG)
+        steps["list"] = LISTED
+        first = await service.agent.call("create_call", **confirmed)
+        assert first["outcome"] == "done"
+        steps["fetch"] = steps["list"] = answer(500)
+        await service.fail()
+        again = await service.agent.call("create_call", **confirmed)
+        assert again["call"] == first["call"]
+        assert len(upstream.changes) == 1
+
+
 def sids(amount: int) -> list[str]:
     return [f"CA{number:032x}" for number in range(amount)]
 

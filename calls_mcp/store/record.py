@@ -100,6 +100,10 @@ class Store(Protocol):
         """Take the one right to act on it: true for exactly one caller, ever, in any process."""
         ...
 
+    async def is_claimed(self, identifier: str) -> bool:
+        """Whether somebody has, or had, that right."""
+        ...
+
     async def settle(self, identifier: str, outcome: Outcome) -> None:
         """Record what became of it, for those who wait. The first outcome recorded is the one.
 
@@ -157,6 +161,11 @@ class Keeper(ABC):
         if self._counters is None:
             self._counters = self._make_counters()
         return self._counters
+
+    async def is_claimed(self, identifier: str) -> bool:
+        """Whether it is claimed; see `Store.is_claimed`."""
+        fate = await self._fate(identifier)
+        return fate is not None and fate.claimed_at is not None
 
     async def outcome(self, identifier: str) -> Outcome:
         """What became of it; see `Store.outcome`."""

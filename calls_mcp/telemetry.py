@@ -1,0 +1,281 @@
+"""Spans and measures, by OpenTelemetry's API: without its SDK they come to nothing.
+
+They tell tools, outcomes, rules, statuses, durations and SIDs; never a number, an argument or a
+secret. What labels a measure is one of a few known words.
+"""
+
+import logging
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from http import HTTPStatus
+
+from opentelemetry import metrics, trace
+from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.propagate import extract
+from opentelemetry.trace import Span, SpanKind, StatusCode
+
+from calls_mcp import __version__
+from calls_mcp.errors import InvocationError
+from calls_mcp.outcome import Outcome
+
+_STATES = ("closed", "half_open", "open")
+_EVENTS = {
+    "asked": "asked",
+    "allowed": "accepted",
+    "declined": "declined",
+    "expired": "expired",
+    "replayed": "replayed",
+}
+_DENIED = "policy_denied"
+_STATUSES = frozenset(HTTPStatus)
+
+_log = logging.getLogger(__name__)
+_tracer = trace.get_tracer("calls-mcp", __version__)
+_meter = metrics.get_meter("calls-mcp", __version__)
+_invocations = _meter.create_counter(
+    "calls_mcp.invocations", description="Invocations by tool, outcome and kind of error"
+)
+_confirmations = _meter.create_counter(
+    "calls_mcp.confirmations", description="Confirmations by tool and what became of them"
+)
+_denials = _meter.create_counter(
+    "calls_mcp.policy.denials", description="Refusals by the operator's policy, by tool and rule"
+)
+_durations = _meter.create_histogram(
+    "calls_mcp.upstream.duration",
+    unit="s",
+    description="One attempt at a request to the Calls API, by its effect and the answer's status",
+)
+_retries = _meter.create_counter(
+    "calls_mcp.upstream.retries", description="Attempts after a first one, by effect and why"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """The MCP request that is being served.
+
+    `is_foreign` is whether its client began the trace, and `trace_id` what the API is then told.
+    """
+
+    id: str = ""
+    is_foreign: bool = False
+    trace_id: int = field(default_factory=lambda: secrets.randbits(128) or 1)
+
+
+@dataclass(slots=True)
+class _Sending:
+    """A request to the Calls API: how often it was tried, and why the last attempt failed."""
+
+    attempts: int = 0
+    failure: str = ""
+
+
+_request: ContextVar[_Request | None] = ContextVar("request", default=None)
+_sending: ContextVar[_Sending | None] = ContextVar("sending", default=None)
+_breakers: set[Callable[[], str]] = set()
+
+
+@contextmanager
+def request(meta: Mapping[str, object] | None) -> Generator[None]:
+    """Serve an MCP request with this `_meta`: all that is told meanwhile bears one id."""
+    serving = _Request(secrets.token_hex(8), _is_traced(meta))
+    before = _request.set(serving)
+    trace.get_current_span().set_attribute("calls_mcp.request_id", serving.id)
+    try:
+        yield
+    finally:
+        _request.reset(before)
+
+
+def whereabouts() -> dict[str, str]:
+    """The ids of the request that is being served, and of its trace and span, where there are."""
+    serving, span = _request.get(), trace.get_current_span().get_span_context()
+    ids = {"request_id": serving.id} if serving else {}
+    if span.is_valid:
+        ids["trace_id"] = trace.format_trace_id(span.trace_id)
+        ids["span_id"] = trace.format_span_id(span.span_id)
+    return ids
+
+
+def invoked(tool: str, outcome: Outcome) -> None:
+    """Tell what became of an invocation."""
+    name, error_kind = outcome["outcome"], outcome.get("error", {}).get("kind", "")
+    sid = outcome["call"]["sid"] if "call" in outcome else ""
+    labels = {"tool": tool, "outcome": name}
+    _invocations.add(1, labels | {"error_kind": error_kind})
+    span = trace.get_current_span()
+    told = _present(outcome=name, error_kind=error_kind, sid=sid)
+    span.set_attributes({f"calls_mcp.{key}": value for key, value in told.items()})
+    _log.info("%s: %s", tool, error_kind or name, extra={"fields": {"tool": tool} | told})
+
+
+@contextmanager
+def guarding() -> Generator[None]:
+    """The span in which it is decided whether a change goes ahead."""
+    with _span("guard", {"calls_mcp.decision": "allowed"}):
+        yield
+
+
+def decided(
+    tool: str, decision: str, *, by: str = "none", rule: str = "", error_kind: str = ""
+) -> None:
+    """Tell what was decided about a change, in the words of the audit log."""
+    told = _present(decision=decision, confirmed_by=by, rule=rule, error_kind=error_kind)
+    attributes = {f"calls_mcp.{key}": value for key, value in told.items()}
+    trace.get_current_span().set_attributes(attributes)
+    if decision in _EVENTS and (decision != "allowed" or by != "none"):
+        _confirmations.add(1, {"tool": tool, "event": _EVENTS[decision]})
+    if error_kind == _DENIED:
+        denied(tool, rule)
+
+
+def denied(tool: str, rule: str) -> None:
+    """Count a refusal by a rule of the operator's."""
+    _denials.add(1, {"tool": tool, "rule": rule})
+
+
+@contextmanager
+def upstream(method: str, effect: str) -> Generator[None]:
+    """The span of a request to the Calls API, with all attempts at it."""
+    sending = _Sending()
+    before = _sending.set(sending)
+    attributes = {"http.request.method": method, "calls_mcp.effect": effect}
+    try:
+        with _span(f"upstream {effect}", attributes) as span:
+            try:
+                yield
+            finally:
+                span.set_attribute("calls_mcp.attempts", sending.attempts)
+    finally:
+        _sending.reset(before)
+
+
+class Attempt:
+    """One attempt at a request; `status` is the API's, once it has answered."""
+
+    def __init__(self) -> None:
+        self.status: int | None = None
+
+
+@contextmanager
+def attempt(method: str, effect: str) -> Generator[Attempt]:
+    """The span of one attempt, from the request to the end of its answer."""
+    sending = _sending.get() or _Sending()
+    sending.attempts += 1
+    if sending.attempts > 1:
+        _retries.add(1, {"effect": effect, "error_kind": sending.failure})
+    attributes = {
+        "http.request.method": method,
+        "http.request.resend_count": sending.attempts - 1,
+        "calls_mcp.effect": effect,
+    }
+    trying, begun, failure = Attempt(), time.perf_counter(), ""
+    with _span(f"attempt {method}", attributes, SpanKind.CLIENT) as span:
+        try:
+            yield trying
+        except BaseException as error:
+            failure = _kind(error)
+            if isinstance(error, InvocationError):
+                trying.status = error.status
+            raise
+        finally:
+            sending.failure = failure
+            if trying.status is not None:
+                span.set_attribute("http.response.status_code", trying.status)
+            seconds = time.perf_counter() - begun
+            _attempted(method, effect, sending, trying.status, seconds)
+
+
+def _attempted(
+    method: str, effect: str, sending: _Sending, status: int | None, seconds: float
+) -> None:
+    known = "none" if status is None else str(status) if status in _STATUSES else "other"
+    _durations.record(seconds, {"effect": effect, "status": known})
+    told = _present(effect=effect, status=known, error_kind=sending.failure)
+    fields = told | {"attempt": sending.attempts, "seconds": round(seconds, 3)}
+    _log.info(
+        "%s to the API, attempt %d: %s", method, sending.attempts, known, extra={"fields": fields}
+    )
+
+
+def headers() -> dict[str, str]:
+    """The trace context that an attempt tells the API: `traceparent`, if it is recorded.
+
+    Its trace is that of the request only if no client began it: a client's is its own words, and
+    these don't leave for a third party. Nothing else (`tracestate`, `baggage`) is ever told.
+    """
+    span, serving = trace.get_current_span(), _request.get()
+    context = span.get_span_context()
+    if not span.is_recording():
+        return {}
+    trace_id = trace.format_trace_id(context.trace_id)
+    if serving and serving.is_foreign:
+        trace_id = trace.format_trace_id(serving.trace_id)
+        span.set_attribute("calls_mcp.upstream.trace_id", trace_id)
+    span_id = trace.format_span_id(context.span_id)
+    return {"traceparent": f"00-{trace_id}-{span_id}-{context.trace_flags:02x}"}
+
+
+@contextmanager
+def watching_breaker(state: Callable[[], str]) -> Generator[None]:
+    """Measure the state of a circuit breaker (closed, half_open, open), asked for in any thread."""
+    _breakers.add(state)
+    try:
+        yield
+    finally:
+        _breakers.discard(state)
+
+
+def _breakers_by_state(_options: CallbackOptions) -> Iterable[Observation]:
+    states = Counter(state() for state in tuple(_breakers))
+    return [Observation(states[state], {"state": state}) for state in _STATES] if states else []
+
+
+_meter.create_observable_gauge(
+    "calls_mcp.upstream.breakers",
+    callbacks=[_breakers_by_state],
+    description="Circuit breakers in each state",
+)
+
+
+@contextmanager
+def _span(
+    name: str, attributes: Mapping[str, str | int], kind: SpanKind = SpanKind.INTERNAL
+) -> Generator[Span]:
+    """A span that tells of a failure by its kind alone, since messages repeat arguments."""
+    with _tracer.start_as_current_span(
+        name,
+        kind=kind,
+        attributes=attributes,
+        record_exception=False,
+        set_status_on_exception=False,
+    ) as span:
+        try:
+            yield span
+        except BaseException as error:
+            span.set_attribute("error.type", _kind(error))
+            span.set_status(StatusCode.ERROR)
+            raise
+
+
+def _kind(error: BaseException) -> str:
+    return error.kind if isinstance(error, InvocationError) else type(error).__name__
+
+
+def _present(**values: str) -> dict[str, str]:
+    return {name: value for name, value in values.items() if value}
+
+
+def _is_traced(meta: Mapping[str, object] | None) -> bool:
+    """Whether a client sent a trace context along, as the SDK would take it."""
+    try:
+        context = extract(meta) if meta else None
+    except (ValueError, TypeError):
+        return False
+    return context is not None and trace.get_current_span(context).get_span_context().is_valid
