@@ -1,0 +1,151 @@
+"""Where the spans and measures of a server in this process can be looked at.
+
+OpenTelemetry's providers are set once a process; so here is one that can be switched off again, for
+the tests which come after.
+"""
+
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider
+from opentelemetry.sdk.metrics.export import (
+    AggregationTemporality,
+    HistogramDataPoint,
+    InMemoryMetricReader,
+    NumberDataPoint,
+)
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import NoOpTracer, SpanKind, Tracer
+
+from calls_mcp.exporting import Discreet
+
+Tree = tuple[str, list["Tree"]]
+"""A span's name, and the spans in it, in the order in which they began."""
+
+
+class _Switched(Tracer):
+    """A tracer that traces nothing while it is off."""
+
+    def __init__(self, switch: "_Switch", tracer: Tracer) -> None:
+        self._switch = switch
+        self._tracers = {True: tracer, False: NoOpTracer()}
+
+    def start_span(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # handed on as it is
+        return self._tracers[self._switch.is_on].start_span(*args, **kwargs)
+
+    def start_as_current_span(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # likewise
+        return self._tracers[self._switch.is_on].start_as_current_span(*args, **kwargs)
+
+
+class _Switch(trace.TracerProvider):
+    """A provider of tracers that can be switched on and off together."""
+
+    def __init__(self, provider: TracerProvider) -> None:
+        self.is_on = False
+        self._provider = provider
+
+    def get_tracer(self, *args: Any, **kwargs: Any) -> Tracer:  # noqa: ANN401  # handed on as it is
+        return _Switched(self, self._provider.get_tracer(*args, **kwargs))
+
+
+@dataclass(frozen=True)
+class Observatory:
+    """What was exported since it was opened."""
+
+    exporter: InMemorySpanExporter = field(default_factory=InMemorySpanExporter)
+    reader: InMemoryMetricReader = field(
+        default_factory=lambda: InMemoryMetricReader(
+            dict.fromkeys((Counter, Histogram), AggregationTemporality.DELTA)
+        )
+    )
+
+    @property
+    def spans(self) -> list[ReadableSpan]:
+        """The spans that ended, in the order in which they began."""
+        return sorted(self.exporter.get_finished_spans(), key=lambda span: span.start_time or 0)
+
+    def named(self, name: str) -> list[ReadableSpan]:
+        """The spans of this name."""
+        return [span for span in self.spans if span.name == name]
+
+    def invocations(self) -> list[Tree]:
+        """The invocations that were served, each with the spans in it."""
+        served = [span for span in self.spans if span.kind is SpanKind.SERVER]
+        return [self._tree(span) for span in served if span.name.startswith("tools/call ")]
+
+    def measured(self, metric: str) -> dict[tuple[str, ...], float]:
+        """What was counted by the values of the labels, in the order of their names.
+
+        Of a histogram, how often something was measured. All measures begin anew with this.
+        """
+        return self.readings().get(metric, {})
+
+    def readings(self) -> dict[str, dict[tuple[str, ...], float]]:
+        """Every metric, as `measured` has it."""
+        return {
+            name: {labels(point.attributes): _amount(point) for point in points}
+            for name, points in self._points()
+        }
+
+    def _points(self) -> Iterator[tuple[str, list[NumberDataPoint | HistogramDataPoint]]]:
+        data = self.reader.get_metrics_data()
+        for resource in data.resource_metrics if data else ():
+            for scope in resource.scope_metrics:
+                for metric in scope.metrics:
+                    points = [
+                        point
+                        for point in metric.data.data_points
+                        if isinstance(point, NumberDataPoint | HistogramDataPoint)
+                    ]
+                    yield metric.name, points
+
+    def _tree(self, span: ReadableSpan) -> Tree:
+        inner = [s for s in self.spans if s.parent and s.parent.span_id == _id(span)]
+        return span.name, [self._tree(s) for s in inner]
+
+
+def labels(attributes: Mapping[str, object] | None) -> tuple[str, ...]:
+    return tuple(str(value) for _, value in sorted((attributes or {}).items()))
+
+
+def told(span: ReadableSpan) -> dict[str, object]:
+    """The attributes of a span."""
+    return dict(span.attributes or {})
+
+
+@contextmanager
+def observing() -> Generator[Observatory]:
+    """The observatory, with nothing in it yet."""
+    switch, observatory = _built()
+    observatory.exporter.clear()
+    observatory.reader.get_metrics_data()
+    switch.is_on = True
+    try:
+        yield observatory
+    finally:
+        switch.is_on = False
+
+
+@cache
+def _built() -> tuple[_Switch, Observatory]:
+    observatory = Observatory()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(Discreet(observatory.exporter)))
+    switch = _Switch(provider)
+    trace.set_tracer_provider(switch)
+    metrics.set_meter_provider(MeterProvider([observatory.reader], shutdown_on_exit=False))
+    return switch, observatory
+
+
+def _id(span: ReadableSpan) -> int:
+    return span.context.span_id if span.context else 0
+
+
+def _amount(point: NumberDataPoint | HistogramDataPoint) -> float:
+    return point.value if isinstance(point, NumberDataPoint) else point.count
