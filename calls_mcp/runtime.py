@@ -57,6 +57,13 @@ class Runtime:
         Raises:
             ConfigurationError: The policy is wrong, or the store or telemetry can't be used.
         """
+        async with AsyncExitStack() as undoing:
+            undoing.push_async_callback(self.aclose)
+            await self._begin()
+            undoing.pop_all()
+        return self
+
+    async def _begin(self) -> None:
         settings = self.settings
         if settings.calls_mcp_telemetry != "off" or settings.calls_mcp_metrics_address:
             self._resources.enter_context(_exporting(settings))
@@ -65,7 +72,6 @@ class Runtime:
             or settings.calls_mcp_state_url.get_secret_value() != "memory:"
         ):
             await self.invoker()
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         """Close what the invoker opened."""

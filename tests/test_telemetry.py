@@ -19,7 +19,7 @@ from calls_mcp.settings import load_settings
 from tests.observatory import Observatory, Tree, observing, told
 from tests.rig import CALLER, User, decline, open_rig, placing
 from tests.security.process import Server, environment, started
-from tests.upstream import SID, Upstream, answer, call, drop, scripted
+from tests.upstream import SID, Step, Upstream, answer, call, drop, hang, scripted
 
 pytestmark = pytest.mark.anyio
 
@@ -234,13 +234,13 @@ async def test_a_breaker_that_is_watched_is_measured_until_it_is_not(
 
 @asynccontextmanager
 async def collected(
-    folder: Path, **variables: str
+    folder: Path, *steps: Step
 ) -> AsyncGenerator[tuple[Upstream, Upstream, Server]]:
     """A server with everything on, the API, and a collector that takes what it is sent."""
     async with (
         Upstream(TOO_MANY, answer(201, call())) as api,
-        Upstream(answer(200)) as collector,
-        started(everything(folder, api, collector) | variables) as server,
+        Upstream(*steps or (answer(200),)) as collector,
+        started(everything(folder, api, collector)) as server,
     ):
         yield api, collector, server
 
@@ -336,13 +336,10 @@ async def test_the_json_log_has_the_trace_of_a_client_even_without_telemetry(
 
 
 async def test_a_collector_that_never_answers_does_not_keep_it_from_ending(tmp_path: Path) -> None:
-    async with collected(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9") as (
-        _,
-        _,
-        server,
-    ):
+    async with collected(tmp_path, hang) as (_, collector, server):
         await place(server)
         assert await server.end() == 0
+        assert collector.requests
 
 
 # Off
