@@ -9,7 +9,7 @@ import pytest
 
 from tests.rig import CALLER, TALKS_FOR_AN_HOUR, TWIML, open_rig, placing
 from tests.security.canary import AUTH_TOKEN, CALL_TOKEN, KEY, SIP_PASSWORD, betrayed
-from tests.security.process import Server, environment, started
+from tests.security.process import MODERN, Server, environment, started
 from tests.upstream import SID, Upstream, answer, call, drop
 
 pytestmark = pytest.mark.anyio
@@ -97,6 +97,13 @@ async def test_item_44_what_is_told_has_no_secret_number_or_argument(tmp_path: P
         assert told == [], where
 
 
+ENVELOPE = {
+    "io.modelcontextprotocol/protocolVersion": MODERN,
+    "io.modelcontextprotocol/clientInfo": {"name": SIP_PASSWORD, "version": STRANGER},
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+
+
 async def exercise(server: Server) -> None:
     """Do what goes right and wrong, with secrets and numbers in whatever a client may choose."""
     await use(server, "create_call", SIP_CALL)
@@ -109,7 +116,7 @@ async def exercise(server: Server) -> None:
     await server.ask("prompts/get", name=STRANGER, arguments={"x": SIP_PASSWORD})
     await server.ask("prompts/get", name="place_call", arguments={STRANGER: SIP_PASSWORD})
     await server.ask("tools/call", name="create_call", arguments=SIP_CALL, requestState="x")
-    await server.send(id=STRANGER, method="tools/list", params={"x": SIP_PASSWORD})
+    await server.send(id=STRANGER, method="tools/list", params={"_meta": ENVELOPE})
     await server.read()
     await server.send(method=f"notifications/{STRANGER}", params={"x": SIP_PASSWORD})
     await server.write(f"no JSON {SIP_PASSWORD} {STRANGER}")
