@@ -383,7 +383,9 @@ async def test_stalled_changes_and_lists_leave_fetches_alone() -> None:
     everything = by_kind(POST=changes, list=lists, fetch=FOUND)
     async with scripted(everything) as (_, service), anyio.create_task_group() as tasks:
         for number in range(LANE + 2):
-            tasks.start_soon(use, service.agent, ("create_call", placing(timeout=number + 1)))
+            tasks.start_soon(
+                use, service.agent, ("create_call", placing(to=f"+150055502{number:02}"))
+            )
             tasks.start_soon(use, service.agent, LIST)
         await changes.full.wait()
         await lists.full.wait()

@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import httpx
 import pytest
@@ -20,6 +20,9 @@ from tests.observatory import Observatory, Tree, observing, told
 from tests.rig import CALLER, User, decline, open_rig, placing
 from tests.security.process import Server, environment, started
 from tests.upstream import SID, Step, Upstream, answer, call, drop, hang, scripted
+
+if TYPE_CHECKING:
+    from calls_mcp.breaker import BreakerState
 
 pytestmark = pytest.mark.anyio
 
@@ -219,7 +222,7 @@ async def test_retries_are_counted_by_why(observatory: Observatory) -> None:
 async def test_a_breaker_that_is_watched_is_measured_until_it_is_not(
     observatory: Observatory,
 ) -> None:
-    states: list[telemetry.BreakerState] = ["closed"]
+    states: list[BreakerState] = ["closed"]
     with telemetry.watching_breaker(lambda: states[-1]), telemetry.watching_breaker(lambda: "open"):
         before = observatory.measured("calls_mcp.upstream.breakers")
         states.append("half_open")
