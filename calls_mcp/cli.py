@@ -39,14 +39,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.set_defaults(run=_serve)
     emulator = commands.add_parser("emulator", help="run a stand-in for the Calls API")
-    emulator.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    emulator.add_argument("--port", type=int, default=4010, help="port to listen on (0: any)")
-    emulator.add_argument("--db", default=":memory:", metavar="FILE", help="keep the calls in FILE")
-    emulator.add_argument("--speed", type=float, default=1.0, help="how fast time goes")
-    emulator.add_argument("--seed", type=int, help="which history to begin with")
-    emulator.add_argument("--calls", type=int, help="how many past calls to begin with")
+    emulator.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    emulator.add_argument(
+        "--port", type=int, default=4010, help="port to listen on, 0 for any (%(default)s)"
+    )
+    emulator.add_argument(
+        "--db", default=":memory:", metavar="FILE", help="keep the calls in FILE (in memory)"
+    )
+    emulator.add_argument(
+        "--speed", type=float, default=1.0, help="times as fast as real time (%(default)s)"
+    )
+    emulator.add_argument("--seed", type=int, help="which history to begin with (none)")
+    emulator.add_argument(
+        "--calls", type=int, help="how many past calls to begin with (250 if --seed is given)"
+    )
     emulator.add_argument("--scenario", metavar="FILE", help="what the numbers do, in TOML")
-    emulator.add_argument("--cps", type=float, default=1.0, help="calls dialled per second")
+    emulator.add_argument(
+        "--cps", type=float, default=1.0, help="calls dialled per second (%(default)s)"
+    )
     emulator.add_argument(
         "--callbacks-anywhere", action="store_true", help="send them to other machines, too"
     )

@@ -31,6 +31,9 @@ class Call:
         answer_at: When it is answered, or None if it never is.
         end_at: When it is over.
         end_as: The final status it is to end with.
+        leaves_at: When whoever answers it would hang up, None if that is not known.
+        hangs_up_at: When its instructions hang up, None if they don't.
+        time_limit: How many seconds of talk it may have, None for any number.
         detects: What answering-machine detection finds at the answer, if it was asked for.
         started: When it was dialled, None before.
         ended: When it ended, None before.
@@ -62,6 +65,9 @@ class Call:
     answer_at: float | None
     end_at: float
     end_as: Status
+    leaves_at: float | None = None
+    hangs_up_at: float | None = None
+    time_limit: float | None = None
     detects: str | None = None
     started: float | None = None
     ended: float | None = None

@@ -47,6 +47,14 @@ class Adjusted:
         """Let this much time pass at once."""
         self.ahead += seconds
 
+    def catch_up(self, moment: float) -> None:
+        """Be at this time, in seconds since the epoch, or later."""
+        self.ahead += max(0.0, moment - self())
+
+    def reset(self) -> None:
+        """Show the time of the clock it goes by."""
+        self.ahead = 0
+
 
 def accelerated(speed: float) -> Clock:
     """A clock that starts at the real time and runs `speed` times as fast."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import os
 import signal
 import sqlite3
 import sys
@@ -12,7 +13,7 @@ from types import FrameType
 
 from calls_mcp.emulator.clock import accelerated
 from calls_mcp.emulator.errors import StartError
-from calls_mcp.emulator.history import seed_history
+from calls_mcp.emulator.history import past_calls
 from calls_mcp.emulator.scenario import load_scenario
 from calls_mcp.emulator.scripts import Scenario
 from calls_mcp.emulator.server import Emulator
@@ -55,6 +56,8 @@ class Options:
         Raises:
             StartError: One of them does not.
         """
+        if not self.host:
+            raise StartError("--host must not be empty: 127.0.0.1 is this machine alone")
         if not 0 <= self.port <= LAST_PORT:
             raise StartError(f"--port must be from 0 to {LAST_PORT}, not {self.port}")
         if self.calls is not None and self.calls < 0:
@@ -102,10 +105,14 @@ async def serve_forever(
     stop = asyncio.Event()
     with _stopped_by_signals(stop):
         async with emulator:
-            _fill(emulator, seed, calls)
-            sys.stderr.write(_announcement(emulator))
+            filling = asyncio.create_task(asyncio.to_thread(_fill, emulator, seed, calls))
+            stopping = asyncio.create_task(stop.wait())
+            await asyncio.wait([filling, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if not filling.done():
+                os._exit(0)  # a thread can't be stopped; its transaction comes to nothing
+            sys.stderr.write(f"{await filling}{_announcement(emulator)}")
             sys.stderr.flush()
-            await stop.wait()
+            await stopping
 
 
 @contextmanager
@@ -123,11 +130,14 @@ def _stopped_by_signals(stop: asyncio.Event) -> Generator[None]:
         yield
 
 
-def _fill(emulator: Emulator, seed: int | None, calls: int | None) -> None:
-    if (seed is None and calls is None) or emulator.calls.count():
-        return
+def _fill(emulator: Emulator, seed: int | None, calls: int | None) -> str:
+    """Fill in the history; a line about it if there is something to tell."""
+    if seed is None and calls is None:
+        return ""
     length = DEFAULT_HISTORY if calls is None else calls
-    seed_history(emulator.calls, seed or 0, length, emulator.clock())
+    if emulator.calls.fill(past_calls(seed or 0, length, emulator.clock())):
+        return ""
+    return f"{emulator.database} holds calls already and stays as it is: no history was added\n"
 
 
 def _announcement(emulator: Emulator) -> str:

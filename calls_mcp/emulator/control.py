@@ -21,6 +21,7 @@ from calls_mcp.emulator.page import LATEST, POLICY, View, page
 from calls_mcp.emulator.store import CallStore
 
 PREFIX = "/emulator"
+LAST_MOMENT = datetime(9000, 1, 1, tzinfo=UTC).timestamp()
 
 Body = TypeVar("Body", bound=BaseModel)
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -73,7 +74,10 @@ class Control:
 
     async def advance(self, request: Request) -> Response:
         """Put the clock forward."""
-        self.clock.advance((await _read(request, Advance)).advance)
+        seconds = (await _read(request, Advance)).advance
+        if self.clock() + seconds > LAST_MOMENT:
+            raise invalid("advance: the clock goes no further than the year 9000.")
+        self.clock.advance(seconds)
         return await self.show_clock(request)
 
     async def show_faults(self, _: Request) -> Response:
@@ -91,8 +95,9 @@ class Control:
         return Response(status_code=204)
 
     async def reset(self, _: Request) -> Response:
-        """Forget everything that happened; the clock stays put."""
+        """Forget everything that happened, and what the clock was put forward by."""
         self.store.clear()
+        self.clock.reset()
         self.faults.clear()
         self.journal.clear()
         return Response(status_code=204)

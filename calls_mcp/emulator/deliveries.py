@@ -6,22 +6,23 @@ import hmac
 import logging
 import sqlite3
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from ipaddress import ip_address
-from urllib.parse import SplitResult, urlencode, urlsplit
+from urllib.parse import urldefrag, urlencode, urlsplit
 from uuid import NAMESPACE_URL, uuid5
+
+import httpx
 
 from calls_mcp.emulator.account import Account
 from calls_mcp.emulator.outbox import Callback, Outbox
 from calls_mcp.emulator.resource import VERSION, rfc2822
 
-TIMEOUT = 5  # seconds
+TIMEOUT = 5  # seconds for one attempt, to the end of its answer
 LOOK_EVERY = 0.05  # seconds
 AT_ONCE = 8
 NOTHING: Mapping[str, str] = {}
+_THEIR_FAULT = 500  # from this status on, another attempt may be answered better
 FINAL = frozenset({"completed", "busy", "no-answer", "failed", "canceled"})
 
 logger = logging.getLogger(__name__)
@@ -76,34 +77,34 @@ def is_loopback(host: str) -> bool:
 class Delivery:
     """One HTTP request that tells of an event."""
 
-    url: SplitResult
+    url: str
     method: str
     body: str
     headers: Mapping[str, str]
 
-    def send(self) -> int:
-        """Send it, without redirects or proxies; the HTTP status of the answer.
+    async def send(self, http: httpx.AsyncClient) -> int:
+        """Send it; the HTTP status of the answer.
 
         Raises:
-            OSError: Nobody answered.
-            HTTPException: Nobody who speaks HTTP did.
+            httpx.HTTPError: Nobody answered, or nobody who speaks HTTP.
+            TimeoutError: The whole answer was not there in time.
         """
-        kind = HTTPSConnection if self.url.scheme == "https" else HTTPConnection
-        connection = kind(self.url.hostname or "", self.url.port, timeout=TIMEOUT)
-        try:
-            target = self.url._replace(scheme="", netloc="", fragment="").geturl() or "/"
-            target = target if target.startswith("/") else f"/{target}"
-            connection.request(self.method, target, self.body or None, dict(self.headers))
-            with connection.getresponse() as response:
-                response.read()
-                return response.status
-        finally:
-            connection.close()
+        request = http.build_request(
+            self.method, self.url, content=self.body or None, headers=dict(self.headers)
+        )
+        async with asyncio.timeout(TIMEOUT):
+            answer = await http.send(request, stream=True)
+            try:
+                async for _ in answer.aiter_raw():
+                    pass
+            finally:
+                await answer.aclose()
+        return answer.status_code
 
 
 def delivery(callback: Callback, account: Account) -> Delivery:
     """The request that tells of an event, signed with the account's token."""
-    url, body = callback.url, form(callback, account.sid)
+    url, body = urldefrag(callback.url).url, form(callback, account.sid)
     headers = {
         "Content-Type": "application/x-www-form-urlencoded",
         "I-Twilio-Idempotency-Token": idempotency_token(callback),
@@ -114,7 +115,7 @@ def delivery(callback: Callback, account: Account) -> Delivery:
         body = NOTHING
         del headers["Content-Type"]
     headers["X-Twilio-Signature"] = signature(url, body, account.auth_token)
-    return Delivery(urlsplit(url), callback.method, urlencode(body), headers)
+    return Delivery(url, callback.method, urlencode(body), headers)
 
 
 def idempotency_token(callback: Callback) -> str:
@@ -140,47 +141,51 @@ class Courier:
     @asynccontextmanager
     async def working(self) -> AsyncGenerator[None]:
         """Sends while the context is open."""
-        pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="callbacks")
-        looking = asyncio.create_task(self._look(pool))
-        try:
-            yield
-        finally:
-            tasks = [looking, *self._under_way.values()]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            pool.shutdown(wait=False, cancel_futures=True)
+        async with httpx.AsyncClient(trust_env=False) as http:
+            looking = asyncio.create_task(self._look(http))
+            try:
+                yield
+            finally:
+                tasks = [looking, *self._under_way.values()]
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _look(self, pool: ThreadPoolExecutor) -> None:
+    async def _look(self, http: httpx.AsyncClient) -> None:
         """The clock may jump, and other processes place calls: so look, rather than be told."""
         while True:
             try:
-                self._take_all(pool)
+                self._take_all(http)
             except sqlite3.OperationalError as error:  # as long as another process writes
                 logger.warning("callbacks are late: %s", error)
             await asyncio.sleep(LOOK_EVERY)
 
-    def _take_all(self, pool: ThreadPoolExecutor) -> None:
+    def _take_all(self, http: httpx.AsyncClient) -> None:
         if self.outbox.expects:
             for callback in self.outbox.due():
-                self._take(callback, pool)
+                self._take(callback, http)
 
-    def _take(self, callback: Callback, pool: ThreadPoolExecutor) -> None:
-        if callback.id in self._under_way or not self.outbox.claim(callback):
+    def _take(self, callback: Callback, http: httpx.AsyncClient) -> None:
+        if callback.id in self._under_way or len(self._under_way) >= AT_ONCE:
             return
-        task = asyncio.create_task(self._deliver(callback, pool))
+        if not self.outbox.claim(callback, 2 * TIMEOUT):
+            return
+        task = asyncio.create_task(self._deliver(callback, http))
         self._under_way[callback.id] = task
         task.add_done_callback(lambda _: self._under_way.pop(callback.id))
 
-    async def _deliver(self, callback: Callback, pool: ThreadPoolExecutor) -> None:
-        if not self.anywhere and not is_loopback(urlsplit(callback.url).hostname or ""):
-            self.outbox.settle(callback, "not sent: only loopback is allowed", final=True)
-            return
+    async def _deliver(self, callback: Callback, http: httpx.AsyncClient) -> None:
         request = delivery(callback, self.account)
         try:
-            status = await asyncio.get_running_loop().run_in_executor(pool, request.send)
-        except (OSError, HTTPException, ValueError) as error:
-            logger.info("callback %s: %s", callback.id, error)
-            self.outbox.settle(callback, f"no answer: {error}", final=False)
+            if not self.anywhere and not is_loopback(httpx.URL(request.url).host):
+                self.outbox.settle(callback, "not sent: only loopback is allowed", final=True)
+                return
+            status = await request.send(http)
+        except httpx.InvalidURL as error:
+            self.outbox.settle(callback, f"not sent: {error}", final=True)
+        except (httpx.HTTPError, TimeoutError) as error:
+            logger.info("callback %s: %r", callback.id, error)
+            why = str(error) or type(error).__name__
+            self.outbox.settle(callback, f"no answer: {why}", final=False)
         else:
-            self.outbox.settle(callback, str(status), final=200 <= status < 300)  # noqa: PLR2004
+            self.outbox.settle(callback, str(status), final=status < _THEIR_FAULT)

@@ -47,12 +47,12 @@ class Fault(BaseModel):
 
     kind: Literal["drop", "delay", "rate-limit", "error", "html", "truncate"]
     after: bool = False
-    seconds: float = Field(1, ge=0, le=600)
-    status: int | None = Field(None, ge=400, le=599)
-    retry_after: int = Field(1, ge=0)
+    seconds: float = Field(default=1, ge=0, le=600)
+    status: int | None = Field(default=None, ge=400, le=599)
+    retry_after: int = Field(default=1, ge=0)
     method: Literal["GET", "POST", "DELETE"] | None = None
-    requests: int | None = Field(None, ge=1)
-    probability: float | None = Field(None, gt=0, le=1)
+    requests: int | None = Field(default=None, ge=1)
+    probability: float | None = Field(default=None, gt=0, le=1)
 
     @model_validator(mode="after")
     def _has_nothing_that_does_nothing(self) -> Self:
@@ -121,7 +121,11 @@ class Faulty:
         if fault is None:
             await self._app(scope, receive, send)
         elif fault.kind == "delay":
-            await asyncio.sleep(fault.seconds)
+            try:
+                await asyncio.sleep(fault.seconds)
+            except asyncio.CancelledError:  # the server stops: that answer never comes
+                await send({"type": HANG_UP})
+                return
             await self._app(scope, receive, send)
         elif fault.kind == "truncate":
             await self._app(scope, receive, _halved(send))

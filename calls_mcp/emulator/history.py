@@ -23,12 +23,17 @@ DIRECTIONS: dict[Direction, int] = {"outbound-api": 65, "inbound": 35}
 
 
 def seed_history(store: CallStore, seed: int, calls: int, now: float) -> None:
-    """Fill in finished calls of the past week; the same seed, number and hour give the same calls.
+    """Fill in finished calls of the past week, as `past_calls` gives them.
 
     The list is in order of arrival, so this belongs before the first call of the present.
+    """
+    store.add(*past_calls(seed, calls, now))
+
+
+def past_calls(seed: int, calls: int, now: float) -> list[Call]:
+    """Finished calls of the past week; the same seed, number and hour give the same calls.
 
     Args:
-        store: Where they go.
         seed: Which of the possible histories.
         calls: How many.
         now: The time they lie before, in seconds since the epoch.
@@ -36,7 +41,7 @@ def seed_history(store: CallStore, seed: int, calls: int, now: float) -> None:
     random = Random(seed)  # noqa: S311 - a reproducible story, not a secret
     latest = now // HOUR * HOUR - LONGEST - DEFAULT_TIMEOUT - PRICE_DELAY - QUEUE_SECONDS
     times = sorted(latest - random.uniform(0, SECONDS) for _ in range(calls))
-    store.add(*(_past_call(random, created) for created in times))
+    return [_past_call(random, created) for created in times]
 
 
 def _past_call(random: Random, created: float) -> Call:

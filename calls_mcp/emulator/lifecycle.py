@@ -25,12 +25,16 @@ FINDINGS: dict[tuple[Detection, Detected], str] = {
 
 @dataclass(frozen=True)
 class Plan:
-    """When a new call rings, is answered and ends, in seconds since the epoch."""
+    """When a new call rings, is answered and ends, in seconds since the epoch.
+
+    `leaves_at` is when whoever answered it would hang up.
+    """
 
     ring_at: float
     answer_at: float | None
     end_at: float
     end_as: Status
+    leaves_at: float | None = None
 
 
 def plan(script: Script, ring_at: float, timeout: float, time_limit: float) -> Plan:
@@ -47,7 +51,9 @@ def plan(script: Script, ring_at: float, timeout: float, time_limit: float) -> P
     reacts_at = ring_at + script.answer_after
     if script.end_as != "completed":
         return Plan(ring_at, None, reacts_at, script.end_as)
-    return Plan(ring_at, reacts_at, reacts_at + min(script.talk_for, time_limit), "completed")
+    leaves_at = reacts_at + script.talk_for
+    end_at = min(leaves_at, reacts_at + time_limit)
+    return Plan(ring_at, reacts_at, end_at, "completed", leaves_at)
 
 
 def finding(detection: Detection, answered_by: Detected) -> str:
@@ -79,11 +85,11 @@ def require_over(call: Call) -> None:
 
 def redirected(call: Call, now: float, *, url: str | None, twiml: str | None) -> Call:
     """The call with new instructions, which may hang up."""
-    call = replace(call, url=url, twiml=twiml, updated=now)
     seconds = hangs_up_after(twiml) if twiml else None
-    if seconds is None or call.answer_at is None:
-        return call
-    return replace(call, end_at=min(call.end_at, max(call.answer_at, now) + seconds))
+    begins_at = max(call.answer_at or now, now)
+    hangs_up_at = None if seconds is None else begins_at + seconds
+    call = replace(call, url=url, twiml=twiml, hangs_up_at=hangs_up_at, updated=now)
+    return _rescheduled(call, now)
 
 
 def reporting(call: Call, now: float, *, url: str | None, method: str | None) -> Call:
@@ -97,11 +103,18 @@ def reporting(call: Call, now: float, *, url: str | None, method: str | None) ->
 
 
 def limited(call: Call, now: float, seconds: float) -> Call:
-    """The call with its end moved to this many seconds of talk, if that is earlier."""
+    """The call with another limit to its seconds of talk."""
+    return _rescheduled(replace(call, time_limit=seconds, updated=now), now)
+
+
+def _rescheduled(call: Call, now: float) -> Call:
+    """The call with its end where the first of all that may end it is, but not in the past."""
     if call.answer_at is None:
         return call
-    end_at = min(call.end_at, max(call.answer_at + seconds, now))
-    return replace(call, end_at=end_at, updated=now)
+    ends = [call.end_at if call.leaves_at is None else call.leaves_at]
+    ends += [] if call.time_limit is None else [call.answer_at + call.time_limit]
+    ends += [] if call.hangs_up_at is None else [call.hangs_up_at]
+    return replace(call, end_at=max(now, min(ends)))
 
 
 def ended(call: Call, now: float, status: Literal["canceled", "completed"]) -> Call:

@@ -30,9 +30,9 @@ class Rule:
     repeats: bool = False
 
 
-def one_of(*choices: str, repeats: bool = False) -> Rule:
+def one_of(*choices: str) -> Rule:
     """One of these words, spelt exactly so."""
-    return Rule(choices.__contains__, f"one of {', '.join(choices)}", repeats=repeats)
+    return Rule(choices.__contains__, f"one of {', '.join(choices)}")
 
 
 def some_of(*choices: str) -> Rule:
@@ -109,7 +109,7 @@ CREATE: Mapping[str, Rule] = {
     "FallbackUrl": URL,
     "FallbackMethod": METHOD,
     "StatusCallback": CALLBACK_URL,
-    "StatusCallbackEvent": one_of("initiated", "ringing", "answered", "completed", repeats=True),
+    "StatusCallbackEvent": some_of("initiated", "ringing", "answered", "completed"),
     "StatusCallbackMethod": METHOD,
     "SendDigits": like("[0-9#*w]{1,32}", "1 to 32 of 0-9 # * w"),
     "Timeout": whole(1, 600),

@@ -62,6 +62,7 @@ class Emulator:
     callbacks_anywhere: bool = False
     _journal: Journal = field(init=False, repr=False)
     _calls: CallStore = field(init=False, repr=False)
+    _faults: Faults = field(init=False, repr=False)
     _address: tuple[str, int] = field(init=False, repr=False)
     _open: AsyncExitStack = field(init=False, repr=False)
 
@@ -77,6 +78,11 @@ class Emulator:
         return self._journal.entries
 
     @property
+    def faults(self) -> Faults:
+        """What is to go wrong. Only while the context is open."""
+        return self._faults
+
+    @property
     def calls(self) -> CallStore:
         """The calls themselves. Only while the context is open."""
         return self._calls
@@ -85,6 +91,7 @@ class Emulator:
         async with AsyncExitStack() as stack:
             clock = Adjusted(self.clock)
             self._calls = stack.enter_context(closing(CallStore(self.database, clock)))
+            clock.catch_up(self._calls.latest() or 0)  # a file may be from a clock put forward
             listener = stack.enter_context(_listening(self.host, self.port))
             host, port, *_ = cast("tuple[str, int]", listener.getsockname())
             self._address = host, port
@@ -102,8 +109,14 @@ class Emulator:
     ) -> None:
         await self._open.__aexit__(kind, error, traceback)
 
+    def reset(self) -> None:
+        """Forget every call, request and fault."""
+        self._calls.clear()
+        self._faults.clear()
+        self._journal.clear()
+
     def _application(self, clock: Adjusted) -> ASGIApp:
-        faults = Faults()
+        faults = self._faults = Faults()
         self._journal = Journal(Faulty(application(self._api()), faults))
         api = cuttable(self._journal)
         control = control_application(Control(self._calls, clock, faults, self._journal))

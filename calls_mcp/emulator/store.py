@@ -74,6 +74,18 @@ class CallStore:
         """Every call, newest first."""
         return self.stretch((), self.count()).calls
 
+    def latest(self) -> float | None:
+        """The time of the latest change of any record; None if there are none."""
+        return self._database.number("SELECT max(updated) FROM calls")
+
+    def fill(self, calls: Sequence[Call]) -> bool:
+        """Append records to a list that is still empty; False if it is not."""
+        with self._database.present() as now:
+            if self._database.number("SELECT EXISTS (SELECT 1 FROM calls)"):
+                return False
+            self._insert(calls, now)
+            return True
+
     def add(self, *calls: Call) -> None:
         """Append records to the list; the last one becomes the newest."""
         with self._database.present() as now:

@@ -10,7 +10,7 @@ from operator import attrgetter
 
 from calls_mcp.emulator.call import LIVE, Call
 
-VERSION = 1
+VERSION = 2
 """Grows whenever a file of before can't be read any more."""
 
 PRICE_PER_MINUTE = 0.013
@@ -56,6 +56,7 @@ CALLBACKS = """CREATE TABLE IF NOT EXISTS callbacks (
     id INTEGER PRIMARY KEY AUTOINCREMENT, -- of one that was under way at a reset, too
     sid, sequence, status, at, url, method, "to", from_, direction, answered_by, duration,
     due, -- when it is to be sent, NULL once it is settled
+    held, -- until when, in real time, somebody is sending it
     attempts DEFAULT 0,
     outcome -- the status it was answered with, or why it was not sent
 )"""

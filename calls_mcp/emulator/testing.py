@@ -9,6 +9,9 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 
 from calls_mcp.emulator import Call, Emulator, Entry, ManualClock
+from calls_mcp.emulator.faults import Fault
+
+__all__ = ["Fault", "RunningEmulator", "calls_api", "running"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,23 @@ class RunningEmulator:
     def advance(self, seconds: float) -> None:
         """Let this much time pass at once."""
         self.clock.advance(seconds)
+
+    def fail(self, fault: Fault) -> None:
+        """Let requests go wrong: the next one, or as many as the fault says."""
+        self.emulator.faults.add(fault)
+
+    def reset(self) -> None:
+        """Forget every call, request and fault."""
+        self.emulator.reset()
+
+    def wait_for_callbacks(self, seconds: float = 10) -> None:
+        """Wait until every callback that is due has been sent.
+
+        Raises:
+            TimeoutError: One still has not been, after so many seconds of real time.
+        """
+        if not self.emulator.calls.outbox.wait(seconds):
+            raise TimeoutError(f"callbacks are still to be sent after {seconds:g} s")
 
 
 @contextmanager

@@ -20,6 +20,7 @@ class Received:
     form: dict[str, str]
     signature: str
     token: str
+    authorization: str | None = None
 
     @property
     def query(self) -> dict[str, str]:
@@ -63,6 +64,7 @@ def receiving() -> Generator[Receiver]:
                     form,
                     self.headers["X-Twilio-Signature"],
                     self.headers["I-Twilio-Idempotency-Token"],
+                    self.headers["Authorization"],
                 )
             )
             self.send_response(receiver.statuses.pop(0) if receiver.statuses else 204)

@@ -81,7 +81,7 @@ def test_the_whole_list_is_read_from_its_end_and_not_sorted(db: sqlite3.Connecti
     assert query.endswith("ORDER BY seq DESC LIMIT ?")
 
 
-@pytest.mark.parametrize(("query", "values"), [(LATEST_DIALLED, ()), (EXPECTED, ()), (DUE, (1,))])
+@pytest.mark.parametrize(("query", "values"), [(LATEST_DIALLED, ()), (EXPECTED, ()), (DUE, (1, 1))])
 def test_what_the_emulator_asks_itself_is_looked_up(
     db: sqlite3.Connection, query: str, values: tuple[object, ...]
 ) -> None:

@@ -23,6 +23,7 @@ from calls_mcp.emulator import (
     accelerated,
     run,
 )
+from calls_mcp.emulator.testing import running
 
 from .customer import ACCOUNT, LIST, Customer, assert_refused, item
 
@@ -190,8 +191,58 @@ def test_run_adds_no_history_to_calls_that_are_there(
     database = str(tmp_path / "calls.sqlite")
     monkeypatch.setattr(sys, "stderr", Interrupting(signal.SIGTERM))
     run(Options(port=0, database=database, calls=2))
+    stderr = Interrupting(signal.SIGTERM)
+    monkeypatch.setattr(sys, "stderr", stderr)
     run(Options(port=0, database=database, calls=5))
     assert stored(database) == 2
+    assert stderr.getvalue().startswith(f"{database} holds calls already and stays as it is")
+
+
+def test_a_signal_ends_it_while_a_long_history_is_being_filled_in(tmp_path: Path) -> None:
+    database = tmp_path / "calls.sqlite"
+    arguments = ["emulator", "--port", "0", "--db", str(database), "--calls", "2000000"]
+    with subprocess.Popen(  # noqa: S603 - our own program
+        [sys.executable, "-m", "calls_mcp", *arguments], stderr=subprocess.PIPE, encoding="utf-8"
+    ) as process:
+        while not database.exists():
+            assert process.poll() is None
+        process.terminate()
+        _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (0, "")
+
+
+@pytest.mark.anyio
+async def test_it_stops_at_once_though_a_receiver_never_comes_to_an_end(account: Account) -> None:
+    clock, asked = ManualClock(), asyncio.Event()
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n.")
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    receiver = await asyncio.start_server(drip, "127.0.0.1", 0)
+    port = receiver.sockets[0].getsockname()[1]
+    async with receiver, Emulator(account=account, clock=clock) as emulator:
+        async with _client(emulator) as client:
+            await Customer(client).call(changes={"StatusCallback": f"http://127.0.0.1:{port}/"})
+        clock.advance(100)
+        await asked.wait()
+
+
+def test_a_file_from_a_clock_that_was_ahead_takes_its_time_along(
+    account: Account, tmp_path: Path
+) -> None:
+    database, clock = str(tmp_path / "calls.sqlite"), ManualClock()
+    ahead = ManualClock(clock.now + 86_400)
+    with running(Emulator(account=account, database=database, clock=ahead)) as emulator:
+        sid = asyncio.run(_customer_call(emulator))
+        ahead.advance(100)
+        assert emulator.calls.get(sid) is not None
+    with running(Emulator(account=account, database=database, clock=clock)) as emulator:
+        told = asyncio.run(_get(emulator, "/emulator/clock")).json()
+    assert told["epoch"] >= clock.now + 86_400
 
 
 def test_a_process_of_its_own_serves_until_sigterm_and_exits_with_0() -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from calls_mcp.emulator import SCRIPTS
 from calls_mcp.emulator.scenario import load_scenario
-from calls_mcp.emulator.testing import RunningEmulator, calls_api
+from calls_mcp.emulator.testing import Fault, RunningEmulator, calls_api
+from tests.emulator.receiver import receiving
 
 PAGE = Path(__file__).parents[2] / "docs" / "testing-your-code.md"
 
@@ -36,6 +37,32 @@ def test_blocking_code_finds_an_emulator(calls_api: RunningEmulator) -> None:
     assert placed.status_code == 201
     assert [call.status for call in calls_api.calls] == ["in-progress"]
     assert [entry.status for entry in calls_api.requests] == [201]
+
+
+def test_requests_fail_as_they_are_told_to(calls_api: RunningEmulator) -> None:
+    calls_api.fail(Fault(kind="rate-limit", requests=2))
+    credentials = calls_api.account_sid, calls_api.auth_token
+    answers = [httpx.get(listed(calls_api), auth=credentials).status_code for _ in range(3)]
+    assert answers == [429, 429, 200]
+
+
+def test_it_begins_anew(calls_api: RunningEmulator) -> None:
+    credentials = calls_api.account_sid, calls_api.auth_token
+    httpx.post(listed(calls_api), data=form(calls_api), auth=credentials)
+    calls_api.fail(Fault(kind="drop"))
+    calls_api.reset()
+    assert (calls_api.calls, calls_api.requests) == ((), ())
+    assert httpx.get(listed(calls_api), auth=credentials).status_code == 200
+
+
+def test_callbacks_are_waited_for(calls_api: RunningEmulator) -> None:
+    with receiving() as receiver:
+        credentials = calls_api.account_sid, calls_api.auth_token
+        data = form(calls_api) | {"StatusCallback": receiver.url}
+        httpx.post(listed(calls_api), data=data, auth=credentials)
+        calls_api.advance(100)
+        calls_api.wait_for_callbacks()
+        assert receiver.received.qsize() == 1
 
 
 @pytest.mark.anyio

@@ -101,6 +101,23 @@ async def test_a_time_limit_that_has_passed_ends_the_call_now(
     assert (call["status"], call["duration"]) == ("completed", "50")
 
 
+async def test_what_cut_a_call_short_can_be_taken_back(
+    customer: Customer, clock: ManualClock
+) -> None:
+    sid = await customer.call(TALKATIVE, {"TimeLimit": "60", "Twiml": "<Response/>"})
+    clock.advance(TALKING - 1)
+    await customer.update(sid, {"Twiml": "<Response><Pause length='30'/></Response>"})
+    clock.advance(20)
+    await customer.update(sid, {"Url": "https://example.com/voice"})
+    clock.advance(20)
+    assert (await customer.fetch(sid))["status"] == "in-progress"
+    await customer.update(sid, {"TimeLimit": "300"})
+    clock.advance(250)
+    assert (await customer.fetch(sid))["status"] == "in-progress"
+    clock.advance(20)
+    assert (await customer.fetch(sid))["duration"] == "300"
+
+
 async def test_a_time_limit_never_makes_a_call_longer(
     customer: Customer, clock: ManualClock
 ) -> None:
