@@ -64,8 +64,8 @@ class Approvals:
 
         Raises:
             InvalidConfirmation: The token is not one for this invocation.
-            InvocationError: What `require_ready` raises, unless the token was used before; it can
-                be used later.
+            InvocationError: What `require_ready` raises, unless the token was used before or is
+                too late; it can be used later.
         """
         identifier = self._seal.verify(token)
         if identifier is None:
@@ -77,16 +77,22 @@ class Approvals:
         if pending is None:
             return {"outcome": "expired", "reason": _FORGOTTEN}
         _require(pending.binding, binding)
-        try:
-            await require_ready()
-        except InvocationError:
-            if not await self._store.is_claimed(identifier):
-                raise
+        if self._clock() < pending.expires_at:
+            await self._unless_used(identifier, require_ready)
         if not await self._win(identifier):
             return Used(_told_again(await self._store.outcome(identifier)))
         if self._clock() < pending.expires_at:
             return Claim(identifier, pending.state)
         return await self.settle(identifier, expired("The confirmation was not used in time."))
+
+    async def _unless_used(
+        self, identifier: str, require_ready: Callable[[], Awaitable[None]]
+    ) -> None:
+        try:
+            await require_ready()
+        except InvocationError:
+            if not await self._store.is_claimed(identifier):
+                raise
 
     async def _win(self, identifier: str) -> bool:
         is_won = False

@@ -40,10 +40,11 @@ class Breaker:
 
     @property
     def state(self) -> BreakerState:
-        """It is half open as long as a probe is due."""
-        if not self.is_open:
+        """It is half open as long as a probe is due. May be asked for in any thread."""
+        due = self._next_probe  # looked at once, since it changes meanwhile
+        if due is None:
             return "closed"
-        return "open" if self.is_resting else "half_open"
+        return "open" if due > self._clock() else "half_open"
 
     @property
     def is_resting(self) -> bool:

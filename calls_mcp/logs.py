@@ -9,8 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, cast
 
+from calls_mcp.correlation import whereabouts
 from calls_mcp.redaction import one_line
-from calls_mcp.telemetry import whereabouts
 
 _LONGEST = 1000  # characters of a message
 

@@ -11,7 +11,7 @@ from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
 from mcp.shared.exceptions import MCPError
 from opentelemetry import trace
 
-from calls_mcp import __version__, telemetry
+from calls_mcp import __version__, correlation
 from calls_mcp.catalog import Operation, load_operations
 from calls_mcp.confirmation import converse
 from calls_mcp.outcome import Approval, Caller, Outcome
@@ -69,7 +69,7 @@ def principal_of(ctx: Context) -> str:
 
 
 async def _identified(ctx: Context, call_next: CallNext) -> HandlerResult:
-    with telemetry.request(ctx.meta):
+    with correlation.request(ctx.meta):
         return await call_next(ctx)
 
 

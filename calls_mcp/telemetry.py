@@ -5,21 +5,19 @@ secret. What labels a measure is one of a few known words.
 """
 
 import logging
-import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
 
 from opentelemetry import metrics, trace
 from opentelemetry.metrics import CallbackOptions, Observation
-from opentelemetry.propagate import extract
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
-from calls_mcp import __version__
+from calls_mcp import __version__, correlation
 from calls_mcp.errors import InvocationError
 from calls_mcp.outcome import Outcome
 
@@ -56,18 +54,6 @@ _retries = _meter.create_counter(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """The MCP request that is being served.
-
-    `is_foreign` is whether its client began the trace, and `trace_id` what the API is then told.
-    """
-
-    id: str = ""
-    is_foreign: bool = False
-    trace_id: int = field(default_factory=lambda: secrets.randbits(128) or 1)
-
-
 @dataclass(slots=True)
 class _Sending:
     """A request to the Calls API: how often it was tried, and why the last attempt failed."""
@@ -76,31 +62,8 @@ class _Sending:
     failure: str = ""
 
 
-_request: ContextVar[_Request | None] = ContextVar("request", default=None)
 _sending: ContextVar[_Sending | None] = ContextVar("sending", default=None)
 _breakers: set[Callable[[], str]] = set()
-
-
-@contextmanager
-def request(meta: Mapping[str, object] | None) -> Generator[None]:
-    """Serve an MCP request with this `_meta`: all that is told meanwhile bears one id."""
-    serving = _Request(secrets.token_hex(8), _is_traced(meta))
-    before = _request.set(serving)
-    trace.get_current_span().set_attribute("calls_mcp.request_id", serving.id)
-    try:
-        yield
-    finally:
-        _request.reset(before)
-
-
-def whereabouts() -> dict[str, str]:
-    """The ids of the request that is being served, and of its trace and span, where there are."""
-    serving, span = _request.get(), trace.get_current_span().get_span_context()
-    ids = {"request_id": serving.id} if serving else {}
-    if span.is_valid:
-        ids["trace_id"] = trace.format_trace_id(span.trace_id)
-        ids["span_id"] = trace.format_span_id(span.span_id)
-    return ids
 
 
 def invoked(tool: str, outcome: Outcome) -> None:
@@ -210,7 +173,7 @@ def headers() -> dict[str, str]:
     Its trace is that of the request only if no client began it: a client's is its own words, and
     these don't leave for a third party. Nothing else (`tracestate`, `baggage`) is ever told.
     """
-    span, serving = trace.get_current_span(), _request.get()
+    span, serving = trace.get_current_span(), correlation.served()
     context = span.get_span_context()
     if not span.is_recording():
         return {}
@@ -270,12 +233,3 @@ def _kind(error: BaseException) -> str:
 
 def _present(**values: str) -> dict[str, str]:
     return {name: value for name, value in values.items() if value}
-
-
-def _is_traced(meta: Mapping[str, object] | None) -> bool:
-    """Whether a client sent a trace context along, as the SDK would take it."""
-    try:
-        context = extract(meta) if meta else None
-    except (ValueError, TypeError):
-        return False
-    return context is not None and trace.get_current_span(context).get_span_context().is_valid

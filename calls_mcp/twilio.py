@@ -128,6 +128,8 @@ class TwilioClient:
         if not dispatch.is_look:
             await self._require_ready(dispatch)
         async with self._place(dispatch):
+            if dispatch.left <= 0:  # which tells nothing about the API
+                raise unsent(dispatch.lateness)
             if not dispatch.is_look:  # asked again: meanwhile, others may have failed
                 self._circuit.admit(may_probe=dispatch.request.effect == "read")
             with self._circuit.observed():
@@ -172,7 +174,7 @@ class TwilioClient:
             with anyio.fail_after(dispatch.left):  # not asyncio's, which doesn't mix with anyio's
                 answer = await self._ask(dispatch)
         except TimeoutError as late:
-            raise _without_answer(dispatch, f"no answer within {dispatch.seconds:g} s") from late
+            raise _without_answer(dispatch, dispatch.lateness) from late
         except httpx.DecodingError as garbled:
             raise lost(request, "the API's answer could not be decoded") from garbled
         except httpx.RequestError as broken:
@@ -222,9 +224,9 @@ class _Dispatch:
         return self.lane is _Lane.LOOKS
 
     @property
-    def seconds(self) -> float:
-        """How long it may take in all."""
-        return round(max(self.until - self.begun, 0), 1)
+    def lateness(self) -> str:
+        """What is said if there is no answer in time."""
+        return f"no answer within {round(max(self.until - self.begun, 0), 1):g} s"
 
     @property
     def left(self) -> float:

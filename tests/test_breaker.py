@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,11 +10,17 @@ import anyio
 import pytest
 from mcp import Client
 
+from calls_mcp.arguments import Arguments
+from calls_mcp.catalog import load_operations
 from calls_mcp.emulator import ManualClock
+from calls_mcp.errors import Unreachable
 from calls_mcp.runtime import Runtime
 from calls_mcp.server import build_server
 from calls_mcp.settings import load_settings
-from tests.rig import PERMISSIVE, Agent, placing
+from calls_mcp.twilio import TwilioClient
+from calls_mcp.wire import encode
+from tests.observatory import observing
+from tests.rig import ACCOUNT, PERMISSIVE, Agent, placing
 from tests.upstream import (
     SID,
     Exchange,
@@ -51,7 +57,7 @@ TOOLS = [pytest.param(tool, id=tool[0]) for tool in (FETCH, LIST, CREATE, UPDATE
 
 @dataclass
 class Service:
-    """A server, the one client of it, and the clock that its circuit lives by."""
+    """A server, the one client of it, and the clock that it lives by."""
 
     agent: Agent
     runtime: Runtime
@@ -71,7 +77,7 @@ async def serving(
     settings = {"calls_mcp_confirm": "none", "calls_mcp_policy": PERMISSIVE} | settings
     reached, clock = access(base_url, timeout=step_timeout, deadline=deadline), ManualClock(0)
     async with (
-        Runtime(load_settings(settings), reached, monotonic=clock) as runtime,
+        Runtime(load_settings(settings), reached, clock=clock, monotonic=clock) as runtime,
         Client(build_server(runtime), cache=None) as client,
     ):
         yield Service(Agent(client), runtime, clock)
@@ -209,6 +215,19 @@ async def test_an_invocation_that_was_cancelled_tells_nothing() -> None:
         assert (await use(service.agent, FETCH))["outcome"] == "done"
 
 
+async def test_a_request_that_there_is_no_time_for_tells_nothing() -> None:
+    request = encode(Arguments(load_operations()["fetch_call"], {"sid": SID}), ACCOUNT)
+    async with (
+        Upstream(FOUND) as upstream,
+        aclosing(TwilioClient(access(upstream.base_url))) as client,
+    ):
+        for _ in range(7):
+            with pytest.raises(Unreachable, match="Nothing was sent: no answer within"):
+                await client.send(request, until=anyio.current_time())
+        assert upstream.requests == []
+        assert client.circuit == "closed"
+
+
 # How it closes
 
 
@@ -325,6 +344,19 @@ async def test_a_confirmation_that_meets_an_open_circuit_can_be_used_when_it_has
         again = await service.agent.call("create_call", **confirmed)
         assert again["call"] == first["call"]
         assert len(upstream.changes) == 1
+
+
+async def test_a_confirmation_that_comes_too_late_is_not_asked_to_wait_for_the_circuit() -> None:
+    async with (
+        Upstream(answer(500)) as upstream,
+        serving(upstream.base_url, calls_mcp_confirm="all", calls_mcp_confirm_ttl=60) as service,
+    ):
+        asked = await service.agent.call("create_call", **placing())
+        service.clock.advance(61)
+        await service.fail()
+        late = placing(confirmation_token=asked["confirmation"]["token"])
+        assert (await service.agent.call("create_call", **late))["outcome"] == "expired"
+        assert upstream.changes == []
 
 
 def sids(amount: int) -> list[str]:
@@ -459,6 +491,27 @@ async def test_whoever_waits_for_a_connection_when_it_opens_is_refused() -> None
         assert len(refused) == 1
         wait_in(refused[0])
         assert stalled.waiting == LANE
+
+
+# What is told of it
+
+
+async def test_the_state_of_a_servers_circuit_is_measured_until_the_server_ends() -> None:
+    with observing() as observatory:
+
+        def measured() -> list[str]:
+            counted = observatory.measured("calls_mcp.upstream.breakers")
+            return [state for (state,), amount in counted.items() if amount == 1]
+
+        async with scripted(*[answer(500)] * 5, FOUND) as (_, service):
+            assert measured() == ["closed"]
+            await service.fail()
+            assert measured() == ["open"]
+            service.clock.advance(LONG)
+            assert measured() == ["half_open"]
+            await use(service.agent, FETCH)
+            assert measured() == ["closed"]
+        assert measured() == []
 
 
 # Readiness

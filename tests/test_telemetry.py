@@ -348,6 +348,18 @@ async def test_a_collector_that_never_answers_does_not_keep_it_from_ending(tmp_p
 # Off
 
 
+async def test_whoever_only_lists_tools_does_not_wait_for_what_measures_and_sends() -> None:
+    variables = environment("http://127.0.0.1:9", PYTHONPROFILEIMPORTTIME="1")
+    async with started(variables) as server:
+        assert (await server.ask("tools/list"))["result"]["tools"]
+        assert await server.end() == 0
+        imported = {line.rpartition("|")[2].strip() for line in server.logged().splitlines()}
+    assert "calls_mcp.server" in imported
+    unneeded = r"opentelemetry\.(sdk|exporter|proto|metrics)|prometheus_client|httpx$"
+    ours = r"calls_mcp\.(telemetry|exporting|breaker|twilio)"
+    assert [name for name in imported if re.match(f"{unneeded}|{ours}", name)] == []
+
+
 def test_the_sdk_is_not_even_imported_unless_it_is_asked_for() -> None:
     begun = run({"PYTHONPROFILEIMPORTTIME": "1"}, "serve", "--sandbox")
     assert begun.returncode == 0
