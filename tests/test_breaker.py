@@ -4,6 +4,7 @@ import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -343,6 +344,29 @@ async def test_a_confirmation_that_meets_an_open_circuit_can_be_used_when_it_has
         await service.fail()
         again = await service.agent.call("create_call", **confirmed)
         assert again["call"] == first["call"]
+        assert len(upstream.changes) == 1
+
+
+@pytest.mark.parametrize("confirm", ["none", "all"])
+async def test_a_call_that_meets_an_open_circuit_takes_nothing_of_the_caps(
+    tmp_path: Path, confirm: str
+) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text("[caps]\ncalls_per_day = 1\n", "utf-8")
+    steps = by_kind(fetch=answer(500), list=LISTED, POST=answer(201, call()))
+    async with (
+        Upstream(steps) as upstream,
+        serving(upstream.base_url, calls_mcp_confirm=confirm, calls_mcp_policy=policy) as service,
+    ):
+        arguments = placing()
+        asked = await service.agent.call("create_call", **arguments) if confirm == "all" else {}
+        if asked:
+            arguments["confirmation_token"] = asked["confirmation"]["token"]
+        await service.fail()
+        for _ in range(2):
+            wait_in(await error_of(service.agent, ("create_call", arguments)))
+        service.clock.advance(LONG)
+        assert (await service.agent.call("create_call", **arguments))["outcome"] == "done"
         assert len(upstream.changes) == 1
 
 
