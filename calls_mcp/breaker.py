@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from random import uniform
 from typing import Literal
 
-from calls_mcp.errors import InvocationError, Rejected
+from calls_mcp.errors import InvocationError, Rejected, Withheld
 from calls_mcp.failures import resting
 
 BreakerState = Literal["closed", "half_open", "open"]
@@ -20,9 +20,9 @@ _SPREAD = (0.5, 1.0)  # of a pause, lest all replicas try at once
 
 
 class Breaker:
-    """Open after some failures in a row, until an attempt is answered; `clock` is monotonic (s).
+    """Open after some requests failed in a row, until one is answered; `clock` is monotonic (s).
 
-    While it is open, one attempt is let through after each pause: the probe. A probe that hangs
+    While it is open, one read is let through after each pause: the probe. A probe that hangs
     holds nobody up for longer than the next pause.
     """
 
@@ -74,16 +74,22 @@ class Breaker:
         self._rest()
 
     @contextmanager
-    def observed(self) -> Generator[None]:
-        """Learn from how an attempt ends. A cancelled one tells nothing."""
+    def observed(self, *, counts: bool = True) -> Generator[None]:
+        """Learn from how a request ends, with its retries. A cancelled one tells nothing.
+
+        Its failure is one only if it `counts`; what was held back here is none in any case.
+        """
         era = self._era
         try:
             yield
         except Rejected:
             self._answered()
             raise
+        except Withheld:
+            raise
         except InvocationError:
-            self._failed(era)
+            if counts:
+                self._failed(era)
             raise
         else:
             self._answered()

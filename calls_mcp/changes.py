@@ -26,6 +26,7 @@ _LONGEST_CALL = 14_400  # seconds, unless time_limit says otherwise
 _LONGEST_QUEUE = 600  # seconds until it rings
 
 _SPENT = "The confirmation is spent: call without confirmation_token for a new preview."
+_UNRECORDED = "this outcome could not be written to the audit log"
 _BROKEN_OFF = "this server failed before an answer came"
 
 
@@ -64,6 +65,11 @@ class Change:
         longest = _LONGEST_QUEUE + sum(cast("tuple[int, int]", limits))
         to, account_sid = canonical(str(values["to"])), self.request.account_sid
         return NewCall(to, account_sid, self.caller.principal, longest, self.until)
+
+    @property
+    def is_pressing(self) -> bool:
+        """Whether it is tried even if the API keeps failing: it ends a live call."""
+        return action_of(self.arguments) == "hang_up"
 
     def entry(self, decision: Decision, by: ConfirmedBy = "none") -> Entry:
         """The audit log's entry for a decision about it."""
@@ -130,9 +136,9 @@ class Changes:
         with telemetry.guarding():
             try:
                 change = self._judged(change)
+                decision = await self._decide(change, approval)
             except PolicyDenied as denied:
                 return await self._deny(change, denied)
-            decision = await self._decide(change, approval)
             if isinstance(decision, _Stop):
                 return await self._stop(change, decision, approval.by if approval else "none")
         return await self._carry_out(change, decision)
@@ -155,7 +161,12 @@ class Changes:
         if "error" in stop.outcome:
             entry = replace(entry, error_kind=stop.outcome["error"]["kind"])
         _tell(entry)
-        await self._audit.note(entry)
+        try:
+            await self._audit.note(entry)
+        except AuditUnavailable:
+            if stop.decision != "replayed":
+                raise
+            return with_warnings(stop.outcome, [_UNRECORDED])
         return stop.outcome
 
     async def _decide(self, change: Change, approval: Approval | None) -> _Go | _Stop:
@@ -164,6 +175,8 @@ class Changes:
             if approval is None:
                 return await self._ask_if_needed(change)
             return await self._answered(change, approval)
+        except PolicyDenied:
+            raise
         except InvocationError as error:
             return _Stop("denied", failed(error))
 
@@ -178,9 +191,11 @@ class Changes:
 
     async def _ask_if_needed(self, change: Change) -> _Go | _Stop:
         call = change.new_call
+        await self._delivery.require_ready(change.request, change.until)
+        if call:
+            await self._quotas.require_room(call)
         held = await self._quotas.held(call) if call else None
         if held is None and change.requirement == "never":
-            await self._delivery.require_ready(change.request, change.until)
             return _Go("none")
         return await self._ask(change, held or Held())
 
@@ -230,6 +245,8 @@ class Changes:
         with anyio.CancelScope(shield=True):
             try:
                 outcome = await self._within_quotas(change, go)
+            except AuditUnavailable as error:  # before anything was sent
+                outcome = failed(error)
             finally:
                 if go.claim is not None:
                     outcome = await self._settled(go.claim, outcome, go.confirmed_by)
@@ -276,9 +293,7 @@ class Changes:
             is_recorded = await self._audit.end(attempt, _ending(delivered))
         if is_recorded:
             return delivered.outcome
-        return with_warnings(
-            delivered.outcome, ["this outcome could not be written to the audit log"]
-        )
+        return with_warnings(delivered.outcome, [_UNRECORDED])
 
     async def _settled(self, claim: Claim, outcome: Outcome, by: ConfirmedBy) -> Outcome:
         outcome = _spent(outcome) if by == "token" else outcome
@@ -290,7 +305,8 @@ class Changes:
     async def _situation(self, change: Change) -> Situation:
         request, call = change.request, None
         if request.effect != "place":
-            call = await self._delivery.fetch(request.account_sid, request.sid, change.until)
+            look = self._delivery.look if change.is_pressing else self._delivery.fetch
+            call = await look(request.account_sid, request.sid, change.until)
         return Situation(request.account_sid, call, datetime.fromtimestamp(self._clock(), UTC))
 
 
@@ -300,7 +316,7 @@ def _tell(entry: Entry) -> None:
         entry.decision,
         by=entry.confirmed_by,
         rule=entry.rule,
-        error_kind=entry.error_kind,
+        error_kind="" if entry.decision == "replayed" else entry.error_kind,
     )
 
 

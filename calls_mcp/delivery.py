@@ -54,10 +54,13 @@ class Delivery:
         Raises:
             InvocationError: It could not be read.
         """
-        operation = load_operations()["fetch_call"]
-        arguments = Arguments(operation, {"account_sid": account_sid, "sid": sid})
-        request = encode(arguments, account_sid)
+        request = _fetching(account_sid, sid)
         return read_call(request, await self._twilio.send(request, until))
+
+    async def look(self, account_sid: str, sid: str, until: float) -> CallSummary:
+        """Like `fetch`, and tried even if the API keeps failing."""
+        request = _fetching(account_sid, sid)
+        return read_call(request, await self._twilio.look(request, until))
 
     async def require_ready(self, request: Request, until: float) -> None:
         """Do nothing if a change could be sent now.
@@ -149,6 +152,12 @@ def _rings_another(asked: str, called: str | None) -> bool:
     """Whether a number was called that is surely not the one asked for."""
     numbers = kind_of(asked) == "number" == kind_of(called or "")
     return numbers and canonical(asked) != canonical(called or "")
+
+
+def _fetching(account_sid: str, sid: str) -> Request:
+    operation = load_operations()["fetch_call"]
+    arguments = Arguments(operation, {"account_sid": account_sid, "sid": sid})
+    return encode(arguments, account_sid)
 
 
 def _under_way(request: Request) -> "Limit":

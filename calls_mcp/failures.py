@@ -108,6 +108,11 @@ def resting(failures: int, wait: float) -> Withheld:
     return error
 
 
+def withheld(what: str) -> Withheld:
+    """The request was not even tried, which says nothing about the API."""
+    return Withheld(f"Nothing was sent: {what}.", _TRY_LATER)
+
+
 def crowded(lane: str, width: int, wait: float) -> Withheld:
     """All connections of a lane were in use, for `wait` seconds."""
     return Withheld(

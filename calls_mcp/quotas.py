@@ -82,13 +82,26 @@ class Quotas:
         counters = self._store.counters
         found: dict[str, str] = {}
         noted = await counters.noted(_number(call))
-        if noted is not None:
-            rule = f"the policy asks anew about another in the next {noted[1]:.0f} s"
-            found[noted[0]] = f"A call to the same number was placed just now; {rule}."
         sent = await counters.noted(_sent(call))
         if sent is not None:
             found[sent[0]] = sent[0].partition("\0")[0]
-        return Held((*found.values(),), frozenset(found)) if found else None
+        if noted is not None:
+            rule = f"the policy asks anew about another in the next {noted[1]:.0f} s"
+            # Of a call that may have been placed, it is not known that it was.
+            found[noted[0]] = (
+                "" if sent else f"A call to the same number was placed just now; {rule}."
+            )
+        reasons = [reason for reason in found.values() if reason]
+        return Held((*reasons,), frozenset(found)) if found else None
+
+    async def require_room(self, call: NewCall) -> None:
+        """Do nothing if there is room for a call, as far as can be told without taking it.
+
+        Raises:
+            PolicyDenied: A cap is used up.
+        """
+        limits = [*_windows("all", self._caps), *_windows(call.principal, self._caps)]
+        _require(await self._store.counters.exhausted(limits) if limits else None)
 
     async def take(self, call: NewCall, known: frozenset[str]) -> Room | Held:
         """Take room for a call, to be settled, unless more stands against it than is `known`.
@@ -164,10 +177,7 @@ class Quotas:
 
     async def _count(self, call: NewCall) -> None:
         limits = [*_windows("all", self._caps), *_windows(call.principal, self._caps)]
-        exhausted = await self._store.counters.hit(limits) if limits else None
-        if exhausted is not None:
-            hint = f"Wait {exhausted.wait:.0f} seconds. {_ENOUGH}"
-            raise PolicyDenied(f"caps.{exhausted.name}", "so many calls were placed", hint)
+        _require(await self._store.counters.hit(limits) if limits else None)
 
     async def _enter(self, call: NewCall) -> str | None:
         limits = [*_at_once(call.principal, call.longest, self._caps)]
@@ -220,6 +230,12 @@ class Quotas:
         if room.entry is not None:
             where = json.dumps([placed.get("account_sid", ""), placed["sid"], room.call.principal])
             await self._store.counters.note(_placed(room.entry), room.call.longest, where)
+
+
+def _require(exhausted: "Exhausted | None") -> None:
+    if exhausted is not None:
+        hint = f"Wait {exhausted.wait:.0f} seconds. {_ENOUGH}"
+        raise PolicyDenied(f"caps.{exhausted.name}", "so many calls were placed", hint)
 
 
 def _too_many(exhausted: "Exhausted") -> PolicyDenied:

@@ -2,7 +2,7 @@
 
 A read is retried whatever went wrong. A change is retried only where it surely was not processed:
 the request never left, or the answer was 429. Those are just the errors that are `retryable`.
-Nothing is retried, or sent at all, while the API keeps failing (see `breaker`).
+Nothing new is sent while the API keeps failing (see `breaker`), but for what can't wait.
 """
 
 import time
@@ -24,7 +24,7 @@ from calls_mcp import __version__, telemetry
 from calls_mcp.breaker import Breaker, BreakerState
 from calls_mcp.catalog import Json
 from calls_mcp.errors import InvocationError, Withheld
-from calls_mcp.failures import Answer, Reply, crowded, lost, refused, unsent
+from calls_mcp.failures import Answer, Reply, crowded, lost, refused, unsent, withheld
 from calls_mcp.settings import Access
 from calls_mcp.wire import Request
 
@@ -41,6 +41,7 @@ class _Lane(StrEnum):
 
     FETCHES = "fetches"
     LISTS = "lists"
+    NEW_CALLS = "new calls"
     CHANGES = "changes"
     LOOKS = "looks at what became of a change"
 
@@ -93,13 +94,13 @@ class TwilioClient:
         """
         return await self._send(self._dispatch(request, _lane(request), until))
 
-    async def look(self, request: Request) -> Reply:
+    async def look(self, request: Request, until: float | None = None) -> Reply:
         """Like `send`, to find out what became of a change: tried even if the API keeps failing.
 
         Raises:
             InvocationError: As with `send`.
         """
-        return await self._send(self._dispatch(request, _Lane.LOOKS))
+        return await self._send(self._dispatch(request, _Lane.LOOKS, until))
 
     def _dispatch(self, request: Request, lane: _Lane, until: float | None = None) -> "_Dispatch":
         begun = anyio.current_time()
@@ -107,41 +108,44 @@ class TwilioClient:
         return _Dispatch(request, lane, begun, min(*ends, inf if until is None else until))
 
     async def _send(self, dispatch: "_Dispatch") -> Reply:
-        def is_worth_another(error: BaseException) -> bool:
-            is_vain = isinstance(error, Withheld) or (
-                self._circuit.is_open and not dispatch.is_look
-            )
-            return isinstance(error, InvocationError) and error.retryable and not is_vain
-
         attempts = AsyncRetrying(
-            retry=retry_if_exception(is_worth_another),
+            retry=retry_if_exception(dispatch.is_worth_another),
             wait=_wait,
             stop=stop_after_attempt(_ATTEMPTS) | stop_before_delay(dispatch.left - _AHEAD),
             reraise=True,
         )
         request = dispatch.request
-        with telemetry.upstream(request.method, request.effect):
+        await self._require_ready(dispatch)
+        with (
+            telemetry.upstream(request.method, request.effect),
+            self._circuit.observed(counts=not dispatch.is_look),
+        ):
             return await attempts(self._attempt, dispatch)
 
     async def _attempt(self, dispatch: "_Dispatch") -> Reply:
         dispatch.has_left = False  # an earlier attempt was surely not carried out
-        if not dispatch.is_look:
-            await self._require_ready(dispatch)
         async with self._place(dispatch):
-            if dispatch.left <= 0:  # which tells nothing about the API
-                raise unsent(dispatch.lateness)
-            if not dispatch.is_look:  # asked again: meanwhile, others may have failed
-                self._circuit.admit(may_probe=dispatch.request.effect == "read")
-            with self._circuit.observed():
-                return await self._observed(dispatch)
+            if dispatch.left <= 0:
+                raise withheld(dispatch.lateness)
+            self._admit(dispatch)
+            return await self._try(dispatch)
 
-    async def _observed(self, dispatch: "_Dispatch") -> Reply:
+    def _admit(self, dispatch: "_Dispatch") -> None:
+        """Ask the circuit once more, since others may have failed meanwhile. Retries go on."""
+        if not (dispatch.is_admitted or dispatch.is_pressing):
+            dispatch.is_probe = self._circuit.is_open
+            self._circuit.admit(may_probe=dispatch.request.effect == "read")
+        dispatch.is_admitted = True
+
+    async def _try(self, dispatch: "_Dispatch") -> Reply:
         with telemetry.attempt(dispatch.request.method, dispatch.request.effect) as attempt:
             reply = await self._exchange(dispatch)
             attempt.status = reply.status
         return reply
 
     async def _require_ready(self, dispatch: "_Dispatch") -> None:
+        if dispatch.is_pressing:
+            return
         self._circuit.check()
         if self._circuit.is_open and dispatch.request.effect != "read":
             await self._probe(dispatch)
@@ -152,8 +156,8 @@ class TwilioClient:
         is_new = change.request.effect == "place"
         read = change.request.as_search() if is_new else change.request.as_fetch()
         probe = self._dispatch(read, _lane(read), change.until)
-        with suppress(InvocationError), telemetry.upstream(read.method, read.effect):
-            await self._attempt(probe)  # if it fails, the circuit knows
+        with suppress(InvocationError):  # if it fails, the circuit knows
+            await self._send(probe)
 
     @asynccontextmanager
     async def _place(self, dispatch: "_Dispatch") -> AsyncGenerator[None]:
@@ -218,10 +222,18 @@ class _Dispatch:
     begun: float
     until: float
     has_left: bool = False
+    is_admitted: bool = False
+    is_probe: bool = False
 
     @property
     def is_look(self) -> bool:
         return self.lane is _Lane.LOOKS
+
+    @property
+    def is_pressing(self) -> bool:
+        """Whether it is tried even if the API keeps failing: a look, or the end of a live call."""
+        request = self.request
+        return self.is_look or (request.effect == "change" and "Status" in dict(request.form))
 
     @property
     def lateness(self) -> str:
@@ -231,6 +243,11 @@ class _Dispatch:
     @property
     def left(self) -> float:
         return self.until - anyio.current_time()
+
+    def is_worth_another(self, error: BaseException) -> bool:
+        """Whether what failed so is to be tried again."""
+        is_vain = isinstance(error, Withheld) or self.is_probe
+        return isinstance(error, InvocationError) and error.retryable and not is_vain
 
     async def trace(self, event: str, _: Mapping[str, object]) -> None:
         if event.endswith("send_request_headers.started"):
@@ -247,6 +264,8 @@ async def _queue(lane: anyio.Semaphore, dispatch: _Dispatch) -> None:
 
 
 def _lane(request: Request) -> _Lane:
+    if request.effect == "place":
+        return _Lane.NEW_CALLS
     if request.effect != "read":
         return _Lane.CHANGES
     return _Lane.FETCHES if request.sid else _Lane.LISTS

@@ -43,6 +43,7 @@ pytestmark = pytest.mark.anyio
 
 LANE = 16
 LONG = 60  # seconds; longer than any pause
+FAILING = 5 * 4  # attempts of five requests
 HTML = "<html><body>Captive portal: please log in</body></html>"
 GONE = answer(404, {"code": 20404, "message": "not found", "status": 404})
 FOUND = answer(200, call())
@@ -51,7 +52,8 @@ LISTED = answer(200, page(call()))
 FETCH: Tool = ("fetch_call", {"sid": SID})
 LIST: Tool = ("list_calls", {"limit": 1})
 CREATE: Tool = ("create_call", placing())
-UPDATE: Tool = ("update_call", {"sid": SID, "status": "completed"})
+UPDATE: Tool = ("update_call", {"sid": SID, "url": "https://example.com/"})
+HANG_UP: Tool = ("update_call", {"sid": SID, "status": "completed"})
 DELETE: Tool = ("delete_call", {"sid": SID})
 TOOLS = [pytest.param(tool, id=tool[0]) for tool in (FETCH, LIST, CREATE, UPDATE, DELETE)]
 
@@ -64,10 +66,10 @@ class Service:
     runtime: Runtime
     clock: ManualClock
 
-    async def fail(self) -> None:
-        """Five fetches that must fail, at the same time."""
+    async def fail(self, times: int = 5) -> None:
+        """Fetches that must fail, at the same time."""
         async with anyio.create_task_group() as tasks:
-            for _ in range(5):
+            for _ in range(times):
                 tasks.start_soon(error_of, self.agent, FETCH)
 
 
@@ -139,13 +141,13 @@ def wait_in(error: Mapping[str, Any]) -> int:
 
 async def test_after_five_failures_in_a_row_nothing_is_sent_for_a_while() -> None:
     async with scripted(answer(503)) as (upstream, service):
-        for _ in range(2):
+        for _ in range(5):
             error = await error_of(service.agent, FETCH)
             assert "the API answered 503" in error["message"]
-        assert upstream.methods == ["GET"] * 5
+        assert upstream.methods == ["GET"] * FAILING
         for tool in (FETCH, LIST, CREATE, UPDATE, DELETE):
             assert 1 <= wait_in(await error_of(service.agent, tool)) <= 2
-        assert upstream.methods == ["GET"] * 5
+        assert upstream.methods == ["GET"] * FAILING
 
 
 @pytest.mark.parametrize(
@@ -198,9 +200,10 @@ async def test_a_refusal_by_the_api_is_an_answer(refusal: Step) -> None:
 
 
 async def test_an_answer_in_between_begins_the_count_anew() -> None:
-    rough = [answer(500), answer(500), FOUND]
-    async with scripted(*rough * 3) as (_, service):
-        for _ in range(3):
+    rough = [*[answer(500)] * (FAILING - 4), FOUND]
+    async with scripted(*rough * 2) as (_, service):
+        for _ in range(2):
+            await service.fail(4)
             assert (await use(service.agent, FETCH))["outcome"] == "done"
 
 
@@ -236,7 +239,7 @@ async def test_a_request_that_there_is_no_time_for_tells_nothing() -> None:
 async def test_after_the_pause_one_of_many_is_let_through_and_its_answer_lets_in_all(
     reply: Step,
 ) -> None:
-    failing, probed = [answer(500)] * 5, Gate(reply)
+    failing, probed = [answer(500)] * FAILING, Gate(reply)
     async with scripted(*failing, probed) as (upstream, service):
         await service.fail()
         service.clock.advance(LONG)
@@ -245,10 +248,10 @@ async def test_after_the_pause_one_of_many_is_let_through_and_its_answer_lets_in
             await probed.full.wait()
             for tool in (FETCH, LIST, CREATE, UPDATE, DELETE):
                 wait_in(await error_of(service.agent, tool))
-            assert len(upstream.requests) == 6
+            assert len(upstream.requests) == FAILING + 1
             probed.opened.set()
         await service.agent.client.call_tool(*FETCH)
-        assert len(upstream.requests) == 7
+        assert len(upstream.requests) == FAILING + 2
 
 
 async def test_the_pauses_grow_up_to_half_a_minute_and_vary() -> None:
@@ -266,7 +269,7 @@ async def test_the_pauses_grow_up_to_half_a_minute_and_vary() -> None:
 
 
 async def test_a_probe_that_hangs_holds_nobody_up_for_longer_than_a_pause() -> None:
-    failing, hanging = [answer(500)] * 5, Gate(answer(500))
+    failing, hanging = [answer(500)] * FAILING, Gate(answer(500))
     async with scripted(*failing, hanging, FOUND) as (_, service):
         await service.fail()
         service.clock.advance(LONG)
@@ -318,6 +321,54 @@ async def test_a_change_is_never_the_probe_but_sends_a_read_first(tool: Tool, pr
         assert (await use(service.agent, tool))["outcome"] == "done"
         assert upstream.methods[sent + 1] == "GET"
         assert len(upstream.changes) == 1
+
+
+async def test_a_call_is_hung_up_though_the_api_keeps_failing() -> None:
+    live = answer(200, call(status="in-progress"))
+    everything = by_kind(list=answer(500), fetch=live, POST=answer(200, call(status="completed")))
+    async with (
+        Upstream(everything) as upstream,
+        serving(upstream.base_url, calls_mcp_confirm="all") as service,
+    ):
+        for _ in range(5):
+            await error_of(service.agent, LIST)
+        wait_in(await error_of(service.agent, LIST))
+        ended = await service.agent.confirm(*HANG_UP[:1], **HANG_UP[1])
+    assert ended["call"]["status"] == "completed"
+
+
+async def test_nobody_is_asked_about_a_call_that_could_not_be_placed() -> None:
+    async with (
+        Upstream(answer(500)) as upstream,
+        serving(upstream.base_url, calls_mcp_confirm="all") as service,
+    ):
+        await service.fail()
+        wait_in(await error_of(service.agent, CREATE))
+
+
+async def test_what_fails_for_a_moment_only_is_tried_again_by_all_who_are_under_way() -> None:
+    async with scripted(*[answer(503)] * 8, FOUND) as (_, service):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(8):
+                tasks.start_soon(use, service.agent, FETCH)
+        assert (await use(service.agent, FETCH))["outcome"] == "done"
+
+
+async def test_the_end_of_a_call_waits_for_no_stalled_new_calls() -> None:
+    stalled = Gate(answer(201, call()), LANE)
+
+    async def play(exchange: Exchange) -> None:
+        is_new = exchange.request.target.endswith("Calls.json")
+        await (stalled if is_new else answer(200, call(status="completed")))(exchange)
+
+    everything = by_kind(POST=play, fetch=answer(200, call(status="in-progress")))
+    async with scripted(everything) as (_, service), anyio.create_task_group() as tasks:
+        for number in range(LANE + 1):
+            new = placing(to=f"+150055502{number:02}")
+            tasks.start_soon(use, service.agent, ("create_call", new))
+        await stalled.full.wait()
+        assert (await use(service.agent, HANG_UP))["outcome"] == "done"
+        stalled.opened.set()
 
 
 async def test_a_confirmation_that_meets_an_open_circuit_can_be_used_when_it_has_closed() -> None:
@@ -514,7 +565,7 @@ async def test_whoever_waits_for_a_connection_when_it_opens_is_refused() -> None
             stalled.opened.set()
         assert len(refused) == 1
         wait_in(refused[0])
-        assert stalled.waiting == LANE
+        assert stalled.waiting == 4 * LANE  # those under way are tried to the end
 
 
 # What is told of it
@@ -527,7 +578,7 @@ async def test_the_state_of_a_servers_circuit_is_measured_until_the_server_ends(
             counted = observatory.measured("calls_mcp.upstream.breakers")
             return [state for (state,), amount in counted.items() if amount == 1]
 
-        async with scripted(*[answer(500)] * 5, FOUND) as (_, service):
+        async with scripted(*[answer(500)] * FAILING, FOUND) as (_, service):
             assert measured() == ["closed"]
             await service.fail()
             assert measured() == ["open"]
@@ -542,7 +593,7 @@ async def test_the_state_of_a_servers_circuit_is_measured_until_the_server_ends(
 
 
 async def test_it_is_ready_unless_the_api_is_being_left_alone() -> None:
-    async with scripted(*[answer(500)] * 5, FOUND) as (_, service):
+    async with scripted(*[answer(500)] * FAILING, FOUND) as (_, service):
         assert await service.runtime.is_ready()
         await service.fail()
         assert not await service.runtime.is_ready()

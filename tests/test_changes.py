@@ -84,6 +84,24 @@ async def test_if_the_record_can_not_be_written_changes_are_refused_and_reads_go
         assert rig.changes == []
 
 
+async def test_a_replay_that_can_not_be_recorded_tells_what_became_of_the_first_use(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "log"
+    folder.mkdir()
+    async with (
+        open_rig(calls_mcp_audit_file=folder / "audit.jsonl") as rig,
+        rig.connect() as agent,
+    ):
+        asked = await agent.call("create_call", **placing())
+        arguments = placing(confirmation_token=asked["confirmation"]["token"])
+        first = await agent.call("create_call", **arguments)
+        folder.rename(tmp_path / "gone")
+        again = await agent.call("create_call", **arguments)
+    assert again["call"] == first["call"]
+    assert again["warnings"][-1] == "this outcome could not be written to the audit log"
+
+
 async def test_the_record_is_verified_from_the_command_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -234,8 +234,13 @@ async def test_a_cap_used_up_after_the_confirmation_says_what_is_to_be_done(
         capped(tmp_path, "same_number_seconds = 0\ncalls_per_minute = 1") as rig,
         rig.connect() as agent,
     ):
+        asked = await agent.call("create_call", **placing())
         await agent.confirm("create_call", **placing())
-        refused = await agent.confirm("create_call", **placing())
+        token = asked["confirmation"]["token"]
+        refused = await agent.call("create_call", **placing(confirmation_token=token))
+        early = await agent.call("create_call", **placing())
+    assert early["error"]["kind"] == "policy_denied"
+    assert "caps.calls_per_minute" in early["error"]["message"]
     assert "Wait 60 seconds" in refused["error"]["hint"]
     assert "without confirmation_token" in refused["error"]["hint"]
     assert TALKS_FOR_AN_HOUR not in refused["error"]["message"]

@@ -101,8 +101,8 @@ def _dialled(element: _Element) -> str:
     match element.name:
         case "Dial" | "Number":
             return _SEPARATORS.sub("", text)
-        case "Sip":
-            return text
+        case "Sip" | "WhatsApp":
+            return text.removeprefix("whatsapp:")
         case "Client" | "Identity":
             return f"client:{text}"
         case _:

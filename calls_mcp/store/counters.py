@@ -69,6 +69,15 @@ class Counters(ABC):
         self._limiter = MovingWindowRateLimiter(windows)
         self._clock = clock
 
+    async def exhausted(self, limits: Sequence[Limit]) -> Exhausted | None:
+        """A limit that has no room now, if there is one; nothing is taken."""
+        for index, limit in enumerate(limits):
+            item = RateLimitItemPerSecond(limit.amount, limit.seconds, limit.name)
+            if not await self._limiter.test(item, limit.key):
+                window = await self._limiter.get_window_stats(item, limit.key)
+                return self._exhausted(limits, Full(index, window.reset_time))
+        return None
+
     async def hit(self, limits: Sequence[Limit]) -> Exhausted | None:
         """Take one from every limit if all have room; else none, and name one that has not."""
         items = [RateLimitItemPerSecond(each.amount, each.seconds, each.name) for each in limits]
