@@ -17,7 +17,7 @@ from calls_mcp.errors import ConfigurationError
 from calls_mcp.redaction import in_base64, spellings
 
 _LABEL = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _SHORTEST_KEY = 32
 
 
@@ -45,7 +45,7 @@ class Access:
     @property
     def is_local(self) -> bool:
         """Whether the API is on this machine, where no proxy leads."""
-        return urlsplit(self.base_url).hostname in _LOOPBACK
+        return urlsplit(self.base_url).hostname in LOOPBACK
 
 
 def _base_url(value: str) -> str:
@@ -53,7 +53,7 @@ def _base_url(value: str) -> str:
     plain = not ("@" in url.netloc or url.query or url.fragment)
     if url.scheme not in ("http", "https") or not url.hostname or not plain or url.port == 0:
         raise ValueError("must be an http(s) URL without credentials, query or fragment")
-    if url.scheme == "http" and url.hostname not in _LOOPBACK:
+    if url.scheme == "http" and url.hostname not in LOOPBACK:
         raise ValueError("must be https unless it is on this machine, for credentials go there")
     return value.rstrip("/")
 
@@ -80,6 +80,14 @@ def _keys(value: SecretStr) -> SecretStr:
 
 
 Credential = Annotated[SecretStr, AfterValidator(_credential)]
+
+
+def _exact_url(value: str) -> str:
+    _base_url(value)
+    return value  # as it is: issuers and audiences are compared letter by letter
+
+
+ExactUrl = Annotated[str, AfterValidator(_exact_url)]
 
 
 class Settings(BaseSettings):
@@ -153,6 +161,33 @@ class Settings(BaseSettings):
         45,
         gt=0,
         description="Seconds for a tool call, retries and recovery included.",
+    )
+    calls_mcp_auth: Literal["none", "tokens", "oauth"] = Field(
+        "none",
+        description="Who may come in over HTTP: on this machine anybody (`none`), whoever has a "
+        "token that `CALLS_MCP_PRINCIPALS` lists (`tokens`), or one of the issuer's (`oauth`).",
+    )
+    calls_mcp_principals: Path | None = Field(
+        None,
+        description="TOML file of hashed tokens, and of principals with an account or a policy of "
+        "their own.",
+    )
+    calls_mcp_resource_url: ExactUrl | None = Field(
+        None,
+        description="The URL by which clients know this server, such as "
+        "`https://mcp.example.com/mcp`. For `oauth`.",
+    )
+    calls_mcp_oauth_issuer: ExactUrl | None = Field(
+        None, description="The authorization server whose access tokens are accepted, by its URL."
+    )
+    calls_mcp_oauth_audience: str | None = Field(
+        None, description="What tokens must have as `aud`; by default `CALLS_MCP_RESOURCE_URL`."
+    )
+    calls_mcp_oauth_scope_claim: str = Field(
+        "scope", description="The claim with a token's scopes, as a list or with spaces between."
+    )
+    calls_mcp_oauth_principal_claim: str = Field(
+        "sub", description="The claim that names a token's principal."
     )
     calls_mcp_log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "WARNING", description="What is logged, to stderr: DEBUG, INFO, WARNING or ERROR."
@@ -231,6 +266,34 @@ def _unknown() -> Iterator[str]:
             yield f"{name}: there is no such setting{guess}"
 
 
+_NEEDED = {
+    "none": (),
+    "tokens": ("calls_mcp_principals",),
+    "oauth": ("calls_mcp_oauth_issuer", "calls_mcp_resource_url"),
+}
+_FOR = {
+    "calls_mcp_principals": ("tokens", "oauth"),
+    "calls_mcp_resource_url": ("oauth",),
+    "calls_mcp_oauth_issuer": ("oauth",),
+    "calls_mcp_oauth_audience": ("oauth",),
+    "calls_mcp_oauth_scope_claim": ("oauth",),
+    "calls_mcp_oauth_principal_claim": ("oauth",),
+}
+
+
+def _contradictions(settings: Settings) -> Iterator[str]:
+    """What is missing for the chosen authentication, and what would be passed over with it."""
+    auth = settings.calls_mcp_auth
+    given = settings.model_fields_set
+    for name in _NEEDED[auth]:
+        if name not in given:
+            yield f"{name.upper()}: is needed with CALLS_MCP_AUTH={auth}"
+    for name, modes in _FOR.items():
+        if name in given and auth not in modes:
+            needed = " or ".join(f"CALLS_MCP_AUTH={mode}" for mode in modes)
+            yield f"{name.upper()}: counts only with {needed}, and this is {auth}"
+
+
 def load_settings(overrides: Mapping[str, object] | None = None) -> Settings:
     """The settings in the environment, with `overrides` before them.
 
@@ -240,7 +303,10 @@ def load_settings(overrides: Mapping[str, object] | None = None) -> Settings:
     if unknown := [*_unknown()]:
         raise ConfigurationError("Wrong settings: " + "; ".join(unknown))
     try:
-        return Settings.model_validate(overrides or {})
+        settings = Settings.model_validate(overrides or {})
     except ValidationError as invalid:
         wrong = (f"{e['loc'][0]!s:s}".upper() + f": {e['msg']}" for e in invalid.errors())
         raise ConfigurationError("Wrong settings: " + "; ".join(wrong)) from None
+    if wrong := "; ".join(_contradictions(settings)):
+        raise ConfigurationError(f"Wrong settings: {wrong}")
+    return settings

@@ -4,7 +4,7 @@
 """
 
 from calls_mcp.policy.destinations import canonical
-from calls_mcp.policy.file import PolicyError, load_policy
+from calls_mcp.policy.file import load_policy
 from calls_mcp.policy.judgement import Judgement, PolicyDenied, judge, judge_account
 from calls_mcp.policy.rules import Caps, Counts, Policy, Requirement
 from calls_mcp.policy.wording import explain
@@ -15,7 +15,6 @@ __all__ = [
     "Judgement",
     "Policy",
     "PolicyDenied",
-    "PolicyError",
     "Requirement",
     "canonical",
     "explain",

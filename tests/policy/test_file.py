@@ -8,10 +8,8 @@ import phonenumbers
 import pytest
 
 from calls_mcp.datafiles import CONFIG
-from calls_mcp.policy import (
-    PolicyError,
-    load_policy,
-)
+from calls_mcp.policy import load_policy
+from calls_mcp.tomlfile import FileError
 from tests.policy.cases import (
     SHIPPED,
 )
@@ -26,7 +24,7 @@ def toml(tmp_path: Path) -> Path:
 def faults(file: Path, text: str) -> list[str]:
     """What is wrong with a policy, as line: problem."""
     file.write_text(text, "utf-8")
-    with pytest.raises(PolicyError) as error:
+    with pytest.raises(FileError) as error:
         load_policy(file)
     assert all(problem.startswith(f"{file}:") for problem in error.value.problems)
     assert str(error.value) == "\n".join(error.value.problems)
@@ -150,12 +148,12 @@ def test_a_fault_is_told_in_words_with_its_line(toml: Path, text: str, fault: st
 
 def test_a_file_that_is_not_text_is_told_with_its_line(toml: Path) -> None:
     toml.write_bytes(b"[caps]\n\n# \xff\n")
-    with pytest.raises(PolicyError, match=r"mine\.toml:3: is not UTF-8"):
+    with pytest.raises(FileError, match=r"mine\.toml:3: is not UTF-8"):
         load_policy(toml)
 
 
 def test_a_file_that_is_not_there_is_told(toml: Path) -> None:
-    with pytest.raises(PolicyError, match=r"mine\.toml: can't be read: No such file"):
+    with pytest.raises(FileError, match=r"mine\.toml: can't be read: No such file"):
         load_policy(toml)
 
 

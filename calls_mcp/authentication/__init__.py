@@ -1,0 +1,28 @@
+"""Who may come in over HTTP, and what they may do. On stdio nobody is asked.
+
+`gate = open_gate(settings)` is the whole of it: `gate.guard(app)` goes around the MCP app, and
+`gate.routes`, which anybody may see, beside it at the root. Behind it, `principal()` names whoever
+the request in hand is from.
+
+    app = Starlette(
+        routes=[*health, *gate.routes, Mount("/", gate.guard(mcp_app))],
+        lifespan=lambda _: mcp_app.router.lifespan_context(mcp_app),
+    )
+"""
+
+from calls_mcp.authentication.gate import Gate, open_gate
+from calls_mcp.authentication.grant import Grant, Own, allows, own, principal
+from calls_mcp.authentication.scopes import SCOPES, Scope, scope_of
+
+__all__ = [
+    "SCOPES",
+    "Gate",
+    "Grant",
+    "Own",
+    "Scope",
+    "allows",
+    "open_gate",
+    "own",
+    "principal",
+    "scope_of",
+]

@@ -1,0 +1,142 @@
+"""The keys of an OAuth authorization server: found by its metadata, cached, fetched anew if new."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from http import HTTPStatus
+from typing import cast
+from urllib.parse import urlsplit
+
+import anyio
+import httpx
+import jwt
+from starlette.authentication import AuthenticationError
+
+from calls_mcp.settings import LOOPBACK
+
+_log = logging.getLogger(__name__)
+
+ALGORITHMS = (
+    *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+    *("ES256", "ES384", "ES512", "EdDSA"),
+)
+"""Those that sign with a key nobody but the issuer has."""
+
+_PATIENCE = 5  # seconds for all the documents together
+_FRESH = 600  # seconds after which the keys are fetched again
+_LASTING = 3600  # seconds for which they are good while they can't be fetched again
+_PAUSE = 10  # seconds between two fetches, however many unknown keys are named
+_LARGEST = 2**20  # bytes of a document
+
+Document = Mapping[str, object]
+
+
+class IssuerUnavailable(AuthenticationError):
+    """The issuer's keys can't be had, so nobody can tell whether a token is good."""
+
+
+class _Unusable(Exception):
+    """A document of the issuer's is not what it should be."""
+
+
+class KeySet:
+    """The keys of `issuer`; `clock` gives the time in epoch seconds."""
+
+    def __init__(self, issuer: str, clock: Callable[[], float]) -> None:
+        self._issuer = issuer
+        self._clock = clock
+        self._keys: Mapping[str | None, jwt.PyJWK] = {}
+        self._tried = self._fetched = float("-inf")
+        self._fetching = anyio.Lock()
+
+    async def key(self, identifier: str | None) -> jwt.PyJWK | None:
+        """The issuer's key of this identifier, if there is one.
+
+        Raises:
+            IssuerUnavailable: That is not known.
+        """
+        if not self._is_known(identifier):
+            async with self._fetching:
+                if not self._is_known(identifier) and not self._is_tried:
+                    await self._fetch()
+        if self._clock() - self._fetched >= _LASTING:
+            raise IssuerUnavailable("the issuer's keys can't be had")
+        return self._keys.get(identifier)
+
+    @property
+    def _is_tried(self) -> bool:
+        return self._clock() - self._tried < _PAUSE
+
+    def _is_known(self, identifier: str | None) -> bool:
+        """Whether there is a key to go by: a fresh one, or nothing fresher to be had just now."""
+        longest = _LASTING if self._is_tried else _FRESH
+        return identifier in self._keys and self._clock() - self._fetched < longest
+
+    async def _fetch(self) -> None:
+        """Fetch the keys; those we have stay if that fails."""
+        self._tried = self._clock()
+        try:
+            with anyio.fail_after(_PATIENCE, shield=True):  # others wait for it, too
+                async with httpx.AsyncClient(trust_env=not _is_local(self._issuer)) as client:
+                    keys = await self._published(client)
+        except (_Unusable, httpx.HTTPError, jwt.PyJWTError, TimeoutError) as failure:
+            _log.warning("The keys of %s can't be had: %r", self._issuer, failure)
+            return
+        self._keys = {key.key_id: key for key in keys}
+        self._fetched = self._clock()
+
+    async def _published(self, client: httpx.AsyncClient) -> list[jwt.PyJWK]:
+        document = await _document(client, await self._location(client))
+        keys = jwt.PyJWKSet.from_dict(dict(document)).keys
+        return [k for k in keys if k.algorithm_name in ALGORITHMS and k.public_key_use != "enc"]
+
+    async def _location(self, client: httpx.AsyncClient) -> str:
+        failures: list[str] = []
+        for url in metadata_urls(self._issuer):
+            try:
+                return self._keys_location(await _document(client, url))
+            except _Unusable as failure:
+                failures.append(str(failure))
+        raise _Unusable("; ".join(failures))
+
+    def _keys_location(self, metadata: Document) -> str:
+        location = metadata.get("jwks_uri")
+        if metadata.get("issuer") != self._issuer or not isinstance(location, str):
+            raise _Unusable("the metadata is another issuer's, or names no keys")
+        is_safe = urlsplit(location).scheme == "https"
+        if not is_safe and not (_is_local(self._issuer) and _is_local(location)):
+            raise _Unusable("the keys would come unprotected")
+        return location
+
+
+def metadata_urls(issuer: str) -> Iterator[str]:
+    """Where RFC 8414 and OpenID Connect have an issuer publish its metadata."""
+    url = urlsplit(issuer)
+    origin, path = f"{url.scheme}://{url.netloc}", url.path.rstrip("/")
+    yield f"{origin}/.well-known/oauth-authorization-server{path}"
+    yield f"{origin}/.well-known/openid-configuration{path}"
+    if path:
+        yield f"{origin}{path}/.well-known/openid-configuration"
+
+
+def _is_local(url: str) -> bool:
+    return urlsplit(url).hostname in LOOPBACK
+
+
+async def _document(client: httpx.AsyncClient, url: str) -> Document:
+    """The JSON object at `url`. Redirections are not followed."""
+    async with client.stream("GET", url, headers={"Accept": "application/json"}) as response:
+        if response.status_code != HTTPStatus.OK:
+            raise _Unusable(f"{url} answered {response.status_code}")
+        body = bytearray()
+        async for part in response.aiter_bytes():
+            body += part
+            if len(body) > _LARGEST:
+                raise _Unusable(f"{url} is too large")
+    try:
+        document: object = json.loads(bytes(body))
+    except (ValueError, RecursionError):
+        raise _Unusable(f"{url} is not JSON") from None
+    if not isinstance(document, dict):
+        raise _Unusable(f"{url} is not a JSON object")
+    return cast("Document", document)

@@ -1,0 +1,114 @@
+"""Access tokens of an OAuth authorization server: JWTs, verified by the keys it publishes."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import jwt
+
+from calls_mcp.authentication.grant import Grant
+from calls_mcp.authentication.issuer import ALGORITHMS, KeySet
+from calls_mcp.authentication.principals import NOBODY, PrincipalsFile
+from calls_mcp.errors import ConfigurationError
+from calls_mcp.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+_LEEWAY = 30  # seconds that clocks may differ by
+_LONGEST_NAME = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a token must say: from whom, for whom; and which claims tell the rest."""
+
+    issuer: str
+    audience: str
+    principal: str
+    scope: str
+
+
+class JwtVerifier:
+    """Verifies access tokens by their signature and claims."""
+
+    def __init__(self, claims: Claims, keys: KeySet, principals: PrincipalsFile | None) -> None:
+        self._claims = claims
+        self._keys = keys
+        self._principals = principals
+
+    async def verify_token(self, token: str) -> Grant | None:
+        """What it grants, if anything.
+
+        Raises:
+            IssuerUnavailable: That can't be told without the issuer's keys.
+        """
+        try:
+            header = jwt.get_unverified_header(token)
+            if header.get("alg") not in ALGORITHMS:
+                raise jwt.InvalidAlgorithmError("the algorithm is not one of those allowed")
+            key = await self._keys.key(header.get("kid"))
+            if key is None:
+                raise jwt.InvalidKeyError("the issuer has no such key")
+            return self._grant(self._decoded(token, key))
+        except jwt.PyJWTError as invalid:
+            _log.info("A token was refused: %s", invalid)
+            return None
+
+    def _decoded(self, token: str, key: jwt.PyJWK) -> Mapping[str, object]:
+        return jwt.decode(
+            token,
+            key,
+            algorithms=ALGORITHMS,
+            audience=self._claims.audience,
+            issuer=self._claims.issuer,
+            leeway=_LEEWAY,
+            options={
+                "require": ["exp", "iss", "aud", self._claims.principal],
+                "enforce_minimum_key_length": True,
+            },
+        )
+
+    def _grant(self, claims: Mapping[str, object]) -> Grant:
+        name = claims[self._claims.principal]
+        if not isinstance(name, str) or not 0 < len(name) <= _LONGEST_NAME:
+            raise jwt.InvalidTokenError("the principal's claim is not a name")
+        client = claims.get("client_id") or claims.get("azp") or name
+        principals = self._principals.now() if self._principals else NOBODY
+        return Grant(
+            client_id=str(client),
+            subject=name,
+            scopes=_scopes(claims.get(self._claims.scope)),
+            expires_at=int(cast("float", claims["exp"])) + _LEEWAY,
+            resource=self._claims.audience,
+            claims={"iss": self._claims.issuer},
+            own=principals.own.get(name),
+        )
+
+
+def open_issuer(settings: Settings, clock: Callable[[], float]) -> JwtVerifier:
+    """The verifier that `settings` describe; `clock` tells how old the issuer's keys are.
+
+    Raises:
+        ConfigurationError: The file of principals is wrong.
+    """
+    issuer, resource = settings.calls_mcp_oauth_issuer or "", settings.calls_mcp_resource_url or ""
+    claims = Claims(
+        issuer,
+        settings.calls_mcp_oauth_audience or resource,
+        settings.calls_mcp_oauth_principal_claim,
+        settings.calls_mcp_oauth_scope_claim,
+    )
+    file = settings.calls_mcp_principals
+    principals = None if file is None else PrincipalsFile(file)
+    if principals is not None and principals.now().tokens:
+        raise ConfigurationError(f"{file}: its tokens count only with CALLS_MCP_AUTH=tokens")
+    return JwtVerifier(claims, KeySet(issuer, clock), principals)
+
+
+def _scopes(told: object) -> list[str]:
+    """Of the claim that tells the scopes: a list, or a text with spaces between."""
+    if isinstance(told, str):
+        return told.split()
+    listed = cast("list[object]", told) if isinstance(told, list) else []
+    return [str(scope) for scope in listed]

@@ -1,0 +1,211 @@
+"""The TOML file of those who may come in: their tokens, and their own accounts and policies.
+
+[[tokens]]
+principal = "support-agent"
+sha256 = "…"
+scopes = ["calls:read", "calls:place"]
+expires = 2027-01-31T00:00:00Z
+
+[principals.support-agent]
+account_sid = "AC…"
+auth_token_env = "SUPPORT_AUTH_TOKEN"
+policy = "support.toml"
+"""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from calls_mcp.authentication.grant import Own
+from calls_mcp.authentication.scopes import Scope
+from calls_mcp.errors import ConfigurationError
+from calls_mcp.policy import load_policy
+from calls_mcp.tomlfile import FileError, nearest, parse, places, read
+
+_log = logging.getLogger(__name__)
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@|:-]{0,127}$")]
+"""A principal's name: it stands in the record of changes as it is."""
+_Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Token(_Strict):
+    """A bearer token that is accepted until `expires`; only its hash is known."""
+
+    principal: Name
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    scopes: Annotated[frozenset[Scope], Field(min_length=1)]
+    expires: AwareDatetime
+
+
+class _Principal(_Strict):
+    """Where what a principal has of their own is; paths are relative to the file's folder."""
+
+    account_sid: Annotated[str, Field(pattern=r"^AC[0-9a-fA-F]{32}$")] | None = None
+    auth_token_env: _Variable | None = None
+    auth_token_file: Path | None = None
+    api_key: Annotated[str, Field(pattern=r"^SK[0-9a-fA-F]{32}$")] | None = None
+    api_secret_env: _Variable | None = None
+    api_secret_file: Path | None = None
+    policy: Path | None = None
+
+    @property
+    def tokens(self) -> tuple[str | Path, ...]:
+        return _given(self.auth_token_env, self.auth_token_file)
+
+    @property
+    def secrets(self) -> tuple[str | Path, ...]:
+        return _given(self.api_secret_env, self.api_secret_file)
+
+    @model_validator(mode="after")
+    def _has_one_credential(self) -> Self:
+        has_key = self.api_key is not None
+        if has_key != bool(self.secrets):
+            raise ValueError("api_key goes with api_secret_env or api_secret_file")
+        wanted = 1 if self.account_sid is not None else 0
+        if len(self.tokens) + len(self.secrets) != wanted:
+            raise ValueError(
+                "account_sid goes with one of auth_token_env, auth_token_file, and api_key with "
+                "api_secret_env or api_secret_file"
+            )
+        return self
+
+
+class _File(_Strict):
+    tokens: tuple[Token, ...] = ()
+    principals: dict[Name, _Principal] = Field(default_factory=dict[str, _Principal])
+
+
+@dataclass(frozen=True, slots=True)
+class Principals:
+    """Everybody's tokens, and what those have of their own who have anything."""
+
+    tokens: tuple[Token, ...]
+    own: Mapping[str, Own]
+
+
+NOBODY = Principals((), {})
+
+
+class PrincipalsFile:
+    """A file of principals, read again whenever it has changed.
+
+    One that has become wrong is logged and changes nothing: the last good one holds.
+    """
+
+    def __init__(self, file: Path) -> None:
+        """Read it.
+
+        Raises:
+            ConfigurationError: It is wrong.
+        """
+        self._file = file
+        self._seen = _state(file)
+        self._principals = load_principals(file)
+
+    def now(self) -> Principals:
+        """Who may come in just now."""
+        if (state := _state(self._file)) != self._seen:
+            self._seen = state
+            try:
+                self._principals = load_principals(self._file)
+            except ConfigurationError as wrong:
+                _log.error("The last good file of principals holds. %s", wrong)
+            else:
+                _log.warning("%s was read again.", self._file)
+        return self._principals
+
+
+def load_principals(file: Path) -> Principals:
+    """What is in `file`, with the policies and credentials that it names.
+
+    Raises:
+        ConfigurationError: Naming everything that is wrong with it, and no secret.
+    """
+    return read_principals(file, read(file))
+
+
+def read_principals(file: Path, text: str) -> Principals:
+    """What `text` says, which is in `file` or is going to be.
+
+    Raises:
+        ConfigurationError: Naming everything that is wrong with it, and no secret.
+    """
+    lines = places(text)
+    try:
+        found = _File.model_validate(parse(file, text))
+    except ValidationError as invalid:
+        errors = invalid.errors(include_input=False, include_url=False)
+        wrong = sorted((nearest(lines, error["loc"]), _words(error)) for error in errors)
+        raise FileError(f"{file}:{line}: {words}" for line, words in wrong) from None
+    own: dict[str, Own] = {}
+    problems: list[str] = []
+    for name, principal in found.principals.items():
+        try:
+            own[name] = _own(principal, file.parent)
+        except ConfigurationError as wrong:
+            line = nearest(lines, ("principals", name))
+            problems.append(f"{file}:{line}: principals.{name}: {wrong}")
+    if problems:
+        raise FileError(problems)
+    return Principals(found.tokens, own)
+
+
+def _own(principal: _Principal, folder: Path) -> Own:
+    policy = None if principal.policy is None else load_policy(folder / principal.policy)
+    if principal.account_sid is None:
+        return Own(policy=policy)
+    (source,) = (*principal.tokens, *principal.secrets)
+    return Own(
+        principal.account_sid,
+        principal.api_key or principal.account_sid,
+        _secret(source, folder),
+        policy,
+    )
+
+
+def _secret(source: str | Path, folder: Path) -> str:
+    """What is in a variable or, the end of its last line aside, in a file."""
+    if isinstance(source, Path):
+        secret = read(folder / source).rstrip("\r\n")
+    else:
+        secret = os.environ.get(source, "")
+    if not secret or secret != secret.strip():
+        what = "file" if isinstance(source, Path) else "variable"
+        raise ConfigurationError(
+            f"the {what} {source} is empty or missing, or has spaces around it"
+        )
+    return secret
+
+
+def _given(*values: str | Path | None) -> tuple[str | Path, ...]:
+    return tuple(value for value in values if value is not None)
+
+
+def _words(error: ErrorDetails) -> str:
+    place = ".".join(_parts(error))
+    reason = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return f"{place}: {'there is no such key' if error['type'] == 'extra_forbidden' else reason}"
+
+
+def _parts(error: ErrorDetails) -> Iterator[str]:
+    return (str(part) for part in error["loc"] if part != "[key]")
+
+
+def _state(file: Path) -> tuple[int, ...]:
+    """What changes whenever the file does."""
+    try:
+        now = file.stat()
+    except OSError:
+        return ()
+    return (now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)

@@ -1,0 +1,63 @@
+"""Bearer tokens of our own making: random, known by their hash, good until they expire."""
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Collection
+from datetime import UTC, datetime
+
+from calls_mcp.authentication.grant import Grant
+from calls_mcp.authentication.principals import PrincipalsFile
+from calls_mcp.settings import Settings
+
+_PREFIX = "calls_"
+_BYTES = 32  # of randomness: too many to guess, so that a plain hash is enough
+
+
+class FileVerifier:
+    """Verifies tokens by the hashes in a file of principals."""
+
+    def __init__(self, file: PrincipalsFile) -> None:
+        self._file = file
+
+    async def verify_token(self, token: str) -> Grant | None:
+        """What it grants, if anything; to find out takes as long for any token."""
+        principals, digest = self._file.now(), _digest(token)
+        known = [t for t in principals.tokens if hmac.compare_digest(t.sha256, digest)]
+        entry = next((t for t in known if t.expires > datetime.now(UTC)), None)
+        if entry is None:
+            return None
+        return Grant(
+            client_id=entry.principal,
+            subject=entry.principal,
+            scopes=sorted(entry.scopes),
+            expires_at=int(entry.expires.timestamp()),
+            own=principals.own.get(entry.principal),
+        )
+
+
+def open_tokens(settings: Settings) -> FileVerifier:
+    """The verifier of the tokens in the file that `settings` name.
+
+    Raises:
+        ConfigurationError: The file is wrong.
+    """
+    assert settings.calls_mcp_principals is not None  # noqa: S101  # load_settings saw to it
+    return FileVerifier(PrincipalsFile(settings.calls_mcp_principals))
+
+
+def new_token(principal: str, scopes: Collection[str], expires: datetime) -> tuple[str, str]:
+    """A new token, and the lines about it for the file of principals."""
+    token = _PREFIX + secrets.token_urlsafe(_BYTES)
+    lines = (
+        "[[tokens]]",
+        f'principal = "{principal}"',
+        f'sha256 = "{_digest(token)}"',
+        "scopes = [" + ", ".join(f'"{scope}"' for scope in sorted({*scopes})) + "]",
+        f"expires = {expires.isoformat(timespec='seconds')}",
+    )
+    return token, "\n".join(lines) + "\n"
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode(errors="surrogatepass")).hexdigest()

@@ -1,0 +1,85 @@
+"""The operator's TOML files: read, or refused with every fault and its line."""
+
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from calls_mcp.errors import ConfigurationError
+
+Table = dict[str, Any]
+Place = tuple[str | int, ...]
+"""Where a key is: its sections' names and its own; after the name of an array, its number in it."""
+
+_KEY = r"(?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*')"
+_KEYS = rf"\s*({_KEY}(?:\s*\.\s*{_KEY})*)\s*"
+_HEADER = re.compile(rf"\s*\[{{1,2}}{_KEYS}\]")
+_ASSIGNMENT = re.compile(rf"{_KEYS}=")
+
+
+class FileError(ConfigurationError):
+    """A file of the operator's is wrong; `problems` name every fault by file and line."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+def read(file: Path) -> str:
+    """The text of `file`.
+
+    Raises:
+        FileError: It can't be read, or is not UTF-8.
+    """
+    try:
+        return file.read_bytes().decode("utf-8-sig")
+    except OSError as unreadable:
+        raise FileError([f"{file}: can't be read: {unreadable.strerror}"]) from unreadable
+    except UnicodeDecodeError as wrong:
+        line = wrong.object.count(b"\n", 0, wrong.start) + 1
+        raise FileError([f"{file}:{line}: is not UTF-8"]) from None
+
+
+def parse(file: Path, text: str) -> Table:
+    """What `text`, which is in `file`, means.
+
+    Raises:
+        FileError: It is not TOML.
+    """
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as wrong:
+        told = re.search(r"at line ([0-9]+)", str(wrong))
+        line = told[1] if told else text.count("\n") + 1  # the other place is "at end of document"
+        raise FileError([f"{file}:{line}: {wrong}"]) from None
+
+
+def places(text: str) -> dict[Place, int]:
+    """The first line of each section and key."""
+    lines: dict[Place, int] = {}
+    section: Place = ()
+    items = Counter[Place]()
+    for number, line in enumerate(text.split("\n"), 1):
+        place: Place = ()
+        if header := _HEADER.match(line):
+            place = section = _names(header[1])
+            if line.lstrip().startswith("[["):
+                section = (*place, items[place])
+                items[place] += 1
+                place = section
+        elif assignment := _ASSIGNMENT.match(line):
+            place = (*section, *_names(assignment[1]))
+        for end in range(1, len(place) + 1):
+            lines.setdefault(place[:end], number)
+    return lines
+
+
+def nearest(lines: dict[Place, int], place: Place) -> int:
+    """The line of `place`, or of the nearest section around it that has one."""
+    return next((lines[p] for n in range(len(place), 0, -1) if (p := place[:n]) in lines), 1)
+
+
+def _names(dotted: str) -> tuple[str, ...]:
+    return tuple(name.strip("\"'") for name in re.findall(_KEY, dotted))
