@@ -21,11 +21,12 @@ _Packed = tuple[str, dict[str, Json], list[tuple[str, str]], str]
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What to list, from where on, and how many."""
+    """What to list, from where on, how many, and for whom."""
 
     arguments: Arguments
     start: Position
     limit: int
+    principal: str
 
 
 class Cursors:
@@ -44,18 +45,21 @@ class Cursors:
         """A cursor for going on with `query` at `position`."""
         values = {k: v for k, v in query.arguments.values.items() if k != "page_size"}
         page: list[Json] = [[*pair] for pair in position.page]
-        return self._seal.pack([self._account_sid, values, page, position.after])
+        packed: Json = [self._account_sid, values, page, position.after]
+        return self._seal.pack(packed, query.principal)
 
-    def resume(self, arguments: Arguments) -> Query:
+    def resume(self, arguments: Arguments, principal: str) -> Query:
         """What `arguments` ask for: a new list, or to go on with the one of their cursor.
 
         Raises:
-            InvalidArguments: The cursor is none of ours, or is of a list with other filters.
+            InvalidArguments: The cursor is none of ours, or another principal's, or is of a list
+                with other filters.
         """
         cursor = arguments.own.get("cursor")
         if cursor is None:
-            return Query(arguments, Position(self._page_size(arguments)), _limit(arguments))
-        packed = cast("_Packed | None", self._seal.unpack(cursor))
+            start = Position(self._page_size(arguments))
+            return Query(arguments, start, _limit(arguments), principal)
+        packed = cast("_Packed | None", self._seal.unpack(cursor, principal))
         if packed is None or packed[0] != self._account_sid:
             raise InvalidArguments([_not_ours(cursor)])
         _, values, page, after = packed
@@ -67,7 +71,7 @@ class Cursors:
         if not after:  # in the middle of a page, another size would be another page
             rest = (pair for pair in place if pair[0] != "PageSize")
             place = (*self._page_size(merged), *rest)
-        return Query(merged, Position(place, after), _limit(merged))
+        return Query(merged, Position(place, after), _limit(merged), principal)
 
     def _page_size(self, arguments: Arguments) -> tuple[Pair, ...]:
         size = arguments.values.get("page_size", page_size(_limit(arguments), self._budget))

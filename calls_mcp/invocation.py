@@ -72,7 +72,7 @@ class Invoker:
             if approval is None and "confirmation_token" in arguments.own:
                 approval = Approval(arguments.own["confirmation_token"])
             if operation.read_only:
-                outcome = await self._read_in_time(arguments, report)
+                outcome = await self._read_in_time(arguments, caller, report)
             else:
                 until = anyio.current_time() + self._terms.deadline
                 change = Change(arguments, caller, self._terms.account_sid, until)
@@ -84,25 +84,25 @@ class Invoker:
         telemetry.invoked(operation.name, outcome)
         return {**outcome, "sandbox": True} if self._terms.sandbox else outcome
 
-    async def _read_in_time(self, arguments: Arguments, report: Report) -> Outcome:
+    async def _read_in_time(self, arguments: Arguments, caller: Caller, report: Report) -> Outcome:
         try:
             with anyio.fail_after(self._terms.deadline):
-                return await self._read(arguments, report)
+                return await self._read(arguments, caller, report)
         except TimeoutError as late:
             raise Unavailable(
                 f"Nothing could be read: no answer within {self._terms.deadline:g} s.",
                 "It is safe to call again in a little while; a list is quicker with a lower limit.",
             ) from late
 
-    async def _read(self, arguments: Arguments, report: Report) -> Outcome:
+    async def _read(self, arguments: Arguments, caller: Caller, report: Report) -> Outcome:
         if arguments.operation.returns == "calls":
-            return await self._list(arguments, report)
+            return await self._list(arguments, caller, report)
         request = self._encode(arguments)
         call = read_call(request, await self._twilio.send(request))
         return {"outcome": "done", "call": call}
 
-    async def _list(self, arguments: Arguments, report: Report) -> Outcome:
-        query = self._cursors.resume(arguments)
+    async def _list(self, arguments: Arguments, caller: Caller, report: Report) -> Outcome:
+        query = self._cursors.resume(arguments, caller.principal)
         request = self._encode(query.arguments)
         listing = await collect(
             self._twilio.send,

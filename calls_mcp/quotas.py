@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from calls_mcp.errors import InvocationError, NotFound, OutcomeUnknown
 from calls_mcp.outcome import CallSummary, Outcome, with_warnings
-from calls_mcp.policy import Caps, PolicyDenied
+from calls_mcp.policy import Caps, Counts, PolicyDenied
 from calls_mcp.store import Store, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -69,13 +69,24 @@ class Room:
 
 
 class Quotas:
-    """Counts in the store; `clock` gives the time in epoch seconds."""
+    """Counts in the store; `clock` gives the time in epoch seconds.
 
-    def __init__(self, store: Store, caps: Caps, fetch: Fetch, clock: Callable[[], float]) -> None:
+    `whole` names those whose calls are counted together: all those of one account.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        caps: Caps,
+        fetch: Fetch,
+        clock: Callable[[], float],
+        whole: str = "all",
+    ) -> None:
         self._store = store
         self._caps = caps
         self._fetch = fetch
         self._clock = clock
+        self._whole = whole
 
     async def held(self, call: NewCall) -> Held | None:
         """What stands against placing a call without asking."""
@@ -100,7 +111,7 @@ class Quotas:
         Raises:
             PolicyDenied: A cap is used up.
         """
-        limits = [*_windows("all", self._caps), *_windows(call.principal, self._caps)]
+        limits = self._placed(call)
         _require(await self._store.counters.exhausted(limits) if limits else None)
 
     async def take(self, call: NewCall, known: frozenset[str]) -> Room | Held:
@@ -176,11 +187,15 @@ class Quotas:
         return _Note(key, note, before, left) if note else None
 
     async def _count(self, call: NewCall) -> None:
-        limits = [*_windows("all", self._caps), *_windows(call.principal, self._caps)]
+        limits = self._placed(call)
         _require(await self._store.counters.hit(limits) if limits else None)
 
+    def _placed(self, call: NewCall) -> "list[Limit]":
+        of_principal = _windows(self._caps.principal, call.principal, "principal.")
+        return [*_windows(self._caps, self._whole), *of_principal]
+
     async def _enter(self, call: NewCall) -> str | None:
-        limits = [*_at_once(call.principal, call.longest, self._caps)]
+        limits = [*self._at_once(call.principal, call.longest)]
         if not limits:
             return None
         while not isinstance(entered := await self._store.counters.enter(limits), str):
@@ -188,6 +203,16 @@ class Quotas:
             if not await self._let_one_go(full, call.until):
                 raise _too_many(entered)
         return entered
+
+    def _at_once(self, principal: str, seconds: int) -> Iterator["Limit"]:
+        """The limits on how many calls are live at once that are set."""
+        from calls_mcp.store.counters import Limit  # noqa: PLC0415
+
+        caps = self._caps
+        if caps.in_flight:
+            yield Limit("in_flight", caps.in_flight, seconds, self._whole)
+        if caps.principal.in_flight:
+            yield Limit("principal.in_flight", caps.principal.in_flight, seconds, principal)
 
     async def _let_one_go(self, full: "Limit", until: float) -> bool:
         """Whether one of the calls in flight turns out to have ended."""
@@ -198,7 +223,7 @@ class Quotas:
                 continue
             account_sid, sid, principal = cast("tuple[str, str, str]", json.loads(noted[0]))
             if await self._has_ended(account_sid, sid, until):
-                await counters.leave([*_at_once(principal, full.seconds, self._caps)], entry)
+                await counters.leave([*self._at_once(principal, full.seconds)], entry)
                 return True
         return False
 
@@ -214,7 +239,7 @@ class Quotas:
         for note in room.notes:
             await self._undo(note)
         if room.entry is not None:
-            limits = [*_at_once(room.call.principal, room.call.longest, self._caps)]
+            limits = [*self._at_once(room.call.principal, room.call.longest)]
             await self._store.counters.leave(limits, room.entry)
 
     async def _undo(self, note: _Note) -> None:
@@ -243,11 +268,10 @@ def _too_many(exhausted: "Exhausted") -> PolicyDenied:
     return PolicyDenied(f"caps.{exhausted.name}", "so many calls are live", hint)
 
 
-def _windows(key: str, caps: Caps) -> Iterator["Limit"]:
+def _windows(counts: Counts, key: str, prefix: str = "") -> Iterator["Limit"]:
     """The limits on how many calls are placed, in all or by one principal, that are set."""
     from calls_mcp.store.counters import Limit  # noqa: PLC0415
 
-    counts, prefix = (caps, "") if key == "all" else (caps.principal, "principal.")
     windows = {
         "calls_per_minute": (counts.calls_per_minute, 60),
         "calls_per_hour": (counts.calls_per_hour, 3600),
@@ -256,16 +280,6 @@ def _windows(key: str, caps: Caps) -> Iterator["Limit"]:
     for name, (amount, seconds) in windows.items():
         if amount:
             yield Limit(f"{prefix}{name}", amount, seconds, key)
-
-
-def _at_once(principal: str, seconds: int, caps: Caps) -> Iterator["Limit"]:
-    """The limits on how many calls are live at once that are set."""
-    from calls_mcp.store.counters import Limit  # noqa: PLC0415
-
-    if caps.in_flight:
-        yield Limit("in_flight", caps.in_flight, seconds, "all")
-    if caps.principal.in_flight:
-        yield Limit("principal.in_flight", caps.principal.in_flight, seconds, principal)
 
 
 def _number(call: NewCall) -> str:

@@ -11,6 +11,8 @@ from calls_mcp.errors import ConfigurationError
 from calls_mcp.settings import Access, Settings
 
 if TYPE_CHECKING:
+    from calls_mcp.audit import AuditLog
+    from calls_mcp.authentication import Own
     from calls_mcp.invocation import Invoker
     from calls_mcp.store import Store
     from calls_mcp.twilio import TwilioClient
@@ -20,13 +22,15 @@ _LEAST_WAIT = 2  # seconds
 
 
 class _Made(NamedTuple):
+    """What is made for everybody, or for a principal who has something of their `own`."""
+
+    own: "Own | None"
     invoker: "Invoker"
-    store: "Store"
     twilio: "TwilioClient"
 
 
 class Runtime:
-    """Holds the settings, and the invoker made of them. An async context manager.
+    """Holds the settings, and the invokers made of them. An async context manager.
 
     `clock` gives the time in epoch seconds, `monotonic` seconds that never go back; `sandbox` marks
     every result as not real.
@@ -49,7 +53,8 @@ class Runtime:
         self._monotonic = monotonic
         self._resources = AsyncExitStack()
         self._making = anyio.Lock()
-        self._made: _Made | None = None
+        self._records: tuple[Store, AuditLog] | None = None
+        self._made: dict[str, _Made] = {}
 
     async def __aenter__(self) -> Self:
         """Begin what must work from the start: telemetry, a policy of one's own, a lasting store.
@@ -81,9 +86,13 @@ class Runtime:
         """Close what the invoker opened. Closing twice does nothing."""
         await self._resources.aclose()
 
-    async def invoker(self) -> "Invoker":
-        """Made at the first invocation, so that a client that only lists tools waits for less."""
-        return (await self._everything()).invoker
+    async def invoker(self, principal: str = "", own: "Own | None" = None) -> "Invoker":
+        """The invoker of everybody, or that of a principal who has something of their `own`.
+
+        Made at the first invocation, so that a client that only lists tools waits for less; and
+        anew when what the principal has of their own has changed.
+        """
+        return (await self._everything(principal, own)).invoker
 
     async def is_ready(self) -> bool:
         """Whether the store can be used and the API is not being left alone for its failures.
@@ -96,33 +105,28 @@ class Runtime:
         from calls_mcp.store import StoreUnavailable  # noqa: PLC0415
 
         made = await self._everything()
+        store, _ = await self._opened()
         try:
-            await made.store.ping()
+            await store.ping()
         except StoreUnavailable:
             return False
         return not made.twilio.is_resting
 
-    async def _everything(self) -> "_Made":
+    async def _everything(self, principal: str = "", own: "Own | None" = None) -> "_Made":
+        whose = principal if own else ""
         async with self._making:
-            if self._made is None:
-                self._made = await self._make()
-        return self._made
+            made = self._made.get(whose)
+            if made is None or made.own != own:
+                made = self._made[whose] = await self._make(own)
+        return made
 
-    async def _make(self) -> "_Made":
-        from calls_mcp import telemetry  # noqa: PLC0415
-        from calls_mcp.approvals import Approvals  # noqa: PLC0415
+    async def _opened(self) -> "tuple[Store, AuditLog]":
+        """The state store and the audit log, which all invokers share."""
         from calls_mcp.audit import open_audit  # noqa: PLC0415
-        from calls_mcp.changes import Changes  # noqa: PLC0415
-        from calls_mcp.cursor import Cursors  # noqa: PLC0415
-        from calls_mcp.delivery import Delivery  # noqa: PLC0415
-        from calls_mcp.invocation import Invoker, Terms  # noqa: PLC0415
-        from calls_mcp.policy import load_policy  # noqa: PLC0415
-        from calls_mcp.quotas import Quotas  # noqa: PLC0415
-        from calls_mcp.seal import Seal  # noqa: PLC0415
         from calls_mcp.store import Keeping, open_store  # noqa: PLC0415
-        from calls_mcp.throttle import Throttle  # noqa: PLC0415
-        from calls_mcp.twilio import TwilioClient  # noqa: PLC0415
 
+        if self._records is not None:
+            return self._records
         settings, enter = self.settings, self._resources.enter_async_context
         wait = max(_LEAST_WAIT, self.access.deadline / 4)  # for what other processes are using
         # Whoever waits for the outcome of another's change waits a little longer than that takes.
@@ -139,25 +143,47 @@ class Runtime:
                 min(10, wait),
             )
         )
-        twilio = TwilioClient(self.access, self._monotonic)
+        self._records = (store, audit)
+        return self._records
+
+    async def _make(self, own: "Own | None") -> "_Made":
+        from calls_mcp import telemetry  # noqa: PLC0415
+        from calls_mcp.approvals import Approvals  # noqa: PLC0415
+        from calls_mcp.changes import Changes  # noqa: PLC0415
+        from calls_mcp.cursor import Cursors  # noqa: PLC0415
+        from calls_mcp.delivery import Delivery  # noqa: PLC0415
+        from calls_mcp.invocation import Invoker, Terms  # noqa: PLC0415
+        from calls_mcp.policy import load_policy  # noqa: PLC0415
+        from calls_mcp.quotas import Quotas  # noqa: PLC0415
+        from calls_mcp.seal import Seal  # noqa: PLC0415
+        from calls_mcp.throttle import Throttle  # noqa: PLC0415
+        from calls_mcp.twilio import TwilioClient  # noqa: PLC0415
+
+        settings = self.settings
+        store, audit = await self._opened()
+        # An account of one's own is a real one; the sandbox's emulator has only its own.
+        access = own.access(self.access) if own and not self.sandbox else self.access
+        twilio = TwilioClient(access, self._monotonic)
         self._resources.enter_context(telemetry.watching_breaker(lambda: twilio.circuit))
         self._resources.push_async_callback(twilio.aclose)
-        seal, account_sid = Seal(self.keys), self.access.account_sid
+        seal, account_sid = Seal(self.keys), access.account_sid
         approvals = Approvals(store, seal, settings.calls_mcp_confirm_ttl, self._clock)
-        policy = load_policy(settings.calls_mcp_policy).relaxed(settings.calls_mcp_confirm)
-        delivery = Delivery(twilio, store, self.access.deadline, self._clock)
-        quotas = Quotas(store, policy.caps, delivery.fetch, self._clock)
+        policy = (own and own.policy) or load_policy(settings.calls_mcp_policy)
+        policy = policy.relaxed(settings.calls_mcp_confirm)
+        delivery = Delivery(twilio, store, access.deadline, self._clock)
+        whole = "all" if account_sid == self.access.account_sid else f"all on {account_sid}"
+        quotas = Quotas(store, policy.caps, delivery.fetch, self._clock, whole)
         changes = Changes(delivery, approvals, quotas, audit, policy, self._clock)
         cursors = Cursors(seal, account_sid, settings.calls_mcp_result_bytes)
         terms = Terms(
             account_sid,
-            self.access.deadline,
+            access.deadline,
             settings.calls_mcp_result_bytes,
             self.sandbox,
         )
         throttle = Throttle(policy.caps, self._clock)
         invoker = Invoker(twilio, changes, cursors, throttle, policy, terms)
-        return _Made(invoker, store, twilio)
+        return _Made(own, invoker, twilio)
 
 
 def _exporting(settings: Settings) -> AbstractContextManager[None]:

@@ -30,7 +30,6 @@ class Seal:
         )
         self._serializer = URLSafeSerializer(
             oldest_first,
-            salt="calls-mcp/cursor",
             signer_kwargs={"digest_method": _DIGEST, "key_derivation": "hmac"},
         )
 
@@ -47,16 +46,20 @@ class Seal:
         except BadSignature:
             return None
 
-    def pack(self, value: Json) -> str:
-        """`value` as a signed, URL-safe text."""
-        return str(self._serializer.dumps(value))
+    def pack(self, value: Json, principal: str) -> str:
+        """`value` as a signed, URL-safe text that only this principal can use."""
+        return str(self._serializer.dumps(value, _salt(principal)))
 
-    def unpack(self, text: str) -> Json:
-        """What `pack` was given; None for a text it did not make."""
+    def unpack(self, text: str, principal: str) -> Json:
+        """What `pack` was given; None for a text that it did not make, or not for them."""
         if not _CANONICAL.fullmatch(text):
             return None
         try:
-            value: Json = self._serializer.loads(text)
+            value: Json = self._serializer.loads(text, _salt(principal))
         except BadSignature:
             return None
         return value
+
+
+def _salt(principal: str) -> bytes:
+    return b"calls-mcp/cursor\0" + principal.encode(errors="surrogatepass")

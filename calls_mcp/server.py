@@ -12,10 +12,11 @@ from mcp.shared.exceptions import MCPError
 from opentelemetry import trace
 
 from calls_mcp import __version__, correlation
+from calls_mcp.authentication import allows, own, principal, scope_of
 from calls_mcp.catalog import Operation, load_operations
 from calls_mcp.confirmation import converse
 from calls_mcp.outcome import Approval, Caller, Outcome
-from calls_mcp.prompts import load_prompts
+from calls_mcp.prompts import Prompt, load_prompts
 from calls_mcp.redaction import quoted
 from calls_mcp.results import to_result
 from calls_mcp.runtime import Runtime
@@ -34,6 +35,7 @@ _CHANGING = (
 _NUMBERS = " Numbers are E.164 (+15005550006)."
 _DAY = 86_400
 _STATIC = CacheHint(ttl_ms=_DAY * 1000, scope="public")
+_BY_SCOPES = CacheHint(ttl_ms=0, scope="private")
 
 
 def build_server(runtime: Runtime) -> Server[Any]:
@@ -43,13 +45,14 @@ def build_server(runtime: Runtime) -> Server[Any]:
         CatalogError: A file under `config/` or `prompts/` is wrong.
     """
     handlers = _Handlers(runtime)
+    lists = _STATIC if runtime.settings.calls_mcp_auth == "none" else _BY_SCOPES
     server: Server[Any] = Server(
         NAME,
         version=__version__,
         title="Calls",
         description="Place, find, follow, change and delete telephone calls, safely.",
         instructions=handlers.instructions,
-        cache_hints={"tools/list": _STATIC, "prompts/list": _STATIC},
+        cache_hints={"tools/list": lists, "prompts/list": lists},
         on_list_tools=handlers.list_tools,
         on_call_tool=handlers.call_tool,
         on_list_prompts=handlers.list_prompts,
@@ -63,7 +66,9 @@ def build_server(runtime: Runtime) -> Server[Any]:
 
 
 def principal_of(ctx: Context) -> str:
-    """Who is asking: the name the client gives itself, since stdio knows no other."""
+    """Who is asking: whom their token stands for; without one, what the client calls itself."""
+    if (authenticated := principal()) is not None:
+        return authenticated
     client = ctx.session.client_params
     return client.client_info.name if client else "anonymous"
 
@@ -84,6 +89,7 @@ class _Handlers:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
+        self._is_open = runtime.settings.calls_mcp_auth == "none"
         read_only = runtime.settings.calls_mcp_read_only
         operations = load_operations()
         self._hidden = {o.name for o in operations.values() if read_only and not o.read_only}
@@ -95,24 +101,28 @@ class _Handlers:
         }
         changing = ". Nothing can be changed: this server is read-only." if read_only else _CHANGING
         self.instructions = f"{_READING}{changing}{_NUMBERS}"
-        self._tools = [_tool(operation) for operation in self._operations.values()]
+        self._tools = {name: _tool(operation) for name, operation in self._operations.items()}
 
-    async def list_tools(self, _ctx: Context, _params: object) -> types.ListToolsResult:
-        return types.ListToolsResult(tools=self._tools)
+    async def list_tools(self, ctx: Context, _params: object) -> types.ListToolsResult:
+        self._admit(ctx)
+        beyond = self._beyond()
+        tools = [tool for name, tool in self._tools.items() if name not in beyond]
+        return types.ListToolsResult(tools=tools)
 
     async def call_tool(
         self, ctx: Context, params: types.CallToolRequestParams
     ) -> types.CallToolResult | types.InputRequiredResult:
+        self._admit(ctx)
         operation = self._operation(params.name)
-        principal, trace_id = principal_of(ctx), _trace_id()
+        name, trace_id = principal_of(ctx), _trace_id()
 
         async def report(done: int, total: int) -> None:
             await ctx.session.report_progress(done, total, f"{done} calls read")
 
         async def invoke(approval: Approval | None, can_ask: bool) -> Outcome:  # noqa: FBT001
             arguments = params.arguments or {}
-            invoker = await self._runtime.invoker()
-            caller = Caller(principal, can_ask, trace_id)
+            invoker = await self._runtime.invoker(name, own())
+            caller = Caller(name, can_ask, trace_id)
             return await invoker.invoke(operation, arguments, caller, approval, report)
 
         patience = self._runtime.settings.calls_mcp_confirm_ttl
@@ -134,18 +144,18 @@ class _Handlers:
                     for a in prompt.arguments
                 ],
             )
-            for prompt in self._prompts.values()
+            for prompt in self._usable_prompts().values()
         ]
         return types.ListPromptsResult(prompts=prompts)
 
     async def get_prompt(
         self, _ctx: Context, params: types.GetPromptRequestParams
     ) -> types.GetPromptResult:
-        prompt = self._prompts.get(params.name)
+        prompts = self._usable_prompts()
+        prompt = prompts.get(params.name)
         if prompt is None:
-            raise _invalid(
-                f"Unknown prompt {quoted(params.name, 64)}. There are: {_names(self._prompts)}"
-            )
+            unknown = quoted(params.name, 64)
+            raise _invalid(f"Unknown prompt {unknown}. There are: {_names(prompts)}")
         given = params.arguments or {}
         if problems := [*prompt.problems(given)]:
             raise _invalid("; ".join(problems))
@@ -153,8 +163,23 @@ class _Handlers:
         message = types.PromptMessage(role="user", content=text)
         return types.GetPromptResult(description=prompt.description, messages=[message])
 
+    def _admit(self, ctx: Context) -> None:
+        """Refuse what came over HTTP around the gate, should that ever be left out."""
+        if not self._is_open and ctx.request is not None and principal() is None:
+            raise MCPError(types.INVALID_REQUEST, "Nobody is authenticated")
+
+    def _usable_prompts(self) -> Mapping[str, Prompt]:
+        beyond = self._beyond()
+        return {k: p for k, p in self._prompts.items() if not any(map(p.names, beyond))}
+
+    def _beyond(self) -> set[str]:
+        """The tools that are beyond the caller's scopes."""
+        return {name for name, operation in self._operations.items() if not allows(operation)}
+
     def _operation(self, name: str) -> Operation:
         operation = self._operations.get(name)
+        if operation is not None and not allows(operation):
+            raise _invalid(f"insufficient_scope: {name} needs {scope_of(operation)}")
         if operation is not None:
             return operation
         if name in self._hidden:

@@ -23,6 +23,7 @@ from calls_mcp.seal import Seal
 from calls_mcp.server import build_server
 from calls_mcp.settings import Access, load_settings
 from tests.rig import ACCOUNT, Agent, Rig, access_to
+from tests.upstream import TESTER
 
 pytestmark = pytest.mark.anyio
 
@@ -45,7 +46,7 @@ async def another(access: Access, **settings: object) -> AsyncGenerator[Agent]:
     """A client of another server."""
     async with (
         Runtime(load_settings(settings), access) as runtime,
-        Client(build_server(runtime), cache=None) as client,
+        Client(build_server(runtime), cache=None, client_info=TESTER) as client,
     ):
         yield Agent(client)
 
@@ -67,12 +68,12 @@ def faults(outcome: dict[str, Any]) -> list[str]:
 
 def issued(**arguments: object) -> str:
     """A cursor of a list with these filters."""
-    query = CURSORS.resume(check(LIST, json.loads(json.dumps(arguments))))
+    query = CURSORS.resume(check(LIST, json.loads(json.dumps(arguments))), "tester")
     return CURSORS.issue(query, Position((("PageSize", "50"), ("PageToken", "PACA1")), "CA1"))
 
 
 def resumed(**arguments: object) -> Query:
-    return CURSORS.resume(check(LIST, json.loads(json.dumps(arguments))))
+    return CURSORS.resume(check(LIST, json.loads(json.dumps(arguments))), "tester")
 
 
 # What it carries

@@ -13,8 +13,14 @@ OLD, NEW, FOREIGN = "old" * 12, "new" * 12, "foreign" * 6
 VALUE: Json = [{"to": "+15005550205", "limit": 7}, [["PageSize", "50"]], "CA1"]
 
 SEAL = Seal([NEW])
-TOKEN, PACKED = SEAL.sign("identifier"), SEAL.pack(VALUE)
+WHO = "alice"
+TOKEN, PACKED = SEAL.sign("identifier"), SEAL.pack(VALUE, WHO)
 ALPHABET = string.ascii_letters + string.digits + "-_."
+
+
+def test_what_was_packed_for_one_principal_is_nothing_to_another() -> None:
+    assert SEAL.unpack(PACKED, WHO) == VALUE
+    assert SEAL.unpack(PACKED, "alic") is None
 
 
 def test_a_token_shows_its_identifier_and_is_verified() -> None:
@@ -23,7 +29,7 @@ def test_a_token_shows_its_identifier_and_is_verified() -> None:
 
 
 def test_what_was_packed_is_unpacked() -> None:
-    assert SEAL.unpack(PACKED) == VALUE
+    assert SEAL.unpack(PACKED, WHO) == VALUE
 
 
 def test_tokens_survive_urls_json_and_being_repeated_by_a_model() -> None:
@@ -33,25 +39,25 @@ def test_tokens_survive_urls_json_and_being_repeated_by_a_model() -> None:
 
 def test_the_first_key_signs_and_all_keys_are_accepted() -> None:
     before, during, after = Seal([OLD]), Seal([NEW, OLD]), Seal([NEW])
-    for old in (before.sign("a"), before.pack(VALUE)):
-        assert during.verify(old) == "a" or during.unpack(old) == VALUE
+    for old in (before.sign("a"), before.pack(VALUE, WHO)):
+        assert during.verify(old) == "a" or during.unpack(old, WHO) == VALUE
         assert after.verify(old) is None
-        assert after.unpack(old) is None
-    for new in (during.sign("a"), during.pack(VALUE)):
-        assert after.verify(new) == "a" or after.unpack(new) == VALUE
+        assert after.unpack(old, WHO) is None
+    for new in (during.sign("a"), during.pack(VALUE, WHO)):
+        assert after.verify(new) == "a" or after.unpack(new, WHO) == VALUE
         assert before.verify(new) is None
-        assert before.unpack(new) is None
+        assert before.unpack(new, WHO) is None
 
 
 def test_equal_keys_sign_alike_and_other_keys_do_not() -> None:
     assert Seal([NEW]).sign("identifier") == TOKEN
     assert Seal([FOREIGN]).sign("identifier") != TOKEN
     assert Seal([FOREIGN]).verify(TOKEN) is None
-    assert Seal([FOREIGN]).unpack(PACKED) is None
+    assert Seal([FOREIGN]).unpack(PACKED, WHO) is None
 
 
 def test_a_token_of_one_kind_is_none_of_the_other() -> None:
-    assert SEAL.unpack(SEAL.sign(PACKED.rpartition(".")[0])) is None
+    assert SEAL.unpack(SEAL.sign(PACKED.rpartition(".")[0]), WHO) is None
     assert SEAL.verify(PACKED) is None
 
 
@@ -61,7 +67,7 @@ def test_no_made_up_text_is_accepted(text: str, kind: str | None) -> None:
     for token in (forged, f"identifier.{forged}", f"{forged}.{TOKEN.rpartition('.')[2]}"):
         assume(token not in (TOKEN, PACKED))
         assert SEAL.verify(token) is None
-        assert SEAL.unpack(token) is None
+        assert SEAL.unpack(token, WHO) is None
 
 
 @pytest.mark.parametrize("token", [TOKEN, PACKED], ids=["signed", "packed"])
@@ -73,7 +79,7 @@ def test_no_altered_token_is_accepted(token: str, data: st.DataObject) -> None:
     altered = token[:position] + inserted + token[position + removed :]
     assume(altered != token)
     assert SEAL.verify(altered) is None
-    assert SEAL.unpack(altered) is None
+    assert SEAL.unpack(altered, WHO) is None
 
 
 @pytest.mark.parametrize("junk", ["!!!!", "~", "=", "====", "%20", "é", "\n", " "])
@@ -81,7 +87,7 @@ def test_a_character_that_means_nothing_is_not_overlooked(junk: str) -> None:
     for token in (TOKEN, PACKED):
         for altered in (token + junk, junk + token, token[:-3] + junk + token[-3:]):
             assert SEAL.verify(altered) is None
-            assert SEAL.unpack(altered) is None
+            assert SEAL.unpack(altered, WHO) is None
 
 
 def test_another_spelling_of_a_signature_is_not_accepted() -> None:

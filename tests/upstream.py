@@ -11,7 +11,7 @@ from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
 from mcp import Client
-from mcp_types import CallToolResult
+from mcp_types import CallToolResult, Implementation
 
 from calls_mcp.runtime import Runtime
 from calls_mcp.server import build_server
@@ -19,6 +19,7 @@ from calls_mcp.settings import Access, load_settings
 from tests.rig import ACCOUNT, PERMISSIVE, Agent, access_to, text_of
 
 SID = "CA" + "1" * 32
+TESTER = Implementation(name="tester", version="1")
 PATH = f"/2010-04-01/Accounts/{ACCOUNT}/Calls.json"
 
 # Known by heart by no test: wherever it turns up, it was leaked.
@@ -227,7 +228,7 @@ async def serving(access: Access, **settings: object) -> AsyncGenerator[Agent]:
     loaded = load_settings({"calls_mcp_confirm": "none", "calls_mcp_policy": PERMISSIVE} | settings)
     async with (
         Runtime(loaded, access) as runtime,
-        Client(build_server(runtime), cache=None) as client,
+        Client(build_server(runtime), cache=None, client_info=TESTER) as client,
     ):
         yield Agent(client)
 

@@ -1,15 +1,18 @@
 """What a verified token grants: to whom, what, until when, and with whose account."""
 
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Self
 
 from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.auth.provider import AccessToken
-from pydantic import Field
+from pydantic import PrivateAttr
 
 from calls_mcp.authentication.scopes import scope_of
 from calls_mcp.catalog import Operation
-from calls_mcp.policy import Policy
-from calls_mcp.settings import Access
+
+if TYPE_CHECKING:  # stdio needs neither, and starts without them
+    from calls_mcp.policy import Policy
+    from calls_mcp.settings import Access
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +22,9 @@ class Own:
     account_sid: str = ""
     username: str = ""
     password: str = field(default="", repr=False)
-    policy: Policy | None = None
+    policy: "Policy | None" = None
 
-    def access(self, shared: Access) -> Access:
+    def access(self, shared: "Access") -> "Access":
         """`shared` with the principal's own account, if they have one."""
         if not self.account_sid:
             return shared
@@ -34,7 +37,17 @@ class Grant(AccessToken):
     """The SDK's access token, without the token itself: nobody behind the gate needs it."""
 
     token: str = ""
-    own: Own | None = Field(None, exclude=True, repr=False)
+    _own: Own | None = PrivateAttr(None)
+
+    @property
+    def own(self) -> Own | None:
+        """What its principal has of their own."""
+        return self._own
+
+    def with_own(self, own: Own | None) -> Self:
+        """This grant, to a principal who has `own`."""
+        self._own = own
+        return self
 
 
 def principal() -> str | None:

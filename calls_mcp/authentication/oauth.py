@@ -75,15 +75,15 @@ class JwtVerifier:
             raise jwt.InvalidTokenError("the principal's claim is not a name")
         client = claims.get("client_id") or claims.get("azp") or name
         principals = self._principals.now() if self._principals else NOBODY
-        return Grant(
+        grant = Grant(
             client_id=str(client),
             subject=name,
             scopes=_scopes(claims.get(self._claims.scope)),
             expires_at=int(cast("float", claims["exp"])) + _LEEWAY,
             resource=self._claims.audience,
             claims={"iss": self._claims.issuer},
-            own=principals.own.get(name),
         )
+        return grant.with_own(principals.own.get(name))
 
 
 def open_issuer(settings: Settings, clock: Callable[[], float]) -> JwtVerifier:

@@ -27,13 +27,13 @@ class FileVerifier:
         entry = next((t for t in known if t.expires > datetime.now(UTC)), None)
         if entry is None:
             return None
-        return Grant(
+        grant = Grant(
             client_id=entry.principal,
             subject=entry.principal,
             scopes=sorted(entry.scopes),
             expires_at=int(entry.expires.timestamp()),
-            own=principals.own.get(entry.principal),
         )
+        return grant.with_own(principals.own.get(entry.principal))
 
 
 def open_tokens(settings: Settings) -> FileVerifier:

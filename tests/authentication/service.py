@@ -1,0 +1,148 @@
+"""The server on a real socket, behind its gate."""
+
+import asyncio
+import hashlib
+import socket
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import httpx
+import httpx2
+import uvicorn
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+from mcp.server.lowlevel import Server
+from mcp_types import Implementation
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.types import ASGIApp
+
+from calls_mcp.authentication import Gate, open_gate
+from tests.rig import Agent, Rig, User, open_rig
+
+EVERYTHING = ("calls:read", "calls:place", "calls:change", "calls:delete")
+TOMORROW = timedelta(days=1)
+
+
+def entry(token: str, principal: str, *scopes: str, lasts: timedelta = TOMORROW) -> str:
+    """The lines about a token in a file of principals."""
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    return (
+        f'[[tokens]]\nprincipal = "{principal}"\nsha256 = "{digest}"\n'
+        f"scopes = {[*scopes]}\nexpires = {(datetime.now(UTC) + lasts).isoformat()}\n"
+    )
+
+
+def write(file: Path, *entries: str) -> Path:
+    """A file of principals."""
+    file.write_text("\n".join(entries), "utf-8")
+    return file
+
+
+@asynccontextmanager
+async def listening(app: ASGIApp, lifespan: Literal["on", "off"] = "off") -> AsyncGenerator[str]:
+    """Serve `app` on a free port of this machine; its URL."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        config = uvicorn.Config(app, lifespan=lifespan, ws="none", log_config=None)
+        config.load()
+        server = uvicorn.Server(config)
+        server.lifespan = config.lifespan_class(config)
+        await server.startup(sockets=[listener])
+        ticking = asyncio.create_task(server.main_loop())
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.force_exit = True
+            ticking.cancel()
+            await asyncio.wait([ticking])
+            await server.shutdown(sockets=[listener])
+
+
+def guarded(server: Server[Any], gate: Gate, *, stateless: bool = False) -> ASGIApp:
+    """The MCP app behind the gate."""
+    app = server.streamable_http_app(stateless_http=stateless)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncGenerator[None]:
+        async with app.router.lifespan_context(app):
+            yield
+
+    return Starlette(routes=[*gate.routes, Mount("/", gate.guard(app))], lifespan=lifespan)
+
+
+@dataclass
+class Service:
+    """A server at `url`, on an emulator."""
+
+    url: str
+    rig: Rig
+
+    @asynccontextmanager
+    async def connect(
+        self,
+        token: str,
+        mode: Literal["auto", "legacy"] = "auto",
+        user: User | None = None,
+        name: str = "tester",
+    ) -> AsyncGenerator[Agent]:
+        """A client with this token, which calls itself `name`."""
+        async with self.http(token) as http:
+            transport = streamable_http_client(f"{self.url}/mcp", http_client=http)
+            info = Implementation(name=name, version="1")
+            async with Client(
+                transport, mode=mode, elicitation_callback=user, client_info=info, cache=None
+            ) as client:
+                yield Agent(client)
+
+    def http(self, token: str) -> httpx2.AsyncClient:
+        """What an MCP client sends requests with."""
+        return httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=30)
+
+    async def post(
+        self, authorization: str | None, body: bytes = b"{}", **headers: str
+    ) -> httpx.Response:
+        """Send a request by hand; the names of `headers` are told with hyphens."""
+        given = {
+            "Content-Type": "application/json",
+            "Accept": "application/json, text/event-stream",
+        }
+        given |= {name.replace("_", "-"): value for name, value in headers.items()}
+        if authorization is not None:
+            given["Authorization"] = authorization
+        async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+            return await client.post(f"{self.url}/mcp", content=body, headers=given)
+
+    async def get(self, path: str) -> httpx.Response:
+        async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+            return await client.get(self.url + path)
+
+
+@asynccontextmanager
+async def serving(
+    *,
+    clock: Callable[[], float] = time.time,
+    stateless: bool = False,
+    **settings: object,
+) -> AsyncGenerator[Service]:
+    """A server with these settings on an emulator, behind the gate that they describe.
+
+    `clock` tells how old the issuer's keys are.
+    """
+    async with open_rig(sandbox=False, **settings) as rig:
+        gate = open_gate(rig.runtime.settings, clock)
+        app = guarded(rig.server, gate, stateless=stateless)
+        async with listening(app, "on") as url:
+            yield Service(url, rig)
+
+
+def challenge(response: httpx.Response) -> Mapping[str, str]:
+    """What the `WWW-Authenticate` of a refusal says."""
+    scheme, _, told = response.headers["WWW-Authenticate"].partition(" ")
+    assert scheme == "Bearer"
+    pairs = (part.partition("=") for part in told.split(", "))
+    return {name: value.strip('"') for name, _, value in pairs}

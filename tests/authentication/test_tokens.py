@@ -1,0 +1,100 @@
+"""Tokens of our own: who gets in with them, and for how long."""
+
+import logging
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from tests.authentication.service import EVERYTHING, challenge, entry, serving, write
+from tests.rig import ERAS
+
+pytestmark = pytest.mark.anyio
+
+LIST = b'{"jsonrpc": "2.0", "id": 1, "method": "tools/list"}'
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A file with tokens of Alice's, who may do everything, and of Bob's, who may read."""
+    return write(
+        tmp_path / "principals.toml",
+        entry("alices-token", "alice", *EVERYTHING),
+        entry("bobs-token", "bob", "calls:read"),
+        entry("old-token", "carol", *EVERYTHING, lasts=timedelta(seconds=-1)),
+    )
+
+
+def spoil(file: Path, text: str | None) -> None:
+    """Write something else, or take the file away."""
+    if text is None:
+        file.unlink()
+    else:
+        file.write_text(text, "utf-8")
+
+
+@pytest.mark.parametrize("mode", ERAS)
+async def test_whoever_has_a_token_gets_in(file: Path, mode: Literal["auto", "legacy"]) -> None:
+    async with (
+        serving(calls_mcp_auth="tokens", calls_mcp_principals=file) as service,
+        service.connect("alices-token", mode) as alice,
+    ):
+        assert (await alice.call("list_calls"))["outcome"] == "done"
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer alices-toke",
+        "Bearer  alices-token",
+        "Bearer old-token",
+        "Basic YWxpY2U6YWxpY2VzLXRva2Vu",
+        "alices-token",
+        "Bearer \xff\xfe",
+    ],
+)
+async def test_whoever_has_none_is_told_so_in_the_same_words(
+    file: Path, authorization: str | None
+) -> None:
+    async with serving(calls_mcp_auth="tokens", calls_mcp_principals=file) as service:
+        answer = await service.post(authorization, LIST)
+        assert answer.status_code == 401
+        assert answer.json() == {
+            "error": "invalid_token",
+            "error_description": "A valid bearer token is required",
+        }
+        told = challenge(answer)
+        assert told["scope"] == "calls:read"
+        assert told.get("error") == (None if authorization is None else "invalid_token")
+        assert service.rig.emulator.requests == ()
+
+
+async def test_a_token_that_is_struck_out_or_written_in_counts_at_once(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(calls_mcp_auth="tokens", calls_mcp_principals=file) as service:
+        assert (await service.post("Bearer bobs-token", LIST)).status_code != 401
+        write(file, entry("new-token", "dora", "calls:read"))
+        assert (await service.post("Bearer bobs-token", LIST)).status_code == 401
+        assert (await service.post("Bearer new-token", LIST)).status_code != 401
+    assert f"{file} was read again" in caplog.text
+
+
+@pytest.mark.parametrize("broken", ["[[tokens]", None])
+async def test_a_file_that_is_broken_or_gone_is_logged_and_the_last_good_one_holds(
+    file: Path, caplog: pytest.LogCaptureFixture, broken: str | None
+) -> None:
+    async with serving(calls_mcp_auth="tokens", calls_mcp_principals=file) as service:
+        spoil(file, broken)
+        for _ in range(2):
+            assert (await service.post("Bearer bobs-token", LIST)).status_code != 401
+            assert (await service.post("Bearer other", LIST)).status_code == 401
+        errors = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
+        assert len(errors) == 1
+        assert f"{file}:" in errors[0]
+        write(file, entry("new-token", "dora", "calls:read"))
+        assert (await service.post("Bearer bobs-token", LIST)).status_code == 401
