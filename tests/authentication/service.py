@@ -115,7 +115,8 @@ class Service:
         if authorization is not None:
             given["Authorization"] = authorization
         async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
-            return await client.post(f"{self.url}/mcp", content=body, headers=given)
+            latin = httpx.Headers(given, encoding="latin-1")
+            return await client.post(f"{self.url}/mcp", content=body, headers=latin)
 
     async def get(self, path: str) -> httpx.Response:
         async with httpx.AsyncClient(trust_env=False, timeout=30) as client:

@@ -1,0 +1,313 @@
+"""Tokens of an authorization server: which are good, and where the keys for that come from."""
+
+import base64
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Literal
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from calls_mcp.emulator import ManualClock
+from tests.authentication.issuer import (
+    AUDIENCE,
+    EC_KEY,
+    ED_KEY,
+    RSA_KEY,
+    Issuer,
+    PrivateKey,
+    elsewhere,
+    issuing,
+    public,
+)
+from tests.authentication.service import Service, challenge, serving
+from tests.rig import ERAS
+
+pytestmark = pytest.mark.anyio
+
+METADATA = "https://calls.example.com/.well-known/oauth-protected-resource/mcp"
+
+
+@asynccontextmanager
+async def trusting(
+    issuer: Issuer, clock: ManualClock | None = None, **settings: object
+) -> AsyncGenerator[Service]:
+    """A server that accepts this issuer's tokens."""
+    usual = {
+        "calls_mcp_auth": "oauth",
+        "calls_mcp_oauth_issuer": issuer.url,
+        "calls_mcp_resource_url": AUDIENCE,
+    }
+    async with serving(clock=clock or ManualClock(0), **(usual | settings)) as service:
+        yield service
+
+
+async def status(service: Service, token: str) -> int:
+    """What a request with this token is answered; 400 is beyond the gate."""
+    return (await service.post(f"Bearer {token}", b"not JSON")).status_code
+
+
+@pytest.mark.parametrize("mode", ERAS)
+async def test_whoever_has_a_token_of_the_issuer_gets_in(mode: Literal["auto", "legacy"]) -> None:
+    async with (
+        issuing() as issuer,
+        trusting(issuer) as service,
+        service.connect(issuer.token(), mode) as alice,
+    ):
+        assert (await alice.call("list_calls"))["outcome"] == "done"
+        assert issuer.key_fetches == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "algorithm"),
+    [(RSA_KEY, "RS256"), (RSA_KEY, "PS512"), (EC_KEY, "ES256"), (ED_KEY, "EdDSA")],
+)
+async def test_every_kind_of_key_is_known(key: PrivateKey, algorithm: str) -> None:
+    async with issuing() as issuer, trusting(issuer) as service:
+        issuer.keys = [public(key, "mine", algorithm)]
+        assert await status(service, issuer.token(key, algorithm, "mine")) == 400
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"aud": "https://another.example.com/mcp"},
+        {"aud": None},
+        {"aud": [AUDIENCE + "/"]},
+        {"iss": "https://another.example.com"},
+        {"iss": None},
+        {"exp": int(time.time()) - 60},
+        {"exp": None},
+        {"nbf": int(time.time()) + 3600},
+        {"iat": int(time.time()) + 3600},
+        {"sub": None},
+        {"sub": ""},
+        {"sub": "a" * 256},
+    ],
+    ids=str,
+)
+async def test_a_token_with_a_wrong_claim_is_refused(wrong: dict[str, object]) -> None:
+    async with issuing() as issuer, trusting(issuer) as service:
+        assert await status(service, issuer.token()) == 400
+        assert await status(service, issuer.token(claims=wrong)) == 401
+
+
+async def test_a_token_that_the_issuers_key_did_not_sign_is_refused() -> None:
+    stranger = rsa.generate_private_key(65537, 2048)
+    async with issuing() as issuer, trusting(issuer) as service:
+        head, body, signature = issuer.token().split(".")
+        forged = base64.urlsafe_b64encode(
+            json.dumps(issuer_claims(issuer) | {"sub": "root"}).encode()
+        ).decode()
+        for token in (
+            issuer.token(stranger),
+            issuer.token(identifier="another"),
+            issuer.token(identifier=None),
+            f"{head}.{forged.rstrip('=')}.{signature}",
+            f"{head}.{body}.",
+            f"{head}.{body}",
+            "a.b.c",
+            "[" * 9000,
+        ):
+            assert await status(service, token) == 401
+
+
+def issuer_claims(issuer: Issuer) -> dict[str, object]:
+    return {"iss": issuer.url, "aud": AUDIENCE, "exp": int(time.time()) + 60}
+
+
+async def test_the_algorithm_is_the_keys_and_never_the_tokens_choice() -> None:
+    pem = RSA_KEY.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    shared = "shared-secret-that-is-long-enough-for-hmac"
+    async with issuing() as issuer, trusting(issuer) as service:
+        issuer.keys += [
+            {"kty": "oct", "kid": "shared", "k": as_base64(shared.encode()), "alg": "HS256"},
+            public(EC_KEY, "encrypts", "ES256", use="enc"),
+        ]
+        for token in (
+            unsigned(issuer, {"alg": "none", "kid": "rsa"}),
+            signed_with(issuer, pem),
+            issuer.token(shared, "HS256", "shared"),
+            issuer.token(shared, "HS256", "rsa"),
+            issuer.token(RSA_KEY, "PS256"),
+            issuer.token(RSA_KEY, "RS512"),
+            issuer.token(EC_KEY, "ES256", "encrypts"),
+        ):
+            assert await status(service, token) == 401
+        assert await status(service, issuer.token()) == 400
+
+
+def as_base64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def unsigned(issuer: Issuer, header: dict[str, str]) -> str:
+    claims = issuer_claims(issuer) | {"sub": "alice"}
+    return ".".join([*(as_base64(json.dumps(p).encode()) for p in (header, claims)), ""])
+
+
+def signed_with(issuer: Issuer, public_key: bytes) -> str:
+    """As if the public key were a secret that both know."""
+    message = unsigned(issuer, {"alg": "HS256", "kid": "rsa"}).rstrip(".")
+    return f"{message}.{as_base64(hmac.digest(public_key, message.encode(), hashlib.sha256))}"
+
+
+# The keys
+
+
+async def test_a_new_key_is_found_and_one_that_is_withdrawn_forgotten() -> None:
+    clock = ManualClock(0)
+    async with issuing() as issuer, trusting(issuer, clock) as service:
+        assert await status(service, issuer.token()) == 400
+        clock.advance(20)
+        issuer.keys = [public(EC_KEY, "new", "ES256")]
+        assert await status(service, issuer.token(EC_KEY, "ES256", "new")) == 400
+        assert await status(service, issuer.token()) == 401
+        assert issuer.key_fetches == 2
+
+
+async def test_keys_are_fetched_again_after_ten_minutes() -> None:
+    clock = ManualClock(0)
+    async with issuing() as issuer, trusting(issuer, clock) as service:
+        assert await status(service, issuer.token()) == 400
+        issuer.keys = []
+        clock.advance(599)
+        assert await status(service, issuer.token()) == 400
+        clock.advance(1)
+        issuer.keys = [public(EC_KEY, "new", "ES256")]
+        assert await status(service, issuer.token()) == 401
+
+
+async def test_however_many_unknown_keys_are_named_the_issuer_is_asked_once() -> None:
+    clock = ManualClock(0)
+    async with issuing() as issuer, trusting(issuer, clock) as service:
+        for number in range(20):
+            assert await status(service, issuer.token(identifier=f"made up {number}")) == 401
+        assert issuer.key_fetches == 1
+        clock.advance(10)
+        for number in range(20):
+            assert await status(service, issuer.token(identifier=f"made up {number}")) == 401
+        assert issuer.key_fetches == 2
+
+
+FAILURES = [
+    Response(status_code=500),
+    PlainTextResponse("<html>"),
+    PlainTextResponse("[" * 100_000),
+    PlainTextResponse('"' + "a" * 2**21 + '"'),
+    JSONResponse([1]),
+    JSONResponse({"keys": 1}),
+    elsewhere("/keys"),
+]
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda f: f"{f.status_code} {f.body[:6]!r}")
+async def test_while_the_issuer_fails_nobody_is_told_that_their_token_is_bad(
+    failure: Response,
+) -> None:
+    clock = ManualClock(0)
+    async with issuing() as issuer, trusting(issuer, clock) as service:
+        issuer.failure = failure
+        answer = await service.post(f"Bearer {issuer.token()}")
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "10")
+        issuer.failure = None
+        assert await status(service, issuer.token()) == 503
+        clock.advance(10)
+        assert await status(service, issuer.token()) == 400
+
+
+async def test_keys_that_can_not_be_fetched_again_are_good_for_an_hour() -> None:
+    clock = ManualClock(0)
+    async with issuing() as issuer, trusting(issuer, clock) as service:
+        assert await status(service, issuer.token()) == 400
+        issuer.failure = Response(status_code=500)
+        clock.advance(3599)
+        assert await status(service, issuer.token()) == 400
+        assert await status(service, issuer.token(identifier="another")) == 401
+        clock.advance(1)
+        assert await status(service, issuer.token()) == 503
+
+
+@pytest.mark.parametrize(
+    ("path", "metadata_path"),
+    [
+        ("", "/.well-known/oauth-authorization-server"),
+        ("", "/.well-known/openid-configuration"),
+        ("/tenant", "/.well-known/oauth-authorization-server/tenant"),
+        ("/tenant", "/.well-known/openid-configuration/tenant"),
+        ("/tenant", "/tenant/.well-known/openid-configuration"),
+        ("/", "/.well-known/oauth-authorization-server"),
+    ],
+)
+async def test_the_issuers_metadata_is_found(path: str, metadata_path: str) -> None:
+    async with issuing(path, metadata_path) as issuer, trusting(issuer) as service:
+        assert await status(service, issuer.token()) == 400
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"issuer": "https://another.example.com"},
+        {"jwks_uri": None},
+        {"jwks_uri": "http://keys.example.com/keys"},
+        {"jwks_uri": "file:///etc/passwd"},
+    ],
+    ids=str,
+)
+async def test_metadata_that_is_not_the_issuers_own_is_not_followed(
+    changed: dict[str, object],
+) -> None:
+    async with issuing() as issuer, trusting(issuer) as service:
+        issuer.changed = changed
+        assert await status(service, issuer.token()) == 503
+        assert issuer.key_fetches == 0
+
+
+# What a client is told
+
+
+async def test_a_client_can_find_out_where_to_get_a_token() -> None:
+    async with issuing() as issuer, trusting(issuer) as service:
+        answer = await service.post(None)
+        assert answer.status_code == 401
+        assert challenge(answer) == {"scope": "calls:read", "resource_metadata": METADATA}
+        metadata = (await service.get("/.well-known/oauth-protected-resource/mcp")).json()
+        assert metadata["resource"] == AUDIENCE
+        assert metadata["authorization_servers"] == [issuer.url]
+        assert metadata["scopes_supported"] == [
+            "calls:read",
+            "calls:place",
+            "calls:change",
+            "calls:delete",
+        ]
+        assert metadata["bearer_methods_supported"] == ["header"]
+
+
+async def test_a_read_only_server_asks_for_no_more_than_reading() -> None:
+    async with issuing() as issuer, trusting(issuer, calls_mcp_read_only=True) as service:
+        metadata = (await service.get("/.well-known/oauth-protected-resource/mcp")).json()
+        assert metadata["scopes_supported"] == ["calls:read"]
+
+
+async def test_other_claims_can_tell_the_scopes_and_the_principal() -> None:
+    settings = {
+        "calls_mcp_oauth_scope_claim": "permissions",
+        "calls_mcp_oauth_principal_claim": "email",
+        "calls_mcp_oauth_audience": "api://calls",
+    }
+    async with issuing() as issuer, trusting(issuer, **settings) as service:
+        scopes = ["calls:read", "calls:place"]
+        claims = {"permissions": scopes, "scope": None, "aud": ["api://calls", "another"]}
+        token = issuer.token(claims={**claims, "email": "alice@example.com"})
+        async with service.connect(token) as alice:
+            tools = (await alice.client.list_tools()).tools
+            assert [tool.name for tool in tools] == ["create_call", "fetch_call", "list_calls"]
+        assert await status(service, issuer.token(claims=claims)) == 401
