@@ -125,10 +125,10 @@ class Service:
 
 @asynccontextmanager
 async def serving(
+    settings: Mapping[str, object],
     *,
     clock: Callable[[], float] = time.time,
     stateless: bool = False,
-    **settings: object,
 ) -> AsyncGenerator[Service]:
     """A server with these settings on an emulator, behind the gate that they describe.
 

@@ -5,7 +5,7 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Literal
 
@@ -31,12 +31,13 @@ from tests.rig import ERAS
 
 pytestmark = pytest.mark.anyio
 
+NO_SETTINGS: Mapping[str, object] = {}
 METADATA = "https://calls.example.com/.well-known/oauth-protected-resource/mcp"
 
 
 @asynccontextmanager
 async def trusting(
-    issuer: Issuer, clock: ManualClock | None = None, **settings: object
+    issuer: Issuer, clock: ManualClock | None = None, settings: Mapping[str, object] = NO_SETTINGS
 ) -> AsyncGenerator[Service]:
     """A server that accepts this issuer's tokens."""
     usual = {
@@ -44,7 +45,7 @@ async def trusting(
         "calls_mcp_oauth_issuer": issuer.url,
         "calls_mcp_resource_url": AUDIENCE,
     }
-    async with serving(clock=clock or ManualClock(0), **(usual | settings)) as service:
+    async with serving({**usual, **settings}, clock=clock or ManualClock(0)) as service:
         yield service
 
 
@@ -292,7 +293,10 @@ async def test_a_client_can_find_out_where_to_get_a_token() -> None:
 
 
 async def test_a_read_only_server_asks_for_no_more_than_reading() -> None:
-    async with issuing() as issuer, trusting(issuer, calls_mcp_read_only=True) as service:
+    async with (
+        issuing() as issuer,
+        trusting(issuer, settings={"calls_mcp_read_only": True}) as service,
+    ):
         metadata = (await service.get("/.well-known/oauth-protected-resource/mcp")).json()
         assert metadata["scopes_supported"] == ["calls:read"]
 
@@ -303,7 +307,7 @@ async def test_other_claims_can_tell_the_scopes_and_the_principal() -> None:
         "calls_mcp_oauth_principal_claim": "email",
         "calls_mcp_oauth_audience": "api://calls",
     }
-    async with issuing() as issuer, trusting(issuer, **settings) as service:
+    async with issuing() as issuer, trusting(issuer, settings=settings) as service:
         scopes = ["calls:read", "calls:place"]
         claims = {"permissions": scopes, "scope": None, "aud": ["api://calls", "another"]}
         token = issuer.token(claims={**claims, "email": "alice@example.com"})

@@ -26,6 +26,11 @@ def file(tmp_path: Path) -> Path:
     )
 
 
+def by(file: Path) -> dict[str, object]:
+    """The settings that go with a file of principals."""
+    return {"calls_mcp_auth": "tokens", "calls_mcp_principals": file}
+
+
 def spoil(file: Path, text: str | None) -> None:
     """Write something else, or take the file away."""
     if text is None:
@@ -37,7 +42,7 @@ def spoil(file: Path, text: str | None) -> None:
 @pytest.mark.parametrize("mode", ERAS)
 async def test_whoever_has_a_token_gets_in(file: Path, mode: Literal["auto", "legacy"]) -> None:
     async with (
-        serving(calls_mcp_auth="tokens", calls_mcp_principals=file) as service,
+        serving(by(file)) as service,
         service.connect("alices-token", mode) as alice,
     ):
         assert (await alice.call("list_calls"))["outcome"] == "done"
@@ -60,7 +65,7 @@ async def test_whoever_has_a_token_gets_in(file: Path, mode: Literal["auto", "le
 async def test_whoever_has_none_is_told_so_in_the_same_words(
     file: Path, authorization: str | None
 ) -> None:
-    async with serving(calls_mcp_auth="tokens", calls_mcp_principals=file) as service:
+    async with serving(by(file)) as service:
         answer = await service.post(authorization, LIST)
         assert answer.status_code == 401
         assert answer.json() == {
@@ -76,7 +81,7 @@ async def test_whoever_has_none_is_told_so_in_the_same_words(
 async def test_a_token_that_is_struck_out_or_written_in_counts_at_once(
     file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with serving(calls_mcp_auth="tokens", calls_mcp_principals=file) as service:
+    async with serving(by(file)) as service:
         assert (await service.post("Bearer bobs-token", LIST)).status_code != 401
         write(file, entry("new-token", "dora", "calls:read"))
         assert (await service.post("Bearer bobs-token", LIST)).status_code == 401
@@ -88,7 +93,7 @@ async def test_a_token_that_is_struck_out_or_written_in_counts_at_once(
 async def test_a_file_that_is_broken_or_gone_is_logged_and_the_last_good_one_holds(
     file: Path, caplog: pytest.LogCaptureFixture, broken: str | None
 ) -> None:
-    async with serving(calls_mcp_auth="tokens", calls_mcp_principals=file) as service:
+    async with serving(by(file)) as service:
         spoil(file, broken)
         for _ in range(2):
             assert (await service.post("Bearer bobs-token", LIST)).status_code != 401
