@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 import socket
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -15,16 +16,23 @@ import httpx
 import httpx2
 import uvicorn
 from mcp import Client
+from mcp.client.session import ElicitationFnT
 from mcp.client.streamable_http import streamable_http_client
 from mcp.server.lowlevel import Server
-from mcp_types import Implementation
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import ASGIApp
 
 from calls_mcp.authentication import Gate, open_gate
-from tests.rig import Agent, Rig, User, open_rig
+from tests.rig import Agent, Rig, open_rig
+from tests.upstream import TESTER
 
+NO_HEADERS: Mapping[str, str] = {}
+_META: dict[str, object] = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+_INITIALIZED = {"jsonrpc": "2.0", "method": "notifications/initialized"}
 EVERYTHING = ("calls:read", "calls:place", "calls:change", "calls:delete")
 TOMORROW = timedelta(days=1)
 
@@ -77,31 +85,37 @@ def guarded(server: Server[Any], gate: Gate, *, stateless: bool = False) -> ASGI
 
 @dataclass
 class Service:
-    """A server at `url`, on an emulator."""
+    """A server at `url`."""
 
     url: str
-    rig: Rig
 
     @asynccontextmanager
     async def connect(
         self,
         token: str,
         mode: Literal["auto", "legacy"] = "auto",
-        user: User | None = None,
-        name: str = "tester",
+        user: ElicitationFnT | None = None,
+        headers: Mapping[str, str] = NO_HEADERS,
+        sessions: list[str] | None = None,
     ) -> AsyncGenerator[Agent]:
-        """A client with this token, which calls itself `name`."""
-        async with self.http(token) as http:
+        """A client with this token, which sends `headers`, too; its session goes to `sessions`."""
+        told = sessions if sessions is not None else []
+
+        async def note(response: httpx2.Response) -> None:
+            if session := response.headers.get("Mcp-Session-Id"):
+                told.append(session)
+
+        async with httpx2.AsyncClient(
+            headers={"Authorization": f"Bearer {token}", **headers},
+            event_hooks={"response": [note]},
+            timeout=30,
+            trust_env=False,
+        ) as http:
             transport = streamable_http_client(f"{self.url}/mcp", http_client=http)
-            info = Implementation(name=name, version="1")
             async with Client(
-                transport, mode=mode, elicitation_callback=user, client_info=info, cache=None
+                transport, mode=mode, elicitation_callback=user, client_info=TESTER, cache=None
             ) as client:
                 yield Agent(client)
-
-    def http(self, token: str) -> httpx2.AsyncClient:
-        """What an MCP client sends requests with."""
-        return httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=30)
 
     async def post(
         self, authorization: str | None, body: bytes = b"{}", **headers: str
@@ -118,9 +132,38 @@ class Service:
             latin = httpx.Headers(given, encoding="latin-1")
             return await client.post(f"{self.url}/mcp", content=body, headers=latin)
 
+    async def modern(self, token: str, method: str, **params: object) -> httpx.Response:
+        """Send a request of the 2026-07-28 revision by hand."""
+        name = params.get("name")
+        headers = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": method}
+        headers |= {"Mcp-Name": name} if isinstance(name, str) else {}
+        body = message(method, **params, _meta=_META)
+        return await self.post(f"Bearer {token}", body, **headers)
+
+    async def session(self, token: str, **capabilities: object) -> str:
+        """Open a session of an earlier revision; its id."""
+        info = {"name": "tester", "version": "1"}
+        params = {"protocolVersion": "2025-11-25", "capabilities": capabilities}
+        body = message("initialize", **params, clientInfo=info)
+        session = (await self.post(f"Bearer {token}", body)).headers["Mcp-Session-Id"]
+        await self.legacy(token, session, json.dumps(_INITIALIZED).encode())
+        return session
+
+    async def legacy(self, token: str, session: str, body: bytes) -> httpx.Response:
+        """Send a message of an earlier revision by hand."""
+        headers = {"Mcp-Session-Id": session, "MCP-Protocol-Version": "2025-11-25"}
+        return await self.post(f"Bearer {token}", body, **headers)
+
     async def get(self, path: str) -> httpx.Response:
         async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
             return await client.get(self.url + path)
+
+
+@dataclass
+class EmulatedService(Service):
+    """A server at `url`, on an emulator."""
+
+    rig: Rig
 
 
 @asynccontextmanager
@@ -129,7 +172,7 @@ async def serving(
     *,
     clock: Callable[[], float] = time.time,
     stateless: bool = False,
-) -> AsyncGenerator[Service]:
+) -> AsyncGenerator[EmulatedService]:
     """A server with these settings on an emulator, behind the gate that they describe.
 
     `clock` tells how old the issuer's keys are.
@@ -138,7 +181,7 @@ async def serving(
         gate = open_gate(rig.runtime.settings, clock)
         app = guarded(rig.server, gate, stateless=stateless)
         async with listening(app, "on") as url:
-            yield Service(url, rig)
+            yield EmulatedService(url, rig)
 
 
 def challenge(response: httpx.Response) -> Mapping[str, str]:
@@ -147,3 +190,15 @@ def challenge(response: httpx.Response) -> Mapping[str, str]:
     assert scheme == "Bearer"
     pairs = (part.partition("=") for part in told.split(", "))
     return {name: value.strip('"') for name, _, value in pairs}
+
+
+def message(method: str, **params: object) -> bytes:
+    """A request as it is sent."""
+    return json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode()
+
+
+def result(response: httpx.Response) -> dict[str, Any]:
+    """The result in an answer, whether it came as JSON or as a stream of events."""
+    assert response.status_code == 200, response.text
+    told = json.loads(response.text.rpartition("data: ")[2])
+    return told["result"]

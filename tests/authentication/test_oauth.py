@@ -26,7 +26,7 @@ from tests.authentication.issuer import (
     issuing,
     public,
 )
-from tests.authentication.service import Service, challenge, serving
+from tests.authentication.service import EmulatedService, Service, challenge, serving
 from tests.rig import ERAS
 
 pytestmark = pytest.mark.anyio
@@ -38,7 +38,7 @@ METADATA = "https://calls.example.com/.well-known/oauth-protected-resource/mcp"
 @asynccontextmanager
 async def trusting(
     issuer: Issuer, clock: ManualClock | None = None, settings: Mapping[str, object] = NO_SETTINGS
-) -> AsyncGenerator[Service]:
+) -> AsyncGenerator[EmulatedService]:
     """A server that accepts this issuer's tokens."""
     usual = {
         "calls_mcp_auth": "oauth",
@@ -78,20 +78,19 @@ async def test_every_kind_of_key_is_known(key: PrivateKey, algorithm: str) -> No
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"aud": "https://another.example.com/mcp"},
-        {"aud": None},
-        {"aud": [AUDIENCE + "/"]},
-        {"iss": "https://another.example.com"},
-        {"iss": None},
-        {"exp": int(time.time()) - 60},
-        {"exp": None},
-        {"nbf": int(time.time()) + 3600},
-        {"iat": int(time.time()) + 3600},
-        {"sub": None},
-        {"sub": ""},
-        {"sub": "a" * 256},
+        pytest.param({"aud": "https://another.example.com/mcp"}, id="for another"),
+        pytest.param({"aud": None}, id="for nobody"),
+        pytest.param({"aud": [AUDIENCE + "/"]}, id="for almost us"),
+        pytest.param({"iss": "https://another.example.com"}, id="from another"),
+        pytest.param({"iss": None}, id="from nobody"),
+        pytest.param({"exp": int(time.time()) - 60}, id="expired"),
+        pytest.param({"exp": None}, id="for ever"),
+        pytest.param({"nbf": int(time.time()) + 3600}, id="not yet"),
+        pytest.param({"iat": int(time.time()) + 3600}, id="from the future"),
+        pytest.param({"sub": None}, id="of nobody"),
+        pytest.param({"sub": ""}, id="of an empty name"),
+        pytest.param({"sub": "a" * 256}, id="of a long name"),
     ],
-    ids=str,
 )
 async def test_a_token_with_a_wrong_claim_is_refused(wrong: dict[str, object]) -> None:
     async with issuing() as issuer, trusting(issuer) as service:

@@ -1,0 +1,251 @@
+"""What a principal can have of their own, and how a mistake in the file is told."""
+
+from base64 import b64decode
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from calls_mcp.authentication import open_gate
+from calls_mcp.errors import ConfigurationError
+from calls_mcp.runtime import Runtime
+from calls_mcp.server import build_server
+from calls_mcp.settings import load_settings
+from tests.authentication.issuer import AUDIENCE, issuing
+from tests.authentication.service import (
+    EVERYTHING,
+    Service,
+    entry,
+    guarded,
+    listening,
+    serving,
+    write,
+)
+from tests.rig import ACCOUNT, PERMISSIVE, placing
+from tests.upstream import SECRET, Exchange, Upstream, access, answer, call
+
+pytestmark = pytest.mark.anyio
+
+OWN = "AC" + "7" * 32
+KEY = "SK" + "8" * 32
+BOTH = (entry("alices-token", "alice", *EVERYTHING), entry("bobs-token", "bob", *EVERYTHING))
+
+
+async def placed(exchange: Exchange) -> None:
+    """Answer with a call of the account that is asked for."""
+    account = exchange.request.target.split("/")[3]
+    await answer(200, call(account_sid=account))(exchange)
+
+
+@asynccontextmanager
+async def upstream_of(file: Path) -> AsyncGenerator[tuple[Upstream, Service]]:
+    """A stand-in for the API that any account may use, and a server on it."""
+    settings = load_settings(
+        {
+            "calls_mcp_auth": "tokens",
+            "calls_mcp_principals": file,
+            "calls_mcp_confirm": "none",
+            "calls_mcp_policy": PERMISSIVE,
+        }
+    )
+    async with (
+        Upstream(placed) as upstream,
+        Runtime(settings, access(upstream.base_url)) as runtime,
+        listening(guarded(build_server(runtime), open_gate(settings)), "on") as url,
+    ):
+        yield upstream, Service(url)
+
+
+async def account_used(upstream: Upstream, service: Service, token: str) -> tuple[str, str]:
+    """The account that a call was placed on, and the credentials it was placed with."""
+    async with service.connect(token) as agent:
+        await agent.call("create_call", **placing())
+    request = upstream.requests[-1]
+    credentials = b64decode(request.headers["authorization"].removeprefix("Basic ")).decode()
+    return request.target.split("/")[3], credentials
+
+
+async def test_a_principal_with_an_account_of_their_own_uses_that_and_nobody_else_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALICES_SECRET", "alices own")
+    own = f'[principals.alice]\naccount_sid = "{OWN}"\nauth_token_env = "ALICES_SECRET"\n'
+    async with upstream_of(write(tmp_path / "principals.toml", *BOTH, own)) as (upstream, service):
+        for _ in range(2):
+            assert await account_used(upstream, service, "alices-token") == (
+                OWN,
+                f"{OWN}:alices own",
+            )
+            assert await account_used(upstream, service, "bobs-token") == (
+                ACCOUNT,
+                f"{ACCOUNT}:{SECRET}",
+            )
+
+
+async def test_credentials_can_be_an_api_key_and_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("from a file\n", "utf-8")
+    own = (
+        f'[principals.alice]\naccount_sid = "{OWN}"\napi_key = "{KEY}"\n'
+        'api_secret_file = "secret"\n'
+    )
+    async with upstream_of(write(tmp_path / "principals.toml", *BOTH, own)) as (upstream, service):
+        used = await account_used(upstream, service, "alices-token")
+        assert used == (OWN, f"{KEY}:from a file")
+
+
+async def test_an_account_that_is_given_or_taken_away_counts_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALICES_SECRET", "alices own")
+    own = f'[principals.alice]\naccount_sid = "{OWN}"\nauth_token_env = "ALICES_SECRET"\n'
+    file = write(tmp_path / "principals.toml", *BOTH)
+    async with upstream_of(file) as (upstream, service):
+        assert (await account_used(upstream, service, "alices-token"))[0] == ACCOUNT
+        write(file, *BOTH, own)
+        assert (await account_used(upstream, service, "alices-token"))[0] == OWN
+        write(file, *BOTH, own.replace(OWN, "AC" + "6" * 32))
+        assert (await account_used(upstream, service, "alices-token"))[0] == "AC" + "6" * 32
+        write(file, *BOTH)
+        assert (await account_used(upstream, service, "alices-token"))[0] == ACCOUNT
+
+
+async def test_a_principal_with_a_policy_of_their_own_is_held_to_it(tmp_path: Path) -> None:
+    write(tmp_path / "strict.toml", '[confirm]\nplace = "deny"\n')
+    own = '[principals.alice]\npolicy = "strict.toml"\n'
+    file = write(tmp_path / "principals.toml", *BOTH, own)
+    async with upstream_of(file) as (_, service):
+        async with service.connect("alices-token") as alice:
+            denied = await alice.call("create_call", **placing())
+        async with service.connect("bobs-token") as bob:
+            placed = await bob.call("create_call", **placing())
+        assert denied["error"]["kind"] == "policy_denied"
+        assert placed["outcome"] == "done"
+
+
+async def test_the_caps_of_one_account_are_used_up_by_its_own_calls_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALICES_SECRET", "alices own")
+    policy = "[caps]\ncalls_per_day = 1\nsame_number_seconds = 0\n"
+    write(tmp_path / "one.toml", policy)
+    own = (
+        f'[principals.alice]\naccount_sid = "{OWN}"\nauth_token_env = "ALICES_SECRET"\n'
+        'policy = "one.toml"\n[principals.bob]\npolicy = "one.toml"\n'
+    )
+    file = write(tmp_path / "principals.toml", *BOTH, own)
+    kinds: list[object] = []
+    async with upstream_of(file) as (_, service):
+        for token in ("alices-token", "bobs-token", "alices-token", "bobs-token"):
+            async with service.connect(token) as agent:
+                placed = await agent.call("create_call", **placing(to="+15005550206"))
+                kinds.append(placed.get("error", {}).get("kind"))
+    assert kinds == [None, None, "policy_denied", "policy_denied"]
+
+
+async def test_with_an_issuer_the_file_says_who_has_something_of_their_own(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path / "strict.toml", '[accounts]\nallow = ["AC99999999999999999999999999999999"]\n')
+    file = write(tmp_path / "p.toml", '[principals."auth0|alice"]\npolicy = "strict.toml"\n')
+    async with issuing() as issuer:
+        settings = {
+            "calls_mcp_auth": "oauth",
+            "calls_mcp_oauth_issuer": issuer.url,
+            "calls_mcp_resource_url": AUDIENCE,
+            "calls_mcp_principals": file,
+        }
+        async with serving(settings) as service:
+            for name, outcome in (("auth0|alice", "error"), ("bob", "done")):
+                async with service.connect(issuer.token(claims={"sub": name})) as agent:
+                    assert (await agent.call("list_calls"))["outcome"] == outcome
+
+
+# The record knows the principal, whatever their client calls itself
+
+
+async def test_the_record_and_the_throttle_know_whoever_is_authenticated(tmp_path: Path) -> None:
+    write(tmp_path / "slow.toml", "[caps]\nreads_per_minute = 1\n")
+    settings: dict[str, object] = {
+        "calls_mcp_auth": "tokens",
+        "calls_mcp_principals": write(tmp_path / "principals.toml", *BOTH),
+        "calls_mcp_policy": tmp_path / "slow.toml",
+        "calls_mcp_audit_file": tmp_path / "audit.jsonl",
+    }
+    async with serving(settings) as service:
+        outcomes: list[str] = []
+        for token in ("alices-token", "alices-token", "bobs-token"):
+            async with service.connect(token) as agent:
+                outcomes.append((await agent.call("list_calls"))["outcome"])
+                await agent.call("create_call", **placing())
+    assert outcomes == ["done", "error", "done"]
+    record = recorded(tmp_path / "audit.jsonl")
+    assert '"principal":"alice"' in record
+    assert '"principal":"bob"' in record
+    assert "tester" not in record
+
+
+def recorded(file: Path) -> str:
+    return file.read_text("utf-8").replace('": "', '":"')
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[[tokens]", "1: "),
+        (
+            '[[tokens]]\nprincipal = "a"\n[[tokens]]\nprincipal = "b c"\n',
+            "3: tokens.1.sha256: Field required",
+        ),
+        ('\n[[tokens]]\nprincipal = "b c"\n', "3: tokens.0.principal: String should match"),
+        ('[[tokens]]\nsha256 = "abc"\n', "2: tokens.0.sha256: String should match"),
+        ('[[tokens]]\nscopes = ["calls:all"]\n', "2: tokens.0.scopes.0: "),
+        ("[[tokens]]\nscopes = []\n", "2: tokens.0.scopes: "),
+        ("[[tokens]]\nexpires = 2030-01-01\n", "2: tokens.0.expires: "),
+        ("[[tokens]]\nexpires = 2030-01-01T00:00:00\n", "2: tokens.0.expires: "),
+        ("[[token]]\n", "1: token: there is no such key"),
+        (f'[principals.a]\naccount_sid = "{OWN}"\n', "1: principals.a: account_sid goes with one"),
+        ('[principals.a]\nauth_token_env = "A"\n', "1: principals.a: account_sid goes with one"),
+        (
+            f'[principals.a]\naccount_sid = "{OWN}"\napi_secret_env = "A"\n',
+            "1: principals.a: api_key goes with",
+        ),
+        ('[principals.a]\nauth_token = "s3cret"\n', "2: principals.a.auth_token: there is no such"),
+        (
+            f'[principals.a]\naccount_sid = "{OWN}"\nauth_token_env = "NOT_SET"\n',
+            "1: principals.a: the variable NOT_SET is empty or missing",
+        ),
+        (
+            f'[principals.a]\naccount_sid = "{OWN}"\nauth_token_file = "none"\n',
+            "can't be read: No such file",
+        ),
+        ('[principals.a]\npolicy = "none.toml"\n', "none.toml: can't be read: No such file"),
+        ('[principals."b c"]\n', "1: principals.b c: String should match"),
+    ],
+)
+def test_what_is_wrong_with_the_file_is_told_with_its_line(
+    tmp_path: Path, text: str, problem: str
+) -> None:
+    file = write(tmp_path / "principals.toml", text)
+    settings = load_settings({"calls_mcp_auth": "tokens", "calls_mcp_principals": file})
+    with pytest.raises(ConfigurationError) as error:
+        open_gate(settings)
+    assert problem in str(error.value)
+    assert str(error.value).startswith(f"{file}:")
+    assert "s3cret" not in str(error.value)
+
+
+def test_tokens_beside_an_issuer_are_refused(tmp_path: Path) -> None:
+    settings = load_settings(
+        {
+            "calls_mcp_auth": "oauth",
+            "calls_mcp_oauth_issuer": "https://issuer.example.com",
+            "calls_mcp_resource_url": AUDIENCE,
+            "calls_mcp_principals": write(tmp_path / "principals.toml", *BOTH),
+        }
+    )
+    with pytest.raises(ConfigurationError, match="count only with CALLS_MCP_AUTH=tokens"):
+        open_gate(settings)

@@ -1,0 +1,413 @@
+"""Items 3, 5, 19, 20, 21 and 23: who may do what over HTTP, and whose word counts for whom."""
+
+import hmac
+import json
+from base64 import b64decode
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from mcp import MCPError
+from mcp.client import ClientRequestContext
+from mcp_types import ElicitRequestParams, ElicitResult
+
+from calls_mcp.authentication import Gate, open_gate
+from calls_mcp.authentication.entrance import Challenge
+from calls_mcp.authentication.tokens import open_tokens
+from calls_mcp.runtime import Runtime
+from calls_mcp.server import build_server
+from calls_mcp.settings import load_settings
+from tests.authentication.issuer import AUDIENCE, issuing
+from tests.authentication.service import (
+    EVERYTHING,
+    EmulatedService,
+    Service,
+    challenge,
+    entry,
+    guarded,
+    listening,
+    message,
+    result,
+    serving,
+    write,
+)
+from tests.rig import ERAS, PERMISSIVE, User, open_rig, placing
+from tests.security.conversation import YES, asked, token_for
+from tests.upstream import SID, Upstream, access, answer, call
+
+pytestmark = pytest.mark.anyio
+
+Era = Literal["auto", "legacy"]
+
+NEEDS = {
+    "create_call": "calls:place",
+    "delete_call": "calls:delete",
+    "fetch_call": "calls:read",
+    "list_calls": "calls:read",
+    "update_call": "calls:change",
+}
+CHANGES = [
+    ("create_call", placing()),
+    ("update_call", {"sid": SID, "status": "completed"}),
+    ("delete_call", {"sid": SID}),
+]
+FORMS: dict[str, object] = {"elicitation": {}}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return write(
+        tmp_path / "principals.toml",
+        entry("alices-token", "alice", *EVERYTHING),
+        entry("alices-reading-token", "alice", "calls:read"),
+        entry("bobs-token", "bob", *EVERYTHING),
+        entry("an-old-token", "alice", *EVERYTHING, lasts=timedelta(seconds=-1)),
+        *(entry(f"only {scope}", "carol", scope) for scope in EVERYTHING),
+    )
+
+
+@asynccontextmanager
+async def tokens(file: Path, **settings: object) -> AsyncGenerator[EmulatedService]:
+    """A server that lets in whoever the file lists."""
+    usual: dict[str, object] = {"calls_mcp_auth": "tokens", "calls_mcp_principals": file}
+    async with serving(usual | settings) as service:
+        yield service
+
+
+# 3 and 5
+
+
+async def test_item_03_an_approval_of_one_principal_is_nothing_to_another(file: Path) -> None:
+    tool = ("create_call", placing())
+    async with (
+        tokens(file) as service,
+        service.connect("alices-token") as alice,
+        service.connect("bobs-token") as bob,
+    ):
+        token = await token_for(alice, tool)
+        stolen = await bob.call("create_call", **placing(), confirmation_token=token)
+        assert stolen["error"]["kind"] == "invalid_confirmation"
+        assert service.rig.changes == []
+        own = await alice.call("create_call", **placing(), confirmation_token=token)
+        assert own["outcome"] == "done"
+
+
+async def test_item_03_the_state_of_a_question_is_nothing_to_another_principal(file: Path) -> None:
+    async with (
+        tokens(file) as service,
+        service.connect("alices-token", user=User()) as alice,
+        service.connect("bobs-token", user=User()) as bob,
+    ):
+        question = await asked(alice, ("create_call", placing()))
+        stolen = await asked(bob, ("create_call", placing()))
+        with pytest.raises(MCPError, match="Invalid or expired requestState"):
+            await stolen.answer(YES, state=question.state)
+        assert service.rig.changes == []
+        assert (await question.answer(YES))["outcome"] == "done"
+
+
+async def test_item_03_a_cursor_of_one_principal_is_nothing_to_another(file: Path) -> None:
+    async with (
+        tokens(file, calls_mcp_confirm="none") as service,
+        service.connect("alices-token") as alice,
+        service.connect("bobs-token") as bob,
+    ):
+        for _ in range(3):
+            await alice.call("create_call", **placing())
+        cursor = (await alice.call("list_calls", limit=1))["next_cursor"]
+        stolen = await bob.call("list_calls", cursor=cursor)
+        assert stolen["error"]["kind"] == "invalid_arguments"
+        assert (await alice.call("list_calls", cursor=cursor, limit=1))["count"] == 1
+
+
+async def test_item_05_a_session_is_of_no_use_to_another_principal(file: Path) -> None:
+    """Whatever is sent into it: an answer to its question, a request, its end."""
+    sessions: list[str] = []
+    statuses: set[int] = set()
+
+    async def steal(session: str) -> None:
+        for number in range(10):
+            reply = {"action": "accept", "content": {"approve": True}}
+            body = json.dumps({"jsonrpc": "2.0", "id": number, "result": reply}).encode()
+            statuses.add((await service.legacy("bobs-token", session, body)).status_code)
+
+    async def hesitate(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
+        del context, params
+        await steal(sessions[0])
+        return ElicitResult(action="decline")
+
+    async with tokens(file) as service:
+        async with service.connect("alices-token", "legacy", hesitate, sessions=sessions) as alice:
+            outcome = await alice.call("create_call", **placing())
+        assert outcome["outcome"] == "declined"
+        assert statuses == {404}
+        assert service.rig.changes == []
+
+
+# 19
+
+
+REFUSED = {
+    "nothing": None,
+    "no token": "Bearer",
+    "another scheme": "Basic YWxpY2U6YWxpY2VzLXRva2Vu",
+    "a made-up token": "Bearer calls_made-up",
+    "a token in other letters": "Bearer ALICES-TOKEN",
+    "its hash": f"Bearer {'0' * 64}",
+    "an expired token": "Bearer an-old-token",
+}
+
+
+@pytest.mark.parametrize("authorization", REFUSED.values(), ids=REFUSED)
+async def test_item_19_without_a_good_token_nothing_is_served(
+    file: Path, authorization: str | None
+) -> None:
+    bodies = [message("tools/list"), message("tools/call", name="list_calls"), b"not JSON", b""]
+    async with tokens(file) as service:
+        for body in bodies:
+            refused = await service.post(authorization, body)
+            assert refused.status_code == 401
+            assert refused.headers["WWW-Authenticate"].startswith("Bearer ")
+        assert (await service.get("/mcp")).status_code == 401
+        assert service.rig.emulator.requests == ()
+
+
+async def test_item_19_a_token_is_not_taken_from_the_query(file: Path) -> None:
+    async with tokens(file) as service:
+        assert (await service.get("/mcp?access_token=alices-token")).status_code == 401
+
+
+async def test_item_19_a_token_for_another_audience_or_of_another_issuer_is_refused() -> None:
+    async with issuing() as issuer, issuing() as another:
+        settings = {
+            "calls_mcp_auth": "oauth",
+            "calls_mcp_oauth_issuer": issuer.url,
+            "calls_mcp_resource_url": AUDIENCE,
+        }
+        async with serving(settings) as service:
+            for token in (
+                issuer.token(claims={"aud": "https://another.example.com/mcp"}),
+                issuer.token(claims={"aud": issuer.url}),
+                issuer.token(claims={"exp": 1}),
+                another.token(),
+            ):
+                refused = await service.post(f"Bearer {token}", message("tools/list"))
+                assert (refused.status_code, challenge(refused)["error"]) == (401, "invalid_token")
+            accepted = await service.modern(issuer.token(), "tools/list")
+            assert accepted.status_code == 200
+
+
+# 20
+
+
+async def test_item_20_nothing_of_a_clients_credentials_travels_upstream(tmp_path: Path) -> None:
+    canaries = ["canary-bearer-1a2b3c", "canary-header-4d5e6f", "canary-argument-7a8b9c"]
+    file = write(tmp_path / "principals.toml", entry(canaries[0], "alice", *EVERYTHING))
+    headers = {
+        "X-Twilio-Account-Sid": f"AC{'9' * 32}",
+        "X-Twilio-Auth-Token": canaries[1],
+        "Cookie": f"token={canaries[1]}",
+        "Proxy-Authorization": f"Basic {canaries[1]}",
+    }
+    settings = load_settings(
+        {
+            "calls_mcp_auth": "tokens",
+            "calls_mcp_principals": file,
+            "calls_mcp_confirm": "none",
+            "calls_mcp_policy": PERMISSIVE,
+        }
+    )
+    async with (
+        Upstream(answer(200, call(status="in-progress"))) as upstream,
+        Runtime(settings, access(upstream.base_url)) as runtime,
+        listening(guarded(build_server(runtime), open_gate(settings)), "on") as url,
+        Service(url).connect(canaries[0], headers=headers) as agent,
+    ):
+        for name, arguments in (("fetch_call", {"sid": SID}), *CHANGES):
+            canary = {"auth_token": canaries[2], "api_secret": canaries[2]}
+            refused = await agent.call(name, **arguments, **canary)
+            assert refused["error"]["kind"] == "invalid_arguments"
+            await agent.call(name, **arguments)
+        assert len(upstream.changes) == len(CHANGES)
+        for request in upstream.requests:
+            scheme, _, pair = request.headers["authorization"].partition(" ")
+            assert scheme == "Basic"
+            said = f"{request} {b64decode(pair).decode()}"
+            assert not [canary for canary in canaries if canary in said]
+            assert "9" * 32 not in said
+            assert not [k for k in request.headers if k.startswith(("x-twilio", "cookie", "proxy"))]
+
+
+# 21
+
+
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize("scope", EVERYTHING)
+async def test_item_21_a_token_shows_and_permits_the_tools_of_its_scopes_alone(
+    file: Path, era: Era, scope: str
+) -> None:
+    allowed = [name for name, needed in NEEDS.items() if needed == scope]
+    async with tokens(file) as service, service.connect(f"only {scope}", era) as agent:
+        assert [tool.name for tool in (await agent.client.list_tools()).tools] == allowed
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_item_21_a_prompt_for_a_tool_beyond_the_scopes_is_not_offered(
+    file: Path, era: Era
+) -> None:
+    async with tokens(file) as service, service.connect("alices-reading-token", era) as agent:
+        prompts = [prompt.name for prompt in (await agent.client.list_prompts()).prompts]
+        assert prompts == ["daily_call_report", "follow_call", "investigate_failed_calls"]
+        with pytest.raises(MCPError, match=r"There are: daily_call_report, follow_call, inv"):
+            await agent.client.get_prompt("end_call", {"sid": SID})
+
+
+@pytest.mark.parametrize("scope", EVERYTHING)
+async def test_item_21_a_call_beyond_the_scopes_is_told_which_one_it_needs(
+    file: Path, scope: str
+) -> None:
+    async with tokens(file) as service:
+        session = await service.session(f"only {scope}")
+        for name, needed in NEEDS.items():
+            arguments: dict[str, object] = {"sid": SID}
+            body = message("tools/call", name=name, arguments=arguments)
+            for response in (
+                await service.modern(f"only {scope}", "tools/call", name=name, arguments=arguments),
+                await service.legacy(f"only {scope}", session, body),
+                await service.post(f"Bearer only {scope}", body),
+            ):
+                if needed == scope:
+                    assert response.status_code != 403
+                    continue
+                assert response.status_code == 403
+                assert challenge(response) == {
+                    "error": "insufficient_scope",
+                    "scope": needed,
+                    "error_description": f"{needed} is required",
+                }
+        assert service.rig.changes == []
+
+
+async def test_item_21_what_hides_a_call_from_the_gate_does_not_get_it_done(file: Path) -> None:
+    call = b'{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "%s"%s}}'
+    place = json.dumps(placing()).encode()
+    create = call % (b"create_call", b', "arguments": ' + place)
+    hidden = [
+        b"[" + create + b"]",
+        b"[" + call % (b"list_calls", b"") + b"," + create + b"]",
+        create.replace(b'"method"', b'"method": "ping", "method"'),
+        create.replace(b'"name"', b'"name": "list_calls", "name"'),
+        create.replace(b'"create_call"', b'"create_call", "name": "list_calls"'),
+        create.replace(b"create_call", b"\\u0063reate_call"),
+        create.replace(b'"tools/call"', b'"tools\\/call"'),
+        b"\xef\xbb\xbf" + create,
+        create.decode().encode("utf-16"),
+        create + b" " * 2**22,
+        b"\n\t" + create + b"\n",
+    ]
+    async with tokens(file, calls_mcp_confirm="none") as service:
+        session = await service.session("alices-reading-token")
+        for body in hidden:
+            for response in (
+                await service.legacy("alices-reading-token", session, body),
+                await service.post("Bearer alices-reading-token", body),
+            ):
+                assert b'"outcome":"done","call"' not in response.content
+        modern = await service.post(
+            "Bearer alices-reading-token",
+            create,
+            **{
+                "MCP-Protocol-Version": "2026-07-28",
+                "Mcp-Method": "tools/call",
+                "Mcp-Name": "list_calls",
+            },
+        )
+        assert modern.status_code == 403
+        assert service.rig.changes == []
+
+
+async def test_item_21_the_rights_are_those_of_the_request_and_not_of_its_session(
+    file: Path,
+) -> None:
+    async with tokens(file, calls_mcp_confirm="none") as service:
+        session = await service.session("alices-token")
+        listed = await service.legacy("alices-reading-token", session, message("tools/list"))
+        names = [tool["name"] for tool in result(listed)["tools"]]
+        assert names == ["fetch_call", "list_calls"]
+        body = message("tools/call", name="create_call", arguments=placing())
+        refused = await service.legacy("alices-reading-token", session, body)
+        assert refused.status_code == 403
+        assert service.rig.changes == []
+
+
+async def test_item_21_the_handlers_hold_the_scopes_even_where_the_gate_has_not_looked(
+    file: Path,
+) -> None:
+    settings: dict[str, object] = {"calls_mcp_auth": "tokens", "calls_mcp_principals": file}
+    blind = Gate(open_tokens(load_settings(settings)), Challenge({}))
+    async with (
+        open_rig(sandbox=False, **settings) as rig,
+        listening(guarded(rig.server, blind), "on") as url,
+    ):
+        for name, arguments in CHANGES:
+            params = {"name": name, "arguments": arguments}
+            response = await Service(url).modern("alices-reading-token", "tools/call", **params)
+            assert f"insufficient_scope: {name} needs {NEEDS[name]}" in response.text
+        assert rig.emulator.requests == ()
+
+
+async def test_item_21_lists_that_depend_on_the_token_are_private(file: Path) -> None:
+    async with tokens(file) as service:
+        listed = result(await service.modern("alices-token", "tools/list"))
+        assert (listed["cacheScope"], listed["ttlMs"]) == ("private", 0)
+    async with serving({}) as service:
+        listed = result(await service.modern("whatever", "tools/list"))
+        assert listed["cacheScope"] == "public"
+
+
+async def test_item_21_without_the_gate_a_server_that_wants_tokens_serves_nobody(
+    file: Path,
+) -> None:
+    settings: dict[str, object] = {"calls_mcp_auth": "tokens", "calls_mcp_principals": file}
+    async with open_rig(sandbox=False, **settings) as rig:
+        open_to_all = open_gate(load_settings())
+        async with listening(guarded(rig.server, open_to_all), "on") as url:
+            listed = await Service(url).modern("alices-token", "tools/list")
+            called = await Service(url).modern("alices-token", "tools/call", name="list_calls")
+        assert "Nobody is authenticated" in listed.text
+        assert "Nobody is authenticated" in called.text
+        assert rig.emulator.requests == ()
+
+
+# 23
+
+
+async def test_item_23_every_refusal_has_the_same_body(file: Path) -> None:
+    async with tokens(file) as service:
+        answers = [await service.post(authorization) for authorization in REFUSED.values()]
+    assert len({answer.content for answer in answers}) == 1
+    told = {str(challenge(answer)) for answer in answers[1:]}
+    assert len(told) == 1
+
+
+async def test_item_23_every_token_is_compared_in_constant_time_with_all_there_are(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[tuple[Any, Any]] = []
+    compare = hmac.compare_digest
+
+    def counting(one: str, other: str) -> bool:
+        compared.append((one, other))
+        return compare(one, other)
+
+    monkeypatch.setattr(hmac, "compare_digest", counting)
+    counts: list[int] = []
+    async with tokens(file) as service:
+        for token in ("alices-token", "only calls:delete", "made-up"):
+            await service.post(f"Bearer {token}", b"{}")
+            counts.append(len(compared))
+            compared.clear()
+    assert counts == [8, 8, 8]
