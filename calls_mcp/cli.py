@@ -12,6 +12,7 @@ from calls_mcp.errors import CallsError, ConfigurationError
 if TYPE_CHECKING:
     from calls_mcp.settings import Settings
 
+_LONGEST = 3650  # days that a token can last
 _TAMPERED, _WRONG_SETUP = 1, 2  # exit statuses
 
 
@@ -72,9 +73,37 @@ def _parser() -> argparse.ArgumentParser:
     check = policies.add_parser("check", help="tell what a policy means, or what is wrong with it")
     check.add_argument("file", type=Path, nargs="?", help="by default the one in use")
     check.set_defaults(run=_check_policy)
+    _add_token(commands.add_parser("token", help="make tokens for clients that come over HTTP"))
     demo = commands.add_parser("demo", help="watch an agent use the tools, on the emulator")
     demo.set_defaults(run=_demo)
     return parser
+
+
+def _add_token(token: argparse.ArgumentParser) -> None:
+    tokens = token.add_subparsers(title="commands", metavar="", required=True)
+    new = tokens.add_parser("new", help="make a token, and show it once")
+    new.add_argument("name", help="whom it stands for")
+    new.add_argument(
+        "--scope",
+        action="append",
+        required=True,
+        help="what it allows: calls:read, calls:place, calls:change, calls:delete; may be repeated",
+    )
+    new.add_argument("--expires", type=_days, default=90, metavar="DAYS", help="default: 90")
+    new.set_defaults(run=_make_token)
+    listing = tokens.add_parser("list", help="tell whose tokens there are, and until when")
+    listing.set_defaults(run=_list_tokens)
+    for command in (new, listing):
+        command.add_argument(
+            "--file", type=Path, help="file of principals; by default CALLS_MCP_PRINCIPALS"
+        )
+
+
+def _days(text: str) -> int:
+    days = int(text)
+    if not 1 <= days <= _LONGEST:
+        raise argparse.ArgumentTypeError(f"must be 1 to {_LONGEST} days")
+    return days
 
 
 def _serve(options: argparse.Namespace) -> None:
@@ -138,6 +167,28 @@ def _check_policy(options: argparse.Namespace) -> None:
 
     policy = load_policy(options.file or load_settings().calls_mcp_policy)
     print("\n".join(explain(policy)))  # noqa: T201
+
+
+def _make_token(options: argparse.Namespace) -> None:
+    from calls_mcp.authentication.command import make_token  # noqa: PLC0415
+    from calls_mcp.settings import load_settings  # noqa: PLC0415
+
+    file: Path | None = options.file or load_settings().calls_mcp_principals
+    token, entry = make_token(file, options.name, options.scope, options.expires)
+    print(token)  # noqa: T201
+    told = f"Its entry was added to {file}." if file else f"Its entry:\n\n{entry}"
+    print(f"This token is not shown again. {told}", file=sys.stderr)  # noqa: T201
+
+
+def _list_tokens(options: argparse.Namespace) -> None:
+    from calls_mcp.authentication.command import listed  # noqa: PLC0415
+    from calls_mcp.settings import load_settings  # noqa: PLC0415
+
+    file: Path | None = options.file or load_settings().calls_mcp_principals
+    if file is None:
+        raise ConfigurationError("Which file? Set CALLS_MCP_PRINCIPALS, or give --file.")
+    for line in listed(file):
+        print(line)  # noqa: T201
 
 
 def _demo(_options: argparse.Namespace) -> None:

@@ -151,3 +151,50 @@ def test_a_variable_that_looks_like_a_setting_and_is_none_is_not_passed_over(
     with pytest.raises(ConfigurationError) as error:
         load_settings()
     assert str(error.value) == f"Wrong settings: {name}: there is no such setting{told}"
+
+
+OAUTH = {
+    "calls_mcp_auth": "oauth",
+    "calls_mcp_oauth_issuer": "https://issuer.example.com/",
+    "calls_mcp_resource_url": "https://calls.example.com/mcp",
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"calls_mcp_auth": "tokens"}, "CALLS_MCP_PRINCIPALS: is needed with CALLS_MCP_AUTH=token"),
+        (
+            {"calls_mcp_auth": "oauth"},
+            "CALLS_MCP_AUTH=oauth; CALLS_MCP_RESOURCE_URL: is needed with CALLS_MCP_AUTH=oauth",
+        ),
+        (
+            {"calls_mcp_principals": "principals.toml"},
+            "counts only with CALLS_MCP_AUTH=tokens or CALLS_MCP_AUTH=oauth, and this is none",
+        ),
+        (OAUTH | {"calls_mcp_auth": "none"}, "CALLS_MCP_OAUTH_ISSUER: counts only with CALLS_MCP_"),
+        (
+            {
+                "calls_mcp_auth": "tokens",
+                "calls_mcp_principals": "principals.toml",
+                "calls_mcp_oauth_scope_claim": "scp",
+            },
+            "CALLS_MCP_OAUTH_SCOPE_CLAIM: counts only with CALLS_MCP_AUTH=oauth, and this is tok",
+        ),
+        (OAUTH | {"calls_mcp_oauth_issuer": "http://issuer.example.com"}, "must be https"),
+        (OAUTH | {"calls_mcp_resource_url": "https://calls.example.com/mcp#x"}, "fragment"),
+        ({"calls_mcp_auth": "basic"}, "'none', 'tokens' or 'oauth'"),
+    ],
+)
+def test_settings_for_authentication_that_contradict_each_other_are_refused(
+    given: dict[str, str], complaint: str
+) -> None:
+    with pytest.raises(ConfigurationError) as error:
+        load_settings(given)
+    assert complaint in str(error.value)
+
+
+def test_an_issuer_is_kept_letter_by_letter(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in OAUTH.items():
+        monkeypatch.setenv(name.upper(), value)
+    assert load_settings().calls_mcp_oauth_issuer == "https://issuer.example.com/"

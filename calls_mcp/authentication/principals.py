@@ -14,12 +14,21 @@ policy = "support.toml"
 
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from calls_mcp.authentication.grant import Own
@@ -30,8 +39,14 @@ from calls_mcp.tomlfile import FileError, nearest, parse, places, read
 
 _log = logging.getLogger(__name__)
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@|:-]{0,127}$")]
-"""A principal's name: it stands in the record of changes as it is."""
+
+def _name(value: str) -> str:
+    if not re.fullmatch(r"[!#-\[\]-~]{1,255}", value):
+        raise ValueError("must be ASCII without spaces, quotation marks or backslashes")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_name)]
 _Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
@@ -81,7 +96,9 @@ class _Principal(_Strict):
         return self
 
 
-class _File(_Strict):
+class Entries(_Strict):
+    """The file as it is written."""
+
     tokens: tuple[Token, ...] = ()
     principals: dict[Name, _Principal] = Field(default_factory=dict[str, _Principal])
 
@@ -132,33 +149,33 @@ def load_principals(file: Path) -> Principals:
     Raises:
         ConfigurationError: Naming everything that is wrong with it, and no secret.
     """
-    return read_principals(file, read(file))
+    text = read(file)
+    entries, lines = read_entries(file, text), places(text)
+    own: dict[str, Own] = {}
+    wrong: list[str] = []
+    for name, principal in entries.principals.items():
+        try:
+            own[name] = _own(principal, file.parent)
+        except ConfigurationError as error:
+            line = nearest(lines, ("principals", name))
+            wrong.append(f"{file}:{line}: principals.{name}: {error}")
+    if wrong:
+        raise FileError(wrong)
+    return Principals(entries.tokens, own)
 
 
-def read_principals(file: Path, text: str) -> Principals:
+def read_entries(file: Path, text: str) -> Entries:
     """What `text` says, which is in `file` or is going to be.
 
     Raises:
-        ConfigurationError: Naming everything that is wrong with it, and no secret.
+        FileError: Naming everything that is wrong with it.
     """
-    lines = places(text)
     try:
-        found = _File.model_validate(parse(file, text))
+        return Entries.model_validate(parse(file, text))
     except ValidationError as invalid:
-        errors = invalid.errors(include_input=False, include_url=False)
+        lines, errors = places(text), invalid.errors(include_input=False, include_url=False)
         wrong = sorted((nearest(lines, error["loc"]), _words(error)) for error in errors)
         raise FileError(f"{file}:{line}: {words}" for line, words in wrong) from None
-    own: dict[str, Own] = {}
-    problems: list[str] = []
-    for name, principal in found.principals.items():
-        try:
-            own[name] = _own(principal, file.parent)
-        except ConfigurationError as wrong:
-            line = nearest(lines, ("principals", name))
-            problems.append(f"{file}:{line}: principals.{name}: {wrong}")
-    if problems:
-        raise FileError(problems)
-    return Principals(found.tokens, own)
 
 
 def _own(principal: _Principal, folder: Path) -> Own:

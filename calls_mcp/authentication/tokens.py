@@ -54,7 +54,7 @@ def new_token(principal: str, scopes: Collection[str], expires: datetime) -> tup
         f'principal = "{principal}"',
         f'sha256 = "{_digest(token)}"',
         "scopes = [" + ", ".join(f'"{scope}"' for scope in sorted({*scopes})) + "]",
-        f"expires = {expires.isoformat(timespec='seconds')}",
+        f"expires = {expires.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
     )
     return token, "\n".join(lines) + "\n"
 

@@ -200,7 +200,10 @@ def recorded(file: Path) -> str:
             '[[tokens]]\nprincipal = "a"\n[[tokens]]\nprincipal = "b c"\n',
             "3: tokens.1.sha256: Field required",
         ),
-        ('\n[[tokens]]\nprincipal = "b c"\n', "3: tokens.0.principal: String should match"),
+        (
+            '\n[[tokens]]\nprincipal = "b c"\n',
+            "3: tokens.0.principal: must be ASCII without spaces",
+        ),
         ('[[tokens]]\nsha256 = "abc"\n', "2: tokens.0.sha256: String should match"),
         ('[[tokens]]\nscopes = ["calls:all"]\n', "2: tokens.0.scopes.0: "),
         ("[[tokens]]\nscopes = []\n", "2: tokens.0.scopes: "),
@@ -223,7 +226,7 @@ def recorded(file: Path) -> str:
             "can't be read: No such file",
         ),
         ('[principals.a]\npolicy = "none.toml"\n', "none.toml: can't be read: No such file"),
-        ('[principals."b c"]\n', "1: principals.b c: String should match"),
+        ('[principals."b c"]\n', "1: principals.b c: must be ASCII"),
     ],
 )
 def test_what_is_wrong_with_the_file_is_told_with_its_line(

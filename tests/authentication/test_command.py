@@ -1,0 +1,117 @@
+"""`calls-mcp token`: what it makes is good at the gate."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from calls_mcp.cli import main
+from tests.authentication.service import entry, serving, write
+
+pytestmark = pytest.mark.anyio
+
+
+def made(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    """The token that the command prints."""
+    assert main(["token", "new", *map(str, arguments)]) == 0
+    (token,) = capsys.readouterr().out.splitlines()
+    return token
+
+
+async def test_a_new_token_is_good_for_its_scopes_in_the_file_it_was_added_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "principals.toml"
+    reading = made(capsys, "alice", "--scope", "calls:read", "--file", file)
+    placing = made(capsys, "bob", "--scope", "calls:place", "--scope", "calls:read", "--file", file)
+    async with serving({"calls_mcp_auth": "tokens", "calls_mcp_principals": file}) as service:
+        async with service.connect(reading) as alice:
+            tools = (await alice.client.list_tools()).tools
+            assert [tool.name for tool in tools] == ["fetch_call", "list_calls"]
+        async with service.connect(placing) as bob:
+            tools = (await bob.client.list_tools()).tools
+            assert [tool.name for tool in tools] == ["create_call", "fetch_call", "list_calls"]
+
+
+def test_the_file_is_its_owners_alone_and_does_not_have_the_token(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "principals.toml"
+    token = made(capsys, "alice", "--scope", "calls:read", "--file", file)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert token not in file.read_text("utf-8")
+    assert len(token) > 43
+
+
+def test_what_is_in_the_file_stays_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = f"# mine\n{entry('old', 'alice', 'calls:read')}\n[principals.alice]".rstrip("\n")
+    file = write(tmp_path / "principals.toml", before)
+    file.chmod(0o640)
+    made(capsys, "alice", "--scope", "calls:read", "--file", file)
+    after = file.read_text("utf-8")
+    assert after.startswith(before + "\n\n[[tokens]]\n")
+    assert len(tomllib.loads(after)["tokens"]) == 2
+    assert file.stat().st_mode & 0o777 == 0o640
+
+
+def test_without_a_file_the_entry_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["token", "new", "alice", "--scope", "calls:read", "--expires", "1"]) == 0
+    told = capsys.readouterr()
+    shown = tomllib.loads(told.err.partition("\n\n")[2])
+    assert shown["tokens"][0]["principal"] == "alice"
+    assert told.out.strip() not in told.err
+
+
+def test_a_file_that_would_be_wrong_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path / "principals.toml", "tokens = []\n")
+    assert main(["token", "new", "alice", "--scope", "calls:read", "--file", str(file)]) == 2
+    assert main(["token", "new", "b c", "--scope", "calls:read"]) == 2
+    assert main(["token", "new", "alice", "--scope", "calls:all"]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert f"{file}:3: " in told.err
+    assert "must be ASCII without spaces" in told.err
+    assert "should be 'calls:read', 'calls:place', 'calls:change' or 'calls:delete'" in told.err
+    assert file.read_text("utf-8") == "tokens = []\n"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["alice"],
+        ["alice", "--scope", "calls:read", "--expires", "0"],
+        ["alice", "--scope", "calls:read", "--expires", "never"],
+    ],
+)
+def test_what_can_not_be_made_is_a_usage_error(wrong: list[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["token", "new", *wrong])
+    assert end.value.code == 2
+
+
+def test_the_list_tells_whose_tokens_there_are_and_until_when(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (
+        '[[tokens]]\nprincipal = "alice"\nscopes = ["calls:read", "calls:place"]\n'
+        f'sha256 = "{"ab" * 32}"\nexpires = 2999-01-31T00:00:00+01:00\n'
+        '[[tokens]]\nprincipal = "bob"\nscopes = ["calls:read"]\n'
+        f'sha256 = "{"cd" * 32}"\nexpires = 2020-01-31T00:00:00Z\n'
+        f'[principals.bob]\naccount_sid = "AC{"0" * 32}"\nauth_token_env = "NOT_SET_HERE"\n'
+    )
+    monkeypatch.setenv("CALLS_MCP_AUTH", "tokens")
+    monkeypatch.setenv("CALLS_MCP_PRINCIPALS", str(write(tmp_path / "principals.toml", text)))
+    assert main(["token", "list"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "alice  abababababab…  expires 2999-01-30 23:00 UTC  calls:place calls:read",
+        "bob    cdcdcdcdcdcd…  expired 2020-01-31 00:00 UTC  calls:read",
+    ]
+
+
+def test_without_any_file_the_list_asks_for_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["token", "list"]) == 2
+    assert "CALLS_MCP_PRINCIPALS" in capsys.readouterr().err
