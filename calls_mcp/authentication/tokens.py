@@ -5,6 +5,7 @@ import hmac
 import secrets
 from collections.abc import Collection
 from datetime import UTC, datetime
+from pathlib import Path
 
 from calls_mcp.authentication.grant import Grant
 from calls_mcp.authentication.principals import PrincipalsFile
@@ -42,8 +43,7 @@ def open_tokens(settings: Settings) -> FileVerifier:
     Raises:
         ConfigurationError: The file is wrong.
     """
-    assert settings.calls_mcp_principals is not None  # noqa: S101  # load_settings saw to it
-    return FileVerifier(PrincipalsFile(settings.calls_mcp_principals))
+    return FileVerifier(PrincipalsFile(settings.calls_mcp_principals or Path()))
 
 
 def new_token(principal: str, scopes: Collection[str], expires: datetime) -> tuple[str, str]:

@@ -40,7 +40,10 @@ def public(key: PrivateKey, identifier: str, algorithm: str, **more: object) -> 
 
 @dataclass
 class Issuer:
-    """What it publishes can be changed; `asked` has the paths that were asked for."""
+    """What it publishes can be changed.
+
+    `asked` has the paths that were asked for, and `granted` the scopes of the tokens it gave out.
+    """
 
     url: str = ""
     path: str = ""
@@ -49,6 +52,7 @@ class Issuer:
     changed: dict[str, object] = field(default_factory=dict[str, object])
     failure: Response | None = None
     asked: list[str] = field(default_factory=list[str])
+    granted: list[str] = field(default_factory=list[str])
 
     def token(
         self,
@@ -84,9 +88,25 @@ class Issuer:
         if request.url.path == "/keys":
             return JSONResponse({"keys": self.keys})
         if request.url.path == self.metadata_path:
-            usual = {"issuer": self.url, "jwks_uri": self.url.removesuffix(self.path) + "/keys"}
-            return JSONResponse({**usual, **self.changed})
+            return JSONResponse({**self._metadata(), **self.changed})
+        if request.url.path == "/token":
+            async with request.form() as form:
+                granted = {"scope": str(form["scope"]), "aud": str(form["resource"])}
+            self.granted.append(granted["scope"])
+            token = self.token(claims=granted)
+            return JSONResponse({"access_token": token, "token_type": "Bearer", **granted})
         return Response("no such page", 404)
+
+    def _metadata(self) -> dict[str, object]:
+        origin = self.url.removesuffix(self.path)
+        return {
+            "issuer": self.url,
+            "jwks_uri": f"{origin}/keys",
+            "authorization_endpoint": f"{origin}/authorize",
+            "token_endpoint": f"{origin}/token",
+            "response_types_supported": ["code"],
+            "grant_types_supported": ["client_credentials"],
+        }
 
 
 def elsewhere(url: str) -> Response:
@@ -100,6 +120,8 @@ async def issuing(path: str = "", metadata_path: str | None = None) -> AsyncGene
     issuer = Issuer(path=path, keys=[public(RSA_KEY, "rsa", "RS256")])
     if metadata_path is not None:
         issuer.metadata_path = metadata_path
-    async with listening(Starlette(routes=[Route("/{path:path}", issuer.answer)])) as url:
+    async with listening(
+        Starlette(routes=[Route("/{path:path}", issuer.answer, methods=["GET", "POST"])])
+    ) as url:
         issuer.url = url + path
         yield issuer

@@ -53,9 +53,11 @@ def write(file: Path, *entries: str) -> Path:
 
 
 @asynccontextmanager
-async def listening(app: ASGIApp, lifespan: Literal["on", "off"] = "off") -> AsyncGenerator[str]:
-    """Serve `app` on a free port of this machine; its URL."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+async def listening(
+    app: ASGIApp, lifespan: Literal["on", "off"] = "off", at: socket.socket | None = None
+) -> AsyncGenerator[str]:
+    """Serve `app` on a free port of this machine, or on the one that listens `at`; its URL."""
+    with at or socket.create_server(("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(app, lifespan=lifespan, ws="none", log_config=None)
         config.load()
         server = uvicorn.Server(config)
@@ -71,9 +73,9 @@ async def listening(app: ASGIApp, lifespan: Literal["on", "off"] = "off") -> Asy
             await server.shutdown(sockets=[listener])
 
 
-def guarded(server: Server[Any], gate: Gate, *, stateless: bool = False) -> ASGIApp:
+def guarded(server: Server[Any], gate: Gate) -> ASGIApp:
     """The MCP app behind the gate."""
-    app = server.streamable_http_app(stateless_http=stateless)
+    app = server.streamable_http_app()
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncGenerator[None]:
@@ -97,8 +99,12 @@ class Service:
         user: ElicitationFnT | None = None,
         headers: Mapping[str, str] = NO_HEADERS,
         sessions: list[str] | None = None,
+        auth: httpx2.Auth | None = None,
     ) -> AsyncGenerator[Agent]:
-        """A client with this token, which sends `headers`, too; its session goes to `sessions`."""
+        """A client with this token, or which gets one by `auth`.
+
+        It sends `headers`, too; the ids of its sessions go to `sessions`.
+        """
         told = sessions if sessions is not None else []
 
         async def note(response: httpx2.Response) -> None:
@@ -106,7 +112,8 @@ class Service:
                 told.append(session)
 
         async with httpx2.AsyncClient(
-            headers={"Authorization": f"Bearer {token}", **headers},
+            headers={"Authorization": f"Bearer {token}", **headers} if token else headers,
+            auth=auth,
             event_hooks={"response": [note]},
             timeout=30,
             trust_env=False,
@@ -171,7 +178,7 @@ async def serving(
     settings: Mapping[str, object],
     *,
     clock: Callable[[], float] = time.time,
-    stateless: bool = False,
+    listener: socket.socket | None = None,
 ) -> AsyncGenerator[EmulatedService]:
     """A server with these settings on an emulator, behind the gate that they describe.
 
@@ -179,8 +186,7 @@ async def serving(
     """
     async with open_rig(sandbox=False, **settings) as rig:
         gate = open_gate(rig.runtime.settings, clock)
-        app = guarded(rig.server, gate, stateless=stateless)
-        async with listening(app, "on") as url:
+        async with listening(guarded(rig.server, gate), "on", listener) as url:
             yield EmulatedService(url, rig)
 
 

@@ -4,14 +4,18 @@ import base64
 import hashlib
 import hmac
 import json
+import socket
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Literal
 
+import anyio
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from mcp.client.auth.extensions.client_credentials import ClientCredentialsOAuthProvider
+from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from calls_mcp.emulator import ManualClock
@@ -27,7 +31,7 @@ from tests.authentication.issuer import (
     public,
 )
 from tests.authentication.service import EmulatedService, Service, challenge, serving
-from tests.rig import ERAS
+from tests.rig import ERAS, placing
 
 pytestmark = pytest.mark.anyio
 
@@ -174,6 +178,24 @@ async def test_a_new_key_is_found_and_one_that_is_withdrawn_forgotten() -> None:
         assert issuer.key_fetches == 2
 
 
+async def test_all_who_come_with_a_new_key_at_the_same_time_wait_for_one_fetch() -> None:
+    clock = ManualClock(0)
+    async with issuing() as issuer, trusting(issuer, clock) as service:
+        assert await status(service, issuer.token()) == 400
+        clock.advance(20)
+        issuer.keys.append(public(EC_KEY, "new", "ES256"))
+        statuses: list[int] = []
+
+        async def come() -> None:
+            statuses.append(await status(service, issuer.token(EC_KEY, "ES256", "new")))
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(10):
+                tasks.start_soon(come)
+        assert statuses == [400] * 10
+        assert issuer.key_fetches == 2
+
+
 async def test_keys_are_fetched_again_after_ten_minutes() -> None:
     clock = ManualClock(0)
     async with issuing() as issuer, trusting(issuer, clock) as service:
@@ -314,3 +336,48 @@ async def test_other_claims_can_tell_the_scopes_and_the_principal() -> None:
             tools = (await alice.client.list_tools()).tools
             assert [tool.name for tool in tools] == ["create_call", "fetch_call", "list_calls"]
         assert await status(service, issuer.token(claims=claims)) == 401
+
+
+class Tokens:
+    """Where a client keeps its token."""
+
+    def __init__(self) -> None:
+        self._token: OAuthToken | None = None
+
+    async def get_tokens(self) -> OAuthToken | None:
+        return self._token
+
+    async def set_tokens(self, tokens: OAuthToken) -> None:
+        self._token = tokens
+
+    async def get_client_info(self) -> OAuthClientInformationFull | None:
+        return None
+
+    async def set_client_info(self, client_info: OAuthClientInformationFull) -> None:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("mode", ERAS)
+async def test_a_client_of_the_sdk_finds_the_issuer_and_comes_again_with_what_a_tool_needs(
+    mode: Literal["auto", "legacy"],
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        resource = f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
+        async with issuing() as issuer:
+            settings = {
+                "calls_mcp_auth": "oauth",
+                "calls_mcp_oauth_issuer": issuer.url,
+                "calls_mcp_resource_url": resource,
+                "calls_mcp_confirm": "none",
+            }
+            credentials = ClientCredentialsOAuthProvider(
+                resource, Tokens(), "agent", "client-secret", issuer=issuer.url
+            )
+            async with (
+                serving(settings, listener=listener) as service,
+                service.connect("", mode, auth=credentials) as agent,
+            ):
+                assert (await agent.call("list_calls"))["count"] == 0
+                assert (await agent.call("create_call", **placing()))["outcome"] == "done"
+                assert (await agent.call("list_calls"))["count"] == 1
+    assert issuer.granted == ["calls:read", "calls:read calls:place"]

@@ -22,7 +22,7 @@ from tests.authentication.service import (
     serving,
     write,
 )
-from tests.rig import ACCOUNT, PERMISSIVE, placing
+from tests.rig import ACCOUNT, PERMISSIVE, open_rig, placing
 from tests.upstream import SECRET, Exchange, Upstream, access, answer, call
 
 pytestmark = pytest.mark.anyio
@@ -159,6 +159,32 @@ async def test_with_an_issuer_the_file_says_who_has_something_of_their_own(
             for name, outcome in (("auth0|alice", "error"), ("bob", "done")):
                 async with service.connect(issuer.token(claims={"sub": name})) as agent:
                     assert (await agent.call("list_calls"))["outcome"] == outcome
+
+
+async def test_in_the_sandbox_nobody_has_an_account_but_the_emulators(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("real", "utf-8")
+    own = f'[principals.alice]\naccount_sid = "{OWN}"\nauth_token_file = "secret"\n'
+    settings: dict[str, object] = {
+        "calls_mcp_auth": "tokens",
+        "calls_mcp_principals": write(tmp_path / "principals.toml", *BOTH, own),
+    }
+    async with open_rig(sandbox=True, **settings) as rig:
+        gate = open_gate(rig.runtime.settings)
+        async with (
+            listening(guarded(rig.server, gate), "on") as url,
+            Service(url).connect("alices-token") as alice,
+        ):
+            listed = await alice.call("list_calls")
+        assert (listed["outcome"], listed["sandbox"]) == ("done", True)
+        assert OWN not in str(rig.emulator.requests)
+
+
+async def test_in_memory_and_on_stdio_nobody_is_asked_for_a_token(tmp_path: Path) -> None:
+    file = write(tmp_path / "principals.toml", *BOTH)
+    settings: dict[str, object] = {"calls_mcp_auth": "tokens", "calls_mcp_principals": file}
+    async with open_rig(sandbox=False, **settings) as rig, rig.connect() as agent:
+        assert (await agent.call("list_calls"))["outcome"] == "done"
+        assert len((await agent.client.list_tools()).tools) == 5
 
 
 # The record knows the principal, whatever their client calls itself

@@ -2,6 +2,7 @@
 
 import hmac
 import json
+import logging
 from base64 import b64decode
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -239,6 +240,30 @@ async def test_item_20_nothing_of_a_clients_credentials_travels_upstream(tmp_pat
             assert not [canary for canary in canaries if canary in said]
             assert "9" * 32 not in said
             assert not [k for k in request.headers if k.startswith(("x-twilio", "cookie", "proxy"))]
+
+
+async def test_item_20_no_token_is_told_in_a_log_or_an_answer(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    told = ""
+    async with issuing() as issuer:
+        settings = {
+            "calls_mcp_auth": "oauth",
+            "calls_mcp_oauth_issuer": issuer.url,
+            "calls_mcp_resource_url": AUDIENCE,
+        }
+        good, bad = issuer.token(), issuer.token(claims={"exp": 1})
+        async with serving(settings) as service:
+            for token in (good, bad):
+                for method in ("tools/list", "tools/call"):
+                    told += (await service.modern(token, method, name="fetch_call")).text
+    async with tokens(file) as service:
+        for token in ("alices-token", "an-old-token", "alices-reading-token", "made-up-token"):
+            told += (await service.modern(token, "tools/call", name="create_call")).text
+    told += "\n".join(r.getMessage() for r in caplog.records if not r.name.startswith("http"))
+    secrets = (good, bad, good.split(".")[2], "alices-token", "an-old-token", "made-up-token")
+    assert not [secret for secret in secrets if secret in told]
 
 
 # 21
