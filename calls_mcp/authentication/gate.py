@@ -51,8 +51,8 @@ class Gate:
         return AuthenticationMiddleware(inside, backend, on_error=unavailable)
 
 
-def open_gate(settings: Settings, clock: Callable[[], float] = time.time) -> Gate:
-    """The gate that the settings describe; `clock` gives the time in epoch seconds.
+def open_gate(settings: Settings, clock: Callable[[], float] = time.monotonic) -> Gate:
+    """The gate that the settings describe; `clock` gives seconds that never go back.
 
     Raises:
         ConfigurationError: The file of principals is wrong.

@@ -40,7 +40,7 @@ class _Unusable(Exception):
 
 
 class KeySet:
-    """The keys of `issuer`; `clock` gives the time in epoch seconds."""
+    """The keys of `issuer`; `clock` gives seconds that never go back."""
 
     def __init__(self, issuer: str, clock: Callable[[], float]) -> None:
         self._issuer = issuer

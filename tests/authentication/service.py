@@ -177,7 +177,7 @@ class EmulatedService(Service):
 async def serving(
     settings: Mapping[str, object],
     *,
-    clock: Callable[[], float] = time.time,
+    clock: Callable[[], float] = time.monotonic,
     listener: socket.socket | None = None,
 ) -> AsyncGenerator[EmulatedService]:
     """A server with these settings on an emulator, behind the gate that they describe.
