@@ -3,13 +3,19 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from calls_mcp import __version__
 from calls_mcp.errors import CallsError, ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from mcp.server.lowlevel import Server
+
+    from calls_mcp.runtime import Runtime
     from calls_mcp.settings import Settings
 
 _LONGEST = 3650  # days that a token can last
@@ -32,12 +38,21 @@ def _parser() -> argparse.ArgumentParser:
         prog="calls-mcp", description="An MCP server for Twilio's Calls API."
     )
     parser.add_argument("--version", action="version", version=f"calls-mcp {__version__}")
-    parser.set_defaults(run=_serve, sandbox=False)
+    parser.set_defaults(run=_serve, sandbox=False, transport="stdio")
     commands = parser.add_subparsers(title="commands", metavar="")
     serve = commands.add_parser("serve", help="serve one MCP client on stdin and stdout (default)")
     serve.add_argument(
         "--sandbox", action="store_true", help="on an emulator inside: no credentials, no telephone"
     )
+    serve.add_argument(
+        "--transport",
+        choices=["stdio", "http"],
+        default="stdio",
+        help="http: any number of clients",
+    )
+    serve.add_argument("--host", help="http: address to listen on (127.0.0.1)")
+    serve.add_argument("--port", type=int, help="http: port to listen on (8080; 0: any)")
+    serve.add_argument("--path", help="http: the endpoint's path (/mcp)")
     serve.set_defaults(run=_serve)
     emulator = commands.add_parser("emulator", help="run a stand-in for the Calls API")
     emulator.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
@@ -114,22 +129,42 @@ def _serve(options: argparse.Namespace) -> None:
 
     settings = load_settings()
     configure_logs(settings.calls_mcp_log_format, settings.calls_mcp_log_level)
-    anyio.run(_serve_until_ended, settings, options.sandbox)
+    chosen = ((name, getattr(options, name, None)) for name in ("host", "port", "path"))
+    given = {name: value for name, value in chosen if value is not None}
+    if given and options.transport != "http":
+        raise ConfigurationError(f"--{next(iter(given))} goes with --transport http.")
+    serve = partial(_over_http, given) if options.transport == "http" else _over_stdio
+    anyio.run(_serve_until_ended, settings, options.sandbox, serve)
 
 
-async def _serve_until_ended(settings: "Settings", sandbox: bool) -> None:  # noqa: FBT001
+async def _serve_until_ended(
+    settings: "Settings",
+    sandbox: bool,  # noqa: FBT001
+    serve: "Callable[[Server[Any], Runtime], Awaitable[None]]",
+) -> None:
     from calls_mcp.runtime import Runtime  # noqa: PLC0415
     from calls_mcp.server import build_server  # noqa: PLC0415
-    from calls_mcp.stdio import serve_stdio  # noqa: PLC0415
 
     if sandbox:
         from calls_mcp.sandbox import open_sandbox  # noqa: PLC0415
 
-        async with open_sandbox(settings) as runtime:
-            await serve_stdio(build_server(runtime), runtime)
+        opened = open_sandbox(settings)
     else:
-        async with Runtime(settings, settings.access()) as runtime:
-            await serve_stdio(build_server(runtime), runtime)
+        opened = Runtime(settings, settings.access())
+    async with opened as runtime:
+        await serve(build_server(runtime), runtime)
+
+
+async def _over_stdio(server: "Server[Any]", runtime: "Runtime") -> None:
+    from calls_mcp.stdio import serve_stdio  # noqa: PLC0415
+
+    await serve_stdio(server, runtime)
+
+
+async def _over_http(given: dict[str, Any], server: "Server[Any]", runtime: "Runtime") -> None:
+    from calls_mcp.asgi import Endpoint, serve_http  # noqa: PLC0415
+
+    await serve_http(server, runtime, Endpoint(**given))
 
 
 def _emulate(options: argparse.Namespace) -> None:

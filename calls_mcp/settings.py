@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -16,6 +17,7 @@ from calls_mcp.catalog import Confirm
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.redaction import in_base64, spellings
 
+_HOST = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 _LABEL = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _SHORTEST_KEY = 32
@@ -77,6 +79,12 @@ def _keys(value: SecretStr) -> SecretStr:
     if not keys or any(len(key) < _SHORTEST_KEY for key in keys) or len({*keys}) < len(keys):
         raise ValueError("must be different keys of 32 characters or more, with spaces between")
     return value
+
+
+def _hosts(value: str) -> str:
+    if not all(_HOST.fullmatch(host) for host in value.split()):
+        raise ValueError("must be host names, with a port or without, with spaces between")
+    return value.lower()
 
 
 Credential = Annotated[SecretStr, AfterValidator(_credential)]
@@ -188,6 +196,52 @@ class Settings(BaseSettings):
     )
     calls_mcp_oauth_principal_claim: str = Field(
         "sub", description="The claim that names a token's principal."
+    )
+    calls_mcp_allowed_hosts: Annotated[str, AfterValidator(_hosts)] = Field(
+        "",
+        description="Hosts by which HTTP clients know this server, with spaces between; requests "
+        "that name others (Host, Origin) are refused. On a loopback address its own are known.",
+    )
+    calls_mcp_http_stateless: bool = Field(
+        default=False,
+        description="`1` keeps no sessions for clients of earlier revisions: any replica serves "
+        "any of their requests, and they confirm by token, for they can't be asked.",
+    )
+    calls_mcp_http_sessions: int = Field(
+        1000,
+        ge=4,
+        description="Sessions of earlier revisions that are open at once; one principal gets a "
+        "quarter of them.",
+    )
+    calls_mcp_http_body_bytes: int = Field(
+        262_144, ge=4096, description="Largest body of an HTTP request."
+    )
+    calls_mcp_http_header_bytes: int = Field(
+        16_384, ge=1024, description="Largest head of an HTTP request."
+    )
+    calls_mcp_http_rate: int = Field(
+        600, ge=1, description="HTTP requests a minute of one principal, in each process."
+    )
+    calls_mcp_http_rate_in_all: int = Field(
+        3000, ge=1, description="HTTP requests a minute of all principals, in each process."
+    )
+    calls_mcp_http_concurrency: int = Field(
+        25, ge=1, description="HTTP requests of one principal that are served at once."
+    )
+    calls_mcp_http_concurrency_in_all: int = Field(
+        100, ge=1, description="HTTP requests that are served at once."
+    )
+    calls_mcp_http_patience: float = Field(
+        10,
+        gt=0,
+        description="Seconds that an HTTP client may take to send a request's head, and again to "
+        "send its body.",
+    )
+    calls_mcp_http_grace: float = Field(
+        25,
+        gt=0,
+        description="Seconds from SIGTERM to the end, in which what is under way over HTTP is "
+        "finished; what is not by four fifths of them is broken off.",
     )
     calls_mcp_log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "WARNING", description="What is logged, to stderr: DEBUG, INFO, WARNING or ERROR."

@@ -1,0 +1,114 @@
+"""Serving over HTTP with uvicorn, until a signal comes."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import anyio
+import uvicorn
+from mcp.server.lowlevel import Server
+from starlette.types import ASGIApp
+
+from calls_mcp.asgi.app import build_app
+from calls_mcp.asgi.connections import PatientConnection
+from calls_mcp.asgi.drain import Drain
+from calls_mcp.asgi.hosts import Endpoint, require_protected
+from calls_mcp.errors import ConfigurationError
+from calls_mcp.runtime import Runtime
+from calls_mcp.settings import Settings
+
+_FINISHING = 0.8  # of the grace; the rest is for what is broken off to be recorded
+_KEEP_ALIVE = 75  # seconds: longer than a proxy in front keeps a connection that it may use again
+_SPARE = 100  # connections beside those of requests and sessions
+
+
+async def serve_http(server: Server[Any], runtime: Runtime, endpoint: Endpoint) -> None:
+    """Serve at `endpoint` until SIGINT or SIGTERM, and then finish what is under way.
+
+    Raises:
+        ConfigurationError: It would not be safe there, the port can't be had, or what
+            authenticates callers is wrong.
+    """
+    settings = runtime.settings
+    require_protected(endpoint, settings)
+    listener = _listening(endpoint)
+    endpoint = replace(endpoint, port=listener.getsockname()[1])
+    drain = Drain()
+    app = build_app(server, runtime, endpoint, drain)
+    async with _serving(app, listener, settings):
+        print(f"calls-mcp: serving at {endpoint.url}", file=sys.stderr, flush=True)  # noqa: T201
+        await _signal()
+        _end_within(settings.calls_mcp_http_grace)
+        drain.begin()
+        with anyio.move_on_after(settings.calls_mcp_http_grace * _FINISHING):
+            await drain.idle()
+        drain.break_off()
+
+
+def _listening(endpoint: Endpoint) -> socket.socket:
+    family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
+    try:
+        listener = socket.create_server((endpoint.host, endpoint.port), family=family)
+    except (OSError, OverflowError) as failure:
+        reason = getattr(failure, "strerror", None) or failure
+        raise ConfigurationError(f"{endpoint.authority} can't be had: {reason}") from failure
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it
+    return listener
+
+
+async def _signal() -> None:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for _ in signals:
+            return
+
+
+def _end_within(seconds: float) -> None:
+    """The last resort, should something be in the way of the end."""
+    timer = threading.Timer(seconds, os._exit, (0,))
+    timer.daemon = True
+    timer.start()
+
+
+@asynccontextmanager
+async def _serving(
+    app: ASGIApp, listener: socket.socket, settings: Settings
+) -> AsyncGenerator[None]:
+    """Uvicorn in steps: its `serve()` would take the signals, and end streams at the first."""
+
+    class Connection(PatientConnection):
+        patience = settings.calls_mcp_http_patience
+
+    config = uvicorn.Config(
+        app,
+        http=Connection,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        h11_max_incomplete_event_size=settings.calls_mcp_http_header_bytes,
+        limit_concurrency=(
+            settings.calls_mcp_http_concurrency_in_all + settings.calls_mcp_http_sessions + _SPARE
+        ),
+        timeout_keep_alive=_KEEP_ALIVE,
+        timeout_graceful_shutdown=1,
+    )
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    await server.startup(sockets=[listener])
+    ticking = asyncio.create_task(server.main_loop())
+    try:
+        yield
+    finally:
+        ticking.cancel()
+        await asyncio.wait([ticking])
+        await server.shutdown(sockets=[listener])
