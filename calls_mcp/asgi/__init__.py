@@ -6,6 +6,6 @@ ask for (`admission`), and then the SDK's app.
 """
 
 from calls_mcp.asgi.hosts import Endpoint
-from calls_mcp.asgi.serving import serve_http
+from calls_mcp.asgi.serving import Site, listening, serve_http
 
-__all__ = ["Endpoint", "serve_http"]
+__all__ = ["Endpoint", "Site", "listening", "serve_http"]

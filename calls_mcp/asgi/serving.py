@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import anyio
@@ -29,30 +29,55 @@ _KEEP_ALIVE = 75  # seconds: longer than a proxy in front keeps a connection tha
 _SPARE = 100  # connections beside those of requests and sessions
 
 
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A server that listens at `endpoint`."""
+
+    endpoint: Endpoint
+    drain: Drain
+
+    async def end(self, grace: float) -> None:
+        """Begin nothing more; break off what is not finished within `grace` seconds."""
+        self.drain.begin()
+        with anyio.move_on_after(grace):
+            await self.drain.idle()
+        self.drain.break_off()
+
+
 async def serve_http(server: Server[Any], runtime: Runtime, endpoint: Endpoint) -> None:
     """Serve at `endpoint` until SIGINT or SIGTERM, and then finish what is under way.
+
+    Raises:
+        ConfigurationError: As `listening` does.
+    """
+    grace = runtime.settings.calls_mcp_http_grace
+    async with listening(server, runtime, endpoint) as site:
+        print(f"calls-mcp: serving at {site.endpoint.url}", file=sys.stderr, flush=True)  # noqa: T201
+        await _signal()
+        _end_within(grace)
+        await site.end(grace * _FINISHING)
+
+
+@asynccontextmanager
+async def listening(
+    server: Server[Any], runtime: Runtime, endpoint: Endpoint
+) -> AsyncGenerator[Site]:
+    """Serve at `endpoint`, where port 0 means any free one.
 
     Raises:
         ConfigurationError: It would not be safe there, the port can't be had, or what
             authenticates callers is wrong.
     """
-    settings = runtime.settings
-    require_protected(endpoint, settings)
-    listener = _listening(endpoint)
-    endpoint = replace(endpoint, port=listener.getsockname()[1])
-    drain = Drain()
-    app = build_app(server, runtime, endpoint, drain)
-    async with _serving(app, listener, settings):
-        print(f"calls-mcp: serving at {endpoint.url}", file=sys.stderr, flush=True)  # noqa: T201
-        await _signal()
-        _end_within(settings.calls_mcp_http_grace)
-        drain.begin()
-        with anyio.move_on_after(settings.calls_mcp_http_grace * _FINISHING):
-            await drain.idle()
-        drain.break_off()
+    require_protected(endpoint, runtime.settings)
+    with _listener(endpoint) as listener:
+        found = replace(endpoint, port=listener.getsockname()[1])
+        drain = Drain()
+        app = build_app(server, runtime, found, drain)
+        async with _serving(app, listener, runtime.settings):
+            yield Site(found, drain)
 
 
-def _listening(endpoint: Endpoint) -> socket.socket:
+def _listener(endpoint: Endpoint) -> socket.socket:
     family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
     try:
         listener = socket.create_server((endpoint.host, endpoint.port), family=family)

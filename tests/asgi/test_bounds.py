@@ -1,0 +1,216 @@
+"""What a request may be, and how much may be asked for: the limits and what they answer."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import httpx
+import pytest
+
+from tests.asgi.site import MODERN, Slow, open_site, principals, rest_of, slow_site
+from tests.rig import ERAS, User, placing
+
+pytestmark = pytest.mark.anyio
+
+LISTING = {"name": "list_calls", "arguments": {}}
+
+
+@pytest.mark.parametrize("mode", ERAS)
+async def test_a_client_of_either_era_is_served_and_its_user_asked(mode: str) -> None:
+    user = User()
+    async with open_site() as site, site.connect("auto" if mode == "auto" else "legacy", user) as a:
+        placed = await a.call("create_call", **placing())
+        assert placed["outcome"] == "done"
+        assert len(user.asked) == 1
+        assert (await a.call("list_calls"))["count"] == 1
+
+
+async def test_a_client_that_cannot_be_asked_gets_the_token_over_http_too() -> None:
+    async with open_site() as site, site.connect("legacy") as agent:
+        assert (await agent.confirm("create_call", **placing()))["outcome"] == "done"
+
+
+async def test_one_principal_has_so_many_requests_a_minute_and_others_theirs(
+    tmp_path: Path,
+) -> None:
+    file = principals(tmp_path / "p.toml", "ann", "bob")
+    settings = {"calls_mcp_auth": "tokens", "calls_mcp_principals": file}
+    async with open_site(token="ann", calls_mcp_http_rate=3, **settings) as site:
+        assert [(await site.ask("tools/list")).status_code for _ in range(3)] == [200] * 3
+        await _refused(await site.ask("tools/list"))
+        assert (await site.of("bob").ask("tools/list")).status_code == 200
+
+
+async def test_all_principals_together_have_so_many_requests_a_minute(tmp_path: Path) -> None:
+    file = principals(tmp_path / "p.toml", "ann", "bob")
+    settings = {"calls_mcp_auth": "tokens", "calls_mcp_principals": file}
+    async with open_site(token="ann", calls_mcp_http_rate_in_all=2, **settings) as site:
+        assert (await site.ask("tools/list")).status_code == 200
+        assert (await site.of("bob").ask("tools/list")).status_code == 200
+        await _refused(await site.of("bob").ask("tools/list"))
+
+
+async def test_whoever_is_not_authenticated_uses_up_nobodys_requests(tmp_path: Path) -> None:
+    file = principals(tmp_path / "p.toml", "ann")
+    settings = {"calls_mcp_auth": "tokens", "calls_mcp_principals": file}
+    async with open_site(token="ann", calls_mcp_http_rate_in_all=1, **settings) as site:
+        for _ in range(3):
+            assert (await site.of("eve").ask("tools/list")).status_code == 401
+        assert (await site.ask("tools/list")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "setting", ["calls_mcp_http_concurrency", "calls_mcp_http_concurrency_in_all"]
+)
+async def test_so_many_requests_are_served_at_once(setting: str) -> None:
+    async with slow_site(**{setting: 1}) as site, _calling(site) as answer:
+        await _refused(await site.ask("tools/list"))
+        site.answered.set()
+        assert (await answer()).status_code == 200
+        assert (await site.ask("tools/list")).status_code == 200
+
+
+async def test_health_is_told_however_busy_the_server_is() -> None:
+    async with slow_site(calls_mcp_http_concurrency_in_all=1) as site, _calling(site):
+        assert (await site.get("/healthz")).status_code == 200
+        assert (await site.get("/readyz")).status_code == 200
+
+
+async def test_a_principal_opens_no_more_than_a_quarter_of_all_sessions(tmp_path: Path) -> None:
+    file = principals(tmp_path / "p.toml", "ann", "bob")
+    settings = {"calls_mcp_auth": "tokens", "calls_mcp_principals": file}
+    async with open_site(token="ann", calls_mcp_http_sessions=4, **settings) as site:
+        assert (await site.open_session()).status_code == 200
+        await _refused(await site.open_session())
+        assert (await site.of("bob").open_session()).status_code == 200
+
+
+async def test_a_stream_to_listen_on_is_bounded_too() -> None:
+    async with open_site(calls_mcp_http_sessions=4) as site, site.http() as http:
+        session = (await site.open_session()).headers["mcp-session-id"]
+        headers = {"Mcp-Session-Id": session}
+        async with http.stream("GET", site.url, headers=headers) as first:
+            assert first.status_code == 200
+            await _refused(await http.get(site.url, headers=headers))
+
+
+async def test_a_body_that_comes_too_slowly_is_answered_408() -> None:
+    async with open_site(calls_mcp_http_patience=0.2) as site:
+        connection = await site.connection()
+        async with connection:
+            await connection.send(_head(site.url, "Content-Length: 100") + b"{")
+            assert (await rest_of(connection)).startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /mcp HTTP/1.1\r\nHost: "])
+async def test_a_connection_without_a_whole_head_is_closed(sent: bytes) -> None:
+    async with open_site(calls_mcp_http_patience=0.2) as site:
+        connection = await site.connection()
+        async with connection:
+            if sent:
+                await connection.send(sent)
+            assert await rest_of(connection) == b""
+
+
+async def test_the_second_head_on_a_connection_has_no_more_time_than_the_first() -> None:
+    async with open_site(calls_mcp_http_patience=0.2) as site:
+        connection = await site.connection()
+        async with connection:
+            await connection.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b"200 OK" in await connection.receive()
+            await connection.send(b"GET /heal")
+            assert b"200 OK" not in await rest_of(connection)
+
+
+async def test_a_slow_answer_is_no_slow_client() -> None:
+    async with slow_site(calls_mcp_http_patience=0.2) as site, _calling(site) as answer:
+        connection = await site.connection()
+        async with connection:
+            assert await rest_of(connection) == b""  # patience has passed
+        site.answered.set()
+        assert (await answer()).status_code == 200
+
+
+async def test_a_connection_that_is_kept_alive_may_idle_for_longer_than_a_head_may_take() -> None:
+    async with open_site(calls_mcp_http_patience=0.2) as site, site.http() as http:
+        before = await http.get(site.root + "/healthz")
+        connection = await site.connection()
+        async with connection:
+            assert await rest_of(connection) == b""
+        after = await http.get(site.root + "/healthz")
+        ports = {
+            r.extensions["network_stream"].get_extra_info("client_addr") for r in (before, after)
+        }
+        assert len(ports) == 1
+
+
+async def test_a_head_of_one_piece_and_one_of_many_are_answered_431() -> None:
+    async with open_site(calls_mcp_http_header_bytes=2048) as site:
+        whole = await site.get("/mcp", {"X-Padding": "x" * 3000})
+        assert whole.status_code == 431
+        connection = await site.connection()
+        async with connection:
+            for _ in range(4):
+                await connection.send(b"GET /mcp HTTP/1.1\r\nX: " + b"x" * 1000)
+            assert (await rest_of(connection)).startswith(b"HTTP/1.1 431 ")
+
+
+async def test_without_sessions_there_is_nothing_to_listen_on() -> None:
+    async with open_site(calls_mcp_http_stateless=True) as site:
+        for method in ("GET", "DELETE"):
+            async with site.http() as http:
+                refused = await http.request(method, site.url)
+                assert (refused.status_code, refused.headers["Allow"]) == (405, "POST")
+        opened = await site.open_session(elicitation={})
+        assert opened.status_code == 200
+        assert "mcp-session-id" not in opened.headers
+
+
+async def test_without_sessions_older_clients_confirm_by_token() -> None:
+    user = User()
+    async with open_site(calls_mcp_http_stateless=True) as site:
+        async with site.connect("legacy", user) as agent:
+            assert (await agent.confirm("create_call", **placing()))["outcome"] == "done"
+        assert user.asked == []
+
+
+async def test_the_modern_era_needs_nothing_of_the_kind() -> None:
+    user = User()
+    async with open_site(calls_mcp_http_stateless=True) as site, site.connect("auto", user) as a:
+        assert a.client.protocol_version == MODERN
+        assert (await a.call("create_call", **placing()))["outcome"] == "done"
+        assert len(user.asked) == 1
+
+
+@asynccontextmanager
+async def _calling(site: Slow) -> AsyncGenerator[Callable[[], Awaitable[httpx.Response]]]:
+    """A tool call that is under way; how it is answered."""
+    answers: list[httpx.Response] = []
+    done = anyio.Event()
+
+    async def ask() -> None:
+        answers.append(await site.ask("tools/call", **LISTING))
+        done.set()
+
+    async def answer() -> httpx.Response:
+        await done.wait()
+        return answers[0]
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ask)
+        await site.asked.wait()
+        yield answer
+        site.answered.set()
+
+
+async def _refused(response: httpx.Response) -> None:
+    assert response.status_code == 429
+    assert int(response.headers["Retry-After"]) >= 1
+    assert "Too many" in response.json()["error"]["message"]
+
+
+def _head(url: str, *lines: str) -> bytes:
+    host = url.split("/")[2]
+    told = ["POST /mcp HTTP/1.1", f"Host: {host}", "Content-Type: application/json", *lines]
+    return "\r\n".join([*told, "", ""]).encode()
