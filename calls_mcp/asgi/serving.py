@@ -24,7 +24,6 @@ from calls_mcp.errors import ConfigurationError
 from calls_mcp.runtime import Runtime
 from calls_mcp.settings import Settings
 
-_FINISHING = 0.8  # of the grace; the rest is for what is broken off to be recorded
 _KEEP_ALIVE = 75  # seconds: longer than a proxy in front keeps a connection that it may use again
 _SPARE = 100  # connections beside those of requests and sessions
 
@@ -37,11 +36,16 @@ class Site:
     drain: Drain
 
     async def end(self, grace: float) -> None:
-        """Begin nothing more; break off what is not finished within `grace` seconds."""
+        """Begin nothing more, and finish what is under way within `grace` seconds.
+
+        After four fifths of them all is cancelled, which leaves those changes that are being sent.
+        """
         self.drain.begin()
-        with anyio.move_on_after(grace):
+        with anyio.move_on_after(grace * 0.8):
             await self.drain.idle()
         self.drain.break_off()
+        with anyio.move_on_after(grace * 0.1):
+            await self.drain.idle()
 
 
 async def serve_http(server: Server[Any], runtime: Runtime, endpoint: Endpoint) -> None:
@@ -55,7 +59,7 @@ async def serve_http(server: Server[Any], runtime: Runtime, endpoint: Endpoint) 
         print(f"calls-mcp: serving at {site.endpoint.url}", file=sys.stderr, flush=True)  # noqa: T201
         await _signal()
         _end_within(grace)
-        await site.end(grace * _FINISHING)
+        await site.end(grace)
 
 
 @asynccontextmanager
@@ -124,7 +128,7 @@ async def _serving(
             settings.calls_mcp_http_concurrency_in_all + settings.calls_mcp_http_sessions + _SPARE
         ),
         timeout_keep_alive=_KEEP_ALIVE,
-        timeout_graceful_shutdown=1,
+        timeout_graceful_shutdown=1,  # second: the grace is over, and what is left recorded as unknown
     )
     config.load()
     server = uvicorn.Server(config)

@@ -142,7 +142,7 @@ class Here(Service):
 async def open_site(*, token: str = "", **settings: object) -> AsyncGenerator[Here]:
     """A service with `settings` (by field name) on an emulator."""
     async with (
-        open_rig(**settings) as rig,
+        open_rig(sandbox=False, **settings) as rig,
         listening(rig.server, rig.runtime, Endpoint(port=0)) as site,
     ):
         yield Here(site.endpoint.url, token, rig=rig, site=site)

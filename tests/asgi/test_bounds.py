@@ -13,7 +13,7 @@ from tests.rig import ERAS, User, placing
 
 pytestmark = pytest.mark.anyio
 
-LISTING = {"name": "list_calls", "arguments": {}}
+LISTING: dict[str, object] = {"name": "list_calls", "arguments": {}}
 
 
 @pytest.mark.parametrize("mode", ERAS)

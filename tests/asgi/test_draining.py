@@ -1,0 +1,165 @@
+"""SIGTERM: nothing new begins, what is under way is finished or recorded, and the process ends."""
+
+import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+import httpx
+import pytest
+from mcp.client import ClientRequestContext
+from mcp_types import ElicitRequestParams, ElicitResult
+
+from tests.asgi.replica import Replica, replica
+from tests.asgi.site import LEGACY
+from tests.rig import ERAS, PERMISSIVE, User, placing
+from tests.security.process import environment
+from tests.upstream import Exchange, Upstream, answer, call, page
+
+pytestmark = pytest.mark.anyio
+
+GRACE = "30"  # seconds, which nothing here should need
+
+
+@dataclass
+class Gate:
+    """A stand-in's answers, which wait until it is opened."""
+
+    asked: anyio.Event = field(default_factory=anyio.Event)
+    opened: anyio.Event = field(default_factory=anyio.Event)
+
+    async def __call__(self, exchange: Exchange) -> None:
+        self.asked.set()
+        await self.opened.wait()
+        is_list = exchange.request.method == "GET"
+        await answer(200 if is_list else 201, page() if is_list else call())(exchange)
+
+
+@dataclass
+class Scene:
+    """A server process on a stand-in that waits."""
+
+    gate: Gate
+    upstream: Upstream
+    server: Replica
+    audit: Path
+
+    @property
+    def recorded(self) -> list[dict[str, object]]:
+        """The record of changes, line by line."""
+        return [json.loads(line) for line in self.audit.read_text("utf-8").splitlines()]
+
+
+@asynccontextmanager
+async def scene(folder: Path, grace: str = GRACE, confirm: str = "none") -> AsyncGenerator[Scene]:
+    gate, audit = Gate(), folder / "audit.jsonl"
+    async with Upstream(gate) as upstream:
+        variables = environment(
+            upstream.base_url,
+            CALLS_MCP_CONFIRM=confirm,
+            CALLS_MCP_POLICY=str(PERMISSIVE),
+            CALLS_MCP_HTTP_GRACE=grace,
+            CALLS_MCP_AUDIT_FILE=str(audit),
+        )
+        async with replica(variables) as server:
+            yield Scene(gate, upstream, server, audit)
+
+
+async def test_an_idle_server_ends_at_once_with_status_0(tmp_path: Path) -> None:
+    async with scene(tmp_path) as here:
+        here.server.terminate()
+        assert await here.server.process.wait() == 0
+
+
+@pytest.mark.parametrize("mode", ERAS)
+async def test_a_call_under_way_is_finished_and_nothing_new_begins(
+    mode: str, tmp_path: Path
+) -> None:
+    outcomes: list[object] = []
+    era = "auto" if mode == "auto" else "legacy"
+    async with scene(tmp_path) as here, here.server.connect(era) as agent:
+        await agent.client.list_tools()  # what a result is held to, which the end comes before
+        async with anyio.create_task_group() as tasks:
+
+            async def place() -> None:
+                outcomes.append((await agent.call("create_call", **placing()))["outcome"])
+
+            tasks.start_soon(place)
+            await here.gate.asked.wait()
+            here.server.terminate()
+            await _drains(here.server)
+            refused = await here.server.ask("tools/call", name="list_calls", arguments={})
+            assert refused.status_code == 503
+            assert refused.headers["Retry-After"]
+            assert (await here.server.get("/healthz")).status_code == 200
+            here.gate.opened.set()
+        assert outcomes == ["done"]
+        assert await here.server.process.wait() == 0
+    assert len(here.upstream.changes) == 1
+    assert here.recorded[-1]["outcome"] == "done"
+
+
+async def test_a_call_that_takes_too_long_is_recorded_before_the_end(tmp_path: Path) -> None:
+    async with scene(tmp_path, grace="2") as here, anyio.create_task_group() as tasks:
+        tasks.start_soon(_place_in_vain, here.server)
+        await here.gate.asked.wait()
+        here.server.terminate()
+        assert await here.server.process.wait() == 0
+    assert len(here.upstream.changes) == 1
+    begun = here.recorded[0]
+    assert (begun["decision"], begun["tool"]) == ("allowed", "create_call")
+
+
+async def test_a_question_under_way_may_still_be_answered(tmp_path: Path) -> None:
+    async with scene(tmp_path, confirm="all") as here:
+        here.gate.opened.set()
+        user = _Signalling(server=here.server)
+        async with here.server.connect("legacy", user) as agent:
+            await agent.client.list_tools()
+            outcome = await agent.call("create_call", **placing())
+            assert outcome["outcome"] == "done"
+        assert len(user.asked) == 1
+        assert await here.server.process.wait() == 0
+
+
+async def test_a_stream_that_only_listens_delays_nothing(tmp_path: Path) -> None:
+    async with scene(tmp_path) as here, here.server.http() as http:
+        opened = await here.server.open_session()
+        headers = {
+            "Mcp-Session-Id": opened.headers["mcp-session-id"],
+            "MCP-Protocol-Version": LEGACY,
+        }
+        async with http.stream("GET", here.server.url, headers=headers) as stream:
+            here.server.terminate()
+            assert [line async for line in stream.aiter_lines() if line] == []
+        assert await here.server.process.wait() == 0
+        assert "".join(here.server.told).count("\n") == 1  # where it serves, and no complaint
+
+
+@dataclass
+class _Signalling(User):
+    """Somebody who says yes after the server was told to end."""
+
+    server: Replica = field(kw_only=True)
+
+    async def __call__(
+        self, context: ClientRequestContext, params: ElicitRequestParams
+    ) -> ElicitResult:
+        self.server.terminate()
+        await _drains(self.server)
+        return await super().__call__(context, params)
+
+
+async def _drains(server: Replica) -> None:
+    """Wait until it tells that it is about to end."""
+    while (await server.get("/readyz")).status_code != 503:
+        pass
+
+
+async def _place_in_vain(server: Replica) -> None:
+    try:
+        await server.ask("tools/call", name="create_call", arguments=placing())
+    except httpx.HTTPError:
+        return

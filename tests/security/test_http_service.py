@@ -1,0 +1,394 @@
+"""Items 22 to 29 and 36: what comes in over HTTP."""
+
+from collections.abc import AsyncGenerator, Mapping
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+
+from calls_mcp.asgi import Endpoint, listening
+from calls_mcp.cli import main
+from calls_mcp.runtime import Runtime
+from calls_mcp.server import build_server
+from calls_mcp.settings import load_settings
+from tests.asgi.site import (
+    LEGACY,
+    Client2026,
+    Here,
+    Service,
+    open_site,
+    principals,
+    rest_of,
+)
+from tests.rig import PERMISSIVE, access_to, placing
+from tests.upstream import SID, Exchange, Upstream, answer, call
+
+pytestmark = pytest.mark.anyio
+
+FORMS: dict[str, object] = {"elicitation": {"form": {}}}
+LIST = Client2026().body("tools/list")
+LIST_HEADERS = Client2026().headers("tools/list")
+
+
+@pytest.mark.parametrize(
+    ("host", "variables", "named"),
+    [
+        ("0.0.0.0", {}, "CALLS_MCP_AUTH"),  # noqa: S104
+        ("::", {}, "CALLS_MCP_AUTH"),
+        ("192.0.2.1", {}, "CALLS_MCP_AUTH"),
+        ("calls.example", {}, "CALLS_MCP_AUTH"),
+        ("0.0.0.0", {"CALLS_MCP_ALLOWED_HOSTS": "mcp.example.com"}, "CALLS_MCP_AUTH"),  # noqa: S104
+        ("127.0.0.1", {"CALLS_MCP_ALLOWED_HOSTS": "mcp.example.com"}, "CALLS_MCP_AUTH"),
+        ("0.0.0.0", {"CALLS_MCP_AUTH": "tokens"}, "CALLS_MCP_ALLOWED_HOSTS"),  # noqa: S104
+    ],
+)
+def test_item_22_it_does_not_start_where_others_would_come_in_unchecked(
+    host: str,
+    variables: Mapping[str, str],
+    named: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    if "CALLS_MCP_AUTH" in variables:
+        file = principals(tmp_path / "p.toml", "ann")
+        monkeypatch.setenv("CALLS_MCP_PRINCIPALS", str(file))
+    command = ["serve", "--sandbox", "--transport", "http", "--port", "0", "--host", host]
+    assert main(command) == 2
+    assert named in capsys.readouterr().err
+
+
+async def test_item_22_with_both_it_listens_everywhere_and_still_checks_hosts(
+    tmp_path: Path,
+) -> None:
+    given = {
+        "calls_mcp_auth": "tokens",
+        "calls_mcp_principals": principals(tmp_path / "p.toml", "ann"),
+        "calls_mcp_allowed_hosts": "mcp.example.com",
+    }
+    async with Runtime(load_settings(given), access_to("http://127.0.0.1:1")) as runtime:
+        everywhere = Endpoint("0.0.0.0", 0)  # noqa: S104
+        async with listening(build_server(runtime), runtime, everywhere) as site:
+            service = Service(f"http://127.0.0.1:{site.endpoint.port}/mcp", "ann")
+            refused = await service.ask("tools/list")
+            named = await service.post(LIST, LIST_HEADERS | {"Host": "mcp.example.com"})
+            assert (refused.status_code, named.status_code) == (421, 200)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["http://evil.example", "null", "http://127.0.0.1", "http://127.0.0.1.evil.example:1", "x"],
+)
+async def test_item_24_an_origin_that_is_not_ours_is_refused_whatever_is_asked(
+    origin: str,
+) -> None:
+    async with open_site() as site, site.http() as http:
+        for headers in (LIST_HEADERS, {}):
+            for method in ("POST", "GET", "DELETE"):
+                given = headers | {"Origin": origin}
+                response = await http.request(method, site.url, json=LIST, headers=given)
+                assert response.status_code == 403
+
+
+async def test_item_24_that_is_found_out_before_who_is_asking(tmp_path: Path) -> None:
+    file = principals(tmp_path / "p.toml", "ann")
+    async with open_site(calls_mcp_auth="tokens", calls_mcp_principals=file) as site:
+        response = await site.post(LIST, LIST_HEADERS | {"Origin": "http://evil.example"})
+        assert response.status_code == 403
+
+
+async def test_item_24_an_origin_of_ours_is_let_in() -> None:
+    async with open_site() as site:
+        own = await site.post(LIST, LIST_HEADERS | {"Origin": site.root})
+        assert own.status_code == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1", "localhost:1"])
+async def test_item_24_a_host_that_was_rebound_is_refused(host: str) -> None:
+    async with open_site() as site:
+        response = await site.post(LIST, LIST_HEADERS | {"Host": host})
+        assert response.status_code == 421
+
+
+async def test_item_25_no_page_of_another_origin_is_granted_anything() -> None:
+    async with open_site() as site, site.http() as http:
+        asked = {
+            "Origin": site.root,
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "content-type, mcp-protocol-version",
+        }
+        preflight = await http.request("OPTIONS", site.url, headers=asked)
+        granted = await site.post(LIST, LIST_HEADERS | {"Origin": site.root})
+        assert preflight.status_code == 405
+        for response in (preflight, granted, await site.get("/healthz")):
+            assert not [name for name in response.headers if name.startswith("access-control")]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""],
+)
+async def test_item_25_what_a_form_could_send_is_refused(kind: str) -> None:
+    async with open_site() as site:
+        for headers in (LIST_HEADERS, {}):
+            response = await site.post(LIST, headers | {"Content-Type": kind})
+            assert response.status_code == 400
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Mcp-Method": "tools/call"},
+        {"Mcp-Method": ""},
+        {"Mcp-Name": "list_calls"},
+        {"Mcp-Name": "CREATE_CALL"},
+        {"Mcp-Name": ""},
+        {"MCP-Protocol-Version": "2027-01-01"},
+    ],
+)
+async def test_item_26_headers_that_tell_another_story_than_the_body_are_refused(
+    headers: dict[str, str],
+) -> None:
+    raw = Client2026()
+    body = raw.body("tools/call", name="create_call", arguments=placing())
+    told = raw.headers("tools/call", "create_call")
+    if headers == {"Mcp-Method": "tools/call"}:
+        headers = {"Mcp-Method": "tools/list"}
+    async with open_site(calls_mcp_confirm="none") as site:
+        response = await site.post(body, told | headers)
+        assert response.status_code == 400
+        assert response.json()["error"]["code"] in (-32020, -32022)
+        assert site.rig.emulator.requests == ()
+        assert (await site.post(body, told)).json()["result"]["structuredContent"]
+        assert len(site.rig.changes) == 1
+
+
+async def test_item_26_a_header_that_is_told_twice_is_refused() -> None:
+    async with open_site() as site, site.http() as http:
+        twice = [*LIST_HEADERS.items(), ("Mcp-Method", "tools/list")]
+        response = await http.post(site.url, json=LIST, headers=twice)
+        assert response.status_code == 400
+        assert response.json()["error"]["code"] == -32020
+
+
+async def test_item_27_session_ids_are_random_and_dead_after_delete() -> None:
+    async with open_site() as site, site.http() as http:
+        opened = [await site.open_session() for _ in range(3)]
+        sessions = [response.headers["mcp-session-id"] for response in opened]
+        assert len({*sessions}) == 3
+        assert all(len(session) == 32 for session in sessions)
+        headers = {"Mcp-Session-Id": sessions[0], "MCP-Protocol-Version": LEGACY}
+        assert (await _legacy_list(site, headers)).status_code == 200
+        assert (await http.delete(site.url, headers=headers)).status_code == 200
+        assert (await _legacy_list(site, headers)).status_code == 404
+        made_up = headers | {"Mcp-Session-Id": "0" * 32}
+        assert (await _legacy_list(site, made_up)).status_code == 404
+
+
+async def test_item_27_a_session_is_no_authentication(tmp_path: Path) -> None:
+    file = principals(tmp_path / "p.toml", "ann", "bob")
+    settings = {"calls_mcp_auth": "tokens", "calls_mcp_principals": file}
+    async with open_site(token="ann", **settings) as site:
+        session = (await site.open_session()).headers["mcp-session-id"]
+        headers = {"Mcp-Session-Id": session, "MCP-Protocol-Version": LEGACY}
+        assert (await _legacy_list(site, headers)).status_code == 200
+        assert (await _legacy_list(site.of("bob"), headers)).status_code == 404
+        assert (await _legacy_list(site.of(""), headers)).status_code == 401
+
+
+async def test_item_27_the_modern_era_has_no_sessions_to_steal() -> None:
+    async with open_site() as site:
+        session = (await site.open_session()).headers["mcp-session-id"]
+        response = await site.post(LIST, LIST_HEADERS | {"Mcp-Session-Id": session})
+        other = await site.post(LIST, LIST_HEADERS | {"Mcp-Session-Id": "0" * 32})
+        for each in (response, other):
+            assert each.status_code == 200
+            assert "mcp-session-id" not in each.headers
+
+
+async def test_item_28_over_http_a_change_whose_stream_is_closed_before_it_is_sent_never_is() -> (
+    None
+):
+    looked, gone = anyio.Event(), anyio.Event()
+    looks = 0
+
+    async def answer_once(exchange: Exchange) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            await answer(200, call(status="in-progress"))(exchange)
+            return
+        looked.set()
+        await exchange.reader.read()  # until the server gives up
+        gone.set()
+
+    ending = {"name": "update_call", "arguments": {"sid": SID, "status": "completed"}}
+    given = load_settings({"calls_mcp_policy": PERMISSIVE})
+    async with (
+        Upstream(answer_once) as upstream,
+        Runtime(given, access_to(upstream.base_url)) as runtime,
+        listening(build_server(runtime), runtime, Endpoint(port=0)) as site,
+    ):
+        service = Service(site.endpoint.url)
+        asked = await _ask(service, **ending)
+        yes = {"confirm": {"action": "accept", "content": {"approve": True}}}
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: _ask(service, **ending, **asked, inputResponses=yes))
+            await looked.wait()
+            tasks.cancel_scope.cancel()
+        await gone.wait()
+        again = await _ask(service, **ending, **asked, inputResponses=yes)
+        assert again["structuredContent"]["outcome"] == "expired"
+        assert upstream.changes == []
+
+
+async def test_item_28_over_http_a_question_whose_session_ends_is_answered_no() -> None:
+    async with open_site() as site, site.http() as http:
+        session = (await site.open_session(**FORMS)).headers["mcp-session-id"]
+        headers = {"Mcp-Session-Id": session, "MCP-Protocol-Version": LEGACY}
+        body = {
+            "jsonrpc": "2.0",
+            "id": 7,
+            "method": "tools/call",
+            "params": {"name": "create_call", "arguments": placing()},
+        }
+        async with http.stream("POST", site.url, json=body, headers=headers) as stream:
+            async for line in stream.aiter_lines():
+                if "elicitation/create" in line:
+                    break
+            assert (await http.delete(site.url, headers=headers)).status_code == 200
+        yes = {"action": "accept", "content": {"approve": True}}
+        late = {"jsonrpc": "2.0", "id": 1, "result": yes}
+        assert (await site.post(late, headers)).status_code == 404
+        assert site.rig.changes == []
+
+
+DEEP = [b"[" * depth + b"]" * depth for depth in (33, 250, 100_000)]
+BROKEN = [
+    b"",
+    b"{",
+    b"nonsense",
+    b"\xff\xfe\x00",
+    b"[]",
+    b"null",
+    b"1",
+    b'"text"',
+    b"[" * 200_000,
+    b'{"a":' * 200_000,
+    b"1" * 100_000,
+    b'{"jsonrpc":"2.0","id":{},"method":"tools/list"}',
+    b'{"jsonrpc":"2.0","id":1,"method":7}',
+    b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":[1]}',
+    b'{"jsonrpc":"2.0","id":1e999,"method":"tools/list"}',
+    b'[{"jsonrpc":"2.0","id":1,"method":"tools/list"}]',
+    b'{"jsonrpc":"2.0","id":1,"method":"\\ud800"}',
+    *DEEP,
+]
+
+
+@pytest.mark.parametrize("number", range(len(BROKEN)))
+@pytest.mark.parametrize("headers", [LIST_HEADERS, {}], ids=["modern", "legacy"])
+async def test_item_29_what_is_no_message_is_answered_with_a_4xx(
+    number: int, headers: dict[str, str]
+) -> None:
+    async with open_site() as site:
+        response = await site.post(BROKEN[number], headers)
+        assert 400 <= response.status_code < 500, response.text
+        assert (await site.ask("tools/list")).status_code == 200
+
+
+@pytest.mark.parametrize("depth", [40, 150, 900])
+@pytest.mark.parametrize("era", ["modern", "legacy"])
+async def test_item_29_arguments_that_are_nested_too_deeply_are_refused(
+    depth: int, era: str
+) -> None:
+    nested: dict[str, Any] = {}
+    for _ in range(depth):
+        nested = {"a": nested}
+    raw = Client2026()
+    body = raw.body("tools/call", name="list_calls", arguments=nested)
+    headers = raw.headers("tools/call", "list_calls") if era == "modern" else {}
+    async with open_site() as site:
+        response = await site.post(body, headers)
+        assert response.status_code == 400
+        assert response.json()["error"]["code"] == -32700
+
+
+@pytest.mark.parametrize("headers", [LIST_HEADERS, {}], ids=["modern", "legacy"])
+async def test_item_29_a_body_that_is_too_large_is_answered_413(headers: dict[str, str]) -> None:
+    async def parts(amount: int) -> AsyncGenerator[bytes]:
+        for _ in range(amount):
+            yield b" " * 1024
+
+    async with open_site(calls_mcp_http_body_bytes=4096) as site, site.http() as http:
+        declared = await site.post(b" " * 5000, headers)
+        undeclared = await http.post(site.url, content=parts(6), headers=headers)
+        assert (declared.status_code, undeclared.status_code) == (413, 413)
+        assert (await site.ask("tools/list")).status_code == 200
+
+
+async def test_item_29_slow_clients_hold_up_nobody() -> None:
+    async with open_site(calls_mcp_http_patience=0.3) as site, anyio.create_task_group() as tasks:
+
+        async def dawdle() -> None:
+            connection = await site.connection()
+            async with connection:
+                await connection.send(b"POST /mcp HTTP/1.1\r\n")
+                assert await rest_of(connection) == b""
+
+        for _ in range(50):
+            tasks.start_soon(dawdle)
+        assert (await site.ask("tools/list")).status_code == 200
+
+
+async def test_item_29_sessions_are_bounded_in_all(tmp_path: Path) -> None:
+    names = ("ann", "bob", "cyd", "dan", "eve")
+    file = principals(tmp_path / "p.toml", *names)
+    settings = {"calls_mcp_auth": "tokens", "calls_mcp_principals": file}
+    async with open_site(calls_mcp_http_sessions=4, **settings) as site:
+        statuses = [(await site.of(name).open_session()).status_code for name in names]
+        assert statuses == [200, 200, 200, 200, 503]
+        assert (await site.of("eve").ask("tools/list")).status_code == 200
+
+
+async def test_item_36_a_cursor_is_good_at_every_replica_and_for_one_principal(
+    tmp_path: Path,
+) -> None:
+    file = principals(tmp_path / "p.toml", "ann", "bob")
+    settings: dict[str, object] = {
+        "calls_mcp_auth": "tokens",
+        "calls_mcp_principals": file,
+        "calls_mcp_secret_keys": "k" * 32,
+    }
+    async with open_site(token="ann", **settings) as one, open_site(token="ann", **settings) as two:
+        async with one.connect() as agent:
+            for to in ("+15005550205", "+15005550206"):
+                await agent.place(to=to)
+            cursor = (await agent.call("list_calls", limit=1))["next_cursor"]
+        assert await _outcome(two, cursor) == "done"
+        assert await _outcome(two.of("bob"), cursor) == "error"
+        assert await _outcome(two, cursor[:-1] + ("A" if cursor[-1] != "A" else "B")) == "error"
+        assert await _outcome(one, cursor) == "done"
+
+
+async def _outcome(site: Here, cursor: str) -> object:
+    async with site.connect() as agent:
+        return (await agent.call("list_calls", cursor=cursor))["outcome"]
+
+
+async def _legacy_list(site: Here, headers: Mapping[str, str]) -> httpx.Response:
+    return await site.post({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}, headers)
+
+
+async def _ask(service: Service, **params: object) -> dict[str, Any]:
+    """Call a tool with forms to answer; what of the answer is to be sent back, or the result."""
+    raw = Client2026(FORMS)
+    headers = raw.headers("tools/call", params["name"])
+    response = await service.post(raw.body("tools/call", **params), headers)
+    result: dict[str, Any] = response.json()["result"]
+    state = result.get("requestState")
+    return {"requestState": state} if state else result
