@@ -128,7 +128,7 @@ async def _serving(
             settings.calls_mcp_http_concurrency_in_all + settings.calls_mcp_http_sessions + _SPARE
         ),
         timeout_keep_alive=_KEEP_ALIVE,
-        timeout_graceful_shutdown=1,  # second: the grace is over, and what is left recorded as unknown
+        timeout_graceful_shutdown=1,  # second; what is left is recorded as unknown
     )
     config.load()
     server = uvicorn.Server(config)

@@ -348,8 +348,8 @@ async def test_item_29_slow_clients_hold_up_nobody() -> None:
 async def test_item_29_sessions_are_bounded_in_all(tmp_path: Path) -> None:
     names = ("ann", "bob", "cyd", "dan", "eve")
     file = principals(tmp_path / "p.toml", *names)
-    settings = {"calls_mcp_auth": "tokens", "calls_mcp_principals": file}
-    async with open_site(calls_mcp_http_sessions=4, **settings) as site:
+    settings: dict[str, object] = {"calls_mcp_auth": "tokens", "calls_mcp_principals": file}
+    async with open_site(token="", calls_mcp_http_sessions=4, **settings) as site:
         statuses = [(await site.of(name).open_session()).status_code for name in names]
         assert statuses == [200, 200, 200, 200, 503]
         assert (await site.of("eve").ask("tools/list")).status_code == 200

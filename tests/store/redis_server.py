@@ -40,7 +40,7 @@ class RedisServer:
             self.process = None
 
     def _runs(self, program: str) -> bool:
-        self.port = self.port or _free_port()
+        self.port = self.port or free_port()
         settings = {"port": self.port, "bind": "127.0.0.1", "save": "", "dir": self.folder}
         options = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
         self.process = subprocess.Popen(  # noqa: S603
@@ -53,7 +53,7 @@ class RedisServer:
         return False
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """One that the system gives to nobody by itself: it stays free while the server is down."""
     while True:
         port = random.randrange(10_000, 32_000)  # noqa: S311

@@ -1,0 +1,145 @@
+"""Two server processes on Redis behind nginx, and a crash between a confirmation and its use."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from calls_mcp.emulator import Emulator
+from tests.asgi.balancer import balanced
+from tests.asgi.replica import Replica, replica
+from tests.asgi.site import Client2026, Service, principals
+from tests.rig import ERAS, PERMISSIVE, User, placing
+from tests.security.process import environment
+
+pytestmark = pytest.mark.anyio
+
+FORMS: dict[str, object] = {"elicitation": {"form": {}}}
+
+
+@dataclass
+class Fleet:
+    """Two replicas, what is in front of them, and the records that each has made."""
+
+    emulator: Emulator
+    front: Service
+    replicas: dict[Path, Replica]
+
+    @property
+    def placed(self) -> int:
+        """How many calls were placed."""
+        return len([entry for entry in self.emulator.requests if entry.method != "GET"])
+
+    async def kill_whoever_asked(self) -> None:
+        """Kill the replica that has made the confirmation."""
+        (asker,) = (server for file, server in self.replicas.items() if file.exists())
+        await asker.kill()
+
+
+@asynccontextmanager
+async def fleet(folder: Path, redis_url: str) -> AsyncGenerator[Fleet]:
+    files = [folder / f"audit-{number}.jsonl" for number in (1, 2)]
+    async with Emulator() as emulator:
+        variables = environment(
+            emulator.base_url,
+            CALLS_MCP_AUTH="tokens",
+            CALLS_MCP_PRINCIPALS=str(principals(folder / "principals.toml", "ann")),
+            CALLS_MCP_ALLOWED_HOSTS="127.0.0.1",
+            CALLS_MCP_HTTP_STATELESS="1",
+            CALLS_MCP_STATE_URL=redis_url,
+            CALLS_MCP_SECRET_KEYS="k" * 32,
+            CALLS_MCP_POLICY=str(PERMISSIVE),
+        )
+        one, two = (variables | {"CALLS_MCP_AUDIT_FILE": str(file)} for file in files)
+        async with (
+            replica(one, token="ann") as first,
+            replica(two, token="ann") as second,
+            balanced(folder, [first.url, second.url]) as url,
+        ):
+            servers = dict(zip(files, (first, second), strict=True))
+            yield Fleet(emulator, Service(url, "ann"), servers)
+
+
+async def test_both_eras_are_served_by_any_replica(tmp_path: Path, redis_url: str) -> None:
+    async with fleet(tmp_path, redis_url) as here:
+        for mode in ERAS:
+            async with here.front.connect(mode) as agent:
+                assert (await agent.confirm("create_call", **placing()))["outcome"] == "done"
+                for _ in range(4):
+                    assert (await agent.call("list_calls"))["outcome"] == "done"
+        assert here.placed == 2
+        user = User()
+        async with here.front.connect("auto", user) as agent:
+            assert (await agent.call("create_call", **placing()))["outcome"] == "done"
+        assert (here.placed, len(user.asked)) == (3, 1)
+
+
+@pytest.mark.parametrize("mode", ERAS)
+async def test_a_token_outlives_the_replica_that_issued_it_and_is_good_once(
+    mode: str, tmp_path: Path, redis_url: str
+) -> None:
+    era = "auto" if mode == "auto" else "legacy"
+    async with fleet(tmp_path, redis_url) as here:
+        async with here.front.connect(era) as agent:
+            asked = await agent.call("create_call", **placing())
+            await here.kill_whoever_asked()
+            outcomes: list[dict[str, Any]] = []
+
+            async def use() -> None:
+                token = asked["confirmation"]["token"]
+                outcomes.append(
+                    await agent.call("create_call", **placing(), confirmation_token=token)
+                )
+
+            async with anyio.create_task_group() as tasks:
+                for _ in range(8):
+                    tasks.start_soon(use)
+        assert {outcome["outcome"] for outcome in outcomes} == {"done"}
+        assert len({outcome["call"]["sid"] for outcome in outcomes}) == 1
+        assert here.placed == 1
+
+
+async def test_a_question_outlives_the_replica_that_asked_it_and_is_answered_once(
+    tmp_path: Path, redis_url: str
+) -> None:
+    placed: dict[str, Any] = {"name": "create_call", "arguments": placing()}
+    yes = {"confirm": {"action": "accept", "content": {"approve": True}}}
+    async with fleet(tmp_path, redis_url) as here:
+        asked = await _ask(here.front, **placed)
+        await here.kill_whoever_asked()
+        state = asked["requestState"]
+        answers = [
+            await _ask(here.front, **placed, requestState=state, inputResponses=yes)
+            for _ in range(2)
+        ]
+        first, second = (answer["structuredContent"] for answer in answers)
+        assert first["outcome"] == second["outcome"] == "done"
+        assert first["call"]["sid"] == second["call"]["sid"]
+        assert here.placed == 1
+
+
+async def test_a_replica_that_ends_loses_nobody(tmp_path: Path, redis_url: str) -> None:
+    async with fleet(tmp_path, redis_url) as here, here.front.connect() as agent:
+        one, _ = here.replicas.values()
+        asked = await agent.call("create_call", **placing())
+        one.terminate()
+        for _ in range(6):
+            assert (await agent.call("list_calls"))["outcome"] == "done"
+        token = asked["confirmation"]["token"]
+        done = await agent.call("create_call", **placing(), confirmation_token=token)
+        assert done["outcome"] == "done"
+        assert await one.process.wait() == 0
+        assert here.placed == 1
+
+
+async def _ask(service: Service, **params: object) -> dict[str, Any]:
+    raw = Client2026(FORMS)
+    response = await service.post(
+        raw.body("tools/call", **params), raw.headers("tools/call", params["name"])
+    )
+    result: dict[str, Any] = response.json()["result"]
+    return result

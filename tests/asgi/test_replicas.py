@@ -1,0 +1,176 @@
+"""What replicas share: confirmations, counters and held-back repeats, by Redis and by keys."""
+
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from calls_mcp.asgi import Endpoint, listening
+from calls_mcp.emulator import Emulator, ManualClock
+from calls_mcp.runtime import Runtime
+from calls_mcp.server import build_server
+from calls_mcp.settings import load_settings
+from tests.asgi.site import Client2026, Service
+from tests.rig import PERMISSIVE, Agent, User, access_to, placing
+from tests.store.redis_server import RedisServer
+from tests.upstream import SID, Upstream, answer
+
+pytestmark = pytest.mark.anyio
+
+OLD, NEW = "o" * 32, "n" * 32
+FORMS: dict[str, object] = {"elicitation": {"form": {}}}
+YES = {"confirm": {"action": "accept", "content": {"approve": True}}}
+
+
+@asynccontextmanager
+async def at(emulator: Emulator, redis_url: str, **settings: object) -> AsyncGenerator[Service]:
+    """A replica on this emulator and Redis."""
+    given = {
+        "calls_mcp_policy": PERMISSIVE,
+        "calls_mcp_state_url": redis_url,
+        "calls_mcp_secret_keys": OLD,
+        "calls_mcp_http_stateless": True,
+    }
+    access = access_to(emulator.base_url)
+    async with (
+        Runtime(load_settings(given | settings), access) as runtime,
+        listening(build_server(runtime), runtime, Endpoint(port=0)) as site,
+    ):
+        yield Service(site.endpoint.url)
+
+
+@pytest.mark.parametrize(
+    ("asking", "answering"),
+    [(OLD, f"{OLD} {NEW}"), (f"{OLD} {NEW}", f"{NEW} {OLD}"), (f"{NEW} {OLD}", f"{OLD} {NEW}")],
+    ids=["learning the new key", "signing with it", "not everywhere yet"],
+)
+async def test_keys_are_rotated_without_dropping_a_confirmation(
+    asking: str, answering: str, redis_url: str
+) -> None:
+    async with (
+        Emulator() as emulator,
+        at(emulator, redis_url, calls_mcp_secret_keys=asking) as one,
+        at(emulator, redis_url, calls_mcp_secret_keys=answering) as two,
+    ):
+        async with one.connect() as first, two.connect() as second:
+            asked = await first.call("create_call", **placing())
+            token = asked["confirmation"]["token"]
+            used = await second.call("create_call", **placing(), confirmation_token=token)
+            assert used["outcome"] == "done"
+        state = (await _place(one))["requestState"]
+        answered = await _place(two, requestState=state, inputResponses=YES)
+        assert answered["structuredContent"]["outcome"] == "done"
+
+
+async def test_a_key_that_was_retired_is_no_longer_accepted(redis_url: str) -> None:
+    async with (
+        Emulator() as emulator,
+        at(emulator, redis_url, calls_mcp_secret_keys=OLD) as one,
+        at(emulator, redis_url, calls_mcp_secret_keys=NEW) as two,
+        one.connect() as first,
+        two.connect() as second,
+    ):
+        asked = await first.call("create_call", **placing())
+        token = asked["confirmation"]["token"]
+        used = await second.call("create_call", **placing(), confirmation_token=token)
+        assert used["error"]["kind"] == "invalid_confirmation"
+        assert [entry for entry in emulator.requests if entry.method != "GET"] == []
+
+
+async def test_caps_count_what_every_replica_has_placed(tmp_path: Path, redis_url: str) -> None:
+    policy = _policy(tmp_path, "calls_per_hour = 1\n")
+    async with (
+        Emulator() as emulator,
+        at(emulator, redis_url, calls_mcp_policy=policy) as one,
+        at(emulator, redis_url, calls_mcp_policy=policy) as two,
+        one.connect() as first,
+        two.connect() as second,
+    ):
+        assert (await first.confirm("create_call", **placing()))["outcome"] == "done"
+        other = placing(to="+15005550206")
+        refused = await second.confirm("create_call", **other)
+        assert refused["error"]["kind"] == "policy_denied"
+
+
+async def test_a_repeat_at_another_replica_is_held_back(redis_url: str) -> None:
+    async with (
+        Emulator() as emulator,
+        at(emulator, redis_url, calls_mcp_policy=None, calls_mcp_confirm="none") as one,
+        at(emulator, redis_url, calls_mcp_policy=None, calls_mcp_confirm="none") as two,
+        one.connect() as first,
+        two.connect() as second,
+    ):
+        assert (await first.call("create_call", **placing()))["outcome"] == "done"
+        again = await second.call("create_call", **placing())
+        assert again["outcome"] == "confirmation_required"
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Generator[RedisServer]:
+    server = RedisServer(tmp_path)
+    server.start()
+    yield server
+    server.stop()
+
+
+async def test_while_redis_is_away_changes_are_refused_and_reads_go_on(
+    own_redis: RedisServer,
+) -> None:
+    async with (
+        Emulator() as emulator,
+        at(emulator, own_redis.url, calls_mcp_http_stateless=False) as site,
+    ):
+        for mode in ("auto", "legacy"):
+            async with site.connect("auto" if mode == "auto" else "legacy", User()) as agent:
+                assert (await site.get("/readyz")).status_code == 200
+                own_redis.stop()
+                refused = await agent.call("create_call", **placing())
+                assert refused["error"]["kind"] == "store_unavailable"
+                assert refused["error"]["retryable"]
+                assert "CALLS_MCP_STATE_URL" in refused["error"]["hint"]
+                assert (await agent.call("list_calls"))["outcome"] == "done"
+                assert (await site.get("/readyz")).status_code == 503
+                assert (await site.get("/healthz")).status_code == 200
+                own_redis.start()
+                assert (await site.get("/readyz")).status_code == 200
+                placed = await agent.call("create_call", **placing())
+                assert placed["outcome"] == "done"
+
+
+async def test_readiness_tells_of_an_api_that_is_left_alone_for_its_failures() -> None:
+    settings, clock = load_settings({"calls_mcp_policy": PERMISSIVE}), ManualClock(0)
+    async with (
+        Upstream(answer(404)) as upstream,
+        Runtime(settings, access_to(upstream.base_url), monotonic=clock) as runtime,
+        listening(build_server(runtime), runtime, Endpoint(port=0)) as site,
+    ):
+        service = Service(site.endpoint.url)
+        assert (await service.get("/readyz")).json() == {"ready": True}
+        upstream.leave()
+        async with service.connect() as agent, anyio.create_task_group() as tasks:
+            for _ in range(5):
+                tasks.start_soon(_fetch, agent)
+        resting = await service.get("/readyz")
+        assert (resting.status_code, resting.json()) == (503, {"ready": False})
+        assert (await service.get("/healthz")).status_code == 200
+
+
+async def _fetch(agent: Agent) -> None:
+    assert (await agent.call("fetch_call", sid=SID))["outcome"] == "error"
+
+
+def _policy(folder: Path, text: str) -> Path:
+    file = folder / "policy.toml"
+    file.write_text(PERMISSIVE.read_text("utf-8") + text, "utf-8")
+    return file
+
+
+async def _place(service: Service, **more: object) -> dict[str, Any]:
+    raw = Client2026(FORMS)
+    body = raw.body("tools/call", name="create_call", arguments=placing(), **more)
+    response = await service.post(body, raw.headers("tools/call", "create_call"))
+    result: dict[str, Any] = response.json()["result"]
+    return result
