@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-HELD = {*range(1, 45)} - {43}
+HELD = {*range(1, 45)}
 _NAME = re.compile(r"^(?:async )?def test_item_([0-9]{2})_\w+", re.MULTILINE)
 
 

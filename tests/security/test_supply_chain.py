@@ -1,0 +1,103 @@
+"""Item 43: what the image is made of is locked, by version and by hash."""
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "config/deploy"
+LOCKS = ("requirements.txt", "requirements-build.txt")
+EXTRAS = ("otel", "redis")
+ENVIRONMENT = {
+    "python_version": "3.13",
+    "python_full_version": "3.13.0",
+    "sys_platform": "linux",
+    "platform_system": "Linux",
+    "os_name": "posix",
+    "platform_machine": "x86_64",
+    "implementation_name": "cpython",
+    "platform_python_implementation": "CPython",
+}
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_item_43_each_dependency_has_one_version_and_its_hashes(name: str) -> None:
+    entries = _entries(DEPLOY / name)
+    assert entries
+    for entry in entries:
+        version, *options = entry.split(" --")
+        assert re.fullmatch(r"[a-z0-9-]+==[0-9][a-z0-9.+]*", version.strip())
+        assert options
+        assert all(re.fullmatch(r"hash=sha256:[0-9a-f]{64}", option.strip()) for option in options)
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_item_43_no_lock_says_where_to_download(name: str) -> None:
+    text = (DEPLOY / name).read_text("utf-8")
+    assert not re.search(r"://|--(?:extra-)?index-url|--find-links|--trusted-host| @ ", text)
+
+
+def test_item_43_the_lock_is_as_new_as_what_we_ask_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    wanted = [*project["dependencies"]]
+    for extra in EXTRAS:
+        wanted += project["optional-dependencies"][extra]
+    missing = [*_unmet(wanted, _locked("requirements.txt"))]
+    assert not missing, f"lock them anew, as config/deploy/requirements.txt tells: {missing}"
+
+
+def test_item_43_what_builds_the_image_is_locked_too() -> None:
+    system = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["build-system"]
+    assert [*_unmet(system["requires"], _locked("requirements-build.txt"))] == []
+
+
+def test_item_43_so_is_all_that_these_need_in_turn() -> None:
+    locked, compared = _locked("requirements.txt"), 0
+    for name, version in locked.items():
+        try:
+            installed = distribution(name)
+        except PackageNotFoundError:
+            continue
+        if Version(installed.version) == version:
+            compared += 1
+            assert [*_unmet(installed.requires or [], locked)] == [], name
+    assert compared or not _locked("requirements.txt")
+
+
+def test_item_43_the_image_installs_nothing_that_is_not_locked() -> None:
+    text = (DEPLOY / "Dockerfile").read_text("utf-8").replace("\\\n", "")
+    commands = re.findall(r"pip (?:install|wheel|download) [^&\n]+", text)
+    assert len(commands) == 4
+    for command in commands:
+        is_locked = "--require-hashes" in command and "--only-binary :all:" in command
+        assert is_locked or ("--no-index" in command and "--no-deps" in command), command
+    assert "curl" not in text
+    assert "wget" not in text
+
+
+def _entries(file: Path) -> list[str]:
+    text = file.read_text("utf-8").replace("\\\n", " ")
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def _locked(name: str) -> Mapping[str, Version]:
+    pairs = (entry.split()[0].split("==") for entry in _entries(DEPLOY / name))
+    return {canonicalize_name(package): Version(version) for package, version in pairs}
+
+
+def _unmet(requirements: list[str], locked: Mapping[str, Version]) -> Iterator[str]:
+    """What of these requirements the lock does not meet on the image's platform."""
+    for requirement in map(Requirement, requirements):
+        marker = requirement.marker
+        if marker is not None and not marker.evaluate({**ENVIRONMENT, "extra": ""}):
+            continue
+        version = locked.get(canonicalize_name(requirement.name))
+        if version is None or not requirement.specifier.contains(version, prereleases=True):
+            yield str(requirement)
