@@ -8,6 +8,8 @@ from mcp.server.transport_security import TransportSecuritySettings
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.settings import LOOPBACK, Settings
 
+_LAST_PORT = 65_535
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
@@ -48,6 +50,8 @@ def require_protected(endpoint: Endpoint, settings: Settings) -> None:
         ConfigurationError: Other machines reach the endpoint, and callers or hosts are not checked.
     """
     hosts = settings.calls_mcp_allowed_hosts.split()
+    if not 0 <= endpoint.port <= _LAST_PORT:
+        raise ConfigurationError(f"--port must be 0 to {_LAST_PORT}.")
     if not endpoint.path.startswith("/") or endpoint.path in ("/healthz", "/readyz"):
         raise ConfigurationError("--path must begin with /, and be none of /healthz and /readyz.")
     if settings.calls_mcp_auth == "none" and not (endpoint.is_local and _all_local(hosts)):

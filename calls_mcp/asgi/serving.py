@@ -1,10 +1,10 @@
 """Serving over HTTP with uvicorn, until a signal comes."""
 
 import asyncio
+import logging
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -23,6 +23,8 @@ from calls_mcp.asgi.hosts import Endpoint, require_protected
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.runtime import Runtime
 from calls_mcp.settings import Settings
+
+_log = logging.getLogger(__name__)
 
 _KEEP_ALIVE = 75  # seconds: longer than a proxy in front keeps a connection that it may use again
 _SPARE = 100  # connections beside those of requests and sessions
@@ -54,9 +56,10 @@ async def serve_http(server: Server[Any], runtime: Runtime, endpoint: Endpoint) 
     Raises:
         ConfigurationError: As `listening` does.
     """
+    _log.setLevel(logging.INFO)  # where it serves is told in any case
     grace = runtime.settings.calls_mcp_http_grace
     async with listening(server, runtime, endpoint) as site:
-        print(f"calls-mcp: serving at {site.endpoint.url}", file=sys.stderr, flush=True)  # noqa: T201
+        _log.info("serving at %s", site.endpoint.url)
         await _signal()
         _end_within(grace)
         await site.end(grace)
@@ -85,9 +88,10 @@ def _listener(endpoint: Endpoint) -> socket.socket:
     family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
     try:
         listener = socket.create_server((endpoint.host, endpoint.port), family=family)
-    except (OSError, OverflowError) as failure:
-        reason = getattr(failure, "strerror", None) or failure
-        raise ConfigurationError(f"{endpoint.authority} can't be had: {reason}") from failure
+    except OSError as failure:
+        raise ConfigurationError(
+            f"{endpoint.authority} can't be had: {failure.strerror}"
+        ) from failure
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it
     return listener
 

@@ -1,0 +1,123 @@
+"""`calls-mcp serve --transport http`: the command and its process."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+
+import pytest
+
+from calls_mcp.cli import main
+from tests.asgi.replica import replica
+from tests.security.process import environment
+
+NOWHERE = environment("http://127.0.0.1:9")
+
+
+@pytest.mark.anyio
+async def test_one_line_on_stderr_says_where_it_serves() -> None:
+    async with replica({}, "--sandbox", "--path", "/calls") as server:
+        assert server.url.endswith("/calls")
+        async with server.connect() as agent:
+            outcome = await agent.call("list_calls", limit=1)
+        assert outcome["sandbox"] is True
+        server.terminate()
+        assert await server.process.wait() == 0
+    assert "".join(server.told) == f"calls-mcp: serving at {server.url}\n"
+
+
+@pytest.mark.anyio
+async def test_the_interrupt_key_ends_it_too() -> None:
+    async with replica(NOWHERE) as server:
+        server.process.send_signal(signal.SIGINT)
+        assert await server.process.wait() == 0
+
+
+@pytest.mark.anyio
+async def test_over_ipv6_its_names_are_known_too() -> None:
+    if not _has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    async with replica(NOWHERE, "--host", "::1") as server:
+        assert server.url.startswith("http://[::1]:")
+        assert (await server.ask("tools/list")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("options", "variables", "complaint"),
+    [
+        (["--port", "8080"], {}, "--port goes with --transport http"),
+        (["--transport", "http", "--port", "70000"], {}, "--port must be 0 to 65535"),
+        (["--transport", "http", "--path", "mcp"], {}, "--path must begin with /"),
+        (["--transport", "http", "--path", "/readyz"], {}, "--path"),
+        (["--transport", "http", "--host", "no.such.host.invalid"], {}, "CALLS_MCP_AUTH"),
+        (["--transport", "http"], {"CALLS_MCP_ALLOWED_HOSTS": "a/b"}, "CALLS_MCP_ALLOWED_HOSTS"),
+        (["--transport", "http"], {"CALLS_MCP_HTTP_RATE": "0"}, "CALLS_MCP_HTTP_RATE"),
+    ],
+)
+def test_what_is_wrong_with_the_command_is_told_in_one_line(
+    options: list[str],
+    variables: Mapping[str, str],
+    complaint: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in {**NOWHERE, **variables}.items():
+        monkeypatch.setenv(name, value)
+    assert main(["serve", *options]) == 2
+    told = capsys.readouterr()
+    assert complaint in told.err
+    assert (told.out, told.err.count("\n")) == ("", 1)
+
+
+def test_a_port_that_is_taken_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in NOWHERE.items():
+        monkeypatch.setenv(name, value)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert main(["serve", "--transport", "http", "--port", port]) == 2
+    assert f"127.0.0.1:{port} can't be had" in capsys.readouterr().err
+
+
+def test_with_json_logs_every_line_is_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {**NOWHERE, "CALLS_MCP_LOG_FORMAT": "json"}.items():
+        monkeypatch.setenv(name, value)
+    command = [sys.executable, "-m", "calls_mcp", "serve", "--transport", "http", "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8") as process:  # noqa: S603
+        assert process.stderr
+        first = json.loads(process.stderr.readline())
+        process.terminate()
+        rest = process.stderr.read()
+    assert first["message"].startswith("serving at http://127.0.0.1:")
+    assert (process.returncode, rest) == (0, "")
+
+
+def test_on_stdio_nothing_of_http_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in NOWHERE.items():
+        monkeypatch.setenv(name, value)
+    code = (
+        "import sys; from calls_mcp.cli import main; main([]); "
+        "print(*sys.modules, sep='\\n', file=sys.stderr)"
+    )
+    ended = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", code],
+        capture_output=True,
+        check=True,
+        encoding="utf-8",
+        stdin=subprocess.DEVNULL,
+        timeout=60,
+    )
+    loaded = {*ended.stderr.splitlines()}
+    assert "calls_mcp.stdio" in loaded
+    assert loaded.isdisjoint({"calls_mcp.asgi", "h11", "jwt", "redis", "httpx"})
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
