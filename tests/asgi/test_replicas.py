@@ -91,7 +91,7 @@ async def test_caps_count_what_every_replica_has_placed(tmp_path: Path, redis_ur
     ):
         assert (await first.confirm("create_call", **placing()))["outcome"] == "done"
         other = placing(to="+15005550206")
-        refused = await second.confirm("create_call", **other)
+        refused = await second.call("create_call", **other)
         assert refused["error"]["kind"] == "policy_denied"
 
 
