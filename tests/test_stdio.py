@@ -60,7 +60,7 @@ def running(*command: str) -> Generator[Wire]:
 
 def ended(wire: Wire) -> tuple[int, str, str]:
     """The exit status, and what was still to be read on stdout and stderr."""
-    out, err = wire.process.communicate(timeout=10)
+    out, err = wire.process.communicate(timeout=60)
     return wire.process.returncode, out, err
 
 
