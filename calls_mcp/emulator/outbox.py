@@ -58,7 +58,7 @@ DUE = f"""SELECT {COLUMNS} FROM callbacks c WHERE due <= ? AND coalesce(held, 0)
     ) ORDER BY due, id LIMIT 100"""  # noqa: S608 - likewise
 CLAIM = """UPDATE callbacks SET attempts = attempts + 1, due = ?, held = ?
     WHERE id = ? AND attempts = ? AND due IS NOT NULL"""
-WORK = "SELECT EXISTS (SELECT 1 FROM callbacks WHERE due <= ? OR held > ?)"
+WORK = f"""SELECT EXISTS ({DUE}) OR EXISTS (SELECT 1 FROM callbacks WHERE held > ?)"""  # noqa: S608 - likewise
 SETTLE = """UPDATE callbacks SET outcome = ?, held = NULL, due = iif(?, NULL, due)
     WHERE id = ?"""
 
@@ -87,7 +87,7 @@ class Outbox:
 
     def _has_work(self) -> bool:
         with self._database.present() as now:
-            return bool(self._database.number(WORK, (now, time.time())))
+            return bool(self._database.number(WORK, (now, *[time.time()] * 2)))
 
     def latest(self, count: int) -> list[Callback]:
         """The latest events, newest first."""

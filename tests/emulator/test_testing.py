@@ -65,6 +65,20 @@ def test_callbacks_are_waited_for(calls_api: RunningEmulator) -> None:
         assert receiver.received.qsize() == 1
 
 
+def test_events_behind_one_that_is_to_be_tried_again_are_not_waited_for(
+    calls_api: RunningEmulator,
+) -> None:
+    with receiving() as receiver:
+        receiver.statuses = [500]
+        credentials = calls_api.account_sid, calls_api.auth_token
+        events = {"StatusCallbackEvent": ["initiated", "completed"]}
+        data = form(calls_api) | {"StatusCallback": receiver.url} | events
+        httpx.post(listed(calls_api), data=data, auth=credentials)
+        calls_api.advance(100)
+        calls_api.wait_for_callbacks()
+        assert receiver.received.qsize() == 1
+
+
 @pytest.mark.anyio
 async def test_async_code_finds_an_emulator(calls_api: RunningEmulator) -> None:
     credentials = calls_api.account_sid, calls_api.auth_token
