@@ -1,6 +1,5 @@
 """Serving over HTTP with uvicorn, until a signal comes."""
 
-import asyncio
 import logging
 import os
 import signal
@@ -21,6 +20,7 @@ from calls_mcp.asgi.connections import PatientConnection
 from calls_mcp.asgi.drain import Drain
 from calls_mcp.asgi.hosts import Endpoint, require_protected
 from calls_mcp.errors import ConfigurationError
+from calls_mcp.listening import listener, serving
 from calls_mcp.runtime import Runtime
 from calls_mcp.settings import Settings
 
@@ -76,24 +76,21 @@ async def listening(
             authenticates callers is wrong.
     """
     require_protected(endpoint, runtime.settings)
-    with _listener(endpoint) as listener:
-        found = replace(endpoint, port=listener.getsockname()[1])
+    with _listener(endpoint) as listening_at:
+        found = replace(endpoint, port=listening_at.getsockname()[1])
         drain = Drain()
         app = build_app(server, runtime, found, drain)
-        async with _serving(app, listener, runtime.settings):
+        async with serving(_config(app, runtime.settings), listening_at):
             yield Site(found, drain)
 
 
 def _listener(endpoint: Endpoint) -> socket.socket:
-    family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
     try:
-        listener = socket.create_server((endpoint.host, endpoint.port), family=family)
+        return listener(endpoint.host, endpoint.port)
     except OSError as failure:
         raise ConfigurationError(
             f"{endpoint.authority} can't be had: {failure.strerror}"
         ) from failure
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it
-    return listener
 
 
 async def _signal() -> None:
@@ -109,16 +106,11 @@ def _end_within(seconds: float) -> None:
     timer.start()
 
 
-@asynccontextmanager
-async def _serving(
-    app: ASGIApp, listener: socket.socket, settings: Settings
-) -> AsyncGenerator[None]:
-    """Uvicorn in steps: its `serve()` would take the signals, and end streams at the first."""
-
+def _config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
     class Connection(PatientConnection):
         patience = settings.calls_mcp_http_patience
 
-    config = uvicorn.Config(
+    return uvicorn.Config(
         app,
         http=Connection,
         ws="none",
@@ -134,14 +126,3 @@ async def _serving(
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=1,  # second; what is left is recorded as unknown
     )
-    config.load()
-    server = uvicorn.Server(config)
-    server.lifespan = config.lifespan_class(config)
-    await server.startup(sockets=[listener])
-    ticking = asyncio.create_task(server.main_loop())
-    try:
-        yield
-    finally:
-        ticking.cancel()
-        await asyncio.wait([ticking])
-        await server.shutdown(sockets=[listener])

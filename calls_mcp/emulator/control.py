@@ -94,12 +94,16 @@ class Control:
         self.faults.clear()
         return Response(status_code=204)
 
-    async def reset(self, _: Request) -> Response:
+    def clear(self) -> None:
         """Forget everything that happened, and what the clock was put forward by."""
         self.store.clear()
         self.clock.reset()
         self.faults.clear()
         self.journal.clear()
+
+    async def reset(self, _: Request) -> Response:
+        """Begin anew."""
+        self.clear()
         return Response(status_code=204)
 
 

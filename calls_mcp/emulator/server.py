@@ -1,9 +1,7 @@
 """The emulator as a running server."""
 
-import asyncio
-import socket
-from collections.abc import AsyncGenerator, Collection
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from collections.abc import Collection
+from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self, cast
@@ -22,6 +20,7 @@ from calls_mcp.emulator.journal import Entry, Journal
 from calls_mcp.emulator.placing import Placer
 from calls_mcp.emulator.scripts import VALID_FROM, Scenario
 from calls_mcp.emulator.store import CallStore
+from calls_mcp.listening import listener, serving
 
 OWN_NUMBERS = (VALID_FROM, "+15005550100")
 GRACE_SECONDS = 2
@@ -60,9 +59,7 @@ class Emulator:
     scenario: Scenario = field(default_factory=Scenario)
     calls_per_second: float = 1
     callbacks_anywhere: bool = False
-    _journal: Journal = field(init=False, repr=False)
-    _calls: CallStore = field(init=False, repr=False)
-    _faults: Faults = field(init=False, repr=False)
+    _control: Control = field(init=False, repr=False)
     _address: tuple[str, int] = field(init=False, repr=False)
     _open: AsyncExitStack = field(init=False, repr=False)
 
@@ -75,29 +72,30 @@ class Emulator:
     @property
     def requests(self) -> tuple[Entry, ...]:
         """The latest 10,000 requests to the API, in the order of their answers."""
-        return self._journal.entries
+        return self._control.journal.entries
 
     @property
     def faults(self) -> Faults:
         """What is to go wrong. Only while the context is open."""
-        return self._faults
+        return self._control.faults
 
     @property
     def calls(self) -> CallStore:
         """The calls themselves. Only while the context is open."""
-        return self._calls
+        return self._control.store
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             clock = Adjusted(self.clock)
-            self._calls = stack.enter_context(closing(CallStore(self.database, clock)))
-            clock.catch_up(self._calls.latest() or 0)  # a file may be from a clock put forward
-            listener = stack.enter_context(_listening(self.host, self.port))
-            host, port, *_ = cast("tuple[str, int]", listener.getsockname())
+            store = stack.enter_context(closing(CallStore(self.database, clock)))
+            clock.catch_up(store.latest() or 0)  # a file may be from a clock put forward
+            socket = stack.enter_context(listener(self.host, self.port))
+            host, port, *_ = cast("tuple[str, int]", socket.getsockname())
             self._address = host, port
-            courier = Courier(self._calls.outbox, self.account, self.callbacks_anywhere)
+            courier = Courier(store.outbox, self.account, self.callbacks_anywhere)
             await stack.enter_async_context(courier.working())
-            await stack.enter_async_context(_serving(self._application(clock), listener))
+            app = self._application(store, clock)
+            await stack.enter_async_context(serving(_config(app), socket))
             self._open = stack.pop_all()
         return self
 
@@ -110,16 +108,14 @@ class Emulator:
         await self._open.__aexit__(kind, error, traceback)
 
     def reset(self) -> None:
-        """Forget every call, request and fault."""
-        self._calls.clear()
-        self._faults.clear()
-        self._journal.clear()
+        """Forget every call, request and fault, and put the clock back."""
+        self._control.clear()
 
-    def _application(self, clock: Adjusted) -> ASGIApp:
-        faults = self._faults = Faults()
-        self._journal = Journal(Faulty(application(self._api()), faults))
-        api = cuttable(self._journal)
-        control = control_application(Control(self._calls, clock, faults, self._journal))
+    def _application(self, store: CallStore, clock: Adjusted) -> ASGIApp:
+        faults = Faults()
+        journal = Journal(Faulty(application(self._api(store)), faults))
+        self._control = Control(store, clock, faults, journal)
+        api, control = cuttable(journal), control_application(self._control)
 
         async def either(scope: Scope, receive: Receive, send: Send) -> None:
             path = cast("str", scope["path"])
@@ -128,26 +124,17 @@ class Emulator:
 
         return either
 
-    def _api(self) -> CallsApi:
+    def _api(self, store: CallStore) -> CallsApi:
         return CallsApi(
             account=self.account,
-            store=self._calls,
+            store=store,
             placer=Placer(frozenset(self.own_numbers), self.scenario, self.any_from),
             interval=1 / self.calls_per_second,
         )
 
 
-def _listening(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it
-    return listener
-
-
-@asynccontextmanager
-async def _serving(app: ASGIApp, listener: socket.socket) -> AsyncGenerator[None]:
-    """Uvicorn in steps: its `serve()` would take the host program's signals and hide readiness."""
-    config = uvicorn.Config(
+def _config(app: ASGIApp) -> uvicorn.Config:
+    return uvicorn.Config(
         app,
         http=Connection,
         lifespan="off",
@@ -158,14 +145,3 @@ async def _serving(app: ASGIApp, listener: socket.socket) -> AsyncGenerator[None
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    config.load()
-    server = uvicorn.Server(config)
-    server.lifespan = config.lifespan_class(config)
-    await server.startup(sockets=[listener])
-    ticking = asyncio.create_task(server.main_loop())
-    try:
-        yield
-    finally:
-        ticking.cancel()
-        await asyncio.wait([ticking])
-        await server.shutdown(sockets=[listener])
