@@ -15,7 +15,8 @@ from calls_mcp.asgi.admission import SESSION_IDLE, Admission, Quota
 from calls_mcp.asgi.drain import Drain, Draining
 from calls_mcp.asgi.hosts import Endpoint, allowed
 from calls_mcp.asgi.intake import Bounds, Intake
-from calls_mcp.authentication import open_gate, principal
+from calls_mcp.authentication import principal
+from calls_mcp.authentication.gate import open_gate
 from calls_mcp.runtime import Runtime
 from calls_mcp.settings import Settings
 from calls_mcp.store.memory_counters import MemoryCounters

@@ -1,8 +1,9 @@
 """Who may come in over HTTP, and what they may do. On stdio nobody is asked.
 
-`gate = open_gate(settings)` is the whole of it: `gate.guard(app)` goes around the MCP app, and
-`gate.routes`, which anybody may see, beside it at the root. Behind it, `principal()` names whoever
-the request in hand is from.
+`gate = open_gate(settings)`, of the module `gate`, is the whole of it: `gate.guard(app)` goes
+around the MCP app, and `gate.routes`, which anybody may see, beside it at the root. The module is
+not imported here, for on stdio nobody needs it. Behind it, `principal()` names whoever the request
+in hand is from.
 
     app = Starlette(
         routes=[*health, *gate.routes, Mount("/", gate.guard(mcp_app))],
@@ -10,18 +11,15 @@ the request in hand is from.
     )
 """
 
-from calls_mcp.authentication.gate import Gate, open_gate
 from calls_mcp.authentication.grant import Grant, Own, allows, own, principal
 from calls_mcp.authentication.scopes import SCOPES, Scope, scope_of
 
 __all__ = [
     "SCOPES",
-    "Gate",
     "Grant",
     "Own",
     "Scope",
     "allows",
-    "open_gate",
     "own",
     "principal",
     "scope_of",

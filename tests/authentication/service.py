@@ -23,7 +23,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import ASGIApp
 
-from calls_mcp.authentication import Gate, open_gate
+from calls_mcp.authentication.gate import Gate, open_gate
 from tests.rig import Agent, Rig, open_rig
 from tests.upstream import TESTER
 

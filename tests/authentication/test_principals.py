@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from calls_mcp.authentication import open_gate
+from calls_mcp.authentication.gate import open_gate
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.runtime import Runtime
 from calls_mcp.server import build_server

@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 
-from calls_mcp.authentication import open_gate
+from calls_mcp.authentication.gate import open_gate
 from tests.authentication.service import (
     EVERYTHING,
     Service,

@@ -15,8 +15,8 @@ from mcp import MCPError
 from mcp.client import ClientRequestContext
 from mcp_types import ElicitRequestParams, ElicitResult
 
-from calls_mcp.authentication import Gate, open_gate
 from calls_mcp.authentication.entrance import Challenge
+from calls_mcp.authentication.gate import Gate, open_gate
 from calls_mcp.authentication.tokens import open_tokens
 from calls_mcp.runtime import Runtime
 from calls_mcp.server import build_server
