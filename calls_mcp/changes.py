@@ -66,11 +66,6 @@ class Change:
         to, account_sid = canonical(str(values["to"])), self.request.account_sid
         return NewCall(to, account_sid, self.caller.principal, longest, self.until)
 
-    @property
-    def is_pressing(self) -> bool:
-        """Whether it is tried even if the API keeps failing: it ends a live call."""
-        return action_of(self.arguments) == "hang_up"
-
     def entry(self, decision: Decision, by: ConfirmedBy = "none") -> Entry:
         """The audit log's entry for a decision about it."""
         return Entry(
@@ -305,8 +300,9 @@ class Changes:
     async def _situation(self, change: Change) -> Situation:
         request, call = change.request, None
         if request.effect != "place":
-            look = self._delivery.look if change.is_pressing else self._delivery.fetch
-            call = await look(request.account_sid, request.sid, change.until)
+            call = await self._delivery.fetch(
+                request.account_sid, request.sid, change.until, is_pressing=request.is_pressing
+            )
         return Situation(request.account_sid, call, datetime.fromtimestamp(self._clock(), UTC))
 
 

@@ -48,19 +48,21 @@ class Delivery:
         # Of a change's time, some is kept for finding out what became of it.
         self._reserve = min(_SOUGHT_FOR, deadline / 4)
 
-    async def fetch(self, account_sid: str, sid: str, until: float) -> CallSummary:
+    async def fetch(
+        self, account_sid: str, sid: str, until: float, *, is_pressing: bool = False
+    ) -> CallSummary:
         """A call as it is now, read before `until` (by anyio's clock).
+
+        If `is_pressing`, that is tried even if the API keeps failing.
 
         Raises:
             InvocationError: It could not be read.
         """
-        request = _fetching(account_sid, sid)
-        return read_call(request, await self._twilio.send(request, until))
-
-    async def look(self, account_sid: str, sid: str, until: float) -> CallSummary:
-        """Like `fetch`, and tried even if the API keeps failing."""
-        request = _fetching(account_sid, sid)
-        return read_call(request, await self._twilio.look(request, until))
+        operation = load_operations()["fetch_call"]
+        arguments = Arguments(operation, {"account_sid": account_sid, "sid": sid})
+        request = encode(arguments, account_sid)
+        send = self._twilio.look if is_pressing else self._twilio.send
+        return read_call(request, await send(request, until))
 
     async def require_ready(self, request: Request, until: float) -> None:
         """Do nothing if a change could be sent now.
@@ -152,12 +154,6 @@ def _rings_another(asked: str, called: str | None) -> bool:
     """Whether a number was called that is surely not the one asked for."""
     numbers = kind_of(asked) == "number" == kind_of(called or "")
     return numbers and canonical(asked) != canonical(called or "")
-
-
-def _fetching(account_sid: str, sid: str) -> Request:
-    operation = load_operations()["fetch_call"]
-    arguments = Arguments(operation, {"account_sid": account_sid, "sid": sid})
-    return encode(arguments, account_sid)
 
 
 def _under_way(request: Request) -> "Limit":

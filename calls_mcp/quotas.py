@@ -128,8 +128,7 @@ class Quotas:
             room = replace(room, entry=await self._enter(call))
             await self._count(call)
         except InvocationError:
-            with suppress(StoreUnavailable):  # what is not given back now lapses
-                await self._give_back(room)
+            await self._abandon(room)
             raise
         return room
 
@@ -169,8 +168,7 @@ class Quotas:
                     return None
                 room = replace(room, notes=(*room.notes, note))
         except StoreUnavailable:
-            with suppress(StoreUnavailable):  # what is not given back now lapses
-                await self._give_back(room)
+            await self._abandon(room)
             raise
         return room
 
@@ -241,6 +239,11 @@ class Quotas:
         if room.entry is not None:
             limits = [*self._at_once(room.call.principal, room.call.longest)]
             await self._store.counters.leave(limits, room.entry)
+
+    async def _abandon(self, room: Room) -> None:
+        """Give back what can be: the rest lapses, and something else is what is to be told."""
+        with suppress(StoreUnavailable):
+            await self._give_back(room)
 
     async def _undo(self, note: _Note) -> None:
         await self._store.counters.forget(note.key, note.text)

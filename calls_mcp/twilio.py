@@ -231,9 +231,8 @@ class _Dispatch:
 
     @property
     def is_pressing(self) -> bool:
-        """Whether it is tried even if the API keeps failing: a look, or the end of a live call."""
-        request = self.request
-        return self.is_look or (request.effect == "change" and "Status" in dict(request.form))
+        """Whether it is tried even if the API keeps failing."""
+        return self.is_look or self.request.is_pressing
 
     @property
     def lateness(self) -> str:

@@ -30,6 +30,11 @@ class Request:
     form: tuple[Pair, ...] = field(default=(), repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
+    @property
+    def is_pressing(self) -> bool:
+        """Whether it ends a live call, which can't wait for an API that keeps failing."""
+        return self.effect == "change" and any(name == "Status" for name, _ in self.form)
+
     def as_fetch(self) -> "Request":
         """The request that reads the call which this one changes."""
         return replace(self, effect="read", method="GET", query=(), form=())

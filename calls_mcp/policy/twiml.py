@@ -1,7 +1,7 @@
 """What the operator's rules have against TwiML: what it says, links to, dials and records."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from xml.parsers.expat import ExpatError, ParserCreate
 
@@ -48,16 +48,14 @@ def object_to_twiml(policy: Policy, twiml: str) -> Iterator[Objection]:
 
 
 def _object_to_links(rules: Urls, element: _Element) -> Iterator[Objection]:
-    attributes = element.attributes
-    for link in _links([*attributes.values(), element.text]):
-        yield from object_to_host(rules, "twiml", link)
-    if not rules.https_only:
-        return
-    followed = [text for name, text in attributes.items() if not name.startswith("xmlns")]
-    for link in _links(followed if element.name in _TOLD else [*followed, element.text]):
-        if link.lower().startswith(("http:", "ws:")):
-            reason = f"twiml has the link {quoted(link, 64)}, which is neither https nor wss"
-            yield Objection("urls.https_only", reason, "Use https or wss.")
+    texts = [(text, not name.startswith("xmlns")) for name, text in element.attributes.items()]
+    texts.append((element.text, element.name not in _TOLD))
+    for text, is_followed in texts:
+        for link in _links(text):
+            yield from object_to_host(rules, "twiml", link)
+            if rules.https_only and is_followed and link.lower().startswith(("http:", "ws:")):
+                reason = f"twiml has the link {quoted(link, 64)}, which is neither https nor wss"
+                yield Objection("urls.https_only", reason, "Use https or wss.")
 
 
 def _object_to_dialling(rules: Destinations, element: _Element) -> Iterator[Objection]:
@@ -115,9 +113,8 @@ def _records(element: _Element) -> bool:
     return element.attributes.get("record", "").lower() not in _NOT_RECORDING
 
 
-def _links(texts: Iterable[str]) -> Iterator[str]:
-    for text in texts:
-        yield from (match[0].rstrip(".,;:!?)") for match in _LINK.finditer(text))
+def _links(text: str) -> Iterator[str]:
+    return (match[0].rstrip(".,;:!?)") for match in _LINK.finditer(text))
 
 
 class _Reader:

@@ -71,31 +71,24 @@ class Counters(ABC):
 
     async def exhausted(self, limits: Sequence[Limit]) -> Exhausted | None:
         """A limit that has no room now, if there is one; nothing is taken."""
-        for index, limit in enumerate(limits):
-            item = RateLimitItemPerSecond(limit.amount, limit.seconds, limit.name)
-            if not await self._limiter.test(item, limit.key):
-                window = await self._limiter.get_window_stats(item, limit.key)
-                return self._exhausted(limits, Full(index, window.reset_time))
+        for limit in limits:
+            if not await self._limiter.test(_item(limit), limit.key):
+                return await self._told(limit)
         return None
 
     async def hit(self, limits: Sequence[Limit]) -> Exhausted | None:
         """Take one from every limit if all have room; else none, and name one that has not."""
-        items = [RateLimitItemPerSecond(each.amount, each.seconds, each.name) for each in limits]
         shares = [
-            Share(item.key_for(each.key), each.amount, each.seconds)
-            for item, each in zip(items, limits, strict=True)
+            Share(_item(each).key_for(each.key), each.amount, each.seconds) for each in limits
         ]
         full = await self._acquire_all(shares)
-        if full is None:
-            return None
-        window = await self._limiter.get_window_stats(items[full], limits[full].key)
-        return self._exhausted(limits, Full(full, window.reset_time))
+        return None if full is None else await self._told(limits[full])
 
     async def enter(self, limits: Sequence[Limit]) -> str | Exhausted:
         """Enter everywhere if there is room everywhere; the entry, to `leave` with."""
         entry = secrets.token_urlsafe(9)
         full = await self._enter(limits, entry)
-        return entry if full is None else self._exhausted(limits, full)
+        return entry if full is None else self._exhausted(limits[full.index], full.until)
 
     @abstractmethod
     async def leave(self, limits: Sequence[Limit], entry: str) -> None:
@@ -124,8 +117,13 @@ class Counters(ABC):
         marked = await self._marked(f"noted/{key}")
         return marked and (marked[0], max(0.0, marked[1] - self._clock()))
 
-    def _exhausted(self, limits: Sequence[Limit], full: Full) -> Exhausted:
-        return Exhausted(limits[full.index].name, max(0.0, full.until - self._clock()))
+    async def _told(self, limit: Limit) -> Exhausted:
+        """How long it takes until a window has room again."""
+        window = await self._limiter.get_window_stats(_item(limit), limit.key)
+        return self._exhausted(limit, window.reset_time)
+
+    def _exhausted(self, limit: Limit, until: float) -> Exhausted:
+        return Exhausted(limit.name, max(0.0, until - self._clock()))
 
     @abstractmethod
     async def _acquire_all(self, shares: Sequence[Share]) -> int | None:
@@ -146,6 +144,10 @@ class Counters(ABC):
     @abstractmethod
     async def _marked(self, key: str) -> tuple[str, float] | None:
         """The text of a mark, and when (epoch seconds) it lapses."""
+
+
+def _item(limit: Limit) -> RateLimitItemPerSecond:
+    return RateLimitItemPerSecond(limit.amount, limit.seconds, limit.name)
 
 
 def place(limit: Limit) -> str:
