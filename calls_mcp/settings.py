@@ -210,8 +210,8 @@ class Settings(BaseSettings):
     calls_mcp_http_sessions: int = Field(
         1000,
         ge=4,
-        description="Sessions of earlier revisions that are open at once; one principal gets a "
-        "quarter of them.",
+        description="Sessions of earlier revisions that are open at once; one principal may open "
+        "a quarter as many in ten minutes.",
     )
     calls_mcp_http_body_bytes: int = Field(
         262_144, ge=4096, description="Largest body of an HTTP request."
