@@ -214,7 +214,7 @@ class Settings(BaseSettings):
         "a quarter as many in ten minutes.",
     )
     calls_mcp_http_body_bytes: int = Field(
-        262_144, ge=4096, description="Largest body of an HTTP request."
+        65_536, ge=4096, description="Largest body of an HTTP request."
     )
     calls_mcp_http_header_bytes: int = Field(
         16_384, ge=1024, description="Largest head of an HTTP request."

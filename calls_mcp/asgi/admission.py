@@ -22,7 +22,10 @@ _SOON = 1  # seconds until it is worth asking again
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """What one principal, or all of them, may have: requests a minute, and at once; sessions."""
+    """What one principal, or all of them, may have: requests a minute, and at once; sessions.
+
+    Without sessions, there is nothing of them to count.
+    """
 
     rate: int
     concurrency: int
@@ -68,7 +71,7 @@ class Admission:
             Limit("requests in all", self._in_all.rate, _MINUTE, _ALL),
         ]
         match scope[MESSAGE]:
-            case {"method": "initialize"}:
+            case {"method": "initialize"} if self._each.sessions:
                 limits.append(Limit("sessions", self._each.sessions, SESSION_IDLE, principal))
             case _:
                 pass

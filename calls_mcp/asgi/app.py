@@ -56,7 +56,7 @@ def build_app(server: Server[Any], runtime: Runtime, endpoint: Endpoint, drain: 
 
 
 def _admission(app: Starlette, settings: Settings) -> Admission:
-    sessions = settings.calls_mcp_http_sessions
+    sessions = 0 if settings.calls_mcp_http_stateless else settings.calls_mcp_http_sessions
     each = Quota(
         settings.calls_mcp_http_rate, settings.calls_mcp_http_concurrency, sessions // _SHARE
     )

@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -53,16 +53,27 @@ class Site:
 async def serve_http(server: Server[Any], runtime: Runtime, endpoint: Endpoint) -> None:
     """Serve at `endpoint` until SIGINT or SIGTERM, and then finish what is under way.
 
+    A second signal breaks that off.
+
     Raises:
         ConfigurationError: As `listening` does.
     """
     _log.setLevel(logging.INFO)  # where it serves is told in any case
     grace = runtime.settings.calls_mcp_http_grace
-    async with listening(server, runtime, endpoint) as site:
-        _log.info("serving at %s", site.endpoint.url)
-        await _signal()
-        _end_within(grace)
-        await site.end(grace)
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with listening(server, runtime, endpoint) as site, anyio.create_task_group() as tasks:
+            _log.info("serving at %s", site.endpoint.url)
+            await anext(signals)
+            _end_within(grace)
+            tasks.start_soon(_hurry, signals, site)
+            await site.end(grace)
+            tasks.cancel_scope.cancel()
+
+
+async def _hurry(signals: AsyncIterator[signal.Signals], site: Site) -> None:
+    """At another signal, break off what is under way at once."""
+    async for _ in signals:
+        site.drain.break_off()
 
 
 @asynccontextmanager
@@ -91,12 +102,6 @@ def _listener(endpoint: Endpoint) -> socket.socket:
         raise ConfigurationError(
             f"{endpoint.authority} can't be had: {failure.strerror}"
         ) from failure
-
-
-async def _signal() -> None:
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for _ in signals:
-            return
 
 
 def _end_within(seconds: float) -> None:

@@ -8,7 +8,14 @@ import anyio
 import httpx
 import pytest
 
-from tests.asgi.site import MODERN, Slow, open_site, principals, rest_of, slow_site
+from tests.asgi.site import (
+    MODERN,
+    Slow,
+    open_site,
+    principals,
+    rest_of,
+    slow_site,
+)
 from tests.rig import ERAS, User, placing
 
 pytestmark = pytest.mark.anyio

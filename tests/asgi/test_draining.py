@@ -112,6 +112,24 @@ async def test_a_call_that_takes_too_long_is_recorded_before_the_end(tmp_path: P
     assert (begun["decision"], begun["tool"]) == ("allowed", "create_call")
 
 
+async def test_at_a_second_signal_what_is_under_way_is_broken_off(tmp_path: Path) -> None:
+    statuses: list[int] = []
+
+    async def read(server: Replica) -> None:
+        asked = await server.ask("tools/call", name="list_calls", arguments={})
+        statuses.append(asked.status_code)
+
+    async with scene(tmp_path) as here:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read, here.server)
+            await here.gate.asked.wait()
+            here.server.terminate()
+            await _drains(here.server)
+            here.server.terminate()
+        assert statuses == [504]
+        assert await here.server.process.wait() == 0
+
+
 async def test_a_question_under_way_may_still_be_answered(tmp_path: Path) -> None:
     async with scene(tmp_path, confirm="all") as here:
         here.gate.opened.set()
