@@ -286,7 +286,7 @@ def _windows(counts: Counts, key: str, prefix: str = "") -> Iterator["Limit"]:
 
 
 def _number(call: NewCall) -> str:
-    return f"number:{call.to}"
+    return f"number:{call.account_sid}:{call.to}"
 
 
 def _sent(call: NewCall) -> str:

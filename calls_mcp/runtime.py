@@ -1,12 +1,14 @@
 """Everything one server needs to run invocations, made once and closed together."""
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, AsyncExitStack
-from typing import TYPE_CHECKING, NamedTuple, Self
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
 
 import anyio
 
+from calls_mcp.accounts import Accounts
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.settings import Access, Settings
 
@@ -14,19 +16,25 @@ if TYPE_CHECKING:
     from calls_mcp.audit import AuditLog
     from calls_mcp.authentication import Own
     from calls_mcp.invocation import Invoker
+    from calls_mcp.policy import Policy
     from calls_mcp.store import Store
-    from calls_mcp.twilio import TwilioClient
+    from calls_mcp.store.rates import Rates
 
 _GRACE = 5  # seconds
 _LEAST_WAIT = 2  # seconds
 
 
-class _Made(NamedTuple):
-    """What is made for everybody, or for a principal who has something of their `own`."""
+@dataclass(slots=True, eq=False)
+class _Made:
+    """What is made for everybody, or for a principal who has something of their `own`.
+
+    `users` counts the invocations that it is used for just now.
+    """
 
     own: "Own | None"
+    access: Access
     invoker: "Invoker"
-    twilio: "TwilioClient"
+    users: int = 0
 
 
 class Runtime:
@@ -50,11 +58,16 @@ class Runtime:
         self.sandbox = sandbox
         self.keys = settings.keys(access)
         self._clock = clock
-        self._monotonic = monotonic
+        self.monotonic = monotonic
+        self._accounts = Accounts(monotonic)
         self._resources = AsyncExitStack()
         self._making = anyio.Lock()
         self._records: tuple[Store, AuditLog] | None = None
+        self._policy: Policy | None = None
+        self._rates: Rates | None = None
         self._made: dict[str, _Made] = {}
+        self._replaced: list[_Made] = []
+        self._is_idle: anyio.Event | None = None
 
     async def __aenter__(self) -> Self:
         """Begin what must work from the start: telemetry, a policy of one's own, a lasting store.
@@ -76,7 +89,7 @@ class Runtime:
             settings.calls_mcp_policy
             or settings.calls_mcp_state_url.get_secret_value() != "memory:"
         ):
-            await self.invoker()
+            await self._everything()
 
     async def __aexit__(self, *_: object) -> None:
         """Close what the invoker opened."""
@@ -84,15 +97,52 @@ class Runtime:
 
     async def aclose(self) -> None:
         """Close what the invoker opened. Closing twice does nothing."""
+        await self._accounts.keep_only(())
         await self._resources.aclose()
 
-    async def invoker(self, principal: str = "", own: "Own | None" = None) -> "Invoker":
+    @asynccontextmanager
+    async def invoker(
+        self, principal: str = "", own: "Own | None" = None
+    ) -> "AsyncGenerator[Invoker]":
         """The invoker of everybody, or that of a principal who has something of their `own`.
 
         Made at the first invocation, so that a client that only lists tools waits for less; and
         anew when what the principal has of their own has changed.
         """
-        return (await self._everything(principal, own)).invoker
+        made = await self._everything(principal, own)
+        made.users += 1
+        try:
+            yield made.invoker
+        finally:
+            made.users -= 1
+            if self._replaced:
+                with anyio.CancelScope(shield=True):
+                    await self._let_go()
+            if self._is_idle and not self._is_used:
+                self._is_idle.set()
+
+    async def rates(self) -> "Rates":
+        """What counts how often something is asked for: for all replicas, if they share a Redis.
+
+        Raises:
+            ConfigurationError: As when the runtime is entered.
+        """
+        from calls_mcp.store.rates import Rates  # noqa: PLC0415
+
+        store, _ = await self._opened()
+        shared = store.counters if store.kind == "redis" else None
+        self._rates = self._rates or Rates(shared, self._clock)
+        return self._rates
+
+    async def finish(self, moment: float) -> None:
+        """Wait until nothing is under way; what the API has not answered by `moment` is given up.
+
+        That is recorded as unknown. `moment` is by anyio's clock.
+        """
+        self._accounts.end_by(moment)
+        if self._is_used:
+            self._is_idle = anyio.Event()
+            await self._is_idle.wait()
 
     async def is_ready(self) -> bool:
         """Whether the store can be used and the API is not being left alone for its failures.
@@ -110,15 +160,29 @@ class Runtime:
             await store.ping()
         except StoreUnavailable:
             return False
-        return not made.twilio.is_resting
+        return not self._accounts.client(made.access).is_resting
 
     async def _everything(self, principal: str = "", own: "Own | None" = None) -> "_Made":
         whose = principal if own else ""
         async with self._making:
             made = self._made.get(whose)
             if made is None or made.own != own:
+                self._replaced += [made] if made else []
                 made = self._made[whose] = await self._make(own)
+                await self._let_go()
         return made
+
+    @property
+    def _is_used(self) -> bool:
+        return any(made.users for made in self._all())
+
+    def _all(self) -> "list[_Made]":
+        return [*self._made.values(), *self._replaced]
+
+    async def _let_go(self) -> None:
+        """Close what nobody uses any more."""
+        self._replaced = [made for made in self._replaced if made.users]
+        await self._accounts.keep_only({made.access for made in self._all()})
 
     async def _opened(self) -> "tuple[Store, AuditLog]":
         """The state store and the audit log, which all invokers share."""
@@ -147,7 +211,6 @@ class Runtime:
         return self._records
 
     async def _make(self, own: "Own | None") -> "_Made":
-        from calls_mcp import telemetry  # noqa: PLC0415
         from calls_mcp.approvals import Approvals  # noqa: PLC0415
         from calls_mcp.changes import Changes  # noqa: PLC0415
         from calls_mcp.cursor import Cursors  # noqa: PLC0415
@@ -157,18 +220,16 @@ class Runtime:
         from calls_mcp.quotas import Quotas  # noqa: PLC0415
         from calls_mcp.seal import Seal  # noqa: PLC0415
         from calls_mcp.throttle import Throttle  # noqa: PLC0415
-        from calls_mcp.twilio import TwilioClient  # noqa: PLC0415
 
         settings = self.settings
         store, audit = await self._opened()
         # An account of one's own is a real one; the sandbox's emulator has only its own.
         access = own.access(self.access) if own and not self.sandbox else self.access
-        twilio = TwilioClient(access, self._monotonic)
-        self._resources.enter_context(telemetry.watching_breaker(lambda: twilio.circuit))
-        self._resources.push_async_callback(twilio.aclose)
+        twilio = self._accounts.client(access)
         seal, account_sid = Seal(self.keys), access.account_sid
         approvals = Approvals(store, seal, settings.calls_mcp_confirm_ttl, self._clock)
-        policy = (own and own.policy) or load_policy(settings.calls_mcp_policy)
+        self._policy = self._policy or load_policy(settings.calls_mcp_policy)
+        policy = (own and own.policy) or self._policy
         policy = policy.relaxed(settings.calls_mcp_confirm)
         delivery = Delivery(twilio, store, access.deadline, self._clock)
         whole = "all" if account_sid == self.access.account_sid else f"all on {account_sid}"
@@ -181,9 +242,9 @@ class Runtime:
             settings.calls_mcp_result_bytes,
             self.sandbox,
         )
-        throttle = Throttle(policy.caps, self._clock)
+        throttle = Throttle(policy.caps, await self.rates())
         invoker = Invoker(twilio, changes, cursors, throttle, policy, terms)
-        return _Made(own, invoker, twilio)
+        return _Made(own, access, invoker)
 
 
 def _exporting(settings: Settings) -> AbstractContextManager[None]:

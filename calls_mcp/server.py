@@ -121,9 +121,9 @@ class _Handlers:
 
         async def invoke(approval: Approval | None, can_ask: bool) -> Outcome:  # noqa: FBT001
             arguments = params.arguments or {}
-            invoker = await self._runtime.invoker(name, own())
             caller = Caller(name, can_ask, trace_id)
-            return await invoker.invoke(operation, arguments, caller, approval, report)
+            async with self._runtime.invoker(name, own()) as invoker:
+                return await invoker.invoke(operation, arguments, caller, approval, report)
 
         patience = self._runtime.settings.calls_mcp_confirm_ttl
         outcome = await converse(ctx, params, invoke, patience)

@@ -6,10 +6,8 @@ Nothing new is sent while the API keeps failing (see `breaker`), but for what ca
 """
 
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from http import HTTPStatus
 from math import inf
 from urllib.parse import urlencode
@@ -23,7 +21,8 @@ from tenacity.wait import wait_exponential_jitter
 from calls_mcp import __version__, telemetry
 from calls_mcp.breaker import Breaker, BreakerState
 from calls_mcp.catalog import Json
-from calls_mcp.errors import InvocationError, Withheld
+from calls_mcp.dispatch import Dispatch, Lane, lane_of
+from calls_mcp.errors import InvocationError
 from calls_mcp.failures import Answer, Reply, crowded, lost, refused, unsent, withheld
 from calls_mcp.settings import Access
 from calls_mcp.wire import Request
@@ -36,23 +35,15 @@ _BACK_OFF = wait_exponential_jitter(multiplier=0.2, max=5, jitter=0.2)
 _AHEAD = 0.02  # seconds before whoever waits gives up, so that it is said here what was sent
 
 
-class _Lane(StrEnum):
-    """Requests that may stall together; each lane has its own connections."""
-
-    FETCHES = "fetches"
-    LISTS = "lists"
-    NEW_CALLS = "new calls"
-    CHANGES = "changes"
-    LOOKS = "looks at what became of a change"
-
-
 class TwilioClient:
     """Connections to the Calls API, some for each lane; `clock` is monotonic, in seconds."""
 
     def __init__(self, access: Access, clock: Callable[[], float] = time.monotonic) -> None:
         self._access = access
         self._circuit = Breaker(clock)
-        self._lanes = {lane: anyio.Semaphore(_LANE_WIDTH) for lane in _Lane}
+        self._ends = inf
+        self._under_way: set[Dispatch] = set()
+        self._lanes = {lane: anyio.Semaphore(_LANE_WIDTH) for lane in Lane}
         self._http = httpx.AsyncClient(
             auth=httpx.BasicAuth(access.username, access.password),
             headers={"Accept": "application/json", "User-Agent": f"calls-mcp/{__version__}"},
@@ -76,13 +67,19 @@ class TwilioClient:
         """Close the connections."""
         await self._http.aclose()
 
+    def end_by(self, moment: float) -> None:
+        """Have everything answered, or given up, by `moment` (by anyio's clock)."""
+        self._ends = min(self._ends, moment)
+        for dispatch in self._under_way:
+            dispatch.end_by(moment)
+
     async def require_ready(self, request: Request, until: float) -> None:
         """Do nothing if a change could be sent now, as far as is known or a read can tell.
 
         Raises:
             Withheld: It would be held back.
         """
-        await self._require_ready(self._dispatch(request, _lane(request), until))
+        await self._require_ready(self._dispatch(request, lane_of(request), until))
 
     async def send(self, request: Request, until: float | None = None) -> Reply:
         """The API's answer to `request`.
@@ -92,7 +89,7 @@ class TwilioClient:
         Raises:
             InvocationError: As the kind of failure demands; see `failures`.
         """
-        return await self._send(self._dispatch(request, _lane(request), until))
+        return await self._send(self._dispatch(request, lane_of(request), until))
 
     async def look(self, request: Request, until: float | None = None) -> Reply:
         """Like `send`, to find out what became of a change: tried even if the API keeps failing.
@@ -100,29 +97,43 @@ class TwilioClient:
         Raises:
             InvocationError: As with `send`.
         """
-        return await self._send(self._dispatch(request, _Lane.LOOKS, until))
+        return await self._send(self._dispatch(request, Lane.LOOKS, until))
 
-    def _dispatch(self, request: Request, lane: _Lane, until: float | None = None) -> "_Dispatch":
+    def _dispatch(self, request: Request, lane: Lane, until: float | None = None) -> Dispatch:
         begun = anyio.current_time()
-        ends = (begun + self._access.deadline, anyio.current_effective_deadline() - _AHEAD)
-        return _Dispatch(request, lane, begun, min(*ends, inf if until is None else until))
+        ends = (
+            begun + self._access.deadline,
+            anyio.current_effective_deadline() - _AHEAD,
+            self._ends,
+        )
+        return Dispatch(request, lane, begun, min(*ends, inf if until is None else until))
 
-    async def _send(self, dispatch: "_Dispatch") -> Reply:
+    async def _send(self, dispatch: Dispatch) -> Reply:
         attempts = AsyncRetrying(
             retry=retry_if_exception(dispatch.is_worth_another),
             wait=_wait,
             stop=stop_after_attempt(_ATTEMPTS) | stop_before_delay(dispatch.left - _AHEAD),
+            sleep=dispatch.pause,
             reraise=True,
         )
         request = dispatch.request
         await self._require_ready(dispatch)
         with (
+            self._tracked(dispatch),
             telemetry.upstream(request.method, request.effect),
             self._circuit.observed(counts=not dispatch.is_look),
         ):
             return await attempts(self._attempt, dispatch)
 
-    async def _attempt(self, dispatch: "_Dispatch") -> Reply:
+    @contextmanager
+    def _tracked(self, dispatch: Dispatch) -> Generator[None]:
+        self._under_way.add(dispatch)
+        try:
+            yield
+        finally:
+            self._under_way.discard(dispatch)
+
+    async def _attempt(self, dispatch: Dispatch) -> Reply:
         dispatch.has_left = False  # an earlier attempt was surely not carried out
         async with self._place(dispatch):
             if dispatch.left <= 0:
@@ -130,20 +141,20 @@ class TwilioClient:
             self._admit(dispatch)
             return await self._try(dispatch)
 
-    def _admit(self, dispatch: "_Dispatch") -> None:
+    def _admit(self, dispatch: Dispatch) -> None:
         """Ask the circuit once more, since others may have failed meanwhile. Retries go on."""
         if not (dispatch.is_admitted or dispatch.is_pressing):
             dispatch.is_probe = self._circuit.is_open
             self._circuit.admit(may_probe=dispatch.request.effect == "read")
         dispatch.is_admitted = True
 
-    async def _try(self, dispatch: "_Dispatch") -> Reply:
+    async def _try(self, dispatch: Dispatch) -> Reply:
         with telemetry.attempt(dispatch.request.method, dispatch.request.effect) as attempt:
             reply = await self._exchange(dispatch)
             attempt.status = reply.status
         return reply
 
-    async def _require_ready(self, dispatch: "_Dispatch") -> None:
+    async def _require_ready(self, dispatch: Dispatch) -> None:
         if dispatch.is_pressing:
             return
         self._circuit.check()
@@ -151,16 +162,16 @@ class TwilioClient:
             await self._probe(dispatch)
             self._circuit.check()
 
-    async def _probe(self, change: "_Dispatch") -> None:
+    async def _probe(self, change: Dispatch) -> None:
         """Find out by a read whether the API answers: a change is too good to be tried on that."""
         is_new = change.request.effect == "place"
         read = change.request.as_search() if is_new else change.request.as_fetch()
-        probe = self._dispatch(read, _lane(read), change.until)
+        probe = self._dispatch(read, lane_of(read), change.until)
         with suppress(InvocationError):  # if it fails, the circuit knows
             await self._send(probe)
 
     @asynccontextmanager
-    async def _place(self, dispatch: "_Dispatch") -> AsyncGenerator[None]:
+    async def _place(self, dispatch: Dispatch) -> AsyncGenerator[None]:
         """A place in the lane, as soon as there is one: in time to get an answer, too."""
         lane = self._lanes[dispatch.lane]
         try:
@@ -172,10 +183,10 @@ class TwilioClient:
         finally:
             lane.release()
 
-    async def _exchange(self, dispatch: "_Dispatch") -> Reply:
+    async def _exchange(self, dispatch: Dispatch) -> Reply:
         request = dispatch.request
         try:
-            with anyio.fail_after(dispatch.left):  # not asyncio's, which doesn't mix with anyio's
+            with dispatch.in_time():
                 answer = await self._ask(dispatch)
         except TimeoutError as late:
             raise _without_answer(dispatch, dispatch.lateness) from late
@@ -188,7 +199,7 @@ class TwilioClient:
             raise refused(request, answer, secrets=self._access.secrets)
         return Reply(_payload(request, answer), answer.status, answer.request_id)
 
-    async def _ask(self, dispatch: "_Dispatch") -> Answer:
+    async def _ask(self, dispatch: Dispatch) -> Answer:
         request = dispatch.request
         query = f"?{urlencode(request.query)}" if request.query else ""
         form = urlencode(request.form) if request.method == "POST" else None
@@ -213,64 +224,16 @@ class TwilioClient:
             return Answer(response.status_code, told.get("Retry-After"), bytes(body), request_id)
 
 
-@dataclass(slots=True)
-class _Dispatch:
-    """A request on its way, by anyio's clock; notes whether it may have left this machine."""
-
-    request: Request
-    lane: _Lane
-    begun: float
-    until: float
-    has_left: bool = False
-    is_admitted: bool = False
-    is_probe: bool = False
-
-    @property
-    def is_look(self) -> bool:
-        return self.lane is _Lane.LOOKS
-
-    @property
-    def is_pressing(self) -> bool:
-        """Whether it is tried even if the API keeps failing."""
-        return self.is_look or self.request.is_pressing
-
-    @property
-    def lateness(self) -> str:
-        """What is said if there is no answer in time."""
-        return f"no answer within {round(max(self.until - self.begun, 0), 1):g} s"
-
-    @property
-    def left(self) -> float:
-        return self.until - anyio.current_time()
-
-    def is_worth_another(self, error: BaseException) -> bool:
-        """Whether what failed so is to be tried again."""
-        is_vain = isinstance(error, Withheld) or self.is_probe
-        return isinstance(error, InvocationError) and error.retryable and not is_vain
-
-    async def trace(self, event: str, _: Mapping[str, object]) -> None:
-        if event.endswith("send_request_headers.started"):
-            self.has_left = True
-
-
-async def _queue(lane: anyio.Semaphore, dispatch: _Dispatch) -> None:
+async def _queue(lane: anyio.Semaphore, dispatch: Dispatch) -> None:
     patience = max(0.0, dispatch.left / 2)
     try:
-        with anyio.fail_after(patience):
+        with dispatch.in_time(share=0.5):
             await lane.acquire()
     except TimeoutError as late:
         raise crowded(dispatch.lane, _LANE_WIDTH, round(patience, 1)) from late
 
 
-def _lane(request: Request) -> _Lane:
-    if request.effect == "place":
-        return _Lane.NEW_CALLS
-    if request.effect != "read":
-        return _Lane.CHANGES
-    return _Lane.FETCHES if request.sid else _Lane.LISTS
-
-
-def _without_answer(dispatch: _Dispatch, what: str) -> InvocationError:
+def _without_answer(dispatch: Dispatch, what: str) -> InvocationError:
     return lost(dispatch.request, what) if dispatch.has_left else unsent(what)
 
 

@@ -9,31 +9,32 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from calls_mcp.asgi import refusals
-from calls_mcp.asgi.intake import MESSAGE
-from calls_mcp.store.counters import Counters, Limit
-
-SESSION_IDLE = 600
-"""Seconds after which a session that nobody uses is closed."""
+from calls_mcp.asgi.intake import is_reply
+from calls_mcp.authentication.entrance import MESSAGE
+from calls_mcp.store.counters import Limit
+from calls_mcp.store.rates import Rates
 
 _ALL = ""
+_STREAMS = "streams"
 _MINUTE = 60
 _SOON = 1  # seconds until it is worth asking again
 
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """What one principal, or all of them, may have: requests a minute, and at once; sessions.
-
-    Without sessions, there is nothing of them to count.
-    """
+    """What one principal, or all of them, may have: requests a minute, and at once; streams."""
 
     rate: int
     concurrency: int
-    sessions: int
+    streams: int
 
 
 class Admission:
-    """Passes on what is within the quotas; `principal` tells whom the request in hand is from."""
+    """Passes on what is within the quotas; `principal` tells whom the request in hand is from.
+
+    What goes on with a request that waits for it (an answer of the user's, a notification) is
+    counted for itself, so that requests which wait are never what keeps it out.
+    """
 
     def __init__(
         self,
@@ -41,13 +42,13 @@ class Admission:
         each: Quota,
         in_all: Quota,
         principal: Callable[[], str],
-        counters: Counters,
+        rates: Rates,
     ) -> None:
         self._app = app
         self._each = each
         self._in_all = in_all
         self._principal = principal
-        self._counters = counters
+        self._rates = rates
         self._present: Counter[tuple[str, str]] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,34 +57,29 @@ class Admission:
             await self._app(scope, receive, send)
             return
         principal = self._principal()
-        kind = "streams" if scope["method"] == "GET" else "requests at once"
-        refusal = self._crowded(kind, principal) or await self._hurried(scope, principal)
+        kind = _kind(scope)
+        refusal = self._crowded(kind, principal) or await self._hurried(kind, principal)
         if refusal is not None:
             await refusal(scope, receive, send)
             return
         with self._inside(kind, principal):
             await self._app(scope, receive, send)
 
-    async def _hurried(self, scope: Scope, principal: str) -> Response | None:
+    async def _hurried(self, kind: str, principal: str) -> Response | None:
         """A refusal of what comes too soon after what came before."""
         limits = [
-            Limit("requests", self._each.rate, _MINUTE, principal),
-            Limit("requests in all", self._in_all.rate, _MINUTE, _ALL),
+            Limit(kind, self._each.rate, _MINUTE, principal),
+            Limit(f"{kind} in all", self._in_all.rate, _MINUTE, _ALL),
         ]
-        match scope[MESSAGE]:
-            case {"method": "initialize"} if self._each.sessions:
-                limits.append(Limit("sessions", self._each.sessions, SESSION_IDLE, principal))
-            case _:
-                pass
-        exhausted = await self._counters.hit(limits)
+        exhausted = await self._rates.hit(limits)
         return exhausted and refusals.too_many(exhausted.name, exhausted.wait)
 
     def _crowded(self, kind: str, principal: str) -> Response | None:
         """A refusal while too much is going on."""
         for who, quota in ((principal, self._each), (_ALL, self._in_all)):
-            room = quota.sessions if kind == "streams" else quota.concurrency
+            room = quota.streams if kind == _STREAMS else quota.concurrency
             if self._present[kind, who] >= room:
-                return refusals.too_many(kind, _SOON)
+                return refusals.too_many(f"{kind} at once", _SOON)
         return None
 
     @contextmanager
@@ -97,3 +93,9 @@ class Admission:
             for place in places:
                 if not self._present[place]:
                     del self._present[place]
+
+
+def _kind(scope: Scope) -> str:
+    if scope["method"] == "GET":
+        return _STREAMS
+    return "answers" if is_reply(scope[MESSAGE]) else "requests"

@@ -1,7 +1,7 @@
 """The ASGI app: the MCP endpoint behind all that guards it, and whether it is well."""
 
-import time
-from collections.abc import Awaitable, Callable
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
@@ -10,62 +10,90 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from calls_mcp.asgi.admission import SESSION_IDLE, Admission, Quota
+from calls_mcp.asgi.admission import Admission, Quota
+from calls_mcp.asgi.connections import Crowd
 from calls_mcp.asgi.drain import Drain, Draining
 from calls_mcp.asgi.hosts import Endpoint, allowed
-from calls_mcp.asgi.intake import Bounds, Intake
+from calls_mcp.asgi.intake import Bounds, Reader, Threshold
+from calls_mcp.asgi.sessions import IDLE, Sessions
 from calls_mcp.authentication import principal
 from calls_mcp.authentication.gate import open_gate
 from calls_mcp.runtime import Runtime
 from calls_mcp.settings import Settings
-from calls_mcp.store.memory_counters import MemoryCounters
+from calls_mcp.store.rates import Rates
 
 _SHARE = 4  # one principal gets this part of all sessions
 _PATIENCE = 3  # seconds for what readiness depends on
+_FRESH = 1  # second
 
 
-def build_app(server: Server[Any], runtime: Runtime, endpoint: Endpoint, drain: Drain) -> Starlette:
-    """The app that serves `server` at `endpoint`, and tells at /healthz and /readyz how it is.
+@dataclass(frozen=True, slots=True)
+class House:
+    """What a server's app is built of: who serves, where, and what tells how it is going."""
+
+    server: Server[Any]
+    runtime: Runtime
+    endpoint: Endpoint
+    drain: Drain
+    crowd: Crowd
+    rates: Rates
+
+
+def build_app(house: House) -> Starlette:
+    """The app that serves at an endpoint, and tells at /healthz and /readyz how it is.
 
     Raises:
         ConfigurationError: What authenticates callers is wrong.
     """
-    settings = runtime.settings
-    security = allowed(endpoint, settings)
+    server, settings = house.server, house.runtime.settings
+    security, bounds = allowed(house.endpoint, settings), _bounds(settings)
     mcp = server.streamable_http_app(
-        streamable_http_path=endpoint.path,
+        streamable_http_path=house.endpoint.path,
         stateless_http=settings.calls_mcp_http_stateless,
         max_request_body_size=settings.calls_mcp_http_body_bytes,
-        session_idle_timeout=SESSION_IDLE,
+        session_idle_timeout=IDLE,
         max_sessions=settings.calls_mcp_http_sessions,
         transport_security=security,
-        host=endpoint.host,
+        host=house.endpoint.host,
     )
-    gate = open_gate(settings)
-    guarded = Draining(gate.guard(_admission(mcp, settings)), drain)
+    gate = open_gate(settings, house.runtime.monotonic)
+    admitted = _admission(gate.permit(_sessions(mcp, house)), house)
+    guarded = gate.guard(Reader(Draining(admitted, house.drain), bounds))
     return Starlette(
         routes=[
             Route("/healthz", _healthy),
-            Route("/readyz", _readiness(runtime, drain)),
+            Route("/readyz", Readiness(house.runtime, house.drain)),
             *gate.routes,
-            Mount("/", Intake(guarded, _bounds(settings), security)),
+            Mount("/", Threshold(guarded, bounds, security, house.crowd.is_too_large)),
         ],
         lifespan=lambda _: server.session_manager.run(),
     )
 
 
-def _admission(app: Starlette, settings: Settings) -> Admission:
-    sessions = 0 if settings.calls_mcp_http_stateless else settings.calls_mcp_http_sessions
+def _sessions(app: ASGIApp, house: House) -> ASGIApp:
+    settings = house.runtime.settings
+    if settings.calls_mcp_http_stateless:
+        return app
+    most = settings.calls_mcp_http_sessions // _SHARE
+    return Sessions(app, most, _whose, house.runtime.monotonic)
+
+
+def _admission(app: ASGIApp, house: House) -> ASGIApp:
+    settings = house.runtime.settings
+    streams = settings.calls_mcp_http_sessions
     each = Quota(
-        settings.calls_mcp_http_rate, settings.calls_mcp_http_concurrency, sessions // _SHARE
+        settings.calls_mcp_http_rate, settings.calls_mcp_http_concurrency, streams // _SHARE
     )
     in_all = Quota(
-        settings.calls_mcp_http_rate_in_all, settings.calls_mcp_http_concurrency_in_all, sessions
+        settings.calls_mcp_http_rate_in_all, settings.calls_mcp_http_concurrency_in_all, streams
     )
-    return Admission(
-        app, each, in_all, lambda: principal() or "anonymous", MemoryCounters(time.time)
-    )
+    return Admission(app, each, in_all, _whose, house.rates)
+
+
+def _whose() -> str:
+    return principal() or "anonymous"
 
 
 def _bounds(settings: Settings) -> Bounds:
@@ -81,12 +109,30 @@ async def _healthy(_request: Request) -> Response:
     return JSONResponse({"alive": True})
 
 
-def _readiness(runtime: Runtime, drain: Drain) -> Callable[[Request], Awaitable[Response]]:
-    async def ready(_request: Request) -> Response:
-        is_ready = False
-        if not drain.has_begun:
-            with anyio.move_on_after(_PATIENCE):
-                is_ready = await runtime.is_ready()
-        return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
+class Readiness:
+    """Tells whether the server can be sent requests, and finds out at most once a second.
 
-    return ready
+    The account is the server's own: one that only a principal has takes nobody else down.
+    """
+
+    def __init__(self, runtime: Runtime, drain: Drain) -> None:
+        self._runtime = runtime
+        self._drain = drain
+        self._looking = anyio.Lock()
+        self._known = (-math.inf, False)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request, by ASGI."""
+        is_ready = not self._drain.has_begun and await self._is_well()
+        response = JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
+        await response(scope, receive, send)
+
+    async def _is_well(self) -> bool:
+        async with self._looking:
+            at, is_well = self._known
+            if anyio.current_time() - at > _FRESH:
+                is_well = False
+                with anyio.move_on_after(_PATIENCE):
+                    is_well = await self._runtime.is_ready()
+                self._known = (anyio.current_time(), is_well)
+        return is_well

@@ -1,4 +1,4 @@
-"""HTTP connections that wait only so long for the head of a request."""
+"""HTTP connections that wait only so long for what a client sends, or reads."""
 
 import asyncio
 import sys
@@ -15,18 +15,37 @@ _TOO_LARGE = (
 )
 
 
-class PatientConnection(H11Protocol):
-    """Uvicorn's protocol, which has no time limit of its own for a head that comes slowly.
+class Crowd:
+    """How many connections are open, of `most`.
 
-    `patience` is how long one may take, in seconds.
+    Uvicorn's own limit would keep out probes of the server's health, too.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.size = 0
+        self._most = most
+
+    def is_too_large(self) -> bool:
+        """Whether there are more than there may be."""
+        return self.size > self._most
+
+
+class PatientConnection(H11Protocol):
+    """Uvicorn's protocol, which has no time limits of its own for slow clients.
+
+    `patience` is how long the head of a request may take to come, and what is sent to be read at
+    all, in seconds. `crowd` counts the connections.
     """
 
     patience: float = 10
+    crowd: Crowd
     _waiting: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Take the connection on, and wait for the first request."""
         super().connection_made(transport)
+        self.crowd.size += 1
         self._wait()
 
     def data_received(self, data: bytes) -> None:
@@ -39,8 +58,21 @@ class PatientConnection(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let the connection go."""
+        self.crowd.size -= 1
         self._stop_waiting()
+        self._is_read()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Wait for a client that does not read, for a while."""
+        super().pause_writing()
+        if self._unread is None:
+            self._unread = self.loop.call_later(self.patience, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on with a client that reads."""
+        self._is_read()
+        super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no request; a head that is too large has a status of its own."""
@@ -50,6 +82,11 @@ class PatientConnection(H11Protocol):
             self.transport.close()
         else:
             super().send_400_response(msg)
+
+    def _is_read(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _wait(self) -> None:
         if self._waiting is None:

@@ -7,7 +7,8 @@ import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from calls_mcp.asgi import refusals
-from calls_mcp.asgi.intake import MESSAGE
+from calls_mcp.asgi.intake import is_reply
+from calls_mcp.authentication.entrance import MESSAGE
 
 
 class Drain:
@@ -59,7 +60,7 @@ class Draining:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if self._drain.has_begun and _begins(scope):
+        if self._drain.has_begun and not is_reply(scope[MESSAGE]):
             await refusals.draining()(scope, receive, send)
             return
         has_started = False
@@ -77,14 +78,3 @@ class Draining:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         else:
             await refusals.broken_off()(scope, receive, send)
-
-
-def _begins(scope: Scope) -> bool:
-    """Whether a request begins something: all but answers and notifications do."""
-    match scope[MESSAGE]:
-        case {"method": str(method)}:
-            return not method.startswith("notifications/")
-        case {"id": _}:
-            return False
-        case _:
-            return True

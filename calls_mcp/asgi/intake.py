@@ -1,7 +1,7 @@
 """What a request may be: from whom it says it is, how large, how deep, how slow."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import cast
 
@@ -12,12 +12,11 @@ from mcp.server.transport_security import (
     TransportSecuritySettings,
 )
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from calls_mcp.asgi import refusals
-
-MESSAGE = "calls_mcp.message"
-"""The key of a scope that has the JSON-RPC message in the request's body, or None."""
+from calls_mcp.authentication.entrance import MESSAGE
 
 _DEEPEST = 32
 _METHODS = frozenset({"POST", "GET", "DELETE"})
@@ -41,13 +40,47 @@ class Bounds:
         return _METHODS if self.sessions else frozenset({"POST"})
 
 
-class Intake:
-    """Reads each request as a whole before `app` sees it, and refuses what is out of bounds."""
+class Threshold:
+    """Refuses a request for what its head says, before anything is asked or read."""
 
-    def __init__(self, app: ASGIApp, bounds: Bounds, security: TransportSecuritySettings) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        bounds: Bounds,
+        security: TransportSecuritySettings,
+        is_crowded: Callable[[], bool],
+    ) -> None:
         self._app = app
         self._bounds = bounds
         self._security = TransportSecurityMiddleware(security)
+        self._is_crowded = is_crowded
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request, by ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        app = await self._refusal(scope) or self._app
+        await app(scope, receive, send)
+
+    async def _refusal(self, scope: Scope) -> Response | None:
+        request = Request(scope)
+        if self._is_crowded():
+            return refusals.crowded()
+        refusal = await self._security.validate_request(request, request.method == "POST")
+        if refusal is None and _size_of_head(scope) > self._bounds.head:
+            refusal = refusals.head_too_large()
+        if refusal is None and request.method not in self._bounds.methods:
+            refusal = refusals.not_allowed(self._bounds.methods)
+        return refusal
+
+
+class Reader:
+    """Reads each request as a whole before `app` sees it, with its `MESSAGE` in the scope."""
+
+    def __init__(self, app: ASGIApp, bounds: Bounds) -> None:
+        self._app = app
+        self._patience = bounds.patience
         self._whole = RequestBodyLimitMiddleware(self._understood, bounds.body)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -55,18 +88,8 @@ class Intake:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request = Request(scope)
-        is_post = request.method == "POST"
-        refusal = await self._security.validate_request(request, is_post)
-        if refusal is None and _size_of_head(scope) > self._bounds.head:
-            refusal = refusals.head_too_large()
-        if refusal is None and request.method not in self._bounds.methods:
-            refusal = refusals.not_allowed(self._bounds.methods)
-        if refusal is not None:
-            await refusal(scope, receive, send)
-            return
         try:
-            await self._whole(scope, _in_time(receive, self._bounds.patience), send)
+            await self._whole(scope, _in_time(receive, self._patience), send)
         except _TooSlow:
             await refusals.too_slow()(scope, receive, send)
 
@@ -90,6 +113,17 @@ class Intake:
             return first
 
         await self._app(scope, again, send)
+
+
+def is_reply(message: object) -> bool:
+    """Whether a message goes on with something that was begun: an answer, or a notification."""
+    match message:
+        case {"method": str(method)}:
+            return method.startswith("notifications/")
+        case dict():
+            return "id" in message
+        case _:
+            return False
 
 
 class _TooSlow(Exception):

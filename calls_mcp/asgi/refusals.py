@@ -32,6 +32,13 @@ def head_too_large() -> Response:
     return PlainTextResponse("Request head too large", 431, {"Connection": "close"})
 
 
+def crowded() -> Response:
+    """503: there are too many connections."""
+    response = _later(503, "Too many connections; nothing was done", 1)
+    response.headers["Connection"] = "close"
+    return response
+
+
 def draining() -> Response:
     """503: this server is about to end, and another may serve it."""
     return _later(503, "This server is ending; nothing was done", 1)

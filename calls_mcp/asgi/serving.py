@@ -15,8 +15,8 @@ import uvicorn
 from mcp.server.lowlevel import Server
 from starlette.types import ASGIApp
 
-from calls_mcp.asgi.app import build_app
-from calls_mcp.asgi.connections import PatientConnection
+from calls_mcp.asgi.app import House, build_app
+from calls_mcp.asgi.connections import Crowd, PatientConnection
 from calls_mcp.asgi.drain import Drain
 from calls_mcp.asgi.hosts import Endpoint, require_protected
 from calls_mcp.errors import ConfigurationError
@@ -36,18 +36,25 @@ class Site:
 
     endpoint: Endpoint
     drain: Drain
+    runtime: Runtime
 
     async def end(self, grace: float) -> None:
         """Begin nothing more, and finish what is under way within `grace` seconds.
 
-        After four fifths of them all is cancelled, which leaves those changes that are being sent.
+        After four fifths of them, or once it is told to `hurry`, all is broken off: what the API
+        has not answered of a change soon after is recorded as unknown.
         """
         self.drain.begin()
         with anyio.move_on_after(grace * 0.8):
             await self.drain.idle()
-        self.drain.break_off()
+        self.hurry()
         with anyio.move_on_after(grace * 0.1):
             await self.drain.idle()
+            await self.runtime.finish(anyio.current_time() + grace * 0.05)
+
+    def hurry(self) -> None:
+        """Break off what is under way."""
+        self.drain.break_off()
 
 
 async def serve_http(server: Server[Any], runtime: Runtime, endpoint: Endpoint) -> None:
@@ -73,7 +80,7 @@ async def serve_http(server: Server[Any], runtime: Runtime, endpoint: Endpoint) 
 async def _hurry(signals: AsyncIterator[signal.Signals], site: Site) -> None:
     """At another signal, break off what is under way at once."""
     async for _ in signals:
-        site.drain.break_off()
+        site.hurry()
 
 
 @asynccontextmanager
@@ -89,10 +96,10 @@ async def listening(
     require_protected(endpoint, runtime.settings)
     with _listener(endpoint) as listening_at:
         found = replace(endpoint, port=listening_at.getsockname()[1])
-        drain = Drain()
-        app = build_app(server, runtime, found, drain)
-        async with serving(_config(app, runtime.settings), listening_at):
-            yield Site(found, drain)
+        drain, crowd = Drain(), Crowd(_connections(runtime.settings))
+        house = House(server, runtime, found, drain, crowd, await runtime.rates())
+        async with serving(_config(build_app(house), crowd, runtime.settings), listening_at):
+            yield Site(found, drain, runtime)
 
 
 def _listener(endpoint: Endpoint) -> socket.socket:
@@ -111,9 +118,16 @@ def _end_within(seconds: float) -> None:
     timer.start()
 
 
-def _config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
+def _connections(settings: Settings) -> int:
+    """How many may be open: those of requests and sessions, and some to spare."""
+    streams = settings.calls_mcp_http_sessions
+    return settings.calls_mcp_http_concurrency_in_all + streams + _SPARE
+
+
+def _config(app: ASGIApp, here: Crowd, settings: Settings) -> uvicorn.Config:
     class Connection(PatientConnection):
         patience = settings.calls_mcp_http_patience
+        crowd = here
 
     return uvicorn.Config(
         app,
@@ -125,9 +139,6 @@ def _config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
         proxy_headers=False,
         server_header=False,
         h11_max_incomplete_event_size=settings.calls_mcp_http_header_bytes,
-        limit_concurrency=(
-            settings.calls_mcp_http_concurrency_in_all + settings.calls_mcp_http_sessions + _SPARE
-        ),
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=1,  # second; what is left is recorded as unknown
     )

@@ -1,14 +1,9 @@
 """Who may come in over HTTP, and what they may do. On stdio nobody is asked.
 
 `gate = open_gate(settings)`, of the module `gate`, is the whole of it: `gate.guard(app)` goes
-around the MCP app, and `gate.routes`, which anybody may see, beside it at the root. The module is
-not imported here, for on stdio nobody needs it. Behind it, `principal()` names whoever the request
-in hand is from.
-
-    app = Starlette(
-        routes=[*health, *gate.routes, Mount("/", gate.guard(mcp_app))],
-        lifespan=lambda _: mcp_app.router.lifespan_context(mcp_app),
-    )
+around what reads requests, `gate.permit(app)` around the MCP app within, and `gate.routes`, which
+anybody may see, beside it at the root. The module is not imported here, for on stdio nobody needs
+it. Behind it, `principal()` names whoever the request in hand is from.
 """
 
 from calls_mcp.authentication.grant import Grant, Own, allows, own, principal

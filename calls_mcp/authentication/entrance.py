@@ -1,18 +1,23 @@
 """What a request without a good token, or without enough scopes, is answered."""
 
-import json
-from collections.abc import Iterator, Mapping
+import math
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import anyio
 from mcp.server.auth.middleware.auth_context import get_access_token
-from starlette.authentication import AuthenticationError
+from starlette.authentication import AuthenticationBackend, AuthenticationError
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from calls_mcp.authentication.scopes import LEAST
 
-_LARGEST = 4 * 2**20  # bytes of a body that are looked at; the app refuses what is larger
+MESSAGE = "calls_mcp.message"
+"""The key of a scope that has the JSON-RPC message in the request's body, or None."""
+
+_LOOK_AGAIN = 30  # seconds
 _RETRY_AFTER = 10  # seconds
 
 
@@ -51,7 +56,48 @@ class Challenge:
 
 
 class Entrance:
-    """Passes on what an authenticated principal may ask for."""
+    """Passes on what an authenticated principal sends; their streams as long as they are one."""
+
+    def __init__(self, app: ASGIApp, challenge: Challenge, backend: AuthenticationBackend) -> None:
+        self._app = app
+        self._challenge = challenge
+        self._backend = backend
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request, or the lifespan, by ASGI."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        connection = HTTPConnection(scope)
+        if get_access_token() is None:
+            has_token = "authorization" in connection.headers
+            await self._challenge.unauthorized(has_token=has_token)(scope, receive, send)
+            return
+        if scope["method"] != "GET":
+            await self._app(scope, receive, send)
+            return
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._end_when_void, connection, tasks.cancel_scope)
+            await self._app(scope, receive, send)
+            tasks.cancel_scope.cancel()
+
+    async def _end_when_void(self, connection: HTTPConnection, stream: anyio.CancelScope) -> None:
+        """A stream would outlast its token, which may expire or be revoked."""
+        while True:
+            await anyio.sleep(min(_LOOK_AGAIN, _lasts()))
+            if not await self._is_good(connection):
+                stream.cancel()
+                return
+
+    async def _is_good(self, connection: HTTPConnection) -> bool:
+        try:
+            return await self._backend.authenticate(connection) is not None
+        except AuthenticationError:  # can't be told just now
+            return True
+
+
+class Permit:
+    """Passes on what the token in hand is enough for, by the message that is asked for."""
 
     def __init__(self, app: ASGIApp, challenge: Challenge) -> None:
         self._app = app
@@ -59,22 +105,12 @@ class Entrance:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, or the lifespan, by ASGI."""
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-            return
+        needed = self._challenge.needs.get(_tool(scope.get(MESSAGE)))
         token = get_access_token()
-        if token is None:
-            has_token = "authorization" in HTTPConnection(scope).headers
-            await self._challenge.unauthorized(has_token=has_token)(scope, receive, send)
-            return
-        beyond = {*self._challenge.needs.values()}.difference(token.scopes)
-        if beyond and scope["method"] == "POST":
-            body, receive = await _read(receive)
-            needed = self._challenge.needs.get(_tool(body))
-            if needed in beyond:
-                await self._challenge.forbidden(needed)(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+        if needed is None or token is None or needed in token.scopes:
+            await self._app(scope, receive, send)
+        else:
+            await self._challenge.forbidden(needed)(scope, receive, send)
 
 
 def unavailable(_connection: HTTPConnection, _error: AuthenticationError) -> Response:
@@ -83,27 +119,15 @@ def unavailable(_connection: HTTPConnection, _error: AuthenticationError) -> Res
     return JSONResponse(body, 503, {"Retry-After": str(_RETRY_AFTER)})
 
 
-async def _read(receive: Receive) -> tuple[bytes, Receive]:
-    """A request's body, and a `receive` that tells it again."""
-    told: list[Message] = []
-    body = bytearray()
-    while not told or (told[-1].get("more_body") and len(body) <= _LARGEST):
-        told.append(await receive())
-        body += told[-1].get("body", b"")
-    again: Iterator[Message] = iter(told)
-
-    async def retold() -> Message:
-        return next(again, None) or await receive()
-
-    return bytes(body), retold
+def _lasts() -> float:
+    """The seconds until the token in hand expires."""
+    token = get_access_token()
+    expires = token.expires_at if token else None
+    return math.inf if expires is None else max(0.0, expires + 1 - time.time())
 
 
-def _tool(body: bytes) -> str:
-    """The tool that a request calls, if it does; what can't be read, the app refuses."""
-    try:
-        message: object = json.loads(body)
-    except (ValueError, RecursionError):
-        return ""
+def _tool(message: object) -> str:
+    """The tool that a request calls, if it does."""
     match message:
         case {"method": "tools/call", "params": {"name": str(name)}}:
             return name

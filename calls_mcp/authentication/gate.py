@@ -13,7 +13,7 @@ from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from calls_mcp.authentication.entrance import Challenge, Entrance, unavailable
+from calls_mcp.authentication.entrance import Challenge, Entrance, Permit, unavailable
 from calls_mcp.authentication.scopes import SCOPES, scope_of
 from calls_mcp.catalog import load_operations
 from calls_mcp.settings import Settings
@@ -40,15 +40,21 @@ class Gate:
     def guard(self, app: ASGIApp) -> ASGIApp:
         """`app` behind the gate. Its lifespan passes through.
 
-        A request without a good token is answered 401, one for a tool beyond the token's scopes
-        403, each with the challenge that the specification describes; and 503 while the issuer's
-        keys can't be had. The body of a request is read here, so limits on it belong outside.
+        A request without a good token is answered 401, with the challenge that the specification
+        describes; and 503 while the issuer's keys can't be had. No body is read for that.
         """
         if self._verifier is None:
             return app
-        inside = AuthContextMiddleware(Entrance(app, self._challenge))
         backend = BearerAuthBackend(self._verifier)
+        inside = AuthContextMiddleware(Entrance(app, self._challenge, backend))
         return AuthenticationMiddleware(inside, backend, on_error=unavailable)
+
+    def permit(self, app: ASGIApp) -> ASGIApp:
+        """`app`, behind the gate and behind what has put a request's `MESSAGE` into its scope.
+
+        A request for a tool beyond the token's scopes is answered 403, with the challenge.
+        """
+        return app if self._verifier is None else Permit(app, self._challenge)
 
 
 def open_gate(settings: Settings, clock: Callable[[], float] = time.monotonic) -> Gate:

@@ -82,6 +82,11 @@ class _Principal(_Strict):
     def secrets(self) -> tuple[str | Path, ...]:
         return _given(self.api_secret_env, self.api_secret_file)
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        given = (*self.tokens, *self.secrets, self.policy)
+        return tuple(file for file in given if isinstance(file, Path))
+
     @model_validator(mode="after")
     def _has_one_credential(self) -> Self:
         has_key = self.api_key is not None
@@ -105,17 +110,18 @@ class Entries(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class Principals:
-    """Everybody's tokens, and what those have of their own who have anything."""
+    """Everybody's tokens, what those have of their own who have anything, and files with that."""
 
     tokens: tuple[Token, ...]
     own: Mapping[str, Own]
+    files: tuple[Path, ...] = ()
 
 
 NOBODY = Principals((), {})
 
 
 class PrincipalsFile:
-    """A file of principals, read again whenever it has changed.
+    """A file of principals, read again whenever it or a file that it names has changed.
 
     One that has become wrong is logged and changes nothing: the last good one holds.
     """
@@ -127,12 +133,12 @@ class PrincipalsFile:
             ConfigurationError: It is wrong.
         """
         self._file = file
-        self._seen = _state(file)
         self._principals = load_principals(file)
+        self._seen = self._state()
 
     def now(self) -> Principals:
         """Who may come in just now."""
-        if (state := _state(self._file)) != self._seen:
+        if (state := self._state()) != self._seen:
             self._seen = state
             try:
                 self._principals = load_principals(self._file)
@@ -140,7 +146,11 @@ class PrincipalsFile:
                 _log.error("The last good file of principals holds. %s", wrong)
             else:
                 _log.warning("%s was read again.", self._file)
+                self._seen = (*state[:1], *self._state()[1:])
         return self._principals
+
+    def _state(self) -> tuple[tuple[int, ...], ...]:
+        return (*map(_state, (self._file, *self._principals.files)),)
 
 
 def load_principals(file: Path) -> Principals:
@@ -161,7 +171,8 @@ def load_principals(file: Path) -> Principals:
             wrong.append(f"{file}:{line}: principals.{name}: {error}")
     if wrong:
         raise FileError(wrong)
-    return Principals(entries.tokens, own)
+    named = (name for principal in entries.principals.values() for name in principal.files)
+    return Principals(entries.tokens, own, (*(file.parent / name for name in named),))
 
 
 def read_entries(file: Path, text: str) -> Entries:

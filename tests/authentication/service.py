@@ -23,6 +23,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import ASGIApp
 
+from calls_mcp.asgi.intake import Bounds, Reader
 from calls_mcp.authentication.gate import Gate, open_gate
 from tests.rig import Agent, Rig, open_rig
 from tests.upstream import TESTER
@@ -82,7 +83,8 @@ def guarded(server: Server[Any], gate: Gate) -> ASGIApp:
         async with app.router.lifespan_context(app):
             yield
 
-    return Starlette(routes=[*gate.routes, Mount("/", gate.guard(app))], lifespan=lifespan)
+    read = Reader(gate.permit(app), Bounds(head=16_384, body=65_536, patience=10))
+    return Starlette(routes=[*gate.routes, Mount("/", gate.guard(read))], lifespan=lifespan)
 
 
 @dataclass

@@ -280,8 +280,7 @@ async def test_item_16_no_secret_is_in_a_representation() -> None:
             "calls_mcp_secret_keys": KEY,
         }
     )
-    async with Runtime(settings, settings.access()) as runtime:
-        invoker = await runtime.invoker()
+    async with Runtime(settings, settings.access()) as runtime, runtime.invoker() as invoker:
         server = build_server(runtime)
         shown = (*everything(settings), *within(runtime), *within(invoker), repr(server))
     assert len(shown) > 20

@@ -1,0 +1,104 @@
+"""The sessions of clients of earlier revisions: how many each principal has open."""
+
+from collections import Counter
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from calls_mcp.asgi import refusals
+from calls_mcp.authentication.entrance import MESSAGE
+
+IDLE = 600
+"""Seconds after which a session that nobody uses is closed."""
+
+_HEADER = "mcp-session-id"
+_SUCCESS = range(200, 300)
+_SOON = 60  # seconds until it is worth asking again
+
+
+@dataclass(slots=True)
+class _Session:
+    principal: str
+    idle_since: float
+    users: int = 0
+
+
+class Sessions:
+    """Lets each principal have `most` sessions at a time; `clock` is monotonic, in seconds."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        most: int,
+        principal: Callable[[], str],
+        clock: Callable[[], float],
+    ) -> None:
+        self._app = app
+        self._most = most
+        self._principal = principal
+        self._clock = clock
+        self._open: dict[str, _Session] = {}
+        self._opening: Counter[str] = Counter()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request, by ASGI."""
+        match scope.get(MESSAGE):
+            case {"method": "initialize"}:
+                await self._begin(scope, receive, send)
+            case _:
+                await self._go_on(scope, receive, send)
+
+    async def _begin(self, scope: Scope, receive: Receive, send: Send) -> None:
+        principal = self._principal()
+        if self._count(principal) >= self._most:
+            await refusals.too_many("sessions", _SOON)(scope, receive, send)
+            return
+
+        async def noticing(message: Message) -> None:
+            session = Headers(raw=message.get("headers", ())).get(_HEADER)
+            if session is not None:
+                self._open[session] = _Session(principal, self._clock())
+            await send(message)
+
+        self._opening[principal] += 1
+        try:
+            await self._app(scope, receive, noticing)
+        finally:
+            self._opening[principal] -= 1
+
+    async def _go_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        name = Headers(scope=scope).get(_HEADER, "") if scope["type"] == "http" else ""
+        session = self._open.get(name)
+        if session is None:
+            await self._app(scope, receive, send)
+            return
+
+        async def noticing(message: Message) -> None:
+            if scope["method"] == "DELETE" and message.get("status") in _SUCCESS:
+                self._open.pop(name, None)
+            await send(message)
+
+        with self._in_use(session):
+            await self._app(scope, receive, noticing)
+
+    @contextmanager
+    def _in_use(self, session: _Session) -> Generator[None]:
+        session.users += 1
+        try:
+            yield
+        finally:
+            session.users -= 1
+            session.idle_since = self._clock()
+
+    def _count(self, principal: str) -> int:
+        gone = self._clock() - IDLE
+        self._open = {
+            name: session
+            for name, session in self._open.items()
+            if session.users or session.idle_since > gone
+        }
+        whose = (session.principal for session in self._open.values())
+        return self._opening[principal] + sum(each == principal for each in whose)
