@@ -79,6 +79,7 @@ class Change:
             rule=self.rule,
             confirmed_by=by,
             trace_id=self.caller.trace_id,
+            request_id=self.caller.request_id,
         )
 
 

@@ -108,7 +108,10 @@ def _add_token(token: argparse.ArgumentParser) -> None:
     new.set_defaults(run=_make_token)
     listing = tokens.add_parser("list", help="tell whose tokens there are, and until when")
     listing.set_defaults(run=_list_tokens)
-    for command in (new, listing):
+    revoking = tokens.add_parser("revoke", help="take tokens out of the file: good no more")
+    revoking.add_argument("which", help="a principal, or the beginning of a hash as `list` has it")
+    revoking.set_defaults(run=_revoke_tokens)
+    for command in (new, listing, revoking):
         command.add_argument(
             "--file", type=Path, help="file of principals; by default CALLS_MCP_PRINCIPALS"
         )
@@ -217,13 +220,25 @@ def _make_token(options: argparse.Namespace) -> None:
 
 def _list_tokens(options: argparse.Namespace) -> None:
     from calls_mcp.authentication.command import listed  # noqa: PLC0415
+
+    for line in listed(_principals(options)):
+        print(line)  # noqa: T201
+
+
+def _revoke_tokens(options: argparse.Namespace) -> None:
+    from calls_mcp.authentication.command import revoke  # noqa: PLC0415
+
+    for line in revoke(_principals(options), options.which):
+        print(f"revoked: {line}")  # noqa: T201
+
+
+def _principals(options: argparse.Namespace) -> Path:
     from calls_mcp.settings import load_settings  # noqa: PLC0415
 
     file: Path | None = options.file or load_settings().calls_mcp_principals
     if file is None:
         raise ConfigurationError("Which file? Set CALLS_MCP_PRINCIPALS, or give --file.")
-    for line in listed(file):
-        print(line)  # noqa: T201
+    return file
 
 
 def _demo(_options: argparse.Namespace) -> None:

@@ -12,12 +12,13 @@ from opentelemetry.propagate import extract
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """An MCP request.
+    """An MCP request, and whom it is from.
 
     `is_foreign` is whether its client began the trace, and `trace_id` what the API is then told.
     """
 
     id: str
+    principal: str
     is_foreign: bool
     trace_id: int = field(default_factory=lambda: secrets.randbits(128) or 1)
 
@@ -26,9 +27,9 @@ _served: ContextVar[Served | None] = ContextVar("served", default=None)
 
 
 @contextmanager
-def request(meta: Mapping[str, object] | None) -> Generator[None]:
+def request(meta: Mapping[str, object] | None, principal: str) -> Generator[None]:
     """Serve an MCP request with this `_meta`: all that is told meanwhile bears one id."""
-    serving = Served(secrets.token_hex(8), _is_traced(meta))
+    serving = Served(secrets.token_hex(8), principal, _is_traced(meta))
     before = _served.set(serving)
     trace.get_current_span().set_attribute("calls_mcp.request_id", serving.id)
     try:
@@ -43,9 +44,9 @@ def served() -> Served | None:
 
 
 def whereabouts() -> dict[str, str]:
-    """The ids of the request that is being served, and of its trace and span, where there are."""
+    """The request that is being served, whose it is, its trace and span, where there are any."""
     serving, span = served(), trace.get_current_span().get_span_context()
-    ids = {"request_id": serving.id} if serving else {}
+    ids = {"request_id": serving.id, "principal": serving.principal} if serving else {}
     if span.is_valid:
         ids["trace_id"] = trace.format_trace_id(span.trace_id)
         ids["span_id"] = trace.format_span_id(span.span_id)

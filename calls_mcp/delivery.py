@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import anyio
-
 from calls_mcp.arguments import Arguments
 from calls_mcp.catalog import kind_of, load_operations
 from calls_mcp.errors import InvocationError, OutcomeUnknown, failed
@@ -114,7 +112,7 @@ class Delivery:
 
     async def _find_out(self, sent: Lost, until: float) -> Outcome:
         found = None
-        with anyio.CancelScope(deadline=until):
+        with self._twilio.searching(until):
             found = await find_out(self._twilio.look, sent)
             if found is not None and "call" in found and sent.request.effect == "place":
                 found = found if await self._claims(sent.request, found["call"]["sid"]) else None

@@ -115,7 +115,8 @@ def _prometheus(address: str, closing: ExitStack) -> MetricReader:
     closing.callback(thread.join)
     closing.callback(server.server_close)
     closing.callback(server.shutdown)
-    _log.info("metrics are at http://%s:%d/metrics", host, server.server_port)
+    named = f"[{host}]" if ":" in host else host
+    _log.info("metrics are at http://%s:%d/metrics", named, server.server_port)
     return PrometheusMetricReader(scope_info_enabled=False, registry=registry)
 
 

@@ -106,12 +106,14 @@ class Outcome(TypedDict, total=False):
 class Caller:
     """Who invokes: the principal, whether their client can put a question to its user.
 
-    `trace_id` is that of the request, 32 hex digits, or empty if it is not traced.
+    `trace_id` is that of the request, 32 hex digits, or empty if it is not traced; `request_id` is
+    the one that log lines about it bear.
     """
 
     principal: str
     can_ask: bool = False
     trace_id: str = ""
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,12 +70,19 @@ def principal_of(ctx: Context) -> str:
     if (authenticated := principal()) is not None:
         return authenticated
     client = ctx.session.client_params
-    return client.client_info.name if client else "anonymous"
+    name = client.client_info.name if client else "anonymous"
+    return name.encode(errors="replace").decode()  # it may be no text that could be written down
 
 
 async def _identified(ctx: Context, call_next: CallNext) -> HandlerResult:
-    with correlation.request(ctx.meta):
-        return await call_next(ctx)
+    with correlation.request(ctx.meta, principal_of(ctx)):
+        try:
+            return await call_next(ctx)
+        except MCPError as error:
+            if "requestState" not in error.error.message:
+                raise
+            hint = f"{error.error.message}. Nothing was done: call again without requestState."
+            raise MCPError(error.error.code, hint) from error
 
 
 def _trace_id() -> str:
@@ -114,14 +121,15 @@ class _Handlers:
     ) -> types.CallToolResult | types.InputRequiredResult:
         self._admit(ctx)
         operation = self._operation(params.name)
-        name, trace_id = principal_of(ctx), _trace_id()
+        serving = correlation.served()
+        name, trace_id, request_id = principal_of(ctx), _trace_id(), serving.id if serving else ""
 
         async def report(done: int, total: int) -> None:
             await ctx.session.report_progress(done, total, f"{done} calls read")
 
         async def invoke(approval: Approval | None, can_ask: bool) -> Outcome:  # noqa: FBT001
             arguments = params.arguments or {}
-            caller = Caller(name, can_ask, trace_id)
+            caller = Caller(name, can_ask, trace_id, request_id)
             async with self._runtime.invoker(name, own()) as invoker:
                 return await invoker.invoke(operation, arguments, caller, approval, report)
 
@@ -184,7 +192,8 @@ class _Handlers:
             return operation
         if name in self._hidden:
             raise _invalid(f"{name} is switched off: this server is read-only")
-        raise _invalid(f"Unknown tool {quoted(name, 64)}. There are: {_names(self._operations)}")
+        usable = {k: o for k, o in self._operations.items() if allows(o)}
+        raise _invalid(f"Unknown tool {quoted(name, 64)}. There are: {_names(usable)}")
 
 
 def _tool(operation: Operation) -> types.Tool:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -19,7 +20,6 @@ from calls_mcp.redaction import in_base64, spellings
 
 _HOST = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 _LABEL = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _SHORTEST_KEY = 32
 
 
@@ -47,7 +47,15 @@ class Access:
     @property
     def is_local(self) -> bool:
         """Whether the API is on this machine, where no proxy leads."""
-        return urlsplit(self.base_url).hostname in LOOPBACK
+        return is_loopback(urlsplit(self.base_url).hostname)
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether this host, a name or an address, is surely this machine."""
+    try:
+        return ip_address((host or "").strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _base_url(value: str) -> str:
@@ -55,7 +63,7 @@ def _base_url(value: str) -> str:
     plain = not ("@" in url.netloc or url.query or url.fragment)
     if url.scheme not in ("http", "https") or not url.hostname or not plain or url.port == 0:
         raise ValueError("must be an http(s) URL without credentials, query or fragment")
-    if url.scheme == "http" and url.hostname not in LOOPBACK:
+    if url.scheme == "http" and not is_loopback(url.hostname):
         raise ValueError("must be https unless it is on this machine, for credentials go there")
     return value.rstrip("/")
 
@@ -143,7 +151,8 @@ class Settings(BaseSettings):
     calls_mcp_secret_keys: Annotated[SecretStr, AfterValidator(_keys)] | None = Field(
         None,
         description="Keys that sign confirmations and cursors, with spaces between; the first "
-        "signs, all are accepted. By default a key derived from the credentials.",
+        "signs, all are accepted; of 32 characters or more each. By default a key derived from the "
+        "credentials, whose confirmations lapse once keys are set.",
     )
     calls_mcp_state_url: SecretStr = Field(
         SecretStr("memory:"),
@@ -210,8 +219,8 @@ class Settings(BaseSettings):
     calls_mcp_http_sessions: int = Field(
         1000,
         ge=4,
-        description="Sessions of earlier revisions that are open at once; one principal may open "
-        "a quarter as many in ten minutes.",
+        description="Sessions of earlier revisions that are open at once; one principal gets a "
+        "quarter of them.",
     )
     calls_mcp_http_body_bytes: int = Field(
         65_536, ge=4096, description="Largest body of an HTTP request."
@@ -220,10 +229,14 @@ class Settings(BaseSettings):
         16_384, ge=1024, description="Largest head of an HTTP request."
     )
     calls_mcp_http_rate: int = Field(
-        600, ge=1, description="HTTP requests a minute of one principal, in each process."
+        600,
+        ge=1,
+        description="HTTP requests a minute of one principal, at all replicas that share a Redis.",
     )
     calls_mcp_http_rate_in_all: int = Field(
-        3000, ge=1, description="HTTP requests a minute of all principals, in each process."
+        3000,
+        ge=1,
+        description="HTTP requests a minute of all principals, at all replicas that share a Redis.",
     )
     calls_mcp_http_concurrency: int = Field(
         25, ge=1, description="HTTP requests of one principal that are served at once."

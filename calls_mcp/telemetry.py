@@ -44,9 +44,13 @@ _confirmations = _meter.create_counter(
 _denials = _meter.create_counter(
     "calls_mcp.policy.denials", description="Refusals by the operator's policy, by tool and rule"
 )
+_refusals = _meter.create_counter(
+    "calls_mcp.http.refusals", description="HTTP requests that were refused, by status"
+)
 _durations = _meter.create_histogram(
     "calls_mcp.upstream.duration",
     unit="s",
+    explicit_bucket_boundaries_advisory=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
     description="One attempt at a request to the Calls API, by its effect and the answer's status",
 )
 _retries = _meter.create_counter(
@@ -101,6 +105,13 @@ def decided(
 def denied(tool: str, rule: str) -> None:
     """Count a refusal by a rule of the operator's."""
     _denials.add(1, {"tool": tool, "rule": rule})
+
+
+def refused(status: int, principal: str) -> None:
+    """Tell of an HTTP request that was refused; `principal` is empty if they are not known."""
+    _refusals.add(1, {"status": status})
+    told = _present(principal=principal)
+    _log.info("HTTP %d", status, extra={"fields": {"status": status} | told})
 
 
 @contextmanager

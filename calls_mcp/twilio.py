@@ -43,6 +43,7 @@ class TwilioClient:
         self._circuit = Breaker(clock)
         self._ends = inf
         self._under_way: set[Dispatch] = set()
+        self._searches: set[anyio.CancelScope] = set()
         self._lanes = {lane: anyio.Semaphore(_LANE_WIDTH) for lane in Lane}
         self._http = httpx.AsyncClient(
             auth=httpx.BasicAuth(access.username, access.password),
@@ -72,6 +73,8 @@ class TwilioClient:
         self._ends = min(self._ends, moment)
         for dispatch in self._under_way:
             dispatch.end_by(moment)
+        for scope in self._searches:
+            scope.deadline = min(scope.deadline, moment)
 
     async def require_ready(self, request: Request, until: float) -> None:
         """Do nothing if a change could be sent now, as far as is known or a read can tell.
@@ -98,6 +101,16 @@ class TwilioClient:
             InvocationError: As with `send`.
         """
         return await self._send(self._dispatch(request, Lane.LOOKS, until))
+
+    @contextmanager
+    def searching(self, until: float) -> Generator[None]:
+        """Find out in here what became of a change, until then (by anyio's clock) and no longer."""
+        with anyio.CancelScope(deadline=min(until, self._ends)) as scope:
+            self._searches.add(scope)
+            try:
+                yield
+            finally:
+                self._searches.discard(scope)
 
     def _dispatch(self, request: Request, lane: Lane, until: float | None = None) -> Dispatch:
         begun = anyio.current_time()

@@ -31,6 +31,7 @@ from tests.upstream import Upstream, answer, call, drop, hang, page, scripted
 pytestmark = pytest.mark.anyio
 
 REJECTED = "+15005550003"
+OTHER = "AC" + "7" * 32
 ANOTHER = "+15005550206"
 
 
@@ -137,6 +138,16 @@ async def test_a_call_that_was_not_placed_does_not_count_as_one(tmp_path: Path) 
         asked = await agent.call("create_call", **placing(to=REJECTED))
     assert rejected["error"]["kind"] == "rejected"
     assert "just now" not in asked["confirmation"]["preview"]
+
+
+async def test_a_number_is_noted_for_the_account_that_called_it(tmp_path: Path) -> None:
+    async with (
+        capped(tmp_path, "same_number_seconds = 30") as rig,
+        rig.connect() as agent,
+    ):
+        await agent.confirm("create_call", **placing())
+        other = await agent.call("create_call", **placing(account_sid=OTHER))
+    assert "just now" not in other["confirmation"]["preview"]
 
 
 async def test_a_call_confirmed_anew_begins_the_time_anew(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from calls_mcp.asgi import refusals
-from calls_mcp.asgi.intake import is_reply
+from calls_mcp.asgi.drain import Drain
 from calls_mcp.authentication.entrance import MESSAGE
+from calls_mcp.catalog import load_operations
 from calls_mcp.store.counters import Limit
 from calls_mcp.store.rates import Rates
 
@@ -32,8 +33,8 @@ class Quota:
 class Admission:
     """Passes on what is within the quotas; `principal` tells whom the request in hand is from.
 
-    What goes on with a request that waits for it (an answer of the user's, a notification) is
-    counted for itself, so that requests which wait are never what keeps it out.
+    Requests of different kinds are counted apart: changes that wait for an answer of the user's
+    keep out neither that answer, nor reads.
     """
 
     def __init__(
@@ -43,12 +44,14 @@ class Admission:
         in_all: Quota,
         principal: Callable[[], str],
         rates: Rates,
+        drain: Drain,
     ) -> None:
         self._app = app
         self._each = each
         self._in_all = in_all
         self._principal = principal
         self._rates = rates
+        self._drain = drain
         self._present: Counter[tuple[str, str]] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,13 +60,25 @@ class Admission:
             await self._app(scope, receive, send)
             return
         principal = self._principal()
-        kind = _kind(scope)
-        refusal = self._crowded(kind, principal) or await self._hurried(kind, principal)
+        kind = _kind(scope["method"], scope[MESSAGE])
+        refusal = (
+            self._late(scope[MESSAGE])
+            or self._crowded(kind, principal)
+            or await self._hurried(kind, principal)
+        )
         if refusal is not None:
             await refusal(scope, receive, send)
             return
         with self._inside(kind, principal):
             await self._app(scope, receive, send)
+
+    def _late(self, message: object) -> Response | None:
+        """A refusal of what begins when all is about to end."""
+        match message:
+            case {"method": "initialize" | "tools/call"} if self._drain.has_begun:
+                return refusals.draining()
+            case _:
+                return None
 
     async def _hurried(self, kind: str, principal: str) -> Response | None:
         """A refusal of what comes too soon after what came before."""
@@ -95,7 +110,15 @@ class Admission:
                     del self._present[place]
 
 
-def _kind(scope: Scope) -> str:
-    if scope["method"] == "GET":
-        return _STREAMS
-    return "answers" if is_reply(scope[MESSAGE]) else "requests"
+def _kind(method: str, message: object) -> str:
+    """What a request is counted as."""
+    match message:
+        case _ if method == "GET":
+            return _STREAMS
+        case {"method": "tools/call", "params": {"name": str(name)}}:
+            operation = load_operations().get(name)
+            return "changes" if operation and not operation.read_only else "requests"
+        case {"method": str(called)} if not called.startswith("notifications/"):
+            return "requests"
+        case _:  # what goes on with a request, or ends a session
+            return "answers"

@@ -9,12 +9,12 @@ from mcp.server.lowlevel import Server
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from calls_mcp.asgi.admission import Admission, Quota
 from calls_mcp.asgi.connections import Crowd
-from calls_mcp.asgi.drain import Drain, Draining
+from calls_mcp.asgi.drain import Drain, Tracked
 from calls_mcp.asgi.hosts import Endpoint, allowed
 from calls_mcp.asgi.intake import Bounds, Reader, Threshold
 from calls_mcp.asgi.sessions import IDLE, Sessions
@@ -60,16 +60,23 @@ def build_app(house: House) -> Starlette:
     )
     gate = open_gate(settings, house.runtime.monotonic)
     admitted = _admission(gate.permit(_sessions(mcp, house)), house)
-    guarded = gate.guard(Reader(Draining(admitted, house.drain), bounds))
-    return Starlette(
+    guarded = Tracked(gate.guard(Reader(admitted, bounds)), house.drain, _longest(settings))
+    app = Starlette(
         routes=[
             Route("/healthz", _healthy),
             Route("/readyz", Readiness(house.runtime, house.drain)),
             *gate.routes,
-            Mount("/", Threshold(guarded, bounds, security, house.crowd.is_too_large)),
+            Route(house.endpoint.path, Threshold(guarded, bounds, security, house.crowd)),
         ],
         lifespan=lambda _: server.session_manager.run(),
     )
+    app.router.redirect_slashes = False
+    return app
+
+
+def _longest(settings: Settings) -> float:
+    """The seconds that a request may take: a user's time to answer, and two tool calls'."""
+    return settings.calls_mcp_confirm_ttl + 2 * settings.calls_mcp_deadline + _PATIENCE
 
 
 def _sessions(app: ASGIApp, house: House) -> ASGIApp:
@@ -89,7 +96,7 @@ def _admission(app: ASGIApp, house: House) -> ASGIApp:
     in_all = Quota(
         settings.calls_mcp_http_rate_in_all, settings.calls_mcp_http_concurrency_in_all, streams
     )
-    return Admission(app, each, in_all, _whose, house.rates)
+    return Admission(app, each, in_all, _whose, house.rates, house.drain)
 
 
 def _whose() -> str:

@@ -4,6 +4,7 @@ import asyncio
 import sys
 from http import HTTPStatus
 
+import anyio
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -23,8 +24,16 @@ class Crowd:
 
     def __init__(self, most: int) -> None:
         self.size = 0
+        self.changed = anyio.Event()
         self._most = most
 
+    def count(self, difference: int) -> None:
+        """Take note of a connection that was opened (1) or closed (-1)."""
+        self.size += difference
+        self.changed.set()
+        self.changed = anyio.Event()
+
+    @property
     def is_too_large(self) -> bool:
         """Whether there are more than there may be."""
         return self.size > self._most
@@ -45,7 +54,7 @@ class PatientConnection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Take the connection on, and wait for the first request."""
         super().connection_made(transport)
-        self.crowd.size += 1
+        self.crowd.count(1)
         self._wait()
 
     def data_received(self, data: bytes) -> None:
@@ -53,12 +62,19 @@ class PatientConnection(H11Protocol):
         super().data_received(data)
         if self.conn.their_state is h11.IDLE:
             self._wait()
-        else:
+        elif not self._is_answered_early:
             self._stop_waiting()
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request, as soon as the whole of this one has come."""
+        super().on_response_complete()
+        if self._is_answered_early:
+            self._stop_waiting()
+            self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let the connection go."""
-        self.crowd.size -= 1
+        self.crowd.count(-1)
         self._stop_waiting()
         self._is_read()
         super().connection_lost(exc)
@@ -82,6 +98,11 @@ class PatientConnection(H11Protocol):
             self.transport.close()
         else:
             super().send_400_response(msg)
+
+    @property
+    def _is_answered_early(self) -> bool:
+        """Whether the body of a request that was answered is still to come."""
+        return self.conn.their_state is h11.SEND_BODY and self.cycle.response_complete
 
     def _is_read(self) -> None:
         if self._unread is not None:

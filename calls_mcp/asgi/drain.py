@@ -4,11 +4,10 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 import anyio
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from calls_mcp import cutting
 from calls_mcp.asgi import refusals
-from calls_mcp.asgi.intake import is_reply
-from calls_mcp.authentication.entrance import MESSAGE
 
 
 class Drain:
@@ -36,45 +35,32 @@ class Drain:
 
     @contextmanager
     def under_way(self, method: str) -> Generator[anyio.CancelScope]:
-        """Where a request is served."""
+        """What cancels a request while it is served."""
         group = self._streams if method == "GET" else self._calls
-        with anyio.CancelScope() as scope:
-            group.add(scope)
-            try:
-                yield scope
-            finally:
-                group.discard(scope)
-                self._changed.set()
-                self._changed = anyio.Event()
+        scope = anyio.CancelScope()
+        group.add(scope)
+        try:
+            yield scope
+        finally:
+            group.discard(scope)
+            self._changed.set()
+            self._changed = anyio.Event()
 
 
-class Draining:
-    """Serves requests as long as `drain` has not begun, and afterwards what ends one of them."""
+class Tracked:
+    """Serves requests so that `drain` knows of them, and none but a stream for ever.
 
-    def __init__(self, app: ASGIApp, drain: Drain) -> None:
+    `longest` is what one may take in seconds.
+    """
+
+    def __init__(self, app: ASGIApp, drain: Drain, longest: float) -> None:
         self._app = app
         self._drain = drain
+        self._longest = longest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, by ASGI."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        if self._drain.has_begun and not is_reply(scope[MESSAGE]):
-            await refusals.draining()(scope, receive, send)
-            return
-        has_started = False
-
-        async def watched(message: Message) -> None:
-            nonlocal has_started
-            has_started = True
-            await send(message)
-
-        with self._drain.under_way(scope["method"]) as under_way:
-            await self._app(scope, receive, watched)
-        if not under_way.cancelled_caught:
-            return
-        if has_started:
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-        else:
-            await refusals.broken_off()(scope, receive, send)
+        with self._drain.under_way(scope["method"]) as cut:
+            if scope["method"] != "GET":
+                cut.deadline = anyio.current_time() + self._longest
+            await cutting.run(self._app, scope, receive, send, cut, refusals.broken_off())

@@ -1,14 +1,15 @@
 """Where the server listens, and by which names it may be called."""
 
-import ipaddress
+import re
 from dataclasses import dataclass
 
 from mcp.server.transport_security import TransportSecuritySettings
 
 from calls_mcp.errors import ConfigurationError
-from calls_mcp.settings import LOOPBACK, Settings
+from calls_mcp.settings import Settings, is_loopback
 
 _LAST_PORT = 65_535
+_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*/?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +36,6 @@ class Endpoint:
         return is_loopback(self.host)
 
 
-def is_loopback(host: str) -> bool:
-    """Whether this host, a name or an address, is surely this machine."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host in LOOPBACK
-
-
 def require_protected(endpoint: Endpoint, settings: Settings) -> None:
     """See that nobody comes in whom nobody meant to let in.
 
@@ -52,8 +45,10 @@ def require_protected(endpoint: Endpoint, settings: Settings) -> None:
     hosts = settings.calls_mcp_allowed_hosts.split()
     if not 0 <= endpoint.port <= _LAST_PORT:
         raise ConfigurationError(f"--port must be 0 to {_LAST_PORT}.")
-    if not endpoint.path.startswith("/") or endpoint.path in ("/healthz", "/readyz"):
-        raise ConfigurationError("--path must begin with /, and be none of /healthz and /readyz.")
+    if not _PATH.fullmatch(endpoint.path) or endpoint.path.strip("/") in ("healthz", "readyz"):
+        raise ConfigurationError(
+            "--path must begin with /, have plain words only, and be none of /healthz and /readyz."
+        )
     if settings.calls_mcp_auth == "none" and not (endpoint.is_local and _all_local(hosts)):
         raise ConfigurationError(
             "Others than this machine would reach the server, so callers must be authenticated: "

@@ -1,24 +1,28 @@
 """What a request may be: from whom it says it is, how large, how deep, how slow."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import cast
 
 import anyio
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.transport_security import (
-    RequestBodyLimitMiddleware,
     TransportSecurityMiddleware,
     TransportSecuritySettings,
 )
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from calls_mcp import telemetry
 from calls_mcp.asgi import refusals
+from calls_mcp.asgi.connections import Crowd
 from calls_mcp.authentication.entrance import MESSAGE
 
 _DEEPEST = 32
+_WITHOUT_CASE = frozenset({b"host", b"origin", b"content-type"})
 _METHODS = frozenset({"POST", "GET", "DELETE"})
 
 
@@ -41,38 +45,52 @@ class Bounds:
 
 
 class Threshold:
-    """Refuses a request for what its head says, before anything is asked or read."""
+    """Refuses a request for what its head says, before anything is asked or read.
+
+    What is refused here or within is told.
+    """
 
     def __init__(
         self,
         app: ASGIApp,
         bounds: Bounds,
         security: TransportSecuritySettings,
-        is_crowded: Callable[[], bool],
+        crowd: Crowd,
     ) -> None:
         self._app = app
         self._bounds = bounds
         self._security = TransportSecurityMiddleware(security)
-        self._is_crowded = is_crowded
+        self._crowd = crowd
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, by ASGI."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+
+        async def noticing(message: Message) -> None:
+            status = message.get("status", HTTPStatus.OK)
+            if status >= HTTPStatus.BAD_REQUEST:
+                telemetry.refused(status, _name(scope))
+            await send(message)
+
+        scope["headers"] = [*_normal(scope["headers"])]
         app = await self._refusal(scope) or self._app
-        await app(scope, receive, send)
+        await app(scope, receive, noticing)
 
     async def _refusal(self, scope: Scope) -> Response | None:
         request = Request(scope)
-        if self._is_crowded():
+        if self._crowd.is_too_large:
             return refusals.crowded()
-        refusal = await self._security.validate_request(request, request.method == "POST")
-        if refusal is None and _size_of_head(scope) > self._bounds.head:
-            refusal = refusals.head_too_large()
-        if refusal is None and request.method not in self._bounds.methods:
-            refusal = refusals.not_allowed(self._bounds.methods)
-        return refusal
+        if stranger := await self._security.validate_request(request):
+            return refusals.stranger(stranger.status_code)
+        if _size_of_head(scope) > self._bounds.head:
+            return refusals.head_too_large()
+        if request.method not in self._bounds.methods:
+            return refusals.not_allowed(self._bounds.methods)
+        if {"content-length", "transfer-encoding"} <= {*request.headers}:
+            return refusals.unreadable("the body has two lengths")
+        return await self._security.validate_request(request, request.method == "POST")
 
 
 class Reader:
@@ -80,8 +98,7 @@ class Reader:
 
     def __init__(self, app: ASGIApp, bounds: Bounds) -> None:
         self._app = app
-        self._patience = bounds.patience
-        self._whole = RequestBodyLimitMiddleware(self._understood, bounds.body)
+        self._bounds = bounds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, by ASGI."""
@@ -89,63 +106,56 @@ class Reader:
             await self._app(scope, receive, send)
             return
         try:
-            await self._whole(scope, _in_time(receive, self._patience), send)
-        except _TooSlow:
+            with anyio.fail_after(self._bounds.patience):
+                body = await self._read(Request(scope, receive))
+            scope[MESSAGE] = _decoded(body) if scope["method"] == "POST" else None
+        except TimeoutError:
             await refusals.too_slow()(scope, receive, send)
-
-    async def _understood(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Decode the body, which comes in one piece, and pass the request on."""
-        first = await receive()
-        if first["type"] != "http.request":
-            return
-        try:
-            scope[MESSAGE] = _decoded(first["body"]) if scope["method"] == "POST" else None
+        except _TooLargeError:
+            await refusals.too_large(self._bounds.body)(scope, receive, send)
         except ValueError as wrong:
             await refusals.unreadable(str(wrong))(scope, receive, send)
+        except ClientDisconnect:
             return
-        told = False
+        else:
+            await self._app(scope, _again(body, receive), send)
 
-        async def again() -> Message:
-            nonlocal told
-            if told:
-                return await receive()
-            told = True
-            return first
-
-        await self._app(scope, again, send)
-
-
-def is_reply(message: object) -> bool:
-    """Whether a message goes on with something that was begun: an answer, or a notification."""
-    match message:
-        case {"method": str(method)}:
-            return method.startswith("notifications/")
-        case dict():
-            return "id" in message
-        case _:
-            return False
+    async def _read(self, request: Request) -> bytes:
+        if int(request.headers.get("content-length", 0)) > self._bounds.body:
+            raise _TooLargeError
+        body = bytearray()
+        async for part in request.stream():
+            body += part
+            if len(body) > self._bounds.body:
+                raise _TooLargeError
+        return bytes(body)
 
 
-class _TooSlow(Exception):
-    """The client did not send its request in time."""
+class _TooLargeError(Exception):
+    """The body of a request is larger than it may be."""
 
 
-def _in_time(receive: Receive, patience: float) -> Receive:
-    """`receive`, which waits no longer for the body than until `patience` seconds from now."""
-    deadline = anyio.current_time() + patience
-    is_whole = False
+def _again(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that tells the body, and then what comes later."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
-    async def receive_in_time() -> Message:
-        nonlocal is_whole
-        if is_whole:
-            return await receive()
-        with anyio.move_on_at(deadline):
-            message = await receive()
-            is_whole = not message.get("more_body", False)
-            return message
-        raise _TooSlow
+    async def receive_again() -> Message:
+        return messages.pop() if messages else await receive()
 
-    return receive_in_time
+    return receive_again
+
+
+def _name(scope: Scope) -> str:
+    """Whom a request is from, as far as that was found out."""
+    user = cast("object", scope.get("user"))
+    return user.display_name if isinstance(user, AuthenticatedUser) else ""
+
+
+def _normal(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    """The headers as the SDK compares them; without the one that asks for what nobody keeps."""
+    for name, value in headers:
+        if name != b"last-event-id":
+            yield name, value.lower() if name in _WITHOUT_CASE else value
 
 
 def _size_of_head(scope: Scope) -> int:
@@ -161,7 +171,7 @@ def _decoded(body: bytes) -> object:
         ValueError: It is none, or nested too deeply.
     """
     try:
-        message: object = json.loads(body)
+        message: object = json.loads(body.decode())
     except RecursionError:
         raise ValueError("the JSON is nested too deeply") from None
     except ValueError:

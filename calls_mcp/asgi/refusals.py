@@ -3,7 +3,7 @@
 from math import ceil
 
 from mcp_types import INVALID_REQUEST, PARSE_ERROR
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response
 
 
 def unreadable(reason: str) -> Response:
@@ -12,46 +12,63 @@ def unreadable(reason: str) -> Response:
     return JSONResponse({"jsonrpc": "2.0", "id": None, "error": error}, 400)
 
 
+def stranger(status: int) -> Response:
+    """421 or 403: the request names another host, or another origin, than those of this server."""
+    reason = "The Host or Origin is not one that CALLS_MCP_ALLOWED_HOSTS names"
+    return JSONResponse(_error(reason), status)
+
+
 def not_allowed(methods: frozenset[str]) -> Response:
     """405: the method is none of these."""
-    return PlainTextResponse("Method not allowed", 405, {"Allow": ", ".join(sorted(methods))})
+    return JSONResponse(_error("Method not allowed"), 405, {"Allow": ", ".join(sorted(methods))})
 
 
 def too_slow() -> Response:
     """408: the request did not come in time."""
-    return PlainTextResponse("The request took too long to come", 408, {"Connection": "close"})
+    return _final(408, "The request took too long to come")
+
+
+def too_large(most: int) -> Response:
+    """413: the body has more bytes than it may have."""
+    return JSONResponse(_error(f"The request's body is larger than {most} bytes"), 413)
 
 
 def too_many(what: str, wait: float) -> Response:
     """429: come again in `wait` seconds."""
-    return _later(429, f"Too many {what}", wait)
+    return _later(429, f"Too many {what}: nothing was done", wait)
 
 
 def head_too_large() -> Response:
     """431."""
-    return PlainTextResponse("Request head too large", 431, {"Connection": "close"})
+    return _final(431, "The request's head is too large")
 
 
 def crowded() -> Response:
     """503: there are too many connections."""
-    response = _later(503, "Too many connections; nothing was done", 1)
+    response = _later(503, "Too many connections: nothing was done", 1)
     response.headers["Connection"] = "close"
     return response
 
 
 def draining() -> Response:
     """503: this server is about to end, and another may serve it."""
-    return _later(503, "This server is ending; nothing was done", 1)
+    return _later(503, "This server is ending: nothing was done", 1)
 
 
 def broken_off() -> Response:
     """504: the server ended before it was done."""
-    reason = "This server ended before it was done: look before you repeat it"
+    reason = "It was broken off before it was done: if it is a change, look before you repeat it"
     return JSONResponse(_error(reason), 504)
 
 
 def _later(status: int, reason: str, wait: float) -> Response:
-    return JSONResponse(_error(reason), status, {"Retry-After": str(max(1, ceil(wait)))})
+    seconds = max(1, ceil(wait))
+    told = _error(f"{reason}; call again in {seconds} s")
+    return JSONResponse(told, status, {"Retry-After": str(seconds)})
+
+
+def _final(status: int, reason: str) -> Response:
+    return JSONResponse(_error(reason), status, {"Connection": "close"})
 
 
 def _error(reason: str) -> dict[str, object]:

@@ -27,6 +27,7 @@ from calls_mcp.settings import Settings
 _log = logging.getLogger(__name__)
 
 _KEEP_ALIVE = 75  # seconds: longer than a proxy in front keeps a connection that it may use again
+_NOTICED = 1  # second
 _SPARE = 100  # connections beside those of requests and sessions
 
 
@@ -37,6 +38,7 @@ class Site:
     endpoint: Endpoint
     drain: Drain
     runtime: Runtime
+    crowd: Crowd
 
     async def end(self, grace: float) -> None:
         """Begin nothing more, and finish what is under way within `grace` seconds.
@@ -46,11 +48,18 @@ class Site:
         """
         self.drain.begin()
         with anyio.move_on_after(grace * 0.8):
+            await self._be_left(min(_NOTICED, grace / 10))
             await self.drain.idle()
         self.hurry()
         with anyio.move_on_after(grace * 0.1):
-            await self.drain.idle()
             await self.runtime.finish(anyio.current_time() + grace * 0.05)
+            await self.drain.idle()
+
+    async def _be_left(self, seconds: float) -> None:
+        """Refuse requests for a while, lest a balancer send one into the very end."""
+        with anyio.move_on_after(seconds):
+            while self.crowd.size:
+                await self.crowd.changed.wait()
 
     def hurry(self) -> None:
         """Break off what is under way."""
@@ -71,6 +80,7 @@ async def serve_http(server: Server[Any], runtime: Runtime, endpoint: Endpoint) 
         async with listening(server, runtime, endpoint) as site, anyio.create_task_group() as tasks:
             _log.info("serving at %s", site.endpoint.url)
             await anext(signals)
+            _log.info("ending, within %g s", grace)
             _end_within(grace)
             tasks.start_soon(_hurry, signals, site)
             await site.end(grace)
@@ -99,7 +109,7 @@ async def listening(
         drain, crowd = Drain(), Crowd(_connections(runtime.settings))
         house = House(server, runtime, found, drain, crowd, await runtime.rates())
         async with serving(_config(build_app(house), crowd, runtime.settings), listening_at):
-            yield Site(found, drain, runtime)
+            yield Site(found, drain, runtime, crowd)
 
 
 def _listener(endpoint: Endpoint) -> socket.socket:
@@ -136,6 +146,7 @@ def _config(app: ASGIApp, here: Crowd, settings: Settings) -> uvicorn.Config:
         lifespan="on",
         log_config=None,
         access_log=False,
+        reset_contextvars=True,  # a request's context may outlive it on its connection
         proxy_headers=False,
         server_header=False,
         h11_max_incomplete_event_size=settings.calls_mcp_http_header_bytes,

@@ -31,6 +31,7 @@ ORDER = (
     "request_id",
     "duration_ms",
     "trace_id",
+    "mcp_request_id",
     "prev",
     "hash",
 )

@@ -22,6 +22,7 @@ class Entry:
 
     `arguments` are as they were given: the record makes them discreet. `rule` is what decided, a
     rule of the policy or `confirm.place` and the like; `sid` the call, where there is one yet.
+    `request_id` is the one that log lines about the MCP request bear.
     What is not known stays empty, and is then absent from the record.
     """
 
@@ -37,6 +38,7 @@ class Entry:
     outcome: str = ""
     error_kind: str = ""
     trace_id: str = ""
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ def identity(entry: Entry, numbers: Numbers) -> Fields:
         "account_sid": plain(entry.account_sid, "whole"),
         "sid": plain(entry.sid, "whole"),
         "trace_id": plain(entry.trace_id, "whole"),
+        "mcp_request_id": plain(entry.request_id, "whole"),
     }
 
 

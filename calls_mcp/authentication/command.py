@@ -1,13 +1,20 @@
 """`calls-mcp token`: tokens are made here, and shown once."""
 
 import os
-from collections.abc import Collection, Iterator
+import re
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from calls_mcp.authentication.principals import Token, read_entries
+from calls_mcp.authentication.scopes import SCOPES
 from calls_mcp.authentication.tokens import new_token
+from calls_mcp.errors import ConfigurationError
 from calls_mcp.tomlfile import read
+
+_SECTION = re.compile(r"^(?=\[)", re.MULTILINE)
+_COMMENTS = re.compile(r"(?:^[ \t]*#.*\n?|^[ \t]*\n)*\Z", re.MULTILINE)
+_SHORTEST = 8  # characters of a hash that tell which token is meant
 
 
 def make_token(
@@ -18,6 +25,8 @@ def make_token(
     Raises:
         ConfigurationError: The file is wrong, or would be with this entry.
     """
+    if unknown := sorted({*scopes}.difference(SCOPES)):
+        raise ConfigurationError(f"--scope {unknown[0]}: there are {', '.join(SCOPES)}.")
     expires = (datetime.now(UTC) + timedelta(days=days)).replace(microsecond=0)
     token, entry = new_token(principal, scopes, expires)
     text = read(file) if file and file.exists() else ""
@@ -28,14 +37,57 @@ def make_token(
     return token, entry
 
 
+def revoke(file: Path, which: str) -> Sequence[str]:
+    """Take tokens out of `file`: those of a principal, or the one whose hash begins so.
+
+    Returns:
+        A line about each of them.
+
+    Raises:
+        ConfigurationError: The file is wrong, has none, or is written so that it must be edited by
+            hand.
+    """
+    text = read(file)
+    before = read_entries(file, text)
+    gone = [token for token in before.tokens if _is_meant(token, which)]
+    if not gone:
+        raise ConfigurationError(f"{file}: there is no token of {which}; see: calls-mcp token list")
+    left = "".join(_without(part, gone) for part in _SECTION.split(text))
+    try:
+        after = read_entries(file, left)
+    except ConfigurationError:
+        after = before
+    kept = tuple(token for token in before.tokens if token not in gone)
+    if after != before.model_copy(update={"tokens": kept}):
+        raise ConfigurationError(f"{file}: can't be edited safely; take the token out by hand")
+    file.write_text(left, "utf-8", newline="\n")
+    return [*_lines(gone)]
+
+
 def listed(file: Path) -> Iterator[str]:
     """A line about each token in `file`.
 
     Raises:
         ConfigurationError: The file is wrong.
     """
+    return _lines(read_entries(file, read(file)).tokens)
+
+
+def _is_meant(token: Token, which: str) -> bool:
+    begins = which.removesuffix("…")
+    is_hash = len(begins) >= _SHORTEST and token.sha256.startswith(begins)
+    return token.principal == which or is_hash
+
+
+def _without(section: str, tokens: Sequence[Token]) -> str:
+    """A section as it is or, if it is one of these tokens', the comments that come after it."""
+    is_gone = section.startswith("[[tokens]]") and any(t.sha256 in section for t in tokens)
+    comments = _COMMENTS.search(section) if is_gone else None
+    return comments[0] if comments else section
+
+
+def _lines(tokens: Sequence[Token]) -> Iterator[str]:
     now = datetime.now(UTC)
-    tokens = read_entries(file, read(file)).tokens
     width = max((len(token.principal) for token in tokens), default=0)
     return (_line(token, width, now) for token in tokens)
 

@@ -4,14 +4,18 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import anyio
-from mcp.server.auth.middleware.auth_context import get_access_token
+from mcp.server.auth.middleware.auth_context import auth_context_var, get_access_token
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp_types import INVALID_REQUEST
 from starlette.authentication import AuthenticationBackend, AuthenticationError
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from calls_mcp import cutting
 from calls_mcp.authentication.scopes import LEAST
 
 MESSAGE = "calls_mcp.message"
@@ -34,24 +38,23 @@ class Challenge:
 
     def unauthorized(self, *, has_token: bool) -> Response:
         """401; one fixed body, whatever is wrong."""
-        error = {"error": "invalid_token"} if has_token else {}
-        return self._refusal(401, "invalid_token", "A valid bearer token is required", error)
+        error = "invalid_token" if has_token else ""
+        return self._refusal(401, "A valid bearer token is required", error)
 
     def forbidden(self, scope: str) -> Response:
         """403: the client may come again with a token that has `scope`, too."""
-        error = {"error": "insufficient_scope"}
-        return self._refusal(403, "insufficient_scope", f"{scope} is required", error, scope)
+        return self._refusal(403, f"{scope} is required", "insufficient_scope", scope)
 
-    def _refusal(
-        self, status: int, code: str, words: str, error: Mapping[str, str], scope: str = LEAST
-    ) -> Response:
-        told = {**error, "scope": scope}
-        if error:
-            told["error_description"] = words
-        if self.metadata:
-            told["resource_metadata"] = self.metadata
-        challenge = "Bearer " + ", ".join(f'{name}="{value}"' for name, value in told.items())
-        body = {"error": code, "error_description": words}
+    def _refusal(self, status: int, words: str, error: str, scope: str = LEAST) -> Response:
+        code = error or "invalid_token"
+        fields = {"error": error} if error else {}
+        fields |= {"scope": scope}
+        fields |= {"error_description": words} if error else {}
+        fields |= {"resource_metadata": self.metadata} if self.metadata else {}
+        challenge = "Bearer " + ", ".join(f'{name}="{value}"' for name, value in fields.items())
+        # Clients of MCP show the message of a JSON-RPC error, and of nothing else.
+        told = {"code": INVALID_REQUEST, "message": f"{code}: {words}"}
+        body = {"jsonrpc": "2.0", "id": None, "error": told}
         return JSONResponse(body, status, {"WWW-Authenticate": challenge})
 
 
@@ -69,25 +72,33 @@ class Entrance:
             await self._app(scope, receive, send)
             return
         connection = HTTPConnection(scope)
-        if get_access_token() is None:
+        # The request's own: the context may be left over from another one on the same connection.
+        user = cast("object", connection.user)
+        if not isinstance(user, AuthenticatedUser):
             has_token = "authorization" in connection.headers
             await self._challenge.unauthorized(has_token=has_token)(scope, receive, send)
             return
-        if scope["method"] != "GET":
-            await self._app(scope, receive, send)
-            return
+        before = auth_context_var.set(user)
+        try:
+            app = self._listened_to if scope["method"] == "GET" else self._app
+            await app(scope, receive, send)
+        finally:
+            auth_context_var.reset(before)
+
+    async def _listened_to(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a stream, which must not outlast its token: that may expire, or be revoked."""
+        void = self._challenge.unauthorized(has_token=True)
+        stream = anyio.CancelScope()
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._end_when_void, connection, tasks.cancel_scope)
-            await self._app(scope, receive, send)
+            tasks.start_soon(self._end_when_void, HTTPConnection(scope), stream)
+            await cutting.run(self._app, scope, receive, send, stream, void)
             tasks.cancel_scope.cancel()
 
     async def _end_when_void(self, connection: HTTPConnection, stream: anyio.CancelScope) -> None:
-        """A stream would outlast its token, which may expire or be revoked."""
-        while True:
+        while not stream.cancel_called:
             await anyio.sleep(min(_LOOK_AGAIN, _lasts()))
             if not await self._is_good(connection):
                 stream.cancel()
-                return
 
     async def _is_good(self, connection: HTTPConnection) -> bool:
         try:

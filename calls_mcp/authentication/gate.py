@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Annotated
 
-from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
 from mcp.server.auth.middleware.bearer_auth import BearerAuthBackend
 from mcp.server.auth.provider import TokenVerifier
 from mcp.server.auth.routes import build_resource_metadata_url, create_protected_resource_routes
@@ -46,7 +45,7 @@ class Gate:
         if self._verifier is None:
             return app
         backend = BearerAuthBackend(self._verifier)
-        inside = AuthContextMiddleware(Entrance(app, self._challenge, backend))
+        inside = Entrance(app, self._challenge, backend)
         return AuthenticationMiddleware(inside, backend, on_error=unavailable)
 
     def permit(self, app: ASGIApp) -> ASGIApp:

@@ -12,7 +12,7 @@ import httpx
 import jwt
 from starlette.authentication import AuthenticationError
 
-from calls_mcp.settings import LOOPBACK
+from calls_mcp.settings import is_loopback
 
 _log = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ def metadata_urls(issuer: str) -> Iterator[str]:
 
 
 def _is_local(url: str) -> bool:
-    return urlsplit(url).hostname in LOOPBACK
+    return is_loopback(urlsplit(url).hostname)
 
 
 async def _document(client: httpx.AsyncClient, url: str) -> Document:

@@ -71,7 +71,11 @@ class JwtVerifier:
 
     def _grant(self, claims: Mapping[str, object]) -> Grant:
         name = claims[self._claims.principal]
-        if not isinstance(name, str) or not 0 < len(name) <= _LONGEST_NAME:
+        if (
+            not isinstance(name, str)
+            or not 0 < len(name) <= _LONGEST_NAME
+            or not name.isprintable()
+        ):
             raise jwt.InvalidTokenError("the principal's claim is not a name")
         client = claims.get("client_id") or claims.get("azp") or name
         principals = self._principals.now() if self._principals else NOBODY

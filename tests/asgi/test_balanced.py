@@ -1,7 +1,7 @@
 """Two server processes on Redis behind nginx, and a crash between a confirmation and its use."""
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,6 +134,46 @@ async def test_a_replica_that_ends_loses_nobody(tmp_path: Path, redis_url: str) 
         assert done["outcome"] == "done"
         assert await one.process.wait() == 0
         assert here.placed == 1
+
+
+async def test_while_a_replica_ends_the_other_answers_all_who_come_at_once(
+    tmp_path: Path, redis_url: str
+) -> None:
+    statuses: list[int] = []
+    async with fleet(tmp_path, redis_url) as here:
+        one, _ = here.replicas.values()
+
+        async def read() -> None:
+            for _ in range(5):
+                asked = await here.front.ask("tools/call", name="list_calls", arguments={})
+                statuses.append(asked.status_code)
+
+        await here.front.ask("tools/list")  # a connection that is kept
+        one.terminate()
+        async with anyio.create_task_group() as tasks:
+            for _ in range(10):
+                tasks.start_soon(read)
+        assert await one.process.wait() == 0
+    assert statuses == [200] * 50
+
+
+async def test_one_address_has_so_many_connections_at_the_balancer(
+    tmp_path: Path, redis_url: str
+) -> None:
+    async with fleet(tmp_path, redis_url) as here, AsyncExitStack() as held:
+        unfinished = b"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 2\r\n\r\n"
+        for _ in range(100):
+            connection = await held.enter_async_context(await here.front.connection())
+            await connection.send(unfinished)
+        assert (await here.front.ask("tools/list")).status_code == 429
+        await held.aclose()
+        assert (await here.front.ask("tools/list")).status_code == 200
+
+
+async def test_readiness_is_not_told_to_everybody(tmp_path: Path, redis_url: str) -> None:
+    async with fleet(tmp_path, redis_url) as here:
+        assert (await here.front.get("/readyz")).status_code == 404
+        assert (await here.front.get("/healthz")).status_code == 200
 
 
 async def _ask(service: Service, **params: object) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from tests.asgi.balancer import CONFIGURATION
 
 DEPLOY = CONFIGURATION.parent
 ROOT = DEPLOY.parents[1]
-FILES = sorted(DEPLOY.iterdir())
+FILES = sorted(file for file in DEPLOY.iterdir() if file.is_file())
 PROBES = {"/healthz", "/readyz"}
 
 
@@ -65,9 +65,19 @@ def test_nginx_is_the_one_that_was_tested_and_knows_the_replicas() -> None:
     assert len(replicas) == 2
 
 
-def test_nginx_never_repeats_what_it_has_sent() -> None:
-    (rule,) = re.findall(r"^\s*proxy_next_upstream (.+);", _text("nginx.conf"), re.MULTILINE)
-    assert "non_idempotent" not in rule
+def test_nginx_never_repeats_what_it_has_sent_unless_it_is_told_that_nothing_was_done() -> None:
+    rules = re.findall(r"^\s*proxy_next_upstream (.+);", _text("nginx.conf"), re.MULTILINE)
+    assert rules == ["error timeout http_503", "http_503 non_idempotent"]
+
+
+def test_what_is_secret_or_recorded_beside_the_files_goes_into_no_commit_image_or_package() -> None:
+    folders = {volume.partition(":")[0] for volume in _replica()["volumes"]}
+    assert folders == {"./secrets", "./audit"}
+    ignored = (ROOT / ".gitignore").read_text("utf-8").splitlines()
+    assert {f"/config/deploy/{folder[2:]}/" for folder in folders} <= {*ignored}
+    image = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
+    assert image[1] == "*"
+    assert "config/deploy/*" in image
 
 
 def test_compose_has_replicas_that_share_a_store_and_write_nothing() -> None:
@@ -85,9 +95,10 @@ def test_the_unit_gives_time_to_drain_and_little_else() -> None:
     unit = _unit()
     (grace,) = re.findall(r"CALLS_MCP_HTTP_GRACE=([0-9]+)", _text("calls-mcp.service"))
     assert int(unit["TimeoutStopSec"]) > int(grace)
-    for name in ("NoNewPrivileges", "DynamicUser", "PrivateTmp", "ProtectHome", "PrivateDevices"):
+    for name in ("NoNewPrivileges", "PrivateTmp", "ProtectHome", "PrivateDevices"):
         assert unit[name] == "yes"
     assert unit["ProtectSystem"] == "strict"
+    assert unit["User"] == "calls-mcp"
 
 
 def test_a_pod_has_time_to_drain_and_may_do_little() -> None:
@@ -126,10 +137,14 @@ def _compose() -> dict[str, Any]:
     return cast("dict[str, Any]", yaml.safe_load(_text("compose.yaml")))
 
 
+def _replica() -> dict[str, Any]:
+    return cast("dict[str, Any]", _compose()["services"]["calls-mcp-1"])
+
+
 def _deployment() -> dict[str, Any]:
     documents = cast("list[dict[str, Any]]", [*yaml.safe_load_all(_text("kubernetes.yaml"))])
     assert [document["kind"] for document in documents] == [
-        "Deployment",
+        "StatefulSet",
         "Service",
         "PodDisruptionBudget",
     ]

@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import anyio
-import httpx
+import httpx2
 import pytest
 from mcp.client import ClientRequestContext
+from mcp.shared.exceptions import MCPError
 from mcp_types import ElicitRequestParams, ElicitResult
 
 from tests.asgi.replica import Replica, replica
@@ -20,6 +22,7 @@ from tests.upstream import Exchange, Upstream, answer, call, page
 
 pytestmark = pytest.mark.anyio
 
+BROKEN_OFF = (MCPError, ExceptionGroup, httpx2.HTTPError)
 GRACE = "30"  # seconds, which nothing here should need
 
 
@@ -101,15 +104,32 @@ async def test_a_call_under_way_is_finished_and_nothing_new_begins(
     assert here.recorded[-1]["outcome"] == "done"
 
 
-async def test_a_call_that_takes_too_long_is_recorded_before_the_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ERAS)
+async def test_a_call_that_takes_too_long_is_recorded_as_unknown_before_the_end(
+    mode: str, tmp_path: Path
+) -> None:
+    era = "auto" if mode == "auto" else "legacy"
     async with scene(tmp_path, grace="2") as here, anyio.create_task_group() as tasks:
-        tasks.start_soon(_place_in_vain, here.server)
+        tasks.start_soon(_place_in_vain, here.server, era)
         await here.gate.asked.wait()
         here.server.terminate()
         assert await here.server.process.wait() == 0
     assert len(here.upstream.changes) == 1
-    begun = here.recorded[0]
+    begun, ended = here.recorded
     assert (begun["decision"], begun["tool"]) == ("allowed", "create_call")
+    assert (ended["id"], ended["error_kind"]) == (begun["id"], "outcome_unknown")
+
+
+async def test_what_begins_nothing_is_served_to_the_end(tmp_path: Path) -> None:
+    async with scene(tmp_path) as here, anyio.create_task_group() as tasks:
+        tasks.start_soon(_place_in_vain, here.server, "auto")
+        await here.gate.asked.wait()
+        here.server.terminate()
+        await _drains(here.server)
+        assert (await here.server.ask("tools/list")).status_code == 200
+        assert (await here.server.open_session()).status_code == 503
+        here.gate.opened.set()
+        assert await here.server.process.wait() == 0
 
 
 async def test_at_a_second_signal_what_is_under_way_is_broken_off(tmp_path: Path) -> None:
@@ -153,7 +173,7 @@ async def test_a_stream_that_only_listens_delays_nothing(tmp_path: Path) -> None
             here.server.terminate()
             assert [line async for line in stream.aiter_lines() if line] == []
         assert await here.server.process.wait() == 0
-        assert "".join(here.server.told).count("\n") == 1  # where it serves, and no complaint
+        assert "".join(here.server.told).count("\n") == 2  # where it serves and that it ends
 
 
 @dataclass
@@ -176,8 +196,7 @@ async def _drains(server: Replica) -> None:
         pass
 
 
-async def _place_in_vain(server: Replica) -> None:
-    try:
-        await server.ask("tools/call", name="create_call", arguments=placing())
-    except httpx.HTTPError:
-        return
+async def _place_in_vain(server: Replica, era: Literal["auto", "legacy"]) -> None:
+    with suppress(*BROKEN_OFF):
+        async with server.connect(era) as agent:
+            await agent.call("create_call", **placing())

@@ -108,6 +108,42 @@ async def test_a_repeat_at_another_replica_is_held_back(redis_url: str) -> None:
         assert again["outcome"] == "confirmation_required"
 
 
+async def test_requests_are_counted_at_every_replica_together(redis_url: str) -> None:
+    limits = {"calls_mcp_http_rate": 3}
+    async with (
+        Emulator() as emulator,
+        at(emulator, redis_url, **limits) as one,
+        at(emulator, redis_url, **limits) as two,
+    ):
+        statuses = [(await each.ask("tools/list")).status_code for each in (one, two, one, two)]
+        assert statuses == [200, 200, 200, 429]
+
+
+async def test_while_redis_is_away_each_replica_counts_for_itself(own_redis: RedisServer) -> None:
+    async with (
+        Emulator() as emulator,
+        at(emulator, own_redis.url, calls_mcp_http_rate=3) as one,
+        at(emulator, own_redis.url, calls_mcp_http_rate=3) as two,
+    ):
+        assert (await one.ask("tools/list")).status_code == 200
+        own_redis.stop()
+        for each in (one, two):
+            statuses = [(await each.ask("tools/list")).status_code for _ in range(4)]
+            assert statuses == [200, 200, 200, 429]
+
+
+async def test_readiness_asks_redis_no_more_often_than_once_a_second(
+    own_redis: RedisServer,
+) -> None:
+    async with Emulator() as emulator, at(emulator, own_redis.url) as site:
+        assert (await site.get("/readyz")).status_code == 200
+        own_redis.stop()
+        async with anyio.create_task_group() as tasks:
+            for _ in range(20):
+                tasks.start_soon(site.get, "/readyz")
+        await _tells(site, 503)
+
+
 @pytest.fixture
 def own_redis(tmp_path: Path) -> Generator[RedisServer]:
     server = RedisServer(tmp_path)
@@ -132,10 +168,10 @@ async def test_while_redis_is_away_changes_are_refused_and_reads_go_on(
                 assert refused["error"]["retryable"]
                 assert "CALLS_MCP_STATE_URL" in refused["error"]["hint"]
                 assert (await agent.call("list_calls"))["outcome"] == "done"
-                assert (await site.get("/readyz")).status_code == 503
+                await _tells(site, 503)
                 assert (await site.get("/healthz")).status_code == 200
                 own_redis.start()
-                assert (await site.get("/readyz")).status_code == 200
+                await _tells(site, 200)
                 placed = await agent.call("create_call", **placing())
                 assert placed["outcome"] == "done"
 
@@ -153,9 +189,15 @@ async def test_readiness_tells_of_an_api_that_is_left_alone_for_its_failures() -
         async with service.connect() as agent, anyio.create_task_group() as tasks:
             for _ in range(5):
                 tasks.start_soon(_fetch, agent)
-        resting = await service.get("/readyz")
-        assert (resting.status_code, resting.json()) == (503, {"ready": False})
+        await _tells(service, 503)
+        assert (await service.get("/readyz")).json() == {"ready": False}
         assert (await service.get("/healthz")).status_code == 200
+
+
+async def _tells(service: Service, status: int) -> None:
+    """Wait until its readiness has this status."""
+    while (await service.get("/readyz")).status_code != status:
+        pass
 
 
 async def _fetch(agent: Agent) -> None:

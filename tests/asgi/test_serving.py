@@ -17,7 +17,7 @@ NOWHERE = environment("http://127.0.0.1:9")
 
 
 @pytest.mark.anyio
-async def test_one_line_on_stderr_says_where_it_serves() -> None:
+async def test_a_line_on_stderr_says_where_it_serves_and_one_that_it_ends() -> None:
     async with replica({}, "--sandbox", "--path", "/calls") as server:
         assert server.url.endswith("/calls")
         async with server.connect() as agent:
@@ -25,7 +25,8 @@ async def test_one_line_on_stderr_says_where_it_serves() -> None:
         assert outcome["sandbox"] is True
         server.terminate()
         assert await server.process.wait() == 0
-    assert "".join(server.told) == f"calls-mcp: serving at {server.url}\n"
+    told = "".join(server.told).splitlines()
+    assert told == [f"calls-mcp: serving at {server.url}", "calls-mcp: ending, within 25 s"]
 
 
 @pytest.mark.anyio
@@ -90,9 +91,9 @@ def test_with_json_logs_every_line_is_json(monkeypatch: pytest.MonkeyPatch) -> N
         assert process.stderr
         first = json.loads(process.stderr.readline())
         process.terminate()
-        rest = process.stderr.read()
+        (last,) = map(json.loads, process.stderr)
     assert first["message"].startswith("serving at http://127.0.0.1:")
-    assert (process.returncode, rest) == (0, "")
+    assert (process.returncode, last["message"]) == (0, "ending, within 25 s")
 
 
 def test_on_stdio_nothing_of_http_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,10 @@ def test_a_file_that_would_be_wrong_is_left_alone(
     assert told.out == ""
     assert f"{file}:3: " in told.err
     assert "must be ASCII without spaces" in told.err
-    assert "should be 'calls:read', 'calls:place', 'calls:change' or 'calls:delete'" in told.err
+    assert (
+        "--scope calls:all: there are calls:read, calls:place, calls:change, calls:delete."
+        in told.err
+    )
     assert file.read_text("utf-8") == "tokens = []\n"
 
 
@@ -115,3 +118,46 @@ def test_the_list_tells_whose_tokens_there_are_and_until_when(
 def test_without_any_file_the_list_asks_for_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["token", "list"]) == 2
     assert "CALLS_MCP_PRINCIPALS" in capsys.readouterr().err
+
+
+def test_a_revoked_token_is_out_of_the_file_and_nothing_else_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = f"# bob's, until May\n{entry('bobs', 'bob', 'calls:read')}"
+    text = f"# mine\n{entry('old', 'alice', 'calls:read')}\n{kept}\n[principals.bob]\n"
+    file = write(tmp_path / "principals.toml", text)
+    file.chmod(0o640)
+    assert main(["token", "revoke", "alice", "--file", str(file)]) == 0
+    assert capsys.readouterr().out.startswith("revoked: alice  ")
+    assert file.read_text("utf-8") == f"# mine\n\n{kept}\n[principals.bob]\n"
+    assert file.stat().st_mode & 0o777 == 0o640
+
+
+def test_one_of_a_principals_tokens_is_named_by_its_hash(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entries = [entry(token, "alice", "calls:read") for token in ("one", "two")]
+    file = write(tmp_path / "principals.toml", *entries)
+    assert main(["token", "list", "--file", str(file)]) == 0
+    (_, second) = capsys.readouterr().out.splitlines()
+    assert main(["token", "revoke", second.split()[1], "--file", str(file)]) == 0
+    assert [token["sha256"] for token in tomllib.loads(file.read_text("utf-8"))["tokens"]] == [
+        tomllib.loads(entries[0])["tokens"][0]["sha256"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "there is no token of alice"),
+        ("tokens = [{principal = 'alice', sha256 = '" + "ab" * 32 + "', "
+         "scopes = ['calls:read'], expires = 2999-01-31T00:00:00Z}]\n", "by hand"),
+    ],
+)  # fmt: skip
+def test_what_can_not_be_revoked_is_told_and_left_as_it_is(
+    text: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path / "principals.toml", text)
+    assert main(["token", "revoke", "alice", "--file", str(file)]) == 2
+    assert told in capsys.readouterr().err
+    assert file.read_text("utf-8") == text

@@ -5,13 +5,15 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import anyio
+import anyio.lowlevel
 import pytest
 
 from calls_mcp.authentication.gate import open_gate
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.runtime import Runtime
 from calls_mcp.server import build_server
-from calls_mcp.settings import load_settings
+from calls_mcp.settings import Settings, load_settings
 from tests.authentication.issuer import AUDIENCE, issuing
 from tests.authentication.service import (
     EVERYTHING,
@@ -23,7 +25,7 @@ from tests.authentication.service import (
     write,
 )
 from tests.rig import ACCOUNT, PERMISSIVE, open_rig, placing
-from tests.upstream import SECRET, Exchange, Upstream, access, answer, call
+from tests.upstream import SECRET, SID, Exchange, Upstream, access, answer, call
 
 pytestmark = pytest.mark.anyio
 
@@ -38,10 +40,8 @@ async def placed(exchange: Exchange) -> None:
     await answer(200, call(account_sid=account))(exchange)
 
 
-@asynccontextmanager
-async def upstream_of(file: Path) -> AsyncGenerator[tuple[Upstream, Service]]:
-    """A stand-in for the API that any account may use, and a server on it."""
-    settings = load_settings(
+def _tokens(file: Path) -> Settings:
+    return load_settings(
         {
             "calls_mcp_auth": "tokens",
             "calls_mcp_principals": file,
@@ -49,6 +49,12 @@ async def upstream_of(file: Path) -> AsyncGenerator[tuple[Upstream, Service]]:
             "calls_mcp_policy": PERMISSIVE,
         }
     )
+
+
+@asynccontextmanager
+async def upstream_of(file: Path) -> AsyncGenerator[tuple[Upstream, Service]]:
+    """A stand-in for the API that any account may use, and a server on it."""
+    settings = _tokens(file)
     async with (
         Upstream(placed) as upstream,
         Runtime(settings, access(upstream.base_url)) as runtime,
@@ -108,6 +114,82 @@ async def test_an_account_that_is_given_or_taken_away_counts_at_once(
         assert (await account_used(upstream, service, "alices-token"))[0] == "AC" + "6" * 32
         write(file, *BOTH)
         assert (await account_used(upstream, service, "alices-token"))[0] == ACCOUNT
+
+
+async def test_an_edited_secret_or_policy_counts_at_once(tmp_path: Path) -> None:
+    secret, policy = tmp_path / "secret", tmp_path / "own.toml"
+    secret.write_text("first", "utf-8")
+    policy.write_text('[confirm]\nplace = "never"\n', "utf-8")
+    own = (
+        f'[principals.alice]\naccount_sid = "{OWN}"\nauth_token_file = "secret"\n'
+        'policy = "own.toml"\n'
+    )
+    async with upstream_of(write(tmp_path / "principals.toml", *BOTH, own)) as (upstream, service):
+        assert (await account_used(upstream, service, "alices-token"))[1] == f"{OWN}:first"
+        secret.write_text("second", "utf-8")
+        async with service.connect("alices-token") as alice:
+            await alice.call("list_calls")
+            used = upstream.requests[-1].headers["authorization"]
+            assert b64decode(used.removeprefix("Basic ")).decode() == f"{OWN}:second"
+            policy.write_text('[confirm]\nplace = "deny"\n', "utf-8")
+            denied = await alice.call("create_call", **placing())
+        assert denied["error"]["kind"] == "policy_denied"
+
+
+async def test_a_call_under_way_is_finished_with_the_account_it_began_with(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("first", "utf-8")
+    own = f'[principals.alice]\naccount_sid = "{OWN}"\nauth_token_file = "secret"\n'
+    asked, answered = anyio.Event(), anyio.Event()
+
+    async def wait(exchange: Exchange) -> None:
+        asked.set()
+        await answered.wait()
+        await placed(exchange)
+
+    outcomes: list[str] = []
+    settings = _tokens(write(tmp_path / "principals.toml", *BOTH, own))
+    async with (
+        Upstream(wait) as upstream,
+        Runtime(settings, access(upstream.base_url)) as runtime,
+        listening(guarded(build_server(runtime), open_gate(settings)), "on") as url,
+        Service(url).connect("alices-token") as alice,
+        anyio.create_task_group() as tasks,
+    ):
+
+        async def place(to: str) -> None:
+            outcomes.append((await alice.call("create_call", **placing(to=to)))["outcome"])
+
+        tasks.start_soon(place, "+15005550205")
+        await asked.wait()
+        secret.write_text("second", "utf-8")
+        tasks.start_soon(place, "+15005550206")
+        while len(upstream.requests) < 2:
+            await anyio.lowlevel.checkpoint()
+        answered.set()
+    assert outcomes == ["done", "done"]
+    used = {b64decode(r.headers["authorization"][6:]).decode() for r in upstream.requests}
+    assert used == {f"{OWN}:first", f"{OWN}:second"}
+
+
+async def test_principals_of_one_account_learn_from_each_other_that_it_fails(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "own.toml").write_text('[confirm]\nplace = "deny"\n', "utf-8")
+    own = '[principals.alice]\npolicy = "own.toml"\n'
+    settings = _tokens(write(tmp_path / "principals.toml", *BOTH, own))
+    async with (
+        Upstream(answer(404)) as upstream,
+        Runtime(settings, access(upstream.base_url, deadline=0.3)) as runtime,
+        listening(guarded(build_server(runtime), open_gate(settings)), "on") as url,
+    ):
+        upstream.leave()
+        async with Service(url).connect("alices-token") as alice:
+            for _ in range(5):
+                await alice.call("fetch_call", sid=SID)
+        async with Service(url).connect("bobs-token") as bob:
+            told = await bob.read("fetch_call", sid=SID)
+        assert "has failed 5 times in a row" in told
 
 
 async def test_a_principal_with_a_policy_of_their_own_is_held_to_it(tmp_path: Path) -> None:

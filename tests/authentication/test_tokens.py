@@ -77,10 +77,8 @@ async def test_whoever_has_none_is_told_so_in_the_same_words(
     async with serving(by(file)) as service:
         answer = await service.post(authorization, LIST)
         assert answer.status_code == 401
-        assert answer.json() == {
-            "error": "invalid_token",
-            "error_description": "A valid bearer token is required",
-        }
+        reason = "invalid_token: A valid bearer token is required"
+        assert answer.json()["error"] == {"code": -32600, "message": reason}
         told = challenge(answer)
         assert told["scope"] == "calls:read"
         assert told.get("error") == (None if authorization is None else "invalid_token")

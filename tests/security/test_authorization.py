@@ -21,6 +21,7 @@ from calls_mcp.authentication.tokens import open_tokens
 from calls_mcp.runtime import Runtime
 from calls_mcp.server import build_server
 from calls_mcp.settings import load_settings
+from tests.asgi.site import Client2026, open_site, principals
 from tests.authentication.issuer import AUDIENCE, issuing
 from tests.authentication.service import (
     EVERYTHING,
@@ -405,6 +406,43 @@ async def test_item_21_without_the_gate_a_server_that_wants_tokens_serves_nobody
         assert "Nobody is authenticated" in listed.text
         assert "Nobody is authenticated" in called.text
         assert rig.emulator.requests == ()
+
+
+@pytest.mark.parametrize("shown", ["", "Authorization: Bearer nobodys-token\r\n"])
+@pytest.mark.parametrize("way", ["pipelined", "after a body that came late"])
+async def test_item_19_a_request_is_nobodys_but_its_own_tokens_on_whatever_connection(
+    way: str, shown: str, tmp_path: Path
+) -> None:
+    file = principals(tmp_path / "principals.toml", "ann")
+    async with open_site(calls_mcp_auth="tokens", calls_mcp_principals=file) as site:
+        raw = Client2026()
+        body = json.dumps(raw.body("tools/list") | {"padding": "x" * 60_000}).encode()
+        named = "".join(f"{name}: {value}\r\n" for name, value in raw.headers("tools/list").items())
+
+        def head(authorization: str) -> bytes:
+            told = f"Host: {site.url.split('/')[2]}\r\nContent-Length: {len(body)}\r\n{named}"
+            both = "application/json, text/event-stream"
+            accepted = f"Content-Type: application/json\r\nAccept: {both}\r\n"
+            return f"POST /mcp HTTP/1.1\r\n{told}{accepted}{authorization}\r\n".encode()
+
+        good = head("Authorization: Bearer ann\r\n")
+        connection = await site.connection()
+        async with connection:
+            if way == "pipelined":
+                await connection.send(good + body + head(shown) + body)
+            else:
+                await connection.send(good)
+                assert (await site.get("/healthz")).status_code == 200  # the head was taken in
+                await connection.send(body)
+            told = bytearray()
+            while b'"tools"' not in told:
+                told += await connection.receive()
+            if way != "pipelined":
+                await connection.send(head(shown) + body)
+            while told.count(b"HTTP/1.1 ") < 2:
+                told += await connection.receive()
+        assert b"HTTP/1.1 401 " in told
+        assert told.count(b"HTTP/1.1 200 ") == 1
 
 
 # 23

@@ -1,0 +1,34 @@
+"""HTTP requests that can be broken off, and end in order even then."""
+
+import anyio
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+async def run(
+    app: ASGIApp,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    cut: anyio.CancelScope,
+    otherwise: ASGIApp,
+) -> None:
+    """Serve a request by `app` until `cut` is cancelled.
+
+    An answer that has begun then ends as if that were all; where none has, `otherwise` gives it.
+    """
+    has_begun = is_whole = False
+
+    async def noticing(message: Message) -> None:
+        nonlocal has_begun, is_whole
+        has_begun = True
+        is_whole = message["type"] == "http.response.body" and not message.get("more_body", False)
+        await send(message)
+
+    with cut:
+        await app(scope, receive, noticing)
+    if not cut.cancelled_caught or is_whole:
+        return
+    if has_begun:
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+    else:
+        await otherwise(scope, receive, send)

@@ -1,0 +1,292 @@
+"""What one client takes, slowly or in numbers, keeps nobody else out."""
+
+import json
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import anyio
+import httpx
+import pytest
+from mcp.client import ClientRequestContext
+from mcp_types import ElicitRequestParams, ElicitResult
+
+from tests.asgi.site import (
+    LEGACY,
+    Client2026,
+    Here,
+    Slow,
+    open_site,
+    principals,
+    rest_of,
+    slow_site,
+)
+from tests.observatory import observing
+from tests.rig import User, placing
+
+pytestmark = pytest.mark.anyio
+
+_HELLO = {
+    "protocolVersion": LEGACY,
+    "capabilities": {},
+    "clientInfo": {"name": "raw", "version": "1"},
+}
+SPARE = 100  # connections beside those of requests and sessions
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> dict[str, object]:
+    """Settings that let ann and bob in."""
+    file = principals(tmp_path / "principals.toml", "ann", "bob")
+    return {"calls_mcp_auth": "tokens", "calls_mcp_principals": file}
+
+
+@pytest.mark.parametrize("setting", ["calls_mcp_http_concurrency", "calls_mcp_http_rate"])
+async def test_an_answer_is_let_in_however_many_requests_wait_for_one(setting: str) -> None:
+    most = {"calls_mcp_http_concurrency": 1, "calls_mcp_http_rate": 4}[setting]
+    async with open_site(token="", **{setting: most}) as site:
+        user = _Busy(site=site)
+        async with site.connect("legacy", user) as agent:
+            await agent.client.list_tools()  # what a result is held to
+            assert (await agent.call("create_call", **placing()))["outcome"] == "done"
+        assert user.refused == 429  # a request would not have been
+
+
+async def test_whoever_shows_no_good_token_is_answered_before_they_send_a_body(
+    tokens: dict[str, object],
+) -> None:
+    async with open_site(token="", **tokens) as site, await site.connection() as connection:
+        await connection.send(_head(site, "Content-Length: 1000"))
+        assert (await connection.receive()).startswith(b"HTTP/1.1 401 ")
+
+
+async def test_beyond_so_many_connections_health_alone_is_told() -> None:
+    limits = {"calls_mcp_http_concurrency_in_all": 1, "calls_mcp_http_sessions": 4}
+    async with open_site(token="", **limits) as site, AsyncExitStack() as held:
+        for _ in range(SPARE + 5):
+            await held.enter_async_context(await site.connection())
+        busy = await site.ask("tools/list")
+        assert (busy.status_code, busy.headers["Retry-After"]) == (503, "1")
+        assert (await site.get("/healthz")).status_code == 200
+        assert (await site.get("/readyz")).status_code == 200
+        await held.aclose()
+        while (await site.ask("tools/list")).status_code == 503:
+            pass
+
+
+async def test_a_client_that_does_not_read_is_let_go() -> None:
+    raw = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}).encode()
+    async with open_site(calls_mcp_http_patience=0.2, calls_mcp_http_rate=100_000) as site:
+        session = (await site.open_session()).headers["mcp-session-id"]
+        told = (f"Mcp-Session-Id: {session}", f"MCP-Protocol-Version: {LEGACY}")
+        head = _head(site, f"Content-Length: {len(raw)}", *told)
+        connection = await site.connection()
+        async with connection:
+            with suppress(anyio.BrokenResourceError):
+                while True:
+                    await connection.send((head + raw) * 100)
+
+
+async def test_the_sessions_that_count_are_those_that_are_open(tokens: dict[str, object]) -> None:
+    async with open_site(token="ann", calls_mcp_http_sessions=8, **tokens) as site:
+        first, second = [await site.open_session() for _ in range(2)]
+        assert (first.status_code, second.status_code) == (200, 200)
+        refused = await site.open_session()
+        assert (refused.status_code, refused.headers["Retry-After"]) == (429, "60")
+        async with site.http() as http:
+            closed = await http.delete(site.url, headers=_session(first))
+        assert closed.status_code == 200
+        assert (await site.open_session()).status_code == 200
+        assert (await site.open_session()).status_code == 429
+        assert (await site.of("bob").open_session()).status_code == 200
+
+
+@pytest.mark.parametrize("end", ["expires", "is revoked"])
+async def test_a_stream_ends_when_its_token_does(
+    end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("calls_mcp.authentication.entrance._LOOK_AGAIN", 0.05)
+    file = principals(tmp_path / "principals.toml", "ann")
+    if end == "expires":
+        soon = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
+        before, _, _ = file.read_text("utf-8").rpartition("expires = ")
+        file.write_text(f"{before}expires = {soon}\n", "utf-8")
+    settings = {"calls_mcp_auth": "tokens", "calls_mcp_principals": file}
+    async with open_site(token="ann", **settings) as site, site.http() as http:
+        session = _session(await site.open_session())
+        async with http.stream("GET", site.url, headers=session) as stream:
+            assert stream.status_code == 200
+            if end == "is revoked":
+                file.write_text("", "utf-8")
+            async for _ in stream.aiter_lines():
+                pass
+        assert (await site.ask("tools/list")).status_code == 401
+
+
+async def test_what_is_beside_the_endpoint_is_not_found_by_anybody(
+    tokens: dict[str, object],
+) -> None:
+    async with open_site(token="", **tokens) as site:
+        for path in ("/", "/mcp/", "/mcp/x", "/.well-known/oauth-protected-resource"):
+            assert (await site.get(path)).status_code == 404
+
+
+async def test_what_is_refused_is_told_with_whose_it_was(
+    tokens: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "calls_mcp")
+    with observing() as seen:
+        async with open_site(token="ann", calls_mcp_http_rate=1, **tokens) as site:
+            for whose in ("ann", "ann", "eve"):
+                await site.of(whose).ask("tools/list")
+        refusals = seen.measured("calls_mcp.http.refusals")
+    assert refusals == {("401",): 1, ("429",): 1}
+    told = [vars(record)["fields"] for record in caplog.records if "HTTP" in record.message]
+    assert told == [{"status": 429, "principal": "ann"}, {"status": 401}]
+
+
+async def test_a_request_that_was_answered_early_is_not_waited_for_for_ever() -> None:
+    async with open_site(calls_mcp_http_patience=0.2) as site:
+        connection = await site.connection()
+        async with connection:
+            await connection.send(b"POST /mcp HTTP/1.1\r\nHost: e\r\nContent-Length: 9\r\n\r\n")
+            assert (await connection.receive()).startswith(b"HTTP/1.1 421 ")
+            await connection.send(b"{")
+            assert await rest_of(connection) == b""
+
+
+async def test_a_connection_goes_on_after_a_request_that_was_answered_early(
+    tokens: dict[str, object],
+) -> None:
+    async with open_site(token="ann", **tokens) as site:
+        connection = await site.connection()
+        async with connection:
+            for word in (b"{", b"}"):
+                await connection.send(_head(site, "Content-Length: 2") + word)
+                assert (await connection.receive()).startswith(b"HTTP/1.1 401 ")
+                await connection.send(word)
+
+
+async def test_changes_that_stall_keep_out_no_reads() -> None:
+    async with slow_site(calls_mcp_http_concurrency=1) as site, anyio.create_task_group() as tasks:
+        tasks.start_soon(_place, site)
+        await site.asked.wait()
+        arguments = placing()
+        more = await site.ask("tools/call", name="create_call", arguments=arguments)
+        assert more.status_code == 429
+        assert "Too many changes at once: nothing was done" in more.json()["error"]["message"]
+        assert (await site.ask("tools/list")).status_code == 200
+        site.answered.set()
+
+
+async def test_a_request_that_the_sdk_never_answers_is_broken_off() -> None:
+    limits = {"calls_mcp_confirm_ttl": 1, "calls_mcp_deadline": 0.5}
+    async with slow_site(**limits) as site:
+        session = _session(await site.open_session())
+        call: dict[str, object] = {"name": "list_calls", "arguments": {}}
+        twice: dict[str, object] = {
+            "jsonrpc": "2.0",
+            "id": 7,
+            "method": "tools/call",
+            "params": call,
+        }
+        statuses: list[int] = []
+
+        async def ask() -> None:
+            statuses.append((await site.post(twice, session)).status_code)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            await site.asked.wait()
+            tasks.start_soon(ask)
+            site.answered.set()
+        assert len(statuses) == 2
+
+
+async def test_an_event_that_nobody_keeps_can_be_asked_for() -> None:
+    async with open_site() as site, site.http() as http:
+        session = _session(await site.open_session()) | {"Last-Event-ID": "7"}
+        async with http.stream("GET", site.url, headers=session) as stream:
+            assert stream.status_code == 200
+
+
+async def test_names_that_differ_in_case_are_the_same() -> None:
+    async with open_site() as site:
+        host = site.url.split("/")[2].replace("127.0.0.1", "LOCALHOST")
+        told = {"Host": host, "Origin": f"HTTP://{host}", "Content-Type": "Application/JSON"}
+        ping = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": _HELLO}
+        assert (await site.post(ping, told)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status"),
+    [
+        ('{"jsonrpc":"2.0","id":1,"method":"ping"}'.encode("utf-16"), {}, 400),
+        (b"x" * 70_000, {}, 413),
+        (b"{}", {"Host": "evil.example"}, 421),
+        (b"{}", {"Origin": "http://evil.example"}, 403),
+    ],
+)
+async def test_a_refusal_is_worded_as_clients_show_it(
+    body: bytes, headers: dict[str, str], status: int
+) -> None:
+    async with open_site() as site:
+        refused = await site.post(body, headers)
+        assert refused.status_code == status
+        assert refused.json()["jsonrpc"] == "2.0"
+        assert len(refused.json()["error"]["message"]) > 20
+
+
+async def test_a_clients_name_that_can_not_be_written_down_keeps_nothing_out(
+    tmp_path: Path,
+) -> None:
+    url = f"sqlite:///{tmp_path / 'state.db'}"
+    async with open_site(calls_mcp_state_url=url) as site:
+        raw = Client2026()
+        body = raw.body("tools/call", name="create_call", arguments=placing())
+        text = json.dumps(body).replace('"raw"', r'"\ud800"')
+        answer = await site.post(text.encode(), raw.headers("tools/call", "create_call"))
+        assert answer.json()["result"]["structuredContent"]["outcome"] == "confirmation_required"
+
+
+async def test_a_state_that_does_not_hold_says_what_to_do() -> None:
+    async with open_site() as site:
+        asked = await site.ask("tools/call", name="list_calls", arguments={}, requestState="x")
+        assert "call again without requestState" in asked.json()["error"]["message"]
+
+
+async def _place(site: Slow) -> None:
+    placed = await site.ask("tools/call", name="create_call", arguments=placing())
+    assert placed.status_code == 200
+
+
+@dataclass
+class _Busy(User):
+    """Somebody who says yes after another request was refused."""
+
+    site: Here = field(kw_only=True)
+    refused: int = 0
+
+    async def __call__(
+        self, context: ClientRequestContext, params: ElicitRequestParams
+    ) -> ElicitResult:
+        arguments = placing()
+        while self.refused != 429:
+            again = await self.site.ask("tools/call", name="create_call", arguments=arguments)
+            self.refused = again.status_code
+        return await super().__call__(context, params)
+
+
+def _session(opened: httpx.Response) -> dict[str, str]:
+    return {
+        "Mcp-Session-Id": opened.headers["mcp-session-id"],
+        "MCP-Protocol-Version": LEGACY,
+    }
+
+
+def _head(site: Here, *lines: str) -> bytes:
+    host = site.url.split("/")[2]
+    accepted = "Accept: application/json, text/event-stream"
+    told = ["POST /mcp HTTP/1.1", f"Host: {host}", "Content-Type: application/json", accepted]
+    return "\r\n".join([*told, *lines, "", ""]).encode()
