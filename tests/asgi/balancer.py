@@ -1,9 +1,9 @@
-"""A real nginx in front of replicas, with the configuration that is shipped."""
+"""A real nginx or HAProxy in front of replicas, with the configuration that is shipped."""
 
-import re
 import shutil
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,26 +15,53 @@ from anyio.lowlevel import checkpoint
 
 from tests.store.redis_server import free_port
 
-CONFIGURATION = Path(__file__).parents[2] / "config/deploy/nginx.conf"
+DEPLOY = Path(__file__).parents[2] / "config/deploy"
+NGINX, HAPROXY = DEPLOY / "nginx.conf", DEPLOY / "haproxy.cfg"
 
 
 @asynccontextmanager
-async def balanced(folder: Path, urls: Sequence[str]) -> AsyncGenerator[str]:
+async def nginx(folder: Path, urls: Sequence[str]) -> AsyncGenerator[str]:
     """An nginx in front of these two servers; the endpoint's URL there."""
-    program = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
-    if program is None:
-        pytest.skip("nginx is not on the PATH")
+    own = {r"/tmp/": f"{folder}/"}  # noqa: S108  # its own
+    changes = {"listen 8080;": "listen 127.0.0.1:{port};", **own}
+    command = [_found("nginx"), "-e", "stderr", "-g", "daemon off;", "-c"]
+    async with _balanced(command, folder / NGINX.name, _text(NGINX, changes, urls)) as url:
+        yield url
+
+
+@asynccontextmanager
+async def haproxy(folder: Path, urls: Sequence[str]) -> AsyncGenerator[str]:
+    """A HAProxy in front of these two servers; the endpoint's URL there."""
+    changes = {"bind 0.0.0.0:8080": "bind 127.0.0.1:{port}"}
+    command = [_found("haproxy"), "-db", "-f"]
+    async with _balanced(command, folder / HAPROXY.name, _text(HAPROXY, changes, urls)) as url:
+        yield url
+
+
+@asynccontextmanager
+async def _balanced(command: Sequence[str], file: Path, text: str) -> AsyncGenerator[str]:
     process, port = None, 0
     while process is None:
         port = free_port()
-        file = _configured(folder, urls, port)
-        command = [program, "-e", "stderr", "-c", str(file), "-g", "daemon off;"]
-        process = await _begun(command, port)
+        _write(file, text.replace("{port}", str(port)))
+        process = await _begun([*command, str(file)], port)
     async with process:
         try:
             yield f"http://127.0.0.1:{port}/mcp"
         finally:
             process.terminate()
+
+
+def _write(file: Path, text: str) -> None:
+    file.parent.chmod(0o755)  # for those who give up being root
+    file.write_text(text, "utf-8")
+
+
+def _found(name: str) -> str:
+    program = shutil.which(name, path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
+    if program is None:
+        pytest.skip(f"{name} is not on the PATH")
+    return program
 
 
 async def _begun(command: Sequence[str], port: int) -> Process | None:
@@ -43,32 +70,20 @@ async def _begun(command: Sequence[str], port: int) -> Process | None:
     async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
         while process.returncode is None:
             try:
-                await client.get(f"http://127.0.0.1:{port}/healthz")
+                answer = await client.get(f"http://127.0.0.1:{port}/healthz")
             except httpx.ConnectError:
                 await checkpoint()  # lets the other end have its turn; waits for nothing
             else:
-                return process
+                if answer.status_code == HTTPStatus.OK:  # it may still be looking for the replicas
+                    return process
     return None
 
 
-def _configured(folder: Path, urls: Sequence[str], port: int) -> Path:
-    folder.chmod(0o755)
-    file = folder / "nginx.conf"
-    file.write_text(_adapted(folder, urls, port), "utf-8")
-    return file
-
-
-def _adapted(folder: Path, urls: Sequence[str], port: int) -> str:
-    """The configuration with our addresses, and another folder for nginx to write to."""
-    text = CONFIGURATION.read_text("utf-8").replace("/tmp/", f"{folder}/")  # noqa: S108  # its own
-    changes = {
-        r"listen 8080;": f"listen 127.0.0.1:{port};",
-        **{
-            rf"server calls-mcp-{number}:8080 ": f"server {urlsplit(url).netloc} "
-            for number, url in enumerate(urls, 1)
-        },
-    }
-    for pattern, replacement in changes.items():
-        text, count = re.subn(pattern, replacement, text)
-        assert count == 1, f"{pattern} is not in {CONFIGURATION.name} once"
+def _text(file: Path, changes: Mapping[str, str], urls: Sequence[str]) -> str:
+    """A configuration with our addresses in place of those that it is shipped with."""
+    text = file.read_text("utf-8")
+    servers = {f"calls-mcp-{n}:8080": urlsplit(url).netloc for n, url in enumerate(urls, 1)}
+    for before, after in {**changes, **servers}.items():
+        assert before in text, f"{before} is not in {file.name}"
+        text = text.replace(before, after)
     return text

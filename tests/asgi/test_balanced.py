@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from calls_mcp.emulator import Emulator
-from tests.asgi.balancer import balanced
+from tests.asgi.balancer import haproxy, nginx
 from tests.asgi.replica import Replica, replica
 from tests.asgi.site import Client2026, Service, principals
 from tests.rig import ERAS, PERMISSIVE, User, placing
@@ -41,7 +41,11 @@ class Fleet:
 
 
 @asynccontextmanager
-async def fleet(folder: Path, redis_url: str) -> AsyncGenerator[Fleet]:
+async def fleet(
+    folder: Path, redis_url: str, *, with_sessions: bool = False
+) -> AsyncGenerator[Fleet]:
+    """Two replicas behind nginx, or behind HAProxy if they are to keep sessions."""
+    balanced = haproxy if with_sessions else nginx
     files = [folder / f"audit-{number}.jsonl" for number in (1, 2)]
     async with Emulator() as emulator:
         variables = environment(
@@ -49,7 +53,7 @@ async def fleet(folder: Path, redis_url: str) -> AsyncGenerator[Fleet]:
             CALLS_MCP_AUTH="tokens",
             CALLS_MCP_PRINCIPALS=str(principals(folder / "principals.toml", "ann")),
             CALLS_MCP_ALLOWED_HOSTS="127.0.0.1",
-            CALLS_MCP_HTTP_STATELESS="1",
+            CALLS_MCP_HTTP_STATELESS="0" if with_sessions else "1",
             CALLS_MCP_STATE_URL=redis_url,
             CALLS_MCP_SECRET_KEYS="k" * 32,
             CALLS_MCP_POLICY=str(PERMISSIVE),
@@ -136,11 +140,12 @@ async def test_a_replica_that_ends_loses_nobody(tmp_path: Path, redis_url: str) 
         assert here.placed == 1
 
 
+@pytest.mark.parametrize("with_sessions", [False, True])
 async def test_while_a_replica_ends_the_other_answers_all_who_come_at_once(
-    tmp_path: Path, redis_url: str
+    tmp_path: Path, redis_url: str, *, with_sessions: bool
 ) -> None:
     statuses: list[int] = []
-    async with fleet(tmp_path, redis_url) as here:
+    async with fleet(tmp_path, redis_url, with_sessions=with_sessions) as here:
         one, _ = here.replicas.values()
 
         async def read() -> None:
@@ -170,8 +175,24 @@ async def test_one_address_has_so_many_connections_at_the_balancer(
         assert (await here.front.ask("tools/list")).status_code == 200
 
 
-async def test_readiness_is_not_told_to_everybody(tmp_path: Path, redis_url: str) -> None:
-    async with fleet(tmp_path, redis_url) as here:
+async def test_a_session_stays_where_it_was_opened(tmp_path: Path, redis_url: str) -> None:
+    async with fleet(tmp_path, redis_url, with_sessions=True) as here:
+        for number in range(6):
+            user = User()
+            async with here.front.connect("legacy", user) as agent:
+                to = f"+1500555020{number}"
+                assert (await agent.call("create_call", **placing(to=to)))["outcome"] == "done"
+                assert (await agent.call("list_calls"))["outcome"] == "done"
+            assert len(user.asked) == 1
+        assert here.placed == 6
+        assert all(file.exists() for file in here.replicas)  # both were asked
+
+
+@pytest.mark.parametrize("with_sessions", [False, True])
+async def test_readiness_is_not_told_to_everybody(
+    tmp_path: Path, redis_url: str, *, with_sessions: bool
+) -> None:
+    async with fleet(tmp_path, redis_url, with_sessions=with_sessions) as here:
         assert (await here.front.get("/readyz")).status_code == 404
         assert (await here.front.get("/healthz")).status_code == 200
 

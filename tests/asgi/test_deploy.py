@@ -10,9 +10,8 @@ import yaml
 
 from calls_mcp.cli import main
 from calls_mcp.settings import Settings
-from tests.asgi.balancer import CONFIGURATION
+from tests.asgi.balancer import DEPLOY, HAPROXY, NGINX
 
-DEPLOY = CONFIGURATION.parent
 ROOT = DEPLOY.parents[1]
 FILES = sorted(file for file in DEPLOY.iterdir() if file.is_file())
 PROBES = {"/healthz", "/readyz"}
@@ -58,11 +57,11 @@ def test_the_image_is_built_of_files_that_there_are() -> None:
 def test_nginx_is_the_one_that_was_tested_and_knows_the_replicas() -> None:
     services = _compose()["services"]
     mounted, _, _ = services["nginx"]["volumes"][0].partition(":")
-    assert (DEPLOY / mounted).resolve() == CONFIGURATION
-    replicas = re.findall(r"server ([a-z0-9-]+):([0-9]+) ", CONFIGURATION.read_text("utf-8"))
-    assert [name for name, _ in replicas] == [n for n in services if n.startswith("calls-mcp")]
-    assert {port for _, port in replicas} == {_image()["CMD"][-1]}
-    assert len(replicas) == 2
+    assert (DEPLOY / mounted).resolve() == NGINX
+    for file in (NGINX, HAPROXY):
+        replicas = re.findall(r"(calls-mcp-[0-9]):([0-9]+)", file.read_text("utf-8"))
+        assert [name for name, _ in replicas] == [n for n in services if n.startswith("calls-mcp")]
+        assert {port for _, port in replicas} == {_image()["CMD"][-1]}
 
 
 def test_nginx_never_repeats_what_it_has_sent_unless_it_is_told_that_nothing_was_done() -> None:
