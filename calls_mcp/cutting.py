@@ -20,9 +20,9 @@ async def run(
 
     async def noticing(message: Message) -> None:
         nonlocal has_begun, is_whole
+        await send(message)
         has_begun = True
         is_whole = message["type"] == "http.response.body" and not message.get("more_body", False)
-        await send(message)
 
     with cut:
         await app(scope, receive, noticing)

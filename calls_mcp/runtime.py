@@ -165,6 +165,9 @@ class Runtime:
     async def _everything(self, principal: str = "", own: "Own | None" = None) -> "_Made":
         whose = principal if own else ""
         async with self._making:
+            if not own and principal in self._made and principal:
+                self._replaced.append(self._made.pop(principal))
+                await self._let_go()
             made = self._made.get(whose)
             if made is None or made.own != own:
                 self._replaced += [made] if made else []

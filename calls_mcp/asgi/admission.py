@@ -16,18 +16,26 @@ from calls_mcp.store.counters import Limit
 from calls_mcp.store.rates import Rates
 
 _ALL = ""
-_STREAMS = "streams"
+_STREAMS, _CHANGES = "streams", "changes"
 _MINUTE = 60
 _SOON = 1  # seconds until it is worth asking again
 
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """What one principal, or all of them, may have: requests a minute, and at once; streams."""
+    """What one principal, or all of them, may have: requests a minute, and at once; streams.
+
+    `changes` is how many of these may go on at once. Most of them wait for somebody's answer.
+    """
 
     rate: int
     concurrency: int
     streams: int
+    changes: int
+
+    def room(self, kind: str) -> int:
+        """How many of a kind there may be at once."""
+        return {_STREAMS: self.streams, _CHANGES: self.changes}.get(kind, self.concurrency)
 
 
 class Admission:
@@ -61,16 +69,13 @@ class Admission:
             return
         principal = self._principal()
         kind = _kind(scope["method"], scope[MESSAGE])
-        refusal = (
-            self._late(scope[MESSAGE])
-            or self._crowded(kind, principal)
-            or await self._hurried(kind, principal)
-        )
+        refusal = self._late(scope[MESSAGE]) or self._crowded(kind, principal)
         if refusal is not None:
             await refusal(scope, receive, send)
             return
-        with self._inside(kind, principal):
-            await self._app(scope, receive, send)
+        with self._inside(kind, principal):  # before anything is waited for
+            app = await self._hurried(kind, principal) or self._app
+            await app(scope, receive, send)
 
     def _late(self, message: object) -> Response | None:
         """A refusal of what begins when all is about to end."""
@@ -92,8 +97,7 @@ class Admission:
     def _crowded(self, kind: str, principal: str) -> Response | None:
         """A refusal while too much is going on."""
         for who, quota in ((principal, self._each), (_ALL, self._in_all)):
-            room = quota.streams if kind == _STREAMS else quota.concurrency
-            if self._present[kind, who] >= room:
+            if self._present[kind, who] >= quota.room(kind):
                 return refusals.too_many(f"{kind} at once", _SOON)
         return None
 
@@ -117,7 +121,7 @@ def _kind(method: str, message: object) -> str:
             return _STREAMS
         case {"method": "tools/call", "params": {"name": str(name)}}:
             operation = load_operations().get(name)
-            return "changes" if operation and not operation.read_only else "requests"
+            return _CHANGES if operation and not operation.read_only else "requests"
         case {"method": str(called)} if not called.startswith("notifications/"):
             return "requests"
         case _:  # what goes on with a request, or ends a session

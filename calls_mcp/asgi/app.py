@@ -89,12 +89,14 @@ def _sessions(app: ASGIApp, house: House) -> ASGIApp:
 
 def _admission(app: ASGIApp, house: House) -> ASGIApp:
     settings = house.runtime.settings
-    streams = settings.calls_mcp_http_sessions
-    each = Quota(
-        settings.calls_mcp_http_rate, settings.calls_mcp_http_concurrency, streams // _SHARE
-    )
+    streams, at_once = settings.calls_mcp_http_sessions, settings.calls_mcp_http_concurrency
+    in_all_at_once = settings.calls_mcp_http_concurrency_in_all
+    each = Quota(settings.calls_mcp_http_rate, at_once, streams // _SHARE, changes=at_once)
     in_all = Quota(
-        settings.calls_mcp_http_rate_in_all, settings.calls_mcp_http_concurrency_in_all, streams
+        settings.calls_mcp_http_rate_in_all,
+        in_all_at_once,
+        streams,
+        changes=max(streams, in_all_at_once),
     )
     return Admission(app, each, in_all, _whose, house.rates, house.drain)
 

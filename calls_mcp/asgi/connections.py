@@ -8,7 +8,11 @@ import anyio
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from calls_mcp import telemetry
+
 _STATUS = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+_ANSWERED = 50  # connections beyond the limit that are told so, and probes
+_OTHER_FILES = 100
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
     b"content-length: 0\r\n"
@@ -26,6 +30,11 @@ class Crowd:
         self.size = 0
         self.changed = anyio.Event()
         self._most = most
+
+    @property
+    def is_far_too_large(self) -> bool:
+        """Whether there are more than could be answered that there are too many."""
+        return self.size > self._most + _ANSWERED
 
     def count(self, difference: int) -> None:
         """Take note of a connection that was opened (1) or closed (-1)."""
@@ -55,7 +64,10 @@ class PatientConnection(H11Protocol):
         """Take the connection on, and wait for the first request."""
         super().connection_made(transport)
         self.crowd.count(1)
-        self._wait()
+        if self.crowd.is_far_too_large:
+            transport.abort()
+        else:
+            self._wait()
 
     def data_received(self, data: bytes) -> None:
         """Take what came, and wait for the rest of a head that is not whole yet."""
@@ -93,7 +105,8 @@ class PatientConnection(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no request; a head that is too large has a status of its own."""
         error = sys.exception()
-        if isinstance(error, h11.RemoteProtocolError) and error.error_status_hint == _STATUS:
+        telemetry.refused(_STATUS if _is_too_large(error) else HTTPStatus.BAD_REQUEST, "")
+        if _is_too_large(error):
             self.transport.write(_TOO_LARGE)
             self.transport.close()
         else:
@@ -117,3 +130,24 @@ class PatientConnection(H11Protocol):
         if self._waiting is not None:
             self._waiting.cancel()
             self._waiting = None
+
+
+def _is_too_large(error: BaseException | None) -> bool:
+    return isinstance(error, h11.RemoteProtocolError) and error.error_status_hint == _STATUS
+
+
+def places(wanted: int) -> int:
+    """How many connections there can be, of those that are wanted, by what the system allows.
+
+    As many files may be open as the process can get allowed; some of them are for other things.
+    """
+    if sys.platform == "win32":
+        return wanted
+    import resource  # noqa: PLC0415  # there is none on Windows
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + _ANSWERED + _OTHER_FILES
+    if soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return min(wanted, max(1, soft - _ANSWERED - _OTHER_FILES))

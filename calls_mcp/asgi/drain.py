@@ -4,7 +4,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 import anyio
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from calls_mcp import cutting
 from calls_mcp.asgi import refusals
@@ -63,4 +64,15 @@ class Tracked:
         with self._drain.under_way(scope["method"]) as cut:
             if scope["method"] != "GET":
                 cut.deadline = anyio.current_time() + self._longest
-            await cutting.run(self._app, scope, receive, send, cut, refusals.broken_off())
+            last = self._last_of_its_connection(send)
+            await cutting.run(self._app, scope, receive, last, cut, refusals.broken_off())
+
+    def _last_of_its_connection(self, send: Send) -> Send:
+        """`send`, which at the end has the client come again by another connection."""
+
+        async def closing(message: Message) -> None:
+            if message["type"] == "http.response.start" and self._drain.has_begun:
+                MutableHeaders(scope=message)["connection"] = "close"
+            await send(message)
+
+        return closing

@@ -90,7 +90,8 @@ class Threshold:
             return refusals.not_allowed(self._bounds.methods)
         if {"content-length", "transfer-encoding"} <= {*request.headers}:
             return refusals.unreadable("the body has two lengths")
-        return await self._security.validate_request(request, request.method == "POST")
+        wrong = await self._security.validate_request(request, request.method == "POST")
+        return wrong and refusals.wrong_type(wrong.status_code)
 
 
 class Reader:

@@ -18,6 +18,11 @@ def stranger(status: int) -> Response:
     return JSONResponse(_error(reason), status)
 
 
+def wrong_type(status: int) -> Response:
+    """400: what was posted is not JSON by its own account."""
+    return JSONResponse(_error("Content-Type must be application/json"), status)
+
+
 def not_allowed(methods: frozenset[str]) -> Response:
     """405: the method is none of these."""
     return JSONResponse(_error("Method not allowed"), 405, {"Allow": ", ".join(sorted(methods))})
@@ -41,6 +46,11 @@ def too_many(what: str, wait: float) -> Response:
 def head_too_large() -> Response:
     """431."""
     return _final(431, "The request's head is too large")
+
+
+def repeated() -> Response:
+    """400: a request of this id is under way in the session."""
+    return JSONResponse(_error("A request with the same id is under way: choose another"), 400)
 
 
 def crowded() -> Response:

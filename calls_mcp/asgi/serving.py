@@ -16,7 +16,7 @@ from mcp.server.lowlevel import Server
 from starlette.types import ASGIApp
 
 from calls_mcp.asgi.app import House, build_app
-from calls_mcp.asgi.connections import Crowd, PatientConnection
+from calls_mcp.asgi.connections import Crowd, PatientConnection, places
 from calls_mcp.asgi.drain import Drain
 from calls_mcp.asgi.hosts import Endpoint, require_protected
 from calls_mcp.errors import ConfigurationError
@@ -106,7 +106,7 @@ async def listening(
     require_protected(endpoint, runtime.settings)
     with _listener(endpoint) as listening_at:
         found = replace(endpoint, port=listening_at.getsockname()[1])
-        drain, crowd = Drain(), Crowd(_connections(runtime.settings))
+        drain, crowd = Drain(), Crowd(places(_connections(runtime.settings)))
         house = House(server, runtime, found, drain, crowd, await runtime.rates())
         async with serving(_config(build_app(house), crowd, runtime.settings), listening_at):
             yield Site(found, drain, runtime, crowd)

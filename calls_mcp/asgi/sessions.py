@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,6 +24,7 @@ class _Session:
     principal: str
     idle_since: float
     users: int = 0
+    asked: set[str | int] = field(default_factory=set[str | int])
 
 
 class Sessions:
@@ -60,7 +61,7 @@ class Sessions:
         async def noticing(message: Message) -> None:
             session = Headers(raw=message.get("headers", ())).get(_HEADER)
             if session is not None:
-                self._open[session] = _Session(principal, self._clock())
+                self._open.setdefault(session, _Session(principal, self._clock()))
             await send(message)
 
         self._opening[principal] += 1
@@ -68,6 +69,7 @@ class Sessions:
             await self._app(scope, receive, noticing)
         finally:
             self._opening[principal] -= 1
+            self._opening += Counter()  # without those of nobody
 
     async def _go_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         name = Headers(scope=scope).get(_HEADER, "") if scope["type"] == "http" else ""
@@ -81,16 +83,22 @@ class Sessions:
                 self._open.pop(name, None)
             await send(message)
 
-        with self._in_use(session):
+        asked = _asked(scope.get(MESSAGE))
+        if asked & session.asked:
+            await refusals.repeated()(scope, receive, send)
+            return
+        with self._in_use(session, asked):
             await self._app(scope, receive, noticing)
 
     @contextmanager
-    def _in_use(self, session: _Session) -> Generator[None]:
+    def _in_use(self, session: _Session, asked: set[str | int]) -> Generator[None]:
         session.users += 1
+        session.asked |= asked
         try:
             yield
         finally:
             session.users -= 1
+            session.asked -= asked
             session.idle_since = self._clock()
 
     def _count(self, principal: str) -> int:
@@ -102,3 +110,12 @@ class Sessions:
         }
         whose = (session.principal for session in self._open.values())
         return self._opening[principal] + sum(each == principal for each in whose)
+
+
+def _asked(message: object) -> set[str | int]:
+    """The id of a request, which the SDK tells its answer by."""
+    match message:
+        case {"method": str(), "id": str() | int() as identifier}:
+            return {identifier}
+        case _:
+            return set()

@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -60,7 +61,7 @@ def revoke(file: Path, which: str) -> Sequence[str]:
     kept = tuple(token for token in before.tokens if token not in gone)
     if after != before.model_copy(update={"tokens": kept}):
         raise ConfigurationError(f"{file}: can't be edited safely; take the token out by hand")
-    file.write_text(left, "utf-8", newline="\n")
+    _replace(file, left)
     return [*_lines(gone)]
 
 
@@ -97,6 +98,25 @@ def _line(token: Token, width: int, now: datetime) -> str:
     when = token.expires.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
     scopes = " ".join(sorted(token.scopes))
     return f"{token.principal:<{width}}  {token.sha256[:12]}…  {lasts} {when}  {scopes}"
+
+
+def _replace(file: Path, text: str) -> None:
+    """All at once, for servers read it meanwhile: an empty file would let nobody in.
+
+    Raises:
+        ConfigurationError: It can't be replaced.
+    """
+    new, now = file.with_name(f".{file.name}.new"), file.stat()
+    try:
+        new.write_text(text, "utf-8", newline="\n")
+        new.chmod(stat.S_IMODE(now.st_mode))
+        if (now.st_uid, now.st_gid) != (new.stat().st_uid, new.stat().st_gid):
+            os.chown(new, now.st_uid, now.st_gid)
+        new.replace(file)
+    except OSError as failure:
+        new.unlink(missing_ok=True)
+        reason = f"can't be replaced: {failure.strerror}; take the token out by hand"
+        raise ConfigurationError(f"{file}: {reason}") from failure
 
 
 def _gap_after(text: str) -> str:

@@ -53,8 +53,7 @@ class Challenge:
         fields |= {"resource_metadata": self.metadata} if self.metadata else {}
         challenge = "Bearer " + ", ".join(f'{name}="{value}"' for name, value in fields.items())
         # Clients of MCP show the message of a JSON-RPC error, and of nothing else.
-        told = {"code": INVALID_REQUEST, "message": f"{code}: {words}"}
-        body = {"jsonrpc": "2.0", "id": None, "error": told}
+        body = _worded(f"{code}: {words}")
         return JSONResponse(body, status, {"WWW-Authenticate": challenge})
 
 
@@ -97,7 +96,7 @@ class Entrance:
     async def _end_when_void(self, connection: HTTPConnection, stream: anyio.CancelScope) -> None:
         while not stream.cancel_called:
             await anyio.sleep(min(_LOOK_AGAIN, _lasts()))
-            if not await self._is_good(connection):
+            if _lasts() <= 0 or not await self._is_good(connection):
                 stream.cancel()
 
     async def _is_good(self, connection: HTTPConnection) -> bool:
@@ -126,8 +125,16 @@ class Permit:
 
 def unavailable(_connection: HTTPConnection, _error: AuthenticationError) -> Response:
     """503: whether the token is good can't be told just now."""
-    body = {"error": "temporarily_unavailable"}
-    return JSONResponse(body, 503, {"Retry-After": str(_RETRY_AFTER)})
+    reason = f"temporarily_unavailable: come again in {_RETRY_AFTER} s"
+    return JSONResponse(_worded(reason), 503, {"Retry-After": str(_RETRY_AFTER)})
+
+
+def _worded(reason: str) -> dict[str, object]:
+    return {
+        "jsonrpc": "2.0",
+        "id": None,
+        "error": {"code": INVALID_REQUEST, "message": reason},
+    }
 
 
 def _lasts() -> float:

@@ -110,11 +110,10 @@ class Entries(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class Principals:
-    """Everybody's tokens, what those have of their own who have anything, and files with that."""
+    """Everybody's tokens, and what those have of their own who have anything."""
 
     tokens: tuple[Token, ...]
     own: Mapping[str, Own]
-    files: tuple[Path, ...] = ()
 
 
 NOBODY = Principals((), {})
@@ -133,24 +132,25 @@ class PrincipalsFile:
             ConfigurationError: It is wrong.
         """
         self._file = file
-        self._principals = load_principals(file)
+        self._named = _named(file)
         self._seen = self._state()
+        self._principals = load_principals(file)
 
     def now(self) -> Principals:
         """Who may come in just now."""
-        if (state := self._state()) != self._seen:
-            self._seen = state
+        if self._state() != self._seen:
+            self._named = _named(self._file) or self._named
+            self._seen = self._state()
             try:
                 self._principals = load_principals(self._file)
             except ConfigurationError as wrong:
                 _log.error("The last good file of principals holds. %s", wrong)
             else:
                 _log.warning("%s was read again.", self._file)
-                self._seen = (*state[:1], *self._state()[1:])
         return self._principals
 
     def _state(self) -> tuple[tuple[int, ...], ...]:
-        return (*map(_state, (self._file, *self._principals.files)),)
+        return (*map(_state, (self._file, *self._named)),)
 
 
 def load_principals(file: Path) -> Principals:
@@ -171,8 +171,17 @@ def load_principals(file: Path) -> Principals:
             wrong.append(f"{file}:{line}: principals.{name}: {error}")
     if wrong:
         raise FileError(wrong)
-    named = (name for principal in entries.principals.values() for name in principal.files)
-    return Principals(entries.tokens, own, (*(file.parent / name for name in named),))
+    return Principals(entries.tokens, own)
+
+
+def _named(file: Path) -> tuple[Path, ...]:
+    """The files that `file` names, whether or not they are there; none if it can't be read."""
+    try:
+        entries = read_entries(file, read(file))
+    except ConfigurationError:
+        return ()
+    principals = entries.principals.values()
+    return tuple(file.parent / name for principal in principals for name in principal.files)
 
 
 def read_entries(file: Path, text: str) -> Entries:

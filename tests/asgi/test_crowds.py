@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import httpx
 import pytest
 from mcp.client import ClientRequestContext
@@ -24,6 +25,7 @@ from tests.asgi.site import (
 )
 from tests.observatory import observing
 from tests.rig import User, placing
+from tests.store.redis_server import RedisServer
 
 pytestmark = pytest.mark.anyio
 
@@ -180,28 +182,53 @@ async def test_changes_that_stall_keep_out_no_reads() -> None:
         site.answered.set()
 
 
-async def test_a_request_that_the_sdk_never_answers_is_broken_off() -> None:
-    limits = {"calls_mcp_confirm_ttl": 1, "calls_mcp_deadline": 0.5}
-    async with slow_site(**limits) as site:
+async def test_a_request_with_the_id_of_one_under_way_is_refused_and_leaves_that_alone() -> None:
+    async with slow_site() as site, anyio.create_task_group() as tasks:
         session = _session(await site.open_session())
         call: dict[str, object] = {"name": "list_calls", "arguments": {}}
-        twice: dict[str, object] = {
-            "jsonrpc": "2.0",
-            "id": 7,
-            "method": "tools/call",
-            "params": call,
-        }
+        twice: dict[str, object] = {"jsonrpc": "2.0", "id": 7, "method": "tools/call"}
+        twice["params"] = call
         statuses: list[int] = []
 
         async def ask() -> None:
             statuses.append((await site.post(twice, session)).status_code)
 
-        async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ask)
+        await site.asked.wait()
+        assert (await site.post(twice, session)).status_code == 400
+        site.answered.set()
+        while not statuses:
+            await anyio.lowlevel.checkpoint()
+        assert (await site.post(twice, session)).status_code == 200
+        assert statuses == [200]
+
+
+async def test_requests_at_once_are_bounded_however_slowly_they_are_counted(
+    own_redis: RedisServer,
+) -> None:
+    settings = {"calls_mcp_state_url": own_redis.url, "calls_mcp_http_concurrency": 2}
+    async with slow_site(**settings) as site, anyio.create_task_group() as tasks:
+        statuses: list[int] = []
+
+        async def ask() -> None:
+            asked = await site.ask("tools/call", name="list_calls", arguments={})
+            statuses.append(asked.status_code)
+
+        for _ in range(8):
             tasks.start_soon(ask)
-            await site.asked.wait()
-            tasks.start_soon(ask)
-            site.answered.set()
-        assert len(statuses) == 2
+        while len(statuses) < 6:
+            await anyio.lowlevel.checkpoint()
+        assert statuses == [429] * 6
+        site.answered.set()
+
+
+async def test_far_beyond_so_many_connections_the_rest_is_closed() -> None:
+    limits = {"calls_mcp_http_concurrency_in_all": 1, "calls_mcp_http_sessions": 4}
+    async with open_site(token="", **limits) as site, AsyncExitStack() as held:
+        for _ in range(SPARE + 5 + 50):
+            await held.enter_async_context(await site.connection())
+        last = await held.enter_async_context(await site.connection())
+        assert await rest_of(last) == b""
 
 
 async def test_an_event_that_nobody_keeps_can_be_asked_for() -> None:
@@ -224,6 +251,7 @@ async def test_names_that_differ_in_case_are_the_same() -> None:
     [
         ('{"jsonrpc":"2.0","id":1,"method":"ping"}'.encode("utf-16"), {}, 400),
         (b"x" * 70_000, {}, 413),
+        (b"{}", {"Content-Type": "text/plain"}, 400),
         (b"{}", {"Host": "evil.example"}, 421),
         (b"{}", {"Origin": "http://evil.example"}, 403),
     ],

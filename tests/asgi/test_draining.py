@@ -126,7 +126,8 @@ async def test_what_begins_nothing_is_served_to_the_end(tmp_path: Path) -> None:
         await here.gate.asked.wait()
         here.server.terminate()
         await _drains(here.server)
-        assert (await here.server.ask("tools/list")).status_code == 200
+        listed = await here.server.ask("tools/list")
+        assert (listed.status_code, listed.headers["connection"]) == (200, "close")
         assert (await here.server.open_session()).status_code == 503
         here.gate.opened.set()
         assert await here.server.process.wait() == 0

@@ -1,6 +1,6 @@
 """What replicas share: confirmations, counters and held-back repeats, by Redis and by keys."""
 
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -142,14 +142,6 @@ async def test_readiness_asks_redis_no_more_often_than_once_a_second(
             for _ in range(20):
                 tasks.start_soon(site.get, "/readyz")
         await _tells(site, 503)
-
-
-@pytest.fixture
-def own_redis(tmp_path: Path) -> Generator[RedisServer]:
-    server = RedisServer(tmp_path)
-    server.start()
-    yield server
-    server.stop()
 
 
 async def test_while_redis_is_away_changes_are_refused_and_reads_go_on(

@@ -146,6 +146,17 @@ def test_one_of_a_principals_tokens_is_named_by_its_hash(
     ]
 
 
+def test_while_a_token_is_revoked_the_others_are_good(tmp_path: Path) -> None:
+    kept = entry("kept", "kept", "calls:read")
+    file = write(tmp_path / "principals.toml", entry("old", "alice", "calls:read"), kept)
+    reader = file.open(encoding="utf-8")  # as a server that has just begun to read
+    assert main(["token", "revoke", "alice", "--file", str(file)]) == 0
+    with reader:
+        assert reader.read().count("[[tokens]]") == 2
+    assert file.read_text("utf-8").strip() == kept.strip()
+    assert [each.name for each in tmp_path.iterdir()] == [file.name]
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

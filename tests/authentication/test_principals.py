@@ -21,6 +21,7 @@ from tests.authentication.service import (
     entry,
     guarded,
     listening,
+    message,
     serving,
     write,
 )
@@ -134,6 +135,18 @@ async def test_an_edited_secret_or_policy_counts_at_once(tmp_path: Path) -> None
             policy.write_text('[confirm]\nplace = "deny"\n', "utf-8")
             denied = await alice.call("create_call", **placing())
         assert denied["error"]["kind"] == "policy_denied"
+
+
+async def test_a_file_that_was_missing_counts_as_soon_as_it_is_there(tmp_path: Path) -> None:
+    file = write(tmp_path / "principals.toml", *BOTH)
+    own = f'[principals.alice]\naccount_sid = "{OWN}"\nauth_token_file = "secret"\n'
+    async with upstream_of(file) as (upstream, service):
+        write(file, BOTH[0], own)
+        before = await account_used(upstream, service, "bobs-token")
+        assert before[0] == ACCOUNT  # the last good file holds
+        (tmp_path / "secret").write_text("there", "utf-8")
+        assert (await service.post("Bearer bobs-token", message("ping"))).status_code == 401
+        assert (await account_used(upstream, service, "alices-token"))[1] == f"{OWN}:there"
 
 
 async def test_a_call_under_way_is_finished_with_the_account_it_began_with(tmp_path: Path) -> None:
