@@ -1,0 +1,1 @@
+"""What the product costs, beside what it can't cost less than: `python -m tests.benchmarks`."""

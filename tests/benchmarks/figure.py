@@ -1,0 +1,76 @@
+"""A figure: what was measured, round by round, beside a reference measured in turn with it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+ROUNDS = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One line of the table.
+
+    `ours` and `reference` have a value for each round, in `unit`. `goal` bounds their ratio, or,
+    with `is_absolute`, the value itself.
+    """
+
+    name: str
+    unit: str
+    goal: float
+    ours: Sequence[float]
+    reference: Sequence[float] = (1.0,)
+    is_absolute: bool = False
+
+    @property
+    def ratios(self) -> list[float]:
+        """Ours over the reference, round by round."""
+        if len(self.reference) == 1:
+            return [value / self.reference[0] for value in self.ours]
+        return [a / b for a, b in zip(self.ours, self.reference, strict=True)]
+
+    @property
+    def result(self) -> float:
+        """What is held against the goal."""
+        return median(self.ours if self.is_absolute else self.ratios)
+
+    @property
+    def is_met(self) -> bool:
+        """Whether the goal is met."""
+        return self.result <= self.goal
+
+    def as_json(self) -> dict[str, object]:
+        """All of it, for a program."""
+        return {
+            "name": self.name,
+            "unit": self.unit,
+            "ours": median(self.ours),
+            "reference": None if self.is_absolute else median(self.reference),
+            "result": self.result,
+            "spread": [min(self.ratios), max(self.ratios)],
+            "goal": self.goal,
+            "met": self.is_met,
+            "rounds": len(self.ours),
+        }
+
+    def as_row(self) -> str:
+        """One line, for a person."""
+        told = self.as_json()
+        spread = f"{min(self.ratios):.2f}-{max(self.ratios):.2f}"
+        reference = "" if self.is_absolute else f"{told['reference']:.4g}"
+        return (
+            f"{self.name:44} {told['ours']:>10.4g} {reference:>10} {self.unit:7} "
+            f"{self.result:>9.4g} {'' if self.is_absolute else spread:>13} "
+            f"{self.goal:>8g}  {'met' if self.is_met else 'NOT MET'}"
+        )
+
+
+def in_turn(*measures: Callable[[], float], rounds: int = ROUNDS) -> list[list[float]]:
+    """Each measure's values, taken in turn, so that a busy moment falls on all of them."""
+    taken: list[list[float]] = [[] for _ in measures]
+    for measure in measures:  # what happens once only is no part of any round
+        measure()
+    for _ in range(rounds):
+        for values, measure in zip(taken, measures, strict=True):
+            values.append(measure())
+    return taken

@@ -1,0 +1,93 @@
+"""What validation, policy and the claim of a confirmation take of a new call, on each store."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import cast
+
+import anyio
+import httpx
+
+from calls_mcp.arguments import check
+from calls_mcp.catalog import Json, load_operations
+from calls_mcp.invocation import Invoker
+from calls_mcp.outcome import Caller
+from calls_mcp.runtime import Runtime
+from calls_mcp.settings import load_settings
+from tests.benchmarks.figure import ROUNDS, Figure
+from tests.benchmarks.upstream import emulator
+from tests.observatory import Observatory, observing
+from tests.rig import ACCOUNT, PERMISSIVE, access_to, placing
+from tests.store.redis_server import RedisServer
+
+_TIMES = 20  # in a round
+_CALLER = Caller("benchmarks", can_ask=False)
+_AWAY = 0.1  # seconds that an API over a network takes at least; the emulator takes 2 ms
+
+
+def figures() -> Iterator[Figure]:
+    """A figure for each store; Redis also beside memory."""
+    with TemporaryDirectory() as folder, emulator() as url:
+        redis = RedisServer(Path(folder))
+        redis.start()
+        try:
+            stores = ("memory:", f"sqlite:///{folder}/state.db", redis.url)
+            memory, sqlite, other = (anyio.run(_guard, url, each, Path(folder)) for each in stores)
+        finally:
+            redis.stop()
+        requests = anyio.run(_requests, url)
+    yield Figure("guard on memory, to a request 100 ms away", "s", 0.05, memory, requests)
+    yield Figure("guard on SQLite, to a request 100 ms away", "s", 0.05, sqlite, requests)
+    more = [1000 * (a - b) for a, b in zip(other, memory, strict=True)]
+    yield Figure("guard on Redis, more than on memory", "ms", 1, more, is_absolute=True)
+
+
+async def _guard(url: str, store: str, folder: Path) -> list[float]:
+    """The seconds that the guard of a confirmed call takes, round by round."""
+    settings = load_settings(
+        {
+            "calls_mcp_state_url": store,
+            "calls_mcp_policy": PERMISSIVE,
+            "calls_mcp_audit_file": folder / "audit.jsonl",
+        }
+    )
+    with observing() as seen:
+        async with Runtime(settings, access_to(url)) as runtime, runtime.invoker() as invoker:
+            await _round(invoker, seen)  # what happens once only is no part of any round
+            return [await _round(invoker, seen) for _ in range(ROUNDS)]
+
+
+async def _round(invoker: Invoker, seen: Observatory) -> float:
+    return median([await _confirm(invoker, seen) for _ in range(_TIMES)])
+
+
+async def _confirm(invoker: Invoker, seen: Observatory) -> float:
+    operation = load_operations()["create_call"]
+    arguments = cast("dict[str, Json]", placing())
+    asked = await invoker.invoke(operation, arguments, _CALLER)
+    assert "confirmation" in asked, asked
+    confirmed = {**arguments, "confirmation_token": asked["confirmation"]["token"]}
+    seen.exporter.clear()
+    done = await invoker.invoke(operation, confirmed, _CALLER)
+    assert done["outcome"] == "done", done
+    (guard,) = seen.named("guard")
+    begun = time.perf_counter()
+    check(operation, confirmed)
+    validation = time.perf_counter() - begun
+    return validation + ((guard.end_time or 0) - (guard.start_time or 0)) / 1e9
+
+
+async def _requests(url: str) -> list[float]:
+    """The seconds that the request itself takes, with an API that is not on this machine."""
+    account = access_to(url)
+    form = {key.capitalize(): str(value) for key, value in placing().items()}
+    times: list[float] = []
+    async with httpx.AsyncClient(auth=(account.username, account.password)) as http:
+        for _ in range(ROUNDS):
+            begun = time.perf_counter()
+            await anyio.sleep(_AWAY)
+            await http.post(f"{url}/2010-04-01/Accounts/{ACCOUNT}/Calls.json", data=form)
+            times.append(time.perf_counter() - begun)
+    return times
