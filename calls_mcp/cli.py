@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,7 +138,9 @@ def _serve(options: argparse.Namespace) -> None:
     if given and options.transport != "http":
         raise ConfigurationError(f"--{next(iter(given))} goes with --transport http.")
     serve = partial(_over_http, given) if options.transport == "http" else _over_stdio
-    anyio.run(_serve_until_ended, settings, options.sandbox, serve)
+    # Where the platform has it, the quicker loop.
+    loop = {"use_uvloop": find_spec("uvloop") is not None}
+    anyio.run(_serve_until_ended, settings, options.sandbox, serve, backend_options=loop)
 
 
 async def _serve_until_ended(

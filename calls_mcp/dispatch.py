@@ -1,6 +1,6 @@
 """A request on its way to the API: by when it must be answered, and what is known of it."""
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -93,8 +93,3 @@ class Dispatch:
         """Whether what failed so is to be tried again."""
         is_vain = isinstance(error, Withheld) or self.is_probe
         return isinstance(error, InvocationError) and error.retryable and not is_vain
-
-    async def trace(self, event: str, _: Mapping[str, object]) -> None:
-        """Take note of what httpx does with it."""
-        if event.endswith("send_request_headers.started"):
-            self.has_left = True

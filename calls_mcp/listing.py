@@ -1,10 +1,11 @@
 """Walking the pages of a list: up to a limit, within a size, from a cursor on."""
 
-import json
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlsplit
+
+from pydantic_core import to_json
 
 from calls_mcp.catalog import Json
 from calls_mcp.failures import Reply, lost
@@ -126,11 +127,12 @@ class _Walk:
         self._is_broken_off = page.is_broken_off
         before = self._left
         for call in page.after(position.after):
-            if not self._fits(call):
+            size = _size(call)
+            if not self._fits(size):
                 self.is_over = True
                 return Position(position.page, self.calls[-1]["sid"])
             self.calls.append(call)
-            self._left -= _size(call)
+            self._left -= size
         page_size = before - self._left
         self.is_over = self._is_full or not page.calls or page_size > self._left
         return page.next
@@ -151,13 +153,13 @@ class _Walk:
     def _is_full(self) -> bool:
         return len(self.calls) >= self._limit
 
-    def _fits(self, call: CallSummary) -> bool:
-        return not self.calls or (not self._is_full and _size(call) <= self._left)
+    def _fits(self, size: int) -> bool:
+        return not self.calls or (not self._is_full and size <= self._left)
 
 
 def _size(call: CallSummary) -> int:
-    text = json.dumps(call, ensure_ascii=False, separators=(",", ":"))
-    return len(text.encode()) + 1
+    """The bytes that a call takes in an answer."""
+    return len(to_json(call)) + 1
 
 
 def _read(request: Request, reply: Reply) -> _Page:

@@ -19,6 +19,8 @@ _JOINERS = frozenset("\u200c\u200d")  # without which Persian, Hindi and emoji c
 
 def one_line(text: str, limit: int = 200) -> str:
     """`text` as one line of at most `limit` printable characters, `…` where it was cut."""
+    if len(text) <= limit and _is_plain(text):
+        return " ".join(text.split())
     printable = "".join(" " if c.isspace() else c for c in text[: limit * 4] if _is_printable(c))
     line = " ".join(printable.split())
     if len(line) <= limit and len(text) <= limit * 4:
@@ -64,6 +66,11 @@ def _without(text: str, secret: str) -> str:
     return f"{kept}{MASK}{_without(rest[more:], secret)}"
 
 
+def _is_plain(text: str) -> bool:
+    """Whether it is visible ASCII and spaces, as almost every text is: that is told at once."""
+    return text.isascii() and text.isprintable()
+
+
 def _is_unseen(character: str) -> bool:
     return character in _BLANK or unicodedata.category(character) in _UNPRINTABLE
 
@@ -78,6 +85,8 @@ def first_invisible(text: str, allowed: str = "") -> str:
     Such are control and format characters, lone surrogates, private and unassigned ones, line
     separators, and letters that are blank. Joiners, and those in `allowed`, are let pass.
     """
+    if _is_plain(text):
+        return ""
     passed = _JOINERS.union(allowed)
     unseen = (c for c in text if _is_unseen(c) and c not in passed)
     return next(unseen, "")

@@ -55,11 +55,10 @@ def _lines(operation: Operation, outcome: Outcome) -> Iterator[str]:
 def line(call: CallSummary) -> str:
     """A call in one line: what strangers chose is shortened, and quoted where it is free text."""
     when = call.get("started_at") or call.get("created_at") or ""
+    parties = f"{_address(call.get('from', 'unknown'))} → {_address(call.get('to', 'unknown'))}"
+    what = [call["sid"], call.get("status", "status unknown"), call.get("direction", ""), parties]
     parts = [
-        call["sid"],
-        call.get("status", "status unknown"),
-        call.get("direction", ""),
-        f"{_address(call.get('from', 'unknown'))} → {_address(call.get('to', 'unknown'))}",
+        " ".join(word for word in what if word),
         when.replace(":00Z", "Z") if when.endswith(":00Z") else when,
         f"{call['duration_seconds']} s" if "duration_seconds" in call else "",
         f"{call['cost']} {call.get('currency', '')}".rstrip() if "cost" in call else "",

@@ -1,7 +1,7 @@
 """The MCP server: what it offers, and the door of every request."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mcp_types as types
 from mcp.server.caching import CacheHint
@@ -16,11 +16,13 @@ from calls_mcp.authentication import allows, own, principal, scope_of
 from calls_mcp.catalog import Operation, load_operations
 from calls_mcp.confirmation import converse
 from calls_mcp.outcome import Approval, Caller, Outcome
-from calls_mcp.prompts import Prompt, load_prompts
 from calls_mcp.redaction import quoted
 from calls_mcp.results import to_result
 from calls_mcp.runtime import Runtime
 from calls_mcp.schema import input_schema, output_schema
+
+if TYPE_CHECKING:
+    from calls_mcp.prompts import Prompt
 
 NAME = "calls-mcp"
 
@@ -42,7 +44,7 @@ def build_server(runtime: Runtime) -> Server[Any]:
     """A server on `runtime`, for any number of connections of either protocol era.
 
     Raises:
-        CatalogError: A file under `config/` or `prompts/` is wrong.
+        CatalogError: A file under `config/` is wrong.
     """
     handlers = _Handlers(runtime)
     lists = _STATIC if runtime.settings.calls_mcp_auth == "none" else _BY_SCOPES
@@ -53,6 +55,7 @@ def build_server(runtime: Runtime) -> Server[Any]:
         description="Place, find, follow, change and delete telephone calls, safely.",
         instructions=handlers.instructions,
         cache_hints={"tools/list": lists, "prompts/list": lists},
+        get_tool_input_schema=handlers.input_schema,
         on_list_tools=handlers.list_tools,
         on_call_tool=handlers.call_tool,
         on_list_prompts=handlers.list_prompts,
@@ -101,11 +104,7 @@ class _Handlers:
         operations = load_operations()
         self._hidden = {o.name for o in operations.values() if read_only and not o.read_only}
         self._operations = {k: o for k, o in operations.items() if k not in self._hidden}
-        self._prompts = {
-            name: prompt
-            for name, prompt in load_prompts().items()
-            if not any(prompt.names(tool) for tool in self._hidden)
-        }
+        self._prompts: Mapping[str, Prompt] = {}
         changing = ". Nothing can be changed: this server is read-only." if read_only else _CHANGING
         self.instructions = f"{_READING}{changing}{_NUMBERS}"
         self._tools = {name: _tool(operation) for name, operation in self._operations.items()}
@@ -138,6 +137,10 @@ class _Handlers:
         if isinstance(outcome, types.InputRequiredResult):
             return outcome
         return to_result(operation, outcome)
+
+    def input_schema(self, name: str) -> Mapping[str, Any] | None:
+        """A tool's schema, which the SDK would else make the whole list for with each request."""
+        return self._tools[name].input_schema if name in self._tools else None
 
     async def list_prompts(self, _ctx: Context, _params: object) -> types.ListPromptsResult:
         prompts = [
@@ -176,8 +179,11 @@ class _Handlers:
         if not self._is_open and ctx.request is not None and principal() is None:
             raise MCPError(types.INVALID_REQUEST, "Nobody is authenticated")
 
-    def _usable_prompts(self) -> Mapping[str, Prompt]:
-        beyond = self._beyond()
+    def _usable_prompts(self) -> "Mapping[str, Prompt]":
+        from calls_mcp.prompts import load_prompts  # noqa: PLC0415  # YAML, which most don't need
+
+        self._prompts = self._prompts or load_prompts()
+        beyond = self._beyond() | self._hidden
         return {k: p for k, p in self._prompts.items() if not any(map(p.names, beyond))}
 
     def _beyond(self) -> set[str]:

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from calls_mcp.catalog import Confirm
 from calls_mcp.errors import ConfigurationError
@@ -106,10 +105,10 @@ def _exact_url(value: str) -> str:
 ExactUrl = Annotated[str, AfterValidator(_exact_url)]
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """The settings. A field's name in capitals is its variable; its description is its document."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     twilio_account_sid: str | None = Field(
         None,
@@ -323,6 +322,14 @@ class Settings(BaseSettings):
         return "https://" + ".".join(label for label in labels if label)
 
 
+def _given() -> dict[str, str]:
+    """What the environment sets; an empty variable sets nothing."""
+    known = Settings.model_fields
+    return {
+        name.lower(): value for name, value in os.environ.items() if value and name.lower() in known
+    }
+
+
 def _unknown() -> Iterator[str]:
     """What is wrong with variables that look like settings, and would be passed over."""
     known = [name.upper() for name in Settings.model_fields]
@@ -370,7 +377,7 @@ def load_settings(overrides: Mapping[str, object] | None = None) -> Settings:
     if unknown := [*_unknown()]:
         raise ConfigurationError("Wrong settings: " + "; ".join(unknown))
     try:
-        settings = Settings.model_validate(overrides or {})
+        settings = Settings.model_validate({**_given(), **(overrides or {})})
     except ValidationError as invalid:
         wrong = (f"{e['loc'][0]!s:s}".upper() + f": {e['msg']}" for e in invalid.errors())
         raise ConfigurationError("Wrong settings: " + "; ".join(wrong)) from None

@@ -3,13 +3,15 @@
 import os
 import signal
 import threading
-from contextlib import aclosing
-from typing import Any
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, cast
 
 import anyio
 from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
 
+from calls_mcp.pipes import are_pipes, claim_pipes
 from calls_mcp.runtime import Runtime
 
 _GRACE = 3  # seconds
@@ -20,14 +22,27 @@ async def serve_stdio(server: Server[Any], runtime: Runtime) -> None:
 
     A change that is under way at a signal is given some seconds to be recorded.
     """
-    async with stdio_server() as (incoming, outgoing):
+    async with _connected() as (incoming, outgoing):
         async with aclosing(runtime), anyio.create_task_group() as tasks:
             tasks.start_soon(_end_on_signal, tasks.cancel_scope)
             await server.run(incoming, outgoing, server.create_initialization_options())
             tasks.cancel_scope.cancel()
             return
-        # A signal came. A thread of the SDK's still waits for input, and only input would end it.
+        # A signal came. Where a thread waits for input, only input would end it.
         os._exit(0)
+
+
+@asynccontextmanager
+async def _connected() -> AsyncGenerator[tuple[Any, Any]]:
+    """The SDK's transport, over pipes of the loop's where it can: three changes of thread less."""
+    if not are_pipes():
+        async with stdio_server() as streams:
+            yield streams
+        return
+    lines, output = await claim_pipes()
+    files = cast("anyio.AsyncFile[str]", lines), cast("anyio.AsyncFile[str]", output)
+    async with stdio_server(*files) as streams:
+        yield streams
 
 
 async def _end_on_signal(scope: anyio.CancelScope) -> None:

@@ -10,27 +10,25 @@ from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from http import HTTPStatus
 from math import inf
-from urllib.parse import urlencode
 
+import aiohttp
 import anyio
-import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from tenacity.stop import stop_after_attempt, stop_before_delay
 from tenacity.wait import wait_exponential_jitter
 
-from calls_mcp import __version__, telemetry
+from calls_mcp import telemetry
 from calls_mcp.breaker import Breaker, BreakerState
 from calls_mcp.catalog import Json
 from calls_mcp.dispatch import Dispatch, Lane, lane_of
 from calls_mcp.errors import InvocationError
+from calls_mcp.exchange import Http
 from calls_mcp.failures import Answer, Reply, crowded, lost, refused, unsent, withheld
 from calls_mcp.settings import Access
 from calls_mcp.wire import Request
 
 _ATTEMPTS = 4
-_LARGEST_BODY = 16 * 2**20  # bytes; a page of 1000 calls has about 2 MB
 _LANE_WIDTH = 16  # requests at a time
-_POOL = httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=20)
 _BACK_OFF = wait_exponential_jitter(multiplier=0.2, max=5, jitter=0.2)
 _AHEAD = 0.02  # seconds before whoever waits gives up, so that it is said here what was sent
 
@@ -45,14 +43,7 @@ class TwilioClient:
         self._under_way: set[Dispatch] = set()
         self._searches: set[anyio.CancelScope] = set()
         self._lanes = {lane: anyio.Semaphore(_LANE_WIDTH) for lane in Lane}
-        self._http = httpx.AsyncClient(
-            auth=httpx.BasicAuth(access.username, access.password),
-            headers={"Accept": "application/json", "User-Agent": f"calls-mcp/{__version__}"},
-            timeout=access.timeout,
-            limits=_POOL,
-            follow_redirects=False,
-            trust_env=not access.is_local,
-        )
+        self._http = Http(access)
 
     @property
     def circuit(self) -> BreakerState:
@@ -200,41 +191,17 @@ class TwilioClient:
         request = dispatch.request
         try:
             with dispatch.in_time():
-                answer = await self._ask(dispatch)
-        except TimeoutError as late:
-            raise _without_answer(dispatch, dispatch.lateness) from late
-        except httpx.DecodingError as garbled:
-            raise lost(request, "the API's answer could not be decoded") from garbled
-        except httpx.RequestError as broken:
+                answer = await self._http.ask(request, dispatch, telemetry.headers())
+        except aiohttp.ClientPayloadError as garbled:
+            raise lost(request, "the API's answer broke off or could not be decoded") from garbled
+        except aiohttp.ClientError as broken:
             what = f"the connection failed ({type(broken).__name__})"
             raise _without_answer(dispatch, what) from broken
+        except TimeoutError as late:
+            raise _without_answer(dispatch, dispatch.lateness) from late
         if not answer.is_success:
             raise refused(request, answer, secrets=self._access.secrets)
         return Reply(_payload(request, answer), answer.status, answer.request_id)
-
-    async def _ask(self, dispatch: Dispatch) -> Answer:
-        request = dispatch.request
-        query = f"?{urlencode(request.query)}" if request.query else ""
-        form = urlencode(request.form) if request.method == "POST" else None
-        headers = telemetry.headers()
-        if form is not None:
-            headers["Content-Type"] = "application/x-www-form-urlencoded"
-        streaming = self._http.stream(
-            request.method,
-            f"{self._access.base_url}{request.path}{query}",
-            content=form,
-            headers=headers,
-            extensions={"trace": dispatch.trace},
-        )
-        async with streaming as response:
-            body = bytearray()
-            async for chunk in response.aiter_bytes():
-                body += chunk
-                if len(body) > _LARGEST_BODY:
-                    raise lost(request, "the API's answer was too large to read")
-            told = response.headers
-            request_id = told.get("Twilio-Request-Id", "")
-            return Answer(response.status_code, told.get("Retry-After"), bytes(body), request_id)
 
 
 async def _queue(lane: anyio.Semaphore, dispatch: Dispatch) -> None:

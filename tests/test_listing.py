@@ -280,7 +280,7 @@ async def test_a_model_reads_one_short_line_for_each_call() -> None:
         assert len(lines) == 101
         assert first == "100 calls, newest first"
         for sid, line in zip(sids(rig)[:100], lines[:-1], strict=True):
-            assert line.startswith(f"{sid} · ")
+            assert line.startswith(f"{sid} ")
             assert len(line) <= LONGEST_LINE
     cursor = result.structured_content["next_cursor"]
     assert lines[-1] == f"More: call list_calls with cursor={cursor}"

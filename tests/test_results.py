@@ -30,7 +30,7 @@ CALL: CallSummary = {
     "currency": "USD",
 }
 LINE = (
-    f"{SID} · completed · outbound-api · +15005550006 → +15005550205 · "
+    f"{SID} completed outbound-api +15005550006 → +15005550205 · "
     "2026-01-31T09:00Z · 45 s · 0.013 USD"
 )
 
@@ -44,7 +44,7 @@ OUTCOMES: dict[str, tuple[str, Outcome, list[str]]] = {
     "no more than a SID": (
         "fetch_call",
         {"outcome": "done", "call": {"sid": SID}},
-        [f"{SID} · status unknown · unknown → unknown"],
+        [f"{SID} status unknown unknown → unknown"],
     ),
     "a list": (
         "list_calls",

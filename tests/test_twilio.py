@@ -126,14 +126,14 @@ async def test_a_change_that_was_refused_for_being_too_many_is_sent_again(tool: 
 
 
 class _Refusals(logging.Handler):
-    """Sets an event as soon as a connection was refused."""
+    """Sets an event as soon as an attempt got no answer."""
 
     def __init__(self) -> None:
         super().__init__()
         self.happened = anyio.Event()
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.getMessage().startswith("connect_tcp.failed"):
+        if record.getMessage().endswith("attempt 1: none"):
             self.happened.set()
 
 
@@ -141,10 +141,10 @@ class _Refusals(logging.Handler):
 async def test_whatever_never_left_is_sent_again_once_somebody_listens(
     caplog: pytest.LogCaptureFixture, tool: Tool
 ) -> None:
-    caplog.set_level(logging.DEBUG, "httpcore.connection")
+    caplog.set_level(logging.INFO, "calls_mcp.telemetry")
     refusals = _Refusals()
     outcome: dict[str, Any] = {}
-    logging.getLogger("httpcore.connection").addHandler(refusals)
+    logging.getLogger("calls_mcp.telemetry").addHandler(refusals)
 
     async def open_at_the_first_refusal() -> None:
         await refusals.happened.wait()
@@ -160,7 +160,7 @@ async def test_whatever_never_left_is_sent_again_once_somebody_listens(
             tasks.start_soon(open_at_the_first_refusal)
             outcome = await use(agent, tool)
     finally:
-        logging.getLogger("httpcore.connection").removeHandler(refusals)
+        logging.getLogger("calls_mcp.telemetry").removeHandler(refusals)
     assert outcome["outcome"] == "done"
     assert len(upstream.requests) == 1
 
@@ -171,7 +171,7 @@ async def test_a_connection_refused_for_good_is_unreachable_and_safe_to_repeat()
             error = await error_of(agent, CREATE)
     assert error["kind"] == "unreachable"
     assert error["retryable"] is True
-    assert error["message"] == "Nothing was sent: the connection failed (ConnectError)."
+    assert error["message"] == "Nothing was sent: the connection failed (ClientConnectorError)."
     assert "base URL" in error["hint"]
 
 
@@ -548,12 +548,12 @@ async def test_the_secret_is_in_no_result_and_in_no_log(
     caplog: pytest.LogCaptureFixture, step: Step
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    for name in ("httpx", "httpcore", "httpcore.http11", "httpcore.connection", "mcp", "asyncio"):
+    for name in ("aiohttp", "aiohttp.client", "mcp", "asyncio"):
         caplog.set_level(logging.DEBUG, name)
     async with scripted(step, step_timeout=0.3, deadline=0.5) as (upstream, agent):
         results = [await agent.client.call_tool(*tool) for tool in (FETCH, UPDATE)]
     assert credentials(upstream.requests[0]).endswith(SECRET)
-    assert "send_request_headers" in caplog.text
+    assert "to the API, attempt 1" in caplog.text
     told = "".join(result.model_dump_json() for result in results) + caplog.text
     told += "".join(str(vars(record)) for record in caplog.records)
     for shape in shapes_of(SECRET):

@@ -1,55 +1,81 @@
 """Counters for one process."""
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice, repeat
 
 from limits.aio.storage import MemoryStorage
-from limits.aio.storage.memory import Entry
 
 from calls_mcp.store.counters import Counters, Full, Limit, Share, place
 
+_SWEEP = 60  # seconds
+
 
 class MemoryWindows(MemoryStorage):
-    """The moving windows of `limits` in memory, by a clock of ours."""
+    """The moving windows of `limits` in memory, by a clock of ours, and cheap however large."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         super().__init__()
         self._clock = clock
+        self._windows: dict[str, _Window] = {}
+        self._sweep_at = 0.0
 
     def acquire_all(self, shares: Sequence[Share]) -> int | None:
         """Take all shares, or none: then the index of one for which there is no room."""
         now = self._clock()
-        for key in [key for key, events in self.events.items() if events[0].expiry <= now]:
-            del self.events[key]
+        self._sweep(now)
         for index, share in enumerate(shares):
             if not self._has_room(share, now):
                 return index
         for share in shares:
-            self._take(share, now)
+            window = self._windows.setdefault(share.key, _Window(deque(maxlen=share.limit)))
+            window.times.extendleft(repeat(now, share.amount))
+            window.lapses = now + share.seconds
         return None
 
     async def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         """Take `amount` from a window of `expiry` seconds, if it has room."""
         return self.acquire_all([Share(key, limit, expiry, amount)]) is None
 
+    async def clear(self, key: str) -> None:
+        """Forget a window."""
+        self._windows.pop(key, None)
+
+    async def reset(self) -> int | None:
+        """Forget all of them; how many there were."""
+        forgotten = len(self._windows)
+        self._windows.clear()
+        return forgotten
+
     async def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
         """When the oldest was taken that still counts, and how many do."""
         now = self._clock()
-        times = [event.atime for event in self.events.get(key, ())[:limit]]
-        counting = [time for time in times if time > now - expiry]
+        times = self._windows[key].times if key in self._windows else ()
+        counting = [time for time in islice(times, limit) if time > now - expiry]
         return (counting[-1], len(counting)) if counting else (now, 0)
 
     def _has_room(self, share: Share, now: float) -> bool:
-        if share.amount > share.limit:
-            return False
-        in_the_way = self.events.get(share.key, ())[share.limit - share.amount :][:1]
-        return all(event.atime <= now - share.seconds for event in in_the_way)
+        """Whether what is in the way, the newest first, is old enough."""
+        times = self._windows[share.key].times if share.key in self._windows else ()
+        place = share.limit - share.amount
+        return place >= 0 and (len(times) <= place or times[place] <= now - share.seconds)
 
-    def _take(self, share: Share, now: float) -> None:
-        entry = Entry(share.seconds)
-        entry.atime, entry.expiry = now, now + share.seconds
-        newest_first = [entry] * share.amount + self.events.get(share.key, [])
-        self.events[share.key] = newest_first[: share.limit]
+    def _sweep(self, now: float) -> None:
+        """Forget windows that nothing is in; now and then, for there may be many."""
+        if now >= self._sweep_at:
+            self._windows = {
+                k: window for k, window in self._windows.items() if window.lapses > now
+            }
+            self._sweep_at = now + _SWEEP
+
+
+@dataclass(slots=True)
+class _Window:
+    """When something was taken, the newest first, and when all of that lapses."""
+
+    times: deque[float]
+    lapses: float = 0.0
 
 
 class MemoryCounters(Counters):

@@ -1,0 +1,128 @@
+"""One request to the Calls API and its answer, over HTTP by aiohttp."""
+
+import os
+import ssl
+from types import SimpleNamespace
+from typing import Protocol
+from urllib.parse import urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+import certifi
+from yarl import URL
+
+from calls_mcp import __version__
+from calls_mcp.failures import Answer, lost
+from calls_mcp.settings import Access
+from calls_mcp.wire import Request
+
+_LARGEST_BODY = 16 * 2**20  # bytes; a page of 1000 calls has about 2 MB
+_IDLE = 20  # seconds that a connection is kept
+
+
+class Sending(Protocol):
+    """Takes note of whether a request may have left this machine."""
+
+    has_left: bool
+
+
+class Http:
+    """Connections to the Calls API. Redirects are not followed, and no request is sent twice."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE, ssl=_tls(access)),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={
+                "Accept": "application/json",
+                "Authorization": aiohttp.encode_basic_auth(access.username, access.password),
+                "User-Agent": f"calls-mcp/{__version__}",
+            },
+            timeout=aiohttp.ClientTimeout(
+                total=None, connect=access.timeout, sock_read=access.timeout
+            ),
+            proxy=_proxy(access),
+            trace_configs=[_tracing()],
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._session.close()
+
+    async def ask(self, request: Request, sending: Sending, headers: dict[str, str]) -> Answer:
+        """The answer, whatever it says.
+
+        Raises:
+            aiohttp.ClientError: There is none.
+            TimeoutError: There is none in time.
+            InvocationError: It is too large to read.
+        """
+        query = f"?{urlencode(request.query)}" if request.query else ""
+        form = urlencode(request.form).encode() if request.method == "POST" else None
+        if form is not None:
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+        asking = self._session.request(
+            request.method,
+            URL(f"{self._access.base_url}{request.path}{query}", encoded=True),
+            data=form,
+            headers=headers,
+            allow_redirects=False,
+            trace_request_ctx=sending,
+            middlewares=[_once()],
+        )
+        async with asking as response:
+            body = bytearray()
+            async for chunk in response.content.iter_any():
+                body += chunk
+                if len(body) > _LARGEST_BODY:
+                    raise lost(request, "the API's answer was too large to read")
+            told = response.headers
+            request_id = told.get("Twilio-Request-Id", "")
+            return Answer(response.status, told.get("Retry-After"), bytes(body), request_id)
+
+
+def _once() -> aiohttp.ClientMiddlewareType:
+    """Fails for good where aiohttp would send again what may have been carried out already."""
+    failed: aiohttp.ClientError | None = None
+
+    async def send_once(
+        request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        nonlocal failed
+        if failed is not None:
+            raise failed
+        try:
+            return await send(request)
+        except aiohttp.ClientError as failure:
+            failed = failure
+            raise
+
+    return send_once
+
+
+def _tracing() -> aiohttp.TraceConfig:
+    """Notes that a request has a connection, from when on it may have left."""
+    tracing = aiohttp.TraceConfig()
+
+    async def note(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
+        context.trace_request_ctx.has_left = True
+
+    tracing.on_connection_create_end.append(note)
+    tracing.on_connection_reuseconn.append(note)
+    return tracing
+
+
+def _tls(access: Access) -> ssl.SSLContext | bool:
+    """What the API's certificate is checked by; as elsewhere, SSL_CERT_FILE may say so."""
+    if urlsplit(access.base_url).scheme != "https":
+        return True
+    return ssl.create_default_context(cafile=os.environ.get("SSL_CERT_FILE") or certifi.where())
+
+
+def _proxy(access: Access) -> str | None:
+    """The proxy that the environment names for it, if any."""
+    url = urlsplit(access.base_url)
+    if access.is_local or proxy_bypass(url.hostname or ""):
+        return None
+    return getproxies().get(url.scheme)
