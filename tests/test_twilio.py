@@ -548,7 +548,7 @@ async def test_the_secret_is_in_no_result_and_in_no_log(
     caplog: pytest.LogCaptureFixture, step: Step
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    for name in ("aiohttp", "aiohttp.client", "mcp", "asyncio"):
+    for name in ("calls_mcp", "calls_mcp.telemetry", "aiohttp", "aiohttp.client", "mcp", "asyncio"):
         caplog.set_level(logging.DEBUG, name)
     async with scripted(step, step_timeout=0.3, deadline=0.5) as (upstream, agent):
         results = [await agent.client.call_tool(*tool) for tool in (FETCH, UPDATE)]
