@@ -115,9 +115,8 @@ class Runtime:
             yield made.invoker
         finally:
             made.users -= 1
-            if self._replaced:
-                with anyio.CancelScope(shield=True):
-                    await self._let_go()
+            with anyio.CancelScope(shield=True):
+                await self._let_go()
             if self._is_idle and not self._is_used:
                 self._is_idle.set()
 
@@ -165,14 +164,12 @@ class Runtime:
     async def _everything(self, principal: str = "", own: "Own | None" = None) -> "_Made":
         whose = principal if own else ""
         async with self._making:
-            if not own and principal in self._made and principal:
-                self._replaced.append(self._made.pop(principal))
-                await self._let_go()
-            made = self._made.get(whose)
+            if whose != principal:  # what they had of their own, they have no more
+                await self._let_go(self._made.pop(principal, None))
+            made = before = self._made.get(whose)
             if made is None or made.own != own:
-                self._replaced += [made] if made else []
                 made = self._made[whose] = await self._make(own)
-                await self._let_go()
+                await self._let_go(before)
         return made
 
     @property
@@ -182,8 +179,11 @@ class Runtime:
     def _all(self) -> "list[_Made]":
         return [*self._made.values(), *self._replaced]
 
-    async def _let_go(self) -> None:
-        """Close what nobody uses any more."""
+    async def _let_go(self, replaced: _Made | None = None) -> None:
+        """Close what was replaced, now or before, and nobody uses any more."""
+        self._replaced += [replaced] if replaced else []
+        if not self._replaced:
+            return
         self._replaced = [made for made in self._replaced if made.users]
         await self._accounts.keep_only({made.access for made in self._all()})
 

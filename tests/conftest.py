@@ -43,6 +43,15 @@ def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Generator[RedisSer
 
 
 @pytest.fixture
+def own_redis(tmp_path: Path) -> Generator[RedisServer]:
+    """One that a test may stop and start."""
+    server = RedisServer(tmp_path)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
 def redis_url(shared_redis: RedisServer) -> str:
     client: Any = redis.Redis(port=shared_redis.port)
     with client:

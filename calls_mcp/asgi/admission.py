@@ -64,9 +64,6 @@ class Admission:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, by ASGI."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         principal = self._principal()
         kind = _kind(scope["method"], scope[MESSAGE])
         refusal = self._late(scope[MESSAGE]) or self._crowded(kind, principal)

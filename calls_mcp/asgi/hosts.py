@@ -9,7 +9,7 @@ from calls_mcp.errors import ConfigurationError
 from calls_mcp.settings import Settings, is_loopback
 
 _LAST_PORT = 65_535
-_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*/?")
+_PATH = re.compile(r"/|(/[A-Za-z0-9._~-]+)+/?")
 
 
 @dataclass(frozen=True, slots=True)

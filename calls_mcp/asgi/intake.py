@@ -64,9 +64,6 @@ class Threshold:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, by ASGI."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
 
         async def noticing(message: Message) -> None:
             status = message.get("status", HTTPStatus.OK)
@@ -90,8 +87,9 @@ class Threshold:
             return refusals.not_allowed(self._bounds.methods)
         if {"content-length", "transfer-encoding"} <= {*request.headers}:
             return refusals.unreadable("the body has two lengths")
-        wrong = await self._security.validate_request(request, request.method == "POST")
-        return wrong and refusals.wrong_type(wrong.status_code)
+        type_ = request.headers.get("content-type", "")
+        is_wrong = request.method == "POST" and not type_.startswith("application/json")
+        return refusals.wrong_type() if is_wrong else None
 
 
 class Reader:
@@ -103,9 +101,6 @@ class Reader:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, by ASGI."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         try:
             with anyio.fail_after(self._bounds.patience):
                 body = await self._read(Request(scope, receive))

@@ -2,30 +2,33 @@
 
 from math import ceil
 
-from mcp_types import INVALID_REQUEST, PARSE_ERROR
+from mcp_types import PARSE_ERROR
 from starlette.responses import JSONResponse, Response
+
+from calls_mcp.authentication.entrance import error_body
 
 
 def unreadable(reason: str) -> Response:
     """400, as JSON-RPC words it."""
-    error = {"code": PARSE_ERROR, "message": f"Parse error: {reason}"}
-    return JSONResponse({"jsonrpc": "2.0", "id": None, "error": error}, 400)
+    return JSONResponse(error_body(f"Parse error: {reason}", PARSE_ERROR), 400)
 
 
 def stranger(status: int) -> Response:
     """421 or 403: the request names another host, or another origin, than those of this server."""
     reason = "The Host or Origin is not one that CALLS_MCP_ALLOWED_HOSTS names"
-    return JSONResponse(_error(reason), status)
+    return JSONResponse(error_body(reason), status)
 
 
-def wrong_type(status: int) -> Response:
+def wrong_type() -> Response:
     """400: what was posted is not JSON by its own account."""
-    return JSONResponse(_error("Content-Type must be application/json"), status)
+    return JSONResponse(error_body("Content-Type must be application/json"), 400)
 
 
 def not_allowed(methods: frozenset[str]) -> Response:
     """405: the method is none of these."""
-    return JSONResponse(_error("Method not allowed"), 405, {"Allow": ", ".join(sorted(methods))})
+    return JSONResponse(
+        error_body("Method not allowed"), 405, {"Allow": ", ".join(sorted(methods))}
+    )
 
 
 def too_slow() -> Response:
@@ -35,7 +38,7 @@ def too_slow() -> Response:
 
 def too_large(most: int) -> Response:
     """413: the body has more bytes than it may have."""
-    return JSONResponse(_error(f"The request's body is larger than {most} bytes"), 413)
+    return JSONResponse(error_body(f"The request's body is larger than {most} bytes"), 413)
 
 
 def too_many(what: str, wait: float) -> Response:
@@ -50,7 +53,7 @@ def head_too_large() -> Response:
 
 def repeated() -> Response:
     """400: a request of this id is under way in the session."""
-    return JSONResponse(_error("A request with the same id is under way: choose another"), 400)
+    return JSONResponse(error_body("A request with the same id is under way: choose another"), 400)
 
 
 def crowded() -> Response:
@@ -68,19 +71,14 @@ def draining() -> Response:
 def broken_off() -> Response:
     """504: the server ended before it was done."""
     reason = "It was broken off before it was done: if it is a change, look before you repeat it"
-    return JSONResponse(_error(reason), 504)
+    return JSONResponse(error_body(reason), 504)
 
 
 def _later(status: int, reason: str, wait: float) -> Response:
     seconds = max(1, ceil(wait))
-    told = _error(f"{reason}; call again in {seconds} s")
+    told = error_body(f"{reason}; call again in {seconds} s")
     return JSONResponse(told, status, {"Retry-After": str(seconds)})
 
 
 def _final(status: int, reason: str) -> Response:
-    return JSONResponse(_error(reason), status, {"Connection": "close"})
-
-
-def _error(reason: str) -> dict[str, object]:
-    error = {"code": INVALID_REQUEST, "message": reason}
-    return {"jsonrpc": "2.0", "id": None, "error": error}
+    return JSONResponse(error_body(reason), status, {"Connection": "close"})

@@ -72,7 +72,7 @@ class Sessions:
             self._opening += Counter()  # without those of nobody
 
     async def _go_on(self, scope: Scope, receive: Receive, send: Send) -> None:
-        name = Headers(scope=scope).get(_HEADER, "") if scope["type"] == "http" else ""
+        name = Headers(scope=scope).get(_HEADER, "")
         session = self._open.get(name)
         if session is None:
             await self._app(scope, receive, send)

@@ -52,8 +52,7 @@ class Challenge:
         fields |= {"error_description": words} if error else {}
         fields |= {"resource_metadata": self.metadata} if self.metadata else {}
         challenge = "Bearer " + ", ".join(f'{name}="{value}"' for name, value in fields.items())
-        # Clients of MCP show the message of a JSON-RPC error, and of nothing else.
-        body = _worded(f"{code}: {words}")
+        body = error_body(f"{code}: {words}")
         return JSONResponse(body, status, {"WWW-Authenticate": challenge})
 
 
@@ -126,15 +125,12 @@ class Permit:
 def unavailable(_connection: HTTPConnection, _error: AuthenticationError) -> Response:
     """503: whether the token is good can't be told just now."""
     reason = f"temporarily_unavailable: come again in {_RETRY_AFTER} s"
-    return JSONResponse(_worded(reason), 503, {"Retry-After": str(_RETRY_AFTER)})
+    return JSONResponse(error_body(reason), 503, {"Retry-After": str(_RETRY_AFTER)})
 
 
-def _worded(reason: str) -> dict[str, object]:
-    return {
-        "jsonrpc": "2.0",
-        "id": None,
-        "error": {"code": INVALID_REQUEST, "message": reason},
-    }
+def error_body(message: str, code: int = INVALID_REQUEST) -> dict[str, object]:
+    """A refusal as JSON-RPC words it: clients of MCP show the message of that, and nothing else."""
+    return {"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": message}}
 
 
 def _lasts() -> float:

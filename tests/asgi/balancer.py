@@ -60,7 +60,7 @@ def _write(file: Path, text: str) -> None:
 def _found(name: str) -> str:
     program = shutil.which(name, path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
     if program is None:
-        pytest.skip(f"{name} is not on the PATH")
+        pytest.skip(f"{name} is not on the PATH")  # .ci/run installs it; a contributor may not
     return program
 
 

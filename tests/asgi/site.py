@@ -120,6 +120,12 @@ class Service:
         }
         return await self.post({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": told})
 
+    def head(self, *lines: str) -> bytes:
+        """The head of a POST with these lines, to be sent over a bare connection."""
+        told = (f"POST {urlsplit(self.url).path} HTTP/1.1", f"Host: {urlsplit(self.url).netloc}")
+        accepted = (f"{name}: {value}" for name, value in _ACCEPTED.items())
+        return "\r\n".join([*told, *accepted, *lines, "", ""]).encode()
+
     async def connection(self) -> SocketStream:
         """A bare connection to it."""
         parts = urlsplit(self.url)
@@ -192,6 +198,12 @@ def principals(file: Path, *tokens: str) -> Path:
     )
     file.write_text("\n".join(entries), "utf-8")
     return file
+
+
+def in_session(opened: httpx.Response) -> dict[str, str]:
+    """The headers of what goes on in a session, by the answer that opened it."""
+    session = opened.headers["mcp-session-id"]
+    return {"Mcp-Session-Id": session, "MCP-Protocol-Version": LEGACY}
 
 
 async def rest_of(stream: SocketStream) -> bytes:

@@ -106,7 +106,7 @@ async def test_a_body_that_comes_too_slowly_is_answered_408() -> None:
     async with open_site(calls_mcp_http_patience=0.2) as site:
         connection = await site.connection()
         async with connection:
-            await connection.send(_head(site.url, "Content-Length: 100") + b"{")
+            await connection.send(site.head("Content-Length: 100") + b"{")
             assert (await rest_of(connection)).startswith(b"HTTP/1.1 408 ")
 
 
@@ -215,9 +215,3 @@ async def _refused(response: httpx.Response) -> None:
     assert response.status_code == 429
     assert int(response.headers["Retry-After"]) >= 1
     assert "Too many" in response.json()["error"]["message"]
-
-
-def _head(url: str, *lines: str) -> bytes:
-    host = url.split("/")[2]
-    told = ["POST /mcp HTTP/1.1", f"Host: {host}", "Content-Type: application/json", *lines]
-    return "\r\n".join([*told, "", ""]).encode()

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import anyio
 import anyio.lowlevel
-import httpx
 import pytest
 from mcp.client import ClientRequestContext
 from mcp_types import ElicitRequestParams, ElicitResult
@@ -18,6 +17,7 @@ from tests.asgi.site import (
     Client2026,
     Here,
     Slow,
+    in_session,
     open_site,
     principals,
     rest_of,
@@ -59,7 +59,7 @@ async def test_whoever_shows_no_good_token_is_answered_before_they_send_a_body(
     tokens: dict[str, object],
 ) -> None:
     async with open_site(token="", **tokens) as site, await site.connection() as connection:
-        await connection.send(_head(site, "Content-Length: 1000"))
+        await connection.send(site.head("Content-Length: 1000"))
         assert (await connection.receive()).startswith(b"HTTP/1.1 401 ")
 
 
@@ -82,7 +82,7 @@ async def test_a_client_that_does_not_read_is_let_go() -> None:
     async with open_site(calls_mcp_http_patience=0.2, calls_mcp_http_rate=100_000) as site:
         session = (await site.open_session()).headers["mcp-session-id"]
         told = (f"Mcp-Session-Id: {session}", f"MCP-Protocol-Version: {LEGACY}")
-        head = _head(site, f"Content-Length: {len(raw)}", *told)
+        head = site.head(f"Content-Length: {len(raw)}", *told)
         connection = await site.connection()
         async with connection:
             with suppress(anyio.BrokenResourceError):
@@ -97,7 +97,7 @@ async def test_the_sessions_that_count_are_those_that_are_open(tokens: dict[str,
         refused = await site.open_session()
         assert (refused.status_code, refused.headers["Retry-After"]) == (429, "60")
         async with site.http() as http:
-            closed = await http.delete(site.url, headers=_session(first))
+            closed = await http.delete(site.url, headers=in_session(first))
         assert closed.status_code == 200
         assert (await site.open_session()).status_code == 200
         assert (await site.open_session()).status_code == 429
@@ -116,7 +116,7 @@ async def test_a_stream_ends_when_its_token_does(
         file.write_text(f"{before}expires = {soon}\n", "utf-8")
     settings = {"calls_mcp_auth": "tokens", "calls_mcp_principals": file}
     async with open_site(token="ann", **settings) as site, site.http() as http:
-        session = _session(await site.open_session())
+        session = in_session(await site.open_session())
         async with http.stream("GET", site.url, headers=session) as stream:
             assert stream.status_code == 200
             if end == "is revoked":
@@ -165,7 +165,7 @@ async def test_a_connection_goes_on_after_a_request_that_was_answered_early(
         connection = await site.connection()
         async with connection:
             for word in (b"{", b"}"):
-                await connection.send(_head(site, "Content-Length: 2") + word)
+                await connection.send(site.head("Content-Length: 2") + word)
                 assert (await connection.receive()).startswith(b"HTTP/1.1 401 ")
                 await connection.send(word)
 
@@ -184,7 +184,7 @@ async def test_changes_that_stall_keep_out_no_reads() -> None:
 
 async def test_a_request_with_the_id_of_one_under_way_is_refused_and_leaves_that_alone() -> None:
     async with slow_site() as site, anyio.create_task_group() as tasks:
-        session = _session(await site.open_session())
+        session = in_session(await site.open_session())
         call: dict[str, object] = {"name": "list_calls", "arguments": {}}
         twice: dict[str, object] = {"jsonrpc": "2.0", "id": 7, "method": "tools/call"}
         twice["params"] = call
@@ -233,7 +233,7 @@ async def test_far_beyond_so_many_connections_the_rest_is_closed() -> None:
 
 async def test_an_event_that_nobody_keeps_can_be_asked_for() -> None:
     async with open_site() as site, site.http() as http:
-        session = _session(await site.open_session()) | {"Last-Event-ID": "7"}
+        session = in_session(await site.open_session()) | {"Last-Event-ID": "7"}
         async with http.stream("GET", site.url, headers=session) as stream:
             assert stream.status_code == 200
 
@@ -304,17 +304,3 @@ class _Busy(User):
             again = await self.site.ask("tools/call", name="create_call", arguments=arguments)
             self.refused = again.status_code
         return await super().__call__(context, params)
-
-
-def _session(opened: httpx.Response) -> dict[str, str]:
-    return {
-        "Mcp-Session-Id": opened.headers["mcp-session-id"],
-        "MCP-Protocol-Version": LEGACY,
-    }
-
-
-def _head(site: Here, *lines: str) -> bytes:
-    host = site.url.split("/")[2]
-    accepted = "Accept: application/json, text/event-stream"
-    told = ["POST /mcp HTTP/1.1", f"Host: {host}", "Content-Type: application/json", accepted]
-    return "\r\n".join([*told, *lines, "", ""]).encode()

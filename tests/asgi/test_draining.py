@@ -15,7 +15,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import ElicitRequestParams, ElicitResult
 
 from tests.asgi.replica import Replica, replica
-from tests.asgi.site import LEGACY
+from tests.asgi.site import in_session
 from tests.rig import ERAS, PERMISSIVE, User, placing
 from tests.security.process import environment
 from tests.upstream import Exchange, Upstream, answer, call, page
@@ -165,11 +165,7 @@ async def test_a_question_under_way_may_still_be_answered(tmp_path: Path) -> Non
 
 async def test_a_stream_that_only_listens_delays_nothing(tmp_path: Path) -> None:
     async with scene(tmp_path) as here, here.server.http() as http:
-        opened = await here.server.open_session()
-        headers = {
-            "Mcp-Session-Id": opened.headers["mcp-session-id"],
-            "MCP-Protocol-Version": LEGACY,
-        }
+        headers = in_session(await here.server.open_session())
         async with http.stream("GET", here.server.url, headers=headers) as stream:
             here.server.terminate()
             assert [line async for line in stream.aiter_lines() if line] == []

@@ -51,6 +51,7 @@ async def test_over_ipv6_its_names_are_known_too() -> None:
         (["--port", "8080"], {}, "--port goes with --transport http"),
         (["--transport", "http", "--port", "70000"], {}, "--port must be 0 to 65535"),
         (["--transport", "http", "--path", "mcp"], {}, "--path must begin with /"),
+        (["--transport", "http", "--path", ""], {}, "--path must begin with /"),
         (["--transport", "http", "--path", "/readyz"], {}, "--path"),
         (["--transport", "http", "--host", "no.such.host.invalid"], {}, "CALLS_MCP_AUTH"),
         (["--transport", "http"], {"CALLS_MCP_ALLOWED_HOSTS": "a/b"}, "CALLS_MCP_ALLOWED_HOSTS"),

@@ -1,8 +1,6 @@
 import sqlite3
-from collections.abc import Generator
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -27,14 +25,6 @@ DONE: Outcome = {"outcome": "done", "warnings": ["für ä"], "call": {"sid": "CA
 @pytest.fixture
 def pending(clock: ManualClock) -> Pending:
     return pending_of("tester", clock)
-
-
-@pytest.fixture
-def mortal_redis(tmp_path: Path) -> Generator[RedisServer]:
-    server = RedisServer(tmp_path)
-    server.start()
-    yield server
-    server.stop()
 
 
 def pending_of(principal: str, clock: ManualClock) -> Pending:
@@ -276,23 +266,21 @@ async def test_a_claimant_that_was_killed_leaves_the_others_an_unknown_outcome(
 
 
 async def test_a_store_works_again_when_redis_is_back(
-    mortal_redis: RedisServer, keeping: Keeping, pending: Pending
+    own_redis: RedisServer, keeping: Keeping, pending: Pending
 ) -> None:
-    async with opened(mortal_redis.url, keeping) as store:
+    async with opened(own_redis.url, keeping) as store:
         await store.put("one", pending)
-        mortal_redis.stop()
+        own_redis.stop()
         await assert_unavailable(store, pending)
-        mortal_redis.start()
+        own_redis.start()
         await store.ping()
         await store.put("two", pending)
         assert await store.claim("two")
 
 
-async def test_redis_may_be_opened_before_it_runs(
-    mortal_redis: RedisServer, keeping: Keeping
-) -> None:
-    mortal_redis.stop()
-    async with opened(mortal_redis.url, keeping) as store:
+async def test_redis_may_be_opened_before_it_runs(own_redis: RedisServer, keeping: Keeping) -> None:
+    own_redis.stop()
+    async with opened(own_redis.url, keeping) as store:
         with pytest.raises(StoreUnavailable):
             await store.ping()
 
