@@ -2,6 +2,7 @@
 
 import os
 import ssl
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Protocol
 from urllib.parse import urlencode, urlsplit
@@ -34,11 +35,6 @@ class Http:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE, ssl=_tls(access)),
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers={
-                "Accept": "application/json",
-                "Authorization": aiohttp.encode_basic_auth(access.username, access.password),
-                "User-Agent": f"calls-mcp/{__version__}",
-            },
             timeout=aiohttp.ClientTimeout(
                 total=None, connect=access.timeout, sock_read=access.timeout
             ),
@@ -50,8 +46,8 @@ class Http:
         """Close the connections."""
         await self._session.close()
 
-    async def ask(self, request: Request, sending: Sending, headers: dict[str, str]) -> Answer:
-        """The answer, whatever it says.
+    async def ask(self, request: Request, sending: Sending, more: Mapping[str, str]) -> Answer:
+        """The answer, whatever it says; `more` are headers for this request alone.
 
         Raises:
             aiohttp.ClientError: There is none.
@@ -60,6 +56,15 @@ class Http:
         """
         query = f"?{urlencode(request.query)}" if request.query else ""
         form = urlencode(request.form).encode() if request.method == "POST" else None
+        # Not the session's own headers: those aiohttp tells a proxy, too.
+        headers = {
+            "Accept": "application/json",
+            "Authorization": aiohttp.encode_basic_auth(
+                self._access.username, self._access.password
+            ),
+            "User-Agent": f"calls-mcp/{__version__}",
+            **more,
+        }
         if form is not None:
             headers["Content-Type"] = "application/x-www-form-urlencoded"
         asking = self._session.request(
@@ -114,10 +119,13 @@ def _tracing() -> aiohttp.TraceConfig:
 
 
 def _tls(access: Access) -> ssl.SSLContext | bool:
-    """What the API's certificate is checked by; as elsewhere, SSL_CERT_FILE may say so."""
+    """What the API's certificate is checked by: what SSL_CERT_FILE or SSL_CERT_DIR name, if set."""
     if urlsplit(access.base_url).scheme != "https":
         return True
-    return ssl.create_default_context(cafile=os.environ.get("SSL_CERT_FILE") or certifi.where())
+    file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    return ssl.create_default_context(
+        cafile=file or (None if folder else certifi.where()), capath=folder
+    )
 
 
 def _proxy(access: Access) -> str | None:
@@ -125,4 +133,5 @@ def _proxy(access: Access) -> str | None:
     url = urlsplit(access.base_url)
     if access.is_local or proxy_bypass(url.hostname or ""):
         return None
-    return getproxies().get(url.scheme)
+    proxies = getproxies()
+    return proxies.get(url.scheme) or proxies.get("all")
