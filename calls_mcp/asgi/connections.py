@@ -4,7 +4,6 @@ import asyncio
 import sys
 from http import HTTPStatus
 
-import anyio
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -27,25 +26,22 @@ class Crowd:
     """
 
     def __init__(self, most: int) -> None:
-        self.size = 0
-        self.changed = anyio.Event()
+        self._size = 0
         self._most = most
 
     @property
     def is_far_too_large(self) -> bool:
         """Whether there are more than could be answered that there are too many."""
-        return self.size > self._most + _ANSWERED
+        return self._size > self._most + _ANSWERED
 
     def count(self, difference: int) -> None:
         """Take note of a connection that was opened (1) or closed (-1)."""
-        self.size += difference
-        self.changed.set()
-        self.changed = anyio.Event()
+        self._size += difference
 
     @property
     def is_too_large(self) -> bool:
         """Whether there are more than there may be."""
-        return self.size > self._most
+        return self._size > self._most
 
 
 class PatientConnection(H11Protocol):

@@ -27,7 +27,7 @@ from calls_mcp.settings import Settings
 _log = logging.getLogger(__name__)
 
 _KEEP_ALIVE = 75  # seconds: longer than a proxy in front keeps a connection that it may use again
-_NOTICED = 1  # second
+_NOTICED = 1  # second in which a balancer learns of the end
 _SPARE = 100  # connections beside those of requests and sessions
 
 
@@ -38,28 +38,24 @@ class Site:
     endpoint: Endpoint
     drain: Drain
     runtime: Runtime
-    crowd: Crowd
 
     async def end(self, grace: float) -> None:
         """Begin nothing more, and finish what is under way within `grace` seconds.
+
+        At first whoever comes is refused for a moment, even if nobody is connected: a balancer that
+        has not noticed yet would send a request into the very end.
 
         After four fifths of them, or once it is told to `hurry`, all is broken off: what the API
         has not answered of a change soon after is recorded as unknown.
         """
         self.drain.begin()
         with anyio.move_on_after(grace * 0.8):
-            await self._be_left(min(_NOTICED, grace / 10))
+            await anyio.sleep(min(_NOTICED, grace / 10))
             await self.drain.idle()
         self.hurry()
         with anyio.move_on_after(grace * 0.1):
             await self.runtime.finish(anyio.current_time() + grace * 0.05)
             await self.drain.idle()
-
-    async def _be_left(self, seconds: float) -> None:
-        """Refuse requests for a while, lest a balancer send one into the very end."""
-        with anyio.move_on_after(seconds):
-            while self.crowd.size:
-                await self.crowd.changed.wait()
 
     def hurry(self) -> None:
         """Break off what is under way."""
@@ -109,7 +105,7 @@ async def listening(
         drain, crowd = Drain(), Crowd(places(_connections(runtime.settings)))
         house = House(server, runtime, found, drain, crowd, await runtime.rates())
         async with serving(_config(build_app(house), crowd, runtime.settings), listening_at):
-            yield Site(found, drain, runtime, crowd)
+            yield Site(found, drain, runtime)
 
 
 def _listener(endpoint: Endpoint) -> socket.socket:

@@ -70,9 +70,14 @@ async def scene(folder: Path, grace: str = GRACE, confirm: str = "none") -> Asyn
             yield Scene(gate, upstream, server, audit)
 
 
-async def test_an_idle_server_ends_at_once_with_status_0(tmp_path: Path) -> None:
+async def test_an_idle_server_refuses_for_a_moment_whoever_comes_and_ends_with_status_0(
+    tmp_path: Path,
+) -> None:
     async with scene(tmp_path) as here:
         here.server.terminate()
+        await _drains(here.server)
+        refused = await here.server.ask("tools/call", name="list_calls", arguments={})
+        assert refused.status_code == 503
         assert await here.server.process.wait() == 0
 
 
