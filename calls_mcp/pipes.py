@@ -5,9 +5,11 @@ import os
 import stat
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Self
 
 _LONGEST_LINE = 2**26  # bytes
+_LARGEST_WRITE = 2**18  # bytes; as many as a result has at most, with its text
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 
 
@@ -55,6 +57,7 @@ async def claim_pipes() -> tuple[Lines, Output]:
     loop, incoming = asyncio.get_running_loop(), os.fdopen(os.dup(_STDIN), "rb", 0)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), incoming)
     outgoing = os.fdopen(os.dup(_STDOUT), "wb", 0)
+    _widen(outgoing.fileno())
     transport, protocol = await loop.connect_write_pipe(
         lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), outgoing
     )
@@ -63,6 +66,15 @@ async def claim_pipes() -> tuple[Lines, Output]:
     os.close(nothing)
     os.dup2(_STDERR, _STDOUT)
     return Lines(reader), Output(asyncio.StreamWriter(transport, protocol, None, loop))
+
+
+def _widen(descriptor: int) -> None:
+    """Have a pipe take a whole list at once, where the system lets us."""
+    if sys.platform == "linux":
+        import fcntl  # noqa: PLC0415  # there is none on Windows
+
+        with suppress(OSError):  # it is a socket, or its user has too much of them
+            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _LARGEST_WRITE)
 
 
 def _is_pipe(descriptor: int) -> bool:

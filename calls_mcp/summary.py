@@ -21,6 +21,7 @@ FINAL = frozenset({"completed", "busy", "no-answer", "failed", "canceled"})
 
 _LONGEST_TEXT = 256  # characters
 _MOST_DIGITS = 15
+_LONGEST_PRICE = 40  # characters
 _DECIMAL = re.compile(r"[+-]?[0-9]+([.][0-9]+)?([eE][+-]?[0-9]+)?")
 _TERM = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _USUAL_TIME = re.compile(
@@ -92,6 +93,11 @@ def _date(text: str) -> str:
 def _cost(value: Json) -> str | None:
     """A negative price is a charge, told here as a positive cost."""
     text = str(value)
+    return _charge(text) if len(text) <= _LONGEST_PRICE else None
+
+
+@lru_cache(maxsize=256)  # most calls cost the same as others
+def _charge(text: str) -> str | None:
     if not _DECIMAL.fullmatch(text):
         return None
     price = Decimal(text)
