@@ -8,12 +8,20 @@ from types import FrameType
 
 def main() -> int:
     """Run the command line; returns the exit status."""
+    _open_standard_streams()
     for number in (signal.SIGINT, signal.SIGTERM):  # until a command has something to finish first
         signal.signal(number, _exit_at_once)
 
     from calls_mcp.cli import main as run  # noqa: PLC0415
 
     return run()
+
+
+def _open_standard_streams() -> None:
+    """Open those that are closed, each in its own place, lest what is opened next take it."""
+    sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: PTH123, SIM115
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
 
 
 def _exit_at_once(_number: int, _frame: FrameType | None) -> None:

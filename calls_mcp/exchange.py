@@ -2,6 +2,7 @@
 
 import os
 import ssl
+from base64 import b64encode
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Protocol
@@ -13,6 +14,7 @@ import certifi
 from yarl import URL
 
 from calls_mcp import __version__
+from calls_mcp.errors import ConfigurationError
 from calls_mcp.failures import Answer, lost
 from calls_mcp.settings import Access
 from calls_mcp.wire import Request
@@ -28,10 +30,16 @@ class Sending(Protocol):
 
 
 class Http:
-    """Connections to the Calls API. Redirects are not followed, and no request is sent twice."""
+    """Connections to the Calls API. Redirects are not followed, and no request is sent twice.
+
+    Raises:
+        ConfigurationError: The environment names certificates or a proxy that can't be used.
+    """
 
     def __init__(self, access: Access) -> None:
         self._access = access
+        pair = f"{access.username}:{access.password}".encode()
+        self._login = f"Basic {b64encode(pair).decode()}"
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE, ssl=_tls(access)),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -59,9 +67,7 @@ class Http:
         # Not the session's own headers: those aiohttp tells a proxy, too.
         headers = {
             "Accept": "application/json",
-            "Authorization": aiohttp.encode_basic_auth(
-                self._access.username, self._access.password
-            ),
+            "Authorization": self._login,
             "User-Agent": f"calls-mcp/{__version__}",
             **more,
         }
@@ -122,16 +128,30 @@ def _tls(access: Access) -> ssl.SSLContext | bool:
     """What the API's certificate is checked by: what SSL_CERT_FILE or SSL_CERT_DIR name, if set."""
     if urlsplit(access.base_url).scheme != "https":
         return True
-    file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
-    return ssl.create_default_context(
-        cafile=file or (None if folder else certifi.where()), capath=folder
-    )
+    file, folder = os.environ.get("SSL_CERT_FILE") or None, os.environ.get("SSL_CERT_DIR") or None
+    bundle = file or (None if folder else certifi.where())
+    try:
+        return ssl.create_default_context(cafile=bundle, capath=folder)
+    except OSError as unusable:  # so are its SSLErrors
+        raise ConfigurationError(
+            "SSL_CERT_FILE or SSL_CERT_DIR names no certificates that can be used: "
+            f"{unusable.strerror or 'not in PEM format'}."
+        ) from unusable
 
 
 def _proxy(access: Access) -> str | None:
     """The proxy that the environment names for it, if any."""
     url = urlsplit(access.base_url)
-    if access.is_local or proxy_bypass(url.hostname or ""):
+    if access.is_local or proxy_bypass(url.netloc):
         return None
     proxies = getproxies()
-    return proxies.get(url.scheme) or proxies.get("all")
+    named = proxies.get(url.scheme) or proxies.get("all")
+    if not named:
+        return None
+    proxy = named if "://" in named else f"http://{named}"
+    if urlsplit(proxy).scheme not in ("http", "https") or not urlsplit(proxy).hostname:
+        raise ConfigurationError(
+            "HTTPS_PROXY or ALL_PROXY names a proxy that is not http://HOST:PORT; others, such as "
+            "SOCKS, are not supported. NO_PROXY=api.twilio.com goes without one."
+        )
+    return proxy

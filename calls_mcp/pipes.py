@@ -24,8 +24,11 @@ class Lines(AsyncIterator[str]):
         return self
 
     async def __anext__(self) -> str:
-        """The next line."""
-        line = await self._reader.readline()
+        """The next line; one that is too long is dropped, and what is left of it is no message."""
+        try:
+            line = await self._reader.readline()
+        except ValueError:
+            return ""
         if not line:
             raise StopAsyncIteration
         return line.decode("utf-8", "replace")
@@ -45,10 +48,22 @@ class Output:
         """Wait until there is room for more."""
         await self._writer.drain()
 
+    async def aclose(self) -> None:
+        """Wait until the other end has taken all of it, or has gone."""
+        self._writer.close()
+        with suppress(ConnectionError):
+            await self._writer.wait_closed()
+
 
 def are_pipes() -> bool:
-    """Whether both are pipes or sockets, as they are between a client and its server."""
-    return sys.platform != "win32" and _is_pipe(_STDIN) and _is_pipe(_STDOUT)
+    """Whether both are pipes or sockets, as they are between a client and its server.
+
+    Not if one is also standard error: that would no longer wait for whoever reads it, either.
+    """
+    if sys.platform == "win32":
+        return False
+    told = _end(_STDERR)
+    return all(_is_pipe(each) and _end(each) != told for each in (_STDIN, _STDOUT))
 
 
 async def claim_pipes() -> tuple[Lines, Output]:
@@ -75,6 +90,11 @@ def _widen(descriptor: int) -> None:
 
         with suppress(OSError):  # it is a socket, or its user has too much of them
             fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _LARGEST_WRITE)
+
+
+def _end(descriptor: int) -> tuple[int, int]:
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino
 
 
 def _is_pipe(descriptor: int) -> bool:

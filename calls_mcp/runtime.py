@@ -1,5 +1,6 @@
 """Everything one server needs to run invocations, made once and closed together."""
 
+import os
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _GRACE = 5  # seconds
 _LEAST_WAIT = 2  # seconds
+_REACHED_BY = frozenset({"SSL_CERT_FILE", "SSL_CERT_DIR", "HTTPS_PROXY", "ALL_PROXY"})
 
 
 @dataclass(slots=True, eq=False)
@@ -73,7 +75,8 @@ class Runtime:
         """Begin what must work from the start: telemetry, a policy of one's own, a lasting store.
 
         Raises:
-            ConfigurationError: The policy is wrong, or the store or telemetry can't be used.
+            ConfigurationError: The policy is wrong; the store, telemetry, or what the environment
+                names for reaching the API can't be used.
         """
         async with AsyncExitStack() as undoing:
             undoing.push_async_callback(self.aclose)
@@ -85,10 +88,8 @@ class Runtime:
         settings = self.settings
         if settings.calls_mcp_telemetry != "off" or settings.calls_mcp_metrics_address:
             self._resources.enter_context(_exporting(settings))
-        if (
-            settings.calls_mcp_policy
-            or settings.calls_mcp_state_url.get_secret_value() != "memory:"
-        ):
+        has_state = settings.calls_mcp_state_url.get_secret_value() != "memory:"
+        if settings.calls_mcp_policy or has_state or _REACHED_BY & {*map(str.upper, os.environ)}:
             await self._everything()
 
     async def __aexit__(self, *_: object) -> None:

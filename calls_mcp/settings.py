@@ -18,6 +18,8 @@ from calls_mcp.errors import ConfigurationError
 from calls_mcp.redaction import in_base64, spellings
 
 _HOST = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+_PLACE = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
+_LONGEST_LABEL = 63  # characters, of a host's name
 _LABEL = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
 _SHORTEST_KEY = 32
 
@@ -58,25 +60,35 @@ def is_loopback(host: str | None) -> bool:
 
 
 def _base_url(value: str) -> str:
-    url = urlsplit(value)
-    plain = not ("@" in url.netloc or url.query or url.fragment)
-    if url.scheme not in ("http", "https") or not url.hostname or not plain or url.port == 0:
+    if not _is_plain_url(value):
         raise ValueError("must be an http(s) URL without credentials, query or fragment")
+    url = urlsplit(value)
     if url.scheme == "http" and not is_loopback(url.hostname):
         raise ValueError("must be https unless it is on this machine, for credentials go there")
     return value.rstrip("/")
 
 
+def _is_plain_url(value: str) -> bool:
+    try:
+        url = urlsplit(value)
+        has_port = url.port != 0
+    except ValueError:  # whose text repeats the value
+        return False
+    is_written_out = value.isascii() and value.isprintable() and " " not in value
+    is_bare = not ("@" in url.netloc or url.query or url.fragment)
+    is_host = all(0 < len(label) <= _LONGEST_LABEL for label in (url.hostname or "").split("."))
+    return url.scheme in ("http", "https") and has_port and is_written_out and is_bare and is_host
+
+
 def _credential(value: SecretStr) -> SecretStr:
     secret = value.get_secret_value()
-    if not secret or secret != secret.strip():
-        raise ValueError("must have no spaces around it")
+    if not secret or secret != secret.strip() or not (secret.isascii() and secret.isprintable()):
+        raise ValueError("must be plain characters, without spaces around them")
     return value
 
 
 def _address(value: str) -> str:
-    place = urlsplit(f"//{value}")
-    if not place.hostname or place.port is None or place.netloc != value or place.username:
+    if not _PLACE.fullmatch(value):
         raise ValueError("must be HOST:PORT")
     return value
 
@@ -171,11 +183,15 @@ class Settings(BaseModel):
         64_000, ge=4096, description="Largest structured result, in bytes of JSON."
     )
     calls_mcp_timeout: float = Field(
-        15, gt=0, description="Seconds for connecting, and for each wait for the API."
+        15,
+        gt=0,
+        le=600,
+        description="Seconds for connecting, and for each wait for the API.",
     )
     calls_mcp_deadline: float = Field(
         45,
         gt=0,
+        le=3600,
         description="Seconds for a tool call, retries and recovery included.",
     )
     calls_mcp_auth: Literal["none", "tokens", "oauth"] = Field(
@@ -379,7 +395,7 @@ def load_settings(overrides: Mapping[str, object] | None = None) -> Settings:
     try:
         settings = Settings.model_validate({**_given(), **(overrides or {})})
     except ValidationError as invalid:
-        wrong = (f"{e['loc'][0]!s:s}".upper() + f": {e['msg']}" for e in invalid.errors())
+        wrong = (f"{str(e['loc'][0]).upper()}: {e['msg']}" for e in invalid.errors())
         raise ConfigurationError("Wrong settings: " + "; ".join(wrong)) from None
     if wrong := "; ".join(_contradictions(settings)):
         raise ConfigurationError(f"Wrong settings: {wrong}")

@@ -41,8 +41,12 @@ async def _connected() -> AsyncGenerator[tuple[Any, Any]]:
         return
     lines, output = await claim_pipes()
     files = cast("anyio.AsyncFile[str]", lines), cast("anyio.AsyncFile[str]", output)
-    async with stdio_server(*files) as streams:
-        yield streams
+    try:
+        async with stdio_server(*files) as streams:
+            yield streams
+    finally:
+        with anyio.move_on_after(_GRACE, shield=True):
+            await output.aclose()
 
 
 async def _end_on_signal(scope: anyio.CancelScope) -> None:

@@ -6,7 +6,7 @@ is not known here is not passed on.
 
 import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
@@ -22,10 +22,10 @@ FINAL = frozenset({"completed", "busy", "no-answer", "failed", "canceled"})
 _LONGEST_TEXT = 256  # characters
 _MOST_DIGITS = 15
 _LONGEST_PRICE = 40  # characters
-_DECIMAL = re.compile(r"[+-]?[0-9]+([.][0-9]+)?([eE][+-]?[0-9]+)?")
+_DECIMAL = re.compile(r"[+-]?[0-9]+([.][0-9]+)?([eE][+-]?[0-9]{1,4})?")
 _TERM = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _USUAL_TIME = re.compile(
-    r"[A-Z][a-z]{2}, ([0-9]{2} [A-Z][a-z]{2} [0-9]{4}) "
+    r"[A-Z][a-z]{2}, ([0-9]{2} [A-Z][a-z]{2} [12][0-9]{3}) "
     r"((?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]) [+]0000"
 )
 _CALL_SID = re.compile(r"CA[0-9a-fA-F]{32}")
@@ -87,7 +87,7 @@ def _time(value: Json) -> str | None:
 @lru_cache(maxsize=64)
 def _date(text: str) -> str:
     """`25 Nov 2026` as ISO 8601 has it."""
-    return datetime.strptime(text, "%d %b %Y").date().isoformat()  # noqa: DTZ007  # a date alone
+    return parsedate_to_datetime(f"{text} 00:00:00 +0000").date().isoformat()
 
 
 def _cost(value: Json) -> str | None:

@@ -5,10 +5,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 import anyio
+import certifi
 import pytest
 from anyio.abc import SocketAttribute, SocketStream
 
-from calls_mcp.errors import InvocationError
+from calls_mcp.errors import ConfigurationError, InvocationError
+from calls_mcp.runtime import Runtime
+from calls_mcp.settings import load_settings
 from calls_mcp.twilio import TwilioClient
 from calls_mcp.wire import Request
 from tests.rig import ACCOUNT
@@ -79,3 +82,45 @@ async def test_a_host_that_needs_no_proxy_is_reached_without(
         monkeypatch.setenv("NO_PROXY", "0.0.0.0")  # noqa: S104  # nothing is bound to it
         await fails(NOBODY)
     assert asked.asked == []
+
+
+async def test_a_proxy_may_be_named_without_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with proxy() as asked:
+        monkeypatch.setenv("HTTPS_PROXY", asked.url.removeprefix("http://"))
+        await fails(AWAY)
+    assert asked.asked[0].startswith(b"CONNECT calls.invalid:443 HTTP/1.1\r\n")
+
+
+async def test_a_host_and_port_that_need_no_proxy_are_reached_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with proxy() as asked:
+        monkeypatch.setenv("ALL_PROXY", asked.url)
+        monkeypatch.setenv("NO_PROXY", NOBODY.removeprefix("https://"))
+        await fails(NOBODY)
+    assert asked.asked == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("HTTPS_PROXY", "socks5://proxy.invalid:1080"),
+        ("ALL_PROXY", "http://"),
+        ("SSL_CERT_FILE", "/no/such/file"),
+        ("SSL_CERT_FILE", __file__),
+    ],
+)
+async def test_what_can_not_be_used_of_the_environment_is_told_at_start(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigurationError, match=variable):
+        async with Runtime(load_settings(), access(AWAY)):
+            pass
+
+
+async def test_an_empty_folder_of_certificates_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", certifi.where())
+    monkeypatch.setenv("SSL_CERT_DIR", "")
+    async with Runtime(load_settings(), access(AWAY)) as runtime:
+        assert await runtime.is_ready()

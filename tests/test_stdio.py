@@ -119,6 +119,45 @@ def test_the_end_of_input_ends_it_quietly_with_status_0() -> None:
         assert ended(wire) == (0, "", "")
 
 
+def test_what_was_answered_by_the_end_of_input_is_told_whole() -> None:
+    with running() as wire:
+        wire.ask("tools/list")
+        assert wire.process.stdin
+        for number in range(2, 7):  # more than a pipe holds, and nobody reads yet
+            params = {"_meta": ENVELOPE}
+            wire.send({"id": number, "method": "tools/list", "params": params})
+        wire.send(
+            {"id": 7, "method": "tools/call", "params": {"name": "nothing", "_meta": ENVELOPE}}
+        )
+        wire.process.stdin.close()
+        assert wire.process.stdout
+        told = [json.loads(line)["id"] for line in wire.process.stdout]
+        assert wire.process.wait(timeout=60) == 0
+    assert told == sorted({*told})
+    assert told  # as many as were made by then, and each of them whole
+
+
+def test_a_line_that_is_far_too_long_ends_nothing() -> None:
+    with running() as wire:
+        assert wire.process.stdin
+        wire.process.stdin.write("x" * (2**26 + 2) + "\n")
+        wire.process.stdin.flush()
+        assert wire.ask("tools/list")["result"]["tools"]
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&-", "<&- 2>&-"])
+def test_it_starts_without_some_of_the_standard_streams(closed: str) -> None:
+    command = f'exec "$0" -m calls_mcp serve --sandbox {closed}'
+    ended = subprocess.run(  # noqa: S603
+        ["/bin/sh", "-c", command, sys.executable],
+        check=False,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=60,
+    )
+    assert (ended.returncode, ended.stdout) == (0, b"")
+
+
 def test_no_input_at_all_ends_it_quietly_with_status_0() -> None:
     with running() as wire:
         assert ended(wire) == (0, "", "")
