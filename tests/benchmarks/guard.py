@@ -1,7 +1,8 @@
 """What validation, policy and the claim of a confirmation take of a new call, on each store."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -16,7 +17,7 @@ from calls_mcp.invocation import Invoker
 from calls_mcp.outcome import Caller
 from calls_mcp.runtime import Runtime
 from calls_mcp.settings import load_settings
-from tests.benchmarks.figure import ROUNDS, Figure
+from tests.benchmarks.figure import Figure, in_turn
 from tests.benchmarks.upstream import emulator
 from tests.observatory import Observatory, observing
 from tests.rig import ACCOUNT, PERMISSIVE, access_to, placing
@@ -34,18 +35,22 @@ def figures() -> Iterator[Figure]:
         redis.start()
         try:
             stores = ("memory:", f"sqlite:///{folder}/state.db", redis.url)
-            memory, sqlite, other = (anyio.run(_guard, url, each, Path(folder)) for each in stores)
+            guards = [_measure(partial(_guard, url, each, Path(folder))) for each in stores]
+            memory, sqlite, other, requests = in_turn(*guards, _measure(partial(_request, url)))
         finally:
             redis.stop()
-        requests = anyio.run(_requests, url)
     yield Figure("guard on memory, to a request 100 ms away", "s", 0.05, memory, requests)
     yield Figure("guard on SQLite, to a request 100 ms away", "s", 0.05, sqlite, requests)
     more = [1000 * (a - b) for a, b in zip(other, memory, strict=True)]
     yield Figure("guard on Redis, more than on memory", "ms", 1, more, is_absolute=True)
 
 
-async def _guard(url: str, store: str, folder: Path) -> list[float]:
-    """The seconds that the guard of a confirmed call takes, round by round."""
+def _measure(take: Callable[[], Awaitable[float]]) -> Callable[[], float]:
+    return lambda: anyio.run(take)
+
+
+async def _guard(url: str, store: str, folder: Path) -> float:
+    """The seconds that the guard of a confirmed call takes."""
     settings = load_settings(
         {
             "calls_mcp_state_url": store,
@@ -55,12 +60,8 @@ async def _guard(url: str, store: str, folder: Path) -> list[float]:
     )
     with observing() as seen:
         async with Runtime(settings, access_to(url)) as runtime, runtime.invoker() as invoker:
-            await _round(invoker, seen)  # what happens once only is no part of any round
-            return [await _round(invoker, seen) for _ in range(ROUNDS)]
-
-
-async def _round(invoker: Invoker, seen: Observatory) -> float:
-    return median([await _confirm(invoker, seen) for _ in range(_TIMES)])
+            await _confirm(invoker, seen)  # what happens once only does not count
+            return median([await _confirm(invoker, seen) for _ in range(_TIMES)])
 
 
 async def _confirm(invoker: Invoker, seen: Observatory) -> float:
@@ -79,15 +80,12 @@ async def _confirm(invoker: Invoker, seen: Observatory) -> float:
     return validation + ((guard.end_time or 0) - (guard.start_time or 0)) / 1e9
 
 
-async def _requests(url: str) -> list[float]:
+async def _request(url: str) -> float:
     """The seconds that the request itself takes, with an API that is not on this machine."""
     account = access_to(url)
     form = {key.capitalize(): str(value) for key, value in placing().items()}
-    times: list[float] = []
     async with httpx.AsyncClient(auth=(account.username, account.password)) as http:
-        for _ in range(ROUNDS):
-            begun = time.perf_counter()
-            await anyio.sleep(_AWAY)
-            await http.post(f"{url}/2010-04-01/Accounts/{ACCOUNT}/Calls.json", data=form)
-            times.append(time.perf_counter() - begun)
-    return times
+        begun = time.perf_counter()
+        await anyio.sleep(_AWAY)
+        await http.post(f"{url}/2010-04-01/Accounts/{ACCOUNT}/Calls.json", data=form)
+        return time.perf_counter() - begun

@@ -20,7 +20,7 @@ from tests.store.redis_server import free_port
 
 _CLIENTS, _EACH = 64, 20
 _ROUNDS = 7
-_MANY, _WARM = 100_000, 30_000
+_MANY, _WARM = 100_000, 60_000
 _REVISION = "2026-07-28"
 _LIMITS = ("RATE", "RATE_IN_ALL", "CONCURRENCY", "CONCURRENCY_IN_ALL")
 _UNBOUNDED = {f"CALLS_MCP_HTTP_{name}": "1000000" for name in _LIMITS}

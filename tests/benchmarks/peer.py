@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -64,6 +66,13 @@ class Peer:
     def memory(self) -> float:
         """What it occupies, in MB."""
         return psutil.Process(self._process.pid).memory_info().rss / 1e6
+
+    @property
+    def peak(self) -> float:
+        """The most it ever occupied, in MB."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text("ascii")
+        (kilobytes,) = re.findall(r"VmHWM:\s+([0-9]+) kB", status)
+        return int(kilobytes) / 1000
 
     def request(self, method: str, params: Mapping[str, object]) -> dict[str, Any]:
         """The result of a request."""
