@@ -1,0 +1,69 @@
+"""What the drivers in Python have in common: requests are lines of JSON, and so are answers."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Answer = dict[str, Any]
+
+
+@dataclass
+class Plan:
+    """How to reach the server, and what the user answers; without an answer nobody is asked."""
+
+    command: list[str]
+    url: str = ""
+    user: str = ""
+    era: str = "auto"
+    asked: list[str] = field(default_factory=list)
+
+    def content(self, message: str) -> dict[str, bool] | None:
+        """The form as the user returns it; nothing if they decline."""
+        self.asked.append(message)
+        return {"approve": True} if self.user == "accept" else None
+
+
+def plan() -> Plan:
+    """What the driver was told to do."""
+    return Plan(**json.loads(sys.argv[1]))
+
+
+def say(**content: object) -> None:
+    """Tell the test."""
+    sys.stdout.write(json.dumps(content) + "\n")
+    sys.stdout.flush()
+
+
+def tool(description: str | None, parameters: object) -> dict[str, Any]:
+    """A tool as a model gets it."""
+    return {"description": description, "parameters": parameters}
+
+
+def answer(seen: str, *, failed: bool = False, structured: object = None) -> Answer:
+    """What became of an invocation: `seen` is what a model would read."""
+    return {"seen": seen, "failed": failed, "structured": structured}
+
+
+async def request() -> tuple[str, dict[str, Any]] | None:
+    """The next tool to invoke, with its arguments; None at the end."""
+    line = await asyncio.to_thread(sys.stdin.readline)
+    if not line:
+        return None
+    asked = json.loads(line)
+    return asked["tool"], asked["arguments"]
+
+
+async def converse(
+    plan: Plan,
+    tools: Mapping[str, object],
+    invoke: Callable[[str, dict[str, Any]], Awaitable[Answer]],
+    **about: object,
+) -> None:
+    """Show the tools, then invoke what is asked for."""
+    say(tools=tools, **about)
+    while (asked := await request()) is not None:
+        plan.asked.clear()
+        say(**await invoke(*asked), asked=plan.asked)
