@@ -34,7 +34,9 @@ def show(tools: list[types.Tool]) -> None:
 
 class Model(BaseLlm):
     async def generate_content_async(
-        self, llm_request: LlmRequest, stream: bool = False
+        self,
+        llm_request: LlmRequest,
+        stream: bool = False,  # noqa: FBT001, FBT002  # as the base class has it
     ) -> AsyncGenerator[LlmResponse]:
         del stream
         part = llm_request.contents[-1].parts[-1]

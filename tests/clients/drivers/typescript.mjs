@@ -28,6 +28,7 @@ const { AjvJsonSchemaValidator } = await import(PACKAGES.validator);
 const say = (content) => process.stdout.write(`${JSON.stringify(content)}\n`);
 
 let asked = [];
+let protocol = null;
 
 async function connected() {
   const capabilities = plan.user ? { elicitation: { form: {} } } : {};
@@ -47,6 +48,7 @@ async function connected() {
   const transport = plan.url
     ? new StreamableHTTPClientTransport(new URL(plan.url))
     : new StdioClientTransport({ command, args });
+  transport.setProtocolVersion ??= (version) => (protocol = version);
   await client.connect(transport);
   return client;
 }
@@ -57,7 +59,7 @@ const provider = new AjvJsonSchemaValidator();
 const validators = new Map(tools.map((t) => [t.name, provider.getValidator(t.outputSchema)]));
 
 say({
-  protocol: client.getNegotiatedProtocolVersion?.() ?? null,
+  protocol: client.getNegotiatedProtocolVersion?.() ?? protocol,
   tools: Object.fromEntries(
     tools.map((t) => [t.name, { description: t.description, parameters: t.inputSchema }]),
   ),

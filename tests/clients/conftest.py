@@ -1,0 +1,12 @@
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from tests.asgi.replica import replica
+
+
+@pytest.fixture
+async def sandbox() -> AsyncGenerator[str]:
+    """The URL of one that is served over HTTP."""
+    async with replica({}, "--sandbox") as served:
+        yield served.url

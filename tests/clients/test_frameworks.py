@@ -1,0 +1,148 @@
+"""The agent frameworks' own adapters, with the test for a model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.clients.conversation import conversing
+from tests.clients.walk import PLACE, blunder, refuse, token, walk
+from tests.rig import open_rig
+
+pytestmark = [pytest.mark.anyio, pytest.mark.clients]
+
+Schema = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Framework:
+    """What a framework makes of a server."""
+
+    name: str
+    asks: bool = True
+    """Whether its program can ask its user."""
+    drops: frozenset[str] = field(default_factory=frozenset[str])
+    """The keywords of a parameter's schema that its model is not told."""
+    marks_errors: bool = True
+    """Whether what it hands its model is marked as an error."""
+
+
+LLAMA_INDEX = Framework(
+    "llama-index", asks=False, drops=frozenset({"maximum", "maxLength", "minimum", "pattern"})
+)
+OPENAI = Framework("openai-agents", asks=False, marks_errors=False)
+FRAMEWORKS = [
+    Framework("langchain"),
+    OPENAI,
+    Framework("pydantic-ai"),
+    Framework("google-adk"),
+    LLAMA_INDEX,
+]
+_FENCE = ("<<<BEGIN_UNTRUSTED_TOOL_DESCRIPTION>>>\n", "\n<<<END_UNTRUSTED_TOOL_DESCRIPTION>>>")
+
+each = pytest.mark.parametrize("framework", FRAMEWORKS, ids=lambda f: f.name)
+each_asking = pytest.mark.parametrize(
+    "framework", [f for f in FRAMEWORKS if f.asks], ids=lambda f: f.name
+)
+
+
+@each
+async def test_a_model_is_shown_every_parameter_with_its_bounds_and_every_fault_of_a_bad_call(
+    framework: Framework, tmp_path: Path
+) -> None:
+    async with open_rig() as rig, rig.connect() as agent:
+        published = {tool.name: tool for tool in (await agent.client.list_tools()).tools}
+    async with conversing(framework.name, tmp_path) as driven:
+        shown = driven.about["tools"]
+        answer = await blunder(driven)
+    assert answer.failed == framework.marks_errors
+    assert shown.keys() == published.keys()
+    for name, tool in published.items():
+        assert _bare(shown[name]["description"]) == tool.description
+        parameters: Schema = shown[name]["parameters"]
+        assert parameters.get("required", []) == tool.input_schema.get("required", [])
+        properties: Mapping[str, Schema] = tool.input_schema["properties"]
+        assert list(parameters["properties"]) == list(properties)
+        for key, schema in properties.items():
+            expected = {k: v for k, v in schema.items() if k not in framework.drops}
+            assert _plain(parameters["properties"][key]) == expected
+
+
+def _bare(description: str) -> str:
+    """Without the fence that the ADK has around it."""
+    return description.removeprefix(_FENCE[0]).removesuffix(_FENCE[1])
+
+
+def _plain(schema: Schema) -> Schema:
+    """Without what LlamaIndex adds: a title, and that null will do where nothing need be given."""
+    either = schema.get("anyOf", [{}])[0]
+    added = {"title", "anyOf", *(["default"] if either else [])}
+    plain = {**either, **{k: v for k, v in schema.items() if k not in added}}
+    return {**plain, "description": _bare(schema["description"])}
+
+
+@each_asking
+async def test_an_agent_lists_places_and_deletes_calls_as_its_user_says_yes(
+    framework: Framework, tmp_path: Path
+) -> None:
+    async with conversing(framework.name, tmp_path, user="accept") as driven:
+        await walk(driven, asks=True)
+
+
+@each_asking
+async def test_an_agent_places_nothing_where_its_user_says_no(
+    framework: Framework, tmp_path: Path
+) -> None:
+    async with conversing(framework.name, tmp_path, user="decline") as driven:
+        await refuse(driven)
+
+
+@each
+async def test_an_agent_whose_program_asks_nobody_confirms_by_token(
+    framework: Framework, tmp_path: Path, sandbox: str
+) -> None:
+    url = sandbox if framework is LLAMA_INDEX else ""
+    async with conversing(framework.name, tmp_path, url=url) as driven:
+        await walk(driven, asks=False)
+
+
+async def test_pydantic_ai_shows_its_model_the_structured_content_and_no_text(
+    tmp_path: Path,
+) -> None:
+    async with conversing("pydantic-ai", tmp_path) as driven:
+        answer = await driven.call("list_calls", limit=1)
+    assert answer.seen.startswith('{"outcome":"done"')
+    assert "newest first" not in answer.seen
+
+
+async def test_openai_agents_tell_nothing_of_what_is_missing_and_in_strict_mode_need_everything(
+    tmp_path: Path,
+) -> None:
+    async with conversing("openai-agents", tmp_path) as driven:
+        answer = await driven.call("fetch_call")
+    assert answer.seen == "An error occurred while running the tool. Please try again."
+    for tool in driven.about["strictly"].values():
+        assert tool["strict"] is True
+        assert tool["parameters"]["required"] == list(tool["parameters"]["properties"])
+
+
+async def test_llama_index_starts_a_server_for_each_request_on_stdio_so_no_token_is_good(
+    tmp_path: Path,
+) -> None:
+    async with conversing("llama-index", tmp_path) as driven:
+        shown = await driven.call("create_call", **PLACE)
+        answer = await driven.call("create_call", **PLACE, confirmation_token=token(shown))
+    assert "Expired:" in answer.seen
+
+
+async def test_llama_index_tells_its_model_that_null_will_do_and_the_server_says_no(
+    tmp_path: Path, sandbox: str
+) -> None:
+    async with conversing("llama-index", tmp_path, url=sandbox) as driven:
+        answer = await driven.call("list_calls", to=None)
+    shown = driven.about["tools"]["list_calls"]["parameters"]["properties"]["to"]
+    assert {"type": "null"} in shown["anyOf"]
+    assert "/to: expected" in answer.seen
+    assert "got null" in answer.seen

@@ -1,0 +1,99 @@
+"""Clients that show a program what the server said: the TypeScript SDK, FastMCP, the Inspector."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.clients.conversation import Era, conversing
+from tests.clients.inspector import Inspector
+from tests.clients.walk import blunder, refuse, walk
+
+pytestmark = [pytest.mark.anyio, pytest.mark.clients]
+
+LAST_LEGACY, MODERN = "2025-11-25", "2026-07-28"
+TOOLS = {"create_call", "fetch_call", "list_calls", "update_call", "delete_call"}
+
+TYPESCRIPT: list[tuple[str, Era]] = [
+    ("typescript-1", "legacy"),
+    ("typescript-2", "legacy"),
+    ("typescript-2", "auto"),
+]
+FASTMCP: list[tuple[str, Era]] = [("fastmcp", "legacy"), ("fastmcp", "auto")]
+ERAS: list[Era] = ["legacy", "auto"]
+
+each = pytest.mark.parametrize(("name", "era"), TYPESCRIPT + FASTMCP)
+each_typescript = pytest.mark.parametrize(("name", "era"), TYPESCRIPT)
+each_era = pytest.mark.parametrize("era", ERAS)
+
+
+@each
+async def test_a_program_lists_places_and_deletes_calls_as_its_user_says_yes(
+    name: str, era: Era, tmp_path: Path
+) -> None:
+    async with conversing(name, tmp_path, user="accept", era=era) as driven:
+        await walk(driven, asks=True)
+    spoken = driven.about["protocol"]
+    assert spoken == (MODERN if era == "auto" else LAST_LEGACY)
+
+
+@each
+async def test_a_program_places_nothing_where_its_user_says_no(
+    name: str, era: Era, tmp_path: Path
+) -> None:
+    async with conversing(name, tmp_path, user="decline", era=era) as driven:
+        await refuse(driven)
+
+
+@each
+async def test_a_program_that_asks_nobody_confirms_by_token_over_http(
+    name: str, era: Era, tmp_path: Path, sandbox: str
+) -> None:
+    async with conversing(name, tmp_path, era=era, url=sandbox) as driven:
+        await walk(driven, asks=False)
+
+
+@each_typescript
+async def test_what_a_typescript_program_reads_of_an_error_meets_the_output_schema(
+    name: str, era: Era, tmp_path: Path
+) -> None:
+    async with conversing(name, tmp_path, era=era) as driven:
+        answer = await blunder(driven)
+        missing = await driven.call("fetch_call", sid="CA" + "0" * 32)
+    assert answer.failed
+    assert answer.valid is True
+    assert answer.structured is not None
+    paths = {fault["path"] for fault in answer.structured["error"]["faults"]}
+    assert paths == {"/to", "/timeout", "/whom", "/url"}
+    assert missing.valid is True
+    assert "not_found" in missing.seen
+
+
+async def test_fastmcp_raises_an_error_with_every_fault(tmp_path: Path) -> None:
+    async with conversing("fastmcp", tmp_path) as driven:
+        answer = await blunder(driven)
+    assert answer.failed
+
+
+@each_era
+async def test_the_inspector_lists_the_tools_and_calls_one_on_stdio(
+    era: Era, tmp_path: Path
+) -> None:
+    inspector = Inspector(tmp_path, era=era)
+    status, listed = await inspector.ask("tools/list")
+    assert status == 0
+    assert {tool["name"] for tool in listed["tools"]} == TOOLS
+    answer = await blunder(inspector)
+    assert answer.failed
+
+
+async def test_the_inspector_lists_places_and_deletes_calls_over_http_by_token(
+    tmp_path: Path, sandbox: str
+) -> None:
+    await walk(Inspector(tmp_path, [sandbox]), asks=False)
+
+
+async def test_the_inspector_finds_nothing_in_the_tools_that_another_client_could_not_take(
+    tmp_path: Path,
+) -> None:
+    status, _ = await Inspector(tmp_path).ask("tools/list", "--strict")
+    assert status == 0

@@ -1,0 +1,71 @@
+"""What an agent does with telephone calls, by what its model can read alone."""
+
+import re
+
+from tests.clients.conversation import Answer, Speaking
+
+GUEST = "+15005550205"
+PLACE = {"to": GUEST, "from": "+15005550006", "twiml": "<Response><Say>Hello.</Say></Response>"}
+BAD = {"to": "+1 500 555 0205", "from": "+15005550006", "timeout": 9000, "whom": "Ann"}
+
+_SID = re.compile(r"\bCA[0-9a-f]{32}\b")
+_TOKEN = re.compile(r"(?<![\w.-])[\w-]{12}\.[\w-]{20}(?![\w.-])")
+
+
+def sids(answer: Answer) -> list[str]:
+    """The calls that an answer names, in its order."""
+    return list(dict.fromkeys(_SID.findall(answer.seen)))
+
+
+def token(answer: Answer) -> str:
+    """What confirms the change that an answer shows."""
+    [found] = set(_TOKEN.findall(answer.seen))
+    return found
+
+
+async def walk(speaking: Speaking, *, asks: bool) -> None:
+    """List calls, place one, delete one; confirmed by the user if the client `asks`, or by token."""
+    listed = await speaking.call("list_calls", status="completed", limit=2)
+    assert len(sids(listed)) == 2
+    assert not listed.failed
+
+    placed = await _confirmed(speaking, "create_call", "Place a call", asks=asks, **PLACE)
+    [sid] = sids(placed)
+    assert sids(await speaking.call("list_calls", to=GUEST)) == [sid]
+
+    old = sids(listed)[1]
+    deleted = await _confirmed(speaking, "delete_call", "Delete", asks=asks, sid=old)
+    assert sids(deleted) == [old]
+    gone = await speaking.call("fetch_call", sid=old)
+    assert "not_found" in gone.seen
+
+
+async def _confirmed(
+    speaking: Speaking, tool: str, question: str, *, asks: bool, **arguments: object
+) -> Answer:
+    """The answer to a change that is confirmed."""
+    answer = await speaking.call(tool, **arguments)
+    if asks:
+        [asked] = answer.asked
+        assert asked.startswith(question)
+        return answer
+    assert not answer.asked
+    assert question in answer.seen
+    return await speaking.call(tool, **arguments, confirmation_token=token(answer))
+
+
+async def refuse(speaking: Speaking) -> None:
+    """Place a call to which the user, who is asked, says no."""
+    answer = await speaking.call("create_call", **PLACE)
+    assert len(answer.asked) == 1
+    assert "The user said no" in answer.seen
+    assert not answer.failed
+    assert sids(await speaking.call("list_calls", to=GUEST)) == []
+
+
+async def blunder(speaking: Speaking) -> Answer:
+    """A call with four faults, all of which must be in what the model reads."""
+    answer = await speaking.call("create_call", **BAD)
+    assert all(f"/{name}" in answer.seen for name in ("to", "timeout", "whom", "url"))
+    assert "+15005550205" in answer.seen  # what to send instead
+    return answer
