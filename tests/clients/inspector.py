@@ -32,7 +32,7 @@ class Inspector:
         command = [
             *(node(), CLIENTS["inspector"].home / _PROGRAM, "--cli", *self.target),
             *("--protocol-era", self.era, "--method", method, *options),
-            *("--format", "json", "--quiet"),
+            *("--format", "json", "--quiet", "--connect-timeout", "60000"),
         ]
         done = await anyio.run_process(
             command, cwd=self.home, env=environment(self.home), check=False

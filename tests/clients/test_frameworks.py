@@ -27,16 +27,17 @@ class Framework:
     """The keywords of a parameter's schema that its model is not told."""
     marks_errors: bool = True
     """Whether what it hands its model is marked as an error."""
+    structures_errors: bool = True
+    """Whether its program gets the structured content of an error."""
 
 
 LLAMA_INDEX = Framework(
     "llama-index", asks=False, drops=frozenset({"maximum", "maxLength", "minimum", "pattern"})
 )
-OPENAI = Framework("openai-agents", asks=False, marks_errors=False)
 FRAMEWORKS = [
-    Framework("langchain"),
-    OPENAI,
-    Framework("pydantic-ai"),
+    Framework("langchain", structures_errors=False),
+    Framework("openai-agents", asks=False, marks_errors=False, structures_errors=False),
+    Framework("pydantic-ai", structures_errors=False),
     Framework("google-adk"),
     LLAMA_INDEX,
 ]
@@ -58,6 +59,7 @@ async def test_a_model_is_shown_every_parameter_with_its_bounds_and_every_fault_
         shown = driven.about["tools"]
         answer = await blunder(driven)
     assert answer.failed == framework.marks_errors
+    assert (answer.structured is not None) == framework.structures_errors
     assert shown.keys() == published.keys()
     for name, tool in published.items():
         assert _bare(shown[name]["description"]) == tool.description

@@ -6,7 +6,7 @@ import pytest
 
 from tests.clients.conversation import Era, conversing
 from tests.clients.inspector import Inspector
-from tests.clients.walk import blunder, refuse, walk
+from tests.clients.walk import PLACE, blunder, refuse, token, walk
 
 pytestmark = [pytest.mark.anyio, pytest.mark.clients]
 
@@ -90,6 +90,15 @@ async def test_the_inspector_lists_places_and_deletes_calls_over_http_by_token(
     tmp_path: Path, sandbox: str
 ) -> None:
     await walk(Inspector(tmp_path, [sandbox]), asks=False)
+
+
+async def test_the_inspector_ends_its_server_with_each_request_so_no_token_is_good_on_stdio(
+    tmp_path: Path,
+) -> None:
+    inspector = Inspector(tmp_path)
+    shown = await inspector.call("create_call", **PLACE)
+    answer = await inspector.call("create_call", **PLACE, confirmation_token=token(shown))
+    assert "Expired:" in answer.seen
 
 
 async def test_the_inspector_finds_nothing_in_the_tools_that_another_client_could_not_take(

@@ -24,7 +24,10 @@ def token(answer: Answer) -> str:
 
 
 async def walk(speaking: Speaking, *, asks: bool) -> None:
-    """List calls, place one, delete one; confirmed by the user if the client `asks`, or by token."""
+    """List calls, place one, delete another.
+
+    The user confirms it if the client `asks` them; else the token does.
+    """
     listed = await speaking.call("list_calls", status="completed", limit=2)
     assert len(sids(listed)) == 2
     assert not listed.failed

@@ -30,7 +30,8 @@ async def think(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
     match messages[-1].parts[-1]:
         case ToolReturnPart() as part:
             failed = part.outcome in ERROR_OUTCOMES
-            told = answer(part.model_response_str(), failed=failed, structured=part.content)
+            structured = part.content if isinstance(part.content, dict) else None
+            told = answer(part.model_response_str(), failed=failed, structured=structured)
             say(**told, asked=PLAN.asked)
         case _:
             tools = info.function_tools
@@ -43,7 +44,8 @@ async def think(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
 
 async def main() -> None:
     transport = StdioTransport(PLAN.command[0], PLAN.command[1:])
-    toolset = MCPToolset(transport, elicitation_handler=ask if PLAN.user else None)
+    handler = ask if PLAN.user else None
+    toolset = MCPToolset(transport, elicitation_handler=handler, init_timeout=60)
     await Agent(FunctionModel(think), toolsets=[toolset], retries=9).run("Go on.")
 
 
