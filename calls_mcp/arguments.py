@@ -41,11 +41,12 @@ class Arguments:
 
 
 def check(operation: Operation, raw: Mapping[str, Json]) -> Arguments:
-    """Hold what a model sent to the catalog.
+    """Hold what a model sent to the catalog. A null stands for an optional argument not given.
 
     Raises:
         InvalidArguments: With every fault there is.
     """
+    raw = {name: value for name, value in raw.items() if not _is_omitted(operation, name, value)}
     strange = (name for name in raw if name not in operation.parameters)
     meant = {name: _meant(operation, name) for name in islice(strange, _MOST_STRANGE_NAMES)}
     # A misspelt name is one fault, not also a missing argument, and its value may be another.
@@ -86,6 +87,12 @@ def _is_date_or_time(value: object) -> bool:
 @cache
 def _validator(parameter: Parameter) -> Draft202012Validator:
     return Draft202012Validator(checked_schema(parameter), format_checker=FORMATS)
+
+
+def _is_omitted(operation: Operation, name: str, value: Json) -> bool:
+    """Whether it is a null for what is optional: some hosts make every argument required."""
+    parameter = operation.parameters.get(name)
+    return value is None and parameter is not None and not parameter.required
 
 
 def _unknown(operation: Operation, meant: Mapping[str, str]) -> Iterator[Fault]:

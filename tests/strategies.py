@@ -381,7 +381,7 @@ def broken_arguments(draw: st.DrawFn, definition: Definition) -> tuple[str, Argu
     known = st.sampled_from([*schema["properties"]])
     name = draw(known | known.map(_pascal) | st.text(_plain, min_size=1, max_size=60))
     wrong = _wrong_values(schema["properties"].get(name))
-    value = draw(wrong.filter(lambda v: not satisfies(schema, {**arguments, name: v})))
+    value = draw(wrong.filter(lambda v: not is_accepted(schema, {**arguments, name: v})))
     return name, {**arguments, name: value}
 
 
@@ -390,6 +390,14 @@ def _wrong_values(schema: Property | None) -> st.SearchStrategy[object]:
         return json_values
     low, high = schema.get("minimum", 0), schema.get("maximum", 2**31)
     return json_values | st.integers(max_value=low - 1) | st.integers(min_value=high + 1)
+
+
+def is_accepted(schema: Mapping[str, object], arguments: Mapping[str, object]) -> bool:
+    """Whether these arguments are right, where null stands for an optional one not given."""
+    properties = cast("dict[str, object]", schema["properties"])
+    optional = properties.keys() - {*cast("list[str]", schema.get("required", []))}
+    given = {k: v for k, v in arguments.items() if v is not None or k not in optional}
+    return satisfies(schema, given)
 
 
 def satisfies(schema: Mapping[str, object], value: object) -> bool:

@@ -348,13 +348,13 @@ async def test_item_34_twiml_is_short_well_formed_and_without_entities(
 # 35
 
 NOT_A_NUMBER: tuple[object, ...] = (
-    *("2", "60", "", True, False, None, 2.5, float("nan"), float("inf"), float("-inf"), 10**400),
+    *("2", "60", "", True, False, 2.5, 10**400),
     *(1e300, 0, -1, [60], {"x": 60}, "1e400", "0x10", 2**31),
 )
-NOT_A_BOOLEAN: tuple[object, ...] = ("true", "false", "True", 1, 0, 1.0, "", None, [True], "yes")
+NOT_A_BOOLEAN: tuple[object, ...] = ("true", "false", "True", 1, 0, 1.0, "", [True], "yes")
 NOT_A_DATE: tuple[object, ...] = (
     *("2026-02-30", "2026-13-01", "0000-01-01", "31.01.2026", "2026-1-1", "today", "", 20260131),
-    *("2026-01-31T25:00:00Z", "2026-01-31\n", "2026-01-31T09:00:00", True, None, "2026-W01-1"),
+    *("2026-01-31T25:00:00Z", "2026-01-31\n", "2026-01-31T09:00:00", True, "2026-W01-1"),
     *("\u0662026-01-31", "2026-01-31T09:00:00+99:99", "20260131"),
 )
 
