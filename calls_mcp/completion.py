@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import anyio
 import mcp_types as types
@@ -159,7 +159,7 @@ class Completions:
         recent.at = anyio.current_time()
 
 
-def _parties(calls: Iterable[CallSummary], end: str) -> list[str]:
+def _parties(calls: Iterable[CallSummary], end: Literal["from", "to"]) -> list[str]:
     """Who is at one end of the calls that were placed by way of the API."""
     placed = (call for call in calls if call.get("direction") == _OUTBOUND)
-    return [str(call[end]) for call in placed if end in call]
+    return [party for call in placed if (party := call.get(end))]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import mcp_types as types
 from mcp.server.caching import CacheHint
@@ -109,22 +109,12 @@ async def _truthful(ctx: Context, call_next: CallNext) -> HandlerResult:
     The icon is told with what the server is asked about itself; the SDK would tell it each time.
     """
     result = await call_next(ctx)
-    match result:
-        case {"capabilities": {"resources": dict() as resources}} if _is_deaf(ctx):
-            cast("dict[str, Any]", resources)["subscribe"] = False
-        case {"_meta": {types.SERVER_INFO_META_KEY: dict() as itself}} if not _is_asked(ctx):
-            cast("dict[str, Any]", itself).pop("icons", None)
-        case _:
-            pass
+    told: dict[str, Any] = result if isinstance(result, dict) else {}
+    if ctx.method == "initialize" and not connection_of(ctx).has_standalone_channel:
+        told["capabilities"]["resources"]["subscribe"] = False
+    if ctx.method != "server/discover":
+        told.get("_meta", {}).get(types.SERVER_INFO_META_KEY, {}).pop("icons", None)
     return result
-
-
-def _is_deaf(ctx: Context) -> bool:
-    return ctx.method == "initialize" and not connection_of(ctx).has_standalone_channel
-
-
-def _is_asked(ctx: Context) -> bool:
-    return ctx.method == "server/discover"
 
 
 class _Server(Server[Background]):
