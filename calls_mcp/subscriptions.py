@@ -144,7 +144,8 @@ class Subscriptions:
         if watches is None:
             settings = self._offer.runtime.settings
             interval, most = settings.calls_mcp_watch_interval, settings.calls_mcp_watches
-            watches = self._watches[background] = Watches(background, interval, most)
+            clock = self._offer.runtime.clock
+            watches = self._watches[background] = Watches(background, interval, most, clock)
             background.start(partial(self._let_go_at_the_end, watches))
         return watches
 

@@ -1,6 +1,5 @@
 """Watches of live calls: each call is asked after once for all who listen, until it has ended."""
 
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -73,7 +72,7 @@ class Watches:
         background: Background,
         interval: float,
         most: int,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float],
     ) -> None:
         self._background = background
         self._interval = interval

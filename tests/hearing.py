@@ -4,9 +4,11 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import anyio
+import httpx2
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from mcp import Client
 from mcp.client.session import MessageHandlerFnT
+from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.subscriptions import ResourceUpdated
 from mcp_types import (
     EmptyResult,
@@ -91,6 +93,26 @@ def in_memory(rig: Rig) -> Connect:
 
     def connect(era: Era, handle: Handle) -> AbstractAsyncContextManager[Client]:
         return Client(rig.server, mode=era, message_handler=handle, cache=None)
+
+    return connect
+
+
+def over_http(url: str, token: str = "") -> Connect:
+    """Connects clients to a service."""
+
+    @asynccontextmanager
+    async def connect(era: Era, handle: Handle) -> AsyncGenerator[Client]:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        async with (
+            httpx2.AsyncClient(headers=headers, timeout=60, trust_env=False) as http,
+            Client(
+                streamable_http_client(url, http_client=http),
+                mode=era,
+                message_handler=handle,
+                cache=None,
+            ) as client,
+        ):
+            yield client
 
     return connect
 

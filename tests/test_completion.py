@@ -7,8 +7,12 @@ import pytest
 from mcp import MCPError
 from mcp_types import Completion, PromptReference, ResourceTemplateReference
 
+from calls_mcp.emulator import OWN_NUMBERS
 from calls_mcp.emulator.faults import Fault
-from tests.rig import CALLER, ERAS, TALKS_FOR_AN_HOUR, Agent, Era, Rig, open_rig
+from calls_mcp.runtime import Runtime
+from calls_mcp.server import build_server
+from calls_mcp.settings import load_settings
+from tests.rig import CALLER, ERAS, TALKS_FOR_AN_HOUR, Agent, Era, Rig, access_to, open_rig
 
 pytestmark = pytest.mark.anyio
 
@@ -61,14 +65,22 @@ async def test_the_ends_of_outbound_calls_are_proposed(rig: Rig) -> None:
 
 
 async def test_caller_ids_are_those_the_policy_names_and_allows(tmp_path: Path) -> None:
+    named, allowed, refused = "+15005550111", OWN_NUMBERS[0], OWN_NUMBERS[1]
     policy = tmp_path / "policy.toml"
-    policy.write_text('[caller_ids]\nallow = ["+15005550111", "+4930*"]\n', "utf-8")
-    async with open_rig() as rig, rig.connect() as agent:
-        sid = await agent.place()
-        assert sid
-        settings = {"calls_mcp_policy": policy}
-        async with open_rig(sandbox=False, **settings) as strict, strict.connect() as other:
-            assert (await of_prompt(other, "place_call", "from")).values == ["+15005550111"]
+    policy.write_text(f'[caller_ids]\nallow = ["{named}", "{allowed}?", "{allowed}*"]\n', "utf-8")
+    settings = load_settings({"calls_mcp_policy": policy})
+    async with (
+        open_rig() as rig,
+        Runtime(settings, access_to(rig.emulator.base_url)) as runtime,
+        rig.connect() as agent,
+    ):
+        await agent.place()
+        await agent.place(**{"from": refused})
+        assert {*(await of_prompt(agent, "place_call", "from")).values} == {allowed, refused}
+        strict = Rig(build_server(runtime), runtime, rig.emulator, rig.clock)
+        async with strict.connect() as other:
+            found = await of_prompt(other, "place_call", "from")
+    assert found.values == [named, allowed]
 
 
 @pytest.mark.parametrize("era", ERAS)
