@@ -1,12 +1,13 @@
 """Clients of either era that are told of changes."""
 
+import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import anyio
 import httpx2
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
-from mcp import Client
+from mcp import Client, StdioServerParameters
 from mcp.client.session import MessageHandlerFnT
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.subscriptions import ResourceUpdated
@@ -93,6 +94,16 @@ def in_memory(rig: Rig) -> Connect:
 
     def connect(era: Era, handle: Handle) -> AbstractAsyncContextManager[Client]:
         return Client(rig.server, mode=era, message_handler=handle, cache=None)
+
+    return connect
+
+
+def over_stdio(**variables: str) -> Connect:
+    """Connects clients to a process of their own."""
+    server = StdioServerParameters(command=sys.executable, args=["-m", "calls_mcp"], env=variables)
+
+    def connect(era: Era, handle: Handle) -> AbstractAsyncContextManager[Client]:
+        return Client(server, mode=era, message_handler=handle, cache=None)
 
     return connect
 

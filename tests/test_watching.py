@@ -10,8 +10,8 @@ import pytest
 from mcp import MCPError
 
 from calls_mcp.emulator.faults import Fault
-from tests.hearing import hearing, in_memory, looked, looks, subscribe, unsubscribe
-from tests.rig import ERAS, Era, Rig, open_rig
+from tests.hearing import hearing, in_memory, looked, looks, over_stdio, subscribe, unsubscribe
+from tests.rig import ACCOUNT, ERAS, Era, Rig, open_rig
 
 pytestmark = pytest.mark.anyio
 
@@ -55,6 +55,27 @@ async def test_each_change_of_a_live_call_is_told_and_its_end_is_the_last(era: E
             async with hearing(in_memory(rig), "auto", uri_of(other)):
                 await looked(rig, other, 5)
             assert looks(rig, sid) == before
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_changes_are_told_over_stdio_too(era: Era) -> None:
+    async with quick() as rig:
+        sid = await placed(rig)
+        connect = over_stdio(
+            TWILIO_ACCOUNT_SID=ACCOUNT,
+            TWILIO_AUTH_TOKEN=rig.emulator.account.auth_token,
+            CALLS_MCP_API_BASE_URL=rig.emulator.base_url,
+            CALLS_MCP_WATCH_INTERVAL="0.05",
+        )
+        async with hearing(connect, era, uri_of(sid)) as news:
+            for seconds in (TALK, 2 * 3600):
+                rig.clock.advance(seconds)
+                assert await news.next() == uri_of(sid)
+        before = looks(rig, sid)
+        other = await placed(rig)
+        async with hearing(in_memory(rig), "auto", uri_of(other)):
+            await looked(rig, other, 5)
+        assert looks(rig, sid) == before
 
 
 @pytest.mark.parametrize("era", ERAS)

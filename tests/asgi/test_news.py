@@ -84,6 +84,17 @@ async def test_a_server_that_ends_lets_its_listeners_go_in_order_and_takes_no_mo
         assert refused.status_code == 503
 
 
+async def test_a_listener_is_no_request_that_an_end_waits_for() -> None:
+    async with open_site(calls_mcp_watch_interval=QUICK) as site:
+        async with site.connect() as agent:
+            uri = f"calls://call/{await agent.place()}"
+        async with hearing(over_http(site.url), "auto", uri) as news:
+            with anyio.fail_after(30):
+                await site.site.drain.idle()
+            site.rig.clock.advance(2 * 3600)
+            assert await news.next() == uri
+
+
 async def test_without_sessions_an_older_client_is_promised_no_news_and_told_so() -> None:
     async with open_site(calls_mcp_http_stateless=True, calls_mcp_watch_interval=QUICK) as site:
         async with site.connect() as agent:
