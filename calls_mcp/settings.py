@@ -195,13 +195,13 @@ class Settings(BaseModel):
         description="Seconds for a tool call, retries and recovery included.",
     )
     calls_mcp_watch_interval: float = Field(
-        3,
+        5,
         gt=0,
         description="Seconds between looks at a live call that a client has asked to be told of; "
         "more while they fail.",
     )
     calls_mcp_watches: int = Field(
-        200,
+        100,
         ge=4,
         description="Calls that clients are told of at once, by each process; one principal gets "
         "a quarter of them.",

@@ -55,6 +55,25 @@ async def test_a_call_is_looked_at_once_for_all_who_listen(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("era", ERAS)
+async def test_all_together_watch_no_more_than_there_may_be(tmp_path: Path, era: Era) -> None:
+    tokens = [f"token-{n}" for n in range(5)]
+    async with open_site(
+        token=tokens[0],
+        calls_mcp_auth="tokens",
+        calls_mcp_principals=principals(tmp_path / "p.toml", *tokens),
+        calls_mcp_watches=4,
+    ) as site:
+        async with site.connect() as agent:
+            uri = f"calls://call/{await agent.place()}"
+        async with AsyncExitStack() as stack:
+            for token in tokens[:4]:
+                await stack.enter_async_context(hearing(over_http(site.url, token), era, uri))
+            async with over_http(site.url, tokens[4])("auto", None) as last:
+                with pytest.raises(MCPError, match="As many calls are being watched"):
+                    await last.listen(resource_subscriptions=[uri]).__aenter__()
+
+
+@pytest.mark.parametrize("era", ERAS)
 async def test_nothing_is_asked_after_for_a_client_that_has_gone(era: Era) -> None:
     async with open_site(calls_mcp_watch_interval=QUICK) as site:
         async with site.connect() as agent:
