@@ -61,6 +61,13 @@ class Parameter:
     required: bool
     secret: bool
 
+    @property
+    def choices(self) -> list[Json]:
+        """The values that it, or each item of it, must be one of; empty if there are no such."""
+        items = self.schema.get("items")
+        choices = items.get("enum") if isinstance(items, dict) else self.schema.get("enum")
+        return choices if isinstance(choices, list) else []
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -89,7 +96,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Operation:
-    """One operation of the Calls API, and the tool that offers it."""
+    """One operation of the Calls API, and the tool that offers it; `reference` is its page."""
 
     name: str
     title: str
@@ -98,6 +105,7 @@ class Operation:
     method: Literal["GET", "POST", "DELETE"]
     path: str
     returns: Literal["call", "calls", "deleted"]
+    reference: str
     parameters: Mapping[str, Parameter]
     rules: tuple[Rule, ...]
 

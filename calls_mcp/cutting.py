@@ -1,7 +1,21 @@
 """HTTP requests that can be broken off, and end in order even then."""
 
 import anyio
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+def is_stream(scope: Scope) -> bool:
+    """Whether a request only listens, for as long as it may, by what its head says.
+
+    The SDK holds the body to that.
+    """
+    if scope["method"] == "GET":
+        return True
+    headers = Headers(scope=scope)
+    is_modern = headers.get("mcp-protocol-version") in MODERN_PROTOCOL_VERSIONS
+    return is_modern and headers.get("mcp-method") == "subscriptions/listen"
 
 
 async def run(

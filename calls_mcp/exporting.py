@@ -52,6 +52,8 @@ _CHOSEN = frozenset({"gen_ai.prompt.name", "gen_ai.tool.name", "mcp.method.name"
 _METHODS = (
     *("initialize", "ping", "server/discover", "completion/complete", "elicitation/create"),
     *("tools/call", "tools/list", "prompts/get", "prompts/list", "logging/setLevel"),
+    *("resources/list", "resources/templates/list", "resources/read", "subscriptions/listen"),
+    *("resources/subscribe", "resources/unsubscribe"),
     *("notifications/cancelled", "notifications/initialized", "notifications/progress"),
 )
 _VERSION = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")

@@ -36,6 +36,7 @@ class _Made:
     own: "Own | None"
     access: Access
     invoker: "Invoker"
+    policy: "Policy"
     users: int = 0
 
 
@@ -59,7 +60,7 @@ class Runtime:
         self.access = access
         self.sandbox = sandbox
         self.keys = settings.keys(access)
-        self._clock = clock
+        self.clock = clock
         self.monotonic = monotonic
         self._accounts = Accounts(monotonic)
         self._resources = AsyncExitStack()
@@ -70,6 +71,8 @@ class Runtime:
         self._made: dict[str, _Made] = {}
         self._replaced: list[_Made] = []
         self._is_idle: anyio.Event | None = None
+        self.ending = anyio.Event()
+        """Set once the server is about to end: whoever waits for news of calls is let go."""
 
     async def __aenter__(self) -> Self:
         """Begin what must work from the start: telemetry, a policy of one's own, a lasting store.
@@ -121,6 +124,19 @@ class Runtime:
             if self._is_idle and not self._is_used:
                 self._is_idle.set()
 
+    def access_of(self, own: "Own | None") -> Access:
+        """Where the API is for a principal who has something of their `own`, and who they are."""
+        # An account of one's own is a real one; the sandbox's emulator has only its own.
+        return own.access(self.access) if own and not self.sandbox else self.access
+
+    async def policy(self, principal: str = "", own: "Own | None" = None) -> "Policy":
+        """The rules that count for everybody, or for a principal who has something of their `own`.
+
+        Raises:
+            ConfigurationError: As when the runtime is entered.
+        """
+        return (await self._everything(principal, own)).policy
+
     async def rates(self) -> "Rates":
         """What counts how often something is asked for: for all replicas, if they share a Redis.
 
@@ -131,7 +147,7 @@ class Runtime:
 
         store, _ = await self._opened()
         shared = store.counters if store.kind == "redis" else None
-        self._rates = self._rates or Rates(shared, self._clock)
+        self._rates = self._rates or Rates(shared, self.clock)
         return self._rates
 
     async def finish(self, moment: float) -> None:
@@ -199,7 +215,7 @@ class Runtime:
         wait = max(_LEAST_WAIT, self.access.deadline / 4)  # for what other processes are using
         # Whoever waits for the outcome of another's change waits a little longer than that takes.
         keeping = Keeping(
-            patience=self.access.deadline + _GRACE, busy=min(5, wait), clock=self._clock
+            patience=self.access.deadline + _GRACE, busy=min(5, wait), clock=self.clock
         )
         store = await enter(open_store(settings.calls_mcp_state_url.get_secret_value(), keeping))
         audit = await enter(
@@ -207,7 +223,7 @@ class Runtime:
                 settings.calls_mcp_audit_file,
                 settings.calls_mcp_audit_database,
                 settings.calls_mcp_audit_numbers,
-                self._clock,
+                self.clock,
                 min(10, wait),
             )
         )
@@ -227,18 +243,17 @@ class Runtime:
 
         settings = self.settings
         store, audit = await self._opened()
-        # An account of one's own is a real one; the sandbox's emulator has only its own.
-        access = own.access(self.access) if own and not self.sandbox else self.access
+        access = self.access_of(own)
         twilio = self._accounts.client(access)
         seal, account_sid = Seal(self.keys), access.account_sid
-        approvals = Approvals(store, seal, settings.calls_mcp_confirm_ttl, self._clock)
+        approvals = Approvals(store, seal, settings.calls_mcp_confirm_ttl, self.clock)
         self._policy = self._policy or load_policy(settings.calls_mcp_policy)
         policy = (own and own.policy) or self._policy
         policy = policy.relaxed(settings.calls_mcp_confirm)
-        delivery = Delivery(twilio, store, access.deadline, self._clock)
+        delivery = Delivery(twilio, store, access.deadline, self.clock)
         whole = "all" if account_sid == self.access.account_sid else f"all on {account_sid}"
-        quotas = Quotas(store, policy.caps, delivery.fetch, self._clock, whole)
-        changes = Changes(delivery, approvals, quotas, audit, policy, self._clock)
+        quotas = Quotas(store, policy.caps, delivery.fetch, self.clock, whole)
+        changes = Changes(delivery, approvals, quotas, audit, policy, self.clock)
         cursors = Cursors(seal, account_sid, settings.calls_mcp_result_bytes)
         terms = Terms(
             account_sid,
@@ -248,7 +263,7 @@ class Runtime:
         )
         throttle = Throttle(policy.caps, await self.rates())
         invoker = Invoker(twilio, changes, cursors, throttle, policy, terms)
-        return _Made(own, access, invoker)
+        return _Made(own, access, invoker, policy)
 
 
 def _exporting(settings: Settings) -> AbstractContextManager[None]:

@@ -1,32 +1,35 @@
 """The MCP server: what it offers, and the door of every request."""
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import mcp_types as types
 from mcp.server.caching import CacheHint
-from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
-from mcp.server.lowlevel import Server
+from mcp.server.context import CallNext, HandlerResult
+from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
 from mcp.shared.exceptions import MCPError
-from opentelemetry import trace
 
 from calls_mcp import __version__, correlation
-from calls_mcp.authentication import allows, own, principal, scope_of
-from calls_mcp.catalog import Operation, load_operations
+from calls_mcp.authentication import own
+from calls_mcp.background import Background, background
+from calls_mcp.catalog import Operation
 from calls_mcp.confirmation import converse
-from calls_mcp.outcome import Approval, Caller, Outcome
-from calls_mcp.redaction import quoted
+from calls_mcp.icon import icons
+from calls_mcp.offer import Context, Offer, caller_of, connection_of, invalid, principal_of
+from calls_mcp.outcome import Approval, Outcome
 from calls_mcp.results import to_result
 from calls_mcp.runtime import Runtime
 from calls_mcp.schema import input_schema, output_schema
 
 if TYPE_CHECKING:
+    from calls_mcp.completion import Completions
     from calls_mcp.prompts import Prompt
+    from calls_mcp.resources import Resources
+    from calls_mcp.subscriptions import Subscriptions
 
 NAME = "calls-mcp"
-
-Context = ServerRequestContext[Any, Any]
 
 _READING = "Telephone calls over Twilio: list_calls finds them, fetch_call follows one"
 _CHANGING = (
@@ -35,46 +38,58 @@ _CHANGING = (
     "repeat: a repeated call may ring a person twice."
 )
 _NUMBERS = " Numbers are E.164 (+15005550006)."
+_MORE = (
+    " Resources: calls://docs/{tool} has a tool's parameters in full, calls://policy what is "
+    "allowed, calls://call/{sid} a call."
+)
 _DAY = 86_400
 _STATIC = CacheHint(ttl_ms=_DAY * 1000, scope="public")
 _BY_SCOPES = CacheHint(ttl_ms=0, scope="private")
 
 
-def build_server(runtime: Runtime) -> Server[Any]:
+def build_server(runtime: Runtime) -> Server[Background]:
     """A server on `runtime`, for any number of connections of either protocol era.
 
     Raises:
         CatalogError: A file under `config/` is wrong.
     """
-    handlers = _Handlers(runtime)
-    lists = _STATIC if runtime.settings.calls_mcp_auth == "none" else _BY_SCOPES
-    server: Server[Any] = Server(
+    offer = Offer(runtime)
+    handlers = _Handlers(offer)
+    lists = _STATIC if offer.is_open else _BY_SCOPES
+    server = _Server(
         NAME,
         version=__version__,
         title="Calls",
         description="Place, find, follow, change and delete telephone calls, safely.",
         instructions=handlers.instructions,
-        cache_hints={"tools/list": lists, "prompts/list": lists},
+        icons=icons(),
+        cache_hints={
+            "server/discover": _STATIC,
+            "tools/list": lists,
+            "prompts/list": lists,
+            "resources/list": lists,
+            "resources/templates/list": lists,
+        },
+        lifespan=lambda _: background(),
         get_tool_input_schema=handlers.input_schema,
         on_list_tools=handlers.list_tools,
         on_call_tool=handlers.call_tool,
         on_list_prompts=handlers.list_prompts,
         on_get_prompt=handlers.get_prompt,
+        on_list_resources=handlers.list_resources,
+        on_list_resource_templates=handlers.list_templates,
+        on_read_resource=handlers.read_resource,
+        on_subscribe_resource=handlers.subscribe,
+        on_unsubscribe_resource=handlers.unsubscribe,
+        on_subscriptions_listen=handlers.listen,
+        on_completion=handlers.complete,
     )
     # The sealed state outlives a confirmation, so that a late answer is told why it came too late.
     security = RequestStateSecurity(keys=runtime.keys, ttl=_DAY, bind_principal=principal_of)
     server.middleware.append(_identified)
+    server.middleware.append(_truthful)
     server.middleware.append(RequestStateBoundary(security, default_audience=NAME))
     return server
-
-
-def principal_of(ctx: Context) -> str:
-    """Who is asking: whom their token stands for; without one, what the client calls itself."""
-    if (authenticated := principal()) is not None:
-        return authenticated
-    client = ctx.session.client_params
-    name = client.client_info.name if client else "anonymous"
-    return name.encode(errors="replace").decode()  # it may be no text that could be written down
 
 
 async def _identified(ctx: Context, call_next: CallNext) -> HandlerResult:
@@ -88,52 +103,74 @@ async def _identified(ctx: Context, call_next: CallNext) -> HandlerResult:
             raise MCPError(error.error.code, hint) from error
 
 
-def _trace_id() -> str:
-    """The trace that the request belongs to, by its `traceparent` or the host program's tracing."""
-    span = trace.get_current_span().get_span_context()
-    return trace.format_trace_id(span.trace_id) if span.is_valid else ""
+async def _truthful(ctx: Context, call_next: CallNext) -> HandlerResult:
+    """Promise no news of resources to an older client that there is no session to tell by.
+
+    The icon is told with what the server is asked about itself; the SDK would tell it each time.
+    """
+    result = await call_next(ctx)
+    told: dict[str, Any] = result if isinstance(result, dict) else {}
+    if ctx.method == "initialize" and not connection_of(ctx).has_standalone_channel:
+        told["capabilities"]["resources"]["subscribe"] = False
+    if ctx.method != "server/discover":
+        told.get("_meta", {}).get(types.SERVER_INFO_META_KEY, {}).pop("icons", None)
+    return result
+
+
+class _Server(Server[Background]):
+    """Promises no more than it does: what it lists never changes."""
+
+    def get_capabilities(
+        self,
+        notification_options: NotificationOptions | None = None,
+        experimental_capabilities: dict[str, dict[str, Any]] | None = None,
+        extensions: dict[str, dict[str, Any]] | None = None,
+        *,
+        protocol_version: str | None = None,
+    ) -> types.ServerCapabilities:
+        """What clients of a protocol version are promised."""
+        promised = super().get_capabilities(
+            notification_options,
+            experimental_capabilities,
+            extensions,
+            protocol_version=protocol_version,
+        )
+        for listed in (promised.tools, promised.prompts, promised.resources):
+            if listed is not None:
+                listed.list_changed = False
+        return promised
 
 
 class _Handlers:
     """One method for each request; the lists are made once and never change."""
 
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
-        self._is_open = runtime.settings.calls_mcp_auth == "none"
-        read_only = runtime.settings.calls_mcp_read_only
-        operations = load_operations()
-        self._hidden = {o.name for o in operations.values() if read_only and not o.read_only}
-        self._operations = {k: o for k, o in operations.items() if k not in self._hidden}
-        self._prompts: Mapping[str, Prompt] = {}
-        changing = ". Nothing can be changed: this server is read-only." if read_only else _CHANGING
-        self.instructions = f"{_READING}{changing}{_NUMBERS}"
-        self._tools = {name: _tool(operation) for name, operation in self._operations.items()}
+    def __init__(self, offer: Offer) -> None:
+        self._offer = offer
+        changing = ". Nothing can be changed: this server is read-only."
+        changing = changing if offer.is_read_only else _CHANGING
+        self.instructions = f"{_READING}{changing}{_NUMBERS}{_MORE}"
+        self._tools = {name: _tool(operation) for name, operation in offer.operations.items()}
 
     async def list_tools(self, ctx: Context, _params: object) -> types.ListToolsResult:
-        self._admit(ctx)
-        beyond = self._beyond()
-        tools = [tool for name, tool in self._tools.items() if name not in beyond]
-        return types.ListToolsResult(tools=tools)
+        self._offer.admit(ctx)
+        return types.ListToolsResult(tools=[self._tools[name] for name in self._offer.usable()])
 
     async def call_tool(
         self, ctx: Context, params: types.CallToolRequestParams
     ) -> types.CallToolResult | types.InputRequiredResult:
-        self._admit(ctx)
-        operation = self._operation(params.name)
-        serving = correlation.served()
-        name, trace_id, request_id = principal_of(ctx), _trace_id(), serving.id if serving else ""
+        self._offer.admit(ctx)
+        operation, runtime = self._offer.operation(params.name), self._offer.runtime
 
         async def report(done: int, total: int) -> None:
             await ctx.session.report_progress(done, total, f"{done} calls read")
 
         async def invoke(approval: Approval | None, can_ask: bool) -> Outcome:  # noqa: FBT001
-            arguments = params.arguments or {}
-            caller = Caller(name, can_ask, trace_id, request_id)
-            async with self._runtime.invoker(name, own()) as invoker:
+            caller = caller_of(ctx, can_ask=can_ask)
+            async with runtime.invoker(caller.principal, own()) as invoker:
+                arguments = params.arguments or {}
                 return await invoker.invoke(operation, arguments, caller, approval, report)
 
-        patience = self._runtime.settings.calls_mcp_confirm_ttl
-        outcome = await converse(ctx, params, invoke, patience)
+        outcome = await converse(ctx, params, invoke, runtime.settings.calls_mcp_confirm_ttl)
         if isinstance(outcome, types.InputRequiredResult):
             return outcome
         return to_result(operation, outcome)
@@ -142,64 +179,94 @@ class _Handlers:
         """A tool's schema, which the SDK would else make the whole list for with each request."""
         return self._tools[name].input_schema if name in self._tools else None
 
-    async def list_prompts(self, _ctx: Context, _params: object) -> types.ListPromptsResult:
-        prompts = [
-            types.Prompt(
-                name=prompt.name,
-                title=prompt.title,
-                description=prompt.description,
-                arguments=[
-                    types.PromptArgument(
-                        name=a.name, description=a.description, required=a.required
-                    )
-                    for a in prompt.arguments
-                ],
-            )
-            for prompt in self._usable_prompts().values()
-        ]
+    async def list_prompts(self, ctx: Context, _params: object) -> types.ListPromptsResult:
+        self._offer.admit(ctx)
+        prompts = [_prompt(prompt) for prompt in self._offer.prompts().values()]
         return types.ListPromptsResult(prompts=prompts)
 
     async def get_prompt(
-        self, _ctx: Context, params: types.GetPromptRequestParams
+        self, ctx: Context, params: types.GetPromptRequestParams
     ) -> types.GetPromptResult:
-        prompts = self._usable_prompts()
-        prompt = prompts.get(params.name)
-        if prompt is None:
-            unknown = quoted(params.name, 64)
-            raise _invalid(f"Unknown prompt {unknown}. There are: {_names(prompts)}")
+        self._offer.admit(ctx)
+        prompt = self._offer.prompt(params.name)
         given = params.arguments or {}
         if problems := [*prompt.problems(given)]:
-            raise _invalid("; ".join(problems))
+            raise invalid("; ".join(problems))
         text = types.TextContent(text=prompt.render(given))
         message = types.PromptMessage(role="user", content=text)
         return types.GetPromptResult(description=prompt.description, messages=[message])
 
-    def _admit(self, ctx: Context) -> None:
-        """Refuse what came over HTTP around the gate, should that ever be left out."""
-        if not self._is_open and ctx.request is not None and principal() is None:
-            raise MCPError(types.INVALID_REQUEST, "Nobody is authenticated")
+    async def list_resources(self, ctx: Context, _params: object) -> types.ListResourcesResult:
+        self._offer.admit(ctx)
+        return self._resources.list()
 
-    def _usable_prompts(self) -> "Mapping[str, Prompt]":
-        from calls_mcp.prompts import load_prompts  # noqa: PLC0415  # YAML, which most don't need
+    async def list_templates(
+        self, ctx: Context, _params: object
+    ) -> types.ListResourceTemplatesResult:
+        self._offer.admit(ctx)
+        return self._resources.templates()
 
-        self._prompts = self._prompts or load_prompts()
-        beyond = self._beyond() | self._hidden
-        return {k: p for k, p in self._prompts.items() if not any(map(p.names, beyond))}
+    async def read_resource(
+        self, ctx: Context, params: types.ReadResourceRequestParams
+    ) -> types.ReadResourceResult:
+        self._offer.admit(ctx)
+        return await self._resources.read(ctx, params.uri)
 
-    def _beyond(self) -> set[str]:
-        """The tools that are beyond the caller's scopes."""
-        return {name for name, operation in self._operations.items() if not allows(operation)}
+    async def subscribe(
+        self, ctx: Context, params: types.SubscribeRequestParams
+    ) -> types.EmptyResult:
+        self._offer.admit(ctx)
+        return await self._subscriptions.subscribe(ctx, params)
 
-    def _operation(self, name: str) -> Operation:
-        operation = self._operations.get(name)
-        if operation is not None and not allows(operation):
-            raise _invalid(f"insufficient_scope: {name} needs {scope_of(operation)}")
-        if operation is not None:
-            return operation
-        if name in self._hidden:
-            raise _invalid(f"{name} is switched off: this server is read-only")
-        usable = {k: o for k, o in self._operations.items() if allows(o)}
-        raise _invalid(f"Unknown tool {quoted(name, 64)}. There are: {_names(usable)}")
+    async def unsubscribe(
+        self, ctx: Context, params: types.UnsubscribeRequestParams
+    ) -> types.EmptyResult:
+        self._offer.admit(ctx)
+        return await self._subscriptions.unsubscribe(ctx, params)
+
+    async def listen(
+        self, ctx: Context, params: types.SubscriptionsListenRequestParams
+    ) -> types.SubscriptionsListenResult:
+        self._offer.admit(ctx)
+        return await self._subscriptions.listen(ctx, params)
+
+    async def complete(
+        self, ctx: Context, params: types.CompleteRequestParams
+    ) -> types.CompleteResult:
+        self._offer.admit(ctx)
+        return await self._completions.complete(ctx, params)
+
+    # What a client that only has tools does not need is imported when it is asked for.
+
+    @cached_property
+    def _resources(self) -> "Resources":
+        from calls_mcp.resources import Resources  # noqa: PLC0415
+
+        return Resources(self._offer)
+
+    @cached_property
+    def _subscriptions(self) -> "Subscriptions":
+        from calls_mcp.subscriptions import Subscriptions  # noqa: PLC0415
+
+        return Subscriptions(self._offer, self._resources)
+
+    @cached_property
+    def _completions(self) -> "Completions":
+        from calls_mcp.completion import Completions  # noqa: PLC0415
+
+        return Completions(self._offer)
+
+
+def _prompt(prompt: "Prompt") -> types.Prompt:
+    return types.Prompt(
+        name=prompt.name,
+        title=prompt.title,
+        description=prompt.description,
+        arguments=[
+            types.PromptArgument(name=a.name, description=a.description, required=a.required)
+            for a in prompt.arguments
+        ],
+    )
 
 
 def _tool(operation: Operation) -> types.Tool:
@@ -216,11 +283,3 @@ def _tool(operation: Operation) -> types.Tool:
             open_world_hint=True,
         ),
     )
-
-
-def _invalid(message: str) -> MCPError:
-    return MCPError(types.INVALID_PARAMS, message)
-
-
-def _names(known: Mapping[str, object]) -> str:
-    return ", ".join(known)

@@ -194,6 +194,18 @@ class Settings(BaseModel):
         le=3600,
         description="Seconds for a tool call, retries and recovery included.",
     )
+    calls_mcp_watch_interval: float = Field(
+        5,
+        gt=0,
+        description="Seconds between looks at a live call that a client has asked to be told of; "
+        "more while they fail.",
+    )
+    calls_mcp_watches: int = Field(
+        100,
+        ge=4,
+        description="Calls that clients are told of at once, by each process; one principal gets "
+        "a quarter of them.",
+    )
     calls_mcp_auth: Literal["none", "tokens", "oauth"] = Field(
         "none",
         description="Who may come in over HTTP: on this machine anybody (`none`), whoever has a "

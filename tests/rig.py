@@ -27,7 +27,8 @@ ACCOUNT = DEFAULT_ACCOUNT.sid
 CALLER = OWN_NUMBERS[0]
 TALKS_FOR_AN_HOUR = "+15005550205"
 PERMISSIVE = Path(__file__).parent / "permissive.toml"
-ERAS: tuple[Literal["auto", "legacy"], ...] = ("auto", "legacy")
+Era = Literal["auto", "legacy"]
+ERAS: tuple[Era, ...] = ("auto", "legacy")
 TWIML = "<Response><Say>Hello</Say></Response>"
 
 Reply = Callable[[str], ElicitResult]

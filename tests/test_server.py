@@ -27,7 +27,13 @@ async def test_it_says_who_it_is_and_promises_nothing_it_does_not_do(rig: Rig, e
     assert capabilities.prompts is not None
     assert not capabilities.tools.list_changed
     assert not capabilities.prompts.list_changed
-    assert capabilities.resources is capabilities.logging is capabilities.completions is None
+    assert capabilities.resources is not None
+    assert capabilities.resources.subscribe
+    assert not capabilities.resources.list_changed
+    assert capabilities.completions is not None
+    assert capabilities.logging is None
+    assert [icon.theme for icon in info.icons or []] == ["light", "dark"]
+    assert all(icon.src.startswith("data:image/svg+xml;base64,") for icon in info.icons or [])
     assert instructions is not None
     assert "outcome_unknown" in instructions
 

@@ -158,6 +158,22 @@ def test_it_starts_without_some_of_the_standard_streams(closed: str) -> None:
     assert (ended.returncode, ended.stdout) == (0, b"")
 
 
+@pytest.mark.parametrize("number", [None, signal.SIGTERM], ids=["end of input", "a signal"])
+def test_a_client_that_listens_is_no_reason_to_go_on(number: signal.Signals | None) -> None:
+    with running() as wire:
+        asked = wire.ask("tools/call", name="create_call", arguments=placing())
+        token = asked["result"]["structuredContent"]["confirmation"]["token"]
+        arguments = placing(confirmation_token=token)
+        placed = wire.ask("tools/call", name="create_call", arguments=arguments)
+        uri = f"calls://call/{placed['result']['structuredContent']['call']['sid']}"
+        told = wire.ask("subscriptions/listen", notifications={"resourceSubscriptions": [uri]})
+        assert told["method"] == "notifications/subscriptions/acknowledged"
+        assert told["params"]["notifications"] == {"resourceSubscriptions": [uri]}
+        if number is not None:
+            wire.process.send_signal(number)
+        assert ended(wire)[0] == 0
+
+
 def test_no_input_at_all_ends_it_quietly_with_status_0() -> None:
     with running() as wire:
         assert ended(wire) == (0, "", "")

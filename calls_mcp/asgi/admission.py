@@ -77,7 +77,9 @@ class Admission:
     def _late(self, message: object) -> Response | None:
         """A refusal of what begins when all is about to end."""
         match message:
-            case {"method": "initialize" | "tools/call"} if self._drain.has_begun:
+            case {"method": "initialize" | "tools/call" | "subscriptions/listen"} if (
+                self._drain.has_begun
+            ):
                 return refusals.draining()
             case _:
                 return None
@@ -115,6 +117,8 @@ def _kind(method: str, message: object) -> str:
     """What a request is counted as."""
     match message:
         case _ if method == "GET":
+            return _STREAMS
+        case {"method": "subscriptions/listen"}:
             return _STREAMS
         case {"method": "tools/call", "params": {"name": str(name)}}:
             operation = load_operations().get(name)

@@ -35,9 +35,9 @@ class Drain:
             scope.cancel()
 
     @contextmanager
-    def under_way(self, method: str) -> Generator[anyio.CancelScope]:
+    def under_way(self, *, is_stream: bool) -> Generator[anyio.CancelScope]:
         """What cancels a request while it is served."""
-        group = self._streams if method == "GET" else self._calls
+        group = self._streams if is_stream else self._calls
         scope = anyio.CancelScope()
         group.add(scope)
         try:
@@ -61,8 +61,9 @@ class Tracked:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, by ASGI."""
-        with self._drain.under_way(scope["method"]) as cut:
-            if scope["method"] != "GET":
+        is_stream = cutting.is_stream(scope)
+        with self._drain.under_way(is_stream=is_stream) as cut:
+            if not is_stream:
                 cut.deadline = anyio.current_time() + self._longest
             last = self._last_of_its_connection(send)
             await cutting.run(self._app, scope, receive, last, cut, refusals.broken_off())

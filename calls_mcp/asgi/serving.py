@@ -42,6 +42,8 @@ class Site:
     async def end(self, grace: float) -> None:
         """Begin nothing more, and finish what is under way within `grace` seconds.
 
+        Whoever waits for news of calls is let go at once.
+
         At first whoever comes is refused for a moment, even if nobody is connected: a balancer that
         has not noticed yet would send a request into the very end.
 
@@ -49,6 +51,7 @@ class Site:
         has not answered of a change soon after is recorded as unknown.
         """
         self.drain.begin()
+        self.runtime.ending.set()
         with anyio.move_on_after(grace * 0.8):
             await anyio.sleep(min(_NOTICED, grace / 10))
             await self.drain.idle()

@@ -21,6 +21,7 @@ from calls_mcp.authentication.scopes import LEAST
 MESSAGE = "calls_mcp.message"
 """The key of a scope that has the JSON-RPC message in the request's body, or None."""
 
+_CALLS, _READING = "calls://call/", "fetch_call"
 _LOOK_AGAIN = 30  # seconds
 _RETRY_AFTER = 10  # seconds
 
@@ -78,7 +79,7 @@ class Entrance:
             return
         before = auth_context_var.set(user)
         try:
-            app = self._listened_to if scope["method"] == "GET" else self._app
+            app = self._listened_to if cutting.is_stream(scope) else self._app
             await app(scope, receive, send)
         finally:
             auth_context_var.reset(before)
@@ -114,7 +115,7 @@ class Permit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, or the lifespan, by ASGI."""
-        needed = self._challenge.needs.get(_tool(scope.get(MESSAGE)))
+        needed = self._challenge.needs.get(_needed(scope.get(MESSAGE)))
         token = get_access_token()
         if needed is None or token is None or needed in token.scopes:
             await self._app(scope, receive, send)
@@ -140,10 +141,12 @@ def _lasts() -> float:
     return math.inf if expires is None else max(0.0, expires + 1 - time.time())
 
 
-def _tool(message: object) -> str:
-    """The tool that a request calls, if it does."""
+def _needed(message: object) -> str:
+    """The tool that a request calls, or reads a resource by, if it does."""
     match message:
         case {"method": "tools/call", "params": {"name": str(name)}}:
             return name
+        case {"method": "resources/read" | "resources/subscribe", "params": {"uri": str(uri)}}:
+            return _READING if uri.startswith(_CALLS) else ""
         case _:
             return ""

@@ -3,7 +3,7 @@
 `judge` holds an invocation to them before anybody is asked to confirm it.
 """
 
-from calls_mcp.policy.destinations import canonical
+from calls_mcp.policy.destinations import canonical, matches_any
 from calls_mcp.policy.file import load_policy
 from calls_mcp.policy.judgement import Judgement, PolicyDenied, judge, judge_account
 from calls_mcp.policy.rules import Caps, Counts, Policy, Requirement
@@ -21,4 +21,5 @@ __all__ = [
     "judge",
     "judge_account",
     "load_policy",
+    "matches_any",
 ]

@@ -1,0 +1,276 @@
+"""Resources, their changes and completion over HTTP: whose they are, and how they end."""
+
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import anyio
+import pytest
+from mcp import MCPError
+from mcp_types import PromptReference, ResourceTemplateReference
+
+from calls_mcp.asgi import Endpoint, listening
+from calls_mcp.emulator import ManualClock
+from calls_mcp.runtime import Runtime
+from calls_mcp.server import build_server
+from calls_mcp.settings import load_settings
+from tests.asgi.site import Client2026, in_session, open_site, principals
+from tests.authentication.service import EVERYTHING, challenge, entry, write
+from tests.hearing import hearing, looked, looks, over_http, subscribe
+from tests.rig import ACCOUNT, ERAS, PERMISSIVE, Era
+from tests.upstream import SECRET, SID, Exchange, Upstream, access, answer, call
+
+pytestmark = pytest.mark.anyio
+
+QUICK = 0.01  # seconds between looks
+OWN = "AC" + "7" * 32
+URI = f"calls://call/{SID}"
+
+
+async def test_a_call_is_looked_at_once_for_all_who_listen(tmp_path: Path) -> None:
+    tokens = ("alice", "bob", "carol")
+    async with open_site(
+        token="alice",
+        calls_mcp_auth="tokens",
+        calls_mcp_principals=principals(tmp_path / "p.toml", *tokens),
+        calls_mcp_watch_interval=QUICK,
+    ) as site:
+        async with site.connect() as agent:
+            crowded, lonely = await agent.place(), await agent.place()
+        async with AsyncExitStack() as stack:
+            enter = stack.enter_async_context
+            everybody = [
+                await enter(hearing(over_http(site.url, token), era, f"calls://call/{crowded}"))
+                for token in tokens
+                for era in ERAS
+            ]
+            await enter(hearing(over_http(site.url, "bob"), "auto", f"calls://call/{lonely}"))
+            before = looks(site.rig, crowded), looks(site.rig, lonely)
+            await looked(site.rig, lonely, 20)
+            assert looks(site.rig, crowded) - before[0] < 3 * (looks(site.rig, lonely) - before[1])
+            site.rig.clock.advance(2 * 3600)
+            for news in everybody:
+                assert await news.next() == f"calls://call/{crowded}"
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_all_together_watch_no_more_than_there_may_be(tmp_path: Path, era: Era) -> None:
+    tokens = [f"token-{n}" for n in range(5)]
+    async with open_site(
+        token=tokens[0],
+        calls_mcp_auth="tokens",
+        calls_mcp_principals=principals(tmp_path / "p.toml", *tokens),
+        calls_mcp_watches=4,
+    ) as site:
+        async with site.connect() as agent:
+            uri = f"calls://call/{await agent.place()}"
+        async with AsyncExitStack() as stack:
+            for token in tokens[:4]:
+                await stack.enter_async_context(hearing(over_http(site.url, token), era, uri))
+            async with over_http(site.url, tokens[4])("auto", None) as last:
+                with pytest.raises(MCPError, match="As many calls are being watched"):
+                    await last.listen(resource_subscriptions=[uri]).__aenter__()
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_nothing_is_asked_after_for_a_client_that_has_gone(era: Era) -> None:
+    async with open_site(calls_mcp_watch_interval=QUICK) as site:
+        async with site.connect() as agent:
+            left, kept = await agent.place(), await agent.place()
+        connect = over_http(site.url)
+        async with hearing(connect, "auto", f"calls://call/{kept}"):
+            async with hearing(connect, era, f"calls://call/{left}"):
+                await looked(site.rig, left, 2)
+            await looked(site.rig, kept, 5)
+            before = looks(site.rig, left)
+            await looked(site.rig, kept, 5)
+            assert looks(site.rig, left) == before
+
+
+async def test_a_server_that_ends_lets_its_listeners_go_in_order_and_takes_no_more() -> None:
+    async with open_site(calls_mcp_watch_interval=QUICK) as site:
+        async with site.connect() as agent:
+            uri = f"calls://call/{await agent.place()}"
+        async with hearing(over_http(site.url), "auto", uri) as news:
+            await site.site.end(30)
+            assert await news.rest() == []
+        raw, filters = Client2026(), {"resourceSubscriptions": [uri]}
+        refused = await site.post(
+            raw.body("subscriptions/listen", notifications=filters),
+            raw.headers("subscriptions/listen"),
+        )
+        assert refused.status_code == 503
+
+
+async def test_a_listener_is_no_request_that_an_end_waits_for() -> None:
+    async with open_site(calls_mcp_watch_interval=QUICK) as site:
+        async with site.connect() as agent:
+            uri = f"calls://call/{await agent.place()}"
+        async with hearing(over_http(site.url), "auto", uri) as news:
+            with anyio.fail_after(30):
+                await site.site.drain.idle()
+            site.rig.clock.advance(2 * 3600)
+            assert await news.next() == uri
+
+
+async def test_without_sessions_an_older_client_is_promised_no_news_and_told_so() -> None:
+    async with open_site(calls_mcp_http_stateless=True, calls_mcp_watch_interval=QUICK) as site:
+        async with site.connect() as agent:
+            uri = f"calls://call/{await agent.place()}"
+        connect = over_http(site.url)
+        async with connect("legacy", None) as client:
+            resources = client.server_capabilities.resources
+            assert resources is not None
+            assert resources.subscribe is False
+            with pytest.raises(MCPError, match="keeps no sessions") as refusal:
+                await subscribe(client, uri)
+            assert refusal.value.code == -32601
+        async with hearing(connect, "auto", uri) as news:
+            site.rig.clock.advance(2 * 3600)
+            assert await news.next() == uri
+
+
+async def test_a_session_that_is_ended_watches_nothing() -> None:
+    async with open_site(calls_mcp_watch_interval=QUICK) as site:
+        async with site.connect() as agent:
+            left, kept = await agent.place(), await agent.place()
+        headers = in_session(await site.open_session())
+        uri = f"calls://call/{left}"
+        await site.post({"jsonrpc": "2.0", "method": "notifications/initialized"}, headers)
+        message = {
+            "jsonrpc": "2.0",
+            "id": 5,
+            "method": "resources/subscribe",
+            "params": {"uri": uri},
+        }
+        assert (await site.post(message, headers)).status_code == 200
+        await looked(site.rig, left, 2)
+        async with site.http() as http:
+            assert (await http.delete(site.url, headers=headers)).status_code == 200
+        async with hearing(over_http(site.url), "auto", f"calls://call/{kept}"):
+            await looked(site.rig, kept, 5)
+            before = looks(site.rig, left)
+            await looked(site.rig, kept, 5)
+            assert looks(site.rig, left) == before
+
+
+@asynccontextmanager
+async def tokens_site(file: Path, clock: ManualClock) -> AsyncGenerator[tuple[Upstream, str]]:
+    """A service on a stand-in on which one account has a call that never ends, and others none."""
+
+    async def told(exchange: Exchange) -> None:
+        is_theirs = exchange.request.target.split("/")[3] == ACCOUNT
+        step = answer(200, call(status="in-progress")) if is_theirs else answer(404)
+        await step(exchange)
+
+    settings = load_settings(
+        {
+            "calls_mcp_auth": "tokens",
+            "calls_mcp_principals": file,
+            "calls_mcp_policy": PERMISSIVE,
+            "calls_mcp_watch_interval": QUICK,
+        }
+    )
+    async with (
+        Upstream(told) as upstream,
+        Runtime(settings, access(upstream.base_url), clock=clock) as runtime,
+        listening(build_server(runtime), runtime, Endpoint(port=0)) as site,
+    ):
+        yield upstream, site.endpoint.url
+        site.drain.break_off()
+
+
+async def test_scopes_decide_what_is_listed_read_watched_and_completed(tmp_path: Path) -> None:
+    file = write(tmp_path / "p.toml", entry("placer", "alice", "calls:place"))
+    async with open_site(
+        token="placer", calls_mcp_auth="tokens", calls_mcp_principals=file
+    ) as site:
+        async with site.connect() as agent:
+            client = agent.client
+            listed = await client.list_resources()
+            assert [r.uri for r in listed.resources] == [
+                "calls://docs/create_call",
+                "calls://policy",
+            ]
+            assert (listed.ttl_ms, listed.cache_scope) == (0, "private")
+            templates = (await client.list_resource_templates()).resource_templates
+            assert [t.uri_template for t in templates] == ["calls://docs/{tool}"]
+            with pytest.raises(MCPError, match="insufficient_scope"):
+                await client.read_resource("calls://docs/fetch_call")
+            with pytest.raises(MCPError, match="insufficient_scope: fetch_call needs calls:read"):
+                await client.listen(resource_subscriptions=[URI]).__aenter__()
+            ref = ResourceTemplateReference(uri="calls://call/{sid}")
+            with pytest.raises(MCPError, match="insufficient_scope"):
+                await client.complete(ref, {"name": "sid", "value": ""})
+            tools = ResourceTemplateReference(uri="calls://docs/{tool}")
+            found = await client.complete(tools, {"name": "tool", "value": ""})
+            assert found.completion.values == ["create_call"]
+            with pytest.raises(MCPError, match="Unknown prompt"):
+                await client.complete(
+                    PromptReference(name="end_call"), {"name": "sid", "value": ""}
+                )
+        raw = Client2026()
+        forbidden = await site.post(
+            raw.body("resources/read", uri=URI), raw.headers("resources/read", URI)
+        )
+        assert forbidden.status_code == 403
+        assert challenge(forbidden)["scope"] == "calls:read"
+        assert site.rig.reads == []
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_principals_read_and_watch_what_is_in_their_own_account(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, era: Era
+) -> None:
+    monkeypatch.setenv("ALICES_SECRET", SECRET)
+    (tmp_path / "strict.toml").write_text('[confirm]\nplace = "deny"\n', "utf-8")
+    own = (
+        f'[principals.alice]\naccount_sid = "{OWN}"\nauth_token_env = "ALICES_SECRET"\n'
+        'policy = "strict.toml"\n'
+    )
+    both = (entry("a", "alice", *EVERYTHING), entry("b", "bob", *EVERYTHING))
+    file = write(tmp_path / "p.toml", *both, own)
+    async with tokens_site(file, ManualClock(1_700_000_000)) as (upstream, url):
+        async with (
+            hearing(over_http(url, "b"), era, URI),
+            over_http(url, "b")(era, None) as bob,
+            over_http(url, "a")(era, None) as alice,
+        ):
+            assert "in-progress" in str(await bob.read_resource(URI))
+            listening = alice.listen(resource_subscriptions=[URI]).__aenter__
+            with pytest.raises(MCPError, match="not_found"):
+                await (subscribe(alice, URI) if era == "legacy" else listening())
+            with pytest.raises(MCPError, match="not_found"):
+                await alice.read_resource(URI)
+            assert "Placing a call is refused" in str(await alice.read_resource("calls://policy"))
+            assert "Placing a call is refused" not in str(await bob.read_resource("calls://policy"))
+        accounts = [request.target.split("/")[3] for request in upstream.requests]
+        assert accounts.count(OWN) == 2
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_nobody_is_told_of_calls_once_their_token_has_expired(
+    tmp_path: Path, era: Era
+) -> None:
+    file = write(tmp_path / "p.toml", entry("a", "alice", *EVERYTHING))
+    clock = ManualClock(1_700_000_000)
+    async with (
+        tokens_site(file, clock) as (upstream, url),
+        hearing(over_http(url, "a"), era, URI) as news,
+    ):
+        await _asked(upstream, 3)
+        clock.advance((datetime.now(UTC) + timedelta(days=2)).timestamp() - clock())
+        if era != "legacy":
+            assert await news.rest() == []
+        before = len(upstream.requests)
+        async with over_http(url, "a")("auto", None) as client:
+            for _ in range(20):
+                await client.read_resource("calls://policy")
+        assert len(upstream.requests) <= before + 1
+
+
+async def _asked(upstream: Upstream, times: int) -> None:
+    with anyio.fail_after(30):
+        while len(upstream.requests) < times:
+            await anyio.lowlevel.checkpoint()

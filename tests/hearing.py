@@ -1,0 +1,145 @@
+"""Clients of either era that are told of changes."""
+
+import sys
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import anyio
+import httpx2
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from mcp import Client, StdioServerParameters
+from mcp.client.session import MessageHandlerFnT
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.subscriptions import ResourceUpdated
+from mcp_types import (
+    EmptyResult,
+    ResourceUpdatedNotification,
+    SubscribeRequest,
+    SubscribeRequestParams,
+    UnsubscribeRequest,
+    UnsubscribeRequestParams,
+)
+
+from calls_mcp.emulator import Entry
+from tests.rig import Era, Rig
+
+Handle = MessageHandlerFnT | None
+Connect = Callable[[Era, Handle], AbstractAsyncContextManager[Client]]
+"""Connects a client of an era, whose messages go to a handler."""
+
+
+class News:
+    """What a client was told, in order."""
+
+    def __init__(self, told: MemoryObjectReceiveStream[str]) -> None:
+        self._told = told
+
+    async def next(self) -> str:
+        """The URI of the next resource that changed; fails if the stream ends first."""
+        with anyio.fail_after(30):
+            return await self._told.receive()
+
+    async def rest(self) -> list[str]:
+        """The URIs until the stream ends."""
+        with anyio.fail_after(30):
+            return [uri async for uri in self._told]
+
+
+@asynccontextmanager
+async def hearing(connect: Connect, era: Era, *uris: str) -> AsyncGenerator[News]:
+    """A client that is told of changes of `uris`; the modern one's stream ends by itself."""
+    send, receive = anyio.create_memory_object_stream[str](100)
+
+    async def handle(message: object) -> None:
+        if isinstance(message, ResourceUpdatedNotification):
+            await send.send(message.params.uri)
+
+    is_legacy = era == "legacy"
+    async with send, receive, connect(era, handle if is_legacy else None) as client:
+        if is_legacy:
+            for uri in uris:
+                await subscribe(client, uri)
+            yield News(receive)
+            return
+        async with (
+            client.listen(resource_subscriptions=uris) as subscription,
+            anyio.create_task_group() as tasks,
+        ):
+            assert subscription.honored.resource_subscriptions == [*uris]
+
+            async def pass_on(to: MemoryObjectSendStream[str]) -> None:
+                async with to:
+                    async for event in subscription:
+                        assert isinstance(event, ResourceUpdated)
+                        await to.send(event.uri)
+
+            tasks.start_soon(pass_on, send)
+            yield News(receive)
+            tasks.cancel_scope.cancel()
+
+
+async def subscribe(client: Client, uri: str) -> None:
+    """As an older client does: the SDK's own method warns that it is one."""
+    request = SubscribeRequest(params=SubscribeRequestParams(uri=uri))
+    await client.session.send_request(request, EmptyResult)
+
+
+async def unsubscribe(client: Client, uri: str) -> None:
+    request = UnsubscribeRequest(params=UnsubscribeRequestParams(uri=uri))
+    await client.session.send_request(request, EmptyResult)
+
+
+def in_memory(rig: Rig) -> Connect:
+    """Connects clients in memory."""
+
+    def connect(era: Era, handle: Handle) -> AbstractAsyncContextManager[Client]:
+        return Client(rig.server, mode=era, message_handler=handle, cache=None)
+
+    return connect
+
+
+def over_stdio(**variables: str) -> Connect:
+    """Connects clients to a process of their own."""
+    server = StdioServerParameters(command=sys.executable, args=["-m", "calls_mcp"], env=variables)
+
+    def connect(era: Era, handle: Handle) -> AbstractAsyncContextManager[Client]:
+        return Client(server, mode=era, message_handler=handle, cache=None)
+
+    return connect
+
+
+def over_http(url: str, token: str = "") -> Connect:
+    """Connects clients to a service."""
+
+    @asynccontextmanager
+    async def connect(era: Era, handle: Handle) -> AsyncGenerator[Client]:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        async with (
+            httpx2.AsyncClient(headers=headers, timeout=60, trust_env=False) as http,
+            Client(
+                streamable_http_client(url, http_client=http),
+                mode=era,
+                message_handler=handle,
+                cache=None,
+            ) as client,
+        ):
+            yield client
+
+    return connect
+
+
+def looks(rig: Rig, sid: str) -> int:
+    """How often a call was read."""
+    return sum(_is_about(entry, sid) for entry in rig.reads)
+
+
+async def looked(rig: Rig, sid: str, times: int) -> None:
+    """Wait until a call was read so many more times."""
+    goal = looks(rig, sid) + times
+    with anyio.fail_after(30):
+        while looks(rig, sid) < goal:
+            await anyio.lowlevel.checkpoint()
+
+
+def _is_about(entry: Entry, sid: str) -> bool:
+    return entry.path.endswith(f"{sid}.json")

@@ -1,0 +1,176 @@
+"""The resources: each tool's manual, what is allowed, and calls as they are now."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from mcp import MCPError
+from mcp_types import ReadResourceResult, TextResourceContents
+
+from calls_mcp.emulator.faults import Fault
+from tests.rig import ERAS, Era, Rig, open_rig
+from tests.strategies import DOCUMENTED, PARAMETERS, TOOLS
+
+pytestmark = pytest.mark.anyio
+
+DOCS = [f"calls://docs/{tool}" for tool in TOOLS]
+NOBODY = "CA" + "0" * 32
+
+
+def text_of(result: ReadResourceResult) -> str:
+    (contents,) = result.contents
+    assert isinstance(contents, TextResourceContents)
+    return contents.text
+
+
+async def sections(rig: Rig, tool: str) -> dict[str, str]:
+    """A tool's manual, by parameter."""
+    async with rig.connect() as agent:
+        text = text_of(await agent.client.read_resource(f"calls://docs/{tool}"))
+    parts = re.split(r"(?m)^## `(\w+)`", text)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_they_are_listed_in_one_order(rig: Rig, era: Era) -> None:
+    async with rig.connect(era) as agent:
+        listed = await agent.client.list_resources()
+        templates = await agent.client.list_resource_templates()
+    assert [resource.uri for resource in listed.resources] == [*DOCS, "calls://policy"]
+    assert [template.uri_template for template in templates.resource_templates] == [
+        "calls://docs/{tool}",
+        "calls://call/{sid}",
+    ]
+    assert all(resource.title and resource.description for resource in listed.resources)
+
+
+@pytest.mark.parametrize(("tool", "name"), PARAMETERS)
+async def test_a_manual_tells_how_each_documented_parameter_is_sent(
+    rig: Rig, tool: str, name: str
+) -> None:
+    documented = DOCUMENTED[tool]["parameters"][name]
+    section = (await sections(rig, tool))[name]
+    assert f"`{documented['wire']}`" in section
+    assert section.startswith(" (required)") == documented.get("required", False)
+
+
+async def test_a_manual_tells_bounds_defaults_and_what_goes_with_what(rig: Rig) -> None:
+    create = await sections(rig, "create_call")
+    assert "1 or more; 600 or less" in create["timeout"]
+    assert "Default: `60`" in create["timeout"]
+    assert "Choices: `mono`, `dual`" in create["recording_channels"]
+    assert "Without `record`, no effect: `recording_channels`" in create["recording_channels"]
+    assert "4000 or fewer characters" in create["twiml"]
+    assert 'Default: `["completed"]`' in create["status_callback_event"]
+    assert "`initiated`, `ringing`" in create["status_callback_event"]
+    assert "Secret" in create["sip_auth_password"]
+    assert "this server's own" in create["confirmation_token"]
+
+
+async def test_a_manual_names_its_reference_page(rig: Rig) -> None:
+    async with rig.connect() as agent:
+        for uri in DOCS:
+            text = text_of(await agent.client.read_resource(uri))
+            assert "<https://www.twilio.com/docs/voice/api/call-resource#" in text
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_call_is_told_as_fetch_call_tells_it(rig: Rig, era: Era) -> None:
+    async with rig.connect(era) as agent:
+        sid = await agent.place()
+        told = await agent.client.read_resource(f"calls://call/{sid}")
+        fetched = await agent.client.call_tool("fetch_call", {"sid": sid})
+    assert json.loads(text_of(told)) == fetched.structured_content
+    assert told.contents[0].meta == {
+        "calls-mcp/untrusted": (fetched.meta or {})["calls-mcp/untrusted"]
+    }
+    assert told.contents[0].mime_type == "application/json"
+
+
+async def test_the_rules_are_told_in_words(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text('[confirm]\nplace = "deny"\n', "utf-8")
+    async with open_rig(calls_mcp_policy=policy) as rig, rig.connect() as agent:
+        text = text_of(await agent.client.read_resource("calls://policy"))
+    assert "- Placing a call is refused." in text
+
+
+async def test_a_read_only_server_has_the_manuals_of_what_it_offers() -> None:
+    async with open_rig(calls_mcp_read_only=True) as rig, rig.connect() as agent:
+        listed = (await agent.client.list_resources()).resources
+        assert [resource.name for resource in listed] == [
+            "docs/fetch_call",
+            "docs/list_calls",
+            "policy",
+        ]
+        with pytest.raises(MCPError, match="switched off") as refusal:
+            await agent.client.read_resource("calls://docs/create_call")
+        assert refusal.value.code == -32602
+        assert "read-only" in text_of(await agent.client.read_resource("calls://policy"))
+
+
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize(
+    ("uri", "complaint"),
+    [
+        ("calls://calls", r"Unknown resource .*calls://call/\{sid\}"),
+        ("calls://policy/", "Unknown resource"),
+        ("file:///etc/passwd", "Unknown resource"),
+        ("calls://docs/hang_up", "Unknown tool .* create_call"),
+        ("calls://docs/", "Unknown tool"),
+        ("calls://call/CA12", "no call SID: CA and 32 hex digits"),
+        (f"calls://call/{NOBODY}?x=1", "no call SID"),
+        (f"calls://call/{NOBODY}", "list_calls finds calls"),
+    ],
+)
+async def test_what_is_not_there_is_refused_in_words_with_its_uri(
+    rig: Rig, era: Era, uri: str, complaint: str
+) -> None:
+    async with rig.connect(era) as agent:
+        with pytest.raises(MCPError, match=complaint) as refusal:
+            await agent.client.read_resource(uri)
+    assert refusal.value.code == -32602
+    assert refusal.value.error.data["uri"] == uri
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_failure_of_the_api_is_no_missing_resource(rig: Rig, era: Era) -> None:
+    async with rig.connect(era) as agent:
+        sid = await agent.place()
+        rig.emulator.faults.add(Fault(kind="error", status=401, method="GET"))
+        with pytest.raises(MCPError, match="credentials_rejected") as refusal:
+            await agent.client.read_resource(f"calls://call/{sid}")
+    assert refusal.value.code == -32603
+    assert refusal.value.error.data["uri"] == f"calls://call/{sid}"
+    assert refusal.value.error.data["error"]["retryable"] is False
+
+
+async def test_reads_of_calls_count_as_reads(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text("[caps]\nreads_per_minute = 1\n", "utf-8")
+    async with open_rig(calls_mcp_policy=policy) as rig, rig.connect() as agent:
+        sid = await agent.place()
+        await agent.client.read_resource(f"calls://call/{sid}")
+        with pytest.raises(MCPError, match="within a minute"):
+            await agent.client.read_resource(f"calls://call/{sid}")
+        assert len(rig.reads) == 1
+
+
+async def test_what_changes_is_not_to_be_kept_and_what_is_somebodys_not_to_be_shared(
+    rig: Rig,
+) -> None:
+    async with rig.connect() as agent:
+        client, sid = agent.client, await agent.place()
+        hints = [
+            (result.ttl_ms, result.cache_scope)
+            for result in (
+                await client.list_resources(),
+                await client.list_resource_templates(),
+                await client.read_resource("calls://docs/fetch_call"),
+                await client.read_resource("calls://policy"),
+                await client.read_resource(f"calls://call/{sid}"),
+            )
+        ]
+    day = 86_400_000
+    assert hints == [*[(day, "public")] * 3, (60_000, "private"), (0, "private")]

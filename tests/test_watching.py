@@ -1,0 +1,229 @@
+"""Notifications of changes of live calls, in both eras."""
+
+import logging
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from pathlib import Path
+
+import anyio
+import pytest
+from mcp import MCPError
+
+from calls_mcp.emulator.faults import Fault
+from tests.hearing import hearing, in_memory, looked, looks, over_stdio, subscribe, unsubscribe
+from tests.rig import ACCOUNT, ERAS, Era, Rig, open_rig
+
+pytestmark = pytest.mark.anyio
+
+TALK = 10  # seconds, after which the callee has long answered
+
+
+def quick(**settings: object) -> AbstractAsyncContextManager[Rig]:
+    """A rig whose server looks at calls all the time."""
+    return open_rig(sandbox=False, calls_mcp_watch_interval=0.01, **settings)
+
+
+def uri_of(sid: str) -> str:
+    return f"calls://call/{sid}"
+
+
+async def placed(rig: Rig) -> str:
+    async with rig.connect(name="placing") as agent:
+        return await agent.place()
+
+
+async def status(rig: Rig, sid: str) -> str:
+    async with rig.connect(name="looking") as agent:
+        return (await agent.call("fetch_call", sid=sid))["call"]["status"]
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_each_change_of_a_live_call_is_told_and_its_end_is_the_last(era: Era) -> None:
+    async with quick() as rig:
+        sid = await placed(rig)
+        async with hearing(in_memory(rig), era, uri_of(sid)) as news:
+            rig.clock.advance(TALK)
+            assert await news.next() == uri_of(sid)
+            assert await status(rig, sid) == "in-progress"
+            rig.clock.advance(2 * 3600)
+            assert await news.next() == uri_of(sid)
+            assert await status(rig, sid) == "completed"
+            if era != "legacy":
+                assert await news.rest() == []
+            before = looks(rig, sid)
+            other = await placed(rig)
+            async with hearing(in_memory(rig), "auto", uri_of(other)):
+                await looked(rig, other, 5)
+            assert looks(rig, sid) == before
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_changes_are_told_over_stdio_too(era: Era) -> None:
+    async with quick() as rig:
+        sid = await placed(rig)
+        connect = over_stdio(
+            TWILIO_ACCOUNT_SID=ACCOUNT,
+            TWILIO_AUTH_TOKEN=rig.emulator.account.auth_token,
+            CALLS_MCP_API_BASE_URL=rig.emulator.base_url,
+            CALLS_MCP_WATCH_INTERVAL="0.05",
+        )
+        async with hearing(connect, era, uri_of(sid)) as news:
+            for seconds in (TALK, 2 * 3600):
+                rig.clock.advance(seconds)
+                assert await news.next() == uri_of(sid)
+        before = looks(rig, sid)
+        other = await placed(rig)
+        async with hearing(in_memory(rig), "auto", uri_of(other)):
+            await looked(rig, other, 5)
+        assert looks(rig, sid) == before
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_of_a_call_that_has_ended_there_is_one_last_notification(era: Era) -> None:
+    async with quick() as rig:
+        sid = await placed(rig)
+        rig.clock.advance(2 * 3600)
+        async with hearing(in_memory(rig), era, uri_of(sid)) as news:
+            assert await news.next() == uri_of(sid)
+            assert looks(rig, sid) == 1
+
+
+async def test_a_stream_ends_once_all_its_calls_have() -> None:
+    async with quick() as rig:
+        uris = [uri_of(await placed(rig)), uri_of(await placed(rig))]
+        async with hearing(in_memory(rig), "auto", *uris) as news:
+            rig.clock.advance(2 * 3600)
+            assert {*await news.rest()} == {*uris}
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_call_whose_record_is_deleted_is_told_once_more(era: Era) -> None:
+    async with quick() as rig:
+        sid = await placed(rig)
+        async with hearing(in_memory(rig), era, uri_of(sid)) as news:
+            rig.emulator.reset()
+            assert await news.next() == uri_of(sid)
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_nothing_is_asked_after_once_nobody_listens(era: Era) -> None:
+    async with quick() as rig:
+        left, kept = await placed(rig), await placed(rig)
+        async with hearing(in_memory(rig), "auto", uri_of(kept)):
+            async with hearing(in_memory(rig), era, uri_of(left)):
+                await looked(rig, left, 2)
+            before = looks(rig, left)
+            await looked(rig, kept, 5)
+            assert looks(rig, left) <= before + 1  # one may have been on its way
+
+
+async def test_an_older_client_can_unsubscribe() -> None:
+    async with quick() as rig:
+        left, kept = await placed(rig), await placed(rig)
+        connect = in_memory(rig)
+        async with connect("legacy", None) as client, hearing(connect, "auto", uri_of(kept)):
+            await subscribe(client, uri_of(left))
+            await subscribe(client, uri_of(left))
+            await looked(rig, left, 2)
+            await unsubscribe(client, uri_of(left))
+            await unsubscribe(client, uri_of(left))
+            before = looks(rig, left)
+            await looked(rig, kept, 5)
+            assert looks(rig, left) <= before + 1
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_failure_of_the_api_is_outlasted(era: Era) -> None:
+    async with quick() as rig:
+        sid = await placed(rig)
+        async with hearing(in_memory(rig), era, uri_of(sid)) as news:
+            rig.emulator.faults.add(Fault(kind="error", status=401, method="GET", requests=3))
+            rig.clock.advance(TALK)
+            assert await news.next() == uri_of(sid)
+        assert not rig.emulator.faults.armed
+
+
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize(
+    ("uri", "complaint"),
+    [
+        ("calls://call/CA12", "no call SID"),
+        (uri_of("CA" + "0" * 32), "not_found"),
+        ("calls://calls", "Unknown resource"),
+    ],
+)
+async def test_what_is_not_there_can_not_be_watched(
+    rig: Rig, era: Era, uri: str, complaint: str
+) -> None:
+    async with in_memory(rig)(era, None) as client:
+        listening = client.listen(resource_subscriptions=[uri])
+        ask = partial(subscribe, client, uri) if era == "legacy" else listening.__aenter__
+        with pytest.raises(MCPError, match=complaint) as refusal:
+            await ask()
+    assert refusal.value.code == -32602
+    assert refusal.value.error.data["uri"] == uri
+
+
+async def test_a_stream_tells_what_it_agrees_to_and_leaves_out_the_rest() -> None:
+    async with quick() as rig:
+        good, connect = uri_of(await placed(rig)), in_memory(rig)
+        asked = [good, "calls://policy", "calls://call/CA12", good]
+        async with (
+            connect("auto", None) as client,
+            client.listen(resource_subscriptions=asked, tools_list_changed=True) as subscription,
+        ):
+            assert subscription.honored.resource_subscriptions == [good]
+            assert subscription.honored.tools_list_changed is None
+
+
+@pytest.mark.parametrize("lists", [True, False], ids=["a list", "nothing"])
+async def test_a_stream_that_nothing_can_come_of_ends_at_once(rig: Rig, *, lists: bool) -> None:
+    async with (
+        in_memory(rig)("auto", None) as client,
+        client.listen(tools_list_changed=lists) as subscription,
+    ):
+        assert [event async for event in subscription] == []
+
+
+async def test_what_never_changes_can_be_subscribed_to_in_vain(rig: Rig) -> None:
+    async with in_memory(rig)("legacy", None) as client:
+        await subscribe(client, "calls://policy")
+        assert rig.reads == []
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_one_principal_watches_a_quarter_of_what_there_may_be(era: Era) -> None:
+    async with quick(calls_mcp_watches=8) as rig:
+        uris = [uri_of(await placed(rig)) for _ in range(3)]
+        connect = in_memory(rig)
+        if era == "legacy":
+            async with connect(era, None) as client:
+                await subscribe(client, uris[0])
+                await subscribe(client, uris[1])
+                with pytest.raises(MCPError, match="As many calls are being watched"):
+                    await subscribe(client, uris[2])
+                await unsubscribe(client, uris[0])
+                await anyio.wait_all_tasks_blocked()
+                await subscribe(client, uris[2])
+        else:
+            async with (
+                connect(era, None) as client,
+                client.listen(resource_subscriptions=uris) as subscription,
+            ):
+                assert subscription.honored.resource_subscriptions == uris[:2]
+
+
+async def test_looks_count_against_the_policy_of_whom_they_are_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text("[caps]\nreads_per_minute = 3\n[destinations]\n", "utf-8")
+    async with quick(calls_mcp_policy=policy) as rig:
+        sid = await placed(rig)
+        async with hearing(in_memory(rig), "auto", uri_of(sid)):
+            await looked(rig, sid, 2)
+            async with in_memory(rig)("auto", None) as client:
+                with pytest.raises(MCPError, match="within a minute"):
+                    await client.read_resource(uri_of(sid))
+        assert looks(rig, sid) == 3
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
