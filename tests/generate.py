@@ -8,7 +8,7 @@ from typing import Literal, Required, TypedDict, cast
 import anyio
 
 from calls_mcp.catalog import Json
-from tests.readme import README, readme_text
+from tests.docs.generated import pages
 from tests.rig import open_rig
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
@@ -71,7 +71,7 @@ def snapshots() -> dict[Path, str]:
 
 def documents() -> dict[Path, str]:
     """Every generated file, with what should be in it."""
-    return {**snapshots(), README: readme_text()}
+    return {**snapshots(), **pages()}
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """Makes the README's pictures anew: `python -m tests.screenshots`.
 
 They are of the MCP Inspector's web UI on `calls-mcp serve --sandbox`. Chromium must be there
-(Debian's package `chromium`); the Inspector, Node and Playwright are installed into a folder that is
-thrown away.
+(Debian's package `chromium`); the Inspector, Node and Playwright are installed into a folder that
+is thrown away.
 """
 
 import json
