@@ -39,7 +39,7 @@ ELSEWHERE = {
     "docker compose ": "needs a Docker engine; tests/asgi/test_deploy.py reads the file",
     "kubectl ": "needs a cluster; tests/asgi/test_deploy.py reads the file",
     "pip install ": "takes the package from an index",
-    "npx @modelcontextprotocol/inspector": "`python -m tests.screenshots` drives the Inspector",
+    "npx @modelcontextprotocol/inspector": "tests/clients runs the Inspector",
 }
 """The beginnings of commands that no test of the pages runs, and why."""
 
