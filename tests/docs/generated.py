@@ -10,7 +10,8 @@ from pydantic import SecretStr
 from calls_mcp.catalog import Operation, Parameter, load_operations
 from calls_mcp.datafiles import CONFIG
 from calls_mcp.settings import Settings
-from tests.docs.pages import ROOT
+from release.project import registry_name
+from tests.docs.pages import README, ROOT
 
 DOCS = ROOT / "docs"
 
@@ -22,6 +23,7 @@ def pages() -> dict[Path, str]:
 
 def _made_anew(page: Path) -> str:
     text = page.read_text("utf-8")
+    text = re.sub(r"(?<=<!-- mcp-name: )\S+(?= -->)", registry_name(), text)
     for name, lines in _PLACES[page].items():
         made = f"<!-- {name}: made by python -m tests.generate -->"
         part = "\n".join([made, *lines(), f"<!-- /{name} -->"])
@@ -113,6 +115,7 @@ def _codes() -> Iterator[str]:
 
 # Which page has which parts, and what makes them.
 _PLACES: Mapping[Path, Mapping[str, Callable[[], Iterator[str]]]] = {
+    README: {},  # but for the name in the MCP registry
     DOCS / "settings.md": {"settings": _settings},
     DOCS / "tools.md": {"tools": _tools},
     DOCS / "troubleshooting.md": {"codes": _codes},

@@ -39,6 +39,8 @@ ELSEWHERE = {
     "docker compose ": "needs a Docker engine; tests/asgi/test_deploy.py reads the file",
     "kubectl ": "needs a cluster; tests/asgi/test_deploy.py reads the file",
     "pip install ": "takes the package from an index",
+    "uvx ": "tests/release/test_install.py does, with an index",
+    "pipx ": "tests/release/test_install.py does, with an index",
     "npx @modelcontextprotocol/inspector": "tests/clients runs the Inspector",
 }
 """The beginnings of commands that no test of the pages runs, and why."""
