@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("file", type=Path, nargs="?", help="by default the one in use")
     check.set_defaults(run=_check_policy)
     _add_token(commands.add_parser("token", help="make tokens for clients that come over HTTP"))
-    add_commands(commands)
+    add_commands(commands.add_parser)
     demo = commands.add_parser("demo", help="watch an agent use the tools, on the emulator")
     demo.set_defaults(run=_demo)
     return parser

@@ -1,5 +1,6 @@
-"""Puts a file in another's place all at once, so that nobody ever reads a part of it."""
+"""Files of other people's: put in another's place all at once, or only looked at."""
 
+import errno
 import os
 import stat
 from contextlib import suppress
@@ -21,6 +22,19 @@ def replace_file(file: Path, data: bytes) -> None:
         with suppress(OSError):
             new.unlink(missing_ok=True)
         raise
+
+
+def require_place(file: Path) -> None:
+    """Return if `file` can be written to or, where there is none, made; nothing is done to it.
+
+    Raises:
+        OSError: It can't be.
+    """
+    place = file if file.exists() else file.parent
+    if not place.exists():
+        raise FileNotFoundError(errno.ENOENT, f"there is no folder {place}")
+    if not os.access(place, os.W_OK):
+        raise PermissionError(errno.EACCES, f"{place} can't be written to")
 
 
 def _write(new: Path, data: bytes) -> None:

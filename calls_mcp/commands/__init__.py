@@ -4,13 +4,15 @@ Each command is a module of its own, and is imported only when it is used.
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-    Commands = argparse._SubParsersAction[ArgumentParser]  # noqa: SLF001  # it has no public name
+
+_AddParser = Callable[..., "ArgumentParser"]
 
 _CLIENTS = ("claude-desktop", "claude-code", "cursor", "vscode", "windsurf", "zed", "inspector")
 
@@ -46,23 +48,23 @@ exit status:
 """
 
 
-def add_commands(commands: "Commands") -> None:
+def add_commands(add_parser: _AddParser) -> None:
     """Put these commands beside the others."""
-    _add_doctor(commands)
-    _add_client_config(commands)
-    _add_tools(commands)
-    _add_call(commands)
+    _add_doctor(add_parser)
+    _add_client_config(add_parser)
+    _add_tools(add_parser)
+    _add_call(add_parser)
 
 
-def _add_doctor(commands: "Commands") -> None:
-    doctor = _command(commands, "doctor", "find out what is wrong with the set-up", _DOCTOR)
+def _add_doctor(add_parser: _AddParser) -> None:
+    doctor = _command(add_parser, "doctor", "find out what is wrong with the set-up", _DOCTOR)
     _add_sandbox(doctor)
     _add_json(doctor, "the findings")
     doctor.set_defaults(run=_doctor)
 
 
-def _add_client_config(commands: "Commands") -> None:
-    config = _command(commands, "client-config", "print or write an MCP client's configuration")
+def _add_client_config(add_parser: _AddParser) -> None:
+    config = _command(add_parser, "client-config", "print or write an MCP client's configuration")
     config.add_argument("client", choices=_CLIENTS, help="whose: " + ", ".join(_CLIENTS))
     config.add_argument("--write", action="store_true", help="put it into the client's file")
     config.add_argument("--file", type=Path, help="that file, if it is not in its usual place")
@@ -72,15 +74,15 @@ def _add_client_config(commands: "Commands") -> None:
     config.set_defaults(run=_client_config)
 
 
-def _add_tools(commands: "Commands") -> None:
-    tools = _command(commands, "tools", "list the tools as a model sees them, and their cost")
+def _add_tools(add_parser: _AddParser) -> None:
+    tools = _command(add_parser, "tools", "list the tools as a model sees them, and their cost")
     tools.add_argument("tool", nargs="*", help="only these")
     _add_json(tools, "the definitions")
     tools.set_defaults(run=_tools)
 
 
-def _add_call(commands: "Commands") -> None:
-    call = _command(commands, "call", "run one tool, as a client does", _CALL)
+def _add_call(add_parser: _AddParser) -> None:
+    call = _command(add_parser, "call", "run one tool, as a client does", _CALL)
     call.add_argument("tool", help="its name; see: calls-mcp tools")
     call.add_argument("arguments", nargs="*", metavar="key=value", help="arguments for it")
     call.add_argument("--input", metavar="FILE", help="more of them, a JSON object; - for stdin")
@@ -90,9 +92,9 @@ def _add_call(commands: "Commands") -> None:
     call.set_defaults(run=_call)
 
 
-def _command(commands: "Commands", name: str, purpose: str, more: str = "") -> "ArgumentParser":
+def _command(add_parser: _AddParser, name: str, purpose: str, more: str = "") -> "ArgumentParser":
     described = f"{purpose[0].upper()}{purpose[1:]}."
-    return commands.add_parser(
+    return add_parser(
         name,
         help=purpose,
         description=described,

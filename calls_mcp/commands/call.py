@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import FrameType
 from typing import Any, NoReturn, cast
 
 import anyio
@@ -122,9 +123,7 @@ async def _invoke(
 ) -> CallToolResult:
     ask = _ask if _is_interactive() and not says_yes else None
     server = build_server(runtime)
-    async with Client(
-        server, elicitation_callback=ask, client_info=_SELF, cache=None
-    ) as client:
+    async with Client(server, elicitation_callback=ask, client_info=_SELF, cache=None) as client:
         try:
             result = await client.call_tool(tool, {**arguments})
             confirmation = _outcome(result).get("confirmation")
@@ -185,12 +184,16 @@ def _interruptible() -> Generator[None]:
     """A signal cancels what has not been sent, and waits for what has: KeyboardInterrupt."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    signal.raise_signal(signal.SIGINT)
 
 
 def _end_interrupted(operation: Operation) -> NoReturn:
