@@ -5,13 +5,13 @@ import os
 import signal
 import sys
 from argparse import Namespace
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
-from typing import Any, NoReturn, cast
+from typing import NoReturn, cast
 
 import anyio
 import anyio.to_thread
@@ -48,6 +48,8 @@ STATUS: Mapping[OutcomeName, int] = {
 }
 """The exit status for each outcome."""
 
+_Invoke = Callable[[Runtime], Awaitable[CallToolResult | MCPError]]
+
 _INTERRUPTED = 130
 _SELF = Implementation(name="calls-mcp call", version=__version__)
 _YES = "yes"
@@ -66,11 +68,12 @@ def run(options: Namespace) -> int:
     settings = load_settings()
     configure_logs(settings.calls_mcp_log_format, settings.calls_mcp_log_level)
     invoke = partial(_invoke, operation.name, arguments, says_yes=options.yes)
-    try:
-        with _interruptible():
-            result = anyio.run(_serving, settings, options.sandbox, invoke)
-    except KeyboardInterrupt:
+    with _interruptible():
+        result = anyio.run(_serving, settings, options.sandbox, invoke)
+    if result is None:
         _end_interrupted(operation)
+    if isinstance(result, MCPError):
+        raise ConfigurationError(result.error.message)
     return _show(result, as_json=options.json, can_be_asked=_is_interactive())
 
 
@@ -98,10 +101,23 @@ def _read(source: str) -> dict[str, Json]:
 async def _serving(
     settings: Settings,
     sandbox: bool,  # noqa: FBT001
-    invoke: "partial[Any]",
-) -> CallToolResult:
-    async with _opened(settings, sandbox=sandbox) as runtime:
-        return cast("CallToolResult", await invoke(runtime))
+    invoke: "_Invoke",
+) -> CallToolResult | MCPError | None:
+    """What the invocation comes to; nothing if a signal came first."""
+    async with _opened(settings, sandbox=sandbox) as runtime, anyio.create_task_group() as tasks:
+        tasks.start_soon(_cancel_on_signal, tasks.cancel_scope)
+        result = await invoke(runtime)
+        tasks.cancel_scope.cancel()
+        return result
+    return None
+
+
+async def _cancel_on_signal(scope: anyio.CancelScope) -> None:
+    """Cancel what has not been sent; what has been is finished."""
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for _ in signals:
+            scope.cancel()
+            return
 
 
 @asynccontextmanager
@@ -120,7 +136,7 @@ async def _opened(settings: Settings, *, sandbox: bool) -> AsyncGenerator[Runtim
 
 async def _invoke(
     tool: str, arguments: Mapping[str, Json], runtime: Runtime, *, says_yes: bool
-) -> CallToolResult:
+) -> CallToolResult | MCPError:
     ask = _ask if _is_interactive() and not says_yes else None
     server = build_server(runtime)
     async with Client(server, elicitation_callback=ask, client_info=_SELF, cache=None) as client:
@@ -133,7 +149,7 @@ async def _invoke(
             token = {"confirmation_token": confirmation["token"]}
             return await client.call_tool(tool, {**arguments, **token})
         except MCPError as refused:
-            raise ConfigurationError(refused.error.message) from refused
+            return refused
 
 
 async def _ask(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
@@ -181,19 +197,18 @@ def _show(result: CallToolResult, *, as_json: bool, can_be_asked: bool) -> int:
 
 @contextmanager
 def _interruptible() -> Generator[None]:
-    """A signal cancels what has not been sent, and waits for what has: KeyboardInterrupt."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, _interrupt)
+    """In here a signal ends the program as interrupted, until somebody else receives it."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, _exit_at_once) for number in numbers]
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    signal.raise_signal(signal.SIGINT)
+def _exit_at_once(_number: int, _frame: FrameType | None) -> None:
+    os._exit(_INTERRUPTED)
 
 
 def _end_interrupted(operation: Operation) -> NoReturn:

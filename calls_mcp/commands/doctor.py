@@ -1,8 +1,8 @@
 """`calls-mcp doctor`: what was looked at, what was found, and what mends it."""
 
 import logging
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, replace
 
 import anyio
@@ -21,10 +21,10 @@ _WIDTH = max(map(len, _COLOURS))
 
 def run(*, sandbox: bool, as_json: bool) -> int:
     """Examine the set-up and tell. Returns the exit status."""
-    logging.getLogger("calls_mcp").setLevel(logging.CRITICAL)  # the findings tell it
     settings, findings = doctor.examine_settings(sandbox=sandbox)
     if settings is not None:
-        findings += anyio.run(_examine, settings, sandbox)
+        with _quiet():
+            findings += anyio.run(_examine, settings, sandbox)
         secrets = doctor.secrets_in(settings)
         findings = [_discreet(finding, secrets) for finding in findings]
     status = _status(findings)
@@ -48,6 +48,18 @@ async def _examine(settings: Settings, sandbox: bool) -> list[Finding]:  # noqa:
         findings.append(Finding("credentials", "fatal", str(wrong), remedy))
         findings += await doctor.examine_http(settings, None)
     return findings
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    """Nothing is logged of what fails in here, for the findings tell it."""
+    logger = logging.getLogger("calls_mcp")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 @asynccontextmanager

@@ -52,9 +52,12 @@ async def examine_api(access: Access, whose: str = "") -> list[Finding]:
 
 def _reached(access: Access, told: _Told) -> Finding:
     took = (told.came - told.asked) * _MS
-    if told.answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        message = f"{access.base_url} answered {told.answer.status}"
-        return Finding("api", "problem", message, "try again in a while: calls-mcp doctor")
+    status = told.answer.status
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or _is_redirection(status):
+        message = f"{access.base_url} answered {status}"
+        elsewhere = "set CALLS_MCP_API_BASE_URL to where the API itself is"
+        later = "try again in a while: calls-mcp doctor"
+        return Finding("api", "problem", message, elsewhere if _is_redirection(status) else later)
     return Finding("api", "ok", f"{access.base_url} answered within {took:.0f} ms")
 
 
@@ -73,9 +76,11 @@ def _accepted(name: str, access: Access, request: Request, answer: Answer) -> Fi
     return Finding(name, "problem", f"{who}: {error.message}", _remedy(access, answer.status))
 
 
+def _is_redirection(status: int) -> bool:
+    return HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST
+
+
 def _remedy(access: Access, status: int) -> str:
-    if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
-        return "set CALLS_MCP_API_BASE_URL to where the API itself is"
     if status == HTTPStatus.NOT_FOUND:
         return "check TWILIO_ACCOUNT_SID"
     has_key = access.username.startswith("SK")
