@@ -50,6 +50,24 @@ def refusals() -> Iterator[str]:
                     pass
 
 
+def findings() -> Iterator[str]:
+    """What `calls-mcp doctor` says of what is not as it might be."""
+    for file in (PACKAGE / "doctor").glob("*.py"):
+        for node in _nodes(file):
+            match node:
+                case (
+                    ast.Call(
+                        func=ast.Name(id="Finding"),
+                        args=[_, ast.Constant(value="note" | "problem" | "fatal"), said, *_],
+                    )
+                    | ast.Assign(targets=[ast.Name(id="message")], value=said)
+                ):
+                    if template(said).strip("…: "):
+                        yield template(said)
+                case _:
+                    pass
+
+
 def template(node: ast.AST) -> str:
     """The text of a literal, or of a sum of them; "" of anything else."""
     match node:

@@ -10,7 +10,7 @@ import pytest
 
 from calls_mcp.datafiles import CONFIG
 from calls_mcp.errors import InvocationError
-from tests.docs.messages import errors_at_start, everything, refusals
+from tests.docs.messages import errors_at_start, everything, findings, refusals
 from tests.docs.pages import ROOT, spans
 
 TEXT = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
@@ -38,13 +38,14 @@ def is_told(said: str) -> bool:
 def _meets(message: str, said: str) -> bool:
     pattern = re.escape(message).replace("…", ".*")
     plain = len(message.replace("…", "").strip(": "))
-    return bool(re.search(f"(?s){pattern}", said)) and (plain > 8 or message == said)
+    return bool(re.search(f"(?s){pattern}", said)) and (plain >= 8 or message == said)
 
 
 def test_there_is_something_to_quote() -> None:
     assert len(quoted()) > 60
     assert len([*errors_at_start()]) > 20
     assert len([*refusals()]) > 10
+    assert len([*findings()]) > 15
 
 
 @pytest.mark.parametrize("message", quoted())
@@ -53,8 +54,8 @@ def test_each_message_is_one_of_the_products(message: str) -> None:
     assert any(_meets(message, said) for said in known), message
 
 
-@pytest.mark.parametrize("said", sorted({*errors_at_start(), *refusals()}))
-def test_each_error_at_start_and_each_refusal_is_told(said: str) -> None:
+@pytest.mark.parametrize("said", sorted({*errors_at_start(), *refusals(), *findings()}))
+def test_each_error_at_start_refusal_and_finding_is_told(said: str) -> None:
     assert is_told(said), f"docs/troubleshooting.md does not tell: {said}"
 
 
