@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calls_mcp import __version__
+from calls_mcp.commands import add_commands
 from calls_mcp.errors import CallsError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -27,11 +28,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; `calls-mcp` alone serves on stdio. Returns the exit status."""
     options = _parser().parse_args(argv)
     try:
-        options.run(options)
+        status: int | None = options.run(options)
     except CallsError as error:
         print(f"calls-mcp: {error}", file=sys.stderr)  # noqa: T201
         return _WRONG_SETUP
-    return 0
+    return status or 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -90,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("file", type=Path, nargs="?", help="by default the one in use")
     check.set_defaults(run=_check_policy)
     _add_token(commands.add_parser("token", help="make tokens for clients that come over HTTP"))
+    add_commands(commands.add_parser)
     demo = commands.add_parser("demo", help="watch an agent use the tools, on the emulator")
     demo.set_defaults(run=_demo)
     return parser

@@ -1,7 +1,6 @@
 """A walk through the five tools: a real MCP client, this server over stdio, and the emulator."""
 
 import json
-import os
 import sys
 import textwrap
 from itertools import groupby
@@ -24,6 +23,7 @@ from calls_mcp.emulator import (
     accelerated,
     seed_history,
 )
+from calls_mcp.terminal import Colour, painted, say
 
 _SPEED = 6
 _PAST_CALLS = 12
@@ -118,8 +118,8 @@ class _User:
         self, context: ClientRequestContext, params: ElicitRequestParams
     ) -> ElicitResult:
         del context
-        _tell("asks", params.message, "33")
-        _tell("user", "yes" if self.says_yes else "no", "32" if self.says_yes else "31")
+        _tell("asks", params.message, "yellow")
+        _tell("user", "yes" if self.says_yes else "no", "green" if self.says_yes else "red")
         if not self.says_yes:
             return ElicitResult(action="decline")
         return ElicitResult(action="accept", content={"approve": True})
@@ -133,10 +133,10 @@ class _Agent:
 
     async def call(self, tool: str, **arguments: object) -> dict[str, Any]:
         shown = ", ".join(f"{k}={json.dumps(v, ensure_ascii=False)}" for k, v in arguments.items())
-        _tell("agent", f"{tool}({shown})", "36")
+        _tell("agent", f"{tool}({shown})", "cyan")
         result = await self._client.call_tool(tool, arguments)
         text = "\n".join(block.text for block in result.content if isinstance(block, TextContent))
-        _tell("error" if result.is_error else "answer", text, "31" if result.is_error else "0")
+        _tell("error" if result.is_error else "answer", text, "red" if result.is_error else "plain")
         return cast("dict[str, Any]", result.structured_content)
 
     async def follow(self, sid: str, until: str) -> None:
@@ -147,18 +147,18 @@ class _Agent:
             result = await self._client.call_tool("fetch_call", arguments)
             latest = cast("dict[str, Any]", result.structured_content)["call"]["status"]
             if latest != status:
-                _tell("agent", f'fetch_call(sid="{sid}")', "36")
-                _tell("answer", f"{latest}", "0")
+                _tell("agent", f'fetch_call(sid="{sid}")', "cyan")
+                _tell("answer", f"{latest}", "plain")
             status = latest
             await anyio.sleep(0.1)
 
 
 def _heading(text: str) -> None:
-    _say(f"\n{_painted(text, '1')}")
+    _say(f"\n{painted(text, 'bold')}")
 
 
-def _tell(who: str, text: str, colour: str) -> None:
-    label = _painted(f"{who:>6} ", colour)
+def _tell(who: str, text: str, colour: Colour) -> None:
+    label = painted(f"{who:>6} ", colour)
     lines = [part for line in text.splitlines() for part in _wrapped(line)]
     _say(label + lines[0])
     for line in lines[1:]:
@@ -169,12 +169,5 @@ def _wrapped(line: str) -> list[str]:
     return textwrap.wrap(line, _WIDTH, subsequent_indent="  ", break_on_hyphens=False) or [""]
 
 
-def _painted(text: str, colour: str) -> str:
-    if not sys.stdout.isatty() or "NO_COLOR" in os.environ:
-        return text
-    return f"\x1b[{colour}m{text}\x1b[0m"
-
-
 def _say(text: str, indent: str = "") -> None:
-    sys.stdout.write(f"{indent}{text}\n")
-    sys.stdout.flush()
+    say(f"{indent}{text}")

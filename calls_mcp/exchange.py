@@ -90,7 +90,8 @@ class Http:
                     raise lost(request, "the API's answer was too large to read")
             told = response.headers
             request_id = told.get("Twilio-Request-Id", "")
-            return Answer(response.status, told.get("Retry-After"), bytes(body), request_id)
+            wait, date = told.get("Retry-After"), told.get("Date", "")
+            return Answer(response.status, wait, bytes(body), request_id, date)
 
 
 def _once() -> aiohttp.ClientMiddlewareType:

@@ -64,12 +64,13 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the API answered, as it came."""
+    """What the API answered, as it came; `date` is its own time."""
 
     status: int
     retry_after: str | None
     body: bytes
     request_id: str = ""
+    date: str = ""
 
     @property
     def is_success(self) -> bool:

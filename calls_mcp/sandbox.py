@@ -13,9 +13,16 @@ _PAST_CALLS = 40
 @asynccontextmanager
 async def open_sandbox(settings: Settings) -> AsyncGenerator[Runtime]:
     """A runtime whose calls begin with a little history and end with the process."""
+    async with emulated(settings) as access, Runtime(settings, access, sandbox=True) as runtime:
+        yield runtime
+
+
+@asynccontextmanager
+async def emulated(settings: Settings) -> AsyncGenerator[Access]:
+    """Access to an emulator with that history."""
     async with Emulator() as emulator:
         seed_history(emulator.calls, 1, _PAST_CALLS, emulator.clock())
-        access = Access(
+        yield Access(
             base_url=emulator.base_url,
             account_sid=DEFAULT_ACCOUNT.sid,
             username=DEFAULT_ACCOUNT.sid,
@@ -23,5 +30,3 @@ async def open_sandbox(settings: Settings) -> AsyncGenerator[Runtime]:
             timeout=settings.calls_mcp_timeout,
             deadline=settings.calls_mcp_deadline,
         )
-        async with Runtime(settings, access, sandbox=True) as runtime:
-            yield runtime

@@ -93,6 +93,14 @@ class TwilioClient:
         """
         return await self._send(self._dispatch(request, Lane.LOOKS, until))
 
+    async def ask_once(self, request: Request) -> Answer:
+        """The answer to a single attempt at `request`, whatever it says.
+
+        Raises:
+            InvocationError: There is none.
+        """
+        return await self._answer(self._dispatch(request, lane_of(request)))
+
     @contextmanager
     def searching(self, until: float) -> Generator[None]:
         """Find out in here what became of a change, until then (by anyio's clock) and no longer."""
@@ -188,10 +196,16 @@ class TwilioClient:
             lane.release()
 
     async def _exchange(self, dispatch: Dispatch) -> Reply:
+        request, answer = dispatch.request, await self._answer(dispatch)
+        if not answer.is_success:
+            raise refused(request, answer, secrets=self._access.secrets)
+        return Reply(_payload(request, answer), answer.status, answer.request_id)
+
+    async def _answer(self, dispatch: Dispatch) -> Answer:
         request = dispatch.request
         try:
             with dispatch.in_time():
-                answer = await self._http.ask(request, dispatch, telemetry.headers())
+                return await self._http.ask(request, dispatch, telemetry.headers())
         except aiohttp.ClientPayloadError as garbled:
             raise lost(request, "the API's answer broke off or could not be decoded") from garbled
         except aiohttp.ClientError as broken:
@@ -199,9 +213,6 @@ class TwilioClient:
             raise _without_answer(dispatch, what) from broken
         except TimeoutError as late:
             raise _without_answer(dispatch, dispatch.lateness) from late
-        if not answer.is_success:
-            raise refused(request, answer, secrets=self._access.secrets)
-        return Reply(_payload(request, answer), answer.status, answer.request_id)
 
 
 async def _queue(lane: anyio.Semaphore, dispatch: Dispatch) -> None:

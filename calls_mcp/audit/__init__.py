@@ -6,7 +6,7 @@ was edited, removed or put in since.
 """
 
 from calls_mcp.audit.discretion import Numbers
-from calls_mcp.audit.log import Attempt, AuditLog, open_audit
+from calls_mcp.audit.log import Attempt, AuditLog, obstacle, open_audit
 from calls_mcp.audit.record import ConfirmedBy, Decision, Ending, Entry
 from calls_mcp.audit.report import Problem, Report, describe
 from calls_mcp.audit.sinks import AuditUnavailable
@@ -24,6 +24,7 @@ __all__ = [
     "Problem",
     "Report",
     "describe",
+    "obstacle",
     "open_audit",
     "verify",
 ]

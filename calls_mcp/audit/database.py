@@ -3,12 +3,13 @@
 import os
 import sqlite3
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from calls_mcp.audit.chain import START, Link, Sealed, seal
 from calls_mcp.audit.locking import PATIENCE, patiently
 from calls_mcp.catalog import Json
+from calls_mcp.replacing import require_place
 
 # The triggers stop an accident, not an intruder: for those there is the chain.
 _SCHEMA = """
@@ -50,6 +51,20 @@ class Database:
         with _transaction(connection, patience):
             sealed = seal(fields, _last(connection))
             connection.execute(_INSERT, _row(sealed))
+
+    def require_writable(self, patience: float = PATIENCE) -> None:
+        """Return if a record could be inserted now; none is, and no file is made.
+
+        Raises:
+            OSError: It could not.
+            sqlite3.Error: Likewise.
+        """
+        require_place(self._path)
+        if not self._path.exists():
+            return
+        with closing(sqlite3.connect(self._path, patience, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
 
     def close(self) -> None:
         """Close the connection."""

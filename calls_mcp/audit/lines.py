@@ -11,6 +11,7 @@ from pathlib import Path
 from calls_mcp.audit.chain import START, Fields, Link, seal, sound_place
 from calls_mcp.audit.locking import PATIENCE, locked
 from calls_mcp.catalog import Json
+from calls_mcp.replacing import require_place
 
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
 _BLOCK = 2**16  # bytes; nearly always holds the last record
@@ -46,13 +47,24 @@ class LinesFile:
             if end.size == 0:
                 _keep_name(self._path)
 
+    def require_writable(self, patience: float = PATIENCE) -> None:
+        """Return if a record could be written now; nothing is, and no file is made.
+
+        Raises:
+            OSError: It could not.
+        """
+        require_place(self._path)
+        if self._path.exists():
+            with _opened(self._path, _FLAGS & ~os.O_CREAT) as fd, locked(fd, patience):
+                _end_of(fd)
+
     def close(self) -> None:
         """Nothing is held open."""
 
 
 @contextmanager
-def _opened(path: Path) -> Generator[int]:
-    fd = os.open(path, _FLAGS, 0o600)
+def _opened(path: Path, flags: int = _FLAGS) -> Generator[int]:
+    fd = os.open(path, flags, 0o600)
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError("it is not a regular file")

@@ -171,6 +171,18 @@ async def open_audit(
         await log.aclose()
 
 
+def obstacle(path: Path, *, is_database: bool, patience: float = PATIENCE) -> str:
+    """Why no record could be kept at `path` now; empty if one could. Nothing is written.
+
+    `patience` is in seconds, for other processes to let go of it.
+    """
+    try:
+        (Database(path) if is_database else LinesFile(path)).require_writable(patience)
+    except FAILURES as error:
+        return reason_of(error)
+    return ""
+
+
 def _append(sink: Sink, fields: Fields, until: float) -> None:
     try:
         sink.append(fields, max(0.0, until - time.monotonic()))

@@ -2,7 +2,6 @@
 
 import os
 import re
-import stat
 from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,6 +10,7 @@ from calls_mcp.authentication.principals import Token, read_entries
 from calls_mcp.authentication.scopes import SCOPES
 from calls_mcp.authentication.tokens import new_token
 from calls_mcp.errors import ConfigurationError
+from calls_mcp.replacing import replace_file
 from calls_mcp.tomlfile import read
 
 _SECTION = re.compile(r"^(?=\[)", re.MULTILINE)
@@ -106,15 +106,9 @@ def _replace(file: Path, text: str) -> None:
     Raises:
         ConfigurationError: It can't be replaced.
     """
-    new, now = file.with_name(f".{file.name}.new"), file.stat()
     try:
-        new.write_text(text, "utf-8", newline="\n")
-        new.chmod(stat.S_IMODE(now.st_mode))
-        if (now.st_uid, now.st_gid) != (new.stat().st_uid, new.stat().st_gid):
-            os.chown(new, now.st_uid, now.st_gid)
-        new.replace(file)
+        replace_file(file, text.encode())
     except OSError as failure:
-        new.unlink(missing_ok=True)
         reason = f"can't be replaced: {failure.strerror}; take the token out by hand"
         raise ConfigurationError(f"{file}: {reason}") from failure
 

@@ -7,7 +7,7 @@ from calls_mcp.policy.destinations import canonical, matches_any
 from calls_mcp.policy.file import load_policy
 from calls_mcp.policy.judgement import Judgement, PolicyDenied, judge, judge_account
 from calls_mcp.policy.rules import Caps, Counts, Policy, Requirement
-from calls_mcp.policy.wording import explain
+from calls_mcp.policy.wording import explain, summary
 
 __all__ = [
     "Caps",
@@ -22,4 +22,5 @@ __all__ = [
     "judge_account",
     "load_policy",
     "matches_any",
+    "summary",
 ]

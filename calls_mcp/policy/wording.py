@@ -19,6 +19,12 @@ _REQUIREMENTS: dict[Requirement, str] = {
     "a client that can't ask is refused",
     "deny": "is refused",
 }
+_GISTS: dict[Requirement, str] = {
+    "never": "Needs no confirmation",
+    "confirm": "Confirmed by the user first",
+    "require_human": "Confirmed by a human whom the client asks",
+    "deny": "Refused",
+}
 _SPANS = {
     "calls_per_minute": "calls a minute",
     "calls_per_hour": "calls an hour",
@@ -37,6 +43,19 @@ def explain(policy: Policy) -> list[str]:
         *_links(policy),
         *_caps(policy.caps),
     ]
+
+
+def summary(policy: Policy) -> tuple[str, ...]:
+    """The gist of `policy` in a few lines: what changes need, who may be called, how often."""
+    rules = policy.confirm
+    needs: dict[Requirement, list[str]] = {}
+    for section in fields(rules):
+        needs.setdefault(getattr(rules, section.name), []).append(section.name.replace("_", " "))
+    return (
+        *(f"{_GISTS[need]}: {', '.join(names)}." for need, names in needs.items()),
+        *_destinations(policy.destinations),
+        _counts("In all", policy.caps),
+    )
 
 
 def _confirmations(rules: Confirmations) -> Iterator[str]:

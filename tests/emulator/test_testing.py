@@ -1,25 +1,15 @@
-"""The fixture for other people's tests, and the page that tells of it."""
+"""The fixture for other people's tests."""
 
-import re
 import subprocess
 import sys
-from pathlib import Path
 
 import httpx
 import pytest
 
-from calls_mcp.emulator import SCRIPTS
-from calls_mcp.emulator.scenario import load_scenario
 from calls_mcp.emulator.testing import Fault, RunningEmulator, calls_api
 from tests.emulator.receiver import receiving
 
-PAGE = Path(__file__).parents[2] / "docs" / "testing-your-code.md"
-
 __all__ = ["calls_api"]
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
 
 
 def listed(api: RunningEmulator) -> str:
@@ -88,36 +78,6 @@ async def test_async_code_finds_an_emulator(calls_api: RunningEmulator) -> None:
         page = (await client.get(listed(calls_api))).json()
     assert [call["sid"] for call in page["calls"]] == [placed.json()["sid"]]
     assert page["calls"][0]["status"] == "completed"
-
-
-def test_the_code_of_the_page_passes(tmp_path: Path) -> None:
-    code, test = blocks("python")
-    (tmp_path / "reminders.py").write_text(code, "utf-8")
-    (tmp_path / "test_reminders.py").write_text(test, "utf-8")
-    arguments = ["-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-W", "error"]
-    run = subprocess.run(  # noqa: S603 - our own program
-        [sys.executable, "-m", "pytest", *arguments, str(tmp_path)],
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
-        cwd=tmp_path,
-        timeout=100,
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert "3 passed" in run.stdout
-
-
-def test_the_scenario_of_the_page_is_one(tmp_path: Path) -> None:
-    (scenario,) = blocks("toml")
-    file = tmp_path / "scenario.toml"
-    file.write_text(scenario, "utf-8")
-    loaded = load_scenario(str(file))
-    assert set(loaded.numbers) == {"+12025550123", "+12025550124"}
-    assert loaded.otherwise.talk_for == 10
-
-
-def test_the_page_tells_every_scripted_number() -> None:
-    assert all(f"`{number}`" in PAGE.read_text("utf-8") for number in SCRIPTS)
 
 
 def test_nothing_but_the_fixtures_module_needs_pytest() -> None:

@@ -1,25 +1,34 @@
-"""The generated parts of the README: the settings and the tools' reference."""
+"""The generated parts of the pages: the settings, the tools' reference, the API's error codes."""
 
 import re
-from collections.abc import Iterator, Mapping
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from pydantic import SecretStr
 
 from calls_mcp.catalog import Operation, Parameter, load_operations
+from calls_mcp.datafiles import CONFIG
 from calls_mcp.settings import Settings
+from release.project import registry_name
+from tests.docs.pages import README, ROOT
 
-README = Path(__file__).parent.parent / "README.md"
+DOCS = ROOT / "docs"
 
 
-def readme_text() -> str:
-    """The README with its generated parts made anew."""
-    text = README.read_text("utf-8")
-    for name, lines in {"settings": _settings(), "tools": _tools()}.items():
+def pages() -> dict[Path, str]:
+    """Each page that has generated parts, with these made anew."""
+    return {page: _made_anew(page) for page in _PLACES}
+
+
+def _made_anew(page: Path) -> str:
+    text = page.read_text("utf-8")
+    text = re.sub(r"(?<=<!-- mcp-name: )\S+(?= -->)", registry_name(), text)
+    for name, lines in _PLACES[page].items():
         made = f"<!-- {name}: made by python -m tests.generate -->"
-        part = "\n".join([made, *lines, f"<!-- /{name} -->"])
+        part = "\n".join([made, *lines(), f"<!-- /{name} -->"])
         text, count = re.subn(rf"(?s){made}.*<!-- /{name} -->", lambda _, p=part: p, text)
-        assert count == 1, f"the README has no place for the {name}"
+        assert count == 1, f"{page.name} has no place for the {name}"
     return text
 
 
@@ -95,3 +104,19 @@ def _rules(operation: Operation) -> Iterator[str]:
                 "only_for_kind": f"Unless `{rule.given}` is a {rule.kind}, no effect: {names}.",
             }[rule.rule]
         )
+
+
+def _codes() -> Iterator[str]:
+    yield "| code | what the agent is told |"
+    yield "|---|---|"
+    for code, hint in tomllib.loads((CONFIG / "errors.toml").read_text("utf-8")).items():
+        yield f"| [{code}](https://www.twilio.com/docs/errors/{code}) | {hint} |"
+
+
+# Which page has which parts, and what makes them.
+_PLACES: Mapping[Path, Mapping[str, Callable[[], Iterator[str]]]] = {
+    README: {},  # but for the name in the MCP registry
+    DOCS / "settings.md": {"settings": _settings},
+    DOCS / "tools.md": {"tools": _tools},
+    DOCS / "troubleshooting.md": {"codes": _codes},
+}

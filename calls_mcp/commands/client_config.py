@@ -1,0 +1,136 @@
+"""`calls-mcp client-config`: what an MCP client needs to be told to start this server."""
+
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from calls_mcp.catalog import Json
+from calls_mcp.clients import CLIENTS, Client, Document, Entry, Written, launch, merged, write
+from calls_mcp.errors import ConfigurationError
+from calls_mcp.settings import Settings, load_settings
+from calls_mcp.terminal import say, show_json, warn
+
+_CREDENTIALS = ("twilio_auth_token", "twilio_api_key", "twilio_api_secret")
+_OF_HTTP = (
+    *("calls_mcp_http_", "calls_mcp_oauth_", "calls_mcp_auth", "calls_mcp_principals"),
+    *("calls_mcp_resource_url", "calls_mcp_allowed_hosts"),
+)
+_SQLITE = "sqlite:///"
+
+
+def run(options: Namespace) -> int:
+    """Print the configuration, or write it. Returns the exit status.
+
+    Raises:
+        ConfigurationError: The settings are wrong, or the client's file is.
+    """
+    client = CLIENTS[options.client]
+    entry = _entry(options.name, sandbox=options.sandbox)
+    file: Path = options.file or client.file()
+    written = write(file, client, entry) if options.write else None
+    if options.json:
+        show_json(_report(client, entry, file, written))
+        return 0
+    if written is None:
+        say(_alone(client, entry).text.rstrip())
+        warn(f"This belongs into {file}; --write puts it there.")
+    else:
+        warn(_told(written))
+    by_hand = client.by_hand(entry) if written is None else written.by_hand
+    for line in _advice(client, entry, by_hand):
+        warn(line)
+    return 0
+
+
+def _alone(client: Client, entry: Entry) -> Document:
+    return merged(Document("{}"), client, entry)
+
+
+def _entry(name: str, *, sandbox: bool) -> Entry:
+    if not name.strip():
+        raise ConfigurationError("--name must not be empty.")
+    settings, start = load_settings(), launch()
+    args = (*start.args, "serve", *(["--sandbox"] if sandbox else []))
+    env, asked = _variables(settings, sandbox=sandbox)
+    return Entry(name, start.command, args, env, asked)
+
+
+def _variables(settings: Settings, *, sandbox: bool) -> tuple[dict[str, str], tuple[str, ...]]:
+    """What this server is to be told: what a file may have of it, and what it may not.
+
+    That is what the environment here sets, since a client that is not started from this shell has
+    none of it.
+    """
+    needed = () if sandbox else ("twilio_account_sid", *_credentials(settings))
+    given = (name for name in Settings.model_fields if name in settings.model_fields_set)
+    others = [name for name in given if name not in needed and _matters(name, sandbox=sandbox)]
+    shown = {name: _shown(getattr(settings, name)) for name in (*needed, *others)}
+    env = {name.upper(): text for name, text in shown.items() if text is not None}
+    return env, tuple(name.upper() for name, text in shown.items() if text is None)
+
+
+def _credentials(settings: Settings) -> tuple[str, ...]:
+    """Those that are set; an API key, which can be revoked alone, if none are."""
+    has_key = settings.twilio_api_key or settings.twilio_api_secret
+    if settings.twilio_auth_token and not has_key:
+        return ("twilio_auth_token",)
+    return ("twilio_api_key", "twilio_api_secret")
+
+
+def _matters(name: str, *, sandbox: bool) -> bool:
+    """Whether it counts on stdio, beside the credentials."""
+    if name.startswith(_OF_HTTP) or name in _CREDENTIALS:
+        return False
+    return not (sandbox and (name.startswith("twilio_") or name == "calls_mcp_api_base_url"))
+
+
+def _shown(value: object) -> str | None:
+    """What a file may have of a setting; None if that is nothing."""
+    if value is None:
+        return None
+    if isinstance(value, SecretStr):
+        return _open_url(value.get_secret_value())
+    if isinstance(value, Path):
+        return str(value.absolute())
+    return str(int(value)) if isinstance(value, bool) else str(value)
+
+
+def _open_url(secret: str) -> str | None:
+    """The URL of a state store that is no secret: one that is reached without a password."""
+    if secret == "memory:":  # noqa: S105
+        return secret
+    kind, separator, file = secret.partition(_SQLITE)
+    return f"{_SQLITE}{Path(file).absolute()}" if separator and not kind else None
+
+
+def _report(client: Client, entry: Entry, file: Path, written: Written | None) -> dict[str, Json]:
+    report: dict[str, Json] = {
+        "client": client.title,
+        "file": str(written.file if written else file),
+        "configuration": {**_alone(client, entry).value},
+        "by_hand": [*(written.by_hand if written else client.by_hand(entry))],
+    }
+    if written is None:
+        return report
+    backup = str(written.backup) if written.backup else None
+    return {**report, "changed": written.changed, **({"backup": backup} if backup else {})}
+
+
+def _told(written: Written) -> str:
+    if not written.changed:
+        return f"{written.file} has it already."
+    backup = f" As it was: {written.backup}." if written.backup else ""
+    return f"{written.file} was written.{backup}"
+
+
+def _advice(client: Client, entry: Entry, by_hand: tuple[str, ...]) -> Iterator[str]:
+    """What is left to do."""
+    if by_hand:
+        names = ", ".join(by_hand)
+        yield f"{client.title} can't ask for secrets: put {names} into the file by hand."
+    elif entry.asked and client.reference and not client.prompts:
+        names = ", ".join(entry.asked)
+        yield f"{client.title} takes {names} from its environment: export them before it starts."
+    yield client.after

@@ -1,0 +1,112 @@
+"""`calls-mcp doctor`: what was looked at, what was found, and what mends it."""
+
+import logging
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import asdict, replace
+
+import anyio
+
+from calls_mcp import doctor
+from calls_mcp.doctor import Finding, Level
+from calls_mcp.errors import ConfigurationError
+from calls_mcp.redaction import masked
+from calls_mcp.settings import Access, Settings
+from calls_mcp.terminal import Colour, painted, say, show_json
+
+_WELL, _WRONG, _BROKEN = 0, 1, 2  # exit statuses
+_COLOURS: dict[Level, Colour] = {"ok": "green", "note": "yellow", "problem": "red", "fatal": "red"}
+_WIDTH = max(map(len, _COLOURS))
+
+
+def run(*, sandbox: bool, as_json: bool) -> int:
+    """Examine the set-up and tell. Returns the exit status."""
+    settings, findings = doctor.examine_settings(sandbox=sandbox)
+    if settings is not None:
+        with _quiet():
+            findings += anyio.run(_examine, settings, sandbox)
+        secrets = doctor.secrets_in(settings)
+        findings = [_discreet(finding, secrets) for finding in findings]
+    status = _status(findings)
+    if as_json:
+        show_json({"status": status, "findings": [asdict(finding) for finding in findings]})
+    else:
+        _tell(findings, status)
+    return status
+
+
+async def _examine(settings: Settings, sandbox: bool) -> list[Finding]:  # noqa: FBT001
+    _, findings = doctor.examine_policy(settings)
+    findings.append(await doctor.examine_store(settings))
+    findings += [*doctor.examine_audit(settings), *doctor.examine_telemetry(settings)]
+    try:
+        async with _access(settings, sandbox=sandbox) as access:
+            findings += await doctor.examine_api(access)
+            findings += await doctor.examine_http(settings, None if sandbox else access)
+    except ConfigurationError as wrong:
+        remedy = "export them; where there are none yet: calls-mcp doctor --sandbox"
+        findings.append(Finding("credentials", "fatal", str(wrong), remedy))
+        findings += await doctor.examine_http(settings, None)
+    return findings
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    """Nothing is logged of what fails in here, for the findings tell it."""
+    logger = logging.getLogger("calls_mcp")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+@asynccontextmanager
+async def _access(settings: Settings, *, sandbox: bool) -> AsyncGenerator[Access]:
+    if not sandbox:
+        yield settings.access()
+        return
+    from calls_mcp.sandbox import emulated  # noqa: PLC0415
+
+    async with emulated(settings) as access:
+        yield access
+
+
+def _discreet(finding: Finding, secrets: Sequence[str]) -> Finding:
+    """A finding without any secret, whatever it repeats."""
+    return replace(
+        finding,
+        message=masked(finding.message, secrets),
+        remedy=masked(finding.remedy, secrets),
+        details=tuple(masked(line, secrets) for line in finding.details),
+    )
+
+
+def _status(findings: Sequence[Finding]) -> int:
+    levels = {finding.level for finding in findings}
+    if "fatal" in levels:
+        return _BROKEN
+    return _WRONG if "problem" in levels else _WELL
+
+
+def _tell(findings: Sequence[Finding], status: int) -> None:
+    for finding in findings:
+        level = painted(f"{finding.level:<{_WIDTH}}", _COLOURS[finding.level])
+        say(f"{level}  {painted(finding.check, 'bold')}: {finding.message}")
+        indent = " " * (_WIDTH + 2)
+        for line in finding.details:
+            say(f"{indent}  {line}")
+        if finding.remedy:
+            say(f"{indent}→ {finding.remedy}")
+    wrong = sum(finding.level in ("problem", "fatal") for finding in findings)
+    verdict = {
+        _WELL: "All is well.",
+        _WRONG: f"{_count(wrong)}. The server starts all the same.",
+        _BROKEN: f"{_count(wrong)}. The server can't start like this.",
+    }
+    say(f"\n{verdict[status]}")
+
+
+def _count(wrong: int) -> str:
+    return f"{wrong} thing is wrong" if wrong == 1 else f"{wrong} things are wrong"

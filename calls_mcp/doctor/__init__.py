@@ -1,0 +1,23 @@
+"""Finds out what is wrong with a set-up, and what would mend it.
+
+It reads a list of one call from the API. Nobody is rung, and nothing is written anywhere.
+"""
+
+from calls_mcp.doctor.api import examine_api
+from calls_mcp.doctor.environment import examine_settings, secrets_in
+from calls_mcp.doctor.files import examine_audit, examine_policy, examine_store, examine_telemetry
+from calls_mcp.doctor.findings import Finding, Level
+from calls_mcp.doctor.http import examine_http
+
+__all__ = [
+    "Finding",
+    "Level",
+    "examine_api",
+    "examine_audit",
+    "examine_http",
+    "examine_policy",
+    "examine_settings",
+    "examine_store",
+    "examine_telemetry",
+    "secrets_in",
+]

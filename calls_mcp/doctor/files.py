@@ -1,0 +1,113 @@
+"""What is kept, and what is told: the policy, the state store, the record of changes, telemetry."""
+
+import os
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+from calls_mcp.audit import obstacle
+from calls_mcp.doctor.findings import Finding
+from calls_mcp.errors import ConfigurationError
+from calls_mcp.policy import Policy, load_policy, summary
+from calls_mcp.redaction import one_line
+from calls_mcp.replacing import require_place
+from calls_mcp.settings import Settings
+from calls_mcp.store import Keeping, StoreUnavailable, open_store
+
+_SQLITE = "sqlite:///"
+_PATIENCE = 2.0  # seconds for which a file may be in use
+_OTEL = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http", "prometheus_client")
+
+
+def examine_policy(settings: Settings) -> tuple[Policy | None, list[Finding]]:
+    """The policy in use, unless its file is wrong."""
+    file = settings.calls_mcp_policy
+    try:
+        policy = load_policy(file)
+    except ConfigurationError as wrong:
+        remedy = "calls-mcp policy check FILE tells when it is mended"
+        return None, [Finding("policy", "fatal", str(wrong), remedy)]
+    policy = policy.relaxed(settings.calls_mcp_confirm)
+    what = str(file) if file else "the one that is shipped"
+    told = Finding(
+        "policy", "ok", f"{what}; all of it: calls-mcp policy check", details=summary(policy)
+    )
+    return policy, [told, *_laxity(settings)]
+
+
+def _laxity(settings: Settings) -> Iterator[Finding]:
+    if settings.calls_mcp_read_only:
+        yield Finding("policy", "note", "read-only: no call is placed, changed or deleted")
+    elif settings.calls_mcp_confirm == "none":
+        message = "nothing is confirmed but what the policy insists on"
+        yield Finding("policy", "note", message, "unset CALLS_MCP_CONFIRM")
+
+
+async def examine_store(settings: Settings) -> Finding:
+    """Whether the state store is there, and can be written to."""
+    url = settings.calls_mcp_state_url.get_secret_value()
+    if url == "memory:":
+        message = "in memory: a restart forgets confirmations"
+        return Finding("state store", "ok", message)
+    path = Path(url.removeprefix(_SQLITE)) if url.startswith(_SQLITE) else None
+    try:
+        if path and not (path.exists() and path.stat().st_size):
+            require_place(path)
+            return Finding("state store", "ok", f"{path} will be made at the first start")
+        async with open_store(url, Keeping(busy=_PATIENCE)) as store:
+            await store.ping()
+    except ConfigurationError as wrong:
+        return Finding("state store", "fatal", str(wrong), "export CALLS_MCP_STATE_URL=…")
+    except OSError as failure:
+        remedy = "make its folder, or let this user write there"
+        return Finding("state store", "fatal", f"{path}: {failure.strerror}", remedy)
+    except StoreUnavailable as unavailable:
+        reason = one_line(str(unavailable.__cause__ or "no answer"))
+        message = f"can't be used, so changes are refused: {reason}"
+        remedy = "start what CALLS_MCP_STATE_URL names, or mend that"
+        return Finding("state store", "problem", message, remedy)
+    return Finding("state store", "ok", f"{path or 'Redis'} can be written to")
+
+
+def examine_audit(settings: Settings) -> list[Finding]:
+    """Whether changes can be recorded, without which none is made."""
+    files = (
+        ("CALLS_MCP_AUDIT_FILE", settings.calls_mcp_audit_file),
+        ("CALLS_MCP_AUDIT_DATABASE", settings.calls_mcp_audit_database),
+    )
+    found = [_audit(name, path) for name, path in files if path]
+    if found:
+        return found
+    message = "goes to stderr, and is lost with it"
+    return [Finding("record", "note", message, "export CALLS_MCP_AUDIT_FILE=FILE")]
+
+
+def _audit(name: str, path: Path) -> Finding:
+    reason = obstacle(path, is_database=name.endswith("DATABASE"), patience=_PATIENCE)
+    if reason:
+        make = "" if path.parent.exists() else f"mkdir -p {path.parent}, "
+        remedy = f"{make}let this user write to {path}, or: export {name}=FILE"
+        return Finding("record", "problem", f"{path}: {reason}; changes are refused", remedy)
+    return Finding("record", "ok", f"{path} can be written to")
+
+
+def examine_telemetry(settings: Settings) -> list[Finding]:
+    """Whether what tells of the server is installed, if anything is to be told."""
+    if settings.calls_mcp_telemetry == "off" and not settings.calls_mcp_metrics_address:
+        return []
+    if missing := [name for name in _OTEL if not _is_installed(name)]:
+        message = f"{', '.join(missing)}: not installed"
+        return [Finding("telemetry", "fatal", message, "pip install 'calls-mcp[otel]'")]
+    where = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+    sent = settings.calls_mcp_telemetry == "otlp"
+    if sent and not where:
+        message = "sent to http://localhost:4318, for nothing else is set"
+        return [Finding("telemetry", "note", message, "export OTEL_EXPORTER_OTLP_ENDPOINT=URL")]
+    return [Finding("telemetry", "ok", "what it needs is installed")]
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False

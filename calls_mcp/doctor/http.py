@@ -1,0 +1,79 @@
+"""What counts over HTTP alone: who may come in, and by which names the server is known."""
+
+import time
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from calls_mcp.authentication.principals import Principals, load_principals
+from calls_mcp.doctor.api import examine_api
+from calls_mcp.doctor.findings import Finding
+from calls_mcp.errors import ConfigurationError
+from calls_mcp.settings import Access, Settings
+
+_SOON = timedelta(days=7)
+
+
+async def examine_http(settings: Settings, shared: Access | None) -> list[Finding]:
+    """Nothing, unless something is set that only HTTP needs."""
+    auth, hosts = settings.calls_mcp_auth, settings.calls_mcp_allowed_hosts
+    if auth == "none" and not hosts:
+        return []
+    findings = [_hosts(hosts)]
+    if settings.calls_mcp_principals:
+        findings += [f async for f in _principals(settings.calls_mcp_principals, shared)]
+    if settings.calls_mcp_oauth_issuer:
+        findings.append(await _issuer(settings.calls_mcp_oauth_issuer))
+    return findings
+
+
+def _hosts(hosts: str) -> Finding:
+    if hosts:
+        return Finding("http", "ok", f"known as {hosts}")
+    message = "only this machine's own names are known, so it can't listen for others"
+    return Finding("http", "note", message, "export CALLS_MCP_ALLOWED_HOSTS=HOST")
+
+
+async def _principals(file: Path, shared: Access | None) -> AsyncIterator[Finding]:
+    try:
+        principals = load_principals(file)
+    except ConfigurationError as wrong:
+        yield Finding("principals", "fatal", str(wrong), f"mend {file}: calls-mcp token list")
+        return
+    for finding in _tokens(file, principals):
+        yield finding
+    for name, own in principals.own.items():
+        if shared and own.account_sid:
+            for finding in await examine_api(own.access(shared), name):
+                if finding.check.startswith("credentials") or finding.level == "problem":
+                    yield finding
+
+
+def _tokens(file: Path, principals: Principals) -> Iterator[Finding]:
+    now = datetime.now(UTC)
+    good = [token for token in principals.tokens if token.expires > now]
+    if not good and principals.tokens:
+        message = f"{file}: every token has expired, so nobody can come in"
+        yield Finding("principals", "problem", message, _new(principals.tokens[0].principal))
+        return
+    yield Finding("principals", "ok", f"{file}: {len(good)} tokens that are good")
+    for token in principals.tokens:
+        if token.expires <= now + _SOON:
+            when = "expired on" if token.expires <= now else "expires on"
+            message = f"{token.principal}'s token {token.sha256[:12]}… {when} {token.expires:%F}"
+            yield Finding("principals", "note", message, _new(token.principal))
+
+
+def _new(principal: str) -> str:
+    return f"calls-mcp token new {principal} --scope SCOPE"
+
+
+async def _issuer(url: str) -> Finding:
+    from calls_mcp.authentication.issuer import IssuerUnavailable, KeySet  # noqa: PLC0415
+
+    try:
+        await KeySet(url, time.monotonic).key(None)
+    except IssuerUnavailable:
+        message = f"the keys of {url} can't be had, so nobody can come in"
+        return Finding("issuer", "problem", message, "mend CALLS_MCP_OAUTH_ISSUER, or the issuer")
+    return Finding("issuer", "ok", f"the keys of {url} were read")

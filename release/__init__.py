@@ -1,0 +1,1 @@
+"""A release: a wheel, an sdist, an MCP bundle and an entry for the MCP registry."""

@@ -1,0 +1,269 @@
+"""`calls-mcp call`: one tool from the shell, confirmed on a terminal."""
+
+import io
+import json
+import signal
+from collections.abc import Generator
+from pathlib import Path
+from threading import Event
+from typing import Any, cast
+
+import anyio
+import pytest
+from anyio.from_thread import start_blocking_portal
+
+from calls_mcp.cli import main
+from calls_mcp.emulator.testing import RunningEmulator
+from tests.commands.terminal import on_terminal
+from tests.rig import CALLER, TALKS_FOR_AN_HOUR, TWIML
+from tests.test_cli import run
+from tests.upstream import Exchange, Upstream, answer, call
+
+PLACE = ("create_call", f"to={TALKS_FOR_AN_HOUR}", f"from={CALLER}", f"twiml={TWIML}")
+PROMPT = "Type yes"
+
+
+def structured(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    return cast("dict[str, Any]", json.loads(capsys.readouterr().out))
+
+
+def changes(account: RunningEmulator) -> list[str]:
+    return [entry.method for entry in account.requests if entry.method != "GET"]
+
+
+def recorded(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+
+
+def placed(capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(["call", *PLACE, "--yes", "--json"]) == 0
+    return cast("str", structured(capsys)["call"]["sid"])
+
+
+def test_a_read_is_done_and_shown_as_a_model_reads_it(
+    account: RunningEmulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sid = placed(capsys)
+    assert main(["call", "fetch_call", f"sid={sid}"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"{sid} queued outbound-api {CALLER} → {TALKS_FOR_AN_HOUR}")
+    assert "\x1b" not in out
+    assert changes(account) == ["POST"]
+
+
+@pytest.mark.usefixtures("account")
+def test_numbers_and_repeated_lists_come_in_the_types_that_the_tool_wants(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    more = ("timeout=20", "record=false", "status_callback=https://example.com/s")
+    events = ("status_callback_event=ringing", "status_callback_event=answered")
+    assert main(["call", *PLACE, *more, *events, "--yes", "--json"]) == 0
+    assert structured(capsys)["outcome"] == "done"
+    assert main(["call", "list_calls", "limit=soon", "--json"]) == 1
+    (fault,) = structured(capsys)["error"]["faults"]
+    assert fault["path"] == "/limit"
+
+
+@pytest.mark.usefixtures("account")
+def test_arguments_can_come_as_json_and_those_on_the_command_line_count_before_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    placed(capsys)
+    monkeypatch.setattr("sys.stdin", io.StringIO('{"limit": 5, "status": "busy"}'))
+    assert main(["call", "list_calls", "--input", "-", "--json"]) == 0
+    assert structured(capsys)["count"] == 0
+    file = tmp_path / "arguments.json"
+    file.write_text('{"limit": 5, "status": "busy"}', "utf-8")
+    assert main(["call", "list_calls", "status=queued", "--input", str(file), "--json"]) == 0
+    assert structured(capsys)["count"] == 1
+
+
+def test_an_error_is_status_1(account: RunningEmulator, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["call", "fetch_call", f"sid=CA{'9' * 32}"]) == 1
+    assert capsys.readouterr().out.startswith("not_found: ")
+    assert main(["call", "delete_call", "SID=x", "--json"]) == 1
+    assert structured(capsys)["error"]["kind"] == "invalid_arguments"
+    assert changes(account) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["no_such_tool"],
+        ["fetch_call", "sid"],
+        ["fetch_call", "=x"],
+        ["fetch_call", "sid=x", "sid=y"],
+        ["fetch_call", "--input", "no/such/file"],
+    ],
+)
+@pytest.mark.usefixtures("account")
+def test_wrong_usage_is_status_2_and_one_line(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["call", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("calls-mcp: ")
+    assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", ["no json", "[1]", "[" * 100_000])
+@pytest.mark.usefixtures("account")
+def test_an_input_that_is_no_json_object_is_status_2(
+    text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    assert main(["call", "list_calls", "--input", "-"]) == 2
+    assert "--input -" in capsys.readouterr().err
+
+
+def test_a_tool_that_is_switched_off_is_status_2(
+    account: RunningEmulator,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("CALLS_MCP_READ_ONLY", "1")
+    assert main(["call", *PLACE, "--yes"]) == 2
+    assert "switched off" in capsys.readouterr().err
+    assert changes(account) == []
+
+
+def test_without_credentials_it_says_which_are_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["call", "list_calls"]) == 2
+    assert "TWILIO_ACCOUNT_SID" in capsys.readouterr().err
+
+
+def test_without_a_terminal_a_change_is_not_done_but_status_4(
+    account: RunningEmulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["call", *PLACE, "--json"]) == 4
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["outcome"] == "confirmation_required"
+    assert "--yes" in captured.err
+    assert changes(account) == []
+
+
+def test_its_token_confirms_it_where_the_store_lasts(
+    account: RunningEmulator,
+    sqlite_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("CALLS_MCP_STATE_URL", sqlite_url)
+    assert main(["call", *PLACE, "--json"]) == 4
+    token = structured(capsys)["confirmation"]["token"]
+    assert main(["call", *PLACE, f"confirmation_token={token}"]) == 0
+    assert changes(account) == ["POST"]
+
+
+def test_yes_shows_what_it_confirms(
+    account: RunningEmulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["call", *PLACE, "--yes"]) == 0
+    assert "Place a call to" in capsys.readouterr().err
+    assert changes(account) == ["POST"]
+
+
+@pytest.mark.parametrize("requirement", ["require_human", "deny"])
+def test_yes_gets_nobody_around_the_policy(
+    requirement: str,
+    account: RunningEmulator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text(f'[confirm]\nplace = "{requirement}"\n', "utf-8")
+    monkeypatch.setenv("CALLS_MCP_POLICY", str(file))
+    assert main(["call", *PLACE, "--yes", "--json"]) == 1
+    assert structured(capsys)["error"]["kind"] == "policy_denied"
+    assert changes(account) == []
+
+
+def test_a_yes_on_the_terminal_does_it_and_is_a_humans(
+    account: RunningEmulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy, record = tmp_path / "policy.toml", tmp_path / "audit.jsonl"
+    policy.write_text('[confirm]\nplace = "require_human"\n', "utf-8")
+    monkeypatch.setenv("CALLS_MCP_POLICY", str(policy))
+    monkeypatch.setenv("CALLS_MCP_AUDIT_FILE", str(record))
+    with on_terminal("call", *PLACE, "--json") as terminal:
+        terminal.wait_for(PROMPT)
+        assert changes(account) == []
+        terminal.type("yes\n")
+        status, out = terminal.ended()
+    assert (status, json.loads(out)["outcome"]) == (0, "done")
+    assert f'Place a call to "{TALKS_FOR_AN_HOUR}"' in terminal.seen
+    assert changes(account) == ["POST"]
+    assert [entry.get("confirmed_by") for entry in recorded(record)][1:] == ["elicitation", None]
+
+
+@pytest.mark.parametrize("typed", ["no\n", "y\n", "YES\n", "\n", "yes please\n", "\x04"])
+def test_anything_else_does_nothing(
+    typed: str, account: RunningEmulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    with on_terminal("call", *PLACE) as terminal:
+        terminal.wait_for(PROMPT)
+        terminal.type(typed)
+        status, out = terminal.ended()
+    assert status == 3
+    assert out.startswith("Declined: ")
+    assert "\x1b" not in terminal.seen
+    assert changes(account) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_at_the_question_ends_it_with_nothing_done(
+    number: signal.Signals, account: RunningEmulator
+) -> None:
+    with on_terminal("call", *PLACE) as terminal:
+        terminal.wait_for(PROMPT)
+        terminal.process.send_signal(number)
+        assert terminal.ended() == (130, "")
+    assert changes(account) == []
+
+
+@pytest.fixture
+def slow() -> Generator[tuple[Upstream, Event, Event]]:
+    """An API that takes a new call, and answers when it is told to."""
+    sent, answered = Event(), Event()
+
+    async def later(exchange: Exchange) -> None:
+        sent.set()
+        await anyio.to_thread.run_sync(answered.wait)
+        await answer(201, call())(exchange)
+
+    with start_blocking_portal() as portal:
+        upstream = Upstream(later)
+        with portal.wrap_async_context_manager(upstream):
+            yield upstream, sent, answered
+            answered.set()
+
+
+def test_what_was_sent_before_a_signal_is_finished_and_recorded(
+    slow: tuple[Upstream, Event, Event],
+    account: RunningEmulator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    upstream, sent, answered = slow
+    record = tmp_path / "audit.jsonl"
+    monkeypatch.setenv("CALLS_MCP_API_BASE_URL", upstream.base_url)
+    monkeypatch.setenv("CALLS_MCP_AUDIT_FILE", str(record))
+    del account
+    with on_terminal("call", *PLACE, "--yes") as terminal:
+        sent.wait()
+        terminal.process.send_signal(signal.SIGINT)
+        answered.set()
+        status, _ = terminal.ended()
+    assert status in (0, 130)  # whether the answer was still waited for
+    last = recorded(record)[-1]
+    assert (last["phase"], last["outcome"]) == ("after", "done")
+    assert upstream.methods == ["POST"]
+
+
+def test_the_sandbox_needs_nothing_and_leaves_nothing() -> None:
+    done = run("call", *PLACE, "--sandbox", "--yes", "--json")
+    assert (done.returncode, json.loads(done.stdout)["sandbox"]) == (0, True)
+    assert '"seq"' not in done.stderr

@@ -1,0 +1,274 @@
+"""`calls-mcp client-config`: configurations that start this server, and no secrets in them."""
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from mcp import Client, StdioServerParameters
+
+from calls_mcp.cli import main
+from calls_mcp.clients import CLIENTS, launch
+from tests.rig import ACCOUNT
+
+SECRET = "5ecre7c4na12y5ecre7c4na12y000777"
+KEY = "SK" + "0" * 32
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    for name in ("XDG_CONFIG_HOME", "APPDATA", "MCP_CATALOG_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TWILIO_ACCOUNT_SID", ACCOUNT)
+    monkeypatch.setenv("TWILIO_API_KEY", KEY)
+    monkeypatch.setenv("TWILIO_API_SECRET", SECRET)
+    monkeypatch.setenv("TWILIO_AUTH_TOKEN", SECRET[::-1])
+    monkeypatch.setenv("CALLS_MCP_STATE_URL", f"redis://:{SECRET}@127.0.0.1/0")
+    monkeypatch.setenv("CALLS_MCP_SECRET_KEYS", SECRET)
+    monkeypatch.setenv("CALLS_MCP_POLICY", "policy.toml")
+    monkeypatch.setenv("CALLS_MCP_READ_ONLY", "true")
+    monkeypatch.setenv("CALLS_MCP_HTTP_RATE", "5")
+
+
+def entry_of(client: str, text: str, name: str = "calls") -> dict[str, Any]:
+    return cast("dict[str, Any]", json.loads(text)[CLIENTS[client].key][name])
+
+
+@pytest.mark.usefixtures("credentials")
+@pytest.mark.parametrize("client", CLIENTS)
+def test_no_secret_is_in_it_and_what_else_is_set_here_is(
+    client: str, capsys: pytest.CaptureFixture[str], home: Path
+) -> None:
+    assert main(["client-config", client]) == 0
+    captured = capsys.readouterr()
+    assert SECRET not in captured.out + captured.err
+    assert SECRET[::-1] not in captured.out + captured.err
+    env = entry_of(client, captured.out)["env"]
+    assert env["TWILIO_ACCOUNT_SID"] == ACCOUNT
+    assert env["TWILIO_API_KEY"] == KEY
+    assert env["CALLS_MCP_POLICY"] == str(home / "policy.toml")
+    assert env["CALLS_MCP_READ_ONLY"] == "1"
+    assert {*env} == {
+        *("TWILIO_ACCOUNT_SID", "TWILIO_API_KEY", "TWILIO_API_SECRET", "CALLS_MCP_POLICY"),
+        *("CALLS_MCP_READ_ONLY", "CALLS_MCP_STATE_URL", "CALLS_MCP_SECRET_KEYS"),
+    }
+
+
+@pytest.mark.usefixtures("credentials")
+@pytest.mark.parametrize(
+    ("client", "secret"),
+    [
+        ("claude-code", "${TWILIO_API_SECRET}"),
+        ("cursor", "${env:TWILIO_API_SECRET}"),
+        ("windsurf", "${env:TWILIO_API_SECRET}"),
+        ("vscode", "${input:calls-twilio-api-secret}"),
+        ("claude-desktop", "put your TWILIO_API_SECRET here"),
+        ("zed", "put your TWILIO_API_SECRET here"),
+        ("inspector", "put your TWILIO_API_SECRET here"),
+    ],
+)
+def test_a_client_that_can_get_a_secret_elsewhere_does_and_for_others_it_is_said(
+    client: str, secret: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["client-config", client]) == 0
+    captured = capsys.readouterr()
+    assert entry_of(client, captured.out)["env"]["TWILIO_API_SECRET"] == secret
+    by_hand = "can't ask for secrets: put TWILIO_API_SECRET," in captured.err
+    assert by_hand == secret.startswith("put")
+
+
+@pytest.mark.usefixtures("credentials")
+def test_vs_code_asks_for_each_secret_without_showing_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["client-config", "vscode", "--name", "phone"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    asked = {item["id"]: item for item in made["inputs"]}
+    wanted = [v for v in made["servers"]["phone"]["env"].values() if v.startswith("${input:")]
+    assert sorted(wanted) == sorted(f"${{input:{identifier}}}" for identifier in asked)
+    assert all(item["type"] == "promptString" and item["password"] for item in asked.values())
+
+
+def test_without_any_credentials_it_asks_for_an_api_key(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["client-config", "cursor"]) == 0
+    assert entry_of("cursor", capsys.readouterr().out)["env"] == {
+        name: f"${{env:{name}}}"
+        for name in ("TWILIO_ACCOUNT_SID", "TWILIO_API_KEY", "TWILIO_API_SECRET")
+    }
+
+
+@pytest.mark.parametrize(
+    ("client", "platform", "where"),
+    [
+        ("claude-desktop", "linux", ".config/Claude/claude_desktop_config.json"),
+        (
+            "claude-desktop",
+            "darwin",
+            "Library/Application Support/Claude/claude_desktop_config.json",
+        ),
+        ("claude-desktop", "win32", "AppData/Roaming/Claude/claude_desktop_config.json"),
+        ("claude-code", "linux", ".mcp.json"),
+        ("cursor", "linux", ".cursor/mcp.json"),
+        ("vscode", "linux", ".config/Code/User/mcp.json"),
+        ("vscode", "darwin", "Library/Application Support/Code/User/mcp.json"),
+        ("vscode", "win32", "AppData/Roaming/Code/User/mcp.json"),
+        ("windsurf", "linux", ".codeium/windsurf/mcp_config.json"),
+        ("zed", "linux", ".config/zed/settings.json"),
+        ("zed", "darwin", ".config/zed/settings.json"),
+        ("zed", "win32", "AppData/Roaming/Zed/settings.json"),
+        ("inspector", "linux", ".mcp-inspector/mcp.json"),
+    ],
+)
+def test_it_is_written_where_the_client_looks_for_it(
+    client: str, platform: str, where: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    assert CLIENTS[client].file() == home / where
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_written_twice_it_is_there_once_and_the_second_time_nothing_is_done(
+    client: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = CLIENTS[client].file()
+    assert main(["client-config", client, "--sandbox", "--write"]) == 0
+    assert f"{file} was written." in capsys.readouterr().err
+    before = file.read_bytes()
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert main(["client-config", client, "--sandbox", "--write"]) == 0
+    assert f"{file} has it already." in capsys.readouterr().err
+    assert file.read_bytes() == before
+    assert [found for found in home.rglob("*") if found.is_file()] == [file]
+
+
+def test_everything_else_in_the_file_stays_and_the_old_one_is_kept(home: Path) -> None:
+    file = home / "settings.json"
+    text = '// Zed\r\n{\r\n\t"theme": "x", // dark\r\n\t"context_servers": {},\r\n}\r\n'
+    file.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    file.chmod(0o640)
+    link = home / "link.json"
+    link.symlink_to(file)
+    before = file.read_bytes()
+    assert main(["client-config", "zed", "--sandbox", "--write", "--file", str(link)]) == 0
+    backup = home / "settings.json.bak"
+    assert backup.read_bytes() == before
+    assert link.is_symlink()
+    assert {f.stat().st_mode & 0o777 for f in (file, backup)} == {0o640}
+    after = file.read_bytes().decode()
+    assert after.startswith(
+        '\ufeff// Zed\r\n{\r\n\t"theme": "x", // dark\r\n\t"context_servers": {'
+    )
+    assert "\n" not in after.replace("\r\n", "")
+    assert main(["client-config", "zed", "--write", "--file", str(link)]) == 0
+    assert (home / "settings.json.bak2").exists()
+    assert backup.read_bytes() == before
+
+
+def test_what_was_put_in_by_hand_stays(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = home / "config.json"
+    arguments = ["client-config", "claude-desktop", "--write", "--file", str(file)]
+    assert main(arguments) == 0
+    made = json.loads(file.read_text("utf-8"))
+    entry = made["mcpServers"]["calls"]
+    entry["env"]["TWILIO_API_SECRET"] = SECRET
+    entry |= {"disabled": False, "command": "elsewhere"}
+    file.write_text(json.dumps(made), "utf-8")
+    capsys.readouterr()
+    assert main([*arguments, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert SECRET not in json.dumps(report)
+    assert report["changed"] is True
+    assert report["by_hand"] == ["TWILIO_ACCOUNT_SID", "TWILIO_API_KEY"]
+    entry = entry_of("claude-desktop", file.read_text("utf-8"))
+    assert entry["env"]["TWILIO_API_SECRET"] == SECRET
+    assert (entry["disabled"], entry["command"]) == (False, launch().command)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{", "is not JSON (line 1"),
+        ("[]", "is not a JSON object"),
+        ('{"mcpServers": 1}', "something else than an object as mcpServers"),
+        ('{"mcpServers": {"calls": {"command": "x" // mine\n}}}', "comments that would be lost"),
+        (b"\xff", "is not UTF-8"),
+    ],
+)
+def test_a_file_that_cannot_be_changed_safely_is_left_alone_and_named(
+    text: str | bytes, reason: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = home / "mcp.json"
+    file.write_bytes(text.encode() if isinstance(text, str) else text)
+    before = file.read_bytes()
+    assert main(["client-config", "cursor", "--write", "--file", str(file)]) == 2
+    told = capsys.readouterr().err
+    assert reason in told
+    assert str(file) in told
+    assert told.count("\n") == 1
+    assert [*home.iterdir()] == [file]
+    assert file.read_bytes() == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_to_is_named(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = home / "closed"
+    folder.mkdir(mode=0o500)
+    assert main(["client-config", "cursor", "--write", "--file", str(folder / "mcp.json")]) == 2
+    assert "can't be written" in capsys.readouterr().err
+
+
+def test_a_file_in_place_of_a_folder_is_named(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home / "file").touch()
+    assert main(["client-config", "cursor", "--write", "--file", str(home / "file" / "x")]) == 2
+    assert "can't be written" in capsys.readouterr().err
+
+
+@pytest.mark.anyio
+async def test_what_it_writes_starts_this_server(home: Path) -> None:
+    file = home / "mcp.json"
+    command = [sys.executable, "-m", "calls_mcp", "client-config", "inspector", "--sandbox"]
+    subprocess.run([*command, "--write", "--file", str(file)], check=True, capture_output=True)  # noqa: ASYNC221, S603
+    entry = entry_of("inspector", file.read_text("utf-8"))
+    server = StdioServerParameters(command=entry["command"], args=entry["args"])
+    async with Client(server) as client:
+        assert len((await client.list_tools()).tools) == 5
+
+
+def test_what_runs_it_for_once_is_what_starts_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UV", str(tmp_path / "uv"))
+    (tmp_path / "uvx").touch()
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "uv" / "archive-v0" / "abc"))
+    assert (launch().command, launch().args) == (str(tmp_path / "uvx"), ("calls-mcp",))
+    monkeypatch.delenv("UV")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert launch().command == "uvx"
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "pipx" / ".cache" / "abc"))
+    assert (launch().command, launch().args) == ("pipx", ("run", "calls-mcp"))
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    monkeypatch.setattr(sysconfig, "get_path", {"scripts": str(tmp_path)}.get)
+    assert launch().args == ("-m", "calls_mcp")
+
+
+def test_an_empty_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["client-config", "zed", "--name", " "]) == 2
+    assert "--name" in capsys.readouterr().err

@@ -1,0 +1,351 @@
+"""`calls-mcp doctor`: it finds what is wrong, says what mends it, and touches nothing."""
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Generator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from anyio.from_thread import start_blocking_portal
+
+from calls_mcp.cli import main
+from calls_mcp.emulator.testing import Fault, RunningEmulator
+from tests.rig import ACCOUNT
+from tests.store.redis_server import RedisServer
+from tests.test_cli import run
+from tests.upstream import SECRET, Step, Upstream, answer, drop, page, redirect, refusing
+
+
+def examined(
+    capsys: pytest.CaptureFixture[str], *arguments: str
+) -> tuple[int, dict[str, dict[str, Any]]]:
+    """The exit status, and the worst finding of each check."""
+    status = main(["doctor", "--json", *arguments])
+    report = json.loads(capsys.readouterr().out)
+    assert report["status"] == status
+    ranks = ["ok", "note", "problem", "fatal"]
+    findings = sorted(report["findings"], key=lambda found: ranks.index(found["level"]))
+    assert all(f["remedy"] for f in findings if f["level"] in ("problem", "fatal"))
+    return status, {found["check"]: found for found in findings}
+
+
+@contextmanager
+def api(monkeypatch: pytest.MonkeyPatch, *steps: Step) -> Generator[Upstream]:
+    """A scripted API that the environment leads to, with a secret of its own."""
+    monkeypatch.setenv("TWILIO_ACCOUNT_SID", ACCOUNT)
+    monkeypatch.setenv("TWILIO_AUTH_TOKEN", SECRET)
+    with start_blocking_portal() as portal:
+        upstream = Upstream(*steps)
+        with portal.wrap_async_context_manager(upstream):
+            monkeypatch.setenv("CALLS_MCP_API_BASE_URL", upstream.base_url)
+            yield upstream
+
+
+def dated(seconds: float) -> dict[str, str]:
+    moment = datetime.now(UTC) + timedelta(seconds=seconds)
+    return {"Date": format_datetime(moment, usegmt=True)}
+
+
+def test_all_is_well_after_one_cheap_read(
+    account: RunningEmulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, found = examined(capsys)
+    assert status == 0
+    assert {found[check]["level"] for check in ("settings", "policy", "api", "credentials")} == {
+        "ok"
+    }
+    assert found["clock"]["level"] == "ok"
+    (entry,) = account.requests
+    assert (entry.method, entry.query) == ("GET", "PageSize=1")
+
+
+def test_it_says_so_in_words_and_without_colour(
+    account: RunningEmulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert out.endswith("\nAll is well.\n")
+    assert f"TWILIO_ACCOUNT_SID = {ACCOUNT}  (environment)" in out
+    assert "TWILIO_AUTH_TOKEN = ********  (environment)" in out
+    assert account.auth_token not in out
+    assert "Confirmed by the user first: place, redirect" in out
+    assert "\x1b" not in out
+
+
+def test_the_sandbox_needs_no_credentials(capsys: pytest.CaptureFixture[str]) -> None:
+    status, found = examined(capsys, "--sandbox")
+    assert (status, found["credentials"]["level"]) == (0, "ok")
+
+
+def test_without_credentials_it_cannot_start(capsys: pytest.CaptureFixture[str]) -> None:
+    status, found = examined(capsys)
+    assert (status, found["credentials"]["level"]) == (2, "fatal")
+    assert "TWILIO_ACCOUNT_SID" in found["credentials"]["message"]
+
+
+def test_wrong_settings_are_each_named_with_what_mends_them() -> None:
+    wrong = {"CALLS_MCP_CONFIRMS": "all", "CALLS_MCP_TIMEOUT": "soon", "TWILIO_REGION": "A B"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in wrong.items():
+            patch.setenv(name, value)
+        told = run("doctor")
+    assert (told.returncode, told.stderr) == (2, "")
+    assert "did you mean CALLS_MCP_CONFIRM?" in told.stdout
+    assert "unset CALLS_MCP_CONFIRMS" in told.stdout
+    assert told.stdout.endswith("The server can't start like this.\n")
+
+
+def test_values_that_nobody_replaced_and_empty_ones_are_noticed(
+    account: RunningEmulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del account
+    monkeypatch.setenv("TWILIO_AUTH_TOKEN", "${env:TWILIO_AUTH_TOKEN}")
+    monkeypatch.setenv("TWILIO_EDGE", "")
+    assert main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert "TWILIO_AUTH_TOKEN has a placeholder in it" in out
+    assert "TWILIO_EDGE is set to nothing" in out
+
+
+@pytest.mark.parametrize(
+    ("step", "check", "told"),
+    [
+        (answer(401, {"code": 20003, "message": f"no {SECRET}"}), "credentials", "answered 401"),
+        (answer(403, {"code": 20008}), "credentials", "answered 403"),
+        (answer(404, {"code": 20404}), "credentials", "TWILIO_ACCOUNT_SID"),
+        (answer(200, "<html>"), "credentials", "is not the Calls API"),
+        (redirect("https://example.com/"), "api", "answered 302"),
+        (answer(503), "api", "answered 503"),
+        (drop, "api", "the connection failed"),
+    ],
+)
+def test_what_the_api_says_is_told_and_what_mends_it(
+    step: Step,
+    check: str,
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with api(monkeypatch, step) as upstream:
+        status, found = examined(capsys)
+    assert (status, found[check]["level"]) == (1, "problem")
+    assert told in found[check]["message"] + found[check]["remedy"]
+    assert SECRET not in json.dumps(found)
+    assert upstream.methods == ["GET"]
+
+
+def test_an_api_that_is_busy_says_nothing_about_the_credentials(
+    account: RunningEmulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account.fail(Fault.model_validate({"kind": "rate-limit"}))
+    status, found = examined(capsys)
+    assert (status, found["credentials"]["level"]) == (0, "note")
+
+
+def test_an_api_that_nobody_answers_at_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TWILIO_ACCOUNT_SID", ACCOUNT)
+    monkeypatch.setenv("TWILIO_AUTH_TOKEN", SECRET)
+    with refusing() as url:
+        monkeypatch.setenv("CALLS_MCP_API_BASE_URL", url)
+        status, found = examined(capsys)
+    assert (status, found["api"]["level"]) == (1, "problem")
+    assert url in found["api"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "level", "which"),
+    [(0, "ok", "as the API's"), (-90, "problem", "ahead of"), (90, "problem", "behind")],
+)
+def test_the_clock_is_compared_with_the_apis(
+    seconds: float,
+    level: str,
+    which: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with api(monkeypatch, answer(200, page(), headers=dated(seconds))):
+        _, found = examined(capsys)
+    assert found["clock"]["level"] == level
+    assert which in found["clock"]["message"]
+
+
+@pytest.mark.usefixtures("account")
+def test_a_wrong_policy_is_fatal_and_told_by_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text("[confirm]\nplase = 'deny'\n", "utf-8")
+    monkeypatch.setenv("CALLS_MCP_POLICY", str(file))
+    status, found = examined(capsys)
+    assert (status, found["policy"]["level"]) == (2, "fatal")
+    assert f"{file}:2" in found["policy"]["message"]
+
+
+@pytest.mark.usefixtures("account")
+def test_nothing_is_made_or_written_where_the_state_and_the_record_will_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CALLS_MCP_STATE_URL", f"sqlite:///{tmp_path}/state.db")
+    monkeypatch.setenv("CALLS_MCP_AUDIT_FILE", str(tmp_path / "audit.jsonl"))
+    monkeypatch.setenv("CALLS_MCP_AUDIT_DATABASE", str(tmp_path / "audit.db"))
+    status, found = examined(capsys)
+    assert (status, found["state store"]["level"], found["record"]["level"]) == (0, "ok", "ok")
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.usefixtures("account")
+def test_what_is_there_is_tried_and_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log, database = tmp_path / "audit.jsonl", tmp_path / "audit.db"
+    monkeypatch.setenv("CALLS_MCP_STATE_URL", f"sqlite:///{tmp_path}/state.db")
+    monkeypatch.setenv("CALLS_MCP_AUDIT_FILE", str(log))
+    monkeypatch.setenv("CALLS_MCP_AUDIT_DATABASE", str(database))
+    place = ["create_call", "to=+15005550205", "from=+15005550006", "twiml=<Response/>"]
+    assert main(["call", *place, "--yes"]) == 0
+    capsys.readouterr()
+    before = {file: hashlib.sha256(file.read_bytes()).digest() for file in (log, database)}
+    assert examined(capsys)[0] == 0
+    assert before == {file: hashlib.sha256(file.read_bytes()).digest() for file in before}
+
+
+@pytest.mark.usefixtures("account")
+@pytest.mark.parametrize("name", ["AUDIT_FILE", "AUDIT_DATABASE", "STATE_URL"])
+@pytest.mark.parametrize("kind", ["no folder", "another file"])
+def test_a_place_that_cannot_be_written_to_is_told(
+    name: str,
+    kind: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "none" / "file" if kind == "no folder" else tmp_path / "file"
+    if kind == "another file":
+        file.write_text("Milk and eggs, and nothing else.\n" * 50, "utf-8")
+    is_state = name == "STATE_URL"  # without which it does not even start
+    monkeypatch.setenv(f"CALLS_MCP_{name}", f"sqlite:///{file}" if is_state else str(file))
+    status, found = examined(capsys)
+    assert status == (2 if is_state else 1)
+    assert str(file) in found["state store" if is_state else "record"]["message"]
+
+
+@pytest.mark.usefixtures("account")
+def test_a_database_that_another_holds_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "audit.db"
+    monkeypatch.setenv("CALLS_MCP_AUDIT_DATABASE", str(file))
+    with closing(sqlite3.connect(file, isolation_level=None)) as holder:
+        holder.execute("CREATE TABLE t (x)")
+        holder.execute("BEGIN IMMEDIATE")
+        status, found = examined(capsys)
+    assert (status, found["record"]["level"]) == (1, "problem")
+    assert "locked" in found["record"]["message"]
+
+
+@pytest.mark.usefixtures("account")
+def test_redis_is_tried_and_its_password_never_told(
+    own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CALLS_MCP_STATE_URL", own_redis.url)
+    status, found = examined(capsys)
+    assert (status, found["state store"]["level"]) == (0, "ok")
+    place = own_redis.url.removeprefix("redis://")
+    monkeypatch.setenv("CALLS_MCP_STATE_URL", f"redis://user:{SECRET}@{place}")
+    assert main(["doctor"]) == 1
+    captured = capsys.readouterr()
+    assert "state store: can't be used" in captured.out
+    assert f"redis://********@{place}" in captured.out
+    assert SECRET not in captured.out + captured.err
+
+
+@pytest.mark.usefixtures("account")
+def test_extras_that_are_missing_are_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CALLS_MCP_TELEMETRY", "otlp")
+    assert examined(capsys)[1]["telemetry"]["level"] == "note"
+    absent: dict[str, object] = {}
+    monkeypatch.setattr("calls_mcp.doctor.files.find_spec", absent.get)
+    status, found = examined(capsys)
+    assert (status, found["telemetry"]["remedy"]) == (2, "pip install 'calls-mcp[otel]'")
+
+
+def principals(file: Path, days: int, more: str = "") -> None:
+    expires = (datetime.now(UTC) + timedelta(days=days)).isoformat()
+    digest = hashlib.sha256(b"token").hexdigest()
+    file.write_text(
+        f'[[tokens]]\nprincipal = "agent"\nsha256 = "{digest}"\nscopes = ["calls:read"]\n'
+        f"expires = {expires}\n{more}",
+        "utf-8",
+    )
+
+
+@pytest.mark.usefixtures("account")
+@pytest.mark.parametrize(
+    ("days", "level", "status"), [(90, "ok", 0), (3, "note", 0), (-1, "problem", 1)]
+)
+def test_who_may_come_in_over_http_is_looked_at(
+    days: int,
+    level: str,
+    status: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "principals.toml"
+    principals(file, days)
+    monkeypatch.setenv("CALLS_MCP_AUTH", "tokens")
+    monkeypatch.setenv("CALLS_MCP_PRINCIPALS", str(file))
+    found_status, found = examined(capsys)
+    assert (found_status, found["principals"]["level"]) == (status, level)
+    assert "CALLS_MCP_ALLOWED_HOSTS" in found["http"]["remedy"]
+
+
+def test_an_account_of_a_principals_own_is_tried_as_well(
+    account: RunningEmulator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "principals.toml"
+    theirs = f'[principals.agent]\naccount_sid = "{account.account_sid}"\n'
+    principals(file, 90, f'{theirs}auth_token_env = "THEIRS"\n')
+    monkeypatch.setenv("THEIRS", SECRET)
+    monkeypatch.setenv("CALLS_MCP_AUTH", "tokens")
+    monkeypatch.setenv("CALLS_MCP_PRINCIPALS", str(file))
+    status, found = examined(capsys)
+    assert (status, found["credentials of agent"]["level"]) == (1, "problem")
+    assert found["credentials"]["level"] == "ok"
+    assert SECRET not in json.dumps(found)
+
+
+@pytest.mark.usefixtures("account")
+def test_an_issuer_that_cannot_be_asked_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with refusing() as url:
+        monkeypatch.setenv("CALLS_MCP_AUTH", "oauth")
+        monkeypatch.setenv("CALLS_MCP_OAUTH_ISSUER", url)
+        monkeypatch.setenv("CALLS_MCP_RESOURCE_URL", "https://calls.example.com/mcp")
+        status, found = examined(capsys)
+    assert (status, found["issuer"]["level"]) == (1, "problem")
+
+
+def test_a_token_in_the_wrong_place_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    token = "0123456789abcdef" * 2
+    monkeypatch.setenv("TWILIO_EDGE", token)
+    monkeypatch.setenv("HTTPS_PROXY", f"http://user:{SECRET}@127.0.0.1:1")
+    main(["doctor", "--sandbox"])
+    out = capsys.readouterr().out
+    assert token not in out
+    assert SECRET not in out

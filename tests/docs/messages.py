@@ -1,0 +1,87 @@
+"""What the product says, as its source has it: … stands for what is put in."""
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from tests.docs.pages import ROOT
+
+PACKAGE = ROOT / "calls_mcp"
+AT_START = {"ConfigurationError", "StartError"}
+REFUSALS = (PACKAGE / "asgi" / "refusals.py", PACKAGE / "authentication" / "entrance.py")
+WORDING = {"error_body": 0, "_final": 1, "_later": 1, "_refusal": 1}
+"""What words a refusal over HTTP, and which of its arguments does."""
+
+
+@cache
+def everything() -> tuple[str, ...]:
+    """Every text in the package."""
+    return tuple(
+        text for file in PACKAGE.rglob("*.py") for node in _nodes(file) if (text := template(node))
+    )
+
+
+def errors_at_start() -> Iterator[str]:
+    """The message of every error that keeps a command from running."""
+    for file in PACKAGE.rglob("*.py"):
+        for node in _nodes(file):
+            match node:
+                case ast.Raise(exc=ast.Call(func=ast.Name(id=name), args=[said])) if (
+                    name in AT_START and len(template(said).replace("…", "")) > len(": ")
+                ):
+                    yield template(said)
+                case _:
+                    pass
+
+
+def refusals() -> Iterator[str]:
+    """The message of every answer that turns an HTTP request away."""
+    for file in REFUSALS:
+        for node in _nodes(file):
+            match node:
+                case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name), args=arguments):
+                    where = WORDING.get(name, len(arguments))
+                    if where < len(arguments) and template(arguments[where]).strip("…: "):
+                        yield template(arguments[where])
+                case ast.Assign(targets=[ast.Name(id="reason")], value=said):
+                    yield template(said)
+                case _:
+                    pass
+
+
+def findings() -> Iterator[str]:
+    """What `calls-mcp doctor` says of what is not as it might be."""
+    for file in (PACKAGE / "doctor").glob("*.py"):
+        for node in _nodes(file):
+            match node:
+                case (
+                    ast.Call(
+                        func=ast.Name(id="Finding"),
+                        args=[_, ast.Constant(value="note" | "problem" | "fatal"), said, *_],
+                    )
+                    | ast.Assign(targets=[ast.Name(id="message")], value=said)
+                ):
+                    if template(said).strip("…: "):
+                        yield template(said)
+                case _:
+                    pass
+
+
+def template(node: ast.AST) -> str:
+    """The text of a literal, or of a sum of them; "" of anything else."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr(values=values):
+            return "".join(template(value) or "…" for value in values)
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return f"{template(left) or '…'}{template(right) or '…'}"
+        case ast.IfExp(body=body):
+            return template(body)
+        case _:
+            return ""
+
+
+def _nodes(file: Path) -> Iterator[ast.AST]:
+    return ast.walk(ast.parse(file.read_text("utf-8")))

@@ -1,0 +1,41 @@
+"""The README and the pages in `docs/`, and the fenced blocks in them."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from markdown_it import MarkdownIt
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+PAGES = (README, *sorted((ROOT / "docs").glob("*.md")))
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A block of code: its language, what else its opening line says, and where it is."""
+
+    language: str
+    name: str
+    text: str
+    place: str
+
+
+def blocks(page: Path) -> list[Block]:
+    """The blocks of code in a page, in order."""
+    return [
+        Block(*_info(token.info), token.content, f"{page.name}:{(token.map or [0])[0] + 1}")
+        for token in MarkdownIt("commonmark").parse(page.read_text("utf-8"))
+        if token.type in ("fence", "code_block")
+    ]
+
+
+def spans(text: str) -> list[str]:
+    """What is marked as code within the lines of a text, on one line each."""
+    prose = re.sub(r"(?ms)^ *```.*?^ *```", "", text)
+    return [" ".join(span.split()) for span in re.findall(r"(?<!`)`([^`]+)`", prose)]
+
+
+def _info(info: str) -> tuple[str, str]:
+    language, _, name = info.partition(" ")
+    return language, name.strip()

@@ -1,0 +1,207 @@
+"""Runs the blocks of a page, one after the other, in a folder of their own.
+
+- `sh`: commands, all of which must succeed; variables and files are there for the next block
+- `sh serves`: one command that goes on until the page ends, and must then end well
+- `console`: commands behind `$`, each with what it prints; … stands for anything
+- `python NAME`, `toml NAME`, `json NAME`: a file of that name, for the commands below
+- `json` with `mcpServers` or `servers`: each server in it is started, and must list the five tools
+
+The ports in the pages are replaced by free ones, lest two tests want the same.
+"""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import anyio
+from mcp import Client, StdioServerParameters
+
+from calls_mcp.emulator import DEFAULT_ACCOUNT
+from tests.docs.pages import Block
+
+TOOLS = {"create_call", "delete_call", "fetch_call", "list_calls", "update_call"}
+PORTS = ("4010", "8080", "9464")
+SERVING = re.compile(r"http://[0-9.]+:[0-9]+")
+SHELL = "set -euo pipefail\n[ -f {state} ] && . {state}\n{text}\nexport -p > {state}\n"
+MARK = "---and-then---"
+
+ELSEWHERE = {
+    "python3 -m venv .venv && ": "`.ci/run` takes both from the README and runs them",
+    "claude mcp add ": "Claude Code can't be had without an account",
+    "docker compose ": "needs a Docker engine; tests/asgi/test_deploy.py reads the file",
+    "kubectl ": "needs a cluster; tests/asgi/test_deploy.py reads the file",
+    "pip install ": "takes the package from an index",
+    "uvx ": "tests/release/test_install.py does, with an index",
+    "pipx ": "tests/release/test_install.py does, with an index",
+    "npx @modelcontextprotocol/inspector": "tests/clients runs the Inspector",
+}
+"""The beginnings of commands that no test of the pages runs, and why."""
+
+
+@dataclass
+class Story:
+    """A reader who does what a page says, in `folder`."""
+
+    folder: Path
+    servers: list["subprocess.Popen[str]"] = field(default_factory=list["subprocess.Popen[str]"])
+    ports: dict[str, str] = field(default_factory=lambda: {port: _free_port() for port in PORTS})
+
+    def follow(self, block: Block) -> None:
+        """Do what a block says.
+
+        Raises:
+            AssertionError: It does not do what the page says, or nobody knows what it is.
+        """
+        match block.language, block.name:
+            case "sh", "":
+                self._succeed(block)
+            case "sh", "serves":
+                self._serve(block)
+            case "console", "":
+                self._compare(block)
+            case "json", _ if is_configuration(block.text):
+                _start_each(json.loads(block.text), self._environment())
+            case "python" | "toml" | "json", name if name:
+                file = self.folder / name
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(self._local(block.text), "utf-8")
+            case _:
+                raise AssertionError(f"{block.place}: nobody runs this block")
+
+    def end(self) -> None:
+        """End what still serves, which must end well."""
+        for server in self.servers:
+            server.send_signal(signal.SIGINT)
+        for server in self.servers:
+            told = server.communicate(timeout=60)[0]
+            assert server.returncode == 0, told
+        self.servers.clear()
+
+    def _succeed(self, block: Block) -> None:
+        text = "\n".join(here(block.text))
+        if text:
+            run = self._run(self._script(text))
+            assert run.returncode == 0, f"{block.place}\n{run.stdout}"
+
+    def _serve(self, block: Block) -> None:
+        process = subprocess.Popen(  # noqa: S603
+            ["/bin/bash", "-c", self._script(f"exec {block.text}")],
+            cwd=self.folder,
+            env=self._environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+        )
+        self.servers.append(process)
+        assert process.stdout
+        told = ""
+        for line in process.stdout:
+            told += line
+            if SERVING.search(line):
+                return
+        raise AssertionError(f"{block.place}\n{told}")
+
+    def _compare(self, block: Block) -> None:
+        """Each command prints what the page has below it; one may fail that says why."""
+        commands = re.findall(r"(?m)^\$ (.*)\n((?:(?!\$ ).*\n)*)", block.text)
+        assert commands, f"{block.place}: no command"
+        parts = (
+            f"{command} && status=0 || status=$?\necho {MARK} $status" for command, _ in commands
+        )
+        printed = self._run(self._script("\n".join(parts))).stdout
+        found = re.findall(rf"(?s)(.*?){MARK} ([0-9]+)\n", printed)
+        assert len(found) == len(commands), f"{block.place}\n{printed}"
+        for (command, expected), (got, status) in zip(commands, found, strict=True):
+            shown = self._local(expected).rstrip("\n")
+            pattern = re.escape(shown).replace("…", ".*")
+            assert re.fullmatch(f"(?s){pattern}\n*", self._local(got)), (
+                f"{block.place}: {command}\n{got}"
+            )
+            may_fail = shown.splitlines()[-1:] and shown.splitlines()[-1].startswith("calls-mcp: ")
+            assert status == "0" or may_fail, f"{block.place}: {command}: {status}"
+
+    def _script(self, text: str) -> str:
+        return SHELL.format(state=self.folder.parent / "variables", text=self._local(text))
+
+    def _run(self, script: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(  # noqa: S603
+            ["/bin/bash", "-c", script],
+            cwd=self.folder,
+            env=self._environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            encoding="utf-8",
+            timeout=100,
+            check=False,
+        )
+
+    def _environment(self) -> dict[str, str]:
+        programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return {
+            "PATH": programs,
+            "HOME": str(self.folder),
+            "LANG": "C.UTF-8",
+            "COLUMNS": "100",
+            "PYTHONUNBUFFERED": "1",  # so that both streams come in order
+        }
+
+    def _local(self, text: str) -> str:
+        for port, own in self.ports.items():
+            text = re.sub(rf"\b{port}\b", own, text)
+        return text
+
+
+def here(text: str) -> Iterator[str]:
+    """The commands in a text that can be run here."""
+    for line in re.split(r"(?<!\\)\n", text.strip()):
+        if not line.startswith(tuple(ELSEWHERE)):
+            yield line
+
+
+def is_configuration(text: str) -> bool:
+    """Whether it tells a client of servers."""
+    return not {"mcpServers", "servers"}.isdisjoint(json.loads(text))
+
+
+def _start_each(configuration: dict[str, Any], environment: dict[str, str]) -> None:
+    servers = configuration.get("mcpServers") or configuration["servers"]
+    inputs = {each["id"] for each in configuration.get("inputs", ())}
+    for server in cast("dict[str, dict[str, Any]]", servers).values():
+        assert Path(server["command"]).name == "calls-mcp"
+        variables = cast("dict[str, str]", server.get("env", {}))
+        given = {name: _put_in(name, value, inputs) for name, value in variables.items()}
+        parameters = StdioServerParameters(
+            command="calls-mcp", args=server.get("args", []), env=environment | given
+        )
+        assert anyio.run(_tools, parameters) == TOOLS
+
+
+def _put_in(variable: str, value: str, inputs: set[str]) -> str:
+    """What a client makes of a value that it is to ask its user for."""
+    asked = re.fullmatch(r"\$\{input:(.+)\}", value)
+    if asked is None:
+        return value
+    assert asked[1] in inputs
+    return {"TWILIO_ACCOUNT_SID": DEFAULT_ACCOUNT.sid, "TWILIO_API_KEY": f"SK{0:032}"}.get(
+        variable, "a secret"
+    )
+
+
+async def _tools(parameters: StdioServerParameters) -> set[str]:
+    async with Client(parameters) as client:
+        return {tool.name for tool in (await client.list_tools()).tools}
+
+
+def _free_port() -> str:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return str(listener.getsockname()[1])

@@ -1,0 +1,75 @@
+"""Every block of code in the README and in `docs/` is run."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import PAGES, Block, blocks
+from tests.docs.story import ELSEWHERE, Story
+
+PICTURES = {"README.md": 1, "design.md": 1}
+"""How many blocks without a language a page has: what is drawn, and nothing to run."""
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the commands are for bash")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_does_what_it_says(page: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "reader"
+    folder.mkdir()
+    story = Story(folder)
+    try:
+        for block in runnable(page):
+            story.follow(block)
+    finally:
+        story.end()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_only_pictures_are_not_run(page: Path) -> None:
+    drawn = [block.place for block in blocks(page) if block.language == "text"]
+    assert len(drawn) == PICTURES.get(page.name, 0), drawn
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_file_in_a_page_is_used_below(page: Path) -> None:
+    shown = runnable(page)
+    for number, block in enumerate(shown):
+        if block.language in ("python", "toml"):
+            below = " ".join(later.text for later in shown[number + 1 :])
+            assert Path(block.name).stem in below, block.place
+
+
+def test_what_is_run_elsewhere_is_in_the_pages() -> None:
+    commands = [block.text for page in PAGES for block in blocks(page) if block.language == "sh"]
+    lines = [line for text in commands for line in text.splitlines()]
+    for beginning in ELSEWHERE:
+        assert any(line.startswith(beginning) for line in lines), beginning
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        Block("sh", "", "calls-mcp polcy check", "here"),
+        Block("sh", "", "false\ntrue", "here"),
+        Block("sh", "serves", "calls-mcp emulator --port 70000", "here"),
+        Block("console", "", "$ echo 1\n2\n", "here"),
+        Block("console", "", "$ echo 1\n", "here"),
+        Block("json", "", '{"mcpServers": {"calls": {"command": "other"}}}', "here"),
+        Block("python", "", "print(1)", "here"),
+        Block("", "", "who am I?", "here"),
+    ],
+)
+def test_a_block_that_is_wrong_is_found_out(block: Block, tmp_path: Path) -> None:
+    folder = tmp_path / "reader"
+    folder.mkdir()
+    story = Story(folder)
+    with pytest.raises(AssertionError):
+        story.follow(block)
+    for server in story.servers:  # it did not begin to serve
+        server.communicate()
+
+
+def runnable(page: Path) -> list[Block]:
+    return [block for block in blocks(page) if block.language != "text"]

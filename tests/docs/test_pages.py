@@ -1,0 +1,109 @@
+"""The pages are whole: fresh, linked, and true of what there is."""
+
+import re
+import tomllib
+from contextlib import redirect_stderr, redirect_stdout
+from functools import cache
+from io import StringIO
+from pathlib import Path
+
+import pytest
+
+from calls_mcp.cli import main
+from calls_mcp.emulator import SCRIPTS
+from calls_mcp.prompts import load_prompts
+from calls_mcp.settings import Settings
+from tests.docs.generated import pages
+from tests.docs.pages import PAGES, README, ROOT, spans
+
+TEXTS = {page: page.read_text("utf-8") for page in PAGES}
+LARGEST = 150_000  # bytes of a picture
+
+
+def page(name: str) -> str:
+    return TEXTS[ROOT / "docs" / f"{name}.md"]
+
+
+@pytest.mark.parametrize("file", pages(), ids=lambda file: file.name)
+def test_the_generated_parts_are_fresh(file: Path) -> None:
+    assert pages()[file] == TEXTS[file], "run python -m tests.generate"
+
+
+def test_every_scripted_number_and_prompt_is_told() -> None:
+    assert all(f"`{number}`" in page("emulator") for number in SCRIPTS)
+    assert all(f"`{name}`" in page("tools") for name in load_prompts())
+
+
+def test_the_commands_install_what_the_project_declares() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert "calls-mcp" in project["scripts"]
+    assert "'.[dev]'" in TEXTS[README]
+    named = re.findall(r"calls-mcp\[([a-z,]+)\]", " ".join(TEXTS.values()))
+    assert {"dev", *",".join(named).split(",")} <= {*project["optional-dependencies"]}
+
+
+@pytest.mark.parametrize("file", PAGES, ids=lambda file: file.name)
+def test_links_lead_somewhere(file: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)]*)\)", TEXTS[file])
+    assert links
+    for link in links:
+        name, _, heading = link.partition("#")
+        target = file.parent / name if name else file
+        assert target.exists(), link
+        assert not heading or heading in _anchors(target), link
+
+
+def test_every_page_is_linked_from_the_readme() -> None:
+    assert all(f"(docs/{file.name})" in TEXTS[README] for file in PAGES if file != README)
+
+
+def test_every_picture_is_shown_and_small() -> None:
+    pictures = [*(ROOT / "docs" / "images").iterdir()]
+    assert pictures
+    for picture in pictures:
+        assert f"(docs/images/{picture.name})" in TEXTS[README]
+        assert picture.stat().st_size <= LARGEST
+
+
+@pytest.mark.parametrize("file", PAGES, ids=lambda file: file.name)
+def test_every_setting_that_is_named_is_one(file: Path) -> None:
+    known = {name.upper() for name in Settings.model_fields}
+    named = {*re.findall(r"\b(?:CALLS_MCP|TWILIO)_[A-Z_]*[A-Z]\b", TEXTS[file])}
+    slips = {"CALLS_MCP_CONFRIM"}  # shown as one
+    families = {"CALLS_MCP_HTTP"}
+    assert named - slips - families <= known
+
+
+COMMANDS = sorted(
+    {
+        span
+        for text in TEXTS.values()
+        for span in spans(text)
+        if span.startswith("calls-mcp ") and not span.endswith(":")
+    }
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_within_a_line_is_one(command: str) -> None:
+    words = command.split()[1:]
+    names = [word for word in words if re.fullmatch("[a-z][a-z-]*", word)]
+    help_text = _help(*names[:2]) or _help(*names[:1])
+    assert help_text, command
+    for option in (word for word in words if word.startswith("--")):
+        assert option.partition("=")[0] in help_text, command
+
+
+@cache
+def _help(*command: str) -> str:
+    """What a command says of its options; "" if there is no such command."""
+    told = StringIO()
+    with redirect_stdout(told), redirect_stderr(StringIO()), pytest.raises(SystemExit) as ended:
+        main([*command, "--help"])
+    return told.getvalue() if ended.value.code == 0 else ""
+
+
+def _anchors(file: Path) -> set[str]:
+    """The names that GitHub gives to the headings of a page."""
+    headings = re.findall(r"(?m)^#+ (.*)$", file.read_text("utf-8"))
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -1,0 +1,79 @@
+"""Troubleshooting quotes what the product says, and leaves nothing out."""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
+
+import pytest
+
+from calls_mcp.datafiles import CONFIG
+from calls_mcp.errors import InvocationError
+from tests.docs.messages import errors_at_start, everything, findings, refusals
+from tests.docs.pages import ROOT, spans
+
+TEXT = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
+HINTS = tomllib.loads((CONFIG / "errors.toml").read_text("utf-8"))
+
+
+def rows() -> Iterator[list[str]]:
+    for line in TEXT.splitlines():
+        if line.startswith("| ") and "`" in line:
+            yield [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+@cache
+def quoted() -> tuple[str, ...]:
+    """What is in the column of messages, wherever it is."""
+    cells = (row[-2] for row in rows() if len(row) > 1)
+    return tuple(span for cell in cells for span in spans(cell))
+
+
+def is_told(said: str) -> bool:
+    """Whether a message with its variable parts has one on the page that means it."""
+    return any(_meets(message, said) for message in quoted())
+
+
+def _meets(message: str, said: str) -> bool:
+    pattern = re.escape(message).replace("…", ".*")
+    plain = len(message.replace("…", "").strip(": "))
+    return bool(re.search(f"(?s){pattern}", said)) and (plain >= 8 or message == said)
+
+
+def test_there_is_something_to_quote() -> None:
+    assert len(quoted()) > 60
+    assert len([*errors_at_start()]) > 20
+    assert len([*refusals()]) > 10
+    assert len([*findings()]) > 15
+
+
+@pytest.mark.parametrize("message", quoted())
+def test_each_message_is_one_of_the_products(message: str) -> None:
+    known = (*everything(), *HINTS.values())
+    assert any(_meets(message, said) for said in known), message
+
+
+@pytest.mark.parametrize("said", sorted({*errors_at_start(), *refusals(), *findings()}))
+def test_each_error_at_start_refusal_and_finding_is_told(said: str) -> None:
+    assert is_told(said), f"docs/troubleshooting.md does not tell: {said}"
+
+
+def test_each_kind_of_error_is_told() -> None:
+    for module in ("changes", "runtime"):  # which load all that can go wrong
+        import_module(f"calls_mcp.{module}")
+    kinds = {kind.kind for kind in _all(InvocationError) if hasattr(kind, "kind")}
+    told = {span for row in rows() for span in spans(row[0])}
+    assert len(kinds) > 10
+    assert kinds <= told
+
+
+def test_what_nobody_says_is_found_out() -> None:
+    assert not any(_meets("The line is engaged.", said) for said in everything())
+    assert not is_told("The line is engaged.")
+
+
+def _all(root: type[InvocationError]) -> Iterator[type[InvocationError]]:
+    for kind in root.__subclasses__():
+        yield kind
+        yield from _all(kind)
