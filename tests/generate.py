@@ -1,17 +1,22 @@
 """Writes every generated file anew: `python -m tests.generate`."""
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import Literal, Required, TypedDict, cast
 
 import anyio
 
+from calls_mcp import __version__
 from calls_mcp.catalog import Json
+from release import manifest, registry
 from tests.readme import README, readme_text
 from tests.rig import open_rig
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
+DEPLOY = Path(__file__).parent.parent / "config" / "deploy"
+NUMBER = r"[0-9]+\.[0-9]+\.[0-9]+(?:[a-z0-9.]*[a-z0-9])?"
 
 
 class Property(TypedDict, total=False):
@@ -69,9 +74,29 @@ def snapshots() -> dict[Path, str]:
     }
 
 
+def release_files() -> dict[Path, str]:
+    """What installers read of the server."""
+    made = {manifest.FILE: manifest.manifest(), registry.FILE: registry.server_json()}
+    return {
+        path: json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        for path, content in made.items()
+    }
+
+
+def deploy_files() -> dict[Path, str]:
+    """The files under config/deploy/ that name the image, with this version of it."""
+    texts = {path: path.read_text("utf-8") for path in sorted(DEPLOY.iterdir()) if path.is_file()}
+    image = rf"\bcalls-mcp:{NUMBER}"
+    return {
+        path: re.sub(image, f"calls-mcp:{__version__}", text)
+        for path, text in texts.items()
+        if re.search(image, text)
+    }
+
+
 def documents() -> dict[Path, str]:
     """Every generated file, with what should be in it."""
-    return {**snapshots(), README: readme_text()}
+    return {**snapshots(), **release_files(), **deploy_files(), README: readme_text()}
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from pydantic import SecretStr
 
 from calls_mcp.catalog import Operation, Parameter, load_operations
 from calls_mcp.settings import Settings
+from release.project import registry_name
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -15,6 +16,7 @@ README = Path(__file__).parent.parent / "README.md"
 def readme_text() -> str:
     """The README with its generated parts made anew."""
     text = README.read_text("utf-8")
+    text = re.sub(r"(?<=<!-- mcp-name: )\S+(?= -->)", registry_name(), text)
     for name, lines in {"settings": _settings(), "tools": _tools()}.items():
         made = f"<!-- {name}: made by python -m tests.generate -->"
         part = "\n".join([made, *lines, f"<!-- /{name} -->"])

@@ -1,0 +1,33 @@
+"""Builds all that a release consists of: `python -m release`, into `dist/`."""
+
+import argparse
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+from release.bundle import build_bundle
+from release.project import ROOT
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m release", description=__doc__)
+    parser.add_argument("--out", type=Path, default=ROOT / "dist", help="where to (dist)")
+    folder: Path = parser.parse_args().out
+    if folder.is_dir() and any(folder.iterdir()):
+        sys.exit(f"{folder} is not empty: what is in it might be taken for a part of the release")
+    build(folder)
+    for file in sorted(folder.iterdir()):
+        print(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}")  # noqa: T201
+
+
+def build(folder: Path) -> None:
+    """Put sdist, wheel and bundle into `folder`, with the build backend of this environment."""
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603  # ours
+    (wheel,) = folder.glob("*.whl")
+    build_bundle(wheel, folder)
+
+
+if __name__ == "__main__":
+    main()
