@@ -1,1 +1,1 @@
-"""What a release consists of: a wheel, an sdist, an MCP bundle and an entry for the MCP registry."""
+"""A release: a wheel, an sdist, an MCP bundle and an entry for the MCP registry."""

@@ -11,6 +11,7 @@ from release.project import ROOT
 
 
 def main() -> None:
+    """Build, and tell the hash of each file."""
     parser = argparse.ArgumentParser(prog="python -m release", description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "dist", help="where to (dist)")
     folder: Path = parser.parse_args().out

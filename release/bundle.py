@@ -22,7 +22,7 @@ _READABLE = 0o100644 << 16
 
 
 def build_bundle(wheel: Path, folder: Path) -> Path:
-    """Put the files of this wheel into a bundle in `folder`; the same wheel gives the same bytes."""
+    """Put a wheel's files into a bundle in `folder`: the same bytes for the same wheel."""
     files = {
         "manifest.json": _json(manifest()),
         "pyproject.toml": _requirements(),

@@ -1,6 +1,6 @@
 """What the settings ask of whoever installs the server, as installers need to know it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args, get_origin
@@ -40,12 +40,19 @@ def _input(variable: str, field: FieldInfo) -> Input:
     return Input(
         variable=variable,
         description=(field.description or "").replace("`", ""),
-        kind=next((_KINDS[hint] for hint in types if hint in _KINDS), "string"),
+        kind=_kind(types),
         secret=SecretStr in types,
         required=variable == "TWILIO_ACCOUNT_SID",
         choices=tuple(choices),
         default=_default(field.default),
     )
+
+
+def _kind(types: Iterable[object]) -> Kind:
+    for hint in types:
+        if hint in _KINDS:
+            return _KINDS[hint]
+    return "string"
 
 
 def _types(hint: object) -> Iterator[object]:

@@ -25,9 +25,8 @@ _TOLD = """\
 Needs a Twilio account: its SID, and an API key with its secret (or the account's auth token). \
 Placing a call costs money. Every change is shown in plain words and needs a yes.
 
-Tried on Linux; macOS and Windows have what it needs, which is Python {python}. uv installs what it needs at the first start, \
-which takes a connection to a package index; on Windows the event loop is Python's own, elsewhere \
-uvloop."""
+Tried on Linux; macOS and Windows have what it needs: uv, and Python {python}. At the first start \
+uv installs the libraries, from the package index that it is set up with. On Windows the event loop is Python's own, elsewhere uvloop."""
 
 
 def manifest() -> dict[str, Json]:

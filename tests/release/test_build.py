@@ -1,0 +1,122 @@
+"""The packages: the same bytes wherever they are built, and in them what belongs there."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+from packaging.metadata import Metadata
+from readme_renderer import markdown
+from trove_classifiers import classifiers
+
+from release.project import ROOT, project, registry_name, version
+from tests.release.builds import Built, build, build_wheel, copy_of_the_checkout, run
+
+# Those that read files which are not Python's.
+READERS = (
+    "test_datafiles",
+    "test_readme",
+    "test_schema",
+    "asgi/test_deploy",
+    "release/test_version",
+)
+READERS_TOO = ("security/test_supply_chain", "release/test_registry", "release/test_manifest")
+
+
+@pytest.fixture(scope="module")
+def metadata(built: Built) -> Metadata:
+    return Metadata.from_email(built.metadata(), validate=True)
+
+
+def test_a_release_is_the_same_bytes_in_another_folder_at_another_time_with_other_rights(
+    built: Built, tmp_path: Path
+) -> None:
+    copy = copy_of_the_checkout(tmp_path)
+    again = build(tmp_path / "out", copy, 0o077, TZ="Asia/Kolkata", LC_ALL="C", PYTHONHASHSEED="7")
+    for first, second in (
+        (built.sdist, again.sdist),
+        (built.wheel, again.wheel),
+        (built.bundle, again.bundle),
+    ):
+        assert first.name == second.name
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_the_wheel_made_of_the_sdist_is_the_one_made_of_the_checkout(
+    built: Built, tmp_path: Path
+) -> None:
+    straight = build_wheel(tmp_path / "straight", ROOT)
+    built.unpack(built.sdist, tmp_path)
+    (unpacked,) = tmp_path.glob("calls_mcp-*")
+    by_way_of_the_sdist = build_wheel(tmp_path / "by way of it", unpacked)
+    assert built.wheel.read_bytes() == straight.read_bytes() == by_way_of_the_sdist.read_bytes()
+
+
+def test_the_wheel_holds_the_package_with_its_data_and_nothing_else(built: Built) -> None:
+    with ZipFile(built.wheel) as archive:
+        names = {each for each in archive.namelist() if ".dist-info/" not in each}
+    code = {path.relative_to(ROOT).as_posix() for path in (ROOT / "calls_mcp").rglob("*.py")}
+    data = {
+        f"calls_mcp/{path.relative_to(ROOT).as_posix()}"
+        for folder, pattern in (("config", "*.toml"), ("prompts", "*.md"))
+        for path in (ROOT / folder).rglob(pattern)
+    }
+    assert names == code | data | {"calls_mcp/py.typed"}
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no checkout: what is tracked is unknown")
+def test_the_sdist_holds_what_is_tracked_and_nothing_else(built: Built, tmp_path: Path) -> None:
+    git = shutil.which("git")
+    assert git
+    tracked = subprocess.check_output([git, "ls-files"], cwd=ROOT, encoding="utf-8")  # noqa: S603
+    built.unpack(built.sdist, tmp_path)
+    (unpacked,) = tmp_path.iterdir()
+    held = {path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*") if path.is_file()}
+    assert held == {*tracked.splitlines(), "PKG-INFO"}
+
+
+def test_the_tests_run_in_the_unpacked_sdist(built: Built, tmp_path: Path) -> None:
+    built.unpack(built.sdist, tmp_path)
+    (unpacked,) = tmp_path.iterdir()
+    pytest_there = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider"]
+    collected = run([*pytest_there, "--collect-only"], unpacked)
+    assert "error" not in collected.splitlines()[-1]
+    files = [f"tests/{name}.py" for name in (*READERS, *READERS_TOO)]
+    assert " passed" in run([*pytest_there, *files], unpacked)
+
+
+def test_the_metadata_say_what_the_project_is(metadata: Metadata) -> None:
+    assert (metadata.name, str(metadata.version)) == (project()["name"], version)
+    assert metadata.summary == project()["description"]
+    assert metadata.license_expression == "MIT"
+    assert metadata.license_files == ["LICENSE"]
+    assert str(metadata.requires_python) == ">=3.11"
+    assert {*(metadata.provides_extra or [])} == {"dev", "otel", "redis"}
+    assert {*(metadata.classifiers or [])} <= classifiers
+    assert "Typing :: Typed" in (metadata.classifiers or [])
+    assert not metadata.project_urls  # the project has no address of its own
+
+
+def test_the_description_renders_and_proves_whose_the_registry_entry_is(metadata: Metadata) -> None:
+    assert metadata.description_content_type == "text/markdown"
+    text = metadata.description or ""
+    rendered = markdown.render(text)
+    assert rendered
+    assert ">calls-mcp<" in rendered
+    assert "<table>" in rendered
+    assert f"mcp-name: {registry_name()} " in text
+
+
+def test_the_wheel_starts_by_the_name_of_its_command(built: Built) -> None:
+    with ZipFile(built.wheel) as archive:
+        (name,) = (each for each in archive.namelist() if each.endswith("/entry_points.txt"))
+        points = archive.read(name).decode()
+    assert points.split() == ["[console_scripts]", "calls-mcp", "=", "calls_mcp.__main__:main"]
+
+
+def test_a_release_does_not_go_into_a_folder_with_something_in_it(tmp_path: Path) -> None:
+    (tmp_path / "old.whl").touch()
+    with pytest.raises(AssertionError, match="is not empty"):
+        build(tmp_path)

@@ -1,0 +1,127 @@
+"""Installed as people do it, from an index of our own: `pytest -m install`."""
+
+import json
+import shutil
+import sys
+from collections.abc import Generator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any, cast
+
+import pytest
+from mcp import Client, StdioServerParameters
+
+from calls_mcp import __version__
+from calls_mcp.catalog import load_operations
+from calls_mcp.emulator import DEFAULT_ACCOUNT, Emulator, seed_history
+from tests.release.builds import Built, outside, run
+from tests.rig import Agent
+
+pytestmark = [pytest.mark.install, pytest.mark.timeout(400)]
+HERE = Path(sys.executable).parent  # uv and pipx lie beside this Python
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # its name is theirs
+        del format, args
+
+
+@pytest.fixture
+def index(built: Built, tmp_path: Path) -> Generator[str]:
+    """The URL of a simple index (PEP 503) with our wheel, and nothing but it."""
+    folder = tmp_path / "index" / "simple" / "calls-mcp"
+    folder.mkdir(parents=True)
+    shutil.copy(built.wheel, folder)
+    handler = partial(Quiet, directory=str(tmp_path / "index"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/simple"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """With homes of their own, so that nothing is there yet."""
+    homes = {"UV_CACHE_DIR": "uv", "PIPX_HOME": "pipx", "PIPX_BIN_DIR": "bin"}
+    return outside() | {name: str(tmp_path / folder) for name, folder in homes.items()}
+
+
+async def speak(server: StdioServerParameters, *, sandbox: bool) -> None:
+    """What a host does first, and one invocation."""
+    async with Client(server) as client:
+        assert client.server_info
+        assert client.server_info.version == __version__
+        tools = (await client.list_tools()).tools
+        assert [tool.name for tool in tools] == [*load_operations()]
+        found = await Agent(client).call("list_calls", limit=3)
+        assert found["outcome"] == "done"
+        assert found["count"] == 3
+        assert found.get("sandbox", False) is sandbox
+
+
+@pytest.mark.anyio
+async def test_uvx_starts_the_server(index: str, environment: dict[str, str]) -> None:
+    arguments = ["--index", index, "calls-mcp", "serve", "--sandbox"]
+    server = StdioServerParameters(command=str(HERE / "uvx"), args=arguments, env=environment)
+    await speak(server, sandbox=True)
+
+
+@pytest.mark.anyio
+async def test_pipx_run_starts_the_server(index: str, environment: dict[str, str]) -> None:
+    options = f"--extra-index-url {index}"
+    arguments = ["run", "--pip-args", options, "calls-mcp", "serve", "--sandbox"]
+    server = StdioServerParameters(command=str(HERE / "pipx"), args=arguments, env=environment)
+    await speak(server, sandbox=True)
+
+
+def test_pipx_installs_the_command(index: str, environment: dict[str, str], tmp_path: Path) -> None:
+    pipx, options = str(HERE / "pipx"), f"--extra-index-url {index}"
+    run([pipx, "install", "--pip-args", options, "calls-mcp"], tmp_path, environment)
+    command = Path(environment["PIPX_BIN_DIR"]) / "calls-mcp"
+    assert run([str(command), "--version"], tmp_path) == f"calls-mcp {__version__}\n"
+
+
+@pytest.mark.anyio
+async def test_a_host_starts_the_bundle_as_its_manifest_says(
+    unpacked: Path, environment: dict[str, str]
+) -> None:
+    async with Emulator() as emulator:
+        seed_history(emulator.calls, 1, 10, emulator.clock())
+        answers = {"account_sid": DEFAULT_ACCOUNT.sid, "auth_token": DEFAULT_ACCOUNT.auth_token}
+        server = hosted(unpacked, answers, environment)
+        # A host asks for no other place to send requests to, so it is set beside what it asks for.
+        server.env = {**(server.env or {}), "CALLS_MCP_API_BASE_URL": emulator.base_url}
+        await speak(server, sandbox=False)
+
+
+def hosted(
+    folder: Path, answers: dict[str, str], environment: dict[str, str]
+) -> StdioServerParameters:
+    """What a host makes of the manifest in `folder`, once its user has given these answers."""
+    manifest = cast("dict[str, Any]", json.loads((folder / "manifest.json").read_text("utf-8")))
+    defaults = {
+        key: str(each["default"]).lower()
+        for key, each in manifest["user_config"].items()
+        if "default" in each
+    }
+    values = {f"user_config.{key}": value for key, value in (defaults | answers).items()}
+    values["__dirname"] = str(folder)
+
+    def filled(text: str) -> str:
+        for name, value in values.items():
+            text = text.replace(f"${{{name}}}", value)
+        assert "${" not in text
+        return text
+
+    config = manifest["server"]["mcp_config"]
+    env = {name: filled(value) for name, value in config["env"].items()}
+    path = f"{HERE}:{environment['PATH']}"
+    return StdioServerParameters(
+        command=config["command"],
+        args=[filled(argument) for argument in config["args"]],
+        env=environment | env | {"PATH": path},
+    )

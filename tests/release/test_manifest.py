@@ -1,0 +1,139 @@
+"""The manifest of the MCP bundle, by its published schema and by what hosts do with it."""
+
+import json
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, cast
+from zipfile import ZipFile
+
+import pytest
+
+from calls_mcp.settings import Settings
+from release.manifest import FILE, VERSION
+from tests.generate import definitions
+from tests.release.builds import Built, faults, run
+from tests.rig import open_rig
+
+Manifest = dict[str, Any]
+TOOLS = Path(sys.prefix) / "mcpb" / "node_modules" / "@anthropic-ai" / "mcpb"
+NODE = shutil.which("node")
+needs_tools = pytest.mark.skipif(
+    not TOOLS.is_dir() or NODE is None,
+    reason="@anthropic-ai/mcpb is not there: npm install --prefix .venv/mcpb @anthropic-ai/mcpb",
+)
+
+
+@pytest.fixture
+def manifest() -> Manifest:
+    return cast("Manifest", json.loads(FILE.read_text("utf-8")))
+
+
+@needs_tools
+def test_it_is_what_the_published_schema_allows(manifest: Manifest) -> None:
+    assert faults(published(), manifest) == []
+
+
+@needs_tools
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("manifest_version", "0.3"),
+        ("version", None),
+        ("author", "somebody"),
+        ("server", {"type": "uv", "entry_point": "server/main.py"}),
+        ("user_config", {"api_key": {"type": "secret", "title": "Key", "description": "A key"}}),
+        ("stray", True),
+    ],
+)
+def test_the_schema_refuses_what_it_should(manifest: Manifest, key: str, value: object) -> None:
+    assert faults(published(), manifest | {key: value})
+
+
+def published() -> object:
+    file = TOOLS / "schemas" / f"mcpb-manifest-v{VERSION}.schema.json"
+    return json.loads(file.read_text("utf-8"))
+
+
+@needs_tools
+def test_the_tools_of_those_who_made_the_format_take_the_bundle(
+    built: Built, tmp_path: Path
+) -> None:
+    tool = [str(NODE), str(TOOLS / "dist" / "cli" / "cli.js")]
+    assert "passes" in run([*tool, "validate", str(FILE)], tmp_path)
+    run([*tool, "unpack", str(built.bundle), str(tmp_path / "unpacked")], tmp_path)
+    assert (tmp_path / "unpacked" / "manifest.json").read_bytes() == FILE.read_bytes()
+
+
+def test_the_tools_and_prompts_are_those_that_the_server_has(manifest: Manifest) -> None:
+    served = {name: definition["description"] for name, definition in definitions().items()}
+    assert {tool["name"]: tool["description"] for tool in manifest["tools"]} == served
+    assert "tools_generated" not in manifest
+
+
+@pytest.mark.anyio
+async def test_a_prompt_reads_as_the_servers_own_does(manifest: Manifest) -> None:
+    async with open_rig() as rig, rig.connect() as agent:
+        listed = (await agent.client.list_prompts()).prompts
+        assert [prompt["name"] for prompt in manifest["prompts"]] == [each.name for each in listed]
+        for prompt, own in zip(manifest["prompts"], listed, strict=True):
+            names = [argument.name for argument in own.arguments or []]
+            assert prompt["arguments"] == names
+            given = {name: f"<{name}>" for name in names}
+            (message,) = (await agent.client.get_prompt(own.name, given)).messages
+            filled = re.sub(r"\$\{arguments\.(\w+)}", r"<\1>", prompt["text"])
+            assert getattr(message.content, "text", None) == filled
+
+
+def test_each_thing_asked_of_the_user_goes_into_a_setting_and_nowhere_else(
+    manifest: Manifest,
+) -> None:
+    config = manifest["server"]["mcp_config"]
+    assert config["env"].keys() <= {name.upper() for name in Settings.model_fields}
+    placeholders = [
+        re.fullmatch(r"\$\{user_config\.(\w+)}", each) for each in config["env"].values()
+    ]
+    assert [found[1] for found in placeholders if found] == [*manifest["user_config"]]
+    assert "user_config" not in json.dumps(config["args"])  # arguments can be seen by everybody
+
+
+def test_secrets_are_marked_and_what_is_not_asked_for_is_empty(manifest: Manifest) -> None:
+    asked = manifest["user_config"]
+    assert {key for key, each in asked.items() if each.get("sensitive")} == {
+        *("api_secret", "auth_token")
+    }
+    assert [key for key, each in asked.items() if each["required"]] == ["account_sid"]
+    for key, each in asked.items():
+        # Hosts put in the default, or leave the placeholder as it is.
+        assert "default" in each or each["required"], key
+        assert each.get("default") in (None, "", False), key
+
+
+def test_the_bundle_is_a_manifest_the_package_and_how_to_start_it(
+    built: Built, unpacked: Path, manifest: Manifest
+) -> None:
+    assert json.loads((unpacked / "manifest.json").read_text("utf-8")) == manifest
+    assert {path.name for path in unpacked.iterdir()} == {
+        *("LICENSE", "manifest.json", "pyproject.toml", "server")
+    }
+    assert (unpacked / manifest["server"]["entry_point"]).is_file()
+    with ZipFile(built.wheel) as wheel, ZipFile(built.bundle) as bundle:
+        package = {name for name in wheel.namelist() if name.startswith("calls_mcp/")}
+        held = {name for name in bundle.namelist() if name.startswith("server/calls_mcp/")}
+        assert held == {f"server/{name}" for name in package}
+        for entry in bundle.infolist():
+            assert stat.S_IMODE(entry.external_attr >> 16) == 0o644
+            assert not entry.filename.startswith("/")
+            assert ".." not in entry.filename
+
+
+def test_the_entry_point_starts_the_package_in_the_bundle(unpacked: Path) -> None:
+    program = unpacked / "server" / "main.py"
+    package = unpacked / "server" / "calls_mcp"
+    version = package / "__init__.py"
+    version.write_text(version.read_text("utf-8").replace('__version__ = "', '__version__ = "9!'))
+    command = [sys.executable, str(program), "--version"]
+    assert subprocess.check_output(command, encoding="utf-8").startswith("calls-mcp 9!")  # noqa: S603

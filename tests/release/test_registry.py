@@ -1,0 +1,112 @@
+"""The entry for the MCP registry, by its published schema and by the rules beside it."""
+
+import json
+import shutil
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from calls_mcp.cli import main
+from calls_mcp.settings import Settings
+from release.registry import FILE, SCHEMA, server_json
+from tests.release.builds import faults
+
+Entry = dict[str, Any]
+
+
+@pytest.fixture
+def entry() -> Entry:
+    return cast("Entry", json.loads(FILE.read_text("utf-8")))
+
+
+@pytest.fixture(scope="module")
+def schema() -> object:
+    """The schema as published, of a package that has a copy of it."""
+    published = files("skillsaw.schemas.mcp_registry.v2025_12_11") / "server.schema.json"
+    content = json.loads(published.read_text("utf-8"))
+    assert content["$id"] == SCHEMA
+    return content
+
+
+def test_it_is_what_the_published_schema_allows(schema: object, entry: Entry) -> None:
+    assert faults(schema, entry) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("name", "calls-mcp"),
+        ("description", "x" * 101),
+        ("version", 1),
+        ("packages", [{"registryType": "pypi", "identifier": "calls-mcp"}]),
+        ("packages", [{"registryType": "pypi", "identifier": "x", "transport": {"type": "pipe"}}]),
+    ],
+)
+def test_the_schema_refuses_what_it_should(
+    schema: object, entry: Entry, key: str, value: object
+) -> None:
+    assert faults(schema, entry | {key: value})
+
+
+def test_a_linter_that_knows_the_registrys_other_rules_finds_nothing(tmp_path: Path) -> None:
+    copy = tmp_path / FILE.name
+    shutil.copy(FILE, copy)
+    assert lint(copy).returncode == 0
+    ranged = server_json() | {"version": "^1.2.3"}
+    copy.write_text(json.dumps(ranged), "utf-8")
+    assert lint(copy).returncode != 0
+
+
+def lint(file: Path) -> "subprocess.CompletedProcess[bytes]":
+    command = [sys.executable, "-m", "skillsaw", "lint", str(file)]
+    return subprocess.run(command, cwd=file.parent, capture_output=True, check=False)  # noqa: S603
+
+
+def test_every_setting_is_asked_for_and_every_secret_is_marked(entry: Entry) -> None:
+    local, served = (package["environmentVariables"] for package in entry["packages"])
+    assert [each["name"] for each in served] == [name.upper() for name in Settings.model_fields]
+    assert {each["name"] for each in local} < {each["name"] for each in served}
+    for given in (local, served):
+        secret = {each["name"] for each in given if each.get("isSecret")}
+        assert secret == {
+            *("TWILIO_AUTH_TOKEN", "TWILIO_API_SECRET"),
+            *("CALLS_MCP_SECRET_KEYS", "CALLS_MCP_STATE_URL"),
+        }
+        assert [each["name"] for each in given if each.get("isRequired")] == ["TWILIO_ACCOUNT_SID"]
+
+
+def test_a_server_for_one_client_is_not_asked_about_http(entry: Entry) -> None:
+    local = {each["name"] for each in entry["packages"][0]["environmentVariables"]}
+    assert not [name for name in local if "HTTP" in name or "OAUTH" in name or "AUTH" in name[9:15]]
+    assert "CALLS_MCP_POLICY" in local
+
+
+def test_the_defaults_are_values_that_the_settings_take(entry: Entry) -> None:
+    for package in entry["packages"]:
+        given = {
+            each["name"].lower(): each["default"]
+            for each in package["environmentVariables"]
+            if "default" in each
+        }
+        told = Settings.model_validate(given).model_dump()
+        assert told == Settings().model_dump()  # pyright: ignore[reportCallIssue]  # all have one
+
+
+def test_the_program_takes_the_arguments_and_listens_where_the_entry_says(
+    entry: Entry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served = entry["packages"][1]
+    given = [(each.get("name"), each["value"]) for each in served["packageArguments"]]
+    command = [word for pair in given for word in pair if word]
+    assert main(command) == 2
+    assert "TWILIO_ACCOUNT_SID" in capsys.readouterr().err  # all that is wrong with it
+    assert served["transport"]["url"] == f"http://127.0.0.1:{dict(given)['--port']}/mcp"
+
+
+def test_no_host_is_named_but_the_schemas_and_loopback(entry: Entry) -> None:
+    assert "registryBaseUrl" not in FILE.read_text("utf-8")
+    assert entry.keys() == {*("$schema", "name", "title", "description", "version", "packages")}

@@ -1,0 +1,71 @@
+"""The version is in calls_mcp/__init__.py, and everything else has it from there."""
+
+import re
+import tomllib
+
+import pytest
+from packaging.version import Version
+
+from calls_mcp import __version__
+from release import manifest, registry
+from release.project import ROOT
+from tests.generate import DEPLOY, NUMBER, deploy_files, release_files
+from tests.rig import open_rig
+
+CHANGELOG = (ROOT / "CHANGELOG.md").read_text("utf-8")
+SECTIONS = re.findall(r"^## (\S+)", CHANGELOG, re.MULTILINE)
+
+
+def test_the_generated_files_are_fresh() -> None:
+    stale = [
+        path.name
+        for path, text in (release_files() | deploy_files()).items()
+        if path.read_text("utf-8") != text
+    ]
+    assert not stale, "run python -m tests.generate"
+
+
+def test_pyproject_has_no_version_of_its_own() -> None:
+    described = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    assert "version" not in described["project"]
+    assert described["tool"]["hatch"]["version"]["path"] == "calls_mcp/__init__.py"
+
+
+def test_what_installers_read_has_this_version() -> None:
+    entry = registry.server_json()
+    assert manifest.manifest()["version"] == entry["version"] == __version__
+    packages = entry["packages"]
+    assert isinstance(packages, list)
+    assert all(isinstance(each, dict) and each["version"] == __version__ for each in packages)
+
+
+def test_the_files_to_deploy_it_with_name_this_versions_image_and_no_other() -> None:
+    texts = {file.name: file.read_text("utf-8") for file in DEPLOY.iterdir() if file.is_file()}
+    images = {
+        name: re.findall(rf"(?:image:|-t) calls-mcp(?::({NUMBER}))?\s", text)
+        for name, text in texts.items()
+    }
+    named = {name for name, found in images.items() if found}
+    assert named == {"Dockerfile", "compose.yaml", "kubernetes.yaml"}
+    assert all({*found} <= {__version__} for found in images.values())
+
+
+def test_the_changelog_knows_this_version_or_what_will_be_in_it() -> None:
+    first, *released = SECTIONS
+    assert first == "Unreleased"
+    numbers = [*map(Version, released)]
+    assert numbers == sorted(numbers, reverse=True)
+    if __version__ in released:
+        assert released[0] == __version__
+    else:
+        waiting = CHANGELOG.split("## Unreleased")[1].split("\n## ")[0]
+        assert "\n- " in waiting
+        assert all(number < Version(__version__) for number in numbers)
+
+
+@pytest.mark.anyio
+async def test_a_client_is_told_this_version() -> None:
+    async with open_rig() as rig, rig.connect("legacy") as agent:
+        told = agent.client.server_info
+        assert told
+        assert told.version == __version__
