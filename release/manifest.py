@@ -26,7 +26,8 @@ Needs a Twilio account: its SID, and an API key with its secret (or the account'
 Placing a call costs money. Every change is shown in plain words and needs a yes.
 
 Tried on Linux; macOS and Windows have what it needs: uv, and Python {python}. At the first start \
-uv installs the libraries, from the package index that it is set up with. On Windows the event loop is Python's own, elsewhere uvloop."""
+uv installs the libraries, from the package index that it is set up with. On Windows the event \
+loop is Python's own, elsewhere uvloop."""
 
 
 def manifest() -> dict[str, Json]:
