@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import stat
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any, cast
@@ -157,5 +156,5 @@ def test_the_entry_point_starts_the_package_in_the_bundle(unpacked: Path) -> Non
     version = package / "__init__.py"
     text = version.read_text("utf-8").replace('__version__ = "', '__version__ = "9!')
     version.write_text(text, "utf-8")
-    command = [sys.executable, str(program), "--version"]
-    assert subprocess.check_output(command, encoding="utf-8").startswith("calls-mcp 9!")  # noqa: S603
+    told = run([sys.executable, str(program), "--version"], unpacked)
+    assert told.startswith("calls-mcp 9!")
