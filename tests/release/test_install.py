@@ -1,6 +1,5 @@
 """Installed as people do it, from an index of our own: `pytest -m install`."""
 
-import json
 import shutil
 import sys
 from collections.abc import Generator
@@ -8,7 +7,6 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Any, cast
 
 import pytest
 from mcp import Client, StdioServerParameters
@@ -17,6 +15,7 @@ from calls_mcp import __version__
 from calls_mcp.catalog import load_operations
 from calls_mcp.emulator import DEFAULT_ACCOUNT, Emulator, seed_history
 from tests.release.builds import Built, outside, run
+from tests.release.host import configure
 from tests.rig import Agent
 
 pytestmark = [pytest.mark.install, pytest.mark.timeout(400)]
@@ -92,36 +91,13 @@ async def test_a_host_starts_the_bundle_as_its_manifest_says(
     async with Emulator() as emulator:
         seed_history(emulator.calls, 1, 10, emulator.clock())
         answers = {"account_sid": DEFAULT_ACCOUNT.sid, "auth_token": DEFAULT_ACCOUNT.auth_token}
-        server = hosted(unpacked, answers, environment)
+        config = configure(unpacked, answers)
         # A host asks for no other place to send requests to, so it is set beside what it asks for.
-        server.env = {**(server.env or {}), "CALLS_MCP_API_BASE_URL": emulator.base_url}
+        elsewhere = {"CALLS_MCP_API_BASE_URL": emulator.base_url}
+        path = {"PATH": f"{HERE}:{environment['PATH']}"}
+        server = StdioServerParameters(
+            command=config["command"],
+            args=config["args"],
+            env=environment | config["env"] | elsewhere | path,
+        )
         await speak(server, sandbox=False)
-
-
-def hosted(
-    folder: Path, answers: dict[str, str], environment: dict[str, str]
-) -> StdioServerParameters:
-    """What a host makes of the manifest in `folder`, once its user has given these answers."""
-    manifest = cast("dict[str, Any]", json.loads((folder / "manifest.json").read_text("utf-8")))
-    defaults = {
-        key: str(each["default"]).lower()
-        for key, each in manifest["user_config"].items()
-        if "default" in each
-    }
-    values = {f"user_config.{key}": value for key, value in (defaults | answers).items()}
-    values["__dirname"] = str(folder)
-
-    def filled(text: str) -> str:
-        for name, value in values.items():
-            text = text.replace(f"${{{name}}}", value)
-        assert "${" not in text
-        return text
-
-    config = manifest["server"]["mcp_config"]
-    env = {name: filled(value) for name, value in config["env"].items()}
-    path = f"{HERE}:{environment['PATH']}"
-    return StdioServerParameters(
-        command=config["command"],
-        args=[filled(argument) for argument in config["args"]],
-        env=environment | env | {"PATH": path},
-    )

@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import stat
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +15,7 @@ from calls_mcp.settings import Settings
 from release.manifest import FILE, VERSION
 from tests.generate import definitions
 from tests.release.builds import Built, faults, run
+from tests.release.host import configure
 from tests.rig import open_rig
 
 Manifest = dict[str, Any]
@@ -66,6 +66,26 @@ def test_the_tools_of_those_who_made_the_format_take_the_bundle(
     assert "passes" in run([*tool, "validate", str(FILE)], tmp_path)
     run([*tool, "unpack", str(built.bundle), str(tmp_path / "unpacked")], tmp_path)
     assert (tmp_path / "unpacked" / "manifest.json").read_bytes() == FILE.read_bytes()
+
+
+@needs_tools
+def test_their_host_starts_it_as_ours_does(unpacked: Path) -> None:
+    answers = {"account_sid": "AC0", "api_key": "SK0", "api_secret": "secret"}
+    script = f"""
+        import {{ getMcpConfigForManifest }} from {json.dumps(str(TOOLS / "dist" / "index.js"))};
+        import {{ readFileSync }} from "node:fs";
+        const manifest = JSON.parse(readFileSync("manifest.json", "utf8"));
+        console.log(JSON.stringify(await getMcpConfigForManifest({{
+            manifest, extensionPath: process.cwd(), systemDirs: {{}}, pathSeparator: "/",
+            userConfig: {json.dumps(answers)},
+        }})));
+    """
+    told = run([str(NODE), "--input-type=module", "--eval", script], unpacked)
+    config = configure(unpacked, answers)
+    assert json.loads(told) == config
+    assert "${" not in told
+    assert config["env"]["TWILIO_API_SECRET"] == "secret"
+    assert config["env"]["TWILIO_AUTH_TOKEN"] == ""
 
 
 def test_the_tools_and_prompts_are_those_that_the_server_has(manifest: Manifest) -> None:
@@ -134,6 +154,7 @@ def test_the_entry_point_starts_the_package_in_the_bundle(unpacked: Path) -> Non
     program = unpacked / "server" / "main.py"
     package = unpacked / "server" / "calls_mcp"
     version = package / "__init__.py"
-    version.write_text(version.read_text("utf-8").replace('__version__ = "', '__version__ = "9!'))
-    command = [sys.executable, str(program), "--version"]
-    assert subprocess.check_output(command, encoding="utf-8").startswith("calls-mcp 9!")  # noqa: S603
+    text = version.read_text("utf-8").replace('__version__ = "', '__version__ = "9!')
+    version.write_text(text, "utf-8")
+    told = run([sys.executable, str(program), "--version"], unpacked)
+    assert told.startswith("calls-mcp 9!")
