@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from calls_mcp.arguments import check
 from calls_mcp.catalog import load_operations
 from calls_mcp.doctor.findings import Finding
-from calls_mcp.errors import InvocationError
+from calls_mcp.errors import ConfigurationError, InvocationError
 from calls_mcp.failures import Answer, refused
 from calls_mcp.settings import Access
 from calls_mcp.twilio import TwilioClient
@@ -38,7 +38,11 @@ async def examine_api(access: Access, whose: str = "") -> list[Finding]:
     )
     arguments = check(load_operations()["list_calls"], {"page_size": 1})
     request = encode(arguments, access.account_sid)
-    twilio = TwilioClient(access)
+    try:
+        twilio = TwilioClient(access)
+    except ConfigurationError as wrong:
+        remedy = "mend what it names, or unset it"
+        return [Finding("api", "fatal", f"{access.base_url}: {wrong}", remedy)]
     try:
         asked = time.time()
         answer = await twilio.ask_once(request)

@@ -159,6 +159,17 @@ def test_an_api_that_nobody_answers_at_is_named(
     assert url in found["api"]["message"]
 
 
+def test_certificates_that_cannot_be_used_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TWILIO_ACCOUNT_SID", ACCOUNT)
+    monkeypatch.setenv("TWILIO_AUTH_TOKEN", SECRET)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    status, found = examined(capsys)
+    assert (status, found["api"]["level"]) == (2, "fatal")
+    assert "SSL_CERT_FILE" in found["api"]["message"]
+
+
 @pytest.mark.parametrize(
     ("seconds", "level", "which"),
     [(0, "ok", "as the API's"), (-90, "problem", "ahead of"), (90, "problem", "behind")],
