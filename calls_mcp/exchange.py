@@ -1,22 +1,18 @@
 """One request to the Calls API and its answer, over HTTP by aiohttp."""
 
-import os
-import ssl
 from base64 import b64encode
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Protocol
-from urllib.parse import urlencode, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import urlencode
 
 import aiohttp
-import certifi
 from yarl import URL
 
 from calls_mcp import __version__
-from calls_mcp.errors import ConfigurationError
 from calls_mcp.failures import Answer, lost
 from calls_mcp.settings import Access
+from calls_mcp.surroundings import certificates, proxy
 from calls_mcp.wire import Request
 
 _LARGEST_BODY = 16 * 2**20  # bytes; a page of 1000 calls has about 2 MB
@@ -41,12 +37,14 @@ class Http:
         pair = f"{access.username}:{access.password}".encode()
         self._login = f"Basic {b64encode(pair).decode()}"
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE, ssl=_tls(access)),
+            connector=aiohttp.TCPConnector(
+                limit=0, keepalive_timeout=_IDLE, ssl=certificates(access)
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(
                 total=None, connect=access.timeout, sock_read=access.timeout
             ),
-            proxy=_proxy(access),
+            proxy=proxy(access),
             trace_configs=[_tracing()],
         )
 
@@ -123,36 +121,3 @@ def _tracing() -> aiohttp.TraceConfig:
     tracing.on_connection_create_end.append(note)
     tracing.on_connection_reuseconn.append(note)
     return tracing
-
-
-def _tls(access: Access) -> ssl.SSLContext | bool:
-    """What the API's certificate is checked by: what SSL_CERT_FILE or SSL_CERT_DIR name, if set."""
-    if urlsplit(access.base_url).scheme != "https":
-        return True
-    file, folder = os.environ.get("SSL_CERT_FILE") or None, os.environ.get("SSL_CERT_DIR") or None
-    bundle = file or (None if folder else certifi.where())
-    try:
-        return ssl.create_default_context(cafile=bundle, capath=folder)
-    except OSError as unusable:  # so are its SSLErrors
-        raise ConfigurationError(
-            "SSL_CERT_FILE or SSL_CERT_DIR names no certificates that can be used: "
-            f"{unusable.strerror or 'not in PEM format'}."
-        ) from unusable
-
-
-def _proxy(access: Access) -> str | None:
-    """The proxy that the environment names for it, if any."""
-    url = urlsplit(access.base_url)
-    if access.is_local or proxy_bypass(url.netloc):
-        return None
-    proxies = getproxies()
-    named = proxies.get(url.scheme) or proxies.get("all")
-    if not named:
-        return None
-    proxy = named if "://" in named else f"http://{named}"
-    if urlsplit(proxy).scheme not in ("http", "https") or not urlsplit(proxy).hostname:
-        raise ConfigurationError(
-            "HTTPS_PROXY or ALL_PROXY names a proxy that is not http://HOST:PORT; others, such as "
-            "SOCKS, are not supported. NO_PROXY=api.twilio.com goes without one."
-        )
-    return proxy

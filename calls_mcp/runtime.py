@@ -1,6 +1,5 @@
 """Everything one server needs to run invocations, made once and closed together."""
 
-import os
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
@@ -12,6 +11,7 @@ import anyio
 from calls_mcp.accounts import Accounts
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.settings import Access, Settings
+from calls_mcp.surroundings import require_usable
 
 if TYPE_CHECKING:
     from calls_mcp.audit import AuditLog
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 _GRACE = 5  # seconds
 _LEAST_WAIT = 2  # seconds
-_REACHED_BY = frozenset({"SSL_CERT_FILE", "SSL_CERT_DIR", "HTTPS_PROXY", "ALL_PROXY"})
 
 
 @dataclass(slots=True, eq=False)
@@ -91,8 +90,9 @@ class Runtime:
         settings = self.settings
         if settings.calls_mcp_telemetry != "off" or settings.calls_mcp_metrics_address:
             self._resources.enter_context(_exporting(settings))
+        require_usable(self.access)
         has_state = settings.calls_mcp_state_url.get_secret_value() != "memory:"
-        if settings.calls_mcp_policy or has_state or _REACHED_BY & {*map(str.upper, os.environ)}:
+        if settings.calls_mcp_policy or has_state:
             await self._everything()
 
     async def __aexit__(self, *_: object) -> None:

@@ -108,7 +108,7 @@ async def test_pages_are_followed_up_to_the_limit_and_never_beyond(
     assert len(sent) == needed
 
 
-@pytest.mark.parametrize("limit", [0, -1, 10_001, 1.5, "50", None, True])
+@pytest.mark.parametrize("limit", [0, -1, 10_001, 1.5, "50", True])
 async def test_a_limit_out_of_bounds_is_refused_and_nothing_is_sent(limit: object) -> None:
     async with filled(3) as (rig, agent):
         outcome = await agent.call("list_calls", limit=limit)

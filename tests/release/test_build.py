@@ -93,7 +93,7 @@ def test_the_metadata_say_what_the_project_is(metadata: Metadata) -> None:
     assert metadata.license_expression == "MIT"
     assert metadata.license_files == ["LICENSE"]
     assert str(metadata.requires_python) == ">=3.11"
-    assert {*(metadata.provides_extra or [])} == {"dev", "otel", "redis"}
+    assert {*(metadata.provides_extra or [])} == {"dev", "otel", "redis", "tokens"}
     assert {*(metadata.classifiers or [])} <= classifiers
     assert "Typing :: Typed" in (metadata.classifiers or [])
     assert not metadata.project_urls  # the project has no address of its own
