@@ -30,8 +30,7 @@ class MemoryWindows(MemoryStorage):
                 return index
         for share in shares:
             window = self._windows.setdefault(share.key, _Window(deque(maxlen=share.limit)))
-            window.times.extendleft(repeat(now, share.amount))
-            window.lapses = now + share.seconds
+            window.take(share.amount, now, share.seconds)
         return None
 
     async def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
@@ -76,6 +75,13 @@ class _Window:
 
     times: deque[float]
     lapses: float = 0.0
+
+    def take(self, amount: int, now: float, seconds: float) -> None:
+        """Take note of as many, and forget what does not count any more."""
+        while self.times and self.times[-1] <= now - seconds:
+            self.times.pop()
+        self.times.extendleft(repeat(now, amount))
+        self.lapses = now + seconds
 
 
 class MemoryCounters(Counters):

@@ -1,3 +1,4 @@
+import tracemalloc
 from collections.abc import Sequence
 
 import pytest
@@ -237,3 +238,20 @@ async def test_processes_that_find_one_limit_exhausted_take_nothing_from_the_oth
         limiter = MovingWindowRateLimiter(store.counters.windows)
         window = await limiter.get_window_stats(roomy, crew.ROOMY.key)
     assert window.remaining == crew.ROOMY.amount - crew.NARROW.amount
+
+
+async def test_what_does_not_count_any_more_takes_no_memory(
+    memory_url: str, clock: ManualClock
+) -> None:
+    limit = Limit("requests", amount=1_000_000, seconds=60, key="me")
+    async with open_store(memory_url, Keeping(clock=clock)) as store:
+        await store.counters.hit([limit])
+        tracemalloc.start()
+        try:
+            for _ in range(5000):
+                clock.advance(1)
+                await store.counters.hit([limit])
+            kept, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert kept < 5000 * 8  # less than a pointer for each of them
