@@ -6,10 +6,10 @@
 - `python NAME`, `toml NAME`, `json NAME`: a file of that name, for the commands below
 - `json` with `mcpServers` or `servers`: each server in it is started, and must list the five tools
 
-The shell is a newcomer's: of this project its PATH has nothing but what the page puts there, and an
-environment has nothing but what the page installs. Replaced are the ports in the pages, by free ones,
-lest two tests want the same; `/path/to`, by the reader's folder; and what makes an environment
-(`environment.py` says by what).
+The shell is a newcomer's: of this project its PATH has nothing but what the page puts there, and
+an environment has nothing but what the page installs. Replaced are the ports in the pages, by free
+ones, lest two tests want the same; `/path/to`, by the reader's folder; and what makes an
+environment (`environment.py` says by what).
 """
 
 import json

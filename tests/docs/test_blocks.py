@@ -14,6 +14,7 @@ PICTURES = {"README.md": 1, "design.md": 1}
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the commands are for bash")
 
 
+@pytest.mark.timeout(300)  # some pages start twenty programs
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_page_does_what_it_says(page: Path, tmp_path: Path) -> None:
     folder = tmp_path / "reader"
