@@ -6,7 +6,10 @@
 - `python NAME`, `toml NAME`, `json NAME`: a file of that name, for the commands below
 - `json` with `mcpServers` or `servers`: each server in it is started, and must list the five tools
 
-The ports in the pages are replaced by free ones, lest two tests want the same.
+The shell is a newcomer's: of this project its PATH has nothing but what the page puts there, and
+an environment has nothing but what the page installs. Replaced are the ports in the pages, by free
+ones, lest two tests want the same; `/path/to`, by the reader's folder; and what makes an
+environment (`environment.py` says by what).
 """
 
 import json
@@ -15,7 +18,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +27,7 @@ import anyio
 from mcp import Client, StdioServerParameters
 
 from calls_mcp.emulator import DEFAULT_ACCOUNT
+from tests.docs.environment import INSTEAD
 from tests.docs.pages import Block
 
 TOOLS = {"create_call", "delete_call", "fetch_call", "list_calls", "update_call"}
@@ -33,14 +36,16 @@ SERVING = re.compile(r"http://[0-9.]+:[0-9]+")
 SHELL = "set -euo pipefail\n[ -f {state} ] && . {state}\n{text}\nexport -p > {state}\n"
 MARK = "---and-then---"
 
+MAKING = "python3 -m venv .venv"
+
 ELSEWHERE = {
-    "python3 -m venv .venv && ": "`.ci/run` takes both from the README and runs them",
+    f"{MAKING} && .venv/bin/pip install -q -e ": "`.ci/run` takes it from the README and runs it",
     "claude mcp add ": "Claude Code can't be had without an account",
     "docker compose ": "needs a Docker engine; tests/asgi/test_deploy.py reads the file",
     "kubectl ": "needs a cluster; tests/asgi/test_deploy.py reads the file",
-    "pip install ": "takes the package from an index",
-    "uvx ": "tests/release/test_install.py does, with an index",
-    "pipx ": "tests/release/test_install.py does, with an index",
+    "pip install -q -e '.[dev]' && python -m release": "tests/release/test_install.py does",
+    "uvx ": "tests/release/test_install.py does, from the page",
+    "pipx ": "tests/release/test_install.py does, from the page",
     "npx @modelcontextprotocol/inspector": "tests/clients runs the Inspector",
 }
 """The beginnings of commands that no test of the pages runs, and why."""
@@ -53,6 +58,10 @@ class Story:
     folder: Path
     servers: list["subprocess.Popen[str]"] = field(default_factory=list["subprocess.Popen[str]"])
     ports: dict[str, str] = field(default_factory=lambda: {port: _free_port() for port in PORTS})
+
+    def install(self) -> None:
+        """Do what the quickstart says of installing, and no more."""
+        self.follow(Block("sh", "", f"{MAKING} && .venv/bin/pip install -q .", "quickstart.md"))
 
     def follow(self, block: Block) -> None:
         """Do what a block says.
@@ -68,7 +77,7 @@ class Story:
             case "console", "":
                 self._compare(block)
             case "json", _ if is_configuration(block.text):
-                _start_each(json.loads(block.text), self._environment())
+                _start_each(json.loads(self._local(block.text)), self._environment())
             case "python" | "toml" | "json", name if name:
                 file = self.folder / name
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -145,9 +154,10 @@ class Story:
         )
 
     def _environment(self) -> dict[str, str]:
-        programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        folders = os.environ["PATH"].split(os.pathsep)
+        others = [each for each in folders if not (Path(each) / "calls-mcp").exists()]
         return {
-            "PATH": programs,
+            "PATH": os.pathsep.join(others),
             "HOME": str(self.folder),
             "LANG": "C.UTF-8",
             "COLUMNS": "100",
@@ -155,6 +165,7 @@ class Story:
         }
 
     def _local(self, text: str) -> str:
+        text = text.replace("/path/to/", f"{self.folder}/").replace("python3 -m venv", INSTEAD)
         for port, own in self.ports.items():
             text = re.sub(rf"\b{port}\b", own, text)
         return text
@@ -180,7 +191,7 @@ def _start_each(configuration: dict[str, Any], environment: dict[str, str]) -> N
         variables = cast("dict[str, str]", server.get("env", {}))
         given = {name: _put_in(name, value, inputs) for name, value in variables.items()}
         parameters = StdioServerParameters(
-            command="calls-mcp", args=server.get("args", []), env=environment | given
+            command=server["command"], args=server.get("args", []), env=environment | given
         )
         assert anyio.run(_tools, parameters) == TOOLS
 

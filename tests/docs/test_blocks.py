@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import PAGES, Block, blocks
-from tests.docs.story import ELSEWHERE, Story
+from tests.docs.story import ELSEWHERE, MAKING, Story
 
 PICTURES = {"README.md": 1, "design.md": 1}
 """How many blocks without a language a page has: what is drawn, and nothing to run."""
@@ -14,16 +14,27 @@ PICTURES = {"README.md": 1, "design.md": 1}
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the commands are for bash")
 
 
+@pytest.mark.timeout(300)  # some pages start twenty programs
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_page_does_what_it_says(page: Path, tmp_path: Path) -> None:
     folder = tmp_path / "reader"
     folder.mkdir()
     story = Story(folder)
+    shown = runnable(page)
     try:
-        for block in runnable(page):
+        if shown and not any(MAKING in block.text for block in shown):
+            story.install()  # for the page says where it says how
+        for block in shown:
             story.follow(block)
     finally:
         story.end()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_with_commands_says_how_they_are_had(page: Path) -> None:
+    commands = [block.text for block in runnable(page) if block.language in ("sh", "console")]
+    if commands and not any(MAKING in text for text in commands):
+        assert "](quickstart.md#install)" in page.read_text("utf-8")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -65,10 +76,30 @@ def test_a_block_that_is_wrong_is_found_out(block: Block, tmp_path: Path) -> Non
     folder = tmp_path / "reader"
     folder.mkdir()
     story = Story(folder)
+    story.install()
+    story.follow(Block("sh", "", ". .venv/bin/activate\ncalls-mcp --version", "before"))
     with pytest.raises(AssertionError):
         story.follow(block)
     for server in story.servers:  # it did not begin to serve
         server.communicate()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "calls-mcp --version",  # before the environment is activated
+        ".venv/bin/python -c 'import twilio'",  # which the package does not require
+        ".venv/bin/python -c 'import opentelemetry.sdk'",  # which an extra does
+        ".venv/bin/pip install -q no-such-package",
+    ],
+)
+def test_what_a_page_has_not_brought_about_is_not_there(command: str, tmp_path: Path) -> None:
+    folder = tmp_path / "reader"
+    folder.mkdir()
+    story = Story(folder)
+    story.install()
+    with pytest.raises(AssertionError):
+        story.follow(Block("sh", "", command, "here"))
 
 
 def runnable(page: Path) -> list[Block]:

@@ -38,7 +38,7 @@ def test_the_commands_install_what_the_project_declares() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     assert "calls-mcp" in project["scripts"]
     assert "'.[dev]'" in TEXTS[README]
-    named = re.findall(r"calls-mcp\[([a-z,]+)\]", " ".join(TEXTS.values()))
+    named = re.findall(r"(?:calls-mcp|\.)\[([a-z,]+)\]", " ".join(TEXTS.values()))
     assert {"dev", *",".join(named).split(",")} <= {*project["optional-dependencies"]}
 
 

@@ -14,12 +14,20 @@ from mcp import Client, StdioServerParameters
 from calls_mcp import __version__
 from calls_mcp.catalog import load_operations
 from calls_mcp.emulator import DEFAULT_ACCOUNT, Emulator, seed_history
-from tests.release.builds import Built, outside, run
+from tests.docs.pages import ROOT, blocks
+from tests.release.builds import Built, copy_of_the_checkout, outside, run
 from tests.release.host import configure
 from tests.rig import Agent
 
 pytestmark = [pytest.mark.install, pytest.mark.timeout(400)]
 HERE = Path(sys.executable).parent  # uv and pipx lie beside this Python
+INSTALLED = "pip install -q -e '.[dev]' && "  # as the environment of these tests was made
+PACKAGES = [
+    line
+    for block in blocks(ROOT / "docs" / "quickstart.md")
+    for line in block.text.splitlines()
+    if line.startswith((INSTALLED, "uvx ", "pipx "))
+]
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -49,6 +57,23 @@ def environment(tmp_path: Path) -> dict[str, str]:
     return outside() | {name: str(tmp_path / folder) for name, folder in homes.items()}
 
 
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout where the page's first command has built what there is to install."""
+    folder = copy_of_the_checkout(tmp_path_factory.mktemp("packages"))
+    shutil.rmtree(folder / "dist")  # of somebody else
+    run(in_a_shell(PACKAGES[0].removeprefix(INSTALLED)), folder, with_our_programs(outside()))
+    return folder
+
+
+def in_a_shell(command: str) -> list[str]:
+    return ["/bin/bash", "-c", command]
+
+
+def with_our_programs(environment: dict[str, str]) -> dict[str, str]:
+    return environment | {"PATH": f"{HERE}:{environment['PATH']}"}
+
+
 async def speak(server: StdioServerParameters, *, sandbox: bool) -> None:
     """What a host does first, and one invocation."""
     async with Client(server) as client:
@@ -60,6 +85,23 @@ async def speak(server: StdioServerParameters, *, sandbox: bool) -> None:
         assert found["outcome"] == "done"
         assert found["count"] == 3
         assert found.get("sandbox", False) is sandbox
+
+
+def test_the_page_builds_and_starts_packages() -> None:
+    assert [line.split()[0] for line in PACKAGES] == ["pip", "uvx", "pipx"]
+    assert PACKAGES[0].startswith(INSTALLED)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("command", PACKAGES[1:])
+async def test_a_command_of_the_page_starts_the_server(
+    command: str, checkout: Path, environment: dict[str, str]
+) -> None:
+    shell, *arguments = in_a_shell(f"exec {command}")
+    server = StdioServerParameters(
+        command=shell, args=arguments, env=with_our_programs(environment), cwd=checkout
+    )
+    await speak(server, sandbox=True)
 
 
 @pytest.mark.anyio
@@ -94,10 +136,9 @@ async def test_a_host_starts_the_bundle_as_its_manifest_says(
         config = configure(unpacked, answers)
         # A host asks for no other place to send requests to, so it is set beside what it asks for.
         elsewhere = {"CALLS_MCP_API_BASE_URL": emulator.base_url}
-        path = {"PATH": f"{HERE}:{environment['PATH']}"}
         server = StdioServerParameters(
             command=config["command"],
             args=config["args"],
-            env=environment | config["env"] | elsewhere | path,
+            env=with_our_programs(environment) | config["env"] | elsewhere,
         )
         await speak(server, sandbox=False)
