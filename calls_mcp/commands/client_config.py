@@ -1,5 +1,6 @@
 """`calls-mcp client-config`: what an MCP client needs to be told to start this server."""
 
+import re
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +8,17 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from calls_mcp.catalog import Json
-from calls_mcp.clients import CLIENTS, Client, Document, Entry, Written, launch, merged, write
+from calls_mcp.clients import (
+    CLIENTS,
+    Client,
+    Document,
+    Entry,
+    Written,
+    absolute,
+    launch,
+    merged,
+    write,
+)
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.settings import Settings, load_settings
 from calls_mcp.terminal import say, show_json, warn
@@ -17,6 +28,7 @@ _OF_HTTP = (
     *("calls_mcp_http_", "calls_mcp_oauth_", "calls_mcp_auth", "calls_mcp_principals"),
     *("calls_mcp_resource_url", "calls_mcp_allowed_hosts"),
 )
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")  # what all take, and leave room for a tool's name
 _SQLITE = "sqlite:///"
 
 
@@ -49,8 +61,8 @@ def _alone(client: Client, entry: Entry) -> Document:
 
 
 def _entry(name: str, *, sandbox: bool) -> Entry:
-    if not name.strip():
-        raise ConfigurationError("--name must not be empty.")
+    if not _NAME.fullmatch(name):
+        raise ConfigurationError("--name must be 1 to 40 of a to z, A to Z, 0 to 9, _ and -.")
     settings, start = load_settings(), launch()
     args = (*start.args, "serve", *(["--sandbox"] if sandbox else []))
     env, asked = _variables(settings, sandbox=sandbox)
@@ -93,7 +105,7 @@ def _shown(value: object) -> str | None:
     if isinstance(value, SecretStr):
         return _open_url(value.get_secret_value())
     if isinstance(value, Path):
-        return str(value.absolute())
+        return str(absolute(value))
     return str(int(value)) if isinstance(value, bool) else str(value)
 
 
@@ -102,7 +114,7 @@ def _open_url(secret: str) -> str | None:
     if secret == "memory:":  # noqa: S105
         return secret
     kind, separator, file = secret.partition(_SQLITE)
-    return f"{_SQLITE}{Path(file).absolute()}" if separator and not kind else None
+    return f"{_SQLITE}{absolute(Path(file))}" if separator and not kind else None
 
 
 def _report(client: Client, entry: Entry, file: Path, written: Written | None) -> dict[str, Json]:

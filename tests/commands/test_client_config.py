@@ -204,7 +204,7 @@ def test_what_was_put_in_by_hand_stays(home: Path, capsys: pytest.CaptureFixture
         ("{", "is not JSON (line 1"),
         ("[]", "is not a JSON object"),
         ('{"mcpServers": 1}', "something else than an object as mcpServers"),
-        ('{"mcpServers": {"calls": {"command": "x" // mine\n}}}', "comments that would be lost"),
+        ('{"mcpServers": {"calls": {"args": ["x" // mine\n]}}}', "comments that would be lost"),
         (b"\xff", "is not UTF-8"),
     ],
 )
@@ -269,6 +269,65 @@ def test_what_runs_it_for_once_is_what_starts_it(
     assert launch().args == ("-m", "calls_mcp")
 
 
-def test_an_empty_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["client-config", "zed", "--name", " "]) == 2
-    assert "--name" in capsys.readouterr().err
+@pytest.mark.parametrize("name", ["", " ", "a}b", "a b", "a.b", "ä", "a" * 41, "a\n"])
+def test_a_name_that_not_every_client_takes_is_refused(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["client-config", "vscode", "--name", name]) == 2
+    assert "--name must be" in capsys.readouterr().err
+
+
+def test_what_others_have_put_in_keeps_its_spelling(home: Path) -> None:
+    file = home / "mcp.json"
+    inputs = '[\n    { "id": "theirs", "n": 1e400, "m": 1.50, "u": "\\u00e9" } // theirs\n  ]'
+    ours = '{ "command": "x", "timeout": 1.50, /* mine */ "env": { "X": "\\u00e9" } }'
+    text = f'{{\n  "inputs": {inputs},\n  "servers": {{ "calls": {ours} }}\n}}\n'
+    file.write_text(text, "utf-8")
+    assert main(["client-config", "vscode", "--write", "--file", str(file)]) == 0
+    after = file.read_text("utf-8")
+    assert '"n": 1e400, "m": 1.50, "u": "\\u00e9" }' in after
+    assert '"timeout": 1.50, /* mine */ "env": { "X": "\\u00e9"' in after
+    assert after.count("// theirs") == 1
+    assert after.count('"promptString"') == 3
+    assert "Infinity" not in after
+
+
+def special(kind: str, file: Path) -> None:
+    if kind == "a loop":
+        file.symlink_to(file)
+    elif kind == "a pipe":
+        os.mkfifo(file)
+    elif kind == "a folder":
+        file.mkdir()
+    else:
+        file.symlink_to("/dev/null")
+
+
+@pytest.mark.parametrize("kind", ["a loop", "a pipe", "a folder", "a device"])
+def test_what_is_no_regular_file_is_left_alone(
+    kind: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = home / "mcp.json"
+    special(kind, file)
+    before = file.lstat()
+    with pytest.MonkeyPatch.context() as patch:  # lest a slip replaces a device of this machine's
+        patch.setattr("calls_mcp.clients.writing.replace_file", pytest.fail)
+        assert main(["client-config", "cursor", "--write", "--file", str(file)]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("calls-mcp: ")
+    assert told.count("\n") == 1
+    assert str(file) in told or "/dev/null" in told
+    assert (file.lstat().st_mode, file.lstat().st_ino) == (before.st_mode, before.st_ino)
+
+
+@pytest.mark.parametrize("client", ["claude-code", "cursor"])
+def test_a_working_folder_that_is_gone_is_told_if_it_is_needed(
+    client: str, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = home / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    needed = client == "claude-code"
+    assert main(["client-config", client]) == (2 if needed else 0)
+    assert ("is gone" in capsys.readouterr().err) is needed
