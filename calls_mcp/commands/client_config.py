@@ -13,6 +13,7 @@ from calls_mcp.clients import (
     Client,
     Document,
     Entry,
+    Launch,
     Written,
     absolute,
     launch,
@@ -39,11 +40,12 @@ def run(options: Namespace) -> int:
         ConfigurationError: The settings are wrong, or the client's file is.
     """
     client = CLIENTS[options.client]
-    entry = _entry(options.name, sandbox=options.sandbox)
+    start = launch()
+    entry = _entry(options.name, start, sandbox=options.sandbox)
     file: Path = options.file or client.file()
     written = write(file, client, entry) if options.write else None
     if options.json:
-        show_json(_report(client, entry, file, written))
+        show_json({**_report(client, entry, file, written), "note": start.note})
         return 0
     if written is None:
         say(_alone(client, entry).text.rstrip())
@@ -53,6 +55,8 @@ def run(options: Namespace) -> int:
     by_hand = client.by_hand(entry) if written is None else written.by_hand
     for line in _advice(client, entry, by_hand):
         warn(line)
+    if start.note:
+        warn(start.note)
     return 0
 
 
@@ -60,10 +64,10 @@ def _alone(client: Client, entry: Entry) -> Document:
     return merged(Document("{}"), client, entry)
 
 
-def _entry(name: str, *, sandbox: bool) -> Entry:
+def _entry(name: str, start: Launch, *, sandbox: bool) -> Entry:
     if not _NAME.fullmatch(name):
         raise ConfigurationError("--name must be 1 to 40 of a to z, A to Z, 0 to 9, _ and -.")
-    settings, start = load_settings(), launch()
+    settings = load_settings()
     args = (*start.args, "serve", *(["--sandbox"] if sandbox else []))
     env, asked = _variables(settings, sandbox=sandbox)
     return Entry(name, start.command, args, env, asked)
