@@ -1,12 +1,13 @@
 """The command line. Each command imports what it needs, and no other does."""
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from calls_mcp import __version__
 from calls_mcp.commands import add_commands
@@ -22,27 +23,78 @@ if TYPE_CHECKING:
 
 _LONGEST = 3650  # days that a token can last
 _TAMPERED, _WRONG_SETUP = 1, 2  # exit statuses
+_OPTION = re.compile(r"--[A-Za-z][A-Za-z_-]*|-.")  # without what it is given
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; `calls-mcp` alone serves on stdio. Returns the exit status."""
-    options = _parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
     try:
+        options = _options(words)
         status: int | None = options.run(options)
+    except _WrongUsage as wrong:
+        _complain(words, "wrong_usage", str(wrong), wrong.told)
+        sys.exit(_WRONG_SETUP)
     except CallsError as error:
-        print(f"calls-mcp: {error}", file=sys.stderr)  # noqa: T201
+        _complain(words, "wrong_setup", str(error), f"calls-mcp: {error}")
         return _WRONG_SETUP
     return status or 0
 
 
+class _WrongUsage(Exception):
+    """The command line is wrong; `told` says so as a shell's user expects it."""
+
+    def __init__(self, message: str, told: str) -> None:
+        super().__init__(message)
+        self.told = told
+
+
+class _Parser(argparse.ArgumentParser):
+    """One that leaves it to others to say what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        raise _WrongUsage(message, f"{self.format_usage()}{self.prog}: error: {message}")
+
+
+def _complain(words: Sequence[str], kind: str, message: str, told: str) -> None:
+    """Tell people on stderr, and on stdout a script that has asked for JSON."""
+    from calls_mcp.terminal import show_json, warn  # noqa: PLC0415
+
+    if "--json" in words:
+        show_json({"status": _WRONG_SETUP, "error": {"kind": kind, "message": message}})
+    warn(told)
+
+
+def _options(words: Sequence[str]) -> argparse.Namespace:
+    """What `words` ask for. No complaint repeats a value, which may be a secret."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(words)
+    if unknown := [found[0] for word in rest if (found := _OPTION.match(word))]:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if rest and "arguments" not in options:
+        parser.error(f"too many arguments, by {len(rest)}")
+    if rest:  # argparse looks for them on one side of the options alone
+        options.arguments += rest
+    return options
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="calls-mcp", description="An MCP server for Twilio's Calls API."
-    )
+    parser = _Parser(prog="calls-mcp", description="An MCP server for Twilio's Calls API.")
     parser.add_argument("--version", action="version", version=f"calls-mcp {__version__}")
     parser.set_defaults(run=_serve, sandbox=False, transport="stdio")
-    commands = parser.add_subparsers(title="commands", metavar="")
-    serve = commands.add_parser("serve", help="serve one MCP client on stdin and stdout (default)")
+    add_parser = parser.add_subparsers(title="commands", metavar="").add_parser
+    _add_serve(add_parser("serve", help="serve one MCP client on stdin and stdout (default)"))
+    _add_emulator(add_parser("emulator", help="run a stand-in for the Calls API"))
+    _add_audit(add_parser("audit", help="examine the record of changes"))
+    _add_policy(add_parser("policy", help="examine the operator's rules"))
+    _add_token(add_parser("token", help="make tokens for clients that come over HTTP"))
+    add_commands(add_parser)
+    demo = add_parser("demo", help="watch an agent use the tools, on the emulator")
+    demo.set_defaults(run=_demo)
+    return parser
+
+
+def _add_serve(serve: argparse.ArgumentParser) -> None:
     serve.add_argument(
         "--sandbox", action="store_true", help="on an emulator inside: no credentials, no telephone"
     )
@@ -56,45 +108,35 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, help="http: port to listen on (8080; 0: any)")
     serve.add_argument("--path", help="http: the endpoint's path (/mcp)")
     serve.set_defaults(run=_serve)
-    emulator = commands.add_parser("emulator", help="run a stand-in for the Calls API")
-    emulator.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    emulator.add_argument(
-        "--port", type=int, default=4010, help="port to listen on, 0 for any (%(default)s)"
-    )
-    emulator.add_argument(
-        "--db", default=":memory:", metavar="FILE", help="keep the calls in FILE (in memory)"
-    )
-    emulator.add_argument(
-        "--speed", type=float, default=1.0, help="times as fast as real time (%(default)s)"
-    )
-    emulator.add_argument("--seed", type=int, help="which history to begin with (none)")
-    emulator.add_argument(
-        "--calls", type=int, help="how many past calls to begin with (250 if --seed is given)"
-    )
-    emulator.add_argument("--scenario", metavar="FILE", help="what the numbers do, in TOML")
-    emulator.add_argument(
-        "--cps", type=float, default=1.0, help="calls dialled per second (%(default)s)"
-    )
-    emulator.add_argument(
-        "--callbacks-anywhere", action="store_true", help="send them to other machines, too"
-    )
+
+
+def _add_emulator(emulator: argparse.ArgumentParser) -> None:
+    option = emulator.add_argument
+    option("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    option("--port", type=int, default=4010, help="port to listen on, 0 for any (%(default)s)")
+    option("--db", default=":memory:", metavar="FILE", help="keep the calls in FILE (in memory)")
+    option("--speed", type=float, default=1.0, help="times as fast as real time (%(default)s)")
+    option("--seed", type=int, help="which history to begin with (none)")
+    option("--calls", type=int, help="how many past calls to begin with (250 if --seed is given)")
+    option("--scenario", metavar="FILE", help="what the numbers do, in TOML")
+    option("--cps", type=float, default=1.0, help="calls dialled per second (%(default)s)")
+    option("--callbacks-anywhere", action="store_true", help="send them to other machines, too")
     emulator.set_defaults(run=_emulate)
-    audit = commands.add_parser("audit", help="examine the record of changes")
+
+
+def _add_audit(audit: argparse.ArgumentParser) -> None:
     audits = audit.add_subparsers(title="commands", metavar="", required=True)
     verify = audits.add_parser("verify", help="find what was edited, removed or put in since")
     verify.add_argument("file", type=Path, help="a log of JSON lines, or an SQLite database")
     verify.add_argument("--expect", metavar="HASH", help="a hash that must be in it")
     verify.set_defaults(run=_verify)
-    policy = commands.add_parser("policy", help="examine the operator's rules")
+
+
+def _add_policy(policy: argparse.ArgumentParser) -> None:
     policies = policy.add_subparsers(title="commands", metavar="", required=True)
     check = policies.add_parser("check", help="tell what a policy means, or what is wrong with it")
     check.add_argument("file", type=Path, nargs="?", help="by default the one in use")
     check.set_defaults(run=_check_policy)
-    _add_token(commands.add_parser("token", help="make tokens for clients that come over HTTP"))
-    add_commands(commands.add_parser)
-    demo = commands.add_parser("demo", help="watch an agent use the tools, on the emulator")
-    demo.set_defaults(run=_demo)
-    return parser
 
 
 def _add_token(token: argparse.ArgumentParser) -> None:
@@ -197,9 +239,10 @@ def _emulate(options: argparse.Namespace) -> None:
 
 def _verify(options: argparse.Namespace) -> None:
     from calls_mcp.audit import describe, verify  # noqa: PLC0415
+    from calls_mcp.terminal import say  # noqa: PLC0415
 
     report = verify(options.file, options.expect)
-    print("\n".join(describe(report)))  # noqa: T201
+    say("\n".join(describe(report)))
     if not report.is_intact:
         sys.exit(_TAMPERED)
 
@@ -207,34 +250,38 @@ def _verify(options: argparse.Namespace) -> None:
 def _check_policy(options: argparse.Namespace) -> None:
     from calls_mcp.policy import explain, load_policy  # noqa: PLC0415
     from calls_mcp.settings import load_settings  # noqa: PLC0415
+    from calls_mcp.terminal import say  # noqa: PLC0415
 
     policy = load_policy(options.file or load_settings().calls_mcp_policy)
-    print("\n".join(explain(policy)))  # noqa: T201
+    say("\n".join(explain(policy)))
 
 
 def _make_token(options: argparse.Namespace) -> None:
     from calls_mcp.authentication.command import make_token  # noqa: PLC0415
     from calls_mcp.settings import load_settings  # noqa: PLC0415
+    from calls_mcp.terminal import say, warn  # noqa: PLC0415
 
     file: Path | None = options.file or load_settings().calls_mcp_principals
     token, entry = make_token(file, options.name, options.scope, options.expires)
-    print(token)  # noqa: T201
+    say(token)
     told = f"Its entry was added to {file}." if file else f"Its entry:\n\n{entry}"
-    print(f"This token is not shown again. {told}", file=sys.stderr)  # noqa: T201
+    warn(f"This token is not shown again. {told}")
 
 
 def _list_tokens(options: argparse.Namespace) -> None:
     from calls_mcp.authentication.command import listed  # noqa: PLC0415
+    from calls_mcp.terminal import say  # noqa: PLC0415
 
     for line in listed(_principals(options)):
-        print(line)  # noqa: T201
+        say(line)
 
 
 def _revoke_tokens(options: argparse.Namespace) -> None:
     from calls_mcp.authentication.command import revoke  # noqa: PLC0415
+    from calls_mcp.terminal import say  # noqa: PLC0415
 
     for line in revoke(_principals(options), options.which):
-        print(f"revoked: {line}")  # noqa: T201
+        say(f"revoked: {line}")
 
 
 def _principals(options: argparse.Namespace) -> Path:

@@ -1,8 +1,9 @@
 """What of the environment decides how the API is reached: certificates and proxies."""
 
 import os
+import re
 import ssl
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import certifi
@@ -10,6 +11,10 @@ import certifi
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.settings import Access
 
+_PROXY = re.compile(
+    r"https?://([^\s/?#@[\]]*@)?([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[^@]*)?",
+    re.IGNORECASE | re.ASCII,
+)
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
@@ -57,9 +62,19 @@ def proxy(access: Access) -> str | None:
     if not named:
         return None
     whole = named if "://" in named else f"http://{named}"
-    if urlsplit(whole).scheme not in ("http", "https") or not urlsplit(whole).hostname:
+    if not _is_proxy(whole):
         raise ConfigurationError(
             "HTTPS_PROXY or ALL_PROXY names a proxy that is not http://HOST:PORT; others, such as "
             "SOCKS, are not supported. NO_PROXY=api.twilio.com goes without one."
         )
     return whole
+
+
+def _is_proxy(url: str) -> bool:
+    """Whether it can be read in one way only: what is no sign of a URL must be encoded in it."""
+    try:
+        has_port = urlsplit(url).port != 0
+        unquote(url).encode("latin-1")  # as a proxy gets a name and a password
+    except ValueError:  # whose text repeats the URL
+        return False
+    return has_port and bool(_PROXY.fullmatch(url))

@@ -1,5 +1,6 @@
 """The command line."""
 
+import json
 import subprocess
 import sys
 
@@ -72,3 +73,53 @@ def test_the_demo_shows_each_step_and_places_one_call_only() -> None:
     assert reached.count("Status=completed") == 1
     assert reached.count("204 DELETE") == 1
     assert "\x1b" not in told
+
+
+PIPED = (
+    ["demo"],
+    ["policy", "check"],
+    ["tools"],
+    ["doctor", "--sandbox"],
+)
+
+
+@pytest.mark.parametrize("arguments", PIPED, ids=" ".join)
+def test_a_reader_who_leaves_early_is_no_failure(arguments: list[str]) -> None:
+    """As in `calls-mcp demo | head -1`."""
+    with subprocess.Popen(  # noqa: S603  # our own program
+        [sys.executable, "-m", "calls_mcp", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    ) as command:
+        assert command.stdout
+        assert command.stderr
+        if arguments == ["demo"]:
+            command.stdout.readline()
+        command.stdout.close()
+        assert command.stderr.read() == ""
+    assert command.returncode == 0
+
+
+WRONG = (
+    (["doctor", "--bogus"], "wrong_usage"),
+    (["client-config", "emacs"], "wrong_usage"),
+    (["client-config", "zed", "--name", ""], "wrong_setup"),
+    (["tools", "no_such_tool"], "wrong_setup"),
+    (["call", "no_such_tool"], "wrong_setup"),
+    (["call", "fetch_call", "sid"], "wrong_setup"),
+    (["call"], "wrong_usage"),
+)
+
+
+@pytest.mark.parametrize(("arguments", "kind"), WRONG)
+def test_what_ends_with_status_2_is_told_in_json_where_that_is_asked_for(
+    arguments: list[str], kind: str
+) -> None:
+    plain, told = run(*arguments), run(*arguments, "--json")
+    assert (plain.returncode, plain.stdout) == (2, "")
+    report = json.loads(told.stdout)
+    assert (told.returncode, report["status"], report["error"]["kind"]) == (2, 2, kind)
+    assert told.stderr == plain.stderr
+    assert report["error"]["message"] in told.stderr

@@ -1,6 +1,6 @@
 """What each MCP client must be told to start this server, and where it wants that written."""
 
-from calls_mcp.clients.client import CLIENTS, Client, Entry
+from calls_mcp.clients.client import CLIENTS, Client, Entry, absolute
 from calls_mcp.clients.document import Document, DocumentError
 from calls_mcp.clients.launch import Launch, launch
 from calls_mcp.clients.writing import Written, merged, write
@@ -13,6 +13,7 @@ __all__ = [
     "Entry",
     "Launch",
     "Written",
+    "absolute",
     "launch",
     "merged",
     "write",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from calls_mcp.catalog import Json
+from calls_mcp.errors import ConfigurationError
 
 _PROMPTS = {
     "TWILIO_ACCOUNT_SID": "Twilio account SID (AC…)",
@@ -81,6 +82,18 @@ class Client:
         return self.reference(name, variable) if self.reference else placeholder(variable)
 
 
+def absolute(path: Path) -> Path:
+    """`path` from the root.
+
+    Raises:
+        ConfigurationError: It is from the working folder, and that has been deleted.
+    """
+    try:
+        return path.absolute()
+    except FileNotFoundError:
+        raise ConfigurationError(f"{path}: the folder that this runs in is gone.") from None
+
+
 def placeholder(variable: str) -> str:
     """What stands in a file until somebody puts the value there."""
     return f"put your {variable} here"
@@ -130,7 +143,7 @@ CLIENTS: Mapping[str, Client] = {
     ),
     "claude-code": Client(
         "Claude Code",
-        lambda: Path.cwd() / ".mcp.json",
+        lambda: absolute(Path(".mcp.json")),
         "mcpServers",
         "Start claude in this folder, and allow the server.",
         reference=lambda _, variable: f"${{{variable}}}",

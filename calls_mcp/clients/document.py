@@ -13,8 +13,10 @@ from typing import cast
 
 from calls_mcp.catalog import Json
 
-_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\r\n]*|/\*.*?\*/', re.DOTALL)
-_TRAILING = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', re.DOTALL)
+# What never ends is one token as well, lest its end be looked for again and again.
+_STRING = r'"(?:[^"\\]|\\.)*+"?'
+_TOKENS = re.compile(rf"{_STRING}|//[^\r\n]*|/\*.*?(?:\*/|\Z)", re.DOTALL)
+_TRAILING = re.compile(rf"({_STRING})|,(?=\s*+[}}\]])", re.DOTALL)
 _INDENT = "  "
 
 
@@ -24,9 +26,9 @@ class DocumentError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class _Member:
-    """Where the value of a key is, and where the text that begins with the key does."""
+    """Where a value is, and where its text begins: with its key, or itself in an array."""
 
-    key: str
+    key: str | None
     begin: int
     start: int
     end: int
@@ -65,7 +67,32 @@ class Document:
             DocumentError: Something on the path is no object, or comments would be lost.
         """
         expected = _put(self.value, path, value)
+        if json.dumps(expected) == json.dumps(self.value):
+            return self
         return self._checked(self._placed(self._after_space(0), path, value), expected)
+
+    def with_items(self, key: str, items: list[Json]) -> "Document":
+        """The document with `items` behind those of the array that `key` has, made where need be.
+
+        Raises:
+            DocumentError: `key` has something else.
+        """
+        there = self.value.get(key, [])
+        if not isinstance(there, list):
+            raise DocumentError(f"has something else than an array as {key}")
+        if not there:
+            return self.with_member((key,), items)
+        document = self
+        for number, item in enumerate(items, 1):
+            expected: list[Json] = [*there, *items[:number]]
+            made = document._appended(key, item)
+            document = document._checked(made, {**self.value, key: expected})
+        return document
+
+    def _appended(self, key: str, item: Json) -> str:
+        """The text with `item` behind the others of the array that is under `key`."""
+        start = next(m.start for m in [*self._members(self._after_space(0))][::-1] if m.key == key)
+        return self._inserted(start, [*self._members(start)], None, item)
 
     def _placed(self, start: int, path: tuple[str, ...], value: Json) -> str:
         """The text with `value` at the end of `path` in the object that starts there."""
@@ -80,20 +107,22 @@ class Document:
         return self.text[: found.start] + shown + self.text[found.end :]
 
     def _members(self, start: int) -> Iterator[_Member]:
-        """The members of the object that starts there."""
+        """The members of the object, or the items of the array, that starts there."""
         decoder, position = json.JSONDecoder(), self._after_space(start + 1)
-        while self._plain[position] != "}":
-            begin = position
-            key, position = decoder.raw_decode(self._plain, position)
-            position = self._after_space(self._after_space(position) + 1)
+        has_keys = self._plain[start] == "{"
+        while self._plain[position] not in "}]":
+            begin, key = position, None
+            if has_keys:
+                key, position = decoder.raw_decode(self._plain, position)
+                position = self._after_space(self._after_space(position) + 1)
             _, end = decoder.raw_decode(self._plain, position)
             yield _Member(key, begin, position, end)
             position = self._after_space(end)
             if self._plain[position] == ",":
                 position = self._after_space(position + 1)
 
-    def _inserted(self, start: int, members: list[_Member], key: str, value: Json) -> str:
-        """The text with a member put behind the last one of the object that starts there."""
+    def _inserted(self, start: int, members: list[_Member], key: str | None, value: Json) -> str:
+        """The text with a member put behind the last one of what starts there."""
         if not members:
             return self._first(start, key, value)
         last = members[-1]
@@ -108,7 +137,7 @@ class Document:
         between = self.text[last.end : place]
         return f"{self.text[: last.end]}{comma}{between}{made}{self.text[place:]}"
 
-    def _first(self, start: int, key: str, value: Json) -> str:
+    def _first(self, start: int, key: str | None, value: Json) -> str:
         """The text with the first member of the object that starts there."""
         outer, place = self._indent_at(start), start + 1
         indent, rest = outer + self._step, self.text[place:]
@@ -170,8 +199,8 @@ class Document:
         return made
 
 
-def _key(name: str) -> str:
-    return f"{json.dumps(name, ensure_ascii=False)}: "
+def _key(name: str | None) -> str:
+    return "" if name is None else f"{json.dumps(name, ensure_ascii=False)}: "
 
 
 def _nested(path: tuple[str, ...], value: Json) -> Json:
@@ -203,4 +232,5 @@ def _without_comments(text: str) -> str:
 
 
 def _blank(token: str) -> str:
-    return token if token.startswith('"') else re.sub(r"[^\r\n]", " ", token)
+    is_whole = token.startswith("//") or (token.endswith("*/") and len(token) >= len("/**/"))
+    return re.sub(r"[^\r\n]", " ", token) if is_whole else token

@@ -1,11 +1,13 @@
 """Puts a server's entry into a client's file, and leaves everything else there alone."""
 
-from collections.abc import Mapping
+import os
+import stat
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from calls_mcp.catalog import Json
-from calls_mcp.clients.client import Client, Entry, placeholder
+from calls_mcp.clients.client import Client, Entry, absolute, placeholder
 from calls_mcp.clients.document import Document, DocumentError
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.replacing import replace_file
@@ -32,13 +34,10 @@ def merged(document: Document, client: Client, entry: Entry) -> Document:
     Raises:
         DocumentError: It can't be put there without losing something.
     """
-    path = (client.key, entry.name)
-    before = _at(document.value, path)
-    made = _overlaid(before, client.entry(entry))
-    if made != before:
-        document = document.with_member(path, made)
-    inputs = _inputs(document, client.inputs(entry))
-    return document.with_member(("inputs",), inputs) if inputs else document
+    for path, value in _changes(document, client, entry):
+        document = document.with_member(path, value)
+    missing = _missing(document, client.inputs(entry))
+    return document.with_items("inputs", missing) if missing else document
 
 
 def write(file: Path, client: Client, entry: Entry) -> Written:
@@ -48,8 +47,8 @@ def write(file: Path, client: Client, entry: Entry) -> Written:
         ConfigurationError: The file is not what it should be, or can't be written.
     """
     try:
-        file = file.resolve()  # a link stays one
-        data = file.read_bytes() if file.exists() else None
+        file = Path(os.path.realpath(absolute(file)))  # a link stays one
+        data = _read(file)
         text = (data or b"").decode("utf-8")
         bom = _BOM if text.startswith(_BOM) else ""
         after = merged(Document(text.removeprefix(_BOM)), client, entry)
@@ -65,6 +64,17 @@ def write(file: Path, client: Client, entry: Entry) -> Written:
     except DocumentError as wrong:
         reason = f"{file}: {wrong}; mend it, or put the entry in by hand."
         raise ConfigurationError(reason) from None
+
+
+def _read(file: Path) -> bytes | None:
+    """What is in `file`; None if there is none."""
+    try:
+        is_regular = stat.S_ISREG(file.stat().st_mode)
+    except FileNotFoundError:
+        return None
+    if not is_regular:
+        raise ConfigurationError(f"{file}: is not a regular file.")
+    return file.read_bytes()
 
 
 def _replace(file: Path, before: bytes | None, after: bytes) -> Path | None:
@@ -95,15 +105,23 @@ def _at(table: Mapping[str, Json], path: tuple[str, ...]) -> Json:
     return value
 
 
-def _overlaid(before: Json, made: dict[str, Json]) -> dict[str, Json]:
-    """`made` over what was there: a value that was put in for a placeholder stays."""
+def _changes(
+    document: Document, client: Client, entry: Entry
+) -> Iterator[tuple[tuple[str, ...], Json]]:
+    """What goes where, by the least: a value that was put in for a placeholder stays."""
+    place, made = (client.key, entry.name), client.entry(entry)
+    before = _at(document.value, place)
     if not isinstance(before, dict):
-        return made
-    was, new = before.get("env"), made.get("env")
-    old = was if isinstance(was, dict) else {}
-    fresh = new if isinstance(new, dict) else {}
-    env = {**old, **{k: v for k, v in fresh.items() if k not in old or v != placeholder(k)}}
-    return {**before, **made, **({"env": env} if env else {})}
+        yield place, made
+        return
+    was, env = before.get("env"), made.pop("env", None)
+    yield from (((*place, key), value) for key, value in made.items())
+    if not (isinstance(was, dict) and isinstance(env, dict)):
+        yield from [((*place, "env"), env)] if env else []
+        return
+    for key, value in env.items():
+        if key not in was or value != placeholder(key):
+            yield (*place, "env", key), value
 
 
 def _left(document: Document, client: Client, entry: Entry) -> tuple[str, ...]:
@@ -112,11 +130,9 @@ def _left(document: Document, client: Client, entry: Entry) -> tuple[str, ...]:
     return tuple(name for name in client.by_hand(entry) if values.get(name) == placeholder(name))
 
 
-def _inputs(document: Document, wanted: list[Json]) -> list[Json]:
-    """All inputs, if any of those that are wanted is missing, and else none."""
+def _missing(document: Document, wanted: list[Json]) -> list[Json]:
+    """Those of the inputs that are wanted that are not there."""
     there = document.value.get("inputs", [])
-    if not isinstance(there, list):
-        raise DocumentError("has something else than an array as inputs")
-    known = [item.get("id") for item in there if isinstance(item, dict)]
-    missing = [item for item in wanted if isinstance(item, dict) and item.get("id") not in known]
-    return [*there, *missing] if missing else []
+    items = there if isinstance(there, list) else []
+    known = [item.get("id") for item in items if isinstance(item, dict)]
+    return [item for item in wanted if isinstance(item, dict) and item.get("id") not in known]

@@ -1,11 +1,13 @@
 """`key=value` on a command line → the arguments of a tool."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 
 from calls_mcp.catalog import Json, Operation
 from calls_mcp.errors import ConfigurationError
 
+_NAME = re.compile(r"[\w-]+")
 _WANTED: Mapping[object, type] = {"integer": int, "boolean": bool, "array": list}
 
 
@@ -16,13 +18,14 @@ def assigned(pairs: Iterable[str], operation: Operation) -> dict[str, Json]:
     for the tool's own check to say what is wrong with that. A list may be given by repeating it.
 
     Raises:
-        ConfigurationError: One of them is no `key=value`, or gives twice what is no list.
+        ConfigurationError: One of them is no `key=value`, or gives twice what is no list. It is
+            told by its place, for what it holds may be a secret.
     """
     arguments: dict[str, Json] = {}
-    for pair in pairs:
+    for number, pair in enumerate(pairs, 1):
         name, equals, text = pair.partition("=")
-        if not (name and equals):
-            raise ConfigurationError(f"{pair!r} is not key=value.")
+        if not (equals and _NAME.fullmatch(name)):
+            raise ConfigurationError(f"Argument {number} is not key=value.")
         wanted = _wanted(operation, name)
         value = _value(text, wanted)
         if wanted is list:

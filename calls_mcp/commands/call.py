@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sys
 from argparse import Namespace
@@ -81,7 +82,8 @@ def _operation(name: str) -> Operation:
     operations = load_operations()
     if name not in operations:
         known = ", ".join(operations)
-        raise ConfigurationError(f"There is no tool {quoted(name, 64)}; there are: {known}.")
+        shown = re.split("[=:]", name)[0]  # behind it may be a secret, if the tool was left out
+        raise ConfigurationError(f"There is no tool {quoted(shown, 64)}; there are: {known}.")
     return operations[name]
 
 

@@ -1,5 +1,6 @@
 """`calls-mcp client-config`: what an MCP client needs to be told to start this server."""
 
+import re
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +8,18 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from calls_mcp.catalog import Json
-from calls_mcp.clients import CLIENTS, Client, Document, Entry, Written, launch, merged, write
+from calls_mcp.clients import (
+    CLIENTS,
+    Client,
+    Document,
+    Entry,
+    Launch,
+    Written,
+    absolute,
+    launch,
+    merged,
+    write,
+)
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.settings import Settings, load_settings
 from calls_mcp.terminal import say, show_json, warn
@@ -17,6 +29,7 @@ _OF_HTTP = (
     *("calls_mcp_http_", "calls_mcp_oauth_", "calls_mcp_auth", "calls_mcp_principals"),
     *("calls_mcp_resource_url", "calls_mcp_allowed_hosts"),
 )
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")  # what all take, and leave room for a tool's name
 _SQLITE = "sqlite:///"
 
 
@@ -27,11 +40,12 @@ def run(options: Namespace) -> int:
         ConfigurationError: The settings are wrong, or the client's file is.
     """
     client = CLIENTS[options.client]
-    entry = _entry(options.name, sandbox=options.sandbox)
+    start = launch()
+    entry = _entry(options.name, start, sandbox=options.sandbox)
     file: Path = options.file or client.file()
     written = write(file, client, entry) if options.write else None
     if options.json:
-        show_json(_report(client, entry, file, written))
+        show_json({**_report(client, entry, file, written), "note": start.note})
         return 0
     if written is None:
         say(_alone(client, entry).text.rstrip())
@@ -41,6 +55,8 @@ def run(options: Namespace) -> int:
     by_hand = client.by_hand(entry) if written is None else written.by_hand
     for line in _advice(client, entry, by_hand):
         warn(line)
+    if start.note:
+        warn(start.note)
     return 0
 
 
@@ -48,10 +64,10 @@ def _alone(client: Client, entry: Entry) -> Document:
     return merged(Document("{}"), client, entry)
 
 
-def _entry(name: str, *, sandbox: bool) -> Entry:
-    if not name.strip():
-        raise ConfigurationError("--name must not be empty.")
-    settings, start = load_settings(), launch()
+def _entry(name: str, start: Launch, *, sandbox: bool) -> Entry:
+    if not _NAME.fullmatch(name):
+        raise ConfigurationError("--name must be 1 to 40 of a to z, A to Z, 0 to 9, _ and -.")
+    settings = load_settings()
     args = (*start.args, "serve", *(["--sandbox"] if sandbox else []))
     env, asked = _variables(settings, sandbox=sandbox)
     return Entry(name, start.command, args, env, asked)
@@ -93,7 +109,7 @@ def _shown(value: object) -> str | None:
     if isinstance(value, SecretStr):
         return _open_url(value.get_secret_value())
     if isinstance(value, Path):
-        return str(value.absolute())
+        return str(absolute(value))
     return str(int(value)) if isinstance(value, bool) else str(value)
 
 
@@ -102,7 +118,7 @@ def _open_url(secret: str) -> str | None:
     if secret == "memory:":  # noqa: S105
         return secret
     kind, separator, file = secret.partition(_SQLITE)
-    return f"{_SQLITE}{Path(file).absolute()}" if separator and not kind else None
+    return f"{_SQLITE}{absolute(Path(file))}" if separator and not kind else None
 
 
 def _report(client: Client, entry: Entry, file: Path, written: Written | None) -> dict[str, Json]:

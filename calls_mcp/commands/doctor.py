@@ -10,7 +10,6 @@ import anyio
 from calls_mcp import doctor
 from calls_mcp.doctor import Finding, Level
 from calls_mcp.errors import ConfigurationError
-from calls_mcp.redaction import masked
 from calls_mcp.settings import Access, Settings
 from calls_mcp.terminal import Colour, painted, say, show_json
 
@@ -25,8 +24,8 @@ def run(*, sandbox: bool, as_json: bool) -> int:
     if settings is not None:
         with _quiet():
             findings += anyio.run(_examine, settings, sandbox)
-        secrets = doctor.secrets_in(settings)
-        findings = [_discreet(finding, secrets) for finding in findings]
+    secrets = doctor.secrets_in(settings) if settings else ()
+    findings = [_discreet(finding, secrets) for finding in findings]
     status = _status(findings)
     if as_json:
         show_json({"status": status, "findings": [asdict(finding) for finding in findings]})
@@ -44,7 +43,7 @@ async def _examine(settings: Settings, sandbox: bool) -> list[Finding]:  # noqa:
             findings += await doctor.examine_api(access)
             findings += await doctor.examine_http(settings, None if sandbox else access)
     except ConfigurationError as wrong:
-        remedy = "export them; where there are none yet: calls-mcp doctor --sandbox"
+        remedy = "export those; where there are none yet: calls-mcp doctor --sandbox"
         findings.append(Finding("credentials", "fatal", str(wrong), remedy))
         findings += await doctor.examine_http(settings, None)
     return findings
@@ -77,9 +76,9 @@ def _discreet(finding: Finding, secrets: Sequence[str]) -> Finding:
     """A finding without any secret, whatever it repeats."""
     return replace(
         finding,
-        message=masked(finding.message, secrets),
-        remedy=masked(finding.remedy, secrets),
-        details=tuple(masked(line, secrets) for line in finding.details),
+        message=doctor.discreet(finding.message, secrets),
+        remedy=doctor.discreet(finding.remedy, secrets),
+        details=tuple(doctor.discreet(line, secrets) for line in finding.details),
     )
 
 

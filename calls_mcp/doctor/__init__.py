@@ -4,7 +4,7 @@ It reads a list of one call from the API. Nobody is rung, and nothing is written
 """
 
 from calls_mcp.doctor.api import examine_api
-from calls_mcp.doctor.environment import examine_settings, secrets_in
+from calls_mcp.doctor.environment import discreet, examine_settings, secrets_in
 from calls_mcp.doctor.files import examine_audit, examine_policy, examine_store, examine_telemetry
 from calls_mcp.doctor.findings import Finding, Level
 from calls_mcp.doctor.http import examine_http
@@ -12,6 +12,7 @@ from calls_mcp.doctor.http import examine_http
 __all__ = [
     "Finding",
     "Level",
+    "discreet",
     "examine_api",
     "examine_audit",
     "examine_http",

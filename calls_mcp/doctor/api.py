@@ -1,5 +1,7 @@
 """The API: whether it can be reached, takes the credentials, and has our time."""
 
+import os
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -19,6 +21,8 @@ from calls_mcp.wire import Request, encode
 _LONGEST = 10.0  # seconds
 _TOLERATED = 3  # seconds by which clocks may differ; see `recovery`
 _MS = 1000
+_VARIABLE = re.compile(r"\b[A-Z]+(?:_[A-Z]+)+\b")
+_CONSOLE = "as the Twilio console has it under Account, API keys & tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,7 @@ async def examine_api(access: Access, whose: str = "") -> list[Finding]:
     try:
         twilio = TwilioClient(access)
     except ConfigurationError as wrong:
-        remedy = "mend what it names, or unset it"
+        remedy = f"unset {' '.join(_named(str(wrong)))}"
         return [Finding("api", "fatal", f"{access.base_url}: {wrong}", remedy)]
     try:
         asked = time.time()
@@ -54,12 +58,19 @@ async def examine_api(access: Access, whose: str = "") -> list[Finding]:
     return [_reached(access, told), _accepted(credentials, access, request, answer), *_clock(told)]
 
 
+def _named(message: str) -> list[str]:
+    """The variables that a message names: those of them that are set, if any are."""
+    names = _VARIABLE.findall(message)
+    spelt = [spelling for name in names for spelling in (name, name.lower())]
+    return [name for name in spelt if os.environ.get(name)] or names
+
+
 def _reached(access: Access, told: _Told) -> Finding:
     took = (told.came - told.asked) * _MS
     status = told.answer.status
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR or _is_redirection(status):
         message = f"{access.base_url} answered {status}"
-        elsewhere = "set CALLS_MCP_API_BASE_URL to where the API itself is"
+        elsewhere = "unset CALLS_MCP_API_BASE_URL, or export it as where the API itself is"
         later = "try again in a while: calls-mcp doctor"
         return Finding("api", "problem", message, elsewhere if _is_redirection(status) else later)
     return Finding("api", "ok", f"{access.base_url} answered within {took:.0f} ms")
@@ -71,7 +82,7 @@ def _accepted(name: str, access: Access, request: Request, answer: Answer) -> Fi
         if "calls" in (answer.json() or {}):
             return Finding(name, "ok", f"{who}: accepted")
         message = f"what answered at {access.base_url} is not the Calls API"
-        return Finding(name, "problem", message, "unset CALLS_MCP_API_BASE_URL, or mend it")
+        return Finding(name, "problem", message, "unset CALLS_MCP_API_BASE_URL")
     error = refused(request, answer, access.secrets)
     if error.retryable or answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return Finding(
@@ -86,19 +97,20 @@ def _is_redirection(status: int) -> bool:
 
 def _remedy(access: Access, status: int) -> str:
     if status == HTTPStatus.NOT_FOUND:
-        return "check TWILIO_ACCOUNT_SID"
+        return f"export TWILIO_ACCOUNT_SID=AC…, {_CONSOLE}"
     has_key = access.username.startswith("SK")
-    names = "TWILIO_API_KEY and TWILIO_API_SECRET" if has_key else "TWILIO_AUTH_TOKEN"
-    of = " of the region that TWILIO_REGION names" if _is_regional(access) else ""
-    return f"set {names} to those{of} in the Twilio console, under Account, API keys & tokens"
+    names = "TWILIO_API_KEY=SK… TWILIO_API_SECRET=…" if has_key else "TWILIO_AUTH_TOKEN=…"
+    region = " for the region of TWILIO_REGION" if _is_regional(access) else ""
+    return f"export {names}, {_CONSOLE}{region}"
 
 
 def _way(access: Access) -> str:
     host = urlsplit(access.base_url).hostname
     if access.is_local:
         return f"start what should listen there, such as: calls-mcp emulator --port {_port(access)}"
-    regional = "TWILIO_REGION and TWILIO_EDGE, and " if _is_regional(access) else ""
-    return f"check {regional}the network, DNS and proxy (HTTPS_PROXY) to {host}"
+    regional = "unset TWILIO_REGION TWILIO_EDGE; or " if _is_regional(access) else ""
+    proxy = "export HTTPS_PROXY=http://HOST:PORT"
+    return f"{regional}see where it ends: curl -v https://{host}; if a proxy leads out: {proxy}"
 
 
 def _is_regional(access: Access) -> bool:
@@ -115,7 +127,8 @@ def _clock(told: _Told) -> Iterator[Finding]:
     try:
         theirs = parsedate_to_datetime(told.answer.date).timestamp()
     except (ValueError, TypeError, OverflowError):
-        yield Finding("clock", "note", "not compared: the API's answer had no date")
+        message = "not compared: the API's answer had no date"
+        yield Finding("clock", "note", message, "timedatectl tells whether it is set by others")
         return
     ahead = max(0.0, told.asked - (theirs + 1)) - max(0.0, theirs - told.came)
     if abs(ahead) <= _TOLERATED:

@@ -2,19 +2,24 @@
 
 import os
 import re
-from collections.abc import Iterator
-from urllib.parse import urlsplit
+from collections.abc import Iterator, Sequence
 
 from pydantic import SecretStr
 
 from calls_mcp.doctor.findings import Finding
 from calls_mcp.errors import ConfigurationError
-from calls_mcp.redaction import MASK, one_line, spellings
+from calls_mcp.redaction import MASK, masked, one_line, spellings
 from calls_mcp.settings import Settings, load_settings
 
 _CHECK = "settings"
+_STATE = "calls_mcp_state_url"
 _UNEXPANDED = re.compile(r"\$\{[^}]*\}|put your [A-Z_]+ here")
-_OTHERS = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
+_PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
+_PLACES = ("NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
+_SCHEME = re.compile("(https?|socks[45][ah]?|rediss?)://")
+_FILE = re.compile("sqlite:///.")
+_HOST = re.compile(r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[0-9]*)?")
+_USER = re.compile(r"(?<=://).*@")
 _HEX = re.compile(r"\b[0-9a-fA-F]{32}\b")  # an auth token's form, which no open setting has
 _NEXT = re.compile(r"; (?=[A-Z_]+: )")
 
@@ -39,10 +44,14 @@ def examine_settings(*, sandbox: bool) -> tuple[Settings | None, list[Finding]]:
 def secrets_in(settings: Settings) -> tuple[str, ...]:
     """What must not be shown, in each form that it may turn up in."""
     values = (getattr(settings, field) for field in Settings.model_fields)
-    hidden = [v.get_secret_value() for v in values if isinstance(v, SecretStr)]
-    whole = [*(_password(secret) for secret in hidden), *(s for h in hidden for s in h.split())]
-    url = settings.calls_mcp_state_url.get_secret_value()
-    return tuple(form for s in whole if s and s != url for form in spellings(s))
+    url = settings.calls_mcp_state_url
+    hidden = [v.get_secret_value() for v in values if isinstance(v, SecretStr) and v is not url]
+    return tuple(form for h in hidden for secret in h.split() for form in spellings(secret))
+
+
+def discreet(text: str, secrets: Sequence[str]) -> str:
+    """`text` without any of `secrets`, nor what has the form of one."""
+    return _HEX.sub(MASK, masked(_USER.sub(f"{MASK}@", text), secrets))
 
 
 def _oddities() -> Iterator[Finding]:
@@ -54,7 +63,7 @@ def _oddities() -> Iterator[Finding]:
             yield Finding(_CHECK, "note", message, f"give it a value, or: unset {name}")
         elif _UNEXPANDED.search(value):
             message = f"{name} has a placeholder in it that nobody has replaced"
-            yield Finding(_CHECK, "problem", message, f"export {name}=…, or put it into the client")
+            yield Finding(_CHECK, "problem", message, f"export {name}=…")
 
 
 def _fault(fault: str) -> Finding:
@@ -68,33 +77,30 @@ def _fault(fault: str) -> Finding:
 
 
 def _line(settings: Settings, field: str) -> str:
-    return f"{field.upper()} = {_shown(getattr(settings, field))}  (environment)"
-
-
-def _shown(value: object) -> str:
-    if not isinstance(value, SecretStr):
-        return _HEX.sub(MASK, one_line(str(value)))
-    secret = value.get_secret_value()
-    return secret if secret == "memory:" else _open(secret)  # noqa: S105
+    value: object = getattr(settings, field)
+    if field == _STATE:
+        shown = _open(settings.calls_mcp_state_url.get_secret_value())
+    else:
+        shown = MASK if isinstance(value, SecretStr) else one_line(str(value))
+    return f"{field.upper()} = {shown}  (environment)"
 
 
 def _open(secret: str) -> str:
-    """A URL without what may be a password; all else is masked whole."""
-    if "://" not in secret:
-        return MASK
-    url = urlsplit(secret)
-    place = url.netloc.rpartition("@")[2]
-    return f"{url.scheme}://{f'{MASK}@' if '@' in url.netloc else ''}{place}{url.path}"
-
-
-def _password(secret: str) -> str:
-    return (urlsplit(secret).password or "") if "://" in secret else ""
+    """What of a URL is surely no secret: its scheme, its host, and an SQLite file's path."""
+    if secret == "memory:" or _FILE.match(secret):  # noqa: S105
+        return one_line(secret)
+    scheme = _SCHEME.match(secret)
+    start = scheme[0] if scheme else ""
+    _, at, place = secret.removeprefix(start).rpartition("@")
+    place = re.split("[?#]", place)[0]
+    is_shown = _HOST.fullmatch(place) and (start or ":" in place)
+    return f"{start}{f'{MASK}@' if at else ''}{place if is_shown else MASK}"
 
 
 def _others() -> Iterator[str]:
     """What is not ours, but counts."""
-    for name in _OTHERS:
+    for name in (*_PROXIES, *_PLACES):
         for spelling in (name, name.lower()):
             if value := os.environ.get(spelling):
-                shown = _open(value) if "://" in value else one_line(value)
-                yield f"{spelling} = {shown}  (environment)"
+                is_url = name in _PROXIES or "@" in value or "://" in value
+                yield f"{spelling} = {_open(value) if is_url else one_line(value)}  (environment)"

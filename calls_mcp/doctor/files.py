@@ -25,7 +25,7 @@ def examine_policy(settings: Settings) -> tuple[Policy | None, list[Finding]]:
     try:
         policy = load_policy(file)
     except ConfigurationError as wrong:
-        remedy = "calls-mcp policy check FILE tells when it is mended"
+        remedy = f"mend it, and try: calls-mcp policy check {file}"
         return None, [Finding("policy", "fatal", str(wrong), remedy)]
     policy = policy.relaxed(settings.calls_mcp_confirm)
     what = str(file) if file else "the one that is shipped"
@@ -37,7 +37,8 @@ def examine_policy(settings: Settings) -> tuple[Policy | None, list[Finding]]:
 
 def _laxity(settings: Settings) -> Iterator[Finding]:
     if settings.calls_mcp_read_only:
-        yield Finding("policy", "note", "read-only: no call is placed, changed or deleted")
+        message = "read-only: no call is placed, changed or deleted"
+        yield Finding("policy", "note", message, "unset CALLS_MCP_READ_ONLY")
     elif settings.calls_mcp_confirm == "none":
         message = "nothing is confirmed but what the policy insists on"
         yield Finding("policy", "note", message, "unset CALLS_MCP_CONFIRM")
@@ -59,12 +60,13 @@ async def examine_store(settings: Settings) -> Finding:
     except ConfigurationError as wrong:
         return Finding("state store", "fatal", str(wrong), "export CALLS_MCP_STATE_URL=…")
     except OSError as failure:
-        remedy = "make its folder, or let this user write there"
+        make = "" if not path or path.parent.exists() else f"mkdir -p {path.parent}, "
+        remedy = f"{make}let this user write there, or: export CALLS_MCP_STATE_URL=…"
         return Finding("state store", "fatal", f"{path}: {failure.strerror}", remedy)
     except StoreUnavailable as unavailable:
         reason = one_line(str(unavailable.__cause__ or "no answer"))
         message = f"can't be used, so changes are refused: {reason}"
-        remedy = "start what CALLS_MCP_STATE_URL names, or mend that"
+        remedy = "start that, or: export CALLS_MCP_STATE_URL=…"
         return Finding("state store", "problem", message, remedy)
     return Finding("state store", "ok", f"{path or 'Redis'} can be written to")
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -44,8 +45,12 @@ async def _principals(file: Path, shared: Access | None) -> AsyncIterator[Findin
         yield finding
     for name, own in principals.own.items():
         if shared and own.account_sid:
+            remedy = f"mend [principals.{name}] in the file of CALLS_MCP_PRINCIPALS"
             for finding in await examine_api(own.access(shared), name):
-                if finding.check.startswith("credentials") or finding.level == "problem":
+                is_theirs = finding.check.startswith("credentials")
+                if is_theirs and finding.level == "problem":
+                    yield replace(finding, remedy=remedy)
+                elif is_theirs or finding.level == "problem":
                     yield finding
 
 
@@ -75,5 +80,5 @@ async def _issuer(url: str) -> Finding:
         await KeySet(url, time.monotonic).key(None)
     except IssuerUnavailable:
         message = f"the keys of {url} can't be had, so nobody can come in"
-        return Finding("issuer", "problem", message, "mend CALLS_MCP_OAUTH_ISSUER, or the issuer")
+        return Finding("issuer", "problem", message, "export CALLS_MCP_OAUTH_ISSUER=URL")
     return Finding("issuer", "ok", f"the keys of {url} were read")

@@ -7,6 +7,7 @@ Redis must be 6.2 or newer, and must not be set to evict keys that have not expi
 
 import hashlib
 import json
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from calls_mcp.store.counters import Counters
 
 PREFIX = "calls-mcp"
+_CLEAR = re.compile(r"rediss?://([^\s/?#@[\]]*@)?[^\s@]*")
 FAILURES = (RedisError, OSError)
 
 _PUT = """
@@ -109,6 +111,7 @@ def open_redis(url: str, keeping: Keeping) -> "RedisStore":
         ConfigurationError: The URL is malformed.
     """
     try:
+        _require_clear(url)
         client = Redis.from_url(  # pyright: ignore[reportUnknownMemberType]
             url,
             decode_responses=True,
@@ -120,6 +123,16 @@ def open_redis(url: str, keeping: Keeping) -> "RedisStore":
         # Its text may repeat the URL, which may hold a password.
         raise ConfigurationError("CALLS_MCP_STATE_URL is not a well-formed redis:// URL.") from None
     return RedisStore(Server(cast("Client", client)), keeping)
+
+
+def _require_clear(url: str) -> None:
+    """Do nothing if a password in `url` can't be taken for a host, which failures name.
+
+    Raises:
+        ValueError: Signs in it are not percent-encoded.
+    """
+    if not _CLEAR.fullmatch(url):
+        raise ValueError(url)
 
 
 class RedisStore(Keeper):

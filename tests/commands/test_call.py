@@ -267,3 +267,36 @@ def test_the_sandbox_needs_nothing_and_leaves_nothing() -> None:
     done = run("call", *PLACE, "--sandbox", "--yes", "--json")
     assert (done.returncode, json.loads(done.stdout)["sandbox"]) == (0, True)
     assert '"seq"' not in done.stderr
+
+
+SECRET = "hunter2"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [f"sip_auth_password:{SECRET}"],
+        [f"sip_auth_password:{SECRET}=x"],
+        [f"--sip-auth-password={SECRET}"],
+        [f"--sip_auth_password:{SECRET}"],
+        ["--sip-auth-password", SECRET],
+        ["--yes", f"sip_auth_password:{SECRET}"],
+        [f"-p{SECRET}"],
+        [f"={SECRET}"],
+    ],
+)
+@pytest.mark.usefixtures("account")
+def test_no_complaint_repeats_what_may_be_a_secret(words: list[str]) -> None:
+    for arguments in (["create_call", *words], [*words, "create_call"]):
+        told = run("call", *arguments, "--json")
+        assert told.returncode == 2
+        assert SECRET not in told.stdout + told.stderr
+
+
+def test_options_may_stand_between_the_arguments(
+    account: RunningEmulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tool, *arguments = PLACE
+    assert main(["call", tool, "--yes", arguments[0], "--json", *arguments[1:]]) == 0
+    assert structured(capsys)["outcome"] == "done"
+    assert changes(account) == ["POST"]

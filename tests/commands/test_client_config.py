@@ -11,10 +11,13 @@ from typing import Any, cast
 import pytest
 from mcp import Client, StdioServerParameters
 
+from calls_mcp import __version__
 from calls_mcp.cli import main
-from calls_mcp.clients import CLIENTS, launch
+from calls_mcp.clients import CLIENTS, Launch, launch
+from calls_mcp.errors import ConfigurationError
 from tests.rig import ACCOUNT
 
+module = sys.modules[launch.__module__]
 SECRET = "5ecre7c4na12y5ecre7c4na12y000777"
 KEY = "SK" + "0" * 32
 
@@ -204,7 +207,7 @@ def test_what_was_put_in_by_hand_stays(home: Path, capsys: pytest.CaptureFixture
         ("{", "is not JSON (line 1"),
         ("[]", "is not a JSON object"),
         ('{"mcpServers": 1}', "something else than an object as mcpServers"),
-        ('{"mcpServers": {"calls": {"command": "x" // mine\n}}}', "comments that would be lost"),
+        ('{"mcpServers": {"calls": {"args": ["x" // mine\n]}}}', "comments that would be lost"),
         (b"\xff", "is not UTF-8"),
     ],
 )
@@ -252,23 +255,156 @@ async def test_what_it_writes_starts_this_server(home: Path) -> None:
         assert len((await client.list_tools()).tools) == 5
 
 
-def test_what_runs_it_for_once_is_what_starts_it(
+@pytest.fixture(params=["uvx", "pipx", "pipx of old"])
+def for_once(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[str, ...]:
+    """Run by one of these, from what it keeps for a while: the command to do so again."""
+    places = {"uvx": "uv/archive-v0", "pipx": ".cache/pipx", "pipx of old": "pipx/.cache"}
+    place = tmp_path / places[request.param]
+    place.mkdir(parents=True)
+    if request.param == "pipx":
+        (place / "CACHEDIR.TAG").touch()
+    monkeypatch.setattr(sys, "prefix", str(place / "abc"))
+    monkeypatch.delenv("UV", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return ("uvx", "--from") if request.param == "uvx" else ("pipx", "run", "--spec")
+
+
+def came_from(monkeypatch: pytest.MonkeyPatch, origin: dict[str, Any] | None) -> None:
+    class Installed:
+        @staticmethod
+        def read_text(name: str) -> str | None:
+            return json.dumps(origin) if origin and name == "direct_url.json" else None
+
+    monkeypatch.setattr(module, "distribution", {"calls-mcp": Installed}.__getitem__)
+    monkeypatch.setattr(module, "find_spec", {"redis": 1}.get)
+
+
+def test_what_was_run_for_once_from_an_index_is_named_with_its_version(
+    for_once: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    came_from(monkeypatch, None)
+    assert main(["client-config", "cursor", "--sandbox"]) == 0
+    captured = capsys.readouterr()
+    made = entry_of("cursor", captured.out)
+    source = f"calls-mcp[redis]=={__version__}"
+    assert (made["command"], *made["args"]) == (
+        *for_once,
+        source,
+        "calls-mcp",
+        "serve",
+        "--sandbox",
+    )
+    assert f"{source} is fetched by its name" in captured.err
+    assert main(["client-config", "cursor", "--sandbox", "--json"]) == 0
+    assert "by its name" in json.loads(capsys.readouterr().out)["note"]
+
+
+def test_what_was_run_for_once_from_a_file_is_started_from_that_file_as_long_as_it_is_there(
+    for_once: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    wheel = tmp_path / "a b.whl"
+    wheel.touch()
+    came_from(monkeypatch, {"url": wheel.as_uri(), "archive_info": {}})
+    assert main(["client-config", "cursor", "--sandbox"]) == 0
+    captured = capsys.readouterr()
+    made = entry_of("cursor", captured.out)
+    source = f"calls-mcp[redis] @ {wheel.as_uri()}"
+    assert (made["command"], *made["args"][:-2]) == (*for_once, source, "calls-mcp")
+    assert f"It is started from {wheel}, which must stay there." in captured.err
+    wheel.unlink()
+    assert main(["client-config", "cursor"]) == 2
+    assert "can't be found again" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("for_once")
+def test_what_was_run_for_once_from_elsewhere_is_named_by_its_url_unless_that_has_a_secret(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    commit = "0" * 40
+    vcs = {"vcs": "git", "commit_id": commit}
+    came_from(monkeypatch, {"url": "https://example.com/calls", "vcs_info": vcs})
+    assert f"calls-mcp[redis] @ git+https://example.com/calls@{commit}" in launch().args
+    came_from(monkeypatch, {"url": f"https://u:{SECRET}@example.com/x.whl", "archive_info": {}})
+    with pytest.raises(ConfigurationError) as refused:
+        launch()
+    assert SECRET not in str(refused.value)
+
+
+def test_what_is_installed_is_started_by_its_whole_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("UV", str(tmp_path / "uv"))
-    (tmp_path / "uvx").touch()
-    monkeypatch.setattr(sys, "prefix", str(tmp_path / "uv" / "archive-v0" / "abc"))
-    assert (launch().command, launch().args) == (str(tmp_path / "uvx"), ("calls-mcp",))
-    monkeypatch.delenv("UV")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert launch().command == "uvx"
-    monkeypatch.setattr(sys, "prefix", str(tmp_path / "pipx" / ".cache" / "abc"))
-    assert (launch().command, launch().args) == ("pipx", ("run", "calls-mcp"))
-    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    assert Path(launch().command).is_absolute()
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "pipx" / "venvs" / "calls-mcp"))
     monkeypatch.setattr(sysconfig, "get_path", {"scripts": str(tmp_path)}.get)
     assert launch().args == ("-m", "calls_mcp")
+    (tmp_path / "calls-mcp").touch()
+    assert launch() == Launch(str(tmp_path / "calls-mcp"))
 
 
-def test_an_empty_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["client-config", "zed", "--name", " "]) == 2
-    assert "--name" in capsys.readouterr().err
+@pytest.mark.parametrize("name", ["", " ", "a}b", "a b", "a.b", "ä", "a" * 41, "a\n"])
+def test_a_name_that_not_every_client_takes_is_refused(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["client-config", "vscode", "--name", name]) == 2
+    assert "--name must be" in capsys.readouterr().err
+
+
+def test_what_others_have_put_in_keeps_its_spelling(home: Path) -> None:
+    file = home / "mcp.json"
+    inputs = '[\n    { "id": "theirs", "n": 1e400, "m": 1.50, "u": "\\u00e9" } // theirs\n  ]'
+    ours = '{ "command": "x", "timeout": 1.50, /* mine */ "env": { "X": "\\u00e9" } }'
+    text = f'{{\n  "inputs": {inputs},\n  "servers": {{ "calls": {ours} }}\n}}\n'
+    file.write_text(text, "utf-8")
+    assert main(["client-config", "vscode", "--write", "--file", str(file)]) == 0
+    after = file.read_text("utf-8")
+    assert '"n": 1e400, "m": 1.50, "u": "\\u00e9" }' in after
+    assert '"timeout": 1.50, /* mine */ "env": { "X": "\\u00e9"' in after
+    assert after.count("// theirs") == 1
+    assert after.count('"promptString"') == 3
+    assert "Infinity" not in after
+
+
+def special(kind: str, file: Path) -> None:
+    if kind == "a loop":
+        file.symlink_to(file)
+    elif kind == "a pipe":
+        os.mkfifo(file)
+    elif kind == "a folder":
+        file.mkdir()
+    else:
+        file.symlink_to("/dev/null")
+
+
+@pytest.mark.parametrize("kind", ["a loop", "a pipe", "a folder", "a device"])
+def test_what_is_no_regular_file_is_left_alone(
+    kind: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = home / "mcp.json"
+    special(kind, file)
+    before = file.lstat()
+    with pytest.MonkeyPatch.context() as patch:  # lest a slip replaces a device of this machine's
+        patch.setattr("calls_mcp.clients.writing.replace_file", pytest.fail)
+        assert main(["client-config", "cursor", "--write", "--file", str(file)]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("calls-mcp: ")
+    assert told.count("\n") == 1
+    assert str(file) in told or "/dev/null" in told
+    assert (file.lstat().st_mode, file.lstat().st_ino) == (before.st_mode, before.st_ino)
+
+
+@pytest.mark.parametrize("client", ["claude-code", "cursor"])
+def test_a_working_folder_that_is_gone_is_told_if_it_is_needed(
+    client: str, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = home / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    needed = client == "claude-code"
+    assert main(["client-config", client]) == (2 if needed else 0)
+    assert ("is gone" in capsys.readouterr().err) is needed

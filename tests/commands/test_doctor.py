@@ -2,16 +2,20 @@
 
 import hashlib
 import json
+import re
 import sqlite3
 from collections.abc import Generator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from anyio.from_thread import start_blocking_portal
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from calls_mcp.cli import main
 from calls_mcp.emulator.testing import Fault, RunningEmulator
@@ -19,6 +23,12 @@ from tests.rig import ACCOUNT
 from tests.store.redis_server import RedisServer
 from tests.test_cli import run
 from tests.upstream import SECRET, Step, Upstream, answer, drop, page, redirect, refusing
+
+MENDS = re.compile(
+    r"(export|unset) ([A-Z]+_[A-Z_]+|those)|calls-mcp [a-z]|CALLS_MCP_PRINCIPALS|pip install "
+    r"|timedatectl"
+)
+"""A command or a variable."""
 
 
 def examined(
@@ -30,7 +40,7 @@ def examined(
     assert report["status"] == status
     ranks = ["ok", "note", "problem", "fatal"]
     findings = sorted(report["findings"], key=lambda found: ranks.index(found["level"]))
-    assert all(f["remedy"] for f in findings if f["level"] in ("problem", "fatal"))
+    assert all(MENDS.search(f["remedy"]) for f in findings if f["level"] != "ok")
     return status, {found["check"]: found for found in findings}
 
 
@@ -44,6 +54,81 @@ def api(monkeypatch: pytest.MonkeyPatch, *steps: Step) -> Generator[Upstream]:
         with portal.wrap_async_context_manager(upstream):
             monkeypatch.setenv("CALLS_MCP_API_BASE_URL", upstream.base_url)
             yield upstream
+
+
+def inside(value: object) -> str:
+    """All texts in what JSON told, as they are."""
+    if isinstance(value, dict):
+        value = [*cast("dict[str, object]", value).values()]
+    if isinstance(value, list):
+        return "\n".join(map(inside, cast("list[object]", value)))
+    return str(value)
+
+
+def told(*arguments: str) -> tuple[int, str]:
+    """The exit status, and all that was written."""
+    out, err = StringIO(), StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        status = main(["doctor", *arguments])
+    written = out.getvalue()
+    return status, err.getvalue() + (inside(json.loads(written)) if arguments else written)
+
+
+SIGNS = st.sampled_from("@:/?#[]%\\\"'+&=é0aZ .,;{}")
+SECRETS = st.text(SIGNS | st.characters(codec="utf-8", exclude_characters="\0")).map(
+    "Zq{}Zq".format
+)
+REDIS = ("redis://:{}@127.0.0.1:1/0", "rediss://{}:x@127.0.0.1:1", "redis://u:{}@[", "x://{}@h")
+PROXIES = (
+    *("u:{}@127.0.0.1:1", "{}@127.0.0.1:1", "http://u:{}@127.0.0.1:1", "HTTP://{}:x@127.0.0.1:1"),
+    *("http://[{}@127.0.0.1:1", "http://u:{}@[bad:80", "socks5://u:{}@127.0.0.1:1", "://{}@"),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(SECRETS, st.sampled_from(REDIS), st.sampled_from(PROXIES))
+def test_no_secret_in_a_url_is_told_however_malformed_that_is(
+    secret: str, state: str, proxy: str
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TWILIO_ACCOUNT_SID", ACCOUNT)
+        patch.setenv("TWILIO_AUTH_TOKEN", SECRET)
+        patch.setenv("CALLS_MCP_STATE_URL", state.format(secret))
+        for name in ("HTTPS_PROXY", "ALL_PROXY", "http_proxy", "NO_PROXY"):
+            patch.setenv(name, proxy.format(secret) if name != "NO_PROXY" else f"u:{secret}@h")
+        for arguments in ([], ["--json"]):
+            status, text = told(*arguments)
+            assert status in (1, 2)
+            assert "Zq" not in text
+            assert "********" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("HTTPS_PROXY", "bob:s3cretpw@127.0.0.1:1", "********@127.0.0.1:1"),
+        ("HTTPS_PROXY", "http://bob:s3cr#etpw@127.0.0.1:1", "http://********@127.0.0.1:1"),
+        ("HTTPS_PROXY", "http://bob:s3cretpw@[bad:80", "http://********@********"),
+        ("HTTPS_PROXY", "http://bob:s3cretpw", "http://********"),
+        ("HTTPS_PROXY", "http://127.0.0.1:1", "http://127.0.0.1:1"),
+        ("HTTPS_PROXY", "127.0.0.1:1", "127.0.0.1:1"),
+        ("CALLS_MCP_STATE_URL", "redis://:p/s3cretpw@127.0.0.1:1/0", "redis://********@127.0.0.1"),
+        ("CALLS_MCP_STATE_URL", "redis://[:s3cretpw@127.0.0.1:1/0", "redis://********@127.0.0.1"),
+        ("CALLS_MCP_STATE_URL", "redis://127.0.0.1:1/0?password=s3cretpw", "redis://127.0.0.1:1/0"),
+        ("CALLS_MCP_STATE_URL", "s3cretpw", "********"),
+        ("SSL_CERT_FILE", "https://bob:s3cretpw@127.0.0.1", "https://********@127.0.0.1"),
+    ],
+)
+def test_what_is_no_secret_of_a_url_is_shown(
+    name: str, value: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TWILIO_ACCOUNT_SID", ACCOUNT)
+    monkeypatch.setenv("TWILIO_AUTH_TOKEN", "s3cretpw@127.0.0.1:1")
+    monkeypatch.setenv(name, value)
+    _, text = told()
+    assert f"{name} = {shown}" in text
+    assert "TWILIO_AUTH_TOKEN = ********  (" in text
+    assert "s3cr" not in text
 
 
 def dated(seconds: float) -> dict[str, str]:
@@ -185,6 +270,34 @@ def test_the_clock_is_compared_with_the_apis(
         _, found = examined(capsys)
     assert found["clock"]["level"] == level
     assert which in found["clock"]["message"]
+
+
+def test_an_answer_without_a_date_leaves_the_clock_uncompared(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with api(monkeypatch, answer(200, page(), headers={"Date": "today"})):
+        status, found = examined(capsys)
+    assert (status, found["clock"]["level"]) == (0, "note")
+
+
+@pytest.mark.usefixtures("account")
+@pytest.mark.parametrize(
+    ("name", "value", "mends"),
+    [
+        ("CALLS_MCP_READ_ONLY", "1", "unset CALLS_MCP_READ_ONLY"),
+        ("CALLS_MCP_CONFIRM", "none", "unset CALLS_MCP_CONFIRM"),
+    ],
+)
+def test_what_is_lax_or_strict_is_noted_with_what_changes_it(
+    name: str,
+    value: str,
+    mends: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(name, value)
+    status, found = examined(capsys)
+    assert (status, found["policy"]["remedy"]) == (0, mends)
 
 
 @pytest.mark.usefixtures("account")
@@ -335,6 +448,7 @@ def test_an_account_of_a_principals_own_is_tried_as_well(
     status, found = examined(capsys)
     assert (status, found["credentials of agent"]["level"]) == (1, "problem")
     assert found["credentials"]["level"] == "ok"
+    assert found["credentials of agent"]["remedy"].startswith("mend [principals.agent]")
     assert SECRET not in json.dumps(found)
 
 

@@ -56,6 +56,24 @@ def test_what_is_put_in_is_there_and_all_else_as_it_was(made: tuple[dict[str, An
     assert after.with_member(PATH, ENTRY).text == after.text
 
 
+@given(commented(), st.lists(values, min_size=1, max_size=3))
+def test_what_is_put_behind_an_arrays_items_leaves_them_as_they_were(
+    made: tuple[dict[str, Any], str], items: list[Any]
+) -> None:
+    value, text = made
+    before, there = Document(text), value.get("x", [])
+    if not isinstance(there, list):
+        with pytest.raises(DocumentError, match="array as x"):
+            before.with_items("x", items)
+        return
+    if not there:
+        return  # then it is a member like any other
+    after = before.with_items("x", items)
+    assert after.value == {**value, "x": [*there, *items]}
+    assert after.comments == before.comments
+    assert is_subsequence(text, after.text)
+
+
 def is_subsequence(part: str, whole: str) -> bool:
     rest = iter(whole)
     return all(character in rest for character in part)
@@ -89,6 +107,9 @@ def test_it_looks_as_if_the_user_had_written_it(before: str, after: str) -> None
         ("[]", "not a JSON object"),
         ('{"a": 1', "not JSON"),
         ('{"a": 1 /* never ends', "not JSON"),
+        ("{} /* never ends", "not JSON"),
+        ("{} /*/", "not JSON"),
+        ('{"a": "\\', "not JSON"),
         ("{a: 1}", "not JSON"),
         ("[" * 100_000, "not JSON"),
     ],
@@ -107,3 +128,19 @@ def test_where_a_comment_would_be_lost_it_refuses() -> None:
 def test_where_something_else_is_in_the_way_it_refuses() -> None:
     with pytest.raises(DocumentError, match="mcpServers"):
         Document('{"mcpServers": []}').with_member(PATH, ENTRY)
+
+
+LONG = 400_000  # which would take hours if it were looked for again and again
+FLAWED = {
+    "a string": '{"a": "' + '\\"' * LONG,
+    "comments": "{" + "/*" * LONG,
+    "quotes": '{"a": ' + '"' * (2 * LONG),
+    "commas": '{"a": [' + ", " * LONG,
+    "spaces": '{"a": 1,' + " " * LONG,
+}
+
+
+@pytest.mark.parametrize("text", FLAWED.values(), ids=FLAWED)
+def test_what_never_ends_is_soon_refused(text: str) -> None:
+    with pytest.raises(DocumentError, match="not JSON"):
+        Document(text)

@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from calls_mcp.catalog import Operation, Parameter, load_operations
 from calls_mcp.datafiles import CONFIG
+from calls_mcp.manual import in_words
 from calls_mcp.settings import Settings
 from release.project import registry_name
 from tests.docs.pages import README, ROOT
@@ -91,19 +92,7 @@ def _rules(operation: Operation) -> Iterator[str]:
     if not operation.rules:
         return
     yield ""
-    for rule in operation.rules:
-        names = ", ".join(f"`{name}`" for name in rule.parameters)
-        yield (
-            "- "
-            + {
-                "needs_one_of": f"At least one of {names} is needed.",
-                "excludes": f"Only one of {names} may be given.",
-                "must_match_kind": f"If `{rule.given}` is a {rule.kind}, {names} must be one.",
-                "ignored_when": f"With `{rule.given}`, ignored: {names}.",
-                "no_effect_without": f"Without `{rule.given}`, no effect: {names}.",
-                "only_for_kind": f"Unless `{rule.given}` is a {rule.kind}, no effect: {names}.",
-            }[rule.rule]
-        )
+    yield from (f"- {in_words(rule)}" for rule in operation.rules)
 
 
 def _codes() -> Iterator[str]:

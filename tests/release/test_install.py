@@ -1,5 +1,6 @@
 """Installed as people do it, from an index of our own: `pytest -m install`."""
 
+import json
 import shutil
 import sys
 from collections.abc import Generator
@@ -142,3 +143,18 @@ async def test_a_host_starts_the_bundle_as_its_manifest_says(
             env=with_our_programs(environment) | config["env"] | elsewhere,
         )
         await speak(server, sandbox=False)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("runner", [("uvx", "--from"), ("pipx", "run", "--spec")])
+async def test_what_client_config_writes_starts_the_wheel_it_was_run_from(
+    runner: tuple[str, ...], built: Built, environment: dict[str, str], tmp_path: Path
+) -> None:
+    command = [str(HERE / runner[0]), *runner[1:], str(built.wheel), "calls-mcp", "client-config"]
+    path = {"PATH": f"{HERE}:{environment['PATH']}"}
+    made = run([*command, "cursor", "--sandbox"], tmp_path, environment | path)
+    entry = json.loads(made)["mcpServers"]["calls"]
+    server = StdioServerParameters(
+        command=entry["command"], args=entry["args"], env=environment | path
+    )
+    await speak(server, sandbox=True)
