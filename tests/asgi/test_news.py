@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ import anyio
 import pytest
 from mcp import MCPError
 from mcp_types import PromptReference, ResourceTemplateReference
+from starlette.responses import Response
 
 from calls_mcp.asgi import Endpoint, listening
 from calls_mcp.emulator import ManualClock
@@ -18,6 +20,7 @@ from calls_mcp.runtime import Runtime
 from calls_mcp.server import build_server
 from calls_mcp.settings import load_settings
 from tests.asgi.site import Client2026, Here, in_session, open_site, principals
+from tests.authentication.issuer import AUDIENCE, EC_KEY, issuing, public
 from tests.authentication.service import EVERYTHING, challenge, entry, write
 from tests.hearing import hearing, looked, looks, over_http, subscribe
 from tests.rig import ACCOUNT, ERAS, PERMISSIVE, Era
@@ -224,7 +227,12 @@ async def test_who_asked_too_often_delays_nobody_else(tmp_path: Path, era: Era) 
 
 
 @asynccontextmanager
-async def tokens_site(file: Path, clock: ManualClock) -> AsyncGenerator[tuple[Upstream, str]]:
+async def tokens_site(
+    file: Path,
+    clock: ManualClock,
+    monotonic: Callable[[], float] = time.monotonic,
+    **settings: object,
+) -> AsyncGenerator[tuple[Upstream, str]]:
     """A service on a stand-in on which one account has a call that never ends, and others none."""
 
     async def told(exchange: Exchange) -> None:
@@ -232,17 +240,18 @@ async def tokens_site(file: Path, clock: ManualClock) -> AsyncGenerator[tuple[Up
         step = answer(200, call(status="in-progress")) if is_theirs else answer(404)
         await step(exchange)
 
-    settings = load_settings(
+    held = load_settings(
         {
             "calls_mcp_auth": "tokens",
             "calls_mcp_principals": file,
             "calls_mcp_policy": PERMISSIVE,
             "calls_mcp_watch_interval": QUICK,
+            **settings,
         }
     )
     async with (
         Upstream(told) as upstream,
-        Runtime(settings, access(upstream.base_url), clock=clock) as runtime,
+        Runtime(held, access(upstream.base_url), clock=clock, monotonic=monotonic) as runtime,
         listening(build_server(runtime), runtime, Endpoint(port=0)) as site,
     ):
         yield upstream, site.endpoint.url
@@ -413,6 +422,34 @@ async def test_nobody_listens_on_who_may_not_read_the_call_any_more(
         before = _count(upstream, OTHERS)
         await _asked(upstream, 20)
         assert _count(upstream, OTHERS) == before
+
+
+async def test_what_an_issuers_token_grants_is_looked_up_before_each_look_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALICES_SECRET", OTHERS)
+    file, ticking = write(tmp_path / "p.toml", ""), ManualClock(0)
+    async with (
+        issuing() as issuer,
+        tokens_site(
+            file,
+            ManualClock(1_700_000_000),
+            ticking,
+            calls_mcp_auth="oauth",
+            calls_mcp_oauth_issuer=issuer.url,
+            calls_mcp_resource_url=AUDIENCE,
+        ) as (upstream, url),
+        hearing(over_http(url, issuer.token()), "auto", URI) as news,
+    ):
+        await _asked(upstream, 3)
+        write(file, account_of("alice", "ALICES_SECRET"))
+        await _asked(upstream, 3, OTHERS)
+        ticking.advance(700)
+        issuer.failure = Response(status_code=503)
+        await _asked(upstream, 3, OTHERS)
+        ticking.advance(20)
+        issuer.failure, issuer.keys = None, [public(EC_KEY, "new", "ES256")]
+        assert await news.rest() == []
 
 
 async def test_one_of_many_who_listen_is_told_no_more_once_their_token_is_revoked(
