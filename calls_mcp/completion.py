@@ -70,7 +70,7 @@ class Completions:
         if argument.name not in known:
             there_are = names(known) or "none"
             raise invalid(f"No argument {quoted(argument.name, 40)}. There are: {there_are}")
-        found = await self._values(ctx, argument.name)
+        found = await self._values(ctx, argument.name, known[argument.name])
         begun = argument.value.casefold()
         values = [v for v in dict.fromkeys(found.values) if v.casefold().startswith(begun)]
         return types.CompleteResult(
@@ -83,18 +83,19 @@ class Completions:
 
     def _arguments(
         self, ref: types.ResourceTemplateReference | types.PromptReference
-    ) -> Mapping[str, object]:
+    ) -> Mapping[str, tuple[str, ...]]:
+        """The arguments that there are, and what they are to be one of, if that is told."""
         if isinstance(ref, types.PromptReference):
-            return {argument.name: argument for argument in self._offer.prompt(ref.name).arguments}
+            return {a.name: a.choices for a in self._offer.prompt(ref.name).arguments}
         if ref.uri == CALL:
             self._offer.operation("fetch_call", {"uri": ref.uri})
         if ref.uri not in _TEMPLATES:
             wrong = quoted(ref.uri, 100)
             there_are = names(_TEMPLATES)
             raise invalid(f"Unknown template {wrong}. There are: {there_are}", {"uri": ref.uri})
-        return dict.fromkeys(_TEMPLATES[ref.uri])
+        return dict.fromkeys(_TEMPLATES[ref.uri], ())
 
-    async def _values(self, ctx: Context, name: str) -> _Values:
+    async def _values(self, ctx: Context, name: str, choices: tuple[str, ...]) -> _Values:
         match name:
             case "tool":
                 return _Values(self._offer.usable())
@@ -110,7 +111,7 @@ class Completions:
             case "from":
                 return await self._callers(ctx)
             case _:
-                return _Values(self._choices(name))
+                return _Values(choices)
 
     async def _callers(self, ctx: Context) -> _Values:
         """The caller ids that the policy names, and those used lately that it allows."""
@@ -126,12 +127,6 @@ class Completions:
     def _days(self) -> list[str]:
         today = datetime.fromtimestamp(self._offer.runtime.clock(), UTC).date()
         return [(today - timedelta(days=days)).isoformat() for days in range(_DAYS)]
-
-    def _choices(self, name: str) -> list[str]:
-        """What a parameter of this name can be, in the tools that the caller may use."""
-        operations = self._offer.usable().values()
-        parameters = [o.parameters[name] for o in operations if name in o.parameters]
-        return [str(choice) for parameter in parameters for choice in parameter.choices]
 
     async def _recent(self, ctx: Context) -> _Recent:
         """The newest calls, read at most every few seconds; none where they can't be read."""

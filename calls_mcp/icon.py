@@ -11,7 +11,7 @@ _DRAWING = (
 
 
 def icons() -> list[Icon]:
-    """The icon for either theme; it is told with every answer, so it is small."""
+    """The icon for either theme; it is told whenever a client asks who serves, so it is small."""
     return [
         Icon(src=_source("#145"), mime_type="image/svg+xml", sizes=["any"], theme="light"),
         Icon(src=_source("#8df"), mime_type="image/svg+xml", sizes=["any"], theme="dark"),

@@ -23,11 +23,15 @@ _Text = Annotated[str, Field(strict=True, min_length=1)]
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True, slots=True)
 class PromptArgument:
-    """What a prompt can be told. One that is not required is left out of the text if not given."""
+    """What a prompt can be told; one of `choices`, if it has any.
+
+    One that is not required is left out of the text if not given.
+    """
 
     name: _Text
     description: _Text
     required: Annotated[bool, Field(strict=True)] = False
+    choices: tuple[_Text, ...] = ()
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -48,10 +52,15 @@ class Prompt:
     def problems(self, given: Mapping[str, str]) -> Iterator[str]:
         """What is wrong with the arguments given."""
         for argument in self.arguments:
-            if argument.required and not given.get(argument.name):
+            value = given.get(argument.name)
+            if argument.required and not value:
                 yield f"{self.name} needs the argument {argument.name}: {argument.description}"
-        for name in {*given} - {argument.name for argument in self.arguments}:
-            yield f"{self.name} has no argument {one_line(name, 40)!r}"
+            if value and argument.choices and value not in argument.choices:
+                yield f"{self.name} takes as {argument.name}: {', '.join(argument.choices)}"
+        declared = {argument.name for argument in self.arguments}
+        for name in given:
+            if name not in declared:
+                yield f"{self.name} has no argument {one_line(name, 40)!r}"
 
     def render(self, given: Mapping[str, str]) -> str:
         """The text with the arguments in it, `(not given)` for those that are not."""

@@ -11,6 +11,7 @@ import anyio
 from calls_mcp.accounts import Accounts
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.settings import Access, Settings
+from calls_mcp.streams import Streams
 from calls_mcp.surroundings import require_usable
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ class Runtime:
         self._is_idle: anyio.Event | None = None
         self.ending = anyio.Event()
         """Set once the server is about to end: whoever waits for news of calls is let go."""
+        self.streams = Streams()
+        """The streams of sessions over HTTP, on which they are told of calls."""
 
     async def __aenter__(self) -> Self:
         """Begin what must work from the start: telemetry, a policy of one's own, a lasting store.

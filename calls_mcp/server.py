@@ -19,6 +19,7 @@ from calls_mcp.confirmation import converse
 from calls_mcp.icon import icons
 from calls_mcp.offer import Context, Offer, caller_of, connection_of, invalid, principal_of
 from calls_mcp.outcome import Approval, Outcome
+from calls_mcp.redaction import quoted
 from calls_mcp.results import to_result
 from calls_mcp.runtime import Runtime
 from calls_mcp.schema import input_schema, output_schema
@@ -151,8 +152,11 @@ class _Handlers:
         self.instructions = f"{_READING}{changing}{_NUMBERS}{_MORE}"
         self._tools = {name: _tool(operation) for name, operation in offer.operations.items()}
 
-    async def list_tools(self, ctx: Context, _params: object) -> types.ListToolsResult:
+    async def list_tools(
+        self, ctx: Context, params: types.PaginatedRequestParams | None
+    ) -> types.ListToolsResult:
         self._offer.admit(ctx)
+        _begin(params)
         return types.ListToolsResult(tools=[self._tools[name] for name in self._offer.usable()])
 
     async def call_tool(
@@ -179,8 +183,11 @@ class _Handlers:
         """A tool's schema, which the SDK would else make the whole list for with each request."""
         return self._tools[name].input_schema if name in self._tools else None
 
-    async def list_prompts(self, ctx: Context, _params: object) -> types.ListPromptsResult:
+    async def list_prompts(
+        self, ctx: Context, params: types.PaginatedRequestParams | None
+    ) -> types.ListPromptsResult:
         self._offer.admit(ctx)
+        _begin(params)
         prompts = [_prompt(prompt) for prompt in self._offer.prompts().values()]
         return types.ListPromptsResult(prompts=prompts)
 
@@ -196,14 +203,18 @@ class _Handlers:
         message = types.PromptMessage(role="user", content=text)
         return types.GetPromptResult(description=prompt.description, messages=[message])
 
-    async def list_resources(self, ctx: Context, _params: object) -> types.ListResourcesResult:
+    async def list_resources(
+        self, ctx: Context, params: types.PaginatedRequestParams | None
+    ) -> types.ListResourcesResult:
         self._offer.admit(ctx)
+        _begin(params)
         return self._resources.list()
 
     async def list_templates(
-        self, ctx: Context, _params: object
+        self, ctx: Context, params: types.PaginatedRequestParams | None
     ) -> types.ListResourceTemplatesResult:
         self._offer.admit(ctx)
+        _begin(params)
         return self._resources.templates()
 
     async def read_resource(
@@ -255,6 +266,16 @@ class _Handlers:
         from calls_mcp.completion import Completions  # noqa: PLC0415
 
         return Completions(self._offer)
+
+
+def _begin(params: types.PaginatedRequestParams | None) -> None:
+    """Lists have one page: no cursor was ever issued.
+
+    Raises:
+        MCPError: One is given.
+    """
+    if params is not None and params.cursor is not None:
+        raise invalid(f"Unknown cursor {quoted(params.cursor, 40)}. This list has one page")
 
 
 def _prompt(prompt: "Prompt") -> types.Prompt:

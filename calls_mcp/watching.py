@@ -1,10 +1,10 @@
 """Watches of live calls: each call is asked after once for all who listen, until it has ended."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from secrets import SystemRandom
-from typing import Self
+from typing import Protocol, Self
 
 import anyio
 
@@ -13,12 +13,10 @@ from calls_mcp.errors import CallsError
 from calls_mcp.outcome import CallSummary, Failure, Outcome
 from calls_mcp.settings import Access
 
-Fetch = Callable[[], Awaitable[Outcome]]
-"""Reads a call on behalf of one listener."""
-
 _SHARE = 4  # one principal gets this part of all watches
 _SLOWEST = 60.0  # seconds between attempts that keep failing
 _SPREAD = 0.2
+_REFUSED = "policy_denied"
 
 _random = SystemRandom()
 
@@ -35,13 +33,32 @@ class Topic:
     sid: str
 
 
+class Reader(Protocol):
+    """Reads one call on behalf of one listener."""
+
+    async def topic(self) -> Topic | None:
+        """The call as they see it now; None if they may not read it any more."""
+        ...
+
+    async def fetch(self) -> Outcome:
+        """What reading it comes to, by what they may do at the last look at `topic`."""
+        ...
+
+
 @dataclass(slots=True, eq=False)
-class _Seat:
-    """A listener's place at a watch, until an epoch time."""
+class Seat:
+    """A listener's place at a watch; they know the call by `name`.
+
+    `refusals` counts those in a row that were theirs alone; by anyio's clock, no look is taken on
+    their behalf before `rests_until`.
+    """
 
     listener: "Listener"
-    fetch: Fetch
-    until: float
+    name: str
+    topic: Topic
+    reader: Reader
+    refusals: int = 0
+    rests_until: float = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -50,41 +67,39 @@ class _Watch:
 
     topic: Topic
     known: CallSummary | None
-    seats: dict["Listener", _Seat] = field(default_factory=dict["Listener", _Seat])
+    seats: dict[Seat, None] = field(default_factory=dict[Seat, None])
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    changed: anyio.Event = field(default_factory=anyio.Event)
 
-    def next(self) -> _Seat:
-        """The listener whose turn it is to have the call read."""
-        listener = next(iter(self.seats))
-        seat = self.seats[listener] = self.seats.pop(listener)
-        return seat
+    @property
+    def is_heard(self) -> bool:
+        """Whether anybody could be told of something now."""
+        return any(seat.listener.hears for seat in self.seats)
+
+    def change(self) -> None:
+        """Take note that listeners came, went, or hear again."""
+        self.changed.set()
+        self.changed = anyio.Event()
 
 
 class Watches:
     """The watches of one server.
 
     A call is asked after about every `interval` seconds; there are `most` places, of which one
-    principal gets a quarter. `clock` gives the time in epoch seconds.
+    principal gets a quarter.
     """
 
-    def __init__(
-        self,
-        background: Background,
-        interval: float,
-        most: int,
-        clock: Callable[[], float],
-    ) -> None:
+    def __init__(self, background: Background, interval: float, most: int) -> None:
         self._background = background
         self._interval = interval
         self._most = most
-        self._clock = clock
         self._open: dict[Topic, _Watch] = {}
         self._listeners: set[Listener] = set()
         self._places: Counter[str] = Counter()
 
-    def listener(self, principal: str) -> "Listener":
+    def listener(self, principal: str, *, hears: bool = True) -> "Listener":
         """Somebody who listens until they leave."""
-        listener = Listener(self, principal)
+        listener = Listener(self, principal, hears=hears)
         self._listeners.add(listener)
         return listener
 
@@ -113,59 +128,100 @@ class Watches:
         self._places[principal] -= 1
         self._places += Counter()  # without those of nobody
 
-    def join(self, topic: Topic, seat: _Seat, known: CallSummary | None) -> bool:
+    def join(self, seat: Seat, known: CallSummary | None) -> bool:
         """Have a listener hear of a call of which they know this; whether they know the newest."""
-        watch = self._open.get(topic)
+        watch = self._open.get(seat.topic)
         if watch is None:
-            watch = self._open[topic] = _Watch(topic, known)
+            watch = self._open[seat.topic] = _Watch(seat.topic, known)
             self._background.start(lambda: self._follow(watch))
-        watch.seats[seat.listener] = seat
+        watch.seats[seat] = None
+        watch.change()
         return known == watch.known
 
-    def leave(self, topic: Topic, listener: "Listener") -> None:
+    def leave(self, seat: Seat) -> None:
         """Tell a listener no more of a call; ask after it no more if nobody is left."""
-        watch = self._open.get(topic)
-        if watch is None or watch.seats.pop(listener, None) is None or watch.seats:
+        watch = self._open.get(seat.topic)
+        if watch is None or seat not in watch.seats:
             return
-        del self._open[topic]
-        watch.scope.cancel()
+        del watch.seats[seat]
+        watch.change()
+        if not watch.seats:
+            del self._open[seat.topic]
+            watch.scope.cancel()
+
+    def change(self, seat: Seat) -> None:
+        """Take note that a listener hears again, or no more."""
+        if seat.topic in self._open:
+            self._open[seat.topic].change()
 
     async def _follow(self, watch: _Watch) -> None:
         with watch.scope:
             try:
                 await self._until_it_ends(watch)
             finally:
-                self._end(watch)
+                for seat in [*watch.seats]:
+                    seat.listener.end(seat)
 
     async def _until_it_ends(self, watch: _Watch) -> None:
         failures, is_over = 0, False
         while not is_over:
-            await anyio.sleep(self._pause(failures))
-            self._dismiss_expired(watch)
-            if not watch.seats:
-                return
-            outcome = await watch.next().fetch()
+            await self._until_due(watch, self._pause(failures))
+            await self._look_around(watch)
+            outcome = await self._look(watch)
+            if outcome is None:
+                continue
             failures = failures + 1 if "error" in outcome else 0
             is_over = is_final(outcome)
             call = outcome.get("call", watch.known)
             if is_over or call != watch.known:
                 watch.known = call
-                for listener in watch.seats:
-                    listener.tell(watch.topic)
+                for seat in watch.seats:
+                    seat.listener.tell(seat)
+
+    async def _until_due(self, watch: _Watch, seconds: float) -> None:
+        """Wait for the next look: none is due while nobody hears, and one once somebody does."""
+        with anyio.move_on_after(seconds):
+            while watch.is_heard:
+                await watch.changed.wait()
+        while not watch.is_heard:
+            await watch.changed.wait()
+
+    async def _look_around(self, watch: _Watch) -> None:
+        """Let go who may not read the call any more; who sees it elsewhere now hears of that."""
+        for seat in [*watch.seats]:
+            topic = await seat.reader.topic()
+            if seat not in watch.seats or topic == watch.topic:
+                continue
+            if topic is None:
+                seat.listener.end(seat)
+                continue
+            self.leave(seat)
+            seat.topic = topic
+            if not self.join(seat, watch.known):
+                seat.listener.tell(seat)
+
+    async def _look(self, watch: _Watch) -> Outcome | None:
+        """The call, read for whoever's turn it is; None if all of them are refused.
+
+        A refusal that is theirs alone passes the turn on, and they rest for longer each time.
+        """
+        for seat in [*watch.seats]:
+            is_resting = seat.rests_until > anyio.current_time()
+            if is_resting or seat not in watch.seats or not seat.listener.hears:
+                continue
+            watch.seats[seat] = watch.seats.pop(seat)
+            outcome = await seat.reader.fetch()
+            if "error" not in outcome or outcome["error"]["kind"] != _REFUSED:
+                seat.refusals = 0
+                return outcome
+            seat.refusals += 1
+            seat.rests_until = anyio.current_time() + self._pause(seat.refusals)
+        return None
 
     def _pause(self, failures: int) -> float:
         longest = max(self._interval, _SLOWEST)
         seconds = min(self._interval * 2 ** min(failures, 10), longest)
         return seconds * _random.uniform(1 - _SPREAD, 1 + _SPREAD)
-
-    def _dismiss_expired(self, watch: _Watch) -> None:
-        now = self._clock()
-        for seat in [seat for seat in watch.seats.values() if seat.until <= now]:
-            seat.listener.end(watch.topic)
-
-    def _end(self, watch: _Watch) -> None:
-        for listener in [*watch.seats]:
-            listener.end(watch.topic)
 
 
 class Listener:
@@ -174,10 +230,12 @@ class Listener:
     A context manager: they leave at its end.
     """
 
-    def __init__(self, watches: Watches, principal: str) -> None:
+    def __init__(self, watches: Watches, principal: str, *, hears: bool = True) -> None:
+        self.hears = hears
+        """Whether there is a way to tell them just now; if not, what there is waits for them."""
         self._watches = watches
         self._principal = principal
-        self._names: dict[Topic, str] = {}
+        self._seats: set[Seat] = set()
         self._news: dict[str, None] = {}
         self._woken = anyio.Event()
 
@@ -187,60 +245,73 @@ class Listener:
     def __exit__(self, *_: object) -> None:
         self.leave()
 
-    async def watch(self, topic: Topic, name: str, fetch: Fetch, until: float) -> Failure | None:
-        """Watch a call until it ends or until an epoch time; why not, if it can't be.
+    def take(self, topic: Topic, name: str, reader: Reader) -> Seat:
+        """A place for a call, before anything is asked of it.
 
         Raises:
             TooManyWatches: There is no place left.
         """
         self._watches.take_place(self._principal)
-        self._names[topic] = name
+        seat = Seat(self, name, topic, reader)
+        self._seats.add(seat)
+        return seat
+
+    async def watch(self, seat: Seat) -> Failure | None:
+        """Watch a call until it ends or may not be read any more; why not, if it can't be."""
         try:
-            outcome = await fetch()
+            outcome = await seat.reader.fetch()
         except BaseException:
-            self.end(topic)
+            self.end(seat)
             raise
         failure = outcome.get("error")
         if failure is not None and not failure["retryable"]:
-            self.end(topic)
+            self.end(seat)
             return failure
-        if topic not in self._names:  # let go meanwhile
+        if seat not in self._seats:  # let go meanwhile
             return None
         if is_final(outcome):
-            self.tell(topic)
-            self.end(topic)
-        elif not self._watches.join(topic, _Seat(self, fetch, until), outcome.get("call")):
-            self.tell(topic)
+            self.tell(seat)
+            self.end(seat)
+        elif not self._watches.join(seat, outcome.get("call")):
+            self.tell(seat)
         return None
 
-    def tell(self, topic: Topic) -> None:
+    def attend(self, *, hears: bool) -> None:
+        """Take note whether there is a way to tell them."""
+        self.hears = hears
+        self._wake()
+        for seat in self._seats:
+            self._watches.change(seat)
+
+    def tell(self, seat: Seat) -> None:
         """Take note that something is new about a call."""
-        if topic in self._names:
-            self._news[self._names[topic]] = None
+        if seat in self._seats:
+            self._news[seat.name] = None
             self._wake()
 
-    def end(self, topic: Topic) -> None:
+    def end(self, seat: Seat) -> None:
         """Hear no more of a call."""
-        if self._names.pop(topic, None) is None:
+        if seat not in self._seats:
             return
+        self._seats.remove(seat)
         self._watches.free_place(self._principal)
-        self._watches.leave(topic, self)
+        self._watches.leave(seat)
         self._wake()
 
     def leave(self) -> None:
         """Hear no more of any call."""
         self._watches.forget(self)
-        for topic in [*self._names]:
-            self.end(topic)
+        for seat in [*self._seats]:
+            self.end(seat)
 
     async def changes(self) -> AsyncIterator[str]:
         """The names of calls that changed, each as soon as it did, until there is none to watch."""
-        while self._news or self._names:
-            while self._news:
+        while self._news or self._seats:
+            while self._news and self.hears:
                 name = next(iter(self._news))
                 del self._news[name]
                 yield name
-            if self._names:
+            if self._news or self._seats:
                 await self._woken.wait()
 
     def _wake(self) -> None:

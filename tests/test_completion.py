@@ -46,6 +46,15 @@ async def test_sids_of_recent_calls_are_proposed_live_ones_first(rig: Rig, era: 
     assert len([read for read in rig.reads if read.path.endswith("Calls.json")]) == 1
 
 
+async def test_statuses_are_proposed_that_the_prompt_takes(rig: Rig) -> None:
+    async with rig.connect() as agent:
+        found = await of_prompt(agent, "investigate_failed_calls", "status")
+        assert found.values == ["failed", "busy", "no-answer", "canceled"]
+        for status in found.values:
+            given = {"date": "2026-01-31", "status": status}
+            await agent.client.get_prompt("investigate_failed_calls", given)
+
+
 async def test_more_than_a_hundred_are_said_to_be_more(rig: Rig) -> None:
     async with rig.connect() as agent:
         for _ in range(101):
@@ -91,7 +100,7 @@ async def test_tools_days_and_statuses_are_proposed(rig: Rig, era: Era) -> None:
         statuses = await of_prompt(agent, "investigate_failed_calls", "status", "c")
     assert tools.values == ["fetch_call"]
     assert days.values[:2] == ["2023-11-14", "2023-11-13"]
-    assert statuses.values == ["canceled", "completed"]
+    assert statuses.values == ["canceled"]
     assert rig.reads == []
 
 

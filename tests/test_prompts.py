@@ -52,6 +52,11 @@ async def test_each_prompt_is_served_with_its_arguments_filled_in(rig: Rig) -> N
     [
         ("end_call", {}, "end_call needs the argument sid"),
         ("end_call", {"sid": SID, "force": "yes"}, "has no argument 'force'"),
+        (
+            "investigate_failed_calls",
+            {"date": "2026-01-31", "status": "queued"},
+            "takes as status: failed, busy, no-answer, canceled",
+        ),
         ("hang_up", {}, 'Unknown prompt "hang_up". There are: daily_call_report, end_call'),
     ],
 )
@@ -62,6 +67,16 @@ async def test_a_prompt_asked_for_wrongly_is_refused_in_words(
         with pytest.raises(MCPError, match=complaint) as refusal:
             await agent.client.get_prompt(name, given)
     assert refusal.value.code == -32602
+
+
+@pytest.mark.anyio
+async def test_faults_are_told_in_the_order_of_what_was_given(rig: Rig) -> None:
+    given = {"sid": SID} | {f"{letter}{n}": "x" for n in range(4) for letter in "zyxa"}
+    async with rig.connect() as agent:
+        with pytest.raises(MCPError) as refusal:
+            await agent.client.get_prompt("end_call", given)
+    wrong = [f"end_call has no argument {name!r}" for name in given if name != "sid"]
+    assert str(refusal.value) == "; ".join(wrong)
 
 
 def test_an_argument_that_need_not_be_given_is_told_to_be_missing(tmp_path: Path) -> None:

@@ -75,6 +75,22 @@ async def test_an_unknown_tool_is_an_invalid_request_that_names_the_known_ones(
     assert refusal.value.code == -32602
 
 
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize("cursor", ["made-up", ""])
+async def test_a_cursor_that_nobody_issued_is_refused(rig: Rig, era: Era, cursor: str) -> None:
+    async with rig.connect(era) as agent:
+        client = agent.client
+        for listing in (
+            client.list_tools,
+            client.list_prompts,
+            client.list_resources,
+            client.list_resource_templates,
+        ):
+            with pytest.raises(MCPError, match="This list has one page") as refusal:
+                await listing(cursor=cursor)
+            assert refusal.value.code == -32602
+
+
 async def test_missing_arguments_are_no_arguments(rig: Rig) -> None:
     async with rig.connect() as agent:
         result = await agent.client.call_tool("list_calls")

@@ -1,17 +1,31 @@
-"""Notifications of changes of live calls, in both eras."""
+"""Notifications of changes of live calls, in both eras.
+
+In memory each client has a server of its own, as on stdio; what they share is tested over HTTP, by
+`tests/asgi/test_news.py`.
+"""
 
 import logging
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 import pytest
-from mcp import MCPError
+from mcp import Client, MCPError
+from mcp.server.context import CallNext, HandlerResult
 
 from calls_mcp.emulator.faults import Fault
+from calls_mcp.offer import Context, connection_of
+from calls_mcp.runtime import Runtime
+from calls_mcp.server import build_server
+from calls_mcp.settings import load_settings
 from tests.hearing import hearing, in_memory, looked, looks, over_stdio, subscribe, unsubscribe
 from tests.rig import ACCOUNT, ERAS, Era, Rig, open_rig
+from tests.upstream import Exchange, Upstream, access, answer, call
+
+if TYPE_CHECKING:
+    from mcp.server.connection import Connection
 
 pytestmark = pytest.mark.anyio
 
@@ -211,6 +225,71 @@ async def test_one_principal_watches_a_quarter_of_what_there_may_be(era: Era) ->
                 client.listen(resource_subscriptions=uris) as subscription,
             ):
                 assert subscription.honored.resource_subscriptions == uris[:2]
+
+
+async def test_what_is_beyond_the_last_place_is_not_asked_after(rig: Rig) -> None:
+    uris = [uri_of(f"CA{n:032x}") for n in range(1250)]
+    async with in_memory(rig)("auto", None) as client:
+        with pytest.raises(MCPError, match="not_found") as refusal:
+            await client.listen(resource_subscriptions=uris).__aenter__()
+    assert refusal.value.error.data["uri"] == uris[0]
+    assert len(rig.reads) == 25
+
+
+async def test_first_looks_are_taken_together_but_only_so_many_at_once() -> None:
+    at_once, most, are_four = 0, 0, anyio.Event()
+
+    async def told(exchange: Exchange) -> None:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        if at_once == 4:
+            are_four.set()
+        await are_four.wait()
+        await anyio.wait_all_tasks_blocked()
+        at_once -= 1
+        await answer(200, call(status="in-progress"))(exchange)
+
+    uris = [uri_of(f"CA{n:032x}") for n in range(12)]
+    async with (
+        Upstream(told) as upstream,
+        Runtime(load_settings({}), access(upstream.base_url, timeout=60, deadline=60)) as runtime,
+        Client(build_server(runtime), cache=None) as client,
+    ):
+        with anyio.fail_after(30):
+            async with client.listen(resource_subscriptions=uris) as subscription:
+                assert subscription.honored.resource_subscriptions == uris
+    assert most == 4
+
+
+async def test_first_looks_count_against_the_policy(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text("[caps]\nreads_per_minute = 3\n[destinations]\n", "utf-8")
+    async with open_rig(calls_mcp_policy=policy) as rig:
+        uris = [uri_of(f"CA{n:032x}") for n in range(10)]
+        async with in_memory(rig)("auto", None) as client:
+            with pytest.raises(MCPError, match="not_found"):
+                await client.listen(resource_subscriptions=uris).__aenter__()
+        assert len(rig.reads) == 3
+
+
+async def test_a_connection_keeps_nothing_of_subscriptions_that_have_ended() -> None:
+    async with quick() as rig:
+        connections: set[Connection] = set()
+
+        async def noticing(ctx: Context, call_next: CallNext) -> HandlerResult:
+            connections.add(connection_of(ctx))
+            return await call_next(ctx)
+
+        rig.server.middleware.append(noticing)
+        sids = [await placed(rig) for _ in range(5)]
+        rig.clock.advance(2 * 3600)
+        connections.clear()
+        async with hearing(in_memory(rig), "legacy", *map(uri_of, sids)) as news:
+            assert {await news.next() for _ in sids} == {*map(uri_of, sids)}
+            await anyio.wait_all_tasks_blocked()
+            (connection,) = connections
+            assert not any(connection.state.values())
 
 
 async def test_looks_count_against_the_policy_of_whom_they_are_for(

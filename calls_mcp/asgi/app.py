@@ -84,7 +84,7 @@ def _sessions(app: ASGIApp, house: House) -> ASGIApp:
     if settings.calls_mcp_http_stateless:
         return app
     most = settings.calls_mcp_http_sessions // _SHARE
-    return Sessions(app, most, _whose, house.runtime.monotonic)
+    return Sessions(app, most, _whose, house.runtime.monotonic, house.runtime.streams)
 
 
 def _admission(app: ASGIApp, house: House) -> ASGIApp:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers
@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from calls_mcp.asgi import refusals
 from calls_mcp.authentication.entrance import MESSAGE
+from calls_mcp.streams import Streams
 
 IDLE = 600
 """Seconds after which a session that nobody uses is closed."""
@@ -28,7 +29,10 @@ class _Session:
 
 
 class Sessions:
-    """Lets each principal have `most` sessions at a time; `clock` is monotonic, in seconds."""
+    """Lets each principal have `most` sessions at a time; `clock` is monotonic, in seconds.
+
+    It notes in `streams` which of them can be told of something.
+    """
 
     def __init__(
         self,
@@ -36,11 +40,13 @@ class Sessions:
         most: int,
         principal: Callable[[], str],
         clock: Callable[[], float],
+        streams: Streams,
     ) -> None:
         self._app = app
         self._most = most
         self._principal = principal
         self._clock = clock
+        self._streams = streams
         self._open: dict[str, _Session] = {}
         self._opening: Counter[str] = Counter()
 
@@ -49,8 +55,21 @@ class Sessions:
         match scope.get(MESSAGE):
             case {"method": "initialize"}:
                 await self._begin(scope, receive, send)
+            case _ if scope["method"] == "GET":
+                await self._listen(scope, receive, send)
             case _:
                 await self._go_on(scope, receive, send)
+
+    async def _listen(self, scope: Scope, receive: Receive, send: Send) -> None:
+        name = Headers(scope=scope).get(_HEADER, "")
+        with ExitStack() as stream:
+
+            async def noticing(message: Message) -> None:
+                await send(message)
+                if message.get("status") in _SUCCESS:
+                    stream.enter_context(self._streams.opened(name))
+
+            await self._go_on(scope, receive, noticing)
 
     async def _begin(self, scope: Scope, receive: Receive, send: Send) -> None:
         principal = self._principal()

@@ -6,7 +6,7 @@ anybody may see, beside it at the root. The module is not imported here, for on 
 it. Behind it, `principal()` names whoever the request in hand is from.
 """
 
-from calls_mcp.authentication.grant import Grant, Own, allows, own, principal
+from calls_mcp.authentication.grant import Grant, Own, allows, grant, own, principal
 from calls_mcp.authentication.scopes import SCOPES, Scope, scope_of
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Own",
     "Scope",
     "allows",
+    "grant",
     "own",
     "principal",
     "scope_of",

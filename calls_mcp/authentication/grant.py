@@ -1,5 +1,7 @@
 """What a verified token grants: to whom, what, until when, and with whose account."""
 
+import math
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
@@ -38,16 +40,40 @@ class Grant(AccessToken):
 
     token: str = ""
     _own: Own | None = PrivateAttr(None)
+    _renew: "Renew | None" = PrivateAttr(None)
+
+    @property
+    def principal(self) -> str:
+        """Whom the token stands for."""
+        return self.subject or self.client_id
+
+    @property
+    def ends_at(self) -> float:
+        """The epoch time from which it is good no more."""
+        return math.inf if self.expires_at is None else self.expires_at
 
     @property
     def own(self) -> Own | None:
         """What its principal has of their own."""
         return self._own
 
-    def with_own(self, own: Own | None) -> Self:
-        """This grant, to a principal who has `own`."""
-        self._own = own
+    def held(self, own: Own | None, renew: "Renew") -> Self:
+        """This grant, to a principal who has `own`; what its token grants later, `renew` tells."""
+        self._own, self._renew = own, renew
         return self
+
+    async def renewed(self) -> "Grant | None":
+        """What the token grants now, to a principal who has what they have now; None if nothing."""
+        return await self._renew() if self._renew else self
+
+
+Renew = Callable[[], Awaitable[Grant | None]]
+
+
+def grant() -> Grant | None:
+    """What the request's token grants; None where nobody is asked for one."""
+    token = get_access_token()
+    return token if isinstance(token, Grant) else None
 
 
 def principal() -> str | None:
@@ -58,11 +84,11 @@ def principal() -> str | None:
 
 def own() -> Own | None:
     """What the request's principal has of their own."""
-    token = get_access_token()
-    return token.own if isinstance(token, Grant) else None
+    held = grant()
+    return held.own if held else None
 
 
-def allows(operation: Operation) -> bool:
-    """Whether the request's token is enough for this; where nobody is asked for one, all is."""
-    token = get_access_token()
+def allows(operation: Operation, token: AccessToken | None = None) -> bool:
+    """Whether a token, or else the request's, is enough for this; where none is needed, all is."""
+    token = token or get_access_token()
     return token is None or scope_of(operation) in token.scopes

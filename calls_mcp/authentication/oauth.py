@@ -3,12 +3,13 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import jwt
 
 from calls_mcp.authentication.grant import Grant
-from calls_mcp.authentication.issuer import ALGORITHMS, KeySet
+from calls_mcp.authentication.issuer import ALGORITHMS, IssuerUnavailable, KeySet
 from calls_mcp.authentication.principals import NOBODY, PrincipalsFile
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.settings import Settings
@@ -47,10 +48,11 @@ class JwtVerifier:
             header = jwt.get_unverified_header(token)
             if header.get("alg") not in ALGORITHMS:
                 raise jwt.InvalidAlgorithmError("the algorithm is not one of those allowed")
-            key = await self._keys.key(header.get("kid"))
+            identifier = header.get("kid")
+            key = await self._keys.key(identifier)
             if key is None:
                 raise jwt.InvalidKeyError("the issuer has no such key")
-            return self._grant(self._decoded(token, key))
+            return self._grant(self._decoded(token, key), identifier)
         except jwt.PyJWTError as invalid:
             _log.info("A token was refused: %s", invalid)
             return None
@@ -69,7 +71,15 @@ class JwtVerifier:
             },
         )
 
-    def _grant(self, claims: Mapping[str, object]) -> Grant:
+    async def _renewed(self, claims: Mapping[str, object], identifier: str | None) -> Grant | None:
+        """What verified claims grant now, unless the key that signed them was withdrawn since."""
+        try:
+            is_good = await self._keys.key(identifier) is not None
+        except IssuerUnavailable:  # can't be told just now
+            is_good = True
+        return self._grant(claims, identifier) if is_good else None
+
+    def _grant(self, claims: Mapping[str, object], identifier: str | None) -> Grant:
         name = claims[self._claims.principal]
         if (
             not isinstance(name, str)
@@ -87,7 +97,7 @@ class JwtVerifier:
             resource=self._claims.audience,
             claims={"iss": self._claims.issuer},
         )
-        return grant.with_own(principals.own.get(name))
+        return grant.held(principals.own.get(name), partial(self._renewed, claims, identifier))
 
 
 def open_issuer(settings: Settings, clock: Callable[[], float]) -> JwtVerifier:

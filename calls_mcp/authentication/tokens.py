@@ -5,6 +5,7 @@ import hmac
 import secrets
 from collections.abc import Collection
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from calls_mcp.authentication.grant import Grant
@@ -23,7 +24,10 @@ class FileVerifier:
 
     async def verify_token(self, token: str) -> Grant | None:
         """What it grants, if anything; to find out takes as long for any token."""
-        principals, digest = self._file.now(), _digest(token)
+        return await self._granted(_digest(token))
+
+    async def _granted(self, digest: str) -> Grant | None:
+        principals = self._file.now()
         known = [t for t in principals.tokens if hmac.compare_digest(t.sha256, digest)]
         entry = next((t for t in known if t.expires > datetime.now(UTC)), None)
         if entry is None:
@@ -34,7 +38,8 @@ class FileVerifier:
             scopes=sorted(entry.scopes),
             expires_at=int(entry.expires.timestamp()),
         )
-        return grant.with_own(principals.own.get(entry.principal))
+        renew = partial(self._granted, digest)
+        return grant.held(principals.own.get(entry.principal), renew)
 
 
 def open_tokens(settings: Settings) -> FileVerifier:

@@ -1,6 +1,9 @@
 """Resources, their changes and completion over HTTP: whose they are, and how they end."""
 
-from collections.abc import AsyncGenerator
+import base64
+import json
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,21 +12,25 @@ import anyio
 import pytest
 from mcp import MCPError
 from mcp_types import PromptReference, ResourceTemplateReference
+from starlette.responses import Response
 
 from calls_mcp.asgi import Endpoint, listening
 from calls_mcp.emulator import ManualClock
 from calls_mcp.runtime import Runtime
 from calls_mcp.server import build_server
 from calls_mcp.settings import load_settings
-from tests.asgi.site import Client2026, in_session, open_site, principals
+from tests.asgi.site import Client2026, Here, in_session, open_site, principals
+from tests.authentication.issuer import AUDIENCE, EC_KEY, issuing, public
 from tests.authentication.service import EVERYTHING, challenge, entry, write
 from tests.hearing import hearing, looked, looks, over_http, subscribe
 from tests.rig import ACCOUNT, ERAS, PERMISSIVE, Era
-from tests.upstream import SECRET, SID, Exchange, Upstream, access, answer, call
+from tests.upstream import SECRET, SID, Exchange, Request, Upstream, access, answer, call
 
 pytestmark = pytest.mark.anyio
 
 QUICK = 0.01  # seconds between looks
+TALK = 10  # seconds, after which the callee has long answered
+OTHERS = SECRET[::-1]
 OWN = "AC" + "7" * 32
 URI = f"calls://call/{SID}"
 
@@ -137,17 +144,11 @@ async def test_a_session_that_is_ended_watches_nothing() -> None:
             left, kept = await agent.place(), await agent.place()
         headers = in_session(await site.open_session())
         uri = f"calls://call/{left}"
-        await site.post({"jsonrpc": "2.0", "method": "notifications/initialized"}, headers)
-        message = {
-            "jsonrpc": "2.0",
-            "id": 5,
-            "method": "resources/subscribe",
-            "params": {"uri": uri},
-        }
-        assert (await site.post(message, headers)).status_code == 200
-        await looked(site.rig, left, 2)
-        async with site.http() as http:
-            assert (await http.delete(site.url, headers=headers)).status_code == 200
+        await _subscribe_by_post(site, uri, headers)
+        async with _told(site, headers):
+            await looked(site.rig, left, 2)
+            async with site.http() as http:
+                assert (await http.delete(site.url, headers=headers)).status_code == 200
         async with hearing(over_http(site.url), "auto", f"calls://call/{kept}"):
             await looked(site.rig, kept, 5)
             before = looks(site.rig, left)
@@ -155,8 +156,83 @@ async def test_a_session_that_is_ended_watches_nothing() -> None:
             assert looks(site.rig, left) == before
 
 
+async def test_nothing_is_asked_after_for_a_session_without_a_stream() -> None:
+    async with open_site(calls_mcp_watch_interval=QUICK) as site:
+        async with site.connect() as agent:
+            unheard, kept = await agent.place(), await agent.place()
+        headers = in_session(await site.open_session())
+        await _subscribe_by_post(site, f"calls://call/{unheard}", headers)
+        async with hearing(over_http(site.url), "auto", f"calls://call/{kept}"):
+            await looked(site.rig, kept, 10)
+            assert looks(site.rig, unheard) == 1
+            async with _told(site, headers):
+                await looked(site.rig, unheard, 2)
+            await looked(site.rig, kept, 5)
+            before = looks(site.rig, unheard)
+            await looked(site.rig, kept, 10)
+            assert looks(site.rig, unheard) == before
+
+
+async def test_a_call_is_looked_at_as_soon_as_a_session_has_a_stream_again() -> None:
+    async with open_site(calls_mcp_watch_interval=3600) as site:
+        async with site.connect() as agent:
+            uri = f"calls://call/{await agent.place()}"
+        headers = in_session(await site.open_session())
+        await _subscribe_by_post(site, uri, headers)
+        for seconds in (TALK, 2 * 3600):
+            site.rig.clock.advance(seconds)
+            async with _told(site, headers) as told:
+                assert await told() == uri
+
+
+async def test_what_others_heard_meanwhile_waits_for_the_stream_of_a_session() -> None:
+    async with open_site(calls_mcp_watch_interval=QUICK) as site:
+        async with site.connect() as agent:
+            uri = f"calls://call/{await agent.place()}"
+        headers = in_session(await site.open_session())
+        await _subscribe_by_post(site, uri, headers)
+        async with hearing(over_http(site.url), "auto", uri) as news:
+            site.rig.clock.advance(2 * 3600)
+            assert await news.rest() == [uri]
+        async with _told(site, headers) as told:
+            assert await told() == uri
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_who_asked_too_often_delays_nobody_else(tmp_path: Path, era: Era) -> None:
+    (tmp_path / "slow.toml").write_text("[caps]\nreads_per_minute = 100\n", "utf-8")
+    everybody = [entry(name, name, *EVERYTHING) for name in ("mallory", "bob")]
+    file = write(tmp_path / "p.toml", *everybody, '[principals.mallory]\npolicy = "slow.toml"\n')
+    async with (
+        open_site(
+            token="bob",
+            calls_mcp_auth="tokens",
+            calls_mcp_principals=file,
+            calls_mcp_watch_interval=0.05,
+        ) as site,
+        AsyncExitStack() as stack,
+    ):
+        async with site.connect() as agent:
+            sid = await agent.place()
+        uri = f"calls://call/{sid}"
+        mallory = await stack.enter_async_context(site.of("mallory").connect())
+        for _ in range(20):
+            await stack.enter_async_context(mallory.client.listen(resource_subscriptions=[uri]))
+        news = await stack.enter_async_context(hearing(over_http(site.url, "bob"), era, uri))
+        while "error" not in await mallory.call("fetch_call", sid=sid):
+            pass
+        await looked(site.rig, sid, 5)
+        site.rig.clock.advance(TALK)
+        assert await news.next() == uri
+
+
 @asynccontextmanager
-async def tokens_site(file: Path, clock: ManualClock) -> AsyncGenerator[tuple[Upstream, str]]:
+async def tokens_site(
+    file: Path,
+    clock: ManualClock,
+    monotonic: Callable[[], float] = time.monotonic,
+    **settings: object,
+) -> AsyncGenerator[tuple[Upstream, str]]:
     """A service on a stand-in on which one account has a call that never ends, and others none."""
 
     async def told(exchange: Exchange) -> None:
@@ -164,17 +240,18 @@ async def tokens_site(file: Path, clock: ManualClock) -> AsyncGenerator[tuple[Up
         step = answer(200, call(status="in-progress")) if is_theirs else answer(404)
         await step(exchange)
 
-    settings = load_settings(
+    held = load_settings(
         {
             "calls_mcp_auth": "tokens",
             "calls_mcp_principals": file,
             "calls_mcp_policy": PERMISSIVE,
             "calls_mcp_watch_interval": QUICK,
+            **settings,
         }
     )
     async with (
         Upstream(told) as upstream,
-        Runtime(settings, access(upstream.base_url), clock=clock) as runtime,
+        Runtime(held, access(upstream.base_url), clock=clock, monotonic=monotonic) as runtime,
         listening(build_server(runtime), runtime, Endpoint(port=0)) as site,
     ):
         yield upstream, site.endpoint.url
@@ -270,7 +347,168 @@ async def test_nobody_is_told_of_calls_once_their_token_has_expired(
         assert len(upstream.requests) <= before + 1
 
 
-async def _asked(upstream: Upstream, times: int) -> None:
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_call_is_looked_at_with_the_credentials_that_a_principal_has_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, era: Era
+) -> None:
+    monkeypatch.setenv("OLD_SECRET", SECRET)
+    monkeypatch.setenv("NEW_SECRET", OTHERS)
+    file = tmp_path / "p.toml"
+    token = entry("a", "alice", *EVERYTHING)
+    write(file, token, account_of("alice", "OLD_SECRET"))
+    async with (
+        tokens_site(file, ManualClock(1_700_000_000)) as (upstream, url),
+        hearing(over_http(url, "a"), era, URI),
+    ):
+        await _asked(upstream, 3, SECRET)
+        write(file, token, account_of("alice", "NEW_SECRET"))
+        await _asked(upstream, 1, OTHERS)
+        before = _count(upstream, SECRET)
+        await _asked(upstream, 5, OTHERS)
+        assert _count(upstream, SECRET) == before
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_listener_whose_account_is_another_hears_of_the_call_in_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, era: Era
+) -> None:
+    monkeypatch.setenv("ALICES_SECRET", SECRET)
+    file, token = tmp_path / "p.toml", entry("a", "alice", *EVERYTHING)
+    write(file, token)
+    async with (
+        tokens_site(file, ManualClock(1_700_000_000)) as (upstream, url),
+        hearing(over_http(url, "a"), era, URI) as news,
+    ):
+        await _asked(upstream, 3)
+        write(file, token, account_of("alice", "ALICES_SECRET", OWN))
+        assert await news.next() == URI
+        if era != "legacy":
+            assert await news.rest() == []
+        accounts = [request.target.split("/")[3] for request in upstream.requests]
+        assert accounts.count(OWN) == 1
+        assert accounts[-1] == OWN
+
+
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize(
+    "change", ["revoked", "another's", "without its scope", "beyond the policy"]
+)
+async def test_nobody_listens_on_who_may_not_read_the_call_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, era: Era, change: str
+) -> None:
+    monkeypatch.setenv("ALICES_SECRET", OTHERS)
+    (tmp_path / "elsewhere.toml").write_text(f'[accounts]\nallow = ["{OWN}"]\n', "utf-8")
+    bob, own = entry("b", "bob", *EVERYTHING), account_of("alice", "ALICES_SECRET")
+    after = {
+        "revoked": (own,),
+        "another's": (entry("a", "carol", *EVERYTHING), own),
+        "without its scope": (entry("a", "alice", "calls:place"), own),
+        "beyond the policy": (
+            entry("a", "alice", *EVERYTHING),
+            own + 'policy = "elsewhere.toml"\n',
+        ),
+    }
+    file = write(tmp_path / "p.toml", bob, entry("a", "alice", *EVERYTHING), own)
+    async with (
+        tokens_site(file, ManualClock(1_700_000_000)) as (upstream, url),
+        hearing(over_http(url, "b"), "auto", URI),
+        hearing(over_http(url, "a"), era, URI) as news,
+    ):
+        await _asked(upstream, 3, OTHERS)
+        write(file, bob, *after[change])
+        if era != "legacy":
+            assert await news.rest() == []
+        await _asked(upstream, 20)
+        before = _count(upstream, OTHERS)
+        await _asked(upstream, 20)
+        assert _count(upstream, OTHERS) == before
+
+
+async def test_what_an_issuers_token_grants_is_looked_up_before_each_look_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALICES_SECRET", OTHERS)
+    file, ticking = write(tmp_path / "p.toml", ""), ManualClock(0)
+    async with (
+        issuing() as issuer,
+        tokens_site(
+            file,
+            ManualClock(1_700_000_000),
+            ticking,
+            calls_mcp_auth="oauth",
+            calls_mcp_oauth_issuer=issuer.url,
+            calls_mcp_resource_url=AUDIENCE,
+        ) as (upstream, url),
+        hearing(over_http(url, issuer.token()), "auto", URI) as news,
+    ):
+        await _asked(upstream, 3)
+        write(file, account_of("alice", "ALICES_SECRET"))
+        await _asked(upstream, 3, OTHERS)
+        ticking.advance(700)
+        issuer.failure = Response(status_code=503)
+        await _asked(upstream, 3, OTHERS)
+        ticking.advance(20)
+        issuer.failure, issuer.keys = None, [public(EC_KEY, "new", "ES256")]
+        assert await news.rest() == []
+
+
+async def test_one_of_many_who_listen_is_told_no_more_once_their_token_is_revoked(
+    tmp_path: Path,
+) -> None:
+    both = entry("a", "alice", *EVERYTHING), entry("b", "bob", *EVERYTHING)
+    file = write(tmp_path / "p.toml", *both)
+    async with (
+        tokens_site(file, ManualClock(1_700_000_000)) as (upstream, url),
+        hearing(over_http(url, "b"), "auto", URI),
+        hearing(over_http(url, "a"), "auto", URI) as news,
+    ):
+        write(file, both[1])
+        assert await news.rest() == []
+        await _asked(upstream, 5)
+
+
+def account_of(principal: str, variable: str, sid: str = ACCOUNT) -> str:
+    """The lines about an account of somebody's own."""
+    return f'[principals.{principal}]\naccount_sid = "{sid}"\nauth_token_env = "{variable}"\n'
+
+
+async def _asked(upstream: Upstream, times: int, password: str = "") -> None:
+    """Wait for so many more requests, with these credentials if any are told."""
+    goal = _count(upstream, password) + times
     with anyio.fail_after(30):
-        while len(upstream.requests) < times:
+        while _count(upstream, password) < goal:
             await anyio.lowlevel.checkpoint()
+
+
+def _count(upstream: Upstream, password: str = "") -> int:
+    return sum(not password or _password(request) == password for request in upstream.requests)
+
+
+def _password(request: Request) -> str:
+    encoded = request.headers["authorization"].removeprefix("Basic ")
+    return base64.b64decode(encoded).decode().partition(":")[2]
+
+
+async def _subscribe_by_post(site: Here, uri: str, headers: Mapping[str, str]) -> None:
+    await site.post({"jsonrpc": "2.0", "method": "notifications/initialized"}, headers)
+    params = {"uri": uri}
+    message = {"jsonrpc": "2.0", "id": 5, "method": "resources/subscribe", "params": params}
+    assert (await site.post(message, headers)).status_code == 200
+
+
+@asynccontextmanager
+async def _told(
+    site: Here, headers: Mapping[str, str]
+) -> AsyncGenerator[Callable[[], Awaitable[str]]]:
+    """The stream of a session: what waits for the next URI that it is told of."""
+    async with site.http() as http, http.stream("GET", site.url, headers=headers) as stream:
+        assert stream.status_code == 200
+        lines = stream.aiter_lines()
+
+        async def following() -> str:
+            with anyio.fail_after(30):
+                while not (line := await anext(lines)).startswith("data: {"):
+                    pass
+            return json.loads(line.removeprefix("data: "))["params"]["uri"]
+
+        yield following
