@@ -73,6 +73,16 @@ class Approvals:
                 "Nothing was sent: this server did not issue that confirmation_token.",
                 f"Send the token exactly as it was given. {_AGAIN}",
             )
+        return await self.claim_filed(identifier, binding, require_ready)
+
+    async def claim_filed(
+        self, identifier: str, binding: Binding, require_ready: Callable[[], Awaitable[None]]
+    ) -> Claim | Used | Outcome:
+        """Like `claim`, of what nobody has a token for.
+
+        Raises:
+            InvocationError: As with `claim`.
+        """
         pending = await self._store.get(identifier)
         if pending is None:
             return {"outcome": "expired", "reason": _FORGOTTEN}

@@ -41,14 +41,14 @@ async def converse(
     can_ask = _can_ask(ctx)
     outcome = await invoke(_brought(params), can_ask)
     confirmation = outcome.get("confirmation")
-    if confirmation is None or not can_ask:
+    token = confirmation.get("token") if confirmation else None
+    if confirmation is None or token is None or not can_ask:
         return outcome
     question = _question(confirmation)
     if ctx.protocol_version >= _MODERN:
         request = ElicitRequest(params=question)
-        token = confirmation["token"]
         return InputRequiredResult(input_requests={_KEY: request}, request_state=token)
-    answer = await _elicit(ctx, question, confirmation["token"], patience)
+    answer = await _elicit(ctx, question, token, patience)
     return await invoke(answer, can_ask)
 
 
@@ -102,7 +102,7 @@ def _refusal(token: str, reason: str) -> Approval:
 
 
 def _question(confirmation: Confirmation) -> ElicitRequestFormParams:
-    action = confirmation["action"].replace("_", " ")
+    action = confirmation.get("action", "").replace("_", " ")
     field = {
         "type": "boolean",
         "title": f"Yes, {action} this call",

@@ -8,12 +8,13 @@ import anyio
 from calls_mcp import telemetry
 from calls_mcp.arguments import Arguments, check
 from calls_mcp.catalog import Json, Operation
-from calls_mcp.changes import Change, Changes
+from calls_mcp.changes import Changes
 from calls_mcp.cursor import Cursors
+from calls_mcp.decisions import Change
 from calls_mcp.errors import InvocationError, Unavailable, failed
 from calls_mcp.failures import read_call
-from calls_mcp.listing import Report, collect
-from calls_mcp.outcome import Approval, Caller, Outcome, with_warnings
+from calls_mcp.listing import collect
+from calls_mcp.outcome import Approval, Caller, Outcome, Report, with_warnings
 from calls_mcp.policy import Policy, PolicyDenied, judge_account
 from calls_mcp.throttle import Throttle
 from calls_mcp.twilio import TwilioClient
@@ -34,7 +35,7 @@ class Terms:
     sandbox: bool = False
 
 
-async def unheard(_done: int, _total: int) -> None:
+async def unheard(_done: float, _total: float, _what: str) -> None:
     """A `Report` to nobody."""
 
 
@@ -76,7 +77,7 @@ class Invoker:
             else:
                 until = anyio.current_time() + self._terms.deadline
                 change = Change(arguments, caller, self._terms.account_sid, until)
-                outcome = await self._changes.run(change, approval)
+                outcome = await self._changes.run(change, approval, report)
         except InvocationError as error:
             outcome = failed(error)
             if isinstance(error, PolicyDenied):

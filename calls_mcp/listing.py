@@ -9,13 +9,11 @@ from pydantic_core import to_json
 
 from calls_mcp.catalog import Json
 from calls_mcp.failures import Reply, lost
-from calls_mcp.outcome import CallSummary
+from calls_mcp.outcome import CallSummary, Report
 from calls_mcp.summary import Unreadable, summarize
 from calls_mcp.wire import Pair, Request
 
 Send = Callable[[Request], Awaitable[Reply]]
-Report = Callable[[int, int], Awaitable[None]]
-"""Is told how many calls were read, of how many asked for."""
 
 _TYPICAL_SUMMARY = 420  # bytes of JSON
 _SMALLEST_PAGE = 50
@@ -67,12 +65,12 @@ async def collect(
     walk = _Walk(limit, budget - _ENVELOPE)
     page, place = await _find(read, start)
     position = walk.take(page, place)
-    await report(len(walk.calls), limit)
+    await walk.tell(report)
     while position is not None and not walk.is_over:
         before = len(walk.calls)
         position = walk.take(await read(position), position)
         if len(walk.calls) > before:  # progress must increase
-            await report(len(walk.calls), limit)
+            await walk.tell(report)
     return Listing(walk.calls, walk.warnings(position), position)
 
 
@@ -136,6 +134,11 @@ class _Walk:
         page_size = before - self._left
         self.is_over = self._is_full or not page.calls or page_size > self._left
         return page.next
+
+    async def tell(self, report: Report) -> None:
+        """Tell how far it has come."""
+        read = len(self.calls)
+        await report(read, self._limit, f"{read} calls read")
 
     def warnings(self, position: Position | None) -> list[str]:
         """What the reader must know about what is not there."""

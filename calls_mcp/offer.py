@@ -13,7 +13,7 @@ from calls_mcp import correlation
 from calls_mcp.authentication import Own, allows, own, principal, scope_of
 from calls_mcp.catalog import Operation, load_operations
 from calls_mcp.outcome import Caller, Outcome
-from calls_mcp.redaction import quoted
+from calls_mcp.redaction import one_line, quoted
 from calls_mcp.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -34,7 +34,15 @@ def principal_of(ctx: Context) -> str:
 def caller_of(ctx: Context, *, can_ask: bool = False) -> Caller:
     """Whoever sent the request in hand."""
     serving = correlation.served()
-    return Caller(principal_of(ctx), can_ask, _trace_id(), serving.id if serving else "")
+    request_id = serving.id if serving else ""
+    return Caller(principal_of(ctx), can_ask, _trace_id(), request_id, _client_of(ctx))
+
+
+def _client_of(ctx: Context) -> str:
+    """What the client calls itself, and its version."""
+    params = ctx.session.client_params
+    told = f"{params.client_info.name} {params.client_info.version}" if params else ""
+    return one_line(told, 80)
 
 
 def connection_of(ctx: Context) -> Connection:

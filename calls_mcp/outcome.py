@@ -4,17 +4,19 @@ A key that is not known is absent, never null or empty. The published output sch
 text a model reads are both made from these types.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Required, TypedDict
 
-OutcomeName = Literal["done", "confirmation_required", "declined", "expired", "error"]
+OutcomeName = Literal[
+    "done", "confirmation_required", "awaiting_operator", "declined", "expired", "error"
+]
 
 
 class CallGist(TypedDict, total=False):
     """What is declared of a call by the tools that change one; it is a whole `CallSummary`."""
 
-    sid: Required[str]
+    sid: str
     status: str
     live: bool
 
@@ -76,13 +78,18 @@ class Failure(TypedDict, total=False):
     more_info: str
 
 
-class Confirmation(TypedDict):
-    """A question the user must answer before the invocation has any effect."""
+class Confirmation(TypedDict, total=False):
+    """A question that must be answered before the invocation has any effect.
+
+    The user answers with `token`, or the operator, who knows it as `approval`. All of the others
+    are always there, too; that is not published, for the sake of tokens.
+    """
 
     action: str
-    preview: str
-    token: str
+    preview: Required[str]
     expires_at: str
+    token: str
+    approval: str
 
 
 class Outcome(TypedDict, total=False):
@@ -106,6 +113,7 @@ class Outcome(TypedDict, total=False):
 class Caller:
     """Who invokes: the principal, whether their client can put a question to its user.
 
+    `client` is what that calls itself.
     `trace_id` is that of the request, 32 hex digits, or empty if it is not traced; `request_id` is
     the one that log lines about it bear.
     """
@@ -114,19 +122,25 @@ class Caller:
     can_ask: bool = False
     trace_id: str = ""
     request_id: str = ""
+    client: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """A user's answer to the question that `token` stands for; `reason` is why not.
+    """An answer to the question that `token` stands for; `reason` is why not.
 
-    `by` is how the answer came: from the client's user, or from the model with the token.
+    `by` is how the answer came: from the client's user, from the model with the token, or from the
+    operator.
     """
 
     token: str
     approved: bool = True
     reason: str = ""
-    by: Literal["elicitation", "token"] = "token"
+    by: Literal["elicitation", "token", "operator"] = "token"
+
+
+Report = Callable[[float, float, str], Awaitable[None]]
+"""Is told how far an invocation has come, of how far it will, and what that means."""
 
 
 def with_warnings(outcome: Outcome, warnings: Sequence[str]) -> Outcome:

@@ -40,7 +40,7 @@ def _lines(operation: Operation, outcome: Outcome) -> Iterator[str]:
         yield from _failure(outcome["error"])
     if "confirmation" in outcome:
         yield from _confirmation(operation, outcome["confirmation"])
-    if "reason" in outcome:
+    elif "reason" in outcome:
         yield f"{outcome['outcome'].capitalize()}: {outcome['reason']}"
     if "deleted" in outcome:
         yield f"Deleted the record of {outcome['deleted']}."
@@ -83,11 +83,22 @@ def _list(calls: list[CallSummary], next_cursor: str | None) -> Iterator[str]:
 def _confirmation(operation: Operation, confirmation: Confirmation) -> Iterator[str]:
     yield "Nothing has happened yet. This is what would:"
     yield confirmation["preview"]
-    yield (
-        "Show this to your user. Only if they agree, call "
-        f"{operation.name} again with the same arguments and confirmation_token="
-        f"{confirmation['token']} (works once, until {confirmation['expires_at']})."
+    again, until = (
+        f"call {operation.name} again with the same arguments",
+        confirmation.get("expires_at", ""),
     )
+    if "token" in confirmation:
+        token = confirmation["token"]
+        yield (
+            f"Show this to your user. Only if they agree, {again} and confirmation_token={token} "
+            f"(works once, until {until})."
+        )
+    else:
+        which = f"approval {confirmation.get('approval')}, until {until}"
+        yield (
+            f"The operator was asked to approve it ({which}). Tell your user, then {again}: that "
+            "waits for the decision and carries it out."
+        )
 
 
 def _failure(failure: Failure) -> Iterator[str]:

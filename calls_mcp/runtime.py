@@ -17,6 +17,7 @@ from calls_mcp.surroundings import require_usable
 if TYPE_CHECKING:
     from calls_mcp.audit import AuditLog
     from calls_mcp.authentication import Own
+    from calls_mcp.desk import Desk
     from calls_mcp.invocation import Invoker
     from calls_mcp.policy import Policy
     from calls_mcp.store import Store
@@ -233,10 +234,19 @@ class Runtime:
         self._records = (store, audit)
         return self._records
 
+    def _desk(self, store: "Store") -> "Desk | None":
+        from calls_mcp.desk import Desk  # noqa: PLC0415
+
+        if store.docket is None:
+            return None
+        ttl, wait = self.settings.calls_mcp_operator_ttl, self.settings.calls_mcp_operator_wait
+        return Desk(store, store.docket, ttl, wait, self.clock)
+
     async def _make(self, own: "Own | None") -> "_Made":
         from calls_mcp.approvals import Approvals  # noqa: PLC0415
         from calls_mcp.changes import Changes  # noqa: PLC0415
         from calls_mcp.cursor import Cursors  # noqa: PLC0415
+        from calls_mcp.decisions import Decisions  # noqa: PLC0415
         from calls_mcp.delivery import Delivery  # noqa: PLC0415
         from calls_mcp.invocation import Invoker, Terms  # noqa: PLC0415
         from calls_mcp.policy import load_policy  # noqa: PLC0415
@@ -256,7 +266,9 @@ class Runtime:
         delivery = Delivery(twilio, store, access.deadline, self.clock)
         whole = "all" if account_sid == self.access.account_sid else f"all on {account_sid}"
         quotas = Quotas(store, policy.caps, delivery.fetch, self.clock, whole)
-        changes = Changes(delivery, approvals, quotas, audit, policy, self.clock)
+        desk = self._desk(store)
+        decisions = Decisions(delivery, approvals, quotas, policy, self.clock, desk)
+        changes = Changes(decisions, delivery, approvals, quotas, audit)
         cursors = Cursors(seal, account_sid, settings.calls_mcp_result_bytes)
         terms = Terms(
             account_sid,

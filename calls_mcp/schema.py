@@ -59,7 +59,8 @@ def _schema(hint: object) -> Schema:
     if origin is Literal:
         return {"type": "string", "enum": [*args]}
     if origin is list:
-        return {"type": "array", "items": _schema(args[0])}
+        item = _schema(args[0])  # what each of them must have is not worth its tokens
+        return {"type": "array", "items": {k: v for k, v in item.items() if k != "required"}}
     if is_typeddict(hint) and isinstance(hint, type):
         return _object(get_type_hints(hint, include_extras=True))
     return {"type": _SCALARS[hint]}

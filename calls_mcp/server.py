@@ -165,8 +165,8 @@ class _Handlers:
         self._offer.admit(ctx)
         operation, runtime = self._offer.operation(params.name), self._offer.runtime
 
-        async def report(done: int, total: int) -> None:
-            await ctx.session.report_progress(done, total, f"{done} calls read")
+        async def report(done: float, total: float, what: str) -> None:
+            await ctx.session.report_progress(done, total, what)
 
         async def invoke(approval: Approval | None, can_ask: bool) -> Outcome:  # noqa: FBT001
             caller = caller_of(ctx, can_ask=can_ask)

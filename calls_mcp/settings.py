@@ -156,6 +156,20 @@ class Settings(BaseModel):
     calls_mcp_confirm_ttl: float = Field(
         300, gt=0, le=600, description="Seconds for which a confirmation can be used."
     )
+    calls_mcp_operator_ttl: float = Field(
+        900,
+        gt=0,
+        le=86_400,
+        description="Seconds for which the operator can decide, where the policy says `operator`, "
+        "and for which an approval can be acted on.",
+    )
+    calls_mcp_operator_wait: float = Field(
+        20,
+        ge=0,
+        le=300,
+        description="Seconds that a repeated call waits for that decision, but at most half of "
+        "`CALLS_MCP_DEADLINE`.",
+    )
     calls_mcp_read_only: bool = Field(
         default=False, description="`1` offers only fetch_call and list_calls."
     )

@@ -7,15 +7,17 @@ was edited, removed or put in since.
 
 from calls_mcp.audit.discretion import Numbers
 from calls_mcp.audit.log import Attempt, AuditLog, obstacle, open_audit
-from calls_mcp.audit.record import ConfirmedBy, Decision, Ending, Entry
+from calls_mcp.audit.record import NOBODY, Authority, ConfirmedBy, Decision, Ending, Entry
 from calls_mcp.audit.report import Problem, Report, describe
 from calls_mcp.audit.sinks import AuditUnavailable
 from calls_mcp.audit.verify import verify
 
 __all__ = [
+    "NOBODY",
     "Attempt",
     "AuditLog",
     "AuditUnavailable",
+    "Authority",
     "ConfirmedBy",
     "Decision",
     "Ending",

@@ -12,8 +12,20 @@ from calls_mcp.catalog import Json, Operation
 if TYPE_CHECKING:
     from calls_mcp.guard import Action  # which would load jsonschema for `audit verify`
 
-Decision = Literal["asked", "allowed", "denied", "declined", "expired", "replayed"]
-ConfirmedBy = Literal["elicitation", "token", "none"]
+Decision = Literal["asked", "approved", "allowed", "denied", "declined", "expired", "replayed"]
+ConfirmedBy = Literal["elicitation", "token", "operator", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """How a change was confirmed; if by the operator, their `name` and which approval it was."""
+
+    by: ConfirmedBy = "none"
+    name: str = ""
+    approval_id: str = ""
+
+
+NOBODY = Authority()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +34,7 @@ class Entry:
 
     `arguments` are as they were given: the record makes them discreet. `rule` is what decided, a
     rule of the policy or `confirm.place` and the like; `sid` the call, where there is one yet.
-    `request_id` is the one that log lines about the MCP request bear.
+    `reason` is the operator's; `request_id` is the one that log lines about the MCP request bear.
     What is not known stays empty, and is then absent from the record.
     """
 
@@ -34,7 +46,8 @@ class Entry:
     account_sid: str = ""
     sid: str = ""
     rule: str = ""
-    confirmed_by: ConfirmedBy = "none"
+    authority: Authority = NOBODY
+    reason: str = ""
     outcome: str = ""
     error_kind: str = ""
     trace_id: str = ""
@@ -62,7 +75,10 @@ def decided(entry: Entry, numbers: Numbers) -> Fields:
         "arguments": discreet(entry.operation, entry.arguments, numbers),
         "decision": entry.decision,
         "rule": plain(entry.rule, numbers),
-        "confirmed_by": entry.confirmed_by,
+        "confirmed_by": entry.authority.by,
+        "decided_by": plain(entry.authority.name, "whole"),
+        "approval_id": plain(entry.authority.approval_id, "whole"),
+        "reason": plain(entry.reason, numbers),
         "outcome": plain(entry.outcome, "whole"),
         "error_kind": plain(entry.error_kind, "whole"),
     }

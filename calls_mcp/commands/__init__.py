@@ -48,12 +48,24 @@ exit status:
 """
 
 
+_APPROVALS = """\
+It needs the settings of the servers whose approvals these are: CALLS_MCP_STATE_URL, and
+CALLS_MCP_AUDIT_FILE or CALLS_MCP_AUDIT_DATABASE for the record of the decision.
+
+exit status:
+  0  it was shown, or the decision stands
+  1  it was decided before, or has lapsed
+  2  wrong usage, or there is no such approval
+"""
+
+
 def add_commands(add_parser: _AddParser) -> None:
     """Put these commands beside the others."""
     _add_doctor(add_parser)
     _add_client_config(add_parser)
     _add_tools(add_parser)
     _add_call(add_parser)
+    _add_approvals(add_parser)
 
 
 def _add_doctor(add_parser: _AddParser) -> None:
@@ -90,6 +102,22 @@ def _add_call(add_parser: _AddParser) -> None:
     _add_sandbox(call)
     _add_json(call, "the result's structured content")
     call.set_defaults(run=_call)
+
+
+def _add_approvals(add_parser: _AddParser) -> None:
+    approvals = _command(add_parser, "approvals", "decide what waits for the operator", _APPROVALS)
+    approvals.add_argument(
+        "action", nargs="?", choices=("list", "show", "approve", "deny"), default="list"
+    )
+    approvals.add_argument("id", nargs="?", help="which one; not for list")
+    approvals.add_argument(
+        "--all", action="store_true", help="list: also what is decided or lapsed"
+    )
+    approvals.add_argument("--watch", action="store_true", help="list: again, whenever it changes")
+    approvals.add_argument("--reason", help="why; the agent is told it after a denial")
+    approvals.add_argument("--by", help="who decides (the name of this user)")
+    _add_json(approvals, "what is shown")
+    approvals.set_defaults(run=_approvals)
 
 
 def _command(add_parser: _AddParser, name: str, purpose: str, more: str = "") -> "ArgumentParser":
@@ -133,5 +161,11 @@ def _tools(options: "Namespace") -> int:
 
 def _call(options: "Namespace") -> int:
     from calls_mcp.commands.call import run  # noqa: PLC0415
+
+    return run(options)
+
+
+def _approvals(options: "Namespace") -> int:
+    from calls_mcp.commands.approvals import run  # noqa: PLC0415
 
     return run(options)

@@ -46,6 +46,7 @@ STATUS: Mapping[OutcomeName, int] = {
     "declined": 3,
     "expired": 3,
     "confirmation_required": 4,
+    "awaiting_operator": 4,
 }
 """The exit status for each outcome."""
 
@@ -145,7 +146,7 @@ async def _invoke(
         try:
             result = await client.call_tool(tool, {**arguments})
             confirmation = _outcome(result).get("confirmation")
-            if confirmation is None or not says_yes:
+            if confirmation is None or "token" not in confirmation or not says_yes:
                 return result
             warn(confirmation["preview"])
             token = {"confirmation_token": confirmation["token"]}

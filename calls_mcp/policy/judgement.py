@@ -18,7 +18,13 @@ if TYPE_CHECKING:
     from calls_mcp.arguments import Arguments  # which would load jsonschema at start
     from calls_mcp.guard import Action
 
-_STRICTNESS: tuple[Requirement, ...] = ("never", "confirm", "require_human", "deny")
+_STRICTNESS: tuple[Requirement, ...] = (
+    "never",
+    "confirm",
+    "require_human",
+    "operator",
+    "deny",
+)
 _REDIRECTING = frozenset({"url", "twiml", "method"})
 _ADDRESSING = frozenset({"sid", "account_sid", "status"})
 

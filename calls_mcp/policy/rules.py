@@ -38,7 +38,7 @@ def _known_country(code: str) -> str:
     return code
 
 
-Requirement = Literal["never", "confirm", "require_human", "deny"]
+Requirement = Literal["never", "confirm", "require_human", "operator", "deny"]
 Switch = Annotated[bool, Field(strict=True)]
 Pattern = Annotated[str, _must_match(r"\S+", "a pattern without spaces")]
 Prefix = Annotated[str, _must_match(r"\+[1-9][0-9]{0,14}", "the + and first digits of numbers")]

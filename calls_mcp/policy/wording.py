@@ -15,8 +15,8 @@ _ACTIONS = {
 _REQUIREMENTS: dict[Requirement, str] = {
     "never": "needs no confirmation",
     "confirm": "is confirmed by the user first",
-    "require_human": "is confirmed first by a human whom the client asks; "
-    "a client that can't ask is refused",
+    "require_human": "is confirmed first by a human whom the client asks, or by the operator",
+    "operator": "is approved first by the operator, outside of the conversation",
     "deny": "is refused",
 }
 _GISTS: dict[Requirement, str] = {

@@ -11,14 +11,19 @@ from contextlib import asynccontextmanager
 import anyio
 
 from calls_mcp.errors import ConfigurationError
+from calls_mcp.store.docket import Case, Docket, Filed, Ruling
 from calls_mcp.store.memory import MemoryStore
 from calls_mcp.store.record import Keeping, Pending, Store, unheard
 from calls_mcp.store.unavailable import StoreUnavailable, Unrecorded
 
 __all__ = [
+    "Case",
+    "Docket",
+    "Filed",
     "Keeping",
     "MemoryStore",
     "Pending",
+    "Ruling",
     "Store",
     "StoreUnavailable",
     "Unrecorded",

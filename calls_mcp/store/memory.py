@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from calls_mcp.outcome import Outcome
+from calls_mcp.store.docket import Docket
 from calls_mcp.store.record import Fate, Keeper, Keeping, Pending, unheard
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class MemoryStore(Keeper):
     """A `Store` for one process, of at most `capacity` records and those in flight."""
 
     kind: Literal["memory"] = "memory"
+    docket: Docket | None = None  # an operator's console is another process
 
     def __init__(self, keeping: Keeping | None = None, capacity: int = 10_000) -> None:
         super().__init__(keeping or Keeping())

@@ -15,6 +15,7 @@ from calls_mcp.outcome import Outcome
 
 if TYPE_CHECKING:
     from calls_mcp.store.counters import Counters
+    from calls_mcp.store.docket import Docket
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,11 @@ class Store(Protocol):
     @property
     def counters(self) -> "Counters":
         """The counters that are kept in the same place."""
+        ...
+
+    @property
+    def docket(self) -> "Docket | None":
+        """What waits for the operator, in the same place; None where only this process sees it."""
         ...
 
     async def put(self, identifier: str, pending: Pending) -> None:

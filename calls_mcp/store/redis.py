@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.outcome import Outcome
 from calls_mcp.store.record import Fate, Keeper, Keeping, Pending, pack, unpack
+from calls_mcp.store.redis_docket import RedisDocket
 from calls_mcp.store.unavailable import StoreUnavailable, Unrecorded, reaching
 
 if TYPE_CHECKING:
@@ -143,6 +144,7 @@ class RedisStore(Keeper):
     def __init__(self, server: Server, keeping: Keeping) -> None:
         super().__init__(keeping)
         self._server = server
+        self.docket = RedisDocket(server, keeping)
 
     async def put(self, identifier: str, pending: Pending) -> None:
         """Keep a new question until it may be forgotten."""

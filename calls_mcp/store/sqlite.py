@@ -3,7 +3,7 @@
 import json
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -15,6 +15,7 @@ from anyio import CapacityLimiter, to_thread
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.outcome import Outcome
 from calls_mcp.store.record import Fate, Keeper, Keeping, Pending, pack, unheard, unpack
+from calls_mcp.store.sqlite_docket import CASES, SqliteDocket
 from calls_mcp.store.unavailable import StoreUnavailable, Unrecorded, reaching
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-_LAYOUT = 1
-_SCHEMA = """
+_LAYOUT = 2
+_SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS confirmations (
     identifier TEXT PRIMARY KEY,
     principal TEXT NOT NULL,
@@ -49,7 +50,7 @@ CREATE TABLE IF NOT EXISTS marks (
     until REAL NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS marks_to_forget ON marks (until);
-"""
+{CASES}"""
 
 _FORGET_THE_OLDEST_UNUSED = """
 DELETE FROM confirmations WHERE rowid IN (
@@ -84,8 +85,14 @@ class Database:
 
     async def look(self, query: str, *parameters: str | float) -> tuple[object, ...] | None:
         """The first row of `query`, which changes nothing and waits for no writer."""
+        return next(iter(await self.look_at_all(query, *parameters)), None)
+
+    async def look_at_all(
+        self, query: str, *parameters: str | float
+    ) -> Sequence[tuple[object, ...]]:
+        """The rows of `query`, which changes nothing and waits for no writer."""
         with reaching((sqlite3.Error, OSError), StoreUnavailable):
-            return await to_thread.run_sync(self._first, query, parameters, limiter=self._queue)
+            return await to_thread.run_sync(self._all, query, parameters, limiter=self._queue)
 
     async def aclose(self) -> None:
         """Close the connection."""
@@ -96,10 +103,9 @@ class Database:
             self._connection.execute("BEGIN IMMEDIATE")
             return work(self._connection)
 
-    def _first(self, query: str, parameters: tuple[str | float, ...]) -> tuple[object, ...] | None:
+    def _all(self, query: str, parameters: tuple[str | float, ...]) -> Sequence[tuple[object, ...]]:
         with self._in_use:
-            row = self._connection.execute(query, parameters).fetchone()
-        return cast("tuple[object, ...] | None", row)
+            return self._connection.execute(query, parameters).fetchall()
 
     def _close(self) -> None:
         with self._in_use:
@@ -137,9 +143,9 @@ def _connect(path: Path, busy: float) -> sqlite3.Connection:
 def _prepare(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     (layout,) = cast("tuple[int]", connection.execute("PRAGMA user_version").fetchone())
-    if layout not in (0, _LAYOUT):
+    if layout > _LAYOUT:
         raise sqlite3.DatabaseError("it was written by another version of calls-mcp")
-    if layout == 0:
+    if layout < _LAYOUT:  # each only added to the one before
         connection.executescript(
             f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_LAYOUT}; COMMIT;"
         )
@@ -153,6 +159,7 @@ class SqliteStore(Keeper):
     def __init__(self, database: Database, keeping: Keeping) -> None:
         super().__init__(keeping)
         self._database = database
+        self.docket = SqliteDocket(database, keeping)
 
     async def put(self, identifier: str, pending: Pending) -> None:
         """Keep a new question, and forget what is old or too much."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from calls_mcp.audit import Entry
+from calls_mcp.audit import Authority, Entry
 from calls_mcp.audit.chain import Fields
 from calls_mcp.audit.database import Database
 from calls_mcp.audit.lines import LinesFile
@@ -31,7 +31,7 @@ ENTRY = Entry(
     decision="allowed",
     account_sid=ACCOUNT,
     rule="confirm.place",
-    confirmed_by="token",
+    authority=Authority("token"),
     trace_id="0af7651916cd43dd8448eb211c80319c",
 )
 

@@ -98,7 +98,7 @@ timeout = 601
 principal.in_flight = true
 """
     assert faults(toml, text) == [
-        "3: confirm.place should be 'never', 'confirm', 'require_human' or 'deny'",
+        "3: confirm.place should be 'never', 'confirm', 'require_human', 'operator' or 'deny'",
         "4: unknown key confirm.plase; did you mean confirm.place?",
         "6: unknown section [destinatoins]; did you mean destinations?",
         "10: destinations.allow_prefixes[0] must be the + and first digits of numbers",

@@ -48,10 +48,7 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
         (
             "confirm",
             {"hang_up": "require_human"},
-            (
-                "Hanging up is confirmed first by a human whom the client asks; "
-                "a client that can't ask is refused."
-            ),
+            ("Hanging up is confirmed first by a human whom the client asks, or by the operator."),
         ),
         (
             "destinations",

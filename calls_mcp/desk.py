@@ -1,0 +1,144 @@
+"""The operator's desk: what waits there for a decision, and what was decided.
+
+Nothing that travels through the model's conversation decides anything here. What was approved runs
+once, by the claim that every confirmation has.
+"""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import anyio
+
+from calls_mcp.guard import Binding, Question
+from calls_mcp.outcome import Outcome, Report
+from calls_mcp.policy import PolicyDenied
+from calls_mcp.store import Case, Docket, Filed, Pending, Store
+
+_MOST_WAITING = 20  # of one principal
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5  # seconds between two looks for a decision
+_LOOKS = 20
+_CALL_AGAIN = (
+    "Nothing has happened yet: the operator must approve it, and was asked. Tell your user, then "
+    "call again with the same arguments: that waits for the decision and carries it out."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who asks for a decision, by which client, and which rule demands it."""
+
+    binding: Binding
+    client: str
+    rule: str
+
+
+class Desk:
+    """Files cases that lapse after `ttl` seconds, and waits `patience` seconds for a decision.
+
+    What was decided can be acted on for another `ttl`. `clock` gives the time in epoch seconds.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        docket: Docket,
+        ttl: float,
+        patience: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._docket = docket
+        self._ttl = ttl
+        self._patience = patience
+        self._clock = clock
+
+    async def current(self, binding: Binding) -> Filed | None:
+        """The case of just this change of theirs, unless it was acted on."""
+        noted = await self._store.counters.noted(_place(binding))
+        return noted and await self._docket.find(noted[0])
+
+    async def file(self, question: Question, asked: Asked) -> Case:
+        """Ask the operator, or join those of the same principal who have just asked the same.
+
+        Raises:
+            PolicyDenied: Too many of this principal's changes wait already.
+        """
+        identifier, now = secrets.token_hex(8), self._clock()  # never begins with a dash
+        lapses_at = now + self._ttl
+        binding, place = asked.binding, _place(asked.binding)
+        if await self._store.counters.note(place, 2 * self._ttl, identifier) is None:
+            return await self._joined(asked)
+        case = Case(
+            identifier=identifier,
+            binding=binding,
+            action=question.action,
+            preview=question.preview,
+            client=asked.client,
+            rule=asked.rule,
+            asked_at=now,
+            lapses_at=lapses_at,
+        )
+        await self._store.put(identifier, Pending(binding, question.state, lapses_at + self._ttl))
+        if not await self._docket.file(case, _MOST_WAITING):
+            await self.close(case)
+            raise PolicyDenied(
+                asked.rule,
+                f"{_MOST_WAITING} changes of the same principal wait for the operator already",
+                "Wait until some are decided.",
+            )
+        return case
+
+    async def wait(self, filed: Filed, until: float, tell: Report) -> Filed:
+        """The case, once it is decided or has lapsed, or as it is when patience ends.
+
+        That is at half of the time until `until` (by anyio's clock) at the latest: what is decided
+        must still be carried out.
+        """
+        begun, pause = anyio.current_time(), _FIRST_PAUSE
+        patience = max(0.0, min(self._patience, (until - begun) / 2))
+        with anyio.move_on_after(patience):
+            while filed.ruling is None and not filed.has_lapsed(self._clock()):
+                await tell(anyio.current_time() - begun, patience, "waiting for the operator")
+                await anyio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+                filed = await self._docket.find(filed.case.identifier) or filed
+        return filed
+
+    async def close(self, case: Case) -> None:
+        """Let the same be asked anew."""
+        await self._store.counters.forget(_place(case.binding), case.identifier)
+
+    async def _joined(self, asked: Asked) -> Case:
+        """The case that was filed first, as soon as it is there."""
+        for _ in range(_LOOKS):
+            if filed := await self.current(asked.binding):
+                return filed.case
+            await anyio.sleep(_FIRST_PAUSE)
+        reason = (
+            "it could not be put before the operator"  # whoever asked first had no room or died
+        )
+        raise PolicyDenied(asked.rule, reason, "Call again in a minute.")
+
+
+def awaiting(case: Case) -> Outcome:
+    """What an agent is told of a case that waits."""
+    lapses = datetime.fromtimestamp(case.lapses_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "outcome": "awaiting_operator",
+        "confirmation": {
+            "action": case.action,
+            "preview": case.preview,
+            "approval": case.identifier,
+            "expires_at": lapses,
+        },
+        "reason": _CALL_AGAIN,
+    }
+
+
+def _place(binding: Binding) -> str:
+    exact = json.dumps([binding.tool, binding.arguments, binding.principal])
+    return f"case:{hashlib.sha256(exact.encode()).hexdigest()}"

@@ -1,0 +1,121 @@
+"""Where the operator decides: what waits on the desk of every server that shares the store."""
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from time import time
+
+from calls_mcp.audit import AuditLog, Authority, Entry, open_audit
+from calls_mcp.catalog import load_operations
+from calls_mcp.errors import ConfigurationError
+from calls_mcp.redaction import one_line
+from calls_mcp.settings import Settings
+from calls_mcp.store import Case, Docket, Filed, Keeping, Ruling, open_store
+
+_MOST = 1000  # cases
+_LONGEST_REASON = 200  # characters
+_LONGEST_NAME = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What came of a decision: the case as it stands, and whether it is `ours` that does."""
+
+    filed: Filed
+    ours: bool
+
+
+class Office:
+    """Shows what waits, and decides; `clock` gives the time in epoch seconds."""
+
+    def __init__(self, docket: Docket, audit: AuditLog, clock: Callable[[], float]) -> None:
+        self._docket = docket
+        self._audit = audit
+        self.clock = clock
+
+    async def cases(self) -> Sequence[Filed]:
+        """The newest cases, the newest first, decided or not.
+
+        Raises:
+            StoreUnavailable: The store can't be reached.
+        """
+        return await self._docket.listed(_MOST)
+
+    async def waiting(self) -> Sequence[Filed]:
+        """What can be decided now, the oldest first.
+
+        Raises:
+            StoreUnavailable: The store can't be reached.
+        """
+        now = self.clock()
+        open_ = [f for f in await self.cases() if f.ruling is None and not f.has_lapsed(now)]
+        return open_[::-1]
+
+    async def find(self, identifier: str) -> Filed | None:
+        """The case of this identifier, if it is still kept.
+
+        Raises:
+            StoreUnavailable: The store can't be reached.
+        """
+        return await self._docket.find(identifier)
+
+    async def decide(
+        self, filed: Filed, *, approve: bool, by: str, reason: str = ""
+    ) -> Decided | None:
+        """Decide a case, unless it is decided already; None if it has lapsed.
+
+        The decision is recorded before it counts.
+
+        Raises:
+            StoreUnavailable: The store can't be reached.
+            AuditUnavailable: It can't be recorded, so it was not taken.
+        """
+        case = filed.case
+        ruling = Ruling(
+            is_approval=approve,
+            by=one_line(by, _LONGEST_NAME),
+            at=self.clock(),
+            reason=one_line(reason, _LONGEST_REASON),
+        )
+        if filed.ruling is not None or filed.has_lapsed(self.clock()):
+            return filed.ruling and Decided(filed, ours=False)
+        await self._audit.note(_entry(case, ruling))
+        standing = await self._docket.rule(case.identifier, ruling)
+        return standing and Decided(Filed(case, standing), ours=standing == ruling)
+
+
+@asynccontextmanager
+async def open_office(
+    settings: Settings, clock: Callable[[], float] = time
+) -> AsyncGenerator[Office]:
+    """The office beside the servers that have the same settings.
+
+    Raises:
+        ConfigurationError: They keep what waits in their own memory, or the store can't be used.
+    """
+    url = settings.calls_mcp_state_url.get_secret_value()
+    files = settings.calls_mcp_audit_file, settings.calls_mcp_audit_database
+    async with (
+        open_store(url, Keeping(clock=clock)) as store,
+        open_audit(*files, settings.calls_mcp_audit_numbers, clock) as audit,
+    ):
+        if store.docket is None:
+            raise ConfigurationError(
+                "CALLS_MCP_STATE_URL is memory:, where nobody else sees what waits for approval: "
+                "set it to sqlite:///FILE or redis://…, here and for the servers."
+            )
+        yield Office(store.docket, audit, clock)
+
+
+def _entry(case: Case, ruling: Ruling) -> Entry:
+    """What is recorded of a decision. The arguments are in the record of the question."""
+    return Entry(
+        principal=case.binding.principal,
+        operation=load_operations()[case.binding.tool],
+        action=case.action,
+        arguments={},
+        decision="approved" if ruling.is_approval else "declined",
+        rule=case.rule,
+        authority=Authority("operator", ruling.by, case.identifier),
+        reason=ruling.reason,
+    )

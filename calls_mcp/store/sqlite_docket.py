@@ -1,0 +1,91 @@
+"""The operator's cases in an SQLite file."""
+
+import sqlite3
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, cast
+
+from calls_mcp.store.docket import (
+    Case,
+    Filed,
+    Ruling,
+    pack_case,
+    pack_ruling,
+    unpack_filed,
+    unpack_ruling,
+)
+
+if TYPE_CHECKING:
+    from calls_mcp.store.record import Keeping
+    from calls_mcp.store.sqlite import Database
+
+CASES = """
+CREATE TABLE IF NOT EXISTS cases (
+    identifier TEXT PRIMARY KEY,
+    principal TEXT NOT NULL,
+    "case" TEXT NOT NULL,
+    asked_at REAL NOT NULL,
+    lapses_at REAL NOT NULL,
+    ruling TEXT
+);
+CREATE INDEX IF NOT EXISTS cases_by_age ON cases (asked_at);
+CREATE INDEX IF NOT EXISTS cases_to_forget ON cases (lapses_at);
+CREATE INDEX IF NOT EXISTS cases_undecided ON cases (principal) WHERE ruling IS NULL;
+"""
+_COUNT = "SELECT count(*) FROM cases WHERE principal = ? AND ruling IS NULL AND lapses_at > ?"
+_FILE = """
+INSERT INTO cases (identifier, principal, "case", asked_at, lapses_at) VALUES (?, ?, ?, ?, ?)
+"""
+_RULE = """
+UPDATE cases SET ruling = ? WHERE identifier = ? AND ruling IS NULL AND lapses_at > ?
+"""
+
+
+class SqliteDocket:
+    """A `Docket` in the file of a store."""
+
+    def __init__(self, database: "Database", keeping: "Keeping") -> None:
+        self._database = database
+        self._keeping = keeping
+
+    async def file(self, case: Case, most: int) -> bool:
+        """Keep a new case, and forget those that are old."""
+        return await self._database.run(partial(self._file, case, most))
+
+    async def find(self, identifier: str) -> Filed | None:
+        """The case of this identifier, if it is still kept."""
+        query = 'SELECT "case", ruling FROM cases WHERE identifier = ?'
+        rows = await self._database.look_at_all(query, identifier)
+        return next(iter(_filed(rows)), None)
+
+    async def rule(self, identifier: str, ruling: Ruling) -> Ruling | None:
+        """Decide a case, once for all."""
+        decision = (pack_ruling(ruling), identifier, self._keeping.clock())
+
+        def decide(db: sqlite3.Connection) -> str | None:
+            db.execute(_RULE, decision)
+            row = db.execute("SELECT ruling FROM cases WHERE identifier = ?", (identifier,))
+            return cast("tuple[str | None]", row.fetchone() or (None,))[0]
+
+        standing = await self._database.run(decide)
+        return unpack_ruling(standing) if standing else None
+
+    async def listed(self, most: int) -> Sequence[Filed]:
+        """The newest cases, the newest first."""
+        query = 'SELECT "case", ruling FROM cases ORDER BY asked_at DESC LIMIT ?'
+        return _filed(await self._database.look_at_all(query, most))
+
+    def _file(self, case: Case, most: int, db: sqlite3.Connection) -> bool:
+        now, principal = self._keeping.clock(), case.binding.principal
+        db.execute("DELETE FROM cases WHERE lapses_at <= ?", (now - self._keeping.retention,))
+        (waiting,) = cast("tuple[int]", db.execute(_COUNT, (principal, now)).fetchone())
+        if waiting >= most:
+            return False
+        row = (case.identifier, principal, pack_case(case), case.asked_at, case.lapses_at)
+        db.execute(_FILE, row)
+        return True
+
+
+def _filed(rows: Sequence[tuple[object, ...]]) -> Sequence[Filed]:
+    unpacked = (unpack_filed(*cast("tuple[str, str | None]", row)) for row in rows)
+    return [filed for filed in unpacked if filed]

@@ -1,0 +1,133 @@
+"""`calls-mcp approvals`: the operator's decisions on a terminal."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from calls_mcp.cli import main
+from calls_mcp.emulator.testing import RunningEmulator
+from tests.commands.test_call import PLACE, changes, recorded
+from tests.test_rules import policy
+
+WATCH = (sys.executable, "-m", "calls_mcp", "approvals", "--watch")
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, account: RunningEmulator) -> Path:
+    """Where decisions are recorded, on servers whose operator decides about new calls."""
+    del account
+    file = tmp_path / "audit.jsonl"
+    monkeypatch.setenv("CALLS_MCP_POLICY", str(policy(tmp_path, '[confirm]\nplace = "operator"\n')))
+    monkeypatch.setenv("CALLS_MCP_STATE_URL", f"sqlite:///{tmp_path}/state.db")
+    monkeypatch.setenv("CALLS_MCP_AUDIT_FILE", str(file))
+    return file
+
+
+def asked(capsys: Captured) -> str:
+    """Ask for a call; the id of the approval that it waits for."""
+    assert main(["call", *PLACE, "--json"]) == 4
+    outcome = json.loads(capsys.readouterr().out)
+    assert outcome["outcome"] == "awaiting_operator"
+    return cast("str", outcome["confirmation"]["approval"])
+
+
+def shown(capsys: Captured, *arguments: str) -> Any:  # noqa: ANN401  # JSON
+    assert main(["approvals", *arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_what_waits_is_listed_in_plain_words(capsys: Captured) -> None:
+    assert main(["approvals"]) == 0
+    assert capsys.readouterr().out == "Nothing waits.\n"
+    approval = asked(capsys)
+    assert main(["approvals", "list"]) == 0
+    told = capsys.readouterr().out
+    assert approval in told
+    assert "Place a call to" in told
+    assert "calls-mcp call asks, by calls-mcp call" in told
+    (listed,) = shown(capsys, "list")
+    assert listed == shown(capsys, "show", approval)
+    assert (listed["id"], listed["state"], listed["tool"]) == (approval, "waiting", "create_call")
+
+
+def test_what_is_approved_is_carried_out_when_it_is_called_again(
+    account: RunningEmulator, record: Path, capsys: Captured
+) -> None:
+    approval = asked(capsys)
+    assert main(["approvals", "approve", approval, "--by", "bob"]) == 0
+    assert capsys.readouterr().out.startswith("Approved")
+    assert changes(account) == []
+    assert main(["call", *PLACE]) == 0
+    capsys.readouterr()
+    assert changes(account) == ["POST"]
+    decided = [(each.get("decision"), each.get("decided_by")) for each in recorded(record)]
+    assert decided == [("asked", None), ("approved", "bob"), ("allowed", "bob"), (None, None)]
+    assert shown(capsys, "list") == []
+    (listed,) = shown(capsys, "list", "--all")
+    assert (listed["state"], listed["decision"], listed["decided_by"]) == (
+        "decided",
+        "approved",
+        "bob",
+    )
+
+
+def test_a_denial_reaches_the_agent_with_its_reason(
+    account: RunningEmulator, capsys: Captured
+) -> None:
+    approval = asked(capsys)
+    assert main(["approvals", "deny", approval, "--reason", "not at night"]) == 0
+    assert capsys.readouterr().out.startswith("Denied")
+    assert main(["call", *PLACE, "--json"]) == 3
+    assert "not at night" in json.loads(capsys.readouterr().out)["reason"]
+    assert changes(account) == []
+
+
+def test_what_was_decided_stands(capsys: Captured) -> None:
+    approval = asked(capsys)
+    assert main(["approvals", "deny", approval, "--by", "ann"]) == 0
+    capsys.readouterr()
+    assert main(["approvals", "approve", approval, "--by", "bob"]) == 1
+    assert capsys.readouterr().out == "It was denied before, by ann. That stands.\n"
+
+
+@pytest.mark.parametrize("action", ["show", "approve", "deny"])
+def test_an_approval_that_is_not_there_is_told(action: str, capsys: Captured) -> None:
+    assert main(["approvals", action, "nothing"]) == 2
+    assert 'no approval "nothing"' in capsys.readouterr().err
+    assert main(["approvals", action]) == 2
+    assert "which" in capsys.readouterr().err
+
+
+def test_what_is_in_the_memory_of_a_server_is_not_seen_here(
+    monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.delenv("CALLS_MCP_STATE_URL")
+    assert main(["approvals"]) == 2
+    assert "CALLS_MCP_STATE_URL is memory:" in capsys.readouterr().err
+
+
+def test_a_decision_that_can_not_be_recorded_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    approval = asked(capsys)
+    monkeypatch.setenv("CALLS_MCP_AUDIT_FILE", str(tmp_path / "missing" / "audit.jsonl"))
+    assert main(["approvals", "approve", approval]) == 2
+    assert "audit" in capsys.readouterr().err
+    assert shown(capsys, "show", approval)["state"] == "waiting"
+
+
+def test_whoever_watches_sees_what_comes(capsys: Captured) -> None:
+    with subprocess.Popen(WATCH, stdout=subprocess.PIPE, encoding="utf-8") as watching:  # noqa: S603
+        assert watching.stdout
+        try:
+            assert watching.stdout.readline() == "Nothing waits.\n"
+            approval = asked(capsys)
+            assert approval in watching.stdout.readline()
+        finally:
+            watching.kill()
