@@ -11,6 +11,7 @@ from zipfile import ZipFile
 
 import pytest
 
+from calls_mcp.prompts import load_prompts
 from calls_mcp.settings import Settings
 from release.manifest import FILE, VERSION
 from tests.generate import definitions
@@ -102,9 +103,14 @@ async def test_a_prompt_reads_as_the_servers_own_does(manifest: Manifest) -> Non
         for prompt, own in zip(manifest["prompts"], listed, strict=True):
             names = [argument.name for argument in own.arguments or []]
             assert prompt["arguments"] == names
-            given = {name: f"<{name}>" for name in names}
+            choices = {each.name: each.choices for each in load_prompts()[own.name].arguments}
+            given = {name: (choices[name] or (f"<{name}>",))[0] for name in names}
             (message,) = (await agent.client.get_prompt(own.name, given)).messages
-            filled = re.sub(r"\$\{arguments\.(\w+)}", r"<\1>", prompt["text"])
+            filled = re.sub(
+                r"\$\{arguments\.(\w+)}",
+                lambda found, given=given: given[found[1]],
+                prompt["text"],
+            )
             assert getattr(message.content, "text", None) == filled
 
 
