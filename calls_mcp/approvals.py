@@ -3,13 +3,12 @@
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import anyio
 
 from calls_mcp.errors import InvalidConfirmation, InvocationError
 from calls_mcp.guard import Binding, Question
-from calls_mcp.outcome import Confirmation, Outcome, with_warnings
+from calls_mcp.outcome import Confirmation, Outcome, moment, with_warnings
 from calls_mcp.seal import Seal
 from calls_mcp.store import Pending, Store
 
@@ -54,7 +53,7 @@ class Approvals:
             "action": question.action,
             "preview": question.preview,
             "token": self._seal.sign(identifier),
-            "expires_at": datetime.fromtimestamp(expires_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "expires_at": moment(expires_at),
         }
 
     async def claim(

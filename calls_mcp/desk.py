@@ -9,12 +9,11 @@ import json
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import anyio
 
 from calls_mcp.guard import Binding, Question
-from calls_mcp.outcome import Outcome, Report
+from calls_mcp.outcome import Outcome, Report, moment
 from calls_mcp.policy import PolicyDenied
 from calls_mcp.store import Case, Docket, Filed, Pending, Store
 
@@ -126,14 +125,13 @@ class Desk:
 
 def awaiting(case: Case) -> Outcome:
     """What an agent is told of a case that waits."""
-    lapses = datetime.fromtimestamp(case.lapses_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {
         "outcome": "awaiting_operator",
         "confirmation": {
             "action": case.action,
             "preview": case.preview,
             "approval": case.identifier,
-            "expires_at": lapses,
+            "expires_at": moment(case.lapses_at),
         },
         "reason": _CALL_AGAIN,
     }

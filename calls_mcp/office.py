@@ -19,9 +19,9 @@ _LONGEST_NAME = 64
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """What came of a decision: the case as it stands, and whether it is `ours` that does."""
+    """What came of a decision: the ruling that stands, and whether it is `ours`."""
 
-    filed: Filed
+    ruling: Ruling
     ours: bool
 
 
@@ -78,10 +78,10 @@ class Office:
             reason=one_line(reason, _LONGEST_REASON),
         )
         if filed.ruling is not None or filed.has_lapsed(self.clock()):
-            return filed.ruling and Decided(filed, ours=False)
+            return filed.ruling and Decided(filed.ruling, ours=False)
         await self._audit.note(_entry(case, ruling))
         standing = await self._docket.rule(case.identifier, ruling)
-        return standing and Decided(Filed(case, standing), ours=standing == ruling)
+        return standing and Decided(standing, ours=standing == ruling)
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ text a model reads are both made from these types.
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal, Required, TypedDict
 
 OutcomeName = Literal[
@@ -141,6 +142,11 @@ class Approval:
 
 Report = Callable[[float, float, str], Awaitable[None]]
 """Is told how far an invocation has come, of how far it will, and what that means."""
+
+
+def moment(seconds: float) -> str:
+    """An epoch time as outcomes tell it: ISO 8601 UTC, to the second."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def with_warnings(outcome: Outcome, warnings: Sequence[str]) -> Outcome:

@@ -187,7 +187,7 @@ async def test_two_operators_take_one_decision(tmp_path: Path) -> None:
 
                 tasks.start_soon(one)
         assert [each.ours for each in decided if each].count(True) == 1
-        assert len({each.filed.ruling for each in decided if each}) == 1
+        assert len({each.ruling for each in decided if each}) == 1
 
 
 @pytest.mark.parametrize("changed", [{"to": "+15005550206"}, {"timeout": 5}])

@@ -4,12 +4,13 @@ import getpass
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from dataclasses import replace
 
 import anyio
 
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.office import Decided, Office, open_office
+from calls_mcp.outcome import moment
 from calls_mcp.redaction import quoted
 from calls_mcp.settings import load_settings
 from calls_mcp.store import Filed
@@ -79,7 +80,7 @@ async def _decide(office: Office, filed: Filed, options: Namespace) -> int:
     decided = await office.decide(filed, approve=approve, by=by, reason=options.reason or "")
     now = office.clock()
     if options.json:
-        show_json(_report(decided.filed if decided else filed, now))
+        show_json(_report(replace(filed, ruling=decided.ruling) if decided else filed, now))
     elif decided is None:
         say("It has lapsed: nobody decided in time. Nothing was done.")
     else:
@@ -88,12 +89,11 @@ async def _decide(office: Office, filed: Filed, options: Namespace) -> int:
 
 
 def _said(decided: Decided) -> str:
-    ruling = decided.filed.ruling
-    what = "approved" if ruling and ruling.is_approval else "denied"
-    if decided.ours:
-        then = {"approved": "it is carried out", "denied": "the agent is told"}
-        return f"{what.capitalize()}: {then[what]} once the same is called again."
-    return f"It was {what} before, by {ruling.by if ruling else 'nobody'}. That stands."
+    ruling = decided.ruling
+    if not decided.ours:
+        return f"It was {ruling.word} before, by {ruling.by}. That stands."
+    then = "it is carried out" if ruling.is_approval else "the agent is told"
+    return f"{ruling.word.capitalize()}: {then} once the same is called again."
 
 
 def _show(filed: Filed, now: float, *, as_json: bool) -> None:
@@ -113,8 +113,7 @@ def _lines(filed: Filed, now: float) -> Iterator[str]:
 
 def _state(filed: Filed, now: float) -> str:
     if ruling := filed.ruling:
-        what = "approved" if ruling.is_approval else "denied"
-        return f"{what} by {ruling.by}{f': {ruling.reason}' if ruling.reason else ''}"
+        return f"{ruling.word} by {ruling.by}{f': {ruling.reason}' if ruling.reason else ''}"
     if filed.has_lapsed(now):
         return "lapsed"
     return painted(f"waits, {round(filed.case.lapses_at - now)} s left", "yellow")
@@ -124,9 +123,9 @@ def _report(filed: Filed, now: float) -> dict[str, object]:
     case, ruling = filed.case, filed.ruling
     decided = (
         {
-            "decision": "approved" if ruling.is_approval else "denied",
+            "decision": ruling.word,
             "decided_by": ruling.by,
-            "decided_at": _time(ruling.at),
+            "decided_at": moment(ruling.at),
             "reason": ruling.reason,
         }
         if ruling
@@ -141,11 +140,7 @@ def _report(filed: Filed, now: float) -> dict[str, object]:
         "client": case.client,
         "rule": case.rule,
         "preview": case.preview,
-        "asked_at": _time(case.asked_at),
-        "lapses_at": _time(case.lapses_at),
+        "asked_at": moment(case.asked_at),
+        "lapses_at": moment(case.lapses_at),
         **{name: value for name, value in decided.items() if value},
     }
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -36,6 +36,11 @@ class Ruling:
     at: float
     reason: str = ""
 
+    @property
+    def word(self) -> str:
+        """What it says, in a word."""
+        return "approved" if self.is_approval else "denied"
+
 
 @dataclass(frozen=True, slots=True)
 class Filed:

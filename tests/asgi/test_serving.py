@@ -11,6 +11,7 @@ import pytest
 
 from calls_mcp.cli import main
 from tests.asgi.replica import replica
+from tests.loading import loaded_by
 from tests.security.process import environment
 
 NOWHERE = environment("http://127.0.0.1:9")
@@ -100,19 +101,7 @@ def test_with_json_logs_every_line_is_json(monkeypatch: pytest.MonkeyPatch) -> N
 def test_on_stdio_nothing_of_http_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in NOWHERE.items():
         monkeypatch.setenv(name, value)
-    code = (
-        "import sys; from calls_mcp.cli import main; main([]); "
-        "print(*sys.modules, sep='\\n', file=sys.stderr)"
-    )
-    ended = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", code],
-        capture_output=True,
-        check=True,
-        encoding="utf-8",
-        stdin=subprocess.DEVNULL,
-        timeout=60,
-    )
-    loaded = {*ended.stderr.splitlines()}
+    loaded = loaded_by()
     assert "calls_mcp.stdio" in loaded
     assert loaded.isdisjoint({"calls_mcp.asgi", "h11", "jwt", "redis", "httpx"})
 
