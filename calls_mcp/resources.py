@@ -85,8 +85,9 @@ class Resources:
             return _text(uri, await self._policy(ctx), _MINUTE)
         scope = "public" if self._offer.is_open else "private"
         if uri == app.URI:
-            contents = [app.contents()]
-            return types.ReadResourceResult(contents=contents, ttl_ms=_DAY, cache_scope=scope)
+            return types.ReadResourceResult(
+                contents=[app.contents()], ttl_ms=_DAY, cache_scope=scope
+            )
         if uri.startswith(_DOCS):
             operation = self._offer.operation(uri.removeprefix(_DOCS), {"uri": uri})
             return _text(uri, manual(operation), _DAY, scope)

@@ -17,10 +17,15 @@ HOST, VIEW = "https://host.test/", "https://view.test/"
 _TEMPLATE = Path(__file__).with_name("host.html")
 _AXE = Path(sys.prefix) / "axe" / "node_modules" / "axe-core" / "axe.min.js"
 # No sandbox of Chromium's, for in a container there is often none; the pages are our own.
-_FLAGS = [
-    *"--no-sandbox --disable-gpu --disable-quic --no-first-run".split(" "),
-    *"--disable-background-networking --disable-component-update --disable-sync".split(" "),
-]
+_FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 _AUDIT = "axe.run(document, {iframes: false, preload: false})"
 
 
@@ -67,7 +72,7 @@ class Host:
         if isinstance(result, CallToolResult):
             wire = result.model_dump(mode="json", by_alias=True, exclude_none=True)
         else:
-            wire = {"content": [], "structuredContent": {**result}}
+            wire = {"content": list[object](), "structuredContent": {**result}}
         self.notify("ui/notifications/tool-result", wire)
 
     def change(self, **context: object) -> None:

@@ -1,13 +1,12 @@
 """The page of calls: who is told of it, and that nobody else sees or pays anything for it."""
 
 import re
-from typing import Any
 
 import pytest
 from mcp import Client, MCPError
 from mcp.client.extension import ClientExtension, advertise
 from mcp.server import apps
-from mcp_types import TextResourceContents
+from mcp_types import Result, TextResourceContents
 
 from calls_mcp import app
 from tests.rig import ERAS, Agent, Era, Rig, open_rig
@@ -15,7 +14,7 @@ from tests.rig import ERAS, Agent, Era, Rig, open_rig
 pytestmark = pytest.mark.anyio
 
 SHOWS = advertise(app.EXTENSION, {"mimeTypes": ["text/html", app.MIME_TYPE]})
-OTHERS = {
+OTHERS: dict[str, list[ClientExtension]] = {
     "no extension": [],
     "another": [advertise("com.example/other", {"mimeTypes": [app.MIME_TYPE]})],
     "other pages": [advertise(app.EXTENSION, {"mimeTypes": ["text/html"]})],
@@ -23,25 +22,27 @@ OTHERS = {
     "nonsense": [advertise(app.EXTENSION, {"mimeTypes": app.MIME_TYPE})],
 }
 BOUND = {"fetch_call", "list_calls"}
-EMPTY = {"connectDomains": [], "resourceDomains": [], "frameDomains": [], "baseUriDomains": []}
+EMPTY: dict[str, list[str]] = {
+    "connectDomains": [],
+    "resourceDomains": [],
+    "frameDomains": [],
+    "baseUriDomains": [],
+}
 
 
 def client(rig: Rig, era: Era, extensions: list[ClientExtension] | None = None) -> Client:
     return Client(rig.server, mode=era, cache=None, extensions=extensions)
 
 
-async def told(client: Client) -> list[dict[str, Any]]:
-    """All that a client learns of tools, resources and calls, as it came."""
-    agent = Agent(client)
-    results = [
-        await client.list_tools(),
+async def read(client: Client, sid: str) -> list[Result]:
+    """All that a client learns of resources, prompts and calls."""
+    return [
         await client.list_resources(),
         await client.list_resource_templates(),
         await client.list_prompts(),
         await client.call_tool("list_calls", {}),
-        await client.call_tool("fetch_call", {"sid": await agent.place()}),
+        await client.call_tool("fetch_call", {"sid": sid}),
     ]
-    return [result.model_dump(mode="json", by_alias=True) for result in results]
 
 
 def test_it_is_named_as_the_sdk_names_it() -> None:
@@ -58,7 +59,7 @@ async def test_two_tools_are_bound_to_it_for_a_client_that_shows_pages(rig: Rig,
     async with client(rig, era, [SHOWS]) as shows:
         tools = (await shows.list_tools()).tools
     bound = {tool.name: tool.meta for tool in tools if tool.meta is not None}
-    assert bound == dict.fromkeys(BOUND, {"ui": {"resourceUri": "ui://calls-mcp/calls"}})
+    assert bound == {key: {"ui": {"resourceUri": "ui://calls-mcp/calls"}} for key in BOUND}
 
 
 @pytest.mark.parametrize("era", ERAS)
@@ -66,8 +67,13 @@ async def test_two_tools_are_bound_to_it_for_a_client_that_shows_pages(rig: Rig,
 async def test_no_other_client_is_told_of_it(
     rig: Rig, era: Era, others: list[ClientExtension]
 ) -> None:
-    async with client(rig, era, others) as plain:
-        assert "ui://" not in str(await told(plain))
+    async with client(rig, era, others) as other, client(rig, era) as plain:
+        assert await other.list_tools() == await plain.list_tools()
+        sid = await Agent(plain).place()
+        learned = await read(other, sid)
+        assert learned == await read(plain, sid)
+        everything = [*learned, await other.list_tools()]
+    assert "ui://" not in "".join(each.model_dump_json() for each in everything)
 
 
 @pytest.mark.parametrize("era", ERAS)
@@ -80,14 +86,7 @@ async def test_a_model_reads_not_a_character_more_of_it(rig: Rig, era: Era) -> N
             tool.model_dump(exclude=hidden) for tool in without.tools
         ]
         sid = await Agent(plain).place()
-        for read in (
-            lambda client: client.list_resources(),
-            lambda client: client.list_resource_templates(),
-            lambda client: client.list_prompts(),
-            lambda client: client.call_tool("list_calls", {}),
-            lambda client: client.call_tool("fetch_call", {"sid": sid}),
-        ):
-            assert await read(shows) == await read(plain)
+        assert await read(shows, sid) == await read(plain, sid)
 
 
 async def test_a_list_with_the_page_is_shared_with_nobody(rig: Rig) -> None:
@@ -97,9 +96,7 @@ async def test_a_list_with_the_page_is_shared_with_nobody(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_it_is_read_with_the_wish_for_no_domain_and_no_permission(
-    rig: Rig, era: Era
-) -> None:
+async def test_it_is_read_with_the_wish_for_no_domain_and_no_permission(rig: Rig, era: Era) -> None:
     async with client(rig, era, [SHOWS]) as shows:
         (contents,) = (await shows.read_resource(app.URI)).contents
     assert isinstance(contents, TextResourceContents)

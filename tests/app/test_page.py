@@ -163,7 +163,9 @@ def test_a_list_is_sorted_by_any_of_its_measures_either_way(host: Host, title: s
 
 
 def test_sums_in_different_currencies_are_not_compared(host: Host) -> None:
-    calls = [ENDED | {"cost": c, "currency": k} for c, k in (("9", "USD"), ("1", "USD"), ("5", "JPY"))]
+    calls = [
+        ENDED | {"cost": c, "currency": k} for c, k in (("9", "USD"), ("1", "USD"), ("5", "JPY"))
+    ]
     host.show({"outcome": "done", "calls": calls, "count": 3})
     host.view.get_by_role("button", name="Cost").click()
     assert host.column("Cost") == ["5 JPY", "1 USD", "9 USD"]
@@ -268,30 +270,44 @@ def test_it_asks_its_host_for_nothing_whatever_is_pressed(host: Host) -> None:
     assert host.view.locator("a, form, input").count() == 0
 
 
+ODD_MESSAGES: list[Any] = [None, 1, "x", [], {}, {"id": 1}, {"method": 3}]
+SENT = "(message) => frame.contentWindow.postMessage(message, '*')"
+
+
 def test_it_takes_messages_from_its_host_alone_and_only_such_as_it_can_read(host: Host) -> None:
     host.show({"outcome": "done", "call": LIVE})
-    expect(host.view.locator("h1")).to_contain_text("Call")
+    heading = "Call +15005550006 → +15005550205"
+    expect(host.view.locator("h1")).to_have_text(heading)
     forged = {"method": "ui/notifications/tool-result", "params": {"structuredContent": ERROR}}
     host.view.evaluate("(message) => window.postMessage(message, '*')", forged)
-    for odd in (None, 1, "x", [], {"structuredContent": []}, {"content": 3}):
-        host.page.evaluate("(params) => post({method: 'ui/notifications/x', params})", odd)
-        host.page.evaluate("(data) => frame.contentWindow.postMessage(data, '*')", odd)
+    for odd in ODD_MESSAGES[:4]:
+        host.page.evaluate(SENT, {"method": "ui/notifications/tool-result", "params": odd})
+        host.page.evaluate(SENT, odd)
+    for odd in ODD_MESSAGES[4:]:
+        host.page.evaluate(SENT, odd)
     assert host.request("ping")["result"] == {}
     assert host.request("ui/resource-teardown")["result"] == {}
     assert host.request("tools/list")["error"]["code"] == -32601
-    expect(host.view.locator("h1")).to_contain_text("Call")
+    expect(host.view.locator("h1")).to_have_text(heading)
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        {"calls": [None, 1, "x", {}, {"status": 3, "cost": {}, "duration_seconds": "9"}]},
-        {"call": {}},
-        {"call": {"created_at": "yesterday", "cost": "much", "duration_seconds": -1}},
-        {"error": {}},
-        {"warnings": 1, "confirmation": []},
-    ],
-)
+ODD_CALLS: list[object] = [
+    None,
+    1,
+    "x",
+    {},
+    {"status": 3, "cost": {}, "duration_seconds": "9"},
+]
+ODD: list[dict[str, Any]] = [
+    {"calls": ODD_CALLS},
+    {"call": {}},
+    {"call": {"created_at": "yesterday", "cost": "much", "duration_seconds": -1}},
+    {"error": {}},
+    {"warnings": 1, "confirmation": []},
+]
+
+
+@pytest.mark.parametrize("content", ODD)
 def test_a_shape_that_is_not_known_breaks_nothing(host: Host, content: dict[str, Any]) -> None:
     host.show({"outcome": "done"} | content)
     host.show({"outcome": "done", "call": ENDED})
