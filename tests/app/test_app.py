@@ -5,10 +5,12 @@ import re
 import pytest
 from mcp import Client, MCPError
 from mcp.client.extension import ClientExtension, advertise
+from mcp.client.streamable_http import streamable_http_client
 from mcp.server import apps
 from mcp_types import Result, TextResourceContents
 
 from calls_mcp import app
+from tests.asgi.site import open_site
 from tests.rig import ERAS, Agent, Era, Rig, open_rig
 
 pytestmark = pytest.mark.anyio
@@ -103,6 +105,20 @@ async def test_it_is_read_with_the_wish_for_no_domain_and_no_permission(rig: Rig
     assert (contents.uri, contents.mime_type) == (app.URI, "text/html;profile=mcp-app")
     assert contents.meta == {"ui": {"csp": EMPTY, "prefersBorder": True}}
     assert contents.text.startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize("stateless", [False, True])
+async def test_over_http_a_client_is_known_to_show_it_as_long_as_it_is_known(
+    era: Era, *, stateless: bool
+) -> None:
+    async with (
+        open_site(calls_mcp_http_stateless=stateless) as site,
+        Client(streamable_http_client(site.url), mode=era, extensions=[SHOWS], cache=None) as shows,
+    ):
+        tools = (await shows.list_tools()).tools
+    is_forgotten = stateless and era == "legacy"
+    assert {tool.name for tool in tools if tool.meta} == (set() if is_forgotten else BOUND)
 
 
 @pytest.mark.parametrize("uri", [f"{app.URI}/", "ui://calls-mcp/", "ui://calls-mcp/calls?x"])
