@@ -7,6 +7,7 @@ from typing import Literal
 import mcp_types as types
 from mcp.shared.exceptions import MCPError
 
+from calls_mcp import app
 from calls_mcp.authentication import own
 from calls_mcp.manual import manual
 from calls_mcp.offer import Context, Offer, invalid, principal_of
@@ -82,11 +83,14 @@ class Resources:
         """
         if uri == POLICY:
             return _text(uri, await self._policy(ctx), _MINUTE)
+        scope = "public" if self._offer.is_open else "private"
+        if uri == app.URI:
+            return types.ReadResourceResult(
+                contents=[app.contents()], ttl_ms=_DAY, cache_scope=scope
+            )
         if uri.startswith(_DOCS):
             operation = self._offer.operation(uri.removeprefix(_DOCS), {"uri": uri})
-            return _text(
-                uri, manual(operation), _DAY, "public" if self._offer.is_open else "private"
-            )
+            return _text(uri, manual(operation), _DAY, scope)
         return await self._call(ctx, uri, self.call(uri))
 
     def call(self, uri: str) -> str:
@@ -110,7 +114,7 @@ class Resources:
 
     def is_static(self, uri: str) -> bool:
         """Whether there is such a resource, and it never changes."""
-        return uri == POLICY or uri.removeprefix(_DOCS) in self._offer.usable()
+        return uri in (POLICY, app.URI) or uri.removeprefix(_DOCS) in self._offer.usable()
 
     async def _policy(self, ctx: Context) -> str:
         from calls_mcp.policy import explain  # noqa: PLC0415

@@ -11,7 +11,7 @@ from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
 from mcp.shared.exceptions import MCPError
 
-from calls_mcp import __version__, correlation
+from calls_mcp import __version__, app, correlation
 from calls_mcp.authentication import own
 from calls_mcp.background import Background, background
 from calls_mcp.catalog import Operation
@@ -85,6 +85,7 @@ def build_server(runtime: Runtime) -> Server[Background]:
         on_subscriptions_listen=handlers.listen,
         on_completion=handlers.complete,
     )
+    server.extensions[app.EXTENSION] = {}
     # The sealed state outlives a confirmation, so that a late answer is told why it came too late.
     security = RequestStateSecurity(keys=runtime.keys, ttl=_DAY, bind_principal=principal_of)
     server.middleware.append(_identified)
@@ -157,7 +158,11 @@ class _Handlers:
     ) -> types.ListToolsResult:
         self._offer.admit(ctx)
         _begin(params)
-        return types.ListToolsResult(tools=[self._tools[name] for name in self._offer.usable()])
+        tools = [self._tools[name] for name in self._offer.usable()]
+        if not app.is_shown_by(ctx):
+            return types.ListToolsResult(tools=tools)
+        # Nobody who shares a cache with this client is to be told of the page.
+        return types.ListToolsResult(tools=app.with_page(tools), cache_scope="private")
 
     async def call_tool(
         self, ctx: Context, params: types.CallToolRequestParams

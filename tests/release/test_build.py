@@ -60,7 +60,7 @@ def test_the_wheel_holds_the_package_with_its_data_and_nothing_else(built: Built
     code = {path.relative_to(ROOT).as_posix() for path in (ROOT / "calls_mcp").rglob("*.py")}
     data = {
         f"calls_mcp/{path.relative_to(ROOT).as_posix()}"
-        for folder, pattern in (("config", "*.toml"), ("prompts", "*.md"))
+        for folder, pattern in (("config", "*.toml"), ("config", "*.html"), ("prompts", "*.md"))
         for path in (ROOT / folder).rglob(pattern)
     }
     assert names == code | data | {"calls_mcp/py.typed"}
