@@ -97,4 +97,5 @@ async def open_desk(
 
 def visible(page: str) -> str:
     """The text of a page, without its markup."""
-    return " ".join(unescape(re.sub(r"<[^>]*>", " ", page)).split())
+    text = re.sub(r"</?(bdi|span|code|a)\b[^>]*>", "", page)
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", text)).split())
