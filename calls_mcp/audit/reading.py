@@ -36,8 +36,8 @@ def newest(path: Path, before: int | None = None) -> Iterator[Found]:
     Raises:
         ConfigurationError: The log can't be read, or is none.
     """
-    read = _rows if is_database(path) else _lines
     try:
+        read = _rows if is_database(path) else _lines
         for place, line in read(path, before):
             yield _found(line, place)
     except (OSError, sqlite3.Error) as error:
@@ -74,24 +74,21 @@ def _lines(path: Path, before: int | None) -> Iterator[tuple[int, bytes]]:
     with path.open("rb") as file:
         with locked(file.fileno()):
             size = os.fstat(file.fileno()).st_size
-        start = end = min(size, size if before is None else before)
-        rest = b""
-        while start > 0:
-            start = max(0, start - _BLOCK)
+        position = size if before is None else min(size, before)
+        tail = b""  # the end of the line that begins before `position`
+        while position:
+            start = max(0, position - _BLOCK)
             file.seek(start)
-            rest = file.read(min(_BLOCK, end - start)) + rest
-            end = start
-            rest, *whole = rest.split(b"\n")
-            place = start + len(rest) + 1 + sum(len(line) + 1 for line in whole)
-            for line in reversed(whole):
-                place -= len(line) + 1
+            block = file.read(position - start) + tail
+            tail, *lines = block.split(b"\n")
+            position, place = start, start + len(block)
+            for line in reversed(lines):
+                place -= len(line)
                 if line:
                     yield place, line
-            end = start
-            rest = rest + b"\n" if whole else rest
-            rest = rest.removesuffix(b"\n")
-        if rest:
-            yield 0, rest
+                place -= 1  # the line feed before it
+        if tail:
+            yield 0, tail
 
 
 def _rows(path: Path, before: int | None) -> Iterator[tuple[int, bytes]]:

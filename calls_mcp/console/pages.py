@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
@@ -36,7 +36,7 @@ def _finalized(value: object) -> object:
 _environment = Environment(
     loader=FileSystemLoader(_TEMPLATES),
     autoescape=True,
-    undefined=StrictUndefined,
+    undefined=ChainableUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
     auto_reload=False,

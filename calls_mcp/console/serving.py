@@ -14,6 +14,8 @@ from calls_mcp.console.entrance import Entrance
 from calls_mcp.console.house import House
 from calls_mcp.console.news import News
 from calls_mcp.console.places import Place, require_safe
+from calls_mcp.console.record import Record
+from calls_mcp.console.rules import Rules
 from calls_mcp.console.waiting import Waiting
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.listening import listener, serving
@@ -62,9 +64,9 @@ async def open_console(
     with listening:
         found = replace(place, port=listening.getsockname()[1])
         async with _furnished(settings, found, runtime, clock) as house:
-            waiting = Waiting(house)
+            waiting, record, rules = Waiting(house), Record(house), Rules(house)
             news = News({"waiting": waiting.mark}, look_every)
-            app = build_app(house, [*waiting.routes, *news.routes])
+            app = build_app(house, [*waiting.routes, *record.routes, *rules.routes, *news.routes])
             config = uvicorn.Config(
                 app,
                 ws="none",

@@ -49,7 +49,8 @@ async def test_what_waits_is_told_in_plain_words(desk: Desk) -> None:
     assert "(1) Waiting" in told
     assert "1 change waits" in told
     assert approval in told
-    assert f"Place a call to +15005550205 from {CALLER}" in told
+    assert "Place a call to" in told
+    assert CALLER in told
     assert "By client tester 1" in told
     assert "Asked 60 s ago" in told
     assert "Left 14 min" in told
