@@ -9,6 +9,7 @@ import anyio
 import uvicorn
 
 from calls_mcp.console.app import build_app
+from calls_mcp.console.calls import Calls
 from calls_mcp.console.door import link_for
 from calls_mcp.console.entrance import Entrance
 from calls_mcp.console.house import House
@@ -64,9 +65,10 @@ async def open_console(
     with listening:
         found = replace(place, port=listening.getsockname()[1])
         async with _furnished(settings, found, runtime, clock) as house:
-            waiting, record, rules = Waiting(house), Record(house), Rules(house)
-            news = News({"waiting": waiting.mark}, look_every)
-            app = build_app(house, [*waiting.routes, *record.routes, *rules.routes, *news.routes])
+            waiting, calls = Waiting(house), Calls(house)
+            news = News({"waiting": waiting.mark, "calls": calls.mark}, look_every)
+            rooms = (waiting, calls, Record(house), Rules(house), news)
+            app = build_app(house, [route for room in rooms for route in room.routes])
             config = uvicorn.Config(
                 app,
                 ws="none",
