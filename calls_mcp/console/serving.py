@@ -14,6 +14,7 @@ from calls_mcp.console.door import link_for
 from calls_mcp.console.entrance import Entrance
 from calls_mcp.console.house import House
 from calls_mcp.console.news import News
+from calls_mcp.console.overview import Overview
 from calls_mcp.console.places import Place, require_safe
 from calls_mcp.console.record import Record
 from calls_mcp.console.rules import Rules
@@ -67,7 +68,7 @@ async def open_console(
         async with _furnished(settings, found, runtime, clock) as house:
             waiting, calls = Waiting(house), Calls(house)
             news = News({"waiting": waiting.mark, "calls": calls.mark}, look_every)
-            rooms = (waiting, calls, Record(house), Rules(house), news)
+            rooms = (waiting, calls, Record(house), Overview(house), Rules(house), news)
             app = build_app(house, [route for room in rooms for route in room.routes])
             config = uvicorn.Config(
                 app,

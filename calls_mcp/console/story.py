@@ -71,13 +71,11 @@ def story(
 
 def _recorded(path: Path, sid: str) -> list[Event]:
     """The records about a call, and those of the questions that led to it; the oldest first."""
-    ids: set[Json] = set()
+    ids: set[str] = set()
     found: list[Event] = []
     for each in islice(newest(path), _FAR):
         record = each.fields
-        links = {
-            record[name] for name in ("id", "approval_id") if isinstance(record.get(name), str)
-        }
+        links = {str(record[name]) for name in ("id", "approval_id") if record.get(name)}
         if record.get("sid") == sid or links & ids:
             ids |= links
             found.append(_event(record))
