@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from calls_mcp.console.charts import bars
 from tests.console.desk import open_desk, visible
 from tests.rig import placing
 
-pytestmark = pytest.mark.anyio
 
-
+@pytest.mark.anyio
 async def test_the_last_day_is_told_in_figures(tmp_path: Path) -> None:
     rules = 'place = "never"\nhang_up = "operator"\ndelete = "deny"'
     async with open_desk(tmp_path, rules) as desk, desk.operator() as browser:
@@ -34,19 +34,19 @@ async def test_the_last_day_is_told_in_figures(tmp_path: Path) -> None:
     assert "style=" not in page
 
 
+@pytest.mark.anyio
 async def test_what_is_older_than_a_day_does_not_count(tmp_path: Path) -> None:
-    async with open_desk(tmp_path, 'place = "never"') as desk, desk.operator() as browser:
+    async with open_desk(tmp_path, 'place = "never"') as desk:
         async with desk.rig.connect() as agent:
             await agent.call("create_call", **placing())
         desk.rig.clock.advance(90_000)
-        told = visible(await browser.read("/overview"))
+        async with desk.operator() as browser:
+            told = visible(await browser.read("/overview"))
     assert ": 0 calls." in told
     assert "asked 0" in told
 
 
-async def test_what_strangers_wrote_is_text_in_charts_too(tmp_path: Path) -> None:
-    from calls_mcp.console.charts import bars
-
+def test_what_strangers_wrote_is_text_in_charts_too() -> None:
     picture = bars('"><script>', [("<script>alert(1)</script>", 3), ("& more", 1)])
     assert "<script>" not in picture
     assert "&lt;script&gt;" in picture
