@@ -19,15 +19,19 @@ _AFTER_ALL = 2**62
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A record as it was found: its line, whether that is as it was written, and its place.
+    """A record as it was found: its line, and its place.
 
     `place` is good for `newest` of the same log; what can't be read has no fields.
     """
 
     line: bytes
     fields: Fields
-    is_sound: bool
     place: int
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether its line is as it was written."""
+        return bool(self.fields) and is_sound(self.line, self.fields)
 
 
 def newest(path: Path, before: int | None = None) -> Iterator[Found]:
@@ -39,7 +43,7 @@ def newest(path: Path, before: int | None = None) -> Iterator[Found]:
     try:
         read = _rows if is_database(path) else _lines
         for place, line in read(path, before):
-            yield _found(line, place)
+            yield Found(line, parse(line) or {}, place)
     except (OSError, sqlite3.Error) as error:
         raise ConfigurationError(f"The audit log {path} can't be read: {error}") from error
 
@@ -62,11 +66,6 @@ def page(
             return found, found[-1].place
         found.append(each)
     return found, None
-
-
-def _found(line: bytes, place: int) -> Found:
-    fields = parse(line)
-    return Found(line, fields or {}, fields is not None and is_sound(line, fields), place)
 
 
 def _lines(path: Path, before: int | None) -> Iterator[tuple[int, bytes]]:

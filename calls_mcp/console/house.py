@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 
 import anyio
 
+from calls_mcp.background import Background
 from calls_mcp.console.entrance import Entrance
 from calls_mcp.console.places import Place
 from calls_mcp.office import Office
@@ -63,4 +64,5 @@ class House:
     runtime: Runtime | None
     record: Path | None
     lacking: dict[str, str]
+    background: Background
     clock: Callable[[], float]

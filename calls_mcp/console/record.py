@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlencode
 
+import anyio
 import anyio.to_thread
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -19,12 +20,15 @@ from starlette.routing import Route
 from calls_mcp.audit import Report, describe, parse, rows, verify
 from calls_mcp.audit import page as page_of
 from calls_mcp.catalog import Json, load_operations
-from calls_mcp.console.house import Fresh, House
+from calls_mcp.console.house import House
 from calls_mcp.console.pages import page
+from calls_mcp.errors import CallsError
 
 _PAGE = 50  # records
 _LARGEST_PLACE = 2**62
-_RECHECK = 30.0  # seconds
+_MOMENT, _LONGEST = 0.05, 30.0  # seconds
+_State = tuple[int, int, int]
+"""Which file it is, how long, and when it was changed."""
 _DECISIONS = ("asked", "approved", "allowed", "denied", "declined", "expired", "replayed")
 _PHASES = ("decided", "before", "after", "recovered")
 _COLUMNS = (
@@ -92,7 +96,9 @@ class Record:
 
     def __init__(self, house: House) -> None:
         self._house = house
-        self._reports: Fresh[Report] = Fresh(_RECHECK, house.clock)
+        self._report: Report | None = None
+        self._checked: _State | None = None
+        self._checking: anyio.Event | None = None
 
     @property
     def routes(self) -> list[Route]:
@@ -116,14 +122,16 @@ class Record:
             "older": "",
             "report": None,
             "told": [],
+            "is_checking": False,
         }
         if path is None or not path.exists():
             values["lacking"] = values["lacking"] or "Nothing has been recorded yet."
             return page(request, "audit.html", values)
         read = partial(page_of, path, wanted.matches, _PAGE, _place(request))
         found, older = await anyio.to_thread.run_sync(read)
-        report = await self._report(path, anew="check" in request.query_params)
-        values |= {"records": found, "report": report, "told": describe(report)}
+        report, is_checking = await self._told(path, anew="check" in request.query_params)
+        told = describe(report) if report else []
+        values |= {"records": found, "report": report, "told": told, "is_checking": is_checking}
         if older is not None:
             values["older"] = urlencode(wanted.query | {"before": str(older)})
         return page(request, "audit.html", values)
@@ -138,17 +146,31 @@ class Record:
         name = f'attachment; filename="audit.{form}"'
         return StreamingResponse(lines, media_type=media, headers={"Content-Disposition": name})
 
-    async def _report(self, path: Path, *, anew: bool) -> Report:
-        """The check of the whole chain: anew if the file has changed, or it is asked for."""
+    async def _told(self, path: Path, *, anew: bool) -> tuple[Report | None, bool]:
+        """The last check of the whole chain, and whether another is under way.
+
+        One begins when the file has changed, or it is asked for. A page waits for it for a moment
+        only: it takes the longer, the longer the record is.
+        """
         about = await anyio.to_thread.run_sync(os.stat, path)
-        key = f"{about.st_ino} {about.st_size} {about.st_mtime_ns}"
-        if anew:
-            self._reports.forget(key)
+        state = about.st_ino, about.st_size, about.st_mtime_ns
+        if self._checking is None and (anew or state != self._checked):
+            self._checking = anyio.Event()
+            self._house.background.start(partial(self._check, path, state, self._checking))
+        if self._checking is not None:
+            with anyio.move_on_after(_LONGEST if anew else _MOMENT):
+                await self._checking.wait()
+        return self._report, self._checking is not None
 
-        async def check() -> Report:
-            return await anyio.to_thread.run_sync(verify, path)
-
-        return await self._reports.get(key, check)
+    async def _check(self, path: Path, state: _State, done: anyio.Event) -> None:
+        try:
+            self._report = await anyio.to_thread.run_sync(verify, path)
+            self._checked = state
+        except CallsError:
+            self._report = self._checked = None
+        finally:
+            self._checking = None
+            done.set()
 
 
 def _filter(request: Request) -> Filter:

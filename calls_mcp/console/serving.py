@@ -8,6 +8,7 @@ from time import time
 import anyio
 import uvicorn
 
+from calls_mcp.background import background
 from calls_mcp.console.app import build_app
 from calls_mcp.console.calls import Calls
 from calls_mcp.console.door import link_for
@@ -115,4 +116,7 @@ async def _furnished(
                 "The record goes to each server's stderr: set CALLS_MCP_AUDIT_FILE or "
                 "CALLS_MCP_AUDIT_DATABASE, here and for the servers."
             )
-        yield House(settings, place, Entrance(clock), office, runtime, record, lacking, clock)
+        tasks = await stack.enter_async_context(background())
+        yield House(
+            settings, place, Entrance(clock), office, runtime, record, lacking, tasks, clock
+        )
