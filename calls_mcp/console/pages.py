@@ -12,6 +12,13 @@ from calls_mcp.console.entrance import session_of
 from calls_mcp.redaction import exposed
 
 _TEMPLATES = Path(__file__).parent / "templates"
+_DEEDS = {
+    "place": "Place a call",
+    "redirect": "Redirect a live call",
+    "hang_up": "Hang up",
+    "modify": "Change a live call",
+    "delete": "Delete the record of a call",
+}
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 
 
@@ -28,6 +35,11 @@ def _time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
+def _deed(action: str) -> str:
+    """What a change does, in a few words."""
+    return _DEEDS.get(action, action.replace("_", " ").capitalize())
+
+
 def _finalized(value: object) -> object:
     """Every text that comes out of a template, but for what is markup already."""
     return exposed(value) if type(value) is str else value
@@ -42,7 +54,7 @@ _environment = Environment(
     auto_reload=False,
     finalize=_finalized,
 )
-_environment.filters.update({"span": _span, "time": _time})
+_environment.filters.update({"deed": _deed, "span": _span, "time": _time})
 
 
 def render(template: str, **values: object) -> str:

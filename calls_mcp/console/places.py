@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.settings import is_loopback
 
-_LAST_PORT = 65_535
+_USUAL_PORT, _LAST_PORT = 80, 65_535
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +24,9 @@ class Place:
     def url(self) -> str:
         """The address that is told to people, without a slash at its end."""
         if self.public:
-            return self.public.rstrip("/")
+            return self.public.rstrip("/").removesuffix(":443")
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return self._local(host)
 
     @property
     def is_secure(self) -> bool:
@@ -38,13 +38,17 @@ class Place:
         """The origins that its own pages have."""
         if self.public:
             return frozenset({self.url})
-        others = (f"http://{name}:{self.port}" for name in ("127.0.0.1", "localhost", "[::1]"))
+        others = map(self._local, ("127.0.0.1", "localhost", "[::1]"))
         return frozenset({self.url, *others})
 
     @property
     def hosts(self) -> frozenset[str]:
         """What a request may name as its host."""
         return frozenset(urlsplit(origin).netloc for origin in self.origins)
+
+    def _local(self, host: str) -> str:
+        """As browsers write it: without the port that is meant anyway."""
+        return f"http://{host}" if self.port == _USUAL_PORT else f"http://{host}:{self.port}"
 
 
 def require_safe(place: Place) -> None:
