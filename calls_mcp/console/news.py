@@ -11,6 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from calls_mcp.console.gate import session_secret
+from calls_mcp.console.house import House
+
 Look = Callable[[], Awaitable[str]]
 """Tells a mark that is another whenever a room has changed."""
 
@@ -24,7 +27,8 @@ class News:
     `looks` tells each room's mark.
     """
 
-    def __init__(self, looks: dict[str, Look], interval: float) -> None:
+    def __init__(self, house: House, looks: dict[str, Look], interval: float) -> None:
+        self._house = house
         self._looks = looks
         self._interval = interval
         self._listeners: Counter[str] = Counter()
@@ -45,7 +49,8 @@ class News:
             raise HTTPException(404, "There is no news of that.")
         if self._listeners.total() >= _MOST:
             raise HTTPException(503, "Too many tabs listen already.")
-        return StreamingResponse(self._told(room), media_type="text/event-stream")
+        secret = session_secret(request.headers, self._house.place)
+        return StreamingResponse(self._told(room, secret), media_type="text/event-stream")
 
     async def run(self) -> None:
         """Look, for ever."""
@@ -65,10 +70,10 @@ class News:
         self._has_ended = True
         self._wake()
 
-    async def _told(self, room: str) -> AsyncIterator[str]:
-        known = ""
+    async def _told(self, room: str, secret: str) -> AsyncIterator[str]:
+        known, is_in = "", self._house.entrance.session
         with self._listening(room):
-            while not self._has_ended:
+            while is_in(secret) and not self._has_ended:
                 changed, mark = self._changed, self._marks.get(room, "")
                 if mark != known:
                     known = mark

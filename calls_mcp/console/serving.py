@@ -68,7 +68,7 @@ async def open_console(
         found = replace(place, port=listening.getsockname()[1])
         async with _furnished(settings, found, runtime, clock) as house:
             waiting, calls = Waiting(house), Calls(house)
-            news = News({"waiting": waiting.mark, "calls": calls.mark}, look_every)
+            news = News(house, {"waiting": waiting.mark, "calls": calls.mark}, look_every)
             rooms = (waiting, calls, Record(house), Overview(house), Rules(house), news)
             app = build_app(house, [route for room in rooms for route in room.routes])
             config = uvicorn.Config(

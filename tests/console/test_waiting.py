@@ -201,6 +201,17 @@ async def test_an_open_page_is_told_what_comes_and_goes(desk: Desk) -> None:
     assert third == first
 
 
+async def test_whoever_has_left_is_told_no_more(desk: Desk) -> None:
+    async with desk.operator() as browser:
+        events = browser.http.stream("GET", browser.url + "/events?room=waiting")
+        async with events as stream:
+            lines = stream.aiter_lines()
+            assert (await anext(lines)).startswith("data:")
+            await browser.submit("/", "/logout")
+            await asked(desk)
+            assert [line async for line in lines if line.startswith("data:")] == []
+
+
 async def test_a_console_without_a_shared_store_says_so(tmp_path: Path) -> None:
     async with open_console(load_settings(), Place(port=0)) as console:
         desk = Desk(console, None, tmp_path)  # pyright: ignore[reportArgumentType]  # no server
