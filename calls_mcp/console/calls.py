@@ -65,13 +65,15 @@ class Calls:
     async def one(self, request: Request) -> Response:
         """A call, and its story."""
         sid = _sid(request)
-        outcome = await self._fetched(sid)
+        lacking = self._house.lacking.get("runtime", "")
+        outcome: Outcome = {"outcome": "error"} if lacking else await self._fetched(sid)
         call = outcome.get("call")
         events = await self._story(sid, call)
         error = outcome.get("error")
-        if call is None and not events and error and error["kind"] == "not_found":
-            raise HTTPException(404, "There is no such call, neither at the API nor in the record.")
-        values = {"sid": sid, "call": call, "events": events, "error": error}
+        if not (call or events) and (lacking or (error and error["kind"] == "not_found")):
+            raise HTTPException(404, "Neither the API nor the record tells of such a call.")
+        values = {"sid": sid, "call": call, "events": events, "trouble": lacking}
+        values |= {"trouble": error["message"]} if error else {}
         return page(request, "call.html", values)
 
     async def ask(self, request: Request) -> Response:

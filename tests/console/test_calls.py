@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from calls_mcp.console import Place, open_console
+from calls_mcp.settings import load_settings
 from tests.console.desk import Desk, open_desk, visible
 from tests.rig import placing
 
@@ -84,6 +86,21 @@ async def test_a_call_tells_its_story(tmp_path: Path) -> None:
     assert places == sorted(places)
     assert "The API says: created" in told
     assert "Seen by this console: in-progress" in told
+
+
+async def test_without_credentials_the_record_tells_the_story(desk: Desk) -> None:
+    sid = await place(desk)
+    settings = load_settings({"calls_mcp_audit_file": desk.record})
+    async with (
+        open_console(settings, Place(port=0)) as alone,
+        Desk(alone, desk.rig, desk.record).operator() as browser,
+    ):
+        told = visible(await browser.read(f"/calls/{sid}"))
+        assert (await browser.get("/calls/CA" + "0" * 32)).status_code == 404
+        assert "Missing credentials" in visible(await browser.read("/calls"))
+        assert "Missing credentials" in visible(await browser.read("/overview"))
+    assert "Sent to the API for tester: place" in told
+    assert "Missing credentials" in told
 
 
 @pytest.mark.parametrize("need", ["never", "confirm", "require_human", "operator"])
