@@ -28,6 +28,13 @@ def one_line(text: str, limit: int = 200) -> str:
     return line[: limit - 1] + "…"
 
 
+def exposed(text: str) -> str:
+    """`text` with each character in it that can't be seen as `⟨U+202E⟩`, but for line feeds."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(f"⟨U+{ord(c):04X}⟩" if c != "\n" and _is_unseen(c) else c for c in text)
+
+
 def quoted(text: str, limit: int = 200) -> str:
     """`text` as one line in double quotes, with quotes inside it made single."""
     return '"' + one_line(text, limit).replace('"', "'") + '"'

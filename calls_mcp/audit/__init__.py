@@ -5,12 +5,14 @@ before its request is sent and one after; a refusal or a question leaves one. `v
 was edited, removed or put in since.
 """
 
+from calls_mcp.audit.chain import parse
 from calls_mcp.audit.discretion import Numbers
 from calls_mcp.audit.log import Attempt, AuditLog, obstacle, open_audit
+from calls_mcp.audit.reading import Found, newest, page
 from calls_mcp.audit.record import NOBODY, Authority, ConfirmedBy, Decision, Ending, Entry
 from calls_mcp.audit.report import Problem, Report, describe
 from calls_mcp.audit.sinks import AuditUnavailable
-from calls_mcp.audit.verify import verify
+from calls_mcp.audit.verify import rows, verify
 
 __all__ = [
     "NOBODY",
@@ -22,11 +24,16 @@ __all__ = [
     "Decision",
     "Ending",
     "Entry",
+    "Found",
     "Numbers",
     "Problem",
     "Report",
     "describe",
+    "newest",
     "obstacle",
     "open_audit",
+    "page",
+    "parse",
+    "rows",
     "verify",
 ]

@@ -34,14 +34,41 @@ def verify(path: Path, expect: str | None = None) -> Report:
         ConfigurationError: The log can't be read, or is none.
     """
     inspection = Inspection((expect or "").strip().lower())
+    for row in rows(path):
+        inspection.take(row)
+    return inspection.report()
+
+
+def rows(path: Path) -> Iterator[Row]:
+    """All that is in a log, in its order.
+
+    Raises:
+        ConfigurationError: The log can't be read, or is none.
+    """
     try:
-        with path.open("rb") as file:
-            is_database = file.read(len(_SQLITE)) == _SQLITE
-            for row in _rows(path) if is_database else _lines(file):
-                inspection.take(row)
+        if is_database(path):
+            yield from _rows(path)
+        else:
+            with path.open("rb") as file:
+                yield from _lines(file)
     except (OSError, sqlite3.Error) as error:
         raise ConfigurationError(f"The audit log {path} can't be read: {error}") from error
-    return inspection.report()
+
+
+def is_database(path: Path) -> bool:
+    """Whether a log is an SQLite database; otherwise it is a file of JSON lines."""
+    with path.open("rb") as file:
+        return file.read(len(_SQLITE)) == _SQLITE
+
+
+def opened(path: Path) -> sqlite3.Connection:
+    """A log that is a database, only for reading; texts come as bytes."""
+    # Read-only it could not be opened after a crash, when SQLite must first undo half a record.
+    uri = f"{path.resolve().as_uri()}?mode=rw"
+    database = sqlite3.connect(uri, uri=True)
+    database.execute("PRAGMA query_only = ON")
+    database.text_factory = bytes  # so that text that is no UTF-8 is found, not tripped over
+    return database
 
 
 def _lines(file: BinaryIO) -> Iterator[Row]:
@@ -57,11 +84,7 @@ def _lines(file: BinaryIO) -> Iterator[Row]:
 
 
 def _rows(path: Path) -> Iterator[Row]:
-    # Read-only it could not be opened after a crash, when SQLite must first undo half a record.
-    uri = f"{path.resolve().as_uri()}?mode=rw"
-    with closing(sqlite3.connect(uri, uri=True)) as database:
-        database.execute("PRAGMA query_only = ON")
-        database.text_factory = bytes  # so that text that is no UTF-8 is found, not tripped over
+    with closing(opened(path)) as database:
         batch: _Batch = database.execute(_FIRST).fetchall()
         while batch:  # by batches, since nobody can write while a query is under way
             for body, *values in batch:

@@ -59,6 +59,15 @@ exit status:
 """
 
 
+_CONSOLE = """\
+It needs the settings of the servers that it is beside: CALLS_MCP_STATE_URL for what waits,
+CALLS_MCP_AUDIT_FILE or CALLS_MCP_AUDIT_DATABASE for the record, CALLS_MCP_POLICY for the rules, and
+the account's credentials for the calls. The way in is a link that is printed here. It works once.
+
+Where other machines reach --host, a proxy must speak https for it: --url says at which address.
+"""
+
+
 def add_commands(add_parser: _AddParser) -> None:
     """Put these commands beside the others."""
     _add_doctor(add_parser)
@@ -66,6 +75,7 @@ def add_commands(add_parser: _AddParser) -> None:
     _add_tools(add_parser)
     _add_call(add_parser)
     _add_approvals(add_parser)
+    _add_console(add_parser)
 
 
 def _add_doctor(add_parser: _AddParser) -> None:
@@ -120,6 +130,17 @@ def _add_approvals(add_parser: _AddParser) -> None:
     approvals.set_defaults(run=_approvals)
 
 
+def _add_console(add_parser: _AddParser) -> None:
+    console = _command(add_parser, "console", "open the operator's pages", _CONSOLE)
+    console.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    console.add_argument(
+        "--port", type=int, default=8090, help="port to listen on, 0 for any (%(default)s)"
+    )
+    console.add_argument("--url", help="the https address by which browsers know it")
+    console.add_argument("--open", action="store_true", help="open the link in the browser")
+    console.set_defaults(run=_console)
+
+
 def _command(add_parser: _AddParser, name: str, purpose: str, more: str = "") -> "ArgumentParser":
     described = f"{purpose[0].upper()}{purpose[1:]}."
     return add_parser(
@@ -167,5 +188,11 @@ def _call(options: "Namespace") -> int:
 
 def _approvals(options: "Namespace") -> int:
     from calls_mcp.commands.approvals import run  # noqa: PLC0415
+
+    return run(options)
+
+
+def _console(options: "Namespace") -> int:
+    from calls_mcp.commands.console import run  # noqa: PLC0415
 
     return run(options)

@@ -4,7 +4,7 @@
 """
 
 from calls_mcp.policy.destinations import canonical, matches_any
-from calls_mcp.policy.file import load_policy
+from calls_mcp.policy.file import itemize, load_policy
 from calls_mcp.policy.judgement import Judgement, PolicyDenied, judge, judge_account
 from calls_mcp.policy.rules import Caps, Counts, Policy, Requirement
 from calls_mcp.policy.wording import explain, summary
@@ -18,6 +18,7 @@ __all__ = [
     "Requirement",
     "canonical",
     "explain",
+    "itemize",
     "judge",
     "judge_account",
     "load_policy",

@@ -1,8 +1,10 @@
 """A policy file → `Policy`, or every fault of it with its line."""
 
+from collections.abc import Iterator
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
@@ -29,6 +31,27 @@ def load_policy(file: Path | None = None) -> Policy:
         lines = places(text)
         wrong = sorted(_problem(error, lines) for error in invalid.errors())
         raise FileError(f"{file}:{line}: {problem}" for line, problem in wrong) from None
+
+
+def itemize(file: Path | None = None) -> list[tuple[str, object, bool]]:
+    """Each rule by its dotted name: what it is set to, and whether `file` sets it.
+
+    Raises:
+        FileError: As `load_policy`.
+    """
+    load_policy(file)
+    given = parse(file, read(file)) if file else {}
+    own = {name for name, _ in _flat(given)}
+    whole = _overlaid(parse(_SHIPPED, read(_SHIPPED)), given)
+    return [(name, value, name in own) for name, value in _flat(whole)]
+
+
+def _flat(table: Table, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from _flat(cast("Table", value), f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 @cache

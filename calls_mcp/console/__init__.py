@@ -1,0 +1,9 @@
+"""The operator's pages: what waits for a decision, the record, the rules, the calls.
+
+Every page is made by the server and works without JavaScript; nothing is loaded from elsewhere.
+"""
+
+from calls_mcp.console.places import Place
+from calls_mcp.console.serving import Console, open_console
+
+__all__ = ["Console", "Place", "open_console"]

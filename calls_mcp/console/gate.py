@@ -1,0 +1,82 @@
+"""What every request passes first, and every answer last."""
+
+from http.cookies import CookieError, SimpleCookie
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from calls_mcp.console.entrance import Entrance
+from calls_mcp.console.places import Place
+
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
+_ALWAYS = {
+    "Content-Security-Policy": _POLICY,
+    "X-Frame-Options": "DENY",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",  # without any, a form's Origin would be null
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+_OPEN = ("/login", "/static/")
+_READING = ("GET", "HEAD")
+
+
+class Gate:
+    """Checks host, origin and session; the session is then in the request's state."""
+
+    def __init__(self, app: ASGIApp, place: Place, entrance: Entrance, outside: Response) -> None:
+        self._app = app
+        self._place = place
+        self._entrance = entrance
+        self._outside = outside
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request in, or refuse it."""
+        if scope["type"] != "http":
+            return
+        app = self._refusal(scope) or self._app
+        await app(scope, receive, _guarded(send))
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        headers = Headers(scope=scope)
+        if headers.getlist("host") not in [[host] for host in self._place.hosts]:
+            return PlainTextResponse("This console is not known by that host.", 421)
+        origins = headers.getlist("origin")
+        is_ours = len(origins) == 1 and origins[0] in self._place.origins
+        if not is_ours and (origins or scope["method"] not in _READING):
+            return PlainTextResponse("That was not sent by a page of this console.", 403)
+        secret = session_secret(headers, self._place)
+        session = self._entrance.session(secret) if secret else None
+        scope.setdefault("state", {})["session"] = session
+        is_open = scope["path"].startswith(_OPEN)
+        return None if session or is_open else self._outside
+
+
+def cookie_name(place: Place) -> str:
+    """The session's cookie: another port's is another, and under https no other host can set it."""
+    return "__Host-calls_mcp_console" if place.is_secure else f"calls_mcp_console_{place.port}"
+
+
+def session_secret(headers: Headers, place: Place) -> str:
+    """What the cookie says, or nothing."""
+    try:
+        cookie = SimpleCookie(headers.get("cookie", "")).get(cookie_name(place))
+    except CookieError:
+        return ""
+    return cookie.value if cookie else ""
+
+
+def _guarded(send: Send) -> Send:
+    async def guarded(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in _ALWAYS.items():
+                headers[name] = value
+        await send(message)
+
+    return guarded

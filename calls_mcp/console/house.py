@@ -1,0 +1,68 @@
+"""What the rooms share."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import anyio
+
+from calls_mcp.background import Background
+from calls_mcp.console.entrance import Entrance
+from calls_mcp.console.places import Place
+from calls_mcp.office import Office
+from calls_mcp.runtime import Runtime
+from calls_mcp.settings import Settings
+
+_T = TypeVar("_T")
+_MOST = 200  # answers that are kept
+
+
+class Fresh(Generic[_T]):
+    """Answers that are good for `seconds`: whoever asks the same meanwhile, or at once, shares one.
+
+    `clock` gives the time in epoch seconds.
+    """
+
+    def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._known: dict[str, tuple[float, _T]] = {}
+        self._asking: dict[str, anyio.Lock] = {}
+
+    async def get(self, key: str, ask: Callable[[], Awaitable[_T]]) -> _T:
+        """The answer for `key`, from `ask` if there is none that is fresh."""
+        async with self._asking.setdefault(key, anyio.Lock()):
+            until, answer = self._known.get(key, (0.0, None))
+            if answer is not None and self._clock() < until:
+                return answer
+            answer = await ask()
+            self._known[key] = self._clock() + self._seconds, answer
+        while len(self._known) > _MOST:
+            oldest = next(iter(self._known))
+            del self._known[oldest]
+            self._asking.pop(oldest, None)
+        return answer
+
+    def forget(self, key: str) -> None:
+        """Ask anew next time."""
+        self._known.pop(key, None)
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """Everything that the rooms are made of.
+
+    Without an `office` nothing can be decided, without a `runtime` no calls are seen, without a
+    `record` nothing is read of it; the reason is then in `lacking`, by the name of each.
+    """
+
+    settings: Settings
+    place: Place
+    entrance: Entrance
+    office: Office | None
+    runtime: Runtime | None
+    record: Path | None
+    lacking: dict[str, str]
+    background: Background
+    clock: Callable[[], float]

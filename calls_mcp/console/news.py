@@ -1,0 +1,99 @@
+"""Server-sent events: one look at what changes, for however many tabs."""
+
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from contextlib import contextmanager
+
+import anyio
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from calls_mcp.console.gate import session_secret
+from calls_mcp.console.house import House
+
+Look = Callable[[], Awaitable[str]]
+"""Tells a mark that is another whenever a room has changed."""
+
+_MOST = 500  # listeners
+_BREATH = 15  # seconds until a line says that there is nothing new
+
+
+class News:
+    """Looks at rooms every `interval` seconds while anybody listens there.
+
+    `looks` tells each room's mark.
+    """
+
+    def __init__(self, house: House, looks: dict[str, Look], interval: float) -> None:
+        self._house = house
+        self._looks = looks
+        self._interval = interval
+        self._listeners: Counter[str] = Counter()
+        self._marks: dict[str, str] = {}
+        self._changed = anyio.Event()
+        self._wanted = anyio.Event()
+        self._has_ended = False
+
+    @property
+    def routes(self) -> list[Route]:
+        """Where they are told."""
+        return [Route("/events", self.events)]
+
+    async def events(self, request: Request) -> Response:
+        """The stream of one tab."""
+        room = request.query_params.get("room", "")
+        if room not in self._looks:
+            raise HTTPException(404, "There is no news of that.")
+        if self._listeners.total() >= _MOST:
+            raise HTTPException(503, "Too many tabs listen already.")
+        secret = session_secret(request.headers, self._house.place)
+        return StreamingResponse(self._told(room, secret), media_type="text/event-stream")
+
+    async def run(self) -> None:
+        """Look, for ever."""
+        while True:
+            await self._wanted.wait()
+            for room in [room for room in self._looks if self._listeners[room]]:
+                mark = await self._looks[room]()
+                if self._marks.get(room) != mark:
+                    self._marks[room] = mark
+                    self._wake()
+            if not self._listeners.total():
+                self._wanted = anyio.Event()
+            await anyio.sleep(self._interval)
+
+    def end(self) -> None:
+        """Let all listeners go."""
+        self._has_ended = True
+        self._wake()
+
+    async def _told(self, room: str, secret: str) -> AsyncIterator[str]:
+        known, is_in = "", self._house.entrance.session
+        with self._listening(room):
+            while is_in(secret) and not self._has_ended:
+                changed, mark = self._changed, self._marks.get(room, "")
+                if mark != known:
+                    known = mark
+                    yield f"data: {json.dumps({'mark': mark})}\n\n"
+                    continue
+                with anyio.move_on_after(_BREATH) as quiet:
+                    await changed.wait()
+                if quiet.cancelled_caught:
+                    yield ":\n\n"
+
+    @contextmanager
+    def _listening(self, room: str) -> Generator[None]:
+        self._listeners[room] += 1
+        self._wanted.set()
+        try:
+            yield
+        finally:
+            self._listeners[room] -= 1
+            self._listeners += Counter()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()

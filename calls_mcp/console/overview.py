@@ -1,0 +1,136 @@
+"""Overview: the last day in figures, each chart with its numbers as a table."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice, takewhile
+from pathlib import Path
+
+import anyio.to_thread
+from markupsafe import Markup
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from calls_mcp.audit import newest
+from calls_mcp.catalog import Json, load_operations
+from calls_mcp.console.charts import bars, columns
+from calls_mcp.console.figures import Figures, count, moment
+from calls_mcp.console.house import Fresh, House
+from calls_mcp.console.pages import page
+from calls_mcp.outcome import Caller, CallSummary
+
+_DAY = 86_400  # seconds
+_GOOD_FOR = 60.0  # seconds
+_PAGES = 5
+_MOST_RECORDS = 20_000
+_MOST_ROWS = 12
+_READER = Caller("console", client="calls-mcp console")
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A picture, and its numbers: `rows` below `head`, whose first column names each row."""
+
+    title: str
+    picture: Markup
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    figures: Figures
+    charts: tuple[Chart, ...]
+    notes: tuple[str, ...]
+
+
+class Overview:
+    """The page of figures."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+        self._views: Fresh[_View] = Fresh(_GOOD_FOR, house.clock)
+
+    @property
+    def routes(self) -> list[Route]:
+        """Where it is."""
+        return [Route("/overview", self.all)]
+
+    async def all(self, request: Request) -> Response:
+        """The figures, at most a minute old."""
+        view = await self._views.get("", self._made)
+        return page(request, "overview.html", {"view": view})
+
+    async def _made(self) -> _View:
+        until = self._house.clock()
+        since = until - _DAY
+        calls, notes = await self._called()
+        records, path = list[Mapping[str, Json]](), self._house.record
+        if path and path.exists():
+            records = await anyio.to_thread.run_sync(_recorded, path, since)
+        elif lacking := self._house.lacking.get("record"):
+            notes.append(lacking)
+        if len(records) == _MOST_RECORDS:
+            notes.append(f"Only the newest {_MOST_RECORDS:,} records are counted.")
+        figures = count(calls, records, since, until)
+        return _View(figures, tuple(_charts(figures)), tuple(notes))
+
+    async def _called(self) -> tuple[list[CallSummary], list[str]]:
+        """The newest calls, and what is to be said about them."""
+        runtime, calls = self._house.runtime, list[CallSummary]()
+        if runtime is None:
+            return calls, [self._house.lacking["runtime"]]
+        operation, arguments = load_operations()["list_calls"], dict[str, Json](limit=1000)
+        since = moment(self._house.clock() - _DAY)
+        for _ in range(_PAGES):
+            async with runtime.invoker() as invoker:
+                outcome = await invoker.invoke(operation, arguments, _READER)
+            if "error" in outcome:
+                return calls, [outcome["error"]["message"]]
+            found = outcome.get("calls", [])
+            calls += found
+            if not found or "next_cursor" not in outcome or found[-1].get("created_at", "") < since:
+                return calls, []
+            arguments = {"cursor": outcome["next_cursor"]}
+        return calls, [f"Only the newest {len(calls):,} calls are counted."]
+
+
+def _recorded(path: Path, since: float) -> list[Mapping[str, Json]]:
+    fields = (found.fields for found in newest(path) if found.fields)
+    beginning = moment(since)
+    timely = takewhile(lambda record: str(record.get("time", "")) >= beginning, fields)
+    return [*islice(timely, _MOST_RECORDS)]
+
+
+def _charts(figures: Figures) -> Iterator[Chart]:
+    title = "Calls by hour and outcome"
+    totals = [(hour[11:], hour, sum(counts.values())) for hour, counts in figures.hours.items()]
+    yield Chart(
+        title,
+        columns(title, [(label, total) for label, _, total in totals[1:]]),
+        ("Hour (UTC)", *figures.statuses),
+        tuple(
+            (
+                hour.replace("T", " "),
+                *(str(figures.hours[hour].get(s, 0)) for s in figures.statuses),
+            )
+            for _, hour, total in totals
+            if total
+        ),
+    )
+    yield _simple("How long calls lasted", "Duration", "Calls", figures.durations)
+    title = "Cost by country"
+    costs = [(f"{place} {unit}".strip(), cost) for (place, unit), cost in figures.costs.items()]
+    yield Chart(
+        title,
+        bars(title, [(name, float(cost)) for name, cost in costs[:_MOST_ROWS]]),
+        ("Country and currency", "Cost"),
+        tuple((name, f"{cost:f}") for name, cost in costs),
+    )
+    yield _simple("Confirmations", "What became of them", "Number", figures.confirmations)
+    yield _simple("Denials by rule", "Rule", "Denials", figures.denials)
+
+
+def _simple(title: str, name: str, number: str, counts: Mapping[str, int]) -> Chart:
+    picture = bars(title, [*islice(counts.items(), _MOST_ROWS)])
+    return Chart(title, picture, (name, number), tuple((k, str(n)) for k, n in counts.items()))

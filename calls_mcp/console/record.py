@@ -1,0 +1,230 @@
+"""Audit: the record, searched and filtered, with its chain verified; and taken elsewhere."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlencode
+
+import anyio
+import anyio.to_thread
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from calls_mcp.audit import Report, describe, parse, rows, verify
+from calls_mcp.audit import page as page_of
+from calls_mcp.catalog import Json, load_operations
+from calls_mcp.console.house import House
+from calls_mcp.console.pages import page
+from calls_mcp.errors import CallsError
+
+_PAGE = 50  # records
+_LARGEST_PLACE = 2**62
+_MOMENT, _LONGEST = 0.05, 30.0  # seconds
+_State = tuple[int, int, int]
+"""Which file it is, how long, and when it was changed."""
+_DECISIONS = ("asked", "approved", "allowed", "denied", "declined", "expired", "replayed")
+_PHASES = ("decided", "before", "after", "recovered")
+_COLUMNS = (
+    "seq",
+    "time",
+    "phase",
+    "id",
+    "principal",
+    "tool",
+    "action",
+    "sid",
+    "decision",
+    "rule",
+    "confirmed_by",
+    "decided_by",
+    "approval_id",
+    "reason",
+    "outcome",
+    "error_kind",
+    "http_status",
+    "request_id",
+    "duration_ms",
+    "arguments",
+    "hash",
+)
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What is looked for: `text` anywhere in a record, the others in the field of their name.
+
+    `since` and `until` are ISO 8601 UTC, or the beginning of one. What is empty is not asked for.
+    """
+
+    text: str = ""
+    tool: str = ""
+    decision: str = ""
+    phase: str = ""
+    principal: str = ""
+    since: str = ""
+    until: str = ""
+
+    def matches(self, record: Mapping[str, Json]) -> bool:
+        """Whether a record is one of those."""
+        exact = ("tool", "decision", "phase", "principal")
+        if any(wanted and record.get(n) != wanted for n in exact if (wanted := getattr(self, n))):
+            return False
+        time = str(record.get("time", ""))
+        if self.since and time < self.since:
+            return False
+        if self.until and time[: len(self.until)] > self.until:
+            return False
+        return not self.text or self.text.casefold() in _as_text(record)
+
+    @property
+    def query(self) -> dict[str, str]:
+        """As it is in a URL."""
+        names = ("text", "tool", "decision", "phase", "principal", "since", "until")
+        return {name: value for name in names if (value := getattr(self, name))}
+
+
+class Record:
+    """The pages of the record."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+        self._report: Report | None = None
+        self._checked: _State | None = None
+        self._checking: anyio.Event | None = None
+
+    @property
+    def routes(self) -> list[Route]:
+        """Where they are."""
+        return [
+            Route("/audit", self.all),
+            Route("/audit/export.{form}", self.export),
+        ]
+
+    async def all(self, request: Request) -> Response:
+        """A page of records, the newest first, and what the chain comes to."""
+        wanted, path = _filter(request), self._house.record
+        values: dict[str, object] = {
+            "lacking": self._house.lacking.get("record", ""),
+            "filter": wanted,
+            "tools": [*load_operations()],
+            "decisions": _DECISIONS,
+            "phases": _PHASES,
+            "query": urlencode(wanted.query),
+            "records": [],
+            "older": "",
+            "report": None,
+            "told": [],
+            "is_checking": False,
+        }
+        if path is None or not path.exists():
+            values["lacking"] = values["lacking"] or "Nothing has been recorded yet."
+            return page(request, "audit.html", values)
+        read = partial(page_of, path, wanted.matches, _PAGE, _place(request))
+        found, older = await anyio.to_thread.run_sync(read)
+        report, is_checking = await self._told(path, anew="check" in request.query_params)
+        told = describe(report) if report else []
+        values |= {"records": found, "report": report, "told": told, "is_checking": is_checking}
+        if older is not None:
+            values["older"] = urlencode(wanted.query | {"before": str(older)})
+        return page(request, "audit.html", values)
+
+    async def export(self, request: Request) -> Response:
+        """All records that are looked for, in their order, as a file."""
+        path, form = self._house.record, request.path_params["form"]
+        if path is None or not path.exists() or form not in _FORMS:
+            raise HTTPException(404, "There is no such file.")
+        media, write = _FORMS[form]
+        lines = write(path, _filter(request))
+        name = f'attachment; filename="audit.{form}"'
+        return StreamingResponse(lines, media_type=media, headers={"Content-Disposition": name})
+
+    async def _told(self, path: Path, *, anew: bool) -> tuple[Report | None, bool]:
+        """The last check of the whole chain, and whether another is under way.
+
+        One begins when the file has changed, or it is asked for. A page waits for it for a moment
+        only: it takes the longer, the longer the record is.
+        """
+        about = await anyio.to_thread.run_sync(os.stat, path)
+        state = about.st_ino, about.st_size, about.st_mtime_ns
+        if self._checking is None and (anew or state != self._checked):
+            self._checking = anyio.Event()
+            self._house.background.start(partial(self._check, path, state, self._checking))
+        if self._checking is not None:
+            with anyio.move_on_after(_LONGEST if anew else _MOMENT):
+                await self._checking.wait()
+        return self._report, self._checking is not None
+
+    async def _check(self, path: Path, state: _State, done: anyio.Event) -> None:
+        try:
+            self._report = await anyio.to_thread.run_sync(verify, path)
+            self._checked = state
+        except CallsError:
+            self._report = self._checked = None
+        finally:
+            self._checking = None
+            done.set()
+
+
+def _filter(request: Request) -> Filter:
+    asked = request.query_params
+    names = ("text", "tool", "decision", "phase", "principal", "since", "until")
+    return Filter(**{name: asked.get(name, "").strip()[:200] for name in names})
+
+
+def _place(request: Request) -> int | None:
+    before = request.query_params.get("before", "")
+    if not before:
+        return None
+    if not (before.isascii() and before.isdigit() and int(before[:20]) < _LARGEST_PLACE):
+        raise HTTPException(400, "There is no such page.")
+    return int(before)
+
+
+def _as_text(record: Mapping[str, Json]) -> str:
+    return json.dumps(record, ensure_ascii=False).casefold()
+
+
+def _lines(path: Path, wanted: Filter) -> Iterator[bytes]:
+    """The very lines: without a filter, `calls-mcp audit verify` takes them."""
+    for row in rows(path):
+        record = parse(row.body)
+        if record is None or wanted.matches(record):
+            yield row.body + b"\n"
+
+
+def _table(path: Path, wanted: Filter) -> Iterator[bytes]:
+    yield _cells(_COLUMNS)
+    for row in rows(path):
+        record = parse(row.body)
+        if record is not None and wanted.matches(record):
+            yield _cells(tuple(_cell(record.get(name)) for name in _COLUMNS))
+
+
+def _cells(cells: tuple[str, ...]) -> bytes:
+    written = io.StringIO()
+    csv.writer(written).writerow(cells)
+    return written.getvalue().encode(errors="replace")
+
+
+def _cell(value: Json) -> str:
+    """A value that no spreadsheet takes for a formula."""
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else json.dumps(value)
+    is_number = isinstance(value, int | float)
+    return f"'{text}" if text.startswith(_FORMULA) and not is_number else text
+
+
+_Write = Callable[[Path, Filter], Iterator[bytes]]
+_FORMS: dict[str, tuple[str, _Write]] = {
+    "jsonl": ("application/x-ndjson", _lines),
+    "csv": ("text/csv; charset=utf-8", _table),
+}

@@ -1,0 +1,77 @@
+"""Rules: the policy in words, and each setting with where it came from."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pydantic import SecretStr
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from calls_mcp.console.house import House
+from calls_mcp.console.pages import page
+from calls_mcp.policy import explain, itemize, load_policy
+from calls_mcp.redaction import MASK
+from calls_mcp.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A setting as it is shown: `value` without secrets, `source` in words."""
+
+    name: str
+    value: str
+    source: str
+    meaning: str = ""
+
+
+class Rules:
+    """The page of the rules."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+
+    @property
+    def routes(self) -> list[Route]:
+        """Where it is."""
+        return [Route("/rules", self.all)]
+
+    async def all(self, request: Request) -> Response:
+        """The rules as a file has them now, which servers read when they start."""
+        settings = self._house.settings
+        policy = load_policy(settings.calls_mcp_policy).relaxed(settings.calls_mcp_confirm)
+        values = {
+            "sentences": explain(policy),
+            "file": settings.calls_mcp_policy,
+            "loosened": settings.calls_mcp_confirm != "all",
+            "rules": [*_rules(settings)],
+            "settings": [*_settings(settings)],
+        }
+        return page(request, "rules.html", values)
+
+
+def _rules(settings: Settings) -> Iterator[Setting]:
+    file = settings.calls_mcp_policy
+    for name, value, is_own in itemize(file):
+        source = f"{file}" if is_own else "shipped with calls-mcp"
+        yield Setting(name, json.dumps(value, ensure_ascii=False), source)
+
+
+def _settings(settings: Settings) -> Iterator[Setting]:
+    for name, field in Settings.model_fields.items():
+        is_set = name in settings.model_fields_set
+        source = "environment" if is_set else "default"
+        value = _shown(getattr(settings, name))
+        yield Setting(name.upper(), value, source, field.description or "")
+
+
+def _shown(value: object) -> str:
+    """A value that may be read over somebody's shoulder."""
+    if value is None or value == "":
+        return "not set"
+    if isinstance(value, SecretStr):
+        return "memory:" if value.get_secret_value() == "memory:" else MASK
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    return f"{value:g}" if isinstance(value, float) else f"{value}"

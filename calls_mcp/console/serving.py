@@ -1,0 +1,122 @@
+"""Serving the console, beside other servers or without any."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from time import time
+
+import anyio
+import uvicorn
+
+from calls_mcp.background import background
+from calls_mcp.console.app import build_app
+from calls_mcp.console.calls import Calls
+from calls_mcp.console.door import link_for
+from calls_mcp.console.entrance import Entrance
+from calls_mcp.console.house import House
+from calls_mcp.console.news import News
+from calls_mcp.console.overview import Overview
+from calls_mcp.console.places import Place, require_safe
+from calls_mcp.console.record import Record
+from calls_mcp.console.rules import Rules
+from calls_mcp.console.waiting import Waiting
+from calls_mcp.errors import ConfigurationError
+from calls_mcp.listening import listener, serving
+from calls_mcp.office import open_office
+from calls_mcp.runtime import Runtime
+from calls_mcp.settings import Settings
+
+_LOOK_EVERY = 1.0  # second
+
+
+@dataclass(frozen=True, slots=True)
+class Console:
+    """A console that is being served."""
+
+    house: House
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return self.house.place.url
+
+    def link(self, name: str) -> str:
+        """A link that lets somebody in as `name`, once, for ten minutes."""
+        return link_for(self.house, name)
+
+
+@asynccontextmanager
+async def open_console(
+    settings: Settings,
+    place: Place,
+    runtime: Runtime | None = None,
+    clock: Callable[[], float] = time,
+    look_every: float = _LOOK_EVERY,
+) -> AsyncGenerator[Console]:
+    """Serve the console at `place`, with a `runtime` that is there already or one of its own.
+
+    Raises:
+        ConfigurationError: It would not be safe there, the port can't be had, or a setting is
+            wrong.
+    """
+    require_safe(place)
+    try:
+        listening = listener(place.host, place.port)
+    except OSError as failure:
+        raise ConfigurationError(f"{place.url} can't be had: {failure.strerror}") from failure
+    with listening:
+        found = replace(place, port=listening.getsockname()[1])
+        async with _furnished(settings, found, runtime, clock) as house:
+            waiting, calls = Waiting(house), Calls(house)
+            news = News(house, {"waiting": waiting.mark, "calls": calls.mark}, look_every)
+            rooms = (waiting, calls, Record(house), Overview(house), Rules(house), news)
+            app = build_app(house, [route for room in rooms for route in room.routes])
+            config = uvicorn.Config(
+                app,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_graceful_shutdown=1,  # second
+            )
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(news.run)
+                async with serving(config, listening):
+                    yield Console(house)
+                    news.end()
+                tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _furnished(
+    settings: Settings, place: Place, runtime: Runtime | None, clock: Callable[[], float]
+) -> AsyncGenerator[House]:
+    lacking: dict[str, str] = {}
+    async with AsyncExitStack() as stack:
+        office = None
+        if settings.calls_mcp_state_url.get_secret_value() == "memory:":
+            lacking["office"] = (
+                "CALLS_MCP_STATE_URL is memory:, where nobody else sees what waits for approval: "
+                "set it to sqlite:///FILE or redis://…, here and for the servers."
+            )
+        else:
+            office = await stack.enter_async_context(open_office(settings, clock))
+        if runtime is None:
+            try:
+                access = settings.access()
+            except ConfigurationError as missing:
+                lacking["runtime"] = f"{missing}"
+            else:
+                runtime = await stack.enter_async_context(Runtime(settings, access, clock=clock))
+        record = settings.calls_mcp_audit_file or settings.calls_mcp_audit_database
+        if record is None:
+            lacking["record"] = (
+                "The record goes to each server's stderr: set CALLS_MCP_AUDIT_FILE or "
+                "CALLS_MCP_AUDIT_DATABASE, here and for the servers."
+            )
+        tasks = await stack.enter_async_context(background())
+        yield House(
+            settings, place, Entrance(clock), office, runtime, record, lacking, tasks, clock
+        )

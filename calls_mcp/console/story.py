@@ -1,0 +1,127 @@
+"""A call's story on one time line: from the record, and as the API tells it."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+
+from calls_mcp.audit import newest
+from calls_mcp.catalog import Json
+from calls_mcp.outcome import CallSummary
+
+_FAR = 20_000  # records back
+_MOST_SEEN = 500  # calls
+
+_DECIDED = {
+    "asked": "asked for",
+    "approved": "approved",
+    "denied": "refused",
+    "declined": "declined",
+    "expired": "lapsed",
+    "replayed": "repeated, and nothing was sent",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened at `time`, ISO 8601 UTC, with what else is known of it."""
+
+    time: str
+    what: str
+    detail: str = ""
+
+
+class Sightings:
+    """Which status each call was seen to have, and when first; `clock` gives epoch seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._seen: dict[str, list[Event]] = {}
+
+    def note(self, calls: Iterable[CallSummary]) -> None:
+        """Take note of how these calls are now."""
+        time = datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        for call in calls:
+            events, status = self._seen.get(call["sid"]), call.get("status", "unknown")
+            what = f"Seen by this console: {status}"
+            if events is None and call.get("live") is not True:
+                continue
+            if not events or events[-1].what != what:
+                self._seen.setdefault(call["sid"], []).append(Event(time, what))
+        while len(self._seen) > _MOST_SEEN:
+            del self._seen[next(iter(self._seen))]
+
+    def of(self, sid: str) -> Sequence[Event]:
+        """What was seen of one."""
+        return self._seen.get(sid, ())
+
+
+def story(
+    record: Path | None, sid: str, call: CallSummary | None, seen: Sequence[Event]
+) -> list[Event]:
+    """All that is known of a call, the oldest first.
+
+    Raises:
+        ConfigurationError: The record can't be read.
+    """
+    events = [*(_recorded(record, sid) if record else ()), *_told(call), *seen]
+    return sorted(events, key=lambda event: event.time[:19])
+
+
+def _recorded(path: Path, sid: str) -> list[Event]:
+    """The records about a call, and those of the questions that led to it; the oldest first."""
+    ids: set[str] = set()
+    found: list[Event] = []
+    for each in islice(newest(path), _FAR):
+        record = each.fields
+        links = {str(record[name]) for name in ("id", "approval_id") if record.get(name)}
+        if record.get("sid") == sid or links & ids:
+            ids |= links
+            found.append(_event(record))
+    return found[::-1]
+
+
+def _event(record: Mapping[str, Json]) -> Event:
+    time, phase = str(record.get("time", "")), record.get("phase")
+    action = str(record.get("action", "")).replace("_", " ")
+    who = record.get("principal", "somebody")
+    if phase == "before":
+        by = record.get("confirmed_by")
+        return Event(
+            time, f"Sent to the API for {who}: {action}", _detail(record, {"confirmed by": by})
+        )
+    if phase == "after":
+        took = f"{record.get('duration_ms')} ms"
+        more = {
+            "HTTP status": record.get("http_status"),
+            "request": record.get("request_id"),
+            "took": took,
+        }
+        return Event(time, f"The API's answer: {record.get('outcome')}", _detail(record, more))
+    decision = str(record.get("decision", phase))
+    return Event(
+        time,
+        f"{action.capitalize()} by {who}: {_DECIDED.get(decision, decision)}",
+        _detail(record, {}),
+    )
+
+
+def _detail(record: Mapping[str, Json], more: Mapping[str, Json]) -> str:
+    known = {
+        "rule": record.get("rule"),
+        "decided by": record.get("decided_by"),
+        "reason": record.get("reason"),
+        "error": record.get("error_kind"),
+        **more,
+    }
+    return ", ".join(f"{name} {value}" for name, value in known.items() if value)
+
+
+def _told(call: CallSummary | None) -> Iterator[Event]:
+    if call is None:
+        return
+    for name, what in (("created_at", "created"), ("started_at", "started"), ("ended_at", "ended")):
+        if isinstance(time := call.get(name), str):
+            status = f"status {call.get('status')}" if name == "ended_at" else ""
+            yield Event(time, f"The API says: {what}", status)

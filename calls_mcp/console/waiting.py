@@ -1,0 +1,89 @@
+"""Waiting: what the operator is asked, and their answer."""
+
+import hashlib
+from collections.abc import Mapping
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from calls_mcp.console.entrance import session_of
+from calls_mcp.console.forms import own_fields
+from calls_mcp.console.house import House
+from calls_mcp.console.pages import page
+from calls_mcp.office import Office
+from calls_mcp.store import Filed, StoreUnavailable
+
+_DECISIONS = {"approve": True, "deny": False}
+_SHOWN = 50
+
+
+class Waiting:
+    """The pages of what waits."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+
+    @property
+    def routes(self) -> list[Route]:
+        """Where they are."""
+        return [
+            Route("/", self.all),
+            Route("/waiting/{id}", self.one),
+            Route("/waiting/{id}", self.decide, methods=["POST"]),
+        ]
+
+    async def all(self, request: Request) -> Response:
+        """Whatever can be decided now, the oldest first."""
+        office = self._house.office
+        cases = await office.waiting() if office else ()
+        values = {
+            "cases": cases[:_SHOWN],
+            "count": len(cases),
+            "now": office.clock() if office else 0,
+            "lacking": self._house.lacking.get("office", ""),
+        }
+        return page(request, "waiting.html", values)
+
+    async def one(self, request: Request) -> Response:
+        """One case, as it stands."""
+        office, filed = await self._found(request)
+        return page(request, "case.html", _case(filed, office.clock()))
+
+    async def decide(self, request: Request) -> Response:
+        """Decide a case; whoever comes second is told what stands."""
+        sent = await own_fields(request)
+        office, filed = await self._found(request)
+        decision = sent.get("decision", "")
+        if decision not in _DECISIONS:
+            raise HTTPException(400, "Say approve or deny.")
+        approve, reason = _DECISIONS[decision], sent.get("reason", "")
+        decided = await office.decide(
+            filed, approve=approve, by=session_of(request).name, reason=reason
+        )
+        if decided and decided.ours:
+            return RedirectResponse(f"/waiting/{filed.case.identifier}", 303)
+        now = decided.filed if decided else filed
+        return page(request, "case.html", _case(now, office.clock(), late=True), 409)
+
+    async def mark(self) -> str:
+        """What is another whenever something else waits; while the store is away, nothing does."""
+        office = self._house.office
+        try:
+            cases = await office.waiting() if office else ()
+        except StoreUnavailable:
+            return "away"
+        names = ",".join(filed.case.identifier for filed in cases)
+        return hashlib.sha256(names.encode()).hexdigest()[:16]
+
+    async def _found(self, request: Request) -> tuple[Office, Filed]:
+        office = self._house.office
+        filed = await office.find(request.path_params["id"]) if office else None
+        if office is None or filed is None:
+            raise HTTPException(404, "There is no such approval, or it is not kept any more.")
+        return office, filed
+
+
+def _case(filed: Filed, now: float, *, late: bool = False) -> Mapping[str, object]:
+    return {"filed": filed, "now": now, "late": late, "lapsed": filed.has_lapsed(now)}

@@ -1,0 +1,101 @@
+"""A console on a real socket, beside a server on an emulator, and browsers without JavaScript."""
+
+import re
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from calls_mcp.console import Console, Place, open_console
+from tests.rig import Rig, open_rig
+from tests.test_rules import policy
+
+_CSRF = re.compile(r'name="csrf" value="([^"]+)"')
+
+
+@dataclass
+class Browser:
+    """Somebody's browser; it sends what a browser would."""
+
+    http: httpx.AsyncClient
+    url: str
+
+    async def get(self, path: str, headers: Mapping[str, str] | None = None) -> httpx.Response:
+        return await self.http.get(self.url + path, headers=headers)
+
+    async def read(self, path: str) -> str:
+        """The text of a page."""
+        response = await self.get(path)
+        assert response.status_code == 200, response.text
+        return response.text
+
+    async def post(
+        self, path: str, headers: Mapping[str, str] | None = None, **fields: str
+    ) -> httpx.Response:
+        """Send a form as it is."""
+        sent = {"Origin": self.url} | dict(headers or {})
+        return await self.http.post(self.url + path, data=fields, headers=sent)
+
+    async def submit(self, page: str, path: str, **fields: str) -> httpx.Response:
+        """Send a form that is on `page`, with what is hidden in it."""
+        return await self.post(path, None, csrf=await self.csrf(page), **fields)
+
+    async def csrf(self, page: str = "/") -> str:
+        found = _CSRF.search(await self.read(page))
+        assert found
+        return found[1]
+
+    async def enter(self, link: str) -> httpx.Response:
+        secret = link.partition("?link=")[2]
+        return await self.post("/login", link=secret)
+
+
+@dataclass
+class Desk:
+    """A console, the server beside it, and the way in."""
+
+    console: Console
+    rig: Rig
+    record: Path
+
+    @asynccontextmanager
+    async def stranger(self) -> AsyncGenerator[Browser]:
+        async with httpx.AsyncClient(timeout=30, trust_env=False) as http:
+            yield Browser(http, self.console.url)
+
+    @asynccontextmanager
+    async def operator(self, name: str = "ann") -> AsyncGenerator[Browser]:
+        """Somebody who has come in."""
+        async with self.stranger() as browser:
+            assert (await browser.enter(self.console.link(name))).status_code == 303
+            yield browser
+
+
+@asynccontextmanager
+async def open_desk(
+    folder: Path, rules: str = 'place = "operator"', **settings: object
+) -> AsyncGenerator[Desk]:
+    record = folder / "audit.jsonl"
+    shared: dict[str, Any] = {
+        "calls_mcp_state_url": f"sqlite:///{folder}/state.db",
+        "calls_mcp_audit_file": record,
+        **settings,
+    }
+    file = policy(folder, f"[confirm]\n{rules}\n[caps]\nsame_number_seconds = 0\n")
+    async with (
+        open_rig(**shared, calls_mcp_policy=file) as rig,
+        open_console(
+            rig.runtime.settings, Place(port=0), rig.runtime, rig.clock, look_every=0.01
+        ) as console,
+    ):
+        yield Desk(console, rig, record)
+
+
+def visible(page: str) -> str:
+    """The text of a page, without its markup."""
+    text = re.sub(r"</?(bdi|span|code|a)\b[^>]*>", "", page)
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", text)).split())

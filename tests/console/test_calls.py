@@ -1,0 +1,160 @@
+"""Calls on the console's pages."""
+
+import json
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+
+from calls_mcp.console import Place, open_console
+from calls_mcp.settings import load_settings
+from tests.console.desk import Desk, open_desk, visible
+from tests.rig import placing
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def desk(tmp_path: Path) -> AsyncGenerator[Desk]:
+    async with open_desk(tmp_path, 'place = "never"') as desk:
+        yield desk
+
+
+async def place(desk: Desk) -> str:
+    """A call that is in progress."""
+    async with desk.rig.connect() as agent:
+        outcome = await agent.call("create_call", **placing())
+    desk.rig.clock.advance(20)
+    sid: str = outcome["call"]["sid"]
+    return sid
+
+
+async def test_live_calls_are_on_top(desk: Desk) -> None:
+    async with desk.operator() as browser:
+        assert "No call is live" in visible(await browser.read("/calls"))
+        sid = await place(desk)
+        page = await browser.read("/calls")
+    live, _, ended = page.partition("<h2>Ended</h2>")
+    assert sid in live
+    assert "in-progress" in live
+    assert sid not in ended
+
+
+async def test_however_many_look_the_api_is_asked_once(desk: Desk) -> None:
+    await place(desk)
+    async with desk.operator() as browser:
+        await browser.read("/calls")
+        before = len(desk.rig.reads)
+        for _ in range(50):
+            await browser.read("/calls")
+        assert len(desk.rig.reads) == before
+        desk.rig.clock.advance(5)
+        await browser.read("/calls")
+        assert len(desk.rig.reads) == 2 * before
+
+
+async def test_an_open_page_is_told_of_a_new_call(desk: Desk) -> None:
+    async with (
+        desk.operator() as browser,
+        browser.http.stream("GET", browser.url + "/events?room=calls") as stream,
+    ):
+        lines = (line async for line in stream.aiter_lines() if line.startswith("data:"))
+        first = await anext(lines)
+        await place(desk)
+        assert await anext(lines) != first
+
+
+async def test_a_call_tells_its_story(tmp_path: Path) -> None:
+    async with open_desk(tmp_path) as desk, desk.operator("ann") as browser:
+        async with desk.rig.connect() as agent:
+            asked = await agent.call("create_call", **placing())
+            approval = asked["confirmation"]["approval"]
+            await browser.submit("/", f"/waiting/{approval}", decision="approve")
+            sid = (await agent.call("create_call", **placing()))["call"]["sid"]
+        desk.rig.clock.advance(20)
+        told = visible(await browser.read(f"/calls/{sid}"))
+    steps = [
+        "Place by tester: asked for",
+        "Place by tester: approved",
+        "decided by ann",
+        "Sent to the API for tester: place",
+        "The API's answer: done",
+        "HTTP status 201",
+    ]
+    places = [told.find(step) for step in steps]
+    assert -1 not in places
+    assert places == sorted(places)
+    assert "The API says: created" in told
+    assert "Seen by this console: in-progress" in told
+
+
+async def test_without_credentials_the_record_tells_the_story(desk: Desk) -> None:
+    sid = await place(desk)
+    settings = load_settings({"calls_mcp_audit_file": desk.record})
+    async with (
+        open_console(settings, Place(port=0)) as alone,
+        Desk(alone, desk.rig, desk.record).operator() as browser,
+    ):
+        told = visible(await browser.read(f"/calls/{sid}"))
+        assert (await browser.get("/calls/CA" + "0" * 32)).status_code == 404
+        assert "Missing credentials" in visible(await browser.read("/calls"))
+        assert "Missing credentials" in visible(await browser.read("/overview"))
+    assert "Sent to the API for tester: place" in told
+    assert "Missing credentials" in told
+
+
+@pytest.mark.parametrize("need", ["never", "confirm", "require_human", "operator"])
+async def test_hanging_up_asks_first_and_takes_the_path_of_the_tool(
+    need: str, tmp_path: Path
+) -> None:
+    async with open_desk(tmp_path, f'place = "never"\nhang_up = "{need}"') as desk:
+        sid = await place(desk)
+        async with desk.operator("ann") as browser:
+            path = f"/calls/{sid}/hang-up"
+            question = visible(await browser.read(path))
+            assert "can't be undone" in question
+            assert len(desk.rig.changes) == 1
+            done = await browser.submit(path, path)
+            assert done.headers["location"] == f"/calls/{sid}"
+            assert "completed" in visible(await browser.read(f"/calls/{sid}"))
+        assert len(desk.rig.changes) == 2
+        recorded = [json.loads(line) for line in desk.record.read_text("utf-8").splitlines()]
+    (begun,) = [r for r in recorded if r["phase"] == "before" and r["action"] == "hang_up"]
+    assert begun["principal"] == "console: ann"
+    assert begun["sid"] == sid
+
+
+async def test_what_the_policy_refuses_no_button_does(tmp_path: Path) -> None:
+    async with open_desk(tmp_path, 'place = "never"\nhang_up = "deny"') as desk:
+        sid = await place(desk)
+        async with desk.operator() as browser:
+            path = f"/calls/{sid}/hang-up"
+            refused = await browser.submit(path, path)
+        assert refused.status_code == 409
+        assert "confirm.hang_up" in visible(refused.text)
+        assert len(desk.rig.changes) == 1
+
+
+async def test_hanging_up_twice_is_told(desk: Desk) -> None:
+    sid = await place(desk)
+    async with desk.operator() as browser:
+        path = f"/calls/{sid}/hang-up"
+        assert (await browser.submit(path, path)).status_code == 303
+        again = await browser.submit(path, path)
+    assert again.status_code == 409
+    assert len(desk.rig.changes) == 2
+
+
+async def test_a_form_of_another_session_hangs_nothing_up(desk: Desk) -> None:
+    sid = await place(desk)
+    async with desk.operator() as browser:
+        assert (await browser.post(f"/calls/{sid}/hang-up", csrf="")).status_code == 403
+    assert len(desk.rig.changes) == 1
+
+
+@pytest.mark.parametrize("sid", ["CA" + "0" * 32, "nothing", "CA%3Cscript%3E"])
+async def test_a_call_that_is_not_there_is_told(desk: Desk, sid: str) -> None:
+    async with desk.operator() as browser:
+        missing = await browser.get(f"/calls/{sid}")
+    assert missing.status_code == 404
+    assert "<script>" not in missing.text

@@ -1,0 +1,179 @@
+"""Who may come in."""
+
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from calls_mcp.console import Place, open_console
+from calls_mcp.errors import ConfigurationError
+from calls_mcp.settings import load_settings
+from tests.console.desk import Desk, open_desk
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def desk(tmp_path: Path) -> AsyncGenerator[Desk]:
+    async with open_desk(tmp_path) as desk:
+        yield desk
+
+
+async def test_a_link_lets_one_browser_in_once(desk: Desk) -> None:
+    link = desk.console.link("ann")
+    async with desk.stranger() as first, desk.stranger() as second:
+        entered = await first.enter(link)
+        assert (entered.status_code, entered.headers["location"]) == (303, "/")
+        assert "ann" in await first.read("/")
+        assert (await second.enter(link)).status_code == 401
+        assert (await second.get("/")).status_code == 401
+
+
+async def test_looking_at_a_link_does_not_use_it_up(desk: Desk) -> None:
+    link = desk.console.link("ann")
+    async with desk.stranger() as browser:
+        shown = await browser.get(link.removeprefix(desk.console.url))
+        assert shown.status_code == 200
+        assert "set-cookie" not in shown.headers
+        assert (await browser.enter(link)).status_code == 303
+
+
+async def test_a_link_lapses(desk: Desk) -> None:
+    link = desk.console.link("ann")
+    desk.rig.clock.advance(600)
+    async with desk.stranger() as browser:
+        assert (await browser.enter(link)).status_code == 401
+
+
+async def test_a_session_lapses(desk: Desk) -> None:
+    async with desk.operator() as browser:
+        desk.rig.clock.advance(12 * 3600)
+        assert (await browser.get("/")).status_code == 401
+
+
+async def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(desk: Desk) -> None:
+    async with desk.stranger() as browser:
+        cookie = (await browser.enter(desk.console.link("ann"))).headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=strict" in cookie
+    assert "Path=/" in cookie
+    assert "Secure" not in cookie
+
+
+async def test_behind_https_the_cookie_goes_by_https_only(tmp_path: Path) -> None:
+    settings = load_settings({"calls_mcp_state_url": f"sqlite:///{tmp_path}/state.db"})
+    place = Place(port=0, public="https://console.example.com")
+    async with open_console(settings, place) as console:
+        assert console.url == "https://console.example.com"
+        secret = console.link("ann").partition("?link=")[2]
+        port = console.house.place.port
+        async with httpx.AsyncClient(trust_env=False) as http:
+            entered = await http.post(
+                f"http://127.0.0.1:{port}/login",
+                data={"link": secret},
+                headers={"Host": "console.example.com", "Origin": console.url},
+            )
+    assert entered.status_code == 303
+    assert entered.headers["set-cookie"].startswith("__Host-")
+    assert "Secure" in entered.headers["set-cookie"]
+
+
+@pytest.mark.parametrize("path", ["/", "/waiting/0", "/audit", "/rules", "/events?room=waiting"])
+async def test_without_a_session_nothing_is_shown(desk: Desk, path: str) -> None:
+    async with desk.stranger() as browser:
+        response = await browser.get(path)
+    assert response.status_code == 401
+    assert "Not let in" in response.text
+
+
+async def test_whoever_leaves_is_out(desk: Desk) -> None:
+    async with desk.operator() as browser:
+        kept = dict(browser.http.cookies)
+        assert (await browser.submit("/", "/logout")).status_code == 200
+        browser.http.cookies.update(kept)
+        assert (await browser.get("/")).status_code == 401
+
+
+async def test_whoever_is_in_can_let_somebody_else_in(desk: Desk) -> None:
+    async with desk.operator() as ann, desk.stranger() as bob:
+        shown = await ann.submit("/people", "/people", name="bob")
+        link = shown.text.partition('class="link">')[2].partition("<")[0]
+        assert (await bob.enter(link)).status_code == 303
+        assert "bob" in await bob.read("/")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        pytest.param({"Origin": "https://evil.example"}, id="another site"),
+        pytest.param({"Origin": "null"}, id="a page without an origin"),
+        pytest.param({"Origin": "http://127.0.0.1:1"}, id="another port"),
+    ],
+)
+async def test_a_form_of_another_site_is_refused(desk: Desk, headers: dict[str, str]) -> None:
+    async with desk.operator() as browser:
+        token = await browser.csrf()
+        refused = await browser.post("/people", headers, csrf=token, name="eve")
+    assert refused.status_code == 403
+
+
+async def test_a_form_without_an_origin_is_refused(desk: Desk) -> None:
+    async with desk.operator() as browser:
+        token = await browser.csrf()
+        fields = {"csrf": token, "name": "eve"}
+        refused = await browser.http.post(browser.url + "/people", data=fields)
+    assert refused.status_code == 403
+
+
+@pytest.mark.parametrize("csrf", ["", "x" * 43, "é"])
+async def test_a_form_that_is_not_of_this_session_is_refused(desk: Desk, csrf: str) -> None:
+    async with desk.operator() as browser:
+        assert (await browser.post("/people", csrf=csrf, name="eve")).status_code == 403
+
+
+async def test_the_form_of_one_session_is_no_good_in_another(desk: Desk) -> None:
+    async with desk.operator("ann") as ann, desk.operator("bob") as bob:
+        stolen = await ann.csrf()
+        assert (await bob.post("/people", csrf=stolen, name="eve")).status_code == 403
+
+
+async def test_a_form_that_is_too_large_is_refused(desk: Desk) -> None:
+    async with desk.operator() as browser:
+        assert (await browser.post("/people", name="x" * 20_000)).status_code == 413
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1", "127.0.0.1:1"])
+async def test_another_host_name_is_refused(desk: Desk, host: str) -> None:
+    async with desk.operator() as browser:
+        assert (await browser.get("/", {"Host": host})).status_code == 421
+
+
+@pytest.mark.parametrize("path", ["/", "/login?link=x", "/static/console.css", "/nowhere"])
+async def test_every_answer_forbids_framing_and_inline_scripts(desk: Desk, path: str) -> None:
+    async with desk.operator() as browser:
+        headers = (await browser.get(path)).headers
+    policy = headers["content-security-policy"]
+    assert "frame-ancestors 'none'" in policy
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["cache-control"] == "no-store"
+    assert headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        pytest.param(Place(host="0.0.0.0", port=0), id="other machines reach it"),  # noqa: S104
+        pytest.param(Place(port=0, public="http://console.example.com"), id="http"),
+        pytest.param(Place(port=0, public="https://example.com/path"), id="a path"),
+        pytest.param(Place(port=0, public="https://user@example.com"), id="a login"),
+        pytest.param(Place(port=0, public="https://example.com:port"), id="no port"),
+        pytest.param(Place(port=65_536), id="a port out of range"),
+    ],
+)
+async def test_a_place_that_is_not_safe_is_refused(place: Place) -> None:
+    with pytest.raises(ConfigurationError):
+        async with open_console(load_settings(), place):
+            pass

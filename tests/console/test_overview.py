@@ -1,0 +1,52 @@
+"""The figures on the console's pages."""
+
+from pathlib import Path
+
+import pytest
+
+from calls_mcp.console.charts import bars
+from tests.console.desk import open_desk, visible
+from tests.rig import placing
+
+
+@pytest.mark.anyio
+async def test_the_last_day_is_told_in_figures(tmp_path: Path) -> None:
+    rules = 'place = "never"\nhang_up = "operator"\ndelete = "deny"'
+    async with open_desk(tmp_path, rules) as desk, desk.operator() as browser:
+        async with desk.rig.connect() as agent:
+            sids = [(await agent.call("create_call", **placing()))["call"]["sid"] for _ in "123"]
+            desk.rig.clock.advance(30)
+            for sid in sids[:2]:
+                asked = await agent.call("update_call", sid=sid, status="completed")
+                approval = asked["confirmation"]["approval"]
+                decision = "approve" if sid == sids[0] else "deny"
+                await browser.submit("/", f"/waiting/{approval}", decision=decision)
+                await agent.call("update_call", sid=sid, status="completed")
+            await agent.call("delete_call", sid=sids[0])
+        page = await browser.read("/overview")
+    told = visible(page)
+    assert ": 3 calls." in told
+    assert "Hour (UTC) completed in-progress 2023-11-14 22 1 2" in told
+    assert "10 to 59 s 1" in told
+    assert "asked 2 accepted 1 declined 1 lapsed 0" in told
+    assert "confirm.delete 1" in told
+    assert page.count('<svg role="img" aria-label=') >= 4
+    assert "style=" not in page
+
+
+@pytest.mark.anyio
+async def test_what_is_older_than_a_day_does_not_count(tmp_path: Path) -> None:
+    async with open_desk(tmp_path, 'place = "never"') as desk:
+        async with desk.rig.connect() as agent:
+            await agent.call("create_call", **placing())
+        desk.rig.clock.advance(90_000)
+        async with desk.operator() as browser:
+            told = visible(await browser.read("/overview"))
+    assert ": 0 calls." in told
+    assert "asked 0" in told
+
+
+def test_what_strangers_wrote_is_text_in_charts_too() -> None:
+    picture = bars('"><script>', [("<script>alert(1)</script>", 3), ("& more", 1)])
+    assert "<script>" not in picture
+    assert "&lt;script&gt;" in picture

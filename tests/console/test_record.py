@@ -1,0 +1,144 @@
+"""The record on the console's pages."""
+
+import csv
+import io
+import json
+import sqlite3
+from collections.abc import AsyncGenerator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from calls_mcp.audit import verify
+from tests.console.desk import Desk, open_desk, visible
+from tests.rig import placing
+
+pytestmark = pytest.mark.anyio
+
+SCRIPT = "<script>alert(1)</script>"
+
+
+@pytest.fixture(params=["file", "database"])
+async def desk(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[Desk]:
+    record = tmp_path / "record"
+    kinds = {"file": (record, None), "database": (None, record)}
+    file, database = kinds[request.param]
+    audit = {"calls_mcp_audit_file": file, "calls_mcp_audit_database": database}
+    async with open_desk(tmp_path, 'place = "never"', **audit) as desk:
+        yield desk
+
+
+async def place(desk: Desk, count: int = 1, name: str = "tester") -> None:
+    async with desk.rig.connect(name=name) as agent:
+        for _ in range(count):
+            assert (await agent.call("create_call", **placing()))["outcome"] == "done"
+
+
+async def test_there_may_be_no_record_yet(desk: Desk) -> None:
+    async with desk.operator() as browser:
+        assert "Nothing has been recorded yet" in visible(await browser.read("/audit"))
+        assert (await browser.get("/audit/export.csv")).status_code == 404
+
+
+async def test_records_are_shown_the_newest_first_and_paged(desk: Desk) -> None:
+    await place(desk, 60)
+    async with desk.operator() as browser:
+        first = await browser.read("/audit")
+        numbers, path = list[str](), first
+        while True:
+            numbers += [
+                row.partition("<")[0].strip()
+                for row in path.split('scope="row" class="number">')[1:]
+            ]
+            _, found, rest = path.partition('<a href="/audit?before=')
+            if not found:
+                break
+            path = await browser.read("/audit?before=" + rest.partition('"')[0])
+        assert "120 records" in visible(await browser.read("/audit?check=now"))
+    assert numbers == [str(number) for number in range(120, 0, -1)]
+
+
+async def test_records_are_searched_and_filtered(desk: Desk) -> None:
+    await place(desk, 1, "ann")
+    await place(desk, 2, "bob")
+    async with desk.operator() as browser:
+
+        async def count(query: str) -> int:
+            return (await browser.read(f"/audit?{query}")).count('<th scope="row"')
+
+        assert await count("") == 6
+        assert await count("principal=bob") == 4
+        assert await count("phase=before&principal=bob") == 2
+        assert await count("decision=allowed") == 3
+        assert await count("tool=delete_call") == 0
+        assert await count("text=BOB") == 4
+        assert await count("since=2023-11-14&until=2023-11-14") == 6
+        assert await count("since=2023-11-15") == 0
+        assert await count("until=2023-11-13") == 0
+
+
+async def test_the_chain_is_verified_on_sight(desk: Desk) -> None:
+    await place(desk, 2)
+    async with desk.operator() as browser:
+        assert "Each is as it was written" in visible(await browser.read("/audit?check=now"))
+        tamper(desk)
+        told = visible(await browser.read("/audit?check=now"))
+    assert "The log is NOT as it was written" in told
+    assert "record 3: it was edited" in told
+    assert told.count("not as written") == 1
+
+
+def tamper(desk: Desk) -> None:
+    record = desk.console.house.record
+    assert record
+    if desk.console.house.settings.calls_mcp_audit_file:
+        lines = record.read_text("utf-8").splitlines(keepends=True)
+        lines[2] = lines[2].replace("tester", "nobody")
+        record.write_text("".join(lines), "utf-8")
+        return
+    with closing(sqlite3.connect(record)) as database, database:
+        database.execute("DROP TRIGGER audit_stays")
+        database.execute("UPDATE audit SET body = replace(body, 'tester', 'nobody') WHERE seq = 3")
+
+
+async def test_the_record_as_json_lines_can_be_verified_elsewhere(
+    desk: Desk, tmp_path: Path
+) -> None:
+    await place(desk, 3)
+    async with desk.operator() as browser:
+        exported = await browser.get("/audit/export.jsonl")
+        part = await browser.get("/audit/export.jsonl?phase=after")
+    assert "attachment" in exported.headers["content-disposition"]
+    copy = tmp_path / "copy.jsonl"
+    copy.write_bytes(exported.content)
+    assert verify(copy).is_intact
+    assert verify(copy).records == 6
+    assert [json.loads(line)["phase"] for line in part.text.splitlines()] == ["after"] * 3
+
+
+async def test_no_cell_is_taken_for_a_formula(desk: Desk) -> None:
+    await place(desk, 1, '=HYPERLINK("http://evil.example")')
+    async with desk.operator() as browser:
+        exported = await browser.get("/audit/export.csv")
+    assert exported.headers["content-type"] == "text/csv; charset=utf-8"
+    first, _second = csv.DictReader(io.StringIO(exported.text))
+    assert first["principal"] == '\'=HYPERLINK("http://evil.example")'
+    assert first["seq"] == "1"
+    assert first["decision"] == "allowed"
+
+
+async def test_what_strangers_wrote_is_text(desk: Desk) -> None:
+    await place(desk, 1, SCRIPT)
+    async with desk.operator() as browser:
+        for query in ("", "?text=%3Cscript%3E", f"?principal={SCRIPT}"):
+            page = await browser.read(f"/audit{query}")
+            assert SCRIPT not in page
+            assert "&lt;script&gt;" in page
+
+
+@pytest.mark.parametrize("before", ["x", "-1", "9" * 30])
+async def test_a_page_that_can_not_be_is_refused(desk: Desk, before: str) -> None:
+    await place(desk)
+    async with desk.operator() as browser:
+        assert (await browser.get(f"/audit?before={before}")).status_code == 400

@@ -1,0 +1,226 @@
+"""What waits, and its decision."""
+
+import re
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from calls_mcp.console import Place, open_console
+from calls_mcp.settings import load_settings
+from tests.console.desk import Browser, Desk, open_desk, visible
+from tests.rig import CALLER, placing
+
+pytestmark = pytest.mark.anyio
+
+SCRIPT = "<script>alert(1)</script>"
+BIDI = "\u202eevil\u202c"
+
+
+@pytest.fixture
+async def desk(tmp_path: Path) -> AsyncGenerator[Desk]:
+    async with open_desk(tmp_path) as desk:
+        yield desk
+
+
+async def asked(desk: Desk, name: str = "tester", **arguments: object) -> str:
+    """Have an agent ask for a call; the approval that it waits for."""
+    async with desk.rig.connect(name=name) as agent:
+        outcome = await agent.call("create_call", **placing(**arguments))
+        approval: str = outcome["confirmation"]["approval"]
+        return approval
+
+
+async def decide(browser: Browser, approval: str, decision: str, reason: str = "") -> str:
+    """Press a button; where that leads, or what it says."""
+    response = await browser.submit("/", f"/waiting/{approval}", decision=decision, reason=reason)
+    assert response.status_code in (303, 409), response.text
+    return response.headers.get("location") or visible(response.text)
+
+
+async def test_what_waits_is_told_in_plain_words(desk: Desk) -> None:
+    async with desk.operator() as browser:
+        assert "Nothing waits" in visible(await browser.read("/"))
+        approval = await asked(desk)
+        desk.rig.clock.advance(60)
+        page = await browser.read("/")
+    told = visible(page)
+    assert "(1) Waiting" in told
+    assert "1 change waits" in told
+    assert approval in told
+    assert "Place a call to" in told
+    assert CALLER in told
+    assert "By client tester 1" in told
+    assert "Asked 60 s ago" in told
+    assert "Left 14 min" in told
+    assert "confirm.place" in told
+
+
+async def test_what_is_approved_runs_once_it_is_called_again(desk: Desk) -> None:
+    approval = await asked(desk)
+    async with desk.operator("ann") as browser:
+        page = await browser.read(await decide(browser, approval, "approve"))
+        assert "Approved by ann" in visible(page)
+        assert "Nothing waits" in visible(await browser.read("/"))
+    assert desk.rig.changes == []
+    async with desk.rig.connect() as agent:
+        assert (await agent.call("create_call", **placing()))["outcome"] == "done"
+    assert len(desk.rig.changes) == 1
+    assert '"decided_by":"ann"' in desk.record.read_text("utf-8")
+
+
+async def test_an_agent_that_waits_is_told_as_soon_as_somebody_decides(desk: Desk) -> None:
+    approval = await asked(desk)
+    outcomes: list[str] = []
+
+    async def wait() -> None:
+        async with desk.rig.connect() as agent:
+            outcomes.append((await agent.call("create_call", **placing()))["outcome"])
+
+    async with desk.operator() as browser, anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+        await decide(browser, approval, "approve")
+    assert outcomes == ["done"]
+
+
+async def test_a_denial_reaches_the_agent_with_its_reason(desk: Desk) -> None:
+    approval = await asked(desk)
+    async with desk.operator() as browser:
+        page = await browser.read(await decide(browser, approval, "deny", "not at night"))
+    assert "Denied by ann" in visible(page)
+    assert "not at night" in visible(page)
+    async with desk.rig.connect() as agent:
+        outcome = await agent.call("create_call", **placing())
+    assert outcome["outcome"] == "declined"
+    assert "not at night" in outcome["reason"]
+    assert desk.rig.changes == []
+
+
+async def test_of_two_operators_the_second_is_told_what_stands(desk: Desk) -> None:
+    approval = await asked(desk)
+    async with desk.operator("ann") as ann, desk.operator("bob") as bob:
+        shown = await bob.csrf()
+        await decide(ann, approval, "deny", "no")
+        late = await bob.post(f"/waiting/{approval}", csrf=shown, decision="approve")
+    assert late.status_code == 409
+    assert "It was denied before, by ann. That stands" in visible(late.text)
+
+
+async def test_of_two_decisions_at_once_one_counts(desk: Desk) -> None:
+    approval = await asked(desk)
+    statuses: list[int] = []
+
+    async def press(browser: Browser, decision: str) -> None:
+        response = await browser.submit("/", f"/waiting/{approval}", decision=decision)
+        statuses.append(response.status_code)
+
+    async with desk.operator("ann") as ann, desk.operator("bob") as bob:
+        await ann.csrf()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(press, ann, "approve")
+            tasks.start_soon(press, bob, "approve")
+    assert sorted(statuses) == [303, 409]
+
+
+async def test_nobody_decides_about_what_has_lapsed(desk: Desk) -> None:
+    approval = await asked(desk)
+    async with desk.operator() as browser:
+        csrf = await browser.csrf()
+        desk.rig.clock.advance(900)
+        assert "Nothing waits" in visible(await browser.read("/"))
+        late = await browser.post(f"/waiting/{approval}", csrf=csrf, decision="approve")
+    assert late.status_code == 409
+    assert "It has lapsed" in visible(late.text)
+
+
+@pytest.mark.parametrize("decision", ["", "approved", "APPROVE"])
+async def test_only_the_two_words_decide(desk: Desk, decision: str) -> None:
+    approval = await asked(desk)
+    async with desk.operator() as browser:
+        page = f"/waiting/{approval}"
+        assert (await browser.submit(page, page, decision=decision)).status_code == 400
+        assert "1 change waits" in visible(await browser.read("/"))
+
+
+async def test_a_stolen_id_is_nothing_without_a_session(desk: Desk) -> None:
+    approval = await asked(desk)
+    async with desk.stranger() as browser:
+        answer = await browser.post(f"/waiting/{approval}", decision="approve", csrf="")
+        assert answer.status_code == 401
+        assert approval not in answer.text
+    async with desk.operator() as browser:
+        refused = await browser.post(f"/waiting/{approval}", decision="approve", csrf="")
+        assert refused.status_code == 403
+        assert "1 change waits" in visible(await browser.read("/"))
+
+
+async def test_an_id_that_is_not_there_is_told(desk: Desk) -> None:
+    async with desk.operator() as browser:
+        missing = await browser.get("/waiting/%3Cscript%3E")
+    assert missing.status_code == 404
+    assert "no such approval" in missing.text
+    assert "<script>" not in missing.text
+
+
+async def test_texts_of_strangers_are_shown_as_texts(desk: Desk) -> None:
+    approval = await asked(
+        desk, f"{SCRIPT}{BIDI}", twiml=f"<Response><Say>{SCRIPT}</Say></Response>"
+    )
+    async with desk.operator(f"ann {SCRIPT}") as browser:
+        page = await browser.read("/")
+        case = await browser.read(await decide(browser, approval, "deny", f"{SCRIPT}{BIDI} \"'&"))
+    for text in (page, case):
+        assert SCRIPT not in text
+        assert "&lt;script&gt;" in text
+        assert not re.search("[\\u202a-\\u202e\\u2066-\\u2069]", text)
+
+
+async def test_the_page_has_no_script_or_style_of_its_own(desk: Desk) -> None:
+    await asked(desk)
+    async with desk.operator() as browser:
+        page = await browser.read("/")
+        assert (await browser.get("/static/console.js")).status_code == 200
+        assert (await browser.get("/static/console.css")).status_code == 200
+    assert re.findall("<script[^>]*>", page) == ['<script src="/static/console.js" defer>']
+    assert not re.search(r"<style|style=|\son\w+=|https?://(?!example)", page)
+
+
+async def test_an_open_page_is_told_what_comes_and_goes(desk: Desk) -> None:
+    async with desk.operator() as browser:
+        events = browser.http.stream("GET", browser.url + "/events?room=waiting")
+        async with events as stream:
+            assert stream.headers["content-type"].startswith("text/event-stream")
+            lines = (line async for line in stream.aiter_lines() if line.startswith("data:"))
+            first = await anext(lines)
+            approval = await asked(desk)
+            second = await anext(lines)
+            await decide(browser, approval, "deny")
+            third = await anext(lines)
+    assert first != second
+    assert third == first
+
+
+async def test_whoever_has_left_is_told_no_more(desk: Desk) -> None:
+    async with desk.operator() as browser:
+        events = browser.http.stream("GET", browser.url + "/events?room=waiting")
+        async with events as stream:
+            lines = stream.aiter_lines()
+            assert (await anext(lines)).startswith("data:")
+            await browser.submit("/", "/logout")
+            await asked(desk)
+            assert [line async for line in lines if line.startswith("data:")] == []
+
+
+async def test_a_console_without_a_shared_store_says_so(tmp_path: Path) -> None:
+    async with open_console(load_settings(), Place(port=0)) as console:
+        desk = Desk(console, None, tmp_path)  # pyright: ignore[reportArgumentType]  # no server
+        async with desk.operator() as browser:
+            assert "CALLS_MCP_STATE_URL is memory:" in visible(await browser.read("/"))
+
+
+async def test_all_that_waits_is_counted(desk: Desk) -> None:
+    for each in range(20):
+        await asked(desk, time_limit=100 + each)
+    async with desk.operator() as browser:
+        assert "20 changes wait" in visible(await browser.read("/"))
