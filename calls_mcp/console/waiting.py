@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -64,8 +65,8 @@ class Waiting:
         )
         if decided and decided.ours:
             return RedirectResponse(f"/waiting/{filed.case.identifier}", 303)
-        now = decided.filed if decided else filed
-        return page(request, "case.html", _case(now, office.clock(), late=True), 409)
+        standing = replace(filed, ruling=decided.ruling) if decided else filed
+        return page(request, "case.html", _case(standing, office.clock(), late=True), 409)
 
     async def mark(self) -> str:
         """What is another whenever something else waits; while the store is away, nothing does."""
