@@ -9,7 +9,7 @@ from calls_mcp.approvals import Approvals, Claim, Used, expired
 from calls_mcp.arguments import Arguments
 from calls_mcp.audit import NOBODY, Authority, Decision, Entry
 from calls_mcp.delivery import Delivery
-from calls_mcp.desk import Asked, Desk, awaiting
+from calls_mcp.desk import Asked, Desk
 from calls_mcp.errors import InvalidConfirmation, InvocationError, failed
 from calls_mcp.guard import Binding, Question, Situation, action_of, ask, bind, differences
 from calls_mcp.outcome import Approval, Caller, Outcome, Report, with_warnings
@@ -27,6 +27,7 @@ _SHOW = (
 _SPENT = "The confirmation is spent: call without confirmation_token for a new preview."
 _OPERATORS = "Nothing was sent: the operator decides about this, and no token does."
 _WITHOUT = "Call again with the same arguments, without confirmation_token."
+_USER = "the user of the client"
 _NO_DESK = (
     "the operator must approve this, and can't see what waits in the memory of this server",
     "Tell the user: the operator must set CALLS_MCP_STATE_URL to sqlite:///FILE or redis://….",
@@ -157,6 +158,8 @@ class Decisions:
             PolicyDenied: A rule of the operator's is against it.
         """
         try:
+            if approval is not None and approval.by == "operator":
+                return await self._withdrawn(change, approval.reason)
             if desk := self._desk_for(change, approval):
                 return await self._by_operator(change, desk, report)
             if approval is None:
@@ -199,7 +202,7 @@ class Decisions:
             await desk.close(filed.case)
             return Stop("expired", expired("The operator did not decide in time."))
         if filed.ruling is None:
-            return Stop(None, awaiting(filed.case))
+            return Stop(None, desk.awaiting(filed.case))
         ruling = filed.ruling
         reason = (
             f"The operator said no: {ruling.reason or 'no reason was given'}. Nothing was done."
@@ -217,7 +220,23 @@ class Decisions:
         question = await self._question(change, held or Held())
         case = await desk.file(question, Asked(change.binding, change.caller.client, change.rule))
         authority = Authority("operator", approval_id=case.identifier)
-        return Stop("asked", with_warnings(awaiting(case), change.arguments.warnings), authority)
+        outcome = with_warnings(desk.awaiting(case), change.arguments.warnings)
+        return Stop("asked", outcome, authority)
+
+    async def _withdrawn(self, change: Change, reason: str) -> Go | Stop:
+        """What the user does not want, the operator is not asked about any longer."""
+        desk = self._desk
+        filed = desk and await desk.current(change.binding)
+        if desk is None or filed is None:
+            return Stop("expired", expired("It does not wait for the operator any more."))
+        case, refusal = filed.case, Approval("", approved=False, reason=reason, by="operator")
+        await desk.withdraw(case, _USER, reason)
+        claim = await self._approvals.claim_filed(
+            case.identifier, change.binding, self._readiness(change, refusal)
+        )
+        await desk.close(case)
+        authority = Authority("elicitation", approval_id=case.identifier)
+        return await self._acted_on(change, refusal, authority, claim)
 
     async def _ask_if_needed(self, change: Change) -> Go | Stop:
         held = await self._held(change)

@@ -15,14 +15,14 @@ import anyio
 from calls_mcp.guard import Binding, Question
 from calls_mcp.outcome import Outcome, Report, moment
 from calls_mcp.policy import PolicyDenied
-from calls_mcp.store import Case, Docket, Filed, Pending, Store
+from calls_mcp.store import Case, Docket, Filed, Pending, Ruling, Store
 
 _MOST_WAITING = 20  # of one principal
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5  # seconds between two looks for a decision
 _LOOKS = 20
 _CALL_AGAIN = (
-    "Nothing has happened yet: the operator must approve it, and was asked. Tell your user, then "
-    "call again with the same arguments: that waits for the decision and carries it out."
+    "Nothing has happened yet: the operator must approve it{place}, and was asked. Tell your user, "
+    "then call again with the same arguments: that waits for the decision and carries it out."
 )
 
 
@@ -39,6 +39,7 @@ class Desk:
     """Files cases that lapse after `ttl` seconds, and waits `patience` seconds for a decision.
 
     What was decided can be acted on for another `ttl`. `clock` gives the time in epoch seconds.
+    `console` is where the operator decides, if that is known.
     """
 
     def __init__(
@@ -48,12 +49,14 @@ class Desk:
         ttl: float,
         patience: float,
         clock: Callable[[], float],
+        console: str | None = None,
     ) -> None:
         self._store = store
         self._docket = docket
         self._ttl = ttl
         self._patience = patience
         self._clock = clock
+        self._console = console
 
     async def current(self, binding: Binding) -> Filed | None:
         """The case of just this change of theirs, unless it was acted on."""
@@ -107,6 +110,25 @@ class Desk:
                 filed = await self._docket.find(filed.case.identifier) or filed
         return filed
 
+    def awaiting(self, case: Case) -> Outcome:
+        """What an agent is told of a case that waits."""
+        place = f" at {page_of(self._console, case.identifier)}" if self._console else ""
+        return {
+            "outcome": "awaiting_operator",
+            "confirmation": {
+                "action": case.action,
+                "preview": case.preview,
+                "approval": case.identifier,
+                "expires_at": moment(case.lapses_at),
+            },
+            "reason": _CALL_AGAIN.format(place=place),
+        }
+
+    async def withdraw(self, case: Case, by: str, reason: str) -> None:
+        """See that nobody approves it any more, unless that is decided already."""
+        ruling = Ruling(is_approval=False, by=by, at=self._clock(), reason=reason)
+        await self._docket.rule(case.identifier, ruling)
+
     async def close(self, case: Case) -> None:
         """Let the same be asked anew."""
         await self._store.counters.forget(_place(case.binding), case.identifier)
@@ -123,18 +145,9 @@ class Desk:
         raise PolicyDenied(asked.rule, reason, "Call again in a minute.")
 
 
-def awaiting(case: Case) -> Outcome:
-    """What an agent is told of a case that waits."""
-    return {
-        "outcome": "awaiting_operator",
-        "confirmation": {
-            "action": case.action,
-            "preview": case.preview,
-            "approval": case.identifier,
-            "expires_at": moment(case.lapses_at),
-        },
-        "reason": _CALL_AGAIN,
-    }
+def page_of(console: str, identifier: str) -> str:
+    """Where the console at this URL shows a case."""
+    return f"{console}/waiting/{identifier}"
 
 
 def _place(binding: Binding) -> str:

@@ -130,8 +130,8 @@ class Caller:
 class Approval:
     """An answer to the question that `token` stands for; `reason` is why not.
 
-    `by` is how the answer came: from the client's user, from the model with the token, or from the
-    operator.
+    `by` is how the answer came: from the client's user, from the model with the token, or to what
+    the operator is asked. To that, nobody but the operator can say yes.
     """
 
     token: str

@@ -240,7 +240,8 @@ class Runtime:
         if store.docket is None:
             return None
         ttl, wait = self.settings.calls_mcp_operator_ttl, self.settings.calls_mcp_operator_wait
-        return Desk(store, store.docket, ttl, wait, self.clock)
+        console = self.settings.calls_mcp_console_url
+        return Desk(store, store.docket, ttl, wait, self.clock, console)
 
     async def _make(self, own: "Own | None") -> "_Made":
         from calls_mcp.approvals import Approvals  # noqa: PLC0415

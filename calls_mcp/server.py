@@ -15,7 +15,7 @@ from calls_mcp import __version__, app, correlation
 from calls_mcp.authentication import own
 from calls_mcp.background import Background, background
 from calls_mcp.catalog import Operation
-from calls_mcp.confirmation import converse
+from calls_mcp.confirmation import Conversation
 from calls_mcp.icon import icons
 from calls_mcp.offer import Context, Offer, caller_of, connection_of, invalid, principal_of
 from calls_mcp.outcome import Approval, Outcome
@@ -179,7 +179,9 @@ class _Handlers:
                 arguments = params.arguments or {}
                 return await invoker.invoke(operation, arguments, caller, approval, report)
 
-        outcome = await converse(ctx, params, invoke, runtime.settings.calls_mcp_confirm_ttl)
+        settings = runtime.settings
+        patience, console = settings.calls_mcp_confirm_ttl, settings.calls_mcp_console_url
+        outcome = await Conversation(ctx, invoke, patience, console).hold(params)
         if isinstance(outcome, types.InputRequiredResult):
             return outcome
         return to_result(operation, outcome)

@@ -109,6 +109,13 @@ def _hosts(value: str) -> str:
 Credential = Annotated[SecretStr, AfterValidator(_credential)]
 
 
+def _origin(value: str) -> str:
+    url = urlsplit(_base_url(value))
+    if url.path or value != value.lower():
+        raise ValueError("must be https://HOST or https://HOST:PORT in small letters, and no more")
+    return value.rstrip("/").removesuffix(":443")
+
+
 def _exact_url(value: str) -> str:
     _base_url(value)
     return value  # as it is: issuers and audiences are compared letter by letter
@@ -169,6 +176,11 @@ class Settings(BaseModel):
         le=300,
         description="Seconds that a repeated call waits for that decision, but at most half of "
         "`CALLS_MCP_DEADLINE`.",
+    )
+    calls_mcp_console_url: Annotated[str, AfterValidator(_origin)] | None = Field(
+        None,
+        description="Where browsers find the operator's console, like `https://calls.example.com`: "
+        "agents' users are sent there, and a proxy before the console has this address.",
     )
     calls_mcp_read_only: bool = Field(
         default=False, description="`1` offers only fetch_call and list_calls."

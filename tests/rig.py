@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 
 from mcp import Client
 from mcp.client import ClientRequestContext
+from mcp.client.session import ElicitationFnT
 from mcp.server.lowlevel import Server
 from mcp_types import (
     CallToolResult,
@@ -116,7 +117,7 @@ class Rig:
     async def connect(
         self,
         mode: Literal["auto", "legacy"] = "auto",
-        user: User | None = None,
+        user: ElicitationFnT | None = None,
         name: str = "tester",
     ) -> AsyncGenerator[Agent]:
         """A client in memory; with a `user`, one that can ask somebody."""

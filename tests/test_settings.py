@@ -52,6 +52,17 @@ def test_missing_credentials_are_named_and_the_sandbox_is_offered(
 @pytest.mark.parametrize(
     ("given", "url"),
     [
+        ("https://calls.example.com:443/", "https://calls.example.com"),
+        ("http://127.0.0.1:8090", "http://127.0.0.1:8090"),
+    ],
+)
+def test_the_consoles_address_is_written_as_browsers_do(given: str, url: str) -> None:
+    assert load_settings({"calls_mcp_console_url": given}).calls_mcp_console_url == url
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
         ({"twilio_region": "ie1"}, "https://api.ie1.twilio.com"),
         ({"twilio_edge": "dublin"}, "https://api.dublin.us1.twilio.com"),
         ({"twilio_edge": "dublin", "twilio_region": "ie1"}, "https://api.dublin.ie1.twilio.com"),
@@ -85,6 +96,9 @@ def test_where_requests_go(given: dict[str, str], url: str) -> None:
         ("calls_mcp_api_base_url", "http://:pw@127.0.0.1", "without credentials"),
         ("calls_mcp_api_base_url", "http://127.0.0.1#here", "fragment"),
         ("calls_mcp_api_base_url", "http://127.0.0.1:99999", "CALLS_MCP_API_BASE_URL"),
+        ("calls_mcp_console_url", "http://calls.example.com", "https unless it is on this machine"),
+        ("calls_mcp_console_url", "https://calls.example.com/here", "and no more"),
+        ("calls_mcp_console_url", "https://Calls.example.com", "small letters"),
         ("twilio_auth_token", " \t ", "TWILIO_AUTH_TOKEN: Value error, must be plain characters"),
         ("twilio_api_secret", "secret\n", "TWILIO_API_SECRET"),
         ("twilio_auth_token", "a\udcffb", "TWILIO_AUTH_TOKEN"),
