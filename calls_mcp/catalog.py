@@ -14,7 +14,7 @@ Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 Schema = dict[str, Json]
 
 Effect = Literal["read", "place", "change", "delete"]
-Confirm = Literal["all", "destructive", "none"]
+Confirm = Literal["all", "destructive", "none", "operator"]
 Location = Literal["path", "query", "form", "local", "own"]
 Kind = Literal["number", "SIP address", "client", "SIM"]
 

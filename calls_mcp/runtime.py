@@ -263,7 +263,7 @@ class Runtime:
         approvals = Approvals(store, seal, settings.calls_mcp_confirm_ttl, self.clock)
         self._policy = self._policy or load_policy(settings.calls_mcp_policy)
         policy = (own and own.policy) or self._policy
-        policy = policy.relaxed(settings.calls_mcp_confirm)
+        policy = policy.under(settings.calls_mcp_confirm)
         delivery = Delivery(twilio, store, access.deadline, self.clock)
         whole = "all" if account_sid == self.access.account_sid else f"all on {account_sid}"
         quotas = Quotas(store, policy.caps, delivery.fetch, self.clock, whole)

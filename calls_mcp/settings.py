@@ -155,7 +155,8 @@ class Settings(BaseModel):
     calls_mcp_confirm: Confirm = Field(
         "all",
         description="What is confirmed, where the policy says `confirm`: `all` changes, "
-        "`destructive` ones (update and delete, but not create), or `none`.",
+        "`destructive` ones (update and delete, but not create), or `none`. With `operator`, the "
+        "operator decides about all of those.",
     )
     calls_mcp_policy: Path | None = Field(
         None, description="The operator's rules, in place of `config/policy.toml`."

@@ -40,11 +40,11 @@ class Rules:
     async def all(self, request: Request) -> Response:
         """The rules as a file has them now, which servers read when they start."""
         settings = self._house.settings
-        policy = load_policy(settings.calls_mcp_policy).relaxed(settings.calls_mcp_confirm)
+        policy = load_policy(settings.calls_mcp_policy).under(settings.calls_mcp_confirm)
         values = {
             "sentences": explain(policy),
             "file": settings.calls_mcp_policy,
-            "loosened": settings.calls_mcp_confirm != "all",
+            "confirm": settings.calls_mcp_confirm,
             "rules": [*_rules(settings)],
             "settings": [*_settings(settings)],
         }

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import astuple
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -27,12 +28,12 @@ def examine_policy(settings: Settings) -> tuple[Policy | None, list[Finding]]:
     except ConfigurationError as wrong:
         remedy = f"mend it, and try: calls-mcp policy check {file}"
         return None, [Finding("policy", "fatal", str(wrong), remedy)]
-    policy = policy.relaxed(settings.calls_mcp_confirm)
+    policy = policy.under(settings.calls_mcp_confirm)
     what = str(file) if file else "the one that is shipped"
     told = Finding(
         "policy", "ok", f"{what}; all of it: calls-mcp policy check", details=summary(policy)
     )
-    return policy, [told, *_laxity(settings)]
+    return policy, [told, *_laxity(settings), *_without_desk(policy, settings)]
 
 
 def _laxity(settings: Settings) -> Iterator[Finding]:
@@ -42,6 +43,13 @@ def _laxity(settings: Settings) -> Iterator[Finding]:
     elif settings.calls_mcp_confirm == "none":
         message = "nothing is confirmed but what the policy insists on"
         yield Finding("policy", "note", message, "unset CALLS_MCP_CONFIRM")
+
+
+def _without_desk(policy: Policy, settings: Settings) -> Iterator[Finding]:
+    is_operators = "operator" in astuple(policy.confirm)
+    if is_operators and settings.calls_mcp_state_url.get_secret_value() == "memory:":
+        message = "the operator can't see what waits in the memory of a server: it is refused"
+        yield Finding("policy", "problem", message, "export CALLS_MCP_STATE_URL=sqlite:///FILE")
 
 
 async def examine_store(settings: Settings) -> Finding:

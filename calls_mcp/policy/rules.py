@@ -13,10 +13,12 @@ if TYPE_CHECKING:
 
 _CLOSED = ConfigDict(extra="forbid")
 
-_LOOSENED: dict[Confirm, tuple["Action", ...]] = {
-    "all": (),
-    "destructive": ("place",),
-    "none": ("place", "redirect", "hang_up", "modify", "delete"),
+_ACTIONS: tuple["Action", ...] = ("place", "redirect", "hang_up", "modify", "delete")
+_INSTEAD: dict[Confirm, tuple["Requirement", tuple["Action", ...]]] = {
+    "all": ("confirm", ()),
+    "destructive": ("never", ("place",)),
+    "none": ("never", _ACTIONS),
+    "operator": ("operator", _ACTIONS),
 }
 
 
@@ -193,15 +195,16 @@ class Policy:
     twiml: Twiml
     caps: Caps
 
-    def relaxed(self, confirm: Confirm) -> "Policy":
+    def under(self, confirm: Confirm) -> "Policy":
         """This policy under the setting CALLS_MCP_CONFIRM.
 
-        What that setting leaves out needs no confirmation; a human where the policy requires one,
-        and what it denies, is never loosened.
+        That says what becomes of what the policy has confirmed; a human where the policy requires
+        one, and what it denies, is never loosened.
         """
-        asked = (a for a in _LOOSENED[confirm] if self.confirm.of(a) == "confirm")
-        looser: dict[str, Any] = dict.fromkeys(asked, "never")
-        return replace(self, confirm=replace(self.confirm, **looser))
+        requirement, actions = _INSTEAD[confirm]
+        asked = (action for action in actions if self.confirm.of(action) == "confirm")
+        instead: dict[str, Any] = dict.fromkeys(asked, requirement)
+        return replace(self, confirm=replace(self.confirm, **instead))
 
 
 @dataclass(frozen=True, slots=True)

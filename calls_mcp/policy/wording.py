@@ -22,7 +22,8 @@ _REQUIREMENTS: dict[Requirement, str] = {
 _GISTS: dict[Requirement, str] = {
     "never": "Needs no confirmation",
     "confirm": "Confirmed by the user first",
-    "require_human": "Confirmed by a human whom the client asks",
+    "require_human": "Confirmed by a human whom the client asks, or by the operator",
+    "operator": "Approved by the operator first",
     "deny": "Refused",
 }
 _SPANS = {

@@ -282,22 +282,24 @@ def test_an_answer_without_a_date_leaves_the_clock_uncompared(
 
 @pytest.mark.usefixtures("account")
 @pytest.mark.parametrize(
-    ("name", "value", "mends"),
+    ("name", "value", "mends", "ends_with"),
     [
-        ("CALLS_MCP_READ_ONLY", "1", "unset CALLS_MCP_READ_ONLY"),
-        ("CALLS_MCP_CONFIRM", "none", "unset CALLS_MCP_CONFIRM"),
+        ("CALLS_MCP_READ_ONLY", "1", "unset CALLS_MCP_READ_ONLY", 0),
+        ("CALLS_MCP_CONFIRM", "none", "unset CALLS_MCP_CONFIRM", 0),
+        ("CALLS_MCP_CONFIRM", "operator", "export CALLS_MCP_STATE_URL=sqlite:///FILE", 1),
     ],
 )
 def test_what_is_lax_or_strict_is_noted_with_what_changes_it(
     name: str,
     value: str,
     mends: str,
+    ends_with: int,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv(name, value)
     status, found = examined(capsys)
-    assert (status, found["policy"]["remedy"]) == (0, mends)
+    assert (status, found["policy"]["remedy"]) == (ends_with, mends)
 
 
 @pytest.mark.usefixtures("account")

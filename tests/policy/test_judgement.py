@@ -79,24 +79,25 @@ def test_a_read_is_judged_by_its_account_alone(tool: str) -> None:
         ("all", "confirm", "confirm"),
         ("destructive", "never", "confirm"),
         ("none", "never", "never"),
+        ("operator", "operator", "operator"),
     ],
 )
-def test_the_environment_loosens_confirmations(
+def test_the_environment_says_what_becomes_of_confirmations(
     setting: Confirm, place: Requirement, delete: Requirement
 ) -> None:
-    relaxed = SHIPPED.relaxed(setting)
-    assert (relaxed.confirm.place, relaxed.confirm.delete) == (place, delete)
-    assert replace(relaxed, confirm=SHIPPED.confirm) == SHIPPED
+    policy = SHIPPED.under(setting)
+    assert (policy.confirm.place, policy.confirm.delete) == (place, delete)
+    assert replace(policy, confirm=SHIPPED.confirm) == SHIPPED
 
 
-@pytest.mark.parametrize("setting", ["all", "destructive", "none"])
+@pytest.mark.parametrize("setting", ["all", "destructive", "none", "operator"])
 @pytest.mark.parametrize("strict", ["require_human", "deny"])
 def test_the_environment_never_loosens_what_is_stricter_than_a_confirmation(
     setting: Confirm, strict: Requirement
 ) -> None:
     everything = dict.fromkeys(("place", "redirect", "hang_up", "modify", "delete"), strict)
     policy = changed("confirm", **everything)
-    assert policy.relaxed(setting) == policy
+    assert policy.under(setting) == policy
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,10 @@
 """What the operator reads of the policy."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from calls_mcp.policy import (
-    explain,
-)
+from calls_mcp.policy import Requirement, explain, summary
 from tests.policy.cases import (
     BERLIN,
     OTHER,
@@ -88,3 +86,10 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
 )
 def test_every_section_is_explained(section: str, rules: dict[str, Any], sentence: str) -> None:
     assert sentence in explain(changed(section, **rules))
+
+
+@pytest.mark.parametrize("requirement", get_args(Requirement))
+def test_every_requirement_is_told_at_length_and_in_short(requirement: Requirement) -> None:
+    policy = changed("confirm", delete=requirement)
+    assert explain(policy)[4].startswith("Deleting the record of a call ")
+    assert any(line.endswith("delete.") for line in summary(policy))
