@@ -39,7 +39,7 @@ def _lines(operation: Operation, outcome: Outcome) -> Iterator[str]:
     if "error" in outcome:
         yield from _failure(outcome["error"])
     if "confirmation" in outcome:
-        yield from _confirmation(operation, outcome["confirmation"])
+        yield from _question(operation, outcome["confirmation"], outcome.get("reason", ""))
     elif "reason" in outcome:
         yield f"{outcome['outcome'].capitalize()}: {outcome['reason']}"
     if "deleted" in outcome:
@@ -80,25 +80,19 @@ def _list(calls: list[CallSummary], next_cursor: str | None) -> Iterator[str]:
         yield f"More: call list_calls with cursor={next_cursor}"
 
 
-def _confirmation(operation: Operation, confirmation: Confirmation) -> Iterator[str]:
+def _question(operation: Operation, confirmation: Confirmation, reason: str) -> Iterator[str]:
+    token, until = confirmation.get("token"), confirmation.get("expires_at", "")
+    if token is None:
+        yield "This is what would happen:"
+        yield confirmation["preview"]
+        yield f"{reason} (Approval {confirmation.get('approval')}, until {until}.)"
+        return
     yield "Nothing has happened yet. This is what would:"
     yield confirmation["preview"]
-    again, until = (
-        f"call {operation.name} again with the same arguments",
-        confirmation.get("expires_at", ""),
+    yield (
+        f"Show this to your user. Only if they agree, call {operation.name} again with the same "
+        f"arguments and confirmation_token={token} (works once, until {until})."
     )
-    if "token" in confirmation:
-        token = confirmation["token"]
-        yield (
-            f"Show this to your user. Only if they agree, {again} and confirmation_token={token} "
-            f"(works once, until {until})."
-        )
-    else:
-        which = f"approval {confirmation.get('approval')}, until {until}"
-        yield (
-            f"The operator was asked to approve it ({which}). Tell your user, then {again}: that "
-            "waits for the decision and carries it out."
-        )
 
 
 def _failure(failure: Failure) -> Iterator[str]:

@@ -90,7 +90,8 @@ async def test_opening_the_page_approves_nothing(era: Era, tmp_path: Path) -> No
         asked = await agent.call("create_call", **placing())
         assert asked["outcome"] == "awaiting_operator"
         assert visitor.sent_to[0].url in asked["reason"]
-        assert len(visitor.sent_to) == 1
+        assert asked["reason"] in await agent.read("create_call", **placing())
+        assert len(visitor.sent_to) == 2
         assert here.rig.changes == []
         await here.decide(approve=True)
         assert (await agent.call("create_call", **placing()))["outcome"] == "done"
