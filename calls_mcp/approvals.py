@@ -17,7 +17,7 @@ _FORGOTTEN = (
     "was sent. Look first, with list_calls or fetch_call, whether it has been done; if it has not, "
     "call without confirmation_token for a new preview."
 )
-_AGAIN = "Call the tool again, without any confirmation_token, for a new preview."
+_AGAIN = "Call the tool again, without any confirmation_token, to begin anew."
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,7 @@ class Changes:
             finally:
                 if go.claim is not None:
                     outcome = await self._settled(go.claim, outcome, go.authority.by)
+                    await self._decisions.close(change, go.authority)
         return outcome
 
     async def _within_quotas(self, change: Change, go: Go) -> Outcome:

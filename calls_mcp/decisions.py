@@ -27,6 +27,10 @@ _SHOW = (
 _SPENT = "The confirmation is spent: call without confirmation_token for a new preview."
 _OPERATORS = "Nothing was sent: the operator decides about this, and no token does."
 _WITHOUT = "Call again with the same arguments, without confirmation_token."
+_LAPSED = (
+    "The operator did not decide in time. Nothing was sent. Call again with the same arguments to "
+    "ask anew."
+)
 _USER = "the user of the client"
 _NO_DESK = (
     "the operator must approve this, and can't see what waits in the memory of this server",
@@ -170,6 +174,11 @@ class Decisions:
         except InvocationError as error:
             return Stop("denied", failed(error))
 
+    async def close(self, change: Change, authority: Authority) -> None:
+        """Let the same be put before the operator anew, now that this is settled."""
+        if self._desk is not None and authority.approval_id:
+            await self._desk.close(change.binding, authority.approval_id)
+
     async def ask(self, change: Change, held: Held) -> Stop:
         """Put it to the client's user, with what is held against it."""
         question = await self._question(change, held)
@@ -198,9 +207,10 @@ class Decisions:
         if filed is None:
             return await self._file(change, desk)
         filed = await desk.wait(filed, change.until, report)
+        authority = Authority("operator", approval_id=filed.case.identifier)
         if filed.has_lapsed(self._clock()):
-            await desk.close(filed.case)
-            return Stop("expired", expired("The operator did not decide in time."))
+            await desk.close(change.binding, filed.case.identifier)
+            return Stop("expired", {"outcome": "expired", "reason": _LAPSED}, authority)
         if filed.ruling is None:
             return Stop(None, desk.awaiting(filed.case))
         ruling = filed.ruling
@@ -211,13 +221,13 @@ class Decisions:
         claim = await self._approvals.claim_filed(
             filed.case.identifier, change.binding, self._readiness(change, decision)
         )
-        await desk.close(filed.case)
-        authority = Authority("operator", ruling.by, filed.case.identifier)
-        return await self._acted_on(change, decision, authority, claim)
+        authority = replace(authority, name=ruling.by)
+        return await self._closed_unless_going(change, decision, authority, claim)
 
     async def _file(self, change: Change, desk: Desk) -> Stop:
-        held = await self._held(change)
-        question = await self._question(change, held or Held())
+        held = await self._held(change) or Held()
+        reasons = (*held.reasons, *await desk.earlier(change.binding))
+        question = await self._question(change, replace(held, reasons=reasons))
         case = await desk.file(question, Asked(change.binding, change.caller.client, change.rule))
         authority = Authority("operator", approval_id=case.identifier)
         outcome = with_warnings(desk.awaiting(case), change.arguments.warnings)
@@ -234,9 +244,20 @@ class Decisions:
         claim = await self._approvals.claim_filed(
             case.identifier, change.binding, self._readiness(change, refusal)
         )
-        await desk.close(case)
         authority = Authority("elicitation", approval_id=case.identifier)
-        return await self._acted_on(change, refusal, authority, claim)
+        return await self._closed_unless_going(change, refusal, authority, claim)
+
+    async def _closed_unless_going(
+        self,
+        change: Change,
+        decision: Approval,
+        authority: Authority,
+        claim: Claim | Used | Outcome,
+    ) -> Go | Stop:
+        decided = await self._acted_on(change, decision, authority, claim)
+        if isinstance(decided, Stop):
+            await self.close(change, authority)
+        return decided
 
     async def _ask_if_needed(self, change: Change) -> Go | Stop:
         held = await self._held(change)

@@ -8,21 +8,25 @@ import hashlib
 import json
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import anyio
 
+from calls_mcp.errors import OutcomeUnknown
 from calls_mcp.guard import Binding, Question
 from calls_mcp.outcome import Outcome, Report, moment
 from calls_mcp.policy import PolicyDenied
-from calls_mcp.store import Case, Docket, Filed, Pending, Ruling, Store
+from calls_mcp.redaction import quoted
+from calls_mcp.store import Case, Docket, Filed, Pending, Ruling, Store, StoreUnavailable
 
 _MOST_WAITING = 20  # of one principal
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5  # seconds between two looks for a decision
 _LOOKS = 20
+_REMEMBERED = 3600.0  # seconds for which what became of a case is told with the next
 _CALL_AGAIN = (
-    "Nothing has happened yet: the operator must approve it{place}, and was asked. Tell your user, "
-    "then call again with the same arguments: that waits for the decision and carries it out."
+    "Not carried out yet: the operator must approve it{place}, and was asked. Tell your user, then "
+    "call again with the same arguments: that waits for the decision and carries it out."
 )
 
 
@@ -59,7 +63,7 @@ class Desk:
         self._console = console
 
     async def current(self, binding: Binding) -> Filed | None:
-        """The case of just this change of theirs, unless it was acted on."""
+        """The case of just this change of theirs, until it is closed."""
         noted = await self._store.counters.noted(_place(binding))
         return noted and await self._docket.find(noted[0])
 
@@ -84,9 +88,11 @@ class Desk:
             asked_at=now,
             lapses_at=lapses_at,
         )
-        await self._store.put(identifier, Pending(binding, question.state, lapses_at + self._ttl))
+        await self._store.put(
+            identifier, Pending(binding, question.state, lapses_at + self._ttl, is_filed=True)
+        )
         if not await self._docket.file(case, _MOST_WAITING):
-            await self.close(case)
+            await self._store.counters.forget(place, identifier)
             raise PolicyDenied(
                 asked.rule,
                 f"{_MOST_WAITING} changes of the same principal wait for the operator already",
@@ -129,9 +135,29 @@ class Desk:
         ruling = Ruling(is_approval=False, by=by, at=self._clock(), reason=reason)
         await self._docket.rule(case.identifier, ruling)
 
-    async def close(self, case: Case) -> None:
-        """Let the same be asked anew."""
-        await self._store.counters.forget(_place(case.binding), case.identifier)
+    async def close(self, binding: Binding, identifier: str) -> None:
+        """Let the same be asked anew, once it is settled what became of a case.
+
+        While the store is away the case stays open: whoever asks the same is told its outcome.
+        """
+        counters, last = self._store.counters, _place(binding, "last")
+        with suppress(StoreUnavailable):
+            if before := await counters.noted(last):
+                await counters.forget(last, before[0])
+            await counters.note(last, _REMEMBERED, identifier)
+            await counters.forget(_place(binding), identifier)
+
+    async def earlier(self, binding: Binding) -> tuple[str, ...]:
+        """What became of just this change of theirs before, for whoever decides about it now."""
+        noted = await self._store.counters.noted(_place(binding, "last"))
+        filed = noted and await self._docket.find(noted[0])
+        if not filed or filed.ruling is None:
+            return ()
+        ruling = filed.ruling
+        told = f"The same was {ruling.word} before, by {quoted(ruling.by)}, {moment(ruling.at)}"
+        if not ruling.is_approval:
+            return (f"{told}.",)
+        return (f"{told}, and {_what_became(await self._store.outcome(filed.case.identifier))}.",)
 
     async def _joined(self, asked: Asked) -> Case:
         """The case that was filed first, as soon as it is there."""
@@ -150,6 +176,15 @@ def page_of(console: str, identifier: str) -> str:
     return f"{console}/waiting/{identifier}"
 
 
-def _place(binding: Binding) -> str:
+def _what_became(outcome: Outcome) -> str:
+    if outcome["outcome"] == "done":
+        call = outcome.get("call")
+        return f"done: {call['sid']}" if call else "done"
+    if outcome.get("error", {}).get("kind") == OutcomeUnknown.kind:
+        return "it is not known whether it was done"
+    return "not done"
+
+
+def _place(binding: Binding, kind: str = "case") -> str:
     exact = json.dumps([binding.tool, binding.arguments, binding.principal])
-    return f"case:{hashlib.sha256(exact.encode()).hexdigest()}"
+    return f"{kind}:{hashlib.sha256(exact.encode()).hexdigest()}"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from calls_mcp.prompts import Prompt
 
 Context = ServerRequestContext[Any, Any]
+_OPERATORS = "console:"  # what the operator does in the console is recorded under such names
 
 
 def principal_of(ctx: Context) -> str:
@@ -28,6 +29,7 @@ def principal_of(ctx: Context) -> str:
         return authenticated
     client = ctx.session.client_params
     name = client.client_info.name if client else "anonymous"
+    name = f"client {name}" if name.startswith(_OPERATORS) else name
     return name.encode(errors="replace").decode()  # it may be no text that could be written down
 
 

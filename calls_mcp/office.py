@@ -2,19 +2,22 @@
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import time
+
+import anyio
 
 from calls_mcp.audit import AuditLog, Authority, Entry, open_audit
 from calls_mcp.catalog import load_operations
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.redaction import one_line
 from calls_mcp.settings import Settings
-from calls_mcp.store import Case, Docket, Filed, Keeping, Ruling, open_store
+from calls_mcp.store import Case, Docket, Filed, Keeping, Ruling, StoreUnavailable, open_store
 
 _MOST = 1000  # cases
 _LONGEST_REASON = 200  # characters
 _LONGEST_NAME = 64
+_LOST = "the state store failed: it is not known to count"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ class Office:
     ) -> Decided | None:
         """Decide a case, unless it is decided already; None if it has lapsed.
 
-        The decision is recorded before it counts.
+        The decision is recorded before it counts, and as void if then it does not.
 
         Raises:
             StoreUnavailable: The store can't be reached.
@@ -79,9 +82,24 @@ class Office:
         )
         if filed.ruling is not None or filed.has_lapsed(self.clock()):
             return filed.ruling and Decided(filed.ruling, ours=False)
-        await self._audit.note(_entry(case, ruling))
-        standing = await self._docket.rule(case.identifier, ruling)
-        return standing and Decided(standing, ours=standing == ruling)
+        decided: Decided | None = None
+        with anyio.CancelScope(shield=True):  # what is recorded is also done
+            decided = await self._ruled(case, ruling)
+        return decided  # noqa: RET504  # for all that types know, a scope may swallow the return
+
+    async def _ruled(self, case: Case, ruling: Ruling) -> Decided | None:
+        entry = _entry(case, ruling)
+        await self._audit.note(entry)
+        try:
+            standing = await self._docket.rule(case.identifier, ruling)
+        except StoreUnavailable:
+            await self._audit.note(replace(entry, decision="void", reason=_LOST))
+            raise
+        if standing == ruling:
+            return Decided(ruling, ours=True)
+        why = f"{standing.by} {standing.word} it before" if standing else "it had lapsed"
+        await self._audit.note(replace(entry, decision="void", reason=why))
+        return standing and Decided(standing, ours=False)
 
 
 @asynccontextmanager

@@ -1,8 +1,9 @@
 """Changes that the operator decides about, wherever they do it."""
 
 import json
+import sqlite3
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from calls_mcp.audit import verify
 from calls_mcp.office import Decided, Office, open_office
-from calls_mcp.store import Filed
+from calls_mcp.store import Filed, Keeping, StoreUnavailable, open_store
 from tests.rig import ERAS, Agent, Era, Rig, User, decline, open_rig, placing
 from tests.test_rules import policy
 
@@ -155,7 +156,11 @@ async def test_what_nobody_decides_lapses(tmp_path: Path) -> None:
         here.rig.clock.advance(60)
         assert await here.office.waiting() == []
         assert await here.office.decide(filed, approve=True, by="bob") is None
-        assert (await agent.call("create_call", **placing()))["outcome"] == "expired"
+        lapsed = await agent.call("create_call", **placing())
+        assert lapsed["outcome"] == "expired"
+        assert "confirmation_token" not in lapsed["reason"]
+        assert here.recorded[-1]["decision"] == "expired"
+        assert here.recorded[-1]["approval_id"] == filed.case.identifier
         assert (await agent.call("create_call", **placing()))["outcome"] == "awaiting_operator"
     assert here.rig.changes == []
 
@@ -188,6 +193,62 @@ async def test_two_operators_take_one_decision(tmp_path: Path) -> None:
                 tasks.start_soon(one)
         assert [each.ours for each in decided if each].count(True) == 1
         assert len({each.ruling for each in decided if each}) == 1
+        recorded = [each for each in here.recorded if each["phase"] == "decided"][1:]
+        void = [each["decided_by"] for each in recorded if each["decision"] == "void"]
+        (standing,) = [each for each in recorded if each["decided_by"] not in void]
+        assert standing["decided_by"] == next(each.ruling.by for each in decided if each)
+
+
+async def test_a_decision_that_the_store_does_not_keep_is_recorded_as_void(tmp_path: Path) -> None:
+    async with scene(tmp_path) as here, here.rig.connect() as agent:
+        await agent.call("create_call", **placing())
+        filed = await here.waiting()
+        with closing(sqlite3.connect(tmp_path / "state.db")) as broken:
+            broken.execute("DROP TABLE cases")
+        with pytest.raises(StoreUnavailable):
+            await here.office.decide(filed, approve=True, by="bob")
+        assert [each["decision"] for each in here.recorded] == ["asked", "approved", "void"]
+        assert here.recorded[-1]["reason"] == "the state store failed: it is not known to count"
+
+
+async def test_whoever_decides_is_told_what_became_of_the_same_before(tmp_path: Path) -> None:
+    async with scene(tmp_path) as here, here.rig.connect() as agent:
+        await agent.call("create_call", **placing())
+        await here.decide(approve=False)
+        await agent.call("create_call", **placing())
+        first = await agent.call("create_call", **placing())
+        assert 'The same was denied before, by "bob"' in first["confirmation"]["preview"]
+        await here.decide(approve=True)
+        sid = (await agent.call("create_call", **placing()))["call"]["sid"]
+        here.rig.clock.advance(33)
+        second = (await agent.call("create_call", **placing()))["confirmation"]["preview"]
+        assert 'The same was approved before, by "bob"' in second
+        assert f"and done: {sid}." in second
+        assert second == (await here.waiting()).case.preview
+
+
+async def test_a_server_that_dies_while_sending_leaves_it_unknown_whether_it_was_done(
+    tmp_path: Path,
+) -> None:
+    async with scene(tmp_path) as here, here.rig.connect() as agent:
+        await agent.call("create_call", **placing())
+        identifier = (await here.waiting()).case.identifier
+        await here.decide(approve=True)
+        keeping = Keeping(clock=here.rig.clock)
+        async with open_store(f"sqlite:///{tmp_path}/state.db", keeping) as dying:
+            assert await dying.claim(identifier)
+        here.rig.clock.advance(keeping.patience)
+        told = await agent.call("create_call", **placing())
+        assert told["error"]["kind"] == "outcome_unknown"
+        again = await agent.call("create_call", **placing())
+        assert "it is not known whether it was done" in again["confirmation"]["preview"]
+    assert here.rig.changes == []
+
+
+async def test_no_client_can_call_itself_as_the_operator_is_recorded(tmp_path: Path) -> None:
+    async with scene(tmp_path) as here, here.rig.connect(name="console: root") as agent:
+        await agent.call("create_call", **placing())
+        assert (await here.waiting()).case.binding.principal == "client console: root"
 
 
 @pytest.mark.parametrize("changed", [{"to": "+15005550206"}, {"timeout": 5}])

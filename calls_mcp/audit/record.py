@@ -12,7 +12,9 @@ from calls_mcp.catalog import Json, Operation
 if TYPE_CHECKING:
     from calls_mcp.guard import Action  # which would load jsonschema for `audit verify`
 
-Decision = Literal["asked", "approved", "allowed", "denied", "declined", "expired", "replayed"]
+Decision = Literal[
+    "asked", "approved", "allowed", "denied", "declined", "expired", "replayed", "void"
+]
 ConfirmedBy = Literal["elicitation", "token", "operator", "none"]
 
 

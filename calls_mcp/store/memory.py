@@ -42,8 +42,8 @@ class MemoryStore(Keeper):
         if identifier in self._records:
             return
         self._purge()
-        principal = pending.binding.principal
-        unused = [key for key in self._idle(principal) if self._records[key].claimed_at is None]
+        owner = pending.owner
+        unused = [key for key in self._idle(owner) if self._records[key].claimed_at is None]
         if len(unused) >= self._keeping.each:
             del self._records[unused[0]]
         elif len(self._records) >= self._capacity:
@@ -101,12 +101,12 @@ class MemoryStore(Keeper):
         for key in lapsed:
             del self._records[key]
 
-    def _idle(self, principal: str) -> Iterator[str]:
+    def _idle(self, owner: str) -> Iterator[str]:
         for key, record in self._records.items():
-            if record.pending.binding.principal == principal and not record.in_flight:
+            if record.pending.owner == owner and not record.in_flight:
                 yield key
 
     def _forget_one_of_the_greediest(self) -> None:
-        owners = (r.pending.binding.principal for r in self._records.values() if not r.in_flight)
+        owners = (r.pending.owner for r in self._records.values() if not r.in_flight)
         for greediest, _ in Counter(owners).most_common(1):
             del self._records[next(self._idle(greediest))]

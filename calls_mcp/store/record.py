@@ -20,11 +20,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A question that was asked: what it binds, the state it showed, when it lapses (epoch s)."""
+    """A question that was asked: what it binds, the state it showed, when it lapses (epoch s).
+
+    `is_filed` if it was put before the operator.
+    """
 
     binding: Binding
     state: str
     expires_at: float
+    is_filed: bool = False
+
+    @property
+    def owner(self) -> str:
+        """Whose unused questions push it out: those of its user none that the operator has."""
+        return f"{self.binding.principal}\noperator" if self.is_filed else self.binding.principal
 
 
 _PENDING = TypeAdapter(Pending)

@@ -151,7 +151,7 @@ class RedisStore(Keeper):
         lasts = self._keeping.forget_at(pending) - self._keeping.clock()
         await self._server.run(
             _PUT,
-            [_record(identifier), _unused(pending.binding.principal)],
+            [_record(identifier), _unused(pending.owner)],
             [identifier, pack(pending), max(1, int(1000 * lasts)), self._keeping.each, _record("")],
         )
 

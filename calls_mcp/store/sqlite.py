@@ -4,6 +4,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -129,8 +130,10 @@ async def open_sqlite(path: str, keeping: Keeping) -> "SqliteStore":
 
 
 def _connect(path: Path, busy: float) -> sqlite3.Connection:
-    # It will hold phone numbers, so it is nobody else's to read.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    # It will hold phone numbers, so it is nobody else's to read. One that is there is not opened:
+    # closing it again would drop the locks that SQLite has on it elsewhere in this process.
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     connection = sqlite3.connect(path, busy, isolation_level=None, check_same_thread=False)
     try:
         _prepare(connection)
@@ -216,11 +219,11 @@ class SqliteStore(Keeper):
         return unheard()
 
     def _put(self, identifier: str, pending: Pending, db: sqlite3.Connection) -> None:
-        keeping, principal = self._keeping, pending.binding.principal
+        keeping, owner = self._keeping, pending.owner
         db.execute("DELETE FROM confirmations WHERE forget_at <= ?", (keeping.clock(),))
         db.execute(
             "INSERT INTO confirmations (identifier, principal, pending, forget_at) "
             "VALUES (?, ?, ?, ?) ON CONFLICT (identifier) DO NOTHING",
-            (identifier, principal, pack(pending), keeping.forget_at(pending)),
+            (identifier, owner, pack(pending), keeping.forget_at(pending)),
         )
-        db.execute(_FORGET_THE_OLDEST_UNUSED, (principal, keeping.each))
+        db.execute(_FORGET_THE_OLDEST_UNUSED, (owner, keeping.each))

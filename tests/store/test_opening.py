@@ -3,10 +3,12 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import anyio
 import pytest
 
 from calls_mcp.errors import ConfigurationError
-from calls_mcp.store import open_store
+from calls_mcp.guard import Binding
+from calls_mcp.store import Pending, open_store
 
 pytestmark = pytest.mark.anyio
 
@@ -74,3 +76,22 @@ async def test_a_relative_path_is_below_the_working_folder(
     monkeypatch.chdir(tmp_path)
     async with open_store("sqlite:///state.db"):
         assert (tmp_path / "state.db").exists()
+
+
+async def test_a_process_that_opened_a_file_twice_shares_it_with_those_that_come_and_go(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "state.db"
+    pending = Pending(Binding("create_call", "digest", "ann"), "", 4e9)
+    async with open_store(f"sqlite:///{file}") as store, open_store(f"sqlite:///{file}"):
+        assert await counted(file) == 0
+        await store.put("one", pending)
+        assert await counted(file) == 1
+
+
+async def counted(file: Path) -> int:
+    """How many questions another process finds there."""
+    program = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1])\n"
+    program += "print(db.execute('SELECT count(*) FROM confirmations').fetchone()[0]); db.close()"
+    told = await anyio.run_process([sys.executable, "-c", program, str(file)])
+    return int(told.stdout)

@@ -50,6 +50,15 @@ async def test_a_question_is_kept_as_it_was(store: Store, pending: Pending) -> N
     assert await store.get("another") is None
 
 
+async def test_what_the_operator_has_is_not_pushed_out_by_what_users_are_asked(
+    store: Store, pending: Pending, keeping: Keeping
+) -> None:
+    await store.put("filed", replace(pending, is_filed=True))
+    for number in range(keeping.each + 1):
+        await store.put(f"{number}", pending)
+    assert await kept(store, "filed", "0") == ["filed"]
+
+
 async def test_only_one_of_many_claims_succeeds(store: Store, pending: Pending) -> None:
     await store.put("one", pending)
     assert [await store.claim("one") for _ in range(5)] == [True, False, False, False, False]
