@@ -12,7 +12,7 @@ class Figure:
     """One line of the table.
 
     `ours` and `reference` have a value for each round, in `unit`. `goal` bounds their ratio, or,
-    with `is_absolute`, the value itself.
+    with `is_absolute`, the value itself, which may still have a reference beside it.
     """
 
     name: str
@@ -30,6 +30,11 @@ class Figure:
         return [a / b for a, b in zip(self.ours, self.reference, strict=True)]
 
     @property
+    def has_reference(self) -> bool:
+        """Whether there is anything to compare it with."""
+        return not self.is_absolute or len(self.reference) > 1
+
+    @property
     def result(self) -> float:
         """What is held against the goal."""
         return median(self.ours if self.is_absolute else self.ratios)
@@ -45,7 +50,7 @@ class Figure:
             "name": self.name,
             "unit": self.unit,
             "ours": median(self.ours),
-            "reference": None if self.is_absolute else median(self.reference),
+            "reference": median(self.reference) if self.has_reference else None,
             "result": self.result,
             "spread": [min(self.ratios), max(self.ratios)],
             "goal": self.goal,
@@ -57,10 +62,10 @@ class Figure:
         """One line, for a person."""
         told = self.as_json()
         spread = f"{min(self.ratios):.2f}-{max(self.ratios):.2f}"
-        reference = "" if self.is_absolute else f"{told['reference']:.4g}"
+        reference = f"{told['reference']:.4g}" if self.has_reference else ""
         return (
             f"{self.name:44} {told['ours']:>10.4g} {reference:>10} {self.unit:7} "
-            f"{self.result:>9.4g} {'' if self.is_absolute else spread:>13} "
+            f"{self.result:>9.4g} {spread if self.has_reference else '':>13} "
             f"{self.goal:>8g}  {'met' if self.is_met else 'NOT MET'}"
         )
 

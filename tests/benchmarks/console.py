@@ -1,0 +1,208 @@
+"""Every page of the console, with a long record and many who wait, beside a short one and few."""
+
+import re
+import time
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from html import unescape
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import httpx
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from calls_mcp.audit import Authority, Ending, Entry, open_audit
+from calls_mcp.catalog import load_operations
+from calls_mcp.console import Place, open_console
+from calls_mcp.emulator import DEFAULT_ACCOUNT
+from calls_mcp.guard import Binding
+from calls_mcp.runtime import Runtime
+from calls_mcp.settings import load_settings
+from calls_mcp.store import Case, open_store
+from tests.benchmarks.figure import Figure, in_turn
+from tests.benchmarks.upstream import emulator
+from tests.rig import access_to, placing
+from tests.store.redis_server import RedisServer
+
+_MANY, _FEW = (10_000, 1_000), (100, 10)  # records, approvals
+_CALLS = 1_000
+_STALE = 61  # seconds, after which no answer is fresh
+_LASTS = 86_400.0  # seconds that an approval waits
+_GOAL = 100  # ms
+_NEXT = re.compile(r'<a href="([^"]+)" rel="next">')
+_CASE = re.compile(r'href="(/waiting/[0-9a-f]+)"')
+
+
+@dataclass
+class _Clock:
+    """The time, and how far it was put on."""
+
+    ahead: float = 0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
+
+
+@dataclass
+class _Tab:
+    """A browser that has come in; `places` are what is measured, by name."""
+
+    http: httpx.Client
+    clock: _Clock
+    record: Callable[[], None]
+    places: dict[str, str] = field(default_factory=dict[str, str])
+
+    def read(self, place: str) -> str:
+        answer = self.http.get(place)
+        assert answer.status_code == 200, answer.text
+        return answer.text
+
+    def milliseconds(self, name: str) -> float:
+        """How long a page takes when no answer is fresh any more."""
+        self.clock.ahead += _STALE
+        if name == "Audit, after another record":
+            self.record()
+        begun = time.perf_counter()
+        self.read(self.places[name])
+        taken = time.perf_counter() - begun
+        self.read("/audit?check=now")  # what goes on in the background ends before the next
+        return 1000 * taken
+
+
+def figures() -> Iterator[Figure]:
+    """A figure for each page, with each kind of store and of record."""
+    with TemporaryDirectory() as folder, emulator(_CALLS) as api, ExitStack() as stack:
+        redis = RedisServer(Path(folder))
+        redis.start()
+        stack.callback(redis.stop)
+        kinds = {"SQLite, file": ("sqlite:///{folder}/state.db", "calls_mcp_audit_file")}
+        kinds |= {"Redis, database": (redis.url, "calls_mcp_audit_database")}
+        for kind, (store, record) in kinds.items():
+            with ExitStack() as tabs:
+                many, few = (
+                    tabs.enter_context(_tab(api, store, record, Path(folder) / f"{kind} {n[0]}", n))
+                    for n in (_MANY, _FEW)
+                )
+                for name in many.places:
+                    pages = (partial(tab.milliseconds, name) for tab in (many, few))
+                    yield Figure(f"{name} ({kind})", "ms", _GOAL, *in_turn(*pages), is_absolute=True)
+
+
+@contextmanager
+def _tab(
+    api: str, store: str, record: str, folder: Path, amounts: tuple[int, int]
+) -> Generator[_Tab]:
+    """A tab of a console on a record and a store of these amounts."""
+    folder.mkdir()
+    number = 0 if amounts == _MANY else 1
+    state = store.format(folder=folder).replace("/0", f"/{number}") if "redis" in store else (
+        store.format(folder=folder)
+    )
+    values: dict[str, object] = {"calls_mcp_state_url": state, record: folder / "audit"}
+    account = DEFAULT_ACCOUNT
+    calls = f"{api}/2010-04-01/Accounts/{account.sid}/Calls.json?PageSize=1"
+    sid = httpx.get(calls, auth=(account.sid, account.auth_token)).json()["calls"][0]["sid"]
+    with start_blocking_portal() as portal:
+        portal.call(_fill, values, amounts, sid)
+        clock = _Clock()
+        with (
+            portal.wrap_async_context_manager(_console(api, values, clock)) as (url, link),
+            httpx.Client(base_url=url, headers={"Origin": url}, trust_env=False, timeout=60) as http,
+        ):
+            assert http.post("/login", data={"link": link}).status_code == 303
+            tab = _Tab(http, clock, _recorder(portal, values))
+            tab.places = _places(tab, sid)
+            yield tab
+
+
+@asynccontextmanager
+async def _console(
+    api: str, values: Mapping[str, object], clock: _Clock
+) -> AsyncGenerator[tuple[str, str]]:
+    settings = load_settings(values)
+    async with (
+        Runtime(settings, access_to(api), clock=clock) as runtime,
+        open_console(settings, Place(port=0), runtime, clock) as console,
+    ):
+        yield console.url, console.link("benchmarks").partition("?link=")[2]
+
+
+def _places(tab: _Tab, sid: str) -> dict[str, str]:
+    last = place = "/"
+    while found := _NEXT.search(tab.read(last)):
+        last = unescape(found[1])
+    case = _CASE.search(tab.read(place))
+    assert case
+    return {
+        "Waiting": "/",
+        "Waiting, the last page": last,
+        "An approval": case[1],
+        "Calls": "/calls",
+        "A call": f"/calls/{sid}",
+        "Audit": "/audit",
+        "Audit, after another record": "/audit",
+        "Audit, a text that is nowhere": "/audit?text=nowhere",
+        "Audit, a principal that is not there": "/audit?principal=nobody",
+        "Audit, a day without records": "/audit?until=2001-01-01",
+        "Overview": "/overview",
+        "Rules": "/rules",
+        "People": "/people",
+    }
+
+
+async def _fill(values: Mapping[str, object], amounts: tuple[int, int], sid: str) -> None:
+    """Half of the records tell of a change that was sent, half of a question."""
+    records, cases = amounts
+    await _record(values, 1, sid)
+    await _record(values, records // 4 - 1, "CA" + "0" * 32)
+    async with open_store(str(values["calls_mcp_state_url"])) as store:
+        assert store.docket
+        for number in range(cases):
+            assert await store.docket.file(_case(number), cases)
+
+
+async def _record(values: Mapping[str, object], times: int, sid: str) -> None:
+    """Record the whole of a call that the operator approved, some times."""
+    settings = load_settings(values)
+    files = settings.calls_mcp_audit_file, settings.calls_mcp_audit_database
+    async with open_audit(*files) as audit:
+        for number in range(times):
+            case = _case(number)
+            authority = Authority("operator", "benchmarks", case.identifier)
+            await audit.note(_entry("asked", authority))
+            await audit.note(_entry("approved", authority))
+            attempt = await audit.begin(_entry("allowed", authority))
+            await audit.end(attempt, Ending("done", http_status=201, sid=sid, request_id="RQ"))
+
+
+def _recorder(portal: BlockingPortal, values: Mapping[str, object]) -> Callable[[], None]:
+    return partial(portal.call, _record, values, 1, "CA" + "0" * 32)
+
+
+def _entry(decision: str, authority: Authority) -> Entry:
+    return Entry(
+        principal="benchmarks",
+        operation=load_operations()["create_call"],
+        action="place",
+        arguments=placing(),
+        decision=decision,
+        account_sid=DEFAULT_ACCOUNT.sid,
+        rule="confirm.place",
+        authority=authority,
+    )
+
+
+def _case(number: int) -> Case:
+    now = time.time()
+    return Case(
+        identifier=f"{number:016x}",
+        binding=Binding("create_call", "0" * 64, f"principal {number}"),
+        action="place",
+        preview="Place a call to +15005550205 from +15005550006, and say: Hello.",
+        client="benchmarks 1",
+        rule="confirm.place",
+        asked_at=now,
+        lapses_at=now + _LASTS,
+    )
