@@ -12,9 +12,20 @@ from calls_mcp.catalog import load_operations
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.redaction import one_line
 from calls_mcp.settings import Settings
-from calls_mcp.store import Case, Docket, Filed, Keeping, Ruling, StoreUnavailable, open_store
+from calls_mcp.store import (
+    Case,
+    Docket,
+    Filed,
+    Keeping,
+    Place,
+    Queue,
+    Ruling,
+    StoreUnavailable,
+    open_store,
+)
 
 _MOST = 1000  # cases
+_AT_ONCE = 200  # cases
 _LONGEST_REASON = 200  # characters
 _LONGEST_NAME = 64
 _LOST = "the state store failed: it is not known to count"
@@ -37,22 +48,44 @@ class Office:
         self.clock = clock
 
     async def cases(self) -> Sequence[Filed]:
-        """The newest cases, the newest first, decided or not.
+        """The newest cases, decided or not, and all that wait; the newest first.
 
         Raises:
             StoreUnavailable: The store can't be reached.
         """
-        return await self._docket.listed(_MOST)
+        newest, waiting = await self._docket.listed(_MOST), await self.waiting()
+        known = {filed.case.identifier for filed in newest}
+        older = [filed for filed in waiting if filed.case.identifier not in known]
+        return [*newest, *older[::-1]]
 
     async def waiting(self) -> Sequence[Filed]:
-        """What can be decided now, the oldest first.
+        """All that can be decided now, the oldest first.
 
         Raises:
             StoreUnavailable: The store can't be reached.
         """
-        now = self.clock()
-        open_ = [f for f in await self.cases() if f.ruling is None and not f.has_lapsed(now)]
-        return open_[::-1]
+        queue = await self.queue(_AT_ONCE)
+        found = [*queue.cases]
+        while queue.last:
+            queue = await self.queue(_AT_ONCE, queue.last)
+            found += queue.cases
+        return found
+
+    async def queue(self, most: int, after: Place | None = None) -> Queue:
+        """Some of what can be decided now, the oldest first, or from `after` a place on.
+
+        Raises:
+            StoreUnavailable: The store can't be reached.
+        """
+        return await self._docket.waiting(most, after)
+
+    async def mark(self) -> str:
+        """What is another whenever something else waits than before.
+
+        Raises:
+            StoreUnavailable: The store can't be reached.
+        """
+        return await self._docket.mark()
 
     async def find(self, identifier: str) -> Filed | None:
         """The case of this identifier, if it is still kept.

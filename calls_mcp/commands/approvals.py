@@ -53,13 +53,14 @@ async def _run(options: Namespace) -> int:
 
 
 async def _list(office: Office, options: Namespace) -> None:
-    shown: list[str] | None = None
+    shown: object = None
     while True:
         cases = await (office.cases() if options.all else office.waiting())
-        listed = [filed.case.identifier for filed in cases]
+        now = office.clock()
+        listed = [(each.case.identifier, each.ruling, each.has_lapsed(now)) for each in cases]
         if listed != shown:
             shown = listed
-            _tell(cases, office.clock(), as_json=options.json)
+            _tell(cases, now, as_json=options.json)
         if not options.watch:
             return
         await anyio.sleep(_LOOK_EVERY)

@@ -1,6 +1,6 @@
 """Waiting: what the operator is asked, and their answer."""
 
-import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -14,10 +14,11 @@ from calls_mcp.console.forms import own_fields
 from calls_mcp.console.house import House
 from calls_mcp.console.pages import page
 from calls_mcp.office import Office
-from calls_mcp.store import Filed, StoreUnavailable
+from calls_mcp.store import Filed, Place, Queue, StoreUnavailable
 
 _DECISIONS = {"approve": True, "deny": False}
 _SHOWN = 50
+_PLACE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,20})?)-([0-9A-Za-z_-]{1,64})")
 
 
 class Waiting:
@@ -36,12 +37,14 @@ class Waiting:
         ]
 
     async def all(self, request: Request) -> Response:
-        """Whatever can be decided now, the oldest first."""
-        office = self._house.office
-        cases = await office.waiting() if office else ()
+        """Whatever can be decided now, the oldest first, some on each page."""
+        office, after = self._house.office, request.query_params.get("after", "")
+        queue = await office.queue(_SHOWN, _place(after)) if office else Queue((), 0)
         values = {
-            "cases": cases[:_SHOWN],
-            "count": len(cases),
+            "cases": queue.cases,
+            "count": queue.count,
+            "after": after,
+            "next": queue.last and f"{queue.last.asked_at!r}-{queue.last.identifier}",
             "now": office.clock() if office else 0,
             "lacking": self._house.lacking.get("office", ""),
         }
@@ -72,11 +75,9 @@ class Waiting:
         """What is another whenever something else waits; while the store is away, nothing does."""
         office = self._house.office
         try:
-            cases = await office.waiting() if office else ()
+            return await office.mark() if office else ""
         except StoreUnavailable:
             return "away"
-        names = ",".join(filed.case.identifier for filed in cases)
-        return hashlib.sha256(names.encode()).hexdigest()[:16]
 
     async def _found(self, request: Request) -> tuple[Office, Filed]:
         office = self._house.office
@@ -84,6 +85,16 @@ class Waiting:
         if office is None or filed is None:
             raise HTTPException(404, "There is no such approval, or it is not kept any more.")
         return office, filed
+
+
+def _place(text: str) -> Place | None:
+    """Where a page begins, as the one before has it."""
+    if not text:
+        return None
+    found = _PLACE.fullmatch(text)
+    if found is None:
+        raise HTTPException(400, "There is no such page.")
+    return Place(float(found[1]), found[2])
 
 
 def _case(filed: Filed, now: float, *, late: bool = False) -> Mapping[str, object]:

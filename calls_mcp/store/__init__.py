@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import anyio
 
 from calls_mcp.errors import ConfigurationError
-from calls_mcp.store.docket import Case, Docket, Filed, Ruling
+from calls_mcp.store.docket import Case, Docket, Filed, Place, Queue, Ruling
 from calls_mcp.store.memory import MemoryStore
 from calls_mcp.store.record import Keeping, Pending, Store, unheard
 from calls_mcp.store.unavailable import StoreUnavailable, Unrecorded
@@ -23,6 +23,8 @@ __all__ = [
     "Keeping",
     "MemoryStore",
     "Pending",
+    "Place",
+    "Queue",
     "Ruling",
     "Store",
     "StoreUnavailable",

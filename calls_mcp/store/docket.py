@@ -54,6 +54,26 @@ class Filed:
         return self.ruling is None and now >= self.case.lapses_at
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a case stands among those that wait: by its age, and then by its identifier."""
+
+    asked_at: float
+    identifier: str
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """Some of what waits, the oldest first, of `count` in all; `last` is where the rest begins.
+
+    Nothing comes after it if there is no `last`.
+    """
+
+    cases: Sequence[Filed]
+    count: int
+    last: Place | None = None
+
+
 class Docket(Protocol):
     """Keeps cases and rulings. Every method raises StoreUnavailable if they can't be reached."""
 
@@ -76,9 +96,30 @@ class Docket(Protocol):
         """The newest cases, the newest first, whether or not they are decided."""
         ...
 
+    async def waiting(self, most: int, after: Place | None = None) -> Queue:
+        """At most `most` of those that can be decided now, and no more is read than these.
+
+        They begin with the oldest, or `after` a place, whether or not a case still waits there.
+        """
+        ...
+
+    async def mark(self) -> str:
+        """What is another whenever something else waits than before."""
+        ...
+
 
 _CASE = TypeAdapter(Case)
 _RULING = TypeAdapter(Ruling)
+
+
+def queue(rows: Sequence[tuple[str, str, float]], most: int, count: int) -> Queue:
+    """What `rows` of a case's JSON, identifier and age say; one beyond `most` says there are more.
+
+    What another version of this program wrote is passed over.
+    """
+    filed = [unpack_filed(case, None) for case, _, _ in rows[:most]]
+    more = rows[most - 1] if len(rows) > most else None
+    return Queue([each for each in filed if each], count, more and Place(more[2], more[1]))
 
 
 def pack_case(case: Case) -> str:

@@ -16,7 +16,7 @@ from anyio import CapacityLimiter, to_thread
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.outcome import Outcome
 from calls_mcp.store.record import Fate, Keeper, Keeping, Pending, pack, unheard, unpack
-from calls_mcp.store.sqlite_docket import CASES, SqliteDocket
+from calls_mcp.store.sqlite_docket import CASES, WAITING, SqliteDocket
 from calls_mcp.store.unavailable import StoreUnavailable, Unrecorded, reaching
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-_LAYOUT = 2
+_LAYOUT = 3
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS confirmations (
     identifier TEXT PRIMARY KEY,
@@ -51,7 +51,7 @@ CREATE TABLE IF NOT EXISTS marks (
     until REAL NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS marks_to_forget ON marks (until);
-{CASES}"""
+{CASES}{WAITING}"""
 
 _FORGET_THE_OLDEST_UNUSED = """
 DELETE FROM confirmations WHERE rowid IN (

@@ -3,14 +3,18 @@
 import sqlite3
 from collections.abc import Sequence
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, cast
 
 from calls_mcp.store.docket import (
     Case,
     Filed,
+    Place,
+    Queue,
     Ruling,
     pack_case,
     pack_ruling,
+    queue,
     unpack_filed,
     unpack_ruling,
 )
@@ -32,6 +36,22 @@ CREATE INDEX IF NOT EXISTS cases_by_age ON cases (asked_at);
 CREATE INDEX IF NOT EXISTS cases_to_forget ON cases (lapses_at);
 CREATE INDEX IF NOT EXISTS cases_undecided ON cases (principal) WHERE ruling IS NULL;
 """
+WAITING = """
+CREATE INDEX IF NOT EXISTS cases_waiting ON cases (lapses_at, asked_at, identifier, ruling)
+    WHERE ruling IS NULL;
+"""
+# All of it but the cases themselves is in that index.
+_THESE = "FROM cases INDEXED BY cases_waiting WHERE ruling IS NULL AND lapses_at > ?"
+_WAITING = f"""
+SELECT number, "case", cases.identifier, cases.asked_at
+FROM (SELECT count(*) AS number {_THESE}) LEFT JOIN cases ON cases.rowid IN (
+    SELECT rowid {_THESE} AND (asked_at, identifier) > (?, ?)
+    ORDER BY asked_at, identifier LIMIT ?
+) ORDER BY cases.asked_at, cases.identifier
+"""
+# What comes has a greater rowid than all that waits, so that no exchange leaves the sum as it is.
+_MARK = f"SELECT count(*) || '.' || ifnull(sum(rowid), 0) {_THESE}"
+_START = Place(-inf, "")
 _COUNT = "SELECT count(*) FROM cases WHERE principal = ? AND ruling IS NULL AND lapses_at > ?"
 _FILE = """
 INSERT INTO cases (identifier, principal, "case", asked_at, lapses_at) VALUES (?, ?, ?, ?, ?)
@@ -74,6 +94,20 @@ class SqliteDocket:
         """The newest cases, the newest first."""
         query = 'SELECT "case", ruling FROM cases ORDER BY asked_at DESC LIMIT ?'
         return _filed(await self._database.look_at_all(query, most))
+
+    async def waiting(self, most: int, after: Place | None = None) -> Queue:
+        """At most `most` of those that can be decided now, the oldest first."""
+        now, place = self._keeping.clock(), after or _START
+        parameters = (now, now, place.asked_at, place.identifier, most + 1)
+        found = await self._database.look_at_all(_WAITING, *parameters)
+        rows = cast("list[tuple[int, str | None, str, float]]", found)
+        cases = [(case, identifier, at) for _, case, identifier, at in rows if case is not None]
+        return queue(cases, most, rows[0][0])
+
+    async def mark(self) -> str:
+        """What is another whenever something else waits than before."""
+        row = await self._database.look(_MARK, self._keeping.clock())
+        return cast("tuple[str]", row)[0]
 
     def _file(self, case: Case, most: int, db: sqlite3.Connection) -> bool:
         now, principal = self._keeping.clock(), case.binding.principal

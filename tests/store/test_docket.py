@@ -1,12 +1,15 @@
+import sqlite3
 from collections.abc import AsyncGenerator
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import anyio
 import pytest
 
 from calls_mcp.emulator import ManualClock
 from calls_mcp.guard import Binding
-from calls_mcp.store import Case, Docket, Filed, Keeping, Ruling, open_store
+from calls_mcp.store import Case, Docket, Filed, Keeping, Place, Queue, Ruling, open_store
 
 pytestmark = pytest.mark.anyio
 
@@ -114,3 +117,97 @@ async def test_the_newest_are_listed_first_and_old_ones_are_forgotten(
     clock.advance(TTL + keeping.retention)
     await docket.file(replace(case("4", clock), client=""), MOST)
     assert [filed.case.identifier for filed in await docket.listed(9)] == ["4"]
+
+
+def names(queue: Queue) -> list[str]:
+    return [filed.case.identifier for filed in queue.cases]
+
+
+async def file_some(docket: Docket, clock: ManualClock) -> None:
+    """The fifth is the oldest; the others are asked for in pairs, each pair at once."""
+    await docket.file(case("5", clock), 9)
+    for pair in ("34", "12"):
+        clock.advance(1)
+        for name in pair:
+            await docket.file(case(name, clock, f"of {name}"), 9)
+
+
+async def test_what_waits_is_paged_from_the_oldest(docket: Docket, clock: ManualClock) -> None:
+    assert await docket.waiting(2) == Queue([], 0)
+    await file_some(docket, clock)
+    first = await docket.waiting(2)
+    second = await docket.waiting(2, first.last)
+    third = await docket.waiting(2, second.last)
+    assert [names(queue) for queue in (first, second, third)] == [["5", "3"], ["4", "1"], ["2"]]
+    assert {queue.count for queue in (first, second, third)} == {5}
+    assert third.last is None
+    assert (await docket.waiting(5)).last is None
+
+
+async def test_a_page_begins_where_it_did_when_the_case_before_it_is_decided(
+    docket: Docket, clock: ManualClock
+) -> None:
+    await file_some(docket, clock)
+    last = (await docket.waiting(3)).last
+    assert last == Place(clock() - 1, "4")
+    for decided in "54":
+        await docket.rule(decided, approved("bob", clock))
+    rest = await docket.waiting(3, last)
+    assert (names(rest), rest.count) == (["1", "2"], 3)
+    assert names(await docket.waiting(9)) == ["3", "1", "2"]
+    assert names(await docket.waiting(9, Place(clock() - 1, "3"))) == ["1", "2"]
+    assert await docket.waiting(9, Place(clock(), "2")) == Queue([], 3)
+
+
+async def test_what_has_lapsed_does_not_wait(docket: Docket, clock: ManualClock) -> None:
+    await docket.file(replace(case("long", clock), lapses_at=clock() + 2 * TTL), MOST)
+    await docket.file(case("short", clock), MOST)
+    clock.advance(TTL)
+    assert names(await docket.waiting(9)) == ["long"]
+    clock.advance(TTL)
+    assert await docket.waiting(9) == Queue([], 0)
+
+
+async def test_what_lasts_long_waits_on_when_what_came_later_is_forgotten(
+    docket: Docket, clock: ManualClock, keeping: Keeping
+) -> None:
+    long = 10 * (TTL + keeping.retention)
+    await docket.file(replace(case("long", clock), lapses_at=clock() + long), MOST)
+    clock.advance(TTL + keeping.retention)
+    await docket.file(case("short", clock), MOST)
+    clock.advance(TTL + keeping.retention)
+    assert names(await docket.waiting(9)) == ["long"]
+
+
+async def test_the_mark_is_another_whenever_something_else_waits(
+    docket: Docket, clock: ManualClock
+) -> None:
+    marks = [await docket.mark()]
+    await docket.file(case("one", clock), MOST)
+    marks.append(await docket.mark())
+    await docket.rule("one", approved("bob", clock))
+    await docket.file(replace(case("two", clock), asked_at=clock() - 5), MOST)
+    marks.append(await docket.mark())  # as many, and an older one, as of a clock that is slow
+    await docket.rule("two", approved("bob", clock))
+    await docket.rule("two", approved("bob", clock))
+    await docket.file(case("three", clock), MOST)
+    marks.append(await docket.mark())
+    clock.advance(TTL)
+    marks.append(await docket.mark())
+    assert all(one != other for one, other in zip(marks, marks[1:], strict=False))
+    assert len({*marks[1:4]}) == 3
+    assert await docket.mark() == marks[-1]
+
+
+async def test_a_file_from_before_there_were_pages_is_paged(
+    sqlite_url: str, tmp_path: Path, clock: ManualClock, keeping: Keeping
+) -> None:
+    async with open_store(sqlite_url, keeping) as store:
+        assert store.docket
+        await file_some(store.docket, clock)
+    with closing(sqlite3.connect(tmp_path / "state.db")) as file:
+        file.execute("DROP INDEX cases_waiting")
+        file.execute("PRAGMA user_version = 2")
+    async with open_store(sqlite_url, keeping) as store:
+        assert store.docket
+        assert names(await store.docket.waiting(2)) == ["5", "3"]
