@@ -87,7 +87,9 @@ def figures() -> Iterator[Figure]:
                 )
                 for name in many.places:
                     pages = (partial(tab.milliseconds, name) for tab in (many, few))
-                    yield Figure(f"{name} ({kind})", "ms", _GOAL, *in_turn(*pages), is_absolute=True)
+                    yield Figure(
+                        f"{name} ({kind})", "ms", _GOAL, *in_turn(*pages), is_absolute=True
+                    )
 
 
 @contextmanager
@@ -97,8 +99,10 @@ def _tab(
     """A tab of a console on a record and a store of these amounts."""
     folder.mkdir()
     number = 0 if amounts == _MANY else 1
-    state = store.format(folder=folder).replace("/0", f"/{number}") if "redis" in store else (
-        store.format(folder=folder)
+    state = (
+        store.format(folder=folder).replace("/0", f"/{number}")
+        if "redis" in store
+        else (store.format(folder=folder))
     )
     values: dict[str, object] = {"calls_mcp_state_url": state, record: folder / "audit"}
     account = DEFAULT_ACCOUNT
@@ -109,7 +113,9 @@ def _tab(
         clock = _Clock()
         with (
             portal.wrap_async_context_manager(_console(api, values, clock)) as (url, link),
-            httpx.Client(base_url=url, headers={"Origin": url}, trust_env=False, timeout=60) as http,
+            httpx.Client(
+                base_url=url, headers={"Origin": url}, trust_env=False, timeout=60
+            ) as http,
         ):
             assert http.post("/login", data={"link": link}).status_code == 303
             tab = _Tab(http, clock, _recorder(portal, values))

@@ -1,8 +1,10 @@
 """`calls-mcp approvals`: the operator's decisions on a terminal."""
 
 import json
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,6 +12,8 @@ import pytest
 
 from calls_mcp.cli import main
 from calls_mcp.emulator.testing import RunningEmulator
+from calls_mcp.store import Ruling
+from calls_mcp.store.docket import pack_ruling
 from tests.commands.test_call import PLACE, changes, recorded
 from tests.test_rules import policy
 
@@ -131,3 +135,31 @@ def test_whoever_watches_sees_what_comes(capsys: Captured) -> None:
             assert approval in watching.stdout.readline()
         finally:
             watching.kill()
+
+
+def test_all_that_waits_is_listed_however_much_is_decided_since(
+    record: Path, capsys: Captured
+) -> None:
+    approval = asked(capsys)
+    newer = decided_since(record.parent / "state.db", 1001)
+    assert [each["id"] for each in shown(capsys, "list")] == [approval]
+    everything = [each["id"] for each in shown(capsys, "list", "--all")]
+    assert everything[-1] == approval
+    assert {*everything[:-1]} < newer
+
+
+def decided_since(store: Path, count: int) -> set[str]:
+    """Have this many newer cases decided; their ids."""
+    with closing(sqlite3.connect(store)) as file, file:
+        (case,) = file.execute('SELECT "case" FROM cases').fetchone()
+        rows = list[tuple[str, str, float]]()
+        for number in range(count):
+            told = json.loads(case)
+            told |= {"identifier": f"{number:016x}", "asked_at": told["asked_at"] + 1}
+            rows.append((told["identifier"], json.dumps(told), told["asked_at"]))
+        ruling = pack_ruling(Ruling(is_approval=True, by="bob", at=0))
+        file.executemany(
+            "INSERT INTO cases SELECT ?, principal, ?, ?, lapses_at, ? FROM cases LIMIT 1",
+            [(*row, ruling) for row in rows],
+        )
+    return {row[0] for row in rows}

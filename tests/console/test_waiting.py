@@ -1,14 +1,20 @@
 """What waits, and its decision."""
 
 import re
+import sqlite3
 from collections.abc import AsyncGenerator
+from contextlib import closing
+from html import unescape
 from pathlib import Path
+from secrets import token_hex
 
 import anyio
 import pytest
 
 from calls_mcp.console import Place, open_console
+from calls_mcp.guard import Binding
 from calls_mcp.settings import load_settings
+from calls_mcp.store import Case, Ruling, docket, sqlite_docket
 from tests.console.desk import Browser, Desk, open_desk, visible
 from tests.rig import CALLER, placing
 
@@ -224,3 +230,82 @@ async def test_all_that_waits_is_counted(desk: Desk) -> None:
         await asked(desk, time_limit=100 + each)
     async with desk.operator() as browser:
         assert "20 changes wait" in visible(await browser.read("/"))
+
+
+async def test_all_that_waits_can_be_reached_however_much_is_decided_since(desk: Desk) -> None:
+    oldest = await asked(desk)
+    desk.rig.clock.advance(1)
+    fill(desk, 1100, decided=True)
+    fill(desk, 119)
+    async with desk.operator() as browser:
+        pages = [await browser.read("/")]
+        while found := re.search(r'<a href="([^"]+)" rel="next">', pages[-1]):
+            pages.append(await browser.read(unescape(found[1])))
+    shown = [re.findall('<article class="card" id="case-([^"]+)"', page) for page in pages]
+    assert [len(ids) for ids in shown] == [50, 50, 20]
+    assert shown[0][0] == oldest
+    assert len({each for ids in shown for each in ids}) == 120
+    assert all("120 changes wait" in visible(page) for page in pages)
+
+
+@pytest.mark.parametrize("after", ["x", "1-", "nan-a", "-1-a", "1-a b", "1" * 30 + "-a"])
+async def test_a_page_that_can_not_be_is_refused(desk: Desk, after: str) -> None:
+    async with desk.operator() as browser:
+        assert (await browser.get(f"/?after={after}")).status_code == 400
+
+
+async def test_a_page_reads_what_it_shows_and_those_who_listen_read_nothing(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(desk, 300)
+    read = list[bytes | str]()
+    whole = docket.unpack_filed
+
+    def counted(case: str, ruling: str | None) -> docket.Filed | None:
+        read.append(case)
+        return whole(case, ruling)
+
+    for module in (docket, sqlite_docket):
+        monkeypatch.setattr(module, "unpack_filed", counted)
+    async with desk.operator() as browser:
+        page = await browser.read("/")
+        assert len(read) == page.count('<article class="card"') == 50
+        events = browser.http.stream("GET", browser.url + "/events?room=waiting")
+        async with events as stream:
+            lines = (line async for line in stream.aiter_lines() if line.startswith("data:"))
+            await anext(lines)
+            fill(desk, 1)
+            await anext(lines)
+    assert len(read) == 50
+
+
+def fill(desk: Desk, count: int, *, decided: bool = False) -> None:
+    """Have this many cases wait, or be decided, without asking for each."""
+    now = desk.rig.clock()
+    ruling = Ruling(is_approval=True, by="ann", at=now)
+    cases = [
+        Case(
+            token_hex(8),
+            Binding("create_call", "", f"of {number}"),
+            "place",
+            f"Call {number}",
+            "probe",
+            "confirm.place",
+            now,
+            now + 900,
+        )
+        for number in range(count)
+    ]
+    rows = [
+        (
+            case.identifier,
+            case.binding.principal,
+            docket.pack_case(case),
+            now,
+            now + 900,
+            docket.pack_ruling(ruling) if decided else None,
+        )
+        for case in cases
+    ]
+    with closing(sqlite3.connect(desk.record.parent / "state.db")) as file, file:
+        file.executemany("INSERT INTO cases VALUES (?, ?, ?, ?, ?, ?)", rows)
