@@ -7,8 +7,9 @@ was edited, removed or put in since.
 
 from calls_mcp.audit.chain import parse
 from calls_mcp.audit.discretion import Numbers
+from calls_mcp.audit.glimpse import Glimpse, bears, mentions, time_in
 from calls_mcp.audit.log import Attempt, AuditLog, obstacle, open_audit
-from calls_mcp.audit.reading import Found, newest, page
+from calls_mcp.audit.reading import Found, Search, newest, page
 from calls_mcp.audit.record import NOBODY, Authority, ConfirmedBy, Decision, Ending, Entry
 from calls_mcp.audit.report import Problem, Report, describe
 from calls_mcp.audit.sinks import AuditUnavailable
@@ -25,15 +26,20 @@ __all__ = [
     "Ending",
     "Entry",
     "Found",
+    "Glimpse",
     "Numbers",
     "Problem",
     "Report",
+    "Search",
+    "bears",
     "describe",
+    "mentions",
     "newest",
     "obstacle",
     "open_audit",
     "page",
     "parse",
     "rows",
+    "time_in",
     "verify",
 ]

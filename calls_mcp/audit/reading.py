@@ -5,9 +5,11 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from calls_mcp.audit.chain import Fields, is_sound, parse
+from calls_mcp.audit.glimpse import Glimpse, is_whole
 from calls_mcp.audit.locking import locked
 from calls_mcp.audit.verify import is_database, opened
 from calls_mcp.errors import ConfigurationError
@@ -34,38 +36,65 @@ class Found:
         return bool(self.fields) and is_sound(self.line, self.fields)
 
 
-def newest(path: Path, before: int | None = None) -> Iterator[Found]:
-    """The records of a log, the newest first; those from before a `place`, if one is given.
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What is looked for in a log: among what `may` be it by its bytes, what is `wanted`.
+
+    What can't be read and may be it is always wanted. No more than `farthest` records are looked
+    at, if there is such a bound.
+    """
+
+    may: Glimpse
+    wanted: Callable[[Fields], bool] = lambda _: True
+    farthest: int | None = None
+
+
+def newest(path: Path, search: Search, before: int | None = None) -> Iterator[Found]:
+    """Those of the records of a log that are looked for, the newest first.
+
+    Those from before a `place`, if one is given.
 
     Raises:
         ConfigurationError: The log can't be read, or is none.
     """
-    try:
-        read = _rows if is_database(path) else _lines
-        for place, line in read(path, before):
-            yield Found(line, parse(line) or {}, place)
-    except (OSError, sqlite3.Error) as error:
-        raise ConfigurationError(f"The audit log {path} can't be read: {error}") from error
+    looked = islice(_searched(path, search, before), search.farthest)
+    return (found for _, found in looked if found)
 
 
 def page(
-    path: Path, wanted: Callable[[Fields], bool], most: int, before: int | None = None
+    path: Path, search: Search, most: int, before: int | None = None
 ) -> tuple[list[Found], int | None]:
-    """At most `most` of the newest records that are `wanted`, and the place to go on before.
-
-    What can't be read is always wanted.
+    """At most `most` of the newest records that are looked for, and the place to go on before.
 
     Raises:
         ConfigurationError: The log can't be read, or is none.
     """
     found: list[Found] = []
-    for each in newest(path, before):
-        if each.fields and not wanted(each.fields):
-            continue
-        if len(found) == most:
+    last = 0
+    for number, (place, each) in enumerate(_searched(path, search, before)):
+        if number == search.farthest:
+            return found, last
+        last = place
+        if each and len(found) == most:
             return found, found[-1].place
-        found.append(each)
+        if each:
+            found.append(each)
     return found, None
+
+
+def _searched(path: Path, search: Search, before: int | None) -> Iterator[tuple[int, Found | None]]:
+    """Every place, and what was found there if it is looked for."""
+    may, wanted = search.may, search.wanted
+    try:
+        read = _rows if is_database(path) else _lines
+        for place, line in read(path, before):
+            if is_whole(line) and not may(line):
+                yield place, None
+                continue
+            found = Found(line, parse(line) or {}, place)
+            yield place, found if not found.fields or wanted(found.fields) else None
+    except (OSError, sqlite3.Error) as error:
+        raise ConfigurationError(f"The audit log {path} can't be read: {error}") from error
 
 
 def _lines(path: Path, before: int | None) -> Iterator[tuple[int, bytes]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice, takewhile
+from itertools import islice
 from pathlib import Path
 
 import anyio.to_thread
@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from calls_mcp.audit import newest
+from calls_mcp.audit import Search, newest
 from calls_mcp.catalog import Json, load_operations
 from calls_mcp.console.charts import bars, columns
 from calls_mcp.console.figures import Figures, count, moment
@@ -24,6 +24,7 @@ _GOOD_FOR = 60.0  # seconds
 _PAGES = 5
 _MOST_RECORDS = 20_000
 _MOST_ROWS = 12
+_COUNTED = ("time", "id", "approval_id", "decision", "confirmed_by", "rule", "error_kind")
 _READER = Caller("console", client="calls-mcp console")
 
 
@@ -44,12 +45,43 @@ class _View:
     notes: tuple[str, ...]
 
 
+class _Recent:
+    """The decisions of a day, of which each look at a log reads only those that are new."""
+
+    def __init__(self) -> None:
+        self._last = b""
+        self._known: list[Mapping[str, Json]] = []
+
+    def since(self, path: Path, beginning: str) -> list[Mapping[str, Json]]:
+        """What was decided from then on, the newest first.
+
+        Raises:
+            ConfigurationError: The log can't be read.
+        """
+        fresh: list[Mapping[str, Json]] = []
+        last, known = b"", list[Mapping[str, Json]]()
+        for found in newest(path, Search(_may_decide, _is_decided)):
+            if found.line == self._last:
+                known = [each for each in self._known if str(each["time"]) >= beginning]
+                break
+            if not found.fields:
+                continue
+            if str(found.fields.get("time", "")) < beginning or len(fresh) == _MOST_RECORDS:
+                break
+            last = last or found.line
+            fresh.append({name: found.fields.get(name) for name in _COUNTED})
+        self._known = [*fresh, *known][:_MOST_RECORDS]
+        self._last = last or self._last
+        return self._known
+
+
 class Overview:
     """The page of figures."""
 
     def __init__(self, house: House) -> None:
         self._house = house
         self._views: Fresh[_View] = Fresh(_GOOD_FOR, house.clock)
+        self._recent = _Recent()
 
     @property
     def routes(self) -> list[Route]:
@@ -67,7 +99,7 @@ class Overview:
         calls, notes = await self._called()
         records, path = list[Mapping[str, Json]](), self._house.record
         if path and path.exists():
-            records = await anyio.to_thread.run_sync(_recorded, path, since)
+            records = await anyio.to_thread.run_sync(self._recent.since, path, moment(since))
         elif lacking := self._house.lacking.get("record"):
             notes.append(lacking)
         if len(records) == _MOST_RECORDS:
@@ -95,11 +127,12 @@ class Overview:
         return calls, [f"Only the newest {len(calls):,} calls are counted."]
 
 
-def _recorded(path: Path, since: float) -> list[Mapping[str, Json]]:
-    fields = (found.fields for found in newest(path) if found.fields)
-    beginning = moment(since)
-    timely = takewhile(lambda record: str(record.get("time", "")) >= beginning, fields)
-    return [*islice(timely, _MOST_RECORDS)]
+def _may_decide(line: bytes) -> bool:
+    return b'"decision":"' in line
+
+
+def _is_decided(record: Mapping[str, Json]) -> bool:
+    return bool(record.get("decision"))
 
 
 def _charts(figures: Figures) -> Iterator[Chart]:

@@ -17,14 +17,25 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from calls_mcp.audit import Report, describe, parse, rows, verify
+from calls_mcp.audit import (
+    Glimpse,
+    Report,
+    Search,
+    bears,
+    describe,
+    mentions,
+    parse,
+    rows,
+    time_in,
+    verify,
+)
 from calls_mcp.audit import page as page_of
 from calls_mcp.catalog import Json, load_operations
 from calls_mcp.console.house import House
 from calls_mcp.console.pages import page
 from calls_mcp.errors import CallsError
 
-_PAGE = 50  # records
+_PAGE, _FARTHEST = 50, 20_000  # records that a page shows, and looks at
 _LARGEST_PLACE = 2**62
 _MOMENT, _LONGEST = 0.05, 30.0  # seconds
 _State = tuple[int, int, int]
@@ -74,15 +85,36 @@ class Filter:
 
     def matches(self, record: Mapping[str, Json]) -> bool:
         """Whether a record is one of those."""
-        exact = ("tool", "decision", "phase", "principal")
-        if any(wanted and record.get(n) != wanted for n in exact if (wanted := getattr(self, n))):
+        if any(record.get(name) != wanted for name, wanted in self._exact):
             return False
-        time = str(record.get("time", ""))
-        if self.since and time < self.since:
+        if not self._is_timely(str(record.get("time", ""))):
             return False
-        if self.until and time[: len(self.until)] > self.until:
-            return False
-        return not self.text or self.text.casefold() in _as_text(record)
+        text = self.text.casefold()
+        return not text or any(text in each.casefold() for each in _texts([*record.values()]))
+
+    @property
+    def glimpse(self) -> Glimpse:
+        """Tells of a line whether its record may be one of those."""
+        fields = [bears(name, wanted) for name, wanted in self._exact]
+        may_mention = mentions(self.text) if self.text else None
+        is_timed = bool(self.since or self.until)
+
+        def may_match(line: bytes) -> bool:
+            if not all(field in line for field in fields):
+                return False
+            if is_timed and (time := time_in(line)) and not self._is_timely(time):
+                return False
+            return may_mention is None or may_mention(line)
+
+        return may_match
+
+    @property
+    def _exact(self) -> list[tuple[str, str]]:
+        names = ("tool", "decision", "phase", "principal")
+        return [(name, value) for name in names if (value := getattr(self, name))]
+
+    def _is_timely(self, time: str) -> bool:
+        return time >= self.since and time[: len(self.until)] <= self.until
 
     @property
     def query(self) -> dict[str, str]:
@@ -127,7 +159,8 @@ class Record:
         if path is None or not path.exists():
             values["lacking"] = values["lacking"] or "Nothing has been recorded yet."
             return page(request, "audit.html", values)
-        read = partial(page_of, path, wanted.matches, _PAGE, _place(request))
+        search = Search(wanted.glimpse, wanted.matches, _FARTHEST)
+        read = partial(page_of, path, search, _PAGE, _place(request))
         found, older = await anyio.to_thread.run_sync(read)
         report, is_checking = await self._told(path, anew="check" in request.query_params)
         told = describe(report) if report else []
@@ -188,8 +221,17 @@ def _place(request: Request) -> int | None:
     return int(before)
 
 
-def _as_text(record: Mapping[str, Json]) -> str:
-    return json.dumps(record, ensure_ascii=False).casefold()
+def _texts(value: Json) -> Iterator[str]:
+    """All that is said in a value."""
+    if isinstance(value, dict):
+        for name, each in value.items():
+            yield name
+            yield from _texts(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _texts(each)
+    else:
+        yield value if isinstance(value, str) else json.dumps(value)
 
 
 def _lines(path: Path, wanted: Filter) -> Iterator[bytes]:

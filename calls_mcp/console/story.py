@@ -1,12 +1,12 @@
 """A call's story on one time line: from the record, and as the API tells it."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 
-from calls_mcp.audit import newest
+from calls_mcp.audit import Search, newest
 from calls_mcp.catalog import Json
 from calls_mcp.outcome import CallSummary
 
@@ -72,11 +72,14 @@ def story(
 def _recorded(path: Path, sid: str) -> list[Event]:
     """The records about a call, and those of the questions that led to it; the oldest first."""
     ids: set[str] = set()
+    names = [sid.encode()]
     found: list[Event] = []
-    for each in islice(newest(path), _FAR):
+    search = Search(lambda line: any(name in line for name in names), farthest=_FAR)
+    for each in newest(path, search):
         record = each.fields
         links = {str(record[name]) for name in ("id", "approval_id") if record.get(name)}
         if record.get("sid") == sid or links & ids:
+            names += [json.dumps(name)[1:-1].encode() for name in links - ids]
             ids |= links
             found.append(_event(record))
     return found[::-1]
