@@ -197,7 +197,7 @@ class Record:
 
     async def _check(self, path: Path, state: _State, done: anyio.Event) -> None:
         try:
-            self._report = await anyio.to_thread.run_sync(verify, path)
+            self._report = await anyio.to_thread.run_sync(partial(verify, path, is_aside=True))
             self._checked = state
         except CallsError:
             self._report = self._checked = None
