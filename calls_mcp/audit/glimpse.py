@@ -6,7 +6,8 @@ that its line is in the form it was written in.
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
 from calls_mcp.audit.chain import encode
 from calls_mcp.catalog import Json
@@ -18,7 +19,7 @@ _BEGINNING, _HASH, _END = b'{"seq":', b',"hash":"', b'"}'
 _LENGTH = len(_HASH) + 64 + len(_END)
 _TIME = re.compile(rb'\{"seq":[0-9]+,"time":"([0-9TZ:.-]*)"')
 _PLAIN = re.compile("[\0-\x7f]+")
-_CASED, _BEYOND = range(0x80, 0x20000), 0x20000  # no letter beyond has a case
+_CASED = range(0x80, 0x20000)  # no letter beyond has a case
 # Escapes of plain characters, and of the others that are plain ones without their case, such as ß.
 _UNLIKE = re.compile(
     rb"\\(?:/|u(?:00[0-7]|00df|0130|0149|017f|01f0|1e9[6-9ae]|212a|fb0[0-6]))", re.IGNORECASE
@@ -53,10 +54,7 @@ def mentions(text: str) -> Glimpse:
         needles = [_escaped(max(plain, key=len))]
     else:
         first = sought[0]
-        others = (chr(code) for code in _CASED if ord(first) < _BEYOND)
-        needles = [
-            _escaped(each) for each in {first, *(c for c in others if first in c.casefold())}
-        ]
+        needles = [_escaped(each) for each in (first, *_others().get(first, ()))]
 
     def may_mention(line: bytes) -> bool:
         lower = line.lower()
@@ -65,6 +63,16 @@ def mentions(text: str) -> Glimpse:
         return not lower.isascii() or (b"\\" in lower and _UNLIKE.search(lower) is not None)
 
     return may_mention
+
+
+@cache
+def _others() -> Mapping[str, Sequence[str]]:
+    """The letters that any character stands for when case does not matter."""
+    found: dict[str, list[str]] = {}
+    for letter in map(chr, _CASED):
+        for each in {*letter.casefold()} - {letter}:
+            found.setdefault(each, []).append(letter)
+    return found
 
 
 def _escaped(text: str) -> bytes:

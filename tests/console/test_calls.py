@@ -1,14 +1,16 @@
 """Calls on the console's pages."""
 
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import anyio
 import pytest
 
 from calls_mcp.console import Place, open_console
 from calls_mcp.settings import load_settings
-from tests.console.desk import Desk, open_desk, visible
+from tests.console.desk import Browser, Desk, open_desk, visible
 from tests.rig import placing
 
 pytestmark = pytest.mark.anyio
@@ -51,6 +53,52 @@ async def test_however_many_look_the_api_is_asked_once(desk: Desk) -> None:
         desk.rig.clock.advance(5)
         await browser.read("/calls")
         assert len(desk.rig.reads) == 2 * before
+
+
+async def test_fifty_open_tabs_cost_the_api_what_one_does(tmp_path: Path) -> None:
+    one, fifty = [await cost(tmp_path / f"{tabs}", tabs) for tabs in (1, 50)]
+    assert one == fifty > 0
+
+
+async def cost(folder: Path, tabs: int) -> int:
+    """How many requests these tabs cause, before and after another call is placed."""
+    folder.mkdir()
+    async with (
+        open_desk(folder, 'place = "never"') as desk,
+        desk.operator() as browser,
+        AsyncExitStack() as stack,
+    ):
+        sid = await place(desk)
+        before = len(desk.rig.reads)
+        opened = [await stack.enter_async_context(listening(browser)) for _ in range(tabs)]
+        await refresh_all(browser, opened, sid)
+        await place(desk)
+        await refresh_all(browser, opened, sid)
+        return len(desk.rig.reads) - before
+
+
+async def refresh_all(browser: Browser, tabs: Sequence[AsyncIterator[str]], sid: str) -> None:
+    """Have all tabs, once they are told of something new, load what they show.
+
+    The first goes from the list to the call; of the others each is at either.
+    """
+    pages = "/calls", f"/calls/{sid}"
+
+    async def refresh(tab: AsyncIterator[str], number: int) -> None:
+        await anext(tab)
+        for path in (pages[number % 2],) if number else pages:
+            await browser.read(path)
+
+    async with anyio.create_task_group() as tasks:
+        for number, tab in enumerate(tabs):
+            tasks.start_soon(refresh, tab, number)
+
+
+@asynccontextmanager
+async def listening(browser: Browser) -> AsyncGenerator[AsyncIterator[str]]:
+    """A tab of its own connection: what it is told."""
+    async with browser.http.stream("GET", browser.url + "/events?room=calls") as stream:
+        yield (line async for line in stream.aiter_lines() if line.startswith("data:"))
 
 
 async def test_an_open_page_is_told_of_a_new_call(desk: Desk) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from calls_mcp.audit import parse, reading
 from calls_mcp.console.charts import bars
 from tests.console.desk import open_desk, visible
 from tests.rig import placing
@@ -44,6 +45,41 @@ async def test_what_is_older_than_a_day_does_not_count(tmp_path: Path) -> None:
             told = visible(await browser.read("/overview"))
     assert ": 0 calls." in told
     assert "asked 0" in told
+
+
+@pytest.mark.anyio
+async def test_what_was_counted_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed = list[bytes]()
+
+    def counted(line: bytes) -> reading.Fields | None:
+        parsed.append(line)
+        return parse(line)
+
+    monkeypatch.setattr(reading, "parse", counted)
+    async with open_desk(tmp_path, 'place = "never"\ndelete = "deny"') as desk:
+        async with desk.rig.connect() as agent, desk.operator() as browser:
+
+            async def deny(times: int) -> tuple[str, int]:
+                for _ in range(times):
+                    await agent.call("delete_call", sid=f"CA{'0' * 32}")
+                desk.rig.clock.advance(61)
+                parsed.clear()
+                return visible(await browser.read("/overview")), len(parsed)
+
+            told, count = await deny(20)
+            assert "confirm.delete 20" in told
+            assert count == 20
+            told, count = await deny(2)
+            assert "confirm.delete 22" in told
+            assert count == 3
+            desk.record.rename(tmp_path / "rotated")
+            told, count = await deny(1)
+            assert "confirm.delete 1" in told
+        desk.rig.clock.advance(86_400)
+        async with desk.operator() as browser:
+            assert "confirm.delete" not in visible(await browser.read("/overview"))
 
 
 def test_what_strangers_wrote_is_text_in_charts_too() -> None:

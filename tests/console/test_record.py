@@ -3,14 +3,18 @@
 import csv
 import io
 import json
+import re
 import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import closing
+from html import unescape
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 
-from calls_mcp.audit import verify
+from calls_mcp.audit import mentions, parse, reading, verify
+from calls_mcp.console import record
 from tests.console.desk import Desk, open_desk, visible
 from tests.rig import placing
 
@@ -76,6 +80,87 @@ async def test_records_are_searched_and_filtered(desk: Desk) -> None:
         assert await count("since=2023-11-14&until=2023-11-14") == 6
         assert await count("since=2023-11-15") == 0
         assert await count("until=2023-11-13") == 0
+
+
+@pytest.mark.parametrize(
+    "text", ["jürgen", "JÜRGEN", "GROSS", "groß", "ß", "Ü", '"J"', "k\u00fc", "\U0001f600", "c:\\x"]
+)
+async def test_a_text_is_found_as_it_is_read_whatever_its_case(desk: Desk, text: str) -> None:
+    await place(desk, 1, 'Jürgen "J" Groß \u212aÜ \U0001f600 C:\\x')
+    await place(desk, 1, "somebody else")
+    async with desk.operator() as browser:
+        page = await browser.read(f"/audit?{urlencode({'text': text})}")
+        assert page.count('<th scope="row"') == 2
+        exported = await browser.get(f"/audit/export.jsonl?{urlencode({'text': text})}")
+    assert len(exported.content.splitlines()) == 2
+
+
+async def test_what_was_never_written_whole_is_shown_whatever_is_looked_for(
+    tmp_path: Path,
+) -> None:
+    async with open_desk(tmp_path, 'place = "never"') as desk, desk.operator() as browser:
+        await place(desk, 2)
+        with desk.record.open("ab") as file:
+            file.write(b'{"seq":5,"time":"2023')
+        for query in ("text=nowhere", "principal=nobody", "tool=delete_call", "since=2030"):
+            page = await browser.read(f"/audit?{query}")
+            assert page.count('<th scope="row"') == 1
+            assert "not as written" in page
+
+
+async def test_only_what_may_be_looked_for_is_parsed(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await place(desk, 5, "ann")
+    await place(desk, 1, "bob")
+    parsed = list[bytes]()
+
+    def counted(line: bytes) -> reading.Fields | None:
+        parsed.append(line)
+        return parse(line)
+
+    monkeypatch.setattr(reading, "parse", counted)
+    async with desk.operator() as browser:
+        for query, count in (
+            ("text=nowhere", 0),
+            ("text=BOB", 2),
+            ("principal=bob&phase=after", 1),
+            ("tool=delete_call", 0),
+            ("until=2001-01-01", 0),
+        ):
+            parsed.clear()
+            page = await browser.read(f"/audit?{query}")
+            assert page.count('<th scope="row"') == len(parsed) == count, query
+        parsed.clear()
+        assert (await browser.get(f"/calls/CA{'0' * 32}")).status_code == 404
+        assert parsed == []
+
+
+async def test_a_search_goes_so_far_and_can_go_on(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "_FARTHEST", 7)
+    await place(desk, 1, "bob")
+    await place(desk, 8, "ann")
+    async with desk.operator() as browser:
+        pages = [await browser.read("/audit?text=bob")]
+        while found := re.search(r'<a href="([^"]+)" rel="next">', pages[-1]):
+            pages.append(await browser.read(unescape(found[1])))
+    assert [page.count('<th scope="row"') for page in pages] == [0, 0, 2]
+    assert "No record is like that among the newest" in visible(pages[0])
+
+
+@pytest.mark.parametrize("escaped", [False, True])
+def test_no_text_that_a_record_has_is_ruled_out_by_its_bytes(*, escaped: bool) -> None:
+    """Of every letter that has a case; `escaped`, as somebody who edits the record may write it."""
+    missed = list[str]()
+    for letter in filter(lambda letter: letter.casefold() != letter, map(chr, range(0x20000))):
+        line = json.dumps({"text": f"a{letter}z"}).encode()
+        if escaped and letter.isascii():
+            line = line.replace(letter.encode(), f"\\u{ord(letter):04x}".encode())
+        texts = {letter, letter.casefold(), f"a{letter}Z", letter.casefold()[-1] + "z"}
+        missed += [text for text in texts if not mentions(text)(line)]
+    assert missed == []
 
 
 async def test_the_chain_is_verified_on_sight(desk: Desk) -> None:
