@@ -48,7 +48,7 @@ FROM (SELECT count(*) AS number {_THESE}) LEFT JOIN cases ON cases.rowid IN (
     SELECT rowid {_THESE} AND (asked_at, identifier) > (?, ?)
     ORDER BY asked_at, identifier LIMIT ?
 ) ORDER BY cases.asked_at, cases.identifier
-"""
+"""  # noqa: S608  # of constants
 # What comes has a greater rowid than all that waits, so that no exchange leaves the sum as it is.
 _MARK = f"SELECT count(*) || '.' || ifnull(sum(rowid), 0) {_THESE}"
 _START = Place(-inf, "")

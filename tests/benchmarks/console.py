@@ -9,12 +9,13 @@ from functools import partial
 from html import unescape
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 
 import httpx
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from calls_mcp.audit import Authority, Ending, Entry, open_audit
-from calls_mcp.catalog import load_operations
+from calls_mcp.audit import Authority, Decision, Ending, Entry, open_audit
+from calls_mcp.catalog import Json, load_operations
 from calls_mcp.console import Place, open_console
 from calls_mcp.emulator import DEFAULT_ACCOUNT
 from calls_mcp.guard import Binding
@@ -77,13 +78,18 @@ def figures() -> Iterator[Figure]:
         redis = RedisServer(Path(folder))
         redis.start()
         stack.callback(redis.stop)
-        kinds = {"SQLite, file": ("sqlite:///{folder}/state.db", "calls_mcp_audit_file")}
-        kinds |= {"Redis, database": (redis.url, "calls_mcp_audit_database")}
-        for kind, (store, record) in kinds.items():
+        redis_urls = [f"{redis.url.removesuffix('0')}{number}" for number in range(2)]
+        sqlite_urls = [f"sqlite:///{folder}/{number}.db" for number in range(2)]
+        kinds = {"SQLite, file": (sqlite_urls, "calls_mcp_audit_file")}
+        kinds |= {"Redis, database": (redis_urls, "calls_mcp_audit_database")}
+        for kind, (stores, audit) in kinds.items():
             with ExitStack() as tabs:
                 many, few = (
-                    tabs.enter_context(_tab(api, store, record, Path(folder) / f"{kind} {n[0]}", n))
-                    for n in (_MANY, _FEW)
+                    tabs.enter_context(
+                        _tab(api, amounts, calls_mcp_state_url=store, **{audit: record})
+                    )
+                    for amounts, store in zip((_MANY, _FEW), stores, strict=True)
+                    for record in [Path(folder) / f"{audit} {amounts[0]}"]
                 )
                 for name in many.places:
                     pages = (partial(tab.milliseconds, name) for tab in (many, few))
@@ -93,18 +99,8 @@ def figures() -> Iterator[Figure]:
 
 
 @contextmanager
-def _tab(
-    api: str, store: str, record: str, folder: Path, amounts: tuple[int, int]
-) -> Generator[_Tab]:
-    """A tab of a console on a record and a store of these amounts."""
-    folder.mkdir()
-    number = 0 if amounts == _MANY else 1
-    state = (
-        store.format(folder=folder).replace("/0", f"/{number}")
-        if "redis" in store
-        else (store.format(folder=folder))
-    )
-    values: dict[str, object] = {"calls_mcp_state_url": state, record: folder / "audit"}
+def _tab(api: str, amounts: tuple[int, int], **values: object) -> Generator[_Tab]:
+    """A tab of a console with these settings, on a record and a store of these amounts."""
     account = DEFAULT_ACCOUNT
     calls = f"{api}/2010-04-01/Accounts/{account.sid}/Calls.json?PageSize=1"
     sid = httpx.get(calls, auth=(account.sid, account.auth_token)).json()["calls"][0]["sid"]
@@ -184,15 +180,15 @@ async def _record(values: Mapping[str, object], times: int, sid: str) -> None:
 
 
 def _recorder(portal: BlockingPortal, values: Mapping[str, object]) -> Callable[[], None]:
-    return partial(portal.call, _record, values, 1, "CA" + "0" * 32)
+    return lambda: portal.call(_record, values, 1, "CA" + "0" * 32)
 
 
-def _entry(decision: str, authority: Authority) -> Entry:
+def _entry(decision: Decision, authority: Authority) -> Entry:
     return Entry(
         principal="benchmarks",
         operation=load_operations()["create_call"],
         action="place",
-        arguments=placing(),
+        arguments=cast("dict[str, Json]", placing()),
         decision=decision,
         account_sid=DEFAULT_ACCOUNT.sid,
         rule="confirm.place",

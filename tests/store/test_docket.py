@@ -2,6 +2,7 @@ import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import closing
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import anyio
@@ -194,7 +195,7 @@ async def test_the_mark_is_another_whenever_something_else_waits(
     marks.append(await docket.mark())
     clock.advance(TTL)
     marks.append(await docket.mark())
-    assert all(one != other for one, other in zip(marks, marks[1:], strict=False))
+    assert all(one != other for one, other in pairwise(marks))
     assert len({*marks[1:4]}) == 3
     assert await docket.mark() == marks[-1]
 

@@ -56,8 +56,25 @@ function onKey(event) {
   there.focus();
 }
 
+/* A browser has six connections to a server: one tab listens to it, and tells the others. */
+function listen(told) {
+  const others = new BroadcastChannel(room);
+  const hear = () =>
+    new Promise((end) => {
+      const news = new EventSource(`/events?room=${room}`);
+      news.addEventListener("message", () => {
+        others.postMessage("");
+        told();
+      });
+      news.addEventListener("error", () => news.readyState === EventSource.CLOSED && end());
+    });
+  others.addEventListener("message", told);
+  navigator.locks.request(room, hear); // until the tab is closed: then it is another's turn
+  told();
+}
+
 if (room) {
-  new EventSource(`/events?room=${room}`).addEventListener("message", refresh);
+  listen(refresh);
   document.addEventListener("keydown", onKey);
   setInterval(tick, 1000);
 }
