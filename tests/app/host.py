@@ -17,7 +17,7 @@ HOST, VIEW = "https://host.test/", "https://view.test/"
 _TEMPLATE = Path(__file__).with_name("host.html")
 _AXE = Path(sys.prefix) / "axe" / "node_modules" / "axe-core" / "axe.min.js"
 # No sandbox of Chromium's, for in a container there is often none; the pages are our own.
-_FLAGS = (
+FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
@@ -36,7 +36,7 @@ def open_browser() -> Generator[Browser]:
     if chromium is None:
         pytest.skip("no Chromium: apt-get install chromium")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=_FLAGS)
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         yield browser
         browser.close()
 
