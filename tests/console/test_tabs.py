@@ -11,7 +11,7 @@ from tests.console.desk import open_desk
 from tests.console.test_waiting import asked
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-TABS = 8
+TABS = 7
 
 
 @pytest.mark.anyio
