@@ -100,7 +100,8 @@ class Approvals:
         try:
             await require_ready()
         except InvocationError:
-            if not await self._store.is_claimed(identifier):
+            fate = await self._store.fate(identifier)
+            if fate is None or fate.claimed_at is None:
                 raise
 
     async def _win(self, identifier: str) -> bool:

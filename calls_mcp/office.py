@@ -15,11 +15,13 @@ from calls_mcp.settings import Settings
 from calls_mcp.store import (
     Case,
     Docket,
+    Fate,
     Filed,
     Keeping,
     Place,
     Queue,
     Ruling,
+    Store,
     StoreUnavailable,
     open_store,
 )
@@ -42,7 +44,10 @@ class Decided:
 class Office:
     """Shows what waits, and decides; `clock` gives the time in epoch seconds."""
 
-    def __init__(self, docket: Docket, audit: AuditLog, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, store: Store, docket: Docket, audit: AuditLog, clock: Callable[[], float]
+    ) -> None:
+        self._store = store
         self._docket = docket
         self._audit = audit
         self.clock = clock
@@ -94,6 +99,14 @@ class Office:
             StoreUnavailable: The store can't be reached.
         """
         return await self._docket.find(identifier)
+
+    async def fate(self, identifier: str) -> Fate | None:
+        """Whether a case was acted on, and what became of that so far.
+
+        Raises:
+            StoreUnavailable: The store can't be reached.
+        """
+        return await self._store.fate(identifier)
 
     async def decide(
         self, filed: Filed, *, approve: bool, by: str, reason: str = ""
@@ -155,7 +168,7 @@ async def open_office(
                 "CALLS_MCP_STATE_URL is memory:, where nobody else sees what waits for approval: "
                 "set it to sqlite:///FILE or redis://…, here and for the servers."
             )
-        yield Office(store.docket, audit, clock)
+        yield Office(store, store.docket, audit, clock)
 
 
 def _entry(case: Case, ruling: Ruling) -> Entry:

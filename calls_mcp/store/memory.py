@@ -82,7 +82,8 @@ class MemoryStore(Keeper):
 
         return MemoryCounters(self._keeping.clock)
 
-    async def _fate(self, identifier: str) -> Fate | None:
+    async def fate(self, identifier: str) -> Fate | None:
+        """What is known of it now."""
         record = self._records.get(identifier)
         return record and Fate(record.claimed_at, record.outcome)
 

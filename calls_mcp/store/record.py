@@ -115,8 +115,8 @@ class Store(Protocol):
         """Take the one right to act on it: true for exactly one caller, ever, in any process."""
         ...
 
-    async def is_claimed(self, identifier: str) -> bool:
-        """Whether somebody has, or had, that right."""
+    async def fate(self, identifier: str) -> "Fate | None":
+        """Who has, or had, that right, and what became of it so far; None if it is not kept."""
         ...
 
     async def settle(self, identifier: str, outcome: Outcome) -> None:
@@ -177,14 +177,9 @@ class Keeper(ABC):
             self._counters = self._make_counters()
         return self._counters
 
-    async def is_claimed(self, identifier: str) -> bool:
-        """Whether it is claimed; see `Store.is_claimed`."""
-        fate = await self._fate(identifier)
-        return fate is not None and fate.claimed_at is not None
-
     async def outcome(self, identifier: str) -> Outcome:
         """What became of it; see `Store.outcome`."""
-        fate = await self._fate(identifier)
+        fate = await self.fate(identifier)
         if fate is None:
             return unheard()
         if fate.outcome is not None:
@@ -198,8 +193,8 @@ class Keeper(ABC):
         """Counters in the same place."""
 
     @abstractmethod
-    async def _fate(self, identifier: str) -> Fate | None:
-        """What is known of it now; None if it is not kept."""
+    async def fate(self, identifier: str) -> Fate | None:
+        """What is known of it now; see `Store.fate`."""
 
     @abstractmethod
     async def _settled(self, identifier: str) -> Outcome:

@@ -184,7 +184,8 @@ class RedisStore(Keeper):
 
         return RedisCounters(self._server, self._keeping.clock)
 
-    async def _fate(self, identifier: str) -> Fate | None:
+    async def fate(self, identifier: str) -> Fate | None:
+        """What is known of it now."""
         record = await self._server.ask("HMGET", _record(identifier), "pending", "claimed_at")
         pending, claimed_at = cast("list[str | None]", record)
         if pending is None:

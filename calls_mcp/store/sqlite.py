@@ -201,7 +201,8 @@ class SqliteStore(Keeper):
 
         return SqliteCounters(self._database, self._keeping.clock)
 
-    async def _fate(self, identifier: str) -> Fate | None:
+    async def fate(self, identifier: str) -> Fate | None:
+        """What is known of it now."""
         query = "SELECT claimed_at, outcome FROM confirmations WHERE identifier = ?"
         row = await self._database.look(query, identifier)
         if row is None:
@@ -211,7 +212,7 @@ class SqliteStore(Keeper):
 
     async def _settled(self, identifier: str) -> Outcome:
         pause = _FIRST_PAUSE
-        while (fate := await self._fate(identifier)) is not None:
+        while (fate := await self.fate(identifier)) is not None:
             if fate.outcome is not None:
                 return fate.outcome
             await anyio.sleep(pause)
