@@ -147,7 +147,8 @@ def _add_token(token: argparse.ArgumentParser) -> None:
         "--scope",
         action="append",
         required=True,
-        help="what it allows: calls:read, calls:place, calls:change, calls:delete; may be repeated",
+        help="what it allows: calls:read, calls:place, calls:change, calls:delete; may be "
+        "repeated; or, alone, calls:approve: an operator's way into the console",
     )
     new.add_argument("--expires", type=_days, default=90, metavar="DAYS", help="default: 90")
     new.set_defaults(run=_make_token)

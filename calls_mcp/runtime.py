@@ -17,8 +17,10 @@ from calls_mcp.surroundings import require_usable
 if TYPE_CHECKING:
     from calls_mcp.audit import AuditLog
     from calls_mcp.authentication import Own
+    from calls_mcp.authentication.gate import Gate
     from calls_mcp.desk import Desk
     from calls_mcp.invocation import Invoker
+    from calls_mcp.office import Office
     from calls_mcp.policy import Policy
     from calls_mcp.store import Store
     from calls_mcp.store.rates import Rates
@@ -69,6 +71,7 @@ class Runtime:
         self._records: tuple[Store, AuditLog] | None = None
         self._policy: Policy | None = None
         self._rates: Rates | None = None
+        self._gate: Gate | None = None
         self._made: dict[str, _Made] = {}
         self._replaced: list[_Made] = []
         self._is_idle: anyio.Event | None = None
@@ -153,6 +156,28 @@ class Runtime:
         shared = store.counters if store.kind == "redis" else None
         self._rates = self._rates or Rates(shared, self.clock)
         return self._rates
+
+    def gate(self) -> "Gate":
+        """What authenticates callers over HTTP: one for all who ask, with one set of keys.
+
+        Raises:
+            ConfigurationError: The file of principals is wrong.
+        """
+        from calls_mcp.authentication.gate import open_gate  # noqa: PLC0415
+
+        self._gate = self._gate or open_gate(self.settings, self.monotonic)
+        return self._gate
+
+    async def office(self) -> "Office | None":
+        """Where the operator decides; None if nobody else sees what waits, with `memory:`.
+
+        Raises:
+            ConfigurationError: As when the runtime is entered.
+        """
+        from calls_mcp.office import Office  # noqa: PLC0415
+
+        store, audit = await self._opened()
+        return None if store.docket is None else Office(store.docket, audit, self.clock)
 
     async def finish(self, moment: float) -> None:
         """Wait until nothing is under way; what the API has not answered by `moment` is given up.

@@ -19,7 +19,6 @@ from calls_mcp.asgi.hosts import Endpoint, allowed
 from calls_mcp.asgi.intake import Bounds, Reader, Threshold
 from calls_mcp.asgi.sessions import IDLE, Sessions
 from calls_mcp.authentication import principal
-from calls_mcp.authentication.gate import open_gate
 from calls_mcp.runtime import Runtime
 from calls_mcp.settings import Settings
 from calls_mcp.store.rates import Rates
@@ -58,7 +57,7 @@ def build_app(house: House) -> Starlette:
         transport_security=security,
         host=house.endpoint.host,
     )
-    gate = open_gate(settings, house.runtime.monotonic)
+    gate = house.runtime.gate()
     admitted = _admission(gate.permit(_sessions(mcp, house)), house)
     guarded = Tracked(gate.guard(Reader(admitted, bounds)), house.drain, _longest(settings))
     app = Starlette(

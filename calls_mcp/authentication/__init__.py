@@ -7,15 +7,17 @@ it. Behind it, `principal()` names whoever the request in hand is from.
 """
 
 from calls_mcp.authentication.grant import Grant, Own, allows, grant, own, principal
-from calls_mcp.authentication.scopes import SCOPES, Scope, scope_of
+from calls_mcp.authentication.scopes import APPROVE, SCOPES, Scope, is_operators, scope_of
 
 __all__ = [
+    "APPROVE",
     "SCOPES",
     "Grant",
     "Own",
     "Scope",
     "allows",
     "grant",
+    "is_operators",
     "own",
     "principal",
     "scope_of",

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from calls_mcp.authentication.principals import Token, read_entries
-from calls_mcp.authentication.scopes import SCOPES
+from calls_mcp.authentication.scopes import APPROVE, SCOPES, is_operators
 from calls_mcp.authentication.tokens import new_token
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.replacing import replace_file
@@ -28,6 +28,10 @@ def make_token(
     """
     if unknown := sorted({*scopes}.difference(SCOPES)):
         raise ConfigurationError(f"--scope {unknown[0]}: there are {', '.join(SCOPES)}.")
+    if APPROVE in scopes and not is_operators(scopes):
+        raise ConfigurationError(
+            f"--scope {APPROVE} goes alone: who may use tools must not approve what they do."
+        )
     expires = (datetime.now(UTC) + timedelta(days=days)).replace(microsecond=0)
     token, entry = new_token(principal, scopes, expires)
     text = read(file) if file and file.exists() else ""

@@ -13,6 +13,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from calls_mcp.authentication.entrance import Challenge, Entrance, Permit, unavailable
+from calls_mcp.authentication.grant import Grant
 from calls_mcp.authentication.scopes import SCOPES, scope_of
 from calls_mcp.catalog import load_operations
 from calls_mcp.settings import Settings
@@ -35,6 +36,20 @@ class Gate:
         self.routes = (*routes,)
         self._verifier = verifier
         self._challenge = challenge
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody is asked for a token."""
+        return self._verifier is None
+
+    async def granted(self, token: str) -> Grant | None:
+        """What a token that came in another way than a request's head grants now, if anything.
+
+        Raises:
+            AuthenticationError: That can't be told just now.
+        """
+        found = await self._verifier.verify_token(token) if self._verifier else None
+        return found if isinstance(found, Grant) and found.ends_at > time.time() else None
 
     def guard(self, app: ASGIApp) -> ASGIApp:
         """`app` behind the gate. Its lifespan passes through.

@@ -32,7 +32,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from calls_mcp.authentication.grant import Own
-from calls_mcp.authentication.scopes import Scope
+from calls_mcp.authentication.scopes import APPROVE, Scope, is_operators
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.policy import load_policy
 from calls_mcp.tomlfile import FileError, nearest, parse, places, read
@@ -44,6 +44,12 @@ def _name(value: str) -> str:
     if not re.fullmatch(r"[!#-\[\]-~]{1,255}", value):
         raise ValueError("must be ASCII without spaces, quotation marks or backslashes")
     return value
+
+
+def _apart(scopes: frozenset[Scope]) -> frozenset[Scope]:
+    if APPROVE in scopes and not is_operators(scopes):
+        raise ValueError(f"{APPROVE} goes alone: who may use tools must not approve what they do")
+    return scopes
 
 
 Name = Annotated[str, AfterValidator(_name)]
@@ -59,7 +65,7 @@ class Token(_Strict):
 
     principal: Name
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    scopes: Annotated[frozenset[Scope], Field(min_length=1)]
+    scopes: Annotated[frozenset[Scope], Field(min_length=1), AfterValidator(_apart)]
     expires: AwareDatetime
 
 

@@ -76,10 +76,32 @@ def test_a_file_that_would_be_wrong_is_left_alone(
     assert f"{file}:3: " in told.err
     assert "must be ASCII without spaces" in told.err
     assert (
-        "--scope calls:all: there are calls:read, calls:place, calls:change, calls:delete."
-        in told.err
+        "--scope calls:all: there are calls:read, calls:place, calls:change, calls:delete, "
+        "calls:approve." in told.err
     )
     assert file.read_text("utf-8") == "tokens = []\n"
+
+
+def test_no_token_is_made_that_could_ask_and_approve(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "principals.toml"
+    both = ["--scope", "calls:approve", "--scope", "calls:place"]
+    assert main(["token", "new", "ann", *both, "--file", str(file)]) == 2
+    assert "--scope calls:approve goes alone" in capsys.readouterr().err
+    assert not file.exists()
+
+
+async def test_a_token_that_approves_is_shown_no_tool(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "principals.toml"
+    token = made(capsys, "ann", "--scope", "calls:approve", "--file", file)
+    async with serving({"calls_mcp_auth": "tokens", "calls_mcp_principals": file}) as service:
+        async with service.connect(token) as ann:
+            assert (await ann.client.list_tools()).tools == []
+        refused = await service.modern(token, "tools/call", name="list_calls", arguments={})
+        assert refused.status_code == 403
 
 
 @pytest.mark.parametrize(

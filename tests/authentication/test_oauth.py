@@ -304,7 +304,7 @@ async def test_a_client_can_find_out_where_to_get_a_token() -> None:
         metadata = (await service.get("/.well-known/oauth-protected-resource/mcp")).json()
         assert metadata["resource"] == AUDIENCE
         assert metadata["authorization_servers"] == [issuer.url]
-        assert metadata["scopes_supported"] == [
+        assert metadata["scopes_supported"] == [  # clients ask for all: calls:approve is not told
             "calls:read",
             "calls:place",
             "calls:change",

@@ -329,6 +329,10 @@ def recorded(file: Path) -> str:
         ('[[tokens]]\nsha256 = "abc"\n', "2: tokens.0.sha256: String should match"),
         ('[[tokens]]\nscopes = ["calls:all"]\n', "2: tokens.0.scopes.0: "),
         ("[[tokens]]\nscopes = []\n", "2: tokens.0.scopes: "),
+        (
+            '[[tokens]]\nscopes = ["calls:approve", "calls:read"]\n',
+            "2: tokens.0.scopes: calls:approve goes alone",
+        ),
         ("[[tokens]]\nexpires = 2030-01-01\n", "2: tokens.0.expires: "),
         ("[[tokens]]\nexpires = 2030-01-01T00:00:00\n", "2: tokens.0.expires: "),
         ("[[token]]\n", "1: token: there is no such key"),
