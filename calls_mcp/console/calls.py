@@ -13,7 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from calls_mcp.catalog import Json, load_operations
-from calls_mcp.console.entrance import session_of
+from calls_mcp.console.entrance import Session, session_of
 from calls_mcp.console.forms import own_fields
 from calls_mcp.console.house import Fresh, House
 from calls_mcp.console.pages import page
@@ -86,7 +86,7 @@ class Calls:
         """End a call by the path of the tool: its checks, the policy, the record."""
         await own_fields(request)
         sid = _sid(request)
-        outcome = await self._hung_up(sid, session_of(request).name)
+        outcome = await self._hung_up(sid, session_of(request))
         self._calls.forget(sid)
         self._lists.forget("")
         if outcome["outcome"] == "done":
@@ -139,11 +139,11 @@ class Calls:
         async with runtime.invoker() as invoker:
             return await invoker.invoke(load_operations()[tool], arguments, _READER)
 
-    async def _hung_up(self, sid: str, name: str) -> Outcome:
+    async def _hung_up(self, sid: str, session: Session) -> Outcome:
         runtime = self._house.runtime
         if runtime is None:
             raise HTTPException(503, self._house.lacking["runtime"])
-        caller = Caller(f"console: {name}", can_ask=True, client="calls-mcp console")
+        caller = Caller(session.principal, can_ask=True, client="calls-mcp console")
         operation, arguments = load_operations()["update_call"], {"sid": sid, "status": "completed"}
         async with runtime.invoker() as invoker:
             outcome = await invoker.invoke(operation, {**arguments}, caller)
@@ -151,13 +151,14 @@ class Calls:
             if token := confirmation.get("token"):  # they were asked on the page before
                 approval = Approval(token, by="elicitation")
                 return await invoker.invoke(operation, {**arguments}, caller, approval)
-            if identifier := confirmation.get("approval"):
-                await self._approve(identifier, name)
+            identifier = confirmation.get("approval")
+            if identifier and not session.has_asked(caller.principal):
+                await self._approve(identifier, session.name)
                 return await invoker.invoke(operation, {**arguments}, caller)
         return outcome
 
     async def _approve(self, identifier: str, name: str) -> None:
-        """What the operator must approve, they have just asked for themselves."""
+        """What must be approved, the one operator there is has just asked for themselves."""
         office = self._house.office
         if office and (filed := await office.find(identifier)):
             await office.decide(filed, approve=True, by=name)

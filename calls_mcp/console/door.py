@@ -1,17 +1,31 @@
-"""The door: coming in by a link, letting others in, going out."""
+"""The door: coming in by a link or a token, letting others in, going out."""
 
+import logging
+import re
+
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from calls_mcp.console.entrance import SESSION_LASTS
+from calls_mcp.console.entrance import SESSION_LASTS, session_of
 from calls_mcp.console.forms import fields, own_fields
-from calls_mcp.console.gate import cookie_name, session_secret
+from calls_mcp.console.gate import address_of, cookie_name, session_secret
 from calls_mcp.console.house import House
 from calls_mcp.console.pages import page, render
+from calls_mcp.console.tokens import Refusal
 from calls_mcp.redaction import one_line
 
+_log = logging.getLogger(__name__)
+
 _LONGEST_NAME = 64
+_OWN = re.compile(r"/(?:[\w-]+(?:[/.][\w-]+)*)?(?:\?[\w=&%+.:-]*)?", re.ASCII)
+_LINK = "?link="
+_NO_LINK = "That is no link that is good now."
+_NO_INVITING = (
+    "A token lets in nobody but whom it stands for. Others get one of their own: "
+    "calls-mcp token new NAME --scope calls:approve"
+)
 
 
 class Door:
@@ -34,15 +48,23 @@ class Door:
     async def ask(self, request: Request) -> Response:
         """A page with a button: whatever only looks at links does not use this one up."""
         link = request.query_params.get("link", "")
+        if not link:
+            return self._page("/", "Come in", 200)
         return HTMLResponse(render("login.html", link=link))
 
     async def enter(self, request: Request) -> Response:
-        """Open a session, if the link is good."""
-        entrance, place = self._house.entrance, self._house.place
-        secret = entrance.admit((await fields(request)).get("link", ""))
+        """Open a session, if the link or the token is good, and go where they wanted to."""
+        sent = await fields(request)
+        if "token" in sent:
+            secret = await self._by_token(request, sent["token"].strip())
+        else:
+            secret = self._house.entrance.admit(sent.get("link", "").strip().rpartition(_LINK)[2])
+        wanted = _own(sent.get("next", ""))
         if secret is None:
-            return outside()
-        response = RedirectResponse("/", 303)
+            return self._not_let_in(wanted, _NO_LINK, 401)
+        if isinstance(secret, Refusal):
+            return self._not_let_in(wanted, secret.words, secret.status, secret.headers)
+        place, response = self._house.place, RedirectResponse(wanted, 303)
         response.set_cookie(
             cookie_name(place),
             secret,
@@ -55,11 +77,14 @@ class Door:
 
     async def people(self, request: Request) -> Response:
         """A form to let somebody else in."""
+        _require_link(request)
         return page(request, "people.html", {"link": "", "name": ""})
 
     async def invite(self, request: Request) -> Response:
         """Show a link for somebody else, once."""
-        name = one_line((await own_fields(request)).get("name", ""), _LONGEST_NAME)
+        sent = await own_fields(request)
+        _require_link(request)
+        name = one_line(sent.get("name", ""), _LONGEST_NAME)
         link = link_for(self._house, name) if name else ""
         return page(request, "people.html", {"link": link, "name": name}, 200 if name else 400)
 
@@ -68,18 +93,67 @@ class Door:
         await own_fields(request)
         place = self._house.place
         self._house.entrance.dismiss(session_secret(request.headers, place))
-        response = HTMLResponse(render("outside.html", left=True))
+        response = self._page("/", "You have left", 200)
         response.delete_cookie(
             cookie_name(place), httponly=True, samesite="strict", secure=place.is_secure
         )
         return response
 
+    def outside(self, request: Request, trouble: str = "", status: int = 401) -> HTMLResponse:
+        """What anybody sees who has not come in: how to, and on to where they wanted to go.
+
+        A link on another site's page leads here even those who have come in, for their browser
+        sends no cookie along; on from here it does.
+        """
+        query = f"?{request.url.query}" if request.url.query else ""
+        wanted = _own(f"{request.url.path}{query}") if request.method == "GET" else "/"
+        return self._not_let_in(wanted, trouble, status)
+
+    def _not_let_in(
+        self, wanted: str, trouble: str, status: int, headers: dict[str, str] | None = None
+    ) -> HTMLResponse:
+        return self._page(wanted, "Not let in", status, trouble, headers)
+
+    def _page(
+        self,
+        wanted: str,
+        title: str,
+        status: int,
+        trouble: str = "",
+        headers: dict[str, str] | None = None,
+    ) -> HTMLResponse:
+        text = render(
+            "outside.html",
+            title=title,
+            wanted=wanted,
+            trouble=trouble,
+            by_token=self._house.tokens is not None,
+            by_link=self._house.links,
+        )
+        return HTMLResponse(text, status, headers)
+
+    async def _by_token(self, request: Request, token: str) -> str | Refusal | None:
+        tokens = self._house.tokens
+        if tokens is None:
+            return None
+        grant = await tokens.admit(token, address_of(request))
+        if isinstance(grant, Refusal):
+            return grant
+        _log.info("%s has come into the console, by a token", grant.principal)
+        return self._house.entrance.welcome(grant)
+
 
 def link_for(house: House, name: str) -> str:
     """A link that lets somebody in as `name`, once."""
-    return f"{house.place.url}/login?link={house.entrance.invite(name)}"
+    return f"{house.place.url}/login{_LINK}{house.entrance.invite(name)}"
 
 
-def outside() -> HTMLResponse:
-    """What anybody sees who has not come in."""
-    return HTMLResponse(render("outside.html", left=False), status_code=401)
+def _require_link(request: Request) -> None:
+    if not session_of(request).may_invite:
+        raise HTTPException(403, _NO_INVITING)
+
+
+def _own(path: str) -> str:
+    """A path if it is one that this console could have, or else that of the first page."""
+    is_own = _OWN.fullmatch(path) and not path.startswith(("/login", "/logout", "/events"))
+    return path if is_own else "/"

@@ -1,4 +1,4 @@
-"""Who may come in: links that work once, and the sessions that they open."""
+"""Who may come in: by links that work once or by tokens, and the sessions that these open."""
 
 import hashlib
 import secrets
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import cast
 
 from starlette.requests import Request
+
+from calls_mcp.authentication import Grant, is_operators
 
 LINK_LASTS = 600  # seconds
 SESSION_LASTS = 12 * 3600  # seconds
@@ -18,12 +20,29 @@ _MOST_SESSIONS = 100
 class Session:
     """An operator who has come in; `csrf` is what each of their forms must bear.
 
-    `until` is in epoch seconds.
+    `until` is in epoch seconds. `grant` is what their token grants, if they came by one, and `key`
+    what the session is kept by, if it is for more than one request.
     """
 
     name: str
     csrf: str
     until: float
+    grant: Grant | None = None
+    key: str = ""
+
+    @property
+    def may_invite(self) -> bool:
+        """Whether they can let others in: a token lets in nobody but whom it stands for."""
+        return self.grant is None
+
+    @property
+    def principal(self) -> str:
+        """As whom they do what a tool does."""
+        return f"console: {self.name}"
+
+    def has_asked(self, principal: str) -> bool:
+        """Whether it is they who ask as `principal`, as far as they are authenticated."""
+        return self.grant is not None and principal in (self.name, self.principal)
 
 
 class Entrance:
@@ -47,22 +66,49 @@ class Entrance:
         name, until = self._links.pop(_hash(link), ("", 0.0))
         if not name or self._clock() >= until:
             return None
-        identifier, now = secrets.token_urlsafe(32), self._clock()
-        self._sessions = {key: s for key, s in self._sessions.items() if s.until > now}
-        while len(self._sessions) >= _MOST_SESSIONS:
-            del self._sessions[next(iter(self._sessions))]
-        csrf = secrets.token_urlsafe(32)
-        self._sessions[_hash(identifier)] = Session(name, csrf, now + SESSION_LASTS)
-        return identifier
+        return self._keep(name, None)
 
-    def session(self, secret: str) -> Session | None:
-        """The session of this secret, if it has not lapsed."""
+    def welcome(self, grant: Grant) -> str:
+        """The secret of a new session, by what a token grants; it ends with the token."""
+        return self._keep(grant.principal, grant)
+
+    def visit(self, grant: Grant) -> Session:
+        """A session for what is asked with one token, and as long as it is answered."""
+        return self._session(grant.principal, grant, "")
+
+    async def session(self, secret: str) -> Session | None:
+        """The session of this secret, if it lasts."""
         session = self._sessions.get(_hash(secret))
-        return session if session and self._clock() < session.until else None
+        if session is None or await self.lasts(session):
+            return session
+        self._sessions.pop(session.key, None)
+        return None
+
+    async def lasts(self, session: Session) -> bool:
+        """Whether a session has not lapsed, was not ended, and its token is still good."""
+        is_kept = not session.key or self._sessions.get(session.key) is session
+        if not is_kept or self._clock() >= session.until:
+            return False
+        now = session.grant and await session.grant.renewed()
+        return session.grant is None or (now is not None and is_operators(now.scopes))
 
     def dismiss(self, secret: str) -> None:
         """End a session."""
         self._sessions.pop(_hash(secret), None)
+
+    def _keep(self, name: str, grant: Grant | None) -> str:
+        secret, now = secrets.token_urlsafe(32), self._clock()
+        self._sessions = {key: s for key, s in self._sessions.items() if s.until > now}
+        while len(self._sessions) >= _MOST_SESSIONS:
+            del self._sessions[next(iter(self._sessions))]
+        key = _hash(secret)
+        self._sessions[key] = self._session(name, grant, key)
+        return secret
+
+    def _session(self, name: str, grant: Grant | None, key: str) -> Session:
+        until = self._clock() + SESSION_LASTS
+        until = min(until, grant.ends_at) if grant else until
+        return Session(name, secrets.token_urlsafe(32), until, grant, key)
 
 
 def session_of(request: Request) -> Session:

@@ -1,13 +1,16 @@
 """What every request passes first, and every answer last."""
 
+from collections.abc import Callable
 from http.cookies import CookieError, SimpleCookie
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from calls_mcp.console.entrance import Entrance
+from calls_mcp.console.house import House
 from calls_mcp.console.places import Place
+from calls_mcp.console.tokens import Refusal, Tokens
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -24,25 +27,30 @@ _ALWAYS = {
 }
 _OPEN = ("/login", "/static/")
 _READING = ("GET", "HEAD")
+_READ_ONLY = "A token of a program's reads: whoever decides comes in by a browser."
 
 
 class Gate:
-    """Checks host, origin and session; the session is then in the request's state."""
+    """Checks host, origin and session; the session is then in the request's state.
 
-    def __init__(self, app: ASGIApp, place: Place, entrance: Entrance, outside: Response) -> None:
+    `outside` answers whoever has none.
+    """
+
+    def __init__(self, app: ASGIApp, house: House, outside: Callable[[Request], Response]) -> None:
         self._app = app
-        self._place = place
-        self._entrance = entrance
+        self._house = house
+        self._place = house.place
+        self._entrance = house.entrance
         self._outside = outside
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in, or refuse it."""
         if scope["type"] != "http":
             return
-        app = self._refusal(scope) or self._app
+        app = await self._refusal(scope) or self._app
         await app(scope, receive, _guarded(send))
 
-    def _refusal(self, scope: Scope) -> Response | None:
+    async def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         if headers.getlist("host") not in [[host] for host in self._place.hosts]:
             return PlainTextResponse("This console is not known by that host.", 421)
@@ -50,11 +58,24 @@ class Gate:
         is_ours = len(origins) == 1 and origins[0] in self._place.origins
         if not is_ours and (origins or scope["method"] not in _READING):
             return PlainTextResponse("That was not sent by a page of this console.", 403)
+        token, tokens = _bearer(headers), self._house.tokens
+        if token and tokens:
+            return await self._by_token(scope, token, tokens)
         secret = session_secret(headers, self._place)
-        session = self._entrance.session(secret) if secret else None
+        session = await self._entrance.session(secret) if secret else None
         scope.setdefault("state", {})["session"] = session
         is_open = scope["path"].startswith(_OPEN)
-        return None if session or is_open else self._outside
+        return None if session or is_open else self._outside(Request(scope))
+
+    async def _by_token(self, scope: Scope, token: str, tokens: Tokens) -> Response | None:
+        """Let a program read; whatever cookie it sends does not count."""
+        if scope["method"] not in _READING:
+            return PlainTextResponse(_READ_ONLY, 405, {"Allow": ", ".join(_READING)})
+        grant = await tokens.admit(token, address_of(Request(scope)))
+        if isinstance(grant, Refusal):
+            return PlainTextResponse(grant.words, grant.status, grant.headers)
+        scope.setdefault("state", {})["session"] = self._entrance.visit(grant)
+        return None
 
 
 def cookie_name(place: Place) -> str:
@@ -69,6 +90,17 @@ def session_secret(headers: Headers, place: Place) -> str:
     except CookieError:
         return ""
     return cookie.value if cookie else ""
+
+
+def address_of(request: Request) -> str:
+    """The address that a request comes from, which may be a proxy's."""
+    return request.client.host if request.client else ""
+
+
+def _bearer(headers: Headers) -> str:
+    """The token in the head of a request, or nothing."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def _guarded(send: Send) -> Send:

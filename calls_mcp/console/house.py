@@ -10,6 +10,7 @@ import anyio
 from calls_mcp.background import Background
 from calls_mcp.console.entrance import Entrance
 from calls_mcp.console.places import Place
+from calls_mcp.console.tokens import Tokens
 from calls_mcp.office import Office
 from calls_mcp.runtime import Runtime
 from calls_mcp.settings import Settings
@@ -54,12 +55,15 @@ class House:
     """Everything that the rooms are made of.
 
     Without an `office` nothing can be decided, without a `runtime` no calls are seen, without a
-    `record` nothing is read of it; the reason is then in `lacking`, by the name of each.
+    `record` nothing is read of it; the reason is then in `lacking`, by the name of each. Without
+    `tokens` nobody comes in by one, and without `links` nobody by a link.
     """
 
     settings: Settings
     place: Place
     entrance: Entrance
+    tokens: Tokens | None
+    links: bool
     office: Office | None
     runtime: Runtime | None
     record: Path | None

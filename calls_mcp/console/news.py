@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from calls_mcp.console.gate import session_secret
+from calls_mcp.console.entrance import Session, session_of
 from calls_mcp.console.house import House
 
 Look = Callable[[], Awaitable[str]]
@@ -49,8 +49,8 @@ class News:
             raise HTTPException(404, "There is no news of that.")
         if self._listeners.total() >= _MOST:
             raise HTTPException(503, "Too many tabs listen already.")
-        secret = session_secret(request.headers, self._house.place)
-        return StreamingResponse(self._told(room, secret), media_type="text/event-stream")
+        told = self._told(room, session_of(request))
+        return StreamingResponse(told, media_type="text/event-stream")
 
     async def run(self) -> None:
         """Look, for ever."""
@@ -70,10 +70,10 @@ class News:
         self._has_ended = True
         self._wake()
 
-    async def _told(self, room: str, secret: str) -> AsyncIterator[str]:
-        known, is_in = "", self._house.entrance.session
+    async def _told(self, room: str, session: Session) -> AsyncIterator[str]:
+        known, entrance = "", self._house.entrance
         with self._listening(room):
-            while is_in(secret) and not self._has_ended:
+            while not self._has_ended and await entrance.lasts(session):
                 changed, mark = self._changed, self._marks.get(room, "")
                 if mark != known:
                     known = mark

@@ -8,6 +8,7 @@ from time import time
 import anyio
 import uvicorn
 
+from calls_mcp.authentication.gate import open_gate
 from calls_mcp.background import background
 from calls_mcp.console.app import build_app
 from calls_mcp.console.calls import Calls
@@ -19,12 +20,14 @@ from calls_mcp.console.overview import Overview
 from calls_mcp.console.places import Place, require_safe
 from calls_mcp.console.record import Record
 from calls_mcp.console.rules import Rules
+from calls_mcp.console.tokens import Tokens
 from calls_mcp.console.waiting import Waiting
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.listening import listener, serving
 from calls_mcp.office import open_office
 from calls_mcp.runtime import Runtime
 from calls_mcp.settings import Settings
+from calls_mcp.store.rates import Rates
 
 _LOOK_EVERY = 1.0  # second
 
@@ -52,8 +55,13 @@ async def open_console(
     runtime: Runtime | None = None,
     clock: Callable[[], float] = time,
     look_every: float = _LOOK_EVERY,
+    *,
+    links: bool = True,
 ) -> AsyncGenerator[Console]:
     """Serve the console at `place`, with a `runtime` that is there already or one of its own.
+
+    Where the settings have callers show tokens, operators can come in by one; without `links`, in
+    no other way.
 
     Raises:
         ConfigurationError: It would not be safe there, the port can't be had, or a setting is
@@ -66,7 +74,7 @@ async def open_console(
         raise ConfigurationError(f"{place.url} can't be had: {failure.strerror}") from failure
     with listening:
         found = replace(place, port=listening.getsockname()[1])
-        async with _furnished(settings, found, runtime, clock) as house:
+        async with _furnished(settings, found, runtime, clock, links) as house:
             waiting, calls = Waiting(house), Calls(house)
             news = News(house, {"waiting": waiting.mark, "calls": calls.mark}, look_every)
             rooms = (waiting, calls, Record(house), Overview(house), Rules(house), news)
@@ -91,17 +99,21 @@ async def open_console(
 
 @asynccontextmanager
 async def _furnished(
-    settings: Settings, place: Place, runtime: Runtime | None, clock: Callable[[], float]
+    settings: Settings,
+    place: Place,
+    runtime: Runtime | None,
+    clock: Callable[[], float],
+    links: bool,  # noqa: FBT001
 ) -> AsyncGenerator[House]:
     lacking: dict[str, str] = {}
     async with AsyncExitStack() as stack:
-        office = None
+        office = await runtime.office() if runtime else None
         if settings.calls_mcp_state_url.get_secret_value() == "memory:":
             lacking["office"] = (
                 "CALLS_MCP_STATE_URL is memory:, where nobody else sees what waits for approval: "
                 "set it to sqlite:///FILE or redis://…, here and for the servers."
             )
-        else:
+        elif runtime is None:
             office = await stack.enter_async_context(open_office(settings, clock))
         if runtime is None:
             try:
@@ -117,6 +129,27 @@ async def _furnished(
                 "CALLS_MCP_AUDIT_DATABASE, here and for the servers."
             )
         tasks = await stack.enter_async_context(background())
+        tokens = await _tokens(settings, runtime, clock)
         yield House(
-            settings, place, Entrance(clock), office, runtime, record, lacking, tasks, clock
+            settings,
+            place,
+            Entrance(clock),
+            tokens,
+            links,
+            office,
+            runtime,
+            record,
+            lacking,
+            tasks,
+            clock,
         )
+
+
+async def _tokens(
+    settings: Settings, runtime: Runtime | None, clock: Callable[[], float]
+) -> Tokens | None:
+    """What verifies tokens, with the keys and the counts of the server if there is one."""
+    gate = runtime.gate() if runtime else open_gate(settings)
+    if gate.is_open:
+        return None
+    return Tokens(gate, await runtime.rates() if runtime else Rates(None, clock), clock)

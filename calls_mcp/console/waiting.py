@@ -19,6 +19,7 @@ from calls_mcp.store import Filed, Place, Queue, StoreUnavailable
 _DECISIONS = {"approve": True, "deny": False}
 _SHOWN = 50
 _PLACE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,20})?)-([0-9A-Za-z_-]{1,64})")
+_OWN = "You have asked for this yourself: somebody else must approve it."
 
 
 class Waiting:
@@ -63,9 +64,10 @@ class Waiting:
         if decision not in _DECISIONS:
             raise HTTPException(400, "Say approve or deny.")
         approve, reason = _DECISIONS[decision], sent.get("reason", "")
-        decided = await office.decide(
-            filed, approve=approve, by=session_of(request).name, reason=reason
-        )
+        session = session_of(request)
+        if approve and session.has_asked(filed.case.binding.principal):
+            raise HTTPException(403, _OWN)
+        decided = await office.decide(filed, approve=approve, by=session.name, reason=reason)
         if decided and decided.ours:
             return RedirectResponse(f"/waiting/{filed.case.identifier}", 303)
         standing = replace(filed, ruling=decided.ruling) if decided else filed
