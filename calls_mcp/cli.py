@@ -4,6 +4,7 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -107,6 +108,13 @@ def _add_serve(serve: argparse.ArgumentParser) -> None:
     serve.add_argument("--host", help="http: address to listen on (127.0.0.1)")
     serve.add_argument("--port", type=int, help="http: port to listen on (8080; 0: any)")
     serve.add_argument("--path", help="http: the endpoint's path (/mcp)")
+    serve.add_argument(
+        "--console",
+        nargs="?",
+        const="",
+        metavar="[HOST:]PORT",
+        help="http: serve the operator's console, too (127.0.0.1:8090)",
+    )
     serve.set_defaults(run=_serve)
 
 
@@ -178,11 +186,12 @@ def _serve(options: argparse.Namespace) -> None:
 
     settings = load_settings()
     configure_logs(settings.calls_mcp_log_format, settings.calls_mcp_log_level)
-    chosen = ((name, getattr(options, name, None)) for name in ("host", "port", "path"))
+    chosen = ((name, getattr(options, name, None)) for name in ("host", "port", "path", "console"))
     given = {name: value for name, value in chosen if value is not None}
     if given and options.transport != "http":
         raise ConfigurationError(f"--{next(iter(given))} goes with --transport http.")
-    serve = partial(_over_http, given) if options.transport == "http" else _over_stdio
+    console: str | None = given.pop("console", None)
+    serve = partial(_over_http, given, console) if options.transport == "http" else _over_stdio
     # Where the platform has it, the quicker loop.
     loop = {"use_uvloop": find_spec("uvloop") is not None}
     anyio.run(_serve_until_ended, settings, options.sandbox, serve, backend_options=loop)
@@ -212,10 +221,17 @@ async def _over_stdio(server: "Server[Any]", runtime: "Runtime") -> None:
     await serve_stdio(server, runtime)
 
 
-async def _over_http(given: dict[str, Any], server: "Server[Any]", runtime: "Runtime") -> None:
+async def _over_http(
+    given: dict[str, Any], console: str | None, server: "Server[Any]", runtime: "Runtime"
+) -> None:
     from calls_mcp.asgi import Endpoint, serve_http  # noqa: PLC0415
 
-    await serve_http(server, runtime, Endpoint(**given))
+    async with AsyncExitStack() as beside:
+        if console is not None:  # it ends last: what is under way may wait for the operator
+            from calls_mcp.commands.console import open_beside  # noqa: PLC0415
+
+            await beside.enter_async_context(open_beside(runtime, console))
+        await serve_http(server, runtime, Endpoint(**given))
 
 
 def _emulate(options: argparse.Namespace) -> None:

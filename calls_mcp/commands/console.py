@@ -1,18 +1,27 @@
-"""`calls-mcp console`: the operator's pages, until a signal comes."""
+"""`calls-mcp console`: the operator's pages, until a signal comes; or beside a service."""
 
 import getpass
+import logging
+import re
 import signal
 import webbrowser
 from argparse import Namespace
-from contextlib import suppress
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from importlib import import_module
 
 import anyio
 import anyio.to_thread
 
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.logs import configure_logs
+from calls_mcp.runtime import Runtime
 from calls_mcp.settings import Settings, load_settings
 from calls_mcp.terminal import say
+
+_log = logging.getLogger(__name__)
+
+_WHERE = re.compile(r"(?:(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):)?(?P<port>[0-9]{1,5})|")
 
 
 def run(options: Namespace) -> int:
@@ -29,9 +38,37 @@ def run(options: Namespace) -> int:
     return 0
 
 
-async def _serve(settings: Settings, options: Namespace) -> None:
+@asynccontextmanager
+async def open_beside(runtime: Runtime, where: str) -> AsyncGenerator[None]:
+    """Serve the console beside a service, with its `runtime`, at `[HOST:]PORT` or the usual place.
+
+    A link is made only where the service's callers show no tokens: those are the way in elsewhere.
+
+    Raises:
+        ConfigurationError: As `run` does, and if `where` is no address.
+    """
+    _require_libraries()
+    from calls_mcp.console import Place, open_console  # noqa: PLC0415
+
+    host, port = _address(where)
+    public = ""  # where browsers reach it, if that is elsewhere: CALLS_MCP_CONSOLE_URL goes here
+    by_link = runtime.settings.calls_mcp_auth == "none"
+    place = Place(host, port, public)
+    _log.setLevel(logging.INFO)  # where it is, is told in any case
+    async with open_console(
+        runtime.settings, place, runtime, runtime.clock, links=by_link
+    ) as console:
+        if by_link:
+            way_in = f"this link lets one browser in: {console.link(_user())}"
+        else:
+            way_in = "a token with calls:approve lets an operator in"
+        _log.info("the console is at %s; %s", console.url, way_in)
+        yield
+
+
+def _require_libraries() -> None:
     try:
-        from calls_mcp.console import Place, open_console  # noqa: PLC0415
+        import_module("calls_mcp.console")
     except ModuleNotFoundError as missing:
         if missing.name not in ("jinja2", "leather", "markupsafe"):
             raise
@@ -39,10 +76,30 @@ async def _serve(settings: Settings, options: Namespace) -> None:
             "The console needs libraries that are not installed: pip install 'calls-mcp[console]'"
         ) from missing
 
+
+def _address(where: str) -> tuple[str, int]:
+    found = _WHERE.fullmatch(where)
+    if found is None:
+        raise ConfigurationError("--console must be PORT or HOST:PORT, such as 127.0.0.1:8090.")
+    return (found["host"] or "127.0.0.1").strip("[]"), int(found["port"] or 8090)
+
+
+def _user() -> str:
+    """The name of this user, who may have none, as in a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "operator"
+
+
+async def _serve(settings: Settings, options: Namespace) -> None:
+    _require_libraries()
+    from calls_mcp.console import Place, open_console  # noqa: PLC0415
+
     place = Place(options.host, options.port, options.url or "")
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with open_console(settings, place) as console:
-            link = console.link(getpass.getuser())
+            link = console.link(_user())
             say(f"The console is at {console.url}. This link lets one browser in:\n\n  {link}\n")
             if options.open:
                 await anyio.to_thread.run_sync(webbrowser.open, link)

@@ -184,4 +184,5 @@ def _sid(request: Request) -> str:
 def _question(sid: str, outcome: Outcome) -> dict[str, object]:
     error = outcome.get("error")
     trouble = f"{error['message']} {error['hint']}" if error else outcome.get("reason", "")
-    return {"sid": sid, "call": outcome.get("call"), "trouble": trouble}
+    approval = outcome.get("confirmation", {}).get("approval", "")
+    return {"sid": sid, "call": outcome.get("call"), "trouble": trouble, "approval": approval}
