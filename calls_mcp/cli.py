@@ -4,7 +4,6 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -226,12 +225,12 @@ async def _over_http(
 ) -> None:
     from calls_mcp.asgi import Endpoint, serve_http  # noqa: PLC0415
 
-    async with AsyncExitStack() as beside:
-        if console is not None:  # it ends last: what is under way may wait for the operator
-            from calls_mcp.commands.console import open_beside  # noqa: PLC0415
+    beside = None
+    if console is not None:
+        from calls_mcp.commands.console import open_beside  # noqa: PLC0415
 
-            await beside.enter_async_context(open_beside(runtime, console))
-        await serve_http(server, runtime, Endpoint(**given))
+        beside = open_beside(runtime, console)
+    await serve_http(server, runtime, Endpoint(**given), beside)
 
 
 def _emulate(options: argparse.Namespace) -> None:

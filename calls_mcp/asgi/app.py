@@ -13,12 +13,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from calls_mcp.asgi.admission import Admission, Quota
-from calls_mcp.asgi.connections import Crowd
 from calls_mcp.asgi.drain import Drain, Tracked
 from calls_mcp.asgi.hosts import Endpoint, allowed
 from calls_mcp.asgi.intake import Bounds, Reader, Threshold
 from calls_mcp.asgi.sessions import IDLE, Sessions
 from calls_mcp.authentication import principal
+from calls_mcp.connections import Crowd
 from calls_mcp.runtime import Runtime
 from calls_mcp.settings import Settings
 from calls_mcp.store.rates import Rates

@@ -18,8 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from calls_mcp import telemetry
 from calls_mcp.asgi import refusals
-from calls_mcp.asgi.connections import Crowd
 from calls_mcp.authentication.entrance import MESSAGE
+from calls_mcp.connections import Crowd
 
 _DEEPEST = 32
 _WITHOUT_CASE = frozenset({b"host", b"origin", b"content-type"})

@@ -6,7 +6,7 @@ import signal
 import socket
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,9 +16,9 @@ from mcp.server.lowlevel import Server
 from starlette.types import ASGIApp
 
 from calls_mcp.asgi.app import House, build_app
-from calls_mcp.asgi.connections import Crowd, PatientConnection, places
 from calls_mcp.asgi.drain import Drain
 from calls_mcp.asgi.hosts import Endpoint, require_protected
+from calls_mcp.connections import Crowd, PatientConnection, places
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.listening import listener, serving
 from calls_mcp.runtime import Runtime
@@ -65,18 +65,28 @@ class Site:
         self.drain.break_off()
 
 
-async def serve_http(server: Server[Any], runtime: Runtime, endpoint: Endpoint) -> None:
+async def serve_http(
+    server: Server[Any],
+    runtime: Runtime,
+    endpoint: Endpoint,
+    beside: AbstractAsyncContextManager[None] | None = None,
+) -> None:
     """Serve at `endpoint` until SIGINT or SIGTERM, and then finish what is under way.
 
-    A second signal breaks that off.
+    What is served `beside` it goes on until that is finished, which may wait for the operator. A
+    second signal breaks it off.
 
     Raises:
-        ConfigurationError: As `listening` does.
+        ConfigurationError: As `listening` and `beside` do.
     """
     _log.setLevel(logging.INFO)  # where it serves is told in any case
     grace = runtime.settings.calls_mcp_http_grace
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with listening(server, runtime, endpoint) as site, anyio.create_task_group() as tasks:
+        async with (
+            listening(server, runtime, endpoint) as site,
+            beside or nullcontext(),
+            anyio.create_task_group() as tasks,
+        ):
             _log.info("serving at %s", site.endpoint.url)
             await anext(signals)
             _log.info("ending, within %g s", grace)

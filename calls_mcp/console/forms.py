@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Mapping
 from urllib.parse import parse_qsl
 
+import anyio
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
@@ -11,15 +12,20 @@ from calls_mcp.console.entrance import session_of
 
 _LARGEST = 16_384  # bytes
 _MOST_FIELDS = 20
+_PATIENCE = 10  # seconds
 
 
 async def fields(request: Request) -> Mapping[str, str]:
     """The fields of a form, whoever sent it."""
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _LARGEST:
-            raise HTTPException(413, "That is more than a form of this console has.")
+    try:
+        with anyio.fail_after(_PATIENCE):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > _LARGEST:
+                    raise HTTPException(413, "That is more than a form of this console has.")
+    except TimeoutError:
+        raise HTTPException(408, "The form took too long to come.") from None
     try:
         text = body.decode("ascii")
         return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=_MOST_FIELDS))

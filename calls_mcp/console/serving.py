@@ -5,11 +5,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from time import time
 
-import anyio
 import uvicorn
 
 from calls_mcp.authentication.gate import open_gate
 from calls_mcp.background import background
+from calls_mcp.connections import Crowd, PatientConnection
 from calls_mcp.console.app import build_app
 from calls_mcp.console.calls import Calls
 from calls_mcp.console.door import link_for
@@ -30,6 +30,7 @@ from calls_mcp.settings import Settings
 from calls_mcp.store.rates import Rates
 
 _LOOK_EVERY = 1.0  # second
+_MOST = 600  # connections
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +79,14 @@ async def open_console(
             waiting, calls = Waiting(house), Calls(house)
             news = News(house, {"waiting": waiting.mark, "calls": calls.mark}, look_every)
             rooms = (waiting, calls, Record(house), Overview(house), Rules(house), news)
+
+            class _Connection(PatientConnection):
+                crowd = Crowd(_MOST)
+
             app = build_app(house, [route for room in rooms for route in room.routes])
             config = uvicorn.Config(
                 app,
+                http=_Connection,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -89,12 +95,10 @@ async def open_console(
                 server_header=False,
                 timeout_graceful_shutdown=1,  # second
             )
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(news.run)
-                async with serving(config, listening):
-                    yield Console(house)
-                    news.end()
-                tasks.cancel_scope.cancel()
+            house.background.start(news.run)
+            async with serving(config, listening):
+                yield Console(house)
+                news.end()
 
 
 @asynccontextmanager
@@ -128,8 +132,8 @@ async def _furnished(
                 "The record goes to each server's stderr: set CALLS_MCP_AUDIT_FILE or "
                 "CALLS_MCP_AUDIT_DATABASE, here and for the servers."
             )
-        tasks = await stack.enter_async_context(background())
         tokens = await _tokens(settings, runtime, clock)
+        tasks = await stack.enter_async_context(background())
         yield House(
             settings,
             place,
