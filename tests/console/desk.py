@@ -49,6 +49,10 @@ class Browser:
         assert found
         return found[1]
 
+    async def show(self, token: str, wanted: str = "/") -> httpx.Response:
+        """Come in by a token, on the page that was there instead of the one that was wanted."""
+        return await self.post("/login", None, token=token, next=wanted)
+
     async def enter(self, link: str) -> httpx.Response:
         secret = link.partition("?link=")[2]
         return await self.post("/login", link=secret)
@@ -66,6 +70,13 @@ class Desk:
     async def stranger(self) -> AsyncGenerator[Browser]:
         async with httpx.AsyncClient(timeout=30, trust_env=False) as http:
             yield Browser(http, self.console.url)
+
+    @asynccontextmanager
+    async def holder(self, token: str) -> AsyncGenerator[Browser]:
+        """Somebody who has come in by a token."""
+        async with self.stranger() as browser:
+            assert (await browser.show(token)).status_code == 303
+            yield browser
 
     @asynccontextmanager
     async def operator(self, name: str = "ann") -> AsyncGenerator[Browser]:
@@ -89,7 +100,12 @@ async def open_desk(
     async with (
         open_rig(**shared, calls_mcp_policy=file) as rig,
         open_console(
-            rig.runtime.settings, Place(port=0), rig.runtime, rig.clock, look_every=0.01
+            rig.runtime.settings,
+            Place(port=0),
+            rig.runtime,
+            rig.clock,
+            look_every=0.01,
+            links=rig.runtime.settings.calls_mcp_auth == "none",
         ) as console,
     ):
         yield Desk(console, rig, record)

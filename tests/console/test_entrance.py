@@ -103,6 +103,47 @@ async def test_whoever_is_in_can_let_somebody_else_in(desk: Desk) -> None:
         assert "bob" in await bob.read("/")
 
 
+async def test_whoever_was_sent_to_a_page_lands_on_it(desk: Desk) -> None:
+    async with desk.stranger() as browser:
+        shown = await browser.get("/waiting/0?a=b")
+        assert 'name="next" value="/waiting/0?a=b"' in shown.text
+        link = desk.console.link("ann")
+        entered = await browser.post("/login", None, link=f" {link} ", next="/waiting/0?a=b")
+    assert (entered.status_code, entered.headers["location"]) == (303, "/waiting/0?a=b")
+
+
+async def test_whoever_has_come_in_already_goes_on_from_where_another_site_led(desk: Desk) -> None:
+    async with desk.operator() as browser:
+        kept = dict(browser.http.cookies)
+        browser.http.cookies.clear()  # as a browser does with a link of another site
+        shown = await browser.get("/rules")
+        assert '<a href="/rules">' in shown.text
+        browser.http.cookies.update(kept)
+        assert "Rules" in await browser.read("/rules")
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        "https://evil.example",
+        "//evil.example",
+        "/\\evil.example",
+        "/%2Fevil.example",
+        "/\tevil",
+        "/@evil.example",
+        "javascript:alert(1)",
+        "/login?link=x",
+        "/rules\r\nSet-Cookie: a=b",
+        "é",
+    ],
+)
+async def test_nobody_is_sent_elsewhere(desk: Desk, wanted: str) -> None:
+    link = desk.console.link("ann")
+    async with desk.stranger() as browser:
+        entered = await browser.post("/login", None, link=link, next=wanted)
+    assert (entered.status_code, entered.headers["location"]) == (303, "/")
+
+
 @pytest.mark.parametrize(
     "headers",
     [

@@ -31,7 +31,7 @@ from tests.docs.environment import INSTEAD
 from tests.docs.pages import Block
 
 TOOLS = {"create_call", "delete_call", "fetch_call", "list_calls", "update_call"}
-PORTS = ("4010", "8080", "9464")
+PORTS = ("4010", "8080", "8090", "9464")
 SERVING = re.compile(r"http://[0-9.]+:[0-9]+")
 SHELL = "set -euo pipefail\n[ -f {state} ] && . {state}\n{text}\nexport -p > {state}\n"
 MARK = "---and-then---"

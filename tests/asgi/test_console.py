@@ -1,0 +1,105 @@
+"""`calls-mcp serve --transport http --console`: the operator's rooms beside the service."""
+
+import re
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from calls_mcp.cli import main
+from calls_mcp.commands.console import open_beside
+from tests.asgi.replica import replica
+from tests.authentication.service import EVERYTHING, entry, write
+from tests.rig import open_rig, placing
+
+pytestmark = pytest.mark.anyio
+
+_LINK = re.compile(r"the console is at (\S+); this link lets one browser in: \S+\?link=(\S+)\n")
+_PLACE = re.compile(r"the console is at (\S+); a token with calls:approve lets an operator in\n")
+_CSRF = re.compile(r'name="csrf" value="([^"]+)"')
+
+
+def found(told: str, pattern: re.Pattern[str]) -> re.Match[str]:
+    """What a server has told of its console."""
+    place = pattern.search(told)
+    assert place, told
+    return place
+
+
+async def test_a_link_leads_to_what_its_clients_wait_for(tmp_path: Path) -> None:
+    policy = write(tmp_path / "policy.toml", "[confirm]", 'place = "operator"')
+    variables = {
+        "CALLS_MCP_STATE_URL": f"sqlite:///{tmp_path}/state.db",
+        "CALLS_MCP_POLICY": str(policy),
+        "CALLS_MCP_HTTP_GRACE": "5",
+    }
+    async with replica(variables, "--sandbox", "--console", "0") as server:
+        url, secret = found("".join(server.told), _LINK).groups()
+        async with (
+            server.connect() as agent,
+            httpx.AsyncClient(
+                base_url=url, trust_env=False, headers={"Origin": url}, follow_redirects=True
+            ) as browser,
+        ):
+            asked = await agent.call("create_call", **placing())
+            inside = await browser.post("/login", data={"link": secret})
+            csrf = _CSRF.search(inside.text)
+            assert csrf
+            case = f"/waiting/{asked['confirmation']['approval']}"
+            await browser.post(case, data={"csrf": csrf[1], "decision": "approve"})
+            assert (await agent.call("create_call", **placing()))["outcome"] == "done"
+            async with browser.stream("GET", "/events?room=waiting") as open_tab:
+                assert open_tab.status_code == 200
+                server.terminate()
+                assert await server.process.wait() == 0
+
+
+async def test_where_callers_show_tokens_there_is_no_link(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = write(
+        tmp_path / "principals.toml",
+        entry("anns-token", "ann", "calls:approve"),
+        entry("agents-token", "agent", *EVERYTHING),
+    )
+    async with (
+        open_rig(calls_mcp_auth="tokens", calls_mcp_principals=file) as rig,
+        open_beside(rig.runtime, "0"),
+    ):
+        url = found(caplog.text, _PLACE)[1]
+        async with httpx.AsyncClient(base_url=url, trust_env=False) as script:
+            read = await script.get("/", headers={"Authorization": "Bearer anns-token"})
+            assert "CALLS_MCP_STATE_URL is memory:" in read.text
+            refused = await script.get("/", headers={"Authorization": "Bearer agents-token"})
+            assert refused.status_code == 403
+    assert "?link=" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--console"], "--console goes with --transport http"),
+        (["--transport", "http", "--console", "here"], "--console must be PORT or HOST:PORT"),
+        (["--transport", "http", "--console", "65536"], "65535"),
+        (["--transport", "http", "--console", "0.0.0.0:0"], "Other machines reach 0.0.0.0"),
+    ],
+)
+def test_what_is_wrong_with_the_console_is_told_in_one_line(
+    options: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", "--sandbox", *options]) == 2
+    told = capsys.readouterr().err
+    assert complaint in told
+    assert told.count("\n") == 1
+
+
+def test_without_its_libraries_the_service_does_not_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("calls_mcp.console")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    command = ["serve", "--sandbox", "--transport", "http", "--port", "0", "--console", "0"]
+    assert main(command) == 2
+    assert "calls-mcp[console]" in capsys.readouterr().err
