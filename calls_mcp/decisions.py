@@ -228,7 +228,9 @@ class Decisions:
         held = await self._held(change) or Held()
         reasons = (*held.reasons, *await desk.earlier(change.binding))
         question = await self._question(change, replace(held, reasons=reasons))
-        case = await desk.file(question, Asked(change.binding, change.caller.client, change.rule))
+        users_too = change.requirement == "require_human"
+        asked = Asked(change.binding, change.caller.client, change.rule, users_too)
+        case = await desk.file(question, asked)
         authority = Authority("operator", approval_id=case.identifier)
         outcome = with_warnings(desk.awaiting(case), change.arguments.warnings)
         return Stop("asked", outcome, authority)

@@ -32,11 +32,12 @@ _CALL_AGAIN = (
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Who asks for a decision, by which client, and which rule demands it."""
+    """Who asks for a decision, by which client, and which rule demands it, and of whom."""
 
     binding: Binding
     client: str
     rule: str
+    users_too: bool = False
 
 
 class Desk:
@@ -87,6 +88,7 @@ class Desk:
             rule=asked.rule,
             asked_at=now,
             lapses_at=lapses_at,
+            users_too=asked.users_too,
         )
         await self._store.put(
             identifier, Pending(binding, question.state, lapses_at + self._ttl, is_filed=True)

@@ -177,7 +177,7 @@ class Runtime:
         from calls_mcp.office import Office  # noqa: PLC0415
 
         store, audit = await self._opened()
-        return None if store.docket is None else Office(store.docket, audit, self.clock)
+        return None if store.docket is None else Office(store, store.docket, audit, self.clock)
 
     async def finish(self, moment: float) -> None:
         """Wait until nothing is under way; what the API has not answered by `moment` is given up.

@@ -51,9 +51,8 @@ async def open_beside(runtime: Runtime, where: str) -> AsyncGenerator[None]:
     from calls_mcp.console import Place, open_console  # noqa: PLC0415
 
     host, port = _address(where)
-    public = ""  # where browsers reach it, if that is elsewhere: CALLS_MCP_CONSOLE_URL goes here
     by_link = runtime.settings.calls_mcp_auth == "none"
-    place = Place(host, port, public)
+    place = Place(host, port, _public(runtime.settings))
     _log.setLevel(logging.INFO)  # where it is, is told in any case
     async with open_console(
         runtime.settings, place, runtime, runtime.clock, links=by_link
@@ -84,6 +83,12 @@ def _address(where: str) -> tuple[str, int]:
     return (found["host"] or "127.0.0.1").strip("[]"), int(found["port"] or 8090)
 
 
+def _public(settings: Settings) -> str:
+    """Where a proxy before the console is; an address on this machine is the console's own."""
+    url = settings.calls_mcp_console_url or ""
+    return url if url.startswith("https://") else ""
+
+
 def _user() -> str:
     """The name of this user, who may have none, as in a container."""
     try:
@@ -96,7 +101,7 @@ async def _serve(settings: Settings, options: Namespace) -> None:
     _require_libraries()
     from calls_mcp.console import Place, open_console  # noqa: PLC0415
 
-    place = Place(options.host, options.port, options.url or "")
+    place = Place(options.host, options.port, options.url or _public(settings))
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with open_console(settings, place) as console:
             link = console.link(_user())

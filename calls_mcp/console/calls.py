@@ -152,16 +152,17 @@ class Calls:
                 approval = Approval(token, by="elicitation")
                 return await invoker.invoke(operation, {**arguments}, caller, approval)
             identifier = confirmation.get("approval")
-            if identifier and not session.has_asked(caller.principal):
-                await self._approve(identifier, session.name)
+            if identifier and await self._approved(identifier, session):
                 return await invoker.invoke(operation, {**arguments}, caller)
         return outcome
 
-    async def _approve(self, identifier: str, name: str) -> None:
-        """What must be approved, the one operator there is has just asked for themselves."""
+    async def _approved(self, identifier: str, session: Session) -> bool:
+        """Approve what must be: the one operator there is has just asked for it themselves."""
         office = self._house.office
-        if office and (filed := await office.find(identifier)):
-            await office.decide(filed, approve=True, by=name)
+        filed = await office.find(identifier) if office else None
+        if office is None or filed is None or not session.may_approve(filed.case):
+            return False
+        return await office.decide(filed, approve=True, by=session.name) is not None
 
     async def _story(self, sid: str, call: CallSummary | None) -> list[Event]:
         path = self._house.record

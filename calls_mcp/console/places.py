@@ -64,7 +64,8 @@ def require_safe(place: Place) -> None:
     if not place.public and not is_loopback(place.host):
         raise ConfigurationError(
             f"Other machines reach {place.host}, and what they send could be read on its way: keep "
-            "to 127.0.0.1, or put a proxy that speaks https before it and give its URL as --url."
+            "to 127.0.0.1, or put a proxy that speaks https before it and give its URL as "
+            "CALLS_MCP_CONSOLE_URL or --url."
         )
 
 

@@ -65,7 +65,7 @@ class Waiting:
             raise HTTPException(400, "Say approve or deny.")
         approve, reason = _DECISIONS[decision], sent.get("reason", "")
         session = session_of(request)
-        if approve and session.has_asked(filed.case.binding.principal):
+        if approve and not session.may_approve(filed.case):
             raise HTTPException(403, _OWN)
         decided = await office.decide(filed, approve=approve, by=session.name, reason=reason)
         if decided and decided.ours:

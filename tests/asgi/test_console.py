@@ -55,6 +55,14 @@ async def test_a_link_leads_to_what_its_clients_wait_for(tmp_path: Path) -> None
                 assert await server.process.wait() == 0
 
 
+async def test_behind_a_proxy_its_address_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    async with (
+        open_rig(calls_mcp_console_url="https://calls.example.com") as rig,
+        open_beside(rig.runtime, "0.0.0.0:0"),
+    ):
+        assert found(caplog.text, _LINK)[1] == "https://calls.example.com"
+
+
 async def test_where_callers_show_tokens_there_is_no_link(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -195,6 +195,13 @@ async def test_nobody_approves_what_they_have_asked_for_themselves(desk: Desk) -
     assert '"decided_by":"bob"' in desk.record.read_text("utf-8")
 
 
+async def test_where_any_human_will_do_it_can_be_who_has_asked(tmp_path: Path) -> None:
+    async with by_tokens(tmp_path, 'place = "require_human"') as desk:
+        own = await asked(desk, "ann")
+        async with desk.holder("anns-token") as ann:
+            assert (await ann.submit(own, own, decision="approve")).status_code == 303
+
+
 async def test_what_one_has_asked_for_can_be_taken_back(desk: Desk) -> None:
     own = await asked(desk, "ann")
     async with desk.holder("anns-token") as ann:
