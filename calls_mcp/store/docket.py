@@ -14,8 +14,8 @@ class Case:
     """A change that the operator is asked about; times are epoch seconds.
 
     `client` is what the principal's client calls itself, and `rule` what demands the decision. If
-    nobody has decided by `lapses_at`, nobody can any more. Where the rule wants any human, `users_too` is
-    true: the client's user could have said yes, had it been able to ask them.
+    nobody has decided by `lapses_at`, nobody can any more. Where the rule wants any human,
+    `users_too` is true: the client's user could have said yes, had it been able to ask them.
     """
 
     identifier: str
