@@ -1,7 +1,7 @@
 """Calls and records → what there is to count of them."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -9,7 +9,7 @@ from decimal import Decimal
 import phonenumbers
 
 from calls_mcp.catalog import Json
-from calls_mcp.outcome import CallSummary
+from calls_mcp.outcome import CallSummary, moment
 
 _LONGEST = ((10, "under 10 s"), (60, "10 to 59 s"), (300, "1 to 4 min"), (1800, "5 to 29 min"))
 _LONGER = "30 min or more"
@@ -42,8 +42,12 @@ def count(
     records: Iterable[Mapping[str, Json]],
     since: float,
     until: float,
+    patience: float,
 ) -> Figures:
-    """The figures of these calls and records, of which only those in time count."""
+    """The figures of these calls and records, of which only those in time count.
+
+    The operator has `patience` seconds to decide.
+    """
     beginning = moment(since)
     timely = [call for call in calls if call.get("created_at", "") >= beginning]
     told = [record for record in records if str(record.get("time", "")) >= beginning]
@@ -66,28 +70,47 @@ def count(
         statuses=tuple(statuses),
         durations=durations,
         costs=dict(dear),
-        confirmations=_confirmations(told),
+        confirmations=_confirmations([*_standing(told)], moment(until - patience)),
         denials=_denials(told),
     )
 
 
-def _confirmations(records: Iterable[Mapping[str, Json]]) -> dict[str, int]:
+def _standing(records: Sequence[Mapping[str, Json]]) -> Iterator[Mapping[str, Json]]:
+    """The records without decisions that turned out not to count."""
+    void = Counter(_who(record) for record in records if record.get("decision") == "void")
+    for record in records:
+        if record.get("decision") in ("approved", "declined") and void[_who(record)]:
+            void[_who(record)] -= 1
+        elif record.get("decision") != "void":
+            yield record
+
+
+def _who(record: Mapping[str, Json]) -> tuple[Json, Json]:
+    return record.get("approval_id"), record.get("decided_by")
+
+
+def _confirmations(records: Iterable[Mapping[str, Json]], overdue: str) -> dict[str, int]:
     """Each confirmation once, though the operator's answer and the agent's return are two records.
 
-    One that was approved in the console and never came back was accepted all the same.
+    One that was approved in the console and never came back was accepted all the same; one that
+    the operator was asked for before `overdue` has lapsed if nothing else is told of it.
     """
     found: dict[str, set[str]] = {name: set() for name in CONFIRMATIONS}
+    late: set[str] = set()
     for record in records:
         name = str(record.get("approval_id") or record.get("id"))
         decision = str(record.get("decision"))
         if decision == "asked":
             found["asked"].add(name)
+            if record.get("approval_id") and str(record.get("time")) < overdue:
+                late.add(name)
         elif decision in _ANSWERS:
             found[_ANSWERS[decision]].add(name)
         elif decision == "approved" or (
             decision == "allowed" and record.get("confirmed_by") != "none"
         ):
             found["accepted"].add(name)
+    found["lapsed"] |= late - found["accepted"] - found["declined"]
     return {name: len(names) for name, names in found.items()}
 
 
@@ -118,8 +141,3 @@ def _country(number: str) -> str:
     except phonenumbers.NumberParseException:
         return "not a number"
     return region or "unknown"
-
-
-def moment(seconds: float) -> str:
-    """An epoch time as the API's and the record's times are compared with it."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

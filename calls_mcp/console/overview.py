@@ -14,17 +14,26 @@ from starlette.routing import Route
 from calls_mcp.audit import Search, newest
 from calls_mcp.catalog import Json, load_operations
 from calls_mcp.console.charts import bars, columns
-from calls_mcp.console.figures import Figures, count, moment
+from calls_mcp.console.figures import Figures, count
 from calls_mcp.console.house import Fresh, House
 from calls_mcp.console.pages import page
-from calls_mcp.outcome import Caller, CallSummary
+from calls_mcp.outcome import Caller, CallSummary, moment
 
 _DAY = 86_400  # seconds
 _GOOD_FOR = 60.0  # seconds
 _PAGES = 5
 _MOST_RECORDS = 20_000
 _MOST_ROWS = 12
-_COUNTED = ("time", "id", "approval_id", "decision", "confirmed_by", "rule", "error_kind")
+_COUNTED = (
+    "time",
+    "id",
+    "approval_id",
+    "decision",
+    "confirmed_by",
+    "decided_by",
+    "rule",
+    "error_kind",
+)
 _READER = Caller("console", client="calls-mcp console")
 
 
@@ -104,7 +113,8 @@ class Overview:
             notes.append(lacking)
         if len(records) == _MOST_RECORDS:
             notes.append(f"Only the newest {_MOST_RECORDS:,} records are counted.")
-        figures = count(calls, records, since, until)
+        patience = self._house.settings.calls_mcp_operator_ttl
+        figures = count(calls, records, since, until, patience)
         return _View(figures, tuple(_charts(figures)), tuple(notes))
 
     async def _called(self) -> tuple[list[CallSummary], list[str]]:

@@ -40,7 +40,7 @@ _LARGEST_PLACE = 2**62
 _MOMENT, _LONGEST = 0.05, 30.0  # seconds
 _State = tuple[int, int, int]
 """Which file it is, how long, and when it was changed."""
-_DECISIONS = ("asked", "approved", "allowed", "denied", "declined", "expired", "replayed")
+_DECISIONS = ("asked", "approved", "allowed", "denied", "declined", "expired", "replayed", "void")
 _PHASES = ("decided", "before", "after", "recovered")
 _COLUMNS = (
     "seq",

@@ -3,12 +3,11 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from calls_mcp.audit import Search, newest
 from calls_mcp.catalog import Json
-from calls_mcp.outcome import CallSummary
+from calls_mcp.outcome import CallSummary, moment
 
 _FAR = 20_000  # records back
 _MOST_SEEN = 500  # calls
@@ -20,6 +19,7 @@ _DECIDED = {
     "declined": "declined",
     "expired": "lapsed",
     "replayed": "repeated, and nothing was sent",
+    "void": "that decision did not count",
 }
 
 
@@ -41,7 +41,7 @@ class Sightings:
 
     def note(self, calls: Iterable[CallSummary]) -> None:
         """Take note of how these calls are now."""
-        time = datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        time = moment(self._clock())
         for call in calls:
             events, status = self._seen.get(call["sid"]), call.get("status", "unknown")
             what = f"Seen by this console: {status}"

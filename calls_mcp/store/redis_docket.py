@@ -38,14 +38,12 @@ if redis.call('zcard', waiting) >= tonumber(most) then return 0 end
 redis.call('hset', case, 'case', packed, 'waiting', waiting, 'lapses', lapses)
 redis.call('pexpire', case, lasts)
 redis.call('zadd', waiting, lapses, identifier)
-redis.call('pexpire', waiting, lasts)
 redis.call('zremrangebyscore', all, '-inf', now - lasts / 1000)
 redis.call('zadd', all, asked, identifier)
-redis.call('pexpire', all, lasts)
 redis.call('zadd', undecided, asked, identifier)
 redis.call('zadd', lapsing, lapses, identifier)
 redis.call('incr', turns)
-for _, key in ipairs({undecided, lapsing, turns}) do
+for _, key in ipairs({waiting, all, undecided, lapsing, turns}) do
   if redis.call('pttl', key) < tonumber(lasts) then redis.call('pexpire', key, lasts) end
 end
 return 1

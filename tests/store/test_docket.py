@@ -2,11 +2,13 @@ import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import closing
 from dataclasses import replace
+from typing import Any
 from itertools import pairwise
 from pathlib import Path
 
 import anyio
 import pytest
+import redis
 
 from calls_mcp.emulator import ManualClock
 from calls_mcp.guard import Binding
@@ -46,6 +48,21 @@ async def test_a_case_is_found_as_it_was_filed(docket: Docket, clock: ManualCloc
     assert await docket.file(one, MOST)
     assert await docket.find("one") == Filed(one)
     assert await docket.find("two") is None
+
+
+async def test_a_case_that_lapses_soon_shortens_the_life_of_no_other(
+    redis_url: str, keeping: Keeping, clock: ManualClock
+) -> None:
+    async with open_store(redis_url, keeping) as store:
+        assert store.docket
+        await store.docket.file(case("one", clock), MOST)
+        soon = replace(case("two", clock), lapses_at=clock() + 1)
+        client: Any = redis.Redis.from_url(redis_url)
+        before: dict[bytes, int] = {key: client.pttl(key) for key in client.keys("calls-mcp:*")}
+        await store.docket.file(soon, MOST)
+        after: dict[bytes, int] = {key: client.pttl(key) for key in before}
+        client.close()
+    assert all(after[key] > before[key] - 30_000 for key in before)
 
 
 async def test_the_first_ruling_stands_and_is_told_to_all(
