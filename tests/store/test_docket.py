@@ -2,9 +2,9 @@ import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import closing
 from dataclasses import replace
-from typing import Any
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -57,7 +57,7 @@ async def test_a_case_that_lapses_soon_shortens_the_life_of_no_other(
         assert store.docket
         await store.docket.file(case("one", clock), MOST)
         soon = replace(case("two", clock), lapses_at=clock() + 1)
-        client: Any = redis.Redis.from_url(redis_url)
+        client: Any = redis.Redis.from_url(redis_url)  # pyright: ignore[reportUnknownMemberType]
         before: dict[bytes, int] = {key: client.pttl(key) for key in client.keys("calls-mcp:*")}
         await store.docket.file(soon, MOST)
         after: dict[bytes, int] = {key: client.pttl(key) for key in before}
