@@ -1,7 +1,9 @@
 """Overview: the last day in figures, each chart with its numbers as a table."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 
@@ -50,6 +52,7 @@ class Chart:
 @dataclass(frozen=True, slots=True)
 class _View:
     figures: Figures
+    tiles: tuple[tuple[str, str], ...]
     charts: tuple[Chart, ...]
     notes: tuple[str, ...]
 
@@ -115,7 +118,7 @@ class Overview:
             notes.append(f"Only the newest {_MOST_RECORDS:,} records are counted.")
         patience = self._house.settings.calls_mcp_operator_ttl
         figures = count(calls, records, since, until, patience)
-        return _View(figures, tuple(_charts(figures)), tuple(notes))
+        return _View(figures, tuple(_tiles(figures)), tuple(_charts(figures)), tuple(notes))
 
     async def _called(self) -> tuple[list[CallSummary], list[str]]:
         """The newest calls, and what is to be said about them."""
@@ -143,6 +146,20 @@ def _may_decide(line: bytes) -> bool:
 
 def _is_decided(record: Mapping[str, Json]) -> bool:
     return bool(record.get("decision"))
+
+
+def _tiles(figures: Figures) -> Iterator[tuple[str, str]]:
+    """What matters most, at a glance."""
+    completed = sum(counts.get("completed", 0) for counts in figures.hours.values())
+    spent: defaultdict[str, Decimal] = defaultdict(Decimal)
+    for (_, unit), cost in figures.costs.items():
+        spent[unit] += cost
+    asked, accepted = (figures.confirmations[name] for name in ("asked", "accepted"))
+    yield "Calls", f"{figures.calls:,}"
+    yield "Completed", f"{completed:,}"
+    yield "Cost", ", ".join(f"{cost:.2f} {unit}".strip() for unit, cost in spent.items()) or "none"
+    yield "Confirmations accepted", f"{accepted:,} of {asked:,}"
+    yield "Denied by a rule", f"{sum(figures.denials.values()):,}"
 
 
 def _charts(figures: Figures) -> Iterator[Chart]:

@@ -19,6 +19,7 @@ _DEEDS = {
     "modify": "Change a live call",
     "delete": "Delete the record of a call",
 }
+_LONGEST_SID = 16  # characters
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 
 
@@ -33,6 +34,17 @@ def _span(seconds: float) -> str:
 
 def _time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _clock(time: object) -> str:
+    """An ISO 8601 time to the second, as people read it."""
+    return f"{time or ''}"[:19].replace("T", " ")
+
+
+def _short(sid: object) -> str:
+    """Enough of a SID to tell it from others."""
+    text = f"{sid}"
+    return text if len(text) <= _LONGEST_SID else f"{text[:8]}…{text[-4:]}"
 
 
 def _deed(action: str) -> str:
@@ -54,7 +66,9 @@ _environment = Environment(
     auto_reload=False,
     finalize=_finalized,
 )
-_environment.filters.update({"deed": _deed, "span": _span, "time": _time})
+_environment.filters.update(
+    {"clock": _clock, "deed": _deed, "short": _short, "span": _span, "time": _time}
+)
 
 
 def render(template: str, **values: object) -> str:

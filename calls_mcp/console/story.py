@@ -21,15 +21,20 @@ _DECIDED = {
     "replayed": "repeated, and nothing was sent",
     "void": "that decision did not count",
 }
+_TONES = {"approved": "good", "denied": "bad", "declined": "bad", "expired": "bad"}
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened at `time`, ISO 8601 UTC, with what else is known of it."""
+    """Something that happened at `time`, ISO 8601 UTC, with what else is known of it.
+
+    `tone` is how it looks: `good`, `bad`, `sent` or as any other.
+    """
 
     time: str
     what: str
     detail: str = ""
+    tone: str = ""
 
 
 class Sightings:
@@ -92,7 +97,10 @@ def _event(record: Mapping[str, Json]) -> Event:
     if phase == "before":
         by = record.get("confirmed_by")
         return Event(
-            time, f"Sent to the API for {who}: {action}", _detail(record, {"confirmed by": by})
+            time,
+            f"Sent to the API for {who}: {action}",
+            _detail(record, {"confirmed by": by}),
+            "sent",
         )
     if phase == "after":
         took = f"{record.get('duration_ms')} ms"
@@ -101,12 +109,16 @@ def _event(record: Mapping[str, Json]) -> Event:
             "request": record.get("request_id"),
             "took": took,
         }
-        return Event(time, f"The API's answer: {record.get('outcome')}", _detail(record, more))
+        tone = "good" if record.get("outcome") == "done" else "bad"
+        return Event(
+            time, f"The API's answer: {record.get('outcome')}", _detail(record, more), tone
+        )
     decision = str(record.get("decision", phase))
     return Event(
         time,
         f"{action.capitalize()} by {who}: {_DECIDED.get(decision, decision)}",
         _detail(record, {}),
+        _TONES.get(decision, ""),
     )
 
 

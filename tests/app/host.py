@@ -1,51 +1,19 @@
 """A stand-in for a host that shows MCP Apps, in a real browser without a network."""
 
 import json
-import shutil
-import sys
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-import pytest
 from mcp_types import CallToolResult, TextResourceContents
-from playwright.sync_api import Browser, Frame, Page, Route, sync_playwright
+from playwright.sync_api import Browser, Frame, Page, Route
+
+from tests.chromium import AUDIT, axe
 
 HOST, VIEW = "https://host.test/", "https://view.test/"
 _TEMPLATE = Path(__file__).with_name("host.html")
-_AXE = Path(sys.prefix) / "axe" / "node_modules" / "axe-core" / "axe.min.js"
-# No sandbox of Chromium's, for in a container there is often none; the pages are our own.
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-_AUDIT = "axe.run(document, {iframes: false, preload: false})"
-
-
-@contextmanager
-def open_browser() -> Generator[Browser]:
-    """Debian's Chromium; without it, what needs it is skipped."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("no Chromium: apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-def axe() -> str:
-    """The source of axe-core."""
-    if not _AXE.is_file():
-        pytest.skip("no axe-core: npm install --prefix .venv/axe axe-core")
-    return _AXE.read_text("utf-8")
 
 
 @dataclass
@@ -92,9 +60,9 @@ class Host:
 
     def violations(self) -> list[str]:
         """What axe-core finds in the app as it is shown now."""
-        self.view.evaluate(axe())
-        found = self.view.evaluate(_AUDIT)
-        return [f"{each['id']}: {each['nodes'][0]['html']}" for each in found["violations"]]
+        if not self.view.evaluate("'axe' in window"):
+            self.view.evaluate(axe())
+        return cast("list[str]", self.view.evaluate(AUDIT))
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from mcp_types import CallToolResult, TextContent, TextResourceContents
 from playwright.sync_api import Browser, expect
 
 from calls_mcp import app
-from tests.app.host import HOST, VIEW, Host, open_browser, open_host
+from tests.app.host import HOST, VIEW, Host, open_host
+from tests.chromium import open_browser
 from tests.rig import TALKS_FOR_AN_HOUR, open_rig, placing, structured
 
 SID = "CA" + "0" * 32

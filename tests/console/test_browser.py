@@ -1,80 +1,282 @@
-"""The console in real Chromium: `npm install --prefix .venv/browser playwright-core axe-core`."""
+"""The console in real Chromium."""
 
-import shutil
-import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
-from subprocess import PIPE
+from typing import Literal
 
-import anyio
 import pytest
-from anyio.abc import Process
-from anyio.streams.text import TextReceiveStream
+from playwright.async_api import Browser, expect
 
 from tests.console.desk import Desk, open_desk
+from tests.console.window import Window, open_window
 from tests.rig import placing
+from tests.upstream import Upstream, answer
 
-DRIVER = Path(__file__).parent / "browser.mjs"
-MODULES = Path(sys.prefix) / "browser"
-CHROMIUM, NODE = shutil.which("chromium"), shutil.which("node")
-SCRIPT = "<script>document.title='hacked'</script>"
+pytestmark = pytest.mark.anyio
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.skipif(
-        not (CHROMIUM and NODE and (MODULES / "node_modules/axe-core").is_dir()),
-        reason="Chromium, Node, playwright-core or axe-core is missing",
-    ),
-]
+HOSTILE = "<img src=x onerror=hacked=1><script>hacked=1</script>\u202e6000555\u202c"
+AS_SHOWN = "<img src=x onerror=hacked=1><script>hacked=1</script>"
+MIXED = 'place = "never"\nhang_up = "operator"'
 
 
 @asynccontextmanager
-async def driver(desk: Desk, what: str, *arguments: str) -> AsyncGenerator[Process]:
-    url, link = desk.console.url, desk.console.link("ann")
-    command: Sequence[str] = (
-        NODE or "",
-        str(DRIVER),
-        str(MODULES),
-        CHROMIUM or "",
-        url,
-        link,
-        what,
-        *arguments,
-    )
-    async with await anyio.open_process(command, stdout=PIPE, stderr=PIPE) as process:
-        yield process
+async def open_scene(
+    chromium: Browser, folder: Path, rules: str = 'place = "operator"', **options: object
+) -> AsyncGenerator[tuple[Desk, Window]]:
+    """A desk, and Ann's window."""
+    async with (
+        open_desk(folder, rules) as desk,
+        open_window(chromium, desk.console.link("ann"), **options) as window,
+    ):
+        yield desk, window
 
 
-async def told(process: Process) -> str:
-    """What it finds wrong, once it has ended."""
-    assert process.stderr
-    return "".join([text async for text in TextReceiveStream(process.stderr)])
+async def ask(desk: Desk, name: str = "tester", **arguments: object) -> str:
+    """Have an agent ask for a call; the approval that it waits for."""
+    async with desk.rig.connect(name=name) as agent:
+        outcome = await agent.call("create_call", **placing(**arguments))
+    approval: str = outcome["confirmation"]["approval"]
+    return approval
 
 
-async def test_axe_finds_nothing_on_any_page(tmp_path: Path) -> None:
-    rules = 'place = "never"\nhang_up = "operator"'
-    async with open_desk(tmp_path, rules) as desk:
-        async with desk.rig.connect(name=SCRIPT) as agent:
-            placed = await agent.call("create_call", **placing())
-            sid = placed["call"]["sid"]
-            desk.rig.clock.advance(20)
-            asked = await agent.call("update_call", sid=sid, status="completed")
-        approval = asked["confirmation"]["approval"]
-        pages = ["/", "/audit", "/rules", "/calls", "/overview", "/people", "/login?link=x"]
-        pages += [f"/waiting/{approval}", f"/calls/{sid}", f"/calls/{sid}/hang-up", "/nowhere"]
-        async with driver(desk, "examine", *pages) as process:
-            assert await told(process) == ""
-            assert await process.wait() == 0
+async def repeat(desk: Desk, **arguments: object) -> str:
+    """Have it call again; what comes of it."""
+    async with desk.rig.connect() as agent:
+        told: str = (await agent.call("create_call", **placing(**arguments)))["outcome"]
+    return told
 
 
-async def test_what_comes_while_the_page_is_open_is_approved_by_keys(tmp_path: Path) -> None:
-    async with open_desk(tmp_path) as desk, driver(desk, "decide") as process:
-        assert process.stdout
-        assert await TextReceiveStream(process.stdout).receive() == "open\n"
-        async with desk.rig.connect(name=SCRIPT) as agent:
-            assert (await agent.call("create_call", **placing()))["outcome"] == "awaiting_operator"
-            assert await told(process) == ""
-            assert await process.wait() == 0
-            assert (await agent.call("create_call", **placing()))["outcome"] == "done"
-    assert len(desk.rig.changes) == 1
+async def place(desk: Desk, name: str = "tester") -> str:
+    """A call that is in progress; its SID."""
+    async with desk.rig.connect(name=name) as agent:
+        sid: str = (await agent.call("create_call", **placing()))["call"]["sid"]
+    desk.rig.clock.advance(20)
+    return sid
+
+
+async def ask_to_hang_up(desk: Desk, sid: str, name: str = "tester") -> str:
+    async with desk.rig.connect(name=name) as agent:
+        asked = await agent.call("update_call", sid=sid, status="completed")
+    approval: str = asked["confirmation"]["approval"]
+    return approval
+
+
+SCHEMES: Sequence[Literal["light", "dark"]] = ("light", "dark")
+OPEN = "document.querySelectorAll('details').forEach((each) => { each.open = true; })"
+WIDTH = "document.documentElement.scrollWidth"
+
+
+async def test_everybody_can_read_every_page_by_day_and_night_wide_and_narrow(
+    chromium: Browser, tmp_path: Path
+) -> None:
+    async with open_scene(chromium, tmp_path, MIXED) as (desk, window):
+        sid = await place(desk, HOSTILE)
+        approval = await ask_to_hang_up(desk, sid, HOSTILE)
+        pages = ["/", "/audit?check=now", "/rules", "/calls", "/overview", "/people"]
+        pages += [f"/waiting/{approval}", f"/calls/{sid}", f"/calls/{sid}/hang-up"]
+        pages += ["/login?link=x", "/login", "/audit?before=x"]
+        for path in pages:
+            await window.go(path)
+            await window.page.evaluate(OPEN)
+            for width in (1440, 360):
+                await window.page.set_viewport_size({"width": width, "height": 900})
+                for scheme in SCHEMES:
+                    await window.page.emulate_media(color_scheme=scheme)
+                    assert await window.violations() == [], (path, width, scheme)
+                assert await window.page.evaluate(WIDTH) <= width, path
+        window.complaints.clear()  # of the page that is refused
+
+
+async def test_news_leave_focus_and_typing_as_they_are(chromium: Browser, tmp_path: Path) -> None:
+    async with open_scene(chromium, tmp_path) as (desk, window):
+        page = window.page
+        await window.sees("Nothing waits")
+        await ask(desk)
+        await window.sees("1 change waits")
+        await expect(page).to_have_title("(1) Waiting · calls-mcp console")
+        reason = page.get_by_label("Why not")
+        await reason.press_sequentially("not at ")
+        second = await ask(desk, time_limit=60)
+        await window.sees("2 changes wait")
+        await window.press("n", "i", "g", "h", "t")
+        await expect(reason.first).to_have_value("not at night")
+        await page.locator(f"#case-{second}").focus()
+        async with desk.operator("bob") as bob:
+            await bob.submit("/", f"/waiting/{second}", decision="deny")
+        await window.sees("1 change waits")
+        assert await window.focused() == "card"
+        await expect(reason).to_have_value("not at night")
+
+
+async def test_all_of_it_is_done_by_keys(chromium: Browser, tmp_path: Path) -> None:
+    async with open_scene(chromium, tmp_path) as (desk, window):
+        await ask(desk)
+        await ask(desk, time_limit=60)
+        await window.sees("2 changes wait")
+        await window.go("/")
+        order = list[str]()
+        for _ in range(14):
+            await window.press("Tab")
+            order.append(await window.focused())
+        rooms = ["Waiting", "Calls", "Audit", "Overview", "Rules", "People"]
+        card = ["card", "Place a call", "Approve", "Why not (the agent is told)", "Deny"]
+        assert order == ["Skip to the content", *rooms, "Leave", "Notify me", *card]
+        await window.go("/")
+        await window.press("Tab", "Enter", "Tab", "Tab", "j", "k", "j", "a", "Enter")
+        await window.sees("Approved by ann")
+        await window.go("/")
+        await window.press("Tab", "Enter", "Tab", "Tab", "d", "n", "o", "Enter")
+        await window.sees("Reason: no")
+        assert await repeat(desk, time_limit=60) == "done"
+        assert await repeat(desk) == "declined"
+
+
+async def test_without_scripts_all_of_it_works(chromium: Browser, tmp_path: Path) -> None:
+    rules = 'place = "operator"\nhang_up = "operator"'
+    async with open_scene(chromium, tmp_path, rules, java_script_enabled=False) as (desk, window):
+        await ask(desk)
+        await window.go("/")
+        await expect(window.page.get_by_role("button", name="Notify me")).to_be_hidden()
+        await window.approve()
+        await window.sees("Approved by ann")
+        assert await repeat(desk) == "done"
+        await ask(desk, time_limit=60)
+        await window.go("/")
+        await window.deny("too short")
+        await window.sees("Reason: too short")
+        desk.rig.clock.advance(20)
+        await window.go("/calls")
+        await window.page.locator("#live").get_by_role("link").click()
+        await window.page.get_by_role("link", name="Hang up").click()
+        assert len(desk.rig.changes) == 1
+        await window.page.get_by_role("button", name="Hang up now").click()
+        await window.sees("completed")
+        assert len(desk.rig.changes) == 2
+
+
+async def test_live_calls_change_by_themselves(chromium: Browser, tmp_path: Path) -> None:
+    async with open_scene(chromium, tmp_path, 'place = "never"') as (desk, window):
+        await window.go("/calls")
+        await window.sees("No call is live")
+        sid = await place(desk)
+        live, ended = window.page.locator(f"#live-{sid}"), window.page.locator(f"#ended-{sid}")
+        await expect(live).to_contain_text("in-progress")
+        await live.get_by_role("link").focus()
+        desk.rig.clock.advance(5)
+        another = await place(desk)
+        await expect(window.page.locator(f"#live-{another}")).to_be_visible()
+        await expect(live.get_by_role("link")).to_be_focused()
+        desk.rig.clock.advance(3600)
+        await expect(ended).to_contain_text("completed")
+        await expect(live).to_have_count(0)
+
+
+async def test_what_strangers_wrote_is_text_on_every_page(
+    chromium: Browser, tmp_path: Path
+) -> None:
+    async with open_scene(chromium, tmp_path, MIXED) as (desk, window):
+        sid = await place(desk, HOSTILE)
+        (call,) = desk.rig.emulator.calls.all()
+        stranger = replace(call, sid="CA" + "1" * 32, direction="inbound", caller_name=HOSTILE)
+        desk.rig.emulator.calls.add(stranger)
+        approval = await ask_to_hang_up(desk, sid, HOSTILE)
+        case, story = f"/waiting/{approval}", f"/calls/{sid}"
+        for path in ("/", case, story, f"/calls/{stranger.sid}", "/calls", "/audit"):
+            await window.go(path)
+            await window.sees(AS_SHOWN)
+        await window.go(case)
+        await window.deny(HOSTILE)
+        async with desk.rig.connect(name=HOSTILE) as agent:
+            told = await agent.call("update_call", sid=sid, status="completed")
+        assert told["outcome"] == "declined"
+        for path in (case, "/audit", story, f"/audit?text={AS_SHOWN}", "/overview"):
+            await window.go(path)
+            assert await window.page.locator("main img, main script").count() == 0
+            assert not await window.page.evaluate("'hacked' in window")
+            text = await window.page.locator("main").inner_text()
+            assert AS_SHOWN in text or path == "/overview"
+            assert not {*text} & {*"\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"}
+
+
+FORM = """<body>
+<form method="post" action="{url}/waiting/{approval}">
+  <input name="csrf" value="{csrf}"><button name="decision" value="approve">Win a prize</button>
+</form>
+<iframe src="{url}/"></iframe>
+"""
+READ = "(url) => fetch(url, {credentials: 'include'}).then((r) => r.text()).catch(() => 'refused')"
+
+
+@pytest.mark.parametrize(
+    ("host", "is_same_site"),
+    [
+        pytest.param("127.0.0.1", True, id="beside it, where the cookie comes along"),
+        pytest.param("localhost", False, id="elsewhere"),
+    ],
+)
+async def test_another_origin_can_neither_decide_nor_frame_nor_read(
+    chromium: Browser, tmp_path: Path, host: str, *, is_same_site: bool
+) -> None:
+    async with open_scene(chromium, tmp_path) as (desk, window):
+        approval = await ask(desk)
+        await window.go(f"/waiting/{approval}")
+        csrf = await window.page.locator("[name=csrf]").first.input_value()
+        form = FORM.format(url=window.url, approval=approval, csrf=csrf)
+        async with Upstream(answer(200, form)) as elsewhere:
+            tab = await window.page.context.new_page()
+            await tab.goto(elsewhere.base_url.replace("127.0.0.1", host))
+            (framed,) = tab.main_frame.child_frames
+            await framed.wait_for_load_state()
+            assert framed.url == "chrome-error://chromewebdata/"
+            assert await tab.evaluate(READ, window.url) == "refused"
+            async with tab.expect_response(f"**/waiting/{approval}") as answering:
+                await tab.get_by_role("button", name="Win a prize").click()
+            response = await answering.value
+            assert response.status == 403
+            assert ("cookie" in await response.request.all_headers()) == is_same_site
+        await window.go("/")
+        await window.sees("1 change waits")
+    assert '"approved"' not in desk.record.read_text("utf-8")
+
+
+RECORDER = """
+Object.defineProperty(document, "hidden", {get: () => window.away ?? false});
+window.told = [];
+window.asked = 0;
+window.Notification = class {
+  static permission = "default";
+  static requestPermission() { asked += 1; this.permission = "granted"; return Promise.resolve(); }
+  constructor(title, options) {
+    told.push([title, options.body ?? ""]);
+    document.documentElement.dataset.told = told.length;
+  }
+  addEventListener() {}
+};
+"""
+
+
+async def test_whoever_allows_it_is_notified_while_the_tab_is_hidden(
+    chromium: Browser, tmp_path: Path
+) -> None:
+    async with open_scene(chromium, tmp_path) as (desk, window):
+        page = window.page
+        await page.add_init_script(RECORDER)
+        await window.go("/")
+        await page.evaluate("away = true")
+        first = await ask(desk, HOSTILE)
+        await window.sees("1 change waits")
+        assert await page.evaluate("[asked, told]") == [0, []]
+        await page.get_by_role("button", name="Notify me").click()
+        await expect(page.get_by_role("button", name="Notify me")).to_be_hidden()
+        await ask(desk, HOSTILE, time_limit=60)
+        await expect(page.locator("html")).to_have_attribute("data-told", "1")
+        await page.evaluate("away = false")
+        await ask(desk, HOSTILE, time_limit=70)
+        await window.sees("3 changes wait")
+        await page.evaluate("away = true")
+        async with desk.operator("bob") as bob:
+            await bob.submit("/", f"/waiting/{first}", decision="deny")
+        await window.sees("2 changes wait")
+        assert await page.evaluate("told") == [["2 changes wait for your decision", ""]]

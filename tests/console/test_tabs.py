@@ -1,30 +1,24 @@
 """Many tabs of one browser, which has six connections to a server."""
 
-import shutil
 from pathlib import Path
 
 import pytest
-from playwright.async_api import async_playwright, expect
+from playwright.async_api import Browser, expect
 
-from tests.app.host import FLAGS
 from tests.console.desk import open_desk
 from tests.console.test_waiting import asked
+from tests.console.window import open_window
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 TABS = 7
 
 
 @pytest.mark.anyio
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
-async def test_every_tab_loads_and_is_told_whichever_is_closed(tmp_path: Path) -> None:
-    async with open_desk(tmp_path) as desk, async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        window = await browser.new_context()
-        first = await window.new_page()
-        await first.goto(desk.console.link("ann"))
-        await first.get_by_role("button", name="Enter the console").click()
-        await first.wait_for_url(f"{desk.console.url}/")
-        tabs = [first, *[await window.new_page() for _ in range(TABS - 1)]]
+async def test_every_tab_loads_and_is_told_whichever_is_closed(
+    chromium: Browser, tmp_path: Path
+) -> None:
+    async with open_desk(tmp_path) as desk, open_window(chromium, desk.console.link("ann")) as ann:
+        first = ann.page
+        tabs = [first, *[await first.context.new_page() for _ in range(TABS - 1)]]
         for tab in tabs[1:]:
             await tab.goto(f"{desk.console.url}/")
         approval = await asked(desk)
@@ -34,4 +28,3 @@ async def test_every_tab_loads_and_is_told_whichever_is_closed(tmp_path: Path) -
         approval = await asked(desk, time_limit=99)
         for tab in tabs[1:]:
             await expect(tab.locator(f"#case-{approval}")).to_be_visible()
-        await browser.close()

@@ -2,15 +2,31 @@
 
 const room = document.body.dataset.room;
 
-/* What changes on the server changes here: cards by their ids, so that what is being typed stays. */
-function mergeCards(here, there) {
-  const wanted = [...there.children];
-  const ids = new Set(wanted.map((card) => card.id));
-  for (const card of [...here.children]) {
-    if (!ids.has(card.id)) card.remove();
+/* What changes on the server changes here node by node, so that focus, scroll and typing stay. */
+function morph(here, there) {
+  if (here.isEqualNode(there)) return;
+  if (here.nodeType !== Node.ELEMENT_NODE) {
+    here.nodeValue = there.nodeValue;
+    return;
   }
-  for (const card of wanted) {
-    if (!document.getElementById(card.id)) here.append(document.importNode(card, true));
+  for (const { name } of [...here.attributes]) if (!there.hasAttribute(name)) here.removeAttribute(name);
+  for (const { name, value } of there.attributes) if (here.getAttribute(name) !== value) here.setAttribute(name, value);
+  const wanted = new Set([...there.children].map((child) => child.id));
+  for (const child of [...here.children]) if (child.id && !wanted.has(child.id)) child.remove();
+  let at = here.firstChild;
+  for (const child of there.childNodes) {
+    const same = child.id
+      ? [...here.children].find((each) => each.id === child.id)
+      : at && !at.id && at.nodeName === child.nodeName && at;
+    if (!same) here.insertBefore(document.importNode(child, true), at);
+    else if (same === at) at = at.nextSibling;
+    else here.insertBefore(same, at);
+    if (same) morph(same, child);
+  }
+  while (at) {
+    const next = at.nextSibling;
+    at.remove();
+    at = next;
   }
 }
 
@@ -18,19 +34,29 @@ async function refresh() {
   const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
   if (!answer.ok) return;
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  const had = document.activeElement;
+  const card = had.closest(".card[id]");
+  const beside = card && (card.nextElementSibling ?? card.previousElementSibling);
   for (const here of document.querySelectorAll("[data-live]")) {
     const there = page.querySelector(`[data-live="${here.dataset.live}"]`);
-    if (!there) continue;
-    if (here.dataset.live === "cases") mergeCards(here, there);
-    else if (!here.contains(document.activeElement)) here.replaceWith(document.importNode(there, true));
+    if (there) morph(here, there);
   }
   document.title = page.title;
+  tick();
+  if (!had.isConnected) {
+    const next = (had.id && document.getElementById(had.id)) || (beside?.isConnected && beside);
+    (next || document.getElementById("main")).focus();
+  }
 }
 
 function tick() {
   const now = Date.now() / 1000;
   for (const e of document.querySelectorAll("[data-since]")) e.textContent = span(now - Number(e.dataset.since));
-  for (const e of document.querySelectorAll("[data-until]")) e.textContent = span(Number(e.dataset.until) - now);
+  for (const e of document.querySelectorAll("[data-until]")) {
+    const left = Math.max(0, Number(e.dataset.until) - now);
+    if (e.localName === "progress") e.value = left;
+    else e.textContent = span(left);
+  }
 }
 
 function span(seconds) {
@@ -43,7 +69,7 @@ function span(seconds) {
 
 /* Keys count only inside a card, so that nobody presses one unawares. */
 function onKey(event) {
-  const card = event.target.closest?.(".card");
+  const card = event.target.closest?.(".card[id]");
   if (!card || event.target.matches("input") || event.ctrlKey || event.metaKey || event.altKey) return;
   const there = {
     j: () => card.nextElementSibling,
@@ -54,6 +80,42 @@ function onKey(event) {
   if (!there) return;
   event.preventDefault();
   there.focus();
+}
+
+/* Permission is asked for by the button alone; what a notification says has no text of a call. */
+const bell = document.querySelector("[data-notify]");
+const waiting = () => Number(document.querySelector("[data-count]")?.dataset.count ?? 0);
+
+function offer() {
+  bell.hidden = Notification.permission !== "default";
+}
+
+function notify(before) {
+  const now = waiting();
+  if (now <= before || !document.hidden || Notification.permission !== "granted") return;
+  const text = now === 1 ? "1 change waits" : `${now} changes wait`;
+  const notice = new Notification(`${text} for your decision`, { tag: "waiting", icon: "/static/icon.svg" });
+  notice.addEventListener("click", () => window.focus());
+}
+
+/* One look at a time, lest an older page come last. */
+let isLooking = false;
+let isNews = false;
+
+async function onNews() {
+  isNews = true;
+  if (isLooking) return;
+  isLooking = true;
+  try {
+    while (isNews) {
+      isNews = false;
+      const before = waiting();
+      await refresh();
+      if (bell && "Notification" in window) notify(before);
+    }
+  } finally {
+    isLooking = false;
+  }
 }
 
 /* A browser has six connections to a server: one tab listens to it, and tells the others. */
@@ -73,8 +135,12 @@ function listen(told) {
   told();
 }
 
+if (bell && "Notification" in window) {
+  bell.addEventListener("click", () => Notification.requestPermission().then(offer));
+  offer();
+}
 if (room) {
-  listen(refresh);
+  listen(onNews);
   document.addEventListener("keydown", onKey);
   setInterval(tick, 1000);
 }
