@@ -14,7 +14,6 @@ from calls_mcp.audit.report import Report
 from calls_mcp.catalog import Json
 from calls_mcp.errors import ConfigurationError
 
-_SQLITE = b"SQLite format 3\0"
 _COLUMNS: tuple[str, ...] = ("seq", "time", "tool", "sid", "prev", "hash")
 _FIRST = "SELECT body, seq, time, tool, sid, prev, hash FROM audit ORDER BY seq LIMIT 500"
 _NEXT = _FIRST.replace("ORDER", "WHERE seq > ? ORDER")
@@ -63,9 +62,21 @@ def rows(path: Path) -> Iterator[Row]:
 
 
 def is_database(path: Path) -> bool:
-    """Whether a log is an SQLite database; otherwise it is a file of JSON lines."""
-    with path.open("rb") as file:
-        return file.read(len(_SQLITE)) == _SQLITE
+    """Whether a log is an SQLite database; otherwise it is a file of JSON lines.
+
+    SQLite says so itself: to open the file and close it again would drop the locks that this
+    process may have on it.
+    """
+    if not path.stat().st_size:
+        return False
+    with closing(opened(path)) as database:
+        try:
+            database.execute("PRAGMA schema_version")
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+                return False
+            raise
+    return True
 
 
 def opened(path: Path) -> sqlite3.Connection:

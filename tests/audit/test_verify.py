@@ -1,6 +1,10 @@
 import json
+import sqlite3
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -208,8 +212,9 @@ def test_an_empty_log_has_nothing_wrong(tmp_path: Path) -> None:
 def test_a_log_that_can_not_be_read_is_told_by_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"none\.jsonl can't be read: .*No such file"):
         verify(tmp_path / "none.jsonl")
-    other = tmp_path / "other.db"
-    other.write_bytes(b"SQLite format 3\0" + b"x" * 100)
+    other = database_log(tmp_path, 1)
+    header = other.read_bytes()[:100]
+    other.write_bytes(header + b"x" * 5000)
     with pytest.raises(ConfigurationError, match="can't be read"):
         verify(other)
 
@@ -218,3 +223,15 @@ def test_the_hash_is_that_of_the_line_without_it(tmp_path: Path) -> None:
     (record,) = records_in(lines_log(tmp_path, 1))
     line = encode(record)
     assert line.endswith(f',"hash":"{record["hash"]}"}}')
+
+
+def test_looking_at_a_log_leaves_the_locks_of_its_writer_in_this_process(tmp_path: Path) -> None:
+    path = database_log(tmp_path, 3)
+    begin = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1], timeout=0)\n"
+    begin += "db.execute('BEGIN IMMEDIATE')"
+    with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        assert verify(path).is_intact
+        another = [sys.executable, "-c", begin, str(path)]
+        told = subprocess.run(another, capture_output=True, check=False)  # noqa: S603
+    assert b"database is locked" in told.stderr
