@@ -35,6 +35,7 @@ async def open_scene(
 
 async def ask(desk: Desk, name: str = "tester", **arguments: object) -> str:
     """Have an agent ask for a call; the approval that it waits for."""
+    desk.rig.clock.advance(1)  # so that it comes after those before
     async with desk.rig.connect(name=name) as agent:
         outcome = await agent.call("create_call", **placing(**arguments))
     approval: str = outcome["confirmation"]["approval"]
