@@ -21,6 +21,11 @@ from calls_mcp.terminal import say
 
 _log = logging.getLogger(__name__)
 
+_LACKING = {
+    "office": "Nothing can be decided in it",
+    "runtime": "It sees no calls, but what the record tells of them",
+    "record": "It has no record to show",
+}
 _WHERE = re.compile(r"(?:(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):)?(?P<port>[0-9]{1,5})|")
 
 
@@ -62,6 +67,8 @@ async def open_beside(runtime: Runtime, where: str) -> AsyncGenerator[None]:
         else:
             way_in = "a token with calls:approve lets an operator in"
         _log.info("the console is at %s; %s", console.url, way_in)
+        for without, why in console.house.lacking.items():
+            _log.info("%s: %s", _LACKING[without], why)
         yield
 
 
@@ -72,7 +79,8 @@ def _require_libraries() -> None:
         if missing.name not in ("jinja2", "leather", "markupsafe"):
             raise
         raise ConfigurationError(
-            "The console needs libraries that are not installed: pip install 'calls-mcp[console]'"
+            "The console needs libraries that are not installed: pip install 'calls-mcp[console]', "
+            "or in a checkout: pip install '.[console]'"
         ) from missing
 
 
@@ -106,6 +114,8 @@ async def _serve(settings: Settings, options: Namespace) -> None:
         async with open_console(settings, place) as console:
             link = console.link(_user())
             say(f"The console is at {console.url}. This link lets one browser in:\n\n  {link}\n")
+            for without, why in console.house.lacking.items():
+                say(f"{_LACKING[without]}: {why}")
             if options.open:
                 await anyio.to_thread.run_sync(webbrowser.open, link)
             await anext(signals)

@@ -54,7 +54,7 @@ class Waiting:
     async def one(self, request: Request) -> Response:
         """One case, as it stands."""
         office, filed = await self._found(request)
-        return page(request, "case.html", _case(filed, office.clock()))
+        return page(request, "case.html", await _case(office, filed))
 
     async def decide(self, request: Request) -> Response:
         """Decide a case; whoever comes second is told what stands."""
@@ -71,7 +71,7 @@ class Waiting:
         if decided and decided.ours:
             return RedirectResponse(f"/waiting/{filed.case.identifier}", 303)
         standing = replace(filed, ruling=decided.ruling) if decided else filed
-        return page(request, "case.html", _case(standing, office.clock(), late=True), 409)
+        return page(request, "case.html", await _case(office, standing, late=True), 409)
 
     async def mark(self) -> str:
         """What is another whenever something else waits; while the store is away, nothing does."""
@@ -99,5 +99,14 @@ def _place(text: str) -> Place | None:
     return Place(float(found[1]), found[2])
 
 
-def _case(filed: Filed, now: float, *, late: bool = False) -> Mapping[str, object]:
-    return {"filed": filed, "now": now, "late": late, "lapsed": filed.has_lapsed(now)}
+async def _case(office: Office, filed: Filed, *, late: bool = False) -> Mapping[str, object]:
+    now = office.clock()
+    fate = await office.fate(filed.case.identifier) if filed.ruling else None
+    return {
+        "filed": filed,
+        "now": now,
+        "late": late,
+        "lapsed": filed.has_lapsed(now),
+        "is_used": fate is not None and fate.claimed_at is not None,
+        "outcome": fate and fate.outcome,
+    }

@@ -198,14 +198,14 @@ def test_the_order_and_the_focus_outlive_a_new_list(host: Host) -> None:
                 "outcome": "awaiting_operator",
                 "confirmation": {"preview": "End the call.", "approval": "a-1"},
             },
-            ["Nothing has happened yet: the operator must agree first.", "End the call."],
+            ["Not carried out yet: the operator must agree first.", "End the call."],
         ),
         (
             {
                 "outcome": "confirmation_required",
                 "confirmation": {"preview": "End the call.", "token": "t-1"},
             },
-            ["Nothing has happened yet: somebody must agree first.", "End the call."],
+            ["Not carried out yet: somebody must agree first.", "End the call."],
         ),
     ],
 )

@@ -131,7 +131,9 @@ async def test_all_of_it_is_done_by_keys(chromium: Browser, tmp_path: Path) -> N
         await window.press("Tab", "Enter", "Tab", "Tab", "d", "n", "o", "Enter")
         await window.sees("Reason: no")
         assert await repeat(desk, time_limit=60) == "done"
+        await window.sees("once it calls the same again")
         assert await repeat(desk) == "declined"
+        await window.sees("The operator said no: no")
 
 
 async def test_without_scripts_all_of_it_works(chromium: Browser, tmp_path: Path) -> None:

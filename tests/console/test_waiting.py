@@ -66,12 +66,17 @@ async def test_what_waits_is_told_in_plain_words(desk: Desk) -> None:
 async def test_what_is_approved_runs_once_it_is_called_again(desk: Desk) -> None:
     approval = await asked(desk)
     async with desk.operator("ann") as browser:
-        page = await browser.read(await decide(browser, approval, "approve"))
+        page = await browser.read(case := await decide(browser, approval, "approve"))
         assert "Approved by ann" in visible(page)
+        assert "It is carried out once it calls the same again." in visible(page)
         assert "Nothing waits" in visible(await browser.read("/"))
-    assert desk.rig.changes == []
-    async with desk.rig.connect() as agent:
-        assert (await agent.call("create_call", **placing()))["outcome"] == "done"
+        assert desk.rig.changes == []
+        async with desk.rig.connect() as agent:
+            done = await agent.call("create_call", **placing())
+        assert done["outcome"] == "done"
+        page = await browser.read(case)
+        assert "It was carried out: the call and its story." in visible(page)
+        assert f'href="/calls/{done["call"]["sid"]}"' in page
     assert len(desk.rig.changes) == 1
     assert '"decided_by":"ann"' in desk.record.read_text("utf-8")
 

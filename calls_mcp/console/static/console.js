@@ -143,4 +143,5 @@ if (room) {
   listen(onNews);
   document.addEventListener("keydown", onKey);
   setInterval(tick, 1000);
+  setInterval(() => document.querySelector("[data-again]") && !document.hidden && onNews(), 2000);
 }
