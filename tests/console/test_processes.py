@@ -239,7 +239,8 @@ async def told_of_decision(window: Window) -> str:
     """What a window says once its decision was taken, or came too late."""
     await expect(window.page.locator(".verdict")).to_be_visible()
     window.complaints.clear()  # of the status 409
-    return await window.page.locator(".verdict").inner_text()
+    late = window.page.get_by_role("alert")
+    return await (late if await late.count() else window.page.locator(".verdict")).inner_text()
 
 
 async def test_what_was_decided_outlives_the_server_and_needs_none(scene: Scene) -> None:
