@@ -83,7 +83,7 @@ def test_where_requests_go(given: dict[str, str], url: str) -> None:
         ("twilio_api_key", ACCOUNT, "TWILIO_API_KEY"),
         ("twilio_region", "ie1.evil.example/", "TWILIO_REGION"),
         ("twilio_edge", "evil.example#", "TWILIO_EDGE"),
-        ("calls_mcp_confirm", "sometimes", "'all', 'destructive' or 'none'"),
+        ("calls_mcp_confirm", "sometimes", "'all', 'destructive', 'none' or 'operator'"),
         ("calls_mcp_confirm_ttl", "-7", "greater than 0"),
         ("calls_mcp_confirm_ttl", "601", "less than or equal to 600"),
         ("calls_mcp_read_only", "perhaps", "CALLS_MCP_READ_ONLY"),

@@ -53,14 +53,14 @@ async def open_beside(runtime: Runtime, where: str) -> AsyncGenerator[None]:
         ConfigurationError: As `run` does, and if `where` is no address.
     """
     _require_libraries()
-    from calls_mcp.console import Place, open_console  # noqa: PLC0415
+    from calls_mcp.console import Address, open_console  # noqa: PLC0415
 
     host, port = _address(where)
     by_link = runtime.settings.calls_mcp_auth == "none"
-    place = Place(host, port, _public(runtime.settings))
+    address = Address(host, port, _public(runtime.settings))
     _log.setLevel(logging.INFO)  # where it is, is told in any case
     async with open_console(
-        runtime.settings, place, runtime, runtime.clock, links=by_link
+        runtime.settings, address, runtime, runtime.clock, links=by_link
     ) as console:
         if by_link:
             way_in = f"this link lets one browser in: {console.link(_user())}"
@@ -107,11 +107,11 @@ def _user() -> str:
 
 async def _serve(settings: Settings, options: Namespace) -> None:
     _require_libraries()
-    from calls_mcp.console import Place, open_console  # noqa: PLC0415
+    from calls_mcp.console import Address, open_console  # noqa: PLC0415
 
-    place = Place(options.host, options.port, options.url or _public(settings))
+    address = Address(options.host, options.port, options.url or _public(settings))
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with open_console(settings, place) as console:
+        async with open_console(settings, address) as console:
             link = console.link(_user())
             say(f"The console is at {console.url}. This link lets one browser in:\n\n  {link}\n")
             for without, why in console.house.lacking.items():

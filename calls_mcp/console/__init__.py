@@ -3,7 +3,7 @@
 Every page is made by the server and works without JavaScript; nothing is loaded from elsewhere.
 """
 
-from calls_mcp.console.places import Place
+from calls_mcp.console.address import Address
 from calls_mcp.console.serving import Console, open_console
 
-__all__ = ["Console", "Place", "open_console"]
+__all__ = ["Address", "Console", "open_console"]

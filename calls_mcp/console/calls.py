@@ -13,10 +13,10 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from calls_mcp.catalog import Json, load_operations
-from calls_mcp.console.entrance import Session, session_of
 from calls_mcp.console.forms import own_fields
 from calls_mcp.console.house import Fresh, House
 from calls_mcp.console.pages import page
+from calls_mcp.console.sessions import Session, session_of
 from calls_mcp.console.story import Event, Sightings, story
 from calls_mcp.errors import CallsError
 from calls_mcp.outcome import Approval, Caller, CallSummary, Failure, Outcome

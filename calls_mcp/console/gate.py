@@ -8,8 +8,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from calls_mcp.console.address import Address
 from calls_mcp.console.house import House
-from calls_mcp.console.places import Place
 from calls_mcp.console.tokens import Refusal, Tokens
 
 _POLICY = (
@@ -39,8 +39,8 @@ class Gate:
     def __init__(self, app: ASGIApp, house: House, outside: Callable[[Request], Response]) -> None:
         self._app = app
         self._house = house
-        self._place = house.place
-        self._entrance = house.entrance
+        self._address = house.address
+        self._sessions = house.sessions
         self._outside = outside
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,17 +52,17 @@ class Gate:
 
     async def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
-        if headers.getlist("host") not in [[host] for host in self._place.hosts]:
+        if headers.getlist("host") not in [[host] for host in self._address.hosts]:
             return PlainTextResponse("This console is not known by that host.", 421)
         origins = headers.getlist("origin")
-        is_ours = len(origins) == 1 and origins[0] in self._place.origins
+        is_ours = len(origins) == 1 and origins[0] in self._address.origins
         if not is_ours and (origins or scope["method"] not in _READING):
             return PlainTextResponse("That was not sent by a page of this console.", 403)
         token, tokens = _bearer(headers), self._house.tokens
         if token and tokens:
             return await self._by_token(scope, token, tokens)
-        secret = session_secret(headers, self._place)
-        session = await self._entrance.session(secret) if secret else None
+        secret = session_secret(headers, self._address)
+        session = await self._sessions.session(secret) if secret else None
         scope.setdefault("state", {})["session"] = session
         is_open = scope["path"].startswith(_OPEN)
         return None if session or is_open else self._outside(Request(scope))
@@ -74,19 +74,19 @@ class Gate:
         grant = await tokens.admit(token, address_of(Request(scope)))
         if isinstance(grant, Refusal):
             return PlainTextResponse(grant.words, grant.status, grant.headers)
-        scope.setdefault("state", {})["session"] = self._entrance.visit(grant)
+        scope.setdefault("state", {})["session"] = self._sessions.visit(grant)
         return None
 
 
-def cookie_name(place: Place) -> str:
+def cookie_name(address: Address) -> str:
     """The session's cookie: another port's is another, and under https no other host can set it."""
-    return "__Host-calls_mcp_console" if place.is_secure else f"calls_mcp_console_{place.port}"
+    return "__Host-calls_mcp_console" if address.is_secure else f"calls_mcp_console_{address.port}"
 
 
-def session_secret(headers: Headers, place: Place) -> str:
+def session_secret(headers: Headers, address: Address) -> str:
     """What the cookie says, or nothing."""
     try:
-        cookie = SimpleCookie(headers.get("cookie", "")).get(cookie_name(place))
+        cookie = SimpleCookie(headers.get("cookie", "")).get(cookie_name(address))
     except CookieError:
         return ""
     return cookie.value if cookie else ""

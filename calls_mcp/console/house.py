@@ -8,8 +8,8 @@ from typing import Generic, TypeVar
 import anyio
 
 from calls_mcp.background import Background
-from calls_mcp.console.entrance import Entrance
-from calls_mcp.console.places import Place
+from calls_mcp.console.address import Address
+from calls_mcp.console.sessions import Sessions
 from calls_mcp.console.tokens import Tokens
 from calls_mcp.office import Office
 from calls_mcp.runtime import Runtime
@@ -60,8 +60,8 @@ class House:
     """
 
     settings: Settings
-    place: Place
-    entrance: Entrance
+    address: Address
+    sessions: Sessions
     tokens: Tokens | None
     links: bool
     office: Office | None

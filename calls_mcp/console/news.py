@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from calls_mcp.console.entrance import Session, session_of
 from calls_mcp.console.house import House
+from calls_mcp.console.sessions import Session, session_of
 
 Look = Callable[[], Awaitable[str]]
 """Tells a mark that is another whenever a room has changed."""
@@ -71,9 +71,9 @@ class News:
         self._wake()
 
     async def _told(self, room: str, session: Session) -> AsyncIterator[str]:
-        known, entrance = "", self._house.entrance
+        known, sessions = "", self._house.sessions
         with self._listening(room):
-            while not self._has_ended and await entrance.lasts(session):
+            while not self._has_ended and await sessions.lasts(session):
                 changed, mark = self._changed, self._marks.get(room, "")
                 if mark != known:
                     known = mark

@@ -8,7 +8,7 @@ from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
-from calls_mcp.console.entrance import session_of
+from calls_mcp.console.sessions import session_of
 from calls_mcp.redaction import exposed
 
 _TEMPLATES = Path(__file__).parent / "templates"

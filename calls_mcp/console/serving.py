@@ -10,16 +10,16 @@ import uvicorn
 from calls_mcp.authentication.gate import open_gate
 from calls_mcp.background import background
 from calls_mcp.connections import Crowd, PatientConnection
+from calls_mcp.console.address import Address, require_safe
 from calls_mcp.console.app import build_app
+from calls_mcp.console.audit import Audit
 from calls_mcp.console.calls import Calls
-from calls_mcp.console.door import link_for
-from calls_mcp.console.entrance import Entrance
 from calls_mcp.console.house import House
+from calls_mcp.console.login import link_for
 from calls_mcp.console.news import News
 from calls_mcp.console.overview import Overview
-from calls_mcp.console.places import Place, require_safe
-from calls_mcp.console.record import Record
 from calls_mcp.console.rules import Rules
+from calls_mcp.console.sessions import Sessions
 from calls_mcp.console.tokens import Tokens
 from calls_mcp.console.waiting import Waiting
 from calls_mcp.errors import ConfigurationError
@@ -42,7 +42,7 @@ class Console:
     @property
     def url(self) -> str:
         """Where it is."""
-        return self.house.place.url
+        return self.house.address.url
 
     def link(self, name: str) -> str:
         """A link that lets somebody in as `name`, once, for ten minutes."""
@@ -52,14 +52,14 @@ class Console:
 @asynccontextmanager
 async def open_console(
     settings: Settings,
-    place: Place,
+    address: Address,
     runtime: Runtime | None = None,
     clock: Callable[[], float] = time,
     look_every: float = _LOOK_EVERY,
     *,
     links: bool = True,
 ) -> AsyncGenerator[Console]:
-    """Serve the console at `place`, with a `runtime` that is there already or one of its own.
+    """Serve the console at `address`, with a `runtime` that is there already or one of its own.
 
     Where the settings have callers show tokens, operators can come in by one; without `links`, in
     no other way.
@@ -68,17 +68,17 @@ async def open_console(
         ConfigurationError: It would not be safe there, the port can't be had, or a setting is
             wrong.
     """
-    require_safe(place)
+    require_safe(address)
     try:
-        listening = listener(place.host, place.port)
+        listening = listener(address.host, address.port)
     except OSError as failure:
-        raise ConfigurationError(f"{place.url} can't be had: {failure.strerror}") from failure
+        raise ConfigurationError(f"{address.url} can't be had: {failure.strerror}") from failure
     with listening:
-        found = replace(place, port=listening.getsockname()[1])
+        found = replace(address, port=listening.getsockname()[1])
         async with _furnished(settings, found, runtime, clock, links) as house:
             waiting, calls = Waiting(house), Calls(house)
             news = News(house, {"waiting": waiting.mark, "calls": calls.mark}, look_every)
-            rooms = (waiting, calls, Record(house), Overview(house), Rules(house), news)
+            rooms = (waiting, calls, Audit(house), Overview(house), Rules(house), news)
 
             class _Connection(PatientConnection):
                 crowd = Crowd(_MOST)
@@ -104,7 +104,7 @@ async def open_console(
 @asynccontextmanager
 async def _furnished(
     settings: Settings,
-    place: Place,
+    address: Address,
     runtime: Runtime | None,
     clock: Callable[[], float],
     links: bool,  # noqa: FBT001
@@ -136,8 +136,8 @@ async def _furnished(
         tasks = await stack.enter_async_context(background())
         yield House(
             settings,
-            place,
-            Entrance(clock),
+            address,
+            Sessions(clock),
             tokens,
             links,
             office,

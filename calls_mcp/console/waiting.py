@@ -9,10 +9,10 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from calls_mcp.console.entrance import session_of
 from calls_mcp.console.forms import own_fields
 from calls_mcp.console.house import House
 from calls_mcp.console.pages import page
+from calls_mcp.console.sessions import session_of
 from calls_mcp.office import Office
 from calls_mcp.store import Filed, Place, Queue, StoreUnavailable
 

@@ -16,7 +16,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from calls_mcp.audit import Authority, Decision, Ending, Entry, open_audit
 from calls_mcp.catalog import Json, load_operations
-from calls_mcp.console import Place, open_console
+from calls_mcp.console import Address, open_console
 from calls_mcp.emulator import DEFAULT_ACCOUNT
 from calls_mcp.guard import Binding
 from calls_mcp.runtime import Runtime
@@ -126,7 +126,7 @@ async def _console(
     settings = load_settings(values)
     async with (
         Runtime(settings, access_to(api), clock=clock) as runtime,
-        open_console(settings, Place(port=0), runtime, clock) as console,
+        open_console(settings, Address(port=0), runtime, clock) as console,
     ):
         yield console.url, console.link("benchmarks").partition("?link=")[2]
 
@@ -202,7 +202,7 @@ def _case(number: int) -> Case:
         identifier=f"{number:016x}",
         binding=Binding("create_call", "0" * 64, f"principal {number}"),
         action="place",
-        preview="Place a call to +15005550205 from +15005550006, and say: Hello.",
+        preview="Address a call to +15005550205 from +15005550006, and say: Hello.",
         client="benchmarks 1",
         rule="confirm.place",
         asked_at=now,

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from calls_mcp.console import Console, Place, open_console
+from calls_mcp.console import Address, Console, open_console
 from tests.rig import Rig, open_rig
 from tests.test_rules import policy
 
@@ -101,7 +101,7 @@ async def open_desk(
         open_rig(**shared, calls_mcp_policy=file) as rig,
         open_console(
             rig.runtime.settings,
-            Place(port=0),
+            Address(port=0),
             rig.runtime,
             rig.clock,
             look_every=0.01,

@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from calls_mcp.console import Place, open_console
+from calls_mcp.console import Address, open_console
 from calls_mcp.settings import load_settings
 from tests.console.desk import Browser, Desk, open_desk, visible
 from tests.rig import placing
@@ -120,8 +120,8 @@ async def test_a_call_tells_its_story(tmp_path: Path) -> None:
         desk.rig.clock.advance(20)
         told = visible(await browser.read(f"/calls/{sid}"))
     steps = [
-        "Place by tester: asked for",
-        "Place by tester: approved",
+        "Address by tester: asked for",
+        "Address by tester: approved",
         "decided by ann",
         "Sent to the API for tester: place",
         "The API's answer: done",
@@ -138,7 +138,7 @@ async def test_without_credentials_the_record_tells_the_story(desk: Desk) -> Non
     sid = await place(desk)
     settings = load_settings({"calls_mcp_audit_file": desk.record})
     async with (
-        open_console(settings, Place(port=0)) as alone,
+        open_console(settings, Address(port=0)) as alone,
         Desk(alone, desk.rig, desk.record).operator() as browser,
     ):
         told = visible(await browser.read(f"/calls/{sid}"))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from calls_mcp.console import Place, open_console
+from calls_mcp.console import Address, open_console
 from calls_mcp.settings import load_settings
 from tests.console.desk import Desk, open_desk, visible
 
@@ -38,7 +38,7 @@ async def test_a_policy_that_is_wrong_is_told(tmp_path: Path) -> None:
     file = tmp_path / "policy.toml"
     file.write_text("[confirm]\nplcae = 1\n", "utf-8")
     settings = load_settings({"calls_mcp_policy": file})
-    async with open_console(settings, Place(port=0)) as console:
+    async with open_console(settings, Address(port=0)) as console:
         desk = Desk(console, None, tmp_path)  # pyright: ignore[reportArgumentType]  # no server
         async with desk.operator() as browser:
             response = await browser.get("/rules")

@@ -11,7 +11,7 @@ from secrets import token_hex
 import anyio
 import pytest
 
-from calls_mcp.console import Place, open_console
+from calls_mcp.console import Address, open_console
 from calls_mcp.guard import Binding
 from calls_mcp.settings import load_settings
 from calls_mcp.store import Case, Ruling, docket, sqlite_docket
@@ -224,7 +224,7 @@ async def test_whoever_has_left_is_told_no_more(desk: Desk) -> None:
 
 
 async def test_a_console_without_a_shared_store_says_so(tmp_path: Path) -> None:
-    async with open_console(load_settings(), Place(port=0)) as console:
+    async with open_console(load_settings(), Address(port=0)) as console:
         desk = Desk(console, None, tmp_path)  # pyright: ignore[reportArgumentType]  # no server
         async with desk.operator() as browser:
             assert "CALLS_MCP_STATE_URL is memory:" in visible(await browser.read("/"))

@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from calls_mcp.console import Console, Place, open_console
+from calls_mcp.console import Address, Console, open_console
 from calls_mcp.emulator import OWN_NUMBERS, Emulator, ManualClock, Scenario, Script
 from calls_mcp.runtime import Runtime
 from calls_mcp.server import build_server
@@ -70,7 +70,7 @@ async def open_firm(folder: Path) -> AsyncGenerator[Firm]:
     async with (
         Emulator(clock=clock, scenario=Scenario(people)) as emulator,
         Runtime(settings, access_to(emulator.base_url), clock=clock) as runtime,
-        open_console(settings, Place(port=0), runtime, clock) as console,
+        open_console(settings, Address(port=0), runtime, clock) as console,
     ):
         rig = Rig(build_server(runtime), runtime, emulator, clock)
         live = await _Day(rig, console, random, iter(dict.fromkeys(numbers))).pass_by()

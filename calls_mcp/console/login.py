@@ -1,4 +1,4 @@
-"""The door: coming in by a link or a token, letting others in, going out."""
+"""Coming in by a link or a token, letting others in, going out."""
 
 import logging
 import re
@@ -8,11 +8,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from calls_mcp.console.entrance import SESSION_LASTS, session_of
 from calls_mcp.console.forms import fields, own_fields
 from calls_mcp.console.gate import address_of, cookie_name, session_secret
 from calls_mcp.console.house import House
 from calls_mcp.console.pages import page, render
+from calls_mcp.console.sessions import SESSION_LASTS, session_of
 from calls_mcp.console.tokens import Refusal
 from calls_mcp.redaction import one_line
 
@@ -28,7 +28,7 @@ _NO_INVITING = (
 )
 
 
-class Door:
+class Login:
     """The pages of coming and going."""
 
     def __init__(self, house: House) -> None:
@@ -58,20 +58,20 @@ class Door:
         if "token" in sent:
             secret = await self._by_token(request, sent["token"].strip())
         else:
-            secret = self._house.entrance.admit(sent.get("link", "").strip().rpartition(_LINK)[2])
+            secret = self._house.sessions.admit(sent.get("link", "").strip().rpartition(_LINK)[2])
         wanted = _own(sent.get("next", ""))
         if secret is None:
             return self._not_let_in(wanted, _NO_LINK, 401)
         if isinstance(secret, Refusal):
             return self._not_let_in(wanted, secret.words, secret.status, secret.headers)
-        place, response = self._house.place, RedirectResponse(wanted, 303)
+        address, response = self._house.address, RedirectResponse(wanted, 303)
         response.set_cookie(
-            cookie_name(place),
+            cookie_name(address),
             secret,
             max_age=SESSION_LASTS,
             httponly=True,
             samesite="strict",
-            secure=place.is_secure,
+            secure=address.is_secure,
         )
         return response
 
@@ -91,11 +91,11 @@ class Door:
     async def leave(self, request: Request) -> Response:
         """End the session."""
         await own_fields(request)
-        place = self._house.place
-        self._house.entrance.dismiss(session_secret(request.headers, place))
+        address = self._house.address
+        self._house.sessions.dismiss(session_secret(request.headers, address))
         response = self._page("/", "You have left", 200)
         response.delete_cookie(
-            cookie_name(place), httponly=True, samesite="strict", secure=place.is_secure
+            cookie_name(address), httponly=True, samesite="strict", secure=address.is_secure
         )
         return response
 
@@ -140,12 +140,12 @@ class Door:
         if isinstance(grant, Refusal):
             return grant
         _log.info("%s has come into the console, by a token", grant.principal)
-        return self._house.entrance.welcome(grant)
+        return self._house.sessions.welcome(grant)
 
 
 def link_for(house: House, name: str) -> str:
     """A link that lets somebody in as `name`, once."""
-    return f"{house.place.url}/login{_LINK}{house.entrance.invite(name)}"
+    return f"{house.address.url}/login{_LINK}{house.sessions.invite(name)}"
 
 
 def _require_link(request: Request) -> None:

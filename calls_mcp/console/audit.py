@@ -123,7 +123,7 @@ class Filter:
         return {name: value for name in names if (value := getattr(self, name))}
 
 
-class Record:
+class Audit:
     """The pages of the record."""
 
     def __init__(self, house: House) -> None:

@@ -50,7 +50,7 @@ class Session:
         return self.grant is None or case.users_too or not is_own
 
 
-class Entrance:
+class Sessions:
     """Knows links and sessions, by their hashes; `clock` gives the time in epoch seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:

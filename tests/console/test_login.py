@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from calls_mcp.console import Place, open_console
+from calls_mcp.console import Address, open_console
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.settings import load_settings
 from tests.console.desk import Desk, open_desk
@@ -63,11 +63,11 @@ async def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(desk: Desk)
 
 async def test_behind_https_the_cookie_goes_by_https_only(tmp_path: Path) -> None:
     settings = load_settings({"calls_mcp_state_url": f"sqlite:///{tmp_path}/state.db"})
-    place = Place(port=0, public="https://console.example.com")
+    place = Address(port=0, public="https://console.example.com")
     async with open_console(settings, place) as console:
         assert console.url == "https://console.example.com"
         secret = console.link("ann").partition("?link=")[2]
-        port = console.house.place.port
+        port = console.house.address.port
         async with httpx.AsyncClient(trust_env=False) as http:
             entered = await http.post(
                 f"http://127.0.0.1:{port}/login",
@@ -206,15 +206,15 @@ async def test_every_answer_forbids_framing_and_inline_scripts(desk: Desk, path:
 @pytest.mark.parametrize(
     "place",
     [
-        pytest.param(Place(host="0.0.0.0", port=0), id="other machines reach it"),  # noqa: S104
-        pytest.param(Place(port=0, public="http://console.example.com"), id="http"),
-        pytest.param(Place(port=0, public="https://example.com/path"), id="a path"),
-        pytest.param(Place(port=0, public="https://user@example.com"), id="a login"),
-        pytest.param(Place(port=0, public="https://example.com:port"), id="no port"),
-        pytest.param(Place(port=65_536), id="a port out of range"),
+        pytest.param(Address(host="0.0.0.0", port=0), id="other machines reach it"),  # noqa: S104
+        pytest.param(Address(port=0, public="http://console.example.com"), id="http"),
+        pytest.param(Address(port=0, public="https://example.com/path"), id="a path"),
+        pytest.param(Address(port=0, public="https://user@example.com"), id="a login"),
+        pytest.param(Address(port=0, public="https://example.com:port"), id="no port"),
+        pytest.param(Address(port=65_536), id="a port out of range"),
     ],
 )
-async def test_a_place_that_is_not_safe_is_refused(place: Place) -> None:
+async def test_a_place_that_is_not_safe_is_refused(place: Address) -> None:
     with pytest.raises(ConfigurationError):
         async with open_console(load_settings(), place):
             pass

@@ -10,7 +10,7 @@ _USUAL_PORT, _LAST_PORT = 80, 65_535
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Address:
     """Where the console listens; `public` is the https URL of a proxy before it, if any.
 
     With port 0 the system chooses one.
@@ -51,20 +51,20 @@ class Place:
         return f"http://{host}" if self.port == _USUAL_PORT else f"http://{host}:{self.port}"
 
 
-def require_safe(place: Place) -> None:
+def require_safe(address: Address) -> None:
     """See that nobody on the way can read or change what is shown and decided.
 
     Raises:
         ConfigurationError: Somebody could.
     """
-    if not 0 <= place.port <= _LAST_PORT:
+    if not 0 <= address.port <= _LAST_PORT:
         raise ConfigurationError(f"--port must be 0 to {_LAST_PORT}.")
-    if place.public and not _is_https_origin(place.public):
+    if address.public and not _is_https_origin(address.public):
         raise ConfigurationError("--url must be https://HOST or https://HOST:PORT, and no more.")
-    if not place.public and not is_loopback(place.host):
+    if not address.public and not is_loopback(address.host):
         raise ConfigurationError(
-            f"Other machines reach {place.host}, and what they send could be read on its way: keep "
-            "to 127.0.0.1, or put a proxy that speaks https before it and give its URL as "
+            f"Other machines reach {address.host}, and what they send could be read on its way: "
+            "keep to 127.0.0.1, or put a proxy that speaks https before it and give its URL as "
             "CALLS_MCP_CONSOLE_URL or --url."
         )
 

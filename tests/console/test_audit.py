@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 import pytest
 
 from calls_mcp.audit import mentions, parse, reading, verify
-from calls_mcp.console import record
+from calls_mcp.console import audit
 from tests.console.desk import Desk, open_desk, visible
 from tests.rig import placing
 
@@ -139,7 +139,7 @@ async def test_only_what_may_be_looked_for_is_parsed(
 async def test_a_search_goes_so_far_and_can_go_on(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(record, "_FARTHEST", 7)
+    monkeypatch.setattr(audit, "_FARTHEST", 7)
     await place(desk, 1, "bob")
     await place(desk, 8, "ann")
     async with desk.operator() as browser:
