@@ -202,7 +202,7 @@ def _case(number: int) -> Case:
         identifier=f"{number:016x}",
         binding=Binding("create_call", "0" * 64, f"principal {number}"),
         action="place",
-        preview="Address a call to +15005550205 from +15005550006, and say: Hello.",
+        preview="Place a call to +15005550205 from +15005550006, and say: Hello.",
         client="benchmarks 1",
         rule="confirm.place",
         asked_at=now,

@@ -120,8 +120,8 @@ async def test_a_call_tells_its_story(tmp_path: Path) -> None:
         desk.rig.clock.advance(20)
         told = visible(await browser.read(f"/calls/{sid}"))
     steps = [
-        "Address by tester: asked for",
-        "Address by tester: approved",
+        "Place by tester: asked for",
+        "Place by tester: approved",
         "decided by ann",
         "Sent to the API for tester: place",
         "The API's answer: done",
