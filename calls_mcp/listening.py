@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 
 import uvicorn
 
+_TURNS = 3  # of the event loop
+
 
 def listener(host: str, port: int) -> socket.socket:
     """A socket that listens there, on any free port if `port` is 0.
@@ -33,4 +35,16 @@ async def serving(config: uvicorn.Config, listening: socket.socket) -> AsyncGene
     finally:
         ticking.cancel()
         await asyncio.wait([ticking])
+        await _end(server, listening)
+
+
+async def _end(server: uvicorn.Server, listening: socket.socket) -> None:
+    for _ in range(_TURNS):  # in which those who have hung up are noticed
+        await asyncio.sleep(0)
+    if server.server_state.connections or server.server_state.tasks:
         await server.shutdown(sockets=[listening])
+        return
+    for each in server.servers:  # uvicorn would pause, for nobody
+        each.close()
+    listening.close()
+    await server.lifespan.shutdown()

@@ -84,13 +84,16 @@ async def test_where_callers_show_tokens_there_is_no_link(
     assert "?link=" not in caplog.text
 
 
+HTTP = ["--transport", "http", "--port", "0"]
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
         (["--console"], "--console goes with --transport http"),
-        (["--transport", "http", "--console", "here"], "--console must be PORT or HOST:PORT"),
-        (["--transport", "http", "--console", "65536"], "65535"),
-        (["--transport", "http", "--console", "0.0.0.0:0"], "Other machines reach 0.0.0.0"),
+        ([*HTTP, "--console", "here"], "--console must be PORT or HOST:PORT"),
+        ([*HTTP, "--console", "65536"], "65535"),
+        ([*HTTP, "--console", "0.0.0.0:0"], "Other machines reach 0.0.0.0"),
     ],
 )
 def test_what_is_wrong_with_the_console_is_told_in_one_line(
