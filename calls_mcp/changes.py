@@ -66,6 +66,8 @@ class Changes:
         try:
             await self._audit.note(entry)
         except AuditUnavailable:
+            if stop.decision == "asked":
+                await self._decisions.take_back(change, stop.authority)
             if stop.decision != "replayed":
                 raise
             return with_warnings(stop.outcome, [_UNRECORDED])

@@ -26,11 +26,13 @@ _SHOW = (
 )
 _SPENT = "The confirmation is spent: call without confirmation_token for a new preview."
 _OPERATORS = "Nothing was sent: the operator decides about this, and no token does."
+_USERS = "Nothing was sent: the user must be asked about this, and no token does instead."
 _WITHOUT = "Call again with the same arguments, without confirmation_token."
 _LAPSED = (
     "The operator did not decide in time. Nothing was sent. Call again with the same arguments to "
     "ask anew."
 )
+_SERVER, _UNRECORDED = "the server", "that it was asked could not be recorded"
 _USER = "the user of the client"
 _NO_DESK = (
     "the operator must approve this, and can't see what waits in the memory of this server",
@@ -179,6 +181,14 @@ class Decisions:
         if self._desk is not None and authority.approval_id:
             await self._desk.close(change.binding, authority.approval_id)
 
+    async def take_back(self, change: Change, authority: Authority) -> None:
+        """See that the operator does not approve what they could not be asked in order."""
+        if self._desk is not None and authority.approval_id:
+            filed = await self._desk.current(change.binding)
+            if filed and filed.case.identifier == authority.approval_id:
+                await self._desk.withdraw(filed.case, _SERVER, _UNRECORDED)
+                await self.close(change, authority)
+
     async def ask(self, change: Change, held: Held) -> Stop:
         """Put it to the client's user, with what is held against it."""
         question = await self._question(change, held)
@@ -199,7 +209,8 @@ class Decisions:
         if self._desk is None:
             raise PolicyDenied(change.rule, *(_NO_DESK if is_operators else _NO_HUMAN))
         if approval is not None:
-            raise InvalidConfirmation(_OPERATORS, _WITHOUT)
+            is_users = not is_operators and change.caller.can_ask
+            raise InvalidConfirmation(_USERS if is_users else _OPERATORS, _WITHOUT)
         return self._desk
 
     async def _by_operator(self, change: Change, desk: Desk, report: Report) -> Go | Stop:
@@ -209,8 +220,10 @@ class Decisions:
         filed = await desk.wait(filed, change.until, report)
         authority = Authority("operator", approval_id=filed.case.identifier)
         if filed.has_lapsed(self._clock()):
-            await desk.close(change.binding, filed.case.identifier)
-            return Stop("expired", {"outcome": "expired", "reason": _LAPSED}, authority)
+            filed = await desk.latest(filed)  # it may have been decided in the last moment
+            if filed.ruling is None:
+                await desk.close(change.binding, filed.case.identifier)
+                return Stop("expired", {"outcome": "expired", "reason": _LAPSED}, authority)
         if filed.ruling is None:
             return Stop(None, desk.awaiting(filed.case))
         ruling = filed.ruling

@@ -90,17 +90,30 @@ class Desk:
             lapses_at=lapses_at,
             users_too=asked.users_too,
         )
-        await self._store.put(
-            identifier, Pending(binding, question.state, lapses_at + self._ttl, is_filed=True)
-        )
-        if not await self._docket.file(case, _MOST_WAITING):
-            await self._store.counters.forget(place, identifier)
+        pending = Pending(binding, question.state, lapses_at + self._ttl, is_filed=True)
+        if not await self._filed(case, pending):
             raise PolicyDenied(
                 asked.rule,
                 f"{_MOST_WAITING} changes of the same principal wait for the operator already",
                 "Wait until some are decided.",
             )
         return case
+
+    async def _filed(self, case: Case, pending: Pending) -> bool:
+        """Whether there was room for it. If there was not, or this is broken off, it is gone."""
+        is_filed = False
+        try:
+            await self._store.put(case.identifier, pending)
+            is_filed = await self._docket.file(case, _MOST_WAITING)
+        finally:
+            if not is_filed:
+                with anyio.CancelScope(shield=True), suppress(StoreUnavailable):
+                    await self._store.counters.forget(_place(case.binding), case.identifier)
+        return is_filed
+
+    async def latest(self, filed: Filed) -> Filed:
+        """A case as it stands once all is settled that was decided about it until now."""
+        return await self._docket.settled(filed.case.identifier) or filed
 
     async def wait(self, filed: Filed, until: float, tell: Report) -> Filed:
         """The case, once it is decided or has lapsed, or as it is when patience ends.
@@ -167,10 +180,10 @@ class Desk:
             if filed := await self.current(asked.binding):
                 return filed.case
             await anyio.sleep(_FIRST_PAUSE)
-        reason = (
-            "it could not be put before the operator"  # whoever asked first had no room or died
-        )
-        raise PolicyDenied(asked.rule, reason, "Call again in a minute.")
+        counters, place = self._store.counters, _place(asked.binding)
+        if noted := await counters.noted(place):  # whoever asked first had no room, or died
+            await counters.forget(place, noted[0])
+        raise PolicyDenied(asked.rule, "it could not be put before the operator", "Call again.")
 
 
 def page_of(console: str, identifier: str) -> str:

@@ -12,8 +12,11 @@ import anyio
 import pytest
 
 from calls_mcp.audit import verify
+from calls_mcp.desk import Desk
 from calls_mcp.office import Decided, Office, open_office
+from calls_mcp.outcome import Report
 from calls_mcp.store import Filed, Keeping, StoreUnavailable, open_store
+from calls_mcp.store.sqlite_docket import SqliteDocket
 from tests.rig import ERAS, Agent, Era, Rig, User, decline, open_rig, placing
 from tests.test_rules import policy
 
@@ -243,6 +246,58 @@ async def test_a_server_that_dies_while_sending_leaves_it_unknown_whether_it_was
         again = await agent.call("create_call", **placing())
         assert "it is not known whether it was done" in again["confirmation"]["preview"]
     assert here.rig.changes == []
+
+
+async def test_what_is_approved_in_the_last_moment_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait = Desk.wait
+    terms = {"calls_mcp_operator_ttl": "60", "calls_mcp_operator_wait": "0"}
+    async with scene(tmp_path, **terms) as here, here.rig.connect() as agent:
+        await agent.call("create_call", **placing())
+
+        async def wait_in_vain(desk: Desk, filed: Filed, until: float, tell: Report) -> Filed:
+            seen = await wait(desk, filed, until, tell)
+            await here.decide(approve=True)
+            here.rig.clock.advance(60)
+            return seen
+
+        monkeypatch.setattr(Desk, "wait", wait_in_vain)
+        assert (await agent.call("create_call", **placing()))["outcome"] == "done"
+
+
+async def test_a_question_that_could_not_be_filed_can_be_asked_again_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> bool:
+        raise StoreUnavailable
+
+    async with scene(tmp_path) as here, here.rig.connect() as agent:
+        with monkeypatch.context() as patched:
+            patched.setattr(SqliteDocket, "file", fail)
+            assert (await agent.call("create_call", **placing()))["outcome"] == "error"
+        asked = await agent.call("create_call", **placing())
+        assert asked["outcome"] == "awaiting_operator"
+
+
+async def test_what_could_not_be_recorded_is_not_put_before_the_operator(tmp_path: Path) -> None:
+    async with scene(tmp_path) as here, here.rig.connect() as agent:
+        here.record.unlink(missing_ok=True)
+        here.record.mkdir()
+        asked = await agent.call("create_call", **placing())
+        assert asked["error"]["kind"] == "audit_unavailable"
+        assert list(await here.office.waiting()) == []
+        here.record.rmdir()
+        asked = await agent.call("create_call", **placing())
+        assert asked["outcome"] == "awaiting_operator"
+
+
+async def test_a_token_does_not_stand_in_for_a_user_who_must_be_asked(tmp_path: Path) -> None:
+    rules = 'place = "require_human"'
+    async with scene(tmp_path, rules) as here, here.rig.connect(user=User()) as agent:
+        told = await agent.call("create_call", **placing(), confirmation_token="made-up")
+        assert "the user must be asked" in told["error"]["message"]
+        assert here.rig.changes == []
 
 
 async def test_no_client_can_call_itself_as_the_operator_is_recorded(tmp_path: Path) -> None:

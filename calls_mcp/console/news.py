@@ -34,7 +34,7 @@ class News:
         self._listeners: Counter[str] = Counter()
         self._marks: dict[str, str] = {}
         self._changed = anyio.Event()
-        self._wanted = anyio.Event()
+        self._wanted = {room: anyio.Event() for room in looks}
         self._has_ended = False
 
     @property
@@ -53,16 +53,20 @@ class News:
         return StreamingResponse(told, media_type="text/event-stream")
 
     async def run(self) -> None:
-        """Look, for ever."""
+        """Look, for ever; a slow look at one room delays no other."""
+        async with anyio.create_task_group() as tasks:
+            for room, look in self._looks.items():
+                tasks.start_soon(self._watch, room, look)
+
+    async def _watch(self, room: str, look: Look) -> None:
         while True:
-            await self._wanted.wait()
-            for room in [room for room in self._looks if self._listeners[room]]:
-                mark = await self._looks[room]()
-                if self._marks.get(room) != mark:
-                    self._marks[room] = mark
-                    self._wake()
-            if not self._listeners.total():
-                self._wanted = anyio.Event()
+            await self._wanted[room].wait()
+            mark = await look()
+            if self._marks.get(room) != mark:
+                self._marks[room] = mark
+                self._wake()
+            if not self._listeners[room]:
+                self._wanted[room] = anyio.Event()
             await anyio.sleep(self._interval)
 
     def end(self) -> None:
@@ -87,7 +91,7 @@ class News:
     @contextmanager
     def _listening(self, room: str) -> Generator[None]:
         self._listeners[room] += 1
-        self._wanted.set()
+        self._wanted[room].set()
         try:
             yield
         finally:

@@ -107,6 +107,7 @@ async def _case(office: Office, filed: Filed, *, late: bool = False) -> Mapping[
         "now": now,
         "late": late,
         "lapsed": filed.has_lapsed(now),
+        "is_over": now >= 2 * filed.case.lapses_at - filed.case.asked_at,
         "is_used": fate is not None and fate.claimed_at is not None,
         "outcome": fate and fate.outcome,
     }

@@ -87,6 +87,10 @@ class Docket(Protocol):
         """The case of this identifier, if it is still kept."""
         ...
 
+    async def settled(self, identifier: str) -> Filed | None:
+        """The same, behind every ruling that is under way."""
+        ...
+
     async def rule(self, identifier: str, ruling: Ruling) -> Ruling | None:
         """Decide a case, once for all: the ruling that stands, which is the first.
 

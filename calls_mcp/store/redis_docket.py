@@ -126,6 +126,10 @@ class RedisDocket:
         case, ruling = cast("tuple[str | None, str | None]", row)
         return unpack_filed(case, ruling) if case else None
 
+    async def settled(self, identifier: str) -> Filed | None:
+        """The same: Redis does one thing at a time."""
+        return await self.find(identifier)
+
     async def rule(self, identifier: str, ruling: Ruling) -> Ruling | None:
         """Decide a case, once for all."""
         arguments = [identifier, pack_ruling(ruling), self._keeping.clock()]

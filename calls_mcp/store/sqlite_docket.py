@@ -56,6 +56,7 @@ _COUNT = "SELECT count(*) FROM cases WHERE principal = ? AND ruling IS NULL AND 
 _FILE = """
 INSERT INTO cases (identifier, principal, "case", asked_at, lapses_at) VALUES (?, ?, ?, ?, ?)
 """
+_FIND = 'SELECT "case", ruling FROM cases WHERE identifier = ?'
 _RULE = """
 UPDATE cases SET ruling = ? WHERE identifier = ? AND ruling IS NULL AND lapses_at > ?
 """
@@ -74,16 +75,18 @@ class SqliteDocket:
 
     async def find(self, identifier: str) -> Filed | None:
         """The case of this identifier, if it is still kept."""
-        query = 'SELECT "case", ruling FROM cases WHERE identifier = ?'
-        rows = await self._database.look_at_all(query, identifier)
+        return next(iter(_filed(await self._database.look_at_all(_FIND, identifier))), None)
+
+    async def settled(self, identifier: str) -> Filed | None:
+        """The same, once nobody else writes."""
+        rows = await self._database.run(lambda db: db.execute(_FIND, (identifier,)).fetchall())
         return next(iter(_filed(rows)), None)
 
     async def rule(self, identifier: str, ruling: Ruling) -> Ruling | None:
         """Decide a case, once for all."""
-        decision = (pack_ruling(ruling), identifier, self._keeping.clock())
 
         def decide(db: sqlite3.Connection) -> str | None:
-            db.execute(_RULE, decision)
+            db.execute(_RULE, (pack_ruling(ruling), identifier, self._keeping.clock()))
             row = db.execute("SELECT ruling FROM cases WHERE identifier = ?", (identifier,))
             return cast("tuple[str | None]", row.fetchone() or (None,))[0]
 

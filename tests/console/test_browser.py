@@ -107,8 +107,45 @@ async def test_news_leave_focus_and_typing_as_they_are(chromium: Browser, tmp_pa
         async with desk.operator("bob") as bob:
             await bob.submit("/", f"/waiting/{second}", decision="deny")
         await window.sees("1 change waits")
-        assert await window.focused() == "card"
-        await expect(reason).to_have_value("not at night")
+        await expect(page.locator(f"#case-{second}")).to_contain_text(
+            "decided elsewhere, or lapsed"
+        )
+        await expect(reason.first).to_have_value("not at night")
+
+
+async def test_a_key_or_a_click_never_meets_another_card_than_was_meant(
+    chromium: Browser, tmp_path: Path
+) -> None:
+    async with open_scene(chromium, tmp_path) as (desk, window), desk.operator("bob") as bob:
+        first = await ask(desk)
+        desk.rig.clock.advance(1)
+        await ask(desk, time_limit=60)
+        await window.sees("2 changes wait")
+        await window.page.get_by_label("Why not").first.press_sequentially("this is")
+        pressed = await window.page.locator("[data-key=a]").first.bounding_box()
+        assert pressed
+        await bob.submit("/", f"/waiting/{first}", decision="deny")
+        await window.sees("1 change waits")
+        await window.press(" ", "n", "o", "t", " ", "a", " ", "g", "o", "o", "d", " ", "Enter")
+        await window.page.mouse.click(pressed["x"] + 5, pressed["y"] + 5)
+        await window.sees("1 change waits")
+        assert desk.console.house.office
+        assert [f.case.identifier != first for f in await desk.console.house.office.waiting()] == [
+            True
+        ]
+
+
+async def test_a_page_that_is_out_of_date_says_so(chromium: Browser, tmp_path: Path) -> None:
+    async with open_scene(chromium, tmp_path) as (desk, window):
+        await window.sees("Nothing waits")
+        other = await window.page.context.new_page()
+        await other.goto(window.url)
+        await other.get_by_role("button", name="Leave").click()
+        await other.get_by_text("You have left").wait_for()
+        await ask(desk)
+        await window.sees("You are not in any more")
+        await expect(window.page).to_have_title("! Waiting · calls-mcp console")
+        window.complaints.clear()  # of the status 401
 
 
 async def test_all_of_it_is_done_by_keys(chromium: Browser, tmp_path: Path) -> None:

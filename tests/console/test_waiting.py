@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 from calls_mcp.console import Address, open_console
+from calls_mcp.console.calls import Calls
 from calls_mcp.guard import Binding
 from calls_mcp.settings import load_settings
 from calls_mcp.store import Case, Ruling, docket, sqlite_docket
@@ -210,6 +211,24 @@ async def test_an_open_page_is_told_what_comes_and_goes(desk: Desk) -> None:
             third = await anext(lines)
     assert first != second
     assert third == first
+
+
+async def test_an_api_that_does_not_answer_delays_no_news_of_what_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang(_: Calls) -> str:
+        await anyio.sleep_forever()
+        return ""
+
+    monkeypatch.setattr(Calls, "mark", hang)
+    async with open_desk(tmp_path) as desk, desk.operator() as browser:
+        url = browser.url + "/events?room="
+        calls, waiting = (browser.http.stream("GET", url + room) for room in ("calls", "waiting"))
+        async with calls, waiting as stream:
+            lines = (line async for line in stream.aiter_lines() if line.startswith("data:"))
+            first = await anext(lines)
+            await asked(desk)
+            assert await anext(lines) != first
 
 
 async def test_whoever_has_left_is_told_no_more(desk: Desk) -> None:

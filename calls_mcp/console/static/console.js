@@ -2,6 +2,16 @@
 
 const room = document.body.dataset.room;
 
+/* A card that is decided or lapsed stays where it is, lest a click or a key meet the next one. */
+function settle(card) {
+  if (card.inert) return;
+  if (card.contains(document.activeElement)) document.getElementById("main").focus();
+  card.inert = true;
+  card.querySelector("h2").append(" · decided elsewhere, or lapsed");
+}
+
+const stays = (node) => (node?.inert ? stays(node.nextSibling) : node);
+
 /* What changes on the server changes here node by node, so that focus, scroll and typing stay. */
 function morph(here, there) {
   if (here.isEqualNode(there)) return;
@@ -12,39 +22,52 @@ function morph(here, there) {
   for (const { name } of [...here.attributes]) if (!there.hasAttribute(name)) here.removeAttribute(name);
   for (const { name, value } of there.attributes) if (here.getAttribute(name) !== value) here.setAttribute(name, value);
   const wanted = new Set([...there.children].map((child) => child.id));
-  for (const child of [...here.children]) if (child.id && !wanted.has(child.id)) child.remove();
-  let at = here.firstChild;
+  for (const child of [...here.children]) {
+    if (!child.id || wanted.has(child.id)) continue;
+    if (child.matches("article")) settle(child);
+    else child.remove();
+  }
+  let at = stays(here.firstChild);
   for (const child of there.childNodes) {
     const same = child.id
       ? [...here.children].find((each) => each.id === child.id)
       : at && !at.id && at.nodeName === child.nodeName && at;
     if (!same) here.insertBefore(document.importNode(child, true), at);
-    else if (same === at) at = at.nextSibling;
+    else if (same === at) at = stays(at.nextSibling);
     else here.insertBefore(same, at);
     if (same) morph(same, child);
   }
   while (at) {
-    const next = at.nextSibling;
+    const next = stays(at.nextSibling);
     at.remove();
     at = next;
   }
 }
 
+const trouble = document.getElementById("trouble");
+
+/* What is shown is out of date: silence would look like nothing new. */
+function warn(text) {
+  trouble.textContent = text;
+  trouble.hidden = !text;
+  if (text && !document.title.startsWith("! ")) document.title = `! ${document.title}`;
+}
+
 async function refresh() {
-  const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
-  if (!answer.ok) return;
+  const answer = await fetch(location.href, { headers: { Accept: "text/html" } }).catch(() => null);
+  if (answer?.status === 401) return warn("You are not in any more, and this is out of date: come in again.");
+  if (!answer?.ok) return warn("The console does not answer, so this may be out of date. It is asked again.");
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   const had = document.activeElement;
-  const card = had.closest(".card[id]");
-  const beside = card && (card.nextElementSibling ?? card.previousElementSibling);
   for (const here of document.querySelectorAll("[data-live]")) {
     const there = page.querySelector(`[data-live="${here.dataset.live}"]`);
     if (there) morph(here, there);
   }
   document.title = page.title;
+  warn("");
   tick();
   if (!had.isConnected) {
-    const next = (had.id && document.getElementById(had.id)) || (beside?.isConnected && beside);
+    const next = had.id && document.getElementById(had.id);
     (next || document.getElementById("main")).focus();
   }
 }
@@ -121,17 +144,22 @@ async function onNews() {
 /* A browser has six connections to a server: one tab listens to it, and tells the others. */
 function listen(told) {
   const others = new BroadcastChannel(room);
+  const tell = () => {
+    others.postMessage("");
+    told();
+  };
   const hear = () =>
     new Promise((end) => {
       const news = new EventSource(`/events?room=${room}`);
-      news.addEventListener("message", () => {
-        others.postMessage("");
-        told();
+      news.addEventListener("message", tell);
+      news.addEventListener("error", () => {
+        tell();
+        if (news.readyState === EventSource.CLOSED) setTimeout(end, 5000);
       });
-      news.addEventListener("error", () => news.readyState === EventSource.CLOSED && end());
     });
+  const take = () => navigator.locks.request(room, hear).then(take); // until the tab is closed
   others.addEventListener("message", told);
-  navigator.locks.request(room, hear); // until the tab is closed: then it is another's turn
+  take();
   told();
 }
 
