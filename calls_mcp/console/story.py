@@ -114,9 +114,10 @@ def _event(record: Mapping[str, Json]) -> Event:
             time, f"The API's answer: {record.get('outcome')}", _detail(record, more), tone
         )
     decision = str(record.get("decision", phase))
+    whose = "by" if decision == "asked" else "for"
     return Event(
         time,
-        f"{action.capitalize()} by {who}: {_DECIDED.get(decision, decision)}",
+        f"{action.capitalize()} {whose} {who}: {_DECIDED.get(decision, decision)}",
         _detail(record, {}),
         _TONES.get(decision, ""),
     )

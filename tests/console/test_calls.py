@@ -121,7 +121,7 @@ async def test_a_call_tells_its_story(tmp_path: Path) -> None:
         told = visible(await browser.read(f"/calls/{sid}"))
     steps = [
         "Place by tester: asked for",
-        "Place by tester: approved",
+        "Place for tester: approved",
         "decided by ann",
         "Sent to the API for tester: place",
         "The API's answer: done",
