@@ -15,7 +15,7 @@ class _Chart(Protocol):
 
     def add_bars(self, data: Sequence[tuple[float, str]]) -> None: ...
 
-    def add_columns(self, data: Sequence[tuple[str, float]]) -> None: ...
+    def add_columns(self, data: Sequence[tuple[str, float]], *, name: str) -> None: ...
 
     def add_x_scale(self, domain_min: float, domain_max: float) -> None: ...
 
@@ -35,13 +35,22 @@ def bars(title: str, counts: Sequence[tuple[str, float]]) -> Markup:
     return _labelled(title, chart.to_svg(width=_WIDTH, height=height), height)
 
 
-def columns(title: str, counts: Sequence[tuple[str, float]]) -> Markup:
-    """A column for each label, from left to right; nothing if there is nothing to see."""
-    if not any(count for _, count in counts):
+def columns(
+    title: str, labels: Sequence[str], parts: Sequence[tuple[str, Sequence[float]]]
+) -> Markup:
+    """A column for each label, from left to right; nothing if there is nothing to see.
+
+    `parts` stand on each other, the first on top: a name, and how much of each column it is.
+    """
+    heights = [
+        [*map(sum, zip(*(part for _, part in parts[at:]), strict=True))] for at in range(len(parts))
+    ]
+    if not any(heights[0]):
         return Markup()
     chart = cast("_Chart", leather.Chart())
-    chart.add_y_scale(0, _rounded(max(count for _, count in counts)))
-    chart.add_columns(counts)
+    chart.add_y_scale(0, _rounded(max(heights[0])))
+    for (name, _), height in zip(parts, heights, strict=True):  # each before those above it
+        chart.add_columns([*zip(labels, height, strict=True)], name=name)
     height = _WIDTH // 3
     return _labelled(title, chart.to_svg(width=_WIDTH, height=height), height)
 

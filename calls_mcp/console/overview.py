@@ -1,12 +1,14 @@
 """Overview: the last day in figures, each chart with its numbers as a table."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 
+import anyio
 import anyio.to_thread
 from markupsafe import Markup
 from starlette.requests import Request
@@ -19,6 +21,7 @@ from calls_mcp.console.charts import bars, columns
 from calls_mcp.console.figures import Figures, count
 from calls_mcp.console.house import Fresh, House
 from calls_mcp.console.pages import page
+from calls_mcp.errors import CallsError
 from calls_mcp.outcome import Caller, CallSummary, moment
 
 _DAY = 86_400  # seconds
@@ -26,6 +29,8 @@ _GOOD_FOR = 60.0  # seconds
 _PAGES = 5
 _MOST_RECORDS = 20_000
 _MOST_ROWS = 12
+_LIVE = ("queued", "initiated", "ringing", "in-progress")
+_OUTCOMES = ("live", "not completed", "completed")
 _COUNTED = (
     "time",
     "id",
@@ -94,11 +99,17 @@ class Overview:
         self._house = house
         self._views: Fresh[_View] = Fresh(_GOOD_FOR, house.clock)
         self._recent = _Recent()
+        self._reading = anyio.Lock()
 
     @property
     def routes(self) -> list[Route]:
         """Where it is."""
         return [Route("/overview", self.all)]
+
+    async def prepare(self) -> None:
+        """Read a day's records before anybody waits for it."""
+        with suppress(CallsError):  # whoever looks is told
+            await self._recorded(self._house.clock() - _DAY)
 
     async def all(self, request: Request) -> Response:
         """The figures, at most a minute old."""
@@ -109,16 +120,21 @@ class Overview:
         until = self._house.clock()
         since = until - _DAY
         calls, notes = await self._called()
-        records, path = list[Mapping[str, Json]](), self._house.record
-        if path and path.exists():
-            records = await anyio.to_thread.run_sync(self._recent.since, path, moment(since))
-        elif lacking := self._house.lacking.get("record"):
+        records = await self._recorded(since)
+        if lacking := self._house.lacking.get("record"):
             notes.append(lacking)
         if len(records) == _MOST_RECORDS:
             notes.append(f"Only the newest {_MOST_RECORDS:,} records are counted.")
         patience = self._house.settings.calls_mcp_operator_ttl
         figures = count(calls, records, since, until, patience)
         return _View(figures, tuple(_tiles(figures)), tuple(_charts(figures)), tuple(notes))
+
+    async def _recorded(self, since: float) -> list[Mapping[str, Json]]:
+        path = self._house.record
+        if path is None or not path.exists():
+            return []
+        async with self._reading:
+            return await anyio.to_thread.run_sync(self._recent.since, path, moment(since))
 
     async def _called(self) -> tuple[list[CallSummary], list[str]]:
         """The newest calls, and what is to be said about them."""
@@ -162,20 +178,28 @@ def _tiles(figures: Figures) -> Iterator[tuple[str, str]]:
     yield "Denied by a rule", f"{sum(figures.denials.values()):,}"
 
 
+def _outcome(status: str) -> str:
+    if status == "completed":
+        return status
+    return "live" if status in _LIVE else "not completed"
+
+
 def _charts(figures: Figures) -> Iterator[Chart]:
     title = "Calls by hour and outcome"
-    totals = [(hour[11:], hour, sum(counts.values())) for hour, counts in figures.hours.items()]
+    hours = [*figures.hours.items()][1:]  # the first is cut off
+    outcomes = [Counter(map(_outcome, Counter(counts).elements())) for _, counts in hours]
+    parts = [(name, [counts[name] for counts in outcomes]) for name in _OUTCOMES]
     yield Chart(
         title,
-        columns(title, [(label, total) for label, _, total in totals[1:]]),
+        columns(title, [hour[11:] for hour, _ in hours], parts),
         ("Hour (UTC)", *figures.statuses),
         tuple(
             (
                 hour.replace("T", " "),
-                *(str(figures.hours[hour].get(s, 0)) for s in figures.statuses),
+                *(str(counts.get(s, 0)) for s in figures.statuses),
             )
-            for _, hour, total in totals
-            if total
+            for hour, counts in figures.hours.items()
+            if any(counts.values())
         ),
     )
     yield _simple("How long calls lasted", "Duration", "Calls", figures.durations)

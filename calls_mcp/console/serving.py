@@ -78,7 +78,8 @@ async def open_console(
         async with _furnished(settings, found, runtime, clock, links) as house:
             waiting, calls = Waiting(house), Calls(house)
             news = News(house, {"waiting": waiting.mark, "calls": calls.mark}, look_every)
-            rooms = (waiting, calls, Audit(house), Overview(house), Rules(house), news)
+            overview = Overview(house)
+            rooms = (waiting, calls, Audit(house), overview, Rules(house), news)
 
             class _Connection(PatientConnection):
                 crowd = Crowd(_MOST)
@@ -95,6 +96,7 @@ async def open_console(
                 server_header=False,
                 timeout_graceful_shutdown=1,  # second
             )
+            house.background.start(overview.prepare)
             house.background.start(news.run)
             async with serving(config, listening):
                 yield Console(house)

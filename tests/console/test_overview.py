@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from calls_mcp.audit import parse, reading
-from calls_mcp.console.charts import bars
+from calls_mcp.console.charts import bars, columns
 from tests.console.desk import open_desk, visible
 from tests.rig import placing
 
@@ -109,3 +109,11 @@ async def test_what_did_not_count_or_nobody_decided_is_told_as_that(tmp_path: Pa
         told = visible(await browser.read("/overview"))
     accepted = int(decided.ruling.is_approval)
     assert f"asked 2 accepted {accepted} declined {1 - accepted} lapsed 1" in told
+
+
+def test_a_column_has_its_parts_on_each_other() -> None:
+    picture = columns("Calls", ["08", "09"], [("live", [1, 0]), ("completed", [2, 0])])
+    live, completed = picture.split('class="series columns"')[1:]
+    assert 'height="60.0"' in live  # of 100 for five
+    assert 'height="40.0"' in completed
+    assert columns("Calls", ["08"], [("live", [0]), ("completed", [0])]) == ""
