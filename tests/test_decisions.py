@@ -52,9 +52,9 @@ async def scene(
 ) -> AsyncGenerator[Scene]:
     record = folder / "audit.jsonl"
     shared: dict[str, Any] = {
-        **settings,
         "calls_mcp_state_url": f"sqlite:///{folder}/state.db",
         "calls_mcp_audit_file": record,
+        **settings,
     }
     file = policy(folder, f"[confirm]\n{rules}\n[caps]\nsame_number_seconds = 0\n")
     async with (
@@ -100,6 +100,27 @@ async def test_a_call_waits_for_the_operator_and_is_placed_once(
         ]
     assert (await anyio.to_thread.run_sync(verify, here.record)).is_intact
     assert user is None or user.asked == []
+
+
+async def test_on_redis_it_goes_as_on_a_file(tmp_path: Path, redis_url: str) -> None:
+    async with (
+        scene(tmp_path, calls_mcp_state_url=redis_url) as here,
+        here.rig.connect() as agent,
+    ):
+        await agent.call("create_call", **placing())
+        here.rig.clock.advance(1)
+        await agent.call("create_call", **placing(timeout=5))
+        first, second = await here.office.waiting()
+        assert await here.office.decide(first, approve=True, by="bob")
+        assert await here.office.decide(second, approve=False, by="bob", reason="not at night")
+        assert (await agent.call("create_call", **placing()))["outcome"] == "done"
+        denied = await agent.call("create_call", **placing(timeout=5))
+        assert "not at night" in denied["reason"]
+        again = await agent.call("create_call", **placing())
+        assert "approved before" in again["confirmation"]["preview"]
+        here.rig.clock.advance(900)
+        assert (await agent.call("create_call", **placing()))["outcome"] == "expired"
+    assert len(here.rig.changes) == 1
 
 
 async def test_a_repeat_that_waits_goes_on_when_the_operator_decides(tmp_path: Path) -> None:
