@@ -217,7 +217,8 @@ class Decisions:
         filed = await desk.current(change.binding)
         if filed is None:
             return await self._file(change, desk)
-        filed = await desk.wait(filed, change.until, report)
+        if change.caller.waits:
+            filed = await desk.wait(filed, change.until, report)
         authority = Authority("operator", approval_id=filed.case.identifier)
         if filed.has_lapsed(self._clock()):
             filed = await desk.latest(filed)  # it may have been decided in the last moment

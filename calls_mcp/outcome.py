@@ -114,7 +114,7 @@ class Outcome(TypedDict, total=False):
 class Caller:
     """Who invokes: the principal, whether their client can put a question to its user.
 
-    `client` is what that calls itself.
+    `client` is what that calls itself; `waits` is whether it waits for the operator to decide.
     `trace_id` is that of the request, 32 hex digits, or empty if it is not traced; `request_id` is
     the one that log lines about it bear.
     """
@@ -124,6 +124,7 @@ class Caller:
     trace_id: str = ""
     request_id: str = ""
     client: str = ""
+    waits: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,7 +143,8 @@ class Calls:
         runtime = self._house.runtime
         if runtime is None:
             raise HTTPException(503, self._house.lacking["runtime"])
-        caller = Caller(session.principal, can_ask=True, client="calls-mcp console")
+        client = "calls-mcp console"
+        caller = Caller(session.principal, can_ask=True, client=client, waits=False)
         operation, arguments = load_operations()["update_call"], {"sid": sid, "status": "completed"}
         async with runtime.invoker() as invoker:
             outcome = await invoker.invoke(operation, {**arguments}, caller)
