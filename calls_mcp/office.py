@@ -26,6 +26,10 @@ from calls_mcp.store import (
     open_store,
 )
 
+UNSHARED = (
+    "CALLS_MCP_STATE_URL is memory:, where nobody else sees what waits for approval: set it to "
+    "sqlite:///FILE or redis://…, here and for the servers."
+)
 _MOST = 1000  # cases
 _AT_ONCE = 200  # cases
 _LONGEST_REASON = 200  # characters
@@ -164,10 +168,7 @@ async def open_office(
         open_audit(*files, settings.calls_mcp_audit_numbers, clock) as audit,
     ):
         if store.docket is None:
-            raise ConfigurationError(
-                "CALLS_MCP_STATE_URL is memory:, where nobody else sees what waits for approval: "
-                "set it to sqlite:///FILE or redis://…, here and for the servers."
-            )
+            raise ConfigurationError(UNSHARED)
         yield Office(store, store.docket, audit, clock)
 
 

@@ -5,7 +5,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlencode
@@ -119,8 +119,7 @@ class Filter:
     @property
     def query(self) -> dict[str, str]:
         """As it is in a URL."""
-        names = ("text", "tool", "decision", "phase", "principal", "since", "until")
-        return {name: value for name in names if (value := getattr(self, name))}
+        return {name: value for name, value in asdict(self).items() if value}
 
 
 class Audit:
@@ -208,7 +207,7 @@ class Audit:
 
 def _filter(request: Request) -> Filter:
     asked = request.query_params
-    names = ("text", "tool", "decision", "phase", "principal", "since", "until")
+    names = (field.name for field in fields(Filter))
     return Filter(**{name: asked.get(name, "").strip()[:200] for name in names})
 
 

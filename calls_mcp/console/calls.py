@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import anyio
 import anyio.to_thread
@@ -14,17 +14,16 @@ from starlette.routing import Route
 
 from calls_mcp.catalog import Json, load_operations
 from calls_mcp.console.forms import own_fields
-from calls_mcp.console.house import Fresh, House
+from calls_mcp.console.house import READER, Fresh, House
 from calls_mcp.console.pages import page
 from calls_mcp.console.sessions import Session, session_of
 from calls_mcp.console.story import Event, Sightings, story
 from calls_mcp.errors import CallsError
-from calls_mcp.outcome import Approval, Caller, CallSummary, Failure, Outcome
+from calls_mcp.outcome import Approval, CallSummary, Failure, Outcome
 
 _SID = re.compile("CA[0-9a-fA-F]{32}")
 _LIVE = ("in-progress", "ringing", "queued")
 _SHOWN = 50
-_READER = Caller("console", client="calls-mcp console")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,14 +136,13 @@ class Calls:
         if runtime is None:
             raise HTTPException(503, self._house.lacking["runtime"])
         async with runtime.invoker() as invoker:
-            return await invoker.invoke(load_operations()[tool], arguments, _READER)
+            return await invoker.invoke(load_operations()[tool], arguments, READER)
 
     async def _hung_up(self, sid: str, session: Session) -> Outcome:
         runtime = self._house.runtime
         if runtime is None:
             raise HTTPException(503, self._house.lacking["runtime"])
-        client = "calls-mcp console"
-        caller = Caller(session.principal, can_ask=True, client=client, waits=False)
+        caller = replace(READER, principal=session.principal, can_ask=True, waits=False)
         operation, arguments = load_operations()["update_call"], {"sid": sid, "status": "completed"}
         async with runtime.invoker() as invoker:
             outcome = await invoker.invoke(operation, {**arguments}, caller)

@@ -12,11 +12,14 @@ from calls_mcp.console.address import Address
 from calls_mcp.console.sessions import Sessions
 from calls_mcp.console.tokens import Tokens
 from calls_mcp.office import Office
+from calls_mcp.outcome import Caller
 from calls_mcp.runtime import Runtime
 from calls_mcp.settings import Settings
 
 _T = TypeVar("_T")
 _MOST = 200  # answers that are kept
+READER = Caller("console", client="calls-mcp console")
+"""Who asks for what the pages show."""
 
 
 class Fresh(Generic[_T]):

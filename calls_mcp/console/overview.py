@@ -19,10 +19,10 @@ from calls_mcp.audit import Search, newest
 from calls_mcp.catalog import Json, load_operations
 from calls_mcp.console.charts import bars, columns
 from calls_mcp.console.figures import Figures, count
-from calls_mcp.console.house import Fresh, House
+from calls_mcp.console.house import READER, Fresh, House
 from calls_mcp.console.pages import page
 from calls_mcp.errors import CallsError
-from calls_mcp.outcome import Caller, CallSummary, moment
+from calls_mcp.outcome import CallSummary, moment
 
 _DAY = 86_400  # seconds
 _GOOD_FOR = 60.0  # seconds
@@ -41,7 +41,6 @@ _COUNTED = (
     "rule",
     "error_kind",
 )
-_READER = Caller("console", client="calls-mcp console")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +144,7 @@ class Overview:
         since = moment(self._house.clock() - _DAY)
         for _ in range(_PAGES):
             async with runtime.invoker() as invoker:
-                outcome = await invoker.invoke(operation, arguments, _READER)
+                outcome = await invoker.invoke(operation, arguments, READER)
             if "error" in outcome:
                 return calls, [outcome["error"]["message"]]
             found = outcome.get("calls", [])

@@ -24,7 +24,7 @@ from calls_mcp.console.tokens import Tokens
 from calls_mcp.console.waiting import Waiting
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.listening import listener, serving
-from calls_mcp.office import open_office
+from calls_mcp.office import UNSHARED, open_office
 from calls_mcp.runtime import Runtime
 from calls_mcp.settings import Settings
 from calls_mcp.store.rates import Rates
@@ -115,10 +115,7 @@ async def _furnished(
     async with AsyncExitStack() as stack:
         office = await runtime.office() if runtime else None
         if settings.calls_mcp_state_url.get_secret_value() == "memory:":
-            lacking["office"] = (
-                "CALLS_MCP_STATE_URL is memory:, where nobody else sees what waits for approval: "
-                "set it to sqlite:///FILE or redis://…, here and for the servers."
-            )
+            lacking["office"] = UNSHARED
         elif runtime is None:
             office = await stack.enter_async_context(open_office(settings, clock))
         if runtime is None:
