@@ -81,15 +81,16 @@ class Http:
             middlewares=[_once()],
         )
         async with asking as response:
-            body = bytearray()
+            chunks, size = list[bytes](), 0
             async for chunk in response.content.iter_any():
-                body += chunk
-                if len(body) > _LARGEST_BODY:
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > _LARGEST_BODY:
                     raise lost(request, "the API's answer was too large to read")
             told = response.headers
             request_id = told.get("Twilio-Request-Id", "")
             wait, date = told.get("Retry-After"), told.get("Date", "")
-            return Answer(response.status, wait, bytes(body), request_id, date)
+            return Answer(response.status, wait, b"".join(chunks), request_id, date)
 
 
 def _once() -> aiohttp.ClientMiddlewareType:

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic_core import to_json
+import orjson
 
 from calls_mcp.catalog import Json
 from calls_mcp.failures import Reply, lost
@@ -162,7 +162,7 @@ class _Walk:
 
 def _size(call: CallSummary) -> int:
     """The bytes that a call takes in an answer."""
-    return len(to_json(call)) + 1
+    return len(orjson.dumps(call)) + 1
 
 
 def _read(request: Request, reply: Reply) -> _Page:

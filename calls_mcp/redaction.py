@@ -20,7 +20,7 @@ _JOINERS = frozenset("\u200c\u200d")  # without which Persian, Hindi and emoji c
 def one_line(text: str, limit: int = 200) -> str:
     """`text` as one line of at most `limit` printable characters, `…` where it was cut."""
     if len(text) <= limit and _is_plain(text):
-        return " ".join(text.split())
+        return " ".join(text.split()) if " " in text else text
     printable = "".join(" " if c.isspace() else c for c in text[: limit * 4] if _is_printable(c))
     line = " ".join(printable.split())
     if len(line) <= limit and len(text) <= limit * 4:

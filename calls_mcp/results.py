@@ -54,18 +54,21 @@ def _lines(operation: Operation, outcome: Outcome) -> Iterator[str]:
 
 def line(call: CallSummary) -> str:
     """A call in one line: what strangers chose is shortened, and quoted where it is free text."""
-    when = call.get("started_at") or call.get("created_at") or ""
-    parties = f"{_address(call.get('from', 'unknown'))} → {_address(call.get('to', 'unknown'))}"
-    what = [call["sid"], call.get("status", "status unknown"), call.get("direction", ""), parties]
-    parts = [
-        " ".join(word for word in what if word),
-        when.replace(":00Z", "Z") if when.endswith(":00Z") else when,
-        f"{call['duration_seconds']} s" if "duration_seconds" in call else "",
-        f"{call['cost']} {call.get('currency', '')}".rstrip() if "cost" in call else "",
-        f"answered by {call['answered_by']}" if "answered_by" in call else "",
-        f"caller name {quoted(call['caller_name'], 40)}" if "caller_name" in call else "",
-    ]
-    return " · ".join(part for part in parts if part)
+    text = f"{call['sid']} {call.get('status', 'status unknown')}"
+    if "direction" in call:
+        text += f" {call['direction']}"
+    text += f" {_address(call.get('from', 'unknown'))} → {_address(call.get('to', 'unknown'))}"
+    if when := call.get("started_at") or call.get("created_at"):
+        text += f" · {when.replace(':00Z', 'Z')}"
+    if "duration_seconds" in call:
+        text += f" · {call['duration_seconds']} s"
+    if "cost" in call:
+        text += f" · {call['cost']} {call.get('currency', '')}".rstrip()
+    if "answered_by" in call:
+        text += f" · answered by {call['answered_by']}"
+    if "caller_name" in call:
+        text += f" · caller name {quoted(call['caller_name'], 40)}"
+    return text
 
 
 def _address(text: str) -> str:

@@ -74,7 +74,6 @@ def build_server(runtime: Runtime) -> Server[Background]:
         lifespan=lambda _: background(),
         get_tool_input_schema=handlers.input_schema,
         on_list_tools=handlers.list_tools,
-        on_call_tool=handlers.call_tool,
         on_list_prompts=handlers.list_prompts,
         on_get_prompt=handlers.get_prompt,
         on_list_resources=handlers.list_resources,
@@ -85,6 +84,7 @@ def build_server(runtime: Runtime) -> Server[Background]:
         on_subscriptions_listen=handlers.listen,
         on_completion=handlers.complete,
     )
+    server.add_request_handler("tools/call", types.CallToolRequestParams, handlers.call_tool)
     server.extensions[app.EXTENSION] = {}
     # The sealed state outlives a confirmation, so that a late answer is told why it came too late.
     security = RequestStateSecurity(keys=runtime.keys, ttl=_DAY, bind_principal=principal_of)
@@ -164,9 +164,7 @@ class _Handlers:
         # Nobody who shares a cache with this client is to be told of the page.
         return types.ListToolsResult(tools=app.with_page(tools), cache_scope="private")
 
-    async def call_tool(
-        self, ctx: Context, params: types.CallToolRequestParams
-    ) -> types.CallToolResult | types.InputRequiredResult:
+    async def call_tool(self, ctx: Context, params: types.CallToolRequestParams) -> HandlerResult:
         self._offer.admit(ctx)
         operation, runtime = self._offer.operation(params.name), self._offer.runtime
 
@@ -184,7 +182,7 @@ class _Handlers:
         outcome = await Conversation(ctx, invoke, patience, console).hold(params)
         if isinstance(outcome, types.InputRequiredResult):
             return outcome
-        return to_result(operation, outcome)
+        return _on_the_wire(to_result(operation, outcome))
 
     def input_schema(self, name: str) -> Mapping[str, Any] | None:
         """A tool's schema, which the SDK would else make the whole list for with each request."""
@@ -283,6 +281,12 @@ def _begin(params: types.PaginatedRequestParams | None) -> None:
     """
     if params is not None and params.cursor is not None:
         raise invalid(f"Unknown cursor {quoted(params.cursor, 40)}. This list has one page")
+
+
+def _on_the_wire(result: types.CallToolResult) -> dict[str, Any]:
+    """The result as the SDK would send it, which would first copy each call of a list."""
+    told = result.model_dump(by_alias=True, exclude_none=True, exclude={"structured_content"})
+    return {**told, "structuredContent": result.structured_content}
 
 
 def _prompt(prompt: "Prompt") -> types.Prompt:

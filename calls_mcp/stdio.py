@@ -5,7 +5,7 @@ import signal
 import threading
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
-from typing import Any, cast
+from typing import Any
 
 import anyio
 from mcp.server.lowlevel import Server
@@ -39,14 +39,13 @@ async def _connected() -> AsyncGenerator[tuple[Any, Any]]:
         async with stdio_server() as streams:
             yield streams
         return
-    lines, output = await claim_pipes()
-    files = cast("anyio.AsyncFile[str]", lines), cast("anyio.AsyncFile[str]", output)
+    incoming, outgoing = await claim_pipes()
     try:
-        async with stdio_server(*files) as streams:
-            yield streams
+        yield incoming, outgoing
     finally:
+        await outgoing.aclose()
         with anyio.move_on_after(_GRACE, shield=True):
-            await output.aclose()
+            await outgoing.wait_closed()
 
 
 async def _end_on_signal(scope: anyio.CancelScope) -> None:

@@ -24,10 +24,8 @@ _MOST_DIGITS = 15
 _LONGEST_PRICE = 40  # characters
 _DECIMAL = re.compile(r"[+-]?[0-9]+([.][0-9]+)?([eE][+-]?[0-9]{1,4})?")
 _TERM = re.compile(r"[A-Za-z0-9_-]{1,40}")
-_USUAL_TIME = re.compile(
-    r"[A-Z][a-z]{2}, ([0-9]{2} [A-Z][a-z]{2} [12][0-9]{3}) "
-    r"((?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]) [+]0000"
-)
+_HOUR = re.compile(r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [12][0-9]{3} (?:[01][0-9]|2[0-3]):")
+_CLOCK = re.compile(r"[0-5][0-9]:[0-5][0-9]")
 _CALL_SID = re.compile(r"CA[0-9a-fA-F]{32}")
 
 
@@ -44,61 +42,69 @@ def summarize(payload: Mapping[str, Json]) -> CallSummary:
     sid = payload.get("sid")
     if not isinstance(sid, str) or not _CALL_SID.fullmatch(sid):
         raise Unreadable("the API's answer is not a call")
-    summary: dict[str, str | int | bool] = {}
-    for name, (field, reader) in _FIELDS.items():
+    summary: dict[str, str | int | bool] = {"sid": sid}
+    for name, field, reader in _FIELDS:
         told = payload.get(field)
-        if told is not None and (value := reader(told)) is not None:
+        if told is None:
+            continue
+        if not isinstance(told, str):
+            if reader not in _NUMBERS:
+                continue
+            told = str(told)
+        value = reader(told)
+        if value is not None:
             summary[name] = value
     return cast("CallSummary", summary)
 
 
-def _text(value: Json) -> str | None:
-    text = one_line(value, _LONGEST_TEXT) if isinstance(value, str) else ""
-    return text or None
+def _text(text: str) -> str | None:
+    return one_line(text, _LONGEST_TEXT) or None
 
 
-def _term(value: Json) -> str | None:
+@lru_cache(maxsize=256)  # as are the readers below: most calls are like others
+def _term(text: str) -> str | None:
     """A word or a SID of the API's own; whatever else stands there is not known."""
-    return value if isinstance(value, str) and _TERM.fullmatch(value) else None
+    return text if _TERM.fullmatch(text) else None
 
 
-def _live(value: Json) -> bool | None:
-    return value in LIVE if isinstance(value, str) and value in LIVE | FINAL else None
-
-
-def _count(value: Json) -> int | None:
-    text = str(value).strip()
+def _count(text: str) -> int | None:
+    text = text.strip()
     return int(text) if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS else None
 
 
-def _time(value: Json) -> str | None:
-    if not isinstance(value, str):
-        return None
+def _time(text: str) -> str | None:
+    """In the API's own form (`Wed, 25 Nov 2026 08:30:00 +0000`), or in any that a mail may have."""
+    hour, clock = _hour(text[:20]), text[20:25]
+    if hour and _is_clock(clock) and text[25:] == " +0000":  # the library takes ten times as long
+        return f"{hour}{clock}Z"
     try:
-        if usual := _USUAL_TIME.fullmatch(value):  # the library takes ten times as long
-            return f"{_date(usual[1])}T{usual[2]}Z"
-        moment = parsedate_to_datetime(value)
+        moment = parsedate_to_datetime(text)
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)  # "-0000" says nothing
         return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
     except (ValueError, OverflowError):
         return None
 
 
-@lru_cache(maxsize=64)
-def _date(text: str) -> str:
-    """`25 Nov 2026` as ISO 8601 has it."""
-    return parsedate_to_datetime(f"{text} 00:00:00 +0000").date().isoformat()
+@lru_cache(maxsize=256)
+def _hour(text: str) -> str | None:
+    """`Wed, 25 Nov 2026 08:` as ISO 8601 has it, with the `T` and the colon."""
+    if not _HOUR.fullmatch(text):
+        return None
+    try:
+        return parsedate_to_datetime(f"{text}00:00 +0000").isoformat()[:14]
+    except ValueError:
+        return None
 
 
-def _cost(value: Json) -> str | None:
+@lru_cache(maxsize=3600)
+def _is_clock(text: str) -> bool:
+    return bool(_CLOCK.fullmatch(text))
+
+
+@lru_cache(maxsize=256)
+def _cost(text: str) -> str | None:
     """A negative price is a charge, told here as a positive cost."""
-    text = str(value)
-    return _charge(text) if len(text) <= _LONGEST_PRICE else None
-
-
-@lru_cache(maxsize=256)  # most calls cost the same as others
-def _charge(text: str) -> str | None:
-    if not _DECIMAL.fullmatch(text):
+    if len(text) > _LONGEST_PRICE or not _DECIMAL.fullmatch(text):
         return None
     price = Decimal(text)
     if not price.is_finite() or price > 0 or abs(price.adjusted()) > _MOST_DIGITS:
@@ -106,26 +112,28 @@ def _charge(text: str) -> str | None:
     return f"{abs(price).normalize():f}"
 
 
-_FIELDS: dict[str, tuple[str, Callable[[Json], str | int | bool | None]]] = {
-    "sid": ("sid", _text),
-    "status": ("status", _term),
-    "live": ("status", _live),
-    "direction": ("direction", _term),
-    "from": ("from", _text),
-    "to": ("to", _text),
-    "caller_name": ("caller_name", _text),
-    "answered_by": ("answered_by", _term),
-    "created_at": ("date_created", _time),
-    "started_at": ("start_time", _time),
-    "ended_at": ("end_time", _time),
-    "duration_seconds": ("duration", _count),
-    "queue_ms": ("queue_time", _count),
-    "cost": ("price", _cost),
-    "currency": ("price_unit", _term),
-    "parent_call_sid": ("parent_call_sid", _term),
-    "forwarded_from": ("forwarded_from", _text),
-    "account_sid": ("account_sid", _term),
-    "phone_number_sid": ("phone_number_sid", _term),
-    "trunk_sid": ("trunk_sid", _term),
-    "group_sid": ("group_sid", _term),
-}
+_Reader = Callable[[str], str | int | bool | None]
+_LIVENESS = dict.fromkeys(LIVE, True) | dict.fromkeys(FINAL, False)
+_NUMBERS: frozenset[_Reader] = frozenset({_count, _cost})  # may come as numbers, too
+_FIELDS: tuple[tuple[str, str, _Reader], ...] = (
+    ("status", "status", _term),
+    ("live", "status", _LIVENESS.get),
+    ("direction", "direction", _term),
+    ("from", "from", _text),
+    ("to", "to", _text),
+    ("caller_name", "caller_name", _text),
+    ("answered_by", "answered_by", _term),
+    ("created_at", "date_created", _time),
+    ("started_at", "start_time", _time),
+    ("ended_at", "end_time", _time),
+    ("duration_seconds", "duration", _count),
+    ("queue_ms", "queue_time", _count),
+    ("cost", "price", _cost),
+    ("currency", "price_unit", _term),
+    ("parent_call_sid", "parent_call_sid", _term),
+    ("forwarded_from", "forwarded_from", _text),
+    ("account_sid", "account_sid", _term),
+    ("phone_number_sid", "phone_number_sid", _term),
+    ("trunk_sid", "trunk_sid", _term),
+    ("group_sid", "group_sid", _term),
+)

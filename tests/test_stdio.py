@@ -174,6 +174,24 @@ def test_a_client_that_listens_is_no_reason_to_go_on(number: signal.Signals | No
         assert ended(wire)[0] == 0
 
 
+def test_a_client_that_reads_no_more_ends_it_quietly_with_status_0() -> None:
+    with running() as wire:
+        wire.ask("tools/list")
+        assert wire.process.stdout
+        assert wire.process.stderr
+        wire.process.stdout.close()
+        wire.send({"id": 2, "method": "tools/list", "params": {"_meta": ENVELOPE}})
+        assert wire.process.wait(timeout=60) == 0
+        assert not wire.process.stderr.read()
+
+
+@pytest.mark.parametrize("name", [10**30, -(2**63) - 1, "", "ü\u2028"])
+def test_whatever_a_request_is_called_its_answer_is_called_the_same(name: int | str) -> None:
+    with running() as wire:
+        wire.send({"id": name, "method": "tools/list", "params": {"_meta": ENVELOPE}})
+        assert wire.read()["id"] == name
+
+
 def test_no_input_at_all_ends_it_quietly_with_status_0() -> None:
     with running() as wire:
         assert ended(wire) == (0, "", "")
