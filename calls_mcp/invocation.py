@@ -116,6 +116,7 @@ class Invoker:
         outcome: Outcome = {
             "outcome": "done",
             "calls": listing.calls,
+            "account_sid": request.account_sid,
             "count": len(listing.calls),
         }
         if listing.next is not None:

@@ -1,8 +1,10 @@
 """Walking the pages of a list: up to a limit, within a size, from a cursor on."""
 
 import re
-from collections.abc import Awaitable, Callable
+from bisect import bisect_right
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from urllib.parse import parse_qsl, urlsplit
 
 import orjson
@@ -123,16 +125,14 @@ class _Walk:
         """Take what fits of `page`, and say where to go on."""
         self._unreadable += page.unreadable
         self._is_broken_off = page.is_broken_off
-        before = self._left
-        for call in page.after(position.after):
-            size = _size(call)
-            if not self._fits(size):
-                self.is_over = True
-                return Position(position.page, self.calls[-1]["sid"])
-            self.calls.append(call)
-            self._left -= size
-        page_size = before - self._left
-        self.is_over = self._is_full or not page.calls or page_size > self._left
+        calls = page.after(position.after)
+        sizes = self._fitting(calls)
+        self.calls += calls[: len(sizes)]
+        self._left -= sum(sizes)
+        if len(sizes) < len(calls):
+            self.is_over = True
+            return Position(position.page, self.calls[-1]["sid"])
+        self.is_over = self._is_full or not page.calls or sum(sizes) > self._left
         return page.next
 
     async def tell(self, report: Report) -> None:
@@ -156,33 +156,33 @@ class _Walk:
     def _is_full(self) -> bool:
         return len(self.calls) >= self._limit
 
-    def _fits(self, size: int) -> bool:
-        return not self.calls or (not self._is_full and size <= self._left)
-
-
-def _size(call: CallSummary) -> int:
-    """The bytes that a call takes in an answer."""
-    return len(orjson.dumps(call)) + 1
+    def _fitting(self, calls: Sequence[CallSummary]) -> list[int]:
+        """The bytes that each call takes in an answer, of those that fit; the first always does."""
+        sizes = [len(orjson.dumps(call)) + 1 for call in calls]
+        room = self._limit - len(self.calls)
+        fitting = min(room, bisect_right([*accumulate(sizes)], self._left))
+        return sizes[: max(fitting, 0 if self.calls else 1)]
 
 
 def _read(request: Request, reply: Reply) -> _Page:
     entries = reply.payload.get("calls")
     if not isinstance(entries, list):
         raise lost(request, "the API's answer has no list of calls")
-    account = request.account_sid
-    summaries = map(_summary, entries)
-    calls = tuple(c for c in summaries if c is not None and c.get("account_sid") == account)
+    listed = (_listed(entry, request.account_sid) for entry in entries)
+    calls = tuple(call for call in listed if call is not None)
     uri = reply.payload.get("next_page_uri")
     following = _next(uri)
     is_broken_off = bool(uri) and following is None
     return _Page(calls, len(entries) - len(calls), following, is_broken_off)
 
 
-def _summary(entry: Json) -> CallSummary | None:
+def _listed(entry: Json, account_sid: str) -> CallSummary | None:
+    """A call of an account, which is told once for all calls of a list."""
     try:
-        return summarize(entry) if isinstance(entry, dict) else None
+        call = summarize(entry) if isinstance(entry, dict) else None
     except Unreadable:
         return None
+    return call if call and call.pop("account_sid", None) == account_sid else None
 
 
 def _next(uri: Json) -> Position | None:

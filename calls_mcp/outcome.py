@@ -52,7 +52,8 @@ CallSummary = TypedDict(  # this form, since "from" is a Python keyword
 """A call, normalized.
 
 Times (`*_at`) are ISO 8601 UTC; `duration_seconds` and `queue_ms` integers in the unit they name;
-`cost` a positive decimal in `currency`; `live` whether it is queued, ringing or in progress.
+`cost` a positive decimal in `currency`; `live` whether it is queued, ringing or in progress. In a
+list, `account_sid` is told once, beside the calls.
 """
 
 
@@ -99,6 +100,7 @@ class Outcome(TypedDict, total=False):
     outcome: Required[OutcomeName]
     call: CallSummary
     calls: list[CallSummary]
+    account_sid: str
     count: int
     next_cursor: str
     deleted: str

@@ -10,7 +10,11 @@ from calls_mcp.outcome import CallGist, Outcome
 
 _SCALARS: dict[object, str] = {str: "string", int: "integer", bool: "boolean"}
 
-_ANSWERS = {"call": ("call",), "calls": ("calls", "count", "next_cursor"), "deleted": ("deleted",)}
+_ANSWERS = {
+    "call": ("call",),
+    "calls": ("calls", "account_sid", "count", "next_cursor"),
+    "deleted": ("deleted",),
+}
 _ASKING = ("confirmation", "reason", "recovered")
 _ALWAYS = ("error", "warnings", "sandbox")
 

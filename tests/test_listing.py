@@ -10,7 +10,7 @@ import pytest
 from mcp import Client
 
 from calls_mcp.emulator import seed_history
-from tests.rig import ACCOUNT, Agent, Rig, open_rig, text_of
+from tests.rig import ACCOUNT, Agent, Rig, open_rig, structured, text_of
 from tests.upstream import (
     PATH,
     SID,
@@ -129,7 +129,10 @@ async def test_a_page_size_out_of_bounds_is_refused_and_nothing_is_sent(page_siz
 
 async def test_an_empty_list_is_an_answer() -> None:
     async with filled(0) as (_, agent):
-        assert await agent.call("list_calls") == {"outcome": "done", "calls": [], "count": 0}
+        outcome = await agent.call("list_calls")
+        account_sid = outcome.pop("account_sid")
+        assert outcome == {"outcome": "done", "calls": [], "count": 0}
+        assert account_sid == ACCOUNT
         assert await agent.read("list_calls") == "0 calls"
 
 
@@ -350,6 +353,13 @@ async def test_a_single_entry_that_is_no_call_is_told_in_good_english() -> None:
     async with scripted(answer(200, page(call(), None))) as (_, agent):
         outcome = await agent.call("list_calls")
     assert outcome["warnings"] == ["1 entry could not be read"]
+
+
+async def test_whose_calls_they_are_is_told_once_for_all() -> None:
+    async with scripted(answer(200, page(call(), call(sid="CA" + "2" * 32)))) as (_, agent):
+        result = await agent.client.call_tool("list_calls", {})
+    assert structured(result)["account_sid"] == ACCOUNT
+    assert result.model_dump_json().count(ACCOUNT) == 1
 
 
 async def test_a_call_of_another_account_is_not_passed_through() -> None:
