@@ -7,7 +7,7 @@ from typing import cast
 from calls_mcp.arguments import Arguments
 from calls_mcp.catalog import Json
 from calls_mcp.errors import InvalidArguments
-from calls_mcp.listing import Position, page_size
+from calls_mcp.listing import Bounds, Position
 from calls_mcp.outcome import Fault
 from calls_mcp.redaction import quoted
 from calls_mcp.seal import Seal
@@ -67,14 +67,18 @@ class Cursors:
         if differences := [*_differences(arguments, own_account | values)]:
             raise InvalidArguments(differences)
         merged = replace(arguments, values={**values, **arguments.values})
-        place = tuple((name, value) for name, value in page)
-        if not after:  # in the middle of a page, another size would be another page
-            rest = (pair for pair in place if pair[0] != "PageSize")
-            place = (*self._page_size(merged), *rest)
-        return Query(merged, Position(place, after), _limit(merged), principal)
+        start = self.going_on(merged, Position(tuple((n, v) for n, v in page), after))
+        return Query(merged, start, _limit(merged), principal)
+
+    def going_on(self, arguments: Arguments, position: Position) -> Position:
+        """Where a list goes on at `position`, with the size of page that `arguments` ask for."""
+        if position.after:  # in the middle of a page, another size would be another page
+            return position
+        rest = (pair for pair in position.page if pair[0] != "PageSize")
+        return Position((*self._page_size(arguments), *rest))
 
     def _page_size(self, arguments: Arguments) -> tuple[Pair, ...]:
-        size = arguments.values.get("page_size", page_size(_limit(arguments), self._budget))
+        size = arguments.values.get("page_size", Bounds(_limit(arguments), self._budget).page_size)
         return (("PageSize", str(size)),)
 
 

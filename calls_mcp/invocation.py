@@ -13,7 +13,7 @@ from calls_mcp.cursor import Cursors
 from calls_mcp.decisions import Change
 from calls_mcp.errors import InvocationError, Unavailable, failed
 from calls_mcp.failures import read_call
-from calls_mcp.listing import collect
+from calls_mcp.listing import Bounds, Position, collect
 from calls_mcp.outcome import Approval, Caller, Outcome, Report, with_warnings
 from calls_mcp.policy import Policy, PolicyDenied, judge_account
 from calls_mcp.throttle import Throttle
@@ -105,13 +105,20 @@ class Invoker:
     async def _list(self, arguments: Arguments, caller: Caller, report: Report) -> Outcome:
         query = self._cursors.resume(arguments, caller.principal)
         request = self._encode(query.arguments)
+        ahead = self._twilio.ahead
+        is_walk = ahead.expects(request.with_query(*query.start.page))
+
+        async def foresee(position: Position) -> None:
+            following = self._cursors.going_on(query.arguments, position)
+            await ahead.expect(request.with_query(*following.page), read_now=is_walk)
+
         listing = await collect(
             self._twilio.send,
             request,
             query.start,
-            limit=query.limit,
-            budget=self._terms.result_bytes,
-            report=report,
+            Bounds(query.limit, self._terms.result_bytes),
+            report,
+            foresee,
         )
         outcome: Outcome = {
             "outcome": "done",

@@ -16,6 +16,7 @@ from calls_mcp.summary import Unreadable, summarize
 from calls_mcp.wire import Pair, Request
 
 Send = Callable[[Request], Awaitable[Reply]]
+Foresee = Callable[["Position"], Awaitable[None]]
 
 _TYPICAL_SUMMARY = 420  # bytes of JSON
 _SMALLEST_PAGE = 50
@@ -46,25 +47,44 @@ class Listing:
     next: Position | None
 
 
-def page_size(limit: int, budget: int) -> int:
-    """How many calls to read at once: no more than are wanted, or than can be returned."""
-    fitting = max(_SMALLEST_PAGE, (budget - _ENVELOPE) // _TYPICAL_SUMMARY)
-    return min(limit, fitting, _LARGEST_PAGE)
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much one answer tells at most: so many calls, and bytes of JSON."""
+
+    calls: int
+    bytes: int
+
+    @property
+    def page_size(self) -> int:
+        """How many calls to read at once: no more than are wanted, or than can be returned."""
+        fitting = max(_SMALLEST_PAGE, (self.bytes - _ENVELOPE) // _TYPICAL_SUMMARY)
+        return min(self.calls, fitting, _LARGEST_PAGE)
 
 
 async def collect(
-    send: Send, request: Request, start: Position, *, limit: int, budget: int, report: Report
+    send: Send,
+    request: Request,
+    start: Position,
+    bounds: Bounds,
+    report: Report,
+    foresee: Foresee,
 ) -> Listing:
-    """Up to `limit` calls from `start` on, in at most `budget` bytes of JSON.
+    """The calls from `start` on, as many as `bounds` allow.
+
+    `foresee` is told where each page goes on, as soon as that is known.
 
     Raises:
         InvocationError: A page could not be read.
     """
 
     async def read(position: Position) -> _Page:
-        return _read(request, await send(request.with_query(*position.page)))
+        reply = await send(request.with_query(*position.page))
+        following = _next(reply.payload.get("next_page_uri"))
+        if following is not None:
+            await foresee(following)
+        return _read(request, reply)
 
-    walk = _Walk(limit, budget - _ENVELOPE)
+    walk = _Walk(bounds.calls, bounds.bytes - _ENVELOPE)
     page, place = await _find(read, start)
     position = walk.take(page, place)
     await walk.tell(report)
@@ -189,10 +209,10 @@ def _next(uri: Json) -> Position | None:
     if not isinstance(uri, str):
         return None
     try:
-        pairs = parse_qsl(urlsplit(uri).query)
+        told = dict(parse_qsl(urlsplit(uri).query))
     except ValueError:
         return None
-    page = tuple(pair for pair in pairs if pair[0] in _PLACE)
+    page = tuple((name, told[name]) for name in _PLACE if name in told)
     if not all(_PLACE_VALUE.fullmatch(value) for _, value in page):
         return None
-    return Position(page) if {*_PLACE[1:]} & {name for name, _ in page} else None
+    return Position(page) if {*_PLACE[1:]} & {*told} else None

@@ -24,6 +24,7 @@ from calls_mcp.dispatch import Dispatch, Lane, lane_of
 from calls_mcp.errors import InvocationError
 from calls_mcp.exchange import Http
 from calls_mcp.failures import Answer, Reply, crowded, lost, refused, unsent, withheld
+from calls_mcp.readahead import ReadAhead
 from calls_mcp.settings import Access
 from calls_mcp.wire import Request
 
@@ -44,6 +45,8 @@ class TwilioClient:
         self._searches: set[anyio.CancelScope] = set()
         self._lanes = {lane: anyio.Semaphore(_LANE_WIDTH) for lane in Lane}
         self._http = Http(access)
+        self.ahead = ReadAhead(self._read_once, clock)
+        """What may be asked for next."""
 
     @property
     def circuit(self) -> BreakerState:
@@ -57,6 +60,7 @@ class TwilioClient:
 
     async def aclose(self) -> None:
         """Close the connections."""
+        self.ahead.drop()
         await self._http.aclose()
 
     def end_by(self, moment: float) -> None:
@@ -83,7 +87,14 @@ class TwilioClient:
         Raises:
             InvocationError: As the kind of failure demands; see `failures`.
         """
-        return await self._send(self._dispatch(request, lane_of(request), until))
+        dispatch = self._dispatch(request, lane_of(request), until)
+        if request.effect == "read":
+            return await self.ahead.take(request) or await self._send(dispatch)
+        self.ahead.drop()
+        try:
+            return await self._send(dispatch)
+        finally:
+            self.ahead.drop()
 
     async def look(self, request: Request, until: float | None = None) -> Reply:
         """Like `send`, to find out what became of a change: tried even if the API keeps failing.
@@ -136,6 +147,11 @@ class TwilioClient:
             self._circuit.observed(counts=not dispatch.is_look),
         ):
             return await attempts(self._attempt, dispatch)
+
+    async def _read_once(self, request: Request) -> Reply:
+        dispatch = self._dispatch(request, lane_of(request))
+        with self._tracked(dispatch), self._circuit.observed():
+            return await self._attempt(dispatch)
 
     @contextmanager
     def _tracked(self, dispatch: Dispatch) -> Generator[None]:
