@@ -23,7 +23,6 @@ from mcp_types import (
 )
 from pydantic import ValidationError
 
-from calls_mcp.desk import page_of
 from calls_mcp.outcome import Approval, Confirmation, Outcome
 from calls_mcp.redaction import one_line
 
@@ -64,6 +63,8 @@ class Conversation:
             return await self._ask(_question(confirmation), token)
         approval = confirmation.get("approval")
         if approval and self.console and _can_open(self.ctx) and _sent(params) is None:
+            from calls_mcp.desk import page_of  # noqa: PLC0415  # 70 ms, for those who don't
+
             return await self._send(page_of(self.console, approval), approval, outcome)
         return outcome
 
