@@ -46,13 +46,11 @@ class ReadAhead:
         self._forget(request)
         while len(self._pages) >= _MOST_WALKS:
             self._forget(next(iter(self._pages)))
-        # In a context of nobody's: the request that is the reason for it will have ended.
-        reading = (
-            asyncio.create_task(self._answer(request), context=Context()) if read_now else None
-        )
+        reading = self._begin(request) if read_now else None
         self._pages[request] = _Page(self._clock(), reading)
         asyncio.get_running_loop().call_later(_AT_ONCE, self._sweep)
-        await asyncio.sleep(0)  # so that it is sent before anything else is done
+        if reading is not None:
+            await asyncio.sleep(0)  # so that it is sent before anything else is done
 
     async def take(self, request: Request) -> Reply | None:
         """The answer to `request` if it was read ahead, or is being read."""
@@ -66,6 +64,10 @@ class ReadAhead:
         """Forget what was read, for something changes."""
         for request in [*self._pages]:
             self._forget(request)
+
+    def _begin(self, request: Request) -> asyncio.Task[Reply | None]:
+        # In a context of nobody's: the request that is the reason for it will have ended.
+        return asyncio.create_task(self._answer(request), context=Context())
 
     def _sweep(self) -> None:
         for request in [request for request in self._pages if not self.expects(request)]:
