@@ -43,11 +43,16 @@ class Accounts:
             connected.watched.close()
             await connected.twilio.aclose()
 
+    def _forget_pages(self) -> None:
+        """What is changed in one account may be told in the lists of another, or by another key."""
+        for connected in self._connected.values():
+            connected.twilio.forget_pages()
+
     def _connect(self, access: Access) -> _Connected:
         from calls_mcp import telemetry  # noqa: PLC0415
         from calls_mcp.twilio import TwilioClient  # noqa: PLC0415
 
-        twilio, watched = TwilioClient(access, self._clock), ExitStack()
+        twilio, watched = TwilioClient(access, self._clock, self._forget_pages), ExitStack()
         twilio.end_by(self._ends)
         watched.enter_context(telemetry.watching_breaker(lambda: twilio.circuit))
         return _Connected(twilio, watched)

@@ -105,12 +105,11 @@ class Invoker:
     async def _list(self, arguments: Arguments, caller: Caller, report: Report) -> Outcome:
         query = self._cursors.resume(arguments, caller.principal)
         request = self._encode(query.arguments)
-        ahead = self._twilio.ahead
-        is_walk = ahead.expects(request.with_query(*query.start.page))
+        is_walk = self._twilio.expects(request.with_query(*query.start.page))
 
         async def foresee(position: Position) -> None:
             following = self._cursors.going_on(query.arguments, position)
-            await ahead.expect(request.with_query(*following.page), read_now=is_walk)
+            await self._twilio.expect(request.with_query(*following.page), read_now=is_walk)
 
         listing = await collect(
             self._twilio.send,

@@ -72,16 +72,16 @@ class Outgoing(ObjectSendStream[SessionMessage]):
             await self._writer.wait_closed()
 
 
-class _UntilNobodyReads(asyncio.StreamReaderProtocol):
-    """Ends what is read here as soon as nobody reads what is written."""
+class _WhileRead(asyncio.StreamReaderProtocol):
+    """Closes what is read here once it shows that nobody reads what is written."""
 
-    def __init__(self, incoming: asyncio.StreamReader) -> None:
+    def __init__(self, incoming: asyncio.ReadTransport) -> None:
         super().__init__(asyncio.StreamReader())
         self._incoming = incoming
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._incoming.feed_eof()
+        self._incoming.close()
 
 
 def _encoded(message: JSONRPCMessage) -> bytes:
@@ -96,22 +96,25 @@ def _encoded(message: JSONRPCMessage) -> bytes:
 def are_pipes() -> bool:
     """Whether both are pipes or sockets, as they are between a client and its server.
 
-    Not if one is also standard error: that would no longer wait for whoever reads it, either.
+    Not if two of the three are one: standard error would no longer wait for whoever reads it, and
+    a socket can't be read and written by two transports.
     """
     if sys.platform == "win32":
         return False
-    told = _end(_STDERR)
-    return all(_is_pipe(each) and _end(each) != told for each in (_STDIN, _STDOUT))
+    ends = {_end(each) for each in (_STDIN, _STDOUT, _STDERR)}
+    return len(ends) == 3 and _is_pipe(_STDIN) and _is_pipe(_STDOUT)  # noqa: PLR2004
 
 
 async def claim_pipes() -> tuple[Incoming, Outgoing]:
     """Both, for us alone: what else reads finds nothing, and what else is printed is an error."""
     reader = asyncio.StreamReader(_LONGEST_LINE)
     loop, incoming = asyncio.get_running_loop(), os.fdopen(os.dup(_STDIN), "rb", 0)
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), incoming)
+    reading, _ = await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), incoming
+    )
     outgoing = os.fdopen(os.dup(_STDOUT), "wb", 0)
     _widen(outgoing.fileno())
-    transport, protocol = await loop.connect_write_pipe(lambda: _UntilNobodyReads(reader), outgoing)
+    transport, protocol = await loop.connect_write_pipe(lambda: _WhileRead(reading), outgoing)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, _STDIN)
     os.close(nothing)

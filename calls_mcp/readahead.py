@@ -9,18 +9,26 @@ from collections.abc import Awaitable, Callable
 from contextvars import Context
 from dataclasses import dataclass
 
-from calls_mcp.errors import InvocationError
 from calls_mcp.failures import Reply
 from calls_mcp.wire import Request
 
 _AT_ONCE = 1.0  # seconds; what was read so long ago is not told as what is so now
+_KEPT = 2.0  # seconds, for which nobody has asked for it
 _MOST_WALKS = 16
+
+_Reading = asyncio.Task[Reply]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Page:
     expected_at: float
-    reading: asyncio.Task[Reply | None] | None
+    reading: _Reading | None
+    end: asyncio.TimerHandle
+
+    def forget(self) -> None:
+        self.end.cancel()
+        if self.reading is not None:
+            self.reading.cancel()
 
 
 class ReadAhead:
@@ -43,43 +51,50 @@ class ReadAhead:
 
     async def expect(self, request: Request, *, read_now: bool) -> None:
         """Be ready for `request`, and `read_now` what it asks for, or only if it comes."""
+        if self.expects(request) and self._pages[request].reading is not None:
+            return  # somebody else walks the same list, or this walk has gone back by a page
         self._forget(request)
         while len(self._pages) >= _MOST_WALKS:
             self._forget(next(iter(self._pages)))
         reading = self._begin(request) if read_now else None
-        self._pages[request] = _Page(self._clock(), reading)
-        asyncio.get_running_loop().call_later(_AT_ONCE, self._sweep)
+        end = asyncio.get_running_loop().call_later(_KEPT, self._forget, request)
+        self._pages[request] = _Page(self._clock(), reading, end)
         if reading is not None:
             await asyncio.sleep(0)  # so that it is sent before anything else is done
 
     async def take(self, request: Request) -> Reply | None:
-        """The answer to `request` if it was read ahead, or is being read."""
+        """The answer to `request` if it was read ahead, or is being read.
+
+        Raises:
+            InvocationError: It could not be read.
+        """
         if not self.expects(request):
             self._forget(request)
             return None
         page = self._pages.pop(request)
+        page.end.cancel()
         return None if page.reading is None else await page.reading
 
     def drop(self) -> None:
-        """Forget what was read, for something changes."""
+        """Forget what was read, for something has changed."""
         for request in [*self._pages]:
             self._forget(request)
 
-    def _begin(self, request: Request) -> asyncio.Task[Reply | None]:
-        # In a context of nobody's: the request that is the reason for it will have ended.
-        return asyncio.create_task(self._answer(request), context=Context())
-
-    def _sweep(self) -> None:
-        for request in [request for request in self._pages if not self.expects(request)]:
-            self._forget(request)
-
     def _forget(self, request: Request) -> None:
-        page = self._pages.pop(request, None)
-        if page is not None and page.reading is not None:
-            page.reading.cancel()
+        if page := self._pages.pop(request, None):
+            page.forget()
 
-    async def _answer(self, request: Request) -> Reply | None:
-        try:
-            return await self._read(request)
-        except InvocationError:
-            return None  # whoever asks for it asks the API anew, and is told what is wrong
+    def _begin(self, request: Request) -> _Reading:
+        # In a context of nobody's: the request that is the reason for it will have ended.
+        reading = asyncio.create_task(self._answer(request), context=Context())
+        reading.add_done_callback(_note)
+        return reading
+
+    async def _answer(self, request: Request) -> Reply:
+        return await self._read(request)
+
+
+def _note(reading: _Reading) -> None:
+    """Whoever asks for it is told what went wrong; if nobody does, it went wrong for nobody."""
+    if not reading.cancelled():
+        reading.exception()

@@ -23,7 +23,8 @@ _LONGEST_TEXT = 256  # characters
 _MOST_DIGITS = 15
 _LONGEST_PRICE = 40  # characters
 _DECIMAL = re.compile(r"[+-]?[0-9]+([.][0-9]+)?([eE][+-]?[0-9]{1,4})?")
-_TERM = re.compile(r"[A-Za-z0-9_-]{1,40}")
+_LONGEST_TERM = 40  # characters
+_TERM = re.compile(r"[A-Za-z0-9_-]+")
 _HOUR = re.compile(r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [12][0-9]{3} (?:[01][0-9]|2[0-3]):")
 _CLOCK = re.compile(r"[0-5][0-9]:[0-5][0-9]")
 _CALL_SID = re.compile(r"CA[0-9a-fA-F]{32}")
@@ -48,7 +49,7 @@ def summarize(payload: Mapping[str, Json]) -> CallSummary:
         if told is None:
             continue
         if not isinstance(told, str):
-            if reader not in _NUMBERS:
+            if reader not in _NUMBERS or not isinstance(told, int | float):
                 continue
             told = str(told)
         value = reader(told)
@@ -61,10 +62,14 @@ def _text(text: str) -> str | None:
     return one_line(text, _LONGEST_TEXT) or None
 
 
-@lru_cache(maxsize=256)  # as are the readers below: most calls are like others
 def _term(text: str) -> str | None:
     """A word or a SID of the API's own; whatever else stands there is not known."""
-    return text if _TERM.fullmatch(text) else None
+    return text if len(text) <= _LONGEST_TERM and _is_term(text) else None
+
+
+@lru_cache(maxsize=256)  # most calls are like others
+def _is_term(text: str) -> bool:
+    return bool(_TERM.fullmatch(text))
 
 
 def _count(text: str) -> int | None:
@@ -101,10 +106,14 @@ def _is_clock(text: str) -> bool:
     return bool(_CLOCK.fullmatch(text))
 
 
-@lru_cache(maxsize=256)
 def _cost(text: str) -> str | None:
     """A negative price is a charge, told here as a positive cost."""
-    if len(text) > _LONGEST_PRICE or not _DECIMAL.fullmatch(text):
+    return _charge(text) if len(text) <= _LONGEST_PRICE else None
+
+
+@lru_cache(maxsize=256)
+def _charge(text: str) -> str | None:
+    if not _DECIMAL.fullmatch(text):
         return None
     price = Decimal(text)
     if not price.is_finite() or price > 0 or abs(price.adjusted()) > _MOST_DIGITS:

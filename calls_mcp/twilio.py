@@ -35,9 +35,17 @@ _AHEAD = 0.02  # seconds before whoever waits gives up, so that it is said here 
 
 
 class TwilioClient:
-    """Connections to the Calls API, some for each lane; `clock` is monotonic, in seconds."""
+    """Connections to the Calls API, some for each lane.
 
-    def __init__(self, access: Access, clock: Callable[[], float] = time.monotonic) -> None:
+    `clock` is monotonic, in seconds; `on_change` is called when something may have been changed.
+    """
+
+    def __init__(
+        self,
+        access: Access,
+        clock: Callable[[], float] = time.monotonic,
+        on_change: Callable[[], None] | None = None,
+    ) -> None:
         self._access = access
         self._circuit = Breaker(clock)
         self._ends = inf
@@ -45,8 +53,8 @@ class TwilioClient:
         self._searches: set[anyio.CancelScope] = set()
         self._lanes = {lane: anyio.Semaphore(_LANE_WIDTH) for lane in Lane}
         self._http = Http(access)
-        self.ahead = ReadAhead(self._read_once, clock)
-        """What may be asked for next."""
+        self._ahead = ReadAhead(self._read_ahead, clock)
+        self._on_change = on_change or self._ahead.drop
 
     @property
     def circuit(self) -> BreakerState:
@@ -60,7 +68,7 @@ class TwilioClient:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        self.ahead.drop()
+        self.forget_pages()
         await self._http.aclose()
 
     def end_by(self, moment: float) -> None:
@@ -87,14 +95,11 @@ class TwilioClient:
         Raises:
             InvocationError: As the kind of failure demands; see `failures`.
         """
-        dispatch = self._dispatch(request, lane_of(request), until)
-        if request.effect == "read":
-            return await self.ahead.take(request) or await self._send(dispatch)
-        self.ahead.drop()
         try:
-            return await self._send(dispatch)
+            return await self._send(self._dispatch(request, lane_of(request), until))
         finally:
-            self.ahead.drop()
+            if request.effect != "read":
+                self._on_change()
 
     async def look(self, request: Request, until: float | None = None) -> Reply:
         """Like `send`, to find out what became of a change: tried even if the API keeps failing.
@@ -112,6 +117,20 @@ class TwilioClient:
         """
         return await self._answer(self._dispatch(request, lane_of(request)))
 
+    def expects(self, page: Request) -> bool:
+        """Whether this page follows, without a pause, what was read last of a list."""
+        return self._ahead.expects(page)
+
+    async def expect(self, page: Request, *, read_now: bool) -> None:
+        """Be ready for the next page of a list, and `read_now`, unless others need the room."""
+        has_room = self._lanes[Lane.LISTS].value > _LANE_WIDTH // 2
+        is_well = not self._circuit.is_open
+        await self._ahead.expect(page, read_now=read_now and has_room and is_well)
+
+    def forget_pages(self) -> None:
+        """Read the next page of each list anew when it is asked for."""
+        self._ahead.drop()
+
     @contextmanager
     def searching(self, until: float) -> Generator[None]:
         """Find out in here what became of a change, until then (by anyio's clock) and no longer."""
@@ -121,6 +140,7 @@ class TwilioClient:
                 yield
             finally:
                 self._searches.discard(scope)
+                self._on_change()
 
     def _dispatch(self, request: Request, lane: Lane, until: float | None = None) -> Dispatch:
         begun = anyio.current_time()
@@ -148,10 +168,11 @@ class TwilioClient:
         ):
             return await attempts(self._attempt, dispatch)
 
-    async def _read_once(self, request: Request) -> Reply:
-        dispatch = self._dispatch(request, lane_of(request))
-        with self._tracked(dispatch), self._circuit.observed():
-            return await self._attempt(dispatch)
+    async def _read_ahead(self, page: Request) -> Reply:
+        """The first attempt at a page, made before it is asked for; it counts only once it is."""
+        dispatch = self._dispatch(page, Lane.LISTS)
+        with self._tracked(dispatch):
+            return await self._attempt_now(dispatch)
 
     @contextmanager
     def _tracked(self, dispatch: Dispatch) -> Generator[None]:
@@ -162,6 +183,9 @@ class TwilioClient:
             self._under_way.discard(dispatch)
 
     async def _attempt(self, dispatch: Dispatch) -> Reply:
+        return await self._ahead.take(dispatch.request) or await self._attempt_now(dispatch)
+
+    async def _attempt_now(self, dispatch: Dispatch) -> Reply:
         dispatch.has_left = False  # an earlier attempt was surely not carried out
         async with self._place(dispatch):
             if dispatch.left <= 0:

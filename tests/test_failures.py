@@ -266,3 +266,11 @@ async def test_a_lost_call_can_be_found_by_following_the_hint() -> None:
     assert [each["direction"] for each in outcome["calls"]] == ["outbound-api"]
     assert upstream.requests[1].query["To"] == placing()["to"]
     assert upstream.requests[1].query["From"] == placing()["from"]
+
+
+async def test_however_deep_the_answer_to_a_new_call_is_it_is_told_that_it_was_placed() -> None:
+    told = json.dumps(call())[:-1] + ', "price": ' + "[" * 900 + "]" * 900 + "}"
+    async with scripted(answer(201, told.encode())) as (_, agent):
+        outcome = await agent.call("create_call", **placing())
+    assert outcome["outcome"] == "done"
+    assert outcome["call"]["sid"] == SID

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -11,13 +11,28 @@ import anyio
 import pytest
 from mcp import Client
 
+from calls_mcp.accounts import Accounts
 from calls_mcp.emulator import ManualClock
 from calls_mcp.runtime import Runtime
 from calls_mcp.server import build_server
 from calls_mcp.settings import load_settings
-from tests.rig import PERMISSIVE, Agent, placing
+from calls_mcp.wire import Request
+from tests.rig import ACCOUNT, PERMISSIVE, Agent, placing
 from tests.test_listing import listed
-from tests.upstream import PATH, SID, Exchange, Step, Upstream, access, answer, call, hang, page
+from tests.upstream import (
+    PATH,
+    SID,
+    Exchange,
+    Step,
+    Upstream,
+    access,
+    answer,
+    call,
+    drop,
+    hang,
+    page,
+    scripted,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -33,10 +48,13 @@ def entry(number: int) -> dict[str, Any]:
 class Book:
     """An API with pages of one call each, which notes which were read.
 
-    `odd` are answers to some, each given once. New calls are answered when it `may_change`.
+    `odd` are answers to some, each given once. A change is answered by `change`, when it
+    `may_change`, and whoever looks at a single call in turn by `looks`.
     """
 
     odd: dict[int, Step] = field(default_factory=dict[int, Step])
+    change: Step = field(default=answer(201, call()))
+    looks: list[Step] = field(default_factory=list[Step])
     read: list[int] = field(default_factory=list[int])
     is_changing: asyncio.Event = field(default_factory=asyncio.Event)
     may_change: asyncio.Event = field(default_factory=asyncio.Event)
@@ -46,7 +64,9 @@ class Book:
         if exchange.request.method == "POST":
             self.is_changing.set()
             await self.may_change.wait()
-            return await answer(201, call())(exchange)
+            return await self.change(exchange)
+        if not exchange.request.target.startswith(PATH):
+            return await self.looks.pop(0)(exchange)
         number = int(exchange.request.query.get("Page", 0))
         self.read.append(number)
         self._news.set()
@@ -127,21 +147,21 @@ async def test_a_page_that_is_still_being_read_is_waited_for() -> None:
 
 
 async def test_for_whoever_wants_the_first_page_nothing_is_read_ahead() -> None:
-    book = Book()
+    book = Book(looks=[answer(200, call())])
     async with walking(book) as walker:
         await walker.go_on()
         await walker.agent.call("fetch_call", sid=SID)
-        assert book.read == [0, 0]
+        assert book.read == [0]
 
 
 async def test_for_a_model_that_thinks_between_two_pages_nothing_is_read_ahead() -> None:
-    book = Book()
+    book = Book(looks=[answer(200, call())])
     async with walking(book) as walker:
         for _ in range(3):
             await walker.go_on()
             walker.clock.advance(A_PAUSE)
         await walker.agent.call("fetch_call", sid=SID)
-        assert book.read == [0, 1, 2, 0]
+        assert book.read == [0, 1, 2]
 
 
 async def test_what_was_read_a_second_ago_is_not_told_as_what_is_so_now() -> None:
@@ -182,14 +202,116 @@ async def test_what_was_read_during_a_change_is_not_told_after_it() -> None:
         assert book.read[before:] == [3]
 
 
-@pytest.mark.parametrize("failure", [answer(500), answer(404), answer(200, b"{")])
-async def test_what_could_not_be_read_ahead_is_read_when_it_is_asked_for(failure: Step) -> None:
+async def test_what_was_read_before_a_lost_change_was_found_out_is_not_told_after_it() -> None:
+    is_looking, may_see = asyncio.Event(), asyncio.Event()
+
+    async def look(exchange: Exchange) -> None:
+        is_looking.set()
+        await may_see.wait()
+        await answer(200, call(status="completed"))(exchange)
+
+    book = Book(change=drop, looks=[answer(200, call(status="in-progress")), look])
+    book.may_change.set()
+    async with walking(book) as walker:
+        ended = dict[str, Any]()
+
+        async def hang_up() -> None:
+            ended.update(await walker.agent.call("update_call", sid=SID, status="completed"))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(hang_up)
+            await is_looking.wait()
+            await walker.go_on(2)
+            await book.is_reading(2)
+            may_see.set()
+        assert ended["recovered"] is True
+        before = len(book.read)
+        assert await walker.go_on() == [entry(2)["sid"]]
+        assert book.read[before:] == [2]
+
+
+async def test_a_change_with_another_key_counts_for_those_who_walk_with_this_one() -> None:
+    book = Book()
+    book.may_change.set()
+    async with Upstream(book) as upstream:
+        accounts = Accounts(ManualClock(0))
+        ours = access(upstream.base_url)
+        walks, changes = accounts.client(ours), accounts.client(replace(ours, username="SK1"))
+        first, changing = (
+            Request("read", "GET", PATH, ACCOUNT),
+            Request("place", "POST", PATH, ACCOUNT),
+        )
+        await walks.expect(first, read_now=True)
+        await book.is_reading(0)
+        await changes.send(changing)
+        assert not walks.expects(first)
+        await accounts.keep_only(())
+
+
+@pytest.mark.parametrize("failure", [answer(500), answer(200, b"{"), drop])
+async def test_what_could_not_be_read_ahead_is_tried_again_when_it_is_asked_for(
+    failure: Step,
+) -> None:
     book = Book(odd={2: failure})
     async with walking(book) as walker:
         await walker.go_on(2)
         await book.is_reading(2)
         assert await walker.go_on() == [entry(2)["sid"]]
         assert book.read[:4] == [0, 1, 2, 2]
+
+
+async def test_whoever_asks_is_told_what_was_said_when_it_was_read_ahead() -> None:
+    book = Book(odd={2: answer(404)})
+    async with walking(book) as walker:
+        await walker.go_on(2)
+        await book.is_reading(2)
+        cursor = walker.outcome["next_cursor"]
+        told = await walker.agent.call("list_calls", cursor=cursor)
+        assert told["error"]["kind"] == "not_found"
+        assert book.read == [0, 1, 2]
+
+
+async def test_a_wait_that_the_api_asks_for_is_kept_by_whoever_asks_for_the_page() -> None:
+    book = Book(odd={2: answer(429, headers={"Retry-After": "3600"})})
+    async with walking(book) as walker:
+        await walker.go_on(2)
+        await book.is_reading(2)
+        cursor = walker.outcome["next_cursor"]
+        told = await walker.agent.call("list_calls", cursor=cursor)
+        assert told["error"]["kind"] == "rate_limited"
+        assert book.read == [0, 1, 2]
+
+
+async def test_what_nobody_asks_for_is_given_up() -> None:
+    given_up = asyncio.Event()
+
+    async def wait(exchange: Exchange) -> None:
+        await hang(exchange)
+        given_up.set()
+
+    book = Book(odd={2: wait})
+    async with walking(book) as walker:
+        await walker.go_on(2)
+        with anyio.fail_after(4.5):  # the API is given 5 s
+            await given_up.wait()
+
+
+async def test_however_many_walk_there_is_room_left_for_others() -> None:
+    counts = [0]
+
+    async def read_ahead(exchange: Exchange) -> None:
+        if int(exchange.request.query.get("Page", 0)) < 2:
+            await Book()(exchange)
+        else:
+            counts.append(counts[-1] + 1)
+            await hang(exchange)
+            counts.append(counts[-1] - 1)
+
+    async with scripted(read_ahead) as (_, agent):
+        for number in range(12):
+            told = await agent.call("list_calls", limit=1, to=f"+150055502{number:02}")
+            assert (await agent.call("list_calls", cursor=told["next_cursor"]))["count"] == 1
+    assert 1 < max(counts) <= 8
 
 
 async def test_nobody_waits_at_the_end_for_what_was_read_ahead() -> None:

@@ -2,10 +2,11 @@
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Literal, cast
 
 import pytest
@@ -183,6 +184,40 @@ def test_a_client_that_reads_no_more_ends_it_quietly_with_status_0() -> None:
         wire.send({"id": 2, "method": "tools/list", "params": {"_meta": ENVELOPE}})
         assert wire.process.wait(timeout=60) == 0
         assert not wire.process.stderr.read()
+
+
+def test_a_client_that_reads_no_more_but_goes_on_writing_ends_it_quietly_too() -> None:
+    with running() as wire:
+        wire.ask("tools/list")
+        assert wire.process.stdout
+        assert wire.process.stderr
+        wire.process.stdout.close()
+        with suppress(BrokenPipeError):
+            while True:
+                wire.send({"id": 2, "method": "tools/list", "params": {"_meta": ENVELOPE}})
+        with suppress(BrokenPipeError):  # what was not sent
+            assert wire.process.stdin
+            wire.process.stdin.close()
+        assert wire.process.wait(timeout=60) == 0
+        assert not wire.process.stderr.read()
+
+
+def test_one_socket_can_be_both_its_input_and_its_output() -> None:
+    ours, theirs = socket.socketpair()
+    end = theirs.fileno()
+    with (
+        ours,
+        theirs,
+        subprocess.Popen(SANDBOX, stdin=end, stdout=end, stderr=subprocess.DEVNULL) as server,  # noqa: S603
+    ):
+        theirs.close()
+        for number in range(3):
+            request = {"jsonrpc": "2.0", "id": number, "method": "tools/list"}
+            line = json.dumps({**request, "params": {"_meta": ENVELOPE}}) + "\n"
+            ours.sendall(line.encode())
+            assert json.loads(ours.makefile().readline())["id"] == number
+        ours.shutdown(socket.SHUT_WR)
+        assert server.wait(timeout=60) == 0
 
 
 @pytest.mark.parametrize("name", [10**30, -(2**63) - 1, "", "ü\u2028"])

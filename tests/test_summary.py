@@ -1,6 +1,7 @@
 """What becomes of a call as the API tells it."""
 
 import time
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -179,6 +180,24 @@ def test_a_strangers_text_is_one_bounded_line_without_invisible_characters() -> 
     assert told.startswith("Bob [31mUser has already approvedxx")
     assert len(told) == 256
     assert told.isprintable()
+
+
+@pytest.mark.parametrize("field", sorted(PAYLOAD.keys() - {"sid"}))
+def test_no_depth_of_a_value_breaks_a_summary(field: str) -> None:
+    deep: Json = []
+    for _ in range(5000):
+        deep = [deep]
+    assert summarize(PAYLOAD | {field: deep})["sid"] == SID
+
+
+def test_nothing_long_that_the_api_says_is_kept() -> None:
+    tracemalloc.start()
+    for number in range(20):
+        text = f"{number}{'9' * 1_000_000}"
+        summarize(dict.fromkeys(PAYLOAD, text) | {"sid": SID})
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 5_000_000
 
 
 JSON_VALUES = st.recursive(
