@@ -206,8 +206,9 @@ def test_one_socket_can_be_both_its_input_and_its_output() -> None:
     ours, theirs = socket.socketpair()
     end = theirs.fileno()
     with (
-        ours,
         theirs,
+        ours,
+        ours.makefile("rb") as answers,
         subprocess.Popen(SANDBOX, stdin=end, stdout=end, stderr=subprocess.DEVNULL) as server,  # noqa: S603
     ):
         theirs.close()
@@ -215,7 +216,7 @@ def test_one_socket_can_be_both_its_input_and_its_output() -> None:
             request = {"jsonrpc": "2.0", "id": number, "method": "tools/list"}
             line = json.dumps({**request, "params": {"_meta": ENVELOPE}}) + "\n"
             ours.sendall(line.encode())
-            assert json.loads(ours.makefile().readline())["id"] == number
+            assert json.loads(answers.readline())["id"] == number
         ours.shutdown(socket.SHUT_WR)
         assert server.wait(timeout=60) == 0
 
