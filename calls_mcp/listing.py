@@ -82,7 +82,7 @@ async def collect(
         following = _next(reply.payload.get("next_page_uri"))
         if following is not None:
             await foresee(following)
-        return _read(request, reply)
+        return _read(request, reply, following)
 
     walk = _Walk(bounds.calls, bounds.bytes - _ENVELOPE)
     page, place = await _find(read, start)
@@ -184,15 +184,13 @@ class _Walk:
         return sizes[: max(fitting, 0 if self.calls else 1)]
 
 
-def _read(request: Request, reply: Reply) -> _Page:
+def _read(request: Request, reply: Reply, following: Position | None) -> _Page:
     entries = reply.payload.get("calls")
     if not isinstance(entries, list):
         raise lost(request, "the API's answer has no list of calls")
     listed = (_listed(entry, request.account_sid) for entry in entries)
     calls = tuple(call for call in listed if call is not None)
-    uri = reply.payload.get("next_page_uri")
-    following = _next(uri)
-    is_broken_off = bool(uri) and following is None
+    is_broken_off = bool(reply.payload.get("next_page_uri")) and following is None
     return _Page(calls, len(entries) - len(calls), following, is_broken_off)
 
 

@@ -5,7 +5,7 @@ thinks between two pages, and whoever wants but the first, cost the API nothing.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextvars import Context
 from dataclasses import dataclass
 
@@ -38,7 +38,7 @@ class ReadAhead:
     """
 
     def __init__(
-        self, read: Callable[[Request], Awaitable[Reply]], clock: Callable[[], float]
+        self, read: Callable[[Request], Coroutine[None, None, Reply]], clock: Callable[[], float]
     ) -> None:
         self._read = read
         self._clock = clock
@@ -86,12 +86,9 @@ class ReadAhead:
 
     def _begin(self, request: Request) -> _Reading:
         # In a context of nobody's: the request that is the reason for it will have ended.
-        reading = asyncio.create_task(self._answer(request), context=Context())
+        reading = asyncio.create_task(self._read(request), context=Context())
         reading.add_done_callback(_note)
         return reading
-
-    async def _answer(self, request: Request) -> Reply:
-        return await self._read(request)
 
 
 def _note(reading: _Reading) -> None:

@@ -260,25 +260,23 @@ async def test_what_could_not_be_read_ahead_is_tried_again_when_it_is_asked_for(
         assert book.read[:4] == [0, 1, 2, 2]
 
 
-async def test_whoever_asks_is_told_what_was_said_when_it_was_read_ahead() -> None:
-    book = Book(odd={2: answer(404)})
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        (answer(404), "not_found"),
+        (answer(429, headers={"Retry-After": "3600"}), "rate_limited"),  # a wait is kept
+    ],
+)
+async def test_whoever_asks_is_told_what_was_said_when_it_was_read_ahead(
+    said: Step, kind: str
+) -> None:
+    book = Book(odd={2: said})
     async with walking(book) as walker:
         await walker.go_on(2)
         await book.is_reading(2)
         cursor = walker.outcome["next_cursor"]
         told = await walker.agent.call("list_calls", cursor=cursor)
-        assert told["error"]["kind"] == "not_found"
-        assert book.read == [0, 1, 2]
-
-
-async def test_a_wait_that_the_api_asks_for_is_kept_by_whoever_asks_for_the_page() -> None:
-    book = Book(odd={2: answer(429, headers={"Retry-After": "3600"})})
-    async with walking(book) as walker:
-        await walker.go_on(2)
-        await book.is_reading(2)
-        cursor = walker.outcome["next_cursor"]
-        told = await walker.agent.call("list_calls", cursor=cursor)
-        assert told["error"]["kind"] == "rate_limited"
+        assert told["error"]["kind"] == kind
         assert book.read == [0, 1, 2]
 
 

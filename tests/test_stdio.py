@@ -175,31 +175,32 @@ def test_a_client_that_listens_is_no_reason_to_go_on(number: signal.Signals | No
         assert ended(wire)[0] == 0
 
 
-def test_a_client_that_reads_no_more_ends_it_quietly_with_status_0() -> None:
+@contextmanager
+def unread() -> Generator[Wire]:
+    """A server whose client has been answered and reads no more; it must end quietly."""
     with running() as wire:
         wire.ask("tools/list")
         assert wire.process.stdout
         assert wire.process.stderr
         wire.process.stdout.close()
-        wire.send({"id": 2, "method": "tools/list", "params": {"_meta": ENVELOPE}})
+        yield wire
         assert wire.process.wait(timeout=60) == 0
         assert not wire.process.stderr.read()
 
 
+def test_a_client_that_reads_no_more_ends_it_quietly_with_status_0() -> None:
+    with unread() as wire:
+        wire.send({"id": 2, "method": "tools/list", "params": {"_meta": ENVELOPE}})
+
+
 def test_a_client_that_reads_no_more_but_goes_on_writing_ends_it_quietly_too() -> None:
-    with running() as wire:
-        wire.ask("tools/list")
-        assert wire.process.stdout
-        assert wire.process.stderr
-        wire.process.stdout.close()
+    with unread() as wire:
         with suppress(BrokenPipeError):
             while True:
                 wire.send({"id": 2, "method": "tools/list", "params": {"_meta": ENVELOPE}})
         with suppress(BrokenPipeError):  # what was not sent
             assert wire.process.stdin
             wire.process.stdin.close()
-        assert wire.process.wait(timeout=60) == 0
-        assert not wire.process.stderr.read()
 
 
 def test_one_socket_can_be_both_its_input_and_its_output() -> None:
