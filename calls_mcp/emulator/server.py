@@ -39,7 +39,7 @@ class Emulator:
         account: The account it serves, with its credentials.
         database: A SQLite file that outlives it, or `:memory:`.
         host: The address to listen on.
-        port: The port to listen on, 0 for any free one.
+        port: The port to listen on, 0 for any free one, None for no socket at all (see `app`).
         clock: Tells the time, in seconds since the epoch.
         own_numbers: The numbers of the account: calls come from them, and a call to one of
             them leaves an inbound record, too.
@@ -52,7 +52,7 @@ class Emulator:
     account: Account = DEFAULT_ACCOUNT
     database: str = ":memory:"
     host: str = "127.0.0.1"
-    port: int = 0
+    port: int | None = 0
     clock: Clock = field(default_factory=lambda: accelerated(1))
     own_numbers: Collection[str] = OWN_NUMBERS
     any_from: bool = False
@@ -60,14 +60,23 @@ class Emulator:
     calls_per_second: float = 1
     callbacks_anywhere: bool = False
     _control: Control = field(init=False, repr=False)
+    _app: ASGIApp = field(init=False, repr=False)
     _address: tuple[str, int] = field(init=False, repr=False)
     _open: AsyncExitStack = field(init=False, repr=False)
 
     @property
     def base_url(self) -> str:
-        """Where it answers: `http://127.0.0.1:4010`. Only while the context is open."""
+        """Where it answers: `http://127.0.0.1:4010`. Only while it listens."""
         host, port = self._address
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    @property
+    def app(self) -> ASGIApp:
+        """The API as an ASGI application, for a client in this process.
+
+        Only while the context is open.
+        """
+        return self._app
 
     @property
     def requests(self) -> tuple[Entry, ...]:
@@ -89,13 +98,11 @@ class Emulator:
             clock = Adjusted(self.clock)
             store = stack.enter_context(closing(CallStore(self.database, clock)))
             clock.catch_up(store.latest() or 0)  # a file may be from a clock put forward
-            socket = stack.enter_context(listener(self.host, self.port))
-            host, port, *_ = cast("tuple[str, int]", socket.getsockname())
-            self._address = host, port
             courier = Courier(store.outbox, self.account, self.callbacks_anywhere)
             await stack.enter_async_context(courier.working())
-            app = self._application(store, clock)
-            await stack.enter_async_context(serving(_config(app), socket))
+            self._app = self._application(store, clock)
+            if self.port is not None:
+                await self._listen(stack, self.port)
             self._open = stack.pop_all()
         return self
 
@@ -110,6 +117,12 @@ class Emulator:
     def reset(self) -> None:
         """Forget every call, request and fault, and put the clock back."""
         self._control.clear()
+
+    async def _listen(self, stack: AsyncExitStack, port: int) -> None:
+        socket = stack.enter_context(listener(self.host, port))
+        host, bound, *_ = cast("tuple[str, int]", socket.getsockname())
+        self._address = host, bound
+        await stack.enter_async_context(serving(_config(self._app), socket))
 
     def _application(self, store: CallStore, clock: Adjusted) -> ASGIApp:
         faults = Faults()

@@ -65,6 +65,16 @@ async def test_it_listens_on_a_free_loopback_port_only(emulator: Emulator) -> No
         assert other.base_url != emulator.base_url
 
 
+async def test_without_a_port_it_answers_in_this_process_only() -> None:
+    async with Emulator(port=None) as emulator:
+        transport = httpx.ASGITransport(emulator.app)
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://emulator", auth=CREDENTIALS
+        ) as client:
+            assert (await client.get(DEFAULT_LIST)).status_code == 200
+        assert [entry.status for entry in emulator.requests] == [200]
+
+
 @pytest.mark.skipif(not ipv6_loopback(), reason="this machine has no IPv6 loopback")
 async def test_it_listens_on_ipv6_too() -> None:
     async with Emulator(host="::1") as emulator:
