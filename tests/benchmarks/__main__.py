@@ -5,7 +5,7 @@ import json
 from importlib import import_module
 from pathlib import Path
 
-NAMES = ("start", "fetch", "tokens", "walk", "http", "guard", "console")
+NAMES = ("start", "fetch", "tokens", "walk", "http", "guard", "console", "capacity")
 
 
 def main() -> None:

@@ -1,51 +1,47 @@
-"""fetch_call over stdio, beside a bare GET of the same call and an empty call of a tool."""
+"""fetch_call on stdio, beside the smallest server that does the same GET."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from statistics import median, quantiles
 
-import httpx
-
-from calls_mcp.emulator import DEFAULT_ACCOUNT
 from tests.benchmarks.figure import Figure, in_turn
 from tests.benchmarks.peer import OURS, SMALLEST, UNTHROTTLED, Peer
-from tests.benchmarks.upstream import emulator
+from tests.benchmarks.upstream import a_call, delay, emulator
 
-_TIMES = 100  # in a round
+_TIMES = 200  # in a round
+_TIMES_AWAY, _AWAY = 10, 0.1  # seconds that an API over a network takes at least
 
 
 def figures() -> Iterator[Figure]:
-    """Both figures."""
-    login = DEFAULT_ACCOUNT.sid, DEFAULT_ACCOUNT.auth_token
+    """Measure the median and the 99th percentile, and the median with the API far away."""
     with (
         emulator() as url,
         Peer(OURS, url, **UNTHROTTLED) as ours,
-        Peer(SMALLEST) as smallest,
-        httpx.Client(base_url=f"{url}/2010-04-01/Accounts/{login[0]}", auth=login) as http,
+        Peer(SMALLEST, url) as smallest,
     ):
-        sid = http.get("/Calls.json?PageSize=1").json()["calls"][0]["sid"]
-        tails: list[tuple[float, float]] = []
+        sid = a_call(url)
+        tails: tuple[list[float], list[float]] = [], []
 
-        def fetch() -> float:
-            times = _timed(lambda: ours.call("fetch_call", {"sid": sid}))
-            middle = median(times)
-            tails.append((quantiles(times, n=100)[98], middle))
-            return middle
+        def fetch(peer: Peer, tail: list[float]) -> float:
+            times = _timed(peer, sid, _TIMES)
+            tail.append(quantiles(times, n=100)[98])
+            return median(times)
 
-        def bare() -> float:
-            get = _timed(lambda: http.get(f"/Calls/{sid}.json").json())
-            return median(get) + median(_timed(lambda: smallest.call("nothing", {})))
+        mine, theirs = in_turn(lambda: fetch(ours, tails[0]), lambda: fetch(smallest, tails[1]))
+        yield Figure("fetch_call, p50", "s", 0.95, mine, theirs)
+        yield Figure("fetch_call, p99", "s", 1.0, *tails)
+        delay(url, _AWAY)
+        mine, theirs = in_turn(
+            lambda: median(_timed(ours, sid, _TIMES_AWAY)),
+            lambda: median(_timed(smallest, sid, _TIMES_AWAY)),
+        )
+        yield Figure("fetch_call, p50, API 100 ms away", "s", 1.01, mine, theirs)
 
-        fetches, bares = in_turn(fetch, bare)
-    yield Figure("fetch_call p50, to a GET and an empty call", "s", 1.1, fetches, bares)
-    worst, middles = zip(*tails, strict=True)
-    yield Figure("fetch_call p99, to its p50", "s", 2.5, worst, middles)
 
-
-def _timed(act: Callable[[], object]) -> list[float]:
-    times: list[float] = []
-    for _ in range(_TIMES):
+def _timed(peer: Peer, sid: str, times: int) -> list[float]:
+    taken: list[float] = []
+    for _ in range(times):
         begun = time.perf_counter()
-        act()
-        times.append(time.perf_counter() - begun)
-    return times
+        peer.call("fetch_call", {"sid": sid})
+        taken.append(time.perf_counter() - begun)
+    return taken

@@ -12,12 +12,13 @@ class Figure:
     """One line of the table.
 
     `ours` and `reference` have a value for each round, in `unit`. `goal` bounds their ratio, or,
-    with `is_absolute`, the value itself, which may still have a reference beside it.
+    with `is_absolute`, the value itself, which may still have a reference beside it. None: there
+    is no goal.
     """
 
     name: str
     unit: str
-    goal: float
+    goal: float | None
     ours: Sequence[float]
     reference: Sequence[float] = (1.0,)
     is_absolute: bool = False
@@ -42,7 +43,7 @@ class Figure:
     @property
     def is_met(self) -> bool:
         """Whether the goal is met."""
-        return self.result <= self.goal
+        return self.goal is None or self.result <= self.goal
 
     def as_json(self) -> dict[str, object]:
         """All of it, for a program."""
@@ -66,8 +67,14 @@ class Figure:
         return (
             f"{self.name:44} {told['ours']:>10.4g} {reference:>10} {self.unit:7} "
             f"{self.result:>9.4g} {spread if self.has_reference else '':>13} "
-            f"{self.goal:>8g}  {'met' if self.is_met else 'NOT MET'}"
+            f"{self._verdict}"
         )
+
+    @property
+    def _verdict(self) -> str:
+        if self.goal is None:
+            return ""
+        return f"{self.goal:>8g}  {'met' if self.is_met else 'NOT MET'}"
 
 
 def in_turn(*measures: Callable[[], float], rounds: int = ROUNDS) -> list[list[float]]:

@@ -5,6 +5,10 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 
+import httpx
+
+from calls_mcp.emulator import DEFAULT_ACCOUNT
+
 
 @contextmanager
 def emulator(calls: int = 100) -> Generator[str]:
@@ -18,3 +22,17 @@ def emulator(calls: int = 100) -> Generator[str]:
             yield process.stderr.readline().split()[0]
         finally:
             process.terminate()
+
+
+def a_call(url: str) -> str:
+    """Return the SID of the newest call."""
+    account = DEFAULT_ACCOUNT
+    listed = f"{url}/2010-04-01/Accounts/{account.sid}/Calls.json?PageSize=1"
+    sid: str = httpx.get(listed, auth=(account.sid, account.auth_token)).json()["calls"][0]["sid"]
+    return sid
+
+
+def delay(url: str, seconds: float) -> None:
+    """Have the API answer every GET this much later, as one over a network does."""
+    fault = {"kind": "delay", "seconds": seconds, "method": "GET", "probability": 1}
+    httpx.post(f"{url}/emulator/faults", json=fault).raise_for_status()

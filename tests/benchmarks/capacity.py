@@ -1,0 +1,135 @@
+"""What one process can carry, by the processor time it takes: the source of the sizing table."""
+
+import re
+import socket
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import httpx
+import psutil
+
+from tests.benchmarks.figure import Figure
+from tests.benchmarks.service import (
+    OURS,
+    Service,
+    cpu_seconds,
+    fetching,
+    in_parallel,
+    invoke,
+    open_session,
+    repeat,
+    serving,
+)
+from tests.benchmarks.upstream import a_call, emulator
+from tests.rig import placing
+from tests.store.redis_server import RedisServer
+
+_ROUNDS = 3
+_READS, _CHANGES, _SESSIONS = 2000, 200, 500
+_CLIENTS = 8
+_STATISTICS = ("total_commands_processed", "used_memory")
+
+
+def figures() -> Iterator[Figure]:
+    """Measure reads, changes on SQLite and on Redis, and sessions."""
+    with TemporaryDirectory() as name, emulator() as api, _redis(Path(name)) as server:
+        sqlite = f"sqlite:///{name}/state.db"
+        with serving(OURS, api, CALLS_MCP_STATE_URL=sqlite) as service:
+            yield from _reads(service, a_call(api))
+            yield from _changes("SQLite", service)
+            yield from _sessions(service)
+        audit = f"{name}/audit.db"
+        with serving(
+            OURS, api, CALLS_MCP_STATE_URL=server.url, CALLS_MCP_AUDIT_DATABASE=audit
+        ) as service:
+            yield from _changes("Redis", service)
+            yield from _redis_load(service, server)
+
+
+def _reads(service: Service, sid: str) -> Iterator[Figure]:
+    request, per_core = fetching(service.port, sid), list[float]()
+    for _ in range(_ROUNDS):
+        before = service.cpu_seconds
+        in_parallel(_CLIENTS, lambda _: repeat(service.port, request, _READS // _CLIENTS))
+        per_core.append(_READS / (service.cpu_seconds - before))
+    yield _told("reads per second and core", "1/s", per_core)
+
+
+def _changes(store: str, service: Service) -> Iterator[Figure]:
+    """Measure new calls, each asked for and then confirmed with its token."""
+    per_core, per_second = list[float](), list[float]()
+    _place(service)
+    for _ in range(_ROUNDS):
+        before = service.cpu_seconds
+        took = _place(service)
+        per_core.append(_CHANGES / (service.cpu_seconds - before))
+        per_second.append(_CHANGES / took)
+    yield _told(f"confirmed calls per second and core, {store}", "1/s", per_core)
+    yield _told(f"confirmed calls per second, {store}", "1/s", per_second)
+
+
+def _sessions(service: Service) -> Iterator[Figure]:
+    before = service.memory
+
+    async def connect(_number: int) -> None:
+        async with httpx.AsyncClient() as http:
+            for _ in range(_SESSIONS // _CLIENTS):
+                await open_session(http, service.port)
+
+    in_parallel(_CLIENTS, connect)
+    yield _told("memory per open session", "kB", [(service.memory - before) * 1000 / _SESSIONS])
+    yield _told("memory of a process that has served", "MB", [before])
+
+
+def _redis_load(service: Service, server: RedisServer) -> Iterator[Figure]:
+    assert server.process
+    process = psutil.Process(server.process.pid)
+    before, used = _statistics(server), cpu_seconds(process)
+    _place(service)
+    after, busy = _statistics(server), cpu_seconds(process) - used
+    commands, kilobytes = ((b - a) / _CHANGES for a, b in zip(before, after, strict=True))
+    yield _told("Redis commands per confirmed call", "", [commands])
+    yield _told("Redis memory per confirmed call", "kB", [kilobytes])
+    yield _told("confirmed calls per second on one Redis", "1/s", [_CHANGES / max(0.01, busy)])
+
+
+def _place(service: Service) -> float:
+    """Return the seconds that it takes to place many calls, each with its confirmation."""
+
+    async def place(number: int) -> None:
+        async with httpx.AsyncClient() as http:
+            for index in range(_CHANGES // _CLIENTS):
+                arguments = placing(to=f"+1202555{number:02}{index:02}")
+                asked = await invoke(http, service.port, "create_call", arguments)
+                token = {"confirmation_token": asked["confirmation"]["token"]}
+                done = await invoke(http, service.port, "create_call", arguments | token)
+                assert done["outcome"] == "done", done
+
+    return in_parallel(_CLIENTS, place)
+
+
+@contextmanager
+def _redis(folder: Path) -> Generator[RedisServer]:
+    server = RedisServer(folder)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def _statistics(server: RedisServer) -> tuple[float, float]:
+    """Return the commands that it has processed, and its memory in kB."""
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(b"INFO\r\nQUIT\r\n")
+        told = connection.makefile("r", encoding="utf-8").read()
+    commands, memory = (
+        int(found[1]) for name in _STATISTICS if (found := re.search(rf"{name}:(\d+)", told))
+    )
+    return commands, memory / 1000
+
+
+def _told(name: str, unit: str, values: list[float]) -> Figure:
+    return Figure(name, unit, None, values, is_absolute=True)
