@@ -2,11 +2,13 @@ import os
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import redis
 from hypothesis import HealthCheck, settings
 
+from tests.isolation import keep_state_in
 from tests.rig import Rig, open_rig
 from tests.store.redis_server import RedisServer
 
@@ -18,6 +20,20 @@ settings.load_profile("calls-mcp")
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_state_outside(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
+    """Keep the user's own database out of everything that no single test starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        keep_state_in(tmp_path_factory.mktemp("state"), patch)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give each test a state directory, which is not there yet."""
+    keep_state_in(tmp_path_factory.getbasetemp() / f"state-{uuid4()}", monkeypatch)
 
 
 @pytest.fixture(autouse=True)

@@ -11,10 +11,10 @@ from contextlib import asynccontextmanager
 import anyio
 
 from calls_mcp.errors import ConfigurationError
+from calls_mcp.storage.unavailable import StoreUnavailable, Unrecorded
 from calls_mcp.store.docket import Case, Docket, Filed, Place, Queue, Ruling
 from calls_mcp.store.memory import MemoryStore
 from calls_mcp.store.record import Fate, Keeping, Pending, Store, unheard
-from calls_mcp.store.unavailable import StoreUnavailable, Unrecorded
 
 __all__ = [
     "Case",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from calls_mcp.store.unavailable import StoreUnavailable
+from calls_mcp.storage.unavailable import StoreUnavailable
 
 if TYPE_CHECKING:
     from calls_mcp.store.counters import Counters, Exhausted, Limit

@@ -19,9 +19,9 @@ from redis.exceptions import RedisError
 
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.outcome import Outcome
+from calls_mcp.storage.unavailable import StoreUnavailable, Unrecorded, reaching
 from calls_mcp.store.record import Fate, Keeper, Keeping, Pending, pack, unpack
 from calls_mcp.store.redis_docket import RedisDocket
-from calls_mcp.store.unavailable import StoreUnavailable, Unrecorded, reaching
 
 if TYPE_CHECKING:
     from calls_mcp.store.counters import Counters

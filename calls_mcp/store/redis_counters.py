@@ -6,9 +6,9 @@ from typing import Any, cast
 
 from limits.aio.storage import RedisStorage
 
+from calls_mcp.storage.unavailable import Unrecorded
 from calls_mcp.store.counters import Counters, Full, Limit, Share, place
 from calls_mcp.store.redis import PREFIX, Server
-from calls_mcp.store.unavailable import Unrecorded
 
 # A window of `limits` is a list of times, the newest first (see its acquire_moving_window.lua).
 _ACQUIRE_ALL = """

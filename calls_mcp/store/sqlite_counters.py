@@ -11,9 +11,9 @@ from typing import NoReturn, cast
 
 from limits.aio.storage import MovingWindowSupport, Storage
 
+from calls_mcp.storage.database import Database
+from calls_mcp.storage.unavailable import StoreUnavailable, Unrecorded
 from calls_mcp.store.counters import Counters, Full, Limit, Share, place
-from calls_mcp.store.sqlite import Database
-from calls_mcp.store.unavailable import StoreUnavailable, Unrecorded
 
 _MARK = "INSERT INTO marks (key, text, until) VALUES (?, ?, ?) ON CONFLICT (key) DO NOTHING"
 

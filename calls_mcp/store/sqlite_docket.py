@@ -20,26 +20,9 @@ from calls_mcp.store.docket import (
 )
 
 if TYPE_CHECKING:
+    from calls_mcp.storage.database import Database
     from calls_mcp.store.record import Keeping
-    from calls_mcp.store.sqlite import Database
 
-CASES = """
-CREATE TABLE IF NOT EXISTS cases (
-    identifier TEXT PRIMARY KEY,
-    principal TEXT NOT NULL,
-    "case" TEXT NOT NULL,
-    asked_at REAL NOT NULL,
-    lapses_at REAL NOT NULL,
-    ruling TEXT
-);
-CREATE INDEX IF NOT EXISTS cases_by_age ON cases (asked_at);
-CREATE INDEX IF NOT EXISTS cases_to_forget ON cases (lapses_at);
-CREATE INDEX IF NOT EXISTS cases_undecided ON cases (principal) WHERE ruling IS NULL;
-"""
-WAITING = """
-CREATE INDEX IF NOT EXISTS cases_waiting ON cases (lapses_at, asked_at, identifier, ruling)
-    WHERE ruling IS NULL;
-"""
 # All of it but the cases themselves is in that index.
 _THESE = "FROM cases INDEXED BY cases_waiting WHERE ruling IS NULL AND lapses_at > ?"
 _WAITING = f"""

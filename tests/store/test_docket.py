@@ -225,6 +225,7 @@ async def test_a_file_from_before_there_were_pages_is_paged(
         await file_some(store.docket, clock)
     with closing(sqlite3.connect(tmp_path / "state.db")) as file:
         file.execute("DROP INDEX cases_waiting")
+        file.execute("DROP TABLE audit")
         file.execute("PRAGMA user_version = 2")
     async with open_store(sqlite_url, keeping) as store:
         assert store.docket

@@ -61,7 +61,7 @@ async def test_a_file_of_another_version_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "state.db"
     with closing(sqlite3.connect(file)) as other:
         other.execute("PRAGMA user_version = 99")
-    assert "another version of calls-mcp" in await refusal_of(f"sqlite:///{file}")
+    assert "newer version of calls-mcp" in await refusal_of(f"sqlite:///{file}")
 
 
 async def test_a_file_is_its_owners_alone(tmp_path: Path) -> None:

@@ -1,0 +1,221 @@
+"""One SQLite database: its file, its schema, and its transactions."""
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from threading import Lock
+from typing import TypeVar, cast
+
+from anyio import CapacityLimiter, to_thread
+
+from calls_mcp.storage.unavailable import StoreUnavailable, reaching
+
+_T = TypeVar("_T")
+
+_PAUSE = 0.001  # seconds; SQLite's own pauses grow, so that some writers would starve
+_FAILURES = (sqlite3.Error, OSError)
+
+
+class Database:
+    """The database in the file at `path`, or one in memory if that is None.
+
+    Several processes can share a file. It is created at the first write, and opened at the first
+    use; its folder is created, too, if `make_folder`. If another file takes its place, that one is
+    used from then on. `busy` is how many seconds to wait for other writers.
+    """
+
+    def __init__(self, path: Path | None, busy: float = 5, *, make_folder: bool = False) -> None:
+        self.path = path
+        self._busy = busy
+        self._make_folder = make_folder
+        self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
+        self._queue = CapacityLimiter(1)
+        # A cancelled task leaves the queue at once, but its thread goes on until its work is done.
+        self._in_use = Lock()
+
+    async def run(
+        self,
+        work: Callable[[sqlite3.Connection], _T],
+        meaning: type[StoreUnavailable] = StoreUnavailable,
+    ) -> _T:
+        """Return what `work` returns, run in a thread as one transaction.
+
+        The transaction holds the write lock from its beginning, against every process.
+
+        Raises:
+            StoreUnavailable: The database can't be written. `meaning` selects the subclass.
+        """
+        with reaching(_FAILURES, meaning):
+            return await self._in_thread(partial(self.write, work))
+
+    async def look(self, query: str, *parameters: str | float) -> tuple[object, ...] | None:
+        """Return the first row of `query`, which changes nothing and waits for no writer."""
+        return next(iter(await self.look_at_all(query, *parameters)), None)
+
+    async def look_at_all(
+        self, query: str, *parameters: str | float
+    ) -> Sequence[tuple[object, ...]]:
+        """Return the rows of `query`, which changes nothing and waits for no writer.
+
+        There are none while the file does not exist.
+
+        Raises:
+            StoreUnavailable: The database can't be read.
+        """
+        with reaching(_FAILURES, StoreUnavailable):
+            return await self._in_thread(partial(self.read, query, parameters))
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await to_thread.run_sync(self.close, limiter=self._queue)
+
+    def write(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        """Return what `work` returns, run here as one transaction.
+
+        Raises:
+            sqlite3.Error: The database can't be written.
+            OSError: Its file can't be created.
+        """
+        with self._in_use:
+            connection = self._open()
+            with connection:
+                self._begin(connection)
+                return work(connection)
+
+    def read(self, query: str, parameters: Sequence[str | float] = ()) -> list[tuple[object, ...]]:
+        """Return the rows of `query`, run here; none if there is no file.
+
+        Raises:
+            sqlite3.Error: The database can't be read.
+            OSError: Likewise.
+        """
+        with self._in_use:
+            if self.path is not None and not _exists(self.path):
+                return []
+            connection = self._open()
+            return self._patiently(lambda: connection.execute(query, parameters).fetchall())
+
+    def close(self) -> None:
+        """Close the connection. The next use opens it again."""
+        with self._in_use:
+            self._close()
+
+    async def _in_thread(self, work: Callable[[], _T]) -> _T:
+        if self.path is None:  # nothing to wait for
+            return work()
+        return await to_thread.run_sync(work, limiter=self._queue)
+
+    def _open(self) -> sqlite3.Connection:
+        """Return the connection to the file that is there now; create one if there is none."""
+        identity = _identity(self.path, make_folder=self._make_folder) if self.path else None
+        if self._connection is not None and identity == self._identity:
+            return self._connection
+        self._close()
+        connection = sqlite3.connect(
+            self.path or ":memory:", timeout=0, isolation_level=None, check_same_thread=False
+        )
+        try:
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection, self._identity = connection, identity
+        return connection
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        """Bring the schema up to date."""
+        self._patiently(lambda: connection.execute("PRAGMA journal_mode = WAL"))
+        if self._patiently(lambda: _version(connection)) == len(_scripts()):
+            return
+        with connection:
+            self._begin(connection)
+            _migrate(connection)
+
+    def _begin(self, connection: sqlite3.Connection) -> None:
+        self._patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
+
+    def _patiently(self, attempt: Callable[[], _T]) -> _T:
+        """Return what `attempt` returns once nobody else keeps the file locked."""
+        until = time.monotonic() + self._busy
+        while True:
+            try:
+                return attempt()
+            except sqlite3.OperationalError as error:
+                is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not is_busy or time.monotonic() >= until:
+                    raise
+            time.sleep(_PAUSE)
+
+
+def _exists(path: Path) -> bool:
+    """Whether there is a database that a reader need not create."""
+    try:
+        return path.stat().st_size > 0
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _identity(path: Path, *, make_folder: bool) -> tuple[int, int]:
+    """Which file is at `path`; an empty one is made if there is none, readable only by its owner.
+
+    An existing one is not opened here: closing it would drop the locks that SQLite has on it
+    elsewhere in this process.
+    """
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        if make_folder:
+            _require_home(path)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        found = path.stat()
+    return found.st_dev, found.st_ino
+
+
+def _require_home(path: Path) -> None:
+    if not path.is_absolute():
+        raise FileNotFoundError(f"{path}: this user has no home directory")
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    scripts, version = _scripts(), _version(connection)
+    if version > len(scripts):
+        raise sqlite3.DatabaseError("it was written by a newer version of calls-mcp")
+    for script in scripts[version:]:
+        for statement in _statements(script):
+            connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {len(scripts)}")
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    """How many of the migrations a database has had."""
+    return cast("tuple[int]", connection.execute("PRAGMA user_version").fetchone())[0]
+
+
+def _scripts() -> Sequence[str]:
+    """Return the migrations, each of which brings a database to the next version."""
+    folder = files("calls_mcp.storage") / "migrations"
+    scripts = sorted((each.name, each.read_text("utf-8")) for each in folder.iterdir())
+    return [script for _, script in scripts]
+
+
+def _statements(script: str) -> Iterator[str]:
+    """Return the statements of a script; `executescript` would end the transaction."""
+    statement = ""
+    for line in script.splitlines():
+        statement = f"{statement}{line}\n"
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
