@@ -184,7 +184,7 @@ def _serve(options: argparse.Namespace) -> None:
     from calls_mcp.settings import load_settings  # noqa: PLC0415
 
     settings = load_settings()
-    configure_logs(settings.calls_mcp_log_format, settings.calls_mcp_log_level)
+    configure_logs(settings.logs.format, settings.logs.level)
     chosen = ((name, getattr(options, name, None)) for name in ("host", "port", "path", "console"))
     given = {name: value for name, value in chosen if value is not None}
     if given and options.transport != "http":
@@ -209,7 +209,7 @@ async def _serve_until_ended(
 
         opened = open_sandbox(settings)
     else:
-        opened = Runtime(settings, settings.access())
+        opened = Runtime(settings, settings.twilio.access())
     async with opened as runtime:
         await serve(build_server(runtime), runtime)
 
@@ -268,7 +268,7 @@ def _check_policy(options: argparse.Namespace) -> None:
     from calls_mcp.settings import load_settings  # noqa: PLC0415
     from calls_mcp.terminal import say  # noqa: PLC0415
 
-    policy = load_policy(options.file or load_settings().calls_mcp_policy)
+    policy = load_policy(options.file or load_settings().guard.policy)
     say("\n".join(explain(policy)))
 
 
@@ -277,7 +277,7 @@ def _make_token(options: argparse.Namespace) -> None:
     from calls_mcp.settings import load_settings  # noqa: PLC0415
     from calls_mcp.terminal import say, warn  # noqa: PLC0415
 
-    file: Path | None = options.file or load_settings().calls_mcp_principals
+    file: Path | None = options.file or load_settings().auth.principals
     token, entry = make_token(file, options.name, options.scope, options.expires)
     say(token)
     told = f"Its entry was added to {file}." if file else f"Its entry:\n\n{entry}"
@@ -303,7 +303,7 @@ def _revoke_tokens(options: argparse.Namespace) -> None:
 def _principals(options: argparse.Namespace) -> Path:
     from calls_mcp.settings import load_settings  # noqa: PLC0415
 
-    file: Path | None = options.file or load_settings().calls_mcp_principals
+    file: Path | None = options.file or load_settings().auth.principals
     if file is None:
         raise ConfigurationError("Which file? Set CALLS_MCP_PRINCIPALS, or give --file.")
     return file

@@ -72,9 +72,9 @@ def exporting(settings: Settings) -> Generator[None]:
     readers: list[MetricReader] = []
     resource = _resource()
     with ExitStack() as closing:
-        if settings.calls_mcp_metrics_address is not None:
-            readers.append(_prometheus(settings.calls_mcp_metrics_address, closing))
-        if settings.calls_mcp_telemetry == "otlp":
+        if settings.telemetry.metrics_address is not None:
+            readers.append(_prometheus(settings.telemetry.metrics_address, closing))
+        if settings.telemetry.export == "otlp":
             _require_http()
             readers.append(PeriodicExportingMetricReader(OTLPMetricExporter()))
             tracers = TracerProvider(resource=resource, shutdown_on_exit=False)

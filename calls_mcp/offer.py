@@ -67,8 +67,8 @@ class Offer:
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
-        self.is_open = runtime.settings.calls_mcp_auth == "none"
-        self.is_read_only = runtime.settings.calls_mcp_read_only
+        self.is_open = runtime.settings.auth.mode == "none"
+        self.is_read_only = runtime.settings.guard.read_only
         operations = load_operations()
         hidden = {o.name for o in operations.values() if self.is_read_only and not o.read_only}
         self._hidden = hidden

@@ -161,11 +161,11 @@ async def open_office(
     Raises:
         ConfigurationError: They keep what waits in their own memory, or the store can't be used.
     """
-    url = settings.calls_mcp_state_url.get_secret_value()
-    files = settings.calls_mcp_audit_file, settings.calls_mcp_audit_database
+    url = settings.storage.url.get_secret_value()
+    files = settings.audit.file, settings.audit.database
     async with (
         open_store(url, Keeping(clock=clock)) as store,
-        open_audit(*files, settings.calls_mcp_audit_numbers, clock) as audit,
+        open_audit(*files, settings.audit.numbers, clock) as audit,
     ):
         if store.docket is None:
             raise ConfigurationError(UNSHARED)

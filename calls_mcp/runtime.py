@@ -62,7 +62,7 @@ class Runtime:
         self.settings = settings
         self.access = access
         self.sandbox = sandbox
-        self.keys = settings.keys(access)
+        self.keys = settings.guard.keys(access)
         self.clock = clock
         self.monotonic = monotonic
         self._accounts = Accounts(monotonic)
@@ -95,11 +95,11 @@ class Runtime:
 
     async def _begin(self) -> None:
         settings = self.settings
-        if settings.calls_mcp_telemetry != "off" or settings.calls_mcp_metrics_address:
+        if settings.telemetry.export != "off" or settings.telemetry.metrics_address:
             self._resources.enter_context(_exporting(settings))
         require_usable(self.access)
-        has_state = settings.calls_mcp_state_url.get_secret_value() != "memory:"
-        if settings.calls_mcp_policy or has_state:
+        has_state = settings.storage.url.get_secret_value() != "memory:"
+        if settings.guard.policy or has_state:
             await self._everything()
 
     async def __aexit__(self, *_: object) -> None:
@@ -246,12 +246,12 @@ class Runtime:
         keeping = Keeping(
             patience=self.access.deadline + _GRACE, busy=min(5, wait), clock=self.clock
         )
-        store = await enter(open_store(settings.calls_mcp_state_url.get_secret_value(), keeping))
+        store = await enter(open_store(settings.storage.url.get_secret_value(), keeping))
         audit = await enter(
             open_audit(
-                settings.calls_mcp_audit_file,
-                settings.calls_mcp_audit_database,
-                settings.calls_mcp_audit_numbers,
+                settings.audit.file,
+                settings.audit.database,
+                settings.audit.numbers,
                 self.clock,
                 min(10, wait),
             )
@@ -264,8 +264,8 @@ class Runtime:
 
         if store.docket is None:
             return None
-        ttl, wait = self.settings.calls_mcp_operator_ttl, self.settings.calls_mcp_operator_wait
-        console = self.settings.calls_mcp_console_url
+        ttl, wait = self.settings.guard.operator_ttl, self.settings.guard.operator_wait
+        console = self.settings.console.url
         return Desk(store, store.docket, ttl, wait, self.clock, console)
 
     async def _make(self, own: "Own | None") -> "_Made":
@@ -285,21 +285,21 @@ class Runtime:
         access = self.access_of(own)
         twilio = self._accounts.client(access)
         seal, account_sid = Seal(self.keys), access.account_sid
-        approvals = Approvals(store, seal, settings.calls_mcp_confirm_ttl, self.clock)
-        self._policy = self._policy or load_policy(settings.calls_mcp_policy)
+        approvals = Approvals(store, seal, settings.guard.confirm_ttl, self.clock)
+        self._policy = self._policy or load_policy(settings.guard.policy)
         policy = (own and own.policy) or self._policy
-        policy = policy.under(settings.calls_mcp_confirm)
+        policy = policy.under(settings.guard.confirm)
         delivery = Delivery(twilio, store, access.deadline, self.clock)
         whole = "all" if account_sid == self.access.account_sid else f"all on {account_sid}"
         quotas = Quotas(store, policy.caps, delivery.fetch, self.clock, whole)
         desk = self._desk(store)
         decisions = Decisions(delivery, approvals, quotas, policy, self.clock, desk)
         changes = Changes(decisions, delivery, approvals, quotas, audit)
-        cursors = Cursors(seal, account_sid, settings.calls_mcp_result_bytes)
+        cursors = Cursors(seal, account_sid, settings.results.bytes)
         terms = Terms(
             account_sid,
             access.deadline,
-            settings.calls_mcp_result_bytes,
+            settings.results.bytes,
             self.sandbox,
         )
         throttle = Throttle(policy.caps, await self.rates())

@@ -27,6 +27,6 @@ async def emulated(settings: Settings) -> AsyncGenerator[Access]:
             account_sid=DEFAULT_ACCOUNT.sid,
             username=DEFAULT_ACCOUNT.sid,
             password=DEFAULT_ACCOUNT.auth_token,
-            timeout=settings.calls_mcp_timeout,
-            deadline=settings.calls_mcp_deadline,
+            timeout=settings.twilio.timeout,
+            deadline=settings.twilio.deadline,
         )

@@ -178,7 +178,7 @@ class _Handlers:
                 return await invoker.invoke(operation, arguments, caller, approval, report)
 
         settings = runtime.settings
-        patience, console = settings.calls_mcp_confirm_ttl, settings.calls_mcp_console_url
+        patience, console = settings.guard.confirm_ttl, settings.console.url
         outcome = await Conversation(ctx, invoke, patience, console).hold(params)
         if isinstance(outcome, types.InputRequiredResult):
             return outcome

@@ -175,7 +175,7 @@ class Subscriptions:
         watches = self._watches.get(background)
         if watches is None:
             settings = self._offer.runtime.settings
-            interval, most = settings.calls_mcp_watch_interval, settings.calls_mcp_watches
+            interval, most = settings.watch.interval, settings.watch.limit
             watches = self._watches[background] = Watches(background, interval, most)
             background.start(partial(self._let_go_at_the_end, watches))
         return watches

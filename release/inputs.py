@@ -29,9 +29,7 @@ class Input:
 
 def inputs() -> dict[str, Input]:
     """Every setting by its variable, in the order of the settings."""
-    return {
-        name.upper(): _input(name.upper(), field) for name, field in Settings.model_fields.items()
-    }
+    return {name: _input(name, field) for name, field in Settings.variables().items()}
 
 
 def _input(variable: str, field: FieldInfo) -> Input:

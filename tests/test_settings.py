@@ -11,7 +11,9 @@ CANARY = "canary-secret"
 
 
 def test_an_account_and_its_token_are_enough() -> None:
-    access = load_settings({"twilio_account_sid": ACCOUNT, "twilio_auth_token": CANARY}).access()
+    access = load_settings(
+        {"twilio_account_sid": ACCOUNT, "twilio_auth_token": CANARY}
+    ).twilio.access()
     assert access.base_url == "https://api.twilio.com"
     assert (access.username, access.password) == (ACCOUNT, CANARY)
 
@@ -24,7 +26,7 @@ def test_an_api_key_is_used_before_the_token() -> None:
             "twilio_api_key": KEY,
             "twilio_api_secret": CANARY,
         }
-    ).access()
+    ).twilio.access()
     assert (access.account_sid, access.username, access.password) == (ACCOUNT, KEY, CANARY)
 
 
@@ -43,7 +45,7 @@ def test_missing_credentials_are_named_and_the_sandbox_is_offered(
     given: dict[str, str], missing: str
 ) -> None:
     with pytest.raises(ConfigurationError) as error:
-        load_settings(given).access()
+        load_settings(given).twilio.access()
     assert missing in str(error.value)
     assert "--sandbox" in str(error.value)
     assert CANARY not in str(error.value)
@@ -57,7 +59,7 @@ def test_missing_credentials_are_named_and_the_sandbox_is_offered(
     ],
 )
 def test_the_consoles_address_is_written_as_browsers_do(given: str, url: str) -> None:
-    assert load_settings({"calls_mcp_console_url": given}).calls_mcp_console_url == url
+    assert load_settings({"calls_mcp_console_url": given}).console.url == url
 
 
 @pytest.mark.parametrize(
@@ -72,7 +74,7 @@ def test_the_consoles_address_is_written_as_browsers_do(given: str, url: str) ->
 )
 def test_where_requests_go(given: dict[str, str], url: str) -> None:
     credentials = {"twilio_account_sid": ACCOUNT, "twilio_auth_token": CANARY}
-    assert load_settings(credentials | given).access().base_url == url
+    assert load_settings(credentials | given).twilio.access().base_url == url
 
 
 @pytest.mark.parametrize(
@@ -122,7 +124,7 @@ def test_a_wrong_setting_is_named_and_its_value_is_not_shown(
 
 
 def test_all_wrong_settings_are_told_at_once() -> None:
-    with pytest.raises(ConfigurationError, match=r"CALLS_MCP_CONFIRM:.*CALLS_MCP_TIMEOUT:"):
+    with pytest.raises(ConfigurationError, match=r"CALLS_MCP_TIMEOUT:.*CALLS_MCP_CONFIRM:"):
         load_settings({"calls_mcp_confirm": "x", "calls_mcp_timeout": "-1"})
 
 
@@ -132,8 +134,8 @@ def test_settings_come_from_the_environment_and_empty_ones_count_as_unset(
     monkeypatch.setenv("CALLS_MCP_READ_ONLY", "1")
     monkeypatch.setenv("CALLS_MCP_CONFIRM", "")
     settings = load_settings()
-    assert settings.calls_mcp_read_only is True
-    assert settings.calls_mcp_confirm == "all"
+    assert settings.guard.read_only is True
+    assert settings.guard.confirm == "all"
 
 
 def test_no_secret_is_shown_by_a_representation() -> None:
@@ -145,17 +147,17 @@ def test_no_secret_is_shown_by_a_representation() -> None:
             "calls_mcp_secret_keys": CANARY * 4,
         }
     )
-    assert CANARY not in f"{settings!r} {settings} {settings.access()!r}"
+    assert CANARY not in f"{settings!r} {settings} {settings.twilio.access()!r}"
 
 
 def test_keys_are_derived_from_the_credentials_unless_they_are_set() -> None:
     credentials = {"twilio_account_sid": ACCOUNT, "twilio_auth_token": CANARY}
     one, same = load_settings(credentials), load_settings(credentials)
     other = load_settings(credentials | {"twilio_auth_token": "other"})
-    assert one.keys(one.access()) == same.keys(same.access())
-    assert one.keys(one.access()) != other.keys(other.access())
+    assert one.guard.keys(one.twilio.access()) == same.guard.keys(same.twilio.access())
+    assert one.guard.keys(one.twilio.access()) != other.guard.keys(other.twilio.access())
     own = load_settings(credentials | {"calls_mcp_secret_keys": f"{'a' * 32} {'b' * 32}"})
-    assert own.keys(own.access()) == ("a" * 32, "b" * 32)
+    assert own.guard.keys(own.twilio.access()) == ("a" * 32, "b" * 32)
 
 
 @pytest.mark.parametrize(
@@ -219,4 +221,4 @@ def test_settings_for_authentication_that_contradict_each_other_are_refused(
 def test_an_issuer_is_kept_letter_by_letter(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in OAUTH.items():
         monkeypatch.setenv(name.upper(), value)
-    assert load_settings().calls_mcp_oauth_issuer == "https://issuer.example.com/"
+    assert load_settings().auth.oauth_issuer == "https://issuer.example.com/"

@@ -411,7 +411,7 @@ def test_what_is_asked_for_wrongly_is_told_in_one_line(
 def test_an_address_may_be_of_either_family() -> None:
     for address in ("127.0.0.1:9464", "[::1]:9464", "localhost:0"):
         settings = load_settings({"calls_mcp_metrics_address": address})
-        assert settings.calls_mcp_metrics_address == address
+        assert settings.telemetry.metrics_address == address
 
 
 def run(

@@ -562,8 +562,10 @@ async def test_the_secret_is_in_no_result_and_in_no_log(
 
 async def test_the_secret_is_in_no_representation() -> None:
     settings = load_settings({"twilio_account_sid": ACCOUNT, "twilio_auth_token": SECRET})
-    twilio = TwilioClient(settings.access())
-    shown = f"{settings!r} {settings} {settings.access()!r} {twilio!r} {settings.model_dump()}"
+    twilio = TwilioClient(settings.twilio.access())
+    shown = (
+        f"{settings!r} {settings} {settings.twilio.access()!r} {twilio!r} {settings.model_dump()}"
+    )
     await twilio.aclose()
     for shape in shapes_of(SECRET):
         assert shape not in shown

@@ -50,10 +50,10 @@ def build_app(house: House) -> Starlette:
     security, bounds = allowed(house.endpoint, settings), _bounds(settings)
     mcp = server.streamable_http_app(
         streamable_http_path=house.endpoint.path,
-        stateless_http=settings.calls_mcp_http_stateless,
-        max_request_body_size=settings.calls_mcp_http_body_bytes,
+        stateless_http=settings.http.stateless,
+        max_request_body_size=settings.http.body_bytes,
         session_idle_timeout=IDLE,
-        max_sessions=settings.calls_mcp_http_sessions,
+        max_sessions=settings.http.sessions,
         transport_security=security,
         host=house.endpoint.host,
     )
@@ -75,24 +75,24 @@ def build_app(house: House) -> Starlette:
 
 def _longest(settings: Settings) -> float:
     """The seconds that a request may take: a user's time to answer, and two tool calls'."""
-    return settings.calls_mcp_confirm_ttl + 2 * settings.calls_mcp_deadline + _PATIENCE
+    return settings.guard.confirm_ttl + 2 * settings.twilio.deadline + _PATIENCE
 
 
 def _sessions(app: ASGIApp, house: House) -> ASGIApp:
     settings = house.runtime.settings
-    if settings.calls_mcp_http_stateless:
+    if settings.http.stateless:
         return app
-    most = settings.calls_mcp_http_sessions // _SHARE
+    most = settings.http.sessions // _SHARE
     return Sessions(app, most, _whose, house.runtime.monotonic, house.runtime.streams)
 
 
 def _admission(app: ASGIApp, house: House) -> ASGIApp:
     settings = house.runtime.settings
-    streams, at_once = settings.calls_mcp_http_sessions, settings.calls_mcp_http_concurrency
-    in_all_at_once = settings.calls_mcp_http_concurrency_in_all
-    each = Quota(settings.calls_mcp_http_rate, at_once, streams // _SHARE, changes=at_once)
+    streams, at_once = settings.http.sessions, settings.http.concurrency
+    in_all_at_once = settings.http.concurrency_in_all
+    each = Quota(settings.http.rate, at_once, streams // _SHARE, changes=at_once)
     in_all = Quota(
-        settings.calls_mcp_http_rate_in_all,
+        settings.http.rate_in_all,
         in_all_at_once,
         streams,
         changes=max(streams, in_all_at_once),
@@ -106,10 +106,10 @@ def _whose() -> str:
 
 def _bounds(settings: Settings) -> Bounds:
     return Bounds(
-        head=settings.calls_mcp_http_header_bytes,
-        body=settings.calls_mcp_http_body_bytes,
-        patience=settings.calls_mcp_http_patience,
-        sessions=not settings.calls_mcp_http_stateless,
+        head=settings.http.header_bytes,
+        body=settings.http.body_bytes,
+        patience=settings.http.patience,
+        sessions=not settings.http.stateless,
     )
 
 

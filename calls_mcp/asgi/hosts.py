@@ -42,14 +42,14 @@ def require_protected(endpoint: Endpoint, settings: Settings) -> None:
     Raises:
         ConfigurationError: Other machines reach the endpoint, and callers or hosts are not checked.
     """
-    hosts = settings.calls_mcp_allowed_hosts.split()
+    hosts = settings.http.allowed_hosts.split()
     if not 0 <= endpoint.port <= _LAST_PORT:
         raise ConfigurationError(f"--port must be 0 to {_LAST_PORT}.")
     if not _PATH.fullmatch(endpoint.path) or endpoint.path.strip("/") in ("healthz", "readyz"):
         raise ConfigurationError(
             "--path must begin with /, have plain words only, and be none of /healthz and /readyz."
         )
-    if settings.calls_mcp_auth == "none" and not (endpoint.is_local and _all_local(hosts)):
+    if settings.auth.mode == "none" and not (endpoint.is_local and _all_local(hosts)):
         raise ConfigurationError(
             "Others than this machine would reach the server, so callers must be authenticated: "
             "set CALLS_MCP_AUTH to tokens or oauth, or keep to 127.0.0.1 and its own names."
@@ -63,7 +63,7 @@ def require_protected(endpoint: Endpoint, settings: Settings) -> None:
 
 def allowed(endpoint: Endpoint, settings: Settings) -> TransportSecuritySettings:
     """The hosts and origins that a request may name; both are checked in any case."""
-    hosts = [*_with_any_port(settings.calls_mcp_allowed_hosts.split())]
+    hosts = [*_with_any_port(settings.http.allowed_hosts.split())]
     origins = [f"{scheme}://{host}" for host in hosts for scheme in ("https", "http")]
     if endpoint.is_local:
         own = [f"{name}:{endpoint.port}" for name in ("127.0.0.1", "localhost", "[::1]")]

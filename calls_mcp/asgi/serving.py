@@ -80,7 +80,7 @@ async def serve_http(
         ConfigurationError: As `listening` and `beside` do.
     """
     _log.setLevel(logging.INFO)  # where it serves is told in any case
-    grace = runtime.settings.calls_mcp_http_grace
+    grace = runtime.settings.http.grace
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with (
             listening(server, runtime, endpoint) as site,
@@ -139,13 +139,13 @@ def _end_within(seconds: float) -> None:
 
 def _connections(settings: Settings) -> int:
     """How many may be open: those of requests and sessions, and some to spare."""
-    streams = settings.calls_mcp_http_sessions
-    return settings.calls_mcp_http_concurrency_in_all + streams + _SPARE
+    streams = settings.http.sessions
+    return settings.http.concurrency_in_all + streams + _SPARE
 
 
 def _config(app: ASGIApp, here: Crowd, settings: Settings) -> uvicorn.Config:
     class Connection(PatientConnection):
-        patience = settings.calls_mcp_http_patience
+        patience = settings.http.patience
         crowd = here
 
     return uvicorn.Config(
@@ -158,7 +158,7 @@ def _config(app: ASGIApp, here: Crowd, settings: Settings) -> uvicorn.Config:
         reset_contextvars=True,  # a request's context may outlive it on its connection
         proxy_headers=False,
         server_header=False,
-        h11_max_incomplete_event_size=settings.calls_mcp_http_header_bytes,
+        h11_max_incomplete_event_size=settings.http.header_bytes,
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=1,  # second; what is left is recorded as unknown
     )

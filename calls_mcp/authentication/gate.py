@@ -78,11 +78,11 @@ def open_gate(settings: Settings, clock: Callable[[], float] = time.monotonic) -
         ConfigurationError: The file of principals is wrong.
     """
     operations = load_operations().values()
-    offered = [o for o in operations if o.read_only or not settings.calls_mcp_read_only]
+    offered = [o for o in operations if o.read_only or not settings.guard.read_only]
     needs = {operation.name: scope_of(operation) for operation in offered}
-    if settings.calls_mcp_auth == "none":
+    if settings.auth.mode == "none":
         return Gate(None, Challenge(needs))
-    if settings.calls_mcp_auth == "tokens":
+    if settings.auth.mode == "tokens":
         from calls_mcp.authentication.tokens import open_tokens  # noqa: PLC0415
 
         return Gate(open_tokens(settings), Challenge(needs))
@@ -94,7 +94,7 @@ def open_gate(settings: Settings, clock: Callable[[], float] = time.monotonic) -
 
 def _published(settings: Settings, scopes: list[str]) -> tuple[list[Route], str]:
     """The protected-resource metadata, and its URL."""
-    resource = TypeAdapter(_Url).validate_python(settings.calls_mcp_resource_url)
-    issuer = TypeAdapter(_Url).validate_python(settings.calls_mcp_oauth_issuer)
+    resource = TypeAdapter(_Url).validate_python(settings.auth.resource_url)
+    issuer = TypeAdapter(_Url).validate_python(settings.auth.oauth_issuer)
     routes = create_protected_resource_routes(resource, [issuer], scopes, "calls-mcp")
     return routes, str(build_resource_metadata_url(resource))

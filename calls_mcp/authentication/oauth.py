@@ -106,14 +106,14 @@ def open_issuer(settings: Settings, clock: Callable[[], float]) -> JwtVerifier:
     Raises:
         ConfigurationError: The file of principals is wrong.
     """
-    issuer, resource = settings.calls_mcp_oauth_issuer or "", settings.calls_mcp_resource_url or ""
+    issuer, resource = settings.auth.oauth_issuer or "", settings.auth.resource_url or ""
     claims = Claims(
         issuer,
-        settings.calls_mcp_oauth_audience or resource,
-        settings.calls_mcp_oauth_principal_claim,
-        settings.calls_mcp_oauth_scope_claim,
+        settings.auth.oauth_audience or resource,
+        settings.auth.oauth_principal_claim,
+        settings.auth.oauth_scope_claim,
     )
-    file = settings.calls_mcp_principals
+    file = settings.auth.principals
     principals = None if file is None else PrincipalsFile(file)
     if principals is not None and principals.now().tokens:
         raise ConfigurationError(f"{file}: its tokens count only with CALLS_MCP_AUTH=tokens")

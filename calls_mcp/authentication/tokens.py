@@ -48,7 +48,7 @@ def open_tokens(settings: Settings) -> FileVerifier:
     Raises:
         ConfigurationError: The file is wrong.
     """
-    return FileVerifier(PrincipalsFile(settings.calls_mcp_principals or Path()))
+    return FileVerifier(PrincipalsFile(settings.auth.principals or Path()))
 
 
 def new_token(principal: str, scopes: Collection[str], expires: datetime) -> tuple[str, str]:

@@ -68,7 +68,7 @@ def run(options: Namespace) -> int:
     given = _read(options.input) if options.input else {}
     arguments = {**given, **assigned(options.arguments, operation)}
     settings = load_settings()
-    configure_logs(settings.calls_mcp_log_format, settings.calls_mcp_log_level)
+    configure_logs(settings.logs.format, settings.logs.level)
     invoke = partial(_invoke, operation.name, arguments, says_yes=options.yes)
     with _interruptible():
         result = anyio.run(_serving, settings, options.sandbox, invoke)
@@ -126,14 +126,14 @@ async def _cancel_on_signal(scope: anyio.CancelScope) -> None:
 @asynccontextmanager
 async def _opened(settings: Settings, *, sandbox: bool) -> AsyncGenerator[Runtime]:
     if not sandbox:
-        async with Runtime(settings, settings.access()) as runtime:
+        async with Runtime(settings, settings.twilio.access()) as runtime:
             yield runtime
         return
     from calls_mcp.sandbox import open_sandbox  # noqa: PLC0415
 
     with TemporaryDirectory() as folder:  # what did not happen needs no lasting record
-        record = {"calls_mcp_audit_file": Path(folder) / "audit.jsonl"}
-        async with open_sandbox(settings.model_copy(update=record)) as runtime:
+        audit = settings.audit.model_copy(update={"file": Path(folder) / "audit.jsonl"})
+        async with open_sandbox(settings.model_copy(update={"audit": audit})) as runtime:
             yield runtime
 
 

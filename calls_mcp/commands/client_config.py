@@ -24,10 +24,10 @@ from calls_mcp.errors import ConfigurationError
 from calls_mcp.settings import Settings, load_settings
 from calls_mcp.terminal import say, show_json, warn
 
-_CREDENTIALS = ("twilio_auth_token", "twilio_api_key", "twilio_api_secret")
+_CREDENTIALS = ("TWILIO_AUTH_TOKEN", "TWILIO_API_KEY", "TWILIO_API_SECRET")
 _OF_HTTP = (
-    *("calls_mcp_http_", "calls_mcp_oauth_", "calls_mcp_auth", "calls_mcp_principals"),
-    *("calls_mcp_resource_url", "calls_mcp_allowed_hosts"),
+    *("CALLS_MCP_HTTP_", "CALLS_MCP_OAUTH_", "CALLS_MCP_AUTH", "CALLS_MCP_PRINCIPALS"),
+    *("CALLS_MCP_RESOURCE_URL", "CALLS_MCP_ALLOWED_HOSTS"),
 )
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")  # what all take, and leave room for a tool's name
 _SQLITE = "sqlite:///"
@@ -79,27 +79,27 @@ def _variables(settings: Settings, *, sandbox: bool) -> tuple[dict[str, str], tu
     That is what the environment here sets, since a client that is not started from this shell has
     none of it.
     """
-    needed = () if sandbox else ("twilio_account_sid", *_credentials(settings))
-    given = (name for name in Settings.model_fields if name in settings.model_fields_set)
+    needed = () if sandbox else ("TWILIO_ACCOUNT_SID", *_credentials(settings))
+    given = settings.values(given=True)
     others = [name for name in given if name not in needed and _matters(name, sandbox=sandbox)]
-    shown = {name: _shown(getattr(settings, name)) for name in (*needed, *others)}
-    env = {name.upper(): text for name, text in shown.items() if text is not None}
-    return env, tuple(name.upper() for name, text in shown.items() if text is None)
+    shown = {name: _shown(given.get(name)) for name in (*needed, *others)}
+    env = {name: text for name, text in shown.items() if text is not None}
+    return env, tuple(name for name, text in shown.items() if text is None)
 
 
 def _credentials(settings: Settings) -> tuple[str, ...]:
     """Those that are set; an API key, which can be revoked alone, if none are."""
-    has_key = settings.twilio_api_key or settings.twilio_api_secret
-    if settings.twilio_auth_token and not has_key:
-        return ("twilio_auth_token",)
-    return ("twilio_api_key", "twilio_api_secret")
+    has_key = settings.twilio.api_key or settings.twilio.api_secret
+    if settings.twilio.auth_token and not has_key:
+        return ("TWILIO_AUTH_TOKEN",)
+    return ("TWILIO_API_KEY", "TWILIO_API_SECRET")
 
 
 def _matters(name: str, *, sandbox: bool) -> bool:
     """Whether it counts on stdio, beside the credentials."""
     if name.startswith(_OF_HTTP) or name in _CREDENTIALS:
         return False
-    return not (sandbox and (name.startswith("twilio_") or name == "calls_mcp_api_base_url"))
+    return not (sandbox and (name.startswith("TWILIO_") or name == "CALLS_MCP_API_BASE_URL"))
 
 
 def _shown(value: object) -> str | None:

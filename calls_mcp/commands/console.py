@@ -37,7 +37,7 @@ def run(options: Namespace) -> int:
             not be safe to serve there.
     """
     settings = load_settings()
-    configure_logs(settings.calls_mcp_log_format, settings.calls_mcp_log_level)
+    configure_logs(settings.logs.format, settings.logs.level)
     with suppress(KeyboardInterrupt):
         anyio.run(_serve, settings, options)
     return 0
@@ -56,7 +56,7 @@ async def open_beside(runtime: Runtime, where: str) -> AsyncGenerator[None]:
     from calls_mcp.console import Address, open_console  # noqa: PLC0415
 
     host, port = _address(where)
-    by_link = runtime.settings.calls_mcp_auth == "none"
+    by_link = runtime.settings.auth.mode == "none"
     address = Address(host, port, _public(runtime.settings))
     _log.setLevel(logging.INFO)  # where it is, is told in any case
     async with open_console(
@@ -93,7 +93,7 @@ def _address(where: str) -> tuple[str, int]:
 
 def _public(settings: Settings) -> str:
     """Where a proxy before the console is; an address on this machine is the console's own."""
-    url = settings.calls_mcp_console_url or ""
+    url = settings.console.url or ""
     return url if url.startswith("https://") else ""
 
 

@@ -64,7 +64,7 @@ def _quiet() -> Generator[None]:
 @asynccontextmanager
 async def _access(settings: Settings, *, sandbox: bool) -> AsyncGenerator[Access]:
     if not sandbox:
-        yield settings.access()
+        yield settings.twilio.access()
         return
     from calls_mcp.sandbox import emulated  # noqa: PLC0415
 

@@ -16,7 +16,7 @@ from calls_mcp.errors import ConfigurationError
 from calls_mcp.redaction import quoted
 from calls_mcp.runtime import Runtime
 from calls_mcp.server import build_server
-from calls_mcp.settings import Access, Settings, load_settings
+from calls_mcp.settings import Access, load_settings
 from calls_mcp.terminal import painted, say, show_json
 
 _SEEN = ("name", "description", "inputSchema")
@@ -32,7 +32,7 @@ def run(names: Sequence[str], *, as_json: bool) -> int:
     Raises:
         ConfigurationError: There is no such tool.
     """
-    offered = anyio.run(_listed, load_settings().calls_mcp_read_only)
+    offered = anyio.run(_listed, load_settings().guard.read_only)
     if unknown := [name for name in names if name not in offered]:
         known = ", ".join(offered)
         raise ConfigurationError(f"There is no tool {quoted(unknown[0], 64)}; there are: {known}.")
@@ -47,7 +47,7 @@ def run(names: Sequence[str], *, as_json: bool) -> int:
 
 
 async def _listed(read_only: bool) -> dict[str, _Definition]:  # noqa: FBT001
-    runtime = Runtime(Settings.model_validate({"calls_mcp_read_only": read_only}), _NOWHERE)
+    runtime = Runtime(load_settings({"CALLS_MCP_READ_ONLY": read_only}), _NOWHERE)
     async with Client(build_server(runtime)) as client:
         tools = (await client.list_tools()).tools
     return {tool.name: _seen(tool) for tool in tools}

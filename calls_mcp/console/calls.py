@@ -40,7 +40,7 @@ class Calls:
 
     def __init__(self, house: House) -> None:
         self._house = house
-        interval = house.settings.calls_mcp_watch_interval
+        interval = house.settings.watch.interval
         self._lists: Fresh[Listed] = Fresh(interval, house.clock)
         self._calls: Fresh[Outcome] = Fresh(interval, house.clock)
         self._sightings = Sightings(house.clock)

@@ -124,7 +124,7 @@ class Overview:
             notes.append(lacking)
         if len(records) == _MOST_RECORDS:
             notes.append(f"Only the newest {_MOST_RECORDS:,} records are counted.")
-        patience = self._house.settings.calls_mcp_operator_ttl
+        patience = self._house.settings.guard.operator_ttl
         figures = count(calls, records, since, until, patience)
         return _View(figures, tuple(_tiles(figures)), tuple(_charts(figures)), tuple(notes))
 

@@ -40,11 +40,11 @@ class Rules:
     async def all(self, request: Request) -> Response:
         """The rules as a file has them now, which servers read when they start."""
         settings = self._house.settings
-        policy = load_policy(settings.calls_mcp_policy).under(settings.calls_mcp_confirm)
+        policy = load_policy(settings.guard.policy).under(settings.guard.confirm)
         values = {
             "sentences": explain(policy),
-            "file": settings.calls_mcp_policy,
-            "confirm": settings.calls_mcp_confirm,
+            "file": settings.guard.policy,
+            "confirm": settings.guard.confirm,
             "rules": [*_rules(settings)],
             "settings": [*_settings(settings)],
         }
@@ -52,18 +52,17 @@ class Rules:
 
 
 def _rules(settings: Settings) -> Iterator[Setting]:
-    file = settings.calls_mcp_policy
+    file = settings.guard.policy
     for name, value, is_own in itemize(file):
         source = f"{file}" if is_own else "shipped with calls-mcp"
         yield Setting(name, json.dumps(value, ensure_ascii=False), source)
 
 
 def _settings(settings: Settings) -> Iterator[Setting]:
-    for name, field in Settings.model_fields.items():
-        is_set = name in settings.model_fields_set
-        source = "environment" if is_set else "default"
-        value = _shown(getattr(settings, name))
-        yield Setting(name.upper(), value, source, field.description or "")
+    fields, given = Settings.variables(), settings.values(given=True)
+    for variable, value in settings.values().items():
+        source = "environment" if variable in given else "default"
+        yield Setting(variable, _shown(value), source, fields[variable].description or "")
 
 
 def _shown(value: object) -> str:

@@ -114,18 +114,18 @@ async def _furnished(
     lacking: dict[str, str] = {}
     async with AsyncExitStack() as stack:
         office = await runtime.office() if runtime else None
-        if settings.calls_mcp_state_url.get_secret_value() == "memory:":
+        if settings.storage.url.get_secret_value() == "memory:":
             lacking["office"] = UNSHARED
         elif runtime is None:
             office = await stack.enter_async_context(open_office(settings, clock))
         if runtime is None:
             try:
-                access = settings.access()
+                access = settings.twilio.access()
             except ConfigurationError as missing:
                 lacking["runtime"] = f"{missing}"
             else:
                 runtime = await stack.enter_async_context(Runtime(settings, access, clock=clock))
-        record = settings.calls_mcp_audit_file or settings.calls_mcp_audit_database
+        record = settings.audit.file or settings.audit.database
         if record is None:
             lacking["record"] = (
                 "The record goes to each server's stderr: set CALLS_MCP_AUDIT_FILE or "

@@ -12,7 +12,7 @@ from calls_mcp.redaction import MASK, masked, one_line, spellings
 from calls_mcp.settings import Settings, load_settings
 
 _CHECK = "settings"
-_STATE = "calls_mcp_state_url"
+_STATE = "CALLS_MCP_STATE_URL"
 _UNEXPANDED = re.compile(r"\$\{[^}]*\}|put your [A-Z_]+ here")
 _PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 _PLACES = ("NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
@@ -32,20 +32,22 @@ def examine_settings(*, sandbox: bool) -> tuple[Settings | None, list[Finding]]:
     except ConfigurationError as wrong:
         faults = _NEXT.split(str(wrong).removeprefix("Wrong settings: "))
         return None, [*findings, *map(_fault, faults)]
-    known = [field for field in Settings.model_fields if field in settings.model_fields_set]
-    details = (*(_line(settings, field) for field in known), *_others())
-    others = len(Settings.model_fields) - len(known)
-    count = f"{len(known)} from the environment, {others} by default"
-    if sandbox and any(name.startswith("twilio_") for name in settings.model_fields_set):
+    given = settings.values(given=True)
+    details = (*(_line(variable, value) for variable, value in given.items()), *_others())
+    others = len(Settings.variables()) - len(given)
+    count = f"{len(given)} from the environment, {others} by default"
+    if sandbox and any(name.startswith("TWILIO_") for name in given):
         count += "; TWILIO_* count for nothing with --sandbox"
     return settings, [*findings, Finding(_CHECK, "ok", count, details=details)]
 
 
 def secrets_in(settings: Settings) -> tuple[str, ...]:
     """What must not be shown, in each form that it may turn up in."""
-    values = (getattr(settings, field) for field in Settings.model_fields)
-    url = settings.calls_mcp_state_url
-    hidden = [v.get_secret_value() for v in values if isinstance(v, SecretStr) and v is not url]
+    hidden = [
+        value.get_secret_value()
+        for variable, value in settings.values(given=True).items()
+        if isinstance(value, SecretStr) and variable != _STATE
+    ]
     return tuple(form for h in hidden for secret in h.split() for form in spellings(secret))
 
 
@@ -55,8 +57,9 @@ def discreet(text: str, secrets: Sequence[str]) -> str:
 
 
 def _oddities() -> Iterator[Finding]:
+    known = Settings.variables()
     for name, value in sorted(os.environ.items()):
-        if name.lower() not in Settings.model_fields:
+        if name.upper() not in known:
             continue
         if not value:
             message = f"{name} is set to nothing, which counts as not set"
@@ -76,13 +79,12 @@ def _fault(fault: str) -> Finding:
     )
 
 
-def _line(settings: Settings, field: str) -> str:
-    value: object = getattr(settings, field)
-    if field == _STATE:
-        shown = _open(settings.calls_mcp_state_url.get_secret_value())
+def _line(variable: str, value: object) -> str:
+    if not isinstance(value, SecretStr):
+        shown = one_line(str(value))
     else:
-        shown = MASK if isinstance(value, SecretStr) else one_line(str(value))
-    return f"{field.upper()} = {shown}  (environment)"
+        shown = _open(value.get_secret_value()) if variable == _STATE else MASK
+    return f"{variable} = {shown}  (environment)"
 
 
 def _open(secret: str) -> str:

@@ -22,13 +22,13 @@ _OTEL = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http", "prometh
 
 def examine_policy(settings: Settings) -> tuple[Policy | None, list[Finding]]:
     """The policy in use, unless its file is wrong."""
-    file = settings.calls_mcp_policy
+    file = settings.guard.policy
     try:
         policy = load_policy(file)
     except ConfigurationError as wrong:
         remedy = f"mend it, and try: calls-mcp policy check {file}"
         return None, [Finding("policy", "fatal", str(wrong), remedy)]
-    policy = policy.under(settings.calls_mcp_confirm)
+    policy = policy.under(settings.guard.confirm)
     what = str(file) if file else "the one that is shipped"
     told = Finding(
         "policy", "ok", f"{what}; all of it: calls-mcp policy check", details=summary(policy)
@@ -37,24 +37,24 @@ def examine_policy(settings: Settings) -> tuple[Policy | None, list[Finding]]:
 
 
 def _laxity(settings: Settings) -> Iterator[Finding]:
-    if settings.calls_mcp_read_only:
+    if settings.guard.read_only:
         message = "read-only: no call is placed, changed or deleted"
         yield Finding("policy", "note", message, "unset CALLS_MCP_READ_ONLY")
-    elif settings.calls_mcp_confirm == "none":
+    elif settings.guard.confirm == "none":
         message = "nothing is confirmed but what the policy insists on"
         yield Finding("policy", "note", message, "unset CALLS_MCP_CONFIRM")
 
 
 def _without_desk(policy: Policy, settings: Settings) -> Iterator[Finding]:
     is_operators = "operator" in astuple(policy.confirm)
-    if is_operators and settings.calls_mcp_state_url.get_secret_value() == "memory:":
+    if is_operators and settings.storage.url.get_secret_value() == "memory:":
         message = "the operator can't see what waits in the memory of a server: it is refused"
         yield Finding("policy", "problem", message, "export CALLS_MCP_STATE_URL=sqlite:///FILE")
 
 
 async def examine_store(settings: Settings) -> Finding:
     """Whether the state store is there, and can be written to."""
-    url = settings.calls_mcp_state_url.get_secret_value()
+    url = settings.storage.url.get_secret_value()
     if url == "memory:":
         message = "in memory: a restart forgets confirmations"
         return Finding("state store", "ok", message)
@@ -82,8 +82,8 @@ async def examine_store(settings: Settings) -> Finding:
 def examine_audit(settings: Settings) -> list[Finding]:
     """Whether changes can be recorded, without which none is made."""
     files = (
-        ("CALLS_MCP_AUDIT_FILE", settings.calls_mcp_audit_file),
-        ("CALLS_MCP_AUDIT_DATABASE", settings.calls_mcp_audit_database),
+        ("CALLS_MCP_AUDIT_FILE", settings.audit.file),
+        ("CALLS_MCP_AUDIT_DATABASE", settings.audit.database),
     )
     found = [_audit(name, path) for name, path in files if path]
     if found:
@@ -103,13 +103,13 @@ def _audit(name: str, path: Path) -> Finding:
 
 def examine_telemetry(settings: Settings) -> list[Finding]:
     """Whether what tells of the server is installed, if anything is to be told."""
-    if settings.calls_mcp_telemetry == "off" and not settings.calls_mcp_metrics_address:
+    if settings.telemetry.export == "off" and not settings.telemetry.metrics_address:
         return []
     if missing := [name for name in _OTEL if not _is_installed(name)]:
         message = f"{', '.join(missing)}: not installed"
         return [Finding("telemetry", "fatal", message, "pip install 'calls-mcp[otel]'")]
     where = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
-    sent = settings.calls_mcp_telemetry == "otlp"
+    sent = settings.telemetry.export == "otlp"
     if sent and not where:
         message = "sent to http://localhost:4318, for nothing else is set"
         return [Finding("telemetry", "note", message, "export OTEL_EXPORTER_OTLP_ENDPOINT=URL")]

@@ -17,14 +17,14 @@ _SOON = timedelta(days=7)
 
 async def examine_http(settings: Settings, shared: Access | None) -> list[Finding]:
     """Nothing, unless something is set that only HTTP needs."""
-    auth, hosts = settings.calls_mcp_auth, settings.calls_mcp_allowed_hosts
+    auth, hosts = settings.auth.mode, settings.http.allowed_hosts
     if auth == "none" and not hosts:
         return []
     findings = [_hosts(hosts)]
-    if settings.calls_mcp_principals:
-        findings += [f async for f in _principals(settings.calls_mcp_principals, shared)]
-    if settings.calls_mcp_oauth_issuer:
-        findings.append(await _issuer(settings.calls_mcp_oauth_issuer))
+    if settings.auth.principals:
+        findings += [f async for f in _principals(settings.auth.principals, shared)]
+    if settings.auth.oauth_issuer:
+        findings.append(await _issuer(settings.auth.oauth_issuer))
     return findings
 
 

@@ -168,7 +168,7 @@ async def _fill(values: Mapping[str, object], amounts: tuple[int, int], sid: str
 async def _record(values: Mapping[str, object], times: int, sid: str) -> None:
     """Record the whole of a call that the operator approved, some times."""
     settings = load_settings(values)
-    files = settings.calls_mcp_audit_file, settings.calls_mcp_audit_database
+    files = settings.audit.file, settings.audit.database
     async with open_audit(*files) as audit:
         for number in range(times):
             case = _case(number)

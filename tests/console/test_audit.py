@@ -177,7 +177,7 @@ async def test_the_chain_is_verified_on_sight(desk: Desk) -> None:
 def tamper(desk: Desk) -> None:
     record = desk.console.house.record
     assert record
-    if desk.console.house.settings.calls_mcp_audit_file:
+    if desk.console.house.settings.audit.file:
         lines = record.read_text("utf-8").splitlines(keepends=True)
         lines[2] = lines[2].replace("tester", "nobody")
         record.write_text("".join(lines), "utf-8")

@@ -221,7 +221,7 @@ async def test_a_hang_up_that_must_be_approved_waits_for_somebody_else(tmp_path:
             assert waits.status_code == 409
             approval = _APPROVAL.search(waits.text)
             assert approval
-            with anyio.fail_after(desk.rig.runtime.settings.calls_mcp_operator_wait / 2):
+            with anyio.fail_after(desk.rig.runtime.settings.guard.operator_wait / 2):
                 assert approval[1] in (await ann.submit(path, path)).text
             assert len(desk.rig.changes) == 1
             case = approval[1]

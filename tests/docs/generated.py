@@ -36,9 +36,9 @@ def _made_anew(page: Path) -> str:
 def _settings() -> Iterator[str]:
     yield "| variable | default | meaning |"
     yield "|---|---|---|"
-    for name, field in Settings.model_fields.items():
+    for name, field in Settings.variables().items():
         default = "" if field.default is None else f"`{_plain(_revealed(field.default))}`"
-        yield f"| `{name.upper()}` | {default} | {field.description} |"
+        yield f"| `{name}` | {default} | {field.description} |"
 
 
 def _revealed(default: object) -> object:

@@ -118,7 +118,7 @@ def test_each_thing_asked_of_the_user_goes_into_a_setting_and_nowhere_else(
     manifest: Manifest,
 ) -> None:
     config = manifest["server"]["mcp_config"]
-    assert config["env"].keys() <= {name.upper() for name in Settings.model_fields}
+    assert config["env"].keys() <= Settings.variables().keys()
     placeholders = [
         re.fullmatch(r"\$\{user_config\.(\w+)}", each) for each in config["env"].values()
     ]

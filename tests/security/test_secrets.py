@@ -254,7 +254,7 @@ async def speaking(upstream: Upstream, settings: Settings) -> AsyncGenerator[Age
 
 def everything(settings: Settings) -> Iterator[str]:
     """How settings, and what is made of them, may be shown."""
-    access = settings.access()
+    access = settings.twilio.access()
     yield from (repr(settings), str(settings), repr(settings.model_dump()))
     yield from (settings.model_dump_json(), repr(access), str(access))
     yield repr(settings.model_copy())
@@ -280,7 +280,7 @@ async def test_item_16_no_secret_is_in_a_representation() -> None:
             "calls_mcp_secret_keys": KEY,
         }
     )
-    async with Runtime(settings, settings.access()) as runtime, runtime.invoker() as invoker:
+    async with Runtime(settings, settings.twilio.access()) as runtime, runtime.invoker() as invoker:
         server = build_server(runtime)
         shown = (*everything(settings), *within(runtime), *within(invoker), repr(server))
     assert len(shown) > 20
