@@ -38,6 +38,7 @@ from tests.rig import (
 )
 from tests.strategies import (
     BASES,
+    PARAMETERS,
     SID,
     TOOLS,
     Sending,
@@ -253,6 +254,7 @@ def test_an_argument_that_is_wrong_in_two_ways_is_told_once() -> None:
     assert [*told] == ["from"]
 
 
+@pytest.mark.requirement("06")
 @pytest.mark.parametrize(
     ("tool", "name", "meant"),
     [
@@ -305,31 +307,28 @@ def test_what_cannot_be_seen_is_named() -> None:
     assert told["expected"].endswith(", without invisible characters (U+00AD is one)")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "confirm",
-        "force",
-        "approved",
-        "approve",
-        "_meta",
-        "meta",
-        "input_responses",
-        "",
-        "body",
-        "x",
-    ],
+BYPASSES = (
+    *("confirm", "confirmed", "force", "_meta", "meta", "approve", "approved", "approval", "yes"),
+    *("skip_confirmation", "dry_run", "sandbox", "user_approved", "can_ask", "by", "principal"),
+    *("requestState", "request_state", "inputResponses", "input_responses", "elicitation"),
+    *("CALLS_MCP_CONFIRM", "env", "headers", "policy", "base_url", "region", "", "body", "x"),
 )
+
+
+@pytest.mark.requirement("07", "31")
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.anyio
 async def test_no_argument_gets_round_the_confirmation(
-    rig: Rig, era: Literal["auto", "legacy"], name: str
+    rig: Rig, era: Literal["auto", "legacy"]
 ) -> None:
     async with rig.connect(era) as agent:
-        result = await agent.client.call_tool("create_call", {**placing(), name: True})
-    error = structured(result)["error"]
-    assert error["kind"] == "invalid_arguments"
-    assert [fault["path"] for fault in error["faults"]] == [f"/{name}"]
+        token = (await agent.call("create_call", **placing()))["confirmation"]["token"]
+        for name in BYPASSES:
+            for value in (True, {"confirm": {"action": "accept"}, "approve": True}):
+                arguments = placing(confirmation_token=token) | {name: value}
+                error = (await agent.call("create_call", **arguments))["error"]
+                assert error["kind"] == "invalid_arguments"
+                assert [fault["path"] for fault in error["faults"]] == [f"/{name}"]
     assert rig.emulator.requests == ()
 
 
@@ -384,6 +383,7 @@ async def test_everything_wrong_is_told_at_once_to_program_and_model(rig: Rig) -
 # Secrets
 
 
+@pytest.mark.requirement("16")
 @pytest.mark.parametrize("name", ["sip_auth_password", "call_token"])
 @pytest.mark.parametrize(
     "value",
@@ -429,6 +429,12 @@ STRANGE_SIDS = [
     SID[:-1] + "\ud800",
     OVERRIDE + SID[1:],
     "CA" + OVERRIDE + "0" * 31,
+    "\n" + SID,
+    SID + "\\",
+    SID + "%0A",
+    SID[:-1] + "\N{ZERO WIDTH SPACE}",
+    "\N{GREEK CAPITAL LETTER ALPHA}" + SID[1:],
+    "SM" + SID[2:],
     SID.lower(),
     "../Messages/SM" + "0" * 32,
     "..",
@@ -437,6 +443,7 @@ STRANGE_SIDS = [
 ]
 
 
+@pytest.mark.requirement("30")
 @pytest.mark.parametrize("sid", STRANGE_SIDS)
 @pytest.mark.parametrize(
     ("tool", "name", "prefix"),
@@ -453,6 +460,7 @@ def test_what_is_no_sid_is_refused(tool: str, name: str, prefix: str, sid: str) 
     assert CLEAN.sub("", fault["expected"]) == expected
 
 
+@pytest.mark.requirement("30")
 @pytest.mark.parametrize("sid", [sid for sid in STRANGE_SIDS if "\ud800" not in sid])
 @pytest.mark.anyio
 async def test_what_is_no_sid_never_gets_into_a_path(sid: str) -> None:
@@ -464,6 +472,7 @@ async def test_what_is_no_sid_never_gets_into_a_path(sid: str) -> None:
         assert rig.emulator.requests == ()
 
 
+@pytest.mark.requirement("32")
 @pytest.mark.parametrize(
     ("tool", "name", "text"),
     [
@@ -494,6 +503,22 @@ def test_a_character_that_deceives_is_refused_and_named_as_the_reason(
     assert str(fault.get("received", "")).isprintable()
 
 
+CONTROLS = ("\r\n", "\n", "\r", "\0", "\ud800", "\udfff", "\x1b", "\x85", "\u2028")
+EVERY_TEXT = [(tool, name) for tool, name in PARAMETERS if isinstance(sample(tool, name), str)]
+
+
+@pytest.mark.requirement("32")
+@pytest.mark.parametrize(("tool", "name"), EVERY_TEXT)
+def test_no_text_takes_a_control_character_and_no_fault_repeats_one(tool: str, name: str) -> None:
+    text = sample(tool, name)
+    for control in CONTROLS[3:] if name == "twiml" else CONTROLS:  # which has lines
+        for value in (f"{text}{control}", f"{control}{text}", f"x{control}X-Y: z"):
+            told = faults(tool, {**BASES[tool], name: value})
+            assert name in told
+            assert control not in json.dumps(told, ensure_ascii=False)
+
+
+@pytest.mark.requirement("31", "33")
 @pytest.mark.parametrize(
     ("name", "text"),
     [
@@ -502,6 +527,12 @@ def test_a_character_that_deceives_is_refused_and_named_as_the_reason(
         ("to", "client:b b"),
         ("to", "sip:bob@\N{FULLWIDTH LATIN SMALL LETTER A}.example"),
         ("to", "+05005550006"),
+        ("to", "911"),
+        ("to", "+15005550205,1"),
+        ("to", "+15005550205;ext=1"),
+        ("to", "mailto:a@b.example"),
+        ("to", "sip:@"),
+        ("to", "client:"),
         ("to", "sim:DE" + "0" * 32),
         ("to", "client:" + "b" * 510),
         ("url", "https://ex\N{CYRILLIC SMALL LETTER A}mple.com/"),
@@ -545,12 +576,14 @@ def test_a_text_in_its_own_right_is_accepted_unchanged(name: str, text: str) -> 
 # Numbers and dates
 
 
+@pytest.mark.requirement("35")
 @pytest.mark.parametrize("value", [True, False, math.nan, math.inf, -math.inf, 1e400, 60.5, -1])
 def test_what_is_no_whole_number_is_refused(value: float) -> None:
     assert fault_of("create_call", "timeout", value)["expected"] == SECONDS
     assert fault_of("create_call", "time_limit", value)["path"] == "/time_limit"
 
 
+@pytest.mark.requirement("35")
 @pytest.mark.parametrize("value", [0, 1, 1.0, "1", []])
 def test_what_is_no_boolean_is_refused(value: object) -> None:
     assert fault_of("create_call", "record", value)["path"] == "/record"
@@ -567,6 +600,7 @@ def test_a_whole_float_is_that_number() -> None:
     assert isinstance(values["timeout"], int)
 
 
+@pytest.mark.requirement("35")
 @pytest.mark.parametrize(
     "text",
     [
@@ -778,6 +812,7 @@ def short(tool: str, name: str, value: object) -> bool:
     return len(json.dumps(fault_of(tool, name, value))) < 1500
 
 
+@pytest.mark.requirement("35")
 @pytest.mark.parametrize(("tool", "name"), EVERY_TYPE)
 def test_a_huge_value_makes_a_short_fault(tool: str, name: str) -> None:
     size = 10**5
@@ -808,6 +843,7 @@ def test_of_countless_strange_names_some_are_told() -> None:
     assert 10 <= len(told) <= 100
 
 
+@pytest.mark.requirement("35")
 @pytest.mark.anyio
 async def test_a_huge_and_a_deep_value_come_back_through_a_client_as_short_results(
     rig: Rig,
@@ -921,6 +957,7 @@ async def test_null_for_what_is_optional_is_the_same_as_leaving_it_out(rig: Rig)
     assert done["outcome"] == "done"
 
 
+@pytest.mark.requirement("07", "35")
 @pytest.mark.timeout(60 + EXAMPLES // 5)
 @pytest.mark.parametrize("tool", TOOLS)
 def test_what_breaks_the_schema_never_reaches_the_api(tool: str) -> None:

@@ -28,6 +28,7 @@ def records(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
 
 
+@pytest.mark.requirement("41")
 async def test_a_confirmed_change_is_recorded_when_asked_before_it_is_sent_and_after(
     tmp_path: Path,
 ) -> None:
@@ -72,6 +73,7 @@ async def test_a_no_and_a_forgery_and_a_refusal_by_the_api_are_recorded(tmp_path
     assert records(file)[-1]["http_status"] == 400
 
 
+@pytest.mark.requirement("41")
 async def test_if_the_record_can_not_be_written_changes_are_refused_and_reads_go_on(
     tmp_path: Path,
 ) -> None:
@@ -116,6 +118,7 @@ async def test_the_record_is_verified_from_the_command_line(
     assert "1" in capsys.readouterr().out
 
 
+@pytest.mark.requirement("03")
 async def test_a_confirmation_survives_a_restart(shared_url: str) -> None:
     url = shared_url
     async with open_rig(calls_mcp_state_url=url) as one, one.connect() as agent:
@@ -155,6 +158,7 @@ async def test_a_client_that_gives_up_after_the_request_has_left_changes_nothing
     assert [r["phase"] for r in records(file)][-3:] == ["before", "after", "decided"]
 
 
+@pytest.mark.requirement("02", "03")
 async def test_a_hundred_uses_of_one_token_by_four_processes_place_one_call(
     tmp_path: Path, shared_url: str
 ) -> None:
@@ -238,6 +242,7 @@ async def test_a_user_asked_by_their_client_can_simply_be_asked_again() -> None:
     assert "confirmation_token" not in error["hint"]
 
 
+@pytest.mark.requirement("41")
 async def test_the_record_has_the_status_and_the_request_id_of_the_api_and_the_trace(
     tmp_path: Path,
 ) -> None:

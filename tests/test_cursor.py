@@ -166,6 +166,7 @@ async def test_a_cursor_outlives_the_server_that_issued_it(filled: Rig) -> None:
     assert listed(second) == sids(filled)[5:10]
 
 
+@pytest.mark.requirement("36")
 @pytest.mark.parametrize(
     "stranger",
     [{"password": "another token"}, {"username": "SK" + "3" * 32}],
@@ -178,6 +179,17 @@ async def test_a_cursor_of_other_credentials_is_refused_before_anything_is_sent(
         first = await agent.call("list_calls", limit=5)
     before = len(filled.reads)
     async with another(replace(access_to(filled.emulator.base_url), **stranger)) as agent:
+        outcome = await agent.call("list_calls", cursor=first["next_cursor"])
+    assert faults(outcome) == ["/cursor"]
+    assert len(filled.reads) == before
+
+
+@pytest.mark.requirement("03", "36")
+async def test_a_cursor_of_one_principal_is_nothing_to_another(filled: Rig) -> None:
+    async with filled.connect(name="ann") as agent:
+        first = await agent.call("list_calls", limit=5)
+    before = len(filled.reads)
+    async with filled.connect(name="bob") as agent:
         outcome = await agent.call("list_calls", cursor=first["next_cursor"])
     assert faults(outcome) == ["/cursor"]
     assert len(filled.reads) == before
@@ -211,6 +223,7 @@ SPOILT: dict[str, Callable[[str], str]] = {
 }
 
 
+@pytest.mark.requirement("36")
 @pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
 async def test_a_cursor_that_was_altered_or_made_up_is_refused_before_anything_is_sent(
     filled: Rig, spoil: Callable[[str], str]
@@ -227,6 +240,7 @@ async def test_a_cursor_that_was_altered_or_made_up_is_refused_before_anything_i
 # What it can't be made to do
 
 
+@pytest.mark.requirement("36")
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -288,6 +302,7 @@ def test_no_made_up_cursor_is_accepted(text: str) -> None:
             resumed(cursor=cursor)
 
 
+@pytest.mark.requirement("36")
 @given(data=st.data())
 def test_no_altered_cursor_is_accepted(data: st.DataObject) -> None:
     position = data.draw(st.integers(0, len(CURSOR) - 1))

@@ -108,6 +108,7 @@ async def test_pages_are_followed_up_to_the_limit_and_never_beyond(
     assert len(sent) == needed
 
 
+@pytest.mark.requirement("36")
 @pytest.mark.parametrize("limit", [0, -1, 10_001, 1.5, "50", True])
 async def test_a_limit_out_of_bounds_is_refused_and_nothing_is_sent(limit: object) -> None:
     async with filled(3) as (rig, agent):
@@ -119,6 +120,7 @@ async def test_a_limit_out_of_bounds_is_refused_and_nothing_is_sent(limit: objec
     assert rig.reads == []
 
 
+@pytest.mark.requirement("36")
 @pytest.mark.parametrize("page_size", [0, 1001])
 async def test_a_page_size_out_of_bounds_is_refused_and_nothing_is_sent(page_size: int) -> None:
     async with filled(3) as (rig, agent):
@@ -250,6 +252,7 @@ async def test_no_page_is_read_for_which_there_is_no_room() -> None:
     assert outcome["count"] == page_sizes(rig)[0]
 
 
+@pytest.mark.requirement("36", "39")
 async def test_an_answer_with_the_longest_texts_keeps_to_its_size() -> None:
     stranger = call(caller_name="é" * 500, **{"from": "sip:" + "x" * 500}, to="sip:" + "y" * 500)
     calls = [{**stranger, "sid": f"CA{number:032x}"} for number in range(50)]
@@ -341,6 +344,7 @@ async def test_progress_is_told_to_nobody_else(mode: Literal["auto", "legacy"]) 
 ODD: list[object] = [None, "CA1", 7, [], {}, {"sid": None}, {"sid": "CA1"}, [call()]]
 
 
+@pytest.mark.requirement("13")
 async def test_entries_that_are_no_calls_are_counted_and_the_rest_is_listed() -> None:
     async with scripted(answer(200, page(call(), *ODD))) as (_, agent):
         outcome = await agent.call("list_calls")
@@ -362,6 +366,7 @@ async def test_whose_calls_they_are_is_told_once_for_all() -> None:
     assert result.model_dump_json().count(ACCOUNT) == 1
 
 
+@pytest.mark.requirement("13")
 async def test_a_call_of_another_account_is_not_passed_through() -> None:
     foreign = call(sid="CA" + "2" * 32, account_sid=OTHER_ACCOUNT)
     async with scripted(answer(200, page(call(), foreign))) as (_, agent):
@@ -381,6 +386,7 @@ ELSEWHERE = [
 ]
 
 
+@pytest.mark.requirement("36")
 @pytest.mark.parametrize("following", ELSEWHERE)
 async def test_a_next_page_elsewhere_is_never_gone_to(following: str) -> None:
     second = call(sid="CA" + "2" * 32)
@@ -409,6 +415,7 @@ NO_PAGES = [
 ]
 
 
+@pytest.mark.requirement("13")
 @pytest.mark.parametrize("following", NO_PAGES)
 async def test_a_next_page_that_is_none_ends_the_list_and_is_told(following: object) -> None:
     async with scripted(answer(200, page(call(), following=following))) as (upstream, agent):
@@ -442,6 +449,7 @@ async def test_a_next_page_that_names_no_place_ends_the_list(following: object) 
     assert len(upstream.requests) == 1
 
 
+@pytest.mark.requirement("36")
 async def test_a_list_that_never_ends_is_left_at_the_limit() -> None:
     following = f"{PATH}?PageSize=50&Page=1&PageToken=PA{SID}"
     async with scripted(answer(200, page(call(), following=following))) as (upstream, agent):

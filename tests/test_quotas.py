@@ -165,6 +165,7 @@ async def test_a_call_confirmed_anew_begins_the_time_anew(tmp_path: Path) -> Non
     assert "another in the next 10 s" in asked["confirmation"]["preview"]
 
 
+@pytest.mark.requirement("37")
 async def test_a_confirmation_from_before_a_call_rings_the_same_number_no_second_time(
     tmp_path: Path,
 ) -> None:
@@ -184,6 +185,7 @@ async def test_a_confirmation_from_before_a_call_rings_the_same_number_no_second
     assert "same number was placed just now" in outcomes[1]["reason"]
 
 
+@pytest.mark.requirement("11")
 async def test_a_confirmation_from_before_a_lost_answer_sends_nothing_again() -> None:
     unseen = answer(200, page())
     script = [drop, unseen, unseen, unseen, answer(201, call())]

@@ -81,6 +81,7 @@ async def test_a_call_this_server_placed_before_is_not_taken_for_the_lost_one() 
     assert second["error"]["kind"] == "outcome_unknown"
 
 
+@pytest.mark.requirement("11")
 async def test_a_repeat_of_an_unknown_call_is_held_behind_a_confirmation_that_says_why() -> None:
     nothing = answer(200, page())
     script: list[Step] = [drop, nothing, nothing, nothing, answer(201, placed())]

@@ -76,6 +76,7 @@ def test_quotes_inside_of_quotes_are_made_single() -> None:
     assert quoted('say "yes"\n') == "\"say 'yes'\""
 
 
+@pytest.mark.requirement("09", "12")
 @given(TEXTS, LIMITS)
 def test_nothing_quoted_can_end_the_quotation(text: str, limit: int) -> None:
     result = quoted(text, limit)
@@ -103,6 +104,7 @@ def test_no_secret_survives(text: str, secrets: list[str]) -> None:
     assert not any(secret in masked(text, secrets) for secret in secrets if secret)
 
 
+@pytest.mark.requirement("16")
 @pytest.mark.parametrize("secret", ["a b/c+é", "plain", ""])
 def test_a_secret_is_masked_however_it_was_sent(secret: str) -> None:
     basic = b64encode(secret.encode()).decode()

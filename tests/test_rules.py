@@ -1,7 +1,11 @@
 """The policy on the path: what it refuses is never sent, and the refusal names its rule."""
 
+import re
+import socket
 from pathlib import Path
+from typing import Any
 
+import anyio
 import pytest
 
 from calls_mcp.cli import main
@@ -9,8 +13,11 @@ from calls_mcp.errors import ConfigurationError
 from calls_mcp.runtime import Runtime
 from calls_mcp.settings import load_settings
 from tests.rig import CALLER, TALKS_FOR_AN_HOUR, User, access_to, open_rig, placing
+from tests.strategies import DOCUMENTED, is_url
 
 pytestmark = pytest.mark.anyio
+
+URLS = [name for name in DOCUMENTED["create_call"]["parameters"] if is_url(name)]
 
 
 def policy(directory: Path, text: str) -> Path:
@@ -19,6 +26,7 @@ def policy(directory: Path, text: str) -> Path:
     return file
 
 
+@pytest.mark.requirement("31", "33", "34")
 @pytest.mark.parametrize(
     ("arguments", "rule"),
     [
@@ -87,21 +95,42 @@ async def test_a_pre_approved_number_needs_no_confirmation(tmp_path: Path) -> No
     assert "same number was placed just now" in again["confirmation"]["preview"]
 
 
-async def test_no_more_calls_are_placed_than_the_caps_allow(tmp_path: Path) -> None:
-    file = policy(tmp_path, "[caps]\ncalls_per_minute = 2\nsame_number_seconds = 0\n")
-    async with (
-        open_rig(calls_mcp_policy=file, calls_mcp_confirm="none") as rig,
-        rig.connect() as agent,
-    ):
-        outcomes = [await agent.call("create_call", **placing()) for _ in range(3)]
-        assert len(rig.changes) == 2
-        rig.clock.advance(61)
-        later = await agent.call("create_call", **placing())
-    assert [outcome["outcome"] for outcome in outcomes] == ["done", "done", "error"]
-    assert "(caps.calls_per_minute)" in outcomes[2]["error"]["message"]
-    assert later["outcome"] == "done"
+@pytest.mark.requirement("37")
+@pytest.mark.parametrize(
+    ("section", "key", "seconds"),
+    [
+        ("caps", "calls_per_minute", 60),
+        ("caps", "calls_per_hour", 3600),
+        ("caps", "calls_per_day", 86_400),
+        ("caps.principal", "calls_per_minute", 60),
+    ],
+)
+async def test_no_more_calls_are_placed_than_the_caps_allow(
+    tmp_path: Path, section: str, key: str, seconds: float
+) -> None:
+    file = policy(tmp_path, f"[{section}]\n{key} = 5\n")
+    outcomes: list[dict[str, Any]] = []
+    async with open_rig(calls_mcp_policy=file) as rig, rig.connect(user=User()) as agent:
+
+        async def place(number: int) -> None:
+            outcomes.append(await agent.call("create_call", **placing(to=f"+1617555{number:04}")))
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(20):
+                tasks.start_soon(place, number)
+        assert len(rig.changes) == 5
+        rig.clock.advance(seconds + 1)
+        await place(21)
+        assert len(rig.changes) == 6
+        assert (await agent.call("list_calls"))["outcome"] == "done"
+    refused = [outcome["error"] for outcome in outcomes if "error" in outcome]
+    assert len(refused) == 15
+    for error in refused:
+        assert f"({section}.{key})" in error["message"]
+        assert re.search(r"Wait .*[0-9]+", error["hint"])
 
 
+@pytest.mark.requirement("37")
 @pytest.mark.parametrize(
     ("tool", "name", "arguments"),
     [
@@ -155,3 +184,21 @@ def test_a_wrong_policy_is_told_with_the_line(
 ) -> None:
     assert main(["policy", "check", str(policy(tmp_path, "\n[urls]\nhost = []\n"))]) == 2
     assert "policy.toml:3: " in capsys.readouterr().err
+
+
+@pytest.mark.requirement("31")
+async def test_what_a_url_leads_to_is_never_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_up: list[object] = []
+    resolve = socket.getaddrinfo
+
+    def note(host: Any, *rest: Any, **more: Any) -> Any:  # noqa: ANN401  # as socket has it
+        looked_up.append(host)
+        return resolve(host, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", note)
+    urls = {name: f"https://{name.replace('_', '-')}.example.com/x" for name in URLS}
+    async with open_rig() as rig, rig.connect() as agent:
+        sid = await agent.place(**urls, record=True, machine_detection="Enable")
+        await agent.confirm("update_call", sid=sid, url=urls["url"])
+        assert len(rig.changes) == 2
+    assert {*looked_up} <= {"127.0.0.1", b"127.0.0.1"}

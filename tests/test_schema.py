@@ -148,6 +148,7 @@ def test_an_output_schema_is_an_object_that_tells_what_became_of_it(tool: str) -
     assert schema["required"] == ["outcome"]
 
 
+@pytest.mark.requirement("40")
 def test_the_annotations_are_honest() -> None:
     hints = {
         tool: {hint for hint, holds in definition["annotations"].items() if holds}
@@ -174,6 +175,7 @@ async def listed(agent: Agent) -> list[dict[str, object]]:
     return [tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in tools]
 
 
+@pytest.mark.requirement("14")
 @pytest.mark.anyio
 async def test_the_list_is_the_same_for_every_client_and_era_before_and_after_calls(
     rig: Rig,

@@ -44,6 +44,7 @@ async def test_there_are_five_tools(rig: Rig) -> None:
     assert [tool.name for tool in tools] == TOOLS
 
 
+@pytest.mark.requirement("21", "40")
 async def test_a_read_only_server_offers_two_and_refuses_the_others() -> None:
     async with open_rig(calls_mcp_read_only=True) as rig, rig.connect() as agent:
         tools = (await agent.client.list_tools()).tools
@@ -75,6 +76,16 @@ async def test_an_unknown_tool_is_an_invalid_request_that_names_the_known_ones(
     assert refusal.value.code == -32602
 
 
+@pytest.mark.requirement("35")
+async def test_an_unknown_name_is_not_repeated_in_full(rig: Rig) -> None:
+    name = "no_such_name" * 5000
+    async with rig.connect() as agent:
+        for ask in (agent.call, agent.client.get_prompt):
+            with pytest.raises(MCPError) as refusal:
+                await ask(name)
+            assert len(str(refusal.value)) < 1000
+
+
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("cursor", ["made-up", ""])
 async def test_a_cursor_that_nobody_issued_is_refused(rig: Rig, era: Era, cursor: str) -> None:
@@ -97,6 +108,7 @@ async def test_missing_arguments_are_no_arguments(rig: Rig) -> None:
     assert result.is_error is False
 
 
+@pytest.mark.requirement("15")
 async def test_static_lists_may_be_kept_and_results_may_not(rig: Rig) -> None:
     async with rig.connect() as agent:
         tools = await agent.client.list_tools()

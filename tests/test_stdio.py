@@ -16,6 +16,7 @@ from tests.rig import ERAS, Agent, User, placing
 
 Era = Literal["auto", "legacy"]
 
+NEVER_CALLED = "+16175550123"
 SANDBOX = [sys.executable, "-m", "calls_mcp", "serve", "--sandbox"]
 ENVELOPE = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
@@ -90,10 +91,9 @@ def test_a_signal_while_it_starts_ends_it_quietly_with_status_0(number: signal.S
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize(
-    "malformed", [{"action": "perhaps"}, {}, {"action": "accept", "content": 1}]
-)
-def test_a_malformed_answer_of_an_older_client_does_nothing(malformed: dict[str, Any]) -> None:
+@contextmanager
+def asked_by_form() -> Generator[tuple[Wire, Any]]:
+    """A server that has asked an older client whether to place a call; the question's id."""
     hello: dict[str, Any] = {
         "protocolVersion": "2025-06-18",
         "capabilities": {"elicitation": {}},
@@ -103,15 +103,38 @@ def test_a_malformed_answer_of_an_older_client_does_nothing(malformed: dict[str,
         wire.send({"id": 1, "method": "initialize", "params": hello})
         wire.read()
         wire.send({"method": "notifications/initialized"})
-        params = {"name": "create_call", "arguments": placing()}
+        params = {"name": "create_call", "arguments": placing(to=NEVER_CALLED)}
         wire.send({"id": 2, "method": "tools/call", "params": params})
         question = wire.read()
         assert question["method"] == "elicitation/create"
-        wire.send({"id": question["id"], "result": malformed})
+        yield wire, question["id"]
+
+
+@pytest.mark.requirement("04")
+@pytest.mark.parametrize(
+    "malformed", [{"action": "perhaps"}, {}, {"action": "accept", "content": 1}]
+)
+def test_a_malformed_answer_of_an_older_client_does_nothing(malformed: dict[str, Any]) -> None:
+    with asked_by_form() as (wire, question):
+        wire.send({"id": question, "result": malformed})
         outcome = wire.read()["result"]["structuredContent"]
-        wire.process.kill()
     assert outcome["outcome"] == "declined"
     assert "could not be read" in outcome["reason"]
+
+
+@pytest.mark.requirement("28")
+def test_a_call_that_is_cancelled_while_it_is_asked_about_is_not_placed() -> None:
+    with asked_by_form() as (wire, question):
+        cancelled = {"requestId": 2, "reason": "the user left"}
+        wire.send({"method": "notifications/cancelled", "params": cancelled})
+        yes = {"action": "accept", "content": {"approve": True}}
+        wire.send({"id": question, "result": yes})
+        params = {"name": "list_calls", "arguments": {"to": NEVER_CALLED}}
+        wire.send({"id": 3, "method": "tools/call", "params": params})
+        while (told := wire.read()).get("id") != 3:
+            pass
+        assert ended(wire)[0] == 0
+    assert told["result"]["structuredContent"]["calls"] == []
 
 
 def test_the_end_of_input_ends_it_quietly_with_status_0() -> None:
@@ -243,6 +266,7 @@ def test_bare_calls_mcp_and_python_m_serve_on_stdio() -> None:
     assert "Traceback" not in err
 
 
+@pytest.mark.requirement("42")
 def test_stdout_carries_nothing_but_the_protocol() -> None:
     with running() as wire:
         answer = wire.ask("tools/call", name="fetch_call", arguments={"sid": "nonsense"})
@@ -252,31 +276,60 @@ def test_stdout_carries_nothing_but_the_protocol() -> None:
         assert ended(wire)[:2] == (0, "")
 
 
+@pytest.mark.requirement("32", "35")
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [
+        *(("list_calls", f'{{"limit": {number}}}') for number in ("NaN", "Infinity", "-Infinity")),
+        *(("list_calls", f'{{"limit": {number}}}') for number in ("1e400", "9" * 5000)),
+        ("create_call", json.dumps(placing(call_reason="\ud83d"))),
+    ],
+)
+def test_what_json_should_not_have_is_refused_and_ends_nothing(tool: str, arguments: str) -> None:
+    with running() as wire:
+        assert wire.process.stdin
+        params = f'{{"name": "{tool}", "arguments": {arguments}, "_meta": {json.dumps(ENVELOPE)}}}'
+        line = f'{{"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {params}}}\n'
+        wire.process.stdin.write(line)
+        wire.send({"id": "last", "method": "tools/list", "params": {"_meta": ENVELOPE}})
+        while (told := wire.read()).get("id") != "last":
+            outcome = told.get("result", {}).get("structuredContent", {"outcome": "error"})
+            assert outcome["outcome"] == "error"
+        status, _, err = ended(wire)
+    assert status == 0
+    assert "Traceback" not in err
+
+
+def place(wire: Wire, elicitation: dict[str, Any], **more: object) -> dict[str, Any]:
+    """Ask for a call as a client with this capability; the result."""
+    meta = {"io.modelcontextprotocol/clientCapabilities": {"elicitation": elicitation}}
+    answer = wire.ask("tools/call", name="create_call", arguments=placing(), _meta=meta, **more)
+    result: dict[str, Any] = answer["result"]
+    return result
+
+
+@pytest.mark.requirement("06")
 def test_a_client_that_only_opens_urls_is_given_the_token() -> None:
-    capabilities: dict[str, Any] = {"elicitation": {"url": {}}}
     with running() as wire:
-        answer = wire.ask(
-            "tools/call",
-            name="create_call",
-            arguments=placing(),
-            _meta={"io.modelcontextprotocol/clientCapabilities": capabilities},
-        )
-        assert answer["result"]["structuredContent"]["outcome"] == "confirmation_required"
+        answer = place(wire, {"url": {}})
+        assert answer["structuredContent"]["outcome"] == "confirmation_required"
         ended(wire)
 
 
-def test_a_client_with_an_empty_elicitation_capability_is_asked_by_form() -> None:
-    capabilities: dict[str, Any] = {"elicitation": {}}
+@pytest.mark.requirement("15")
+def test_a_client_with_an_empty_elicitation_capability_is_asked_by_form_and_keeps_nothing() -> None:
     with running() as wire:
-        answer = wire.ask(
-            "tools/call",
-            name="create_call",
-            arguments=placing(),
-            _meta={"io.modelcontextprotocol/clientCapabilities": capabilities},
-        )
-        assert answer["result"]["resultType"] == "input_required"
-        assert "Place a call" in answer["result"]["inputRequests"]["confirm"]["params"]["message"]
+        question = place(wire, {})
+        assert question["resultType"] == "input_required"
+        assert "Place a call" in question["inputRequests"]["confirm"]["params"]["message"]
+        yes = {"confirm": {"action": "accept", "content": {"approve": True}}}
+        done = place(wire, {}, requestState=question["requestState"], inputResponses=yes)
+        read = wire.ask("tools/call", name="list_calls", arguments={})["result"]
         ended(wire)
+    assert done["structuredContent"]["outcome"] == "done"
+    for result in (question, done, read):
+        assert result.get("cacheScope", "private") == "private"
+        assert result.get("ttlMs", 0) == 0
 
 
 @pytest.mark.anyio

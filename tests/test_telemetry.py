@@ -17,8 +17,8 @@ from opentelemetry.trace import SpanKind, StatusCode, format_span_id, format_tra
 from calls_mcp import telemetry
 from calls_mcp.settings import load_settings
 from tests.observatory import Observatory, Tree, observing, told
+from tests.process import Server, environment, started
 from tests.rig import CALLER, User, decline, open_rig, placing
-from tests.security.process import Server, environment, started
 from tests.upstream import SID, Step, Upstream, answer, call, drop, hang, scripted
 
 if TYPE_CHECKING:

@@ -157,6 +157,7 @@ async def test_a_confirmation_token_is_never_sent(rig: Rig) -> None:
     assert delete.query == delete.form == {}
 
 
+@pytest.mark.requirement("32")
 @pytest.mark.parametrize("text", AWKWARD)
 async def test_a_text_is_one_value_whatever_is_in_it(text: str) -> None:
     twiml = f"<Response><Say>{escape(text)}</Say></Response>"
@@ -180,6 +181,7 @@ async def test_the_lines_of_twiml_stay_as_they_are() -> None:
     assert entry.status == 201
 
 
+@pytest.mark.requirement("32")
 async def test_the_filters_of_a_list_are_one_value_each(rig: Rig) -> None:
     address = "sip:a&From=+1;b#c?d%20=@example.com"
     entry = await only_request(rig, "list_calls", to=address)
@@ -187,6 +189,7 @@ async def test_the_filters_of_a_list_are_one_value_each(rig: Rig) -> None:
     assert entry.status == 200
 
 
+@pytest.mark.requirement("30")
 @pytest.mark.parametrize("tool", TOOLS)
 async def test_another_account_takes_the_place_of_the_configured_one(tool: str) -> None:
     account = "AC" + "9aB4" * 8
@@ -199,6 +202,7 @@ async def test_another_account_takes_the_place_of_the_configured_one(tool: str) 
     assert entry.username == ACCOUNT
 
 
+@pytest.mark.requirement("30")
 @pytest.mark.parametrize("tool", ["fetch_call", "update_call", "delete_call"])
 async def test_a_sid_is_one_segment_of_the_path_and_nowhere_else(tool: str) -> None:
     sid = "CA" + "fE09" * 8
@@ -226,6 +230,7 @@ async def test_only_a_form_has_a_body(tool: str, content_type: str | None) -> No
     assert bool(entry.form) is (content_type is not None)
 
 
+@pytest.mark.requirement("40")
 async def test_a_tool_that_only_reads_sends_nothing_but_gets() -> None:
     async with open_rig(calls_mcp_confirm="none") as rig, rig.connect() as agent:
         for tool in TOOLS:

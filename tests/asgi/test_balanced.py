@@ -13,8 +13,8 @@ from calls_mcp.emulator import Emulator
 from tests.asgi.balancer import haproxy, nginx
 from tests.asgi.replica import Replica, replica
 from tests.asgi.site import Client2026, Service, principals
+from tests.process import environment
 from tests.rig import ERAS, PERMISSIVE, User, placing
-from tests.security.process import environment
 
 pytestmark = pytest.mark.anyio
 

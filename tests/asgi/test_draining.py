@@ -16,8 +16,8 @@ from mcp_types import ElicitRequestParams, ElicitResult
 
 from tests.asgi.replica import Replica, replica
 from tests.asgi.site import in_session
+from tests.process import environment
 from tests.rig import ERAS, PERMISSIVE, User, placing
-from tests.security.process import environment
 from tests.upstream import Exchange, Upstream, answer, call, page
 
 pytestmark = pytest.mark.anyio

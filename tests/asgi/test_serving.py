@@ -12,7 +12,7 @@ import pytest
 from calls_mcp.cli import main
 from tests.asgi.replica import replica
 from tests.loading import loaded_by
-from tests.security.process import environment
+from tests.process import environment
 
 NOWHERE = environment("http://127.0.0.1:9")
 

@@ -82,6 +82,7 @@ def test_a_file_that_would_be_wrong_is_left_alone(
     assert file.read_text("utf-8") == "tokens = []\n"
 
 
+@pytest.mark.requirement("21")
 def test_no_token_is_made_that_could_ask_and_approve(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

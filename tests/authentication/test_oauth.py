@@ -79,6 +79,7 @@ async def test_every_kind_of_key_is_known(key: PrivateKey, algorithm: str) -> No
         assert await status(service, issuer.token(key, algorithm, "mine")) == 400
 
 
+@pytest.mark.requirement("19")
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -102,6 +103,7 @@ async def test_a_token_with_a_wrong_claim_is_refused(wrong: dict[str, object]) -
         assert await status(service, issuer.token(claims=wrong)) == 401
 
 
+@pytest.mark.requirement("19")
 async def test_a_token_that_the_issuers_key_did_not_sign_is_refused() -> None:
     stranger = rsa.generate_private_key(65537, 2048)
     async with issuing() as issuer, trusting(issuer) as service:

@@ -2,6 +2,7 @@
 
 import logging
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
@@ -57,6 +58,7 @@ async def test_whoever_has_a_token_gets_in(file: Path, mode: Literal["auto", "le
         assert (await alice.call("list_calls"))["outcome"] == "done"
 
 
+@pytest.mark.requirement("19", "23")
 @pytest.mark.parametrize(
     "authorization",
     [
@@ -68,6 +70,8 @@ async def test_whoever_has_a_token_gets_in(file: Path, mode: Literal["auto", "le
         "Bearer old-token",
         "Basic YWxpY2U6YWxpY2VzLXRva2Vu",
         "alices-token",
+        "Bearer ALICES-TOKEN",
+        f"Bearer {sha256(b'alices-token').hexdigest()}",
         "Bearer \xff\xfe",
     ],
 )
@@ -82,6 +86,8 @@ async def test_whoever_has_none_is_told_so_in_the_same_words(
         told = challenge(answer)
         assert told["scope"] == "calls:read"
         assert told.get("error") == (None if authorization is None else "invalid_token")
+        for path in ("/mcp", "/mcp?access_token=alices-token"):
+            assert (await service.get(path)).status_code == 401
         assert service.rig.emulator.requests == ()
 
 

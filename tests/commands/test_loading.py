@@ -3,7 +3,7 @@
 import pytest
 
 from tests.loading import loaded_by
-from tests.security.process import environment
+from tests.process import environment
 
 
 def test_serving_on_stdio_loads_none_of_the_other_commands() -> None:

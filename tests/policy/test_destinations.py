@@ -27,6 +27,7 @@ from tests.policy.cases import (
 )
 
 
+@pytest.mark.requirement("33")
 @pytest.mark.parametrize(
     ("rules", "to", "rule"),
     [
@@ -71,13 +72,14 @@ from tests.policy.cases import (
         ({"allow_clients": ()}, "sip:bob@example.com", ""),
     ],
 )
-def test_item_33_a_destination_is_called_only_if_the_rules_allow_it(
+def test_a_destination_is_called_only_if_the_rules_allow_it(
     rules: dict[str, Any], to: str, rule: str
 ) -> None:
     expected = f"destinations.{rule}" if rule else ""
     assert ruling(changed("destinations", **rules), asked(to=to)) == expected
 
 
+@pytest.mark.requirement("33")
 @pytest.mark.parametrize(
     "to",
     [
@@ -96,7 +98,7 @@ def test_item_33_a_destination_is_called_only_if_the_rules_allow_it(
     ],
 )
 @pytest.mark.parametrize("types", [("premium_rate",), ()])
-def test_item_33_emergency_numbers_are_refused_whatever_the_settings(
+def test_emergency_numbers_are_refused_whatever_the_settings(
     to: str, types: tuple[str, ...]
 ) -> None:
     policy = changed("destinations", deny_number_types=types, pre_approved=(to,))

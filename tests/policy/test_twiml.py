@@ -6,6 +6,7 @@ from calls_mcp.policy import judge
 from tests.policy.cases import ACCOUNT, SHIPPED, asked, changed, ruling
 
 
+@pytest.mark.requirement("33")
 @pytest.mark.parametrize(
     ("inside", "rule"),
     [
@@ -84,6 +85,7 @@ def test_twiml_that_says_that_it_does_not_record_is_allowed() -> None:
     assert ruling(SHIPPED, asked(twiml=f"<Response>{dial}</Response>")) == ""
 
 
+@pytest.mark.requirement("34")
 @pytest.mark.parametrize("encoding", ["UTF-7", "UTF-16", "nonsense"])
 def test_twiml_in_another_encoding_is_refused(encoding: str) -> None:
     twiml = f'<?xml version="1.0" encoding="{encoding}"?><Response/>'

@@ -1,4 +1,4 @@
-"""Item 43: what the image is made of is locked, by version and by hash."""
+"""What the image is made of is locked, by version and by hash."""
 
 import re
 import tomllib
@@ -27,8 +27,9 @@ ENVIRONMENT = {
 }
 
 
+@pytest.mark.requirement("43")
 @pytest.mark.parametrize("name", LOCKS)
-def test_item_43_each_dependency_has_one_version_and_its_hashes(name: str) -> None:
+def test_each_dependency_has_one_version_and_its_hashes(name: str) -> None:
     entries = _entries(DEPLOY / name)
     assert entries
     for entry in entries:
@@ -38,13 +39,15 @@ def test_item_43_each_dependency_has_one_version_and_its_hashes(name: str) -> No
         assert all(re.fullmatch(r"hash=sha256:[0-9a-f]{64}", option.strip()) for option in options)
 
 
+@pytest.mark.requirement("43")
 @pytest.mark.parametrize("name", LOCKS)
-def test_item_43_no_lock_says_where_to_download(name: str) -> None:
+def test_no_lock_says_where_to_download(name: str) -> None:
     text = (DEPLOY / name).read_text("utf-8")
     assert not re.search(r"://|--(?:extra-)?index-url|--find-links|--trusted-host| @ ", text)
 
 
-def test_item_43_the_lock_is_as_new_as_what_we_ask_for() -> None:
+@pytest.mark.requirement("43")
+def test_the_lock_is_as_new_as_what_we_ask_for() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     wanted = [*project["dependencies"]]
     for extra in EXTRAS:
@@ -53,12 +56,14 @@ def test_item_43_the_lock_is_as_new_as_what_we_ask_for() -> None:
     assert not missing, f"lock them anew, as config/deploy/requirements.txt tells: {missing}"
 
 
-def test_item_43_what_builds_the_image_is_locked_too() -> None:
+@pytest.mark.requirement("43")
+def test_what_builds_the_image_is_locked_too() -> None:
     system = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["build-system"]
     assert [*_unmet(system["requires"], _locked("requirements-build.txt"))] == []
 
 
-def test_item_43_so_is_all_that_these_need_in_turn() -> None:
+@pytest.mark.requirement("43")
+def test_so_is_all_that_these_need_in_turn() -> None:
     locked, compared = _locked("requirements.txt"), 0
     for name, version in locked.items():
         try:
@@ -71,7 +76,8 @@ def test_item_43_so_is_all_that_these_need_in_turn() -> None:
     assert compared or not _locked("requirements.txt")
 
 
-def test_item_43_the_image_installs_nothing_that_is_not_locked() -> None:
+@pytest.mark.requirement("43")
+def test_the_image_installs_nothing_that_is_not_locked() -> None:
     text = (DEPLOY / "Dockerfile").read_text("utf-8").replace("\\\n", "")
     commands = re.findall(r"pip (?:install|wheel|download) [^&\n]+", text)
     assert len(commands) == 4

@@ -1,4 +1,4 @@
-"""Items 3, 5, 19, 20, 21 and 23: who may do what over HTTP, and whose word counts for whom."""
+"""Who may do what over HTTP, and whose word counts for whom."""
 
 import hmac
 import json
@@ -36,8 +36,8 @@ from tests.authentication.service import (
     serving,
     write,
 )
+from tests.conversation import YES, asked, token_for
 from tests.rig import ERAS, PERMISSIVE, User, open_rig, placing
-from tests.security.conversation import YES, asked, token_for
 from tests.upstream import SID, Upstream, access, answer, call
 
 pytestmark = pytest.mark.anyio
@@ -79,10 +79,8 @@ async def tokens(file: Path, **settings: object) -> AsyncGenerator[EmulatedServi
         yield service
 
 
-# 3 and 5
-
-
-async def test_item_03_an_approval_of_one_principal_is_nothing_to_another(file: Path) -> None:
+@pytest.mark.requirement("03")
+async def test_an_approval_of_one_principal_is_nothing_to_another(file: Path) -> None:
     tool = ("create_call", placing())
     async with (
         tokens(file) as service,
@@ -97,7 +95,8 @@ async def test_item_03_an_approval_of_one_principal_is_nothing_to_another(file: 
         assert own["outcome"] == "done"
 
 
-async def test_item_03_the_state_of_a_question_is_nothing_to_another_principal(file: Path) -> None:
+@pytest.mark.requirement("03")
+async def test_the_state_of_a_question_is_nothing_to_another_principal(file: Path) -> None:
     async with (
         tokens(file) as service,
         service.connect("alices-token", user=User()) as alice,
@@ -111,21 +110,8 @@ async def test_item_03_the_state_of_a_question_is_nothing_to_another_principal(f
         assert (await question.answer(YES))["outcome"] == "done"
 
 
-async def test_item_03_a_cursor_of_one_principal_is_nothing_to_another(file: Path) -> None:
-    async with (
-        tokens(file, calls_mcp_confirm="none") as service,
-        service.connect("alices-token") as alice,
-        service.connect("bobs-token") as bob,
-    ):
-        for _ in range(3):
-            await alice.call("create_call", **placing())
-        cursor = (await alice.call("list_calls", limit=1))["next_cursor"]
-        stolen = await bob.call("list_calls", cursor=cursor)
-        assert stolen["error"]["kind"] == "invalid_arguments"
-        assert (await alice.call("list_calls", cursor=cursor, limit=1))["count"] == 1
-
-
-async def test_item_05_a_session_is_of_no_use_to_another_principal(file: Path) -> None:
+@pytest.mark.requirement("05")
+async def test_a_session_is_of_no_use_to_another_principal(file: Path) -> None:
     """Whatever is sent into it: an answer to its question, a request, its end."""
     sessions: list[str] = []
     statuses: set[int] = set()
@@ -149,63 +135,8 @@ async def test_item_05_a_session_is_of_no_use_to_another_principal(file: Path) -
         assert service.rig.changes == []
 
 
-# 19
-
-
-REFUSED = {
-    "nothing": None,
-    "no token": "Bearer",
-    "another scheme": "Basic YWxpY2U6YWxpY2VzLXRva2Vu",
-    "a made-up token": "Bearer calls_made-up",
-    "a token in other letters": "Bearer ALICES-TOKEN",
-    "its hash": f"Bearer {'0' * 64}",
-    "an expired token": "Bearer an-old-token",
-}
-
-
-@pytest.mark.parametrize("authorization", REFUSED.values(), ids=REFUSED)
-async def test_item_19_without_a_good_token_nothing_is_served(
-    file: Path, authorization: str | None
-) -> None:
-    bodies = [message("tools/list"), message("tools/call", name="list_calls"), b"not JSON", b""]
-    async with tokens(file) as service:
-        for body in bodies:
-            refused = await service.post(authorization, body)
-            assert refused.status_code == 401
-            assert refused.headers["WWW-Authenticate"].startswith("Bearer ")
-        assert (await service.get("/mcp")).status_code == 401
-        assert service.rig.emulator.requests == ()
-
-
-async def test_item_19_a_token_is_not_taken_from_the_query(file: Path) -> None:
-    async with tokens(file) as service:
-        assert (await service.get("/mcp?access_token=alices-token")).status_code == 401
-
-
-async def test_item_19_a_token_for_another_audience_or_of_another_issuer_is_refused() -> None:
-    async with issuing() as issuer, issuing() as another:
-        settings = {
-            "calls_mcp_auth": "oauth",
-            "calls_mcp_oauth_issuer": issuer.url,
-            "calls_mcp_resource_url": AUDIENCE,
-        }
-        async with serving(settings) as service:
-            for token in (
-                issuer.token(claims={"aud": "https://another.example.com/mcp"}),
-                issuer.token(claims={"aud": issuer.url}),
-                issuer.token(claims={"exp": 1}),
-                another.token(),
-            ):
-                refused = await service.post(f"Bearer {token}", message("tools/list"))
-                assert (refused.status_code, challenge(refused)["error"]) == (401, "invalid_token")
-            accepted = await service.modern(issuer.token(), "tools/list")
-            assert accepted.status_code == 200
-
-
-# 20
-
-
-async def test_item_20_nothing_of_a_clients_credentials_travels_upstream(tmp_path: Path) -> None:
+@pytest.mark.requirement("20")
+async def test_nothing_of_a_clients_credentials_travels_upstream(tmp_path: Path) -> None:
     canaries = ["canary-bearer-1a2b3c", "canary-header-4d5e6f", "canary-argument-7a8b9c"]
     file = write(tmp_path / "principals.toml", entry(canaries[0], "alice", *EVERYTHING))
     headers = {
@@ -243,7 +174,8 @@ async def test_item_20_nothing_of_a_clients_credentials_travels_upstream(tmp_pat
             assert not [k for k in request.headers if k.startswith(("x-twilio", "cookie", "proxy"))]
 
 
-async def test_item_20_no_token_is_told_in_a_log_or_an_answer(
+@pytest.mark.requirement("20")
+async def test_no_token_is_told_in_a_log_or_an_answer(
     file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -267,12 +199,10 @@ async def test_item_20_no_token_is_told_in_a_log_or_an_answer(
     assert not [secret for secret in secrets if secret in told]
 
 
-# 21
-
-
+@pytest.mark.requirement("21")
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("scope", EVERYTHING)
-async def test_item_21_a_token_shows_and_permits_the_tools_of_its_scopes_alone(
+async def test_a_token_shows_the_tools_of_its_scopes_alone(
     file: Path, era: Era, scope: str
 ) -> None:
     allowed = [name for name, needed in NEEDS.items() if needed == scope]
@@ -280,10 +210,9 @@ async def test_item_21_a_token_shows_and_permits_the_tools_of_its_scopes_alone(
         assert [tool.name for tool in (await agent.client.list_tools()).tools] == allowed
 
 
+@pytest.mark.requirement("21")
 @pytest.mark.parametrize("era", ERAS)
-async def test_item_21_a_prompt_for_a_tool_beyond_the_scopes_is_not_offered(
-    file: Path, era: Era
-) -> None:
+async def test_a_prompt_for_a_tool_beyond_the_scopes_is_not_offered(file: Path, era: Era) -> None:
     async with tokens(file) as service, service.connect("alices-reading-token", era) as agent:
         prompts = [prompt.name for prompt in (await agent.client.list_prompts()).prompts]
         assert prompts == ["daily_call_report", "follow_call", "investigate_failed_calls"]
@@ -291,10 +220,9 @@ async def test_item_21_a_prompt_for_a_tool_beyond_the_scopes_is_not_offered(
             await agent.client.get_prompt("end_call", {"sid": SID})
 
 
+@pytest.mark.requirement("21")
 @pytest.mark.parametrize("scope", EVERYTHING)
-async def test_item_21_a_call_beyond_the_scopes_is_told_which_one_it_needs(
-    file: Path, scope: str
-) -> None:
+async def test_a_call_beyond_the_scopes_is_told_which_one_it_needs(file: Path, scope: str) -> None:
     async with tokens(file) as service:
         session = await service.session(f"only {scope}")
         for name, needed in NEEDS.items():
@@ -317,7 +245,8 @@ async def test_item_21_a_call_beyond_the_scopes_is_told_which_one_it_needs(
         assert service.rig.changes == []
 
 
-async def test_item_21_what_hides_a_call_from_the_gate_does_not_get_it_done(file: Path) -> None:
+@pytest.mark.requirement("21")
+async def test_what_hides_a_call_from_the_gate_does_not_get_it_done(file: Path) -> None:
     call = b'{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "%s"%s}}'
     place = json.dumps(placing()).encode()
     create = call % (b"create_call", b', "arguments": ' + place)
@@ -355,7 +284,8 @@ async def test_item_21_what_hides_a_call_from_the_gate_does_not_get_it_done(file
         assert service.rig.changes == []
 
 
-async def test_item_21_the_rights_are_those_of_the_request_and_not_of_its_session(
+@pytest.mark.requirement("21")
+async def test_the_rights_are_those_of_the_request_and_not_of_its_session(
     file: Path,
 ) -> None:
     async with tokens(file, calls_mcp_confirm="none") as service:
@@ -369,7 +299,8 @@ async def test_item_21_the_rights_are_those_of_the_request_and_not_of_its_sessio
         assert service.rig.changes == []
 
 
-async def test_item_21_the_handlers_hold_the_scopes_even_where_the_gate_has_not_looked(
+@pytest.mark.requirement("21")
+async def test_the_handlers_hold_the_scopes_even_where_the_gate_has_not_looked(
     file: Path,
 ) -> None:
     settings: dict[str, object] = {"calls_mcp_auth": "tokens", "calls_mcp_principals": file}
@@ -385,7 +316,8 @@ async def test_item_21_the_handlers_hold_the_scopes_even_where_the_gate_has_not_
         assert rig.emulator.requests == ()
 
 
-async def test_item_21_lists_that_depend_on_the_token_are_private(file: Path) -> None:
+@pytest.mark.requirement("21")
+async def test_lists_that_depend_on_the_token_are_private(file: Path) -> None:
     async with tokens(file) as service:
         listed = result(await service.modern("alices-token", "tools/list"))
         assert (listed["cacheScope"], listed["ttlMs"]) == ("private", 0)
@@ -394,7 +326,8 @@ async def test_item_21_lists_that_depend_on_the_token_are_private(file: Path) ->
         assert listed["cacheScope"] == "public"
 
 
-async def test_item_21_without_the_gate_a_server_that_wants_tokens_serves_nobody(
+@pytest.mark.requirement("21")
+async def test_without_the_gate_a_server_that_wants_tokens_serves_nobody(
     file: Path,
 ) -> None:
     settings: dict[str, object] = {"calls_mcp_auth": "tokens", "calls_mcp_principals": file}
@@ -408,9 +341,10 @@ async def test_item_21_without_the_gate_a_server_that_wants_tokens_serves_nobody
         assert rig.emulator.requests == ()
 
 
+@pytest.mark.requirement("19")
 @pytest.mark.parametrize("shown", ["", "Authorization: Bearer nobodys-token\r\n"])
 @pytest.mark.parametrize("way", ["pipelined", "after a body that came late"])
-async def test_item_19_a_request_is_nobodys_but_its_own_tokens_on_whatever_connection(
+async def test_a_request_is_nobodys_but_its_own_tokens_on_whatever_connection(
     way: str, shown: str, tmp_path: Path
 ) -> None:
     file = principals(tmp_path / "principals.toml", "ann")
@@ -445,18 +379,8 @@ async def test_item_19_a_request_is_nobodys_but_its_own_tokens_on_whatever_conne
         assert told.count(b"HTTP/1.1 200 ") == 1
 
 
-# 23
-
-
-async def test_item_23_every_refusal_has_the_same_body(file: Path) -> None:
-    async with tokens(file) as service:
-        answers = [await service.post(authorization) for authorization in REFUSED.values()]
-    assert len({answer.content for answer in answers}) == 1
-    told = {str(challenge(answer)) for answer in answers[1:]}
-    assert len(told) == 1
-
-
-async def test_item_23_every_token_is_compared_in_constant_time_with_all_there_are(
+@pytest.mark.requirement("23")
+async def test_every_token_is_compared_in_constant_time_with_all_there_are(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compared: list[tuple[Any, Any]] = []
