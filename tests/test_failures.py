@@ -1,8 +1,12 @@
 """What each refusal of the API means to an agent, whatever its body says or is."""
 
 import json
+import logging
 import re
 import unicodedata
+from base64 import b64encode
+from dataclasses import replace
+from urllib.parse import quote, unquote
 
 import pytest
 from hypothesis import given
@@ -11,8 +15,21 @@ from hypothesis import strategies as st
 from calls_mcp.errors import InvocationError, OutcomeUnknown, Rejected, Unavailable
 from calls_mcp.failures import Answer, lost, refused
 from calls_mcp.wire import Request
+from tests.canary import AUTH_TOKEN, betrayed
 from tests.rig import ACCOUNT, CALLER, placing, text_of
-from tests.upstream import SECRET, SID, Tool, answer, call, error_of, failure_in, scripted
+from tests.upstream import (
+    SECRET,
+    SID,
+    Tool,
+    Upstream,
+    access,
+    answer,
+    call,
+    error_of,
+    failure_in,
+    scripted,
+    serving,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -51,6 +68,7 @@ TABLE = [
 ]
 
 
+@pytest.mark.requirement("18")
 @pytest.mark.parametrize(
     ("tool", "status", "code", "kind", "hint"),
     [pytest.param(*row, id=f"{row[0][0]} {row[2]}") for row in TABLE],
@@ -138,6 +156,7 @@ def test_an_unknown_code_is_passed_on_with_a_hint_by_its_status(code: int) -> No
 # The API's own words
 
 
+@pytest.mark.requirement("12")
 @pytest.mark.parametrize(
     ("said", "shown"),
     [
@@ -157,6 +176,7 @@ async def test_the_apis_message_is_quoted_in_one_harmless_line(said: str, shown:
     assert error["message"] == f"Nothing happened: the API answered 400 and says {shown}."
 
 
+@pytest.mark.requirement("12")
 @pytest.mark.parametrize("said", ["A" * 100_000, "\u202e" * 100_000 + "A", "\n" * 100_000 + "A"])
 async def test_an_endless_message_is_cut(said: str) -> None:
     async with scripted(answer(400, {"code": 21211, "message": said})) as (_, agent):
@@ -171,8 +191,33 @@ async def test_what_the_api_says_of_the_secret_is_masked() -> None:
     said = f"AccountSid {ACCOUNT} and AuthToken {SECRET} do not match"
     async with scripted(answer(401, {"code": 20003, "message": said})) as (_, agent):
         result = await agent.client.call_tool(*FETCH)
-    assert SECRET not in result.model_dump_json()
     assert f"{ACCOUNT} and AuthToken ***" in failure_in(result)["message"]
+
+
+@pytest.mark.requirement("16")
+@pytest.mark.parametrize("status", [400, 401])
+async def test_in_whatever_form_the_api_echoes_credentials_they_are_masked(
+    caplog: pytest.LogCaptureFixture, status: int
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    raw = AUTH_TOKEN.encode()
+    pair = f"{ACCOUNT}:{AUTH_TOKEN}"
+    basic = b64encode(pair.encode()).decode()
+    forms = (
+        *(f"Basic {basic}", basic, basic[:70], pair, AUTH_TOKEN, AUTH_TOKEN[:14]),
+        *(quote(AUTH_TOKEN, safe=""), b64encode(raw).decode(), raw.hex()),
+    )
+    said = [f"{'x' * 200} {form} is wrong {form}" for form in forms]
+    script = [answer(status, {"code": 20003, "message": each, "detail": each}) for each in said]
+    async with Upstream(*script) as upstream:
+        reached = replace(access(upstream.base_url), password=AUTH_TOKEN)
+        async with serving(reached) as agent:
+            results = [await agent.client.call_tool(*FETCH) for _ in forms]
+        assert upstream.requests[0].headers["authorization"] == forms[0]
+    for result in results:
+        told = result.model_dump_json()
+        assert betrayed(told) + betrayed(unquote(told)) == []
+    assert betrayed(caplog.text) == []
 
 
 # Anything at all
@@ -191,6 +236,7 @@ def is_plain(text: str) -> bool:
     return all(unicodedata.category(c) not in {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"} for c in text)
 
 
+@pytest.mark.requirement("12", "13")
 @given(status=st.integers(300, 599), retry_after=st.none() | st.text(), body=BODIES)
 def test_no_answer_breaks_the_telling_of_it(
     status: int, retry_after: str | None, body: bytes

@@ -267,6 +267,24 @@ async def test_an_answer_with_the_longest_texts_keeps_to_its_size() -> None:
     assert "next_cursor" in outcome
 
 
+@pytest.mark.requirement("39")
+async def test_by_default_no_answer_has_more_tokens_than_clients_take() -> None:
+    texts = dict.fromkeys(
+        ("from", "to", "caller_name", "forwarded_from", "answered_by"), "é x" * 300
+    )
+    calls = [
+        call(sid=f"CA{number:032x}", duration="12", price="-0.01300", **texts)
+        for number in range(1000)
+    ]
+    following = f"{PATH}?PageSize=1000&Page=1&PageToken=PA{SID}"
+    async with scripted(answer(200, page(*calls, following=following))) as (_, agent):
+        result = await agent.client.call_tool("list_calls", {"limit": 1000})
+    told = json.dumps(structured(result), ensure_ascii=False, separators=(",", ":"))
+    for size_ in (len(told), len(text_of(result))):
+        assert size_ / 2.5 < 25_000  # a token has no fewer characters than that on average
+    assert structured(result)["next_cursor"] in text_of(result)
+
+
 async def test_a_single_call_larger_than_an_answer_is_still_told() -> None:
     texts = ("from", "to", "caller_name", "forwarded_from", "status", "direction", "answered_by")
     huge = call(**dict.fromkeys(texts, "東" * 300))

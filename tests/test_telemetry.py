@@ -98,6 +98,7 @@ async def test_an_attempt_without_an_answer_tells_what_kind_of_failure_it_was(
     assert "http.response.status_code" not in told(first)
 
 
+@pytest.mark.requirement("44")
 async def test_spans_tell_nothing_that_a_client_chose_the_words_of(
     observatory: Observatory,
 ) -> None:
@@ -136,13 +137,6 @@ async def test_the_api_is_not_told_the_trace_that_a_client_began(observatory: Ob
     assert {told(attempt)["calls_mcp.upstream.trace_id"] for attempt in attempts} == {told_trace}
     for request in upstream.requests:
         assert not request.headers.keys() & {"tracestate", "baggage"}
-
-
-async def test_the_api_is_told_nothing_while_nothing_is_recorded() -> None:
-    async with scripted(answer(201, call())) as (upstream, agent):
-        meta = cast("Any", {"traceparent": TRACEPARENT})
-        await agent.client.call_tool("create_call", placing(), meta=meta)
-    assert "traceparent" not in upstream.requests[0].headers
 
 
 # Metrics
@@ -317,24 +311,30 @@ async def test_each_line_of_the_json_log_has_the_ids_of_its_request(tmp_path: Pa
     assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
 
 
-async def test_the_json_log_has_the_trace_of_a_client_even_without_telemetry(
+@pytest.mark.requirement("44")
+async def test_unless_it_is_asked_for_nobody_is_told_anything_but_the_log_of_a_clients_trace(
     tmp_path: Path,
 ) -> None:
-    async with Upstream(answer(201, call())) as api:
+    async with Upstream(answer(201, call())) as api, Upstream(answer(200)) as collector:
         variables = environment(
             api.base_url,
             CALLS_MCP_CONFIRM="none",
             CALLS_MCP_LOG_FORMAT="json",
             CALLS_MCP_LOG_LEVEL="INFO",
-            CALLS_MCP_AUDIT_FILE=str(tmp_path / "audit.jsonl"),
+            CALLS_MCP_AUDIT_DATABASE=str(tmp_path / "audit.db"),
+            OTEL_EXPORTER_OTLP_ENDPOINT=collector.base_url,
+            OTEL_TRACES_EXPORTER="otlp",
+            OTEL_METRICS_EXPORTER="otlp",
         )
         async with started(variables) as server:
             await server.initialize()
-            meta = {"traceparent": TRACEPARENT}
+            meta = {"traceparent": TRACEPARENT, "tracestate": "x=1", "baggage": "y=2"}
             await server.request("tools/call", name="create_call", arguments=placing(), _meta=meta)
             await server.read()
             await server.end()
             lines = [json.loads(line) for line in server.logged().splitlines()]
+        assert collector.connections == 0
+        assert not api.requests[0].headers.keys() & meta.keys()
     assert {line["trace_id"] for line in lines if "tool" in line} == {TRACE}
 
 

@@ -22,6 +22,7 @@ def kept(name: str, value: Json, numbers: Numbers = "whole") -> Json:
     return discreet(CREATE, {name: value}, numbers)[name]
 
 
+@pytest.mark.requirement("41")
 @pytest.mark.parametrize("numbers", ["whole", "masked"])
 @pytest.mark.anyio
 async def test_no_secret_gets_into_a_log(tmp_path: Path, numbers: Numbers) -> None:
@@ -55,6 +56,7 @@ def test_the_digest_of_twiml_is_a_plain_one() -> None:
     assert kept("twiml", "<Response/>") == "sha256:b40c651583a41c9d"
 
 
+@pytest.mark.requirement("41")
 @pytest.mark.parametrize(
     ("number", "masked"),
     [
@@ -141,6 +143,7 @@ def test_nasty_characters_leave_one_line_of_plain_text() -> None:
 TEXTS = st.text(st.characters(exclude_categories=()) | st.sampled_from(NASTY), max_size=300)
 
 
+@pytest.mark.requirement("41")
 @given(text=TEXTS, name=TEXTS)
 @settings(deadline=None)
 def test_whatever_a_text_holds_its_record_is_one_bounded_line_of_ascii(

@@ -48,6 +48,7 @@ async def write_change(log: AuditLog) -> None:
     assert await log.end(await log.begin(ENTRY), DONE)
 
 
+@pytest.mark.requirement("41")
 async def test_a_change_is_recorded_before_and_after(tmp_path: Path) -> None:
     file, database = tmp_path / "audit.jsonl", tmp_path / "audit.db"
     async with open_audit(file, database, clock=lambda: 1_700_000_000.1234) as log:
@@ -107,6 +108,7 @@ async def test_many_tasks_share_one_chain(tmp_path: Path) -> None:
         assert (verify(path).records, verify(path).problems) == (40, ())
 
 
+@pytest.mark.requirement("42")
 async def test_without_a_place_records_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     async with open_audit(None, None) as log:
         await write_change(log)
@@ -250,6 +252,7 @@ async def test_all_who_wait_for_a_lock_wait_at_the_same_time(tmp_path: Path) -> 
     assert max(waited) < 0.2 * len(waited) / 2
 
 
+@pytest.mark.requirement("41")
 async def test_a_database_keeps_what_it_has(tmp_path: Path) -> None:
     database = Database(tmp_path / "audit.db")
     database.append(fields())
