@@ -350,8 +350,8 @@ async def test_an_answer_that_nobody_asked_for_counts_for_nothing(
     rig: Rig, user: User | None
 ) -> None:
     async with rig.connect(user=user) as agent:
-        ask = agent.client.session.call_tool
-        answers: Any = {"input_responses": {"confirm": YES}, "allow_input_required": True}
+        ask: Any = agent.client.session.call_tool
+        answers: dict[str, Any] = {"input_responses": {"confirm": YES}, "allow_input_required": True}
         result = await ask("create_call", placing(), **answers)
         is_asked = isinstance(result, types.InputRequiredResult)
         assert is_asked or structured(result)["outcome"] == "confirmation_required"
@@ -445,13 +445,14 @@ async def test_a_call_that_ends_between_question_and_answer_is_not_changed(
 async def test_a_call_that_is_another_than_was_shown_is_not_changed(
     tool: str, changed: dict[str, object]
 ) -> None:
-    hang_up: Tool = ("update_call", {"sid": SID, "status": "completed"})
-    name, arguments = hang_up if tool == "update_call" else ("delete_call", {"sid": SID})
+    arguments: dict[str, object] = {"sid": SID}
+    if tool == "update_call":
+        arguments["status"] = "completed"
     shown = LIVE if tool == "update_call" else {"status": "completed"}
     steps = answer(200, call(**shown)), answer(200, call(**shown | changed))
     async with scripted(*steps, calls_mcp_confirm="all") as (upstream, agent):
-        token = await token_for(agent, (name, arguments))
-        outcome = await agent.call(name, **arguments, confirmation_token=token)
+        token = await token_for(agent, (tool, arguments))
+        outcome = await agent.call(tool, **arguments, confirmation_token=token)
         assert upstream.changes == []
     assert outcome["outcome"] in ("expired", "error")
 

@@ -88,8 +88,8 @@ async def test_an_origin_that_is_not_ours_is_refused_whatever_is_asked(tmp_path:
     """Before it is found out who is asking."""
     file = principals(tmp_path / "p.toml", "ann")
     origins = ("http://evil.example", "null", "http://127.0.0.1", "http://127.0.0.1.evil:1", "x")
-    settings = {"calls_mcp_auth": "tokens", "calls_mcp_principals": file}
-    async with open_site(**settings) as site, site.http() as http:
+    settings: dict[str, object] = {"calls_mcp_auth": "tokens", "calls_mcp_principals": file}
+    async with open_site(token="", **settings) as site, site.http() as http:
         for origin, told, method in product(origins, (LIST_HEADERS, {}), ("POST", "GET", "DELETE")):
             headers = told | {"Origin": origin}
             response = await http.request(method, site.url, json=LIST, headers=headers)
