@@ -351,7 +351,7 @@ async def test_an_answer_that_nobody_asked_for_counts_for_nothing(
 ) -> None:
     async with rig.connect(user=user) as agent:
         ask: Any = agent.client.session.call_tool
-        answers: dict[str, Any] = {"input_responses": {"confirm": YES}, "allow_input_required": True}
+        answers = {"input_responses": {"confirm": YES}, "allow_input_required": True}
         result = await ask("create_call", placing(), **answers)
         is_asked = isinstance(result, types.InputRequiredResult)
         assert is_asked or structured(result)["outcome"] == "confirmation_required"
