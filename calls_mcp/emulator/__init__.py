@@ -1,18 +1,19 @@
 """A stateful stand-in for Twilio's Calls API, on real HTTP and SQLite.
 
-It knows the API by itself and nothing of the rest of calls-mcp, so that it can contradict it.
+It has its own knowledge of the API and shares none with the rest of calls-mcp, so that tests
+against it can find mistakes.
 """
 
-from calls_mcp.emulator.account import DEFAULT_ACCOUNT, Account
-from calls_mcp.emulator.call import Call
+from calls_mcp.emulator.api import DEFAULT_ACCOUNT, Account
+from calls_mcp.emulator.calls import Call
+from calls_mcp.emulator.cli import Options, run
 from calls_mcp.emulator.clock import Clock, ManualClock, accelerated
-from calls_mcp.emulator.command import Options, run, serve_forever
-from calls_mcp.emulator.errors import StartError
+from calls_mcp.emulator.faults import Fault
 from calls_mcp.emulator.history import seed_history
 from calls_mcp.emulator.journal import Entry
-from calls_mcp.emulator.scripts import SCRIPTS, Scenario, Script
+from calls_mcp.emulator.scenario import SCRIPTS, Scenario, Script, StartError
 from calls_mcp.emulator.server import OWN_NUMBERS, Emulator
-from calls_mcp.emulator.store import CallStore
+from calls_mcp.emulator.storage import CallStore
 
 __all__ = [
     "DEFAULT_ACCOUNT",
@@ -24,6 +25,7 @@ __all__ = [
     "Clock",
     "Emulator",
     "Entry",
+    "Fault",
     "ManualClock",
     "Options",
     "Scenario",
@@ -32,5 +34,4 @@ __all__ = [
     "accelerated",
     "run",
     "seed_history",
-    "serve_forever",
 ]

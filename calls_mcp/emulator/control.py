@@ -1,9 +1,10 @@
 """The emulator's own endpoints under `/emulator/`, for tests and people on this machine."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeVar, cast
+from html import escape
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -12,23 +13,39 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from calls_mcp.emulator.api import refuse
+from calls_mcp.emulator.callbacks import is_loopback
+from calls_mcp.emulator.calls import Call, price, rfc2822
 from calls_mcp.emulator.clock import Adjusted
-from calls_mcp.emulator.deliveries import is_loopback
-from calls_mcp.emulator.errors import ApiError, invalid
-from calls_mcp.emulator.faults import Armed, Fault, Faults
-from calls_mcp.emulator.journal import Journal, plain
-from calls_mcp.emulator.page import LATEST, POLICY, View, page
-from calls_mcp.emulator.store import CallStore
+from calls_mcp.emulator.faults import Fault, Faults
+from calls_mcp.emulator.journal import Journal
+from calls_mcp.emulator.parameters import ApiError, invalid
+from calls_mcp.emulator.storage import CallStore
 
 PREFIX = "/emulator"
 LAST_MOMENT = datetime(9000, 1, 1, tzinfo=UTC).timestamp()
+LATEST = 50
+REFRESH = 2  # seconds
+POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none';"
+    " frame-ancestors 'none'"
+)
+STYLE = """
+:root { color-scheme: light dark; font: 15px/1.4 system-ui, sans-serif; }
+body { margin: 2rem; }
+table { border-collapse: collapse; width: 100%; }
+caption { text-align: start; font-weight: 600; margin: 1.5rem 0 .4rem; }
+th, td { border-bottom: 1px solid #8885; padding: .25rem .6rem .25rem 0; text-align: start; }
+td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
+"""
 
 Body = TypeVar("Body", bound=BaseModel)
 Endpoint = Callable[[Request], Awaitable[Response]]
+Cell = str | float | None
 
 
 class Advance(BaseModel):
-    """How far the clock is to be put forward, in seconds."""
+    """How far to put the clock forward, in seconds."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -41,9 +58,9 @@ class Control:
 
     Attributes:
         store: The calls.
-        clock: What they live by.
-        faults: What is to go wrong.
-        journal: What came in.
+        clock: Their clock.
+        faults: The faults to come.
+        journal: The requests that came in.
     """
 
     store: CallStore
@@ -51,48 +68,18 @@ class Control:
     faults: Faults
     journal: Journal
 
-    async def page(self, _: Request) -> Response:
-        """The calls, for a person."""
-        view = View(
-            now=self.clock(),
-            count=self.store.count(),
-            calls=self.store.stretch((), LATEST).calls,
-            requests=self.journal.entries[: -LATEST - 1 : -1],
-            callbacks=tuple(self.store.outbox.latest(LATEST)),
-            faults=self.faults.armed,
-        )
-        return HTMLResponse(page(view), headers={"Content-Security-Policy": POLICY})
-
-    async def requests(self, _: Request) -> Response:
-        """What came in, oldest first."""
-        return JSONResponse({"requests": [plain(entry) for entry in self.journal.entries]})
-
-    async def show_clock(self, _: Request) -> Response:
-        """The time."""
-        now = self.clock()
-        return JSONResponse({"now": datetime.fromtimestamp(now, UTC).isoformat(), "epoch": now})
-
-    async def advance(self, request: Request) -> Response:
-        """Put the clock forward."""
-        seconds = (await _read(request, Advance)).advance
-        if self.clock() + seconds > LAST_MOMENT:
-            raise invalid("advance: the clock goes no further than the year 9000.")
-        self.clock.advance(seconds)
-        return await self.show_clock(request)
-
-    async def show_faults(self, _: Request) -> Response:
-        """What is still to go wrong."""
-        return JSONResponse({"faults": [_armed(each) for each in self.faults.armed]})
-
-    async def add_fault(self, request: Request) -> Response:
-        """Let something go wrong."""
-        self.faults.add(await _read(request, Fault))
-        return JSONResponse({"faults": [_armed(each) for each in self.faults.armed]}, 201)
-
-    async def clear_faults(self, _: Request) -> Response:
-        """Let nothing go wrong any more."""
-        self.faults.clear()
-        return Response(status_code=204)
+    def application(self) -> Starlette:
+        """Return the ASGI application of these endpoints."""
+        faults = {"GET": self._faults, "POST": self._add_fault, "DELETE": self._clear_faults}
+        endpoints: Mapping[str, Mapping[str, Endpoint]] = {
+            "/": {"GET": self._page},
+            "/requests": {"GET": self._requests},
+            "/clock": {"GET": self._clock, "POST": self._advance},
+            "/faults": faults,
+            "/reset": {"POST": self._reset},
+        }
+        routes = [_route(path, methods) for path, methods in endpoints.items()]
+        return Starlette(routes=routes, exception_handlers={ApiError: refuse})
 
     def clear(self) -> None:
         """Forget everything that happened, and what the clock was put forward by."""
@@ -101,29 +88,41 @@ class Control:
         self.faults.clear()
         self.journal.clear()
 
-    async def reset(self, _: Request) -> Response:
-        """Begin anew."""
-        self.clear()
+    async def _page(self, _: Request) -> Response:
+        return HTMLResponse(_page(self), headers={"Content-Security-Policy": POLICY})
+
+    async def _requests(self, _: Request) -> Response:
+        return JSONResponse({"requests": [entry.plain() for entry in self.journal.entries]})
+
+    async def _clock(self, _: Request) -> Response:
+        now = self.clock()
+        return JSONResponse({"now": datetime.fromtimestamp(now, UTC).isoformat(), "epoch": now})
+
+    async def _advance(self, request: Request) -> Response:
+        seconds = (await _read(request, Advance)).advance
+        if self.clock() + seconds > LAST_MOMENT:
+            raise invalid("advance: the clock goes no further than the year 9000.")
+        self.clock.advance(seconds)
+        return await self._clock(request)
+
+    async def _faults(self, _: Request, status: int = 200) -> Response:
+        armed = self.faults.armed
+        faults: list[dict[str, Any]] = [
+            {**each.fault.model_dump(exclude_none=True), "left": each.left} for each in armed
+        ]
+        return JSONResponse({"faults": faults}, status)
+
+    async def _add_fault(self, request: Request) -> Response:
+        self.faults.add(await _read(request, Fault))
+        return await self._faults(request, 201)
+
+    async def _clear_faults(self, _: Request) -> Response:
+        self.faults.clear()
         return Response(status_code=204)
 
-
-def control_application(control: Control) -> Starlette:
-    """The ASGI application of these endpoints."""
-    routes = [
-        _route("/", {"GET": control.page}),
-        _route("/requests", {"GET": control.requests}),
-        _route("/clock", {"GET": control.show_clock, "POST": control.advance}),
-        _route(
-            "/faults",
-            {
-                "GET": control.show_faults,
-                "POST": control.add_fault,
-                "DELETE": control.clear_faults,
-            },
-        ),
-        _route("/reset", {"POST": control.reset}),
-    ]
-    return Starlette(routes=routes, exception_handlers={ApiError: _refuse})
+    async def _reset(self, _: Request) -> Response:
+        self.clear()
+        return Response(status_code=204)
 
 
 def _route(path: str, endpoints: Mapping[str, Endpoint]) -> Route:
@@ -135,11 +134,7 @@ def _route(path: str, endpoints: Mapping[str, Endpoint]) -> Route:
 
 
 def _require_this_machine(request: Request) -> None:
-    """Let in nobody from another machine, nor another site's page in a browser of this one.
-
-    Raises:
-        ApiError: 403.
-    """
+    """Raise ApiError (403) for other machines, and for other sites in a browser on this one."""
     host = request.headers.get("host", "")
     origin = request.headers.get("origin")
     names_us = is_loopback(urlsplit(f"//{host}").hostname or "")
@@ -158,10 +153,68 @@ async def _read(request: Request, model: type[Body]) -> Body:
         raise invalid(told.removeprefix(": ")) from error
 
 
-def _armed(armed: Armed) -> dict[str, Any]:
-    return {**armed.fault.model_dump(exclude_none=True), "left": armed.left}
+# The page for people: it loads nothing and refreshes itself
 
 
-def _refuse(_: Request, error: Exception) -> Response:
-    refusal = cast("ApiError", error)
-    return JSONResponse(refusal.body(), refusal.status)
+def _page(control: Control) -> str:
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="refresh" content="{REFRESH}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Calls emulator</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<h1>Calls emulator</h1>
+<p>{control.store.count()} calls. It is {rfc2822(control.clock())} here.</p>
+{"".join(_tables(control))}
+</body>
+</html>
+"""
+
+
+def _tables(control: Control) -> Iterator[str]:
+    calls = control.store.stretch((), LATEST).calls
+    head = "Status", "From", "To", "Direction", "Created", "Seconds", "By", "Price", "Caller", "SID"
+    yield _table("Latest calls", head, map(_call, calls))
+    callbacks = (
+        (each.status, each.sid, f"{each.method} {each.url}", each.attempts, each.outcome)
+        for each in control.store.outbox.latest(LATEST)
+    )
+    head = "Event", "Call", "Where", "Attempts", "Outcome"
+    yield _table("Latest callbacks", head, callbacks)
+    requests = (
+        (entry.status or "no answer", entry.method, entry.path, entry.query)
+        for entry in control.journal.entries[: -LATEST - 1 : -1]
+    )
+    yield _table("Latest requests", ("Answer", "Method", "Path", "Query"), requests)
+    faults = (
+        (armed.fault.kind, armed.fault.method or "any", armed.left, armed.fault.probability)
+        for armed in control.faults.armed
+    )
+    yield _table("Faults to come", ("Kind", "Method", "Requests", "Probability"), faults)
+
+
+def _call(call: Call) -> Sequence[Cell]:
+    who = call.status, call.from_, call.to, call.direction, rfc2822(call.created)
+    return *who, call.duration, call.answered_by, price(call), call.caller_name, call.sid
+
+
+def _table(caption: str, head: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
+    body = "\n".join(_row("td", row) for row in rows)
+    if not body:
+        return ""
+    return f"""<table>
+<caption>{escape(caption)}</caption>
+<thead>{_row('th scope="col"', head)}</thead>
+<tbody>
+{body}
+</tbody>
+</table>"""
+
+
+def _row(tag: str, values: Iterable[Cell]) -> str:
+    texts = ("" if value is None else escape(str(value)) for value in values)
+    return f"<tr>{''.join(f'<{tag}>{text}</{tag[:2]}>' for text in texts)}</tr>"

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from calls_mcp.emulator.connections import HANG_UP
-from calls_mcp.emulator.errors import ApiError
+from calls_mcp.emulator.journal import HANG_UP
+from calls_mcp.emulator.parameters import ApiError
 
 TOO_MANY_REQUESTS = 20429
 HTML = "<html><head><title>{status}</title></head><body><h1>{status}</h1></body></html>"
@@ -31,7 +31,7 @@ class Fault(BaseModel):
 
     Attributes:
         kind: `drop` closes the connection without an answer, `delay` answers late, `rate-limit`
-            is a 429, `error` an error of the API's, `html` one of a proxy's, and `truncate` the
+            is a 429, `error` an error of the API, `html` one of a proxy, and `truncate` the
             right answer without its second half.
         after: Whether the request is acted on before a `drop`, `error` or `html`.
         seconds: How long a `delay` is.
@@ -55,7 +55,7 @@ class Fault(BaseModel):
     probability: float | None = Field(default=None, gt=0, le=1)
 
     @model_validator(mode="after")
-    def _has_nothing_that_does_nothing(self) -> Self:
+    def _uses_every_field_that_is_set(self) -> Self:
         given = self.model_fields_set - {"kind", "method", "requests", "probability"}
         if odd := sorted(given - _USES[self.kind]):
             raise ValueError(f"{self.kind} does not use {', '.join(odd)}")
@@ -71,29 +71,29 @@ class Armed:
 
 
 class Faults:
-    """The faults that are to happen: of those that fit a request, the oldest does."""
+    """The faults to come. The oldest one that matches a request strikes it."""
 
     def __init__(self, seed: int = 0) -> None:
         self._seed = seed
         self.clear()
 
     def clear(self) -> None:
-        """Let nothing go wrong any more."""
+        """Remove all faults."""
         self._random = Random(self._seed)  # noqa: S311 - repeatable, not secret
         self._armed: list[Armed] = []
 
     def add(self, fault: Fault) -> None:
-        """Let something go wrong."""
+        """Add a fault."""
         left = 1 if fault.requests is None and fault.probability is None else fault.requests
         self._armed.append(Armed(fault, left))
 
     @property
     def armed(self) -> tuple[Armed, ...]:
-        """What is still to go wrong."""
+        """The faults to come."""
         return tuple(self._armed)
 
     def strike(self, method: str) -> Fault | None:
-        """What goes wrong with this request."""
+        """Return the fault that strikes this request, and count it."""
         for armed in self.armed:
             if armed.fault.method in {None, method} and self._hits(armed):
                 return armed.fault
@@ -109,14 +109,14 @@ class Faults:
 
 
 class Faulty:
-    """ASGI middleware that lets faults happen."""
+    """ASGI middleware in which faults strike."""
 
     def __init__(self, app: ASGIApp, faults: Faults) -> None:
         self._app = app
         self._faults = faults
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer as the application does, unless there is a fault."""
+        """Answer as the application does, unless a fault strikes."""
         fault = self._faults.strike(cast("str", scope["method"]))
         if fault is None:
             await self._app(scope, receive, send)
@@ -133,7 +133,7 @@ class Faulty:
         else:
             if fault.after:
                 await self._app(scope, receive, _unheard)
-            answer = ANSWERS[fault.kind](fault)
+            answer = _ANSWERS[fault.kind](fault)
             await (answer(scope, receive, send) if answer else send({"type": HANG_UP}))
 
 
@@ -153,7 +153,7 @@ def _html(fault: Fault) -> Response:
     return HTMLResponse(HTML.format(status=status), status)
 
 
-ANSWERS: dict[str, Callable[[Fault], Response | None]] = {
+_ANSWERS: Mapping[str, Callable[[Fault], Response | None]] = {
     "drop": lambda _: None,
     "error": _error,
     "html": _html,
@@ -162,7 +162,7 @@ ANSWERS: dict[str, Callable[[Fault], Response | None]] = {
 
 
 async def _unheard(_: Message) -> None:
-    """The application's answer goes nowhere."""
+    """Discard the application's answer."""
 
 
 def _halved(send: Send) -> Send:

@@ -1,18 +1,17 @@
 """Past calls for an account that would otherwise look new."""
 
+from collections.abc import Iterator
 from random import Random
 from typing import TypeVar
 
-from calls_mcp.emulator.call import Call, Direction, Status
-from calls_mcp.emulator.lifecycle import DEFAULT_TIMEOUT
-from calls_mcp.emulator.store import CallStore
-from calls_mcp.emulator.tables import PRICE_DELAY
+from calls_mcp.emulator.calls import Call, Direction, Status
+from calls_mcp.emulator.lifecycle import DEFAULT_TIMEOUT, PRICE_DELAY
+from calls_mcp.emulator.storage import CallStore
 
 Choice = TypeVar("Choice", Status, Direction)
 
 HOUR = 3600
-DAYS = 7
-SECONDS = DAYS * 86_400
+SECONDS = 7 * 86_400
 LONGEST = 1200
 QUEUE_SECONDS = 1
 
@@ -23,25 +22,25 @@ DIRECTIONS: dict[Direction, int] = {"outbound-api": 65, "inbound": 35}
 
 
 def seed_history(store: CallStore, seed: int, calls: int, now: float) -> None:
-    """Fill in finished calls of the past week, as `past_calls` gives them.
+    """Append finished calls of the past week, as `past_calls` returns them.
 
-    The list is in order of arrival, so this belongs before the first call of the present.
+    The list is in order of arrival, so call this before the first call of the present.
     """
     store.add(*past_calls(seed, calls, now))
 
 
-def past_calls(seed: int, calls: int, now: float) -> list[Call]:
-    """Finished calls of the past week; the same seed, number and hour give the same calls.
+def past_calls(seed: int, calls: int, now: float) -> Iterator[Call]:
+    """Yield finished calls of the past week; the same seed, number and hour give the same calls.
 
     Args:
         seed: Which of the possible histories.
         calls: How many.
-        now: The time they lie before, in seconds since the epoch.
+        now: The time before which they ended, in seconds since the epoch.
     """
-    random = Random(seed)  # noqa: S311 - a reproducible story, not a secret
+    random = Random(seed)  # noqa: S311 - reproducible, not secret
     latest = now // HOUR * HOUR - LONGEST - DEFAULT_TIMEOUT - PRICE_DELAY - QUEUE_SECONDS
     times = sorted(latest - random.uniform(0, SECONDS) for _ in range(calls))
-    return [_past_call(random, created) for created in times]
+    return (_past_call(random, created) for created in times)
 
 
 def _past_call(random: Random, created: float) -> Call:

@@ -1,18 +1,22 @@
-"""What came in, for tests that prove what was executed."""
+"""The requests that came in, for tests that prove what was executed."""
 
+import asyncio
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import cast
-from urllib.parse import parse_qsl
+from dataclasses import asdict, dataclass
+from typing import Any, cast
 
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from calls_mcp.emulator.account import basic_credentials
+from calls_mcp.emulator.api import basic_credentials, pairs
 
 KEPT = 10_000
-HEADERS = frozenset({"accept", "content-type", "host", "user-agent"})
+HANG_UP = "emulator.hang_up"
+"""The type of a message that an application sends to close the connection."""
+
+_HEADERS = frozenset({"accept", "content-type", "host", "user-agent"})
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Entry:
         path: The path exactly as it was sent, percent-encoding included.
         query: The query string exactly as it was sent.
         form: The body's parameters, in order.
-        headers: The headers that tell something about the client, by lower-case name.
+        headers: The headers that describe the client, by lower-case name.
         username: The user name it authenticated with, empty without one. Never the password.
         status: The HTTP status of the answer, 0 if there was none.
     """
@@ -37,18 +41,9 @@ class Entry:
     username: str
     status: int
 
-
-def plain(entry: Entry) -> Mapping[str, object]:
-    """The entry as a JSON object."""
-    return {
-        "method": entry.method,
-        "path": entry.path,
-        "query": entry.query,
-        "form": entry.form,
-        "headers": dict(entry.headers),
-        "username": entry.username,
-        "status": entry.status,
-    }
+    def plain(self) -> Mapping[str, object]:
+        """Return the entry as a JSON object."""
+        return asdict(self)
 
 
 class Journal:
@@ -68,9 +63,11 @@ class Journal:
         self._entries.clear()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Read the whole body first, so that what the application refuses unread is kept, too."""
-        body = await _body(receive)
-        if body is None:  # broken off: half of a request is none
+        """Read the whole body first, so that a refused request's body is kept, too."""
+        request = Request(scope, receive)
+        try:
+            body = await request.body()
+        except ClientDisconnect:
             return
         unanswered = True
 
@@ -79,35 +76,40 @@ class Journal:
 
         async def watch(message: Message) -> None:
             nonlocal unanswered
-            if unanswered:  # the client may look into the journal as soon as it has the answer
+            if unanswered:  # the client may read the journal as soon as it has the answer
                 unanswered = False
-                self._entries.append(_entry(scope, body, cast("int", message.get("status", 0))))
-            await send(message)
+                self._entries.append(_entry(request, body, cast("int", message.get("status", 0))))
+            if message["type"] == HANG_UP:
+                await _hang_up(scope, receive)
+            else:
+                await send(message)
 
         await self._app(scope, replay, watch)
 
 
-async def _body(receive: Receive) -> bytes | None:
-    body = bytearray()
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        body += cast("bytes", message.get("body", b""))
-        more = cast("bool", message.get("more_body", False))
-    return bytes(body)
-
-
-def _entry(scope: Scope, body: bytes, status: int) -> Entry:
-    raw = cast("list[tuple[bytes, bytes]]", scope["headers"])
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in raw}
+def _entry(request: Request, body: bytes, status: int) -> Entry:
+    headers = request.headers
     return Entry(
-        method=cast("str", scope["method"]),
-        path=cast("bytes", scope["raw_path"]).decode("latin-1"),
-        query=cast("bytes", scope["query_string"]).decode("latin-1"),
-        form=tuple(parse_qsl(body.decode(errors="replace"), keep_blank_values=True)),
-        headers=MappingProxyType({name: headers[name] for name in HEADERS & headers.keys()}),
+        method=request.method,
+        path=request.scope["raw_path"].decode("latin-1"),
+        query=request.scope["query_string"].decode("latin-1"),
+        form=pairs(body.decode(errors="replace")),
+        headers={name: headers[name] for name in _HEADERS if name in headers},
         username=basic_credentials(headers.get("authorization"))[0],
         status=status,
     )
+
+
+async def _hang_up(scope: Scope, receive: Receive) -> None:
+    scope["state"][HANG_UP]()
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class Connection(H11Protocol):
+    """Uvicorn's protocol, with a way to close the connection in the state of each scope."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Take the connection on."""
+        super().connection_made(transport)
+        self.app_state: dict[str, Any] = {**self.app_state, HANG_UP: transport.close}

@@ -1,41 +1,37 @@
-"""The list of calls: what a query selects, and the page it is answered with."""
+"""The list of calls: its filters, and the page that answers it."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple
 from urllib.parse import urlencode
 
-from calls_mcp.emulator.errors import invalid
-from calls_mcp.emulator.resource import Resource, collection_path, resource
-from calls_mcp.emulator.rules import LIST, Pairs, Values, checked, moment, single
-from calls_mcp.emulator.selection import Anchor, Criterion, Field
-from calls_mcp.emulator.store import Stretch
+from calls_mcp.emulator.calls import Resource, collection_path, resource
+from calls_mcp.emulator.parameters import LIST, Pairs, Values, checked, invalid, moment, single
+from calls_mcp.emulator.storage import Anchor, Criterion, Field, Stretch
 
 DEFAULT_PAGE_SIZE = 50
 DAY = 86_400
 
-SAME: Mapping[str, Field] = {
+_SAME: Mapping[str, Field] = {
     "To": "to",
     "From": "from_",
     "ParentCallSid": "parent_call_sid",
     "Status": "status",
 }
-TIMES: Mapping[str, Field] = {"StartTime": "started", "EndTime": "ended"}
-PAGING = frozenset({"PageSize", "Page", "PageToken"})
+_TIMES: Mapping[str, Field] = {"StartTime": "started", "EndTime": "ended"}
+_PAGING = frozenset({"PageSize", "Page", "PageToken"})
 
 Page = Mapping[str, int | str | list[Resource] | None]
 
 
-@dataclass(frozen=True)
-class Query:
+class Query(NamedTuple):
     """What a list request asks for.
 
     Attributes:
-        filters: Its filters as they came: every page's URI carries them on.
+        filters: Its filters as they came: every page's URI repeats them.
         criteria: The same for the store.
         size: How many calls go on a page.
         number: Which page it is, from 0.
-        anchor: Beside which call the page lies, None for the first page.
+        anchor: The call beside which the page begins, None for the first page.
     """
 
     filters: Pairs
@@ -46,27 +42,47 @@ class Query:
 
 
 def parsed(pairs: Pairs) -> Query:
-    """The query out of a list request's query string.
-
-    Raises:
-        ApiError: 400, if a key or a value is not in order.
-    """
+    """Parse the query string of a list request; ApiError (400) says what is wrong."""
     values = checked(pairs, LIST)
     number = int(single(values, "Page") or 0)
     token = single(values, "PageToken")
     if number and token is None:
         raise invalid("A page after the first needs the PageToken of its next_page_uri.")
     return Query(
-        filters=tuple(pair for pair in pairs if pair[0] not in PAGING),
-        criteria=_criteria(values),
+        filters=tuple(pair for pair in pairs if pair[0] not in _PAGING),
+        criteria=(*_same(values), *_spans(values)),
         size=int(single(values, "PageSize") or DEFAULT_PAGE_SIZE),
         number=number,
         anchor=_anchor(token) if token else None,
     )
 
 
+def _same(values: Values) -> Iterator[Criterion]:
+    for name, field in _SAME.items():
+        if (value := single(values, name)) is not None:
+            yield Criterion(field, "=", value)
+
+
+def _spans(values: Values) -> Iterator[Criterion]:
+    """Yield the bounds of the date filters: on that day, before it, after it."""
+    for name, field in _TIMES.items():
+        if (on := _instant(values, name)) is not None:
+            midnight = on // DAY * DAY
+            yield Criterion(field, ">=", midnight)
+            yield Criterion(field, "<", midnight + DAY)
+        if (before := _instant(values, f"{name}<")) is not None:
+            yield Criterion(field, "<=", before)
+        if (after := _instant(values, f"{name}>")) is not None:
+            yield Criterion(field, ">=", after)
+
+
+def _instant(values: Values, name: str) -> float | None:
+    text = single(values, name)
+    return None if text is None else moment(text)
+
+
 def page(query: Query, stretch: Stretch, account_sid: str) -> Page:
-    """The envelope around the calls of one page."""
+    """Return the envelope around the calls of one page."""
     start = query.number * query.size
     path = collection_path(account_sid)
     newer = Anchor("newer", stretch.newest) if query.number and stretch.calls else None
@@ -97,27 +113,3 @@ def _token(anchor: Anchor) -> str:
 
 def _anchor(token: str) -> Anchor:
     return Anchor("older" if token.startswith("PA") else "newer", int(token[4:], 16))
-
-
-def _criteria(values: Values) -> tuple[Criterion, ...]:
-    same = [
-        Criterion(field, "=", values[name][0]) for name, field in SAME.items() if name in values
-    ]
-    times = [each for name, field in TIMES.items() for each in _span(values, name, field)]
-    return (*same, *times)
-
-
-def _span(values: Values, name: str, field: Field) -> Iterator[Criterion]:
-    """The bounds that up to three date filters set: on that day, before it, after it."""
-    if (on := single(values, name)) is not None:
-        midnight = _instant(on) // DAY * DAY
-        yield Criterion(field, ">=", midnight)
-        yield Criterion(field, "<", midnight + DAY)
-    if (before := single(values, f"{name}<")) is not None:
-        yield Criterion(field, "<=", _instant(before))
-    if (after := single(values, f"{name}>")) is not None:
-        yield Criterion(field, ">=", _instant(after))
-
-
-def _instant(text: str) -> float:
-    return cast("float", moment(text))

@@ -1,29 +1,127 @@
-"""A scenario out of a TOML file."""
+"""What happens at the other end, decided by the number that is called."""
 
 import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    NonNegativeFloat,
+    NonPositiveFloat,
+    TypeAdapter,
+    ValidationError,
+    with_config,
+)
 
-from calls_mcp.emulator.addresses import is_address
-from calls_mcp.emulator.errors import StartError
-from calls_mcp.emulator.scripts import Scenario, Script
+from calls_mcp.emulator.parameters import invalid, is_address
 
-OTHERWISE = "otherwise"
+NEVER = float("inf")
+VALID_FROM = "+15005550006"
+INVALID_FROM = "+15005550001"
+_OTHERWISE = "otherwise"
+
+Detected = Literal[
+    "human",
+    "machine",
+    "machine_start",
+    "machine_end_beep",
+    "machine_end_silence",
+    "machine_end_other",
+    "fax",
+    "unknown",
+]
+
+
+class StartError(Exception):
+    """The emulator cannot start with these options; the text is one line that says why."""
+
+
+@with_config(ConfigDict(extra="forbid"))
+@dataclass(frozen=True)
+class Script:
+    """The behaviour of a destination.
+
+    Attributes:
+        end_as: How the call ends if nobody interferes.
+        answer_after: Seconds of ringing before the destination answers or refuses.
+        talk_for: Seconds of talk, if it answers.
+        answered_by: Who or what answers. A `machine` is detected at its start or at its beep,
+            depending on the kind of detection.
+        price: The cost of the call in US dollars, negative as in the API; None to charge by
+            the minute.
+    """
+
+    end_as: Literal["completed", "busy", "no-answer", "failed"] = "completed"
+    answer_after: NonNegativeFloat = 3
+    talk_for: NonNegativeFloat = 20
+    answered_by: Detected = "human"
+    price: NonPositiveFloat | None = None
+
+
+ORDINARY = Script()
+
+SCRIPTS = {
+    "+15005550201": Script(end_as="busy", answer_after=2),
+    "+15005550202": Script(answer_after=NEVER),
+    "+15005550203": Script(end_as="failed", answer_after=0),
+    "+15005550204": Script(answered_by="machine"),
+    "+15005550205": Script(talk_for=3600),
+    "+15005550206": Script(answer_after=30),
+    "+15005550207": Script(answered_by="fax"),
+    "+15005550208": Script(talk_for=0),
+}
+"""Destinations for tests: busy, no answer, failed, answering machine, an hour of talk, a slow
+answer after 30 s, a fax, and one that hangs up as soon as it has answered. Any other number
+rings for 3 s and talks for 20 s."""
+
+_REFUSED_TO = {  # the magic numbers of the service's test credentials
+    "+15005550001": (21217, "does not appear to be valid"),
+    "+15005550002": (21214, "cannot be reached"),
+    "+15005550003": (21215, "is in a country that is not enabled for this account"),
+    "+15005550004": (21216, "is blocked"),
+}
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What each destination does.
+
+    Attributes:
+        numbers: The scripts of single destinations. They take precedence over `SCRIPTS`.
+        otherwise: What every other destination does.
+    """
+
+    numbers: Mapping[str, Script] = field(default_factory=dict[str, Script])
+    otherwise: Script = ORDINARY
+
+    def script_of(self, to: str) -> Script:
+        """Return the script of a destination.
+
+        Raises:
+            ApiError: 400 for a magic number that stands for an unreachable destination.
+        """
+        if to in self.numbers:
+            return self.numbers[to]
+        if to in _REFUSED_TO:
+            code, reason = _REFUSED_TO[to]
+            raise invalid(f"The phone number you are attempting to call, {to}, {reason}.", code)
+        return SCRIPTS.get(to, self.otherwise)
 
 
 def _is_destination(text: str) -> str:
-    if text != OTHERWISE and not is_address(text):
-        raise ValueError(f"{text!r} is no number, SIP address or client, nor {OTHERWISE!r}")
+    if text != _OTHERWISE and not is_address(text):
+        raise ValueError(f"{text!r} is no number, SIP address or client, nor {_OTHERWISE!r}")
     return text
 
 
-SCRIPTS_BY_NUMBER = TypeAdapter(dict[Annotated[str, AfterValidator(_is_destination)], Script])
+_FILE = TypeAdapter(dict[Annotated[str, AfterValidator(_is_destination)], Script])
 
 
 def load_scenario(path: str) -> Scenario:
-    """The scenario in a file: a table for each number, and one named `otherwise`.
+    """Read a scenario from a TOML file: a table for each number, and one named `otherwise`.
 
     ```toml
     ["+12025550123"]
@@ -34,20 +132,15 @@ def load_scenario(path: str) -> Scenario:
     ```
 
     Raises:
-        StartError: The file can't be read, or is wrong.
+        StartError: The file cannot be read or is invalid.
     """
     try:
-        tables = tomllib.loads(Path(path).read_text("utf-8"))
-        scripts = SCRIPTS_BY_NUMBER.validate_python(tables)
+        scripts = _FILE.validate_python(tomllib.loads(Path(path).read_text("utf-8")))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"] if part != "[key]")
+        raise StartError(f"--scenario {path}: {where}: {first['msg']}") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise StartError(f"--scenario {path}: {error}") from error
-    except ValidationError as error:
-        raise StartError(f"--scenario {path}: {_told(error)}") from error
-    otherwise = scripts.pop(OTHERWISE, Script())
+    otherwise = scripts.pop(_OTHERWISE, ORDINARY)
     return Scenario(scripts, otherwise)
-
-
-def _told(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"] if part != "[key]")
-    return f"{where}: {first['msg']}"

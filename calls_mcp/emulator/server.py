@@ -1,4 +1,4 @@
-"""The emulator as a running server."""
+"""The emulator: its parts put together, in this process or on a socket."""
 
 from collections.abc import Collection
 from contextlib import AsyncExitStack, closing
@@ -9,17 +9,14 @@ from typing import Self, cast
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from calls_mcp.emulator.account import DEFAULT_ACCOUNT, Account
-from calls_mcp.emulator.api import CallsApi, application
+from calls_mcp.emulator.api import DEFAULT_ACCOUNT, Account, CallsApi
+from calls_mcp.emulator.callbacks import Courier
 from calls_mcp.emulator.clock import Adjusted, Clock, accelerated
-from calls_mcp.emulator.connections import Connection, cuttable
-from calls_mcp.emulator.control import PREFIX, Control, control_application
-from calls_mcp.emulator.deliveries import Courier
+from calls_mcp.emulator.control import PREFIX, Control
 from calls_mcp.emulator.faults import Faults, Faulty
-from calls_mcp.emulator.journal import Entry, Journal
-from calls_mcp.emulator.placing import Placer
-from calls_mcp.emulator.scripts import VALID_FROM, Scenario
-from calls_mcp.emulator.store import CallStore
+from calls_mcp.emulator.journal import Connection, Entry, Journal
+from calls_mcp.emulator.scenario import VALID_FROM, Scenario
+from calls_mcp.emulator.storage import CallStore
 from calls_mcp.listening import listener, serving
 
 OWN_NUMBERS = (VALID_FROM, "+15005550100")
@@ -85,7 +82,7 @@ class Emulator:
 
     @property
     def faults(self) -> Faults:
-        """What is to go wrong. Only while the context is open."""
+        """The faults to come. Only while the context is open."""
         return self._control.faults
 
     @property
@@ -97,8 +94,10 @@ class Emulator:
         async with AsyncExitStack() as stack:
             clock = Adjusted(self.clock)
             store = stack.enter_context(closing(CallStore(self.database, clock)))
-            clock.catch_up(store.latest() or 0)  # a file may be from a clock put forward
-            courier = Courier(store.outbox, self.account, self.callbacks_anywhere)
+            clock.catch_up(store.latest())  # a file may be from a clock put forward
+            courier = Courier(
+                store.outbox, self.account.sid, self.account.auth_token, self.callbacks_anywhere
+            )
             await stack.enter_async_context(courier.working())
             self._app = self._application(store, clock)
             if self.port is not None:
@@ -125,25 +124,19 @@ class Emulator:
         await stack.enter_async_context(serving(_config(self._app), socket))
 
     def _application(self, store: CallStore, clock: Adjusted) -> ASGIApp:
+        numbers, interval = frozenset(self.own_numbers), 1 / self.calls_per_second
+        api = CallsApi(self.account, store, numbers, self.any_from, self.scenario, interval)
         faults = Faults()
-        journal = Journal(Faulty(application(self._api(store)), faults))
+        journal = Journal(Faulty(api.application(), faults))
         self._control = Control(store, clock, faults, journal)
-        api, control = cuttable(journal), control_application(self._control)
+        control = self._control.application()
 
         async def either(scope: Scope, receive: Receive, send: Send) -> None:
             path = cast("str", scope["path"])
-            app = control if f"{path}/".startswith(f"{PREFIX}/") else api
+            app = control if f"{path}/".startswith(f"{PREFIX}/") else journal
             await app(scope, receive, send)
 
         return either
-
-    def _api(self, store: CallStore) -> CallsApi:
-        return CallsApi(
-            account=self.account,
-            store=store,
-            placer=Placer(frozenset(self.own_numbers), self.scenario, self.any_from),
-            interval=1 / self.calls_per_second,
-        )
 
 
 def _config(app: ASGIApp) -> uvicorn.Config:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-from calls_mcp.emulator import Call, Emulator, Entry, ManualClock
-from calls_mcp.emulator.faults import Fault
+from calls_mcp.emulator import Call, Emulator, Entry, Fault, ManualClock
 
 __all__ = ["Fault", "RunningEmulator", "calls_api", "running"]
 

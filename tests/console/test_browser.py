@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -227,7 +226,7 @@ async def test_what_strangers_wrote_is_text_on_every_page(
     async with open_scene(chromium, tmp_path, MIXED) as (desk, window):
         sid = await place(desk, HOSTILE)
         (call,) = desk.rig.emulator.calls.all()
-        stranger = replace(call, sid="CA" + "1" * 32, direction="inbound", caller_name=HOSTILE)
+        stranger = call._replace(sid="CA" + "1" * 32, direction="inbound", caller_name=HOSTILE)
         desk.rig.emulator.calls.add(stranger)
         approval = await ask_to_hang_up(desk, sid, HOSTILE)
         case, story = f"/waiting/{approval}", f"/calls/{sid}"

@@ -1,7 +1,6 @@
 """The emulator's own endpoints, and the page for people."""
 
 import re
-from dataclasses import replace
 
 import httpx
 import pytest
@@ -9,7 +8,7 @@ from starlette.responses import Response
 
 from calls_mcp.emulator import Emulator, ManualClock
 from calls_mcp.emulator.clock import Adjusted
-from calls_mcp.emulator.control import Control, control_application
+from calls_mcp.emulator.control import Control
 from calls_mcp.emulator.faults import Faults
 from calls_mcp.emulator.journal import Journal
 
@@ -120,7 +119,7 @@ async def test_the_page_shows_what_strangers_wrote_and_does_not_obey_it(
     customer: Customer, emulator: Emulator
 ) -> None:
     mischief = "<script>alert('1')</script>"
-    emulator.calls.add(replace(past(1, "2029-12-31T00:00+00:00"), caller_name=mischief))
+    emulator.calls.add(past(1, "2029-12-31T00:00+00:00")._replace(caller_name=mischief))
     await customer.client.get(f"{LIST}?{mischief}")
     await customer.client.get("/<b>")
     text = (await customer.client.get("/emulator/")).text
@@ -176,7 +175,7 @@ async def test_this_machine_has_several_names(customer: Customer, host: str) -> 
 
 async def test_other_machines_are_kept_out(emulator: Emulator, clock: ManualClock) -> None:
     control = Control(emulator.calls, Adjusted(clock), Faults(), Journal(Response()))
-    app = control_application(control)
+    app = control.application()
     for address, status in (("127.0.0.1", 200), ("::1", 200), ("192.0.2.1", 403)):
         transport = httpx.ASGITransport(app, client=(address, 1234))
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:

@@ -1,13 +1,10 @@
-import sqlite3
 from collections import Counter
 from collections.abc import Generator
 from contextlib import closing
 
 import pytest
 
-from calls_mcp.emulator import CallStore, ManualClock, seed_history
-from calls_mcp.emulator.call import Call
-from calls_mcp.emulator.tables import ADVANCE, SCHEMA
+from calls_mcp.emulator import Call, CallStore, ManualClock, seed_history
 
 NOW = ManualClock().now
 DAY = 86_400
@@ -72,17 +69,6 @@ def test_outbound_calls_come_from_our_number_and_inbound_ones_go_to_it() -> None
 
 def test_no_calls_are_no_history() -> None:
     assert history(7, 0) == ()
-
-
-@pytest.mark.parametrize("statement", ADVANCE)
-def test_time_passes_by_an_index(statement: str) -> None:
-    values = {"now": NOW, "delay": 5, "rate": 1}
-    with closing(sqlite3.connect(":memory:")) as db:
-        for each in SCHEMA:
-            db.execute(each)
-        plan = str(db.execute(f"EXPLAIN QUERY PLAN {statement}", values).fetchall())
-    assert "SEARCH calls USING INDEX" in plan
-    assert "SCAN" not in plan
 
 
 def test_a_story_is_the_same_within_the_hour() -> None:

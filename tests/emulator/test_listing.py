@@ -1,4 +1,3 @@
-from dataclasses import replace
 from datetime import datetime
 
 import httpx
@@ -152,7 +151,7 @@ async def test_filters_select_by_party_status_and_parent(
 ) -> None:
     busy = await customer.call(BUSY)
     talking = await customer.call(TALKATIVE, {"From": "+15005550100"})
-    child = replace(past(1, "2029-12-31T00:00+00:00"), parent_call_sid=PARENT)
+    child = past(1, "2029-12-31T00:00+00:00")._replace(parent_call_sid=PARENT)
     emulator.calls.add(child)
     clock.advance(10)
     queries = [

@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from types import FrameType
 
 from calls_mcp.emulator.clock import accelerated
-from calls_mcp.emulator.errors import StartError
 from calls_mcp.emulator.history import past_calls
-from calls_mcp.emulator.scenario import load_scenario
-from calls_mcp.emulator.scripts import Scenario
+from calls_mcp.emulator.scenario import Scenario, StartError, load_scenario
 from calls_mcp.emulator.server import Emulator
 
 DEFAULT_HISTORY = 250
@@ -25,19 +23,10 @@ FASTEST = 1_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the program is told to do.
+    """The options of `calls-mcp emulator`, which its `--help` explains.
 
-    Attributes:
-        host: The address to listen on.
-        port: The port to listen on, 0 for any free one.
-        database: A SQLite file, or `:memory:`.
-        speed: How many times as fast as real time the calls live.
-        seed: Which history to start with (0 if only `calls` is given).
-        calls: How long that history is (250 calls if only `seed` is given). A database that
-            holds calls already is left as it is.
-        scenario: A TOML file that says what the destinations do.
-        calls_per_second: How many calls the account dials.
-        callbacks_anywhere: Send callbacks to other machines, too.
+    `seed` is 0 if only `calls` is given, and `calls` 250 if only `seed` is. A database that holds
+    calls already gets no history.
     """
 
     host: str = "127.0.0.1"
@@ -51,11 +40,7 @@ class Options:
     callbacks_anywhere: bool = False
 
     def check(self) -> None:
-        """Refuse values that make no sense.
-
-        Raises:
-            StartError: One of them does not.
-        """
+        """Raise StartError for an option that makes no sense."""
         if not self.host:
             raise StartError("--host must not be empty: 127.0.0.1 is this machine alone")
         if not 0 <= self.port <= LAST_PORT:
@@ -68,28 +53,27 @@ class Options:
 
 
 def run(options: Options) -> int:
-    """Serve until SIGINT or SIGTERM; one line on stderr says where and with what credentials.
+    """Serve until SIGINT or SIGTERM; a line on stderr has the address and the credentials.
 
     Returns:
         The exit status, 0.
 
     Raises:
-        StartError: An option makes no sense, a file can't be used, the address can't be
-            listened on.
+        StartError: An option makes no sense, a file cannot be used, or the emulator cannot
+            listen on the address.
     """
     options.check()
-    scenario = load_scenario(options.scenario) if options.scenario else Scenario()
     emulator = Emulator(
         host=options.host,
         port=options.port,
         database=options.database,
         clock=accelerated(options.speed),
-        scenario=scenario,
+        scenario=load_scenario(options.scenario) if options.scenario else Scenario(),
         calls_per_second=options.calls_per_second,
         callbacks_anywhere=options.callbacks_anywhere,
     )
     try:
-        asyncio.run(serve_forever(emulator, seed=options.seed, calls=options.calls))
+        asyncio.run(_serve(emulator, options.seed, options.calls))
     except sqlite3.Error as error:
         raise StartError(f"The database {options.database} can't be used: {error}") from error
     except OSError as error:
@@ -98,10 +82,7 @@ def run(options: Options) -> int:
     return 0
 
 
-async def serve_forever(
-    emulator: Emulator, *, seed: int | None = None, calls: int | None = None
-) -> None:
-    """Serve until SIGINT or SIGTERM, in the main thread; the arguments are those of `Options`."""
+async def _serve(emulator: Emulator, seed: int | None, calls: int | None) -> None:
     stop = asyncio.Event()
     with _stopped_by_signals(stop):
         async with emulator:
@@ -110,7 +91,9 @@ async def serve_forever(
             await asyncio.wait([filling, stopping], return_when=asyncio.FIRST_COMPLETED)
             if not filling.done():
                 os._exit(0)  # a thread can't be stopped; its transaction comes to nothing
-            sys.stderr.write(f"{await filling}{_announcement(emulator)}")
+            account = emulator.account
+            where = f"{emulator.base_url} account {account.sid} auth token {account.auth_token}"
+            sys.stderr.write(f"{await filling}{where}\n")
             sys.stderr.flush()
             await stopping
 
@@ -125,21 +108,15 @@ def _stopped_by_signals(stop: asyncio.Event) -> Generator[None]:
 
     with ExitStack() as stack:
         for number in (signal.SIGINT, signal.SIGTERM):
-            previous = signal.signal(number, handle)
-            stack.callback(signal.signal, number, previous)
+            stack.callback(signal.signal, number, signal.signal(number, handle))
         yield
 
 
 def _fill(emulator: Emulator, seed: int | None, calls: int | None) -> str:
-    """Fill in the history; a line about it if there is something to tell."""
+    """Fill in the history; returns a line if there was none to fill in."""
     if seed is None and calls is None:
         return ""
     length = DEFAULT_HISTORY if calls is None else calls
     if emulator.calls.fill(past_calls(seed or 0, length, emulator.clock())):
         return ""
     return f"{emulator.database} holds calls already and stays as it is: no history was added\n"
-
-
-def _announcement(emulator: Emulator) -> str:
-    account = emulator.account
-    return f"{emulator.base_url} account {account.sid} auth token {account.auth_token}\n"

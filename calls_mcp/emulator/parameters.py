@@ -1,0 +1,236 @@
+"""The parameters of each endpoint and their values, by the reference; how the API refuses."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+INVALID_PARAMETER = 20001
+METHOD_NOT_ALLOWED = 20004
+NOT_FOUND = 20404
+CALL_STATE = 21220
+
+Pairs = tuple[tuple[str, str], ...]
+Values = Mapping[str, tuple[str, ...]]
+
+_PHONE = r"\+[1-9][0-9]{1,14}"
+_ADDRESS = re.compile(rf"{_PHONE}|sips?:[^@\s]+@[^@\s]+|client:\S+")
+_SIM = re.compile(r"sim:DE[0-9a-fA-F]{32}")
+_WHEN = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+    r"(T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})?)?"
+)
+
+
+class ApiError(Exception):
+    """An error response of the API.
+
+    Attributes:
+        status: The HTTP status.
+        code: The documented error code, as in https://www.twilio.com/docs/errors/21220.
+        message: The text for people.
+    """
+
+    def __init__(self, status: int, code: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+
+    def body(self) -> dict[str, int | str]:
+        """Return the JSON object of the response."""
+        return {
+            "code": self.code,
+            "message": self.message,
+            "more_info": f"https://www.twilio.com/docs/errors/{self.code}",
+            "status": self.status,
+        }
+
+
+def invalid(message: str, code: int = INVALID_PARAMETER) -> ApiError:
+    """Return the error for parameters that are not accepted."""
+    return ApiError(400, code, message)
+
+
+def not_found(path: str) -> ApiError:
+    """Return the error for a path that names nothing in this account."""
+    return ApiError(404, NOT_FOUND, f"The requested resource {path} was not found")
+
+
+def is_phone_number(text: str) -> bool:
+    """Whether this is a number in E.164 format."""
+    return re.fullmatch(_PHONE, text) is not None
+
+
+def is_address(text: str) -> bool:
+    """Whether a call can be placed to or from this: a phone number, SIP address or client."""
+    return _ADDRESS.fullmatch(text) is not None
+
+
+def moment(text: str) -> float | None:
+    """Parse a date (midnight in UTC) or an ISO 8601 date-time; seconds since the epoch."""
+    if not _WHEN.fullmatch(text):
+        return None
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What one parameter may be.
+
+    Attributes:
+        accepts: Whether a value is valid.
+        expected: The same in words.
+        code: The error code for an invalid value.
+        repeats: Whether the key may occur more than once.
+    """
+
+    accepts: Callable[[str], bool]
+    expected: str
+    code: int = INVALID_PARAMETER
+    repeats: bool = False
+
+
+def _one_of(*choices: str) -> Rule:
+    return Rule(choices.__contains__, f"one of {', '.join(choices)}")
+
+
+def _some_of(*choices: str) -> Rule:
+    """In a key each or, the older spelling, separated by spaces."""
+
+    def accepts(text: str) -> bool:
+        return all(word in choices for word in text.split(" "))
+
+    return Rule(accepts, f"one of {', '.join(choices)}", repeats=True)
+
+
+def _whole(least: int, most: int) -> Rule:
+    def accepts(text: str) -> bool:
+        return re.fullmatch("[0-9]{1,9}", text) is not None and least <= int(text) <= most
+
+    return Rule(accepts, f"a whole number from {least} to {most}")
+
+
+def _like(pattern: str, expected: str, code: int = INVALID_PARAMETER) -> Rule:
+    compiled = re.compile(pattern, re.DOTALL)
+    return Rule(lambda text: compiled.fullmatch(text) is not None, expected, code)
+
+
+def _each(names: str, rule: Rule) -> Mapping[str, Rule]:
+    return dict.fromkeys(names.split(), rule)
+
+
+def _is_url(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        port = url.port
+    except ValueError:
+        return False
+    absolute = url.scheme in {"http", "https"} and bool(url.hostname) and port != 0
+    return absolute and not re.search(r"\s", text)
+
+
+def _is_callback_url(text: str) -> bool:
+    return _is_url(text) and "_" not in (urlsplit(text).hostname or "")
+
+
+def _address(code: int) -> Rule:
+    return Rule(is_address, "a phone number in E.164 format, sip:name@host or client:name", code)
+
+
+_ANYTHING = Rule(lambda _: True, "a text")
+_BOOLEAN = _one_of("true", "false")
+_CALLBACK = Rule(_is_callback_url, "an absolute URL without an underscore in its host", 21205)
+_DATE = Rule(lambda text: moment(text) is not None, "YYYY-MM-DD or an ISO 8601 date-time")
+_METHOD = _one_of("GET", "POST")
+_PARTY = Rule(
+    lambda text: is_address(text) or _SIM.fullmatch(text) is not None,
+    "a phone number in E.164 format, sip:name@host, client:name or sim:DE…",
+)
+_SECONDS = _whole(1, 999_999_999)
+_TWIML = _like(".{1,4000}", "1 to 4000 characters")
+_URL = Rule(_is_url, "an absolute URL", 21205)
+
+CREATE: Mapping[str, Rule] = {
+    "To": _address(21211),
+    "From": _address(21212),
+    "Twiml": _TWIML,
+    "ApplicationSid": _like("AP[0-9a-fA-F]{32}", "an application SID", 21218),
+    "StatusCallback": _CALLBACK,
+    "StatusCallbackEvent": _some_of("initiated", "ringing", "answered", "completed"),
+    "SendDigits": _like("[0-9#*w]{1,32}", "1 to 32 of 0-9 # * w"),
+    "Timeout": _whole(1, 600),
+    "RecordingChannels": _one_of("mono", "dual"),
+    "RecordingStatusCallbackEvent": _some_of("in-progress", "completed", "absent"),
+    "RecordingTrack": _one_of("inbound", "outbound", "both"),
+    "Trim": _one_of("trim-silence", "do-not-trim"),
+    "MachineDetection": _one_of("Enable", "DetectMessageEnd"),
+    "MachineDetectionSpeechThreshold": _whole(1000, 6000),
+    "MachineDetectionSpeechEndThreshold": _whole(500, 5000),
+    "MachineDetectionSilenceTimeout": _whole(2000, 10_000),
+    "CallerId": _like(r"\S+", "a phone number, SIP address or client identifier"),
+    "Byoc": _like("BY[0-9a-fA-F]{32}", "a BYOC trunk SID"),
+    **_each("Url FallbackUrl RecordingStatusCallback AsyncAmdStatusCallback", _URL),
+    **_each("Method FallbackMethod StatusCallbackMethod", _METHOD),
+    **_each("RecordingStatusCallbackMethod AsyncAmdStatusCallbackMethod", _METHOD),
+    **_each("TimeLimit MachineDetectionTimeout", _SECONDS),
+    **_each("Record AsyncAmd", _BOOLEAN),
+    **_each("SipAuthUsername SipAuthPassword CallReason CallToken", _ANYTHING),
+    # sent by the official library, missing from the reference
+    "ClientNotificationUrl": _URL,
+    **_each("Passports RecordingConfigurationId", _ANYTHING),
+}
+
+UPDATE: Mapping[str, Rule] = {
+    "Status": _one_of("canceled", "completed"),
+    "Twiml": _TWIML,
+    "StatusCallback": _CALLBACK,
+    "TimeLimit": _SECONDS,
+    **_each("Url FallbackUrl", _URL),
+    **_each("Method FallbackMethod StatusCallbackMethod", _METHOD),
+}
+
+LIST: Mapping[str, Rule] = {
+    "To": _PARTY,
+    "From": _PARTY,
+    "ParentCallSid": _like("CA[0-9a-fA-F]{32}", "a call SID"),
+    "Status": _one_of(
+        "queued", "ringing", "in-progress", "canceled", "completed", "failed", "busy", "no-answer"
+    ),
+    **_each("StartTime StartTime< StartTime> EndTime EndTime< EndTime>", _DATE),
+    "PageSize": _whole(1, 1000),
+    "Page": _whole(0, 999_999_999),
+    "PageToken": _like("P[AB]CA0{17}[0-9a-f]{15}", "a token out of next_page_uri"),
+}
+
+NOTHING: Mapping[str, Rule] = {}
+
+
+def checked(pairs: Pairs, rules: Mapping[str, Rule]) -> Values:
+    """Return the values by parameter; ApiError (400) says what is wrong first."""
+    values: dict[str, tuple[str, ...]] = {}
+    for name, text in pairs:
+        if name not in rules:
+            raise invalid(f"Unknown parameter {name!r}.")
+        values[name] = (*values.get(name, ()), text)
+    for name, texts in values.items():
+        _check(name, texts, rules[name])
+    return values
+
+
+def _check(name: str, texts: tuple[str, ...], rule: Rule) -> None:
+    if len(texts) > 1 and not rule.repeats:
+        raise invalid(f"Parameter {name!r} is given {len(texts)} times.")
+    for text in texts:
+        if not rule.accepts(text):
+            raise invalid(f"{name} {text!r} is not valid: expected {rule.expected}.", rule.code)
+
+
+def single(values: Values, name: str) -> str | None:
+    """Return the value of a parameter that does not repeat, None without one."""
+    return values[name][0] if name in values else None
