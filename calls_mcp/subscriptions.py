@@ -1,16 +1,17 @@
 """Notifications of changes of calls, in either era: a stream of its own, or a subscription."""
 
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import anyio
 import mcp_types as types
 from mcp.server.connection import Connection
+from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler
 from mcp.shared.exceptions import MCPError
-from mcp.shared.subscriptions import SUBSCRIPTION_ID_META_KEY
+from mcp.shared.subscriptions import ResourceUpdated
 
 from calls_mcp import correlation
 from calls_mcp.authentication import Grant, allows, grant
@@ -18,18 +19,18 @@ from calls_mcp.offer import Context, Offer, caller_of, connection_of, principal_
 from calls_mcp.outcome import Caller, Outcome
 from calls_mcp.policy import PolicyDenied, judge_account
 from calls_mcp.resources import Resources, unreadable
-from calls_mcp.watching import Listener, Seat, TooManyWatches, Topic, Watches
+from calls_mcp.watching import Subscription, TooManyWatches, Topic, Watches
 
 if TYPE_CHECKING:
     from calls_mcp.background import Background
 
 _READING = "fetch_call"
 _STATE = "calls-mcp/subscriptions"
-_AT_ONCE = 4  # first looks of one request
+_AT_ONCE = 4  # first reads of one request
 
 
 class Subscriptions:
-    """Who is told of which calls."""
+    """Notifies clients of the calls they subscribed to."""
 
     def __init__(self, offer: Offer, resources: Resources) -> None:
         self._offer = offer
@@ -39,36 +40,29 @@ class Subscriptions:
     async def listen(
         self, ctx: Context, params: types.SubscriptionsListenRequestParams
     ) -> types.SubscriptionsListenResult:
-        """Tell of changes until all calls asked for have ended, or the client goes.
+        """Notify of changes until all calls have ended, or the client goes.
 
         Raises:
             MCPError: None of these calls can be watched.
         """
-        if ctx.request_id is None:
-            raise MCPError(types.INVALID_REQUEST, "subscriptions/listen requires a request id")
         asked = dict.fromkeys(params.notifications.resource_subscriptions or ())
-        meta: dict[str, Any] = {SUBSCRIPTION_ID_META_KEY: ctx.request_id}
-        with self._watching(ctx).listener(principal_of(ctx)) as listener:
-            honored = await self._join_all(ctx, listener, [*asked])
+        with ExitStack() as leaving:
+            watched = await self._watch_all(ctx, [*asked], leaving)
+            honored = [subscription.name for subscription in watched]
             agreed = types.SubscriptionFilter(resource_subscriptions=honored or None)
-            told = types.SubscriptionsAcknowledgedNotificationParams(
-                notifications=agreed, _meta=meta
-            )
-            acknowledged = types.SubscriptionsAcknowledgedNotification(params=told)
-            await ctx.session.send_notification(acknowledged, ctx.request_id)
-            async for uri in listener.changes():
-                updated = types.ResourceUpdatedNotificationParams(uri=uri, _meta=meta)
-                notification = types.ResourceUpdatedNotification(params=updated)
-                await ctx.session.send_notification(notification, ctx.request_id)
-        return types.SubscriptionsListenResult(_meta=meta)
+            bus = InMemorySubscriptionBus()  # of this stream alone: others see other calls
+            handler = ListenHandler(bus)
+            background: Background = ctx.lifespan_context
+            background.start(partial(_publish, watched, bus, handler))
+            return await handler(ctx, params.model_copy(update={"notifications": agreed}))
 
     async def subscribe(
         self, ctx: Context, params: types.SubscribeRequestParams
     ) -> types.EmptyResult:
-        """Tell an older client of changes until the call or its session ends.
+        """Notify an older client of changes until the call or its session ends.
 
         Raises:
-            MCPError: This can't be watched, or there is no way to tell of changes.
+            MCPError: This can't be watched, or there is no way to notify the client.
         """
         uri, connection = params.uri, connection_of(ctx)
         if not connection.has_standalone_channel:
@@ -80,94 +74,99 @@ class Subscriptions:
             )
         if self._resources.is_static(uri):
             return types.EmptyResult()
-        listener = self._watching(ctx).listener(principal_of(ctx), hears=self._is_heard(connection))
-        try:
-            await self._join_all(ctx, listener, [uri])
-        except BaseException:
-            listener.leave()
-            raise
-        known = _subscribed(connection)
-        if (before := known.pop(uri, None)) is not None:
-            before.cancel()
-        scope = known[uri] = anyio.CancelScope()
-        background: Background = ctx.lifespan_context
-        background.start(partial(self._tell, connection, uri, listener, scope))
+        with ExitStack() as leaving:
+            (subscription,) = await self._watch_all(ctx, [uri], leaving)
+            leaving.pop_all()
+        await self.unsubscribe(ctx, types.UnsubscribeRequestParams(uri=uri))
+        watches, background = self._watching(ctx), ctx.lifespan_context
+        _subscribed(connection, watches)[uri] = subscription
+        background.start(partial(self._tell, connection, watches, subscription))
         return types.EmptyResult()
 
     async def unsubscribe(
         self, ctx: Context, params: types.UnsubscribeRequestParams
     ) -> types.EmptyResult:
-        """Tell an older client no more of a call."""
-        scope = _subscribed(connection_of(ctx)).pop(params.uri, None)
-        if scope is not None:
-            scope.cancel()
+        """Stop notifying an older client of a call."""
+        watches = self._watching(ctx)
+        subscription = _subscribed(connection_of(ctx), watches).pop(params.uri, None)
+        if subscription is not None:
+            watches.cancel(subscription)
         return types.EmptyResult()
 
-    async def _join_all(self, ctx: Context, listener: Listener, uris: list[str]) -> list[str]:
-        """Watch those of `uris` that can be; nothing is asked of those beyond the last place.
+    async def _watch_all(
+        self, ctx: Context, uris: list[str], leaving: ExitStack
+    ) -> list[Subscription]:
+        """Watch those of `uris` that can be, until `leaving` is closed.
+
+        Places are taken first: nothing is read for those beyond the last place.
 
         Raises:
-            MCPError: It is none of them.
+            MCPError: None of them can be.
         """
-        seats: dict[str, Seat] = {}
+        watches = self._watching(ctx)
+        taken: list[Subscription] = []
         refusals: dict[str, MCPError] = {}
         for uri in uris:
             if self._resources.is_static(uri):
                 continue
             try:
-                seats[uri] = self._take(ctx, listener, uri)
+                taken.append(self._take(ctx, watches, uri))
             except MCPError as refusal:
                 refusals[uri] = refusal
+            else:
+                leaving.callback(watches.cancel, taken[-1])
         limit = anyio.Semaphore(_AT_ONCE)
 
-        async def watch(seat: Seat) -> None:
+        async def watch(subscription: Subscription) -> None:
             async with limit:
-                failure = await listener.watch(seat)
+                failure = await watches.watch(subscription)
             if failure is not None:
-                refusals[seat.name] = unreadable(seat.name, failure)
+                refusals[subscription.name] = unreadable(subscription.name, failure)
 
         async with anyio.create_task_group() as tasks:
-            for seat in seats.values():
-                tasks.start_soon(watch, seat)
-        joined = [uri for uri in seats if uri not in refusals]
-        if refusals and not joined:
+            for subscription in taken:
+                tasks.start_soon(watch, subscription)
+        watched = [subscription for subscription in taken if subscription.name not in refusals]
+        if refusals and not watched:
             raise next(refusals[uri] for uri in uris if uri in refusals)
-        return joined
+        return watched
 
-    def _take(self, ctx: Context, listener: Listener, uri: str) -> Seat:
-        """A place for a call, which the caller must be allowed to read.
+    def _take(self, ctx: Context, watches: Watches, uri: str) -> Subscription:
+        """Take a place for a call, which the caller must be allowed to read.
 
         Raises:
             MCPError: They are not, or watch too many already.
         """
         reader = _Reader(self._offer, self._resources.call(uri), caller_of(ctx), grant())
+        is_heard = partial(self._is_heard, connection_of(ctx).session_id)
+        subscription = Subscription(principal_of(ctx), uri, reader.seen(), reader, is_heard)
         try:
-            return listener.take(reader.seen(), uri, reader)
+            watches.add(subscription)
         except TooManyWatches as full:
             raise MCPError(types.INVALID_REQUEST, f"{full}.", {"uri": uri}) from full
+        return subscription
 
     async def _tell(
-        self, connection: Connection, uri: str, listener: Listener, scope: anyio.CancelScope
+        self, connection: Connection, watches: Watches, subscription: Subscription
     ) -> None:
-        with scope, listener:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._attend, connection, listener)
-                with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
-                    async for changed in listener.changes():
-                        await connection.send_resource_updated(changed)
-                tasks.cancel_scope.cancel()
-        if (known := _subscribed(connection)).get(uri) is scope:
-            del known[uri]
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._attend, watches, subscription)
+            with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+                async for uri in subscription.changes():
+                    await connection.send_resource_updated(uri)
+            tasks.cancel_scope.cancel()
+        known = _subscribed(connection, watches)
+        if known.get(subscription.name) is subscription:
+            del known[subscription.name]
 
-    async def _attend(self, connection: Connection, listener: Listener) -> None:
-        """Have a listener hear whenever there is a stream for it."""
+    async def _attend(self, watches: Watches, subscription: Subscription) -> None:
+        """Have a subscription look whenever streams come or go."""
         while True:
-            listener.attend(hears=self._is_heard(connection))
+            watches.attend(subscription)
             await self._offer.runtime.streams.changed()
 
-    def _is_heard(self, connection: Connection) -> bool:
-        """Whether a connection has a stream to be told on; one that is no session is one."""
-        session = connection.session_id
+    def _is_heard(self, session: str | None) -> bool:
+        """Whether a session has a stream open; what has no session is a stream itself."""
         return session is None or self._offer.runtime.streams.is_open(session)
 
     def _watching(self, ctx: Context) -> Watches:
@@ -177,10 +176,10 @@ class Subscriptions:
             settings = self._offer.runtime.settings
             interval, most = settings.watch.interval, settings.watch.limit
             watches = self._watches[background] = Watches(background, interval, most)
-            background.start(partial(self._let_go_at_the_end, watches))
+            background.start(partial(self._close_at_the_end, watches))
         return watches
 
-    async def _let_go_at_the_end(self, watches: Watches) -> None:
+    async def _close_at_the_end(self, watches: Watches) -> None:
         await self._offer.runtime.ending.wait()
         watches.close()
 
@@ -229,15 +228,30 @@ class _Reader:
             return await self.offer.read(_READING, {"sid": self.sid}, self.caller, whose)
 
 
-def _subscribed(connection: Connection) -> dict[str, anyio.CancelScope]:
-    """What ends each subscription of a connection; all of them end with it."""
-    known: dict[str, anyio.CancelScope] | None = connection.state.get(_STATE)
+async def _publish(
+    watched: list[Subscription], bus: InMemorySubscriptionBus, handler: ListenHandler
+) -> None:
+    """Pass on what changes to a stream, and close it once nothing more can come."""
+
+    async def forward(subscription: Subscription) -> None:
+        async for uri in subscription.changes():
+            await bus.publish(ResourceUpdated(uri=uri))
+
+    async with anyio.create_task_group() as tasks:
+        for subscription in watched:
+            tasks.start_soon(forward, subscription)
+    handler.close()
+
+
+def _subscribed(connection: Connection, watches: Watches) -> dict[str, Subscription]:
+    """Return the subscriptions of a connection; all of them end with it."""
+    known: dict[str, Subscription] | None = connection.state.get(_STATE)
     if known is None:
         known = connection.state[_STATE] = {}
-        connection.exit_stack.callback(_cancel_all, known)
+        connection.exit_stack.callback(_cancel_all, known, watches)
     return known
 
 
-def _cancel_all(scopes: dict[str, anyio.CancelScope]) -> None:
-    for scope in scopes.values():
-        scope.cancel()
+def _cancel_all(known: dict[str, Subscription], watches: Watches) -> None:
+    for subscription in known.values():
+        watches.cancel(subscription)
