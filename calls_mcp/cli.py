@@ -223,7 +223,8 @@ async def _over_stdio(server: "Server[Any]", runtime: "Runtime") -> None:
 async def _over_http(
     given: dict[str, Any], console: str | None, server: "Server[Any]", runtime: "Runtime"
 ) -> None:
-    from calls_mcp.asgi import Endpoint, serve_http  # noqa: PLC0415
+    from calls_mcp.http.endpoint import Endpoint  # noqa: PLC0415
+    from calls_mcp.http.serving import serve_http  # noqa: PLC0415
 
     beside = None
     if console is not None:

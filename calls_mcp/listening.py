@@ -1,13 +1,20 @@
 """Uvicorn in steps: its own `serve()` would take the host program's signals and hide readiness."""
 
 import asyncio
+import math
 import socket
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, cast
 
 import uvicorn
 
+if TYPE_CHECKING:
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
 _TURNS = 3  # of the event loop
+_OTHER_FILES = 150  # beside connections
 
 
 def listener(host: str, port: int) -> socket.socket:
@@ -23,19 +30,69 @@ def listener(host: str, port: int) -> socket.socket:
 
 
 @asynccontextmanager
-async def serving(config: uvicorn.Config, listening: socket.socket) -> AsyncGenerator[None]:
-    """Serve what `config` says on a socket, from the moment the context opens until it closes."""
-    config.load()
-    server = uvicorn.Server(config)
-    server.lifespan = config.lifespan_class(config)
+async def serving(
+    server: uvicorn.Server, listening: socket.socket, patience: float = math.inf
+) -> AsyncGenerator[None]:
+    """Serve on a socket, from the moment the context opens until it closes.
+
+    A connection on which nothing moves for `patience` seconds is closed within twice as long.
+    """
+    server.config.load()
+    server.lifespan = server.config.lifespan_class(server.config)
     await server.startup(sockets=[listening])
-    ticking = asyncio.create_task(server.main_loop())
+    tasks = [asyncio.create_task(server.main_loop())]
+    if patience < math.inf:
+        tasks.append(asyncio.create_task(_close_stalled(server, patience)))
     try:
         yield
     finally:
-        ticking.cancel()
-        await asyncio.wait([ticking])
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
         await _end(server, listening)
+
+
+def places(wanted: int) -> int:
+    """How many connections there can be, of those that are wanted, by what the system allows.
+
+    As many files may be open as the process can get allowed; some of them are for other things.
+    """
+    if sys.platform == "win32":
+        return wanted
+    import resource  # noqa: PLC0415  # there is none on Windows
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + _OTHER_FILES
+    if soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return min(wanted, max(1, soft - _OTHER_FILES))
+
+
+async def _close_stalled(server: uvicorn.Server, patience: float) -> None:
+    """Close connections whose client neither sends the head of a request nor reads a response.
+
+    Uvicorn itself only has a time limit between a response and the next request.
+    """
+    before: set[object] = set()
+    while True:
+        await asyncio.sleep(patience)
+        stalled: set[object] = set()
+        for connection in cast("set[H11Protocol]", {*server.server_state.connections}):
+            unread = connection.transport.get_write_buffer_size()
+            state = (connection, connection.cycle, unread)
+            if not _waits_for_client(connection):
+                continue
+            if state in before:
+                connection.transport.abort()
+            stalled.add(state)
+        before = stalled
+
+
+def _waits_for_client(connection: "H11Protocol") -> bool:
+    cycle = cast("object", connection.cycle)  # None before the first request
+    is_idle = cycle is None or connection.cycle.response_complete
+    return connection.flow.write_paused or (is_idle and connection.timeout_keep_alive_task is None)
 
 
 async def _end(server: uvicorn.Server, listening: socket.socket) -> None:

@@ -17,7 +17,7 @@ from calls_mcp.surroundings import require_usable
 if TYPE_CHECKING:
     from calls_mcp.audit import AuditLog
     from calls_mcp.authentication import Own
-    from calls_mcp.authentication.gate import Gate
+    from calls_mcp.authentication.verifier import Verifier
     from calls_mcp.desk import Desk
     from calls_mcp.invocation import Invoker
     from calls_mcp.office import Office
@@ -71,7 +71,7 @@ class Runtime:
         self._records: tuple[Store, AuditLog] | None = None
         self._policy: Policy | None = None
         self._rates: Rates | None = None
-        self._gate: Gate | None = None
+        self._verifier: Verifier | None = None
         self._made: dict[str, _Made] = {}
         self._replaced: list[_Made] = []
         self._is_idle: anyio.Event | None = None
@@ -157,16 +157,16 @@ class Runtime:
         self._rates = self._rates or Rates(shared, self.clock)
         return self._rates
 
-    def gate(self) -> "Gate":
-        """What authenticates callers over HTTP: one for all who ask, with one set of keys.
+    def verifier(self) -> "Verifier | None":
+        """What verifies callers' tokens over HTTP: one for all who ask, with one set of keys.
 
         Raises:
             ConfigurationError: The file of principals is wrong.
         """
-        from calls_mcp.authentication.gate import open_gate  # noqa: PLC0415
+        from calls_mcp.authentication.verifier import open_verifier  # noqa: PLC0415
 
-        self._gate = self._gate or open_gate(self.settings, self.monotonic)
-        return self._gate
+        self._verifier = self._verifier or open_verifier(self.settings, self.monotonic)
+        return self._verifier
 
     async def office(self) -> "Office | None":
         """Where the operator decides; None if nobody else sees what waits, with `memory:`.

@@ -7,9 +7,8 @@ from time import time
 
 import uvicorn
 
-from calls_mcp.authentication.gate import open_gate
+from calls_mcp.authentication.verifier import open_verifier
 from calls_mcp.background import background
-from calls_mcp.connections import Crowd, PatientConnection
 from calls_mcp.console.address import Address, require_safe
 from calls_mcp.console.app import build_app
 from calls_mcp.console.audit import Audit
@@ -23,7 +22,7 @@ from calls_mcp.console.sessions import Sessions
 from calls_mcp.console.tokens import Tokens
 from calls_mcp.console.waiting import Waiting
 from calls_mcp.errors import ConfigurationError
-from calls_mcp.listening import listener, serving
+from calls_mcp.listening import listener, places, serving
 from calls_mcp.office import UNSHARED, open_office
 from calls_mcp.runtime import Runtime
 from calls_mcp.settings import Settings
@@ -31,6 +30,7 @@ from calls_mcp.store.rates import Rates
 
 _LOOK_EVERY = 1.0  # second
 _MOST = 600  # connections
+_PATIENCE = 10  # seconds for the head of a request
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,25 +80,22 @@ async def open_console(
             news = News(house, {"waiting": waiting.mark, "calls": calls.mark}, look_every)
             overview = Overview(house)
             rooms = (waiting, calls, Audit(house), overview, Rules(house), news)
-
-            class _Connection(PatientConnection):
-                crowd = Crowd(_MOST)
-
             app = build_app(house, [route for room in rooms for route in room.routes])
             config = uvicorn.Config(
                 app,
-                http=_Connection,
+                http="h11",
                 ws="none",
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
+                limit_concurrency=places(_MOST),
                 timeout_graceful_shutdown=1,  # second
             )
             house.background.start(overview.prepare)
             house.background.start(news.run)
-            async with serving(config, listening):
+            async with serving(uvicorn.Server(config), listening, _PATIENCE):
                 yield Console(house)
                 news.end()
 
@@ -152,7 +149,7 @@ async def _tokens(
     settings: Settings, runtime: Runtime | None, clock: Callable[[], float]
 ) -> Tokens | None:
     """What verifies tokens, with the keys and the counts of the server if there is one."""
-    gate = runtime.gate() if runtime else open_gate(settings)
-    if gate.is_open:
+    verifier = runtime.verifier() if runtime else open_verifier(settings)
+    if verifier is None:
         return None
-    return Tokens(gate, await runtime.rates() if runtime else Rates(None, clock), clock)
+    return Tokens(verifier, await runtime.rates() if runtime else Rates(None, clock), clock)

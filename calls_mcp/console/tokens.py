@@ -8,7 +8,7 @@ from math import ceil
 from starlette.authentication import AuthenticationError
 
 from calls_mcp.authentication import APPROVE, Grant, is_operators
-from calls_mcp.authentication.gate import Gate
+from calls_mcp.authentication.verifier import Verifier, granted
 from calls_mcp.store.counters import Limit
 from calls_mcp.store.rates import Rates
 
@@ -40,13 +40,13 @@ class Refusal:
 
 
 class Tokens:
-    """Lets operators in by what `gate` verifies, and tries no more than some bad tokens a minute.
+    """Lets operators in by tokens, and tries no more than some bad ones a minute.
 
     Those are counted by the address that they come from; `clock` gives epoch seconds.
     """
 
-    def __init__(self, gate: Gate, rates: Rates, clock: Callable[[], float]) -> None:
-        self._gate = gate
+    def __init__(self, verifier: Verifier, rates: Rates, clock: Callable[[], float]) -> None:
+        self._verifier = verifier
         self._rates = rates
         self._clock = clock
         self._shut: dict[str, float] = {}
@@ -57,7 +57,7 @@ class Tokens:
         if wait > 0:
             return Refusal(429, _TOO_MANY, wait=ceil(wait))
         try:
-            grant = await self._gate.granted(token)
+            grant = await granted(self._verifier, token)
         except AuthenticationError:
             return Refusal(503, _LATER, wait=_RETRY_AFTER)
         if grant is not None and is_operators(grant.scopes):

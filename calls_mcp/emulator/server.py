@@ -121,7 +121,7 @@ class Emulator:
         socket = stack.enter_context(listener(self.host, port))
         host, bound, *_ = cast("tuple[str, int]", socket.getsockname())
         self._address = host, bound
-        await stack.enter_async_context(serving(_config(self._app), socket))
+        await stack.enter_async_context(serving(uvicorn.Server(_config(self._app)), socket))
 
     def _application(self, store: CallStore, clock: Adjusted) -> ASGIApp:
         numbers, interval = frozenset(self.own_numbers), 1 / self.calls_per_second

@@ -10,7 +10,7 @@ from mcp.server import apps
 from mcp_types import Result, TextResourceContents
 
 from calls_mcp import app
-from tests.asgi.site import open_site
+from tests.http.site import open_site
 from tests.rig import ERAS, Agent, Era, Rig, open_rig
 
 pytestmark = pytest.mark.anyio

@@ -23,8 +23,10 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import ASGIApp
 
-from calls_mcp.asgi.intake import Bounds, Reader
-from calls_mcp.authentication.gate import Gate, open_gate
+from calls_mcp.authentication.verifier import open_verifier
+from calls_mcp.http.authentication import Gate
+from calls_mcp.http.limits import Reader
+from calls_mcp.settings import Settings
 from tests.rig import Agent, Rig, open_rig
 from tests.upstream import TESTER
 
@@ -53,6 +55,11 @@ def write(file: Path, *entries: str) -> Path:
     return file
 
 
+def gate_of(settings: Settings, clock: Callable[[], float] = time.monotonic) -> Gate:
+    """The gate that the settings describe; `clock` tells how old the issuer's keys are."""
+    return Gate(settings, open_verifier(settings, clock))
+
+
 @asynccontextmanager
 async def listening(
     app: ASGIApp, lifespan: Literal["on", "off"] = "off", at: socket.socket | None = None
@@ -74,8 +81,8 @@ async def listening(
             await server.shutdown(sockets=[listener])
 
 
-def guarded(server: Server[Any], gate: Gate) -> ASGIApp:
-    """The MCP app behind the gate."""
+def guarded(server: Server[Any], gate: Gate, *, permits: bool = True) -> ASGIApp:
+    """The MCP app behind the gate, which looks at scopes only if it `permits`."""
     app = server.streamable_http_app()
 
     @asynccontextmanager
@@ -83,7 +90,7 @@ def guarded(server: Server[Any], gate: Gate) -> ASGIApp:
         async with app.router.lifespan_context(app):
             yield
 
-    read = Reader(gate.permit(app), Bounds(head=16_384, body=65_536, patience=10))
+    read = Reader(gate.permit(app) if permits else app, 65_536, 10)
     return Starlette(routes=[*gate.routes, Mount("/", gate.guard(read))], lifespan=lifespan)
 
 
@@ -187,7 +194,7 @@ async def serving(
     `clock` tells how old the issuer's keys are.
     """
     async with open_rig(sandbox=False, **settings) as rig:
-        gate = open_gate(rig.runtime.settings, clock)
+        gate = gate_of(rig.runtime.settings, clock)
         async with listening(guarded(rig.server, gate), "on", listener) as url:
             yield EmulatedService(url, rig)
 

@@ -9,7 +9,6 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from calls_mcp.authentication.gate import open_gate
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.runtime import Runtime
 from calls_mcp.server import build_server
@@ -19,6 +18,7 @@ from tests.authentication.service import (
     EVERYTHING,
     Service,
     entry,
+    gate_of,
     guarded,
     listening,
     message,
@@ -59,7 +59,7 @@ async def upstream_of(file: Path) -> AsyncGenerator[tuple[Upstream, Service]]:
     async with (
         Upstream(placed) as upstream,
         Runtime(settings, access(upstream.base_url)) as runtime,
-        listening(guarded(build_server(runtime), open_gate(settings)), "on") as url,
+        listening(guarded(build_server(runtime), gate_of(settings)), "on") as url,
     ):
         yield upstream, Service(url)
 
@@ -165,7 +165,7 @@ async def test_a_call_under_way_is_finished_with_the_account_it_began_with(tmp_p
     async with (
         Upstream(wait) as upstream,
         Runtime(settings, access(upstream.base_url)) as runtime,
-        listening(guarded(build_server(runtime), open_gate(settings)), "on") as url,
+        listening(guarded(build_server(runtime), gate_of(settings)), "on") as url,
         Service(url).connect("alices-token") as alice,
         anyio.create_task_group() as tasks,
     ):
@@ -194,7 +194,7 @@ async def test_principals_of_one_account_learn_from_each_other_that_it_fails(
     async with (
         Upstream(answer(404)) as upstream,
         Runtime(settings, access(upstream.base_url, deadline=0.3)) as runtime,
-        listening(guarded(build_server(runtime), open_gate(settings)), "on") as url,
+        listening(guarded(build_server(runtime), gate_of(settings)), "on") as url,
     ):
         upstream.leave()
         async with Service(url).connect("alices-token") as alice:
@@ -265,7 +265,7 @@ async def test_in_the_sandbox_nobody_has_an_account_but_the_emulators(tmp_path: 
         "calls_mcp_principals": write(tmp_path / "principals.toml", *BOTH, own),
     }
     async with open_rig(sandbox=True, **settings) as rig:
-        gate = open_gate(rig.runtime.settings)
+        gate = gate_of(rig.runtime.settings)
         async with (
             listening(guarded(rig.server, gate), "on") as url,
             Service(url).connect("alices-token") as alice,
@@ -361,7 +361,7 @@ def test_what_is_wrong_with_the_file_is_told_with_its_line(
     file = write(tmp_path / "principals.toml", text)
     settings = load_settings({"calls_mcp_auth": "tokens", "calls_mcp_principals": file})
     with pytest.raises(ConfigurationError) as error:
-        open_gate(settings)
+        gate_of(settings)
     assert problem in str(error.value)
     assert str(error.value).startswith(f"{file}:")
     assert "s3cret" not in str(error.value)
@@ -377,4 +377,4 @@ def test_tokens_beside_an_issuer_are_refused(tmp_path: Path) -> None:
         }
     )
     with pytest.raises(ConfigurationError, match="count only with CALLS_MCP_AUTH=tokens"):
-        open_gate(settings)
+        gate_of(settings)

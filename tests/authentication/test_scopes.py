@@ -15,13 +15,9 @@ from mcp import MCPError
 from mcp.client import ClientRequestContext
 from mcp_types import ElicitRequestParams, ElicitResult
 
-from calls_mcp.authentication.entrance import Challenge
-from calls_mcp.authentication.gate import Gate, open_gate
-from calls_mcp.authentication.tokens import open_tokens
 from calls_mcp.runtime import Runtime
 from calls_mcp.server import build_server
 from calls_mcp.settings import load_settings
-from tests.asgi.site import Client2026, open_site, principals
 from tests.authentication.issuer import AUDIENCE, issuing
 from tests.authentication.service import (
     EVERYTHING,
@@ -29,6 +25,7 @@ from tests.authentication.service import (
     Service,
     challenge,
     entry,
+    gate_of,
     guarded,
     listening,
     message,
@@ -37,6 +34,7 @@ from tests.authentication.service import (
     write,
 )
 from tests.conversation import YES, asked, token_for
+from tests.http.site import Client2026, open_site, principals
 from tests.rig import ERAS, PERMISSIVE, User, open_rig, placing
 from tests.upstream import SID, Upstream, access, answer, call
 
@@ -156,7 +154,7 @@ async def test_nothing_of_a_clients_credentials_travels_upstream(tmp_path: Path)
     async with (
         Upstream(answer(200, call(status="in-progress"))) as upstream,
         Runtime(settings, access(upstream.base_url)) as runtime,
-        listening(guarded(build_server(runtime), open_gate(settings)), "on") as url,
+        listening(guarded(build_server(runtime), gate_of(settings)), "on") as url,
         Service(url).connect(canaries[0], headers=headers) as agent,
     ):
         for name, arguments in (("fetch_call", {"sid": SID}), *CHANGES):
@@ -304,10 +302,10 @@ async def test_the_handlers_hold_the_scopes_even_where_the_gate_has_not_looked(
     file: Path,
 ) -> None:
     settings: dict[str, object] = {"calls_mcp_auth": "tokens", "calls_mcp_principals": file}
-    blind = Gate(open_tokens(load_settings(settings)), Challenge({}))
+    gate = gate_of(load_settings(settings))
     async with (
         open_rig(sandbox=False, **settings) as rig,
-        listening(guarded(rig.server, blind), "on") as url,
+        listening(guarded(rig.server, gate, permits=False), "on") as url,
     ):
         for name, arguments in CHANGES:
             params = {"name": name, "arguments": arguments}
@@ -332,7 +330,7 @@ async def test_without_the_gate_a_server_that_wants_tokens_serves_nobody(
 ) -> None:
     settings: dict[str, object] = {"calls_mcp_auth": "tokens", "calls_mcp_principals": file}
     async with open_rig(sandbox=False, **settings) as rig:
-        open_to_all = open_gate(load_settings())
+        open_to_all = gate_of(load_settings())
         async with listening(guarded(rig.server, open_to_all), "on") as url:
             listed = await Service(url).modern("alices-token", "tools/list")
             called = await Service(url).modern("alices-token", "tools/call", name="list_calls")

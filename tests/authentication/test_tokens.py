@@ -8,17 +8,14 @@ from typing import Literal
 
 import pytest
 
-from calls_mcp.authentication.gate import open_gate
 from tests.authentication.service import (
     EVERYTHING,
-    Service,
     challenge,
     entry,
-    listening,
     serving,
     write,
 )
-from tests.rig import ERAS, open_rig
+from tests.rig import ERAS
 
 pytestmark = pytest.mark.anyio
 
@@ -116,11 +113,3 @@ async def test_a_file_that_is_broken_or_gone_is_logged_and_the_last_good_one_hol
         assert f"{file}:" in errors[0]
         write(file, entry("new-token", "dora", "calls:read"))
         assert (await service.post("Bearer bobs-token", LIST)).status_code == 401
-
-
-async def test_the_gate_can_stand_around_the_whole_app_and_its_lifespan(file: Path) -> None:
-    async with open_rig(sandbox=False, **by(file)) as rig:
-        gate = open_gate(rig.runtime.settings)
-        app = gate.guard(rig.server.streamable_http_app())
-        async with listening(app, "on") as url, Service(url).connect("bobs-token") as bob:
-            assert (await bob.call("list_calls"))["outcome"] == "done"

@@ -2,7 +2,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from tests.asgi.replica import replica
+from tests.http.replica import replica
 
 
 @pytest.fixture

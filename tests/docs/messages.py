@@ -9,8 +9,8 @@ from tests.docs.pages import ROOT
 
 PACKAGE = ROOT / "calls_mcp"
 AT_START = {"ConfigurationError", "StartError"}
-REFUSALS = (PACKAGE / "asgi" / "refusals.py", PACKAGE / "authentication" / "entrance.py")
-WORDING = {"error_body": 0, "_final": 1, "_later": 1, "_refusal": 1}
+REFUSALS = (*sorted((PACKAGE / "http").glob("*.py")),)
+WORDING = {"refusal": 1, "later": 1, "_refusal": 1}
 """What words a refusal over HTTP, and which of its arguments does."""
 
 

@@ -41,8 +41,8 @@ MAKING = "python3 -m venv .venv"
 ELSEWHERE = {
     f"{MAKING} && .venv/bin/pip install -q -e ": "`.ci/run` takes it from the README and runs it",
     "claude mcp add ": "Claude Code can't be had without an account",
-    "docker compose ": "needs a Docker engine; tests/asgi/test_deploy.py reads the file",
-    "kubectl ": "needs a cluster; tests/asgi/test_deploy.py reads the file",
+    "docker compose ": "needs a Docker engine; tests/http/test_deploy.py reads the file",
+    "kubectl ": "needs a cluster; tests/http/test_deploy.py reads the file",
     "pip install -q -e '.[dev]' && python -m release": "tests/release/test_install.py does",
     "uvx ": "tests/release/test_install.py does, from the page",
     "pipx ": "tests/release/test_install.py does, from the page",

@@ -19,7 +19,7 @@ READERS = (
     "test_datafiles",
     "docs/test_pages",
     "test_schema",
-    "asgi/test_deploy",
+    "http/test_deploy",
     "release/test_version",
 )
 READERS_TOO = ("security/test_supply_chain", "release/test_registry", "release/test_manifest")

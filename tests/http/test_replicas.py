@@ -8,12 +8,13 @@ from typing import Any
 import anyio
 import pytest
 
-from calls_mcp.asgi import Endpoint, listening
 from calls_mcp.emulator import Emulator, ManualClock
+from calls_mcp.http.endpoint import Endpoint
+from calls_mcp.http.serving import listening
 from calls_mcp.runtime import Runtime
 from calls_mcp.server import build_server
 from calls_mcp.settings import load_settings
-from tests.asgi.site import Client2026, Service
+from tests.http.site import Client2026, Service
 from tests.rig import PERMISSIVE, Agent, User, access_to, placing
 from tests.store.redis_server import RedisServer
 from tests.upstream import SID, Upstream, answer

@@ -13,14 +13,13 @@ from typing import Any
 import anyio
 import uvicorn
 from mcp.server.lowlevel import Server
-from starlette.types import ASGIApp
+from starlette.applications import Starlette
 
-from calls_mcp.asgi.app import House, build_app
-from calls_mcp.asgi.drain import Drain
-from calls_mcp.asgi.hosts import Endpoint, require_protected
-from calls_mcp.connections import Crowd, PatientConnection, places
 from calls_mcp.errors import ConfigurationError
-from calls_mcp.listening import listener, serving
+from calls_mcp.http.app import Parts, build_app
+from calls_mcp.http.endpoint import Endpoint, require_protected
+from calls_mcp.http.shutdown import Drain
+from calls_mcp.listening import listener, places, serving
 from calls_mcp.runtime import Runtime
 from calls_mcp.settings import Settings
 
@@ -112,12 +111,18 @@ async def listening(
         ConfigurationError: It would not be safe there, the port can't be had, or what
             authenticates callers is wrong.
     """
-    require_protected(endpoint, runtime.settings)
+    settings = runtime.settings
+    require_protected(endpoint, settings)
     with _listener(endpoint) as listening_at:
         found = replace(endpoint, port=listening_at.getsockname()[1])
-        drain, crowd = Drain(), Crowd(places(_connections(runtime.settings)))
-        house = House(server, runtime, found, drain, crowd, await runtime.rates())
-        async with serving(_config(build_app(house), crowd, runtime.settings), listening_at):
+        drain, most = Drain(), places(_connections(settings))
+
+        def is_crowded() -> bool:  # uvicorn's own limit would refuse probes of health, too
+            return len(uvicorn_server.server_state.connections) > most
+
+        parts = Parts(server, runtime, found, drain, await runtime.rates(), is_crowded)
+        uvicorn_server = uvicorn.Server(_config(build_app(parts), settings))
+        async with serving(uvicorn_server, listening_at, settings.http.patience):
             yield Site(found, drain, runtime)
 
 
@@ -143,14 +148,10 @@ def _connections(settings: Settings) -> int:
     return settings.http.concurrency_in_all + streams + _SPARE
 
 
-def _config(app: ASGIApp, here: Crowd, settings: Settings) -> uvicorn.Config:
-    class Connection(PatientConnection):
-        patience = settings.http.patience
-        crowd = here
-
+def _config(app: Starlette, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=Connection,
+        http="h11",
         ws="none",
         lifespan="on",
         log_config=None,

@@ -14,8 +14,8 @@ from mcp.client import ClientRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp_types import ElicitRequestParams, ElicitResult
 
-from tests.asgi.replica import Replica, replica
-from tests.asgi.site import in_session
+from tests.http.replica import Replica, replica
+from tests.http.site import in_session
 from tests.process import environment
 from tests.rig import ERAS, PERMISSIVE, User, placing
 from tests.upstream import Exchange, Upstream, answer, call, page

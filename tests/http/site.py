@@ -18,7 +18,8 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import Implementation
 
-from calls_mcp.asgi import Endpoint, Site, listening
+from calls_mcp.http.endpoint import Endpoint
+from calls_mcp.http.serving import Site, listening
 from calls_mcp.runtime import Runtime
 from calls_mcp.server import build_server
 from calls_mcp.settings import load_settings

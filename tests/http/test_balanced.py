@@ -10,9 +10,9 @@ import anyio
 import pytest
 
 from calls_mcp.emulator import Emulator
-from tests.asgi.balancer import haproxy, nginx
-from tests.asgi.replica import Replica, replica
-from tests.asgi.site import Client2026, Service, principals
+from tests.http.balancer import haproxy, nginx
+from tests.http.replica import Replica, replica
+from tests.http.site import Client2026, Service, principals
 from tests.process import environment
 from tests.rig import ERAS, PERMISSIVE, User, placing
 

@@ -14,15 +14,16 @@ from mcp import MCPError
 from mcp_types import PromptReference, ResourceTemplateReference
 from starlette.responses import Response
 
-from calls_mcp.asgi import Endpoint, listening
 from calls_mcp.emulator import ManualClock
+from calls_mcp.http.endpoint import Endpoint
+from calls_mcp.http.serving import listening
 from calls_mcp.runtime import Runtime
 from calls_mcp.server import build_server
 from calls_mcp.settings import load_settings
-from tests.asgi.site import Client2026, Here, in_session, open_site, principals
 from tests.authentication.issuer import AUDIENCE, EC_KEY, issuing, public
 from tests.authentication.service import EVERYTHING, challenge, entry, write
 from tests.hearing import hearing, looked, looks, over_http, subscribe
+from tests.http.site import Client2026, Here, in_session, open_site, principals
 from tests.rig import ACCOUNT, ERAS, PERMISSIVE, Era
 from tests.upstream import SECRET, SID, Exchange, Request, Upstream, access, answer, call
 

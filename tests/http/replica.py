@@ -11,7 +11,7 @@ import anyio
 from anyio.abc import Process
 from anyio.streams.text import TextReceiveStream
 
-from tests.asgi.site import Service
+from tests.http.site import Service
 
 _ANNOUNCED = "calls-mcp: serving at "
 

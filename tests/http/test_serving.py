@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import pytest
 
 from calls_mcp.cli import main
-from tests.asgi.replica import replica
+from tests.http.replica import replica
 from tests.loading import loaded_by
 from tests.process import environment
 
@@ -103,7 +103,7 @@ def test_on_stdio_nothing_of_http_is_loaded(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setenv(name, value)
     loaded = loaded_by()
     assert "calls_mcp.stdio" in loaded
-    assert loaded.isdisjoint({"calls_mcp.asgi", "h11", "jwt", "redis", "httpx"})
+    assert loaded.isdisjoint({"calls_mcp.http", "h11", "jwt", "redis", "httpx"})
 
 
 def _has_ipv6() -> bool:

@@ -10,12 +10,13 @@ import anyio
 import httpx
 import pytest
 
-from calls_mcp.asgi import Endpoint, listening
 from calls_mcp.cli import main
+from calls_mcp.http.endpoint import Endpoint
+from calls_mcp.http.serving import listening
 from calls_mcp.runtime import Runtime
 from calls_mcp.server import build_server
 from calls_mcp.settings import load_settings
-from tests.asgi.site import (
+from tests.http.site import (
     LEGACY,
     Client2026,
     Here,

@@ -10,7 +10,7 @@ import yaml
 
 from calls_mcp.cli import main
 from calls_mcp.settings import Settings
-from tests.asgi.balancer import DEPLOY, HAPROXY, NGINX
+from tests.http.balancer import DEPLOY, HAPROXY, NGINX
 
 ROOT = DEPLOY.parents[1]
 FILES = sorted(file for file in DEPLOY.iterdir() if file.is_file())

@@ -12,7 +12,7 @@ import pytest
 from mcp.client import ClientRequestContext
 from mcp_types import ElicitRequestParams, ElicitResult
 
-from tests.asgi.site import (
+from tests.http.site import (
     LEGACY,
     Client2026,
     Here,
@@ -108,7 +108,7 @@ async def test_the_sessions_that_count_are_those_that_are_open(tokens: dict[str,
 async def test_a_stream_ends_when_its_token_does(
     end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("calls_mcp.authentication.entrance._LOOK_AGAIN", 0.05)
+    monkeypatch.setattr("calls_mcp.http.authentication._LOOK_AGAIN", 0.05)
     file = principals(tmp_path / "principals.toml", "ann")
     if end == "expires":
         soon = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()

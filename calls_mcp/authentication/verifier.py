@@ -1,0 +1,51 @@
+"""What verifies bearer tokens, by the settings."""
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from calls_mcp.authentication.grant import Grant
+from calls_mcp.settings import Settings
+
+
+class Verifier(Protocol):
+    """Verifies tokens, as the SDK has it do."""
+
+    async def verify_token(self, token: str) -> Grant | None:
+        """Return what a token grants, if anything.
+
+        Raises:
+            AuthenticationError: That can't be found out just now.
+        """
+        ...
+
+
+async def granted(verifier: Verifier, token: str) -> Grant | None:
+    """Return what a token grants now, if anything. The SDK does the same for a request's head.
+
+    Raises:
+        AuthenticationError: That can't be found out just now.
+    """
+    grant = await verifier.verify_token(token)
+    return grant if grant is not None and grant.ends_at > time.time() else None
+
+
+def open_verifier(
+    settings: Settings, clock: Callable[[], float] = time.monotonic
+) -> Verifier | None:
+    """Return what the settings say tokens are verified by; None if callers need none.
+
+    `clock` gives seconds that never go back.
+
+    Raises:
+        ConfigurationError: The file of principals is wrong.
+    """
+    if settings.auth.mode == "none":
+        return None
+    if settings.auth.mode == "tokens":
+        from calls_mcp.authentication.tokens import open_tokens  # noqa: PLC0415
+
+        return open_tokens(settings)
+    from calls_mcp.authentication.oauth import open_issuer  # noqa: PLC0415
+
+    return open_issuer(settings, clock)
