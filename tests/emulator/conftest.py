@@ -1,11 +1,10 @@
 from collections.abc import AsyncGenerator, Generator
 
-import httpx
 import pytest
 
 from calls_mcp.emulator import Account, Emulator, ManualClock
 
-from .customer import ACCOUNT, Customer
+from .customer import ACCOUNT, Customer, using
 from .judge import Judge, judging
 
 
@@ -32,9 +31,8 @@ async def emulator(account: Account, clock: ManualClock) -> AsyncGenerator[Emula
 
 @pytest.fixture
 async def customer(emulator: Emulator) -> AsyncGenerator[Customer]:
-    credentials = emulator.account.sid, emulator.account.auth_token
-    async with httpx.AsyncClient(base_url=emulator.base_url, auth=credentials) as client:
-        yield Customer(client)
+    async with using(emulator) as customer:
+        yield customer
 
 
 @pytest.fixture

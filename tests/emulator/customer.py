@@ -1,12 +1,13 @@
 """Somebody who uses the Calls API."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
-from calls_mcp.emulator import Account
+from calls_mcp.emulator import Account, Emulator
 
 ACCOUNT = Account(
     sid=f"AC{1:032}",
@@ -65,6 +66,13 @@ class Customer:
         response = await self.client.get(uri)
         assert response.status_code == 200, response.text
         return response.json()
+
+
+@asynccontextmanager
+async def using(emulator: Emulator) -> AsyncGenerator[Customer]:
+    credentials = emulator.account.sid, emulator.account.auth_token
+    async with httpx.AsyncClient(base_url=emulator.base_url, auth=credentials) as client:
+        yield Customer(client)
 
 
 def assert_refused(response: httpx.Response, status: int, code: int) -> None:

@@ -6,7 +6,7 @@ import pytest
 from calls_mcp.emulator import Account, Emulator
 from calls_mcp.emulator.journal import KEPT
 
-from .customer import ACCOUNT, FORM, LIST, Customer, assert_refused, item
+from .customer import ACCOUNT, FORM, LIST, Customer, assert_refused, item, using
 
 pytestmark = pytest.mark.anyio
 
@@ -16,14 +16,6 @@ NO_SID = f"CA{0:032}"
 
 def basic(text: bytes) -> str:
     return "Basic " + base64.b64encode(text).decode()
-
-
-@pytest.mark.parametrize("credentials", [(ACCOUNT.sid, ACCOUNT.auth_token), (KEY_SID, KEY_SECRET)])
-async def test_the_token_and_an_api_key_let_in(
-    emulator: Emulator, credentials: tuple[str, str]
-) -> None:
-    async with httpx.AsyncClient(base_url=emulator.base_url, auth=credentials) as client:
-        assert (await client.get(LIST)).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -49,21 +41,21 @@ async def test_anything_else_is_401_with_a_challenge(emulator: Emulator, header:
     assert response.headers["www-authenticate"].startswith("Basic ")
 
 
-async def test_every_endpoint_wants_credentials_and_does_nothing_without(
+async def test_every_endpoint_wants_credentials_and_is_in_the_journal(
     emulator: Emulator, customer: Customer
 ) -> None:
-    sid = await customer.call()
+    item_path = item(await customer.call())
+    endpoints = [("POST", LIST), ("GET", LIST)]
+    endpoints += [(method, item_path) for method in ("GET", "POST", "DELETE")]
     async with httpx.AsyncClient(base_url=emulator.base_url) as client:
-        responses = [
-            await client.post(LIST, data=FORM),
-            await client.get(LIST),
-            await client.get(item(sid)),
-            await client.post(item(sid), data={"Status": "canceled"}),
-            await client.delete(item(sid)),
-        ]
-    for response in responses:
-        assert_refused(response, 401, 20003)
+        for method, path in endpoints:
+            assert_refused(await client.request(method, path, data=FORM), 401, 20003)
     assert [call.status for call in emulator.calls.all()] == ["queued"]
+    entries = emulator.requests[1:]
+    assert [(entry.method, entry.path, entry.status) for entry in entries] == [
+        (method, path, 401) for method, path in endpoints
+    ]
+    assert all((entry.form, entry.username) == (tuple(FORM.items()), "") for entry in entries)
 
 
 async def test_another_accounts_path_is_not_found(customer: Customer) -> None:
@@ -122,47 +114,27 @@ async def test_the_journal_keeps_what_was_sent_and_how_it_was_answered(
     assert (listed.method, listed.status, listed.form) == ("GET", 400, ())
     assert listed.query == "StartTime%3E=2024-01-01&To=1202"
     assert sid not in listed.path
-
-
-async def test_the_journal_keeps_the_path_as_it_was_sent(
-    emulator: Emulator, customer: Customer
-) -> None:
     await customer.client.get(item("..%2FMessages"))
-    assert emulator.requests[0].path.endswith("/Calls/..%2FMessages.json")
+    assert emulator.requests[-1].path.endswith("/Calls/..%2FMessages.json")
 
 
-async def test_the_journal_keeps_the_form_of_a_request_that_was_turned_away(
-    emulator: Emulator,
-) -> None:
-    async with httpx.AsyncClient(base_url=emulator.base_url) as client:
-        await client.post(LIST, data=FORM)
-    assert emulator.requests[0].form == tuple(FORM.items())
-    assert emulator.requests[0].username == ""
-
-
-async def test_the_journal_names_the_user_and_never_the_password(
+async def test_an_api_key_lets_in_and_its_secret_is_in_no_journal(
     emulator: Emulator, customer: Customer
 ) -> None:
-    await customer.client.get(LIST, auth=(KEY_SID, KEY_SECRET))
-    entry = emulator.requests[0]
-    assert entry.username == KEY_SID
+    response = await customer.client.get(LIST, auth=(KEY_SID, KEY_SECRET))
+    (entry,) = emulator.requests
+    assert (response.status_code, entry.username) == (200, KEY_SID)
     assert KEY_SECRET not in repr(entry)
     assert "authorization" not in entry.headers
 
 
-async def test_the_journal_keeps_the_latest_requests_only(
-    emulator: Emulator, customer: Customer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_journal_keeps_the_latest_requests_only(monkeypatch: pytest.MonkeyPatch) -> None:
     assert KEPT == 10_000
     monkeypatch.setattr("calls_mcp.emulator.journal.KEPT", 2)
-    async with (
-        Emulator(account=emulator.account) as small,
-        httpx.AsyncClient(base_url=small.base_url) as client,
-    ):
+    async with Emulator() as emulator, using(emulator) as customer:
         for number in range(3):
-            await client.get(f"/{number}")
-        assert [entry.path for entry in small.requests] == ["/1", "/2"]
-    assert customer.client.base_url.port
+            await customer.client.get(f"/{number}")
+        assert [entry.path for entry in emulator.requests] == ["/1", "/2"]
 
 
 async def test_a_broken_store_is_a_500_in_the_journal_too(

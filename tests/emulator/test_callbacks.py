@@ -75,15 +75,6 @@ def test_an_event_is_told_when_its_time_has_come(
     assert receiver.statuses_of(1) == ["completed"]
 
 
-def test_without_a_wish_the_end_alone_is_told(
-    judge: Judge, clock: ManualClock, receiver: Receiver
-) -> None:
-    judge.call(wishes=reporting(receiver))
-    clock.advance(100)
-    (callback,) = receiver.take(1)
-    assert (callback.form["CallStatus"], callback.form["SequenceNumber"]) == ("completed", "0")
-
-
 @pytest.mark.parametrize(
     ("to", "statuses"),
     [
@@ -108,46 +99,36 @@ def test_a_call_that_is_canceled_or_ended_is_told_of(
     canceled = judge.call(wishes=reporting(receiver))
     judge.client.calls(canceled).update(status="canceled")
     assert receiver.statuses_of(1) == ["canceled"]
-    ended = judge.call(wishes=reporting(receiver))
+    detection = {"machine_detection": "DetectMessageEnd"}
+    ended = judge.call(MACHINE, reporting(receiver, "answered", "completed", **detection))
     clock.advance(8)
     judge.client.calls(ended).update(status="completed")
-    (callback,) = receiver.take(1)
-    assert (callback.form["CallStatus"], callback.form["CallDuration"]) == ("completed", "4")
+    answered, over = (callback.form for callback in receiver.take(2))
+    assert (answered["CallStatus"], answered["AnsweredBy"]) == ("in-progress", "machine_end_beep")
+    assert (over["CallStatus"], over["CallDuration"]) == ("completed", "4")
 
 
-def test_who_answered_is_told_if_it_was_to_be_found_out(
-    judge: Judge, clock: ManualClock, receiver: Receiver
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("query", ["", "?order=7&name=%C3%A9"])
+def test_a_callback_is_signed(
+    judge: Judge,
+    clock: ManualClock,
+    receiver: Receiver,
+    account: Account,
+    query: str,
+    method: str,
 ) -> None:
-    judge.call(MACHINE, reporting(receiver, "answered", machine_detection="DetectMessageEnd"))
-    clock.advance(4)
-    (callback,) = receiver.take(1)
-    assert callback.form["AnsweredBy"] == "machine_end_beep"
-
-
-@pytest.mark.parametrize("path", ["", "?order=7&name=%C3%A9"])
-def test_a_post_is_signed(
-    judge: Judge, clock: ManualClock, receiver: Receiver, account: Account, path: str
-) -> None:
-    judge.call(wishes=reporting(receiver) | {"status_callback": receiver.url + path})
-    clock.advance(100)
-    (callback,) = receiver.take(1)
-    assert (callback.method, callback.url) == ("POST", receiver.url + path)
-    assert callback.is_signed_with(account.auth_token)
-    assert not callback.is_signed_with("another token")
-
-
-@pytest.mark.parametrize("query", ["", "?order=7"])
-def test_a_get_is_signed_with_its_parameters_in_the_url(
-    judge: Judge, clock: ManualClock, receiver: Receiver, account: Account, query: str
-) -> None:
-    wishes = {"status_callback": receiver.url + query, "status_callback_method": "GET"}
+    wishes = {"status_callback": receiver.url + query, "status_callback_method": method}
     sid = judge.call(wishes=wishes)
     clock.advance(100)
     (callback,) = receiver.take(1)
-    assert (callback.method, callback.form) == ("GET", {})
+    told, other = (callback.form, callback.query)[:: 1 if method == "POST" else -1]
+    assert callback.method == method
     assert callback.url.startswith(receiver.url + query)
-    assert (callback.query["CallSid"], callback.query["CallStatus"]) == (sid, "completed")
+    assert (told["CallSid"], told["CallStatus"], told["SequenceNumber"]) == (sid, "completed", "0")
+    assert "CallSid" not in other
     assert callback.is_signed_with(account.auth_token)
+    assert not callback.is_signed_with("another token")
 
 
 def test_what_was_not_received_is_posted_again_and_only_that(

@@ -55,16 +55,6 @@ async def test_a_completed_call_tells_when_it_was_dialled_and_how_long_it_lasted
     assert call["duration"] == "20"
 
 
-async def test_a_call_nobody_looked_at_goes_its_whole_way(
-    customer: Customer, clock: ManualClock
-) -> None:
-    sid = await customer.call(changes={"MachineDetection": "Enable"})
-    clock.advance(3600)
-    call = await customer.fetch(sid)
-    assert (call["status"], call["duration"], call["answered_by"]) == ("completed", "20", "human")
-    assert call["price"] == "-0.01300"
-
-
 async def test_the_price_comes_some_seconds_after_the_end(
     customer: Customer, clock: ManualClock
 ) -> None:
@@ -79,12 +69,18 @@ async def test_the_price_comes_some_seconds_after_the_end(
 
 
 @pytest.mark.parametrize(
-    ("seconds", "price"), [(60, "-0.01300"), (61, "-0.02600"), (3600, "-0.78000")]
+    ("to", "limit", "seconds", "price"),
+    [
+        (TALKATIVE, 60, 60, "-0.01300"),
+        (TALKATIVE, 61, 61, "-0.02600"),
+        (TALKATIVE, 9999, 3600, "-0.78000"),
+        (ABRUPT, 60, 0, "-0.01300"),
+    ],
 )
 async def test_every_minute_begun_is_charged(
-    customer: Customer, clock: ManualClock, seconds: int, price: str
+    customer: Customer, clock: ManualClock, to: str, limit: int, seconds: int, price: str
 ) -> None:
-    sid = await customer.call(TALKATIVE, {"TimeLimit": str(seconds)})
+    sid = await customer.call(to, {"TimeLimit": str(limit)})
     clock.advance(5000)
     call = await customer.fetch(sid)
     assert (call["duration"], call["price"]) == (str(seconds), price)
@@ -116,32 +112,6 @@ async def test_a_slow_answer_comes_within_the_timeout_or_not_at_all(
     sid = await customer.call(SLOW, {"Timeout": str(seconds)})
     clock.advance(31)
     assert (await customer.fetch(sid))["status"] == status
-
-
-async def test_the_talkative_destination_talks_for_an_hour(
-    customer: Customer, clock: ManualClock
-) -> None:
-    sid = await customer.call(TALKATIVE)
-    clock.advance(3603)
-    assert (await customer.fetch(sid))["status"] == "in-progress"
-    clock.advance(1)
-    assert (await customer.fetch(sid))["duration"] == "3600"
-
-
-async def test_the_time_limit_ends_a_call(customer: Customer, clock: ManualClock) -> None:
-    sid = await customer.call(changes={"TimeLimit": "5"})
-    clock.advance(9)
-    call = await customer.fetch(sid)
-    assert (call["status"], call["duration"]) == ("completed", "5")
-
-
-async def test_a_destination_that_hangs_up_at_once_is_charged_a_minute(
-    customer: Customer, clock: ManualClock
-) -> None:
-    sid = await customer.call(ABRUPT)
-    clock.advance(9)
-    call = await customer.fetch(sid)
-    assert (call["duration"], call["price"]) == ("0", "-0.01300")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 from datetime import datetime
 
-import httpx
 import pytest
 
 from calls_mcp.emulator import Call, Emulator, ManualClock
@@ -30,16 +29,6 @@ def past(number: int, start: str) -> Call:
     )
 
 
-async def walk(customer: Customer, uri: str, key: str) -> list[list[str]]:
-    pages: list[list[str]] = []
-    following: str | None = uri
-    while following:
-        page = await customer.follow(following)
-        pages.append([call["sid"] for call in page["calls"]])
-        following = page[key]
-    return pages
-
-
 async def test_an_empty_list_is_a_page_without_neighbours(customer: Customer) -> None:
     assert await customer.page() == {
         "calls": [],
@@ -52,11 +41,6 @@ async def test_an_empty_list_is_a_page_without_neighbours(customer: Customer) ->
         "next_page_uri": None,
         "previous_page_uri": None,
     }
-
-
-async def test_the_newest_call_comes_first(customer: Customer) -> None:
-    sids = [await customer.call() for _ in range(3)]
-    assert await customer.listed() == sids[::-1]
 
 
 async def test_a_listed_call_looks_like_a_fetched_one(customer: Customer) -> None:
@@ -77,33 +61,15 @@ async def test_a_page_tells_its_place(customer: Customer) -> None:
     assert (first["previous_page_uri"], third["next_page_uri"]) == (None, None)
 
 
-async def test_next_pages_give_every_call_once_and_previous_pages_lead_back(
-    customer: Customer,
-) -> None:
-    sids = [await customer.call() for _ in range(5)][::-1]
-    pages = await walk(customer, f"{LIST}?PageSize=2", "next_page_uri")
-    assert pages == [sids[:2], sids[2:4], sids[4:]]
-    last = await customer.page({"PageSize": "2", "Page": "2", "PageToken": f"PACA{2:032x}"})
-    assert await walk(customer, last["previous_page_uri"], "previous_page_uri") == [
-        sids[2:4],
-        sids[:2],
-    ]
-
-
-async def test_a_previous_page_leads_forward_again(customer: Customer) -> None:
+async def test_pages_lead_forth_and_back(customer: Customer) -> None:
     sids = [await customer.call() for _ in range(4)][::-1]
     first = await customer.page({"PageSize": "2"})
     second = await customer.follow(first["next_page_uri"])
     back = await customer.follow(second["previous_page_uri"])
     again = await customer.follow(back["next_page_uri"])
-    assert [call["sid"] for call in again["calls"]] == sids[2:]
-
-
-async def test_a_full_last_page_has_no_next_one(customer: Customer) -> None:
-    for _ in range(4):
-        await customer.call()
-    first = await customer.page({"PageSize": "2"})
-    assert (await customer.follow(first["next_page_uri"]))["next_page_uri"] is None
+    pages = [[call["sid"] for call in page["calls"]] for page in (first, second, back, again)]
+    assert pages == [sids[:2], sids[2:]] * 2
+    assert (second["next_page_uri"], back["previous_page_uri"]) == (None, None)
 
 
 async def test_pages_stay_where_they_are_while_calls_come_and_go(
@@ -135,15 +101,14 @@ async def test_a_page_whose_calls_are_gone_is_empty(customer: Customer, clock: M
 async def test_the_links_carry_every_filter_percent_encoded(customer: Customer) -> None:
     for _ in range(2):
         await customer.call()
-    page = await customer.page({"To": "+12025550123", "Status": "queued", "PageSize": "1"})
-    filters = "To=%2B12025550123&Status=queued&PageSize=1"
+    query = {"To": "+12025550123", "EndTime>": "2024-01-01", "StartTime<": "2031-01-01"}
+    page = await customer.page({**query, "PageSize": "1"})
+    filters = "To=%2B12025550123&EndTime%3E=2024-01-01&StartTime%3C=2031-01-01&PageSize=1"
     assert page["uri"] == page["first_page_uri"] == f"{LIST}?{filters}&Page=0"
-    assert page["next_page_uri"].startswith(f"{LIST}?{filters}&Page=1&PageToken=PACA")
-
-
-async def test_an_operator_in_a_key_is_percent_encoded_in_the_links(customer: Customer) -> None:
-    page = await customer.page({"StartTime<": "2024-01-01", "EndTime>": "2024-01-01"})
-    assert page["uri"] == f"{LIST}?StartTime%3C=2024-01-01&EndTime%3E=2024-01-01&PageSize=50&Page=0"
+    page = await customer.page({"Status": "queued", "PageSize": "1"})
+    assert page["next_page_uri"].startswith(
+        f"{LIST}?Status=queued&PageSize=1&Page=1&PageToken=PACA"
+    )
 
 
 async def test_filters_select_by_party_status_and_parent(
@@ -162,21 +127,13 @@ async def test_filters_select_by_party_status_and_parent(
         {"Status": "busy", "To": TALKATIVE},
         {"ParentCallSid": PARENT},
         {"To": f"sim:DE{0:032}"},
+        *(
+            {"Status": status}
+            for status in ("queued", "ringing", "no-answer", "failed", "canceled")
+        ),
     ]
     found = [await customer.listed(query) for query in queries]
-    assert found == [[busy], [talking], [busy], [talking], [], [child.sid], []]
-
-
-@pytest.mark.parametrize(
-    "status",
-    ["queued", "ringing", "in-progress", "completed", "busy", "no-answer", "failed", "canceled"],
-)
-async def test_every_status_can_be_asked_for(
-    customer: Customer, emulator: Emulator, status: str
-) -> None:
-    await customer.call()
-    assert len(await customer.listed({"Status": status})) == (1 if status == "queued" else 0)
-    assert emulator.calls.count() == 1
+    assert found == [[busy], [talking], [busy], [talking], [], [child.sid], *[[]] * 6]
 
 
 @pytest.mark.parametrize(
@@ -217,6 +174,7 @@ async def test_calls_that_are_not_dialled_yet_have_no_start(customer: Customer) 
 @pytest.mark.parametrize(
     "query",
     [
+        [("Status", "busy"), ("Status", "failed")],
         {"PageSize": "0"},
         {"PageSize": "1001"},
         {"PageSize": "many"},
@@ -239,7 +197,7 @@ async def test_calls_that_are_not_dialled_yet_have_no_start(customer: Customer) 
     ],
 )
 async def test_a_filter_that_is_not_in_order_is_refused(
-    customer: Customer, query: dict[str, str]
+    customer: Customer, query: dict[str, str] | list[tuple[str, str | int | float | bool | None]]
 ) -> None:
     response = await customer.client.get(LIST, params=query)
     assert_refused(response, 400, 20001)
@@ -252,11 +210,6 @@ async def test_the_largest_page_has_a_thousand_calls(
     page = await customer.page({"PageSize": "1000"})
     assert (len(page["calls"]), page["end"]) == (1000, 999)
     assert len((await customer.page())["calls"]) == 50
-
-
-async def test_a_list_repeats_no_filter(customer: Customer) -> None:
-    params = httpx.QueryParams([("Status", "busy"), ("Status", "failed")])
-    assert_refused(await customer.client.get(LIST, params=params), 400, 20001)
 
 
 async def test_a_head_request_is_answered_like_a_get_without_a_body(customer: Customer) -> None:

@@ -1,8 +1,7 @@
 """The official client library lists, streams and pages through calls."""
 
 from collections.abc import Iterable
-from datetime import UTC, date, datetime, timedelta
-from itertools import islice
+from datetime import UTC, date, datetime
 
 import pytest
 from twilio.base.exceptions import TwilioException
@@ -31,8 +30,7 @@ def test_list_and_stream_give_every_call_newest_first(judge: Judge, past: list[s
     assert sids(list(judge.client.calls.stream(page_size=7))) == past
 
 
-@pytest.mark.parametrize("limit", [1, 49, 50, 51, 130, 1000])
-@pytest.mark.parametrize("page_size", [None, 20])
+@pytest.mark.parametrize(("limit", "page_size"), [(1, None), (50, None), (51, 20), (1000, 20)])
 def test_a_limit_is_kept(judge: Judge, past: list[str], limit: int, page_size: int | None) -> None:
     assert sids(judge.client.calls.list(limit=limit, page_size=page_size)) == past[:limit]
 
@@ -50,18 +48,8 @@ def test_pages_lead_forth_and_back(judge: Judge, past: list[str]) -> None:
     assert sids(first) == past[:50]
     assert sids(second) == sids(back) == past[50:100]
     assert sids(third) == past[100:]
-
-
-def test_a_page_can_be_opened_by_its_url(judge: Judge, past: list[str]) -> None:
-    url = judge.client.calls.page(page_size=100).next_page_url
-    assert url
-    assert sids(judge.client.calls.get_page(url)) == past[100:]
-
-
-def test_a_stream_reads_no_page_before_it_is_needed(judge: Judge, past: list[str]) -> None:
-    stream = judge.client.calls.stream(page_size=10)
-    assert sids(list(islice(stream, 10))) == past[:10]
-    assert len(judge.emulator.requests) == 1
+    assert third.previous_page_url
+    assert sids(judge.client.calls.get_page(third.previous_page_url)) == past[50:100]
 
 
 def test_a_page_that_is_too_large_is_refused(judge: Judge) -> None:
@@ -82,18 +70,6 @@ def test_filters_by_party_status_and_parent(judge: Judge, clock: ManualClock) ->
 
 DAY = date(2029, 12, 30)
 START, MIDDAY = datetime(2029, 12, 30, tzinfo=UTC), datetime(2029, 12, 30, 12, tzinfo=UTC)
-
-
-@pytest.mark.parametrize("when", [DAY, START, MIDDAY, "2029-12-30", "2029-12-30T12:00:00Z"])
-@pytest.mark.parametrize("end", ["start", "end"])
-def test_a_day_selects_the_calls_of_that_day(
-    judge: Judge, past: list[str], when: object, end: str
-) -> None:
-    times = {call.sid: _time(call, end) for call in judge.client.calls.list()}
-    expected = [sid for sid, time in times.items() if time and time.date() == DAY]
-    found = judge.client.calls.list(**{f"{end}_time": when})  # pyright: ignore[reportArgumentType] - the form under test
-    assert 5 < len(expected) < len(past)
-    assert sids(found) == expected
 
 
 @pytest.mark.parametrize(
@@ -118,16 +94,9 @@ def test_a_moment_divides_the_calls_before_it_from_those_after_it(
     assert sids([*after, *before]) == past
     assert before
     assert after
-
-
-def test_a_span_of_time_and_a_number_select_together(judge: Judge, past: list[str]) -> None:
-    both = {"start_time_after": DAY, "start_time_before": DAY + timedelta(days=1)}
-    calls = judge.client.calls.list(**both, to="+15005550100")  # pyright: ignore[reportArgumentType] - dates
-    assert 0 < len(calls) < len(past)
-    for call in calls:
-        assert call.start_time
-        assert START <= call.start_time <= START + timedelta(days=1)
-        assert call.direction == "inbound"
+    on_the_day = judge.client.calls.list(**{f"{end}_time": when})  # pyright: ignore[reportArgumentType] - likewise
+    times = {call.sid: _time(call, end) for call in (*after, *before)}
+    assert sids(on_the_day) == [sid for sid, time in times.items() if time and time.date() == DAY]
 
 
 def _time(call: CallInstance, end: str) -> datetime | None:

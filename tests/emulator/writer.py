@@ -3,20 +3,17 @@
 import asyncio
 import sys
 
-import httpx
-
 from calls_mcp.emulator import Emulator
 
-from .customer import ACCOUNT, Customer
+from .customer import ACCOUNT, using
 
 
 async def write(database: str, count: int) -> None:
-    credentials = ACCOUNT.sid, ACCOUNT.auth_token
     async with (
         Emulator(account=ACCOUNT, database=database) as emulator,
-        httpx.AsyncClient(base_url=emulator.base_url, auth=credentials, timeout=60) as client,
+        using(emulator) as customer,
     ):
-        customer = Customer(client)
+        customer.client.timeout = 60
         for _ in range(count):
             sys.stdout.write(f"{await customer.call()}\n")
             sys.stdout.flush()
