@@ -62,7 +62,9 @@ class Database:
         require_place(self._path)
         if not self._path.exists():
             return
-        with closing(sqlite3.connect(self._path, patience, isolation_level=None)) as connection:
+        with closing(
+            sqlite3.connect(self._path, timeout=patience, isolation_level=None)
+        ) as connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("ROLLBACK")
 

@@ -84,10 +84,10 @@ class Driven:
         return cast("dict[str, Any]", json.loads(line))
 
 
-def require(name: str) -> None:
-    """Skip the test unless this client is installed."""
-    if not CLIENTS[name].is_installed:
-        pytest.skip(f"{name} is not installed: python -m tests.clients.install {name}")
+def needs_client(name: str) -> pytest.MarkDecorator:
+    """Skip a test unless this client is installed."""
+    reason = f"{name} is not installed: python -m tests.clients.install {name}"
+    return pytest.mark.skipif(not CLIENTS[name].is_installed, reason=reason)
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -102,7 +102,6 @@ async def conversing(
     name: str, home: Path, *, user: User | None = None, era: Era = "auto", url: str = ""
 ) -> AsyncGenerator[Driven]:
     """A client with a sandbox of its own on stdio, or with the server at `url`."""
-    require(name)
     plan = {"command": [] if url else SERVER, "url": url, "user": user or "", "era": era}
     log = home / "stderr"
     with log.open("wb") as stderr:

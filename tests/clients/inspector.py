@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import anyio
 
-from tests.clients.conversation import SERVER, Answer, Era, environment, require
+from tests.clients.conversation import SERVER, Answer, Era, environment
 from tests.clients.pins import CLIENTS, node
 
 _PROGRAM = "node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js"
@@ -22,10 +22,6 @@ class Inspector:
     home: Path
     target: Sequence[str] = field(default_factory=lambda: SERVER)
     era: Era = "legacy"
-
-    def __post_init__(self) -> None:
-        """Skip the test unless it is installed."""
-        require("inspector")
 
     async def ask(self, method: str, *options: str) -> tuple[int, dict[str, Any]]:
         """The exit status of a request, and its result."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.clients.conversation import conversing
+from tests.clients.conversation import conversing, needs_client
 from tests.clients.walk import PLACE, blunder, refuse, token, walk
 from tests.rig import open_rig
 
@@ -43,9 +43,10 @@ FRAMEWORKS = [
 ]
 _FENCE = ("<<<BEGIN_UNTRUSTED_TOOL_DESCRIPTION>>>\n", "\n<<<END_UNTRUSTED_TOOL_DESCRIPTION>>>")
 
-each = pytest.mark.parametrize("framework", FRAMEWORKS, ids=lambda f: f.name)
+_ALL = [pytest.param(f, id=f.name, marks=needs_client(f.name)) for f in FRAMEWORKS]
+each = pytest.mark.parametrize("framework", _ALL)
 each_asking = pytest.mark.parametrize(
-    "framework", [f for f in FRAMEWORKS if f.asks], ids=lambda f: f.name
+    "framework", [param for param, f in zip(_ALL, FRAMEWORKS, strict=True) if f.asks]
 )
 
 
@@ -110,6 +111,7 @@ async def test_an_agent_whose_program_asks_nobody_confirms_by_token(
         await walk(driven, asks=False)
 
 
+@needs_client("pydantic-ai")
 async def test_pydantic_ai_shows_its_model_the_structured_content_and_no_text(
     tmp_path: Path,
 ) -> None:
@@ -119,6 +121,7 @@ async def test_pydantic_ai_shows_its_model_the_structured_content_and_no_text(
     assert "newest first" not in answer.seen
 
 
+@needs_client("openai-agents")
 async def test_openai_agents_tell_nothing_of_what_is_missing_and_in_strict_mode_need_everything(
     tmp_path: Path,
 ) -> None:
@@ -130,6 +133,7 @@ async def test_openai_agents_tell_nothing_of_what_is_missing_and_in_strict_mode_
         assert tool["parameters"]["required"] == list(tool["parameters"]["properties"])
 
 
+@needs_client("llama-index")
 async def test_llama_index_starts_a_server_for_each_request_on_stdio_so_no_token_is_good(
     tmp_path: Path,
 ) -> None:
@@ -139,6 +143,7 @@ async def test_llama_index_starts_a_server_for_each_request_on_stdio_so_no_token
     assert "Expired:" in answer.seen
 
 
+@needs_client("llama-index")
 async def test_llama_index_tells_its_model_that_null_will_do_and_it_does(
     tmp_path: Path, sandbox: str
 ) -> None:

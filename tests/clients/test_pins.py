@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.conversation import require
+from tests.clients.conversation import needs_client
 from tests.clients.pins import CLIENTS, Pin
 
 README = Path(__file__).with_name("README.md")
@@ -21,9 +21,8 @@ def test_the_table_has_every_client_in_the_version_that_is_pinned() -> None:
 
 
 @pytest.mark.clients
-@pytest.mark.parametrize("name", CLIENTS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=needs_client(name)) for name in CLIENTS])
 def test_what_is_installed_is_what_is_pinned(name: str) -> None:
-    require(name)
     assert _installed(CLIENTS[name]) == CLIENTS[name].version
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.conversation import Era, conversing
+from tests.clients.conversation import Era, conversing, needs_client
 from tests.clients.inspector import Inspector
 from tests.clients.walk import PLACE, blunder, refuse, token, walk
 
@@ -21,8 +21,14 @@ TYPESCRIPT: list[tuple[str, Era]] = [
 FASTMCP: list[tuple[str, Era]] = [("fastmcp", "legacy"), ("fastmcp", "auto")]
 ERAS: list[Era] = ["legacy", "auto"]
 
-each = pytest.mark.parametrize(("name", "era"), TYPESCRIPT + FASTMCP)
-each_typescript = pytest.mark.parametrize(("name", "era"), TYPESCRIPT)
+
+def _where_installed(clients: list[tuple[str, Era]]) -> pytest.MarkDecorator:
+    params = [pytest.param(name, era, marks=needs_client(name)) for name, era in clients]
+    return pytest.mark.parametrize(("name", "era"), params)
+
+
+each = _where_installed(TYPESCRIPT + FASTMCP)
+each_typescript = _where_installed(TYPESCRIPT)
 each_era = pytest.mark.parametrize("era", ERAS)
 
 
@@ -68,12 +74,14 @@ async def test_what_a_typescript_program_reads_of_an_error_meets_the_output_sche
     assert "not_found" in missing.seen
 
 
+@needs_client("fastmcp")
 async def test_fastmcp_raises_an_error_with_every_fault(tmp_path: Path) -> None:
     async with conversing("fastmcp", tmp_path) as driven:
         answer = await blunder(driven)
     assert answer.failed
 
 
+@needs_client("inspector")
 @each_era
 async def test_the_inspector_lists_the_tools_and_calls_one_on_stdio(
     era: Era, tmp_path: Path
@@ -86,12 +94,14 @@ async def test_the_inspector_lists_the_tools_and_calls_one_on_stdio(
     assert answer.failed
 
 
+@needs_client("inspector")
 async def test_the_inspector_lists_places_and_deletes_calls_over_http_by_token(
     tmp_path: Path, sandbox: str
 ) -> None:
     await walk(Inspector(tmp_path, [sandbox]), asks=False)
 
 
+@needs_client("inspector")
 async def test_the_inspector_ends_its_server_with_each_request_so_no_token_is_good_on_stdio(
     tmp_path: Path,
 ) -> None:
@@ -101,6 +111,7 @@ async def test_the_inspector_ends_its_server_with_each_request_so_no_token_is_go
     assert "Expired:" in answer.seen
 
 
+@needs_client("inspector")
 async def test_the_inspector_finds_nothing_in_the_tools_that_another_client_could_not_take(
     tmp_path: Path,
 ) -> None:

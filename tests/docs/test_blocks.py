@@ -7,15 +7,27 @@ import pytest
 
 from tests.docs.pages import PAGES, Block, blocks
 from tests.docs.story import ELSEWHERE, MAKING, Story
+from tests.optional import needs
 
 PICTURES = {"README.md": 1, "design.md": 1}
 """How many blocks without a language a page has: what is drawn, and nothing to run."""
+
+
+def _uses_curl(page: Path) -> bool:
+    return "curl " in page.read_text("utf-8")
+
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the commands are for bash")
 
 
 @pytest.mark.timeout(300)  # some pages start twenty programs
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=page.name, marks=[needs("curl")] if _uses_curl(page) else [])
+        for page in PAGES
+    ],
+)
 def test_a_page_does_what_it_says(page: Path, tmp_path: Path) -> None:
     folder = tmp_path / "reader"
     folder.mkdir()

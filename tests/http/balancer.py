@@ -1,6 +1,5 @@
 """A real nginx or HAProxy in front of replicas, with the configuration that is shipped."""
 
-import shutil
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -9,10 +8,10 @@ from urllib.parse import urlsplit
 
 import anyio
 import httpx
-import pytest
 from anyio.abc import Process
 from anyio.lowlevel import checkpoint
 
+from tests.optional import program
 from tests.store.redis_server import free_port
 
 DEPLOY = Path(__file__).parents[2] / "config/deploy"
@@ -58,10 +57,9 @@ def _write(file: Path, text: str) -> None:
 
 
 def _found(name: str) -> str:
-    program = shutil.which(name, path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
-    if program is None:
-        pytest.skip(f"{name} is not on the PATH")  # .ci/run installs it; a contributor may not
-    return program
+    found = program(name)
+    assert found
+    return found
 
 
 async def _begun(command: Sequence[str], port: int) -> Process | None:

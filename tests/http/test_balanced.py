@@ -13,10 +13,11 @@ from calls_mcp.emulator import Emulator
 from tests.http.balancer import haproxy, nginx
 from tests.http.replica import Replica, replica
 from tests.http.site import Client2026, Service, principals
+from tests.optional import needs
 from tests.process import environment
 from tests.rig import ERAS, PERMISSIVE, User, placing
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, needs("haproxy", "nginx")]
 
 FORMS: dict[str, object] = {"elicitation": {"form": {}}}
 

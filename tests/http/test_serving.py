@@ -37,10 +37,17 @@ async def test_the_interrupt_key_ends_it_too() -> None:
         assert await server.process.wait() == 0
 
 
+def _has_ipv6() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6")
 @pytest.mark.anyio
 async def test_over_ipv6_its_names_are_known_too() -> None:
-    if not _has_ipv6():
-        pytest.skip("this machine has no IPv6")
     async with replica(NOWHERE, "--host", "::1") as server:
         assert server.url.startswith("http://[::1]:")
         assert (await server.ask("tools/list")).status_code == 200
@@ -104,11 +111,3 @@ def test_on_stdio_nothing_of_http_is_loaded(monkeypatch: pytest.MonkeyPatch) -> 
     loaded = loaded_by()
     assert "calls_mcp.stdio" in loaded
     assert loaded.isdisjoint({"calls_mcp.http", "h11", "jwt", "redis", "httpx"})
-
-
-def _has_ipv6() -> bool:
-    try:
-        with socket.create_server(("::1", 0), family=socket.AF_INET6):
-            return True
-    except OSError:
-        return False

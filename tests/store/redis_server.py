@@ -1,14 +1,13 @@
 """A Redis of one's own, on a free port of this machine."""
 
 import random
-import shutil
 import socket
 import subprocess
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
+from tests.optional import program
 
 
 @dataclass
@@ -25,11 +24,10 @@ class RedisServer:
 
     def start(self) -> None:
         """Run it, the second time on the port of the first."""
-        program = shutil.which("redis-server")
-        if program is None:
-            pytest.skip("redis-server is not on the PATH")
+        command = program("redis")
+        assert command
         fixed = self.port != 0
-        while not self._runs(program):
+        while not self._runs(command):
             assert not fixed, "the port was taken by somebody else"
             self.port = 0
 
@@ -39,12 +37,12 @@ class RedisServer:
                 self.process.kill()
             self.process = None
 
-    def _runs(self, program: str) -> bool:
+    def _runs(self, command: str) -> bool:
         self.port = self.port or free_port()
         settings = {"port": self.port, "bind": "127.0.0.1", "save": "", "dir": self.folder}
         options = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
         self.process = subprocess.Popen(  # noqa: S603
-            [program, *options], stdout=subprocess.PIPE, text=True, encoding="utf-8"
+            [command, *options], stdout=subprocess.PIPE, text=True, encoding="utf-8"
         )
         assert self.process.stdout is not None
         if any("Ready to accept connections" in line for line in self.process.stdout):
