@@ -4,6 +4,7 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from calls_mcp.settings import Settings
 
 _LONGEST = 3650  # days that a token can last
-_TAMPERED, _WRONG_SETUP = 1, 2  # exit statuses
+_WRONG_SETUP = 2  # exit status
 _OPTION = re.compile(r"--[A-Za-z][A-Za-z_-]*|-.")  # without what it is given
 
 
@@ -85,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     add_parser = parser.add_subparsers(title="commands", metavar="").add_parser
     _add_serve(add_parser("serve", help="serve one MCP client on stdin and stdout (default)"))
     _add_emulator(add_parser("emulator", help="run a stand-in for the Calls API"))
-    _add_audit(add_parser("audit", help="examine the record of changes"))
+    _add_audit(add_parser("audit", help="export or check the audit log"))
     _add_policy(add_parser("policy", help="examine the operator's rules"))
     _add_token(add_parser("token", help="make tokens for clients that come over HTTP"))
     add_commands(add_parser)
@@ -133,10 +134,25 @@ def _add_emulator(emulator: argparse.ArgumentParser) -> None:
 
 def _add_audit(audit: argparse.ArgumentParser) -> None:
     audits = audit.add_subparsers(title="commands", metavar="", required=True)
-    verify = audits.add_parser("verify", help="find what was edited, removed or put in since")
-    verify.add_argument("file", type=Path, help="a log of JSON lines, or an SQLite database")
+    export = audits.add_parser("export", help="write the records to stdout as JSON lines")
+    export.add_argument(
+        "--follow", action="store_true", help="go on with new records, until Ctrl+C"
+    )
+    export.add_argument(
+        "--since",
+        type=_time,
+        metavar="TIME",
+        help="from then on: ISO 8601, such as 2026-01-31 or 2026-01-31T09:00Z",
+    )
+    export.set_defaults(run=_export_audit)
+    verify = audits.add_parser("verify", help="find records that were edited, removed or inserted")
+    verify.add_argument(
+        "file", type=Path, nargs="?", help="a database or exported lines (default: the log in use)"
+    )
     verify.add_argument("--expect", metavar="HASH", help="a hash that must be in it")
-    verify.set_defaults(run=_verify)
+    verify.set_defaults(run=_verify_audit)
+    for command in (export, verify):
+        command.add_argument("--sandbox", action="store_true", help="the sandbox's log")
 
 
 def _add_policy(policy: argparse.ArgumentParser) -> None:
@@ -175,6 +191,15 @@ def _days(text: str) -> int:
     if not 1 <= days <= _LONGEST:
         raise argparse.ArgumentTypeError(f"must be 1 to {_LONGEST} days")
     return days
+
+
+def _time(text: str) -> str:
+    """An ISO 8601 time as the audit log has it, in UTC; one without a zone is in UTC already."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("must be ISO 8601, such as 2026-01-31T09:00Z") from None
+    return time.replace(tzinfo=time.tzinfo or UTC).astimezone(UTC).isoformat()[:19]
 
 
 def _serve(options: argparse.Namespace) -> None:
@@ -254,14 +279,16 @@ def _emulate(options: argparse.Namespace) -> None:
         raise ConfigurationError(str(error)) from error
 
 
-def _verify(options: argparse.Namespace) -> None:
-    from calls_mcp.audit import describe, verify  # noqa: PLC0415
-    from calls_mcp.terminal import say  # noqa: PLC0415
+def _export_audit(options: argparse.Namespace) -> int:
+    from calls_mcp.commands.audit import run_export  # noqa: PLC0415
 
-    report = verify(options.file, options.expect)
-    say("\n".join(describe(report)))
-    if not report.is_intact:
-        sys.exit(_TAMPERED)
+    return run_export(options)
+
+
+def _verify_audit(options: argparse.Namespace) -> int:
+    from calls_mcp.commands.audit import run_verify  # noqa: PLC0415
+
+    return run_verify(options)
 
 
 def _check_policy(options: argparse.Namespace) -> None:

@@ -14,7 +14,8 @@ from mcp import Client, StdioServerParameters
 from mcp.client import ClientRequestContext
 from mcp_types import ElicitRequestParams, ElicitResult, TextContent
 
-from calls_mcp.audit import describe, verify
+from calls_mcp.audit.report import describe
+from calls_mcp.audit.verification import verify
 from calls_mcp.emulator import (
     DEFAULT_ACCOUNT,
     OWN_NUMBERS,
@@ -37,7 +38,7 @@ async def run_demo() -> None:
     """Print the walk to stdout; it takes some seconds."""
     user = _User()
     with TemporaryDirectory() as directory:
-        record = Path(directory) / "audit.jsonl"
+        record = Path(directory) / "audit.db"
         await _run_demo(user, record)
         _heading("What the audit log says")
         report = await anyio.to_thread.run_sync(verify, record)
@@ -54,7 +55,7 @@ async def _run_demo(user: "_User", record: Path) -> None:
             command=sys.executable,
             args=["-m", "calls_mcp", "serve"],
             env={
-                "CALLS_MCP_AUDIT_FILE": str(record),
+                "CALLS_MCP_AUDIT_DATABASE": str(record),
                 "CALLS_MCP_API_BASE_URL": emulator.base_url,
                 "TWILIO_ACCOUNT_SID": DEFAULT_ACCOUNT.sid,
                 "TWILIO_AUTH_TOKEN": DEFAULT_ACCOUNT.auth_token,

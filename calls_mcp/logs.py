@@ -2,13 +2,13 @@
 
 import json
 import logging
-import sys
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, cast
+from typing import Literal, TextIO, cast
 
+from calls_mcp import stderr
 from calls_mcp.correlation import whereabouts
 from calls_mcp.redaction import one_line
 
@@ -22,13 +22,23 @@ def configure_logs(form: Literal["text", "json"], level: str) -> None:
 
     Libraries log whole URLs and messages below that, phone numbers and all.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(cast("TextIO", _Patient()))
     handler.setFormatter(JsonLines() if form == "json" else Text("calls-mcp: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("calls_mcp").setLevel(level)
     if level == "ERROR":
         logging.getLogger().setLevel(level)
-    logging.captureWarnings(capture=form == "json")
+    logging.captureWarnings(capture=True)
+
+
+class _Patient:
+    """A stream to stderr that blocks nobody, even if nobody reads it."""
+
+    def write(self, text: str) -> None:
+        stderr.offer(text)
+
+    def flush(self) -> None:
+        """Leave that to the writing thread."""
 
 
 class Text(logging.Formatter):

@@ -7,7 +7,7 @@ from time import time
 
 import anyio
 
-from calls_mcp.audit import AuditLog, Authority, Entry, open_audit
+from calls_mcp.audit import AuditLog, Authority, Entry, audit_path, open_audit
 from calls_mcp.catalog import load_operations
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.redaction import one_line
@@ -162,10 +162,9 @@ async def open_office(
         ConfigurationError: They keep what waits in their own memory, or the store can't be used.
     """
     url = settings.storage.url.get_secret_value()
-    files = settings.audit.file, settings.audit.database
     async with (
         open_store(url, Keeping(clock=clock)) as store,
-        open_audit(*files, settings.audit.numbers, clock) as audit,
+        open_audit(audit_path(settings), settings.audit.numbers, clock) as audit,
     ):
         if store.docket is None:
             raise ConfigurationError(UNSHARED)

@@ -235,7 +235,7 @@ class Runtime:
 
     async def _opened(self) -> "tuple[Store, AuditLog]":
         """The state store and the audit log, which all invokers share."""
-        from calls_mcp.audit import open_audit  # noqa: PLC0415
+        from calls_mcp.audit import audit_path, open_audit  # noqa: PLC0415
         from calls_mcp.store import Keeping, open_store  # noqa: PLC0415
 
         if self._records is not None:
@@ -249,8 +249,7 @@ class Runtime:
         store = await enter(open_store(settings.storage.url.get_secret_value(), keeping))
         audit = await enter(
             open_audit(
-                settings.audit.file,
-                settings.audit.database,
+                audit_path(settings, sandbox=self.sandbox),
                 settings.audit.numbers,
                 self.clock,
                 min(10, wait),

@@ -294,11 +294,11 @@ class Storage(_Group, alias_generator=_named("CALLS_MCP_STATE_")):
 class Audit(_Group, alias_generator=_named("CALLS_MCP_AUDIT_")):
     """The audit log."""
 
-    file: Path | None = Field(
-        None, description="File of JSON lines that every attempted change is recorded in."
-    )
-    database: Path | None = Field(
-        None, description="SQLite file for the same; with neither, the record goes to stderr."
+    database: Path | Literal["stderr:"] | None = Field(
+        None,
+        description="Where the audit log is: an SQLite file, or `stderr:` for JSON lines on "
+        "stderr, where logs are collected. By default the database that has the state; this user's "
+        "own with Redis; stderr with `memory:`.",
     )
     numbers: Literal["whole", "masked"] = Field(
         "masked", description="Whether the record has telephone numbers `whole` or `masked`."
@@ -489,10 +489,18 @@ _FOR = {
 }
 
 
+_REMOVED = {
+    "CALLS_MCP_AUDIT_FILE": "the audit log is a database now, and this was removed; for JSON lines "
+    "run: calls-mcp audit export --follow"
+}
+
+
 def _unknown(known: Collection[str]) -> Iterator[str]:
     """What is wrong with variables that look like settings, and would be silently ignored."""
     for name in sorted(os.environ):
-        if name.upper().startswith("CALLS_MCP_") and name.upper() not in known:
+        if removed := _REMOVED.get(name.upper()):
+            yield f"{name}: {removed}"
+        elif name.upper().startswith("CALLS_MCP_") and name.upper() not in known:
             close = get_close_matches(name.upper(), known, n=1)
             guess = f"; did you mean {close[0]}?" if close else ""
             yield f"{name}: there is no such setting{guess}"

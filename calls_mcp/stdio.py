@@ -11,6 +11,7 @@ import anyio
 from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
 
+from calls_mcp import stderr
 from calls_mcp.pipes import are_pipes, claim_pipes
 from calls_mcp.runtime import Runtime
 
@@ -29,6 +30,7 @@ async def serve_stdio(server: Server[Any], runtime: Runtime) -> None:
             tasks.cancel_scope.cancel()
             return
         # A signal came. Where a thread waits for input, only input would end it.
+        stderr.flush()
         os._exit(0)
 
 

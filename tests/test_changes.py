@@ -1,6 +1,5 @@
 """Every attempt to change something is recorded, and survives what may come in between."""
 
-import json
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -10,13 +9,13 @@ import anyio
 import pytest
 from mcp import Client, StdioServerParameters
 
-from calls_mcp.audit import verify
-from calls_mcp.cli import main
+from calls_mcp.audit.verification import verify
 from calls_mcp.emulator import DEFAULT_ACCOUNT, Emulator
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.runtime import Runtime
 from calls_mcp.server import build_server
 from calls_mcp.settings import load_settings
+from tests.records import records_in
 from tests.rig import TALKS_FOR_AN_HOUR, Agent, User, access_to, decline, open_rig, placing
 from tests.store.redis_server import RedisServer
 from tests.upstream import SID, Upstream, answer, call, hang, scripted
@@ -24,21 +23,17 @@ from tests.upstream import SID, Upstream, answer, call, hang, scripted
 pytestmark = pytest.mark.anyio
 
 
-def records(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
-
-
 @pytest.mark.requirement("41")
 async def test_a_confirmed_change_is_recorded_when_asked_before_it_is_sent_and_after(
     tmp_path: Path,
 ) -> None:
-    file = tmp_path / "audit.jsonl"
+    file = tmp_path / "audit.db"
     async with (
-        open_rig(calls_mcp_audit_file=file, calls_mcp_audit_numbers="whole") as rig,
+        open_rig(calls_mcp_audit_database=file, calls_mcp_audit_numbers="whole") as rig,
         rig.connect() as agent,
     ):
         sid = await agent.place()
-    asked, before, after = records(file)
+    asked, before, after = records_in(file)
     assert [asked["phase"], before["phase"], after["phase"]] == ["decided", "before", "after"]
     assert asked["decision"] == "asked"
     assert before["decision"] == "allowed"
@@ -53,14 +48,14 @@ async def test_a_confirmed_change_is_recorded_when_asked_before_it_is_sent_and_a
 
 
 async def test_a_no_and_a_forgery_and_a_refusal_by_the_api_are_recorded(tmp_path: Path) -> None:
-    file = tmp_path / "audit.jsonl"
-    async with open_rig(calls_mcp_audit_file=file) as rig:
+    file = tmp_path / "audit.db"
+    async with open_rig(calls_mcp_audit_database=file) as rig:
         async with rig.connect(user=User(decline)) as agent:
             await agent.call("create_call", **placing())
         async with rig.connect() as agent:
             await agent.call("create_call", **placing(confirmation_token="yes"))
             await agent.confirm("create_call", **placing(to="+15005550003"))
-    told = [(r["phase"], r.get("decision", ""), r.get("error_kind", "")) for r in records(file)]
+    told = [(r["phase"], r.get("decision", ""), r.get("error_kind", "")) for r in records_in(file)]
     assert told == [
         ("decided", "asked", ""),
         ("decided", "declined", ""),
@@ -69,15 +64,15 @@ async def test_a_no_and_a_forgery_and_a_refusal_by_the_api_are_recorded(tmp_path
         ("before", "allowed", ""),
         ("after", "", "rejected"),
     ]
-    assert records(file)[1]["confirmed_by"] == "elicitation"
-    assert records(file)[-1]["http_status"] == 400
+    assert records_in(file)[1]["confirmed_by"] == "elicitation"
+    assert records_in(file)[-1]["http_status"] == 400
 
 
 @pytest.mark.requirement("41")
 async def test_if_the_record_can_not_be_written_changes_are_refused_and_reads_go_on(
     tmp_path: Path,
 ) -> None:
-    async with open_rig(calls_mcp_audit_file=tmp_path / "gone" / "audit.jsonl") as rig:
+    async with open_rig(calls_mcp_audit_database=tmp_path / "gone" / "audit.db") as rig:
         async with rig.connect() as agent:
             refused = await agent.call("create_call", **placing())
             read = await agent.call("list_calls")
@@ -92,7 +87,7 @@ async def test_a_replay_that_can_not_be_recorded_tells_what_became_of_the_first_
     folder = tmp_path / "log"
     folder.mkdir()
     async with (
-        open_rig(calls_mcp_audit_file=folder / "audit.jsonl") as rig,
+        open_rig(calls_mcp_audit_database=folder / "audit.db") as rig,
         rig.connect() as agent,
     ):
         asked = await agent.call("create_call", **placing())
@@ -102,20 +97,6 @@ async def test_a_replay_that_can_not_be_recorded_tells_what_became_of_the_first_
         again = await agent.call("create_call", **arguments)
     assert again["call"] == first["call"]
     assert again["warnings"][-1] == "this outcome could not be written to the audit log"
-
-
-async def test_the_record_is_verified_from_the_command_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "audit.jsonl"
-    async with open_rig(calls_mcp_audit_file=file) as rig, rig.connect() as agent:
-        await agent.place()
-    assert await anyio.to_thread.run_sync(main, ["audit", "verify", str(file)]) == 0
-    file.write_text(file.read_text("utf-8").replace('"tester"', '"nobody"', 1), "utf-8")
-    with pytest.raises(SystemExit) as end:
-        await anyio.to_thread.run_sync(main, ["audit", "verify", str(file)])
-    assert end.value.code == 1
-    assert "1" in capsys.readouterr().out
 
 
 @pytest.mark.requirement("03")
@@ -142,8 +123,8 @@ async def test_a_state_store_that_can_not_be_used_is_told_at_start(tmp_path: Pat
 async def test_a_client_that_gives_up_after_the_request_has_left_changes_nothing_of_the_outcome(
     tmp_path: Path,
 ) -> None:
-    file = tmp_path / "audit.jsonl"
-    async with open_rig(calls_mcp_audit_file=file) as rig, rig.connect() as agent:
+    file = tmp_path / "audit.db"
+    async with open_rig(calls_mcp_audit_database=file) as rig, rig.connect() as agent:
         asked = await agent.call("create_call", **placing())
         token = asked["confirmation"]["token"]
         arguments = placing(confirmation_token=token)
@@ -155,7 +136,7 @@ async def test_a_client_that_gives_up_after_the_request_has_left_changes_nothing
         again = await agent.call("create_call", **arguments)
         assert again["outcome"] == "done"
         assert len(rig.changes) == 1
-    assert [r["phase"] for r in records(file)][-3:] == ["before", "after", "decided"]
+    assert [r["phase"] for r in records_in(file)][-3:] == ["before", "after", "decided"]
 
 
 @pytest.mark.requirement("02", "03")
@@ -172,7 +153,7 @@ async def test_a_hundred_uses_of_one_token_by_four_processes_place_one_call(
                 "TWILIO_AUTH_TOKEN": DEFAULT_ACCOUNT.auth_token,
                 "CALLS_MCP_API_BASE_URL": emulator.base_url,
                 "CALLS_MCP_STATE_URL": shared_url,
-                "CALLS_MCP_AUDIT_FILE": str(tmp_path / "audit.jsonl"),
+                "CALLS_MCP_AUDIT_DATABASE": str(tmp_path / "audit.db"),
             },
         )
         agents = [Agent(await stack.enter_async_context(Client(server))) for _ in range(4)]
@@ -189,7 +170,7 @@ async def test_a_hundred_uses_of_one_token_by_four_processes_place_one_call(
     assert len(placed) == 1
     assert len({outcome["call"]["sid"] for outcome in outcomes}) == 1
     assert len(outcomes) == 100
-    report = await anyio.to_thread.run_sync(verify, tmp_path / "audit.jsonl")
+    report = await anyio.to_thread.run_sync(verify, tmp_path / "audit.db")
     assert report.is_intact
     assert report.records == 1 + 2 + 99
 
@@ -246,22 +227,22 @@ async def test_a_user_asked_by_their_client_can_simply_be_asked_again() -> None:
 async def test_the_record_has_the_status_and_the_request_id_of_the_api_and_the_trace(
     tmp_path: Path,
 ) -> None:
-    file, trace_id = tmp_path / "audit.jsonl", "4bf92f3577b34da6a3ce929d0e0e4736"
+    file, trace_id = tmp_path / "audit.db", "4bf92f3577b34da6a3ce929d0e0e4736"
     script = answer(201, call(), headers={"Twilio-Request-Id": "RQ123"})
-    async with scripted(script, calls_mcp_audit_file=file) as (_, agent):
+    async with scripted(script, calls_mcp_audit_database=file) as (_, agent):
         meta: dict[str, Any] = {"traceparent": f"00-{trace_id}-00f067aa0ba902b7-01"}
         await agent.client.call_tool("create_call", placing(), meta=cast("Any", meta))
-    before, after = records(file)
+    before, after = records_in(file)
     assert (after["http_status"], after["request_id"]) == (201, "RQ123")
     assert before["trace_id"] == after["trace_id"] == trace_id
 
 
 async def test_the_keys_to_press_are_not_in_the_record(tmp_path: Path) -> None:
-    file = tmp_path / "audit.jsonl"
-    async with open_rig(calls_mcp_audit_file=file) as rig, rig.connect() as agent:
+    file = tmp_path / "audit.db"
+    async with open_rig(calls_mcp_audit_database=file) as rig, rig.connect() as agent:
         await agent.place(send_digits="ww4929123412341234#")
-    assert "4929" not in file.read_text("utf-8")
-    assert records(file)[0]["arguments"]["send_digits"].startswith("sha256:")
+    assert b"4929" not in file.read_bytes()
+    assert records_in(file)[0]["arguments"]["send_digits"].startswith("sha256:")
 
 
 async def test_a_store_that_comes_back_is_used_again(
@@ -282,13 +263,13 @@ async def test_a_store_that_comes_back_is_used_again(
 
 
 async def test_a_second_use_is_recorded_as_one(tmp_path: Path) -> None:
-    file = tmp_path / "audit.jsonl"
-    async with open_rig(calls_mcp_audit_file=file) as rig, rig.connect() as agent:
+    file = tmp_path / "audit.db"
+    async with open_rig(calls_mcp_audit_database=file) as rig, rig.connect() as agent:
         asked = await agent.call("create_call", **placing())
         arguments = placing(confirmation_token=asked["confirmation"]["token"])
         for _ in range(2):
             await agent.call("create_call", **arguments)
-    assert [r.get("decision") for r in records(file)] == ["asked", "allowed", None, "replayed"]
+    assert [r.get("decision") for r in records_in(file)] == ["asked", "allowed", None, "replayed"]
 
 
 async def test_a_call_to_another_number_than_was_asked_for_does_not_go_unsaid() -> None:

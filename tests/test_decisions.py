@@ -1,6 +1,5 @@
 """Changes that the operator decides about, wherever they do it."""
 
-import json
 import sqlite3
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, closing
@@ -11,12 +10,13 @@ from typing import Any
 import anyio
 import pytest
 
-from calls_mcp.audit import verify
+from calls_mcp.audit.verification import verify
 from calls_mcp.desk import Desk
 from calls_mcp.office import Decided, Office, open_office
 from calls_mcp.outcome import Report
 from calls_mcp.store import Filed, Keeping, StoreUnavailable, open_store
 from calls_mcp.store.sqlite_docket import SqliteDocket
+from tests.records import records_in
 from tests.rig import ERAS, Agent, Era, Rig, User, decline, open_rig, placing
 from tests.test_rules import policy
 
@@ -43,17 +43,17 @@ class Scene:
 
     @property
     def recorded(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.record.read_text("utf-8").splitlines()]
+        return records_in(self.record)
 
 
 @asynccontextmanager
 async def scene(
     folder: Path, rules: str = 'place = "operator"', **settings: str
 ) -> AsyncGenerator[Scene]:
-    record = folder / "audit.jsonl"
+    record = folder / "audit.db"
     shared: dict[str, Any] = {
         "calls_mcp_state_url": f"sqlite:///{folder}/state.db",
-        "calls_mcp_audit_file": record,
+        "calls_mcp_audit_database": record,
         **settings,
     }
     file = policy(folder, f"[confirm]\n{rules}\n[caps]\nsame_number_seconds = 0\n")

@@ -250,7 +250,7 @@ def everything(folder: Path, api: Upstream, collector: Upstream) -> dict[str, st
         CALLS_MCP_LOG_FORMAT="json",
         CALLS_MCP_LOG_LEVEL="DEBUG",
         CALLS_MCP_CONFIRM="none",
-        CALLS_MCP_AUDIT_FILE=str(folder / "audit.jsonl"),
+        CALLS_MCP_AUDIT_DATABASE=str(folder / "audit.db"),
         OTEL_EXPORTER_OTLP_ENDPOINT=collector.base_url,
         OTEL_RESOURCE_ATTRIBUTES="deployment.environment.name=test",
     )

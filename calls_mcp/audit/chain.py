@@ -1,4 +1,4 @@
-"""How each record holds on to the one before it."""
+"""Chain each record to the one before it by its hash."""
 
 import hashlib
 import json
@@ -52,7 +52,7 @@ class Link:
 
 
 START = Link(0, "0" * 64)
-"""What the first record holds on to."""
+"""What the first record is chained to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +65,16 @@ class Sealed:
 
 
 def seal(fields: Mapping[str, Json], last: Link) -> Sealed:
-    """The record of `fields` that comes after `last`. What is None or empty is left out."""
+    """Return the record of `fields` that follows `last`. What is None or empty is left out."""
     known: Fields = {**fields, "seq": last.seq + 1, "prev": last.hash}
     record = {name: known[name] for name in ORDER if known.get(name) not in (None, "")}
-    digest = _hash(record)
+    digest = hashlib.sha256(encode(record).encode()).hexdigest()
     record["hash"] = digest
     return Sealed(encode(record), record, Link(last.seq + 1, digest))
 
 
 def parse(line: bytes) -> Fields | None:
-    """The JSON object that `line` is, whether or not it is a sound record; None if it is none."""
+    """Return the JSON object in `line`, whether or not it is a sound record; None if none is."""
     try:
         record = _parsed(line)
     except (ValueError, RecursionError):  # a UnicodeDecodeError is a ValueError too
@@ -83,7 +83,7 @@ def parse(line: bytes) -> Fields | None:
 
 
 def place(record: Mapping[str, Json]) -> Link | None:
-    """The place that a record claims, right or wrong; None if it claims none."""
+    """Return the place that a record claims, right or wrong; None if it claims none."""
     seq, digest = record.get("seq"), record.get("hash")
     if type(seq) is int and isinstance(digest, str):
         return Link(seq, digest)
@@ -91,7 +91,7 @@ def place(record: Mapping[str, Json]) -> Link | None:
 
 
 def is_sound(line: bytes, record: Mapping[str, Json]) -> bool:
-    """Whether `record` is the very one that was written, in the very form, as `line`."""
+    """Return whether `line`, of which `record` was parsed, is exactly what was written."""
     end = f',"hash":{json.dumps(record.get("hash"))}}}'.encode()
     if not line.endswith(end):
         return False
@@ -103,23 +103,13 @@ def is_sound(line: bytes, record: Mapping[str, Json]) -> bool:
         return False
 
 
-def sound_place(line: bytes) -> Link | None:
-    """The place of the record that `line` is; None if it is no sound one."""
-    record = parse(line)
-    return place(record) if record is not None and is_sound(line, record) else None
-
-
 def encode(record: Mapping[str, Json]) -> str:
-    """The one form of a record: compact, in ASCII, so that no character can break its line."""
+    """Return the one form of a record: compact, and in ASCII so that it is always one line."""
     return json.dumps(record, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
 
 
 def _parsed(line: bytes) -> object:
     try:
         return from_json(line)
-    except ValueError:  # it knows less, such as half of a surrogate pair, but is quicker
+    except ValueError:  # half of a surrogate pair, which the standard library accepts
         return json.loads(line)
-
-
-def _hash(record: Mapping[str, Json]) -> str:
-    return hashlib.sha256(encode(record).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""`Entry` and `Ending` → the fields of a record."""
+"""What a record says: `Entry` and `Ending` as its fields."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
 from calls_mcp.audit.chain import Fields
-from calls_mcp.audit.discretion import Numbers, discreet, plain
+from calls_mcp.audit.masking import Numbers, masked_arguments, masked_text
 from calls_mcp.catalog import Json, Operation
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ ConfirmedBy = Literal["elicitation", "token", "operator", "none"]
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """How a change was confirmed; if by the operator, their `name` and which approval it was."""
+    """How a change was confirmed; for an operator, their `name` and the approval's id."""
 
     by: ConfirmedBy = "none"
     name: str = ""
@@ -34,10 +34,10 @@ NOBODY = Authority()
 class Entry:
     """An attempt to change something, and what was decided about it.
 
-    `arguments` are as they were given: the record makes them discreet. `rule` is what decided, a
-    rule of the policy or `confirm.place` and the like; `sid` the call, where there is one yet.
-    `reason` is the operator's; `request_id` is the one that log lines about the MCP request bear.
-    What is not known stays empty, and is then absent from the record.
+    `arguments` are as they were given; the record masks them. `rule` is what decided: a rule of the
+    policy, or `confirm.place` and the like. `sid` is the call, if there is one yet. `reason` is the
+    operator's. `request_id` is the one that log lines about the MCP request have. What is unknown
+    stays empty, and is left out of the record.
     """
 
     principal: str
@@ -58,9 +58,9 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """What became of a change; `sid` is that of a call just placed.
+    """The result of a change; `sid` is that of a new call.
 
-    `http_status` is the API's, and `request_id` its name for the request.
+    `http_status` and `request_id` are the API's.
     """
 
     outcome: str
@@ -71,51 +71,51 @@ class Ending:
 
 
 def decided(entry: Entry, numbers: Numbers) -> Fields:
-    """The fields that say what was attempted and decided."""
+    """Return the fields that say what was attempted and decided."""
     return {
-        **identity(entry, numbers),
-        "arguments": discreet(entry.operation, entry.arguments, numbers),
+        **_identity(entry, numbers),
+        "arguments": masked_arguments(entry.operation, entry.arguments, numbers),
         "decision": entry.decision,
-        "rule": plain(entry.rule, numbers),
+        "rule": masked_text(entry.rule, numbers),
         "confirmed_by": entry.authority.by,
-        "decided_by": plain(entry.authority.name, "whole"),
-        "approval_id": plain(entry.authority.approval_id, "whole"),
-        "reason": plain(entry.reason, numbers),
-        "outcome": plain(entry.outcome, "whole"),
-        "error_kind": plain(entry.error_kind, "whole"),
+        "decided_by": masked_text(entry.authority.name, "whole"),
+        "approval_id": masked_text(entry.authority.approval_id, "whole"),
+        "reason": masked_text(entry.reason, numbers),
+        "outcome": masked_text(entry.outcome, "whole"),
+        "error_kind": masked_text(entry.error_kind, "whole"),
     }
 
 
 def ended(entry: Entry, ending: Ending, duration: float, numbers: Numbers) -> Fields:
-    """The fields that say what became of it, after `duration` seconds.
+    """Return the fields that say how it ended, after `duration` seconds.
 
-    The arguments and the decision are those of the record before, and are not told again.
+    The arguments and the decision are in the record before, and are not repeated.
     """
     return {
-        **identity(entry, numbers),
-        "sid": plain(ending.sid or entry.sid, "whole"),
-        "outcome": plain(ending.outcome, "whole"),
-        "error_kind": plain(ending.error_kind, "whole"),
+        **_identity(entry, numbers),
+        "sid": masked_text(ending.sid or entry.sid, "whole"),
+        "outcome": masked_text(ending.outcome, "whole"),
+        "error_kind": masked_text(ending.error_kind, "whole"),
         "http_status": ending.http_status,
-        "request_id": plain(ending.request_id, "whole"),
+        "request_id": masked_text(ending.request_id, "whole"),
         "duration_ms": round(duration * 1000),
     }
 
 
-def identity(entry: Entry, numbers: Numbers) -> Fields:
-    """The fields that a record before and one after have in common."""
+def _identity(entry: Entry, numbers: Numbers) -> Fields:
+    """Return the fields that the records before and after have in common."""
     return {
-        "principal": plain(entry.principal, numbers),
+        "principal": masked_text(entry.principal, numbers),
         "tool": entry.operation.name,
         "action": entry.action,
         "effect": entry.operation.effect,
-        "account_sid": plain(entry.account_sid, "whole"),
-        "sid": plain(entry.sid, "whole"),
-        "trace_id": plain(entry.trace_id, "whole"),
-        "mcp_request_id": plain(entry.request_id, "whole"),
+        "account_sid": masked_text(entry.account_sid, "whole"),
+        "sid": masked_text(entry.sid, "whole"),
+        "trace_id": masked_text(entry.trace_id, "whole"),
+        "mcp_request_id": masked_text(entry.request_id, "whole"),
     }
 
 
-def moment(seconds: float) -> str:
-    """An epoch time as ISO 8601 UTC, to the millisecond."""
+def timestamp(seconds: float) -> str:
+    """Return an epoch time as ISO 8601 UTC, to the millisecond."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"

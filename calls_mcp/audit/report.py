@@ -1,4 +1,4 @@
-"""What a check of a log comes to."""
+"""Report what checking a log has found."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,16 +7,16 @@ from typing import Literal
 ProblemKind = Literal["tampering", "torn", "unfinished", "recovered"]
 """What is wrong.
 
-- `tampering`: a record was edited, removed, put in, moved or repeated
-- `torn`: a line at the end was never written whole, and no record has come behind it since
-- `unfinished`: a change has only one of its two records: it is under way, or its end is lost
-- `recovered`: a torn line that the next writer told of; only ever a note
+- `tampering`: a record was edited, removed, inserted, moved or repeated
+- `torn`: the last line of a file was never written completely
+- `unfinished`: a change has only one of its two records: it is in progress, or its end is lost
+- `recovered`: a torn line that a later record accounts for; only ever a note
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something wrong with a log, in its `line` (from 1; None in a database) or at record `seq`."""
+    """A problem in a file's `line` (from 1; None in a database) or at record `seq`."""
 
     kind: ProblemKind
     line: int | None
@@ -26,10 +26,10 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A log as it was found; times are those of its first and last record, ISO 8601 UTC.
+    """What a log holds; times are those of its first and last record, ISO 8601 UTC.
 
-    `notes` tell of torn lines that were recovered from. `last_hash`, kept somewhere else, is what
-    a later check can be told to expect.
+    `notes` are about torn lines that were recovered from. Keep `last_hash` somewhere else: a later
+    check can be told to expect it.
     """
 
     records: int
@@ -41,13 +41,13 @@ class Report:
 
     @property
     def is_intact(self) -> bool:
-        """Whether every record is as it was written. Changes may be unfinished all the same."""
+        """Whether every record is as it was written. Changes may still be unfinished."""
         return all(problem.kind == "unfinished" for problem in self.problems)
 
 
 def describe(report: Report) -> list[str]:
-    """The report in plain words, a line each."""
-    return [*_summary(report), *(_told(entry) for entry in (*report.problems, *report.notes))]
+    """Return the report in plain words, one string a line."""
+    return [*_summary(report), *map(_line, (*report.problems, *report.notes))]
 
 
 def _summary(report: Report) -> Iterator[str]:
@@ -57,17 +57,17 @@ def _summary(report: Report) -> Iterator[str]:
     count = "1 record" if report.records == 1 else f"{report.records:,} records"
     yield f"{count}, from {report.first_time} to {report.last_time}."
     if report.is_intact:
-        yield "Each is as it was written, and in its place."
+        yield "All records are intact and in order."
     else:
-        yield "The log is NOT as it was written."
+        yield "The audit log was changed after it was written."
     yield f"Hash of the last record: {report.last_hash}"
     yield (
-        "Whether records were cut off the end can't be seen from the log alone: keep this hash "
-        "elsewhere, and give it to the next check with --expect."
+        "Records removed from the end can't be detected from the log alone: keep this hash "
+        "somewhere else and pass it to the next check with --expect."
     )
 
 
-def _told(problem: Problem) -> str:
+def _line(problem: Problem) -> str:
     places = (
         f"line {problem.line}" if problem.line is not None else "",
         f"record {problem.seq}" if problem.seq is not None else "",

@@ -50,7 +50,7 @@ exit status:
 
 _APPROVALS = """\
 It needs the settings of the servers whose approvals these are: CALLS_MCP_STATE_URL, and
-CALLS_MCP_AUDIT_FILE or CALLS_MCP_AUDIT_DATABASE for the record of the decision.
+CALLS_MCP_AUDIT_DATABASE if they have one, for the record of the decision.
 
 exit status:
   0  it was shown, or the decision stands
@@ -61,8 +61,8 @@ exit status:
 
 _CONSOLE = """\
 It needs the settings of the servers that it is beside: CALLS_MCP_STATE_URL for what waits,
-CALLS_MCP_AUDIT_FILE or CALLS_MCP_AUDIT_DATABASE for the record, CALLS_MCP_POLICY for the rules, and
-the account's credentials for the calls. The way in is a link that is printed here. It works once.
+CALLS_MCP_AUDIT_DATABASE for the audit log if they have it, CALLS_MCP_POLICY for the rules, and the
+account's credentials for the calls. The way in is a link that is printed here. It works once.
 
 Where other machines reach --host, a proxy must speak https for it: --url says at which address.
 """

@@ -132,7 +132,7 @@ async def _opened(settings: Settings, *, sandbox: bool) -> AsyncGenerator[Runtim
     from calls_mcp.sandbox import open_sandbox  # noqa: PLC0415
 
     with TemporaryDirectory() as folder:  # what did not happen needs no lasting record
-        audit = settings.audit.model_copy(update={"file": Path(folder) / "audit.jsonl"})
+        audit = settings.audit.model_copy(update={"database": Path(folder) / "audit.db"})
         async with open_sandbox(settings.model_copy(update={"audit": audit})) as runtime:
             yield runtime
 

@@ -1,11 +1,10 @@
-"""Audit: the record, searched and filtered, with its chain verified; and taken elsewhere."""
+"""Audit: the audit log, searched and filtered, with its chain verified; and exported."""
 
 import csv
 import io
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterator
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlencode
@@ -17,29 +16,20 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from calls_mcp.audit import (
-    Glimpse,
-    Report,
-    Search,
-    bears,
-    describe,
-    mentions,
-    parse,
-    rows,
-    time_in,
-    verify,
-)
-from calls_mcp.audit import page as page_of
+from calls_mcp.audit.chain import parse
+from calls_mcp.audit.reading import AuditReader, Filter
+from calls_mcp.audit.report import Report, describe
+from calls_mcp.audit.verification import verify
 from calls_mcp.catalog import Json, load_operations
 from calls_mcp.console.house import House
 from calls_mcp.console.pages import page
 from calls_mcp.errors import CallsError
 
-_PAGE, _FARTHEST = 50, 20_000  # records that a page shows, and looks at
-_LARGEST_PLACE = 2**62
+_PAGE = 50  # records
+_LARGEST = 2**62
 _MOMENT, _LONGEST = 0.05, 30.0  # seconds
-_State = tuple[int, int, int]
-"""Which file it is, how long, and when it was changed."""
+_State = tuple[int, ...]
+"""Which file it is, how long, and when it was changed; and the same of its write-ahead log."""
 _DECISIONS = ("asked", "approved", "allowed", "denied", "declined", "expired", "replayed", "void")
 _PHASES = ("decided", "before", "after", "recovered")
 _COLUMNS = (
@@ -68,60 +58,6 @@ _COLUMNS = (
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """What is looked for: `text` anywhere in a record, the others in the field of their name.
-
-    `since` and `until` are ISO 8601 UTC, or the beginning of one. What is empty is not asked for.
-    """
-
-    text: str = ""
-    tool: str = ""
-    decision: str = ""
-    phase: str = ""
-    principal: str = ""
-    since: str = ""
-    until: str = ""
-
-    def matches(self, record: Mapping[str, Json]) -> bool:
-        """Whether a record is one of those."""
-        if any(record.get(name) != wanted for name, wanted in self._exact):
-            return False
-        if not self._is_timely(str(record.get("time", ""))):
-            return False
-        text = self.text.casefold()
-        return not text or any(text in each.casefold() for each in _texts([*record.values()]))
-
-    @property
-    def glimpse(self) -> Glimpse:
-        """Tells of a line whether its record may be one of those."""
-        fields = [bears(name, wanted) for name, wanted in self._exact]
-        may_mention = mentions(self.text) if self.text else None
-        is_timed = bool(self.since or self.until)
-
-        def may_match(line: bytes) -> bool:
-            if not all(field in line for field in fields):
-                return False
-            if is_timed and (time := time_in(line)) and not self._is_timely(time):
-                return False
-            return may_mention is None or may_mention(line)
-
-        return may_match
-
-    @property
-    def _exact(self) -> list[tuple[str, str]]:
-        names = ("tool", "decision", "phase", "principal")
-        return [(name, value) for name in names if (value := getattr(self, name))]
-
-    def _is_timely(self, time: str) -> bool:
-        return time >= self.since and time[: len(self.until)] <= self.until
-
-    @property
-    def query(self) -> dict[str, str]:
-        """As it is in a URL."""
-        return {name: value for name, value in asdict(self).items() if value}
-
-
 class Audit:
     """The pages of the record."""
 
@@ -148,7 +84,7 @@ class Audit:
             "tools": [*load_operations()],
             "decisions": _DECISIONS,
             "phases": _PHASES,
-            "query": urlencode(wanted.query),
+            "query": urlencode(wanted.given),
             "records": [],
             "older": "",
             "report": None,
@@ -158,14 +94,15 @@ class Audit:
         if path is None or not path.exists():
             values["lacking"] = values["lacking"] or "Nothing has been recorded yet."
             return page(request, "audit.html", values)
-        search = Search(wanted.glimpse, wanted.matches, _FARTHEST)
-        read = partial(page_of, path, search, _PAGE, _place(request))
+        read = partial(AuditReader(path).page, wanted, _PAGE, _before(request))
         found, older = await anyio.to_thread.run_sync(read)
+        if not (found or wanted.given or older):
+            values["lacking"] = "Nothing has been recorded yet."
         report, is_checking = await self._told(path, anew="check" in request.query_params)
         told = describe(report) if report else []
         values |= {"records": found, "report": report, "told": told, "is_checking": is_checking}
         if older is not None:
-            values["older"] = urlencode(wanted.query | {"before": str(older)})
+            values["older"] = urlencode(wanted.given | {"before": str(older)})
         return page(request, "audit.html", values)
 
     async def export(self, request: Request) -> Response:
@@ -184,8 +121,7 @@ class Audit:
         One begins when the file has changed, or it is asked for. A page waits for it for a moment
         only: it takes the longer, the longer the record is.
         """
-        about = await anyio.to_thread.run_sync(os.stat, path)
-        state = about.st_ino, about.st_size, about.st_mtime_ns
+        state = await anyio.to_thread.run_sync(_state, path)
         if self._checking is None and (anew or state != self._checked):
             self._checking = anyio.Event()
             self._house.background.start(partial(self._check, path, state, self._checking))
@@ -211,41 +147,34 @@ def _filter(request: Request) -> Filter:
     return Filter(**{name: asked.get(name, "").strip()[:200] for name in names})
 
 
-def _place(request: Request) -> int | None:
+def _before(request: Request) -> int | None:
     before = request.query_params.get("before", "")
     if not before:
         return None
-    if not (before.isascii() and before.isdigit() and int(before[:20]) < _LARGEST_PLACE):
+    if not (before.isascii() and before.isdigit() and int(before[:20]) < _LARGEST):
         raise HTTPException(400, "There is no such page.")
     return int(before)
 
 
-def _texts(value: Json) -> Iterator[str]:
-    """All that is said in a value."""
-    if isinstance(value, dict):
-        for name, each in value.items():
-            yield name
-            yield from _texts(each)
-    elif isinstance(value, list):
-        for each in value:
-            yield from _texts(each)
-    else:
-        yield value if isinstance(value, str) else json.dumps(value)
+def _state(path: Path) -> _State:
+    """What is different once a database was changed."""
+    database = path.stat()
+    try:
+        log = path.with_name(f"{path.name}-wal").stat()
+    except FileNotFoundError:
+        return database.st_ino, database.st_size, database.st_mtime_ns
+    return (database.st_ino, database.st_size, database.st_mtime_ns, log.st_size, log.st_mtime_ns)
 
 
 def _lines(path: Path, wanted: Filter) -> Iterator[bytes]:
     """The very lines: without a filter, `calls-mcp audit verify` takes them."""
-    for row in rows(path):
-        record = parse(row.body)
-        if record is None or wanted.matches(record):
-            yield row.body + b"\n"
+    return (line + b"\n" for _, line in AuditReader(path).rows(wanted))
 
 
 def _table(path: Path, wanted: Filter) -> Iterator[bytes]:
     yield _cells(_COLUMNS)
-    for row in rows(path):
-        record = parse(row.body)
-        if record is not None and wanted.matches(record):
+    for _, line in AuditReader(path).rows(wanted):
+        if record := parse(line):
             yield _cells(tuple(_cell(record.get(name)) for name in _COLUMNS))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
+from typing import cast
 
 import anyio
 import anyio.to_thread
@@ -15,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from calls_mcp.audit import Search, newest
+from calls_mcp.audit.reading import AuditReader
 from calls_mcp.catalog import Json, load_operations
 from calls_mcp.console.charts import bars, columns
 from calls_mcp.console.figures import Figures, count
@@ -32,6 +33,7 @@ _MOST_ROWS = 12
 _LIVE = ("queued", "initiated", "ringing", "in-progress")
 _OUTCOMES = ("live", "not completed", "completed")
 _COUNTED = (
+    "seq",
     "time",
     "id",
     "approval_id",
@@ -65,29 +67,19 @@ class _Recent:
     """The decisions of a day, of which each look at a log reads only those that are new."""
 
     def __init__(self) -> None:
-        self._last = b""
         self._known: list[Mapping[str, Json]] = []
 
     def since(self, path: Path, beginning: str) -> list[Mapping[str, Json]]:
-        """What was decided from then on, the newest first.
+        """Return what was decided from then on, the newest first.
 
         Raises:
             ConfigurationError: The log can't be read.
         """
-        fresh: list[Mapping[str, Json]] = []
-        last, known = b"", list[Mapping[str, Json]]()
-        for found in newest(path, Search(_may_decide, _is_decided)):
-            if found.line == self._last:
-                known = [each for each in self._known if str(each["time"]) >= beginning]
-                break
-            if not found.fields:
-                continue
-            if str(found.fields.get("time", "")) < beginning or len(fresh) == _MOST_RECORDS:
-                break
-            last = last or found.line
-            fresh.append({name: found.fields.get(name) for name in _COUNTED})
-        self._known = [*fresh, *known][:_MOST_RECORDS]
-        self._last = last or self._last
+        last = cast("int", self._known[0]["seq"]) if self._known else 0
+        fresh = AuditReader(path).decisions(beginning, _MOST_RECORDS, last)
+        counted = [{name: record.get(name) for name in _COUNTED} for record in fresh]
+        known = [record for record in self._known if str(record["time"]) >= beginning]
+        self._known = [*counted, *known][:_MOST_RECORDS]
         return self._known
 
 
@@ -153,14 +145,6 @@ class Overview:
                 return calls, []
             arguments = {"cursor": outcome["next_cursor"]}
         return calls, [f"Only the newest {len(calls):,} calls are counted."]
-
-
-def _may_decide(line: bytes) -> bool:
-    return b'"decision":"' in line
-
-
-def _is_decided(record: Mapping[str, Json]) -> bool:
-    return bool(record.get("decision"))
 
 
 def _tiles(figures: Figures) -> Iterator[tuple[str, str]]:

@@ -7,6 +7,7 @@ from time import time
 
 import uvicorn
 
+from calls_mcp.audit import audit_path
 from calls_mcp.authentication.verifier import open_verifier
 from calls_mcp.background import background
 from calls_mcp.console.address import Address, require_safe
@@ -122,12 +123,9 @@ async def _furnished(
                 lacking["runtime"] = f"{missing}"
             else:
                 runtime = await stack.enter_async_context(Runtime(settings, access, clock=clock))
-        record = settings.audit.file or settings.audit.database
+        record = audit_path(settings, sandbox=runtime.sandbox if runtime else False)
         if record is None:
-            lacking["record"] = (
-                "The record goes to each server's stderr: set CALLS_MCP_AUDIT_FILE or "
-                "CALLS_MCP_AUDIT_DATABASE, here and for the servers."
-            )
+            lacking["record"] = "The audit log goes to each server's stderr."
         tokens = await _tokens(settings, runtime, clock)
         tasks = await stack.enter_async_context(background())
         yield House(

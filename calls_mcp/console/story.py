@@ -1,15 +1,13 @@
 """A call's story on one time line: from the record, and as the API tells it."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from calls_mcp.audit import Search, newest
+from calls_mcp.audit.reading import AuditReader
 from calls_mcp.catalog import Json
 from calls_mcp.outcome import CallSummary, moment
 
-_FAR = 20_000  # records back
 _MOST_SEEN = 500  # calls
 
 _DECIDED = {
@@ -70,24 +68,9 @@ def story(
     Raises:
         ConfigurationError: The record can't be read.
     """
-    events = [*(_recorded(record, sid) if record else ()), *_told(call), *seen]
+    records = AuditReader(record).about(sid) if record else ()
+    events = [*map(_event, records), *_told(call), *seen]
     return sorted(events, key=lambda event: event.time[:19])
-
-
-def _recorded(path: Path, sid: str) -> list[Event]:
-    """The records about a call, and those of the questions that led to it; the oldest first."""
-    ids: set[str] = set()
-    names = [sid.encode()]
-    found: list[Event] = []
-    search = Search(lambda line: any(name in line for name in names), farthest=_FAR)
-    for each in newest(path, search):
-        record = each.fields
-        links = {str(record[name]) for name in ("id", "approval_id") if record.get(name)}
-        if record.get("sid") == sid or links & ids:
-            names += [json.dumps(name)[1:-1].encode() for name in links - ids]
-            ids |= links
-            found.append(_event(record))
-    return found[::-1]
 
 
 def _event(record: Mapping[str, Json]) -> Event:

@@ -6,7 +6,7 @@ from dataclasses import astuple
 from importlib.util import find_spec
 from pathlib import Path
 
-from calls_mcp.audit import obstacle
+from calls_mcp.audit import audit_path, obstacle
 from calls_mcp.doctor.findings import Finding
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.policy import Policy, load_policy, summary
@@ -81,24 +81,16 @@ async def examine_store(settings: Settings) -> Finding:
 
 def examine_audit(settings: Settings) -> list[Finding]:
     """Whether changes can be recorded, without which none is made."""
-    files = (
-        ("CALLS_MCP_AUDIT_FILE", settings.audit.file),
-        ("CALLS_MCP_AUDIT_DATABASE", settings.audit.database),
-    )
-    found = [_audit(name, path) for name, path in files if path]
-    if found:
-        return found
-    message = "goes to stderr, and is lost with it"
-    return [Finding("record", "note", message, "export CALLS_MCP_AUDIT_FILE=FILE")]
-
-
-def _audit(name: str, path: Path) -> Finding:
-    reason = obstacle(path, is_database=name.endswith("DATABASE"), patience=_PATIENCE)
-    if reason:
+    path = audit_path(settings)
+    if path is None:
+        message = "goes to stderr: collect that, or it is lost"
+        remedy = "export CALLS_MCP_AUDIT_DATABASE=FILE"
+        return [Finding("audit log", "note", message, remedy)]
+    if reason := obstacle(path, _PATIENCE):
         make = "" if path.parent.exists() else f"mkdir -p {path.parent}, "
-        remedy = f"{make}let this user write to {path}, or: export {name}=FILE"
-        return Finding("record", "problem", f"{path}: {reason}; changes are refused", remedy)
-    return Finding("record", "ok", f"{path} can be written to")
+        remedy = f"{make}let this user write to {path}, or: export CALLS_MCP_AUDIT_DATABASE=FILE"
+        return [Finding("audit log", "problem", f"{path}: {reason}; changes are refused", remedy)]
+    return [Finding("audit log", "ok", f"{path} can be written to")]
 
 
 def examine_telemetry(settings: Settings) -> list[Finding]:

@@ -136,6 +136,7 @@ class Database:
     def _prepare(self, connection: sqlite3.Connection) -> None:
         """Bring the schema up to date."""
         self._patiently(lambda: connection.execute("PRAGMA journal_mode = WAL"))
+        connection.execute("PRAGMA synchronous = FULL")  # what is written survives a power failure
         if self._patiently(lambda: _version(connection)) == len(_scripts()):
             return
         with connection:

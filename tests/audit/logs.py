@@ -1,19 +1,16 @@
 """Entries, logs, and ways to spoil them."""
 
-import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from calls_mcp.audit import Authority, Entry
-from calls_mcp.audit.chain import Fields
-from calls_mcp.audit.database import Database
-from calls_mcp.audit.lines import LinesFile
-from calls_mcp.audit.sinks import Sink
+from calls_mcp.audit.chain import START, Fields, seal
+from calls_mcp.audit.destinations import AuditTable
 from calls_mcp.catalog import Json, load_operations
+from calls_mcp.storage.database import Database
 
 CREATE = load_operations()["create_call"]
 ACCOUNT = "AC" + "0" * 32
@@ -41,7 +38,7 @@ def entry(**arguments: Json) -> Entry:
 
 
 def fields(number: int = 0, phase: str = "decided") -> Fields:
-    """Fields of a record, as a sink gets them."""
+    """Fields of a record, before it is chained to another."""
     return {
         "time": f"2026-01-31T09:00:{number:02}.000Z",
         "phase": phase,
@@ -52,35 +49,32 @@ def fields(number: int = 0, phase: str = "decided") -> Fields:
     }
 
 
-def fill(sink: Sink, count: int, first: int = 0) -> None:
-    for number in range(first, first + count):
-        sink.append(fields(number))
-    sink.close()
-
-
-def lines_log(directory: Path, count: int) -> Path:
-    path = directory / "audit.jsonl"
-    fill(LinesFile(path), count)
+def database_log(folder: Path, count: int) -> Path:
+    path = folder / "audit.db"
+    append(path, *map(fields, range(count)))
     return path
 
 
-def database_log(directory: Path, count: int) -> Path:
-    path = directory / "audit.db"
-    fill(Database(path), count)
+def append(path: Path, *records: Fields) -> None:
+    table = AuditTable(Database(path))
+    for record in records:
+        table.append(record)
+    table.close()
+
+
+def exported_log(folder: Path, count: int) -> Path:
+    """A log as JSON lines."""
+    path, last = folder / "audit.jsonl", START
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for number in range(count):
+            sealed = seal(fields(number), last)
+            last = sealed.link
+            file.write(sealed.line + "\n")
     return path
-
-
-def records_in(path: Path) -> list[dict[str, Any]]:
-    """The records in a file, or in a database if it is one."""
-    if path.suffix == ".db":
-        with closing(sqlite3.connect(path)) as database:
-            rows = database.execute("SELECT body FROM audit ORDER BY seq").fetchall()
-        return [json.loads(body) for (body,) in rows]
-    return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
 def spoil(path: Path, statement: str, values: Sequence[object] = ()) -> None:
-    """Change a database as an intruder would, who minds no trigger."""
+    """Change a database as an intruder would, whom no trigger stops."""
     with closing(sqlite3.connect(path)) as database:
         database.execute("DROP TRIGGER audit_keeps")
         database.execute("DROP TRIGGER audit_stays")

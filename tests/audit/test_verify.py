@@ -1,3 +1,4 @@
+import hashlib
 import json
 import sqlite3
 import subprocess
@@ -12,11 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calls_mcp.audit import describe, verify
-from calls_mcp.audit.chain import Link, encode, seal
-from calls_mcp.audit.lines import LinesFile
+from calls_mcp.audit.chain import Fields, Link, encode, seal
+from calls_mcp.audit.report import describe
+from calls_mcp.audit.verification import verify
 from calls_mcp.errors import ConfigurationError
-from tests.audit.logs import database_log, fields, lines_log, records_in, spoil
+from tests.audit.logs import append, database_log, exported_log, fields, spoil
+from tests.records import records_in
 
 NAN = b'{"seq":1,"time":NaN,"hash":""}\n'
 Lines = list[bytes]
@@ -91,13 +93,15 @@ def test_whatever_is_done_to_a_record_is_found(
     count: int, spoiler: Spoiler, data: st.DataObject
 ) -> None:
     with tempfile.TemporaryDirectory() as directory:
-        path = lines_log(Path(directory), count)
+        path = exported_log(Path(directory), count)
         assert verify(path).problems == ()
         lines = path.read_bytes().splitlines(keepends=True)
         path.write_bytes(b"".join(spoiler(lines, data)))
         report = verify(path)
     assert not report.is_intact
-    assert "The log is NOT as it was written." in describe(report) or not report.records
+    assert (
+        "The audit log was changed after it was written." in describe(report) or not report.records
+    )
 
 
 DATABASE_SPOILERS = (
@@ -126,14 +130,14 @@ def test_whatever_is_done_to_a_row_is_found(at: int, statement: str) -> None:
         assert not verify(path).is_intact
 
 
-@pytest.mark.parametrize("write", [lines_log, database_log])
+@pytest.mark.parametrize("write", [exported_log, database_log])
 def test_records_cut_off_the_end_are_missed_only_if_a_hash_is_expected(
     tmp_path: Path, write: Callable[[Path, int], Path]
 ) -> None:
     path = write(tmp_path, 4)
     last = verify(path).last_hash
     assert verify(path, expect=last.upper()).problems == ()
-    if write is lines_log:
+    if write is exported_log:
         path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
     else:
         spoil(path, "DELETE FROM audit WHERE seq = 4")
@@ -142,26 +146,23 @@ def test_records_cut_off_the_end_are_missed_only_if_a_hash_is_expected(
 
 
 def test_a_hash_is_expected_anywhere_in_a_log_that_has_grown(tmp_path: Path) -> None:
-    path = lines_log(tmp_path, 4)
+    path = database_log(tmp_path, 4)
     first, *_ = records_in(path)
     assert verify(path, expect=first["hash"]).problems == ()
 
 
 def test_a_change_without_an_end_is_told_but_is_no_tampering(tmp_path: Path) -> None:
-    log = LinesFile(tmp_path / "audit.jsonl")
-    for number, phase in enumerate(("before", "before", "after")):
-        log.append({**fields(number, phase), "id": str(number % 2)})
-    log.append({**fields(4, "after"), "id": "another"})
-    report = verify(tmp_path / "audit.jsonl")
-    assert [(p.kind, p.line, p.seq) for p in report.problems] == [
-        ("unfinished", 4, 4),
-        ("unfinished", 2, 2),
-    ]
+    path = tmp_path / "audit.db"
+    phases = enumerate(("before", "before", "after"))
+    append(path, *({**fields(at, phase), "id": str(at % 2)} for at, phase in phases))
+    append(path, {**fields(4, "after"), "id": "another"})
+    report = verify(path)
+    assert [(p.kind, p.seq) for p in report.problems] == [("unfinished", 4), ("unfinished", 2)]
     assert report.is_intact
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    path = lines_log(tmp_path, 6)
+    path = exported_log(tmp_path, 6)
     one, _, three, *_, six = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(one + three + six)
     assert [(p.line, p.seq, p.what) for p in verify(path).problems] == [
@@ -171,7 +172,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
 
 
 def test_one_edit_is_told_as_one(tmp_path: Path) -> None:
-    path = lines_log(tmp_path, 5)
+    path = exported_log(tmp_path, 5)
     path.write_bytes(path.read_bytes().replace(b'"id":"0002"', b'"id":"0009"'))
     (problem,) = verify(path).problems
     assert (problem.kind, problem.line, problem.seq) == ("tampering", 3, 3)
@@ -179,28 +180,54 @@ def test_one_edit_is_told_as_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("line", [b"[" * 100_000, b'{"seq":1,"hash":7}', b"\xff", b"9" * 9999, NAN])
 def test_lines_that_are_no_records_do_not_stop_the_check(tmp_path: Path, line: bytes) -> None:
-    path = lines_log(tmp_path, 2)
+    path = exported_log(tmp_path, 2)
     path.write_bytes(line + b"\n" + path.read_bytes() + line)
     assert not verify(path).is_intact
 
 
 def test_a_report_is_told_in_plain_words(tmp_path: Path) -> None:
-    path = lines_log(tmp_path, 2)
+    path = exported_log(tmp_path, 2)
+    last = json.loads(path.read_bytes().splitlines()[-1])
     assert describe(verify(path))[:3] == [
         "2 records, from 2026-01-31T09:00:00.000Z to 2026-01-31T09:00:01.000Z.",
-        "Each is as it was written, and in its place.",
-        f"Hash of the last record: {records_in(path)[-1]['hash']}",
+        "All records are intact and in order.",
+        f"Hash of the last record: {last['hash']}",
     ]
     path.write_bytes(path.read_bytes()[:-9])
     assert describe(verify(path, expect="0"))[-2:] == [
-        "Problem: line 2: it was never written whole, or has been damaged since",
+        "Problem: line 2: it was never written completely, or was damaged since",
         "Problem: no record has the expected hash: the log was cut off at its end, or rewritten",
     ]
-    LinesFile(path).append(fields())
+
+
+def recovered(folder: Path, torn: bytes) -> Path:
+    """A file as servers wrote it earlier, which noted that they had found a torn line."""
+    path = exported_log(folder, 2)
+    link = Link(2, json.loads(path.read_bytes().splitlines()[-1])["hash"])
+    note: Fields = {
+        "time": "2026-01-31T10",
+        "phase": "recovered",
+        "arguments": {"torn_bytes": len(torn), "torn_sha256": hashlib.sha256(torn).hexdigest()},
+    }
+    path.write_bytes(path.read_bytes() + torn + b"\n" + seal(note, link).line.encode() + b"\n")
+    return path
+
+
+def test_a_torn_line_that_an_earlier_version_recovered_from_is_only_noted(tmp_path: Path) -> None:
+    path = recovered(tmp_path, b'{"seq":3,"ti')
+    assert verify(path).problems == ()
     assert describe(verify(path))[-1] == (
-        "Note: line 3, record 2: a record before it was never written whole: its writer was "
-        "stopped midway"
+        "Note: line 4, record 3: the line before it was never written completely: its writer was "
+        "stopped"
     )
+
+
+def test_what_is_told_of_a_torn_line_must_hold(tmp_path: Path) -> None:
+    path = recovered(tmp_path, b'{"seq":3')
+    *lines, torn, note = path.read_bytes().splitlines(keepends=True)
+    for spoilt in ([], [b"{}"], [torn, b"\n"], [torn.replace(b"3", b"4")]):
+        path.write_bytes(b"".join([*lines, *spoilt, note]))
+        assert not verify(path).is_intact
 
 
 def test_an_empty_log_has_nothing_wrong(tmp_path: Path) -> None:
@@ -220,7 +247,7 @@ def test_a_log_that_can_not_be_read_is_told_by_name(tmp_path: Path) -> None:
 
 
 def test_the_hash_is_that_of_the_line_without_it(tmp_path: Path) -> None:
-    (record,) = records_in(lines_log(tmp_path, 1))
+    (record,) = records_in(database_log(tmp_path, 1))
     line = encode(record)
     assert line.endswith(f',"hash":"{record["hash"]}"}}')
 

@@ -1,7 +1,7 @@
 """A process that writes to a log: `python -m tests.audit.writer MODE PATH [COUNT]`.
 
 It says `ready`, waits for a line on stdin, then writes: `all` COUNT changes; `half` dies midway in
-the record that it writes; `full` may not let the file grow beyond COUNT bytes.
+the record that it writes; `full` may not let files grow beyond COUNT bytes.
 """
 
 import os
@@ -14,32 +14,19 @@ from typing import NoReturn
 
 import anyio
 
-from calls_mcp.audit import AuditUnavailable, Ending, database, open_audit
+from calls_mcp.audit import AuditUnavailable, Ending, destinations, open_audit
 from calls_mcp.audit.chain import Link
 from calls_mcp.catalog import Json
 from tests.audit.logs import ENTRY, SID
 
-_write = os.write
 
-
-def _die() -> NoReturn:
+def _seal_never(_fields: Mapping[str, Json], _last: Link) -> NoReturn:
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("survived")
 
 
-def _write_half(fd: int, data: bytes) -> NoReturn:
-    _write(fd, data[: len(data) // 2])
-    _die()
-
-
-def _seal_never(_fields: Mapping[str, Json], _last: Link) -> NoReturn:
-    _die()
-
-
 async def _write_changes(path: Path, count: int) -> None:
-    is_database = path.suffix == ".db"
-    file, base = (None, path) if is_database else (path, None)
-    async with open_audit(file, base) as log:
+    async with open_audit(path) as log:
         for _ in range(count):
             attempt = await log.begin(ENTRY)
             await log.end(attempt, Ending("done", http_status=201, sid=SID))
@@ -49,13 +36,13 @@ def main(mode: str, path: Path, count: int) -> None:
     print("ready", flush=True)  # noqa: T201  # the test waits for it
     sys.stdin.readline()
     if mode == "half":
-        os.write = _write_half
-        database.seal = _seal_never
+        destinations.seal = _seal_never
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     if mode == "full":
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (count, limits[1]))
     try:
-        anyio.run(_write_changes, path, count)
+        anyio.run(_write_changes, path, 1 if mode == "full" else count)
     except AuditUnavailable as unavailable:
         print(unavailable.hint)  # noqa: T201  # the test reads it
     finally:

@@ -25,6 +25,7 @@ from tests.authentication.service import (
     serving,
     write,
 )
+from tests.records import lines_in
 from tests.rig import ACCOUNT, PERMISSIVE, open_rig, placing
 from tests.upstream import SECRET, SID, Exchange, Upstream, access, answer, call
 
@@ -292,7 +293,7 @@ async def test_the_record_and_the_throttle_know_whoever_is_authenticated(tmp_pat
         "calls_mcp_auth": "tokens",
         "calls_mcp_principals": write(tmp_path / "principals.toml", *BOTH),
         "calls_mcp_policy": tmp_path / "slow.toml",
-        "calls_mcp_audit_file": tmp_path / "audit.jsonl",
+        "calls_mcp_audit_database": tmp_path / "audit.db",
     }
     async with serving(settings) as service:
         outcomes: list[str] = []
@@ -301,14 +302,14 @@ async def test_the_record_and_the_throttle_know_whoever_is_authenticated(tmp_pat
                 outcomes.append((await agent.call("list_calls"))["outcome"])
                 await agent.call("create_call", **placing())
     assert outcomes == ["done", "error", "done"]
-    record = recorded(tmp_path / "audit.jsonl")
+    record = recorded(tmp_path / "audit.db")
     assert '"principal":"alice"' in record
     assert '"principal":"bob"' in record
     assert "tester" not in record
 
 
 def recorded(file: Path) -> str:
-    return file.read_text("utf-8").replace('": "', '":"')
+    return "\n".join(lines_in(file))
 
 
 # Mistakes

@@ -14,7 +14,7 @@ from typing import cast
 import httpx
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from calls_mcp.audit import Authority, Decision, Ending, Entry, open_audit
+from calls_mcp.audit import Authority, Decision, Ending, Entry, audit_path, open_audit
 from calls_mcp.catalog import Json, load_operations
 from calls_mcp.console import Address, open_console
 from calls_mcp.emulator import DEFAULT_ACCOUNT
@@ -80,7 +80,7 @@ def figures() -> Iterator[Figure]:
         stack.callback(redis.stop)
         redis_urls = [f"{redis.url.removesuffix('0')}{number}" for number in range(2)]
         sqlite_urls = [f"sqlite:///{folder}/{number}.db" for number in range(2)]
-        kinds = {"SQLite, file": (sqlite_urls, "calls_mcp_audit_file")}
+        kinds = {"SQLite, file": (sqlite_urls, "calls_mcp_audit_database")}
         kinds |= {"Redis, database": (redis_urls, "calls_mcp_audit_database")}
         for kind, (stores, audit) in kinds.items():
             with ExitStack() as tabs:
@@ -168,8 +168,7 @@ async def _fill(values: Mapping[str, object], amounts: tuple[int, int], sid: str
 async def _record(values: Mapping[str, object], times: int, sid: str) -> None:
     """Record the whole of a call that the operator approved, some times."""
     settings = load_settings(values)
-    files = settings.audit.file, settings.audit.database
-    async with open_audit(*files) as audit:
+    async with open_audit(audit_path(settings)) as audit:
         for number in range(times):
             case = _case(number)
             authority = Authority("operator", "benchmarks", case.identifier)

@@ -55,7 +55,7 @@ async def _guard(url: str, store: str, folder: Path) -> float:
         {
             "calls_mcp_state_url": store,
             "calls_mcp_policy": PERMISSIVE,
-            "calls_mcp_audit_file": folder / "audit.jsonl",
+            "calls_mcp_audit_database": folder / "audit.db",
         }
     )
     with observing() as seen:

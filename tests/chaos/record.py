@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from calls_mcp.audit import verify
+from calls_mcp.audit.verification import verify
 from tests.chaos.ledger import Attempt, Ledger, deletion, kind_of, require
 from tests.chaos.world import require_secrecy
+from tests.records import lines_in
 
 Ending = tuple[str, str, str]
 """A marker, what was told, and the SID of the call."""
@@ -25,11 +26,11 @@ def check_audit(file: Path, ledger: Ledger) -> int:
     if not file.exists():
         require(not ledger.acted, "there is no audit log")
         return 0
-    text = file.read_text("utf-8")
-    require_secrecy(text)
+    lines = lines_in(file)
+    require_secrecy("\n".join(lines))
     report = verify(file)
     require(not report.problems, "the audit log is not in order", report.problems)
-    recorded = Counter(_recorded([json.loads(line) for line in text.splitlines()]))
+    recorded = Counter(_recorded([json.loads(line) for line in lines]))
     for marker, acted in ledger.acted.items():
         count = sum(n for (mark, _, _), n in recorded.items() if mark == marker)
         require(count >= acted, "done, but not recorded", marker)

@@ -86,7 +86,8 @@ class World:
 
     @property
     def audit_file(self) -> Path:
-        return self.folder / "audit.jsonl"
+        """The database, which has the audit log beside the state."""
+        return self.folder / "state.db"
 
     async def start(self, base_url: str = "") -> None:
         """Start two servers on the files that the last ones have left."""
@@ -109,8 +110,7 @@ class World:
             {
                 "calls_mcp_policy": PERMISSIVE,
                 "calls_mcp_confirm": self.confirm,
-                "calls_mcp_state_url": f"sqlite:///{self.folder / 'state.db'}",
-                "calls_mcp_audit_file": self.audit_file,
+                "calls_mcp_state_url": f"sqlite:///{self.audit_file}",
                 "calls_mcp_audit_numbers": "whole",
             }
         )

@@ -14,7 +14,8 @@ from calls_mcp.cli import main
 from calls_mcp.emulator.testing import RunningEmulator
 from calls_mcp.store import Ruling
 from calls_mcp.store.docket import pack_ruling
-from tests.commands.test_call import PLACE, changes, recorded
+from tests.commands.test_call import PLACE, changes
+from tests.records import records_in
 from tests.test_rules import policy
 
 WATCH = (sys.executable, "-m", "calls_mcp", "approvals", "--watch")
@@ -26,10 +27,10 @@ Captured = pytest.CaptureFixture[str]
 def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, account: RunningEmulator) -> Path:
     """Where decisions are recorded, on servers whose operator decides about new calls."""
     del account
-    file = tmp_path / "audit.jsonl"
+    file = tmp_path / "audit.db"
     monkeypatch.setenv("CALLS_MCP_POLICY", str(policy(tmp_path, '[confirm]\nplace = "operator"\n')))
     monkeypatch.setenv("CALLS_MCP_STATE_URL", f"sqlite:///{tmp_path}/state.db")
-    monkeypatch.setenv("CALLS_MCP_AUDIT_FILE", str(file))
+    monkeypatch.setenv("CALLS_MCP_AUDIT_DATABASE", str(file))
     return file
 
 
@@ -70,7 +71,7 @@ def test_what_is_approved_is_carried_out_when_it_is_called_again(
     assert main(["call", *PLACE]) == 0
     capsys.readouterr()
     assert changes(account) == ["POST"]
-    decided = [(each.get("decision"), each.get("decided_by")) for each in recorded(record)]
+    decided = [(each.get("decision"), each.get("decided_by")) for each in records_in(record)]
     assert decided == [("asked", None), ("approved", "bob"), ("allowed", "bob"), (None, None)]
     assert shown(capsys, "list") == []
     (listed,) = shown(capsys, "list", "--all")
@@ -120,7 +121,7 @@ def test_a_decision_that_can_not_be_recorded_is_not_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     approval = asked(capsys)
-    monkeypatch.setenv("CALLS_MCP_AUDIT_FILE", str(tmp_path / "missing" / "audit.jsonl"))
+    monkeypatch.setenv("CALLS_MCP_AUDIT_DATABASE", str(tmp_path / "missing" / "audit.db"))
     assert main(["approvals", "approve", approval]) == 2
     assert "audit" in capsys.readouterr().err
     assert shown(capsys, "show", approval)["state"] == "waiting"

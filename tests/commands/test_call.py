@@ -15,6 +15,7 @@ from anyio.from_thread import start_blocking_portal
 from calls_mcp.cli import main
 from calls_mcp.emulator.testing import RunningEmulator
 from tests.commands.terminal import on_terminal
+from tests.records import records_in
 from tests.rig import CALLER, TALKS_FOR_AN_HOUR, TWIML
 from tests.test_cli import run
 from tests.upstream import Exchange, Upstream, answer, call
@@ -29,10 +30,6 @@ def structured(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
 
 def changes(account: RunningEmulator) -> list[str]:
     return [entry.method for entry in account.requests if entry.method != "GET"]
-
-
-def recorded(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
 
 
 def placed(capsys: pytest.CaptureFixture[str]) -> str:
@@ -183,10 +180,10 @@ def test_yes_gets_nobody_around_the_policy(
 def test_a_yes_on_the_terminal_does_it_and_is_a_humans(
     account: RunningEmulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    policy, record = tmp_path / "policy.toml", tmp_path / "audit.jsonl"
+    policy, record = tmp_path / "policy.toml", tmp_path / "audit.db"
     policy.write_text('[confirm]\nplace = "require_human"\n', "utf-8")
     monkeypatch.setenv("CALLS_MCP_POLICY", str(policy))
-    monkeypatch.setenv("CALLS_MCP_AUDIT_FILE", str(record))
+    monkeypatch.setenv("CALLS_MCP_AUDIT_DATABASE", str(record))
     with on_terminal("call", *PLACE, "--json") as terminal:
         terminal.wait_for(PROMPT)
         assert changes(account) == []
@@ -195,7 +192,7 @@ def test_a_yes_on_the_terminal_does_it_and_is_a_humans(
     assert (status, json.loads(out)["outcome"]) == (0, "done")
     assert f'Place a call to "{TALKS_FOR_AN_HOUR}"' in terminal.seen
     assert changes(account) == ["POST"]
-    assert [entry.get("confirmed_by") for entry in recorded(record)][1:] == ["elicitation", None]
+    assert [entry.get("confirmed_by") for entry in records_in(record)][1:] == ["elicitation", None]
 
 
 @pytest.mark.parametrize("typed", ["no\n", "y\n", "YES\n", "\n", "yes please\n", "\x04"])
@@ -248,9 +245,9 @@ def test_what_was_sent_before_a_signal_is_finished_and_recorded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     upstream, sent, answered = slow
-    record = tmp_path / "audit.jsonl"
+    record = tmp_path / "audit.db"
     monkeypatch.setenv("CALLS_MCP_API_BASE_URL", upstream.base_url)
-    monkeypatch.setenv("CALLS_MCP_AUDIT_FILE", str(record))
+    monkeypatch.setenv("CALLS_MCP_AUDIT_DATABASE", str(record))
     del account
     with on_terminal("call", *PLACE, "--yes") as terminal:
         sent.wait()
@@ -258,7 +255,7 @@ def test_what_was_sent_before_a_signal_is_finished_and_recorded(
         answered.set()
         status, _ = terminal.ended()
     assert status in (0, 130)  # whether the answer was still waited for
-    last = recorded(record)[-1]
+    last = records_in(record)[-1]
     assert (last["phase"], last["outcome"]) == ("after", "done")
     assert upstream.methods == ["POST"]
 

@@ -319,10 +319,9 @@ def test_nothing_is_made_or_written_where_the_state_and_the_record_will_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CALLS_MCP_STATE_URL", f"sqlite:///{tmp_path}/state.db")
-    monkeypatch.setenv("CALLS_MCP_AUDIT_FILE", str(tmp_path / "audit.jsonl"))
     monkeypatch.setenv("CALLS_MCP_AUDIT_DATABASE", str(tmp_path / "audit.db"))
     status, found = examined(capsys)
-    assert (status, found["state store"]["level"], found["record"]["level"]) == (0, "ok", "ok")
+    assert (status, found["state store"]["level"], found["audit log"]["level"]) == (0, "ok", "ok")
     assert [*tmp_path.iterdir()] == []
 
 
@@ -330,20 +329,20 @@ def test_nothing_is_made_or_written_where_the_state_and_the_record_will_be(
 def test_what_is_there_is_tried_and_left_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    log, database = tmp_path / "audit.jsonl", tmp_path / "audit.db"
+    database = tmp_path / "audit.db"
     monkeypatch.setenv("CALLS_MCP_STATE_URL", f"sqlite:///{tmp_path}/state.db")
-    monkeypatch.setenv("CALLS_MCP_AUDIT_FILE", str(log))
     monkeypatch.setenv("CALLS_MCP_AUDIT_DATABASE", str(database))
     place = ["create_call", "to=+15005550205", "from=+15005550006", "twiml=<Response/>"]
     assert main(["call", *place, "--yes"]) == 0
     capsys.readouterr()
-    before = {file: hashlib.sha256(file.read_bytes()).digest() for file in (log, database)}
+    files = (tmp_path / "state.db", database)
+    before = {file: hashlib.sha256(file.read_bytes()).digest() for file in files}
     assert examined(capsys)[0] == 0
     assert before == {file: hashlib.sha256(file.read_bytes()).digest() for file in before}
 
 
 @pytest.mark.usefixtures("account")
-@pytest.mark.parametrize("name", ["AUDIT_FILE", "AUDIT_DATABASE", "STATE_URL"])
+@pytest.mark.parametrize("name", ["AUDIT_DATABASE", "STATE_URL"])
 @pytest.mark.parametrize("kind", ["no folder", "another file"])
 def test_a_place_that_cannot_be_written_to_is_told(
     name: str,
@@ -359,7 +358,7 @@ def test_a_place_that_cannot_be_written_to_is_told(
     monkeypatch.setenv(f"CALLS_MCP_{name}", f"sqlite:///{file}" if is_state else str(file))
     status, found = examined(capsys)
     assert status == (2 if is_state else 1)
-    assert str(file) in found["state store" if is_state else "record"]["message"]
+    assert str(file) in found["state store" if is_state else "audit log"]["message"]
 
 
 @pytest.mark.usefixtures("account")
@@ -372,8 +371,8 @@ def test_a_database_that_another_holds_is_told(
         holder.execute("CREATE TABLE t (x)")
         holder.execute("BEGIN IMMEDIATE")
         status, found = examined(capsys)
-    assert (status, found["record"]["level"]) == (1, "problem")
-    assert "locked" in found["record"]["message"]
+    assert (status, found["audit log"]["level"]) == (1, "problem")
+    assert "locked" in found["audit log"]["message"]
 
 
 @pytest.mark.usefixtures("account")
@@ -381,6 +380,7 @@ def test_redis_is_tried_and_its_password_never_told(
     own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CALLS_MCP_STATE_URL", own_redis.url)
+    monkeypatch.setenv("CALLS_MCP_AUDIT_DATABASE", "stderr:")
     status, found = examined(capsys)
     assert (status, found["state store"]["level"]) == (0, "ok")
     place = own_redis.url.removeprefix("redis://")

@@ -90,10 +90,9 @@ class Desk:
 async def open_desk(
     folder: Path, rules: str = 'place = "operator"', **settings: object
 ) -> AsyncGenerator[Desk]:
-    record = folder / "audit.jsonl"
+    record = folder / "state.db"
     shared: dict[str, Any] = {
-        "calls_mcp_state_url": f"sqlite:///{folder}/state.db",
-        "calls_mcp_audit_file": record,
+        "calls_mcp_state_url": f"sqlite:///{record}",
         **settings,
     }
     file = policy(folder, f"[confirm]\n{rules}\n[caps]\nsame_number_seconds = 0\n")

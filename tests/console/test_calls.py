@@ -1,6 +1,5 @@
 """Calls on the console's pages."""
 
-import json
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 from calls_mcp.console import Address, open_console
 from calls_mcp.settings import load_settings
 from tests.console.desk import Browser, Desk, open_desk, visible
+from tests.records import records_in
 from tests.rig import placing
 
 pytestmark = pytest.mark.anyio
@@ -136,7 +136,7 @@ async def test_a_call_tells_its_story(tmp_path: Path) -> None:
 
 async def test_without_credentials_the_record_tells_the_story(desk: Desk) -> None:
     sid = await place(desk)
-    settings = load_settings({"calls_mcp_audit_file": desk.record})
+    settings = load_settings({"calls_mcp_audit_database": desk.record})
     async with (
         open_console(settings, Address(port=0)) as alone,
         Desk(alone, desk.rig, desk.record).operator() as browser,
@@ -164,7 +164,7 @@ async def test_hanging_up_asks_first_and_takes_the_path_of_the_tool(
             assert done.headers["location"] == f"/calls/{sid}"
             assert "completed" in visible(await browser.read(f"/calls/{sid}"))
         assert len(desk.rig.changes) == 2
-        recorded = [json.loads(line) for line in desk.record.read_text("utf-8").splitlines()]
+        recorded = records_in(desk.record)
     (begun,) = [r for r in recorded if r["phase"] == "before" and r["action"] == "hang_up"]
     assert begun["principal"] == "console: ann"
     assert begun["sid"] == sid

@@ -1,6 +1,5 @@
 """An agent's client, server and console as processes, and the operator's browsers: end to end."""
 
-import json
 import os
 import re
 import signal
@@ -19,9 +18,10 @@ from mcp_types import Implementation
 from playwright.async_api import Browser, expect
 from playwright.async_api import Error as PlaywrightError
 
-from calls_mcp.audit import verify
+from calls_mcp.audit.verification import verify
 from calls_mcp.emulator import DEFAULT_ACCOUNT, Emulator
 from tests.console.window import Window, open_window
+from tests.records import records_in
 from tests.rig import ACCOUNT, Agent, placing, structured
 from tests.test_rules import policy
 from tests.upstream import Exchange, Upstream, answer, hang, page
@@ -78,17 +78,17 @@ class Firm:
             "TWILIO_AUTH_TOKEN": DEFAULT_ACCOUNT.auth_token,
             "CALLS_MCP_API_BASE_URL": self.base_url,
             "CALLS_MCP_STATE_URL": f"sqlite:///{self.folder}/state.db",
-            "CALLS_MCP_AUDIT_FILE": str(self.record),
+            "CALLS_MCP_AUDIT_DATABASE": str(self.record),
             "CALLS_MCP_POLICY": str(policy(self.folder, RULES)),
         }
 
     @property
     def record(self) -> Path:
-        return self.folder / "audit.jsonl"
+        return self.folder / "audit.db"
 
     def decisions(self, approval: str) -> list[tuple[str, str | None]]:
         """What the record has of an approval, and who decided."""
-        records = [json.loads(line) for line in self.record.read_text("utf-8").splitlines()]
+        records = records_in(self.record)
         return [
             (each["decision"], each.get("decided_by"))
             for each in records

@@ -47,7 +47,7 @@ async def fleet(
 ) -> AsyncGenerator[Fleet]:
     """Two replicas behind nginx, or behind HAProxy if they are to keep sessions."""
     balanced = haproxy if with_sessions else nginx
-    files = [folder / f"audit-{number}.jsonl" for number in (1, 2)]
+    files = [folder / f"audit-{number}.db" for number in (1, 2)]
     async with Emulator() as emulator:
         variables = environment(
             emulator.base_url,
@@ -59,7 +59,7 @@ async def fleet(
             CALLS_MCP_SECRET_KEYS="k" * 32,
             CALLS_MCP_POLICY=str(PERMISSIVE),
         )
-        one, two = (variables | {"CALLS_MCP_AUDIT_FILE": str(file)} for file in files)
+        one, two = (variables | {"CALLS_MCP_AUDIT_DATABASE": str(file)} for file in files)
         async with (
             replica(one, token="ann") as first,
             replica(two, token="ann") as second,

@@ -1,6 +1,5 @@
 """SIGTERM: nothing new begins, what is under way is finished or recorded, and the process ends."""
 
-import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from mcp_types import ElicitRequestParams, ElicitResult
 from tests.http.replica import Replica, replica
 from tests.http.site import in_session
 from tests.process import environment
+from tests.records import records_in
 from tests.rig import ERAS, PERMISSIVE, User, placing
 from tests.upstream import Exchange, Upstream, answer, call, page
 
@@ -52,19 +52,19 @@ class Scene:
     @property
     def recorded(self) -> list[dict[str, object]]:
         """The record of changes, line by line."""
-        return [json.loads(line) for line in self.audit.read_text("utf-8").splitlines()]
+        return records_in(self.audit)
 
 
 @asynccontextmanager
 async def scene(folder: Path, grace: str = GRACE, confirm: str = "none") -> AsyncGenerator[Scene]:
-    gate, audit = Gate(), folder / "audit.jsonl"
+    gate, audit = Gate(), folder / "audit.db"
     async with Upstream(gate) as upstream:
         variables = environment(
             upstream.base_url,
             CALLS_MCP_CONFIRM=confirm,
             CALLS_MCP_POLICY=str(PERMISSIVE),
             CALLS_MCP_HTTP_GRACE=grace,
-            CALLS_MCP_AUDIT_FILE=str(audit),
+            CALLS_MCP_AUDIT_DATABASE=str(audit),
         )
         async with replica(variables) as server:
             yield Scene(gate, upstream, server, audit)

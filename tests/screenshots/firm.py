@@ -60,7 +60,7 @@ async def open_firm(folder: Path) -> AsyncGenerator[Firm]:
         {
             "calls_mcp_policy": file,
             "calls_mcp_state_url": f"sqlite:///{folder}/state.db",
-            "calls_mcp_audit_file": folder / "audit.jsonl",
+            "calls_mcp_audit_database": folder / "audit.db",
         }
     )
     numbers = [f"{city}{last:02}" for last in range(10, 40) for city in _CITIES]

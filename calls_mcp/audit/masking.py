@@ -1,4 +1,4 @@
-"""What the record may show of an invocation's arguments."""
+"""Mask what a record must not show of an invocation's arguments."""
 
 import hashlib
 import hmac
@@ -45,8 +45,10 @@ _SIP = re.compile(
 _FEWEST_DIGITS = 7  # of a number without a +
 
 
-def discreet(operation: Operation, values: Mapping[str, Json], numbers: Numbers) -> dict[str, Json]:
-    """`values` by argument name, as they may be kept.
+def masked_arguments(
+    operation: Operation, values: Mapping[str, Json], numbers: Numbers
+) -> dict[str, Json]:
+    """Return `values`, by argument name, as they may be recorded.
 
     Secrets, keys to press and TwiML become digests (`sha256:` and 16 hex digits; only TwiML's means
     anything beyond this process), credentials and queries in URLs are masked, numbers too where
@@ -59,8 +61,8 @@ def discreet(operation: Operation, values: Mapping[str, Json], numbers: Numbers)
     }
 
 
-def plain(text: str, numbers: Numbers) -> str:
-    """A text that is no argument, as one line, with URLs and numbers treated as in arguments."""
+def masked_text(text: str, numbers: Numbers) -> str:
+    """Return other text as one line, with URLs and numbers masked as in arguments."""
     return one_line(_without_details(_cleaned(text), numbers), LONGEST_TEXT)
 
 

@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 
 from calls_mcp.audit import Ending, Entry, Numbers, open_audit
 from calls_mcp.audit.chain import START, seal
-from calls_mcp.audit.discretion import discreet
+from calls_mcp.audit.masking import masked_arguments
 from calls_mcp.audit.record import decided, ended
 from calls_mcp.catalog import Json
-from tests.audit.logs import CREATE, ENTRY, entry, records_in
+from tests.audit.logs import CREATE, ENTRY, entry
+from tests.records import lines_in
 
 CANARY = "canary-5e4f1c"
 LONGEST_LINE = 32_768  # bytes
@@ -19,7 +20,7 @@ NASTY = "a\nb\r\tc\x1b[31m\u202ed\u2028e\u2029f\x00g\ud800h\U000e0041i\u200bj"
 
 
 def kept(name: str, value: Json, numbers: Numbers = "whole") -> Json:
-    return discreet(CREATE, {name: value}, numbers)[name]
+    return masked_arguments(CREATE, {name: value}, numbers)[name]
 
 
 @pytest.mark.requirement("41")
@@ -37,13 +38,13 @@ async def test_no_secret_gets_into_a_log(tmp_path: Path, numbers: Numbers) -> No
         fallback_url=f"https://{CANARY}\\@example.com/",
         call_reason=f"see https://alice:{CANARY}@example.com?{CANARY}, or ftp://{CANARY}@host",
     )
-    file, database = tmp_path / "audit.jsonl", tmp_path / "audit.db"
-    async with open_audit(file, database, numbers) as log:
+    database = tmp_path / "audit.db"
+    async with open_audit(database, numbers) as log:
         await log.note(given)
         await log.end(await log.begin(given), Ending("done"))
-    assert CANARY.encode() not in file.read_bytes() + database.read_bytes()
+    assert CANARY.encode() not in database.read_bytes()
     assert CANARY not in repr(given)
-    assert len(records_in(file)) == len(records_in(database)) == 3
+    assert len(lines_in(database)) == 3
 
 
 def test_the_digest_of_a_secret_can_be_compared_but_not_guessed() -> None:
@@ -127,7 +128,7 @@ def test_values_of_every_shape_are_kept_within_bounds() -> None:
     assert kept("status_callback_event", [*("x" * 1000)]) == ["x"] * 16
     assert kept("call_reason", "x" * 1000) == "x" * 255 + "…"
     many: dict[str, Json] = {f"x{number}": 1 for number in range(1000)}
-    assert len(discreet(CREATE, many, "whole")) == 64
+    assert len(masked_arguments(CREATE, many, "whole")) == 64
     strange: list[Json] = [{"a": [1]}, 10**5000]
     assert [str(kept("no_such_argument", value))[:7] for value in strange] == ["sha256:"] * 2
 

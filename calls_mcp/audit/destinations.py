@@ -1,0 +1,108 @@
+"""Where records go: a table of an SQLite database, or stderr."""
+
+import os
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Protocol, cast
+
+from calls_mcp import stderr
+from calls_mcp.audit.chain import START, Link, seal
+from calls_mcp.catalog import Json
+from calls_mcp.replacing import require_place
+from calls_mcp.storage.database import Database
+
+FAILURES = (OSError, ValueError, sqlite3.Error)
+"""What `append` raises if it can't write; ValueError is what a closed stream raises."""
+
+_LAST = "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1"
+_INSERT = "INSERT INTO audit (seq, time, tool, sid, prev, hash, body) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_COLUMNS = ("seq", "time", "tool", "sid", "prev", "hash")
+
+
+class Destination(Protocol):
+    """Where records go. It is used by one thread at a time."""
+
+    def append(self, fields: Mapping[str, Json]) -> None:
+        """Write a record, chained to the last one, in a bounded time.
+
+        Raises:
+            OSError: It could not be written.
+            ValueError: Likewise.
+            sqlite3.Error: Likewise.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release what is held open."""
+        ...
+
+
+class AuditTable:
+    """The table `audit` of a database, which several processes may write."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def append(self, fields: Mapping[str, Json]) -> None:
+        """Insert a record after the last one."""
+        self._database.write(partial(_insert, fields))
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
+
+
+class AuditStream:
+    """JSON lines on stderr, in a chain that starts again with each process.
+
+    A record may take `patience` seconds, in case nobody reads stderr.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+        self._last = START
+
+    def append(self, fields: Mapping[str, Json]) -> None:
+        """Write a record as one line."""
+        stderr.run(partial(self._write, fields), self._patience)
+
+    def close(self) -> None:
+        """Leave stderr open."""
+
+    def _write(self, fields: Mapping[str, Json]) -> None:
+        sealed = seal(fields, self._last)
+        stderr.write(sealed.line + "\n")
+        self._last = sealed.link
+
+
+def obstacle(path: Path, patience: float) -> str:
+    """Return why nothing could be recorded in the database at `path` now, or "".
+
+    Nothing is written. `patience` is how long, in seconds, to wait for other processes.
+    """
+    try:
+        require_place(path)
+        if path.exists():
+            with closing(sqlite3.connect(path, timeout=patience, isolation_level=None)) as database:
+                database.execute("BEGIN IMMEDIATE")
+                database.execute("ROLLBACK")
+    except FAILURES as error:
+        return reason_of(error)
+    return ""
+
+
+def reason_of(error: Exception) -> str:
+    """Return why a record could not be written, in words that name no path."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno)
+    return str(error)
+
+
+def _insert(fields: Mapping[str, Json], database: sqlite3.Connection) -> None:
+    last = cast("tuple[int, str] | None", database.execute(_LAST).fetchone())
+    sealed = seal(fields, START if last is None else Link(*last))
+    columns = (sealed.fields.get(name) for name in _COLUMNS)
+    database.execute(_INSERT, (*columns, sealed.line))

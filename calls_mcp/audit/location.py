@@ -1,0 +1,24 @@
+"""Where the audit log is."""
+
+from pathlib import Path
+
+from calls_mcp.settings import Settings
+from calls_mcp.storage.location import default_path
+
+_SQLITE = "sqlite:///"
+
+
+def audit_path(settings: Settings, *, sandbox: bool = False) -> Path | None:
+    """Return the database that has the audit log, or None if records go to stderr.
+
+    Unless a setting says otherwise, it is the one that has the state. Where that is in Redis, it is
+    this user's own database. Where it is in memory, nothing is to be written to a disk.
+    """
+    if chosen := settings.audit.database:
+        return chosen if isinstance(chosen, Path) else None
+    url = settings.storage.url.get_secret_value()
+    if url == "memory:":
+        return None
+    if url.startswith(_SQLITE):
+        return Path(url.removeprefix(_SQLITE))
+    return default_path(sandbox=sandbox)

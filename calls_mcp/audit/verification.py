@@ -1,0 +1,202 @@
+"""Check whether a log is still as it was written, following its chain from record to record."""
+
+import hashlib
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from calls_mcp.audit.chain import START, Fields, Link, is_sound, parse, place
+from calls_mcp.audit.reading import AuditReader
+from calls_mcp.audit.report import Problem, ProblemKind, Report
+from calls_mcp.catalog import Json
+from calls_mcp.errors import ConfigurationError
+from calls_mcp.redaction import one_line
+
+_LONGEST_TIME = 32  # characters
+_SPELL, _PAUSE = 50, 0.0001  # records between two pauses, and seconds
+
+
+def verify(path: Path, expect: str | None = None, *, is_aside: bool = False) -> Report:
+    """Check a log: an SQLite database, which servers may be writing, or a file of JSON lines.
+
+    It finds records that were edited, removed, inserted, moved or repeated, torn lines, and changes
+    with only one of their two records. It can't see from the log alone that records were removed
+    from its end, or that somebody rewrote it from some record on, hashes included. So keep a
+    `last_hash` somewhere else and pass it as `expect`: a record must still have it, and then
+    everything up to that record is intact. With `is_aside`, other threads of this process run as
+    fast as if nothing was going on.
+
+    Raises:
+        ConfigurationError: The log can't be read, or is none.
+    """
+    inspection = _Inspection((expect or "").strip().lower())
+    for number, row in enumerate(_rows(path)):
+        inspection.take(row)
+        if is_aside and number % _SPELL == 0:
+            time.sleep(_PAUSE)  # otherwise each would wait for the interpreter's 5 ms at every turn
+    return inspection.report()
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A line of a file, with its number and line feed; or a row of a database, with its columns."""
+
+    raw: bytes
+    line: int | None = None
+    columns: dict[str, Json] | None = None
+
+    @property
+    def body(self) -> bytes:
+        return self.raw.removesuffix(b"\n")
+
+
+def _rows(path: Path) -> Iterator[_Row]:
+    try:
+        if not _is_database(path):
+            with path.open("rb") as file:
+                yield from (_Row(raw, number) for number, raw in enumerate(file, 1))
+            return
+    except (OSError, sqlite3.Error) as error:
+        raise ConfigurationError(f"The audit log {path} can't be read: {error}") from error
+    for line, columns in AuditReader(path).columns():
+        yield _Row(line, columns=columns)
+
+
+def _is_database(path: Path) -> bool:
+    """Whether SQLite takes a file for a database.
+
+    SQLite itself says so: to open the file here and close it again would drop the locks that this
+    process may have on it.
+    """
+    if not path.stat().st_size:
+        return False
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True)) as database:
+        try:
+            database.execute("PRAGMA schema_version")
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+                return False
+            raise
+    return True
+
+
+@dataclass(slots=True)
+class _Gap:
+    """What follows the last sound record: its bytes, and those of its rows that are no JSON."""
+
+    raw: bytearray = field(default_factory=bytearray)
+    unreadable: list[_Row] = field(default_factory=list[_Row])
+
+    def is_accounted_for_by(self, record: Fields) -> bool:
+        """Whether `record` was written when these bytes were found torn.
+
+        Only files that servers wrote before the log was a database have such records.
+        """
+        match record.get("arguments"):
+            case {"torn_bytes": int(count), "torn_sha256": str(digest)} if count > 0:
+                torn, rest = bytes(self.raw[:count]), bytes(self.raw[count:])
+                return hashlib.sha256(torn).hexdigest() == digest and rest in (b"", b"\n")
+            case _:
+                return False
+
+
+class _Inspection:
+    """The inspection of one log; `expect` is the hash of a record that must be in it, or empty."""
+
+    def __init__(self, expect: str) -> None:
+        self._expect = expect
+        self._is_expected_met = not expect
+        self._sound = START  # the last record that is as it was written
+        self._claimed = START  # the last one, going by what it says of itself
+        self._gap = _Gap()
+        self._begun: dict[str, tuple[_Row, int | None]] = {}
+        self._times: list[str] = []  # the first and the last
+        self._records = 0
+        self._problems: list[Problem] = []
+        self._notes: list[Problem] = []
+
+    def take(self, row: _Row) -> None:
+        """Look at the next row."""
+        record = parse(row.body)
+        if record is None:
+            self._gap.raw += row.raw
+            self._gap.unreadable.append(row)
+            return
+        self._records += 1
+        link = place(record)
+        if link is None or not is_sound(row.body, record):
+            self._take_edited(row, link)
+        else:
+            self._take_sound(row, record, link)
+        self._pair(row, record)
+
+    def report(self) -> Report:
+        """Return the report, once every row was taken."""
+        for row in self._gap.unreadable:
+            self._add("torn", row, None, "it was never written completely, or was damaged since")
+        for row, seq in self._begun.values():
+            what = "a change has no recorded end: it is in progress, or its end was lost"
+            self._add("unfinished", row, seq, what)
+        if not self._is_expected_met:
+            what = "no record has the expected hash: the log was cut off at its end, or rewritten"
+            self._problems.append(Problem("tampering", None, None, what))
+        first, last = (self._times[0], self._times[-1]) if self._times else ("", "")
+        return Report(
+            records=self._records,
+            first_time=first,
+            last_time=last,
+            last_hash=self._sound.hash,
+            problems=tuple(self._problems),
+            notes=tuple(self._notes),
+        )
+
+    def _take_edited(self, row: _Row, link: Link | None) -> None:
+        self._gap.raw += row.raw
+        self._claimed = link or Link(self._claimed.seq + 1, "")
+        what = "it was edited: its hash does not match its content"
+        self._add("tampering", row, link.seq if link else None, what)
+
+    def _take_sound(self, row: _Row, record: Fields, link: Link) -> None:
+        self._close_gap(row, record, link)
+        last = {(known.seq + 1, known.hash) for known in (self._sound, self._claimed)}
+        if (link.seq, record.get("prev")) not in last:
+            self._add("tampering", row, link.seq, self._displacement(link.seq))
+        if row.columns is not None and any(record.get(k) != v for k, v in row.columns.items()):
+            self._add("tampering", row, link.seq, "its columns were edited: its body differs")
+        self._sound = self._claimed = link
+        self._is_expected_met = self._is_expected_met or link.hash == self._expect
+        self._times[1:] = [one_line(str(record.get("time", "")), _LONGEST_TIME)]
+
+    def _close_gap(self, row: _Row, record: Fields, link: Link) -> None:
+        gap, self._gap = self._gap, _Gap()
+        if record.get("phase") == "recovered" and gap.is_accounted_for_by(record):
+            what = "the line before it was never written completely: its writer was stopped"
+            self._notes.append(Problem("recovered", row.line, link.seq, what))
+            return
+        for unreadable in gap.unreadable:
+            self._add("tampering", unreadable, None, "it was edited or inserted: it can't be read")
+        if record.get("phase") == "recovered":
+            self._add("tampering", row, link.seq, "the torn line that it describes was edited")
+
+    def _displacement(self, seq: int) -> str:
+        due = self._claimed.seq + 1
+        if seq == due:
+            return "the record before it was edited, removed or replaced: it continues another"
+        if seq < due:
+            return "it was repeated, inserted, or moved"
+        missing = f"record {due} is" if seq == due + 1 else f"records {due} to {seq - 1} are"
+        return f"{missing} missing before it"
+
+    def _pair(self, row: _Row, record: Fields) -> None:
+        identifier, link = str(record.get("id")), place(record)
+        seq = link.seq if link else None
+        if record.get("phase") == "before":
+            self._begun[identifier] = row, seq
+        elif record.get("phase") == "after" and self._begun.pop(identifier, None) is None:
+            self._add("unfinished", row, seq, "a change ended whose beginning is not in this log")
+
+    def _add(self, kind: ProblemKind, row: _Row, seq: int | None, what: str) -> None:
+        self._problems.append(Problem(kind, row.line, seq, what))
