@@ -124,6 +124,10 @@ def test_where_requests_go(given: dict[str, str], url: str) -> None:
         ("calls_mcp_timeout", "inf", "less than or equal to 600"),
         ("calls_mcp_deadline", "inf", "less than or equal to 3600"),
         ("calls_mcp_log_level", "LOUD", "CALLS_MCP_LOG_LEVEL"),
+        ("calls_mcp_log_format", "xml", "CALLS_MCP_LOG_FORMAT"),
+        ("calls_mcp_telemetry", "zipkin", "CALLS_MCP_TELEMETRY"),
+        ("calls_mcp_metrics_address", "9464", "CALLS_MCP_METRICS_ADDRESS"),
+        ("calls_mcp_metrics_address", "127.0.0.1:x", "CALLS_MCP_METRICS_ADDRESS"),
     ],
 )
 def test_a_wrong_setting_is_named_and_its_value_is_not_shown(

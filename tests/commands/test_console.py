@@ -42,11 +42,14 @@ def test_it_is_not_served_where_others_could_listen(capsys: pytest.CaptureFixtur
     assert "--url" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "command", ["console --port 0", "serve --sandbox --transport http --port 0 --console 0"]
+)
 def test_without_its_libraries_it_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in [name for name in sys.modules if name.startswith("calls_mcp.console")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    assert main(["console", "--port", "0"]) == 2
+    assert main(command.split()) == 2
     assert "calls-mcp[console]" in capsys.readouterr().err

@@ -5,10 +5,9 @@ import json
 import re
 import sqlite3
 from collections.abc import Generator
-from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from io import StringIO
 from pathlib import Path
 from typing import Any, cast
 
@@ -67,11 +66,9 @@ def inside(value: object) -> str:
 
 def told(*arguments: str) -> tuple[int, str]:
     """The exit status, and all that was written."""
-    out, err = StringIO(), StringIO()
-    with redirect_stdout(out), redirect_stderr(err):
-        status = main(["doctor", *arguments])
-    written = out.getvalue()
-    return status, err.getvalue() + (inside(json.loads(written)) if arguments else written)
+    ended = run("doctor", *arguments)
+    written = inside(json.loads(ended.stdout)) if arguments else ended.stdout
+    return ended.returncode, ended.stderr + written
 
 
 SIGNS = st.sampled_from("@:/?#[]%\\\"'+&=é0aZ .,;{}")

@@ -145,38 +145,20 @@ async def test_nobody_is_sent_elsewhere(desk: Desk, wanted: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "headers",
-    [
-        pytest.param({"Origin": "https://evil.example"}, id="another site"),
-        pytest.param({"Origin": "null"}, id="a page without an origin"),
-        pytest.param({"Origin": "http://127.0.0.1:1"}, id="another port"),
-    ],
+    "origin", [None, "https://evil.example", "null", "http://127.0.0.1:1"], ids=str
 )
-async def test_a_form_of_another_site_is_refused(desk: Desk, headers: dict[str, str]) -> None:
+async def test_a_form_of_another_site_is_refused(desk: Desk, origin: str | None) -> None:
     async with desk.operator() as browser:
-        token = await browser.csrf()
-        refused = await browser.post("/people", headers, csrf=token, name="eve")
+        fields = {"csrf": await browser.csrf(), "name": "eve"}
+        headers = {"Origin": origin} if origin else {}
+        refused = await browser.http.post(f"{browser.url}/people", data=fields, headers=headers)
     assert refused.status_code == 403
 
 
-async def test_a_form_without_an_origin_is_refused(desk: Desk) -> None:
-    async with desk.operator() as browser:
-        token = await browser.csrf()
-        fields = {"csrf": token, "name": "eve"}
-        refused = await browser.http.post(browser.url + "/people", data=fields)
-    assert refused.status_code == 403
-
-
-@pytest.mark.parametrize("csrf", ["", "x" * 43, "é"])
-async def test_a_form_that_is_not_of_this_session_is_refused(desk: Desk, csrf: str) -> None:
-    async with desk.operator() as browser:
-        assert (await browser.post("/people", csrf=csrf, name="eve")).status_code == 403
-
-
-async def test_the_form_of_one_session_is_no_good_in_another(desk: Desk) -> None:
+async def test_a_form_that_is_not_of_this_session_is_refused(desk: Desk) -> None:
     async with desk.operator("ann") as ann, desk.operator("bob") as bob:
-        stolen = await ann.csrf()
-        assert (await bob.post("/people", csrf=stolen, name="eve")).status_code == 403
+        for csrf in ("", "x" * 43, "é", await ann.csrf()):
+            assert (await bob.post("/people", csrf=csrf, name="eve")).status_code == 403
 
 
 async def test_a_form_that_is_too_large_is_refused(desk: Desk) -> None:

@@ -5,7 +5,7 @@ import re
 import signal
 import sys
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,7 @@ import pytest
 from mcp import Client, StdioServerParameters
 from mcp.shared.exceptions import MCPError
 from mcp_types import Implementation
-from playwright.async_api import Browser, expect
-from playwright.async_api import Error as PlaywrightError
+from playwright.async_api import Browser
 
 from calls_mcp.audit.verification import verify
 from calls_mcp.emulator import DEFAULT_ACCOUNT, Emulator
@@ -193,62 +192,6 @@ async def test_an_agent_waits_while_the_operator_approves_or_denies_in_the_brows
     assert denied["outcome"] == "declined"
     assert "not at night" in denied["reason"]
     assert scene.sent == 1
-
-
-async def test_what_nobody_decides_lapses(scene: Scene) -> None:
-    async with scene.firm.server(CALLS_MCP_OPERATOR_TTL="1") as server:
-        approval = await server.ask()
-        lapsed = await server.repeat()
-        assert lapsed["outcome"] == "expired"
-        await scene.window.sees("Nothing waits")
-        await scene.window.go(f"/waiting/{approval}")
-        await scene.window.sees("It has lapsed")
-        await expect(scene.window.page.get_by_role("button", name="Approve")).to_have_count(0)
-    assert scene.sent == 0
-
-
-async def test_of_two_browsers_at_once_one_decides_and_both_are_told(
-    chromium: Browser, scene: Scene
-) -> None:
-    ann = scene.window
-    await ann.go("/people")
-    await ann.page.get_by_label("Their name").fill("bob")
-    await ann.page.get_by_role("button", name="Make a link").click()
-    link = await ann.page.locator("code.link").inner_text()
-    async with open_window(chromium, link) as bob, scene.firm.server() as server:
-        approval = await server.ask()
-        await ann.go(f"/waiting/{approval}")
-        await bob.go(f"/waiting/{approval}")
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(ann.approve)
-            tasks.start_soon(deny_if_it_can_be, bob)
-        told = [await told_of_decision(each) for each in (ann, bob)]
-        outcome = await server.repeat()
-    is_anns = "ann" in told[1]
-    word, by = ("approved", "ann") if is_anns else ("denied", "bob")
-    first, second = told if is_anns else told[::-1]
-    assert first.startswith(f"{word.capitalize()} by {by}, ")
-    late = f"It was {word} before, by {by}. That stands", f"{word.capitalize()} by {by}, "
-    assert second.startswith(late)
-    assert outcome["outcome"] == ("done" if is_anns else "declined")
-    assert scene.sent == is_anns
-    decided = scene.firm.decisions(approval)
-    void = {who for decision, who in decided if decision == "void"}  # if it was that close
-    assert {who for _, who in decided if who not in void} == {None, by}
-
-
-async def deny_if_it_can_be(window: Window) -> None:
-    """The page may have been told already that the other one was first."""
-    with suppress(PlaywrightError):
-        await window.page.get_by_role("button", name="Deny").click(timeout=3000)
-
-
-async def told_of_decision(window: Window) -> str:
-    """What a window says once its decision was taken, or came too late."""
-    await expect(window.page.locator(".verdict")).to_be_visible()
-    window.complaints.clear()  # of the status 409
-    late = window.page.get_by_role("alert")
-    return await (late if await late.count() else window.page.locator(".verdict")).inner_text()
 
 
 async def test_what_was_decided_outlives_the_server_and_needs_none(scene: Scene) -> None:

@@ -1,7 +1,6 @@
 """`calls-mcp serve --transport http --console`: the operator's rooms beside the service."""
 
 import re
-import sys
 from pathlib import Path
 
 import httpx
@@ -103,14 +102,3 @@ def test_what_is_wrong_with_the_console_is_told_in_one_line(
     told = capsys.readouterr().err
     assert complaint in told
     assert told.count("\n") == 1
-
-
-def test_without_its_libraries_the_service_does_not_start(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name in [name for name in sys.modules if name.startswith("calls_mcp.console")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "jinja2", None)
-    command = ["serve", "--sandbox", "--transport", "http", "--port", "0", "--console", "0"]
-    assert main(command) == 2
-    assert "calls-mcp[console]" in capsys.readouterr().err
