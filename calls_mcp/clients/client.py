@@ -1,8 +1,9 @@
 """Each client: where its file is, what an entry looks like there, and how it gets secrets."""
 
+import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,6 +41,7 @@ class Client:
 
     `file` is where its configuration is, `key` the member with the servers; `reference` makes of a
     variable's name what the client puts its value in place of: None if it has nothing like that.
+    `adding` is the client's own command that adds a server to that file.
     """
 
     title: str
@@ -48,6 +50,7 @@ class Client:
     after: str
     reference: Callable[[str, str], str] | None = None
     prompts: bool = False
+    adding: Sequence[str] = ()
     extra: Mapping[str, Json] = field(default_factory=dict[str, Json])
 
     def entry(self, entry: Entry) -> dict[str, Json]:
@@ -60,7 +63,7 @@ class Client:
         env = {**entry.env, **{name: self._value(entry.name, name) for name in entry.asked}}
         return {**shown, "env": {**env}} if env else shown
 
-    def inputs(self, entry: Entry) -> list[Json]:
+    def inputs(self, entry: Entry) -> list[dict[str, Json]]:
         """What the client asks its user for, if it can."""
         if not self.prompts:
             return []
@@ -73,6 +76,15 @@ class Client:
             }
             for name in entry.asked
         ]
+
+    def command(self, entry: Entry) -> list[str]:
+        """The client's own command that adds the server; empty if it has none."""
+        if not self.adding:
+            return []
+        named: dict[str, Json] = {"name": entry.name, "inputs": [*self.inputs(entry)]}
+        made = {**(named if self.prompts else {}), **self.entry(entry)}
+        words = {"{name}": entry.name, "{json}": json.dumps(made)}
+        return [words.get(word, word) for word in self.adding]
 
     def by_hand(self, entry: Entry) -> tuple[str, ...]:
         """The variables whose values a person must put into the file."""
@@ -147,6 +159,7 @@ CLIENTS: Mapping[str, Client] = {
         "mcpServers",
         "Start claude in this folder, and allow the server.",
         reference=lambda _, variable: f"${{{variable}}}",
+        adding=("claude", "mcp", "add-json", "--scope", "project", "{name}", "{json}"),
         extra={"type": "stdio"},
     ),
     "cursor": Client(
@@ -163,6 +176,7 @@ CLIENTS: Mapping[str, Client] = {
         "Run MCP: List Servers in VS Code, and start it; VS Code asks for what it needs.",
         reference=lambda name, variable: f"${{input:{_identifier(name, variable)}}}",
         prompts=True,
+        adding=("code", "--add-mcp", "{json}"),
         extra={"type": "stdio"},
     ),
     "windsurf": Client(

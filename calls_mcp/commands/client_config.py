@@ -1,5 +1,6 @@
 """`calls-mcp client-config`: what an MCP client needs to be told to start this server."""
 
+import json
 import re
 from argparse import Namespace
 from collections.abc import Iterator
@@ -11,9 +12,9 @@ from calls_mcp.catalog import Json
 from calls_mcp.clients import (
     CLIENTS,
     Client,
-    Document,
     Entry,
     Launch,
+    Unchangeable,
     Written,
     absolute,
     launch,
@@ -43,12 +44,17 @@ def run(options: Namespace) -> int:
     start = launch()
     entry = _entry(options.name, start, sandbox=options.sandbox)
     file: Path = options.file or client.file()
-    written = write(file, client, entry) if options.write else None
+    try:
+        usual = options.file is None
+        written = write(file, client, entry, usual=usual) if options.write else None
+    except Unchangeable:
+        say(_snippet(client, entry))
+        raise
     if options.json:
         show_json({**_report(client, entry, file, written), "note": start.note})
         return 0
     if written is None:
-        say(_alone(client, entry).text.rstrip())
+        say(_snippet(client, entry))
         warn(f"This belongs into {file}; --write puts it there.")
     else:
         warn(_told(written))
@@ -60,8 +66,8 @@ def run(options: Namespace) -> int:
     return 0
 
 
-def _alone(client: Client, entry: Entry) -> Document:
-    return merged(Document("{}"), client, entry)
+def _snippet(client: Client, entry: Entry) -> str:
+    return json.dumps(merged({}, client, entry), indent=2, ensure_ascii=False)
 
 
 def _entry(name: str, start: Launch, *, sandbox: bool) -> Entry:
@@ -125,7 +131,7 @@ def _report(client: Client, entry: Entry, file: Path, written: Written | None) -
     report: dict[str, Json] = {
         "client": client.title,
         "file": str(written.file if written else file),
-        "configuration": {**_alone(client, entry).value},
+        "configuration": merged({}, client, entry),
         "by_hand": [*(written.by_hand if written else client.by_hand(entry))],
     }
     if written is None:

@@ -28,6 +28,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setenv(name, str(tmp_path))
     for name in ("XDG_CONFIG_HOME", "APPDATA", "MCP_CATALOG_PATH"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))  # without the claude and code of this machine
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -158,29 +159,6 @@ def test_written_twice_it_is_there_once_and_the_second_time_nothing_is_done(
     assert [found for found in home.rglob("*") if found.is_file()] == [file]
 
 
-def test_everything_else_in_the_file_stays_and_the_old_one_is_kept(home: Path) -> None:
-    file = home / "settings.json"
-    text = '// Zed\r\n{\r\n\t"theme": "x", // dark\r\n\t"context_servers": {},\r\n}\r\n'
-    file.write_bytes(b"\xef\xbb\xbf" + text.encode())
-    file.chmod(0o640)
-    link = home / "link.json"
-    link.symlink_to(file)
-    before = file.read_bytes()
-    assert main(["client-config", "zed", "--sandbox", "--write", "--file", str(link)]) == 0
-    backup = home / "settings.json.bak"
-    assert backup.read_bytes() == before
-    assert link.is_symlink()
-    assert {f.stat().st_mode & 0o777 for f in (file, backup)} == {0o640}
-    after = file.read_bytes().decode()
-    assert after.startswith(
-        '\ufeff// Zed\r\n{\r\n\t"theme": "x", // dark\r\n\t"context_servers": {'
-    )
-    assert "\n" not in after.replace("\r\n", "")
-    assert main(["client-config", "zed", "--write", "--file", str(link)]) == 0
-    assert (home / "settings.json.bak2").exists()
-    assert backup.read_bytes() == before
-
-
 def test_what_was_put_in_by_hand_stays(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = home / "config.json"
     arguments = ["client-config", "claude-desktop", "--write", "--file", str(file)]
@@ -201,46 +179,125 @@ def test_what_was_put_in_by_hand_stays(home: Path, capsys: pytest.CaptureFixture
     assert (entry["disabled"], entry["command"]) == (False, launch().command)
 
 
+def test_everything_else_in_the_file_stays_and_the_old_one_is_kept(home: Path) -> None:
+    file = home / "settings.json"
+    text = '{\r\n\t"theme": "\u00e9",\r\n\t"context_servers": {"other": {}}\r\n}\r\n'
+    file.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    file.chmod(0o640)
+    link = home / "link.json"
+    link.symlink_to(file)
+    before = file.read_bytes()
+    assert main(["client-config", "zed", "--sandbox", "--write", "--file", str(link)]) == 0
+    backup = home / "settings.json.bak"
+    assert backup.read_bytes() == before
+    assert link.is_symlink()
+    assert {f.stat().st_mode & 0o777 for f in (file, backup)} == {0o640}
+    after = file.read_bytes().decode()
+    assert after.startswith('\ufeff{\r\n\t"theme": "\u00e9",\r\n\t"context_servers": {')
+    assert "\n" not in after.replace("\r\n", "")
+    assert [*json.loads(after[1:])["context_servers"]] == ["other", "calls"]
+    assert main(["client-config", "zed", "--write", "--file", str(link)]) == 0
+    assert (home / "settings.json.bak2").exists()
+    assert backup.read_bytes() == before
+
+
+def test_what_vs_code_asks_for_already_is_not_asked_for_twice(home: Path) -> None:
+    file = home / "mcp.json"
+    theirs = {"id": "calls-twilio-api-key", "type": "promptString"}
+    file.write_text(json.dumps({"inputs": [{"id": "other"}, theirs]}), "utf-8")
+    assert main(["client-config", "vscode", "--write", "--file", str(file)]) == 0
+    inputs = json.loads(file.read_text("utf-8"))["inputs"]
+    assert inputs[:2] == [{"id": "other"}, theirs]
+    names = [
+        "other",
+        *(f"calls-twilio-{name}" for name in ("api-key", "account-sid", "api-secret")),
+    ]
+    assert [each["id"] for each in inputs] == names
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("{", "is not JSON (line 1"),
+        ('// mine\n{"servers": {}}', "is not JSON without comments (line 1"),
+        ('{"servers": {},}', "is not JSON without comments (line 1"),
+        ("{", "is not JSON without comments (line 1"),
+        ("[" * 100_000, "too deep"),
         ("[]", "is not a JSON object"),
-        ('{"mcpServers": 1}', "something else than an object as mcpServers"),
-        ('{"mcpServers": {"calls": {"args": ["x" // mine\n]}}}', "comments that would be lost"),
+        ('{"servers": 1}', "something else than an object as servers"),
+        ('{"inputs": 1}', "something else than an array as inputs"),
+        ('{"a": 1, "a": 2}', "has a member twice"),
+        ('{"a": 1e400}', "not JSON compliant"),
         (b"\xff", "is not UTF-8"),
     ],
 )
-def test_a_file_that_cannot_be_changed_safely_is_left_alone_and_named(
+def test_a_file_that_a_rewrite_would_harm_is_left_alone_and_the_entry_is_shown(
     text: str | bytes, reason: str, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = home / "mcp.json"
     file.write_bytes(text.encode() if isinstance(text, str) else text)
     before = file.read_bytes()
-    assert main(["client-config", "cursor", "--write", "--file", str(file)]) == 2
-    told = capsys.readouterr().err
-    assert reason in told
-    assert str(file) in told
-    assert told.count("\n") == 1
+    assert main(["client-config", "vscode", "--write", "--file", str(file)]) == 2
+    captured = capsys.readouterr()
+    assert entry_of("vscode", captured.out)["args"] == ["serve"]
+    assert captured.err.startswith(f"calls-mcp: {file}: ")
+    assert reason in captured.err
+    assert captured.err.endswith("; put the entry in by hand.\n")
+    assert captured.err.count("\n") == 1
     assert [*home.iterdir()] == [file]
     assert file.read_bytes() == before
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def command(home: Path, name: str, script: str) -> None:
+    """A client's own command: a shell script."""
+    program = home / "bin" / name
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(f"#!/bin/sh\n{script}\n", "utf-8")
+    program.chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    ("client", "name", "arguments"),
+    [
+        ("claude-code", "claude", ["mcp", "add-json", "--scope", "project", "calls"]),
+        ("vscode", "code", ["--add-mcp"]),
+    ],
+)
+def test_a_client_with_a_command_of_its_own_adds_the_server_itself(
+    client: str, name: str, arguments: list[str], home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = CLIENTS[client].file()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("{} // mine", "utf-8")
+    command(home, name, f"printf '%s\\n' \"$@\" > '{home}/asked'; echo '// \"calls\"' >> '{file}'")
+    assert main(["client-config", client, "--write"]) == 0
+    assert f"{file} was written." in capsys.readouterr().err
+    *asked, added = (home / "asked").read_text("utf-8").splitlines()
+    assert asked == arguments
+    assert main(["client-config", client]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    made = entry_of(client, json.dumps(shown))
+    inputs = {"name": "calls", "inputs": shown["inputs"]} if client == "vscode" else {}
+    assert json.loads(added) == {**inputs, **made}
+    assert main(["client-config", client, "--write"]) == 2  # now it is there, among comments
+
+
+@pytest.mark.parametrize("script", ["exit 1", "exit 0"])
+def test_a_command_that_fails_or_writes_elsewhere_is_not_relied_on(home: Path, script: str) -> None:
+    command(home, "claude", script)
+    assert main(["client-config", "claude-code", "--sandbox", "--write"]) == 0
+    assert entry_of("claude-code", (home / ".mcp.json").read_text("utf-8"))["command"]
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [None, pytest.param(0o500, marks=pytest.mark.skipif(os.geteuid() == 0, reason="root may"))],
+)
 def test_a_folder_that_cannot_be_written_to_is_named(
-    home: Path, capsys: pytest.CaptureFixture[str]
+    home: Path, capsys: pytest.CaptureFixture[str], mode: int | None
 ) -> None:
     folder = home / "closed"
-    folder.mkdir(mode=0o500)
+    folder.touch() if mode is None else folder.mkdir(mode=mode)
     assert main(["client-config", "cursor", "--write", "--file", str(folder / "mcp.json")]) == 2
-    assert "can't be written" in capsys.readouterr().err
-
-
-def test_a_file_in_place_of_a_folder_is_named(
-    home: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (home / "file").touch()
-    assert main(["client-config", "cursor", "--write", "--file", str(home / "file" / "x")]) == 2
     assert "can't be written" in capsys.readouterr().err
 
 
@@ -352,21 +409,6 @@ def test_a_name_that_not_every_client_takes_is_refused(
 ) -> None:
     assert main(["client-config", "vscode", "--name", name]) == 2
     assert "--name must be" in capsys.readouterr().err
-
-
-def test_what_others_have_put_in_keeps_its_spelling(home: Path) -> None:
-    file = home / "mcp.json"
-    inputs = '[\n    { "id": "theirs", "n": 1e400, "m": 1.50, "u": "\\u00e9" } // theirs\n  ]'
-    ours = '{ "command": "x", "timeout": 1.50, /* mine */ "env": { "X": "\\u00e9" } }'
-    text = f'{{\n  "inputs": {inputs},\n  "servers": {{ "calls": {ours} }}\n}}\n'
-    file.write_text(text, "utf-8")
-    assert main(["client-config", "vscode", "--write", "--file", str(file)]) == 0
-    after = file.read_text("utf-8")
-    assert '"n": 1e400, "m": 1.50, "u": "\\u00e9" }' in after
-    assert '"timeout": 1.50, /* mine */ "env": { "X": "\\u00e9"' in after
-    assert after.count("// theirs") == 1
-    assert after.count('"promptString"') == 3
-    assert "Infinity" not in after
 
 
 def special(kind: str, file: Path) -> None:
