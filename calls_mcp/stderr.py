@@ -6,6 +6,7 @@ One daemon thread does the writing. When the pipe behind stderr is full, only th
 import atexit
 import io
 import os
+import select
 import sys
 import threading
 import time
@@ -77,7 +78,10 @@ def write(text: str) -> None:
     # Not through the stream: its lock, held while a write blocks, would keep Python from exiting.
     data = text.encode(errors="backslashreplace")
     while data:
-        data = data[os.write(descriptor, data) :]
+        try:
+            data = data[os.write(descriptor, data) :]
+        except BlockingIOError:  # another process that has the pipe, too, made it so
+            select.select([], [descriptor], [])
 
 
 def flush(patience: float = _LAST_MOMENT) -> None:

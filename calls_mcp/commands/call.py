@@ -28,7 +28,7 @@ from mcp_types import (
     TextContent,
 )
 
-from calls_mcp import __version__
+from calls_mcp import __version__, stderr
 from calls_mcp.catalog import Json, Operation, load_operations
 from calls_mcp.commands.assignments import assigned
 from calls_mcp.errors import ConfigurationError
@@ -217,4 +217,5 @@ def _exit_at_once(_number: int, _frame: FrameType | None) -> None:
 def _end_interrupted(operation: Operation) -> NoReturn:
     """End at once: where a thread waits for an answer, only an answer would end it."""
     warn("" if operation.read_only else _LOOK_FIRST)
+    stderr.flush()
     os._exit(_INTERRUPTED)

@@ -80,16 +80,18 @@ def figures() -> Iterator[Figure]:
         stack.callback(redis.stop)
         redis_urls = [f"{redis.url.removesuffix('0')}{number}" for number in range(2)]
         sqlite_urls = [f"sqlite:///{folder}/{number}.db" for number in range(2)]
-        kinds = {"SQLite, file": (sqlite_urls, "calls_mcp_audit_database")}
-        kinds |= {"Redis, database": (redis_urls, "calls_mcp_audit_database")}
-        for kind, (stores, audit) in kinds.items():
+        for kind, stores in {"SQLite": sqlite_urls, "Redis": redis_urls}.items():
             with ExitStack() as tabs:
                 many, few = (
                     tabs.enter_context(
-                        _tab(api, amounts, calls_mcp_state_url=store, **{audit: record})
+                        _tab(
+                            api,
+                            amounts,
+                            calls_mcp_state_url=store,
+                            calls_mcp_audit_database=Path(folder) / f"{kind} {amounts[0]}.db",
+                        )
                     )
                     for amounts, store in zip((_MANY, _FEW), stores, strict=True)
-                    for record in [Path(folder) / f"{audit} {amounts[0]}"]
                 )
                 for name in many.places:
                     pages = (partial(tab.milliseconds, name) for tab in (many, few))
