@@ -401,8 +401,8 @@ class Http(_Group, alias_generator=_named("CALLS_MCP_HTTP_")):
     patience: float = Field(
         10,
         gt=0,
-        description="Seconds that an HTTP client may take to send a request's head, and again to "
-        "send its body.",
+        description="Seconds that an HTTP client may take to send a request's body; a connection "
+        "without a complete head is closed within twice as long.",
     )
     grace: float = Field(
         25,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jwt
+import uvicorn
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from starlette.applications import Starlette
@@ -15,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from tests.authentication.service import listening
+from calls_mcp.listening import listener, serving
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
@@ -76,6 +77,15 @@ class Issuer:
         headers = {} if identifier is None else {"kid": identifier}
         return jwt.encode(told, key, algorithm, headers)
 
+    def settings(self, **more: object) -> dict[str, Any]:
+        """The settings of a server that accepts its tokens, and more."""
+        return {
+            "calls_mcp_auth": "oauth",
+            "calls_mcp_oauth_issuer": self.url,
+            "calls_mcp_resource_url": AUDIENCE,
+            **more,
+        }
+
     @property
     def key_fetches(self) -> int:
         """How often the keys were asked for."""
@@ -120,8 +130,9 @@ async def issuing(path: str = "", metadata_path: str | None = None) -> AsyncGene
     issuer = Issuer(path=path, keys=[public(RSA_KEY, "rsa", "RS256")])
     if metadata_path is not None:
         issuer.metadata_path = metadata_path
-    async with listening(
-        Starlette(routes=[Route("/{path:path}", issuer.answer, methods=["GET", "POST"])])
-    ) as url:
-        issuer.url = url + path
-        yield issuer
+    app = Starlette(routes=[Route("/{path:path}", issuer.answer, methods=["GET", "POST"])])
+    config = uvicorn.Config(app, lifespan="off", ws="none", log_config=None)
+    with listener("127.0.0.1", 0) as socket:
+        async with serving(uvicorn.Server(config), socket):
+            issuer.url = f"http://127.0.0.1:{socket.getsockname()[1]}{path}"
+            yield issuer

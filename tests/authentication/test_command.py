@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from calls_mcp.cli import main
-from tests.authentication.service import entry, serving, write
+from tests.http.site import by_tokens, entry, open_site, write
 
 pytestmark = pytest.mark.anyio
 
@@ -24,11 +24,11 @@ async def test_a_new_token_is_good_for_its_scopes_in_the_file_it_was_added_to(
     file = tmp_path / "principals.toml"
     reading = made(capsys, "alice", "--scope", "calls:read", "--file", file)
     placing = made(capsys, "bob", "--scope", "calls:place", "--scope", "calls:read", "--file", file)
-    async with serving({"calls_mcp_auth": "tokens", "calls_mcp_principals": file}) as service:
-        async with service.connect(reading) as alice:
+    async with open_site(**by_tokens(file)) as service:
+        async with service.of(reading).connect() as alice:
             tools = (await alice.client.list_tools()).tools
             assert [tool.name for tool in tools] == ["fetch_call", "list_calls"]
-        async with service.connect(placing) as bob:
+        async with service.of(placing).connect() as bob:
             tools = (await bob.client.list_tools()).tools
             assert [tool.name for tool in tools] == ["create_call", "fetch_call", "list_calls"]
 
@@ -98,10 +98,10 @@ async def test_a_token_that_approves_is_shown_no_tool(
 ) -> None:
     file = tmp_path / "principals.toml"
     token = made(capsys, "ann", "--scope", "calls:approve", "--file", file)
-    async with serving({"calls_mcp_auth": "tokens", "calls_mcp_principals": file}) as service:
-        async with service.connect(token) as ann:
+    async with open_site(**by_tokens(file)) as service:
+        async with service.of(token).connect() as ann:
             assert (await ann.client.list_tools()).tools == []
-        refused = await service.modern(token, "tools/call", name="list_calls", arguments={})
+        refused = await service.of(token).ask("tools/call", name="list_calls", arguments={})
         assert refused.status_code == 403
 
 

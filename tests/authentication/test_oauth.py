@@ -4,11 +4,10 @@ import base64
 import hashlib
 import hmac
 import json
-import socket
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Literal
+from typing import Any
 
 import anyio
 import pytest
@@ -30,40 +29,37 @@ from tests.authentication.issuer import (
     issuing,
     public,
 )
-from tests.authentication.service import EmulatedService, Service, challenge, serving
-from tests.rig import ERAS, placing
+from tests.http.site import Here, Service, challenge, site_of
+from tests.rig import ERAS, Era, open_rig, placing
+from tests.store.redis_server import free_port
 
 pytestmark = pytest.mark.anyio
 
-NO_SETTINGS: Mapping[str, object] = {}
 METADATA = "https://calls.example.com/.well-known/oauth-protected-resource/mcp"
 
 
 @asynccontextmanager
 async def trusting(
-    issuer: Issuer, clock: ManualClock | None = None, settings: Mapping[str, object] = NO_SETTINGS
-) -> AsyncGenerator[EmulatedService]:
+    issuer: Issuer, clock: ManualClock | None = None, **settings: object
+) -> AsyncGenerator[Here]:
     """A server that accepts this issuer's tokens."""
-    usual = {
-        "calls_mcp_auth": "oauth",
-        "calls_mcp_oauth_issuer": issuer.url,
-        "calls_mcp_resource_url": AUDIENCE,
-    }
-    async with serving({**usual, **settings}, clock=clock or ManualClock(0)) as service:
-        yield service
+    async with open_rig(sandbox=False, **issuer.settings(**settings)) as rig:
+        rig.runtime.monotonic = clock or ManualClock(0)
+        async with site_of(rig) as site:
+            yield site
 
 
 async def status(service: Service, token: str) -> int:
     """What a request with this token is answered; 400 is beyond the gate."""
-    return (await service.post(f"Bearer {token}", b"not JSON")).status_code
+    return (await service.of(token).post(b"not JSON")).status_code
 
 
 @pytest.mark.parametrize("mode", ERAS)
-async def test_whoever_has_a_token_of_the_issuer_gets_in(mode: Literal["auto", "legacy"]) -> None:
+async def test_whoever_has_a_token_of_the_issuer_gets_in(mode: Era) -> None:
     async with (
         issuing() as issuer,
         trusting(issuer) as service,
-        service.connect(issuer.token(), mode) as alice,
+        service.of(issuer.token()).connect(mode) as alice,
     ):
         assert (await alice.call("list_calls"))["outcome"] == "done"
         assert issuer.key_fetches == 1
@@ -240,7 +236,7 @@ async def test_while_the_issuer_fails_nobody_is_told_that_their_token_is_bad(
     clock = ManualClock(0)
     async with issuing() as issuer, trusting(issuer, clock) as service:
         issuer.failure = failure
-        answer = await service.post(f"Bearer {issuer.token()}")
+        answer = await service.of(issuer.token()).post(b"{}")
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "10")
         issuer.failure = None
         assert await status(service, issuer.token()) == 503
@@ -300,7 +296,7 @@ async def test_metadata_that_is_not_the_issuers_own_is_not_followed(
 
 async def test_a_client_can_find_out_where_to_get_a_token() -> None:
     async with issuing() as issuer, trusting(issuer) as service:
-        answer = await service.post(None)
+        answer = await service.post(b"{}")
         assert answer.status_code == 401
         assert challenge(answer) == {"scope": "calls:read", "resource_metadata": METADATA}
         metadata = (await service.get("/.well-known/oauth-protected-resource/mcp")).json()
@@ -318,23 +314,23 @@ async def test_a_client_can_find_out_where_to_get_a_token() -> None:
 async def test_a_read_only_server_asks_for_no_more_than_reading() -> None:
     async with (
         issuing() as issuer,
-        trusting(issuer, settings={"calls_mcp_read_only": True}) as service,
+        trusting(issuer, calls_mcp_read_only=True) as service,
     ):
         metadata = (await service.get("/.well-known/oauth-protected-resource/mcp")).json()
         assert metadata["scopes_supported"] == ["calls:read"]
 
 
 async def test_other_claims_can_tell_the_scopes_and_the_principal() -> None:
-    settings = {
+    settings: dict[str, Any] = {
         "calls_mcp_oauth_scope_claim": "permissions",
         "calls_mcp_oauth_principal_claim": "email",
         "calls_mcp_oauth_audience": "api://calls",
     }
-    async with issuing() as issuer, trusting(issuer, settings=settings) as service:
+    async with issuing() as issuer, trusting(issuer, **settings) as service:
         scopes = ["calls:read", "calls:place"]
         claims = {"permissions": scopes, "scope": None, "aud": ["api://calls", "another"]}
         token = issuer.token(claims={**claims, "email": "alice@example.com"})
-        async with service.connect(token) as alice:
+        async with service.of(token).connect() as alice:
             tools = (await alice.client.list_tools()).tools
             assert [tool.name for tool in tools] == ["create_call", "fetch_call", "list_calls"]
         assert await status(service, issuer.token(claims=claims)) == 401
@@ -361,25 +357,21 @@ class Tokens:
 
 @pytest.mark.parametrize("mode", ERAS)
 async def test_a_client_of_the_sdk_finds_the_issuer_and_comes_again_with_what_a_tool_needs(
-    mode: Literal["auto", "legacy"],
+    mode: Era,
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        resource = f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
-        async with issuing() as issuer:
-            settings = {
-                "calls_mcp_auth": "oauth",
-                "calls_mcp_oauth_issuer": issuer.url,
-                "calls_mcp_resource_url": resource,
-                "calls_mcp_confirm": "none",
-            }
-            credentials = ClientCredentialsOAuthProvider(
-                resource, Tokens(), "agent", "client-secret", issuer=issuer.url
-            )
-            async with (
-                serving(settings, listener=listener) as service,
-                service.connect("", mode, auth=credentials) as agent,
-            ):
-                assert (await agent.call("list_calls"))["count"] == 0
-                assert (await agent.call("create_call", **placing()))["outcome"] == "done"
-                assert (await agent.call("list_calls"))["count"] == 1
+    port = free_port()
+    resource = f"http://127.0.0.1:{port}/mcp"
+    async with issuing() as issuer:
+        credentials = ClientCredentialsOAuthProvider(
+            resource, Tokens(), "agent", "client-secret", issuer=issuer.url
+        )
+        settings = issuer.settings(calls_mcp_resource_url=resource, calls_mcp_confirm="none")
+        async with (
+            open_rig(sandbox=False, **settings) as rig,
+            site_of(rig, port=port) as service,
+            service.connect(mode, auth=credentials) as agent,
+        ):
+            assert (await agent.call("list_calls"))["count"] == 0
+            assert (await agent.call("create_call", **placing()))["outcome"] == "done"
+            assert (await agent.call("list_calls"))["count"] == 1
     assert issuer.granted == ["calls:read", "calls:read calls:place"]

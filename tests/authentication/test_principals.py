@@ -1,33 +1,31 @@
 """What a principal can have of their own, and how a mistake in the file is told."""
 
 from base64 import b64decode
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import anyio
 import anyio.lowlevel
 import pytest
 
+from calls_mcp.authentication.verifier import open_verifier
 from calls_mcp.errors import ConfigurationError
-from calls_mcp.runtime import Runtime
-from calls_mcp.server import build_server
-from calls_mcp.settings import Settings, load_settings
+from calls_mcp.settings import load_settings
 from tests.authentication.issuer import AUDIENCE, issuing
-from tests.authentication.service import (
+from tests.http.site import (
     EVERYTHING,
-    Service,
+    OnStandIn,
+    by_tokens,
     entry,
-    gate_of,
-    guarded,
-    listening,
     message,
-    serving,
+    open_site,
+    site_of,
+    stand_in_site,
     write,
 )
 from tests.records import lines_in
-from tests.rig import ACCOUNT, PERMISSIVE, open_rig, placing
-from tests.upstream import SECRET, SID, Exchange, Upstream, access, answer, call
+from tests.rig import ACCOUNT, open_rig, placing
+from tests.upstream import SECRET, SID, Exchange, answer, call
 
 pytestmark = pytest.mark.anyio
 
@@ -42,34 +40,16 @@ async def placed(exchange: Exchange) -> None:
     await answer(200, call(account_sid=account))(exchange)
 
 
-def _tokens(file: Path) -> Settings:
-    return load_settings(
-        {
-            "calls_mcp_auth": "tokens",
-            "calls_mcp_principals": file,
-            "calls_mcp_confirm": "none",
-            "calls_mcp_policy": PERMISSIVE,
-        }
-    )
-
-
-@asynccontextmanager
-async def upstream_of(file: Path) -> AsyncGenerator[tuple[Upstream, Service]]:
+def upstream_of(file: Path) -> AbstractAsyncContextManager[OnStandIn]:
     """A stand-in for the API that any account may use, and a server on it."""
-    settings = _tokens(file)
-    async with (
-        Upstream(placed) as upstream,
-        Runtime(settings, access(upstream.base_url)) as runtime,
-        listening(guarded(build_server(runtime), gate_of(settings)), "on") as url,
-    ):
-        yield upstream, Service(url)
+    return stand_in_site(placed, **by_tokens(file, calls_mcp_confirm="none"))
 
 
-async def account_used(upstream: Upstream, service: Service, token: str) -> tuple[str, str]:
+async def account_used(service: OnStandIn, token: str) -> tuple[str, str]:
     """The account that a call was placed on, and the credentials it was placed with."""
-    async with service.connect(token) as agent:
+    async with service.of(token).connect() as agent:
         await agent.call("create_call", **placing())
-    request = upstream.requests[-1]
+    request = service.upstream.requests[-1]
     credentials = b64decode(request.headers["authorization"].removeprefix("Basic ")).decode()
     return request.target.split("/")[3], credentials
 
@@ -79,13 +59,13 @@ async def test_a_principal_with_an_account_of_their_own_uses_that_and_nobody_els
 ) -> None:
     monkeypatch.setenv("ALICES_SECRET", "alices own")
     own = f'[principals.alice]\naccount_sid = "{OWN}"\nauth_token_env = "ALICES_SECRET"\n'
-    async with upstream_of(write(tmp_path / "principals.toml", *BOTH, own)) as (upstream, service):
+    async with upstream_of(write(tmp_path / "principals.toml", *BOTH, own)) as service:
         for _ in range(2):
-            assert await account_used(upstream, service, "alices-token") == (
+            assert await account_used(service, "alices-token") == (
                 OWN,
                 f"{OWN}:alices own",
             )
-            assert await account_used(upstream, service, "bobs-token") == (
+            assert await account_used(service, "bobs-token") == (
                 ACCOUNT,
                 f"{ACCOUNT}:{SECRET}",
             )
@@ -97,8 +77,8 @@ async def test_credentials_can_be_an_api_key_and_in_a_file(tmp_path: Path) -> No
         f'[principals.alice]\naccount_sid = "{OWN}"\napi_key = "{KEY}"\n'
         'api_secret_file = "secret"\n'
     )
-    async with upstream_of(write(tmp_path / "principals.toml", *BOTH, own)) as (upstream, service):
-        used = await account_used(upstream, service, "alices-token")
+    async with upstream_of(write(tmp_path / "principals.toml", *BOTH, own)) as service:
+        used = await account_used(service, "alices-token")
         assert used == (OWN, f"{KEY}:from a file")
 
 
@@ -108,14 +88,14 @@ async def test_an_account_that_is_given_or_taken_away_counts_at_once(
     monkeypatch.setenv("ALICES_SECRET", "alices own")
     own = f'[principals.alice]\naccount_sid = "{OWN}"\nauth_token_env = "ALICES_SECRET"\n'
     file = write(tmp_path / "principals.toml", *BOTH)
-    async with upstream_of(file) as (upstream, service):
-        assert (await account_used(upstream, service, "alices-token"))[0] == ACCOUNT
+    async with upstream_of(file) as service:
+        assert (await account_used(service, "alices-token"))[0] == ACCOUNT
         write(file, *BOTH, own)
-        assert (await account_used(upstream, service, "alices-token"))[0] == OWN
+        assert (await account_used(service, "alices-token"))[0] == OWN
         write(file, *BOTH, own.replace(OWN, "AC" + "6" * 32))
-        assert (await account_used(upstream, service, "alices-token"))[0] == "AC" + "6" * 32
+        assert (await account_used(service, "alices-token"))[0] == "AC" + "6" * 32
         write(file, *BOTH)
-        assert (await account_used(upstream, service, "alices-token"))[0] == ACCOUNT
+        assert (await account_used(service, "alices-token"))[0] == ACCOUNT
 
 
 async def test_an_edited_secret_or_policy_counts_at_once(tmp_path: Path) -> None:
@@ -126,12 +106,12 @@ async def test_an_edited_secret_or_policy_counts_at_once(tmp_path: Path) -> None
         f'[principals.alice]\naccount_sid = "{OWN}"\nauth_token_file = "secret"\n'
         'policy = "own.toml"\n'
     )
-    async with upstream_of(write(tmp_path / "principals.toml", *BOTH, own)) as (upstream, service):
-        assert (await account_used(upstream, service, "alices-token"))[1] == f"{OWN}:first"
+    async with upstream_of(write(tmp_path / "principals.toml", *BOTH, own)) as service:
+        assert (await account_used(service, "alices-token"))[1] == f"{OWN}:first"
         secret.write_text("second", "utf-8")
-        async with service.connect("alices-token") as alice:
+        async with service.of("alices-token").connect() as alice:
             await alice.call("list_calls")
-            used = upstream.requests[-1].headers["authorization"]
+            used = service.upstream.requests[-1].headers["authorization"]
             assert b64decode(used.removeprefix("Basic ")).decode() == f"{OWN}:second"
             policy.write_text('[confirm]\nplace = "deny"\n', "utf-8")
             denied = await alice.call("create_call", **placing())
@@ -141,13 +121,13 @@ async def test_an_edited_secret_or_policy_counts_at_once(tmp_path: Path) -> None
 async def test_a_file_that_was_missing_counts_as_soon_as_it_is_there(tmp_path: Path) -> None:
     file = write(tmp_path / "principals.toml", *BOTH)
     own = f'[principals.alice]\naccount_sid = "{OWN}"\nauth_token_file = "secret"\n'
-    async with upstream_of(file) as (upstream, service):
+    async with upstream_of(file) as service:
         write(file, BOTH[0], own)
-        before = await account_used(upstream, service, "bobs-token")
+        before = await account_used(service, "bobs-token")
         assert before[0] == ACCOUNT  # the last good file holds
         (tmp_path / "secret").write_text("there", "utf-8")
-        assert (await service.post("Bearer bobs-token", message("ping"))).status_code == 401
-        assert (await account_used(upstream, service, "alices-token"))[1] == f"{OWN}:there"
+        assert (await service.of("bobs-token").post(message("ping"))).status_code == 401
+        assert (await account_used(service, "alices-token"))[1] == f"{OWN}:there"
 
 
 async def test_a_call_under_way_is_finished_with_the_account_it_began_with(tmp_path: Path) -> None:
@@ -162,12 +142,10 @@ async def test_a_call_under_way_is_finished_with_the_account_it_began_with(tmp_p
         await placed(exchange)
 
     outcomes: list[str] = []
-    settings = _tokens(write(tmp_path / "principals.toml", *BOTH, own))
+    settings = by_tokens(write(tmp_path / "principals.toml", *BOTH, own))
     async with (
-        Upstream(wait) as upstream,
-        Runtime(settings, access(upstream.base_url)) as runtime,
-        listening(guarded(build_server(runtime), gate_of(settings)), "on") as url,
-        Service(url).connect("alices-token") as alice,
+        stand_in_site(wait, calls_mcp_confirm="none", **settings) as service,
+        service.of("alices-token").connect() as alice,
         anyio.create_task_group() as tasks,
     ):
 
@@ -178,11 +156,11 @@ async def test_a_call_under_way_is_finished_with_the_account_it_began_with(tmp_p
         await asked.wait()
         secret.write_text("second", "utf-8")
         tasks.start_soon(place, "+15005550206")
-        while len(upstream.requests) < 2:
+        while len(service.upstream.requests) < 2:
             await anyio.lowlevel.checkpoint()
         answered.set()
     assert outcomes == ["done", "done"]
-    used = {b64decode(r.headers["authorization"][6:]).decode() for r in upstream.requests}
+    used = {b64decode(r.headers["authorization"][6:]).decode() for r in service.upstream.requests}
     assert used == {f"{OWN}:first", f"{OWN}:second"}
 
 
@@ -191,18 +169,14 @@ async def test_principals_of_one_account_learn_from_each_other_that_it_fails(
 ) -> None:
     (tmp_path / "own.toml").write_text('[confirm]\nplace = "deny"\n', "utf-8")
     own = '[principals.alice]\npolicy = "own.toml"\n'
-    settings = _tokens(write(tmp_path / "principals.toml", *BOTH, own))
-    async with (
-        Upstream(answer(404)) as upstream,
-        Runtime(settings, access(upstream.base_url, deadline=0.3)) as runtime,
-        listening(guarded(build_server(runtime), gate_of(settings)), "on") as url,
-    ):
-        upstream.leave()
-        async with Service(url).connect("alices-token") as alice:
+    settings = by_tokens(write(tmp_path / "principals.toml", *BOTH, own))
+    async with stand_in_site(answer(404), deadline=0.3, **settings) as service:
+        service.upstream.leave()
+        async with service.of("alices-token").connect() as alice:
             for _ in range(20):  # in none of them may the connection be tried in time
                 if "in a row" in await alice.read("fetch_call", sid=SID):
                     break
-        async with Service(url).connect("bobs-token") as bob:
+        async with service.of("bobs-token").connect() as bob:
             told = await bob.read("fetch_call", sid=SID)
         assert "has failed 5 times in a row" in told
 
@@ -211,10 +185,10 @@ async def test_a_principal_with_a_policy_of_their_own_is_held_to_it(tmp_path: Pa
     write(tmp_path / "strict.toml", '[confirm]\nplace = "deny"\n')
     own = '[principals.alice]\npolicy = "strict.toml"\n'
     file = write(tmp_path / "principals.toml", *BOTH, own)
-    async with upstream_of(file) as (_, service):
-        async with service.connect("alices-token") as alice:
+    async with upstream_of(file) as service:
+        async with service.of("alices-token").connect() as alice:
             denied = await alice.call("create_call", **placing())
-        async with service.connect("bobs-token") as bob:
+        async with service.of("bobs-token").connect() as bob:
             placed = await bob.call("create_call", **placing())
         assert denied["error"]["kind"] == "policy_denied"
         assert placed["outcome"] == "done"
@@ -232,9 +206,9 @@ async def test_the_caps_of_one_account_are_used_up_by_its_own_calls_alone(
     )
     file = write(tmp_path / "principals.toml", *BOTH, own)
     kinds: list[object] = []
-    async with upstream_of(file) as (_, service):
+    async with upstream_of(file) as service:
         for token in ("alices-token", "bobs-token", "alices-token", "bobs-token"):
-            async with service.connect(token) as agent:
+            async with service.of(token).connect() as agent:
                 placed = await agent.call("create_call", **placing(to="+15005550206"))
                 kinds.append(placed.get("error", {}).get("kind"))
     assert kinds == [None, None, "policy_denied", "policy_denied"]
@@ -246,40 +220,27 @@ async def test_with_an_issuer_the_file_says_who_has_something_of_their_own(
     write(tmp_path / "strict.toml", '[accounts]\nallow = ["AC99999999999999999999999999999999"]\n')
     file = write(tmp_path / "p.toml", '[principals."auth0|alice"]\npolicy = "strict.toml"\n')
     async with issuing() as issuer:
-        settings = {
-            "calls_mcp_auth": "oauth",
-            "calls_mcp_oauth_issuer": issuer.url,
-            "calls_mcp_resource_url": AUDIENCE,
-            "calls_mcp_principals": file,
-        }
-        async with serving(settings) as service:
+        settings = issuer.settings(calls_mcp_principals=file)
+        async with open_site(**settings) as service:
             for name, outcome in (("auth0|alice", "error"), ("bob", "done")):
-                async with service.connect(issuer.token(claims={"sub": name})) as agent:
+                async with service.of(issuer.token(claims={"sub": name})).connect() as agent:
                     assert (await agent.call("list_calls"))["outcome"] == outcome
 
 
 async def test_in_the_sandbox_nobody_has_an_account_but_the_emulators(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("real", "utf-8")
     own = f'[principals.alice]\naccount_sid = "{OWN}"\nauth_token_file = "secret"\n'
-    settings: dict[str, object] = {
-        "calls_mcp_auth": "tokens",
-        "calls_mcp_principals": write(tmp_path / "principals.toml", *BOTH, own),
-    }
-    async with open_rig(sandbox=True, **settings) as rig:
-        gate = gate_of(rig.runtime.settings)
-        async with (
-            listening(guarded(rig.server, gate), "on") as url,
-            Service(url).connect("alices-token") as alice,
-        ):
+    settings = by_tokens(write(tmp_path / "principals.toml", *BOTH, own))
+    async with open_rig(sandbox=True, **settings) as rig, site_of(rig) as site:
+        async with site.of("alices-token").connect() as alice:
             listed = await alice.call("list_calls")
         assert (listed["outcome"], listed["sandbox"]) == ("done", True)
-        assert OWN not in str(rig.emulator.requests)
+        assert OWN not in str(site.rig.emulator.requests)
 
 
 async def test_in_memory_and_on_stdio_nobody_is_asked_for_a_token(tmp_path: Path) -> None:
     file = write(tmp_path / "principals.toml", *BOTH)
-    settings: dict[str, object] = {"calls_mcp_auth": "tokens", "calls_mcp_principals": file}
-    async with open_rig(sandbox=False, **settings) as rig, rig.connect() as agent:
+    async with open_rig(**by_tokens(file)) as rig, rig.connect() as agent:
         assert (await agent.call("list_calls"))["outcome"] == "done"
         assert len((await agent.client.list_tools()).tools) == 5
 
@@ -289,16 +250,15 @@ async def test_in_memory_and_on_stdio_nobody_is_asked_for_a_token(tmp_path: Path
 
 async def test_the_record_and_the_throttle_know_whoever_is_authenticated(tmp_path: Path) -> None:
     write(tmp_path / "slow.toml", "[caps]\nreads_per_minute = 1\n")
-    settings: dict[str, object] = {
-        "calls_mcp_auth": "tokens",
-        "calls_mcp_principals": write(tmp_path / "principals.toml", *BOTH),
-        "calls_mcp_policy": tmp_path / "slow.toml",
-        "calls_mcp_audit_database": tmp_path / "audit.db",
-    }
-    async with serving(settings) as service:
+    settings = by_tokens(
+        write(tmp_path / "principals.toml", *BOTH),
+        calls_mcp_policy=tmp_path / "slow.toml",
+        calls_mcp_audit_database=tmp_path / "audit.db",
+    )
+    async with open_site(**settings) as service:
         outcomes: list[str] = []
         for token in ("alices-token", "alices-token", "bobs-token"):
-            async with service.connect(token) as agent:
+            async with service.of(token).connect() as agent:
                 outcomes.append((await agent.call("list_calls"))["outcome"])
                 await agent.call("create_call", **placing())
     assert outcomes == ["done", "error", "done"]
@@ -360,9 +320,8 @@ def test_what_is_wrong_with_the_file_is_told_with_its_line(
     tmp_path: Path, text: str, problem: str
 ) -> None:
     file = write(tmp_path / "principals.toml", text)
-    settings = load_settings({"calls_mcp_auth": "tokens", "calls_mcp_principals": file})
     with pytest.raises(ConfigurationError) as error:
-        gate_of(settings)
+        open_verifier(load_settings(by_tokens(file)))
     assert problem in str(error.value)
     assert str(error.value).startswith(f"{file}:")
     assert "s3cret" not in str(error.value)
@@ -378,4 +337,4 @@ def test_tokens_beside_an_issuer_are_refused(tmp_path: Path) -> None:
         }
     )
     with pytest.raises(ConfigurationError, match="count only with CALLS_MCP_AUTH=tokens"):
-        gate_of(settings)
+        open_verifier(settings)

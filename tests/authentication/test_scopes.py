@@ -4,39 +4,35 @@ import hmac
 import json
 import logging
 from base64 import b64decode
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 from mcp import MCPError
-from mcp.client import ClientRequestContext
-from mcp_types import ElicitRequestParams, ElicitResult
+from starlette.types import ASGIApp
 
-from calls_mcp.runtime import Runtime
-from calls_mcp.server import build_server
-from calls_mcp.settings import load_settings
-from tests.authentication.issuer import AUDIENCE, issuing
-from tests.authentication.service import (
+from calls_mcp.http.authentication import Gate
+from tests.authentication.issuer import issuing
+from tests.conversation import YES, asked, token_for
+from tests.http.site import (
     EVERYTHING,
-    EmulatedService,
-    Service,
+    LEGACY,
+    Client2026,
+    Here,
+    by_tokens,
     challenge,
     entry,
-    gate_of,
-    guarded,
-    listening,
     message,
+    open_site,
+    principals,
     result,
-    serving,
+    stand_in_site,
     write,
 )
-from tests.conversation import YES, asked, token_for
-from tests.http.site import Client2026, open_site, principals
-from tests.rig import ERAS, PERMISSIVE, User, open_rig, placing
-from tests.upstream import SID, Upstream, access, answer, call
+from tests.rig import ERAS, User, placing
+from tests.upstream import SID, answer, call
 
 pytestmark = pytest.mark.anyio
 
@@ -69,12 +65,13 @@ def file(tmp_path: Path) -> Path:
     )
 
 
-@asynccontextmanager
-async def tokens(file: Path, **settings: object) -> AsyncGenerator[EmulatedService]:
+def unguarded(_: Gate, app: ASGIApp) -> ASGIApp:
+    return app
+
+
+def tokens(file: Path, **settings: object) -> AbstractAsyncContextManager[Here]:
     """A server that lets in whoever the file lists."""
-    usual: dict[str, object] = {"calls_mcp_auth": "tokens", "calls_mcp_principals": file}
-    async with serving(usual | settings) as service:
-        yield service
+    return open_site(**by_tokens(file, **settings))
 
 
 @pytest.mark.requirement("03")
@@ -82,8 +79,8 @@ async def test_an_approval_of_one_principal_is_nothing_to_another(file: Path) ->
     tool = ("create_call", placing())
     async with (
         tokens(file) as service,
-        service.connect("alices-token") as alice,
-        service.connect("bobs-token") as bob,
+        service.of("alices-token").connect() as alice,
+        service.of("bobs-token").connect() as bob,
     ):
         token = await token_for(alice, tool)
         stolen = await bob.call("create_call", **placing(), confirmation_token=token)
@@ -97,8 +94,8 @@ async def test_an_approval_of_one_principal_is_nothing_to_another(file: Path) ->
 async def test_the_state_of_a_question_is_nothing_to_another_principal(file: Path) -> None:
     async with (
         tokens(file) as service,
-        service.connect("alices-token", user=User()) as alice,
-        service.connect("bobs-token", user=User()) as bob,
+        service.of("alices-token").connect(user=User()) as alice,
+        service.of("bobs-token").connect(user=User()) as bob,
     ):
         question = await asked(alice, ("create_call", placing()))
         stolen = await asked(bob, ("create_call", placing()))
@@ -111,25 +108,23 @@ async def test_the_state_of_a_question_is_nothing_to_another_principal(file: Pat
 @pytest.mark.requirement("05")
 async def test_a_session_is_of_no_use_to_another_principal(file: Path) -> None:
     """Whatever is sent into it: an answer to its question, a request, its end."""
-    sessions: list[str] = []
-    statuses: set[int] = set()
-
-    async def steal(session: str) -> None:
-        for number in range(10):
-            reply = {"action": "accept", "content": {"approve": True}}
-            body = json.dumps({"jsonrpc": "2.0", "id": number, "result": reply}).encode()
-            statuses.add((await service.legacy("bobs-token", session, body)).status_code)
-
-    async def hesitate(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
-        del context, params
-        await steal(sessions[0])
-        return ElicitResult(action="decline")
-
+    body = message("tools/call", name="create_call", arguments=placing())
+    yes = {"action": "accept", "content": {"approve": True}}
     async with tokens(file) as service:
-        async with service.connect("alices-token", "legacy", hesitate, sessions=sessions) as alice:
-            outcome = await alice.call("create_call", **placing())
-        assert outcome["outcome"] == "declined"
-        assert statuses == {404}
+        alice, bob = service.of("alices-token"), service.of("bobs-token")
+        session = {"Mcp-Session-Id": await alice.session(**FORMS), "MCP-Protocol-Version": LEGACY}
+        async with alice.http() as http, bob.http() as others:
+            async with http.stream("POST", service.url, content=body, headers=session) as stream:
+                async for line in stream.aiter_lines():
+                    if "elicitation/create" in line:
+                        break
+                for number in range(10):
+                    reply = {"jsonrpc": "2.0", "id": number, "result": yes}
+                    assert (await bob.post(reply, session)).status_code == 404
+                for method in ("GET", "DELETE"):
+                    ended = await others.request(method, service.url, headers=session)
+                    assert ended.status_code == 404
+            assert (await http.delete(service.url, headers=session)).status_code == 200
         assert service.rig.changes == []
 
 
@@ -143,27 +138,18 @@ async def test_nothing_of_a_clients_credentials_travels_upstream(tmp_path: Path)
         "Cookie": f"token={canaries[1]}",
         "Proxy-Authorization": f"Basic {canaries[1]}",
     }
-    settings = load_settings(
-        {
-            "calls_mcp_auth": "tokens",
-            "calls_mcp_principals": file,
-            "calls_mcp_confirm": "none",
-            "calls_mcp_policy": PERMISSIVE,
-        }
-    )
+    step = answer(200, call(status="in-progress"))
     async with (
-        Upstream(answer(200, call(status="in-progress"))) as upstream,
-        Runtime(settings, access(upstream.base_url)) as runtime,
-        listening(guarded(build_server(runtime), gate_of(settings)), "on") as url,
-        Service(url).connect(canaries[0], headers=headers) as agent,
+        stand_in_site(step, **by_tokens(file, calls_mcp_confirm="none")) as service,
+        service.of(canaries[0]).connect(headers=headers) as agent,
     ):
         for name, arguments in (("fetch_call", {"sid": SID}), *CHANGES):
             canary = {"auth_token": canaries[2], "api_secret": canaries[2]}
             refused = await agent.call(name, **arguments, **canary)
             assert refused["error"]["kind"] == "invalid_arguments"
             await agent.call(name, **arguments)
-        assert len(upstream.changes) == len(CHANGES)
-        for request in upstream.requests:
+        assert len(service.upstream.changes) == len(CHANGES)
+        for request in service.upstream.requests:
             scheme, _, pair = request.headers["authorization"].partition(" ")
             assert scheme == "Basic"
             said = f"{request} {b64decode(pair).decode()}"
@@ -179,19 +165,14 @@ async def test_no_token_is_told_in_a_log_or_an_answer(
     caplog.set_level(logging.DEBUG)
     told = ""
     async with issuing() as issuer:
-        settings = {
-            "calls_mcp_auth": "oauth",
-            "calls_mcp_oauth_issuer": issuer.url,
-            "calls_mcp_resource_url": AUDIENCE,
-        }
         good, bad = issuer.token(), issuer.token(claims={"exp": 1})
-        async with serving(settings) as service:
+        async with open_site(**issuer.settings()) as service:
             for token in (good, bad):
                 for method in ("tools/list", "tools/call"):
-                    told += (await service.modern(token, method, name="fetch_call")).text
+                    told += (await service.of(token).ask(method, name="fetch_call")).text
     async with tokens(file) as service:
         for token in ("alices-token", "an-old-token", "alices-reading-token", "made-up-token"):
-            told += (await service.modern(token, "tools/call", name="create_call")).text
+            told += (await service.of(token).ask("tools/call", name="create_call")).text
     told += "\n".join(r.getMessage() for r in caplog.records if not r.name.startswith("http"))
     secrets = (good, bad, good.split(".")[2], "alices-token", "an-old-token", "made-up-token")
     assert not [secret for secret in secrets if secret in told]
@@ -204,14 +185,14 @@ async def test_a_token_shows_the_tools_of_its_scopes_alone(
     file: Path, era: Era, scope: str
 ) -> None:
     allowed = [name for name, needed in NEEDS.items() if needed == scope]
-    async with tokens(file) as service, service.connect(f"only {scope}", era) as agent:
+    async with tokens(file) as service, service.of(f"only {scope}").connect(era) as agent:
         assert [tool.name for tool in (await agent.client.list_tools()).tools] == allowed
 
 
 @pytest.mark.requirement("21")
 @pytest.mark.parametrize("era", ERAS)
 async def test_a_prompt_for_a_tool_beyond_the_scopes_is_not_offered(file: Path, era: Era) -> None:
-    async with tokens(file) as service, service.connect("alices-reading-token", era) as agent:
+    async with tokens(file) as service, service.of("alices-reading-token").connect(era) as agent:
         prompts = [prompt.name for prompt in (await agent.client.list_prompts()).prompts]
         assert prompts == ["daily_call_report", "follow_call", "investigate_failed_calls"]
         with pytest.raises(MCPError, match=r"There are: daily_call_report, follow_call, inv"):
@@ -222,14 +203,14 @@ async def test_a_prompt_for_a_tool_beyond_the_scopes_is_not_offered(file: Path, 
 @pytest.mark.parametrize("scope", EVERYTHING)
 async def test_a_call_beyond_the_scopes_is_told_which_one_it_needs(file: Path, scope: str) -> None:
     async with tokens(file) as service:
-        session = await service.session(f"only {scope}")
+        session = await service.of(f"only {scope}").session()
         for name, needed in NEEDS.items():
             arguments: dict[str, object] = {"sid": SID}
             body = message("tools/call", name=name, arguments=arguments)
             for response in (
-                await service.modern(f"only {scope}", "tools/call", name=name, arguments=arguments),
-                await service.legacy(f"only {scope}", session, body),
-                await service.post(f"Bearer only {scope}", body),
+                await service.of(f"only {scope}").ask("tools/call", name=name, arguments=arguments),
+                await service.of(f"only {scope}").legacy(session, body),
+                await service.of(f"only {scope}").post(body),
             ):
                 if needed == scope:
                     assert response.status_code != 403
@@ -262,22 +243,15 @@ async def test_what_hides_a_call_from_the_gate_does_not_get_it_done(file: Path) 
         b"\n\t" + create + b"\n",
     ]
     async with tokens(file, calls_mcp_confirm="none") as service:
-        session = await service.session("alices-reading-token")
+        session = await service.of("alices-reading-token").session()
         for body in hidden:
             for response in (
-                await service.legacy("alices-reading-token", session, body),
-                await service.post("Bearer alices-reading-token", body),
+                await service.of("alices-reading-token").legacy(session, body),
+                await service.of("alices-reading-token").post(body),
             ):
                 assert b'"outcome":"done","call"' not in response.content
-        modern = await service.post(
-            "Bearer alices-reading-token",
-            create,
-            **{
-                "MCP-Protocol-Version": "2026-07-28",
-                "Mcp-Method": "tools/call",
-                "Mcp-Name": "list_calls",
-            },
-        )
+        told = Client2026().headers("tools/call", "list_calls")
+        modern = await service.of("alices-reading-token").post(create, told)
         assert modern.status_code == 403
         assert service.rig.changes == []
 
@@ -287,56 +261,51 @@ async def test_the_rights_are_those_of_the_request_and_not_of_its_session(
     file: Path,
 ) -> None:
     async with tokens(file, calls_mcp_confirm="none") as service:
-        session = await service.session("alices-token")
-        listed = await service.legacy("alices-reading-token", session, message("tools/list"))
+        session = await service.of("alices-token").session()
+        listed = await service.of("alices-reading-token").legacy(session, message("tools/list"))
         names = [tool["name"] for tool in result(listed)["tools"]]
         assert names == ["fetch_call", "list_calls"]
         body = message("tools/call", name="create_call", arguments=placing())
-        refused = await service.legacy("alices-reading-token", session, body)
+        refused = await service.of("alices-reading-token").legacy(session, body)
         assert refused.status_code == 403
         assert service.rig.changes == []
 
 
 @pytest.mark.requirement("21")
 async def test_the_handlers_hold_the_scopes_even_where_the_gate_has_not_looked(
-    file: Path,
+    file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings: dict[str, object] = {"calls_mcp_auth": "tokens", "calls_mcp_principals": file}
-    gate = gate_of(load_settings(settings))
-    async with (
-        open_rig(sandbox=False, **settings) as rig,
-        listening(guarded(rig.server, gate, permits=False), "on") as url,
-    ):
+    monkeypatch.setattr(Gate, "permit", unguarded)
+    async with tokens(file, calls_mcp_confirm="none") as service:
         for name, arguments in CHANGES:
             params = {"name": name, "arguments": arguments}
-            response = await Service(url).modern("alices-reading-token", "tools/call", **params)
+            response = await service.of("alices-reading-token").ask("tools/call", **params)
             assert f"insufficient_scope: {name} needs {NEEDS[name]}" in response.text
-        assert rig.emulator.requests == ()
+        assert service.rig.emulator.requests == ()
 
 
 @pytest.mark.requirement("21")
 async def test_lists_that_depend_on_the_token_are_private(file: Path) -> None:
     async with tokens(file) as service:
-        listed = result(await service.modern("alices-token", "tools/list"))
+        listed = result(await service.of("alices-token").ask("tools/list"))
         assert (listed["cacheScope"], listed["ttlMs"]) == ("private", 0)
-    async with serving({}) as service:
-        listed = result(await service.modern("whatever", "tools/list"))
+    async with open_site() as service:
+        listed = result(await service.of("whatever").ask("tools/list"))
         assert listed["cacheScope"] == "public"
 
 
 @pytest.mark.requirement("21")
 async def test_without_the_gate_a_server_that_wants_tokens_serves_nobody(
-    file: Path,
+    file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings: dict[str, object] = {"calls_mcp_auth": "tokens", "calls_mcp_principals": file}
-    async with open_rig(sandbox=False, **settings) as rig:
-        open_to_all = gate_of(load_settings())
-        async with listening(guarded(rig.server, open_to_all), "on") as url:
-            listed = await Service(url).modern("alices-token", "tools/list")
-            called = await Service(url).modern("alices-token", "tools/call", name="list_calls")
-        assert "Nobody is authenticated" in listed.text
-        assert "Nobody is authenticated" in called.text
-        assert rig.emulator.requests == ()
+    monkeypatch.setattr(Gate, "guard", unguarded)
+    async with tokens(file) as service:
+        for params in ({}, {"name": "list_calls"}):
+            asked = await service.of("alices-token").ask(
+                "tools/call" if params else "tools/list", **params
+            )
+            assert "Nobody is authenticated" in asked.text
+        assert service.rig.emulator.requests == ()
 
 
 @pytest.mark.requirement("19")
@@ -346,7 +315,7 @@ async def test_a_request_is_nobodys_but_its_own_tokens_on_whatever_connection(
     way: str, shown: str, tmp_path: Path
 ) -> None:
     file = principals(tmp_path / "principals.toml", "ann")
-    async with open_site(calls_mcp_auth="tokens", calls_mcp_principals=file) as site:
+    async with tokens(file) as site:
         raw = Client2026()
         body = json.dumps(raw.body("tools/list") | {"padding": "x" * 60_000}).encode()
         named = "".join(f"{name}: {value}\r\n" for name, value in raw.headers("tools/list").items())
@@ -392,7 +361,7 @@ async def test_every_token_is_compared_in_constant_time_with_all_there_are(
     counts: list[int] = []
     async with tokens(file) as service:
         for token in ("alices-token", "only calls:delete", "made-up"):
-            await service.post(f"Bearer {token}", b"{}")
+            await service.of(token).post(b"{}")
             counts.append(len(compared))
             compared.clear()
     assert counts == [8, 8, 8]

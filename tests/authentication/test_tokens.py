@@ -4,18 +4,11 @@ import logging
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
 
 import pytest
 
-from tests.authentication.service import (
-    EVERYTHING,
-    challenge,
-    entry,
-    serving,
-    write,
-)
-from tests.rig import ERAS
+from tests.http.site import EVERYTHING, by_tokens, challenge, entry, open_site, write
+from tests.rig import ERAS, Era
 
 pytestmark = pytest.mark.anyio
 
@@ -33,11 +26,6 @@ def file(tmp_path: Path) -> Path:
     )
 
 
-def by(file: Path) -> dict[str, object]:
-    """The settings that go with a file of principals."""
-    return {"calls_mcp_auth": "tokens", "calls_mcp_principals": file}
-
-
 def spoil(file: Path, text: str | None) -> None:
     """Write something else, or take the file away."""
     if text is None:
@@ -47,10 +35,10 @@ def spoil(file: Path, text: str | None) -> None:
 
 
 @pytest.mark.parametrize("mode", ERAS)
-async def test_whoever_has_a_token_gets_in(file: Path, mode: Literal["auto", "legacy"]) -> None:
+async def test_whoever_has_a_token_gets_in(file: Path, mode: Era) -> None:
     async with (
-        serving(by(file)) as service,
-        service.connect("alices-token", mode) as alice,
+        open_site(**by_tokens(file)) as service,
+        service.of("alices-token").connect(mode) as alice,
     ):
         assert (await alice.call("list_calls"))["outcome"] == "done"
 
@@ -75,8 +63,9 @@ async def test_whoever_has_a_token_gets_in(file: Path, mode: Literal["auto", "le
 async def test_whoever_has_none_is_told_so_in_the_same_words(
     file: Path, authorization: str | None
 ) -> None:
-    async with serving(by(file)) as service:
-        answer = await service.post(authorization, LIST)
+    async with open_site(**by_tokens(file)) as service:
+        shown = {} if authorization is None else {"Authorization": authorization}
+        answer = await service.post(LIST, shown)
         assert answer.status_code == 401
         reason = "invalid_token: A valid bearer token is required"
         assert answer.json()["error"] == {"code": -32600, "message": reason}
@@ -91,11 +80,11 @@ async def test_whoever_has_none_is_told_so_in_the_same_words(
 async def test_a_token_that_is_struck_out_or_written_in_counts_at_once(
     file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with serving(by(file)) as service:
-        assert (await service.post("Bearer bobs-token", LIST)).status_code != 401
+    async with open_site(**by_tokens(file)) as service:
+        assert (await service.of("bobs-token").post(LIST)).status_code != 401
         write(file, entry("new-token", "dora", "calls:read"))
-        assert (await service.post("Bearer bobs-token", LIST)).status_code == 401
-        assert (await service.post("Bearer new-token", LIST)).status_code != 401
+        assert (await service.of("bobs-token").post(LIST)).status_code == 401
+        assert (await service.of("new-token").post(LIST)).status_code != 401
     assert f"{file} was read again" in caplog.text
 
 
@@ -103,13 +92,13 @@ async def test_a_token_that_is_struck_out_or_written_in_counts_at_once(
 async def test_a_file_that_is_broken_or_gone_is_logged_and_the_last_good_one_holds(
     file: Path, caplog: pytest.LogCaptureFixture, broken: str | None
 ) -> None:
-    async with serving(by(file)) as service:
+    async with open_site(**by_tokens(file)) as service:
         spoil(file, broken)
         for _ in range(2):
-            assert (await service.post("Bearer bobs-token", LIST)).status_code != 401
-            assert (await service.post("Bearer other", LIST)).status_code == 401
+            assert (await service.of("bobs-token").post(LIST)).status_code != 401
+            assert (await service.of("other").post(LIST)).status_code == 401
         errors = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
         assert len(errors) == 1
         assert f"{file}:" in errors[0]
         write(file, entry("new-token", "dora", "calls:read"))
-        assert (await service.post("Bearer bobs-token", LIST)).status_code == 401
+        assert (await service.of("bobs-token").post(LIST)).status_code == 401

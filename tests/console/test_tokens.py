@@ -13,8 +13,8 @@ import pytest
 from starlette.responses import Response
 
 from tests.authentication.issuer import AUDIENCE, Issuer, issuing
-from tests.authentication.service import EVERYTHING, entry, write
 from tests.console.desk import Browser, Desk, open_desk, visible
+from tests.http.site import EVERYTHING, entry, write
 from tests.rig import placing
 
 pytestmark = pytest.mark.anyio

@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import AsyncGenerator, Mapping
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import anyio
@@ -15,6 +16,7 @@ import httpx
 import httpx2
 from anyio.abc import SocketStream
 from mcp import Client
+from mcp.client.session import ElicitationFnT
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import Implementation
 
@@ -23,10 +25,12 @@ from calls_mcp.http.serving import Site, listening
 from calls_mcp.runtime import Runtime
 from calls_mcp.server import build_server
 from calls_mcp.settings import load_settings
-from tests.rig import PERMISSIVE, Agent, Rig, User, access_to, open_rig
-from tests.upstream import Exchange, Upstream, answer, call, page
+from tests.rig import PERMISSIVE, Agent, Era, Rig, open_rig
+from tests.upstream import Exchange, Step, Upstream, access, answer, call, page
 
 MODERN, LEGACY = "2026-07-28", "2025-11-25"
+NO_HEADERS: Mapping[str, str] = {}
+TOMORROW = timedelta(days=1)
 EVERYTHING = ("calls:read", "calls:place", "calls:change", "calls:delete")
 _ACCEPTED = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
 
@@ -68,16 +72,23 @@ class Service:
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
+    def of(self, token: str) -> Self:
+        """The same for somebody else."""
+        return replace(self, token=token)
+
     @asynccontextmanager
     async def connect(
         self,
-        mode: Literal["auto", "legacy"] = "auto",
-        user: User | None = None,
+        mode: Era = "auto",
+        user: ElicitationFnT | None = None,
         name: str = "tester",
+        headers: Mapping[str, str] = NO_HEADERS,
+        auth: httpx2.Auth | None = None,
     ) -> AsyncGenerator[Agent]:
-        """A client; with a `user`, one that can ask somebody."""
+        """A client; with a `user`, one that can ask somebody. It sends `headers`, too."""
         info = Implementation(name=name, version="1")
-        http = httpx2.AsyncClient(headers=self._headers, timeout=60, trust_env=False)
+        given = {**self._headers, **headers}
+        http = httpx2.AsyncClient(headers=given, auth=auth, timeout=60, trust_env=False)
         async with (
             http,
             Client(
@@ -98,8 +109,9 @@ class Service:
     async def post(self, body: object, headers: Mapping[str, str] | None = None) -> httpx.Response:
         """Send a body: bytes as they are, all else as JSON."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        latin = httpx.Headers(headers, encoding="latin-1")
         async with self.http() as http:
-            return await http.post(self.url, content=content, headers=headers)
+            return await http.post(self.url, content=content, headers=latin)
 
     async def ask(self, method: str, **params: object) -> httpx.Response:
         """Send a request of the 2026-07-28 revision."""
@@ -121,6 +133,18 @@ class Service:
         }
         return await self.post({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": told})
 
+    async def session(self, **capabilities: object) -> str:
+        """Shake hands to the end; the session's id."""
+        opened = await self.open_session(**capabilities)
+        initialized = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+        await self.post(initialized, in_session(opened))
+        return opened.headers["mcp-session-id"]
+
+    async def legacy(self, session: str, body: object) -> httpx.Response:
+        """Send a message of an earlier revision in a session."""
+        headers = {"Mcp-Session-Id": session, "MCP-Protocol-Version": LEGACY}
+        return await self.post(body, headers)
+
     def head(self, *lines: str) -> bytes:
         """The head of a POST with these lines, to be sent over a bare connection."""
         told = (f"POST {urlsplit(self.url).path} HTTP/1.1", f"Host: {urlsplit(self.url).netloc}")
@@ -140,26 +164,56 @@ class Here(Service):
     rig: Rig = field(kw_only=True)
     site: Site = field(kw_only=True)
 
-    def of(self, token: str) -> "Here":
-        """The same for somebody else."""
-        return Here(self.url, token, rig=self.rig, site=self.site)
-
 
 @asynccontextmanager
 async def open_site(*, token: str = "", **settings: object) -> AsyncGenerator[Here]:
     """A service with `settings` (by field name) on an emulator."""
-    async with (
-        open_rig(sandbox=False, **settings) as rig,
-        listening(rig.server, rig.runtime, Endpoint(port=0)) as site,
-    ):
+    async with open_rig(sandbox=False, **settings) as rig, site_of(rig, token) as site:
+        yield site
+
+
+@asynccontextmanager
+async def site_of(rig: Rig, token: str = "", port: int = 0) -> AsyncGenerator[Here]:
+    """A rig's server as a service."""
+    async with listening(rig.server, rig.runtime, Endpoint(port=port)) as site:
         yield Here(site.endpoint.url, token, rig=rig, site=site)
         site.drain.break_off()
+
+
+@dataclass
+class OnStandIn(Service):
+    """A service on a stand-in for the API."""
+
+    site: Site = field(kw_only=True)
+    upstream: Upstream = field(kw_only=True)
+
+
+@asynccontextmanager
+async def stand_in_site(
+    step: Step,
+    *,
+    token: str = "",
+    deadline: float = 5,
+    clock: Callable[[], float] = time.time,
+    monotonic: Callable[[], float] = time.monotonic,
+    **settings: object,
+) -> AsyncGenerator[OnStandIn]:
+    """A service with `settings` on a stand-in that answers everything with `step`."""
+    given = load_settings({"calls_mcp_policy": PERMISSIVE} | settings)
+    async with Upstream(step) as upstream:
+        to_it = access(upstream.base_url, deadline=deadline)
+        async with (
+            Runtime(given, to_it, clock=clock, monotonic=monotonic) as runtime,
+            listening(build_server(runtime), runtime, Endpoint(port=0)) as site,
+        ):
+            yield OnStandIn(site.endpoint.url, token, site=site, upstream=upstream)
+            site.drain.break_off()
 
 
 @asynccontextmanager
 async def slow_site(**settings: object) -> AsyncGenerator["Slow"]:
     """A service on a stand-in that answers when it is told to; changes need no confirmation."""
-    given = {"calls_mcp_confirm": "none", "calls_mcp_policy": PERMISSIVE} | settings
+    given: dict[str, Any] = {"calls_mcp_confirm": "none"} | settings
     asked, answered = anyio.Event(), anyio.Event()
 
     async def wait(exchange: Exchange) -> None:
@@ -168,37 +222,61 @@ async def slow_site(**settings: object) -> AsyncGenerator["Slow"]:
         is_list = exchange.request.method == "GET"
         await answer(200 if is_list else 201, page() if is_list else call())(exchange)
 
-    async with (
-        Upstream(wait) as upstream,
-        Runtime(load_settings(given), access_to(upstream.base_url)) as runtime,
-        listening(build_server(runtime), runtime, Endpoint(port=0)) as site,
-    ):
-        yield Slow(site.endpoint.url, site=site, upstream=upstream, asked=asked, answered=answered)
+    async with stand_in_site(wait, **given) as on:
+        yield Slow(on.url, site=on.site, upstream=on.upstream, asked=asked, answered=answered)
         answered.set()
-        site.drain.break_off()
 
 
 @dataclass
-class Slow(Service):
+class Slow(OnStandIn):
     """A service on a slow stand-in: `asked` once it has a request, it answers when `answered`."""
 
-    site: Site = field(kw_only=True)
-    upstream: Upstream = field(kw_only=True)
     asked: anyio.Event = field(kw_only=True)
     answered: anyio.Event = field(kw_only=True)
 
 
-def principals(file: Path, *tokens: str) -> Path:
-    """A file of principals, each named like their token, who may do everything."""
-    until = (datetime.now(UTC) + timedelta(days=1)).isoformat()
-    entries = (
-        f'[[tokens]]\nprincipal = "{token}"\n'
-        f'sha256 = "{hashlib.sha256(token.encode()).hexdigest()}"\n'
-        f"scopes = {[*EVERYTHING]}\nexpires = {until}\n"
-        for token in tokens
+def entry(token: str, principal: str, *scopes: str, lasts: timedelta = TOMORROW) -> str:
+    """The lines about a token in a file of principals."""
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    return (
+        f'[[tokens]]\nprincipal = "{principal}"\nsha256 = "{digest}"\n'
+        f"scopes = {[*scopes]}\nexpires = {(datetime.now(UTC) + lasts).isoformat()}\n"
     )
+
+
+def write(file: Path, *entries: str) -> Path:
+    """A file of principals."""
     file.write_text("\n".join(entries), "utf-8")
     return file
+
+
+def principals(file: Path, *tokens: str) -> Path:
+    """A file of principals, each named like their token, who may do everything."""
+    return write(file, *(entry(token, token, *EVERYTHING) for token in tokens))
+
+
+def by_tokens(file: Path, **settings: object) -> dict[str, Any]:
+    """Settings, and those that let in whoever the file lists."""
+    return {"calls_mcp_auth": "tokens", "calls_mcp_principals": file, **settings}
+
+
+def message(method: str, **params: object) -> bytes:
+    """A request of an earlier revision as it is sent."""
+    return json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode()
+
+
+def result(response: httpx.Response) -> dict[str, Any]:
+    """The result in an answer, whether it came as JSON or as a stream of events."""
+    assert response.status_code == 200, response.text
+    return json.loads(response.text.rpartition("data: ")[2])["result"]
+
+
+def challenge(response: httpx.Response) -> Mapping[str, str]:
+    """What the `WWW-Authenticate` of a refusal says."""
+    scheme, _, told = response.headers["WWW-Authenticate"].partition(" ")
+    assert scheme == "Bearer"
+    pairs = (part.partition("=") for part in told.split(", "))
+    return {name: value.strip('"') for name, _, value in pairs}
 
 
 def in_session(opened: httpx.Response) -> dict[str, str]:

@@ -9,41 +9,34 @@ import httpx
 import pytest
 
 from tests.http.site import (
-    MODERN,
     Slow,
+    by_tokens,
     open_site,
     principals,
     rest_of,
     slow_site,
 )
-from tests.rig import ERAS, User, placing
+from tests.rig import ERAS, Era, User, placing
 
 pytestmark = pytest.mark.anyio
 
 LISTING: dict[str, object] = {"name": "list_calls", "arguments": {}}
 
 
-@pytest.mark.parametrize("mode", ERAS)
-async def test_a_client_of_either_era_is_served_and_its_user_asked(mode: str) -> None:
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_client_of_either_era_is_served_and_its_user_asked(era: Era) -> None:
     user = User()
-    async with open_site() as site, site.connect("auto" if mode == "auto" else "legacy", user) as a:
-        placed = await a.call("create_call", **placing())
-        assert placed["outcome"] == "done"
+    async with open_site() as site, site.connect(era, user) as agent:
+        assert (await agent.call("create_call", **placing()))["outcome"] == "done"
         assert len(user.asked) == 1
-        assert (await a.call("list_calls"))["count"] == 1
-
-
-async def test_a_client_that_cannot_be_asked_gets_the_token_over_http_too() -> None:
-    async with open_site() as site, site.connect("legacy") as agent:
-        assert (await agent.confirm("create_call", **placing()))["outcome"] == "done"
+        assert (await agent.call("list_calls"))["count"] == 1
 
 
 async def test_one_principal_has_so_many_requests_a_minute_and_others_theirs(
     tmp_path: Path,
 ) -> None:
     file = principals(tmp_path / "p.toml", "ann", "bob")
-    settings = {"calls_mcp_auth": "tokens", "calls_mcp_principals": file}
-    async with open_site(token="ann", calls_mcp_http_rate=3, **settings) as site:
+    async with open_site(token="ann", **by_tokens(file, calls_mcp_http_rate=3)) as site:
         assert [(await site.ask("tools/list")).status_code for _ in range(3)] == [200] * 3
         await _refused(await site.ask("tools/list"))
         assert (await site.of("bob").ask("tools/list")).status_code == 200
@@ -51,8 +44,7 @@ async def test_one_principal_has_so_many_requests_a_minute_and_others_theirs(
 
 async def test_all_principals_together_have_so_many_requests_a_minute(tmp_path: Path) -> None:
     file = principals(tmp_path / "p.toml", "ann", "bob")
-    settings = {"calls_mcp_auth": "tokens", "calls_mcp_principals": file}
-    async with open_site(token="ann", calls_mcp_http_rate_in_all=2, **settings) as site:
+    async with open_site(token="ann", **by_tokens(file, calls_mcp_http_rate_in_all=2)) as site:
         assert (await site.ask("tools/list")).status_code == 200
         assert (await site.of("bob").ask("tools/list")).status_code == 200
         await _refused(await site.of("bob").ask("tools/list"))
@@ -60,8 +52,7 @@ async def test_all_principals_together_have_so_many_requests_a_minute(tmp_path: 
 
 async def test_whoever_is_not_authenticated_uses_up_nobodys_requests(tmp_path: Path) -> None:
     file = principals(tmp_path / "p.toml", "ann")
-    settings = {"calls_mcp_auth": "tokens", "calls_mcp_principals": file}
-    async with open_site(token="ann", calls_mcp_http_rate_in_all=1, **settings) as site:
+    async with open_site(token="ann", **by_tokens(file, calls_mcp_http_rate_in_all=1)) as site:
         for _ in range(3):
             assert (await site.of("eve").ask("tools/list")).status_code == 401
         assert (await site.ask("tools/list")).status_code == 200
@@ -82,15 +73,6 @@ async def test_health_is_told_however_busy_the_server_is() -> None:
     async with slow_site(calls_mcp_http_concurrency_in_all=1) as site, _calling(site):
         assert (await site.get("/healthz")).status_code == 200
         assert (await site.get("/readyz")).status_code == 200
-
-
-async def test_a_principal_opens_no_more_than_a_quarter_of_all_sessions(tmp_path: Path) -> None:
-    file = principals(tmp_path / "p.toml", "ann", "bob")
-    settings = {"calls_mcp_auth": "tokens", "calls_mcp_principals": file}
-    async with open_site(token="ann", calls_mcp_http_sessions=4, **settings) as site:
-        assert (await site.open_session()).status_code == 200
-        await _refused(await site.open_session())
-        assert (await site.of("bob").open_session()).status_code == 200
 
 
 async def test_a_stream_to_listen_on_is_bounded_too() -> None:
@@ -174,20 +156,13 @@ async def test_without_sessions_there_is_nothing_to_listen_on() -> None:
         assert "mcp-session-id" not in opened.headers
 
 
-async def test_without_sessions_older_clients_confirm_by_token() -> None:
+@pytest.mark.parametrize("era", ERAS)
+async def test_without_sessions_older_clients_confirm_by_token_and_newer_ones_ask(era: Era) -> None:
     user = User()
-    async with open_site(calls_mcp_http_stateless=True) as site:
-        async with site.connect("legacy", user) as agent:
-            assert (await agent.confirm("create_call", **placing()))["outcome"] == "done"
-        assert user.asked == []
-
-
-async def test_the_modern_era_needs_nothing_of_the_kind() -> None:
-    user = User()
-    async with open_site(calls_mcp_http_stateless=True) as site, site.connect("auto", user) as a:
-        assert a.client.protocol_version == MODERN
-        assert (await a.call("create_call", **placing()))["outcome"] == "done"
-        assert len(user.asked) == 1
+    async with open_site(calls_mcp_http_stateless=True) as site, site.connect(era, user) as agent:
+        act = agent.confirm if era == "legacy" else agent.call
+        assert (await act("create_call", **placing()))["outcome"] == "done"
+    assert len(user.asked) == (era != "legacy")
 
 
 @asynccontextmanager

@@ -8,8 +8,8 @@ import pytest
 
 from calls_mcp.cli import main
 from calls_mcp.commands.console import open_beside
-from tests.authentication.service import EVERYTHING, entry, write
 from tests.http.replica import replica
+from tests.http.site import EVERYTHING, entry, write
 from tests.rig import open_rig, placing
 
 pytestmark = pytest.mark.anyio

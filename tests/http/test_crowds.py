@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -17,6 +18,7 @@ from tests.http.site import (
     Client2026,
     Here,
     Slow,
+    by_tokens,
     in_session,
     open_site,
     principals,
@@ -38,10 +40,9 @@ SPARE = 100  # connections beside those of requests and sessions
 
 
 @pytest.fixture
-def tokens(tmp_path: Path) -> dict[str, object]:
+def tokens(tmp_path: Path) -> dict[str, Any]:
     """Settings that let ann and bob in."""
-    file = principals(tmp_path / "principals.toml", "ann", "bob")
-    return {"calls_mcp_auth": "tokens", "calls_mcp_principals": file}
+    return by_tokens(principals(tmp_path / "principals.toml", "ann", "bob"))
 
 
 @pytest.mark.parametrize("setting", ["calls_mcp_http_concurrency", "calls_mcp_http_rate"])
@@ -56,7 +57,7 @@ async def test_an_answer_is_let_in_however_many_requests_wait_for_one(setting: s
 
 
 async def test_whoever_shows_no_good_token_is_answered_before_they_send_a_body(
-    tokens: dict[str, object],
+    tokens: dict[str, Any],
 ) -> None:
     async with open_site(token="", **tokens) as site, await site.connection() as connection:
         await connection.send(site.head("Content-Length: 1000"))
@@ -90,7 +91,7 @@ async def test_a_client_that_does_not_read_is_let_go() -> None:
                     await connection.send((head + raw) * 100)
 
 
-async def test_the_sessions_that_count_are_those_that_are_open(tokens: dict[str, object]) -> None:
+async def test_the_sessions_that_count_are_those_that_are_open(tokens: dict[str, Any]) -> None:
     async with open_site(token="ann", calls_mcp_http_sessions=8, **tokens) as site:
         first, second = [await site.open_session() for _ in range(2)]
         assert (first.status_code, second.status_code) == (200, 200)
@@ -114,8 +115,7 @@ async def test_a_stream_ends_when_its_token_does(
         soon = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
         before, _, _ = file.read_text("utf-8").rpartition("expires = ")
         file.write_text(f"{before}expires = {soon}\n", "utf-8")
-    settings = {"calls_mcp_auth": "tokens", "calls_mcp_principals": file}
-    async with open_site(token="ann", **settings) as site, site.http() as http:
+    async with open_site(token="ann", **by_tokens(file)) as site, site.http() as http:
         session = in_session(await site.open_session())
         async with http.stream("GET", site.url, headers=session) as stream:
             assert stream.status_code == 200
@@ -127,7 +127,7 @@ async def test_a_stream_ends_when_its_token_does(
 
 
 async def test_what_is_beside_the_endpoint_is_not_found_by_anybody(
-    tokens: dict[str, object],
+    tokens: dict[str, Any],
 ) -> None:
     async with open_site(token="", **tokens) as site:
         for path in ("/", "/mcp/", "/mcp/x", "/.well-known/oauth-protected-resource"):
@@ -135,7 +135,7 @@ async def test_what_is_beside_the_endpoint_is_not_found_by_anybody(
 
 
 async def test_what_is_refused_is_told_with_whose_it_was(
-    tokens: dict[str, object], caplog: pytest.LogCaptureFixture
+    tokens: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "calls_mcp")
     with observing() as seen:
@@ -159,7 +159,7 @@ async def test_a_request_that_was_answered_early_is_not_waited_for_for_ever() ->
 
 
 async def test_a_connection_goes_on_after_a_request_that_was_answered_early(
-    tokens: dict[str, object],
+    tokens: dict[str, Any],
 ) -> None:
     async with open_site(token="ann", **tokens) as site:
         connection = await site.connection()
@@ -220,15 +220,6 @@ async def test_requests_at_once_are_bounded_however_slowly_they_are_counted(
             await anyio.lowlevel.checkpoint()
         assert statuses == [429] * 6
         site.answered.set()
-
-
-async def test_far_beyond_so_many_connections_the_rest_is_closed() -> None:
-    limits = {"calls_mcp_http_concurrency_in_all": 1, "calls_mcp_http_sessions": 4}
-    async with open_site(token="", **limits) as site, AsyncExitStack() as held:
-        for _ in range(SPARE + 5 + 50):
-            await held.enter_async_context(await site.connection())
-        last = await held.enter_async_context(await site.connection())
-        assert await rest_of(last) == b""
 
 
 async def test_an_event_that_nobody_keeps_can_be_asked_for() -> None:

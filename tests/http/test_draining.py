@@ -4,7 +4,6 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import anyio
 import httpx2
@@ -17,7 +16,7 @@ from tests.http.replica import Replica, replica
 from tests.http.site import in_session
 from tests.process import environment
 from tests.records import records_in
-from tests.rig import ERAS, PERMISSIVE, User, placing
+from tests.rig import ERAS, PERMISSIVE, Era, User, placing
 from tests.upstream import Exchange, Upstream, answer, call, page
 
 pytestmark = pytest.mark.anyio
@@ -83,11 +82,10 @@ async def test_an_idle_server_refuses_for_a_moment_whoever_comes_and_ends_with_s
 
 @pytest.mark.parametrize("mode", ERAS)
 async def test_a_call_under_way_is_finished_and_nothing_new_begins(
-    mode: str, tmp_path: Path
+    mode: Era, tmp_path: Path
 ) -> None:
     outcomes: list[object] = []
-    era = "auto" if mode == "auto" else "legacy"
-    async with scene(tmp_path) as here, here.server.connect(era) as agent:
+    async with scene(tmp_path) as here, here.server.connect(mode) as agent:
         await agent.client.list_tools()  # what a result is held to, which the end comes before
         async with anyio.create_task_group() as tasks:
 
@@ -111,11 +109,10 @@ async def test_a_call_under_way_is_finished_and_nothing_new_begins(
 
 @pytest.mark.parametrize("mode", ERAS)
 async def test_a_call_that_takes_too_long_is_recorded_as_unknown_before_the_end(
-    mode: str, tmp_path: Path
+    mode: Era, tmp_path: Path
 ) -> None:
-    era = "auto" if mode == "auto" else "legacy"
     async with scene(tmp_path, grace="2") as here, anyio.create_task_group() as tasks:
-        tasks.start_soon(_place_in_vain, here.server, era)
+        tasks.start_soon(_place_in_vain, here.server, mode)
         await here.gate.asked.wait()
         here.server.terminate()
         assert await here.server.process.wait() == 0
@@ -198,7 +195,7 @@ async def _drains(server: Replica) -> None:
         pass
 
 
-async def _place_in_vain(server: Replica, era: Literal["auto", "legacy"]) -> None:
+async def _place_in_vain(server: Replica, mode: Era) -> None:
     with suppress(*BROKEN_OFF):
-        async with server.connect(era) as agent:
+        async with server.connect(mode) as agent:
             await agent.call("create_call", **placing())

@@ -13,20 +13,19 @@ import pytest
 from calls_mcp.cli import main
 from calls_mcp.http.endpoint import Endpoint
 from calls_mcp.http.serving import listening
-from calls_mcp.runtime import Runtime
-from calls_mcp.server import build_server
-from calls_mcp.settings import load_settings
 from tests.http.site import (
     LEGACY,
     Client2026,
     Here,
     Service,
+    by_tokens,
     open_site,
     principals,
     rest_of,
+    stand_in_site,
 )
-from tests.rig import PERMISSIVE, access_to, placing
-from tests.upstream import SID, Exchange, Upstream, answer, call
+from tests.rig import open_rig, placing
+from tests.upstream import SID, Exchange, answer, call
 
 pytestmark = pytest.mark.anyio
 
@@ -70,18 +69,17 @@ def test_it_does_not_start_where_others_would_come_in_unchecked(
 async def test_with_both_it_listens_everywhere_and_still_checks_hosts(
     tmp_path: Path,
 ) -> None:
-    given = {
-        "calls_mcp_auth": "tokens",
-        "calls_mcp_principals": principals(tmp_path / "p.toml", "ann"),
-        "calls_mcp_allowed_hosts": "mcp.example.com",
-    }
-    async with Runtime(load_settings(given), access_to("http://127.0.0.1:1")) as runtime:
-        everywhere = Endpoint("0.0.0.0", 0)  # noqa: S104
-        async with listening(build_server(runtime), runtime, everywhere) as site:
-            service = Service(f"http://127.0.0.1:{site.endpoint.port}/mcp", "ann")
-            refused = await service.ask("tools/list")
-            named = await service.post(LIST, LIST_HEADERS | {"Host": "mcp.example.com"})
-            assert (refused.status_code, named.status_code) == (421, 200)
+    file = principals(tmp_path / "p.toml", "ann")
+    given = by_tokens(file, calls_mcp_allowed_hosts="mcp.example.com")
+    everywhere = Endpoint("0.0.0.0", 0)  # noqa: S104
+    async with (
+        open_rig(sandbox=False, **given) as rig,
+        listening(rig.server, rig.runtime, everywhere) as site,
+    ):
+        service = Service(f"http://127.0.0.1:{site.endpoint.port}/mcp", "ann")
+        refused = await service.ask("tools/list")
+        named = await service.post(LIST, LIST_HEADERS | {"Host": "mcp.example.com"})
+        assert (refused.status_code, named.status_code) == (421, 200)
 
 
 @pytest.mark.requirement("24")
@@ -176,8 +174,7 @@ async def test_session_ids_are_random_and_dead_after_delete() -> None:
 @pytest.mark.requirement("27")
 async def test_a_session_is_no_authentication(tmp_path: Path) -> None:
     file = principals(tmp_path / "p.toml", "ann", "bob")
-    settings = {"calls_mcp_auth": "tokens", "calls_mcp_principals": file}
-    async with open_site(token="ann", **settings) as site:
+    async with open_site(token="ann", **by_tokens(file)) as site:
         session = (await site.open_session()).headers["mcp-session-id"]
         headers = {"Mcp-Session-Id": session, "MCP-Protocol-Version": LEGACY}
         assert (await _legacy_list(site, headers)).status_code == 200
@@ -212,13 +209,7 @@ async def test_a_change_whose_stream_is_closed_before_it_is_sent_never_is() -> N
         gone.set()
 
     ending = {"name": "update_call", "arguments": {"sid": SID, "status": "completed"}}
-    given = load_settings({"calls_mcp_policy": PERMISSIVE})
-    async with (
-        Upstream(answer_once) as upstream,
-        Runtime(given, access_to(upstream.base_url)) as runtime,
-        listening(build_server(runtime), runtime, Endpoint(port=0)) as site,
-    ):
-        service = Service(site.endpoint.url)
+    async with stand_in_site(answer_once) as service:
         asked = await _ask(service, **ending)
         yes = {"confirm": {"action": "accept", "content": {"approve": True}}}
         async with anyio.create_task_group() as tasks:
@@ -228,7 +219,7 @@ async def test_a_change_whose_stream_is_closed_before_it_is_sent_never_is() -> N
         await gone.wait()
         again = await _ask(service, **ending, **asked, inputResponses=yes)
         assert again["structuredContent"]["outcome"] == "expired"
-        assert upstream.changes == []
+        assert service.upstream.changes == []
 
 
 @pytest.mark.requirement("28")
@@ -332,8 +323,7 @@ async def test_slow_clients_hold_up_nobody() -> None:
 async def test_sessions_are_bounded_in_all(tmp_path: Path) -> None:
     names = ("ann", "bob", "cyd", "dan", "eve")
     file = principals(tmp_path / "p.toml", *names)
-    settings: dict[str, object] = {"calls_mcp_auth": "tokens", "calls_mcp_principals": file}
-    async with open_site(token="", calls_mcp_http_sessions=4, **settings) as site:
+    async with open_site(**by_tokens(file, calls_mcp_http_sessions=4)) as site:
         statuses = [(await site.of(name).open_session()).status_code for name in names]
         assert statuses == [200, 200, 200, 200, 503]
         assert (await site.of("eve").ask("tools/list")).status_code == 200

@@ -2,9 +2,8 @@
 
 import base64
 import json
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,17 +14,24 @@ from mcp_types import PromptReference, ResourceTemplateReference
 from starlette.responses import Response
 
 from calls_mcp.emulator import ManualClock
-from calls_mcp.http.endpoint import Endpoint
-from calls_mcp.http.serving import listening
-from calls_mcp.runtime import Runtime
-from calls_mcp.server import build_server
-from calls_mcp.settings import load_settings
-from tests.authentication.issuer import AUDIENCE, EC_KEY, issuing, public
-from tests.authentication.service import EVERYTHING, challenge, entry, write
+from tests.authentication.issuer import EC_KEY, issuing, public
 from tests.hearing import hearing, looked, looks, over_http, subscribe
-from tests.http.site import Client2026, Here, in_session, open_site, principals
-from tests.rig import ACCOUNT, ERAS, PERMISSIVE, Era
-from tests.upstream import SECRET, SID, Exchange, Request, Upstream, access, answer, call
+from tests.http.site import (
+    EVERYTHING,
+    Client2026,
+    Here,
+    OnStandIn,
+    by_tokens,
+    challenge,
+    entry,
+    in_session,
+    open_site,
+    principals,
+    stand_in_site,
+    write,
+)
+from tests.rig import ACCOUNT, ERAS, Era
+from tests.upstream import SECRET, SID, Exchange, Request, Upstream, answer, call
 
 pytestmark = pytest.mark.anyio
 
@@ -40,9 +46,7 @@ async def test_a_call_is_looked_at_once_for_all_who_listen(tmp_path: Path) -> No
     tokens = ("alice", "bob", "carol")
     async with open_site(
         token="alice",
-        calls_mcp_auth="tokens",
-        calls_mcp_principals=principals(tmp_path / "p.toml", *tokens),
-        calls_mcp_watch_interval=QUICK,
+        **by_tokens(principals(tmp_path / "p.toml", *tokens), calls_mcp_watch_interval=QUICK),
     ) as site:
         async with site.connect() as agent:
             crowded, lonely = await agent.place(), await agent.place()
@@ -66,10 +70,7 @@ async def test_a_call_is_looked_at_once_for_all_who_listen(tmp_path: Path) -> No
 async def test_all_together_watch_no_more_than_there_may_be(tmp_path: Path, era: Era) -> None:
     tokens = [f"token-{n}" for n in range(5)]
     async with open_site(
-        token=tokens[0],
-        calls_mcp_auth="tokens",
-        calls_mcp_principals=principals(tmp_path / "p.toml", *tokens),
-        calls_mcp_watches=4,
+        token=tokens[0], **by_tokens(principals(tmp_path / "p.toml", *tokens), calls_mcp_watches=4)
     ) as site:
         async with site.connect() as agent:
             uri = f"calls://call/{await agent.place()}"
@@ -205,12 +206,7 @@ async def test_who_asked_too_often_delays_nobody_else(tmp_path: Path, era: Era) 
     everybody = [entry(name, name, *EVERYTHING) for name in ("mallory", "bob")]
     file = write(tmp_path / "p.toml", *everybody, '[principals.mallory]\npolicy = "slow.toml"\n')
     async with (
-        open_site(
-            token="bob",
-            calls_mcp_auth="tokens",
-            calls_mcp_principals=file,
-            calls_mcp_watch_interval=0.05,
-        ) as site,
+        open_site(token="bob", **by_tokens(file, calls_mcp_watch_interval=0.05)) as site,
         AsyncExitStack() as stack,
     ):
         async with site.connect() as agent:
@@ -227,43 +223,24 @@ async def test_who_asked_too_often_delays_nobody_else(tmp_path: Path, era: Era) 
         assert await news.next() == uri
 
 
-@asynccontextmanager
-async def tokens_site(
-    file: Path,
-    clock: ManualClock,
-    monotonic: Callable[[], float] = time.monotonic,
-    **settings: object,
-) -> AsyncGenerator[tuple[Upstream, str]]:
-    """A service on a stand-in on which one account has a call that never ends, and others none."""
+async def theirs_alone(exchange: Exchange) -> None:
+    """One account has a call that never ends, and others have none."""
+    is_theirs = exchange.request.target.split("/")[3] == ACCOUNT
+    step = answer(200, call(status="in-progress")) if is_theirs else answer(404)
+    await step(exchange)
 
-    async def told(exchange: Exchange) -> None:
-        is_theirs = exchange.request.target.split("/")[3] == ACCOUNT
-        step = answer(200, call(status="in-progress")) if is_theirs else answer(404)
-        await step(exchange)
 
-    held = load_settings(
-        {
-            "calls_mcp_auth": "tokens",
-            "calls_mcp_principals": file,
-            "calls_mcp_policy": PERMISSIVE,
-            "calls_mcp_watch_interval": QUICK,
-            **settings,
-        }
-    )
-    async with (
-        Upstream(told) as upstream,
-        Runtime(held, access(upstream.base_url), clock=clock, monotonic=monotonic) as runtime,
-        listening(build_server(runtime), runtime, Endpoint(port=0)) as site,
-    ):
-        yield upstream, site.endpoint.url
-        site.drain.break_off()
+def tokens_site(
+    file: Path, clock: ManualClock, **settings: object
+) -> AbstractAsyncContextManager[OnStandIn]:
+    """A service on such a stand-in."""
+    given = by_tokens(file, calls_mcp_watch_interval=QUICK, **settings)
+    return stand_in_site(theirs_alone, clock=clock, **given)
 
 
 async def test_scopes_decide_what_is_listed_read_watched_and_completed(tmp_path: Path) -> None:
     file = write(tmp_path / "p.toml", entry("placer", "alice", "calls:place"))
-    async with open_site(
-        token="placer", calls_mcp_auth="tokens", calls_mcp_principals=file
-    ) as site:
+    async with open_site(token="placer", **by_tokens(file)) as site:
         async with site.connect() as agent:
             client = agent.client
             listed = await client.list_resources()
@@ -309,11 +286,11 @@ async def test_principals_read_and_watch_what_is_in_their_own_account(
     )
     both = (entry("a", "alice", *EVERYTHING), entry("b", "bob", *EVERYTHING))
     file = write(tmp_path / "p.toml", *both, own)
-    async with tokens_site(file, ManualClock(1_700_000_000)) as (upstream, url):
+    async with tokens_site(file, ManualClock(1_700_000_000)) as site:
         async with (
-            hearing(over_http(url, "b"), era, URI),
-            over_http(url, "b")(era, None) as bob,
-            over_http(url, "a")(era, None) as alice,
+            hearing(over_http(site.url, "b"), era, URI),
+            over_http(site.url, "b")(era, None) as bob,
+            over_http(site.url, "a")(era, None) as alice,
         ):
             assert "in-progress" in str(await bob.read_resource(URI))
             listening = alice.listen(resource_subscriptions=[URI]).__aenter__
@@ -323,7 +300,7 @@ async def test_principals_read_and_watch_what_is_in_their_own_account(
                 await alice.read_resource(URI)
             assert "Placing a call is refused" in str(await alice.read_resource("calls://policy"))
             assert "Placing a call is refused" not in str(await bob.read_resource("calls://policy"))
-        accounts = [request.target.split("/")[3] for request in upstream.requests]
+        accounts = [request.target.split("/")[3] for request in site.upstream.requests]
         assert accounts.count(OWN) == 2
 
 
@@ -334,18 +311,18 @@ async def test_nobody_is_told_of_calls_once_their_token_has_expired(
     file = write(tmp_path / "p.toml", entry("a", "alice", *EVERYTHING))
     clock = ManualClock(1_700_000_000)
     async with (
-        tokens_site(file, clock) as (upstream, url),
-        hearing(over_http(url, "a"), era, URI) as news,
+        tokens_site(file, clock) as site,
+        hearing(over_http(site.url, "a"), era, URI) as news,
     ):
-        await _asked(upstream, 3)
+        await _asked(site.upstream, 3)
         clock.advance((datetime.now(UTC) + timedelta(days=2)).timestamp() - clock())
         if era != "legacy":
             assert await news.rest() == []
-        before = len(upstream.requests)
-        async with over_http(url, "a")("auto", None) as client:
+        before = len(site.upstream.requests)
+        async with over_http(site.url, "a")("auto", None) as client:
             for _ in range(20):
                 await client.read_resource("calls://policy")
-        assert len(upstream.requests) <= before + 1
+        assert len(site.upstream.requests) <= before + 1
 
 
 @pytest.mark.parametrize("era", ERAS)
@@ -358,15 +335,15 @@ async def test_a_call_is_looked_at_with_the_credentials_that_a_principal_has_now
     token = entry("a", "alice", *EVERYTHING)
     write(file, token, account_of("alice", "OLD_SECRET"))
     async with (
-        tokens_site(file, ManualClock(1_700_000_000)) as (upstream, url),
-        hearing(over_http(url, "a"), era, URI),
+        tokens_site(file, ManualClock(1_700_000_000)) as site,
+        hearing(over_http(site.url, "a"), era, URI),
     ):
-        await _asked(upstream, 3, SECRET)
+        await _asked(site.upstream, 3, SECRET)
         write(file, token, account_of("alice", "NEW_SECRET"))
-        await _asked(upstream, 1, OTHERS)
-        before = _count(upstream, SECRET)
-        await _asked(upstream, 5, OTHERS)
-        assert _count(upstream, SECRET) == before
+        await _asked(site.upstream, 1, OTHERS)
+        before = _count(site.upstream, SECRET)
+        await _asked(site.upstream, 5, OTHERS)
+        assert _count(site.upstream, SECRET) == before
 
 
 @pytest.mark.parametrize("era", ERAS)
@@ -377,15 +354,15 @@ async def test_a_listener_whose_account_is_another_hears_of_the_call_in_that(
     file, token = tmp_path / "p.toml", entry("a", "alice", *EVERYTHING)
     write(file, token)
     async with (
-        tokens_site(file, ManualClock(1_700_000_000)) as (upstream, url),
-        hearing(over_http(url, "a"), era, URI) as news,
+        tokens_site(file, ManualClock(1_700_000_000)) as site,
+        hearing(over_http(site.url, "a"), era, URI) as news,
     ):
-        await _asked(upstream, 3)
+        await _asked(site.upstream, 3)
         write(file, token, account_of("alice", "ALICES_SECRET", OWN))
         assert await news.next() == URI
         if era != "legacy":
             assert await news.rest() == []
-        accounts = [request.target.split("/")[3] for request in upstream.requests]
+        accounts = [request.target.split("/")[3] for request in site.upstream.requests]
         assert accounts.count(OWN) == 1
         assert accounts[-1] == OWN
 
@@ -411,18 +388,18 @@ async def test_nobody_listens_on_who_may_not_read_the_call_any_more(
     }
     file = write(tmp_path / "p.toml", bob, entry("a", "alice", *EVERYTHING), own)
     async with (
-        tokens_site(file, ManualClock(1_700_000_000)) as (upstream, url),
-        hearing(over_http(url, "b"), "auto", URI),
-        hearing(over_http(url, "a"), era, URI) as news,
+        tokens_site(file, ManualClock(1_700_000_000)) as site,
+        hearing(over_http(site.url, "b"), "auto", URI),
+        hearing(over_http(site.url, "a"), era, URI) as news,
     ):
-        await _asked(upstream, 3, OTHERS)
+        await _asked(site.upstream, 3, OTHERS)
         write(file, bob, *after[change])
         if era != "legacy":
             assert await news.rest() == []
-        await _asked(upstream, 20)
-        before = _count(upstream, OTHERS)
-        await _asked(upstream, 20)
-        assert _count(upstream, OTHERS) == before
+        await _asked(site.upstream, 20)
+        before = _count(site.upstream, OTHERS)
+        await _asked(site.upstream, 20)
+        assert _count(site.upstream, OTHERS) == before
 
 
 async def test_what_an_issuers_token_grants_is_looked_up_before_each_look_too(
@@ -432,22 +409,20 @@ async def test_what_an_issuers_token_grants_is_looked_up_before_each_look_too(
     file, ticking = write(tmp_path / "p.toml", ""), ManualClock(0)
     async with (
         issuing() as issuer,
-        tokens_site(
-            file,
-            ManualClock(1_700_000_000),
-            ticking,
-            calls_mcp_auth="oauth",
-            calls_mcp_oauth_issuer=issuer.url,
-            calls_mcp_resource_url=AUDIENCE,
-        ) as (upstream, url),
-        hearing(over_http(url, issuer.token()), "auto", URI) as news,
+        stand_in_site(
+            theirs_alone,
+            clock=ManualClock(1_700_000_000),
+            monotonic=ticking,
+            **issuer.settings(calls_mcp_principals=file, calls_mcp_watch_interval=QUICK),
+        ) as site,
+        hearing(over_http(site.url, issuer.token()), "auto", URI) as news,
     ):
-        await _asked(upstream, 3)
+        await _asked(site.upstream, 3)
         write(file, account_of("alice", "ALICES_SECRET"))
-        await _asked(upstream, 3, OTHERS)
+        await _asked(site.upstream, 3, OTHERS)
         ticking.advance(700)
         issuer.failure = Response(status_code=503)
-        await _asked(upstream, 3, OTHERS)
+        await _asked(site.upstream, 3, OTHERS)
         ticking.advance(20)
         issuer.failure, issuer.keys = None, [public(EC_KEY, "new", "ES256")]
         assert await news.rest() == []
@@ -459,13 +434,13 @@ async def test_one_of_many_who_listen_is_told_no_more_once_their_token_is_revoke
     both = entry("a", "alice", *EVERYTHING), entry("b", "bob", *EVERYTHING)
     file = write(tmp_path / "p.toml", *both)
     async with (
-        tokens_site(file, ManualClock(1_700_000_000)) as (upstream, url),
-        hearing(over_http(url, "b"), "auto", URI),
-        hearing(over_http(url, "a"), "auto", URI) as news,
+        tokens_site(file, ManualClock(1_700_000_000)) as site,
+        hearing(over_http(site.url, "b"), "auto", URI),
+        hearing(over_http(site.url, "a"), "auto", URI) as news,
     ):
         write(file, both[1])
         assert await news.rest() == []
-        await _asked(upstream, 5)
+        await _asked(site.upstream, 5)
 
 
 def account_of(principal: str, variable: str, sid: str = ACCOUNT) -> str:

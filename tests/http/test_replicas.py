@@ -1,7 +1,8 @@
 """What replicas share: confirmations, counters and held-back repeats, by Redis and by keys."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from calls_mcp.http.serving import listening
 from calls_mcp.runtime import Runtime
 from calls_mcp.server import build_server
 from calls_mcp.settings import load_settings
-from tests.http.site import Client2026, Service
+from tests.http.site import Client2026, Service, stand_in_site
 from tests.rig import PERMISSIVE, Agent, User, access_to, placing
 from tests.store.redis_server import RedisServer
-from tests.upstream import SID, Upstream, answer
+from tests.upstream import SID, answer
 
 pytestmark = pytest.mark.anyio
 
@@ -43,6 +44,32 @@ async def at(emulator: Emulator, redis_url: str, **settings: object) -> AsyncGen
         yield Service(site.endpoint.url)
 
 
+@asynccontextmanager
+async def pair(
+    redis_url: str, *, second: Mapping[str, object] | None = None, **settings: object
+) -> AsyncGenerator["Pair"]:
+    """Two replicas with these settings; the second one may have its own."""
+    async with (
+        Emulator() as emulator,
+        at(emulator, redis_url, **settings) as one,
+        at(emulator, redis_url, **(settings | {**(second or {})})) as two,
+        one.connect() as first,
+        two.connect() as other,
+    ):
+        yield Pair(emulator, one, two, first, other)
+
+
+@dataclass
+class Pair:
+    """Two replicas on one emulator, and a client of each."""
+
+    emulator: Emulator
+    one: Service
+    two: Service
+    first: Agent
+    second: Agent
+
+
 @pytest.mark.parametrize(
     ("asking", "answering"),
     [(OLD, f"{OLD} {NEW}"), (f"{OLD} {NEW}", f"{NEW} {OLD}"), (f"{NEW} {OLD}", f"{OLD} {NEW}")],
@@ -51,61 +78,39 @@ async def at(emulator: Emulator, redis_url: str, **settings: object) -> AsyncGen
 async def test_keys_are_rotated_without_dropping_a_confirmation(
     asking: str, answering: str, redis_url: str
 ) -> None:
-    async with (
-        Emulator() as emulator,
-        at(emulator, redis_url, calls_mcp_secret_keys=asking) as one,
-        at(emulator, redis_url, calls_mcp_secret_keys=answering) as two,
-    ):
-        async with one.connect() as first, two.connect() as second:
-            asked = await first.call("create_call", **placing())
-            token = asked["confirmation"]["token"]
-            used = await second.call("create_call", **placing(), confirmation_token=token)
-            assert used["outcome"] == "done"
-        state = (await _place(one))["requestState"]
-        answered = await _place(two, requestState=state, inputResponses=YES)
+    second = {"calls_mcp_secret_keys": answering}
+    async with pair(redis_url, calls_mcp_secret_keys=asking, second=second) as both:
+        asked = await both.first.call("create_call", **placing())
+        token = asked["confirmation"]["token"]
+        used = await both.second.call("create_call", **placing(), confirmation_token=token)
+        assert used["outcome"] == "done"
+        state = (await _place(both.one))["requestState"]
+        answered = await _place(both.two, requestState=state, inputResponses=YES)
         assert answered["structuredContent"]["outcome"] == "done"
 
 
 async def test_a_key_that_was_retired_is_no_longer_accepted(redis_url: str) -> None:
-    async with (
-        Emulator() as emulator,
-        at(emulator, redis_url, calls_mcp_secret_keys=OLD) as one,
-        at(emulator, redis_url, calls_mcp_secret_keys=NEW) as two,
-        one.connect() as first,
-        two.connect() as second,
-    ):
-        asked = await first.call("create_call", **placing())
+    async with pair(redis_url, second={"calls_mcp_secret_keys": NEW}) as both:
+        asked = await both.first.call("create_call", **placing())
         token = asked["confirmation"]["token"]
-        used = await second.call("create_call", **placing(), confirmation_token=token)
+        used = await both.second.call("create_call", **placing(), confirmation_token=token)
         assert used["error"]["kind"] == "invalid_confirmation"
-        assert [entry for entry in emulator.requests if entry.method != "GET"] == []
+        assert [entry for entry in both.emulator.requests if entry.method != "GET"] == []
 
 
 async def test_caps_count_what_every_replica_has_placed(tmp_path: Path, redis_url: str) -> None:
-    policy = _policy(tmp_path, "calls_per_hour = 1\n")
-    async with (
-        Emulator() as emulator,
-        at(emulator, redis_url, calls_mcp_policy=policy) as one,
-        at(emulator, redis_url, calls_mcp_policy=policy) as two,
-        one.connect() as first,
-        two.connect() as second,
-    ):
-        assert (await first.confirm("create_call", **placing()))["outcome"] == "done"
-        other = placing(to="+15005550206")
-        refused = await second.call("create_call", **other)
+    policy = tmp_path / "policy.toml"
+    policy.write_text(PERMISSIVE.read_text("utf-8") + "calls_per_hour = 1\n", "utf-8")
+    async with pair(redis_url, calls_mcp_policy=policy) as both:
+        assert (await both.first.confirm("create_call", **placing()))["outcome"] == "done"
+        refused = await both.second.call("create_call", **placing(to="+15005550206"))
         assert refused["error"]["kind"] == "policy_denied"
 
 
 async def test_a_repeat_at_another_replica_is_held_back(redis_url: str) -> None:
-    async with (
-        Emulator() as emulator,
-        at(emulator, redis_url, calls_mcp_policy=None, calls_mcp_confirm="none") as one,
-        at(emulator, redis_url, calls_mcp_policy=None, calls_mcp_confirm="none") as two,
-        one.connect() as first,
-        two.connect() as second,
-    ):
-        assert (await first.call("create_call", **placing()))["outcome"] == "done"
-        again = await second.call("create_call", **placing())
+    async with pair(redis_url, calls_mcp_policy=None, calls_mcp_confirm="none") as both:
+        assert (await both.first.call("create_call", **placing()))["outcome"] == "done"
+        again = await both.second.call("create_call", **placing())
         assert again["outcome"] == "confirmation_required"
 
 
@@ -153,7 +158,7 @@ async def test_while_redis_is_away_changes_are_refused_and_reads_go_on(
         at(emulator, own_redis.url, calls_mcp_http_stateless=False) as site,
     ):
         for mode in ("auto", "legacy"):
-            async with site.connect("auto" if mode == "auto" else "legacy", User()) as agent:
+            async with site.connect(mode, User()) as agent:
                 assert (await site.get("/readyz")).status_code == 200
                 own_redis.stop()
                 refused = await agent.call("create_call", **placing())
@@ -170,15 +175,9 @@ async def test_while_redis_is_away_changes_are_refused_and_reads_go_on(
 
 
 async def test_readiness_tells_of_an_api_that_is_left_alone_for_its_failures() -> None:
-    settings, clock = load_settings({"calls_mcp_policy": PERMISSIVE}), ManualClock(0)
-    async with (
-        Upstream(answer(404)) as upstream,
-        Runtime(settings, access_to(upstream.base_url), monotonic=clock) as runtime,
-        listening(build_server(runtime), runtime, Endpoint(port=0)) as site,
-    ):
-        service = Service(site.endpoint.url)
+    async with stand_in_site(answer(404), monotonic=ManualClock(0)) as service:
         assert (await service.get("/readyz")).json() == {"ready": True}
-        upstream.leave()
+        service.upstream.leave()
         async with service.connect() as agent, anyio.create_task_group() as tasks:
             for _ in range(5):
                 tasks.start_soon(_fetch, agent)
@@ -195,12 +194,6 @@ async def _tells(service: Service, status: int) -> None:
 
 async def _fetch(agent: Agent) -> None:
     assert (await agent.call("fetch_call", sid=SID))["outcome"] == "error"
-
-
-def _policy(folder: Path, text: str) -> Path:
-    file = folder / "policy.toml"
-    file.write_text(PERMISSIVE.read_text("utf-8") + text, "utf-8")
-    return file
 
 
 async def _place(service: Service, **more: object) -> dict[str, Any]:
