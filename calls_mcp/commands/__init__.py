@@ -5,8 +5,10 @@ Each command is a module of its own, and is imported only when it is used.
 
 import argparse
 from collections.abc import Callable
+from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -82,7 +84,6 @@ def _add_doctor(add_parser: _AddParser) -> None:
     doctor = _command(add_parser, "doctor", "find out what is wrong with the set-up", _DOCTOR)
     _add_sandbox(doctor)
     _add_json(doctor, "the findings")
-    doctor.set_defaults(run=_doctor)
 
 
 def _add_client_config(add_parser: _AddParser) -> None:
@@ -93,14 +94,12 @@ def _add_client_config(add_parser: _AddParser) -> None:
     config.add_argument("--name", default="calls", help="the server's name there (%(default)s)")
     _add_sandbox(config)
     _add_json(config, "what was done")
-    config.set_defaults(run=_client_config)
 
 
 def _add_tools(add_parser: _AddParser) -> None:
     tools = _command(add_parser, "tools", "list the tools as a model sees them, and their cost")
     tools.add_argument("tool", nargs="*", help="only these")
     _add_json(tools, "the definitions")
-    tools.set_defaults(run=_tools)
 
 
 def _add_call(add_parser: _AddParser) -> None:
@@ -111,7 +110,6 @@ def _add_call(add_parser: _AddParser) -> None:
     call.add_argument("--yes", action="store_true", help="confirm it without being asked")
     _add_sandbox(call)
     _add_json(call, "the result's structured content")
-    call.set_defaults(run=_call)
 
 
 def _add_approvals(add_parser: _AddParser) -> None:
@@ -127,7 +125,6 @@ def _add_approvals(add_parser: _AddParser) -> None:
     approvals.add_argument("--reason", help="why; the agent is told it after a denial")
     approvals.add_argument("--by", help="who decides (the name of this user)")
     _add_json(approvals, "what is shown")
-    approvals.set_defaults(run=_approvals)
 
 
 def _add_console(add_parser: _AddParser) -> None:
@@ -138,18 +135,19 @@ def _add_console(add_parser: _AddParser) -> None:
     )
     console.add_argument("--url", help="the https address by which browsers know it")
     console.add_argument("--open", action="store_true", help="open the link in the browser")
-    console.set_defaults(run=_console)
 
 
 def _command(add_parser: _AddParser, name: str, purpose: str, more: str = "") -> "ArgumentParser":
     described = f"{purpose[0].upper()}{purpose[1:]}."
-    return add_parser(
+    command = add_parser(
         name,
         help=purpose,
         description=described,
         epilog=more,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    command.set_defaults(run=partial(_run, name.replace("-", "_")))
+    return command
 
 
 def _add_sandbox(command: "ArgumentParser") -> None:
@@ -162,37 +160,6 @@ def _add_json(command: "ArgumentParser", what: str) -> None:
     command.add_argument("--json", action="store_true", help=f"print {what} as JSON")
 
 
-def _doctor(options: "Namespace") -> int:
-    from calls_mcp.commands.doctor import run  # noqa: PLC0415
-
-    return run(sandbox=options.sandbox, as_json=options.json)
-
-
-def _client_config(options: "Namespace") -> int:
-    from calls_mcp.commands.client_config import run  # noqa: PLC0415
-
-    return run(options)
-
-
-def _tools(options: "Namespace") -> int:
-    from calls_mcp.commands.tools import run  # noqa: PLC0415
-
-    return run(options.tool, as_json=options.json)
-
-
-def _call(options: "Namespace") -> int:
-    from calls_mcp.commands.call import run  # noqa: PLC0415
-
-    return run(options)
-
-
-def _approvals(options: "Namespace") -> int:
-    from calls_mcp.commands.approvals import run  # noqa: PLC0415
-
-    return run(options)
-
-
-def _console(options: "Namespace") -> int:
-    from calls_mcp.commands.console import run  # noqa: PLC0415
-
+def _run(module: str, options: "Namespace") -> int:
+    run = cast("Callable[[Namespace], int]", import_module(f"{__name__}.{module}").run)
     return run(options)

@@ -1,6 +1,7 @@
 """`calls-mcp doctor`: what was looked at, what was found, and what mends it."""
 
 import logging
+from argparse import Namespace
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, replace
@@ -18,16 +19,16 @@ _COLOURS: dict[Level, Colour] = {"ok": "green", "note": "yellow", "problem": "re
 _WIDTH = max(map(len, _COLOURS))
 
 
-def run(*, sandbox: bool, as_json: bool) -> int:
+def run(options: Namespace) -> int:
     """Examine the set-up and tell. Returns the exit status."""
-    settings, findings = doctor.examine_settings(sandbox=sandbox)
+    settings, findings = doctor.examine_settings(sandbox=options.sandbox)
     if settings is not None:
         with _quiet():
-            findings += anyio.run(_examine, settings, sandbox)
+            findings += anyio.run(_examine, settings, options.sandbox)
     secrets = doctor.secrets_in(settings) if settings else ()
     findings = [_discreet(finding, secrets) for finding in findings]
     status = _status(findings)
-    if as_json:
+    if options.json:
         show_json({"status": status, "findings": [asdict(finding) for finding in findings]})
     else:
         _tell(findings, status)

@@ -3,7 +3,8 @@
 import json
 import shutil
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import anyio
@@ -26,12 +27,13 @@ _WIDEST = 100
 _Definition = Mapping[str, Any]
 
 
-def run(names: Sequence[str], *, as_json: bool) -> int:
-    """Show the tools of these names, or all that the settings offer.
+def run(options: Namespace) -> int:
+    """Show the tools that were named, or all that the settings offer.
 
     Raises:
         ConfigurationError: There is no such tool.
     """
+    names: list[str] = options.tool
     offered = anyio.run(_listed, load_settings().guard.read_only)
     if unknown := [name for name in names if name not in offered]:
         known = ", ".join(offered)
@@ -39,7 +41,7 @@ def run(names: Sequence[str], *, as_json: bool) -> int:
     shown = [offered[name] for name in names] or [*offered.values()]
     tokens = counter()
     costs = [tokens.count(_compact(definition)) for definition in shown]
-    if as_json:
+    if options.json:
         show_json(_report(shown, costs, tokens))
     else:
         _tell(shown, costs, tokens)

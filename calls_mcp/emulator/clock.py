@@ -1,16 +1,16 @@
-"""Where the emulator takes the time from."""
+"""The clocks of an emulator."""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 Clock = Callable[[], float]
-"""Tells the time in seconds since the epoch (UTC). It must not run backwards."""
+"""Returns the time in seconds since the epoch (UTC). It must not run backwards."""
 
 
 @dataclass
 class ManualClock:
-    """A clock that stands still until it is told to move, for tests.
+    """A clock that stands still until it is advanced, for tests.
 
     Attributes:
         now: The time in seconds since the epoch (UTC); by default 1 January 2030, 12:00.
@@ -23,7 +23,7 @@ class ManualClock:
         return self.now
 
     def advance(self, seconds: float) -> None:
-        """Let this much time pass at once."""
+        """Put the clock forward."""
         self.now += seconds
 
 
@@ -44,20 +44,20 @@ class Adjusted:
         return self.clock() + self.ahead
 
     def advance(self, seconds: float) -> None:
-        """Let this much time pass at once."""
+        """Put the clock forward."""
         self.ahead += seconds
 
     def catch_up(self, moment: float) -> None:
-        """Be at this time, in seconds since the epoch, or later."""
+        """Put the clock forward to this time, in seconds since the epoch, if it is behind."""
         self.ahead += max(0.0, moment - self())
 
     def reset(self) -> None:
-        """Show the time of the clock it goes by."""
+        """Return to the time of the clock it goes by."""
         self.ahead = 0
 
 
 def accelerated(speed: float) -> Clock:
-    """A clock that starts at the real time and runs `speed` times as fast."""
+    """Return a clock that starts at the real time and runs `speed` times as fast."""
     started, origin = time.time(), time.monotonic()
 
     def now() -> float:

@@ -25,7 +25,7 @@ GRACE_SECONDS = 2
 
 @dataclass(kw_only=True)
 class Emulator:
-    """A stand-in for the Calls API, served on a socket while the context is open.
+    """A stand-in for the Calls API, open as long as the context is.
 
     ```python
     async with Emulator() as emulator:
@@ -33,14 +33,14 @@ class Emulator:
     ```
 
     Attributes:
-        account: The account it serves, with its credentials.
+        account: The account, with its credentials.
         database: A SQLite file that outlives it, or `:memory:`.
         host: The address to listen on.
         port: The port to listen on, 0 for any free one, None for no socket at all (see `app`).
-        clock: Tells the time, in seconds since the epoch.
-        own_numbers: The numbers of the account: calls come from them, and a call to one of
-            them leaves an inbound record, too.
-        any_from: Let a call come from any number.
+        clock: Returns the time, in seconds since the epoch.
+        own_numbers: The numbers of the account. A call to one of them also leaves an inbound
+            record.
+        any_from: Accept calls from any number.
         scenario: What the destinations do.
         calls_per_second: How many calls the account dials; more wait in its queue.
         callbacks_anywhere: Send callbacks to other machines, too.
@@ -63,7 +63,7 @@ class Emulator:
 
     @property
     def base_url(self) -> str:
-        """Where it answers: `http://127.0.0.1:4010`. Only while it listens."""
+        """Its address, such as `http://127.0.0.1:4010`. Only while it listens."""
         host, port = self._address
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 

@@ -19,7 +19,7 @@ class RunningEmulator:
 
     Attributes:
         emulator: The emulator.
-        clock: What it lives by: time stands still until it is told to move.
+        clock: Its clock, which stands still until it is advanced.
     """
 
     emulator: Emulator
@@ -27,7 +27,7 @@ class RunningEmulator:
 
     @property
     def base_url(self) -> str:
-        """Where it answers, such as `http://127.0.0.1:40123`."""
+        """Its address, such as `http://127.0.0.1:40123`."""
         return self.emulator.base_url
 
     @property
@@ -37,7 +37,7 @@ class RunningEmulator:
 
     @property
     def auth_token(self) -> str:
-        """The token that goes with the account's SID."""
+        """The auth token of its account."""
         return self.emulator.account.auth_token
 
     @property
@@ -52,15 +52,15 @@ class RunningEmulator:
 
     @property
     def requests(self) -> tuple[Entry, ...]:
-        """What came in, oldest first."""
+        """The requests it has answered, oldest first."""
         return self.emulator.requests
 
     def advance(self, seconds: float) -> None:
-        """Let this much time pass at once."""
+        """Let time pass."""
         self.clock.advance(seconds)
 
     def fail(self, fault: Fault) -> None:
-        """Let requests go wrong: the next one, or as many as the fault says."""
+        """Make requests fail: the next one, or as many as the fault says."""
         self.emulator.faults.add(fault)
 
     def reset(self) -> None:
@@ -71,7 +71,7 @@ class RunningEmulator:
         """Wait until every callback that is due has been sent.
 
         Raises:
-            TimeoutError: One still has not been, after so many seconds of real time.
+            TimeoutError: One has not been sent after so many seconds of real time.
         """
         if not self.emulator.calls.outbox.wait(seconds):
             raise TimeoutError(f"callbacks are still to be sent after {seconds:g} s")
