@@ -12,10 +12,12 @@ from calls_mcp import __version__
 from calls_mcp.cli import main
 
 
-def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run the command in this process."""
+def run(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    """Run the command in this process, with these environment variables."""
     out, err = StringIO(), StringIO()
-    with redirect_stdout(out), redirect_stderr(err):
+    with redirect_stdout(out), redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
         try:
             status = main([*arguments])
         except SystemExit as end:

@@ -1,6 +1,5 @@
 """`calls-mcp doctor`: it finds what is wrong, says what mends it, and touches nothing."""
 
-import hashlib
 import json
 import re
 import sqlite3
@@ -16,13 +15,15 @@ from anyio.from_thread import start_blocking_portal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calls_mcp.cli import main
 from calls_mcp.emulator.testing import Fault, RunningEmulator
+from tests.authentication.service import entry, write
 from tests.rig import ACCOUNT
 from tests.store.redis_server import RedisServer
 from tests.test_cli import run
+from tests.test_rules import policy
 from tests.upstream import SECRET, Step, Upstream, answer, drop, page, redirect, refusing
 
+OWN = {"TWILIO_ACCOUNT_SID": ACCOUNT, "TWILIO_AUTH_TOKEN": SECRET}
 MENDS = re.compile(
     r"(export|unset) ([A-Z]+_[A-Z_]+|those)|calls-mcp [a-z]|CALLS_MCP_PRINCIPALS|pip install "
     r"|timedatectl"
@@ -30,29 +31,29 @@ MENDS = re.compile(
 """A command or a variable."""
 
 
-def examined(
-    capsys: pytest.CaptureFixture[str], *arguments: str
-) -> tuple[int, dict[str, dict[str, Any]]]:
+def examined(*arguments: str, **variables: str) -> tuple[int, dict[str, dict[str, Any]]]:
     """The exit status, and the worst finding of each check."""
-    status = main(["doctor", "--json", *arguments])
-    report = json.loads(capsys.readouterr().out)
-    assert report["status"] == status
+    ended = run("doctor", "--json", *arguments, **variables)
+    report = json.loads(ended.stdout)
+    assert report["status"] == ended.returncode
     ranks = ["ok", "note", "problem", "fatal"]
     findings = sorted(report["findings"], key=lambda found: ranks.index(found["level"]))
     assert all(MENDS.search(f["remedy"]) for f in findings if f["level"] != "ok")
-    return status, {found["check"]: found for found in findings}
+    return ended.returncode, {found["check"]: found for found in findings}
 
 
 @contextmanager
-def api(monkeypatch: pytest.MonkeyPatch, *steps: Step) -> Generator[Upstream]:
-    """A scripted API that the environment leads to, with a secret of its own."""
-    monkeypatch.setenv("TWILIO_ACCOUNT_SID", ACCOUNT)
-    monkeypatch.setenv("TWILIO_AUTH_TOKEN", SECRET)
+def api(*steps: Step) -> Generator[Upstream]:
+    """A scripted API."""
     with start_blocking_portal() as portal:
         upstream = Upstream(*steps)
         with portal.wrap_async_context_manager(upstream):
-            monkeypatch.setenv("CALLS_MCP_API_BASE_URL", upstream.base_url)
             yield upstream
+
+
+def at(base_url: str) -> dict[str, str]:
+    """The variables that lead to an API, with a secret of its own."""
+    return OWN | {"CALLS_MCP_API_BASE_URL": base_url}
 
 
 def inside(value: object) -> str:
@@ -64,9 +65,9 @@ def inside(value: object) -> str:
     return str(value)
 
 
-def told(*arguments: str) -> tuple[int, str]:
+def told(*arguments: str, **variables: str) -> tuple[int, str]:
     """The exit status, and all that was written."""
-    ended = run("doctor", *arguments)
+    ended = run("doctor", *arguments, **variables)
     written = inside(json.loads(ended.stdout)) if arguments else ended.stdout
     return ended.returncode, ended.stderr + written
 
@@ -87,17 +88,14 @@ PROXIES = (
 def test_no_secret_in_a_url_is_told_however_malformed_that_is(
     secret: str, state: str, proxy: str
 ) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TWILIO_ACCOUNT_SID", ACCOUNT)
-        patch.setenv("TWILIO_AUTH_TOKEN", SECRET)
-        patch.setenv("CALLS_MCP_STATE_URL", state.format(secret))
-        for name in ("HTTPS_PROXY", "ALL_PROXY", "http_proxy", "NO_PROXY"):
-            patch.setenv(name, proxy.format(secret) if name != "NO_PROXY" else f"u:{secret}@h")
-        for arguments in ([], ["--json"]):
-            status, text = told(*arguments)
-            assert status in (1, 2)
-            assert "Zq" not in text
-            assert "********" in text
+    variables = OWN | {"CALLS_MCP_STATE_URL": state.format(secret), "NO_PROXY": f"u:{secret}@h"}
+    for name in ("HTTPS_PROXY", "ALL_PROXY", "http_proxy"):
+        variables[name] = proxy.format(secret)
+    for arguments in ([], ["--json"]):
+        status, text = told(*arguments, **variables)
+        assert status in (1, 2)
+        assert "Zq" not in text
+        assert "********" in text
 
 
 @pytest.mark.parametrize(
@@ -116,13 +114,8 @@ def test_no_secret_in_a_url_is_told_however_malformed_that_is(
         ("SSL_CERT_FILE", "https://bob:s3cretpw@127.0.0.1", "https://********@127.0.0.1"),
     ],
 )
-def test_what_is_no_secret_of_a_url_is_shown(
-    name: str, value: str, shown: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TWILIO_ACCOUNT_SID", ACCOUNT)
-    monkeypatch.setenv("TWILIO_AUTH_TOKEN", "s3cretpw@127.0.0.1:1")
-    monkeypatch.setenv(name, value)
-    _, text = told()
+def test_what_is_no_secret_of_a_url_is_shown(name: str, value: str, shown: str) -> None:
+    _, text = told(**OWN | {"TWILIO_AUTH_TOKEN": "s3cretpw@127.0.0.1:1", name: value})
     assert f"{name} = {shown}" in text
     assert "TWILIO_AUTH_TOKEN = ********  (" in text
     assert "s3cr" not in text
@@ -133,10 +126,8 @@ def dated(seconds: float) -> dict[str, str]:
     return {"Date": format_datetime(moment, usegmt=True)}
 
 
-def test_all_is_well_after_one_cheap_read(
-    account: RunningEmulator, capsys: pytest.CaptureFixture[str]
-) -> None:
-    status, found = examined(capsys)
+def test_all_is_well_after_one_cheap_read(account: RunningEmulator) -> None:
+    status, found = examined()
     assert status == 0
     assert {found[check]["level"] for check in ("settings", "policy", "api", "credentials")} == {
         "ok"
@@ -146,11 +137,9 @@ def test_all_is_well_after_one_cheap_read(
     assert (entry.method, entry.query) == ("GET", "PageSize=1")
 
 
-def test_it_says_so_in_words_and_without_colour(
-    account: RunningEmulator, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["doctor"]) == 0
-    out = capsys.readouterr().out
+def test_it_says_so_in_words_and_without_colour(account: RunningEmulator) -> None:
+    status, out = told()
+    assert status == 0
     assert out.endswith("\nAll is well.\n")
     assert f"TWILIO_ACCOUNT_SID = {ACCOUNT}  (environment)" in out
     assert "TWILIO_AUTH_TOKEN = ********  (environment)" in out
@@ -159,37 +148,30 @@ def test_it_says_so_in_words_and_without_colour(
     assert "\x1b" not in out
 
 
-def test_the_sandbox_needs_no_credentials(capsys: pytest.CaptureFixture[str]) -> None:
-    status, found = examined(capsys, "--sandbox")
+def test_the_sandbox_needs_no_credentials() -> None:
+    status, found = examined("--sandbox")
     assert (status, found["credentials"]["level"]) == (0, "ok")
 
 
-def test_without_credentials_it_cannot_start(capsys: pytest.CaptureFixture[str]) -> None:
-    status, found = examined(capsys)
+def test_without_credentials_it_cannot_start() -> None:
+    status, found = examined()
     assert (status, found["credentials"]["level"]) == (2, "fatal")
     assert "TWILIO_ACCOUNT_SID" in found["credentials"]["message"]
 
 
 def test_wrong_settings_are_each_named_with_what_mends_them() -> None:
     wrong = {"CALLS_MCP_CONFIRMS": "all", "CALLS_MCP_TIMEOUT": "soon", "TWILIO_REGION": "A B"}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in wrong.items():
-            patch.setenv(name, value)
-        told = run("doctor")
+    told = run("doctor", **wrong)
     assert (told.returncode, told.stderr) == (2, "")
     assert "did you mean CALLS_MCP_CONFIRM?" in told.stdout
     assert "unset CALLS_MCP_CONFIRMS" in told.stdout
     assert told.stdout.endswith("The server can't start like this.\n")
 
 
-def test_values_that_nobody_replaced_and_empty_ones_are_noticed(
-    account: RunningEmulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    del account
-    monkeypatch.setenv("TWILIO_AUTH_TOKEN", "${env:TWILIO_AUTH_TOKEN}")
-    monkeypatch.setenv("TWILIO_EDGE", "")
-    assert main(["doctor"]) == 1
-    out = capsys.readouterr().out
+@pytest.mark.usefixtures("account")
+def test_values_that_nobody_replaced_and_empty_ones_are_noticed() -> None:
+    status, out = told(TWILIO_AUTH_TOKEN="${env:TWILIO_AUTH_TOKEN}", TWILIO_EDGE="")
+    assert status == 1
     assert "TWILIO_AUTH_TOKEN has a placeholder in it" in out
     assert "TWILIO_EDGE is set to nothing" in out
 
@@ -206,48 +188,30 @@ def test_values_that_nobody_replaced_and_empty_ones_are_noticed(
         (drop, "api", "the connection failed"),
     ],
 )
-def test_what_the_api_says_is_told_and_what_mends_it(
-    step: Step,
-    check: str,
-    told: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    with api(monkeypatch, step) as upstream:
-        status, found = examined(capsys)
+def test_what_the_api_says_is_told_and_what_mends_it(step: Step, check: str, told: str) -> None:
+    with api(step) as upstream:
+        status, found = examined(**at(upstream.base_url))
     assert (status, found[check]["level"]) == (1, "problem")
     assert told in found[check]["message"] + found[check]["remedy"]
     assert SECRET not in json.dumps(found)
     assert upstream.methods == ["GET"]
 
 
-def test_an_api_that_is_busy_says_nothing_about_the_credentials(
-    account: RunningEmulator, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_api_that_is_busy_says_nothing_about_the_credentials(account: RunningEmulator) -> None:
     account.fail(Fault.model_validate({"kind": "rate-limit"}))
-    status, found = examined(capsys)
+    status, found = examined()
     assert (status, found["credentials"]["level"]) == (0, "note")
 
 
-def test_an_api_that_nobody_answers_at_is_named(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("TWILIO_ACCOUNT_SID", ACCOUNT)
-    monkeypatch.setenv("TWILIO_AUTH_TOKEN", SECRET)
+def test_an_api_that_nobody_answers_at_is_named() -> None:
     with refusing() as url:
-        monkeypatch.setenv("CALLS_MCP_API_BASE_URL", url)
-        status, found = examined(capsys)
+        status, found = examined(**at(url))
     assert (status, found["api"]["level"]) == (1, "problem")
     assert url in found["api"]["message"]
 
 
-def test_certificates_that_cannot_be_used_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("TWILIO_ACCOUNT_SID", ACCOUNT)
-    monkeypatch.setenv("TWILIO_AUTH_TOKEN", SECRET)
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
-    status, found = examined(capsys)
+def test_certificates_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    status, found = examined(**OWN, SSL_CERT_FILE=str(tmp_path / "none.pem"))
     assert (status, found["api"]["level"]) == (2, "fatal")
     assert "SSL_CERT_FILE" in found["api"]["message"]
 
@@ -256,24 +220,16 @@ def test_certificates_that_cannot_be_used_are_named(
     ("seconds", "level", "which"),
     [(0, "ok", "as the API's"), (-90, "problem", "ahead of"), (90, "problem", "behind")],
 )
-def test_the_clock_is_compared_with_the_apis(
-    seconds: float,
-    level: str,
-    which: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    with api(monkeypatch, answer(200, page(), headers=dated(seconds))):
-        _, found = examined(capsys)
+def test_the_clock_is_compared_with_the_apis(seconds: float, level: str, which: str) -> None:
+    with api(answer(200, page(), headers=dated(seconds))) as upstream:
+        _, found = examined(**at(upstream.base_url))
     assert found["clock"]["level"] == level
     assert which in found["clock"]["message"]
 
 
-def test_an_answer_without_a_date_leaves_the_clock_uncompared(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with api(monkeypatch, answer(200, page(), headers={"Date": "today"})):
-        status, found = examined(capsys)
+def test_an_answer_without_a_date_leaves_the_clock_uncompared() -> None:
+    with api(answer(200, page(), headers={"Date": "today"})) as upstream:
+        status, found = examined(**at(upstream.base_url))
     assert (status, found["clock"]["level"]) == (0, "note")
 
 
@@ -287,128 +243,96 @@ def test_an_answer_without_a_date_leaves_the_clock_uncompared(
     ],
 )
 def test_what_is_lax_or_strict_is_noted_with_what_changes_it(
-    name: str,
-    value: str,
-    mends: str,
-    ends_with: int,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    name: str, value: str, mends: str, ends_with: int
 ) -> None:
-    monkeypatch.setenv(name, value)
-    status, found = examined(capsys)
+    status, found = examined(**{name: value})
     assert (status, found["policy"]["remedy"]) == (ends_with, mends)
 
 
 @pytest.mark.usefixtures("account")
-def test_a_wrong_policy_is_fatal_and_told_by_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "policy.toml"
-    file.write_text("[confirm]\nplase = 'deny'\n", "utf-8")
-    monkeypatch.setenv("CALLS_MCP_POLICY", str(file))
-    status, found = examined(capsys)
+def test_a_wrong_policy_is_fatal_and_told_by_line(tmp_path: Path) -> None:
+    file = policy(tmp_path, "[confirm]\nplase = 'deny'\n")
+    status, found = examined(CALLS_MCP_POLICY=str(file))
     assert (status, found["policy"]["level"]) == (2, "fatal")
     assert f"{file}:2" in found["policy"]["message"]
 
 
+def files_in(folder: Path) -> dict[str, str]:
+    """The variables for a store and an audit log there."""
+    return {
+        "CALLS_MCP_STATE_URL": f"sqlite:///{folder}/state.db",
+        "CALLS_MCP_AUDIT_DATABASE": str(folder / "audit.db"),
+    }
+
+
 @pytest.mark.usefixtures("account")
-def test_nothing_is_made_or_written_where_the_state_and_the_record_will_be(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("CALLS_MCP_STATE_URL", f"sqlite:///{tmp_path}/state.db")
-    monkeypatch.setenv("CALLS_MCP_AUDIT_DATABASE", str(tmp_path / "audit.db"))
-    status, found = examined(capsys)
+def test_nothing_is_made_or_written_where_the_state_and_the_record_will_be(tmp_path: Path) -> None:
+    status, found = examined(**files_in(tmp_path))
     assert (status, found["state store"]["level"], found["audit log"]["level"]) == (0, "ok", "ok")
     assert [*tmp_path.iterdir()] == []
 
 
 @pytest.mark.usefixtures("account")
-def test_what_is_there_is_tried_and_left_as_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    database = tmp_path / "audit.db"
-    monkeypatch.setenv("CALLS_MCP_STATE_URL", f"sqlite:///{tmp_path}/state.db")
-    monkeypatch.setenv("CALLS_MCP_AUDIT_DATABASE", str(database))
-    place = ["create_call", "to=+15005550205", "from=+15005550006", "twiml=<Response/>"]
-    assert main(["call", *place, "--yes"]) == 0
-    capsys.readouterr()
-    files = (tmp_path / "state.db", database)
-    before = {file: hashlib.sha256(file.read_bytes()).digest() for file in files}
-    assert examined(capsys)[0] == 0
-    assert before == {file: hashlib.sha256(file.read_bytes()).digest() for file in before}
+def test_what_is_there_is_tried_and_left_as_it_is(tmp_path: Path) -> None:
+    place = ("create_call", "to=+15005550205", "from=+15005550006", "twiml=<Response/>")
+    assert run("call", *place, "--yes", **files_in(tmp_path)).returncode == 0
+    before = {file: file.read_bytes() for file in tmp_path.glob("*.db")}
+    assert len(before) == 2
+    assert examined(**files_in(tmp_path))[0] == 0
+    assert before == {file: file.read_bytes() for file in before}
 
 
 @pytest.mark.usefixtures("account")
 @pytest.mark.parametrize("name", ["AUDIT_DATABASE", "STATE_URL"])
 @pytest.mark.parametrize("kind", ["no folder", "another file"])
-def test_a_place_that_cannot_be_written_to_is_told(
-    name: str,
-    kind: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_place_that_cannot_be_written_to_is_told(name: str, kind: str, tmp_path: Path) -> None:
     file = tmp_path / "none" / "file" if kind == "no folder" else tmp_path / "file"
     if kind == "another file":
         file.write_text("Milk and eggs, and nothing else.\n" * 50, "utf-8")
     is_state = name == "STATE_URL"  # without which it does not even start
-    monkeypatch.setenv(f"CALLS_MCP_{name}", f"sqlite:///{file}" if is_state else str(file))
-    status, found = examined(capsys)
+    place = f"sqlite:///{file}" if is_state else str(file)
+    status, found = examined(**{f"CALLS_MCP_{name}": place})
     assert status == (2 if is_state else 1)
     assert str(file) in found["state store" if is_state else "audit log"]["message"]
 
 
 @pytest.mark.usefixtures("account")
-def test_a_database_that_another_holds_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_database_that_another_holds_is_told(tmp_path: Path) -> None:
     file = tmp_path / "audit.db"
-    monkeypatch.setenv("CALLS_MCP_AUDIT_DATABASE", str(file))
     with closing(sqlite3.connect(file, isolation_level=None)) as holder:
         holder.execute("CREATE TABLE t (x)")
         holder.execute("BEGIN IMMEDIATE")
-        status, found = examined(capsys)
+        status, found = examined(CALLS_MCP_AUDIT_DATABASE=str(file))
     assert (status, found["audit log"]["level"]) == (1, "problem")
     assert "locked" in found["audit log"]["message"]
 
 
 @pytest.mark.usefixtures("account")
-def test_redis_is_tried_and_its_password_never_told(
-    own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("CALLS_MCP_STATE_URL", own_redis.url)
-    monkeypatch.setenv("CALLS_MCP_AUDIT_DATABASE", "stderr:")
-    status, found = examined(capsys)
+def test_redis_is_tried_and_its_password_never_told(own_redis: RedisServer) -> None:
+    elsewhere = {"CALLS_MCP_AUDIT_DATABASE": "stderr:"}
+    status, found = examined(CALLS_MCP_STATE_URL=own_redis.url, **elsewhere)
     assert (status, found["state store"]["level"]) == (0, "ok")
     place = own_redis.url.removeprefix("redis://")
-    monkeypatch.setenv("CALLS_MCP_STATE_URL", f"redis://user:{SECRET}@{place}")
-    assert main(["doctor"]) == 1
-    captured = capsys.readouterr()
-    assert "state store: can't be used" in captured.out
-    assert f"redis://********@{place}" in captured.out
-    assert SECRET not in captured.out + captured.err
+    status, out = told(CALLS_MCP_STATE_URL=f"redis://user:{SECRET}@{place}", **elsewhere)
+    assert status == 1
+    assert "state store: can't be used" in out
+    assert f"redis://********@{place}" in out
+    assert SECRET not in out
 
 
 @pytest.mark.usefixtures("account")
-def test_extras_that_are_missing_are_named(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("CALLS_MCP_TELEMETRY", "otlp")
-    assert examined(capsys)[1]["telemetry"]["level"] == "note"
+def test_extras_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert examined(CALLS_MCP_TELEMETRY="otlp")[1]["telemetry"]["level"] == "note"
     absent: dict[str, object] = {}
     monkeypatch.setattr("calls_mcp.doctor.files.find_spec", absent.get)
-    status, found = examined(capsys)
+    status, found = examined(CALLS_MCP_TELEMETRY="otlp")
     assert (status, found["telemetry"]["remedy"]) == (2, "pip install 'calls-mcp[otel]'")
 
 
-def principals(file: Path, days: int, more: str = "") -> None:
-    expires = (datetime.now(UTC) + timedelta(days=days)).isoformat()
-    digest = hashlib.sha256(b"token").hexdigest()
-    file.write_text(
-        f'[[tokens]]\nprincipal = "agent"\nsha256 = "{digest}"\nscopes = ["calls:read"]\n'
-        f"expires = {expires}\n{more}",
-        "utf-8",
-    )
+def tokens(file: Path, days: int, more: str = "") -> dict[str, str]:
+    """The variables for a file with a token of so many days."""
+    write(file, entry("token", "agent", "calls:read", lasts=timedelta(days=days)), more)
+    return {"CALLS_MCP_AUTH": "tokens", "CALLS_MCP_PRINCIPALS": str(file)}
 
 
 @pytest.mark.usefixtures("account")
@@ -416,35 +340,19 @@ def principals(file: Path, days: int, more: str = "") -> None:
     ("days", "level", "status"), [(90, "ok", 0), (3, "note", 0), (-1, "problem", 1)]
 )
 def test_who_may_come_in_over_http_is_looked_at(
-    days: int,
-    level: str,
-    status: int,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    days: int, level: str, status: int, tmp_path: Path
 ) -> None:
-    file = tmp_path / "principals.toml"
-    principals(file, days)
-    monkeypatch.setenv("CALLS_MCP_AUTH", "tokens")
-    monkeypatch.setenv("CALLS_MCP_PRINCIPALS", str(file))
-    found_status, found = examined(capsys)
+    found_status, found = examined(**tokens(tmp_path / "principals.toml", days))
     assert (found_status, found["principals"]["level"]) == (status, level)
     assert "CALLS_MCP_ALLOWED_HOSTS" in found["http"]["remedy"]
 
 
 def test_an_account_of_a_principals_own_is_tried_as_well(
-    account: RunningEmulator,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    account: RunningEmulator, tmp_path: Path
 ) -> None:
-    file = tmp_path / "principals.toml"
     theirs = f'[principals.agent]\naccount_sid = "{account.account_sid}"\n'
-    principals(file, 90, f'{theirs}auth_token_env = "THEIRS"\n')
-    monkeypatch.setenv("THEIRS", SECRET)
-    monkeypatch.setenv("CALLS_MCP_AUTH", "tokens")
-    monkeypatch.setenv("CALLS_MCP_PRINCIPALS", str(file))
-    status, found = examined(capsys)
+    variables = tokens(tmp_path / "p.toml", 90, f'{theirs}auth_token_env = "THEIRS"\n')
+    status, found = examined(**variables, THEIRS=SECRET)
     assert (status, found["credentials of agent"]["level"]) == (1, "problem")
     assert found["credentials"]["level"] == "ok"
     assert found["credentials of agent"]["remedy"].startswith("mend [principals.agent]")
@@ -452,24 +360,19 @@ def test_an_account_of_a_principals_own_is_tried_as_well(
 
 
 @pytest.mark.usefixtures("account")
-def test_an_issuer_that_cannot_be_asked_is_named(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_issuer_that_cannot_be_asked_is_named() -> None:
     with refusing() as url:
-        monkeypatch.setenv("CALLS_MCP_AUTH", "oauth")
-        monkeypatch.setenv("CALLS_MCP_OAUTH_ISSUER", url)
-        monkeypatch.setenv("CALLS_MCP_RESOURCE_URL", "https://calls.example.com/mcp")
-        status, found = examined(capsys)
+        status, found = examined(
+            CALLS_MCP_AUTH="oauth",
+            CALLS_MCP_OAUTH_ISSUER=url,
+            CALLS_MCP_RESOURCE_URL="https://calls.example.com/mcp",
+        )
     assert (status, found["issuer"]["level"]) == (1, "problem")
 
 
-def test_a_token_in_the_wrong_place_is_not_shown(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_token_in_the_wrong_place_is_not_shown() -> None:
     token = "0123456789abcdef" * 2
-    monkeypatch.setenv("TWILIO_EDGE", token)
-    monkeypatch.setenv("HTTPS_PROXY", f"http://user:{SECRET}@127.0.0.1:1")
-    main(["doctor", "--sandbox"])
-    out = capsys.readouterr().out
+    proxy = f"http://user:{SECRET}@127.0.0.1:1"
+    out = run("doctor", "--sandbox", TWILIO_EDGE=token, HTTPS_PROXY=proxy).stdout
     assert token not in out
     assert SECRET not in out
