@@ -12,10 +12,11 @@ from calls_mcp import __version__
 from calls_mcp.cli import main
 
 
-def run(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+def run(*arguments: str, stdin: str = "", **variables: str) -> "subprocess.CompletedProcess[str]":
     """Run the command in this process, with these environment variables."""
     out, err = StringIO(), StringIO()
     with redirect_stdout(out), redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdin", StringIO(stdin))
         for name, value in variables.items():
             patch.setenv(name, value)
         try:

@@ -1,6 +1,5 @@
 """`calls-mcp call`: one tool from the shell, confirmed on a terminal."""
 
-import io
 import json
 import signal
 from collections.abc import Generator
@@ -12,177 +11,150 @@ import anyio
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-from calls_mcp.cli import main
 from calls_mcp.emulator.testing import RunningEmulator
 from tests.commands.terminal import on_terminal
 from tests.records import records_in
 from tests.rig import CALLER, TALKS_FOR_AN_HOUR, TWIML
 from tests.test_cli import run
+from tests.test_rules import policy
 from tests.upstream import Exchange, Upstream, answer, call
 
 PLACE = ("create_call", f"to={TALKS_FOR_AN_HOUR}", f"from={CALLER}", f"twiml={TWIML}")
 PROMPT = "Type yes"
 
 
-def structured(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    return cast("dict[str, Any]", json.loads(capsys.readouterr().out))
+def answered(status: int, *arguments: str, stdin: str = "", **variables: str) -> dict[str, Any]:
+    """Call a tool; what it says in JSON, if it ends with this status."""
+    ended = run("call", *arguments, "--json", stdin=stdin, **variables)
+    assert ended.returncode == status, ended.stderr
+    return cast("dict[str, Any]", json.loads(ended.stdout))
 
 
 def changes(account: RunningEmulator) -> list[str]:
     return [entry.method for entry in account.requests if entry.method != "GET"]
 
 
-def placed(capsys: pytest.CaptureFixture[str]) -> str:
-    assert main(["call", *PLACE, "--yes", "--json"]) == 0
-    return cast("str", structured(capsys)["call"]["sid"])
+def placed() -> str:
+    return cast("str", answered(0, *PLACE, "--yes")["call"]["sid"])
 
 
-def test_a_read_is_done_and_shown_as_a_model_reads_it(
-    account: RunningEmulator, capsys: pytest.CaptureFixture[str]
-) -> None:
-    sid = placed(capsys)
-    assert main(["call", "fetch_call", f"sid={sid}"]) == 0
-    out = capsys.readouterr().out
-    assert out.startswith(f"{sid} queued outbound-api {CALLER} → {TALKS_FOR_AN_HOUR}")
-    assert "\x1b" not in out
+def test_a_read_is_done_and_shown_as_a_model_reads_it(account: RunningEmulator) -> None:
+    sid = placed()
+    told = run("call", "fetch_call", f"sid={sid}")
+    assert told.returncode == 0
+    assert told.stdout.startswith(f"{sid} queued outbound-api {CALLER} → {TALKS_FOR_AN_HOUR}")
+    assert "\x1b" not in told.stdout
     assert changes(account) == ["POST"]
 
 
 @pytest.mark.usefixtures("account")
-def test_numbers_and_repeated_lists_come_in_the_types_that_the_tool_wants(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_numbers_and_repeated_lists_come_in_the_types_that_the_tool_wants() -> None:
     more = ("timeout=20", "record=false", "status_callback=https://example.com/s")
     events = ("status_callback_event=ringing", "status_callback_event=answered")
-    assert main(["call", *PLACE, *more, *events, "--yes", "--json"]) == 0
-    assert structured(capsys)["outcome"] == "done"
-    assert main(["call", "list_calls", "limit=soon", "--json"]) == 1
-    (fault,) = structured(capsys)["error"]["faults"]
+    assert answered(0, *PLACE, *more, *events, "--yes")["outcome"] == "done"
+    (fault,) = answered(1, "list_calls", "limit=soon")["error"]["faults"]
     assert fault["path"] == "/limit"
 
 
 @pytest.mark.usefixtures("account")
 def test_arguments_can_come_as_json_and_those_on_the_command_line_count_before_them(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    tmp_path: Path,
 ) -> None:
-    placed(capsys)
-    monkeypatch.setattr("sys.stdin", io.StringIO('{"limit": 5, "status": "busy"}'))
-    assert main(["call", "list_calls", "--input", "-", "--json"]) == 0
-    assert structured(capsys)["count"] == 0
+    placed()
+    given = '{"limit": 5, "status": "busy"}'
+    assert answered(0, "list_calls", "--input", "-", stdin=given)["count"] == 0
     file = tmp_path / "arguments.json"
-    file.write_text('{"limit": 5, "status": "busy"}', "utf-8")
-    assert main(["call", "list_calls", "status=queued", "--input", str(file), "--json"]) == 0
-    assert structured(capsys)["count"] == 1
+    file.write_text(given, "utf-8")
+    assert answered(0, "list_calls", "status=queued", "--input", str(file))["count"] == 1
 
 
-def test_an_error_is_status_1(account: RunningEmulator, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["call", "fetch_call", f"sid=CA{'9' * 32}"]) == 1
-    assert capsys.readouterr().out.startswith("not_found: ")
-    assert main(["call", "delete_call", "SID=x", "--json"]) == 1
-    assert structured(capsys)["error"]["kind"] == "invalid_arguments"
+def test_an_error_is_status_1(account: RunningEmulator) -> None:
+    told = run("call", "fetch_call", f"sid=CA{'9' * 32}")
+    assert told.returncode == 1
+    assert told.stdout.startswith("not_found: ")
+    assert answered(1, "delete_call", "SID=x")["error"]["kind"] == "invalid_arguments"
     assert changes(account) == []
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["no_such_tool"],
-        ["fetch_call", "sid"],
-        ["fetch_call", "=x"],
-        ["fetch_call", "sid=x", "sid=y"],
-        ["fetch_call", "--input", "no/such/file"],
+        "no_such_tool",
+        "fetch_call sid",
+        "fetch_call =x",
+        "fetch_call sid=x sid=y",
+        "fetch_call --input no/such/file",
     ],
 )
 @pytest.mark.usefixtures("account")
-def test_wrong_usage_is_status_2_and_one_line(
-    arguments: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["call", *arguments]) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith("calls-mcp: ")
-    assert captured.err.count("\n") == 1
+def test_wrong_usage_is_status_2_and_one_line(arguments: str) -> None:
+    told = run("call", *arguments.split())
+    assert (told.returncode, told.stdout) == (2, "")
+    assert told.stderr.startswith("calls-mcp: ")
+    assert told.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("text", ["no json", "[1]", "[" * 100_000])
 @pytest.mark.usefixtures("account")
-def test_an_input_that_is_no_json_object_is_status_2(
-    text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO(text))
-    assert main(["call", "list_calls", "--input", "-"]) == 2
-    assert "--input -" in capsys.readouterr().err
+def test_an_input_that_is_no_json_object_is_status_2(text: str) -> None:
+    told = run("call", "list_calls", "--input", "-", stdin=text)
+    assert told.returncode == 2
+    assert "--input -" in told.stderr
 
 
-def test_a_tool_that_is_switched_off_is_status_2(
-    account: RunningEmulator,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setenv("CALLS_MCP_READ_ONLY", "1")
-    assert main(["call", *PLACE, "--yes"]) == 2
-    assert "switched off" in capsys.readouterr().err
+def test_a_tool_that_is_switched_off_is_status_2(account: RunningEmulator) -> None:
+    told = run("call", *PLACE, "--yes", CALLS_MCP_READ_ONLY="1")
+    assert told.returncode == 2
+    assert "switched off" in told.stderr
     assert changes(account) == []
 
 
-def test_without_credentials_it_says_which_are_missing(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["call", "list_calls"]) == 2
-    assert "TWILIO_ACCOUNT_SID" in capsys.readouterr().err
+def test_without_credentials_it_says_which_are_missing() -> None:
+    told = run("call", "list_calls")
+    assert told.returncode == 2
+    assert "TWILIO_ACCOUNT_SID" in told.stderr
 
 
-def test_without_a_terminal_a_change_is_not_done_but_status_4(
-    account: RunningEmulator, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["call", *PLACE, "--json"]) == 4
-    captured = capsys.readouterr()
-    assert json.loads(captured.out)["outcome"] == "confirmation_required"
-    assert "--yes" in captured.err
+def test_without_a_terminal_a_change_is_not_done_but_status_4(account: RunningEmulator) -> None:
+    told = run("call", *PLACE, "--json")
+    assert told.returncode == 4
+    assert json.loads(told.stdout)["outcome"] == "confirmation_required"
+    assert "--yes" in told.stderr
     assert changes(account) == []
 
 
 def test_its_token_confirms_it_where_the_store_lasts(
-    account: RunningEmulator,
-    sqlite_url: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    account: RunningEmulator, sqlite_url: str
 ) -> None:
-    monkeypatch.setenv("CALLS_MCP_STATE_URL", sqlite_url)
-    assert main(["call", *PLACE, "--json"]) == 4
-    token = structured(capsys)["confirmation"]["token"]
-    assert main(["call", *PLACE, f"confirmation_token={token}"]) == 0
+    asked = answered(4, *PLACE, CALLS_MCP_STATE_URL=sqlite_url)
+    token = asked["confirmation"]["token"]
+    answered(0, *PLACE, f"confirmation_token={token}", CALLS_MCP_STATE_URL=sqlite_url)
     assert changes(account) == ["POST"]
 
 
-def test_yes_shows_what_it_confirms(
-    account: RunningEmulator, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["call", *PLACE, "--yes"]) == 0
-    assert "Place a call to" in capsys.readouterr().err
+def test_yes_shows_what_it_confirms(account: RunningEmulator) -> None:
+    told = run("call", *PLACE, "--yes")
+    assert told.returncode == 0
+    assert "Place a call to" in told.stderr
     assert changes(account) == ["POST"]
 
 
 @pytest.mark.parametrize("requirement", ["require_human", "deny"])
 def test_yes_gets_nobody_around_the_policy(
-    requirement: str,
-    account: RunningEmulator,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    requirement: str, account: RunningEmulator, tmp_path: Path
 ) -> None:
-    file = tmp_path / "policy.toml"
-    file.write_text(f'[confirm]\nplace = "{requirement}"\n', "utf-8")
-    monkeypatch.setenv("CALLS_MCP_POLICY", str(file))
-    assert main(["call", *PLACE, "--yes", "--json"]) == 1
-    assert structured(capsys)["error"]["kind"] == "policy_denied"
+    file = str(policy(tmp_path, f'[confirm]\nplace = "{requirement}"\n'))
+    refused = answered(1, *PLACE, "--yes", CALLS_MCP_POLICY=file)
+    assert refused["error"]["kind"] == "policy_denied"
     assert changes(account) == []
 
 
 def test_a_yes_on_the_terminal_does_it_and_is_a_humans(
     account: RunningEmulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    policy, record = tmp_path / "policy.toml", tmp_path / "audit.db"
-    policy.write_text('[confirm]\nplace = "require_human"\n', "utf-8")
-    monkeypatch.setenv("CALLS_MCP_POLICY", str(policy))
+    record = tmp_path / "audit.db"
+    file = policy(tmp_path, '[confirm]\nplace = "require_human"\n')
+    monkeypatch.setenv("CALLS_MCP_POLICY", str(file))
     monkeypatch.setenv("CALLS_MCP_AUDIT_DATABASE", str(record))
     with on_terminal("call", *PLACE, "--json") as terminal:
         terminal.wait_for(PROMPT)
@@ -290,10 +262,8 @@ def test_no_complaint_repeats_what_may_be_a_secret(words: list[str]) -> None:
         assert SECRET not in told.stdout + told.stderr
 
 
-def test_options_may_stand_between_the_arguments(
-    account: RunningEmulator, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_options_may_stand_between_the_arguments(account: RunningEmulator) -> None:
     tool, *arguments = PLACE
-    assert main(["call", tool, "--yes", arguments[0], "--json", *arguments[1:]]) == 0
-    assert structured(capsys)["outcome"] == "done"
+    told = run("call", tool, "--yes", arguments[0], "--json", *arguments[1:])
+    assert json.loads(told.stdout)["outcome"] == "done"
     assert changes(account) == ["POST"]
