@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import cast
 
@@ -16,7 +17,8 @@ from calls_mcp.errors import ConfigurationError
 _FARTHEST = 20_000  # records that one look goes through
 _BATCH = 500  # records; a long query would keep SQLite from tidying up its write-ahead log
 _EXACT = ("tool", "decision", "phase", "principal")
-_WILD = re.compile(r"[\\%_]")
+_ASCII = re.compile("[\0-\x7f]*")
+_MASKED = json.dumps("•")[1:-1].encode()
 _HAS_TABLE = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'audit'"
 _NO_RECORDS = (
     "CREATE TEMP VIEW audit AS SELECT 0 AS seq, '' AS time, NULL AS tool, NULL AS sid, '' AS prev, "
@@ -64,13 +66,8 @@ class Filter:
         condition = " AND ".join(conditions)
         if not self.text:
             return condition, values
-        # LIKE ignores the case of ASCII only, and also finds names of fields, so `mentions`
-        # decides; but parsing is slow, so LIKE rules out most records before.
-        needle = self.text.casefold()
-        may = r"body LIKE ? ESCAPE '\' OR instr(body, '\u')"
-        pattern = _WILD.sub(r"\\\g<0>", json.dumps(needle)[1:-1])
-        condition = f"CASE WHEN {condition} AND ({may}) THEN mentions(CAST(body AS BLOB), ?) END"
-        return condition, [*values, f"%{pattern}%", needle]
+        condition = f"CASE WHEN {condition} THEN mentions(CAST(body AS BLOB), ?) END"
+        return condition, [*values, self.text.casefold()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,10 +221,27 @@ def _links(record: Fields) -> Iterator[bytes]:
 
 def _mentions(line: bytes, needle: str) -> bool:
     """Whether a record has `needle` in what it says, whatever the case."""
+    if not _may_mention(line.lower(), _plain(needle)):
+        return False
     record = parse(line)
     if record is None:
         return True  # what can't be read is always shown
     return any(needle in text.casefold() for text in _texts([*record.values()]))
+
+
+def _may_mention(line: bytes, plain: bytes) -> bool:
+    """Rule out most records by their bytes, because to parse one takes many times as long."""
+    if plain in line and plain:
+        return True
+    # Letters such as ß become plain ones without their case. Masked numbers have none of those.
+    others = line.replace(_MASKED, b"") if plain else line
+    return b"\\u" in others or not line.isascii()
+
+
+@lru_cache(16)
+def _plain(needle: str) -> bytes:
+    """The longest part of a text that is in a line as it is."""
+    return max((json.dumps(part)[1:-1] for part in _ASCII.findall(needle)), key=len).encode()
 
 
 def _texts(value: Json) -> Iterator[str]:
