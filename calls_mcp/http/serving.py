@@ -46,22 +46,18 @@ class Site:
         At first whoever comes is refused for a moment, even if nobody is connected: a balancer that
         has not noticed yet would send a request into the very end.
 
-        After four fifths of them, or once it is told to `hurry`, all is broken off: what the API
-        has not answered of a change soon after is recorded as unknown.
+        After four fifths of them, or at a second signal, all is broken off: what the API has not
+        answered of a change soon after is recorded as unknown.
         """
         self.drain.begin()
         self.runtime.ending.set()
         with anyio.move_on_after(grace * 0.8):
             await anyio.sleep(min(_NOTICED, grace / 10))
             await self.drain.idle()
-        self.hurry()
+        self.drain.break_off()
         with anyio.move_on_after(grace * 0.1):
             await self.runtime.finish(anyio.current_time() + grace * 0.05)
             await self.drain.idle()
-
-    def hurry(self) -> None:
-        """Break off what is under way."""
-        self.drain.break_off()
 
 
 async def serve_http(
@@ -90,15 +86,15 @@ async def serve_http(
             await anext(signals)
             _log.info("ending, within %g s", grace)
             _end_within(grace)
-            tasks.start_soon(_hurry, signals, site)
+            tasks.start_soon(_hurry, signals, site.drain)
             await site.end(grace)
             tasks.cancel_scope.cancel()
 
 
-async def _hurry(signals: AsyncIterator[signal.Signals], site: Site) -> None:
+async def _hurry(signals: AsyncIterator[signal.Signals], drain: Drain) -> None:
     """At another signal, break off what is under way at once."""
     async for _ in signals:
-        site.hurry()
+        drain.break_off()
 
 
 @asynccontextmanager
@@ -115,7 +111,8 @@ async def listening(
     require_protected(endpoint, settings)
     with _listener(endpoint) as listening_at:
         found = replace(endpoint, port=listening_at.getsockname()[1])
-        drain, most = Drain(), places(_connections(settings))
+        wanted = settings.http.concurrency_in_all + settings.http.sessions + _SPARE
+        drain, most = Drain(), places(wanted)
 
         def is_crowded() -> bool:  # uvicorn's own limit would refuse probes of health, too
             return len(uvicorn_server.server_state.connections) > most
@@ -140,12 +137,6 @@ def _end_within(seconds: float) -> None:
     timer = threading.Timer(seconds, os._exit, (0,))
     timer.daemon = True
     timer.start()
-
-
-def _connections(settings: Settings) -> int:
-    """How many may be open: those of requests and sessions, and some to spare."""
-    streams = settings.http.sessions
-    return settings.http.concurrency_in_all + streams + _SPARE
 
 
 def _config(app: Starlette, settings: Settings) -> uvicorn.Config:

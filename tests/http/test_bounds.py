@@ -1,5 +1,6 @@
 """What a request may be, and how much may be asked for: the limits and what they answer."""
 
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -40,6 +41,18 @@ async def test_one_principal_has_so_many_requests_a_minute_and_others_theirs(
         assert [(await site.ask("tools/list")).status_code for _ in range(3)] == [200] * 3
         await _refused(await site.ask("tools/list"))
         assert (await site.of("bob").ask("tools/list")).status_code == 200
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.2 is this machine on Linux alone")
+async def test_without_tokens_one_address_has_so_many_requests_a_minute_and_others_theirs() -> None:
+    async with open_site(calls_mcp_http_rate=1) as site:
+        statuses: list[int] = []
+        for address in ("127.0.0.1", "127.0.0.1", "127.0.0.2"):
+            transport = httpx.AsyncHTTPTransport(local_address=address)
+            async with httpx.AsyncClient(transport=transport) as http:
+                answer = await http.post(site.url, json={}, headers={"Accept": "*/*"})
+                statuses.append(answer.status_code)
+        assert statuses == [400, 429, 400]  # it is no message, but it counts
 
 
 async def test_all_principals_together_have_so_many_requests_a_minute(tmp_path: Path) -> None:

@@ -31,11 +31,6 @@ from tests.store.redis_server import RedisServer
 
 pytestmark = pytest.mark.anyio
 
-_HELLO = {
-    "protocolVersion": LEGACY,
-    "capabilities": {},
-    "clientInfo": {"name": "raw", "version": "1"},
-}
 SPARE = 100  # connections beside those of requests and sessions
 
 
@@ -233,8 +228,9 @@ async def test_names_that_differ_in_case_are_the_same() -> None:
     async with open_site() as site:
         host = site.url.split("/")[2].replace("127.0.0.1", "LOCALHOST")
         told = {"Host": host, "Origin": f"HTTP://{host}", "Content-Type": "Application/JSON"}
-        ping = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": _HELLO}
-        assert (await site.post(ping, told)).status_code == 200
+        raw = Client2026()
+        listed = await site.post(raw.body("tools/list"), raw.headers("tools/list") | told)
+        assert listed.status_code == 200
 
 
 @pytest.mark.parametrize(
