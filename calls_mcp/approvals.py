@@ -8,7 +8,7 @@ import anyio
 
 from calls_mcp.errors import InvalidConfirmation, InvocationError
 from calls_mcp.guard import Binding, Question
-from calls_mcp.outcome import Confirmation, Outcome, moment, with_warnings
+from calls_mcp.outcome import Confirmation, Outcome, moment
 from calls_mcp.seal import Seal
 from calls_mcp.store import Pending, Store
 
@@ -49,12 +49,12 @@ class Approvals:
         identifier = secrets.token_urlsafe(9)
         expires_at = self._clock() + self._ttl
         await self._store.put(identifier, Pending(binding, question.state, expires_at))
-        return {
-            "action": question.action,
-            "preview": question.preview,
-            "token": self._seal.sign(identifier),
-            "expires_at": moment(expires_at),
-        }
+        return Confirmation(
+            action=question.action,
+            preview=question.preview,
+            token=self._seal.sign(identifier),
+            expires_at=moment(expires_at),
+        )
 
     async def claim(
         self, token: str, binding: Binding, require_ready: Callable[[], Awaitable[None]]
@@ -84,7 +84,7 @@ class Approvals:
         """
         pending = await self._store.get(identifier)
         if pending is None:
-            return {"outcome": "expired", "reason": _FORGOTTEN}
+            return Outcome(outcome="expired", reason=_FORGOTTEN)
         _require(pending.binding, binding)
         if self._clock() < pending.expires_at:
             await self._unless_used(identifier, require_ready)
@@ -119,7 +119,7 @@ class Approvals:
 
 def expired(why: str) -> Outcome:
     """The outcome of a confirmation that lapsed."""
-    return {"outcome": "expired", "reason": f"{why} Nothing was sent. {_AGAIN}"}
+    return Outcome(outcome="expired", reason=f"{why} Nothing was sent. {_AGAIN}")
 
 
 def _require(asked: Binding, now: Binding) -> None:
@@ -135,4 +135,4 @@ def _require(asked: Binding, now: Binding) -> None:
 
 def _told_again(outcome: Outcome) -> Outcome:
     warning = "this confirmation was used before; this is that use's outcome, nothing new was sent"
-    return with_warnings(outcome, [warning])
+    return outcome.with_warnings([warning])

@@ -97,12 +97,12 @@ def _is_omitted(operation: Operation, name: str, value: Json) -> bool:
 
 def _unknown(operation: Operation, meant: Mapping[str, str]) -> Iterator[Fault]:
     for name, nearest in meant.items():
-        fault: Fault = {
-            "path": f"/{_pointed(quoted(name, 64)[1:-1])}",
-            "expected": f"an argument of {operation.name}; there is none of this name",
-            "received": quoted(name, 64),  # the value may be a secret under a misspelt name
-        }
-        yield {**fault, "did_you_mean": nearest} if nearest else fault
+        yield Fault(
+            path=f"/{_pointed(quoted(name, 64)[1:-1])}",
+            expected=f"an argument of {operation.name}; there is none of this name",
+            received=quoted(name, 64),  # the value may be a secret under a misspelt name
+            did_you_mean=nearest or None,
+        )
 
 
 def _pointed(name: str) -> str:
@@ -113,12 +113,12 @@ def _pointed(name: str) -> str:
 def _missing(operation: Operation, raw: Mapping[str, Json]) -> Iterator[Fault]:
     for parameter in operation.parameters.values():
         if parameter.required and parameter.name not in raw:
-            yield {
-                "path": f"/{parameter.name}",
-                "expected": f"{parameter.expected}; it is required",
-                "received": "nothing",
-                "example": parameter.example,
-            }
+            yield Fault(
+                path=f"/{parameter.name}",
+                expected=f"{parameter.expected}; it is required",
+                received="nothing",
+                example=parameter.example,
+            )
 
 
 def _wrong(operation: Operation, raw: Mapping[str, Json]) -> Iterator[Fault]:
@@ -139,15 +139,14 @@ def _broken_rules(operation: Operation, raw: Mapping[str, Json]) -> Iterator[Fau
         first = operation.parameters[rule.parameters[0]]
         names = ", ".join(rule.parameters)
         if rule.rule == "needs_one_of" and not given:
-            expected = f"at least one of {names}"
-            yield {
-                "path": f"/{first.name}",
-                "expected": expected,
-                "received": "none of them",
-                "example": first.example,
-            }
+            yield Fault(
+                path=f"/{first.name}",
+                expected=f"at least one of {names}",
+                received="none of them",
+                example=first.example,
+            )
         elif rule.rule == "excludes" and len(given) > 1:
-            yield {"path": f"/{given[-1]}", "expected": f"only one of {names}", "received": "both"}
+            yield Fault(path=f"/{given[-1]}", expected=f"only one of {names}", received="both")
         elif rule.rule == "must_match_kind" and kind_of(raw.get(rule.given)) == rule.kind:
             yield from _mismatches(operation, rule, raw)
 
@@ -157,13 +156,12 @@ def _mismatches(operation: Operation, rule: Rule, raw: Mapping[str, Json]) -> It
         parameter = operation.parameters[name]
         value = raw.get(name)
         if kind_of(value) not in (None, rule.kind) and _is_right(parameter, value):
-            expected = f"a {rule.kind}, since {rule.given} is a {rule.kind}"
-            yield {
-                "path": f"/{name}",
-                "expected": expected,
-                "received": _received(parameter, value),
-                "example": parameter.example,
-            }
+            yield Fault(
+                path=f"/{name}",
+                expected=f"a {rule.kind}, since {rule.given} is a {rule.kind}",
+                received=_received(parameter, value),
+                example=parameter.example,
+            )
 
 
 def _ineffective(operation: Operation, raw: Mapping[str, Json]) -> Iterator[tuple[str, str]]:
@@ -213,15 +211,13 @@ def _first_invisible(parameter: Parameter, value: Json) -> str:
 
 
 def _fault(parameter: Parameter, value: Json, expected: str = "") -> Fault:
-    fault: Fault = {
-        "path": f"/{parameter.name}",
-        "expected": expected or parameter.expected,
-        "received": _received(parameter, value),
-    }
-    if parameter.example is not None:
-        fault["example"] = parameter.example
-    meant = None if parameter.secret else _nearest_value(parameter, value)
-    return fault if meant is None else {**fault, "did_you_mean": meant}
+    return Fault(
+        path=f"/{parameter.name}",
+        expected=expected or parameter.expected,
+        received=_received(parameter, value),
+        example=parameter.example,
+        did_you_mean=None if parameter.secret else _nearest_value(parameter, value),
+    )
 
 
 def _received(parameter: Parameter, value: Json) -> str:

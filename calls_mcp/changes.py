@@ -11,7 +11,7 @@ from calls_mcp.decisions import Change, Decisions, Go, Stop, spent
 from calls_mcp.delivery import Delivered, Delivery
 from calls_mcp.errors import InvocationError, failed
 from calls_mcp.failures import lost
-from calls_mcp.outcome import Approval, Outcome, Report, with_warnings
+from calls_mcp.outcome import Approval, Outcome, Report
 from calls_mcp.policy import PolicyDenied
 from calls_mcp.quotas import Held, Quotas, Room
 from calls_mcp.store import StoreUnavailable
@@ -60,8 +60,7 @@ class Changes:
         if stop.decision is None:
             return stop.outcome
         entry = change.entry(stop.decision, stop.authority)
-        if "error" in stop.outcome:
-            entry = replace(entry, error_kind=stop.outcome["error"]["kind"])
+        entry = replace(entry, error_kind=stop.outcome.error_kind or entry.error_kind)
         _tell(entry)
         try:
             await self._audit.note(entry)
@@ -70,7 +69,7 @@ class Changes:
                 await self._decisions.take_back(change, stop.authority)
             if stop.decision != "replayed":
                 raise
-            return with_warnings(stop.outcome, [_UNRECORDED])
+            return stop.outcome.with_warnings([_UNRECORDED])
         return stop.outcome
 
     async def _carry_out(self, change: Change, go: Go) -> Outcome:
@@ -129,14 +128,14 @@ class Changes:
             is_recorded = await self._audit.end(attempt, _ending(delivered))
         if is_recorded:
             return delivered.outcome
-        return with_warnings(delivered.outcome, [_UNRECORDED])
+        return delivered.outcome.with_warnings([_UNRECORDED])
 
     async def _settled(self, claim: Claim, outcome: Outcome, by: ConfirmedBy) -> Outcome:
         outcome = spent(outcome) if by == "token" else outcome
         try:
             return await self._approvals.settle(claim.identifier, outcome)
         except StoreUnavailable:
-            return with_warnings(outcome, ["this outcome could not be kept in the state store"])
+            return outcome.with_warnings(["this outcome could not be kept in the state store"])
 
 
 def _tell(entry: Entry) -> None:
@@ -152,9 +151,9 @@ def _tell(entry: Entry) -> None:
 def _ending(delivered: Delivered) -> Ending:
     outcome = delivered.outcome
     return Ending(
-        outcome["outcome"],
-        error_kind=outcome["error"]["kind"] if "error" in outcome else "",
+        outcome.outcome,
+        error_kind=outcome.error_kind,
         http_status=delivered.status,
-        sid=outcome["call"]["sid"] if "call" in outcome else "",
+        sid=outcome.call.sid if outcome.call else "",
         request_id=delivered.request_id,
     )

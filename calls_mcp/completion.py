@@ -103,8 +103,8 @@ class Completions:
                 return _Values(self._days())
             case "sid":
                 recent = await self._recent(ctx)
-                calls = sorted(recent.calls, key=lambda call: not call.get("live"))
-                return _Values([call["sid"] for call in calls], recent.is_partial)
+                calls = sorted(recent.calls, key=lambda call: not call.live)
+                return _Values([call.sid for call in calls], recent.is_partial)
             case "to":
                 recent = await self._recent(ctx)
                 return _Values(_parties(recent.calls, "to"), recent.is_partial)
@@ -147,14 +147,14 @@ class Completions:
 
     async def _read(self, ctx: Context, recent: _Recent) -> None:
         outcome = await self._offer.read_for(ctx, _READING, {"limit": _RECENT})
-        if "error" in outcome:
-            _log.warning("nothing could be completed: %s", outcome["error"]["kind"])
-        recent.calls = (*outcome.get("calls", []),)
-        recent.is_partial = "next_cursor" in outcome
+        if outcome.error:
+            _log.warning("nothing could be completed: %s", outcome.error.kind)
+        recent.calls = outcome.calls or ()
+        recent.is_partial = outcome.next_cursor is not None
         recent.at = anyio.current_time()
 
 
 def _parties(calls: Iterable[CallSummary], end: Literal["from", "to"]) -> list[str]:
     """Who is at one end of the calls that were placed by way of the API."""
-    placed = (call for call in calls if call.get("direction") == _OUTBOUND)
-    return [party for call in placed if (party := call.get(end))]
+    placed = (call for call in calls if call.direction == _OUTBOUND)
+    return [party for call in placed if (party := call.from_ if end == "from" else call.to)]

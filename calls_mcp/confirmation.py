@@ -56,12 +56,12 @@ class Conversation:
         """Invoke, and if that needs somebody's word and the client can get it, see that it does."""
         can_ask = _can_ask(self.ctx)
         outcome = await self.invoke(_brought(params), can_ask)
-        confirmation = outcome.get("confirmation")
+        confirmation = outcome.confirmation
         if confirmation is None:
             return outcome
-        if can_ask and (token := confirmation.get("token")):
+        if can_ask and (token := confirmation.token):
             return await self._ask(_question(confirmation), token)
-        approval = confirmation.get("approval")
+        approval = confirmation.approval
         if approval and self.console and _can_open(self.ctx) and _sent(params) is None:
             from calls_mcp.desk import page_of  # noqa: PLC0415  # 70 ms, for those who don't
 
@@ -105,7 +105,7 @@ class Conversation:
         if response is None or response.action == "cancel":
             return outcome
         outcome = await self.invoke(_unopened(response), _can_ask(self.ctx))
-        if outcome["outcome"] != "awaiting_operator":
+        if outcome.outcome != "awaiting_operator":
             await session.send_elicit_complete(approval, request_id)
         return outcome
 
@@ -169,13 +169,13 @@ def _refusal(token: str, reason: str) -> Approval:
 
 
 def _question(confirmation: Confirmation) -> ElicitRequestFormParams:
-    action = confirmation.get("action", "").replace("_", " ")
+    action = confirmation.action.replace("_", " ")
     field = {
         "type": "boolean",
         "title": f"Yes, {action} this call",
         "description": "Nothing happens unless this is set.",
     }
     return ElicitRequestFormParams(
-        message=confirmation["preview"],
+        message=confirmation.preview,
         requested_schema={"type": "object", "properties": {_FIELD: field}, "required": [_FIELD]},
     )

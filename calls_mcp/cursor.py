@@ -88,18 +88,18 @@ def _limit(arguments: Arguments) -> int:
 
 
 def _not_ours(cursor: str) -> Fault:
-    return {
-        "path": "/cursor",
-        "expected": "next_cursor of an earlier answer of this server, unaltered",
-        "received": quoted(cursor, 24),
-    }
+    return Fault(
+        path="/cursor",
+        expected="next_cursor of an earlier answer of this server, unaltered",
+        received=quoted(cursor, 24),
+    )
 
 
 def _differences(arguments: Arguments, values: Mapping[str, Json]) -> Iterator[Fault]:
     for name, value in arguments.values.items():
         if name not in _FREE and values.get(name) != value:
-            yield {
-                "path": f"/{name}",
-                "expected": "the filter that the cursor carries; with a cursor, leave it out",
-                "received": quoted(str(value), 80),
-            }
+            yield Fault(
+                path=f"/{name}",
+                expected="the filter that the cursor carries; with a cursor, leave it out",
+                received=quoted(str(value), 80),
+            )

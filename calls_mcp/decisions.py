@@ -12,7 +12,7 @@ from calls_mcp.delivery import Delivery
 from calls_mcp.desk import Asked, Desk
 from calls_mcp.errors import InvalidConfirmation, InvocationError, failed
 from calls_mcp.guard import Binding, Question, Situation, action_of, ask, bind, differences
-from calls_mcp.outcome import Approval, Caller, Outcome, Report, with_warnings
+from calls_mcp.outcome import Approval, Caller, Outcome, Report
 from calls_mcp.policy import Policy, PolicyDenied, Requirement, canonical, judge
 from calls_mcp.quotas import Held, NewCall, Quotas
 from calls_mcp.wire import Request, encode
@@ -193,12 +193,13 @@ class Decisions:
         """Put it to the client's user, with what is held against it."""
         question = await self._question(change, held)
         confirmation = await self._approvals.issue(question, change.binding)
-        outcome: Outcome = {
-            "outcome": "confirmation_required",
-            "confirmation": confirmation,
-            "reason": _SHOW,
-        }
-        return Stop("asked", with_warnings(outcome, change.arguments.warnings))
+        outcome = Outcome(
+            outcome="confirmation_required",
+            confirmation=confirmation,
+            reason=_SHOW,
+            warnings=change.arguments.warnings,
+        )
+        return Stop("asked", outcome)
 
     def _desk_for(self, change: Change, approval: Approval | None) -> Desk | None:
         """Where the operator decides about it, if it is for them to decide."""
@@ -224,7 +225,7 @@ class Decisions:
             filed = await desk.latest(filed)  # it may have been decided in the last moment
             if filed.ruling is None:
                 await desk.close(change.binding, filed.case.identifier)
-                return Stop("expired", {"outcome": "expired", "reason": _LAPSED}, authority)
+                return Stop("expired", Outcome(outcome="expired", reason=_LAPSED), authority)
         if filed.ruling is None:
             return Stop(None, desk.awaiting(filed.case))
         ruling = filed.ruling
@@ -246,7 +247,7 @@ class Decisions:
         asked = Asked(change.binding, change.caller.client, change.rule, users_too)
         case = await desk.file(question, asked)
         authority = Authority("operator", approval_id=case.identifier)
-        outcome = with_warnings(desk.awaiting(case), change.arguments.warnings)
+        outcome = desk.awaiting(case).with_warnings(change.arguments.warnings)
         return Stop("asked", outcome, authority)
 
     async def _withdrawn(self, change: Change, reason: str) -> Go | Stop:
@@ -308,7 +309,7 @@ class Decisions:
         if not isinstance(claim, Claim):
             return Stop("expired", claim, authority)
         if not approval.approved:
-            declined: Outcome = {"outcome": "declined", "reason": approval.reason}
+            declined = Outcome(outcome="declined", reason=approval.reason)
             settled = await self._approvals.settle(claim.identifier, declined)
             return Stop("declined", settled, authority)
         lapsed = await self._lapsed(change, claim)
@@ -352,8 +353,9 @@ class Decisions:
 
 def spent(outcome: Outcome) -> Outcome:
     """A failure as one that the same token can't be sent again after."""
-    error = outcome.get("error")
-    if error is None or not (error["retryable"] or error["kind"] == PolicyDenied.kind):
+    error = outcome.error
+    if error is None or not (error.retryable or error.kind == PolicyDenied.kind):
         return outcome
-    hint = f"{error['hint']} {_SPENT}"
-    return {**outcome, "error": {**error, "retryable": False, "hint": hint}}
+    hint = f"{error.hint} {_SPENT}"
+    error = error.model_copy(update={"retryable": False, "hint": hint})
+    return outcome.model_copy(update={"error": error})

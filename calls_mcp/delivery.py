@@ -10,7 +10,7 @@ from calls_mcp.arguments import Arguments
 from calls_mcp.catalog import kind_of, load_operations
 from calls_mcp.errors import InvocationError, OutcomeUnknown, failed
 from calls_mcp.failures import Reply, read_call
-from calls_mcp.outcome import CallSummary, Outcome, with_warnings
+from calls_mcp.outcome import CallSummary, Outcome
 from calls_mcp.policy import canonical
 from calls_mcp.recovery import Lost, find_out
 from calls_mcp.store import Store, StoreUnavailable
@@ -88,13 +88,13 @@ class Delivery:
         delivered = await self._send(arguments, request, until)
         outcome = delivered.outcome
         try:
-            if "call" in outcome:
-                await counters.note(_taken(outcome["call"]["sid"]), _MISTAKABLE_FOR)
-            if outcome.get("error", {}).get("kind") != OutcomeUnknown.kind:
+            if outcome.call:
+                await counters.note(_taken(outcome.call.sid), _MISTAKABLE_FOR)
+            if outcome.error_kind != OutcomeUnknown.kind:
                 await counters.leave([under_way], entry)
         except StoreUnavailable:
             warning = "this call could not be kept in the state store"
-            return replace(delivered, outcome=with_warnings(outcome, [warning]))
+            return replace(delivered, outcome=outcome.with_warnings([warning]))
         return delivered
 
     async def _send(self, arguments: Arguments, request: Request, until: float) -> Delivered:
@@ -114,14 +114,14 @@ class Delivery:
         found = None
         with self._twilio.searching(until):
             found = await find_out(self._twilio.look, sent)
-            if found is not None and "call" in found and sent.request.effect == "place":
-                found = found if await self._claims(sent.request, found["call"]["sid"]) else None
+            if found is not None and found.call and sent.request.effect == "place":
+                found = found if await self._claims(sent.request, found.call.sid) else None
         if found is None:
             return failed(sent.error)
-        if "error" in found:
+        if found.error:
             return found
         told = "its answer was lost; this was found out afterwards"
-        return with_warnings(found, [*sent.arguments.warnings, told])
+        return found.with_warnings([*sent.arguments.warnings, told])
 
     async def _is_taken(self, sid: str) -> bool:
         return await self._store.counters.noted(_taken(sid)) is not None
@@ -138,14 +138,14 @@ class Delivery:
 
 def _done(arguments: Arguments, request: Request, reply: Reply) -> Outcome:
     if arguments.operation.returns == "deleted":
-        return {"outcome": "done", "deleted": request.sid}
+        return Outcome(outcome="done", deleted=request.sid)
     call = read_call(request, reply)
     warnings = list(arguments.warnings)
-    if "status" in arguments.values and call.get("live"):
-        warnings.append(f"the call has not ended: it is {call.get('status')}")
-    if request.effect == "place" and _rings_another(str(arguments.values["to"]), call.get("to")):
-        warnings.append(f"the API says that it calls {call.get('to')}, which is not what was asked")
-    return with_warnings({"outcome": "done", "call": call}, warnings)
+    if "status" in arguments.values and call.live:
+        warnings.append(f"the call has not ended: it is {call.status}")
+    if request.effect == "place" and _rings_another(str(arguments.values["to"]), call.to):
+        warnings.append(f"the API says that it calls {call.to}, which is not what was asked")
+    return Outcome(outcome="done", call=call, warnings=tuple(warnings))
 
 
 def _rings_another(asked: str, called: str | None) -> bool:

@@ -15,7 +15,7 @@ import anyio
 
 from calls_mcp.errors import OutcomeUnknown
 from calls_mcp.guard import Binding, Question
-from calls_mcp.outcome import Outcome, Report, moment
+from calls_mcp.outcome import Confirmation, Outcome, Report, moment
 from calls_mcp.policy import PolicyDenied
 from calls_mcp.redaction import quoted
 from calls_mcp.store import Case, Docket, Filed, Pending, Ruling, Store, StoreUnavailable
@@ -134,16 +134,17 @@ class Desk:
     def awaiting(self, case: Case) -> Outcome:
         """What an agent is told of a case that waits."""
         place = f" at {page_of(self._console, case.identifier)}" if self._console else ""
-        return {
-            "outcome": "awaiting_operator",
-            "confirmation": {
-                "action": case.action,
-                "preview": case.preview,
-                "approval": case.identifier,
-                "expires_at": moment(case.lapses_at),
-            },
-            "reason": _CALL_AGAIN.format(place=place),
-        }
+        confirmation = Confirmation(
+            action=case.action,
+            preview=case.preview,
+            approval=case.identifier,
+            expires_at=moment(case.lapses_at),
+        )
+        return Outcome(
+            outcome="awaiting_operator",
+            confirmation=confirmation,
+            reason=_CALL_AGAIN.format(place=place),
+        )
 
     async def withdraw(self, case: Case, by: str, reason: str) -> None:
         """See that nobody approves it any more, unless that is decided already."""
@@ -192,10 +193,9 @@ def page_of(console: str, identifier: str) -> str:
 
 
 def _what_became(outcome: Outcome) -> str:
-    if outcome["outcome"] == "done":
-        call = outcome.get("call")
-        return f"done: {call['sid']}" if call else "done"
-    if outcome.get("error", {}).get("kind") == OutcomeUnknown.kind:
+    if outcome.outcome == "done":
+        return f"done: {outcome.call.sid}" if outcome.call else "done"
+    if outcome.error_kind == OutcomeUnknown.kind:
         return "it is not known whether it was done"
     return "not done"
 

@@ -60,13 +60,13 @@ class InvocationError(CallsError):
 
     def failure(self) -> Failure:
         """This error as the `error` of a result."""
-        failure: Failure = {
-            "kind": self.kind,
-            "message": self.message,
-            "hint": self.hint,
-            "retryable": self.retryable,
-        }
-        return failure if self.status is None else {**failure, "http_status": self.status}
+        return Failure(
+            kind=self.kind,
+            message=self.message,
+            hint=self.hint,
+            retryable=self.retryable,
+            http_status=self.status,
+        )
 
 
 class InvalidArguments(InvocationError):
@@ -82,7 +82,7 @@ class InvalidArguments(InvocationError):
 
     def failure(self) -> Failure:
         """This error with its faults."""
-        return {**super().failure(), "faults": list(self.faults)}
+        return super().failure().model_copy(update={"faults": self.faults})
 
 
 class InvalidConfirmation(InvocationError):
@@ -110,10 +110,10 @@ class Rejected(InvocationError):
     def failure(self) -> Failure:
         """This error with the API's code, and where that is explained."""
         failure = super().failure()
-        if self.code is not None:
-            failure["code"] = self.code
-            failure["more_info"] = f"https://www.twilio.com/docs/errors/{self.code}"
-        return failure
+        if self.code is None:
+            return failure
+        more_info = f"https://www.twilio.com/docs/errors/{self.code}"
+        return failure.model_copy(update={"code": self.code, "more_info": more_info})
 
 
 class NotFound(Rejected):
@@ -176,4 +176,4 @@ class OutcomeUnknown(InvocationError):
 
 def failed(error: InvocationError) -> Outcome:
     """The outcome of an invocation that failed."""
-    return {"outcome": "error", "error": error.failure()}
+    return Outcome(outcome="error", error=error.failure())

@@ -149,8 +149,8 @@ def read_call(request: Request, reply: Reply) -> CallSummary:
         call = summarize(reply.payload)
     except Unreadable as unreadable:
         raise _mistaken(request, reply, str(unreadable)) from unreadable
-    account_sid = call.get("account_sid", request.account_sid)
-    if request.sid not in ("", call["sid"]) or account_sid != request.account_sid:
+    account_sid = call.account_sid or request.account_sid
+    if request.sid not in ("", call.sid) or account_sid != request.account_sid:
         raise _mistaken(request, reply, "the API's answer is about another call")
     return call
 

@@ -108,7 +108,7 @@ def refuse_if_pointless(action: Action, call: CallSummary | None) -> None:
     Raises:
         NotApplicable: A change of an ended call, or the deletion of a live one.
     """
-    live = call.get("live") if call else None
+    live = call.live if call else None
     if action == "delete" and live:
         raise NotApplicable(
             f"Nothing was sent: the call is still {call_status(call)}, and only the record of an "
@@ -126,7 +126,7 @@ def refuse_if_pointless(action: Action, call: CallSummary | None) -> None:
 
 def state_of(call: CallSummary) -> str:
     """What of a call must not change between a question and its answer, strangers' words quoted."""
-    return f"{call_status(call)} from {_party(call.get('from'))} to {_party(call.get('to'))}"
+    return f"{call_status(call)} from {_party(call.from_)} to {_party(call.to)}"
 
 
 def differences(state: str, now: CallSummary) -> str:
@@ -138,7 +138,7 @@ def differences(state: str, now: CallSummary) -> str:
 
 def call_status(call: CallSummary | None) -> str:
     """The call's status, or that it is not known."""
-    return call.get("status", "in an unknown state") if call else "not placed yet"
+    return (call.status or "in an unknown state") if call else "not placed yet"
 
 
 def _headline(action: Action, arguments: Arguments, situation: Situation) -> str:
@@ -152,26 +152,27 @@ def _headline(action: Action, arguments: Arguments, situation: Situation) -> str
         "modify": "Change",
         "delete": "Delete for good the record of",
     }.get(action, "Change")
-    return f"{verb} call {situation.call['sid']} ({account}): {describe(situation)}."
+    return (
+        f"{verb} call {situation.call.sid} ({account}): {describe(situation.call, situation.now)}."
+    )
 
 
-def describe(situation: Situation) -> str:
+def describe(call: CallSummary, now: datetime) -> str:
     """The call as it is now: status, direction, parties, how long it has lasted or did last."""
-    call = situation.call or {"sid": ""}
-    parties = f"from {_party(call.get('from'))} to {_party(call.get('to'))}"
-    parts = [call_status(call), call.get("direction", ""), parties, _age(call, situation.now)]
+    parties = f"from {_party(call.from_)} to {_party(call.to)}"
+    parts = [call_status(call), call.direction, parties, _age(call, now)]
     return ", ".join(part for part in parts if part)
 
 
 def _age(call: CallSummary, now: datetime) -> str:
-    if "duration_seconds" in call and not call.get("live"):
-        return f"lasted {call['duration_seconds']} s"
-    since = call.get("started_at") or call.get("created_at")
+    if call.duration_seconds is not None and not call.live:
+        return f"lasted {call.duration_seconds} s"
+    since = call.started_at or call.created_at
     if since is None:
         return ""
     seconds = max(0, int((now - datetime.fromisoformat(since)).total_seconds()))
-    word = "started" if "started_at" in call else "created"
-    return f"{word} {seconds} s ago" if call.get("live") else f"{word} {since}"
+    word = "started" if call.started_at else "created"
+    return f"{word} {seconds} s ago" if call.live else f"{word} {since}"
 
 
 def _instructions(active: Mapping[str, Json]) -> Iterator[str]:

@@ -14,7 +14,7 @@ from calls_mcp.decisions import Change
 from calls_mcp.errors import InvocationError, Unavailable, failed
 from calls_mcp.failures import read_call
 from calls_mcp.listing import Bounds, Position, collect
-from calls_mcp.outcome import Approval, Caller, Outcome, Report, with_warnings
+from calls_mcp.outcome import Approval, Caller, Outcome, Report
 from calls_mcp.policy import Policy, PolicyDenied, judge_account
 from calls_mcp.throttle import Throttle
 from calls_mcp.twilio import TwilioClient
@@ -83,7 +83,7 @@ class Invoker:
             if isinstance(error, PolicyDenied):
                 telemetry.denied(operation.name, error.rule)
         telemetry.invoked(operation.name, outcome)
-        return {**outcome, "sandbox": True} if self._terms.sandbox else outcome
+        return outcome.model_copy(update={"sandbox": True}) if self._terms.sandbox else outcome
 
     async def _read_in_time(self, arguments: Arguments, caller: Caller, report: Report) -> Outcome:
         try:
@@ -100,7 +100,7 @@ class Invoker:
             return await self._list(arguments, caller, report)
         request = self._encode(arguments)
         call = read_call(request, await self._twilio.send(request))
-        return {"outcome": "done", "call": call}
+        return Outcome(outcome="done", call=call)
 
     async def _list(self, arguments: Arguments, caller: Caller, report: Report) -> Outcome:
         query = self._cursors.resume(arguments, caller.principal)
@@ -119,15 +119,14 @@ class Invoker:
             report,
             foresee,
         )
-        outcome: Outcome = {
-            "outcome": "done",
-            "calls": listing.calls,
-            "account_sid": request.account_sid,
-            "count": len(listing.calls),
-        }
-        if listing.next is not None:
-            outcome["next_cursor"] = self._cursors.issue(query, listing.next)
-        return with_warnings(outcome, listing.warnings)
+        return Outcome(
+            outcome="done",
+            calls=tuple(listing.calls),
+            account_sid=request.account_sid,
+            count=len(listing.calls),
+            next_cursor=self._cursors.issue(query, listing.next) if listing.next else None,
+            warnings=tuple(listing.warnings),
+        )
 
     def _encode(self, arguments: Arguments) -> Request:
         request = encode(arguments, self._terms.account_sid)

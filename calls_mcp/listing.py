@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from itertools import accumulate
 from urllib.parse import parse_qsl, urlsplit
 
-import orjson
-
 from calls_mcp.catalog import Json
 from calls_mcp.failures import Reply, lost
 from calls_mcp.outcome import CallSummary, Report
@@ -124,7 +122,7 @@ class _Page:
 
     @property
     def sids(self) -> list[str]:
-        return [call["sid"] for call in self.calls]
+        return [call.sid for call in self.calls]
 
     def after(self, sid: str) -> tuple[CallSummary, ...]:
         return self.calls[self.sids.index(sid) + 1 if sid in self.sids else 0 :]
@@ -151,7 +149,7 @@ class _Walk:
         self._left -= sum(sizes)
         if len(sizes) < len(calls):
             self.is_over = True
-            return Position(position.page, self.calls[-1]["sid"])
+            return Position(position.page, self.calls[-1].sid)
         self.is_over = self._is_full or not page.calls or sum(sizes) > self._left
         return page.next
 
@@ -178,7 +176,7 @@ class _Walk:
 
     def _fitting(self, calls: Sequence[CallSummary]) -> list[int]:
         """The bytes that each call takes in an answer, of those that fit; the first always does."""
-        sizes = [len(orjson.dumps(call)) + 1 for call in calls]
+        sizes = [len(call.to_json().encode()) + 1 for call in calls]
         room = self._limit - len(self.calls)
         fitting = min(room, bisect_right([*accumulate(sizes)], self._left))
         return sizes[: max(fitting, 0 if self.calls else 1)]
@@ -196,11 +194,12 @@ def _read(request: Request, reply: Reply, following: Position | None) -> _Page:
 
 def _listed(entry: Json, account_sid: str) -> CallSummary | None:
     """A call of an account, which is told once for all calls of a list."""
+    if not isinstance(entry, dict) or entry.get("account_sid") != account_sid:
+        return None
     try:
-        call = summarize(entry) if isinstance(entry, dict) else None
+        return summarize(entry | {"account_sid": None})
     except Unreadable:
         return None
-    return call if call and call.pop("account_sid", None) == account_sid else None
 
 
 def _next(uri: Json) -> Position | None:

@@ -1,115 +1,92 @@
-"""What an invocation comes to: the structured content of its result, as plain JSON types.
+"""What an invocation comes to: the structured content of its result.
 
-A key that is not known is absent, never null or empty. The published output schemas and the
-text a model reads are both made from these types.
+The published output schemas and the text that a model reads are both made from these models.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal, Required, TypedDict
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator
+
+from calls_mcp.summary import CallSummary, Content
 
 OutcomeName = Literal[
     "done", "confirmation_required", "awaiting_operator", "declined", "expired", "error"
 ]
 
 
-class CallGist(TypedDict, total=False):
-    """What is declared of a call by the tools that change one; it is a whole `CallSummary`."""
-
-    sid: str
-    status: str
-    live: bool
-
-
-CallSummary = TypedDict(  # this form, since "from" is a Python keyword
-    "CallSummary",
-    {
-        "sid": Required[str],
-        "status": str,
-        "live": bool,
-        "direction": str,
-        "from": str,
-        "to": str,
-        "caller_name": str,
-        "answered_by": str,
-        "created_at": str,
-        "started_at": str,
-        "ended_at": str,
-        "duration_seconds": int,
-        "queue_ms": int,
-        "cost": str,
-        "currency": str,
-        "parent_call_sid": str,
-        "forwarded_from": str,
-        "account_sid": str,
-        "phone_number_sid": str,
-        "trunk_sid": str,
-        "group_sid": str,
-    },
-    total=False,
-)
-"""A call, normalized.
-
-Times (`*_at`) are ISO 8601 UTC; `duration_seconds` and `queue_ms` integers in the unit they name;
-`cost` a positive decimal in `currency`; `live` whether it is queued, ringing or in progress. In a
-list, `account_sid` is told once, beside the calls.
-"""
-
-
-class Fault(TypedDict, total=False):
+class Fault(Content):
     """One thing wrong with the arguments of an invocation."""
 
-    path: Required[str]
-    expected: Required[str]
-    received: object
-    example: object
-    did_you_mean: object
+    path: str
+    expected: str
+    received: object = None
+    example: object = None
+    did_you_mean: object = None
 
 
-class Failure(TypedDict, total=False):
+class Failure(Content):
     """Why nothing was done, or why it is not known whether it was."""
 
-    kind: Required[str]
-    message: Required[str]
-    hint: Required[str]
-    retryable: Required[bool]
-    faults: list[Fault]
-    http_status: int
-    code: int
-    more_info: str
+    kind: str
+    message: str
+    hint: str
+    retryable: bool
+    faults: tuple[Fault, ...] = ()
+    http_status: int | None = None
+    code: int | None = None
+    more_info: str | None = None
 
 
-class Confirmation(TypedDict, total=False):
+class Confirmation(Content):
     """A question that must be answered before the invocation has any effect.
 
     The user answers with `token`, or the operator, who knows it as `approval`. All of the others
     are always there, too; that is not published, for the sake of tokens.
     """
 
-    action: str
-    preview: Required[str]
-    expires_at: str
-    token: str
-    approval: str
+    action: str = ""
+    preview: str
+    expires_at: str = ""
+    token: str | None = None
+    approval: str | None = None
 
 
-class Outcome(TypedDict, total=False):
+def _told_before(call: CallSummary | Mapping[str, object]) -> CallSummary:
+    """A call of an outcome is normalized, though it may come from a store."""
+    return call if isinstance(call, CallSummary) else CallSummary.model_construct(None, **call)
+
+
+Call = Annotated[CallSummary, BeforeValidator(_told_before)]
+
+
+class Outcome(Content):
     """The structured content of every result, whatever became of the invocation."""
 
-    outcome: Required[OutcomeName]
-    call: CallSummary
-    calls: list[CallSummary]
-    account_sid: str
-    count: int
-    next_cursor: str
-    deleted: str
-    recovered: bool
-    confirmation: Confirmation
-    reason: str
-    error: Failure
-    warnings: list[str]
-    sandbox: bool
+    outcome: OutcomeName
+    call: Call | None = None
+    calls: tuple[Call, ...] | None = None
+    account_sid: str | None = None
+    count: int | None = None
+    next_cursor: str | None = None
+    deleted: str | None = None
+    recovered: bool = False
+    confirmation: Confirmation | None = None
+    reason: str | None = None
+    error: Failure | None = None
+    warnings: tuple[str, ...] = ()
+    sandbox: bool = False
+
+    @property
+    def error_kind(self) -> str:
+        """The kind of failure, or nothing."""
+        return self.error.kind if self.error else ""
+
+    def with_warnings(self, warnings: Sequence[str]) -> Self:
+        """Return it with `warnings` behind those it has."""
+        return self.model_copy(update={"warnings": (*self.warnings, *warnings)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +127,3 @@ Report = Callable[[float, float, str], Awaitable[None]]
 def moment(seconds: float) -> str:
     """An epoch time as outcomes tell it: ISO 8601 UTC, to the second."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def with_warnings(outcome: Outcome, warnings: Sequence[str]) -> Outcome:
-    """`outcome` with `warnings` behind those it has."""
-    if not warnings:
-        return outcome
-    return {**outcome, "warnings": [*outcome.get("warnings", []), *warnings]}

@@ -9,7 +9,7 @@ from secrets import token_urlsafe
 from typing import TYPE_CHECKING, cast
 
 from calls_mcp.errors import InvocationError, NotFound, OutcomeUnknown
-from calls_mcp.outcome import CallSummary, Outcome, with_warnings
+from calls_mcp.outcome import CallSummary, Outcome
 from calls_mcp.policy import Caps, Counts, PolicyDenied
 from calls_mcp.store import Store, StoreUnavailable
 
@@ -134,15 +134,15 @@ class Quotas:
 
     async def settle(self, room: Room, outcome: Outcome) -> Outcome:
         """Give back what was taken for a call that was surely not placed; the outcome, as told."""
-        if outcome.get("error", {}).get("kind") == OutcomeUnknown.kind:
+        if outcome.error_kind == OutcomeUnknown.kind:
             return outcome
         try:
-            if "call" in outcome:
-                await self._keep(room, outcome["call"])
+            if outcome.call:
+                await self._keep(room, outcome.call)
             else:
                 await self._give_back(room)
         except StoreUnavailable:
-            return with_warnings(outcome, ["the caps on calls could not be kept"])
+            return outcome.with_warnings(["the caps on calls could not be kept"])
         return outcome
 
     def _to_note(self, call: NewCall) -> Iterator[tuple[str, float, str]]:
@@ -227,7 +227,7 @@ class Quotas:
 
     async def _has_ended(self, account_sid: str, sid: str, until: float) -> bool:
         try:
-            return (await self._fetch(account_sid, sid, until)).get("live") is False
+            return (await self._fetch(account_sid, sid, until)).live is False
         except NotFound as gone:
             return gone.is_sure
         except InvocationError:
@@ -256,7 +256,7 @@ class Quotas:
             if note.key == _sent(room.call):
                 await self._undo(note)
         if room.entry is not None:
-            where = json.dumps([placed.get("account_sid", ""), placed["sid"], room.call.principal])
+            where = json.dumps([placed.account_sid or "", placed.sid, room.call.principal])
             await self._store.counters.note(_placed(room.entry), room.call.longest, where)
 
 

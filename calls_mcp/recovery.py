@@ -53,7 +53,7 @@ async def find_out(send: Send, lost: Lost) -> Outcome | None:
             outcome = await _look(send, lost)
         except InvocationError:
             return None
-        if outcome is not None and outcome["outcome"] == "done":
+        if outcome is not None and outcome.outcome == "done":
             return outcome
     return outcome
 
@@ -77,7 +77,7 @@ async def _look_for_deletion(send: Send, lost: Lost) -> Outcome | None:
     except NotFound as gone:
         if not gone.is_sure:
             raise
-        return {"outcome": "done", "deleted": lost.request.sid, "recovered": True}
+        return Outcome(outcome="done", deleted=lost.request.sid, recovered=True)
     return _not_done(lost, "the record is still there") if _is_it(call, lost) else None
 
 
@@ -85,25 +85,25 @@ async def _look_for_end(send: Send, lost: Lost) -> Outcome | None:
     call = _summary((await send(lost.request.as_fetch())).payload)
     if call is None or not _is_it(call, lost):
         return None
-    if call.get("live") and lost.arguments.values.keys() - _HANGING_UP:
+    if call.live and lost.arguments.values.keys() - _HANGING_UP:
         return None  # it may have been redirected, or changed otherwise
-    if call.get("live"):
-        return _not_done(lost, f"the call is still {call.get('status', 'live')}")
-    if call.get("live") is None:
+    if call.live:
+        return _not_done(lost, f"the call is still {call.status or 'live'}")
+    if call.live is None:
         return None
-    return {"outcome": "done", "call": call, "recovered": True}
+    return Outcome(outcome="done", call=call, recovered=True)
 
 
 async def _look_at_changed(send: Send, lost: Lost) -> None:
     """Nothing the API tells of a call says where it was redirected to, but it says how it is."""
     call = _summary((await send(lost.request.as_fetch())).payload)
-    if call is not None and _is_it(call, lost) and "status" in call:
-        seen = f"The call is {call['status']} now."
+    if call is not None and _is_it(call, lost) and call.status:
+        seen = f"The call is {call.status} now."
         lost.error.message = f"{lost.error.message.removesuffix(seen).rstrip()} {seen}"
 
 
 def _is_it(call: CallSummary | None, lost: Lost) -> bool:
-    return call is not None and call["sid"] == lost.request.sid
+    return call is not None and call.sid == lost.request.sid
 
 
 def _not_done(lost: Lost, seen: str) -> Outcome | None:
@@ -120,17 +120,17 @@ async def _look_for_new_call(send: Send, lost: Lost) -> Outcome | None:
     entries = (await send(lost.request.as_search())).payload.get("calls")
     calls = map(_summary, entries if isinstance(entries, list) else [])
     likely = [call for call in calls if call is not None and _may_be(call, lost)]
-    found = [call for call in likely if not await lost.is_taken(call["sid"])]
+    found = [call for call in likely if not await lost.is_taken(call.sid)]
     if len(found) != 1:  # several may be anybody's
         return None
-    return {"outcome": "done", "call": found[0], "recovered": True}
+    return Outcome(outcome="done", call=found[0], recovered=True)
 
 
 def _may_be(call: CallSummary, lost: Lost) -> bool:
     """Whether it is an outbound leg, created since the request began."""
-    created = call.get("created_at")
+    created = call.created_at
     return (
-        call.get("direction") == "outbound-api"
+        call.direction == "outbound-api"
         and created is not None
         and datetime.fromisoformat(created) >= lost.since.astimezone(UTC) - _CLOCKS_DIFFER
     )

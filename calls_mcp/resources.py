@@ -126,8 +126,8 @@ class Resources:
 
     async def _call(self, ctx: Context, uri: str, sid: str) -> types.ReadResourceResult:
         outcome = await self._offer.read_for(ctx, _READING, {"sid": sid})
-        if "error" in outcome:
-            raise unreadable(uri, outcome["error"])
+        if outcome.error:
+            raise unreadable(uri, outcome.error)
         result = to_result(self._offer.operations[_READING], outcome)
         text = json.dumps(result.structured_content, ensure_ascii=False)
         contents = types.TextResourceContents(
@@ -138,9 +138,9 @@ class Resources:
 
 def unreadable(uri: str, failure: Failure) -> MCPError:
     """Why a call can't be read: -32602 if there is none, else -32603."""
-    is_absent = failure["kind"] in _ABSENT
+    is_absent = failure.kind in _ABSENT
     code = types.INVALID_PARAMS if is_absent else types.INTERNAL_ERROR
-    message = f"{failure['kind']}: {failure['message']} {failure['hint']}"
+    message = f"{failure.kind}: {failure.message} {failure.hint}"
     return MCPError(code, message, {"uri": uri, "error": failure})
 
 

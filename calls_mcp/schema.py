@@ -1,14 +1,13 @@
-"""The JSON Schemas a tool publishes (2020-12), made from the catalog and the outcome types.
+"""The JSON Schemas a tool publishes (2020-12), made from the catalog and the model of an outcome.
 
 Flat at the root and without references: model APIs refuse or drop tools that are not.
 """
 
-from typing import Literal, Required, get_args, get_origin, get_type_hints, is_typeddict
+from functools import cache
+from typing import Any
 
 from calls_mcp.catalog import Operation, Parameter, Schema
-from calls_mcp.outcome import CallGist, Outcome
-
-_SCALARS: dict[object, str] = {str: "string", int: "integer", bool: "boolean"}
+from calls_mcp.outcome import Outcome
 
 _ANSWERS = {
     "call": ("call",),
@@ -17,6 +16,7 @@ _ANSWERS = {
 }
 _ASKING = ("confirmation", "reason", "recovered")
 _ALWAYS = ("error", "warnings", "sandbox")
+_GIST = ("sid", "status", "live")  # of a call, where a change tells it: it is a whole summary
 
 
 def input_schema(operation: Operation) -> Schema:
@@ -40,31 +40,37 @@ def output_schema(operation: Operation) -> Schema:
     """What the structured content of all the tool's results looks like, failures included."""
     asking = () if operation.read_only else _ASKING
     names = ("outcome", *_ANSWERS[operation.returns], *asking, *_ALWAYS)
-    hints = get_type_hints(Outcome, include_extras=True)
+    whole = _outcome()
+    properties = {name: whole["properties"][name] for name in names}
     if operation.read_only:
-        hints["outcome"] = Required[Literal["done", "error"]]
-    elif "call" in names:  # the reading tools tell what else a call has
-        hints["call"] = CallGist
-    return _object({name: hints[name] for name in names})
+        properties["outcome"] = {"type": "string", "enum": ["done", "error"]}
+    elif "call" in properties:
+        told = properties["call"]["properties"]
+        gist = {name: told[name] for name in _GIST}
+        properties["call"] = {"type": "object", "properties": gist}
+    return {**whole, "properties": properties}
 
 
-def _object(hints: dict[str, object]) -> Schema:
-    """A key of any type at all is left out: there is nothing to declare that all clients take."""
-    properties: Schema = {n: _schema(hint) for n, hint in hints.items() if hint is not object}
-    required = [name for name, hint in hints.items() if get_origin(hint) is Required]
-    schema: Schema = {"type": "object", "properties": properties}
-    return {**schema, "required": [*required]} if required else schema
+@cache
+def _outcome() -> dict[str, Any]:
+    schema = Outcome.model_json_schema(mode="serialization")
+    return _compact(schema, schema["$defs"])
 
 
-def _schema(hint: object) -> Schema:
-    origin, args = get_origin(hint), get_args(hint)
-    if origin is Required:
-        return _schema(args[0])
-    if origin is Literal:
-        return {"type": "string", "enum": [*args]}
-    if origin is list:
-        item = _schema(args[0])  # what each of them must have is not worth its tokens
-        return {"type": "array", "items": {k: v for k, v in item.items() if k != "required"}}
-    if is_typeddict(hint) and isinstance(hint, type):
-        return _object(get_type_hints(hint, include_extras=True))
-    return {"type": _SCALARS[hint]}
+def _compact(schema: dict[str, Any], models: dict[str, Any]) -> dict[str, Any]:
+    """`schema` without references, nulls, titles and descriptions.
+
+    What may have any type at all is left out: there is nothing to declare that all clients take.
+    """
+    if "$ref" in schema:
+        return _compact(models[schema["$ref"].rpartition("/")[2]], models)
+    if "anyOf" in schema:
+        return _compact(schema["anyOf"][0], models)  # the other one is null
+    compact = {key: schema[key] for key in ("type", "enum") if key in schema}
+    if "properties" in schema:
+        inner = {name: _compact(each, models) for name, each in schema["properties"].items()}
+        compact["properties"] = {name: each for name, each in inner.items() if each}
+    if "items" in schema:  # what each of them must have is not worth its tokens
+        item = _compact(schema["items"], models)
+        compact["items"] = {key: value for key, value in item.items() if key != "required"}
+    return compact | ({"required": schema["required"]} if "required" in schema else {})

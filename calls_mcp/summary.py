@@ -1,19 +1,28 @@
-"""A call as the API tells it → `CallSummary`: typed, normalized, without what is not known.
+"""A call as the API describes it, normalized by its model: typed, without what is not known.
 
-Nothing the API may say breaks a summary: a value that can't be read is left out, and a field that
-is not known here is not passed on.
+Nothing that the API may say breaks a summary: a value that can't be read is left out, and a field
+that is not known here is not passed on.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from typing import cast
+from typing import Annotated
 
-from calls_mcp.catalog import Json
-from calls_mcp.outcome import CallSummary
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    ValidationError,
+)
+from pydantic_core import core_schema
+
 from calls_mcp.redaction import one_line
 
 LIVE = frozenset({"queued", "ringing", "in-progress"})
@@ -21,60 +30,24 @@ FINAL = frozenset({"completed", "busy", "no-answer", "failed", "canceled"})
 
 _LONGEST_TEXT = 256  # characters
 _MOST_DIGITS = 15
-_LONGEST_PRICE = 40  # characters
-_DECIMAL = re.compile(r"[+-]?[0-9]+([.][0-9]+)?([eE][+-]?[0-9]{1,4})?")
-_LONGEST_TERM = 40  # characters
-_TERM = re.compile(r"[A-Za-z0-9_-]+")
+_CALL_SID = "^CA[0-9a-fA-F]{32}$"
+_TERM = "^[A-Za-z0-9_-]{1,40}$"  # a word or a SID of the API's own
+_DECIMAL = "^[+-]?[0-9]{1,24}([.][0-9]{1,15})?([eE][+-]?[0-9]{1,4})?$"
 _HOUR = re.compile(r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [12][0-9]{3} (?:[01][0-9]|2[0-3]):")
 _CLOCK = re.compile(r"[0-5][0-9]:[0-5][0-9]")
-_CALL_SID = re.compile(r"CA[0-9a-fA-F]{32}")
+_LIVENESS = dict.fromkeys(LIVE, True) | dict.fromkeys(FINAL, False)
 
 
 class Unreadable(ValueError):
     """What the API sent is not a call."""
 
 
-def summarize(payload: Mapping[str, Json]) -> CallSummary:
-    """The summary of one call.
-
-    Raises:
-        Unreadable: `payload` has no call SID.
-    """
-    sid = payload.get("sid")
-    if not isinstance(sid, str) or not _CALL_SID.fullmatch(sid):
-        raise Unreadable("the API's answer is not a call")
-    summary: dict[str, str | int | bool] = {"sid": sid}
-    for name, field, reader in _FIELDS:
-        told = payload.get(field)
-        if told is None:
-            continue
-        if not isinstance(told, str):
-            if reader not in _NUMBERS or not isinstance(told, int | float):
-                continue
-            told = str(told)
-        value = reader(told)
-        if value is not None:
-            summary[name] = value
-    return cast("CallSummary", summary)
-
-
 def _text(text: str) -> str | None:
     return one_line(text, _LONGEST_TEXT) or None
 
 
-def _term(text: str) -> str | None:
-    """A word or a SID of the API's own; whatever else stands there is not known."""
-    return text if len(text) <= _LONGEST_TERM and _is_term(text) else None
-
-
-@lru_cache(maxsize=256)  # most calls are like others
-def _is_term(text: str) -> bool:
-    return bool(_TERM.fullmatch(text))
-
-
-def _count(text: str) -> int | None:
-    text = text.strip()
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS else None
+def _liveness(status: object) -> bool | None:
+    return _LIVENESS.get(status) if isinstance(status, str) else None
 
 
 def _time(text: str) -> str | None:
@@ -106,43 +79,88 @@ def _is_clock(text: str) -> bool:
     return bool(_CLOCK.fullmatch(text))
 
 
-def _cost(text: str) -> str | None:
-    """A negative price is a charge, told here as a positive cost."""
-    return _charge(text) if len(text) <= _LONGEST_PRICE else None
-
-
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=256)  # most calls cost the same
 def _charge(text: str) -> str | None:
-    if not _DECIMAL.fullmatch(text):
-        return None
+    """A negative price is a charge, told here as a positive cost."""
     price = Decimal(text)
-    if not price.is_finite() or price > 0 or abs(price.adjusted()) > _MOST_DIGITS:
+    if price > 0 or abs(price.adjusted()) > _MOST_DIGITS:
         return None
     return f"{abs(price).normalize():f}"
 
 
-_Reader = Callable[[str], str | int | bool | None]
-_LIVENESS = dict.fromkeys(LIVE, True) | dict.fromkeys(FINAL, False)
-_NUMBERS: frozenset[_Reader] = frozenset({_count, _cost})  # may come as numbers, too
-_FIELDS: tuple[tuple[str, str, _Reader], ...] = (
-    ("status", "status", _term),
-    ("live", "status", _LIVENESS.get),
-    ("direction", "direction", _term),
-    ("from", "from", _text),
-    ("to", "to", _text),
-    ("caller_name", "caller_name", _text),
-    ("answered_by", "answered_by", _term),
-    ("created_at", "date_created", _time),
-    ("started_at", "start_time", _time),
-    ("ended_at", "end_time", _time),
-    ("duration_seconds", "duration", _count),
-    ("queue_ms", "queue_time", _count),
-    ("cost", "price", _cost),
-    ("currency", "price_unit", _term),
-    ("parent_call_sid", "parent_call_sid", _term),
-    ("forwarded_from", "forwarded_from", _text),
-    ("account_sid", "account_sid", _term),
-    ("phone_number_sid", "phone_number_sid", _term),
-    ("trunk_sid", "trunk_sid", _term),
-    ("group_sid", "group_sid", _term),
-)
+class _OrNone:
+    """Makes None of what can't be read."""
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.with_default_schema(handler(source), default=None, on_error="default")
+
+
+Text = Annotated[Annotated[str, AfterValidator(_text)] | None, _OrNone()]
+Term = Annotated[Annotated[str, Field(pattern=_TERM)] | None, _OrNone()]
+Live = Annotated[bool | None, BeforeValidator(_liveness)]
+Time = Annotated[Annotated[str, AfterValidator(_time)] | None, _OrNone()]
+Count = Annotated[Annotated[int, Field(ge=0, lt=10**_MOST_DIGITS)] | None, _OrNone()]
+Cost = Annotated[
+    Annotated[str, Field(pattern=_DECIMAL, coerce_numbers_to_str=True), AfterValidator(_charge)]
+    | None,
+    _OrNone(),
+]
+
+
+class Content(BaseModel):
+    """A part of what a result tells. What is not known is not told: never null, never empty."""
+
+    model_config = ConfigDict(frozen=True, serialize_by_alias=True)
+
+    def content(self) -> dict[str, object]:
+        """Return it as JSON types."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+    def to_json(self) -> str:
+        """Return it as JSON."""
+        return self.model_dump_json(exclude_defaults=True)
+
+
+class CallSummary(Content):
+    """A call, normalized. A field is read from the API's field of that name, or of its alias.
+
+    Times (`*_at`) are ISO 8601 UTC; `duration_seconds` and `queue_ms` integers in the unit they
+    name; `cost` a positive decimal in `currency`; `live` whether it is queued, ringing or in
+    progress. In a list, `account_sid` is told once, beside the calls.
+    """
+
+    sid: str = Field(pattern=_CALL_SID)
+    status: Term = None
+    live: Live = Field(default=None, validation_alias="status")
+    direction: Term = None
+    from_: Text = Field(default=None, alias="from")
+    to: Text = None
+    caller_name: Text = None
+    answered_by: Term = None
+    created_at: Time = Field(default=None, validation_alias="date_created")
+    started_at: Time = Field(default=None, validation_alias="start_time")
+    ended_at: Time = Field(default=None, validation_alias="end_time")
+    duration_seconds: Count = Field(default=None, validation_alias="duration")
+    queue_ms: Count = Field(default=None, validation_alias="queue_time")
+    cost: Cost = Field(default=None, validation_alias="price")
+    currency: Term = Field(default=None, validation_alias="price_unit")
+    parent_call_sid: Term = None
+    forwarded_from: Text = None
+    account_sid: Term = None
+    phone_number_sid: Term = None
+    trunk_sid: Term = None
+    group_sid: Term = None
+
+
+def summarize(payload: Mapping[str, object]) -> CallSummary:
+    """Return the summary of one call.
+
+    Raises:
+        Unreadable: `payload` has no call SID.
+    """
+    try:
+        return CallSummary.model_validate(payload)
+    except ValidationError:
+        raise Unreadable("the API's answer is not a call") from None

@@ -72,8 +72,8 @@ _breakers: set[Callable[[], str]] = set()
 
 def invoked(tool: str, outcome: Outcome) -> None:
     """Tell what became of an invocation."""
-    name, error_kind = outcome["outcome"], outcome.get("error", {}).get("kind", "")
-    sid = outcome["call"]["sid"] if "call" in outcome else ""
+    name, error_kind = outcome.outcome, outcome.error_kind
+    sid = outcome.call.sid if outcome.call else ""
     labels = {"tool": tool, "outcome": name}
     _invocations.add(1, labels | {"error_kind": error_kind})
     span = trace.get_current_span()

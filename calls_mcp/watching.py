@@ -134,8 +134,8 @@ class Watches:
     async def watch(self, subscription: Subscription) -> Failure | None:
         """Read the call, then watch it until it ends. Return why, if it can't be watched."""
         outcome = await subscription.reader.fetch()
-        failure = outcome.get("error")
-        if failure is not None and not failure["retryable"]:
+        failure = outcome.error
+        if failure is not None and not failure.retryable:
             self.end(subscription)
             return failure
         if subscription not in self._subscriptions:  # ended meanwhile
@@ -144,7 +144,7 @@ class Watches:
             subscription.tell()
             self.end(subscription)
         else:
-            self._join(subscription, outcome.get("call"))
+            self._join(subscription, outcome.call)
         return None
 
     def end(self, subscription: Subscription) -> None:
@@ -209,9 +209,9 @@ class Watches:
             outcome = await self._read(watch)
             if outcome is None:
                 continue
-            failures = failures + 1 if "error" in outcome else 0
+            failures = failures + 1 if outcome.error else 0
             is_over = is_final(outcome)
-            call = outcome.get("call", watch.known)
+            call = outcome.call or watch.known
             if is_over or call != watch.known:
                 watch.known = call
                 for subscription in watch.subscribers:
@@ -249,7 +249,7 @@ class Watches:
                 continue
             watch.subscribers[subscription] = watch.subscribers.pop(subscription)
             outcome = await subscription.reader.fetch()
-            if "error" not in outcome or outcome["error"]["kind"] != _REFUSED:
+            if outcome.error_kind != _REFUSED:
                 subscription.refusals = 0
                 return outcome
             subscription.refusals += 1
@@ -264,6 +264,6 @@ class Watches:
 
 def is_final(outcome: Outcome) -> bool:
     """Whether nothing more will change: the call has ended, or there is no record of it."""
-    if "error" in outcome:
-        return outcome["error"]["kind"] == "not_found"
-    return outcome.get("call", {}).get("live") is False
+    if outcome.error:
+        return outcome.error.kind == "not_found"
+    return outcome.call is not None and outcome.call.live is False

@@ -3,7 +3,6 @@
 `PROPERTY_EXAMPLES` is how many examples each property is tried with, over all tools.
 """
 
-import json
 import math
 import os
 import re
@@ -88,7 +87,7 @@ def faults(tool: str, arguments: Mapping[str, object]) -> dict[str, Fault]:
     with pytest.raises(InvalidArguments) as error:
         checked(tool, arguments)
     told = error.value.faults
-    by_name = {fault["path"].removeprefix("/"): fault for fault in told}
+    by_name = {fault.path.removeprefix("/"): fault for fault in told}
     assert len(by_name) == len(told)
     return by_name
 
@@ -162,16 +161,16 @@ def test_a_fault_says_what_was_expected_and_what_came(  # a table's columns
     tool: str, name: str, value: object, expected: str, received: str
 ) -> None:
     fault = fault_of(tool, name, value)
-    assert fault["path"] == f"/{name}"
-    assert fault["expected"] == expected
-    assert fault.get("received") == received
-    assert "did_you_mean" not in fault
+    assert fault.path == f"/{name}"
+    assert fault.expected == expected
+    assert fault.received == received
+    assert fault.did_you_mean is None
 
 
 @pytest.mark.parametrize("tool", TOOLS)
 def test_every_example_in_a_fault_would_be_accepted(tool: str) -> None:
     for name, parameter in load_operations()[tool].parameters.items():
-        example = fault_of(tool, name, {}).get("example")
+        example = fault_of(tool, name, {}).example
         if example is None:
             assert parameter.location == "own"
         else:
@@ -216,7 +215,7 @@ def test_every_example_in_a_fault_would_be_accepted(tool: str) -> None:
 def test_a_value_that_is_nearly_right_is_met_with_the_right_one(
     tool: str, name: str, value: object, meant: object
 ) -> None:
-    guessed = fault_of(tool, name, value).get("did_you_mean")
+    guessed = fault_of(tool, name, value).did_you_mean
     assert guessed == meant
     assert type(guessed) is type(meant)
     assert checked(tool, {**BASES[tool], name: guessed}).values[name] == meant
@@ -224,12 +223,12 @@ def test_a_value_that_is_nearly_right_is_met_with_the_right_one(
 
 @pytest.mark.parametrize("value", ["nonsense", "", "+", "0", "tel:+15005550006", "9" * 300])
 def test_nothing_is_guessed_where_nothing_is_near(value: str) -> None:
-    assert "did_you_mean" not in fault_of("create_call", "to", value)
+    assert fault_of("create_call", "to", value).did_you_mean is None
 
 
 @pytest.mark.parametrize("value", ["5005550006", "(500) 555-0006", "020 7946 0018"])
 def test_a_number_without_a_country_code_is_not_guessed_to_be_a_foreign_one(value: str) -> None:
-    assert "did_you_mean" not in fault_of("create_call", "to", value)
+    assert fault_of("create_call", "to", value).did_you_mean is None
 
 
 @pytest.mark.parametrize(
@@ -246,7 +245,7 @@ def test_a_number_without_a_country_code_is_not_guessed_to_be_a_foreign_one(valu
     ],
 )
 def test_no_address_text_or_token_is_made_up(tool: str, name: str, value: str) -> None:
-    assert "did_you_mean" not in fault_of(tool, name, value)
+    assert fault_of(tool, name, value).did_you_mean is None
 
 
 def test_an_argument_that_is_wrong_in_two_ways_is_told_once() -> None:
@@ -277,7 +276,7 @@ def test_an_argument_that_is_wrong_in_two_ways_is_told_once() -> None:
 )
 def test_a_misspelt_name_is_met_with_the_right_one(tool: str, name: str, meant: str) -> None:
     told = faults(tool, {**BASES[tool], name: "?"})
-    assert told[name] == {
+    assert told[name].content() == {
         "path": f"/{name}",
         "expected": f"an argument of {tool}; there is none of this name",
         "received": f'"{name}"',
@@ -289,13 +288,13 @@ def test_a_value_under_a_misspelt_name_is_checked_in_the_same_answer() -> None:
     told = faults("create_call", {"To": "0123", "From": "client:bob", "twiml": TWIML})
     assert [*told] == ["To", "From", "to"]
     told = faults("create_call", placing(SIPAuthPassword=["secret"]))
-    assert told["sip_auth_password"].get("received") == MASK
+    assert told["sip_auth_password"].received == MASK
 
 
 def test_values_under_misspelt_names_are_held_to_each_other() -> None:
     told = faults("create_call", {"To": "+15005550006", "From": "client:bob", "twiml": TWIML})
     assert [*told] == ["To", "From", "from"]
-    assert told["from"]["expected"] == "a number, since to is a number"
+    assert told["from"].expected == "a number, since to is a number"
 
 
 def test_a_name_that_is_no_single_step_is_pointed_at_by_the_book() -> None:
@@ -304,7 +303,7 @@ def test_a_name_that_is_no_single_step_is_pointed_at_by_the_book() -> None:
 
 def test_what_cannot_be_seen_is_named() -> None:
     told = fault_of("create_call", "twiml", "<Response>\N{SOFT HYPHEN}</Response>")
-    assert told["expected"].endswith(", without invisible characters (U+00AD is one)")
+    assert told.expected.endswith(", without invisible characters (U+00AD is one)")
 
 
 BYPASSES = (
@@ -338,9 +337,9 @@ def test_a_missing_argument_is_told_with_an_example(tool: str) -> None:
     for name in required:
         rest = {key: value for key, value in BASES[tool].items() if key != name}
         fault = faults(tool, rest)[name]
-        assert fault["expected"].endswith("; it is required")
-        assert fault.get("received") == "nothing"
-        checked(tool, {**rest, name: fault.get("example")})
+        assert fault.expected.endswith("; it is required")
+        assert fault.received == "nothing"
+        checked(tool, {**rest, name: fault.example})
 
 
 @pytest.mark.anyio
@@ -394,7 +393,7 @@ async def test_a_secret_is_never_shown(rig: Rig, name: str, value: object) -> No
     async with rig.connect() as agent:
         result = await agent.client.call_tool("create_call", {**placing(), name: value})
     (fault,) = structured(result)["error"]["faults"]
-    assert fault["path"] == f"/{name}"
+    assert fault.path == f"/{name}"
     assert fault["received"] == "********"
     assert "hunter2" not in result.model_dump_json()
 
@@ -457,7 +456,7 @@ STRANGE_SIDS = [
 def test_what_is_no_sid_is_refused(tool: str, name: str, prefix: str, sid: str) -> None:
     fault = fault_of(tool, name, sid.replace("CA", prefix))
     expected = ACCOUNT_SID if prefix == "AC" else CALL_SID
-    assert CLEAN.sub("", fault["expected"]) == expected
+    assert CLEAN.sub("", fault.expected) == expected
 
 
 @pytest.mark.requirement("30")
@@ -499,8 +498,8 @@ def test_a_character_that_deceives_is_refused_and_named_as_the_reason(
     tool: str, name: str, text: object
 ) -> None:
     fault = fault_of(tool, name, text)
-    assert CLEAN.search(fault["expected"])
-    assert str(fault.get("received", "")).isprintable()
+    assert CLEAN.search(fault.expected)
+    assert str(fault.received).isprintable()
 
 
 CONTROLS = ("\r\n", "\n", "\r", "\0", "\ud800", "\udfff", "\x1b", "\x85", "\u2028")
@@ -515,7 +514,7 @@ def test_no_text_takes_a_control_character_and_no_fault_repeats_one(tool: str, n
         for value in (f"{text}{control}", f"{control}{text}", f"x{control}X-Y: z"):
             told = faults(tool, {**BASES[tool], name: value})
             assert name in told
-            assert control not in json.dumps(told, ensure_ascii=False)
+            assert control not in "".join(fault.to_json() for fault in told.values())
 
 
 @pytest.mark.requirement("31", "33")
@@ -553,7 +552,7 @@ def test_no_text_takes_a_control_character_and_no_fault_repeats_one(tool: str, n
     ],
 )
 def test_a_text_that_only_resembles_a_right_one_is_refused(name: str, text: str) -> None:
-    assert fault_of("create_call", name, text)["path"] == f"/{name}"
+    assert fault_of("create_call", name, text).path == f"/{name}"
 
 
 @pytest.mark.parametrize(
@@ -579,18 +578,18 @@ def test_a_text_in_its_own_right_is_accepted_unchanged(name: str, text: str) -> 
 @pytest.mark.requirement("35")
 @pytest.mark.parametrize("value", [True, False, math.nan, math.inf, -math.inf, 1e400, 60.5, -1])
 def test_what_is_no_whole_number_is_refused(value: float) -> None:
-    assert fault_of("create_call", "timeout", value)["expected"] == SECONDS
-    assert fault_of("create_call", "time_limit", value)["path"] == "/time_limit"
+    assert fault_of("create_call", "timeout", value).expected == SECONDS
+    assert fault_of("create_call", "time_limit", value).path == "/time_limit"
 
 
 @pytest.mark.requirement("35")
 @pytest.mark.parametrize("value", [0, 1, 1.0, "1", []])
 def test_what_is_no_boolean_is_refused(value: object) -> None:
-    assert fault_of("create_call", "record", value)["path"] == "/record"
+    assert fault_of("create_call", "record", value).path == "/record"
 
 
 def test_a_number_far_beyond_any_sense_is_refused_even_where_no_bound_is_documented() -> None:
-    assert fault_of("create_call", "time_limit", 2**31)["path"] == "/time_limit"
+    assert fault_of("create_call", "time_limit", 2**31).path == "/time_limit"
     checked("create_call", placing(time_limit=2**31 - 1))
 
 
@@ -621,7 +620,7 @@ def test_a_whole_float_is_that_number() -> None:
     ],
 )
 def test_what_is_no_real_date_is_refused(text: str) -> None:
-    assert fault_of("list_calls", "start_time", text)["expected"] == DATE
+    assert fault_of("list_calls", "start_time", text).expected == DATE
 
 
 @pytest.mark.parametrize("text", ["2026-01-31T0900Z", "2026-01-31T09Z", "2026-01-31T09:00:00+0100"])
@@ -650,26 +649,26 @@ def test_a_rule_that_needs_one_of_several_names_them_all(tool: str) -> None:
     bare = {k: v for k, v in BASES[tool].items() if k not in rule.parameters}
     first = rule.parameters[0]
     fault = faults(tool, bare)[first]
-    assert fault["expected"] == f"at least one of {', '.join(rule.parameters)}"
-    assert fault.get("received") == "none of them"
-    checked(tool, {**bare, first: fault.get("example")})
+    assert fault.expected == f"at least one of {', '.join(rule.parameters)}"
+    assert fault.received == "none of them"
+    checked(tool, {**bare, first: fault.example})
     for name in rule.parameters:
         checked(tool, {**bare, name: sample(tool, name)})
 
 
 def test_what_excludes_each_other_is_refused_together() -> None:
     told = faults("update_call", {"sid": SID, "url": "https://example.com/", "twiml": TWIML})
-    assert told == {
-        "twiml": {"path": "/twiml", "expected": "only one of url, twiml", "received": "both"}
-    }
+    assert [fault.content() for fault in told.values()] == [
+        {"path": "/twiml", "expected": "only one of url, twiml", "received": "both"}
+    ]
 
 
 @pytest.mark.parametrize("sender", ["sip:bob@example.com", "client:bob"])
 def test_a_call_to_a_number_comes_from_a_number(sender: str) -> None:
     fault = fault_of("create_call", "from", sender)
-    assert fault["expected"] == "a number, since to is a number"
-    assert fault.get("received") == f'"{sender}" (a text of {len(sender)} characters)'
-    assert fault.get("example") == "+15005550006"
+    assert fault.expected == "a number, since to is a number"
+    assert fault.received == f'"{sender}" (a text of {len(sender)} characters)'
+    assert fault.example == "+15005550006"
 
 
 @pytest.mark.parametrize("sender", ["sip:bob@example.com", "client:bob", CALLER])
@@ -809,7 +808,7 @@ EVERY_TYPE = [
 
 
 def short(tool: str, name: str, value: object) -> bool:
-    return len(json.dumps(fault_of(tool, name, value))) < 1500
+    return len(fault_of(tool, name, value).to_json()) < 1500
 
 
 @pytest.mark.requirement("35")
@@ -835,7 +834,7 @@ def test_a_value_that_can_not_even_be_printed_makes_a_short_fault(value: object)
 
 def test_a_huge_name_makes_a_short_fault() -> None:
     (fault,) = faults("list_calls", {"to" * 10**6: 1}).values()
-    assert len(json.dumps(fault)) < 500
+    assert len(fault.to_json()) < 500
 
 
 def test_of_countless_strange_names_some_are_told() -> None:
@@ -928,7 +927,7 @@ def test_what_satisfies_the_schema_is_sent_or_has_a_fault_the_schema_can_not_tel
             error = structured(result).get("error", {"kind": ""})
             if error["kind"] == "invalid_arguments":
                 assert requests == []
-                names = [fault["path"].removeprefix("/") for fault in error["faults"]]
+                names = [fault.path.removeprefix("/") for fault in error["faults"]]
                 assert all(unpublished_fault(tool, arguments, name) for name in names)
             elif error["kind"] == "invalid_confirmation":
                 assert requests == []

@@ -63,7 +63,7 @@ def listed(outcome: dict[str, Any]) -> list[str]:
 def faults(outcome: dict[str, Any]) -> list[str]:
     assert outcome["outcome"] == "error"
     assert outcome["error"]["kind"] == "invalid_arguments"
-    return [fault["path"] for fault in outcome["error"]["faults"]]
+    return [fault.path for fault in outcome["error"]["faults"]]
 
 
 def issued(**arguments: object) -> str:
@@ -288,7 +288,7 @@ def test_a_cursor_stays_in_the_account_it_was_issued_for() -> None:
     assert resumed(cursor=cursor).arguments.values["account_sid"] == OTHER_ACCOUNT
     with pytest.raises(InvalidArguments) as invalid:
         resumed(cursor=cursor, account_sid=ACCOUNT)
-    assert [fault["path"] for fault in invalid.value.faults] == ["/account_sid"]
+    assert [fault.path for fault in invalid.value.faults] == ["/account_sid"]
 
 
 CURSOR = issued(to=OURS, limit=7)
@@ -313,8 +313,8 @@ def test_no_altered_cursor_is_accepted(data: st.DataObject) -> None:
     with pytest.raises(InvalidArguments) as invalid:
         resumed(cursor=altered)
     (fault,) = invalid.value.faults
-    assert fault["path"] == "/cursor"
-    assert len(str(fault.get("received", ""))) < 60
+    assert fault.path == "/cursor"
+    assert len(str(fault.received)) < 60
 
 
 @given(

@@ -132,8 +132,8 @@ def test_a_refusal_without_a_usable_body_is_still_one_with_a_hint(
     assert error.message == f"Nothing happened: the API answered {status}."
     assert error.hint
     assert error.retryable is (status == 429)
-    assert "code" not in error.failure()
-    assert "more_info" not in error.failure()
+    assert error.failure().code is None
+    assert error.failure().more_info is None
 
 
 async def test_an_html_page_of_a_proxy_is_not_shown() -> None:
@@ -147,10 +147,10 @@ async def test_an_html_page_of_a_proxy_is_not_shown() -> None:
 def test_an_unknown_code_is_passed_on_with_a_hint_by_its_status(code: int) -> None:
     body = json.dumps({"code": code, "message": "New."}).encode()
     failure = refused(PLACE, Answer(400, None, body), secrets=()).failure()
-    assert failure["kind"] == "rejected"
-    assert failure.get("code") == code
-    assert failure.get("more_info") == f"https://www.twilio.com/docs/errors/{code}"
-    assert failure["hint"].startswith("Change the arguments")
+    assert failure.kind == "rejected"
+    assert failure.code == code
+    assert failure.more_info == f"https://www.twilio.com/docs/errors/{code}"
+    assert failure.hint.startswith("Change the arguments")
 
 
 # The API's own words

@@ -145,11 +145,11 @@ async def _invoke(
     async with Client(server, elicitation_callback=ask, client_info=_SELF, cache=None) as client:
         try:
             result = await client.call_tool(tool, {**arguments})
-            confirmation = _outcome(result).get("confirmation")
-            if confirmation is None or "token" not in confirmation or not says_yes:
+            confirmation = _outcome(result).confirmation
+            if confirmation is None or confirmation.token is None or not says_yes:
                 return result
-            warn(confirmation["preview"])
-            token = {"confirmation_token": confirmation["token"]}
+            warn(confirmation.preview)
+            token = {"confirmation_token": confirmation.token}
             return await client.call_tool(tool, {**arguments, **token})
         except MCPError as refused:
             return refused
@@ -183,19 +183,19 @@ def _is_interactive() -> bool:
 
 
 def _outcome(result: CallToolResult) -> Outcome:
-    return cast("Outcome", result.structured_content)
+    return Outcome.model_validate(result.structured_content)
 
 
 def _show(result: CallToolResult, *, as_json: bool, can_be_asked: bool) -> int:
     outcome = _outcome(result)
     if as_json:
-        show_json(outcome)
+        show_json(result.structured_content)
     else:
         text = "\n".join(block.text for block in result.content if isinstance(block, TextContent))
         say(painted(text, "red") if result.is_error else text)
-    if outcome["outcome"] == "confirmation_required" and not can_be_asked:
+    if outcome.outcome == "confirmation_required" and not can_be_asked:
         warn("Nothing was done: there is no terminal to confirm it on; --yes confirms it.")
-    return STATUS[outcome["outcome"]]
+    return STATUS[outcome.outcome]
 
 
 @contextmanager

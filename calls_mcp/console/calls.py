@@ -65,14 +65,14 @@ class Calls:
         """A call, and its story."""
         sid = _sid(request)
         lacking = self._house.lacking.get("runtime", "")
-        outcome: Outcome = {"outcome": "error"} if lacking else await self._fetched(sid)
-        call = outcome.get("call")
+        outcome = Outcome(outcome="error") if lacking else await self._fetched(sid)
+        call = outcome.call
         events = await self._story(sid, call)
-        error = outcome.get("error")
-        if not (call or events) and (lacking or (error and error["kind"] == "not_found")):
+        error = outcome.error
+        if not (call or events) and (lacking or (error and error.kind == "not_found")):
             raise HTTPException(404, "Neither the API nor the record tells of such a call.")
         values = {"sid": sid, "call": call, "events": events, "trouble": lacking}
-        values |= {"trouble": error["message"]} if error else {}
+        values |= {"trouble": error.message} if error else {}
         return page(request, "call.html", values)
 
     async def ask(self, request: Request) -> Response:
@@ -88,7 +88,7 @@ class Calls:
         outcome = await self._hung_up(sid, session_of(request))
         self._calls.forget(sid)
         self._lists.forget("")
-        if outcome["outcome"] == "done":
+        if outcome.outcome == "done":
             return RedirectResponse(f"/calls/{sid}", 303)
         return page(request, "hang_up.html", _question(sid, outcome), 409)
 
@@ -97,7 +97,7 @@ class Calls:
         if self._house.runtime is None:
             return ""
         listed = await self._listed()
-        told = [[call["sid"], call.get("status")] for call in (*listed.live, *listed.ended)]
+        told = [[call.sid, call.status] for call in (*listed.live, *listed.ended)]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
     async def _listed(self) -> Listed:
@@ -115,11 +115,11 @@ class Calls:
         async with anyio.create_task_group() as tasks:
             for status in ("", *_LIVE):
                 tasks.start_soon(look, status)
-        error = next((o["error"] for o in found.values() if "error" in o), None)
-        live = {call["sid"]: call for status in _LIVE for call in found[status].get("calls", ())}
-        ended = [call for call in found[""].get("calls", ()) if call["sid"] not in live]
+        error = next((o.error for o in found.values() if o.error), None)
+        live = {call.sid: call for status in _LIVE for call in found[status].calls or ()}
+        ended = [call for call in found[""].calls or () if call.sid not in live]
         self._sightings.note([*live.values(), *ended])
-        newest = sorted(live.values(), key=lambda call: call.get("created_at", ""), reverse=True)
+        newest = sorted(live.values(), key=lambda call: call.created_at or "", reverse=True)
         return Listed(tuple(newest), tuple(ended), error)
 
     async def _fetched(self, sid: str) -> Outcome:
@@ -127,8 +127,8 @@ class Calls:
             return await self._read("fetch_call", {"sid": sid})
 
         outcome = await self._calls.get(sid, fetch)
-        if "call" in outcome:
-            self._sightings.note([outcome["call"]])
+        if outcome.call:
+            self._sightings.note([outcome.call])
         return outcome
 
     async def _read(self, tool: str, arguments: dict[str, Json]) -> Outcome:
@@ -146,11 +146,11 @@ class Calls:
         operation, arguments = load_operations()["update_call"], {"sid": sid, "status": "completed"}
         async with runtime.invoker() as invoker:
             outcome = await invoker.invoke(operation, {**arguments}, caller)
-            confirmation = outcome.get("confirmation", {})
-            if token := confirmation.get("token"):  # they were asked on the page before
+            confirmation = outcome.confirmation
+            if token := confirmation and confirmation.token:  # they were asked on the page before
                 approval = Approval(token, by="elicitation")
                 return await invoker.invoke(operation, {**arguments}, caller, approval)
-            identifier = confirmation.get("approval")
+            identifier = confirmation and confirmation.approval
             if identifier and await self._approved(identifier, session):
                 return await invoker.invoke(operation, {**arguments}, caller)
         return outcome
@@ -182,7 +182,7 @@ def _sid(request: Request) -> str:
 
 
 def _question(sid: str, outcome: Outcome) -> dict[str, object]:
-    error = outcome.get("error")
-    trouble = f"{error['message']} {error['hint']}" if error else outcome.get("reason", "")
-    approval = outcome.get("confirmation", {}).get("approval", "")
-    return {"sid": sid, "call": outcome.get("call"), "trouble": trouble, "approval": approval}
+    error = outcome.error
+    trouble = f"{error.message} {error.hint}" if error else outcome.reason or ""
+    approval = (outcome.confirmation and outcome.confirmation.approval) or ""
+    return {"sid": sid, "call": outcome.call, "trouble": trouble, "approval": approval}

@@ -49,17 +49,17 @@ def count(
     The operator has `patience` seconds to decide.
     """
     beginning = moment(since)
-    timely = [call for call in calls if call.get("created_at", "") >= beginning]
+    timely = [call for call in calls if (call.created_at or "") >= beginning]
     told = [record for record in records if str(record.get("time", "")) >= beginning]
     hours: dict[str, Counter[str]] = {hour: Counter() for hour in _hours(since, until)}
     durations = Counter({label: 0 for _, label in _LONGEST} | {_LONGER: 0})
     costs: defaultdict[tuple[str, str], Decimal] = defaultdict(Decimal)
     for call in timely:
-        hours.setdefault(call.get("created_at", "")[:13], Counter())[call.get("status", "?")] += 1
-        if "duration_seconds" in call and call.get("live") is False:
-            durations[_length(call["duration_seconds"])] += 1
-        if "cost" in call:
-            costs[_country(call.get("to", "")), call.get("currency", "")] += Decimal(call["cost"])
+        hours.setdefault((call.created_at or "")[:13], Counter())[call.status or "?"] += 1
+        if call.duration_seconds is not None and call.live is False:
+            durations[_length(call.duration_seconds)] += 1
+        if call.cost:
+            costs[_country(call.to or ""), call.currency or ""] += Decimal(call.cost)
     statuses = sorted({status for hour in hours.values() for status in hour})
     dear = sorted(costs.items(), key=lambda item: -item[1])
     return Figures(

@@ -137,13 +137,13 @@ class Overview:
         for _ in range(_PAGES):
             async with runtime.invoker() as invoker:
                 outcome = await invoker.invoke(operation, arguments, READER)
-            if "error" in outcome:
-                return calls, [outcome["error"]["message"]]
-            found = outcome.get("calls", [])
+            if outcome.error:
+                return calls, [outcome.error.message]
+            found = outcome.calls or ()
             calls += found
-            if not found or "next_cursor" not in outcome or found[-1].get("created_at", "") < since:
+            if not found or not outcome.next_cursor or (found[-1].created_at or "") < since:
                 return calls, []
-            arguments = {"cursor": outcome["next_cursor"]}
+            arguments = {"cursor": outcome.next_cursor}
         return calls, [f"Only the newest {len(calls):,} calls are counted."]
 
 

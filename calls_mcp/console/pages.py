@@ -53,8 +53,8 @@ def _deed(action: str) -> str:
 
 
 def _finalized(value: object) -> object:
-    """Every text that comes out of a template, but for what is markup already."""
-    return exposed(value) if type(value) is str else value
+    """What comes out of a template: text, unless it is markup already, shows what it hides."""
+    return exposed(value) if type(value) is str else "" if value is None else value
 
 
 _environment = Environment(

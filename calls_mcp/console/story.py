@@ -46,12 +46,12 @@ class Sightings:
         """Take note of how these calls are now."""
         time = moment(self._clock())
         for call in calls:
-            events, status = self._seen.get(call["sid"]), call.get("status", "unknown")
+            events, status = self._seen.get(call.sid), call.status or "unknown"
             what = f"Seen by this console: {status}"
-            if events is None and call.get("live") is not True:
+            if events is None and call.live is not True:
                 continue
             if not events or events[-1].what != what:
-                self._seen.setdefault(call["sid"], []).append(Event(time, what))
+                self._seen.setdefault(call.sid, []).append(Event(time, what))
         while len(self._seen) > _MOST_SEEN:
             del self._seen[next(iter(self._seen))]
 
@@ -120,7 +120,8 @@ def _detail(record: Mapping[str, Json], more: Mapping[str, Json]) -> str:
 def _told(call: CallSummary | None) -> Iterator[Event]:
     if call is None:
         return
-    for name, what in (("created_at", "created"), ("started_at", "started"), ("ended_at", "ended")):
-        if isinstance(time := call.get(name), str):
-            status = f"status {call.get('status')}" if name == "ended_at" else ""
+    times = {"created": call.created_at, "started": call.started_at, "ended": call.ended_at}
+    for what, time in times.items():
+        if time is not None:
+            status = f"status {call.status}" if what == "ended" else ""
             yield Event(time, f"The API says: {what}", status)

@@ -160,7 +160,7 @@ def unheard() -> Outcome:
         "Do not call again yet. Look with fetch_call or list_calls whether it took effect; only if "
         "it did not, and your user agrees, call without confirmation_token for a new preview.",
     )
-    return {"outcome": "error", "error": error.failure()}
+    return Outcome(outcome="error", error=error.failure())
 
 
 class Keeper(ABC):

@@ -6,7 +6,6 @@ Redis must be 6.2 or newer, and must not be set to evict keys that have not expi
 """
 
 import hashlib
-import json
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
@@ -168,7 +167,7 @@ class RedisStore(Keeper):
     async def settle(self, identifier: str, outcome: Outcome) -> None:
         """Record what became of it, and wake those who wait."""
         keys = [_record(identifier), _outcome(identifier)]
-        await self._server.run(_SETTLE, keys, [json.dumps(outcome)], Unrecorded)
+        await self._server.run(_SETTLE, keys, [outcome.to_json()], Unrecorded)
 
     async def ping(self) -> None:
         """Return if the server answers, and lets itself be written to."""
@@ -193,7 +192,7 @@ class RedisStore(Keeper):
         outcome = await self._server.ask("LINDEX", _outcome(identifier), 0)
         return Fate(
             claimed_at=float(claimed_at) if claimed_at else None,
-            outcome=json.loads(outcome) if outcome else None,
+            outcome=Outcome.model_validate_json(outcome) if outcome else None,
         )
 
     async def _settled(self, identifier: str) -> Outcome:
@@ -203,7 +202,7 @@ class RedisStore(Keeper):
         stay = ("BLMOVE", settled, settled, "LEFT", "LEFT", block)
         while True:
             if outcome := await self._server.ask(*stay):
-                return json.loads(outcome)
+                return Outcome.model_validate_json(outcome)
 
 
 def _record(identifier: str) -> str:

@@ -1,6 +1,5 @@
 """A store in an SQLite file, shared by the processes of one machine."""
 
-import json
 import sqlite3
 from functools import partial
 from pathlib import Path
@@ -82,7 +81,7 @@ class SqliteStore(Keeper):
     async def settle(self, identifier: str, outcome: Outcome) -> None:
         """Record what became of it; those who wait look for it now and then."""
         update = "UPDATE confirmations SET outcome = ? WHERE identifier = ? AND outcome IS NULL"
-        settled = (json.dumps(outcome), identifier)
+        settled = (outcome.to_json(), identifier)
         await self._database.run(lambda db: db.execute(update, settled), Unrecorded)
 
     async def ping(self) -> None:
@@ -105,7 +104,7 @@ class SqliteStore(Keeper):
         if row is None:
             return None
         claimed_at, outcome = cast("tuple[float | None, str | None]", row)
-        return Fate(claimed_at, json.loads(outcome) if outcome else None)
+        return Fate(claimed_at, Outcome.model_validate_json(outcome) if outcome else None)
 
     async def _settled(self, identifier: str) -> Outcome:
         pause = _FIRST_PAUSE

@@ -175,10 +175,10 @@ async def is_refused(path: Path | None) -> str:
         with pytest.raises(AuditUnavailable) as unavailable:
             await log.begin(ENTRY)
     failure = unavailable.value.failure()
-    assert failure["kind"] == "audit_unavailable"
-    assert failure["retryable"] is False
-    assert failure["message"] == "Nothing was sent: the audit record could not be written."
-    return failure["hint"]
+    assert failure.kind == "audit_unavailable"
+    assert failure.retryable is False
+    assert failure.message == "Nothing was sent: the audit record could not be written."
+    return failure.hint
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="permissions are another matter there")

@@ -68,12 +68,12 @@ async def _confirm(invoker: Invoker, seen: Observatory) -> float:
     operation = load_operations()["create_call"]
     arguments = cast("dict[str, Json]", placing())
     asked = await invoker.invoke(operation, arguments, _CALLER)
-    token = asked.get("confirmation", {}).get("token", "")
-    assert token, asked
+    assert asked.confirmation, asked
+    token = asked.confirmation.token
     confirmed = {**arguments, "confirmation_token": token}
     seen.exporter.clear()
     done = await invoker.invoke(operation, confirmed, _CALLER)
-    assert done["outcome"] == "done", done
+    assert done.outcome == "done", done
     (guard,) = seen.named("guard")
     begun = time.perf_counter()
     check(operation, confirmed)

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast
 
 from calls_mcp.emulator import ManualClock
+from calls_mcp.outcome import Outcome
 from calls_mcp.store import Keeping, Store, open_store
 from calls_mcp.store.counters import Limit
 
@@ -25,8 +26,8 @@ async def use(store: Store) -> object:
     """Use a confirmation, as whoever wins or as one who waits."""
     won = await store.claim(IDENTIFIER)
     if won:
-        await store.settle(IDENTIFIER, {"outcome": "done", "warnings": [*map(str, range(50))]})
-    return {"won": won, "outcome": await store.outcome(IDENTIFIER)}
+        await store.settle(IDENTIFIER, Outcome(outcome="done", warnings=tuple(map(str, range(50)))))
+    return {"won": won, "outcome": (await store.outcome(IDENTIFIER)).content()}
 
 
 async def hit(store: Store) -> object:
@@ -49,7 +50,7 @@ async def hold(store: Store) -> object:
     won = await store.claim(IDENTIFIER)
     print(json.dumps(won), flush=True)  # noqa: T201
     await asyncio.to_thread(sys.stdin.readline)
-    return await store.settle(IDENTIFIER, {"outcome": "done"})
+    return await store.settle(IDENTIFIER, Outcome(outcome="done"))
 
 
 _DEEDS: Mapping[str, tuple[Callable[[Store], Awaitable[object]], int]] = {

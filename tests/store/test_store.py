@@ -19,7 +19,9 @@ from .redis_server import RedisServer
 
 pytestmark = pytest.mark.anyio
 
-DONE: Outcome = {"outcome": "done", "warnings": ["für ä"], "call": {"sid": "CA1", "live": True}}
+DONE = Outcome.model_validate(
+    {"outcome": "done", "warnings": ["für ä"], "call": {"sid": "CA1", "live": True}}
+)
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ def pending_of(principal: str, clock: ManualClock) -> Pending:
 
 
 def kind_of(outcome: Outcome) -> str:
-    return outcome.get("error", {"kind": ""})["kind"]
+    return outcome.error_kind
 
 
 async def kept(store: Store, *identifiers: str) -> list[str]:
@@ -88,7 +90,7 @@ async def test_the_first_outcome_is_the_one(store: Store, pending: Pending) -> N
     await store.put("one", pending)
     await store.claim("one")
     await store.settle("one", DONE)
-    await store.settle("one", {"outcome": "declined"})
+    await store.settle("one", Outcome(outcome="declined"))
     assert await store.outcome("one") == DONE
 
 
@@ -122,7 +124,7 @@ async def test_waiting_ends_when_patience_does(store: Store, pending: Pending) -
     await store.claim("one")
     outcome = await store.outcome("one")
     assert kind_of(outcome) == "outcome_unknown"
-    assert "Nothing new was sent" in outcome.get("error", {"message": ""})["message"]
+    assert "Nothing new was sent" in str(outcome.error)
 
 
 async def test_nobody_waits_for_a_claim_that_is_long_past(
@@ -256,7 +258,7 @@ async def test_who_waits_in_one_process_is_woken_by_another(
                 await anyio.wait_all_tasks_blocked()
                 assert outcomes == []
                 crew.tell(claimant, "enough")
-    assert outcomes == [{"outcome": "done"}]
+    assert outcomes == [Outcome(outcome="done")]
 
 
 async def test_a_claimant_that_was_killed_leaves_the_others_an_unknown_outcome(
@@ -329,7 +331,7 @@ async def assert_unavailable(store: Store, pending: Pending) -> None:
     ):
         with pytest.raises(StoreUnavailable, match="Nothing was sent: the state store") as caught:
             await unsent()
-        assert caught.value.failure()["kind"] == "store_unavailable"
+        assert caught.value.failure().kind == "store_unavailable"
         assert caught.value.retryable
     for already_sent in (
         lambda: store.settle("one", DONE),
