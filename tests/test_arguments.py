@@ -393,7 +393,7 @@ async def test_a_secret_is_never_shown(rig: Rig, name: str, value: object) -> No
     async with rig.connect() as agent:
         result = await agent.client.call_tool("create_call", {**placing(), name: value})
     (fault,) = structured(result)["error"]["faults"]
-    assert fault.path == f"/{name}"
+    assert fault["path"] == f"/{name}"
     assert fault["received"] == "********"
     assert "hunter2" not in result.model_dump_json()
 
@@ -927,7 +927,7 @@ def test_what_satisfies_the_schema_is_sent_or_has_a_fault_the_schema_can_not_tel
             error = structured(result).get("error", {"kind": ""})
             if error["kind"] == "invalid_arguments":
                 assert requests == []
-                names = [fault.path.removeprefix("/") for fault in error["faults"]]
+                names = [fault["path"].removeprefix("/") for fault in error["faults"]]
                 assert all(unpublished_fault(tool, arguments, name) for name in names)
             elif error["kind"] == "invalid_confirmation":
                 assert requests == []
