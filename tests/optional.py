@@ -62,7 +62,7 @@ def _needed(item: pytest.Item) -> Iterator[str]:
     if isinstance(item, pytest.Function):
         yield from (_FIXTURES[name] for name in item.fixturenames if name in _FIXTURES)
         if hasattr(item, "callspec"):
-            yield from {"redis"} & {str(value) for value in item.callspec.params.values()}
+            yield from {"redis"} & {v for v in item.callspec.params.values() if isinstance(v, str)}
 
 
 def _is_there(name: str) -> bool:
