@@ -84,34 +84,6 @@ async def test_what_the_api_will_ignore_is_told_with_the_question_and_with_the_r
     assert done["warnings"] == expected
 
 
-async def test_a_read_is_never_confirmed_and_never_changes_anything(rig: Rig) -> None:
-    async with rig.connect() as agent:
-        sid = await agent.place()
-        await agent.call("fetch_call", sid=sid)
-        await agent.call("list_calls")
-    assert len(rig.changes) == 1
-
-
-async def test_a_confirmed_change_reads_the_call_afresh_before_it_is_sent(rig: Rig) -> None:
-    async with rig.connect() as agent:
-        sid = await agent.place()
-        await agent.confirm("update_call", sid=sid, status="completed")
-    methods = [entry.method for entry in rig.emulator.requests]
-    assert methods == ["POST", "GET", "GET", "POST"]
-
-
-async def test_a_refusal_by_the_api_is_an_error_that_says_what_to_do(rig: Rig) -> None:
-    async with rig.connect() as agent:
-        outcome = await agent.confirm("create_call", **placing(**{"from": "+15005550199"}))
-    error = outcome["error"]
-    assert error["kind"] == "rejected"
-    assert error["http_status"] == 400
-    assert error["code"] == 21210
-    assert error["more_info"] == "https://www.twilio.com/docs/errors/21210"
-    assert "verified caller id" in error["hint"]
-    assert error["retryable"] is False
-
-
 async def test_in_the_sandbox_every_result_is_marked(rig: Rig) -> None:
     async with open_rig(sandbox=True) as sandbox, sandbox.connect() as agent:
         asked = await agent.call("create_call", **placing())

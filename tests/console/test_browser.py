@@ -11,6 +11,7 @@ from playwright.async_api import Browser, Locator, expect
 from tests.console.desk import Desk, open_desk
 from tests.console.window import Window, open_window
 from tests.optional import needs
+from tests.records import lines_in
 from tests.rig import placing
 from tests.upstream import Upstream, answer
 
@@ -287,7 +288,7 @@ async def test_another_origin_can_neither_decide_nor_frame_nor_read(
             assert ("cookie" in await response.request.all_headers()) == is_same_site
         await window.go("/")
         await window.sees("1 change waits")
-    assert '"approved"' not in desk.record.read_text("utf-8")
+    assert '"approved"' not in "".join(lines_in(desk.record))
 
 
 RECORDER = """

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from tests.authentication.issuer import AUDIENCE, Issuer, issuing
 from tests.console.desk import Browser, Desk, open_desk, visible
 from tests.http.site import EVERYTHING, entry, write
+from tests.records import lines_in
 from tests.rig import placing
 
 pytestmark = pytest.mark.anyio
@@ -70,7 +71,7 @@ async def test_an_operator_comes_in_by_a_token_and_decides_in_its_principals_nam
         entered = await browser.show("anns-token ", wanted)
         assert (entered.status_code, entered.headers["location"]) == (303, wanted)
         assert (await browser.submit(wanted, wanted, decision="approve")).status_code == 303
-    assert '"decided_by":"ann"' in desk.record.read_text("utf-8")
+    assert '"decided_by":"ann"' in "".join(lines_in(desk.record))
 
 
 async def test_who_came_by_a_token_lets_nobody_else_in(desk: Desk) -> None:
@@ -194,7 +195,7 @@ async def test_nobody_approves_what_they_have_asked_for_themselves(desk: Desk) -
         refused = await ann.submit(own, own, decision="approve")
         assert refused.status_code == 403
         assert (await bob.submit(own, own, decision="approve")).status_code == 303
-    assert '"decided_by":"bob"' in desk.record.read_text("utf-8")
+    assert '"decided_by":"bob"' in "".join(lines_in(desk.record))
 
 
 async def test_where_any_human_will_do_it_can_be_who_has_asked(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from calls_mcp.guard import Binding
 from calls_mcp.settings import load_settings
 from calls_mcp.store import Case, Ruling, docket, sqlite_docket
 from tests.console.desk import Browser, Desk, open_desk, visible
+from tests.records import lines_in
 from tests.rig import CALLER, placing
 
 pytestmark = pytest.mark.anyio
@@ -79,7 +80,7 @@ async def test_what_is_approved_runs_once_it_is_called_again(desk: Desk) -> None
         assert "It was carried out: the call and its story." in visible(page)
         assert f'href="/calls/{done["call"]["sid"]}"' in page
     assert len(desk.rig.changes) == 1
-    assert '"decided_by":"ann"' in desk.record.read_text("utf-8")
+    assert '"decided_by":"ann"' in "".join(lines_in(desk.record))
 
 
 async def test_a_denial_reaches_the_agent_with_its_reason(desk: Desk) -> None:
