@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calls_mcp.emulator.testing import Fault, RunningEmulator
-from tests.authentication.service import entry, write
+from tests.http.site import entry, write
 from tests.rig import ACCOUNT
 from tests.store.redis_server import RedisServer
 from tests.test_cli import run
