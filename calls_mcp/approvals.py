@@ -1,138 +1,160 @@
-"""Confirmations: issued for a question, good once, for what was asked, for a while."""
+"""Where the operator decides about the requests of every server that shares the store."""
 
-import secrets
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from time import time
 
 import anyio
 
-from calls_mcp.errors import InvalidConfirmation, InvocationError
-from calls_mcp.guard import Binding, Question
-from calls_mcp.outcome import Confirmation, Outcome, moment
-from calls_mcp.seal import Seal
-from calls_mcp.store import Pending, Store
-
-_FORGOTTEN = (
-    "This server no longer knows the confirmation, nor whether it was used before. Now, nothing "
-    "was sent. Look first, with list_calls or fetch_call, whether it has been done; if it has not, "
-    "call without confirmation_token for a new preview."
+from calls_mcp.audit import AuditLog, Authority, Entry, audit_path, open_audit
+from calls_mcp.catalog import load_operations
+from calls_mcp.errors import ConfigurationError
+from calls_mcp.redaction import one_line
+from calls_mcp.settings import Settings
+from calls_mcp.storage import (
+    ApprovalRequest,
+    ConfirmationState,
+    OperatorDecision,
+    PendingPage,
+    Position,
+    Storage,
+    StorageOptions,
+    StoreUnavailable,
+    open_storage,
 )
-_AGAIN = "Call the tool again, without any confirmation_token, to begin anew."
+
+UNSHARED = (
+    "CALLS_MCP_STATE_URL is memory:, where nobody else sees what waits for approval: unset it, or "
+    "set it to sqlite:///FILE or redis://…, here and for the servers."
+)
+_MOST = 1000  # requests
+_AT_ONCE = 200  # requests
+_LONGEST_REASON = 200  # characters
+_LONGEST_NAME = 64
+_LOST = "the state store failed: it is not known to count"
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """The one right to act on a confirmation; whoever holds it must settle it."""
+class Decided:
+    """What came of a decision: the one that counts, and whether it is `ours`."""
 
-    identifier: str
-    state: str
-
-
-@dataclass(frozen=True, slots=True)
-class Used:
-    """What became of a confirmation that was used before, as it is told again."""
-
-    outcome: Outcome
+    decision: OperatorDecision
+    ours: bool
 
 
 class Approvals:
-    """Issues confirmations that lapse after `ttl` seconds by `clock` (epoch seconds)."""
+    """Shows approval requests, and decides them; `clock` gives the time in epoch seconds.
 
-    def __init__(self, store: Store, seal: Seal, ttl: float, clock: Callable[[], float]) -> None:
-        self._store = store
-        self._seal = seal
-        self._ttl = ttl
-        self._clock = clock
+    Each method raises StoreUnavailable if the store can't be reached.
+    """
 
-    async def issue(self, question: Question, binding: Binding) -> Confirmation:
-        """A confirmation of `question`, to be shown to the user."""
-        identifier = secrets.token_urlsafe(9)
-        expires_at = self._clock() + self._ttl
-        await self._store.put(identifier, Pending(binding, question.state, expires_at))
-        return Confirmation(
-            action=question.action,
-            preview=question.preview,
-            token=self._seal.sign(identifier),
-            expires_at=moment(expires_at),
-        )
+    def __init__(self, storage: Storage, audit: AuditLog, clock: Callable[[], float]) -> None:
+        self._storage = storage
+        self._audit = audit
+        self.clock = clock
 
-    async def claim(
-        self, token: str, binding: Binding, require_ready: Callable[[], Awaitable[None]]
-    ) -> Claim | Used | Outcome:
-        """The right to act, or what became of an earlier use, or that the token has lapsed.
+    async def requests(self) -> Sequence[ApprovalRequest]:
+        """Return the newest requests and all that are pending, the newest first."""
+        newest = await self._storage.newest_requests(_MOST)
+        known = {request.identifier for request in newest}
+        pending = await self.pending()
+        return [*newest, *(each for each in reversed(pending) if each.identifier not in known)]
+
+    async def pending(self) -> Sequence[ApprovalRequest]:
+        """Return all that can be decided now, the oldest first."""
+        page = await self.page(_AT_ONCE)
+        found = [*page.requests]
+        while page.last:
+            page = await self.page(_AT_ONCE, page.last)
+            found += page.requests
+        return found
+
+    async def page(self, most: int, after: Position | None = None) -> PendingPage:
+        """Return some of what can be decided now, the oldest first, or from `after` a position."""
+        return await self._storage.pending_requests(most, after)
+
+    async def mark(self) -> str:
+        """Return a text that differs whenever other requests are pending than before."""
+        return await self._storage.pending_mark()
+
+    async def find(self, identifier: str) -> ApprovalRequest | None:
+        """Return the request of this identifier, if it is still kept."""
+        return await self._storage.find_request(identifier)
+
+    async def state(self, identifier: str) -> ConfirmationState | None:
+        """Return whether a request was acted on, and the outcome of that so far."""
+        return await self._storage.state(identifier)
+
+    async def decide(
+        self, request: ApprovalRequest, *, approve: bool, by: str, reason: str = ""
+    ) -> Decided | None:
+        """Decide a request, unless it is decided already; None if it has expired.
+
+        The decision is recorded before it counts, and as void if then it does not.
 
         Raises:
-            InvalidConfirmation: The token is not one for this invocation.
-            InvocationError: What `require_ready` raises, unless the token was used before or is
-                too late; it can be used later.
+            StoreUnavailable: The store can't be reached.
+            AuditUnavailable: It can't be recorded, so it was not made.
         """
-        identifier = self._seal.verify(token)
-        if identifier is None:
-            raise InvalidConfirmation(
-                "Nothing was sent: this server did not issue that confirmation_token.",
-                f"Send the token exactly as it was given. {_AGAIN}",
-            )
-        return await self.claim_filed(identifier, binding, require_ready)
+        now = self.clock()
+        if request.decision is not None:
+            return Decided(request.decision, ours=False)
+        if request.has_expired(now):
+            return None
+        by, reason = one_line(by, _LONGEST_NAME), one_line(reason, _LONGEST_REASON)
+        decision = OperatorDecision(is_approval=approve, by=by, at=now, reason=reason)
+        decided: Decided | None = None
+        with anyio.CancelScope(shield=True):  # what is recorded is also done
+            decided = await self._decided(request, decision)
+        return decided  # noqa: RET504  # for all that types know, a scope may swallow the return
 
-    async def claim_filed(
-        self, identifier: str, binding: Binding, require_ready: Callable[[], Awaitable[None]]
-    ) -> Claim | Used | Outcome:
-        """Like `claim`, of what nobody has a token for.
-
-        Raises:
-            InvocationError: As with `claim`.
-        """
-        pending = await self._store.get(identifier)
-        if pending is None:
-            return Outcome(outcome="expired", reason=_FORGOTTEN)
-        _require(pending.binding, binding)
-        if self._clock() < pending.expires_at:
-            await self._unless_used(identifier, require_ready)
-        if not await self._win(identifier):
-            return Used(_told_again(await self._store.outcome(identifier)))
-        if self._clock() < pending.expires_at:
-            return Claim(identifier, pending.state)
-        return await self.settle(identifier, expired("The confirmation was not used in time."))
-
-    async def _unless_used(
-        self, identifier: str, require_ready: Callable[[], Awaitable[None]]
-    ) -> None:
+    async def _decided(
+        self, request: ApprovalRequest, decision: OperatorDecision
+    ) -> Decided | None:
+        entry = _entry(request, decision)
+        await self._audit.note(entry)
         try:
-            await require_ready()
-        except InvocationError:
-            fate = await self._store.fate(identifier)
-            if fate is None or fate.claimed_at is None:
-                raise
-
-    async def _win(self, identifier: str) -> bool:
-        is_won = False
-        with anyio.CancelScope(shield=True):  # a claim that nobody knows of is never settled
-            is_won = await self._store.claim(identifier)
-        return is_won  # noqa: RET504  # for all that types know, a scope may swallow the return
-
-    async def settle(self, identifier: str, outcome: Outcome) -> Outcome:
-        """Record what became of a claimed confirmation, cancelled or not, and return it."""
-        with anyio.CancelScope(shield=True):
-            await self._store.settle(identifier, outcome)
-        return outcome
+            made = await self._storage.decide(request.identifier, decision)
+        except StoreUnavailable:
+            await self._audit.note(replace(entry, decision="void", reason=_LOST))
+            raise
+        if made == decision:
+            return Decided(decision, ours=True)
+        why = f"{made.by} {made.word} it before" if made else "it had lapsed"
+        await self._audit.note(replace(entry, decision="void", reason=why))
+        return made and Decided(made, ours=False)
 
 
-def expired(why: str) -> Outcome:
-    """The outcome of a confirmation that lapsed."""
-    return Outcome(outcome="expired", reason=f"{why} Nothing was sent. {_AGAIN}")
+@asynccontextmanager
+async def open_approvals(
+    settings: Settings, clock: Callable[[], float] = time, *, sandbox: bool = False
+) -> AsyncGenerator[Approvals]:
+    """Open the approval requests of the servers that have the same settings.
+
+    Raises:
+        ConfigurationError: They keep them in their own memory, or the store can't be used.
+    """
+    if settings.storage.is_memory:
+        raise ConfigurationError(UNSHARED)
+    record = audit_path(settings, sandbox=sandbox)
+    options = StorageOptions(clock=clock)
+    async with (
+        open_storage(settings.storage.location, options, sandbox=sandbox) as storage,
+        open_audit(record, settings.audit.numbers, clock) as audit,
+    ):
+        yield Approvals(storage, audit, clock)
 
 
-def _require(asked: Binding, now: Binding) -> None:
-    differences = {
-        f"it is for {asked.tool}, not {now.tool}": asked.tool != now.tool,
-        "it was given to somebody else": asked.principal != now.principal,
-        "the arguments are not those that were confirmed": asked.arguments != now.arguments,
-    }
-    wrong = next((why for why, differs in differences.items() if differs), None)
-    if wrong is not None:
-        raise InvalidConfirmation(f"Nothing was sent: {wrong}.", _AGAIN)
-
-
-def _told_again(outcome: Outcome) -> Outcome:
-    warning = "this confirmation was used before; this is that use's outcome, nothing new was sent"
-    return outcome.with_warnings([warning])
+def _entry(request: ApprovalRequest, decision: OperatorDecision) -> Entry:
+    """Return what is recorded of a decision. The arguments are in the record of the question."""
+    return Entry(
+        principal=request.binding.principal,
+        operation=load_operations()[request.binding.tool],
+        action=request.action,
+        arguments={},
+        decision="approved" if decision.is_approval else "declined",
+        rule=request.rule,
+        authority=Authority("operator", decision.by, request.identifier),
+        reason=decision.reason,
+    )

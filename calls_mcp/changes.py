@@ -5,8 +5,8 @@ from dataclasses import replace
 import anyio
 
 from calls_mcp import telemetry
-from calls_mcp.approvals import Approvals, Claim, expired
 from calls_mcp.audit import AuditLog, AuditUnavailable, ConfirmedBy, Ending, Entry
+from calls_mcp.confirmations import Claim, Confirmations, expired
 from calls_mcp.decisions import Change, Decisions, Go, Stop, spent
 from calls_mcp.delivery import Delivered, Delivery
 from calls_mcp.errors import InvocationError, failed
@@ -14,7 +14,7 @@ from calls_mcp.failures import lost
 from calls_mcp.outcome import Approval, Outcome, Report
 from calls_mcp.policy import PolicyDenied
 from calls_mcp.quotas import Held, Quotas, Room
-from calls_mcp.store import StoreUnavailable
+from calls_mcp.storage import StoreUnavailable
 
 _UNRECORDED = "this outcome could not be written to the audit log"
 _BROKEN_OFF = "this server failed before an answer came"
@@ -27,13 +27,13 @@ class Changes:
         self,
         decisions: Decisions,
         delivery: Delivery,
-        approvals: Approvals,
+        confirmations: Confirmations,
         quotas: Quotas,
         audit: AuditLog,
     ) -> None:
         self._decisions = decisions
         self._delivery = delivery
-        self._approvals = approvals
+        self._confirmations = confirmations
         self._quotas = quotas
         self._audit = audit
 
@@ -133,7 +133,7 @@ class Changes:
     async def _settled(self, claim: Claim, outcome: Outcome, by: ConfirmedBy) -> Outcome:
         outcome = spent(outcome) if by == "token" else outcome
         try:
-            return await self._approvals.settle(claim.identifier, outcome)
+            return await self._confirmations.settle(claim.identifier, outcome)
         except StoreUnavailable:
             return outcome.with_warnings(["this outcome could not be kept in the state store"])
 

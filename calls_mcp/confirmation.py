@@ -63,7 +63,7 @@ class Conversation:
             return await self._ask(_question(confirmation), token)
         approval = confirmation.approval
         if approval and self.console and _can_open(self.ctx) and _sent(params) is None:
-            from calls_mcp.desk import page_of  # noqa: PLC0415  # 70 ms, for those who don't
+            from calls_mcp.approval_requests import page_of  # noqa: PLC0415  # 70 ms
 
             return await self._send(page_of(self.console, approval), approval, outcome)
         return outcome

@@ -5,16 +5,17 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import cast
 
-from calls_mcp.approvals import Approvals, Claim, Used, expired
+from calls_mcp.approval_requests import ApprovalRequests, Asked
 from calls_mcp.arguments import Arguments
 from calls_mcp.audit import NOBODY, Authority, Decision, Entry
+from calls_mcp.confirmations import Claim, Confirmations, Used, expired
 from calls_mcp.delivery import Delivery
-from calls_mcp.desk import Asked, Desk
 from calls_mcp.errors import InvalidConfirmation, InvocationError, failed
-from calls_mcp.guard import Binding, Question, Situation, action_of, ask, bind, differences
+from calls_mcp.guard import Question, Situation, action_of, ask, bind, differences
 from calls_mcp.outcome import Approval, Caller, Outcome, Report
 from calls_mcp.policy import Policy, PolicyDenied, Requirement, canonical, judge
 from calls_mcp.quotas import Held, NewCall, Quotas
+from calls_mcp.storage import ApprovalRequest, Binding
 from calls_mcp.wire import Request, encode
 
 _LONGEST_CALL = 14_400  # seconds, unless time_limit says otherwise
@@ -34,9 +35,9 @@ _LAPSED = (
 )
 _SERVER, _UNRECORDED = "the server", "that it was asked could not be recorded"
 _USER = "the user of the client"
-_NO_DESK = (
+_NO_OPERATOR = (
     "the operator must approve this, and can't see what waits in the memory of this server",
-    "Tell the user: the operator must set CALLS_MCP_STATE_URL to sqlite:///FILE or redis://….",
+    "Tell the user: the operator must unset CALLS_MCP_STATE_URL, which is memory:.",
 )
 _NO_HUMAN = (
     "its user must confirm this, and this client can't ask them",
@@ -125,24 +126,24 @@ class Stop:
 class Decisions:
     """Decides about changes on the operator's terms; `clock` gives the time in epoch seconds.
 
-    Without a `desk`, nothing can be put before the operator.
+    Without `requests`, the operator can't be asked.
     """
 
     def __init__(
         self,
         delivery: Delivery,
-        approvals: Approvals,
+        confirmations: Confirmations,
         quotas: Quotas,
         policy: Policy,
         clock: Callable[[], float],
-        desk: Desk | None,
+        requests: ApprovalRequests | None,
     ) -> None:
         self._delivery = delivery
-        self._approvals = approvals
+        self._confirmations = confirmations
         self._quotas = quotas
         self._policy = policy
         self._clock = clock
-        self._desk = desk
+        self._requests = requests
 
     def judged(self, change: Change) -> Change:
         """The change as the policy lets it pass.
@@ -166,8 +167,8 @@ class Decisions:
         try:
             if approval is not None and approval.by == "operator":
                 return await self._withdrawn(change, approval.reason)
-            if desk := self._desk_for(change, approval):
-                return await self._by_operator(change, desk, report)
+            if requests := self._requests_for(change, approval):
+                return await self._by_operator(change, requests, report)
             if approval is None:
                 return await self._ask_if_needed(change)
             return await self._answered(change, approval)
@@ -177,22 +178,22 @@ class Decisions:
             return Stop("denied", failed(error))
 
     async def close(self, change: Change, authority: Authority) -> None:
-        """Let the same be put before the operator anew, now that this is settled."""
-        if self._desk is not None and authority.approval_id:
-            await self._desk.close(change.binding, authority.approval_id)
+        """Allow the operator to be asked about the same again, now that this is settled."""
+        if self._requests is not None and authority.approval_id:
+            await self._requests.close(change.binding, authority.approval_id)
 
     async def take_back(self, change: Change, authority: Authority) -> None:
-        """See that the operator does not approve what they could not be asked in order."""
-        if self._desk is not None and authority.approval_id:
-            filed = await self._desk.current(change.binding)
-            if filed and filed.case.identifier == authority.approval_id:
-                await self._desk.withdraw(filed.case, _SERVER, _UNRECORDED)
+        """Withdraw a request that the operator was not properly asked for."""
+        if self._requests is not None and authority.approval_id:
+            request = await self._requests.current(change.binding)
+            if request and request.identifier == authority.approval_id:
+                await self._requests.withdraw(request, _SERVER, _UNRECORDED)
                 await self.close(change, authority)
 
     async def ask(self, change: Change, held: Held) -> Stop:
         """Put it to the client's user, with what is held against it."""
         question = await self._question(change, held)
-        confirmation = await self._approvals.issue(question, change.binding)
+        confirmation = await self._confirmations.issue(question, change.binding)
         outcome = Outcome(
             outcome="confirmation_required",
             confirmation=confirmation,
@@ -201,77 +202,75 @@ class Decisions:
         )
         return Stop("asked", outcome)
 
-    def _desk_for(self, change: Change, approval: Approval | None) -> Desk | None:
-        """Where the operator decides about it, if it is for them to decide."""
+    def _requests_for(self, change: Change, approval: Approval | None) -> ApprovalRequests | None:
+        """Return where the operator is asked about it, if it is theirs to decide."""
         by_user = approval.by == "elicitation" if approval else change.caller.can_ask
         is_operators = change.requirement == "operator"
         if not (is_operators or (change.requirement == "require_human" and not by_user)):
             return None
-        if self._desk is None:
-            raise PolicyDenied(change.rule, *(_NO_DESK if is_operators else _NO_HUMAN))
+        if self._requests is None:
+            raise PolicyDenied(change.rule, *(_NO_OPERATOR if is_operators else _NO_HUMAN))
         if approval is not None:
             is_users = not is_operators and change.caller.can_ask
             raise InvalidConfirmation(_USERS if is_users else _OPERATORS, _WITHOUT)
-        return self._desk
+        return self._requests
 
-    async def _by_operator(self, change: Change, desk: Desk, report: Report) -> Go | Stop:
-        filed = await desk.current(change.binding)
-        if filed is None:
-            return await self._file(change, desk)
+    async def _by_operator(
+        self, change: Change, requests: ApprovalRequests, report: Report
+    ) -> Go | Stop:
+        request = await requests.current(change.binding)
+        if request is None:
+            return await self._request(change, requests)
         if change.caller.waits:
-            filed = await desk.wait(filed, change.until, report)
-        authority = Authority("operator", approval_id=filed.case.identifier)
-        if filed.has_lapsed(self._clock()):
-            filed = await desk.latest(filed)  # it may have been decided in the last moment
-            if filed.ruling is None:
-                await desk.close(change.binding, filed.case.identifier)
+            request = await requests.wait(request, change.until, report)
+        authority = Authority("operator", approval_id=request.identifier)
+        if request.has_expired(self._clock()):
+            request = await requests.latest(request)  # it may have been decided in the last moment
+            if request.decision is None:
+                await requests.close(change.binding, request.identifier)
                 return Stop("expired", Outcome(outcome="expired", reason=_LAPSED), authority)
-        if filed.ruling is None:
-            return Stop(None, desk.awaiting(filed.case))
-        ruling = filed.ruling
-        reason = (
-            f"The operator said no: {ruling.reason or 'no reason was given'}. Nothing was done."
-        )
-        decision = Approval("", ruling.is_approval, reason, "operator")
-        claim = await self._approvals.claim_filed(
-            filed.case.identifier, change.binding, self._readiness(change, decision)
-        )
-        authority = replace(authority, name=ruling.by)
-        return await self._closed_unless_going(change, decision, authority, claim)
+        made = request.decision
+        if made is None:
+            return Stop(None, requests.awaiting(request))
+        reason = f"The operator said no: {made.reason or 'no reason was given'}. Nothing was done."
+        approval = Approval("", made.is_approval, reason, "operator")
+        return await self._act_on(change, request, approval, replace(authority, name=made.by))
 
-    async def _file(self, change: Change, desk: Desk) -> Stop:
+    async def _request(self, change: Change, requests: ApprovalRequests) -> Stop:
         held = await self._held(change) or Held()
-        reasons = (*held.reasons, *await desk.earlier(change.binding))
+        reasons = (*held.reasons, *await requests.earlier(change.binding))
         question = await self._question(change, replace(held, reasons=reasons))
-        users_too = change.requirement == "require_human"
-        asked = Asked(change.binding, change.caller.client, change.rule, users_too)
-        case = await desk.file(question, asked)
-        authority = Authority("operator", approval_id=case.identifier)
-        outcome = desk.awaiting(case).with_warnings(change.arguments.warnings)
+        asked = Asked(
+            change.binding,
+            change.request.account_sid,
+            change.caller.client,
+            change.rule,
+            users_too=change.requirement == "require_human",
+        )
+        request = await requests.add(question, asked)
+        authority = Authority("operator", approval_id=request.identifier)
+        outcome = requests.awaiting(request).with_warnings(change.arguments.warnings)
         return Stop("asked", outcome, authority)
 
     async def _withdrawn(self, change: Change, reason: str) -> Go | Stop:
-        """What the user does not want, the operator is not asked about any longer."""
-        desk = self._desk
-        filed = desk and await desk.current(change.binding)
-        if desk is None or filed is None:
+        """Deny what the user does not want, so that the operator is not asked any longer."""
+        requests = self._requests
+        request = requests and await requests.current(change.binding)
+        if requests is None or request is None:
             return Stop("expired", expired("It does not wait for the operator any more."))
-        case, refusal = filed.case, Approval("", approved=False, reason=reason, by="operator")
-        await desk.withdraw(case, _USER, reason)
-        claim = await self._approvals.claim_filed(
-            case.identifier, change.binding, self._readiness(change, refusal)
-        )
-        authority = Authority("elicitation", approval_id=case.identifier)
-        return await self._closed_unless_going(change, refusal, authority, claim)
+        await requests.withdraw(request, _USER, reason)
+        refusal = Approval("", approved=False, reason=reason, by="operator")
+        authority = Authority("elicitation", approval_id=request.identifier)
+        return await self._act_on(change, request, refusal, authority)
 
-    async def _closed_unless_going(
-        self,
-        change: Change,
-        decision: Approval,
-        authority: Authority,
-        claim: Claim | Used | Outcome,
+    async def _act_on(
+        self, change: Change, request: ApprovalRequest, approval: Approval, authority: Authority
     ) -> Go | Stop:
-        decided = await self._acted_on(change, decision, authority, claim)
+        """Act on a decided request, which is closed unless that goes on."""
+        claim = await self._confirmations.claim_requested(
+            request.identifier, change.binding, self._readiness(change, approval)
+        )
+        decided = await self._acted_on(change, approval, authority, claim)
         if isinstance(decided, Stop):
             await self.close(change, authority)
         return decided
@@ -292,7 +291,7 @@ class Decisions:
         return await self._quotas.held(call)
 
     async def _answered(self, change: Change, approval: Approval) -> Go | Stop:
-        claim = await self._approvals.claim(
+        claim = await self._confirmations.claim(
             approval.token, change.binding, self._readiness(change, approval)
         )
         return await self._acted_on(change, approval, Authority(approval.by), claim)
@@ -310,7 +309,7 @@ class Decisions:
             return Stop("expired", claim, authority)
         if not approval.approved:
             declined = Outcome(outcome="declined", reason=approval.reason)
-            settled = await self._approvals.settle(claim.identifier, declined)
+            settled = await self._confirmations.settle(claim.identifier, declined)
             return Stop("declined", settled, authority)
         lapsed = await self._lapsed(change, claim)
         return replace(lapsed, authority=authority) if lapsed else Go(authority, claim)
@@ -335,7 +334,7 @@ class Decisions:
             lapsed = Stop("denied", spent(failed(error)))
         finally:
             if lapsed is not None:
-                await self._approvals.settle(claim.identifier, lapsed.outcome)
+                await self._confirmations.settle(claim.identifier, lapsed.outcome)
         return lapsed
 
     async def _question(self, change: Change, held: Held) -> Question:

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from calls_mcp.arguments import Arguments
 from calls_mcp.catalog import kind_of, load_operations
@@ -13,12 +12,9 @@ from calls_mcp.failures import Reply, read_call
 from calls_mcp.outcome import CallSummary, Outcome
 from calls_mcp.policy import canonical
 from calls_mcp.recovery import Lost, find_out
-from calls_mcp.store import Store, StoreUnavailable
+from calls_mcp.storage import Limit, Storage, StoreUnavailable
 from calls_mcp.twilio import TwilioClient
 from calls_mcp.wire import Request, encode
-
-if TYPE_CHECKING:
-    from calls_mcp.store.counters import Limit
 
 _SOUGHT_FOR = 10.0  # seconds
 _MISTAKABLE_FOR = 600  # seconds for which a call is remembered, lest it be taken for another
@@ -38,10 +34,10 @@ class Delivery:
     """Sends changes within `deadline` seconds; `clock` gives the time in epoch seconds."""
 
     def __init__(
-        self, twilio: TwilioClient, store: Store, deadline: float, clock: Callable[[], float]
+        self, twilio: TwilioClient, storage: Storage, deadline: float, clock: Callable[[], float]
     ) -> None:
         self._twilio = twilio
-        self._store = store
+        self._storage = storage
         self._clock = clock
         # Of a change's time, some is kept for finding out what became of it.
         self._reserve = min(_SOUGHT_FOR, deadline / 4)
@@ -75,7 +71,7 @@ class Delivery:
         if request.effect != "place":
             return await self._send(arguments, request, until)
         try:
-            entry = str(await self._store.counters.enter([_under_way(request)]))
+            entry = str(await self._storage.reserve([_under_way(request)]))
         except StoreUnavailable as unavailable:
             return Delivered(failed(unavailable))
         return await self._place(arguments, request, until, entry)
@@ -84,14 +80,14 @@ class Delivery:
         self, arguments: Arguments, request: Request, until: float, entry: str
     ) -> Delivered:
         """Place a call, known to be under way to all who may look for one of their own."""
-        counters, under_way = self._store.counters, _under_way(request)
+        storage, under_way = self._storage, _under_way(request)
         delivered = await self._send(arguments, request, until)
         outcome = delivered.outcome
         try:
             if outcome.call:
-                await counters.note(_taken(outcome.call.sid), _MISTAKABLE_FOR)
+                await storage.note(_taken(outcome.call.sid), _MISTAKABLE_FOR)
             if outcome.error_kind != OutcomeUnknown.kind:
-                await counters.leave([under_way], entry)
+                await storage.release([under_way], entry)
         except StoreUnavailable:
             warning = "this call could not be kept in the state store"
             return replace(delivered, outcome=outcome.with_warnings([warning]))
@@ -124,14 +120,14 @@ class Delivery:
         return found.with_warnings([*sent.arguments.warnings, told])
 
     async def _is_taken(self, sid: str) -> bool:
-        return await self._store.counters.noted(_taken(sid)) is not None
+        return await self._storage.noted(_taken(sid)) is not None
 
     async def _claims(self, request: Request, sid: str) -> bool:
         """Whether a call that was found can be no other's: none was under way between the same."""
-        counters = self._store.counters
+        storage = self._storage
         try:
-            is_alone = len(await counters.inside(_under_way(request))) == 1
-            return is_alone and await counters.note(_taken(sid), _MISTAKABLE_FOR) is not None
+            is_alone = len(await storage.reservations(_under_way(request))) == 1
+            return is_alone and await storage.note(_taken(sid), _MISTAKABLE_FOR) is not None
         except StoreUnavailable:
             return False
 
@@ -154,10 +150,8 @@ def _rings_another(asked: str, called: str | None) -> bool:
     return numbers and canonical(asked) != canonical(called or "")
 
 
-def _under_way(request: Request) -> "Limit":
-    """Where those enter who place a call between the same parties."""
-    from calls_mcp.store.counters import Limit  # noqa: PLC0415
-
+def _under_way(request: Request) -> Limit:
+    """What is reserved by those who place a call between the same parties."""
     form = dict(request.form)
     parties = json.dumps([request.account_sid, form.get("To"), form.get("From")])
     return Limit("under_way", _ANY_NUMBER, _MISTAKABLE_FOR, parties)

@@ -56,6 +56,7 @@ async def _run_demo(user: "_User", record: Path) -> None:
             args=["-m", "calls_mcp", "serve"],
             env={
                 "CALLS_MCP_AUDIT_DATABASE": str(record),
+                "CALLS_MCP_STATE_URL": "memory:",
                 "CALLS_MCP_API_BASE_URL": emulator.base_url,
                 "TWILIO_ACCOUNT_SID": DEFAULT_ACCOUNT.sid,
                 "TWILIO_AUTH_TOKEN": DEFAULT_ACCOUNT.auth_token,

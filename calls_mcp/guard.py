@@ -6,15 +6,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
-from typing import Literal
 
 from calls_mcp.arguments import Arguments
 from calls_mcp.catalog import Json, Parameter
 from calls_mcp.errors import NotApplicable
 from calls_mcp.outcome import CallSummary
 from calls_mcp.redaction import MASK, quoted
-
-Action = Literal["place", "hang_up", "redirect", "modify", "delete"]
+from calls_mcp.storage.records import Action, Binding
 
 _LONGEST_PARTY = 256  # characters of what the API says of a call
 
@@ -47,15 +45,6 @@ class Question:
     action: Action
     preview: str
     state: str
-
-
-@dataclass(frozen=True, slots=True)
-class Binding:
-    """What a confirmation is good for: these arguments of this tool, for this principal."""
-
-    tool: str
-    arguments: str
-    principal: str
 
 
 def bind(arguments: Arguments, account_sid: str, principal: str) -> Binding:

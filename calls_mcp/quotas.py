@@ -1,20 +1,17 @@
 """What the policy's caps leave of new calls: how many, how many at once, and no number twice."""
 
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from secrets import token_urlsafe
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from calls_mcp.errors import InvocationError, NotFound, OutcomeUnknown
 from calls_mcp.outcome import CallSummary, Outcome
 from calls_mcp.policy import Caps, Counts, PolicyDenied
-from calls_mcp.store import Store, StoreUnavailable
-
-if TYPE_CHECKING:
-    from calls_mcp.store.counters import Exhausted, Limit  # 80 ms, for new calls alone
+from calls_mcp.storage import Exhausted, Limit, Storage, StoreUnavailable
 
 Fetch = Callable[[str, str, float], Awaitable[CallSummary]]
 """Reads a call as it is now, by the SIDs of its account and itself, before a time (anyio's)."""
@@ -69,31 +66,27 @@ class Room:
 
 
 class Quotas:
-    """Counts in the store; `clock` gives the time in epoch seconds.
-
-    `whole` names those whose calls are counted together: all those of one account.
-    """
+    """Counts in the store the calls of one account; `clock` gives the time in epoch seconds."""
 
     def __init__(
         self,
-        store: Store,
+        storage: Storage,
         caps: Caps,
         fetch: Fetch,
         clock: Callable[[], float],
-        whole: str = "all",
+        account_sid: str,
     ) -> None:
-        self._store = store
+        self._storage = storage
         self._caps = caps
         self._fetch = fetch
         self._clock = clock
-        self._whole = whole
+        self._account_sid = account_sid
 
     async def held(self, call: NewCall) -> Held | None:
-        """What stands against placing a call without asking."""
-        counters = self._store.counters
+        """Return what stands against placing a call without asking."""
+        noted = await self._storage.noted(_number(call))
+        sent = await self._storage.noted(_sent(call))
         found: dict[str, str] = {}
-        noted = await counters.noted(_number(call))
-        sent = await counters.noted(_sent(call))
         if sent is not None:
             found[sent[0]] = sent[0].partition("\0")[0]
         if noted is not None:
@@ -102,8 +95,8 @@ class Quotas:
             found[noted[0]] = (
                 "" if sent else f"A call to the same number was placed just now; {rule}."
             )
-        reasons = [reason for reason in found.values() if reason]
-        return Held((*reasons,), frozenset(found)) if found else None
+        reasons = tuple(reason for reason in found.values() if reason)
+        return Held(reasons, frozenset(found)) if found else None
 
     async def require_room(self, call: NewCall) -> None:
         """Do nothing if there is room for a call, as far as can be told without taking it.
@@ -111,8 +104,7 @@ class Quotas:
         Raises:
             PolicyDenied: A cap is used up.
         """
-        limits = self._placed(call)
-        _require(await self._store.counters.exhausted(limits) if limits else None)
+        _require(await self._storage.exhausted(self._windows(call.principal)))
 
     async def take(self, call: NewCall, known: frozenset[str]) -> Room | Held:
         """Take room for a call, to be settled, unless more stands against it than is `known`.
@@ -125,8 +117,8 @@ class Quotas:
             if held is not None and not held.marks <= known:
                 return held
         try:
-            room = replace(room, entry=await self._enter(call))
-            await self._count(call)
+            room = replace(room, entry=await self._reserve(call))
+            _require(await self._storage.hit(self._windows(call.principal)))
         except InvocationError:
             await self._abandon(room)
             raise
@@ -176,52 +168,62 @@ class Quotas:
         self, key: str, seconds: float, text: str, known: frozenset[str]
     ) -> _Note | None:
         """A note under `key`, in place of one that is `known`; None if there is another."""
-        counters = self._store.counters
-        if note := await counters.note(key, seconds, text):
+        if note := await self._storage.note(key, seconds, text):
             return _Note(key, note)
-        before, left = await counters.noted(key) or ("", 0.0)
-        is_ours = before in known and await counters.forget(key, before)
-        note = await counters.note(key, seconds, text) if is_ours else None
+        before, left = await self._storage.noted(key) or ("", 0.0)
+        is_ours = before in known and await self._storage.forget(key, before)
+        note = await self._storage.note(key, seconds, text) if is_ours else None
         return _Note(key, note, before, left) if note else None
 
-    async def _count(self, call: NewCall) -> None:
-        limits = self._placed(call)
-        _require(await self._store.counters.hit(limits) if limits else None)
-
-    def _placed(self, call: NewCall) -> "list[Limit]":
-        of_principal = _windows(self._caps.principal, call.principal, "principal.")
-        return [*_windows(self._caps, self._whole), *of_principal]
-
-    async def _enter(self, call: NewCall) -> str | None:
-        limits = [*self._at_once(call.principal, call.longest)]
+    async def _reserve(self, call: NewCall) -> str | None:
+        """Reserve a place among the calls that are live at once, if there are limits on them."""
+        limits = self._at_once(call.principal, call.longest)
         if not limits:
             return None
-        while not isinstance(entered := await self._store.counters.enter(limits), str):
-            full = next(limit for limit in limits if limit.name == entered.name)
+        while isinstance(reserved := await self._storage.reserve(limits), Exhausted):
+            full = next(limit for limit in limits if limit.name == reserved.name)
             if not await self._let_one_go(full, call.until):
-                raise _too_many(entered)
-        return entered
+                raise _too_many(reserved)
+        return reserved
 
-    def _at_once(self, principal: str, seconds: int) -> Iterator["Limit"]:
-        """The limits on how many calls are live at once that are set."""
-        from calls_mcp.store.counters import Limit  # noqa: PLC0415
+    def _windows(self, principal: str) -> list[Limit]:
+        """The limits that are set on how many calls are placed in a while."""
+        return [
+            Limit(f"{prefix}{name}", amount, seconds, key)
+            for prefix, counts, key in self._counts(principal)
+            for name, amount, seconds in (
+                ("calls_per_minute", counts.calls_per_minute, 60),
+                ("calls_per_hour", counts.calls_per_hour, 3600),
+                ("calls_per_day", counts.calls_per_day, 86_400),
+            )
+            if amount
+        ]
 
-        caps = self._caps
-        if caps.in_flight:
-            yield Limit("in_flight", caps.in_flight, seconds, self._whole)
-        if caps.principal.in_flight:
-            yield Limit("principal.in_flight", caps.principal.in_flight, seconds, principal)
+    def _at_once(self, principal: str, seconds: int) -> list[Limit]:
+        """The limits that are set on how many calls are live at once."""
+        return [
+            Limit(f"{prefix}in_flight", counts.in_flight, seconds, key)
+            for prefix, counts, key in self._counts(principal)
+            if counts.in_flight
+        ]
 
-    async def _let_one_go(self, full: "Limit", until: float) -> bool:
+    def _counts(self, principal: str) -> Sequence[tuple[str, Counts, str]]:
+        """What is allowed in all and to one principal, and what each is counted under."""
+        account_sid, caps = self._account_sid, self._caps
+        return (
+            ("", caps, account_sid),
+            ("principal.", caps.principal, f"{account_sid}/{principal}"),
+        )
+
+    async def _let_one_go(self, full: Limit, until: float) -> bool:
         """Whether one of the calls in flight turns out to have ended."""
-        counters = self._store.counters
-        for entry in await counters.inside(full):
-            noted = await counters.noted(_placed(entry))
+        for entry in await self._storage.reservations(full):
+            noted = await self._storage.noted(_placed(entry))
             if noted is None:  # it is being placed, or may have been
                 continue
             account_sid, sid, principal = cast("tuple[str, str, str]", json.loads(noted[0]))
             if await self._has_ended(account_sid, sid, until):
-                await counters.leave([*self._at_once(principal, full.seconds)], entry)
+                await self._storage.release(self._at_once(principal, full.seconds), entry)
                 return True
         return False
 
@@ -237,8 +239,8 @@ class Quotas:
         for note in room.notes:
             await self._undo(note)
         if room.entry is not None:
-            limits = [*self._at_once(room.call.principal, room.call.longest)]
-            await self._store.counters.leave(limits, room.entry)
+            limits = self._at_once(room.call.principal, room.call.longest)
+            await self._storage.release(limits, room.entry)
 
     async def _abandon(self, room: Room) -> None:
         """Give back what can be: the rest lapses, and something else is what is to be told."""
@@ -246,9 +248,9 @@ class Quotas:
             await self._give_back(room)
 
     async def _undo(self, note: _Note) -> None:
-        await self._store.counters.forget(note.key, note.text)
+        await self._storage.forget(note.key, note.text)
         if note.before:
-            await self._store.counters.note(note.key, note.left, note.before)
+            await self._storage.note(note.key, note.left, note.before)
 
     async def _keep(self, room: Room, placed: CallSummary) -> None:
         """A call that was placed is not one that may have been."""
@@ -257,32 +259,18 @@ class Quotas:
                 await self._undo(note)
         if room.entry is not None:
             where = json.dumps([placed.account_sid or "", placed.sid, room.call.principal])
-            await self._store.counters.note(_placed(room.entry), room.call.longest, where)
+            await self._storage.note(_placed(room.entry), room.call.longest, where)
 
 
-def _require(exhausted: "Exhausted | None") -> None:
+def _require(exhausted: Exhausted | None) -> None:
     if exhausted is not None:
         hint = f"Wait {exhausted.wait:.0f} seconds. {_ENOUGH}"
         raise PolicyDenied(f"caps.{exhausted.name}", "so many calls were placed", hint)
 
 
-def _too_many(exhausted: "Exhausted") -> PolicyDenied:
+def _too_many(exhausted: Exhausted) -> PolicyDenied:
     hint = f"Wait until one of them has ended, or end one with update_call. {_ENOUGH}"
     return PolicyDenied(f"caps.{exhausted.name}", "so many calls are live", hint)
-
-
-def _windows(counts: Counts, key: str, prefix: str = "") -> Iterator["Limit"]:
-    """The limits on how many calls are placed, in all or by one principal, that are set."""
-    from calls_mcp.store.counters import Limit  # noqa: PLC0415
-
-    windows = {
-        "calls_per_minute": (counts.calls_per_minute, 60),
-        "calls_per_hour": (counts.calls_per_hour, 3600),
-        "calls_per_day": (counts.calls_per_day, 86_400),
-    }
-    for name, (amount, seconds) in windows.items():
-        if amount:
-            yield Limit(f"{prefix}{name}", amount, seconds, key)
 
 
 def _number(call: NewCall) -> str:

@@ -31,7 +31,7 @@ def require_place(file: Path) -> None:
         OSError: It can't be.
     """
     place = file if file.exists() else file.parent
-    if not place.exists():
+    if place != file and not place.is_dir():
         raise FileNotFoundError(errno.ENOENT, f"there is no folder {place}")
     if not os.access(place, os.W_OK):
         raise PermissionError(errno.EACCES, f"{place} can't be written to")

@@ -15,15 +15,15 @@ from calls_mcp.streams import Streams
 from calls_mcp.surroundings import require_usable
 
 if TYPE_CHECKING:
+    from calls_mcp.approval_requests import ApprovalRequests
+    from calls_mcp.approvals import Approvals
     from calls_mcp.audit import AuditLog
     from calls_mcp.authentication import Own
     from calls_mcp.authentication.verifier import Verifier
-    from calls_mcp.desk import Desk
     from calls_mcp.invocation import Invoker
-    from calls_mcp.office import Office
     from calls_mcp.policy import Policy
-    from calls_mcp.store import Store
-    from calls_mcp.store.rates import Rates
+    from calls_mcp.storage import Storage
+    from calls_mcp.storage.rates import Rates
 
 _GRACE = 5  # seconds
 _LEAST_WAIT = 2  # seconds
@@ -68,7 +68,7 @@ class Runtime:
         self._accounts = Accounts(monotonic)
         self._resources = AsyncExitStack()
         self._making = anyio.Lock()
-        self._records: tuple[Store, AuditLog] | None = None
+        self._records: tuple[Storage, AuditLog] | None = None
         self._policy: Policy | None = None
         self._rates: Rates | None = None
         self._verifier: Verifier | None = None
@@ -98,8 +98,8 @@ class Runtime:
         if settings.telemetry.export != "off" or settings.telemetry.metrics_address:
             self._resources.enter_context(_exporting(settings))
         require_usable(self.access)
-        has_state = settings.storage.url.get_secret_value() != "memory:"
-        if settings.guard.policy or has_state:
+        has_store = settings.storage.url and not settings.storage.is_memory
+        if settings.guard.policy or has_store:
             await self._everything()
 
     async def __aexit__(self, *_: object) -> None:
@@ -150,10 +150,10 @@ class Runtime:
         Raises:
             ConfigurationError: As when the runtime is entered.
         """
-        from calls_mcp.store.rates import Rates  # noqa: PLC0415
+        from calls_mcp.storage.rates import Rates  # noqa: PLC0415
 
-        store, _ = await self._opened()
-        shared = store.counters if store.kind == "redis" else None
+        storage, _ = await self._opened()
+        shared = storage if storage.kind == "redis" else None
         self._rates = self._rates or Rates(shared, self.clock)
         return self._rates
 
@@ -168,16 +168,16 @@ class Runtime:
         self._verifier = self._verifier or open_verifier(self.settings, self.monotonic)
         return self._verifier
 
-    async def office(self) -> "Office | None":
-        """Where the operator decides; None if nobody else sees what waits, with `memory:`.
+    async def approvals(self) -> "Approvals | None":
+        """Return where the operator decides; None if nobody else sees the requests in memory.
 
         Raises:
             ConfigurationError: As when the runtime is entered.
         """
-        from calls_mcp.office import Office  # noqa: PLC0415
+        from calls_mcp.approvals import Approvals  # noqa: PLC0415
 
-        store, audit = await self._opened()
-        return None if store.docket is None else Office(store, store.docket, audit, self.clock)
+        storage, audit = await self._opened()
+        return Approvals(storage, audit, self.clock) if storage.is_shared else None
 
     async def finish(self, moment: float) -> None:
         """Wait until nothing is under way; what the API has not answered by `moment` is given up.
@@ -197,12 +197,12 @@ class Runtime:
         Raises:
             ConfigurationError: As when the runtime is entered.
         """
-        from calls_mcp.store import StoreUnavailable  # noqa: PLC0415
+        from calls_mcp.storage import StoreUnavailable  # noqa: PLC0415
 
         made = await self._everything()
-        store, _ = await self._opened()
+        storage, _ = await self._opened()
         try:
-            await store.ping()
+            await storage.ping()
         except StoreUnavailable:
             return False
         return not self._accounts.client(made.access).is_resting
@@ -233,20 +233,22 @@ class Runtime:
         self._replaced = [made for made in self._replaced if made.users]
         await self._accounts.keep_only({made.access for made in self._all()})
 
-    async def _opened(self) -> "tuple[Store, AuditLog]":
+    async def _opened(self) -> "tuple[Storage, AuditLog]":
         """The state store and the audit log, which all invokers share."""
         from calls_mcp.audit import audit_path, open_audit  # noqa: PLC0415
-        from calls_mcp.store import Keeping, open_store  # noqa: PLC0415
+        from calls_mcp.storage import StorageOptions, open_storage  # noqa: PLC0415
 
         if self._records is not None:
             return self._records
         settings, enter = self.settings, self._resources.enter_async_context
         wait = max(_LEAST_WAIT, self.access.deadline / 4)  # for what other processes are using
         # Whoever waits for the outcome of another's change waits a little longer than that takes.
-        keeping = Keeping(
+        options = StorageOptions(
             patience=self.access.deadline + _GRACE, busy=min(5, wait), clock=self.clock
         )
-        store = await enter(open_store(settings.storage.url.get_secret_value(), keeping))
+        storage = await enter(
+            open_storage(settings.storage.location, options, sandbox=self.sandbox)
+        )
         audit = await enter(
             open_audit(
                 audit_path(settings, sandbox=self.sandbox),
@@ -255,21 +257,20 @@ class Runtime:
                 min(10, wait),
             )
         )
-        self._records = (store, audit)
+        self._records = (storage, audit)
         return self._records
 
-    def _desk(self, store: "Store") -> "Desk | None":
-        from calls_mcp.desk import Desk  # noqa: PLC0415
+    def _requests(self, storage: "Storage") -> "ApprovalRequests | None":
+        from calls_mcp.approval_requests import ApprovalRequests  # noqa: PLC0415
 
-        if store.docket is None:
+        if not storage.is_shared:
             return None
         ttl, wait = self.settings.guard.operator_ttl, self.settings.guard.operator_wait
-        console = self.settings.console.url
-        return Desk(store, store.docket, ttl, wait, self.clock, console)
+        return ApprovalRequests(storage, ttl, wait, self.clock, self.settings.console.url)
 
     async def _make(self, own: "Own | None") -> "_Made":
-        from calls_mcp.approvals import Approvals  # noqa: PLC0415
         from calls_mcp.changes import Changes  # noqa: PLC0415
+        from calls_mcp.confirmations import Confirmations  # noqa: PLC0415
         from calls_mcp.cursor import Cursors  # noqa: PLC0415
         from calls_mcp.decisions import Decisions  # noqa: PLC0415
         from calls_mcp.delivery import Delivery  # noqa: PLC0415
@@ -280,20 +281,19 @@ class Runtime:
         from calls_mcp.throttle import Throttle  # noqa: PLC0415
 
         settings = self.settings
-        store, audit = await self._opened()
+        storage, audit = await self._opened()
         access = self.access_of(own)
         twilio = self._accounts.client(access)
         seal, account_sid = Seal(self.keys), access.account_sid
-        approvals = Approvals(store, seal, settings.guard.confirm_ttl, self.clock)
+        confirmations = Confirmations(storage, seal, settings.guard.confirm_ttl, self.clock)
         self._policy = self._policy or load_policy(settings.guard.policy)
         policy = (own and own.policy) or self._policy
         policy = policy.under(settings.guard.confirm)
-        delivery = Delivery(twilio, store, access.deadline, self.clock)
-        whole = "all" if account_sid == self.access.account_sid else f"all on {account_sid}"
-        quotas = Quotas(store, policy.caps, delivery.fetch, self.clock, whole)
-        desk = self._desk(store)
-        decisions = Decisions(delivery, approvals, quotas, policy, self.clock, desk)
-        changes = Changes(decisions, delivery, approvals, quotas, audit)
+        delivery = Delivery(twilio, storage, access.deadline, self.clock)
+        quotas = Quotas(storage, policy.caps, delivery.fetch, self.clock, account_sid)
+        requests = self._requests(storage)
+        decisions = Decisions(delivery, confirmations, quotas, policy, self.clock, requests)
+        changes = Changes(decisions, delivery, confirmations, quotas, audit)
         cursors = Cursors(seal, account_sid, settings.results.bytes)
         terms = Terms(
             account_sid,

@@ -284,11 +284,23 @@ class Console(_Group, alias_generator=_named("CALLS_MCP_CONSOLE_")):
 class Storage(_Group, alias_generator=_named("CALLS_MCP_STATE_")):
     """Where confirmations, approval requests and counters are kept."""
 
-    url: SecretStr = Field(
-        SecretStr("memory:"),
-        description="Where confirmations are kept: `memory:`, `sqlite:///FILE` (they survive a "
-        "restart) or `redis://HOST:PORT/0` (they are shared by replicas; extra `redis`).",
+    url: SecretStr | None = Field(
+        None,
+        description="Where confirmations, approval requests and counters are kept: "
+        "`sqlite:///FILE`, `redis://HOST:PORT/0` (shared by replicas; extra `redis`) or `memory:` "
+        "(lost when the server stops). By default `calls-mcp/calls.db` in the user's state "
+        "directory, and `sandbox.db` next to it with `--sandbox`.",
     )
+
+    @property
+    def location(self) -> str | None:
+        """The URL in clear; None for the default."""
+        return self.url.get_secret_value() if self.url else None
+
+    @property
+    def is_memory(self) -> bool:
+        """Whether only this process sees what is kept."""
+        return self.location == "memory:"
 
 
 class Audit(_Group, alias_generator=_named("CALLS_MCP_AUDIT_")):

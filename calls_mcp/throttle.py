@@ -2,7 +2,8 @@
 
 from calls_mcp.catalog import Operation
 from calls_mcp.policy import Caps, PolicyDenied
-from calls_mcp.store.rates import Rates
+from calls_mcp.storage import Limit
+from calls_mcp.storage.rates import Rates
 
 _HINT = "Wait {:.0f} seconds; then go more slowly, or ask for more at once."
 
@@ -23,8 +24,6 @@ class Throttle:
         amount = self._amounts[operation.read_only]
         if not amount:
             return
-        from calls_mcp.store.counters import Limit  # noqa: PLC0415  # 80 ms
-
         name = "reads_per_minute" if operation.read_only else "changes_per_minute"
         exhausted = await self._rates.hit([Limit(name, amount, 60, principal)])
         if exhausted is not None:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from tests.isolation import keep_state_in
 from tests.optional import skip_what_can_not_run
 from tests.rig import Rig, open_rig
-from tests.store.redis_server import RedisServer
+from tests.storage.redis_server import RedisServer
 
 # How long an example takes says more about the machine than about the product.
 settings.register_profile("calls-mcp", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -1,10 +1,12 @@
 """Tests must not touch what the user who runs them has."""
 
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from mcp.client import stdio
 
 
 def state_variables(folder: Path) -> Mapping[str, str]:
@@ -16,6 +18,15 @@ def state_variables(folder: Path) -> Mapping[str, str]:
 
 
 def keep_state_in(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    """Make it so for this process and those that inherit its environment."""
-    for name, value in state_variables(folder).items():
+    """Make it so for this process and those that it starts, by the SDK's client, too."""
+    variables = state_variables(folder)
+    for name, value in variables.items():
         patch.setenv(name, value)
+    inherited = [*stdio.DEFAULT_INHERITED_ENV_VARS, *variables]
+    patch.setattr(stdio, "DEFAULT_INHERITED_ENV_VARS", inherited)
+
+
+def without_state() -> Mapping[str, str]:
+    """What keeps a server that is measured from the user's own state directory."""
+    folder = Path(tempfile.gettempdir()) / "calls-mcp-benchmarks"
+    return {"CALLS_MCP_STATE_URL": "memory:", **state_variables(folder)}

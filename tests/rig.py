@@ -142,9 +142,10 @@ class Rig:
 async def open_rig(*, sandbox: bool = False, **settings: object) -> AsyncGenerator[Rig]:
     """A server with `settings` (by field name) on an emulator with a clock that stands still.
 
-    Its policy is a permissive one: `calls_mcp_policy=None` gives the one that is shipped.
+    Its policy is a permissive one: `calls_mcp_policy=None` gives the one that is shipped. Its state
+    is in memory: `calls_mcp_state_url=None` gives the file that is the default.
     """
-    settings = {"calls_mcp_policy": PERMISSIVE} | settings
+    settings = {"calls_mcp_policy": PERMISSIVE, "calls_mcp_state_url": "memory:"} | settings
     clock = ManualClock(1_700_000_000)
     async with Emulator(clock=clock) as emulator:
         access = access_to(emulator.base_url)

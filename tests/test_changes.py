@@ -17,7 +17,7 @@ from calls_mcp.server import build_server
 from calls_mcp.settings import load_settings
 from tests.records import records_in
 from tests.rig import TALKS_FOR_AN_HOUR, Agent, User, access_to, decline, open_rig, placing
-from tests.store.redis_server import RedisServer
+from tests.storage.redis_server import RedisServer
 from tests.upstream import SID, Upstream, answer, call, hang, scripted
 
 pytestmark = pytest.mark.anyio

@@ -72,12 +72,12 @@ async def test_a_client_that_opens_pages_is_sent_to_the_operators_and_waits_for_
         assert outcome["outcome"] == ("done" if is_approved else "declined")
         assert len(here.rig.changes) == is_approved
         (page,) = visitor.sent_to
-        (case,) = [filed.case for filed in await here.office.cases()]
-        assert page.url == f"{CONSOLE}/waiting/{case.identifier}"
+        (request,) = await here.approvals.requests()
+        assert page.url == f"{CONSOLE}/waiting/{request.identifier}"
         assert "+1" not in page.message
         if era == "legacy":
-            assert page.elicitation_id == case.identifier
-            assert completed == [case.identifier]
+            assert page.elicitation_id == request.identifier
+            assert completed == [request.identifier]
         else:
             assert (page.elicitation_id, completed) == (None, [])
 
@@ -106,10 +106,10 @@ async def test_whoever_does_not_want_to_open_the_page_takes_the_change_back(
         async with here.rig.connect(era, visitor) as agent:
             outcome = await agent.call("create_call", **placing())
         assert outcome["outcome"] == "declined"
-        assert list(await here.office.waiting()) == []
-        (filed,) = await here.office.cases()
-        assert filed.ruling
-        assert (filed.ruling.word, filed.ruling.by) == ("denied", "the user of the client")
+        assert list(await here.approvals.pending()) == []
+        (request,) = await here.approvals.requests()
+        assert request.decision
+        assert (request.decision.word, request.decision.by) == ("denied", "the user of the client")
         assert here.recorded[-1]["decision"] == "declined"
         assert here.recorded[-1]["confirmed_by"] == "elicitation"
     assert here.rig.changes == []

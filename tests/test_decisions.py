@@ -10,12 +10,12 @@ from typing import Any
 import anyio
 import pytest
 
+from calls_mcp.approval_requests import ApprovalRequests
+from calls_mcp.approvals import Approvals, Decided, open_approvals
 from calls_mcp.audit.verification import verify
-from calls_mcp.desk import Desk
-from calls_mcp.office import Decided, Office, open_office
 from calls_mcp.outcome import Report
-from calls_mcp.store import Filed, Keeping, StoreUnavailable, open_store
-from calls_mcp.store.sqlite_docket import SqliteDocket
+from calls_mcp.storage import ApprovalRequest, StorageOptions, StoreUnavailable, open_storage
+from calls_mcp.storage.sqlite import SqliteStorage
 from tests.records import records_in
 from tests.rig import ERAS, Agent, Era, Rig, User, decline, open_rig, placing
 from tests.test_rules import policy
@@ -28,16 +28,16 @@ class Scene:
     """A server whose operator decides, and the place where they do."""
 
     rig: Rig
-    office: Office
+    approvals: Approvals
     record: Path
 
-    async def waiting(self) -> Filed:
-        """The one case that waits."""
-        (filed,) = await self.office.waiting()
-        return filed
+    async def waiting(self) -> ApprovalRequest:
+        """The one request that is pending."""
+        (request,) = await self.approvals.pending()
+        return request
 
     async def decide(self, *, approve: bool, reason: str = "") -> Decided | None:
-        return await self.office.decide(
+        return await self.approvals.decide(
             await self.waiting(), approve=approve, by="bob", reason=reason
         )
 
@@ -59,9 +59,9 @@ async def scene(
     file = policy(folder, f"[confirm]\n{rules}\n[caps]\nsame_number_seconds = 0\n")
     async with (
         open_rig(**shared, calls_mcp_policy=file) as rig,
-        open_office(rig.runtime.settings, rig.clock) as office,
+        open_approvals(rig.runtime.settings, rig.clock) as approvals,
     ):
-        yield Scene(rig, office, record)
+        yield Scene(rig, approvals, record)
 
 
 @pytest.mark.parametrize("era", ERAS)
@@ -74,9 +74,9 @@ async def test_a_call_waits_for_the_operator_and_is_placed_once(
         assert asked["outcome"] == "awaiting_operator"
         assert "token" not in asked["confirmation"]
         waiting = await here.waiting()
-        assert waiting.case.identifier == asked["confirmation"]["approval"]
-        assert waiting.case.preview == asked["confirmation"]["preview"]
-        assert (waiting.case.client, waiting.case.rule) == ("tester 1", "confirm.place")
+        assert waiting.identifier == asked["confirmation"]["approval"]
+        assert waiting.preview == asked["confirmation"]["preview"]
+        assert (waiting.client, waiting.rule) == ("tester 1", "confirm.place")
         assert here.rig.changes == []
         decided = await here.decide(approve=True)
         assert decided
@@ -86,13 +86,13 @@ async def test_a_call_waits_for_the_operator_and_is_placed_once(
         assert len(here.rig.changes) == 1
         again = await agent.call("create_call", **placing())
         assert again["outcome"] == "awaiting_operator"
-        assert again["confirmation"]["approval"] != waiting.case.identifier
+        assert again["confirmation"]["approval"] != waiting.identifier
         told = [
             (each["decision"], each.get("decided_by"), each["approval_id"])
             for each in here.recorded
             if "decision" in each
         ]
-        first = waiting.case.identifier
+        first = waiting.identifier
         assert told[:3] == [
             ("asked", None, first),
             ("approved", "bob", first),
@@ -110,9 +110,9 @@ async def test_on_redis_it_goes_as_on_a_file(tmp_path: Path, redis_url: str) -> 
         await agent.call("create_call", **placing())
         here.rig.clock.advance(1)
         await agent.call("create_call", **placing(timeout=5))
-        first, second = await here.office.waiting()
-        assert await here.office.decide(first, approve=True, by="bob")
-        assert await here.office.decide(second, approve=False, by="bob", reason="not at night")
+        first, second = await here.approvals.pending()
+        assert await here.approvals.decide(first, approve=True, by="bob")
+        assert await here.approvals.decide(second, approve=False, by="bob", reason="not at night")
         assert (await agent.call("create_call", **placing()))["outcome"] == "done"
         denied = await agent.call("create_call", **placing(timeout=5))
         assert "not at night" in denied["reason"]
@@ -178,13 +178,13 @@ async def test_what_nobody_decides_lapses(tmp_path: Path) -> None:
         await agent.call("create_call", **placing())
         filed = await here.waiting()
         here.rig.clock.advance(60)
-        assert await here.office.waiting() == []
-        assert await here.office.decide(filed, approve=True, by="bob") is None
+        assert await here.approvals.pending() == []
+        assert await here.approvals.decide(filed, approve=True, by="bob") is None
         lapsed = await agent.call("create_call", **placing())
         assert lapsed["outcome"] == "expired"
         assert "confirmation_token" not in lapsed["reason"]
         assert here.recorded[-1]["decision"] == "expired"
-        assert here.recorded[-1]["approval_id"] == filed.case.identifier
+        assert here.recorded[-1]["approval_id"] == filed.identifier
         assert (await agent.call("create_call", **placing()))["outcome"] == "awaiting_operator"
     assert here.rig.changes == []
 
@@ -206,7 +206,7 @@ async def test_two_operators_take_one_decision(tmp_path: Path) -> None:
         decided: list[Decided | None] = []
 
         async def decide(name: str, *, approve: bool) -> None:
-            decided.append(await here.office.decide(filed, approve=approve, by=name))
+            decided.append(await here.approvals.decide(filed, approve=approve, by=name))
 
         async with anyio.create_task_group() as tasks:
             for number in range(6):
@@ -216,11 +216,11 @@ async def test_two_operators_take_one_decision(tmp_path: Path) -> None:
 
                 tasks.start_soon(one)
         assert [each.ours for each in decided if each].count(True) == 1
-        assert len({each.ruling for each in decided if each}) == 1
+        assert len({each.decision for each in decided if each}) == 1
         recorded = [each for each in here.recorded if each["phase"] == "decided"][1:]
         void = [each["decided_by"] for each in recorded if each["decision"] == "void"]
         (standing,) = [each for each in recorded if each["decided_by"] not in void]
-        assert standing["decided_by"] == next(each.ruling.by for each in decided if each)
+        assert standing["decided_by"] == next(each.decision.by for each in decided if each)
 
 
 async def test_a_decision_that_the_store_does_not_keep_is_recorded_as_void(tmp_path: Path) -> None:
@@ -228,9 +228,9 @@ async def test_a_decision_that_the_store_does_not_keep_is_recorded_as_void(tmp_p
         await agent.call("create_call", **placing())
         filed = await here.waiting()
         with closing(sqlite3.connect(tmp_path / "state.db")) as broken:
-            broken.execute("DROP TABLE cases")
+            broken.execute("DROP TABLE approval_requests")
         with pytest.raises(StoreUnavailable):
-            await here.office.decide(filed, approve=True, by="bob")
+            await here.approvals.decide(filed, approve=True, by="bob")
         assert [each["decision"] for each in here.recorded] == ["asked", "approved", "void"]
         assert here.recorded[-1]["reason"] == "the state store failed: it is not known to count"
 
@@ -248,7 +248,7 @@ async def test_whoever_decides_is_told_what_became_of_the_same_before(tmp_path: 
         second = (await agent.call("create_call", **placing()))["confirmation"]["preview"]
         assert 'The same was approved before, by "bob"' in second
         assert f"and done: {sid}." in second
-        assert second == (await here.waiting()).case.preview
+        assert second == (await here.waiting()).preview
 
 
 async def test_a_server_that_dies_while_sending_leaves_it_unknown_whether_it_was_done(
@@ -256,12 +256,12 @@ async def test_a_server_that_dies_while_sending_leaves_it_unknown_whether_it_was
 ) -> None:
     async with scene(tmp_path) as here, here.rig.connect() as agent:
         await agent.call("create_call", **placing())
-        identifier = (await here.waiting()).case.identifier
+        identifier = (await here.waiting()).identifier
         await here.decide(approve=True)
-        keeping = Keeping(clock=here.rig.clock)
-        async with open_store(f"sqlite:///{tmp_path}/state.db", keeping) as dying:
+        options = StorageOptions(clock=here.rig.clock)
+        async with open_storage(f"sqlite:///{tmp_path}/state.db", options) as dying:
             assert await dying.claim(identifier)
-        here.rig.clock.advance(keeping.patience)
+        here.rig.clock.advance(options.patience)
         told = await agent.call("create_call", **placing())
         assert told["error"]["kind"] == "outcome_unknown"
         again = await agent.call("create_call", **placing())
@@ -272,18 +272,20 @@ async def test_a_server_that_dies_while_sending_leaves_it_unknown_whether_it_was
 async def test_what_is_approved_in_the_last_moment_is_not_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wait = Desk.wait
+    wait = ApprovalRequests.wait
     terms = {"calls_mcp_operator_ttl": "60", "calls_mcp_operator_wait": "0"}
     async with scene(tmp_path, **terms) as here, here.rig.connect() as agent:
         await agent.call("create_call", **placing())
 
-        async def wait_in_vain(desk: Desk, filed: Filed, until: float, tell: Report) -> Filed:
-            seen = await wait(desk, filed, until, tell)
+        async def wait_in_vain(
+            requests: ApprovalRequests, request: ApprovalRequest, until: float, tell: Report
+        ) -> ApprovalRequest:
+            seen = await wait(requests, request, until, tell)
             await here.decide(approve=True)
             here.rig.clock.advance(60)
             return seen
 
-        monkeypatch.setattr(Desk, "wait", wait_in_vain)
+        monkeypatch.setattr(ApprovalRequests, "wait", wait_in_vain)
         assert (await agent.call("create_call", **placing()))["outcome"] == "done"
 
 
@@ -295,7 +297,7 @@ async def test_a_question_that_could_not_be_filed_can_be_asked_again_at_once(
 
     async with scene(tmp_path) as here, here.rig.connect() as agent:
         with monkeypatch.context() as patched:
-            patched.setattr(SqliteDocket, "file", fail)
+            patched.setattr(SqliteStorage, "add_request", fail)
             assert (await agent.call("create_call", **placing()))["outcome"] == "error"
         asked = await agent.call("create_call", **placing())
         assert asked["outcome"] == "awaiting_operator"
@@ -307,7 +309,7 @@ async def test_what_could_not_be_recorded_is_not_put_before_the_operator(tmp_pat
         here.record.mkdir()
         asked = await agent.call("create_call", **placing())
         assert asked["error"]["kind"] == "audit_unavailable"
-        assert list(await here.office.waiting()) == []
+        assert list(await here.approvals.pending()) == []
         here.record.rmdir()
         asked = await agent.call("create_call", **placing())
         assert asked["outcome"] == "awaiting_operator"
@@ -324,7 +326,7 @@ async def test_a_token_does_not_stand_in_for_a_user_who_must_be_asked(tmp_path: 
 async def test_no_client_can_call_itself_as_the_operator_is_recorded(tmp_path: Path) -> None:
     async with scene(tmp_path) as here, here.rig.connect(name="console: root") as agent:
         await agent.call("create_call", **placing())
-        assert (await here.waiting()).case.binding.principal == "client console: root"
+        assert (await here.waiting()).binding.principal == "client console: root"
 
 
 @pytest.mark.parametrize("changed", [{"to": "+15005550206"}, {"timeout": 5}])

@@ -22,9 +22,8 @@ from calls_mcp.quotas import Held, NewCall, Quotas, Room
 from calls_mcp.runtime import Runtime
 from calls_mcp.server import build_server
 from calls_mcp.settings import load_settings
-from calls_mcp.store.counters import Counters
-from calls_mcp.store.memory import MemoryStore
-from calls_mcp.store.memory_counters import MemoryCounters
+from calls_mcp.storage import Database, StorageOptions
+from calls_mcp.storage.sqlite import SqliteStorage
 from tests.rig import ACCOUNT, TALKS_FOR_AN_HOUR, Agent, Client, Rig, access_to, open_rig, placing
 from tests.upstream import Upstream, answer, call, drop, hang, page, scripted
 
@@ -70,37 +69,28 @@ async def test_servers_that_share_a_store_ring_a_number_once_unless_it_is_confir
     assert sorted(outcomes) == ["confirmation_required"] * 11 + ["done"]
 
 
-class _Interrupted(MemoryCounters):
-    """Counters that let others go first, as often as `pauses` say."""
+class _Interrupted(SqliteStorage):
+    """A store that lets others go first, as often as `pauses` say."""
 
     def __init__(self, pauses: Iterator[int]) -> None:
-        super().__init__(time.time)
+        super().__init__(Database(None), StorageOptions())
         self._pauses = pauses
 
-    async def _mark(self, key: str, text: str, seconds: float) -> bool:
+    async def note(self, key: str, seconds: float, text: str = "") -> str | None:
         await self._pause()
-        return await super()._mark(key, text, seconds)
+        return await super().note(key, seconds, text)
 
-    async def _unmark(self, key: str, text: str) -> bool:
+    async def forget(self, key: str, text: str) -> bool:
         await self._pause()
-        return await super()._unmark(key, text)
+        return await super().forget(key, text)
 
-    async def _marked(self, key: str) -> tuple[str, float] | None:
+    async def noted(self, key: str) -> tuple[str, float] | None:
         await self._pause()
-        return await super()._marked(key)
+        return await super().noted(key)
 
     async def _pause(self) -> None:
         for _ in range(next(self._pauses)):
             await anyio.lowlevel.checkpoint()
-
-
-class _Interruptible(MemoryStore):
-    def __init__(self, pauses: Iterator[int]) -> None:
-        super().__init__()
-        self._pauses = pauses
-
-    def _make_counters(self) -> Counters:
-        return _Interrupted(self._pauses)
 
 
 async def _nobody(account_sid: str, sid: str, until: float) -> CallSummary:
@@ -114,8 +104,8 @@ def test_however_they_interleave_one_of_those_who_take_room_for_a_number_gets_it
     taken: list[Room | Held] = []
 
     async def take_at_once() -> None:
-        store = _Interruptible(cycle(pauses))
-        quotas = Quotas(store, load_policy(None).caps, _nobody, time.time)
+        storage = _Interrupted(cycle(pauses))
+        quotas = Quotas(storage, load_policy(None).caps, _nobody, time.time, ACCOUNT)
         call = NewCall("+15005550006", ACCOUNT, "agent", 60, 0)
 
         async def take() -> None:
@@ -124,6 +114,7 @@ def test_however_they_interleave_one_of_those_who_take_room_for_a_number_gets_it
         async with anyio.create_task_group() as tasks:
             for _ in range(takers):
                 tasks.start_soon(take)
+        await storage.aclose()
 
     anyio.run(take_at_once)
     assert sum(isinstance(each, Room) for each in taken) == 1

@@ -84,8 +84,10 @@ def obstacle(path: Path, patience: float) -> str:
     Nothing is written. `patience` is how long, in seconds, to wait for other processes.
     """
     try:
-        require_place(path)
-        if path.exists():
+        if not path.exists():
+            Database(path).require_writable()
+        else:
+            require_place(path)
             with closing(sqlite3.connect(path, timeout=patience, isolation_level=None)) as database:
                 database.execute("BEGIN IMMEDIATE")
                 database.execute("ROLLBACK")

@@ -16,8 +16,8 @@ def audit_path(settings: Settings, *, sandbox: bool = False) -> Path | None:
     """
     if chosen := settings.audit.database:
         return chosen if isinstance(chosen, Path) else None
-    url = settings.storage.url.get_secret_value()
-    if url == "memory:":
+    url = settings.storage.location or ""
+    if settings.storage.is_memory:
         return None
     if url.startswith(_SQLITE):
         return Path(url.removeprefix(_SQLITE))

@@ -25,7 +25,6 @@ from calls_mcp.audit.masking import Numbers
 from calls_mcp.audit.record import Ending, Entry, decided, ended, timestamp
 from calls_mcp.errors import InvocationError
 from calls_mcp.storage.database import Database
-from calls_mcp.storage.location import default_path
 
 PATIENCE = 10.0
 """Seconds that a record waits for other processes, unless told otherwise."""
@@ -200,8 +199,7 @@ async def open_audit(
 def _destination(path: Path | None, patience: float) -> Destination:
     if path is None:
         return AuditStream(patience)
-    is_ours = path.parent == default_path().parent
-    return AuditTable(Database(path, patience, make_folder=is_ours))
+    return AuditTable(Database(path, patience))
 
 
 def _identifier() -> str:

@@ -38,7 +38,7 @@ a list can also be given by repeating the argument. What should not be seen in t
 
 A change is confirmed by typing yes on the terminal. Where there is none, nothing is done, unless
 --yes says so beforehand: that counts as a token does, so what the policy wants a human for
-(require_human) stays refused.
+(require_human) waits for the operator.
 
 exit status:
   0    done
@@ -51,8 +51,8 @@ exit status:
 
 
 _APPROVALS = """\
-It needs the settings of the servers whose approvals these are: CALLS_MCP_STATE_URL, and
-CALLS_MCP_AUDIT_DATABASE if they have one, for the record of the decision.
+It needs the settings of the servers whose approvals these are: none by default, or else their
+CALLS_MCP_STATE_URL, and their CALLS_MCP_AUDIT_DATABASE for the record of the decision.
 
 exit status:
   0  it was shown, or the decision stands
@@ -62,8 +62,8 @@ exit status:
 
 
 _CONSOLE = """\
-It needs the settings of the servers that it is beside: CALLS_MCP_STATE_URL for what waits,
-CALLS_MCP_AUDIT_DATABASE for the audit log if they have it, CALLS_MCP_POLICY for the rules, and the
+It needs the settings of the servers that it is beside, if they have any: CALLS_MCP_STATE_URL for
+what waits, CALLS_MCP_AUDIT_DATABASE for the audit log, CALLS_MCP_POLICY for the rules, and the
 account's credentials for the calls. The way in is a link that is printed here. It works once.
 
 Where other machines reach --host, a proxy must speak https for it: --url says at which address.
@@ -124,6 +124,7 @@ def _add_approvals(add_parser: _AddParser) -> None:
     approvals.add_argument("--watch", action="store_true", help="list: again, whenever it changes")
     approvals.add_argument("--reason", help="why; the agent is told it after a denial")
     approvals.add_argument("--by", help="who decides (the name of this user)")
+    _add_beside_sandbox(approvals)
     _add_json(approvals, "what is shown")
 
 
@@ -135,6 +136,7 @@ def _add_console(add_parser: _AddParser) -> None:
     )
     console.add_argument("--url", help="the https address by which browsers know it")
     console.add_argument("--open", action="store_true", help="open the link in the browser")
+    _add_beside_sandbox(console)
 
 
 def _command(add_parser: _AddParser, name: str, purpose: str, more: str = "") -> "ArgumentParser":
@@ -153,6 +155,12 @@ def _command(add_parser: _AddParser, name: str, purpose: str, more: str = "") ->
 def _add_sandbox(command: "ArgumentParser") -> None:
     command.add_argument(
         "--sandbox", action="store_true", help="on an emulator inside: no credentials, no telephone"
+    )
+
+
+def _add_beside_sandbox(command: "ArgumentParser") -> None:
+    command.add_argument(
+        "--sandbox", action="store_true", help="for servers that were started with --sandbox"
     )
 
 

@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import anyio
 
+from calls_mcp.approvals import Approvals, Decided, open_approvals
 from calls_mcp.errors import ConfigurationError
-from calls_mcp.office import Decided, Office, open_office
 from calls_mcp.outcome import moment
 from calls_mcp.redaction import quoted
 from calls_mcp.settings import load_settings
-from calls_mcp.store import Filed
+from calls_mcp.storage import ApprovalRequest
 from calls_mcp.terminal import painted, say, show_json
 
 _LOOK_EVERY = 1  # second
@@ -34,54 +34,55 @@ def run(options: Namespace) -> int:
 
 
 async def _run(options: Namespace) -> int:
-    async with open_office(load_settings()) as office:
+    async with open_approvals(load_settings(), sandbox=options.sandbox) as approvals:
         if options.action == "list":
-            await _list(office, options)
+            await _list(approvals, options)
             return 0
         if options.id is None:
             raise ConfigurationError(f"Say which: calls-mcp approvals {options.action} ID")
-        filed = await office.find(options.id)
-        if filed is None:
+        request = await approvals.find(options.id)
+        if request is None:
             unknown = quoted(options.id, 40)
             raise ConfigurationError(
                 f"There is no approval {unknown}; see: calls-mcp approvals list"
             )
         if options.action == "show":
-            _show(filed, office.clock(), as_json=options.json)
+            _show(request, approvals.clock(), as_json=options.json)
             return 0
-        return await _decide(office, filed, options)
+        return await _decide(approvals, request, options)
 
 
-async def _list(office: Office, options: Namespace) -> None:
+async def _list(approvals: Approvals, options: Namespace) -> None:
     shown: object = None
     while True:
-        cases = await (office.cases() if options.all else office.waiting())
-        now = office.clock()
-        listed = [(each.case.identifier, each.ruling, each.has_lapsed(now)) for each in cases]
+        requests = await (approvals.requests() if options.all else approvals.pending())
+        now = approvals.clock()
+        listed = [(each.identifier, each.decision, each.has_expired(now)) for each in requests]
         if listed != shown:
             shown = listed
-            _tell(cases, now, as_json=options.json)
+            _tell(requests, now, as_json=options.json)
         if not options.watch:
             return
         await anyio.sleep(_LOOK_EVERY)
 
 
-def _tell(cases: Sequence[Filed], now: float, *, as_json: bool) -> None:
+def _tell(requests: Sequence[ApprovalRequest], now: float, *, as_json: bool) -> None:
     if as_json:
-        show_json([_report(filed, now) for filed in cases])
+        show_json([_report(request, now) for request in requests])
         return
-    for filed in cases:
-        say("\n".join([*_lines(filed, now), ""]))
-    say(f"{len(cases)} shown" if cases else "Nothing waits.")
+    for request in requests:
+        say("\n".join([*_lines(request, now), ""]))
+    say(f"{len(requests)} shown" if requests else "Nothing waits.")
 
 
-async def _decide(office: Office, filed: Filed, options: Namespace) -> int:
+async def _decide(approvals: Approvals, request: ApprovalRequest, options: Namespace) -> int:
     by = options.by or getpass.getuser()
     approve = options.action == "approve"
-    decided = await office.decide(filed, approve=approve, by=by, reason=options.reason or "")
-    now = office.clock()
+    decided = await approvals.decide(request, approve=approve, by=by, reason=options.reason or "")
+    now = approvals.clock()
     if options.json:
-        show_json(_report(replace(filed, ruling=decided.ruling) if decided else filed, now))
+        made = replace(request, decision=decided.decision) if decided else request
+        show_json(_report(made, now))
     elif decided is None:
         say("It has lapsed: nobody decided in time. Nothing was done.")
     else:
@@ -90,58 +91,58 @@ async def _decide(office: Office, filed: Filed, options: Namespace) -> int:
 
 
 def _said(decided: Decided) -> str:
-    ruling = decided.ruling
+    decision = decided.decision
     if not decided.ours:
-        return f"It was {ruling.word} before, by {ruling.by}. That stands."
-    then = "it is carried out" if ruling.is_approval else "the agent is told"
-    return f"{ruling.word.capitalize()}: {then} once the same is called again."
+        return f"It was {decision.word} before, by {decision.by}. That stands."
+    then = "it is carried out" if decision.is_approval else "the agent is told"
+    return f"{decision.word.capitalize()}: {then} once the same is called again."
 
 
-def _show(filed: Filed, now: float, *, as_json: bool) -> None:
+def _show(request: ApprovalRequest, now: float, *, as_json: bool) -> None:
     if as_json:
-        show_json(_report(filed, now))
+        show_json(_report(request, now))
     else:
-        say("\n".join(_lines(filed, now)))
+        say("\n".join(_lines(request, now)))
 
 
-def _lines(filed: Filed, now: float) -> Iterator[str]:
-    case = filed.case
-    yield f"{painted(case.identifier, 'bold')}  {_state(filed, now)}"
-    yield f"  {case.binding.principal} asks, by {case.client or 'a client without a name'}"
-    yield f"  {case.binding.tool}, {case.rule}, {max(0, round(now - case.asked_at))} s ago"
-    yield from (f"  {line}" for line in case.preview.splitlines())
+def _lines(request: ApprovalRequest, now: float) -> Iterator[str]:
+    asked_for = max(0, round(now - request.asked_at))
+    yield f"{painted(request.identifier, 'bold')}  {_state(request, now)}"
+    yield f"  {request.binding.principal} asks, by {request.client or 'a client without a name'}"
+    yield f"  {request.binding.tool}, {request.rule}, {asked_for} s ago"
+    yield from (f"  {line}" for line in request.preview.splitlines())
 
 
-def _state(filed: Filed, now: float) -> str:
-    if ruling := filed.ruling:
-        return f"{ruling.word} by {ruling.by}{f': {ruling.reason}' if ruling.reason else ''}"
-    if filed.has_lapsed(now):
+def _state(request: ApprovalRequest, now: float) -> str:
+    if made := request.decision:
+        return f"{made.word} by {made.by}{f': {made.reason}' if made.reason else ''}"
+    if request.has_expired(now):
         return "lapsed"
-    return painted(f"waits, {round(filed.case.lapses_at - now)} s left", "yellow")
+    return painted(f"waits, {round(request.expires_at - now)} s left", "yellow")
 
 
-def _report(filed: Filed, now: float) -> dict[str, object]:
-    case, ruling = filed.case, filed.ruling
+def _report(request: ApprovalRequest, now: float) -> dict[str, object]:
+    made = request.decision
     decided = (
         {
-            "decision": ruling.word,
-            "decided_by": ruling.by,
-            "decided_at": moment(ruling.at),
-            "reason": ruling.reason,
+            "decision": made.word,
+            "decided_by": made.by,
+            "decided_at": moment(made.at),
+            "reason": made.reason,
         }
-        if ruling
+        if made
         else {}
     )
     return {
-        "id": case.identifier,
-        "state": "decided" if ruling else "lapsed" if filed.has_lapsed(now) else "waiting",
-        "tool": case.binding.tool,
-        "action": case.action,
-        "principal": case.binding.principal,
-        "client": case.client,
-        "rule": case.rule,
-        "preview": case.preview,
-        "asked_at": moment(case.asked_at),
-        "lapses_at": moment(case.lapses_at),
+        "id": request.identifier,
+        "state": "decided" if made else "lapsed" if request.has_expired(now) else "waiting",
+        "tool": request.binding.tool,
+        "action": request.action,
+        "principal": request.binding.principal,
+        "client": request.client,
+        "rule": request.rule,
+        "preview": request.preview,
+        "asked_at": moment(request.asked_at),
+        "lapses_at": moment(request.expires_at),
         **{name: value for name, value in decided.items() if value},
     }

@@ -27,6 +27,7 @@ from mcp_types import (
     Implementation,
     TextContent,
 )
+from pydantic import SecretStr
 
 from calls_mcp import __version__, stderr
 from calls_mcp.catalog import Json, Operation, load_operations
@@ -131,9 +132,11 @@ async def _opened(settings: Settings, *, sandbox: bool) -> AsyncGenerator[Runtim
         return
     from calls_mcp.sandbox import open_sandbox  # noqa: PLC0415
 
-    with TemporaryDirectory() as folder:  # what did not happen needs no lasting record
+    with TemporaryDirectory() as folder:  # what did not happen needs no lasting record or state
         audit = settings.audit.model_copy(update={"database": Path(folder) / "audit.db"})
-        async with open_sandbox(settings.model_copy(update={"audit": audit})) as runtime:
+        storage = settings.storage.model_copy(update={"url": SecretStr("memory:")})
+        changed = {"audit": audit, "storage": storage}
+        async with open_sandbox(settings.model_copy(update=changed)) as runtime:
             yield runtime
 
 

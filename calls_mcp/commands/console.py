@@ -22,7 +22,7 @@ from calls_mcp.terminal import say
 _log = logging.getLogger(__name__)
 
 _LACKING = {
-    "office": "Nothing can be decided in it",
+    "approvals": "Nothing can be decided in it",
     "runtime": "It sees no calls, but what the record tells of them",
     "record": "It has no record to show",
 }
@@ -59,9 +59,7 @@ async def open_beside(runtime: Runtime, where: str) -> AsyncGenerator[None]:
     by_link = runtime.settings.auth.mode == "none"
     address = Address(host, port, _public(runtime.settings))
     _log.setLevel(logging.INFO)  # where it is, is told in any case
-    async with open_console(
-        runtime.settings, address, runtime, runtime.clock, links=by_link
-    ) as console:
+    async with open_console(runtime.settings, address, runtime, runtime.clock) as console:
         if by_link:
             way_in = f"this link lets one browser in: {console.link(_user())}"
         else:
@@ -111,7 +109,7 @@ async def _serve(settings: Settings, options: Namespace) -> None:
 
     address = Address(options.host, options.port, options.url or _public(settings))
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with open_console(settings, address) as console:
+        async with open_console(settings, address, sandbox=options.sandbox) as console:
             link = console.link(_user())
             say(f"The console is at {console.url}. This link lets one browser in:\n\n  {link}\n")
             for without, why in console.house.lacking.items():

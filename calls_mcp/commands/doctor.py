@@ -37,8 +37,9 @@ def run(options: Namespace) -> int:
 
 async def _examine(settings: Settings, sandbox: bool) -> list[Finding]:  # noqa: FBT001
     _, findings = doctor.examine_policy(settings)
-    findings.append(await doctor.examine_store(settings))
-    findings += [*doctor.examine_audit(settings), *doctor.examine_telemetry(settings)]
+    findings.append(await doctor.examine_store(settings, sandbox=sandbox))
+    findings += doctor.examine_audit(settings, sandbox=sandbox)
+    findings += doctor.examine_telemetry(settings)
     try:
         async with _access(settings, sandbox=sandbox) as access:
             findings += await doctor.examine_api(access)

@@ -108,7 +108,7 @@ class Audit:
     async def export(self, request: Request) -> Response:
         """All records that are looked for, in their order, as a file."""
         path, form = self._house.record, request.path_params["form"]
-        if path is None or not path.exists() or form not in _FORMS:
+        if path is None or form not in _FORMS:
             raise HTTPException(404, "There is no such file.")
         media, write = _FORMS[form]
         lines = write(path, _filter(request))

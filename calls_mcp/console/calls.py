@@ -157,11 +157,11 @@ class Calls:
 
     async def _approved(self, identifier: str, session: Session) -> bool:
         """Approve what must be: the one operator there is has just asked for it themselves."""
-        office = self._house.office
-        filed = await office.find(identifier) if office else None
-        if office is None or filed is None or not session.may_approve(filed.case):
+        approvals = self._house.approvals
+        request = await approvals.find(identifier) if approvals else None
+        if approvals is None or request is None or not session.may_approve(request):
             return False
-        return await office.decide(filed, approve=True, by=session.name) is not None
+        return await approvals.decide(request, approve=True, by=session.name) is not None
 
     async def _story(self, sid: str, call: CallSummary | None) -> list[Event]:
         path = self._house.record

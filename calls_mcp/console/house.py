@@ -7,11 +7,11 @@ from typing import Generic, TypeVar
 
 import anyio
 
+from calls_mcp.approvals import Approvals
 from calls_mcp.background import Background
 from calls_mcp.console.address import Address
 from calls_mcp.console.sessions import Sessions
 from calls_mcp.console.tokens import Tokens
-from calls_mcp.office import Office
 from calls_mcp.outcome import Caller
 from calls_mcp.runtime import Runtime
 from calls_mcp.settings import Settings
@@ -57,7 +57,7 @@ class Fresh(Generic[_T]):
 class House:
     """Everything that the rooms are made of.
 
-    Without an `office` nothing can be decided, without a `runtime` no calls are seen, without a
+    Without `approvals` nothing can be decided, without a `runtime` no calls are seen, without a
     `record` nothing is read of it; the reason is then in `lacking`, by the name of each. Without
     `tokens` nobody comes in by one, and without `links` nobody by a link.
     """
@@ -67,7 +67,7 @@ class House:
     sessions: Sessions
     tokens: Tokens | None
     links: bool
-    office: Office | None
+    approvals: Approvals | None
     runtime: Runtime | None
     record: Path | None
     lacking: dict[str, str]

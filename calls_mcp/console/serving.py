@@ -7,6 +7,7 @@ from time import time
 
 import uvicorn
 
+from calls_mcp.approvals import UNSHARED, open_approvals
 from calls_mcp.audit import audit_path
 from calls_mcp.authentication.verifier import open_verifier
 from calls_mcp.background import background
@@ -24,10 +25,9 @@ from calls_mcp.console.tokens import Tokens
 from calls_mcp.console.waiting import Waiting
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.listening import listener, places, serving
-from calls_mcp.office import UNSHARED, open_office
 from calls_mcp.runtime import Runtime
 from calls_mcp.settings import Settings
-from calls_mcp.store.rates import Rates
+from calls_mcp.storage.rates import Rates
 
 _LOOK_EVERY = 1.0  # second
 _MOST = 600  # connections
@@ -58,12 +58,13 @@ async def open_console(
     clock: Callable[[], float] = time,
     look_every: float = _LOOK_EVERY,
     *,
-    links: bool = True,
+    sandbox: bool = False,
 ) -> AsyncGenerator[Console]:
     """Serve the console at `address`, with a `runtime` that is there already or one of its own.
 
-    Where the settings have callers show tokens, operators can come in by one; without `links`, in
-    no other way.
+    Where the settings have callers show tokens, operators can come in by one; beside a service, in
+    no other way. Without a `runtime`, it is the console of servers with the same settings, or of
+    those that run a `sandbox`.
 
     Raises:
         ConfigurationError: It would not be safe there, the port can't be had, or a setting is
@@ -76,7 +77,7 @@ async def open_console(
         raise ConfigurationError(f"{address.url} can't be had: {failure.strerror}") from failure
     with listening:
         found = replace(address, port=listening.getsockname()[1])
-        async with _furnished(settings, found, runtime, clock, links) as house:
+        async with _furnished(settings, found, runtime, clock, sandbox=sandbox) as house:
             waiting, calls = Waiting(house), Calls(house)
             news = News(house, {"waiting": waiting.mark, "calls": calls.mark}, look_every)
             overview = Overview(house)
@@ -107,23 +108,28 @@ async def _furnished(
     address: Address,
     runtime: Runtime | None,
     clock: Callable[[], float],
-    links: bool,  # noqa: FBT001
+    *,
+    sandbox: bool,
 ) -> AsyncGenerator[House]:
     lacking: dict[str, str] = {}
+    links = runtime is None or settings.auth.mode == "none"
     async with AsyncExitStack() as stack:
-        office = await runtime.office() if runtime else None
-        if settings.storage.url.get_secret_value() == "memory:":
-            lacking["office"] = UNSHARED
+        approvals = await runtime.approvals() if runtime else None
+        if settings.storage.is_memory:
+            lacking["approvals"] = UNSHARED
         elif runtime is None:
-            office = await stack.enter_async_context(open_office(settings, clock))
-        if runtime is None:
+            opening = open_approvals(settings, clock, sandbox=sandbox)
+            approvals = await stack.enter_async_context(opening)
+        if sandbox:
+            lacking["runtime"] = "The calls of a sandbox exist only in its server."
+        elif runtime is None:
             try:
                 access = settings.twilio.access()
             except ConfigurationError as missing:
                 lacking["runtime"] = f"{missing}"
             else:
                 runtime = await stack.enter_async_context(Runtime(settings, access, clock=clock))
-        record = audit_path(settings, sandbox=runtime.sandbox if runtime else False)
+        record = audit_path(settings, sandbox=runtime.sandbox if runtime else sandbox)
         if record is None:
             lacking["record"] = "The audit log goes to each server's stderr."
         tokens = await _tokens(settings, runtime, clock)
@@ -134,7 +140,7 @@ async def _furnished(
             Sessions(clock),
             tokens,
             links,
-            office,
+            approvals,
             runtime,
             record,
             lacking,

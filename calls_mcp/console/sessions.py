@@ -9,7 +9,7 @@ from typing import cast
 from starlette.requests import Request
 
 from calls_mcp.authentication import Grant, is_operators
-from calls_mcp.store import Case
+from calls_mcp.storage import ApprovalRequest
 
 LINK_LASTS = 600  # seconds
 SESSION_LASTS = 12 * 3600  # seconds
@@ -41,13 +41,13 @@ class Session:
         """As whom they do what a tool does."""
         return f"console: {self.name}"
 
-    def may_approve(self, case: Case) -> bool:
+    def may_approve(self, request: ApprovalRequest) -> bool:
         """Whether they may approve it: where only an operator may, nobody their own request.
 
         That is as far as they are authenticated. Who came by a link is the operator.
         """
-        is_own = case.binding.principal in (self.name, self.principal)
-        return self.grant is None or case.users_too or not is_own
+        is_own = request.binding.principal in (self.name, self.principal)
+        return self.grant is None or request.users_too or not is_own
 
 
 class Sessions:

@@ -9,8 +9,8 @@ from starlette.authentication import AuthenticationError
 
 from calls_mcp.authentication import APPROVE, Grant, is_operators
 from calls_mcp.authentication.verifier import Verifier, granted
-from calls_mcp.store.counters import Limit
-from calls_mcp.store.rates import Rates
+from calls_mcp.storage import Limit
+from calls_mcp.storage.rates import Rates
 
 _log = logging.getLogger(__name__)
 

@@ -9,12 +9,12 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from calls_mcp.approvals import Approvals
 from calls_mcp.console.forms import own_fields
 from calls_mcp.console.house import House
 from calls_mcp.console.pages import page
 from calls_mcp.console.sessions import session_of
-from calls_mcp.office import Office
-from calls_mcp.store import Filed, Place, Queue, StoreUnavailable
+from calls_mcp.storage import ApprovalRequest, PendingPage, Position, StoreUnavailable
 
 _DECISIONS = {"approve": True, "deny": False}
 _SHOWN = 50
@@ -39,75 +39,77 @@ class Waiting:
 
     async def all(self, request: Request) -> Response:
         """Whatever can be decided now, the oldest first, some on each page."""
-        office, after = self._house.office, request.query_params.get("after", "")
-        queue = await office.queue(_SHOWN, _place(after)) if office else Queue((), 0)
+        approvals, after = self._house.approvals, request.query_params.get("after", "")
+        shown = await approvals.page(_SHOWN, _position(after)) if approvals else PendingPage((), 0)
         values = {
-            "cases": queue.cases,
-            "count": queue.count,
+            "requests": shown.requests,
+            "count": shown.count,
             "after": after,
-            "next": queue.last and f"{queue.last.asked_at!r}-{queue.last.identifier}",
-            "now": office.clock() if office else 0,
-            "lacking": self._house.lacking.get("office", ""),
+            "next": shown.last and f"{shown.last.asked_at!r}-{shown.last.identifier}",
+            "now": approvals.clock() if approvals else 0,
+            "lacking": self._house.lacking.get("approvals", ""),
         }
         return page(request, "waiting.html", values)
 
     async def one(self, request: Request) -> Response:
-        """One case, as it stands."""
-        office, filed = await self._found(request)
-        return page(request, "case.html", await _case(office, filed))
+        """Show one request, as it is now."""
+        approvals, asked = await self._found(request)
+        return page(request, "case.html", await _values(approvals, asked))
 
     async def decide(self, request: Request) -> Response:
-        """Decide a case; whoever comes second is told what stands."""
+        """Decide a request; whoever comes second is told what stands."""
         sent = await own_fields(request)
-        office, filed = await self._found(request)
+        approvals, asked = await self._found(request)
         decision = sent.get("decision", "")
         if decision not in _DECISIONS:
             raise HTTPException(400, "Say approve or deny.")
         approve, reason = _DECISIONS[decision], sent.get("reason", "")
         session = session_of(request)
-        if approve and not session.may_approve(filed.case):
+        if approve and not session.may_approve(asked):
             raise HTTPException(403, _OWN)
-        decided = await office.decide(filed, approve=approve, by=session.name, reason=reason)
+        decided = await approvals.decide(asked, approve=approve, by=session.name, reason=reason)
         if decided and decided.ours:
-            return RedirectResponse(f"/waiting/{filed.case.identifier}", 303)
-        standing = replace(filed, ruling=decided.ruling) if decided else filed
-        return page(request, "case.html", await _case(office, standing, late=True), 409)
+            return RedirectResponse(f"/waiting/{asked.identifier}", 303)
+        standing = replace(asked, decision=decided.decision) if decided else asked
+        return page(request, "case.html", await _values(approvals, standing, late=True), 409)
 
     async def mark(self) -> str:
         """What is another whenever something else waits; while the store is away, nothing does."""
-        office = self._house.office
+        approvals = self._house.approvals
         try:
-            return await office.mark() if office else ""
+            return await approvals.mark() if approvals else ""
         except StoreUnavailable:
             return "away"
 
-    async def _found(self, request: Request) -> tuple[Office, Filed]:
-        office = self._house.office
-        filed = await office.find(request.path_params["id"]) if office else None
-        if office is None or filed is None:
+    async def _found(self, request: Request) -> tuple[Approvals, ApprovalRequest]:
+        approvals = self._house.approvals
+        asked = await approvals.find(request.path_params["id"]) if approvals else None
+        if approvals is None or asked is None:
             raise HTTPException(404, "There is no such approval, or it is not kept any more.")
-        return office, filed
+        return approvals, asked
 
 
-def _place(text: str) -> Place | None:
+def _position(text: str) -> Position | None:
     """Where a page begins, as the one before has it."""
     if not text:
         return None
     found = _PLACE.fullmatch(text)
     if found is None:
         raise HTTPException(400, "There is no such page.")
-    return Place(float(found[1]), found[2])
+    return Position(float(found[1]), found[2])
 
 
-async def _case(office: Office, filed: Filed, *, late: bool = False) -> Mapping[str, object]:
-    now = office.clock()
-    fate = await office.fate(filed.case.identifier) if filed.ruling else None
+async def _values(
+    approvals: Approvals, asked: ApprovalRequest, *, late: bool = False
+) -> Mapping[str, object]:
+    now = approvals.clock()
+    state = await approvals.state(asked.identifier) if asked.decision else None
     return {
-        "filed": filed,
+        "asked": asked,
         "now": now,
         "late": late,
-        "lapsed": filed.has_lapsed(now),
-        "is_over": now >= 2 * filed.case.lapses_at - filed.case.asked_at,
-        "is_used": fate is not None and fate.claimed_at is not None,
-        "outcome": fate and fate.outcome,
+        "expired": asked.has_expired(now),
+        "is_over": now >= 2 * asked.expires_at - asked.asked_at,
+        "is_used": state is not None and state.claimed_at is not None,
+        "outcome": state and state.outcome,
     }

@@ -11,9 +11,8 @@ from calls_mcp.doctor.findings import Finding
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.policy import Policy, load_policy, summary
 from calls_mcp.redaction import one_line
-from calls_mcp.replacing import require_place
 from calls_mcp.settings import Settings
-from calls_mcp.store import Keeping, StoreUnavailable, open_store
+from calls_mcp.storage import StorageOptions, StoreUnavailable, default_path, open_storage
 
 _SQLITE = "sqlite:///"
 _PATIENCE = 2.0  # seconds for which a file may be in use
@@ -33,7 +32,7 @@ def examine_policy(settings: Settings) -> tuple[Policy | None, list[Finding]]:
     told = Finding(
         "policy", "ok", f"{what}; all of it: calls-mcp policy check", details=summary(policy)
     )
-    return policy, [told, *_laxity(settings), *_without_desk(policy, settings)]
+    return policy, [told, *_laxity(settings), *_without_operator(policy, settings)]
 
 
 def _laxity(settings: Settings) -> Iterator[Finding]:
@@ -45,43 +44,48 @@ def _laxity(settings: Settings) -> Iterator[Finding]:
         yield Finding("policy", "note", message, "unset CALLS_MCP_CONFIRM")
 
 
-def _without_desk(policy: Policy, settings: Settings) -> Iterator[Finding]:
+def _without_operator(policy: Policy, settings: Settings) -> Iterator[Finding]:
     is_operators = "operator" in astuple(policy.confirm)
-    if is_operators and settings.storage.url.get_secret_value() == "memory:":
+    if is_operators and settings.storage.is_memory:
         message = "the operator can't see what waits in the memory of a server: it is refused"
-        yield Finding("policy", "problem", message, "export CALLS_MCP_STATE_URL=sqlite:///FILE")
+        yield Finding("policy", "problem", message, "unset CALLS_MCP_STATE_URL")
 
 
-async def examine_store(settings: Settings) -> Finding:
+async def examine_store(settings: Settings, *, sandbox: bool = False) -> Finding:
     """Whether the state store is there, and can be written to."""
-    url = settings.storage.url.get_secret_value()
-    if url == "memory:":
+    url = settings.storage.location
+    if settings.storage.is_memory:
         message = "in memory: a restart forgets confirmations"
         return Finding("state store", "ok", message)
-    path = Path(url.removeprefix(_SQLITE)) if url.startswith(_SQLITE) else None
+    path = _path(url, sandbox=sandbox)
     try:
-        if path and not (path.exists() and path.stat().st_size):
-            require_place(path)
-            return Finding("state store", "ok", f"{path} will be made at the first start")
-        async with open_store(url, Keeping(busy=_PATIENCE)) as store:
-            await store.ping()
+        async with open_storage(url, StorageOptions(busy=_PATIENCE), sandbox=sandbox) as storage:
+            await storage.ping()
     except ConfigurationError as wrong:
         return Finding("state store", "fatal", str(wrong), "export CALLS_MCP_STATE_URL=…")
-    except OSError as failure:
-        make = "" if not path or path.parent.exists() else f"mkdir -p {path.parent}, "
-        remedy = f"{make}let this user write there, or: export CALLS_MCP_STATE_URL=…"
-        return Finding("state store", "fatal", f"{path}: {failure.strerror}", remedy)
     except StoreUnavailable as unavailable:
         reason = one_line(str(unavailable.__cause__ or "no answer"))
-        message = f"can't be used, so changes are refused: {reason}"
-        remedy = "start that, or: export CALLS_MCP_STATE_URL=…"
-        return Finding("state store", "problem", message, remedy)
+        where = f"{path} " if path else ""
+        message = f"{where}can't be used, so changes are refused: {reason}"
+        remedy = "let this user write there" if path else "start that"
+        return Finding(
+            "state store", "problem", message, f"{remedy}, or: export CALLS_MCP_STATE_URL=…"
+        )
+    if path and not path.exists():
+        return Finding("state store", "ok", f"{path} will be created at the first change")
     return Finding("state store", "ok", f"{path or 'Redis'} can be written to")
 
 
-def examine_audit(settings: Settings) -> list[Finding]:
+def _path(url: str | None, *, sandbox: bool) -> Path | None:
+    """The file of a store, if it is one."""
+    if url is None:
+        return default_path(sandbox=sandbox)
+    return Path(url.removeprefix(_SQLITE)) if url.startswith(_SQLITE) else None
+
+
+def examine_audit(settings: Settings, *, sandbox: bool = False) -> list[Finding]:
     """Whether changes can be recorded, without which none is made."""
-    path = audit_path(settings)
+    path = audit_path(settings, sandbox=sandbox)
     if path is None:
         message = "goes to stderr: collect that, or it is lost"
         remedy = "export CALLS_MCP_AUDIT_DATABASE=FILE"
@@ -90,6 +94,8 @@ def examine_audit(settings: Settings) -> list[Finding]:
         make = "" if path.parent.exists() else f"mkdir -p {path.parent}, "
         remedy = f"{make}let this user write to {path}, or: export CALLS_MCP_AUDIT_DATABASE=FILE"
         return [Finding("audit log", "problem", f"{path}: {reason}; changes are refused", remedy)]
+    if not path.exists():
+        return [Finding("audit log", "ok", f"{path} will be created at the first change")]
     return [Finding("audit log", "ok", f"{path} can be written to")]
 
 

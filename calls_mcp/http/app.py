@@ -16,7 +16,7 @@ from calls_mcp.http.sessions import IDLE, Sessions
 from calls_mcp.http.shutdown import Drain, Tracked
 from calls_mcp.runtime import Runtime
 from calls_mcp.settings import Settings
-from calls_mcp.store.rates import Rates
+from calls_mcp.storage.rates import Rates
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp

@@ -26,8 +26,8 @@ from calls_mcp.authentication import principal
 from calls_mcp.catalog import load_operations
 from calls_mcp.http.refusals import later, refusal
 from calls_mcp.settings import Settings
-from calls_mcp.store.counters import Limit
-from calls_mcp.store.rates import Rates
+from calls_mcp.storage import Limit
+from calls_mcp.storage.rates import Rates
 
 MESSAGE = "calls_mcp.message"
 """The key of a scope that has the JSON-RPC message in the request's body, or None."""

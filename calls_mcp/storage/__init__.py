@@ -1,1 +1,121 @@
-"""Where state is kept: SQLite files and Redis."""
+"""Where state is kept: an SQLite file, memory, or Redis.
+
+By default that is the user's own database (see `default_path`), created at the first change. It is
+shared by the processes of one user. `sqlite:///FILE` is another file (four slashes begin an
+absolute path), `memory:` belongs to one process and is lost with it, and `redis://…` and
+`rediss://…` are shared by replicas on any machine.
+"""
+
+import sqlite3
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+from anyio import to_thread
+
+from calls_mcp.errors import ConfigurationError
+from calls_mcp.storage.base import Storage
+from calls_mcp.storage.database import Database
+from calls_mcp.storage.location import default_path
+from calls_mcp.storage.records import (
+    Action,
+    ApprovalRequest,
+    Binding,
+    ConfirmationState,
+    Exhausted,
+    Limit,
+    OperatorDecision,
+    PendingConfirmation,
+    PendingPage,
+    Position,
+    StorageOptions,
+)
+from calls_mcp.storage.sqlite import SqliteStorage
+from calls_mcp.storage.unavailable import StoreUnavailable, Unrecorded
+
+__all__ = [
+    "Action",
+    "ApprovalRequest",
+    "Binding",
+    "ConfirmationState",
+    "Database",
+    "Exhausted",
+    "Limit",
+    "OperatorDecision",
+    "PendingConfirmation",
+    "PendingPage",
+    "Position",
+    "Storage",
+    "StorageOptions",
+    "StoreUnavailable",
+    "Unrecorded",
+    "default_path",
+    "open_storage",
+]
+
+_SQLITE = "sqlite:///"
+_REDIS = ("redis://", "rediss://")
+
+
+@asynccontextmanager
+async def open_storage(
+    url: str | None = None, options: StorageOptions | None = None, *, sandbox: bool = False
+) -> AsyncGenerator[Storage]:
+    """Open the store at `url`, by default the user's own, and close it at the end.
+
+    A file is created at the first change. A file that `url` names is checked now; Redis need not
+    answer yet.
+
+    Raises:
+        ConfigurationError: The URL is of no known kind, its file can't be used, or its library is
+            not installed. The message never repeats the URL, which may contain a password.
+    """
+    storage = await _open(url, options or StorageOptions(), sandbox=sandbox)
+    try:
+        yield storage
+    finally:
+        with anyio.CancelScope(shield=True):
+            await storage.aclose()
+
+
+async def _open(url: str | None, options: StorageOptions, *, sandbox: bool) -> Storage:
+    if url is None:
+        database = Database(default_path(sandbox=sandbox), options.busy)
+        return SqliteStorage(database, options)
+    if url == "memory:":
+        return SqliteStorage(Database(None), options)
+    if url.startswith(_SQLITE) and len(url) > len(_SQLITE):
+        database = Database(Path(url.removeprefix(_SQLITE)), options.busy)
+        await _require_usable(database)
+        return SqliteStorage(database, options)
+    if url.startswith(_REDIS):
+        return _redis(url, options)
+    raise ConfigurationError(
+        "CALLS_MCP_STATE_URL is none of memory:, sqlite:///FILE (sqlite:////FILE from the root), "
+        "and redis://HOST:PORT/NUMBER."
+    )
+
+
+async def _require_usable(database: Database) -> None:
+    try:
+        await to_thread.run_sync(database.require_writable)
+    except (sqlite3.Error, OSError) as unusable:
+        await database.aclose()
+        raise ConfigurationError(
+            f"CALLS_MCP_STATE_URL: the file {database.path} can't be used: {unusable}. Its folder "
+            "must exist, and both must be writable."
+        ) from unusable
+
+
+def _redis(url: str, options: StorageOptions) -> Storage:
+    try:
+        from calls_mcp.storage.redis import open_redis  # noqa: PLC0415
+    except ModuleNotFoundError as missing:
+        if missing.name is None or missing.name.partition(".")[0] != "redis":
+            raise
+        raise ConfigurationError(
+            "CALLS_MCP_STATE_URL names Redis, whose library is not installed: "
+            "pip install 'calls-mcp[redis]'"
+        ) from missing
+    return open_redis(url, options)

@@ -13,6 +13,8 @@ from typing import TypeVar, cast
 
 from anyio import CapacityLimiter, to_thread
 
+from calls_mcp.replacing import require_place
+from calls_mcp.storage.location import default_path
 from calls_mcp.storage.unavailable import StoreUnavailable, reaching
 
 _T = TypeVar("_T")
@@ -25,14 +27,13 @@ class Database:
     """The database in the file at `path`, or one in memory if that is None.
 
     Several processes can share a file. It is created at the first write, and opened at the first
-    use; its folder is created, too, if `make_folder`. If another file takes its place, that one is
-    used from then on. `busy` is how many seconds to wait for other writers.
+    use; this user's state directory is created, too, but no other folder. If another file takes its
+    place, that one is used from then on. `busy` is how many seconds to wait for other writers.
     """
 
-    def __init__(self, path: Path | None, busy: float = 5, *, make_folder: bool = False) -> None:
+    def __init__(self, path: Path | None, busy: float = 5) -> None:
         self.path = path
         self._busy = busy
-        self._make_folder = make_folder
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
         self._queue = CapacityLimiter(1)
@@ -71,6 +72,15 @@ class Database:
         with reaching(_FAILURES, StoreUnavailable):
             return await self._in_thread(partial(self.read, query, parameters))
 
+    async def check(self) -> None:
+        """Return if the database could be written to now. A file that isn't there is not created.
+
+        Raises:
+            StoreUnavailable: It could not.
+        """
+        with reaching(_FAILURES, StoreUnavailable):
+            await self._in_thread(self.require_writable)
+
     async def aclose(self) -> None:
         """Close the connection."""
         await to_thread.run_sync(self.close, limiter=self._queue)
@@ -101,6 +111,18 @@ class Database:
             connection = self._open()
             return self._patiently(lambda: connection.execute(query, parameters).fetchall())
 
+    def require_writable(self) -> None:
+        """Return if the database could be written to now; see `check`.
+
+        Raises:
+            sqlite3.Error: It could not.
+            OSError: Likewise.
+        """
+        if self.path is not None and not _exists(self.path):
+            require_place(_nearest(self.path) if _is_default(self.path) else self.path)
+        else:
+            self.write(_version)
+
     def close(self) -> None:
         """Close the connection. The next use opens it again."""
         with self._in_use:
@@ -113,7 +135,7 @@ class Database:
 
     def _open(self) -> sqlite3.Connection:
         """Return the connection to the file that is there now; create one if there is none."""
-        identity = _identity(self.path, make_folder=self._make_folder) if self.path else None
+        identity = _identity(self.path) if self.path else None
         if self._connection is not None and identity == self._identity:
             return self._connection
         self._close()
@@ -167,7 +189,15 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _identity(path: Path, *, make_folder: bool) -> tuple[int, int]:
+def _nearest(path: Path) -> Path:
+    """Return what must be made first so that there can be a file at `path`."""
+    _require_home(path)
+    while not path.parent.exists():
+        path = path.parent
+    return path
+
+
+def _identity(path: Path) -> tuple[int, int]:
     """Which file is at `path`; an empty one is made if there is none, readable only by its owner.
 
     An existing one is not opened here: closing it would drop the locks that SQLite has on it
@@ -176,13 +206,18 @@ def _identity(path: Path, *, make_folder: bool) -> tuple[int, int]:
     try:
         found = path.stat()
     except FileNotFoundError:
-        if make_folder:
+        if _is_default(path):
             _require_home(path)
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with suppress(FileExistsError):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         found = path.stat()
     return found.st_dev, found.st_ino
+
+
+def _is_default(path: Path) -> bool:
+    """Whether a file is in this user's state directory."""
+    return path.parent == default_path().parent
 
 
 def _require_home(path: Path) -> None:

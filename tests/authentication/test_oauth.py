@@ -31,7 +31,7 @@ from tests.authentication.issuer import (
 )
 from tests.http.site import Here, Service, challenge, site_of
 from tests.rig import ERAS, Era, open_rig, placing
-from tests.store.redis_server import free_port
+from tests.storage.redis_server import free_port
 
 pytestmark = pytest.mark.anyio
 

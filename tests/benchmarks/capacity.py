@@ -24,7 +24,7 @@ from tests.benchmarks.service import (
 )
 from tests.benchmarks.upstream import a_call, emulator
 from tests.rig import placing
-from tests.store.redis_server import RedisServer
+from tests.storage.redis_server import RedisServer
 
 _ROUNDS = 3
 _READS, _CHANGES, _SESSIONS = 2000, 200, 500

@@ -18,14 +18,13 @@ from calls_mcp.audit import Authority, Decision, Ending, Entry, audit_path, open
 from calls_mcp.catalog import Json, load_operations
 from calls_mcp.console import Address, open_console
 from calls_mcp.emulator import DEFAULT_ACCOUNT
-from calls_mcp.guard import Binding
 from calls_mcp.runtime import Runtime
 from calls_mcp.settings import load_settings
-from calls_mcp.store import Case, open_store
+from calls_mcp.storage import ApprovalRequest, Binding, open_storage
 from tests.benchmarks.figure import Figure, in_turn
 from tests.benchmarks.upstream import emulator
 from tests.rig import access_to, placing
-from tests.store.redis_server import RedisServer
+from tests.storage.redis_server import RedisServer
 
 _MANY, _FEW = (10_000, 1_000), (100, 10)  # records, approvals
 _CALLS = 1_000
@@ -158,13 +157,12 @@ def _places(tab: _Tab, sid: str) -> dict[str, str]:
 
 async def _fill(values: Mapping[str, object], amounts: tuple[int, int], sid: str) -> None:
     """Half of the records tell of a change that was sent, half of a question."""
-    records, cases = amounts
+    records, requests = amounts
     await _record(values, 1, sid)
     await _record(values, records // 4 - 1, "CA" + "0" * 32)
-    async with open_store(str(values["calls_mcp_state_url"])) as store:
-        assert store.docket
-        for number in range(cases):
-            assert await store.docket.file(_case(number), cases)
+    async with open_storage(str(values["calls_mcp_state_url"])) as storage:
+        for number in range(requests):
+            assert await storage.add_request(_request(number), requests)
 
 
 async def _record(values: Mapping[str, object], times: int, sid: str) -> None:
@@ -172,8 +170,7 @@ async def _record(values: Mapping[str, object], times: int, sid: str) -> None:
     settings = load_settings(values)
     async with open_audit(audit_path(settings)) as audit:
         for number in range(times):
-            case = _case(number)
-            authority = Authority("operator", "benchmarks", case.identifier)
+            authority = Authority("operator", "benchmarks", _request(number).identifier)
             await audit.note(_entry("asked", authority))
             await audit.note(_entry("approved", authority))
             attempt = await audit.begin(_entry("allowed", authority))
@@ -197,9 +194,9 @@ def _entry(decision: Decision, authority: Authority) -> Entry:
     )
 
 
-def _case(number: int) -> Case:
+def _request(number: int) -> ApprovalRequest:
     now = time.time()
-    return Case(
+    return ApprovalRequest(
         identifier=f"{number:016x}",
         binding=Binding("create_call", "0" * 64, f"principal {number}"),
         action="place",
@@ -207,5 +204,5 @@ def _case(number: int) -> Case:
         client="benchmarks 1",
         rule="confirm.place",
         asked_at=now,
-        lapses_at=now + _LASTS,
+        expires_at=now + _LASTS,
     )

@@ -21,7 +21,7 @@ from tests.benchmarks.figure import Figure, in_turn
 from tests.benchmarks.upstream import emulator
 from tests.observatory import Observatory, observing
 from tests.rig import ACCOUNT, PERMISSIVE, access_to, placing
-from tests.store.redis_server import RedisServer
+from tests.storage.redis_server import RedisServer
 
 _TIMES = 20  # in a round
 _CALLER = Caller("benchmarks", can_ask=False)

@@ -13,6 +13,7 @@ from typing import Any, Self
 import psutil
 
 from calls_mcp.emulator import DEFAULT_ACCOUNT
+from tests.isolation import without_state
 from tests.rig import PERMISSIVE
 
 SMALLEST = (sys.executable, "-m", "tests.benchmarks.smallest")
@@ -43,6 +44,7 @@ class Peer:
                 "TWILIO_AUTH_TOKEN": DEFAULT_ACCOUNT.auth_token,
                 "CALLS_MCP_API_BASE_URL": base_url,
                 "PATH": os.defpath,
+                **without_state(),
                 **environment,
             },
         )

@@ -15,7 +15,8 @@ import psutil
 
 from calls_mcp.emulator import DEFAULT_ACCOUNT
 from tests.benchmarks.peer import UNTHROTTLED
-from tests.store.redis_server import free_port
+from tests.isolation import without_state
+from tests.storage.redis_server import free_port
 
 OURS = ("-m", "calls_mcp", "serve", "--transport", "http", "--port", "{port}")
 SMALLEST = ("-m", "tests.benchmarks.smallest_http", "{port}")
@@ -59,6 +60,7 @@ def serving(arguments: Sequence[str], api: str, **environment: str) -> Generator
         "TWILIO_AUTH_TOKEN": DEFAULT_ACCOUNT.auth_token,
         "CALLS_MCP_API_BASE_URL": api,
         "PATH": os.defpath,
+        **without_state(),
         **UNTHROTTLED,
         **_UNBOUNDED,
         **environment,

@@ -12,8 +12,7 @@ import pytest
 
 from calls_mcp.cli import main
 from calls_mcp.emulator.testing import RunningEmulator
-from calls_mcp.store import Ruling
-from calls_mcp.store.docket import pack_ruling
+from calls_mcp.storage import OperatorDecision
 from tests.commands.test_call import PLACE, changes
 from tests.records import records_in
 from tests.test_rules import policy
@@ -112,7 +111,7 @@ def test_an_approval_that_is_not_there_is_told(action: str, capsys: Captured) ->
 def test_what_is_in_the_memory_of_a_server_is_not_seen_here(
     monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
-    monkeypatch.delenv("CALLS_MCP_STATE_URL")
+    monkeypatch.setenv("CALLS_MCP_STATE_URL", "memory:")
     assert main(["approvals"]) == 2
     assert "CALLS_MCP_STATE_URL is memory:" in capsys.readouterr().err
 
@@ -152,15 +151,16 @@ def test_all_that_waits_is_listed_however_much_is_decided_since(
 def decided_since(store: Path, count: int) -> set[str]:
     """Have this many newer cases decided; their ids."""
     with closing(sqlite3.connect(store)) as file, file:
-        (case,) = file.execute('SELECT "case" FROM cases').fetchone()
+        (request,) = file.execute("SELECT request FROM approval_requests").fetchone()
         rows = list[tuple[str, str, float]]()
         for number in range(count):
-            told = json.loads(case)
+            told = json.loads(request)
             told |= {"identifier": f"{number:016x}", "asked_at": told["asked_at"] + 1}
             rows.append((told["identifier"], json.dumps(told), told["asked_at"]))
-        ruling = pack_ruling(Ruling(is_approval=True, by="bob", at=0))
+        decision = OperatorDecision(is_approval=True, by="bob", at=0).pack()
         file.executemany(
-            "INSERT INTO cases SELECT ?, principal, ?, ?, lapses_at, ? FROM cases LIMIT 1",
-            [(*row, ruling) for row in rows],
+            "INSERT INTO approval_requests "
+            "SELECT ?, owner, ?, ?, expires_at, ? FROM approval_requests LIMIT 1",
+            [(*row, decision) for row in rows],
         )
     return {row[0] for row in rows}

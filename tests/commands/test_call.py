@@ -139,13 +139,15 @@ def test_yes_shows_what_it_confirms(account: RunningEmulator) -> None:
     assert changes(account) == ["POST"]
 
 
-@pytest.mark.parametrize("requirement", ["require_human", "deny"])
+@pytest.mark.parametrize(
+    ("requirement", "told"), [("require_human", (4, "awaiting_operator")), ("deny", (1, "error"))]
+)
 def test_yes_gets_nobody_around_the_policy(
-    requirement: str, account: RunningEmulator, tmp_path: Path
+    requirement: str, told: tuple[int, str], account: RunningEmulator, tmp_path: Path
 ) -> None:
     file = str(policy(tmp_path, f'[confirm]\nplace = "{requirement}"\n'))
-    refused = answered(1, *PLACE, "--yes", CALLS_MCP_POLICY=file)
-    assert refused["error"]["kind"] == "policy_denied"
+    status, outcome = told
+    assert answered(status, *PLACE, "--yes", CALLS_MCP_POLICY=file)["outcome"] == outcome
     assert changes(account) == []
 
 

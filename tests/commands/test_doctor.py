@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from calls_mcp.emulator.testing import Fault, RunningEmulator
 from tests.http.site import entry, write
 from tests.rig import ACCOUNT
-from tests.store.redis_server import RedisServer
+from tests.storage.redis_server import RedisServer
 from tests.test_cli import run
 from tests.test_rules import policy
 from tests.upstream import SECRET, Step, Upstream, answer, drop, page, redirect, refusing
@@ -239,13 +239,13 @@ def test_an_answer_without_a_date_leaves_the_clock_uncompared() -> None:
     [
         ("CALLS_MCP_READ_ONLY", "1", "unset CALLS_MCP_READ_ONLY", 0),
         ("CALLS_MCP_CONFIRM", "none", "unset CALLS_MCP_CONFIRM", 0),
-        ("CALLS_MCP_CONFIRM", "operator", "export CALLS_MCP_STATE_URL=sqlite:///FILE", 1),
+        ("CALLS_MCP_CONFIRM", "operator", "unset CALLS_MCP_STATE_URL", 1),
     ],
 )
 def test_what_is_lax_or_strict_is_noted_with_what_changes_it(
     name: str, value: str, mends: str, ends_with: int
 ) -> None:
-    status, found = examined(**{name: value})
+    status, found = examined(**{"CALLS_MCP_STATE_URL": "memory:", name: value})
     assert (status, found["policy"]["remedy"]) == (ends_with, mends)
 
 

@@ -104,7 +104,6 @@ async def open_desk(
             rig.runtime,
             rig.clock,
             look_every=0.01,
-            links=rig.runtime.settings.auth.mode == "none",
         ) as console,
     ):
         yield Desk(console, rig, record)

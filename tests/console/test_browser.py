@@ -131,9 +131,9 @@ async def test_a_key_or_a_click_never_meets_another_card_than_was_meant(
         await window.page.mouse.click(pressed["x"] + 5, pressed["y"] + 5)
         await window.press(" ", "n", "o", "t", " ", "a", " ", "g", "o", "o", "d", " ", "Enter")
         await window.sees("1 change waits")
-        assert desk.console.house.office
-        (waiting,) = await desk.console.house.office.waiting()
-        assert waiting.case.identifier != first
+        assert desk.console.house.approvals
+        (waiting,) = await desk.console.house.approvals.pending()
+        assert waiting.identifier != first
 
 
 async def test_a_page_that_is_out_of_date_says_so(chromium: Browser, tmp_path: Path) -> None:

@@ -91,21 +91,21 @@ def test_what_strangers_wrote_is_text_in_charts_too() -> None:
 @pytest.mark.anyio
 async def test_what_did_not_count_or_nobody_decided_is_told_as_that(tmp_path: Path) -> None:
     async with open_desk(tmp_path) as desk, desk.operator() as browser:
-        office = desk.console.house.office
-        assert office
+        approvals = desk.console.house.approvals
+        assert approvals
         async with desk.rig.connect() as agent:
             await agent.call("create_call", **placing())
             await agent.call("create_call", **placing(timeout=9))
-        first, _second = await office.waiting()
+        first, _second = await approvals.pending()
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(partial(office.decide, first, approve=True, by="ann"))
-            tasks.start_soon(partial(office.decide, first, approve=False, by="bob"))
-        decided = await office.find(first.case.identifier)
+            tasks.start_soon(partial(approvals.decide, first, approve=True, by="ann"))
+            tasks.start_soon(partial(approvals.decide, first, approve=False, by="bob"))
+        decided = await approvals.find(first.identifier)
         assert decided
-        assert decided.ruling
+        assert decided.decision
         desk.rig.clock.advance(901)
         told = visible(await browser.read("/overview"))
-    accepted = int(decided.ruling.is_approval)
+    accepted = int(decided.decision.is_approval)
     assert f"asked 2 accepted {accepted} declined {1 - accepted} lapsed 1" in told
 
 

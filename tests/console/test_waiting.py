@@ -13,11 +13,10 @@ import pytest
 
 from calls_mcp.console import Address, open_console
 from calls_mcp.console.calls import Calls
-from calls_mcp.guard import Binding
 from calls_mcp.settings import load_settings
-from calls_mcp.store import Case, Ruling, docket, sqlite_docket
+from calls_mcp.storage import ApprovalRequest, Binding, OperatorDecision, records
 from tests.console.desk import Browser, Desk, open_desk, visible
-from tests.records import lines_in
+from tests.records import records_in
 from tests.rig import CALLER, placing
 
 pytestmark = pytest.mark.anyio
@@ -80,7 +79,7 @@ async def test_what_is_approved_runs_once_it_is_called_again(desk: Desk) -> None
         assert "It was carried out: the call and its story." in visible(page)
         assert f'href="/calls/{done["call"]["sid"]}"' in page
     assert len(desk.rig.changes) == 1
-    assert '"decided_by":"ann"' in "".join(lines_in(desk.record))
+    assert "ann" in {each.get("decided_by") for each in records_in(desk.record)}
 
 
 async def test_a_denial_reaches_the_agent_with_its_reason(desk: Desk) -> None:
@@ -233,7 +232,8 @@ async def test_whoever_has_left_is_told_no_more(desk: Desk) -> None:
 
 
 async def test_a_console_without_a_shared_store_says_so(tmp_path: Path) -> None:
-    async with open_console(load_settings(), Address(port=0)) as console:
+    settings = load_settings({"calls_mcp_state_url": "memory:"})
+    async with open_console(settings, Address(port=0)) as console:
         desk = Desk(console, None, tmp_path)  # pyright: ignore[reportArgumentType]  # no server
         async with desk.operator() as browser:
             assert "CALLS_MCP_STATE_URL is memory:" in visible(await browser.read("/"))
@@ -264,16 +264,16 @@ async def test_a_page_that_can_not_be_is_refused(desk: Desk, after: str) -> None
 async def test_a_page_reads_what_it_shows_and_those_who_listen_read_nothing(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(desk, 300)
+    await asked(desk)  # which creates the file
+    fill(desk, 299)
     read = list[bytes | str]()
-    whole = docket.unpack_filed
+    whole = records.unpack_request
 
-    def counted(case: str, ruling: str | None) -> docket.Filed | None:
-        read.append(case)
-        return whole(case, ruling)
+    def counted(request: str, decision: str | None = None) -> ApprovalRequest | None:
+        read.append(request)
+        return whole(request, decision)
 
-    for module in (docket, sqlite_docket):
-        monkeypatch.setattr(module, "unpack_filed", counted)
+    monkeypatch.setattr(records, "unpack_request", counted)
     async with desk.operator() as browser:
         page = await browser.read("/")
         assert len(read) == page.count('<article class="card"') == 50
@@ -287,11 +287,11 @@ async def test_a_page_reads_what_it_shows_and_those_who_listen_read_nothing(
 
 
 def fill(desk: Desk, count: int, *, decided: bool = False) -> None:
-    """Have this many cases wait, or be decided, without asking for each."""
+    """Have this many requests be pending, or decided, without asking for each."""
     now = desk.rig.clock()
-    ruling = Ruling(is_approval=True, by="ann", at=now)
-    cases = [
-        Case(
+    decision = OperatorDecision(is_approval=True, by="ann", at=now).pack() if decided else None
+    requests = [
+        ApprovalRequest(
             token_hex(8),
             Binding("create_call", "", f"of {number}"),
             "place",
@@ -304,15 +304,7 @@ def fill(desk: Desk, count: int, *, decided: bool = False) -> None:
         for number in range(count)
     ]
     rows = [
-        (
-            case.identifier,
-            case.binding.principal,
-            docket.pack_case(case),
-            now,
-            now + 900,
-            docket.pack_ruling(ruling) if decided else None,
-        )
-        for case in cases
+        (each.identifier, each.owner, each.pack(), now, now + 900, decision) for each in requests
     ]
     with closing(sqlite3.connect(desk.record.parent / "state.db")) as file, file:
-        file.executemany("INSERT INTO cases VALUES (?, ?, ?, ?, ?, ?)", rows)
+        file.executemany("INSERT INTO approval_requests VALUES (?, ?, ?, ?, ?, ?)", rows)

@@ -12,7 +12,7 @@ from anyio.abc import Process
 from anyio.lowlevel import checkpoint
 
 from tests.optional import program
-from tests.store.redis_server import free_port
+from tests.storage.redis_server import free_port
 
 DEPLOY = Path(__file__).parents[2] / "config/deploy"
 NGINX, HAPROXY = DEPLOY / "nginx.conf", DEPLOY / "haproxy.cfg"

@@ -27,7 +27,7 @@ from tests.http.site import (
 )
 from tests.observatory import observing
 from tests.rig import User, placing
-from tests.store.redis_server import RedisServer
+from tests.storage.redis_server import RedisServer
 
 pytestmark = pytest.mark.anyio
 

@@ -17,7 +17,7 @@ from calls_mcp.server import build_server
 from calls_mcp.settings import load_settings
 from tests.http.site import Client2026, Service, stand_in_site
 from tests.rig import PERMISSIVE, Agent, User, access_to, placing
-from tests.store.redis_server import RedisServer
+from tests.storage.redis_server import RedisServer
 from tests.upstream import SID, answer
 
 pytestmark = pytest.mark.anyio

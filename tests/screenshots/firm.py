@@ -128,12 +128,12 @@ class _Day:
         arguments = self._arguments(text, **changes)
         async with self.rig.connect(name=agent) as connected:
             outcome = await connected.call("create_call", **arguments)
-            office = self.console.house.office
-            filed = await office.find(outcome["confirmation"]["approval"]) if office else None
-            assert office
+            approvals = self.console.house.approvals
+            filed = await approvals.find(outcome["confirmation"]["approval"]) if approvals else None
+            assert approvals
             assert filed
             self.rig.clock.advance(self.random.uniform(4, 50))
-            await office.decide(filed, approve=not denied, by="Maria", reason=denied)
+            await approvals.decide(filed, approve=not denied, by="Maria", reason=denied)
             done: dict[str, Any] = await connected.call("create_call", **arguments)
         return done["call"]["sid"] if "call" in done else ""
 

@@ -3,7 +3,7 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from calls_mcp.emulator import ManualClock
-from calls_mcp.store import Keeping, Store, open_store
+from calls_mcp.storage import Storage, StorageOptions, open_storage
 
 
 @pytest.fixture
@@ -13,7 +13,7 @@ def memory_url() -> str:
 
 @pytest.fixture(params=["memory", "sqlite", "redis"])
 def url(request: pytest.FixtureRequest) -> str:
-    """Of every kind of store in turn."""
+    """Of every kind of storage in turn."""
     return request.getfixturevalue(f"{request.param}_url")
 
 
@@ -23,11 +23,11 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def keeping(clock: ManualClock) -> Keeping:
-    return Keeping(retention=100, patience=0.2, each=3, clock=clock)
+def options(clock: ManualClock) -> StorageOptions:
+    return StorageOptions(retention=100, patience=0.2, each=3, clock=clock)
 
 
 @pytest.fixture
-async def store(url: str, keeping: Keeping) -> AsyncGenerator[Store]:
-    async with open_store(url, keeping) as store:
-        yield store
+async def storage(url: str, options: StorageOptions) -> AsyncGenerator[Storage]:
+    async with open_storage(url, options) as storage:
+        yield storage

@@ -1,6 +1,6 @@
-"""Several processes that do the same at the same time, to one store.
+"""Several processes that do the same at the same time, to one storage.
 
-`python -m tests.store.crew DEED URL` says when it is ready, begins when it is given a line, and
+`python -m tests.storage.crew DEED URL` says when it is ready, begins when it is given a line, and
 prints what came of it as JSON.
 """
 
@@ -13,8 +13,7 @@ from typing import Any, cast
 
 from calls_mcp.emulator import ManualClock
 from calls_mcp.outcome import Outcome
-from calls_mcp.store import Keeping, Store, open_store
-from calls_mcp.store.counters import Limit
+from calls_mcp.storage import Limit, Storage, StorageOptions, open_storage
 
 TIMES = 25
 IDENTIFIER = "the one"
@@ -22,38 +21,40 @@ ROOMY = Limit("roomy", amount=1000, seconds=60, key="all")
 NARROW = Limit("narrow", amount=10, seconds=60, key="all")
 
 
-async def use(store: Store) -> object:
+async def use(storage: Storage) -> object:
     """Use a confirmation, as whoever wins or as one who waits."""
-    won = await store.claim(IDENTIFIER)
+    won = await storage.claim(IDENTIFIER)
     if won:
-        await store.settle(IDENTIFIER, Outcome(outcome="done", warnings=tuple(map(str, range(50)))))
-    return {"won": won, "outcome": (await store.outcome(IDENTIFIER)).content()}
+        await storage.settle(
+            IDENTIFIER, Outcome(outcome="done", warnings=tuple(map(str, range(50))))
+        )
+    return {"won": won, "outcome": (await storage.outcome(IDENTIFIER)).content()}
 
 
-async def hit(store: Store) -> object:
+async def hit(storage: Storage) -> object:
     """Whether there was room."""
-    return await store.counters.hit([ROOMY, NARROW]) is None
+    return await storage.hit([ROOMY, NARROW]) is None
 
 
-async def enter(store: Store) -> object:
+async def enter(storage: Storage) -> object:
     """Whether there was room."""
-    return isinstance(await store.counters.enter([ROOMY, NARROW]), str)
+    return isinstance(await storage.reserve([ROOMY, NARROW]), str)
 
 
-async def note(store: Store) -> object:
+async def note(storage: Storage) -> object:
     """Whether nobody had done it before."""
-    return await store.counters.note("+15005550205", 60) is not None
+    return await storage.note("+15005550205", 60) is not None
 
 
-async def hold(store: Store) -> object:
+async def hold(storage: Storage) -> object:
     """Claim a confirmation, say so, and settle it when told to."""
-    won = await store.claim(IDENTIFIER)
+    won = await storage.claim(IDENTIFIER)
     print(json.dumps(won), flush=True)  # noqa: T201
     await asyncio.to_thread(sys.stdin.readline)
-    return await store.settle(IDENTIFIER, Outcome(outcome="done"))
+    return await storage.settle(IDENTIFIER, Outcome(outcome="done"))
 
 
-_DEEDS: Mapping[str, tuple[Callable[[Store], Awaitable[object]], int]] = {
+_DEEDS: Mapping[str, tuple[Callable[[Storage], Awaitable[object]], int]] = {
     "use": (use, TIMES),
     "hit": (hit, TIMES),
     "enter": (enter, TIMES),
@@ -64,7 +65,7 @@ _DEEDS: Mapping[str, tuple[Callable[[Store], Awaitable[object]], int]] = {
 
 def start(deed: str, url: str, size: int) -> list[subprocess.Popen[str]]:
     """Start `size` processes, which all begin together."""
-    command = [sys.executable, "-m", "tests.store.crew", deed, url]
+    command = [sys.executable, "-m", "tests.storage.crew", deed, url]
     crew = [
         subprocess.Popen(  # noqa: S603
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
@@ -102,11 +103,11 @@ def together(deed: str, url: str, size: int = 4) -> list[Any]:
 
 async def _work(deed: str, url: str) -> None:
     act, times = _DEEDS[deed]
-    async with open_store(url, Keeping(clock=ManualClock())) as store:
-        await store.ping()
+    async with open_storage(url, StorageOptions(clock=ManualClock())) as storage:
+        await storage.ping()
         print(json.dumps("ready"), flush=True)  # noqa: T201
         sys.stdin.readline()
-        results = await asyncio.gather(*(act(store) for _ in range(times)))
+        results = await asyncio.gather(*(act(storage) for _ in range(times)))
     print(json.dumps(results), flush=True)  # noqa: T201
 
 

@@ -1,0 +1,305 @@
+"""A store in Redis, shared by replicas on any machine.
+
+Every change is one script, so that it happens as a whole. If a response gets lost, the library may
+send a script again; each of them then does nothing more, and says the same. Redis must be 6.2 or
+newer, and must not be set to evict keys that have not expired.
+"""
+
+import hashlib
+import re
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from importlib.resources import files
+from typing import Any, Protocol, cast
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from calls_mcp.errors import ConfigurationError
+from calls_mcp.outcome import Outcome
+from calls_mcp.storage.base import Storage
+from calls_mcp.storage.records import (
+    ApprovalRequest,
+    ConfirmationState,
+    Exhausted,
+    Limit,
+    OperatorDecision,
+    PendingConfirmation,
+    PendingPage,
+    Position,
+    StorageOptions,
+    pending_page,
+    unpack_confirmation,
+    unpack_decision,
+    unpack_outcome,
+    unpack_request,
+)
+from calls_mcp.storage.unavailable import StoreUnavailable, Unrecorded, reaching
+
+_CLEAR = re.compile(r"rediss?://([^\s/?#@[\]]*@)?[^\s@]*")
+_FAILURES = (RedisError, OSError)
+
+
+def _key(*parts: str) -> str:
+    return ":".join(("calls-mcp", *parts))
+
+
+_ALL = _key("requests")
+_EVERYBODYS = [_key(name) for name in ("undecided", "expiring", "turns")]
+
+
+class Client(Protocol):
+    """What is used of `redis.asyncio.Redis`, whose own annotations leave its answers unknown."""
+
+    def execute_command(self, *command: str | float) -> Awaitable[Any]:
+        """Run one command."""
+        ...
+
+    def register_script(self, script: str) -> Callable[..., Awaitable[Any]]:
+        """Return a script, to be called with keys and arguments."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        ...
+
+
+def open_redis(url: str, options: StorageOptions) -> "RedisStorage":
+    """Return the store in the Redis at `url`. Nothing is sent there yet.
+
+    Raises:
+        ConfigurationError: The URL is malformed.
+    """
+    try:
+        _require_clear(url)
+        client = Redis.from_url(  # pyright: ignore[reportUnknownMemberType]
+            url,
+            decode_responses=True,
+            socket_connect_timeout=options.busy,
+            socket_timeout=options.busy,
+            retry=Retry(NoBackoff(), 1),
+        )
+    except ValueError:
+        # Its text may repeat the URL, which may contain a password.
+        raise ConfigurationError("CALLS_MCP_STATE_URL is not a well-formed redis:// URL.") from None
+    return RedisStorage(cast("Client", client), options)
+
+
+def _require_clear(url: str) -> None:
+    """Do nothing if a password in `url` can't be taken for a host, which failures name.
+
+    Raises:
+        ValueError: Characters in it are not percent-encoded.
+    """
+    if not _CLEAR.fullmatch(url):
+        raise ValueError(url)
+
+
+class RedisStorage(Storage):
+    """A `Storage` in Redis."""
+
+    kind = "redis"
+
+    def __init__(self, client: Client, options: StorageOptions) -> None:
+        super().__init__(options)
+        self._client = client
+        self._scripts: dict[str, Callable[..., Awaitable[Any]]] = {}
+
+    async def put(self, identifier: str, pending: PendingConfirmation) -> None:
+        """Keep a new confirmation until it may be forgotten."""
+        lasts = self._lasts(pending.expires_at + self._options.retention - self._options.clock())
+        keys = [_confirmation(identifier), _key("unused", _digest(pending.owner))]
+        arguments = [identifier, pending.pack(), lasts, self._options.each, _confirmation("")]
+        await self._run("put", keys, arguments)
+
+    async def get(self, identifier: str) -> PendingConfirmation | None:
+        """Return the confirmation of this identifier, if it is still kept."""
+        text = await self._ask("HGET", _confirmation(identifier), "pending")
+        return unpack_confirmation(text) if text else None
+
+    async def claim(self, identifier: str) -> bool:
+        """Take the one right to act on it."""
+        arguments = [identifier, secrets.token_urlsafe(9), self._options.clock()]
+        return await self._run("claim", [_confirmation(identifier)], arguments) == 1
+
+    async def state(self, identifier: str) -> ConfirmationState | None:
+        """Return when it was claimed and its outcome so far."""
+        found = await self._ask("HMGET", _confirmation(identifier), "pending", "claimed_at")
+        pending, claimed_at = cast("list[str | None]", found)
+        if pending is None:
+            return None
+        outcome = await self._ask("LINDEX", _outcome(identifier), 0)
+        return ConfirmationState(
+            claimed_at=float(claimed_at) if claimed_at else None,
+            outcome=unpack_outcome(outcome),
+        )
+
+    async def settle(self, identifier: str, outcome: Outcome) -> None:
+        """Record the outcome, and wake those who wait."""
+        keys = [_confirmation(identifier), _outcome(identifier)]
+        await self._run("settle", keys, [outcome.to_json()], Unrecorded)
+
+    async def _settled(self, identifier: str) -> Outcome:
+        # Moving the one element of a list to where it is waits for it, and leaves it for the rest.
+        # It has to return before the connection counts as broken because it is silent.
+        settled, block = _outcome(identifier), self._options.busy / 5
+        while True:
+            if outcome := await self._ask("BLMOVE", settled, settled, "LEFT", "LEFT", block):
+                return Outcome.model_validate_json(outcome)
+
+    async def add_request(self, request: ApprovalRequest, most: int) -> bool:
+        """Keep a new request, until it is old."""
+        now = self._options.clock()
+        lasts = self._lasts(request.expires_at - now + self._options.retention)
+        mine = _request(request.identifier), _key("pending", _digest(request.owner))
+        times = [now, request.asked_at, request.expires_at, lasts]
+        arguments = [request.identifier, request.pack(), *times, most]
+        return await self._run("add_request", [*mine, _ALL, *_EVERYBODYS], arguments) == 1
+
+    async def find_request(self, identifier: str) -> ApprovalRequest | None:
+        """Return the request of this identifier, if it is still kept."""
+        request, decision = await self._ask("HMGET", _request(identifier), "request", "decision")
+        return unpack_request(request, decision) if request else None
+
+    async def decide(self, identifier: str, decision: OperatorDecision) -> OperatorDecision | None:
+        """Decide a request, unless it is decided already."""
+        arguments = [identifier, decision.pack(), self._options.clock()]
+        made = await self._run("decide", [_request(identifier), *_EVERYBODYS], arguments)
+        return unpack_decision(made) if made else None
+
+    async def newest_requests(self, most: int) -> Sequence[ApprovalRequest]:
+        """Return the newest requests, the newest first."""
+        rows = await self._run("newest_requests", [_ALL], [most, _request("")])
+        unpacked = (unpack_request(*row) for row in cast("list[tuple[str, str | None]]", rows))
+        return [request for request in unpacked if request]
+
+    async def pending_requests(self, most: int, after: Position | None = None) -> PendingPage:
+        """Return at most `most` of the requests that can be decided now, the oldest first."""
+        start = [after.asked_at, after.identifier] if after else []
+        count, _, *rows = await self._pending(most + 1, *start)
+        found = [(text, identifier, float(at)) for text, identifier, at in rows]
+        return pending_page(found, most, count)
+
+    async def pending_mark(self) -> str:
+        """Return a text that differs whenever other requests are pending than before."""
+        count, turns = await self._pending(0)
+        return f"{count}.{turns}"
+
+    async def exhausted(self, limits: Sequence[Limit]) -> Exhausted | None:
+        """Return a limit that has no room now, if there is one."""
+        return await self._hit(limits, take=0)
+
+    async def hit(self, limits: Sequence[Limit]) -> Exhausted | None:
+        """Take one from every limit, or none."""
+        return await self._hit(limits, take=1)
+
+    async def reserve(self, limits: Sequence[Limit]) -> str | Exhausted:
+        """Reserve room in every limit, or none."""
+        now, reservation = self._options.clock(), secrets.token_urlsafe(9)
+        terms = [n for each in limits for n in (each.amount, each.seconds, now + each.seconds)]
+        keys = [_key("reserved", limit.place) for limit in limits]
+        found = await self._run("reserve", keys, [now, reservation, *terms])
+        if not found:
+            return reservation
+        number, until = cast("tuple[int, str]", found)
+        return Exhausted(limits[number - 1].name, max(0.0, float(until) - now))
+
+    async def release(self, limits: Sequence[Limit], reservation: str) -> None:
+        """Give up a reservation, if it still counts."""
+        for limit in limits:
+            key = _key("reserved", limit.place)
+            await self._ask("ZREM", key, reservation, meaning=Unrecorded)
+
+    async def reservations(self, limit: Limit) -> Sequence[str]:
+        """Return the reservations that count against a limit now, in the order they expire."""
+        key, after_now = _key("reserved", limit.place), f"({self._options.clock()}"
+        return cast("Sequence[str]", await self._ask("ZRANGEBYSCORE", key, after_now, "+inf"))
+
+    async def forget(self, key: str, text: str) -> bool:
+        """Remove a note; return whether it was still there."""
+        arguments = [self._options.clock(), text]
+        return await self._run("forget", [_key("noted", key)], arguments, Unrecorded) == 1
+
+    async def noted(self, key: str) -> tuple[str, float] | None:
+        """Return the note under `key`, and for how many more seconds it stands."""
+        text, until = await self._ask("HMGET", _key("noted", key), "text", "until")
+        left = float(until or 0) - self._options.clock()
+        return (text, left) if left > 0 else None
+
+    async def ping(self) -> None:
+        """Return if the server answers, and can be written to."""
+        await self._ask("SET", _key("ping"), "", "PX", 1)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        with reaching(_FAILURES, StoreUnavailable):
+            await self._client.aclose()
+
+    async def _note(self, key: str, seconds: float, text: str) -> bool:
+        now, writer = self._options.clock(), secrets.token_urlsafe(9)
+        arguments = [now, writer, text, now + seconds, self._lasts(seconds)]
+        return await self._run("note", [_key("noted", key)], arguments) == 1
+
+    async def _hit(self, limits: Sequence[Limit], take: int) -> Exhausted | None:
+        if not limits:
+            return None
+        now = self._options.clock()
+        terms = [n for each in limits for n in (each.amount, each.seconds)]
+        keys = [_key("hit", limit.place) for limit in limits]
+        found = await self._run("hit", keys, [now, take, *terms])
+        if not found:
+            return None
+        number, since = cast("tuple[int, str]", found)
+        limit = limits[number - 1]
+        return Exhausted(limit.name, max(0.0, float(since) + limit.seconds - now))
+
+    async def _pending(self, most: int, *start: str | float) -> list[Any]:
+        arguments = [self._options.clock(), most, _request(""), *start]
+        return cast("list[Any]", await self._run("pending_requests", _EVERYBODYS, arguments))
+
+    async def _ask(
+        self, *command: str | float, meaning: type[StoreUnavailable] = StoreUnavailable
+    ) -> Any:  # noqa: ANN401
+        """Return the answer to a command; a failure has this `meaning`."""
+        with reaching(_FAILURES, meaning):
+            return await self._client.execute_command(*command)
+
+    async def _run(
+        self,
+        name: str,
+        keys: Sequence[str],
+        arguments: Sequence[str | float],
+        meaning: type[StoreUnavailable] = StoreUnavailable,
+    ) -> Any:  # noqa: ANN401
+        """Return what a script returns; a failure has this `meaning`."""
+        with reaching(_FAILURES, meaning):
+            return await self._script(name)(keys, arguments)
+
+    def _script(self, name: str) -> Callable[..., Awaitable[Any]]:
+        if name not in self._scripts:
+            file = files("calls_mcp.storage") / "scripts" / f"{name}.lua"
+            self._scripts[name] = self._client.register_script(file.read_text("utf-8"))
+        return self._scripts[name]
+
+    @staticmethod
+    def _lasts(seconds: float) -> int:
+        """Return for how many milliseconds a key is kept."""
+        return max(1, int(1000 * seconds))
+
+
+def _confirmation(identifier: str) -> str:
+    return _key("confirmation", identifier)
+
+
+def _outcome(identifier: str) -> str:
+    return _key("outcome", identifier)
+
+
+def _request(identifier: str) -> str:
+    return _key("request", identifier)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

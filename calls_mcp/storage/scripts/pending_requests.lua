@@ -1,0 +1,20 @@
+-- Return how many approval requests are pending, how many turns there were, and a page of them.
+local undecided, expiring, turns = unpack(KEYS)
+local now, most, prefix, at, after = unpack(ARGV)
+for _, identifier in ipairs(redis.call('zrangebyscore', expiring, '-inf', now)) do
+  redis.call('zrem', undecided, identifier)
+  redis.call('zrem', expiring, identifier)
+end
+local from = 0
+local found = {redis.call('zcard', undecided), tonumber(redis.call('get', turns) or 0)}
+if after then -- adding the position itself, and removing it again, tells how many are before it
+  local was_there = redis.call('zadd', undecided, 'NX', at, after) == 0
+  from = redis.call('zrank', undecided, after)
+  if was_there then from = from + 1 else redis.call('zrem', undecided, after) end
+end
+if tonumber(most) == 0 then return found end
+for _, identifier in ipairs(redis.call('zrange', undecided, from, from + most - 1)) do
+  local request = redis.call('hget', prefix .. identifier, 'request')
+  found[#found + 1] = {request or '', identifier, redis.call('zscore', undecided, identifier)}
+end
+return found

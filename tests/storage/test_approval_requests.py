@@ -1,0 +1,212 @@
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import anyio
+import pytest
+import redis
+
+from calls_mcp.emulator import ManualClock
+from calls_mcp.storage import (
+    ApprovalRequest,
+    Binding,
+    OperatorDecision,
+    PendingPage,
+    Position,
+    Storage,
+    StorageOptions,
+    open_storage,
+)
+
+pytestmark = pytest.mark.anyio
+
+TTL, MOST = 60, 3
+
+
+def request(identifier: str, clock: ManualClock, principal: str = "ann") -> ApprovalRequest:
+    now = clock()
+    binding = Binding("create_call", "0123", principal)
+    preview = f'Place a call {identifier}: "<b>\u202e".'
+    return ApprovalRequest(
+        identifier, binding, "place", preview, "probe 1", "confirm.place", now, now + TTL
+    )
+
+
+def approved(by: str, clock: ManualClock) -> OperatorDecision:
+    return OperatorDecision(is_approval=True, by=by, at=clock())
+
+
+async def test_a_request_is_found_as_it_was_added(storage: Storage, clock: ManualClock) -> None:
+    one = request("one", clock)
+    assert await storage.add_request(one, MOST)
+    assert await storage.find_request("one") == one
+    assert await storage.find_request("two") is None
+
+
+async def test_a_request_that_expires_soon_shortens_the_life_of_no_other(
+    redis_url: str, options: StorageOptions, clock: ManualClock
+) -> None:
+    async with open_storage(redis_url, options) as storage:
+        await storage.add_request(request("one", clock), MOST)
+        soon = replace(request("two", clock), expires_at=clock() + 1)
+        client: Any = redis.Redis.from_url(redis_url)  # pyright: ignore[reportUnknownMemberType]
+        before: dict[bytes, int] = {key: client.pttl(key) for key in client.keys("calls-mcp:*")}
+        await storage.add_request(soon, MOST)
+        after: dict[bytes, int] = {key: client.pttl(key) for key in before}
+        client.close()
+    assert all(after[key] > before[key] - 30_000 for key in before)
+
+
+async def test_the_first_decision_stands_and_is_told_to_all(
+    storage: Storage, clock: ManualClock
+) -> None:
+    one, decisions = (
+        request("one", clock),
+        [
+            approved("bob", clock),
+            OperatorDecision(is_approval=False, by="eve", at=clock(), reason="no"),
+        ],
+    )
+    await storage.add_request(one, MOST)
+    told: list[OperatorDecision | None] = []
+
+    async def decide(decision: OperatorDecision) -> None:
+        told.append(await storage.decide("one", decision))
+
+    async with anyio.create_task_group() as tasks:
+        for decision in decisions * 5:
+            tasks.start_soon(decide, decision)
+    assert len(told) == 10
+    assert {*told} < {*decisions}
+    assert len({*told}) == 1
+    assert await storage.find_request("one") == replace(one, decision=told[0])
+
+
+async def test_what_has_expired_or_is_not_there_can_not_be_decided(
+    storage: Storage, clock: ManualClock
+) -> None:
+    await storage.add_request(request("one", clock), MOST)
+    assert await storage.decide("two", approved("bob", clock)) is None
+    clock.advance(TTL)
+    assert await storage.decide("one", approved("bob", clock)) is None
+    found = await storage.find_request("one")
+    assert found
+    assert found.has_expired(clock())
+
+
+async def test_a_decision_is_told_after_the_request_would_have_expired(
+    storage: Storage, clock: ManualClock
+) -> None:
+    await storage.add_request(request("one", clock), MOST)
+    decision = await storage.decide("one", approved("bob", clock))
+    clock.advance(TTL)
+    assert await storage.decide("one", approved("eve", clock)) == decision
+    found = await storage.find_request("one")
+    assert found
+    assert not found.has_expired(clock())
+
+
+async def test_only_so_many_of_one_principal_wait(storage: Storage, clock: ManualClock) -> None:
+    found = [await storage.add_request(request(str(number), clock), MOST) for number in range(5)]
+    assert found == [True] * MOST + [False] * 2
+    assert await storage.add_request(request("another's", clock, "bob"), MOST)
+    await storage.decide("0", approved("bob", clock))
+    assert await storage.add_request(request("5", clock), MOST)
+    assert not await storage.add_request(request("6", clock), MOST)
+    clock.advance(TTL)
+    assert await storage.add_request(request("7", clock), MOST)
+
+
+async def test_the_newest_are_listed_first_and_old_ones_are_forgotten(
+    storage: Storage, clock: ManualClock, options: StorageOptions
+) -> None:
+    for number in range(4):
+        await storage.add_request(request(str(number), clock, f"of {number}"), MOST)
+        clock.advance(1)
+    decision = await storage.decide("3", approved("bob", clock))
+    listed = await storage.newest_requests(3)
+    assert [each.identifier for each in listed] == ["3", "2", "1"]
+    assert [each.decision for each in listed] == [decision, None, None]
+    clock.advance(TTL + options.retention)
+    await storage.add_request(replace(request("4", clock), client=""), MOST)
+    assert [each.identifier for each in await storage.newest_requests(9)] == ["4"]
+
+
+def names(page: PendingPage) -> list[str]:
+    return [each.identifier for each in page.requests]
+
+
+async def add_some(storage: Storage, clock: ManualClock) -> None:
+    """The fifth is the oldest; the others are asked for in pairs, each pair at once."""
+    await storage.add_request(request("5", clock), 9)
+    for pair in ("34", "12"):
+        clock.advance(1)
+        for name in pair:
+            await storage.add_request(request(name, clock, f"of {name}"), 9)
+
+
+async def test_what_waits_is_paged_from_the_oldest(storage: Storage, clock: ManualClock) -> None:
+    assert await storage.pending_requests(2) == PendingPage([], 0)
+    await add_some(storage, clock)
+    first = await storage.pending_requests(2)
+    second = await storage.pending_requests(2, first.last)
+    third = await storage.pending_requests(2, second.last)
+    assert [names(page) for page in (first, second, third)] == [["5", "3"], ["4", "1"], ["2"]]
+    assert {page.count for page in (first, second, third)} == {5}
+    assert third.last is None
+    assert (await storage.pending_requests(5)).last is None
+
+
+async def test_a_page_begins_where_it_did_when_the_request_before_it_is_decided(
+    storage: Storage, clock: ManualClock
+) -> None:
+    await add_some(storage, clock)
+    last = (await storage.pending_requests(3)).last
+    assert last == Position(clock() - 1, "4")
+    for decided in "54":
+        await storage.decide(decided, approved("bob", clock))
+    rest = await storage.pending_requests(3, last)
+    assert (names(rest), rest.count) == (["1", "2"], 3)
+    assert names(await storage.pending_requests(9)) == ["3", "1", "2"]
+    assert names(await storage.pending_requests(9, Position(clock() - 1, "3"))) == ["1", "2"]
+    assert await storage.pending_requests(9, Position(clock(), "2")) == PendingPage([], 3)
+
+
+async def test_what_has_expired_does_not_wait(storage: Storage, clock: ManualClock) -> None:
+    await storage.add_request(replace(request("long", clock), expires_at=clock() + 2 * TTL), MOST)
+    await storage.add_request(request("short", clock), MOST)
+    clock.advance(TTL)
+    assert names(await storage.pending_requests(9)) == ["long"]
+    clock.advance(TTL)
+    assert await storage.pending_requests(9) == PendingPage([], 0)
+
+
+async def test_what_lasts_long_waits_on_when_what_came_later_is_forgotten(
+    storage: Storage, clock: ManualClock, options: StorageOptions
+) -> None:
+    long = 10 * (TTL + options.retention)
+    await storage.add_request(replace(request("long", clock), expires_at=clock() + long), MOST)
+    clock.advance(TTL + options.retention)
+    await storage.add_request(request("short", clock), MOST)
+    clock.advance(TTL + options.retention)
+    assert names(await storage.pending_requests(9)) == ["long"]
+
+
+async def test_the_mark_is_another_whenever_something_else_waits(
+    storage: Storage, clock: ManualClock
+) -> None:
+    marks = [await storage.pending_mark()]
+    await storage.add_request(request("one", clock), MOST)
+    marks.append(await storage.pending_mark())
+    await storage.decide("one", approved("bob", clock))
+    await storage.add_request(replace(request("two", clock), asked_at=clock() - 5), MOST)
+    marks.append(await storage.pending_mark())  # as many, one of a slow clock
+    await storage.decide("two", approved("bob", clock))
+    await storage.decide("two", approved("bob", clock))
+    await storage.add_request(request("three", clock), MOST)
+    marks.append(await storage.pending_mark())
+    clock.advance(TTL)
+    marks.append(await storage.pending_mark())
+    assert all(one != other for one, other in pairwise(marks))
+    assert len({*marks[1:4]}) == 3
+    assert await storage.pending_mark() == marks[-1]

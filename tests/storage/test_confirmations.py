@@ -1,0 +1,388 @@
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+import anyio
+import pytest
+import redis
+
+from calls_mcp.emulator import ManualClock
+from calls_mcp.outcome import Outcome
+from calls_mcp.storage import (
+    Binding,
+    Database,
+    Limit,
+    PendingConfirmation,
+    Storage,
+    StorageOptions,
+    StoreUnavailable,
+    Unrecorded,
+    open_storage,
+)
+from calls_mcp.storage.sqlite import SqliteStorage
+
+from . import crew
+from .redis_server import RedisServer
+
+pytestmark = pytest.mark.anyio
+
+DONE = Outcome.model_validate(
+    {"outcome": "done", "warnings": ["für ä"], "call": {"sid": "CA1", "live": True}}
+)
+
+
+@pytest.fixture
+def pending(clock: ManualClock) -> PendingConfirmation:
+    return pending_of("tester", clock)
+
+
+def pending_of(principal: str, clock: ManualClock) -> PendingConfirmation:
+    return PendingConfirmation(Binding("create_call", "digest", principal), "queued", clock() + 300)
+
+
+def kind_of(outcome: Outcome) -> str:
+    return outcome.error_kind
+
+
+async def kept(storage: Storage, *identifiers: str) -> list[str]:
+    return [identifier for identifier in identifiers if await storage.get(identifier)]
+
+
+async def test_a_store_knows_its_kind_and_answers(storage: Storage, url: str) -> None:
+    assert storage.kind == url.partition(":")[0]
+    await storage.ping()
+
+
+async def test_a_question_is_kept_as_it_was(storage: Storage, pending: PendingConfirmation) -> None:
+    await storage.put("one", pending)
+    assert await storage.get("one") == pending
+    assert await storage.get("another") is None
+
+
+async def test_what_the_operator_has_is_not_pushed_out_by_what_users_are_asked(
+    storage: Storage, pending: PendingConfirmation, options: StorageOptions
+) -> None:
+    await storage.put("filed", replace(pending, for_operator=True))
+    for number in range(options.each + 1):
+        await storage.put(f"{number}", pending)
+    assert await kept(storage, "filed", "0") == ["filed"]
+
+
+async def test_only_one_of_many_claims_succeeds(
+    storage: Storage, pending: PendingConfirmation
+) -> None:
+    await storage.put("one", pending)
+    assert [await storage.claim("one") for _ in range(5)] == [True, False, False, False, False]
+
+
+async def test_putting_a_question_again_does_not_free_it(
+    storage: Storage, pending: PendingConfirmation
+) -> None:
+    await storage.put("one", pending)
+    await storage.claim("one")
+    await storage.put("one", replace(pending, state="another"))
+    assert await storage.get("one") == pending
+    assert not await storage.claim("one")
+
+
+async def test_what_is_not_kept_can_not_be_claimed(storage: Storage) -> None:
+    assert not await storage.claim("unknown")
+    assert kind_of(await storage.outcome("unknown")) == "outcome_unknown"
+
+
+async def test_an_outcome_is_told_as_it_was_recorded(
+    storage: Storage, pending: PendingConfirmation
+) -> None:
+    await storage.put("one", pending)
+    await storage.claim("one")
+    await storage.settle("one", DONE)
+    assert await storage.outcome("one") == DONE
+
+
+async def test_the_first_outcome_is_the_one(storage: Storage, pending: PendingConfirmation) -> None:
+    await storage.put("one", pending)
+    await storage.claim("one")
+    await storage.settle("one", DONE)
+    await storage.settle("one", Outcome(outcome="declined"))
+    assert await storage.outcome("one") == DONE
+
+
+async def test_settling_what_is_not_kept_does_nothing(storage: Storage) -> None:
+    await storage.settle("unknown", DONE)
+    assert await storage.get("unknown") is None
+
+
+async def test_all_who_wait_get_the_outcome_when_it_is_settled(
+    url: str, options: StorageOptions, pending: PendingConfirmation
+) -> None:
+    outcomes: list[Outcome] = []
+    async with open_storage(url, replace(options, patience=60)) as storage:
+        await storage.put("one", pending)
+        await storage.claim("one")
+
+        async def wait() -> None:
+            outcomes.append(await storage.outcome("one"))
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(20):
+                tasks.start_soon(wait)
+            await anyio.wait_all_tasks_blocked()
+            assert outcomes == []
+            await storage.settle("one", DONE)
+    assert outcomes == [DONE] * 20
+
+
+async def test_waiting_ends_when_patience_does(
+    storage: Storage, pending: PendingConfirmation
+) -> None:
+    await storage.put("one", pending)
+    await storage.claim("one")
+    outcome = await storage.outcome("one")
+    assert kind_of(outcome) == "outcome_unknown"
+    assert "Nothing new was sent" in str(outcome.error)
+
+
+async def test_nobody_waits_for_a_claim_that_is_long_past(
+    url: str, options: StorageOptions, pending: PendingConfirmation, clock: ManualClock
+) -> None:
+    async with open_storage(url, replace(options, patience=3600)) as storage:
+        await storage.put("one", pending)
+        await storage.claim("one")
+        clock.advance(3600)
+        assert kind_of(await storage.outcome("one")) == "outcome_unknown"
+        await storage.settle("one", DONE)
+        assert await storage.outcome("one") == DONE
+
+
+async def test_a_flood_of_questions_costs_only_those_who_make_it(
+    storage: Storage, clock: ManualClock
+) -> None:
+    await storage.put("theirs", pending_of("somebody else", clock))
+    for number in range(5):
+        await storage.put(f"{number}", pending_of("flooder", clock))
+    assert await kept(storage, "theirs", "0", "1", "2", "3", "4") == ["theirs", "2", "3", "4"]
+
+
+async def test_a_flood_of_questions_does_not_touch_what_was_claimed(
+    storage: Storage, pending: PendingConfirmation
+) -> None:
+    names = ["in flight", "settled", *"12345"]
+    for name in names:
+        await storage.put(name, pending)
+        if name in ("in flight", "settled"):
+            await storage.claim(name)
+    await storage.settle("settled", DONE)
+    assert await kept(storage, *names) == ["in flight", "settled", "3", "4", "5"]
+    assert await storage.outcome("settled") == DONE
+
+
+@pytest.mark.parametrize("url", ["memory", "sqlite"], indirect=True)
+async def test_a_record_is_forgotten_some_time_after_it_has_lapsed(
+    storage: Storage, pending: PendingConfirmation, clock: ManualClock
+) -> None:
+    await storage.put("old", pending)
+    clock.advance(399)
+    await storage.put("new", pending_of("tester", clock))
+    assert await kept(storage, "old", "new") == ["old", "new"]
+    clock.advance(1)
+    await storage.put("newer", pending_of("tester", clock))
+    assert await kept(storage, "old", "new", "newer") == ["new", "newer"]
+
+
+@pytest.mark.parametrize("url", ["redis"], indirect=True)
+async def test_redis_is_told_when_to_forget_each_key(
+    storage: Storage, pending: PendingConfirmation, shared_redis: RedisServer
+) -> None:
+    limit = Limit("calls", amount=9, seconds=400, key="tester")
+    await storage.put("one", pending)
+    await storage.put("claimed", pending)
+    await storage.claim("claimed")
+    await storage.settle("claimed", DONE)
+    await storage.hit([limit])
+    await storage.reserve([limit])
+    await storage.note("+15005550205", 400)
+    await storage.note("digest", 400, "why")
+    client: Any = redis.Redis(port=shared_redis.port)
+    with client:
+        lasts: list[int] = [client.pttl(key) for key in client.scan_iter()]
+    assert len(lasts) == 8
+    assert all(300_000 < milliseconds <= 400_000 for milliseconds in lasts)
+
+
+async def test_there_are_only_so_many_and_the_greediest_pays(clock: ManualClock) -> None:
+    storage = SqliteStorage(Database(None), StorageOptions(clock=clock, capacity=4))
+    await storage.put("in flight", pending_of("greedy", clock))
+    await storage.claim("in flight")
+    await storage.put("modest", pending_of("modest", clock))
+    for name in ("oldest", "newer", "newest"):
+        await storage.put(name, pending_of("greedy", clock))
+    names = ("in flight", "modest", "oldest", "newer", "newest")
+    assert await kept(storage, *names) == ["in flight", "modest", "newer", "newest"]
+    await storage.aclose()
+
+
+async def test_everything_in_flight_is_kept(clock: ManualClock) -> None:
+    storage = SqliteStorage(Database(None), StorageOptions(clock=clock, capacity=1))
+    for name in ("one", "two"):
+        await storage.put(name, pending_of("tester", clock))
+        await storage.claim(name)
+    assert await kept(storage, "one", "two") == ["one", "two"]
+    await storage.aclose()
+
+
+async def test_a_record_survives_closing_and_opening_again(
+    shared_url: str, options: StorageOptions, pending: PendingConfirmation
+) -> None:
+    async with open_storage(shared_url, options) as storage:
+        await storage.put("unused", pending)
+        await storage.put("used", pending)
+        await storage.claim("used")
+        await storage.settle("used", DONE)
+    async with open_storage(shared_url, options) as storage:
+        assert await storage.get("unused") == pending
+        assert await storage.claim("unused")
+        assert not await storage.claim("used")
+        assert await storage.outcome("used") == DONE
+
+
+async def test_of_a_hundred_claims_from_four_processes_one_wins_and_all_see_its_outcome(
+    shared_url: str, options: StorageOptions, pending: PendingConfirmation
+) -> None:
+    async with open_storage(shared_url, options) as storage:
+        await storage.put(crew.IDENTIFIER, pending)
+    results = crew.together("use", shared_url)
+    assert len(results) == 100
+    assert sum(result["won"] for result in results) == 1
+    assert results[0]["outcome"]["outcome"] == "done"
+    assert all(result["outcome"] == results[0]["outcome"] for result in results)
+
+
+async def test_who_waits_in_one_process_is_woken_by_another(
+    shared_url: str, options: StorageOptions, pending: PendingConfirmation
+) -> None:
+    outcomes: list[Outcome] = []
+    async with open_storage(shared_url, replace(options, patience=60)) as storage:
+        await storage.put(crew.IDENTIFIER, pending)
+        (claimant,) = crew.start("hold", shared_url, size=1)
+        with claimant:
+            assert crew.heard(claimant) is True
+
+            async def wait() -> None:
+                outcomes.append(await storage.outcome(crew.IDENTIFIER))
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(wait)
+                await anyio.wait_all_tasks_blocked()
+                assert outcomes == []
+                crew.tell(claimant, "enough")
+    assert outcomes == [Outcome(outcome="done")]
+
+
+async def test_a_claimant_that_was_killed_leaves_the_others_an_unknown_outcome(
+    shared_url: str, options: StorageOptions, pending: PendingConfirmation
+) -> None:
+    async with open_storage(shared_url, options) as storage:
+        await storage.put(crew.IDENTIFIER, pending)
+        (claimant,) = crew.start("hold", shared_url, size=1)
+        with claimant:
+            assert crew.heard(claimant) is True
+            claimant.kill()
+        assert not await storage.claim(crew.IDENTIFIER)
+        assert kind_of(await storage.outcome(crew.IDENTIFIER)) == "outcome_unknown"
+        await storage.put("another", pending)
+        assert await storage.claim("another")
+
+
+async def test_a_store_works_again_when_redis_is_back(
+    own_redis: RedisServer, options: StorageOptions, pending: PendingConfirmation
+) -> None:
+    async with open_storage(own_redis.url, options) as storage:
+        await storage.put("one", pending)
+        own_redis.stop()
+        await assert_unavailable(storage, pending)
+        own_redis.start()
+        await storage.ping()
+        await storage.put("two", pending)
+        assert await storage.claim("two")
+
+
+async def test_redis_may_be_opened_before_it_runs(
+    own_redis: RedisServer, options: StorageOptions
+) -> None:
+    own_redis.stop()
+    async with open_storage(own_redis.url, options) as storage:
+        with pytest.raises(StoreUnavailable):
+            await storage.ping()
+
+
+async def test_a_store_works_again_when_its_file_does(
+    sqlite_url: str, options: StorageOptions, pending: PendingConfirmation
+) -> None:
+    path = sqlite_url.removeprefix("sqlite:///")
+    async with open_storage(sqlite_url, replace(options, busy=0.01)) as storage:
+        await storage.put("one", pending)
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("ALTER TABLE confirmations RENAME TO away")
+            other.execute("ALTER TABLE notes RENAME TO far_away")
+            other.execute("BEGIN IMMEDIATE")
+            await assert_unavailable(storage, pending)
+            other.execute("ROLLBACK")
+            other.execute("ALTER TABLE far_away RENAME TO notes")
+            other.execute("ALTER TABLE away RENAME TO confirmations")
+        await storage.ping()
+        assert await storage.claim("one")
+
+
+async def assert_unavailable(storage: Storage, pending: PendingConfirmation) -> None:
+    limits = [Limit("calls", amount=1, seconds=60, key="tester")]
+    for unsent in (
+        storage.ping,
+        lambda: storage.put("another", pending),
+        lambda: storage.get("one"),
+        lambda: storage.claim("one"),
+        lambda: storage.outcome("one"),
+        lambda: storage.hit(limits),
+        lambda: storage.reserve(limits),
+        lambda: storage.note("+15005550205", 60),
+        lambda: storage.noted("+15005550205"),
+        lambda: storage.reservations(limits[0]),
+    ):
+        with pytest.raises(StoreUnavailable, match="Nothing was sent: the state store") as caught:
+            await unsent()
+        assert caught.value.failure().kind == "store_unavailable"
+        assert caught.value.retryable
+    for already_sent in (
+        lambda: storage.settle("one", DONE),
+        lambda: storage.release(limits, "entry"),
+        lambda: storage.forget("+15005550205", "note"),
+    ):
+        with pytest.raises(Unrecorded, match="could not be recorded") as caught:
+            await already_sent()
+        assert not caught.value.retryable
+
+
+async def test_a_question_written_by_another_version_is_not_known_any_more(
+    sqlite_url: str, options: StorageOptions, pending: PendingConfirmation
+) -> None:
+    path = sqlite_url.removeprefix("sqlite:///")
+    async with open_storage(sqlite_url, options) as storage:
+        await storage.put("one", pending)
+        with closing(sqlite3.connect(path)) as other, other:
+            other.execute("UPDATE confirmations SET pending = '{}'")
+        assert await storage.get("one") is None
+
+
+async def test_being_cancelled_while_waiting_harms_nobody(
+    url: str, options: StorageOptions, pending: PendingConfirmation
+) -> None:
+    async with open_storage(url, replace(options, patience=60)) as storage:
+        await storage.put("one", pending)
+        await storage.claim("one")
+        async with anyio.create_task_group() as tasks:
+            for _ in range(10):
+                tasks.start_soon(storage.outcome, "one")
+            await anyio.wait_all_tasks_blocked()
+            tasks.cancel_scope.cancel()
+        await storage.settle("one", DONE)
+        assert await storage.outcome("one") == DONE

@@ -1,0 +1,223 @@
+"""What may happen to the file of a database: old versions, other writers, crashes, a full disk."""
+
+import asyncio
+import os
+import resource
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Callable
+from contextlib import closing
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+import anyio
+import pytest
+
+from calls_mcp.emulator import ManualClock
+from calls_mcp.outcome import Outcome
+from calls_mcp.storage import (
+    Binding,
+    Database,
+    OperatorDecision,
+    PendingConfirmation,
+    StorageOptions,
+    StoreUnavailable,
+    open_storage,
+)
+
+pytestmark = pytest.mark.anyio
+
+FIRST_EDITION = Path(__file__).with_name("first_edition")
+THEN = 1893456000.0  # when those files were written
+BINDING = Binding("create_call", "digest", "ann")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "state.db"
+
+
+@pytest.fixture
+async def database(file: Path) -> AsyncGenerator[Database]:
+    database = Database(file, busy=30)
+    yield database
+    await database.aclose()
+
+
+def note(key: str, text: str = "") -> Callable[[sqlite3.Connection], None]:
+    def work(db: sqlite3.Connection) -> None:
+        db.execute("INSERT INTO notes (key, text, until) VALUES (?, ?, 4e9)", (key, text))
+
+    return work
+
+
+async def notes(database: Database) -> list[object]:
+    return [key for (key,) in await database.look_at_all("SELECT key FROM notes ORDER BY key")]
+
+
+def write_as_first_edition(version: int, file: Path) -> None:
+    with closing(sqlite3.connect(file)) as old:
+        old.executescript((FIRST_EDITION / f"{version}.sql").read_text("utf-8"))
+        assert old.execute("PRAGMA user_version").fetchone() == (version,)
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+async def test_confirmations_of_the_first_edition_still_work(version: int, file: Path) -> None:
+    write_as_first_edition(version, file)
+    clock = ManualClock(THEN)
+    async with open_storage(f"sqlite:///{file}", StorageOptions(clock=clock)) as storage:
+        expected = PendingConfirmation(BINDING, "queued", THEN + 300)
+        assert await storage.get("unused") == expected
+        assert await storage.claim("unused")
+        assert not await storage.claim("used")
+        assert await storage.outcome("used") == Outcome(outcome="done", warnings=("für ä",))
+        assert await storage.noted("number:AC0:+15005550205")
+
+
+@pytest.mark.parametrize("version", [2, 3])
+async def test_approval_requests_of_the_first_edition_can_be_decided(
+    version: int, file: Path
+) -> None:
+    write_as_first_edition(version, file)
+    clock = ManualClock(THEN)
+    async with open_storage(f"sqlite:///{file}", StorageOptions(clock=clock)) as storage:
+        (request,) = (await storage.pending_requests(9)).requests
+        assert (request.identifier, request.expires_at) == ("asked", THEN + 900)
+        yes = OperatorDecision(is_approval=True, by="bob", at=clock())
+        assert await storage.decide("asked", yes) == yes
+        denied = await storage.find_request("denied")
+        assert denied
+        assert denied.decision == OperatorDecision(
+            is_approval=False, by="bob", at=THEN, reason="no"
+        )
+        pending = await storage.get("asked")
+        assert pending
+        assert pending.for_operator == (version == 3)
+
+
+async def test_a_newer_version_is_refused_and_left_alone(file: Path, database: Database) -> None:
+    await database.run(note("one"))
+    await database.aclose()
+    with closing(sqlite3.connect(file)) as newer:
+        newer.execute("PRAGMA user_version = 99")
+    for work in (database.check, lambda: database.run(note("two")), lambda: notes(database)):
+        with pytest.raises(StoreUnavailable) as refused:
+            await work()
+        assert "newer version of calls-mcp" in str(refused.value.__cause__)
+    with closing(sqlite3.connect(file)) as newer:
+        assert newer.execute("SELECT key FROM notes").fetchall() == [("one",)]
+
+
+async def test_processes_that_begin_at_once_migrate_and_write_without_losing_anything(
+    file: Path, database: Database
+) -> None:
+    write_as_first_edition(1, file)
+    crew = [start(file, "write", name) for name in "abcd"]
+    for writer in crew:
+        with writer:
+            assert await asyncio.to_thread(writer.wait) == 0
+    assert len(await notes(database)) == 4 * 2 * 25 + 1
+
+
+async def test_a_writer_that_is_killed_leaves_all_or_nothing(
+    file: Path, database: Database
+) -> None:
+    for name in "abc":
+        with start(file, "pairs", name) as writer:
+            assert writer.stdout
+            for _ in range(5):
+                assert await asyncio.to_thread(writer.stdout.readline)
+            writer.kill()
+    found = [str(key) for key in await notes(database)]
+    assert len(found) >= 3 * 2 * 5
+    assert len({key[:-1] for key in found}) * 2 == len(found)
+    await database.run(note("afterwards"))
+    assert await database.look("PRAGMA integrity_check") == ("ok",)
+
+
+def start(file: Path, deed: str, name: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "tests.storage.test_database", deed, str(file), name]
+    return subprocess.Popen(command, stdout=subprocess.PIPE)  # noqa: S603
+
+
+def act(deed: str, file: Path, name: str) -> None:
+    """Write pairs of notes, each pair at once: 25, or until killed."""
+    database = Database(file, busy=30)
+    for number in range(25) if deed == "write" else count():
+        database.write(partial(write_pair, f"{name}{number}"))
+        print(number, flush=True)  # noqa: T201
+    database.close()
+
+
+def write_pair(name: str, db: sqlite3.Connection) -> None:
+    for half in "xy":
+        note(f"{name}{half}")(db)
+
+
+async def test_a_full_disk_refuses_writes_and_keeps_what_there_was(database: Database) -> None:
+    await database.run(note("before"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+    try:
+        with pytest.raises(StoreUnavailable):
+            await database.run(note("large", "x" * 1_000_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    await database.run(note("after"))
+    assert await notes(database) == ["after", "before"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes another user's rights")
+async def test_a_folder_without_permission_refuses_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", "/")
+    async with open_storage() as storage:
+        os.setresuid(65534, 65534, 0)
+        try:
+            assert await storage.noted("key") is None
+            for work in (storage.ping, lambda: storage.note("key", 60)):
+                with pytest.raises(StoreUnavailable, match="Nothing was sent") as refused:
+                    await work()
+                assert isinstance(refused.value.__cause__, PermissionError)
+        finally:
+            os.setresuid(0, 0, 0)
+
+
+async def test_a_writer_waits_for_another_only_so_long(file: Path) -> None:
+    database = Database(file, busy=0.05)
+    await database.run(note("before"))
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreUnavailable):
+            await database.run(note("meanwhile"))
+        assert await notes(database) == ["before"]
+        other.execute("ROLLBACK")
+    await database.run(note("after"))
+    await database.aclose()
+
+
+async def test_a_file_that_takes_the_place_of_another_is_used(
+    file: Path, database: Database
+) -> None:
+    await database.run(note("old"))
+    await anyio.Path(file).rename(file.with_name("moved.db"))
+    assert await notes(database) == []
+    await database.run(note("new"))
+    assert await notes(database) == ["new"]
+
+
+async def test_what_fails_leaves_no_trace(database: Database) -> None:
+    def fail(db: sqlite3.Connection) -> None:
+        note("one")(db)
+        raise sqlite3.IntegrityError("made up")
+
+    with pytest.raises(StoreUnavailable):
+        await database.run(fail)
+    assert await notes(database) == []
+
+
+if __name__ == "__main__":
+    act(sys.argv[1], Path(sys.argv[2]), sys.argv[3])

@@ -1,0 +1,158 @@
+"""Which store a URL names, and where the default one is."""
+
+import sqlite3
+import sys
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import anyio
+import pytest
+
+from calls_mcp.errors import ConfigurationError
+from calls_mcp.storage import (
+    Binding,
+    PendingConfirmation,
+    Storage,
+    StoreUnavailable,
+    default_path,
+    open_storage,
+)
+
+pytestmark = pytest.mark.anyio
+
+PENDING = PendingConfirmation(Binding("create_call", "digest", "ann"), "", 4e9)
+
+
+async def refusal_of(url: str) -> str:
+    with pytest.raises(ConfigurationError) as refused:
+        async with open_storage(url):
+            pass
+    assert "CALLS_MCP_STATE_URL" in str(refused.value)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "memory", "sqlite:", "sqlite:///", "postgres://me:canary@db/1", "state.db"]
+)
+async def test_a_url_of_no_known_kind_is_refused_without_repeating_it(url: str) -> None:
+    refusal = await refusal_of(url)
+    assert "memory:, sqlite:///FILE" in refusal
+    assert "canary" not in refusal
+
+
+@pytest.mark.parametrize("url", ["redis://:canary@host:port/0", "redis://:canary@[::1/0"])
+async def test_a_malformed_redis_url_is_refused_without_repeating_it(url: str) -> None:
+    assert "canary" not in await refusal_of(url)
+
+
+async def test_a_missing_redis_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "calls_mcp.storage.redis", raising=False)
+    monkeypatch.setitem(sys.modules, "redis", None)
+    monkeypatch.setitem(sys.modules, "redis.asyncio", None)
+    assert "pip install 'calls-mcp[redis]'" in await refusal_of("redis://127.0.0.1/0")
+
+
+async def test_a_file_in_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    assert str(tmp_path) in await refusal_of(f"sqlite:///{tmp_path}/missing/state.db")
+
+
+async def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("x" * 5000, "utf-8")
+    assert "not a database" in await refusal_of(f"sqlite:///{file}")
+    assert file.read_text("utf-8") == "x" * 5000
+
+
+async def test_a_file_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "state.db"
+    with closing(sqlite3.connect(file)) as newer:
+        newer.execute("PRAGMA user_version = 99")
+    assert "newer version of calls-mcp" in await refusal_of(f"sqlite:///{file}")
+
+
+async def test_a_relative_path_is_below_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with open_storage("sqlite:///state.db") as storage:
+        await storage.put("one", PENDING)
+        assert (tmp_path / "state.db").exists()
+
+
+async def test_a_process_that_opened_a_file_twice_shares_it_with_those_that_come_and_go(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "state.db"
+    async with open_storage(f"sqlite:///{file}") as storage, open_storage(f"sqlite:///{file}"):
+        await storage.put("one", PENDING)
+        assert await counted(file) == 1
+        await storage.put("two", PENDING)
+        assert await counted(file) == 2
+
+
+async def counted(file: Path) -> int:
+    """How many confirmations another process finds there."""
+    program = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1])\n"
+    program += "print(db.execute('SELECT count(*) FROM confirmations').fetchone()[0]); db.close()"
+    told = await anyio.run_process([sys.executable, "-c", program, str(file)])
+    return int(told.stdout)
+
+
+async def read(storage: Storage) -> None:
+    """Everything that reads and changes nothing."""
+    assert await storage.get("one") is None
+    assert await storage.state("one") is None
+    assert await storage.noted("key") is None
+    assert [*await storage.newest_requests(9)] == []
+    assert (await storage.pending_requests(9)).count == 0
+    assert await storage.pending_mark() == "0.0"
+
+
+async def test_the_default_is_one_file_of_this_user_that_the_first_change_creates() -> None:
+    file = default_path()
+    async with open_storage() as storage, open_storage() as other:
+        await read(storage)
+        await storage.ping()
+        assert not file.parent.exists()
+        await storage.put("one", PENDING)
+        assert await other.get("one") == PENDING
+        assert file.parent.stat().st_mode & 0o777 == 0o700
+        assert {each.stat().st_mode & 0o777 for each in file.parent.iterdir()} == {0o600}
+        with closing(sqlite3.connect(file)) as found:
+            assert found.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+async def test_the_sandbox_has_a_file_of_its_own() -> None:
+    async with open_storage(sandbox=True) as storage:
+        await storage.put("one", PENDING)
+    assert [each.name for each in default_path().parent.iterdir()] == ["sandbox.db"]
+
+
+@pytest.mark.parametrize("folder", ["file/calls-mcp", "~/.local/state"])
+async def test_a_default_that_can_not_be_written_refuses_changes_and_not_reads(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("", "utf-8")
+    where = Path(folder) if folder[0] == "~" else tmp_path / folder  # ~: there is no home
+    for module in ("calls_mcp.storage", "calls_mcp.storage.database"):
+        monkeypatch.setattr(f"{module}.default_path", partial(found, where))
+    async with open_storage() as storage:
+        await read(storage)
+        for write in (storage.ping, lambda: storage.put("one", PENDING)):
+            with pytest.raises(StoreUnavailable) as refused:
+                await write()
+            assert "CALLS_MCP_STATE_URL" in refused.value.hint
+            assert folder.partition("/")[0] in caplog.text
+
+
+def found(where: Path, *, sandbox: bool = False) -> Path:
+    return where / ("sandbox.db" if sandbox else "calls.db")
+
+
+async def test_what_is_in_memory_is_not_shared() -> None:
+    async with open_storage("memory:") as one, open_storage("memory:") as other:
+        await one.put("one", PENDING)
+        assert await other.get("one") is None
+        assert not one.is_shared
+        await one.ping()
