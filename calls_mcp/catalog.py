@@ -5,12 +5,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from pydantic import JsonValue as Json
+from pydantic_core import ErrorDetails
 
 from calls_mcp.datafiles import CONFIG
 from calls_mcp.errors import CatalogError
+from calls_mcp.tomlfile import reason
 
-Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 Schema = dict[str, Json]
 
 Effect = Literal["read", "place", "change", "delete"]
@@ -18,7 +22,8 @@ Confirm = Literal["all", "destructive", "none", "operator"]
 Location = Literal["path", "query", "form", "local", "own"]
 Kind = Literal["number", "SIP address", "client", "SIM"]
 
-Row = TypeVar("Row")
+_Read = TypeVar("_Read")
+_CLOSED = ConfigDict(extra="forbid")
 
 _PREFIXES: dict[str, Kind] = {
     "+": "number",
@@ -29,6 +34,7 @@ _PREFIXES: dict[str, Kind] = {
 }
 
 
+@with_config(_CLOSED)
 @dataclass(frozen=True, slots=True, eq=False)
 class ValueType:
     """A kind of value, from `config/types.toml`; see there for the meaning of each field."""
@@ -69,6 +75,7 @@ class Parameter:
         return choices if isinstance(choices, list) else []
 
 
+@with_config(_CLOSED)
 @dataclass(frozen=True, slots=True)
 class Rule:
     """What one argument means for others.
@@ -122,6 +129,92 @@ def kind_of(address: object) -> Kind | None:
     return next((kind for prefix, kind in _PREFIXES.items() if address.startswith(prefix)), None)
 
 
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())
+
+
+_Text = Annotated[str, BeforeValidator(_one_line), Field(min_length=1)]
+
+
+@with_config(_CLOSED)
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A parameter as its file has it: what its row adds to its type."""
+
+    type: str
+    description: _Text
+    location: Annotated[Location | None, Field(alias="in")] = None
+    wire: str = ""
+    unit: str = ""
+    required: bool = False
+    secret: bool = False
+    enum: tuple[Json, ...] = ()
+    minimum: Json = None
+    maximum: Json = None
+    default: Json = None
+    example: Json = None
+
+    def parameter(self, name: str, value_type: ValueType, sent: Location) -> Parameter:
+        """Return it as a parameter, which is `sent` there unless it says otherwise."""
+        return Parameter(
+            name=name,
+            wire=self.wire,
+            location=self.location or sent,
+            type=value_type,
+            schema=self._schema(value_type),
+            description=f"{self.description} ({self.unit})" if self.unit else self.description,
+            expected=self._expected(value_type),
+            example=self._example(value_type),
+            unit=self.unit,
+            required=self.required,
+            secret=self.secret,
+        )
+
+    def _schema(self, value_type: ValueType) -> Schema:
+        choices: Schema = {"enum": [*self.enum]} if self.enum else {}
+        if choices and value_type.schema["type"] == "array":
+            choices = {"items": {"type": "string", **choices}}
+        names = ("minimum", "maximum", "default")
+        facts: Schema = {name: getattr(self, name) for name in names}
+        given = {name: value for name, value in facts.items() if value is not None}
+        return {**value_type.schema, **choices, **given}
+
+    def _expected(self, value_type: ValueType) -> str:
+        words = value_type.expected
+        if self.enum:
+            return f"{words} {', '.join(map(str, self.enum))}"
+        if self.unit:
+            words += f" of {self.unit}"
+        if self.minimum is None:
+            return words
+        if self.maximum is None:
+            return f"{words}, {self.minimum} or more"
+        return f"{words} from {self.minimum} to {self.maximum}"
+
+    def _example(self, value_type: ValueType) -> Json:
+        for known in (self.example, self.default, value_type.example):
+            if known is not None:
+                return known
+        is_list = value_type.schema["type"] == "array"
+        return [*self.enum[:1]] if self.enum and is_list else next(iter(self.enum), None)
+
+
+@with_config(_CLOSED)
+@dataclass(frozen=True, slots=True)
+class _File:
+    """An operation as its file has it."""
+
+    title: str
+    description: _Text
+    effect: Effect
+    method: Literal["GET", "POST", "DELETE"]
+    path: str
+    returns: Literal["call", "calls", "deleted"]
+    reference: str
+    parameters: dict[str, _Row]
+    rules: tuple[Rule, ...] = ()
+
+
 @cache
 def load_operations(directory: Path = CONFIG) -> Mapping[str, Operation]:
     """The operations by name, in the order of their names.
@@ -129,138 +222,49 @@ def load_operations(directory: Path = CONFIG) -> Mapping[str, Operation]:
     Raises:
         CatalogError: A file has an unknown key, type or parameter in it, or lacks one.
     """
-    types = _load_types(directory / "types.toml")
+    types = _read(directory / "types.toml", TypeAdapter(dict[str, ValueType]))
+    adapter = TypeAdapter(_File)
     files = sorted((directory / "operations").glob("*.toml"))
-    return {file.stem: _Reader(file, types).operation() for file in files}
+    return {file.stem: _operation(file, _read(file, adapter), types) for file in files}
 
 
-def _load_types(file: Path) -> dict[str, ValueType]:
-    rows = _load(file)
-    return {name: _build(file, name, ValueType, row) for name, row in rows.items()}
-
-
-class _Reader:
-    """Reads one operation's file."""
-
-    def __init__(self, file: Path, types: Mapping[str, ValueType]) -> None:
-        self._file = file
-        self._types = types
-        self._table = _load(file)
-
-    def operation(self) -> Operation:
-        table: dict[str, Any] = {**self._table, "name": self._file.stem}
-        if not self._table.get("description"):
-            raise CatalogError(self._file.name, "operation", "has no description")
-        table["description"] = " ".join(str(table["description"]).split())
-        rows: dict[str, dict[str, Json]] = table.get("parameters", {})
-        sent: Location = "form" if table.get("method") == "POST" else "query"
-        parameters = {name: self._parameter(name, row, sent) for name, row in rows.items()}
-        table["parameters"] = parameters
-        table["rules"] = tuple(self._rule(row, parameters) for row in table.get("rules", []))
-        return _build(self._file, "operation", Operation, table)
-
-    def _parameter(self, name: str, row: dict[str, Json], sent: Location) -> Parameter:
-        type_name = str(row.pop("type", ""))
-        if type_name not in self._types:
-            problem = f"unknown type {type_name!r}"
-            raise CatalogError(self._file.name, f"parameters.{name}.type", problem)
-        if not row.get("description"):
-            raise CatalogError(self._file.name, f"parameters.{name}", "has no description")
-        value_type = self._types[type_name]
-        facts = _Facts(value_type, row)
-        fields = {
-            "name": name,
-            "wire": "",
-            "location": row.pop("in", sent),
-            "type": value_type,
-            "schema": facts.schema(),
-            "description": facts.description(),
-            "expected": facts.expected(),
-            "example": facts.example(),
-            "unit": "",
-            "required": False,
-            "secret": False,
-        }
-        rest = {key: value for key, value in row.items() if key not in _Facts.KEYS}
-        parameter = _build(self._file, f"parameters.{name}", Parameter, fields | rest)
-        if not parameter.wire and parameter.location != "own":
-            raise CatalogError(self._file.name, f"parameters.{name}", "has no wire name")
-        return parameter
-
-    def _rule(self, row: dict[str, Json], parameters: Mapping[str, Parameter]) -> Rule:
-        rule = _build(self._file, "rules", Rule, row)
-        rule = _build(self._file, "rules", Rule, row | {"parameters": tuple(rule.parameters)})
-        unknown = {*rule.parameters, rule.given} - {*parameters, ""}
-        if unknown:
-            problem = f"unknown parameter {', '.join(sorted(unknown))}"
-            raise CatalogError(self._file.name, f"rules.{rule.rule}", problem)
-        return rule
-
-
-class _Facts:
-    """What a parameter's row adds to its type: bounds, choices, default, unit, example."""
-
-    KEYS = frozenset({"description", "enum", "minimum", "maximum", "default", "example"})
-
-    def __init__(self, value_type: ValueType, row: Mapping[str, Json]) -> None:
-        self._type = value_type
-        self._row = row
-
-    def schema(self) -> Schema:
-        bounds: Schema = {k: self._row[k] for k in ("minimum", "maximum") if k in self._row}
-        choices: Schema = {"enum": self._row["enum"]} if "enum" in self._row else {}
-        if choices and self._type.schema["type"] == "array":
-            choices = {"items": {"type": "string", **choices}}
-        default: Schema = {"default": self._row["default"]} if "default" in self._row else {}
-        return {**self._type.schema, **bounds, **choices, **default}
-
-    def description(self) -> str:
-        unit = f" ({self._row['unit']})" if "unit" in self._row else ""
-        return f"{self._row.get('description', '')}{unit}"
-
-    def expected(self) -> str:
-        words = self._type.expected
-        if choices := self._choices():
-            return f"{words} {', '.join(map(str, choices))}"
-        if "unit" in self._row:
-            words += f" of {self._row['unit']}"
-        if "minimum" in self._row:
-            low, high = self._row["minimum"], self._row.get("maximum")
-            words += f", {low} or more" if high is None else f" from {low} to {high}"
-        return words
-
-    def example(self) -> Json:
-        known = self._row.get("example", self._row.get("default", self._type.example))
-        choices = self._choices()
-        if known is not None or not choices:
-            return known
-        return choices[:1] if self._type.schema["type"] == "array" else choices[0]
-
-    def _choices(self) -> list[Json]:
-        choices = self._row.get("enum", [])
-        return choices if isinstance(choices, list) else []
-
-
-def _load(file: Path) -> dict[str, Any]:
+def _read(file: Path, adapter: TypeAdapter[_Read]) -> _Read:
     try:
-        return tomllib.loads(file.read_text("utf-8"))
+        return adapter.validate_python(tomllib.loads(file.read_text("utf-8")))
     except tomllib.TOMLDecodeError as wrong:
-        raise CatalogError(file.name, "TOML", str(wrong)) from wrong
+        raise CatalogError(file.name, f"TOML: {wrong}") from wrong
+    except ValidationError as invalid:
+        raise CatalogError(file.name, *map(_fault, invalid.errors(include_url=False))) from None
 
 
-def _build(file: Path, pointer: str, cls: type[Row], fields: Mapping[str, object]) -> Row:
-    for name, choices in _choices(cls).items():
-        if name in fields and fields[name] not in choices:
-            problem = f"is {fields[name]!r}, but must be one of {', '.join(choices)}"
-            raise CatalogError(file.name, f"{pointer}.{name}", problem)
-    try:
-        return cls(**fields)
-    except TypeError as wrong:  # an unknown or a missing key
-        raise CatalogError(file.name, pointer, str(wrong).partition(") ")[2]) from wrong
+def _fault(error: ErrorDetails) -> str:
+    told = f", not {error['input']!r}" if error["type"] == "literal_error" else ""
+    return f"{'.'.join(map(str, error['loc']))}: {reason(error)}{told}"
 
 
-@cache
-def _choices(cls: type) -> Mapping[str, tuple[str, ...]]:
-    """The fields of `cls` that must have one of some values, with those values."""
-    hints = get_type_hints(cls)
-    return {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
+def _operation(file: Path, read: _File, types: Mapping[str, ValueType]) -> Operation:
+    for name, row in read.parameters.items():
+        if row.type not in types:
+            raise CatalogError(file.name, f"parameters.{name}.type: unknown type {row.type!r}")
+        if not row.wire and row.location != "own":
+            raise CatalogError(file.name, f"parameters.{name}: has no wire name")
+    for rule in read.rules:
+        if unknown := {*rule.parameters, rule.given} - {*read.parameters, ""}:
+            problem = f"unknown parameter {', '.join(sorted(unknown))}"
+            raise CatalogError(file.name, f"rules.{rule.rule}: {problem}")
+    sent: Location = "form" if read.method == "POST" else "query"
+    return Operation(
+        name=file.stem,
+        title=read.title,
+        description=read.description,
+        effect=read.effect,
+        method=read.method,
+        path=read.path,
+        returns=read.returns,
+        reference=read.reference,
+        parameters={
+            name: row.parameter(name, types[row.type], sent)
+            for name, row in read.parameters.items()
+        },
+        rules=read.rules,
+    )

@@ -33,10 +33,10 @@ class ConfigurationError(CallsError):
 
 
 class CatalogError(CallsError):
-    """A file under `config/` or `prompts/` is wrong, at `pointer`."""
+    """A file under `config/` or `prompts/` is wrong; each fault begins with its place in it."""
 
-    def __init__(self, file: str, pointer: str, problem: str) -> None:
-        super().__init__(f"{file}: {pointer}: {problem}")
+    def __init__(self, file: str, *faults: str) -> None:
+        super().__init__(f"{file}: {'; '.join(faults)}")
 
 
 class InvocationError(CallsError):

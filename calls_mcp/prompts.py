@@ -86,20 +86,20 @@ def _read(file: Path) -> Prompt:
         prompt = _PROMPT.validate_python({**post.metadata, "text": post.content})
     except ValidationError as error:
         wrong = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise CatalogError(file.name, "front matter", "; ".join(wrong)) from error
+        raise CatalogError(file.name, f"front matter: {'; '.join(wrong)}") from error
     except (yaml.YAMLError, ValueError, TypeError) as error:
-        raise CatalogError(file.name, "front matter", one_line(str(error), 300)) from error
+        raise CatalogError(file.name, f"front matter: {one_line(str(error), 300)}") from error
     return _checked(file, prompt)
 
 
 def _checked(file: Path, prompt: Prompt) -> Prompt:
     if prompt.name != file.stem:
-        raise CatalogError(file.name, "name", f"must be {file.stem!r}, as the file is called")
+        raise CatalogError(file.name, f"name: must be {file.stem!r}, as the file is called")
     declared = {argument.name for argument in prompt.arguments}
     if len(declared) < len(prompt.arguments):
-        raise CatalogError(file.name, "arguments", "one is declared twice")
+        raise CatalogError(file.name, "arguments: one is declared twice")
     used = {*_PLACEHOLDER.findall(prompt.text)}
     if declared != used:
         odd = ", ".join(sorted(declared ^ used))
-        raise CatalogError(file.name, "arguments", f"declared but not used, or the reverse: {odd}")
+        raise CatalogError(file.name, f"arguments: declared but not used, or the reverse: {odd}")
     return prompt

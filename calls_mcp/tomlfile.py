@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import ErrorDetails
+
 from calls_mcp.errors import ConfigurationError
 
 Table = dict[str, Any]
@@ -54,6 +56,15 @@ def parse(file: Path, text: str) -> Table:
         told = re.search(r"at line ([0-9]+)", str(wrong))
         line = told[1] if told else text.count("\n") + 1  # the other place is "at end of document"
         raise FileError([f"{file}:{line}: {wrong}"]) from None
+
+
+def reason(error: ErrorDetails) -> str:
+    """Return what is wrong with the value of a key, as the end of a sentence."""
+    if error["type"] == "missing":
+        return "is missing"
+    if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return "there is no such key"
+    return error["msg"].removeprefix("Value error, ").removeprefix("Input ")
 
 
 def places(text: str) -> dict[Place, int]:

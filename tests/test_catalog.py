@@ -53,16 +53,16 @@ def test_a_description_is_one_line_with_its_unit() -> None:
 @pytest.mark.parametrize(
     ("file", "old", "new", "place", "problem"),
     [
-        (CREATE, 'title = "', 'titel = "', "operation", "'titel'"),
-        (CREATE, "maximum = 600", "maximun = 600", "parameters.timeout", "'maximun'"),
+        (CREATE, 'title = "', 'titel = "', "title", "is missing; titel: there is no such key"),
+        (CREATE, "maximum = 600", "maximun = 600", "parameters.timeout.maximun", "no such key"),
         (CREATE, 'type = "twiml"', 'type = "twinml"', "parameters.twiml.type", "type 'twinml'"),
-        (CREATE, 'type = "twiml"', "", "parameters.twiml.type", "unknown type ''"),
+        (CREATE, 'type = "twiml"', "", "parameters.twiml.type", "is missing"),
         (
             CREATE,
             'description = "Silence that ends speech"',
             "",
-            "parameters.machine_detection_speech_end_threshold",
-            "has no description",
+            "parameters.machine_detection_speech_end_threshold.description",
+            "is missing",
         ),
         (CREATE, 'given = "url"', 'given = "uri"', "rules.ignored_when", "unknown parameter uri"),
         (
@@ -72,11 +72,17 @@ def test_a_description_is_one_line_with_its_unit() -> None:
             "rules.must_match_kind",
             "unknown parameter a, form",
         ),
-        (CREATE, 'given = "url"', 'when = "url"', "rules", "'when'"),
-        (CREATE, 'rule = "needs_one_of"', "", "rules", "'rule'"),
-        (LIST, 'returns = "calls"', "", "operation", "'returns'"),
-        (TYPES, "multiline = true", "multilines = true", "twiml", "'multilines'"),
-        (TYPES, 'expected = "TwiML of at most 4000 characters"', "", "twiml", "'expected'"),
+        (CREATE, 'given = "url"', 'when = "url"', "rules.2.when", "there is no such key"),
+        (CREATE, 'rule = "needs_one_of"', "", "rules.0.rule", "is missing"),
+        (LIST, 'returns = "calls"', "", "returns", "is missing"),
+        (TYPES, "multiline = true", "multilines = true", "twiml.multilines", "no such key"),
+        (
+            TYPES,
+            'expected = "TwiML of at most 4000 characters"',
+            "",
+            "twiml.expected",
+            "is missing",
+        ),
     ],
 )
 def test_a_wrong_file_is_named_with_the_place_and_the_problem(  # a table's columns

@@ -15,7 +15,7 @@ policy = "support.toml"
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self
@@ -35,7 +35,7 @@ from calls_mcp.authentication.grant import Own
 from calls_mcp.authentication.scopes import APPROVE, Scope, is_operators
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.policy import load_policy
-from calls_mcp.tomlfile import FileError, nearest, parse, places, read
+from calls_mcp.tomlfile import FileError, nearest, parse, places, read, reason
 
 _log = logging.getLogger(__name__)
 
@@ -236,13 +236,8 @@ def _given(*values: str | Path | None) -> tuple[str | Path, ...]:
 
 
 def _words(error: ErrorDetails) -> str:
-    place = ".".join(_parts(error))
-    reason = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"{place}: {'there is no such key' if error['type'] == 'extra_forbidden' else reason}"
-
-
-def _parts(error: ErrorDetails) -> Iterator[str]:
-    return (str(part) for part in error["loc"] if part != "[key]")
+    place = ".".join(str(part) for part in error["loc"] if part != "[key]")
+    return f"{place}: {reason(error)}"
 
 
 def _state(file: Path) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from calls_mcp.datafiles import CONFIG
 from calls_mcp.policy.rules import Policy
-from calls_mcp.tomlfile import FileError, Place, Table, nearest, parse, places, read
+from calls_mcp.tomlfile import FileError, Place, Table, nearest, parse, places, read, reason
 
 _SHIPPED = CONFIG / "policy.toml"
 
@@ -76,8 +76,7 @@ def _words(error: ErrorDetails, key: str) -> str:
     if error["type"] == "dataclass_type":
         return f"{key} should be a section"
     items = "".join(f"[{part}]" for part in error["loc"] if isinstance(part, int))
-    reason = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"{key}{items} {reason.replace('a valid tuple', 'an array')}"
+    return f"{key}{items} {reason(error).replace('a valid tuple', 'an array')}"
 
 
 def _unknown(key: str, *, is_section: bool) -> str:
