@@ -281,7 +281,7 @@ def recorded(file: Path) -> str:
         ("[[tokens]", "1: "),
         (
             '[[tokens]]\nprincipal = "a"\n[[tokens]]\nprincipal = "b c"\n',
-            "3: tokens.1.sha256: Field required",
+            "3: tokens.1.sha256: is missing",
         ),
         (
             '\n[[tokens]]\nprincipal = "b c"\n',

@@ -197,7 +197,7 @@ def test_a_refusal_names_every_rule_that_refuses() -> None:
 
 def test_a_refusal_names_its_rule_and_says_why_and_what_to_do() -> None:
     failure = refusal(SHIPPED, asked(to=PREMIUM)).failure()
-    assert failure == {
+    assert failure.content() == {
         "kind": "policy_denied",
         "message": "Nothing was sent, because of the operator's policy "
         "(destinations.deny_number_types): to is a number of type premium_rate, which it denies.",
