@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from calls_mcp.emulator import Emulator
 from calls_mcp.outcome import CallSummary
-from calls_mcp.policy import load_policy
+from calls_mcp.policy import PolicyDenied, load_policy
 from calls_mcp.quotas import Held, NewCall, Quotas, Room
 from calls_mcp.runtime import Runtime
 from calls_mcp.server import build_server
@@ -118,6 +119,18 @@ def test_however_they_interleave_one_of_those_who_take_room_for_a_number_gets_it
 
     anyio.run(take_at_once)
     assert sum(isinstance(each, Room) for each in taken) == 1
+
+
+async def test_accounts_that_share_a_store_are_counted_apart() -> None:
+    caps = replace(load_policy(None).caps, calls_per_minute=1, in_flight=1)
+    storage = SqliteStorage(Database(None), StorageOptions())
+    first, other = (Quotas(storage, caps, _nobody, time.time, sid) for sid in (ACCOUNT, OTHER))
+    for quotas, sid in ((first, ACCOUNT), (other, OTHER)):
+        call = NewCall("+15005550006", sid, "agent", 60, 0)
+        assert isinstance(await quotas.take(call, frozenset()), Room)
+        with pytest.raises(PolicyDenied):
+            await quotas.require_room(replace(call, to=ANOTHER))
+    await storage.aclose()
 
 
 async def test_a_call_that_was_not_placed_does_not_count_as_one(tmp_path: Path) -> None:
