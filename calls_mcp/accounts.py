@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from calls_mcp.settings import Access
 
 if TYPE_CHECKING:
-    from calls_mcp.twilio import TwilioClient
+    from calls_mcp.twilio.client import TwilioClient
 
 
 class _Connected(NamedTuple):
@@ -43,16 +43,11 @@ class Accounts:
             connected.watched.close()
             await connected.twilio.aclose()
 
-    def _forget_pages(self) -> None:
-        """What is changed in one account may be told in the lists of another, or by another key."""
-        for connected in self._connected.values():
-            connected.twilio.forget_pages()
-
     def _connect(self, access: Access) -> _Connected:
         from calls_mcp import telemetry  # noqa: PLC0415
-        from calls_mcp.twilio import TwilioClient  # noqa: PLC0415
+        from calls_mcp.twilio.client import TwilioClient  # noqa: PLC0415
 
-        twilio, watched = TwilioClient(access, self._clock, self._forget_pages), ExitStack()
+        twilio, watched = TwilioClient(access, self._clock), ExitStack()
         twilio.end_by(self._ends)
         watched.enter_context(telemetry.watching_breaker(lambda: twilio.circuit))
         return _Connected(twilio, watched)

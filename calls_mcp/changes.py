@@ -10,11 +10,11 @@ from calls_mcp.confirmations import Claim, Confirmations, expired
 from calls_mcp.decisions import Change, Decisions, Go, Stop, spent
 from calls_mcp.delivery import Delivered, Delivery
 from calls_mcp.errors import InvocationError, failed
-from calls_mcp.failures import lost
 from calls_mcp.outcome import Approval, Outcome, Report
 from calls_mcp.policy import PolicyDenied
 from calls_mcp.quotas import Held, Quotas, Room
 from calls_mcp.storage import StoreUnavailable
+from calls_mcp.twilio.errors import lost
 
 _UNRECORDED = "this outcome could not be written to the audit log"
 _BROKEN_OFF = "this server failed before an answer came"

@@ -67,15 +67,12 @@ class Cursors:
         if differences := [*_differences(arguments, own_account | values)]:
             raise InvalidArguments(differences)
         merged = replace(arguments, values={**values, **arguments.values})
-        start = self.going_on(merged, Position(tuple((n, v) for n, v in page), after))
+        pairs = tuple((name, value) for name, value in page)
+        if not after:  # in the middle of a page, another size would be another page
+            rest = (pair for pair in pairs if pair[0] != "PageSize")
+            pairs = (*self._page_size(merged), *rest)
+        start = Position(pairs, after)
         return Query(merged, start, _limit(merged), principal)
-
-    def going_on(self, arguments: Arguments, position: Position) -> Position:
-        """Where a list goes on at `position`, with the size of page that `arguments` ask for."""
-        if position.after:  # in the middle of a page, another size would be another page
-            return position
-        rest = (pair for pair in position.page if pair[0] != "PageSize")
-        return Position((*self._page_size(arguments), *rest))
 
     def _page_size(self, arguments: Arguments) -> tuple[Pair, ...]:
         size = arguments.values.get("page_size", Bounds(_limit(arguments), self._budget).page_size)

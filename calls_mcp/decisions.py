@@ -284,7 +284,7 @@ class Decisions:
     async def _held(self, change: Change) -> Held | None:
         """What is held against it, if it can be sent now at all."""
         call = change.new_call
-        await self._delivery.require_ready(change.request, change.until)
+        await self._delivery.require_ready(change.request)
         if call is None:
             return None
         await self._quotas.require_room(call)
@@ -319,7 +319,7 @@ class Decisions:
 
         async def require_ready() -> None:
             if approval.approved:
-                await self._delivery.require_ready(change.request, change.until)
+                await self._delivery.require_ready(change.request)
 
         return require_ready
 

@@ -4,16 +4,17 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 
 from calls_mcp.arguments import Arguments
 from calls_mcp.catalog import kind_of, load_operations
 from calls_mcp.errors import InvocationError, OutcomeUnknown, failed
-from calls_mcp.failures import Reply, read_call
 from calls_mcp.outcome import CallSummary, Outcome
 from calls_mcp.policy import canonical
 from calls_mcp.recovery import Lost, find_out
 from calls_mcp.storage import Limit, Storage, StoreUnavailable
-from calls_mcp.twilio import TwilioClient
+from calls_mcp.twilio.client import TwilioClient
+from calls_mcp.twilio.errors import Reply, read_call
 from calls_mcp.wire import Request, encode
 
 _SOUGHT_FOR = 10.0  # seconds
@@ -55,16 +56,16 @@ class Delivery:
         operation = load_operations()["fetch_call"]
         arguments = Arguments(operation, {"account_sid": account_sid, "sid": sid})
         request = encode(arguments, account_sid)
-        send = self._twilio.look if is_pressing else self._twilio.send
-        return read_call(request, await send(request, until))
+        reply = await self._twilio.send(request, until, is_pressing=is_pressing)
+        return read_call(request, reply)
 
-    async def require_ready(self, request: Request, until: float) -> None:
+    async def require_ready(self, request: Request) -> None:
         """Do nothing if a change could be sent now.
 
         Raises:
             InvocationError: The API keeps failing, so that it would be held back.
         """
-        await self._twilio.require_ready(request, until)
+        self._twilio.require_ready(request)
 
     async def send(self, arguments: Arguments, request: Request, until: float) -> Delivered:
         """Send a change, and say before `until` (by anyio's clock) what became of it."""
@@ -108,8 +109,8 @@ class Delivery:
 
     async def _find_out(self, sent: Lost, until: float) -> Outcome:
         found = None
-        with self._twilio.searching(until):
-            found = await find_out(self._twilio.look, sent)
+        with self._twilio.in_time(until):
+            found = await find_out(partial(self._twilio.send, is_pressing=True), sent)
             if found is not None and found.call and sent.request.effect == "place":
                 found = found if await self._claims(sent.request, found.call.sid) else None
         if found is None:

@@ -1,7 +1,6 @@
-"""A walk through the five tools: a real MCP client, this server over stdio, and the emulator."""
+"""A walk through the five tools: an MCP client, this server and the emulator in one process."""
 
 import json
-import sys
 import textwrap
 from itertools import groupby
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, cast
 
 import anyio
 import anyio.to_thread
-from mcp import Client, StdioServerParameters
+from mcp import Client
 from mcp.client import ClientRequestContext
 from mcp_types import ElicitRequestParams, ElicitResult, TextContent
 
@@ -24,6 +23,10 @@ from calls_mcp.emulator import (
     accelerated,
     seed_history,
 )
+from calls_mcp.runtime import Runtime
+from calls_mcp.sandbox import access_to
+from calls_mcp.server import build_server
+from calls_mcp.settings import Settings
 from calls_mcp.terminal import Colour, painted, say
 
 _SPEED = 6
@@ -49,25 +52,18 @@ async def run_demo() -> None:
 
 
 async def _run_demo(user: "_User", record: Path) -> None:
-    async with Emulator(clock=accelerated(_SPEED)) as emulator:
+    # Not load_settings(), so that the environment changes nothing.
+    settings = Settings.model_validate(
+        {"CALLS_MCP_AUDIT_DATABASE": record, "CALLS_MCP_STATE_URL": "memory:"}
+    )
+    async with Emulator(port=None, clock=accelerated(_SPEED)) as emulator:
         seed_history(emulator.calls, 7, _PAST_CALLS, emulator.clock())
-        server = StdioServerParameters(
-            command=sys.executable,
-            args=["-m", "calls_mcp", "serve"],
-            env={
-                "CALLS_MCP_AUDIT_DATABASE": str(record),
-                "CALLS_MCP_STATE_URL": "memory:",
-                "CALLS_MCP_API_BASE_URL": emulator.base_url,
-                "TWILIO_ACCOUNT_SID": DEFAULT_ACCOUNT.sid,
-                "TWILIO_AUTH_TOKEN": DEFAULT_ACCOUNT.auth_token,
-            },
-        )
-        async with Client(server, elicitation_callback=user.answer) as client:
-            protocol = client.protocol_version
-            _say(
-                f"An agent speaks MCP {protocol} to calls-mcp, and that to an emulator of Twilio's"
-            )
-            _say(f"Calls API on {emulator.base_url}, whose clock is six times as fast as yours.")
+        async with (
+            Runtime(settings, access_to(emulator, settings)) as runtime,
+            Client(build_server(runtime), elicitation_callback=user.answer) as client,
+        ):
+            _say(f"An agent speaks MCP {client.protocol_version} to calls-mcp, which calls an")
+            _say("emulator of Twilio's Calls API, whose clock is six times as fast as yours.")
             await _walk(_Agent(client), user)
         _heading("What reached the API")
         for request, repeats in groupby(map(_shown, emulator.requests)):

@@ -12,12 +12,12 @@ from calls_mcp.changes import Changes
 from calls_mcp.cursor import Cursors
 from calls_mcp.decisions import Change
 from calls_mcp.errors import InvocationError, Unavailable, failed
-from calls_mcp.failures import read_call
-from calls_mcp.listing import Bounds, Position, collect
+from calls_mcp.listing import Bounds, collect
 from calls_mcp.outcome import Approval, Caller, Outcome, Report
 from calls_mcp.policy import Policy, PolicyDenied, judge_account
 from calls_mcp.throttle import Throttle
-from calls_mcp.twilio import TwilioClient
+from calls_mcp.twilio.client import TwilioClient
+from calls_mcp.twilio.errors import read_call
 from calls_mcp.wire import Request, encode
 
 
@@ -105,19 +105,12 @@ class Invoker:
     async def _list(self, arguments: Arguments, caller: Caller, report: Report) -> Outcome:
         query = self._cursors.resume(arguments, caller.principal)
         request = self._encode(query.arguments)
-        is_walk = self._twilio.expects(request.with_query(*query.start.page))
-
-        async def foresee(position: Position) -> None:
-            following = self._cursors.going_on(query.arguments, position)
-            await self._twilio.expect(request.with_query(*following.page), read_now=is_walk)
-
         listing = await collect(
             self._twilio.send,
             request,
             query.start,
             Bounds(query.limit, self._terms.result_bytes),
             report,
-            foresee,
         )
         return Outcome(
             outcome="done",

@@ -8,13 +8,12 @@ from itertools import accumulate
 from urllib.parse import parse_qsl, urlsplit
 
 from calls_mcp.catalog import Json
-from calls_mcp.failures import Reply, lost
 from calls_mcp.outcome import CallSummary, Report
 from calls_mcp.summary import Unreadable, summarize
+from calls_mcp.twilio.errors import Reply, lost
 from calls_mcp.wire import Pair, Request
 
 Send = Callable[[Request], Awaitable[Reply]]
-Foresee = Callable[["Position"], Awaitable[None]]
 
 _TYPICAL_SUMMARY = 420  # bytes of JSON
 _SMALLEST_PAGE = 50
@@ -60,27 +59,16 @@ class Bounds:
 
 
 async def collect(
-    send: Send,
-    request: Request,
-    start: Position,
-    bounds: Bounds,
-    report: Report,
-    foresee: Foresee,
+    send: Send, request: Request, start: Position, bounds: Bounds, report: Report
 ) -> Listing:
     """The calls from `start` on, as many as `bounds` allow.
-
-    `foresee` is told where each page goes on, as soon as that is known.
 
     Raises:
         InvocationError: A page could not be read.
     """
 
     async def read(position: Position) -> _Page:
-        reply = await send(request.with_query(*position.page))
-        following = _next(reply.payload.get("next_page_uri"))
-        if following is not None:
-            await foresee(following)
-        return _read(request, reply, following)
+        return _read(request, await send(request.with_query(*position.page)))
 
     walk = _Walk(bounds.calls, bounds.bytes - _ENVELOPE)
     page, place = await _find(read, start)
@@ -182,8 +170,8 @@ class _Walk:
         return sizes[: max(fitting, 0 if self.calls else 1)]
 
 
-def _read(request: Request, reply: Reply, following: Position | None) -> _Page:
-    entries = reply.payload.get("calls")
+def _read(request: Request, reply: Reply) -> _Page:
+    entries, following = reply.payload.get("calls"), _next(reply.payload.get("next_page_uri"))
     if not isinstance(entries, list):
         raise lost(request, "the API's answer has no list of calls")
     listed = (_listed(entry, request.account_sid) for entry in entries)

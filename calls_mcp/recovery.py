@@ -9,10 +9,10 @@ import anyio
 from calls_mcp.arguments import Arguments
 from calls_mcp.catalog import Json
 from calls_mcp.errors import InvocationError, NotDone, NotFound, OutcomeUnknown, failed
-from calls_mcp.failures import Reply
 from calls_mcp.guard import action_of
 from calls_mcp.outcome import CallSummary, Outcome
 from calls_mcp.summary import Unreadable, summarize
+from calls_mcp.twilio.errors import Reply
 from calls_mcp.wire import Request
 
 Send = Callable[[Request], Awaitable[Reply]]

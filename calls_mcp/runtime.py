@@ -12,7 +12,7 @@ from calls_mcp.accounts import Accounts
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.settings import Access, Settings
 from calls_mcp.streams import Streams
-from calls_mcp.surroundings import require_usable
+from calls_mcp.twilio.transport import require_usable
 
 if TYPE_CHECKING:
     from calls_mcp.approval_requests import ApprovalRequests
@@ -192,7 +192,7 @@ class Runtime:
     async def is_ready(self) -> bool:
         """Whether the store can be used and the API is not being left alone for its failures.
 
-        That is so again once a probe of the API is due, for only an invocation makes one.
+        That is so again once a trial of the API is due, for only an invocation makes one.
 
         Raises:
             ConfigurationError: As when the runtime is entered.
@@ -205,7 +205,7 @@ class Runtime:
             await storage.ping()
         except StoreUnavailable:
             return False
-        return not self._accounts.client(made.access).is_resting
+        return self._accounts.client(made.access).circuit != "open"
 
     async def _everything(self, principal: str = "", own: "Own | None" = None) -> "_Made":
         whose = principal if own else ""

@@ -1,9 +1,9 @@
-"""A runtime on an emulator inside this process: no credentials, no telephone, no bill."""
+"""A runtime on an emulator inside this process: no credentials, no real calls, no port."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from calls_mcp.emulator import DEFAULT_ACCOUNT, Emulator, seed_history
+from calls_mcp.emulator import Emulator, seed_history
 from calls_mcp.runtime import Runtime
 from calls_mcp.settings import Access, Settings
 
@@ -20,13 +20,19 @@ async def open_sandbox(settings: Settings) -> AsyncGenerator[Runtime]:
 @asynccontextmanager
 async def emulated(settings: Settings) -> AsyncGenerator[Access]:
     """Access to an emulator with that history."""
-    async with Emulator() as emulator:
+    async with Emulator(port=None) as emulator:
         seed_history(emulator.calls, 1, _PAST_CALLS, emulator.clock())
-        yield Access(
-            base_url=emulator.base_url,
-            account_sid=DEFAULT_ACCOUNT.sid,
-            username=DEFAULT_ACCOUNT.sid,
-            password=DEFAULT_ACCOUNT.auth_token,
-            timeout=settings.twilio.timeout,
-            deadline=settings.twilio.deadline,
-        )
+        yield access_to(emulator, settings)
+
+
+def access_to(emulator: Emulator, settings: Settings) -> Access:
+    """Access to an emulator in this process."""
+    return Access(
+        base_url="http://emulator",
+        account_sid=emulator.account.sid,
+        username=emulator.account.sid,
+        password=emulator.account.auth_token,
+        timeout=settings.twilio.timeout,
+        deadline=settings.twilio.deadline,
+        app=emulator.app,
+    )

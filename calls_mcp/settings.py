@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -26,6 +26,9 @@ from calls_mcp.catalog import Confirm
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.redaction import in_base64, spellings
 
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
 _HOST = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 _PLACE = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 _LONGEST_LABEL = 63  # characters, of a host's name
@@ -35,7 +38,7 @@ _SHORTEST_KEY = 32
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Where the Calls API is and who we are to it.
+    """Where the Calls API is and who we are to it; `app` is the API if it is in this process.
 
     `timeout` bounds each step of one HTTP exchange, `deadline` all attempts at it together, both
     in seconds.
@@ -47,6 +50,7 @@ class Access:
     password: str = field(repr=False)
     timeout: float
     deadline: float
+    app: "ASGIApp | None" = field(default=None, repr=False, compare=False)
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -57,7 +61,7 @@ class Access:
     @property
     def is_local(self) -> bool:
         """Whether the API is on this machine, where no proxy leads."""
-        return is_loopback(urlsplit(self.base_url).hostname)
+        return self.app is not None or is_loopback(urlsplit(self.base_url).hostname)
 
 
 def is_loopback(host: str | None) -> bool:

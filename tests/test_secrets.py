@@ -20,7 +20,7 @@ from calls_mcp.errors import CallsError
 from calls_mcp.runtime import Runtime
 from calls_mcp.server import build_server
 from calls_mcp.settings import load_settings
-from calls_mcp.twilio import TwilioClient
+from calls_mcp.twilio.client import TwilioClient
 from calls_mcp.wire import Request
 from tests.canary import (
     API_SECRET,

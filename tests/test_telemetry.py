@@ -23,7 +23,7 @@ from tests.rig import CALLER, User, decline, open_rig, placing
 from tests.upstream import SID, Step, Upstream, answer, call, drop, hang, scripted
 
 if TYPE_CHECKING:
-    from calls_mcp.breaker import BreakerState
+    from calls_mcp.twilio.circuit import CircuitState
 
 pytestmark = pytest.mark.anyio
 
@@ -217,7 +217,7 @@ async def test_retries_are_counted_by_why(observatory: Observatory) -> None:
 async def test_a_breaker_that_is_watched_is_measured_until_it_is_not(
     observatory: Observatory,
 ) -> None:
-    states: list[BreakerState] = ["closed"]
+    states: list[CircuitState] = ["closed"]
     with telemetry.watching_breaker(lambda: states[-1]), telemetry.watching_breaker(lambda: "open"):
         before = observatory.measured("calls_mcp.upstream.breakers")
         states.append("half_open")
@@ -357,7 +357,7 @@ async def test_whoever_only_lists_tools_does_not_wait_for_what_measures_and_send
         imported = {line.rpartition("|")[2].strip() for line in server.logged().splitlines()}
     assert "calls_mcp.server" in imported
     unneeded = r"opentelemetry\.(sdk|exporter|proto|metrics)|prometheus_client|httpx$"
-    ours = r"calls_mcp\.(telemetry|exporting|breaker|twilio)"
+    ours = r"calls_mcp\.(telemetry|exporting|twilio\.(client|circuit))"
     assert [name for name in imported if re.match(f"{unneeded}|{ours}", name)] == []
 
 

@@ -20,6 +20,6 @@ def test_what_only_an_invocation_needs_is_not_loaded_before_one(
         monkeypatch.setenv(name, value)
     loaded = loaded_by()
     assert "calls_mcp.server" in loaded
-    assert loaded.isdisjoint({"aiohttp", "jsonschema", "limits", "tenacity", "yaml"})
+    assert loaded.isdisjoint({"httpx", "jsonschema", "limits", "tenacity", "yaml"})
     rooms = {"arguments", "audit", "decisions", "desk", "guard", "invocation", "policy", "store"}
     assert loaded.isdisjoint({f"calls_mcp.{room}" for room in rooms})

@@ -123,10 +123,10 @@ def withheld(what: str) -> Withheld:
     return Withheld(f"Nothing was sent: {what}.", _TRY_LATER)
 
 
-def crowded(lane: str, width: int, wait: float) -> Withheld:
-    """All connections of a lane were in use, for `wait` seconds."""
+def crowded(kind: str, width: int, wait: float) -> Withheld:
+    """All connections for requests of this kind were in use, for `wait` seconds."""
     return Withheld(
-        f"Nothing was sent: none of the {width} connections for {lane} was free within {wait:g} s.",
+        f"Nothing was sent: none of the {width} connections for {kind} was free within {wait:g} s.",
         _TRY_LATER,
     )
 

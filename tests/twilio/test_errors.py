@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calls_mcp.errors import InvocationError, OutcomeUnknown, Rejected, Unavailable
-from calls_mcp.failures import Answer, lost, refused
+from calls_mcp.twilio.errors import Answer, lost, refused
 from calls_mcp.wire import Request
 from tests.canary import AUTH_TOKEN, betrayed
 from tests.rig import ACCOUNT, CALLER, placing, text_of
