@@ -3,11 +3,19 @@
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast
 
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    with_config,
+)
 from pydantic import JsonValue as Json
 from pydantic_core import ErrorDetails
 
@@ -47,25 +55,61 @@ class ValueType:
     private: bool = False
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())
+
+
+def _known(name: object, info: ValidationInfo) -> ValueType:
+    types = cast("Mapping[object, ValueType]", info.context)
+    if name not in types:
+        raise ValueError(f"unknown type {name!r}")
+    return types[name]
+
+
+_Text = Annotated[str, BeforeValidator(_one_line), Field(min_length=1)]
+
+
+@with_config(_CLOSED)
+@dataclass(frozen=True, eq=False)
 class Parameter:
-    """An argument of a tool.
+    """An argument of a tool: what its row adds to its type.
 
     `location` is where it goes on the wire: path, query or form; `local` is documented but never
     sent, `own` is this server's and not the API's.
     """
 
     name: str
-    wire: str
-    location: Location
-    type: ValueType
-    schema: Schema
-    description: str
-    expected: str
-    example: Json
-    unit: str
-    required: bool
-    secret: bool
+    type: Annotated[ValueType, BeforeValidator(_known)]
+    location: Annotated[Location, Field(alias="in")]
+    text: Annotated[_Text, Field(alias="description")]
+    wire: str = ""
+    unit: str = ""
+    required: bool = False
+    secret: bool = False
+    enum: tuple[Json, ...] = ()
+    minimum: Json = None
+    maximum: Json = None
+    default: Json = None
+    example_of_its_own: Annotated[Json, Field(alias="example")] = None
+
+    def __post_init__(self) -> None:
+        if not self.wire and self.location != "own":
+            raise ValueError("has no wire name")
+
+    @property
+    def description(self) -> str:
+        """What it means, and its unit."""
+        return f"{self.text} ({self.unit})" if self.unit else self.text
+
+    @cached_property
+    def schema(self) -> Schema:
+        """What is published of its values."""
+        choices: Schema = {"enum": [*self.enum]} if self.enum else {}
+        if choices and self._is_list:
+            choices = {"items": {"type": "string", **choices}}
+        bounds: Schema = {"minimum": self.minimum, "maximum": self.maximum, "default": self.default}
+        given = {name: bound for name, bound in bounds.items() if bound is not None}
+        return {**self.type.schema, **choices, **given}
 
     @property
     def choices(self) -> list[Json]:
@@ -73,6 +117,33 @@ class Parameter:
         items = self.schema.get("items")
         choices = items.get("enum") if isinstance(items, dict) else self.schema.get("enum")
         return choices if isinstance(choices, list) else []
+
+    @property
+    def expected(self) -> str:
+        """What a fault message says was expected."""
+        words = self.type.expected
+        if self.enum:
+            return f"{words} {', '.join(map(str, self.enum))}"
+        if self.unit:
+            words += f" of {self.unit}"
+        if self.minimum is None:
+            return words
+        if self.maximum is None:
+            return f"{words}, {self.minimum} or more"
+        return f"{words} from {self.minimum} to {self.maximum}"
+
+    @property
+    def example(self) -> Json:
+        """What a fault message suggests; None if nothing can be."""
+        for known in (self.example_of_its_own, self.default, self.type.example):
+            if known is not None:
+                return known
+        first = [*self.enum[:1]]
+        return first if first and self._is_list else next(iter(first), None)
+
+    @property
+    def _is_list(self) -> bool:
+        return self.type.schema["type"] == "array"
 
 
 @with_config(_CLOSED)
@@ -101,20 +172,27 @@ class Rule:
     kind: Kind = "number"
 
 
+@with_config(_CLOSED)
 @dataclass(frozen=True, slots=True, eq=False)
 class Operation:
     """One operation of the Calls API, and the tool that offers it; `reference` is its page."""
 
     name: str
     title: str
-    description: str
+    description: _Text
     effect: Effect
     method: Literal["GET", "POST", "DELETE"]
     path: str
     returns: Literal["call", "calls", "deleted"]
     reference: str
     parameters: Mapping[str, Parameter]
-    rules: tuple[Rule, ...]
+    rules: tuple[Rule, ...] = ()
+
+    def __post_init__(self) -> None:
+        for rule in self.rules:
+            if unknown := {*rule.parameters, rule.given} - {*self.parameters, ""}:
+                unknowns = ", ".join(sorted(unknown))
+                raise ValueError(f"rules.{rule.rule}: unknown parameter {unknowns}")
 
     @property
     def read_only(self) -> bool:
@@ -129,92 +207,6 @@ def kind_of(address: object) -> Kind | None:
     return next((kind for prefix, kind in _PREFIXES.items() if address.startswith(prefix)), None)
 
 
-def _one_line(text: object) -> str:
-    return " ".join(str(text).split())
-
-
-_Text = Annotated[str, BeforeValidator(_one_line), Field(min_length=1)]
-
-
-@with_config(_CLOSED)
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A parameter as its file has it: what its row adds to its type."""
-
-    type: str
-    description: _Text
-    location: Annotated[Location | None, Field(alias="in")] = None
-    wire: str = ""
-    unit: str = ""
-    required: bool = False
-    secret: bool = False
-    enum: tuple[Json, ...] = ()
-    minimum: Json = None
-    maximum: Json = None
-    default: Json = None
-    example: Json = None
-
-    def parameter(self, name: str, value_type: ValueType, sent: Location) -> Parameter:
-        """Return it as a parameter, which is `sent` there unless it says otherwise."""
-        return Parameter(
-            name=name,
-            wire=self.wire,
-            location=self.location or sent,
-            type=value_type,
-            schema=self._schema(value_type),
-            description=f"{self.description} ({self.unit})" if self.unit else self.description,
-            expected=self._expected(value_type),
-            example=self._example(value_type),
-            unit=self.unit,
-            required=self.required,
-            secret=self.secret,
-        )
-
-    def _schema(self, value_type: ValueType) -> Schema:
-        choices: Schema = {"enum": [*self.enum]} if self.enum else {}
-        if choices and value_type.schema["type"] == "array":
-            choices = {"items": {"type": "string", **choices}}
-        names = ("minimum", "maximum", "default")
-        facts: Schema = {name: getattr(self, name) for name in names}
-        given = {name: value for name, value in facts.items() if value is not None}
-        return {**value_type.schema, **choices, **given}
-
-    def _expected(self, value_type: ValueType) -> str:
-        words = value_type.expected
-        if self.enum:
-            return f"{words} {', '.join(map(str, self.enum))}"
-        if self.unit:
-            words += f" of {self.unit}"
-        if self.minimum is None:
-            return words
-        if self.maximum is None:
-            return f"{words}, {self.minimum} or more"
-        return f"{words} from {self.minimum} to {self.maximum}"
-
-    def _example(self, value_type: ValueType) -> Json:
-        for known in (self.example, self.default, value_type.example):
-            if known is not None:
-                return known
-        is_list = value_type.schema["type"] == "array"
-        return [*self.enum[:1]] if self.enum and is_list else next(iter(self.enum), None)
-
-
-@with_config(_CLOSED)
-@dataclass(frozen=True, slots=True)
-class _File:
-    """An operation as its file has it."""
-
-    title: str
-    description: _Text
-    effect: Effect
-    method: Literal["GET", "POST", "DELETE"]
-    path: str
-    returns: Literal["call", "calls", "deleted"]
-    reference: str
-    parameters: dict[str, _Row]
-    rules: tuple[Rule, ...] = ()
-
-
 @cache
 def load_operations(directory: Path = CONFIG) -> Mapping[str, Operation]:
     """The operations by name, in the order of their names.
@@ -222,49 +214,42 @@ def load_operations(directory: Path = CONFIG) -> Mapping[str, Operation]:
     Raises:
         CatalogError: A file has an unknown key, type or parameter in it, or lacks one.
     """
-    types = _read(directory / "types.toml", TypeAdapter(dict[str, ValueType]))
-    adapter = TypeAdapter(_File)
+    file = directory / "types.toml"
+    types = _checked(file, TypeAdapter(dict[str, ValueType]), _read(file))
+    adapter = TypeAdapter(Operation)
     files = sorted((directory / "operations").glob("*.toml"))
-    return {file.stem: _operation(file, _read(file, adapter), types) for file in files}
+    return {file.stem: _checked(file, adapter, _table(file), types) for file in files}
 
 
-def _read(file: Path, adapter: TypeAdapter[_Read]) -> _Read:
+def _table(file: Path) -> dict[str, Any]:
+    """An operation's file, in which each parameter is told its name, and where it goes."""
+    table = _read(file)
+    sent = "form" if table.get("method") == "POST" else "query"
+    rows = table.get("parameters", {})
+    parameters = {name: {"in": sent, **row, "name": name} for name, row in rows.items()}
+    return {**table, "name": file.stem, "parameters": parameters}
+
+
+def _read(file: Path) -> dict[str, Any]:
     try:
-        return adapter.validate_python(tomllib.loads(file.read_text("utf-8")))
+        return tomllib.loads(file.read_text("utf-8"))
     except tomllib.TOMLDecodeError as wrong:
         raise CatalogError(file.name, f"TOML: {wrong}") from wrong
+
+
+def _checked(
+    file: Path,
+    adapter: TypeAdapter[_Read],
+    table: dict[str, Any],
+    types: Mapping[str, ValueType] | None = None,
+) -> _Read:
+    try:
+        return adapter.validate_python(table, context=types)
     except ValidationError as invalid:
         raise CatalogError(file.name, *map(_fault, invalid.errors(include_url=False))) from None
 
 
 def _fault(error: ErrorDetails) -> str:
+    place = ".".join(map(str, error["loc"]))
     told = f", not {error['input']!r}" if error["type"] == "literal_error" else ""
-    return f"{'.'.join(map(str, error['loc']))}: {reason(error)}{told}"
-
-
-def _operation(file: Path, read: _File, types: Mapping[str, ValueType]) -> Operation:
-    for name, row in read.parameters.items():
-        if row.type not in types:
-            raise CatalogError(file.name, f"parameters.{name}.type: unknown type {row.type!r}")
-        if not row.wire and row.location != "own":
-            raise CatalogError(file.name, f"parameters.{name}: has no wire name")
-    for rule in read.rules:
-        if unknown := {*rule.parameters, rule.given} - {*read.parameters, ""}:
-            problem = f"unknown parameter {', '.join(sorted(unknown))}"
-            raise CatalogError(file.name, f"rules.{rule.rule}: {problem}")
-    sent: Location = "form" if read.method == "POST" else "query"
-    return Operation(
-        name=file.stem,
-        title=read.title,
-        description=read.description,
-        effect=read.effect,
-        method=read.method,
-        path=read.path,
-        returns=read.returns,
-        reference=read.reference,
-        parameters={
-            name: row.parameter(name, types[row.type], sent)
-            for name, row in read.parameters.items()
-        },
-        rules=read.rules,
-    )
+    return ": ".join(filter(None, (place, f"{reason(error)}{told}")))
