@@ -3,14 +3,16 @@
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from calls_mcp.errors import ConfigurationError
 
+_Checked = TypeVar("_Checked")
 Table = dict[str, Any]
 Place = tuple[str | int, ...]
 """Where a key is: its sections' names and its own; after the name of an array, its number in it."""
@@ -56,6 +58,26 @@ def parse(file: Path, text: str) -> Table:
         told = re.search(r"at line ([0-9]+)", str(wrong))
         line = told[1] if told else text.count("\n") + 1  # the other place is "at end of document"
         raise FileError([f"{file}:{line}: {wrong}"]) from None
+
+
+def checked(
+    file: Path,
+    text: str,
+    adapter: TypeAdapter[_Checked],
+    table: Table,
+    words: Callable[[ErrorDetails], str],
+) -> _Checked:
+    """Return what `table` means, which `text` in `file` says; `words` says what an error is.
+
+    Raises:
+        FileError: Naming everything that is wrong with it.
+    """
+    try:
+        return adapter.validate_python(table)
+    except ValidationError as invalid:
+        lines, errors = places(text), invalid.errors(include_url=False)
+        wrong = sorted((nearest(lines, error["loc"]), words(error)) for error in errors)
+        raise FileError(f"{file}:{line}: {problem}" for line, problem in wrong) from None
 
 
 def reason(error: ErrorDetails) -> str:

@@ -221,19 +221,14 @@ def test_a_value_that_is_nearly_right_is_met_with_the_right_one(
     assert checked(tool, {**BASES[tool], name: guessed}).values[name] == meant
 
 
-@pytest.mark.parametrize("value", ["nonsense", "", "+", "0", "tel:+15005550006", "9" * 300])
-def test_nothing_is_guessed_where_nothing_is_near(value: str) -> None:
-    assert fault_of("create_call", "to", value).did_you_mean is None
-
-
-@pytest.mark.parametrize("value", ["5005550006", "(500) 555-0006", "020 7946 0018"])
-def test_a_number_without_a_country_code_is_not_guessed_to_be_a_foreign_one(value: str) -> None:
-    assert fault_of("create_call", "to", value).did_you_mean is None
+NO_COUNTRY_CODE = ("5005550006", "(500) 555-0006", "020 7946 0018")
+FAR_FROM_ALL = ("nonsense", "", "+", "0", "tel:+15005550006", "9" * 300)
 
 
 @pytest.mark.parametrize(
     ("tool", "name", "value"),
     [
+        *(("create_call", "to", value) for value in (*FAR_FROM_ALL, *NO_COUNTRY_CODE)),
         ("create_call", "to", "sip:bob smith@example.com"),
         ("create_call", "to", "client:b b"),
         ("create_call", "caller_id", "al ice@exa-mple.com"),
@@ -244,7 +239,9 @@ def test_a_number_without_a_country_code_is_not_guessed_to_be_a_foreign_one(valu
         ("list_calls", "cursor", ""),
     ],
 )
-def test_no_address_text_or_token_is_made_up(tool: str, name: str, value: str) -> None:
+def test_what_is_near_nothing_and_what_must_not_be_made_up_is_not_guessed(
+    tool: str, name: str, value: str
+) -> None:
     assert fault_of(tool, name, value).did_you_mean is None
 
 
@@ -409,36 +406,17 @@ async def test_a_secret_under_a_misspelt_name_is_not_shown_either(rig: Rig) -> N
 # Characters
 
 
+ENDS = ("\n", "\r\n", " ", "\x00", "?PageSize=1", "#", ";x", "/", ".json", "0", "\\", "%0A")
+LAST = (
+    *("%2F", "g", "\ud800", "\N{ARABIC-INDIC DIGIT ONE}", "\N{FULLWIDTH DIGIT ONE}"),
+    *("", "\N{ZERO WIDTH SPACE}"),
+)
 STRANGE_SIDS = [
-    SID + "\n",
-    SID + "\r\n",
-    SID + " ",
-    SID + "\x00",
-    SID + "?PageSize=1",
-    SID + "#",
-    SID + ";x",
-    SID + "/",
-    SID + ".json",
-    SID[:-3] + "%2F",
-    SID[:-1],
-    SID + "0",
-    SID[:-1] + "g",
-    SID[:-1] + "\N{ARABIC-INDIC DIGIT ONE}",
-    SID[:-1] + "\N{FULLWIDTH DIGIT ONE}",
-    SID[:-1] + "\ud800",
-    OVERRIDE + SID[1:],
-    "CA" + OVERRIDE + "0" * 31,
-    "\n" + SID,
-    SID + "\\",
-    SID + "%0A",
-    SID[:-1] + "\N{ZERO WIDTH SPACE}",
-    "\N{GREEK CAPITAL LETTER ALPHA}" + SID[1:],
-    "SM" + SID[2:],
-    SID.lower(),
-    "../Messages/SM" + "0" * 32,
-    "..",
-    "%2e%2e%2f" + SID,
-    "",
+    *(SID + end for end in ENDS),
+    *(SID[: -len(last) or -1] + last for last in LAST),
+    *(first + SID[1:] for first in (OVERRIDE, "\N{GREEK CAPITAL LETTER ALPHA}")),
+    *("\n" + SID, "SM" + SID[2:], SID.lower(), "CA" + OVERRIDE + "0" * 31, ""),
+    *("../Messages/SM" + "0" * 32, "..", "%2e%2e%2f" + SID),
 ]
 
 
@@ -603,19 +581,9 @@ def test_a_whole_float_is_that_number() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "2026-02-29",
-        "2026-13-01",
-        "0000-01-01",
-        "2026-1-1",
-        "20260131",
-        "2026-W05-6",
-        "2026-01-31T25:00:00Z",
-        "2026-01-31T09:00:00",
-        "2026-01-31 09:00:00Z",
-        "2026-01-31T09:00:00+25:00",
-        "2026-01-31Z",
-        "yesterday",
-        "2026-01-31' OR 1=1",
+        *("2026-02-29", "2026-13-01", "0000-01-01", "2026-1-1", "20260131", "2026-W05-6"),
+        *("2026-01-31T25:00:00Z", "2026-01-31T09:00:00", "2026-01-31 09:00:00Z", "2026-01-31Z"),
+        *("2026-01-31T09:00:00+25:00", "yesterday", "2026-01-31' OR 1=1"),
         "\N{ARABIC-INDIC DIGIT TWO}026-01-31",
     ],
 )
@@ -787,23 +755,14 @@ def buried(depth: int) -> object:
     return value
 
 
+OF_CREATE = (
+    "to caller_id url status_callback twiml call_reason sip_auth_password send_digits timeout"
+)
 EVERY_TYPE = [
-    ("create_call", "to"),
-    ("create_call", "caller_id"),
-    ("create_call", "url"),
-    ("create_call", "status_callback"),
-    ("create_call", "twiml"),
-    ("create_call", "call_reason"),
-    ("create_call", "sip_auth_password"),
-    ("create_call", "send_digits"),
-    ("create_call", "timeout"),
-    ("create_call", "record"),
-    ("create_call", "method"),
-    ("create_call", "status_callback_event"),
-    ("fetch_call", "sid"),
-    ("list_calls", "from"),
-    ("list_calls", "start_time"),
-    ("list_calls", "cursor"),
+    *(("create_call", name) for name in OF_CREATE.split()),
+    *(("create_call", name) for name in ("record", "method", "status_callback_event")),
+    *(("fetch_call", "sid"), ("list_calls", "from")),
+    *(("list_calls", "start_time"), ("list_calls", "cursor")),
 ]
 
 

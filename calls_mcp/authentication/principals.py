@@ -26,7 +26,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    ValidationError,
+    TypeAdapter,
     model_validator,
 )
 from pydantic_core import ErrorDetails
@@ -35,7 +35,7 @@ from calls_mcp.authentication.grant import Own
 from calls_mcp.authentication.scopes import APPROVE, Scope, is_operators
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.policy import load_policy
-from calls_mcp.tomlfile import FileError, nearest, parse, places, read, reason
+from calls_mcp.tomlfile import FileError, checked, nearest, parse, places, read, reason
 
 _log = logging.getLogger(__name__)
 
@@ -196,12 +196,7 @@ def read_entries(file: Path, text: str) -> Entries:
     Raises:
         FileError: Naming everything that is wrong with it.
     """
-    try:
-        return Entries.model_validate(parse(file, text))
-    except ValidationError as invalid:
-        lines, errors = places(text), invalid.errors(include_input=False, include_url=False)
-        wrong = sorted((nearest(lines, error["loc"]), _words(error)) for error in errors)
-        raise FileError(f"{file}:{line}: {words}" for line, words in wrong) from None
+    return checked(file, text, TypeAdapter(Entries), parse(file, text), _words)
 
 
 def _own(principal: _Principal, folder: Path) -> Own:

@@ -6,12 +6,12 @@ from functools import cache
 from pathlib import Path
 from typing import cast
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from pydantic_core import ErrorDetails
 
 from calls_mcp.datafiles import CONFIG
 from calls_mcp.policy.rules import Policy
-from calls_mcp.tomlfile import FileError, Place, Table, nearest, parse, places, read, reason
+from calls_mcp.tomlfile import Table, checked, parse, places, read, reason
 
 _SHIPPED = CONFIG / "policy.toml"
 
@@ -25,12 +25,8 @@ def load_policy(file: Path | None = None) -> Policy:
     file = file or _SHIPPED
     text = read(file)
     given = parse(file, text)
-    try:
-        return _adapter().validate_python(_overlaid(parse(_SHIPPED, read(_SHIPPED)), given))
-    except ValidationError as invalid:
-        lines = places(text)
-        wrong = sorted(_problem(error, lines) for error in invalid.errors())
-        raise FileError(f"{file}:{line}: {problem}" for line, problem in wrong) from None
+    whole = _overlaid(parse(_SHIPPED, read(_SHIPPED)), given)
+    return checked(file, text, _adapter(), whole, _words)
 
 
 def itemize(file: Path | None = None) -> list[tuple[str, object, bool]]:
@@ -65,12 +61,8 @@ def _overlaid(base: Table, given: Table) -> Table:
     return base | given | {name: _overlaid(base[name], given[name]) for name in both}
 
 
-def _problem(error: ErrorDetails, lines: dict[Place, int]) -> tuple[int, str]:
-    place = tuple(part for part in error["loc"] if isinstance(part, str))
-    return nearest(lines, place), _words(error, ".".join(place))
-
-
-def _words(error: ErrorDetails, key: str) -> str:
+def _words(error: ErrorDetails) -> str:
+    key = ".".join(part for part in error["loc"] if isinstance(part, str))
     if error["type"] == "unexpected_keyword_argument":
         return _unknown(key, is_section=isinstance(error["input"], dict))
     if error["type"] == "dataclass_type":
