@@ -63,7 +63,7 @@ def listed(outcome: dict[str, Any]) -> list[str]:
 def faults(outcome: dict[str, Any]) -> list[str]:
     assert outcome["outcome"] == "error"
     assert outcome["error"]["kind"] == "invalid_arguments"
-    return [fault.path for fault in outcome["error"]["faults"]]
+    return [fault["path"] for fault in outcome["error"]["faults"]]
 
 
 def issued(**arguments: object) -> str:
