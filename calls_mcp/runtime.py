@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 import anyio
 
 from calls_mcp.accounts import Accounts
-from calls_mcp.errors import ConfigurationError
+from calls_mcp.errors import CallsError, ConfigurationError
 from calls_mcp.settings import Access, Settings
 from calls_mcp.streams import Streams
 from calls_mcp.twilio.transport import require_usable
@@ -179,6 +179,15 @@ class Runtime:
         storage, audit = await self._opened()
         return Approvals(storage, audit, self.clock) if storage.is_shared else None
 
+    async def warm_up(self) -> None:
+        """Load what the first invocation needs, so that it need not wait for that.
+
+        What is wrong with the setup is left for the invocation to report.
+        """
+        with suppress(CallsError):
+            await anyio.to_thread.run_sync(_load)
+            await self._everything()
+
     async def finish(self, moment: float) -> None:
         """Wait until nothing is under way; what the API has not answered by `moment` is given up.
 
@@ -304,6 +313,15 @@ class Runtime:
         throttle = Throttle(policy.caps, await self.rates())
         invoker = Invoker(twilio, changes, cursors, throttle, policy, terms)
         return _Made(own, access, invoker, policy)
+
+
+def _load() -> None:
+    """Import what an invocation needs, and read its data files."""
+    import calls_mcp.decisions  # noqa: PLC0415
+    import calls_mcp.twilio  # noqa: F401, PLC0415
+    from calls_mcp.catalog import load_operations  # noqa: PLC0415
+
+    load_operations()
 
 
 def _exporting(settings: Settings) -> AbstractContextManager[None]:

@@ -151,6 +151,7 @@ class _Handlers:
         changing = ". Nothing can be changed: this server is read-only."
         changing = changing if offer.is_read_only else _CHANGING
         self.instructions = f"{_READING}{changing}{_NUMBERS}{_MORE}"
+        self._is_warm = False
         self._tools = {name: _tool(operation) for name, operation in offer.operations.items()}
 
     async def list_tools(
@@ -158,6 +159,7 @@ class _Handlers:
     ) -> types.ListToolsResult:
         self._offer.admit(ctx)
         _begin(params)
+        self._warm_up(ctx)
         tools = [self._tools[name] for name in self._offer.usable()]
         if not app.is_shown_by(ctx):
             return types.ListToolsResult(tools=tools)
@@ -183,6 +185,12 @@ class _Handlers:
         if isinstance(outcome, types.InputRequiredResult):
             return outcome
         return _on_the_wire(to_result(operation, outcome))
+
+    def _warm_up(self, ctx: Context) -> None:
+        """Once the tools are known, a call is likely to follow: load behind the model's back."""
+        if not self._is_warm:
+            self._is_warm = True
+            ctx.lifespan_context.start(self._offer.runtime.warm_up)
 
     def input_schema(self, name: str) -> Mapping[str, Any] | None:
         """A tool's schema, which the SDK would else make the whole list for with each request."""
