@@ -4,6 +4,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Self
 
 import anyio
@@ -316,12 +317,8 @@ class Runtime:
 
 
 def _load() -> None:
-    """Import what an invocation needs, and read its data files."""
-    import calls_mcp.decisions  # noqa: PLC0415
-    import calls_mcp.twilio  # noqa: F401, PLC0415
-    from calls_mcp.catalog import load_operations  # noqa: PLC0415
-
-    load_operations()
+    for name in ("calls_mcp.changes", "calls_mcp.twilio.client"):
+        import_module(name)
 
 
 def _exporting(settings: Settings) -> AbstractContextManager[None]:

@@ -1,6 +1,7 @@
 """The smallest server that the SDK allows for fetch_call on stdio: a bare httpx GET."""
 
 import os
+from functools import cache
 from typing import Any
 
 import anyio
@@ -18,13 +19,19 @@ async def list_tools(_ctx: object, _params: object) -> types.ListToolsResult:
 
 
 def build_server() -> Server[Any]:
-    """Build a server that answers fetch_call with what the API answers."""
+    """Build a server that answers fetch_call with what the API answers.
+
+    Its HTTP client is made at the first call, as those of most servers are.
+    """
     account = os.environ["TWILIO_ACCOUNT_SID"]
     base = f"{os.environ['CALLS_MCP_API_BASE_URL']}/2010-04-01/Accounts/{account}"
-    http = httpx.AsyncClient(base_url=base, auth=(account, os.environ["TWILIO_AUTH_TOKEN"]))
+
+    @cache
+    def client() -> httpx.AsyncClient:
+        return httpx.AsyncClient(base_url=base, auth=(account, os.environ["TWILIO_AUTH_TOKEN"]))
 
     async def call_tool(_ctx: object, params: types.CallToolRequestParams) -> types.CallToolResult:
-        answer = await http.get(f"/Calls/{(params.arguments or {})['sid']}.json")
+        answer = await client().get(f"/Calls/{(params.arguments or {})['sid']}.json")
         found: dict[str, Any] = answer.json()
         text = types.TextContent(text=answer.text)
         return types.CallToolResult(content=[text], structured_content=found)

@@ -1,9 +1,13 @@
 """What a command does not need is not loaded."""
 
+import json
+import subprocess
+import sys
+
 import pytest
 
 from tests.loading import loaded_by
-from tests.process import environment
+from tests.process import LEGACY, environment
 
 
 def test_serving_on_stdio_loads_none_of_the_other_commands() -> None:
@@ -20,6 +24,38 @@ def test_what_only_an_invocation_needs_is_not_loaded_before_one(
         monkeypatch.setenv(name, value)
     loaded = loaded_by()
     assert "calls_mcp.server" in loaded
-    assert loaded.isdisjoint({"httpx", "jsonschema", "limits", "tenacity", "yaml"})
+    assert loaded.isdisjoint({"httpx", "jsonschema", "tenacity", "yaml"})
     rooms = {"arguments", "audit", "decisions", "desk", "guard", "invocation", "policy", "store"}
     assert loaded.isdisjoint({f"calls_mcp.{room}" for room in rooms})
+
+
+def test_what_the_first_call_needs_is_loaded_once_the_tools_are_listed() -> None:
+    hello = {
+        "protocolVersion": LEGACY,
+        "capabilities": {},
+        "clientInfo": {"name": "raw", "version": "1"},
+    }
+    messages = (
+        {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello},
+        {"jsonrpc": "2.0", "method": "notifications/initialized"},
+        {"jsonrpc": "2.0", "id": 2, "method": "tools/list"},
+    )
+    with subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "calls_mcp"],
+        env=environment("http://127.0.0.1:9"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    ) as server:
+        assert server.stdin
+        assert server.stderr
+        server.stdin.writelines(f"{json.dumps(message)}\n" for message in messages)
+        server.stdin.flush()
+        awaited = {"calls_mcp.decisions", "calls_mcp.twilio.client", "httpx"}
+        for line in server.stderr:
+            awaited.discard(line.rpartition("|")[2].strip())
+            if not awaited:
+                break
+        server.kill()
+    assert not awaited
