@@ -70,7 +70,7 @@ def open_redis(url: str, options: StorageOptions) -> "RedisStorage":
     """Return the store in the Redis at `url`. Nothing is sent there yet.
 
     Raises:
-        ConfigurationError: The URL is malformed.
+        ConfigurationError: The URL is malformed, or has an option that is unknown or wrong.
     """
     try:
         _require_clear(url)
@@ -81,9 +81,13 @@ def open_redis(url: str, options: StorageOptions) -> "RedisStorage":
             socket_timeout=options.busy,
             retry=Retry(NoBackoff(), 1),
         )
-    except ValueError:
+        client.connection_pool.make_connection()  # only this checks the options; it sends nothing
+    except (ValueError, TypeError, AttributeError, RedisError):
         # Its text may repeat the URL, which may contain a password.
-        raise ConfigurationError("CALLS_MCP_STATE_URL is not a well-formed redis:// URL.") from None
+        raise ConfigurationError(
+            "CALLS_MCP_STATE_URL is not a well-formed redis:// URL, or has an option that is "
+            "unknown or has a wrong value."
+        ) from None
     return RedisStorage(cast("Client", client), options)
 
 

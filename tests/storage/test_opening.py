@@ -41,9 +41,21 @@ async def test_a_url_of_no_known_kind_is_refused_without_repeating_it(url: str) 
     assert "canary" not in refusal
 
 
-@pytest.mark.parametrize("url", ["redis://:canary@host:port/0", "redis://:canary@[::1/0"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:canary@host:port/0",
+        "redis://:canary@[::1/0",
+        "redis://:canary@host/0?no_such_option=canary",
+        "redis://:canary@host/0?protocol=canary",
+        "redis://:canary@host/0?retry=canary",
+        "rediss://:canary@host/0?ssl_cert_reqs=canary",
+    ],
+)
 async def test_a_malformed_redis_url_is_refused_without_repeating_it(url: str) -> None:
-    assert "canary" not in await refusal_of(url)
+    refusal = await refusal_of(url)
+    assert "canary" not in refusal
+    assert "well-formed" in refusal
 
 
 async def test_a_missing_redis_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
