@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import anyio
 import pytest
@@ -18,32 +19,23 @@ async def asked_for(rig: Rig, **arguments: object) -> str:
         return token
 
 
-async def test_a_second_use_reports_the_first_outcome_and_sends_nothing(rig: Rig) -> None:
-    token = await asked_for(rig)
-    async with rig.connect() as agent:
-        first = await agent.call("create_call", **placing(confirmation_token=token))
-        second = await agent.call("create_call", **placing(confirmation_token=token))
-    assert first["call"] == second["call"]
-    assert "nothing new was sent" in second["warnings"][0]
-    assert len(rig.changes) == 1
-
-
 @pytest.mark.requirement("02")
 async def test_a_hundred_uses_at_once_place_one_call_and_all_report_it(rig: Rig) -> None:
     token = await asked_for(rig)
-    sids: list[str] = []
+    outcomes: list[dict[str, Any]] = []
 
     async with rig.connect() as agent:
 
         async def use() -> None:
-            outcome = await agent.call("create_call", **placing(confirmation_token=token))
-            sids.append(outcome["call"]["sid"])
+            again = placing(confirmation_token=token)
+            outcomes.append(await agent.call("create_call", **again))
 
         async with anyio.create_task_group() as tasks:
             for _ in range(100):
                 tasks.start_soon(use)
-    assert len(sids) == 100
-    assert len({*sids}) == 1
+    assert len(outcomes) == 100
+    assert len({outcome["call"]["sid"] for outcome in outcomes}) == 1
+    assert sum("nothing new was sent" in str(each.get("warnings")) for each in outcomes) == 99
     assert len(rig.changes) == 1
 
 
@@ -75,26 +67,16 @@ async def test_a_token_is_good_for_the_client_that_was_given_it(rig: Rig) -> Non
     assert rig.changes == []
 
 
-@pytest.mark.requirement("03")
-async def test_a_token_lapses(rig: Rig) -> None:
-    token = await asked_for(rig)
-    rig.clock.advance(301)
-    async with rig.connect() as agent:
-        outcome = await agent.call("create_call", **placing(confirmation_token=token))
-        again = await agent.call("create_call", **placing(confirmation_token=token))
-    assert outcome["outcome"] == again["outcome"] == "expired"
-    assert rig.changes == []
-
-
 @pytest.mark.requirement("03", "06")
 async def test_how_long_a_token_lasts_is_a_setting() -> None:
     async with open_rig(calls_mcp_confirm_ttl=10) as rig, rig.connect() as agent:
         asked = await agent.call("create_call", **placing())
         assert asked["confirmation"]["expires_at"] == "2023-11-14T22:13:30Z"
         rig.clock.advance(10)
-        token = asked["confirmation"]["token"]
-        outcome = await agent.call("create_call", **placing(confirmation_token=token))
-    assert outcome["outcome"] == "expired"
+        again = placing(confirmation_token=asked["confirmation"]["token"])
+        outcomes = [await agent.call("create_call", **again) for _ in range(2)]
+        assert rig.changes == []
+    assert [outcome["outcome"] for outcome in outcomes] == ["expired"] * 2
 
 
 FORGERIES: dict[str, Callable[[str], str]] = {
@@ -137,34 +119,6 @@ async def test_keys_of_ones_own_make_tokens_that_other_keys_do_not_accept() -> N
         async with two.connect() as agent:
             outcome = await agent.call("create_call", **placing(confirmation_token=token))
     assert outcome["error"]["kind"] == "invalid_confirmation"
-
-
-@pytest.mark.requirement("08")
-async def test_a_confirmation_lapses_if_the_call_changes_in_between(rig: Rig) -> None:
-    async with rig.connect() as agent:
-        sid = await agent.place()
-        arguments = {"sid": sid, "status": "completed"}
-        asked = await agent.call("update_call", **arguments)
-        assert "queued" in asked["confirmation"]["preview"]
-        rig.clock.advance(5)
-        token = asked["confirmation"]["token"]
-        outcome = await agent.call("update_call", **arguments, confirmation_token=token)
-    assert outcome["outcome"] == "expired"
-    assert "it was shown as queued" in outcome["reason"]
-    assert "it is in-progress" in outcome["reason"]
-    assert len(rig.changes) == 1
-
-
-async def test_a_use_that_is_broken_off_is_spent_and_says_that_its_outcome_is_unknown(
-    rig: Rig,
-) -> None:
-    token = await asked_for(rig)
-    async with rig.connect() as agent:
-        with anyio.move_on_after(0):
-            await agent.call("create_call", **placing(confirmation_token=token))
-        outcome = await agent.call("create_call", **placing(confirmation_token=token))
-    assert len(rig.changes) <= 1
-    assert outcome["outcome"] in ("done", "error")
 
 
 @pytest.mark.requirement("06")

@@ -102,27 +102,6 @@ async def test_a_call_waits_for_the_operator_and_is_placed_once(
     assert user is None or user.asked == []
 
 
-async def test_on_redis_it_goes_as_on_a_file(tmp_path: Path, redis_url: str) -> None:
-    async with (
-        scene(tmp_path, calls_mcp_state_url=redis_url) as here,
-        here.rig.connect() as agent,
-    ):
-        await agent.call("create_call", **placing())
-        here.rig.clock.advance(1)
-        await agent.call("create_call", **placing(timeout=5))
-        first, second = await here.approvals.pending()
-        assert await here.approvals.decide(first, approve=True, by="bob")
-        assert await here.approvals.decide(second, approve=False, by="bob", reason="not at night")
-        assert (await agent.call("create_call", **placing()))["outcome"] == "done"
-        denied = await agent.call("create_call", **placing(timeout=5))
-        assert "not at night" in denied["reason"]
-        again = await agent.call("create_call", **placing())
-        assert "approved before" in again["confirmation"]["preview"]
-        here.rig.clock.advance(900)
-        assert (await agent.call("create_call", **placing()))["outcome"] == "expired"
-    assert len(here.rig.changes) == 1
-
-
 async def test_a_repeat_that_waits_goes_on_when_the_operator_decides(tmp_path: Path) -> None:
     outcomes: list[dict[str, Any]] = []
     async with scene(tmp_path) as here, here.rig.connect() as agent:
@@ -205,16 +184,13 @@ async def test_two_operators_take_one_decision(tmp_path: Path) -> None:
         filed = await here.waiting()
         decided: list[Decided | None] = []
 
-        async def decide(name: str, *, approve: bool) -> None:
+        async def decide(number: int) -> None:
+            name, approve = f"operator {number}", number % 2 == 0
             decided.append(await here.approvals.decide(filed, approve=approve, by=name))
 
         async with anyio.create_task_group() as tasks:
             for number in range(6):
-
-                async def one(number: int = number) -> None:
-                    await decide(f"operator {number}", approve=number % 2 == 0)
-
-                tasks.start_soon(one)
+                tasks.start_soon(decide, number)
         assert [each.ours for each in decided if each].count(True) == 1
         assert len({each.decision for each in decided if each}) == 1
         recorded = [each for each in here.recorded if each["phase"] == "decided"][1:]
@@ -329,25 +305,20 @@ async def test_no_client_can_call_itself_as_the_operator_is_recorded(tmp_path: P
         assert (await here.waiting()).binding.principal == "client console: root"
 
 
-@pytest.mark.parametrize("changed", [{"to": "+15005550206"}, {"timeout": 5}])
-async def test_an_approval_is_for_just_these_arguments(
-    changed: dict[str, object], tmp_path: Path
-) -> None:
-    async with scene(tmp_path) as here, here.rig.connect() as agent:
-        await agent.call("create_call", **placing())
-        await here.decide(approve=True)
-        other = await agent.call("create_call", **placing(**changed))
-        assert other["outcome"] == "awaiting_operator"
-    assert here.rig.changes == []
-
-
-async def test_an_approval_is_for_just_this_principal(tmp_path: Path) -> None:
+async def test_an_approval_is_for_just_these_arguments_and_this_principal(tmp_path: Path) -> None:
+    other: list[tuple[str, dict[str, object]]] = [
+        ("ann", {"to": "+15005550206"}),
+        ("ann", {"timeout": 5}),
+        ("eve", {}),
+    ]
     async with scene(tmp_path) as here:
         async with here.rig.connect(name="ann") as agent:
             await agent.call("create_call", **placing())
         await here.decide(approve=True)
-        async with here.rig.connect(name="eve") as agent:
-            assert (await agent.call("create_call", **placing()))["outcome"] == "awaiting_operator"
+        for name, changed in other:
+            async with here.rig.connect(name=name) as agent:
+                asked = await agent.call("create_call", **placing(**changed))
+                assert asked["outcome"] == "awaiting_operator"
     assert here.rig.changes == []
 
 

@@ -1,8 +1,5 @@
 """The caps on new calls: no number twice, and no more than there may be, on whatever store."""
 
-import json
-import os
-import sys
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -26,7 +23,7 @@ from calls_mcp.settings import load_settings
 from calls_mcp.storage import Database, StorageOptions
 from calls_mcp.storage.sqlite import SqliteStorage
 from tests.rig import ACCOUNT, TALKS_FOR_AN_HOUR, Agent, Client, Rig, access_to, open_rig, placing
-from tests.upstream import Upstream, answer, call, drop, hang, page, scripted
+from tests.upstream import Exchange, answer, call, drop, page, scripted
 
 pytestmark = pytest.mark.anyio
 
@@ -36,11 +33,17 @@ ANOTHER = "+15005550206"
 
 
 @asynccontextmanager
-async def capped(directory: Path, caps: str, confirm: str = "all") -> AsyncGenerator[Rig]:
+async def capped(
+    directory: Path, caps: str = "same_number_seconds = 30", confirm: str = "all"
+) -> AsyncGenerator[tuple[Rig, Agent]]:
+    """A server with these caps, and a client of it."""
     file = directory / "policy.toml"
     file.write_text(f"[caps]\n{caps}\n[urls]\nhttps_only = false\n", "utf-8")
-    async with open_rig(calls_mcp_policy=file, calls_mcp_confirm=confirm) as rig:
-        yield rig
+    async with (
+        open_rig(calls_mcp_policy=file, calls_mcp_confirm=confirm) as rig,
+        rig.connect() as agent,
+    ):
+        yield rig, agent
 
 
 async def test_servers_that_share_a_store_ring_a_number_once_unless_it_is_confirmed(
@@ -134,10 +137,7 @@ async def test_accounts_that_share_a_store_are_counted_apart() -> None:
 
 
 async def test_a_call_that_was_not_placed_does_not_count_as_one(tmp_path: Path) -> None:
-    async with (
-        capped(tmp_path, "same_number_seconds = 30") as rig,
-        rig.connect() as agent,
-    ):
+    async with capped(tmp_path) as (_, agent):
         rejected = await agent.confirm("create_call", **placing(to=REJECTED))
         asked = await agent.call("create_call", **placing(to=REJECTED))
     assert rejected["error"]["kind"] == "rejected"
@@ -145,20 +145,14 @@ async def test_a_call_that_was_not_placed_does_not_count_as_one(tmp_path: Path) 
 
 
 async def test_a_number_is_noted_for_the_account_that_called_it(tmp_path: Path) -> None:
-    async with (
-        capped(tmp_path, "same_number_seconds = 30") as rig,
-        rig.connect() as agent,
-    ):
+    async with capped(tmp_path) as (_, agent):
         await agent.confirm("create_call", **placing())
         other = await agent.call("create_call", **placing(account_sid=OTHER))
     assert "just now" not in other["confirmation"]["preview"]
 
 
 async def test_a_call_confirmed_anew_begins_the_time_anew(tmp_path: Path) -> None:
-    async with (
-        capped(tmp_path, "same_number_seconds = 30") as rig,
-        rig.connect() as agent,
-    ):
+    async with capped(tmp_path) as (rig, agent):
         await agent.confirm("create_call", **placing())
         rig.clock.advance(20)
         again = await agent.confirm("create_call", **placing())
@@ -173,10 +167,7 @@ async def test_a_call_confirmed_anew_begins_the_time_anew(tmp_path: Path) -> Non
 async def test_a_confirmation_from_before_a_call_rings_the_same_number_no_second_time(
     tmp_path: Path,
 ) -> None:
-    async with (
-        capped(tmp_path, "same_number_seconds = 30") as rig,
-        rig.connect() as agent,
-    ):
+    async with capped(tmp_path) as (rig, agent):
         tokens = [
             (await agent.call("create_call", **placing()))["confirmation"]["token"]
             for _ in range(3)
@@ -211,10 +202,7 @@ async def test_a_confirmation_from_before_a_lost_answer_sends_nothing_again() ->
 
 @pytest.mark.parametrize("cap", ["in_flight = 2", "[caps.principal]\nin_flight = 2"])
 async def test_no_more_calls_are_live_at_once_than_may_be(tmp_path: Path, cap: str) -> None:
-    async with (
-        capped(tmp_path, f"same_number_seconds = 0\n{cap}", confirm="none") as rig,
-        rig.connect() as agent,
-    ):
+    async with capped(tmp_path, f"same_number_seconds = 0\n{cap}", confirm="none") as (rig, agent):
         first = await agent.call("create_call", **placing())
         await agent.call("create_call", **placing(to=ANOTHER))
         refused = await agent.call("create_call", **placing())
@@ -231,10 +219,7 @@ async def test_a_call_that_was_not_placed_or_whose_record_has_gone_is_not_in_fli
     tmp_path: Path,
 ) -> None:
     caps = "same_number_seconds = 0\nin_flight = 1"
-    async with (
-        capped(tmp_path, caps, confirm="none") as rig,
-        rig.connect() as agent,
-    ):
+    async with capped(tmp_path, caps, confirm="none") as (_, agent):
         await agent.call("create_call", **placing(to=REJECTED))
         first = await agent.call("create_call", **placing())
         sid = first["call"]["sid"]
@@ -247,10 +232,7 @@ async def test_a_call_that_was_not_placed_or_whose_record_has_gone_is_not_in_fli
 async def test_a_cap_used_up_after_the_confirmation_says_what_is_to_be_done(
     tmp_path: Path,
 ) -> None:
-    async with (
-        capped(tmp_path, "same_number_seconds = 0\ncalls_per_minute = 1") as rig,
-        rig.connect() as agent,
-    ):
+    async with capped(tmp_path, "same_number_seconds = 0\ncalls_per_minute = 1") as (_, agent):
         asked = await agent.call("create_call", **placing())
         await agent.confirm("create_call", **placing())
         token = asked["confirmation"]["token"]
@@ -265,10 +247,7 @@ async def test_a_cap_used_up_after_the_confirmation_says_what_is_to_be_done(
 
 async def test_of_many_confirmations_that_knew_of_the_same_call_one_is_good(tmp_path: Path) -> None:
     outcomes: list[str] = []
-    async with (
-        capped(tmp_path, "same_number_seconds = 30") as rig,
-        rig.connect() as agent,
-    ):
+    async with capped(tmp_path) as (rig, agent):
         await agent.confirm("create_call", **placing())
         asked = [await agent.call("create_call", **placing()) for _ in range(5)]
         assert "just now" in asked[0]["confirmation"]["preview"]
@@ -285,54 +264,32 @@ async def test_of_many_confirmations_that_knew_of_the_same_call_one_is_good(tmp_
 
 
 async def test_another_spelling_of_a_number_is_the_same_number(tmp_path: Path) -> None:
-    async with (
-        capped(tmp_path, "same_number_seconds = 30") as rig,
-        rig.connect() as agent,
-    ):
+    async with capped(tmp_path) as (_, agent):
         await agent.confirm("create_call", **placing(to="+442079460000"))
         asked = await agent.call("create_call", **placing(to="+4402079460000"))
     assert "just now" in asked["confirmation"]["preview"]
 
 
-async def test_a_call_that_was_being_sent_when_the_server_died_is_held_after_it(
+async def test_a_call_whose_server_was_not_heard_of_since_it_sent_it_is_held(
     tmp_path: Path,
 ) -> None:
     url = f"sqlite:///{tmp_path / 'state.db'}"
-    async with Upstream(hang) as upstream:
-        environment = {
-            "TWILIO_ACCOUNT_SID": ACCOUNT,
-            "TWILIO_AUTH_TOKEN": "0" * 32,
-            "CALLS_MCP_API_BASE_URL": upstream.base_url,
-            "CALLS_MCP_STATE_URL": url,
-            "CALLS_MCP_CONFIRM": "none",
-        }
-        process = await anyio.open_process(
-            [sys.executable, "-m", "calls_mcp"], env={**os.environ, **environment}
-        )
-        async with process:
-            assert process.stdin
-            for message in told_by_an_older_client("create_call", placing()):
-                await process.stdin.send(json.dumps(message).encode() + b"\n")
-            while not upstream.changes:
-                await anyio.lowlevel.checkpoint()
-            process.kill()
-    async with scripted(answer(201, call()), calls_mcp_state_url=url) as (after, agent):
+    over = anyio.Event()
+
+    async def later(exchange: Exchange) -> None:
+        await over.wait()
+        await answer(201, call())(exchange)
+
+    async with (
+        scripted(later, calls_mcp_state_url=url) as (upstream, sender),
+        scripted(answer(201, call()), calls_mcp_state_url=url) as (after, agent),
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(lambda: sender.call("create_call", **placing()))
+        while not upstream.changes:
+            await anyio.lowlevel.checkpoint()
         asked = await agent.call("create_call", **placing())
         assert after.changes == []
-    assert asked["outcome"] == "confirmation_required"
-    assert "may ring twice" in asked["confirmation"]["preview"]
-
-
-def told_by_an_older_client(tool: str, arguments: dict[str, object]) -> list[dict[str, object]]:
-    """The messages with which it begins and calls a tool."""
-    hello: dict[str, object] = {
-        "protocolVersion": "2025-06-18",
-        "capabilities": {},
-        "clientInfo": {"name": "mcp", "version": "1"},
-    }
-    invocation: dict[str, object] = {"name": tool, "arguments": arguments}
-    return [
-        {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello},
-        {"jsonrpc": "2.0", "method": "notifications/initialized"},
-        {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": invocation},
-    ]
+        assert asked["outcome"] == "confirmation_required"
+        assert "may ring twice" in asked["confirmation"]["preview"]
+        over.set()

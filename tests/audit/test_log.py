@@ -22,6 +22,7 @@ from calls_mcp.settings import load_settings
 from calls_mcp.storage.location import default_path
 from tests.audit.logs import ACCOUNT, ENTRY, SID, database_log
 from tests.records import records_in
+from tests.storage import crew
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("_quiet")]
 
@@ -100,23 +101,19 @@ async def test_a_change_is_recorded_before_and_after(tmp_path: Path) -> None:
     assert [name for name in ORDER if name in after] == [*after]
 
 
-async def test_a_refusal_leaves_one_record_and_its_file_is_for_its_owner(tmp_path: Path) -> None:
+async def test_a_refusal_leaves_one_record_which_continues_the_log_of_its_owner(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "audit.db"
-    async with open_audit(path) as log:
-        assert not path.exists()
-        await log.note(ENTRY)
-    (record,) = records_in(path)
-    assert record["phase"] == "decided"
-    assert path.stat().st_mode & 0o777 == 0o600
-
-
-async def test_a_log_goes_on_where_the_last_process_left_it(tmp_path: Path) -> None:
-    path = tmp_path / "audit.db"
-    for _ in range(3):
+    for number in range(3):
         async with open_audit(path) as log:
-            await write_change(log)
-    assert [record["seq"] for record in records_in(path)] == [1, 2, 3, 4, 5, 6]
+            assert len(records_in(path)) == number
+            await log.note(ENTRY)
+    assert [(each["seq"], each["phase"]) for each in records_in(path)] == [
+        (number, "decided") for number in (1, 2, 3)
+    ]
     assert verify(path).problems == ()
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 FIRST_EDITION = """
@@ -144,14 +141,6 @@ async def test_a_log_that_had_a_database_of_its_own_is_continued(tmp_path: Path)
     async with open_audit(path) as log:
         await write_change(log)
     assert (verify(path).records, verify(path).problems) == (5, ())
-
-
-async def test_many_tasks_share_one_chain(tmp_path: Path) -> None:
-    path = tmp_path / "audit.db"
-    async with open_audit(path) as log, anyio.create_task_group() as tasks:
-        for _ in range(20):
-            tasks.start_soon(write_change, log)
-    assert (verify(path).records, verify(path).problems) == (40, ())
 
 
 @pytest.mark.requirement("42")
@@ -222,17 +211,20 @@ async def test_a_record_that_a_database_refuses_leaves_no_trace(tmp_path: Path) 
     assert (verify(path).records, verify(path).problems) == (4, ())
 
 
-async def test_a_record_waits_for_another_writer_of_the_database(tmp_path: Path) -> None:
-    path = database_log(tmp_path, 2)
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
-        async with open_audit(path) as log:
-            await log.note(ENTRY)
-            other.execute("BEGIN IMMEDIATE")
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(log.note, ENTRY)
-                await anyio.wait_all_tasks_blocked()
-                other.execute("ROLLBACK")
-    assert (verify(path).records, verify(path).problems) == (4, ())
+def write_changes(path: Path, number: int) -> None:
+    async def work() -> None:
+        async with open_audit(path) as log, anyio.create_task_group() as tasks:
+            for _ in range(number):
+                tasks.start_soon(write_change, log)
+
+    anyio.run(work)
+
+
+def test_processes_that_write_at_once_leave_a_whole_chain(tmp_path: Path) -> None:
+    path = tmp_path / "audit.db"
+    crew.together(write_changes, path, 10)
+    report = verify(path)
+    assert (report.records, report.problems, report.notes) == (crew.SIZE * 2 * 10, (), ())
 
 
 async def test_all_who_wait_for_a_writer_wait_at_the_same_time(tmp_path: Path) -> None:
@@ -290,20 +282,13 @@ class Gate:
         return [record["phase"] for record in self.records]
 
 
-async def test_an_end_that_can_not_be_written_is_told_to_the_caller() -> None:
-    log = AuditLog(Gate(failing="after"))
-    attempt = await log.begin(ENTRY)
-    assert not await log.end(attempt, DONE)
-    assert not await log.end(attempt, DONE)
-
-
-async def test_an_end_is_recorded_once() -> None:
-    gate = Gate()
+@pytest.mark.parametrize("failing", ["", "after"])
+async def test_an_end_is_written_once_or_the_caller_is_told_that_it_is_not(failing: str) -> None:
+    gate = Gate(failing=failing)
     log = AuditLog(gate)
     attempt = await log.begin(ENTRY)
-    assert await log.end(attempt, DONE)
-    assert await log.end(attempt, DONE)
-    assert gate.phases == ["before", "after"]
+    assert [await log.end(attempt, DONE) for _ in range(2)] == [not failing] * 2
+    assert gate.phases == ["before", *([] if failing else ["after"])]
 
 
 async def is_cancelled(task: asyncio.Task[object], gate: Gate) -> None:

@@ -1,115 +1,73 @@
-"""Several processes that do the same at the same time, to one storage.
-
-`python -m tests.storage.crew DEED URL` says when it is ready, begins when it is given a line, and
-prints what came of it as JSON.
-"""
+"""Several processes that do the same at the same time."""
 
 import asyncio
-import json
-import subprocess
-import sys
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, cast
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Barrier
+from typing import ParamSpec, TypeVar
 
 from calls_mcp.emulator import ManualClock
-from calls_mcp.outcome import Outcome
 from calls_mcp.storage import Limit, Storage, StorageOptions, open_storage
 
+SIZE = 4
 TIMES = 25
-IDENTIFIER = "the one"
 ROOMY = Limit("roomy", amount=1000, seconds=60, key="all")
 NARROW = Limit("narrow", amount=10, seconds=60, key="all")
 
+_CONTEXT = get_context("forkserver")  # whose processes begin quickly from the second time on
+_starts: list[Barrier] = []
 
-async def use(storage: Storage) -> object:
-    """Use a confirmation, as whoever wins or as one who waits."""
-    won = await storage.claim(IDENTIFIER)
-    if won:
-        await storage.settle(
-            IDENTIFIER, Outcome(outcome="done", warnings=tuple(map(str, range(50))))
-        )
-    return {"won": won, "outcome": (await storage.outcome(IDENTIFIER)).content()}
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+Deed = Callable[[Storage], Awaitable[bool]]
 
 
-async def hit(storage: Storage) -> object:
+async def hit(storage: Storage) -> bool:
     """Whether there was room."""
     return await storage.hit([ROOMY, NARROW]) is None
 
 
-async def enter(storage: Storage) -> object:
+async def enter(storage: Storage) -> bool:
     """Whether there was room."""
     return isinstance(await storage.reserve([ROOMY, NARROW]), str)
 
 
-async def note(storage: Storage) -> object:
+async def note(storage: Storage) -> bool:
     """Whether nobody had done it before."""
     return await storage.note("+15005550205", 60) is not None
 
 
-async def hold(storage: Storage) -> object:
-    """Claim a confirmation, say so, and settle it when told to."""
-    won = await storage.claim(IDENTIFIER)
-    print(json.dumps(won), flush=True)  # noqa: T201
-    await asyncio.to_thread(sys.stdin.readline)
-    return await storage.settle(IDENTIFIER, Outcome(outcome="done"))
+def together(work: Callable[_P, _T], *arguments: _P.args, **named: _P.kwargs) -> list[_T]:
+    """What `work` returns in each of four processes, which begin at once."""
+    with ProcessPoolExecutor(SIZE, _CONTEXT, _meet, (_CONTEXT.Barrier(SIZE),)) as pool:
+        futures = [pool.submit(_begin, work, *arguments, **named) for _ in range(SIZE)]
+        return [future.result() for future in futures]
 
 
-_DEEDS: Mapping[str, tuple[Callable[[Storage], Awaitable[object]], int]] = {
-    "use": (use, TIMES),
-    "hit": (hit, TIMES),
-    "enter": (enter, TIMES),
-    "note": (note, TIMES),
-    "hold": (hold, 1),
-}
+def start(work: Callable[_P, object], *arguments: _P.args, **named: _P.kwargs) -> BaseProcess:
+    """Return a process that does `work`."""
+    process = _CONTEXT.Process(target=work, args=arguments, kwargs=named)
+    process.start()
+    return process
 
 
-def start(deed: str, url: str, size: int) -> list[subprocess.Popen[str]]:
-    """Start `size` processes, which all begin together."""
-    command = [sys.executable, "-m", "tests.storage.crew", deed, url]
-    crew = [
-        subprocess.Popen(  # noqa: S603
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
-        )
-        for _ in range(size)
-    ]
-    for process in crew:
-        assert heard(process) == "ready"
-    for process in crew:
-        tell(process, "go")
-    return crew
+def _meet(start: Barrier) -> None:
+    _starts.append(start)
 
 
-def tell(process: subprocess.Popen[str], what: str) -> None:
-    """Give it a line."""
-    assert process.stdin is not None
-    process.stdin.write(f"{what}\n")
-    process.stdin.flush()
+def _begin(work: Callable[_P, _T], *arguments: _P.args, **named: _P.kwargs) -> _T:
+    _starts[-1].wait()
+    return work(*arguments, **named)
 
 
-def heard(process: subprocess.Popen[str]) -> Any:  # noqa: ANN401
-    """The next line that it prints, as JSON."""
-    assert process.stdout is not None
-    return json.loads(process.stdout.readline())
+def repeat(deed: Deed, url: str) -> int:
+    """How often a deed succeeds that is done many times at once."""
 
+    async def work() -> int:
+        async with open_storage(url, StorageOptions(clock=ManualClock())) as storage:
+            return sum(await asyncio.gather(*(deed(storage) for _ in range(TIMES))))
 
-def together(deed: str, url: str, size: int = 4) -> list[Any]:
-    """What came of it, in all processes, each of which does it many times at once."""
-    results: list[Any] = []
-    for process in start(deed, url, size):
-        with process:
-            results += cast("list[Any]", heard(process))
-    return results
-
-
-async def _work(deed: str, url: str) -> None:
-    act, times = _DEEDS[deed]
-    async with open_storage(url, StorageOptions(clock=ManualClock())) as storage:
-        await storage.ping()
-        print(json.dumps("ready"), flush=True)  # noqa: T201
-        sys.stdin.readline()
-        results = await asyncio.gather(*(act(storage) for _ in range(times)))
-    print(json.dumps(results), flush=True)  # noqa: T201
-
-
-if __name__ == "__main__":
-    asyncio.run(_work(*sys.argv[1:]))
+    return asyncio.run(work())

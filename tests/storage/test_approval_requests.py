@@ -60,13 +60,9 @@ async def test_a_request_that_expires_soon_shortens_the_life_of_no_other(
 async def test_the_first_decision_stands_and_is_told_to_all(
     storage: Storage, clock: ManualClock
 ) -> None:
-    one, decisions = (
-        request("one", clock),
-        [
-            approved("bob", clock),
-            OperatorDecision(is_approval=False, by="eve", at=clock(), reason="no"),
-        ],
-    )
+    one = request("one", clock)
+    denied = OperatorDecision(is_approval=False, by="eve", at=clock(), reason="no")
+    decisions = [approved("bob", clock), denied]
     await storage.add_request(one, MOST)
     told: list[OperatorDecision | None] = []
 
@@ -79,7 +75,11 @@ async def test_the_first_decision_stands_and_is_told_to_all(
     assert len(told) == 10
     assert {*told} < {*decisions}
     assert len({*told}) == 1
-    assert await storage.find_request("one") == replace(one, decision=told[0])
+    decided = replace(one, decision=told[0])
+    assert await storage.find_request("one") == decided
+    clock.advance(TTL)
+    assert await storage.decide("one", approved("ann", clock)) == told[0]
+    assert not decided.has_expired(clock())
 
 
 async def test_what_has_expired_or_is_not_there_can_not_be_decided(
@@ -89,21 +89,7 @@ async def test_what_has_expired_or_is_not_there_can_not_be_decided(
     assert await storage.decide("two", approved("bob", clock)) is None
     clock.advance(TTL)
     assert await storage.decide("one", approved("bob", clock)) is None
-    found = await storage.find_request("one")
-    assert found
-    assert found.has_expired(clock())
-
-
-async def test_a_decision_is_told_after_the_request_would_have_expired(
-    storage: Storage, clock: ManualClock
-) -> None:
-    await storage.add_request(request("one", clock), MOST)
-    decision = await storage.decide("one", approved("bob", clock))
-    clock.advance(TTL)
-    assert await storage.decide("one", approved("eve", clock)) == decision
-    found = await storage.find_request("one")
-    assert found
-    assert not found.has_expired(clock())
+    assert request("one", clock).has_expired(clock() + TTL)
 
 
 async def test_only_so_many_of_one_principal_wait(storage: Storage, clock: ManualClock) -> None:

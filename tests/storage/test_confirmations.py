@@ -22,7 +22,6 @@ from calls_mcp.storage import (
 )
 from calls_mcp.storage.sqlite import SqliteStorage
 
-from . import crew
 from .redis_server import RedisServer
 
 pytestmark = pytest.mark.anyio
@@ -49,11 +48,6 @@ async def kept(storage: Storage, *identifiers: str) -> list[str]:
     return [identifier for identifier in identifiers if await storage.get(identifier)]
 
 
-async def test_a_store_knows_its_kind_and_answers(storage: Storage, url: str) -> None:
-    assert storage.kind == url.partition(":")[0]
-    await storage.ping()
-
-
 async def test_a_question_is_kept_as_it_was(storage: Storage, pending: PendingConfirmation) -> None:
     await storage.put("one", pending)
     assert await storage.get("one") == pending
@@ -74,30 +68,16 @@ async def test_only_one_of_many_claims_succeeds(
 ) -> None:
     await storage.put("one", pending)
     assert [await storage.claim("one") for _ in range(5)] == [True, False, False, False, False]
-
-
-async def test_putting_a_question_again_does_not_free_it(
-    storage: Storage, pending: PendingConfirmation
-) -> None:
-    await storage.put("one", pending)
-    await storage.claim("one")
-    await storage.put("one", replace(pending, state="another"))
+    await storage.put("one", replace(pending, state="another"))  # which does not free it
     assert await storage.get("one") == pending
     assert not await storage.claim("one")
 
 
-async def test_what_is_not_kept_can_not_be_claimed(storage: Storage) -> None:
+async def test_what_is_not_kept_can_not_be_claimed_or_settled(storage: Storage) -> None:
     assert not await storage.claim("unknown")
+    await storage.settle("unknown", DONE)
+    assert await storage.get("unknown") is None
     assert kind_of(await storage.outcome("unknown")) == "outcome_unknown"
-
-
-async def test_an_outcome_is_told_as_it_was_recorded(
-    storage: Storage, pending: PendingConfirmation
-) -> None:
-    await storage.put("one", pending)
-    await storage.claim("one")
-    await storage.settle("one", DONE)
-    assert await storage.outcome("one") == DONE
 
 
 async def test_the_first_outcome_is_the_one(storage: Storage, pending: PendingConfirmation) -> None:
@@ -108,16 +88,12 @@ async def test_the_first_outcome_is_the_one(storage: Storage, pending: PendingCo
     assert await storage.outcome("one") == DONE
 
 
-async def test_settling_what_is_not_kept_does_nothing(storage: Storage) -> None:
-    await storage.settle("unknown", DONE)
-    assert await storage.get("unknown") is None
-
-
 async def test_all_who_wait_get_the_outcome_when_it_is_settled(
     url: str, options: StorageOptions, pending: PendingConfirmation
 ) -> None:
     outcomes: list[Outcome] = []
-    async with open_storage(url, replace(options, patience=60)) as storage:
+    patient = replace(options, patience=60)
+    async with open_storage(url, patient) as storage, open_storage(url, patient) as another:
         await storage.put("one", pending)
         await storage.claim("one")
 
@@ -129,7 +105,7 @@ async def test_all_who_wait_get_the_outcome_when_it_is_settled(
                 tasks.start_soon(wait)
             await anyio.wait_all_tasks_blocked()
             assert outcomes == []
-            await storage.settle("one", DONE)
+            await (another if another.is_shared else storage).settle("one", DONE)
     assert outcomes == [DONE] * 20
 
 
@@ -229,69 +205,6 @@ async def test_everything_in_flight_is_kept(clock: ManualClock) -> None:
         await storage.claim(name)
     assert await kept(storage, "one", "two") == ["one", "two"]
     await storage.aclose()
-
-
-async def test_a_record_survives_closing_and_opening_again(
-    shared_url: str, options: StorageOptions, pending: PendingConfirmation
-) -> None:
-    async with open_storage(shared_url, options) as storage:
-        await storage.put("unused", pending)
-        await storage.put("used", pending)
-        await storage.claim("used")
-        await storage.settle("used", DONE)
-    async with open_storage(shared_url, options) as storage:
-        assert await storage.get("unused") == pending
-        assert await storage.claim("unused")
-        assert not await storage.claim("used")
-        assert await storage.outcome("used") == DONE
-
-
-async def test_of_a_hundred_claims_from_four_processes_one_wins_and_all_see_its_outcome(
-    shared_url: str, options: StorageOptions, pending: PendingConfirmation
-) -> None:
-    async with open_storage(shared_url, options) as storage:
-        await storage.put(crew.IDENTIFIER, pending)
-    results = crew.together("use", shared_url)
-    assert len(results) == 100
-    assert sum(result["won"] for result in results) == 1
-    assert results[0]["outcome"]["outcome"] == "done"
-    assert all(result["outcome"] == results[0]["outcome"] for result in results)
-
-
-async def test_who_waits_in_one_process_is_woken_by_another(
-    shared_url: str, options: StorageOptions, pending: PendingConfirmation
-) -> None:
-    outcomes: list[Outcome] = []
-    async with open_storage(shared_url, replace(options, patience=60)) as storage:
-        await storage.put(crew.IDENTIFIER, pending)
-        (claimant,) = crew.start("hold", shared_url, size=1)
-        with claimant:
-            assert crew.heard(claimant) is True
-
-            async def wait() -> None:
-                outcomes.append(await storage.outcome(crew.IDENTIFIER))
-
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(wait)
-                await anyio.wait_all_tasks_blocked()
-                assert outcomes == []
-                crew.tell(claimant, "enough")
-    assert outcomes == [Outcome(outcome="done")]
-
-
-async def test_a_claimant_that_was_killed_leaves_the_others_an_unknown_outcome(
-    shared_url: str, options: StorageOptions, pending: PendingConfirmation
-) -> None:
-    async with open_storage(shared_url, options) as storage:
-        await storage.put(crew.IDENTIFIER, pending)
-        (claimant,) = crew.start("hold", shared_url, size=1)
-        with claimant:
-            assert crew.heard(claimant) is True
-            claimant.kill()
-        assert not await storage.claim(crew.IDENTIFIER)
-        assert kind_of(await storage.outcome(crew.IDENTIFIER)) == "outcome_unknown"
-        await storage.put("another", pending)
-        assert await storage.claim("another")
 
 
 async def test_a_store_works_again_when_redis_is_back(

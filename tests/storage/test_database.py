@@ -1,18 +1,15 @@
 """What may happen to the file of a database: old versions, other writers, crashes, a full disk."""
 
-import asyncio
 import os
 import resource
 import sqlite3
-import subprocess
-import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import closing
 from functools import partial
-from itertools import count
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from calls_mcp.emulator import ManualClock
@@ -26,6 +23,8 @@ from calls_mcp.storage import (
     StoreUnavailable,
     open_storage,
 )
+
+from . import crew
 
 pytestmark = pytest.mark.anyio
 
@@ -110,50 +109,40 @@ async def test_a_newer_version_is_refused_and_left_alone(file: Path, database: D
         assert newer.execute("SELECT key FROM notes").fetchall() == [("one",)]
 
 
-async def test_processes_that_begin_at_once_migrate_and_write_without_losing_anything(
-    file: Path, database: Database
-) -> None:
-    write_as_first_edition(1, file)
-    crew = [start(file, "write", name) for name in "abcd"]
-    for writer in crew:
-        with writer:
-            assert await asyncio.to_thread(writer.wait) == 0
-    assert len(await notes(database)) == 4 * 2 * 25 + 1
-
-
-async def test_a_writer_that_is_killed_leaves_all_or_nothing(
-    file: Path, database: Database
-) -> None:
-    for name in "abc":
-        with start(file, "pairs", name) as writer:
-            assert writer.stdout
-            for _ in range(5):
-                assert await asyncio.to_thread(writer.stdout.readline)
-            writer.kill()
-    found = [str(key) for key in await notes(database)]
-    assert len(found) >= 3 * 2 * 5
-    assert len({key[:-1] for key in found}) * 2 == len(found)
-    await database.run(note("afterwards"))
-    assert await database.look("PRAGMA integrity_check") == ("ok",)
-
-
-def start(file: Path, deed: str, name: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "tests.storage.test_database", deed, str(file), name]
-    return subprocess.Popen(command, stdout=subprocess.PIPE)  # noqa: S603
-
-
-def act(deed: str, file: Path, name: str) -> None:
-    """Write pairs of notes, each pair at once: 25, or until killed."""
+def write_pairs(file: Path, number: int) -> None:
+    """Write so many pairs of notes, each pair at once."""
     database = Database(file, busy=30)
-    for number in range(25) if deed == "write" else count():
-        database.write(partial(write_pair, f"{name}{number}"))
-        print(number, flush=True)  # noqa: T201
+    for each in range(number):
+        database.write(partial(write_pair, f"{os.getpid()}.{each}"))
     database.close()
 
 
 def write_pair(name: str, db: sqlite3.Connection) -> None:
     for half in "xy":
         note(f"{name}{half}")(db)
+
+
+async def test_processes_that_begin_at_once_migrate_and_write_without_losing_anything(
+    file: Path, database: Database
+) -> None:
+    write_as_first_edition(1, file)
+    crew.together(write_pairs, file, 25)
+    assert len(await notes(database)) == crew.SIZE * 2 * 25 + 1
+
+
+async def test_a_writer_that_is_killed_leaves_all_or_nothing(
+    file: Path, database: Database
+) -> None:
+    for least in (10, 20, 30):
+        writer = crew.start(write_pairs, file, 1_000_000)
+        while len(await notes(database)) < least:
+            await anyio.lowlevel.checkpoint()
+        writer.kill()
+        writer.join()
+    found = [str(key) for key in await notes(database)]
+    assert len({key[:-1] for key in found}) * 2 == len(found)
+    await database.run(note("afterwards"))
+    assert await database.look("PRAGMA integrity_check") == ("ok",)
 
 
 async def test_a_full_disk_refuses_writes_and_keeps_what_there_was(database: Database) -> None:
@@ -217,7 +206,3 @@ async def test_what_fails_leaves_no_trace(database: Database) -> None:
     with pytest.raises(StoreUnavailable):
         await database.run(fail)
     assert await notes(database) == []
-
-
-if __name__ == "__main__":
-    act(sys.argv[1], Path(sys.argv[2]), sys.argv[3])
