@@ -210,7 +210,6 @@ class CallsApi:
         account: The account.
         store: Its calls.
         owned: Its numbers.
-        any_from: Whether a call may come from any other number.
         scenario: What the destinations do.
         interval: Seconds between one call that is dialled and the next.
     """
@@ -218,7 +217,6 @@ class CallsApi:
     account: Account
     store: CallStore
     owned: Collection[str]
-    any_from: bool
     scenario: Scenario
     interval: float
 
@@ -256,11 +254,7 @@ class CallsApi:
         to, from_ = values["To"][0], values["From"][0]
         script = self.scenario.script_of(to)
         _check_from(from_, to)
-        if (
-            parameters.is_phone_number(from_)
-            and not self.any_from
-            and from_ not in {VALID_FROM, *self.owned}
-        ):
+        if parameters.is_phone_number(from_) and from_ not in {VALID_FROM, *self.owned}:
             raise invalid(f"From {from_} is not a number of this account, nor verified.", 21210)
         outbound = _outbound(values, script, now, ring_at)
         return _both_records(outbound) if to in self.owned else (outbound,)

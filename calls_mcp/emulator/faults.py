@@ -73,13 +73,12 @@ class Armed:
 class Faults:
     """The faults to come. The oldest one that matches a request strikes it."""
 
-    def __init__(self, seed: int = 0) -> None:
-        self._seed = seed
+    def __init__(self) -> None:
         self.clear()
 
     def clear(self) -> None:
         """Remove all faults."""
-        self._random = Random(self._seed)  # noqa: S311 - repeatable, not secret
+        self._random = Random(0)  # noqa: S311 - repeatable, not secret
         self._armed: list[Armed] = []
 
     def add(self, fault: Fault) -> None:

@@ -40,7 +40,6 @@ class Emulator:
         clock: Returns the time, in seconds since the epoch.
         own_numbers: The numbers of the account. A call to one of them also leaves an inbound
             record.
-        any_from: Accept calls from any number.
         scenario: What the destinations do.
         calls_per_second: How many calls the account dials; more wait in its queue.
         callbacks_anywhere: Send callbacks to other machines, too.
@@ -52,7 +51,6 @@ class Emulator:
     port: int | None = 0
     clock: Clock = field(default_factory=lambda: accelerated(1))
     own_numbers: Collection[str] = OWN_NUMBERS
-    any_from: bool = False
     scenario: Scenario = field(default_factory=Scenario)
     calls_per_second: float = 1
     callbacks_anywhere: bool = False
@@ -125,7 +123,7 @@ class Emulator:
 
     def _application(self, store: CallStore, clock: Adjusted) -> ASGIApp:
         numbers, interval = frozenset(self.own_numbers), 1 / self.calls_per_second
-        api = CallsApi(self.account, store, numbers, self.any_from, self.scenario, interval)
+        api = CallsApi(self.account, store, numbers, self.scenario, interval)
         faults = Faults()
         journal = Journal(Faulty(api.application(), faults))
         self._control = Control(store, clock, faults, journal)

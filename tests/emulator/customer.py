@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from calls_mcp.emulator import Account, Emulator
+from calls_mcp.emulator import Account, Emulator, ManualClock
 
 ACCOUNT = Account(
     sid=f"AC{1:032}",
@@ -37,6 +37,16 @@ def form_with(changes: Fields) -> Fields:
 @dataclass
 class Customer:
     client: httpx.AsyncClient
+    emulator: Emulator
+
+    @property
+    def clock(self) -> ManualClock:
+        """The emulator's, if it is one that stands still."""
+        assert isinstance(self.emulator.clock, ManualClock)
+        return self.emulator.clock
+
+    def wait(self, seconds: float) -> None:
+        self.clock.advance(seconds)
 
     async def post(self, changes: Fields) -> httpx.Response:
         return await self.client.post(LIST, data=dict(form_with(changes)))
@@ -47,23 +57,19 @@ class Customer:
         return response.json()["sid"]
 
     async def fetch(self, sid: str) -> Json:
-        response = await self.client.get(item(sid))
-        assert response.status_code == 200, response.text
-        return response.json()
+        return await self.follow(item(sid))
 
     async def update(self, sid: str, changes: Fields) -> httpx.Response:
         return await self.client.post(item(sid), data=dict(changes))
 
     async def page(self, query: Mapping[str, str] | None = None) -> Json:
-        response = await self.client.get(LIST, params=query)
-        assert response.status_code == 200, response.text
-        return response.json()
+        return await self.follow(LIST, query)
 
     async def listed(self, query: Mapping[str, str] | None = None) -> list[str]:
         return [call["sid"] for call in (await self.page(query))["calls"]]
 
-    async def follow(self, uri: str) -> Json:
-        response = await self.client.get(uri)
+    async def follow(self, uri: str, query: Mapping[str, str] | None = None) -> Json:
+        response = await self.client.get(uri, params=query)
         assert response.status_code == 200, response.text
         return response.json()
 
@@ -72,7 +78,7 @@ class Customer:
 async def using(emulator: Emulator) -> AsyncGenerator[Customer]:
     credentials = emulator.account.sid, emulator.account.auth_token
     async with httpx.AsyncClient(base_url=emulator.base_url, auth=credentials) as client:
-        yield Customer(client)
+        yield Customer(client, emulator)
 
 
 def assert_refused(response: httpx.Response, status: int, code: int) -> None:

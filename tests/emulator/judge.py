@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from twilio.http.http_client import TwilioHttpClient
 from twilio.rest import Client
 
-from calls_mcp.emulator import Account, Emulator
+from calls_mcp.emulator import Account, Emulator, ManualClock
 from calls_mcp.emulator.testing import running
 
 CALLER = "+15005550006"
@@ -34,6 +34,11 @@ class Judge:
 
     client: Client
     emulator: Emulator
+
+    def wait(self, seconds: float) -> None:
+        """Put the emulator's clock forward, which stands still by itself."""
+        assert isinstance(self.emulator.clock, ManualClock)
+        self.emulator.clock.advance(seconds)
 
     def call(self, to: str = CALLEE, wishes: Mapping[str, object] = NOTHING) -> str:
         """Place a call; its SID."""

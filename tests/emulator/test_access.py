@@ -41,17 +41,15 @@ async def test_anything_else_is_401_with_a_challenge(emulator: Emulator, header:
     assert response.headers["www-authenticate"].startswith("Basic ")
 
 
-async def test_every_endpoint_wants_credentials_and_is_in_the_journal(
-    emulator: Emulator, customer: Customer
-) -> None:
+async def test_every_endpoint_wants_credentials_and_is_in_the_journal(customer: Customer) -> None:
     item_path = item(await customer.call())
     endpoints = [("POST", LIST), ("GET", LIST)]
     endpoints += [(method, item_path) for method in ("GET", "POST", "DELETE")]
-    async with httpx.AsyncClient(base_url=emulator.base_url) as client:
+    async with httpx.AsyncClient(base_url=customer.emulator.base_url) as client:
         for method, path in endpoints:
             assert_refused(await client.request(method, path, data=FORM), 401, 20003)
-    assert [call.status for call in emulator.calls.all()] == ["queued"]
-    entries = emulator.requests[1:]
+    assert [call.status for call in customer.emulator.calls.all()] == ["queued"]
+    entries = customer.emulator.requests[1:]
     assert [(entry.method, entry.path, entry.status) for entry in entries] == [
         (method, path, 401) for method, path in endpoints
     ]
@@ -101,12 +99,10 @@ async def test_a_wrong_method_is_405(
     assert set(response.headers["allow"].split(", ")) == allowed
 
 
-async def test_the_journal_keeps_what_was_sent_and_how_it_was_answered(
-    emulator: Emulator, customer: Customer
-) -> None:
+async def test_the_journal_keeps_what_was_sent_and_how_it_was_answered(customer: Customer) -> None:
     sid = await customer.call()
     await customer.client.get(f"{LIST}?StartTime%3E=2024-01-01&To=1202")
-    created, listed = emulator.requests
+    created, listed = customer.emulator.requests
     assert (created.method, created.path, created.query) == ("POST", LIST, "")
     assert created.form == tuple(FORM.items())
     assert created.status == 201
@@ -115,14 +111,12 @@ async def test_the_journal_keeps_what_was_sent_and_how_it_was_answered(
     assert listed.query == "StartTime%3E=2024-01-01&To=1202"
     assert sid not in listed.path
     await customer.client.get(item("..%2FMessages"))
-    assert emulator.requests[-1].path.endswith("/Calls/..%2FMessages.json")
+    assert customer.emulator.requests[-1].path.endswith("/Calls/..%2FMessages.json")
 
 
-async def test_an_api_key_lets_in_and_its_secret_is_in_no_journal(
-    emulator: Emulator, customer: Customer
-) -> None:
+async def test_an_api_key_lets_in_and_its_secret_is_in_no_journal(customer: Customer) -> None:
     response = await customer.client.get(LIST, auth=(KEY_SID, KEY_SECRET))
-    (entry,) = emulator.requests
+    (entry,) = customer.emulator.requests
     assert (response.status_code, entry.username) == (200, KEY_SID)
     assert KEY_SECRET not in repr(entry)
     assert "authorization" not in entry.headers
@@ -138,12 +132,12 @@ async def test_the_journal_keeps_the_latest_requests_only(monkeypatch: pytest.Mo
 
 
 async def test_a_broken_store_is_a_500_in_the_journal_too(
-    emulator: Emulator, customer: Customer, caplog: pytest.LogCaptureFixture
+    customer: Customer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    emulator.calls.close()
+    customer.emulator.calls.close()
     response = await customer.client.get(LIST)
     assert response.status_code == 500
-    assert emulator.requests[0].status == 500
+    assert customer.emulator.requests[0].status == 500
     assert "ProgrammingError" in caplog.text
 
 

@@ -21,24 +21,22 @@ pytestmark = pytest.mark.anyio
 # The clock
 
 
-async def test_time_is_told_and_put_forward(
-    customer: Customer, emulator: Emulator, clock: ManualClock
-) -> None:
+async def test_time_is_told_and_put_forward(customer: Customer) -> None:
     sid = await customer.call()
-    async with httpx.AsyncClient(base_url=emulator.base_url) as visitor:  # without credentials
+    async with httpx.AsyncClient(
+        base_url=customer.emulator.base_url
+    ) as visitor:  # without credentials
         before = (await visitor.get("/emulator/clock")).json()
         after = (await visitor.post("/emulator/clock", json={"advance": 4})).json()
-    assert before == {"now": "2030-01-01T12:00:00+00:00", "epoch": clock()}
-    assert after == {"now": "2030-01-01T12:00:04+00:00", "epoch": clock() + 4}
+    assert before == {"now": "2030-01-01T12:00:00+00:00", "epoch": customer.clock()}
+    assert after == {"now": "2030-01-01T12:00:04+00:00", "epoch": customer.clock() + 4}
     assert (await customer.fetch(sid))["status"] == "in-progress"
 
 
-async def test_a_clock_that_was_put_forward_goes_on_with_its_source(
-    customer: Customer, clock: ManualClock
-) -> None:
+async def test_a_clock_that_was_put_forward_goes_on_with_its_source(customer: Customer) -> None:
     sid = await customer.call()
     await customer.client.post("/emulator/clock", json={"advance": 0.5})
-    clock.advance(0.5)
+    customer.wait(0.5)
     assert (await customer.fetch(sid))["status"] == "ringing"
 
 
@@ -65,36 +63,34 @@ async def test_what_came_in_is_told_without_the_password(customer: Customer) -> 
     assert ACCOUNT.auth_token not in response.text.replace(ACCOUNT.sid, "")
 
 
-async def test_looking_is_not_recorded(customer: Customer, emulator: Emulator) -> None:
+async def test_looking_is_not_recorded(customer: Customer) -> None:
     for path in ("/emulator/", "/emulator/requests", "/emulator/clock", "/emulator/nothing"):
         await customer.client.get(path)
-    assert emulator.requests == ()
+    assert customer.emulator.requests == ()
 
 
 # A new beginning
 
 
-async def test_a_reset_forgets_everything(customer: Customer, emulator: Emulator) -> None:
+async def test_a_reset_forgets_everything(customer: Customer) -> None:
     await customer.call()
     await customer.client.post("/emulator/faults", json={"kind": "drop"})
     assert (await customer.client.post("/emulator/reset")).status_code == 204
-    assert emulator.requests == ()
+    assert customer.emulator.requests == ()
     assert await customer.listed() == []
 
 
 # For people
 
 
-async def test_the_page_shows_the_calls_as_they_are_now(
-    customer: Customer, clock: ManualClock
-) -> None:
+async def test_the_page_shows_the_calls_as_they_are_now(customer: Customer) -> None:
     sid = await customer.call(TALKATIVE)
-    clock.advance(10)
+    customer.wait(10)
     response = await customer.client.get("/emulator/")
     assert response.headers["content-type"] == "text/html; charset=utf-8"
     for text in (sid, TALKATIVE, "in-progress", "1 calls", "12:00:10"):
         assert text in response.text
-    clock.advance(5000)
+    customer.wait(5000)
     assert "-0.78000" in (await customer.client.get("/emulator/")).text
 
 
@@ -106,11 +102,9 @@ async def test_the_page_is_whole_without_scripts_and_loads_nothing(customer: Cus
     assert not re.search(r"<script|<link|<img|\ssrc=|url\(|https?://", response.text)
 
 
-async def test_the_page_shows_what_strangers_wrote_and_does_not_obey_it(
-    customer: Customer, emulator: Emulator
-) -> None:
+async def test_the_page_shows_what_strangers_wrote_and_does_not_obey_it(customer: Customer) -> None:
     mischief = "<script>alert('1')</script>"
-    emulator.calls.add(past(1, "2029-12-31T00:00+00:00")._replace(caller_name=mischief))
+    customer.emulator.calls.add(past(1, "2029-12-31T00:00+00:00")._replace(caller_name=mischief))
     await customer.client.get(f"{LIST}?{mischief}")
     await customer.client.get("/<b>")
     text = (await customer.client.get("/emulator/")).text
@@ -119,11 +113,9 @@ async def test_the_page_shows_what_strangers_wrote_and_does_not_obey_it(
     assert "&lt;script&gt;alert(&#x27;1&#x27;)&lt;/script&gt;" in text
 
 
-async def test_the_page_shows_faults_to_come_and_callbacks(
-    customer: Customer, clock: ManualClock
-) -> None:
+async def test_the_page_shows_faults_to_come_and_callbacks(customer: Customer) -> None:
     await customer.call(STRANGER, {"StatusCallback": "http://192.0.2.1/<status>"})
-    clock.advance(100)
+    customer.wait(100)
     await customer.listed()
     await customer.client.post("/emulator/faults", json={"kind": "truncate", "requests": 5})
     text = (await customer.client.get("/emulator/")).text

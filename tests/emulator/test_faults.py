@@ -5,8 +5,6 @@ from collections.abc import Mapping
 import httpx
 import pytest
 
-from calls_mcp.emulator import Emulator
-
 from .customer import FORM, LIST, Customer, assert_refused
 
 pytestmark = pytest.mark.anyio
@@ -21,51 +19,41 @@ async def arm(customer: Customer, fault: Mapping[str, object]) -> None:
 
 @pytest.mark.parametrize(("after", "placed"), [(False, 0), (True, 1)])
 async def test_a_connection_is_dropped_before_or_after_the_call_is_placed(
-    customer: Customer, emulator: Emulator, *, after: bool, placed: int
+    customer: Customer, *, after: bool, placed: int
 ) -> None:
     await arm(customer, {"kind": "drop", "after": after})
     with pytest.raises(httpx.RemoteProtocolError):
         await customer.post({})
-    assert emulator.calls.count() == placed
-    assert [(entry.method, entry.status) for entry in emulator.requests] == [("POST", 0)]
+    assert customer.emulator.calls.count() == placed
+    assert [(entry.method, entry.status) for entry in customer.emulator.requests] == [("POST", 0)]
     assert await customer.call()
 
 
-async def test_a_late_answer_is_too_late_for_who_does_not_wait(
-    customer: Customer, emulator: Emulator
-) -> None:
+async def test_a_late_answer_is_too_late_for_who_does_not_wait(customer: Customer) -> None:
     await arm(customer, {"kind": "delay", "seconds": 0.2})
     with pytest.raises(httpx.ReadTimeout):
         await customer.client.get(LIST, timeout=httpx.Timeout(30, read=0.01))
     await arm(customer, {"kind": "delay", "seconds": 0})
     assert (await customer.client.get(LIST)).status_code == 200
-    assert emulator.calls.count() == 0
+    assert customer.emulator.calls.count() == 0
 
 
-async def test_a_rate_limit_says_when_to_come_again_and_places_no_call(
-    customer: Customer, emulator: Emulator
-) -> None:
+async def test_a_rate_limit_says_when_to_come_again_and_places_no_call(customer: Customer) -> None:
     await arm(customer, {"kind": "rate-limit", "retry_after": 7})
     response = await customer.post({})
     assert_refused(response, 429, 20429)
     assert response.headers["retry-after"] == "7"
-    assert emulator.calls.count() == 0
+    assert customer.emulator.calls.count() == 0
 
 
 @pytest.mark.parametrize(("after", "placed"), [(False, 0), (True, 1)])
 @pytest.mark.parametrize(("status", "expected"), [({}, 503), ({"status": 500}, 500)])
 async def test_an_error_leaves_open_whether_the_call_was_placed(
-    customer: Customer,
-    emulator: Emulator,
-    *,
-    after: bool,
-    placed: int,
-    status: dict[str, int],
-    expected: int,
+    customer: Customer, *, after: bool, placed: int, status: dict[str, int], expected: int
 ) -> None:
     await arm(customer, {"kind": "error", "after": after, **status})
     assert_refused(await customer.post({}), expected, 20_000 + expected)
-    assert emulator.calls.count() == placed
+    assert customer.emulator.calls.count() == placed
 
 
 async def test_a_proxy_answers_with_html(customer: Customer) -> None:
@@ -76,14 +64,12 @@ async def test_a_proxy_answers_with_html(customer: Customer) -> None:
     assert response.text.startswith("<html>")
 
 
-async def test_a_truncated_answer_breaks_off_after_the_call_is_placed(
-    customer: Customer, emulator: Emulator
-) -> None:
+async def test_a_truncated_answer_breaks_off_after_the_call_is_placed(customer: Customer) -> None:
     await arm(customer, {"kind": "truncate"})
     with pytest.raises(httpx.RemoteProtocolError, match="without sending complete message body"):
         await customer.post({})
-    assert emulator.calls.count() == 1
-    assert emulator.requests[0].status == 201
+    assert customer.emulator.calls.count() == 1
+    assert customer.emulator.requests[0].status == 201
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 import pytest
 
-from calls_mcp.emulator import ManualClock
-
 from .customer import (
     ABRUPT,
     BUSY,
@@ -18,15 +16,13 @@ from .customer import (
 pytestmark = pytest.mark.anyio
 
 
-async def test_an_ordinary_call_is_queued_rings_talks_and_completes(
-    customer: Customer, clock: ManualClock
-) -> None:
+async def test_an_ordinary_call_is_queued_rings_talks_and_completes(customer: Customer) -> None:
     sid = await customer.call()
     seen: list[tuple[float, str]] = []
-    start = clock()
+    start = customer.clock()
     for pause in (0.9, 0.1, 2.9, 0.1, 19.9, 0.1):
-        clock.advance(pause)
-        seen.append((round(clock() - start, 1), (await customer.fetch(sid))["status"]))
+        customer.wait(pause)
+        seen.append((round(customer.clock() - start, 1), (await customer.fetch(sid))["status"]))
     assert seen == [
         (0.9, "queued"),
         (1.0, "ringing"),
@@ -38,30 +34,28 @@ async def test_an_ordinary_call_is_queued_rings_talks_and_completes(
 
 
 async def test_a_completed_call_tells_when_it_was_dialled_and_how_long_it_lasted(
-    customer: Customer, clock: ManualClock
+    customer: Customer,
 ) -> None:
     sid = await customer.call()
-    clock.advance(1)
+    customer.wait(1)
     ringing = await customer.fetch(sid)
     assert ringing["start_time"] == ringing["date_updated"] == "Tue, 01 Jan 2030 12:00:01 +0000"
-    clock.advance(3)
+    customer.wait(3)
     talking = await customer.fetch(sid)
     assert talking["date_updated"] == "Tue, 01 Jan 2030 12:00:04 +0000"
     assert (talking["end_time"], talking["duration"]) == (None, None)
-    clock.advance(100)
+    customer.wait(100)
     call = await customer.fetch(sid)
     assert call["start_time"] == "Tue, 01 Jan 2030 12:00:01 +0000"
     assert call["end_time"] == "Tue, 01 Jan 2030 12:00:24 +0000"
     assert call["duration"] == "20"
 
 
-async def test_the_price_comes_some_seconds_after_the_end(
-    customer: Customer, clock: ManualClock
-) -> None:
+async def test_the_price_comes_some_seconds_after_the_end(customer: Customer) -> None:
     sid = await customer.call()
-    clock.advance(28.9)
+    customer.wait(28.9)
     ended = await customer.fetch(sid)
-    clock.advance(0.1)
+    customer.wait(0.1)
     priced = await customer.fetch(sid)
     assert (ended["status"], ended["price"]) == ("completed", None)
     assert (priced["price"], priced["price_unit"]) == ("-0.01300", "USD")
@@ -78,10 +72,10 @@ async def test_the_price_comes_some_seconds_after_the_end(
     ],
 )
 async def test_every_minute_begun_is_charged(
-    customer: Customer, clock: ManualClock, to: str, limit: int, seconds: int, price: str
+    customer: Customer, to: str, limit: int, seconds: int, price: str
 ) -> None:
     sid = await customer.call(to, {"TimeLimit": str(limit)})
-    clock.advance(5000)
+    customer.wait(5000)
     call = await customer.fetch(sid)
     assert (call["duration"], call["price"]) == (str(seconds), price)
 
@@ -91,26 +85,26 @@ async def test_every_minute_begun_is_charged(
     [(BUSY, 3, "busy"), (FAILED, 1, "failed"), (NO_ANSWER, 61, "no-answer")],
 )
 async def test_a_call_that_is_not_answered_ends_without_duration_and_price(
-    customer: Customer, clock: ManualClock, to: str, seconds: float, status: str
+    customer: Customer, to: str, seconds: float, status: str
 ) -> None:
     sid = await customer.call(to)
-    clock.advance(seconds - 0.1)
+    customer.wait(seconds - 0.1)
     assert (await customer.fetch(sid))["status"] in {"queued", "ringing"}
-    clock.advance(0.1)
+    customer.wait(0.1)
     call = await customer.fetch(sid)
     assert call["status"] == status
     assert call["end_time"] == f"Tue, 01 Jan 2030 12:0{seconds // 60}:{seconds % 60:02} +0000"
-    clock.advance(3600)
+    customer.wait(3600)
     call = await customer.fetch(sid)
     assert (call["status"], call["duration"], call["price"]) == (status, None, None)
 
 
 @pytest.mark.parametrize(("seconds", "status"), [(29, "no-answer"), (30, "in-progress")])
 async def test_a_slow_answer_comes_within_the_timeout_or_not_at_all(
-    customer: Customer, clock: ManualClock, seconds: int, status: str
+    customer: Customer, seconds: int, status: str
 ) -> None:
     sid = await customer.call(SLOW, {"Timeout": str(seconds)})
-    clock.advance(31)
+    customer.wait(31)
     assert (await customer.fetch(sid))["status"] == status
 
 
@@ -125,20 +119,20 @@ async def test_a_slow_answer_comes_within_the_timeout_or_not_at_all(
     ],
 )
 async def test_detection_tells_at_the_answer_who_answered(
-    customer: Customer, clock: ManualClock, to: str, detection: str, found: str
+    customer: Customer, to: str, detection: str, found: str
 ) -> None:
     sid = await customer.call(to, {"MachineDetection": detection})
-    clock.advance(3)
+    customer.wait(3)
     assert (await customer.fetch(sid))["answered_by"] is None
-    clock.advance(1)
+    customer.wait(1)
     assert (await customer.fetch(sid))["answered_by"] == found
 
 
 @pytest.mark.parametrize("changes", [{}, {"MachineDetection": "Enable", "SendDigits": "1"}])
 async def test_without_detection_nobody_knows_who_answered(
-    customer: Customer, clock: ManualClock, changes: dict[str, str]
+    customer: Customer, changes: dict[str, str]
 ) -> None:
     sid = await customer.call(MACHINE, changes)
-    clock.advance(4)
+    customer.wait(4)
     call = await customer.fetch(sid)
     assert (call["status"], call["answered_by"]) == ("in-progress", None)

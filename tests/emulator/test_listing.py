@@ -2,7 +2,7 @@ from datetime import datetime
 
 import pytest
 
-from calls_mcp.emulator import Call, Emulator, ManualClock
+from calls_mcp.emulator import Call
 
 from .customer import BUSY, LIST, TALKATIVE, Customer, assert_refused, item
 
@@ -61,22 +61,9 @@ async def test_a_page_tells_its_place(customer: Customer) -> None:
     assert (first["previous_page_uri"], third["next_page_uri"]) == (None, None)
 
 
-async def test_pages_lead_forth_and_back(customer: Customer) -> None:
+async def test_pages_stay_where_they_are_while_calls_come_and_go(customer: Customer) -> None:
     sids = [await customer.call() for _ in range(4)][::-1]
-    first = await customer.page({"PageSize": "2"})
-    second = await customer.follow(first["next_page_uri"])
-    back = await customer.follow(second["previous_page_uri"])
-    again = await customer.follow(back["next_page_uri"])
-    pages = [[call["sid"] for call in page["calls"]] for page in (first, second, back, again)]
-    assert pages == [sids[:2], sids[2:]] * 2
-    assert (second["next_page_uri"], back["previous_page_uri"]) == (None, None)
-
-
-async def test_pages_stay_where_they_are_while_calls_come_and_go(
-    customer: Customer, clock: ManualClock
-) -> None:
-    sids = [await customer.call() for _ in range(4)][::-1]
-    clock.advance(100)
+    customer.wait(100)
     first = await customer.page({"PageSize": "2"})
     await customer.call()
     await customer.client.delete(item(sids[1]))
@@ -84,9 +71,9 @@ async def test_pages_stay_where_they_are_while_calls_come_and_go(
     assert [call["sid"] for call in second["calls"]] == sids[2:]
 
 
-async def test_a_page_whose_calls_are_gone_is_empty(customer: Customer, clock: ManualClock) -> None:
+async def test_a_page_whose_calls_are_gone_is_empty(customer: Customer) -> None:
     sids = [await customer.call() for _ in range(2)]
-    clock.advance(100)
+    customer.wait(100)
     first = await customer.page({"PageSize": "1"})
     await customer.client.delete(item(sids[0]))
     second = await customer.follow(first["next_page_uri"])
@@ -111,14 +98,12 @@ async def test_the_links_carry_every_filter_percent_encoded(customer: Customer) 
     )
 
 
-async def test_filters_select_by_party_status_and_parent(
-    customer: Customer, emulator: Emulator, clock: ManualClock
-) -> None:
+async def test_filters_select_by_party_status_and_parent(customer: Customer) -> None:
     busy = await customer.call(BUSY)
     talking = await customer.call(TALKATIVE, {"From": "+15005550100"})
     child = past(1, "2029-12-31T00:00+00:00")._replace(parent_call_sid=PARENT)
-    emulator.calls.add(child)
-    clock.advance(10)
+    customer.emulator.calls.add(child)
+    customer.wait(10)
     queries = [
         {"To": BUSY},
         {"From": "+15005550100"},
@@ -157,11 +142,11 @@ async def test_filters_select_by_party_status_and_parent(
     ],
 )
 async def test_date_filters_take_days_and_moments(
-    customer: Customer, emulator: Emulator, query: dict[str, str], numbers: list[int]
+    customer: Customer, query: dict[str, str], numbers: list[int]
 ) -> None:
     starts = ("01T23:30", "02T00:00", "02T23:59", "03T00:00")
     calls = [past(n, f"2029-05-{start}+00:00") for n, start in enumerate(starts, start=1)]
-    emulator.calls.add(*calls)
+    customer.emulator.calls.add(*calls)
     assert [int(sid[2:]) for sid in await customer.listed(query)] == numbers
 
 
@@ -203,10 +188,8 @@ async def test_a_filter_that_is_not_in_order_is_refused(
     assert_refused(response, 400, 20001)
 
 
-async def test_the_largest_page_has_a_thousand_calls(
-    customer: Customer, emulator: Emulator
-) -> None:
-    emulator.calls.add(*(past(n, "2029-05-01T00:00+00:00") for n in range(1001)))
+async def test_the_largest_page_has_a_thousand_calls(customer: Customer) -> None:
+    customer.emulator.calls.add(*(past(n, "2029-05-01T00:00+00:00") for n in range(1001)))
     page = await customer.page({"PageSize": "1000"})
     assert (len(page["calls"]), page["end"]) == (1000, 999)
     assert len((await customer.page())["calls"]) == 50

@@ -29,11 +29,6 @@ pytestmark = pytest.mark.anyio
 
 DEFAULT_LIST = LIST.replace(ACCOUNT.sid, DEFAULT_ACCOUNT.sid)
 CREDENTIALS = DEFAULT_ACCOUNT.sid, DEFAULT_ACCOUNT.auth_token
-PROGRAM = """
-import sys
-from calls_mcp.emulator import Options, run
-sys.exit(run(Options(port=0, calls=3)))
-"""
 
 
 def ipv6_loopback() -> bool:
@@ -111,15 +106,6 @@ async def test_a_file_survives_a_restart_and_memory_does_not(
         response = await customer.client.get(item(sid))
     assert response.status_code == status
     assert response.json()["status"] == ("in-progress" if status == 200 else 404)
-
-
-async def test_two_emulators_share_a_file(tmp_path: Path, clock: ManualClock) -> None:
-    database = str(tmp_path / "calls.sqlite")
-    one = Emulator(account=ACCOUNT, database=database, clock=clock)
-    other = Emulator(account=ACCOUNT, database=database, clock=clock)
-    async with one, other, using(one) as here, using(other) as there:
-        sids = [await customer.call() for customer in (here, there, here)]
-        assert [call.sid for call in await asyncio.to_thread(other.calls.all)] == sids[::-1]
 
 
 def test_an_accelerated_clock_runs_as_many_times_as_fast(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,24 +201,6 @@ async def test_a_file_from_a_clock_that_was_ahead_takes_its_time_along(
     async with emulator, using(emulator) as customer:
         told = await customer.follow("/emulator/clock")
     assert told["epoch"] >= clock.now + 86_400
-
-
-def test_a_process_of_its_own_serves_until_sigterm_and_exits_with_0() -> None:
-    with subprocess.Popen(  # noqa: S603 - our own program
-        [sys.executable, "-c", PROGRAM],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-    ) as process:
-        assert process.stderr
-        try:
-            url, *_ = process.stderr.readline().split()
-            response = httpx.get(url + DEFAULT_LIST, auth=CREDENTIALS)
-        finally:
-            process.terminate()
-        output, errors = process.communicate(timeout=30)
-    assert len(response.json()["calls"]) == 3
-    assert (process.returncode, output, errors) == (0, "", "")
 
 
 async def test_a_request_that_breaks_off_places_no_call(emulator: Emulator) -> None:

@@ -1,4 +1,4 @@
-"""The database of calls: looked up by index, converted from earlier versions, quick to list."""
+"""The database of calls: of this version, looked up by index, listed in either direction."""
 
 import sqlite3
 from contextlib import closing
@@ -9,44 +9,12 @@ import pytest
 from calls_mcp.emulator import Call, CallStore, ManualClock, seed_history
 from calls_mcp.emulator.storage import Anchor, Criterion
 
-from .test_listing import past
-
 WEEK = 7 * 86_400
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> str:
     return str(tmp_path / "calls.sqlite")
-
-
-def version_2(path: str, calls: list[Call]) -> None:
-    """A file as version 2 wrote it, with triggers, its indexes and a column more."""
-    columns = ", ".join(f'"{name}"' for name in Call._fields)
-    marks = ", ".join("?" for _ in Call._fields)
-    with closing(sqlite3.connect(path)) as db, db:
-        db.execute(
-            f"CREATE TABLE calls (seq INTEGER PRIMARY KEY AUTOINCREMENT, arrived, {columns})"
-        )
-        db.execute("CREATE UNIQUE INDEX calls_sid ON calls (sid)")
-        db.execute("CREATE INDEX calls_life ON calls (end_at - created)")
-        db.execute(
-            "CREATE TRIGGER calls_over_event AFTER UPDATE OF status ON calls"
-            " BEGIN SELECT raise(ABORT, 'a trigger of version 2'); END"
-        )
-        db.executemany(f"INSERT INTO calls ({columns}) VALUES ({marks})", calls)  # noqa: S608 - our own names
-        db.execute("PRAGMA user_version = 2")
-
-
-def test_a_file_of_the_version_before_is_taken_over(path: str, clock: ManualClock) -> None:
-    old = [past(n, f"2029-12-31T0{n}:00+00:00") for n in range(3)]
-    going_on = old[2]._replace(end_at=clock() + 60)
-    version_2(path, [*old[:2], going_on])
-    for _ in range(2):
-        with closing(CallStore(path, clock)) as store:
-            assert [call.status for call in store.all()] == ["in-progress", *["completed"] * 2]
-    clock.advance(60)
-    with closing(CallStore(path, clock)) as store:
-        assert store.all()[0].status == "completed"
 
 
 def test_a_file_of_a_later_version_is_refused(path: str, clock: ManualClock) -> None:

@@ -1,7 +1,5 @@
 import pytest
 
-from calls_mcp.emulator import Emulator, ManualClock
-
 from .customer import STRANGER, TALKATIVE, Customer, Fields, assert_refused, item
 
 pytestmark = pytest.mark.anyio
@@ -14,35 +12,35 @@ QUEUED, RINGING, TALKING, OVER = 0, 1, 4, 3700
 @pytest.mark.parametrize("age", [QUEUED, RINGING])
 @pytest.mark.parametrize("status", ["canceled", "completed"])
 async def test_a_call_that_is_not_answered_yet_ends_with_the_status_asked_for(
-    customer: Customer, clock: ManualClock, age: float, status: str
+    customer: Customer, age: float, status: str
 ) -> None:
     sid = await customer.call()
-    clock.advance(age)
+    customer.wait(age)
     response = await customer.update(sid, {"Status": status})
     assert (response.status_code, response.json()["status"]) == (200, status)
-    clock.advance(OVER)
+    customer.wait(OVER)
     call = await customer.fetch(sid)
     assert (call["status"], call["duration"], call["price"]) == (status, None, None)
     assert call["end_time"] == f"Tue, 01 Jan 2030 12:00:0{age} +0000"
     assert (call["start_time"] is None) == (age == QUEUED)
 
 
-async def test_canceling_leaves_a_talk_alone(customer: Customer, clock: ManualClock) -> None:
+async def test_canceling_leaves_a_talk_alone(customer: Customer) -> None:
     sid = await customer.call(TALKATIVE)
-    clock.advance(TALKING)
+    customer.wait(TALKING)
     before = await customer.fetch(sid)
-    clock.advance(1)
+    customer.wait(1)
     response = await customer.update(sid, {"Status": "canceled"})
     assert (response.status_code, response.json()) == (200, before)
 
 
-async def test_completing_ends_a_talk(customer: Customer, clock: ManualClock) -> None:
+async def test_completing_ends_a_talk(customer: Customer) -> None:
     sid = await customer.call(TALKATIVE)
-    clock.advance(TALKING + 90)
+    customer.wait(TALKING + 90)
     call = (await customer.update(sid, {"Status": "completed"})).json()
     assert (call["status"], call["duration"], call["price"]) == ("completed", "90", None)
     assert call["end_time"] == call["date_updated"] == "Tue, 01 Jan 2030 12:01:34 +0000"
-    clock.advance(5)
+    customer.wait(5)
     assert (await customer.fetch(sid))["price"] == "-0.02600"
 
 
@@ -54,17 +52,12 @@ async def test_completing_ends_a_talk(customer: Customer, clock: ManualClock) ->
     ],
 )
 async def test_a_redirect_replaces_the_instructions(
-    customer: Customer,
-    emulator: Emulator,
-    clock: ManualClock,
-    changes: Fields,
-    url: str | None,
-    twiml: str | None,
+    customer: Customer, changes: Fields, url: str | None, twiml: str | None
 ) -> None:
     sid = await customer.call(TALKATIVE)
-    clock.advance(TALKING + 2)
+    customer.wait(TALKING + 2)
     response = await customer.update(sid, changes)
-    call = emulator.calls.get(sid)
+    call = customer.emulator.calls.get(sid)
     assert response.status_code == 200
     assert response.json()["status"] == "in-progress"
     assert response.json()["date_updated"] == "Tue, 01 Jan 2030 12:00:06 +0000"
@@ -83,39 +76,37 @@ async def test_a_redirect_replaces_the_instructions(
     ],
 )
 async def test_a_time_limit_moves_the_end_earlier_but_not_into_the_past(
-    customer: Customer, clock: ManualClock, to: str, age: float, limit: str, duration: str
+    customer: Customer, to: str, age: float, limit: str, duration: str
 ) -> None:
     sid = await customer.call(to)
-    clock.advance(age)
+    customer.wait(age)
     response = await customer.update(sid, {"TimeLimit": limit})
     assert response.status_code == 200
-    clock.advance(OVER)
+    customer.wait(OVER)
     assert (await customer.fetch(sid))["duration"] == duration
 
 
-async def test_what_cut_a_call_short_can_be_taken_back(
-    customer: Customer, clock: ManualClock
-) -> None:
+async def test_what_cut_a_call_short_can_be_taken_back(customer: Customer) -> None:
     sid = await customer.call(TALKATIVE, {"TimeLimit": "60", "Twiml": "<Response/>"})
-    clock.advance(TALKING - 1)
+    customer.wait(TALKING - 1)
     await customer.update(sid, {"Twiml": "<Response><Pause length='30'/></Response>"})
-    clock.advance(20)
+    customer.wait(20)
     await customer.update(sid, {"Url": "https://example.com/voice"})
-    clock.advance(20)
+    customer.wait(20)
     assert (await customer.fetch(sid))["status"] == "in-progress"
     await customer.update(sid, {"TimeLimit": "300"})
-    clock.advance(250)
+    customer.wait(250)
     assert (await customer.fetch(sid))["status"] == "in-progress"
-    clock.advance(20)
+    customer.wait(20)
     assert (await customer.fetch(sid))["duration"] == "300"
 
 
 async def test_a_time_limit_means_nothing_to_a_call_that_is_never_answered(
-    customer: Customer, clock: ManualClock
+    customer: Customer,
 ) -> None:
     sid = await customer.call("+15005550202")
     assert (await customer.update(sid, {"TimeLimit": "5"})).status_code == 200
-    clock.advance(60)
+    customer.wait(60)
     assert (await customer.fetch(sid))["status"] == "ringing"
 
 
@@ -130,11 +121,9 @@ async def test_a_time_limit_means_nothing_to_a_call_that_is_never_answered(
         {"StatusCallback": "https://example.com"},
     ],
 )
-async def test_a_call_that_is_over_cannot_be_changed(
-    customer: Customer, clock: ManualClock, changes: Fields
-) -> None:
+async def test_a_call_that_is_over_cannot_be_changed(customer: Customer, changes: Fields) -> None:
     sid = await customer.call()
-    clock.advance(OVER)
+    customer.wait(OVER)
     before = await customer.fetch(sid)
     assert_refused(await customer.update(sid, changes), 400, 21220)
     assert await customer.fetch(sid) == before
@@ -180,10 +169,10 @@ async def test_an_update_that_is_not_in_order_changes_nothing(
     ("age", "end"), [(RINGING, ("canceled", None)), (TALKING + 7, ("completed", "7"))]
 )
 async def test_both_records_of_a_call_within_the_account_end_together(
-    customer: Customer, clock: ManualClock, age: float, end: tuple[str, str | None]
+    customer: Customer, age: float, end: tuple[str, str | None]
 ) -> None:
     await customer.call(OWN)
-    clock.advance(age)
+    customer.wait(age)
     inbound, _ = await customer.listed()
     await customer.update(inbound, {"Status": end[0]})
     ends = [(call["status"], call["duration"]) for call in (await customer.page())["calls"]]
@@ -191,18 +180,18 @@ async def test_both_records_of_a_call_within_the_account_end_together(
 
 
 async def test_a_record_whose_other_half_is_deleted_can_still_be_changed(
-    customer: Customer, emulator: Emulator, clock: ManualClock
+    customer: Customer,
 ) -> None:
     sid = await customer.call(OWN)
     inbound, _ = await customer.listed()
-    assert emulator.calls.delete(inbound, lambda _: None)
-    clock.advance(RINGING)
+    assert customer.emulator.calls.delete(inbound, lambda _: None)
+    customer.wait(RINGING)
     assert (await customer.update(sid, {"Status": "canceled"})).json()["status"] == "canceled"
 
 
-async def test_a_deleted_call_is_gone(customer: Customer, clock: ManualClock) -> None:
+async def test_a_deleted_call_is_gone(customer: Customer) -> None:
     sid, other = await customer.call(), await customer.call()
-    clock.advance(OVER)
+    customer.wait(OVER)
     response = await customer.client.delete(item(sid))
     assert (response.status_code, response.content) == (204, b"")
     assert "content-type" not in response.headers
@@ -212,11 +201,9 @@ async def test_a_deleted_call_is_gone(customer: Customer, clock: ManualClock) ->
 
 
 @pytest.mark.parametrize("age", [QUEUED, RINGING, TALKING])
-async def test_a_live_call_cannot_be_deleted(
-    customer: Customer, clock: ManualClock, age: float
-) -> None:
+async def test_a_live_call_cannot_be_deleted(customer: Customer, age: float) -> None:
     sid = await customer.call()
-    clock.advance(age)
+    customer.wait(age)
     response = await customer.client.delete(item(sid))
     assert_refused(response, 400, 21220)
     assert "still live" in response.json()["message"]
