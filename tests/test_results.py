@@ -126,20 +126,15 @@ def told(name: str) -> tuple[str, CallToolResult]:
 
 
 @pytest.mark.parametrize("name", OUTCOMES)
-def test_each_outcome_is_told_in_a_few_lines(name: str) -> None:
-    assert text_of(told(name)[1]).splitlines() == OUTCOMES[name][2]
-
-
-@pytest.mark.parametrize("name", OUTCOMES)
-def test_the_structured_content_is_the_outcome_and_satisfies_the_output_schema(name: str) -> None:
+def test_each_outcome_is_told_in_a_few_lines_and_as_data_that_satisfies_the_output_schema(
+    name: str,
+) -> None:
     tool, result = told(name)
-    assert structured(result) == OUTCOMES[name][1]
-    jsonschema.validate(structured(result), output_schema(OPERATIONS[tool]))
-
-
-@pytest.mark.parametrize("name", OUTCOMES)
-def test_only_an_error_is_an_error(name: str) -> None:
-    assert told(name)[1].is_error is (name == "faults")
+    _, outcome, lines = OUTCOMES[name]
+    assert text_of(result).splitlines() == lines
+    assert structured(result) == outcome
+    jsonschema.validate(outcome, output_schema(OPERATIONS[tool]))
+    assert result.is_error is (name == "faults")
 
 
 @pytest.mark.requirement("12")

@@ -35,20 +35,19 @@ AWKWARD = [
 ]
 
 
-async def only_request(rig: Rig, tool: str, **arguments: object) -> Entry:
+async def only_request(tool: str, **arguments: object) -> Entry:
     """The one request that reaches the API when a tool is called."""
-    async with rig.connect() as agent:
+    async with open_rig(calls_mcp_confirm="none") as rig, rig.connect() as agent:
         outcome = await agent.call(tool, **arguments)
-    assert outcome.get("error", {}).get("kind") != "invalid_arguments", outcome
-    (entry,) = rig.emulator.requests
+        assert outcome.get("error", {}).get("kind") != "invalid_arguments", outcome
+        (entry,) = rig.emulator.requests
     return entry
 
 
 @pytest.mark.parametrize(("tool", "name"), PARAMETERS)
 async def test_a_documented_parameter_goes_where_the_reference_says(tool: str, name: str) -> None:
     arguments = {**BASES[tool], name: sample(tool, name)}
-    async with open_rig(calls_mcp_confirm="none") as rig:
-        sent = sending(await only_request(rig, tool, **arguments))
+    sent = sending(await only_request(tool, **arguments))
     if tool == "list_calls" and name != "page_size":
         del sent.query["PageSize"]
     assert sent == expected_sending(tool, arguments)
@@ -56,8 +55,7 @@ async def test_a_documented_parameter_goes_where_the_reference_says(tool: str, n
 
 @pytest.mark.parametrize("tool", TOOLS)
 async def test_what_is_not_given_is_not_sent(tool: str) -> None:
-    async with open_rig(calls_mcp_confirm="none") as rig:
-        sent = sending(await only_request(rig, tool, **BASES[tool]))
+    sent = sending(await only_request(tool, **BASES[tool]))
     assert sent.query == ({"PageSize": ["50"]} if tool == "list_calls" else {})
     assert sent.form == expected_sending(tool, BASES[tool]).form
 
@@ -73,8 +71,7 @@ async def test_an_array_is_a_repeated_key_in_the_order_given() -> None:
         recording_status_callback=callback,
         recording_status_callback_event=recording,
     )
-    async with open_rig(calls_mcp_confirm="none") as rig:
-        entry = await only_request(rig, "create_call", **arguments)
+    entry = await only_request("create_call", **arguments)
     assert [text for key, text in entry.form if key == "StatusCallbackEvent"] == events
     assert [text for key, text in entry.form if key == "RecordingStatusCallbackEvent"] == recording
     assert entry.status == 201
@@ -86,15 +83,13 @@ async def test_a_boolean_is_true_or_false_in_small_letters(
     name: str, key: str, text: str, *, value: bool
 ) -> None:
     arguments = placing(machine_detection="Enable") | {name: value}
-    async with open_rig(calls_mcp_confirm="none") as rig:
-        entry = await only_request(rig, "create_call", **arguments)
+    entry = await only_request("create_call", **arguments)
     assert dict(entry.form)[key] == text
     assert entry.status == 201
 
 
 async def test_a_whole_number_has_no_fraction_on_the_wire() -> None:
-    async with open_rig(calls_mcp_confirm="none") as rig:
-        entry = await only_request(rig, "create_call", **placing(timeout=60.0))
+    entry = await only_request("create_call", **placing(timeout=60.0))
     assert dict(entry.form)["Timeout"] == "60"
 
 
@@ -109,26 +104,26 @@ async def test_a_whole_number_has_no_fraction_on_the_wire() -> None:
         ("end_time_after", "EndTime%3E=2026-01-31"),
     ],
 )
-async def test_a_date_filters_operator_is_encoded_in_its_key(rig: Rig, name: str, raw: str) -> None:
-    entry = await only_request(rig, "list_calls", **{name: "2026-01-31"})
+async def test_a_date_filters_operator_is_encoded_in_its_key(name: str, raw: str) -> None:
+    entry = await only_request("list_calls", **{name: "2026-01-31"})
     assert raw in entry.query.split("&")
     assert entry.status == 200
 
 
-async def test_the_plus_and_colons_of_a_date_time_survive(rig: Rig) -> None:
+async def test_the_plus_and_colons_of_a_date_time_survive() -> None:
     when = "2026-01-31T09:00:00+01:00"
-    entry = await only_request(rig, "list_calls", start_time_after=when)
+    entry = await only_request("list_calls", start_time_after=when)
     assert sending(entry).query["StartTime>"] == [when]
     assert entry.status == 200
 
 
-async def test_a_limit_shapes_the_page_and_is_never_sent(rig: Rig) -> None:
-    entry = await only_request(rig, "list_calls", limit=7)
+async def test_a_limit_shapes_the_page_and_is_never_sent() -> None:
+    entry = await only_request("list_calls", limit=7)
     assert entry.query == "PageSize=7"
 
 
-async def test_a_page_size_is_sent_as_it_was_given(rig: Rig) -> None:
-    entry = await only_request(rig, "list_calls", limit=7, page_size=3)
+async def test_a_page_size_is_sent_as_it_was_given() -> None:
+    entry = await only_request("list_calls", limit=7, page_size=3)
     assert entry.query == "PageSize=3"
 
 
@@ -162,8 +157,7 @@ async def test_a_confirmation_token_is_never_sent(rig: Rig) -> None:
 async def test_a_text_is_one_value_whatever_is_in_it(text: str) -> None:
     twiml = f"<Response><Say>{escape(text)}</Say></Response>"
     arguments = placing(call_reason=text, sip_auth_password=text, twiml=twiml)
-    async with open_rig(calls_mcp_confirm="none") as rig:
-        entry = await only_request(rig, "create_call", **arguments)
+    entry = await only_request("create_call", **arguments)
     assert entry.form == (
         ("To", TALKS_FOR_AN_HOUR),
         ("From", CALLER),
@@ -175,16 +169,15 @@ async def test_a_text_is_one_value_whatever_is_in_it(text: str) -> None:
 
 async def test_the_lines_of_twiml_stay_as_they_are() -> None:
     twiml = "<Response>\r\n\t<Say>one\ntwo</Say>\r</Response>\n"
-    async with open_rig(calls_mcp_confirm="none") as rig:
-        entry = await only_request(rig, "create_call", **placing(twiml=twiml))
+    entry = await only_request("create_call", **placing(twiml=twiml))
     assert dict(entry.form)["Twiml"] == twiml
     assert entry.status == 201
 
 
 @pytest.mark.requirement("32")
-async def test_the_filters_of_a_list_are_one_value_each(rig: Rig) -> None:
+async def test_the_filters_of_a_list_are_one_value_each() -> None:
     address = "sip:a&From=+1;b#c?d%20=@example.com"
-    entry = await only_request(rig, "list_calls", to=address)
+    entry = await only_request("list_calls", to=address)
     assert sending(entry).query == {"To": [address], "PageSize": ["50"]}
     assert entry.status == 200
 
@@ -193,8 +186,7 @@ async def test_the_filters_of_a_list_are_one_value_each(rig: Rig) -> None:
 @pytest.mark.parametrize("tool", TOOLS)
 async def test_another_account_takes_the_place_of_the_configured_one(tool: str) -> None:
     account = "AC" + "9aB4" * 8
-    async with open_rig(calls_mcp_confirm="none") as rig:
-        entry = await only_request(rig, tool, **BASES[tool], account_sid=account)
+    entry = await only_request(tool, **BASES[tool], account_sid=account)
     assert entry.path == f"/2010-04-01/Accounts/{account}/Calls" + (
         f"/{SID}.json" if "sid" in BASES[tool] else ".json"
     )
@@ -206,8 +198,7 @@ async def test_another_account_takes_the_place_of_the_configured_one(tool: str) 
 @pytest.mark.parametrize("tool", ["fetch_call", "update_call", "delete_call"])
 async def test_a_sid_is_one_segment_of_the_path_and_nowhere_else(tool: str) -> None:
     sid = "CA" + "fE09" * 8
-    async with open_rig(calls_mcp_confirm="none") as rig:
-        entry = await only_request(rig, tool, **{**BASES[tool], "sid": sid})
+    entry = await only_request(tool, **{**BASES[tool], "sid": sid})
     assert entry.path == f"{CALLS}/{sid}.json"
     assert sid not in entry.query + str(entry.form)
 
@@ -223,8 +214,7 @@ async def test_a_sid_is_one_segment_of_the_path_and_nowhere_else(tool: str) -> N
     ],
 )
 async def test_only_a_form_has_a_body(tool: str, content_type: str | None) -> None:
-    async with open_rig(calls_mcp_confirm="none") as rig:
-        entry = await only_request(rig, tool, **BASES[tool])
+    entry = await only_request(tool, **BASES[tool])
     assert entry.method == DOCUMENTED[tool]["method"]
     assert entry.headers.get("content-type") == content_type
     assert bool(entry.form) is (content_type is not None)
