@@ -3,9 +3,7 @@
 from pathlib import Path
 
 from calls_mcp.settings import Settings
-from calls_mcp.storage.location import default_path
-
-_SQLITE = "sqlite:///"
+from calls_mcp.storage.location import default_path, file_of
 
 
 def audit_path(settings: Settings, *, sandbox: bool = False) -> Path | None:
@@ -16,9 +14,6 @@ def audit_path(settings: Settings, *, sandbox: bool = False) -> Path | None:
     """
     if chosen := settings.audit.database:
         return chosen if isinstance(chosen, Path) else None
-    url = settings.storage.location or ""
     if settings.storage.is_memory:
         return None
-    if url.startswith(_SQLITE):
-        return Path(url.removeprefix(_SQLITE))
-    return default_path(sandbox=sandbox)
+    return file_of(settings.storage.location, sandbox=sandbox) or default_path(sandbox=sandbox)

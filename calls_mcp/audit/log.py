@@ -116,11 +116,11 @@ class AuditLog:
             AuditUnavailable: It could not be recorded.
         """
         fields = self._fields("decided", _identifier(), decided(entry, self._numbers))
-        await self._in_thread(partial(self._note, fields, self._until()))
+        await self._in_thread(partial(self._append, fields, self._until()))
 
     async def aclose(self) -> None:
         """Close the destination."""
-        await self._shielded(self._close)
+        await self._shielded(self._destination.close)
 
     def _until(self) -> float:
         return time.monotonic() + self._patience
@@ -138,27 +138,20 @@ class AuditLog:
                 raise
 
     async def _in_thread(self, job: Callable[[], None]) -> None:
-        await anyio.to_thread.run_sync(job, limiter=self._queue)
+        await anyio.to_thread.run_sync(self._alone, job, limiter=self._queue)
+
+    def _alone(self, job: Callable[[], None]) -> None:
+        with self._lock:
+            job()
 
     def _begin(self, attempt: Attempt, fields: Fields, until: float) -> None:
-        with self._lock:
-            if attempt.recorded is not None:  # it was cancelled before its turn came
-                return
+        if attempt.recorded is None:  # otherwise it was cancelled before its turn came
             self._append(fields, until)
             attempt.is_begun = True
 
     def _end(self, attempt: Attempt, fields: Fields, until: float) -> None:
-        with self._lock:
-            if attempt.recorded is None:
-                attempt.recorded = attempt.is_begun and self._is_appended(fields, until)
-
-    def _note(self, fields: Fields, until: float) -> None:
-        with self._lock:
-            self._append(fields, until)
-
-    def _close(self) -> None:
-        with self._lock:
-            self._destination.close()
+        if attempt.recorded is None:
+            attempt.recorded = attempt.is_begun and self._is_appended(fields, until)
 
     def _append(self, fields: Fields, until: float) -> None:
         try:
@@ -189,17 +182,12 @@ async def open_audit(
     The file is not opened before there is something to record. If that fails, changes are refused
     and reads go on. `clock` gives the time in epoch seconds; `patience` is in seconds.
     """
-    log = AuditLog(_destination(path, patience), numbers, clock, patience)
+    to = AuditTable(Database(path, patience)) if path else AuditStream(patience)
+    log = AuditLog(to, numbers, clock, patience)
     try:
         yield log
     finally:
         await log.aclose()
-
-
-def _destination(path: Path | None, patience: float) -> Destination:
-    if path is None:
-        return AuditStream(patience)
-    return AuditTable(Database(path, patience))
 
 
 def _identifier() -> str:

@@ -23,6 +23,7 @@ from calls_mcp.clients import (
 )
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.settings import Settings, load_settings
+from calls_mcp.storage.location import SQLITE, file_of
 from calls_mcp.terminal import say, show_json, warn
 
 _CREDENTIALS = ("TWILIO_AUTH_TOKEN", "TWILIO_API_KEY", "TWILIO_API_SECRET")
@@ -31,7 +32,6 @@ _OF_HTTP = (
     *("CALLS_MCP_RESOURCE_URL", "CALLS_MCP_ALLOWED_HOSTS"),
 )
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")  # what all take, and leave room for a tool's name
-_SQLITE = "sqlite:///"
 
 
 def run(options: Namespace) -> int:
@@ -123,8 +123,8 @@ def _open_url(secret: str) -> str | None:
     """The URL of a state store that is no secret: one that is reached without a password."""
     if secret == "memory:":  # noqa: S105
         return secret
-    kind, separator, file = secret.partition(_SQLITE)
-    return f"{_SQLITE}{absolute(Path(file))}" if separator and not kind else None
+    file = file_of(secret)
+    return f"{SQLITE}{absolute(file)}" if file else None
 
 
 def _report(client: Client, entry: Entry, file: Path, written: Written | None) -> dict[str, Json]:

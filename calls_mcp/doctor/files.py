@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import astuple
 from importlib.util import find_spec
-from pathlib import Path
 
 from calls_mcp.audit import audit_path, obstacle
 from calls_mcp.doctor.findings import Finding
@@ -12,9 +11,9 @@ from calls_mcp.errors import ConfigurationError
 from calls_mcp.policy import Policy, load_policy, summary
 from calls_mcp.redaction import one_line
 from calls_mcp.settings import Settings
-from calls_mcp.storage import StorageOptions, StoreUnavailable, default_path, open_storage
+from calls_mcp.storage import StorageOptions, StoreUnavailable, open_storage
+from calls_mcp.storage.location import file_of
 
-_SQLITE = "sqlite:///"
 _PATIENCE = 2.0  # seconds for which a file may be in use
 _OTEL = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http", "prometheus_client")
 
@@ -57,7 +56,7 @@ async def examine_store(settings: Settings, *, sandbox: bool = False) -> Finding
     if settings.storage.is_memory:
         message = "in memory: a restart forgets confirmations"
         return Finding("state store", "ok", message)
-    path = _path(url, sandbox=sandbox)
+    path = file_of(url, sandbox=sandbox)
     try:
         async with open_storage(url, StorageOptions(busy=_PATIENCE), sandbox=sandbox) as storage:
             await storage.ping()
@@ -74,13 +73,6 @@ async def examine_store(settings: Settings, *, sandbox: bool = False) -> Finding
     if path and not path.exists():
         return Finding("state store", "ok", f"{path} will be created at the first change")
     return Finding("state store", "ok", f"{path or 'Redis'} can be written to")
-
-
-def _path(url: str | None, *, sandbox: bool) -> Path | None:
-    """The file of a store, if it is one."""
-    if url is None:
-        return default_path(sandbox=sandbox)
-    return Path(url.removeprefix(_SQLITE)) if url.startswith(_SQLITE) else None
 
 
 def examine_audit(settings: Settings, *, sandbox: bool = False) -> list[Finding]:

@@ -9,7 +9,6 @@ absolute path), `memory:` belongs to one process and is lost with it, and `redis
 import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import anyio
 from anyio import to_thread
@@ -17,7 +16,7 @@ from anyio import to_thread
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.storage.base import Storage
 from calls_mcp.storage.database import Database
-from calls_mcp.storage.location import default_path
+from calls_mcp.storage.location import SQLITE, default_path, file_of
 from calls_mcp.storage.records import (
     Action,
     ApprovalRequest,
@@ -54,7 +53,6 @@ __all__ = [
     "open_storage",
 ]
 
-_SQLITE = "sqlite:///"
 _REDIS = ("redis://", "rediss://")
 
 
@@ -85,8 +83,8 @@ async def _open(url: str | None, options: StorageOptions, *, sandbox: bool) -> S
         return SqliteStorage(database, options)
     if url == "memory:":
         return SqliteStorage(Database(None), options)
-    if url.startswith(_SQLITE) and len(url) > len(_SQLITE):
-        database = Database(Path(url.removeprefix(_SQLITE)), options.busy)
+    if url.startswith(SQLITE) and len(url) > len(SQLITE):
+        database = Database(file_of(url), options.busy)
         await _require_usable(database)
         return SqliteStorage(database, options)
     if url.startswith(_REDIS):

@@ -136,13 +136,14 @@ class Storage(ABC):
     async def exhausted(self, limits: Sequence[Limit]) -> Exhausted | None:
         """Return a limit that has no room now, if there is one; take nothing."""
 
-    @abstractmethod
     async def hit(self, limits: Sequence[Limit]) -> Exhausted | None:
         """Take one from every limit if all have room; otherwise return one that has none."""
+        return await self._take("hits", limits, secrets.token_urlsafe(9))
 
-    @abstractmethod
     async def reserve(self, limits: Sequence[Limit]) -> str | Exhausted:
         """Reserve room in every limit if all have room; return the reservation, for `release`."""
+        reservation = secrets.token_urlsafe(9)
+        return await self._take("reserved", limits, reservation) or reservation
 
     @abstractmethod
     async def release(self, limits: Sequence[Limit], reservation: str) -> None:
@@ -168,6 +169,10 @@ class Storage(ABC):
     @abstractmethod
     async def noted(self, key: str) -> tuple[str, float] | None:
         """Return the note under `key`, and for how many more seconds it stands."""
+
+    @abstractmethod
+    async def _take(self, kind: str, limits: Sequence[Limit], entry: str) -> Exhausted | None:
+        """Count `entry` in every limit if all have room; otherwise return one that has none."""
 
     @abstractmethod
     async def _note(self, key: str, seconds: float, text: str) -> bool:

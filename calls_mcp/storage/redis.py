@@ -61,9 +61,7 @@ class Client(Protocol):
         """Return a script, to be called with keys and arguments."""
         ...
 
-    async def aclose(self) -> None:
-        """Close all connections."""
-        ...
+    async def aclose(self) -> None: ...
 
 
 def open_redis(url: str, options: StorageOptions) -> "RedisStorage":
@@ -112,24 +110,20 @@ class RedisStorage(Storage):
         self._scripts: dict[str, Callable[..., Awaitable[Any]]] = {}
 
     async def put(self, identifier: str, pending: PendingConfirmation) -> None:
-        """Keep a new confirmation until it may be forgotten."""
         lasts = self._lasts(pending.expires_at + self._options.retention - self._options.clock())
         keys = [_confirmation(identifier), _key("unused", _digest(pending.owner))]
         arguments = [identifier, pending.pack(), lasts, self._options.each, _confirmation("")]
         await self._run("put", keys, arguments)
 
     async def get(self, identifier: str) -> PendingConfirmation | None:
-        """Return the confirmation of this identifier, if it is still kept."""
         text = await self._ask("HGET", _confirmation(identifier), "pending")
         return unpack_confirmation(text) if text else None
 
     async def claim(self, identifier: str) -> bool:
-        """Take the one right to act on it."""
         arguments = [identifier, secrets.token_urlsafe(9), self._options.clock()]
         return await self._run("claim", [_confirmation(identifier)], arguments) == 1
 
     async def state(self, identifier: str) -> ConfirmationState | None:
-        """Return when it was claimed and its outcome so far."""
         found = await self._ask("HMGET", _confirmation(identifier), "pending", "claimed_at")
         pending, claimed_at = cast("list[str | None]", found)
         if pending is None:
@@ -141,7 +135,6 @@ class RedisStorage(Storage):
         )
 
     async def settle(self, identifier: str, outcome: Outcome) -> None:
-        """Record the outcome, and wake those who wait."""
         keys = [_confirmation(identifier), _outcome(identifier)]
         await self._run("settle", keys, [outcome.to_json()], Unrecorded)
 
@@ -154,7 +147,6 @@ class RedisStorage(Storage):
                 return Outcome.model_validate_json(outcome)
 
     async def add_request(self, request: ApprovalRequest, most: int) -> bool:
-        """Keep a new request, until it is old."""
         now = self._options.clock()
         lasts = self._lasts(request.expires_at - now + self._options.retention)
         mine = _request(request.identifier), _key("pending", _digest(request.owner))
@@ -163,81 +155,54 @@ class RedisStorage(Storage):
         return await self._run("add_request", [*mine, _ALL, *_EVERYBODYS], arguments) == 1
 
     async def find_request(self, identifier: str) -> ApprovalRequest | None:
-        """Return the request of this identifier, if it is still kept."""
         request, decision = await self._ask("HMGET", _request(identifier), "request", "decision")
         return unpack_request(request, decision) if request else None
 
     async def decide(self, identifier: str, decision: OperatorDecision) -> OperatorDecision | None:
-        """Decide a request, unless it is decided already."""
         arguments = [identifier, decision.pack(), self._options.clock()]
         made = await self._run("decide", [_request(identifier), *_EVERYBODYS], arguments)
         return unpack_decision(made) if made else None
 
     async def newest_requests(self, most: int) -> Sequence[ApprovalRequest]:
-        """Return the newest requests, the newest first."""
         rows = await self._run("newest_requests", [_ALL], [most, _request("")])
         unpacked = (unpack_request(*row) for row in cast("list[tuple[str, str | None]]", rows))
         return [request for request in unpacked if request]
 
     async def pending_requests(self, most: int, after: Position | None = None) -> PendingPage:
-        """Return at most `most` of the requests that can be decided now, the oldest first."""
         start = [after.asked_at, after.identifier] if after else []
         count, _, *rows = await self._pending(most + 1, *start)
         found = [(text, identifier, float(at)) for text, identifier, at in rows]
         return pending_page(found, most, count)
 
     async def pending_mark(self) -> str:
-        """Return a text that differs whenever other requests are pending than before."""
         count, turns = await self._pending(0)
         return f"{count}.{turns}"
 
     async def exhausted(self, limits: Sequence[Limit]) -> Exhausted | None:
-        """Return a limit that has no room now, if there is one."""
-        return await self._hit(limits, take=0)
-
-    async def hit(self, limits: Sequence[Limit]) -> Exhausted | None:
-        """Take one from every limit, or none."""
-        return await self._hit(limits, take=1)
-
-    async def reserve(self, limits: Sequence[Limit]) -> str | Exhausted:
-        """Reserve room in every limit, or none."""
-        now, reservation = self._options.clock(), secrets.token_urlsafe(9)
-        terms = [n for each in limits for n in (each.amount, each.seconds, now + each.seconds)]
-        keys = [_key("reserved", limit.place) for limit in limits]
-        found = await self._run("reserve", keys, [now, reservation, *terms])
-        if not found:
-            return reservation
-        number, until = cast("tuple[int, str]", found)
-        return Exhausted(limits[number - 1].name, max(0.0, float(until) - now))
+        return await self._take("hits", limits, "")
 
     async def release(self, limits: Sequence[Limit], reservation: str) -> None:
-        """Give up a reservation, if it still counts."""
         for limit in limits:
             key = _key("reserved", limit.place)
             await self._ask("ZREM", key, reservation, meaning=Unrecorded)
 
     async def reservations(self, limit: Limit) -> Sequence[str]:
-        """Return the reservations that count against a limit now, in the order they expire."""
         key, after_now = _key("reserved", limit.place), f"({self._options.clock()}"
         return cast("Sequence[str]", await self._ask("ZRANGEBYSCORE", key, after_now, "+inf"))
 
     async def forget(self, key: str, text: str) -> bool:
-        """Remove a note; return whether it was still there."""
         arguments = [self._options.clock(), text]
         return await self._run("forget", [_key("noted", key)], arguments, Unrecorded) == 1
 
     async def noted(self, key: str) -> tuple[str, float] | None:
-        """Return the note under `key`, and for how many more seconds it stands."""
         text, until = await self._ask("HMGET", _key("noted", key), "text", "until")
         left = float(until or 0) - self._options.clock()
         return (text, left) if left > 0 else None
 
     async def ping(self) -> None:
-        """Return if the server answers, and can be written to."""
         await self._ask("SET", _key("ping"), "", "PX", 1)
 
     async def aclose(self) -> None:
-        """Close the connections."""
         with reaching(_FAILURES, StoreUnavailable):
             await self._client.aclose()
 
@@ -246,18 +211,17 @@ class RedisStorage(Storage):
         arguments = [now, writer, text, now + seconds, self._lasts(seconds)]
         return await self._run("note", [_key("noted", key)], arguments) == 1
 
-    async def _hit(self, limits: Sequence[Limit], take: int) -> Exhausted | None:
+    async def _take(self, kind: str, limits: Sequence[Limit], entry: str) -> Exhausted | None:
         if not limits:
             return None
         now = self._options.clock()
-        terms = [n for each in limits for n in (each.amount, each.seconds)]
-        keys = [_key("hit", limit.place) for limit in limits]
-        found = await self._run("hit", keys, [now, take, *terms])
+        terms = [n for each in limits for n in (each.amount, each.seconds, now + each.seconds)]
+        keys = [_key(kind, limit.place) for limit in limits]
+        found = await self._run("take", keys, [now, entry, *terms])
         if not found:
             return None
-        number, since = cast("tuple[int, str]", found)
-        limit = limits[number - 1]
-        return Exhausted(limit.name, max(0.0, float(since) + limit.seconds - now))
+        number, until = cast("tuple[int, str]", found)
+        return Exhausted(limits[number - 1].name, max(0.0, float(until) - now))
 
     async def _pending(self, most: int, *start: str | float) -> list[Any]:
         arguments = [self._options.clock(), most, _request(""), *start]

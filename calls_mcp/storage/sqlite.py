@@ -1,6 +1,5 @@
 """A store in an SQLite database: a file shared by the processes of one machine, or in memory."""
 
-import secrets
 import sqlite3
 from collections.abc import Sequence
 from functools import partial
@@ -94,7 +93,6 @@ class SqliteStorage(Storage):
         self.database = database
 
     async def put(self, identifier: str, pending: PendingConfirmation) -> None:
-        """Keep a new confirmation, and forget what is old or too much."""
         options, owner = self._options, pending.owner
         row = (identifier, owner, pending.pack(), pending.expires_at + options.retention)
 
@@ -108,17 +106,14 @@ class SqliteStorage(Storage):
         await self.database.run(put)
 
     async def get(self, identifier: str) -> PendingConfirmation | None:
-        """Return the confirmation of this identifier, if it is still kept."""
         query = "SELECT pending FROM confirmations WHERE identifier = ?"
         row = await self.database.look(query, identifier)
         return unpack_confirmation(cast("str", row[0])) if row else None
 
     async def claim(self, identifier: str) -> bool:
-        """Take the one right to act on it."""
         return await self._changed(_CLAIM, self._options.clock(), identifier) == 1
 
     async def state(self, identifier: str) -> ConfirmationState | None:
-        """Return when it was claimed and its outcome so far."""
         query = "SELECT claimed_at, outcome FROM confirmations WHERE identifier = ?"
         row = await self.database.look(query, identifier)
         if row is None:
@@ -127,11 +122,9 @@ class SqliteStorage(Storage):
         return ConfirmationState(claimed_at, unpack_outcome(outcome))
 
     async def settle(self, identifier: str, outcome: Outcome) -> None:
-        """Record the outcome."""
         await self._changed(_SETTLE, outcome.to_json(), identifier, meaning=Unrecorded)
 
     async def add_request(self, request: ApprovalRequest, most: int) -> bool:
-        """Keep a new request, and forget those that are old."""
         now, owner = self._options.clock(), request.owner
         row = (request.identifier, owner, request.pack(), request.asked_at, request.expires_at)
         old = "DELETE FROM approval_requests WHERE expires_at <= ?"
@@ -146,17 +139,14 @@ class SqliteStorage(Storage):
         return await self.database.run(add)
 
     async def find_request(self, identifier: str) -> ApprovalRequest | None:
-        """Return the request of this identifier, if it is still kept."""
         return _first(await self.database.look_at_all(_FIND, identifier))
 
     async def latest_request(self, identifier: str) -> ApprovalRequest | None:
-        """Return the same, once nobody else writes."""
         return _first(
             await self.database.run(lambda db: db.execute(_FIND, (identifier,)).fetchall())
         )
 
     async def decide(self, identifier: str, decision: OperatorDecision) -> OperatorDecision | None:
-        """Decide a request, unless it is decided already."""
         row = (decision.pack(), identifier, self._options.clock())
 
         def decide(db: sqlite3.Connection) -> str | None:
@@ -169,11 +159,9 @@ class SqliteStorage(Storage):
         return unpack_decision(made) if made else None
 
     async def newest_requests(self, most: int) -> Sequence[ApprovalRequest]:
-        """Return the newest requests, the newest first."""
         return _requests(await self.database.look_at_all(_NEWEST, most))
 
     async def pending_requests(self, most: int, after: Position | None = None) -> PendingPage:
-        """Return at most `most` of the requests that can be decided now, the oldest first."""
         now, start = self._options.clock(), after or _START
         parameters = (now, now, start.asked_at, start.identifier, most + 1)
         found = await self.database.look_at_all(_PENDING, *parameters)
@@ -182,52 +170,35 @@ class SqliteStorage(Storage):
         return pending_page(requests, most, rows[0][0] if rows else 0)
 
     async def pending_mark(self) -> str:
-        """Return a text that differs whenever other requests are pending than before."""
         row = await self.database.look(_MARK, self._options.clock())
         return cast("str", row[0]) if row else "0.0"
 
     async def exhausted(self, limits: Sequence[Limit]) -> Exhausted | None:
-        """Return a limit that has no room now, if there is one."""
         now = self._options.clock()
         for limit in limits:
-            row = await self.database.look(_COUNT, f"hit/{limit.place}", now)
+            row = await self.database.look(_COUNT, f"hits/{limit.place}", now)
             if full := _exhausted(limit, row, now):
                 return full
         return None
 
-    async def hit(self, limits: Sequence[Limit]) -> Exhausted | None:
-        """Take one from every limit, or none."""
-        return await self._take("hit", limits, secrets.token_urlsafe(9))
-
-    async def reserve(self, limits: Sequence[Limit]) -> str | Exhausted:
-        """Reserve room in every limit, or none."""
-        reservation = secrets.token_urlsafe(9)
-        return await self._take("reserved", limits, reservation) or reservation
-
     async def release(self, limits: Sequence[Limit], reservation: str) -> None:
-        """Give up a reservation, if it still counts."""
         rows = [(f"reserved/{limit.place}", reservation) for limit in limits]
         delete = "DELETE FROM counts WHERE key = ? AND entry = ?"
         await self.database.run(lambda db: db.executemany(delete, rows), Unrecorded)
 
     async def reservations(self, limit: Limit) -> Sequence[str]:
-        """Return the reservations that count against a limit now, in the order they expire."""
         query = "SELECT entry FROM counts WHERE key = ? AND until > ? ORDER BY until"
         key, now = f"reserved/{limit.place}", self._options.clock()
         rows = await self.database.run(lambda db: db.execute(query, (key, now)).fetchall())
         return [str(entry) for (entry,) in rows]
 
     async def forget(self, key: str, text: str) -> bool:
-        """Remove a note; return whether it was still there."""
         now = self._options.clock()
         return await self._changed(_FORGET, key, text, now, meaning=Unrecorded) == 1
 
     async def noted(self, key: str) -> tuple[str, float] | None:
-        """Return the note under `key`, and for how many more seconds it stands."""
-        query, now = (
-            "SELECT text, until FROM notes WHERE key = ? AND until > ?",
-            self._options.clock(),
-        )
+        query = "SELECT text, until FROM notes WHERE key = ? AND until > ?"
+        now = self._options.clock()
         row = await self.database.look(query, key, now)
         if row is None:
             return None
@@ -235,11 +206,9 @@ class SqliteStorage(Storage):
         return text, until - now
 
     async def ping(self) -> None:
-        """Return if the database can be written to now; a file that isn't there is not created."""
         await self.database.check()
 
     async def aclose(self) -> None:
-        """Close the database."""
         await self.database.aclose()
 
     async def _note(self, key: str, seconds: float, text: str) -> bool:
@@ -262,7 +231,6 @@ class SqliteStorage(Storage):
         return await self.database.run(work, meaning)
 
     async def _take(self, kind: str, limits: Sequence[Limit], entry: str) -> Exhausted | None:
-        """Count one more in every limit, or in none if one is full."""
         if not limits:
             return None
         now = self._options.clock()

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,10 +13,10 @@ import pytest
 from mcp import Client, StdioServerParameters
 
 from calls_mcp import __version__
-from calls_mcp.cli import main
 from calls_mcp.clients import CLIENTS, Launch, launch
 from calls_mcp.errors import ConfigurationError
 from tests.rig import ACCOUNT
+from tests.test_cli import run
 
 module = sys.modules[launch.__module__]
 SECRET = "5ecre7c4na12y5ecre7c4na12y000777"
@@ -46,20 +47,24 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CALLS_MCP_HTTP_RATE", "5")
 
 
+def configured(*arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run the command, which must end with this status."""
+    told = run("client-config", *map(str, arguments))
+    assert told.returncode == status, told.stderr
+    return told
+
+
 def entry_of(client: str, text: str, name: str = "calls") -> dict[str, Any]:
     return cast("dict[str, Any]", json.loads(text)[CLIENTS[client].key][name])
 
 
 @pytest.mark.usefixtures("credentials")
 @pytest.mark.parametrize("client", CLIENTS)
-def test_no_secret_is_in_it_and_what_else_is_set_here_is(
-    client: str, capsys: pytest.CaptureFixture[str], home: Path
-) -> None:
-    assert main(["client-config", client]) == 0
-    captured = capsys.readouterr()
-    assert SECRET not in captured.out + captured.err
-    assert SECRET[::-1] not in captured.out + captured.err
-    env = entry_of(client, captured.out)["env"]
+def test_no_secret_is_in_it_and_what_else_is_set_here_is(client: str, home: Path) -> None:
+    told = configured(client)
+    assert SECRET not in told.stdout + told.stderr
+    assert SECRET[::-1] not in told.stdout + told.stderr
+    env = entry_of(client, told.stdout)["env"]
     assert env["TWILIO_ACCOUNT_SID"] == ACCOUNT
     assert env["TWILIO_API_KEY"] == KEY
     assert env["CALLS_MCP_POLICY"] == str(home / "policy.toml")
@@ -84,32 +89,25 @@ def test_no_secret_is_in_it_and_what_else_is_set_here_is(
     ],
 )
 def test_a_client_that_can_get_a_secret_elsewhere_does_and_for_others_it_is_said(
-    client: str, secret: str, capsys: pytest.CaptureFixture[str]
+    client: str, secret: str
 ) -> None:
-    assert main(["client-config", client]) == 0
-    captured = capsys.readouterr()
-    assert entry_of(client, captured.out)["env"]["TWILIO_API_SECRET"] == secret
-    by_hand = "can't ask for secrets: put TWILIO_API_SECRET," in captured.err
+    told = configured(client)
+    assert entry_of(client, told.stdout)["env"]["TWILIO_API_SECRET"] == secret
+    by_hand = "can't ask for secrets: put TWILIO_API_SECRET," in told.stderr
     assert by_hand == secret.startswith("put")
 
 
 @pytest.mark.usefixtures("credentials")
-def test_vs_code_asks_for_each_secret_without_showing_it(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert main(["client-config", "vscode", "--name", "phone"]) == 0
-    made = json.loads(capsys.readouterr().out)
+def test_vs_code_asks_for_each_secret_without_showing_it() -> None:
+    made = json.loads(configured("vscode", "--name", "phone").stdout)
     asked = {item["id"]: item for item in made["inputs"]}
     wanted = [v for v in made["servers"]["phone"]["env"].values() if v.startswith("${input:")]
     assert sorted(wanted) == sorted(f"${{input:{identifier}}}" for identifier in asked)
     assert all(item["type"] == "promptString" and item["password"] for item in asked.values())
 
 
-def test_without_any_credentials_it_asks_for_an_api_key(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert main(["client-config", "cursor"]) == 0
-    assert entry_of("cursor", capsys.readouterr().out)["env"] == {
+def test_without_any_credentials_it_asks_for_an_api_key() -> None:
+    assert entry_of("cursor", configured("cursor").stdout)["env"] == {
         name: f"${{env:{name}}}"
         for name in ("TWILIO_ACCOUNT_SID", "TWILIO_API_KEY", "TWILIO_API_SECRET")
     }
@@ -146,31 +144,27 @@ def test_it_is_written_where_the_client_looks_for_it(
 
 @pytest.mark.parametrize("client", CLIENTS)
 def test_written_twice_it_is_there_once_and_the_second_time_nothing_is_done(
-    client: str, home: Path, capsys: pytest.CaptureFixture[str]
+    client: str, home: Path
 ) -> None:
     file = CLIENTS[client].file()
-    assert main(["client-config", client, "--sandbox", "--write"]) == 0
-    assert f"{file} was written." in capsys.readouterr().err
+    assert f"{file} was written." in configured(client, "--sandbox", "--write").stderr
     before = file.read_bytes()
     assert file.stat().st_mode & 0o777 == 0o600
-    assert main(["client-config", client, "--sandbox", "--write"]) == 0
-    assert f"{file} has it already." in capsys.readouterr().err
+    assert f"{file} has it already." in configured(client, "--sandbox", "--write").stderr
     assert file.read_bytes() == before
     assert [found for found in home.rglob("*") if found.is_file()] == [file]
 
 
-def test_what_was_put_in_by_hand_stays(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_was_put_in_by_hand_stays(home: Path) -> None:
     file = home / "config.json"
-    arguments = ["client-config", "claude-desktop", "--write", "--file", str(file)]
-    assert main(arguments) == 0
+    arguments = ("claude-desktop", "--write", "--file", file)
+    configured(*arguments)
     made = json.loads(file.read_text("utf-8"))
     entry = made["mcpServers"]["calls"]
     entry["env"]["TWILIO_API_SECRET"] = SECRET
     entry |= {"disabled": False, "command": "elsewhere"}
     file.write_text(json.dumps(made), "utf-8")
-    capsys.readouterr()
-    assert main([*arguments, "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
+    report = json.loads(configured(*arguments, "--json").stdout)
     assert SECRET not in json.dumps(report)
     assert report["changed"] is True
     assert report["by_hand"] == ["TWILIO_ACCOUNT_SID", "TWILIO_API_KEY"]
@@ -187,7 +181,7 @@ def test_everything_else_in_the_file_stays_and_the_old_one_is_kept(home: Path) -
     link = home / "link.json"
     link.symlink_to(file)
     before = file.read_bytes()
-    assert main(["client-config", "zed", "--sandbox", "--write", "--file", str(link)]) == 0
+    configured("zed", "--sandbox", "--write", "--file", link)
     backup = home / "settings.json.bak"
     assert backup.read_bytes() == before
     assert link.is_symlink()
@@ -196,7 +190,7 @@ def test_everything_else_in_the_file_stays_and_the_old_one_is_kept(home: Path) -
     assert after.startswith('\ufeff{\r\n\t"theme": "\u00e9",\r\n\t"context_servers": {')
     assert "\n" not in after.replace("\r\n", "")
     assert [*json.loads(after[1:])["context_servers"]] == ["other", "calls"]
-    assert main(["client-config", "zed", "--write", "--file", str(link)]) == 0
+    configured("zed", "--write", "--file", link)
     assert (home / "settings.json.bak2").exists()
     assert backup.read_bytes() == before
 
@@ -205,14 +199,11 @@ def test_what_vs_code_asks_for_already_is_not_asked_for_twice(home: Path) -> Non
     file = home / "mcp.json"
     theirs = {"id": "calls-twilio-api-key", "type": "promptString"}
     file.write_text(json.dumps({"inputs": [{"id": "other"}, theirs]}), "utf-8")
-    assert main(["client-config", "vscode", "--write", "--file", str(file)]) == 0
+    configured("vscode", "--write", "--file", file)
     inputs = json.loads(file.read_text("utf-8"))["inputs"]
     assert inputs[:2] == [{"id": "other"}, theirs]
-    names = [
-        "other",
-        *(f"calls-twilio-{name}" for name in ("api-key", "account-sid", "api-secret")),
-    ]
-    assert [each["id"] for each in inputs] == names
+    ours = [f"calls-twilio-{name}" for name in ("api-key", "account-sid", "api-secret")]
+    assert [each["id"] for each in inputs] == ["other", *ours]
 
 
 @pytest.mark.parametrize(
@@ -231,18 +222,17 @@ def test_what_vs_code_asks_for_already_is_not_asked_for_twice(home: Path) -> Non
     ],
 )
 def test_a_file_that_a_rewrite_would_harm_is_left_alone_and_the_entry_is_shown(
-    text: str | bytes, reason: str, home: Path, capsys: pytest.CaptureFixture[str]
+    text: str | bytes, reason: str, home: Path
 ) -> None:
     file = home / "mcp.json"
     file.write_bytes(text.encode() if isinstance(text, str) else text)
     before = file.read_bytes()
-    assert main(["client-config", "vscode", "--write", "--file", str(file)]) == 2
-    captured = capsys.readouterr()
-    assert entry_of("vscode", captured.out)["args"] == ["serve"]
-    assert captured.err.startswith(f"calls-mcp: {file}: ")
-    assert reason in captured.err
-    assert captured.err.endswith("; put the entry in by hand.\n")
-    assert captured.err.count("\n") == 1
+    told = configured("vscode", "--write", "--file", file, status=2)
+    assert entry_of("vscode", told.stdout)["args"] == ["serve"]
+    assert told.stderr.startswith(f"calls-mcp: {file}: ")
+    assert reason in told.stderr
+    assert told.stderr.endswith("; put the entry in by hand.\n")
+    assert told.stderr.count("\n") == 1
     assert [*home.iterdir()] == [file]
     assert file.read_bytes() == before
 
@@ -263,28 +253,26 @@ def command(home: Path, name: str, script: str) -> None:
     ],
 )
 def test_a_client_with_a_command_of_its_own_adds_the_server_itself(
-    client: str, name: str, arguments: list[str], home: Path, capsys: pytest.CaptureFixture[str]
+    client: str, name: str, arguments: list[str], home: Path
 ) -> None:
     file = CLIENTS[client].file()
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("{} // mine", "utf-8")
     command(home, name, f"printf '%s\\n' \"$@\" > '{home}/asked'; echo '// \"calls\"' >> '{file}'")
-    assert main(["client-config", client, "--write"]) == 0
-    assert f"{file} was written." in capsys.readouterr().err
+    assert f"{file} was written." in configured(client, "--write").stderr
     *asked, added = (home / "asked").read_text("utf-8").splitlines()
     assert asked == arguments
-    assert main(["client-config", client]) == 0
-    shown = json.loads(capsys.readouterr().out)
-    made = entry_of(client, json.dumps(shown))
+    shown = json.loads(configured(client).stdout)
+    made = shown[CLIENTS[client].key]["calls"]
     inputs = {"name": "calls", "inputs": shown["inputs"]} if client == "vscode" else {}
     assert json.loads(added) == {**inputs, **made}
-    assert main(["client-config", client, "--write"]) == 2  # now it is there, among comments
+    configured(client, "--write", status=2)  # now it is there, among comments
 
 
 @pytest.mark.parametrize("script", ["exit 1", "exit 0"])
 def test_a_command_that_fails_or_writes_elsewhere_is_not_relied_on(home: Path, script: str) -> None:
     command(home, "claude", script)
-    assert main(["client-config", "claude-code", "--sandbox", "--write"]) == 0
+    configured("claude-code", "--sandbox", "--write")
     assert entry_of("claude-code", (home / ".mcp.json").read_text("utf-8"))["command"]
 
 
@@ -292,20 +280,17 @@ def test_a_command_that_fails_or_writes_elsewhere_is_not_relied_on(home: Path, s
     "mode",
     [None, pytest.param(0o500, marks=pytest.mark.skipif(os.geteuid() == 0, reason="root may"))],
 )
-def test_a_folder_that_cannot_be_written_to_is_named(
-    home: Path, capsys: pytest.CaptureFixture[str], mode: int | None
-) -> None:
+def test_a_folder_that_cannot_be_written_to_is_named(home: Path, mode: int | None) -> None:
     folder = home / "closed"
     folder.touch() if mode is None else folder.mkdir(mode=mode)
-    assert main(["client-config", "cursor", "--write", "--file", str(folder / "mcp.json")]) == 2
-    assert "can't be written" in capsys.readouterr().err
+    told = configured("cursor", "--write", "--file", folder / "mcp.json", status=2)
+    assert "can't be written" in told.stderr
 
 
 @pytest.mark.anyio
 async def test_what_it_writes_starts_this_server(home: Path) -> None:
     file = home / "mcp.json"
-    command = [sys.executable, "-m", "calls_mcp", "client-config", "inspector", "--sandbox"]
-    subprocess.run([*command, "--write", "--file", str(file)], check=True, capture_output=True)  # noqa: ASYNC221, S603
+    configured("inspector", "--sandbox", "--write", "--file", file)
     entry = entry_of("inspector", file.read_text("utf-8"))
     server = StdioServerParameters(command=entry["command"], args=entry["args"])
     async with Client(server) as client:
@@ -339,43 +324,32 @@ def came_from(monkeypatch: pytest.MonkeyPatch, origin: dict[str, Any] | None) ->
 
 
 def test_what_was_run_for_once_from_an_index_is_named_with_its_version(
-    for_once: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    for_once: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     came_from(monkeypatch, None)
-    assert main(["client-config", "cursor", "--sandbox"]) == 0
-    captured = capsys.readouterr()
-    made = entry_of("cursor", captured.out)
+    told = configured("cursor", "--sandbox")
+    made = entry_of("cursor", told.stdout)
     source = f"calls-mcp[redis]=={__version__}"
-    assert (made["command"], *made["args"]) == (
-        *for_once,
-        source,
-        "calls-mcp",
-        "serve",
-        "--sandbox",
-    )
-    assert f"{source} is fetched by its name" in captured.err
-    assert main(["client-config", "cursor", "--sandbox", "--json"]) == 0
-    assert "by its name" in json.loads(capsys.readouterr().out)["note"]
+    started = (*for_once, source, "calls-mcp", "serve", "--sandbox")
+    assert (made["command"], *made["args"]) == started
+    assert f"{source} is fetched by its name" in told.stderr
+    report = json.loads(configured("cursor", "--sandbox", "--json").stdout)
+    assert "by its name" in report["note"]
 
 
 def test_what_was_run_for_once_from_a_file_is_started_from_that_file_as_long_as_it_is_there(
-    for_once: tuple[str, ...],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    for_once: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wheel = tmp_path / "a b.whl"
     wheel.touch()
     came_from(monkeypatch, {"url": wheel.as_uri(), "archive_info": {}})
-    assert main(["client-config", "cursor", "--sandbox"]) == 0
-    captured = capsys.readouterr()
-    made = entry_of("cursor", captured.out)
+    told = configured("cursor", "--sandbox")
+    made = entry_of("cursor", told.stdout)
     source = f"calls-mcp[redis] @ {wheel.as_uri()}"
     assert (made["command"], *made["args"][:-2]) == (*for_once, source, "calls-mcp")
-    assert f"It is started from {wheel}, which must stay there." in captured.err
+    assert f"It is started from {wheel}, which must stay there." in told.stderr
     wheel.unlink()
-    assert main(["client-config", "cursor"]) == 2
-    assert "can't be found again" in capsys.readouterr().err
+    assert "can't be found again" in configured("cursor", status=2).stderr
 
 
 @pytest.mark.usefixtures("for_once")
@@ -404,35 +378,26 @@ def test_what_is_installed_is_started_by_its_whole_path(
 
 
 @pytest.mark.parametrize("name", ["", " ", "a}b", "a b", "a.b", "ä", "a" * 41, "a\n"])
-def test_a_name_that_not_every_client_takes_is_refused(
-    name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["client-config", "vscode", "--name", name]) == 2
-    assert "--name must be" in capsys.readouterr().err
+def test_a_name_that_not_every_client_takes_is_refused(name: str) -> None:
+    assert "--name must be" in configured("vscode", "--name", name, status=2).stderr
 
 
-def special(kind: str, file: Path) -> None:
-    if kind == "a loop":
-        file.symlink_to(file)
-    elif kind == "a pipe":
-        os.mkfifo(file)
-    elif kind == "a folder":
-        file.mkdir()
-    else:
-        file.symlink_to("/dev/null")
+SPECIAL: dict[str, Callable[[Path], object]] = {
+    "a loop": lambda file: file.symlink_to(file),
+    "a pipe": os.mkfifo,
+    "a folder": Path.mkdir,
+    "a device": lambda file: file.symlink_to("/dev/null"),
+}
 
 
-@pytest.mark.parametrize("kind", ["a loop", "a pipe", "a folder", "a device"])
-def test_what_is_no_regular_file_is_left_alone(
-    kind: str, home: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize("kind", SPECIAL)
+def test_what_is_no_regular_file_is_left_alone(kind: str, home: Path) -> None:
     file = home / "mcp.json"
-    special(kind, file)
+    SPECIAL[kind](file)
     before = file.lstat()
     with pytest.MonkeyPatch.context() as patch:  # lest a slip replaces a device of this machine's
         patch.setattr("calls_mcp.clients.writing.replace_file", pytest.fail)
-        assert main(["client-config", "cursor", "--write", "--file", str(file)]) == 2
-    told = capsys.readouterr().err
+        told = configured("cursor", "--write", "--file", file, status=2).stderr
     assert told.startswith("calls-mcp: ")
     assert told.count("\n") == 1
     assert str(file) in told or "/dev/null" in told
@@ -441,12 +406,12 @@ def test_what_is_no_regular_file_is_left_alone(
 
 @pytest.mark.parametrize("client", ["claude-code", "cursor"])
 def test_a_working_folder_that_is_gone_is_told_if_it_is_needed(
-    client: str, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    client: str, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = home / "gone"
     folder.mkdir()
     monkeypatch.chdir(folder)
     folder.rmdir()
     needed = client == "claude-code"
-    assert main(["client-config", client]) == (2 if needed else 0)
-    assert ("is gone" in capsys.readouterr().err) is needed
+    told = configured(client, status=2 if needed else 0)
+    assert ("is gone" in told.stderr) is needed
