@@ -6,11 +6,12 @@ import socket
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import uvicorn
 
 if TYPE_CHECKING:
+    from starlette.types import ASGIApp
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
 _TURNS = 3  # of the event loop
@@ -18,15 +19,43 @@ _OTHER_FILES = 150  # beside connections
 
 
 def listener(host: str, port: int) -> socket.socket:
-    """A socket that listens there, on any free port if `port` is 0.
+    """Return a socket that listens there, on any free port if `port` is 0.
 
     Raises:
-        OSError: The address can't be had.
+        OSError: The port is taken, or not ours to use.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.create_server((host, port), family=family)
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it
     return listening
+
+
+def server_of(
+    app: "ASGIApp",
+    lifespan: Literal["on", "off"],
+    *,
+    most: int | None = None,
+    head_bytes: int | None = None,
+    keep_alive: int = 5,
+) -> uvicorn.Server:
+    """Return a server of `app` that logs nothing and believes no header about its client."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            http="h11",
+            ws="none",
+            lifespan=lifespan,
+            log_config=None,
+            access_log=False,
+            reset_contextvars=True,  # a request's context may outlive it on its connection
+            proxy_headers=False,
+            server_header=False,
+            limit_concurrency=most,
+            h11_max_incomplete_event_size=head_bytes,
+            timeout_keep_alive=keep_alive,
+            timeout_graceful_shutdown=1,  # second; what is left is recorded as unknown
+        )
+    )
 
 
 @asynccontextmanager
@@ -74,19 +103,19 @@ async def _close_stalled(server: uvicorn.Server, patience: float) -> None:
 
     Uvicorn itself only has a time limit between a response and the next request.
     """
-    before: set[object] = set()
+    before: dict[H11Protocol, object] = {}
     while True:
         await asyncio.sleep(patience)
-        stalled: set[object] = set()
-        for connection in cast("set[H11Protocol]", {*server.server_state.connections}):
-            unread = connection.transport.get_write_buffer_size()
-            state = (connection, connection.cycle, unread)
-            if not _waits_for_client(connection):
-                continue
-            if state in before:
-                connection.transport.abort()
-            stalled.add(state)
-        before = stalled
+        connections = cast("set[H11Protocol]", server.server_state.connections)
+        waiting = {each: _progress(each) for each in connections if _waits_for_client(each)}
+        for connection, _ in waiting.items() & before.items():
+            connection.transport.abort()
+        before = waiting
+
+
+def _progress(connection: "H11Protocol") -> object:
+    """Return what changes when the client sends a head or reads."""
+    return connection.cycle, connection.transport.get_write_buffer_size()
 
 
 def _waits_for_client(connection: "H11Protocol") -> bool:

@@ -14,9 +14,8 @@ import anyio.to_thread
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
 
-from calls_mcp.audit.chain import parse
+from calls_mcp.audit.chain import ORDER, parse
 from calls_mcp.audit.reading import AuditReader, Filter
 from calls_mcp.audit.report import Report, describe
 from calls_mcp.audit.verification import verify
@@ -32,29 +31,6 @@ _State = tuple[int, ...]
 """Which file it is, how long, and when it was changed; and the same of its write-ahead log."""
 _DECISIONS = ("asked", "approved", "allowed", "denied", "declined", "expired", "replayed", "void")
 _PHASES = ("decided", "before", "after", "recovered")
-_COLUMNS = (
-    "seq",
-    "time",
-    "phase",
-    "id",
-    "principal",
-    "tool",
-    "action",
-    "sid",
-    "decision",
-    "rule",
-    "confirmed_by",
-    "decided_by",
-    "approval_id",
-    "reason",
-    "outcome",
-    "error_kind",
-    "http_status",
-    "request_id",
-    "duration_ms",
-    "arguments",
-    "hash",
-)
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
@@ -66,14 +42,6 @@ class Audit:
         self._report: Report | None = None
         self._checked: _State | None = None
         self._checking: anyio.Event | None = None
-
-    @property
-    def routes(self) -> list[Route]:
-        """Where they are."""
-        return [
-            Route("/audit", self.all),
-            Route("/audit/export.{form}", self.export),
-        ]
 
     async def all(self, request: Request) -> Response:
         """A page of records, the newest first, and what the chain comes to."""
@@ -172,10 +140,10 @@ def _lines(path: Path, wanted: Filter) -> Iterator[bytes]:
 
 
 def _table(path: Path, wanted: Filter) -> Iterator[bytes]:
-    yield _cells(_COLUMNS)
+    yield _cells(ORDER)
     for _, line in AuditReader(path).rows(wanted):
         if record := parse(line):
-            yield _cells(tuple(_cell(record.get(name)) for name in _COLUMNS))
+            yield _cells(tuple(_cell(record.get(name)) for name in ORDER))
 
 
 def _cells(cells: tuple[str, ...]) -> bytes:

@@ -10,7 +10,6 @@ import anyio.to_thread
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import Route
 
 from calls_mcp.catalog import Json, load_operations
 from calls_mcp.console.forms import own_fields
@@ -44,16 +43,6 @@ class Calls:
         self._lists: Fresh[Listed] = Fresh(interval, house.clock)
         self._calls: Fresh[Outcome] = Fresh(interval, house.clock)
         self._sightings = Sightings(house.clock)
-
-    @property
-    def routes(self) -> list[Route]:
-        """Where they are."""
-        return [
-            Route("/calls", self.all),
-            Route("/calls/{sid}", self.one),
-            Route("/calls/{sid}/hang-up", self.ask),
-            Route("/calls/{sid}/hang-up", self.hang_up, methods=["POST"]),
-        ]
 
     async def all(self, request: Request) -> Response:
         """Those that are live, and the newest of the others."""

@@ -6,7 +6,6 @@ import re
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
-from starlette.routing import Route
 
 from calls_mcp.console.forms import fields, own_fields
 from calls_mcp.console.gate import address_of, cookie_name, session_secret
@@ -33,17 +32,6 @@ class Login:
 
     def __init__(self, house: House) -> None:
         self._house = house
-
-    @property
-    def routes(self) -> list[Route]:
-        """Where they are."""
-        return [
-            Route("/login", self.ask),
-            Route("/login", self.enter, methods=["POST"]),
-            Route("/people", self.people),
-            Route("/people", self.invite, methods=["POST"]),
-            Route("/logout", self.leave, methods=["POST"]),
-        ]
 
     async def ask(self, request: Request) -> Response:
         """A page with a button: whatever only looks at links does not use this one up."""

@@ -9,7 +9,6 @@ import anyio
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
 
 from calls_mcp.console.house import House
 from calls_mcp.console.sessions import Session, session_of
@@ -36,11 +35,6 @@ class News:
         self._changed = anyio.Event()
         self._wanted = {room: anyio.Event() for room in looks}
         self._has_ended = False
-
-    @property
-    def routes(self) -> list[Route]:
-        """Where they are told."""
-        return [Route("/events", self.events)]
 
     async def events(self, request: Request) -> Response:
         """The stream of one tab."""

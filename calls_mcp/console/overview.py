@@ -14,7 +14,6 @@ import anyio.to_thread
 from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from calls_mcp.audit.reading import AuditReader
 from calls_mcp.catalog import Json, load_operations
@@ -91,11 +90,6 @@ class Overview:
         self._views: Fresh[_View] = Fresh(_GOOD_FOR, house.clock)
         self._recent = _Recent()
         self._reading = anyio.Lock()
-
-    @property
-    def routes(self) -> list[Route]:
-        """Where it is."""
-        return [Route("/overview", self.all)]
 
     async def prepare(self) -> None:
         """Read a day's records before anybody waits for it."""

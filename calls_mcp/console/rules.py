@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from calls_mcp.console.house import House
 from calls_mcp.console.pages import page
@@ -26,29 +25,18 @@ class Setting:
     meaning: str = ""
 
 
-class Rules:
-    """The page of the rules."""
-
-    def __init__(self, house: House) -> None:
-        self._house = house
-
-    @property
-    def routes(self) -> list[Route]:
-        """Where it is."""
-        return [Route("/rules", self.all)]
-
-    async def all(self, request: Request) -> Response:
-        """The rules as a file has them now, which servers read when they start."""
-        settings = self._house.settings
-        policy = load_policy(settings.guard.policy).under(settings.guard.confirm)
-        values = {
-            "sentences": explain(policy),
-            "file": settings.guard.policy,
-            "confirm": settings.guard.confirm,
-            "rules": [*_rules(settings)],
-            "settings": [*_settings(settings)],
-        }
-        return page(request, "rules.html", values)
+async def rules(house: House, request: Request) -> Response:
+    """The rules as a file has them now, which servers read when they start."""
+    settings = house.settings
+    policy = load_policy(settings.guard.policy).under(settings.guard.confirm)
+    values = {
+        "sentences": explain(policy),
+        "file": settings.guard.policy,
+        "confirm": settings.guard.confirm,
+        "rules": [*_rules(settings)],
+        "settings": [*_settings(settings)],
+    }
+    return page(request, "rules.html", values)
 
 
 def _rules(settings: Settings) -> Iterator[Setting]:

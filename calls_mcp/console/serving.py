@@ -5,26 +5,18 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from time import time
 
-import uvicorn
-
 from calls_mcp.approvals import UNSHARED, open_approvals
 from calls_mcp.audit import audit_path
 from calls_mcp.authentication.verifier import open_verifier
 from calls_mcp.background import background
 from calls_mcp.console.address import Address, require_safe
 from calls_mcp.console.app import build_app
-from calls_mcp.console.audit import Audit
-from calls_mcp.console.calls import Calls
 from calls_mcp.console.house import House
 from calls_mcp.console.login import link_for
-from calls_mcp.console.news import News
-from calls_mcp.console.overview import Overview
-from calls_mcp.console.rules import Rules
 from calls_mcp.console.sessions import Sessions
 from calls_mcp.console.tokens import Tokens
-from calls_mcp.console.waiting import Waiting
 from calls_mcp.errors import ConfigurationError
-from calls_mcp.listening import listener, places, serving
+from calls_mcp.listening import listener, places, server_of, serving
 from calls_mcp.runtime import Runtime
 from calls_mcp.settings import Settings
 from calls_mcp.storage.rates import Rates
@@ -74,30 +66,13 @@ async def open_console(
     try:
         listening = listener(address.host, address.port)
     except OSError as failure:
-        raise ConfigurationError(f"{address.url} can't be had: {failure.strerror}") from failure
+        raise ConfigurationError(f"Cannot listen on {address.url}: {failure.strerror}") from failure
     with listening:
         found = replace(address, port=listening.getsockname()[1])
         async with _furnished(settings, found, runtime, clock, sandbox=sandbox) as house:
-            waiting, calls = Waiting(house), Calls(house)
-            news = News(house, {"waiting": waiting.mark, "calls": calls.mark}, look_every)
-            overview = Overview(house)
-            rooms = (waiting, calls, Audit(house), overview, Rules(house), news)
-            app = build_app(house, [route for room in rooms for route in room.routes])
-            config = uvicorn.Config(
-                app,
-                http="h11",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                limit_concurrency=places(_MOST),
-                timeout_graceful_shutdown=1,  # second
-            )
-            house.background.start(overview.prepare)
-            house.background.start(news.run)
-            async with serving(uvicorn.Server(config), listening, _PATIENCE):
+            app, news = build_app(house, look_every)
+            server = server_of(app, "off", most=places(_MOST))
+            async with serving(server, listening, _PATIENCE):
                 yield Console(house)
                 news.end()
 

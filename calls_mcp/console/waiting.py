@@ -7,7 +7,6 @@ from dataclasses import replace
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import Route
 
 from calls_mcp.approvals import Approvals
 from calls_mcp.console.forms import own_fields
@@ -27,15 +26,6 @@ class Waiting:
 
     def __init__(self, house: House) -> None:
         self._house = house
-
-    @property
-    def routes(self) -> list[Route]:
-        """Where they are."""
-        return [
-            Route("/", self.all),
-            Route("/waiting/{id}", self.one),
-            Route("/waiting/{id}", self.decide, methods=["POST"]),
-        ]
 
     async def all(self, request: Request) -> Response:
         """Whatever can be decided now, the oldest first, some on each page."""

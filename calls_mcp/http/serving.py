@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import socket
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
@@ -11,17 +10,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import anyio
-import uvicorn
 from mcp.server.lowlevel import Server
-from starlette.applications import Starlette
 
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.http.app import Parts, build_app
 from calls_mcp.http.endpoint import Endpoint, require_protected
 from calls_mcp.http.shutdown import Drain
-from calls_mcp.listening import listener, places, serving
+from calls_mcp.listening import listener, places, server_of, serving
 from calls_mcp.runtime import Runtime
-from calls_mcp.settings import Settings
 
 _log = logging.getLogger(__name__)
 
@@ -109,7 +105,13 @@ async def listening(
     """
     settings = runtime.settings
     require_protected(endpoint, settings)
-    with _listener(endpoint) as listening_at:
+    try:
+        listening_at = listener(endpoint.host, endpoint.port)
+    except OSError as failure:
+        raise ConfigurationError(
+            f"Cannot listen on {endpoint.authority}: {failure.strerror}"
+        ) from failure
+    with listening_at:
         found = replace(endpoint, port=listening_at.getsockname()[1])
         wanted = settings.http.concurrency_in_all + settings.http.sessions + _SPARE
         drain, most = Drain(), places(wanted)
@@ -118,18 +120,14 @@ async def listening(
             return len(uvicorn_server.server_state.connections) > most
 
         parts = Parts(server, runtime, found, drain, await runtime.rates(), is_crowded)
-        uvicorn_server = uvicorn.Server(_config(build_app(parts), settings))
+        uvicorn_server = server_of(
+            build_app(parts),
+            "on",
+            head_bytes=settings.http.header_bytes,
+            keep_alive=_KEEP_ALIVE,
+        )
         async with serving(uvicorn_server, listening_at, settings.http.patience):
             yield Site(found, drain, runtime)
-
-
-def _listener(endpoint: Endpoint) -> socket.socket:
-    try:
-        return listener(endpoint.host, endpoint.port)
-    except OSError as failure:
-        raise ConfigurationError(
-            f"{endpoint.authority} can't be had: {failure.strerror}"
-        ) from failure
 
 
 def _end_within(seconds: float) -> None:
@@ -137,20 +135,3 @@ def _end_within(seconds: float) -> None:
     timer = threading.Timer(seconds, os._exit, (0,))
     timer.daemon = True
     timer.start()
-
-
-def _config(app: Starlette, settings: Settings) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        http="h11",
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        reset_contextvars=True,  # a request's context may outlive it on its connection
-        proxy_headers=False,
-        server_header=False,
-        h11_max_incomplete_event_size=settings.http.header_bytes,
-        timeout_keep_alive=_KEEP_ALIVE,
-        timeout_graceful_shutdown=1,  # second; what is left is recorded as unknown
-    )

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
@@ -38,41 +39,41 @@ pytestmark = pytest.mark.anyio
 METADATA = "https://calls.example.com/.well-known/oauth-protected-resource/mcp"
 
 
+@dataclass
+class Trusting(Here):
+    """A server that accepts the tokens of an issuer."""
+
+    issuer: Issuer = field(kw_only=True)
+    clock: ManualClock = field(kw_only=True)
+
+    async def status(self, token: str | None = None) -> int:
+        """What a request with this or a good token is answered; 400 is beyond the gate."""
+        shown = self.issuer.token() if token is None else token
+        return (await Service(self.url, shown).post(b"not JSON")).status_code
+
+
 @asynccontextmanager
-async def trusting(
-    issuer: Issuer, clock: ManualClock | None = None, **settings: object
-) -> AsyncGenerator[Here]:
-    """A server that accepts this issuer's tokens."""
+async def trusting(issuer: Issuer, **settings: object) -> AsyncGenerator[Trusting]:
+    clock = ManualClock(0)
     async with open_rig(sandbox=False, **issuer.settings(**settings)) as rig:
-        rig.runtime.monotonic = clock or ManualClock(0)
-        async with site_of(rig) as site:
-            yield site
+        rig.runtime.monotonic = clock
+        async with site_of(rig) as at:
+            yield Trusting(at.url, rig=rig, site=at.site, issuer=issuer, clock=clock)
 
 
-async def status(service: Service, token: str) -> int:
-    """What a request with this token is answered; 400 is beyond the gate."""
-    return (await service.of(token).post(b"not JSON")).status_code
-
-
-@pytest.mark.parametrize("mode", ERAS)
-async def test_whoever_has_a_token_of_the_issuer_gets_in(mode: Era) -> None:
-    async with (
-        issuing() as issuer,
-        trusting(issuer) as service,
-        service.of(issuer.token()).connect(mode) as alice,
-    ):
-        assert (await alice.call("list_calls"))["outcome"] == "done"
-        assert issuer.key_fetches == 1
+@pytest.fixture
+async def site() -> AsyncGenerator[Trusting]:
+    async with issuing() as issuer, trusting(issuer) as site:
+        yield site
 
 
 @pytest.mark.parametrize(
     ("key", "algorithm"),
     [(RSA_KEY, "RS256"), (RSA_KEY, "PS512"), (EC_KEY, "ES256"), (ED_KEY, "EdDSA")],
 )
-async def test_every_kind_of_key_is_known(key: PrivateKey, algorithm: str) -> None:
-    async with issuing() as issuer, trusting(issuer) as service:
-        issuer.keys = [public(key, "mine", algorithm)]
-        assert await status(service, issuer.token(key, algorithm, "mine")) == 400
+async def test_every_kind_of_key_is_known(key: PrivateKey, algorithm: str, site: Trusting) -> None:
+    site.issuer.keys = [public(key, "mine", algorithm)]
+    assert await site.status(site.issuer.token(key, algorithm, "mine")) == 400
 
 
 @pytest.mark.requirement("19")
@@ -93,58 +94,57 @@ async def test_every_kind_of_key_is_known(key: PrivateKey, algorithm: str) -> No
         pytest.param({"sub": "a" * 256}, id="of a long name"),
     ],
 )
-async def test_a_token_with_a_wrong_claim_is_refused(wrong: dict[str, object]) -> None:
-    async with issuing() as issuer, trusting(issuer) as service:
-        assert await status(service, issuer.token()) == 400
-        assert await status(service, issuer.token(claims=wrong)) == 401
+async def test_a_token_with_a_wrong_claim_is_refused(
+    wrong: dict[str, object], site: Trusting
+) -> None:
+    assert await site.status() == 400
+    assert await site.status(site.issuer.token(claims=wrong)) == 401
 
 
 @pytest.mark.requirement("19")
-async def test_a_token_that_the_issuers_key_did_not_sign_is_refused() -> None:
+async def test_a_token_that_the_issuers_key_did_not_sign_is_refused(site: Trusting) -> None:
     stranger = rsa.generate_private_key(65537, 2048)
-    async with issuing() as issuer, trusting(issuer) as service:
-        head, body, signature = issuer.token().split(".")
-        forged = base64.urlsafe_b64encode(
-            json.dumps(issuer_claims(issuer) | {"sub": "root"}).encode()
-        ).decode()
-        for token in (
-            issuer.token(stranger),
-            issuer.token(identifier="another"),
-            issuer.token(identifier=None),
-            f"{head}.{forged.rstrip('=')}.{signature}",
-            f"{head}.{body}.",
-            f"{head}.{body}",
-            "a.b.c",
-            "[" * 9000,
-        ):
-            assert await status(service, token) == 401
+    head, body, signature = site.issuer.token().split(".")
+    forged = base64.urlsafe_b64encode(
+        json.dumps(issuer_claims(site.issuer) | {"sub": "root"}).encode()
+    ).decode()
+    for token in (
+        site.issuer.token(stranger),
+        site.issuer.token(identifier="another"),
+        site.issuer.token(identifier=None),
+        f"{head}.{forged.rstrip('=')}.{signature}",
+        f"{head}.{body}.",
+        f"{head}.{body}",
+        "a.b.c",
+        "[" * 9000,
+    ):
+        assert await site.status(token) == 401
 
 
 def issuer_claims(issuer: Issuer) -> dict[str, object]:
     return {"iss": issuer.url, "aud": AUDIENCE, "exp": int(time.time()) + 60}
 
 
-async def test_the_algorithm_is_the_keys_and_never_the_tokens_choice() -> None:
+async def test_the_algorithm_is_the_keys_and_never_the_tokens_choice(site: Trusting) -> None:
     pem = RSA_KEY.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     shared = "shared-secret-that-is-long-enough-for-hmac"
-    async with issuing() as issuer, trusting(issuer) as service:
-        issuer.keys += [
-            {"kty": "oct", "kid": "shared", "k": as_base64(shared.encode()), "alg": "HS256"},
-            public(EC_KEY, "encrypts", "ES256", use="enc"),
-        ]
-        for token in (
-            unsigned(issuer, {"alg": "none", "kid": "rsa"}),
-            signed_with(issuer, pem),
-            issuer.token(shared, "HS256", "shared"),
-            issuer.token(shared, "HS256", "rsa"),
-            issuer.token(RSA_KEY, "PS256"),
-            issuer.token(RSA_KEY, "RS512"),
-            issuer.token(EC_KEY, "ES256", "encrypts"),
-        ):
-            assert await status(service, token) == 401
-        assert await status(service, issuer.token()) == 400
+    site.issuer.keys += [
+        {"kty": "oct", "kid": "shared", "k": as_base64(shared.encode()), "alg": "HS256"},
+        public(EC_KEY, "encrypts", "ES256", use="enc"),
+    ]
+    for token in (
+        unsigned(site.issuer, {"alg": "none", "kid": "rsa"}),
+        signed_with(site.issuer, pem),
+        site.issuer.token(shared, "HS256", "shared"),
+        site.issuer.token(shared, "HS256", "rsa"),
+        site.issuer.token(RSA_KEY, "PS256"),
+        site.issuer.token(RSA_KEY, "RS512"),
+        site.issuer.token(EC_KEY, "ES256", "encrypts"),
+    ):
+        assert await site.status(token) == 401
+    assert await site.status() == 400
 
 
 def as_base64(data: bytes) -> str:
@@ -165,57 +165,51 @@ def signed_with(issuer: Issuer, public_key: bytes) -> str:
 # The keys
 
 
-async def test_a_new_key_is_found_and_one_that_is_withdrawn_forgotten() -> None:
-    clock = ManualClock(0)
-    async with issuing() as issuer, trusting(issuer, clock) as service:
-        assert await status(service, issuer.token()) == 400
-        clock.advance(20)
-        issuer.keys = [public(EC_KEY, "new", "ES256")]
-        assert await status(service, issuer.token(EC_KEY, "ES256", "new")) == 400
-        assert await status(service, issuer.token()) == 401
-        assert issuer.key_fetches == 2
+async def test_a_new_key_is_found_and_one_that_is_withdrawn_forgotten(site: Trusting) -> None:
+    assert await site.status() == 400
+    site.clock.advance(20)
+    site.issuer.keys = [public(EC_KEY, "new", "ES256")]
+    assert await site.status(site.issuer.token(EC_KEY, "ES256", "new")) == 400
+    assert await site.status() == 401
+    assert site.issuer.key_fetches == 2
 
 
-async def test_all_who_come_with_a_new_key_at_the_same_time_wait_for_one_fetch() -> None:
-    clock = ManualClock(0)
-    async with issuing() as issuer, trusting(issuer, clock) as service:
-        assert await status(service, issuer.token()) == 400
-        clock.advance(20)
-        issuer.keys.append(public(EC_KEY, "new", "ES256"))
-        statuses: list[int] = []
+async def test_all_who_come_with_a_new_key_at_the_same_time_wait_for_one_fetch(
+    site: Trusting,
+) -> None:
+    assert await site.status() == 400
+    site.clock.advance(20)
+    site.issuer.keys.append(public(EC_KEY, "new", "ES256"))
+    statuses: list[int] = []
 
-        async def come() -> None:
-            statuses.append(await status(service, issuer.token(EC_KEY, "ES256", "new")))
+    async def come() -> None:
+        statuses.append(await site.status(site.issuer.token(EC_KEY, "ES256", "new")))
 
-        async with anyio.create_task_group() as tasks:
-            for _ in range(10):
-                tasks.start_soon(come)
-        assert statuses == [400] * 10
-        assert issuer.key_fetches == 2
-
-
-async def test_keys_are_fetched_again_after_ten_minutes() -> None:
-    clock = ManualClock(0)
-    async with issuing() as issuer, trusting(issuer, clock) as service:
-        assert await status(service, issuer.token()) == 400
-        issuer.keys = []
-        clock.advance(599)
-        assert await status(service, issuer.token()) == 400
-        clock.advance(1)
-        issuer.keys = [public(EC_KEY, "new", "ES256")]
-        assert await status(service, issuer.token()) == 401
+    async with anyio.create_task_group() as tasks:
+        for _ in range(10):
+            tasks.start_soon(come)
+    assert statuses == [400] * 10
+    assert site.issuer.key_fetches == 2
 
 
-async def test_however_many_unknown_keys_are_named_the_issuer_is_asked_once() -> None:
-    clock = ManualClock(0)
-    async with issuing() as issuer, trusting(issuer, clock) as service:
-        for number in range(20):
-            assert await status(service, issuer.token(identifier=f"made up {number}")) == 401
-        assert issuer.key_fetches == 1
-        clock.advance(10)
-        for number in range(20):
-            assert await status(service, issuer.token(identifier=f"made up {number}")) == 401
-        assert issuer.key_fetches == 2
+async def test_keys_are_fetched_again_after_ten_minutes(site: Trusting) -> None:
+    assert await site.status() == 400
+    site.issuer.keys = []
+    site.clock.advance(599)
+    assert await site.status() == 400
+    site.clock.advance(1)
+    site.issuer.keys = [public(EC_KEY, "new", "ES256")]
+    assert await site.status() == 401
+
+
+async def test_however_many_unknown_keys_are_named_the_issuer_is_asked_once(site: Trusting) -> None:
+    for number in range(20):
+        assert await site.status(site.issuer.token(identifier=f"made up {number}")) == 401
+    assert site.issuer.key_fetches == 1
+    site.clock.advance(10)
+    for number in range(20):
+        assert await site.status(site.issuer.token(identifier=f"made up {number}")) == 401
+    assert site.issuer.key_fetches == 2
 
 
 FAILURES = [
@@ -231,29 +225,25 @@ FAILURES = [
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda f: f"{f.status_code} {f.body[:6]!r}")
 async def test_while_the_issuer_fails_nobody_is_told_that_their_token_is_bad(
-    failure: Response,
+    failure: Response, site: Trusting
 ) -> None:
-    clock = ManualClock(0)
-    async with issuing() as issuer, trusting(issuer, clock) as service:
-        issuer.failure = failure
-        answer = await service.of(issuer.token()).post(b"{}")
-        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "10")
-        issuer.failure = None
-        assert await status(service, issuer.token()) == 503
-        clock.advance(10)
-        assert await status(service, issuer.token()) == 400
+    site.issuer.failure = failure
+    answer = await site.of(site.issuer.token()).post(b"{}")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "10")
+    site.issuer.failure = None
+    assert await site.status() == 503
+    site.clock.advance(10)
+    assert await site.status() == 400
 
 
-async def test_keys_that_can_not_be_fetched_again_are_good_for_an_hour() -> None:
-    clock = ManualClock(0)
-    async with issuing() as issuer, trusting(issuer, clock) as service:
-        assert await status(service, issuer.token()) == 400
-        issuer.failure = Response(status_code=500)
-        clock.advance(3599)
-        assert await status(service, issuer.token()) == 400
-        assert await status(service, issuer.token(identifier="another")) == 401
-        clock.advance(1)
-        assert await status(service, issuer.token()) == 503
+async def test_keys_that_can_not_be_fetched_again_are_good_for_an_hour(site: Trusting) -> None:
+    assert await site.status() == 400
+    site.issuer.failure = Response(status_code=500)
+    site.clock.advance(3599)
+    assert await site.status() == 400
+    assert await site.status(site.issuer.token(identifier="another")) == 401
+    site.clock.advance(1)
+    assert await site.status() == 503
 
 
 @pytest.mark.parametrize(
@@ -269,7 +259,7 @@ async def test_keys_that_can_not_be_fetched_again_are_good_for_an_hour() -> None
 )
 async def test_the_issuers_metadata_is_found(path: str, metadata_path: str) -> None:
     async with issuing(path, metadata_path) as issuer, trusting(issuer) as service:
-        assert await status(service, issuer.token()) == 400
+        assert await service.status() == 400
 
 
 @pytest.mark.parametrize(
@@ -283,41 +273,36 @@ async def test_the_issuers_metadata_is_found(path: str, metadata_path: str) -> N
     ids=str,
 )
 async def test_metadata_that_is_not_the_issuers_own_is_not_followed(
-    changed: dict[str, object],
+    changed: dict[str, object], site: Trusting
 ) -> None:
-    async with issuing() as issuer, trusting(issuer) as service:
-        issuer.changed = changed
-        assert await status(service, issuer.token()) == 503
-        assert issuer.key_fetches == 0
+    site.issuer.changed = changed
+    assert await site.status() == 503
+    assert site.issuer.key_fetches == 0
 
 
 # What a client is told
 
 
-async def test_a_client_can_find_out_where_to_get_a_token() -> None:
-    async with issuing() as issuer, trusting(issuer) as service:
-        answer = await service.post(b"{}")
-        assert answer.status_code == 401
-        assert challenge(answer) == {"scope": "calls:read", "resource_metadata": METADATA}
-        metadata = (await service.get("/.well-known/oauth-protected-resource/mcp")).json()
-        assert metadata["resource"] == AUDIENCE
-        assert metadata["authorization_servers"] == [issuer.url]
-        assert metadata["scopes_supported"] == [  # clients ask for all: calls:approve is not told
-            "calls:read",
-            "calls:place",
-            "calls:change",
-            "calls:delete",
-        ]
-        assert metadata["bearer_methods_supported"] == ["header"]
+async def test_a_client_can_find_out_where_to_get_a_token(site: Trusting) -> None:
+    answer = await site.post(b"{}")
+    assert answer.status_code == 401
+    assert challenge(answer) == {"scope": "calls:read", "resource_metadata": METADATA}
+    metadata = (await site.get("/.well-known/oauth-protected-resource/mcp")).json()
+    assert metadata["resource"] == AUDIENCE
+    assert metadata["authorization_servers"] == [site.issuer.url]
+    assert metadata["scopes_supported"] == [  # clients ask for all: calls:approve is not told
+        "calls:read",
+        "calls:place",
+        "calls:change",
+        "calls:delete",
+    ]
+    assert metadata["bearer_methods_supported"] == ["header"]
 
 
 async def test_a_read_only_server_asks_for_no_more_than_reading() -> None:
-    async with (
-        issuing() as issuer,
-        trusting(issuer, calls_mcp_read_only=True) as service,
-    ):
+    async with issuing() as issuer, trusting(issuer, calls_mcp_read_only=True) as service:
         metadata = (await service.get("/.well-known/oauth-protected-resource/mcp")).json()
-        assert metadata["scopes_supported"] == ["calls:read"]
+    assert metadata["scopes_supported"] == ["calls:read"]
 
 
 async def test_other_claims_can_tell_the_scopes_and_the_principal() -> None:
@@ -333,7 +318,7 @@ async def test_other_claims_can_tell_the_scopes_and_the_principal() -> None:
         async with service.of(token).connect() as alice:
             tools = (await alice.client.list_tools()).tools
             assert [tool.name for tool in tools] == ["create_call", "fetch_call", "list_calls"]
-        assert await status(service, issuer.token(claims=claims)) == 401
+        assert await service.status(issuer.token(claims=claims)) == 401
 
 
 class Tokens:

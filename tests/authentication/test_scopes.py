@@ -4,6 +4,7 @@ import hmac
 import json
 import logging
 from base64 import b64decode
+from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from pathlib import Path
@@ -74,11 +75,16 @@ def tokens(file: Path, **settings: object) -> AbstractAsyncContextManager[Here]:
     return open_site(**by_tokens(file, **settings))
 
 
+@pytest.fixture
+async def service(file: Path) -> AsyncGenerator[Here]:
+    async with tokens(file) as service:
+        yield service
+
+
 @pytest.mark.requirement("03")
-async def test_an_approval_of_one_principal_is_nothing_to_another(file: Path) -> None:
+async def test_an_approval_of_one_principal_is_nothing_to_another(service: Here) -> None:
     tool = ("create_call", placing())
     async with (
-        tokens(file) as service,
         service.of("alices-token").connect() as alice,
         service.of("bobs-token").connect() as bob,
     ):
@@ -91,9 +97,8 @@ async def test_an_approval_of_one_principal_is_nothing_to_another(file: Path) ->
 
 
 @pytest.mark.requirement("03")
-async def test_the_state_of_a_question_is_nothing_to_another_principal(file: Path) -> None:
+async def test_the_state_of_a_question_is_nothing_to_another_principal(service: Here) -> None:
     async with (
-        tokens(file) as service,
         service.of("alices-token").connect(user=User()) as alice,
         service.of("bobs-token").connect(user=User()) as bob,
     ):
@@ -105,27 +110,27 @@ async def test_the_state_of_a_question_is_nothing_to_another_principal(file: Pat
         assert (await question.answer(YES))["outcome"] == "done"
 
 
-@pytest.mark.requirement("05")
-async def test_a_session_is_of_no_use_to_another_principal(file: Path) -> None:
+@pytest.mark.requirement("05", "27")
+async def test_a_session_is_of_no_use_to_another_principal(service: Here) -> None:
     """Whatever is sent into it: an answer to its question, a request, its end."""
     body = message("tools/call", name="create_call", arguments=placing())
     yes = {"action": "accept", "content": {"approve": True}}
-    async with tokens(file) as service:
-        alice, bob = service.of("alices-token"), service.of("bobs-token")
-        session = {"Mcp-Session-Id": await alice.session(**FORMS), "MCP-Protocol-Version": LEGACY}
-        async with alice.http() as http, bob.http() as others:
-            async with http.stream("POST", service.url, content=body, headers=session) as stream:
-                async for line in stream.aiter_lines():
-                    if "elicitation/create" in line:
-                        break
-                for number in range(10):
-                    reply = {"jsonrpc": "2.0", "id": number, "result": yes}
-                    assert (await bob.post(reply, session)).status_code == 404
-                for method in ("GET", "DELETE"):
-                    ended = await others.request(method, service.url, headers=session)
-                    assert ended.status_code == 404
-            assert (await http.delete(service.url, headers=session)).status_code == 200
-        assert service.rig.changes == []
+    alice, bob = service.of("alices-token"), service.of("bobs-token")
+    session = {"Mcp-Session-Id": await alice.session(**FORMS), "MCP-Protocol-Version": LEGACY}
+    async with alice.http() as http, bob.http() as others:
+        async with http.stream("POST", service.url, content=body, headers=session) as stream:
+            async for line in stream.aiter_lines():
+                if "elicitation/create" in line:
+                    break
+            for number in range(10):
+                reply = {"jsonrpc": "2.0", "id": number, "result": yes}
+                assert (await bob.post(reply, session)).status_code == 404
+                assert (await service.post(reply, session)).status_code == 401
+            for method in ("GET", "DELETE"):
+                ended = await others.request(method, service.url, headers=session)
+                assert ended.status_code == 404
+        assert (await http.delete(service.url, headers=session)).status_code == 200
+    assert service.rig.changes == []
 
 
 @pytest.mark.requirement("20")
@@ -160,19 +165,18 @@ async def test_nothing_of_a_clients_credentials_travels_upstream(tmp_path: Path)
 
 @pytest.mark.requirement("20")
 async def test_no_token_is_told_in_a_log_or_an_answer(
-    file: Path, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture, service: Here
 ) -> None:
     caplog.set_level(logging.DEBUG)
     told = ""
     async with issuing() as issuer:
         good, bad = issuer.token(), issuer.token(claims={"exp": 1})
-        async with open_site(**issuer.settings()) as service:
+        async with open_site(**issuer.settings()) as by_oauth:
             for token in (good, bad):
                 for method in ("tools/list", "tools/call"):
-                    told += (await service.of(token).ask(method, name="fetch_call")).text
-    async with tokens(file) as service:
-        for token in ("alices-token", "an-old-token", "alices-reading-token", "made-up-token"):
-            told += (await service.of(token).ask("tools/call", name="create_call")).text
+                    told += (await by_oauth.of(token).ask(method, name="fetch_call")).text
+    for token in ("alices-token", "an-old-token", "alices-reading-token", "made-up-token"):
+        told += (await service.of(token).ask("tools/call", name="create_call")).text
     told += "\n".join(r.getMessage() for r in caplog.records if not r.name.startswith("http"))
     secrets = (good, bad, good.split(".")[2], "alices-token", "an-old-token", "made-up-token")
     assert not [secret for secret in secrets if secret in told]
@@ -182,17 +186,19 @@ async def test_no_token_is_told_in_a_log_or_an_answer(
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("scope", EVERYTHING)
 async def test_a_token_shows_the_tools_of_its_scopes_alone(
-    file: Path, era: Era, scope: str
+    era: Era, scope: str, service: Here
 ) -> None:
     allowed = [name for name, needed in NEEDS.items() if needed == scope]
-    async with tokens(file) as service, service.of(f"only {scope}").connect(era) as agent:
+    async with service.of(f"only {scope}").connect(era) as agent:
         assert [tool.name for tool in (await agent.client.list_tools()).tools] == allowed
 
 
 @pytest.mark.requirement("21")
 @pytest.mark.parametrize("era", ERAS)
-async def test_a_prompt_for_a_tool_beyond_the_scopes_is_not_offered(file: Path, era: Era) -> None:
-    async with tokens(file) as service, service.of("alices-reading-token").connect(era) as agent:
+async def test_a_prompt_for_a_tool_beyond_the_scopes_is_not_offered(
+    era: Era, service: Here
+) -> None:
+    async with service.of("alices-reading-token").connect(era) as agent:
         prompts = [prompt.name for prompt in (await agent.client.list_prompts()).prompts]
         assert prompts == ["daily_call_report", "follow_call", "investigate_failed_calls"]
         with pytest.raises(MCPError, match=r"There are: daily_call_report, follow_call, inv"):
@@ -201,27 +207,28 @@ async def test_a_prompt_for_a_tool_beyond_the_scopes_is_not_offered(file: Path, 
 
 @pytest.mark.requirement("21")
 @pytest.mark.parametrize("scope", EVERYTHING)
-async def test_a_call_beyond_the_scopes_is_told_which_one_it_needs(file: Path, scope: str) -> None:
-    async with tokens(file) as service:
-        session = await service.of(f"only {scope}").session()
-        for name, needed in NEEDS.items():
-            arguments: dict[str, object] = {"sid": SID}
-            body = message("tools/call", name=name, arguments=arguments)
-            for response in (
-                await service.of(f"only {scope}").ask("tools/call", name=name, arguments=arguments),
-                await service.of(f"only {scope}").legacy(session, body),
-                await service.of(f"only {scope}").post(body),
-            ):
-                if needed == scope:
-                    assert response.status_code != 403
-                    continue
-                assert response.status_code == 403
-                assert challenge(response) == {
-                    "error": "insufficient_scope",
-                    "scope": needed,
-                    "error_description": f"{needed} is required",
-                }
-        assert service.rig.changes == []
+async def test_a_call_beyond_the_scopes_is_told_which_one_it_needs(
+    scope: str, service: Here
+) -> None:
+    session = await service.of(f"only {scope}").session()
+    for name, needed in NEEDS.items():
+        arguments: dict[str, object] = {"sid": SID}
+        body = message("tools/call", name=name, arguments=arguments)
+        for response in (
+            await service.of(f"only {scope}").ask("tools/call", name=name, arguments=arguments),
+            await service.of(f"only {scope}").legacy(session, body),
+            await service.of(f"only {scope}").post(body),
+        ):
+            if needed == scope:
+                assert response.status_code != 403
+                continue
+            assert response.status_code == 403
+            assert challenge(response) == {
+                "error": "insufficient_scope",
+                "scope": needed,
+                "error_description": f"{needed} is required",
+            }
+    assert service.rig.changes == []
 
 
 @pytest.mark.requirement("21")
@@ -285,12 +292,11 @@ async def test_the_handlers_hold_the_scopes_even_where_the_gate_has_not_looked(
 
 
 @pytest.mark.requirement("21")
-async def test_lists_that_depend_on_the_token_are_private(file: Path) -> None:
-    async with tokens(file) as service:
-        listed = result(await service.of("alices-token").ask("tools/list"))
-        assert (listed["cacheScope"], listed["ttlMs"]) == ("private", 0)
-    async with open_site() as service:
-        listed = result(await service.of("whatever").ask("tools/list"))
+async def test_lists_that_depend_on_the_token_are_private(service: Here) -> None:
+    listed = result(await service.of("alices-token").ask("tools/list"))
+    assert (listed["cacheScope"], listed["ttlMs"]) == ("private", 0)
+    async with open_site() as open_to_all:
+        listed = result(await open_to_all.of("whatever").ask("tools/list"))
         assert listed["cacheScope"] == "public"
 
 
@@ -301,9 +307,8 @@ async def test_without_the_gate_a_server_that_wants_tokens_serves_nobody(
     monkeypatch.setattr(Gate, "guard", unguarded)
     async with tokens(file) as service:
         for params in ({}, {"name": "list_calls"}):
-            asked = await service.of("alices-token").ask(
-                "tools/call" if params else "tools/list", **params
-            )
+            method = "tools/call" if params else "tools/list"
+            asked = await service.of("alices-token").ask(method, **params)
             assert "Nobody is authenticated" in asked.text
         assert service.rig.emulator.requests == ()
 
@@ -348,7 +353,7 @@ async def test_a_request_is_nobodys_but_its_own_tokens_on_whatever_connection(
 
 @pytest.mark.requirement("23")
 async def test_every_token_is_compared_in_constant_time_with_all_there_are(
-    file: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch, service: Here
 ) -> None:
     compared: list[tuple[Any, Any]] = []
     compare = hmac.compare_digest
@@ -359,9 +364,8 @@ async def test_every_token_is_compared_in_constant_time_with_all_there_are(
 
     monkeypatch.setattr(hmac, "compare_digest", counting)
     counts: list[int] = []
-    async with tokens(file) as service:
-        for token in ("alices-token", "only calls:delete", "made-up"):
-            await service.of(token).post(b"{}")
-            counts.append(len(compared))
-            compared.clear()
+    for token in ("alices-token", "only calls:delete", "made-up"):
+        await service.of(token).post(b"{}")
+        counts.append(len(compared))
+        compared.clear()
     assert counts == [8, 8, 8]

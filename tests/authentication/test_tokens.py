@@ -1,14 +1,14 @@
 """Tokens of our own: who gets in with them, and for how long."""
 
 import logging
+from collections.abc import AsyncGenerator
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
-from tests.http.site import EVERYTHING, by_tokens, challenge, entry, open_site, write
-from tests.rig import ERAS, Era
+from tests.http.site import EVERYTHING, Here, by_tokens, challenge, entry, open_site, write
 
 pytestmark = pytest.mark.anyio
 
@@ -34,13 +34,10 @@ def spoil(file: Path, text: str | None) -> None:
         file.write_text(text, "utf-8")
 
 
-@pytest.mark.parametrize("mode", ERAS)
-async def test_whoever_has_a_token_gets_in(file: Path, mode: Era) -> None:
-    async with (
-        open_site(**by_tokens(file)) as service,
-        service.of("alices-token").connect(mode) as alice,
-    ):
-        assert (await alice.call("list_calls"))["outcome"] == "done"
+@pytest.fixture
+async def service(file: Path) -> AsyncGenerator[Here]:
+    async with open_site(**by_tokens(file)) as service:
+        yield service
 
 
 @pytest.mark.requirement("19", "23")
@@ -61,44 +58,41 @@ async def test_whoever_has_a_token_gets_in(file: Path, mode: Era) -> None:
     ],
 )
 async def test_whoever_has_none_is_told_so_in_the_same_words(
-    file: Path, authorization: str | None
+    authorization: str | None, service: Here
 ) -> None:
-    async with open_site(**by_tokens(file)) as service:
-        shown = {} if authorization is None else {"Authorization": authorization}
-        answer = await service.post(LIST, shown)
-        assert answer.status_code == 401
-        reason = "invalid_token: A valid bearer token is required"
-        assert answer.json()["error"] == {"code": -32600, "message": reason}
-        told = challenge(answer)
-        assert told["scope"] == "calls:read"
-        assert told.get("error") == (None if authorization is None else "invalid_token")
-        for path in ("/mcp", "/mcp?access_token=alices-token"):
-            assert (await service.get(path)).status_code == 401
-        assert service.rig.emulator.requests == ()
+    shown = {} if authorization is None else {"Authorization": authorization}
+    answer = await service.post(LIST, shown)
+    assert answer.status_code == 401
+    reason = "invalid_token: A valid bearer token is required"
+    assert answer.json()["error"] == {"code": -32600, "message": reason}
+    told = challenge(answer)
+    assert told["scope"] == "calls:read"
+    assert told.get("error") == (None if authorization is None else "invalid_token")
+    for path in ("/mcp", "/mcp?access_token=alices-token"):
+        assert (await service.get(path)).status_code == 401
+    assert service.rig.emulator.requests == ()
 
 
 async def test_a_token_that_is_struck_out_or_written_in_counts_at_once(
-    file: Path, caplog: pytest.LogCaptureFixture
+    file: Path, caplog: pytest.LogCaptureFixture, service: Here
 ) -> None:
-    async with open_site(**by_tokens(file)) as service:
-        assert (await service.of("bobs-token").post(LIST)).status_code != 401
-        write(file, entry("new-token", "dora", "calls:read"))
-        assert (await service.of("bobs-token").post(LIST)).status_code == 401
-        assert (await service.of("new-token").post(LIST)).status_code != 401
+    assert (await service.of("bobs-token").post(LIST)).status_code != 401
+    write(file, entry("new-token", "dora", "calls:read"))
+    assert (await service.of("bobs-token").post(LIST)).status_code == 401
+    assert (await service.of("new-token").post(LIST)).status_code != 401
     assert f"{file} was read again" in caplog.text
 
 
 @pytest.mark.parametrize("broken", ["[[tokens]", None])
 async def test_a_file_that_is_broken_or_gone_is_logged_and_the_last_good_one_holds(
-    file: Path, caplog: pytest.LogCaptureFixture, broken: str | None
+    file: Path, caplog: pytest.LogCaptureFixture, broken: str | None, service: Here
 ) -> None:
-    async with open_site(**by_tokens(file)) as service:
-        spoil(file, broken)
-        for _ in range(2):
-            assert (await service.of("bobs-token").post(LIST)).status_code != 401
-            assert (await service.of("other").post(LIST)).status_code == 401
-        errors = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
-        assert len(errors) == 1
-        assert f"{file}:" in errors[0]
-        write(file, entry("new-token", "dora", "calls:read"))
-        assert (await service.of("bobs-token").post(LIST)).status_code == 401
+    spoil(file, broken)
+    for _ in range(2):
+        assert (await service.of("bobs-token").post(LIST)).status_code != 401
+        assert (await service.of("other").post(LIST)).status_code == 401
+    errors = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
+    assert len(errors) == 1
+    assert f"{file}:" in errors[0]
+    write(file, entry("new-token", "dora", "calls:read"))
+    assert (await service.of("bobs-token").post(LIST)).status_code == 401

@@ -1,9 +1,11 @@
 from collections.abc import AsyncGenerator
+from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser
+from playwright import async_api
 
 from tests.chromium import open_async_browser
+from tests.console.desk import Browser, Desk, open_desk
 
 
 @pytest.fixture(scope="module")
@@ -13,7 +15,20 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="module")
-async def chromium() -> AsyncGenerator[Browser]:
+async def chromium() -> AsyncGenerator[async_api.Browser]:
     """A browser for a module: starting it is what costs."""
     async with open_async_browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+async def desk(tmp_path: Path) -> AsyncGenerator[Desk]:
+    async with open_desk(tmp_path) as desk:
+        yield desk
+
+
+@pytest.fixture
+async def browser(desk: Desk) -> AsyncGenerator[Browser]:
+    """Ann's browser, which is signed in."""
+    async with desk.operator() as browser:
         yield browser

@@ -1,7 +1,7 @@
 """A console on a real socket, beside a server on an emulator, and browsers without JavaScript."""
 
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from html import unescape
@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from calls_mcp.console import Address, Console, open_console
-from tests.rig import Rig, open_rig
+from tests.rig import Rig, open_rig, placing
 from tests.test_rules import policy
 
 _CSRF = re.compile(r'name="csrf" value="([^"]+)"')
@@ -53,6 +53,13 @@ class Browser:
         """Come in by a token, on the page that was there instead of the one that was wanted."""
         return await self.post("/login", None, token=token, next=wanted)
 
+    @asynccontextmanager
+    async def news(self, room: str) -> AsyncGenerator[AsyncIterator[str]]:
+        """What a tab is told of a room; the iterator ends with the stream."""
+        async with self.http.stream("GET", f"{self.url}/events?room={room}") as stream:
+            assert stream.headers["content-type"].startswith("text/event-stream")
+            yield (line async for line in stream.aiter_lines() if line.startswith("data:"))
+
     async def enter(self, link: str) -> httpx.Response:
         secret = link.partition("?link=")[2]
         return await self.post("/login", link=secret)
@@ -65,6 +72,21 @@ class Desk:
     console: Console
     rig: Rig
     record: Path
+
+    async def ask(self, name: str = "tester", **arguments: object) -> str:
+        """Have an agent ask for a call; the approval that it waits for."""
+        async with self.rig.connect(name=name) as agent:
+            outcome = await agent.call("create_call", **placing(**arguments))
+        approval: str = outcome["confirmation"]["approval"]
+        return approval
+
+    async def place(self, name: str = "tester") -> str:
+        """Have an agent place a call, which is in progress then; its SID."""
+        async with self.rig.connect(name=name) as agent:
+            outcome = await agent.call("create_call", **placing())
+        self.rig.clock.advance(20)
+        sid: str = outcome["call"]["sid"]
+        return sid
 
     @asynccontextmanager
     async def stranger(self) -> AsyncGenerator[Browser]:

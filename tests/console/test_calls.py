@@ -1,7 +1,7 @@
 """Calls on the console's pages."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import anyio
@@ -22,37 +22,26 @@ async def desk(tmp_path: Path) -> AsyncGenerator[Desk]:
         yield desk
 
 
-async def place(desk: Desk) -> str:
-    """A call that is in progress."""
-    async with desk.rig.connect() as agent:
-        outcome = await agent.call("create_call", **placing())
-    desk.rig.clock.advance(20)
-    sid: str = outcome["call"]["sid"]
-    return sid
-
-
-async def test_live_calls_are_on_top(desk: Desk) -> None:
-    async with desk.operator() as browser:
-        assert "No call is live" in visible(await browser.read("/calls"))
-        sid = await place(desk)
-        page = await browser.read("/calls")
+async def test_live_calls_are_on_top(desk: Desk, browser: Browser) -> None:
+    assert "No call is live" in visible(await browser.read("/calls"))
+    sid = await desk.place()
+    page = await browser.read("/calls")
     live, _, ended = page.partition("<h2>Ended</h2>")
     assert sid in live
     assert "in-progress" in live
     assert sid not in ended
 
 
-async def test_however_many_look_the_api_is_asked_once(desk: Desk) -> None:
-    await place(desk)
-    async with desk.operator() as browser:
+async def test_however_many_look_the_api_is_asked_once(desk: Desk, browser: Browser) -> None:
+    await desk.place()
+    await browser.read("/calls")
+    before = len(desk.rig.reads)
+    for _ in range(50):
         await browser.read("/calls")
-        before = len(desk.rig.reads)
-        for _ in range(50):
-            await browser.read("/calls")
-        assert len(desk.rig.reads) == before
-        desk.rig.clock.advance(5)
-        await browser.read("/calls")
-        assert len(desk.rig.reads) == 2 * before
+    assert len(desk.rig.reads) == before
+    desk.rig.clock.advance(5)
+    await browser.read("/calls")
+    assert len(desk.rig.reads) == 2 * before
 
 
 async def test_fifty_open_tabs_cost_the_api_what_one_does(tmp_path: Path) -> None:
@@ -66,11 +55,11 @@ async def cost(folder: Path, tabs: int) -> int:
         desk.operator() as browser,
         AsyncExitStack() as stack,
     ):
-        sid = await place(desk)
+        sid = await desk.place()
         before = len(desk.rig.reads)
-        opened = [await stack.enter_async_context(listening(browser)) for _ in range(tabs)]
+        opened = [await stack.enter_async_context(browser.news("calls")) for _ in range(tabs)]
         await refresh_all(browser, opened, sid)
-        await place(desk)
+        await desk.place()
         await refresh_all(browser, opened, sid)
         return len(desk.rig.reads) - before
 
@@ -92,22 +81,11 @@ async def refresh_all(browser: Browser, tabs: Sequence[AsyncIterator[str]], sid:
             tasks.start_soon(refresh, tab, number)
 
 
-@asynccontextmanager
-async def listening(browser: Browser) -> AsyncGenerator[AsyncIterator[str]]:
-    """A tab of its own connection: what it is told."""
-    async with browser.http.stream("GET", browser.url + "/events?room=calls") as stream:
-        yield (line async for line in stream.aiter_lines() if line.startswith("data:"))
-
-
-async def test_an_open_page_is_told_of_a_new_call(desk: Desk) -> None:
-    async with (
-        desk.operator() as browser,
-        browser.http.stream("GET", browser.url + "/events?room=calls") as stream,
-    ):
-        lines = (line async for line in stream.aiter_lines() if line.startswith("data:"))
-        first = await anext(lines)
-        await place(desk)
-        assert await anext(lines) != first
+async def test_an_open_page_is_told_of_a_new_call(desk: Desk, browser: Browser) -> None:
+    async with browser.news("calls") as news:
+        first = await anext(news)
+        await desk.place()
+        assert await anext(news) != first
 
 
 async def test_a_call_tells_its_story(tmp_path: Path) -> None:
@@ -135,7 +113,7 @@ async def test_a_call_tells_its_story(tmp_path: Path) -> None:
 
 
 async def test_without_credentials_the_record_tells_the_story(desk: Desk) -> None:
-    sid = await place(desk)
+    sid = await desk.place()
     settings = load_settings({"calls_mcp_audit_database": desk.record})
     async with (
         open_console(settings, Address(port=0)) as alone,
@@ -154,7 +132,7 @@ async def test_hanging_up_asks_first_and_takes_the_path_of_the_tool(
     need: str, tmp_path: Path
 ) -> None:
     async with open_desk(tmp_path, f'place = "never"\nhang_up = "{need}"') as desk:
-        sid = await place(desk)
+        sid = await desk.place()
         async with desk.operator("ann") as browser:
             path = f"/calls/{sid}/hang-up"
             question = visible(await browser.read(path))
@@ -172,7 +150,7 @@ async def test_hanging_up_asks_first_and_takes_the_path_of_the_tool(
 
 async def test_what_the_policy_refuses_no_button_does(tmp_path: Path) -> None:
     async with open_desk(tmp_path, 'place = "never"\nhang_up = "deny"') as desk:
-        sid = await place(desk)
+        sid = await desk.place()
         async with desk.operator() as browser:
             path = f"/calls/{sid}/hang-up"
             refused = await browser.submit(path, path)
@@ -181,26 +159,23 @@ async def test_what_the_policy_refuses_no_button_does(tmp_path: Path) -> None:
         assert len(desk.rig.changes) == 1
 
 
-async def test_hanging_up_twice_is_told(desk: Desk) -> None:
-    sid = await place(desk)
-    async with desk.operator() as browser:
-        path = f"/calls/{sid}/hang-up"
-        assert (await browser.submit(path, path)).status_code == 303
-        again = await browser.submit(path, path)
+async def test_hanging_up_twice_is_told(desk: Desk, browser: Browser) -> None:
+    sid = await desk.place()
+    path = f"/calls/{sid}/hang-up"
+    assert (await browser.submit(path, path)).status_code == 303
+    again = await browser.submit(path, path)
     assert again.status_code == 409
     assert len(desk.rig.changes) == 2
 
 
-async def test_a_form_of_another_session_hangs_nothing_up(desk: Desk) -> None:
-    sid = await place(desk)
-    async with desk.operator() as browser:
-        assert (await browser.post(f"/calls/{sid}/hang-up", csrf="")).status_code == 403
+async def test_a_form_of_another_session_hangs_nothing_up(desk: Desk, browser: Browser) -> None:
+    sid = await desk.place()
+    assert (await browser.post(f"/calls/{sid}/hang-up", csrf="")).status_code == 403
     assert len(desk.rig.changes) == 1
 
 
 @pytest.mark.parametrize("sid", ["CA" + "0" * 32, "nothing", "CA%3Cscript%3E"])
-async def test_a_call_that_is_not_there_is_told(desk: Desk, sid: str) -> None:
-    async with desk.operator() as browser:
-        missing = await browser.get(f"/calls/{sid}")
+async def test_a_call_that_is_not_there_is_told(browser: Browser, sid: str) -> None:
+    missing = await browser.get(f"/calls/{sid}")
     assert missing.status_code == 404
     assert "<script>" not in missing.text

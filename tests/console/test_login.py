@@ -1,6 +1,5 @@
 """Who may come in."""
 
-from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import httpx
@@ -9,15 +8,9 @@ import pytest
 from calls_mcp.console import Address, open_console
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.settings import load_settings
-from tests.console.desk import Desk, open_desk
+from tests.console.desk import Browser, Desk
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def desk(tmp_path: Path) -> AsyncGenerator[Desk]:
-    async with open_desk(tmp_path) as desk:
-        yield desk
 
 
 async def test_a_link_lets_one_browser_in_once(desk: Desk) -> None:
@@ -46,10 +39,9 @@ async def test_a_link_lapses(desk: Desk) -> None:
         assert (await browser.enter(link)).status_code == 401
 
 
-async def test_a_session_lapses(desk: Desk) -> None:
-    async with desk.operator() as browser:
-        desk.rig.clock.advance(12 * 3600)
-        assert (await browser.get("/")).status_code == 401
+async def test_a_session_lapses(desk: Desk, browser: Browser) -> None:
+    desk.rig.clock.advance(12 * 3600)
+    assert (await browser.get("/")).status_code == 401
 
 
 async def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(desk: Desk) -> None:
@@ -87,12 +79,11 @@ async def test_without_a_session_nothing_is_shown(desk: Desk, path: str) -> None
     assert "Not let in" in response.text
 
 
-async def test_whoever_leaves_is_out(desk: Desk) -> None:
-    async with desk.operator() as browser:
-        kept = dict(browser.http.cookies)
-        assert (await browser.submit("/", "/logout")).status_code == 200
-        browser.http.cookies.update(kept)
-        assert (await browser.get("/")).status_code == 401
+async def test_whoever_leaves_is_out(browser: Browser) -> None:
+    kept = dict(browser.http.cookies)
+    assert (await browser.submit("/", "/logout")).status_code == 200
+    browser.http.cookies.update(kept)
+    assert (await browser.get("/")).status_code == 401
 
 
 async def test_whoever_is_in_can_let_somebody_else_in(desk: Desk) -> None:
@@ -112,14 +103,15 @@ async def test_whoever_was_sent_to_a_page_lands_on_it(desk: Desk) -> None:
     assert (entered.status_code, entered.headers["location"]) == (303, "/waiting/0?a=b")
 
 
-async def test_whoever_has_come_in_already_goes_on_from_where_another_site_led(desk: Desk) -> None:
-    async with desk.operator() as browser:
-        kept = dict(browser.http.cookies)
-        browser.http.cookies.clear()  # as a browser does with a link of another site
-        shown = await browser.get("/rules")
-        assert '<a href="/rules">' in shown.text
-        browser.http.cookies.update(kept)
-        assert "Rules" in await browser.read("/rules")
+async def test_whoever_has_come_in_already_goes_on_from_where_another_site_led(
+    browser: Browser,
+) -> None:
+    kept = dict(browser.http.cookies)
+    browser.http.cookies.clear()  # as a browser does with a link of another site
+    shown = await browser.get("/rules")
+    assert '<a href="/rules">' in shown.text
+    browser.http.cookies.update(kept)
+    assert "Rules" in await browser.read("/rules")
 
 
 @pytest.mark.parametrize(
@@ -147,11 +139,10 @@ async def test_nobody_is_sent_elsewhere(desk: Desk, wanted: str) -> None:
 @pytest.mark.parametrize(
     "origin", [None, "https://evil.example", "null", "http://127.0.0.1:1"], ids=str
 )
-async def test_a_form_of_another_site_is_refused(desk: Desk, origin: str | None) -> None:
-    async with desk.operator() as browser:
-        fields = {"csrf": await browser.csrf(), "name": "eve"}
-        headers = {"Origin": origin} if origin else {}
-        refused = await browser.http.post(f"{browser.url}/people", data=fields, headers=headers)
+async def test_a_form_of_another_site_is_refused(browser: Browser, origin: str | None) -> None:
+    fields = {"csrf": await browser.csrf(), "name": "eve"}
+    headers = {"Origin": origin} if origin else {}
+    refused = await browser.http.post(f"{browser.url}/people", data=fields, headers=headers)
     assert refused.status_code == 403
 
 
@@ -161,21 +152,18 @@ async def test_a_form_that_is_not_of_this_session_is_refused(desk: Desk) -> None
             assert (await bob.post("/people", csrf=csrf, name="eve")).status_code == 403
 
 
-async def test_a_form_that_is_too_large_is_refused(desk: Desk) -> None:
-    async with desk.operator() as browser:
-        assert (await browser.post("/people", name="x" * 20_000)).status_code == 413
+async def test_a_form_that_is_too_large_is_refused(browser: Browser) -> None:
+    assert (await browser.post("/people", name="x" * 20_000)).status_code == 413
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1", "127.0.0.1:1"])
-async def test_another_host_name_is_refused(desk: Desk, host: str) -> None:
-    async with desk.operator() as browser:
-        assert (await browser.get("/", {"Host": host})).status_code == 421
+async def test_another_host_name_is_refused(browser: Browser, host: str) -> None:
+    assert (await browser.get("/", {"Host": host})).status_code == 421
 
 
 @pytest.mark.parametrize("path", ["/", "/login?link=x", "/static/console.css", "/nowhere"])
-async def test_every_answer_forbids_framing_and_inline_scripts(desk: Desk, path: str) -> None:
-    async with desk.operator() as browser:
-        headers = (await browser.get(path)).headers
+async def test_every_answer_forbids_framing_and_inline_scripts(browser: Browser, path: str) -> None:
+    headers = (await browser.get(path)).headers
     policy = headers["content-security-policy"]
     assert "frame-ancestors 'none'" in policy
     assert "default-src 'none'" in policy

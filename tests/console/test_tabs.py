@@ -6,7 +6,6 @@ import pytest
 from playwright.async_api import Browser, expect
 
 from tests.console.desk import open_desk
-from tests.console.test_waiting import asked
 from tests.console.window import open_window
 
 TABS = 7
@@ -21,10 +20,10 @@ async def test_every_tab_loads_and_is_told_whichever_is_closed(
         tabs = [first, *[await first.context.new_page() for _ in range(TABS - 1)]]
         for tab in tabs[1:]:
             await tab.goto(f"{desk.console.url}/")
-        approval = await asked(desk)
+        approval = await desk.ask()
         for tab in tabs:
             await expect(tab.locator(f"#case-{approval}")).to_be_visible()
         await first.close()  # the one that listened
-        approval = await asked(desk, time_limit=99)
+        approval = await desk.ask(time_limit=99)
         for tab in tabs[1:]:
             await expect(tab.locator(f"#case-{approval}")).to_be_visible()

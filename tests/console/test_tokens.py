@@ -16,7 +16,6 @@ from tests.authentication.issuer import AUDIENCE, Issuer, issuing
 from tests.console.desk import Browser, Desk, open_desk, visible
 from tests.http.site import EVERYTHING, entry, write
 from tests.records import lines_in
-from tests.rig import placing
 
 pytestmark = pytest.mark.anyio
 
@@ -51,9 +50,7 @@ async def desk(tmp_path: Path) -> AsyncGenerator[Desk]:
 
 async def asked(desk: Desk, name: str = "agent") -> str:
     """The path of what somebody has asked the operator for."""
-    async with desk.rig.connect(name=name) as agent:
-        outcome = await agent.call("create_call", **placing())
-    return f"/waiting/{outcome['confirmation']['approval']}"
+    return f"/waiting/{await desk.ask(name)}"
 
 
 async def read_with(browser: Browser, token: str, path: str = "/") -> httpx.Response:
@@ -115,15 +112,12 @@ async def test_a_session_ends_as_soon_as_its_token_is_struck_out(
 async def test_an_open_page_is_told_no_more_once_the_token_is_struck_out(
     desk: Desk, tmp_path: Path
 ) -> None:
-    async with desk.holder("anns-token") as browser:
-        events = browser.http.stream("GET", browser.url + "/events?room=waiting")
-        async with events as stream:
-            lines = stream.aiter_lines()
-            assert (await anext(lines)).startswith("data:")
-            write(tmp_path / "principals.toml", entry("bobs-token", "bob", "calls:approve"))
-            await asked(desk)
-            with anyio.fail_after(20):
-                assert [line async for line in lines if line.startswith("data:")] == []
+    async with desk.holder("anns-token") as browser, browser.news("waiting") as news:
+        await anext(news)
+        write(tmp_path / "principals.toml", entry("bobs-token", "bob", "calls:approve"))
+        await asked(desk)
+        with anyio.fail_after(20):
+            assert [each async for each in news] == []
 
 
 async def test_a_session_lasts_no_longer_than_its_token(tmp_path: Path) -> None:
@@ -214,8 +208,7 @@ async def test_what_one_has_asked_for_can_be_taken_back(desk: Desk) -> None:
 
 async def test_a_hang_up_that_must_be_approved_waits_for_somebody_else(tmp_path: Path) -> None:
     async with by_tokens(tmp_path, 'place = "never"\nhang_up = "operator"') as desk:
-        async with desk.rig.connect() as agent:
-            sid = (await agent.call("create_call", **placing()))["call"]["sid"]
+        sid = await desk.place()
         path = f"/calls/{sid}/hang-up"
         async with desk.holder("anns-token") as ann, desk.holder("bobs-token") as bob:
             waits = await ann.submit(path, path)

@@ -2,7 +2,6 @@
 
 import re
 import sqlite3
-from collections.abc import AsyncGenerator
 from contextlib import closing
 from html import unescape
 from pathlib import Path
@@ -25,20 +24,6 @@ SCRIPT = "<script>alert(1)</script>"
 BIDI = "\u202eevil\u202c"
 
 
-@pytest.fixture
-async def desk(tmp_path: Path) -> AsyncGenerator[Desk]:
-    async with open_desk(tmp_path) as desk:
-        yield desk
-
-
-async def asked(desk: Desk, name: str = "tester", **arguments: object) -> str:
-    """Have an agent ask for a call; the approval that it waits for."""
-    async with desk.rig.connect(name=name) as agent:
-        outcome = await agent.call("create_call", **placing(**arguments))
-        approval: str = outcome["confirmation"]["approval"]
-        return approval
-
-
 async def decide(browser: Browser, approval: str, decision: str, reason: str = "") -> str:
     """Press a button; where that leads, or what it says."""
     response = await browser.submit("/", f"/waiting/{approval}", decision=decision, reason=reason)
@@ -46,12 +31,11 @@ async def decide(browser: Browser, approval: str, decision: str, reason: str = "
     return response.headers.get("location") or visible(response.text)
 
 
-async def test_what_waits_is_told_in_plain_words(desk: Desk) -> None:
-    async with desk.operator() as browser:
-        assert "Nothing waits" in visible(await browser.read("/"))
-        approval = await asked(desk)
-        desk.rig.clock.advance(60)
-        page = await browser.read("/")
+async def test_what_waits_is_told_in_plain_words(desk: Desk, browser: Browser) -> None:
+    assert "Nothing waits" in visible(await browser.read("/"))
+    approval = await desk.ask()
+    desk.rig.clock.advance(60)
+    page = await browser.read("/")
     told = visible(page)
     assert "(1) Waiting" in told
     assert "1 change waits" in told
@@ -64,28 +48,26 @@ async def test_what_waits_is_told_in_plain_words(desk: Desk) -> None:
     assert "confirm.place" in told
 
 
-async def test_what_is_approved_runs_once_it_is_called_again(desk: Desk) -> None:
-    approval = await asked(desk)
-    async with desk.operator("ann") as browser:
-        page = await browser.read(case := await decide(browser, approval, "approve"))
-        assert "Approved by ann" in visible(page)
-        assert "It is carried out once it calls the same again." in visible(page)
-        assert "Nothing waits" in visible(await browser.read("/"))
-        assert desk.rig.changes == []
-        async with desk.rig.connect() as agent:
-            done = await agent.call("create_call", **placing())
-        assert done["outcome"] == "done"
-        page = await browser.read(case)
-        assert "It was carried out: the call and its story." in visible(page)
-        assert f'href="/calls/{done["call"]["sid"]}"' in page
+async def test_what_is_approved_runs_once_it_is_called_again(desk: Desk, browser: Browser) -> None:
+    approval = await desk.ask()
+    page = await browser.read(case := await decide(browser, approval, "approve"))
+    assert "Approved by ann" in visible(page)
+    assert "It is carried out once it calls the same again." in visible(page)
+    assert "Nothing waits" in visible(await browser.read("/"))
+    assert desk.rig.changes == []
+    async with desk.rig.connect() as agent:
+        done = await agent.call("create_call", **placing())
+    assert done["outcome"] == "done"
+    page = await browser.read(case)
+    assert "It was carried out: the call and its story." in visible(page)
+    assert f'href="/calls/{done["call"]["sid"]}"' in page
     assert len(desk.rig.changes) == 1
     assert "ann" in {each.get("decided_by") for each in records_in(desk.record)}
 
 
-async def test_a_denial_reaches_the_agent_with_its_reason(desk: Desk) -> None:
-    approval = await asked(desk)
-    async with desk.operator() as browser:
-        page = await browser.read(await decide(browser, approval, "deny", "not at night"))
+async def test_a_denial_reaches_the_agent_with_its_reason(desk: Desk, browser: Browser) -> None:
+    approval = await desk.ask()
+    page = await browser.read(await decide(browser, approval, "deny", "not at night"))
     assert "Denied by ann" in visible(page)
     assert "not at night" in visible(page)
     async with desk.rig.connect() as agent:
@@ -96,7 +78,7 @@ async def test_a_denial_reaches_the_agent_with_its_reason(desk: Desk) -> None:
 
 
 async def test_of_two_operators_the_second_is_told_what_stands(desk: Desk) -> None:
-    approval = await asked(desk)
+    approval = await desk.ask()
     async with desk.operator("ann") as ann, desk.operator("bob") as bob:
         shown = await bob.csrf()
         await decide(ann, approval, "deny", "no")
@@ -106,7 +88,7 @@ async def test_of_two_operators_the_second_is_told_what_stands(desk: Desk) -> No
 
 
 async def test_of_two_decisions_at_once_one_counts(desk: Desk) -> None:
-    approval = await asked(desk)
+    approval = await desk.ask()
     statuses: list[int] = []
 
     async def press(browser: Browser, decision: str) -> None:
@@ -121,14 +103,13 @@ async def test_of_two_decisions_at_once_one_counts(desk: Desk) -> None:
     assert sorted(statuses) == [303, 409]
 
 
-async def test_nobody_decides_about_what_has_lapsed(desk: Desk) -> None:
-    approval = await asked(desk)
-    async with desk.operator() as browser:
-        csrf = await browser.csrf()
-        desk.rig.clock.advance(900)
-        assert "Nothing waits" in visible(await browser.read("/"))
-        late = await browser.post(f"/waiting/{approval}", csrf=csrf, decision="approve")
-        page = await browser.read(f"/waiting/{approval}")
+async def test_nobody_decides_about_what_has_lapsed(desk: Desk, browser: Browser) -> None:
+    approval = await desk.ask()
+    csrf = await browser.csrf()
+    desk.rig.clock.advance(900)
+    assert "Nothing waits" in visible(await browser.read("/"))
+    late = await browser.post(f"/waiting/{approval}", csrf=csrf, decision="approve")
+    page = await browser.read(f"/waiting/{approval}")
     assert late.status_code == 409
     for text in (late.text, page):
         assert "It has lapsed" in visible(text)
@@ -136,38 +117,33 @@ async def test_nobody_decides_about_what_has_lapsed(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("decision", ["", "approved", "APPROVE"])
-async def test_only_the_two_words_decide(desk: Desk, decision: str) -> None:
-    approval = await asked(desk)
-    async with desk.operator() as browser:
-        page = f"/waiting/{approval}"
-        assert (await browser.submit(page, page, decision=decision)).status_code == 400
-        assert "1 change waits" in visible(await browser.read("/"))
+async def test_only_the_two_words_decide(desk: Desk, browser: Browser, decision: str) -> None:
+    approval = await desk.ask()
+    page = f"/waiting/{approval}"
+    assert (await browser.submit(page, page, decision=decision)).status_code == 400
+    assert "1 change waits" in visible(await browser.read("/"))
 
 
-async def test_a_stolen_id_is_nothing_without_a_session(desk: Desk) -> None:
-    approval = await asked(desk)
-    async with desk.stranger() as browser:
-        answer = await browser.post(f"/waiting/{approval}", decision="approve", csrf="")
+async def test_a_stolen_id_is_nothing_without_a_session(desk: Desk, browser: Browser) -> None:
+    approval = await desk.ask()
+    async with desk.stranger() as thief:
+        answer = await thief.post(f"/waiting/{approval}", decision="approve", csrf="")
         assert answer.status_code == 401
         assert approval not in answer.text
-    async with desk.operator() as browser:
-        refused = await browser.post(f"/waiting/{approval}", decision="approve", csrf="")
-        assert refused.status_code == 403
-        assert "1 change waits" in visible(await browser.read("/"))
+    refused = await browser.post(f"/waiting/{approval}", decision="approve", csrf="")
+    assert refused.status_code == 403
+    assert "1 change waits" in visible(await browser.read("/"))
 
 
-async def test_an_id_that_is_not_there_is_told(desk: Desk) -> None:
-    async with desk.operator() as browser:
-        missing = await browser.get("/waiting/%3Cscript%3E")
+async def test_an_id_that_is_not_there_is_told(browser: Browser) -> None:
+    missing = await browser.get("/waiting/%3Cscript%3E")
     assert missing.status_code == 404
     assert "no such approval" in missing.text
     assert "<script>" not in missing.text
 
 
 async def test_texts_of_strangers_are_shown_as_texts(desk: Desk) -> None:
-    approval = await asked(
-        desk, f"{SCRIPT}{BIDI}", twiml=f"<Response><Say>{SCRIPT}</Say></Response>"
-    )
+    approval = await desk.ask(f"{SCRIPT}{BIDI}", twiml=f"<Response><Say>{SCRIPT}</Say></Response>")
     async with desk.operator(f"ann {SCRIPT}") as browser:
         page = await browser.read("/")
         case = await browser.read(await decide(browser, approval, "deny", f"{SCRIPT}{BIDI} \"'&"))
@@ -177,29 +153,22 @@ async def test_texts_of_strangers_are_shown_as_texts(desk: Desk) -> None:
         assert not re.search("[\\u202a-\\u202e\\u2066-\\u2069]", text)
 
 
-async def test_the_page_has_no_script_or_style_of_its_own(desk: Desk) -> None:
-    await asked(desk)
-    async with desk.operator() as browser:
-        page = await browser.read("/")
-        assert (await browser.get("/static/console.js")).status_code == 200
-        assert (await browser.get("/static/console.css")).status_code == 200
+async def test_the_page_has_no_script_or_style_of_its_own(desk: Desk, browser: Browser) -> None:
+    await desk.ask()
+    page = await browser.read("/")
+    assert (await browser.get("/static/console.js")).status_code == 200
+    assert (await browser.get("/static/console.css")).status_code == 200
     assert re.findall("<script[^>]*>", page) == ['<script src="/static/console.js" defer>']
     assert not re.search(r"<style|style=|\son\w+=|https?://(?!example)", page)
 
 
-async def test_an_open_page_is_told_what_comes_and_goes(desk: Desk) -> None:
-    async with desk.operator() as browser:
-        events = browser.http.stream("GET", browser.url + "/events?room=waiting")
-        async with events as stream:
-            assert stream.headers["content-type"].startswith("text/event-stream")
-            lines = (line async for line in stream.aiter_lines() if line.startswith("data:"))
-            first = await anext(lines)
-            approval = await asked(desk)
-            second = await anext(lines)
-            await decide(browser, approval, "deny")
-            third = await anext(lines)
-    assert first != second
-    assert third == first
+async def test_an_open_page_is_told_what_comes_and_goes(desk: Desk, browser: Browser) -> None:
+    async with browser.news("waiting") as news:
+        first = await anext(news)
+        approval = await desk.ask()
+        assert await anext(news) != first
+        await decide(browser, approval, "deny")
+        assert await anext(news) == first
 
 
 async def test_an_api_that_does_not_answer_delays_no_news_of_what_waits(
@@ -210,25 +179,23 @@ async def test_an_api_that_does_not_answer_delays_no_news_of_what_waits(
         return ""
 
     monkeypatch.setattr(Calls, "mark", hang)
-    async with open_desk(tmp_path) as desk, desk.operator() as browser:
-        url = browser.url + "/events?room="
-        calls, waiting = (browser.http.stream("GET", url + room) for room in ("calls", "waiting"))
-        async with calls, waiting as stream:
-            lines = (line async for line in stream.aiter_lines() if line.startswith("data:"))
-            first = await anext(lines)
-            await asked(desk)
-            assert await anext(lines) != first
+    async with (
+        open_desk(tmp_path) as desk,
+        desk.operator() as browser,
+        browser.news("calls"),
+        browser.news("waiting") as news,
+    ):
+        first = await anext(news)
+        await desk.ask()
+        assert await anext(news) != first
 
 
-async def test_whoever_has_left_is_told_no_more(desk: Desk) -> None:
-    async with desk.operator() as browser:
-        events = browser.http.stream("GET", browser.url + "/events?room=waiting")
-        async with events as stream:
-            lines = stream.aiter_lines()
-            assert (await anext(lines)).startswith("data:")
-            await browser.submit("/", "/logout")
-            await asked(desk)
-            assert [line async for line in lines if line.startswith("data:")] == []
+async def test_whoever_has_left_is_told_no_more(desk: Desk, browser: Browser) -> None:
+    async with browser.news("waiting") as news:
+        await anext(news)
+        await browser.submit("/", "/logout")
+        await desk.ask()
+        assert [each async for each in news] == []
 
 
 async def test_a_console_without_a_shared_store_says_so(tmp_path: Path) -> None:
@@ -239,15 +206,16 @@ async def test_a_console_without_a_shared_store_says_so(tmp_path: Path) -> None:
             assert "CALLS_MCP_STATE_URL is memory:" in visible(await browser.read("/"))
 
 
-async def test_all_that_waits_can_be_reached_however_much_is_decided_since(desk: Desk) -> None:
-    oldest = await asked(desk)
+async def test_all_that_waits_can_be_reached_however_much_is_decided_since(
+    desk: Desk, browser: Browser
+) -> None:
+    oldest = await desk.ask()
     desk.rig.clock.advance(1)
     fill(desk, 1100, decided=True)
     fill(desk, 119)
-    async with desk.operator() as browser:
-        pages = [await browser.read("/")]
-        while found := re.search(r'<a href="([^"]+)" rel="next">', pages[-1]):
-            pages.append(await browser.read(unescape(found[1])))
+    pages = [await browser.read("/")]
+    while found := re.search(r'<a href="([^"]+)" rel="next">', pages[-1]):
+        pages.append(await browser.read(unescape(found[1])))
     shown = [re.findall('<article class="card" id="case-([^"]+)"', page) for page in pages]
     assert [len(ids) for ids in shown] == [50, 50, 20]
     assert shown[0][0] == oldest
@@ -256,15 +224,14 @@ async def test_all_that_waits_can_be_reached_however_much_is_decided_since(desk:
 
 
 @pytest.mark.parametrize("after", ["x", "1-", "nan-a", "-1-a", "1-a b", "1" * 30 + "-a"])
-async def test_a_page_that_can_not_be_is_refused(desk: Desk, after: str) -> None:
-    async with desk.operator() as browser:
-        assert (await browser.get(f"/?after={after}")).status_code == 400
+async def test_a_page_that_can_not_be_is_refused(browser: Browser, after: str) -> None:
+    assert (await browser.get(f"/?after={after}")).status_code == 400
 
 
 async def test_a_page_reads_what_it_shows_and_those_who_listen_read_nothing(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    desk: Desk, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await asked(desk)  # which creates the file
+    await desk.ask()  # which creates the file
     fill(desk, 299)
     read = list[bytes | str]()
     whole = records.unpack_request
@@ -274,15 +241,12 @@ async def test_a_page_reads_what_it_shows_and_those_who_listen_read_nothing(
         return whole(request, decision)
 
     monkeypatch.setattr(records, "unpack_request", counted)
-    async with desk.operator() as browser:
-        page = await browser.read("/")
-        assert len(read) == page.count('<article class="card"') == 50
-        events = browser.http.stream("GET", browser.url + "/events?room=waiting")
-        async with events as stream:
-            lines = (line async for line in stream.aiter_lines() if line.startswith("data:"))
-            await anext(lines)
-            fill(desk, 1)
-            await anext(lines)
+    page = await browser.read("/")
+    assert len(read) == page.count('<article class="card"') == 50
+    async with browser.news("waiting") as news:
+        await anext(news)
+        fill(desk, 1)
+        await anext(news)
     assert len(read) == 50
 
 

@@ -31,6 +31,7 @@ from tests.upstream import Exchange, Step, Upstream, access, answer, call, page
 MODERN, LEGACY = "2026-07-28", "2025-11-25"
 NO_HEADERS: Mapping[str, str] = {}
 TOMORROW = timedelta(days=1)
+YES = {"confirm": {"action": "accept", "content": {"approve": True}}}
 EVERYTHING = ("calls:read", "calls:place", "calls:change", "calls:delete")
 _ACCEPTED = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
 
@@ -101,6 +102,11 @@ class Service:
         ):
             yield Agent(client)
 
+    async def place(self) -> str:
+        """Have a call placed; its SID."""
+        async with self.connect() as agent:
+            return await agent.place()
+
     def http(self) -> httpx.AsyncClient:
         """What sends requests by hand."""
         headers = {**_ACCEPTED, **self._headers}
@@ -118,6 +124,16 @@ class Service:
         raw = Client2026()
         headers = raw.headers(method, params.get("name"))
         return await self.post(raw.body(method, **params), headers)
+
+    async def tool(
+        self, name: str, arguments: Mapping[str, object], **params: object
+    ) -> dict[str, Any]:
+        """Call a tool as a client of that revision whose user can answer; the result."""
+        raw = Client2026({"elicitation": {"form": {}}})
+        body = raw.body("tools/call", name=name, arguments={**arguments}, **params)
+        response = await self.post(body, raw.headers("tools/call", name))
+        result: dict[str, Any] = response.json()["result"]
+        return result
 
     async def get(self, path: str, headers: Mapping[str, str] | None = None) -> httpx.Response:
         """Get something beside the endpoint."""
@@ -210,26 +226,35 @@ async def stand_in_site(
             site.drain.break_off()
 
 
+@dataclass
+class Wait:
+    """The answer of a slow stand-in: `asked` once it has a request, it answers when `answered`."""
+
+    asked: anyio.Event = field(default_factory=anyio.Event)
+    answered: anyio.Event = field(default_factory=anyio.Event)
+
+    async def __call__(self, exchange: Exchange) -> None:
+        self.asked.set()
+        await self.answered.wait()
+        is_list = exchange.request.method == "GET"
+        await answer(200 if is_list else 201, page() if is_list else call())(exchange)
+
+
 @asynccontextmanager
 async def slow_site(**settings: object) -> AsyncGenerator["Slow"]:
     """A service on a stand-in that answers when it is told to; changes need no confirmation."""
     given: dict[str, Any] = {"calls_mcp_confirm": "none"} | settings
-    asked, answered = anyio.Event(), anyio.Event()
-
-    async def wait(exchange: Exchange) -> None:
-        asked.set()
-        await answered.wait()
-        is_list = exchange.request.method == "GET"
-        await answer(200 if is_list else 201, page() if is_list else call())(exchange)
-
+    wait = Wait()
     async with stand_in_site(wait, **given) as on:
-        yield Slow(on.url, site=on.site, upstream=on.upstream, asked=asked, answered=answered)
-        answered.set()
+        yield Slow(
+            on.url, site=on.site, upstream=on.upstream, asked=wait.asked, answered=wait.answered
+        )
+        wait.answered.set()
 
 
 @dataclass
 class Slow(OnStandIn):
-    """A service on a slow stand-in: `asked` once it has a request, it answers when `answered`."""
+    """A service on a slow stand-in."""
 
     asked: anyio.Event = field(kw_only=True)
     answered: anyio.Event = field(kw_only=True)

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.http.site import (
+    Here,
     Slow,
     by_tokens,
     open_site,
@@ -25,9 +26,9 @@ LISTING: dict[str, object] = {"name": "list_calls", "arguments": {}}
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_a_client_of_either_era_is_served_and_its_user_asked(era: Era) -> None:
+async def test_a_client_of_either_era_is_served_and_its_user_asked(era: Era, site: Here) -> None:
     user = User()
-    async with open_site() as site, site.connect(era, user) as agent:
+    async with site.connect(era, user) as agent:
         assert (await agent.call("create_call", **placing()))["outcome"] == "done"
         assert len(user.asked) == 1
         assert (await agent.call("list_calls"))["count"] == 1
@@ -97,50 +98,38 @@ async def test_a_stream_to_listen_on_is_bounded_too() -> None:
             await _refused(await http.get(site.url, headers=headers))
 
 
-async def test_a_body_that_comes_too_slowly_is_answered_408() -> None:
-    async with open_site(calls_mcp_http_patience=0.2) as site:
-        connection = await site.connection()
-        async with connection:
-            await connection.send(site.head("Content-Length: 100") + b"{")
-            assert (await rest_of(connection)).startswith(b"HTTP/1.1 408 ")
+async def test_a_body_that_comes_too_slowly_is_answered_408(impatient: Here) -> None:
+    async with await impatient.connection() as connection:
+        await connection.send(impatient.head("Content-Length: 100") + b"{")
+        assert (await rest_of(connection)).startswith(b"HTTP/1.1 408 ")
 
 
-@pytest.mark.parametrize("sent", [b"", b"POST /mcp HTTP/1.1\r\nHost: "])
-async def test_a_connection_without_a_whole_head_is_closed(sent: bytes) -> None:
-    async with open_site(calls_mcp_http_patience=0.2) as site:
-        connection = await site.connection()
-        async with connection:
-            if sent:
-                await connection.send(sent)
-            assert await rest_of(connection) == b""
-
-
-async def test_the_second_head_on_a_connection_has_no_more_time_than_the_first() -> None:
-    async with open_site(calls_mcp_http_patience=0.2) as site:
-        connection = await site.connection()
-        async with connection:
-            await connection.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert b"200 OK" in await connection.receive()
-            await connection.send(b"GET /heal")
-            assert b"200 OK" not in await rest_of(connection)
+async def test_the_second_head_on_a_connection_has_no_more_time_than_the_first(
+    impatient: Here,
+) -> None:
+    async with await impatient.connection() as connection:
+        await connection.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"200 OK" in await connection.receive()
+        await connection.send(b"GET /heal")
+        assert b"200 OK" not in await rest_of(connection)
 
 
 async def test_a_slow_answer_is_no_slow_client() -> None:
     async with slow_site(calls_mcp_http_patience=0.2) as site, _calling(site) as answer:
-        connection = await site.connection()
-        async with connection:
+        async with await site.connection() as connection:
             assert await rest_of(connection) == b""  # patience has passed
         site.answered.set()
         assert (await answer()).status_code == 200
 
 
-async def test_a_connection_that_is_kept_alive_may_idle_for_longer_than_a_head_may_take() -> None:
-    async with open_site(calls_mcp_http_patience=0.2) as site, site.http() as http:
-        before = await http.get(site.root + "/healthz")
-        connection = await site.connection()
-        async with connection:
+async def test_a_connection_that_is_kept_alive_may_idle_for_longer_than_a_head_may_take(
+    impatient: Here,
+) -> None:
+    async with impatient.http() as http:
+        before = await http.get(impatient.root + "/healthz")
+        async with await impatient.connection() as connection:
             assert await rest_of(connection) == b""
-        after = await http.get(site.root + "/healthz")
+        after = await http.get(impatient.root + "/healthz")
         ports = {
             r.extensions["network_stream"].get_extra_info("client_addr") for r in (before, after)
         }
@@ -151,8 +140,7 @@ async def test_a_head_that_is_too_large_is_refused_whether_it_comes_whole_or_nev
     async with open_site(calls_mcp_http_header_bytes=2048) as site:
         whole = await site.get("/mcp", {"X-Padding": "x" * 3000})
         assert whole.status_code == 431
-        connection = await site.connection()
-        async with connection:
+        async with await site.connection() as connection:
             for _ in range(4):
                 await connection.send(b"GET /mcp HTTP/1.1\r\nX: " + b"x" * 1000)
             assert (await rest_of(connection)).startswith(b"HTTP/1.1 400 ")  # uvicorn's own

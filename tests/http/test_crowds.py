@@ -51,14 +51,6 @@ async def test_an_answer_is_let_in_however_many_requests_wait_for_one(setting: s
         assert user.refused == 429  # a request would not have been
 
 
-async def test_whoever_shows_no_good_token_is_answered_before_they_send_a_body(
-    tokens: dict[str, Any],
-) -> None:
-    async with open_site(token="", **tokens) as site, await site.connection() as connection:
-        await connection.send(site.head("Content-Length: 1000"))
-        assert (await connection.receive()).startswith(b"HTTP/1.1 401 ")
-
-
 async def test_beyond_so_many_connections_health_alone_is_told() -> None:
     limits = {"calls_mcp_http_concurrency_in_all": 1, "calls_mcp_http_sessions": 4}
     async with open_site(token="", **limits) as site, AsyncExitStack() as held:
@@ -79,8 +71,7 @@ async def test_a_client_that_does_not_read_is_let_go() -> None:
         session = (await site.open_session()).headers["mcp-session-id"]
         told = (f"Mcp-Session-Id: {session}", f"MCP-Protocol-Version: {LEGACY}")
         head = site.head(f"Content-Length: {len(raw)}", *told)
-        connection = await site.connection()
-        async with connection:
+        async with await site.connection() as connection:
             with suppress(anyio.BrokenResourceError):
                 while True:
                     await connection.send((head + raw) * 100)
@@ -143,26 +134,24 @@ async def test_what_is_refused_is_told_with_whose_it_was(
     assert told == [{"status": 429, "principal": "ann"}, {"status": 401}]
 
 
-async def test_a_request_that_was_answered_early_is_not_waited_for_for_ever() -> None:
-    async with open_site(calls_mcp_http_patience=0.2) as site:
-        connection = await site.connection()
-        async with connection:
-            await connection.send(b"POST /mcp HTTP/1.1\r\nHost: e\r\nContent-Length: 9\r\n\r\n")
-            assert (await connection.receive()).startswith(b"HTTP/1.1 421 ")
-            await connection.send(b"{")
-            assert await rest_of(connection) == b""
+async def test_a_request_that_was_answered_early_is_not_waited_for_for_ever(
+    impatient: Here,
+) -> None:
+    async with await impatient.connection() as connection:
+        await connection.send(b"POST /mcp HTTP/1.1\r\nHost: e\r\nContent-Length: 9\r\n\r\n")
+        assert (await connection.receive()).startswith(b"HTTP/1.1 421 ")
+        await connection.send(b"{")
+        assert await rest_of(connection) == b""
 
 
 async def test_a_connection_goes_on_after_a_request_that_was_answered_early(
     tokens: dict[str, Any],
 ) -> None:
-    async with open_site(token="ann", **tokens) as site:
-        connection = await site.connection()
-        async with connection:
-            for word in (b"{", b"}"):
-                await connection.send(site.head("Content-Length: 2") + word)
-                assert (await connection.receive()).startswith(b"HTTP/1.1 401 ")
-                await connection.send(word)
+    async with open_site(token="ann", **tokens) as site, await site.connection() as connection:
+        for word in (b"{", b"}"):
+            await connection.send(site.head("Content-Length: 2") + word)
+            assert (await connection.receive()).startswith(b"HTTP/1.1 401 ")
+            await connection.send(word)
 
 
 async def test_changes_that_stall_keep_out_no_reads() -> None:
@@ -217,20 +206,19 @@ async def test_requests_at_once_are_bounded_however_slowly_they_are_counted(
         site.answered.set()
 
 
-async def test_an_event_that_nobody_keeps_can_be_asked_for() -> None:
-    async with open_site() as site, site.http() as http:
+async def test_an_event_that_nobody_keeps_can_be_asked_for(site: Here) -> None:
+    async with site.http() as http:
         session = in_session(await site.open_session()) | {"Last-Event-ID": "7"}
         async with http.stream("GET", site.url, headers=session) as stream:
             assert stream.status_code == 200
 
 
-async def test_names_that_differ_in_case_are_the_same() -> None:
-    async with open_site() as site:
-        host = site.url.split("/")[2].replace("127.0.0.1", "LOCALHOST")
-        told = {"Host": host, "Origin": f"HTTP://{host}", "Content-Type": "Application/JSON"}
-        raw = Client2026()
-        listed = await site.post(raw.body("tools/list"), raw.headers("tools/list") | told)
-        assert listed.status_code == 200
+async def test_names_that_differ_in_case_are_the_same(site: Here) -> None:
+    host = site.url.split("/")[2].replace("127.0.0.1", "LOCALHOST")
+    told = {"Host": host, "Origin": f"HTTP://{host}", "Content-Type": "Application/JSON"}
+    raw = Client2026()
+    listed = await site.post(raw.body("tools/list"), raw.headers("tools/list") | told)
+    assert listed.status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -244,13 +232,12 @@ async def test_names_that_differ_in_case_are_the_same() -> None:
     ],
 )
 async def test_a_refusal_is_worded_as_clients_show_it(
-    body: bytes, headers: dict[str, str], status: int
+    body: bytes, headers: dict[str, str], status: int, site: Here
 ) -> None:
-    async with open_site() as site:
-        refused = await site.post(body, headers)
-        assert refused.status_code == status
-        assert refused.json()["jsonrpc"] == "2.0"
-        assert len(refused.json()["error"]["message"]) > 20
+    refused = await site.post(body, headers)
+    assert refused.status_code == status
+    assert refused.json()["jsonrpc"] == "2.0"
+    assert len(refused.json()["error"]["message"]) > 20
 
 
 async def test_a_clients_name_that_can_not_be_written_down_keeps_nothing_out(
@@ -265,10 +252,9 @@ async def test_a_clients_name_that_can_not_be_written_down_keeps_nothing_out(
         assert answer.json()["result"]["structuredContent"]["outcome"] == "confirmation_required"
 
 
-async def test_a_state_that_does_not_hold_says_what_to_do() -> None:
-    async with open_site() as site:
-        asked = await site.ask("tools/call", name="list_calls", arguments={}, requestState="x")
-        assert "call again without requestState" in asked.json()["error"]["message"]
+async def test_a_state_that_does_not_hold_says_what_to_do(site: Here) -> None:
+    asked = await site.ask("tools/call", name="list_calls", arguments={}, requestState="x")
+    assert "call again without requestState" in asked.json()["error"]["message"]
 
 
 async def _place(site: Slow) -> None:

@@ -13,11 +13,11 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import ElicitRequestParams, ElicitResult
 
 from tests.http.replica import Replica, replica
-from tests.http.site import in_session
+from tests.http.site import Wait, in_session
 from tests.process import environment
 from tests.records import records_in
 from tests.rig import ERAS, PERMISSIVE, Era, User, placing
-from tests.upstream import Exchange, Upstream, answer, call, page
+from tests.upstream import Upstream
 
 pytestmark = pytest.mark.anyio
 
@@ -26,24 +26,10 @@ GRACE = "30"  # seconds, which nothing here should need
 
 
 @dataclass
-class Gate:
-    """A stand-in's answers, which wait until it is opened."""
-
-    asked: anyio.Event = field(default_factory=anyio.Event)
-    opened: anyio.Event = field(default_factory=anyio.Event)
-
-    async def __call__(self, exchange: Exchange) -> None:
-        self.asked.set()
-        await self.opened.wait()
-        is_list = exchange.request.method == "GET"
-        await answer(200 if is_list else 201, page() if is_list else call())(exchange)
-
-
-@dataclass
 class Scene:
     """A server process on a stand-in that waits."""
 
-    gate: Gate
+    gate: Wait
     upstream: Upstream
     server: Replica
     audit: Path
@@ -56,7 +42,7 @@ class Scene:
 
 @asynccontextmanager
 async def scene(folder: Path, grace: str = GRACE, confirm: str = "none") -> AsyncGenerator[Scene]:
-    gate, audit = Gate(), folder / "audit.db"
+    gate, audit = Wait(), folder / "audit.db"
     async with Upstream(gate) as upstream:
         variables = environment(
             upstream.base_url,
@@ -99,8 +85,11 @@ async def test_a_call_under_way_is_finished_and_nothing_new_begins(
             refused = await here.server.ask("tools/call", name="list_calls", arguments={})
             assert refused.status_code == 503
             assert refused.headers["Retry-After"]
+            assert (await here.server.open_session()).status_code == 503
+            listed = await here.server.ask("tools/list")  # which begins nothing
+            assert (listed.status_code, listed.headers["connection"]) == (200, "close")
             assert (await here.server.get("/healthz")).status_code == 200
-            here.gate.opened.set()
+            here.gate.answered.set()
         assert outcomes == ["done"]
         assert await here.server.process.wait() == 0
     assert len(here.upstream.changes) == 1
@@ -120,19 +109,6 @@ async def test_a_call_that_takes_too_long_is_recorded_as_unknown_before_the_end(
     begun, ended = here.recorded
     assert (begun["decision"], begun["tool"]) == ("allowed", "create_call")
     assert (ended["id"], ended["error_kind"]) == (begun["id"], "outcome_unknown")
-
-
-async def test_what_begins_nothing_is_served_to_the_end(tmp_path: Path) -> None:
-    async with scene(tmp_path) as here, anyio.create_task_group() as tasks:
-        tasks.start_soon(_place_in_vain, here.server, "auto")
-        await here.gate.asked.wait()
-        here.server.terminate()
-        await _drains(here.server)
-        listed = await here.server.ask("tools/list")
-        assert (listed.status_code, listed.headers["connection"]) == (200, "close")
-        assert (await here.server.open_session()).status_code == 503
-        here.gate.opened.set()
-        assert await here.server.process.wait() == 0
 
 
 async def test_at_a_second_signal_what_is_under_way_is_broken_off(tmp_path: Path) -> None:
@@ -155,7 +131,7 @@ async def test_at_a_second_signal_what_is_under_way_is_broken_off(tmp_path: Path
 
 async def test_a_question_under_way_may_still_be_answered(tmp_path: Path) -> None:
     async with scene(tmp_path, confirm="all") as here:
-        here.gate.opened.set()
+        here.gate.answered.set()
         user = _Signalling(server=here.server)
         async with here.server.connect("legacy", user) as agent:
             await agent.client.list_tools()

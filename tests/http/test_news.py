@@ -42,14 +42,20 @@ OWN = "AC" + "7" * 32
 URI = f"calls://call/{SID}"
 
 
+@pytest.fixture
+async def site() -> AsyncGenerator[Here]:
+    """A service that looks at calls all the time."""
+    async with open_site(calls_mcp_watch_interval=QUICK) as site:
+        yield site
+
+
 async def test_a_call_is_looked_at_once_for_all_who_listen(tmp_path: Path) -> None:
     tokens = ("alice", "bob", "carol")
     async with open_site(
         token="alice",
         **by_tokens(principals(tmp_path / "p.toml", *tokens), calls_mcp_watch_interval=QUICK),
     ) as site:
-        async with site.connect() as agent:
-            crowded, lonely = await agent.place(), await agent.place()
+        crowded, lonely = await site.place(), await site.place()
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
             everybody = [
@@ -72,8 +78,7 @@ async def test_all_together_watch_no_more_than_there_may_be(tmp_path: Path, era:
     async with open_site(
         token=tokens[0], **by_tokens(principals(tmp_path / "p.toml", *tokens), calls_mcp_watches=4)
     ) as site:
-        async with site.connect() as agent:
-            uri = f"calls://call/{await agent.place()}"
+        uri = f"calls://call/{await site.place()}"
         async with AsyncExitStack() as stack:
             for token in tokens[:4]:
                 await stack.enter_async_context(hearing(over_http(site.url, token), era, uri))
@@ -83,50 +88,45 @@ async def test_all_together_watch_no_more_than_there_may_be(tmp_path: Path, era:
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_nothing_is_asked_after_for_a_client_that_has_gone(era: Era) -> None:
-    async with open_site(calls_mcp_watch_interval=QUICK) as site:
-        async with site.connect() as agent:
-            left, kept = await agent.place(), await agent.place()
-        connect = over_http(site.url)
-        async with hearing(connect, "auto", f"calls://call/{kept}"):
-            async with hearing(connect, era, f"calls://call/{left}"):
-                await looked(site.rig, left, 2)
-            await looked(site.rig, kept, 5)
-            before = looks(site.rig, left)
-            await looked(site.rig, kept, 5)
-            assert looks(site.rig, left) == before
+async def test_nothing_is_asked_after_for_a_client_that_has_gone(era: Era, site: Here) -> None:
+    left, kept = await site.place(), await site.place()
+    connect = over_http(site.url)
+    async with hearing(connect, "auto", f"calls://call/{kept}"):
+        async with hearing(connect, era, f"calls://call/{left}"):
+            await looked(site.rig, left, 2)
+        await looked(site.rig, kept, 5)
+        before = looks(site.rig, left)
+        await looked(site.rig, kept, 5)
+        assert looks(site.rig, left) == before
 
 
-async def test_a_server_that_ends_lets_its_listeners_go_in_order_and_takes_no_more() -> None:
-    async with open_site(calls_mcp_watch_interval=QUICK) as site:
-        async with site.connect() as agent:
-            uri = f"calls://call/{await agent.place()}"
-        async with hearing(over_http(site.url), "auto", uri) as news:
-            await site.site.end(30)
-            assert await news.rest() == []
-        raw, filters = Client2026(), {"resourceSubscriptions": [uri]}
-        refused = await site.post(
-            raw.body("subscriptions/listen", notifications=filters),
-            raw.headers("subscriptions/listen"),
-        )
-        assert refused.status_code == 503
+async def test_a_server_that_ends_lets_its_listeners_go_in_order_and_takes_no_more(
+    site: Here,
+) -> None:
+    uri = f"calls://call/{await site.place()}"
+    async with hearing(over_http(site.url), "auto", uri) as news:
+        await site.site.end(30)
+        assert await news.rest() == []
+    raw, filters = Client2026(), {"resourceSubscriptions": [uri]}
+    refused = await site.post(
+        raw.body("subscriptions/listen", notifications=filters),
+        raw.headers("subscriptions/listen"),
+    )
+    assert refused.status_code == 503
 
 
-async def test_a_listener_is_no_request_that_an_end_waits_for() -> None:
-    async with open_site(calls_mcp_watch_interval=QUICK) as site:
-        async with site.connect() as agent:
-            uri = f"calls://call/{await agent.place()}"
-        async with hearing(over_http(site.url), "auto", uri) as news:
-            with anyio.fail_after(30):
-                await site.site.drain.idle()
-            site.rig.clock.advance(2 * 3600)
-            assert await news.next() == uri
+async def test_a_listener_is_no_request_that_an_end_waits_for(site: Here) -> None:
+    uri = f"calls://call/{await site.place()}"
+    async with hearing(over_http(site.url), "auto", uri) as news:
+        with anyio.fail_after(30):
+            await site.site.drain.idle()
+        site.rig.clock.advance(2 * 3600)
+        assert await news.next() == uri
 
 
 async def test_without_sessions_an_older_client_is_promised_no_news_and_told_so() -> None:
     async with open_site(calls_mcp_http_stateless=True, calls_mcp_watch_interval=QUICK) as site:
-        async with site.connect() as agent:
-            uri = f"calls://call/{await agent.place()}"
+        uri = f"calls://call/{await site.place()}"
         connect = over_http(site.url)
         async with connect("legacy", None) as client:
             resources = client.server_capabilities.resources
@@ -140,45 +140,40 @@ async def test_without_sessions_an_older_client_is_promised_no_news_and_told_so(
             assert await news.next() == uri
 
 
-async def test_a_session_that_is_ended_watches_nothing() -> None:
-    async with open_site(calls_mcp_watch_interval=QUICK) as site:
-        async with site.connect() as agent:
-            left, kept = await agent.place(), await agent.place()
-        headers = in_session(await site.open_session())
-        uri = f"calls://call/{left}"
-        await _subscribe_by_post(site, uri, headers)
+async def test_a_session_that_is_ended_watches_nothing(site: Here) -> None:
+    left, kept = await site.place(), await site.place()
+    headers = in_session(await site.open_session())
+    uri = f"calls://call/{left}"
+    await _subscribe_by_post(site, uri, headers)
+    async with _told(site, headers):
+        await looked(site.rig, left, 2)
+        async with site.http() as http:
+            assert (await http.delete(site.url, headers=headers)).status_code == 200
+    async with hearing(over_http(site.url), "auto", f"calls://call/{kept}"):
+        await looked(site.rig, kept, 5)
+        before = looks(site.rig, left)
+        await looked(site.rig, kept, 5)
+        assert looks(site.rig, left) == before
+
+
+async def test_nothing_is_asked_after_for_a_session_without_a_stream(site: Here) -> None:
+    unheard, kept = await site.place(), await site.place()
+    headers = in_session(await site.open_session())
+    await _subscribe_by_post(site, f"calls://call/{unheard}", headers)
+    async with hearing(over_http(site.url), "auto", f"calls://call/{kept}"):
+        await looked(site.rig, kept, 10)
+        assert looks(site.rig, unheard) == 1
         async with _told(site, headers):
-            await looked(site.rig, left, 2)
-            async with site.http() as http:
-                assert (await http.delete(site.url, headers=headers)).status_code == 200
-        async with hearing(over_http(site.url), "auto", f"calls://call/{kept}"):
-            await looked(site.rig, kept, 5)
-            before = looks(site.rig, left)
-            await looked(site.rig, kept, 5)
-            assert looks(site.rig, left) == before
-
-
-async def test_nothing_is_asked_after_for_a_session_without_a_stream() -> None:
-    async with open_site(calls_mcp_watch_interval=QUICK) as site:
-        async with site.connect() as agent:
-            unheard, kept = await agent.place(), await agent.place()
-        headers = in_session(await site.open_session())
-        await _subscribe_by_post(site, f"calls://call/{unheard}", headers)
-        async with hearing(over_http(site.url), "auto", f"calls://call/{kept}"):
-            await looked(site.rig, kept, 10)
-            assert looks(site.rig, unheard) == 1
-            async with _told(site, headers):
-                await looked(site.rig, unheard, 2)
-            await looked(site.rig, kept, 5)
-            before = looks(site.rig, unheard)
-            await looked(site.rig, kept, 10)
-            assert looks(site.rig, unheard) == before
+            await looked(site.rig, unheard, 2)
+        await looked(site.rig, kept, 5)
+        before = looks(site.rig, unheard)
+        await looked(site.rig, kept, 10)
+        assert looks(site.rig, unheard) == before
 
 
 async def test_a_call_is_looked_at_as_soon_as_a_session_has_a_stream_again() -> None:
     async with open_site(calls_mcp_watch_interval=3600) as site:
-        async with site.connect() as agent:
-            uri = f"calls://call/{await agent.place()}"
+        uri = f"calls://call/{await site.place()}"
         headers = in_session(await site.open_session())
         await _subscribe_by_post(site, uri, headers)
         for seconds in (TALK, 2 * 3600):
@@ -187,17 +182,15 @@ async def test_a_call_is_looked_at_as_soon_as_a_session_has_a_stream_again() -> 
                 assert await told() == uri
 
 
-async def test_what_others_heard_meanwhile_waits_for_the_stream_of_a_session() -> None:
-    async with open_site(calls_mcp_watch_interval=QUICK) as site:
-        async with site.connect() as agent:
-            uri = f"calls://call/{await agent.place()}"
-        headers = in_session(await site.open_session())
-        await _subscribe_by_post(site, uri, headers)
-        async with hearing(over_http(site.url), "auto", uri) as news:
-            site.rig.clock.advance(2 * 3600)
-            assert await news.rest() == [uri]
-        async with _told(site, headers) as told:
-            assert await told() == uri
+async def test_what_others_heard_meanwhile_waits_for_the_stream_of_a_session(site: Here) -> None:
+    uri = f"calls://call/{await site.place()}"
+    headers = in_session(await site.open_session())
+    await _subscribe_by_post(site, uri, headers)
+    async with hearing(over_http(site.url), "auto", uri) as news:
+        site.rig.clock.advance(2 * 3600)
+        assert await news.rest() == [uri]
+    async with _told(site, headers) as told:
+        assert await told() == uri
 
 
 @pytest.mark.parametrize("era", ERAS)
@@ -209,8 +202,7 @@ async def test_who_asked_too_often_delays_nobody_else(tmp_path: Path, era: Era) 
         open_site(token="bob", **by_tokens(file, calls_mcp_watch_interval=0.05)) as site,
         AsyncExitStack() as stack,
     ):
-        async with site.connect() as agent:
-            sid = await agent.place()
+        sid = await site.place()
         uri = f"calls://call/{sid}"
         mallory = await stack.enter_async_context(site.of("mallory").connect())
         for _ in range(20):

@@ -4,7 +4,6 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import anyio
 import pytest
@@ -15,7 +14,7 @@ from calls_mcp.http.serving import listening
 from calls_mcp.runtime import Runtime
 from calls_mcp.server import build_server
 from calls_mcp.settings import load_settings
-from tests.http.site import Client2026, Service, stand_in_site
+from tests.http.site import YES, Service, stand_in_site
 from tests.rig import PERMISSIVE, Agent, User, access_to, placing
 from tests.storage.redis_server import RedisServer
 from tests.upstream import SID, answer
@@ -23,8 +22,6 @@ from tests.upstream import SID, answer
 pytestmark = pytest.mark.anyio
 
 OLD, NEW = "o" * 32, "n" * 32
-FORMS: dict[str, object] = {"elicitation": {"form": {}}}
-YES = {"confirm": {"action": "accept", "content": {"approve": True}}}
 
 
 @asynccontextmanager
@@ -84,8 +81,10 @@ async def test_keys_are_rotated_without_dropping_a_confirmation(
         token = asked["confirmation"]["token"]
         used = await both.second.call("create_call", **placing(), confirmation_token=token)
         assert used["outcome"] == "done"
-        state = (await _place(both.one))["requestState"]
-        answered = await _place(both.two, requestState=state, inputResponses=YES)
+        state = (await both.one.tool("create_call", placing()))["requestState"]
+        answered = await both.two.tool(
+            "create_call", placing(), requestState=state, inputResponses=YES
+        )
         assert answered["structuredContent"]["outcome"] == "done"
 
 
@@ -194,11 +193,3 @@ async def _tells(service: Service, status: int) -> None:
 
 async def _fetch(agent: Agent) -> None:
     assert (await agent.call("fetch_call", sid=SID))["outcome"] == "error"
-
-
-async def _place(service: Service, **more: object) -> dict[str, Any]:
-    raw = Client2026(FORMS)
-    body = raw.body("tools/call", name="create_call", arguments=placing(), **more)
-    response = await service.post(body, raw.headers("tools/call", "create_call"))
-    result: dict[str, Any] = response.json()["result"]
-    return result
