@@ -141,5 +141,16 @@ async def looked(rig: Rig, sid: str, times: int) -> None:
             await anyio.lowlevel.checkpoint()
 
 
+async def left_alone(rig: Rig, sid: str) -> bool:
+    """Whether a call is read no more, while another one is."""
+    async with rig.connect(name="placing") as agent:
+        other = await agent.place()
+    async with hearing(in_memory(rig), "auto", f"calls://call/{other}"):
+        await looked(rig, other, 5)  # a read of the first may have been on its way
+        before = looks(rig, sid)
+        await looked(rig, other, 5)
+    return looks(rig, sid) == before
+
+
 def _is_about(entry: Entry, sid: str) -> bool:
     return entry.path.endswith(f"{sid}.json")

@@ -6,11 +6,9 @@ import secrets
 from collections.abc import Collection
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 
 from calls_mcp.authentication.grant import Grant
 from calls_mcp.authentication.principals import PrincipalsFile
-from calls_mcp.settings import Settings
 
 _PREFIX = "calls_"
 _BYTES = 32  # of randomness: too many to guess, so that a plain hash is enough
@@ -40,15 +38,6 @@ class FileVerifier:
         )
         renew = partial(self._granted, digest)
         return grant.held(principals.own.get(entry.principal), renew)
-
-
-def open_tokens(settings: Settings) -> FileVerifier:
-    """The verifier of the tokens in the file that `settings` name.
-
-    Raises:
-        ConfigurationError: The file is wrong.
-    """
-    return FileVerifier(PrincipalsFile(settings.auth.principals or Path()))
 
 
 def new_token(principal: str, scopes: Collection[str], expires: datetime) -> tuple[str, str]:

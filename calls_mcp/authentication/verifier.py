@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 from calls_mcp.authentication.grant import Grant
@@ -20,16 +21,6 @@ class Verifier(Protocol):
         ...
 
 
-async def granted(verifier: Verifier, token: str) -> Grant | None:
-    """Return what a token grants now, if anything. The SDK does the same for a request's head.
-
-    Raises:
-        AuthenticationError: That can't be found out just now.
-    """
-    grant = await verifier.verify_token(token)
-    return grant if grant is not None and grant.ends_at > time.time() else None
-
-
 def open_verifier(
     settings: Settings, clock: Callable[[], float] = time.monotonic
 ) -> Verifier | None:
@@ -43,9 +34,10 @@ def open_verifier(
     if settings.auth.mode == "none":
         return None
     if settings.auth.mode == "tokens":
-        from calls_mcp.authentication.tokens import open_tokens  # noqa: PLC0415
+        from calls_mcp.authentication.principals import PrincipalsFile  # noqa: PLC0415
+        from calls_mcp.authentication.tokens import FileVerifier  # noqa: PLC0415
 
-        return open_tokens(settings)
+        return FileVerifier(PrincipalsFile(settings.auth.principals or Path()))
     from calls_mcp.authentication.oauth import open_issuer  # noqa: PLC0415
 
     return open_issuer(settings, clock)

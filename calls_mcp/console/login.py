@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 _LONGEST_NAME = 64
 _OWN = re.compile(r"/(?:[\w-]+(?:[/.][\w-]+)*)?(?:\?[\w=&%+.:-]*)?", re.ASCII)
 _LINK = "?link="
-_NO_LINK = "That is no link that is good now."
+_NO_LINK = Refusal(401, "That is no link that is good now.")
 _NO_INVITING = (
     "A token lets in nobody but whom it stands for. Others get one of their own: "
     "calls-mcp token new NAME --scope calls:approve"
@@ -37,7 +37,7 @@ class Login:
         """A page with a button: whatever only looks at links does not use this one up."""
         link = request.query_params.get("link", "")
         if not link:
-            return self._page("/", "Come in", 200)
+            return self._page("/", 200, "Come in")
         return HTMLResponse(render("login.html", link=link))
 
     async def enter(self, request: Request) -> Response:
@@ -46,12 +46,12 @@ class Login:
         if "token" in sent:
             secret = await self._by_token(request, sent["token"].strip())
         else:
-            secret = self._house.sessions.admit(sent.get("link", "").strip().rpartition(_LINK)[2])
+            link = sent.get("link", "").strip().rpartition(_LINK)[2]
+            secret = self._house.sessions.admit(link) or _NO_LINK
         wanted = _own(sent.get("next", ""))
-        if secret is None:
-            return self._not_let_in(wanted, _NO_LINK, 401)
         if isinstance(secret, Refusal):
-            return self._not_let_in(wanted, secret.words, secret.status, secret.headers)
+            words, headers = secret.words, secret.headers
+            return self._page(wanted, secret.status, trouble=words, headers=headers)
         address, response = self._house.address, RedirectResponse(wanted, 303)
         response.set_cookie(
             cookie_name(address),
@@ -81,7 +81,7 @@ class Login:
         await own_fields(request)
         address = self._house.address
         self._house.sessions.dismiss(session_secret(request.headers, address))
-        response = self._page("/", "You have left", 200)
+        response = self._page("/", 200, "You have left")
         response.delete_cookie(
             cookie_name(address), httponly=True, samesite="strict", secure=address.is_secure
         )
@@ -95,18 +95,13 @@ class Login:
         """
         query = f"?{request.url.query}" if request.url.query else ""
         wanted = _own(f"{request.url.path}{query}") if request.method == "GET" else "/"
-        return self._not_let_in(wanted, trouble, status)
-
-    def _not_let_in(
-        self, wanted: str, trouble: str, status: int, headers: dict[str, str] | None = None
-    ) -> HTMLResponse:
-        return self._page(wanted, "Not let in", status, trouble, headers)
+        return self._page(wanted, status, trouble=trouble)
 
     def _page(
         self,
         wanted: str,
-        title: str,
         status: int,
+        title: str = "Not let in",
         trouble: str = "",
         headers: dict[str, str] | None = None,
     ) -> HTMLResponse:
@@ -120,10 +115,10 @@ class Login:
         )
         return HTMLResponse(text, status, headers)
 
-    async def _by_token(self, request: Request, token: str) -> str | Refusal | None:
+    async def _by_token(self, request: Request, token: str) -> str | Refusal:
         tokens = self._house.tokens
         if tokens is None:
-            return None
+            return _NO_LINK
         grant = await tokens.admit(token, address_of(request))
         if isinstance(grant, Refusal):
             return grant

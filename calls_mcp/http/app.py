@@ -1,7 +1,6 @@
 """The ASGI app: the MCP endpoint behind all that protects it, and its health."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mcp.server.lowlevel import Server
@@ -24,44 +23,41 @@ if TYPE_CHECKING:
 _SPARE = 3  # seconds
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What a server's app is made of; `is_crowded` tells whether too many connections are open."""
-
-    server: Server[Any]
-    runtime: Runtime
-    endpoint: Endpoint
-    drain: Drain
-    rates: Rates
-    is_crowded: Callable[[], bool]
-
-
-def build_app(parts: Parts) -> Starlette:
+def build_app(
+    *,
+    server: Server[Any],
+    runtime: Runtime,
+    endpoint: Endpoint,
+    drain: Drain,
+    rates: Rates,
+    is_crowded: Callable[[], bool],
+) -> Starlette:
     """Make the app that serves at an endpoint, and tells at /healthz and /readyz how it is.
+
+    `is_crowded` tells whether too many connections are open.
 
     Raises:
         ConfigurationError: What authenticates callers is wrong.
     """
-    runtime, path, drain = parts.runtime, parts.endpoint.path, parts.drain
-    settings = runtime.settings
-    security = allowed(parts.endpoint, settings)
+    settings, path = runtime.settings, endpoint.path
+    security = allowed(endpoint, settings)
     gate = Gate(settings, runtime.verifier())
-    app: ASGIApp = parts.server.streamable_http_app(
+    app: ASGIApp = server.streamable_http_app(
         streamable_http_path=path,
         stateless_http=settings.http.stateless,
         max_request_body_size=settings.http.body_bytes,
         session_idle_timeout=IDLE,
         max_sessions=settings.http.sessions,
         transport_security=security,
-        host=parts.endpoint.host,
+        host=endpoint.host,
     )
     if not settings.http.stateless:
         most = share_of(settings.http.sessions)
         app = Sessions(app, most, runtime.monotonic, runtime.streams)
-    app = Admission(gate.permit(app), settings, parts.rates, lambda: drain.has_begun)
+    app = Admission(gate.permit(app), settings, rates, lambda: drain.has_begun)
     app = Reader(app, settings.http.body_bytes, settings.http.patience)
     app = Tracked(gate.guard(app), drain, _longest(settings))
-    app = Threshold(app, settings, security, parts.is_crowded)
+    app = Threshold(app, settings, security, is_crowded)
     outer = Starlette(
         routes=[
             Route("/healthz", healthy),
@@ -69,7 +65,7 @@ def build_app(parts: Parts) -> Starlette:
             *gate.routes,
             Route(path, app),
         ],
-        lifespan=lambda _: parts.server.session_manager.run(),
+        lifespan=lambda _: server.session_manager.run(),
     )
     outer.router.redirect_slashes = False
     return outer

@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, cast
 
@@ -37,11 +36,9 @@ _Url = Annotated[AnyHttpUrl, UrlConstraints(preserve_empty_path=True)]
 class Challenge:
     """Words the `WWW-Authenticate` of a refusal.
 
-    `needs` has the scope that each tool on offer needs; `metadata` is the URL of the
-    protected-resource metadata, if there is any.
+    `metadata` is the URL of the protected-resource metadata, if there is any.
     """
 
-    needs: Mapping[str, str]
     metadata: str = ""
 
     def unauthorized(self, *, has_token: bool) -> Response:
@@ -109,23 +106,6 @@ class Entrance:
             return True
 
 
-class Permit:
-    """Passes on what the token in hand is enough for, by the message that is asked for."""
-
-    def __init__(self, app: ASGIApp, challenge: Challenge) -> None:
-        self._app = app
-        self._challenge = challenge
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request, by ASGI."""
-        needed = self._challenge.needs.get(_needed(scope[MESSAGE]))
-        token = get_access_token()
-        if needed is None or token is None or needed in token.scopes:
-            await self._app(scope, receive, send)
-        else:
-            await self._challenge.forbidden(needed)(scope, receive, send)
-
-
 class Gate:
     """Lets in whoever has a good token; without a `verifier`, everybody.
 
@@ -135,9 +115,10 @@ class Gate:
     def __init__(self, settings: Settings, verifier: TokenVerifier | None) -> None:
         operations = load_operations().values()
         offered = [o for o in operations if o.read_only or not settings.guard.read_only]
-        needs = {operation.name: scope_of(operation) for operation in offered}
-        self.routes, metadata = _published(settings, [s for s in SCOPES if s in needs.values()])
-        self._challenge = Challenge(needs, metadata)
+        self._needs = {operation.name: scope_of(operation) for operation in offered}
+        scopes = [scope for scope in SCOPES if scope in self._needs.values()]
+        self.routes, metadata = _published(settings, scopes)
+        self._challenge = Challenge(metadata)
         self._verifier = verifier
 
     def guard(self, app: ASGIApp) -> ASGIApp:
@@ -157,7 +138,15 @@ class Gate:
 
         A request for a tool beyond the token's scopes is answered 403, with the challenge.
         """
-        return app if self._verifier is None else Permit(app, self._challenge)
+
+        async def permitted(scope: Scope, receive: Receive, send: Send) -> None:
+            needed, token = self._needs.get(_needed(scope[MESSAGE])), get_access_token()
+            if needed is None or token is None or needed in token.scopes:
+                await app(scope, receive, send)
+            else:
+                await self._challenge.forbidden(needed)(scope, receive, send)
+
+        return app if self._verifier is None else permitted
 
 
 def _published(settings: Settings, scopes: list[str]) -> tuple[list[Route], str]:

@@ -13,7 +13,7 @@ import anyio
 from mcp.server.lowlevel import Server
 
 from calls_mcp.errors import ConfigurationError
-from calls_mcp.http.app import Parts, build_app
+from calls_mcp.http.app import build_app
 from calls_mcp.http.endpoint import Endpoint, require_protected
 from calls_mcp.http.shutdown import Drain
 from calls_mcp.listening import listener, places, server_of, serving
@@ -119,13 +119,16 @@ async def listening(
         def is_crowded() -> bool:  # uvicorn's own limit would refuse probes of health, too
             return len(uvicorn_server.server_state.connections) > most
 
-        parts = Parts(server, runtime, found, drain, await runtime.rates(), is_crowded)
-        uvicorn_server = server_of(
-            build_app(parts),
-            "on",
-            head_bytes=settings.http.header_bytes,
-            keep_alive=_KEEP_ALIVE,
+        app = build_app(
+            server=server,
+            runtime=runtime,
+            endpoint=found,
+            drain=drain,
+            rates=await runtime.rates(),
+            is_crowded=is_crowded,
         )
+        head_bytes = settings.http.header_bytes
+        uvicorn_server = server_of(app, "on", head_bytes=head_bytes, keep_alive=_KEEP_ALIVE)
         async with serving(uvicorn_server, listening_at, settings.http.patience):
             yield Site(found, drain, runtime)
 

@@ -31,7 +31,16 @@ pytestmark = pytest.mark.anyio
 
 OWN = "AC" + "7" * 32
 KEY = "SK" + "8" * 32
+BY_ENV = f'[principals.alice]\naccount_sid = "{OWN}"\nauth_token_env = "ALICES_SECRET"\n'
+BY_FILE = f'[principals.alice]\naccount_sid = "{OWN}"\nauth_token_file = "secret"\n'
 BOTH = (entry("alices-token", "alice", *EVERYTHING), entry("bobs-token", "bob", *EVERYTHING))
+
+
+@pytest.fixture(autouse=True)
+def secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that has a secret; a variable has another."""
+    monkeypatch.setenv("ALICES_SECRET", "alices own")
+    return write(tmp_path / "secret", "first")
 
 
 async def placed(exchange: Exchange) -> None:
@@ -55,24 +64,18 @@ async def account_used(service: OnStandIn, token: str) -> tuple[str, str]:
 
 
 async def test_a_principal_with_an_account_of_their_own_uses_that_and_nobody_else_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setenv("ALICES_SECRET", "alices own")
-    own = f'[principals.alice]\naccount_sid = "{OWN}"\nauth_token_env = "ALICES_SECRET"\n'
-    async with upstream_of(write(tmp_path / "principals.toml", *BOTH, own)) as service:
+    async with upstream_of(write(tmp_path / "principals.toml", *BOTH, BY_ENV)) as service:
         for _ in range(2):
-            assert await account_used(service, "alices-token") == (
-                OWN,
-                f"{OWN}:alices own",
-            )
-            assert await account_used(service, "bobs-token") == (
-                ACCOUNT,
-                f"{ACCOUNT}:{SECRET}",
-            )
+            used = await account_used(service, "alices-token")
+            assert used == (OWN, f"{OWN}:alices own")
+            used = await account_used(service, "bobs-token")
+            assert used == (ACCOUNT, f"{ACCOUNT}:{SECRET}")
 
 
 async def test_credentials_can_be_an_api_key_and_in_a_file(tmp_path: Path) -> None:
-    (tmp_path / "secret").write_text("from a file\n", "utf-8")
+    write(tmp_path / "secret", "from a file\n")
     own = (
         f'[principals.alice]\naccount_sid = "{OWN}"\napi_key = "{KEY}"\n'
         'api_secret_file = "secret"\n'
@@ -82,58 +85,45 @@ async def test_credentials_can_be_an_api_key_and_in_a_file(tmp_path: Path) -> No
         assert used == (OWN, f"{KEY}:from a file")
 
 
-async def test_an_account_that_is_given_or_taken_away_counts_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ALICES_SECRET", "alices own")
-    own = f'[principals.alice]\naccount_sid = "{OWN}"\nauth_token_env = "ALICES_SECRET"\n'
+async def test_an_account_that_is_given_or_taken_away_counts_at_once(tmp_path: Path) -> None:
+    another = "AC" + "6" * 32
     file = write(tmp_path / "principals.toml", *BOTH)
     async with upstream_of(file) as service:
         assert (await account_used(service, "alices-token"))[0] == ACCOUNT
-        write(file, *BOTH, own)
-        assert (await account_used(service, "alices-token"))[0] == OWN
-        write(file, *BOTH, own.replace(OWN, "AC" + "6" * 32))
-        assert (await account_used(service, "alices-token"))[0] == "AC" + "6" * 32
-        write(file, *BOTH)
-        assert (await account_used(service, "alices-token"))[0] == ACCOUNT
+        changes = {BY_ENV: OWN, BY_ENV.replace(OWN, another): another, "": ACCOUNT}
+        for own, used in changes.items():
+            write(file, *BOTH, own)
+            assert (await account_used(service, "alices-token"))[0] == used
 
 
-async def test_an_edited_secret_or_policy_counts_at_once(tmp_path: Path) -> None:
-    secret, policy = tmp_path / "secret", tmp_path / "own.toml"
-    secret.write_text("first", "utf-8")
-    policy.write_text('[confirm]\nplace = "never"\n', "utf-8")
-    own = (
-        f'[principals.alice]\naccount_sid = "{OWN}"\nauth_token_file = "secret"\n'
-        'policy = "own.toml"\n'
-    )
+async def test_an_edited_secret_or_policy_counts_at_once(tmp_path: Path, secret: Path) -> None:
+    policy = write(tmp_path / "own.toml", '[confirm]\nplace = "never"\n')
+    own = BY_FILE + 'policy = "own.toml"\n'
     async with upstream_of(write(tmp_path / "principals.toml", *BOTH, own)) as service:
         assert (await account_used(service, "alices-token"))[1] == f"{OWN}:first"
-        secret.write_text("second", "utf-8")
+        write(secret, "second")
+        assert (await account_used(service, "alices-token"))[1] == f"{OWN}:second"
         async with service.of("alices-token").connect() as alice:
-            await alice.call("list_calls")
-            used = service.upstream.requests[-1].headers["authorization"]
-            assert b64decode(used.removeprefix("Basic ")).decode() == f"{OWN}:second"
             policy.write_text('[confirm]\nplace = "deny"\n', "utf-8")
             denied = await alice.call("create_call", **placing())
         assert denied["error"]["kind"] == "policy_denied"
 
 
 async def test_a_file_that_was_missing_counts_as_soon_as_it_is_there(tmp_path: Path) -> None:
+    own = BY_FILE.replace('"secret"', '"later"')
     file = write(tmp_path / "principals.toml", *BOTH)
-    own = f'[principals.alice]\naccount_sid = "{OWN}"\nauth_token_file = "secret"\n'
     async with upstream_of(file) as service:
         write(file, BOTH[0], own)
         before = await account_used(service, "bobs-token")
         assert before[0] == ACCOUNT  # the last good file holds
-        (tmp_path / "secret").write_text("there", "utf-8")
+        write(tmp_path / "later", "there")
         assert (await service.of("bobs-token").post(message("ping"))).status_code == 401
         assert (await account_used(service, "alices-token"))[1] == f"{OWN}:there"
 
 
-async def test_a_call_under_way_is_finished_with_the_account_it_began_with(tmp_path: Path) -> None:
-    secret = tmp_path / "secret"
-    secret.write_text("first", "utf-8")
-    own = f'[principals.alice]\naccount_sid = "{OWN}"\nauth_token_file = "secret"\n'
+async def test_a_call_under_way_is_finished_with_the_account_it_began_with(
+    tmp_path: Path, secret: Path
+) -> None:
     asked, answered = anyio.Event(), anyio.Event()
 
     async def wait(exchange: Exchange) -> None:
@@ -142,7 +132,7 @@ async def test_a_call_under_way_is_finished_with_the_account_it_began_with(tmp_p
         await placed(exchange)
 
     outcomes: list[str] = []
-    settings = by_tokens(write(tmp_path / "principals.toml", *BOTH, own))
+    settings = by_tokens(write(tmp_path / "principals.toml", *BOTH, BY_FILE))
     async with (
         stand_in_site(wait, calls_mcp_confirm="none", **settings) as service,
         service.of("alices-token").connect() as alice,
@@ -154,7 +144,7 @@ async def test_a_call_under_way_is_finished_with_the_account_it_began_with(tmp_p
 
         tasks.start_soon(place, "+15005550205")
         await asked.wait()
-        secret.write_text("second", "utf-8")
+        write(secret, "second")
         tasks.start_soon(place, "+15005550206")
         while len(service.upstream.requests) < 2:
             await anyio.lowlevel.checkpoint()
@@ -167,7 +157,7 @@ async def test_a_call_under_way_is_finished_with_the_account_it_began_with(tmp_p
 async def test_principals_of_one_account_learn_from_each_other_that_it_fails(
     tmp_path: Path,
 ) -> None:
-    (tmp_path / "own.toml").write_text('[confirm]\nplace = "deny"\n', "utf-8")
+    write(tmp_path / "own.toml", '[confirm]\nplace = "deny"\n')
     own = '[principals.alice]\npolicy = "own.toml"\n'
     settings = by_tokens(write(tmp_path / "principals.toml", *BOTH, own))
     async with stand_in_site(answer(404), deadline=0.3, **settings) as service:
@@ -194,16 +184,9 @@ async def test_a_principal_with_a_policy_of_their_own_is_held_to_it(tmp_path: Pa
         assert placed["outcome"] == "done"
 
 
-async def test_the_caps_of_one_account_are_used_up_by_its_own_calls_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ALICES_SECRET", "alices own")
-    policy = "[caps]\ncalls_per_day = 1\nsame_number_seconds = 0\n"
-    write(tmp_path / "one.toml", policy)
-    own = (
-        f'[principals.alice]\naccount_sid = "{OWN}"\nauth_token_env = "ALICES_SECRET"\n'
-        'policy = "one.toml"\n[principals.bob]\npolicy = "one.toml"\n'
-    )
+async def test_the_caps_of_one_account_are_used_up_by_its_own_calls_alone(tmp_path: Path) -> None:
+    write(tmp_path / "one.toml", "[caps]\ncalls_per_day = 1\nsame_number_seconds = 0\n")
+    own = BY_ENV + 'policy = "one.toml"\n[principals.bob]\npolicy = "one.toml"\n'
     file = write(tmp_path / "principals.toml", *BOTH, own)
     kinds: list[object] = []
     async with upstream_of(file) as service:
@@ -228,9 +211,7 @@ async def test_with_an_issuer_the_file_says_who_has_something_of_their_own(
 
 
 async def test_in_the_sandbox_nobody_has_an_account_but_the_emulators(tmp_path: Path) -> None:
-    (tmp_path / "secret").write_text("real", "utf-8")
-    own = f'[principals.alice]\naccount_sid = "{OWN}"\nauth_token_file = "secret"\n'
-    settings = by_tokens(write(tmp_path / "principals.toml", *BOTH, own))
+    settings = by_tokens(write(tmp_path / "principals.toml", *BOTH, BY_FILE))
     async with open_rig(sandbox=True, **settings) as rig, site_of(rig) as site:
         async with site.of("alices-token").connect() as alice:
             listed = await alice.call("list_calls")
@@ -262,14 +243,10 @@ async def test_the_record_and_the_throttle_know_whoever_is_authenticated(tmp_pat
                 outcomes.append((await agent.call("list_calls"))["outcome"])
                 await agent.call("create_call", **placing())
     assert outcomes == ["done", "error", "done"]
-    record = recorded(tmp_path / "audit.db")
+    record = "".join(lines_in(tmp_path / "audit.db"))
     assert '"principal":"alice"' in record
     assert '"principal":"bob"' in record
     assert "tester" not in record
-
-
-def recorded(file: Path) -> str:
-    return "\n".join(lines_in(file))
 
 
 # Mistakes

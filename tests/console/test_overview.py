@@ -12,8 +12,9 @@ from calls_mcp.console.charts import bars, columns
 from tests.console.desk import open_desk, visible
 from tests.rig import placing
 
+pytestmark = pytest.mark.anyio
 
-@pytest.mark.anyio
+
 async def test_the_last_day_is_told_in_figures(tmp_path: Path) -> None:
     rules = 'place = "never"\nhang_up = "operator"\ndelete = "deny"'
     async with open_desk(tmp_path, rules) as desk, desk.operator() as browser:
@@ -38,7 +39,6 @@ async def test_the_last_day_is_told_in_figures(tmp_path: Path) -> None:
     assert "style=" not in page
 
 
-@pytest.mark.anyio
 async def test_what_is_older_than_a_day_does_not_count(tmp_path: Path) -> None:
     async with open_desk(tmp_path, 'place = "never"') as desk:
         async with desk.rig.connect() as agent:
@@ -50,7 +50,6 @@ async def test_what_is_older_than_a_day_does_not_count(tmp_path: Path) -> None:
     assert "asked 0" in told
 
 
-@pytest.mark.anyio
 async def test_what_was_counted_is_not_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,7 +87,6 @@ def test_what_strangers_wrote_is_text_in_charts_too() -> None:
     assert "&lt;script&gt;" in picture
 
 
-@pytest.mark.anyio
 async def test_what_did_not_count_or_nobody_decided_is_told_as_that(tmp_path: Path) -> None:
     async with open_desk(tmp_path) as desk, desk.operator() as browser:
         approvals = desk.console.house.approvals

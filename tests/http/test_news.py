@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from calls_mcp.emulator import ManualClock
 from tests.authentication.issuer import EC_KEY, issuing, public
-from tests.hearing import hearing, looked, looks, over_http, subscribe
+from tests.hearing import hearing, left_alone, looked, looks, over_http, subscribe
 from tests.http.site import (
     EVERYTHING,
     Client2026,
@@ -89,15 +89,10 @@ async def test_all_together_watch_no_more_than_there_may_be(tmp_path: Path, era:
 
 @pytest.mark.parametrize("era", ERAS)
 async def test_nothing_is_asked_after_for_a_client_that_has_gone(era: Era, site: Here) -> None:
-    left, kept = await site.place(), await site.place()
-    connect = over_http(site.url)
-    async with hearing(connect, "auto", f"calls://call/{kept}"):
-        async with hearing(connect, era, f"calls://call/{left}"):
-            await looked(site.rig, left, 2)
-        await looked(site.rig, kept, 5)
-        before = looks(site.rig, left)
-        await looked(site.rig, kept, 5)
-        assert looks(site.rig, left) == before
+    sid = await site.place()
+    async with hearing(over_http(site.url), era, f"calls://call/{sid}"):
+        await looked(site.rig, sid, 2)
+    assert await left_alone(site.rig, sid)
 
 
 async def test_a_server_that_ends_lets_its_listeners_go_in_order_and_takes_no_more(
@@ -141,34 +136,22 @@ async def test_without_sessions_an_older_client_is_promised_no_news_and_told_so(
 
 
 async def test_a_session_that_is_ended_watches_nothing(site: Here) -> None:
-    left, kept = await site.place(), await site.place()
-    headers = in_session(await site.open_session())
-    uri = f"calls://call/{left}"
-    await _subscribe_by_post(site, uri, headers)
-    async with _told(site, headers):
-        await looked(site.rig, left, 2)
-        async with site.http() as http:
-            assert (await http.delete(site.url, headers=headers)).status_code == 200
-    async with hearing(over_http(site.url), "auto", f"calls://call/{kept}"):
-        await looked(site.rig, kept, 5)
-        before = looks(site.rig, left)
-        await looked(site.rig, kept, 5)
-        assert looks(site.rig, left) == before
+    sid, headers = await site.place(), in_session(await site.open_session())
+    await _subscribe_by_post(site, f"calls://call/{sid}", headers)
+    async with _told(site, headers), site.http() as http:
+        await looked(site.rig, sid, 2)
+        assert (await http.delete(site.url, headers=headers)).status_code == 200
+    assert await left_alone(site.rig, sid)
 
 
 async def test_nothing_is_asked_after_for_a_session_without_a_stream(site: Here) -> None:
-    unheard, kept = await site.place(), await site.place()
-    headers = in_session(await site.open_session())
-    await _subscribe_by_post(site, f"calls://call/{unheard}", headers)
-    async with hearing(over_http(site.url), "auto", f"calls://call/{kept}"):
-        await looked(site.rig, kept, 10)
-        assert looks(site.rig, unheard) == 1
-        async with _told(site, headers):
-            await looked(site.rig, unheard, 2)
-        await looked(site.rig, kept, 5)
-        before = looks(site.rig, unheard)
-        await looked(site.rig, kept, 10)
-        assert looks(site.rig, unheard) == before
+    sid, headers = await site.place(), in_session(await site.open_session())
+    await _subscribe_by_post(site, f"calls://call/{sid}", headers)
+    assert await left_alone(site.rig, sid)
+    assert looks(site.rig, sid) == 1
+    async with _told(site, headers):
+        await looked(site.rig, sid, 2)
+    assert await left_alone(site.rig, sid)
 
 
 async def test_a_call_is_looked_at_as_soon_as_a_session_has_a_stream_again() -> None:

@@ -14,6 +14,8 @@ from tests.http.replica import replica
 from tests.loading import loaded_by
 from tests.process import environment
 
+pytestmark = pytest.mark.anyio
+
 NOWHERE = environment("http://127.0.0.1:9")
 
 
@@ -24,7 +26,6 @@ def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-@pytest.mark.anyio
 async def test_a_line_on_stderr_says_where_it_serves_and_one_that_it_ends() -> None:
     async with replica({}, "--sandbox", "--path", "/calls") as server:
         assert server.url.endswith("/calls")
@@ -37,7 +38,6 @@ async def test_a_line_on_stderr_says_where_it_serves_and_one_that_it_ends() -> N
     assert told == [f"calls-mcp: serving at {server.url}", "calls-mcp: ending, within 25 s"]
 
 
-@pytest.mark.anyio
 async def test_the_interrupt_key_ends_it_too() -> None:
     async with replica({}) as server:
         server.process.send_signal(signal.SIGINT)
@@ -53,7 +53,6 @@ def _has_ipv6() -> bool:
 
 
 @pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6")
-@pytest.mark.anyio
 async def test_over_ipv6_its_names_are_known_too() -> None:
     async with replica({}, "--host", "::1") as server:
         assert server.url.startswith("http://[::1]:")
