@@ -102,8 +102,10 @@ async def test_an_edited_secret_or_policy_counts_at_once(tmp_path: Path, secret:
     async with upstream_of(write(tmp_path / "principals.toml", *BOTH, own)) as service:
         assert (await account_used(service, "alices-token"))[1] == f"{OWN}:first"
         write(secret, "second")
-        assert (await account_used(service, "alices-token"))[1] == f"{OWN}:second"
         async with service.of("alices-token").connect() as alice:
+            await alice.call("list_calls")
+            used = service.upstream.requests[-1].headers["authorization"]
+            assert b64decode(used.removeprefix("Basic ")).decode() == f"{OWN}:second"
             policy.write_text('[confirm]\nplace = "deny"\n', "utf-8")
             denied = await alice.call("create_call", **placing())
         assert denied["error"]["kind"] == "policy_denied"

@@ -292,7 +292,7 @@ async def test_a_body_that_is_too_large_is_answered_413(headers: dict[str, str])
 
 
 @pytest.mark.requirement("29")
-async def test_slow_clients_hold_up_nobody_and_are_let_go() -> None:
+async def test_slow_clients_hold_up_nobody() -> None:
     async with open_site(calls_mcp_http_patience=0.3) as site, anyio.create_task_group() as tasks:
 
         async def dawdle(sent: bytes) -> None:
