@@ -77,6 +77,7 @@ async def test_how_long_a_token_lasts_is_a_setting() -> None:
         outcomes = [await agent.call("create_call", **again) for _ in range(2)]
         assert rig.changes == []
     assert [outcome["outcome"] for outcome in outcomes] == ["expired"] * 2
+    assert "not used in time" in outcomes[0]["reason"]
 
 
 FORGERIES: dict[str, Callable[[str], str]] = {

@@ -379,16 +379,6 @@ async def test_another_client_can_not_use_the_state(rig: Rig) -> None:
         assert (await one.answer(YES))["outcome"] == "done"
 
 
-@pytest.mark.requirement("03")
-async def test_an_answer_that_comes_too_late_is_told_so(rig: Rig) -> None:
-    async with interview(rig) as one:
-        rig.clock.advance(301)
-        outcome = await one.answer(YES)
-    assert outcome["outcome"] == "expired"
-    assert "not used in time" in outcome["reason"]
-    assert rig.changes == []
-
-
 @pytest.mark.requirement("07", "44")
 @pytest.mark.parametrize("era", ERAS)
 async def test_nothing_beside_the_arguments_confirms_anything(rig: Rig, era: Era) -> None:

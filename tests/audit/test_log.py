@@ -1,13 +1,12 @@
 import asyncio
 import json
 import logging
-import os
 import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Generator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 import anyio
@@ -26,24 +25,12 @@ from tests.storage import crew
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("_quiet")]
 
-NOBODY = 65534
 DONE = Ending("done", http_status=201, sid=SID)
 
 
 @pytest.fixture
 def _quiet(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL)
-
-
-@contextmanager
-def unprivileged() -> Generator[None]:
-    """Not as root, who may write anywhere."""
-    was = os.geteuid()
-    os.seteuid(NOBODY if was == 0 else was)
-    try:
-        yield
-    finally:
-        os.seteuid(was)
 
 
 async def write_change(log: AuditLog) -> None:
@@ -170,29 +157,18 @@ async def is_refused(path: Path | None) -> str:
     return failure.hint
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="permissions are another matter there")
-async def test_a_folder_that_is_read_only_refuses_changes(tmp_path: Path) -> None:
-    closed = tmp_path / "closed"
-    closed.mkdir(0o500)
-    with unprivileged():
-        hint = await is_refused(closed / "audit.db")
-    assert "Permission denied" in hint
-    assert str(closed) not in hint
-
-
-async def test_a_place_where_no_database_can_be_refuses_changes(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+async def test_a_place_where_nothing_can_be_written_refuses_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.ERROR)
-    assert "No such file" in await is_refused(tmp_path / "gone" / "audit.db")
+    hint = await is_refused(tmp_path / "gone" / "audit.db")
+    assert "No such file" in hint
+    assert "gone" not in hint
     assert "gone" in caplog.text  # for the operator, who is told the path
     path = tmp_path / "notes.txt"
     path.write_text("Dear diary", "utf-8")
     assert "not a database" in await is_refused(path)
     assert path.read_text("utf-8") == "Dear diary"
-
-
-async def test_a_process_without_stderr_refuses_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", None)
     assert "there is no stderr" in await is_refused(None)
 

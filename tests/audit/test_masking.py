@@ -111,13 +111,10 @@ def test_credentials_and_query_of_a_url_are_masked() -> None:
     assert kept("url", "https://example.com/@alice/voice") == "https://example.com/@alice/voice"
 
 
-@pytest.mark.parametrize("value", [10**400, -(10**15), float("nan"), float("inf")])
-def test_a_number_out_of_all_range_is_told_of_in_words(value: float) -> None:
-    assert kept("timeout", value) == "a number far out of range"
-
-
 def test_values_of_every_shape_are_kept_within_bounds() -> None:
     assert kept("timeout", 60) == 60
+    for number in (10**400, -(10**15), float("nan"), float("inf")):
+        assert kept("timeout", number) == "a number far out of range"
     assert kept("record", value=True) is True
     assert kept("record", None) is None
     assert kept("status_callback_event", ["initiated", [], {}]) == [

@@ -74,30 +74,21 @@ def test_what_is_approved_is_carried_out_when_it_is_called_again(
     assert decided == [("asked", None), ("approved", "bob"), ("allowed", "bob"), (None, None)]
     assert shown(capsys, "list") == []
     (listed,) = shown(capsys, "list", "--all")
-    assert (listed["state"], listed["decision"], listed["decided_by"]) == (
-        "decided",
-        "approved",
-        "bob",
-    )
+    told = (listed["state"], listed["decision"], listed["decided_by"])
+    assert told == ("decided", "approved", "bob")
 
 
-def test_a_denial_reaches_the_agent_with_its_reason(
+def test_a_denial_stands_and_reaches_the_agent_with_its_reason(
     account: RunningEmulator, capsys: Captured
 ) -> None:
     approval = asked(capsys)
-    assert main(["approvals", "deny", approval, "--reason", "not at night"]) == 0
+    assert main(["approvals", "deny", approval, "--reason", "not at night", "--by", "ann"]) == 0
     assert capsys.readouterr().out.startswith("Denied")
+    assert main(["approvals", "approve", approval, "--by", "bob"]) == 1
+    assert capsys.readouterr().out == "It was denied before, by ann. That stands.\n"
     assert main(["call", *PLACE, "--json"]) == 3
     assert "not at night" in json.loads(capsys.readouterr().out)["reason"]
     assert changes(account) == []
-
-
-def test_what_was_decided_stands(capsys: Captured) -> None:
-    approval = asked(capsys)
-    assert main(["approvals", "deny", approval, "--by", "ann"]) == 0
-    capsys.readouterr()
-    assert main(["approvals", "approve", approval, "--by", "bob"]) == 1
-    assert capsys.readouterr().out == "It was denied before, by ann. That stands.\n"
 
 
 @pytest.mark.parametrize("action", ["show", "approve", "deny"])

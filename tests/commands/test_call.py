@@ -132,9 +132,10 @@ def test_its_token_confirms_it_where_the_store_lasts(
     assert changes(account) == ["POST"]
 
 
-def test_yes_shows_what_it_confirms(account: RunningEmulator) -> None:
-    told = run("call", *PLACE, "--yes")
-    assert told.returncode == 0
+def test_yes_between_the_arguments_shows_what_it_confirms(account: RunningEmulator) -> None:
+    tool, *arguments = PLACE
+    told = run("call", tool, "--yes", arguments[0], "--json", *arguments[1:])
+    assert (told.returncode, json.loads(told.stdout)["outcome"]) == (0, "done")
     assert "Place a call to" in told.stderr
     assert changes(account) == ["POST"]
 
@@ -262,10 +263,3 @@ def test_no_complaint_repeats_what_may_be_a_secret(words: list[str]) -> None:
         told = run("call", *arguments, "--json")
         assert told.returncode == 2
         assert SECRET not in told.stdout + told.stderr
-
-
-def test_options_may_stand_between_the_arguments(account: RunningEmulator) -> None:
-    tool, *arguments = PLACE
-    told = run("call", tool, "--yes", arguments[0], "--json", *arguments[1:])
-    assert json.loads(told.stdout)["outcome"] == "done"
-    assert changes(account) == ["POST"]
