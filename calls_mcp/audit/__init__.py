@@ -5,8 +5,7 @@ leaves one. `calls_mcp.audit.reading` searches the log, and `calls_mcp.audit.ver
 edited, removed or inserted since.
 """
 
-from calls_mcp.audit.destinations import obstacle
-from calls_mcp.audit.location import audit_path
+from calls_mcp.audit.destinations import audit_path, obstacle
 from calls_mcp.audit.log import Attempt, AuditLog, AuditUnavailable, open_audit
 from calls_mcp.audit.masking import Numbers
 from calls_mcp.audit.record import NOBODY, Authority, ConfirmedBy, Decision, Ending, Entry

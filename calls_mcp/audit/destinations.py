@@ -12,7 +12,9 @@ from calls_mcp import stderr
 from calls_mcp.audit.chain import START, Link, seal
 from calls_mcp.catalog import Json
 from calls_mcp.replacing import require_place
+from calls_mcp.settings import Settings
 from calls_mcp.storage.database import Database
+from calls_mcp.storage.location import default_path, file_of
 
 FAILURES = (OSError, ValueError, sqlite3.Error)
 """What `append` raises if it can't write; ValueError is what a closed stream raises."""
@@ -76,6 +78,19 @@ class AuditStream:
         sealed = seal(fields, self._last)
         stderr.write(sealed.line + "\n")
         self._last = sealed.link
+
+
+def audit_path(settings: Settings, *, sandbox: bool = False) -> Path | None:
+    """Return the database that has the audit log, or None if records go to stderr.
+
+    Unless a setting says otherwise, it is the one that has the state. Where that is in Redis, it is
+    this user's own database. Where it is in memory, nothing is to be written to a disk.
+    """
+    if chosen := settings.audit.database:
+        return chosen if isinstance(chosen, Path) else None
+    if settings.storage.is_memory:
+        return None
+    return file_of(settings.storage.location, sandbox=sandbox) or default_path(sandbox=sandbox)
 
 
 def obstacle(path: Path, patience: float) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_json
 
 from calls_mcp.outcome import Outcome
 
@@ -52,8 +53,18 @@ class Binding:
     principal: str
 
 
+class _Stored:
+    """What is kept as JSON."""
+
+    __slots__ = ()
+
+    def pack(self) -> str:
+        """Return it as JSON."""
+        return to_json(self).decode()
+
+
 @dataclass(frozen=True, slots=True)
-class PendingConfirmation:
+class PendingConfirmation(_Stored):
     """A confirmation that was issued: what it binds, the state it showed, when it expires.
 
     `for_operator` if the operator was asked, and not the client's user.
@@ -70,10 +81,6 @@ class PendingConfirmation:
         principal = self.binding.principal
         return f"{principal}\noperator" if self.for_operator else principal
 
-    def pack(self) -> str:
-        """Return it as JSON."""
-        return _CONFIRMATION.dump_json(self).decode()
-
 
 @dataclass(frozen=True, slots=True)
 class ConfirmationState:
@@ -84,7 +91,7 @@ class ConfirmationState:
 
 
 @dataclass(frozen=True, slots=True)
-class OperatorDecision:
+class OperatorDecision(_Stored):
     """A decision: who made it, when, and why, if they gave a reason."""
 
     is_approval: bool
@@ -97,13 +104,9 @@ class OperatorDecision:
         """The decision in a word."""
         return "approved" if self.is_approval else "denied"
 
-    def pack(self) -> str:
-        """Return it as JSON."""
-        return _DECISION.dump_json(self).decode()
-
 
 @dataclass(frozen=True, slots=True)
-class ApprovalRequest:
+class ApprovalRequest(_Stored):
     """A change that the operator must approve, with the decision if there is one.
 
     `client` is the name that the principal's client gives itself; `rule` demands the approval. The
@@ -132,10 +135,6 @@ class ApprovalRequest:
     def has_expired(self, now: float) -> bool:
         """Whether nobody decided in time."""
         return self.decision is None and now >= self.expires_at
-
-    def pack(self) -> str:
-        """Return it as JSON, without the decision."""
-        return _REQUEST.dump_json(replace(self, decision=None)).decode()
 
 
 @dataclass(frozen=True, slots=True)
