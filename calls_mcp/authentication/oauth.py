@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
@@ -12,7 +11,7 @@ from calls_mcp.authentication.grant import Grant
 from calls_mcp.authentication.issuer import ALGORITHMS, IssuerUnavailable, KeySet
 from calls_mcp.authentication.principals import NOBODY, PrincipalsFile
 from calls_mcp.errors import ConfigurationError
-from calls_mcp.settings import Settings
+from calls_mcp.settings import Auth, Settings
 
 _log = logging.getLogger(__name__)
 
@@ -20,21 +19,12 @@ _LEEWAY = 30  # seconds that clocks may differ by
 _LONGEST_NAME = 255
 
 
-@dataclass(frozen=True, slots=True)
-class Claims:
-    """What a token must say: from whom, for whom; and which claims tell the rest."""
-
-    issuer: str
-    audience: str
-    principal: str
-    scope: str
-
-
 class JwtVerifier:
     """Verifies access tokens by their signature and claims."""
 
-    def __init__(self, claims: Claims, keys: KeySet, principals: PrincipalsFile | None) -> None:
-        self._claims = claims
+    def __init__(self, auth: Auth, keys: KeySet, principals: PrincipalsFile | None) -> None:
+        self._auth = auth
+        self._audience = auth.oauth_audience or auth.resource_url or ""
         self._keys = keys
         self._principals = principals
 
@@ -62,11 +52,11 @@ class JwtVerifier:
             token,
             key,
             algorithms=ALGORITHMS,
-            audience=self._claims.audience,
-            issuer=self._claims.issuer,
+            audience=self._audience,
+            issuer=self._auth.oauth_issuer,
             leeway=_LEEWAY,
             options={
-                "require": ["exp", "iss", "aud", self._claims.principal],
+                "require": ["exp", "iss", "aud", self._auth.oauth_principal_claim],
                 "enforce_minimum_key_length": True,
             },
         )
@@ -80,7 +70,7 @@ class JwtVerifier:
         return self._grant(claims, identifier) if is_good else None
 
     def _grant(self, claims: Mapping[str, object], identifier: str | None) -> Grant:
-        name = claims[self._claims.principal]
+        name = claims[self._auth.oauth_principal_claim]
         if (
             not isinstance(name, str)
             or not 0 < len(name) <= _LONGEST_NAME
@@ -92,10 +82,10 @@ class JwtVerifier:
         grant = Grant(
             client_id=str(client),
             subject=name,
-            scopes=_scopes(claims.get(self._claims.scope)),
+            scopes=_scopes(claims.get(self._auth.oauth_scope_claim)),
             expires_at=int(cast("float", claims["exp"])) + _LEEWAY,
-            resource=self._claims.audience,
-            claims={"iss": self._claims.issuer},
+            resource=self._audience,
+            claims={"iss": self._auth.oauth_issuer},
         )
         return grant.held(principals.own.get(name), partial(self._renewed, claims, identifier))
 
@@ -106,18 +96,11 @@ def open_issuer(settings: Settings, clock: Callable[[], float]) -> JwtVerifier:
     Raises:
         ConfigurationError: The file of principals is wrong.
     """
-    issuer, resource = settings.auth.oauth_issuer or "", settings.auth.resource_url or ""
-    claims = Claims(
-        issuer,
-        settings.auth.oauth_audience or resource,
-        settings.auth.oauth_principal_claim,
-        settings.auth.oauth_scope_claim,
-    )
-    file = settings.auth.principals
+    auth, file = settings.auth, settings.auth.principals
     principals = None if file is None else PrincipalsFile(file)
     if principals is not None and principals.now().tokens:
         raise ConfigurationError(f"{file}: its tokens count only with CALLS_MCP_AUTH=tokens")
-    return JwtVerifier(claims, KeySet(issuer, clock), principals)
+    return JwtVerifier(auth, KeySet(auth.oauth_issuer or "", clock), principals)
 
 
 def _scopes(told: object) -> list[str]:

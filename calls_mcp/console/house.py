@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
+from weakref import WeakValueDictionary
 
 import anyio
 
@@ -32,7 +33,7 @@ class Fresh(Generic[_T]):
         self._seconds = seconds
         self._clock = clock
         self._known: dict[str, tuple[float, _T]] = {}
-        self._asking: dict[str, anyio.Lock] = {}
+        self._asking: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
 
     async def get(self, key: str, ask: Callable[[], Awaitable[_T]]) -> _T:
         """The answer for `key`, from `ask` if there is none that is fresh."""
@@ -43,9 +44,7 @@ class Fresh(Generic[_T]):
             answer = await ask()
             self._known[key] = self._clock() + self._seconds, answer
         while len(self._known) > _MOST:
-            oldest = next(iter(self._known))
-            del self._known[oldest]
-            self._asking.pop(oldest, None)
+            del self._known[next(iter(self._known))]
         return answer
 
     def forget(self, key: str) -> None:

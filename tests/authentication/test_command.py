@@ -11,6 +11,12 @@ from tests.http.site import by_tokens, entry, open_site, write
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Where a file of principals can be."""
+    return tmp_path / "principals.toml"
+
+
 def made(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
     """The token that the command prints."""
     assert main(["token", "new", *map(str, arguments)]) == 0
@@ -19,9 +25,8 @@ def made(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
 
 
 async def test_a_new_token_is_good_for_its_scopes_in_the_file_it_was_added_to(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = tmp_path / "principals.toml"
     reading = made(capsys, "alice", "--scope", "calls:read", "--file", file)
     placing = made(capsys, "bob", "--scope", "calls:place", "--scope", "calls:read", "--file", file)
     async with open_site(**by_tokens(file)) as service:
@@ -34,9 +39,8 @@ async def test_a_new_token_is_good_for_its_scopes_in_the_file_it_was_added_to(
 
 
 def test_the_file_is_its_owners_alone_and_does_not_have_the_token(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = tmp_path / "principals.toml"
     token = made(capsys, "alice", "--scope", "calls:read", "--file", file)
     assert file.stat().st_mode & 0o777 == 0o600
     assert token not in file.read_text("utf-8")
@@ -84,9 +88,8 @@ def test_a_file_that_would_be_wrong_is_left_alone(
 
 @pytest.mark.requirement("21")
 def test_no_token_is_made_that_could_ask_and_approve(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = tmp_path / "principals.toml"
     both = ["--scope", "calls:approve", "--scope", "calls:place"]
     assert main(["token", "new", "ann", *both, "--file", str(file)]) == 2
     assert "--scope calls:approve goes alone" in capsys.readouterr().err
@@ -94,9 +97,8 @@ def test_no_token_is_made_that_could_ask_and_approve(
 
 
 async def test_a_token_that_approves_is_shown_no_tool(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = tmp_path / "principals.toml"
     token = made(capsys, "ann", "--scope", "calls:approve", "--file", file)
     async with open_site(**by_tokens(file)) as service:
         async with service.of(token).connect() as ann:

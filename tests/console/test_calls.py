@@ -81,13 +81,6 @@ async def refresh_all(browser: Browser, tabs: Sequence[AsyncIterator[str]], sid:
             tasks.start_soon(refresh, tab, number)
 
 
-async def test_an_open_page_is_told_of_a_new_call(desk: Desk, browser: Browser) -> None:
-    async with browser.news("calls") as news:
-        first = await anext(news)
-        await desk.place()
-        assert await anext(news) != first
-
-
 async def test_a_call_tells_its_story(tmp_path: Path) -> None:
     async with open_desk(tmp_path) as desk, desk.operator("ann") as browser:
         async with desk.rig.connect() as agent:
