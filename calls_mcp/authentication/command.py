@@ -92,16 +92,12 @@ def _without(section: str, tokens: Sequence[Token]) -> str:
 
 
 def _lines(tokens: Sequence[Token]) -> Iterator[str]:
-    now = datetime.now(UTC)
     width = max((len(token.principal) for token in tokens), default=0)
-    return (_line(token, width, now) for token in tokens)
-
-
-def _line(token: Token, width: int, now: datetime) -> str:
-    lasts = "expires" if token.expires > now else "expired"
-    when = token.expires.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    scopes = " ".join(sorted(token.scopes))
-    return f"{token.principal:<{width}}  {token.sha256[:12]}…  {lasts} {when}  {scopes}"
+    for token in tokens:
+        lasts = "expires" if token.expires > datetime.now(UTC) else "expired"
+        when = token.expires.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+        scopes = " ".join(sorted(token.scopes))
+        yield f"{token.principal:<{width}}  {token.sha256[:12]}…  {lasts} {when}  {scopes}"
 
 
 def _replace(file: Path, text: str) -> None:

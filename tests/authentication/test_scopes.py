@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from mcp import MCPError
@@ -32,12 +32,10 @@ from tests.http.site import (
     stand_in_site,
     write,
 )
-from tests.rig import ERAS, User, placing
+from tests.rig import ERAS, Era, User, placing
 from tests.upstream import SID, answer, call
 
 pytestmark = pytest.mark.anyio
-
-Era = Literal["auto", "legacy"]
 
 NEEDS = {
     "create_call": "calls:place",

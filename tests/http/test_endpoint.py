@@ -20,6 +20,8 @@ from tests.http.site import (
     Here,
     Service,
     by_tokens,
+    in_session,
+    message,
     open_site,
     principals,
     rest_of,
@@ -212,15 +214,9 @@ async def test_a_change_whose_stream_is_closed_before_it_is_sent_never_is() -> N
 @pytest.mark.requirement("28")
 async def test_a_question_whose_session_ends_is_answered_no(site: Here) -> None:
     async with site.http() as http:
-        session = (await site.open_session(**FORMS)).headers["mcp-session-id"]
-        headers = {"Mcp-Session-Id": session, "MCP-Protocol-Version": LEGACY}
-        body = {
-            "jsonrpc": "2.0",
-            "id": 7,
-            "method": "tools/call",
-            "params": {"name": "create_call", "arguments": placing()},
-        }
-        async with http.stream("POST", site.url, json=body, headers=headers) as stream:
+        headers = in_session(await site.open_session(**FORMS))
+        body = message("tools/call", name="create_call", arguments=placing())
+        async with http.stream("POST", site.url, content=body, headers=headers) as stream:
             async for line in stream.aiter_lines():
                 if "elicitation/create" in line:
                     break
