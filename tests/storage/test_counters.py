@@ -178,6 +178,15 @@ def test_four_processes_at_once_get_no_more_than_there_is(
     assert sum(crew.together(crew.repeat, deed, shared_url)) == room
 
 
+@pytest.mark.parametrize("url", ["redis"], indirect=True)
+async def test_a_hit_that_redis_is_sent_again_counts_once(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As the library does when the response to the first is lost: it has the same entry.
+    monkeypatch.setattr("calls_mcp.storage.base.secrets.token_urlsafe", str)
+    assert await hits(storage, [MINUTE], 3) == [""] * 3
+
+
 async def test_processes_that_find_one_limit_exhausted_take_nothing_from_the_other(
     shared_url: str, options: StorageOptions
 ) -> None:
