@@ -224,8 +224,7 @@ async def test_the_operator_settles_what_is_confirmed(confirm: str, asked: set[s
 
 @pytest.mark.requirement("09", "12")
 @pytest.mark.parametrize(
-    "field",
-    ["caller_name", "forwarded_from", "from", "to", "answered_by", "status", "direction"],
+    "field", ["caller_name", "forwarded_from", "from", "to", "answered_by", "status", "direction"]
 )
 async def test_a_stranger_can_not_write_into_the_question(field: str) -> None:
     told = [call(**{"status": "in-progress"} | {field: text}) for text in TEXTS.values()]

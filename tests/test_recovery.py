@@ -33,11 +33,7 @@ async def test_a_new_call_that_is_found_is_done_and_said_to_be_recovered() -> No
     assert outcome["call"]["sid"] == SID
     assert "answer was lost" in outcome["warnings"][0]
     assert len(upstream.changes) == 1
-    assert upstream.requests[1].query == {
-        "To": TALKS_FOR_AN_HOUR,
-        "From": CALLER,
-        "PageSize": "20",
-    }
+    assert upstream.requests[1].query == {"To": TALKS_FOR_AN_HOUR, "From": CALLER, "PageSize": "20"}
 
 
 async def test_a_new_call_that_is_listed_a_moment_later_is_found() -> None:
@@ -189,9 +185,7 @@ async def test_a_call_that_may_be_an_earlier_lost_one_is_not_taken_for_this_one(
     assert second["error"]["kind"] == "outcome_unknown"
 
 
-async def test_a_call_placed_before_a_restart_is_not_taken_for_the_lost_one(
-    tmp_path: Path,
-) -> None:
+async def test_a_call_placed_before_a_restart_is_not_taken_for_the_lost_one(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'state.db'}"
     before = placed()
     async with scripted(answer(201, before), calls_mcp_state_url=url) as (_, agent):

@@ -52,12 +52,7 @@ OUTCOMES: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "a list": (
         "list_calls",
         {"outcome": "done", "calls": [CALL, CALL], "count": 2, "next_cursor": "next.one"},
-        [
-            "2 calls, newest first",
-            LINE,
-            LINE,
-            "More: call list_calls with cursor=next.one",
-        ],
+        ["2 calls, newest first", LINE, LINE, "More: call list_calls with cursor=next.one"],
     ),
     "an empty list": ("list_calls", {"outcome": "done", "calls": [], "count": 0}, ["0 calls"]),
     "a deletion": (

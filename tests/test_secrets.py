@@ -35,18 +35,7 @@ from tests.canary import (
 )
 from tests.process import MODERN, Server, environment, started
 from tests.rig import ACCOUNT, CALLER, TALKS_FOR_AN_HOUR, TWIML, open_rig, placing
-from tests.upstream import (
-    SID,
-    Step,
-    Upstream,
-    access,
-    answer,
-    call,
-    drop,
-    page,
-    redirect,
-    refusing,
-)
+from tests.upstream import SID, Step, Upstream, access, answer, call, drop, page, redirect, refusing
 
 pytestmark = [pytest.mark.anyio, pytest.mark.requirement("16")]
 

@@ -49,10 +49,7 @@ async def test_the_spans_of_a_confirmed_call_with_one_retry(observatory: Observa
     assert outcome["outcome"] == "done"
     assert observatory.invocations() == [
         ("tools/call create_call", [("guard", [])]),
-        (
-            "tools/call create_call",
-            [("guard", []), ("upstream place", [ATTEMPT, ATTEMPT])],
-        ),
+        ("tools/call create_call", [("guard", []), ("upstream place", [ATTEMPT, ATTEMPT])]),
     ]
     asked, confirmed = observatory.named("guard")
     assert told(asked)["calls_mcp.decision"] == "asked"
@@ -369,8 +366,7 @@ def test_the_sdk_is_not_even_imported_unless_it_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    "variables",
-    [{"CALLS_MCP_TELEMETRY": "otlp"}, {"CALLS_MCP_METRICS_ADDRESS": "127.0.0.1:0"}],
+    "variables", [{"CALLS_MCP_TELEMETRY": "otlp"}, {"CALLS_MCP_METRICS_ADDRESS": "127.0.0.1:0"}]
 )
 @pytest.mark.parametrize("missing", ["opentelemetry.sdk", "prometheus_client"])
 def test_without_the_extra_whoever_asks_is_told_what_to_install(

@@ -55,11 +55,7 @@ class Client:
 
     def entry(self, entry: Entry) -> dict[str, Json]:
         """The value under the server's name."""
-        shown: dict[str, Json] = {
-            **self.extra,
-            "command": entry.command,
-            "args": [*entry.args],
-        }
+        shown: dict[str, Json] = {**self.extra, "command": entry.command, "args": [*entry.args]}
         env = {**entry.env, **{name: self._value(entry.name, name) for name in entry.asked}}
         return {**shown, "env": {**env}} if env else shown
 

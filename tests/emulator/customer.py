@@ -10,9 +10,7 @@ import httpx
 from calls_mcp.emulator import Account, Emulator, ManualClock
 
 ACCOUNT = Account(
-    sid=f"AC{1:032}",
-    auth_token=f"{1:032}",
-    api_keys={f"SK{1:032}": "made-up-secret"},
+    sid=f"AC{1:032}", auth_token=f"{1:032}", api_keys={f"SK{1:032}": "made-up-secret"}
 )
 LIST = f"/2010-04-01/Accounts/{ACCOUNT.sid}/Calls.json"
 STRANGER = "+12025550123"

@@ -138,11 +138,7 @@ def test_run_says_where_it_is_and_ends_on_a_signal(
     ("seed", "calls", "count"), [(None, None, 0), (1, None, 250), (None, 7, 7), (1, 0, 0)]
 )
 def test_run_fills_in_the_history_asked_for_once(
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    seed: int | None,
-    calls: int | None,
-    count: int,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seed: int | None, calls: int | None, count: int
 ) -> None:
     database = str(tmp_path / "calls.sqlite")
     options = Options(port=0, database=database, seed=seed, calls=calls)

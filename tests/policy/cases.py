@@ -7,12 +7,7 @@ import pytest
 
 from calls_mcp.arguments import Arguments, check
 from calls_mcp.catalog import Json, load_operations
-from calls_mcp.policy import (
-    Policy,
-    PolicyDenied,
-    judge,
-    load_policy,
-)
+from calls_mcp.policy import Policy, PolicyDenied, judge, load_policy
 
 ACCOUNT = "AC" + "0" * 32
 OTHER = "AC" + "1" * 32

@@ -10,9 +10,7 @@ import pytest
 from calls_mcp.datafiles import CONFIG
 from calls_mcp.policy import load_policy
 from calls_mcp.tomlfile import FileError
-from tests.policy.cases import (
-    SHIPPED,
-)
+from tests.policy.cases import SHIPPED
 
 
 @pytest.fixture

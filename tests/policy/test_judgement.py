@@ -8,13 +8,7 @@ import pytest
 
 from calls_mcp.arguments import Arguments
 from calls_mcp.catalog import Confirm
-from calls_mcp.policy import (
-    Judgement,
-    PolicyDenied,
-    Requirement,
-    judge,
-    judge_account,
-)
+from calls_mcp.policy import Judgement, PolicyDenied, Requirement, judge, judge_account
 from tests.policy.cases import (
     ACCOUNT,
     OTHER,
@@ -144,11 +138,8 @@ def test_a_call_may_not_exceed_a_ceiling(
     caps: dict[str, Any], values: dict[str, Any], rule: str
 ) -> None:
     assert ruling(changed("caps", **caps), asked(**values)) == rule
-
-
-def test_the_ceiling_holds_for_a_change_of_a_live_call_too() -> None:
-    policy = changed("caps", time_limit=60)
-    assert ruling(policy, asked("update_call", time_limit=61)) == "caps.time_limit"
+    if "time_limit" in values:
+        assert ruling(changed("caps", **caps), asked("update_call", **values)) == rule
 
 
 def added(judgement: Judgement, arguments: Arguments) -> Mapping[str, object]:

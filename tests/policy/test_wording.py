@@ -5,12 +5,7 @@ from typing import Any, get_args
 import pytest
 
 from calls_mcp.policy import Requirement, explain, summary
-from tests.policy.cases import (
-    BERLIN,
-    OTHER,
-    SHIPPED,
-    changed,
-)
+from tests.policy.cases import BERLIN, OTHER, SHIPPED, changed
 
 
 def test_the_default_policy_is_explained_in_sentences() -> None:

@@ -107,9 +107,7 @@ async def test_a_prompt_reads_as_the_servers_own_does(manifest: Manifest) -> Non
             given = {name: (choices[name] or (f"<{name}>",))[0] for name in names}
             (message,) = (await agent.client.get_prompt(own.name, given)).messages
             filled = re.sub(
-                r"\$\{arguments\.(\w+)}",
-                lambda found, given=given: given[found[1]],
-                prompt["text"],
+                r"\$\{arguments\.(\w+)}", lambda found, given=given: given[found[1]], prompt["text"]
             )
             assert getattr(message.content, "text", None) == filled
 
