@@ -12,7 +12,9 @@ import httpx
 import jwt
 from starlette.authentication import AuthenticationError
 
+from calls_mcp.errors import ConfigurationError
 from calls_mcp.settings import is_loopback
+from calls_mcp.twilio.transport import connect_to
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +39,9 @@ class IssuerUnavailable(AuthenticationError):
 
 class _Unusable(Exception):
     """A document of the issuer's is not what it should be."""
+
+
+_FAILURES = (_Unusable, ConfigurationError, httpx.HTTPError, jwt.PyJWTError, TimeoutError)
 
 
 class KeySet:
@@ -77,24 +82,23 @@ class KeySet:
         self._tried = self._clock()
         try:
             with anyio.fail_after(_PATIENCE, shield=True):  # others wait for it, too
-                async with httpx.AsyncClient(trust_env=not _is_local(self._issuer)) as client:
-                    keys = await self._published(client)
-        except (_Unusable, httpx.HTTPError, jwt.PyJWTError, TimeoutError) as failure:
+                keys = await self._published()
+        except _FAILURES as failure:
             _log.warning("The keys of %s can't be had: %r", self._issuer, failure)
             return
         self._keys = {key.key_id: key for key in keys}
         self._fetched = self._clock()
 
-    async def _published(self, client: httpx.AsyncClient) -> list[jwt.PyJWK]:
-        document = await _document(client, await self._location(client))
+    async def _published(self) -> list[jwt.PyJWK]:
+        document = await _document(await self._location())
         keys = jwt.PyJWKSet.from_dict(dict(document)).keys
         return [k for k in keys if k.algorithm_name in ALGORITHMS and k.public_key_use != "enc"]
 
-    async def _location(self, client: httpx.AsyncClient) -> str:
+    async def _location(self) -> str:
         failures: list[str] = []
         for url in metadata_urls(self._issuer):
             try:
-                return self._keys_location(await _document(client, url))
+                return self._keys_location(await _document(url))
             except _Unusable as failure:
                 failures.append(str(failure))
         raise _Unusable("; ".join(failures))
@@ -123,20 +127,30 @@ def _is_local(url: str) -> bool:
     return is_loopback(urlsplit(url).hostname)
 
 
-async def _document(client: httpx.AsyncClient, url: str) -> Document:
-    """The JSON object at `url`. Redirections are not followed."""
-    async with client.stream("GET", url, headers={"Accept": "application/json"}) as response:
-        if response.status_code != HTTPStatus.OK:
-            raise _Unusable(f"{url} answered {response.status_code}")
-        body = bytearray()
-        async for part in response.aiter_bytes():
-            body += part
-            if len(body) > _LARGEST:
-                raise _Unusable(f"{url} is too large")
+async def _document(url: str) -> Document:
+    """Return the JSON object at `url`. Redirections are not followed."""
+    body = await _body(url)
     try:
-        document: object = json.loads(bytes(body))
+        document: object = json.loads(body)
     except (ValueError, RecursionError):
         raise _Unusable(f"{url} is not JSON") from None
     if not isinstance(document, dict):
         raise _Unusable(f"{url} is not a JSON object")
     return cast("Document", document)
+
+
+async def _body(url: str) -> bytes:
+    """Return what is at `url` as it comes: what is packed is not unpacked, and so is not JSON."""
+    headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+    body = bytearray()
+    async with (
+        httpx.AsyncClient(transport=connect_to(url)) as client,
+        client.stream("GET", url, headers=headers) as response,
+    ):
+        if response.status_code != HTTPStatus.OK:
+            raise _Unusable(f"{url} answered {response.status_code}")
+        async for part in response.aiter_raw():
+            body += part
+            if len(body) > _LARGEST:
+                raise _Unusable(f"{url} is too large")
+    return bytes(body)

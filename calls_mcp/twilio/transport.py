@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from calls_mcp.errors import ConfigurationError
-from calls_mcp.settings import Access
+from calls_mcp.settings import Access, is_loopback
 
 if TYPE_CHECKING:
     import httpx
@@ -21,10 +21,10 @@ def require_usable(access: Access) -> None:
     Raises:
         ConfigurationError: They can't be used.
     """
-    if _proxy(access):
+    if _proxy(access.base_url):
         connect(access)
     elif any(_named_certificates()):
-        _certificates(access)
+        _certificates(access.base_url)
 
 
 def connect(access: Access) -> "httpx.AsyncBaseTransport":
@@ -36,18 +36,29 @@ def connect(access: Access) -> "httpx.AsyncBaseTransport":
     Raises:
         ConfigurationError: The certificates or the proxy of the environment can't be used.
     """
+    if access.app is None:
+        return connect_to(access.base_url)
     import httpx  # noqa: PLC0415  # takes longer to load than a server to start
 
-    if access.app is not None:
-        return httpx.ASGITransport(access.app, raise_app_exceptions=False)
-    certificates = _certificates(access)
+    return httpx.ASGITransport(access.app, raise_app_exceptions=False)
+
+
+def connect_to(url: str) -> "httpx.AsyncHTTPTransport":
+    """Return connections to the host of `url`, by the environment's certificates and proxy.
+
+    Raises:
+        ConfigurationError: These can't be used.
+    """
+    import httpx  # noqa: PLC0415
+
+    certificates = _certificates(url)
     # Limited by the caller: a request that is cancelled while it waits for httpx's pool can take
     # a place in it for good.
     limits = httpx.Limits(
         max_connections=None, max_keepalive_connections=None, keepalive_expiry=_IDLE
     )
     try:
-        named = _proxy(access)
+        named = _proxy(url)
         proxy = httpx.Proxy(named) if named else None
         if proxy and not (proxy.url.host and proxy.url.scheme in ("http", "https")):
             raise ValueError  # noqa: TRY301
@@ -61,8 +72,8 @@ def connect(access: Access) -> "httpx.AsyncBaseTransport":
         ) from None
 
 
-def _certificates(access: Access) -> ssl.SSLContext:
-    if urlsplit(access.base_url).scheme != "https":
+def _certificates(url: str) -> ssl.SSLContext:
+    if urlsplit(url).scheme != "https":
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody; reading a bundle takes long
     file, folder = _named_certificates()
     if not (file or folder):
@@ -83,11 +94,11 @@ def _named_certificates() -> tuple[str | None, str | None]:
     return os.environ.get("SSL_CERT_FILE") or None, os.environ.get("SSL_CERT_DIR") or None
 
 
-def _proxy(access: Access) -> str | None:
-    """Return the proxy for the API. httpx would refuse ALL_PROXY=socks5://… even if unused."""
-    url = urlsplit(access.base_url)
-    if access.is_local or proxy_bypass(url.netloc):
+def _proxy(url: str) -> str | None:
+    """Return the proxy for `url`. httpx would refuse ALL_PROXY=socks5://… even if unused."""
+    parts = urlsplit(url)
+    if is_loopback(parts.hostname) or proxy_bypass(parts.netloc):
         return None
     proxies = getproxies()
-    named = proxies.get(url.scheme) or proxies.get("all")
+    named = proxies.get(parts.scheme) or proxies.get("all")
     return named if not named or "://" in named else f"http://{named}"

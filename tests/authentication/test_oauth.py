@@ -1,6 +1,7 @@
 """Tokens of an authorization server: which are good, and where the keys for that come from."""
 
 import base64
+import gzip
 import hashlib
 import hmac
 import json
@@ -18,6 +19,7 @@ from mcp.client.auth.extensions.client_credentials import ClientCredentialsOAuth
 from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from calls_mcp.authentication.issuer import IssuerUnavailable, KeySet
 from calls_mcp.emulator import ManualClock
 from tests.authentication.issuer import (
     AUDIENCE,
@@ -219,6 +221,7 @@ FAILURES = [
     PlainTextResponse('"' + "a" * 2**21 + '"'),
     JSONResponse([1]),
     JSONResponse({"keys": 1}),
+    Response(gzip.compress(bytes(2**21)), headers={"Content-Encoding": "gzip"}),
     elsewhere("/keys"),
 ]
 
@@ -234,6 +237,15 @@ async def test_while_the_issuer_fails_nobody_is_told_that_their_token_is_bad(
     assert await site.status() == 503
     site.clock.advance(10)
     assert await site.status() == 400
+
+
+async def test_a_proxy_that_can_not_be_used_is_a_failure_to_fetch_the_keys(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    keys = KeySet("https://issuer.example.com", ManualClock(0))
+    with pytest.raises(IssuerUnavailable):
+        await keys.key("any")
 
 
 async def test_keys_that_can_not_be_fetched_again_are_good_for_an_hour(site: Trusting) -> None:
