@@ -141,7 +141,7 @@ def unreadable(uri: str, failure: Failure) -> MCPError:
     is_absent = failure.kind in _ABSENT
     code = types.INVALID_PARAMS if is_absent else types.INTERNAL_ERROR
     message = f"{failure.kind}: {failure.message} {failure.hint}"
-    return MCPError(code, message, {"uri": uri, "error": failure})
+    return MCPError(code, message, {"uri": uri, "error": failure.content()})
 
 
 def _text(

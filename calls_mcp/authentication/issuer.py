@@ -41,7 +41,10 @@ class _Unusable(Exception):
     """A document of the issuer's is not what it should be."""
 
 
-_FAILURES = (_Unusable, ConfigurationError, httpx.HTTPError, jwt.PyJWTError, TimeoutError)
+_FAILURES = (
+    *(_Unusable, ConfigurationError, jwt.PyJWTError, TimeoutError),
+    *(httpx.HTTPError, httpx.InvalidURL),
+)
 
 
 class KeySet:
@@ -107,8 +110,7 @@ class KeySet:
         location = metadata.get("jwks_uri")
         if metadata.get("issuer") != self._issuer or not isinstance(location, str):
             raise _Unusable("the metadata is another issuer's, or names no keys")
-        is_safe = urlsplit(location).scheme == "https"
-        if not is_safe and not (_is_local(self._issuer) and _is_local(location)):
+        if not _is_safe(location) and not (_is_local(self._issuer) and _is_local(location)):
             raise _Unusable("the keys would come unprotected")
         return location
 
@@ -121,6 +123,13 @@ def metadata_urls(issuer: str) -> Iterator[str]:
     yield f"{origin}/.well-known/openid-configuration{path}"
     if path:
         yield f"{origin}{path}/.well-known/openid-configuration"
+
+
+def _is_safe(url: str) -> bool:
+    try:
+        return urlsplit(url).scheme == "https"
+    except ValueError:
+        raise _Unusable("the keys have no URL that can be read") from None
 
 
 def _is_local(url: str) -> bool:

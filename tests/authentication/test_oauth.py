@@ -281,6 +281,7 @@ async def test_the_issuers_metadata_is_found(path: str, metadata_path: str) -> N
         {"jwks_uri": None},
         {"jwks_uri": "http://keys.example.com/keys"},
         {"jwks_uri": "file:///etc/passwd"},
+        {"jwks_uri": "https://[bad"},
     ],
     ids=str,
 )

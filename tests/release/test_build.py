@@ -22,7 +22,7 @@ READERS = (
     "http/test_deploy",
     "release/test_version",
 )
-READERS_TOO = ("security/test_supply_chain", "release/test_registry", "release/test_manifest")
+READERS_TOO = ("release/test_locks", "release/test_registry", "release/test_manifest")
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,12 @@ def test_the_wheel_holds_the_package_with_its_data_and_nothing_else(built: Built
         for folder in ("static", "templates")
         for path in (ROOT / "calls_mcp" / "console" / folder).iterdir()
     }
-    assert names == code | data | pages | {"calls_mcp/py.typed"}
+    storage = {
+        path.relative_to(ROOT).as_posix()
+        for folder in ("migrations", "scripts")
+        for path in (ROOT / "calls_mcp" / "storage" / folder).iterdir()
+    }
+    assert names == code | data | pages | storage | {"calls_mcp/py.typed"}
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no checkout: what is tracked is unknown")
