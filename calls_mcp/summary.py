@@ -88,6 +88,13 @@ def _charge(text: str) -> str | None:
     return f"{abs(price).normalize():f}"
 
 
+def _not_a_truth_value(value: object) -> object:
+    """Python takes True for 1."""
+    if isinstance(value, bool):
+        raise ValueError("is no number")  # noqa: TRY004  # a TypeError would not be caught
+    return value
+
+
 class _OrNone:
     """Makes None of what can't be read."""
 
@@ -101,7 +108,10 @@ Text = Annotated[Annotated[str, AfterValidator(_text)] | None, _OrNone()]
 Term = Annotated[Annotated[str, Field(pattern=_TERM)] | None, _OrNone()]
 Live = Annotated[bool | None, BeforeValidator(_liveness)]
 Time = Annotated[Annotated[str, AfterValidator(_time)] | None, _OrNone()]
-Count = Annotated[Annotated[int, Field(ge=0, lt=10**_MOST_DIGITS)] | None, _OrNone()]
+Count = Annotated[
+    Annotated[int, BeforeValidator(_not_a_truth_value), Field(ge=0, lt=10**_MOST_DIGITS)] | None,
+    _OrNone(),
+]
 Cost = Annotated[
     Annotated[str, Field(pattern=_DECIMAL, coerce_numbers_to_str=True), AfterValidator(_charge)]
     | None,

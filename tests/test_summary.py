@@ -128,6 +128,7 @@ def test_a_charge_is_told_as_a_positive_cost(price: Json, cost: str | None) -> N
         (10**400, None),
         ("", None),
         (["15"], None),
+        (True, None),
     ],
 )
 def test_durations_are_whole_numbers_or_absent(given: Json, told: int | None) -> None:
