@@ -157,6 +157,7 @@ class Database:
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         """Bring the schema up to date."""
+        self._patiently(lambda: _require_known(connection))  # before anything of it is changed
         self._patiently(lambda: connection.execute("PRAGMA journal_mode = WAL"))
         connection.execute("PRAGMA synchronous = FULL")  # what is written survives a power failure
         if self._patiently(lambda: _version(connection)) == len(_scripts()):
@@ -226,13 +227,17 @@ def _require_home(path: Path) -> None:
 
 
 def _migrate(connection: sqlite3.Connection) -> None:
+    _require_known(connection)
     scripts, version = _scripts(), _version(connection)
-    if version > len(scripts):
-        raise sqlite3.DatabaseError("it was written by a newer version of calls-mcp")
     for script in scripts[version:]:
         for statement in _statements(script):
             connection.execute(statement)
     connection.execute(f"PRAGMA user_version = {len(scripts)}")
+
+
+def _require_known(connection: sqlite3.Connection) -> None:
+    if _version(connection) > len(_scripts()):
+        raise sqlite3.DatabaseError("it was written by a newer version of calls-mcp")
 
 
 def _version(connection: sqlite3.Connection) -> int:

@@ -101,12 +101,14 @@ async def test_a_newer_version_is_refused_and_left_alone(file: Path, database: D
     await database.aclose()
     with closing(sqlite3.connect(file)) as newer:
         newer.execute("PRAGMA user_version = 99")
+        newer.execute("PRAGMA journal_mode = DELETE")
     for work in (database.check, lambda: database.run(note("two")), lambda: notes(database)):
         with pytest.raises(StoreUnavailable) as refused:
             await work()
         assert "newer version of calls-mcp" in str(refused.value.__cause__)
     with closing(sqlite3.connect(file)) as newer:
         assert newer.execute("SELECT key FROM notes").fetchall() == [("one",)]
+        assert newer.execute("PRAGMA journal_mode").fetchone() == ("delete",)
 
 
 def write_pairs(file: Path, number: int) -> None:
