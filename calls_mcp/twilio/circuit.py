@@ -49,6 +49,15 @@ class Circuit:
         if self._next_trial is not None and self.state == "open":
             raise resting(self._failures, self._next_trial - self._clock())
 
+    def check_again(self) -> None:
+        """Return unless the circuit has opened since a request was let through.
+
+        Raises:
+            Withheld: It has.
+        """
+        if self._next_trial is not None:
+            raise resting(self._failures, self._next_trial - self._clock())
+
     @contextmanager
     def guarding(self, *, is_pressing: bool) -> Generator[bool]:
         """Let a request through, and learn from how it ends; yields whether it is a trial.

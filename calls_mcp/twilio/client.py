@@ -51,6 +51,7 @@ class _Sending:
     begun: float
     until: float
     is_pressing: bool
+    is_begun: bool = False
     has_left: bool = False
 
     @property
@@ -139,6 +140,7 @@ class TwilioClient:
             self._circuit.guarding(is_pressing=is_pressing) as is_trial,
             telemetry.upstream(request.method, request.effect),
         ):
+            sending.is_begun = is_trial or is_pressing
             attempts = AsyncRetrying(
                 retry=retry_if_exception(_is_worth_another),
                 wait=_wait,
@@ -184,6 +186,9 @@ class TwilioClient:
             sending.has_left = self._access.app is not None
             if min(sending.until, self._ends) <= anyio.current_time():
                 raise withheld(sending.lateness)
+            if not sending.is_begun:  # others may have failed while it waited; retries go on
+                self._circuit.check_again()
+                sending.is_begun = True
             with telemetry.attempt(request.method, request.effect) as attempt:
                 answer = await self._answer(sending)
                 if not answer.is_success:

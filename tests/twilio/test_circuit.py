@@ -1,6 +1,7 @@
 """An API that keeps failing is left alone for a while, and then tried again."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import aclosing
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from calls_mcp.arguments import Arguments
 from calls_mcp.catalog import load_operations
-from calls_mcp.errors import Unreachable
+from calls_mcp.errors import InvocationError, Unreachable
 from calls_mcp.twilio.client import TwilioClient
 from calls_mcp.wire import encode
 from tests.observatory import observing
@@ -113,6 +114,32 @@ async def test_a_refusal_by_the_api_is_an_answer(refusal: Step) -> None:
         for _ in range(7):
             await error_of(service.agent, FETCH)
         assert len(upstream.requests) == 7
+
+
+async def test_what_waited_for_its_turn_meanwhile_is_not_sent() -> None:
+    operation = load_operations()["create_call"]
+    request = encode(Arguments(operation, placing()), ACCOUNT)
+    first = Gate(answer(503), expected=16)
+    kinds = Counter[str]()
+
+    async def send(client: TwilioClient) -> None:
+        try:
+            await client.send(request)
+        except InvocationError as error:
+            kinds[error.kind] += 1
+
+    async with (
+        Upstream(first) as upstream,
+        aclosing(TwilioClient(access(upstream.base_url))) as client,
+        anyio.create_task_group() as tasks,
+    ):
+        for _ in range(40):
+            tasks.start_soon(send, client)
+        await first.full.wait()
+        first.opened.set()
+    # A place may be given on before the fifth failure is known.
+    assert kinds["unreachable"] >= 40 - 16 - 5
+    assert kinds.total() == 40
 
 
 async def test_an_answer_in_between_begins_the_count_anew() -> None:
