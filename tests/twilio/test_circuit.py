@@ -118,7 +118,7 @@ async def test_a_refusal_by_the_api_is_an_answer(refusal: Step) -> None:
 
 async def test_what_waited_for_its_turn_meanwhile_is_not_sent() -> None:
     operation = load_operations()["create_call"]
-    request = encode(Arguments(operation, placing()), ACCOUNT)
+    request = encode(Arguments(operation, cast("dict[str, Json]", placing())), ACCOUNT)
     first = Gate(answer(503), expected=16)
     kinds = Counter[str]()
 
