@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from calls_mcp.arguments import Arguments
-from calls_mcp.catalog import load_operations
+from calls_mcp.catalog import Json, load_operations
 from calls_mcp.errors import InvocationError, Unreachable
 from calls_mcp.twilio.client import TwilioClient
 from calls_mcp.wire import encode
