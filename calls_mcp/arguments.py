@@ -225,7 +225,8 @@ def _received(parameter: Parameter, value: Json) -> str:
     if parameter.secret and value is not None:
         return MASK
     if isinstance(value, str):
-        return f"{quoted(value, 80)} (a text of {len(value)} characters)"
+        characters = "1 character" if len(value) == 1 else f"{len(value)} characters"
+        return f"{quoted(value, 80)} (a text of {characters})"
     if isinstance(value, list):
         return f"a list of {len(value)}: {', '.join(_item(item) for item in value[:5])}"
     return _item(value)

@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="calls-mcp", description="An MCP server for Twilio's Calls API.")
     parser.add_argument("--version", action="version", version=f"calls-mcp {__version__}")
     parser.set_defaults(run=_serve, sandbox=False, transport="stdio")
-    add_parser = parser.add_subparsers(title="commands", metavar="").add_parser
+    add_parser = parser.add_subparsers(title="commands", metavar="COMMAND").add_parser
     _add_serve(add_parser("serve", help="serve one MCP client on stdin and stdout (default)"))
     _add_emulator(add_parser("emulator", help="run a stand-in for the Calls API"))
     _add_audit(add_parser("audit", help="export or check the audit log"))
@@ -133,7 +133,7 @@ def _add_emulator(emulator: argparse.ArgumentParser) -> None:
 
 
 def _add_audit(audit: argparse.ArgumentParser) -> None:
-    audits = audit.add_subparsers(title="commands", metavar="", required=True)
+    audits = audit.add_subparsers(title="commands", metavar="COMMAND", required=True)
     export = audits.add_parser("export", help="write the records to stdout as JSON lines")
     export.add_argument(
         "--follow", action="store_true", help="go on with new records, until Ctrl+C"
@@ -156,14 +156,14 @@ def _add_audit(audit: argparse.ArgumentParser) -> None:
 
 
 def _add_policy(policy: argparse.ArgumentParser) -> None:
-    policies = policy.add_subparsers(title="commands", metavar="", required=True)
+    policies = policy.add_subparsers(title="commands", metavar="COMMAND", required=True)
     check = policies.add_parser("check", help="tell what a policy means, or what is wrong with it")
     check.add_argument("file", type=Path, nargs="?", help="by default the one in use")
     check.set_defaults(run=_check_policy)
 
 
 def _add_token(token: argparse.ArgumentParser) -> None:
-    tokens = token.add_subparsers(title="commands", metavar="", required=True)
+    tokens = token.add_subparsers(title="commands", metavar="COMMAND", required=True)
     new = tokens.add_parser("new", help="make a token, and show it once")
     new.add_argument("name", help="whom it stands for")
     new.add_argument(

@@ -1,6 +1,8 @@
 """A walk through the five tools: an MCP client, this server and the emulator in one process."""
 
 import json
+import shlex
+import shutil
 import textwrap
 from itertools import groupby
 from pathlib import Path
@@ -15,6 +17,7 @@ from mcp_types import ElicitRequestParams, ElicitResult, TextContent
 
 from calls_mcp.audit.report import describe
 from calls_mcp.audit.verification import verify
+from calls_mcp.clients import launch
 from calls_mcp.emulator import (
     DEFAULT_ACCOUNT,
     OWN_NUMBERS,
@@ -48,7 +51,15 @@ async def run_demo() -> None:
         for line in describe(report):
             _say(line, "  ")
     _say("Now try it with your own agent:")
-    _say("calls-mcp serve --sandbox", "  ")
+    _say(f"{_program()} serve --sandbox", "  ")
+
+
+def _program() -> str:
+    """How this reader's shell finds us."""
+    if shutil.which("calls-mcp"):
+        return "calls-mcp"
+    found = launch()
+    return shlex.join((found.command, *found.args))
 
 
 async def _run_demo(user: "_User", record: Path) -> None:

@@ -144,7 +144,7 @@ class _Walk:
     async def tell(self, report: Report) -> None:
         """Tell how far it has come."""
         read = len(self.calls)
-        await report(read, self._limit, f"{read} calls read")
+        await report(read, self._limit, f"{read} call{'' if read == 1 else 's'} read")
 
     def warnings(self, position: Position | None) -> list[str]:
         """What the reader must know about what is not there."""

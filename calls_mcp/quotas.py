@@ -264,7 +264,7 @@ class Quotas:
 
 def _require(exhausted: Exhausted | None) -> None:
     if exhausted is not None:
-        hint = f"Wait {exhausted.wait:.0f} seconds. {_ENOUGH}"
+        hint = f"Wait {exhausted.wait:.0f} s. {_ENOUGH}"
         raise PolicyDenied(f"caps.{exhausted.name}", "so many calls were placed", hint)
 
 

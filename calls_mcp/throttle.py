@@ -5,7 +5,7 @@ from calls_mcp.policy import Caps, PolicyDenied
 from calls_mcp.storage import Limit
 from calls_mcp.storage.rates import Rates
 
-_HINT = "Wait {:.0f} seconds; then go more slowly, or ask for more at once."
+_HINT = "Wait {:.0f} s; then go more slowly, or ask for more at once."
 
 
 class Throttle:

@@ -114,6 +114,7 @@ Row = tuple[str, str, object, str, str]
 FAULTS: list[Row] = [
     ("create_call", "to", None, PARTY, "null"),
     ("create_call", "to", "", PARTY, '"" (a text of 0 characters)'),
+    ("create_call", "to", "1", PARTY, '"1" (a text of 1 character)'),
     ("create_call", "timeout", 601, SECONDS, "601"),
     ("create_call", "timeout", 0, SECONDS, "0"),
     ("create_call", "timeout", 1.5, SECONDS, "1.5"),

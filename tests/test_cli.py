@@ -5,6 +5,7 @@ import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
+from sysconfig import get_path
 
 import pytest
 
@@ -36,6 +37,14 @@ def test_help_names_the_commands() -> None:
     assert all(command in out for command in ("serve", "emulator", "demo"))
 
 
+def test_usage_names_the_command_and_what_is_required() -> None:
+    out = run("--help").stdout
+    assert out.startswith("usage: calls-mcp [-h] [--version] COMMAND ...\n")
+    assert "commands:\n  COMMAND\n    serve " in out
+    assert run("audit").stderr.endswith("the following arguments are required: COMMAND\n")
+    assert run("call").stderr.endswith("the following arguments are required: tool\n")
+
+
 @pytest.mark.requirement("42")
 def test_an_unknown_command_is_a_usage_error() -> None:
     told = run("serv")
@@ -55,7 +64,7 @@ def test_wrong_settings_end_it_with_one_line_and_status_2(
 
 
 def test_the_demo_shows_each_step_and_places_one_call_only() -> None:
-    demo = run("demo")
+    demo = run("demo", PATH="")
     assert (demo.returncode, demo.stderr) == (0, "")
     told = " ".join(demo.stdout.split())
     for step in (
@@ -74,6 +83,7 @@ def test_the_demo_shows_each_step_and_places_one_call_only() -> None:
     assert reached.count("Status=completed") == 1
     assert reached.count("204 DELETE") == 1
     assert "\x1b" not in told
+    assert demo.stdout.endswith(f"\n  {get_path('scripts')}/calls-mcp serve --sandbox\n")
 
 
 PIPED = (

@@ -240,7 +240,7 @@ async def test_a_cap_used_up_after_the_confirmation_says_what_is_to_be_done(
         early = await agent.call("create_call", **placing())
     assert early["error"]["kind"] == "policy_denied"
     assert "caps.calls_per_minute" in early["error"]["message"]
-    assert "Wait 60 seconds" in refused["error"]["hint"]
+    assert "Wait 60 s." in refused["error"]["hint"]
     assert "without confirmation_token" in refused["error"]["hint"]
     assert TALKS_FOR_AN_HOUR not in refused["error"]["message"]
 

@@ -154,7 +154,7 @@ async def test_a_client_that_runs_in_a_loop_is_stopped_for_a_while(
     kinds = [outcome.get("error", {}).get("kind", "") for outcome in (*outcomes, later, free)]
     assert kinds[2] == "policy_denied"
     assert f"(caps.{name})" in outcomes[2]["error"]["message"]
-    assert "Wait 60 seconds" in outcomes[2]["error"]["hint"]
+    assert "Wait 60 s;" in outcomes[2]["error"]["hint"]
     assert "policy_denied" not in (kinds[0], kinds[1], kinds[3], kinds[4])
     assert seen == (2 if tool == "list_calls" else 0)
 

@@ -26,6 +26,8 @@ def make_token(
     Raises:
         ConfigurationError: The file is wrong, or would be with this entry.
     """
+    if not principal.isprintable():
+        raise ConfigurationError("The name must be one line, without control characters.")
     if unknown := sorted({*scopes}.difference(SCOPES)):
         raise ConfigurationError(f"--scope {unknown[0]}: there are {', '.join(SCOPES)}.")
     if APPROVE in scopes and not is_operators(scopes):

@@ -184,7 +184,7 @@ CLIENTS: Mapping[str, Client] = {
     ),
     "zed": Client("Zed", _zed, "context_servers", "Zed starts it at once; see its agent panel."),
     "inspector": Client(
-        "the MCP Inspector",
+        "MCP Inspector",
         _inspector,
         "mcpServers",
         "Run: npx @modelcontextprotocol/inspector",

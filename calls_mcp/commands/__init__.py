@@ -105,7 +105,10 @@ def _add_tools(add_parser: _AddParser) -> None:
 def _add_call(add_parser: _AddParser) -> None:
     call = _command(add_parser, "call", "run one tool, as a client does", _CALL)
     call.add_argument("tool", help="its name; see: calls-mcp tools")
-    call.add_argument("arguments", nargs="*", metavar="key=value", help="arguments for it")
+    # The default keeps argparse from calling it required.
+    call.add_argument(
+        "arguments", nargs="*", default=[], metavar="key=value", help="arguments for it"
+    )
     call.add_argument("--input", metavar="FILE", help="more of them, a JSON object; - for stdin")
     call.add_argument("--yes", action="store_true", help="confirm it without being asked")
     _add_sandbox(call)

@@ -82,7 +82,8 @@ def _tell(shown: list[_Definition], costs: list[int], tokens: Counter) -> None:
         for line in _described(definition):
             say(line)
         say()
-    say(f"{len(shown)} tools, {about}{sum(costs):,} tokens ({_measure(tokens)})")
+    tools = "1 tool" if len(shown) == 1 else f"{len(shown)} tools"
+    say(f"{tools}, {about}{sum(costs):,} tokens ({_measure(tokens)})")
 
 
 def _measure(tokens: Counter) -> str:

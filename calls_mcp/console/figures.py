@@ -10,6 +10,7 @@ import phonenumbers
 
 from calls_mcp.catalog import Json
 from calls_mcp.outcome import CallSummary, moment
+from calls_mcp.policy import PolicyDenied
 
 _LONGEST = ((10, "under 10 s"), (60, "10 to 59 s"), (300, "1 to 4 min"), (1800, "5 to 29 min"))
 _LONGER = "30 min or more"
@@ -116,9 +117,9 @@ def _confirmations(records: Iterable[Mapping[str, Json]], overdue: str) -> dict[
 
 def _denials(records: Iterable[Mapping[str, Json]]) -> dict[str, int]:
     rules = Counter(
-        str(record.get("rule") or record.get("error_kind") or "unknown")
+        str(record.get("rule") or "unknown")
         for record in records
-        if record.get("decision") == "denied"
+        if record.get("decision") == "denied" and record.get("error_kind") == PolicyDenied.kind
     )
     return dict(rules.most_common())
 

@@ -61,7 +61,8 @@ def _tokens(file: Path, principals: Principals) -> Iterator[Finding]:
         message = f"{file}: every token has expired, so nobody can come in"
         yield Finding("principals", "problem", message, _new(principals.tokens[0].principal))
         return
-    yield Finding("principals", "ok", f"{file}: {len(good)} tokens that are good")
+    count = "1 valid token" if len(good) == 1 else f"{len(good)} valid tokens"
+    yield Finding("principals", "ok", f"{file}: {count}")
     for token in principals.tokens:
         if token.expires <= now + _SOON:
             when = "expired on" if token.expires <= now else "expires on"

@@ -16,7 +16,8 @@ from mcp.server.transport_security import (
     TransportSecurityMiddleware,
     TransportSecuritySettings,
 )
-from mcp_types import PARSE_ERROR
+from mcp_types import PARSE_ERROR, jsonrpc_message_adapter
+from pydantic import ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -142,7 +143,7 @@ class Quota:
 
 
 class Admission:
-    """Passes on what is within the quotas.
+    """Passes on messages that are within the quotas.
 
     Requests of different kinds are counted apart: changes that wait for an answer of the user's
     keep out neither that answer, nor reads.
@@ -168,7 +169,7 @@ class Admission:
         places = ((kind, caller), (kind, _ALL))
         self._present.update(places)  # before anything is waited for
         try:
-            app = await self._hurried(kind, caller) or self._app
+            app = await self._hurried(kind, caller) or _malformed(scope) or self._app
             await app(scope, receive, send)
         finally:
             self._present -= Counter(places)
@@ -215,6 +216,17 @@ def share_of(sessions: int) -> int:
 def too_many(what: str, wait: float) -> Response:
     """429: call again in `wait` seconds."""
     return later(429, f"Too many {what}: nothing was done", wait)
+
+
+def _malformed(scope: Scope) -> Response | None:
+    """Refuse what is JSON and no JSON-RPC; the SDK would answer with pydantic's report of it."""
+    if scope["method"] != "POST":
+        return None
+    try:
+        jsonrpc_message_adapter.validate_python(scope[MESSAGE], by_name=False)
+    except ValidationError:
+        return refusal(400, "The body is not a JSON-RPC 2.0 message")
+    return None
 
 
 def _at_once(settings: Settings) -> Mapping[str, Quota]:

@@ -171,7 +171,7 @@ def refused(request: Request, answer: Answer, secrets: Sequence[str]) -> Invocat
     error.retry_after = answer.wait()
     if error.retryable and error.retry_after:
         wait = min(error.retry_after, _LONGEST_WAIT)
-        error.hint = f"Wait {wait:.0f} seconds, then call again."
+        error.hint = f"Wait {wait:.0f} s, then call again."
     return error
 
 

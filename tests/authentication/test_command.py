@@ -86,6 +86,16 @@ def test_a_file_that_would_be_wrong_is_left_alone(
     assert file.read_text("utf-8") == "tokens = []\n"
 
 
+@pytest.mark.parametrize("name", ["ali\nce", "ali\tce"])
+def test_a_name_that_is_not_one_line_is_refused_as_that(
+    name: str, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["token", "new", name, "--scope", "calls:read", "--file", str(file)]) == 2
+    told = capsys.readouterr().err
+    assert told == "calls-mcp: The name must be one line, without control characters.\n"
+    assert not file.exists()
+
+
 @pytest.mark.requirement("21")
 def test_no_token_is_made_that_could_ask_and_approve(
     file: Path, capsys: pytest.CaptureFixture[str]

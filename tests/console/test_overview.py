@@ -43,6 +43,30 @@ async def test_the_last_day_is_told_in_figures(tmp_path: Path) -> None:
     assert "style=" not in page
 
 
+async def test_only_the_policys_denials_count_as_denied_by_a_rule(tmp_path: Path) -> None:
+    rules = 'place = "never"\ndelete = "deny"'
+    async with (
+        open_desk(tmp_path, rules) as desk,
+        desk.rig.connect() as agent,
+        desk.operator() as browser,
+    ):
+        sid = (await agent.call("create_call", **placing()))["call"]["sid"]
+        unknown = {"sid": f"CA{'0' * 32}", "status": "completed"}
+        forged = {"sid": sid, "status": "completed", "confirmation_token": f"{'x' * 12}.{'y' * 20}"}
+        refused = [
+            await agent.call("delete_call", sid=sid),
+            await agent.call("update_call", **unknown),
+            await agent.call("update_call", **forged),
+        ]
+        kinds = [outcome["error"]["kind"] for outcome in refused]
+        assert kinds == ["policy_denied", "not_found", "invalid_confirmation"]
+        told = visible(await browser.read("/overview"))
+    assert "Denied by a rule 1 " in told
+    assert "confirm.delete 1" in told
+    assert "not_found" not in told
+    assert "invalid_confirmation" not in told
+
+
 async def test_what_was_counted_is_not_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

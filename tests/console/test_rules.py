@@ -19,6 +19,12 @@ async def test_the_policy_is_told_in_words_with_where_each_rule_is_from(tmp_path
     assert 'confirm.delete "confirm" shipped with calls-mcp' in told
 
 
+async def test_servers_may_have_other_rules_and_the_page_says_so(tmp_path: Path) -> None:
+    async with open_desk(tmp_path) as desk, desk.operator() as browser:
+        told = visible(await browser.read("/rules"))
+    assert "set CALLS_MCP_POLICY and CALLS_MCP_CONFIRM to the same values there and here" in told
+
+
 async def test_settings_are_told_with_their_source_and_without_secrets(tmp_path: Path) -> None:
     secrets = {
         "twilio_auth_token": "a-very-secret-token",

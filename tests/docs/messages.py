@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import mcp.server
+
 from tests.docs.pages import ROOT
 
 PACKAGE = ROOT / "calls_mcp"
@@ -16,10 +18,9 @@ WORDING = {"refusal": 1, "later": 1, "_refusal": 1}
 
 @cache
 def everything() -> tuple[str, ...]:
-    """Every text in the package."""
-    return tuple(
-        text for file in PACKAGE.rglob("*.py") for node in _nodes(file) if (text := template(node))
-    )
+    """Every text in the package, and in what the SDK has for servers over HTTP."""
+    files = (*PACKAGE.rglob("*.py"), *Path(mcp.server.__file__).parent.glob("*streamable_http*.py"))
+    return tuple(text for file in files for node in _nodes(file) if (text := template(node)))
 
 
 def errors_at_start() -> Iterator[str]:

@@ -262,6 +262,18 @@ async def test_what_is_no_message_is_answered_with_a_4xx(
 
 
 @pytest.mark.requirement("29")
+@pytest.mark.parametrize("headers", [LIST_HEADERS, {}], ids=["modern", "legacy"])
+@pytest.mark.parametrize("body", [b"{}", b"[]", b"null", b'{"jsonrpc":"2.0","id":1,"method":7}'])
+async def test_json_that_is_no_json_rpc_is_refused_in_one_sentence(
+    body: bytes, headers: dict[str, str], site: Here
+) -> None:
+    response = await site.post(body, headers)
+    error = {"code": -32600, "message": "The body is not a JSON-RPC 2.0 message"}
+    assert response.status_code == 400
+    assert response.json() == {"jsonrpc": "2.0", "id": None, "error": error}
+
+
+@pytest.mark.requirement("29")
 async def test_arguments_that_are_nested_too_deeply_are_refused(site: Here) -> None:
     raw = Client2026()
     told = raw.headers("tools/call", "list_calls")
