@@ -1,6 +1,7 @@
 """The command line. Each command imports what it needs, and no other does."""
 
 import argparse
+import gc
 import re
 import sys
 from collections.abc import Sequence
@@ -203,6 +204,14 @@ def _time(text: str) -> str:
 
 
 def _serve(options: argparse.Namespace) -> None:
+    gc.disable()  # until all is loaded: there is no garbage yet, and looking for it takes a tenth
+    try:
+        _serve_as(options)
+    finally:
+        gc.enable()
+
+
+def _serve_as(options: argparse.Namespace) -> None:
     import anyio  # noqa: PLC0415
 
     from calls_mcp.logs import configure_logs  # noqa: PLC0415
@@ -236,7 +245,10 @@ async def _serve_until_ended(
     else:
         opened = Runtime(settings, settings.twilio.access())
     async with opened as runtime:
-        await serve(build_server(runtime), runtime)
+        server = build_server(runtime)
+        gc.freeze()
+        gc.enable()
+        await serve(server, runtime)
 
 
 async def _over_stdio(server: "Server[Any]", runtime: "Runtime") -> None:
