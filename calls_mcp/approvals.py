@@ -1,7 +1,7 @@
 """Where the operator decides about the requests of every server that shares the store."""
 
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from time import time
 
@@ -53,6 +53,11 @@ class Approvals:
         self._storage = storage
         self._audit = audit
         self.clock = clock
+
+    @property
+    def where(self) -> str:
+        """Where the requests are kept: a file, or a Redis without its password."""
+        return self._storage.where
 
     async def requests(self) -> Sequence[ApprovalRequest]:
         """Return the newest requests and all that are pending, the newest first."""
@@ -138,12 +143,26 @@ async def open_approvals(
     if settings.storage.is_memory:
         raise ConfigurationError(UNSHARED)
     record = audit_path(settings, sandbox=sandbox)
-    options = StorageOptions(clock=clock)
+    options, url = StorageOptions(clock=clock), settings.storage.location
     async with (
-        open_storage(settings.storage.location, options, sandbox=sandbox) as storage,
+        open_storage(url, options, sandbox=sandbox, is_needed=True) as storage,
         open_audit(record, settings.audit.numbers, clock) as audit,
     ):
         yield Approvals(storage, audit, clock)
+
+
+async def count_in_other_default(settings: Settings, *, sandbox: bool) -> int:
+    """Return how many requests are pending in the default database that is not in use here.
+
+    That is the sandbox's or, with `sandbox`, the other servers'. It is 0 if a setting names the
+    store.
+    """
+    if settings.storage.location is not None:
+        return 0
+    with suppress(StoreUnavailable):
+        async with open_storage(sandbox=not sandbox) as storage:
+            return (await storage.pending_requests(1)).count
+    return 0
 
 
 def _entry(request: ApprovalRequest, decision: OperatorDecision) -> Entry:

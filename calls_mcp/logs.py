@@ -3,6 +3,8 @@
 import json
 import logging
 import traceback
+from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +31,18 @@ def configure_logs(form: Literal["text", "json"], level: str) -> None:
     if level == "ERROR":
         logging.getLogger().setLevel(level)
     logging.captureWarnings(capture=True)
+
+
+@contextmanager
+def quiet() -> Generator[None]:
+    """Log nothing in here: the caller reports what fails."""
+    logger = logging.getLogger("calls_mcp")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 class _Patient:

@@ -25,7 +25,9 @@ _COLUMNS = ("seq", "time", "tool", "sid", "prev", "hash")
 
 
 class Destination(Protocol):
-    """Where records go. It is used by one thread at a time."""
+    """Where records go: `where`, for the operator. It is used by one thread at a time."""
+
+    where: str
 
     def append(self, fields: Mapping[str, Json]) -> None:
         """Write a record, chained to the last one, in a bounded time.
@@ -47,6 +49,7 @@ class AuditTable:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.where = database.where
 
     def append(self, fields: Mapping[str, Json]) -> None:
         """Insert a record after the last one."""
@@ -62,6 +65,8 @@ class AuditStream:
 
     A record may take `patience` seconds, in case nobody reads stderr.
     """
+
+    where = "stderr:"
 
     def __init__(self, patience: float) -> None:
         self._patience = patience

@@ -33,15 +33,20 @@ _logger = logging.getLogger(__name__)
 
 
 class AuditUnavailable(InvocationError):
-    """The record can't be written, so nothing may be sent: `reason` says why, to the operator."""
+    """The record can't be written to `where`, so nothing may be sent; `reason` says why."""
 
     kind = "audit_unavailable"
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, where: str, reason: str) -> None:
         super().__init__(
             "Nothing was sent: the audit record could not be written.",
-            f"Ask the operator of this server to check its audit log ({reason}). Until then "
-            "changes are refused; reading calls still works.",
+            f"Ask the operator of this server to check the audit log ({reason}), or to set "
+            "CALLS_MCP_AUDIT_DATABASE to another. Until then changes are refused; reading calls "
+            "still works.",
+        )
+        self.for_operator = (
+            f"The audit log {where} can't be written: {reason}. "
+            "Set CALLS_MCP_AUDIT_DATABASE to use another."
         )
 
 
@@ -159,8 +164,9 @@ class AuditLog:
                 raise TimeoutError("it is busy")
             self._destination.append(fields)
         except FAILURES as error:
-            _logger.error("the audit record could not be written: %s", error)  # noqa: TRY400  # no traceback: it names the arguments' frame
-            raise AuditUnavailable(reason_of(error)) from error
+            unavailable = AuditUnavailable(self._destination.where, reason_of(error))
+            _logger.error("%s", unavailable.for_operator)  # noqa: TRY400  # no traceback: it names the arguments' frame
+            raise unavailable from error
 
     def _is_appended(self, fields: Fields, until: float) -> bool:
         try:

@@ -29,6 +29,9 @@ def verify(path: Path, expect: str | None = None, *, is_aside: bool = False) -> 
     everything up to that record is intact. With `is_aside`, other threads of this process run as
     fast as if nothing was going on.
 
+    A database must begin with the first record. A file of lines may begin with a later one, as an
+    export with a starting time does; the report notes that.
+
     Raises:
         ConfigurationError: The log can't be read, or is none.
     """
@@ -148,7 +151,7 @@ class _Inspection:
             records=self._records,
             first_time=first,
             last_time=last,
-            last_hash=self._sound.hash,
+            last_hash=self._sound.hash if self._times else "",
             problems=tuple(self._problems),
             notes=tuple(self._notes),
         )
@@ -162,7 +165,10 @@ class _Inspection:
     def _take_sound(self, row: _Row, record: Fields, link: Link) -> None:
         self._close_gap(row, record, link)
         last = {(known.seq + 1, known.hash) for known in (self._sound, self._claimed)}
-        if (link.seq, record.get("prev")) not in last:
+        if row.line == 1 and link.seq > 1:
+            what = f"begins at record {link.seq}; earlier records are not in this file"
+            self._notes.append(Problem("partial", None, None, what))
+        elif (link.seq, record.get("prev")) not in last:
             self._add("tampering", row, link.seq, self._displacement(link.seq))
         if row.columns is not None and any(record.get(k) != v for k, v in row.columns.items()):
             self._add("tampering", row, link.seq, "its columns were edited: its body differs")

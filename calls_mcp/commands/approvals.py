@@ -8,12 +8,14 @@ from dataclasses import replace
 
 import anyio
 
-from calls_mcp.approvals import Approvals, Decided, open_approvals
+from calls_mcp.approvals import Approvals, Decided, count_in_other_default, open_approvals
+from calls_mcp.audit import AuditUnavailable
 from calls_mcp.errors import ConfigurationError
+from calls_mcp.logs import quiet
 from calls_mcp.outcome import moment
 from calls_mcp.redaction import quoted
-from calls_mcp.settings import load_settings
-from calls_mcp.storage import ApprovalRequest
+from calls_mcp.settings import Settings, load_settings
+from calls_mcp.storage import ApprovalRequest, StoreUnavailable
 from calls_mcp.terminal import painted, say, show_json
 
 _LOOK_EVERY = 1  # second
@@ -24,19 +26,21 @@ def run(options: Namespace) -> int:
     """Do what the options say; the exit status.
 
     Raises:
-        ConfigurationError: There is no place that servers and operators share.
-        StoreUnavailable: That place can't be reached.
-        AuditUnavailable: A decision can't be recorded, so it was not taken.
+        ConfigurationError: Servers and operators share no store, or the store or the audit log
+            can't be used; then nothing was decided.
     """
-    with suppress(KeyboardInterrupt):  # the end of watching
-        return anyio.run(_run, options)
+    try:
+        with quiet(), suppress(KeyboardInterrupt):  # the end of watching
+            return anyio.run(_run, load_settings(), options)
+    except (StoreUnavailable, AuditUnavailable) as unavailable:
+        raise ConfigurationError(unavailable.for_operator) from unavailable
     return 0
 
 
-async def _run(options: Namespace) -> int:
-    async with open_approvals(load_settings(), sandbox=options.sandbox) as approvals:
+async def _run(settings: Settings, options: Namespace) -> int:
+    async with open_approvals(settings, sandbox=options.sandbox) as approvals:
         if options.action == "list":
-            await _list(approvals, options)
+            await _list(approvals, settings, options)
             return 0
         if options.id is None:
             raise ConfigurationError(f"Say which: calls-mcp approvals {options.action} ID")
@@ -52,7 +56,7 @@ async def _run(options: Namespace) -> int:
         return await _decide(approvals, request, options)
 
 
-async def _list(approvals: Approvals, options: Namespace) -> None:
+async def _list(approvals: Approvals, settings: Settings, options: Namespace) -> None:
     shown: object = None
     while True:
         requests = await (approvals.requests() if options.all else approvals.pending())
@@ -61,6 +65,8 @@ async def _list(approvals: Approvals, options: Namespace) -> None:
         if listed != shown:
             shown = listed
             _tell(requests, now, as_json=options.json)
+            if not (requests or options.json):
+                await _tell_where(approvals, settings, sandbox=options.sandbox)
         if not options.watch:
             return
         await anyio.sleep(_LOOK_EVERY)
@@ -72,7 +78,17 @@ def _tell(requests: Sequence[ApprovalRequest], now: float, *, as_json: bool) -> 
         return
     for request in requests:
         say("\n".join([*_lines(request, now), ""]))
-    say(f"{len(requests)} shown" if requests else "Nothing waits.")
+    if requests:
+        say(f"{len(requests)} shown")
+
+
+async def _tell_where(approvals: Approvals, settings: Settings, *, sandbox: bool) -> None:
+    say(f"Nothing is pending in {approvals.where}")
+    if count := await count_in_other_default(settings, sandbox=sandbox):
+        pending = "1 request is" if count == 1 else f"{count} requests are"
+        whose = "of the servers without --sandbox" if sandbox else "of the sandbox"
+        command = f"calls-mcp approvals{'' if sandbox else ' --sandbox'}"
+        say(f"{pending} pending in the database {whose}: {command}")
 
 
 async def _decide(approvals: Approvals, request: ApprovalRequest, options: Namespace) -> int:

@@ -25,9 +25,12 @@ def run_verify(options: Namespace) -> int:
     """Check the chain of a log, by default that of the one in use. Returns the exit status.
 
     Raises:
-        ConfigurationError: The log can't be read, or is none.
+        ConfigurationError: The log can't be read, is none, or there is none yet.
     """
-    report = verify(options.file or _path(sandbox=options.sandbox), options.expect)
+    path = options.file or _path(sandbox=options.sandbox)
+    if not options.file:
+        _require(path, sandbox=options.sandbox)
+    report = verify(path, options.expect)
     say("\n".join(describe(report)))
     return 0 if report.is_intact else _TAMPERED
 
@@ -41,8 +44,8 @@ def run_export(options: Namespace) -> int:
         ConfigurationError: The log can't be read, or there is none yet.
     """
     path = _path(sandbox=options.sandbox)
-    if not (options.follow or path.exists()):
-        raise ConfigurationError(f"There is no audit log yet at {path}.")
+    if not options.follow:
+        _require(path, sandbox=options.sandbox)
     ended = _signals() if options.follow else []
     reader, wanted, last = AuditReader(path), Filter(since=options.since or ""), None
     try:
@@ -67,6 +70,12 @@ def _path(*, sandbox: bool) -> Path:
             "with them: calls-mcp audit verify FILE"
         )
     return path
+
+
+def _require(path: Path, *, sandbox: bool) -> None:
+    if not path.exists():
+        other = "" if sandbox else " The sandbox has its own: add --sandbox."
+        raise ConfigurationError(f"There is no audit log yet at {path}.{other}")
 
 
 def _signals() -> list[int]:

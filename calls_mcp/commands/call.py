@@ -10,7 +10,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapp
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import NoReturn, cast
 
@@ -27,7 +26,6 @@ from mcp_types import (
     Implementation,
     TextContent,
 )
-from pydantic import SecretStr
 
 from calls_mcp import __version__, stderr
 from calls_mcp.catalog import Json, Operation, load_operations
@@ -132,12 +130,8 @@ async def _opened(settings: Settings, *, sandbox: bool) -> AsyncGenerator[Runtim
         return
     from calls_mcp.sandbox import open_sandbox  # noqa: PLC0415
 
-    with TemporaryDirectory() as folder:  # what did not happen needs no lasting record or state
-        audit = settings.audit.model_copy(update={"database": Path(folder) / "audit.db"})
-        storage = settings.storage.model_copy(update={"url": SecretStr("memory:")})
-        changed = {"audit": audit, "storage": storage}
-        async with open_sandbox(settings.model_copy(update=changed)) as runtime:
-            yield runtime
+    async with open_sandbox(settings) as runtime:
+        yield runtime
 
 
 async def _invoke(

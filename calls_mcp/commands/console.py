@@ -65,6 +65,8 @@ async def open_beside(runtime: Runtime, where: str) -> AsyncGenerator[None]:
         else:
             way_in = "a token with calls:approve lets an operator in"
         _log.info("the console is at %s; %s", console.url, way_in)
+        if console.house.approvals:
+            _log.info("it shows the approval requests in %s", console.house.approvals.where)
         for without, why in console.house.lacking.items():
             _log.info("%s: %s", _LACKING[without], why)
         yield
@@ -112,6 +114,8 @@ async def _serve(settings: Settings, options: Namespace) -> None:
         async with open_console(settings, address, sandbox=options.sandbox) as console:
             link = console.link(_user())
             say(f"The console is at {console.url}. This link lets one browser in:\n\n  {link}\n")
+            if console.house.approvals:
+                say(f"It shows the approval requests in {console.house.approvals.where}")
             for without, why in console.house.lacking.items():
                 say(f"{_LACKING[without]}: {why}")
             if options.open:

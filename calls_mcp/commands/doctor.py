@@ -1,9 +1,8 @@
 """`calls-mcp doctor`: what was looked at, what was found, and what mends it."""
 
-import logging
 from argparse import Namespace
-from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 
 import anyio
@@ -11,6 +10,7 @@ import anyio
 from calls_mcp import doctor
 from calls_mcp.doctor import Finding, Level
 from calls_mcp.errors import ConfigurationError
+from calls_mcp.logs import quiet
 from calls_mcp.settings import Access, Settings
 from calls_mcp.terminal import Colour, painted, say, show_json
 
@@ -23,7 +23,7 @@ def run(options: Namespace) -> int:
     """Examine the set-up and tell. Returns the exit status."""
     settings, findings = doctor.examine_settings(sandbox=options.sandbox)
     if settings is not None:
-        with _quiet():
+        with quiet():
             findings += anyio.run(_examine, settings, options.sandbox)
     secrets = doctor.secrets_in(settings) if settings else ()
     findings = [_discreet(finding, secrets) for finding in findings]
@@ -49,18 +49,6 @@ async def _examine(settings: Settings, sandbox: bool) -> list[Finding]:  # noqa:
         findings.append(Finding("credentials", "fatal", str(wrong), remedy))
         findings += await doctor.examine_http(settings, None)
     return findings
-
-
-@contextmanager
-def _quiet() -> Generator[None]:
-    """Nothing is logged of what fails in here, for the findings tell it."""
-    logger = logging.getLogger("calls_mcp")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ from calls_mcp.redaction import one_line
 from calls_mcp.settings import Settings
 from calls_mcp.storage import StorageOptions, StoreUnavailable, open_storage
 from calls_mcp.storage.location import file_of
+from calls_mcp.storage.unavailable import reason_of
 
 _PATIENCE = 2.0  # seconds for which a file may be in use
 _OTEL = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http", "prometheus_client")
@@ -63,7 +64,7 @@ async def examine_store(settings: Settings, *, sandbox: bool = False) -> Finding
     except ConfigurationError as wrong:
         return Finding("state store", "fatal", str(wrong), "export CALLS_MCP_STATE_URL=…")
     except StoreUnavailable as unavailable:
-        reason = one_line(str(unavailable.__cause__ or "no answer"))
+        reason = one_line(reason_of(unavailable.__cause__ or unavailable))
         where = f"{path} " if path else ""
         message = f"{where}can't be used, so changes are refused: {reason}"
         remedy = "let this user write there" if path else "start that"

@@ -31,7 +31,7 @@ from calls_mcp.storage.records import (
     StorageOptions,
 )
 from calls_mcp.storage.sqlite import SqliteStorage
-from calls_mcp.storage.unavailable import StoreUnavailable, Unrecorded
+from calls_mcp.storage.unavailable import StoreUnavailable, Unrecorded, explained
 
 __all__ = [
     "Action",
@@ -58,18 +58,22 @@ _REDIS = ("redis://", "rediss://")
 
 @asynccontextmanager
 async def open_storage(
-    url: str | None = None, options: StorageOptions | None = None, *, sandbox: bool = False
+    url: str | None = None,
+    options: StorageOptions | None = None,
+    *,
+    sandbox: bool = False,
+    is_needed: bool = False,
 ) -> AsyncGenerator[Storage]:
     """Open the store at `url`, by default the user's own, and close it at the end.
 
-    A file is created at the first change. A file that `url` names is checked now; Redis need not
-    answer yet.
+    A file is created at the first change. A file that `url` names is checked now, and with
+    `is_needed` the default one, too; Redis need not answer yet.
 
     Raises:
         ConfigurationError: The URL is of no known kind, its file can't be used, or its library is
             not installed. The message never repeats the URL, which may contain a password.
     """
-    storage = await _open(url, options or StorageOptions(), sandbox=sandbox)
+    storage = await _open(url, options or StorageOptions(), sandbox=sandbox, is_needed=is_needed)
     try:
         yield storage
     finally:
@@ -77,9 +81,13 @@ async def open_storage(
             await storage.aclose()
 
 
-async def _open(url: str | None, options: StorageOptions, *, sandbox: bool) -> Storage:
+async def _open(
+    url: str | None, options: StorageOptions, *, sandbox: bool, is_needed: bool
+) -> Storage:
     if url is None:
         database = Database(default_path(sandbox=sandbox), options.busy)
+        if is_needed:
+            await _require_usable(database)
         return SqliteStorage(database, options)
     if url == "memory:":
         return SqliteStorage(Database(None), options)
@@ -100,10 +108,7 @@ async def _require_usable(database: Database) -> None:
         await to_thread.run_sync(database.require_writable)
     except (sqlite3.Error, OSError) as unusable:
         await database.aclose()
-        raise ConfigurationError(
-            f"CALLS_MCP_STATE_URL: the file {database.path} can't be used: {unusable}. Its folder "
-            "must exist, and both must be writable."
-        ) from unusable
+        raise ConfigurationError(explained(database.where, unusable)) from unusable
 
 
 def _redis(url: str, options: StorageOptions) -> Storage:

@@ -35,6 +35,8 @@ class Storage(ABC):
     """
 
     kind: Kind
+    where: str
+    """Where it is, for the operator; never with a password."""
 
     def __init__(self, options: StorageOptions) -> None:
         self._options = options

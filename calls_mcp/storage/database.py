@@ -40,6 +40,11 @@ class Database:
         # A cancelled task leaves the queue at once, but its thread goes on until its work is done.
         self._in_use = Lock()
 
+    @property
+    def where(self) -> str:
+        """Where it is, for the operator."""
+        return str(self.path or "memory:")
+
     async def run(
         self,
         work: Callable[[sqlite3.Connection], _T],
@@ -52,7 +57,7 @@ class Database:
         Raises:
             StoreUnavailable: The database can't be written. `meaning` selects the subclass.
         """
-        with reaching(_FAILURES, meaning):
+        with reaching(self.where, _FAILURES, meaning):
             return await self._in_thread(partial(self.write, work))
 
     async def look(self, query: str, *parameters: str | float) -> tuple[object, ...] | None:
@@ -69,7 +74,7 @@ class Database:
         Raises:
             StoreUnavailable: The database can't be read.
         """
-        with reaching(_FAILURES, StoreUnavailable):
+        with reaching(self.where, _FAILURES, StoreUnavailable):
             return await self._in_thread(partial(self.read, query, parameters))
 
     async def check(self) -> None:
@@ -78,7 +83,7 @@ class Database:
         Raises:
             StoreUnavailable: It could not.
         """
-        with reaching(_FAILURES, StoreUnavailable):
+        with reaching(self.where, _FAILURES, StoreUnavailable):
             await self._in_thread(self.require_writable)
 
     async def aclose(self) -> None:

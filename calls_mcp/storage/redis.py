@@ -86,7 +86,13 @@ def open_redis(url: str, options: StorageOptions) -> "RedisStorage":
             "CALLS_MCP_STATE_URL is not a well-formed redis:// URL, or has an option that is "
             "unknown or has a wrong value."
         ) from None
-    return RedisStorage(cast("Client", client), options)
+    return RedisStorage(cast("Client", client), options, _without_secrets(url))
+
+
+def _without_secrets(url: str) -> str:
+    """Return the scheme, the host and the path of a URL that is clear."""
+    scheme, _, rest = re.split("[?#]", url)[0].partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
 def _require_clear(url: str) -> None:
@@ -104,8 +110,9 @@ class RedisStorage(Storage):
 
     kind = "redis"
 
-    def __init__(self, client: Client, options: StorageOptions) -> None:
+    def __init__(self, client: Client, options: StorageOptions, where: str) -> None:
         super().__init__(options)
+        self.where = where
         self._client = client
         self._scripts: dict[str, Callable[..., Awaitable[Any]]] = {}
 
@@ -203,7 +210,7 @@ class RedisStorage(Storage):
         await self._ask("SET", _key("ping"), "", "PX", 1)
 
     async def aclose(self) -> None:
-        with reaching(_FAILURES, StoreUnavailable):
+        with reaching(self.where, _FAILURES, StoreUnavailable):
             await self._client.aclose()
 
     async def _note(self, key: str, seconds: float, text: str) -> bool:
@@ -231,7 +238,7 @@ class RedisStorage(Storage):
         self, *command: str | float, meaning: type[StoreUnavailable] = StoreUnavailable
     ) -> Any:  # noqa: ANN401
         """Return the answer to a command; a failure has this `meaning`."""
-        with reaching(_FAILURES, meaning):
+        with reaching(self.where, _FAILURES, meaning):
             return await self._client.execute_command(*command)
 
     async def _run(
@@ -242,7 +249,7 @@ class RedisStorage(Storage):
         meaning: type[StoreUnavailable] = StoreUnavailable,
     ) -> Any:  # noqa: ANN401
         """Return what a script returns; a failure has this `meaning`."""
-        with reaching(_FAILURES, meaning):
+        with reaching(self.where, _FAILURES, meaning):
             return await self._script(name)(keys, arguments)
 
     def _script(self, name: str) -> Callable[..., Awaitable[Any]]:

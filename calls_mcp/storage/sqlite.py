@@ -91,6 +91,7 @@ class SqliteStorage(Storage):
         super().__init__(options)
         self.kind = "sqlite" if database.path else "memory"
         self.database = database
+        self.where = database.where
 
     async def put(self, identifier: str, pending: PendingConfirmation) -> None:
         options, owner = self._options, pending.owner

@@ -1,5 +1,6 @@
 """What a failing store means for an invocation."""
 
+import errno
 import logging
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from calls_mcp.errors import InvocationError
 
 _log = logging.getLogger(__name__)
 
+_OF_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS)
 _FOR_THE_OPERATOR = (
     "Call again in a little while. If it goes on, the operator must check what CALLS_MCP_STATE_URL "
     "names: that it runs, can be reached, and can be written to."
@@ -19,6 +21,8 @@ class StoreUnavailable(InvocationError):
 
     kind = "store_unavailable"
     retryable = True
+    for_operator = ""
+    """Which store can't be used, why, and which setting names another."""
 
     def __init__(
         self,
@@ -46,11 +50,28 @@ class Unrecorded(StoreUnavailable):
 
 @contextmanager
 def reaching(
-    failures: tuple[type[Exception], ...], meaning: type[StoreUnavailable]
+    where: str, failures: tuple[type[Exception], ...], meaning: type[StoreUnavailable]
 ) -> Generator[None]:
-    """Turn each of these `failures` of a backend into its `meaning`, and log it."""
+    """Turn each of these `failures` of the store at `where` into its `meaning`, and log it."""
     try:
         yield
     except failures as failure:
-        _log.warning("The state store failed: %s: %s", type(failure).__name__, failure)
-        raise meaning from failure
+        unavailable = meaning()
+        unavailable.for_operator = explained(where, failure)
+        _log.warning("%s", unavailable.for_operator)
+        raise unavailable from failure
+
+
+def explained(where: str, failure: Exception) -> str:
+    """Return, for the operator, why the store at `where` can't be used and how to use another."""
+    is_missing = isinstance(failure, OSError) and failure.errno in _OF_PLACE
+    more = " Its folder must exist, and both must be writable." if is_missing else ""
+    return (
+        f"The state store {where} can't be used: {reason_of(failure)}.{more} "
+        "Set CALLS_MCP_STATE_URL to use another."
+    )
+
+
+def reason_of(failure: BaseException) -> str:
+    """Return what an error says, without the number of an operating system's error."""
+    return (isinstance(failure, OSError) and failure.strerror) or str(failure)

@@ -164,6 +164,8 @@ async def test_a_place_where_nothing_can_be_written_refuses_changes(
     hint = await is_refused(tmp_path / "gone" / "audit.db")
     assert "No such file" in hint
     assert "gone" not in hint
+    assert "CALLS_MCP_AUDIT_DATABASE" in hint
+    assert "CALLS_MCP_AUDIT_DATABASE" in caplog.text
     assert "gone" in caplog.text  # for the operator, who is told the path
     path = tmp_path / "notes.txt"
     path.write_text("Dear diary", "utf-8")
@@ -231,6 +233,8 @@ async def test_a_database_keeps_what_it_has(tmp_path: Path) -> None:
 
 class Gate:
     """A destination that holds each record back until it is let through, or fails."""
+
+    where = "gate"
 
     def __init__(self, closed_for: str = "", failing: str = "") -> None:
         self.closed_for = closed_for

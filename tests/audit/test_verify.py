@@ -56,7 +56,8 @@ def write_differently(lines: Lines, data: st.DataObject) -> Lines:
 
 
 def remove(lines: Lines, data: st.DataObject) -> Lines:
-    at = one_of(lines, data, but_last=1)
+    """Any but the first, without which it is a part of a log, and the last."""
+    at = data.draw(st.integers(1, max(1, len(lines) - 2)), label="line")
     return [*lines[:at], *lines[at + 1 :]]
 
 
@@ -86,7 +87,7 @@ def insert(lines: Lines, data: st.DataObject) -> Lines:
 SPOILERS: list[Spoiler] = [edit, set_field, write_differently, remove, swap, repeat, insert]
 
 
-@given(count=st.integers(2, 7), spoiler=st.sampled_from(SPOILERS), data=st.data())
+@given(count=st.integers(3, 7), spoiler=st.sampled_from(SPOILERS), data=st.data())
 @settings(deadline=None, max_examples=200)
 def test_whatever_is_done_to_a_record_is_found(
     count: int, spoiler: Spoiler, data: st.DataObject
@@ -162,6 +163,36 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     assert [(p.line, p.seq, p.what) for p in verify(path).problems] == [
         (2, 3, "record 2 is missing before it"),
         (3, 6, "records 4 to 5 are missing before it"),
+    ]
+
+
+def test_a_file_without_the_first_records_is_a_part_and_a_database_without_them_is_not(
+    tmp_path: Path,
+) -> None:
+    path = exported_log(tmp_path, 4)
+    part = path.read_bytes().splitlines(keepends=True)[2:]
+    path.write_bytes(b"".join(part))
+    report = verify(path)
+    assert report.is_intact
+    assert [note.what for note in report.notes] == [
+        "begins at record 3; earlier records are not in this file"
+    ]
+    path.write_bytes(b"".join(part).replace(b'"id":"0003"', b'"id":"0009"'))
+    assert not verify(path).is_intact
+    database = database_log(tmp_path, 4)
+    spoil(database, "DELETE FROM audit WHERE seq < 3")
+    assert [(p.kind, p.what) for p in verify(database).problems] == [
+        ("tampering", "records 1 to 2 are missing before it")
+    ]
+
+
+def test_a_log_without_any_sound_record_has_no_times_and_no_hash_to_keep(tmp_path: Path) -> None:
+    path = exported_log(tmp_path, 1)
+    path.write_bytes(path.read_bytes().replace(b"create_call", b"delete_call"))
+    assert describe(verify(path)) == [
+        "1 record.",
+        "The audit log was changed after it was written.",
+        "Problem: line 1, record 1: it was edited: its hash does not match its content",
     ]
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from calls_mcp.cli import main
 from calls_mcp.emulator.testing import RunningEmulator
-from calls_mcp.storage import OperatorDecision
+from calls_mcp.storage import OperatorDecision, default_path
 from tests.commands.test_call import PLACE, changes
 from tests.records import records_in
 from tests.test_rules import policy
@@ -46,9 +46,9 @@ def shown(capsys: Captured, *arguments: str) -> Any:  # noqa: ANN401  # JSON
     return json.loads(capsys.readouterr().out)
 
 
-def test_what_waits_is_listed_in_plain_words(capsys: Captured) -> None:
+def test_what_waits_is_listed_in_plain_words(capsys: Captured, record: Path) -> None:
     assert main(["approvals"]) == 0
-    assert capsys.readouterr().out == "Nothing waits.\n"
+    assert capsys.readouterr().out == f"Nothing is pending in {record.parent}/state.db\n"
     approval = asked(capsys)
     assert main(["approvals", "list"]) == 0
     told = capsys.readouterr().out
@@ -113,15 +113,55 @@ def test_a_decision_that_can_not_be_recorded_is_not_taken(
     approval = asked(capsys)
     monkeypatch.setenv("CALLS_MCP_AUDIT_DATABASE", str(tmp_path / "missing" / "audit.db"))
     assert main(["approvals", "approve", approval]) == 2
-    assert "audit" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert told.startswith(f"calls-mcp: The audit log {tmp_path}/missing/audit.db can't be written")
+    assert "CALLS_MCP_AUDIT_DATABASE" in told
+    assert told.count("\n") == 1
     assert shown(capsys, "show", approval)["state"] == "waiting"
+
+
+@pytest.mark.parametrize(
+    ("asked_in", "looked_in", "hint"),
+    [
+        (["--sandbox"], [], "1 request is pending in the database of the sandbox: calls-mcp"),
+        ([], ["--sandbox"], "1 request is pending in the database of the servers without"),
+    ],
+)
+def test_what_is_pending_in_the_other_default_database_is_pointed_to(
+    asked_in: list[str],
+    looked_in: list[str],
+    hint: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Captured,
+) -> None:
+    monkeypatch.delenv("CALLS_MCP_STATE_URL")
+    assert main(["call", *PLACE, *asked_in]) == 4
+    capsys.readouterr()
+    assert main(["approvals", *looked_in]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == f"Nothing is pending in {default_path(sandbox=bool(looked_in))}"
+    assert second.startswith(hint)
+    assert shown(capsys, *looked_in) == []
+    assert main(["approvals", *asked_in]) == 0
+    assert "1 shown" in capsys.readouterr().out
+
+
+def test_a_redis_that_is_away_is_named_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.setenv("CALLS_MCP_STATE_URL", "redis://me:canary@127.0.0.1:1/0?db=0")
+    assert main(["approvals"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("calls-mcp: The state store redis://127.0.0.1:1/0 can't be used: ")
+    assert told.count("\n") == 1
+    assert "canary" not in told
 
 
 def test_whoever_watches_sees_what_comes(capsys: Captured) -> None:
     with subprocess.Popen(WATCH, stdout=subprocess.PIPE, encoding="utf-8") as watching:  # noqa: S603
         assert watching.stdout
         try:
-            assert watching.stdout.readline() == "Nothing waits.\n"
+            assert watching.stdout.readline().startswith("Nothing is pending in ")
             approval = asked(capsys)
             assert approval in watching.stdout.readline()
         finally:

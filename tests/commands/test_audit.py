@@ -60,6 +60,19 @@ def test_an_export_begins_where_it_is_to(since: str, count: int) -> None:
 
 
 @pytest.mark.usefixtures("log")
+def test_an_export_that_begins_later_is_verified_as_a_part_of_a_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = tmp_path / "part.jsonl"
+    lines = exported("--since", "2026-01-31T09:00:01Z")
+    part.write_text("\n".join([*lines, ""]), "utf-8")
+    assert main(["audit", "verify", str(part)]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[1] == "All records are intact and in order."
+    assert told[-1] == "Note: begins at record 2; earlier records are not in this file"
+
+
+@pytest.mark.usefixtures("log")
 def test_a_time_that_is_none_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["audit", "export", "--since", "yesterday"])
@@ -108,7 +121,11 @@ def test_a_log_can_be_followed_before_there_is_one(
     path = tmp_path / "later.db"
     monkeypatch.setenv("CALLS_MCP_AUDIT_DATABASE", str(path))
     assert main(["audit", "export"]) == 2
-    assert f"There is no audit log yet at {path}" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"There is no audit log yet at {path}" in told
+    assert "--sandbox" in told
+    assert main(["audit", "verify"]) == 2
+    assert capsys.readouterr().err == told
     with following() as process:
         append(path, fields())
         assert read(process) == 1

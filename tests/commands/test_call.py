@@ -2,7 +2,9 @@
 
 import json
 import signal
-from collections.abc import Generator
+import sqlite3
+from collections.abc import Callable, Generator
+from contextlib import closing
 from pathlib import Path
 from threading import Event
 from typing import Any, cast
@@ -12,6 +14,7 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 
 from calls_mcp.emulator.testing import RunningEmulator
+from calls_mcp.storage import default_path
 from tests.commands.terminal import on_terminal
 from tests.records import records_in
 from tests.rig import CALLER, TALKS_FOR_AN_HOUR, TWIML
@@ -235,10 +238,87 @@ def test_what_was_sent_before_a_signal_is_finished_and_recorded(
     assert upstream.methods == ["POST"]
 
 
-def test_the_sandbox_needs_nothing_and_leaves_nothing() -> None:
-    done = run("call", *PLACE, "--sandbox", "--yes", "--json")
-    assert (done.returncode, json.loads(done.stdout)["sandbox"]) == (0, True)
-    assert '"seq"' not in done.stderr
+def test_the_sandbox_needs_no_setting_and_keeps_its_state_in_its_own_database() -> None:
+    asked = answered(4, *PLACE, "--sandbox")
+    token = asked["confirmation"]["token"]
+    done = answered(0, *PLACE, f"confirmation_token={token}", "--sandbox")
+    assert done["sandbox"]
+    file = default_path(sandbox=True)
+    assert [record["phase"] for record in records_in(file)][-2:] == ["before", "after"]
+    assert not default_path().exists()
+
+
+def test_an_operator_can_approve_what_was_called_in_the_sandbox() -> None:
+    operator = {"CALLS_MCP_CONFIRM": "operator"}
+    asked = answered(4, *PLACE, "--sandbox", "--yes", **operator)
+    assert asked["outcome"] == "awaiting_operator"
+    approval = asked["confirmation"]["approval"]
+    assert run("approvals", "approve", approval, "--sandbox").returncode == 0
+    assert answered(0, *PLACE, "--sandbox", **operator)["outcome"] == "done"
+
+
+def test_the_sandbox_uses_the_databases_that_settings_name(tmp_path: Path, sqlite_url: str) -> None:
+    record = tmp_path / "audit.db"
+    chosen = {"CALLS_MCP_STATE_URL": sqlite_url, "CALLS_MCP_AUDIT_DATABASE": str(record)}
+    answered(0, *PLACE, "--sandbox", "--yes", **chosen)
+    assert records_in(record)
+    assert (tmp_path / "state.db").exists()
+    assert not default_path(sandbox=True).exists()
+
+
+def spoil_newer(file: Path) -> str:
+    with closing(sqlite3.connect(file)) as newer:
+        newer.execute("PRAGMA user_version = 99")
+    return "newer version of calls-mcp"
+
+
+def spoil_no_database(file: Path) -> str:
+    file.write_text("x" * 5000, "utf-8")
+    return "not a database"
+
+
+SPOILERS = [spoil_newer, spoil_no_database]
+
+
+@pytest.mark.parametrize("spoil", SPOILERS)
+@pytest.mark.parametrize("setting", ["CALLS_MCP_STATE_URL", "CALLS_MCP_AUDIT_DATABASE"])
+@pytest.mark.usefixtures("account")
+def test_the_agent_and_the_operator_read_which_setting_replaces_a_file_that_can_not_be_used(
+    spoil: Callable[[Path], str],
+    setting: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    file, variables = (
+        tmp_path / "audit.db",
+        {"CALLS_MCP_AUDIT_DATABASE": str(tmp_path / "audit.db")},
+    )
+    if setting == "CALLS_MCP_STATE_URL":
+        file = default_path()
+        file.parent.mkdir(parents=True)
+    why = spoil(file)
+    error = answered(1, *PLACE, "--yes", **variables)["error"]
+    assert setting in error["hint"]
+    assert str(file) not in json.dumps(error)
+    assert all(part in caplog.text for part in (setting, str(file), why))
+
+
+@pytest.mark.parametrize("spoil", SPOILERS)
+@pytest.mark.parametrize(
+    "command", [("approvals",), ("approvals", "approve", "x"), ("console", "--port", "0")]
+)
+def test_approvals_and_the_console_say_in_one_line_which_file_can_not_be_used(
+    command: tuple[str, ...], spoil: Callable[[Path], str]
+) -> None:
+    file = default_path()
+    file.parent.mkdir(parents=True)
+    why = spoil(file)
+    told = run(*command)
+    assert (told.returncode, told.stdout, told.stderr.count("\n")) == (2, "", 1)
+    assert told.stderr.startswith(f"calls-mcp: The state store {file} can't be used: ")
+    assert why in told.stderr
+    assert "CALLS_MCP_STATE_URL" in told.stderr
+    assert "folder" not in told.stderr
 
 
 SECRET = "hunter2"

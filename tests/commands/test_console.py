@@ -31,6 +31,8 @@ def test_the_printed_link_lets_one_browser_in(
                 assert "Nothing waits" in inside.text
                 again = browser.post(f"{url}/login", data=data, headers=headers)
                 assert again.status_code == 401
+            watched = f"It shows the approval requests in {tmp_path}/state.db\n"
+            assert [console.stdout.readline() for _ in range(2)] == ["\n", watched]
             console.send_signal(signal.SIGTERM)
             assert console.wait(60) == 0
         finally:

@@ -66,7 +66,11 @@ async def test_a_missing_redis_library_is_named(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_a_file_in_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    assert str(tmp_path) in await refusal_of(f"sqlite:///{tmp_path}/missing/state.db")
+    file = tmp_path / "missing" / "state.db"
+    assert await refusal_of(f"sqlite:///{file}") == (
+        f"The state store {file} can't be used: there is no folder {file.parent}. Its folder must "
+        "exist, and both must be writable. Set CALLS_MCP_STATE_URL to use another."
+    )
 
 
 async def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -80,7 +84,10 @@ async def test_a_file_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "state.db"
     with closing(sqlite3.connect(file)) as newer:
         newer.execute("PRAGMA user_version = 99")
-    assert "newer version of calls-mcp" in await refusal_of(f"sqlite:///{file}")
+    assert await refusal_of(f"sqlite:///{file}") == (
+        f"The state store {file} can't be used: it was written by a newer version of calls-mcp. "
+        "Set CALLS_MCP_STATE_URL to use another."
+    )
 
 
 async def test_a_relative_path_is_below_the_working_folder(
