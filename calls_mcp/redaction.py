@@ -1,6 +1,7 @@
 """What may be shown of a text: secrets masked, strangers' text made harmless."""
 
 import json
+import re
 import unicodedata
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,7 @@ MASK = "********"
 # Control, format (bidi, zero-width, tag), surrogate, private and unassigned characters, and
 # line and paragraph separators: none of them has a place in one line of plain text.
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+SHORTEST = 6  # characters of a secret that is in no text by chance
 _TELLING = 12  # characters of a long secret
 _BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # Hangul fillers, an empty Braille cell
 _JOINERS = frozenset("\u200c\u200d")  # without which Persian, Hindi and emoji can't be written
@@ -41,11 +43,15 @@ def quoted(text: str, limit: int = 200) -> str:
 
 
 def spellings(secret: str) -> Iterator[str]:
-    """The forms in which a secret may turn up where it was sent."""
+    """The forms in which a secret may turn up where it was sent.
+
+    Of a short secret, what it is encoded to may be in any text by chance, and is left out.
+    """
     raw = secret.encode(errors="surrogatepass")
     yield from (secret, json.dumps(secret)[1:-1], repr(secret)[1:-1])
-    yield from (quote(raw), quote(raw, safe=""), quote_plus(raw), raw.hex(), raw.hex().upper())
-    yield from in_base64(raw)
+    yield from (quote(raw), quote(raw, safe=""), quote_plus(raw))
+    encoded = (raw.hex(), raw.hex().upper(), *in_base64(raw))
+    yield from (form for form in encoded if len(form) >= SHORTEST)
 
 
 def in_base64(raw: bytes) -> Iterator[str]:
@@ -57,10 +63,17 @@ def in_base64(raw: bytes) -> Iterator[str]:
 
 
 def masked(text: str, secrets: Iterable[str]) -> str:
-    """`text` without any of `secrets`, nor a beginning of one that would help to guess the rest."""
+    """`text` without any of `secrets`, nor a beginning of one that would help to guess the rest.
+
+    A short one is masked where it stands alone, and not inside of other words.
+    """
     for secret in sorted({*secrets} - {""}, key=len, reverse=True):
-        text = _without(text, secret)
+        text = _without(text, secret) if len(secret) >= SHORTEST else _without_word(text, secret)
     return text
+
+
+def _without_word(text: str, secret: str) -> str:
+    return re.sub(rf"(?<![^\W_]){re.escape(secret)}(?![^\W_])", MASK, text)
 
 
 def _without(text: str, secret: str) -> str:

@@ -329,6 +329,6 @@ def _exporting(settings: Settings) -> AbstractContextManager[None]:
             raise
         raise ConfigurationError(
             "CALLS_MCP_TELEMETRY and CALLS_MCP_METRICS_ADDRESS need libraries that are not "
-            "installed: pip install 'calls-mcp[otel]'"
+            "installed: pip install 'calls-mcp[otel]', or in a checkout: pip install '.[otel]'"
         ) from missing
     return exporting(settings)

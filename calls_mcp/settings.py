@@ -3,7 +3,7 @@
 import hashlib
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from ipaddress import ip_address
@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -21,10 +22,12 @@ from pydantic import (
     model_validator,
 )
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from calls_mcp.catalog import Confirm
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.redaction import in_base64, spellings
+from calls_mcp.tomlfile import reason
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -32,8 +35,10 @@ if TYPE_CHECKING:
 _HOST = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 _PLACE = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 _LONGEST_LABEL = 63  # characters, of a host's name
-_LABEL = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
+_LABEL = re.compile("[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+_SCHEME = re.compile(r"(?![A-Za-z]:)[^/\\]*:")  # but for a drive's letter
 _SHORTEST_KEY = 32
+_SQLITE = "sqlite:///"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,33 @@ def _is_plain_url(value: str) -> bool:
     return url.scheme in ("http", "https") and has_port and is_written_out and is_bare and is_host
 
 
+def _sid(prefix: str) -> AfterValidator:
+    pattern = re.compile(f"{prefix}[0-9a-fA-F]{{32}}")
+
+    def validate(value: str) -> str:
+        if not pattern.fullmatch(value):
+            raise ValueError(f"must be {prefix} and 32 hex digits")
+        return value
+
+    return AfterValidator(validate)
+
+
+def _label(value: str) -> str:
+    if not _LABEL.fullmatch(value):
+        raise ValueError("must be lower-case letters, digits and hyphens, such as ie1")
+    return value
+
+
+def _record(value: object) -> object:
+    """A path may be written as CALLS_MCP_STATE_URL writes it. No other URL is taken for a file."""
+    if not isinstance(value, str) or value == "stderr:":
+        return value
+    path = value.removeprefix(_SQLITE)
+    if not path or path.lower() in ("stderr", "stdout") or _SCHEME.match(path):
+        raise ValueError("must be a file's path, sqlite:///FILE or stderr:")
+    return Path(path)
+
+
 def _credential(value: SecretStr) -> SecretStr:
     secret = value.get_secret_value()
     if not secret or secret != secret.strip() or not (secret.isascii() and secret.isprintable()):
@@ -150,25 +182,23 @@ class _Group(BaseModel):
 class Twilio(_Group, alias_generator=_named("TWILIO_")):
     """Where the Calls API is, and who we are to it."""
 
-    account_sid: str | None = Field(
+    account_sid: Annotated[str, _sid("AC")] | None = Field(
         None,
-        pattern="^AC[0-9a-fA-F]{32}$",
         description="The account whose calls these are. Required, except with `--sandbox`.",
     )
     auth_token: Credential | None = Field(
         None, description="The account's auth token. Not needed with an API key."
     )
-    api_key: str | None = Field(
+    api_key: Annotated[str, _sid("SK")] | None = Field(
         None,
-        pattern="^SK[0-9a-fA-F]{32}$",
         description="SID of an API key, used instead of the auth token: it can be revoked alone.",
     )
     api_secret: Credential | None = Field(None, description="The API key's secret.")
-    region: str | None = Field(
-        None, pattern=_LABEL, description="Region that processes the calls, such as `ie1`."
+    region: Annotated[str, AfterValidator(_label)] | None = Field(
+        None, description="Region that processes the calls, such as `ie1`."
     )
-    edge: str | None = Field(
-        None, pattern=_LABEL, description="Edge where requests enter the network, as `dublin`."
+    edge: Annotated[str, AfterValidator(_label)] | None = Field(
+        None, description="Edge where requests enter the network, as `dublin`."
     )
     base_url: Annotated[str, AfterValidator(_base_url)] | None = Field(
         None,
@@ -310,11 +340,11 @@ class Storage(_Group, alias_generator=_named("CALLS_MCP_STATE_")):
 class Audit(_Group, alias_generator=_named("CALLS_MCP_AUDIT_")):
     """The audit log."""
 
-    database: Path | Literal["stderr:"] | None = Field(
+    database: Annotated[Path | Literal["stderr:"] | None, BeforeValidator(_record)] = Field(
         None,
-        description="Where the audit log is: an SQLite file, or `stderr:` for JSON lines on "
-        "stderr, where logs are collected. By default the database that has the state; this user's "
-        "own with Redis; stderr with `memory:`.",
+        description="Where the audit log is: an SQLite file (`FILE` or `sqlite:///FILE`), or "
+        "`stderr:` for JSON lines on stderr, where logs are collected. By default the database "
+        "that has the state; this user's own with Redis; stderr with `memory:`.",
     )
     numbers: Literal["whole", "masked"] = Field(
         "masked", description="Whether the record has telephone numbers `whole` or `masked`."
@@ -505,20 +535,36 @@ _FOR = {
 }
 
 
-_REMOVED = {
+REMOVED = {
     "CALLS_MCP_AUDIT_FILE": "the audit log is a database now, and this was removed; for JSON lines "
     "run: calls-mcp audit export --follow"
 }
+_OURS = "CALLS_MCP_"
+_SIMILAR = 0.75  # of 1: below, a guess is far-fetched
+_WORDS = {
+    "bool_parsing": "must be 1 or 0",
+    "float_parsing": "must be a number",
+    "int_parsing": "must be a whole number",
+}
+
+
+class SettingsError(ConfigurationError):
+    """Settings are wrong; `problems` name each of them and never its value."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__(f"Wrong settings: {'; '.join(self.problems)}")
 
 
 def _unknown(known: Collection[str]) -> Iterator[str]:
     """What is wrong with variables that look like settings, and would be silently ignored."""
+    names = [name.removeprefix(_OURS) for name in known if name.startswith(_OURS)]
     for name in sorted(os.environ):
-        if removed := _REMOVED.get(name.upper()):
+        if removed := REMOVED.get(name.upper()):
             yield f"{name}: {removed}"
-        elif name.upper().startswith("CALLS_MCP_") and name.upper() not in known:
-            close = get_close_matches(name.upper(), known, n=1)
-            guess = f"; did you mean {close[0]}?" if close else ""
+        elif name.upper().startswith(_OURS) and name.upper() not in known:
+            close = get_close_matches(name.upper().removeprefix(_OURS), names, 1, _SIMILAR)
+            guess = f"; did you mean {_OURS}{close[0]}?" if close else ""
             yield f"{name}: there is no such setting{guess}"
 
 
@@ -533,23 +579,27 @@ def _contradictions(auth: str, given: Collection[str]) -> Iterator[str]:
             yield f"{name}: counts only with {needed}, and this is {auth}"
 
 
+def _fault(error: ErrorDetails) -> str:
+    words = _WORDS.get(error["type"]) or reason(error).replace("should be", "must be", 1)
+    return f"{error['loc'][1]}: {words}"
+
+
 def load_settings(overrides: Mapping[str, object] | None = None) -> Settings:
     """Return the settings in the environment, with `overrides` by their variables before them.
 
     An empty variable sets nothing. Names may be in small letters.
 
     Raises:
-        ConfigurationError: Naming every variable that is wrong, and never its value.
+        SettingsError: Naming every variable that is wrong, and never its value.
     """
-    if unknown := "; ".join(_unknown(Settings.variables())):
-        raise ConfigurationError(f"Wrong settings: {unknown}")
+    unknown = [*_unknown(Settings.variables())]
     environment = {name.upper(): value for name, value in os.environ.items() if value}
     given = environment | {name.upper(): value for name, value in (overrides or {}).items()}
     try:
         settings = Settings.model_validate(given)
     except ValidationError as invalid:
-        wrong = (f"{fault['loc'][1]}: {fault['msg']}" for fault in invalid.errors())
-        raise ConfigurationError("Wrong settings: " + "; ".join(wrong)) from None
-    if wrong := "; ".join(_contradictions(settings.auth.mode, settings.values(given=True))):
-        raise ConfigurationError(f"Wrong settings: {wrong}")
+        raise SettingsError([*unknown, *map(_fault, invalid.errors())]) from None
+    contradictions = _contradictions(settings.auth.mode, settings.values(given=True))
+    if wrong := [*unknown, *contradictions]:
+        raise SettingsError(wrong)
     return settings

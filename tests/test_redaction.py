@@ -12,6 +12,7 @@ from calls_mcp.redaction import MASK, first_invisible, masked, one_line, quoted,
 
 TEXTS = st.text(st.characters(), max_size=120)
 LIMITS = st.integers(1, 60)
+SHORT = f"{MASK} banana, {MASK} of 11 (PIN={MASK}, not 12345)"
 OVERRIDE = "\N{RIGHT-TO-LEFT OVERRIDE}"
 TAG = "\N{TAG LATIN SMALL LETTER A}"
 
@@ -90,6 +91,7 @@ def test_nothing_quoted_can_end_the_quotation(text: str, limit: int) -> None:
     [
         ("token s3cret!", ["s3cret"], f"token {MASK}!"),
         ("a b a", ["a", "b"], f"{MASK} {MASK} {MASK}"),
+        ("a banana, 1 of 11 (PIN=1234, not 12345)", ["a", "1", "1234"], SHORT),
         ("nothing", [], "nothing"),
         ("nothing", [""], "nothing"),
         ("", ["x"], ""),
@@ -99,7 +101,7 @@ def test_secrets_are_masked(text: str, secrets: list[str], shown: str) -> None:
     assert masked(text, secrets) == shown
 
 
-@given(st.text("abc "), st.lists(st.text("abc", max_size=3)))
+@given(st.text("abc ", max_size=60), st.lists(st.text("abc", min_size=6, max_size=8)))
 def test_no_secret_survives(text: str, secrets: list[str]) -> None:
     assert not any(secret in masked(text, secrets) for secret in secrets if secret)
 
@@ -111,6 +113,16 @@ def test_a_secret_is_masked_however_it_was_sent(secret: str) -> None:
     forms = (secret, quote(secret, safe=""), quote_plus(secret), basic, secret.encode().hex())
     text = " ".join(f"<{form}>" for form in forms)
     assert not any(form in masked(text, spellings(secret)) for form in forms if form)
+
+
+@given(st.text("abc "), st.lists(st.text("abc", max_size=3)))
+def test_no_short_secret_is_left_as_a_word(text: str, secrets: list[str]) -> None:
+    assert {*masked(text, secrets).split()}.isdisjoint(secrets)
+
+
+@pytest.mark.parametrize("secret", ["a", "1", "pin", "1234"])
+def test_a_short_secret_is_not_masked_as_what_it_could_be_encoded_to(secret: str) -> None:
+    assert {form for form in spellings(secret) if len(form) < 6} == {secret}
 
 
 @given(HARMLESS, UNSEEN, HARMLESS)

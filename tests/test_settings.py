@@ -1,6 +1,7 @@
 """What the operator can set, and how a mistake is told."""
 
 import traceback
+from pathlib import Path
 
 import pytest
 
@@ -84,19 +85,22 @@ def test_where_requests_go(given: dict[str, str], url: str) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "complaint"),
     [
-        ("twilio_account_sid", "AC123", "TWILIO_ACCOUNT_SID"),
+        ("twilio_account_sid", "AC123", "TWILIO_ACCOUNT_SID: must be AC and 32 hex digits"),
         ("twilio_account_sid", ACCOUNT + "\n", "TWILIO_ACCOUNT_SID"),
-        ("twilio_api_key", ACCOUNT, "TWILIO_API_KEY"),
+        ("twilio_api_key", ACCOUNT, "TWILIO_API_KEY: must be SK and 32 hex digits"),
         ("twilio_region", "ie1.evil.example/", "TWILIO_REGION"),
         ("twilio_edge", "evil.example#", "TWILIO_EDGE"),
         ("twilio_region", "x@y", "TWILIO_REGION"),
         ("twilio_region", "-a", "TWILIO_REGION"),
-        ("twilio_region", "IE1", "TWILIO_REGION"),
+        ("twilio_region", "IE1", "TWILIO_REGION: must be lower-case letters, digits and hyphens"),
+        ("twilio_region", "eu9\n", "TWILIO_REGION"),
         ("twilio_edge", "dublin?", "TWILIO_EDGE"),
         ("calls_mcp_confirm", "sometimes", "'all', 'destructive', 'none' or 'operator'"),
-        ("calls_mcp_confirm_ttl", "-7", "greater than 0"),
-        ("calls_mcp_confirm_ttl", "601", "less than or equal to 600"),
-        ("calls_mcp_read_only", "perhaps", "CALLS_MCP_READ_ONLY"),
+        ("calls_mcp_confirm_ttl", "60100", "less than or equal to 600"),
+        ("calls_mcp_read_only", "perhaps", "CALLS_MCP_READ_ONLY: must be 1 or 0"),
+        ("calls_mcp_timeout", "soon", "CALLS_MCP_TIMEOUT: must be a number"),
+        ("calls_mcp_http_rate", "1.x", "CALLS_MCP_HTTP_RATE: must be a whole number"),
+        ("calls_mcp_confirm_ttl", "-7", "CALLS_MCP_CONFIRM_TTL: must be greater than 0"),
         ("calls_mcp_result_bytes", "10", "4096"),
         ("calls_mcp_secret_keys", "short", "32 characters"),
         ("calls_mcp_secret_keys", "a" * 32 + " " + "a" * 32, "different"),
@@ -113,7 +117,7 @@ def test_where_requests_go(given: dict[str, str], url: str) -> None:
         ("calls_mcp_console_url", "http://calls.example.com", "https unless it is on this machine"),
         ("calls_mcp_console_url", "https://calls.example.com/here", "and no more"),
         ("calls_mcp_console_url", "https://Calls.example.com", "small letters"),
-        ("twilio_auth_token", " \t ", "TWILIO_AUTH_TOKEN: Value error, must be plain characters"),
+        ("twilio_auth_token", " \t ", "TWILIO_AUTH_TOKEN: must be plain characters"),
         ("twilio_api_secret", "secret\n", "TWILIO_API_SECRET"),
         ("twilio_auth_token", "a\udcffb", "TWILIO_AUTH_TOKEN"),
         ("calls_mcp_metrics_address", "u:sEcret", "HOST:PORT"),
@@ -137,6 +141,48 @@ def test_a_wrong_setting_is_named_and_its_value_is_not_shown(
         load_settings({name: value})
     assert complaint in str(error.value)
     assert value not in "".join(traceback.format_exception(error.value))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("stderr", "STDERR:", "stdout", "Stdout:", "sqlite:///", "sqlite:a.db", ":memory:"),
+        *("redis://127.0.0.1:1/0", "postgresql://h/d", "file:/a.db"),
+    ],
+)
+def test_no_url_of_another_kind_is_taken_for_the_audit_logs_file(value: str) -> None:
+    with pytest.raises(ConfigurationError) as error:
+        load_settings({"calls_mcp_audit_database": value})
+    assert str(error.value) == (
+        "Wrong settings: CALLS_MCP_AUDIT_DATABASE: must be a file's path, sqlite:///FILE or stderr:"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "database"),
+    [
+        ("stderr:", "stderr:"),
+        ("a.db", Path("a.db")),
+        ("./a:b.db", Path("a:b.db")),
+        (r"C:\logs\a.db", Path(r"C:\logs\a.db")),
+        ("sqlite:///a.db", Path("a.db")),
+        ("sqlite:////var/a.db", Path("/var/a.db")),
+    ],
+)
+def test_the_audit_logs_file_is_a_path_or_a_url_as_the_stores(value: str, database: object) -> None:
+    assert load_settings({"calls_mcp_audit_database": value}).audit.database == database
+
+
+def test_an_unknown_variable_hides_no_wrong_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CALLS_MCP_CONFRIM", "all")
+    with pytest.raises(ConfigurationError) as error:
+        load_settings({"calls_mcp_timeout": "-1"})
+    assert str(error.value) == (
+        "Wrong settings: CALLS_MCP_CONFRIM: there is no such setting; did you mean "
+        "CALLS_MCP_CONFIRM?; CALLS_MCP_TIMEOUT: must be greater than 0"
+    )
+    with pytest.raises(ConfigurationError, match=r"CONFRIM: .*CALLS_MCP_PRINCIPALS: is needed"):
+        load_settings({"calls_mcp_auth": "tokens"})
 
 
 def test_all_wrong_settings_are_told_at_once() -> None:
@@ -182,6 +228,7 @@ def test_keys_are_derived_from_the_credentials_unless_they_are_set() -> None:
         ("CALLS_MCP_READONLY", "; did you mean CALLS_MCP_READ_ONLY?"),
         ("calls_mcp_confim", "; did you mean CALLS_MCP_CONFIRM?"),
         ("CALLS_MCP_ZZZZZZZZZZZZZZZZZZZZ", ""),
+        ("CALLS_MCP_FOO", ""),
     ],
 )
 def test_a_variable_that_looks_like_a_setting_and_is_none_is_not_passed_over(

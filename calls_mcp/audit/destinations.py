@@ -13,7 +13,7 @@ from calls_mcp.audit.chain import START, Link, seal
 from calls_mcp.catalog import Json
 from calls_mcp.replacing import require_place
 from calls_mcp.settings import Settings
-from calls_mcp.storage.database import Database
+from calls_mcp.storage.database import Database, require_ours
 from calls_mcp.storage.location import default_path, file_of
 
 FAILURES = (OSError, ValueError, sqlite3.Error)
@@ -98,8 +98,8 @@ def audit_path(settings: Settings, *, sandbox: bool = False) -> Path | None:
     return file_of(settings.storage.location, sandbox=sandbox) or default_path(sandbox=sandbox)
 
 
-def obstacle(path: Path, patience: float) -> str:
-    """Return why nothing could be recorded in the database at `path` now, or "".
+def obstacle(path: Path, patience: float) -> Exception | None:
+    """Return why nothing could be recorded in the database at `path` now, if so.
 
     Nothing is written. `patience` is how long, in seconds, to wait for other processes.
     """
@@ -111,9 +111,10 @@ def obstacle(path: Path, patience: float) -> str:
             with closing(sqlite3.connect(path, timeout=patience, isolation_level=None)) as database:
                 database.execute("BEGIN IMMEDIATE")
                 database.execute("ROLLBACK")
+                require_ours(database)
     except FAILURES as error:
-        return reason_of(error)
-    return ""
+        return error
+    return None
 
 
 def reason_of(error: Exception) -> str:

@@ -63,11 +63,14 @@ async def _access(settings: Settings, *, sandbox: bool) -> AsyncGenerator[Access
 
 
 def _discreet(finding: Finding, secrets: Sequence[str]) -> Finding:
-    """A finding without any secret, whatever it repeats."""
+    """A finding without any secret, whatever it repeats.
+
+    A remedy is in our own words, in which a token like `emulator` is a word.
+    """
     return replace(
         finding,
         message=doctor.discreet(finding.message, secrets),
-        remedy=doctor.discreet(finding.remedy, secrets),
+        remedy=doctor.discreet(finding.remedy, ()),
         details=tuple(doctor.discreet(line, secrets) for line in finding.details),
     )
 

@@ -89,7 +89,10 @@ def _tell(shown: list[_Definition], costs: list[int], tokens: Counter) -> None:
 def _measure(tokens: Counter) -> str:
     if tokens.is_exact:
         return tokens.name
-    return "an estimate; pip install 'calls-mcp[tokens]' to have them counted"
+    return (
+        "an estimate; to have them counted: pip install 'calls-mcp[tokens]', or in a checkout: "
+        "pip install '.[tokens]'"
+    )
 
 
 def _described(definition: _Definition) -> Iterator[str]:

@@ -16,6 +16,7 @@ from calls_mcp.errors import ConfigurationError, InvocationError
 from calls_mcp.settings import Access
 from calls_mcp.twilio.client import TwilioClient
 from calls_mcp.twilio.errors import Answer, refused
+from calls_mcp.twilio.transport import ConnectionFailure, explain
 from calls_mcp.wire import Request, encode
 
 _LONGEST = 10.0  # seconds
@@ -52,7 +53,8 @@ async def examine_api(access: Access, whose: str = "") -> list[Finding]:
         answer = await twilio.ask_once(request)
         told = _Told(answer, asked, time.time())
     except InvocationError as failure:
-        return [Finding("api", "problem", f"{access.base_url}: {failure.message}", _way(access))]
+        message = f"{access.base_url}: {failure.message}"
+        return [Finding("api", "problem", message, _way(access, explain(failure, access.base_url)))]
     finally:
         await twilio.aclose()
     findings = [_reached(access, told), _accepted(credentials, access, request, answer)]
@@ -105,10 +107,20 @@ def _remedy(access: Access, status: int) -> str:
     return f"export {names}, {_CONSOLE}{region}"
 
 
-def _way(access: Access) -> str:
+def _way(access: Access, failure: ConnectionFailure | None) -> str:
     host = urlsplit(access.base_url).hostname
-    if access.is_local:
+    cause = failure.cause if failure else "other"
+    if cause == "certificate":
+        return "export SSL_CERT_FILE=FILE, with the certificate (PEM) of who issued the server's"
+    if cause == "proxy":
+        proxy = _named("HTTPS_PROXY ALL_PROXY")[0]
+        return f"check {proxy}: export {proxy}=http://HOST:PORT, or unset {proxy}"
+    if access.is_local and cause == "refused":
         return f"start what should listen there, such as: calls-mcp emulator --port {_port(access)}"
+    if access.is_local:
+        return "check what listens there, or: unset CALLS_MCP_API_BASE_URL"
+    if cause == "name" and os.environ.get("CALLS_MCP_API_BASE_URL"):
+        return "check the host name: export CALLS_MCP_API_BASE_URL=URL, or unset it"
     regional = "unset TWILIO_REGION TWILIO_EDGE; or " if _is_regional(access) else ""
     proxy = "export HTTPS_PROXY=http://HOST:PORT"
     return f"{regional}see where it ends: curl -v https://{host}; if a proxy leads out: {proxy}"

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from pydantic import SecretStr
 
 from calls_mcp.doctor.findings import Finding
-from calls_mcp.errors import ConfigurationError
-from calls_mcp.redaction import MASK, masked, one_line, spellings
-from calls_mcp.settings import Settings, load_settings
+from calls_mcp.redaction import MASK, SHORTEST, masked, one_line, spellings
+from calls_mcp.settings import REMOVED, Settings, SettingsError, load_settings
 
 _CHECK = "settings"
 _STATE = "CALLS_MCP_STATE_URL"
@@ -21,7 +20,6 @@ _FILE = re.compile("sqlite:///.")
 _HOST = re.compile(r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[0-9]*)?")
 _USER = re.compile(r"(?<=://).*@")
 _HEX = re.compile(r"\b[0-9a-fA-F]{32}\b")  # an auth token's form, which no open setting has
-_NEXT = re.compile(r"; (?=[A-Z_]+: )")
 
 
 def examine_settings(*, sandbox: bool) -> tuple[Settings | None, list[Finding]]:
@@ -29,26 +27,32 @@ def examine_settings(*, sandbox: bool) -> tuple[Settings | None, list[Finding]]:
     findings = [*_oddities()]
     try:
         settings = load_settings()
-    except ConfigurationError as wrong:
-        faults = _NEXT.split(str(wrong).removeprefix("Wrong settings: "))
-        return None, [*findings, *map(_fault, faults)]
+    except SettingsError as wrong:
+        return None, [*findings, *map(_fault, wrong.problems)]
     given = settings.values(given=True)
-    details = (*(_line(variable, value) for variable, value in given.items()), *_others())
-    others = len(Settings.variables()) - len(given)
-    count = f"{len(given)} from the environment, {others} by default"
+    others = [*_others()]
+    details = (*(_line(variable, value) for variable, value in given.items()), *others)
+    count = f"{len(given)} set, {len(Settings.variables()) - len(given)} left at their defaults"
+    if others:
+        count += f"; standard variables in use: {len(others)}"
     if sandbox and any(name.startswith("TWILIO_") for name in given):
         count += "; TWILIO_* count for nothing with --sandbox"
     return settings, [*findings, Finding(_CHECK, "ok", count, details=details)]
 
 
 def secrets_in(settings: Settings) -> tuple[str, ...]:
-    """What must not be shown, in each form that it may turn up in."""
+    """What must not be shown, in each form that it may turn up in.
+
+    A form so short that it is in our own words by chance is not among them: it would garble what is
+    found, and show by its gaps what it is.
+    """
     hidden = [
         value.get_secret_value()
         for variable, value in settings.values(given=True).items()
         if isinstance(value, SecretStr) and variable != _STATE
     ]
-    return tuple(form for h in hidden for secret in h.split() for form in spellings(secret))
+    forms = (form for h in hidden for secret in h.split() for form in spellings(secret))
+    return tuple(form for form in forms if len(form) >= SHORTEST)
 
 
 def discreet(text: str, secrets: Sequence[str]) -> str:
@@ -71,6 +75,8 @@ def _oddities() -> Iterator[Finding]:
 
 def _fault(fault: str) -> Finding:
     name = fault.partition(":")[0]
+    if name.upper() in REMOVED:
+        return Finding(_CHECK, "fatal", fault, f"unset {name}")
     if "no such setting" in fault:
         return Finding(_CHECK, "fatal", fault, f"rename it, or: unset {name}")
     missing = "is needed" in fault

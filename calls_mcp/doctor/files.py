@@ -1,9 +1,11 @@
 """What is kept, and what is told: the policy, the state store, the record of changes, telemetry."""
 
 import os
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import astuple
 from importlib.util import find_spec
+from pathlib import Path
 
 from calls_mcp.audit import audit_path, obstacle
 from calls_mcp.doctor.findings import Finding
@@ -12,9 +14,12 @@ from calls_mcp.policy import Policy, load_policy, summary
 from calls_mcp.redaction import one_line
 from calls_mcp.settings import Settings
 from calls_mcp.storage import StorageOptions, StoreUnavailable, open_storage
+from calls_mcp.storage.database import NEWER, is_no_store
 from calls_mcp.storage.location import file_of
 from calls_mcp.storage.unavailable import reason_of
 
+_STATE = "export CALLS_MCP_STATE_URL=…"
+_INSTALL = "pip install 'calls-mcp[otel]', or in a checkout: pip install '.[otel]'"
 _PATIENCE = 2.0  # seconds for which a file may be in use
 _OTEL = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http", "prometheus_client")
 
@@ -62,18 +67,40 @@ async def examine_store(settings: Settings, *, sandbox: bool = False) -> Finding
         async with open_storage(url, StorageOptions(busy=_PATIENCE), sandbox=sandbox) as storage:
             await storage.ping()
     except ConfigurationError as wrong:
-        return Finding("state store", "fatal", str(wrong), "export CALLS_MCP_STATE_URL=…")
+        remedy = _remedy(path, wrong.__cause__, _STATE) if path else _STATE
+        return Finding("state store", "fatal", str(wrong), remedy)
     except StoreUnavailable as unavailable:
         reason = one_line(reason_of(unavailable.__cause__ or unavailable))
         where = f"{path} " if path else ""
         message = f"{where}can't be used, so changes are refused: {reason}"
-        remedy = "let this user write there" if path else "start that"
-        return Finding(
-            "state store", "problem", message, f"{remedy}, or: export CALLS_MCP_STATE_URL=…"
-        )
+        cause = unavailable.__cause__
+        remedy = _remedy(path, cause, _STATE) if path else _redis_remedy(cause)
+        return Finding("state store", "problem", message, remedy)
     if path and not path.exists():
         return Finding("state store", "ok", f"{path} will be created at the first change")
     return Finding("state store", "ok", f"{path or 'Redis'} can be written to")
+
+
+def _remedy(path: Path, cause: BaseException | None, other: str) -> str:
+    """What mends that the file at `path` can't be used, for which `other` names another."""
+    if str(cause) == NEWER:
+        return f"upgrade calls-mcp, or use another file: {other}"
+    if isinstance(cause, sqlite3.Error) and is_no_store(cause):
+        return f"use another file: {other}"
+    if isinstance(cause, sqlite3.OperationalError) and "locked" in str(cause):
+        return f"end the program that keeps it locked, or use another file: {other}"
+    make = "" if path.parent.exists() else f"mkdir -p {path.parent}, "
+    return f"{make}let this user write to {path}, or: {other}"
+
+
+def _redis_remedy(cause: BaseException | None) -> str:
+    from redis.exceptions import AuthenticationError, ResponseError  # noqa: PLC0415
+
+    if isinstance(cause, AuthenticationError):
+        return "correct the user and the password: export CALLS_MCP_STATE_URL=redis://USER:…@HOST"
+    if isinstance(cause, ResponseError):
+        return f"correct what Redis complains about, or use another: {_STATE}"
+    return f"start Redis there, or: {_STATE}"
 
 
 def examine_audit(settings: Settings, *, sandbox: bool = False) -> list[Finding]:
@@ -83,10 +110,10 @@ def examine_audit(settings: Settings, *, sandbox: bool = False) -> list[Finding]
         message = "goes to stderr: collect that, or it is lost"
         remedy = "export CALLS_MCP_AUDIT_DATABASE=FILE"
         return [Finding("audit log", "note", message, remedy)]
-    if reason := obstacle(path, _PATIENCE):
-        make = "" if path.parent.exists() else f"mkdir -p {path.parent}, "
-        remedy = f"{make}let this user write to {path}, or: export CALLS_MCP_AUDIT_DATABASE=FILE"
-        return [Finding("audit log", "problem", f"{path}: {reason}; changes are refused", remedy)]
+    if found := obstacle(path, _PATIENCE):
+        message = f"{path}: {reason_of(found)}; changes are refused"
+        remedy = _remedy(path, found, "export CALLS_MCP_AUDIT_DATABASE=FILE")
+        return [Finding("audit log", "problem", message, remedy)]
     if not path.exists():
         return [Finding("audit log", "ok", f"{path} will be created at the first change")]
     return [Finding("audit log", "ok", f"{path} can be written to")]
@@ -98,7 +125,7 @@ def examine_telemetry(settings: Settings) -> list[Finding]:
         return []
     if missing := [name for name in _OTEL if not _is_installed(name)]:
         message = f"{', '.join(missing)}: not installed"
-        return [Finding("telemetry", "fatal", message, "pip install 'calls-mcp[otel]'")]
+        return [Finding("telemetry", "fatal", message, _INSTALL)]
     where = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
     sent = settings.telemetry.export == "otlp"
     if sent and not where:

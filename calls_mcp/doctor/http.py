@@ -22,7 +22,7 @@ async def examine_http(settings: Settings, shared: Access | None) -> list[Findin
         return []
     findings = [_hosts(hosts)]
     if settings.auth.principals:
-        findings += [f async for f in _principals(settings.auth.principals, shared)]
+        findings += [f async for f in _principals(settings.auth.principals, shared, auth)]
     if settings.auth.oauth_issuer:
         findings.append(await _issuer(settings.auth.oauth_issuer))
     return findings
@@ -35,13 +35,13 @@ def _hosts(hosts: str) -> Finding:
     return Finding("http", "note", message, "export CALLS_MCP_ALLOWED_HOSTS=HOST")
 
 
-async def _principals(file: Path, shared: Access | None) -> AsyncIterator[Finding]:
+async def _principals(file: Path, shared: Access | None, mode: str) -> AsyncIterator[Finding]:
     try:
         principals = load_principals(file)
     except ConfigurationError as wrong:
         yield Finding("principals", "fatal", str(wrong), f"mend {file}: calls-mcp token list")
         return
-    for finding in _tokens(file, principals):
+    for finding in _tokens(file, principals, mode):
         yield finding
     for name, own in principals.own.items():
         if shared and own.account_sid:
@@ -54,10 +54,17 @@ async def _principals(file: Path, shared: Access | None) -> AsyncIterator[Findin
                     yield finding
 
 
-def _tokens(file: Path, principals: Principals) -> Iterator[Finding]:
+def _tokens(file: Path, principals: Principals, mode: str) -> Iterator[Finding]:
     now = datetime.now(UTC)
+    if not principals.tokens:
+        if mode == "tokens":
+            message = f"{file}: there is no token, so no client can sign in"
+            yield Finding("principals", "problem", message, _new("NAME"))
+        else:
+            yield Finding("principals", "ok", f"{file} can be used")
+        return
     good = [token for token in principals.tokens if token.expires > now]
-    if not good and principals.tokens:
+    if not good:
         message = f"{file}: every token has expired, so nobody can come in"
         yield Finding("principals", "problem", message, _new(principals.tokens[0].principal))
         return

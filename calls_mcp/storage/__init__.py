@@ -119,6 +119,6 @@ def _redis(url: str, options: StorageOptions) -> Storage:
             raise
         raise ConfigurationError(
             "CALLS_MCP_STATE_URL names Redis, whose library is not installed: "
-            "pip install 'calls-mcp[redis]'"
+            "pip install 'calls-mcp[redis]', or in a checkout: pip install '.[redis]'"
         ) from missing
     return open_redis(url, options)

@@ -20,6 +20,8 @@ from calls_mcp.storage.unavailable import StoreUnavailable, reaching
 _T = TypeVar("_T")
 
 _PAUSE = 0.001  # seconds; SQLite's own pauses grow, so that some writers would starve
+_OURS = frozenset({"audit", "confirmations"})  # a table that each version has
+NEWER = "it was written by a newer version of calls-mcp"
 _FAILURES = (sqlite3.Error, OSError)
 
 
@@ -162,7 +164,7 @@ class Database:
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         """Bring the schema up to date."""
-        self._patiently(lambda: _require_known(connection))  # before anything of it is changed
+        self._patiently(lambda: require_ours(connection))  # before anything is changed
         self._patiently(lambda: connection.execute("PRAGMA journal_mode = WAL"))
         connection.execute("PRAGMA synchronous = FULL")  # what is written survives a power failure
         if self._patiently(lambda: _version(connection)) == len(_scripts()):
@@ -185,6 +187,27 @@ class Database:
                 if not is_busy or time.monotonic() >= until:
                     raise
             time.sleep(_PAUSE)
+
+
+def require_ours(connection: sqlite3.Connection) -> None:
+    """Return if a database is empty, or is one that this version can use.
+
+    Raises:
+        sqlite3.DatabaseError: It is not. What `is_no_store` says of it is true.
+    """
+    if _version(connection) > len(_scripts()):
+        raise sqlite3.DatabaseError(NEWER)
+    names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    tables = {name for (name,) in cast("list[tuple[str]]", names)}
+    if tables and not tables & _OURS:
+        raise sqlite3.DatabaseError("it is another program's database")
+
+
+def is_no_store(error: Exception) -> bool:
+    """Whether a file can't be used for what is in it, and not because it can't be reached."""
+    return isinstance(error, sqlite3.DatabaseError) and not isinstance(
+        error, sqlite3.OperationalError
+    )
 
 
 def _exists(path: Path) -> bool:
@@ -232,17 +255,12 @@ def _require_home(path: Path) -> None:
 
 
 def _migrate(connection: sqlite3.Connection) -> None:
-    _require_known(connection)
+    require_ours(connection)  # which may have changed since
     scripts, version = _scripts(), _version(connection)
     for script in scripts[version:]:
         for statement in _statements(script):
             connection.execute(statement)
     connection.execute(f"PRAGMA user_version = {len(scripts)}")
-
-
-def _require_known(connection: sqlite3.Connection) -> None:
-    if _version(connection) > len(_scripts()):
-        raise sqlite3.DatabaseError("it was written by a newer version of calls-mcp")
 
 
 def _version(connection: sqlite3.Connection) -> int:

@@ -38,7 +38,7 @@ from calls_mcp.storage.records import (
 )
 from calls_mcp.storage.unavailable import StoreUnavailable, Unrecorded, reaching
 
-_CLEAR = re.compile(r"rediss?://([^\s/?#@[\]]*@)?[^\s@]*")
+_CLEAR = re.compile(r"rediss?://([^\s/?#@[\]]*@)?[^\s/?#@]*(/[0-9]*/?)?(\?[^\s@]*)?")
 _FAILURES = (RedisError, OSError)
 
 
@@ -83,8 +83,8 @@ def open_redis(url: str, options: StorageOptions) -> "RedisStorage":
     except (ValueError, TypeError, AttributeError, RedisError):
         # Its text may repeat the URL, which may contain a password.
         raise ConfigurationError(
-            "CALLS_MCP_STATE_URL is not a well-formed redis:// URL, or has an option that is "
-            "unknown or has a wrong value."
+            "CALLS_MCP_STATE_URL is not a well-formed URL like redis://HOST:PORT/NUMBER, or has an "
+            "option that is unknown or has a wrong value."
         ) from None
     return RedisStorage(cast("Client", client), options, _without_secrets(url))
 
@@ -99,7 +99,8 @@ def _require_clear(url: str) -> None:
     """Do nothing if a password in `url` can't be taken for a host, which failures name.
 
     Raises:
-        ValueError: Characters in it are not percent-encoded.
+        ValueError: Characters in it are not percent-encoded, or the database is no number, which
+            the library passes over.
     """
     if not _CLEAR.fullmatch(url):
         raise ValueError(url)

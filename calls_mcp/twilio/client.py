@@ -28,7 +28,7 @@ from calls_mcp.errors import InvocationError, Withheld
 from calls_mcp.settings import Access
 from calls_mcp.twilio.circuit import Circuit, CircuitState
 from calls_mcp.twilio.errors import Answer, Reply, crowded, lost, refused, unsent, withheld
-from calls_mcp.twilio.transport import connect
+from calls_mcp.twilio.transport import connect, explain
 from calls_mcp.wire import Request
 
 _ATTEMPTS = 4
@@ -236,7 +236,9 @@ class TwilioClient:
                 wait = told.get("Retry-After")
                 return Answer(response.status_code, wait, body, request_id, date)
         except httpx.HTTPError as broken:
-            raise sending.failed(f"the connection failed ({type(broken).__name__})") from broken
+            failure = explain(broken, self._access.base_url)
+            why = f": {failure.words}" if failure else ""
+            raise sending.failed(f"the connection failed{why}") from broken
         raise sending.failed(sending.lateness)
 
     def _built(self, sending: _Sending) -> httpx.Request:

@@ -1,8 +1,11 @@
 """How the API is reached: with the environment's certificates and proxy, or in this process."""
 
 import os
+import socket
 import ssl
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -13,6 +16,14 @@ if TYPE_CHECKING:
     import httpx
 
 _IDLE = 20  # seconds that a connection is kept
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionFailure:
+    """Why there was no connection: its cause, and the cause in words that name no URL."""
+
+    cause: Literal["certificate", "proxy", "name", "refused", "other"]
+    words: str
 
 
 def require_usable(access: Access) -> None:
@@ -70,6 +81,51 @@ def connect_to(url: str) -> "httpx.AsyncHTTPTransport":
             "HTTPS_PROXY or ALL_PROXY names a proxy that is not http://HOST:PORT; others, such as "
             "SOCKS, are not supported. NO_PROXY=api.twilio.com goes without one."
         ) from None
+
+
+def explain(error: BaseException, url: str) -> ConnectionFailure | None:
+    """Return why a request to `url` failed with `error`; None if no cause of it says that."""
+    import httpx  # noqa: PLC0415
+
+    causes = [*_causes(error)]
+    refusal = next((cause for cause in causes if isinstance(cause, httpx.ProxyError)), None)
+    if refusal:  # whose text goes on with the proxy's own words
+        status = str(refusal)[:3]
+        answered = f" with status {status}" if status.isdecimal() else ""
+        return ConnectionFailure("proxy", f"the proxy refused to connect{answered}")
+    failure = next(filter(None, map(_failure, causes)), None)
+    is_connecting = any(isinstance(c, httpx.ConnectError | httpx.ConnectTimeout) for c in causes)
+    has_tls = any(isinstance(c, ssl.SSLError) for c in causes)  # with the API, by the proxy
+    if failure and is_connecting and not has_tls and _proxy(url):
+        return ConnectionFailure("proxy", f"the proxy can't be reached: {failure.words}")
+    return failure
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """What led to an error, from the error itself to where it began."""
+    yield error
+    if isinstance(error, BaseExceptionGroup):
+        for member in cast("BaseExceptionGroup[BaseException]", error).exceptions:
+            yield from _causes(member)
+    if cause := error.__cause__ or error.__context__:
+        yield from _causes(cause)
+
+
+def _failure(cause: BaseException) -> ConnectionFailure | None:
+    import httpx  # noqa: PLC0415
+
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        words = f"the server's certificate can't be verified ({cause.verify_message.rstrip('.')})"
+        return ConnectionFailure("certificate", words)
+    broken = httpx.ReadError | httpx.WriteError | httpx.RemoteProtocolError
+    known = (
+        (ssl.SSLError, ConnectionFailure("other", "no TLS could be agreed on")),
+        (socket.gaierror, ConnectionFailure("name", "host name not found")),
+        (ConnectionRefusedError, ConnectionFailure("refused", "connection refused")),
+        (httpx.TimeoutException | TimeoutError, ConnectionFailure("other", "timed out")),
+        (broken, ConnectionFailure("other", "the server closed it or did not answer in HTTP")),
+    )
+    return next((failure for kinds, failure in known if isinstance(cause, kinds)), None)
 
 
 def _certificates(url: str) -> ssl.SSLContext:

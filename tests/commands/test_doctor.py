@@ -1,10 +1,12 @@
 """`calls-mcp doctor`: it finds what is wrong, says what mends it, and touches nothing."""
 
+import asyncio
 import json
 import re
 import sqlite3
-from collections.abc import Generator
-from contextlib import closing, contextmanager
+import ssl
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -21,6 +23,7 @@ from tests.rig import ACCOUNT
 from tests.storage.redis_server import RedisServer
 from tests.test_cli import run
 from tests.test_rules import policy
+from tests.twilio.test_transport import certify
 from tests.upstream import SECRET, Step, Upstream, answer, drop, page, redirect, refusing
 
 OWN = {"TWILIO_ACCOUNT_SID": ACCOUNT, "TWILIO_AUTH_TOKEN": SECRET}
@@ -54,6 +57,24 @@ def api(*steps: Step) -> Generator[Upstream]:
 def at(base_url: str) -> dict[str, str]:
     """The variables that lead to an API, with a secret of its own."""
     return OWN | {"CALLS_MCP_API_BASE_URL": base_url}
+
+
+@contextmanager
+def tls(folder: Path) -> Generator[str]:
+    """The URL of a server whose certificate is signed by itself."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certify(folder))
+
+    @asynccontextmanager
+    async def serve() -> AsyncGenerator[str]:
+        async def close(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.close()
+
+        async with await asyncio.start_server(close, "127.0.0.1", 0, ssl=context) as server:
+            yield f"https://localhost:{server.sockets[0].getsockname()[1]}"
+
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(serve()) as url:
+        yield url
 
 
 def inside(value: object) -> str:
@@ -208,6 +229,26 @@ def test_an_api_that_nobody_answers_at_is_named() -> None:
     assert url in found["api"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("base_url", "proxy", "remedy"),
+    [
+        ("http://127.0.0.1:1", "", "start what should listen there, such as: calls-mcp emulator"),
+        ("https://calls.invalid", "", "check the host name: export CALLS_MCP_API_BASE_URL=URL"),
+        ("https://calls.invalid", "http://127.0.0.1:1", "check HTTPS_PROXY: export HTTPS_PROXY="),
+    ],
+)
+def test_the_advice_fits_why_there_is_no_connection(base_url: str, proxy: str, remedy: str) -> None:
+    _, found = examined(**at(base_url), HTTPS_PROXY=proxy)
+    assert found["api"]["remedy"].startswith(remedy)
+
+
+def test_a_certificate_that_nobody_trusts_asks_for_the_one_who_issued_it(tmp_path: Path) -> None:
+    with tls(tmp_path) as base_url:
+        _, found = examined(**at(base_url))
+    assert "certificate can't be verified" in found["api"]["message"]
+    assert found["api"]["remedy"].startswith("export SSL_CERT_FILE=FILE")
+
+
 def test_certificates_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     status, found = examined(**OWN, SSL_CERT_FILE=str(tmp_path / "none.pem"))
     assert (status, found["api"]["level"]) == (2, "fatal")
@@ -313,6 +354,7 @@ def test_redis_is_tried_and_its_password_never_told(own_redis: RedisServer) -> N
     status, out = told(CALLS_MCP_STATE_URL=f"redis://user:{SECRET}@{place}", **elsewhere)
     assert status == 1
     assert "state store: can't be used" in out
+    assert "→ correct the user and the password: export CALLS_MCP_STATE_URL=redis://" in out
     assert f"redis://********@{place}" in out
     assert SECRET not in out
 
@@ -323,7 +365,59 @@ def test_extras_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) -> N
     absent: dict[str, object] = {}
     monkeypatch.setattr("calls_mcp.doctor.files.find_spec", absent.get)
     status, found = examined(CALLS_MCP_TELEMETRY="otlp")
-    assert (status, found["telemetry"]["remedy"]) == (2, "pip install 'calls-mcp[otel]'")
+    assert status == 2
+    assert found["telemetry"]["remedy"] == (
+        "pip install 'calls-mcp[otel]', or in a checkout: pip install '.[otel]'"
+    )
+
+
+def test_a_setting_that_was_removed_can_only_be_unset() -> None:
+    _, found = examined(CALLS_MCP_AUDIT_FILE="audit.jsonl")
+    assert found["settings"]["remedy"] == "unset CALLS_MCP_AUDIT_FILE"
+
+
+@pytest.mark.parametrize("token", ["emulator", "7443", "a", "1"])
+def test_a_token_that_is_a_word_garbles_no_advice(token: str) -> None:
+    with refusing() as url:
+        status, out = told(**at(url) | {"TWILIO_AUTH_TOKEN": token})
+    assert status == 1
+    assert f"calls-mcp emulator --port {url.rpartition(':')[2]}" in out
+    assert "TWILIO_AUTH_TOKEN = ********  (environment)" in out
+    assert f"CALLS_MCP_API_BASE_URL = {url}  (environment)" in out
+    assert out.count("********") == 1
+
+
+def test_standard_variables_are_counted_by_themselves(tmp_path: Path) -> None:
+    out = told("--json", "--sandbox", SSL_CERT_FILE=str(tmp_path))[1]
+    assert re.search("^0 set, .* standard variables in use: [1-9]$", out, re.MULTILINE)
+
+
+@pytest.mark.usefixtures("account")
+@pytest.mark.parametrize(
+    ("kind", "reason", "remedy"),
+    [
+        ("newer", "written by a newer version", "upgrade calls-mcp, or use another file: export"),
+        ("foreign", "another program's database", "use another file: export"),
+        ("text", "not a database", "use another file: export"),
+    ],
+)
+def test_a_file_with_something_else_in_it_is_not_said_to_lack_rights(
+    kind: str, reason: str, remedy: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "calls.db"
+    if kind == "text":
+        file.write_text("Milk and eggs, and nothing else.\n" * 50, "utf-8")
+    else:
+        with closing(sqlite3.connect(file)) as made:
+            made.execute(f"PRAGMA user_version = {9999 if kind == 'newer' else 0}")
+            made.execute("CREATE TABLE t (x)")
+    for check, name, place in (
+        ("state store", "STATE_URL", f"sqlite:///{file}"),
+        ("audit log", "AUDIT_DATABASE", str(file)),
+    ):
+        _, found = examined(**{f"CALLS_MCP_{name}": place})
+        assert reason in found[check]["message"]
+        assert found[check]["remedy"].startswith(remedy)
 
 
 def tokens(file: Path, days: int, more: str = "") -> dict[str, str]:
@@ -342,6 +436,17 @@ def test_who_may_come_in_over_http_is_looked_at(
     found_status, found = examined(**tokens(tmp_path / "principals.toml", days))
     assert (found_status, found["principals"]["level"]) == (status, level)
     assert "CALLS_MCP_ALLOWED_HOSTS" in found["http"]["remedy"]
+
+
+@pytest.mark.usefixtures("account")
+def test_a_file_without_tokens_lets_nobody_in(tmp_path: Path) -> None:
+    file = tmp_path / "principals.toml"
+    file.write_text("", "utf-8")
+    file.chmod(0o600)
+    status, found = examined(CALLS_MCP_AUTH="tokens", CALLS_MCP_PRINCIPALS=str(file))
+    assert (status, found["principals"]["level"]) == (1, "problem")
+    assert "there is no token" in found["principals"]["message"]
+    assert found["principals"]["remedy"] == "calls-mcp token new NAME --scope SCOPE"
 
 
 def test_an_account_of_a_principals_own_is_tried_as_well(

@@ -49,6 +49,8 @@ async def test_a_url_of_no_known_kind_is_refused_without_repeating_it(url: str) 
         "redis://:canary@host/0?no_such_option=canary",
         "redis://:canary@host/0?protocol=canary",
         "redis://:canary@host/0?retry=canary",
+        "redis://:canary@host/notanumber",
+        "redis://:canary@host:6379/0/1",
         "rediss://:canary@host/0?ssl_cert_reqs=canary",
     ],
 )
@@ -62,7 +64,8 @@ async def test_a_missing_redis_library_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.delitem(sys.modules, "calls_mcp.storage.redis", raising=False)
     monkeypatch.setitem(sys.modules, "redis", None)
     monkeypatch.setitem(sys.modules, "redis.asyncio", None)
-    assert "pip install 'calls-mcp[redis]'" in await refusal_of("redis://127.0.0.1/0")
+    refusal = await refusal_of("redis://127.0.0.1/0")
+    assert "pip install 'calls-mcp[redis]', or in a checkout: pip install '.[redis]'" in refusal
 
 
 async def test_a_file_in_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
@@ -71,6 +74,16 @@ async def test_a_file_in_a_folder_that_is_not_there_is_refused(tmp_path: Path) -
         f"The state store {file} can't be used: there is no folder {file.parent}. Its folder must "
         "exist, and both must be writable. Set CALLS_MCP_STATE_URL to use another."
     )
+
+
+async def test_another_programs_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "places.db"
+    with closing(sqlite3.connect(file)) as database:
+        database.execute("CREATE TABLE moz_places (url TEXT)")
+    before = file.read_bytes()
+    refusal = await refusal_of(f"sqlite:///{file}")
+    assert "another program's database. Set CALLS_MCP_STATE_URL to use another." in refusal
+    assert file.read_bytes() == before
 
 
 async def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ async def test_a_connection_refused_for_good_is_unreachable_and_safe_to_repeat()
             error = await error_of(agent, CREATE)
     assert error["kind"] == "unreachable"
     assert error["retryable"] is True
-    assert error["message"] == "Nothing was sent: the connection failed (ConnectError)."
+    assert error["message"] == "Nothing was sent: the connection failed: connection refused."
     assert "base URL" in error["hint"]
 
 

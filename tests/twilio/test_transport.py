@@ -27,6 +27,7 @@ from tests.upstream import Upstream, access, answer, call
 pytestmark = pytest.mark.anyio
 
 AWAY = "https://calls.invalid"
+FAILED = "Nothing was sent: the connection failed"
 NOBODY = "https://0.0.0.0:1"  # is this machine, though it does not look so
 READ = Request("read", "GET", "/x", ACCOUNT)
 CHANGE = Request("change", "POST", "/x", ACCOUNT)
@@ -86,6 +87,7 @@ async def test_a_proxy_that_the_environment_names_is_asked_to_connect(
         monkeypatch.setenv(variable, scheme + asked.url.removeprefix("http://"))
         error = await fails(AWAY, CHANGE)
     assert isinstance(error, Unreachable)
+    assert error.message == f"{FAILED}: the proxy refused to connect with status 403."
     assert asked.asked[0].startswith(b"CONNECT calls.invalid:443 HTTP/1.1\r\n")
     assert b"Basic" not in b"".join(asked.asked)  # our credentials are the API's
 
@@ -98,6 +100,22 @@ async def test_a_proxy_that_does_not_answer_has_passed_nothing_on(
         error = await fails(AWAY, CHANGE)
     assert len(asked.asked) == 1
     assert (error.kind, error.message) == ("unreachable", "Nothing was sent: no answer within 1 s.")
+
+
+@pytest.mark.parametrize(
+    ("url", "proxy", "why"),
+    [
+        ("http://127.0.0.1:1", "", "connection refused"),
+        (AWAY, "", "host name not found"),
+        (AWAY, "http://u:s3cret@127.0.0.1:1", "the proxy can't be reached: connection refused"),
+        (AWAY, "http://proxy.invalid:1", "the proxy can't be reached: host name not found"),
+    ],
+)
+async def test_why_there_is_no_connection_is_told(
+    url: str, proxy: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    assert (await fails(url, CHANGE)).message == f"{FAILED}: {why}."
 
 
 @pytest.mark.parametrize("named", ["0.0.0.0", "0.0.0.0:1"])  # noqa: S104  # nothing is bound to it
@@ -190,7 +208,9 @@ async def test_only_an_api_whose_certificate_is_trusted_is_told_anything(
     async with await asyncio.start_server(serve, "localhost", 0, ssl=context) as server:
         port = server.sockets[0].getsockname()[1]
         base_url = f"https://localhost:{port}"
-        assert (await fails(base_url, CHANGE)).kind == "unreachable"
+        error = await fails(base_url, CHANGE)
+        assert error.kind == "unreachable"
+        assert error.message.startswith(f"{FAILED}: the server's certificate can't be verified (se")
         assert told == []
         monkeypatch.setenv("SSL_CERT_FILE", str(file))
         async with aclosing(TwilioClient(access(base_url))) as twilio:
