@@ -88,13 +88,6 @@ def _charge(text: str) -> str | None:
     return f"{abs(price).normalize():f}"
 
 
-def _not_a_truth_value(value: object) -> object:
-    """Python takes True for 1."""
-    if isinstance(value, bool):
-        raise ValueError("is no number")  # noqa: TRY004  # a TypeError would not be caught
-    return value
-
-
 class _OrNone:
     """Makes None of what can't be read."""
 
@@ -104,12 +97,25 @@ class _OrNone:
         return core_schema.with_default_schema(handler(source), default=None, on_error="default")
 
 
+class _NoTruthValue:
+    """Refuses True, which Python takes for 1, without a call into Python."""
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        texts_and_numbers = core_schema.union_schema(
+            [core_schema.str_schema(strict=True), core_schema.float_schema(strict=True)],
+            mode="left_to_right",
+        )
+        return core_schema.chain_schema([texts_and_numbers, handler(source)])
+
+
 Text = Annotated[Annotated[str, AfterValidator(_text)] | None, _OrNone()]
 Term = Annotated[Annotated[str, Field(pattern=_TERM)] | None, _OrNone()]
 Live = Annotated[bool | None, BeforeValidator(_liveness)]
 Time = Annotated[Annotated[str, AfterValidator(_time)] | None, _OrNone()]
 Count = Annotated[
-    Annotated[int, BeforeValidator(_not_a_truth_value), Field(ge=0, lt=10**_MOST_DIGITS)] | None,
+    Annotated[int, Field(ge=0, lt=10**_MOST_DIGITS), _NoTruthValue()] | None,
     _OrNone(),
 ]
 Cost = Annotated[
