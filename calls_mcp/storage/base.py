@@ -7,7 +7,6 @@ from typing import Literal
 
 import anyio
 
-from calls_mcp.errors import OutcomeUnknown
 from calls_mcp.outcome import Outcome
 from calls_mcp.storage.records import (
     ApprovalRequest,
@@ -19,6 +18,7 @@ from calls_mcp.storage.records import (
     PendingPage,
     Position,
     StorageOptions,
+    unknown_outcome,
 )
 
 Kind = Literal["memory", "sqlite", "redis"]
@@ -189,14 +189,3 @@ class Storage(ABC):
     @abstractmethod
     async def aclose(self) -> None:
         """Close files and connections."""
-
-
-def unknown_outcome() -> Outcome:
-    """Return the outcome of a claim whose holder was not heard of again."""
-    error = OutcomeUnknown(
-        "It is not known whether this took effect: this confirmation was used before, and whoever "
-        "used it has not been heard of since. Nothing new was sent.",
-        "Do not call again yet. Look with fetch_call or list_calls whether it took effect; only if "
-        "it did not, and your user agrees, call without confirmation_token for a new preview.",
-    )
-    return Outcome(outcome="error", error=error.failure())

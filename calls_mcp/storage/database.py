@@ -2,9 +2,10 @@
 
 import os
 import sqlite3
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -20,9 +21,9 @@ from calls_mcp.storage.unavailable import StoreUnavailable, reaching
 _T = TypeVar("_T")
 
 _PAUSE = 0.001  # seconds; SQLite's own pauses grow, so that some writers would starve
-_OURS = frozenset({"audit", "confirmations"})  # a table that each version has
 NEWER = "it was written by a newer version of calls-mcp"
 _FAILURES = (sqlite3.Error, OSError)
+_AUDIT = {"seq", "time", "tool", "sid", "prev", "hash", "body"}
 
 
 class Database:
@@ -30,7 +31,8 @@ class Database:
 
     Several processes can share a file. It is created at the first write, and opened at the first
     use; this user's state directory is created, too, but no other folder. If another file takes its
-    place, that one is used from then on. `busy` is how many seconds to wait for other writers.
+    place, that one is used from then on. `busy` is how many seconds to wait for other writers, here
+    or elsewhere, in all.
     """
 
     def __init__(self, path: Path | None, busy: float = 5) -> None:
@@ -41,6 +43,8 @@ class Database:
         self._queue = CapacityLimiter(1)
         # A cancelled task leaves the queue at once, but its thread goes on until its work is done.
         self._in_use = Lock()
+        self._reader: Database | None = None
+        self._readers = CapacityLimiter(1)
 
     @property
     def where(self) -> str:
@@ -60,7 +64,7 @@ class Database:
             StoreUnavailable: The database can't be written. `meaning` selects the subclass.
         """
         with reaching(self.where, _FAILURES, meaning):
-            return await self._in_thread(partial(self.write, work))
+            return await self._in_thread(partial(self.write, work, self._until()))
 
     async def look(self, query: str, *parameters: str | float) -> tuple[object, ...] | None:
         """Return the first row of `query`, which changes nothing and waits for no writer."""
@@ -76,8 +80,9 @@ class Database:
         Raises:
             StoreUnavailable: The database can't be read.
         """
+        look = partial(self._looking().read, query, parameters, self._until())
         with reaching(self.where, _FAILURES, StoreUnavailable):
-            return await self._in_thread(partial(self.read, query, parameters))
+            return await self._in_thread(look, self._readers)
 
     async def check(self) -> None:
         """Return if the database could be written to now. A file that isn't there is not created.
@@ -86,39 +91,45 @@ class Database:
             StoreUnavailable: It could not.
         """
         with reaching(self.where, _FAILURES, StoreUnavailable):
-            await self._in_thread(self.require_writable)
+            await self._in_thread(partial(self.require_writable, self._until()))
 
     async def aclose(self) -> None:
-        """Close the connection."""
+        """Close the connections."""
         await to_thread.run_sync(self.close, limiter=self._queue)
 
-    def write(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+    def write(self, work: Callable[[sqlite3.Connection], _T], until: float | None = None) -> _T:
         """Return what `work` returns, run here as one transaction.
+
+        It waits for others no longer than `until`, by the monotonic clock, by default for `busy`.
 
         Raises:
             sqlite3.Error: The database can't be written.
             OSError: Its file can't be created.
         """
-        with self._in_use:
-            connection = self._open()
+        until = until or self._until()
+        with self._alone(until):
+            connection = self._open(until)
             with connection:
-                self._begin(connection)
+                _begin(connection, until)
                 return work(connection)
 
-    def read(self, query: str, parameters: Sequence[str | float] = ()) -> list[tuple[object, ...]]:
-        """Return the rows of `query`, run here; none if there is no file.
+    def read(
+        self, query: str, parameters: Sequence[str | float] = (), until: float | None = None
+    ) -> list[tuple[object, ...]]:
+        """Return the rows of `query`, run here; none if there is no file. `until` as for `write`.
 
         Raises:
             sqlite3.Error: The database can't be read.
             OSError: Likewise.
         """
-        with self._in_use:
+        until = until or self._until()
+        with self._alone(until):
             if self.path is not None and not _exists(self.path):
                 return []
-            connection = self._open()
-            return self._patiently(lambda: connection.execute(query, parameters).fetchall())
+            connection = self._open(until)
+            return _patiently(lambda: connection.execute(query, parameters).fetchall(), until)
 
-    def require_writable(self) -> None:
+    def require_writable(self, until: float | None = None) -> None:
         """Return if the database could be written to now; see `check`.
 
         Raises:
@@ -128,29 +139,53 @@ class Database:
         if self.path is not None and not _exists(self.path):
             require_place(_nearest(self.path) if _is_default(self.path) else self.path)
         else:
-            self.write(_version)
+            self.write(_version, until)
 
     def close(self) -> None:
-        """Close the connection. The next use opens it again."""
+        """Close the connections. The next use opens them again."""
         with self._in_use:
             self._close()
+        if self._reader is not None:
+            self._reader.close()
 
-    async def _in_thread(self, work: Callable[[], _T]) -> _T:
+    def _until(self) -> float:
+        return time.monotonic() + self._busy
+
+    def _looking(self) -> "Database":
+        """Return what looks: with a connection of its own, so that it waits for no writer here."""
+        if self.path is None:
+            return self
+        self._reader = self._reader or Database(self.path, self._busy)
+        return self._reader
+
+    @contextmanager
+    def _alone(self, until: float) -> Generator[None]:
+        """Be the only thread that uses the connection, or fail at `until`."""
+        if not self._in_use.acquire(timeout=max(0.0, until - time.monotonic())):
+            raise TimeoutError("it is busy")
+        try:
+            yield
+        finally:
+            self._in_use.release()
+
+    async def _in_thread(self, work: Callable[[], _T], queue: CapacityLimiter | None = None) -> _T:
         if self.path is None:  # nothing to wait for
             return work()
-        return await to_thread.run_sync(work, limiter=self._queue)
+        return await to_thread.run_sync(work, limiter=queue or self._queue)
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self, until: float) -> sqlite3.Connection:
         """Return the connection to the file that is there now; create one if there is none."""
         identity = _identity(self.path) if self.path else None
         if self._connection is not None and identity == self._identity:
             return self._connection
         self._close()
+        if self.path and _is_default(self.path):
+            _make_private(self.path)
         connection = sqlite3.connect(
             self.path or ":memory:", timeout=0, isolation_level=None, check_same_thread=False
         )
         try:
-            self._prepare(connection)
+            _prepare(connection, until)
         except BaseException:
             connection.close()
             raise
@@ -162,31 +197,39 @@ class Database:
             self._connection.close()
             self._connection = None
 
-    def _prepare(self, connection: sqlite3.Connection) -> None:
-        """Bring the schema up to date."""
-        self._patiently(lambda: require_ours(connection))  # before anything is changed
-        self._patiently(lambda: connection.execute("PRAGMA journal_mode = WAL"))
-        connection.execute("PRAGMA synchronous = FULL")  # what is written survives a power failure
-        if self._patiently(lambda: _version(connection)) == len(_scripts()):
-            return
-        with connection:
-            self._begin(connection)
-            _migrate(connection)
 
-    def _begin(self, connection: sqlite3.Connection) -> None:
-        self._patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
+def _prepare(connection: sqlite3.Connection, until: float) -> None:
+    """Bring the schema up to date."""
+    _patiently(lambda: _look_over(connection), until)  # before anything of it is changed
+    _patiently(lambda: connection.execute("PRAGMA journal_mode = WAL"), until)
+    connection.execute("PRAGMA synchronous = FULL")  # what is written survives a power failure
+    if _patiently(lambda: _version(connection), until) == len(_scripts()):
+        return
+    with connection:
+        _begin(connection, until)
+        _migrate(connection)
 
-    def _patiently(self, attempt: Callable[[], _T]) -> _T:
-        """Return what `attempt` returns once nobody else keeps the file locked."""
-        until = time.monotonic() + self._busy
-        while True:
-            try:
-                return attempt()
-            except sqlite3.OperationalError as error:
-                is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
-                if not is_busy or time.monotonic() >= until:
-                    raise
-            time.sleep(_PAUSE)
+
+def _look_over(connection: sqlite3.Connection) -> None:
+    with connection:
+        connection.execute("BEGIN")  # another process may be migrating it
+        require_ours(connection)
+
+
+def _begin(connection: sqlite3.Connection, until: float) -> None:
+    _patiently(lambda: connection.execute("BEGIN IMMEDIATE"), until)
+
+
+def _patiently(attempt: Callable[[], _T], until: float) -> _T:
+    """Return what `attempt` returns once nobody else keeps the file locked; it is tried once."""
+    while True:
+        try:
+            return attempt()
+        except sqlite3.OperationalError as error:
+            is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not is_busy or time.monotonic() >= until:
+                raise
+        time.sleep(_PAUSE)
 
 
 def require_ours(connection: sqlite3.Connection) -> None:
@@ -195,11 +238,17 @@ def require_ours(connection: sqlite3.Connection) -> None:
     Raises:
         sqlite3.DatabaseError: It is not. What `is_no_store` says of it is true.
     """
-    if _version(connection) > len(_scripts()):
+    version = _version(connection)
+    if version > len(_scripts()):
         raise sqlite3.DatabaseError(NEWER)
-    names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-    tables = {name for (name,) in cast("list[tuple[str]]", names)}
-    if tables and not tables & _OURS:
+    query = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT GLOB 'sqlite_*'"
+    tables = _names(connection, query)
+    if version:
+        is_ours = "confirmations" in tables
+    else:  # a new file, or one that was only an audit log
+        columns = _names(connection, "SELECT name FROM pragma_table_info('audit')")
+        is_ours = tables <= {"audit"} and columns in (set[str](), _AUDIT)
+    if not is_ours:
         raise sqlite3.DatabaseError("it is another program's database")
 
 
@@ -208,6 +257,10 @@ def is_no_store(error: Exception) -> bool:
     return isinstance(error, sqlite3.DatabaseError) and not isinstance(
         error, sqlite3.OperationalError
     )
+
+
+def _names(connection: sqlite3.Connection, query: str) -> set[str]:
+    return {str(name) for (name,) in connection.execute(query)}
 
 
 def _exists(path: Path) -> bool:
@@ -247,6 +300,17 @@ def _identity(path: Path) -> tuple[int, int]:
 def _is_default(path: Path) -> bool:
     """Whether a file is in this user's state directory."""
     return path.parent == default_path().parent
+
+
+def _make_private(path: Path) -> None:
+    """Take from others what earlier versions, or a careless copy, let them read."""
+    if sys.platform == "win32":
+        return
+    for each in (path.parent, *(path.with_name(path.name + end) for end in ("", "-wal", "-shm"))):
+        with suppress(OSError):
+            found = each.stat()
+            if found.st_uid == os.getuid() and found.st_mode & 0o077:
+                each.chmod(found.st_mode & 0o700)
 
 
 def _require_home(path: Path) -> None:

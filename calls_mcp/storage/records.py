@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
+from calls_mcp.errors import OutcomeUnknown
 from calls_mcp.outcome import Outcome
 
 Action = Literal["place", "hang_up", "redirect", "modify", "delete"]
@@ -199,20 +200,39 @@ def unpack_confirmation(text: str) -> PendingConfirmation | None:
 
 
 def unpack_outcome(text: str | None) -> Outcome | None:
-    """Return the outcome in this JSON, if there is one."""
-    return Outcome.model_validate_json(text) if text else None
+    """Return the outcome in this JSON, if any; unknown if an incompatible version wrote it."""
+    if not text:
+        return None
+    try:
+        return Outcome.model_validate_json(text)
+    except ValidationError:
+        return unknown_outcome()
 
 
-def unpack_decision(text: str) -> OperatorDecision:
-    """Return the decision in this JSON."""
-    return _DECISION.validate_json(text)
+def unknown_outcome() -> Outcome:
+    """Return the outcome of a claim whose holder was not heard of again."""
+    error = OutcomeUnknown(
+        "It is not known whether this took effect: this confirmation was used before, and whoever "
+        "used it has not been heard of since. Nothing new was sent.",
+        "Do not call again yet. Look with fetch_call or list_calls whether it took effect; only if "
+        "it did not, and your user agrees, call without confirmation_token for a new preview.",
+    )
+    return Outcome(outcome="error", error=error.failure())
+
+
+def unpack_decision(text: str) -> OperatorDecision | None:
+    """Return the decision in this JSON; None if an incompatible version wrote it."""
+    try:
+        return _DECISION.validate_json(text)
+    except ValidationError:
+        return None
 
 
 def unpack_request(text: str, decision: str | None = None) -> ApprovalRequest | None:
     """Return the request in this JSON; None if an incompatible version wrote it."""
     try:
         request = _REQUEST.validate_json(text)
-        return replace(request, decision=unpack_decision(decision)) if decision else request
+        return replace(request, decision=_DECISION.validate_json(decision)) if decision else request
     except ValidationError:
         return None
 

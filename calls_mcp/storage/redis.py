@@ -47,7 +47,7 @@ def _key(*parts: str) -> str:
 
 
 _ALL = _key("requests")
-_EVERYBODYS = [_key(name) for name in ("undecided", "expiring", "turns")]
+_EVERYBODYS = [_key("requests", name) for name in ("undecided", "expiring", "turns")]
 
 
 class Client(Protocol):
@@ -151,8 +151,9 @@ class RedisStorage(Storage):
         # It has to return before the connection counts as broken because it is silent.
         settled, block = _outcome(identifier), self._options.busy / 5
         while True:
-            if outcome := await self._ask("BLMOVE", settled, settled, "LEFT", "LEFT", block):
-                return Outcome.model_validate_json(outcome)
+            text = await self._ask("BLMOVE", settled, settled, "LEFT", "LEFT", block)
+            if outcome := unpack_outcome(text):
+                return outcome
 
     async def add_request(self, request: ApprovalRequest, most: int) -> bool:
         now = self._options.clock()
@@ -191,19 +192,19 @@ class RedisStorage(Storage):
 
     async def release(self, limits: Sequence[Limit], reservation: str) -> None:
         for limit in limits:
-            key = _key("reserved", limit.place)
+            key = _counted("reserved", limit)
             await self._ask("ZREM", key, reservation, meaning=Unrecorded)
 
     async def reservations(self, limit: Limit) -> Sequence[str]:
-        key, after_now = _key("reserved", limit.place), f"({self._options.clock()}"
+        key, after_now = _counted("reserved", limit), f"({self._options.clock()}"
         return cast("Sequence[str]", await self._ask("ZRANGEBYSCORE", key, after_now, "+inf"))
 
     async def forget(self, key: str, text: str) -> bool:
         arguments = [self._options.clock(), text]
-        return await self._run("forget", [_key("noted", key)], arguments, Unrecorded) == 1
+        return await self._run("forget", [_noted(key)], arguments, Unrecorded) == 1
 
     async def noted(self, key: str) -> tuple[str, float] | None:
-        text, until = await self._ask("HMGET", _key("noted", key), "text", "until")
+        text, until = await self._ask("HMGET", _noted(key), "text", "until")
         left = float(until or 0) - self._options.clock()
         return (text, left) if left > 0 else None
 
@@ -217,14 +218,14 @@ class RedisStorage(Storage):
     async def _note(self, key: str, seconds: float, text: str) -> bool:
         now, writer = self._options.clock(), secrets.token_urlsafe(9)
         arguments = [now, writer, text, now + seconds, self._lasts(seconds)]
-        return await self._run("note", [_key("noted", key)], arguments) == 1
+        return await self._run("note", [_noted(key)], arguments) == 1
 
     async def _take(self, kind: str, limits: Sequence[Limit], entry: str) -> Exhausted | None:
         if not limits:
             return None
         now = self._options.clock()
         terms = [n for each in limits for n in (each.amount, each.seconds, now + each.seconds)]
-        keys = [_key(kind, limit.place) for limit in limits]
+        keys = [_counted(kind, limit) for limit in limits]
         found = await self._run("take", keys, [now, entry, *terms])
         if not found:
             return None
@@ -275,6 +276,19 @@ def _outcome(identifier: str) -> str:
 
 def _request(identifier: str) -> str:
     return _key("request", identifier)
+
+
+# Notes and reservations are where the first edition has them: while it is replaced, both count.
+
+
+def _noted(key: str) -> str:
+    return _key(f"noted/{key}")
+
+
+def _counted(kind: str, limit: Limit) -> str:
+    if kind == "reserved":
+        return _key(f"entered/{limit.place}")
+    return _key(kind, limit.place)
 
 
 def _digest(text: str) -> str:

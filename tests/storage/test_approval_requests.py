@@ -1,3 +1,5 @@
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -196,3 +198,14 @@ async def test_the_mark_is_another_whenever_something_else_waits(
     assert all(one != other for one, other in pairwise(marks))
     assert len({*marks[1:4]}) == 3
     assert await storage.pending_mark() == marks[-1]
+
+
+async def test_a_decision_written_by_a_newer_version_is_not_known(
+    sqlite_url: str, options: StorageOptions, clock: ManualClock
+) -> None:
+    async with open_storage(sqlite_url, options) as storage:
+        await storage.add_request(request("one", clock), MOST)
+        with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as other, other:
+            other.execute("UPDATE approval_requests SET decision = '{}'")
+        assert await storage.decide("one", approved("bob", clock)) is None
+        assert await storage.find_request("one") is None

@@ -29,6 +29,7 @@ pytestmark = pytest.mark.anyio
 DONE = Outcome.model_validate(
     {"outcome": "done", "warnings": ["für ä"], "call": {"sid": "CA1", "live": True}}
 )
+NEWER = '{"outcome": "something else"}'
 
 
 @pytest.fixture
@@ -284,6 +285,38 @@ async def test_a_question_written_by_another_version_is_not_known_any_more(
         with closing(sqlite3.connect(path)) as other, other:
             other.execute("UPDATE confirmations SET pending = '{}'")
         assert await storage.get("one") is None
+
+
+async def test_an_outcome_written_by_a_newer_version_is_unknown(
+    sqlite_url: str, options: StorageOptions, pending: PendingConfirmation
+) -> None:
+    path = sqlite_url.removeprefix("sqlite:///")
+    async with open_storage(sqlite_url, options) as storage:
+        await storage.put("one", pending)
+        with closing(sqlite3.connect(path)) as other, other:
+            other.execute("UPDATE confirmations SET claimed_at = 0, outcome = ?", (NEWER,))
+        assert kind_of(await storage.outcome("one")) == "outcome_unknown"
+
+
+async def test_an_outcome_that_a_newer_replica_writes_is_unknown(
+    redis_url: str, options: StorageOptions, pending: PendingConfirmation
+) -> None:
+    client: Any = redis.Redis.from_url(redis_url)  # pyright: ignore[reportUnknownMemberType]
+    outcomes: list[str] = []
+    async with open_storage(redis_url, replace(options, patience=30)) as storage:
+        await storage.put("one", pending)
+        await storage.claim("one")
+
+        async def wait() -> None:
+            outcomes.append(kind_of(await storage.outcome("one")))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait)
+            await anyio.wait_all_tasks_blocked()
+            client.rpush("calls-mcp:outcome:one", NEWER)
+        await wait()
+    client.close()
+    assert outcomes == ["outcome_unknown"] * 2
 
 
 async def test_being_cancelled_while_waiting_harms_nobody(

@@ -1,8 +1,10 @@
 import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
+import redis
 
 from calls_mcp.emulator import ManualClock
 from calls_mcp.storage import Exhausted, Limit, Storage, StorageOptions, open_storage
@@ -245,3 +247,19 @@ async def test_rates_are_shared_until_the_store_is_away(
             None,
             Exhausted("calls_per_minute", 60),
         ]
+
+
+async def test_what_the_first_edition_noted_and_reserved_in_redis_still_counts(
+    redis_url: str, options: StorageOptions, clock: ManualClock
+) -> None:
+    client: Any = redis.Redis.from_url(redis_url)  # pyright: ignore[reportUnknownMemberType]
+    note = {"writer": "it", "text": "sent", "until": clock() + 60}
+    client.hset("calls-mcp:noted/sent:AC0:+1", mapping=note)
+    client.zadd("calls-mcp:entered/in_flight/AC0", {"placed": clock() + 60})
+    client.close()
+    in_flight = Limit("in_flight", 1, 60, "AC0")
+    async with open_storage(redis_url, options) as storage:
+        assert await storage.noted("sent:AC0:+1") == ("sent", 60)
+        assert await storage.note("sent:AC0:+1", 60) is None
+        assert await storage.reserve([in_flight]) == Exhausted("in_flight", 60)
+        assert await storage.reservations(in_flight) == ["placed"]

@@ -7,9 +7,11 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from threading import Event
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import pytest
 
 from calls_mcp.emulator import ManualClock
@@ -17,6 +19,8 @@ from calls_mcp.outcome import Outcome
 from calls_mcp.storage import (
     Binding,
     Database,
+    Exhausted,
+    Limit,
     OperatorDecision,
     PendingConfirmation,
     StorageOptions,
@@ -73,6 +77,35 @@ async def test_confirmations_of_the_first_edition_still_work(version: int, file:
         assert not await storage.claim("used")
         assert await storage.outcome("used") == Outcome(outcome="done", warnings=("für ä",))
         assert await storage.noted("number:AC0:+15005550205")
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+async def test_what_the_first_edition_counted_still_counts(version: int, file: Path) -> None:
+    write_as_first_edition(version, file)
+    with closing(sqlite3.connect(file)) as old, old:
+        parties = 'under_way/["AC0", "+1/2", "+3"]'
+        insert = "INSERT INTO entries VALUES (?, ?, ?, ?)"
+        old.execute(insert, (f"entered/{parties}", "sent.0", THEN, THEN + 600))
+        for entry in ("one.0", "two.0"):
+            key = "principal.calls_per_day/AC0/a/b1/12/86400/second"
+            old.execute(insert, (key, entry, THEN, THEN + 86_400))
+    async with open_storage(f"sqlite:///{file}", StorageOptions(clock=ManualClock(THEN))) as kept:
+        per_day, in_flight = (
+            Limit("calls_per_day", 1, 86_400, "all"),
+            Limit("in_flight", 1, 60, "all"),
+        )
+        assert await kept.hit([per_day]) == Exhausted("calls_per_day", 86_400)
+        assert await kept.reserve([in_flight]) == Exhausted("in_flight", 600)
+        of_one = Limit("principal.calls_per_day", 3, 86_400, "AC0/a/b1")
+        assert [await kept.hit([of_one]) for _ in range(2)] == [
+            None,
+            Exhausted(of_one.name, 86_400),
+        ]
+        (placed,) = await kept.reservations(in_flight)
+        await kept.release([in_flight], placed)
+        assert await kept.reservations(in_flight) == []
+        under_way = Limit("under_way", 9, 600, '["AC0", "+1/2", "+3"]')
+        assert await kept.reservations(under_way) == ["sent"]
 
 
 @pytest.mark.parametrize("version", [2, 3])
@@ -208,3 +241,65 @@ async def test_what_fails_leaves_no_trace(database: Database) -> None:
     with pytest.raises(StoreUnavailable):
         await database.run(fail)
     assert await notes(database) == []
+
+
+async def test_all_who_write_here_wait_for_others_at_the_same_time(file: Path) -> None:
+    database, busy, failures = Database(file, busy=0.4), 0.4, list[StoreUnavailable]()
+    await database.run(note("before"))
+
+    async def write() -> None:
+        try:
+            await database.run(note("meanwhile"))
+        except StoreUnavailable as failure:
+            failures.append(failure)
+
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with anyio.fail_after(5 * busy):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(15):
+                    tasks.start_soon(write)
+        other.execute("ROLLBACK")
+    assert len(failures) == 15
+    await database.run(note("after"))
+    await database.aclose()
+
+
+async def test_who_looks_waits_for_no_writer_of_the_same_process(database: Database) -> None:
+    await database.run(note("before"))
+    is_writing, has_looked = Event(), Event()
+
+    def write(db: sqlite3.Connection) -> bool:
+        note("meanwhile")(db)
+        is_writing.set()
+        return has_looked.wait(5)
+
+    async def run() -> None:
+        was_looked_at.append(await database.run(write))
+
+    was_looked_at: list[bool] = []
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run)
+        await anyio.to_thread.run_sync(is_writing.wait)
+        assert await notes(database) == ["before"]
+        has_looked.set()
+    assert was_looked_at == [True]
+    assert await notes(database) == ["before", "meanwhile"]
+
+
+@pytest.mark.parametrize(
+    ("version", "table"), [(0, "people (name)"), (0, "audit (who)"), (2, "people (name)")]
+)
+async def test_a_database_of_another_program_is_refused_and_left_alone(
+    version: int, table: str, file: Path, database: Database
+) -> None:
+    with closing(sqlite3.connect(file)) as foreign:
+        foreign.execute(f"CREATE TABLE {table}")
+        foreign.execute(f"PRAGMA user_version = {version}")
+    before = await anyio.Path(file).read_bytes()
+    for work in (database.check, lambda: database.run(note("one")), lambda: notes(database)):
+        with pytest.raises(StoreUnavailable) as refused:
+            await work()
+        assert "another program" in str(refused.value.__cause__)
+    assert await anyio.Path(file).read_bytes() == before
+    assert [each.name for each in file.parent.iterdir()] == [file.name]

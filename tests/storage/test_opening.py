@@ -155,6 +155,19 @@ async def test_the_default_is_one_file_of_this_user_that_the_first_change_create
             assert found.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
+async def test_what_others_could_read_in_the_default_place_is_made_private() -> None:
+    file = default_path()
+    file.parent.mkdir(mode=0o755, parents=True)
+    async with open_storage() as storage:
+        await storage.put("one", PENDING)
+        for each in (file.parent, *file.parent.iterdir()):
+            each.chmod(0o755)
+        async with open_storage() as other:
+            assert await other.get("one") == PENDING
+        assert file.parent.stat().st_mode & 0o777 == 0o700
+        assert {each.stat().st_mode & 0o077 for each in file.parent.iterdir()} == {0}
+
+
 async def test_the_sandbox_has_a_file_of_its_own() -> None:
     async with open_storage(sandbox=True) as storage:
         await storage.put("one", PENDING)

@@ -34,6 +34,28 @@ CREATE TABLE counts (
     until REAL NOT NULL,
     PRIMARY KEY (key, entry)
 ) WITHOUT ROWID;
+INSERT INTO counts (key, entry, until)
+SELECT
+    'reserved/' || substr(key, length('entered/') + 1),
+    substr(entry, 1, length(entry) - length('.0')),
+    until
+FROM entries WHERE key LIKE 'entered/%';
+-- Hits were kept under NAME/KEY/AMOUNT/SECONDS/second.
+INSERT INTO counts (key, entry, until)
+SELECT
+    'hits/' || substr(key, 1, length(key) - 1),
+    substr(entry, 1, length(entry) - length('.0')),
+    until
+FROM (
+    SELECT rtrim(substr(key, 1, length(key) - 1), '0123456789') AS key, entry, until
+    FROM (
+        SELECT
+            rtrim(substr(key, 1, length(key) - length('/second')), '0123456789') AS key,
+            entry,
+            until
+        FROM entries WHERE key LIKE '%/second' AND key NOT LIKE 'entered/%'
+    )
+);
 CREATE INDEX counts_to_forget ON counts (until);
 DROP TABLE entries;
 
