@@ -200,20 +200,22 @@ class Runtime:
             await self._is_idle.wait()
 
     async def is_ready(self) -> bool:
-        """Whether the store can be used and the API is not being left alone for its failures.
+        """Whether changes can be kept and recorded, and the API is not left alone for its failures.
 
         That is so again once a trial of the API is due, for only an invocation makes one.
 
         Raises:
             ConfigurationError: As when the runtime is entered.
         """
+        from calls_mcp.audit import AuditUnavailable  # noqa: PLC0415
         from calls_mcp.storage import StoreUnavailable  # noqa: PLC0415
 
         made = await self._everything()
-        storage, _ = await self._opened()
+        storage, audit = await self._opened()
         try:
             await storage.ping()
-        except StoreUnavailable:
+            await audit.require_ready()
+        except (StoreUnavailable, AuditUnavailable):
             return False
         return self._accounts.client(made.access).circuit != "open"
 
@@ -300,7 +302,9 @@ class Runtime:
         policy = (own and own.policy) or self._policy
         policy = policy.under(settings.guard.confirm)
         delivery = Delivery(twilio, storage, access.deadline, self.clock)
-        quotas = Quotas(storage, policy.caps, delivery.fetch, self.clock, account_sid)
+        quotas = Quotas(
+            storage, policy.caps, delivery.fetch, self.clock, account_sid, access.deadline
+        )
         requests = self._requests(storage)
         decisions = Decisions(delivery, confirmations, quotas, policy, self.clock, requests)
         changes = Changes(decisions, delivery, confirmations, quotas, audit)

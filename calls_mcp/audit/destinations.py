@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import time
 from collections.abc import Mapping
 from contextlib import closing
 from functools import partial
@@ -29,14 +30,18 @@ class Destination(Protocol):
 
     where: str
 
-    def append(self, fields: Mapping[str, Json]) -> None:
-        """Write a record, chained to the last one, in a bounded time.
+    def append(self, fields: Mapping[str, Json], until: float) -> None:
+        """Write a record, chained to the last one; wait no longer than `until` (monotonic clock).
 
         Raises:
             OSError: It could not be written.
             ValueError: Likewise.
             sqlite3.Error: Likewise.
         """
+        ...
+
+    def require_ready(self, until: float) -> None:
+        """Return if a record could be written now; raise and wait as `append` does."""
         ...
 
     def close(self) -> None:
@@ -51,9 +56,13 @@ class AuditTable:
         self._database = database
         self.where = database.where
 
-    def append(self, fields: Mapping[str, Json]) -> None:
+    def append(self, fields: Mapping[str, Json], until: float) -> None:
         """Insert a record after the last one."""
-        self._database.write(partial(_insert, fields))
+        self._database.write(partial(_insert, fields), until)
+
+    def require_ready(self, until: float) -> None:
+        """Return if a record could be inserted now. A file that isn't there is not created."""
+        self._database.require_writable(until)
 
     def close(self) -> None:
         """Close the database."""
@@ -61,20 +70,19 @@ class AuditTable:
 
 
 class AuditStream:
-    """JSON lines on stderr, in a chain that starts again with each process.
-
-    A record may take `patience` seconds, in case nobody reads stderr.
-    """
+    """JSON lines on stderr, in a chain that starts again with each process."""
 
     where = "stderr:"
 
-    def __init__(self, patience: float) -> None:
-        self._patience = patience
+    def __init__(self) -> None:
         self._last = START
 
-    def append(self, fields: Mapping[str, Json]) -> None:
-        """Write a record as one line."""
-        stderr.run(partial(self._write, fields), self._patience)
+    def append(self, fields: Mapping[str, Json], until: float) -> None:
+        """Write a record as one line. Perhaps nobody reads stderr."""
+        stderr.run(partial(self._write, fields), until - time.monotonic())
+
+    def require_ready(self, until: float) -> None:
+        """Return: only writing tells whether stderr is read."""
 
     def close(self) -> None:
         """Leave stderr open."""

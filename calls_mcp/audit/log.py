@@ -123,6 +123,16 @@ class AuditLog:
         fields = self._fields("decided", _identifier(), decided(entry, self._numbers))
         await self._in_thread(partial(self._append, fields, self._until()))
 
+    async def require_ready(self) -> None:
+        """Return if a change could be recorded now. Nothing is recorded.
+
+        Raises:
+            AuditUnavailable: It could not.
+        """
+        until = self._until()
+        check = partial(self._destination.require_ready, until)
+        await self._in_thread(partial(self._attempt, check, until))
+
     async def aclose(self) -> None:
         """Close the destination."""
         await self._shielded(self._destination.close)
@@ -159,10 +169,13 @@ class AuditLog:
             attempt.recorded = attempt.is_begun and self._is_appended(fields, until)
 
     def _append(self, fields: Fields, until: float) -> None:
+        self._attempt(partial(self._destination.append, fields, until), until)
+
+    def _attempt(self, job: Callable[[], None], until: float) -> None:
         try:
             if time.monotonic() > until:  # others waited in vain before it
                 raise TimeoutError("it is busy")
-            self._destination.append(fields)
+            job()
         except FAILURES as error:
             unavailable = AuditUnavailable(self._destination.where, reason_of(error))
             _logger.error("%s", unavailable.for_operator)  # noqa: TRY400  # no traceback: it names the arguments' frame
@@ -188,7 +201,7 @@ async def open_audit(
     The file is not opened before there is something to record. If that fails, changes are refused
     and reads go on. `clock` gives the time in epoch seconds; `patience` is in seconds.
     """
-    to = AuditTable(Database(path, patience)) if path else AuditStream(patience)
+    to = AuditTable(Database(path, patience)) if path else AuditStream()
     log = AuditLog(to, numbers, clock, patience)
     try:
         yield log

@@ -1,6 +1,7 @@
 """Entries, logs, and ways to spoil them."""
 
 import sqlite3
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -58,7 +59,7 @@ def database_log(folder: Path, count: int) -> Path:
 def append(path: Path, *records: Fields) -> None:
     table = AuditTable(Database(path))
     for record in records:
-        table.append(record)
+        table.append(record, time.monotonic() + 30)
     table.close()
 
 

@@ -17,10 +17,12 @@ from calls_mcp.audit import AuditLog, AuditUnavailable, Ending, audit_path, open
 from calls_mcp.audit.chain import ORDER
 from calls_mcp.audit.verification import verify
 from calls_mcp.catalog import Json
+from calls_mcp.runtime import Runtime
 from calls_mcp.settings import load_settings
 from calls_mcp.storage.location import default_path
 from tests.audit.logs import ACCOUNT, ENTRY, SID, database_log
 from tests.records import records_in
+from tests.rig import access_to
 from tests.storage import crew
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("_quiet")]
@@ -175,6 +177,22 @@ async def test_a_place_where_nothing_can_be_written_refuses_changes(
     assert "there is no stderr" in await is_refused(None)
 
 
+async def test_a_server_is_not_ready_while_no_change_can_be_recorded(tmp_path: Path) -> None:
+    file = tmp_path / "folder" / "audit.db"
+    settings = {"CALLS_MCP_AUDIT_DATABASE": str(file), "CALLS_MCP_STATE_URL": "memory:"}
+    async with Runtime(load_settings(settings), access_to("http://127.0.0.1:1")) as runtime:
+        assert not await runtime.is_ready()
+        file.parent.mkdir()
+        assert await runtime.is_ready()
+        assert not file.exists()
+        database_log(file.parent, 1)
+        assert await runtime.is_ready()
+        with closing(sqlite3.connect(file, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with anyio.fail_after(4):
+                assert not await runtime.is_ready()
+
+
 async def test_a_record_that_a_database_refuses_leaves_no_trace(tmp_path: Path) -> None:
     path = database_log(tmp_path, 2)
     with closing(sqlite3.connect(path)) as other:
@@ -243,13 +261,17 @@ class Gate:
         self.opened = threading.Event()
         self.records: list[Mapping[str, Json]] = []
 
-    def append(self, fields: Mapping[str, Json]) -> None:
+    def append(self, fields: Mapping[str, Json], until: float) -> None:
+        del until
         if fields["phase"] == self.failing:
             raise OSError("full")
         if fields["phase"] == self.closed_for:
             self.reached.set()
             self.opened.wait(10)
         self.records.append(fields)
+
+    def require_ready(self, until: float) -> None:
+        del until
 
     def close(self) -> None:
         self.opened.set()
