@@ -18,7 +18,10 @@ from calls_mcp.twilio.errors import Reply, read_call
 from calls_mcp.wire import Request, encode
 
 _SOUGHT_FOR = 10.0  # seconds
-_MISTAKABLE_FOR = 600  # seconds for which a call is remembered, lest it be taken for another
+_MISTAKABLE_FOR = (
+    600  # seconds, at least, for which a call is remembered, lest it be taken for another
+)
+_LATE = 60  # seconds
 _ANY_NUMBER = 1_000_000
 
 
@@ -41,6 +44,7 @@ class Delivery:
         self._storage = storage
         self._clock = clock
         # Of a change's time, some is kept for finding out what became of it.
+        self._mistakable_for = max(_MISTAKABLE_FOR, int(deadline) + _LATE)
         self._reserve = min(_SOUGHT_FOR, deadline / 4)
 
     async def fetch(
@@ -72,7 +76,7 @@ class Delivery:
         if request.effect != "place":
             return await self._send(arguments, request, until)
         try:
-            entry = str(await self._storage.reserve([_under_way(request)]))
+            entry = str(await self._storage.reserve([self._under_way(request)]))
         except StoreUnavailable as unavailable:
             return Delivered(failed(unavailable))
         return await self._place(arguments, request, until, entry)
@@ -81,12 +85,12 @@ class Delivery:
         self, arguments: Arguments, request: Request, until: float, entry: str
     ) -> Delivered:
         """Place a call, known to be under way to all who may look for one of their own."""
-        storage, under_way = self._storage, _under_way(request)
+        storage, under_way = self._storage, self._under_way(request)
         delivered = await self._send(arguments, request, until)
         outcome = delivered.outcome
         try:
             if outcome.call:
-                await storage.note(_taken(outcome.call.sid), _MISTAKABLE_FOR)
+                await storage.note(_taken(outcome.call.sid), self._mistakable_for)
             if outcome.error_kind != OutcomeUnknown.kind:
                 await storage.release([under_way], entry)
         except StoreUnavailable:
@@ -127,10 +131,16 @@ class Delivery:
         """Whether a call that was found can be no other's: none was under way between the same."""
         storage = self._storage
         try:
-            is_alone = len(await storage.reservations(_under_way(request))) == 1
-            return is_alone and await storage.note(_taken(sid), _MISTAKABLE_FOR) is not None
+            is_alone = len(await storage.reservations(self._under_way(request))) == 1
+            return is_alone and await storage.note(_taken(sid), self._mistakable_for) is not None
         except StoreUnavailable:
             return False
+
+    def _under_way(self, request: Request) -> Limit:
+        """What is reserved by those who place a call between the same parties."""
+        form = dict(request.form)
+        parties = json.dumps([request.account_sid, form.get("To"), form.get("From")])
+        return Limit("under_way", _ANY_NUMBER, self._mistakable_for, parties)
 
 
 def _done(arguments: Arguments, request: Request, reply: Reply) -> Outcome:
@@ -149,13 +159,6 @@ def _rings_another(asked: str, called: str | None) -> bool:
     """Whether a number was called that is surely not the one asked for."""
     numbers = kind_of(asked) == "number" == kind_of(called or "")
     return numbers and canonical(asked) != canonical(called or "")
-
-
-def _under_way(request: Request) -> Limit:
-    """What is reserved by those who place a call between the same parties."""
-    form = dict(request.form)
-    parties = json.dumps([request.account_sid, form.get("To"), form.get("From")])
-    return Limit("under_way", _ANY_NUMBER, _MISTAKABLE_FOR, parties)
 
 
 def _taken(sid: str) -> str:

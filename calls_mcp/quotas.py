@@ -16,7 +16,8 @@ from calls_mcp.storage import Exhausted, Limit, Storage, StoreUnavailable
 Fetch = Callable[[str, str, float], Awaitable[CallSummary]]
 """Reads a call as it is now, by the SIDs of its account and itself, before a time (anyio's)."""
 
-_HELD_FOR = 600  # seconds
+_HELD_FOR = 600  # seconds, at least
+_LATE = 60  # seconds
 _ENOUGH = "Tell your user, or ask the operator to raise it."
 
 
@@ -66,7 +67,10 @@ class Room:
 
 
 class Quotas:
-    """Counts in the store the calls of one account; `clock` gives the time in epoch seconds."""
+    """Counts in the store the calls of one account; `clock` gives the time in epoch seconds.
+
+    `deadline` is how many seconds placing a call may take.
+    """
 
     def __init__(
         self,
@@ -75,12 +79,14 @@ class Quotas:
         fetch: Fetch,
         clock: Callable[[], float],
         account_sid: str,
+        deadline: float = 0,
     ) -> None:
         self._storage = storage
         self._caps = caps
         self._fetch = fetch
         self._clock = clock
         self._account_sid = account_sid
+        self._held_for = max(_HELD_FOR, deadline + _LATE)
 
     async def held(self, call: NewCall) -> Held | None:
         """Return what stands against placing a call without asking."""
@@ -141,7 +147,7 @@ class Quotas:
         """What is noted of a call before it is sent, so that it survives whatever comes then."""
         at = datetime.fromtimestamp(self._clock(), UTC).strftime("%H:%M:%S UTC")
         why = f"A call to the same number was sent at {at} and may have been placed: this may ring"
-        yield _sent(call), _HELD_FOR, f"{why} twice.\0{token_urlsafe(9)}"
+        yield _sent(call), self._held_for, f"{why} twice.\0{token_urlsafe(9)}"
         if self._caps.same_number_seconds:
             yield _number(call), self._caps.same_number_seconds, ""
 

@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calls_mcp.emulator import Emulator
+from calls_mcp.emulator import Emulator, ManualClock
 from calls_mcp.outcome import CallSummary
 from calls_mcp.policy import PolicyDenied, load_policy
 from calls_mcp.quotas import Held, NewCall, Quotas, Room
 from calls_mcp.runtime import Runtime
 from calls_mcp.server import build_server
 from calls_mcp.settings import load_settings
-from calls_mcp.storage import Database, StorageOptions
+from calls_mcp.storage import Database, StorageOptions, open_storage
 from calls_mcp.storage.sqlite import SqliteStorage
 from tests.rig import ACCOUNT, TALKS_FOR_AN_HOUR, Agent, Client, Rig, access_to, open_rig, placing
 from tests.upstream import Exchange, answer, call, drop, page, scripted
@@ -134,6 +134,36 @@ async def test_accounts_that_share_a_store_are_counted_apart() -> None:
         with pytest.raises(PolicyDenied):
             await quotas.require_room(replace(call, to=ANOTHER))
     await storage.aclose()
+
+
+@pytest.mark.parametrize(("deadline", "seconds"), [(30, 600), (3600, 3660)])
+async def test_a_call_is_known_to_be_sent_for_longer_than_placing_it_may_take(
+    deadline: float, seconds: float
+) -> None:
+    storage = SqliteStorage(Database(None), StorageOptions(clock=ManualClock(0)))
+    caps = load_policy(None).caps
+    quotas = Quotas(storage, caps, _nobody, ManualClock(0), ACCOUNT, deadline)
+    await quotas.take(NewCall("+15005550006", ACCOUNT, "agent", 60, 0), frozenset())
+    _, left = await storage.noted(f"sent:{ACCOUNT}:+15005550006") or ("", 0)
+    assert left == seconds
+    await storage.aclose()
+
+
+async def test_a_call_is_known_to_be_placed_for_longer_than_placing_another_may_take(
+    tmp_path: Path,
+) -> None:
+    url, clock = f"sqlite:///{tmp_path / 'state.db'}", ManualClock(1_700_000_000)
+    settings = load_settings({"calls_mcp_confirm": "none", "calls_mcp_state_url": url})
+    async with Emulator(clock=clock) as emulator:
+        access = access_to(emulator.base_url, deadline=3600)
+        async with (
+            Runtime(settings, access, clock=clock) as runtime,
+            Client(build_server(runtime), cache=None) as client,
+        ):
+            placed = await Agent(client).call("create_call", **placing())
+        async with open_storage(url, StorageOptions(clock=clock)) as storage:
+            _, left = await storage.noted(f"call:{placed['call']['sid']}") or ("", 0)
+    assert left == 3660
 
 
 async def test_a_call_that_was_not_placed_does_not_count_as_one(tmp_path: Path) -> None:
