@@ -221,7 +221,7 @@ FAILURES = [
     PlainTextResponse('"' + "a" * 2**21 + '"'),
     JSONResponse([1]),
     JSONResponse({"keys": 1}),
-    Response(gzip.compress(bytes(2**21)), headers={"Content-Encoding": "gzip"}),
+    Response(gzip.compress(bytes(2**21), mtime=0), headers={"Content-Encoding": "gzip"}),
     elsewhere("/keys"),
 ]
 

@@ -35,26 +35,28 @@ _STATISTICS = ("total_commands_processed", "used_memory")
 def figures() -> Iterator[Figure]:
     """Measure reads, changes on SQLite and on Redis, and sessions."""
     with TemporaryDirectory() as name, emulator() as api, _redis(Path(name)) as server:
+        sid = a_call(api)
         sqlite = f"sqlite:///{name}/state.db"
         with serving(OURS, api, CALLS_MCP_STATE_URL=sqlite) as service:
-            yield from _reads(service, a_call(api))
+            yield from _reads("SQLite", service, sid)
             yield from _changes("SQLite", service)
             yield from _sessions(service)
         audit = f"{name}/audit.db"
         with serving(
             OURS, api, CALLS_MCP_STATE_URL=server.url, CALLS_MCP_AUDIT_DATABASE=audit
         ) as service:
+            yield from _reads("Redis", service, sid)
             yield from _changes("Redis", service)
-            yield from _redis_load(service, server)
+            yield from _redis_load(service, server, sid)
 
 
-def _reads(service: Service, sid: str) -> Iterator[Figure]:
-    request, per_core = fetching(service.port, sid), list[float]()
+def _reads(store: str, service: Service, sid: str) -> Iterator[Figure]:
+    per_core = list[float]()
     for _ in range(_ROUNDS):
         before = service.cpu_seconds
-        in_parallel(_CLIENTS, lambda _: repeat(service.port, request, _READS // _CLIENTS))
+        _fetch(service, sid)
         per_core.append(_READS / (service.cpu_seconds - before))
-    yield _told("reads per second and core", "1/s", per_core)
+    yield _told(f"reads per second and core, {store}", "1/s", per_core)
 
 
 def _changes(store: str, service: Service) -> Iterator[Figure]:
@@ -83,16 +85,27 @@ def _sessions(service: Service) -> Iterator[Figure]:
     yield _told("memory of a process that has served", "MB", [before])
 
 
-def _redis_load(service: Service, server: RedisServer) -> Iterator[Figure]:
+def _redis_load(service: Service, server: RedisServer, sid: str) -> Iterator[Figure]:
+    """Measure what reads and new calls take of Redis."""
     assert server.process
     process = psutil.Process(server.process.pid)
-    before, used = _statistics(server), cpu_seconds(process)
-    _place(service)
-    after, busy = _statistics(server), cpu_seconds(process) - used
-    commands, kilobytes = ((b - a) / _CHANGES for a, b in zip(before, after, strict=True))
-    yield _told("Redis commands per confirmed call", "", [commands])
-    yield _told("Redis memory per confirmed call", "kB", [kilobytes])
-    yield _told("confirmed calls per second on one Redis", "1/s", [_CHANGES / max(0.01, busy)])
+    loads = (
+        ("read", _READS, lambda: _fetch(service, sid)),
+        ("call", _CHANGES, lambda: _place(service)),
+    )
+    for name, times, load in loads:
+        before, used = _statistics(server), cpu_seconds(process)
+        load()
+        after, busy = _statistics(server), cpu_seconds(process) - used
+        commands, kilobytes = ((b - a) / times for a, b in zip(before, after, strict=True))
+        yield _told(f"Redis commands per {name}", "", [commands])
+        yield _told(f"Redis memory per {name}", "kB", [kilobytes])
+        yield _told(f"{name}s per second on one Redis", "1/s", [times / max(0.01, busy)])
+
+
+def _fetch(service: Service, sid: str) -> None:
+    request = fetching(service.port, sid)
+    in_parallel(_CLIENTS, lambda _: repeat(service.port, request, _READS // _CLIENTS))
 
 
 def _place(service: Service) -> float:
