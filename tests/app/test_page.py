@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, expect
 from calls_mcp import app
 from tests.app.host import HOST, VIEW, Host, open_host
 from tests.chromium import open_browser
+from tests.optional import needs
 from tests.rig import TALKS_FOR_AN_HOUR, open_rig, placing, structured
 
 SID = "CA" + "0" * 32
@@ -364,6 +365,7 @@ def test_it_tells_how_high_it_is(host: Host) -> None:
     host.page.wait_for_function("(height) => told.at(-1).params?.height >= height", arg=int(height))
 
 
+@needs("axe-core")
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1440])
 @pytest.mark.parametrize("colours", [{}, COLOURS], ids=["its own", "the host's"])
