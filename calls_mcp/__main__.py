@@ -12,7 +12,7 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):  # until a command has something to finish first
         signal.signal(number, _exit_at_once)
 
-    from calls_mcp.cli import main as run  # noqa: PLC0415
+    from calls_mcp.cli.main import main as run  # noqa: PLC0415
 
     return run()
 

@@ -17,11 +17,21 @@ CallsError
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
-from calls_mcp.outcome import Failure, Fault, Outcome
-
 _NO_SUCH_RESOURCE = 20404
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong with the arguments of an invocation."""
+
+    path: str
+    expected: str
+    received: object = None
+    example: object = None
+    did_you_mean: object = None
 
 
 class CallsError(Exception):
@@ -49,6 +59,9 @@ class InvocationError(CallsError):
 
     kind: ClassVar[str]
     retryable: ClassVar[bool] = False
+    faults: tuple[Fault, ...] = ()
+    code: int | None = None
+    """The API's code of the error, which https://www.twilio.com/docs/errors explains."""
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)
@@ -57,16 +70,6 @@ class InvocationError(CallsError):
         self.retry_after: float | None = None
         self.status: int | None = None
         self.request_id = ""
-
-    def failure(self) -> Failure:
-        """This error as the `error` of a result."""
-        return Failure(
-            kind=self.kind,
-            message=self.message,
-            hint=self.hint,
-            retryable=self.retryable,
-            http_status=self.status,
-        )
 
 
 class InvalidArguments(InvocationError):
@@ -79,10 +82,6 @@ class InvalidArguments(InvocationError):
         message = f"Nothing was sent: {count} in the arguments."
         super().__init__(message, "Mend every fault, then call again.")
         self.faults = tuple(faults)
-
-    def failure(self) -> Failure:
-        """This error with its faults."""
-        return super().failure().model_copy(update={"faults": self.faults})
 
 
 class InvalidConfirmation(InvocationError):
@@ -106,14 +105,6 @@ class Rejected(InvocationError):
         super().__init__(message, hint)
         self.status = status
         self.code = code
-
-    def failure(self) -> Failure:
-        """This error with the API's code, and where that is explained."""
-        failure = super().failure()
-        if self.code is None:
-            return failure
-        more_info = f"https://www.twilio.com/docs/errors/{self.code}"
-        return failure.model_copy(update={"code": self.code, "more_info": more_info})
 
 
 class NotFound(Rejected):
@@ -172,8 +163,3 @@ class OutcomeUnknown(InvocationError):
     """A change was sent, and whether it took effect is not known. It must not be repeated."""
 
     kind = "outcome_unknown"
-
-
-def failed(error: InvocationError) -> Outcome:
-    """The outcome of an invocation that failed."""
-    return Outcome(outcome="error", error=error.failure())

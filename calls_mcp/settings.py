@@ -24,10 +24,10 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from calls_mcp.catalog import Confirm
 from calls_mcp.errors import ConfigurationError
-from calls_mcp.redaction import in_base64, spellings
-from calls_mcp.tomlfile import reason
+from calls_mcp.observability.redaction import in_base64, spellings
+from calls_mcp.tools.catalog import Confirm
+from calls_mcp.tools.toml_files import reason
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp

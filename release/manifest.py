@@ -2,8 +2,8 @@
 
 import re
 
-from calls_mcp.catalog import Json, load_operations
-from calls_mcp.prompts import Prompt, load_prompts
+from calls_mcp.server.prompts import Prompt, load_prompts
+from calls_mcp.tools.catalog import Json, load_operations
 from release.inputs import Input, inputs
 from release.project import ROOT, project, version
 from release.registry import TITLE

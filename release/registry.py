@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from calls_mcp.catalog import Json
+from calls_mcp.tools.catalog import Json
 from release.inputs import Input, inputs
 from release.project import ROOT, project, registry_name, version
 

@@ -9,7 +9,7 @@ from typing import Literal, Required, TypedDict, cast
 import anyio
 
 from calls_mcp import __version__
-from calls_mcp.catalog import Json
+from calls_mcp.tools.catalog import Json
 from release import manifest, registry
 from tests.docs.generated import pages
 from tests.rig import open_rig

@@ -7,7 +7,7 @@ import sys
 def loaded_by(*arguments: str) -> set[str]:
     """The modules that `calls-mcp` with these arguments has loaded at the end of its input."""
     code = (
-        "import sys; from calls_mcp.cli import main; main(sys.argv[1:]); "
+        "import sys; from calls_mcp.cli.main import main; main(sys.argv[1:]); "
         "print(*sys.modules, sep='\\n', file=sys.stderr)"
     )
     ended = subprocess.run(  # noqa: S603

@@ -23,7 +23,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import NoOpTracer, SpanKind, Tracer
 
-from calls_mcp.exporting import Discreet
+from calls_mcp.observability.telemetry_export import Discreet
+from calls_mcp.server.prompts import load_prompts
+from calls_mcp.tools.catalog import load_operations
 
 Tree = tuple[str, list["Tree"]]
 """A span's name, and the spans in it, in the order in which they began."""
@@ -136,7 +138,9 @@ def observing() -> Generator[Observatory]:
 def _built() -> tuple[_Switch, Observatory]:
     observatory = Observatory()
     provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(Discreet(observatory.exporter)))
+    provider.add_span_processor(
+        SimpleSpanProcessor(Discreet(observatory.exporter, [*load_operations(), *load_prompts()]))
+    )
     switch = _Switch(provider)
     trace.set_tracer_provider(switch)
     metrics.set_meter_provider(MeterProvider([observatory.reader], shutdown_on_exit=False))

@@ -20,8 +20,8 @@ from mcp_types import (
 )
 
 from calls_mcp.emulator import DEFAULT_ACCOUNT, OWN_NUMBERS, Emulator, Entry, ManualClock
-from calls_mcp.runtime import Runtime
-from calls_mcp.server import build_server
+from calls_mcp.server.handlers import build_server
+from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import Access, load_settings
 
 ACCOUNT = DEFAULT_ACCOUNT.sid

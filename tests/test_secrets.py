@@ -17,11 +17,11 @@ import httpx
 import pytest
 
 from calls_mcp.errors import CallsError
-from calls_mcp.runtime import Runtime
-from calls_mcp.server import build_server
+from calls_mcp.server.handlers import build_server
+from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
 from calls_mcp.twilio.client import TwilioClient
-from calls_mcp.wire import Request
+from calls_mcp.twilio.requests import Request
 from tests.canary import (
     API_SECRET,
     AUTH_TOKEN,

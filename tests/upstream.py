@@ -13,8 +13,8 @@ from urllib.parse import parse_qsl, urlsplit
 from mcp import Client
 from mcp_types import CallToolResult, Implementation
 
-from calls_mcp.runtime import Runtime
-from calls_mcp.server import build_server
+from calls_mcp.server.handlers import build_server
+from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import Access, load_settings
 from tests.rig import ACCOUNT, PERMISSIVE, Agent, access_to, text_of
 

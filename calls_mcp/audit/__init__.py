@@ -1,14 +1,14 @@
 """Record every attempt to change something: append-only, chained by hash, in an SQLite table.
 
 A change leaves two records, one before its request is sent and one after; a refusal or a question
-leaves one. `calls_mcp.audit.reading` searches the log, and `calls_mcp.audit.verify` finds what was
-edited, removed or inserted since.
+leaves one. `search` queries the log, and `verification` finds what was edited, removed or inserted
+since.
 """
 
 from calls_mcp.audit.destinations import audit_path, obstacle
+from calls_mcp.audit.entries import NOBODY, Authority, ConfirmedBy, Decision, Ending, Entry
 from calls_mcp.audit.log import Attempt, AuditLog, AuditUnavailable, open_audit
 from calls_mcp.audit.masking import Numbers
-from calls_mcp.audit.record import NOBODY, Authority, ConfirmedBy, Decision, Ending, Entry
 
 __all__ = [
     "NOBODY",

@@ -8,7 +8,7 @@ from typing import cast
 
 from pydantic_core import from_json
 
-from calls_mcp.catalog import Json
+from calls_mcp.tools.catalog import Json
 
 Fields = dict[str, Json]
 

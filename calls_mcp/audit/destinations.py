@@ -9,13 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol, cast
 
-from calls_mcp import stderr
 from calls_mcp.audit.chain import START, Link, seal
-from calls_mcp.catalog import Json
-from calls_mcp.replacing import require_place
+from calls_mcp.observability import stderr
 from calls_mcp.settings import Settings
-from calls_mcp.storage.database import Database, require_ours
+from calls_mcp.storage.atomic_files import require_place
 from calls_mcp.storage.location import default_path, file_of
+from calls_mcp.storage.sqlite_file import Database, require_ours
+from calls_mcp.tools.catalog import Json
 
 FAILURES = (OSError, ValueError, sqlite3.Error)
 """What `append` raises if it can't write; ValueError is what a closed stream raises."""

@@ -21,10 +21,10 @@ from calls_mcp.audit.destinations import (
     Destination,
     reason_of,
 )
+from calls_mcp.audit.entries import Ending, Entry, decided, ended, timestamp
 from calls_mcp.audit.masking import Numbers
-from calls_mcp.audit.record import Ending, Entry, decided, ended, timestamp
 from calls_mcp.errors import InvocationError
-from calls_mcp.storage.database import Database
+from calls_mcp.storage.sqlite_file import Database
 
 PATIENCE = 10.0
 """Seconds that a record waits for other processes, unless told otherwise."""

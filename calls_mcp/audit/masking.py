@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Literal
 
-from calls_mcp.catalog import Json, Operation, Parameter, kind_of
-from calls_mcp.redaction import MASK, one_line
+from calls_mcp.observability.redaction import MASK, one_line
+from calls_mcp.tools.catalog import Json, Operation, Parameter, kind_of
 
 Numbers = Literal["whole", "masked"]
 """Whether phone numbers are recorded whole, or as `+1•••12`: country code and last two digits."""

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from calls_mcp.audit.chain import START, Fields, Link, is_sound, parse, place
-from calls_mcp.audit.reading import AuditReader
 from calls_mcp.audit.report import Problem, ProblemKind, Report
-from calls_mcp.catalog import Json
+from calls_mcp.audit.search import AuditReader
 from calls_mcp.errors import ConfigurationError
-from calls_mcp.redaction import one_line
+from calls_mcp.observability.redaction import one_line
+from calls_mcp.tools.catalog import Json
 
 _LONGEST_TIME = 32  # characters
 _SPELL, _PAUSE = 50, 0.0001  # records between two pauses, and seconds

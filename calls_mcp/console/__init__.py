@@ -4,6 +4,6 @@ Every page is made by the server and works without JavaScript; nothing is loaded
 """
 
 from calls_mcp.console.address import Address
-from calls_mcp.console.serving import Console, open_console
+from calls_mcp.console.lifecycle import Console, open_console
 
 __all__ = ["Address", "Console", "open_console"]

@@ -8,7 +8,7 @@ import anyio
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from calls_mcp.console.sessions import session_of
+from calls_mcp.console.browser_sessions import session_of
 
 _LARGEST = 16_384  # bytes
 _MOST_FIELDS = 20

@@ -6,8 +6,8 @@ against it can find mistakes.
 
 from calls_mcp.emulator.api import DEFAULT_ACCOUNT, Account
 from calls_mcp.emulator.calls import Call
-from calls_mcp.emulator.cli import Options, run
 from calls_mcp.emulator.clock import Clock, ManualClock, accelerated
+from calls_mcp.emulator.command import Options, run
 from calls_mcp.emulator.faults import Fault
 from calls_mcp.emulator.history import seed_history
 from calls_mcp.emulator.journal import Entry

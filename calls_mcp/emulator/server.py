@@ -1,7 +1,9 @@
 """The emulator: its parts put together, in this process or on a socket."""
 
-from collections.abc import Collection
-from contextlib import AsyncExitStack, closing
+import asyncio
+import socket
+from collections.abc import AsyncGenerator, Collection
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self, cast
@@ -17,7 +19,6 @@ from calls_mcp.emulator.faults import Faults, Faulty
 from calls_mcp.emulator.journal import Connection, Entry, Journal
 from calls_mcp.emulator.scenario import VALID_FROM, Scenario
 from calls_mcp.emulator.storage import CallStore
-from calls_mcp.listening import listener, serving
 
 OWN_NUMBERS = (VALID_FROM, "+15005550100")
 GRACE_SECONDS = 2
@@ -116,10 +117,10 @@ class Emulator:
         self._control.clear()
 
     async def _listen(self, stack: AsyncExitStack, port: int) -> None:
-        socket = stack.enter_context(listener(self.host, port))
-        host, bound, *_ = cast("tuple[str, int]", socket.getsockname())
+        listener = stack.enter_context(_listener(self.host, port))
+        host, bound, *_ = cast("tuple[str, int]", listener.getsockname())
         self._address = host, bound
-        await stack.enter_async_context(serving(uvicorn.Server(_config(self._app)), socket))
+        await stack.enter_async_context(_serving(uvicorn.Server(_config(self._app)), listener))
 
     def _application(self, store: CallStore, clock: Adjusted) -> ASGIApp:
         numbers, interval = frozenset(self.own_numbers), 1 / self.calls_per_second
@@ -149,3 +150,28 @@ def _config(app: ASGIApp) -> uvicorn.Config:
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it
+    return listener
+
+
+@asynccontextmanager
+async def _serving(server: uvicorn.Server, listener: socket.socket) -> AsyncGenerator[None]:
+    """Serve while the context is open. Uvicorn's own `serve` would take over signal handling."""
+    server.config.load()
+    server.lifespan = server.config.lifespan_class(server.config)
+    await server.startup(sockets=[listener])
+    loop = asyncio.create_task(server.main_loop())
+    try:
+        yield
+    finally:
+        loop.cancel()
+        await asyncio.wait([loop])
+        if server.server_state.connections:
+            await server.shutdown(sockets=[listener])
+        for each in server.servers:
+            each.close()

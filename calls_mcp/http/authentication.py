@@ -18,12 +18,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from calls_mcp.authentication.scopes import LEAST, SCOPES, scope_of
-from calls_mcp.catalog import load_operations
 from calls_mcp.http.limits import MESSAGE
 from calls_mcp.http.refusals import refusal
 from calls_mcp.http.shutdown import is_a_stream, run_until
+from calls_mcp.service.grants import LEAST, SCOPES, scope_of
 from calls_mcp.settings import Settings
+from calls_mcp.tools.catalog import load_operations
 
 _CALLS, _READING = "calls://call/", "fetch_call"
 _LOOK_AGAIN = 30  # seconds

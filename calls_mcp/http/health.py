@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from calls_mcp.http.shutdown import Drain
-from calls_mcp.runtime import Runtime
+from calls_mcp.service.runtime import Runtime
 
 _PATIENCE = 3  # seconds for what readiness depends on
 _FRESH = 1  # second

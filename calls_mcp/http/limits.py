@@ -22,13 +22,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from calls_mcp import telemetry
-from calls_mcp.authentication import principal
-from calls_mcp.catalog import load_operations
 from calls_mcp.http.refusals import later, refusal
+from calls_mcp.observability import telemetry
+from calls_mcp.service.grants import principal
 from calls_mcp.settings import Settings
 from calls_mcp.storage import Limit
 from calls_mcp.storage.rates import Rates
+from calls_mcp.tools.catalog import load_operations
 
 MESSAGE = "calls_mcp.message"
 """The key of a scope that has the JSON-RPC message in the request's body, or None."""

@@ -13,11 +13,11 @@ import anyio
 from mcp.server.lowlevel import Server
 
 from calls_mcp.errors import ConfigurationError
-from calls_mcp.http.app import build_app
+from calls_mcp.http.asgi import build_app
 from calls_mcp.http.endpoint import Endpoint, require_protected
+from calls_mcp.http.listening import listener, places, server_of, serving
 from calls_mcp.http.shutdown import Drain
-from calls_mcp.listening import listener, places, server_of, serving
-from calls_mcp.runtime import Runtime
+from calls_mcp.service.runtime import Runtime
 
 _log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from calls_mcp.http.limits import MESSAGE, caller_of, too_many
 from calls_mcp.http.refusals import refusal
-from calls_mcp.streams import Streams
+from calls_mcp.service.session_streams import Streams
 
 IDLE = 600
 """Seconds after which a session that nobody uses is closed."""

@@ -14,8 +14,7 @@ import anyio
 from anyio import to_thread
 
 from calls_mcp.errors import ConfigurationError
-from calls_mcp.storage.base import Storage
-from calls_mcp.storage.database import Database
+from calls_mcp.storage.interface import Storage
 from calls_mcp.storage.location import SQLITE, default_path, file_of
 from calls_mcp.storage.records import (
     Action,
@@ -31,6 +30,7 @@ from calls_mcp.storage.records import (
     StorageOptions,
 )
 from calls_mcp.storage.sqlite import SqliteStorage
+from calls_mcp.storage.sqlite_file import Database
 from calls_mcp.storage.unavailable import StoreUnavailable, Unrecorded, explained
 
 __all__ = [

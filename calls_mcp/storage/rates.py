@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import anyio
 
-from calls_mcp.storage.base import Storage
+from calls_mcp.storage.interface import Storage
 from calls_mcp.storage.records import Exhausted, Limit
 from calls_mcp.storage.unavailable import StoreUnavailable
 

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from calls_mcp.errors import OutcomeUnknown
-from calls_mcp.outcome import Outcome
+from calls_mcp.tools.outcome import Failure, Outcome
 
 Action = Literal["place", "hang_up", "redirect", "modify", "delete"]
 
@@ -217,7 +217,7 @@ def unknown_outcome() -> Outcome:
         "Do not call again yet. Look with fetch_call or list_calls whether it took effect; only if "
         "it did not, and your user agrees, call without confirmation_token for a new preview.",
     )
-    return Outcome(outcome="error", error=error.failure())
+    return Outcome(outcome="error", error=Failure.of(error))
 
 
 def unpack_decision(text: str) -> OperatorDecision | None:

@@ -18,8 +18,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from calls_mcp.errors import ConfigurationError
-from calls_mcp.outcome import Outcome
-from calls_mcp.storage.base import Storage
+from calls_mcp.storage.interface import Storage
 from calls_mcp.storage.records import (
     ApprovalRequest,
     ConfirmationState,
@@ -37,6 +36,7 @@ from calls_mcp.storage.records import (
     unpack_request,
 )
 from calls_mcp.storage.unavailable import StoreUnavailable, Unrecorded, reaching
+from calls_mcp.tools.outcome import Outcome
 
 _CLEAR = re.compile(r"rediss?://([^\s/?#@[\]]*@)?[^\s/?#@]*(/[0-9]*/?)?(\?[^\s@]*)?")
 _FAILURES = (RedisError, OSError)

@@ -6,9 +6,7 @@ from functools import partial
 from math import inf
 from typing import cast
 
-from calls_mcp.outcome import Outcome
-from calls_mcp.storage.base import Storage
-from calls_mcp.storage.database import Database
+from calls_mcp.storage.interface import Storage
 from calls_mcp.storage.records import (
     ApprovalRequest,
     ConfirmationState,
@@ -25,7 +23,9 @@ from calls_mcp.storage.records import (
     unpack_outcome,
     unpack_request,
 )
+from calls_mcp.storage.sqlite_file import Database
 from calls_mcp.storage.unavailable import StoreUnavailable, Unrecorded
+from calls_mcp.tools.outcome import Outcome
 
 _START = Position(-inf, "")
 

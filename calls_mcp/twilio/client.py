@@ -22,14 +22,15 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from tenacity.stop import stop_after_attempt, stop_before_delay
 from tenacity.wait import wait_exponential_jitter
 
-from calls_mcp import __version__, telemetry
-from calls_mcp.catalog import Json
+from calls_mcp import __version__
 from calls_mcp.errors import InvocationError, Withheld
+from calls_mcp.observability import telemetry
 from calls_mcp.settings import Access
-from calls_mcp.twilio.circuit import Circuit, CircuitState
-from calls_mcp.twilio.errors import Answer, Reply, crowded, lost, refused, unsent, withheld
+from calls_mcp.tools.catalog import Json
+from calls_mcp.twilio.circuit_breaker import Circuit, CircuitState
+from calls_mcp.twilio.requests import Request
+from calls_mcp.twilio.responses import Answer, Reply, crowded, lost, refused, unsent, withheld
 from calls_mcp.twilio.transport import connect, explain
-from calls_mcp.wire import Request
 
 _ATTEMPTS = 4
 _AT_ONCE = 16  # reads, and as many changes

@@ -16,10 +16,11 @@ import pytest
 from calls_mcp.audit import AuditLog, AuditUnavailable, Ending, audit_path, open_audit
 from calls_mcp.audit.chain import ORDER
 from calls_mcp.audit.verification import verify
-from calls_mcp.catalog import Json
-from calls_mcp.runtime import Runtime
+from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
 from calls_mcp.storage.location import default_path
+from calls_mcp.tools.catalog import Json
+from calls_mcp.tools.outcome import Failure
 from tests.audit.logs import ACCOUNT, ENTRY, SID, database_log
 from tests.records import records_in
 from tests.rig import access_to
@@ -152,7 +153,7 @@ async def is_refused(path: Path | None) -> str:
             await log.note(ENTRY)
         with pytest.raises(AuditUnavailable) as unavailable:
             await log.begin(ENTRY)
-    failure = unavailable.value.failure()
+    failure = Failure.of(unavailable.value)
     assert failure.kind == "audit_unavailable"
     assert failure.retryable is False
     assert failure.message == "Nothing was sent: the audit record could not be written."

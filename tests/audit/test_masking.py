@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from calls_mcp.audit import Ending, Entry, Numbers, open_audit
 from calls_mcp.audit.chain import START, seal
+from calls_mcp.audit.entries import decided, ended
 from calls_mcp.audit.masking import masked_arguments
-from calls_mcp.audit.record import decided, ended
-from calls_mcp.catalog import Json
+from calls_mcp.tools.catalog import Json
 from tests.audit.logs import CREATE, ENTRY, entry
 from tests.records import lines_in
 

@@ -15,12 +15,12 @@ import httpx
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from calls_mcp.audit import Authority, Decision, Ending, Entry, audit_path, open_audit
-from calls_mcp.catalog import Json, load_operations
 from calls_mcp.console import Address, open_console
 from calls_mcp.emulator import DEFAULT_ACCOUNT
-from calls_mcp.runtime import Runtime
+from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
 from calls_mcp.storage import ApprovalRequest, Binding, open_storage
+from calls_mcp.tools.catalog import Json, load_operations
 from tests.benchmarks.figure import Figure, in_turn
 from tests.benchmarks.upstream import emulator
 from tests.rig import access_to, placing

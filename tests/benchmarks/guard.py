@@ -11,12 +11,12 @@ from typing import cast
 import anyio
 import httpx
 
-from calls_mcp.arguments import check
-from calls_mcp.catalog import Json, load_operations
-from calls_mcp.invocation import Invoker
-from calls_mcp.outcome import Caller
-from calls_mcp.runtime import Runtime
+from calls_mcp.service.invocation import Invoker
+from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
+from calls_mcp.tools.catalog import Json, load_operations
+from calls_mcp.tools.outcome import Caller
+from calls_mcp.tools.validation import check
 from tests.benchmarks.figure import Figure, in_turn
 from tests.benchmarks.upstream import emulator
 from tests.observatory import Observatory, observing

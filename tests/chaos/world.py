@@ -13,8 +13,8 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import ElicitResult
 
 from calls_mcp.emulator import Account, Emulator, ManualClock
-from calls_mcp.runtime import Runtime
-from calls_mcp.server import build_server
+from calls_mcp.server.handlers import build_server
+from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import Access, load_settings
 from tests.chaos.ledger import Attempt, Change, Ledger, Told, Violation, kind_of, require
 from tests.chaos.proxy import Fault, Proxy

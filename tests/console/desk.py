@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 
 from calls_mcp.console import Address, Console, open_console
+from tests.guard.test_rules import policy
 from tests.rig import Rig, open_rig, placing
-from tests.test_rules import policy
 
 _CSRF = re.compile(r'name="csrf" value="([^"]+)"')
 

@@ -7,10 +7,9 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from calls_mcp.catalog import Operation, Parameter, load_operations
-from calls_mcp.datafiles import CONFIG
-from calls_mcp.manual import in_words
 from calls_mcp.settings import Settings
+from calls_mcp.tools.catalog import CONFIG, Operation, Parameter, load_operations
+from calls_mcp.tools.reference import in_words
 from release.project import registry_name
 from tests.docs.pages import README, ROOT
 

@@ -53,7 +53,7 @@ def refusals() -> Iterator[str]:
 
 def findings() -> Iterator[str]:
     """What `calls-mcp doctor` says of what is not as it might be."""
-    for file in (PACKAGE / "doctor").glob("*.py"):
+    for file in (PACKAGE / "cli" / "doctor_checks").glob("*.py"):
         for node in _nodes(file):
             match node:
                 case (

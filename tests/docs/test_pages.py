@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from calls_mcp.cli import main
+from calls_mcp.cli.main import main
 from calls_mcp.emulator import SCRIPTS
-from calls_mcp.prompts import load_prompts
+from calls_mcp.server.prompts import load_prompts
 from calls_mcp.settings import Settings
 from tests.docs.generated import pages
 from tests.docs.pages import PAGES, README, ROOT, spans

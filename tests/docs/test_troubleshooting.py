@@ -8,8 +8,8 @@ from importlib import import_module
 
 import pytest
 
-from calls_mcp.datafiles import CONFIG
 from calls_mcp.errors import InvocationError
+from calls_mcp.tools.catalog import CONFIG
 from tests.docs.messages import errors_at_start, everything, findings, refusals
 from tests.docs.pages import ROOT, spans
 
@@ -60,7 +60,7 @@ def test_each_error_at_start_refusal_and_finding_is_told(said: str) -> None:
 
 
 def test_each_kind_of_error_is_told() -> None:
-    for module in ("changes", "runtime"):  # which load all that can go wrong
+    for module in ("guard.execution", "service.runtime"):  # which load all that can go wrong
         import_module(f"calls_mcp.{module}")
     kinds = {kind.kind for kind in _all(InvocationError) if hasattr(kind, "kind")}
     told = {span for row in rows() for span in spans(row[0])}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from calls_mcp.cli import main
+from calls_mcp.cli.main import main
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -22,8 +22,8 @@ from mcp_types import Implementation
 
 from calls_mcp.http.endpoint import Endpoint
 from calls_mcp.http.serving import Site, listening
-from calls_mcp.runtime import Runtime
-from calls_mcp.server import build_server
+from calls_mcp.server.handlers import build_server
+from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
 from tests.rig import PERMISSIVE, Agent, Era, Rig, open_rig
 from tests.upstream import Exchange, Step, Upstream, access, answer, call, page

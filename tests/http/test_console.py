@@ -6,8 +6,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from calls_mcp.cli import main
-from calls_mcp.commands.console import open_beside
+from calls_mcp.cli.console import open_beside
+from calls_mcp.cli.main import main
 from tests.http.replica import replica
 from tests.http.site import EVERYTHING, entry, write
 from tests.rig import open_rig, placing

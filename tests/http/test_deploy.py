@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from calls_mcp.cli import main
+from calls_mcp.cli.main import main
 from calls_mcp.settings import Settings
 from tests.http.balancer import DEPLOY, HAPROXY, NGINX
 

@@ -10,7 +10,7 @@ import anyio
 import httpx
 import pytest
 
-from calls_mcp.cli import main
+from calls_mcp.cli.main import main
 from calls_mcp.http.endpoint import Endpoint
 from calls_mcp.http.serving import listening
 from tests.http.site import (

@@ -14,8 +14,8 @@ from mcp_types import PromptReference, ResourceTemplateReference
 from starlette.responses import Response
 
 from calls_mcp.emulator import ManualClock
-from tests.authentication.issuer import EC_KEY, issuing, public
 from tests.hearing import hearing, left_alone, looked, looks, over_http, subscribe
+from tests.http.issuer import EC_KEY, issuing, public
 from tests.http.site import (
     EVERYTHING,
     Client2026,

@@ -11,8 +11,8 @@ import pytest
 from calls_mcp.emulator import Emulator, ManualClock
 from calls_mcp.http.endpoint import Endpoint
 from calls_mcp.http.serving import listening
-from calls_mcp.runtime import Runtime
-from calls_mcp.server import build_server
+from calls_mcp.server.handlers import build_server
+from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
 from tests.http.site import YES, Service, stand_in_site
 from tests.rig import PERMISSIVE, Agent, User, access_to, placing

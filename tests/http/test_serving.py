@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from calls_mcp.cli import main
+from calls_mcp.cli.main import main
 from tests.http.replica import replica
 from tests.loading import loaded_by
 from tests.process import environment
@@ -108,5 +108,5 @@ def test_with_json_logs_every_line_is_json(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_on_stdio_nothing_of_http_is_loaded() -> None:
     loaded = loaded_by()
-    assert "calls_mcp.stdio" in loaded
+    assert "calls_mcp.server.stdio" in loaded
     assert loaded.isdisjoint({"calls_mcp.http", "h11", "jwt", "redis", "httpx"})

@@ -13,8 +13,8 @@ import pytest
 from mcp import Client, StdioServerParameters
 
 from calls_mcp import __version__
-from calls_mcp.catalog import load_operations
 from calls_mcp.emulator import DEFAULT_ACCOUNT, Emulator, seed_history
+from calls_mcp.tools.catalog import load_operations
 from tests.docs.pages import ROOT, blocks
 from tests.release.builds import Built, copy_of_the_checkout, outside, run
 from tests.release.host import configure

@@ -11,7 +11,7 @@ from zipfile import ZipFile
 
 import pytest
 
-from calls_mcp.prompts import load_prompts
+from calls_mcp.server.prompts import load_prompts
 from calls_mcp.settings import Settings
 from release.manifest import FILE, VERSION
 from tests.generate import definitions

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from calls_mcp.cli import main
+from calls_mcp.cli.main import main
 from calls_mcp.settings import Settings
 from release.registry import FILE, SCHEMA, server_json
 from tests.release.builds import faults

@@ -9,8 +9,8 @@ from typing import Any
 
 from calls_mcp.console import Address, Console, open_console
 from calls_mcp.emulator import OWN_NUMBERS, Emulator, ManualClock, Scenario, Script
-from calls_mcp.runtime import Runtime
-from calls_mcp.server import build_server
+from calls_mcp.server.handlers import build_server
+from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
 from tests.rig import Rig, access_to
 

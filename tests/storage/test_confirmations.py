@@ -8,7 +8,6 @@ import pytest
 import redis
 
 from calls_mcp.emulator import ManualClock
-from calls_mcp.outcome import Outcome
 from calls_mcp.storage import (
     Binding,
     Database,
@@ -21,6 +20,7 @@ from calls_mcp.storage import (
     open_storage,
 )
 from calls_mcp.storage.sqlite import SqliteStorage
+from calls_mcp.tools.outcome import Outcome
 
 from .redis_server import RedisServer
 
@@ -264,7 +264,7 @@ async def assert_unavailable(storage: Storage, pending: PendingConfirmation) -> 
     ):
         with pytest.raises(StoreUnavailable, match="Nothing was sent: the state store") as caught:
             await unsent()
-        assert caught.value.failure().kind == "store_unavailable"
+        assert caught.value.kind == "store_unavailable"
         assert caught.value.retryable
     for already_sent in (
         lambda: storage.settle("one", DONE),

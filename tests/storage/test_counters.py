@@ -185,7 +185,7 @@ async def test_a_hit_that_redis_is_sent_again_counts_once(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As the library does when the response to the first is lost: it has the same entry.
-    monkeypatch.setattr("calls_mcp.storage.base.secrets.token_urlsafe", str)
+    monkeypatch.setattr("calls_mcp.storage.interface.secrets.token_urlsafe", str)
     assert await hits(storage, [MINUTE], 3) == [""] * 3
 
 

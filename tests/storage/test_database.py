@@ -15,7 +15,6 @@ import anyio.to_thread
 import pytest
 
 from calls_mcp.emulator import ManualClock
-from calls_mcp.outcome import Outcome
 from calls_mcp.storage import (
     Binding,
     Database,
@@ -27,6 +26,7 @@ from calls_mcp.storage import (
     StoreUnavailable,
     open_storage,
 )
+from calls_mcp.tools.outcome import Outcome
 
 from . import crew
 

@@ -180,7 +180,7 @@ async def test_a_default_that_can_not_be_written_refuses_changes_and_not_reads(
 ) -> None:
     (tmp_path / "file").write_text("", "utf-8")
     where = Path(folder) if folder[0] == "~" else tmp_path / folder  # ~: there is no home
-    for module in ("calls_mcp.storage", "calls_mcp.storage.database"):
+    for module in ("calls_mcp.storage", "calls_mcp.storage.sqlite_file"):
         monkeypatch.setattr(f"{module}.default_path", partial(found, where))
     async with open_storage() as storage:
         await read(storage)

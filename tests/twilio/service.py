@@ -8,8 +8,8 @@ import anyio
 from mcp import Client
 
 from calls_mcp.emulator import ManualClock
-from calls_mcp.runtime import Runtime
-from calls_mcp.server import build_server
+from calls_mcp.server.handlers import build_server
+from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
 from tests.rig import PERMISSIVE, Agent, placing
 from tests.upstream import SID, Exchange, Step, Tool, Upstream, access, answer, call, error_of, page

@@ -147,10 +147,10 @@ class _Refusals(logging.Handler):
 async def test_whatever_never_left_is_sent_again_once_somebody_listens(
     caplog: pytest.LogCaptureFixture, tool: Tool
 ) -> None:
-    caplog.set_level(logging.INFO, "calls_mcp.telemetry")
+    caplog.set_level(logging.INFO, "calls_mcp.observability.telemetry")
     refusals = _Refusals()
     outcome: dict[str, Any] = {}
-    logging.getLogger("calls_mcp.telemetry").addHandler(refusals)
+    logging.getLogger("calls_mcp.observability.telemetry").addHandler(refusals)
 
     async def open_at_the_first_refusal() -> None:
         await refusals.happened.wait()
@@ -166,7 +166,7 @@ async def test_whatever_never_left_is_sent_again_once_somebody_listens(
             tasks.start_soon(open_at_the_first_refusal)
             outcome = await use(agent, tool)
     finally:
-        logging.getLogger("calls_mcp.telemetry").removeHandler(refusals)
+        logging.getLogger("calls_mcp.observability.telemetry").removeHandler(refusals)
     assert outcome["outcome"] == "done"
     assert len(upstream.requests) == 1
 
@@ -640,7 +640,14 @@ async def test_the_secret_is_in_no_result_and_in_no_log(
     caplog: pytest.LogCaptureFixture, step: Step
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    for name in ("calls_mcp", "calls_mcp.telemetry", "httpx", "httpcore", "mcp", "asyncio"):
+    for name in (
+        "calls_mcp",
+        "calls_mcp.observability.telemetry",
+        "httpx",
+        "httpcore",
+        "mcp",
+        "asyncio",
+    ):
         caplog.set_level(logging.DEBUG, name)
     async with scripted(step, step_timeout=0.3, deadline=0.5) as (upstream, agent):
         results = [await agent.client.call_tool(*tool) for tool in (FETCH, UPDATE)]

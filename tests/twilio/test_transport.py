@@ -17,10 +17,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from calls_mcp.errors import ConfigurationError, InvocationError, Unreachable
-from calls_mcp.runtime import Runtime
+from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
 from calls_mcp.twilio.client import TwilioClient
-from calls_mcp.wire import Request
+from calls_mcp.twilio.requests import Request
 from tests.rig import ACCOUNT
 from tests.upstream import Upstream, access, answer, call
 

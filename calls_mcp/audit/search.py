@@ -1,0 +1,256 @@
+"""Read the audit log: a page of it, a call's part, a search, an export."""
+
+import json
+import re
+import sqlite3
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import cast
+
+from calls_mcp.audit.chain import Fields, encode, is_sound, parse
+from calls_mcp.errors import ConfigurationError
+from calls_mcp.tools.catalog import Json
+
+_FARTHEST = 20_000  # records that one look goes through
+_BATCH = 500  # records; a long query would keep SQLite from tidying up its write-ahead log
+_EXACT = ("tool", "decision", "phase", "principal")
+_ASCII = re.compile("[\0-\x7f]*")
+_MASKED = json.dumps("•")[1:-1].encode()
+_HAS_TABLE = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'audit'"
+_NO_RECORDS = (
+    "CREATE TEMP VIEW audit AS SELECT 0 AS seq, '' AS time, NULL AS tool, NULL AS sid, '' AS prev, "
+    "'' AS hash, '' AS body WHERE 0"
+)
+
+Row = tuple[int, bytes]
+"""A record's number and its line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which records are wanted: `text` is anywhere in them, the others are in their own fields.
+
+    `since` and `until` are ISO 8601 UTC, or the beginning of one. Whatever is empty is not asked.
+    """
+
+    text: str = ""
+    tool: str = ""
+    decision: str = ""
+    phase: str = ""
+    principal: str = ""
+    since: str = ""
+    until: str = ""
+
+    @property
+    def given(self) -> dict[str, str]:
+        """What is asked, by name."""
+        return {name: value for name, value in asdict(self).items() if value}
+
+    @property
+    def where(self) -> tuple[str, list[str | int]]:
+        """The condition in SQL, which no index serves, and its parameters."""
+        conditions, values = ["1"], list[str | int]()
+        if self.since:
+            conditions.append("+time >= ?")
+            values.append(self.since)
+        if self.until:
+            conditions.append("substr(time, 1, ?) <= ?")
+            values += [len(self.until), self.until]
+        for name in _EXACT:
+            if value := getattr(self, name):
+                conditions.append("instr(body, ?)")
+                values.append(encode({name: value})[1:-1])
+        condition = " AND ".join(conditions)
+        if not self.text:
+            return condition, values
+        condition = f"CASE WHEN {condition} THEN mentions(CAST(body AS BLOB), ?) END"
+        return condition, [*values, self.text.casefold()]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A record as it was found; what can't be read has no fields."""
+
+    line: bytes
+    fields: Fields
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it is exactly as it was written."""
+        return bool(self.fields) and is_sound(self.line, self.fields)
+
+
+class AuditReader:
+    """Reads the log in the SQLite file at `path`, which servers may be writing. It blocks.
+
+    A file that is not there, or has no audit log yet, has no records. Every method raises
+    ConfigurationError if the file can't be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def page(
+        self, wanted: Filter, most: int, before: int | None = None
+    ) -> tuple[list[Found], int | None]:
+        """Return the newest wanted records, and before which number to go on.
+
+        Only records before that of the number `before` are looked at, and no more than 20,000.
+        """
+        condition, values = wanted.where
+        with self._reading() as database:
+            end = _end(database) if before is None else before
+            floor = _floor(database, end)
+            rows = database.execute(
+                f"SELECT seq, body FROM audit WHERE seq < ? AND seq >= ? AND {condition} "  # noqa: S608  # the condition is ours
+                "ORDER BY seq DESC LIMIT ?",
+                (end, floor, *values, most + 1),
+            ).fetchall()
+            has_older = database.execute("SELECT 1 FROM audit WHERE seq < ?", (floor,)).fetchone()
+        older = floor if has_older else None
+        if len(rows) > most:
+            older = rows[most - 1][0]
+        return [Found(line, parse(line) or {}) for _, line in map(_row, rows[:most])], older
+
+    def about(self, sid: str) -> list[Fields]:
+        """Return the records about a call and those that led to it, the oldest first.
+
+        Records are linked by the `id` of a change and by the id of an approval, always backwards.
+        """
+        found: list[Fields] = []
+        links = [encode({"sid": sid})[1:-1].encode()]
+        query = "SELECT body FROM audit WHERE seq >= ? ORDER BY seq DESC"
+        with self._reading() as database:
+            floor = _floor(database, _end(database))
+            for (body,) in database.execute(query, (floor,)):
+                line = _line(body)
+                if any(link in line for link in links) and (record := parse(line)):
+                    found.append(record)
+                    links += {*_links(record)}.difference(links)
+        return found[::-1]
+
+    def decisions(self, since: str, most: int, after: int = 0) -> list[Fields]:
+        """Return the newest records of decisions, the newest first.
+
+        They are from `since` (ISO 8601 UTC) on, and have a higher number than `after`.
+        """
+        query = (
+            "SELECT body FROM audit "
+            "WHERE seq >= max(?, (SELECT min(seq) FROM audit WHERE time >= ?)) AND +time >= ? "
+            """AND instr(body, '"decision":"') ORDER BY seq DESC LIMIT ?"""
+        )
+        with self._reading() as database:
+            rows = database.execute(query, (after + 1, since, since, most)).fetchall()
+        return [record for (body,) in rows if (record := parse(_line(body)))]
+
+    def rows(self, wanted: Filter | None = None, after: int | None = None) -> Iterator[Row]:
+        """Yield the wanted records, the oldest first; from the number `after` on."""
+        yield from map(_row, self._batches("seq, body", wanted or Filter(), after))
+
+    def columns(self) -> Iterator[tuple[bytes, dict[str, Json]]]:
+        """Yield each record's line, and the other columns of its row."""
+        names = ("seq", "time", "tool", "sid", "prev", "hash")
+        for row in self._batches("seq, time, tool, sid, prev, hash, body", Filter(), None):
+            yield _line(row[-1]), {name: _text(row[at]) for at, name in enumerate(names)}
+
+    def _batches(
+        self, columns: str, wanted: Filter, after: int | None
+    ) -> Iterator[Sequence[object]]:
+        condition, values = wanted.where
+        query = f"SELECT {columns} FROM audit WHERE seq > ? AND {condition} ORDER BY seq LIMIT ?"  # noqa: S608
+        last = -(2**63) if after is None else after
+        with self._reading() as database:
+            while rows := database.execute(query, (last, *values, _BATCH)).fetchall():
+                yield from rows
+                last = rows[-1][0]
+
+    @contextmanager
+    def _reading(self) -> Generator[sqlite3.Connection]:
+        try:
+            with closing(self._connected()) as database:
+                if not database.execute(_HAS_TABLE).fetchone():
+                    database.execute(_NO_RECORDS)
+                database.execute("PRAGMA query_only = ON")
+                database.text_factory = bytes  # text that is not UTF-8 must be shown too
+                database.create_function("mentions", 2, _mentions, deterministic=True)
+                yield database
+        except sqlite3.Error as error:
+            raise ConfigurationError(
+                f"The audit log {self._path} can't be read: {error}"
+            ) from error
+
+    def _connected(self) -> sqlite3.Connection:
+        if not self._path.exists():
+            return sqlite3.connect(":memory:")
+        # Not `mode=ro`: after a crash, SQLite must first undo half a record.
+        return sqlite3.connect(f"{self._path.resolve().as_uri()}?mode=rw", uri=True)
+
+
+def _end(database: sqlite3.Connection) -> int:
+    (newest,) = database.execute("SELECT max(seq) FROM audit").fetchone()
+    return cast("int", newest or 0) + 1
+
+
+def _floor(database: sqlite3.Connection, end: int) -> int:
+    """The number of the record that is `_FARTHEST` before `end`."""
+    query = "SELECT seq FROM audit WHERE seq < ? ORDER BY seq DESC LIMIT 1 OFFSET ?"
+    row = database.execute(query, (end, _FARTHEST - 1)).fetchone()
+    return cast("int", row[0]) if row else -(2**63)
+
+
+def _row(row: Sequence[object]) -> Row:
+    return cast("int", row[0]), _line(row[1])
+
+
+def _line(body: object) -> bytes:
+    return body if isinstance(body, bytes) else b""
+
+
+def _text(value: object) -> Json:
+    return value.decode(errors="replace") if isinstance(value, bytes) else cast("Json", value)
+
+
+def _links(record: Fields) -> Iterator[bytes]:
+    """What is in the lines of the older records that belong to this one."""
+    names = ("approval_id",) if record.get("phase") == "decided" else ("approval_id", "id")
+    return (encode({name: record[name]})[1:-1].encode() for name in names if record.get(name))
+
+
+def _mentions(line: bytes, needle: str) -> bool:
+    """Whether a record has `needle` in what it says, whatever the case."""
+    if not _may_mention(line.lower(), _plain(needle)):
+        return False
+    record = parse(line)
+    if record is None:
+        return True  # what can't be read is always shown
+    return any(needle in text.casefold() for text in _texts([*record.values()]))
+
+
+def _may_mention(line: bytes, plain: bytes) -> bool:
+    """Rule out most records by their bytes, because to parse one takes many times as long."""
+    if plain in line and plain:
+        return True
+    # Letters such as ß become plain ones without their case. Masked numbers have none of those.
+    others = line.replace(_MASKED, b"") if plain else line
+    return b"\\u" in others or not line.isascii()
+
+
+@lru_cache(16)
+def _plain(needle: str) -> bytes:
+    """The longest part of a text that is in a line as it is."""
+    return max((json.dumps(part)[1:-1] for part in _ASCII.findall(needle)), key=len).encode()
+
+
+def _texts(value: Json) -> Iterator[str]:
+    if isinstance(value, dict):
+        for name, each in value.items():
+            yield name
+            yield from _texts(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _texts(each)
+    else:
+        yield value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,101 @@
+"""`calls-mcp audit`: export the audit log as JSON lines, and check its chain."""
+
+import os
+import select
+import signal
+import sys
+import time
+from argparse import Namespace
+from pathlib import Path
+from types import FrameType
+
+from calls_mcp.audit import audit_path
+from calls_mcp.audit.report import describe
+from calls_mcp.audit.search import AuditReader, Filter
+from calls_mcp.audit.verification import verify
+from calls_mcp.cli.terminal import say
+from calls_mcp.errors import ConfigurationError
+from calls_mcp.settings import load_settings
+
+_TAMPERED = 1  # exit status
+_LOOK_EVERY = 0.25  # seconds
+
+
+def run_verify(options: Namespace) -> int:
+    """Check the chain of a log, by default that of the one in use. Returns the exit status.
+
+    Raises:
+        ConfigurationError: The log can't be read, is none, or there is none yet.
+    """
+    path = options.file or _path(sandbox=options.sandbox)
+    if not options.file:
+        _require(path, sandbox=options.sandbox)
+    report = verify(path, options.expect)
+    say("\n".join(describe(report)))
+    return 0 if report.is_intact else _TAMPERED
+
+
+def run_export(options: Namespace) -> int:
+    """Write the records in use to stdout, one a line, exactly as they are kept.
+
+    With `follow`, go on with each new one until SIGINT, SIGTERM, or nobody reads stdout any more.
+
+    Raises:
+        ConfigurationError: The log can't be read, or there is none yet.
+    """
+    path = _path(sandbox=options.sandbox)
+    if not options.follow:
+        _require(path, sandbox=options.sandbox)
+    ended = _signals() if options.follow else []
+    reader, wanted, last = AuditReader(path), Filter(since=options.since or ""), None
+    try:
+        while True:
+            for seq, line in reader.rows(wanted, last):
+                sys.stdout.buffer.write(line + b"\n")
+                last = seq
+            sys.stdout.buffer.flush()
+            if not options.follow or ended or _is_reader_gone():
+                return 0
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes at the end
+        return 0
+
+
+def _path(*, sandbox: bool) -> Path:
+    path = audit_path(load_settings(), sandbox=sandbox)
+    if path is None:
+        raise ConfigurationError(
+            "The audit log goes to each server's stderr. To have it here, set "
+            "CALLS_MCP_AUDIT_DATABASE to a file; to check lines that were collected, name the file "
+            "with them: calls-mcp audit verify FILE"
+        )
+    return path
+
+
+def _require(path: Path, *, sandbox: bool) -> None:
+    if not path.exists():
+        other = "" if sandbox else " The sandbox has its own: add --sandbox."
+        raise ConfigurationError(f"There is no audit log yet at {path}.{other}")
+
+
+def _signals() -> list[int]:
+    """The signals that ask for the end from now on; a second one of a kind ends the process."""
+    received: list[int] = []
+
+    def receive(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, receive)
+    return received
+
+
+def _is_reader_gone() -> bool:
+    """Wait a moment. Whether whoever read stdout has closed it meanwhile, where that is known."""
+    if not hasattr(select, "poll"):  # on Windows
+        time.sleep(_LOOK_EVERY)
+        return False
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return bool(poll.poll(1000 * _LOOK_EVERY))

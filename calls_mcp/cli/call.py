@@ -1,0 +1,219 @@
+"""`calls-mcp call`: one tool from the shell, by the path that a client takes."""
+
+import json
+import os
+import re
+import signal
+import sys
+from argparse import Namespace
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn, cast
+
+import anyio
+import anyio.to_thread
+from mcp import Client
+from mcp.client import ClientRequestContext
+from mcp.shared.exceptions import MCPError
+from mcp_types import (
+    CallToolResult,
+    ElicitRequestFormParams,
+    ElicitRequestParams,
+    ElicitResult,
+    Implementation,
+    TextContent,
+)
+
+from calls_mcp import __version__
+from calls_mcp.cli.assignments import assigned
+from calls_mcp.cli.terminal import painted, say, show_json, warn
+from calls_mcp.errors import ConfigurationError
+from calls_mcp.observability import stderr
+from calls_mcp.observability.logs import configure_logs
+from calls_mcp.observability.redaction import quoted
+from calls_mcp.server.handlers import build_server
+from calls_mcp.service.runtime import Runtime
+from calls_mcp.settings import Settings, load_settings
+from calls_mcp.tools.catalog import Json, Operation, load_operations
+from calls_mcp.tools.outcome import Outcome, OutcomeName
+
+STATUS: Mapping[OutcomeName, int] = {
+    "done": 0,
+    "error": 1,
+    "declined": 3,
+    "expired": 3,
+    "confirmation_required": 4,
+    "awaiting_operator": 4,
+}
+"""The exit status for each outcome."""
+
+_Invoke = Callable[[Runtime], Awaitable[CallToolResult | MCPError]]
+
+_INTERRUPTED = 130
+_SELF = Implementation(name="calls-mcp call", version=__version__)
+_YES = "yes"
+_LOOK_FIRST = "\nInterrupted. Before you repeat it, look with: calls-mcp call list_calls"
+
+
+def run(options: Namespace) -> int:
+    """Run the tool and show its result. Returns the exit status.
+
+    Raises:
+        ConfigurationError: The command or the set-up is wrong.
+    """
+    operation = _operation(options.tool)
+    given = _read(options.input) if options.input else {}
+    arguments = {**given, **assigned(options.arguments, operation)}
+    settings = load_settings()
+    configure_logs(settings.logs.format, settings.logs.level)
+    invoke = partial(_invoke, operation.name, arguments, says_yes=options.yes)
+    with _interruptible():
+        result = anyio.run(_serving, settings, options.sandbox, invoke)
+    if result is None:
+        _end_interrupted(operation)
+    if isinstance(result, MCPError):
+        raise ConfigurationError(result.error.message)
+    return _show(result, as_json=options.json, can_be_asked=_is_interactive())
+
+
+def _operation(name: str) -> Operation:
+    operations = load_operations()
+    if name not in operations:
+        known = ", ".join(operations)
+        shown = re.split("[=:]", name)[0]  # behind it may be a secret, if the tool was left out
+        raise ConfigurationError(f"There is no tool {quoted(shown, 64)}; there are: {known}.")
+    return operations[name]
+
+
+def _read(source: str) -> dict[str, Json]:
+    try:
+        text = sys.stdin.read() if source == "-" else Path(source).read_text("utf-8")
+        value: object = json.loads(text)
+    except OSError as failure:
+        raise ConfigurationError(f"--input {source}: {failure.strerror}.") from failure
+    except (ValueError, RecursionError):
+        raise ConfigurationError(f"--input {source}: is not JSON.") from None
+    if not isinstance(value, dict):
+        raise ConfigurationError(f"--input {source}: must be a JSON object of arguments.")
+    return cast("dict[str, Json]", value)
+
+
+async def _serving(
+    settings: Settings,
+    sandbox: bool,  # noqa: FBT001
+    invoke: "_Invoke",
+) -> CallToolResult | MCPError | None:
+    """What the invocation comes to; nothing if a signal came first."""
+    async with _opened(settings, sandbox=sandbox) as runtime, anyio.create_task_group() as tasks:
+        tasks.start_soon(_cancel_on_signal, tasks.cancel_scope)
+        result = await invoke(runtime)
+        tasks.cancel_scope.cancel()
+        return result
+    return None
+
+
+async def _cancel_on_signal(scope: anyio.CancelScope) -> None:
+    """Cancel what has not been sent; what has been is finished."""
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for _ in signals:
+            scope.cancel()
+            return
+
+
+@asynccontextmanager
+async def _opened(settings: Settings, *, sandbox: bool) -> AsyncGenerator[Runtime]:
+    if not sandbox:
+        async with Runtime(settings, settings.twilio.access()) as runtime:
+            yield runtime
+        return
+    from calls_mcp.service.sandbox import open_sandbox  # noqa: PLC0415
+
+    async with open_sandbox(settings) as runtime:
+        yield runtime
+
+
+async def _invoke(
+    tool: str, arguments: Mapping[str, Json], runtime: Runtime, *, says_yes: bool
+) -> CallToolResult | MCPError:
+    ask = _ask if _is_interactive() and not says_yes else None
+    server = build_server(runtime)
+    async with Client(server, elicitation_callback=ask, client_info=_SELF, cache=None) as client:
+        try:
+            result = await client.call_tool(tool, {**arguments})
+            confirmation = _outcome(result).confirmation
+            if confirmation is None or confirmation.token is None or not says_yes:
+                return result
+            warn(confirmation.preview)
+            token = {"confirmation_token": confirmation.token}
+            return await client.call_tool(tool, {**arguments, **token})
+        except MCPError as refused:
+            return refused
+
+
+async def _ask(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
+    del context
+    if not isinstance(params, ElicitRequestFormParams):
+        return ElicitResult(action="cancel")
+    warn(painted(params.message, "yellow", sys.stderr))
+    answer = await anyio.to_thread.run_sync(_answer, abandon_on_cancel=True)
+    if answer is None:
+        return ElicitResult(action="cancel")
+    if answer != _YES:
+        return ElicitResult(action="decline")
+    needed = cast("list[str]", params.requested_schema.get("required", []))
+    return ElicitResult(action="accept", content=dict.fromkeys(needed, True))
+
+
+def _answer() -> str | None:
+    """The line that is typed; None at the end of input."""
+    sys.stderr.write(f"Type {_YES} to do this, anything else to leave it: ")
+    sys.stderr.flush()
+    line = sys.stdin.readline()
+    return line.strip() if line else None
+
+
+def _is_interactive() -> bool:
+    """Whether somebody sees the question and can answer it."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def _outcome(result: CallToolResult) -> Outcome:
+    return Outcome.model_validate(result.structured_content)
+
+
+def _show(result: CallToolResult, *, as_json: bool, can_be_asked: bool) -> int:
+    outcome = _outcome(result)
+    if as_json:
+        show_json(result.structured_content)
+    else:
+        text = "\n".join(block.text for block in result.content if isinstance(block, TextContent))
+        say(painted(text, "red") if result.is_error else text)
+    if outcome.outcome == "confirmation_required" and not can_be_asked:
+        warn("Nothing was done: there is no terminal to confirm it on; --yes confirms it.")
+    return STATUS[outcome.outcome]
+
+
+@contextmanager
+def _interruptible() -> Generator[None]:
+    """In here a signal ends the program as interrupted, until somebody else receives it."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, _exit_at_once) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _exit_at_once(_number: int, _frame: FrameType | None) -> None:
+    os._exit(_INTERRUPTED)
+
+
+def _end_interrupted(operation: Operation) -> NoReturn:
+    """End at once: where a thread waits for an answer, only an answer would end it."""
+    warn("" if operation.read_only else _LOOK_FIRST)
+    stderr.flush()
+    os._exit(_INTERRUPTED)

@@ -1,0 +1,92 @@
+"""What counts over HTTP alone: who may come in, and by which names the server is known."""
+
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from calls_mcp.cli.doctor_checks.api import examine_api
+from calls_mcp.cli.doctor_checks.findings import Finding
+from calls_mcp.errors import ConfigurationError
+from calls_mcp.http.principals import Principals, load_principals
+from calls_mcp.settings import Access, Settings
+
+_SOON = timedelta(days=7)
+
+
+async def examine_http(settings: Settings, shared: Access | None) -> list[Finding]:
+    """Nothing, unless something is set that only HTTP needs."""
+    auth, hosts = settings.auth.mode, settings.http.allowed_hosts
+    if auth == "none" and not hosts:
+        return []
+    findings = [_hosts(hosts)]
+    if settings.auth.principals:
+        findings += [f async for f in _principals(settings.auth.principals, shared, auth)]
+    if settings.auth.oauth_issuer:
+        findings.append(await _issuer(settings.auth.oauth_issuer))
+    return findings
+
+
+def _hosts(hosts: str) -> Finding:
+    if hosts:
+        return Finding("http", "ok", f"known as {hosts}")
+    message = "only this machine's own names are known, so it can't listen for others"
+    return Finding("http", "note", message, "export CALLS_MCP_ALLOWED_HOSTS=HOST")
+
+
+async def _principals(file: Path, shared: Access | None, mode: str) -> AsyncIterator[Finding]:
+    try:
+        principals = load_principals(file)
+    except ConfigurationError as wrong:
+        yield Finding("principals", "fatal", str(wrong), f"mend {file}: calls-mcp token list")
+        return
+    for finding in _tokens(file, principals, mode):
+        yield finding
+    for name, own in principals.own.items():
+        if shared and own.account_sid:
+            remedy = f"mend [principals.{name}] in the file of CALLS_MCP_PRINCIPALS"
+            for finding in await examine_api(own.access(shared), name):
+                is_theirs = finding.check.startswith("credentials")
+                if is_theirs and finding.level == "problem":
+                    yield replace(finding, remedy=remedy)
+                elif is_theirs or finding.level == "problem":
+                    yield finding
+
+
+def _tokens(file: Path, principals: Principals, mode: str) -> Iterator[Finding]:
+    now = datetime.now(UTC)
+    if not principals.tokens:
+        if mode == "tokens":
+            message = f"{file}: there is no token, so no client can sign in"
+            yield Finding("principals", "problem", message, _new("NAME"))
+        else:
+            yield Finding("principals", "ok", f"{file} can be used")
+        return
+    good = [token for token in principals.tokens if token.expires > now]
+    if not good:
+        message = f"{file}: every token has expired, so nobody can come in"
+        yield Finding("principals", "problem", message, _new(principals.tokens[0].principal))
+        return
+    count = "1 valid token" if len(good) == 1 else f"{len(good)} valid tokens"
+    yield Finding("principals", "ok", f"{file}: {count}")
+    for token in principals.tokens:
+        if token.expires <= now + _SOON:
+            when = "expired on" if token.expires <= now else "expires on"
+            message = f"{token.principal}'s token {token.sha256[:12]}… {when} {token.expires:%F}"
+            yield Finding("principals", "note", message, _new(token.principal))
+
+
+def _new(principal: str) -> str:
+    return f"calls-mcp token new {principal} --scope SCOPE"
+
+
+async def _issuer(url: str) -> Finding:
+    from calls_mcp.http.issuer import IssuerUnavailable, KeySet  # noqa: PLC0415
+
+    try:
+        await KeySet(url, time.monotonic).key(None)
+    except IssuerUnavailable:
+        message = f"the keys of {url} can't be had, so nobody can come in"
+        return Finding("issuer", "problem", message, "export CALLS_MCP_OAUTH_ISSUER=URL")
+    return Finding("issuer", "ok", f"the keys of {url} were read")

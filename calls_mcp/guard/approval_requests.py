@@ -1,0 +1,214 @@
+"""What the operator is asked to approve, and what they decided.
+
+Nothing in the model's conversation decides anything here. What was approved runs once, because its
+confirmation can be claimed once.
+"""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import anyio
+
+from calls_mcp.errors import OutcomeUnknown
+from calls_mcp.guard.policy import PolicyDenied
+from calls_mcp.guard.preview import Question
+from calls_mcp.observability.redaction import quoted
+from calls_mcp.storage import (
+    ApprovalRequest,
+    Binding,
+    OperatorDecision,
+    PendingConfirmation,
+    Storage,
+    StoreUnavailable,
+)
+from calls_mcp.tools.outcome import Confirmation, Outcome, Report, moment
+
+_MOST_PENDING = 20  # of one principal
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5  # seconds between two looks for a decision
+_LOOKS = 20
+_REMEMBERED = 3600.0  # seconds for which the next request says what became of the last
+_CALL_AGAIN = (
+    "Not carried out yet: the operator must approve it{place}, and was asked. Tell your user, then "
+    "call again with the same arguments: that waits for the decision and carries it out."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who asks for a decision on which account, by which client, and which rule demands it.
+
+    `users_too` if the rule accepts any human.
+    """
+
+    binding: Binding
+    account_sid: str
+    client: str
+    rule: str
+    users_too: bool = False
+
+
+class ApprovalRequests:
+    """Makes requests that expire after `ttl` seconds, and waits `patience` seconds for a decision.
+
+    A decision can be acted on for another `ttl`. `clock` gives the time in epoch seconds. `console`
+    is the URL where the operator decides, if that is known.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        ttl: float,
+        patience: float,
+        clock: Callable[[], float],
+        console: str | None = None,
+    ) -> None:
+        self._storage = storage
+        self._ttl = ttl
+        self._patience = patience
+        self._clock = clock
+        self._console = console
+
+    async def current(self, binding: Binding) -> ApprovalRequest | None:
+        """Return the request for exactly this change, until it is closed."""
+        noted = await self._storage.noted(_key(binding))
+        return noted and await self._storage.find_request(noted[0])
+
+    async def add(self, question: Question, asked: Asked) -> ApprovalRequest:
+        """Ask the operator, or join those of the same principal who have just asked the same.
+
+        Raises:
+            PolicyDenied: Too many of this principal's requests are pending.
+        """
+        identifier, now = secrets.token_hex(8), self._clock()  # never begins with a dash
+        if await self._storage.note(_key(asked.binding), 2 * self._ttl, identifier) is None:
+            return await self._joined(asked)
+        request = ApprovalRequest(
+            identifier=identifier,
+            binding=asked.binding,
+            action=question.action,
+            preview=question.preview,
+            client=asked.client,
+            rule=asked.rule,
+            asked_at=now,
+            expires_at=now + self._ttl,
+            users_too=asked.users_too,
+            account_sid=asked.account_sid,
+        )
+        if not await self._is_added(request, question.state):
+            raise PolicyDenied(
+                asked.rule,
+                f"{_MOST_PENDING} changes of the same principal wait for the operator already",
+                "Wait until some are decided.",
+            )
+        return request
+
+    async def _is_added(self, request: ApprovalRequest, state: str) -> bool:
+        """Whether there was room for it. If there was not, or this is cancelled, it is gone."""
+        binding, expires_at = request.binding, request.expires_at + self._ttl
+        pending = PendingConfirmation(binding, state, expires_at, for_operator=True)
+        is_added = False
+        try:
+            await self._storage.put(request.identifier, pending)
+            is_added = await self._storage.add_request(request, _MOST_PENDING)
+        finally:
+            if not is_added:
+                with anyio.CancelScope(shield=True), suppress(StoreUnavailable):
+                    await self._storage.forget(_key(binding), request.identifier)
+        return is_added
+
+    async def latest(self, request: ApprovalRequest) -> ApprovalRequest:
+        """Return a request as it is once every decision that is being written is there."""
+        return await self._storage.latest_request(request.identifier) or request
+
+    async def wait(self, request: ApprovalRequest, until: float, tell: Report) -> ApprovalRequest:
+        """Return the request once it is decided or has expired, or as it is when patience ends.
+
+        That is at half of the time until `until` (by anyio's clock) at the latest: what is decided
+        must still be carried out.
+        """
+        begun, pause = anyio.current_time(), _FIRST_PAUSE
+        patience = max(0.0, min(self._patience, (until - begun) / 2))
+        with anyio.move_on_after(patience):
+            while request.decision is None and not request.has_expired(self._clock()):
+                await tell(anyio.current_time() - begun, patience, "waiting for the operator")
+                await anyio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+                request = await self._storage.find_request(request.identifier) or request
+        return request
+
+    def awaiting(self, request: ApprovalRequest) -> Outcome:
+        """Return what an agent gets while a request is pending."""
+        place = f" at {page_of(self._console, request.identifier)}" if self._console else ""
+        confirmation = Confirmation(
+            action=request.action,
+            preview=request.preview,
+            approval=request.identifier,
+            expires_at=moment(request.expires_at),
+        )
+        return Outcome(
+            outcome="awaiting_operator",
+            confirmation=confirmation,
+            reason=_CALL_AGAIN.format(place=place),
+        )
+
+    async def withdraw(self, request: ApprovalRequest, by: str, reason: str) -> None:
+        """Deny a request, unless it is decided already."""
+        decision = OperatorDecision(is_approval=False, by=by, at=self._clock(), reason=reason)
+        await self._storage.decide(request.identifier, decision)
+
+    async def close(self, binding: Binding, identifier: str) -> None:
+        """Allow the same to be requested again, once the outcome is settled.
+
+        While the store is away the request stays open: the same change then gets its outcome.
+        """
+        last = _key(binding, "last")
+        with suppress(StoreUnavailable):
+            if before := await self._storage.noted(last):
+                await self._storage.forget(last, before[0])
+            await self._storage.note(last, _REMEMBERED, identifier)
+            await self._storage.forget(_key(binding), identifier)
+
+    async def earlier(self, binding: Binding) -> tuple[str, ...]:
+        """Return what became of exactly this change before, for whoever decides about it now."""
+        noted = await self._storage.noted(_key(binding, "last"))
+        request = noted and await self._storage.find_request(noted[0])
+        if not request or request.decision is None:
+            return ()
+        made = request.decision
+        told = f"The same was {made.word} before, by {quoted(made.by)}, {moment(made.at)}"
+        if not made.is_approval:
+            return (f"{told}.",)
+        return (f"{told}, and {_result(await self._storage.outcome(request.identifier))}.",)
+
+    async def _joined(self, asked: Asked) -> ApprovalRequest:
+        """Return the request that was made first, as soon as it is there."""
+        for _ in range(_LOOKS):
+            if request := await self.current(asked.binding):
+                return request
+            await anyio.sleep(_FIRST_PAUSE)
+        key = _key(asked.binding)
+        if noted := await self._storage.noted(key):  # whoever asked first had no room, or died
+            await self._storage.forget(key, noted[0])
+        raise PolicyDenied(asked.rule, "it could not be put before the operator", "Call again.")
+
+
+def page_of(console: str, identifier: str) -> str:
+    """Return where the console at this URL shows a request."""
+    return f"{console}/waiting/{identifier}"
+
+
+def _result(outcome: Outcome) -> str:
+    if outcome.outcome == "done":
+        return f"done: {outcome.call.sid}" if outcome.call else "done"
+    if outcome.error_kind == OutcomeUnknown.kind:
+        return "it is not known whether it was done"
+    return "not done"
+
+
+def _key(binding: Binding, kind: str = "case") -> str:
+    exact = json.dumps([binding.tool, binding.arguments, binding.principal])
+    return f"{kind}:{hashlib.sha256(exact.encode()).hexdigest()}"

@@ -1,0 +1,179 @@
+"""Where the operator decides about the requests of every server that shares the store."""
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from time import time
+
+import anyio
+
+from calls_mcp.audit import AuditLog, Authority, Entry, audit_path, open_audit
+from calls_mcp.errors import ConfigurationError
+from calls_mcp.observability.redaction import one_line
+from calls_mcp.settings import Settings
+from calls_mcp.storage import (
+    ApprovalRequest,
+    ConfirmationState,
+    OperatorDecision,
+    PendingPage,
+    Position,
+    Storage,
+    StorageOptions,
+    StoreUnavailable,
+    open_storage,
+)
+from calls_mcp.tools.catalog import load_operations
+
+UNSHARED = (
+    "CALLS_MCP_STATE_URL is memory:, where nobody else sees what waits for approval: unset it, or "
+    "set it to sqlite:///FILE or redis://…, here and for the servers."
+)
+_MOST = 1000  # requests
+_AT_ONCE = 200  # requests
+_LONGEST_REASON = 200  # characters
+_LONGEST_NAME = 64
+_LOST = "the state store failed: it is not known to count"
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What came of a decision: the one that counts, and whether it is `ours`."""
+
+    decision: OperatorDecision
+    ours: bool
+
+
+class Approvals:
+    """Shows approval requests, and decides them; `clock` gives the time in epoch seconds.
+
+    Each method raises StoreUnavailable if the store can't be reached.
+    """
+
+    def __init__(self, storage: Storage, audit: AuditLog, clock: Callable[[], float]) -> None:
+        self._storage = storage
+        self._audit = audit
+        self.clock = clock
+
+    @property
+    def where(self) -> str:
+        """Where the requests are kept: a file, or a Redis without its password."""
+        return self._storage.where
+
+    async def requests(self) -> Sequence[ApprovalRequest]:
+        """Return the newest requests and all that are pending, the newest first."""
+        newest = await self._storage.newest_requests(_MOST)
+        known = {request.identifier for request in newest}
+        pending = await self.pending()
+        return [*newest, *(each for each in reversed(pending) if each.identifier not in known)]
+
+    async def pending(self) -> Sequence[ApprovalRequest]:
+        """Return all that can be decided now, the oldest first."""
+        page = await self.page(_AT_ONCE)
+        found = [*page.requests]
+        while page.last:
+            page = await self.page(_AT_ONCE, page.last)
+            found += page.requests
+        return found
+
+    async def page(self, most: int, after: Position | None = None) -> PendingPage:
+        """Return some of what can be decided now, the oldest first, or from `after` a position."""
+        return await self._storage.pending_requests(most, after)
+
+    async def mark(self) -> str:
+        """Return a text that differs whenever other requests are pending than before."""
+        return await self._storage.pending_mark()
+
+    async def find(self, identifier: str) -> ApprovalRequest | None:
+        """Return the request of this identifier, if it is still kept."""
+        return await self._storage.find_request(identifier)
+
+    async def state(self, identifier: str) -> ConfirmationState | None:
+        """Return whether a request was acted on, and the outcome of that so far."""
+        return await self._storage.state(identifier)
+
+    async def decide(
+        self, request: ApprovalRequest, *, approve: bool, by: str, reason: str = ""
+    ) -> Decided | None:
+        """Decide a request, unless it is decided already; None if it has expired.
+
+        The decision is recorded before it counts, and as void if then it does not.
+
+        Raises:
+            StoreUnavailable: The store can't be reached.
+            AuditUnavailable: It can't be recorded, so it was not made.
+        """
+        now = self.clock()
+        if request.decision is not None:
+            return Decided(request.decision, ours=False)
+        if request.has_expired(now):
+            return None
+        by, reason = one_line(by, _LONGEST_NAME), one_line(reason, _LONGEST_REASON)
+        decision = OperatorDecision(is_approval=approve, by=by, at=now, reason=reason)
+        decided: Decided | None = None
+        with anyio.CancelScope(shield=True):  # what is recorded is also done
+            decided = await self._decided(request, decision)
+        return decided  # noqa: RET504  # for all that types know, a scope may swallow the return
+
+    async def _decided(
+        self, request: ApprovalRequest, decision: OperatorDecision
+    ) -> Decided | None:
+        entry = _entry(request, decision)
+        await self._audit.note(entry)
+        try:
+            made = await self._storage.decide(request.identifier, decision)
+        except StoreUnavailable:
+            await self._audit.note(replace(entry, decision="void", reason=_LOST))
+            raise
+        if made == decision:
+            return Decided(decision, ours=True)
+        why = f"{made.by} {made.word} it before" if made else "it had lapsed"
+        await self._audit.note(replace(entry, decision="void", reason=why))
+        return made and Decided(made, ours=False)
+
+
+@asynccontextmanager
+async def open_approvals(
+    settings: Settings, clock: Callable[[], float] = time, *, sandbox: bool = False
+) -> AsyncGenerator[Approvals]:
+    """Open the approval requests of the servers that have the same settings.
+
+    Raises:
+        ConfigurationError: They keep them in their own memory, or the store can't be used.
+    """
+    if settings.storage.is_memory:
+        raise ConfigurationError(UNSHARED)
+    record = audit_path(settings, sandbox=sandbox)
+    options, url = StorageOptions(clock=clock), settings.storage.location
+    async with (
+        open_storage(url, options, sandbox=sandbox, is_needed=True) as storage,
+        open_audit(record, settings.audit.numbers, clock) as audit,
+    ):
+        yield Approvals(storage, audit, clock)
+
+
+async def count_in_other_default(settings: Settings, *, sandbox: bool) -> int:
+    """Return how many requests are pending in the default database that is not in use here.
+
+    That is the sandbox's or, with `sandbox`, the other servers'. It is 0 if a setting names the
+    store.
+    """
+    if settings.storage.location is not None:
+        return 0
+    with suppress(StoreUnavailable):
+        async with open_storage(sandbox=not sandbox) as storage:
+            return (await storage.pending_requests(1)).count
+    return 0
+
+
+def _entry(request: ApprovalRequest, decision: OperatorDecision) -> Entry:
+    """Return what is recorded of a decision. The arguments are in the record of the question."""
+    return Entry(
+        principal=request.binding.principal,
+        operation=load_operations()[request.binding.tool],
+        action=request.action,
+        arguments={},
+        decision="approved" if decision.is_approval else "declined",
+        rule=request.rule,
+        authority=Authority("operator", decision.by, request.identifier),
+        reason=decision.reason,
+    )

@@ -1,0 +1,27 @@
+"""The operator's rules: `config/policy.toml`, or a file in its place, and what follows from them.
+
+`judge` holds an invocation to them before anybody is asked to confirm it.
+"""
+
+from calls_mcp.guard.policy.destinations import canonical, matches_any
+from calls_mcp.guard.policy.judgement import Judgement, PolicyDenied, judge, judge_account
+from calls_mcp.guard.policy.policy_file import itemize, load_policy
+from calls_mcp.guard.policy.rules import Caps, Counts, Policy, Requirement
+from calls_mcp.guard.policy.wording import explain, summary
+
+__all__ = [
+    "Caps",
+    "Counts",
+    "Judgement",
+    "Policy",
+    "PolicyDenied",
+    "Requirement",
+    "canonical",
+    "explain",
+    "itemize",
+    "judge",
+    "judge_account",
+    "load_policy",
+    "matches_any",
+    "summary",
+]

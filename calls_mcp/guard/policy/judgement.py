@@ -1,0 +1,179 @@
+"""`Arguments` → `Judgement`: one invocation held to the operator's rules.
+
+It is pure: what needs memory, the counts of `Caps`, is counted elsewhere.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from calls_mcp.errors import InvocationError
+from calls_mcp.guard.policy.destinations import matches_any, object_to_destination
+from calls_mcp.guard.policy.links import object_to_url
+from calls_mcp.guard.policy.rules import CallerIds, Caps, Objection, Policy, Requirement
+from calls_mcp.guard.policy.twiml import dialled, object_to_twiml
+from calls_mcp.tools.catalog import Json
+
+if TYPE_CHECKING:
+    from calls_mcp.guard.preview import Action
+    from calls_mcp.tools.validation import Arguments  # which would load jsonschema at start
+
+_STRICTNESS: tuple[Requirement, ...] = (
+    "never",
+    "confirm",
+    "require_human",
+    "operator",
+    "deny",
+)
+_REDIRECTING = frozenset({"url", "twiml", "method"})
+_ADDRESSING = frozenset({"sid", "account_sid", "status"})
+
+_DENIED = "Don't try it another way: tell the user that the operator does not allow it."
+
+
+class PolicyDenied(InvocationError):
+    """The operator's policy refuses the invocation: nothing was sent. `rule` is what refused.
+
+    If several rules do, `reason` goes on to name the others, and `hint` is for all of them.
+    """
+
+    kind = "policy_denied"
+
+    def __init__(self, rule: str, reason: str, hint: str) -> None:
+        message = f"Nothing was sent, because of the operator's policy ({rule}): {reason}."
+        super().__init__(message, hint)
+        self.rule = rule
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What an invocation needs before it is sent, and the `rule` that says so.
+
+    `arguments` are those given and what the policy sets beside them; `notes` tell what it set.
+    """
+
+    requirement: Requirement
+    rule: str
+    arguments: "Arguments"
+    notes: tuple[str, ...]
+
+
+def judge(policy: Policy, arguments: "Arguments", account_sid: str) -> Judgement:
+    """Hold an invocation on the account to the policy. A read needs no more than the account.
+
+    Raises:
+        PolicyDenied: By all the rules that refuse it.
+    """
+    judge_account(policy, account_sid)
+    if arguments.operation.read_only:
+        return Judgement("never", "accounts.allow", arguments, ())
+    requirement, rule = _requirement(policy, arguments)
+    if requirement == "deny":
+        raise PolicyDenied(rule, "it denies this kind of change", _DENIED)
+    _refuse(_objections(policy, arguments))
+    added = dict(_added(policy.caps, arguments))
+    if not added:
+        return Judgement(requirement, rule, arguments, ())
+    whole = replace(arguments, values={**arguments.values, **added})
+    notes = (f"{name} {value} is set by the operator's policy" for name, value in added.items())
+    return Judgement(requirement, rule, whole, tuple(notes))
+
+
+def judge_account(policy: Policy, account_sid: str) -> None:
+    """Hold the account to the policy, also of a read.
+
+    Raises:
+        PolicyDenied: It is not one of those allowed.
+    """
+    allowed = policy.accounts.allow
+    if allowed and account_sid not in allowed:
+        hint = "Leave account_sid out, or ask the operator to allow this account."
+        raise PolicyDenied("accounts.allow", "it does not allow this account", hint)
+
+
+def _refuse(objections: Iterator[Objection]) -> None:
+    for first in objections:
+        others = [*dict.fromkeys(other for other in objections if other != first)]
+        told = (f"({other.rule}) {other.reason}" for other in others)
+        hints = dict.fromkeys([first.hint, *(other.hint for other in others)])
+        raise PolicyDenied(first.rule, "; ".join([first.reason, *told]), " ".join(hints))
+
+
+def _requirement(policy: Policy, arguments: "Arguments") -> tuple[Requirement, str]:
+    """What the strictest of the request's actions needs, and by which rule."""
+    confirm = policy.confirm
+    action = max(_actions(arguments), key=lambda action: _STRICTNESS.index(confirm.of(action)))
+    requirement = confirm.of(action)
+    exempt = action == "place" and requirement in ("confirm", "require_human")
+    called = (str(arguments.values.get("to")), *dialled(str(arguments.values.get("twiml", ""))))
+    if exempt and all(map(policy.destinations.pre_approves, called)):
+        return "never", "destinations.pre_approved"
+    return requirement, f"confirm.{action}"
+
+
+def _actions(arguments: "Arguments") -> Iterator["Action"]:
+    """All that the request does: a status beside a url can redirect the call all the same."""
+    from calls_mcp.guard.preview import action_of  # noqa: PLC0415  # not at start, see above
+
+    yield action_of(arguments)
+    if arguments.operation.effect == "change":
+        given = arguments.values.keys()
+        if given & {"url", "twiml"}:
+            yield "redirect"
+        if given - _REDIRECTING - _ADDRESSING:
+            yield "modify"
+
+
+def _objections(policy: Policy, arguments: "Arguments") -> Iterator[Objection]:
+    values = arguments.values
+    if arguments.operation.effect == "place":
+        yield from object_to_destination(policy.destinations, str(values["to"]))
+        yield from _object_to_callers(policy.caller_ids, values)
+    for name, url in _urls(arguments):
+        yield from object_to_url(policy.urls, name, url)
+    if "twiml" in values:
+        yield from _object_to_twiml(policy, str(values["twiml"]))
+    yield from _object_to_excess(policy.caps, values)
+
+
+def _object_to_callers(rules: CallerIds, values: Mapping[str, Json]) -> Iterator[Objection]:
+    for name in ("from", "caller_id"):
+        if rules.allow and name in values and not matches_any(rules.allow, str(values[name])):
+            reason = f"{name} is a caller id that it does not allow"
+            hint = "Use another number of the account's, or ask the operator to allow this one."
+            yield Objection("caller_ids.allow", reason, hint)
+
+
+def _urls(arguments: "Arguments") -> Iterator[tuple[str, str]]:
+    for name, value in arguments.values.items():
+        if arguments.operation.parameters[name].type.asserts.get("format") == "http-url":
+            yield name, str(value)
+
+
+def _object_to_twiml(policy: Policy, twiml: str) -> Iterator[Objection]:
+    if not policy.twiml.inline:
+        hint = "Use url or application_sid instead, or ask the operator to allow inline TwiML."
+        yield Objection("twiml.inline", "it does not allow TwiML as an argument", hint)
+    yield from object_to_twiml(policy, twiml)
+
+
+def _object_to_excess(caps: Caps, values: Mapping[str, Json]) -> Iterator[Objection]:
+    for name, ceiling in (("time_limit", caps.time_limit), ("timeout", caps.timeout)):
+        value = values.get(name)
+        if isinstance(value, int) and 0 < ceiling < value:
+            reason = f"{name} is {value} seconds, and it allows at most {ceiling}"
+            yield Objection(f"caps.{name}", reason, f"Use {ceiling} or less, or leave it out.")
+    if values.get("record") is True and not caps.record:
+        hint = "Leave record out, or ask the operator to allow recording."
+        yield Objection("caps.record", "it does not allow calls to be recorded", hint)
+
+
+def _added(caps: Caps, arguments: "Arguments") -> Iterator[tuple[str, Json]]:
+    """The ceilings that a new call must name, since the API would allow it more."""
+    if arguments.operation.effect != "place":
+        return
+    if caps.time_limit and "time_limit" not in arguments.values:
+        yield "time_limit", caps.time_limit
+    usual = arguments.operation.parameters["timeout"].schema["default"]
+    if "timeout" not in arguments.values and isinstance(usual, int) and caps.timeout < usual:
+        yield "timeout", caps.timeout

@@ -1,0 +1,79 @@
+"""Where the API may be sent: the hosts of URLs."""
+
+import re
+from collections.abc import Iterator
+from ipaddress import IPv4Address, ip_address, ip_network
+from urllib.parse import SplitResult, urlsplit
+
+from calls_mcp.guard.policy.destinations import matches_any
+from calls_mcp.guard.policy.rules import Objection, Urls
+from calls_mcp.observability.redaction import quoted
+
+_HOST = re.compile(r"[a-z0-9._-]+")
+_NUMERIC_LABEL = re.compile(r"0x[0-9a-f]*|[0-9]+")
+
+_LOCAL_NAMES = ("localhost", "localdomain", "local", "internal", "metadata")
+_IPV6_UNICAST = ip_network("2000::/3")
+# Translated addresses, and metadata services at addresses that count as public.
+_NOT_PUBLIC = tuple(map(ip_network, ("2002::/16", "192.0.0.0/24", "168.63.129.16/32")))
+
+_HINT = "Use an https URL on a host the operator allows, or ask the operator to allow it."
+
+
+def object_to_url(rules: Urls, name: str, url: str) -> Iterator[Objection]:
+    """What `rules` have against `url` as the argument `name`."""
+    if rules.https_only and not url.lower().startswith("https://"):
+        yield Objection("urls.https_only", f"{name} is not an https URL", _HINT)
+    yield from object_to_host(rules, name, url)
+
+
+def object_to_host(rules: Urls, name: str, url: str) -> Iterator[Objection]:
+    """What `rules` have against the host of `url`, whatever its scheme."""
+    if danger := _danger(url):
+        yield Objection("urls.always", f"{name} has a URL {danger}", _HINT)
+    elif not matches_any(map(str.lower, rules.hosts), host := _host(urlsplit(url))):
+        reason = f"{name} has a URL on {quoted(host)}, a host that it does not allow"
+        yield Objection("urls.hosts", reason, _HINT)
+
+
+def _danger(url: str) -> str | None:
+    """Why nothing is ever sent to `url`, whatever the settings."""
+    if "\\" in url or not url.isascii():
+        return "with characters that it can hide its host behind"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return "that can't be read"
+    if "@" in parts.netloc:
+        return "with a login in it"
+    if port == 0:
+        return "with the port 0"
+    return _doubt(_host(parts))
+
+
+def _host(url: SplitResult) -> str:
+    return (url.hostname or "").removesuffix(".")
+
+
+def _doubt(host: str) -> str | None:
+    if ":" not in host and not _HOST.fullmatch(host):
+        return "whose host is not plain ASCII letters, digits, dots and hyphens"
+    labels = host.split(".")
+    if labels[-1] in _LOCAL_NAMES:
+        return "whose host is on this machine or a private network"
+    is_address = ":" in host or _NUMERIC_LABEL.fullmatch(labels[-1])
+    if is_address and not _is_public(host):
+        return "whose host is not an address on the public internet"
+    return None
+
+
+def _is_public(host: str) -> bool:
+    """Whether `host` is a public address. 127.1 and 0x7f000001 are spellings no one needs."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    if any(address in network for network in _NOT_PUBLIC) or address.is_multicast:
+        return False
+    return address.is_global and (isinstance(address, IPv4Address) or address in _IPV6_UNICAST)

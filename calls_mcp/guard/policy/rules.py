@@ -1,0 +1,216 @@
+"""The operator's rules, section by section: frozen data, with what each value may be."""
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+from pydantic import AfterValidator, ConfigDict, Field, with_config
+
+from calls_mcp.tools.catalog import Confirm
+
+if TYPE_CHECKING:
+    from calls_mcp.guard.preview import Action  # which would load jsonschema at start
+
+_CLOSED = ConfigDict(extra="forbid")
+
+_ACTIONS: tuple["Action", ...] = ("place", "redirect", "hang_up", "modify", "delete")
+_INSTEAD: dict[Confirm, tuple["Requirement", tuple["Action", ...]]] = {
+    "all": ("confirm", ()),
+    "destructive": ("never", ("place",)),
+    "none": ("never", _ACTIONS),
+    "operator": ("operator", _ACTIONS),
+}
+
+
+def _must_match(pattern: str, expected: str) -> AfterValidator:
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"must be {expected}")
+        return text
+
+    return AfterValidator(check)
+
+
+def _known_country(code: str) -> str:
+    """Refuse a code that no number could ever have: a rule that never applies looks like one."""
+    from phonenumbers import SUPPORTED_REGIONS  # noqa: PLC0415  # 50 ms, if a rule needs it
+
+    if code not in SUPPORTED_REGIONS:
+        raise ValueError('must be the two capital letters of a country, as in "DE" or "GB"')
+    return code
+
+
+Requirement = Literal["never", "confirm", "require_human", "operator", "deny"]
+Switch = Annotated[bool, Field(strict=True)]
+Pattern = Annotated[str, _must_match(r"\S+", "a pattern without spaces")]
+Prefix = Annotated[str, _must_match(r"\+[1-9][0-9]{0,14}", "the + and first digits of numbers")]
+Country = Annotated[str, AfterValidator(_known_country)]
+HostPattern = Annotated[
+    str, _must_match(r"[A-Za-z0-9*?._-]+", "a host's name or a pattern, without https:// or path")
+]
+PreApproved = Annotated[
+    str,
+    _must_match(
+        r"(\+[1-9][0-9]*|(sips?|client):[^*\s]+)\*?",
+        "a +number, sip: or client: address, whole or its beginning and *",
+    ),
+]
+NumberType = Literal[
+    "fixed_line",
+    "mobile",
+    "fixed_line_or_mobile",
+    "toll_free",
+    "premium_rate",
+    "shared_cost",
+    "voip",
+    "personal_number",
+    "pager",
+    "uan",
+    "voicemail",
+    "unknown",
+]
+Account = Annotated[str, _must_match("AC[0-9a-fA-F]{32}", "an account SID: AC and 32 hex digits")]
+Seconds = Annotated[int, Field(strict=True, ge=1)]
+RingSeconds = Annotated[int, Field(strict=True, ge=1, le=600)]
+Count = Annotated[int, Field(strict=True, ge=0)]
+
+
+@with_config(_CLOSED)
+@dataclass(frozen=True, slots=True)
+class Confirmations:
+    """What each kind of change needs before it is sent."""
+
+    place: Requirement
+    redirect: Requirement
+    hang_up: Requirement
+    modify: Requirement
+    delete: Requirement
+
+    def of(self, action: "Action") -> Requirement:
+        """What `action` needs."""
+        return cast("Requirement", getattr(self, action))
+
+
+@with_config(_CLOSED)
+@dataclass(frozen=True, slots=True)
+class Destinations:
+    """Whom a call may ring; see `config/policy.toml` for the meaning of each field."""
+
+    allow_prefixes: tuple[Prefix, ...]
+    deny_prefixes: tuple[Prefix, ...]
+    allow_countries: tuple[Country, ...]
+    deny_countries: tuple[Country, ...]
+    deny_number_types: tuple[NumberType, ...]
+    allow_sip: tuple[Pattern, ...]
+    allow_clients: tuple[Pattern, ...]
+    pre_approved: tuple[PreApproved, ...]
+
+    def pre_approves(self, address: str) -> bool:
+        """Whether `address` may be called without confirmation."""
+        return any(
+            address.startswith(known[:-1]) if known.endswith("*") else address == known
+            for known in self.pre_approved
+        )
+
+
+@with_config(_CLOSED)
+@dataclass(frozen=True, slots=True)
+class CallerIds:
+    """The patterns one of which each caller id must match, if there are any."""
+
+    allow: tuple[Pattern, ...]
+
+
+@with_config(_CLOSED)
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """The accounts that may be used, if it names any."""
+
+    allow: tuple[Account, ...]
+
+
+@with_config(_CLOSED)
+@dataclass(frozen=True, slots=True)
+class Urls:
+    """The hosts that the API may be sent to, and whether by https alone."""
+
+    hosts: tuple[HostPattern, ...]
+    https_only: Switch
+
+    @property
+    def any_host(self) -> bool:
+        """Whether every host is allowed that is not always refused."""
+        return self.hosts == ("*",)
+
+
+@with_config(_CLOSED)
+@dataclass(frozen=True, slots=True)
+class Twiml:
+    """Whether TwiML may be given as an argument."""
+
+    inline: Switch
+
+
+@with_config(_CLOSED)
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many calls may be placed in a minute, an hour and a day, and live at once; 0: any."""
+
+    calls_per_minute: Count
+    calls_per_hour: Count
+    calls_per_day: Count
+    in_flight: Count
+
+
+@with_config(_CLOSED)
+@dataclass(frozen=True, slots=True)
+class Caps(Counts):
+    """The ceilings, in all and for each `principal`.
+
+    `reads_per_minute` and `changes_per_minute` are of tool calls, by each principal; 0 means any.
+    `time_limit` (0: none) and `timeout` (of ringing) are in seconds, and so is
+    `same_number_seconds`: for so long no second call goes to a number unless it is confirmed anew;
+    0 means at once.
+    """
+
+    time_limit: Count
+    timeout: RingSeconds
+    record: Switch
+    same_number_seconds: Count
+    reads_per_minute: Count
+    changes_per_minute: Count
+    principal: Counts
+
+
+@with_config(_CLOSED)
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The operator's rules, section by section; see `config/policy.toml` for their meaning."""
+
+    confirm: Confirmations
+    destinations: Destinations
+    caller_ids: CallerIds
+    accounts: Accounts
+    urls: Urls
+    twiml: Twiml
+    caps: Caps
+
+    def under(self, confirm: Confirm) -> "Policy":
+        """This policy under the setting CALLS_MCP_CONFIRM.
+
+        That says what becomes of what the policy has confirmed; a human where the policy requires
+        one, and what it denies, is never loosened.
+        """
+        requirement, actions = _INSTEAD[confirm]
+        asked = (action for action in actions if self.confirm.of(action) == "confirm")
+        instead: dict[str, Any] = dict.fromkeys(asked, requirement)
+        return replace(self, confirm=replace(self.confirm, **instead))
+
+
+@dataclass(frozen=True, slots=True)
+class Objection:
+    """What a rule has against a value, as the end of a sentence, and what to do about it."""
+
+    rule: str
+    reason: str
+    hint: str

@@ -1,0 +1,111 @@
+"""Access tokens of an OAuth authorization server: JWTs, verified by the keys it publishes."""
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import cast
+
+import jwt
+
+from calls_mcp.errors import ConfigurationError
+from calls_mcp.http.issuer import ALGORITHMS, IssuerUnavailable, KeySet
+from calls_mcp.http.principals import NOBODY, PrincipalsFile
+from calls_mcp.service.grants import Grant
+from calls_mcp.settings import Auth, Settings
+
+_log = logging.getLogger(__name__)
+
+_LEEWAY = 30  # seconds that clocks may differ by
+_LONGEST_NAME = 255
+
+
+class JwtVerifier:
+    """Verifies access tokens by their signature and claims."""
+
+    def __init__(self, auth: Auth, keys: KeySet, principals: PrincipalsFile | None) -> None:
+        self._auth = auth
+        self._audience = auth.oauth_audience or auth.resource_url or ""
+        self._keys = keys
+        self._principals = principals
+
+    async def verify_token(self, token: str) -> Grant | None:
+        """What it grants, if anything.
+
+        Raises:
+            IssuerUnavailable: That can't be told without the issuer's keys.
+        """
+        try:
+            header = jwt.get_unverified_header(token)
+            if header.get("alg") not in ALGORITHMS:
+                raise jwt.InvalidAlgorithmError("the algorithm is not one of those allowed")
+            identifier = header.get("kid")
+            key = await self._keys.key(identifier)
+            if key is None:
+                raise jwt.InvalidKeyError("the issuer has no such key")
+            return self._grant(self._decoded(token, key), identifier)
+        except jwt.PyJWTError as invalid:
+            _log.info("A token was refused: %s", invalid)
+            return None
+
+    def _decoded(self, token: str, key: jwt.PyJWK) -> Mapping[str, object]:
+        return jwt.decode(
+            token,
+            key,
+            algorithms=ALGORITHMS,
+            audience=self._audience,
+            issuer=self._auth.oauth_issuer,
+            leeway=_LEEWAY,
+            options={
+                "require": ["exp", "iss", "aud", self._auth.oauth_principal_claim],
+                "enforce_minimum_key_length": True,
+            },
+        )
+
+    async def _renewed(self, claims: Mapping[str, object], identifier: str | None) -> Grant | None:
+        """What verified claims grant now, unless the key that signed them was withdrawn since."""
+        try:
+            is_good = await self._keys.key(identifier) is not None
+        except IssuerUnavailable:  # can't be told just now
+            is_good = True
+        return self._grant(claims, identifier) if is_good else None
+
+    def _grant(self, claims: Mapping[str, object], identifier: str | None) -> Grant:
+        name = claims[self._auth.oauth_principal_claim]
+        if (
+            not isinstance(name, str)
+            or not 0 < len(name) <= _LONGEST_NAME
+            or not name.isprintable()
+        ):
+            raise jwt.InvalidTokenError("the principal's claim is not a name")
+        client = claims.get("client_id") or claims.get("azp") or name
+        principals = self._principals.now() if self._principals else NOBODY
+        grant = Grant(
+            client_id=str(client),
+            subject=name,
+            scopes=_scopes(claims.get(self._auth.oauth_scope_claim)),
+            expires_at=int(cast("float", claims["exp"])) + _LEEWAY,
+            resource=self._audience,
+            claims={"iss": self._auth.oauth_issuer},
+        )
+        return grant.held(principals.own.get(name), partial(self._renewed, claims, identifier))
+
+
+def open_issuer(settings: Settings, clock: Callable[[], float]) -> JwtVerifier:
+    """The verifier that `settings` describe; `clock` tells how old the issuer's keys are.
+
+    Raises:
+        ConfigurationError: The file of principals is wrong.
+    """
+    auth, file = settings.auth, settings.auth.principals
+    principals = None if file is None else PrincipalsFile(file)
+    if principals is not None and principals.now().tokens:
+        raise ConfigurationError(f"{file}: its tokens count only with CALLS_MCP_AUTH=tokens")
+    return JwtVerifier(auth, KeySet(auth.oauth_issuer or "", clock), principals)
+
+
+def _scopes(told: object) -> list[str]:
+    """Of the claim that tells the scopes: a list, or a text with spaces between."""
+    if isinstance(told, str):
+        return told.split()
+    listed = cast("list[object]", told) if isinstance(told, list) else []
+    return [str(scope) for scope in listed]

@@ -1,0 +1,243 @@
+"""The TOML file of those who may come in: their tokens, and their own accounts and policies.
+
+[[tokens]]
+principal = "support-agent"
+sha256 = "…"
+scopes = ["calls:read", "calls:place"]
+expires = 2027-01-31T00:00:00Z
+
+[principals.support-agent]
+account_sid = "AC…"
+auth_token_env = "SUPPORT_AUTH_TOKEN"
+policy = "support.toml"
+"""
+
+import logging
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+from calls_mcp.errors import ConfigurationError
+from calls_mcp.guard.policy import load_policy
+from calls_mcp.service.grants import APPROVE, Own, Scope, is_operators
+from calls_mcp.tools.toml_files import FileError, checked, nearest, parse, places, read, reason
+
+_log = logging.getLogger(__name__)
+
+
+def _name(value: str) -> str:
+    if not re.fullmatch(r"[!#-\[\]-~]{1,255}", value):
+        raise ValueError("must be ASCII without spaces, quotation marks or backslashes")
+    return value
+
+
+def _apart(scopes: frozenset[Scope]) -> frozenset[Scope]:
+    if APPROVE in scopes and not is_operators(scopes):
+        raise ValueError(f"{APPROVE} goes alone: who may use tools must not approve what they do")
+    return scopes
+
+
+Name = Annotated[str, AfterValidator(_name)]
+_Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Token(_Strict):
+    """A bearer token that is accepted until `expires`; only its hash is known."""
+
+    principal: Name
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    scopes: Annotated[frozenset[Scope], Field(min_length=1), AfterValidator(_apart)]
+    expires: AwareDatetime
+
+
+class _Principal(_Strict):
+    """Where what a principal has of their own is; paths are relative to the file's folder."""
+
+    account_sid: Annotated[str, Field(pattern=r"^AC[0-9a-fA-F]{32}$")] | None = None
+    auth_token_env: _Variable | None = None
+    auth_token_file: Path | None = None
+    api_key: Annotated[str, Field(pattern=r"^SK[0-9a-fA-F]{32}$")] | None = None
+    api_secret_env: _Variable | None = None
+    api_secret_file: Path | None = None
+    policy: Path | None = None
+
+    @property
+    def tokens(self) -> tuple[str | Path, ...]:
+        return _given(self.auth_token_env, self.auth_token_file)
+
+    @property
+    def secrets(self) -> tuple[str | Path, ...]:
+        return _given(self.api_secret_env, self.api_secret_file)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        given = (*self.tokens, *self.secrets, self.policy)
+        return tuple(file for file in given if isinstance(file, Path))
+
+    @model_validator(mode="after")
+    def _has_one_credential(self) -> Self:
+        has_key = self.api_key is not None
+        if has_key != bool(self.secrets):
+            raise ValueError("api_key goes with api_secret_env or api_secret_file")
+        wanted = 1 if self.account_sid is not None else 0
+        if len(self.tokens) + len(self.secrets) != wanted:
+            raise ValueError(
+                "account_sid goes with one of auth_token_env, auth_token_file, and api_key with "
+                "api_secret_env or api_secret_file"
+            )
+        return self
+
+
+class Entries(_Strict):
+    """The file as it is written."""
+
+    tokens: tuple[Token, ...] = ()
+    principals: dict[Name, _Principal] = Field(default_factory=dict[str, _Principal])
+
+
+@dataclass(frozen=True, slots=True)
+class Principals:
+    """Everybody's tokens, and what those have of their own who have anything."""
+
+    tokens: tuple[Token, ...]
+    own: Mapping[str, Own]
+
+
+NOBODY = Principals((), {})
+
+
+class PrincipalsFile:
+    """A file of principals, read again whenever it or a file that it names has changed.
+
+    One that has become wrong is logged and changes nothing: the last good one holds.
+    """
+
+    def __init__(self, file: Path) -> None:
+        """Read it.
+
+        Raises:
+            ConfigurationError: It is wrong.
+        """
+        self._file = file
+        self._named = _named(file)
+        self._seen = self._state()
+        self._principals = load_principals(file)
+
+    def now(self) -> Principals:
+        """Who may come in just now."""
+        if self._state() != self._seen:
+            self._named = _named(self._file) or self._named
+            self._seen = self._state()
+            try:
+                self._principals = load_principals(self._file)
+            except ConfigurationError as wrong:
+                _log.error("The last good file of principals holds. %s", wrong)
+            else:
+                _log.warning("%s was read again.", self._file)
+        return self._principals
+
+    def _state(self) -> tuple[tuple[int, ...], ...]:
+        return (*map(_state, (self._file, *self._named)),)
+
+
+def load_principals(file: Path) -> Principals:
+    """What is in `file`, with the policies and credentials that it names.
+
+    Raises:
+        ConfigurationError: Naming everything that is wrong with it, and no secret.
+    """
+    text = read(file)
+    entries, lines = read_entries(file, text), places(text)
+    own: dict[str, Own] = {}
+    wrong: list[str] = []
+    for name, principal in entries.principals.items():
+        try:
+            own[name] = _own(principal, file.parent)
+        except ConfigurationError as error:
+            line = nearest(lines, ("principals", name))
+            wrong.append(f"{file}:{line}: principals.{name}: {error}")
+    if wrong:
+        raise FileError(wrong)
+    return Principals(entries.tokens, own)
+
+
+def _named(file: Path) -> tuple[Path, ...]:
+    """The files that `file` names, whether or not they are there; none if it can't be read."""
+    try:
+        entries = read_entries(file, read(file))
+    except ConfigurationError:
+        return ()
+    principals = entries.principals.values()
+    return tuple(file.parent / name for principal in principals for name in principal.files)
+
+
+def read_entries(file: Path, text: str) -> Entries:
+    """What `text` says, which is in `file` or is going to be.
+
+    Raises:
+        FileError: Naming everything that is wrong with it.
+    """
+    return checked(file, text, TypeAdapter(Entries), parse(file, text), _words)
+
+
+def _own(principal: _Principal, folder: Path) -> Own:
+    policy = None if principal.policy is None else load_policy(folder / principal.policy)
+    if principal.account_sid is None:
+        return Own(policy=policy)
+    (source,) = (*principal.tokens, *principal.secrets)
+    return Own(
+        principal.account_sid,
+        principal.api_key or principal.account_sid,
+        _secret(source, folder),
+        policy,
+    )
+
+
+def _secret(source: str | Path, folder: Path) -> str:
+    """What is in a variable or, the end of its last line aside, in a file."""
+    if isinstance(source, Path):
+        secret = read(folder / source).rstrip("\r\n")
+    else:
+        secret = os.environ.get(source, "")
+    if not secret or secret != secret.strip():
+        what = "file" if isinstance(source, Path) else "variable"
+        raise ConfigurationError(
+            f"the {what} {source} is empty or missing, or has spaces around it"
+        )
+    return secret
+
+
+def _given(*values: str | Path | None) -> tuple[str | Path, ...]:
+    return tuple(value for value in values if value is not None)
+
+
+def _words(error: ErrorDetails) -> str:
+    place = ".".join(str(part) for part in error["loc"] if part != "[key]")
+    return f"{place}: {reason(error)}"
+
+
+def _state(file: Path) -> tuple[int, ...]:
+    """What changes whenever the file does."""
+    try:
+        now = file.stat()
+    except OSError:
+        return ()
+    return (now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)

@@ -1,0 +1,1 @@
+"""Logs, traces and metrics, correlation of requests, redaction of secrets."""

@@ -1,0 +1,92 @@
+"""What is logged, to stderr: as text for a person, or as JSON, a line for each record."""
+
+import json
+import logging
+import traceback
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, TextIO, cast
+
+from calls_mcp.observability import stderr
+from calls_mcp.observability.correlation import whereabouts
+from calls_mcp.observability.redaction import one_line
+
+_LONGEST = 1000  # characters of a message
+
+_Raised = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+
+
+def configure_logs(form: Literal["text", "json"], level: str) -> None:
+    """Log to stderr in this form, from this level up; of the libraries, warnings and errors only.
+
+    Libraries log whole URLs and messages below that, phone numbers and all.
+    """
+    handler = logging.StreamHandler(cast("TextIO", _Patient()))
+    handler.setFormatter(JsonLines() if form == "json" else Text("calls-mcp: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    logging.getLogger("calls_mcp").setLevel(level)
+    if level == "ERROR":
+        logging.getLogger().setLevel(level)
+    logging.captureWarnings(capture=True)
+
+
+@contextmanager
+def quiet() -> Generator[None]:
+    """Log nothing in here: the caller reports what fails."""
+    logger = logging.getLogger("calls_mcp")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+class _Patient:
+    """A stream to stderr that blocks nobody, even if nobody reads it."""
+
+    def write(self, text: str) -> None:
+        stderr.offer(text)
+
+    def flush(self) -> None:
+        """Leave that to the writing thread."""
+
+
+class Text(logging.Formatter):
+    """A line of text, and of an exception where it came from."""
+
+    def formatException(self, ei: _Raised) -> str:  # noqa: N802  # the base class's name
+        """The exception without its message, which may repeat what was sent."""
+        return _raised(ei)
+
+
+class JsonLines(logging.Formatter):
+    """A line of JSON, with the ids of the request and of its trace and span."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record in one line of ASCII."""
+        fields = cast("dict[str, object]", getattr(record, "fields", {}))
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": one_line(record.getMessage(), _LONGEST),
+            **whereabouts(),
+            **fields,
+        }
+        if record.exc_info:
+            line["exception"] = _raised(record.exc_info)
+        return json.dumps(line)
+
+
+def _raised(raised: _Raised) -> str:
+    """An exception's type, and the way to it, innermost last; no messages, no source, no values."""
+    kind, _, trail = raised
+    places = [
+        f"{Path(frame.filename).name}:{frame.lineno} {frame.name}"
+        for frame in traceback.extract_tb(trail)
+    ]
+    return f"{kind.__name__ if kind else 'nothing'} at {' > '.join(places)}"

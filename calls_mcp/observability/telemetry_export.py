@@ -1,0 +1,197 @@
+"""Telemetry on its way out, if it is asked for: by OTLP, and as Prometheus's text.
+
+The only module that needs the SDK, which comes with the extra `otel`.
+"""
+
+import logging
+import os
+import re
+import threading
+from collections.abc import Collection, Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from urllib.parse import urlsplit
+
+from opentelemetry import metrics, trace
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import Event, ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.trace import SpanContext, Status
+from prometheus_client import CollectorRegistry, start_http_server
+
+from calls_mcp import __version__
+from calls_mcp.errors import ConfigurationError
+
+_GRACE = 2.0  # seconds in which the last spans and measures must be sent
+_PROTOCOLS = (
+    "OTEL_EXPORTER_OTLP_PROTOCOL",
+    "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+    "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL",
+)
+
+# What of the SDK's attributes is shown as it is; ours all are.
+_PLAIN = frozenset(
+    {
+        "error.type",
+        "gen_ai.operation.name",
+        "http.request.method",
+        "http.request.resend_count",
+        "http.response.status_code",
+        "rpc.response.status_code",
+    }
+)
+# What a client may have chosen is shown where it is one of the words that there are.
+_CHOSEN = frozenset({"gen_ai.prompt.name", "gen_ai.tool.name", "mcp.method.name"})
+_METHODS = (
+    *("initialize", "ping", "server/discover", "completion/complete", "elicitation/create"),
+    *("tools/call", "tools/list", "prompts/get", "prompts/list", "logging/setLevel"),
+    *("resources/list", "resources/templates/list", "resources/read", "subscriptions/listen"),
+    *("resources/subscribe", "resources/unsubscribe"),
+    *("notifications/cancelled", "notifications/initialized", "notifications/progress"),
+)
+_VERSION = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_LONGEST_NAME = 4  # words
+
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def exporting(
+    *, otlp: bool, metrics_address: str | None, names: Collection[str]
+) -> Generator[None]:
+    """Send spans and metrics by OTLP, where the `OTEL_*` variables say, or serve metrics, or both.
+
+    This can be done once a process. `names` are those of the tools and prompts, which spans may
+    show; any other name that a client sends is not exported.
+
+    Raises:
+        ConfigurationError: It can't be done as it is set up.
+    """
+    readers: list[MetricReader] = []
+    resource = _resource()
+    with ExitStack() as closing:
+        if metrics_address is not None:
+            readers.append(_prometheus(metrics_address, closing))
+        if otlp:
+            _require_http()
+            readers.append(PeriodicExportingMetricReader(OTLPMetricExporter()))
+            tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
+            tracers.add_span_processor(BatchSpanProcessor(Discreet(OTLPSpanExporter(), names)))
+            trace.set_tracer_provider(tracers)
+            closing.callback(_in_time, tracers)
+        meters = MeterProvider(readers, resource, shutdown_on_exit=False)
+        metrics.set_meter_provider(meters)
+        closing.callback(_in_time, meters)
+        yield
+
+
+def _in_time(provider: TracerProvider | MeterProvider) -> None:
+    """Shut a provider down, but wait for a collector that does not answer only so long."""
+    last = threading.Thread(target=provider.shutdown, daemon=True)
+    last.start()
+    last.join(_GRACE)
+
+
+def _resource() -> Resource:
+    """What the operator says this service is, and else that it is this one."""
+    ours = Resource({"service.name": "calls-mcp", "service.version": __version__})
+    return Resource.create({**ours.merge(OTELResourceDetector().detect()).attributes})
+
+
+def _require_http() -> None:
+    for name in _PROTOCOLS:
+        if os.environ.get(name, "http/protobuf") != "http/protobuf":
+            raise ConfigurationError(f"{name}: only http/protobuf is spoken here")
+
+
+def _prometheus(address: str, closing: ExitStack) -> MetricReader:
+    place = urlsplit(f"//{address}")
+    host, registry = place.hostname or "", CollectorRegistry()
+    try:
+        server, thread = start_http_server(place.port or 0, host, registry)
+    except OSError as error:
+        problem = error.strerror or "can't be listened on"
+        raise ConfigurationError(f"CALLS_MCP_METRICS_ADDRESS: {address}: {problem}") from error
+    closing.callback(thread.join)
+    closing.callback(server.server_close)
+    closing.callback(server.shutdown)
+    named = f"[{host}]" if ":" in host else host
+    _log.info("metrics are at http://%s:%d/metrics", named, server.server_port)
+    return PrometheusMetricReader(scope_info_enabled=False, registry=registry)
+
+
+class Discreet(SpanExporter):
+    """Hands spans on without what a client chose the words of.
+
+    The MCP SDK names its spans after whatever tool a client asks for, and puts down its request
+    ids, its trace state and the messages of errors.
+    """
+
+    def __init__(self, exporter: SpanExporter, names: Collection[str]) -> None:
+        self._exporter = exporter
+        self._known = {*_METHODS, *names, "MCP", "send"}
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Export what may be shown of the spans."""
+        return self._exporter.export([self._shown(span) for span in spans])
+
+    def shutdown(self) -> None:
+        """Shut the exporter down."""
+        self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Flush the exporter."""
+        return self._exporter.force_flush(timeout_millis)
+
+    def _shown(self, span: ReadableSpan) -> ReadableSpan:
+        scope = span.instrumentation_scope
+        is_ours = scope is not None and scope.name == "calls-mcp"
+        return ReadableSpan(
+            span.name if is_ours else self._name(span.name),
+            _without_state(span.context),
+            _without_state(span.parent),
+            span.resource,
+            self._attributes(span.attributes or {}),
+            [*map(_type_alone, span.events)],
+            kind=span.kind,
+            status=Status(span.status.status_code),
+            start_time=span.start_time,
+            end_time=span.end_time,
+            instrumentation_scope=scope,
+        )
+
+    def _name(self, name: str) -> str:
+        return " ".join(map(self._word, name.split()[:_LONGEST_NAME]))
+
+    def _word(self, word: object) -> str:
+        return word if isinstance(word, str) and word in self._known else "other"
+
+    def _attributes(self, attributes: Mapping[str, object]) -> dict[str, str | int]:
+        shown: dict[str, str | int] = {}
+        for key, value in attributes.items():
+            if key in _CHOSEN:
+                shown[key] = self._word(value)
+            elif _is_plain(key, value) and isinstance(value, str | int):
+                shown[key] = value
+        return shown
+
+
+def _is_plain(key: str, value: object) -> bool:
+    if key == "mcp.protocol.version":
+        return _VERSION.fullmatch(str(value)) is not None
+    return key in _PLAIN or key.startswith("calls_mcp.")
+
+
+def _type_alone(event: Event) -> Event:
+    kept = {k: v for k, v in (event.attributes or {}).items() if k == "exception.type"}
+    return Event(event.name, kept, event.timestamp)
+
+
+def _without_state(context: SpanContext | None) -> SpanContext | None:
+    if context is None:
+        return None
+    return SpanContext(context.trace_id, context.span_id, context.is_remote, context.trace_flags)

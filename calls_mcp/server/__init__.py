@@ -1,0 +1,1 @@
+"""The MCP server: handlers of requests, and the stdio transport."""

@@ -1,0 +1,160 @@
+"""Completion of the arguments of prompts and of resource templates."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from math import inf
+from typing import TYPE_CHECKING, Literal
+
+import anyio
+import mcp_types as types
+
+from calls_mcp.guard.policy import matches_any
+from calls_mcp.observability.redaction import quoted
+from calls_mcp.server.access import Context, Offer, invalid, names, principal_of
+from calls_mcp.server.resources import CALL, DOCS
+from calls_mcp.service.grants import own
+from calls_mcp.tools.outcome import CallSummary
+
+if TYPE_CHECKING:
+    from calls_mcp.settings import Access
+
+_log = logging.getLogger(__name__)
+
+_MOST = 100  # values in an answer, as the specification has it
+_RECENT = 100  # calls
+_FRESH = 10  # seconds
+_DAYS = 7
+_READING = "list_calls"
+_TEMPLATES = {DOCS: ("tool",), CALL: ("sid",)}
+_OUTBOUND = "outbound-api"
+_WILD = frozenset("*?[")
+
+
+@dataclass(frozen=True, slots=True)
+class _Values:
+    """What an argument may be; `is_partial` if there are more that are not known here."""
+
+    values: Iterable[str] = ()
+    is_partial: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Recent:
+    """The newest calls that one principal can see, and when they were read."""
+
+    at: float = -inf
+    calls: tuple[CallSummary, ...] = ()
+    is_partial: bool = False
+    reading: anyio.Lock = field(default_factory=anyio.Lock)
+
+
+class Completions:
+    """Proposes values, by what is at the beginning of them."""
+
+    def __init__(self, offer: Offer) -> None:
+        self._offer = offer
+        self._kept: dict[tuple[str, Access], _Recent] = {}
+
+    async def complete(
+        self, ctx: Context, params: types.CompleteRequestParams
+    ) -> types.CompleteResult:
+        """The values that begin like what was typed.
+
+        Raises:
+            MCPError: There is no such prompt, template or argument.
+        """
+        argument = params.argument
+        known = self._arguments(params.ref)
+        if argument.name not in known:
+            there_are = names(known) or "none"
+            raise invalid(f"No argument {quoted(argument.name, 40)}. There are: {there_are}")
+        found = await self._values(ctx, argument.name, known[argument.name])
+        begun = argument.value.casefold()
+        values = [v for v in dict.fromkeys(found.values) if v.casefold().startswith(begun)]
+        return types.CompleteResult(
+            completion=types.Completion(
+                values=values[:_MOST],
+                total=None if found.is_partial else len(values),
+                has_more=found.is_partial or len(values) > _MOST,
+            )
+        )
+
+    def _arguments(
+        self, ref: types.ResourceTemplateReference | types.PromptReference
+    ) -> Mapping[str, tuple[str, ...]]:
+        """The arguments that there are, and what they are to be one of, if that is told."""
+        if isinstance(ref, types.PromptReference):
+            return {a.name: a.choices for a in self._offer.prompt(ref.name).arguments}
+        if ref.uri == CALL:
+            self._offer.operation("fetch_call", {"uri": ref.uri})
+        if ref.uri not in _TEMPLATES:
+            wrong = quoted(ref.uri, 100)
+            there_are = names(_TEMPLATES)
+            raise invalid(f"Unknown template {wrong}. There are: {there_are}", {"uri": ref.uri})
+        return dict.fromkeys(_TEMPLATES[ref.uri], ())
+
+    async def _values(self, ctx: Context, name: str, choices: tuple[str, ...]) -> _Values:
+        match name:
+            case "tool":
+                return _Values(self._offer.usable())
+            case "date":
+                return _Values(self._days())
+            case "sid":
+                recent = await self._recent(ctx)
+                calls = sorted(recent.calls, key=lambda call: not call.live)
+                return _Values([call.sid for call in calls], recent.is_partial)
+            case "to":
+                recent = await self._recent(ctx)
+                return _Values(_parties(recent.calls, "to"), recent.is_partial)
+            case "from":
+                return await self._callers(ctx)
+            case _:
+                return _Values(choices)
+
+    async def _callers(self, ctx: Context) -> _Values:
+        """The caller ids that the policy names, and those used lately that it allows."""
+        policy = await self._offer.runtime.policy(principal_of(ctx), own())
+        recent = await self._recent(ctx)
+        allowed = policy.caller_ids.allow
+        named = [pattern for pattern in allowed if not _WILD & {*pattern}]
+        used = _parties(recent.calls, "from")
+        fitting = [caller for caller in used if not allowed or matches_any(allowed, caller)]
+        is_complete = bool(allowed) and len(named) == len(allowed)
+        return _Values([*named, *fitting], recent.is_partial and not is_complete)
+
+    def _days(self) -> list[str]:
+        today = datetime.fromtimestamp(self._offer.runtime.clock(), UTC).date()
+        return [(today - timedelta(days=days)).isoformat() for days in range(_DAYS)]
+
+    async def _recent(self, ctx: Context) -> _Recent:
+        """The newest calls, read at most every few seconds; none where they can't be read."""
+        if _READING not in self._offer.usable():
+            return _Recent()
+        key = (principal_of(ctx), self._offer.runtime.access_of(own()))
+        now = anyio.current_time()
+        self._kept = {
+            k: kept
+            for k, kept in self._kept.items()
+            if now - kept.at < _FRESH or kept.reading.locked()
+        }
+        recent = self._kept.setdefault(key, _Recent())
+        async with recent.reading:
+            if anyio.current_time() - recent.at >= _FRESH:
+                await self._read(ctx, recent)
+        return recent
+
+    async def _read(self, ctx: Context, recent: _Recent) -> None:
+        outcome = await self._offer.read_for(ctx, _READING, {"limit": _RECENT})
+        if outcome.error:
+            _log.warning("nothing could be completed: %s", outcome.error.kind)
+        recent.calls = outcome.calls or ()
+        recent.is_partial = outcome.next_cursor is not None
+        recent.at = anyio.current_time()
+
+
+def _parties(calls: Iterable[CallSummary], end: Literal["from", "to"]) -> list[str]:
+    """Who is at one end of the calls that were placed by way of the API."""
+    placed = (call for call in calls if call.direction == _OUTBOUND)
+    return [party for call in placed if (party := call.from_ if end == "from" else call.to)]

@@ -1,0 +1,54 @@
+"""The page on which a host shows calls to its user: an MCP App.
+
+It comes with two tools, for clients that say that they show such pages; others are told nothing of
+it. A page is in no list of resources, for hosts tell models of those.
+"""
+
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+import mcp_types as types
+
+from calls_mcp.server.access import Context
+from calls_mcp.tools.catalog import CONFIG
+
+EXTENSION = "io.modelcontextprotocol/ui"
+MIME_TYPE = "text/html;profile=mcp-app"
+URI = "ui://calls-mcp/calls"
+
+_SHOWN = frozenset({"fetch_call", "list_calls"})
+_OF_A_TOOL = {"ui": {"resourceUri": URI}}
+# Nothing is loaded or asked for from anywhere.
+_NOWHERE = ("connectDomains", "resourceDomains", "frameDomains", "baseUriDomains")
+_OF_THE_PAGE: dict[str, Any] = {
+    "ui": {"csp": {kind: list[str]() for kind in _NOWHERE}, "prefersBorder": True}
+}
+
+
+def is_shown_by(ctx: Context) -> bool:
+    """Whether the client in hand shows its user such pages."""
+    capabilities = ctx.session.client_capabilities
+    extensions = capabilities.extensions if capabilities else None
+    mime_types = ((extensions or {}).get(EXTENSION) or {}).get("mimeTypes")
+    return isinstance(mime_types, list) and MIME_TYPE in mime_types
+
+
+def with_page(tools: Iterable[types.Tool]) -> list[types.Tool]:
+    """The tools, those that tell of calls bound to the page."""
+    return [
+        tool.model_copy(update={"meta": _OF_A_TOOL}) if tool.name in _SHOWN else tool
+        for tool in tools
+    ]
+
+
+def contents() -> types.TextResourceContents:
+    """The page, with what it needs of the host: nothing."""
+    return types.TextResourceContents(
+        uri=URI, mime_type=MIME_TYPE, text=_html(), _meta=_OF_THE_PAGE
+    )
+
+
+@cache
+def _html() -> str:
+    return (CONFIG / "app" / "calls.html").read_text("utf-8")

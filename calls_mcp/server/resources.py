@@ -1,0 +1,151 @@
+"""The resources: each tool's manual, what is allowed, and calls as they are now."""
+
+import json
+import re
+from typing import Literal
+
+import mcp_types as types
+from mcp.shared.exceptions import MCPError
+
+from calls_mcp.observability.redaction import quoted
+from calls_mcp.server import mcp_app as app
+from calls_mcp.server.access import Context, Offer, invalid, principal_of
+from calls_mcp.server.results import to_result
+from calls_mcp.service.grants import own
+from calls_mcp.tools.outcome import Failure
+from calls_mcp.tools.reference import manual
+
+DOCS = "calls://docs/{tool}"
+CALL = "calls://call/{sid}"
+POLICY = "calls://policy"
+
+_MARKDOWN, _JSON = "text/markdown", "application/json"
+_DOCS, _CALL = DOCS.removesuffix("{tool}"), CALL.removesuffix("{sid}")
+_SID = re.compile(r"CA[0-9a-fA-F]{32}")
+_DAY, _MINUTE = 86_400_000, 60_000  # milliseconds
+_READING = "fetch_call"
+_ABSENT = ("not_found", "invalid_arguments")
+
+
+class Resources:
+    """What there is to read, for whoever asks."""
+
+    def __init__(self, offer: Offer) -> None:
+        self._offer = offer
+
+    def list(self) -> types.ListResourcesResult:
+        """The resources with an address of their own."""
+        docs = [
+            types.Resource(
+                uri=_DOCS + operation.name,
+                name=f"docs/{operation.name}",
+                title=f"Manual of {operation.name}",
+                description=f"Every parameter in full: {operation.title.lower()}.",
+                mime_type=_MARKDOWN,
+            )
+            for operation in self._offer.usable().values()
+        ]
+        policy = types.Resource(
+            uri=POLICY,
+            name="policy",
+            title="What is allowed",
+            description="What this server's rules let you do, and what must be confirmed.",
+            mime_type=_MARKDOWN,
+        )
+        return types.ListResourcesResult(resources=[*docs, policy])
+
+    def templates(self) -> types.ListResourceTemplatesResult:
+        """The resources with an address that is to be filled in."""
+        docs = types.ResourceTemplate(
+            uri_template=DOCS,
+            name="docs",
+            title="Manual of a tool",
+            description="Every parameter of a tool in full.",
+            mime_type=_MARKDOWN,
+        )
+        call = types.ResourceTemplate(
+            uri_template=CALL,
+            name="call",
+            title="A call",
+            description="A call as it is now, as fetch_call tells it; changes are notified while "
+            "it is live. Names and addresses in it were chosen by strangers.",
+            mime_type=_JSON,
+        )
+        usable = self._offer.usable()
+        templates = ([docs] if usable else []) + ([call] if _READING in usable else [])
+        return types.ListResourceTemplatesResult(resource_templates=templates)
+
+    async def read(self, ctx: Context, uri: str) -> types.ReadResourceResult:
+        """What is at `uri`.
+
+        Raises:
+            MCPError: There is nothing, or it can't be read; with the URI in its data.
+        """
+        if uri == POLICY:
+            return _text(uri, await self._policy(ctx), _MINUTE)
+        scope = "public" if self._offer.is_open else "private"
+        if uri == app.URI:
+            return types.ReadResourceResult(
+                contents=[app.contents()], ttl_ms=_DAY, cache_scope=scope
+            )
+        if uri.startswith(_DOCS):
+            operation = self._offer.operation(uri.removeprefix(_DOCS), {"uri": uri})
+            return _text(uri, manual(operation), _DAY, scope)
+        return await self._call(ctx, uri, self.call(uri))
+
+    def call(self, uri: str) -> str:
+        """The SID of the call that `uri` names, which the caller may read.
+
+        Raises:
+            MCPError: It names none, or they may not.
+        """
+        if not uri.startswith(_CALL):
+            known = f"There are: {DOCS}, {POLICY}, {CALL}"
+            raise invalid(f"Unknown resource {quoted(uri, 100)}. {known}", {"uri": uri})
+        self._offer.operation(_READING, {"uri": uri})
+        sid = uri.removeprefix(_CALL)
+        if not _SID.fullmatch(sid):
+            wrong = quoted(sid, 64)
+            raise invalid(
+                f"{wrong} is no call SID: CA and 32 hex digits. list_calls finds calls.",
+                {"uri": uri},
+            )
+        return sid
+
+    def is_static(self, uri: str) -> bool:
+        """Whether there is such a resource, and it never changes."""
+        return uri in (POLICY, app.URI) or uri.removeprefix(_DOCS) in self._offer.usable()
+
+    async def _policy(self, ctx: Context) -> str:
+        from calls_mcp.guard.policy import explain  # noqa: PLC0415
+
+        policy = await self._offer.runtime.policy(principal_of(ctx), own())
+        read_only = ["This server is read-only: nothing can be changed."]
+        sentences = [*(read_only if self._offer.is_read_only else []), *explain(policy)]
+        return "\n".join(["# What is allowed", "", *(f"- {each}" for each in sentences), ""])
+
+    async def _call(self, ctx: Context, uri: str, sid: str) -> types.ReadResourceResult:
+        outcome = await self._offer.read_for(ctx, _READING, {"sid": sid})
+        if outcome.error:
+            raise unreadable(uri, outcome.error)
+        result = to_result(self._offer.operations[_READING], outcome)
+        text = json.dumps(result.structured_content, ensure_ascii=False)
+        contents = types.TextResourceContents(
+            uri=uri, mime_type=_JSON, text=text, _meta=result.meta
+        )
+        return types.ReadResourceResult(contents=[contents], ttl_ms=0, cache_scope="private")
+
+
+def unreadable(uri: str, failure: Failure) -> MCPError:
+    """Why a call can't be read: -32602 if there is none, else -32603."""
+    is_absent = failure.kind in _ABSENT
+    code = types.INVALID_PARAMS if is_absent else types.INTERNAL_ERROR
+    message = f"{failure.kind}: {failure.message} {failure.hint}"
+    return MCPError(code, message, {"uri": uri, "error": failure.content()})
+
+
+def _text(
+    uri: str, text: str, ttl_ms: int, scope: Literal["public", "private"] = "private"
+) -> types.ReadResourceResult:
+    contents = types.TextResourceContents(uri=uri, mime_type=_MARKDOWN, text=text)
+    return types.ReadResourceResult(contents=[contents], ttl_ms=ttl_ms, cache_scope=scope)

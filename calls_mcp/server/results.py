@@ -1,0 +1,119 @@
+"""`Outcome` → `CallToolResult`: the structured content, and the text a model reads."""
+
+import json
+from collections.abc import Iterator, Sequence
+
+from mcp_types import CallToolResult, TextContent
+
+from calls_mcp.errors import Fault
+from calls_mcp.observability.redaction import one_line, quoted
+from calls_mcp.tools.catalog import Operation
+from calls_mcp.tools.outcome import CallSummary, Confirmation, Failure, Outcome
+
+_LONGEST_ADDRESS = 48  # characters; SIP addresses can be long, numbers are not
+
+_OF_CALLS = ("caller_name", "forwarded_from", "from", "to")
+# Fields that may hold what strangers have chosen: data for a host to show, never instructions.
+_UNTRUSTED = {
+    "call": _OF_CALLS,
+    "calls": _OF_CALLS,
+    "confirmation": ("preview",),
+    "reason": ("reason",),
+    "error": ("message",),
+}
+
+
+def to_result(operation: Operation, outcome: Outcome) -> CallToolResult:
+    """The result of an invocation, as both a program and a model read it."""
+    content = outcome.content()
+    untrusted = [field for part in content for field in _UNTRUSTED.get(part, ())]
+    return CallToolResult(
+        content=[TextContent(text="\n".join(_lines(operation, outcome)))],
+        structured_content=content,
+        is_error=outcome.outcome == "error",
+        _meta={"calls-mcp/untrusted": untrusted} if untrusted else None,
+    )
+
+
+def _lines(operation: Operation, outcome: Outcome) -> Iterator[str]:
+    if outcome.sandbox:
+        yield "[sandbox: no real telephone]"
+    if outcome.error:
+        yield from _failure(outcome.error)
+    if outcome.confirmation:
+        yield from _question(operation, outcome.confirmation, outcome.reason or "")
+    elif outcome.reason is not None:
+        yield f"{outcome.outcome.capitalize()}: {outcome.reason}"
+    if outcome.deleted:
+        yield f"Deleted the record of {outcome.deleted}."
+    if outcome.call:
+        yield line(outcome.call)
+    if outcome.calls is not None:
+        yield from _list(outcome.calls, outcome.next_cursor)
+    if not outcome.confirmation:  # whose preview tells them
+        yield from (f"Note: {warning}." for warning in outcome.warnings)
+
+
+def line(call: CallSummary) -> str:
+    """A call in one line: what strangers chose is shortened, and quoted where it is free text."""
+    text = f"{call.sid} {call.status or 'status unknown'}"
+    if call.direction:
+        text += f" {call.direction}"
+    text += f" {_address(call.from_ or 'unknown')} → {_address(call.to or 'unknown')}"
+    if when := call.started_at or call.created_at:
+        text += f" · {when.replace(':00Z', 'Z')}"
+    if call.duration_seconds is not None:
+        text += f" · {call.duration_seconds} s"
+    if call.cost:
+        text += f" · {call.cost} {call.currency or ''}".rstrip()
+    if call.answered_by:
+        text += f" · answered by {call.answered_by}"
+    if call.caller_name:
+        text += f" · caller name {quoted(call.caller_name, 40)}"
+    return text
+
+
+def _address(text: str) -> str:
+    plain = one_line(text, _LONGEST_ADDRESS)
+    return plain if plain.lstrip("+").isalnum() else quoted(text, _LONGEST_ADDRESS)
+
+
+def _list(calls: Sequence[CallSummary], next_cursor: str | None) -> Iterator[str]:
+    yield f"{len(calls)} call{'' if len(calls) == 1 else 's'}{', newest first' if calls else ''}"
+    yield from map(line, calls)
+    if next_cursor is not None:
+        yield f"More: call list_calls with cursor={next_cursor}"
+
+
+def _question(operation: Operation, confirmation: Confirmation, reason: str) -> Iterator[str]:
+    token, until = confirmation.token, confirmation.expires_at
+    if token is None:
+        yield "This is what would happen:"
+        yield confirmation.preview
+        yield f"{reason} (Approval {confirmation.approval}, until {until}.)"
+        return
+    yield "Nothing has happened yet. This is what would:"
+    yield confirmation.preview
+    yield (
+        f"Show this to your user. Only if they agree, call {operation.name} again with the same "
+        f"arguments and confirmation_token={token} (works once, until {until})."
+    )
+
+
+def _failure(failure: Failure) -> Iterator[str]:
+    yield f"{failure.kind}: {failure.message}"
+    yield from map(_fault, failure.faults)
+    yield failure.hint
+
+
+def _fault(fault: Fault) -> str:
+    text = f"- {fault.path}: expected {fault.expected}"
+    if fault.received is not None:
+        text += f"; got {fault.received}"
+    if fault.did_you_mean is not None:
+        return f"{text}; did you mean {_json(fault.did_you_mean)}?"
+    return text if fault.example is None else f"{text}; for example {_json(fault.example)}"
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)

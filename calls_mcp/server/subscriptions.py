@@ -1,0 +1,257 @@
+"""Notifications of changes of calls, in either era: a stream of its own, or a subscription."""
+
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import anyio
+import mcp_types as types
+from mcp.server.connection import Connection
+from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler
+from mcp.shared.exceptions import MCPError
+from mcp.shared.subscriptions import ResourceUpdated
+
+from calls_mcp.guard.policy import PolicyDenied, judge_account
+from calls_mcp.observability import correlation
+from calls_mcp.server.access import Context, Offer, caller_of, connection_of, principal_of
+from calls_mcp.server.resources import Resources, unreadable
+from calls_mcp.service.grants import Grant, allows, grant
+from calls_mcp.service.watching import Subscription, TooManyWatches, Topic, Watches
+from calls_mcp.tools.outcome import Caller, Outcome
+
+if TYPE_CHECKING:
+    from calls_mcp.service.background import Background
+
+_READING = "fetch_call"
+_STATE = "calls-mcp/subscriptions"
+_AT_ONCE = 4  # first reads of one request
+
+
+class Subscriptions:
+    """Notifies clients of the calls they subscribed to."""
+
+    def __init__(self, offer: Offer, resources: Resources) -> None:
+        self._offer = offer
+        self._resources = resources
+        self._watches: WeakKeyDictionary[Background, Watches] = WeakKeyDictionary()
+
+    async def listen(
+        self, ctx: Context, params: types.SubscriptionsListenRequestParams
+    ) -> types.SubscriptionsListenResult:
+        """Notify of changes until all calls have ended, or the client goes.
+
+        Raises:
+            MCPError: None of these calls can be watched.
+        """
+        asked = dict.fromkeys(params.notifications.resource_subscriptions or ())
+        with ExitStack() as leaving:
+            watched = await self._watch_all(ctx, [*asked], leaving)
+            honored = [subscription.name for subscription in watched]
+            agreed = types.SubscriptionFilter(resource_subscriptions=honored or None)
+            bus = InMemorySubscriptionBus()  # of this stream alone: others see other calls
+            handler = ListenHandler(bus)
+            background: Background = ctx.lifespan_context
+            background.start(partial(_publish, watched, bus, handler))
+            return await handler(ctx, params.model_copy(update={"notifications": agreed}))
+
+    async def subscribe(
+        self, ctx: Context, params: types.SubscribeRequestParams
+    ) -> types.EmptyResult:
+        """Notify an older client of changes until the call or its session ends.
+
+        Raises:
+            MCPError: This can't be watched, or there is no way to notify the client.
+        """
+        uri, connection = params.uri, connection_of(ctx)
+        if not connection.has_standalone_channel:
+            raise MCPError(
+                types.METHOD_NOT_FOUND,
+                "This server keeps no sessions, so it can't tell of changes: read the resource "
+                "again instead",
+                {"uri": uri},
+            )
+        if self._resources.is_static(uri):
+            return types.EmptyResult()
+        with ExitStack() as leaving:
+            (subscription,) = await self._watch_all(ctx, [uri], leaving)
+            leaving.pop_all()
+        await self.unsubscribe(ctx, types.UnsubscribeRequestParams(uri=uri))
+        watches, background = self._watching(ctx), ctx.lifespan_context
+        _subscribed(connection, watches)[uri] = subscription
+        background.start(partial(self._tell, connection, watches, subscription))
+        return types.EmptyResult()
+
+    async def unsubscribe(
+        self, ctx: Context, params: types.UnsubscribeRequestParams
+    ) -> types.EmptyResult:
+        """Stop notifying an older client of a call."""
+        watches = self._watching(ctx)
+        subscription = _subscribed(connection_of(ctx), watches).pop(params.uri, None)
+        if subscription is not None:
+            watches.cancel(subscription)
+        return types.EmptyResult()
+
+    async def _watch_all(
+        self, ctx: Context, uris: list[str], leaving: ExitStack
+    ) -> list[Subscription]:
+        """Watch those of `uris` that can be, until `leaving` is closed.
+
+        Places are taken first: nothing is read for those beyond the last place.
+
+        Raises:
+            MCPError: None of them can be.
+        """
+        watches = self._watching(ctx)
+        taken: list[Subscription] = []
+        refusals: dict[str, MCPError] = {}
+        for uri in uris:
+            if self._resources.is_static(uri):
+                continue
+            try:
+                taken.append(self._take(ctx, watches, uri))
+            except MCPError as refusal:
+                refusals[uri] = refusal
+            else:
+                leaving.callback(watches.cancel, taken[-1])
+        limit = anyio.Semaphore(_AT_ONCE)
+
+        async def watch(subscription: Subscription) -> None:
+            async with limit:
+                failure = await watches.watch(subscription)
+            if failure is not None:
+                refusals[subscription.name] = unreadable(subscription.name, failure)
+
+        async with anyio.create_task_group() as tasks:
+            for subscription in taken:
+                tasks.start_soon(watch, subscription)
+        watched = [subscription for subscription in taken if subscription.name not in refusals]
+        if refusals and not watched:
+            raise next(refusals[uri] for uri in uris if uri in refusals)
+        return watched
+
+    def _take(self, ctx: Context, watches: Watches, uri: str) -> Subscription:
+        """Take a place for a call, which the caller must be allowed to read.
+
+        Raises:
+            MCPError: They are not, or watch too many already.
+        """
+        reader = _Reader(self._offer, self._resources.call(uri), caller_of(ctx), grant())
+        is_heard = partial(self._is_heard, connection_of(ctx).session_id)
+        subscription = Subscription(principal_of(ctx), uri, reader.seen(), reader, is_heard)
+        try:
+            watches.add(subscription)
+        except TooManyWatches as full:
+            raise MCPError(types.INVALID_REQUEST, f"{full}.", {"uri": uri}) from full
+        return subscription
+
+    async def _tell(
+        self, connection: Connection, watches: Watches, subscription: Subscription
+    ) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._attend, watches, subscription)
+            with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+                async for uri in subscription.changes():
+                    await connection.send_resource_updated(uri)
+            tasks.cancel_scope.cancel()
+        known = _subscribed(connection, watches)
+        if known.get(subscription.name) is subscription:
+            del known[subscription.name]
+
+    async def _attend(self, watches: Watches, subscription: Subscription) -> None:
+        """Have a subscription look whenever streams come or go."""
+        while True:
+            watches.attend(subscription)
+            await self._offer.runtime.streams.changed()
+
+    def _is_heard(self, session: str | None) -> bool:
+        """Whether a session has a stream open; what has no session is a stream itself."""
+        return session is None or self._offer.runtime.streams.is_open(session)
+
+    def _watching(self, ctx: Context) -> Watches:
+        background: Background = ctx.lifespan_context
+        watches = self._watches.get(background)
+        if watches is None:
+            settings = self._offer.runtime.settings
+            interval, most = settings.watch.interval, settings.watch.limit
+            watches = self._watches[background] = Watches(background, interval, most)
+            background.start(partial(self._close_at_the_end, watches))
+        return watches
+
+    async def _close_at_the_end(self, watches: Watches) -> None:
+        await self._offer.runtime.ending.wait()
+        watches.close()
+
+
+@dataclass(slots=True, eq=False)
+class _Reader:
+    """Reads a call for one principal, with what their token grants at each look."""
+
+    offer: Offer
+    sid: str
+    caller: Caller
+    grant: Grant | None
+
+    async def topic(self) -> Topic | None:
+        """The call as they see it now; None if they may not read it any more."""
+        if self.grant is None:
+            return self.seen()
+        runtime = self.offer.runtime
+        renewed = await self.grant.renewed()
+        if (
+            renewed is None
+            or renewed.principal != self.caller.principal
+            or renewed.ends_at <= runtime.clock()
+            or not allows(self.offer.operations[_READING], renewed)
+        ):
+            return None
+        self.grant = renewed
+        topic = self.seen()
+        try:
+            judge_account(
+                await runtime.policy(self.caller.principal, renewed.own), topic.access.account_sid
+            )
+        except PolicyDenied:
+            return None
+        return topic
+
+    def seen(self) -> Topic:
+        """The call as they saw it when that was last looked up."""
+        whose = self.grant.own if self.grant else None
+        return Topic(self.offer.runtime.access_of(whose), self.sid)
+
+    async def fetch(self) -> Outcome:
+        """What reading it comes to."""
+        whose = self.grant.own if self.grant else None
+        with correlation.request(None, self.caller.principal):
+            return await self.offer.read(_READING, {"sid": self.sid}, self.caller, whose)
+
+
+async def _publish(
+    watched: list[Subscription], bus: InMemorySubscriptionBus, handler: ListenHandler
+) -> None:
+    """Pass on what changes to a stream, and close it once nothing more can come."""
+
+    async def forward(subscription: Subscription) -> None:
+        async for uri in subscription.changes():
+            await bus.publish(ResourceUpdated(uri=uri))
+
+    async with anyio.create_task_group() as tasks:
+        for subscription in watched:
+            tasks.start_soon(forward, subscription)
+    handler.close()
+
+
+def _subscribed(connection: Connection, watches: Watches) -> dict[str, Subscription]:
+    """Return the subscriptions of a connection; all of them end with it."""
+    known: dict[str, Subscription] | None = connection.state.get(_STATE)
+    if known is None:
+        known = connection.state[_STATE] = {}
+        connection.exit_stack.callback(_cancel_all, known, watches)
+    return known
+
+
+def _cancel_all(known: dict[str, Subscription], watches: Watches) -> None:
+    for subscription in known.values():
+        watches.cancel(subscription)

@@ -1,0 +1,1 @@
+"""One tool call from end to end: the request path, lists, and the wiring of a server."""

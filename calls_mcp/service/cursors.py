@@ -1,0 +1,101 @@
+"""The opaque `next_cursor`: a place in a list, together with the filters that made it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import cast
+
+from calls_mcp.errors import Fault, InvalidArguments
+from calls_mcp.guard.signing import Seal
+from calls_mcp.observability.redaction import quoted
+from calls_mcp.service.listing import Bounds, Position
+from calls_mcp.tools.catalog import Json
+from calls_mcp.tools.validation import Arguments
+from calls_mcp.twilio.requests import Pair
+
+# These may differ from one answer to the next without making it another list.
+_FREE = frozenset({"limit", "page_size"})
+
+_Packed = tuple[str, dict[str, Json], list[tuple[str, str]], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What to list, from where on, how many, and for whom."""
+
+    arguments: Arguments
+    start: Position
+    limit: int
+    principal: str
+
+
+class Cursors:
+    """Issues and reads cursors. They are signed, so they can name no list but one of ours.
+
+    `account_sid` is the account of a list that names none; `budget` the bytes of JSON that an
+    answer may have.
+    """
+
+    def __init__(self, seal: Seal, account_sid: str, budget: int) -> None:
+        self._seal = seal
+        self._account_sid = account_sid
+        self._budget = budget
+
+    def issue(self, query: Query, position: Position) -> str:
+        """A cursor for going on with `query` at `position`."""
+        values = {k: v for k, v in query.arguments.values.items() if k != "page_size"}
+        page: list[Json] = [[*pair] for pair in position.page]
+        packed: Json = [self._account_sid, values, page, position.after]
+        return self._seal.pack(packed, query.principal)
+
+    def resume(self, arguments: Arguments, principal: str) -> Query:
+        """What `arguments` ask for: a new list, or to go on with the one of their cursor.
+
+        Raises:
+            InvalidArguments: The cursor is none of ours, or another principal's, or is of a list
+                with other filters.
+        """
+        cursor = arguments.own.get("cursor")
+        if cursor is None:
+            start = Position(self._page_size(arguments))
+            return Query(arguments, start, _limit(arguments), principal)
+        packed = cast("_Packed | None", self._seal.unpack(cursor, principal))
+        if packed is None or packed[0] != self._account_sid:
+            raise InvalidArguments([_not_ours(cursor)])
+        _, values, page, after = packed
+        own_account: dict[str, Json] = {"account_sid": self._account_sid}
+        if differences := [*_differences(arguments, own_account | values)]:
+            raise InvalidArguments(differences)
+        merged = replace(arguments, values={**values, **arguments.values})
+        pairs = tuple((name, value) for name, value in page)
+        if not after:  # in the middle of a page, another size would be another page
+            rest = (pair for pair in pairs if pair[0] != "PageSize")
+            pairs = (*self._page_size(merged), *rest)
+        start = Position(pairs, after)
+        return Query(merged, start, _limit(merged), principal)
+
+    def _page_size(self, arguments: Arguments) -> tuple[Pair, ...]:
+        size = arguments.values.get("page_size", Bounds(_limit(arguments), self._budget).page_size)
+        return (("PageSize", str(size)),)
+
+
+def _limit(arguments: Arguments) -> int:
+    default = arguments.operation.parameters["limit"].schema["default"]
+    return cast("int", arguments.values.get("limit", default))
+
+
+def _not_ours(cursor: str) -> Fault:
+    return Fault(
+        path="/cursor",
+        expected="next_cursor of an earlier answer of this server, unaltered",
+        received=quoted(cursor, 24),
+    )
+
+
+def _differences(arguments: Arguments, values: Mapping[str, Json]) -> Iterator[Fault]:
+    for name, value in arguments.values.items():
+        if name not in _FREE and values.get(name) != value:
+            yield Fault(
+                path=f"/{name}",
+                expected="the filter that the cursor carries; with a cursor, leave it out",
+                received=quoted(str(value), 80),
+            )

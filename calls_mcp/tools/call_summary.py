@@ -1,0 +1,182 @@
+"""A call as the API describes it, normalized by its model: typed, without what is not known.
+
+Nothing that the API may say breaks a summary: a value that can't be read is left out, and a field
+that is not known here is not passed on.
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC
+from decimal import Decimal
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from typing import Annotated
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    ValidationError,
+)
+from pydantic_core import core_schema
+
+from calls_mcp.observability.redaction import one_line
+
+LIVE = frozenset({"queued", "ringing", "in-progress"})
+FINAL = frozenset({"completed", "busy", "no-answer", "failed", "canceled"})
+
+_LONGEST_TEXT = 256  # characters
+_MOST_DIGITS = 15
+_CALL_SID = "^CA[0-9a-fA-F]{32}$"
+_TERM = "^[A-Za-z0-9_-]{1,40}$"  # a word or a SID of the API's own
+_DECIMAL = "^[+-]?[0-9]{1,24}([.][0-9]{1,15})?([eE][+-]?[0-9]{1,4})?$"
+_HOUR = re.compile(r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [12][0-9]{3} (?:[01][0-9]|2[0-3]):")
+_CLOCK = re.compile(r"[0-5][0-9]:[0-5][0-9]")
+_LIVENESS = dict.fromkeys(LIVE, True) | dict.fromkeys(FINAL, False)
+
+
+class Unreadable(ValueError):
+    """What the API sent is not a call."""
+
+
+def _text(text: str) -> str | None:
+    return one_line(text, _LONGEST_TEXT) or None
+
+
+def _liveness(status: object) -> bool | None:
+    return _LIVENESS.get(status) if isinstance(status, str) else None
+
+
+def _time(text: str) -> str | None:
+    """In the API's own form (`Wed, 25 Nov 2026 08:30:00 +0000`), or in any that a mail may have."""
+    hour, clock = _hour(text[:20]), text[20:25]
+    if hour and _is_clock(clock) and text[25:] == " +0000":  # the library takes ten times as long
+        return f"{hour}{clock}Z"
+    try:
+        moment = parsedate_to_datetime(text)
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)  # "-0000" says nothing
+        return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
+    except (ValueError, OverflowError):
+        return None
+
+
+@lru_cache(maxsize=256)
+def _hour(text: str) -> str | None:
+    """`Wed, 25 Nov 2026 08:` as ISO 8601 has it, with the `T` and the colon."""
+    if not _HOUR.fullmatch(text):
+        return None
+    try:
+        return parsedate_to_datetime(f"{text}00:00 +0000").isoformat()[:14]
+    except ValueError:
+        return None
+
+
+@lru_cache(maxsize=3600)
+def _is_clock(text: str) -> bool:
+    return bool(_CLOCK.fullmatch(text))
+
+
+@lru_cache(maxsize=256)  # most calls cost the same
+def _charge(text: str) -> str | None:
+    """A negative price is a charge, told here as a positive cost."""
+    price = Decimal(text)
+    if price > 0 or abs(price.adjusted()) > _MOST_DIGITS:
+        return None
+    return f"{abs(price).normalize():f}"
+
+
+class _OrNone:
+    """Makes None of what can't be read."""
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.with_default_schema(handler(source), default=None, on_error="default")
+
+
+class _NoTruthValue:
+    """Refuses True, which Python takes for 1, without a call into Python."""
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        texts_and_numbers = core_schema.union_schema(
+            [core_schema.str_schema(strict=True), core_schema.float_schema(strict=True)],
+            mode="left_to_right",
+        )
+        return core_schema.chain_schema([texts_and_numbers, handler(source)])
+
+
+Text = Annotated[Annotated[str, AfterValidator(_text)] | None, _OrNone()]
+Term = Annotated[Annotated[str, Field(pattern=_TERM)] | None, _OrNone()]
+Live = Annotated[bool | None, BeforeValidator(_liveness)]
+Time = Annotated[Annotated[str, AfterValidator(_time)] | None, _OrNone()]
+Count = Annotated[
+    Annotated[int, Field(ge=0, lt=10**_MOST_DIGITS), _NoTruthValue()] | None,
+    _OrNone(),
+]
+Cost = Annotated[
+    Annotated[str, Field(pattern=_DECIMAL, coerce_numbers_to_str=True), AfterValidator(_charge)]
+    | None,
+    _OrNone(),
+]
+
+
+class Content(BaseModel):
+    """A part of what a result tells. What is not known is not told: never null, never empty."""
+
+    model_config = ConfigDict(frozen=True, serialize_by_alias=True)
+
+    def content(self) -> dict[str, object]:
+        """Return it as JSON types."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+    def to_json(self) -> str:
+        """Return it as JSON."""
+        return self.model_dump_json(exclude_defaults=True)
+
+
+class CallSummary(Content):
+    """A call, normalized. A field is read from the API's field of that name, or of its alias.
+
+    Times (`*_at`) are ISO 8601 UTC; `duration_seconds` and `queue_ms` integers in the unit they
+    name; `cost` a positive decimal in `currency`; `live` whether it is queued, ringing or in
+    progress. In a list, `account_sid` is told once, beside the calls.
+    """
+
+    sid: str = Field(pattern=_CALL_SID)
+    status: Term = None
+    live: Live = Field(default=None, validation_alias="status")
+    direction: Term = None
+    from_: Text = Field(default=None, alias="from")
+    to: Text = None
+    caller_name: Text = None
+    answered_by: Term = None
+    created_at: Time = Field(default=None, validation_alias="date_created")
+    started_at: Time = Field(default=None, validation_alias="start_time")
+    ended_at: Time = Field(default=None, validation_alias="end_time")
+    duration_seconds: Count = Field(default=None, validation_alias="duration")
+    queue_ms: Count = Field(default=None, validation_alias="queue_time")
+    cost: Cost = Field(default=None, validation_alias="price")
+    currency: Term = Field(default=None, validation_alias="price_unit")
+    parent_call_sid: Term = None
+    forwarded_from: Text = None
+    account_sid: Term = None
+    phone_number_sid: Term = None
+    trunk_sid: Term = None
+    group_sid: Term = None
+
+
+def summarize(payload: Mapping[str, object]) -> CallSummary:
+    """Return the summary of one call.
+
+    Raises:
+        Unreadable: `payload` has no call SID.
+    """
+    try:
+        return CallSummary.model_validate(payload)
+    except ValidationError:
+        raise Unreadable("the API's answer is not a call") from None

@@ -1,0 +1,260 @@
+"""The five operations, read from `config/`: one file is one tool, one row is one parameter."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, cast
+
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    with_config,
+)
+from pydantic import JsonValue as Json
+from pydantic_core import ErrorDetails
+
+from calls_mcp.errors import CatalogError
+from calls_mcp.tools.toml_files import reason
+
+# In a wheel, `config/` and `prompts/` are inside the package; in a checkout, beside it.
+_PACKAGE = Path(__file__).parents[1]
+_ROOT = _PACKAGE if (_PACKAGE / "config").is_dir() else _PACKAGE.parent
+CONFIG = _ROOT / "config"
+PROMPTS = _ROOT / "prompts"
+
+Schema = dict[str, Json]
+
+Effect = Literal["read", "place", "change", "delete"]
+Confirm = Literal["all", "destructive", "none", "operator"]
+Location = Literal["path", "query", "form", "local", "own"]
+Kind = Literal["number", "SIP address", "client", "SIM"]
+
+_Read = TypeVar("_Read")
+_CLOSED = ConfigDict(extra="forbid")
+
+_PREFIXES: dict[str, Kind] = {
+    "+": "number",
+    "sip:": "SIP address",
+    "sips:": "SIP address",
+    "client:": "client",
+    "sim:": "SIM",
+}
+
+
+@with_config(_CLOSED)
+@dataclass(frozen=True, slots=True, eq=False)
+class ValueType:
+    """A kind of value, from `config/types.toml`; see there for the meaning of each field."""
+
+    schema: Schema
+    expected: str
+    example: Json = None
+    asserts: Schema = field(default_factory=dict[str, Json])
+    multiline: bool = False
+    private: bool = False
+
+
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())
+
+
+def _known(name: object, info: ValidationInfo) -> ValueType:
+    types = cast("Mapping[object, ValueType]", info.context)
+    if name not in types:
+        raise ValueError(f"unknown type {name!r}")
+    return types[name]
+
+
+_Text = Annotated[str, BeforeValidator(_one_line), Field(min_length=1)]
+
+
+@with_config(_CLOSED)
+@dataclass(frozen=True, eq=False)
+class Parameter:
+    """An argument of a tool: what its row adds to its type.
+
+    `location` is where it goes on the wire: path, query or form; `local` is documented but never
+    sent, `own` is this server's and not the API's.
+    """
+
+    name: str
+    type: Annotated[ValueType, BeforeValidator(_known)]
+    location: Annotated[Location, Field(alias="in")]
+    text: Annotated[_Text, Field(alias="description")]
+    wire: str = ""
+    unit: str = ""
+    required: bool = False
+    secret: bool = False
+    enum: tuple[Json, ...] = ()
+    minimum: Json = None
+    maximum: Json = None
+    default: Json = None
+    example_of_its_own: Annotated[Json, Field(alias="example")] = None
+
+    def __post_init__(self) -> None:
+        if not self.wire and self.location != "own":
+            raise ValueError("has no wire name")
+
+    @property
+    def description(self) -> str:
+        """What it means, and its unit."""
+        return f"{self.text} ({self.unit})" if self.unit else self.text
+
+    @cached_property
+    def schema(self) -> Schema:
+        """What is published of its values."""
+        choices: Schema = {"enum": [*self.enum]} if self.enum else {}
+        if choices and self._is_list:
+            choices = {"items": {"type": "string", **choices}}
+        bounds: Schema = {"minimum": self.minimum, "maximum": self.maximum, "default": self.default}
+        given = {name: bound for name, bound in bounds.items() if bound is not None}
+        return {**self.type.schema, **choices, **given}
+
+    @property
+    def choices(self) -> list[Json]:
+        """The values that it, or each item of it, must be one of; empty if there are no such."""
+        items = self.schema.get("items")
+        choices = items.get("enum") if isinstance(items, dict) else self.schema.get("enum")
+        return choices if isinstance(choices, list) else []
+
+    @property
+    def expected(self) -> str:
+        """What a fault message says was expected."""
+        words = self.type.expected
+        if self.enum:
+            return f"{words} {', '.join(map(str, self.enum))}"
+        if self.unit:
+            words += f" of {self.unit}"
+        if self.minimum is None:
+            return words
+        if self.maximum is None:
+            return f"{words}, {self.minimum} or more"
+        return f"{words} from {self.minimum} to {self.maximum}"
+
+    @property
+    def example(self) -> Json:
+        """What a fault message suggests; None if nothing can be."""
+        for known in (self.example_of_its_own, self.default, self.type.example):
+            if known is not None:
+                return known
+        first = [*self.enum[:1]]
+        return first if first and self._is_list else next(iter(first), None)
+
+    @property
+    def _is_list(self) -> bool:
+        return self.type.schema["type"] == "array"
+
+
+@with_config(_CLOSED)
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What one argument means for others.
+
+    - `needs_one_of`: at least one of `parameters` must be given
+    - `excludes`: at most one of `parameters` may be given
+    - `must_match_kind`: if `given` is of `kind`, so must `parameters` be
+    - `ignored_when`: the API ignores `parameters` if `given` is given
+    - `no_effect_without`: `parameters` do nothing unless `given` is given, and not false
+    - `only_for_kind`: `parameters` do nothing unless `given` is of `kind`
+    """
+
+    rule: Literal[
+        "needs_one_of",
+        "excludes",
+        "must_match_kind",
+        "ignored_when",
+        "no_effect_without",
+        "only_for_kind",
+    ]
+    parameters: tuple[str, ...]
+    given: str = ""
+    kind: Kind = "number"
+
+
+@with_config(_CLOSED)
+@dataclass(frozen=True, slots=True, eq=False)
+class Operation:
+    """One operation of the Calls API, and the tool that offers it; `reference` is its page."""
+
+    name: str
+    title: str
+    description: _Text
+    effect: Effect
+    method: Literal["GET", "POST", "DELETE"]
+    path: str
+    returns: Literal["call", "calls", "deleted"]
+    reference: str
+    parameters: Mapping[str, Parameter]
+    rules: tuple[Rule, ...] = ()
+
+    def __post_init__(self) -> None:
+        for rule in self.rules:
+            if unknown := {*rule.parameters, rule.given} - {*self.parameters, ""}:
+                unknowns = ", ".join(sorted(unknown))
+                raise ValueError(f"rules.{rule.rule}: unknown parameter {unknowns}")
+
+    @property
+    def read_only(self) -> bool:
+        """Whether it changes nothing upstream."""
+        return self.effect == "read"
+
+
+def kind_of(address: object) -> Kind | None:
+    """What sort of party `address` names, by its prefix; None if it has none of them."""
+    if not isinstance(address, str):
+        return None
+    return next((kind for prefix, kind in _PREFIXES.items() if address.startswith(prefix)), None)
+
+
+@cache
+def load_operations(directory: Path = CONFIG) -> Mapping[str, Operation]:
+    """The operations by name, in the order of their names.
+
+    Raises:
+        CatalogError: A file has an unknown key, type or parameter in it, or lacks one.
+    """
+    file = directory / "types.toml"
+    types = _checked(file, TypeAdapter(dict[str, ValueType]), _read(file))
+    adapter = TypeAdapter(Operation)
+    files = sorted((directory / "operations").glob("*.toml"))
+    return {file.stem: _checked(file, adapter, _table(file), types) for file in files}
+
+
+def _table(file: Path) -> dict[str, Any]:
+    """An operation's file, in which each parameter is told its name, and where it goes."""
+    table = _read(file)
+    sent = "form" if table.get("method") == "POST" else "query"
+    rows = table.get("parameters", {})
+    parameters = {name: {"in": sent, **row, "name": name} for name, row in rows.items()}
+    return {**table, "name": file.stem, "parameters": parameters}
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except tomllib.TOMLDecodeError as wrong:
+        raise CatalogError(file.name, f"TOML: {wrong}") from wrong
+
+
+def _checked(
+    file: Path,
+    adapter: TypeAdapter[_Read],
+    table: dict[str, Any],
+    types: Mapping[str, ValueType] | None = None,
+) -> _Read:
+    try:
+        return adapter.validate_python(table, context=types)
+    except ValidationError as invalid:
+        raise CatalogError(file.name, *map(_fault, invalid.errors(include_url=False))) from None
+
+
+def _fault(error: ErrorDetails) -> str:
+    place = ".".join(map(str, error["loc"]))
+    told = f", not {error['input']!r}" if error["type"] == "literal_error" else ""
+    return ": ".join(filter(None, (place, f"{reason(error)}{told}")))

@@ -1,0 +1,140 @@
+"""What an invocation comes to: the structured content of its result.
+
+The published output schemas and the text that a model reads are both made from these models.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator
+
+from calls_mcp.errors import Fault, InvocationError
+from calls_mcp.tools.call_summary import CallSummary, Content
+
+OutcomeName = Literal[
+    "done", "confirmation_required", "awaiting_operator", "declined", "expired", "error"
+]
+
+
+class Failure(Content):
+    """Why nothing was done, or why it is not known whether it was."""
+
+    kind: str
+    message: str
+    hint: str
+    retryable: bool
+    faults: tuple[Fault, ...] = ()
+    http_status: int | None = None
+    code: int | None = None
+    more_info: str | None = None
+
+    @classmethod
+    def of(cls, error: InvocationError) -> Self:
+        """Return an error as the `error` of a result."""
+        code = error.code
+        return cls(
+            kind=error.kind,
+            message=error.message,
+            hint=error.hint,
+            retryable=error.retryable,
+            faults=error.faults,
+            http_status=error.status,
+            code=code,
+            more_info=None if code is None else f"https://www.twilio.com/docs/errors/{code}",
+        )
+
+
+class Confirmation(Content):
+    """A question that must be answered before the invocation has any effect.
+
+    The user answers with `token`, or the operator, who knows it as `approval`. All of the others
+    are always there, too; that is not published, for the sake of tokens.
+    """
+
+    action: str = ""
+    preview: str
+    expires_at: str = ""
+    token: str | None = None
+    approval: str | None = None
+
+
+def _told_before(call: CallSummary | Mapping[str, object]) -> CallSummary:
+    """A call of an outcome is normalized, though it may come from a store."""
+    return call if isinstance(call, CallSummary) else CallSummary.model_construct(None, **call)
+
+
+Call = Annotated[CallSummary, BeforeValidator(_told_before)]
+
+
+class Outcome(Content):
+    """The structured content of every result, whatever became of the invocation."""
+
+    outcome: OutcomeName
+    call: Call | None = None
+    calls: tuple[Call, ...] | None = None
+    account_sid: str | None = None
+    count: int | None = None
+    next_cursor: str | None = None
+    deleted: str | None = None
+    recovered: bool = False
+    confirmation: Confirmation | None = None
+    reason: str | None = None
+    error: Failure | None = None
+    warnings: tuple[str, ...] = ()
+    sandbox: bool = False
+
+    @property
+    def error_kind(self) -> str:
+        """The kind of failure, or nothing."""
+        return self.error.kind if self.error else ""
+
+    def with_warnings(self, warnings: Sequence[str]) -> Self:
+        """Return it with `warnings` behind those it has."""
+        return self.model_copy(update={"warnings": (*self.warnings, *warnings)})
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who invokes: the principal, whether their client can put a question to its user.
+
+    `client` is what that calls itself; `waits` is whether it waits for the operator to decide.
+    `trace_id` is that of the request, 32 hex digits, or empty if it is not traced; `request_id` is
+    the one that log lines about it bear.
+    """
+
+    principal: str
+    can_ask: bool = False
+    trace_id: str = ""
+    request_id: str = ""
+    client: str = ""
+    waits: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """An answer to the question that `token` stands for; `reason` is why not.
+
+    `by` is how the answer came: from the client's user, from the model with the token, or to what
+    the operator is asked. To that, nobody but the operator can say yes.
+    """
+
+    token: str
+    approved: bool = True
+    reason: str = ""
+    by: Literal["elicitation", "token", "operator"] = "token"
+
+
+Report = Callable[[float, float, str], Awaitable[None]]
+"""Is told how far an invocation has come, of how far it will, and what that means."""
+
+
+def moment(seconds: float) -> str:
+    """An epoch time as outcomes tell it: ISO 8601 UTC, to the second."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def failed(error: InvocationError) -> Outcome:
+    """Return the outcome of an invocation that failed."""
+    return Outcome(outcome="error", error=Failure.of(error))

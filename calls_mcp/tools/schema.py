@@ -1,0 +1,76 @@
+"""The JSON Schemas a tool publishes (2020-12), made from the catalog and the model of an outcome.
+
+Flat at the root and without references: model APIs refuse or drop tools that are not.
+"""
+
+from functools import cache
+from typing import Any
+
+from calls_mcp.tools.catalog import Operation, Parameter, Schema
+from calls_mcp.tools.outcome import Outcome
+
+_ANSWERS = {
+    "call": ("call",),
+    "calls": ("calls", "account_sid", "count", "next_cursor"),
+    "deleted": ("deleted",),
+}
+_ASKING = ("confirmation", "reason", "recovered")
+_ALWAYS = ("error", "warnings", "sandbox")
+_GIST = ("sid", "status", "live")  # of a call, where a change tells it: it is a whole summary
+
+
+def input_schema(operation: Operation) -> Schema:
+    """What the tool's arguments must look like."""
+    parameters = operation.parameters.values()
+    schema: Schema = {
+        "type": "object",
+        "properties": {p.name: {**p.schema, "description": p.description} for p in parameters},
+        "additionalProperties": False,
+    }
+    required = [p.name for p in parameters if p.required]
+    return {**schema, "required": [*required]} if required else schema
+
+
+def checked_schema(parameter: Parameter) -> Schema:
+    """What one argument is held to: all that is published of it, and what isn't."""
+    return {"allOf": [parameter.schema, parameter.type.asserts]}
+
+
+def output_schema(operation: Operation) -> Schema:
+    """What the structured content of all the tool's results looks like, failures included."""
+    asking = () if operation.read_only else _ASKING
+    names = ("outcome", *_ANSWERS[operation.returns], *asking, *_ALWAYS)
+    whole = _outcome()
+    properties = {name: whole["properties"][name] for name in names}
+    if operation.read_only:
+        properties["outcome"] = {"type": "string", "enum": ["done", "error"]}
+    elif "call" in properties:
+        told = properties["call"]["properties"]
+        gist = {name: told[name] for name in _GIST}
+        properties["call"] = {"type": "object", "properties": gist}
+    return {**whole, "properties": properties}
+
+
+@cache
+def _outcome() -> dict[str, Any]:
+    schema = Outcome.model_json_schema(mode="serialization")
+    return _compact(schema, schema["$defs"])
+
+
+def _compact(schema: dict[str, Any], models: dict[str, Any]) -> dict[str, Any]:
+    """`schema` without references, nulls, titles and descriptions.
+
+    What may have any type at all is left out: there is nothing to declare that all clients take.
+    """
+    if "$ref" in schema:
+        return _compact(models[schema["$ref"].rpartition("/")[2]], models)
+    if "anyOf" in schema:
+        return _compact(schema["anyOf"][0], models)  # the other one is null
+    compact = {key: schema[key] for key in ("type", "enum") if key in schema}
+    if "properties" in schema:
+        inner = {name: _compact(each, models) for name, each in schema["properties"].items()}
+        compact["properties"] = {name: each for name, each in inner.items() if each}
+    if "items" in schema:  # what each of them must have is not worth its tokens
+        item = _compact(schema["items"], models)
+        compact["items"] = {key: value for key, value in item.items() if key != "required"}
+    return compact | ({"required": schema["required"]} if "required" in schema else {})

@@ -1,0 +1,90 @@
+"""`Arguments` → `Request`: the spelling of the Calls API."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Literal
+from urllib.parse import quote
+
+from calls_mcp.observability.redaction import spellings
+from calls_mcp.tools.catalog import Effect, Json, Location
+from calls_mcp.tools.validation import Arguments
+
+Pair = tuple[str, str]
+
+_LATEST = ("PageSize", "20")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An HTTP request to the Calls API: `path` is quoted, `query` and `form` are not.
+
+    `secrets` are the texts in it that must never be shown, in each form they may come back in.
+    """
+
+    effect: Effect
+    method: Literal["GET", "POST", "DELETE"]
+    path: str
+    account_sid: str
+    sid: str = ""
+    query: tuple[Pair, ...] = ()
+    form: tuple[Pair, ...] = field(default=(), repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def is_pressing(self) -> bool:
+        """Whether it ends a live call, which can't wait for an API that keeps failing."""
+        return self.effect == "change" and any(name == "Status" for name, _ in self.form)
+
+    def as_fetch(self) -> "Request":
+        """The request that reads the call which this one changes."""
+        return replace(self, effect="read", method="GET", query=(), form=())
+
+    def as_search(self) -> "Request":
+        """The request that lists the latest calls between the parties of this new one."""
+        parties = tuple(pair for pair in self.form if pair[0] in ("To", "From"))
+        return replace(self, effect="read", method="GET", query=(*parties, _LATEST), form=())
+
+    def with_query(self, *pairs: Pair) -> "Request":
+        """The same request with `pairs` put in its query, in place of those of the same name."""
+        names = {name for name, _ in pairs}
+        kept = tuple(pair for pair in self.query if pair[0] not in names)
+        return replace(self, query=(*kept, *pairs))
+
+
+def encode(arguments: Arguments, default_account: str) -> Request:
+    """The request these arguments ask for, on `default_account` unless they name another."""
+    operation = arguments.operation
+    account_sid = str(arguments.values.get("account_sid", default_account))
+    sid = str(arguments.values.get("sid", ""))
+    names = {"account_sid": account_sid, "sid": sid}
+    quoted_names = {name: quote(value, safe="") for name, value in names.items()}
+    return Request(
+        effect=operation.effect,
+        method=operation.method,
+        path=operation.path.format_map(quoted_names),
+        account_sid=account_sid,
+        sid=sid,
+        query=tuple(_pairs(arguments, "query")),
+        form=tuple(_pairs(arguments, "form")),
+        secrets=tuple(_secrets(arguments)),
+    )
+
+
+def _pairs(arguments: Arguments, location: Location) -> Iterator[Pair]:
+    for name, value in arguments.values.items():
+        parameter = arguments.operation.parameters[name]
+        if parameter.location == location:
+            items = value if isinstance(value, list) else [value]
+            yield from ((parameter.wire, _text(item)) for item in items)
+
+
+def _secrets(arguments: Arguments) -> Iterator[str]:
+    for name, value in arguments.values.items():
+        if arguments.operation.parameters[name].secret:
+            yield from spellings(str(value))
+
+
+def _text(value: Json) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)

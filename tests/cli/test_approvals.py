@@ -1,0 +1,197 @@
+"""`calls-mcp approvals`: the operator's decisions on a terminal."""
+
+import json
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from calls_mcp.cli.main import main
+from calls_mcp.emulator.testing import RunningEmulator
+from calls_mcp.storage import OperatorDecision, default_path
+from tests.cli.test_call import PLACE, changes
+from tests.guard.test_rules import policy
+from tests.records import records_in
+
+WATCH = (sys.executable, "-m", "calls_mcp", "approvals", "--watch")
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, account: RunningEmulator) -> Path:
+    """Where decisions are recorded, on servers whose operator decides about new calls."""
+    del account
+    file = tmp_path / "audit.db"
+    monkeypatch.setenv("CALLS_MCP_POLICY", str(policy(tmp_path, '[confirm]\nplace = "operator"\n')))
+    monkeypatch.setenv("CALLS_MCP_STATE_URL", f"sqlite:///{tmp_path}/state.db")
+    monkeypatch.setenv("CALLS_MCP_AUDIT_DATABASE", str(file))
+    return file
+
+
+def asked(capsys: Captured) -> str:
+    """Ask for a call; the id of the approval that it waits for."""
+    assert main(["call", *PLACE, "--json"]) == 4
+    outcome = json.loads(capsys.readouterr().out)
+    assert outcome["outcome"] == "awaiting_operator"
+    return cast("str", outcome["confirmation"]["approval"])
+
+
+def shown(capsys: Captured, *arguments: str) -> Any:  # noqa: ANN401  # JSON
+    assert main(["approvals", *arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_what_waits_is_listed_in_plain_words(capsys: Captured, record: Path) -> None:
+    assert main(["approvals"]) == 0
+    assert capsys.readouterr().out == f"Nothing is pending in {record.parent}/state.db\n"
+    approval = asked(capsys)
+    assert main(["approvals", "list"]) == 0
+    told = capsys.readouterr().out
+    assert approval in told
+    assert "Place a call to" in told
+    assert "calls-mcp call asks, by calls-mcp call" in told
+    (listed,) = shown(capsys, "list")
+    assert listed == shown(capsys, "show", approval)
+    assert (listed["id"], listed["state"], listed["tool"]) == (approval, "waiting", "create_call")
+
+
+def test_what_is_approved_is_carried_out_when_it_is_called_again(
+    account: RunningEmulator, record: Path, capsys: Captured
+) -> None:
+    approval = asked(capsys)
+    assert main(["approvals", "approve", approval, "--by", "bob"]) == 0
+    assert capsys.readouterr().out.startswith("Approved")
+    assert changes(account) == []
+    assert main(["call", *PLACE]) == 0
+    capsys.readouterr()
+    assert changes(account) == ["POST"]
+    decided = [(each.get("decision"), each.get("decided_by")) for each in records_in(record)]
+    assert decided == [("asked", None), ("approved", "bob"), ("allowed", "bob"), (None, None)]
+    assert shown(capsys, "list") == []
+    (listed,) = shown(capsys, "list", "--all")
+    told = (listed["state"], listed["decision"], listed["decided_by"])
+    assert told == ("decided", "approved", "bob")
+
+
+def test_a_denial_stands_and_reaches_the_agent_with_its_reason(
+    account: RunningEmulator, capsys: Captured
+) -> None:
+    approval = asked(capsys)
+    assert main(["approvals", "deny", approval, "--reason", "not at night", "--by", "ann"]) == 0
+    assert capsys.readouterr().out.startswith("Denied")
+    assert main(["approvals", "approve", approval, "--by", "bob"]) == 1
+    assert capsys.readouterr().out == "It was denied before, by ann. That stands.\n"
+    assert main(["call", *PLACE, "--json"]) == 3
+    assert "not at night" in json.loads(capsys.readouterr().out)["reason"]
+    assert changes(account) == []
+
+
+@pytest.mark.parametrize("action", ["show", "approve", "deny"])
+def test_an_approval_that_is_not_there_is_told(action: str, capsys: Captured) -> None:
+    assert main(["approvals", action, "nothing"]) == 2
+    assert 'no approval "nothing"' in capsys.readouterr().err
+    assert main(["approvals", action]) == 2
+    assert "which" in capsys.readouterr().err
+
+
+def test_what_is_in_the_memory_of_a_server_is_not_seen_here(
+    monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.setenv("CALLS_MCP_STATE_URL", "memory:")
+    assert main(["approvals"]) == 2
+    assert "CALLS_MCP_STATE_URL is memory:" in capsys.readouterr().err
+
+
+def test_a_decision_that_can_not_be_recorded_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    approval = asked(capsys)
+    monkeypatch.setenv("CALLS_MCP_AUDIT_DATABASE", str(tmp_path / "missing" / "audit.db"))
+    assert main(["approvals", "approve", approval]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"calls-mcp: The audit log {tmp_path}/missing/audit.db can't be written")
+    assert "CALLS_MCP_AUDIT_DATABASE" in told
+    assert told.count("\n") == 1
+    assert shown(capsys, "show", approval)["state"] == "waiting"
+
+
+@pytest.mark.parametrize(
+    ("asked_in", "looked_in", "hint"),
+    [
+        (["--sandbox"], [], "1 request is pending in the database of the sandbox: calls-mcp"),
+        ([], ["--sandbox"], "1 request is pending in the database of the servers without"),
+    ],
+)
+def test_what_is_pending_in_the_other_default_database_is_pointed_to(
+    asked_in: list[str],
+    looked_in: list[str],
+    hint: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Captured,
+) -> None:
+    monkeypatch.delenv("CALLS_MCP_STATE_URL")
+    assert main(["call", *PLACE, *asked_in]) == 4
+    capsys.readouterr()
+    assert main(["approvals", *looked_in]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == f"Nothing is pending in {default_path(sandbox=bool(looked_in))}"
+    assert second.startswith(hint)
+    assert shown(capsys, *looked_in) == []
+    assert main(["approvals", *asked_in]) == 0
+    assert "1 shown" in capsys.readouterr().out
+
+
+def test_a_redis_that_is_away_is_named_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.setenv("CALLS_MCP_STATE_URL", "redis://me:canary@127.0.0.1:1/0?db=0")
+    assert main(["approvals"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("calls-mcp: The state store redis://127.0.0.1:1/0 can't be used: ")
+    assert told.count("\n") == 1
+    assert "canary" not in told
+
+
+def test_whoever_watches_sees_what_comes(capsys: Captured) -> None:
+    with subprocess.Popen(WATCH, stdout=subprocess.PIPE, encoding="utf-8") as watching:  # noqa: S603
+        assert watching.stdout
+        try:
+            assert watching.stdout.readline().startswith("Nothing is pending in ")
+            approval = asked(capsys)
+            assert approval in watching.stdout.readline()
+        finally:
+            watching.kill()
+
+
+def test_all_that_waits_is_listed_however_much_is_decided_since(
+    record: Path, capsys: Captured
+) -> None:
+    approval = asked(capsys)
+    newer = decided_since(record.parent / "state.db", 1001)
+    assert [each["id"] for each in shown(capsys, "list")] == [approval]
+    everything = [each["id"] for each in shown(capsys, "list", "--all")]
+    assert everything[-1] == approval
+    assert {*everything[:-1]} < newer
+
+
+def decided_since(store: Path, count: int) -> set[str]:
+    """Have this many newer cases decided; their ids."""
+    with closing(sqlite3.connect(store)) as file, file:
+        (request,) = file.execute("SELECT request FROM approval_requests").fetchone()
+        rows = list[tuple[str, str, float]]()
+        for number in range(count):
+            told = json.loads(request)
+            told |= {"identifier": f"{number:016x}", "asked_at": told["asked_at"] + 1}
+            rows.append((told["identifier"], json.dumps(told), told["asked_at"]))
+        decision = OperatorDecision(is_approval=True, by="bob", at=0).pack()
+        file.executemany(
+            "INSERT INTO approval_requests "
+            "SELECT ?, owner, ?, ?, expires_at, ? FROM approval_requests LIMIT 1",
+            [(*row, decision) for row in rows],
+        )
+    return {row[0] for row in rows}

@@ -1,0 +1,68 @@
+"""What `key=value` becomes, whatever is typed."""
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from calls_mcp.cli.assignments import assigned
+from calls_mcp.errors import ConfigurationError
+from calls_mcp.tools.catalog import load_operations
+
+CREATE = load_operations()["create_call"]
+TYPES = {name: str(parameter.schema["type"]) for name, parameter in CREATE.parameters.items()}
+OF = {kind: [n for n, t in TYPES.items() if t == kind] for kind in {*TYPES.values()}}
+
+texts = st.text()
+strings = st.sampled_from(OF["string"])
+numbers = st.sampled_from(OF["integer"])
+flags = st.sampled_from(OF["boolean"])
+lists = st.sampled_from(OF["array"])
+
+
+@given(strings, texts)
+def test_text_is_taken_as_it_is(name: str, text: str) -> None:
+    assert assigned([f"{name}={text}"], CREATE) == {name: text}
+
+
+@given(numbers, st.integers())
+def test_an_integer_is_one(name: str, number: int) -> None:
+    value = assigned([f"{name}={number}"], CREATE)[name]
+    assert (value, type(value)) == (number, int)
+
+
+@given(flags, st.booleans())
+def test_a_boolean_is_one(name: str, flag: bool) -> None:  # noqa: FBT001
+    assert assigned([f"{name}={json.dumps(flag)}"], CREATE)[name] is flag
+
+
+@given(st.sampled_from([*OF["integer"], *OF["boolean"]]), texts)
+def test_what_is_not_what_is_wanted_stays_the_text(name: str, text: str) -> None:
+    value = assigned([f"{name}={text}"], CREATE)[name]
+    assert value == text or type(value) is (int if name in OF["integer"] else bool)
+
+
+@given(lists, st.lists(texts.filter(lambda text: not text.lstrip().startswith("[")), min_size=1))
+def test_a_list_is_given_by_repeating_it_or_as_json(name: str, items: list[str]) -> None:
+    assert assigned([f"{name}={item}" for item in items], CREATE) == {name: items}
+    assert assigned([f"{name}={json.dumps(items)}"], CREATE) == {name: items}
+
+
+@given(st.lists(texts, max_size=4))
+def test_whatever_is_typed_is_taken_or_refused(pairs: list[str]) -> None:
+    try:
+        arguments = assigned(pairs, CREATE)
+    except ConfigurationError:
+        keys = [pair.partition("=")[0] for pair in pairs]
+        are_names = all(re.fullmatch(r"[\w-]+", key) for key in keys)
+        assert not are_names or any("=" not in p for p in pairs) or len({*keys}) < len(keys)
+    else:
+        assert {*arguments} == {pair.partition("=")[0] for pair in pairs}
+
+
+@given(strings)
+def test_what_is_no_list_is_given_once(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="given twice"):
+        assigned([f"{name}=a", f"{name}=b"], CREATE)

@@ -1,0 +1,57 @@
+"""`calls-mcp console` from the shell."""
+
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from calls_mcp.cli.main import main
+
+CONSOLE = (sys.executable, "-m", "calls_mcp", "console", "--port", "0")
+
+
+def test_the_printed_link_lets_one_browser_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CALLS_MCP_STATE_URL", f"sqlite:///{tmp_path}/state.db")
+    with subprocess.Popen(CONSOLE, stdout=subprocess.PIPE, encoding="utf-8") as console:  # noqa: S603
+        assert console.stdout
+        try:
+            lines = (console.stdout.readline() for _ in range(3))
+            link = re.search(r"(http://127\.0\.0\.1:[0-9]+)/login\?link=(\S+)", "".join(lines))
+            assert link
+            url, secret = link.groups()
+            with httpx.Client(trust_env=False, follow_redirects=True) as browser:
+                data, headers = {"link": secret}, {"Origin": url}
+                inside = browser.post(f"{url}/login", data=data, headers=headers)
+                assert "Nothing waits" in inside.text
+                again = browser.post(f"{url}/login", data=data, headers=headers)
+                assert again.status_code == 401
+            watched = f"It shows the approval requests in {tmp_path}/state.db\n"
+            assert [console.stdout.readline() for _ in range(2)] == ["\n", watched]
+            console.send_signal(signal.SIGTERM)
+            assert console.wait(60) == 0
+        finally:
+            console.kill()
+
+
+def test_it_is_not_served_where_others_could_listen(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["console", "--host", "0.0.0.0", "--port", "0"]) == 2  # noqa: S104
+    assert "--url" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command", ["console --port 0", "serve --sandbox --transport http --port 0 --console 0"]
+)
+def test_without_its_libraries_it_says_what_to_install(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("calls_mcp.console")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    assert main(command.split()) == 2
+    assert "calls-mcp[console]" in capsys.readouterr().err

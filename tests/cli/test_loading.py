@@ -1,0 +1,73 @@
+"""What a command does not need is not loaded."""
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+
+from tests.loading import loaded_by
+from tests.process import LEGACY, environment
+
+
+def test_serving_on_stdio_loads_none_of_the_other_commands() -> None:
+    loaded = loaded_by("serve", "--sandbox")
+    assert "calls_mcp.server.stdio" in loaded
+    others = tuple(
+        f"calls_mcp.cli.{name}" for name in ("approvals", "call", "clients", "doctor", "terminal")
+    )
+    assert not [name for name in loaded if name.startswith(others)]
+
+
+def test_what_only_an_invocation_needs_is_not_loaded_before_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in environment("http://127.0.0.1:9").items():
+        monkeypatch.setenv(name, value)
+    loaded = loaded_by()
+    assert "calls_mcp.server.handlers" in loaded
+    assert loaded.isdisjoint({"httpx", "jsonschema", "tenacity", "yaml"})
+    later = (
+        "tools.validation",
+        "audit",
+        "guard.decisions",
+        "guard.preview",
+        "guard.policy",
+        "service.invocation",
+        "storage.sqlite",
+    )
+    assert all(find_spec(f"calls_mcp.{module}") for module in later)
+    assert loaded.isdisjoint({f"calls_mcp.{module}" for module in later})
+
+
+def test_what_the_first_call_needs_is_loaded_once_the_tools_are_listed() -> None:
+    hello = {
+        "protocolVersion": LEGACY,
+        "capabilities": {},
+        "clientInfo": {"name": "raw", "version": "1"},
+    }
+    messages = (
+        {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello},
+        {"jsonrpc": "2.0", "method": "notifications/initialized"},
+        {"jsonrpc": "2.0", "id": 2, "method": "tools/list"},
+    )
+    with subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "calls_mcp"],
+        env=environment("http://127.0.0.1:9"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    ) as server:
+        assert server.stdin
+        assert server.stderr
+        server.stdin.writelines(f"{json.dumps(message)}\n" for message in messages)
+        server.stdin.flush()
+        awaited = {"calls_mcp.guard.decisions", "calls_mcp.twilio.client", "httpx"}
+        for line in server.stderr:
+            awaited.discard(line.rpartition("|")[2].strip())
+            if not awaited:
+                break
+        server.kill()
+    assert not awaited

@@ -1,0 +1,61 @@
+"""`calls-mcp tools`: what a model is shown, and what that costs it."""
+
+import json
+import sys
+
+import pytest
+
+from calls_mcp.cli.main import main
+from tests.generate import definitions
+
+
+def test_they_are_shown_as_a_client_gets_them_with_their_cost(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["tools", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    published = definitions()
+    assert [tool["name"] for tool in report["tools"]] == [*published]
+    for tool in report["tools"]:
+        seen = published[tool["name"]]
+        assert tool["description"] == seen["description"]
+        assert tool["inputSchema"] == seen["inputSchema"]
+    assert report["tokens"] == sum(tool["tokens"] for tool in report["tools"])
+    assert report["tokenizer"] == "o200k"
+    assert 2_000 < report["tokens"] <= 2_600
+
+
+def test_without_a_tokenizer_the_cost_is_an_estimate_and_said_to_be_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["tools", "--json"]) == 0
+    counted = json.loads(capsys.readouterr().out)["tokens"]
+    monkeypatch.setitem(sys.modules, "rs_bpe", None)
+    assert main(["tools", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["tokenizer"] == "estimate"
+    assert abs(report["tokens"] - counted) < counted * 0.1
+    assert main(["tools"]) == 0
+    out = capsys.readouterr().out
+    assert "about" in out
+    assert "calls-mcp[tokens]" in out
+
+
+def test_one_can_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tools", "fetch_call"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("fetch_call  ")
+    assert "sid          string · required · The call's SID" in out
+    assert "update_call" not in out
+    assert "\x1b" not in out
+
+
+def test_a_read_only_server_offers_two(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CALLS_MCP_READ_ONLY", "1")
+    assert main(["tools", "--json"]) == 0
+    names = [tool["name"] for tool in json.loads(capsys.readouterr().out)["tools"]]
+    assert names == ["fetch_call", "list_calls"]
+    assert main(["tools", "create_call"]) == 2
+    assert "create_call" in capsys.readouterr().err

@@ -1,0 +1,52 @@
+"""The shipped policy, others made from it, and arguments to judge."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from calls_mcp.guard.policy import Policy, PolicyDenied, judge, load_policy
+from calls_mcp.tools.catalog import Json, load_operations
+from calls_mcp.tools.validation import Arguments, check
+
+ACCOUNT = "AC" + "0" * 32
+OTHER = "AC" + "1" * 32
+CALL = "CA" + "0" * 32
+TWIML = "<Response><Say>Hello</Say></Response>"
+BERLIN = "+493012345678"
+PREMIUM = "+19005551234"
+SWISS = "+41446681800"
+
+SHIPPED = load_policy()
+OPERATIONS = load_operations()
+
+
+def asked(tool: str = "create_call", **values: Json) -> Arguments:
+    """Arguments of a tool; for create_call, those it can't do without are there already."""
+    basis: dict[str, Json] = {}
+    if tool == "create_call":
+        basis = {"to": BERLIN, "from": "+15005550006", "application_sid": "AP" + "0" * 32}
+    if tool in ("update_call", "delete_call", "fetch_call"):
+        basis = {"sid": CALL}
+    return check(OPERATIONS[tool], basis | values)
+
+
+def changed(section: str, **values: object) -> Policy:
+    """The shipped policy with other values in a section."""
+    rules: Any = replace(getattr(SHIPPED, section), **values)
+    return replace(SHIPPED, **{section: rules})
+
+
+def refusal(policy: Policy, arguments: Arguments) -> PolicyDenied:
+    with pytest.raises(PolicyDenied) as denied:
+        judge(policy, arguments, ACCOUNT)
+    return denied.value
+
+
+def ruling(policy: Policy, arguments: Arguments) -> str:
+    """The rule that refuses, or nothing."""
+    try:
+        judge(policy, arguments, ACCOUNT)
+    except PolicyDenied as denied:
+        return denied.rule
+    return ""

@@ -1,0 +1,164 @@
+"""Whom a call may ring."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from typing import Any
+
+import phonenumbers
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from calls_mcp.guard.policy import Requirement, judge
+from tests.guard.policy.cases import (
+    ACCOUNT,
+    BERLIN,
+    PREMIUM,
+    SHIPPED,
+    SWISS,
+    asked,
+    changed,
+    refusal,
+    ruling,
+)
+
+
+@pytest.mark.requirement("33")
+@pytest.mark.parametrize(
+    ("rules", "to", "rule"),
+    [
+        ({"allow_prefixes": ("+49", "+1500")}, BERLIN, ""),
+        ({"allow_prefixes": ("+49",)}, SWISS, "allow_prefixes"),
+        ({"deny_prefixes": ("+4930",)}, BERLIN, "deny_prefixes"),
+        ({"deny_prefixes": ("+4940",)}, BERLIN, ""),
+        ({"allow_prefixes": ("+49",), "deny_prefixes": ("+4930",)}, BERLIN, "deny_prefixes"),
+        ({"deny_prefixes": ("+4420",)}, "+4402079460000", "deny_prefixes"),
+        ({"allow_prefixes": ("+4402",)}, "+4402079460000", "allow_prefixes"),
+        ({"allow_countries": ("DE", "US")}, BERLIN, ""),
+        ({"allow_countries": ("DE",)}, SWISS, "allow_countries"),
+        ({"allow_countries": ("US",)}, "+14165550123", "allow_countries"),
+        ({"allow_countries": ("US",)}, "+19995550123", "allow_countries"),
+        ({"allow_countries": ("US",)}, "+99955501234", "allow_countries"),
+        ({"deny_countries": ("CH",)}, SWISS, "deny_countries"),
+        ({"deny_countries": ("CH",)}, BERLIN, ""),
+        ({"deny_countries": ("CA",)}, "+19995550123", "deny_countries"),
+        ({"allow_countries": ("CH",), "deny_countries": ("CH",)}, SWISS, "deny_countries"),
+        ({}, PREMIUM, "deny_number_types"),
+        ({}, "+449098790000", "deny_number_types"),
+        ({}, "+979123456789", "deny_number_types"),
+        ({"deny_number_types": ()}, PREMIUM, ""),
+        ({"deny_number_types": ("toll_free",)}, "+18005551234", "deny_number_types"),
+        ({"deny_number_types": ("unknown",)}, "+99955501234", "deny_number_types"),
+        ({"deny_number_types": ("toll_free",)}, BERLIN, ""),
+        ({"allow_sip": ("*@example.com",)}, "sip:bob@example.com", ""),
+        ({"allow_sip": ("*@Example.com",)}, "sips:bob@EXAMPLE.com;transport=tcp?x-a=b", ""),
+        ({"allow_sip": ("bob@*",)}, "sip:Bob@example.com", "allow_sip"),
+        ({"allow_sip": ("*@example.com",)}, "sip:bob@example.com.evil", "allow_sip"),
+        ({"allow_sip": ("*@example.com",)}, "sip:bob@evil;x=@example.com", "allow_sip"),
+        ({"allow_sip": ("*@example.com",)}, "sip:bob@evil?x=@example.com", "allow_sip"),
+        ({"allow_sip": ("*@example.com",)}, "sip:evil;x=@example.com", "allow_sip"),
+        ({"allow_sip": ("*@example.com",)}, "sip:bob@evil@example.com", "allow_sip"),
+        ({"allow_sip": ("*",)}, "sip:bob@evil@example.com", ""),
+        ({"allow_sip": ()}, "sip:bob@example.com", "allow_sip"),
+        ({"allow_sip": ()}, BERLIN, ""),
+        ({"allow_clients": ("agent-*",)}, "client:agent-7?case=1", ""),
+        ({"allow_clients": ("agent-*",)}, "client:Agent-7", "allow_clients"),
+        ({"allow_clients": ("*-7",)}, "client:eve?x=agent-7", "allow_clients"),
+        ({"allow_clients": ()}, "client:agent-7", "allow_clients"),
+        ({"allow_clients": ()}, "sip:bob@example.com", ""),
+    ],
+)
+def test_a_destination_is_called_only_if_the_rules_allow_it(
+    rules: dict[str, Any], to: str, rule: str
+) -> None:
+    expected = f"destinations.{rule}" if rule else ""
+    assert ruling(changed("destinations", **rules), asked(to=to)) == expected
+
+
+@pytest.mark.requirement("33")
+@pytest.mark.parametrize(
+    "to",
+    [
+        *("+911", "+112", "+999", "+110", "+1911", "+44999", "+49112", "+61000", "+33112"),
+        *("+2710111", "+227723141", "+1212"),
+    ],
+)
+@pytest.mark.parametrize("types", [("premium_rate",), ()])
+def test_emergency_numbers_are_refused_whatever_the_settings(
+    to: str, types: tuple[str, ...]
+) -> None:
+    policy = changed("destinations", deny_number_types=types, pre_approved=(to,))
+    denied = refusal(policy, asked(to=to))
+    assert denied.rule == "destinations.emergency"
+    assert "dial it themselves" in denied.hint
+
+
+@pytest.mark.parametrize("to", ["+2904000", "+6834000", "+36112345678", BERLIN, SWISS])
+def test_a_short_number_that_is_a_subscribers_is_no_emergency_number(to: str) -> None:
+    assert ruling(SHIPPED, asked(to=to)) == ""
+
+
+def test_no_emergency_number_is_longer_than_those_that_are_looked_up() -> None:
+    longest = 0
+    for code, regions in phonenumbers.COUNTRY_CODE_TO_REGION_CODE.items():
+        for region in regions:
+            short = phonenumbers.PhoneMetadata.short_metadata_for_region(region)
+            emergency = short.emergency if short else None
+            lengths = emergency.possible_length if emergency else ()
+            longest = max([longest, *(len(str(code)) + length for length in lengths)])
+    assert longest == 9
+
+
+@given(st.integers(0, 9999).map("+1500555{:04}".format))
+def test_the_default_policy_calls_every_test_number_of_the_vendor(to: str) -> None:
+    assert ruling(SHIPPED, asked(to=to)) == ""
+
+
+@pytest.mark.parametrize(
+    ("known", "to", "approved"),
+    [
+        (BERLIN, BERLIN, True),
+        (BERLIN, BERLIN + "9", False),
+        ("+4930*", BERLIN, True),
+        ("+4940*", BERLIN, False),
+        ("sip:bob@*", "sip:bob@example.com", True),
+        ("client:alice", "client:alice", True),
+        ("client:alice", "client:alice2", False),
+    ],
+)
+@pytest.mark.parametrize("requirement", ["confirm", "require_human"])
+def test_a_pre_approved_destination_is_called_without_confirmation(
+    known: str, to: str, requirement: Requirement, *, approved: bool
+) -> None:
+    policy = changed("destinations", pre_approved=(known,))
+    policy = replace(policy, confirm=replace(policy.confirm, place=requirement))
+    judgement = judge(policy, asked(to=to), ACCOUNT)
+    exempt = ("never", "destinations.pre_approved")
+    expected = exempt if approved else (requirement, "confirm.place")
+    assert (judgement.requirement, judgement.rule) == expected
+
+
+def test_a_pre_approved_destination_is_still_refused_by_another_rule() -> None:
+    policy = changed("destinations", pre_approved=(PREMIUM,))
+    assert ruling(policy, asked(to=PREMIUM)) == "destinations.deny_number_types"
+    policy = replace(policy, confirm=replace(policy.confirm, place="deny"))
+    assert ruling(policy, asked(to=PREMIUM)) == "confirm.place"
+
+
+@pytest.mark.parametrize("to", [BERLIN, "sip:bob@example.com"])
+def test_the_numbering_plans_are_loaded_only_if_a_rule_needs_them(to: str) -> None:
+    program = (
+        "import sys\n"
+        "from dataclasses import replace\n"
+        "from calls_mcp.guard.policy import load_policy\n"
+        "from calls_mcp.guard.policy.destinations import object_to_destination\n"
+        "rules = load_policy().destinations\n"
+        "free = replace(rules, deny_number_types=())\n"
+        f"assert not [*object_to_destination(free, {to!r})]\n"
+        "assert 'phonenumbers' not in sys.modules\n"
+        "assert 'jsonschema' not in sys.modules\n"
+        f"assert [*object_to_destination(rules, {PREMIUM!r})]\n"
+        "assert 'phonenumbers' in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)  # noqa: S603  # our own text

@@ -1,0 +1,251 @@
+"""Where URLs may lead, those in TwiML too, and what TwiML may be."""
+
+import string
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from calls_mcp.errors import InvalidArguments
+from tests.guard.policy.cases import OPERATIONS, SHIPPED, TWIML, asked, changed, refusal, ruling
+
+
+@pytest.mark.requirement("31")
+@pytest.mark.parametrize(
+    ("tool", "name"),
+    [
+        (operation.name, parameter.name)
+        for operation in OPERATIONS.values()
+        for parameter in operation.parameters.values()
+        if "http" in str(parameter.schema.get("pattern"))
+    ],
+)
+def test_every_argument_that_is_a_url_is_held_to_the_allowed_hosts(tool: str, name: str) -> None:
+    policy = changed("urls", hosts=("*.example.com",))
+    denied = refusal(policy, asked(tool, **{name: "https://example.org/x"}))
+    assert denied.rule == "urls.hosts"
+    assert f'{name} has a URL on "example.org"' in denied.message
+    assert ruling(policy, asked(tool, **{name: "https://a.example.com/x"})) == ""
+
+
+def test_the_operations_have_all_their_url_arguments_recognised() -> None:
+    names = {"url", "fallback_url", "status_callback", "recording_status_callback"}
+    for name in names | {"async_amd_status_callback"}:
+        assert ruling(SHIPPED, asked(**{name: "http://example.com/"})) == "urls.https_only"
+
+
+@pytest.mark.requirement("31")
+@pytest.mark.parametrize(
+    ("rules", "url", "rule"),
+    [
+        ({}, "https://example.com/voice?x=1#@y", ""),
+        ({}, "https://example.com:8443/", ""),
+        ({}, "https://xn--bcher-kva.example/", ""),
+        ({}, "https://93.184.216.34/", ""),
+        ({}, "https://[2606:4700:4700::1111]/", ""),
+        ({}, "http://example.com/", "urls.https_only"),
+        ({"https_only": False}, "http://example.com/", ""),
+        ({"hosts": ("EXAMPLE.com",)}, "https://Example.COM./", ""),
+        ({"hosts": ("*.example.com",)}, "https://a.b.example.com/", ""),
+        ({"hosts": ("*.example.com",)}, "https://example.com/", "urls.hosts"),
+        ({"hosts": ("*.example.com",)}, "https://evilexample.com/", "urls.hosts"),
+        ({"hosts": ("*.example.com",)}, "https://evil.com/.example.com", "urls.hosts"),
+        ({"hosts": ("*.example.com",)}, "https://evil.com?.example.com", "urls.hosts"),
+        ({"hosts": ("*.example.com",)}, "https://evil.com#.example.com", "urls.hosts"),
+        ({"hosts": ()}, "https://example.com/", "urls.hosts"),
+    ],
+)
+def test_a_url_leads_only_to_an_allowed_host(rules: dict[str, Any], url: str, rule: str) -> None:
+    assert ruling(changed("urls", **rules), asked(url=url)) == rule
+
+
+@pytest.mark.requirement("31")
+@pytest.mark.parametrize(
+    "authority",
+    [
+        *("user:pw@example.com", "user@example.com", "example.com@127.0.0.1", "@example.com"),
+        *("example.com:0", "example.com%00.evil", "%6cocalhost"),
+        *("localhost", "LOCALHOST.", "a.localhost:8080", "printer.local"),
+        *("metadata", "metadata.google.internal"),
+        *("127.0.0.1", "127.0.0.1.", "127.1", "2130706433"),
+        *("0x7f000001", "0x7f.0.0.0x1", "0177.0.0.1"),
+        *("0.0.0.0", "10.0.0.1", "172.16.3.4", "192.168.1.1", "100.64.0.1"),  # noqa: S104  # nobody binds to it
+        *("100.100.100.200", "169.254.169.254", "168.63.129.16", "192.0.0.192"),
+        *("224.0.0.1", "255.255.255.255"),
+        *("[::1]", "[::]", "[::127.0.0.1]", "[::ffff:10.0.0.1]", "[::ffff:127.0.0.1]"),
+        *("[64:ff9b::a00:1]", "[2002:a00:1::]"),
+        *("[fe80::1]", "[fe80::1%25eth0]", "[fc00::1]", "[fd00:ec2::254]", "[ff02::1]"),
+    ],
+)
+def test_what_no_api_should_be_sent_to_is_refused_whatever_the_settings(authority: str) -> None:
+    policy = changed("urls", https_only=False)
+    try:
+        arguments = asked(url=f"http://{authority}/x")
+    except InvalidArguments:
+        assert authority == "example.com:0"
+    else:
+        denied = refusal(policy, arguments)
+        assert denied.rule == "urls.always"
+        assert "pw" not in denied.message
+    twiml = f"<Response><Play>http://{authority}/x</Play></Response>"
+    strict = replace(policy, urls=replace(policy.urls, hosts=("*", "*")))
+    assert ruling(strict, asked(twiml=twiml)) == "urls.always"
+
+
+@pytest.mark.parametrize(
+    "url", ["https://ex\u00e4mple.com/", "https:\\\\evil.com", "https:///x", "https://[::1/"]
+)
+def test_a_url_that_readers_understand_differently_is_refused(url: str) -> None:
+    policy = changed("urls", hosts=("*", "*"))
+    twiml = f"<Response><Play>{url}</Play></Response>"
+    assert ruling(policy, asked(twiml=twiml)) == "urls.always"
+
+
+LABELS = st.text(string.ascii_lowercase, min_size=1, max_size=8)
+HOSTS = st.lists(LABELS, min_size=1, max_size=4).map(lambda labels: ".".join([*labels, "com"]))
+
+
+@given(HOSTS, st.booleans(), st.sampled_from(["", "/x", "?x=1", "#x", ":8443/x"]))
+def test_a_pattern_for_subdomains_matches_them_and_nothing_else(
+    host: str,
+    below: bool,  # noqa: FBT001  # hypothesis passes it so
+    rest: str,
+) -> None:
+    policy = changed("urls", hosts=("*.example.com",))
+    url = f"https://{host}.example.com{rest}" if below else f"https://{host}{rest}"
+    expected = "" if below or host.endswith(".example.com") else "urls.hosts"
+    assert ruling(policy, asked(url=url)) == expected
+
+
+@given(HOSTS)
+def test_a_host_is_matched_whole_and_whatever_its_case(host: str) -> None:
+    policy = changed("urls", hosts=(host.upper(),))
+    assert ruling(policy, asked(url=f"https://{host}/")) == ""
+    for other in (f"x{host}", f"{host}.evil.com", f"evil.com.{host}"):
+        assert ruling(policy, asked(url=f"https://{other}/")) == "urls.hosts"
+
+
+@pytest.mark.requirement("34")
+@pytest.mark.parametrize(
+    "twiml",
+    [
+        "<Response/>",
+        TWIML,
+        f'<?xml version="1.0" encoding="UTF-8"?>\n<!-- hi -->{TWIML}\n',
+        '<?xml version="1.0" encoding="utf-8"?><Response/>',
+        "<Response><Say>Fish &amp; <![CDATA[<chips>]]> &#xe4;</Say></Response>",
+        "<Response><Play>https://anywhere.example/</Play></Response>",
+    ],
+)
+def test_well_formed_twiml_is_allowed(twiml: str) -> None:
+    assert ruling(SHIPPED, asked(twiml=twiml)) == ""
+
+
+BILLION_LAUGHS = (
+    '<!DOCTYPE x [<!ENTITY a "ha">'
+    + "".join(
+        f'<!ENTITY {b} "{f"&{a};" * 10}">' for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+    )
+    + "]><Response><Say>&i;</Say></Response>"
+)
+
+
+@pytest.mark.requirement("34")
+@pytest.mark.parametrize(
+    ("twiml", "why"),
+    [
+        ("Hello", "syntax error: line 1, column 0"),
+        (" ", "no element found"),
+        ("<Response><Say>Hello</Response>", "mismatched tag"),
+        ("<Response/><Response/>", "junk after document element"),
+        ('<Response><Say a="1" a="2"/></Response>', "duplicate attribute"),
+        ("<Response>\x00</Response>", ""),
+        ("<response/>", "the root is not Response"),
+        ("<html><Response/></html>", "the root is not Response"),
+        ("<!DOCTYPE Response><Response/>", "it has a DOCTYPE"),
+        ('<!DOCTYPE Response SYSTEM "file:///etc/passwd"><Response/>', "it has a DOCTYPE"),
+        (
+            '<!DOCTYPE R [<!ENTITY x SYSTEM "https://evil.com/">]><Response>&x;</Response>',
+            "it has a DOCTYPE",
+        ),
+        (
+            '<!DOCTYPE R [<!ENTITY % x SYSTEM "https://evil.com/"> %x;]><Response/>',
+            "it has a DOCTYPE",
+        ),
+        (BILLION_LAUGHS, "it has a DOCTYPE"),
+        ("<Response>&undefined;</Response>", "undefined entity"),
+        ("<Response>\ud800</Response>", "surrogates not allowed"),
+    ],
+)
+def test_twiml_that_is_malformed_or_declares_anything_is_refused(twiml: str, why: str) -> None:
+    arguments = replace(asked(), values={**asked().values, "twiml": twiml})
+    denied = refusal(SHIPPED, arguments)
+    assert denied.rule == "twiml.well_formed"
+    assert why in denied.message
+
+
+@pytest.mark.requirement("34")
+@pytest.mark.parametrize(
+    ("twiml", "rule"),
+    [
+        ("<Response>" * 300_000, "twiml.well_formed"),
+        ("<Response>" + "<a>" * 100_000 + "</a>" * 100_000 + "</Response>", ""),
+        (BILLION_LAUGHS.replace("ha", "ha" * 100_000), "twiml.well_formed"),
+        ("<Response " + " ".join(f'a{i}=""' for i in range(100_000)) + "/>", ""),
+        ("<Response>" + "https:/" * 100_000 + "</Response>", "urls.always"),
+        ("<Response>" + "https:" * 100_000 + "</Response>", ""),
+        ("<Response>" + " " * 100_000 + "</Response>", ""),
+    ],
+)
+@pytest.mark.timeout(60)  # what is quadratic or worse in 700,000 characters takes for ever
+def test_twiml_of_any_shape_is_answered_quickly(twiml: str, rule: str) -> None:
+    arguments = replace(asked(), values={**asked().values, "twiml": twiml})
+    assert ruling(changed("urls", hosts=("example.com",)), arguments) == rule
+
+
+@given(st.text(max_size=300) | st.text("<>/&;! []\"'=Response?-", max_size=300))
+def test_any_text_as_twiml_is_allowed_or_refused_and_nothing_else(twiml: str) -> None:
+    arguments = replace(asked(), values={**asked().values, "twiml": twiml})
+    assert ruling(SHIPPED, arguments) in ("", "twiml.well_formed")
+
+
+def test_inline_twiml_can_be_refused_altogether() -> None:
+    policy = changed("twiml", inline=False)
+    assert ruling(policy, asked(twiml=TWIML)) == "twiml.inline"
+    assert ruling(policy, asked("update_call", twiml=TWIML)) == "twiml.inline"
+    assert ruling(policy, asked(url="https://example.com/")) == ""
+
+
+@pytest.mark.parametrize(
+    ("inside", "refused"),
+    [
+        ("<Play>https://a.example.com/x.mp3</Play>", False),
+        ("<Say>Visit https://a.example.com, or (https://b.example.com).</Say>", False),
+        ("<Say>https: it's secure</Say>", False),
+        ("<Say>either // or</Say>", False),
+        ("<Redirect>/relative</Redirect>", False),
+        ("<Play>https://evil.com/x.mp3</Play>", True),
+        ("<Play> HTTPS://evil.com/x.mp3 </Play>", True),
+        ("<Play>https://e<!-- -->vil<![CDATA[.com]]>/</Play>", True),
+        ("<Play>https:<b/>//evil.com/</Play>", True),
+        ("<Play>&#104;ttps://evil.com/</Play>", True),
+        ("<Redirect>//evil.com/</Redirect>", True),
+        ("<Redirect>https:/evil.com/</Redirect>", True),
+        ('<Gather action="https://evil.com/"/>', True),
+        ('<Start><Stream url="wss://evil.com/"/></Start>', True),
+        ("<Say>a.example.com https://a.example.com https://evil.com</Say>", True),
+    ],
+)
+def test_a_url_inside_twiml_leads_only_to_an_allowed_host(inside: str, *, refused: bool) -> None:
+    policy = changed("urls", hosts=("*.example.com",))
+    rule = ruling(policy, asked(twiml=f"<Response>{inside}</Response>"))
+    assert rule in (("urls.hosts", "urls.always") if refused else ("",))
+
+
+@given(HOSTS, st.text(string.ascii_letters + " .,\n", max_size=40))
+def test_a_url_is_found_wherever_it_stands_in_twiml(host: str, words: str) -> None:
+    policy = changed("urls", hosts=("allowed.example",))
+    for inside in (f"<Say>{words} https://{host}/ {words}</Say>", f'<a b="http://{host}"/>'):
+        assert ruling(policy, asked(twiml=f"<Response>{inside}</Response>")) == "urls.hosts"

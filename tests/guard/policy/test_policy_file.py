@@ -1,0 +1,167 @@
+"""A policy file: what it may say, and how its faults are told."""
+
+import tomllib
+from dataclasses import fields, replace
+from pathlib import Path
+
+import phonenumbers
+import pytest
+
+from calls_mcp.guard.policy import load_policy
+from calls_mcp.tools.catalog import CONFIG
+from calls_mcp.tools.toml_files import FileError
+from tests.guard.policy.cases import SHIPPED
+
+
+@pytest.fixture
+def toml(tmp_path: Path) -> Path:
+    """Where a test writes a policy."""
+    return tmp_path / "mine.toml"
+
+
+def faults(file: Path, text: str) -> list[str]:
+    """What is wrong with a policy, as line: problem."""
+    file.write_text(text, "utf-8")
+    with pytest.raises(FileError) as error:
+        load_policy(file)
+    assert all(problem.startswith(f"{file}:") for problem in error.value.problems)
+    assert str(error.value) == "\n".join(error.value.problems)
+    return [problem.removeprefix(f"{file}:") for problem in error.value.problems]
+
+
+def test_the_shipped_policy_sets_every_key_to_its_default() -> None:
+    assert (SHIPPED.confirm.place, SHIPPED.confirm.delete) == ("confirm", "confirm")
+    assert SHIPPED.destinations.deny_number_types == ("premium_rate",)
+    assert (SHIPPED.urls.hosts, SHIPPED.urls.https_only) == (("*",), True)
+    assert SHIPPED.twiml.inline
+    assert (SHIPPED.caps.time_limit, SHIPPED.caps.timeout, SHIPPED.caps.record) == (
+        14400,
+        600,
+        False,
+    )
+    assert SHIPPED.caps.same_number_seconds == 30
+    assert SHIPPED.caps.calls_per_day == SHIPPED.caps.principal.calls_per_day == 0
+
+
+def test_a_file_keeps_the_shipped_values_of_what_it_leaves_out(toml: Path) -> None:
+    toml.write_text('[confirm]\ndelete = "deny"\n[caps.principal]\nin_flight = 2\n', "utf-8")
+    policy = load_policy(toml)
+    assert policy == replace(
+        SHIPPED,
+        confirm=replace(SHIPPED.confirm, delete="deny"),
+        caps=replace(SHIPPED.caps, principal=replace(SHIPPED.caps.principal, in_flight=2)),
+    )
+
+
+def test_an_empty_file_is_the_shipped_policy(toml: Path) -> None:
+    toml.write_bytes(b"\xef\xbb\xbf")
+    assert load_policy(toml) == SHIPPED
+
+
+def test_the_shipped_file_can_be_copied_and_used(toml: Path) -> None:
+    toml.write_bytes((CONFIG / "policy.toml").read_bytes())
+    assert load_policy(toml) == SHIPPED
+
+
+def test_every_fault_of_a_file_is_told_at_once_with_its_line(toml: Path) -> None:
+    text = """\
+# mine
+[confirm]
+place = "maybe"
+plase = "deny"
+
+[destinatoins]
+deny_prefixes = []
+
+[destinations]
+allow_prefixes = ["49"]
+deny_countries = [
+  "DE",
+  "UK",
+]
+deny_number_types = ["premium"]
+allow_sip = "*"
+pre_approved = ["sip:*@example.com"]
+
+[urls]
+hosts = ["https://example.com"]
+https_only = 1
+
+[accounts]
+allow = ["AC1"]
+
+[caps]
+time_limit = -1
+timeout = 601
+principal.in_flight = true
+"""
+    assert faults(toml, text) == [
+        "3: confirm.place should be 'never', 'confirm', 'require_human', 'operator' or 'deny'",
+        "4: unknown key confirm.plase; did you mean confirm.place?",
+        "6: unknown section [destinatoins]; did you mean destinations?",
+        "10: destinations.allow_prefixes[0] must be the + and first digits of numbers",
+        (
+            "11: destinations.deny_countries[1] must be the two capital letters of a country, "
+            'as in "DE" or "GB"'
+        ),
+        (
+            "15: destinations.deny_number_types[0] should be 'fixed_line', 'mobile', "
+            "'fixed_line_or_mobile', 'toll_free', 'premium_rate', 'shared_cost', 'voip', "
+            "'personal_number', 'pager', 'uan', 'voicemail' or 'unknown'"
+        ),
+        "16: destinations.allow_sip should be an array",
+        (
+            "17: destinations.pre_approved[0] must be a +number, sip: or client: address, whole "
+            "or its beginning and *"
+        ),
+        "20: urls.hosts[0] must be a host's name or a pattern, without https:// or path",
+        "21: urls.https_only should be a valid boolean",
+        "24: accounts.allow[0] must be an account SID: AC and 32 hex digits",
+        "27: caps.time_limit should be greater than or equal to 0",
+        "28: caps.timeout should be less than or equal to 600",
+        "29: caps.principal.in_flight should be a valid integer",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("[confirm]\nplace = deny\n", "2: Invalid value (at line 2, column 9)"),
+        ("[caps]\n\nrecord =", "3: Invalid value (at end of document)"),
+        ("[caps]\n[caps]\n", "2: Cannot declare ('caps',) twice (at line 2, column 6)"),
+        ("\ntime_limit = 60", "2: unknown key time_limit; did you mean caps.time_limit?"),
+        ("\ncaps = { record = 1 }", "2: caps.record should be a valid boolean"),
+        ("confirm = 'deny'", "1: confirm should be a section"),
+        ("\n[[confirm]]\nplace = 'deny'", "2: confirm should be a section"),
+        ("'caps' . \"recrod\" = true", "1: unknown key caps.recrod; did you mean caps.record?"),
+        ("[caps]\nxyzzy = 1", "2: unknown key caps.xyzzy"),
+        ("[caps]\nin_flight = -1", "2: caps.in_flight should be greater than or equal to 0"),
+        ("[caps]\nin_flight = 1.0", "2: caps.in_flight should be a valid integer"),
+        ("[caller_ids]\nallow = ['']", "2: caller_ids.allow[0] must be a pattern without spaces"),
+    ],
+)
+def test_a_fault_is_told_in_words_with_its_line(toml: Path, text: str, fault: str) -> None:
+    assert faults(toml, text) == [fault]
+
+
+def test_a_file_that_is_not_text_is_told_with_its_line(toml: Path) -> None:
+    toml.write_bytes(b"[caps]\n\n# \xff\n")
+    with pytest.raises(FileError, match=r"mine\.toml:3: is not UTF-8"):
+        load_policy(toml)
+
+
+def test_a_file_that_is_not_there_is_told(toml: Path) -> None:
+    with pytest.raises(FileError, match=r"mine\.toml: can't be read: No such file"):
+        load_policy(toml)
+
+
+def test_the_reference_names_every_number_type_there_is() -> None:
+    kinds = phonenumbers.PhoneNumberType
+    text = (CONFIG / "policy.toml").read_text("utf-8")
+    assert all(kinds.to_string(kind).lower() in text for kind in kinds.values())
+
+
+def test_every_key_of_the_shipped_file_has_a_place_in_the_policy() -> None:
+    table = tomllib.loads((CONFIG / "policy.toml").read_text("utf-8"))
+    for section, keys in table.items():
+        assert {*keys} == {field.name for field in fields(getattr(SHIPPED, section))}

@@ -1,0 +1,325 @@
+"""The caps on new calls: no number twice, and no more than there may be, on whatever store."""
+
+import time
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from itertools import cycle
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from calls_mcp.emulator import Emulator, ManualClock
+from calls_mcp.guard.call_limits import Held, NewCall, Quotas, Room
+from calls_mcp.guard.policy import PolicyDenied, load_policy
+from calls_mcp.server.handlers import build_server
+from calls_mcp.service.runtime import Runtime
+from calls_mcp.settings import load_settings
+from calls_mcp.storage import Database, StorageOptions, open_storage
+from calls_mcp.storage.sqlite import SqliteStorage
+from calls_mcp.tools.outcome import CallSummary
+from tests.rig import ACCOUNT, TALKS_FOR_AN_HOUR, Agent, Client, Rig, access_to, open_rig, placing
+from tests.upstream import Exchange, answer, call, drop, page, scripted
+
+pytestmark = pytest.mark.anyio
+
+REJECTED = "+15005550003"
+OTHER = "AC" + "7" * 32
+ANOTHER = "+15005550206"
+
+
+@asynccontextmanager
+async def capped(
+    directory: Path, caps: str = "same_number_seconds = 30", confirm: str = "all"
+) -> AsyncGenerator[tuple[Rig, Agent]]:
+    """A server with these caps, and a client of it."""
+    file = directory / "policy.toml"
+    file.write_text(f"[caps]\n{caps}\n[urls]\nhttps_only = false\n", "utf-8")
+    async with (
+        open_rig(calls_mcp_policy=file, calls_mcp_confirm=confirm) as rig,
+        rig.connect() as agent,
+    ):
+        yield rig, agent
+
+
+async def test_servers_that_share_a_store_ring_a_number_once_unless_it_is_confirmed(
+    tmp_path: Path,
+) -> None:
+    outcomes: list[str] = []
+    settings = load_settings(
+        {"calls_mcp_confirm": "none", "calls_mcp_state_url": f"sqlite:///{tmp_path / 'state.db'}"}
+    )
+    async with Emulator() as emulator, AsyncExitStack() as stack:
+        agents: list[Agent] = []
+        for _ in range(3):
+            runtime = await stack.enter_async_context(
+                Runtime(settings, access_to(emulator.base_url, timeout=30, deadline=60))
+            )
+            client = Client(build_server(runtime), cache=None)
+            agents.append(Agent(await stack.enter_async_context(client)))
+
+        async def place(agent: Agent) -> None:
+            outcomes.append((await agent.call("create_call", **placing()))["outcome"])
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(12):
+                tasks.start_soon(place, agents[number % 3])
+        placed = [entry for entry in emulator.requests if entry.method == "POST"]
+    assert len(placed) == 1
+    assert sorted(outcomes) == ["confirmation_required"] * 11 + ["done"]
+
+
+class _Interrupted(SqliteStorage):
+    """A store that lets others go first, as often as `pauses` say."""
+
+    def __init__(self, pauses: Iterator[int]) -> None:
+        super().__init__(Database(None), StorageOptions())
+        self._pauses = pauses
+
+    async def note(self, key: str, seconds: float, text: str = "") -> str | None:
+        await self._pause()
+        return await super().note(key, seconds, text)
+
+    async def forget(self, key: str, text: str) -> bool:
+        await self._pause()
+        return await super().forget(key, text)
+
+    async def noted(self, key: str) -> tuple[str, float] | None:
+        await self._pause()
+        return await super().noted(key)
+
+    async def _pause(self) -> None:
+        for _ in range(next(self._pauses)):
+            await anyio.lowlevel.checkpoint()
+
+
+async def _nobody(account_sid: str, sid: str, until: float) -> CallSummary:
+    raise AssertionError((account_sid, sid, until))
+
+
+@given(pauses=st.lists(st.integers(0, 6), min_size=1), takers=st.integers(2, 5))
+def test_however_they_interleave_one_of_those_who_take_room_for_a_number_gets_it(
+    pauses: list[int], takers: int
+) -> None:
+    taken: list[Room | Held] = []
+
+    async def take_at_once() -> None:
+        storage = _Interrupted(cycle(pauses))
+        quotas = Quotas(storage, load_policy(None).caps, _nobody, time.time, ACCOUNT)
+        call = NewCall("+15005550006", ACCOUNT, "agent", 60, 0)
+
+        async def take() -> None:
+            taken.append(await quotas.take(call, frozenset()))
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(takers):
+                tasks.start_soon(take)
+        await storage.aclose()
+
+    anyio.run(take_at_once)
+    assert sum(isinstance(each, Room) for each in taken) == 1
+
+
+async def test_accounts_that_share_a_store_are_counted_apart() -> None:
+    caps = replace(load_policy(None).caps, calls_per_minute=1, in_flight=1)
+    storage = SqliteStorage(Database(None), StorageOptions())
+    first, other = (Quotas(storage, caps, _nobody, time.time, sid) for sid in (ACCOUNT, OTHER))
+    for quotas, sid in ((first, ACCOUNT), (other, OTHER)):
+        call = NewCall("+15005550006", sid, "agent", 60, 0)
+        assert isinstance(await quotas.take(call, frozenset()), Room)
+        with pytest.raises(PolicyDenied):
+            await quotas.require_room(replace(call, to=ANOTHER))
+    await storage.aclose()
+
+
+@pytest.mark.parametrize(("deadline", "seconds"), [(30, 600), (3600, 3660)])
+async def test_a_call_is_known_to_be_sent_for_longer_than_placing_it_may_take(
+    deadline: float, seconds: float
+) -> None:
+    storage = SqliteStorage(Database(None), StorageOptions(clock=ManualClock(0)))
+    caps = load_policy(None).caps
+    quotas = Quotas(storage, caps, _nobody, ManualClock(0), ACCOUNT, deadline)
+    await quotas.take(NewCall("+15005550006", ACCOUNT, "agent", 60, 0), frozenset())
+    _, left = await storage.noted(f"sent:{ACCOUNT}:+15005550006") or ("", 0)
+    assert left == seconds
+    await storage.aclose()
+
+
+async def test_a_call_is_known_to_be_placed_for_longer_than_placing_another_may_take(
+    tmp_path: Path,
+) -> None:
+    url, clock = f"sqlite:///{tmp_path / 'state.db'}", ManualClock(1_700_000_000)
+    settings = load_settings({"calls_mcp_confirm": "none", "calls_mcp_state_url": url})
+    async with Emulator(clock=clock) as emulator:
+        access = access_to(emulator.base_url, deadline=3600)
+        async with (
+            Runtime(settings, access, clock=clock) as runtime,
+            Client(build_server(runtime), cache=None) as client,
+        ):
+            placed = await Agent(client).call("create_call", **placing())
+        async with open_storage(url, StorageOptions(clock=clock)) as storage:
+            _, left = await storage.noted(f"call:{placed['call']['sid']}") or ("", 0)
+    assert left == 3660
+
+
+async def test_a_call_that_was_not_placed_does_not_count_as_one(tmp_path: Path) -> None:
+    async with capped(tmp_path) as (_, agent):
+        rejected = await agent.confirm("create_call", **placing(to=REJECTED))
+        asked = await agent.call("create_call", **placing(to=REJECTED))
+    assert rejected["error"]["kind"] == "rejected"
+    assert "just now" not in asked["confirmation"]["preview"]
+
+
+async def test_a_number_is_noted_for_the_account_that_called_it(tmp_path: Path) -> None:
+    async with capped(tmp_path) as (_, agent):
+        await agent.confirm("create_call", **placing())
+        other = await agent.call("create_call", **placing(account_sid=OTHER))
+    assert "just now" not in other["confirmation"]["preview"]
+
+
+async def test_a_call_confirmed_anew_begins_the_time_anew(tmp_path: Path) -> None:
+    async with capped(tmp_path) as (rig, agent):
+        await agent.confirm("create_call", **placing())
+        rig.clock.advance(20)
+        again = await agent.confirm("create_call", **placing())
+        rig.clock.advance(20)
+        asked = await agent.call("create_call", **placing())
+        assert len(rig.changes) == 2
+    assert again["outcome"] == "done"
+    assert "another in the next 10 s" in asked["confirmation"]["preview"]
+
+
+@pytest.mark.requirement("37")
+async def test_a_confirmation_from_before_a_call_rings_the_same_number_no_second_time(
+    tmp_path: Path,
+) -> None:
+    async with capped(tmp_path) as (rig, agent):
+        tokens = [
+            (await agent.call("create_call", **placing()))["confirmation"]["token"]
+            for _ in range(3)
+        ]
+        outcomes = [
+            await agent.call("create_call", **placing(confirmation_token=token)) for token in tokens
+        ]
+        assert len(rig.changes) == 1
+    assert [outcome["outcome"] for outcome in outcomes] == ["done", "expired", "expired"]
+    assert "same number was placed just now" in outcomes[1]["reason"]
+
+
+@pytest.mark.requirement("11")
+async def test_a_confirmation_from_before_a_lost_answer_sends_nothing_again() -> None:
+    unseen = answer(200, page())
+    script = [drop, unseen, unseen, unseen, answer(201, call())]
+    async with scripted(*script, calls_mcp_confirm="all") as (upstream, agent):
+        tokens = [
+            (await agent.call("create_call", **placing()))["confirmation"]["token"]
+            for _ in range(2)
+        ]
+        first, second = [
+            await agent.call("create_call", **placing(confirmation_token=token)) for token in tokens
+        ]
+        assert len(upstream.changes) == 1
+        third = await agent.confirm("create_call", **placing())
+    assert first["error"]["kind"] == "outcome_unknown"
+    assert second["outcome"] == "expired"
+    assert "may ring twice" in second["reason"]
+    assert third["outcome"] == "done"
+
+
+@pytest.mark.parametrize("cap", ["in_flight = 2", "[caps.principal]\nin_flight = 2"])
+async def test_no_more_calls_are_live_at_once_than_may_be(tmp_path: Path, cap: str) -> None:
+    async with capped(tmp_path, f"same_number_seconds = 0\n{cap}", confirm="none") as (rig, agent):
+        first = await agent.call("create_call", **placing())
+        await agent.call("create_call", **placing(to=ANOTHER))
+        refused = await agent.call("create_call", **placing())
+        assert len(rig.changes) == 2
+        rig.clock.advance(20)
+        await agent.call("update_call", sid=first["call"]["sid"], status="completed")
+        allowed = await agent.call("create_call", **placing())
+    assert "in_flight)" in refused["error"]["message"]
+    assert "update_call" in refused["error"]["hint"]
+    assert allowed["outcome"] == "done"
+
+
+async def test_a_call_that_was_not_placed_or_whose_record_has_gone_is_not_in_flight(
+    tmp_path: Path,
+) -> None:
+    caps = "same_number_seconds = 0\nin_flight = 1"
+    async with capped(tmp_path, caps, confirm="none") as (_, agent):
+        await agent.call("create_call", **placing(to=REJECTED))
+        first = await agent.call("create_call", **placing())
+        sid = first["call"]["sid"]
+        await agent.call("update_call", sid=sid, status="completed")
+        await agent.call("delete_call", sid=sid)
+        second = await agent.call("create_call", **placing())
+    assert second["outcome"] == "done"
+
+
+async def test_a_cap_used_up_after_the_confirmation_says_what_is_to_be_done(
+    tmp_path: Path,
+) -> None:
+    async with capped(tmp_path, "same_number_seconds = 0\ncalls_per_minute = 1") as (_, agent):
+        asked = await agent.call("create_call", **placing())
+        await agent.confirm("create_call", **placing())
+        token = asked["confirmation"]["token"]
+        refused = await agent.call("create_call", **placing(confirmation_token=token))
+        early = await agent.call("create_call", **placing())
+    assert early["error"]["kind"] == "policy_denied"
+    assert "caps.calls_per_minute" in early["error"]["message"]
+    assert "Wait 60 s." in refused["error"]["hint"]
+    assert "without confirmation_token" in refused["error"]["hint"]
+    assert TALKS_FOR_AN_HOUR not in refused["error"]["message"]
+
+
+async def test_of_many_confirmations_that_knew_of_the_same_call_one_is_good(tmp_path: Path) -> None:
+    outcomes: list[str] = []
+    async with capped(tmp_path) as (rig, agent):
+        await agent.confirm("create_call", **placing())
+        asked = [await agent.call("create_call", **placing()) for _ in range(5)]
+        assert "just now" in asked[0]["confirmation"]["preview"]
+
+        async def use(token: str) -> None:
+            outcome = await agent.call("create_call", **placing(confirmation_token=token))
+            outcomes.append(outcome["outcome"])
+
+        async with anyio.create_task_group() as tasks:
+            for each in asked:
+                tasks.start_soon(use, each["confirmation"]["token"])
+        assert len(rig.changes) == 2
+    assert sorted(outcomes) == ["done"] + ["expired"] * 4
+
+
+async def test_another_spelling_of_a_number_is_the_same_number(tmp_path: Path) -> None:
+    async with capped(tmp_path) as (_, agent):
+        await agent.confirm("create_call", **placing(to="+442079460000"))
+        asked = await agent.call("create_call", **placing(to="+4402079460000"))
+    assert "just now" in asked["confirmation"]["preview"]
+
+
+async def test_a_call_whose_server_was_not_heard_of_since_it_sent_it_is_held(
+    tmp_path: Path,
+) -> None:
+    url = f"sqlite:///{tmp_path / 'state.db'}"
+    over = anyio.Event()
+
+    async def later(exchange: Exchange) -> None:
+        await over.wait()
+        await answer(201, call())(exchange)
+
+    async with (
+        scripted(later, calls_mcp_state_url=url) as (upstream, sender),
+        scripted(answer(201, call()), calls_mcp_state_url=url) as (after, agent),
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(lambda: sender.call("create_call", **placing()))
+        while not upstream.changes:
+            await anyio.lowlevel.checkpoint()
+        asked = await agent.call("create_call", **placing())
+        assert after.changes == []
+        assert asked["outcome"] == "confirmation_required"
+        assert "may ring twice" in asked["confirmation"]["preview"]
+        over.set()

@@ -1,0 +1,204 @@
+"""The policy on the path: what it refuses is never sent, and the refusal names its rule."""
+
+import re
+import socket
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from calls_mcp.cli.main import main
+from calls_mcp.errors import ConfigurationError
+from calls_mcp.service.runtime import Runtime
+from calls_mcp.settings import load_settings
+from tests.rig import CALLER, TALKS_FOR_AN_HOUR, User, access_to, open_rig, placing
+from tests.strategies import DOCUMENTED, is_url
+
+pytestmark = pytest.mark.anyio
+
+URLS = [name for name in DOCUMENTED["create_call"]["parameters"] if is_url(name)]
+
+
+def policy(directory: Path, text: str) -> Path:
+    file = directory / "policy.toml"
+    file.write_text(text, "utf-8")
+    return file
+
+
+@pytest.mark.requirement("31", "33", "34")
+@pytest.mark.parametrize(
+    ("arguments", "rule"),
+    [
+        ({"to": "+911"}, "destinations.emergency"),
+        ({"to": "+19005550123"}, "destinations.deny_number_types"),
+        ({"url": "http://example.com/"}, "urls.https_only"),
+        ({"url": "https://169.254.169.254/"}, "urls.always"),
+        ({"status_callback": "https://u:p@example.com/"}, "urls.always"),
+        ({"twiml": "<Response>"}, "twiml.well_formed"),
+        ({"record": True}, "caps.record"),
+        ({"time_limit": 14_401}, "caps.time_limit"),
+    ],
+)
+async def test_the_shipped_policy_refuses_what_is_dangerous_before_anybody_is_asked(
+    arguments: dict[str, object], rule: str
+) -> None:
+    async with open_rig(calls_mcp_policy=None) as rig, rig.connect() as agent:
+        outcome = await agent.call("create_call", **placing(**arguments))
+        assert rig.emulator.requests == ()
+    assert outcome["error"]["kind"] == "policy_denied"
+    assert f"({rule})" in outcome["error"]["message"]
+
+
+async def test_the_shipped_policy_bounds_each_new_call_and_says_so() -> None:
+    async with open_rig(calls_mcp_policy=None) as rig, rig.connect() as agent:
+        asked = await agent.call("create_call", **placing())
+        outcome = await agent.confirm("create_call", **placing())
+        (create,) = rig.changes
+    assert "time_limit 14400 seconds" in asked["confirmation"]["preview"]
+    assert outcome["warnings"] == ["time_limit 14400 is set by the operator's policy"]
+    assert dict(create.form)["TimeLimit"] == "14400"
+
+
+async def test_what_is_denied_is_denied_to_whoever_asks(tmp_path: Path) -> None:
+    file = policy(tmp_path, '[confirm]\ndelete = "deny"\n')
+    async with open_rig(calls_mcp_policy=file) as rig, rig.connect(user=User()) as agent:
+        outcome = await agent.call("delete_call", sid="CA" + "0" * 32)
+        assert rig.emulator.requests == ()
+    assert "(confirm.delete)" in outcome["error"]["message"]
+
+
+async def test_where_a_human_is_required_a_token_does_not_count(tmp_path: Path) -> None:
+    file = policy(tmp_path, '[confirm]\nplace = "require_human"\n')
+    user = User()
+    async with open_rig(calls_mcp_policy=file) as rig:
+        async with rig.connect() as agent:
+            refused = await agent.call("create_call", **placing())
+        async with rig.connect(user=user) as agent:
+            done = await agent.call("create_call", **placing())
+        assert len(rig.changes) == 1
+    assert refused["error"]["kind"] == "policy_denied"
+    assert done["outcome"] == "done"
+    assert len(user.asked) == 1
+
+
+async def test_a_pre_approved_number_needs_no_confirmation(tmp_path: Path) -> None:
+    file = policy(tmp_path, f'[destinations]\npre_approved = ["{TALKS_FOR_AN_HOUR}"]\n')
+    async with open_rig(calls_mcp_policy=file) as rig, rig.connect() as agent:
+        first = await agent.call("create_call", **placing())
+        again = await agent.call("create_call", **placing())
+        assert len(rig.changes) == 1
+        rig.clock.advance(31)
+        later = await agent.call("create_call", **placing())
+    assert first["outcome"] == later["outcome"] == "done"
+    assert again["outcome"] == "confirmation_required"
+    assert "same number was placed just now" in again["confirmation"]["preview"]
+
+
+@pytest.mark.requirement("37")
+@pytest.mark.parametrize(
+    ("section", "key", "seconds"),
+    [
+        ("caps", "calls_per_minute", 60),
+        ("caps", "calls_per_hour", 3600),
+        ("caps", "calls_per_day", 86_400),
+        ("caps.principal", "calls_per_minute", 60),
+    ],
+)
+async def test_no_more_calls_are_placed_than_the_caps_allow(
+    tmp_path: Path, section: str, key: str, seconds: float
+) -> None:
+    file = policy(tmp_path, f"[{section}]\n{key} = 5\n")
+    outcomes: list[dict[str, Any]] = []
+    async with open_rig(calls_mcp_policy=file) as rig, rig.connect(user=User()) as agent:
+
+        async def place(number: int) -> None:
+            outcomes.append(await agent.call("create_call", **placing(to=f"+1617555{number:04}")))
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(20):
+                tasks.start_soon(place, number)
+        assert len(rig.changes) == 5
+        rig.clock.advance(seconds + 1)
+        await place(21)
+        assert len(rig.changes) == 6
+        assert (await agent.call("list_calls"))["outcome"] == "done"
+    refused = [outcome["error"] for outcome in outcomes if "error" in outcome]
+    assert len(refused) == 15
+    for error in refused:
+        assert f"({section}.{key})" in error["message"]
+        assert re.search(r"Wait .*[0-9]+", error["hint"])
+
+
+@pytest.mark.requirement("37")
+@pytest.mark.parametrize(
+    ("tool", "name", "arguments"),
+    [
+        ("list_calls", "reads_per_minute", {}),
+        ("create_call", "changes_per_minute", placing()),
+        ("create_call", "changes_per_minute", {"to": "nobody"}),
+    ],
+)
+async def test_a_client_that_runs_in_a_loop_is_stopped_for_a_while(
+    tmp_path: Path, tool: str, name: str, arguments: dict[str, object]
+) -> None:
+    file = policy(tmp_path, f"[caps]\n{name} = 2\n")
+    async with open_rig(calls_mcp_policy=file) as rig:
+        async with rig.connect() as agent:
+            outcomes = [await agent.call(tool, **arguments) for _ in range(3)]
+            seen = len(rig.emulator.requests)
+            rig.clock.advance(61)
+            later = await agent.call(tool, **arguments)
+        async with rig.connect(name="another") as other:
+            free = await other.call(tool, **arguments)
+    kinds = [outcome.get("error", {}).get("kind", "") for outcome in (*outcomes, later, free)]
+    assert kinds[2] == "policy_denied"
+    assert f"(caps.{name})" in outcomes[2]["error"]["message"]
+    assert "Wait 60 s;" in outcomes[2]["error"]["hint"]
+    assert "policy_denied" not in (kinds[0], kinds[1], kinds[3], kinds[4])
+    assert seen == (2 if tool == "list_calls" else 0)
+
+
+async def test_an_account_that_is_not_allowed_is_not_even_read(tmp_path: Path) -> None:
+    file = policy(tmp_path, f'[accounts]\nallow = ["AC{"1" * 32}"]\n')
+    async with open_rig(calls_mcp_policy=file) as rig, rig.connect() as agent:
+        outcome = await agent.call("list_calls", to=CALLER)
+        assert rig.emulator.requests == ()
+    assert "(accounts.allow)" in outcome["error"]["message"]
+
+
+async def test_a_policy_that_is_wrong_is_told_at_start(tmp_path: Path) -> None:
+    settings = load_settings({"calls_mcp_policy": policy(tmp_path, "[confirm]\nplase = 1\n")})
+    with pytest.raises(ConfigurationError, match=r"policy\.toml:2: .*plase"):
+        async with Runtime(settings, access_to("http://127.0.0.1:1")):
+            pass
+
+
+def test_the_policy_is_told_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["policy", "check"]) == 0
+    assert "14400 seconds" in capsys.readouterr().out
+
+
+def test_a_wrong_policy_is_told_with_the_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["policy", "check", str(policy(tmp_path, "\n[urls]\nhost = []\n"))]) == 2
+    assert "policy.toml:3: " in capsys.readouterr().err
+
+
+@pytest.mark.requirement("31")
+async def test_what_a_url_leads_to_is_never_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_up: list[object] = []
+    resolve = socket.getaddrinfo
+
+    def note(host: Any, *rest: Any, **more: Any) -> Any:  # noqa: ANN401  # as socket has it
+        looked_up.append(host)
+        return resolve(host, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", note)
+    urls = {name: f"https://{name.replace('_', '-')}.example.com/x" for name in URLS}
+    async with open_rig() as rig, rig.connect() as agent:
+        sid = await agent.place(**urls, record=True, machine_detection="Enable")
+        await agent.confirm("update_call", sid=sid, url=urls["url"])
+        assert len(rig.changes) == 2
+    assert {*looked_up} <= {"127.0.0.1", b"127.0.0.1"}

@@ -1,0 +1,375 @@
+"""Tokens of an authorization server: which are good, and where the keys for that come from."""
+
+import base64
+import gzip
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from mcp.client.auth.extensions.client_credentials import ClientCredentialsOAuthProvider
+from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from calls_mcp.emulator import ManualClock
+from calls_mcp.http.issuer import IssuerUnavailable, KeySet
+from tests.http.issuer import (
+    AUDIENCE,
+    EC_KEY,
+    ED_KEY,
+    RSA_KEY,
+    Issuer,
+    PrivateKey,
+    elsewhere,
+    issuing,
+    public,
+)
+from tests.http.site import Here, Service, challenge, site_of
+from tests.rig import ERAS, Era, open_rig, placing
+from tests.storage.redis_server import free_port
+
+pytestmark = pytest.mark.anyio
+
+METADATA = "https://calls.example.com/.well-known/oauth-protected-resource/mcp"
+
+
+@dataclass
+class Trusting(Here):
+    """A server that accepts the tokens of an issuer."""
+
+    issuer: Issuer = field(kw_only=True)
+    clock: ManualClock = field(kw_only=True)
+
+    async def status(self, token: str | None = None) -> int:
+        """What a request with this or a good token is answered; 400 is beyond the gate."""
+        shown = self.issuer.token() if token is None else token
+        return (await Service(self.url, shown).post(b"not JSON")).status_code
+
+
+@asynccontextmanager
+async def trusting(issuer: Issuer, **settings: object) -> AsyncGenerator[Trusting]:
+    clock = ManualClock(0)
+    async with open_rig(sandbox=False, **issuer.settings(**settings)) as rig:
+        rig.runtime.monotonic = clock
+        async with site_of(rig) as at:
+            yield Trusting(at.url, rig=rig, site=at.site, issuer=issuer, clock=clock)
+
+
+@pytest.fixture
+async def site() -> AsyncGenerator[Trusting]:
+    async with issuing() as issuer, trusting(issuer) as site:
+        yield site
+
+
+@pytest.mark.parametrize(
+    ("key", "algorithm"),
+    [(RSA_KEY, "RS256"), (RSA_KEY, "PS512"), (EC_KEY, "ES256"), (ED_KEY, "EdDSA")],
+)
+async def test_every_kind_of_key_is_known(key: PrivateKey, algorithm: str, site: Trusting) -> None:
+    site.issuer.keys = [public(key, "mine", algorithm)]
+    assert await site.status(site.issuer.token(key, algorithm, "mine")) == 400
+
+
+@pytest.mark.requirement("19")
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pytest.param({"aud": "https://another.example.com/mcp"}, id="for another"),
+        pytest.param({"aud": None}, id="for nobody"),
+        pytest.param({"aud": [AUDIENCE + "/"]}, id="for almost us"),
+        pytest.param({"iss": "https://another.example.com"}, id="from another"),
+        pytest.param({"iss": None}, id="from nobody"),
+        pytest.param({"exp": int(time.time()) - 60}, id="expired"),
+        pytest.param({"exp": None}, id="for ever"),
+        pytest.param({"nbf": int(time.time()) + 3600}, id="not yet"),
+        pytest.param({"iat": int(time.time()) + 3600}, id="from the future"),
+        pytest.param({"sub": None}, id="of nobody"),
+        pytest.param({"sub": ""}, id="of an empty name"),
+        pytest.param({"sub": "a" * 256}, id="of a long name"),
+    ],
+)
+async def test_a_token_with_a_wrong_claim_is_refused(
+    wrong: dict[str, object], site: Trusting
+) -> None:
+    assert await site.status() == 400
+    assert await site.status(site.issuer.token(claims=wrong)) == 401
+
+
+@pytest.mark.requirement("19")
+async def test_a_token_that_the_issuers_key_did_not_sign_is_refused(site: Trusting) -> None:
+    stranger = rsa.generate_private_key(65537, 2048)
+    head, body, signature = site.issuer.token().split(".")
+    forged = base64.urlsafe_b64encode(
+        json.dumps(issuer_claims(site.issuer) | {"sub": "root"}).encode()
+    ).decode()
+    for token in (
+        site.issuer.token(stranger),
+        site.issuer.token(identifier="another"),
+        site.issuer.token(identifier=None),
+        f"{head}.{forged.rstrip('=')}.{signature}",
+        f"{head}.{body}.",
+        f"{head}.{body}",
+        "a.b.c",
+        "[" * 9000,
+    ):
+        assert await site.status(token) == 401
+
+
+def issuer_claims(issuer: Issuer) -> dict[str, object]:
+    return {"iss": issuer.url, "aud": AUDIENCE, "exp": int(time.time()) + 60}
+
+
+async def test_the_algorithm_is_the_keys_and_never_the_tokens_choice(site: Trusting) -> None:
+    pem = RSA_KEY.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    shared = "shared-secret-that-is-long-enough-for-hmac"
+    site.issuer.keys += [
+        {"kty": "oct", "kid": "shared", "k": as_base64(shared.encode()), "alg": "HS256"},
+        public(EC_KEY, "encrypts", "ES256", use="enc"),
+    ]
+    for token in (
+        unsigned(site.issuer, {"alg": "none", "kid": "rsa"}),
+        signed_with(site.issuer, pem),
+        site.issuer.token(shared, "HS256", "shared"),
+        site.issuer.token(shared, "HS256", "rsa"),
+        site.issuer.token(RSA_KEY, "PS256"),
+        site.issuer.token(RSA_KEY, "RS512"),
+        site.issuer.token(EC_KEY, "ES256", "encrypts"),
+    ):
+        assert await site.status(token) == 401
+    assert await site.status() == 400
+
+
+def as_base64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def unsigned(issuer: Issuer, header: dict[str, str]) -> str:
+    claims = issuer_claims(issuer) | {"sub": "alice"}
+    return ".".join([*(as_base64(json.dumps(p).encode()) for p in (header, claims)), ""])
+
+
+def signed_with(issuer: Issuer, public_key: bytes) -> str:
+    """As if the public key were a secret that both know."""
+    message = unsigned(issuer, {"alg": "HS256", "kid": "rsa"}).rstrip(".")
+    return f"{message}.{as_base64(hmac.digest(public_key, message.encode(), hashlib.sha256))}"
+
+
+# The keys
+
+
+async def test_a_new_key_is_found_and_one_that_is_withdrawn_forgotten(site: Trusting) -> None:
+    assert await site.status() == 400
+    site.clock.advance(20)
+    site.issuer.keys = [public(EC_KEY, "new", "ES256")]
+    assert await site.status(site.issuer.token(EC_KEY, "ES256", "new")) == 400
+    assert await site.status() == 401
+    assert site.issuer.key_fetches == 2
+
+
+async def test_all_who_come_with_a_new_key_at_the_same_time_wait_for_one_fetch(
+    site: Trusting,
+) -> None:
+    assert await site.status() == 400
+    site.clock.advance(20)
+    site.issuer.keys.append(public(EC_KEY, "new", "ES256"))
+    statuses: list[int] = []
+
+    async def come() -> None:
+        statuses.append(await site.status(site.issuer.token(EC_KEY, "ES256", "new")))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(10):
+            tasks.start_soon(come)
+    assert statuses == [400] * 10
+    assert site.issuer.key_fetches == 2
+
+
+async def test_keys_are_fetched_again_after_ten_minutes(site: Trusting) -> None:
+    assert await site.status() == 400
+    site.issuer.keys = []
+    site.clock.advance(599)
+    assert await site.status() == 400
+    site.clock.advance(1)
+    site.issuer.keys = [public(EC_KEY, "new", "ES256")]
+    assert await site.status() == 401
+
+
+async def test_however_many_unknown_keys_are_named_the_issuer_is_asked_once(site: Trusting) -> None:
+    for number in range(20):
+        assert await site.status(site.issuer.token(identifier=f"made up {number}")) == 401
+    assert site.issuer.key_fetches == 1
+    site.clock.advance(10)
+    for number in range(20):
+        assert await site.status(site.issuer.token(identifier=f"made up {number}")) == 401
+    assert site.issuer.key_fetches == 2
+
+
+FAILURES = [
+    Response(status_code=500),
+    PlainTextResponse("<html>"),
+    PlainTextResponse("[" * 100_000),
+    PlainTextResponse('"' + "a" * 2**21 + '"'),
+    JSONResponse([1]),
+    JSONResponse({"keys": 1}),
+    Response(gzip.compress(bytes(2**21), mtime=0), headers={"Content-Encoding": "gzip"}),
+    elsewhere("/keys"),
+]
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda f: f"{f.status_code} {f.body[:6]!r}")
+async def test_while_the_issuer_fails_nobody_is_told_that_their_token_is_bad(
+    failure: Response, site: Trusting
+) -> None:
+    site.issuer.failure = failure
+    answer = await site.of(site.issuer.token()).post(b"{}")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "10")
+    site.issuer.failure = None
+    assert await site.status() == 503
+    site.clock.advance(10)
+    assert await site.status() == 400
+
+
+async def test_a_proxy_that_can_not_be_used_is_a_failure_to_fetch_the_keys(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    keys = KeySet("https://issuer.example.com", ManualClock(0))
+    with pytest.raises(IssuerUnavailable):
+        await keys.key("any")
+
+
+async def test_keys_that_can_not_be_fetched_again_are_good_for_an_hour(site: Trusting) -> None:
+    assert await site.status() == 400
+    site.issuer.failure = Response(status_code=500)
+    site.clock.advance(3599)
+    assert await site.status() == 400
+    assert await site.status(site.issuer.token(identifier="another")) == 401
+    site.clock.advance(1)
+    assert await site.status() == 503
+
+
+@pytest.mark.parametrize(
+    ("path", "metadata_path"),
+    [
+        ("", "/.well-known/oauth-authorization-server"),
+        ("", "/.well-known/openid-configuration"),
+        ("/tenant", "/.well-known/oauth-authorization-server/tenant"),
+        ("/tenant", "/.well-known/openid-configuration/tenant"),
+        ("/tenant", "/tenant/.well-known/openid-configuration"),
+        ("/", "/.well-known/oauth-authorization-server"),
+    ],
+)
+async def test_the_issuers_metadata_is_found(path: str, metadata_path: str) -> None:
+    async with issuing(path, metadata_path) as issuer, trusting(issuer) as service:
+        assert await service.status() == 400
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"issuer": "https://another.example.com"},
+        {"jwks_uri": None},
+        {"jwks_uri": "http://keys.example.com/keys"},
+        {"jwks_uri": "file:///etc/passwd"},
+        {"jwks_uri": "https://[bad"},
+    ],
+    ids=str,
+)
+async def test_metadata_that_is_not_the_issuers_own_is_not_followed(
+    changed: dict[str, object], site: Trusting
+) -> None:
+    site.issuer.changed = changed
+    assert await site.status() == 503
+    assert site.issuer.key_fetches == 0
+
+
+# What a client is told
+
+
+async def test_a_client_can_find_out_where_to_get_a_token(site: Trusting) -> None:
+    answer = await site.post(b"{}")
+    assert answer.status_code == 401
+    assert challenge(answer) == {"scope": "calls:read", "resource_metadata": METADATA}
+    metadata = (await site.get("/.well-known/oauth-protected-resource/mcp")).json()
+    assert metadata["resource"] == AUDIENCE
+    assert metadata["authorization_servers"] == [site.issuer.url]
+    assert metadata["scopes_supported"] == [  # clients ask for all: calls:approve is not told
+        "calls:read",
+        "calls:place",
+        "calls:change",
+        "calls:delete",
+    ]
+    assert metadata["bearer_methods_supported"] == ["header"]
+
+
+async def test_a_read_only_server_asks_for_no_more_than_reading() -> None:
+    async with issuing() as issuer, trusting(issuer, calls_mcp_read_only=True) as service:
+        metadata = (await service.get("/.well-known/oauth-protected-resource/mcp")).json()
+    assert metadata["scopes_supported"] == ["calls:read"]
+
+
+async def test_other_claims_can_tell_the_scopes_and_the_principal() -> None:
+    settings: dict[str, Any] = {
+        "calls_mcp_oauth_scope_claim": "permissions",
+        "calls_mcp_oauth_principal_claim": "email",
+        "calls_mcp_oauth_audience": "api://calls",
+    }
+    async with issuing() as issuer, trusting(issuer, **settings) as service:
+        scopes = ["calls:read", "calls:place"]
+        claims = {"permissions": scopes, "scope": None, "aud": ["api://calls", "another"]}
+        token = issuer.token(claims={**claims, "email": "alice@example.com"})
+        async with service.of(token).connect() as alice:
+            tools = (await alice.client.list_tools()).tools
+            assert [tool.name for tool in tools] == ["create_call", "fetch_call", "list_calls"]
+        assert await service.status(issuer.token(claims=claims)) == 401
+
+
+class Tokens:
+    """Where a client keeps its token."""
+
+    def __init__(self) -> None:
+        self._token: OAuthToken | None = None
+
+    async def get_tokens(self) -> OAuthToken | None:
+        return self._token
+
+    async def set_tokens(self, tokens: OAuthToken) -> None:
+        self._token = tokens
+
+    async def get_client_info(self) -> OAuthClientInformationFull | None:
+        return None
+
+    async def set_client_info(self, client_info: OAuthClientInformationFull) -> None:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("mode", ERAS)
+async def test_a_client_of_the_sdk_finds_the_issuer_and_comes_again_with_what_a_tool_needs(
+    mode: Era,
+) -> None:
+    port = free_port()
+    resource = f"http://127.0.0.1:{port}/mcp"
+    async with issuing() as issuer:
+        credentials = ClientCredentialsOAuthProvider(
+            resource, Tokens(), "agent", "client-secret", issuer=issuer.url
+        )
+        settings = issuer.settings(calls_mcp_resource_url=resource, calls_mcp_confirm="none")
+        async with (
+            open_rig(sandbox=False, **settings) as rig,
+            site_of(rig, port=port) as service,
+            service.connect(mode, auth=credentials) as agent,
+        ):
+            assert (await agent.call("list_calls"))["count"] == 0
+            assert (await agent.call("create_call", **placing()))["outcome"] == "done"
+            assert (await agent.call("list_calls"))["count"] == 1
+    assert issuer.granted == ["calls:read", "calls:read calls:place"]

@@ -1,0 +1,319 @@
+"""What a principal can have of their own, and how a mistake in the file is told."""
+
+from base64 import b64decode
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from calls_mcp.errors import ConfigurationError
+from calls_mcp.http.verifier import open_verifier
+from calls_mcp.settings import load_settings
+from tests.http.issuer import AUDIENCE, issuing
+from tests.http.site import (
+    EVERYTHING,
+    OnStandIn,
+    by_tokens,
+    entry,
+    message,
+    open_site,
+    site_of,
+    stand_in_site,
+    write,
+)
+from tests.records import lines_in
+from tests.rig import ACCOUNT, open_rig, placing
+from tests.upstream import SECRET, SID, Exchange, answer, call
+
+pytestmark = pytest.mark.anyio
+
+OWN = "AC" + "7" * 32
+KEY = "SK" + "8" * 32
+BY_ENV = f'[principals.alice]\naccount_sid = "{OWN}"\nauth_token_env = "ALICES_SECRET"\n'
+BY_FILE = f'[principals.alice]\naccount_sid = "{OWN}"\nauth_token_file = "secret"\n'
+BOTH = (entry("alices-token", "alice", *EVERYTHING), entry("bobs-token", "bob", *EVERYTHING))
+
+
+@pytest.fixture(autouse=True)
+def secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that has a secret; a variable has another."""
+    monkeypatch.setenv("ALICES_SECRET", "alices own")
+    return write(tmp_path / "secret", "first")
+
+
+async def placed(exchange: Exchange) -> None:
+    """Answer with a call of the account that is asked for."""
+    account = exchange.request.target.split("/")[3]
+    await answer(200, call(account_sid=account))(exchange)
+
+
+def upstream_of(file: Path) -> AbstractAsyncContextManager[OnStandIn]:
+    """A stand-in for the API that any account may use, and a server on it."""
+    return stand_in_site(placed, **by_tokens(file, calls_mcp_confirm="none"))
+
+
+async def account_used(service: OnStandIn, token: str) -> tuple[str, str]:
+    """The account that a call was placed on, and the credentials it was placed with."""
+    async with service.of(token).connect() as agent:
+        await agent.call("create_call", **placing())
+    request = service.upstream.requests[-1]
+    credentials = b64decode(request.headers["authorization"].removeprefix("Basic ")).decode()
+    return request.target.split("/")[3], credentials
+
+
+async def test_a_principal_with_an_account_of_their_own_uses_that_and_nobody_else_does(
+    tmp_path: Path,
+) -> None:
+    async with upstream_of(write(tmp_path / "principals.toml", *BOTH, BY_ENV)) as service:
+        for _ in range(2):
+            used = await account_used(service, "alices-token")
+            assert used == (OWN, f"{OWN}:alices own")
+            used = await account_used(service, "bobs-token")
+            assert used == (ACCOUNT, f"{ACCOUNT}:{SECRET}")
+
+
+async def test_credentials_can_be_an_api_key_and_in_a_file(tmp_path: Path) -> None:
+    write(tmp_path / "secret", "from a file\n")
+    own = (
+        f'[principals.alice]\naccount_sid = "{OWN}"\napi_key = "{KEY}"\n'
+        'api_secret_file = "secret"\n'
+    )
+    async with upstream_of(write(tmp_path / "principals.toml", *BOTH, own)) as service:
+        used = await account_used(service, "alices-token")
+        assert used == (OWN, f"{KEY}:from a file")
+
+
+async def test_an_account_that_is_given_or_taken_away_counts_at_once(tmp_path: Path) -> None:
+    another = "AC" + "6" * 32
+    file = write(tmp_path / "principals.toml", *BOTH)
+    async with upstream_of(file) as service:
+        assert (await account_used(service, "alices-token"))[0] == ACCOUNT
+        changes = {BY_ENV: OWN, BY_ENV.replace(OWN, another): another, "": ACCOUNT}
+        for own, used in changes.items():
+            write(file, *BOTH, own)
+            assert (await account_used(service, "alices-token"))[0] == used
+
+
+async def test_an_edited_secret_or_policy_counts_at_once(tmp_path: Path, secret: Path) -> None:
+    policy = write(tmp_path / "own.toml", '[confirm]\nplace = "never"\n')
+    own = BY_FILE + 'policy = "own.toml"\n'
+    async with upstream_of(write(tmp_path / "principals.toml", *BOTH, own)) as service:
+        assert (await account_used(service, "alices-token"))[1] == f"{OWN}:first"
+        write(secret, "second")
+        async with service.of("alices-token").connect() as alice:
+            await alice.call("list_calls")
+            used = service.upstream.requests[-1].headers["authorization"]
+            assert b64decode(used.removeprefix("Basic ")).decode() == f"{OWN}:second"
+            policy.write_text('[confirm]\nplace = "deny"\n', "utf-8")
+            denied = await alice.call("create_call", **placing())
+        assert denied["error"]["kind"] == "policy_denied"
+
+
+async def test_a_file_that_was_missing_counts_as_soon_as_it_is_there(tmp_path: Path) -> None:
+    own = BY_FILE.replace('"secret"', '"later"')
+    file = write(tmp_path / "principals.toml", *BOTH)
+    async with upstream_of(file) as service:
+        write(file, BOTH[0], own)
+        before = await account_used(service, "bobs-token")
+        assert before[0] == ACCOUNT  # the last good file holds
+        write(tmp_path / "later", "there")
+        assert (await service.of("bobs-token").post(message("ping"))).status_code == 401
+        assert (await account_used(service, "alices-token"))[1] == f"{OWN}:there"
+
+
+async def test_a_call_under_way_is_finished_with_the_account_it_began_with(
+    tmp_path: Path, secret: Path
+) -> None:
+    asked, answered = anyio.Event(), anyio.Event()
+
+    async def wait(exchange: Exchange) -> None:
+        asked.set()
+        await answered.wait()
+        await placed(exchange)
+
+    outcomes: list[str] = []
+    settings = by_tokens(write(tmp_path / "principals.toml", *BOTH, BY_FILE))
+    async with (
+        stand_in_site(wait, calls_mcp_confirm="none", **settings) as service,
+        service.of("alices-token").connect() as alice,
+        anyio.create_task_group() as tasks,
+    ):
+
+        async def place(to: str) -> None:
+            outcomes.append((await alice.call("create_call", **placing(to=to)))["outcome"])
+
+        tasks.start_soon(place, "+15005550205")
+        await asked.wait()
+        write(secret, "second")
+        tasks.start_soon(place, "+15005550206")
+        while len(service.upstream.requests) < 2:
+            await anyio.lowlevel.checkpoint()
+        answered.set()
+    assert outcomes == ["done", "done"]
+    used = {b64decode(r.headers["authorization"][6:]).decode() for r in service.upstream.requests}
+    assert used == {f"{OWN}:first", f"{OWN}:second"}
+
+
+async def test_principals_of_one_account_learn_from_each_other_that_it_fails(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path / "own.toml", '[confirm]\nplace = "deny"\n')
+    own = '[principals.alice]\npolicy = "own.toml"\n'
+    settings = by_tokens(write(tmp_path / "principals.toml", *BOTH, own))
+    async with stand_in_site(answer(404), deadline=0.3, **settings) as service:
+        service.upstream.leave()
+        async with service.of("alices-token").connect() as alice:
+            for _ in range(20):  # in none of them may the connection be tried in time
+                if "in a row" in await alice.read("fetch_call", sid=SID):
+                    break
+        async with service.of("bobs-token").connect() as bob:
+            told = await bob.read("fetch_call", sid=SID)
+        assert "has failed 5 times in a row" in told
+
+
+async def test_a_principal_with_a_policy_of_their_own_is_held_to_it(tmp_path: Path) -> None:
+    write(tmp_path / "strict.toml", '[confirm]\nplace = "deny"\n')
+    own = '[principals.alice]\npolicy = "strict.toml"\n'
+    file = write(tmp_path / "principals.toml", *BOTH, own)
+    async with upstream_of(file) as service:
+        async with service.of("alices-token").connect() as alice:
+            denied = await alice.call("create_call", **placing())
+        async with service.of("bobs-token").connect() as bob:
+            placed = await bob.call("create_call", **placing())
+        assert denied["error"]["kind"] == "policy_denied"
+        assert placed["outcome"] == "done"
+
+
+async def test_the_caps_of_one_account_are_used_up_by_its_own_calls_alone(tmp_path: Path) -> None:
+    write(tmp_path / "one.toml", "[caps]\ncalls_per_day = 1\nsame_number_seconds = 0\n")
+    own = BY_ENV + 'policy = "one.toml"\n[principals.bob]\npolicy = "one.toml"\n'
+    file = write(tmp_path / "principals.toml", *BOTH, own)
+    kinds: list[object] = []
+    async with upstream_of(file) as service:
+        for token in ("alices-token", "bobs-token", "alices-token", "bobs-token"):
+            async with service.of(token).connect() as agent:
+                placed = await agent.call("create_call", **placing(to="+15005550206"))
+                kinds.append(placed.get("error", {}).get("kind"))
+    assert kinds == [None, None, "policy_denied", "policy_denied"]
+
+
+async def test_with_an_issuer_the_file_says_who_has_something_of_their_own(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path / "strict.toml", '[accounts]\nallow = ["AC99999999999999999999999999999999"]\n')
+    file = write(tmp_path / "p.toml", '[principals."auth0|alice"]\npolicy = "strict.toml"\n')
+    async with issuing() as issuer:
+        settings = issuer.settings(calls_mcp_principals=file)
+        async with open_site(**settings) as service:
+            for name, outcome in (("auth0|alice", "error"), ("bob", "done")):
+                async with service.of(issuer.token(claims={"sub": name})).connect() as agent:
+                    assert (await agent.call("list_calls"))["outcome"] == outcome
+
+
+async def test_in_the_sandbox_nobody_has_an_account_but_the_emulators(tmp_path: Path) -> None:
+    settings = by_tokens(write(tmp_path / "principals.toml", *BOTH, BY_FILE))
+    async with open_rig(sandbox=True, **settings) as rig, site_of(rig) as site:
+        async with site.of("alices-token").connect() as alice:
+            listed = await alice.call("list_calls")
+        assert (listed["outcome"], listed["sandbox"]) == ("done", True)
+        assert OWN not in str(site.rig.emulator.requests)
+
+
+async def test_in_memory_and_on_stdio_nobody_is_asked_for_a_token(tmp_path: Path) -> None:
+    file = write(tmp_path / "principals.toml", *BOTH)
+    async with open_rig(**by_tokens(file)) as rig, rig.connect() as agent:
+        assert (await agent.call("list_calls"))["outcome"] == "done"
+        assert len((await agent.client.list_tools()).tools) == 5
+
+
+# The record knows the principal, whatever their client calls itself
+
+
+async def test_the_record_and_the_throttle_know_whoever_is_authenticated(tmp_path: Path) -> None:
+    write(tmp_path / "slow.toml", "[caps]\nreads_per_minute = 1\n")
+    settings = by_tokens(
+        write(tmp_path / "principals.toml", *BOTH),
+        calls_mcp_policy=tmp_path / "slow.toml",
+        calls_mcp_audit_database=tmp_path / "audit.db",
+    )
+    async with open_site(**settings) as service:
+        outcomes: list[str] = []
+        for token in ("alices-token", "alices-token", "bobs-token"):
+            async with service.of(token).connect() as agent:
+                outcomes.append((await agent.call("list_calls"))["outcome"])
+                await agent.call("create_call", **placing())
+    assert outcomes == ["done", "error", "done"]
+    record = "".join(lines_in(tmp_path / "audit.db"))
+    assert '"principal":"alice"' in record
+    assert '"principal":"bob"' in record
+    assert "tester" not in record
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[[tokens]", "1: "),
+        (
+            '[[tokens]]\nprincipal = "a"\n[[tokens]]\nprincipal = "b c"\n',
+            "3: tokens.1.sha256: is missing",
+        ),
+        (
+            '\n[[tokens]]\nprincipal = "b c"\n',
+            "3: tokens.0.principal: must be ASCII without spaces",
+        ),
+        ('[[tokens]]\nsha256 = "abc"\n', "2: tokens.0.sha256: String should match"),
+        ('[[tokens]]\nscopes = ["calls:all"]\n', "2: tokens.0.scopes.0: "),
+        ("[[tokens]]\nscopes = []\n", "2: tokens.0.scopes: "),
+        (
+            '[[tokens]]\nscopes = ["calls:approve", "calls:read"]\n',
+            "2: tokens.0.scopes: calls:approve goes alone",
+        ),
+        ("[[tokens]]\nexpires = 2030-01-01\n", "2: tokens.0.expires: "),
+        ("[[tokens]]\nexpires = 2030-01-01T00:00:00\n", "2: tokens.0.expires: "),
+        ("[[token]]\n", "1: token: there is no such key"),
+        (f'[principals.a]\naccount_sid = "{OWN}"\n', "1: principals.a: account_sid goes with one"),
+        ('[principals.a]\nauth_token_env = "A"\n', "1: principals.a: account_sid goes with one"),
+        (
+            f'[principals.a]\naccount_sid = "{OWN}"\napi_secret_env = "A"\n',
+            "1: principals.a: api_key goes with",
+        ),
+        ('[principals.a]\nauth_token = "s3cret"\n', "2: principals.a.auth_token: there is no such"),
+        (
+            f'[principals.a]\naccount_sid = "{OWN}"\nauth_token_env = "NOT_SET"\n',
+            "1: principals.a: the variable NOT_SET is empty or missing",
+        ),
+        (
+            f'[principals.a]\naccount_sid = "{OWN}"\nauth_token_file = "none"\n',
+            "can't be read: No such file",
+        ),
+        ('[principals.a]\npolicy = "none.toml"\n', "none.toml: can't be read: No such file"),
+        ('[principals."b c"]\n', "1: principals.b c: must be ASCII"),
+    ],
+)
+def test_what_is_wrong_with_the_file_is_told_with_its_line(
+    tmp_path: Path, text: str, problem: str
+) -> None:
+    file = write(tmp_path / "principals.toml", text)
+    with pytest.raises(ConfigurationError) as error:
+        open_verifier(load_settings(by_tokens(file)))
+    assert problem in str(error.value)
+    assert str(error.value).startswith(f"{file}:")
+    assert "s3cret" not in str(error.value)
+
+
+def test_tokens_beside_an_issuer_are_refused(tmp_path: Path) -> None:
+    settings = load_settings(
+        {
+            "calls_mcp_auth": "oauth",
+            "calls_mcp_oauth_issuer": "https://issuer.example.com",
+            "calls_mcp_resource_url": AUDIENCE,
+            "calls_mcp_principals": write(tmp_path / "principals.toml", *BOTH),
+        }
+    )
+    with pytest.raises(ConfigurationError, match="count only with CALLS_MCP_AUTH=tokens"):
+        open_verifier(settings)

@@ -1,0 +1,36 @@
+"""Log records as they are written."""
+
+import json
+import logging
+import sys
+
+import pytest
+
+from calls_mcp.observability.logs import JsonLines, Text
+
+
+def record(message: str, *arguments: object) -> logging.LogRecord:
+    """A warning by a library, about the exception that is being handled if there is one."""
+    raised = sys.exc_info() if sys.exception() else None
+    return logging.LogRecord("library", logging.WARNING, __file__, 1, message, arguments, raised)
+
+
+@pytest.mark.parametrize("formatter", [JsonLines(), Text("%(message)s")])
+def test_an_exception_is_told_by_its_type_and_its_way_and_not_by_its_message(
+    formatter: logging.Formatter,
+) -> None:
+    line = ""
+    try:
+        int("+15005550177 or so")
+    except ValueError:
+        line = formatter.format(record("it failed"))
+    assert "it failed" in line
+    assert "ValueError at test_logs.py:" in line
+    assert "15005550177" not in line
+
+
+def test_a_message_can_not_pass_for_another_line() -> None:
+    line = JsonLines().format(record("said %s", 'x\n{"level": "ERROR"}\u2028\x1b[31m'))
+    assert line.splitlines() == [line]
+    assert json.loads(line)["message"] == 'said x {"level": "ERROR"} [31m'
+    assert line.isascii()

@@ -1,0 +1,137 @@
+"""A server whose stderr nobody reads, and what writes there."""
+
+import os
+import sys
+import threading
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any
+
+import anyio
+import pytest
+from mcp import Client, StdioServerParameters
+from mcp.client.stdio import stdio_client
+
+from calls_mcp.emulator import DEFAULT_ACCOUNT, Emulator
+from calls_mcp.observability import stderr
+from tests.rig import PERMISSIVE, Agent, placing
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="fills a pipe")
+
+
+class Pipe:
+    """A pipe that is full, until it is read."""
+
+    def __init__(self) -> None:
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        self._filled = 0
+        with suppress(BlockingIOError):
+            while True:
+                self._filled += os.write(writing, b"x" * 4096)
+        os.set_blocking(writing, True)
+        self._reader = os.fdopen(reading, "rb")
+        self.stream = os.fdopen(writing, "w", encoding="utf-8")
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._text = b""
+
+    def read(self) -> None:
+        """Begin to read what is written, until every writer has closed it."""
+        self._thread.start()
+
+    def rest(self) -> str:
+        """What was written into it after that which filled it."""
+        self.stream.close()
+        self._thread.join(30)
+        return self._text.decode()
+
+    def _read(self) -> None:
+        with self._reader:
+            self._text = self._reader.read()[self._filled :]
+
+
+@asynccontextmanager
+async def serving(pipe: Pipe, **variables: str) -> AsyncGenerator[tuple[Emulator, Agent]]:
+    """A server whose stderr is `pipe`, on an emulator."""
+    async with Emulator() as emulator:
+        server = StdioServerParameters(
+            command=sys.executable,
+            args=["-m", "calls_mcp"],
+            env={
+                "TWILIO_ACCOUNT_SID": DEFAULT_ACCOUNT.sid,
+                "TWILIO_AUTH_TOKEN": DEFAULT_ACCOUNT.auth_token,
+                "CALLS_MCP_API_BASE_URL": emulator.base_url,
+                "CALLS_MCP_POLICY": str(PERMISSIVE),
+                "CALLS_MCP_CONFIRM": "none",
+                "CALLS_MCP_LOG_LEVEL": "DEBUG",
+                **variables,
+            },
+        )
+        async with Client(stdio_client(server, errlog=pipe.stream)) as client:
+            yield emulator, Agent(client)
+
+
+@pytest.mark.anyio
+async def test_reads_go_on_and_changes_are_refused_in_time_while_nobody_reads_stderr() -> None:
+    pipe, outcomes = Pipe(), list[dict[str, Any]]()
+
+    async def place() -> None:
+        outcomes.append(await agent.call("create_call", **placing()))
+
+    variables = {"CALLS_MCP_AUDIT_DATABASE": "stderr:", "CALLS_MCP_DEADLINE": "4"}
+    async with serving(pipe, **variables) as (emulator, agent):
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(3):
+                    tasks.start_soon(place)
+                while len(outcomes) < 3:
+                    assert (await agent.call("list_calls"))["outcome"] == "done"
+        assert [each["error"]["kind"] for each in outcomes] == ["audit_unavailable"] * 3
+        assert "nobody reads stderr" in outcomes[0]["error"]["hint"]
+        assert [entry for entry in emulator.requests if entry.method != "GET"] == []
+        pipe.read()
+        assert (await agent.call("create_call", **placing()))["outcome"] == "done"
+    assert '"phase":"after"' in pipe.rest()
+
+
+@pytest.mark.anyio
+async def test_a_server_ends_although_nobody_has_read_what_it_logged() -> None:
+    pipe = Pipe()
+    with anyio.fail_after(20):
+        async with serving(pipe) as (_, agent):
+            assert (await agent.call("list_calls"))["outcome"] == "done"
+    pipe.read()
+    pipe.rest()
+
+
+@contextmanager
+def own_stderr(monkeypatch: pytest.MonkeyPatch) -> Generator[Pipe]:
+    """A full pipe that this process has for its stderr."""
+    stderr.flush()
+    pipe = Pipe()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", pipe.stream)
+        yield pipe
+        stderr.flush(30)
+
+
+def test_lines_that_are_too_many_are_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    with own_stderr(monkeypatch) as pipe:
+        for number in range(1500):
+            stderr.offer(f"line {number}\n")
+        pipe.read()
+    *lines, last = pipe.rest().splitlines()
+    assert lines == [f"line {number}" for number in range(len(lines))]
+    assert f"{1500 - len(lines)} log lines were dropped" in last
+
+
+def test_what_was_given_up_in_the_queue_is_never_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = list[str]()
+    with own_stderr(monkeypatch) as pipe:
+        stderr.offer("this one is being written\n")
+        with pytest.raises(TimeoutError, match="nobody reads stderr"):
+            stderr.run(lambda: done.append("too late"), 0.05)
+        pipe.read()
+        stderr.run(lambda: done.append("in time"), 30)
+    assert done == ["in time"]
+    assert pipe.rest() == "this one is being written\n"

@@ -1,0 +1,120 @@
+"""A stand-in for a host that shows MCP Apps, in a real browser without a network."""
+
+import json
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from mcp_types import CallToolResult, TextResourceContents
+from playwright.sync_api import Browser, Frame, Page, Route
+
+from tests.chromium import AUDIT, axe
+
+HOST, VIEW = "https://host.test/", "https://view.test/"
+_TEMPLATE = Path(__file__).with_name("app_host.html")
+
+
+@dataclass
+class Host:
+    """An app in its frame, what it was seen to do, and the host's end of the conversation."""
+
+    page: Page
+    requests: list[str] = field(default_factory=list[str])
+    complaints: list[str] = field(default_factory=list[str])
+
+    @property
+    def view(self) -> Frame:
+        frame = self.page.frame(url=VIEW)
+        assert frame is not None
+        return frame
+
+    @property
+    def told(self) -> list[dict[str, Any]]:
+        """The messages that came from the app."""
+        return cast("list[dict[str, Any]]", self.page.evaluate("told"))
+
+    def show(self, result: CallToolResult | Mapping[str, object]) -> None:
+        """Hand over a tool's result; a mapping is its structured content."""
+        if isinstance(result, CallToolResult):
+            wire = result.model_dump(mode="json", by_alias=True, exclude_none=True)
+        else:
+            wire = {"content": list[object](), "structuredContent": {**result}}
+        self.notify("ui/notifications/tool-result", wire)
+
+    def change(self, **context: object) -> None:
+        """Tell of a change of theme or the like."""
+        self.notify("ui/notifications/host-context-changed", context)
+
+    def notify(self, method: str, params: Mapping[str, object]) -> None:
+        self.page.evaluate("notify", [method, {**params}])
+
+    def request(self, method: str) -> dict[str, Any]:
+        """What the app answers."""
+        return cast("dict[str, Any]", self.page.evaluate("request", method))
+
+    def column(self, title: str) -> list[str]:
+        """The texts of a list's column, from the top."""
+        return self.view.locator(f'td[data-column="{title}"]').all_inner_texts()
+
+    def violations(self) -> list[str]:
+        """What axe-core finds in the app as it is shown now."""
+        if not self.view.evaluate("'axe' in window"):
+            self.view.evaluate(axe())
+        return cast("list[str]", self.view.evaluate(AUDIT))
+
+
+@contextmanager
+def open_host(
+    browser: Browser,
+    app: TextResourceContents,
+    context: Mapping[str, object] | None = None,
+    width: int = 1440,
+) -> Generator[Host]:
+    """A host with the app in a frame of `width` pixels, which has told it `context`."""
+    page = browser.new_page(viewport={"width": width, "height": 800}, locale="en-GB")
+    host = Host(page)
+    document = _TEMPLATE.read_text("utf-8").replace("CONTEXT", json.dumps(context or {}))
+    policy = {"Content-Security-Policy": _policy(app)}
+
+    def serve(route: Route) -> None:
+        host.requests.append(route.request.url)
+        match route.request.url:
+            case "https://host.test/":
+                route.fulfill(body=document, content_type="text/html")
+            case "https://view.test/":
+                route.fulfill(body=app.text, content_type="text/html", headers=policy)
+            case _:
+                route.abort()
+
+    page.route("**", serve)
+    page.on("console", lambda message: host.complaints.append(message.text))
+    page.on("pageerror", lambda error: host.complaints.append(str(error)))
+    page.goto(HOST)
+    yield host
+    page.close()
+
+
+def _policy(app: TextResourceContents) -> str:
+    """What the specification has a host make of the domains that an app declares."""
+    declared = cast("dict[str, list[str]]", (app.meta or {})["ui"]["csp"])
+    connect, load, frame, base = (
+        " ".join(declared[kind]) or "'none'"
+        for kind in ("connectDomains", "resourceDomains", "frameDomains", "baseUriDomains")
+    )
+    load = load.removeprefix("'none'")  # beside other sources it would mean nothing
+    return "; ".join(
+        (
+            "default-src 'none'",
+            f"script-src 'unsafe-inline' {load}",
+            f"style-src 'unsafe-inline' {load}",
+            f"connect-src {connect}",
+            f"img-src data: {load}",
+            f"font-src data: {load}",
+            f"media-src data: {load}",
+            f"frame-src {frame}",
+            "object-src 'none'",
+            f"base-uri {base}",
+        )
+    )

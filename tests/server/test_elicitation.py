@@ -1,0 +1,463 @@
+"""Who is asked, in which era, and what an answer is worth."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import anyio
+import mcp_types as types
+import pytest
+from mcp import Client, MCPError
+from mcp.client import ClientRequestContext
+from mcp_types import ElicitResult
+
+from calls_mcp.emulator import Emulator
+from calls_mcp.server.handlers import build_server
+from calls_mcp.service.runtime import Runtime
+from calls_mcp.settings import load_settings
+from tests.conversation import NO, YES, Tool, asked, changes_of, interview, token_for
+from tests.hostile import TEXTS, invisible, unquoted
+from tests.rig import (
+    ERAS,
+    PERMISSIVE,
+    TALKS_FOR_AN_HOUR,
+    Agent,
+    Era,
+    Reply,
+    Rig,
+    User,
+    access_to,
+    approve,
+    decline,
+    dismiss,
+    open_rig,
+    placing,
+    structured,
+)
+from tests.strategies import DOCUMENTED, is_date, is_url, sample
+from tests.upstream import SID, answer, call, scripted
+
+pytestmark = pytest.mark.anyio
+
+OTHER_ACCOUNT = "AC" + "7" * 32
+CHANGES = ("create_call", "update_call", "delete_call")
+LIVE = {"status": "in-progress"}
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_client_that_can_ask_its_user_does_and_the_call_is_placed_once(
+    rig: Rig, era: Era
+) -> None:
+    user = User(approve)
+    async with rig.connect(era, user) as agent:
+        outcome = await agent.call("create_call", **placing())
+    assert outcome["outcome"] == "done"
+    assert len(user.asked) == 1
+    assert TALKS_FOR_AN_HOUR in user.asked[0]
+    assert len(rig.changes) == 1
+
+
+def answering(action: str, **content: object) -> Reply:
+    """A client's answer, which its library may not have checked."""
+    reply = ElicitResult.model_construct(action=action, content=content or None)
+    return lambda _message: reply
+
+
+@pytest.mark.requirement("01", "04")
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        pytest.param(decline, "said no", id="decline"),
+        pytest.param(dismiss, "dismissed", id="cancel"),
+        pytest.param(answering("decline", approve=True), "said no", id="a decline with a yes"),
+        pytest.param(answering("cancel", approve=True), "dismissed", id="a cancel with a yes"),
+        pytest.param(answering("accept"), "not a plain yes", id="nothing filled in"),
+        pytest.param(answering("accept", approve=False), "not a plain yes", id="false"),
+        pytest.param(answering("accept", approve="true"), "not a plain yes", id="the text true"),
+        pytest.param(answering("accept", approve="yes"), "not a plain yes", id="the text yes"),
+        pytest.param(answering("accept", approve=1), "not a plain yes", id="the number 1"),
+        pytest.param(answering("accept", approve=1.0), "not a plain yes", id="the number 1.0"),
+        pytest.param(answering("accept", approve=None), "not a plain yes", id="null"),
+        pytest.param(answering("accept", approve=["true"]), "not a plain yes", id="a list"),
+        pytest.param(answering("accept", other=True), "not a plain yes", id="another field"),
+        pytest.param(answering("accept", Approve=True), "not a plain yes", id="another spelling"),
+    ],
+)
+async def test_anything_but_a_literal_true_does_nothing_and_says_so(
+    rig: Rig, era: Era, reply: Reply, reason: str
+) -> None:
+    tools = await changes_of(rig)
+    before = rig.changes
+    async with rig.connect(era, User(reply)) as agent:
+        outcomes = [await agent.call(name, **arguments) for name, arguments in tools]
+    assert [outcome["outcome"] for outcome in outcomes] == ["declined"] * 3
+    assert all(reason in outcome["reason"] for outcome in outcomes)
+    assert rig.changes == before
+
+
+@pytest.mark.requirement("01", "06")
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize("policy", [None, PERMISSIVE], ids=["shipped policy", "permissive policy"])
+async def test_a_client_that_cannot_ask_gets_a_preview_and_a_token_that_works(
+    policy: Path | None, era: Era
+) -> None:
+    async with open_rig(calls_mcp_policy=policy) as rig:
+        tools = await changes_of(rig)
+        before = rig.changes
+        async with rig.connect(era) as agent:
+            questions = [await agent.call(name, **arguments) for name, arguments in tools]
+            assert rig.changes == before
+            assert [q["outcome"] for q in questions] == ["confirmation_required"] * 3
+            for (name, arguments), question in zip(tools, questions, strict=True):
+                token = question["confirmation"]["token"]
+                done = await agent.call(name, **arguments, confirmation_token=token)
+                assert done["outcome"] == "done"
+        assert len(rig.changes) == len(before) + 3
+
+
+@pytest.mark.requirement("10")
+@pytest.mark.parametrize("era", ERAS)
+async def test_the_question_is_the_preview_and_asks_for_nothing_but_a_yes(
+    rig: Rig, era: Era
+) -> None:
+    forms: list[types.ElicitRequestFormParams] = []
+
+    async def read(
+        context: ClientRequestContext, params: types.ElicitRequestParams
+    ) -> ElicitResult:
+        del context
+        assert isinstance(params, types.ElicitRequestFormParams)
+        forms.append(params)
+        return dismiss("")
+
+    create, *others = await changes_of(rig)
+    create[1]["sip_auth_password"] = "canary"
+    async with Client(rig.server, mode=era, elicitation_callback=read) as client:
+        for tool in (create, *others):
+            await client.call_tool(*tool)
+    assert "Place a call to" in forms[0].message
+    assert len(forms) == 3
+    for form in forms:
+        assert "canary" not in form.message
+        assert [*form.requested_schema["properties"]] == ["approve"]
+        assert form.requested_schema["properties"]["approve"]["type"] == "boolean"
+        told = json.dumps(form.requested_schema).lower()
+        assert not re.search(r"https?:|www\.|pass|secret|token|credential|pin|key|card", told)
+
+
+async def fail(context: ClientRequestContext, params: types.ElicitRequestParams) -> types.ErrorData:
+    del context, params
+    return types.ErrorData(code=-1, message="no window is open; accept: true")
+
+
+async def hesitate(
+    context: ClientRequestContext, params: types.ElicitRequestParams
+) -> ElicitResult:
+    del context, params
+    await anyio.sleep_forever()
+    return YES
+
+
+@pytest.mark.requirement("04")
+@pytest.mark.parametrize(
+    ("callback", "reason"),
+    [
+        pytest.param(fail, "no window is open", id="cannot be reached"),
+        pytest.param(hesitate, "did not answer", id="takes too long"),
+    ],
+)
+async def test_an_older_client_whose_user_does_not_answer_does_nothing(
+    callback: Any,  # noqa: ANN401  # as Client has it
+    reason: str,
+) -> None:
+    async with (
+        open_rig(calls_mcp_confirm_ttl=0.05) as rig,
+        Client(rig.server, mode="legacy", elicitation_callback=callback) as client,
+    ):
+        outcome = structured(await client.call_tool("create_call", placing()))
+    assert outcome["outcome"] == "declined"
+    assert reason in outcome["reason"]
+    assert rig.changes == []
+
+
+@pytest.mark.requirement("28")
+async def test_a_client_that_leaves_while_it_is_asked_places_no_call(rig: Rig) -> None:
+    opened = anyio.Event()
+
+    async def leave(
+        context: ClientRequestContext, params: types.ElicitRequestParams
+    ) -> ElicitResult:
+        opened.set()
+        return await hesitate(context, params)
+
+    async def place() -> None:
+        async with Client(rig.server, mode="legacy", elicitation_callback=leave) as client:
+            await client.call_tool("create_call", placing())
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(place)
+        await opened.wait()
+        tasks.cancel_scope.cancel()
+    async with rig.connect() as agent:
+        await agent.call("list_calls")
+    assert rig.changes == []
+
+
+# What an approval is for
+
+
+def every_argument(tool: str) -> dict[str, object]:
+    """All arguments that a tool can be given together; the policy of the tests allows them."""
+    names = [name for name in DOCUMENTED[tool]["parameters"] if name != "account_sid"]
+    if tool == "update_call":
+        names.remove("twiml")  # which excludes url
+    return {name: sample(tool, name) for name in names} | ({"sid": SID} if "sid" in names else {})
+
+
+def another(tool: str, name: str, value: object) -> object:
+    """A right value that differs from `value`."""
+    choices = DOCUMENTED[tool]["parameters"][name].get("enum", [])
+    match value:
+        case bool():
+            return not value
+        case int():
+            return value - 1
+        case list():
+            return ["completed"]
+        case _ if choices:
+            return next(choice for choice in choices if choice != value)
+        case _:
+            return _another_text(name, str(value))
+
+
+def _another_text(name: str, text: str) -> str:
+    if name in ("to", "from", "send_digits"):
+        return {"to": TALKS_FOR_AN_HOUR, "from": "+15005550006"}.get(name, "1")
+    if is_url(name) or is_date(name):
+        return text.replace("?a=1", "?a=2")
+    if name == "twiml":
+        return f"{text}\n"
+    return text[:-1] + ("0" if text[-1] != "0" else "1")
+
+
+@pytest.mark.requirement("01", "06")
+@pytest.mark.parametrize("tool", CHANGES)
+async def test_a_token_is_good_for_its_tool_every_argument_and_account_and_survives_a_refusal(
+    tool: str,
+) -> None:
+    situation = answer(200, call(status="completed" if tool == "delete_call" else "in-progress"))
+    arguments = every_argument(tool)
+    swaps: list[dict[str, object]] = [
+        *({**arguments, name: another(tool, name, value)} for name, value in arguments.items()),
+        *({k: v for k, v in arguments.items() if k != name} for name in arguments),
+        {**arguments, "account_sid": OTHER_ACCOUNT},
+    ]
+    needed = {"sid", "to", "from"} & {*arguments}
+    async with scripted(situation, calls_mcp_confirm="all") as (upstream, agent):
+        token = await token_for(agent, (tool, arguments))
+        refused = [
+            await agent.call(tool, **swap, confirmation_token=token)
+            for swap in swaps
+            if needed <= {*swap}
+        ]
+        assert len(refused) > len(arguments)
+        assert "not those that were confirmed" in refused[0]["error"]["message"]
+        for other in {*CHANGES} - {tool}:
+            given = every_argument(other)
+            refused.append(await agent.call(other, **given, confirmation_token=token))
+            assert f"it is for {tool}, not {other}" in refused[-1]["error"]["message"]
+        assert upstream.changes == []
+        await agent.call(tool, **arguments, confirmation_token=token)
+        assert len(upstream.changes) == 1
+    assert {outcome["error"]["kind"] for outcome in refused} == {"invalid_confirmation"}
+
+
+@pytest.mark.requirement("01")
+async def test_an_answer_for_other_arguments_is_refused(rig: Rig) -> None:
+    arguments = every_argument("create_call")
+    changes = {name: another("create_call", name, value) for name, value in arguments.items()}
+    async with rig.connect(user=User()) as agent:
+        question = await asked(agent, ("create_call", arguments))
+        for name, value in {**changes, "account_sid": OTHER_ACCOUNT}.items():
+            changed = replace(question, tool=("create_call", {**arguments, name: value}))
+            with pytest.raises(MCPError, match="requestState"):
+                await changed.answer(YES)
+    assert rig.changes == []
+
+
+@pytest.mark.requirement("03")
+async def test_a_token_for_one_account_is_refused_by_the_server_of_another_with_the_same_keys(
+    tmp_path: Path,
+) -> None:
+    shared = load_settings(
+        {
+            "calls_mcp_policy": PERMISSIVE,
+            "calls_mcp_secret_keys": "k" * 32,
+            "calls_mcp_state_url": f"sqlite:///{tmp_path / 'state.db'}",
+        }
+    )
+    async with Emulator() as emulator:
+        access = access_to(emulator.base_url)
+        async with (
+            Runtime(shared, access) as one,
+            Runtime(shared, replace(access, account_sid=OTHER_ACCOUNT)) as two,
+            Client(build_server(one)) as ours,
+            Client(build_server(two)) as others,
+        ):
+            token = await token_for(Agent(ours), ("create_call", placing()))
+            outcome = await Agent(others).call("create_call", **placing(confirmation_token=token))
+        assert emulator.requests == ()
+    assert outcome["error"]["kind"] == "invalid_confirmation"
+
+
+@pytest.mark.requirement("02")
+async def test_a_replayed_answer_reports_the_first_outcome_and_places_no_second_call(
+    rig: Rig,
+) -> None:
+    outcomes: list[dict[str, Any]] = []
+    async with interview(rig) as one:
+
+        async def accept() -> None:
+            outcomes.append(await one.answer(YES))
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(8):
+                tasks.start_soon(accept)
+        await accept()
+    assert {outcome["outcome"] for outcome in outcomes} == {"done"}
+    assert len({outcome["call"]["sid"] for outcome in outcomes}) == 1
+    assert "used before" in outcomes[-1]["warnings"][0]
+    assert len(rig.changes) == 1
+
+
+@pytest.mark.requirement("02")
+@pytest.mark.parametrize("no", [NO, dismiss(""), None], ids=["decline", "cancel", "no answer"])
+async def test_a_no_can_not_be_turned_into_a_yes_with_the_same_state(
+    rig: Rig, no: ElicitResult | None
+) -> None:
+    async with interview(rig) as one:
+        outcomes = [await one.answer(reply) for reply in (no, YES, YES)]
+    assert [outcome["outcome"] for outcome in outcomes] == ["declined"] * 3
+    assert rig.changes == []
+
+
+@pytest.mark.requirement("07")
+@pytest.mark.parametrize("user", [User(), None], ids=["can ask", "can not ask"])
+async def test_an_answer_that_nobody_asked_for_counts_for_nothing(
+    rig: Rig, user: User | None
+) -> None:
+    async with rig.connect(user=user) as agent:
+        ask: Any = agent.client.session.call_tool
+        answers = {"input_responses": {"confirm": YES}, "allow_input_required": True}
+        result = await ask("create_call", placing(), **answers)
+        is_asked = isinstance(result, types.InputRequiredResult)
+        assert is_asked or structured(result)["outcome"] == "confirmation_required"
+        for state in ("made up", ""):
+            with pytest.raises(MCPError, match="requestState"):
+                await ask("create_call", placing(), **answers, request_state=state)
+    assert rig.changes == []
+
+
+async def test_a_state_that_was_tampered_with_is_refused(rig: Rig) -> None:
+    async with interview(rig) as one:
+        middle = len(one.state) // 2
+        swapped = "A" if one.state[middle] != "A" else "B"
+        with pytest.raises(MCPError, match="requestState"):
+            await one.answer(YES, state=one.state[:middle] + swapped + one.state[middle + 1 :])
+    assert rig.changes == []
+
+
+@pytest.mark.requirement("03", "05")
+async def test_another_client_can_not_use_the_state(rig: Rig) -> None:
+    async with interview(rig, "one") as one, interview(rig, "two") as two:
+        with pytest.raises(MCPError, match="requestState"):
+            await two.answer(YES, state=one.state)
+        assert rig.changes == []
+        assert (await one.answer(YES))["outcome"] == "done"
+
+
+@pytest.mark.requirement("07", "44")
+@pytest.mark.parametrize("era", ERAS)
+async def test_nothing_beside_the_arguments_confirms_anything(rig: Rig, era: Era) -> None:
+    meta: Any = {
+        **dict.fromkeys(("confirm", "approved", "force", "principal", "calls-mcp/confirm"), True),
+        "calls-mcp/approved": {"approve": True},
+        "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    }
+    async with rig.connect(era, name="one") as one, rig.connect(era, name="two") as two:
+        question = structured(await one.client.call_tool("create_call", placing(), meta=meta))
+        assert question["outcome"] == "confirmation_required"
+        again = placing(confirmation_token=question["confirmation"]["token"])
+        stolen = structured(await two.client.call_tool("create_call", again, meta=meta))
+        assert stolen["error"]["kind"] == "invalid_confirmation"
+        assert rig.changes == []
+
+
+# What was shown is what is changed
+
+
+@pytest.mark.requirement("08")
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_call_that_ends_between_question_and_answer_is_not_changed(
+    rig: Rig, era: Era
+) -> None:
+    def reply(message: str) -> ElicitResult:
+        rig.clock.advance(200)
+        return approve(message)
+
+    async with rig.connect() as agent:
+        sid = await agent.place()
+    rig.clock.advance(3500)
+    before = rig.changes
+    async with rig.connect(era, User(reply)) as agent:
+        outcome = await agent.call("update_call", sid=sid, status="completed")
+    assert outcome["outcome"] == "expired"
+    assert "it was shown as in-progress" in outcome["reason"]
+    assert "it is completed" in outcome["reason"]
+    assert rig.changes == before
+
+
+@pytest.mark.requirement("08")
+@pytest.mark.parametrize("tool", ["update_call", "delete_call"])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        pytest.param({"status": "ringing"}, id="another status"),
+        pytest.param({"to": "+15005550199"}, id="another callee"),
+        pytest.param({"from": "+15005550199"}, id="another caller"),
+        pytest.param({"sid": "CA" + "7" * 32}, id="another call"),
+        pytest.param({"account_sid": OTHER_ACCOUNT}, id="another account"),
+    ],
+)
+async def test_a_call_that_is_another_than_was_shown_is_not_changed(
+    tool: str, changed: dict[str, object]
+) -> None:
+    arguments: dict[str, object] = {"sid": SID}
+    if tool == "update_call":
+        arguments["status"] = "completed"
+    shown = LIVE if tool == "update_call" else {"status": "completed"}
+    steps = answer(200, call(**shown)), answer(200, call(**shown | changed))
+    async with scripted(*steps, calls_mcp_confirm="all") as (upstream, agent):
+        token = await token_for(agent, (tool, arguments))
+        outcome = await agent.call(tool, **arguments, confirmation_token=token)
+        assert upstream.changes == []
+    assert outcome["outcome"] in ("expired", "error")
+
+
+@pytest.mark.requirement("12")
+@pytest.mark.parametrize("field", ["status", "from", "to"])
+async def test_a_confirmation_that_lapses_quotes_what_strangers_wrote(field: str) -> None:
+    told = [call(**LIVE | {field: text}) for text in TEXTS.values()]
+    steps = [answer(200, each) for after in told for each in (call(**LIVE), after)]
+    async with scripted(*steps, calls_mcp_confirm="all") as (upstream, agent):
+        for _ in told:
+            tool: Tool = ("update_call", {"sid": SID, "status": "completed"})
+            token = await token_for(agent, tool)
+            outcome = await agent.call(tool[0], **tool[1], confirmation_token=token)
+            assert outcome["outcome"] == "expired"
+            assert not invisible(outcome["reason"])
+            assert "INSTRUCTIONS" not in unquoted(outcome["reason"])
+        assert upstream.changes == []

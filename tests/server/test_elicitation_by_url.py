@@ -1,0 +1,161 @@
+"""Clients that open pages for their user are sent to the operator's, in either era."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import anyio.lowlevel
+import pytest
+from mcp import Client
+from mcp.client import ClientRequestContext
+from mcp_types import (
+    ElicitCompleteNotification,
+    ElicitRequestParams,
+    ElicitRequestURLParams,
+    ElicitResult,
+    InputResponses,
+)
+
+from tests.guard.test_decisions import scene
+from tests.rig import ERAS, Agent, Era, placing, structured
+
+pytestmark = pytest.mark.anyio
+
+
+CONSOLE = "https://calls.example.com"
+
+
+@dataclass
+class Visitor:
+    """A user whose client opens pages, and what happens once they are there."""
+
+    action: Literal["accept", "decline", "cancel"] = "accept"
+    then: Callable[[], Awaitable[object]] = anyio.lowlevel.checkpoint
+    sent_to: list[ElicitRequestURLParams] = field(default_factory=list[ElicitRequestURLParams])
+
+    async def __call__(
+        self, context: ClientRequestContext, params: ElicitRequestParams
+    ) -> ElicitResult:
+        del context
+        assert isinstance(params, ElicitRequestURLParams)
+        self.sent_to.append(params)
+        await self.then()
+        return ElicitResult(action=self.action)
+
+
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize("is_approved", [True, False])
+async def test_a_client_that_opens_pages_is_sent_to_the_operators_and_waits_for_what_comes_of_it(
+    era: Era,
+    is_approved: bool,  # noqa: FBT001
+    tmp_path: Path,
+) -> None:
+    visitor, completed = Visitor(), list[str]()
+
+    async def listen(message: object) -> None:
+        if isinstance(message, ElicitCompleteNotification):
+            completed.append(message.params.elicitation_id)
+
+    async with scene(tmp_path, calls_mcp_console_url=CONSOLE) as here:
+        visitor.then = partial(here.decide, approve=is_approved, reason="because")
+        client = Client(
+            here.rig.server,
+            mode=era,
+            elicitation_callback=visitor,
+            message_handler=listen,
+            cache=None,
+        )
+        async with client:
+            outcome = await Agent(client).call("create_call", **placing())
+        assert outcome["outcome"] == ("done" if is_approved else "declined")
+        assert len(here.rig.changes) == is_approved
+        (page,) = visitor.sent_to
+        (request,) = await here.approvals.requests()
+        assert page.url == f"{CONSOLE}/waiting/{request.identifier}"
+        assert "+1" not in page.message
+        if era == "legacy":
+            assert page.elicitation_id == request.identifier
+            assert completed == [request.identifier]
+        else:
+            assert (page.elicitation_id, completed) == (None, [])
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_opening_the_page_approves_nothing(era: Era, tmp_path: Path) -> None:
+    visitor = Visitor()
+    terms = {"calls_mcp_console_url": CONSOLE, "calls_mcp_operator_wait": "0"}
+    async with scene(tmp_path, **terms) as here, here.rig.connect(era, visitor) as agent:
+        asked = await agent.call("create_call", **placing())
+        assert asked["outcome"] == "awaiting_operator"
+        assert visitor.sent_to[0].url in asked["reason"]
+        assert asked["reason"] in await agent.read("create_call", **placing())
+        assert len(visitor.sent_to) == 2
+        assert here.rig.changes == []
+        await here.decide(approve=True)
+        assert (await agent.call("create_call", **placing()))["outcome"] == "done"
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_whoever_does_not_want_to_open_the_page_takes_the_change_back(
+    era: Era, tmp_path: Path
+) -> None:
+    visitor = Visitor("decline")
+    async with scene(tmp_path, calls_mcp_console_url=CONSOLE) as here:
+        async with here.rig.connect(era, visitor) as agent:
+            outcome = await agent.call("create_call", **placing())
+        assert outcome["outcome"] == "declined"
+        assert list(await here.approvals.pending()) == []
+        (request,) = await here.approvals.requests()
+        assert request.decision
+        assert (request.decision.word, request.decision.by) == ("denied", "the user of the client")
+        assert here.recorded[-1]["decision"] == "declined"
+        assert here.recorded[-1]["confirmed_by"] == "elicitation"
+    assert here.rig.changes == []
+
+
+async def test_what_was_approved_meanwhile_is_not_done_if_the_user_says_no(tmp_path: Path) -> None:
+    visitor = Visitor("decline")
+    async with scene(tmp_path, calls_mcp_console_url=CONSOLE) as here:
+        visitor.then = partial(here.decide, approve=True)
+        async with here.rig.connect(user=visitor) as agent:
+            assert (await agent.call("create_call", **placing()))["outcome"] == "declined"
+            again = await agent.call("create_call", **placing())
+        assert again["outcome"] == "declined"
+    assert here.rig.changes == []
+    assert len(visitor.sent_to) == 2
+
+
+async def test_a_dismissed_page_leaves_it_to_the_operator(tmp_path: Path) -> None:
+    visitor = Visitor("cancel")
+    terms = {"calls_mcp_console_url": CONSOLE, "calls_mcp_operator_wait": "0"}
+    async with scene(tmp_path, **terms) as here, here.rig.connect("legacy", visitor) as agent:
+        assert (await agent.call("create_call", **placing()))["outcome"] == "awaiting_operator"
+        await here.decide(approve=True)
+        assert (await agent.call("create_call", **placing()))["outcome"] == "done"
+
+
+async def test_an_answer_about_a_page_that_nobody_was_sent_to_does_nothing(tmp_path: Path) -> None:
+    yes = ElicitResult(action="accept", content={"approve": True})
+    answers: list[InputResponses] = [
+        {"open": ElicitResult(action="accept")},
+        {"open": yes},
+        {"confirm": yes},
+    ]
+    async with scene(tmp_path, calls_mcp_operator_wait="0") as here:
+        for answer in answers:
+            async with here.rig.connect() as agent:
+                result = await agent.client.session.call_tool(
+                    "create_call", placing(), input_responses=answer
+                )
+            assert structured(result)["outcome"] == "awaiting_operator"
+    assert here.rig.changes == []
+
+
+async def test_without_a_console_to_be_sent_to_nobody_is(tmp_path: Path) -> None:
+    visitor = Visitor()
+    async with scene(tmp_path) as here, here.rig.connect(user=visitor) as agent:
+        asked = await agent.call("create_call", **placing())
+    assert asked["outcome"] == "awaiting_operator"
+    assert visitor.sent_to == []

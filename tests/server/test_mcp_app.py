@@ -1,0 +1,141 @@
+"""The page of calls: who is told of it, and that nobody else sees or pays anything for it."""
+
+import re
+
+import pytest
+from mcp import Client, MCPError
+from mcp.client.extension import ClientExtension, advertise
+from mcp.client.streamable_http import streamable_http_client
+from mcp.server import apps
+from mcp_types import Result, TextResourceContents
+
+from calls_mcp.server import mcp_app as app
+from tests.http.site import open_site
+from tests.rig import ERAS, Agent, Era, Rig, open_rig
+
+pytestmark = pytest.mark.anyio
+
+SHOWS = advertise(app.EXTENSION, {"mimeTypes": ["text/html", app.MIME_TYPE]})
+OTHERS: dict[str, list[ClientExtension]] = {
+    "no extension": [],
+    "another": [advertise("com.example/other", {"mimeTypes": [app.MIME_TYPE]})],
+    "other pages": [advertise(app.EXTENSION, {"mimeTypes": ["text/html"]})],
+    "no pages": [advertise(app.EXTENSION)],
+    "nonsense": [advertise(app.EXTENSION, {"mimeTypes": app.MIME_TYPE})],
+}
+BOUND = {"fetch_call", "list_calls"}
+EMPTY: dict[str, list[str]] = {
+    "connectDomains": [],
+    "resourceDomains": [],
+    "frameDomains": [],
+    "baseUriDomains": [],
+}
+
+
+def client(rig: Rig, era: Era, extensions: list[ClientExtension] | None = None) -> Client:
+    return Client(rig.server, mode=era, cache=None, extensions=extensions)
+
+
+async def read(client: Client, sid: str) -> list[Result]:
+    """All that a client learns of resources, prompts and calls."""
+    return [
+        await client.list_resources(),
+        await client.list_resource_templates(),
+        await client.list_prompts(),
+        await client.call_tool("list_calls", {}),
+        await client.call_tool("fetch_call", {"sid": sid}),
+    ]
+
+
+def test_it_is_named_as_the_sdk_names_it() -> None:
+    assert (app.EXTENSION, app.MIME_TYPE) == (apps.EXTENSION_ID, apps.APP_MIME_TYPE)
+
+
+async def test_the_server_says_that_it_has_one(rig: Rig) -> None:
+    async with client(rig, "auto") as plain:
+        assert plain.server_capabilities.extensions == {app.EXTENSION: {}}
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_two_tools_are_bound_to_it_for_a_client_that_shows_pages(rig: Rig, era: Era) -> None:
+    async with client(rig, era, [SHOWS]) as shows:
+        tools = (await shows.list_tools()).tools
+    bound = {tool.name: tool.meta for tool in tools if tool.meta is not None}
+    assert bound == {key: {"ui": {"resourceUri": "ui://calls-mcp/calls"}} for key in BOUND}
+
+
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize("others", OTHERS.values(), ids=OTHERS)
+async def test_no_other_client_is_told_of_it(
+    rig: Rig, era: Era, others: list[ClientExtension]
+) -> None:
+    async with client(rig, era, others) as other, client(rig, era) as plain:
+        assert await other.list_tools() == await plain.list_tools()
+        sid = await Agent(plain).place()
+        learned = await read(other, sid)
+        assert learned == await read(plain, sid)
+        everything = [*learned, await other.list_tools()]
+    assert "ui://" not in "".join(each.model_dump_json() for each in everything)
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_model_reads_not_a_character_more_of_it(rig: Rig, era: Era) -> None:
+    async with client(rig, era, [SHOWS]) as shows, client(rig, era) as plain:
+        assert shows.instructions == plain.instructions
+        with_page, without = await shows.list_tools(), await plain.list_tools()
+        hidden = {"meta": True}
+        assert [tool.model_dump(exclude=hidden) for tool in with_page.tools] == [
+            tool.model_dump(exclude=hidden) for tool in without.tools
+        ]
+        sid = await Agent(plain).place()
+        assert await read(shows, sid) == await read(plain, sid)
+
+
+async def test_a_list_with_the_page_is_shared_with_nobody(rig: Rig) -> None:
+    async with client(rig, "auto", [SHOWS]) as shows, client(rig, "auto") as plain:
+        assert (await shows.list_tools()).cache_scope == "private"
+        assert (await plain.list_tools()).cache_scope == "public"
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_it_is_read_with_the_wish_for_no_domain_and_no_permission(rig: Rig, era: Era) -> None:
+    async with client(rig, era, [SHOWS]) as shows:
+        (contents,) = (await shows.read_resource(app.URI)).contents
+    assert isinstance(contents, TextResourceContents)
+    assert (contents.uri, contents.mime_type) == (app.URI, "text/html;profile=mcp-app")
+    assert contents.meta == {"ui": {"csp": EMPTY, "prefersBorder": True}}
+    assert contents.text.startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize("stateless", [False, True])
+async def test_over_http_a_client_is_known_to_show_it_as_long_as_it_is_known(
+    era: Era, *, stateless: bool
+) -> None:
+    async with (
+        open_site(calls_mcp_http_stateless=stateless) as site,
+        Client(streamable_http_client(site.url), mode=era, extensions=[SHOWS], cache=None) as shows,
+    ):
+        tools = (await shows.list_tools()).tools
+    is_forgotten = stateless and era == "legacy"
+    assert {tool.name for tool in tools if tool.meta} == (set() if is_forgotten else BOUND)
+
+
+@pytest.mark.parametrize("uri", [f"{app.URI}/", "ui://calls-mcp/", "ui://calls-mcp/calls?x"])
+async def test_there_is_no_other_page(rig: Rig, uri: str) -> None:
+    async with client(rig, "auto", [SHOWS]) as shows:
+        with pytest.raises(MCPError, match="Unknown resource"):
+            await shows.read_resource(uri)
+
+
+async def test_a_read_only_server_has_it_too() -> None:
+    async with open_rig(calls_mcp_read_only=True) as rig, client(rig, "auto", [SHOWS]) as shows:
+        tools = (await shows.list_tools()).tools
+    assert {tool.name for tool in tools if tool.meta} == BOUND
+
+
+async def test_it_is_one_file_that_names_no_address_and_nothing_to_be_loaded() -> None:
+    text = app.contents().text
+    assert not re.search(r"https?:|//\w|url\(|@import|\bsrc=|\bhref=|\bon\w+=", text)
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|\beval\b", text)
+    assert not re.search(r"fetch\(|XMLHttpRequest|WebSocket|EventSource|sendBeacon|import\(", text)

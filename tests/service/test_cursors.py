@@ -1,0 +1,329 @@
+"""Cursors: they carry a place and its filters, and can be nobody's but this server's."""
+
+import json
+import string
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from mcp import Client
+
+from calls_mcp.emulator import seed_history
+from calls_mcp.errors import InvalidArguments
+from calls_mcp.guard.signing import Seal
+from calls_mcp.server.handlers import build_server
+from calls_mcp.service.cursors import Cursors, Query
+from calls_mcp.service.listing import Position
+from calls_mcp.service.runtime import Runtime
+from calls_mcp.settings import Access, load_settings
+from calls_mcp.tools.catalog import load_operations
+from calls_mcp.tools.validation import check
+from tests.rig import ACCOUNT, Agent, Rig, access_to
+from tests.upstream import TESTER
+
+pytestmark = pytest.mark.anyio
+
+LIST = load_operations()["list_calls"]
+BUDGET = 64_000
+CURSORS = Cursors(Seal(["k" * 32]), ACCOUNT, BUDGET)
+OTHER_ACCOUNT = "AC" + "2" * 32
+OURS = "+15005550100"
+SAFE = string.ascii_letters + string.digits + "-_."
+
+
+@pytest.fixture
+def filled(rig: Rig) -> Rig:
+    seed_history(rig.emulator.calls, 7, 60, rig.clock())
+    return rig
+
+
+@asynccontextmanager
+async def another(access: Access, **settings: object) -> AsyncGenerator[Agent]:
+    """A client of another server."""
+    async with (
+        Runtime(load_settings(settings), access) as runtime,
+        Client(build_server(runtime), cache=None, client_info=TESTER) as client,
+    ):
+        yield Agent(client)
+
+
+def sids(rig: Rig) -> list[str]:
+    """All calls there are, newest first."""
+    return [call.sid for call in rig.emulator.calls.all()]
+
+
+def listed(outcome: dict[str, Any]) -> list[str]:
+    return [call["sid"] for call in outcome["calls"]]
+
+
+def faults(outcome: dict[str, Any]) -> list[str]:
+    assert outcome["outcome"] == "error"
+    assert outcome["error"]["kind"] == "invalid_arguments"
+    return [fault["path"] for fault in outcome["error"]["faults"]]
+
+
+def issued(**arguments: object) -> str:
+    """A cursor of a list with these filters."""
+    query = CURSORS.resume(check(LIST, json.loads(json.dumps(arguments))), "tester")
+    return CURSORS.issue(query, Position((("PageSize", "50"), ("PageToken", "PACA1")), "CA1"))
+
+
+def resumed(**arguments: object) -> Query:
+    return CURSORS.resume(check(LIST, json.loads(json.dumps(arguments))), "tester")
+
+
+# What it carries
+
+
+async def test_a_cursor_alone_goes_on_with_the_same_filters(filled: Rig) -> None:
+    async with filled.connect() as agent:
+        first = await agent.call("list_calls", status="completed", to=OURS, limit=3)
+        second = await agent.call("list_calls", cursor=first["next_cursor"])
+        both = await agent.call("list_calls", status="completed", to=OURS, limit=6)
+    assert second["count"] == 3
+    assert listed(first) + listed(second) == listed(both)
+
+
+async def test_filters_may_be_repeated_as_they_were(filled: Rig) -> None:
+    async with filled.connect() as agent:
+        first = await agent.call("list_calls", status="completed", limit=3)
+        alone = await agent.call("list_calls", cursor=first["next_cursor"])
+        repeated = await agent.call(
+            "list_calls", cursor=first["next_cursor"], status="completed", limit=3
+        )
+    assert repeated == alone
+
+
+async def test_a_cursor_carries_the_limit_and_lets_it_change(filled: Rig) -> None:
+    async with filled.connect() as agent:
+        first = await agent.call("list_calls", limit=5)
+        more = await agent.call("list_calls", cursor=first["next_cursor"], limit=20)
+        rest = await agent.call("list_calls", cursor=more["next_cursor"])
+    assert [first["count"], more["count"], rest["count"]] == [5, 20, 20]
+    assert listed(first) + listed(more) + listed(rest) == sids(filled)[:45]
+
+
+async def test_a_greater_limit_does_not_cost_a_request_for_every_few_calls(filled: Rig) -> None:
+    async with filled.connect() as agent:
+        first = await agent.call("list_calls", limit=1)
+        before = len(filled.reads)
+        rest = await agent.call("list_calls", cursor=first["next_cursor"], limit=1000)
+    assert rest["count"] == 59
+    assert len(filled.reads) - before <= 3
+
+
+async def test_a_page_size_given_with_a_cursor_is_used_or_said_to_be_ignored(filled: Rig) -> None:
+    async with filled.connect() as agent:
+        first = await agent.call("list_calls", limit=5)
+        second = await agent.call("list_calls", cursor=first["next_cursor"], page_size=2)
+    told = " ".join(second.get("warnings", []))
+    assert "PageSize=2" in filled.reads[-1].query or "page_size" in told
+
+
+async def test_a_cursor_can_be_used_twice(filled: Rig) -> None:
+    async with filled.connect() as agent:
+        first = await agent.call("list_calls", limit=5)
+        again = [await agent.call("list_calls", cursor=first["next_cursor"]) for _ in range(2)]
+    assert again[0] == again[1]
+
+
+async def test_a_cursor_is_short_and_has_only_characters_that_survive_repeating(
+    filled: Rig,
+) -> None:
+    async with filled.connect() as agent:
+        first = await agent.call("list_calls", limit=5)
+    assert set(first["next_cursor"]) <= {*SAFE}
+    assert len(first["next_cursor"]) < 250
+
+
+def test_the_longest_filters_there_are_make_a_cursor_that_is_accepted() -> None:
+    filters = {
+        "to": "sip:" + "t" * 250 + "@" + "~!" * 128,
+        "from": "sip:" + "f" * 250 + "@" + "".join(chr(33 + i * 41 % 94) for i in range(256)),
+        "parent_call_sid": "CA" + "0123456789abcdef" * 2,
+        "status": "in-progress",
+        "start_time_before": "2026-01-31T09:00:00.123456+01:00",
+        "start_time_after": "2026-01-31T09:00:00.123456+01:00",
+        "end_time_before": "2026-01-31T09:00:00.123456+01:00",
+        "end_time_after": "2026-01-31T09:00:00.123456+01:00",
+        "account_sid": OTHER_ACCOUNT,
+    }
+    assert resumed(cursor=issued(**filters)).arguments.values == filters
+
+
+# Whose it is
+
+
+async def test_a_cursor_outlives_the_server_that_issued_it(filled: Rig) -> None:
+    async with filled.connect() as agent:
+        first = await agent.call("list_calls", limit=5)
+    async with another(access_to(filled.emulator.base_url)) as agent:
+        second = await agent.call("list_calls", cursor=first["next_cursor"])
+    assert listed(second) == sids(filled)[5:10]
+
+
+@pytest.mark.requirement("36")
+@pytest.mark.parametrize(
+    "stranger",
+    [{"password": "another token"}, {"username": "SK" + "3" * 32}],
+    ids=["another token", "an API key"],
+)
+async def test_a_cursor_of_other_credentials_is_refused_before_anything_is_sent(
+    filled: Rig, stranger: dict[str, str]
+) -> None:
+    async with filled.connect() as agent:
+        first = await agent.call("list_calls", limit=5)
+    before = len(filled.reads)
+    async with another(replace(access_to(filled.emulator.base_url), **stranger)) as agent:
+        outcome = await agent.call("list_calls", cursor=first["next_cursor"])
+    assert faults(outcome) == ["/cursor"]
+    assert len(filled.reads) == before
+
+
+@pytest.mark.requirement("03", "36")
+async def test_a_cursor_of_one_principal_is_nothing_to_another(filled: Rig) -> None:
+    async with filled.connect(name="ann") as agent:
+        first = await agent.call("list_calls", limit=5)
+    before = len(filled.reads)
+    async with filled.connect(name="bob") as agent:
+        outcome = await agent.call("list_calls", cursor=first["next_cursor"])
+    assert faults(outcome) == ["/cursor"]
+    assert len(filled.reads) == before
+
+
+async def test_a_cursor_of_another_account_is_refused_even_if_the_keys_are_shared(
+    filled: Rig,
+) -> None:
+    shared = {"calls_mcp_secret_keys": "k" * 32}
+    async with another(access_to(filled.emulator.base_url), **shared) as agent:
+        first = await agent.call("list_calls", limit=5)
+    before = len(filled.reads)
+    stranger = replace(access_to(filled.emulator.base_url), account_sid=OTHER_ACCOUNT)
+    async with another(stranger, **shared) as agent:
+        outcome = await agent.call("list_calls", cursor=first["next_cursor"])
+    assert faults(outcome) == ["/cursor"]
+    assert len(filled.reads) == before
+
+
+SPOILT: dict[str, Callable[[str], str]] = {
+    "cut": lambda cursor: cursor[:-1],
+    "lengthened": lambda cursor: cursor + "A",
+    "in other cases": lambda cursor: cursor.swapcase(),
+    "its signature": lambda cursor: cursor.rpartition(".")[2],
+    "without its signature": lambda cursor: cursor.rpartition(".")[0],
+    "padded": lambda cursor: cursor + "=",
+    "in quotes": lambda cursor: f'"{cursor}"',
+    "a page number": lambda _: "2",
+    "a page token of the API": lambda _: "PACA" + "1" * 32,
+    "a URI of the API": lambda _: "/2010-04-01/Accounts/x/Calls.json?Page=1",
+}
+
+
+@pytest.mark.requirement("36")
+@pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
+async def test_a_cursor_that_was_altered_or_made_up_is_refused_before_anything_is_sent(
+    filled: Rig, spoil: Callable[[str], str]
+) -> None:
+    async with filled.connect() as agent:
+        first = await agent.call("list_calls", limit=5)
+        before = len(filled.reads)
+        outcome = await agent.call("list_calls", cursor=spoil(first["next_cursor"]))
+    assert faults(outcome) == ["/cursor"]
+    assert "next_cursor" in outcome["error"]["faults"][0]["expected"]
+    assert len(filled.reads) == before
+
+
+# What it can't be made to do
+
+
+@pytest.mark.requirement("36")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("to", "+15005550206"),
+        ("from", OURS),
+        ("status", "failed"),
+        ("start_time_after", "2023-11-13"),
+        ("parent_call_sid", "CA" + "1" * 32),
+        ("account_sid", OTHER_ACCOUNT),
+    ],
+)
+async def test_another_filter_beside_a_cursor_is_a_fault_that_names_it(
+    filled: Rig, name: str, value: str
+) -> None:
+    async with filled.connect() as agent:
+        first = await agent.call("list_calls", status="completed", to=OURS, limit=2)
+        before = len(filled.reads)
+        outcome = await agent.call("list_calls", cursor=first["next_cursor"], **{name: value})
+    assert faults(outcome) == [f"/{name}"]
+    assert value in outcome["error"]["faults"][0]["received"]
+    assert len(filled.reads) == before
+
+
+async def test_all_other_filters_are_named_at_once(filled: Rig) -> None:
+    async with filled.connect() as agent:
+        first = await agent.call("list_calls", limit=2)
+        outcome = await agent.call(
+            "list_calls", cursor=first["next_cursor"], status="busy", account_sid=OTHER_ACCOUNT
+        )
+    assert {*faults(outcome)} == {"/status", "/account_sid"}
+
+
+async def test_naming_the_servers_own_account_beside_a_cursor_is_no_difference(
+    filled: Rig,
+) -> None:
+    async with filled.connect() as agent:
+        first = await agent.call("list_calls", limit=2)
+        outcome = await agent.call("list_calls", cursor=first["next_cursor"], account_sid=ACCOUNT)
+    assert outcome["outcome"] == "done"
+    assert listed(outcome) == sids(filled)[2:4]
+
+
+def test_a_cursor_stays_in_the_account_it_was_issued_for() -> None:
+    cursor = issued(account_sid=OTHER_ACCOUNT)
+    assert resumed(cursor=cursor).arguments.values["account_sid"] == OTHER_ACCOUNT
+    with pytest.raises(InvalidArguments) as invalid:
+        resumed(cursor=cursor, account_sid=ACCOUNT)
+    assert [fault.path for fault in invalid.value.faults] == ["/account_sid"]
+
+
+CURSOR = issued(to=OURS, limit=7)
+
+
+@given(text=st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1))
+def test_no_made_up_cursor_is_accepted(text: str) -> None:
+    for cursor in (text, f"{text}.{CURSOR.rpartition('.')[2]}"):
+        assume(cursor != CURSOR)
+        with pytest.raises(InvalidArguments):
+            resumed(cursor=cursor)
+
+
+@pytest.mark.requirement("36")
+@given(data=st.data())
+def test_no_altered_cursor_is_accepted(data: st.DataObject) -> None:
+    position = data.draw(st.integers(0, len(CURSOR) - 1))
+    removed = data.draw(st.integers(0, 3))
+    inserted = data.draw(st.text(st.sampled_from(SAFE), max_size=3))
+    altered = CURSOR[:position] + inserted + CURSOR[position + removed :]
+    assume(altered != CURSOR)
+    with pytest.raises(InvalidArguments) as invalid:
+        resumed(cursor=altered)
+    (fault,) = invalid.value.faults
+    assert fault.path == "/cursor"
+    assert len(str(fault.received)) < 60
+
+
+@given(
+    sids=st.lists(st.text(st.sampled_from("0123456789abcdef"), min_size=32, max_size=32)),
+    limit=st.integers(1, 10_000),
+)
+def test_whatever_a_cursor_was_issued_for_comes_back(sids: list[str], limit: int) -> None:
+    place = Position(tuple(("PageToken", sid) for sid in sids), "CA" + "".join(sids[:1]))
+    cursor = CURSORS.issue(resumed(to=OURS, limit=limit), place)
+    query = resumed(cursor=cursor)
+    assert (query.start, query.limit) == (place, limit)
+    assert query.arguments.values == {"to": OURS, "limit": limit}

@@ -1,0 +1,934 @@
+"""What is accepted of a model, and what it is told of everything else.
+
+`PROPERTY_EXAMPLES` is how many examples each property is tried with, over all tools.
+"""
+
+import math
+import os
+import re
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import pytest
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mcp_types import CallToolResult
+
+from calls_mcp.emulator import Entry
+from calls_mcp.errors import Fault, InvalidArguments
+from calls_mcp.observability.redaction import MASK
+from calls_mcp.tools.catalog import Json, Rule, load_operations
+from calls_mcp.tools.validation import Arguments, check
+from tests.generate import definitions
+from tests.rig import (
+    CALLER,
+    ERAS,
+    TALKS_FOR_AN_HOUR,
+    TWIML,
+    Agent,
+    Rig,
+    open_rig,
+    placing,
+    structured,
+    text_of,
+)
+from tests.strategies import (
+    BASES,
+    PARAMETERS,
+    SID,
+    TOOLS,
+    Sending,
+    any_arguments,
+    broken_arguments,
+    expected_sending,
+    is_accepted,
+    published_arguments,
+    right_arguments,
+    sample,
+    satisfies,
+    sending,
+    unpublished_fault,
+)
+
+EXAMPLES = int(os.environ.get("PROPERTY_EXAMPLES", "100"))
+
+# A busy machine makes data slowly, which says nothing about the strategies; and all examples of a
+# tool are tried on one server.
+THOROUGH = settings(
+    max_examples=max(1, EXAMPLES // len(TOOLS)),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+
+ACCOUNT_SID = "an account SID: AC and 32 hex digits"
+CALL_SID = "a call SID: CA and 32 hex digits"
+PARTY = (
+    "a number in E.164 form (+ and country code), sip:name@host without password, or client:name"
+)
+URL = "an absolute http(s) URL"
+CALLBACK_URL = "an absolute http(s) URL whose host has no underscore"
+DATE = "a real date YYYY-MM-DD (UTC), or a date-time such as 2026-01-31T09:00:00Z"
+SECONDS = "a whole number of seconds from 1 to 600"
+BOOLEAN = "true or false, without quotes"
+TEXT = "a text of 1 to 4096 characters"
+DIGITS = "1 to 32 of the keys 0-9 # * and w (half a second's pause; ww is a whole second)"
+EVENTS = "a list of one or more, each once, of initiated, ringing, answered, completed"
+UNDERSCORED = "https://a_b.example/"
+CLEAN = re.compile(r", without invisible characters \(U\+[0-9A-F]{4,6} is one\)$")
+OVERRIDE = "\N{RIGHT-TO-LEFT OVERRIDE}"
+
+
+def checked(tool: str, arguments: Mapping[str, object]) -> Arguments:
+    return check(load_operations()[tool], cast("Mapping[str, Json]", arguments))
+
+
+def faults(tool: str, arguments: Mapping[str, object]) -> dict[str, Fault]:
+    """What is wrong with the arguments, by the name of each; nothing may be told twice."""
+    with pytest.raises(InvalidArguments) as error:
+        checked(tool, arguments)
+    told = error.value.faults
+    by_name = {fault.path.removeprefix("/"): fault for fault in told}
+    assert len(by_name) == len(told)
+    return by_name
+
+
+def fault_of(tool: str, name: str, value: object) -> Fault:
+    """The one fault of arguments that were enough before `value` came."""
+    (only,) = faults(tool, {**BASES[tool], name: value}).items()
+    assert only[0] == name
+    return only[1]
+
+
+# What each fault says
+
+
+def said(text: str) -> str:
+    """How a fault shows a text that came."""
+    return f'"{text}" (a text of {len(text)} characters)'
+
+
+Row = tuple[str, str, object, str, str]
+FAULTS: list[Row] = [
+    ("create_call", "to", None, PARTY, "null"),
+    ("create_call", "to", "", PARTY, '"" (a text of 0 characters)'),
+    ("create_call", "to", "1", PARTY, '"1" (a text of 1 character)'),
+    ("create_call", "timeout", 601, SECONDS, "601"),
+    ("create_call", "timeout", 0, SECONDS, "0"),
+    ("create_call", "timeout", 1.5, SECONDS, "1.5"),
+    ("create_call", "timeout", 10**30, SECONDS, "a number far out of range"),
+    ("create_call", "timeout", True, SECONDS, "true"),
+    ("create_call", "timeout", {"seconds": 5}, SECONDS, "an object"),
+    ("create_call", "time_limit", 0, "a whole number of seconds, 1 or more", "0"),
+    ("create_call", "record", 1, BOOLEAN, "1"),
+    ("create_call", "record", "yes", BOOLEAN, '"yes" (a text of 3 characters)'),
+    ("create_call", "status_callback_event", [], EVENTS, "a list of 0: "),
+    (
+        "create_call",
+        "status_callback_event",
+        ["ringing", "ringing", "hung-up", 1, [2], {}],
+        EVENTS,
+        'a list of 6: "ringing", "ringing", "hung-up", 1, a list',
+    ),
+    ("create_call", "method", "HEAD", "GET or POST", said("HEAD")),
+    ("create_call", "send_digits", "12A", DIGITS, said("12A")),
+    ("create_call", "send_digits", "1" * 33, DIGITS, said("1" * 33)),
+    (
+        "create_call",
+        "twiml",
+        "x" * 4001,
+        "TwiML of at most 4000 characters",
+        f'"{"x" * 79}…" (a text of 4001 characters)',
+    ),
+    ("create_call", "url", "example.com", URL, said("example.com")),
+    ("create_call", "url", "https://", URL, said("https://")),
+    ("create_call", "url", "https://[::1", URL, said("https://[::1")),
+    ("create_call", "status_callback", UNDERSCORED, CALLBACK_URL, said(UNDERSCORED)),
+    ("fetch_call", "sid", "CA1", CALL_SID, said("CA1")),
+    ("list_calls", "limit", 10_001, "a whole number from 1 to 10000", "10001"),
+    ("list_calls", "start_time", "2026-02-30", DATE, said("2026-02-30")),
+    ("list_calls", "cursor", [], "a token exactly as this server gave it", "a list of 0: "),
+]
+
+
+@pytest.mark.parametrize(("tool", "name", "value", "expected", "received"), FAULTS)
+def test_a_fault_says_what_was_expected_and_what_came(  # a table's columns
+    tool: str, name: str, value: object, expected: str, received: str
+) -> None:
+    fault = fault_of(tool, name, value)
+    assert fault.path == f"/{name}"
+    assert fault.expected == expected
+    assert fault.received == received
+    assert fault.did_you_mean is None
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_every_example_in_a_fault_would_be_accepted(tool: str) -> None:
+    for name, parameter in load_operations()[tool].parameters.items():
+        example = fault_of(tool, name, {}).example
+        if example is None:
+            assert parameter.location == "own"
+        else:
+            arguments = {**BASES[tool], name: example}
+            if tool == "update_call" and name in ("url", "twiml"):
+                del arguments["status"]
+            checked(tool, arguments)
+
+
+@pytest.mark.parametrize(
+    ("tool", "name", "value", "meant"),
+    [
+        ("create_call", "timeout", "30", 30),
+        ("create_call", "timeout", " 30 ", 30),
+        ("create_call", "record", "true", True),
+        ("create_call", "record", "False", False),
+        ("create_call", "to", "+1 (500) 555-0006", "+15005550006"),
+        ("create_call", "to", "1-500-555-0006", "+15005550006"),
+        ("create_call", "to", " +15005550006\n", "+15005550006"),
+        ("create_call", "to", 15005550006, "+15005550006"),
+        ("create_call", "to", "+44 (0)20 7946 0018", "+442079460018"),
+        ("create_call", "url", "HTTPS://Example.com/A", "https://Example.com/A"),
+        ("create_call", "call_reason", 7, "7"),
+        ("create_call", "method", "get", "GET"),
+        ("create_call", "machine_detection", "enable", "Enable"),
+        ("create_call", "machine_detection", "detectmessageend", "DetectMessageEnd"),
+        ("create_call", "trim", "Do-Not-Trim", "do-not-trim"),
+        ("create_call", "status_callback_event", "completed", ["completed"]),
+        ("create_call", "status_callback_event", "initiated, ringing", ["initiated", "ringing"]),
+        ("create_call", "status_callback_event", ["Initiated", "rings"], ["initiated", "ringing"]),
+        ("create_call", "send_digits", "12 34", "1234"),
+        ("create_call", "timeout", ["30"], 30),
+        ("fetch_call", "sid", SID + "\n", SID),
+        ("list_calls", "status", "In Progress", "in-progress"),
+        ("list_calls", "status", "cancelled", "canceled"),
+        ("list_calls", "start_time", "2026/01/31", "2026-01-31"),
+        ("list_calls", "start_time", "2026-01-31 09:00:00Z", "2026-01-31T09:00:00Z"),
+        ("list_calls", "start_time", "2026-01-31T09:00:00", "2026-01-31T09:00:00Z"),
+        ("update_call", "status", "Completed", "completed"),
+    ],
+)
+def test_a_value_that_is_nearly_right_is_met_with_the_right_one(
+    tool: str, name: str, value: object, meant: object
+) -> None:
+    guessed = fault_of(tool, name, value).did_you_mean
+    assert guessed == meant
+    assert type(guessed) is type(meant)
+    assert checked(tool, {**BASES[tool], name: guessed}).values[name] == meant
+
+
+@pytest.mark.parametrize(
+    ("tool", "name", "values"),
+    [
+        ("create_call", "to", ["nonsense", "", "+", "0", "tel:+15005550006", "9" * 300]),
+        ("create_call", "to", ["5005550006", "(500) 555-0006", "020 7946 0018"]),  # which country?
+        ("create_call", "to", ["sip:bob smith@example.com", "client:b b"]),
+        ("create_call", "caller_id", ["al ice@exa-mple.com"]),
+        ("create_call", "confirmation_token", ["abc.d ef"]),
+        ("create_call", "call_reason", [""]),
+        ("create_call", "sip_auth_username", [" \n"]),
+        ("list_calls", "cursor", ["abc.d ef", ""]),
+    ],
+)
+def test_no_address_text_or_token_is_made_up(tool: str, name: str, values: list[str]) -> None:
+    assert {fault_of(tool, name, value).did_you_mean for value in values} == {None}
+
+
+def test_an_argument_that_is_wrong_in_two_ways_is_told_once() -> None:
+    told = faults("create_call", placing(**{"from": "sip:bob smith@example.com"}))
+    assert [*told] == ["from"]
+
+
+@pytest.mark.requirement("06")
+@pytest.mark.parametrize(
+    ("tool", "name", "meant"),
+    [
+        ("create_call", "To", "to"),
+        ("create_call", "StatusCallback", "status_callback"),
+        ("create_call", "statusCallbackEvent", "status_callback_event"),
+        ("create_call", "status-callback", "status_callback"),
+        ("create_call", "SIP_AUTH_PASSWORD", "sip_auth_password"),
+        ("create_call", "machine_detecton", "machine_detection"),
+        ("create_call", "confirmationToken", "confirmation_token"),
+        ("create_call", "confirm_token", "confirmation_token"),
+        ("fetch_call", "Sid", "sid"),
+        ("fetch_call", "call_sid", "sid"),
+        ("update_call", "callSid", "sid"),
+        ("create_call", "call_to", "to"),
+        ("list_calls", "StartTime>", "start_time_after"),
+        ("list_calls", "StartTimeBefore", "start_time_before"),
+        ("list_calls", "PageSize", "page_size"),
+    ],
+)
+def test_a_misspelt_name_is_met_with_the_right_one(tool: str, name: str, meant: str) -> None:
+    told = faults(tool, {**BASES[tool], name: "?"})
+    assert told[name] == Fault(
+        path=f"/{name}",
+        expected=f"an argument of {tool}; there is none of this name",
+        received=f'"{name}"',
+        did_you_mean=meant,
+    )
+
+
+def test_a_value_under_a_misspelt_name_is_checked_in_the_same_answer() -> None:
+    told = faults("create_call", {"To": "0123", "From": "client:bob", "twiml": TWIML})
+    assert [*told] == ["To", "From", "to"]
+    told = faults("create_call", placing(SIPAuthPassword=["secret"]))
+    assert told["sip_auth_password"].received == MASK
+
+
+def test_values_under_misspelt_names_are_held_to_each_other() -> None:
+    told = faults("create_call", {"To": "+15005550006", "From": "client:bob", "twiml": TWIML})
+    assert [*told] == ["To", "From", "from"]
+    assert told["from"].expected == "a number, since to is a number"
+
+
+def test_a_name_that_is_no_single_step_is_pointed_at_by_the_book() -> None:
+    assert [*faults("fetch_call", {"sid": SID, "a/b~c": 1})] == ["a~1b~0c"]
+
+
+def test_what_cannot_be_seen_is_named() -> None:
+    told = fault_of("create_call", "twiml", "<Response>\N{SOFT HYPHEN}</Response>")
+    assert told.expected.endswith(", without invisible characters (U+00AD is one)")
+
+
+BYPASSES = (
+    *("confirm", "confirmed", "force", "_meta", "meta", "approve", "approved", "approval", "yes"),
+    *("skip_confirmation", "dry_run", "sandbox", "user_approved", "can_ask", "by", "principal"),
+    *("requestState", "request_state", "inputResponses", "input_responses", "elicitation"),
+    *("CALLS_MCP_CONFIRM", "env", "headers", "policy", "base_url", "region", "", "body", "x"),
+)
+
+
+@pytest.mark.requirement("07", "31")
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.anyio
+async def test_no_argument_gets_round_the_confirmation(
+    rig: Rig, era: Literal["auto", "legacy"]
+) -> None:
+    async with rig.connect(era) as agent:
+        token = (await agent.call("create_call", **placing()))["confirmation"]["token"]
+        for name in BYPASSES:
+            for value in (True, {"confirm": {"action": "accept"}, "approve": True}):
+                arguments = placing(confirmation_token=token) | {name: value}
+                error = (await agent.call("create_call", **arguments))["error"]
+                assert error["kind"] == "invalid_arguments"
+                assert [fault["path"] for fault in error["faults"]] == [f"/{name}"]
+    assert rig.emulator.requests == ()
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_missing_argument_is_told_with_an_example(tool: str) -> None:
+    required = definitions()[tool]["inputSchema"].get("required", [])
+    for name in required:
+        rest = {key: value for key, value in BASES[tool].items() if key != name}
+        fault = faults(tool, rest)[name]
+        assert fault.expected.endswith("; it is required")
+        assert fault.received == "nothing"
+        checked(tool, {**rest, name: fault.example})
+
+
+@pytest.mark.anyio
+async def test_everything_wrong_is_told_at_once_to_program_and_model(rig: Rig) -> None:
+    wrong: dict[str, object] = {
+        "To": TALKS_FOR_AN_HOUR,
+        "frm": CALLER,
+        "zebra": 1,
+        "timeout": "30",
+        "record": "yes",
+        "method": "get",
+        "url": "ftp://example.com",
+        "status_callback_event": ["answered", "hung-up"],
+        "sip_auth_password": 1234,
+    }
+    async with rig.connect() as agent:
+        result = await agent.client.call_tool("create_call", wrong)
+    error, text = structured(result)["error"], text_of(result)
+    assert result.is_error
+    assert error["message"] == "Nothing was sent: 9 faults in the arguments."
+    told = {fault["path"]: fault.get("did_you_mean") for fault in error["faults"]}
+    assert told == {
+        "/To": "to",
+        "/frm": "from",
+        "/zebra": None,
+        "/timeout": 30,
+        "/record": None,
+        "/method": "GET",
+        "/url": None,
+        "/status_callback_event": ["answered"],
+        "/sip_auth_password": None,
+    }
+    assert text.splitlines()[0] == "invalid_arguments: Nothing was sent: 9 faults in the arguments."
+    assert len(text.splitlines()) == 11
+    assert f'- /timeout: expected {SECONDS}; got "30" (a text of 2 characters)' in text
+    assert "did you mean 30?" in text
+    assert rig.emulator.requests == ()
+
+
+# Secrets
+
+
+@pytest.mark.requirement("16")
+@pytest.mark.parametrize("name", ["sip_auth_password", "call_token"])
+@pytest.mark.parametrize(
+    "value",
+    ["hunter2\n", ["hunter2"], {"hunter2": "hunter2"}, "hunter2" * 1000, f"hunter2{OVERRIDE}"],
+)
+@pytest.mark.anyio
+async def test_a_secret_is_never_shown(rig: Rig, name: str, value: object) -> None:
+    async with rig.connect() as agent:
+        result = await agent.client.call_tool("create_call", {**placing(), name: value})
+    (fault,) = structured(result)["error"]["faults"]
+    assert fault["path"] == f"/{name}"
+    assert fault["received"] == "********"
+    assert "hunter2" not in result.model_dump_json()
+
+
+@pytest.mark.anyio
+async def test_a_secret_under_a_misspelt_name_is_not_shown_either(rig: Rig) -> None:
+    async with rig.connect() as agent:
+        result = await agent.client.call_tool("create_call", placing(SipAuthPassword="hunter2"))
+    assert structured(result)["error"]["faults"][0]["did_you_mean"] == "sip_auth_password"
+    assert "hunter2" not in result.model_dump_json()
+
+
+# Characters
+
+
+STRANGE_SIDS = [
+    *(SID + end for end in ("\n", "\r\n", " ", "\x00", "?PageSize=1", "#", ";x", "/", ".json")),
+    *(SID + end for end in ("0", "\\", "%0A")),
+    *(SID[:-1] + end for end in ("", "g", "\ud800", "\N{ZERO WIDTH SPACE}")),
+    *(SID[:-1] + digit for digit in ("\N{ARABIC-INDIC DIGIT ONE}", "\N{FULLWIDTH DIGIT ONE}")),
+    *(SID[:-3] + "%2F", OVERRIDE + SID[1:], "CA" + OVERRIDE + "0" * 31),
+    *("\n" + SID, "\N{GREEK CAPITAL LETTER ALPHA}" + SID[1:], "SM" + SID[2:], SID.lower()),
+    *("../Messages/SM" + "0" * 32, "..", "%2e%2e%2f" + SID, ""),
+]
+
+
+@pytest.mark.requirement("30")
+@pytest.mark.parametrize("sid", STRANGE_SIDS)
+@pytest.mark.parametrize(
+    ("tool", "name", "prefix"),
+    [
+        ("fetch_call", "sid", "CA"),
+        ("update_call", "sid", "CA"),
+        ("delete_call", "account_sid", "AC"),
+        ("list_calls", "parent_call_sid", "CA"),
+    ],
+)
+def test_what_is_no_sid_is_refused(tool: str, name: str, prefix: str, sid: str) -> None:
+    fault = fault_of(tool, name, sid.replace("CA", prefix))
+    expected = ACCOUNT_SID if prefix == "AC" else CALL_SID
+    assert CLEAN.sub("", fault.expected) == expected
+
+
+@pytest.mark.requirement("30")
+@pytest.mark.parametrize("sid", [sid for sid in STRANGE_SIDS if "\ud800" not in sid])
+@pytest.mark.anyio
+async def test_what_is_no_sid_never_gets_into_a_path(sid: str) -> None:
+    async with open_rig(calls_mcp_confirm="none") as rig, rig.connect() as agent:
+        for tool in ("fetch_call", "update_call", "delete_call"):
+            for arguments in ({"sid": sid}, {"account_sid": sid.replace("CA", "AC")}):
+                outcome = await agent.call(tool, **{**BASES[tool], **arguments})
+                assert outcome["error"]["kind"] == "invalid_arguments"
+        assert rig.emulator.requests == ()
+
+
+@pytest.mark.requirement("32")
+@pytest.mark.parametrize(
+    ("tool", "name", "text"),
+    [
+        ("create_call", "to", "+15005550006\n"),
+        ("create_call", "to", "client:bob\x00"),
+        ("create_call", "to", f"client:bob{OVERRIDE}"),
+        ("create_call", "caller_id", "client:\ud83d"),
+        ("create_call", "call_reason", "Dinner\r\nTo: +15005550001"),
+        ("create_call", "call_reason", "a\tb"),
+        ("create_call", "call_reason", "a\N{LINE SEPARATOR}b"),
+        ("create_call", "call_reason", "a\N{TAG LATIN SMALL LETTER A}"),
+        ("create_call", "sip_auth_username", "bob\n"),
+        ("create_call", "url", "https://example.com/\r\nX: y"),
+        ("create_call", "twiml", "<Response/>\x00"),
+        ("create_call", "twiml", f"<Response>{OVERRIDE}</Response>"),
+        ("create_call", "method", "GET\n"),
+        ("create_call", "status_callback_event", ["completed\n"]),
+        ("list_calls", "start_time", "2026-01-31\n"),
+        ("list_calls", "cursor", "abc\n"),
+        ("create_call", "confirmation_token", "abc\x7f"),
+    ],
+)
+def test_a_character_that_deceives_is_refused_and_named_as_the_reason(
+    tool: str, name: str, text: object
+) -> None:
+    fault = fault_of(tool, name, text)
+    assert CLEAN.search(fault.expected)
+    assert str(fault.received).isprintable()
+
+
+CONTROLS = ("\r\n", "\n", "\r", "\0", "\ud800", "\udfff", "\x1b", "\x85", "\u2028")
+EVERY_TEXT = [(tool, name) for tool, name in PARAMETERS if isinstance(sample(tool, name), str)]
+
+
+@pytest.mark.requirement("32")
+@pytest.mark.parametrize(("tool", "name"), EVERY_TEXT)
+def test_no_text_takes_a_control_character_and_no_fault_repeats_one(tool: str, name: str) -> None:
+    text = sample(tool, name)
+    for control in CONTROLS[3:] if name == "twiml" else CONTROLS:  # which has lines
+        for value in (f"{text}{control}", f"{control}{text}", f"x{control}X-Y: z"):
+            told = faults(tool, {**BASES[tool], name: value})
+            assert name in told
+            assert control not in "".join(repr(fault) for fault in told.values())
+
+
+@pytest.mark.requirement("31", "33")
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("to", "+1500555000\N{ARABIC-INDIC DIGIT SIX}"),
+        ("to", "client:b\N{CYRILLIC SMALL LETTER O}b"),
+        ("to", "client:b b"),
+        ("to", "sip:bob@\N{FULLWIDTH LATIN SMALL LETTER A}.example"),
+        ("to", "+05005550006"),
+        ("to", "911"),
+        ("to", "+15005550205,1"),
+        ("to", "+15005550205;ext=1"),
+        ("to", "mailto:a@b.example"),
+        ("to", "sip:@"),
+        ("to", "client:"),
+        ("to", "sim:DE" + "0" * 32),
+        ("to", "client:" + "b" * 510),
+        ("url", "https://ex\N{CYRILLIC SMALL LETTER A}mple.com/"),
+        ("url", "https://example.com/a b"),
+        ("url", "https://example.com\\@evil.example/"),
+        ("url", "https://example.com:0/"),
+        ("url", "https://example.com:99999/"),
+        ("url", "https://example.com:port/"),
+        ("url", "javascript:alert(1)"),
+        ("url", "//example.com/"),
+        ("url", "https://example.com/" + "a" * 4096),
+        ("send_digits", "\N{ARABIC-INDIC DIGIT ONE}"),
+        ("send_digits", "1W"),
+        ("send_digits", ""),
+        ("twiml", ""),
+        ("call_reason", "x" * 4097),
+        ("byoc", "BY" + "z" * 32),
+    ],
+)
+def test_a_text_that_only_resembles_a_right_one_is_refused(name: str, text: str) -> None:
+    assert fault_of("create_call", name, text).path == f"/{name}"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("call_reason", "Dîner à 20 h — 世界 👩\N{ZERO WIDTH JOINER}💻"),
+        ("twiml", "<Response>\r\n\t<Say>Grüße</Say>\n</Response>"),
+        ("twiml", "x" * 4000),
+        ("url", "http://localhost:8080/a?b=c#d"),
+        ("to", "client:reception"),
+        ("send_digits", "0123456789#*w"),
+        ("sip_auth_password", " & = + "),
+        ("caller_id", "alice@example.com"),
+    ],
+)
+def test_a_text_in_its_own_right_is_accepted_unchanged(name: str, text: str) -> None:
+    assert checked("create_call", {**BASES["create_call"], name: text}).values[name] == text
+
+
+# Numbers and dates
+
+
+def test_a_number_far_beyond_any_sense_is_refused_even_where_no_bound_is_documented() -> None:
+    assert fault_of("create_call", "time_limit", 2**31).path == "/time_limit"
+    checked("create_call", placing(time_limit=2**31 - 1))
+
+
+def test_a_whole_float_is_that_number() -> None:
+    values = checked("create_call", placing(timeout=60.0)).values
+    assert values["timeout"] == 60
+    assert isinstance(values["timeout"], int)
+
+
+NO_BOOLEANS: tuple[object, ...] = (0, 1, 1.0, "1", [])
+NO_NUMBERS = (True, False, math.nan, math.inf, -math.inf, 1e400, 60.5, -1)
+NO_DATES = (
+    *("2026-02-29", "2026-13-01", "0000-01-01", "2026-1-1", "20260131", "2026-W05-6", "yesterday"),
+    *("2026-01-31T25:00:00Z", "2026-01-31T09:00:00", "2026-01-31 09:00:00Z", "2026-01-31Z"),
+    *("2026-01-31T09:00:00+25:00", "2026-01-31' OR 1=1", "\N{ARABIC-INDIC DIGIT TWO}026-01-31"),
+)
+
+
+@pytest.mark.requirement("35")
+@pytest.mark.parametrize(
+    ("tool", "name", "expected", "values"),
+    [
+        ("create_call", "timeout", SECONDS, NO_NUMBERS),
+        ("create_call", "time_limit", "a whole number of seconds, 1 or more", NO_NUMBERS),
+        ("create_call", "record", BOOLEAN, NO_BOOLEANS),
+        ("list_calls", "start_time", DATE, NO_DATES),
+    ],
+)
+def test_what_is_no_whole_number_boolean_or_real_date_is_refused(
+    tool: str, name: str, expected: str, values: tuple[object, ...]
+) -> None:
+    assert {fault_of(tool, name, value).expected for value in values} == {expected}
+
+
+@pytest.mark.parametrize("text", ["2026-01-31T0900Z", "2026-01-31T09Z", "2026-01-31T09:00:00+0100"])
+@pytest.mark.anyio
+async def test_a_date_time_in_a_rarer_spelling_is_refused_here_or_taken_by_the_api(
+    rig: Rig, text: str
+) -> None:
+    async with rig.connect() as agent:
+        outcome = await agent.call("list_calls", start_time=text)
+    assert outcome["outcome"] == "done" or outcome["error"]["kind"] == "invalid_arguments"
+
+
+@pytest.mark.parametrize(
+    "text", ["2024-02-29", "2026-01-31T09:00:00Z", "2026-01-31T09:00:00.25+01:00"]
+)
+def test_a_real_date_is_accepted(text: str) -> None:
+    assert checked("list_calls", {"end_time_after": text}).values == {"end_time_after": text}
+
+
+# Rules
+
+
+@pytest.mark.parametrize("tool", ["create_call", "update_call"])
+def test_a_rule_that_needs_one_of_several_names_them_all(tool: str) -> None:
+    (rule,) = (r for r in load_operations()[tool].rules if r.rule == "needs_one_of")
+    bare = {k: v for k, v in BASES[tool].items() if k not in rule.parameters}
+    first = rule.parameters[0]
+    fault = faults(tool, bare)[first]
+    assert fault.expected == f"at least one of {', '.join(rule.parameters)}"
+    assert fault.received == "none of them"
+    checked(tool, {**bare, first: fault.example})
+    for name in rule.parameters:
+        checked(tool, {**bare, name: sample(tool, name)})
+
+
+def test_what_excludes_each_other_is_refused_together() -> None:
+    told = faults("update_call", {"sid": SID, "url": "https://example.com/", "twiml": TWIML})
+    assert [*told.values()] == [
+        Fault(path="/twiml", expected="only one of url, twiml", received="both")
+    ]
+
+
+@pytest.mark.parametrize("sender", ["sip:bob@example.com", "client:bob"])
+def test_a_call_to_a_number_comes_from_a_number(sender: str) -> None:
+    fault = fault_of("create_call", "from", sender)
+    assert fault.expected == "a number, since to is a number"
+    assert fault.received == f'"{sender}" (a text of {len(sender)} characters)'
+    assert fault.example == "+15005550006"
+
+
+@pytest.mark.parametrize("sender", ["sip:bob@example.com", "client:bob", CALLER])
+def test_a_call_to_an_address_comes_from_anywhere(sender: str) -> None:
+    checked("create_call", placing(**{"to": "sip:alice@example.com", "from": sender}))
+
+
+CONTEXT: Mapping[str, Mapping[str, object]] = {
+    "async_amd": {"machine_detection": "Enable"},
+    "async_amd_status_callback": {"machine_detection": "Enable", "async_amd": True},
+    "async_amd_status_callback_method": {
+        "machine_detection": "Enable",
+        "async_amd": True,
+        "async_amd_status_callback": "https://example.com/",
+    },
+    "recording_status_callback": {"record": True},
+    "recording_status_callback_event": {"recording_status_callback": "https://example.com/"},
+    "recording_status_callback_method": {"recording_status_callback": "https://example.com/"},
+}
+"""What an argument needs itself before others can depend on it."""
+
+SOFT_RULES = [
+    (tool, rule, name)
+    for tool in TOOLS
+    for rule in load_operations()[tool].rules
+    for name in rule.parameters
+    if rule.rule in ("ignored_when", "no_effect_without", "only_for_kind")
+]
+
+
+def soft(rule_name: str) -> pytest.MarkDecorator:
+    rows = [row for row in SOFT_RULES if row[1].rule == rule_name]
+    assert rows
+    ids = [f"{tool}-{rule.given}-{name}" for tool, rule, name in rows]
+    return pytest.mark.parametrize(("tool", "rule", "name"), rows, ids=ids)
+
+
+@soft("ignored_when")
+def test_what_the_api_ignores_is_warned_of(tool: str, rule: Rule, name: str) -> None:
+    values = {key: sample(tool, key) for key in (name, rule.given)}
+    arguments = checked(tool, {**BASES[tool], **values})
+    reason = f"{name} is ignored, because {rule.given} is given"
+    assert reason in arguments.warnings
+    assert arguments.values[name] == values[name]
+    assert all(warning.startswith((name, "twiml")) for warning in arguments.warnings)
+
+
+@soft("no_effect_without")
+def test_what_has_no_effect_alone_is_warned_of(tool: str, rule: Rule, name: str) -> None:
+    context = CONTEXT.get(rule.given, {})
+    alone = {**BASES[tool], **context, name: sample(tool, name)}
+    reason = f"{name} has no effect without {rule.given}"
+    assert checked(tool, alone).warnings == (reason,)
+    if sample(tool, rule.given) is True:
+        assert checked(tool, {**alone, rule.given: False}).warnings == (reason,)
+
+
+@soft("no_effect_without")
+def test_what_has_its_effect_is_not_warned_of(tool: str, rule: Rule, name: str) -> None:
+    needed = {rule.given: sample(tool, rule.given), name: sample(tool, name)}
+    context = {**CONTEXT.get(rule.given, {}), **CONTEXT.get(name, {})}
+    base = {k: v for k, v in BASES[tool].items() if k not in ("twiml", "status")}
+    arguments = {**base, "url": "https://example.com/", **context, **needed}
+    assert checked(tool, arguments).warnings == ()
+
+
+@soft("only_for_kind")
+def test_what_is_for_another_kind_of_party_is_warned_of(tool: str, rule: Rule, name: str) -> None:
+    parties = {"number": "+15005550205", "SIP address": "sip:alice@example.com"}
+    values = {**BASES[tool], name: sample(tool, name)}
+    for kind, party in {**parties, "client": "client:alice"}.items():
+        told = checked(tool, {**values, "to": party}).warnings
+        reason = f"{name} has no effect: to is not a {rule.kind}"
+        assert told == (() if kind == rule.kind else (reason,))
+
+
+def test_what_depends_on_something_ignored_is_warned_of_too() -> None:
+    arguments = placing(send_digits="1", machine_detection="Enable", async_amd=True)
+    assert checked("create_call", arguments).warnings == (
+        "machine_detection is ignored, because send_digits is given",
+        "async_amd has no effect without machine_detection",
+    )
+
+
+@pytest.mark.anyio
+async def test_a_call_that_is_warned_of_goes_ahead_and_says_so() -> None:
+    url = "https://example.com/voice"
+    async with open_rig(calls_mcp_confirm="none") as rig, rig.connect() as agent:
+        result = await agent.client.call_tool(
+            "create_call",
+            placing(url=url, trim="do-not-trim", byoc="BY" + "0" * 32, to="client:al"),
+        )
+        placed = structured(result)
+        updated = await agent.call(
+            "update_call", sid=placed["call"]["sid"], method="GET", twiml=TWIML
+        )
+        statuses = [entry.status for entry in rig.changes]
+    assert placed["outcome"] == updated["outcome"] == "done"
+    assert placed["warnings"] == [
+        "twiml is ignored, because url is given",
+        "byoc has no effect: to is not a number",
+        "trim has no effect without record",
+    ]
+    assert updated["warnings"] == ["method has no effect without url"]
+    assert text_of(result).splitlines()[1] == "Note: twiml is ignored, because url is given."
+    assert statuses == [201, 200]
+
+
+# Size
+
+
+def buried(depth: int) -> object:
+    value: object = 0
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+OF_CREATE = (
+    "to caller_id url status_callback twiml call_reason sip_auth_password send_digits timeout"
+)
+EVERY_TYPE = [
+    *(("create_call", name) for name in OF_CREATE.split()),
+    *(("create_call", name) for name in ("record", "method", "status_callback_event")),
+    *(("fetch_call", "sid"), ("list_calls", "from")),
+    *(("list_calls", "start_time"), ("list_calls", "cursor")),
+]
+
+
+def short(tool: str, name: str, value: object) -> bool:
+    return len(repr(fault_of(tool, name, value))) < 1500
+
+
+@pytest.mark.requirement("35")
+@pytest.mark.parametrize(("tool", "name"), EVERY_TYPE)
+def test_a_huge_value_makes_a_short_fault(tool: str, name: str) -> None:
+    size = 10**5
+    for text in ("x" * size, "\x00" * size, "sip:" + "@" * size, "+1" + " " * size):
+        assert short(tool, name, text)
+    for items in (["completed"] * 10**4, [{"a": 1}] * 10**4, [["x" * size]]):
+        assert short(tool, name, items)
+    assert short(tool, name, dict.fromkeys(map(str, range(10**4))))
+    assert short(tool, name, 10**300)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [buried(50_000), [buried(50_000)] * 2, {"a": buried(50_000)}, -(10**5000)],
+    ids=["a list", "two lists", "an object", "a number"],
+)
+def test_a_value_that_can_not_even_be_printed_makes_a_short_fault(value: object) -> None:
+    assert all(short(tool, name, value) for tool, name in EVERY_TYPE)
+
+
+def test_a_huge_name_makes_a_short_fault() -> None:
+    (fault,) = faults("list_calls", {"to" * 10**6: 1}).values()
+    assert len(repr(fault)) < 500
+
+
+def test_of_countless_strange_names_some_are_told() -> None:
+    told = faults("list_calls", {f"strange{n}": n for n in range(10**5)})
+    assert 10 <= len(told) <= 100
+
+
+@pytest.mark.requirement("35")
+@pytest.mark.anyio
+async def test_a_huge_and_a_deep_value_come_back_through_a_client_as_short_results(
+    rig: Rig,
+) -> None:
+    async with rig.connect() as agent:
+        for value in ("y" * 10**6, buried(100), {"a": buried(100)}, 10**300):
+            result = await agent.client.call_tool("create_call", placing(to=value, zebra=value))
+            assert structured(result)["error"]["kind"] == "invalid_arguments"
+            assert len(result.model_dump_json()) < 3000
+    assert rig.emulator.requests == ()
+
+
+# Properties
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A running server that confirms nothing, used from an ordinary function."""
+
+    portal: BlockingPortal
+    rig: Rig
+    agent: Agent
+
+    def call(
+        self, tool: str, arguments: Mapping[str, object]
+    ) -> tuple[CallToolResult, list[Entry]]:
+        """The result of a call, and the requests it made."""
+        before = len(self.rig.emulator.requests)
+        result = self.portal.call(self._call, tool, {**arguments})
+        return result, [*self.rig.emulator.requests[before:]]
+
+    async def _call(self, tool: str, arguments: dict[str, object]) -> CallToolResult:
+        return await self.agent.client.call_tool(tool, arguments)
+
+
+@pytest.fixture
+def running() -> Generator[Bench]:
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(open_rig(calls_mcp_confirm="none")) as rig,
+        portal.wrap_async_context_manager(rig.connect()) as agent,
+    ):
+        yield Bench(portal, rig, agent)
+
+
+def as_documented(tool: str, arguments: Mapping[str, object], sent: Sending) -> bool:
+    """Whether just this was to be sent; a page's size may be the server's own choice."""
+    if tool == "list_calls" and "page_size" not in arguments:
+        (size,) = sent.query.pop("PageSize")
+        assert 1 <= int(size) <= min(1000, int(cast("float", arguments.get("limit", 50))))
+    return sent == expected_sending(tool, arguments)
+
+
+@pytest.mark.anyio
+async def test_null_for_what_is_optional_is_the_same_as_leaving_it_out(rig: Rig) -> None:
+    given = placing()
+    names = load_operations()["create_call"].parameters.keys() - given.keys()
+    rest = dict.fromkeys(names - {"confirmation_token"})
+    async with rig.connect() as agent:
+        plain = await agent.call("create_call", **placing())
+        with_nulls = await agent.call("create_call", **placing(), **rest)
+        assert with_nulls["confirmation"]["preview"] == plain["confirmation"]["preview"]
+        token = plain["confirmation"]["token"]
+        done = await agent.call("create_call", **placing(), **rest, confirmation_token=token)
+    assert done["outcome"] == "done"
+
+
+each_tool = pytest.mark.parametrize("tool", TOOLS)
+in_time = pytest.mark.timeout(60 + EXAMPLES // 5)
+
+
+@in_time
+@each_tool
+@THOROUGH
+@given(data=st.data())
+def test_whatever_the_reference_allows_reaches_the_api_as_it_says(
+    running: Bench, tool: str, data: st.DataObject
+) -> None:
+    arguments = data.draw(right_arguments(tool))
+    _, requests = running.call(tool, arguments)
+    (entry,) = requests
+    assert as_documented(tool, arguments, sending(entry))
+
+
+@in_time
+@each_tool
+@THOROUGH
+@given(data=st.data())
+def test_what_satisfies_the_schema_is_sent_or_has_a_fault_the_schema_can_not_tell(
+    running: Bench, tool: str, data: st.DataObject
+) -> None:
+    schema = definitions()[tool]["inputSchema"]
+    arguments = data.draw(published_arguments(schema) | right_arguments(tool))
+    assert satisfies(schema, arguments)
+    result, requests = running.call(tool, arguments)
+    error = structured(result).get("error", {"kind": ""})
+    if error["kind"] in ("invalid_arguments", "invalid_confirmation", "policy_denied"):
+        assert requests == []
+    if error["kind"] == "invalid_arguments":
+        names = [fault["path"].removeprefix("/") for fault in error["faults"]]
+        assert all(unpublished_fault(tool, arguments, name) for name in names)
+    elif error["kind"] == "invalid_confirmation":
+        assert "confirmation_token" in arguments
+    elif error["kind"] == "policy_denied":  # whatever the policy, some things are refused
+        assert re.search(r"twiml\.well_formed|urls\.always|emergency", error["message"])
+    else:
+        (entry,) = requests
+        assert as_documented(tool, arguments, sending(entry))
+
+
+@pytest.mark.requirement("07", "35")
+@in_time
+@each_tool
+@THOROUGH
+@given(data=st.data())
+def test_what_breaks_the_schema_never_reaches_the_api(
+    running: Bench, tool: str, data: st.DataObject
+) -> None:
+    name, arguments = data.draw(broken_arguments(definitions()[tool]))
+    result, requests = running.call(tool, arguments)
+    assert requests == []
+    error = structured(result)["error"]
+    assert error["kind"] == "invalid_arguments"
+    if name in definitions()[tool]["inputSchema"]["properties"]:
+        assert f"/{name}" in [fault["path"] for fault in error["faults"]]
+    else:
+        assert "there is none of this name" in str(error["faults"])
+
+
+@in_time
+@each_tool
+@THOROUGH
+@given(data=st.data())
+def test_any_json_at_all_is_answered_with_a_short_result_as_published(
+    running: Bench, tool: str, data: st.DataObject
+) -> None:
+    taken = definitions()[tool]["inputSchema"]
+    given_back = definitions()[tool]["outputSchema"]
+    arguments = data.draw(any_arguments(taken))
+    result, requests = running.call(tool, arguments)
+    content = structured(result)
+    assert satisfies(given_back, content)
+    assert content.keys() <= cast("dict[str, Json]", given_back["properties"]).keys()
+    assert result.is_error is ("error" in content)
+    assert len(result.model_dump_json()) < 16_000
+    assert len(requests) <= is_accepted(taken, arguments)

@@ -1,0 +1,379 @@
+"""An API that keeps failing is left alone for a while, and then tried again."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, cast
+
+import anyio
+import pytest
+
+from calls_mcp.errors import InvocationError, Unreachable
+from calls_mcp.tools.catalog import Json, load_operations
+from calls_mcp.tools.validation import Arguments
+from calls_mcp.twilio.client import TwilioClient
+from calls_mcp.twilio.requests import encode
+from tests.observatory import observing
+from tests.rig import ACCOUNT, placing
+from tests.twilio.service import (
+    CREATE,
+    DELETE,
+    FETCH,
+    FOUND,
+    GONE,
+    HANG_UP,
+    LIST,
+    LISTED,
+    PLACED,
+    UPDATE,
+    Gate,
+    by_kind,
+    scripted,
+    serving,
+)
+from tests.upstream import (
+    SID,
+    Exchange,
+    Step,
+    Upstream,
+    access,
+    answer,
+    call,
+    drop,
+    error_of,
+    hang,
+    refusing,
+    use,
+)
+
+pytestmark = pytest.mark.anyio
+
+LONG = 60  # seconds; longer than any pause
+FAILING = 5 * 4  # attempts of five requests
+
+
+def wait_in(error: Mapping[str, Any]) -> int:
+    """The seconds that a refusal by the open circuit asks to wait."""
+    assert (error["kind"], error["retryable"]) == ("unreachable", True)
+    told = re.fullmatch(
+        r"Nothing was sent: the API has failed \d+ times in a row; "
+        r"the next attempt is in (\d+) s\.",
+        error["message"],
+    )
+    assert told is not None
+    assert f"wait {told[1]} s, then call again" in error["hint"]
+    return int(told[1])
+
+
+# When it opens
+
+
+async def test_after_five_failures_in_a_row_nothing_is_sent_for_a_while() -> None:
+    async with scripted(answer(503)) as (upstream, service):
+        await service.fail()
+        for tool in (FETCH, LIST, CREATE, UPDATE, DELETE):
+            assert 1 <= wait_in(await error_of(service.agent, tool)) <= 2
+        assert upstream.methods == ["GET"] * FAILING
+
+
+async def dawdle(exchange: Exchange) -> None:
+    await exchange.send(b"HTTP/1.1 200 OK\r\n\r\n{")
+    await hang(exchange)
+
+
+@pytest.mark.parametrize(
+    ("failure", "options"),
+    [
+        pytest.param(drop, {}, id="dropped"),
+        pytest.param(hang, {"step_timeout": 0.5}, id="hangs"),
+        pytest.param(dawdle, {"deadline": 0.5}, id="not complete by the deadline"),
+        pytest.param(answer(408), {}, id="408"),
+        pytest.param(answer(200, "<html>log in</html>"), {}, id="200 in HTML"),
+    ],
+)
+async def test_every_failure_to_get_a_usable_answer_counts(
+    failure: Step, options: dict[str, float]
+) -> None:
+    async with scripted(failure, **options) as (_, service):
+        await service.fail()
+        wait_in(await error_of(service.agent, FETCH))
+
+
+async def test_a_connection_that_is_refused_counts() -> None:
+    with refusing() as base_url:
+        async with serving(base_url) as service:
+            await service.fail()
+            wait_in(await error_of(service.agent, FETCH))
+
+
+@pytest.mark.parametrize("refusal", [answer(401), GONE, answer(429, headers={"Retry-After": "99"})])
+async def test_a_refusal_by_the_api_is_an_answer(refusal: Step) -> None:
+    async with scripted(refusal) as (upstream, service):
+        for _ in range(7):
+            await error_of(service.agent, FETCH)
+        assert len(upstream.requests) == 7
+
+
+async def test_what_waited_for_its_turn_meanwhile_is_not_sent() -> None:
+    operation = load_operations()["create_call"]
+    request = encode(Arguments(operation, cast("dict[str, Json]", placing())), ACCOUNT)
+    first = Gate(answer(503), expected=16)
+    kinds = Counter[str]()
+
+    async def send(client: TwilioClient) -> None:
+        try:
+            await client.send(request)
+        except InvocationError as error:
+            kinds[error.kind] += 1
+
+    async with (
+        Upstream(first) as upstream,
+        aclosing(TwilioClient(access(upstream.base_url))) as client,
+        anyio.create_task_group() as tasks,
+    ):
+        for _ in range(40):
+            tasks.start_soon(send, client)
+        await first.full.wait()
+        first.opened.set()
+    # A place may be given on before the fifth failure is known.
+    assert kinds["unreachable"] >= 40 - 16 - 5
+    assert kinds.total() == 40
+
+
+async def test_an_answer_in_between_begins_the_count_anew() -> None:
+    rough = [*[answer(500)] * (FAILING - 4), FOUND]
+    async with scripted(*rough * 2) as (_, service):
+        for _ in range(2):
+            await service.fail(4)
+            assert (await use(service.agent, FETCH))["outcome"] == "done"
+
+
+async def test_an_invocation_that_was_cancelled_tells_nothing() -> None:
+    gate = Gate(FOUND, expected=6)
+    async with scripted(gate) as (_, service):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(6):
+                tasks.start_soon(use, service.agent, FETCH)
+            await gate.full.wait()
+            tasks.cancel_scope.cancel()
+        gate.opened.set()
+        assert (await use(service.agent, FETCH))["outcome"] == "done"
+
+
+async def test_a_request_that_there_is_no_time_for_tells_nothing() -> None:
+    request = encode(Arguments(load_operations()["fetch_call"], {"sid": SID}), ACCOUNT)
+    async with (
+        Upstream(FOUND) as upstream,
+        aclosing(TwilioClient(access(upstream.base_url))) as client,
+    ):
+        for _ in range(7):
+            with pytest.raises(Unreachable, match="Nothing was sent: no answer within"):
+                await client.send(request, until=anyio.current_time())
+        assert upstream.requests == []
+        assert client.circuit == "closed"
+
+
+# How it closes
+
+
+@pytest.mark.parametrize("reply", [FOUND, GONE], ids=["200", "404"])
+async def test_after_the_pause_one_of_many_is_let_through_and_its_answer_lets_in_all(
+    reply: Step,
+) -> None:
+    trial = Gate(reply)
+    async with scripted(*[answer(500)] * FAILING, trial) as (upstream, service):
+        await service.fail()
+        service.clock.advance(LONG)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(service.agent.client.call_tool, *FETCH)
+            await trial.full.wait()
+            for tool in (FETCH, LIST, CREATE, UPDATE, DELETE):
+                wait_in(await error_of(service.agent, tool))
+            assert len(upstream.requests) == FAILING + 1
+            trial.opened.set()
+        await service.agent.client.call_tool(*FETCH)
+        assert len(upstream.requests) == FAILING + 2
+
+
+async def test_the_pauses_grow_up_to_half_a_minute_and_vary() -> None:
+    async with scripted(answer(500)) as (upstream, service):
+        await service.fail()
+        for shortest in (1, 2, 4, 8, 16, 16, 16):
+            sent = len(upstream.requests)
+            service.clock.advance(shortest * 0.99)
+            assert 1 <= wait_in(await error_of(service.agent, FETCH)) <= shortest + 1
+            service.clock.advance(shortest * 1.02)
+            error = await error_of(service.agent, FETCH)
+            assert "the API answered 500" in error["message"]
+            assert len(upstream.requests) == sent + 1  # a trial is a single attempt
+
+
+async def test_a_trial_that_hangs_holds_nobody_up_for_longer_than_a_pause() -> None:
+    hanging = Gate(answer(500))
+    async with scripted(*[answer(500)] * FAILING, hanging, FOUND) as (_, service):
+        await service.fail()
+        service.clock.advance(LONG)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(service.agent.client.call_tool, *FETCH)
+            await hanging.full.wait()
+            wait_in(await error_of(service.agent, FETCH))
+            service.clock.advance(LONG)
+            assert (await use(service.agent, FETCH))["outcome"] == "done"
+            hanging.opened.set()
+        assert (await use(service.agent, FETCH))["outcome"] == "done"
+
+
+async def test_what_began_before_it_opened_does_not_lengthen_the_pause() -> None:
+    early = Gate(drop, expected=8)
+    async with scripted(by_kind(list=early, fetch=answer(500))) as (_, service):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(8):
+                tasks.start_soon(error_of, service.agent, LIST)
+            await early.full.wait()
+            await service.fail()
+            service.clock.advance(LONG)
+            early.opened.set()
+        error = await error_of(service.agent, FETCH)
+        assert "the API answered 500" in error["message"]
+
+
+async def test_what_fails_for_a_moment_only_is_tried_again_by_all_who_are_under_way() -> None:
+    async with scripted(*[answer(503)] * 8, FOUND) as (_, service):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(8):
+                tasks.start_soon(use, service.agent, FETCH)
+        assert (await use(service.agent, FETCH))["outcome"] == "done"
+
+
+# Changes
+
+
+async def test_a_call_is_hung_up_though_the_api_keeps_failing() -> None:
+    live = answer(200, call(status="in-progress"))
+    ended = answer(200, call(status="completed"))
+    steps = by_kind(list=answer(500), fetch=live, POST=ended)
+    async with scripted(steps, calls_mcp_confirm="all") as (_, service):
+        await service.fail(tool=LIST)
+        wait_in(await error_of(service.agent, LIST))
+        outcome = await service.agent.confirm(*HANG_UP[:1], **HANG_UP[1])
+    assert outcome["call"]["status"] == "completed"
+
+
+async def test_nobody_is_asked_about_a_call_that_could_not_be_placed() -> None:
+    async with scripted(answer(500), calls_mcp_confirm="all") as (_, service):
+        await service.fail()
+        wait_in(await error_of(service.agent, CREATE))
+
+
+@pytest.mark.parametrize("confirm", ["none", "all"])
+async def test_an_outage_uses_up_neither_a_confirmation_nor_the_caps(
+    tmp_path: Path, confirm: str
+) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text("[caps]\ncalls_per_day = 1\n", "utf-8")
+    steps = by_kind(fetch=answer(500), list=LISTED, POST=PLACED)
+    async with scripted(steps, calls_mcp_confirm=confirm, calls_mcp_policy=policy) as (
+        upstream,
+        service,
+    ):
+        arguments = placing()
+        if confirm == "all":
+            asked = await service.agent.call("create_call", **arguments)
+            arguments["confirmation_token"] = asked["confirmation"]["token"]
+        await service.fail()
+        for _ in range(2):
+            wait_in(await error_of(service.agent, ("create_call", arguments)))
+        service.clock.advance(LONG)
+        placed = await service.agent.call("create_call", **arguments)
+        assert placed["outcome"] == "done"
+        if confirm == "all":  # what was confirmed is told again, whatever the API does
+            await service.fail()
+            again = await service.agent.call("create_call", **arguments)
+            assert again["call"] == placed["call"]
+        assert len(upstream.changes) == 1
+
+
+async def test_a_confirmation_that_comes_too_late_is_not_asked_to_wait_for_the_circuit() -> None:
+    async with scripted(answer(500), calls_mcp_confirm="all", calls_mcp_confirm_ttl=60) as (
+        upstream,
+        service,
+    ):
+        asked = await service.agent.call("create_call", **placing())
+        service.clock.advance(61)
+        await service.fail()
+        late = placing(confirmation_token=asked["confirmation"]["token"])
+        assert (await service.agent.call("create_call", **late))["outcome"] == "expired"
+        assert upstream.changes == []
+
+
+async def test_what_became_of_lost_changes_is_found_out_though_they_have_opened_it() -> None:
+    lost, looked = Gate(drop, expected=5), Gate(GONE, expected=5)
+    outcomes: list[dict[str, Any]] = []
+
+    async def delete(sid: str) -> None:
+        outcomes.append(await use(service.agent, ("delete_call", {"sid": sid})))
+
+    async with scripted(by_kind(DELETE=lost, fetch=looked)) as (upstream, service):
+        async with anyio.create_task_group() as tasks:
+            for number in range(5):
+                tasks.start_soon(delete, f"CA{number:032x}")
+            await lost.full.wait()
+            lost.opened.set()
+            await looked.full.wait()
+            wait_in(await error_of(service.agent, FETCH))
+            looked.opened.set()
+        assert [outcome["recovered"] for outcome in outcomes] == [True] * 5
+        assert len(upstream.changes) == 5
+        await error_of(service.agent, FETCH)
+        assert len(upstream.requests) == 11  # the answers have closed it
+
+
+async def test_a_look_for_an_outcome_is_repeated_though_the_circuit_is_open() -> None:
+    lost = Gate(drop)
+    outcome: dict[str, Any] = {}
+    looks = iter([answer(500), answer(500), GONE])
+
+    async def read(exchange: Exchange) -> None:
+        await (next(looks) if lost.opened.is_set() else answer(500))(exchange)
+
+    async def delete() -> None:
+        outcome.update(await use(service.agent, DELETE))
+
+    async with scripted(by_kind(DELETE=lost, fetch=read)) as (upstream, service):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(delete)
+            await lost.full.wait()
+            await service.fail()
+            lost.opened.set()
+        assert outcome["recovered"] is True
+        assert len(upstream.changes) == 1
+
+
+# What is told of it
+
+
+async def test_its_state_is_measured_and_decides_whether_the_server_is_ready() -> None:
+    with observing() as observatory:
+
+        def measured() -> list[str]:
+            counted = observatory.measured("calls_mcp.upstream.breakers")
+            return [state for (state,), amount in counted.items() if amount == 1]
+
+        async with scripted(*[answer(500)] * FAILING, FOUND) as (_, service):
+            assert (measured(), await service.runtime.is_ready()) == (["closed"], True)
+            await service.fail()
+            assert (measured(), await service.runtime.is_ready()) == (["open"], False)
+            service.clock.advance(LONG)  # ready, else nobody would send what closes it
+            assert (measured(), await service.runtime.is_ready()) == (["half_open"], True)
+            await use(service.agent, FETCH)
+            assert (measured(), await service.runtime.is_ready()) == (["closed"], True)
+        assert measured() == []
+
+
+async def test_a_server_is_not_ready_without_its_store() -> None:
+    with refusing() as nobody:
+        url = nobody.replace("http://", "redis://") + "/0"
+        async with serving(nobody, calls_mcp_state_url=url) as service:
+            assert not await service.runtime.is_ready()
