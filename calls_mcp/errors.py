@@ -7,6 +7,10 @@ CallsError
   ├ InvalidArguments         nothing was sent: the arguments are wrong
   ├ InvalidConfirmation      nothing was sent: the token does not confirm this
   ├ NotApplicable            nothing was sent: the call is in the wrong state
+  ├ PolicyDenied             nothing was sent: the operator's policy refuses it
+  ├ AuditUnavailable         nothing was sent: the audit log can't be written
+  ├ StoreUnavailable         nothing was sent: the state store can't be reached
+  │ └ Unrecorded             what was done could not be recorded in the store
   ├ Rejected                 the API said no: nothing happened
   ├ RateLimited              the API was too busy: nothing happened
   ├ Unreachable              the request never left: nothing happened
@@ -94,6 +98,71 @@ class NotApplicable(InvocationError):
     """The call's state rules the change out, so the user was not even asked."""
 
     kind = "not_applicable"
+
+
+class PolicyDenied(InvocationError):
+    """The operator's policy refuses the invocation: nothing was sent. `rule` is what refused.
+
+    If several rules do, `reason` goes on to name the others, and `hint` is for all of them.
+    """
+
+    kind = "policy_denied"
+
+    def __init__(self, rule: str, reason: str, hint: str) -> None:
+        message = f"Nothing was sent, because of the operator's policy ({rule}): {reason}."
+        super().__init__(message, hint)
+        self.rule = rule
+
+
+class AuditUnavailable(InvocationError):
+    """The record can't be written to `where`, so nothing may be sent; `reason` says why."""
+
+    kind = "audit_unavailable"
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(
+            "Nothing was sent: the audit record could not be written.",
+            f"Ask the operator of this server to check the audit log ({reason}), or to set "
+            "CALLS_MCP_AUDIT_DATABASE to another. Until then changes are refused; reading calls "
+            "still works.",
+        )
+        self.for_operator = (
+            f"The audit log {where} can't be written: {reason}. "
+            "Set CALLS_MCP_AUDIT_DATABASE to use another."
+        )
+
+
+class StoreUnavailable(InvocationError):
+    """The state store could not be asked, so nothing was sent.
+
+    `for_operator` says which store can't be used, why, and which setting names another.
+    """
+
+    kind = "store_unavailable"
+    retryable = True
+    _message = "Nothing was sent: the state store can't be reached."
+    _hint = (
+        "Call again in a little while. If it goes on, the operator must check what "
+        "CALLS_MCP_STATE_URL names: that it runs, can be reached, and can be written to."
+    )
+
+    def __init__(self, for_operator: str = "") -> None:
+        super().__init__(self._message, self._hint)
+        self.for_operator = for_operator
+
+
+class Unrecorded(StoreUnavailable):
+    """The store could not be told what has been done: it says nothing of whether it was.
+
+    Whoever acted knows the outcome, and should report that rather than this.
+    """
+
+    retryable = False
+    _message = "What became of this could not be recorded: the state store can't be reached."
+    _hint = (
+        "Do not call again before fetch_call or list_calls shows what became of it. The "
+        "operator must check what CALLS_MCP_STATE_URL names."
+    )
 
 
 class Rejected(InvocationError):

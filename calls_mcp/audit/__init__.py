@@ -7,14 +7,13 @@ since.
 
 from calls_mcp.audit.destinations import audit_path, obstacle
 from calls_mcp.audit.entries import NOBODY, Authority, ConfirmedBy, Decision, Ending, Entry
-from calls_mcp.audit.log import Attempt, AuditLog, AuditUnavailable, open_audit
+from calls_mcp.audit.log import Attempt, AuditLog, open_audit
 from calls_mcp.audit.masking import Numbers
 
 __all__ = [
     "NOBODY",
     "Attempt",
     "AuditLog",
-    "AuditUnavailable",
     "Authority",
     "ConfirmedBy",
     "Decision",

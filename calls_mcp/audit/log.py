@@ -23,31 +23,13 @@ from calls_mcp.audit.destinations import (
 )
 from calls_mcp.audit.entries import Ending, Entry, decided, ended, timestamp
 from calls_mcp.audit.masking import Numbers
-from calls_mcp.errors import InvocationError
+from calls_mcp.errors import AuditUnavailable
 from calls_mcp.storage.sqlite_file import Database
 
 PATIENCE = 10.0
 """Seconds that a record waits for other processes, unless told otherwise."""
 
 _logger = logging.getLogger(__name__)
-
-
-class AuditUnavailable(InvocationError):
-    """The record can't be written to `where`, so nothing may be sent; `reason` says why."""
-
-    kind = "audit_unavailable"
-
-    def __init__(self, where: str, reason: str) -> None:
-        super().__init__(
-            "Nothing was sent: the audit record could not be written.",
-            f"Ask the operator of this server to check the audit log ({reason}), or to set "
-            "CALLS_MCP_AUDIT_DATABASE to another. Until then changes are refused; reading calls "
-            "still works.",
-        )
-        self.for_operator = (
-            f"The audit log {where} can't be written: {reason}. "
-            "Set CALLS_MCP_AUDIT_DATABASE to use another."
-        )
 
 
 @dataclass(slots=True, eq=False)

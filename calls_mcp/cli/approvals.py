@@ -8,14 +8,13 @@ from dataclasses import replace
 
 import anyio
 
-from calls_mcp.audit import AuditUnavailable
 from calls_mcp.cli.terminal import painted, say, show_json
-from calls_mcp.errors import ConfigurationError
+from calls_mcp.errors import AuditUnavailable, ConfigurationError, StoreUnavailable
 from calls_mcp.guard.operator import Approvals, Decided, count_in_other_default, open_approvals
 from calls_mcp.observability.logs import quiet
 from calls_mcp.observability.redaction import quoted
 from calls_mcp.settings import Settings, load_settings
-from calls_mcp.storage import ApprovalRequest, StoreUnavailable
+from calls_mcp.storage import ApprovalRequest
 from calls_mcp.tools.outcome import moment
 
 _LOOK_EVERY = 1  # second

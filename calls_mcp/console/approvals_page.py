@@ -12,8 +12,9 @@ from calls_mcp.console.browser_sessions import session_of
 from calls_mcp.console.context import House
 from calls_mcp.console.forms import own_fields
 from calls_mcp.console.rendering import page
+from calls_mcp.errors import StoreUnavailable
 from calls_mcp.guard.operator import Approvals
-from calls_mcp.storage import ApprovalRequest, PendingPage, Position, StoreUnavailable
+from calls_mcp.storage import ApprovalRequest, PendingPage, Position
 
 _DECISIONS = {"approve": True, "deny": False}
 _SHOWN = 50

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import phonenumbers
 
-from calls_mcp.guard.policy import PolicyDenied
+from calls_mcp.errors import PolicyDenied
 from calls_mcp.tools.catalog import Json
 from calls_mcp.tools.outcome import CallSummary, moment
 

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 import anyio
 
-from calls_mcp.errors import OutcomeUnknown
-from calls_mcp.guard.policy import PolicyDenied
+from calls_mcp.errors import OutcomeUnknown, PolicyDenied, StoreUnavailable
 from calls_mcp.guard.preview import Question
 from calls_mcp.observability.redaction import quoted
 from calls_mcp.storage import (
@@ -23,7 +22,6 @@ from calls_mcp.storage import (
     OperatorDecision,
     PendingConfirmation,
     Storage,
-    StoreUnavailable,
 )
 from calls_mcp.tools.outcome import Confirmation, Outcome, Report, moment
 

@@ -8,9 +8,15 @@ from datetime import UTC, datetime
 from secrets import token_urlsafe
 from typing import cast
 
-from calls_mcp.errors import InvocationError, NotFound, OutcomeUnknown
-from calls_mcp.guard.policy import Caps, Counts, PolicyDenied
-from calls_mcp.storage import Exhausted, Limit, Storage, StoreUnavailable
+from calls_mcp.errors import (
+    InvocationError,
+    NotFound,
+    OutcomeUnknown,
+    PolicyDenied,
+    StoreUnavailable,
+)
+from calls_mcp.guard.policy import Caps, Counts
+from calls_mcp.storage import Exhausted, Limit, Storage
 from calls_mcp.tools.outcome import CallSummary, Outcome
 
 Fetch = Callable[[str, str, float], Awaitable[CallSummary]]

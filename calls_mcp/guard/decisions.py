@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from typing import cast
 
 from calls_mcp.audit import NOBODY, Authority, Decision, Entry
-from calls_mcp.errors import InvalidConfirmation, InvocationError
+from calls_mcp.errors import InvalidConfirmation, InvocationError, PolicyDenied
 from calls_mcp.guard.approval_requests import ApprovalRequests, Asked
 from calls_mcp.guard.call_limits import Held, NewCall, Quotas
 from calls_mcp.guard.confirmations import Claim, Confirmations, Used, expired
-from calls_mcp.guard.policy import Policy, PolicyDenied, Requirement, canonical, judge
+from calls_mcp.guard.policy import Policy, Requirement, canonical, judge
 from calls_mcp.guard.preview import Question, Situation, action_of, ask, bind, differences
 from calls_mcp.guard.send_once import Delivery
 from calls_mcp.storage import ApprovalRequest, Binding

@@ -4,15 +4,13 @@ from dataclasses import replace
 
 import anyio
 
-from calls_mcp.audit import AuditLog, AuditUnavailable, ConfirmedBy, Ending, Entry
-from calls_mcp.errors import InvocationError
+from calls_mcp.audit import AuditLog, ConfirmedBy, Ending, Entry
+from calls_mcp.errors import AuditUnavailable, InvocationError, PolicyDenied, StoreUnavailable
 from calls_mcp.guard.call_limits import Held, Quotas, Room
 from calls_mcp.guard.confirmations import Claim, Confirmations, expired
 from calls_mcp.guard.decisions import Change, Decisions, Go, Stop, spent
-from calls_mcp.guard.policy import PolicyDenied
 from calls_mcp.guard.send_once import Delivered, Delivery
 from calls_mcp.observability import telemetry
-from calls_mcp.storage import StoreUnavailable
 from calls_mcp.tools.outcome import Approval, Outcome, Report, failed
 from calls_mcp.twilio.responses import lost
 

@@ -8,7 +8,7 @@ from time import time
 import anyio
 
 from calls_mcp.audit import AuditLog, Authority, Entry, audit_path, open_audit
-from calls_mcp.errors import ConfigurationError
+from calls_mcp.errors import ConfigurationError, StoreUnavailable
 from calls_mcp.observability.redaction import one_line
 from calls_mcp.settings import Settings
 from calls_mcp.storage import (
@@ -19,7 +19,6 @@ from calls_mcp.storage import (
     Position,
     Storage,
     StorageOptions,
-    StoreUnavailable,
     open_storage,
 )
 from calls_mcp.tools.catalog import load_operations

@@ -1,6 +1,7 @@
 """How often a principal may invoke anything at all."""
 
-from calls_mcp.guard.policy import Caps, PolicyDenied
+from calls_mcp.errors import PolicyDenied
+from calls_mcp.guard.policy import Caps
 from calls_mcp.storage import Limit
 from calls_mcp.storage.rates import Rates
 from calls_mcp.tools.catalog import Operation

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
-from calls_mcp.errors import InvocationError, OutcomeUnknown
+from calls_mcp.errors import InvocationError, OutcomeUnknown, StoreUnavailable
 from calls_mcp.guard.policy import canonical
 from calls_mcp.guard.recovery import Lost, find_out
-from calls_mcp.storage import Limit, Storage, StoreUnavailable
+from calls_mcp.storage import Limit, Storage
 from calls_mcp.tools.catalog import kind_of, load_operations
 from calls_mcp.tools.outcome import CallSummary, Outcome, failed
 from calls_mcp.tools.validation import Arguments

@@ -13,7 +13,8 @@ from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler
 from mcp.shared.exceptions import MCPError
 from mcp.shared.subscriptions import ResourceUpdated
 
-from calls_mcp.guard.policy import PolicyDenied, judge_account
+from calls_mcp.errors import PolicyDenied
+from calls_mcp.guard.policy import judge_account
 from calls_mcp.observability import correlation
 from calls_mcp.server.access import Context, Offer, caller_of, connection_of, principal_of
 from calls_mcp.server.resources import Resources, unreadable

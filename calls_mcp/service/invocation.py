@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import anyio
 
-from calls_mcp.errors import InvocationError, Unavailable
+from calls_mcp.errors import InvocationError, PolicyDenied, Unavailable
 from calls_mcp.guard.decisions import Change
 from calls_mcp.guard.execution import Changes
-from calls_mcp.guard.policy import Policy, PolicyDenied, judge_account
+from calls_mcp.guard.policy import Policy, judge_account
 from calls_mcp.guard.rate_limit import Throttle
 from calls_mcp.observability import telemetry
 from calls_mcp.service.cursors import Cursors

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 import anyio
 
-from calls_mcp.errors import CallsError, ConfigurationError
+from calls_mcp.errors import AuditUnavailable, CallsError, ConfigurationError, StoreUnavailable
 from calls_mcp.service.session_streams import Streams
 from calls_mcp.settings import Access, Settings
 from calls_mcp.tools.catalog import PROMPTS, load_operations
@@ -195,9 +195,6 @@ class Runtime:
         Raises:
             ConfigurationError: As when the runtime is entered.
         """
-        from calls_mcp.audit import AuditUnavailable  # noqa: PLC0415
-        from calls_mcp.storage import StoreUnavailable  # noqa: PLC0415
-
         made = await self._everything()
         storage, audit = await self._opened()
         try:

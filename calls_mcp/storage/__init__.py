@@ -31,7 +31,7 @@ from calls_mcp.storage.records import (
 )
 from calls_mcp.storage.sqlite import SqliteStorage
 from calls_mcp.storage.sqlite_file import Database
-from calls_mcp.storage.unavailable import StoreUnavailable, Unrecorded, explained
+from calls_mcp.storage.unavailable import explained
 
 __all__ = [
     "Action",
@@ -47,8 +47,6 @@ __all__ = [
     "Position",
     "Storage",
     "StorageOptions",
-    "StoreUnavailable",
-    "Unrecorded",
     "default_path",
     "open_storage",
 ]

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 import anyio
 
+from calls_mcp.errors import StoreUnavailable
 from calls_mcp.storage.interface import Storage
 from calls_mcp.storage.records import Exhausted, Limit
-from calls_mcp.storage.unavailable import StoreUnavailable
 
 _log = logging.getLogger(__name__)
 

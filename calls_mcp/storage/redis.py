@@ -17,7 +17,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from calls_mcp.errors import ConfigurationError
+from calls_mcp.errors import ConfigurationError, StoreUnavailable, Unrecorded
 from calls_mcp.storage.interface import Storage
 from calls_mcp.storage.records import (
     ApprovalRequest,
@@ -35,7 +35,7 @@ from calls_mcp.storage.records import (
     unpack_outcome,
     unpack_request,
 )
-from calls_mcp.storage.unavailable import StoreUnavailable, Unrecorded, reaching
+from calls_mcp.storage.unavailable import reaching
 from calls_mcp.tools.outcome import Outcome
 
 _CLEAR = re.compile(r"rediss?://([^\s/?#@[\]]*@)?[^\s/?#@]*(/[0-9]*/?)?(\?[^\s@]*)?")

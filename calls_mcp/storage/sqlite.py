@@ -6,6 +6,7 @@ from functools import partial
 from math import inf
 from typing import cast
 
+from calls_mcp.errors import StoreUnavailable, Unrecorded
 from calls_mcp.storage.interface import Storage
 from calls_mcp.storage.records import (
     ApprovalRequest,
@@ -24,7 +25,6 @@ from calls_mcp.storage.records import (
     unpack_request,
 )
 from calls_mcp.storage.sqlite_file import Database
-from calls_mcp.storage.unavailable import StoreUnavailable, Unrecorded
 from calls_mcp.tools.outcome import Outcome
 
 _START = Position(-inf, "")

@@ -14,9 +14,10 @@ from typing import TypeVar, cast
 
 from anyio import CapacityLimiter, to_thread
 
+from calls_mcp.errors import StoreUnavailable
 from calls_mcp.storage.atomic_files import require_place
 from calls_mcp.storage.location import default_path
-from calls_mcp.storage.unavailable import StoreUnavailable, reaching
+from calls_mcp.storage.unavailable import reaching
 
 _T = TypeVar("_T")
 

@@ -5,47 +5,11 @@ import logging
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from calls_mcp.errors import InvocationError
+from calls_mcp.errors import StoreUnavailable
 
 _log = logging.getLogger(__name__)
 
 _OF_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS)
-_FOR_THE_OPERATOR = (
-    "Call again in a little while. If it goes on, the operator must check what CALLS_MCP_STATE_URL "
-    "names: that it runs, can be reached, and can be written to."
-)
-
-
-class StoreUnavailable(InvocationError):
-    """The store could not be asked, so nothing was sent."""
-
-    kind = "store_unavailable"
-    retryable = True
-    for_operator = ""
-    """Which store can't be used, why, and which setting names another."""
-
-    def __init__(
-        self,
-        message: str = "Nothing was sent: the state store can't be reached.",
-        hint: str = _FOR_THE_OPERATOR,
-    ) -> None:
-        super().__init__(message, hint)
-
-
-class Unrecorded(StoreUnavailable):
-    """The store could not be told what has been done: it says nothing of whether it was.
-
-    Whoever acted knows the outcome, and should report that rather than this.
-    """
-
-    retryable = False
-
-    def __init__(self) -> None:
-        super().__init__(
-            "What became of this could not be recorded: the state store can't be reached.",
-            "Do not call again before fetch_call or list_calls shows what became of it. The "
-            "operator must check what CALLS_MCP_STATE_URL names.",
-        )
 
 
 @contextmanager
@@ -56,8 +20,7 @@ def reaching(
     try:
         yield
     except failures as failure:
-        unavailable = meaning()
-        unavailable.for_operator = explained(where, failure)
+        unavailable = meaning(explained(where, failure))
         _log.warning("%s", unavailable.for_operator)
         raise unavailable from failure
 

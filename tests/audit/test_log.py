@@ -13,9 +13,10 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from calls_mcp.audit import AuditLog, AuditUnavailable, Ending, audit_path, open_audit
+from calls_mcp.audit import AuditLog, Ending, audit_path, open_audit
 from calls_mcp.audit.chain import ORDER
 from calls_mcp.audit.verification import verify
+from calls_mcp.errors import AuditUnavailable
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
 from calls_mcp.storage.location import default_path

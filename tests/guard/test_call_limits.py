@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calls_mcp.emulator import Emulator, ManualClock
+from calls_mcp.errors import PolicyDenied
 from calls_mcp.guard.call_limits import Held, NewCall, Quotas, Room
-from calls_mcp.guard.policy import PolicyDenied, load_policy
+from calls_mcp.guard.policy import load_policy
 from calls_mcp.server.handlers import build_server
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings

@@ -8,6 +8,7 @@ import pytest
 import redis
 
 from calls_mcp.emulator import ManualClock
+from calls_mcp.errors import StoreUnavailable, Unrecorded
 from calls_mcp.storage import (
     Binding,
     Database,
@@ -15,8 +16,6 @@ from calls_mcp.storage import (
     PendingConfirmation,
     Storage,
     StorageOptions,
-    StoreUnavailable,
-    Unrecorded,
     open_storage,
 )
 from calls_mcp.storage.sqlite import SqliteStorage

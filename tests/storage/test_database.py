@@ -15,6 +15,7 @@ import anyio.to_thread
 import pytest
 
 from calls_mcp.emulator import ManualClock
+from calls_mcp.errors import StoreUnavailable
 from calls_mcp.storage import (
     Binding,
     Database,
@@ -23,7 +24,6 @@ from calls_mcp.storage import (
     OperatorDecision,
     PendingConfirmation,
     StorageOptions,
-    StoreUnavailable,
     open_storage,
 )
 from calls_mcp.tools.outcome import Outcome

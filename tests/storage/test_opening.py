@@ -9,15 +9,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from calls_mcp.errors import ConfigurationError
-from calls_mcp.storage import (
-    Binding,
-    PendingConfirmation,
-    Storage,
-    StoreUnavailable,
-    default_path,
-    open_storage,
-)
+from calls_mcp.errors import ConfigurationError, StoreUnavailable
+from calls_mcp.storage import Binding, PendingConfirmation, Storage, default_path, open_storage
 
 pytestmark = pytest.mark.anyio
 

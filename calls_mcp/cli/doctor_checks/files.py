@@ -9,11 +9,11 @@ from pathlib import Path
 
 from calls_mcp.audit import audit_path, obstacle
 from calls_mcp.cli.doctor_checks.findings import Finding
-from calls_mcp.errors import ConfigurationError
+from calls_mcp.errors import ConfigurationError, StoreUnavailable
 from calls_mcp.guard.policy import Policy, load_policy, summary
 from calls_mcp.observability.redaction import one_line
 from calls_mcp.settings import Settings
-from calls_mcp.storage import StorageOptions, StoreUnavailable, open_storage
+from calls_mcp.storage import StorageOptions, open_storage
 from calls_mcp.storage.location import file_of
 from calls_mcp.storage.sqlite_file import NEWER, is_no_store
 from calls_mcp.storage.unavailable import reason_of

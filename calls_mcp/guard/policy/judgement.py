@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from calls_mcp.errors import InvocationError
+from calls_mcp.errors import PolicyDenied
 from calls_mcp.guard.policy.destinations import matches_any, object_to_destination
 from calls_mcp.guard.policy.links import object_to_url
 from calls_mcp.guard.policy.rules import CallerIds, Caps, Objection, Policy, Requirement
@@ -29,20 +29,6 @@ _REDIRECTING = frozenset({"url", "twiml", "method"})
 _ADDRESSING = frozenset({"sid", "account_sid", "status"})
 
 _DENIED = "Don't try it another way: tell the user that the operator does not allow it."
-
-
-class PolicyDenied(InvocationError):
-    """The operator's policy refuses the invocation: nothing was sent. `rule` is what refused.
-
-    If several rules do, `reason` goes on to name the others, and `hint` is for all of them.
-    """
-
-    kind = "policy_denied"
-
-    def __init__(self, rule: str, reason: str, hint: str) -> None:
-        message = f"Nothing was sent, because of the operator's policy ({rule}): {reason}."
-        super().__init__(message, hint)
-        self.rule = rule
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from calls_mcp.guard.policy import Policy, PolicyDenied, judge, load_policy
+from calls_mcp.errors import PolicyDenied
+from calls_mcp.guard.policy import Policy, judge, load_policy
 from calls_mcp.tools.catalog import Json, load_operations
 from calls_mcp.tools.validation import Arguments, check
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from calls_mcp.guard.policy import Judgement, PolicyDenied, Requirement, judge, judge_account
+from calls_mcp.errors import PolicyDenied
+from calls_mcp.guard.policy import Judgement, Requirement, judge, judge_account
 from calls_mcp.tools.catalog import Confirm
 from calls_mcp.tools.outcome import Failure
 from calls_mcp.tools.validation import Arguments
