@@ -25,7 +25,7 @@ _ALWAYS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-_OPEN = ("/login", "/static/")
+_OPEN = ("/sign-in", "/static/")
 _READING = ("GET", "HEAD")
 _READ_ONLY = "A token of a program's reads: whoever decides comes in by a browser."
 

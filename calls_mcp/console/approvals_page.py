@@ -60,7 +60,7 @@ class Waiting:
             raise HTTPException(403, _OWN)
         decided = await approvals.decide(asked, approve=approve, by=session.name, reason=reason)
         if decided and decided.ours:
-            return RedirectResponse(f"/waiting/{asked.identifier}", 303)
+            return RedirectResponse(f"/approvals/{asked.identifier}", 303)
         standing = replace(asked, decision=decided.decision) if decided else asked
         return page(request, "case.html", await _values(approvals, standing, late=True), 409)
 

@@ -38,7 +38,7 @@ class News:
 
     async def events(self, request: Request) -> Response:
         """The stream of one tab."""
-        room = request.query_params.get("room", "")
+        room = request.query_params.get("topic", "")
         if room not in self._looks:
             raise HTTPException(404, "There is no news of that.")
         if self._listeners.total() >= _MOST:

@@ -6,7 +6,7 @@ from pathlib import Path
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
@@ -20,7 +20,7 @@ from calls_mcp.console.events import News
 from calls_mcp.console.overview_page import Overview
 from calls_mcp.console.policy_page import rules
 from calls_mcp.console.rendering import page
-from calls_mcp.console.sign_in import Login
+from calls_mcp.console.sign_in import START, Login
 from calls_mcp.errors import CallsError
 
 _STATIC = Path(__file__).parent / "static"
@@ -30,16 +30,17 @@ def build_app(house: House, look_every: float) -> tuple[ASGIApp, News]:
     """Make the application, and what tells its open tabs of news every `look_every` seconds."""
     login, waiting, calls = Login(house), Waiting(house), Calls(house)
     audit, overview = Audit(house), Overview(house)
-    news = News(house, {"waiting": waiting.mark, "calls": calls.mark}, look_every)
+    news = News(house, {"approvals": waiting.mark, "calls": calls.mark}, look_every)
     routes = [
-        Route("/login", login.ask),
-        Route("/login", login.enter, methods=["POST"]),
-        Route("/people", login.people),
-        Route("/people", login.invite, methods=["POST"]),
-        Route("/logout", login.leave, methods=["POST"]),
-        Route("/", waiting.all),
-        Route("/waiting/{id}", waiting.one),
-        Route("/waiting/{id}", waiting.decide, methods=["POST"]),
+        Route("/sign-in", login.ask),
+        Route("/sign-in", login.enter, methods=["POST"]),
+        Route("/invitations", login.people),
+        Route("/invitations", login.invite, methods=["POST"]),
+        Route("/sign-out", login.leave, methods=["POST"]),
+        Route("/", RedirectResponse(START)),
+        Route("/approvals", waiting.all),
+        Route("/approvals/{id}", waiting.one),
+        Route("/approvals/{id}", waiting.decide, methods=["POST"]),
         Route("/calls", calls.all),
         Route("/calls/{sid}", calls.one),
         Route("/calls/{sid}/hang-up", calls.ask),
@@ -47,7 +48,7 @@ def build_app(house: House, look_every: float) -> tuple[ASGIApp, News]:
         Route("/audit", audit.all),
         Route("/audit/export.{form}", audit.export),
         Route("/overview", overview.all),
-        Route("/rules", partial(rules, house)),
+        Route("/policy", partial(rules, house)),
         Route("/events", news.events),
         Mount("/static", StaticFiles(directory=_STATIC)),
     ]

@@ -17,6 +17,7 @@ from calls_mcp.observability.redaction import one_line
 
 _log = logging.getLogger(__name__)
 
+START = "/approvals"
 _LONGEST_NAME = 64
 _OWN = re.compile(r"/(?:[\w-]+(?:[/.][\w-]+)*)?(?:\?[\w=&%+.:-]*)?", re.ASCII)
 _LINK = "?link="
@@ -37,7 +38,7 @@ class Login:
         """A page with a button: whatever only looks at links does not use this one up."""
         link = request.query_params.get("link", "")
         if not link:
-            return self._page("/", 200, "Come in")
+            return self._page(START, 200, "Come in")
         return HTMLResponse(render("login.html", link=link))
 
     async def enter(self, request: Request) -> Response:
@@ -81,7 +82,7 @@ class Login:
         await own_fields(request)
         address = self._house.address
         self._house.sessions.dismiss(session_secret(request.headers, address))
-        response = self._page("/", 200, "You have left")
+        response = self._page(START, 200, "You have left")
         response.delete_cookie(
             cookie_name(address), httponly=True, samesite="strict", secure=address.is_secure
         )
@@ -94,7 +95,7 @@ class Login:
         sends no cookie along; on from here it does.
         """
         query = f"?{request.url.query}" if request.url.query else ""
-        wanted = _own(f"{request.url.path}{query}") if request.method == "GET" else "/"
+        wanted = _own(f"{request.url.path}{query}") if request.method == "GET" else START
         return self._page(wanted, status, trouble=trouble)
 
     def _page(
@@ -128,7 +129,7 @@ class Login:
 
 def link_for(house: House, name: str) -> str:
     """A link that lets somebody in as `name`, once."""
-    return f"{house.address.url}/login{_LINK}{house.sessions.invite(name)}"
+    return f"{house.address.url}/sign-in{_LINK}{house.sessions.invite(name)}"
 
 
 def _require_link(request: Request) -> None:
@@ -138,5 +139,5 @@ def _require_link(request: Request) -> None:
 
 def _own(path: str) -> str:
     """A path if it is one that this console could have, or else that of the first page."""
-    is_own = _OWN.fullmatch(path) and not path.startswith(("/login", "/logout", "/events"))
-    return path if is_own else "/"
+    is_own = _OWN.fullmatch(path) and not path.startswith(("/sign-in", "/sign-out", "/events"))
+    return path if is_own else START

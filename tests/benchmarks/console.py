@@ -32,7 +32,7 @@ _STALE = 61  # seconds, after which no answer is fresh
 _LASTS = 86_400.0  # seconds that an approval waits
 _GOAL = 100  # ms
 _NEXT = re.compile(r'<a href="([^"]+)" rel="next">')
-_CASE = re.compile(r'href="(/waiting/[0-9a-f]+)"')
+_CASE = re.compile(r'href="(/approvals/[0-9a-f]+)"')
 
 
 @dataclass
@@ -114,7 +114,7 @@ def _tab(api: str, amounts: tuple[int, int], **values: object) -> Generator[_Tab
                 base_url=url, headers={"Origin": url}, trust_env=False, timeout=60
             ) as http,
         ):
-            assert http.post("/login", data={"link": link}).status_code == 303
+            assert http.post("/sign-in", data={"link": link}).status_code == 303
             tab = _Tab(http, clock, _recorder(portal, values))
             tab.places = _places(tab, sid)
             yield tab
@@ -133,13 +133,13 @@ async def _console(
 
 
 def _places(tab: _Tab, sid: str) -> dict[str, str]:
-    last = place = "/"
+    last = place = "/approvals"
     while found := _NEXT.search(tab.read(last)):
         last = unescape(found[1])
     case = _CASE.search(tab.read(place))
     assert case
     return {
-        "Waiting": "/",
+        "Waiting": "/approvals",
         "Waiting, the last page": last,
         "An approval": case[1],
         "Calls": "/calls",
@@ -150,8 +150,8 @@ def _places(tab: _Tab, sid: str) -> dict[str, str]:
         "Audit, a principal that is not there": "/audit?principal=nobody",
         "Audit, a day without records": "/audit?until=2001-01-01",
         "Overview": "/overview",
-        "Rules": "/rules",
-        "People": "/people",
+        "Rules": "/policy",
+        "People": "/invitations",
     }
 
 

@@ -22,14 +22,14 @@ def test_the_printed_link_lets_one_browser_in(
         assert console.stdout
         try:
             lines = (console.stdout.readline() for _ in range(3))
-            link = re.search(r"(http://127\.0\.0\.1:[0-9]+)/login\?link=(\S+)", "".join(lines))
+            link = re.search(r"(http://127\.0\.0\.1:[0-9]+)/sign-in\?link=(\S+)", "".join(lines))
             assert link
             url, secret = link.groups()
             with httpx.Client(trust_env=False, follow_redirects=True) as browser:
                 data, headers = {"link": secret}, {"Origin": url}
-                inside = browser.post(f"{url}/login", data=data, headers=headers)
+                inside = browser.post(f"{url}/sign-in", data=data, headers=headers)
                 assert "Nothing waits" in inside.text
-                again = browser.post(f"{url}/login", data=data, headers=headers)
+                again = browser.post(f"{url}/sign-in", data=data, headers=headers)
                 assert again.status_code == 401
             watched = f"It shows the approval requests in {tmp_path}/state.db\n"
             assert [console.stdout.readline() for _ in range(2)] == ["\n", watched]

@@ -44,25 +44,25 @@ class Browser:
         """Send a form that is on `page`, with what is hidden in it."""
         return await self.post(path, None, csrf=await self.csrf(page), **fields)
 
-    async def csrf(self, page: str = "/") -> str:
+    async def csrf(self, page: str = "/approvals") -> str:
         found = _CSRF.search(await self.read(page))
         assert found
         return found[1]
 
-    async def show(self, token: str, wanted: str = "/") -> httpx.Response:
+    async def show(self, token: str, wanted: str = "/approvals") -> httpx.Response:
         """Come in by a token, on the page that was there instead of the one that was wanted."""
-        return await self.post("/login", None, token=token, next=wanted)
+        return await self.post("/sign-in", None, token=token, next=wanted)
 
     @asynccontextmanager
     async def news(self, room: str) -> AsyncGenerator[AsyncIterator[str]]:
         """What a tab is told of a room; the iterator ends with the stream."""
-        async with self.http.stream("GET", f"{self.url}/events?room={room}") as stream:
+        async with self.http.stream("GET", f"{self.url}/events?topic={room}") as stream:
             assert stream.headers["content-type"].startswith("text/event-stream")
             yield (line async for line in stream.aiter_lines() if line.startswith("data:"))
 
     async def enter(self, link: str) -> httpx.Response:
         secret = link.partition("?link=")[2]
-        return await self.post("/login", link=secret)
+        return await self.post("/sign-in", link=secret)
 
 
 @dataclass

@@ -26,16 +26,18 @@ BIDI = "\u202eevil\u202c"
 
 async def decide(browser: Browser, approval: str, decision: str, reason: str = "") -> str:
     """Press a button; where that leads, or what it says."""
-    response = await browser.submit("/", f"/waiting/{approval}", decision=decision, reason=reason)
+    response = await browser.submit(
+        "/approvals", f"/approvals/{approval}", decision=decision, reason=reason
+    )
     assert response.status_code in (303, 409), response.text
     return response.headers.get("location") or visible(response.text)
 
 
 async def test_what_waits_is_told_in_plain_words(desk: Desk, browser: Browser) -> None:
-    assert "Nothing waits" in visible(await browser.read("/"))
+    assert "Nothing waits" in visible(await browser.read("/approvals"))
     approval = await desk.ask()
     desk.rig.clock.advance(60)
-    page = await browser.read("/")
+    page = await browser.read("/approvals")
     told = visible(page)
     assert "(1) Waiting" in told
     assert "1 change waits" in told
@@ -53,7 +55,7 @@ async def test_what_is_approved_runs_once_it_is_called_again(desk: Desk, browser
     page = await browser.read(case := await decide(browser, approval, "approve"))
     assert "Approved by ann" in visible(page)
     assert "It is carried out once it calls the same again." in visible(page)
-    assert "Nothing waits" in visible(await browser.read("/"))
+    assert "Nothing waits" in visible(await browser.read("/approvals"))
     assert desk.rig.changes == []
     async with desk.rig.connect() as agent:
         done = await agent.call("create_call", **placing())
@@ -82,7 +84,7 @@ async def test_of_two_operators_the_second_is_told_what_stands(desk: Desk) -> No
     async with desk.operator("ann") as ann, desk.operator("bob") as bob:
         shown = await bob.csrf()
         await decide(ann, approval, "deny", "no")
-        late = await bob.post(f"/waiting/{approval}", csrf=shown, decision="approve")
+        late = await bob.post(f"/approvals/{approval}", csrf=shown, decision="approve")
     assert late.status_code == 409
     assert "It was denied before, by ann. That stands" in visible(late.text)
 
@@ -92,7 +94,7 @@ async def test_of_two_decisions_at_once_one_counts(desk: Desk) -> None:
     statuses: list[int] = []
 
     async def press(browser: Browser, decision: str) -> None:
-        response = await browser.submit("/", f"/waiting/{approval}", decision=decision)
+        response = await browser.submit("/approvals", f"/approvals/{approval}", decision=decision)
         statuses.append(response.status_code)
 
     async with desk.operator("ann") as ann, desk.operator("bob") as bob:
@@ -107,9 +109,9 @@ async def test_nobody_decides_about_what_has_lapsed(desk: Desk, browser: Browser
     approval = await desk.ask()
     csrf = await browser.csrf()
     desk.rig.clock.advance(900)
-    assert "Nothing waits" in visible(await browser.read("/"))
-    late = await browser.post(f"/waiting/{approval}", csrf=csrf, decision="approve")
-    page = await browser.read(f"/waiting/{approval}")
+    assert "Nothing waits" in visible(await browser.read("/approvals"))
+    late = await browser.post(f"/approvals/{approval}", csrf=csrf, decision="approve")
+    page = await browser.read(f"/approvals/{approval}")
     assert late.status_code == 409
     for text in (late.text, page):
         assert "It has lapsed" in visible(text)
@@ -119,24 +121,24 @@ async def test_nobody_decides_about_what_has_lapsed(desk: Desk, browser: Browser
 @pytest.mark.parametrize("decision", ["", "approved", "APPROVE"])
 async def test_only_the_two_words_decide(desk: Desk, browser: Browser, decision: str) -> None:
     approval = await desk.ask()
-    page = f"/waiting/{approval}"
+    page = f"/approvals/{approval}"
     assert (await browser.submit(page, page, decision=decision)).status_code == 400
-    assert "1 change waits" in visible(await browser.read("/"))
+    assert "1 change waits" in visible(await browser.read("/approvals"))
 
 
 async def test_a_stolen_id_is_nothing_without_a_session(desk: Desk, browser: Browser) -> None:
     approval = await desk.ask()
     async with desk.stranger() as thief:
-        answer = await thief.post(f"/waiting/{approval}", decision="approve", csrf="")
+        answer = await thief.post(f"/approvals/{approval}", decision="approve", csrf="")
         assert answer.status_code == 401
         assert approval not in answer.text
-    refused = await browser.post(f"/waiting/{approval}", decision="approve", csrf="")
+    refused = await browser.post(f"/approvals/{approval}", decision="approve", csrf="")
     assert refused.status_code == 403
-    assert "1 change waits" in visible(await browser.read("/"))
+    assert "1 change waits" in visible(await browser.read("/approvals"))
 
 
 async def test_an_id_that_is_not_there_is_told(browser: Browser) -> None:
-    missing = await browser.get("/waiting/%3Cscript%3E")
+    missing = await browser.get("/approvals/%3Cscript%3E")
     assert missing.status_code == 404
     assert "no such approval" in missing.text
     assert "<script>" not in missing.text
@@ -145,7 +147,7 @@ async def test_an_id_that_is_not_there_is_told(browser: Browser) -> None:
 async def test_texts_of_strangers_are_shown_as_texts(desk: Desk) -> None:
     approval = await desk.ask(f"{SCRIPT}{BIDI}", twiml=f"<Response><Say>{SCRIPT}</Say></Response>")
     async with desk.operator(f"ann {SCRIPT}") as browser:
-        page = await browser.read("/")
+        page = await browser.read("/approvals")
         case = await browser.read(await decide(browser, approval, "deny", f"{SCRIPT}{BIDI} \"'&"))
     for text in (page, case):
         assert SCRIPT not in text
@@ -155,7 +157,7 @@ async def test_texts_of_strangers_are_shown_as_texts(desk: Desk) -> None:
 
 async def test_the_page_has_no_script_or_style_of_its_own(desk: Desk, browser: Browser) -> None:
     await desk.ask()
-    page = await browser.read("/")
+    page = await browser.read("/approvals")
     assert (await browser.get("/static/console.js")).status_code == 200
     assert (await browser.get("/static/console.css")).status_code == 200
     assert re.findall("<script[^>]*>", page) == ['<script src="/static/console.js" defer>']
@@ -163,7 +165,7 @@ async def test_the_page_has_no_script_or_style_of_its_own(desk: Desk, browser: B
 
 
 async def test_an_open_page_is_told_what_comes_and_goes(desk: Desk, browser: Browser) -> None:
-    async with browser.news("waiting") as news:
+    async with browser.news("approvals") as news:
         first = await anext(news)
         approval = await desk.ask()
         assert await anext(news) != first
@@ -183,7 +185,7 @@ async def test_an_api_that_does_not_answer_delays_no_news_of_what_waits(
         open_desk(tmp_path) as desk,
         desk.operator() as browser,
         browser.news("calls"),
-        browser.news("waiting") as news,
+        browser.news("approvals") as news,
     ):
         first = await anext(news)
         await desk.ask()
@@ -191,9 +193,9 @@ async def test_an_api_that_does_not_answer_delays_no_news_of_what_waits(
 
 
 async def test_whoever_has_left_is_told_no_more(desk: Desk, browser: Browser) -> None:
-    async with browser.news("waiting") as news:
+    async with browser.news("approvals") as news:
         await anext(news)
-        await browser.submit("/", "/logout")
+        await browser.submit("/approvals", "/sign-out")
         await desk.ask()
         assert [each async for each in news] == []
 
@@ -203,7 +205,7 @@ async def test_a_console_without_a_shared_store_says_so(tmp_path: Path) -> None:
     async with open_console(settings, Address(port=0)) as console:
         desk = Desk(console, None, tmp_path)  # pyright: ignore[reportArgumentType]  # no server
         async with desk.operator() as browser:
-            assert "CALLS_MCP_STATE_URL is memory:" in visible(await browser.read("/"))
+            assert "CALLS_MCP_STATE_URL is memory:" in visible(await browser.read("/approvals"))
 
 
 async def test_all_that_waits_can_be_reached_however_much_is_decided_since(
@@ -213,7 +215,7 @@ async def test_all_that_waits_can_be_reached_however_much_is_decided_since(
     desk.rig.clock.advance(1)
     fill(desk, 1100, decided=True)
     fill(desk, 119)
-    pages = [await browser.read("/")]
+    pages = [await browser.read("/approvals")]
     while found := re.search(r'<a href="([^"]+)" rel="next">', pages[-1]):
         pages.append(await browser.read(unescape(found[1])))
     shown = [re.findall('<article class="card" id="case-([^"]+)"', page) for page in pages]
@@ -225,7 +227,7 @@ async def test_all_that_waits_can_be_reached_however_much_is_decided_since(
 
 @pytest.mark.parametrize("after", ["x", "1-", "nan-a", "-1-a", "1-a b", "1" * 30 + "-a"])
 async def test_a_page_that_can_not_be_is_refused(browser: Browser, after: str) -> None:
-    assert (await browser.get(f"/?after={after}")).status_code == 400
+    assert (await browser.get(f"/approvals?after={after}")).status_code == 400
 
 
 async def test_a_page_reads_what_it_shows_and_those_who_listen_read_nothing(
@@ -241,9 +243,9 @@ async def test_a_page_reads_what_it_shows_and_those_who_listen_read_nothing(
         return whole(request, decision)
 
     monkeypatch.setattr(records, "unpack_request", counted)
-    page = await browser.read("/")
+    page = await browser.read("/approvals")
     assert len(read) == page.count('<article class="card"') == 50
-    async with browser.news("waiting") as news:
+    async with browser.news("approvals") as news:
         await anext(news)
         fill(desk, 1)
         await anext(news)

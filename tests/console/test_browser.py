@@ -66,9 +66,9 @@ async def test_everybody_can_read_every_page_by_day_and_night_wide_and_narrow(
     async with open_scene(chromium, tmp_path, MIXED) as (desk, window):
         sid = await desk.place(HOSTILE)
         approval = await ask_to_hang_up(desk, sid, HOSTILE)
-        pages = ["/", "/audit?check=now", "/rules", "/calls", "/overview", "/people"]
-        pages += [f"/waiting/{approval}", f"/calls/{sid}", f"/calls/{sid}/hang-up"]
-        pages += ["/login?link=x", "/login", "/audit?before=x"]
+        pages = ["/approvals", "/audit?check=now", "/policy", "/calls", "/overview", "/invitations"]
+        pages += [f"/approvals/{approval}", f"/calls/{sid}", f"/calls/{sid}/hang-up"]
+        pages += ["/sign-in?link=x", "/sign-in", "/audit?before=x"]
         for path in pages:
             await window.go(path)
             await window.page.evaluate(OPEN)
@@ -96,7 +96,7 @@ async def test_news_leave_focus_and_typing_as_they_are(chromium: Browser, tmp_pa
         await expect(reason.first).to_have_value("not at night")
         await page.locator(f"#case-{second}").focus()
         async with desk.operator("bob") as bob:
-            await bob.submit("/", f"/waiting/{second}", decision="deny")
+            await bob.submit("/approvals", f"/approvals/{second}", decision="deny")
         await window.sees("1 change waits")
         await expect(page.locator(f"#case-{second}")).to_contain_text(
             "decided elsewhere, or lapsed"
@@ -115,7 +115,7 @@ async def test_a_key_or_a_click_never_meets_another_card_than_was_meant(
         await window.page.get_by_label("Why not").first.press_sequentially("this is")
         pressed = await window.page.locator("[data-key=a]").first.bounding_box()
         assert pressed
-        await bob.submit("/", f"/waiting/{first}", decision="deny")
+        await bob.submit("/approvals", f"/approvals/{first}", decision="deny")
         await window.sees("1 change waits")
         await window.page.mouse.click(pressed["x"] + 5, pressed["y"] + 5)
         await window.press(" ", "n", "o", "t", " ", "a", " ", "g", "o", "o", "d", " ", "Enter")
@@ -143,7 +143,7 @@ async def test_all_of_it_is_done_by_keys(chromium: Browser, tmp_path: Path) -> N
         await ask(desk)
         await ask(desk, time_limit=60)
         await window.sees("2 changes wait")
-        await window.go("/")
+        await window.go("/approvals")
         order = list[str]()
         for _ in range(14):
             await window.press("Tab")
@@ -151,10 +151,10 @@ async def test_all_of_it_is_done_by_keys(chromium: Browser, tmp_path: Path) -> N
         rooms = ["Waiting", "Calls", "Audit", "Overview", "Rules", "People"]
         card = ["card", "Place a call", "Approve", "Why not (the agent is told)", "Deny"]
         assert order == ["Skip to the content", *rooms, "Leave", "Notify me", *card]
-        await window.go("/")
+        await window.go("/approvals")
         await window.press("Tab", "Enter", "Tab", "Tab", "j", "k", "j", "a", "Enter")
         await window.sees("Approved by ann")
-        await window.go("/")
+        await window.go("/approvals")
         await window.press("Tab", "Enter", "Tab", "Tab", "d", "n", "o", "Enter")
         await window.sees("Reason: no")
         assert await repeat(desk, time_limit=60) == "done"
@@ -167,13 +167,13 @@ async def test_without_scripts_all_of_it_works(chromium: Browser, tmp_path: Path
     rules = 'place = "operator"\nhang_up = "operator"'
     async with open_scene(chromium, tmp_path, rules, java_script_enabled=False) as (desk, window):
         await ask(desk)
-        await window.go("/")
+        await window.go("/approvals")
         await expect(window.page.get_by_role("button", name="Notify me")).to_be_hidden()
         await window.approve()
         await window.sees("Approved by ann")
         assert await repeat(desk) == "done"
         await ask(desk, time_limit=60)
-        await window.go("/")
+        await window.go("/approvals")
         await window.deny("too short")
         await window.sees("Reason: too short")
         desk.rig.clock.advance(20)
@@ -221,8 +221,8 @@ async def test_what_strangers_wrote_is_text_on_every_page(
         stranger = call._replace(sid="CA" + "1" * 32, direction="inbound", caller_name=HOSTILE)
         desk.rig.emulator.calls.add(stranger)
         approval = await ask_to_hang_up(desk, sid, HOSTILE)
-        case, story = f"/waiting/{approval}", f"/calls/{sid}"
-        for path in ("/", case, story, f"/calls/{stranger.sid}", "/calls", "/audit"):
+        case, story = f"/approvals/{approval}", f"/calls/{sid}"
+        for path in ("/approvals", case, story, f"/calls/{stranger.sid}", "/calls", "/audit"):
             await window.go(path)
             await window.sees(AS_SHOWN)
         await window.go(case)
@@ -241,7 +241,7 @@ async def test_what_strangers_wrote_is_text_on_every_page(
 
 
 FORM = """<body>
-<form method="post" action="{url}/waiting/{approval}">
+<form method="post" action="{url}/approvals/{approval}">
   <input name="csrf" value="{csrf}"><button name="decision" value="approve">Win a prize</button>
 </form>
 <iframe src="{url}/"></iframe>
@@ -261,7 +261,7 @@ async def test_another_origin_can_neither_decide_nor_frame_nor_read(
 ) -> None:
     async with open_scene(chromium, tmp_path) as (desk, window):
         approval = await ask(desk)
-        await window.go(f"/waiting/{approval}")
+        await window.go(f"/approvals/{approval}")
         csrf = await window.page.locator("[name=csrf]").first.input_value()
         form = FORM.format(url=window.url, approval=approval, csrf=csrf)
         async with Upstream(answer(200, form)) as elsewhere:
@@ -271,12 +271,12 @@ async def test_another_origin_can_neither_decide_nor_frame_nor_read(
             await framed.wait_for_load_state()
             assert framed.url == "chrome-error://chromewebdata/"
             assert await tab.evaluate(READ, window.url) == "refused"
-            async with tab.expect_response(f"**/waiting/{approval}") as answering:
+            async with tab.expect_response(f"**/approvals/{approval}") as answering:
                 await tab.get_by_role("button", name="Win a prize").click()
             response = await answering.value
             assert response.status == 403
             assert ("cookie" in await response.request.all_headers()) == is_same_site
-        await window.go("/")
+        await window.go("/approvals")
         await window.sees("1 change waits")
     assert '"approved"' not in "".join(lines_in(desk.record))
 
@@ -303,7 +303,7 @@ async def test_whoever_allows_it_is_notified_while_the_tab_is_hidden(
     async with open_scene(chromium, tmp_path) as (desk, window):
         page = window.page
         await page.add_init_script(RECORDER)
-        await window.go("/")
+        await window.go("/approvals")
         await page.evaluate("away = true")
         first = await ask(desk, HOSTILE)
         await window.sees("1 change waits")
@@ -317,6 +317,6 @@ async def test_whoever_allows_it_is_notified_while_the_tab_is_hidden(
         await window.sees("3 changes wait")
         await page.evaluate("away = true")
         async with desk.operator("bob") as bob:
-            await bob.submit("/", f"/waiting/{first}", decision="deny")
+            await bob.submit("/approvals", f"/approvals/{first}", decision="deny")
         await window.sees("2 changes wait")
         assert await page.evaluate("told") == [["2 changes wait for your decision", ""]]

@@ -86,7 +86,7 @@ async def test_a_call_tells_its_story(tmp_path: Path) -> None:
         async with desk.rig.connect() as agent:
             asked = await agent.call("create_call", **placing())
             approval = asked["confirmation"]["approval"]
-            await browser.submit("/", f"/waiting/{approval}", decision="approve")
+            await browser.submit("/approvals", f"/approvals/{approval}", decision="approve")
             sid = (await agent.call("create_call", **placing()))["call"]["sid"]
         desk.rig.clock.advance(20)
         told = visible(await browser.read(f"/calls/{sid}"))

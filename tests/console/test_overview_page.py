@@ -25,7 +25,7 @@ async def test_the_last_day_is_told_in_figures(tmp_path: Path) -> None:
                 asked = await agent.call("update_call", sid=sid, status="completed")
                 approval = asked["confirmation"]["approval"]
                 decision = "approve" if sid == sids[0] else "deny"
-                await browser.submit("/", f"/waiting/{approval}", decision=decision)
+                await browser.submit("/approvals", f"/approvals/{approval}", decision=decision)
                 await agent.call("update_call", sid=sid, status="completed")
             await agent.call("delete_call", sid=sids[0])
         page = await browser.read("/overview")

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.anyio
 
 async def test_the_policy_is_told_in_words_with_where_each_rule_is_from(tmp_path: Path) -> None:
     async with open_desk(tmp_path, 'place = "deny"') as desk, desk.operator() as browser:
-        told = visible(await browser.read("/rules"))
+        told = visible(await browser.read("/policy"))
     assert "Placing a call is refused." in told
     assert f'confirm.place "deny" {tmp_path}/policy.toml' in told
     assert 'confirm.delete "confirm" shipped with calls-mcp' in told
@@ -21,7 +21,7 @@ async def test_the_policy_is_told_in_words_with_where_each_rule_is_from(tmp_path
 
 async def test_servers_may_have_other_rules_and_the_page_says_so(tmp_path: Path) -> None:
     async with open_desk(tmp_path) as desk, desk.operator() as browser:
-        told = visible(await browser.read("/rules"))
+        told = visible(await browser.read("/policy"))
     assert "set CALLS_MCP_POLICY and CALLS_MCP_CONFIRM to the same values there and here" in told
 
 
@@ -32,7 +32,7 @@ async def test_settings_are_told_with_their_source_and_without_secrets(tmp_path:
         "calls_mcp_state_url": f"sqlite:///{tmp_path}/hidden.db",
     }
     async with open_desk(tmp_path, **secrets) as desk, desk.operator() as browser:
-        page = await browser.read("/rules")
+        page = await browser.read("/policy")
     told = visible(page)
     assert "CALLS_MCP_OPERATOR_TTL 900 default" in told
     assert "TWILIO_AUTH_TOKEN ******** environment" in told
@@ -47,6 +47,6 @@ async def test_a_policy_that_is_wrong_is_told(tmp_path: Path) -> None:
     async with open_console(settings, Address(port=0)) as console:
         desk = Desk(console, None, tmp_path)  # pyright: ignore[reportArgumentType]  # no server
         async with desk.operator() as browser:
-            response = await browser.get("/rules")
+            response = await browser.get("/policy")
     assert response.status_code == 503
     assert "unknown key confirm.plcae" in response.text

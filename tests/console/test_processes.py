@@ -29,7 +29,7 @@ pytestmark = pytest.mark.anyio
 
 RULES = '[confirm]\nplace = "operator"\n[caps]\nsame_number_seconds = 0\n'
 COMMAND = (sys.executable, "-m", "calls_mcp")
-LINK = re.compile(r"http://127\.0\.0\.1:[0-9]+/login\?link=\S+")
+LINK = re.compile(r"http://127\.0\.0\.1:[0-9]+/sign-in\?link=\S+")
 
 
 @dataclass
@@ -153,7 +153,7 @@ async def shared(
 async def scene(shared: Scene) -> AsyncGenerator[Scene]:
     """For one test: nothing waits, nothing was sent."""
     shared.emulator.reset()
-    await shared.window.go("/")
+    await shared.window.go("/approvals")
     await shared.window.sees("Nothing waits")
     yield shared
     assert verify(shared.firm.record).is_intact
@@ -184,7 +184,7 @@ async def test_an_agent_waits_while_the_operator_approves_or_denies_in_the_brows
         for step in ("asked for", "approved", "Sent to the API for agent: place", "answer: done"):
             await scene.window.sees(step)
 
-        await scene.window.go("/")
+        await scene.window.go("/approvals")
         await server.ask()
         await scene.window.deny("not at night")
         await scene.window.sees("Denied by ann")
@@ -206,7 +206,7 @@ async def test_what_was_decided_outlives_the_server_and_needs_none(scene: Scene)
         assert scene.sent == 1
         await server.ask(time_limit=60)
         await server.kill()
-    await scene.window.go("/")  # of a console that is alone now
+    await scene.window.go("/approvals")  # of a console that is alone now
     await scene.window.deny("too late")
     await scene.window.sees("Denied by ann")
     assert scene.sent == 1
@@ -241,7 +241,7 @@ async def test_what_a_killed_server_was_sending_is_not_sent_again(scene: Scene) 
             assert "Nothing new was sent" in told["error"]["message"]
             another = await server.ask()
             assert another != approval
-            await scene.window.go(f"/waiting/{another}")
+            await scene.window.go(f"/approvals/{another}")
             await scene.window.sees("may have been placed")
             await scene.window.deny()
             await scene.window.sees("Denied by ann")

@@ -17,10 +17,11 @@ async def test_a_link_lets_one_browser_in_once(desk: Desk) -> None:
     link = desk.console.link("ann")
     async with desk.stranger() as first, desk.stranger() as second:
         entered = await first.enter(link)
-        assert (entered.status_code, entered.headers["location"]) == (303, "/")
-        assert "ann" in await first.read("/")
+        assert (entered.status_code, entered.headers["location"]) == (303, "/approvals")
+        assert (await first.get("/")).headers["location"] == "/approvals"
+        assert "ann" in await first.read("/approvals")
         assert (await second.enter(link)).status_code == 401
-        assert (await second.get("/")).status_code == 401
+        assert (await second.get("/approvals")).status_code == 401
 
 
 async def test_looking_at_a_link_does_not_use_it_up(desk: Desk) -> None:
@@ -41,7 +42,7 @@ async def test_a_link_lapses(desk: Desk) -> None:
 
 async def test_a_session_lapses(desk: Desk, browser: Browser) -> None:
     desk.rig.clock.advance(12 * 3600)
-    assert (await browser.get("/")).status_code == 401
+    assert (await browser.get("/approvals")).status_code == 401
 
 
 async def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(desk: Desk) -> None:
@@ -62,7 +63,7 @@ async def test_behind_https_the_cookie_goes_by_https_only(tmp_path: Path) -> Non
         port = console.house.address.port
         async with httpx.AsyncClient(trust_env=False) as http:
             entered = await http.post(
-                f"http://127.0.0.1:{port}/login",
+                f"http://127.0.0.1:{port}/sign-in",
                 data={"link": secret},
                 headers={"Host": "console.example.com", "Origin": console.url},
             )
@@ -71,7 +72,9 @@ async def test_behind_https_the_cookie_goes_by_https_only(tmp_path: Path) -> Non
     assert "Secure" in entered.headers["set-cookie"]
 
 
-@pytest.mark.parametrize("path", ["/", "/waiting/0", "/audit", "/rules", "/events?room=waiting"])
+@pytest.mark.parametrize(
+    "path", ["/approvals", "/approvals/0", "/audit", "/policy", "/events?topic=approvals"]
+)
 async def test_without_a_session_nothing_is_shown(desk: Desk, path: str) -> None:
     async with desk.stranger() as browser:
         response = await browser.get(path)
@@ -81,26 +84,26 @@ async def test_without_a_session_nothing_is_shown(desk: Desk, path: str) -> None
 
 async def test_whoever_leaves_is_out(browser: Browser) -> None:
     kept = dict(browser.http.cookies)
-    assert (await browser.submit("/", "/logout")).status_code == 200
+    assert (await browser.submit("/approvals", "/sign-out")).status_code == 200
     browser.http.cookies.update(kept)
-    assert (await browser.get("/")).status_code == 401
+    assert (await browser.get("/approvals")).status_code == 401
 
 
 async def test_whoever_is_in_can_let_somebody_else_in(desk: Desk) -> None:
     async with desk.operator() as ann, desk.stranger() as bob:
-        shown = await ann.submit("/people", "/people", name="bob")
+        shown = await ann.submit("/invitations", "/invitations", name="bob")
         link = shown.text.partition('class="link">')[2].partition("<")[0]
         assert (await bob.enter(link)).status_code == 303
-        assert "bob" in await bob.read("/")
+        assert "bob" in await bob.read("/approvals")
 
 
 async def test_whoever_was_sent_to_a_page_lands_on_it(desk: Desk) -> None:
     async with desk.stranger() as browser:
-        shown = await browser.get("/waiting/0?a=b")
-        assert 'name="next" value="/waiting/0?a=b"' in shown.text
+        shown = await browser.get("/approvals/0?a=b")
+        assert 'name="next" value="/approvals/0?a=b"' in shown.text
         link = desk.console.link("ann")
-        entered = await browser.post("/login", None, link=f" {link} ", next="/waiting/0?a=b")
-    assert (entered.status_code, entered.headers["location"]) == (303, "/waiting/0?a=b")
+        entered = await browser.post("/sign-in", None, link=f" {link} ", next="/approvals/0?a=b")
+    assert (entered.status_code, entered.headers["location"]) == (303, "/approvals/0?a=b")
 
 
 async def test_whoever_has_come_in_already_goes_on_from_where_another_site_led(
@@ -108,10 +111,10 @@ async def test_whoever_has_come_in_already_goes_on_from_where_another_site_led(
 ) -> None:
     kept = dict(browser.http.cookies)
     browser.http.cookies.clear()  # as a browser does with a link of another site
-    shown = await browser.get("/rules")
-    assert '<a href="/rules">' in shown.text
+    shown = await browser.get("/policy")
+    assert '<a href="/policy">' in shown.text
     browser.http.cookies.update(kept)
-    assert "Rules" in await browser.read("/rules")
+    assert "Rules" in await browser.read("/policy")
 
 
 @pytest.mark.parametrize(
@@ -124,16 +127,16 @@ async def test_whoever_has_come_in_already_goes_on_from_where_another_site_led(
         "/\tevil",
         "/@evil.example",
         "javascript:alert(1)",
-        "/login?link=x",
-        "/rules\r\nSet-Cookie: a=b",
+        "/sign-in?link=x",
+        "/policy\r\nSet-Cookie: a=b",
         "é",
     ],
 )
 async def test_nobody_is_sent_elsewhere(desk: Desk, wanted: str) -> None:
     link = desk.console.link("ann")
     async with desk.stranger() as browser:
-        entered = await browser.post("/login", None, link=link, next=wanted)
-    assert (entered.status_code, entered.headers["location"]) == (303, "/")
+        entered = await browser.post("/sign-in", None, link=link, next=wanted)
+    assert (entered.status_code, entered.headers["location"]) == (303, "/approvals")
 
 
 @pytest.mark.parametrize(
@@ -142,26 +145,28 @@ async def test_nobody_is_sent_elsewhere(desk: Desk, wanted: str) -> None:
 async def test_a_form_of_another_site_is_refused(browser: Browser, origin: str | None) -> None:
     fields = {"csrf": await browser.csrf(), "name": "eve"}
     headers = {"Origin": origin} if origin else {}
-    refused = await browser.http.post(f"{browser.url}/people", data=fields, headers=headers)
+    refused = await browser.http.post(f"{browser.url}/invitations", data=fields, headers=headers)
     assert refused.status_code == 403
 
 
 async def test_a_form_that_is_not_of_this_session_is_refused(desk: Desk) -> None:
     async with desk.operator("ann") as ann, desk.operator("bob") as bob:
         for csrf in ("", "x" * 43, "é", await ann.csrf()):
-            assert (await bob.post("/people", csrf=csrf, name="eve")).status_code == 403
+            assert (await bob.post("/invitations", csrf=csrf, name="eve")).status_code == 403
 
 
 async def test_a_form_that_is_too_large_is_refused(browser: Browser) -> None:
-    assert (await browser.post("/people", name="x" * 20_000)).status_code == 413
+    assert (await browser.post("/invitations", name="x" * 20_000)).status_code == 413
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1", "127.0.0.1:1"])
 async def test_another_host_name_is_refused(browser: Browser, host: str) -> None:
-    assert (await browser.get("/", {"Host": host})).status_code == 421
+    assert (await browser.get("/approvals", {"Host": host})).status_code == 421
 
 
-@pytest.mark.parametrize("path", ["/", "/login?link=x", "/static/console.css", "/nowhere"])
+@pytest.mark.parametrize(
+    "path", ["/approvals", "/sign-in?link=x", "/static/console.css", "/nowhere"]
+)
 async def test_every_answer_forbids_framing_and_inline_scripts(browser: Browser, path: str) -> None:
     headers = (await browser.get(path)).headers
     policy = headers["content-security-policy"]

@@ -19,7 +19,7 @@ from tests.records import lines_in
 
 pytestmark = pytest.mark.anyio
 
-_APPROVAL = re.compile(r'href="(/waiting/[0-9a-f]+)"')
+_APPROVAL = re.compile(r'href="(/approvals/[0-9a-f]+)"')
 
 
 def principals(file: Path, *more: str) -> Path:
@@ -50,10 +50,10 @@ async def desk(tmp_path: Path) -> AsyncGenerator[Desk]:
 
 async def asked(desk: Desk, name: str = "agent") -> str:
     """The path of what somebody has asked the operator for."""
-    return f"/waiting/{await desk.ask(name)}"
+    return f"/approvals/{await desk.ask(name)}"
 
 
-async def read_with(browser: Browser, token: str, path: str = "/") -> httpx.Response:
+async def read_with(browser: Browser, token: str, path: str = "/approvals") -> httpx.Response:
     return await browser.get(path, {"Authorization": f"Bearer {token}"})
 
 
@@ -73,9 +73,9 @@ async def test_an_operator_comes_in_by_a_token_and_decides_in_its_principals_nam
 
 async def test_who_came_by_a_token_lets_nobody_else_in(desk: Desk) -> None:
     async with desk.holder("anns-token") as browser:
-        assert "/people" not in await browser.read("/")
-        assert (await browser.get("/people")).status_code == 403
-        refused = await browser.submit("/", "/people", name="eve")
+        assert "/invitations" not in await browser.read("/approvals")
+        assert (await browser.get("/invitations")).status_code == 403
+        refused = await browser.submit("/approvals", "/invitations", name="eve")
         assert refused.status_code == 403
         assert "?link=" not in refused.text
 
@@ -88,11 +88,11 @@ async def test_any_other_token_lets_nobody_in_and_is_not_repeated(
     desk: Desk, token: str, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with desk.stranger() as browser:
-        refused = await browser.show(token, "/rules")
+        refused = await browser.show(token, "/policy")
         assert refused.status_code == status
         assert "set-cookie" not in refused.headers
-        assert 'name="next" value="/rules"' in refused.text
-        assert (await browser.get("/")).status_code == 401
+        assert 'name="next" value="/policy"' in refused.text
+        assert (await browser.get("/approvals")).status_code == 401
     assert "The console let nobody in, from 127.0.0.1" in caplog.text
     assert not token or token not in refused.text + caplog.text
 
@@ -103,16 +103,16 @@ async def test_a_session_ends_as_soon_as_its_token_is_struck_out(
     async with desk.holder("anns-token") as browser:
         token = await browser.csrf()
         write(tmp_path / "principals.toml", entry("bobs-token", "bob", "calls:approve"))
-        assert (await browser.get("/")).status_code == 401
-        assert (await browser.post("/logout", csrf=token)).status_code == 401
+        assert (await browser.get("/approvals")).status_code == 401
+        assert (await browser.post("/sign-out", csrf=token)).status_code == 401
         principals(tmp_path / "principals.toml")
-        assert (await browser.get("/")).status_code == 401
+        assert (await browser.get("/approvals")).status_code == 401
 
 
 async def test_an_open_page_is_told_no_more_once_the_token_is_struck_out(
     desk: Desk, tmp_path: Path
 ) -> None:
-    async with desk.holder("anns-token") as browser, browser.news("waiting") as news:
+    async with desk.holder("anns-token") as browser, browser.news("approvals") as news:
         await anext(news)
         write(tmp_path / "principals.toml", entry("bobs-token", "bob", "calls:approve"))
         await asked(desk)
@@ -129,9 +129,9 @@ async def test_a_session_lasts_no_longer_than_its_token(tmp_path: Path) -> None:
         )
         async with desk.holder("short") as browser:
             desk.rig.clock.advance(3500)
-            assert "cyd" in await browser.read("/")
+            assert "cyd" in await browser.read("/approvals")
             desk.rig.clock.advance(101)
-            assert (await browser.get("/")).status_code == 401
+            assert (await browser.get("/approvals")).status_code == 401
 
 
 async def test_a_program_reads_by_a_token_in_the_head_of_its_requests(desk: Desk) -> None:
@@ -141,7 +141,7 @@ async def test_a_program_reads_by_a_token_in_the_head_of_its_requests(desk: Desk
         export = await read_with(script, "anns-token", "/audit/export.jsonl")
         assert '"decision":"asked"' in export.text
         assert "set-cookie" not in export.headers
-        assert (await script.get("/")).status_code == 401
+        assert (await script.get("/approvals")).status_code == 401
 
 
 async def test_a_program_decides_nothing(desk: Desk) -> None:
@@ -174,7 +174,7 @@ async def test_after_many_bad_tokens_from_an_address_none_is_tried_for_a_while(d
         assert late.status_code == 429
         assert 0 < int(late.headers["retry-after"]) <= 60
         assert (await read_with(browser, "anns-token")).status_code == 429
-        assert "bob" in await inside.read("/")
+        assert "bob" in await inside.read("/approvals")
         desk.rig.clock.advance(61)
         assert (await browser.show("anns-token")).status_code == 303
 
@@ -185,7 +185,7 @@ async def test_nobody_approves_what_they_have_asked_for_themselves(desk: Desk) -
         shown = await ann.read(own)
         assert "You have asked for this yourself" in shown
         assert 'value="approve"' not in shown
-        assert 'value="approve"' not in await ann.read("/")
+        assert 'value="approve"' not in await ann.read("/approvals")
         refused = await ann.submit(own, own, decision="approve")
         assert refused.status_code == 403
         assert (await bob.submit(own, own, decision="approve")).status_code == 303
@@ -247,7 +247,7 @@ async def test_an_issuers_token_lets_in_with_the_one_scope_and_no_tools(tmp_path
         assert "for tools as well" in visible(refused.text)
         ours = issuer.token(claims={"scope": "openid calls:approve"})
         assert (await browser.show(ours)).status_code == 303
-        assert "alice" in await browser.read("/")
+        assert "alice" in await browser.read("/approvals")
 
 
 async def test_while_the_issuer_is_away_it_is_told_to_come_again(tmp_path: Path) -> None:

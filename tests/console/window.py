@@ -74,12 +74,12 @@ async def open_window(
     """Come in by a link, in a browser profile of one's own."""
     context = await chromium.new_context(**options)
     page = await context.new_page()
-    window = Window(page, link.partition("/login")[0])
+    window = Window(page, link.partition("/sign-in")[0])
     page.on("console", window.note)
     page.on("pageerror", lambda error: window.complaints.append(str(error)))
     await page.goto(link)
     await page.get_by_role("button", name="Enter the console").press("Enter")
-    await page.wait_for_url(window.url + "/")
+    await page.wait_for_url(window.url + "/approvals")
     yield window
     await context.close()
     assert not window.complaints, window.complaints

@@ -42,13 +42,13 @@ async def test_a_link_leads_to_what_its_clients_wait_for(tmp_path: Path) -> None
             ) as browser,
         ):
             asked = await agent.call("create_call", **placing())
-            inside = await browser.post("/login", data={"link": secret})
+            inside = await browser.post("/sign-in", data={"link": secret})
             csrf = _CSRF.search(inside.text)
             assert csrf
-            case = f"/waiting/{asked['confirmation']['approval']}"
+            case = f"/approvals/{asked['confirmation']['approval']}"
             await browser.post(case, data={"csrf": csrf[1], "decision": "approve"})
             assert (await agent.call("create_call", **placing()))["outcome"] == "done"
-            async with browser.stream("GET", "/events?room=waiting") as open_tab:
+            async with browser.stream("GET", "/events?topic=approvals") as open_tab:
                 assert open_tab.status_code == 200
                 server.terminate()
                 assert await server.process.wait() == 0
@@ -76,9 +76,11 @@ async def test_where_callers_show_tokens_there_is_no_link(
     ):
         url = found(caplog.text, _PLACE)[1]
         async with httpx.AsyncClient(base_url=url, trust_env=False) as script:
-            read = await script.get("/", headers={"Authorization": "Bearer anns-token"})
+            read = await script.get("/approvals", headers={"Authorization": "Bearer anns-token"})
             assert "CALLS_MCP_STATE_URL is memory:" in read.text
-            refused = await script.get("/", headers={"Authorization": "Bearer agents-token"})
+            refused = await script.get(
+                "/approvals", headers={"Authorization": "Bearer agents-token"}
+            )
             assert refused.status_code == 403
     assert "?link=" not in caplog.text
 

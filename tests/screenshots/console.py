@@ -22,7 +22,11 @@ async def take(keep: Callable[[str, bytes], None]) -> None:
             open_window(browser, firm.console.link("Maria"), viewport=_SIZE) as window,
         ):
             await window.page.clock.set_fixed_time(firm.clock.now)
-            rooms = {"waiting": "/", "call": f"/calls/{firm.live}", "overview": "/overview"}
+            rooms = {
+                "waiting": "/approvals",
+                "call": f"/calls/{firm.live}",
+                "overview": "/overview",
+            }
             for picture, path in rooms.items():
                 await window.go(path)
                 keep(picture, await window.page.screenshot(animations="disabled"))

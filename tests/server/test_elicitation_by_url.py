@@ -73,7 +73,7 @@ async def test_a_client_that_opens_pages_is_sent_to_the_operators_and_waits_for_
         assert len(here.rig.changes) == is_approved
         (page,) = visitor.sent_to
         (request,) = await here.approvals.requests()
-        assert page.url == f"{CONSOLE}/waiting/{request.identifier}"
+        assert page.url == f"{CONSOLE}/approvals/{request.identifier}"
         assert "+1" not in page.message
         if era == "legacy":
             assert page.elicitation_id == request.identifier

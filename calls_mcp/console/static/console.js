@@ -150,7 +150,7 @@ function listen(told) {
   };
   const hear = () =>
     new Promise((end) => {
-      const news = new EventSource(`/events?room=${room}`);
+      const news = new EventSource(`/events?topic=${room}`);
       news.addEventListener("message", tell);
       news.addEventListener("error", () => {
         tell();
