@@ -1,5 +1,7 @@
 import os
+import subprocess
 from collections.abc import AsyncGenerator, Generator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -9,7 +11,7 @@ import redis
 from hypothesis import HealthCheck, settings
 
 from tests.isolation import keep_state_in
-from tests.optional import skip_what_can_not_run
+from tests.optional import mark_by_need
 from tests.rig import Rig, open_rig
 from tests.storage.redis_server import RedisServer
 
@@ -17,9 +19,12 @@ from tests.storage.redis_server import RedisServer
 settings.register_profile("calls-mcp", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("calls-mcp")
 
+STARTS_PROCESSES = ("process", "browser", "services", "clients", "install")
 
+
+@pytest.hookimpl(tryfirst=True)  # before tests are selected by their markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    skip_what_can_not_run(items)
+    mark_by_need(items)
 
 
 @pytest.fixture
@@ -46,6 +51,21 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
         if name.startswith(("TWILIO_", "CALLS_MCP_")):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _no_process_unless_marked(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keep the default run in-process: a test that starts a process says so by a marker."""
+    node = request.node
+
+    def refuse(*_: object, **_options: object) -> None:
+        pytest.fail("it starts a process: mark it with @pytest.mark.process")
+
+    if not any(node.get_closest_marker(name) for name in STARTS_PROCESSES):
+        monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
+        monkeypatch.setattr(BaseProcess, "start", refuse)
 
 
 @pytest.fixture

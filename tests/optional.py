@@ -1,7 +1,8 @@
-"""Programs that not every machine has, and which tests can't run without them.
+"""Decide at collection which tests can run here, and mark them by what they need.
 
-That is decided when tests are collected: a skip inside an asynchronous test or fixture would end
-the runner that later tests share. `TESTS_WITHOUT="chromium redis" pytest` hides these two.
+A test needs a program if it has the marker `needs(tool=…)`, a fixture that starts the program, or
+that fixture as a parameter. A skip inside an asynchronous test or fixture would end the runner that
+later tests share, so nothing is skipped later. `TESTS_WITHOUT="chromium redis" pytest` hides both.
 """
 
 import os
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 AXE = Path(sys.prefix) / "axe" / "node_modules" / "axe-core" / "axe.min.js"
-HOW: Mapping[str, str] = {
+_INSTALL: Mapping[str, str] = {
     "axe-core": "npm install --prefix .venv/axe axe-core",
     "chromium": "apt-get install chromium",
     "curl": "apt-get install curl",
@@ -21,22 +22,28 @@ HOW: Mapping[str, str] = {
     "nginx": "apt-get install nginx-light",
     "redis": "apt-get install redis-server",
 }
-"""How to install each of them."""
-_HIDDEN = frozenset(os.environ.get("TESTS_WITHOUT", "").split())
-_COMMANDS: Mapping[str, Sequence[str]] = {
-    "chromium": ("chromium", "chromium-browser"),
-    "redis": ("redis-server",),
+_MARKERS: Mapping[str, str] = {
+    "axe-core": "browser",
+    "chromium": "browser",
+    "curl": "process",
+    "haproxy": "services",
+    "nginx": "services",
+    "redis": "services",
 }
 _FIXTURES: Mapping[str, str] = {
-    "browser": "chromium",
     "chromium": "chromium",
     "own_redis": "redis",
     "shared_redis": "redis",
 }
+_COMMANDS: Mapping[str, Sequence[str]] = {
+    "chromium": ("chromium", "chromium-browser"),
+    "redis": ("redis-server",),
+}
+_HIDDEN = frozenset(os.environ.get("TESTS_WITHOUT", "").split())
 
 
 def program(name: str) -> str | None:
-    """The path of a program, if there is one; a user's PATH may lack the folders of root's."""
+    """Return the path of a program, or None; a user's PATH may lack the folders of root's."""
     if name in _HIDDEN:
         return None
     path = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
@@ -44,28 +51,25 @@ def program(name: str) -> str | None:
     return next(filter(None, found), None)
 
 
-def needs(*names: str) -> pytest.MarkDecorator:
-    """Skip a test where one of these is missing."""
-    missing = [name for name in names if not _is_there(name)]
-    how = "; ".join(f"no {name}: {HOW[name]}" for name in missing)
-    return pytest.mark.skipif(bool(missing), reason=how)
-
-
-def skip_what_can_not_run(items: Sequence[pytest.Item]) -> None:
-    """Mark the tests whose fixtures, or their parameters, need what is missing."""
+def mark_by_need(items: Sequence[pytest.Item]) -> None:
+    """Mark each test by what it needs, and skip it where something is missing."""
     for item in items:
-        for name in {*_needed(item)}:
-            item.add_marker(needs(name))
+        for tool in {*_needed(item)}:
+            item.add_marker(pytest.mark.needs(tool=tool))
+            item.add_marker(_MARKERS[tool])
+            if not _is_there(tool):
+                item.add_marker(pytest.mark.skip(reason=f"no {tool}: {_INSTALL[tool]}"))
 
 
 def _needed(item: pytest.Item) -> Iterator[str]:
+    yield from (marker.kwargs["tool"] for marker in item.iter_markers("needs"))
     if isinstance(item, pytest.Function):
         yield from (_FIXTURES[name] for name in item.fixturenames if name in _FIXTURES)
         if hasattr(item, "callspec"):
             yield from {"redis"} & {v for v in item.callspec.params.values() if isinstance(v, str)}
 
 
-def _is_there(name: str) -> bool:
-    if name == "axe-core":
-        return name not in _HIDDEN and AXE.is_file()
-    return program(name) is not None
+def _is_there(tool: str) -> bool:
+    if tool == "axe-core":
+        return tool not in _HIDDEN and AXE.is_file()
+    return program(tool) is not None

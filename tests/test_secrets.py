@@ -116,6 +116,7 @@ async def scraped(server: Server) -> str:
         return (await client.get(url)).text
 
 
+@pytest.mark.process
 @pytest.mark.requirement("42", "44")
 @pytest.mark.parametrize(
     "credentials",
@@ -183,6 +184,7 @@ async def test_no_secret_is_in_any_output_log_record_span_or_process_argument(
         assert [word for word in words if word in text] == [], where
 
 
+@pytest.mark.process
 @pytest.mark.requirement("17")
 async def test_no_log_has_what_is_asked_of_the_api(tmp_path: Path) -> None:
     listing = page(call(), following="/x?PageToken=PAcanary&Page=1&PageSize=1")

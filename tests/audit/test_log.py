@@ -218,6 +218,7 @@ def write_changes(path: Path, number: int) -> None:
     anyio.run(work)
 
 
+@pytest.mark.process
 def test_processes_that_write_at_once_leave_a_whole_chain(tmp_path: Path) -> None:
     path = tmp_path / "audit.db"
     crew.together(write_changes, path, 10)

@@ -271,6 +271,7 @@ def test_a_log_that_can_not_be_read_is_told_by_name(tmp_path: Path) -> None:
         verify(other)
 
 
+@pytest.mark.process
 def test_looking_at_a_log_leaves_the_locks_of_its_writer_in_this_process(tmp_path: Path) -> None:
     path = database_log(tmp_path, 3)
     begin = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1], timeout=0)\n"

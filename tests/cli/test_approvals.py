@@ -157,6 +157,7 @@ def test_a_redis_that_is_away_is_named_without_its_password(
     assert "canary" not in told
 
 
+@pytest.mark.process
 def test_whoever_watches_sees_what_comes(capsys: Captured) -> None:
     with subprocess.Popen(WATCH, stdout=subprocess.PIPE, encoding="utf-8") as watching:  # noqa: S603
         assert watching.stdout

@@ -35,6 +35,7 @@ def exported(*options: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.process
 def test_the_records_are_exported_as_they_are_and_can_be_verified(
     log: Path, tmp_path: Path
 ) -> None:
@@ -45,6 +46,7 @@ def test_the_records_are_exported_as_they_are_and_can_be_verified(
     assert verify(copy) == verify(log)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("since", "count"),
     [
@@ -59,6 +61,7 @@ def test_an_export_begins_where_it_is_to(since: str, count: int) -> None:
     assert len(exported("--since", since)) == count
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("log")
 def test_an_export_that_begins_later_is_verified_as_a_part_of_a_log(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -94,6 +97,7 @@ def read(process: "subprocess.Popen[str]") -> int:
     return json.loads(process.stdout.readline())["seq"]
 
 
+@pytest.mark.process
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_new_records_are_followed_until_a_signal_comes(log: Path, number: signal.Signals) -> None:
@@ -105,6 +109,7 @@ def test_new_records_are_followed_until_a_signal_comes(log: Path, number: signal
         assert (process.wait(30), process.communicate()[0]) == (0, "")
 
 
+@pytest.mark.process
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such pipes")
 @pytest.mark.usefixtures("log")
 def test_following_ends_once_nobody_reads_it() -> None:
@@ -115,6 +120,7 @@ def test_following_ends_once_nobody_reads_it() -> None:
         assert process.wait(30) == 0
 
 
+@pytest.mark.process
 def test_a_log_can_be_followed_before_there_is_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -155,6 +155,7 @@ def test_yes_gets_nobody_around_the_policy(
     assert changes(account) == []
 
 
+@pytest.mark.process
 def test_a_yes_on_the_terminal_does_it_and_is_a_humans(
     account: RunningEmulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,6 +174,7 @@ def test_a_yes_on_the_terminal_does_it_and_is_a_humans(
     assert [entry.get("confirmed_by") for entry in records_in(record)][1:] == ["elicitation", None]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("typed", ["no\n", "y\n", "YES\n", "\n", "yes please\n", "\x04"])
 def test_anything_else_does_nothing(
     typed: str, account: RunningEmulator, monkeypatch: pytest.MonkeyPatch
@@ -188,6 +190,7 @@ def test_anything_else_does_nothing(
     assert changes(account) == []
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_at_the_question_ends_it_with_nothing_done(
     number: signal.Signals, account: RunningEmulator
@@ -216,6 +219,7 @@ def slow() -> Generator[tuple[Upstream, Event, Event]]:
             answered.set()
 
 
+@pytest.mark.process
 def test_what_was_sent_before_a_signal_is_finished_and_recorded(
     slow: tuple[Upstream, Event, Event],
     account: RunningEmulator,

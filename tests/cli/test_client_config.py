@@ -245,6 +245,7 @@ def command(home: Path, name: str, script: str) -> None:
     program.chmod(0o700)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("client", "name", "arguments"),
     [
@@ -269,6 +270,7 @@ def test_a_client_with_a_command_of_its_own_adds_the_server_itself(
     configured(client, "--write", status=2)  # now it is there, among comments
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("script", ["exit 1", "exit 0"])
 def test_a_command_that_fails_or_writes_elsewhere_is_not_relied_on(home: Path, script: str) -> None:
     command(home, "claude", script)
@@ -287,6 +289,7 @@ def test_a_folder_that_cannot_be_written_to_is_named(home: Path, mode: int | Non
     assert "can't be written" in told.stderr
 
 
+@pytest.mark.process
 @pytest.mark.anyio
 async def test_what_it_writes_starts_this_server(home: Path) -> None:
     file = home / "mcp.json"

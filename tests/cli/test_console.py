@@ -14,6 +14,7 @@ from calls_mcp.cli.main import main
 CONSOLE = (sys.executable, "-m", "calls_mcp", "console", "--port", "0")
 
 
+@pytest.mark.process
 def test_the_printed_link_lets_one_browser_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

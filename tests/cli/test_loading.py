@@ -10,6 +10,8 @@ import pytest
 from tests.loading import loaded_by
 from tests.process import LEGACY, environment
 
+pytestmark = pytest.mark.process
+
 
 def test_serving_on_stdio_loads_none_of_the_other_commands() -> None:
     loaded = loaded_by("serve", "--sandbox")

@@ -94,6 +94,7 @@ PIPED = (
 )
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("arguments", PIPED, ids=" ".join)
 def test_a_reader_who_leaves_early_is_no_failure(arguments: list[str]) -> None:
     """As in `calls-mcp demo | head -1`."""

@@ -10,7 +10,6 @@ from playwright.async_api import Browser, Locator, expect
 
 from tests.console.desk import Desk, open_desk
 from tests.console.window import Window, open_window
-from tests.optional import needs
 from tests.records import lines_in
 from tests.rig import placing
 from tests.upstream import Upstream, answer
@@ -59,7 +58,7 @@ OPEN = "document.querySelectorAll('details').forEach((each) => { each.open = tru
 WIDTH = "document.documentElement.scrollWidth"
 
 
-@needs("axe-core")
+@pytest.mark.needs(tool="axe-core")
 async def test_everybody_can_read_every_page_by_day_and_night_wide_and_narrow(
     chromium: Browser, tmp_path: Path
 ) -> None:

@@ -25,7 +25,7 @@ from tests.records import records_in
 from tests.rig import ACCOUNT, Agent, placing, structured
 from tests.upstream import Exchange, Upstream, answer, hang, page
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.process, pytest.mark.anyio]
 
 RULES = '[confirm]\nplace = "operator"\n[caps]\nsame_number_seconds = 0\n'
 COMMAND = (sys.executable, "-m", "calls_mcp")

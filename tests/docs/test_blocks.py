@@ -7,7 +7,6 @@ import pytest
 
 from tests.docs.pages import PAGES, Block, blocks
 from tests.docs.story import ELSEWHERE, MAKING, Story
-from tests.optional import needs
 
 PICTURES = {"README.md": 1, "design.md": 1}
 """How many blocks without a language a page has: what is drawn, and nothing to run."""
@@ -20,11 +19,14 @@ def _uses_curl(page: Path) -> bool:
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the commands are for bash")
 
 
+@pytest.mark.process
 @pytest.mark.timeout(300)  # some pages start twenty programs
 @pytest.mark.parametrize(
     "page",
     [
-        pytest.param(page, id=page.name, marks=[needs("curl")] if _uses_curl(page) else [])
+        pytest.param(
+            page, id=page.name, marks=[pytest.mark.needs(tool="curl")] if _uses_curl(page) else []
+        )
         for page in PAGES
     ],
 )
@@ -71,6 +73,7 @@ def test_what_is_run_elsewhere_is_in_the_pages() -> None:
         assert any(line.startswith(beginning) for line in lines), beginning
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "block",
     [
@@ -96,6 +99,7 @@ def test_a_block_that_is_wrong_is_found_out(block: Block, tmp_path: Path) -> Non
         server.communicate()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "command",
     [

@@ -39,6 +39,7 @@ def kept(database: Path) -> list[str]:
         return [call.sid for call in store.all()]
 
 
+@pytest.mark.process
 def test_eight_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
     database = tmp_path / "calls.sqlite"
     with ExitStack() as stack:
@@ -75,6 +76,7 @@ def test_a_new_file_is_opened_while_another_process_is_busy_with_it(
                 assert store.count() == 0
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("after", [1, 5, 20])
 def test_what_was_answered_survives_kill_9(tmp_path: Path, after: int) -> None:
     database = tmp_path / "calls.sqlite"

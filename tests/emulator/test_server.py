@@ -152,6 +152,7 @@ def test_run_fills_in_the_history_asked_for_once(
         assert stderr.getvalue().startswith(refusal) == holds_calls
 
 
+@pytest.mark.process
 def test_a_signal_ends_it_while_a_long_history_is_being_filled_in(tmp_path: Path) -> None:
     database = tmp_path / "calls.sqlite"
     arguments = ["emulator", "--port", "0", "--db", str(database), "--calls", "2000000"]

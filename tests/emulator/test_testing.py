@@ -71,6 +71,7 @@ async def test_async_code_finds_an_emulator(calls_api: RunningEmulator) -> None:
     ]
 
 
+@pytest.mark.process
 def test_nothing_but_the_fixtures_module_needs_pytest() -> None:
     code = "import sys, calls_mcp.emulator; sys.exit('pytest' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], check=False)  # noqa: S603 - our own program

@@ -133,6 +133,7 @@ async def test_a_client_that_gives_up_after_the_request_has_left_changes_nothing
     assert [r.get("decision") for r in records] == ["asked", "allowed", None, "replayed"]
 
 
+@pytest.mark.process
 @pytest.mark.requirement("02", "03")
 async def test_a_hundred_uses_of_one_token_by_four_processes_place_one_call(
     tmp_path: Path, shared_url: str

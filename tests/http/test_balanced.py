@@ -13,11 +13,14 @@ from calls_mcp.emulator import Emulator
 from tests.http.balancer import haproxy, nginx
 from tests.http.replica import Replica, replica
 from tests.http.site import YES, Service, principals
-from tests.optional import needs
 from tests.process import environment
 from tests.rig import ERAS, PERMISSIVE, Era, User, placing
 
-pytestmark = [pytest.mark.anyio, needs("haproxy", "nginx")]
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.needs(tool="haproxy"),
+    pytest.mark.needs(tool="nginx"),
+]
 
 
 @dataclass

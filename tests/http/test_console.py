@@ -26,6 +26,7 @@ def found(told: str, pattern: re.Pattern[str]) -> re.Match[str]:
     return place
 
 
+@pytest.mark.process
 async def test_a_link_leads_to_what_its_clients_wait_for(tmp_path: Path) -> None:
     policy = write(tmp_path / "policy.toml", "[confirm]", 'place = "operator"')
     variables = {

@@ -19,7 +19,7 @@ from tests.records import records_in
 from tests.rig import ERAS, PERMISSIVE, Era, User, placing
 from tests.upstream import Upstream
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.process, pytest.mark.anyio]
 
 BROKEN_OFF = (MCPError, ExceptionGroup, httpx2.HTTPError)
 GRACE = "30"  # seconds, which nothing here should need

@@ -26,6 +26,7 @@ def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
+@pytest.mark.process
 async def test_a_line_on_stderr_says_where_it_serves_and_one_that_it_ends() -> None:
     async with replica({}, "--sandbox", "--path", "/calls") as server:
         assert server.url.endswith("/calls")
@@ -38,6 +39,7 @@ async def test_a_line_on_stderr_says_where_it_serves_and_one_that_it_ends() -> N
     assert told == [f"calls-mcp: serving at {server.url}", "calls-mcp: ending, within 25 s"]
 
 
+@pytest.mark.process
 async def test_the_interrupt_key_ends_it_too() -> None:
     async with replica({}) as server:
         server.process.send_signal(signal.SIGINT)
@@ -52,6 +54,7 @@ def _has_ipv6() -> bool:
         return False
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6")
 async def test_over_ipv6_its_names_are_known_too() -> None:
     async with replica({}, "--host", "::1") as server:
@@ -94,6 +97,7 @@ def test_a_port_that_is_taken_is_told(capsys: pytest.CaptureFixture[str]) -> Non
     assert f"Cannot listen on 127.0.0.1:{port}" in capsys.readouterr().err
 
 
+@pytest.mark.process
 def test_with_json_logs_every_line_is_json(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CALLS_MCP_LOG_FORMAT", "json")
     command = [sys.executable, "-m", "calls_mcp", "serve", "--transport", "http", "--port", "0"]
@@ -106,6 +110,7 @@ def test_with_json_logs_every_line_is_json(monkeypatch: pytest.MonkeyPatch) -> N
     assert (process.returncode, last["message"]) == (0, "ending, within 25 s")
 
 
+@pytest.mark.process
 def test_on_stdio_nothing_of_http_is_loaded() -> None:
     loaded = loaded_by()
     assert "calls_mcp.server.stdio" in loaded

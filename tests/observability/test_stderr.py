@@ -71,6 +71,7 @@ async def serving(pipe: Pipe, **variables: str) -> AsyncGenerator[tuple[Emulator
             yield emulator, Agent(client)
 
 
+@pytest.mark.process
 @pytest.mark.anyio
 async def test_reads_go_on_and_changes_are_refused_in_time_while_nobody_reads_stderr() -> None:
     pipe, outcomes = Pipe(), list[dict[str, Any]]()
@@ -94,6 +95,7 @@ async def test_reads_go_on_and_changes_are_refused_in_time_while_nobody_reads_st
     assert '"phase":"after"' in pipe.rest()
 
 
+@pytest.mark.process
 @pytest.mark.anyio
 async def test_a_server_ends_although_nobody_has_read_what_it_logged() -> None:
     pipe = Pipe()

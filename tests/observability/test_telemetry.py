@@ -258,6 +258,7 @@ async def place(server: Server) -> None:
     await server.ask("tools/call", name="create_call", arguments=placing())
 
 
+@pytest.mark.process
 async def test_spans_and_metrics_go_where_the_standard_variables_say_before_it_ends(
     tmp_path: Path,
 ) -> None:
@@ -277,6 +278,7 @@ async def test_spans_and_metrics_go_where_the_standard_variables_say_before_it_e
     assert bytes.fromhex(span_id) in sent["/v1/traces"]
 
 
+@pytest.mark.process
 async def test_prometheus_finds_the_metrics_at_the_address(tmp_path: Path) -> None:
     async with collected(tmp_path) as (_, _, server):
         await place(server)
@@ -292,6 +294,7 @@ async def test_prometheus_finds_the_metrics_at_the_address(tmp_path: Path) -> No
     assert retried in lines
 
 
+@pytest.mark.process
 async def test_each_line_of_the_json_log_has_the_ids_of_its_request(tmp_path: Path) -> None:
     async with collected(tmp_path) as (_, _, server):
         await place(server)
@@ -309,6 +312,7 @@ async def test_each_line_of_the_json_log_has_the_ids_of_its_request(tmp_path: Pa
     assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
 
 
+@pytest.mark.process
 @pytest.mark.requirement("44")
 async def test_unless_it_is_asked_for_nobody_is_told_anything_but_the_log_of_a_clients_trace(
     tmp_path: Path,
@@ -336,6 +340,7 @@ async def test_unless_it_is_asked_for_nobody_is_told_anything_but_the_log_of_a_c
     assert {line["trace_id"] for line in lines if "tool" in line} == {TRACE}
 
 
+@pytest.mark.process
 async def test_a_collector_that_never_answers_does_not_keep_it_from_ending(tmp_path: Path) -> None:
     async with collected(tmp_path, hang) as (_, collector, server):
         await place(server)
@@ -346,6 +351,7 @@ async def test_a_collector_that_never_answers_does_not_keep_it_from_ending(tmp_p
 # Off
 
 
+@pytest.mark.process
 async def test_a_client_that_connects_does_not_wait_for_what_measures_and_sends() -> None:
     variables = environment("http://127.0.0.1:9", PYTHONPROFILEIMPORTTIME="1")
     async with started(variables) as server:
@@ -358,6 +364,7 @@ async def test_a_client_that_connects_does_not_wait_for_what_measures_and_sends(
     assert [name for name in imported if re.match(f"{unneeded}|{ours}", name)] == []
 
 
+@pytest.mark.process
 def test_the_sdk_is_not_even_imported_unless_it_is_asked_for() -> None:
     begun = run({"PYTHONPROFILEIMPORTTIME": "1"}, "serve", "--sandbox")
     assert begun.returncode == 0
@@ -365,6 +372,7 @@ def test_the_sdk_is_not_even_imported_unless_it_is_asked_for() -> None:
     assert not re.search(r"opentelemetry\.(sdk|exporter|proto)|prometheus_client", begun.stderr)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "variables", [{"CALLS_MCP_TELEMETRY": "otlp"}, {"CALLS_MCP_METRICS_ADDRESS": "127.0.0.1:0"}]
 )

@@ -14,6 +14,8 @@ from trove_classifiers import classifiers
 from release.project import ROOT, project, registry_name, version
 from tests.release.builds import Built, build, build_wheel, copy_of_the_checkout, run
 
+pytestmark = pytest.mark.process
+
 READ_DATA_FILES = (
     "tests/docs/test_pages.py",
     "tests/http/test_deploy.py",

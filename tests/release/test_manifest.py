@@ -59,6 +59,7 @@ def published() -> object:
     return json.loads(file.read_text("utf-8"))
 
 
+@pytest.mark.process
 @needs_tools
 def test_the_tools_of_those_who_made_the_format_take_the_bundle(
     built: Built, tmp_path: Path
@@ -69,6 +70,7 @@ def test_the_tools_of_those_who_made_the_format_take_the_bundle(
     assert (tmp_path / "unpacked" / "manifest.json").read_bytes() == FILE.read_bytes()
 
 
+@pytest.mark.process
 @needs_tools
 def test_their_host_starts_it_as_ours_does(unpacked: Path) -> None:
     answers = {"account_sid": "AC0", "api_key": "SK0", "api_secret": "secret"}
@@ -136,6 +138,7 @@ def test_secrets_are_marked_and_what_is_not_asked_for_is_empty(manifest: Manifes
         assert each.get("default") in (None, "", False), key
 
 
+@pytest.mark.process
 def test_the_bundle_is_a_manifest_the_package_and_how_to_start_it(
     built: Built, unpacked: Path, manifest: Manifest
 ) -> None:
@@ -154,6 +157,7 @@ def test_the_bundle_is_a_manifest_the_package_and_how_to_start_it(
             assert ".." not in entry.filename
 
 
+@pytest.mark.process
 def test_the_entry_point_starts_the_package_in_the_bundle(unpacked: Path) -> None:
     program = unpacked / "server" / "main.py"
     package = unpacked / "server" / "calls_mcp"

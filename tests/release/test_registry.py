@@ -52,6 +52,7 @@ def test_the_schema_refuses_what_it_should(
     assert faults(schema, entry | {key: value})
 
 
+@pytest.mark.process
 def test_a_linter_that_knows_the_registrys_other_rules_finds_nothing(tmp_path: Path) -> None:
     copy = tmp_path / FILE.name
     shutil.copy(FILE, copy)

@@ -14,7 +14,6 @@ from playwright.sync_api import Browser, expect
 
 from calls_mcp.server import mcp_app as app
 from tests.chromium import open_browser
-from tests.optional import needs
 from tests.rig import TALKS_FOR_AN_HOUR, open_rig, placing, structured
 from tests.server.app_host import HOST, VIEW, Host, open_host
 
@@ -77,7 +76,7 @@ COLOURS = {
 
 
 @pytest.fixture(scope="module")
-def browser() -> Generator[Browser]:
+def chromium() -> Generator[Browser]:
     with open_browser() as browser:
         yield browser
 
@@ -88,8 +87,8 @@ def page() -> TextResourceContents:
 
 
 @pytest.fixture
-def host(browser: Browser, page: TextResourceContents) -> Generator[Host]:
-    with open_host(browser, page, {"locale": "en-GB", "timeZone": "UTC"}) as host:
+def host(chromium: Browser, page: TextResourceContents) -> Generator[Host]:
+    with open_host(chromium, page, {"locale": "en-GB", "timeZone": "UTC"}) as host:
         yield host
         assert host.requests == [HOST, VIEW]
         assert host.complaints == []
@@ -316,9 +315,9 @@ def test_a_shape_that_is_not_known_breaks_nothing(host: Host, content: dict[str,
 
 
 def test_it_wears_the_hosts_colours_and_fonts_and_changes_its_theme(
-    browser: Browser, page: TextResourceContents
+    chromium: Browser, page: TextResourceContents
 ) -> None:
-    with open_host(browser, page, {"theme": "light", **COLOURS}) as host:
+    with open_host(chromium, page, {"theme": "light", **COLOURS}) as host:
         host.show({"outcome": "done", "call": LIVE})
         body = host.view.locator("body")
         expect(body).to_have_css("background-color", "rgb(255, 250, 240)")
@@ -333,13 +332,13 @@ def test_it_wears_the_hosts_colours_and_fonts_and_changes_its_theme(
 
 
 def test_of_a_hosts_style_it_takes_the_fonts_alone(
-    browser: Browser, page: TextResourceContents
+    chromium: Browser, page: TextResourceContents
 ) -> None:
     css = (
         "@import 'https://evil.test/x.css'; h1 {display: none}"
         "@font-face {font-family: Theirs; src: url(data:font/woff2;base64,)}"
     )
-    with open_host(browser, page, {"styles": {"css": {"fonts": css}}}) as host:
+    with open_host(chromium, page, {"styles": {"css": {"fonts": css}}}) as host:
         host.show({"outcome": "done", "call": LIVE})
         expect(host.view.locator("h1")).to_be_visible()
         families = host.view.evaluate("[...document.fonts].map(({family}) => family)")
@@ -348,9 +347,9 @@ def test_of_a_hosts_style_it_takes_the_fonts_alone(
 
 
 def test_times_are_told_in_the_users_zone_and_manner(
-    browser: Browser, page: TextResourceContents
+    chromium: Browser, page: TextResourceContents
 ) -> None:
-    with open_host(browser, page, {"locale": "de-DE", "timeZone": "Asia/Tokyo"}) as host:
+    with open_host(chromium, page, {"locale": "de-DE", "timeZone": "Asia/Tokyo"}) as host:
         host.show({"outcome": "done", "call": LIVE})
         expect(host.view.locator("time").first).to_have_text("25.11.2026, 19:00:00")
         host.change(timeZone="UTC")
@@ -365,18 +364,18 @@ def test_it_tells_how_high_it_is(host: Host) -> None:
     host.page.wait_for_function("(height) => told.at(-1).params?.height >= height", arg=int(height))
 
 
-@needs("axe-core")
+@pytest.mark.needs(tool="axe-core")
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1440])
 @pytest.mark.parametrize("colours", [{}, COLOURS], ids=["its own", "the host's"])
 def test_everybody_can_read_it(
-    browser: Browser,
+    chromium: Browser,
     page: TextResourceContents,
     theme: Literal["light", "dark"],
     width: int,
     colours: dict[str, Any],
 ) -> None:
-    with open_host(browser, page, {"theme": theme, **colours}, width) as host:
+    with open_host(chromium, page, {"theme": theme, **colours}, width) as host:
         for result in [*RESULTS, {"outcome": "done", "call": ENDED | {"caller_name": HOSTILE}}]:
             host.show(result)
             for button in host.view.get_by_role("button").all()[:1]:
@@ -385,10 +384,10 @@ def test_everybody_can_read_it(
             assert host.view.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_what_the_server_tells_is_what_is_shown(browser: Browser) -> None:
+def test_what_the_server_tells_is_what_is_shown(chromium: Browser) -> None:
     with ThreadPoolExecutor() as elsewhere:  # Playwright has an event loop of its own here
         contents, fetched, listed = elsewhere.submit(anyio.run, told_by_a_server).result()
-    with open_host(browser, contents) as host:
+    with open_host(chromium, contents) as host:
         host.show(fetched)
         expect(host.view.locator("h1")).to_contain_text(f"→ {TALKS_FOR_AN_HOUR}")
         host.show(listed)

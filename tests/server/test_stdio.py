@@ -14,6 +14,8 @@ from mcp import Client, StdioServerParameters
 
 from tests.rig import ERAS, Agent, Era, User, placing
 
+pytestmark = pytest.mark.process
+
 NEVER_CALLED = "+16175550123"
 SANDBOX = [sys.executable, "-m", "calls_mcp", "serve", "--sandbox"]
 ENVELOPE = {

@@ -84,6 +84,7 @@ async def test_each_change_of_a_live_call_is_told_and_its_end_is_the_last(
         assert await left_alone(rig, sid)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("era", ERAS)
 async def test_changes_are_told_over_stdio_too(era: Era, rig: Rig) -> None:
     sid = await placed(rig)

@@ -173,6 +173,7 @@ async def test_nobody_enters_anywhere_when_one_place_is_full(storage: Storage) -
     await entered(storage, OF_ALL, MINUTE)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("deed", "room"), [(crew.hit, 10), (crew.enter, 10), (crew.note, 1)])
 def test_four_processes_at_once_get_no_more_than_there_is(
     shared_url: str, deed: crew.Deed, room: int
@@ -189,6 +190,7 @@ async def test_a_hit_that_redis_is_sent_again_counts_once(
     assert await hits(storage, [MINUTE], 3) == [""] * 3
 
 
+@pytest.mark.process
 async def test_processes_that_find_one_limit_exhausted_take_nothing_from_the_other(
     shared_url: str, options: StorageOptions
 ) -> None:

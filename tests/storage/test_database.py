@@ -157,6 +157,7 @@ def write_pair(name: str, db: sqlite3.Connection) -> None:
         note(f"{name}{half}")(db)
 
 
+@pytest.mark.process
 async def test_processes_that_begin_at_once_migrate_and_write_without_losing_anything(
     file: Path, database: Database
 ) -> None:
@@ -165,6 +166,7 @@ async def test_processes_that_begin_at_once_migrate_and_write_without_losing_any
     assert len(await notes(database)) == crew.SIZE * 2 * 25 + 1
 
 
+@pytest.mark.process
 async def test_a_writer_that_is_killed_leaves_all_or_nothing(
     file: Path, database: Database
 ) -> None:

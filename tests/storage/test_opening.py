@@ -105,6 +105,7 @@ async def test_a_relative_path_is_below_the_working_folder(
         assert (tmp_path / "state.db").exists()
 
 
+@pytest.mark.process
 async def test_a_process_that_opened_a_file_twice_shares_it_with_those_that_come_and_go(
     tmp_path: Path,
 ) -> None:

@@ -146,6 +146,7 @@ def test_a_pre_approved_destination_is_still_refused_by_another_rule() -> None:
     assert ruling(policy, asked(to=PREMIUM)) == "confirm.place"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("to", [BERLIN, "sip:bob@example.com"])
 def test_the_numbering_plans_are_loaded_only_if_a_rule_needs_them(to: str) -> None:
     program = (
