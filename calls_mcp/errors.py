@@ -2,6 +2,7 @@
 
 CallsError
 ├ ConfigurationError         at start: a setting is missing or wrong
+│ └ FileError                at start: a file of the operator's is wrong
 ├ CatalogError               at start: a file of the project is wrong
 └ InvocationError            an invocation failed
   ├ InvalidArguments         nothing was sent: the arguments are wrong
@@ -14,13 +15,13 @@ CallsError
   ├ Rejected                 the API said no: nothing happened
   ├ RateLimited              the API was too busy: nothing happened
   ├ Unreachable              the request never left: nothing happened
-  │ └ Withheld               it was not even tried
+  │ └ NotAttempted           it was not even tried
   ├ NotDone                  the API failed, and was seen to have done nothing
   ├ Unavailable              a read failed: nothing happened
   └ OutcomeUnknown           a change was sent and its answer never came
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -46,6 +47,14 @@ class ConfigurationError(CallsError):
     """The server can't start as it is set up. The message says what to change."""
 
 
+class FileError(ConfigurationError):
+    """A file of the operator's is wrong; `problems` name every fault by file and line."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
 class CatalogError(CallsError):
     """A file under `config/` or `prompts/` is wrong; each fault begins with its place in it."""
 
@@ -58,22 +67,31 @@ class InvocationError(CallsError):
 
     `kind` names the failure; `hint` says what to do next; `retryable` is whether the same
     invocation may be sent again as it is; `retry_after` how long to wait first, in seconds. Where
-    the API answered, `status` is its HTTP status, and `request_id` its name for the request.
+    the API answered, `status` is its HTTP status, `request_id` its name for the request, and `code`
+    its code of the error, which https://www.twilio.com/docs/errors explains.
     """
 
     kind: ClassVar[str]
     retryable: ClassVar[bool] = False
     faults: tuple[Fault, ...] = ()
-    code: int | None = None
-    """The API's code of the error, which https://www.twilio.com/docs/errors explains."""
 
-    def __init__(self, message: str, hint: str) -> None:
+    def __init__(
+        self,
+        message: str,
+        hint: str,
+        *,
+        status: int | None = None,
+        code: int | None = None,
+        request_id: str = "",
+        retry_after: float | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
-        self.retry_after: float | None = None
-        self.status: int | None = None
-        self.request_id = ""
+        self.status = status
+        self.code = code
+        self.request_id = request_id
+        self.retry_after = retry_after
 
 
 class InvalidArguments(InvocationError):
@@ -170,11 +188,6 @@ class Rejected(InvocationError):
 
     kind = "rejected"
 
-    def __init__(self, message: str, hint: str, *, status: int, code: int | None = None) -> None:
-        super().__init__(message, hint)
-        self.status = status
-        self.code = code
-
 
 class NotFound(Rejected):
     """There is no such call in the account."""
@@ -207,8 +220,8 @@ class Unreachable(InvocationError):
     retryable = True
 
 
-class Withheld(Unreachable):
-    """The request was held back here, where trying again at once would be no use."""
+class NotAttempted(Unreachable):
+    """The request was held back here; to try again at once would be of no use."""
 
 
 class NotDone(InvocationError):
@@ -217,8 +230,8 @@ class NotDone(InvocationError):
     kind = "not_done"
     retryable = True
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, "It is safe to call again in a little while.")
+    def __init__(self, message: str, *, status: int | None) -> None:
+        super().__init__(message, "It is safe to call again in a little while.", status=status)
 
 
 class Unavailable(InvocationError):

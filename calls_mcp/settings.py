@@ -25,7 +25,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from calls_mcp.errors import ConfigurationError
-from calls_mcp.observability.redaction import in_base64, spellings
+from calls_mcp.observability.redaction import base64_forms, secret_forms
 from calls_mcp.tools.catalog import Confirm
 from calls_mcp.tools.toml_files import reason
 
@@ -61,7 +61,7 @@ class Access:
     def secrets(self) -> tuple[str, ...]:
         """What of it must never be shown: the password, in each form that it may be sent in."""
         pair = f"{self.username}:{self.password}".encode(errors="surrogatepass")
-        return (*spellings(self.password), *in_base64(pair))
+        return (*secret_forms(self.password), *base64_forms(pair))
 
     @property
     def is_local(self) -> bool:

@@ -23,7 +23,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import NoOpTracer, SpanKind, Tracer
 
-from calls_mcp.observability.telemetry_export import Discreet
+from calls_mcp.observability.telemetry_export import RedactingExporter
 from calls_mcp.server.prompts import load_prompts
 from calls_mcp.tools.catalog import load_operations
 
@@ -139,7 +139,9 @@ def _built() -> tuple[_Switch, Observatory]:
     observatory = Observatory()
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(
-        SimpleSpanProcessor(Discreet(observatory.exporter, [*load_operations(), *load_prompts()]))
+        SimpleSpanProcessor(
+            RedactingExporter(observatory.exporter, [*load_operations(), *load_prompts()])
+        )
     )
     switch = _Switch(provider)
     trace.set_tracer_provider(switch)

@@ -79,7 +79,7 @@ class AuditStream:
 
     def append(self, fields: Mapping[str, Json], until: float) -> None:
         """Write a record as one line. Perhaps nobody reads stderr."""
-        stderr.run(partial(self._write, fields), until - time.monotonic())
+        stderr.run_in_writer(partial(self._write, fields), until - time.monotonic())
 
     def require_ready(self, until: float) -> None:
         """Return: only writing tells whether stderr is read."""

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Literal
 
 from calls_mcp.observability.redaction import MASK, one_line
-from calls_mcp.tools.catalog import Json, Operation, Parameter, kind_of
+from calls_mcp.tools.catalog import Json, Operation, Parameter, address_kind
 
 Numbers = Literal["whole", "masked"]
 """Whether phone numbers are recorded whole, or as `+1•••12`: country code and last two digits."""
@@ -92,7 +92,7 @@ def _item(value: Json, numbers: Numbers) -> Json:
 
 def _text(text: str, numbers: Numbers) -> str:
     line = _cleaned(text)
-    if kind_of(line) in ("number", "SIP address", "client") or _is_address(line):
+    if address_kind(line) in ("number", "SIP address", "client") or _is_address(line):
         return one_line(_party(line, numbers), LONGEST_TEXT)
     return one_line(_without_details(line, numbers), LONGEST_TEXT)
 

@@ -11,11 +11,11 @@ import anyio
 from calls_mcp.cli.terminal import painted, say, show_json
 from calls_mcp.errors import AuditUnavailable, ConfigurationError, StoreUnavailable
 from calls_mcp.guard.operator import Approvals, Decided, count_in_other_default, open_approvals
-from calls_mcp.observability.logs import quiet
+from calls_mcp.observability.logs import silenced
 from calls_mcp.observability.redaction import quoted
 from calls_mcp.settings import Settings, load_settings
 from calls_mcp.storage import ApprovalRequest
-from calls_mcp.tools.outcome import moment
+from calls_mcp.tools.outcome import iso_time
 
 _LOOK_EVERY = 1  # second
 _FAILED = 1  # exit status
@@ -29,7 +29,7 @@ def run(options: Namespace) -> int:
             can't be used; then nothing was decided.
     """
     try:
-        with quiet(), suppress(KeyboardInterrupt):  # the end of watching
+        with silenced(), suppress(KeyboardInterrupt):  # the end of watching
             return anyio.run(_run, load_settings(), options)
     except (StoreUnavailable, AuditUnavailable) as unavailable:
         raise ConfigurationError(unavailable.for_operator) from unavailable
@@ -142,7 +142,7 @@ def _report(request: ApprovalRequest, now: float) -> dict[str, object]:
         {
             "decision": made.word,
             "decided_by": made.by,
-            "decided_at": moment(made.at),
+            "decided_at": iso_time(made.at),
             "reason": made.reason,
         }
         if made
@@ -157,7 +157,7 @@ def _report(request: ApprovalRequest, now: float) -> dict[str, object]:
         "client": request.client,
         "rule": request.rule,
         "preview": request.preview,
-        "asked_at": moment(request.asked_at),
-        "lapses_at": moment(request.expires_at),
+        "asked_at": iso_time(request.asked_at),
+        "lapses_at": iso_time(request.expires_at),
         **{name: value for name, value in decided.items() if value},
     }

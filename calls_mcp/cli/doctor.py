@@ -11,7 +11,7 @@ from calls_mcp.cli import doctor_checks
 from calls_mcp.cli.doctor_checks import Finding, Level
 from calls_mcp.cli.terminal import Colour, painted, say, show_json
 from calls_mcp.errors import ConfigurationError
-from calls_mcp.observability.logs import quiet
+from calls_mcp.observability.logs import silenced
 from calls_mcp.settings import Access, Settings
 
 _WELL, _WRONG, _BROKEN = 0, 1, 2  # exit statuses
@@ -23,7 +23,7 @@ def run(options: Namespace) -> int:
     """Examine the set-up and tell. Returns the exit status."""
     settings, findings = doctor_checks.examine_settings(sandbox=options.sandbox)
     if settings is not None:
-        with quiet():
+        with silenced():
             findings += anyio.run(_examine, settings, options.sandbox)
     secrets = doctor_checks.secrets_in(settings) if settings else ()
     findings = [_discreet(finding, secrets) for finding in findings]

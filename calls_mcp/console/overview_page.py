@@ -22,7 +22,7 @@ from calls_mcp.console.rendering import page
 from calls_mcp.console.statistics import Figures, count
 from calls_mcp.errors import CallsError
 from calls_mcp.tools.catalog import Json, load_operations
-from calls_mcp.tools.outcome import CallSummary, moment
+from calls_mcp.tools.outcome import CallSummary, iso_time
 
 _DAY = 86_400  # seconds
 _GOOD_FOR = 60.0  # seconds
@@ -119,7 +119,7 @@ class Overview:
         if path is None or not path.exists():
             return []
         async with self._reading:
-            return await anyio.to_thread.run_sync(self._recent.since, path, moment(since))
+            return await anyio.to_thread.run_sync(self._recent.since, path, iso_time(since))
 
     async def _called(self) -> tuple[list[CallSummary], list[str]]:
         """The newest calls, and what is to be said about them."""
@@ -127,7 +127,7 @@ class Overview:
         if runtime is None:
             return calls, [self._house.lacking["runtime"]]
         operation, arguments = load_operations()["list_calls"], dict[str, Json](limit=1000)
-        since = moment(self._house.clock() - _DAY)
+        since = iso_time(self._house.clock() - _DAY)
         for _ in range(_PAGES):
             async with runtime.invoker() as invoker:
                 outcome = await invoker.invoke(operation, arguments, READER)

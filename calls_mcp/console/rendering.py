@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from calls_mcp.console.browser_sessions import session_of
-from calls_mcp.observability.redaction import exposed
+from calls_mcp.observability.redaction import escape_invisible
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _DEEDS = {
@@ -54,7 +54,7 @@ def _deed(action: str) -> str:
 
 def _finalized(value: object) -> object:
     """What comes out of a template: text, unless it is markup already, shows what it hides."""
-    return exposed(value) if type(value) is str else "" if value is None else value
+    return escape_invisible(value) if type(value) is str else "" if value is None else value
 
 
 _environment = Environment(

@@ -10,7 +10,7 @@ import phonenumbers
 
 from calls_mcp.errors import PolicyDenied
 from calls_mcp.tools.catalog import Json
-from calls_mcp.tools.outcome import CallSummary, moment
+from calls_mcp.tools.outcome import CallSummary, iso_time
 
 _LONGEST = ((10, "under 10 s"), (60, "10 to 59 s"), (300, "1 to 4 min"), (1800, "5 to 29 min"))
 _LONGER = "30 min or more"
@@ -49,7 +49,7 @@ def count(
 
     The operator has `patience` seconds to decide.
     """
-    beginning = moment(since)
+    beginning = iso_time(since)
     timely = [call for call in calls if (call.created_at or "") >= beginning]
     told = [record for record in records if str(record.get("time", "")) >= beginning]
     hours: dict[str, Counter[str]] = {hour: Counter() for hour in _hours(since, until)}
@@ -71,7 +71,7 @@ def count(
         statuses=tuple(statuses),
         durations=durations,
         costs=dict(dear),
-        confirmations=_confirmations([*_standing(told)], moment(until - patience)),
+        confirmations=_confirmations([*_standing(told)], iso_time(until - patience)),
         denials=_denials(told),
     )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from calls_mcp.audit.search import AuditReader
 from calls_mcp.tools.catalog import Json
-from calls_mcp.tools.outcome import CallSummary, moment
+from calls_mcp.tools.outcome import CallSummary, iso_time
 
 _MOST_SEEN = 500  # calls
 
@@ -44,7 +44,7 @@ class Sightings:
 
     def note(self, calls: Iterable[CallSummary]) -> None:
         """Take note of how these calls are now."""
-        time = moment(self._clock())
+        time = iso_time(self._clock())
         for call in calls:
             events, status = self._seen.get(call.sid), call.status or "unknown"
             what = f"Seen by this console: {status}"

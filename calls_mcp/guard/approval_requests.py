@@ -23,7 +23,7 @@ from calls_mcp.storage import (
     PendingConfirmation,
     Storage,
 )
-from calls_mcp.tools.outcome import Confirmation, Outcome, Report, moment
+from calls_mcp.tools.outcome import Confirmation, Outcome, ReportProgress, iso_time
 
 _MOST_PENDING = 20  # of one principal
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5  # seconds between two looks for a decision
@@ -122,7 +122,9 @@ class ApprovalRequests:
         """Return a request as it is once every decision that is being written is there."""
         return await self._storage.latest_request(request.identifier) or request
 
-    async def wait(self, request: ApprovalRequest, until: float, tell: Report) -> ApprovalRequest:
+    async def wait(
+        self, request: ApprovalRequest, until: float, tell: ReportProgress
+    ) -> ApprovalRequest:
         """Return the request once it is decided or has expired, or as it is when patience ends.
 
         That is at half of the time until `until` (by anyio's clock) at the latest: what is decided
@@ -145,7 +147,7 @@ class ApprovalRequests:
             action=request.action,
             preview=request.preview,
             approval=request.identifier,
-            expires_at=moment(request.expires_at),
+            expires_at=iso_time(request.expires_at),
         )
         return Outcome(
             outcome="awaiting_operator",
@@ -177,7 +179,7 @@ class ApprovalRequests:
         if not request or request.decision is None:
             return ()
         made = request.decision
-        told = f"The same was {made.word} before, by {quoted(made.by)}, {moment(made.at)}"
+        told = f"The same was {made.word} before, by {quoted(made.by)}, {iso_time(made.at)}"
         if not made.is_approval:
             return (f"{told}.",)
         return (f"{told}, and {_result(await self._storage.outcome(request.identifier))}.",)

@@ -10,7 +10,7 @@ from calls_mcp.errors import InvalidConfirmation, InvocationError
 from calls_mcp.guard.preview import Question
 from calls_mcp.guard.signing import Seal
 from calls_mcp.storage import Binding, PendingConfirmation, Storage
-from calls_mcp.tools.outcome import Confirmation, Outcome, moment
+from calls_mcp.tools.outcome import Confirmation, Outcome, iso_time
 
 _FORGOTTEN = (
     "This server no longer knows the confirmation, nor whether it was used before. Now, nothing "
@@ -57,7 +57,7 @@ class Confirmations:
             action=question.action,
             preview=question.preview,
             token=self._seal.sign(identifier),
-            expires_at=moment(expires_at),
+            expires_at=iso_time(expires_at),
         )
 
     async def claim(

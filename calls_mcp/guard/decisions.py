@@ -14,7 +14,7 @@ from calls_mcp.guard.policy import Policy, Requirement, canonical, judge
 from calls_mcp.guard.preview import Question, Situation, action_of, ask, bind, differences
 from calls_mcp.guard.send_once import Delivery
 from calls_mcp.storage import ApprovalRequest, Binding
-from calls_mcp.tools.outcome import Approval, Caller, Outcome, Report, failed
+from calls_mcp.tools.outcome import Approval, Caller, Outcome, ReportProgress
 from calls_mcp.tools.validation import Arguments
 from calls_mcp.twilio.requests import Request, encode
 
@@ -158,7 +158,9 @@ class Decisions:
             change, arguments=arguments, requirement=judgement.requirement, rule=judgement.rule
         )
 
-    async def decide(self, change: Change, approval: Approval | None, report: Report) -> Go | Stop:
+    async def decide(
+        self, change: Change, approval: Approval | None, report: ReportProgress
+    ) -> Go | Stop:
         """Whether it may be sent, or what its client is told instead.
 
         Raises:
@@ -175,7 +177,7 @@ class Decisions:
         except PolicyDenied:
             raise
         except InvocationError as error:
-            return Stop("denied", failed(error))
+            return Stop("denied", Outcome.from_error(error))
 
     async def close(self, change: Change, authority: Authority) -> None:
         """Allow the operator to be asked about the same again, now that this is settled."""
@@ -216,7 +218,7 @@ class Decisions:
         return self._requests
 
     async def _by_operator(
-        self, change: Change, requests: ApprovalRequests, report: Report
+        self, change: Change, requests: ApprovalRequests, report: ReportProgress
     ) -> Go | Stop:
         request = await requests.current(change.binding)
         if request is None:
@@ -331,7 +333,7 @@ class Decisions:
             changed = differences(claim.state, now) if now else ""
             lapsed = Stop("expired", expired(changed)) if changed else None
         except InvocationError as error:
-            lapsed = Stop("denied", spent(failed(error)))
+            lapsed = Stop("denied", spent(Outcome.from_error(error)))
         finally:
             if lapsed is not None:
                 await self._confirmations.settle(claim.identifier, lapsed.outcome)
@@ -345,7 +347,7 @@ class Decisions:
         request, call = change.request, None
         if request.effect != "place":
             call = await self._delivery.fetch(
-                request.account_sid, request.sid, change.until, is_pressing=request.is_pressing
+                request.account_sid, request.sid, change.until, is_urgent=request.is_urgent
             )
         return Situation(request.account_sid, call, datetime.fromtimestamp(self._clock(), UTC))
 

@@ -11,8 +11,8 @@ from calls_mcp.guard.confirmations import Claim, Confirmations, expired
 from calls_mcp.guard.decisions import Change, Decisions, Go, Stop, spent
 from calls_mcp.guard.send_once import Delivered, Delivery
 from calls_mcp.observability import telemetry
-from calls_mcp.tools.outcome import Approval, Outcome, Report, failed
-from calls_mcp.twilio.responses import lost
+from calls_mcp.tools.outcome import Approval, Outcome, ReportProgress
+from calls_mcp.twilio.responses import no_usable_response
 
 _UNRECORDED = "this outcome could not be written to the audit log"
 _BROKEN_OFF = "this server failed before an answer came"
@@ -35,13 +35,15 @@ class Changes:
         self._quotas = quotas
         self._audit = audit
 
-    async def run(self, change: Change, approval: Approval | None, report: Report) -> Outcome:
+    async def run(
+        self, change: Change, approval: Approval | None, report: ReportProgress
+    ) -> Outcome:
         """Do it, or say what must be confirmed first, or why it can't be done.
 
         Raises:
             InvocationError: The decision could not be recorded, so nothing was sent.
         """
-        with telemetry.guarding():
+        with telemetry.guard_span():
             try:
                 change = self._decisions.judged(change)
                 decision = await self._decisions.decide(change, approval, report)
@@ -52,7 +54,9 @@ class Changes:
         return await self._carry_out(change, decision)
 
     async def _deny(self, change: Change, denied: PolicyDenied) -> Outcome:
-        return await self._stop(replace(change, rule=denied.rule), Stop("denied", failed(denied)))
+        return await self._stop(
+            replace(change, rule=denied.rule), Stop("denied", Outcome.from_error(denied))
+        )
 
     async def _stop(self, change: Change, stop: Stop) -> Outcome:
         if stop.decision is None:
@@ -72,12 +76,12 @@ class Changes:
 
     async def _carry_out(self, change: Change, go: Go) -> Outcome:
         """What is begun is finished and recorded, whether or not the client still listens."""
-        outcome = failed(lost(change.request, _BROKEN_OFF))
+        outcome = Outcome.from_error(no_usable_response(change.request, _BROKEN_OFF))
         with anyio.CancelScope(shield=True):
             try:
                 outcome = await self._within_quotas(change, go)
             except AuditUnavailable as error:  # before anything was sent
-                outcome = failed(error)
+                outcome = Outcome.from_error(error)
             finally:
                 if go.claim is not None:
                     outcome = await self._settled(go.claim, outcome, go.authority.by)
@@ -93,7 +97,7 @@ class Changes:
         except PolicyDenied as denied:
             return await self._deny(change, denied)
         except InvocationError as error:
-            return await self._stop(change, Stop("denied", failed(error), go.authority))
+            return await self._stop(change, Stop("denied", Outcome.from_error(error), go.authority))
         if isinstance(room, Room):
             return await self._in_room(change, go, room)
         held = await self._held(change, go, room)
@@ -105,7 +109,7 @@ class Changes:
         return Stop("expired", expired(f"Since it was asked for: {' '.join(held.reasons)}"))
 
     async def _in_room(self, change: Change, go: Go, room: Room) -> Outcome:
-        outcome = failed(lost(change.request, _BROKEN_OFF))
+        outcome = Outcome.from_error(no_usable_response(change.request, _BROKEN_OFF))
         try:
             outcome = await self._recorded(change, go)
         finally:
@@ -117,9 +121,9 @@ class Changes:
         try:
             attempt = await self._audit.begin(entry)
         except AuditUnavailable as error:
-            return failed(error)
+            return Outcome.from_error(error)
         _tell(entry)
-        delivered = Delivered(failed(lost(change.request, _BROKEN_OFF)))
+        delivered = Delivered(Outcome.from_error(no_usable_response(change.request, _BROKEN_OFF)))
         try:
             delivered = await self._delivery.send(change.arguments, change.request, change.until)
         finally:
@@ -137,7 +141,7 @@ class Changes:
 
 
 def _tell(entry: Entry) -> None:
-    telemetry.decided(
+    telemetry.record_decision(
         entry.operation.name,
         entry.decision,
         by=entry.authority.by,

@@ -8,14 +8,14 @@ import anyio
 
 from calls_mcp.errors import InvocationError, NotDone, NotFound, OutcomeUnknown
 from calls_mcp.guard.preview import action_of
-from calls_mcp.tools.call_summary import Unreadable, summarize
+from calls_mcp.tools.call_summary import NotACall, summarize
 from calls_mcp.tools.catalog import Json
-from calls_mcp.tools.outcome import CallSummary, Outcome, failed
+from calls_mcp.tools.outcome import CallSummary, Outcome
 from calls_mcp.tools.validation import Arguments
 from calls_mcp.twilio.requests import Request
-from calls_mcp.twilio.responses import Reply
+from calls_mcp.twilio.responses import Response
 
-Send = Callable[[Request], Awaitable[Reply]]
+Send = Callable[[Request], Awaitable[Response]]
 IsTaken = Callable[[str], Awaitable[bool]]
 """Whether the call of this SID is known to be another than the one looked for."""
 
@@ -111,9 +111,8 @@ def _not_done(lost: Lost, seen: str) -> Outcome | None:
     if not lost.is_over:
         return None
     status = lost.error.status
-    error = NotDone(f"This did not take effect: the API answered {status}, and {seen}.")
-    error.status = status
-    return failed(error)
+    message = f"This did not take effect: the API answered {status}, and {seen}."
+    return Outcome.from_error(NotDone(message, status=status))
 
 
 async def _look_for_new_call(send: Send, lost: Lost) -> Outcome | None:
@@ -139,5 +138,5 @@ def _may_be(call: CallSummary, lost: Lost) -> bool:
 def _summary(payload: Json | Mapping[str, Json]) -> CallSummary | None:
     try:
         return summarize(payload) if isinstance(payload, Mapping) else None
-    except Unreadable:
+    except NotACall:
         return None

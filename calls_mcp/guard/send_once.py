@@ -10,12 +10,12 @@ from calls_mcp.errors import InvocationError, OutcomeUnknown, StoreUnavailable
 from calls_mcp.guard.policy import canonical
 from calls_mcp.guard.recovery import Lost, find_out
 from calls_mcp.storage import Limit, Storage
-from calls_mcp.tools.catalog import kind_of, load_operations
-from calls_mcp.tools.outcome import CallSummary, Outcome, failed
+from calls_mcp.tools.catalog import address_kind, load_operations
+from calls_mcp.tools.outcome import CallSummary, Outcome
 from calls_mcp.tools.validation import Arguments
 from calls_mcp.twilio.client import TwilioClient
 from calls_mcp.twilio.requests import Request, encode
-from calls_mcp.twilio.responses import Reply, read_call
+from calls_mcp.twilio.responses import Response, read_call
 
 _SOUGHT_FOR = 10.0  # seconds
 _MISTAKABLE_FOR = (
@@ -48,11 +48,11 @@ class Delivery:
         self._reserve = min(_SOUGHT_FOR, deadline / 4)
 
     async def fetch(
-        self, account_sid: str, sid: str, until: float, *, is_pressing: bool = False
+        self, account_sid: str, sid: str, until: float, *, is_urgent: bool = False
     ) -> CallSummary:
         """A call as it is now, read before `until` (by anyio's clock).
 
-        If `is_pressing`, that is tried even if the API keeps failing.
+        If `is_urgent`, that is tried even if the API keeps failing.
 
         Raises:
             InvocationError: It could not be read.
@@ -60,8 +60,8 @@ class Delivery:
         operation = load_operations()["fetch_call"]
         arguments = Arguments(operation, {"account_sid": account_sid, "sid": sid})
         request = encode(arguments, account_sid)
-        reply = await self._twilio.send(request, until, is_pressing=is_pressing)
-        return read_call(request, reply)
+        response = await self._twilio.send(request, until, is_urgent=is_urgent)
+        return read_call(request, response)
 
     async def require_ready(self, request: Request) -> None:
         """Do nothing if a change could be sent now.
@@ -78,7 +78,7 @@ class Delivery:
         try:
             entry = str(await self._storage.reserve([self._under_way(request)]))
         except StoreUnavailable as unavailable:
-            return Delivered(failed(unavailable))
+            return Delivered(Outcome.from_error(unavailable))
         return await self._place(arguments, request, until, entry)
 
     async def _place(
@@ -101,24 +101,24 @@ class Delivery:
     async def _send(self, arguments: Arguments, request: Request, until: float) -> Delivered:
         since = datetime.fromtimestamp(self._clock(), UTC)
         try:
-            reply = await self._twilio.send(request, until - self._reserve)
-            outcome = _done(arguments, request, reply)
-            return Delivered(outcome, reply.status, reply.request_id)
+            response = await self._twilio.send(request, until - self._reserve)
+            outcome = _done(arguments, request, response)
+            return Delivered(outcome, response.status, response.request_id)
         except OutcomeUnknown as unknown:
             sent = Lost(arguments, request, since, self._is_taken, unknown)
             outcome = await self._find_out(sent, until)
             return Delivered(outcome, unknown.status, unknown.request_id)
         except InvocationError as error:
-            return Delivered(failed(error), error.status, error.request_id)
+            return Delivered(Outcome.from_error(error), error.status, error.request_id)
 
     async def _find_out(self, sent: Lost, until: float) -> Outcome:
         found = None
-        with self._twilio.in_time(until):
-            found = await find_out(partial(self._twilio.send, is_pressing=True), sent)
+        with self._twilio.cancel_at(until):
+            found = await find_out(partial(self._twilio.send, is_urgent=True), sent)
             if found is not None and found.call and sent.request.effect == "place":
                 found = found if await self._claims(sent.request, found.call.sid) else None
         if found is None:
-            return failed(sent.error)
+            return Outcome.from_error(sent.error)
         if found.error:
             return found
         told = "its answer was lost; this was found out afterwards"
@@ -143,10 +143,10 @@ class Delivery:
         return Limit("under_way", _ANY_NUMBER, self._mistakable_for, parties)
 
 
-def _done(arguments: Arguments, request: Request, reply: Reply) -> Outcome:
+def _done(arguments: Arguments, request: Request, response: Response) -> Outcome:
     if arguments.operation.returns == "deleted":
         return Outcome(outcome="done", deleted=request.sid)
-    call = read_call(request, reply)
+    call = read_call(request, response)
     warnings = list(arguments.warnings)
     if "status" in arguments.values and call.live:
         warnings.append(f"the call has not ended: it is {call.status}")
@@ -157,7 +157,7 @@ def _done(arguments: Arguments, request: Request, reply: Reply) -> Outcome:
 
 def _rings_another(asked: str, called: str | None) -> bool:
     """Whether a number was called that is surely not the one asked for."""
-    numbers = kind_of(asked) == "number" == kind_of(called or "")
+    numbers = address_kind(asked) == "number" == address_kind(called or "")
     return numbers and canonical(asked) != canonical(called or "")
 
 

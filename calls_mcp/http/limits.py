@@ -66,7 +66,7 @@ class Threshold:
 
         async def noticing(message: Message) -> None:
             if (status := int(message.get("status", 0))) in _ERRORS:
-                telemetry.refused(status, _name(scope))
+                telemetry.record_http_refusal(status, _name(scope))
             await send(message)
 
         scope["headers"] = [*_normal(scope["headers"])]

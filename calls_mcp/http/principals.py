@@ -31,10 +31,10 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from calls_mcp.errors import ConfigurationError
+from calls_mcp.errors import ConfigurationError, FileError
 from calls_mcp.guard.policy import load_policy
 from calls_mcp.service.grants import APPROVE, Own, Scope, is_operators
-from calls_mcp.tools.toml_files import FileError, checked, nearest, parse, places, read, reason
+from calls_mcp.tools.toml_files import checked, nearest, parse, places, read, reason
 
 _log = logging.getLogger(__name__)
 

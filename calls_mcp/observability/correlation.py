@@ -11,7 +11,7 @@ from opentelemetry.propagate import extract
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class RequestContext:
     """An MCP request, and whom it is from.
 
     `is_foreign` is whether its client began the trace, and `trace_id` what the API is then told.
@@ -23,13 +23,13 @@ class Served:
     trace_id: int = field(default_factory=lambda: secrets.randbits(128) or 1)
 
 
-_served: ContextVar[Served | None] = ContextVar("served", default=None)
+_served: ContextVar[RequestContext | None] = ContextVar("served", default=None)
 
 
 @contextmanager
-def request(meta: Mapping[str, object] | None, principal: str) -> Generator[None]:
+def request_context(meta: Mapping[str, object] | None, principal: str) -> Generator[None]:
     """Serve an MCP request with this `_meta`: all that is told meanwhile bears one id."""
-    serving = Served(secrets.token_hex(8), principal, _is_traced(meta))
+    serving = RequestContext(secrets.token_hex(8), principal, _is_traced(meta))
     before = _served.set(serving)
     trace.get_current_span().set_attribute("calls_mcp.request_id", serving.id)
     try:
@@ -38,14 +38,14 @@ def request(meta: Mapping[str, object] | None, principal: str) -> Generator[None
         _served.reset(before)
 
 
-def served() -> Served | None:
+def current_request() -> RequestContext | None:
     """The request that is being served, if one is."""
     return _served.get()
 
 
-def whereabouts() -> dict[str, str]:
+def current_ids() -> dict[str, str]:
     """The request that is being served, whose it is, its trace and span, where there are any."""
-    serving, span = served(), trace.get_current_span().get_span_context()
+    serving, span = current_request(), trace.get_current_span().get_span_context()
     ids = {"request_id": serving.id, "principal": serving.principal} if serving else {}
     if span.is_valid:
         ids["trace_id"] = trace.format_trace_id(span.trace_id)

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Literal, TextIO, cast
 
 from calls_mcp.observability import stderr
-from calls_mcp.observability.correlation import whereabouts
+from calls_mcp.observability.correlation import current_ids
 from calls_mcp.observability.redaction import one_line
 
 _LONGEST = 1000  # characters of a message
@@ -34,7 +34,7 @@ def configure_logs(form: Literal["text", "json"], level: str) -> None:
 
 
 @contextmanager
-def quiet() -> Generator[None]:
+def silenced() -> Generator[None]:
     """Log nothing in here: the caller reports what fails."""
     logger = logging.getLogger("calls_mcp")
     before = logger.level
@@ -49,7 +49,7 @@ class _Patient:
     """A stream to stderr that blocks nobody, even if nobody reads it."""
 
     def write(self, text: str) -> None:
-        stderr.offer(text)
+        stderr.write_soon(text)
 
     def flush(self) -> None:
         """Leave that to the writing thread."""
@@ -74,7 +74,7 @@ class JsonLines(logging.Formatter):
             "level": record.levelname,
             "logger": record.name,
             "message": one_line(record.getMessage(), _LONGEST),
-            **whereabouts(),
+            **current_ids(),
             **fields,
         }
         if record.exc_info:

@@ -13,7 +13,7 @@ MASK = "********"
 # Control, format (bidi, zero-width, tag), surrogate, private and unassigned characters, and
 # line and paragraph separators: none of them has a place in one line of plain text.
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-SHORTEST = 6  # characters of a secret that is in no text by chance
+MIN_SECRET_LENGTH = 6  # characters of a secret that is in no text by chance
 _TELLING = 12  # characters of a long secret
 _BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # Hangul fillers, an empty Braille cell
 _JOINERS = frozenset("\u200c\u200d")  # without which Persian, Hindi and emoji can't be written
@@ -30,7 +30,7 @@ def one_line(text: str, limit: int = 200) -> str:
     return line[: limit - 1] + "…"
 
 
-def exposed(text: str) -> str:
+def escape_invisible(text: str) -> str:
     """`text` with each character in it that can't be seen as `⟨U+202E⟩`, but for line feeds."""
     if text.isascii() and text.isprintable():
         return text
@@ -42,7 +42,7 @@ def quoted(text: str, limit: int = 200) -> str:
     return '"' + one_line(text, limit).replace('"', "'") + '"'
 
 
-def spellings(secret: str) -> Iterator[str]:
+def secret_forms(secret: str) -> Iterator[str]:
     """The forms in which a secret may turn up where it was sent.
 
     Of a short secret, what it is encoded to may be in any text by chance, and is left out.
@@ -50,11 +50,11 @@ def spellings(secret: str) -> Iterator[str]:
     raw = secret.encode(errors="surrogatepass")
     yield from (secret, json.dumps(secret)[1:-1], repr(secret)[1:-1])
     yield from (quote(raw), quote(raw, safe=""), quote_plus(raw))
-    encoded = (raw.hex(), raw.hex().upper(), *in_base64(raw))
-    yield from (form for form in encoded if len(form) >= SHORTEST)
+    encoded = (raw.hex(), raw.hex().upper(), *base64_forms(raw))
+    yield from (form for form in encoded if len(form) >= MIN_SECRET_LENGTH)
 
 
-def in_base64(raw: bytes) -> Iterator[str]:
+def base64_forms(raw: bytes) -> Iterator[str]:
     """What is the same of it wherever it stands in a text that was encoded."""
     for before, encode in product(range(3), (b64encode, urlsafe_b64encode)):
         text = encode(bytes(before) + raw).decode().rstrip("=")
@@ -68,7 +68,11 @@ def masked(text: str, secrets: Iterable[str]) -> str:
     A short one is masked where it stands alone, and not inside of other words.
     """
     for secret in sorted({*secrets} - {""}, key=len, reverse=True):
-        text = _without(text, secret) if len(secret) >= SHORTEST else _without_word(text, secret)
+        text = (
+            _without(text, secret)
+            if len(secret) >= MIN_SECRET_LENGTH
+            else _without_word(text, secret)
+        )
     return text
 
 

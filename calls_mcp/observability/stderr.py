@@ -25,7 +25,7 @@ _thread: threading.Thread | None = None
 _lost = 0
 
 
-def offer(text: str) -> None:
+def write_soon(text: str) -> None:
     """Write `text` soon. It is dropped, and counted, if too much waits already."""
     global _lost  # noqa: PLW0603  # one stderr, one count
     _start()
@@ -37,7 +37,7 @@ def offer(text: str) -> None:
         _lost = 0
 
 
-def run(job: Callable[[], None], patience: float) -> None:
+def run_in_writer(job: Callable[[], None], patience: float) -> None:
     """Run `job`, which calls `write`, in the writing thread; return once it is done.
 
     Raises:
@@ -91,7 +91,7 @@ def flush(patience: float = _LAST_MOMENT) -> None:
         return
     lost, _lost = _lost, 0
     with suppress(OSError):
-        run(partial(_write_lines, lost, ""), patience)
+        run_in_writer(partial(_write_lines, lost, ""), patience)
 
 
 def _start() -> None:

@@ -70,7 +70,7 @@ _sending: ContextVar[_Sending | None] = ContextVar("sending", default=None)
 _breakers: set[Callable[[], str]] = set()
 
 
-def invoked(tool: str, outcome: str, *, error_kind: str = "", sid: str = "") -> None:
+def record_invocation(tool: str, outcome: str, *, error_kind: str = "", sid: str = "") -> None:
     """Tell what became of an invocation."""
     labels = {"tool": tool, "outcome": outcome}
     _invocations.add(1, labels | {"error_kind": error_kind})
@@ -81,13 +81,13 @@ def invoked(tool: str, outcome: str, *, error_kind: str = "", sid: str = "") -> 
 
 
 @contextmanager
-def guarding() -> Generator[None]:
+def guard_span() -> Generator[None]:
     """The span in which it is decided whether a change goes ahead."""
     with _span("guard", {"calls_mcp.decision": "allowed"}):
         yield
 
 
-def decided(
+def record_decision(
     tool: str, decision: str, *, by: str = "none", rule: str = "", error_kind: str = ""
 ) -> None:
     """Tell what was decided about a change, in the words of the audit log."""
@@ -97,15 +97,15 @@ def decided(
     if decision in _EVENTS and (decision != "allowed" or by != "none"):
         _confirmations.add(1, {"tool": tool, "event": _EVENTS[decision]})
     if error_kind == _DENIED:
-        denied(tool, rule)
+        record_denial(tool, rule)
 
 
-def denied(tool: str, rule: str) -> None:
+def record_denial(tool: str, rule: str) -> None:
     """Count a refusal by a rule of the operator's."""
     _denials.add(1, {"tool": tool, "rule": rule})
 
 
-def refused(status: int, principal: str) -> None:
+def record_http_refusal(status: int, principal: str) -> None:
     """Tell of an HTTP request that was refused; `principal` is empty if they are not known."""
     _refusals.add(1, {"status": status})
     told = _present(principal=principal)
@@ -182,7 +182,7 @@ def headers() -> dict[str, str]:
     Its trace is that of the request only if no client began it: a client's is its own words, and
     these don't leave for a third party. Nothing else (`tracestate`, `baggage`) is ever told.
     """
-    span, serving = trace.get_current_span(), correlation.served()
+    span, serving = trace.get_current_span(), correlation.current_request()
     context = span.get_span_context()
     if not span.is_recording():
         return {}
@@ -195,7 +195,7 @@ def headers() -> dict[str, str]:
 
 
 @contextmanager
-def watching_breaker(state: Callable[[], str]) -> Generator[None]:
+def observe_circuit(state: Callable[[], str]) -> Generator[None]:
     """Measure the state of a circuit breaker (closed, half_open, open), asked for in any thread."""
     _breakers.add(state)
     try:

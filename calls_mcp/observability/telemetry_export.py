@@ -80,7 +80,9 @@ def exporting(
             _require_http()
             readers.append(PeriodicExportingMetricReader(OTLPMetricExporter()))
             tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
-            tracers.add_span_processor(BatchSpanProcessor(Discreet(OTLPSpanExporter(), names)))
+            tracers.add_span_processor(
+                BatchSpanProcessor(RedactingExporter(OTLPSpanExporter(), names))
+            )
             trace.set_tracer_provider(tracers)
             closing.callback(_in_time, tracers)
         meters = MeterProvider(readers, resource, shutdown_on_exit=False)
@@ -124,7 +126,7 @@ def _prometheus(address: str, closing: ExitStack) -> MetricReader:
     return PrometheusMetricReader(scope_info_enabled=False, registry=registry)
 
 
-class Discreet(SpanExporter):
+class RedactingExporter(SpanExporter):
     """Hands spans on without what a client chose the words of.
 
     The MCP SDK names its spans after whatever tool a client asks for, and puts down its request

@@ -35,7 +35,7 @@ def principal_of(ctx: Context) -> str:
 
 def caller_of(ctx: Context, *, can_ask: bool = False) -> Caller:
     """Whoever sent the request in hand."""
-    serving = correlation.served()
+    serving = correlation.current_request()
     request_id = serving.id if serving else ""
     return Caller(principal_of(ctx), can_ask, _trace_id(), request_id, _client_of(ctx))
 

@@ -97,7 +97,7 @@ def build_server(runtime: Runtime) -> Server[Background]:
 
 
 async def _identified(ctx: Context, call_next: CallNext) -> HandlerResult:
-    with correlation.request(ctx.meta, principal_of(ctx)):
+    with correlation.request_context(ctx.meta, principal_of(ctx)):
         try:
             return await call_next(ctx)
         except MCPError as error:

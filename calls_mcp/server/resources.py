@@ -13,7 +13,7 @@ from calls_mcp.server.access import Context, Offer, invalid, principal_of
 from calls_mcp.server.results import to_result
 from calls_mcp.service.grants import own
 from calls_mcp.tools.outcome import Failure
-from calls_mcp.tools.reference import manual
+from calls_mcp.tools.reference import parameter_reference
 
 DOCS = "calls://docs/{tool}"
 CALL = "calls://call/{sid}"
@@ -90,7 +90,7 @@ class Resources:
             )
         if uri.startswith(_DOCS):
             operation = self._offer.operation(uri.removeprefix(_DOCS), {"uri": uri})
-            return _text(uri, manual(operation), _DAY, scope)
+            return _text(uri, parameter_reference(operation), _DAY, scope)
         return await self._call(ctx, uri, self.call(uri))
 
     def call(self, uri: str) -> str:

@@ -225,7 +225,7 @@ class _Reader:
     async def fetch(self) -> Outcome:
         """What reading it comes to."""
         whose = self.grant.own if self.grant else None
-        with correlation.request(None, self.caller.principal):
+        with correlation.request_context(None, self.caller.principal):
             return await self.offer.read(_READING, {"sid": self.sid}, self.caller, whose)
 
 

@@ -14,8 +14,8 @@ from calls_mcp.observability import telemetry
 from calls_mcp.service.cursors import Cursors
 from calls_mcp.service.listing import Bounds, collect
 from calls_mcp.tools.catalog import Json, Operation
-from calls_mcp.tools.outcome import Approval, Caller, Outcome, Report, failed
-from calls_mcp.tools.validation import Arguments, check
+from calls_mcp.tools.outcome import Approval, Caller, Outcome, ReportProgress
+from calls_mcp.tools.validation import Arguments, validate
 from calls_mcp.twilio.client import TwilioClient
 from calls_mcp.twilio.requests import Request, encode
 from calls_mcp.twilio.responses import read_call
@@ -36,7 +36,7 @@ class Terms:
 
 
 async def unheard(_done: float, _total: float, _what: str) -> None:
-    """A `Report` to nobody."""
+    """A `ReportProgress` to nobody."""
 
 
 class Invoker:
@@ -64,12 +64,12 @@ class Invoker:
         raw: Mapping[str, Json],
         caller: Caller,
         approval: Approval | None = None,
-        report: Report = unheard,
+        report: ReportProgress = unheard,
     ) -> Outcome:
         """Do what `raw` asks for, or say what must be confirmed first, or why it can't be done."""
         try:
             await self._throttle.admit(operation, caller.principal)
-            arguments = check(operation, raw)
+            arguments = validate(operation, raw)
             if approval is None and "confirmation_token" in arguments.own:
                 approval = Approval(arguments.own["confirmation_token"])
             if operation.read_only:
@@ -79,14 +79,18 @@ class Invoker:
                 change = Change(arguments, caller, self._terms.account_sid, until)
                 outcome = await self._changes.run(change, approval, report)
         except InvocationError as error:
-            outcome = failed(error)
+            outcome = Outcome.from_error(error)
             if isinstance(error, PolicyDenied):
-                telemetry.denied(operation.name, error.rule)
+                telemetry.record_denial(operation.name, error.rule)
         sid = outcome.call.sid if outcome.call else ""
-        telemetry.invoked(operation.name, outcome.outcome, error_kind=outcome.error_kind, sid=sid)
+        telemetry.record_invocation(
+            operation.name, outcome.outcome, error_kind=outcome.error_kind, sid=sid
+        )
         return outcome.model_copy(update={"sandbox": True}) if self._terms.sandbox else outcome
 
-    async def _read_in_time(self, arguments: Arguments, caller: Caller, report: Report) -> Outcome:
+    async def _read_in_time(
+        self, arguments: Arguments, caller: Caller, report: ReportProgress
+    ) -> Outcome:
         try:
             with anyio.fail_after(self._terms.deadline):
                 return await self._read(arguments, caller, report)
@@ -96,14 +100,14 @@ class Invoker:
                 "It is safe to call again in a little while; a list is quicker with a lower limit.",
             ) from late
 
-    async def _read(self, arguments: Arguments, caller: Caller, report: Report) -> Outcome:
+    async def _read(self, arguments: Arguments, caller: Caller, report: ReportProgress) -> Outcome:
         if arguments.operation.returns == "calls":
             return await self._list(arguments, caller, report)
         request = self._encode(arguments)
         call = read_call(request, await self._twilio.send(request))
         return Outcome(outcome="done", call=call)
 
-    async def _list(self, arguments: Arguments, caller: Caller, report: Report) -> Outcome:
+    async def _list(self, arguments: Arguments, caller: Caller, report: ReportProgress) -> Outcome:
         query = self._cursors.resume(arguments, caller.principal)
         request = self._encode(query.arguments)
         listing = await collect(

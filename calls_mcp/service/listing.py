@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from itertools import accumulate
 from urllib.parse import parse_qsl, urlsplit
 
-from calls_mcp.tools.call_summary import Unreadable, summarize
+from calls_mcp.tools.call_summary import NotACall, summarize
 from calls_mcp.tools.catalog import Json
-from calls_mcp.tools.outcome import CallSummary, Report
+from calls_mcp.tools.outcome import CallSummary, ReportProgress
 from calls_mcp.twilio.requests import Pair, Request
-from calls_mcp.twilio.responses import Reply, lost
+from calls_mcp.twilio.responses import Response, no_usable_response
 
-Send = Callable[[Request], Awaitable[Reply]]
+Send = Callable[[Request], Awaitable[Response]]
 
 _TYPICAL_SUMMARY = 420  # bytes of JSON
 _SMALLEST_PAGE = 50
@@ -59,7 +59,7 @@ class Bounds:
 
 
 async def collect(
-    send: Send, request: Request, start: Position, bounds: Bounds, report: Report
+    send: Send, request: Request, start: Position, bounds: Bounds, report: ReportProgress
 ) -> Listing:
     """The calls from `start` on, as many as `bounds` allow.
 
@@ -141,7 +141,7 @@ class _Walk:
         self.is_over = self._is_full or not page.calls or sum(sizes) > self._left
         return page.next
 
-    async def tell(self, report: Report) -> None:
+    async def tell(self, report: ReportProgress) -> None:
         """Tell how far it has come."""
         read = len(self.calls)
         await report(read, self._limit, f"{read} call{'' if read == 1 else 's'} read")
@@ -170,13 +170,13 @@ class _Walk:
         return sizes[: max(fitting, 0 if self.calls else 1)]
 
 
-def _read(request: Request, reply: Reply) -> _Page:
-    entries, following = reply.payload.get("calls"), _next(reply.payload.get("next_page_uri"))
+def _read(request: Request, response: Response) -> _Page:
+    entries, following = response.payload.get("calls"), _next(response.payload.get("next_page_uri"))
     if not isinstance(entries, list):
-        raise lost(request, "the API's answer has no list of calls")
+        raise no_usable_response(request, "the API's answer has no list of calls")
     listed = (_listed(entry, request.account_sid) for entry in entries)
     calls = tuple(call for call in listed if call is not None)
-    is_broken_off = bool(reply.payload.get("next_page_uri")) and following is None
+    is_broken_off = bool(response.payload.get("next_page_uri")) and following is None
     return _Page(calls, len(entries) - len(calls), following, is_broken_off)
 
 
@@ -186,7 +186,7 @@ def _listed(entry: Json, account_sid: str) -> CallSummary | None:
         return None
     try:
         return summarize(entry | {"account_sid": None})
-    except Unreadable:
+    except NotACall:
         return None
 
 

@@ -13,7 +13,7 @@ from calls_mcp.errors import AuditUnavailable, CallsError, ConfigurationError, S
 from calls_mcp.service.session_streams import Streams
 from calls_mcp.settings import Access, Settings
 from calls_mcp.tools.catalog import PROMPTS, load_operations
-from calls_mcp.twilio.client_pool import Accounts
+from calls_mcp.twilio.client_pool import ClientPool
 from calls_mcp.twilio.transport import require_usable
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Runtime:
         self.keys = settings.guard.keys(access)
         self.clock = clock
         self.monotonic = monotonic
-        self._accounts = Accounts(monotonic)
+        self._accounts = ClientPool(monotonic)
         self._resources = AsyncExitStack()
         self._making = anyio.Lock()
         self._records: tuple[Storage, AuditLog] | None = None
@@ -108,7 +108,7 @@ class Runtime:
 
     async def aclose(self) -> None:
         """Close what the invoker opened. Closing twice does nothing."""
-        await self._accounts.keep_only(())
+        await self._accounts.close_all_except(())
         await self._resources.aclose()
 
     @asynccontextmanager
@@ -182,7 +182,7 @@ class Runtime:
 
         That is recorded as unknown. `moment` is by anyio's clock.
         """
-        self._accounts.end_by(moment)
+        self._accounts.finish_by(moment)
         if self._is_used:
             self._is_idle = anyio.Event()
             await self._is_idle.wait()
@@ -228,7 +228,7 @@ class Runtime:
         if not self._replaced:
             return
         self._replaced = [made for made in self._replaced if made.users]
-        await self._accounts.keep_only({made.access for made in self._all()})
+        await self._accounts.close_all_except({made.access for made in self._all()})
 
     async def _opened(self) -> "tuple[Storage, AuditLog]":
         """The state store and the audit log, which all invokers share."""

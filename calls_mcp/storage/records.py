@@ -217,7 +217,7 @@ def unknown_outcome() -> Outcome:
         "Do not call again yet. Look with fetch_call or list_calls whether it took effect; only if "
         "it did not, and your user agrees, call without confirmation_token for a new preview.",
     )
-    return Outcome(outcome="error", error=Failure.of(error))
+    return Outcome(outcome="error", error=Failure.from_error(error))
 
 
 def unpack_decision(text: str) -> OperatorDecision | None:

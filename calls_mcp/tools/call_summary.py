@@ -38,7 +38,7 @@ _CLOCK = re.compile(r"[0-5][0-9]:[0-5][0-9]")
 _LIVENESS = dict.fromkeys(LIVE, True) | dict.fromkeys(FINAL, False)
 
 
-class Unreadable(ValueError):
+class NotACall(ValueError):
     """What the API sent is not a call."""
 
 
@@ -174,9 +174,9 @@ def summarize(payload: Mapping[str, object]) -> CallSummary:
     """Return the summary of one call.
 
     Raises:
-        Unreadable: `payload` has no call SID.
+        NotACall: `payload` has no call SID.
     """
     try:
         return CallSummary.model_validate(payload)
     except ValidationError:
-        raise Unreadable("the API's answer is not a call") from None
+        raise NotACall("the API's answer is not a call") from None

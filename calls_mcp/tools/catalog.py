@@ -33,12 +33,12 @@ Schema = dict[str, Json]
 Effect = Literal["read", "place", "change", "delete"]
 Confirm = Literal["all", "destructive", "none", "operator"]
 Location = Literal["path", "query", "form", "local", "own"]
-Kind = Literal["number", "SIP address", "client", "SIM"]
+AddressKind = Literal["number", "SIP address", "client", "SIM"]
 
 _Read = TypeVar("_Read")
 _CLOSED = ConfigDict(extra="forbid")
 
-_PREFIXES: dict[str, Kind] = {
+_PREFIXES: dict[str, AddressKind] = {
     "+": "number",
     "sip:": "SIP address",
     "sips:": "SIP address",
@@ -174,7 +174,7 @@ class Rule:
     ]
     parameters: tuple[str, ...]
     given: str = ""
-    kind: Kind = "number"
+    kind: AddressKind = "number"
 
 
 @with_config(_CLOSED)
@@ -205,7 +205,7 @@ class Operation:
         return self.effect == "read"
 
 
-def kind_of(address: object) -> Kind | None:
+def address_kind(address: object) -> AddressKind | None:
     """What sort of party `address` names, by its prefix; None if it has none of them."""
     if not isinstance(address, str):
         return None

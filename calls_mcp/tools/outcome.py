@@ -31,7 +31,7 @@ class Failure(Content):
     more_info: str | None = None
 
     @classmethod
-    def of(cls, error: InvocationError) -> Self:
+    def from_error(cls, error: InvocationError) -> Self:
         """Return an error as the `error` of a result."""
         code = error.code
         return cls(
@@ -85,6 +85,11 @@ class Outcome(Content):
     warnings: tuple[str, ...] = ()
     sandbox: bool = False
 
+    @classmethod
+    def from_error(cls, error: InvocationError) -> Self:
+        """Return the outcome of an invocation that failed."""
+        return cls(outcome="error", error=Failure.from_error(error))
+
     @property
     def error_kind(self) -> str:
         """The kind of failure, or nothing."""
@@ -126,15 +131,10 @@ class Approval:
     by: Literal["elicitation", "token", "operator"] = "token"
 
 
-Report = Callable[[float, float, str], Awaitable[None]]
+ReportProgress = Callable[[float, float, str], Awaitable[None]]
 """Is told how far an invocation has come, of how far it will, and what that means."""
 
 
-def moment(seconds: float) -> str:
+def iso_time(seconds: float) -> str:
     """An epoch time as outcomes tell it: ISO 8601 UTC, to the second."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def failed(error: InvocationError) -> Outcome:
-    """Return the outcome of an invocation that failed."""
-    return Outcome(outcome="error", error=Failure.of(error))

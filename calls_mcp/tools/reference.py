@@ -1,4 +1,4 @@
-"""A tool's manual, in Markdown: each of its parameters in full, from the catalog."""
+"""The reference of a tool's parameters, in Markdown, from the catalog."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -16,12 +16,12 @@ _BOUNDS = {
 }
 
 
-def manual(operation: Operation) -> str:
+def parameter_reference(operation: Operation) -> str:
     """All there is to know about a tool's parameters."""
     return "\n".join(_lines(operation)) + "\n"
 
 
-def in_words(rule: Rule) -> str:
+def describe_rule(rule: Rule) -> str:
     """What one argument means for others."""
     names = ", ".join(f"`{name}`" for name in rule.parameters)
     return {
@@ -65,7 +65,7 @@ def _parameter(operation: Operation, parameter: Parameter) -> Iterator[str]:
         yield "- Secret: it is shown nowhere, and recorded nowhere"
     for rule in operation.rules:
         if parameter.name in (*rule.parameters, rule.given):
-            yield f"- {in_words(rule)}"
+            yield f"- {describe_rule(rule)}"
 
 
 def _bounds(parameter: Parameter) -> Iterator[str]:

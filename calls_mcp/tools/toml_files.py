@@ -3,14 +3,14 @@
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from calls_mcp.errors import ConfigurationError
+from calls_mcp.errors import FileError
 
 _Checked = TypeVar("_Checked")
 Table = dict[str, Any]
@@ -21,14 +21,6 @@ _KEY = r"(?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*')"
 _KEYS = rf"\s*({_KEY}(?:\s*\.\s*{_KEY})*)\s*"
 _HEADER = re.compile(rf"\s*\[{{1,2}}{_KEYS}\]")
 _ASSIGNMENT = re.compile(rf"{_KEYS}=")
-
-
-class FileError(ConfigurationError):
-    """A file of the operator's is wrong; `problems` name every fault by file and line."""
-
-    def __init__(self, problems: Iterable[str]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("\n".join(self.problems))
 
 
 def read(file: Path) -> str:

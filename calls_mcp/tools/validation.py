@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 
 from calls_mcp.errors import Fault, InvalidArguments
 from calls_mcp.observability.redaction import MASK, first_invisible, quoted
-from calls_mcp.tools.catalog import Json, Operation, Parameter, Rule, Schema, kind_of
+from calls_mcp.tools.catalog import Json, Operation, Parameter, Rule, Schema, address_kind
 from calls_mcp.tools.schema import checked_schema
 
 FORMATS = FormatChecker(formats=())
@@ -39,7 +39,7 @@ class Arguments:
     warnings: tuple[str, ...] = ()
 
 
-def check(operation: Operation, raw: Mapping[str, Json]) -> Arguments:
+def validate(operation: Operation, raw: Mapping[str, Json]) -> Arguments:
     """Hold what a model sent to the catalog. A null stands for an optional argument not given.
 
     Raises:
@@ -146,7 +146,7 @@ def _broken_rules(operation: Operation, raw: Mapping[str, Json]) -> Iterator[Fau
             )
         elif rule.rule == "excludes" and len(given) > 1:
             yield Fault(path=f"/{given[-1]}", expected=f"only one of {names}", received="both")
-        elif rule.rule == "must_match_kind" and kind_of(raw.get(rule.given)) == rule.kind:
+        elif rule.rule == "must_match_kind" and address_kind(raw.get(rule.given)) == rule.kind:
             yield from _mismatches(operation, rule, raw)
 
 
@@ -154,7 +154,7 @@ def _mismatches(operation: Operation, rule: Rule, raw: Mapping[str, Json]) -> It
     for name in rule.parameters:
         parameter = operation.parameters[name]
         value = raw.get(name)
-        if kind_of(value) not in (None, rule.kind) and _is_right(parameter, value):
+        if address_kind(value) not in (None, rule.kind) and _is_right(parameter, value):
             yield Fault(
                 path=f"/{name}",
                 expected=f"a {rule.kind}, since {rule.given} is a {rule.kind}",
@@ -180,7 +180,7 @@ def _reason(rule: Rule, active: Mapping[str, Json]) -> str | None:
         return f"is ignored, because {rule.given} is given"
     if rule.rule == "no_effect_without" and given in (None, False):
         return f"has no effect without {rule.given}"
-    if rule.rule == "only_for_kind" and kind_of(given) != rule.kind:
+    if rule.rule == "only_for_kind" and address_kind(given) != rule.kind:
         return f"has no effect: {rule.given} is not a {rule.kind}"
     return None
 

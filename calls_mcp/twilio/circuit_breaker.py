@@ -6,20 +6,20 @@ from contextlib import contextmanager
 from random import uniform
 from typing import Literal
 
-from calls_mcp.errors import InvocationError, Rejected, Withheld
-from calls_mcp.twilio.responses import resting
+from calls_mcp.errors import InvocationError, NotAttempted, Rejected
+from calls_mcp.twilio.responses import circuit_open
 
 CircuitState = Literal["closed", "half_open", "open"]
 
 _log = logging.getLogger(__name__)
 
-_TOO_MANY = 5  # failures in a row
+_FAILURE_THRESHOLD = 5  # failures in a row
 _FIRST_PAUSE = 2.0  # seconds; each is twice the one before
 _DOUBLINGS = 4
 _SPREAD = (0.5, 1.0)  # of a pause, so that replicas don't all try at the same moment
 
 
-class Circuit:
+class CircuitBreaker:
     """Opens after some requests in a row failed, and closes when one is answered.
 
     While it is open, one request is let through after each pause. If that one hangs, the next
@@ -40,67 +40,67 @@ class Circuit:
             return "closed"
         return "open" if due > self._clock() else "half_open"
 
-    def check(self) -> None:
+    def require_not_open(self) -> None:
         """Return unless the circuit is open.
 
         Raises:
-            Withheld: It is.
+            NotAttempted: It is.
         """
         if self._next_trial is not None and self.state == "open":
-            raise resting(self._failures, self._next_trial - self._clock())
+            raise circuit_open(self._failures, self._next_trial - self._clock())
 
-    def check_again(self) -> None:
+    def require_closed(self) -> None:
         """Return unless the circuit has opened since a request was let through.
 
         Raises:
-            Withheld: It has.
+            NotAttempted: It has.
         """
         if self._next_trial is not None:
-            raise resting(self._failures, self._next_trial - self._clock())
+            raise circuit_open(self._failures, self._next_trial - self._clock())
 
     @contextmanager
-    def guarding(self, *, is_pressing: bool) -> Generator[bool]:
+    def guard(self, *, is_urgent: bool) -> Generator[bool]:
         """Let a request through, and learn from how it ends; yields whether it is a trial.
 
-        A pressing request always goes through, and its failure does not count.
+        An urgent request always goes through, and its failure does not count.
 
         Raises:
-            Withheld: The circuit is open.
+            NotAttempted: The circuit is open.
         """
-        is_trial = not is_pressing and self._admit()
+        is_trial = not is_urgent and self._admit()
         try:
             yield is_trial
         except Rejected:
-            self._answered()
+            self._record_success()
             raise
-        except Withheld:
+        except NotAttempted:
             raise
         except InvocationError:
-            if not is_pressing:
-                self._failed()
+            if not is_urgent:
+                self._record_failure()
             raise
         else:
-            self._answered()
+            self._record_success()
 
     def _admit(self) -> bool:
-        self.check()
+        self.require_not_open()
         if self._next_trial is None:
             return False
         self._trials += 1
-        self._rest()
+        self._schedule_trial()
         return True
 
-    def _answered(self) -> None:
+    def _record_success(self) -> None:
         if self._next_trial is not None:
             _log.warning("The API answers again.")
         self._failures, self._trials, self._next_trial = 0, 0, None
 
-    def _failed(self) -> None:
+    def _record_failure(self) -> None:
         self._failures += 1
-        if self._failures == _TOO_MANY:
+        if self._failures == _FAILURE_THRESHOLD:
             _log.warning("The API has failed %d times in a row.", self._failures)
-            self._rest()
+            self._schedule_trial()
 
-    def _rest(self) -> None:
+    def _schedule_trial(self) -> None:
         pause = _FIRST_PAUSE * 2 ** min(self._trials, _DOUBLINGS)
         self._next_trial = self._clock() + pause * uniform(*_SPREAD)  # noqa: S311  no secret

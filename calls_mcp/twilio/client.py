@@ -11,7 +11,6 @@ from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from http import HTTPStatus
 from math import inf
 from typing import Protocol, cast
 from urllib.parse import urlencode
@@ -23,19 +22,25 @@ from tenacity.stop import stop_after_attempt, stop_before_delay
 from tenacity.wait import wait_exponential_jitter
 
 from calls_mcp import __version__
-from calls_mcp.errors import InvocationError, Withheld
+from calls_mcp.errors import InvocationError, NotAttempted
 from calls_mcp.observability import telemetry
 from calls_mcp.settings import Access
-from calls_mcp.tools.catalog import Json
-from calls_mcp.twilio.circuit_breaker import Circuit, CircuitState
+from calls_mcp.twilio.circuit_breaker import CircuitBreaker, CircuitState
 from calls_mcp.twilio.requests import Request
-from calls_mcp.twilio.responses import Answer, Reply, crowded, lost, refused, unsent, withheld
+from calls_mcp.twilio.responses import (
+    Response,
+    no_free_connection,
+    no_usable_response,
+    not_attempted,
+    not_sent,
+    require_usable,
+)
 from calls_mcp.twilio.transport import connect, explain
 
 _ATTEMPTS = 4
-_AT_ONCE = 16  # reads, and as many changes
+_CONCURRENCY = 16  # reads, and as many changes, so that stalled reads hold up no change
 _BACK_OFF = wait_exponential_jitter(multiplier=0.2, max=5, jitter=0.2)
-_AHEAD = 0.02  # seconds before the caller gives up, so that it is said here what was sent
+_AHEAD = 0.02  # seconds before the caller gives up, so that the error here says what was sent
 _LARGEST_BODY = 16 * 2**20  # bytes; a page of 1000 calls has about 2 MB
 _GZIP_OR_ZLIB = 47  # zlib's wbits
 
@@ -45,38 +50,41 @@ class _HasMethod(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class _Sending:
-    """A request on its way, by anyio's clock; notes whether it may have left this machine."""
+class _Exchange:
+    """A request that must be answered by `deadline`, by anyio's clock.
+
+    `is_admitted` is whether the circuit breaker has let it through for good, and `may_have_left`
+    whether the present attempt may have left this machine.
+    """
 
     request: Request
-    begun: float
-    until: float
-    is_pressing: bool
-    is_begun: bool = False
-    has_left: bool = False
+    started: float
+    deadline: float
+    is_urgent: bool
+    is_admitted: bool = False
+    may_have_left: bool = False
 
     @property
-    def left(self) -> float:
-        """Seconds until it must be answered."""
-        return self.until - anyio.current_time()
+    def seconds_left(self) -> float:
+        return self.deadline - anyio.current_time()
 
     @property
-    def lateness(self) -> str:
-        """What is said if there is no answer in time."""
-        return f"no answer within {round(max(self.until - self.begun, 0), 1):g} s"
+    def timed_out(self) -> str:
+        """The reason for an error if there is no response in time."""
+        return f"no answer within {round(max(self.deadline - self.started, 0), 1):g} s"
 
     async def trace(self, event: str, info: Mapping[str, object]) -> None:
-        """Take note of an event of httpx's. A proxy's CONNECT says nothing of the request."""
+        """Note an event of httpx's. A proxy's CONNECT has nothing of the request in it."""
         if event == "http11.send_request_headers.started":
-            self.has_left = cast("_HasMethod", info["request"]).method != b"CONNECT"
+            self.may_have_left = cast("_HasMethod", info["request"]).method != b"CONNECT"
 
-    def failed(self, what: str) -> InvocationError:
-        """The error for a request without an answer."""
-        return lost(self.request, what) if self.has_left else unsent(what)
+    def error(self, reason: str) -> InvocationError:
+        """Return the error for a request without a response."""
+        return no_usable_response(self.request, reason) if self.may_have_left else not_sent(reason)
 
 
 class TwilioClient:
-    """Connections to the Calls API for one account. `clock` is monotonic, in seconds.
+    """A client of the Calls API for one account. `clock` is monotonic, in seconds.
 
     Raises:
         ConfigurationError: The environment names certificates or a proxy that can't be used.
@@ -84,17 +92,17 @@ class TwilioClient:
 
     def __init__(self, access: Access, clock: Callable[[], float] = time.monotonic) -> None:
         self._access = access
-        self._connections = connect(access)
-        self._circuit = Circuit(clock)
-        self._places = {kind: anyio.Semaphore(_AT_ONCE) for kind in ("reads", "changes")}
-        self._ends = inf
-        self._waits: set[anyio.CancelScope] = set()
-        pair = f"{access.username}:{access.password}".encode()
+        self._transport = connect(access)
+        self._circuit = CircuitBreaker(clock)
+        self._slots = {kind: anyio.Semaphore(_CONCURRENCY) for kind in ("reads", "changes")}
+        self._deadline = inf
+        self._scopes: set[anyio.CancelScope] = set()
+        credentials = f"{access.username}:{access.password}".encode()
         self._headers = httpx.Headers(  # which masks the credentials in its representation
             {
                 "Accept": "application/json",
                 "Accept-Encoding": "gzip",
-                "Authorization": f"Basic {b64encode(pair).decode()}",
+                "Authorization": f"Basic {b64encode(credentials).decode()}",
                 "User-Agent": f"calls-mcp/{__version__}",
             }
         )
@@ -107,150 +115,152 @@ class TwilioClient:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._connections.aclose()
+        await self._transport.aclose()
 
-    def end_by(self, moment: float) -> None:
-        """Have everything answered, or given up, by `moment` (by anyio's clock)."""
-        self._ends = min(self._ends, moment)
-        for wait in self._waits:
-            wait.deadline = min(wait.deadline, moment)
+    def finish_by(self, deadline: float) -> None:
+        """Have every request answered, or given up, by `deadline` (by anyio's clock)."""
+        self._deadline = min(self._deadline, deadline)
+        for scope in self._scopes:
+            scope.deadline = min(scope.deadline, deadline)
 
     def require_ready(self, request: Request) -> None:
         """Return if the request would be sent now.
 
         Raises:
-            Withheld: It would be held back, because the API keeps failing.
+            NotAttempted: It would be held back, because the API keeps failing.
         """
-        if not request.is_pressing:
-            self._circuit.check()
+        if not request.is_urgent:
+            self._circuit.require_not_open()
 
     async def send(
-        self, request: Request, until: float | None = None, *, is_pressing: bool = False
-    ) -> Reply:
-        """Return the API's answer to `request`.
+        self, request: Request, deadline: float = inf, *, is_urgent: bool = False
+    ) -> Response:
+        """Return the API's response to `request`, which was carried out.
 
-        All attempts at it end at `until` (by anyio's clock), or else by the deadline. If
-        `is_pressing`, it is sent even if the API keeps failing or is busy with other requests.
+        All attempts at it end at `deadline` (by anyio's clock), or at the account's own if that
+        comes first. If `is_urgent`, it is sent even if the API keeps failing or is busy with other
+        requests.
 
         Raises:
             InvocationError: As the kind of failure demands; see `errors`.
         """
-        is_pressing = is_pressing or request.is_pressing
-        sending = self._sending(request, until, is_pressing=is_pressing)
+        is_urgent = is_urgent or request.is_urgent
+        exchange = self._exchange(request, deadline, is_urgent=is_urgent)
         with (
-            self._circuit.guarding(is_pressing=is_pressing) as is_trial,
+            self._circuit.guard(is_urgent=is_urgent) as is_trial,
             telemetry.upstream(request.method, request.effect),
         ):
-            sending.is_begun = is_trial or is_pressing
+            exchange.is_admitted = is_trial or is_urgent
             attempts = AsyncRetrying(
                 retry=retry_if_exception(_is_worth_another),
                 wait=_wait,
                 stop=stop_after_attempt(1 if is_trial else _ATTEMPTS)
-                | stop_before_delay(sending.left - _AHEAD),
-                sleep=partial(self._pause, sending),
+                | stop_before_delay(exchange.seconds_left - _AHEAD),
+                sleep=partial(self._pause, exchange),
                 reraise=True,
             )
-            return await attempts(self._attempt, sending)
+            return await attempts(self._attempt, exchange)
 
-    async def ask_once(self, request: Request) -> Answer:
-        """Return the answer to a single attempt at `request`, whatever it says.
+    async def probe(self, request: Request) -> Response:
+        """Return the response to a single attempt at `request`, whatever it says.
 
         Raises:
             InvocationError: There is none.
         """
-        return await self._answer(self._sending(request, None, is_pressing=True))
+        return await self._receive(self._exchange(request, inf, is_urgent=True))
 
     @contextmanager
-    def in_time(self, until: float) -> Generator[None]:
-        """Cancel what is done in here at `until` (by anyio's clock), or when all has to end."""
-        with anyio.CancelScope(deadline=min(until, self._ends)) as wait:
-            self._waits.add(wait)
+    def cancel_at(self, deadline: float) -> Generator[None]:
+        """Cancel what is done in here at `deadline` (by anyio's clock), or when all has to end."""
+        with anyio.CancelScope(deadline=min(deadline, self._deadline)) as scope:
+            self._scopes.add(scope)
             try:
                 yield
             finally:
-                self._waits.discard(wait)
+                self._scopes.discard(scope)
 
-    def _sending(self, request: Request, until: float | None, *, is_pressing: bool) -> _Sending:
-        begun = anyio.current_time()
-        ends = (
-            begun + self._access.deadline if until is None else until,
-            begun + self._access.deadline,
+    def _exchange(self, request: Request, deadline: float, *, is_urgent: bool) -> _Exchange:
+        started = anyio.current_time()
+        deadlines = (
+            deadline,
+            started + self._access.deadline,
             anyio.current_effective_deadline() - _AHEAD,
-            self._ends,
+            self._deadline,
         )
-        return _Sending(request, begun, min(ends), is_pressing)
+        return _Exchange(request, started, min(deadlines), is_urgent)
 
-    async def _attempt(self, sending: _Sending) -> Reply:
-        request = sending.request
-        async with self._place(sending):
+    async def _attempt(self, exchange: _Exchange) -> Response:
+        request = exchange.request
+        async with self._slot(exchange):
             # An earlier attempt was surely not carried out. A request inside this process leaves.
-            sending.has_left = self._access.app is not None
-            if min(sending.until, self._ends) <= anyio.current_time():
-                raise withheld(sending.lateness)
-            if not sending.is_begun:  # others may have failed while it waited; retries go on
-                self._circuit.check_again()
-                sending.is_begun = True
+            exchange.may_have_left = self._access.app is not None
+            if min(exchange.deadline, self._deadline) <= anyio.current_time():
+                raise not_attempted(exchange.timed_out)
+            if not exchange.is_admitted:  # others may have failed while it waited; retries go on
+                self._circuit.require_closed()
+                exchange.is_admitted = True
             with telemetry.attempt(request.method, request.effect) as attempt:
-                answer = await self._answer(sending)
-                if not answer.is_success:
-                    raise refused(request, answer, secrets=self._access.secrets)
-                attempt.status = answer.status
-                return Reply(_payload(request, answer), answer.status, answer.request_id)
+                response = await self._receive(exchange)
+                attempt.status = response.status
+                require_usable(request, response, self._access.secrets)
+                return response
 
     @asynccontextmanager
-    async def _place(self, sending: _Sending) -> AsyncGenerator[None]:
-        """Wait for a place among the requests of its kind, for half of the time that is left."""
-        if sending.is_pressing:
+    async def _slot(self, exchange: _Exchange) -> AsyncGenerator[None]:
+        """Hold one of the slots for requests of this kind.
+
+        They are limited here and not by httpx's pool: a request that is cancelled while it waits
+        there can take a connection's place for good.
+        """
+        if exchange.is_urgent:
             yield
             return
-        kind = "reads" if sending.request.effect == "read" else "changes"
-        places = self._places[kind]
+        kind = "reads" if exchange.request.effect == "read" else "changes"
+        slots = self._slots[kind]
         try:
-            places.acquire_nowait()
+            slots.acquire_nowait()
         except anyio.WouldBlock:
-            await self._queue(places, kind, max(0.0, sending.left / 2))
+            await self._queue(kind, max(0.0, exchange.seconds_left / 2))
         try:
             yield
         finally:
-            places.release()
+            slots.release()
 
-    async def _queue(self, places: anyio.Semaphore, kind: str, seconds: float) -> None:
-        with self.in_time(anyio.current_time() + seconds):
-            await places.acquire()
+    async def _queue(self, kind: str, seconds: float) -> None:
+        """Wait for a slot. A change that is sent with no time left has an unknown outcome."""
+        with self.cancel_at(anyio.current_time() + seconds):
+            await self._slots[kind].acquire()
             return
-        raise crowded(kind, _AT_ONCE, round(seconds, 1))
+        raise no_free_connection(kind, _CONCURRENCY, round(seconds, 1))
 
-    async def _pause(self, sending: _Sending, seconds: float) -> None:
-        with self.in_time(sending.until):
+    async def _pause(self, exchange: _Exchange, seconds: float) -> None:
+        with self.cancel_at(exchange.deadline):
             await anyio.sleep(seconds)
 
-    async def _answer(self, sending: _Sending) -> Answer:
+    async def _receive(self, exchange: _Exchange) -> Response:
         try:
-            with self.in_time(sending.until):
-                response = await self._connections.handle_async_request(self._built(sending))
+            with self.cancel_at(exchange.deadline):
+                response = await self._transport.handle_async_request(self._build(exchange))
                 try:
-                    body = await _read(sending.request, response)
+                    body = await _read(exchange.request, response)
                 finally:
                     await response.aclose()
-                told = response.headers
-                request_id, date = told.get("Twilio-Request-Id", ""), told.get("Date", "")
-                wait = told.get("Retry-After")
-                return Answer(response.status_code, wait, body, request_id, date)
+                return Response.parse(response.status_code, response.headers, body)
         except httpx.HTTPError as broken:
             failure = explain(broken, self._access.base_url)
             why = f": {failure.words}" if failure else ""
-            raise sending.failed(f"the connection failed{why}") from broken
-        raise sending.failed(sending.lateness)
+            raise exchange.error(f"the connection failed{why}") from broken
+        raise exchange.error(exchange.timed_out)
 
-    def _built(self, sending: _Sending) -> httpx.Request:
-        request = sending.request
+    def _build(self, exchange: _Exchange) -> httpx.Request:
+        request = exchange.request
         query = f"?{urlencode(request.query)}" if request.query else ""
         built = httpx.Request(
             request.method,
             f"{self._access.base_url}{request.path}{query}",
             headers=self._headers,
             content=urlencode(request.form).encode() if request.method == "POST" else None,
-            extensions={"timeout": self._timeout, "trace": sending.trace},
+            extensions={"timeout": self._timeout, "trace": exchange.trace},
         )
         if request.method == "POST":
             built.headers["Content-Type"] = "application/x-www-form-urlencoded"
@@ -267,32 +277,22 @@ async def _read(request: Request, response: httpx.Response) -> bytes:
         async for chunk in response.aiter_raw():
             body += packed.decompress(chunk, _LARGEST_BODY + 1 - len(body)) if packed else chunk
             if len(body) > _LARGEST_BODY:
-                raise lost(request, "the API's answer was too large to read")
+                raise no_usable_response(request, "the API's answer was too large to read")
         if packed and body and not packed.eof:
             raise zlib.error  # noqa: TRY301
     except (httpx.HTTPError, zlib.error) as garbled:
-        raise lost(request, "the API's answer broke off or could not be decoded") from garbled
+        reason = "the API's answer broke off or could not be decoded"
+        raise no_usable_response(request, reason) from garbled
     return bytes(body)
-
-
-def _payload(request: Request, answer: Answer) -> Mapping[str, Json]:
-    if request.effect == "delete" and answer.status == HTTPStatus.NO_CONTENT:
-        return {}
-    payload = answer.json()
-    if payload is None or request.effect == "delete":
-        error = lost(request, f"the API answered {answer.status}, but with nothing readable")
-        error.status = answer.status
-        raise error
-    return payload
 
 
 def _is_worth_another(error: BaseException) -> bool:
     is_retryable = isinstance(error, InvocationError) and error.retryable
-    return is_retryable and not isinstance(error, Withheld)
+    return is_retryable and not isinstance(error, NotAttempted)
 
 
 def _wait(state: RetryCallState) -> float:
-    """The API's Retry-After if it gave one, else exponential back-off with jitter."""
+    """Return the API's Retry-After if it gave one, else exponential back-off with jitter."""
     error = state.outcome.exception() if state.outcome else None
     asked = error.retry_after if isinstance(error, InvocationError) else None
     return max(_BACK_OFF(state), asked or 0)

@@ -16,7 +16,7 @@ class _Connected(NamedTuple):
     watched: ExitStack
 
 
-class Accounts:
+class ClientPool:
     """One client for each access, whoever uses it; `clock` is monotonic, in seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -30,13 +30,13 @@ class Accounts:
             self._connected[access] = self._connect(access)
         return self._connected[access].twilio
 
-    def end_by(self, moment: float) -> None:
-        """Have everything answered, or given up, by `moment` (by anyio's clock)."""
-        self._ends = moment
+    def finish_by(self, deadline: float) -> None:
+        """Have everything answered, or given up, by `deadline` (by anyio's clock)."""
+        self._ends = deadline
         for connected in self._connected.values():
-            connected.twilio.end_by(moment)
+            connected.twilio.finish_by(deadline)
 
-    async def keep_only(self, used: Collection[Access]) -> None:
+    async def close_all_except(self, used: Collection[Access]) -> None:
         """Close the connections of all others."""
         for access in [access for access in self._connected if access not in used]:
             connected = self._connected.pop(access)
@@ -48,6 +48,6 @@ class Accounts:
         from calls_mcp.twilio.client import TwilioClient  # noqa: PLC0415
 
         twilio, watched = TwilioClient(access, self._clock), ExitStack()
-        twilio.end_by(self._ends)
-        watched.enter_context(telemetry.watching_breaker(lambda: twilio.circuit))
+        twilio.finish_by(self._ends)
+        watched.enter_context(telemetry.observe_circuit(lambda: twilio.circuit))
         return _Connected(twilio, watched)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 from urllib.parse import quote
 
-from calls_mcp.observability.redaction import spellings
+from calls_mcp.observability.redaction import secret_forms
 from calls_mcp.tools.catalog import Effect, Json, Location
 from calls_mcp.tools.validation import Arguments
 
@@ -31,7 +31,7 @@ class Request:
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
     @property
-    def is_pressing(self) -> bool:
+    def is_urgent(self) -> bool:
         """Whether it ends a live call, which can't wait for an API that keeps failing."""
         return self.effect == "change" and any(name == "Status" for name, _ in self.form)
 
@@ -81,7 +81,7 @@ def _pairs(arguments: Arguments, location: Location) -> Iterator[Pair]:
 def _secrets(arguments: Arguments) -> Iterator[str]:
     for name, value in arguments.values.items():
         if arguments.operation.parameters[name].secret:
-            yield from spellings(str(value))
+            yield from secret_forms(str(value))
 
 
 def _text(value: Json) -> str:

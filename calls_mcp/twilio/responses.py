@@ -1,4 +1,4 @@
-"""What an HTTP exchange that went wrong means, in words an agent can act on."""
+"""Responses of the Calls API, and the errors for requests that got no usable one."""
 
 import json
 import tomllib
@@ -10,23 +10,23 @@ from email.utils import parsedate_to_datetime
 from functools import cache
 from http import HTTPStatus
 from math import ceil
-from typing import cast
+from typing import Self, cast
 
 import orjson
 
 from calls_mcp.errors import (
     CredentialsRejected,
     InvocationError,
+    NotAttempted,
     NotFound,
     OutcomeUnknown,
     RateLimited,
     Rejected,
     Unavailable,
     Unreachable,
-    Withheld,
 )
 from calls_mcp.observability.redaction import masked, quoted
-from calls_mcp.tools.call_summary import Unreadable, summarize
+from calls_mcp.tools.call_summary import NotACall, summarize
 from calls_mcp.tools.catalog import CONFIG, Json
 from calls_mcp.tools.outcome import CallSummary
 from calls_mcp.twilio.requests import Request
@@ -35,7 +35,7 @@ _LONGEST_WAIT = 86_400.0  # seconds; whoever asks for more means never
 _TRY_LATER = "Nothing happened, so it is safe to call again in a little while."
 _CHECK_ARGUMENTS = "Change the arguments according to the API's message; repeating them won't help."
 
-_KINDS: dict[int, tuple[type[Rejected], str]] = {
+_REJECTIONS: dict[int, tuple[type[Rejected], str]] = {
     HTTPStatus.UNAUTHORIZED: (CredentialsRejected, "The operator must check the credentials."),
     HTTPStatus.FORBIDDEN: (CredentialsRejected, "The operator must check the account's rights."),
     HTTPStatus.NOT_FOUND: (NotFound, "Check the SID and account_sid; list_calls finds calls."),
@@ -43,8 +43,48 @@ _KINDS: dict[int, tuple[type[Rejected], str]] = {
 }
 
 
-def _decoded(body: bytes) -> object:
-    """The JSON in a body, if there is any; by the quick way if it takes it, which is stricter."""
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A response of the API.
+
+    `payload` is the JSON object in its body, empty unless `has_payload`. `retry_after` is in
+    seconds, `date` the API's own time as its header has it.
+    """
+
+    status: int
+    payload: Mapping[str, Json]
+    has_payload: bool
+    request_id: str
+    retry_after: float | None
+    date: str
+
+    @classmethod
+    def parse(cls, status: int, headers: Mapping[str, str], body: bytes) -> Self:
+        """Return the response with this status, these headers and this body, decoded."""
+        payload = _parse_json(body)
+        has_payload = isinstance(payload, dict)
+        return cls(
+            status,
+            cast("Mapping[str, Json]", payload) if has_payload else {},
+            has_payload,
+            headers.get("Twilio-Request-Id", ""),
+            _parse_retry_after(headers.get("Retry-After", "")),
+            headers.get("Date", ""),
+        )
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the status is a 2xx."""
+        return self.status // 100 == 2  # noqa: PLR2004
+
+    @property
+    def is_rejection(self) -> bool:
+        """Whether the request surely was not carried out: 4xx, but not a time-out of theirs."""
+        return self.status // 100 == 4 and self.status != HTTPStatus.REQUEST_TIMEOUT  # noqa: PLR2004
+
+
+def _parse_json(body: bytes) -> object:
+    """Return the JSON in a body, None if there is none; orjson is quick, but stricter."""
     with suppress(ValueError):
         return orjson.loads(body)
     with suppress(ValueError, RecursionError):
@@ -52,137 +92,127 @@ def _decoded(body: bytes) -> object:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What the API answered to a request that it carried out; `payload` is empty without a body."""
-
-    payload: Mapping[str, Json]
-    status: int
-    request_id: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the API answered, as it came; `date` is its own time."""
-
-    status: int
-    retry_after: str | None
-    body: bytes
-    request_id: str = ""
-    date: str = ""
-
-    @property
-    def is_success(self) -> bool:
-        """Whether it is a 2xx."""
-        return self.status // 100 == 2  # noqa: PLR2004
-
-    @property
-    def is_refusal(self) -> bool:
-        """Whether the request surely was not carried out: 4xx, but not a time-out of theirs."""
-        return self.status // 100 == 4 and self.status != HTTPStatus.REQUEST_TIMEOUT  # noqa: PLR2004
-
-    def json(self) -> Mapping[str, Json] | None:
-        """The body as a JSON object; None if it is anything else."""
-        value = _decoded(self.body)
-        return cast("Mapping[str, Json]", value) if isinstance(value, dict) else None
-
-    def wait(self) -> float | None:
-        """Seconds the API asks to wait before another attempt."""
-        text = (self.retry_after or "").strip()
-        if text.isascii() and text.isdigit():
-            return float(text)
-        try:
-            moment = parsedate_to_datetime(text)
-            return max(0.0, (moment - datetime.now(UTC)).total_seconds())
-        except (ValueError, TypeError, OverflowError):
-            return None
+def _parse_retry_after(text: str) -> float | None:
+    text = text.strip()
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        moment = parsedate_to_datetime(text)
+        return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
-def unsent(what: str) -> Unreachable:
-    """The request never left this machine."""
-    hint = f"{_TRY_LATER} If it goes on, the operator must check the network and the base URL."
-    return Unreachable(f"Nothing was sent: {what}.", hint)
+def require_usable(request: Request, response: Response, secrets: Sequence[str]) -> None:
+    """Return if `response` says that `request` was carried out, in a form that can be read.
+
+    Raises:
+        InvocationError: It does not. None of `secrets` is in its message.
+    """
+    if not response.is_success:
+        raise error_from(request, response, secrets)
+    is_deletion = request.effect == "delete"
+    if response.status != HTTPStatus.NO_CONTENT if is_deletion else not response.has_payload:
+        reason = f"the API answered {response.status}, but with nothing readable"
+        raise no_usable_response(request, reason, response)
 
 
-def resting(failures: int, wait: float) -> Withheld:
-    """The API is left alone for `wait` seconds, for it has failed so many times in a row."""
-    seconds = max(1, ceil(wait))
-    error = Withheld(
-        f"Nothing was sent: the API has failed {failures} times in a row; "
-        f"the next attempt is in {seconds} s.",
-        f"Nothing happened: wait {seconds} s, then call again. If it goes on, the operator must "
-        "check the network and the API's status.",
-    )
-    error.retry_after = seconds
-    return error
-
-
-def withheld(what: str) -> Withheld:
-    """The request was not even tried, which says nothing about the API."""
-    return Withheld(f"Nothing was sent: {what}.", _TRY_LATER)
-
-
-def crowded(kind: str, width: int, wait: float) -> Withheld:
-    """All connections for requests of this kind were in use, for `wait` seconds."""
-    return Withheld(
-        f"Nothing was sent: none of the {width} connections for {kind} was free within {wait:g} s.",
-        _TRY_LATER,
-    )
-
-
-def lost(request: Request, what: str) -> InvocationError:
-    """The request left, and no usable answer came."""
-    if request.effect == "read":
-        return Unavailable(f"Nothing could be read: {what}.", _TRY_LATER)
-    message = f"It is not known whether this took effect: the request was sent, but {what}."
-    return OutcomeUnknown(message, f"Do not call again yet. {_how_to_find_out(request)}")
-
-
-def read_call(request: Request, reply: Reply) -> CallSummary:
-    """The call in an answer, which must be the one that was asked for.
+def read_call(request: Request, response: Response) -> CallSummary:
+    """Return the call in a response, which must be the one that was asked for.
 
     Raises:
         InvocationError: It is no call, or another.
     """
     try:
-        call = summarize(reply.payload)
-    except Unreadable as unreadable:
-        raise _mistaken(request, reply, str(unreadable)) from unreadable
+        call = summarize(response.payload)
+    except NotACall as unreadable:
+        raise no_usable_response(request, str(unreadable), response) from unreadable
     account_sid = call.account_sid or request.account_sid
     if request.sid not in ("", call.sid) or account_sid != request.account_sid:
-        raise _mistaken(request, reply, "the API's answer is about another call")
+        raise no_usable_response(request, "the API's answer is about another call", response)
     return call
 
 
-def _mistaken(request: Request, reply: Reply, what: str) -> InvocationError:
-    error = lost(request, what)
-    error.status, error.request_id = reply.status, reply.request_id
-    return error
+def not_sent(reason: str) -> Unreachable:
+    """Return the error for a request that never left this machine."""
+    hint = f"{_TRY_LATER} If it goes on, the operator must check the network and the base URL."
+    return Unreachable(f"Nothing was sent: {reason}.", hint)
 
 
-def refused(request: Request, answer: Answer, secrets: Sequence[str]) -> InvocationError:
-    """The API answered with something other than success."""
-    if not answer.is_refusal:
-        error = lost(request, f"the API answered {answer.status}")
-    else:
-        error = _rejected(answer, (*secrets, *request.secrets))
-    error.status, error.request_id = answer.status, answer.request_id
-    error.retry_after = answer.wait()
-    if error.retryable and error.retry_after:
-        wait = min(error.retry_after, _LONGEST_WAIT)
-        error.hint = f"Wait {wait:.0f} s, then call again."
-    return error
+def not_attempted(reason: str) -> NotAttempted:
+    """Return the error for a request that was not even tried, which says nothing about the API."""
+    return NotAttempted(f"Nothing was sent: {reason}.", _TRY_LATER)
 
 
-def _rejected(answer: Answer, secrets: Sequence[str]) -> Rejected:
-    body = answer.json() or {}
-    code, said = body.get("code"), body.get("message")
+def no_free_connection(kind: str, limit: int, wait: float) -> NotAttempted:
+    """Return the error for a request that waited so long for one of the connections of its kind."""
+    return NotAttempted(
+        f"Nothing was sent: none of the {limit} connections for {kind} was free within {wait:g} s.",
+        _TRY_LATER,
+    )
+
+
+def circuit_open(failures: int, wait: float) -> NotAttempted:
+    """Return the error for a request held back for `wait` seconds after `failures` in a row."""
+    seconds = max(1, ceil(wait))
+    return NotAttempted(
+        f"Nothing was sent: the API has failed {failures} times in a row; "
+        f"the next attempt is in {seconds} s.",
+        f"Nothing happened: wait {seconds} s, then call again. If it goes on, the operator must "
+        "check the network and the API's status.",
+        retry_after=seconds,
+    )
+
+
+def no_usable_response(
+    request: Request, reason: str, response: Response | None = None
+) -> InvocationError:
+    """Return the error for a request that left, and for which no usable response came."""
+    status, request_id, retry_after = None, "", None
+    if response:
+        status, request_id = response.status, response.request_id
+        retry_after = response.retry_after
+    if request.effect == "read":
+        return Unavailable(
+            f"Nothing could be read: {reason}.",
+            _wait(retry_after) if retry_after else _TRY_LATER,
+            status=status,
+            request_id=request_id,
+            retry_after=retry_after,
+        )
+    return OutcomeUnknown(
+        f"It is not known whether this took effect: the request was sent, but {reason}.",
+        f"Do not call again yet. {_how_to_find_out(request)}",
+        status=status,
+        request_id=request_id,
+    )
+
+
+def error_from(request: Request, response: Response, secrets: Sequence[str]) -> InvocationError:
+    """Return the error for a response other than success; none of `secrets` is in its message."""
+    if not response.is_rejection:
+        return no_usable_response(request, f"the API answered {response.status}", response)
+    code, words = response.payload.get("code"), response.payload.get("message")
     known = code if isinstance(code, int) and not isinstance(code, bool) else None
-    cls, hint = _KINDS.get(answer.status, (Rejected, _CHECK_ARGUMENTS))
-    message = f"Nothing happened: the API answered {answer.status}"
-    if isinstance(said, str) and said:
-        message += f" and says {quoted(masked(said, secrets), 300)}"
-    return cls(f"{message}.", _hints().get(str(known), hint), status=answer.status, code=known)
+    cls, hint = _REJECTIONS.get(response.status, (Rejected, _CHECK_ARGUMENTS))
+    hint = _hints().get(str(known), hint)
+    if cls.retryable and response.retry_after:
+        hint = _wait(response.retry_after)
+    message = f"Nothing happened: the API answered {response.status}"
+    if isinstance(words, str) and words:
+        message += f" and says {quoted(masked(words, (*secrets, *request.secrets)), 300)}"
+    return cls(
+        f"{message}.",
+        hint,
+        status=response.status,
+        code=known,
+        request_id=response.request_id,
+        retry_after=response.retry_after,
+    )
+
+
+def _wait(seconds: float) -> str:
+    return f"Wait {min(seconds, _LONGEST_WAIT):.0f} s, then call again."
 
 
 @cache

@@ -154,7 +154,7 @@ async def is_refused(path: Path | None) -> str:
             await log.note(ENTRY)
         with pytest.raises(AuditUnavailable) as unavailable:
             await log.begin(ENTRY)
-    failure = Failure.of(unavailable.value)
+    failure = Failure.from_error(unavailable.value)
     assert failure.kind == "audit_unavailable"
     assert failure.retryable is False
     assert failure.message == "Nothing was sent: the audit record could not be written."

@@ -16,7 +16,7 @@ from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
 from calls_mcp.tools.catalog import Json, load_operations
 from calls_mcp.tools.outcome import Caller
-from calls_mcp.tools.validation import check
+from calls_mcp.tools.validation import validate
 from tests.benchmarks.figure import Figure, in_turn
 from tests.benchmarks.upstream import emulator
 from tests.observatory import Observatory, observing
@@ -76,7 +76,7 @@ async def _confirm(invoker: Invoker, seen: Observatory) -> float:
     assert done.outcome == "done", done
     (guard,) = seen.named("guard")
     begun = time.perf_counter()
-    check(operation, confirmed)
+    validate(operation, confirmed)
     validation = time.perf_counter() - begun
     return validation + ((guard.end_time or 0) - (guard.start_time or 0)) / 1e9
 

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from calls_mcp.settings import Settings
 from calls_mcp.tools.catalog import CONFIG, Operation, Parameter, load_operations
-from calls_mcp.tools.reference import in_words
+from calls_mcp.tools.reference import describe_rule
 from release.project import registry_name
 from tests.docs.pages import README, ROOT
 
@@ -91,7 +91,7 @@ def _rules(operation: Operation) -> Iterator[str]:
     if not operation.rules:
         return
     yield ""
-    yield from (f"- {in_words(rule)}" for rule in operation.rules)
+    yield from (f"- {describe_rule(rule)}" for rule in operation.rules)
 
 
 def _codes() -> Iterator[str]:

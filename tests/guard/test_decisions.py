@@ -16,7 +16,7 @@ from calls_mcp.guard.approval_requests import ApprovalRequests
 from calls_mcp.guard.operator import Approvals, Decided, open_approvals
 from calls_mcp.storage import ApprovalRequest, StorageOptions, open_storage
 from calls_mcp.storage.sqlite import SqliteStorage
-from calls_mcp.tools.outcome import Report
+from calls_mcp.tools.outcome import ReportProgress
 from tests.guard.test_rules import policy
 from tests.records import records_in
 from tests.rig import ERAS, Agent, Era, Rig, User, decline, open_rig, placing
@@ -255,7 +255,7 @@ async def test_what_is_approved_in_the_last_moment_is_not_lost(
         await agent.call("create_call", **placing())
 
         async def wait_in_vain(
-            requests: ApprovalRequests, request: ApprovalRequest, until: float, tell: Report
+            requests: ApprovalRequests, request: ApprovalRequest, until: float, tell: ReportProgress
         ) -> ApprovalRequest:
             seen = await wait(requests, request, until, tell)
             await here.decide(approve=True)

@@ -14,7 +14,7 @@ from calls_mcp.observability.redaction import (
     masked,
     one_line,
     quoted,
-    spellings,
+    secret_forms,
 )
 
 TEXTS = st.text(st.characters(), max_size=120)
@@ -119,7 +119,7 @@ def test_a_secret_is_masked_however_it_was_sent(secret: str) -> None:
     basic = b64encode(secret.encode()).decode()
     forms = (secret, quote(secret, safe=""), quote_plus(secret), basic, secret.encode().hex())
     text = " ".join(f"<{form}>" for form in forms)
-    assert not any(form in masked(text, spellings(secret)) for form in forms if form)
+    assert not any(form in masked(text, secret_forms(secret)) for form in forms if form)
 
 
 @given(st.text("abc "), st.lists(st.text("abc", max_size=3)))
@@ -129,7 +129,7 @@ def test_no_short_secret_is_left_as_a_word(text: str, secrets: list[str]) -> Non
 
 @pytest.mark.parametrize("secret", ["a", "1", "pin", "1234"])
 def test_a_short_secret_is_not_masked_as_what_it_could_be_encoded_to(secret: str) -> None:
-    assert {form for form in spellings(secret) if len(form) < 6} == {secret}
+    assert {form for form in secret_forms(secret) if len(form) < 6} == {secret}
 
 
 @given(HARMLESS, UNSEEN, HARMLESS)

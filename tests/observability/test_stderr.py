@@ -120,7 +120,7 @@ def own_stderr(monkeypatch: pytest.MonkeyPatch) -> Generator[Pipe]:
 def test_lines_that_are_too_many_are_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     with own_stderr(monkeypatch) as pipe:
         for number in range(1500):
-            stderr.offer(f"line {number}\n")
+            stderr.write_soon(f"line {number}\n")
         pipe.read()
     *lines, last = pipe.rest().splitlines()
     assert lines == [f"line {number}" for number in range(len(lines))]
@@ -130,10 +130,10 @@ def test_lines_that_are_too_many_are_dropped_and_counted(monkeypatch: pytest.Mon
 def test_what_was_given_up_in_the_queue_is_never_done(monkeypatch: pytest.MonkeyPatch) -> None:
     done = list[str]()
     with own_stderr(monkeypatch) as pipe:
-        stderr.offer("this one is being written\n")
+        stderr.write_soon("this one is being written\n")
         with pytest.raises(TimeoutError, match="nobody reads stderr"):
-            stderr.run(lambda: done.append("too late"), 0.05)
+            stderr.run_in_writer(lambda: done.append("too late"), 0.05)
         pipe.read()
-        stderr.run(lambda: done.append("in time"), 30)
+        stderr.run_in_writer(lambda: done.append("in time"), 30)
     assert done == ["in time"]
     assert pipe.rest() == "this one is being written\n"

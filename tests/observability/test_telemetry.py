@@ -215,7 +215,7 @@ async def test_a_breaker_that_is_watched_is_measured_until_it_is_not(
     observatory: Observatory,
 ) -> None:
     states: list[CircuitState] = ["closed"]
-    with telemetry.watching_breaker(lambda: states[-1]), telemetry.watching_breaker(lambda: "open"):
+    with telemetry.observe_circuit(lambda: states[-1]), telemetry.observe_circuit(lambda: "open"):
         before = observatory.measured("calls_mcp.upstream.breakers")
         states.append("half_open")
         after = observatory.measured("calls_mcp.upstream.breakers")

@@ -7,7 +7,7 @@ import pytest
 from mcp_types import CallToolResult
 
 from calls_mcp.server.results import to_result
-from calls_mcp.tools.call_summary import Unreadable, summarize
+from calls_mcp.tools.call_summary import NotACall, summarize
 from calls_mcp.tools.catalog import Json, load_operations
 from calls_mcp.tools.outcome import Outcome
 from calls_mcp.tools.schema import output_schema
@@ -223,7 +223,7 @@ def test_a_field_of_the_wrong_kind_is_left_out_and_breaks_no_schema(field: str) 
     for wrong in WRONG:
         try:
             told = summarize(call(**{field: wrong}))
-        except Unreadable:
+        except NotACall:
             assert field == "sid"
             continue
         result = to_result(OPERATIONS["fetch_call"], Outcome(outcome="done", call=told))

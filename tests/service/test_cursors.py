@@ -21,7 +21,7 @@ from calls_mcp.service.listing import Position
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import Access, load_settings
 from calls_mcp.tools.catalog import load_operations
-from calls_mcp.tools.validation import check
+from calls_mcp.tools.validation import validate
 from tests.rig import ACCOUNT, Agent, Rig, access_to
 from tests.upstream import TESTER
 
@@ -68,12 +68,12 @@ def faults(outcome: dict[str, Any]) -> list[str]:
 
 def issued(**arguments: object) -> str:
     """A cursor of a list with these filters."""
-    query = CURSORS.resume(check(LIST, json.loads(json.dumps(arguments))), "tester")
+    query = CURSORS.resume(validate(LIST, json.loads(json.dumps(arguments))), "tester")
     return CURSORS.issue(query, Position((("PageSize", "50"), ("PageToken", "PACA1")), "CA1"))
 
 
 def resumed(**arguments: object) -> Query:
-    return CURSORS.resume(check(LIST, json.loads(json.dumps(arguments))), "tester")
+    return CURSORS.resume(validate(LIST, json.loads(json.dumps(arguments))), "tester")
 
 
 # What it carries

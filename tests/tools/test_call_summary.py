@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calls_mcp.tools.call_summary import Unreadable, summarize
+from calls_mcp.tools.call_summary import NotACall, summarize
 from calls_mcp.tools.catalog import Json
 
 SID = "CA" + "0" * 32
@@ -169,7 +169,7 @@ def test_times_are_told_in_utc_wherever_the_server_runs(
 
 @pytest.mark.parametrize("sid", [None, "", 7, "CA1", SID + "\n", "SM" + "0" * 32, [SID]])
 def test_what_has_no_call_sid_is_not_a_call(sid: Json) -> None:
-    with pytest.raises(Unreadable):
+    with pytest.raises(NotACall):
         summarize(PAYLOAD | {"sid": sid})
 
 

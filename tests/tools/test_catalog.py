@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from calls_mcp.errors import CatalogError
-from calls_mcp.tools.catalog import CONFIG, Kind, kind_of, load_operations
+from calls_mcp.tools.catalog import CONFIG, AddressKind, address_kind, load_operations
 from tests.rig import CALLER
 from tests.strategies import DOCUMENTED, SID, TOOLS
 
@@ -139,5 +139,7 @@ def test_every_documented_rule_is_in_the_catalog(tool: str) -> None:
         (15005550006, None),
     ],
 )
-def test_a_party_is_of_the_kind_that_its_prefix_says(address: object, kind: Kind | None) -> None:
-    assert kind_of(address) == kind
+def test_a_party_is_of_the_kind_that_its_prefix_says(
+    address: object, kind: AddressKind | None
+) -> None:
+    assert address_kind(address) == kind

@@ -20,7 +20,7 @@ from calls_mcp.emulator import Entry
 from calls_mcp.errors import Fault, InvalidArguments
 from calls_mcp.observability.redaction import MASK
 from calls_mcp.tools.catalog import Json, Rule, load_operations
-from calls_mcp.tools.validation import Arguments, check
+from calls_mcp.tools.validation import Arguments, validate
 from tests.generate import definitions
 from tests.rig import (
     CALLER,
@@ -81,7 +81,7 @@ OVERRIDE = "\N{RIGHT-TO-LEFT OVERRIDE}"
 
 
 def checked(tool: str, arguments: Mapping[str, object]) -> Arguments:
-    return check(load_operations()[tool], cast("Mapping[str, Json]", arguments))
+    return validate(load_operations()[tool], cast("Mapping[str, Json]", arguments))
 
 
 def faults(tool: str, arguments: Mapping[str, object]) -> dict[str, Fault]:

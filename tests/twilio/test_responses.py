@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from calls_mcp.errors import InvocationError, OutcomeUnknown, Rejected, Unavailable
 from calls_mcp.tools.outcome import Failure
 from calls_mcp.twilio.requests import Request
-from calls_mcp.twilio.responses import Answer, lost, refused
+from calls_mcp.twilio.responses import Response, error_from, no_usable_response
 from tests.canary import AUTH_TOKEN, betrayed
 from tests.rig import ACCOUNT, CALLER, placing, text_of
 from tests.upstream import (
@@ -128,13 +128,13 @@ def test_a_refusal_without_a_usable_body_is_still_one_with_a_hint(
     status: int, body: object
 ) -> None:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    error = refused(PLACE, Answer(status, None, data), secrets=())
+    error = error_from(PLACE, Response.parse(status, {}, data), secrets=())
     assert isinstance(error, Rejected)
     assert error.message == f"Nothing happened: the API answered {status}."
     assert error.hint
     assert error.retryable is (status == 429)
-    assert Failure.of(error).code is None
-    assert Failure.of(error).more_info is None
+    assert Failure.from_error(error).code is None
+    assert Failure.from_error(error).more_info is None
 
 
 async def test_an_html_page_of_a_proxy_is_not_shown() -> None:
@@ -147,7 +147,7 @@ async def test_an_html_page_of_a_proxy_is_not_shown() -> None:
 @pytest.mark.parametrize("code", [21999, 99999, 0])
 def test_an_unknown_code_is_passed_on_with_a_hint_by_its_status(code: int) -> None:
     body = json.dumps({"code": code, "message": "New."}).encode()
-    failure = Failure.of(refused(PLACE, Answer(400, None, body), secrets=()))
+    failure = Failure.from_error(error_from(PLACE, Response.parse(400, {}, body), secrets=()))
     assert failure.kind == "rejected"
     assert failure.code == code
     assert failure.more_info == f"https://www.twilio.com/docs/errors/{code}"
@@ -242,13 +242,14 @@ def is_plain(text: str) -> bool:
 def test_no_answer_breaks_the_telling_of_it(
     status: int, retry_after: str | None, body: bytes
 ) -> None:
+    headers = {} if retry_after is None else {"Retry-After": retry_after}
     for request in (READ, PLACE):
-        error = refused(request, Answer(status, retry_after, body), secrets=("secret",))
+        error = error_from(request, Response.parse(status, headers, body), secrets=("secret",))
         assert is_plain(error.message)
         assert len(error.message) < 400
         assert error.hint
         assert error.retry_after is None or error.retry_after >= 0
-        json.loads(Failure.of(error).to_json())
+        json.loads(Failure.from_error(error).to_json())
         nothing_happened = 400 <= status < 500 and status != 408
         assert isinstance(error, Rejected) is nothing_happened
         if not nothing_happened:
@@ -269,16 +270,16 @@ DATES = st.builds(
 
 @given(retry_after=DATES | st.from_regex(r"[0-9.eE+-]{1,400}", fullmatch=True))
 def test_no_retry_after_breaks_the_telling_of_it(retry_after: str) -> None:
-    wait = Answer(429, retry_after, b"").wait()
+    wait = Response.parse(429, {"Retry-After": retry_after}, b"").retry_after
     assert wait is None or wait >= 0
 
 
 @pytest.mark.parametrize(
     ("retry_after", "wait"),
-    [(None, None), ("", None), ("7", 7), (" 7 ", 7), ("0", 0), ("7 s", None)],
+    [("", None), ("7", 7), (" 7 ", 7), ("0", 0), ("7 s", None)],
 )
-def test_retry_after_is_told_in_seconds(retry_after: str | None, wait: float | None) -> None:
-    assert Answer(429, retry_after, b"").wait() == wait
+def test_retry_after_is_told_in_seconds(retry_after: str, wait: float | None) -> None:
+    assert Response.parse(429, {"Retry-After": retry_after}, b"").retry_after == wait
 
 
 # What was lost
@@ -296,7 +297,7 @@ def test_retry_after_is_told_in_seconds(retry_after: str | None, wait: float | N
 def test_what_was_lost_may_be_repeated_only_if_it_was_a_read(
     request_: Request, cls: type[InvocationError]
 ) -> None:
-    error = lost(request_, "the line went dead")
+    error = no_usable_response(request_, "the line went dead")
     assert type(error) is cls
     assert error.retryable is (request_ is READ)
     assert error.message.endswith("the line went dead.")

@@ -13,10 +13,10 @@ from calls_mcp.cli.doctor_checks.findings import Finding
 from calls_mcp.errors import ConfigurationError, InvocationError
 from calls_mcp.settings import Access
 from calls_mcp.tools.catalog import load_operations
-from calls_mcp.tools.validation import check
+from calls_mcp.tools.validation import validate
 from calls_mcp.twilio.client import TwilioClient
 from calls_mcp.twilio.requests import Request, encode
-from calls_mcp.twilio.responses import Answer, refused
+from calls_mcp.twilio.responses import Response, error_from
 from calls_mcp.twilio.transport import ConnectionFailure, explain
 
 _LONGEST = 10.0  # seconds
@@ -28,9 +28,9 @@ _CONSOLE = "as the Twilio console has it under Account, API keys & tokens"
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """An answer, when it was asked for and when it came, in epoch seconds."""
+    """A response, when it was asked for and when it came, in epoch seconds."""
 
-    answer: Answer
+    response: Response
     asked: float
     came: float
 
@@ -41,7 +41,7 @@ async def examine_api(access: Access, whose: str = "") -> list[Finding]:
     access = replace(
         access, timeout=min(access.timeout, _LONGEST), deadline=min(access.deadline, _LONGEST)
     )
-    arguments = check(load_operations()["list_calls"], {"page_size": 1})
+    arguments = validate(load_operations()["list_calls"], {"page_size": 1})
     request = encode(arguments, access.account_sid)
     try:
         twilio = TwilioClient(access)
@@ -50,14 +50,14 @@ async def examine_api(access: Access, whose: str = "") -> list[Finding]:
         return [Finding("api", "fatal", f"{access.base_url}: {wrong}", remedy)]
     try:
         asked = time.time()
-        answer = await twilio.ask_once(request)
-        told = _Told(answer, asked, time.time())
+        response = await twilio.probe(request)
+        told = _Told(response, asked, time.time())
     except InvocationError as failure:
         message = f"{access.base_url}: {failure.message}"
         return [Finding("api", "problem", message, _way(access, explain(failure, access.base_url)))]
     finally:
         await twilio.aclose()
-    findings = [_reached(access, told), _accepted(credentials, access, request, answer)]
+    findings = [_reached(access, told), _accepted(credentials, access, request, response)]
     return findings if access.app else [*findings, *_clock(told)]  # the emulator's clock is ours
 
 
@@ -70,7 +70,7 @@ def _named(message: str) -> list[str]:
 
 def _reached(access: Access, told: _Told) -> Finding:
     took = (told.came - told.asked) * _MS
-    status = told.answer.status
+    status = told.response.status
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR or _is_redirection(status):
         message = f"{access.base_url} answered {status}"
         elsewhere = "unset CALLS_MCP_API_BASE_URL, or export it as where the API itself is"
@@ -79,19 +79,19 @@ def _reached(access: Access, told: _Told) -> Finding:
     return Finding("api", "ok", f"{access.base_url} answered within {took:.0f} ms")
 
 
-def _accepted(name: str, access: Access, request: Request, answer: Answer) -> Finding:
+def _accepted(name: str, access: Access, request: Request, response: Response) -> Finding:
     who = f"{access.username} on {access.account_sid}"
-    if answer.is_success:
-        if "calls" in (answer.json() or {}):
+    if response.is_success:
+        if "calls" in response.payload:
             return Finding(name, "ok", f"{who}: accepted")
         message = f"what answered at {access.base_url} is not the Calls API"
         return Finding(name, "problem", message, "unset CALLS_MCP_API_BASE_URL")
-    error = refused(request, answer, access.secrets)
-    if error.retryable or answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    error = error_from(request, response, access.secrets)
+    if error.retryable or response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return Finding(
             name, "note", f"{who}: could not be tried", "calls-mcp doctor, a little later"
         )
-    return Finding(name, "problem", f"{who}: {error.message}", _remedy(access, answer.status))
+    return Finding(name, "problem", f"{who}: {error.message}", _remedy(access, response.status))
 
 
 def _is_redirection(status: int) -> bool:
@@ -138,7 +138,7 @@ def _port(access: Access) -> int:
 def _clock(told: _Told) -> Iterator[Finding]:
     """Whether our clock is the API's; its Date has whole seconds."""
     try:
-        theirs = parsedate_to_datetime(told.answer.date).timestamp()
+        theirs = parsedate_to_datetime(told.response.date).timestamp()
     except (ValueError, TypeError, OverflowError):
         message = "not compared: the API's answer had no date"
         yield Finding("clock", "note", message, "timedatectl tells whether it is set by others")

@@ -7,7 +7,13 @@ from collections.abc import Iterator, Sequence
 from pydantic import SecretStr
 
 from calls_mcp.cli.doctor_checks.findings import Finding
-from calls_mcp.observability.redaction import MASK, SHORTEST, masked, one_line, spellings
+from calls_mcp.observability.redaction import (
+    MASK,
+    MIN_SECRET_LENGTH,
+    masked,
+    one_line,
+    secret_forms,
+)
 from calls_mcp.settings import REMOVED, Settings, SettingsError, load_settings
 
 _CHECK = "settings"
@@ -51,8 +57,8 @@ def secrets_in(settings: Settings) -> tuple[str, ...]:
         for variable, value in settings.values(given=True).items()
         if isinstance(value, SecretStr) and variable != _STATE
     ]
-    forms = (form for h in hidden for secret in h.split() for form in spellings(secret))
-    return tuple(form for form in forms if len(form) >= SHORTEST)
+    forms = (form for h in hidden for secret in h.split() for form in secret_forms(secret))
+    return tuple(form for form in forms if len(form) >= MIN_SECRET_LENGTH)
 
 
 def discreet(text: str, secrets: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from calls_mcp.guard.policy.rules import Destinations, Objection
-from calls_mcp.tools.catalog import kind_of
+from calls_mcp.tools.catalog import address_kind
 
 _SHORTEST_SUBSCRIBER = 7  # digits: +290, +683 and +690 with four more
 _LONGEST_EMERGENCY = 9  # digits, calling code included: +227 723141
@@ -31,7 +31,7 @@ class _Number:
 
 def object_to_destination(rules: Destinations, to: str) -> Iterator[Objection]:
     """What `rules` have against ringing `to`."""
-    kind = kind_of(to)
+    kind = address_kind(to)
     address = to.partition(":")[2]
     if kind == "number":
         yield from _object_to_number(rules, to)
@@ -47,9 +47,9 @@ def object_to_destination(rules: Destinations, to: str) -> Iterator[Objection]:
 
 def canonical(to: str) -> str:
     """The one spelling of all those that reach the same party, as far as that can be told."""
-    if kind_of(to) == "number":
+    if address_kind(to) == "number":
         return _look_up(to).canonical
-    return _lower_host(to) if kind_of(to) == "SIP address" else to
+    return _lower_host(to) if address_kind(to) == "SIP address" else to
 
 
 def _object_to_number(rules: Destinations, number: str) -> Iterator[Objection]:

@@ -9,7 +9,7 @@ from calls_mcp.guard.policy.destinations import matches_any, object_to_destinati
 from calls_mcp.guard.policy.links import object_to_host
 from calls_mcp.guard.policy.rules import CallerIds, Destinations, Objection, Policy, Urls
 from calls_mcp.observability.redaction import quoted
-from calls_mcp.tools.catalog import kind_of
+from calls_mcp.tools.catalog import address_kind
 
 _LINK = re.compile(r"""(?:(?:https?|wss?):|^\s*/)[/\\][^\s<>"']*""", re.IGNORECASE)
 _SEPARATORS = re.compile(r"[\s().-]+")
@@ -62,7 +62,7 @@ def _object_to_dialling(rules: Destinations, element: _Element) -> Iterator[Obje
     address = _dialled(element)
     if not address:
         return
-    if kind_of(address) is None or (address[0] == "+" and not _NUMBER.fullmatch(address)):
+    if address_kind(address) is None or (address[0] == "+" and not _NUMBER.fullmatch(address)):
         reason = f"twiml dials {quoted(address, 64)}, which is not in E.164 form"
         hint = "Write the number with + and country code."
         yield Objection("destinations.twiml", reason, hint)

@@ -8,7 +8,7 @@ import pytest
 from calls_mcp.errors import PolicyDenied
 from calls_mcp.guard.policy import Policy, judge, load_policy
 from calls_mcp.tools.catalog import Json, load_operations
-from calls_mcp.tools.validation import Arguments, check
+from calls_mcp.tools.validation import Arguments, validate
 
 ACCOUNT = "AC" + "0" * 32
 OTHER = "AC" + "1" * 32
@@ -29,7 +29,7 @@ def asked(tool: str = "create_call", **values: Json) -> Arguments:
         basis = {"to": BERLIN, "from": "+15005550006", "application_sid": "AP" + "0" * 32}
     if tool in ("update_call", "delete_call", "fetch_call"):
         basis = {"sid": CALL}
-    return check(OPERATIONS[tool], basis | values)
+    return validate(OPERATIONS[tool], basis | values)
 
 
 def changed(section: str, **values: object) -> Policy:

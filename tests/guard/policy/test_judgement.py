@@ -189,7 +189,7 @@ def test_a_refusal_names_every_rule_that_refuses() -> None:
 
 
 def test_a_refusal_names_its_rule_and_says_why_and_what_to_do() -> None:
-    failure = Failure.of(refusal(SHIPPED, asked(to=PREMIUM)))
+    failure = Failure.from_error(refusal(SHIPPED, asked(to=PREMIUM)))
     assert failure.content() == {
         "kind": "policy_denied",
         "message": "Nothing was sent, because of the operator's policy "

@@ -7,9 +7,9 @@ from pathlib import Path
 import phonenumbers
 import pytest
 
+from calls_mcp.errors import FileError
 from calls_mcp.guard.policy import load_policy
 from calls_mcp.tools.catalog import CONFIG
-from calls_mcp.tools.toml_files import FileError
 from tests.guard.policy.cases import SHIPPED
 
 
