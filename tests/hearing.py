@@ -20,7 +20,7 @@ from mcp_types import (
     UnsubscribeRequestParams,
 )
 
-from calls_mcp.emulator import Entry
+from calls_mcp.emulator import LoggedRequest
 from tests.rig import Era, Rig
 
 Handle = MessageHandlerFnT | None
@@ -152,5 +152,5 @@ async def left_alone(rig: Rig, sid: str) -> bool:
     return looks(rig, sid) == before
 
 
-def _is_about(entry: Entry, sid: str) -> bool:
+def _is_about(entry: LoggedRequest, sid: str) -> bool:
     return entry.path.endswith(f"{sid}.json")

@@ -19,7 +19,7 @@ from mcp_types import (
     TextContent,
 )
 
-from calls_mcp.emulator import DEFAULT_ACCOUNT, OWN_NUMBERS, Emulator, Entry, ManualClock
+from calls_mcp.emulator import DEFAULT_ACCOUNT, OWN_NUMBERS, Emulator, LoggedRequest, ManualClock
 from calls_mcp.server.handlers import build_server
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import Access, load_settings
@@ -128,12 +128,12 @@ class Rig:
             yield Agent(client)
 
     @property
-    def changes(self) -> list[Entry]:
+    def changes(self) -> list[LoggedRequest]:
         """The requests that reached the emulator and were not mere reads."""
         return [entry for entry in self.emulator.requests if entry.method != "GET"]
 
     @property
-    def reads(self) -> list[Entry]:
+    def reads(self) -> list[LoggedRequest]:
         """The reads that reached the emulator."""
         return [entry for entry in self.emulator.requests if entry.method == "GET"]
 

@@ -17,7 +17,7 @@ from xml.sax.saxutils import escape
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from calls_mcp.emulator import Entry
+from calls_mcp.emulator import LoggedRequest
 from tests.generate import Definition, InputSchema, Property
 from tests.rig import ACCOUNT, CALLER, TALKS_FOR_AN_HOUR, TWIML
 
@@ -107,7 +107,7 @@ def expected_sending(tool: str, arguments: Mapping[str, object]) -> Sending:
     return Sending(documented["method"], path, places["query"], places["form"])
 
 
-def sending(entry: Entry) -> Sending:
+def sending(entry: LoggedRequest) -> Sending:
     """What was sent, by the emulator's journal."""
     query = parse_qsl(entry.query, keep_blank_values=True, strict_parsing=bool(entry.query))
     return Sending(entry.method, entry.path, _grouped(query), _grouped(entry.form))

@@ -23,7 +23,7 @@ from calls_mcp.emulator import (
     DEFAULT_ACCOUNT,
     OWN_NUMBERS,
     Emulator,
-    Entry,
+    LoggedRequest,
     accelerated,
     seed_history,
 )
@@ -111,7 +111,7 @@ async def _walk(agent: "_Agent", user: "_User") -> None:
     await agent.call("fetch_call", sid=sid)
 
 
-def _shown(entry: Entry) -> str:
+def _shown(entry: LoggedRequest) -> str:
     path = entry.path.removeprefix(f"/2010-04-01/Accounts/{DEFAULT_ACCOUNT.sid}")
     query = f"?{entry.query}" if entry.query else ""
     form = " ".join(f"{name}={value}" for name, value in entry.form)

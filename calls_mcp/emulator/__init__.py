@@ -4,16 +4,15 @@ It has its own knowledge of the API and shares none with the rest of calls-mcp, 
 against it can find mistakes.
 """
 
-from calls_mcp.emulator.api import DEFAULT_ACCOUNT, Account
-from calls_mcp.emulator.calls import Call
+from calls_mcp.emulator.call_lifecycle import Call
+from calls_mcp.emulator.call_store import CallStore
+from calls_mcp.emulator.calls_api import DEFAULT_ACCOUNT, Account
 from calls_mcp.emulator.clock import Clock, ManualClock, accelerated
 from calls_mcp.emulator.command import Options, run
-from calls_mcp.emulator.faults import Fault
+from calls_mcp.emulator.emulator import OWN_NUMBERS, Emulator
 from calls_mcp.emulator.history import seed_history
-from calls_mcp.emulator.journal import Entry
+from calls_mcp.emulator.middleware import Fault, LoggedRequest
 from calls_mcp.emulator.scenario import SCRIPTS, Scenario, Script, StartError
-from calls_mcp.emulator.server import OWN_NUMBERS, Emulator
-from calls_mcp.emulator.storage import CallStore
 
 __all__ = [
     "DEFAULT_ACCOUNT",
@@ -24,8 +23,8 @@ __all__ = [
     "CallStore",
     "Clock",
     "Emulator",
-    "Entry",
     "Fault",
+    "LoggedRequest",
     "ManualClock",
     "Options",
     "Scenario",

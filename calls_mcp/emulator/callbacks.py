@@ -7,7 +7,7 @@ import logging
 import sqlite3
 import ssl
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from ipaddress import ip_address
@@ -16,13 +16,16 @@ from uuid import NAMESPACE_URL, uuid5
 
 import httpx
 
-from calls_mcp.emulator.calls import API_VERSION, LIVE, Callback, rfc2822
-from calls_mcp.emulator.storage import Outbox
+from calls_mcp.emulator.call_lifecycle import LIVE
+from calls_mcp.emulator.call_store import Callback, CallStore
+from calls_mcp.emulator.clock import rfc2822
+from calls_mcp.emulator.pages import API_VERSION
 
-TIMEOUT = 5  # seconds for one attempt, to the end of its answer
-LOOK_EVERY = 0.05  # seconds
-AT_ONCE = 8
-_TRY_AGAIN_FROM = 500  # HTTP statuses from this one on
+TIMEOUT = 5  # seconds for one attempt, to the end of its response
+PAUSES = (1, 5, 25)  # seconds from one attempt to the next; the one after the last is the last
+POLL_INTERVAL = 0.05  # seconds
+CONCURRENCY = 8
+_RETRIED = 500  # HTTP statuses from this one on are retried
 
 logger = logging.getLogger(__name__)
 
@@ -39,24 +42,25 @@ def is_loopback(host: str) -> bool:
 
 def parameters(callback: Callback, account_sid: str) -> dict[str, str]:
     """Return the parameters of a callback."""
+    call = callback.call
     values = {
-        "CallSid": callback.sid,
+        "CallSid": call.sid,
         "AccountSid": account_sid,
-        "From": callback.from_,
-        "To": callback.to,
-        "Caller": callback.from_,
-        "Called": callback.to,
-        "Direction": callback.direction,
+        "From": call.from_,
+        "To": call.to,
+        "Caller": call.from_,
+        "Called": call.to,
+        "Direction": call.direction,
         "ApiVersion": API_VERSION,
         "CallStatus": callback.status,
         "CallbackSource": "call-progress-events",
         "SequenceNumber": str(callback.sequence),
-        "Timestamp": rfc2822(callback.at),
+        "Timestamp": rfc2822(call.updated),
     }
-    if callback.answered_by:
-        values["AnsweredBy"] = callback.answered_by
+    if call.answered_by:
+        values["AnsweredBy"] = call.answered_by
     if callback.status not in LIVE | {"initiated"}:
-        seconds = callback.duration or 0
+        seconds = call.duration or 0
         values |= {"CallDuration": str(seconds), "Duration": str((seconds + 59) // 60)}
     return values
 
@@ -72,30 +76,19 @@ def callback_request(
     http: httpx.AsyncClient, callback: Callback, account_sid: str, auth_token: str
 ) -> httpx.Request:
     """Return the HTTP request for a callback, signed with the account's token."""
-    url, form = urldefrag(callback.url).url, parameters(callback, account_sid)
+    call, form = callback.call, parameters(callback, account_sid)
+    url = urldefrag(call.callback_url or "").url
     # the same for every attempt at this delivery, and for no other
-    token = str(uuid5(NAMESPACE_URL, f"{callback.sid}/{callback.sequence}"))
+    token = str(uuid5(NAMESPACE_URL, f"{call.sid}/{callback.sequence}"))
     headers = {"I-Twilio-Idempotency-Token": token, "User-Agent": "TwilioProxy/1.1"}
-    if callback.method == "GET":
+    if call.callback_method == "GET":
         url += f"{'&' if urlsplit(url).query else '?'}{urlencode(form)}"
         form.clear()
     else:
         headers["Content-Type"] = "application/x-www-form-urlencoded"
     headers["X-Twilio-Signature"] = signature(url, form, auth_token)
     body = urlencode(form) or None
-    return http.build_request(callback.method, url, headers=headers, content=body)
-
-
-async def _send(http: httpx.AsyncClient, request: httpx.Request) -> int:
-    """Send a request and read its answer to the end; returns the HTTP status."""
-    async with asyncio.timeout(TIMEOUT):
-        answer = await http.send(request, stream=True)
-        try:
-            async for _ in answer.aiter_raw():
-                pass
-        finally:
-            await answer.aclose()
-    return answer.status_code
+    return http.build_request(call.callback_method, url, headers=headers, content=body)
 
 
 @cache
@@ -105,65 +98,76 @@ def _certificates() -> ssl.SSLContext:
 
 
 @dataclass
-class Courier:
-    """Sends the callbacks of an outbox when they are due, and repeats what was not received.
+class CallbackSender:
+    """Sends callbacks when they are due, and retries those that were not received.
 
     Attributes:
-        outbox: The callbacks.
+        store: The callbacks.
         account_sid: The account that the calls belong to.
         auth_token: Signs the callbacks.
         anywhere: Whether they may be sent to other machines.
     """
 
-    outbox: Outbox
+    store: CallStore
     account_sid: str
     auth_token: str
     anywhere: bool
-    _under_way: dict[int, "asyncio.Task[None]"] = field(init=False, default_factory=dict)
+    _deliveries: "set[asyncio.Task[None]]" = field(init=False, default_factory=set)
 
     @asynccontextmanager
-    async def working(self) -> AsyncGenerator[None]:
+    async def running(self) -> AsyncGenerator[None]:
         """Send while the context is open."""
         async with httpx.AsyncClient(trust_env=False, verify=_certificates()) as http:
-            looking = asyncio.create_task(self._look(http))
+            polling = asyncio.create_task(self._poll(http))
             try:
                 yield
             finally:
-                tasks = [looking, *self._under_way.values()]
+                tasks = [polling, *self._deliveries]
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _look(self, http: httpx.AsyncClient) -> None:
+    async def _poll(self, http: httpx.AsyncClient) -> None:
         """Poll: the clock may jump, and other processes place calls."""
         while True:
             try:
-                for callback in self.outbox.due():
-                    self._take(callback, http)
+                claimed = self.store.claim_callbacks(
+                    CONCURRENCY - len(self._deliveries), 2 * TIMEOUT
+                )
             except sqlite3.OperationalError as error:  # while another process writes
                 logger.warning("callbacks are late: %s", error)
-            await asyncio.sleep(LOOK_EVERY)
-
-    def _take(self, callback: Callback, http: httpx.AsyncClient) -> None:
-        if callback.id in self._under_way or len(self._under_way) >= AT_ONCE:
-            return
-        if self.outbox.claim(callback, 2 * TIMEOUT):
-            task = asyncio.create_task(self._deliver(callback, http))
-            self._under_way[callback.id] = task
-            task.add_done_callback(lambda _: self._under_way.pop(callback.id))
+                claimed = []
+            for callback in claimed:
+                delivery = asyncio.create_task(self._deliver(callback, http))
+                self._deliveries.add(delivery)
+                delivery.add_done_callback(self._deliveries.discard)
+            await asyncio.sleep(POLL_INTERVAL)
 
     async def _deliver(self, callback: Callback, http: httpx.AsyncClient) -> None:
+        outcome, retry = await self._attempt(callback, http)
+        may_retry = retry and callback.attempts <= len(PAUSES)
+        pause = PAUSES[callback.attempts - 1] if may_retry else None
+        self.store.settle_callback(callback, outcome, pause)
+
+    async def _attempt(self, callback: Callback, http: httpx.AsyncClient) -> tuple[str, bool]:
+        """Make one attempt; return its outcome, and whether to retry."""
         try:
             request = callback_request(http, callback, self.account_sid, self.auth_token)
             if not self.anywhere and not is_loopback(request.url.host):
-                self.outbox.settle(callback, "not sent: only loopback is allowed", final=True)
-                return
+                return "not sent: only loopback is allowed", False
             status = await _send(http, request)
         except httpx.InvalidURL as error:
-            self.outbox.settle(callback, f"not sent: {error}", final=True)
+            return f"not sent: {error}", False
         except (httpx.HTTPError, TimeoutError) as error:
             logger.info("callback %s: %r", callback.id, error)
-            why = str(error) or type(error).__name__
-            self.outbox.settle(callback, f"no answer: {why}", final=False)
-        else:
-            self.outbox.settle(callback, str(status), final=status < _TRY_AGAIN_FROM)
+            return f"no answer: {str(error) or type(error).__name__}", True
+        return str(status), status >= _RETRIED
+
+
+async def _send(http: httpx.AsyncClient, request: httpx.Request) -> int:
+    """Send a request and read its response to the end; return the HTTP status."""
+    async with asyncio.timeout(TIMEOUT):
+        async with aclosing(await http.send(request, stream=True)) as response:
+            async for _ in response.aiter_raw():
+                pass
+            return response.status_code

@@ -1,8 +1,10 @@
-"""The clocks of an emulator."""
+"""The clocks of an emulator, and times as the API writes them."""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import format_datetime
 
 Clock = Callable[[], float]
 """Returns the time in seconds since the epoch (UTC). It must not run backwards."""
@@ -28,7 +30,7 @@ class ManualClock:
 
 
 @dataclass
-class Adjusted:
+class AdjustableClock:
     """A clock that can be put forward.
 
     Attributes:
@@ -64,3 +66,8 @@ def accelerated(speed: float) -> Clock:
         return started + (time.monotonic() - origin) * speed
 
     return now
+
+
+def rfc2822(when: float) -> str:
+    """Format a time (seconds since the epoch) as the API does: to the second, in UTC."""
+    return format_datetime(datetime.fromtimestamp(when, UTC))

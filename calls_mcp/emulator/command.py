@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from types import FrameType
 
 from calls_mcp.emulator.clock import accelerated
+from calls_mcp.emulator.emulator import Emulator
 from calls_mcp.emulator.history import past_calls
 from calls_mcp.emulator.scenario import Scenario, StartError, load_scenario
-from calls_mcp.emulator.server import Emulator
 
 DEFAULT_HISTORY = 250
 LAST_PORT = 65_535

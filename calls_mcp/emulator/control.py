@@ -1,7 +1,7 @@
 """The emulator's own endpoints under `/emulator/`, for tests and people on this machine."""
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from html import escape
 from typing import Any, TypeVar
@@ -11,16 +11,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
-from starlette.routing import Route
 
-from calls_mcp.emulator.api import refuse
+from calls_mcp.emulator.call_lifecycle import Call
+from calls_mcp.emulator.call_store import CallStore
 from calls_mcp.emulator.callbacks import is_loopback
-from calls_mcp.emulator.calls import Call, price, rfc2822
-from calls_mcp.emulator.clock import Adjusted
-from calls_mcp.emulator.faults import Fault, Faults
-from calls_mcp.emulator.journal import Journal
+from calls_mcp.emulator.calls_api import Endpoint, refuse, route
+from calls_mcp.emulator.clock import AdjustableClock, rfc2822
+from calls_mcp.emulator.middleware import Fault, FaultInjection, RequestLog
+from calls_mcp.emulator.pages import price
 from calls_mcp.emulator.parameters import ApiError, invalid
-from calls_mcp.emulator.storage import CallStore
 
 PREFIX = "/emulator"
 LAST_MOMENT = datetime(9000, 1, 1, tzinfo=UTC).timestamp()
@@ -40,7 +39,6 @@ td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 """
 
 Body = TypeVar("Body", bound=BaseModel)
-Endpoint = Callable[[Request], Awaitable[Response]]
 Cell = str | float | None
 
 
@@ -60,13 +58,13 @@ class Control:
         store: The calls.
         clock: Their clock.
         faults: The faults to come.
-        journal: The requests that came in.
+        log: The requests that came in.
     """
 
     store: CallStore
-    clock: Adjusted
-    faults: Faults
-    journal: Journal
+    clock: AdjustableClock
+    faults: FaultInjection
+    log: RequestLog
 
     def application(self) -> Starlette:
         """Return the ASGI application of these endpoints."""
@@ -78,7 +76,10 @@ class Control:
             "/faults": faults,
             "/reset": {"POST": self._reset},
         }
-        routes = [_route(path, methods) for path, methods in endpoints.items()]
+        routes = [
+            route(PREFIX + path, methods, _require_this_machine)
+            for path, methods in endpoints.items()
+        ]
         return Starlette(routes=routes, exception_handlers={ApiError: refuse})
 
     def clear(self) -> None:
@@ -86,13 +87,13 @@ class Control:
         self.store.clear()
         self.clock.reset()
         self.faults.clear()
-        self.journal.clear()
+        self.log.clear()
 
     async def _page(self, _: Request) -> Response:
         return HTMLResponse(_page(self), headers={"Content-Security-Policy": POLICY})
 
     async def _requests(self, _: Request) -> Response:
-        return JSONResponse({"requests": [entry.plain() for entry in self.journal.entries]})
+        return JSONResponse({"requests": [asdict(request) for request in self.log.requests]})
 
     async def _clock(self, _: Request) -> Response:
         now = self.clock()
@@ -123,14 +124,6 @@ class Control:
     async def _reset(self, _: Request) -> Response:
         self.clear()
         return Response(status_code=204)
-
-
-def _route(path: str, endpoints: Mapping[str, Endpoint]) -> Route:
-    async def guarded(request: Request) -> Response:
-        _require_this_machine(request)
-        return await endpoints["GET" if request.method == "HEAD" else request.method](request)
-
-    return Route(PREFIX + path, guarded, methods=list(endpoints))
 
 
 def _require_this_machine(request: Request) -> None:
@@ -176,18 +169,18 @@ def _page(control: Control) -> str:
 
 
 def _tables(control: Control) -> Iterator[str]:
-    calls = control.store.stretch((), LATEST).calls
+    calls = control.store.page((), LATEST).calls
     head = "Status", "From", "To", "Direction", "Created", "Seconds", "By", "Price", "Caller", "SID"
     yield _table("Latest calls", head, map(_call, calls))
     callbacks = (
-        (each.status, each.sid, f"{each.method} {each.url}", each.attempts, each.outcome)
-        for each in control.store.outbox.latest(LATEST)
+        (each.status, each.call.sid, _destination(each.call), each.attempts, each.outcome)
+        for each in control.store.latest_callbacks(LATEST)
     )
     head = "Event", "Call", "Where", "Attempts", "Outcome"
     yield _table("Latest callbacks", head, callbacks)
     requests = (
-        (entry.status or "no answer", entry.method, entry.path, entry.query)
-        for entry in control.journal.entries[: -LATEST - 1 : -1]
+        (request.status or "no answer", request.method, request.path, request.query)
+        for request in control.log.requests[: -LATEST - 1 : -1]
     )
     yield _table("Latest requests", ("Answer", "Method", "Path", "Query"), requests)
     faults = (
@@ -200,6 +193,10 @@ def _tables(control: Control) -> Iterator[str]:
 def _call(call: Call) -> Sequence[Cell]:
     who = call.status, call.from_, call.to, call.direction, rfc2822(call.created)
     return *who, call.duration, call.answered_by, price(call), call.caller_name, call.sid
+
+
+def _destination(call: Call) -> str:
+    return f"{call.callback_method} {call.callback_url}"
 
 
 def _table(caption: str, head: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:

@@ -4,9 +4,14 @@ from collections.abc import Iterator
 from random import Random
 from typing import TypeVar
 
-from calls_mcp.emulator.calls import Call, Direction, Status
-from calls_mcp.emulator.lifecycle import DEFAULT_TIMEOUT, PRICE_DELAY
-from calls_mcp.emulator.storage import CallStore
+from calls_mcp.emulator.call_lifecycle import (
+    DEFAULT_TIMEOUT,
+    PRICE_DELAY,
+    Call,
+    Direction,
+    Status,
+)
+from calls_mcp.emulator.call_store import CallStore
 
 Choice = TypeVar("Choice", Status, Direction)
 
@@ -64,7 +69,6 @@ def _past_call(random: Random, created: float) -> Call:
         answer_at=answer_at,
         end_at=reacts_at + (_talk_seconds(random) if answer_at else 0),
         end_as=end_as,
-        queue_ms=waits * 1000,
     )
 
 

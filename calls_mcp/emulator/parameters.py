@@ -1,7 +1,7 @@
 """The parameters of each endpoint and their values, by the reference; how the API refuses."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
@@ -12,11 +12,11 @@ NOT_FOUND = 20404
 CALL_STATE = 21220
 
 Pairs = tuple[tuple[str, str], ...]
-Values = Mapping[str, tuple[str, ...]]
+Values = Mapping[str, str]
 
 _PHONE = r"\+[1-9][0-9]{1,14}"
-_ADDRESS = re.compile(rf"{_PHONE}|sips?:[^@\s]+@[^@\s]+|client:\S+")
-_SIM = re.compile(r"sim:DE[0-9a-fA-F]{32}")
+_ADDRESS = rf"{_PHONE}|sips?:[^@\s]+@[^@\s]+|client:\S+"
+_SOME_ADDRESS = "a phone number in E.164 format, sip:name@host"
 _WHEN = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
     r"(T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})?)?"
@@ -65,11 +65,11 @@ def is_phone_number(text: str) -> bool:
 
 def is_address(text: str) -> bool:
     """Whether a call can be placed to or from this: a phone number, SIP address or client."""
-    return _ADDRESS.fullmatch(text) is not None
+    return re.fullmatch(_ADDRESS, text) is not None
 
 
 def moment(text: str) -> float | None:
-    """Parse a date (midnight in UTC) or an ISO 8601 date-time; seconds since the epoch."""
+    """Return a date (midnight in UTC) or ISO 8601 date-time as seconds since the epoch."""
     if not _WHEN.fullmatch(text):
         return None
     try:
@@ -80,8 +80,8 @@ def moment(text: str) -> float | None:
 
 
 @dataclass(frozen=True)
-class Rule:
-    """What one parameter may be.
+class Parameter:
+    """The values that one parameter accepts.
 
     Attributes:
         accepts: Whether a value is valid.
@@ -96,33 +96,33 @@ class Rule:
     repeats: bool = False
 
 
-def _one_of(*choices: str) -> Rule:
-    return Rule(choices.__contains__, f"one of {', '.join(choices)}")
+def _one_of(*choices: str) -> Parameter:
+    return Parameter(choices.__contains__, f"one of {', '.join(choices)}")
 
 
-def _some_of(*choices: str) -> Rule:
-    """In a key each or, the older spelling, separated by spaces."""
+def _some_of(*choices: str) -> Parameter:
+    """Accept one choice for each key or, the older spelling, several separated by spaces."""
 
     def accepts(text: str) -> bool:
         return all(word in choices for word in text.split(" "))
 
-    return Rule(accepts, f"one of {', '.join(choices)}", repeats=True)
+    return Parameter(accepts, f"one of {', '.join(choices)}", repeats=True)
 
 
-def _whole(least: int, most: int) -> Rule:
+def _whole(least: int, most: int) -> Parameter:
     def accepts(text: str) -> bool:
         return re.fullmatch("[0-9]{1,9}", text) is not None and least <= int(text) <= most
 
-    return Rule(accepts, f"a whole number from {least} to {most}")
+    return Parameter(accepts, f"a whole number from {least} to {most}")
 
 
-def _like(pattern: str, expected: str, code: int = INVALID_PARAMETER) -> Rule:
+def _like(pattern: str, expected: str, code: int = INVALID_PARAMETER) -> Parameter:
     compiled = re.compile(pattern, re.DOTALL)
-    return Rule(lambda text: compiled.fullmatch(text) is not None, expected, code)
+    return Parameter(lambda text: compiled.fullmatch(text) is not None, expected, code)
 
 
-def _each(names: str, rule: Rule) -> Mapping[str, Rule]:
-    return dict.fromkeys(names.split(), rule)
+def _each(names: str, parameter: Parameter) -> Mapping[str, Parameter]:
+    return dict.fromkeys(names.split(), parameter)
 
 
 def _is_url(text: str) -> bool:
@@ -139,26 +139,19 @@ def _is_callback_url(text: str) -> bool:
     return _is_url(text) and "_" not in (urlsplit(text).hostname or "")
 
 
-def _address(code: int) -> Rule:
-    return Rule(is_address, "a phone number in E.164 format, sip:name@host or client:name", code)
-
-
-_ANYTHING = Rule(lambda _: True, "a text")
+_ANYTHING = Parameter(lambda _: True, "a text")
 _BOOLEAN = _one_of("true", "false")
-_CALLBACK = Rule(_is_callback_url, "an absolute URL without an underscore in its host", 21205)
-_DATE = Rule(lambda text: moment(text) is not None, "YYYY-MM-DD or an ISO 8601 date-time")
+_CALLBACK = Parameter(_is_callback_url, "an absolute URL without an underscore in its host", 21205)
+_DATE = Parameter(lambda text: moment(text) is not None, "YYYY-MM-DD or an ISO 8601 date-time")
 _METHOD = _one_of("GET", "POST")
-_PARTY = Rule(
-    lambda text: is_address(text) or _SIM.fullmatch(text) is not None,
-    "a phone number in E.164 format, sip:name@host, client:name or sim:DE…",
-)
+_PARTY = _like(rf"{_ADDRESS}|sim:DE[0-9a-fA-F]{{32}}", f"{_SOME_ADDRESS}, client:name or sim:DE…")
 _SECONDS = _whole(1, 999_999_999)
 _TWIML = _like(".{1,4000}", "1 to 4000 characters")
-_URL = Rule(_is_url, "an absolute URL", 21205)
+_URL = Parameter(_is_url, "an absolute URL", 21205)
 
-CREATE: Mapping[str, Rule] = {
-    "To": _address(21211),
-    "From": _address(21212),
+CREATE: Mapping[str, Parameter] = {
+    "To": _like(_ADDRESS, f"{_SOME_ADDRESS} or client:name", 21211),
+    "From": _like(_ADDRESS, f"{_SOME_ADDRESS} or client:name", 21212),
     "Twiml": _TWIML,
     "ApplicationSid": _like("AP[0-9a-fA-F]{32}", "an application SID", 21218),
     "StatusCallback": _CALLBACK,
@@ -186,7 +179,7 @@ CREATE: Mapping[str, Rule] = {
     **_each("Passports RecordingConfigurationId", _ANYTHING),
 }
 
-UPDATE: Mapping[str, Rule] = {
+UPDATE: Mapping[str, Parameter] = {
     "Status": _one_of("canceled", "completed"),
     "Twiml": _TWIML,
     "StatusCallback": _CALLBACK,
@@ -195,7 +188,7 @@ UPDATE: Mapping[str, Rule] = {
     **_each("Method FallbackMethod StatusCallbackMethod", _METHOD),
 }
 
-LIST: Mapping[str, Rule] = {
+LIST: Mapping[str, Parameter] = {
     "To": _PARTY,
     "From": _PARTY,
     "ParentCallSid": _like("CA[0-9a-fA-F]{32}", "a call SID"),
@@ -208,29 +201,29 @@ LIST: Mapping[str, Rule] = {
     "PageToken": _like("P[AB]CA0{17}[0-9a-f]{15}", "a token out of next_page_uri"),
 }
 
-NOTHING: Mapping[str, Rule] = {}
+NOTHING: Mapping[str, Parameter] = {}
 
 
-def checked(pairs: Pairs, rules: Mapping[str, Rule]) -> Values:
-    """Return the values by parameter; ApiError (400) says what is wrong first."""
-    values: dict[str, tuple[str, ...]] = {}
+def checked(pairs: Pairs, parameters: Mapping[str, Parameter]) -> Values:
+    """Return the value of each parameter; one that repeats has its values joined by spaces.
+
+    Raises:
+        ApiError: 400, about the first invalid parameter.
+    """
+    values: dict[str, list[str]] = {}
     for name, text in pairs:
-        if name not in rules:
+        if name not in parameters:
             raise invalid(f"Unknown parameter {name!r}.")
-        values[name] = (*values.get(name, ()), text)
+        values.setdefault(name, []).append(text)
     for name, texts in values.items():
-        _check(name, texts, rules[name])
-    return values
+        _check(name, texts, parameters[name])
+    return {name: " ".join(texts) for name, texts in values.items()}
 
 
-def _check(name: str, texts: tuple[str, ...], rule: Rule) -> None:
-    if len(texts) > 1 and not rule.repeats:
+def _check(name: str, texts: Sequence[str], parameter: Parameter) -> None:
+    if len(texts) > 1 and not parameter.repeats:
         raise invalid(f"Parameter {name!r} is given {len(texts)} times.")
     for text in texts:
-        if not rule.accepts(text):
-            raise invalid(f"{name} {text!r} is not valid: expected {rule.expected}.", rule.code)
-
-
-def single(values: Values, name: str) -> str | None:
-    """Return the value of a parameter that does not repeat, None without one."""
-    return values[name][0] if name in values else None
+        if not parameter.accepts(text):
+            expected = f"expected {parameter.expected}"
+            raise invalid(f"{name} {text!r} is not valid: {expected}.", parameter.code)

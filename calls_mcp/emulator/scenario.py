@@ -23,7 +23,7 @@ VALID_FROM = "+15005550006"
 INVALID_FROM = "+15005550001"
 _OTHERWISE = "otherwise"
 
-Detected = Literal[
+AnsweredBy = Literal[
     "human",
     "machine",
     "machine_start",
@@ -57,7 +57,7 @@ class Script:
     end_as: Literal["completed", "busy", "no-answer", "failed"] = "completed"
     answer_after: NonNegativeFloat = 3
     talk_for: NonNegativeFloat = 20
-    answered_by: Detected = "human"
+    answered_by: AnsweredBy = "human"
     price: NonPositiveFloat | None = None
 
 

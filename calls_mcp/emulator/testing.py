@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-from calls_mcp.emulator import Call, Emulator, Entry, Fault, ManualClock
+from calls_mcp.emulator import Call, Emulator, Fault, LoggedRequest, ManualClock
 
 __all__ = ["Fault", "RunningEmulator", "calls_api", "running"]
 
@@ -51,7 +51,7 @@ class RunningEmulator:
         return self.emulator.calls.all()
 
     @property
-    def requests(self) -> tuple[Entry, ...]:
+    def requests(self) -> tuple[LoggedRequest, ...]:
         """The requests it has answered, oldest first."""
         return self.emulator.requests
 
@@ -73,7 +73,7 @@ class RunningEmulator:
         Raises:
             TimeoutError: One has not been sent after so many seconds of real time.
         """
-        if not self.emulator.calls.outbox.wait(seconds):
+        if not self.emulator.calls.wait_for_callbacks(seconds):
             raise TimeoutError(f"callbacks are still to be sent after {seconds:g} s")
 
 

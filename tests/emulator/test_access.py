@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from calls_mcp.emulator import Account, Emulator
-from calls_mcp.emulator.journal import KEPT
+from calls_mcp.emulator.middleware import MAX_REQUESTS
 
 from .customer import ACCOUNT, FORM, LIST, Customer, assert_refused, item, using
 
@@ -123,8 +123,8 @@ async def test_an_api_key_lets_in_and_its_secret_is_in_no_journal(customer: Cust
 
 
 async def test_the_journal_keeps_the_latest_requests_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert KEPT == 10_000
-    monkeypatch.setattr("calls_mcp.emulator.journal.KEPT", 2)
+    assert MAX_REQUESTS == 10_000
+    monkeypatch.setattr("calls_mcp.emulator.middleware.MAX_REQUESTS", 2)
     async with Emulator() as emulator, using(emulator) as customer:
         for number in range(3):
             await customer.client.get(f"/{number}")

@@ -253,6 +253,6 @@ def test_what_was_not_sent_before_a_restart_is_sent_after_it(
         sid = judge.call(wishes=reporting(receiver))
     clock.advance(100)
     with closing(CallStore(database, clock)) as store:
-        assert [callback.sid for callback in store.outbox.due()] == [sid]
+        assert [callback.call.sid for callback in store.claim_callbacks(1, 0)] == [sid]
     with running(emulator):
         assert receiver.statuses_of(1) == ["completed"]

@@ -4,13 +4,8 @@ import re
 
 import httpx
 import pytest
-from starlette.responses import Response
 
-from calls_mcp.emulator import Emulator, ManualClock
-from calls_mcp.emulator.clock import Adjusted
-from calls_mcp.emulator.control import Control
-from calls_mcp.emulator.faults import Faults
-from calls_mcp.emulator.journal import Journal
+from calls_mcp.emulator import Emulator
 
 from .customer import ACCOUNT, FORM, LIST, STRANGER, TALKATIVE, Customer, assert_refused
 from .test_listing import past
@@ -150,10 +145,8 @@ async def test_this_machine_has_several_names(customer: Customer, host: str) -> 
     assert (await customer.client.get("/emulator/", headers=headers)).status_code == 200
 
 
-async def test_other_machines_are_kept_out(emulator: Emulator, clock: ManualClock) -> None:
-    control = Control(emulator.calls, Adjusted(clock), Faults(), Journal(Response()))
-    app = control.application()
+async def test_other_machines_are_kept_out(emulator: Emulator) -> None:
     for address, status in (("127.0.0.1", 200), ("::1", 200), ("192.0.2.1", 403)):
-        transport = httpx.ASGITransport(app, client=(address, 1234))
+        transport = httpx.ASGITransport(emulator.app, client=(address, 1234))
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             assert (await client.get("/emulator/")).status_code == status

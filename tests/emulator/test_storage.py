@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from calls_mcp.emulator import Call, CallStore, ManualClock, seed_history
-from calls_mcp.emulator.storage import Anchor, Criterion
+from calls_mcp.emulator.call_store import Anchor, Filter
 
 WEEK = 7 * 86_400
 
@@ -35,33 +35,33 @@ def test_what_is_due_is_looked_up(path: str, clock: ManualClock) -> None:
 
 @pytest.mark.parametrize("side", ["older", "newer"])
 @pytest.mark.parametrize(
-    "criteria",
+    "filters",
     [
-        [Criterion("status", "=", "busy")],
-        [Criterion("to", "=", "+15005550100"), Criterion("status", "=", "completed")],
-        [Criterion("started", ">=", ManualClock.now - WEEK / 2)],
-        [Criterion("started", ">=", ManualClock.now - WEEK / 2), Criterion("from_", "=", "+1")],
-        [Criterion("ended", "<=", ManualClock.now - WEEK / 2)],
+        [Filter("status", "=", "busy")],
+        [Filter("to", "=", "+15005550100"), Filter("status", "=", "completed")],
+        [Filter("started", ">=", ManualClock.now - WEEK / 2)],
+        [Filter("started", ">=", ManualClock.now - WEEK / 2), Filter("from_", "=", "+1")],
+        [Filter("ended", "<=", ManualClock.now - WEEK / 2)],
     ],
     ids=str,
 )
 def test_a_walk_in_either_direction_finds_what_a_look_at_every_call_finds(
-    clock: ManualClock, criteria: list[Criterion], side: str
+    clock: ManualClock, filters: list[Filter], side: str
 ) -> None:
     with closing(CallStore(":memory:", clock)) as store:
         seed_history(store, 1, 300, clock())
-        expected = [call for call in store.all() if all(_meets(call, each) for each in criteria)]
+        expected = [call for call in store.all() if all(_meets(call, each) for each in filters)]
         found: list[Call] = []
         anchor = Anchor("older", 10_000) if side == "older" else Anchor("newer", 0)
-        while (stretch := store.stretch(criteria, 7, anchor)).calls:
+        while (page := store.page(filters, 7, anchor)).calls:
             older = anchor.side == "older"
-            found = [*found, *stretch.calls] if older else [*stretch.calls, *found]
-            anchor = Anchor(anchor.side, stretch.oldest if older else stretch.newest)
+            found = [*found, *page.calls] if older else [*page.calls, *found]
+            anchor = Anchor(anchor.side, page.oldest if older else page.newest)
     assert found == expected
 
 
-def _meets(call: Call, criterion: Criterion) -> bool:
-    value = getattr(call, criterion.field)
-    if criterion.operator == "=":
-        return value == criterion.value
-    return value >= criterion.value if criterion.operator == ">=" else value <= criterion.value
+def _meets(call: Call, filter_: Filter) -> bool:
+    value = getattr(call, filter_.column)
+    if filter_.operator == "=":
+        return value == filter_.value
+    return value >= filter_.value if filter_.operator == ">=" else value <= filter_.value

@@ -184,7 +184,7 @@ async def test_a_record_whose_other_half_is_deleted_can_still_be_changed(
 ) -> None:
     sid = await customer.call(OWN)
     inbound, _ = await customer.listed()
-    assert customer.emulator.calls.delete(inbound, lambda _: None)
+    customer.emulator.calls.delete(inbound)
     customer.wait(RINGING)
     assert (await customer.update(sid, {"Status": "canceled"})).json()["status"] == "canceled"
 

@@ -7,8 +7,7 @@ import pytest
 from mcp import MCPError
 from mcp_types import Completion, PromptReference, ResourceTemplateReference
 
-from calls_mcp.emulator import OWN_NUMBERS
-from calls_mcp.emulator.faults import Fault
+from calls_mcp.emulator import OWN_NUMBERS, Fault
 from calls_mcp.server.handlers import build_server
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings

@@ -8,7 +8,7 @@ import pytest
 from mcp import MCPError
 from mcp_types import ReadResourceResult, TextResourceContents
 
-from calls_mcp.emulator.faults import Fault
+from calls_mcp.emulator import Fault
 from tests.rig import ERAS, Era, Rig, open_rig
 from tests.strategies import DOCUMENTED, PARAMETERS, TOOLS
 

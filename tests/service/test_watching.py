@@ -16,7 +16,7 @@ import pytest
 from mcp import Client, MCPError
 from mcp.server.context import CallNext, HandlerResult
 
-from calls_mcp.emulator.faults import Fault
+from calls_mcp.emulator import Fault
 from calls_mcp.server.access import Context, connection_of
 from calls_mcp.server.handlers import build_server
 from calls_mcp.service.runtime import Runtime

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mcp_types import CallToolResult
 
-from calls_mcp.emulator import Entry
+from calls_mcp.emulator import LoggedRequest
 from calls_mcp.errors import Fault, InvalidArguments
 from calls_mcp.observability.redaction import MASK
 from calls_mcp.tools.catalog import Json, Rule, load_operations
@@ -811,7 +811,7 @@ class Bench:
 
     def call(
         self, tool: str, arguments: Mapping[str, object]
-    ) -> tuple[CallToolResult, list[Entry]]:
+    ) -> tuple[CallToolResult, list[LoggedRequest]]:
         """The result of a call, and the requests it made."""
         before = len(self.rig.emulator.requests)
         result = self.portal.call(self._call, tool, {**arguments})

@@ -6,7 +6,7 @@ from xml.sax.saxutils import escape
 
 import pytest
 
-from calls_mcp.emulator import Entry
+from calls_mcp.emulator import LoggedRequest
 from tests.rig import ACCOUNT, CALLER, TALKS_FOR_AN_HOUR, Agent, Rig, open_rig, placing
 from tests.strategies import (
     BASES,
@@ -35,7 +35,7 @@ AWKWARD = [
 ]
 
 
-async def only_request(tool: str, **arguments: object) -> Entry:
+async def only_request(tool: str, **arguments: object) -> LoggedRequest:
     """The one request that reaches the API when a tool is called."""
     async with open_rig(calls_mcp_confirm="none") as rig, rig.connect() as agent:
         outcome = await agent.call(tool, **arguments)

@@ -5,20 +5,23 @@ import socket
 from collections.abc import AsyncGenerator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Self, cast
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from calls_mcp.emulator.api import DEFAULT_ACCOUNT, Account, CallsApi
-from calls_mcp.emulator.callbacks import Courier
-from calls_mcp.emulator.clock import Adjusted, Clock, accelerated
+from calls_mcp.emulator.call_store import CallStore
+from calls_mcp.emulator.callbacks import CallbackSender
+from calls_mcp.emulator.calls_api import DEFAULT_ACCOUNT, Account, CallsApi
+from calls_mcp.emulator.clock import AdjustableClock, Clock, accelerated
 from calls_mcp.emulator.control import PREFIX, Control
-from calls_mcp.emulator.faults import Faults, Faulty
-from calls_mcp.emulator.journal import Connection, Entry, Journal
+from calls_mcp.emulator.middleware import (
+    ClosableConnection,
+    FaultInjection,
+    LoggedRequest,
+    RequestLog,
+)
 from calls_mcp.emulator.scenario import VALID_FROM, Scenario
-from calls_mcp.emulator.storage import CallStore
 
 OWN_NUMBERS = (VALID_FROM, "+15005550100")
 GRACE_SECONDS = 2
@@ -75,12 +78,12 @@ class Emulator:
         return self._app
 
     @property
-    def requests(self) -> tuple[Entry, ...]:
-        """The latest 10,000 requests to the API, in the order of their answers."""
-        return self._control.journal.entries
+    def requests(self) -> tuple[LoggedRequest, ...]:
+        """The latest 10,000 requests to the API, in the order of their responses."""
+        return self._control.log.requests
 
     @property
-    def faults(self) -> Faults:
+    def faults(self) -> FaultInjection:
         """The faults to come. Only while the context is open."""
         return self._control.faults
 
@@ -91,26 +94,20 @@ class Emulator:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            clock = Adjusted(self.clock)
+            clock = AdjustableClock(self.clock)
             store = stack.enter_context(closing(CallStore(self.database, clock)))
-            clock.catch_up(store.latest())  # a file may be from a clock put forward
-            courier = Courier(
-                store.outbox, self.account.sid, self.account.auth_token, self.callbacks_anywhere
-            )
-            await stack.enter_async_context(courier.working())
+            clock.catch_up(store.last_change())  # a file may be from a clock put forward
+            account, anywhere = self.account, self.callbacks_anywhere
+            sender = CallbackSender(store, account.sid, account.auth_token, anywhere)
+            await stack.enter_async_context(sender.running())
             self._app = self._application(store, clock)
             if self.port is not None:
                 await self._listen(stack, self.port)
             self._open = stack.pop_all()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self._open.__aexit__(kind, error, traceback)
+    async def __aexit__(self, *_: object) -> None:
+        await self._open.aclose()
 
     def reset(self) -> None:
         """Forget every call, request and fault, and put the clock back."""
@@ -122,17 +119,17 @@ class Emulator:
         self._address = host, bound
         await stack.enter_async_context(_serving(uvicorn.Server(_config(self._app)), listener))
 
-    def _application(self, store: CallStore, clock: Adjusted) -> ASGIApp:
+    def _application(self, store: CallStore, clock: AdjustableClock) -> ASGIApp:
         numbers, interval = frozenset(self.own_numbers), 1 / self.calls_per_second
         api = CallsApi(self.account, store, numbers, self.scenario, interval)
-        faults = Faults()
-        journal = Journal(Faulty(api.application(), faults))
-        self._control = Control(store, clock, faults, journal)
+        faults = FaultInjection(api.application())
+        log = RequestLog(faults)
+        self._control = Control(store, clock, faults, log)
         control = self._control.application()
 
         async def either(scope: Scope, receive: Receive, send: Send) -> None:
             path = cast("str", scope["path"])
-            app = control if f"{path}/".startswith(f"{PREFIX}/") else journal
+            app = control if f"{path}/".startswith(f"{PREFIX}/") else log
             await app(scope, receive, send)
 
         return either
@@ -141,7 +138,7 @@ class Emulator:
 def _config(app: ASGIApp) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=Connection,
+        http=ClosableConnection,
         lifespan="off",
         ws="none",
         log_config=None,

@@ -1,0 +1,245 @@
+"""What happens during a call: its record, its plan, how time and updates change it.
+
+`queued` → `ringing` → `in-progress` → `completed`, or over before the answer. A call always knows
+when it changes next (`due`), so no timer watches it: the store advances it before each access.
+"""
+
+from typing import Literal, NamedTuple
+from xml.etree import ElementTree as ET
+
+from calls_mcp.emulator.parameters import CALL_STATE, invalid
+from calls_mcp.emulator.scenario import AnsweredBy, Script
+
+Status = Literal[
+    "queued", "ringing", "in-progress", "completed", "busy", "no-answer", "failed", "canceled"
+]
+Direction = Literal["inbound", "outbound-api"]
+
+LIVE: frozenset[Status] = frozenset({"queued", "ringing", "in-progress"})
+DEFAULT_TIMEOUT = 60  # seconds of ringing
+DEFAULT_TIME_LIMIT = 14_400  # seconds of talk
+PRICE_PER_MINUTE = 0.013
+PRICE_DELAY = 5  # seconds
+_MOST_DIGITS = 6
+
+
+class Call(NamedTuple):
+    """One record, with the future that is planned for it.
+
+    Times are in seconds since the epoch. `ring_at`, `answer_at`, `end_at`, `end_as` and `detects`
+    are the plan. They become `status`, `started`, `ended`, `duration`, `answered_by` and `price`
+    when their time comes.
+    """
+
+    sid: str  # `CA` and 32 hexadecimal digits
+    to: str  # who is called
+    from_: str  # who calls
+    direction: Direction  # whether the account placed or received it
+    status: Status  # where the call is now
+    created: float  # when the request came in
+    updated: float  # when the record last changed
+    ring_at: float  # when it is dialled
+    answer_at: float | None = None  # when it is answered, None if it never is
+    end_at: float = float("inf")  # when it ends
+    end_as: Status = "completed"  # the status it ends with
+    leaves_at: float | None = None  # when the person who answers would hang up, None if unknown
+    hangs_up_at: float | None = None  # when its instructions hang up, None if they don't
+    time_limit: float | None = None  # the most seconds of talk, None for no limit
+    detects: str | None = None  # what detection will find, None if it was not requested
+    started: float | None = None  # when it was dialled, None before
+    ended: float | None = None  # when it ended, None before
+    duration: int | None = None  # whole seconds of talk, None before the end and without an answer
+    answered_by: str | None = None  # the detection's result, None before the answer
+    price: float | None = None  # the cost in US dollars, negative, None until it is known
+    peer_sid: str | None = None  # the other record of a call between two numbers of the account
+    parent_call_sid: str | None = None  # the call that spawned it
+    caller_name: str | None = None  # the caller's name as the network reported it
+    forwarded_from: str | None = None  # the number that forwarded the call
+    url: str | None = None  # where its instructions are fetched
+    twiml: str | None = None  # its instructions, if they came with the request
+    fixed_price: float | None = None  # what it will cost, if its destination has a price of its own
+    callback_url: str | None = None  # the URL that receives status callbacks, None for no callbacks
+    callback_method: str = "POST"  # `GET` or `POST`
+    callback_events: str = "completed"  # the events that are sent there, separated by spaces
+
+    @property
+    def live(self) -> bool:
+        """Whether the call is not over yet."""
+        return self.status in LIVE
+
+
+# The plan
+
+
+def planned(call: Call, script: Script, timeout: float) -> Call:
+    """Return a new call with the future that its destination's script gives it.
+
+    Args:
+        call: The call, which knows when it is dialled, its instructions and its time limit.
+        script: What the destination does.
+        timeout: Seconds of ringing after which the call is given up.
+    """
+    if script.end_as == "no-answer" or script.answer_after > timeout:
+        return call._replace(end_at=call.ring_at + timeout, end_as="no-answer")
+    reacts_at = call.ring_at + script.answer_after
+    if script.end_as != "completed":
+        return call._replace(end_at=reacts_at, end_as=script.end_as)
+    answered = call._replace(answer_at=reacts_at, leaves_at=reacts_at + script.talk_for)
+    return redirected(answered, call.created, url=call.url, twiml=call.twiml)
+
+
+def detection_result(detection: str, answered_by: AnsweredBy) -> str:
+    """Return what answering-machine detection (the parameter's value) reports."""
+    if not answered_by.startswith("machine"):
+        return answered_by
+    if detection == "Enable":
+        return "machine_start"
+    return answered_by if answered_by.startswith("machine_end") else "machine_end_beep"
+
+
+def hangs_up_after(twiml: str | None) -> float | None:
+    """Return after how many seconds the instructions hang up, None if they don't.
+
+    `<Pause>` takes its time, any other verb none.
+    """
+    try:
+        response = ET.fromstring(twiml or "")  # noqa: S314 - 4000 characters at most, and expat is on guard
+    except ET.ParseError:
+        return None
+    seconds = 0.0
+    for verb in response:
+        if verb.tag == "Hangup":
+            return seconds
+        if verb.tag == "Pause":
+            seconds += _pause_seconds(verb.get("length", "1"))
+    return None
+
+
+def _pause_seconds(text: str) -> int:
+    is_sane = text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
+    return int(text) if is_sane else 0
+
+
+# Time
+
+
+class CallEvent(NamedTuple):
+    """An event of a call that is reported to its callback URL.
+
+    Attributes:
+        status: The status that the callback reports.
+        call: The call right after the event; `call.updated` is the time of the event.
+    """
+
+    status: str
+    call: Call
+
+
+def due(call: Call) -> float | None:
+    """Return when the call changes next by itself, None if it never does."""
+    if call.status == "queued":
+        return min(call.ring_at, call.end_at)
+    if call.live:
+        return call.answer_at if _will_be_answered(call) else call.end_at
+    if call.ended is None or call.duration is None or call.price is not None:
+        return None
+    return call.ended + PRICE_DELAY
+
+
+def advanced(call: Call, now: float) -> tuple[Call, list[CallEvent]]:
+    """Return the call as it is now, and the events on the way there."""
+    events: list[CallEvent] = []
+    while (at := due(call)) is not None and at <= now:
+        call, names = _next(call, at)
+        if call.callback_url:
+            wanted = [name for name in names if name in call.callback_events.split()]
+            events += [CallEvent(_reported_status(name, call), call) for name in wanted]
+    return call, events
+
+
+def _next(call: Call, at: float) -> tuple[Call, tuple[str, ...]]:
+    """Return the call after its next change, and the names of the events."""
+    if not call.live:
+        return call._replace(price=_price(call), updated=at), ()
+    if call.status == "queued" and call.ring_at <= call.end_at:
+        call = call._replace(status="ringing", started=at, updated=at)
+        # a call that fails at once never rings
+        return call, ("initiated", "ringing") if call.end_at > at else ("initiated",)
+    if _will_be_answered(call):
+        call = call._replace(status="in-progress", answered_by=call.detects, updated=at)
+        return call, ("answered",)
+    duration = None if call.answer_at is None else int(at - call.answer_at + 0.5)
+    call = call._replace(status=call.end_as, ended=at, duration=duration, updated=at)
+    return call, ("completed",)
+
+
+def _will_be_answered(call: Call) -> bool:
+    return call.status == "ringing" and call.answer_at is not None and call.answer_at <= call.end_at
+
+
+def _price(call: Call) -> float:
+    if call.fixed_price is not None:
+        return call.fixed_price
+    return -PRICE_PER_MINUTE * ((max(call.duration or 0, 1) + 59) // 60)
+
+
+def _reported_status(event: str, call: Call) -> str:
+    return event if event in {"initiated", "ringing"} else call.status
+
+
+# Updates
+
+
+def require_live(call: Call) -> None:
+    """Raise ApiError (21220) for a call that is over: it cannot be changed."""
+    if not call.live:
+        raise invalid(f"Call {call.sid} is {call.status}. It cannot be changed.", CALL_STATE)
+
+
+def require_over(call: Call) -> None:
+    """Raise ApiError (21220) for a call that is not over: it cannot be deleted."""
+    if call.live:
+        state = f"still live ({call.status})"
+        raise invalid(f"Call {call.sid} is {state}. It cannot be deleted.", CALL_STATE)
+
+
+def redirected(call: Call, now: float, *, url: str | None, twiml: str | None) -> Call:
+    """Return the call with new instructions, which may hang up."""
+    seconds = hangs_up_after(twiml)
+    begins_at = max(call.answer_at or now, now)
+    hangs_up_at = None if seconds is None else begins_at + seconds
+    return _rescheduled(call._replace(url=url, twiml=twiml, hangs_up_at=hangs_up_at), now)
+
+
+def limited(call: Call, now: float, seconds: float) -> Call:
+    """Return the call with another limit to its seconds of talk."""
+    return _rescheduled(call._replace(time_limit=seconds), now)
+
+
+def _rescheduled(call: Call, now: float) -> Call:
+    """End the call at the first moment that ends it, but not in the past."""
+    call = call._replace(updated=now)
+    if call.answer_at is None:
+        return call
+    end_at = call.end_at if call.leaves_at is None else call.leaves_at
+    if call.time_limit is not None:
+        end_at = min(end_at, call.answer_at + call.time_limit)
+    if call.hangs_up_at is not None:
+        end_at = min(end_at, call.hangs_up_at)
+    return call._replace(end_at=max(now, end_at))
+
+
+def ended(call: Call, now: float, status: Literal["canceled", "completed"]) -> Call:
+    """Return the call with its end now; `canceled` leaves an answered call alone."""
+    if call.status != "in-progress":
+        return call._replace(answer_at=None, end_at=now, end_as=status, updated=now)
+    if status == "canceled":
+        return call
+    return call._replace(end_at=now, end_as=status, updated=now)
+
+
+def following(peer: Call, call: Call) -> Call:
+    """Return the other record of the same conversation, with the same plan."""
+    return peer._replace(
+        answer_at=call.answer_at, end_at=call.end_at, end_as=call.end_as, updated=call.updated
+    )
