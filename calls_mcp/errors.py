@@ -11,7 +11,7 @@ CallsError
   ├ PolicyDenied             nothing was sent: the operator's policy refuses it
   ├ AuditUnavailable         nothing was sent: the audit log can't be written
   ├ StoreUnavailable         nothing was sent: the state store can't be reached
-  │ └ Unrecorded             what was done could not be recorded in the store
+  │ └ OutcomeNotStored             what was done could not be recorded in the store
   ├ Rejected                 the API said no: nothing happened
   ├ RateLimited              the API was too busy: nothing happened
   ├ Unreachable              the request never left: nothing happened
@@ -169,7 +169,7 @@ class StoreUnavailable(InvocationError):
         self.for_operator = for_operator
 
 
-class Unrecorded(StoreUnavailable):
+class OutcomeNotStored(StoreUnavailable):
     """The store could not be told what has been done: it says nothing of whether it was.
 
     Whoever acted knows the outcome, and should report that rather than this.

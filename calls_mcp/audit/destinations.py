@@ -13,8 +13,7 @@ from calls_mcp.audit.chain import START, Link, seal
 from calls_mcp.observability import stderr
 from calls_mcp.settings import Settings
 from calls_mcp.storage.atomic_files import require_place
-from calls_mcp.storage.location import default_path, file_of
-from calls_mcp.storage.sqlite_file import Database, require_ours
+from calls_mcp.storage.database import Database, database_path, default_path, require_ours
 from calls_mcp.tools.catalog import Json
 
 FAILURES = (OSError, ValueError, sqlite3.Error)
@@ -54,7 +53,7 @@ class AuditTable:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self.where = database.where
+        self.where = str(database.path)
 
     def append(self, fields: Mapping[str, Json], until: float) -> None:
         """Insert a record after the last one."""
@@ -103,7 +102,9 @@ def audit_path(settings: Settings, *, sandbox: bool = False) -> Path | None:
         return chosen if isinstance(chosen, Path) else None
     if settings.storage.is_memory:
         return None
-    return file_of(settings.storage.location, sandbox=sandbox) or default_path(sandbox=sandbox)
+    return database_path(settings.storage.location, sandbox=sandbox) or default_path(
+        sandbox=sandbox
+    )
 
 
 def obstacle(path: Path, patience: float) -> Exception | None:

@@ -10,7 +10,7 @@ from calls_mcp.audit.masking import Numbers, masked_arguments, masked_text
 from calls_mcp.tools.catalog import Json, Operation
 
 if TYPE_CHECKING:
-    from calls_mcp.storage.records import Action  # which would load jsonschema for `audit verify`
+    from calls_mcp.storage.models import Action  # which would load jsonschema for `audit verify`
 
 Decision = Literal[
     "asked", "approved", "allowed", "denied", "declined", "expired", "replayed", "void"

@@ -24,7 +24,7 @@ from calls_mcp.audit.destinations import (
 from calls_mcp.audit.entries import Ending, Entry, decided, ended, timestamp
 from calls_mcp.audit.masking import Numbers
 from calls_mcp.errors import AuditUnavailable
-from calls_mcp.storage.sqlite_file import Database
+from calls_mcp.storage.database import Database
 
 PATIENCE = 10.0
 """Seconds that a record waits for other processes, unless told otherwise."""

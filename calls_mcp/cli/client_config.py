@@ -23,7 +23,7 @@ from calls_mcp.cli.clients import (
 from calls_mcp.cli.terminal import say, show_json, warn
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.settings import Settings, load_settings
-from calls_mcp.storage.location import SQLITE, file_of
+from calls_mcp.storage.database import SQLITE, database_path
 from calls_mcp.tools.catalog import Json
 
 _CREDENTIALS = ("TWILIO_AUTH_TOKEN", "TWILIO_API_KEY", "TWILIO_API_SECRET")
@@ -123,7 +123,7 @@ def _open_url(secret: str) -> str | None:
     """The URL of a state store that is no secret: one that is reached without a password."""
     if secret == "memory:":  # noqa: S105
         return secret
-    file = file_of(secret)
+    file = database_path(secret)
     return f"{SQLITE}{absolute(file)}" if file else None
 
 

@@ -19,7 +19,7 @@ from calls_mcp.http.verifier import open_verifier
 from calls_mcp.service.background import background
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import Settings
-from calls_mcp.storage.rates import Rates
+from calls_mcp.storage.rate_limiter import RateLimiter
 
 _LOOK_EVERY = 1.0  # second
 _MOST = 600  # connections
@@ -131,4 +131,4 @@ async def _tokens(
     verifier = open_verifier(settings, runtime.monotonic if runtime else time.monotonic)
     if verifier is None:
         return None
-    return Tokens(verifier, await runtime.rates() if runtime else Rates(None, clock), clock)
+    return Tokens(verifier, await runtime.rates() if runtime else RateLimiter(None, clock), clock)

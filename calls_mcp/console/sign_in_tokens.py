@@ -11,7 +11,7 @@ from starlette.authentication import AuthenticationError
 from calls_mcp.http.verifier import Verifier
 from calls_mcp.service.grants import APPROVE, Grant, is_operators
 from calls_mcp.storage import Limit
-from calls_mcp.storage.rates import Rates
+from calls_mcp.storage.rate_limiter import RateLimiter
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Tokens:
     Those are counted by the address that they come from; `clock` gives epoch seconds.
     """
 
-    def __init__(self, verifier: Verifier, rates: Rates, clock: Callable[[], float]) -> None:
+    def __init__(self, verifier: Verifier, rates: RateLimiter, clock: Callable[[], float]) -> None:
         self._verifier = verifier
         self._rates = rates
         self._clock = clock
@@ -81,7 +81,7 @@ class Tokens:
         now = self._clock()
         self._shut = {where: until for where, until in self._shut.items() if until > now}
         if exhausted:
-            self._shut[address] = now + exhausted.wait
+            self._shut[address] = now + exhausted.retry_after
 
 
 def _refusal(grant: Grant | None) -> Refusal:

@@ -72,7 +72,7 @@ class ApprovalRequests:
 
     async def current(self, binding: Binding) -> ApprovalRequest | None:
         """Return the request for exactly this change, until it is closed."""
-        noted = await self._storage.noted(_key(binding))
+        noted = await self._storage.get_with_ttl(_key(binding))
         return noted and await self._storage.find_request(noted[0])
 
     async def add(self, question: Question, asked: Asked) -> ApprovalRequest:
@@ -82,7 +82,10 @@ class ApprovalRequests:
             PolicyDenied: Too many of this principal's requests are pending.
         """
         identifier, now = secrets.token_hex(8), self._clock()  # never begins with a dash
-        if await self._storage.note(_key(asked.binding), 2 * self._ttl, identifier) is None:
+        if (
+            await self._storage.set_if_absent(_key(asked.binding), 2 * self._ttl, identifier)
+            is None
+        ):
             return await self._joined(asked)
         request = ApprovalRequest(
             identifier=identifier,
@@ -110,17 +113,17 @@ class ApprovalRequests:
         pending = PendingConfirmation(binding, state, expires_at, for_operator=True)
         is_added = False
         try:
-            await self._storage.put(request.identifier, pending)
+            await self._storage.add_confirmation(request.identifier, pending)
             is_added = await self._storage.add_request(request, _MOST_PENDING)
         finally:
             if not is_added:
                 with anyio.CancelScope(shield=True), suppress(StoreUnavailable):
-                    await self._storage.forget(_key(binding), request.identifier)
+                    await self._storage.delete_if_equal(_key(binding), request.identifier)
         return is_added
 
     async def latest(self, request: ApprovalRequest) -> ApprovalRequest:
         """Return a request as it is once every decision that is being written is there."""
-        return await self._storage.latest_request(request.identifier) or request
+        return await self._storage.find_request_after_writes(request.identifier) or request
 
     async def wait(
         self, request: ApprovalRequest, until: float, tell: ReportProgress
@@ -158,7 +161,7 @@ class ApprovalRequests:
     async def withdraw(self, request: ApprovalRequest, by: str, reason: str) -> None:
         """Deny a request, unless it is decided already."""
         decision = OperatorDecision(is_approval=False, by=by, at=self._clock(), reason=reason)
-        await self._storage.decide(request.identifier, decision)
+        await self._storage.decide_request(request.identifier, decision)
 
     async def close(self, binding: Binding, identifier: str) -> None:
         """Allow the same to be requested again, once the outcome is settled.
@@ -167,14 +170,14 @@ class ApprovalRequests:
         """
         last = _key(binding, "last")
         with suppress(StoreUnavailable):
-            if before := await self._storage.noted(last):
-                await self._storage.forget(last, before[0])
-            await self._storage.note(last, _REMEMBERED, identifier)
-            await self._storage.forget(_key(binding), identifier)
+            if before := await self._storage.get_with_ttl(last):
+                await self._storage.delete_if_equal(last, before[0])
+            await self._storage.set_if_absent(last, _REMEMBERED, identifier)
+            await self._storage.delete_if_equal(_key(binding), identifier)
 
     async def earlier(self, binding: Binding) -> tuple[str, ...]:
         """Return what became of exactly this change before, for whoever decides about it now."""
-        noted = await self._storage.noted(_key(binding, "last"))
+        noted = await self._storage.get_with_ttl(_key(binding, "last"))
         request = noted and await self._storage.find_request(noted[0])
         if not request or request.decision is None:
             return ()
@@ -182,7 +185,9 @@ class ApprovalRequests:
         told = f"The same was {made.word} before, by {quoted(made.by)}, {iso_time(made.at)}"
         if not made.is_approval:
             return (f"{told}.",)
-        return (f"{told}, and {_result(await self._storage.outcome(request.identifier))}.",)
+        return (
+            f"{told}, and {_result(await self._storage.wait_for_outcome(request.identifier))}.",
+        )
 
     async def _joined(self, asked: Asked) -> ApprovalRequest:
         """Return the request that was made first, as soon as it is there."""
@@ -191,8 +196,10 @@ class ApprovalRequests:
                 return request
             await anyio.sleep(_FIRST_PAUSE)
         key = _key(asked.binding)
-        if noted := await self._storage.noted(key):  # whoever asked first had no room, or died
-            await self._storage.forget(key, noted[0])
+        if noted := await self._storage.get_with_ttl(
+            key
+        ):  # whoever asked first had no room, or died
+            await self._storage.delete_if_equal(key, noted[0])
         raise PolicyDenied(asked.rule, "it could not be put before the operator", "Call again.")
 
 

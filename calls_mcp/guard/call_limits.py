@@ -16,7 +16,7 @@ from calls_mcp.errors import (
     StoreUnavailable,
 )
 from calls_mcp.guard.policy import Caps, Counts
-from calls_mcp.storage import Exhausted, Limit, Storage
+from calls_mcp.storage import Limit, LimitExceeded, Storage
 from calls_mcp.tools.outcome import CallSummary, Outcome
 
 Fetch = Callable[[str, str, float], Awaitable[CallSummary]]
@@ -96,8 +96,8 @@ class Quotas:
 
     async def held(self, call: NewCall) -> Held | None:
         """Return what stands against placing a call without asking."""
-        noted = await self._storage.noted(_number(call))
-        sent = await self._storage.noted(_sent(call))
+        noted = await self._storage.get_with_ttl(_number(call))
+        sent = await self._storage.get_with_ttl(_sent(call))
         found: dict[str, str] = {}
         if sent is not None:
             found[sent[0]] = sent[0].partition("\0")[0]
@@ -116,7 +116,7 @@ class Quotas:
         Raises:
             PolicyDenied: A cap is used up.
         """
-        _require(await self._storage.exhausted(self._windows(call.principal)))
+        _require(await self._storage.check_limits(self._windows(call.principal)))
 
     async def take(self, call: NewCall, known: frozenset[str]) -> Room | Held:
         """Take room for a call, to be settled, unless more stands against it than is `known`.
@@ -180,11 +180,11 @@ class Quotas:
         self, key: str, seconds: float, text: str, known: frozenset[str]
     ) -> _Note | None:
         """A note under `key`, in place of one that is `known`; None if there is another."""
-        if note := await self._storage.note(key, seconds, text):
+        if note := await self._storage.set_if_absent(key, seconds, text):
             return _Note(key, note)
-        before, left = await self._storage.noted(key) or ("", 0.0)
-        is_ours = before in known and await self._storage.forget(key, before)
-        note = await self._storage.note(key, seconds, text) if is_ours else None
+        before, left = await self._storage.get_with_ttl(key) or ("", 0.0)
+        is_ours = before in known and await self._storage.delete_if_equal(key, before)
+        note = await self._storage.set_if_absent(key, seconds, text) if is_ours else None
         return _Note(key, note, before, left) if note else None
 
     async def _reserve(self, call: NewCall) -> str | None:
@@ -192,7 +192,7 @@ class Quotas:
         limits = self._at_once(call.principal, call.longest)
         if not limits:
             return None
-        while isinstance(reserved := await self._storage.reserve(limits), Exhausted):
+        while isinstance(reserved := await self._storage.reserve(limits), LimitExceeded):
             full = next(limit for limit in limits if limit.name == reserved.name)
             if not await self._let_one_go(full, call.until):
                 raise _too_many(reserved)
@@ -230,7 +230,7 @@ class Quotas:
     async def _let_one_go(self, full: Limit, until: float) -> bool:
         """Whether one of the calls in flight turns out to have ended."""
         for entry in await self._storage.reservations(full):
-            noted = await self._storage.noted(_placed(entry))
+            noted = await self._storage.get_with_ttl(_placed(entry))
             if noted is None:  # it is being placed, or may have been
                 continue
             account_sid, sid, principal = cast("tuple[str, str, str]", json.loads(noted[0]))
@@ -260,9 +260,9 @@ class Quotas:
             await self._give_back(room)
 
     async def _undo(self, note: _Note) -> None:
-        await self._storage.forget(note.key, note.text)
+        await self._storage.delete_if_equal(note.key, note.text)
         if note.before:
-            await self._storage.note(note.key, note.left, note.before)
+            await self._storage.set_if_absent(note.key, note.left, note.before)
 
     async def _keep(self, room: Room, placed: CallSummary) -> None:
         """A call that was placed is not one that may have been."""
@@ -271,16 +271,16 @@ class Quotas:
                 await self._undo(note)
         if room.entry is not None:
             where = json.dumps([placed.account_sid or "", placed.sid, room.call.principal])
-            await self._storage.note(_placed(room.entry), room.call.longest, where)
+            await self._storage.set_if_absent(_placed(room.entry), room.call.longest, where)
 
 
-def _require(exhausted: Exhausted | None) -> None:
+def _require(exhausted: LimitExceeded | None) -> None:
     if exhausted is not None:
-        hint = f"Wait {exhausted.wait:.0f} s. {_ENOUGH}"
+        hint = f"Wait {exhausted.retry_after:.0f} s. {_ENOUGH}"
         raise PolicyDenied(f"caps.{exhausted.name}", "so many calls were placed", hint)
 
 
-def _too_many(exhausted: Exhausted) -> PolicyDenied:
+def _too_many(exhausted: LimitExceeded) -> PolicyDenied:
     hint = f"Wait until one of them has ended, or end one with update_call. {_ENOUGH}"
     return PolicyDenied(f"caps.{exhausted.name}", "so many calls are live", hint)
 

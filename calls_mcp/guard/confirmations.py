@@ -50,7 +50,7 @@ class Confirmations:
         """A confirmation of `question`, to be shown to the user."""
         identifier = secrets.token_urlsafe(9)
         expires_at = self._clock() + self._ttl
-        await self._storage.put(
+        await self._storage.add_confirmation(
             identifier, PendingConfirmation(binding, question.state, expires_at)
         )
         return Confirmation(
@@ -86,14 +86,14 @@ class Confirmations:
         Raises:
             InvocationError: As with `claim`.
         """
-        pending = await self._storage.get(identifier)
+        pending = await self._storage.find_confirmation(identifier)
         if pending is None:
             return Outcome(outcome="expired", reason=_FORGOTTEN)
         _require(pending.binding, binding)
         if self._clock() < pending.expires_at:
             await self._unless_used(identifier, require_ready)
         if not await self._win(identifier):
-            return Used(_told_again(await self._storage.outcome(identifier)))
+            return Used(_told_again(await self._storage.wait_for_outcome(identifier)))
         if self._clock() < pending.expires_at:
             return Claim(identifier, pending.state)
         return await self.settle(identifier, expired("The confirmation was not used in time."))
@@ -104,20 +104,20 @@ class Confirmations:
         try:
             await require_ready()
         except InvocationError:
-            state = await self._storage.state(identifier)
+            state = await self._storage.confirmation_state(identifier)
             if state is None or state.claimed_at is None:
                 raise
 
     async def _win(self, identifier: str) -> bool:
         is_won = False
         with anyio.CancelScope(shield=True):  # a claim that nobody knows of is never settled
-            is_won = await self._storage.claim(identifier)
+            is_won = await self._storage.claim_confirmation(identifier)
         return is_won  # noqa: RET504  # for all that types know, a scope may swallow the return
 
     async def settle(self, identifier: str, outcome: Outcome) -> Outcome:
         """Record what became of a claimed confirmation, cancelled or not, and return it."""
         with anyio.CancelScope(shield=True):
-            await self._storage.settle(identifier, outcome)
+            await self._storage.record_outcome(identifier, outcome)
         return outcome
 
 

@@ -80,7 +80,7 @@ class Approvals:
 
     async def mark(self) -> str:
         """Return a text that differs whenever other requests are pending than before."""
-        return await self._storage.pending_mark()
+        return await self._storage.pending_version()
 
     async def find(self, identifier: str) -> ApprovalRequest | None:
         """Return the request of this identifier, if it is still kept."""
@@ -88,7 +88,7 @@ class Approvals:
 
     async def state(self, identifier: str) -> ConfirmationState | None:
         """Return whether a request was acted on, and the outcome of that so far."""
-        return await self._storage.state(identifier)
+        return await self._storage.confirmation_state(identifier)
 
     async def decide(
         self, request: ApprovalRequest, *, approve: bool, by: str, reason: str = ""
@@ -119,7 +119,7 @@ class Approvals:
         entry = _entry(request, decision)
         await self._audit.note(entry)
         try:
-            made = await self._storage.decide(request.identifier, decision)
+            made = await self._storage.decide_request(request.identifier, decision)
         except StoreUnavailable:
             await self._audit.note(replace(entry, decision="void", reason=_LOST))
             raise

@@ -9,7 +9,7 @@ from itertools import groupby
 
 from calls_mcp.errors import NotApplicable
 from calls_mcp.observability.redaction import MASK, quoted
-from calls_mcp.storage.records import Action, Binding
+from calls_mcp.storage.models import Action, Binding
 from calls_mcp.tools.catalog import Json, Parameter
 from calls_mcp.tools.outcome import CallSummary
 from calls_mcp.tools.validation import Arguments

@@ -3,7 +3,7 @@
 from calls_mcp.errors import PolicyDenied
 from calls_mcp.guard.policy import Caps
 from calls_mcp.storage import Limit
-from calls_mcp.storage.rates import Rates
+from calls_mcp.storage.rate_limiter import RateLimiter
 from calls_mcp.tools.catalog import Operation
 
 _HINT = "Wait {:.0f} s; then go more slowly, or ask for more at once."
@@ -12,7 +12,7 @@ _HINT = "Wait {:.0f} s; then go more slowly, or ask for more at once."
 class Throttle:
     """Counts invocations against the policy's caps."""
 
-    def __init__(self, caps: Caps, rates: Rates) -> None:
+    def __init__(self, caps: Caps, rates: RateLimiter) -> None:
         self._amounts = {True: caps.reads_per_minute, False: caps.changes_per_minute}
         self._rates = rates
 
@@ -29,4 +29,4 @@ class Throttle:
         exhausted = await self._rates.hit([Limit(name, amount, 60, principal)])
         if exhausted is not None:
             reason = "so many tool calls were made within a minute"
-            raise PolicyDenied(f"caps.{name}", reason, _HINT.format(exhausted.wait))
+            raise PolicyDenied(f"caps.{name}", reason, _HINT.format(exhausted.retry_after))

@@ -90,7 +90,7 @@ class Delivery:
         outcome = delivered.outcome
         try:
             if outcome.call:
-                await storage.note(_taken(outcome.call.sid), self._mistakable_for)
+                await storage.set_if_absent(_taken(outcome.call.sid), self._mistakable_for)
             if outcome.error_kind != OutcomeUnknown.kind:
                 await storage.release([under_way], entry)
         except StoreUnavailable:
@@ -125,14 +125,17 @@ class Delivery:
         return found.with_warnings([*sent.arguments.warnings, told])
 
     async def _is_taken(self, sid: str) -> bool:
-        return await self._storage.noted(_taken(sid)) is not None
+        return await self._storage.get_with_ttl(_taken(sid)) is not None
 
     async def _claims(self, request: Request, sid: str) -> bool:
         """Whether a call that was found can be no other's: none was under way between the same."""
         storage = self._storage
         try:
             is_alone = len(await storage.reservations(self._under_way(request))) == 1
-            return is_alone and await storage.note(_taken(sid), self._mistakable_for) is not None
+            return (
+                is_alone
+                and await storage.set_if_absent(_taken(sid), self._mistakable_for) is not None
+            )
         except StoreUnavailable:
             return False
 

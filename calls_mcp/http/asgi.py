@@ -16,7 +16,7 @@ from calls_mcp.http.shutdown import Drain, Tracked
 from calls_mcp.http.verifier import open_verifier
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import Settings
-from calls_mcp.storage.rates import Rates
+from calls_mcp.storage.rate_limiter import RateLimiter
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -30,7 +30,7 @@ def build_app(
     runtime: Runtime,
     endpoint: Endpoint,
     drain: Drain,
-    rates: Rates,
+    rates: RateLimiter,
     is_crowded: Callable[[], bool],
 ) -> Starlette:
     """Make the app that serves at an endpoint, and tells at /healthz and /readyz how it is.

@@ -27,7 +27,7 @@ from calls_mcp.observability import telemetry
 from calls_mcp.service.grants import principal
 from calls_mcp.settings import Settings
 from calls_mcp.storage import Limit
-from calls_mcp.storage.rates import Rates
+from calls_mcp.storage.rate_limiter import RateLimiter
 from calls_mcp.tools.catalog import load_operations
 
 MESSAGE = "calls_mcp.message"
@@ -150,7 +150,7 @@ class Admission:
     """
 
     def __init__(
-        self, app: ASGIApp, settings: Settings, rates: Rates, is_ending: Callable[[], bool]
+        self, app: ASGIApp, settings: Settings, rates: RateLimiter, is_ending: Callable[[], bool]
     ) -> None:
         self._app = app
         self._at_once = _at_once(settings)
@@ -199,7 +199,7 @@ class Admission:
             Limit(f"{kind} in all", self._a_minute.in_all, _MINUTE, _ALL),
         ]
         exhausted = await self._rates.hit(limits)
-        return exhausted and too_many(exhausted.name, exhausted.wait)
+        return exhausted and too_many(exhausted.name, exhausted.retry_after)
 
 
 def caller_of(scope: Scope) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from calls_mcp.service.grants import Own
     from calls_mcp.service.invocation import Invoker
     from calls_mcp.storage import Storage
-    from calls_mcp.storage.rates import Rates
+    from calls_mcp.storage.rate_limiter import RateLimiter
 
 _GRACE = 5  # seconds
 _LEAST_WAIT = 2  # seconds
@@ -71,7 +71,7 @@ class Runtime:
         self._making = anyio.Lock()
         self._records: tuple[Storage, AuditLog] | None = None
         self._policy: Policy | None = None
-        self._rates: Rates | None = None
+        self._rates: RateLimiter | None = None
         self._made: dict[str, _Made] = {}
         self._replaced: list[_Made] = []
         self._is_idle: anyio.Event | None = None
@@ -144,17 +144,17 @@ class Runtime:
         """
         return (await self._everything(principal, own)).policy
 
-    async def rates(self) -> "Rates":
+    async def rates(self) -> "RateLimiter":
         """What counts how often something is asked for: for all replicas, if they share a Redis.
 
         Raises:
             ConfigurationError: As when the runtime is entered.
         """
-        from calls_mcp.storage.rates import Rates  # noqa: PLC0415
+        from calls_mcp.storage.rate_limiter import RateLimiter  # noqa: PLC0415
 
         storage, _ = await self._opened()
         shared = storage if storage.kind == "redis" else None
-        self._rates = self._rates or Rates(shared, self.clock)
+        self._rates = self._rates or RateLimiter(shared, self.clock)
         return self._rates
 
     async def approvals(self) -> "Approvals | None":
@@ -241,7 +241,7 @@ class Runtime:
         wait = max(_LEAST_WAIT, self.access.deadline / 4)  # for what other processes are using
         # Whoever waits for the outcome of another's change waits a little longer than that takes.
         options = StorageOptions(
-            patience=self.access.deadline + _GRACE, busy=min(5, wait), clock=self.clock
+            outcome_timeout=self.access.deadline + _GRACE, timeout=min(5, wait), clock=self.clock
         )
         storage = await enter(
             open_storage(settings.storage.location, options, sandbox=self.sandbox)

@@ -6,52 +6,48 @@ absolute path), `memory:` belongs to one process and is lost with it, and `redis
 `rediss://…` are shared by replicas on any machine.
 """
 
-import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import anyio
-from anyio import to_thread
 
 from calls_mcp.errors import ConfigurationError
+from calls_mcp.storage.database import SQLITE, database_path, default_path
 from calls_mcp.storage.interface import Storage
-from calls_mcp.storage.location import SQLITE, default_path, file_of
-from calls_mcp.storage.records import (
+from calls_mcp.storage.models import (
     Action,
     ApprovalRequest,
     Binding,
     ConfirmationState,
-    Exhausted,
     Limit,
+    LimitExceeded,
     OperatorDecision,
     PendingConfirmation,
     PendingPage,
     Position,
     StorageOptions,
 )
+from calls_mcp.storage.rate_limiter import RateLimiter
 from calls_mcp.storage.sqlite import SqliteStorage
-from calls_mcp.storage.sqlite_file import Database
-from calls_mcp.storage.unavailable import explained
 
 __all__ = [
     "Action",
     "ApprovalRequest",
     "Binding",
     "ConfirmationState",
-    "Database",
-    "Exhausted",
     "Limit",
+    "LimitExceeded",
     "OperatorDecision",
     "PendingConfirmation",
     "PendingPage",
     "Position",
+    "RateLimiter",
     "Storage",
     "StorageOptions",
+    "database_path",
     "default_path",
     "open_storage",
 ]
-
-_REDIS = ("redis://", "rediss://")
 
 
 @asynccontextmanager
@@ -71,42 +67,26 @@ async def open_storage(
         ConfigurationError: The URL is of no known kind, its file can't be used, or its library is
             not installed. The message never repeats the URL, which may contain a password.
     """
-    storage = await _open(url, options or StorageOptions(), sandbox=sandbox, is_needed=is_needed)
+    storage = _storage(url, options or StorageOptions(), sandbox=sandbox)
     try:
+        if isinstance(storage, SqliteStorage) and (url or is_needed):
+            await storage.require_usable()
         yield storage
     finally:
         with anyio.CancelScope(shield=True):
             await storage.aclose()
 
 
-async def _open(
-    url: str | None, options: StorageOptions, *, sandbox: bool, is_needed: bool
-) -> Storage:
-    if url is None:
-        database = Database(default_path(sandbox=sandbox), options.busy)
-        if is_needed:
-            await _require_usable(database)
-        return SqliteStorage(database, options)
-    if url == "memory:":
-        return SqliteStorage(Database(None), options)
-    if url.startswith(SQLITE) and len(url) > len(SQLITE):
-        database = Database(file_of(url), options.busy)
-        await _require_usable(database)
-        return SqliteStorage(database, options)
-    if url.startswith(_REDIS):
+def _storage(url: str | None, options: StorageOptions, *, sandbox: bool) -> Storage:
+    path = database_path(url, sandbox=sandbox)
+    if url == "memory:" or (path and url != SQLITE):
+        return SqliteStorage(path, options)
+    if url and url.startswith(("redis://", "rediss://")):
         return _redis(url, options)
     raise ConfigurationError(
         "CALLS_MCP_STATE_URL is none of memory:, sqlite:///FILE (sqlite:////FILE from the root), "
         "and redis://HOST:PORT/NUMBER."
     )
-
-
-async def _require_usable(database: Database) -> None:
-    try:
-        await to_thread.run_sync(database.require_writable)
-    except (sqlite3.Error, OSError) as unusable:
-        await database.aclose()
-        raise ConfigurationError(explained(database.where, unusable)) from unusable
 
 
 def _redis(url: str, options: StorageOptions) -> Storage:

@@ -17,37 +17,39 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from calls_mcp.errors import ConfigurationError, StoreUnavailable, Unrecorded
+from calls_mcp.errors import ConfigurationError, OutcomeNotStored, StoreUnavailable
 from calls_mcp.storage.interface import Storage
-from calls_mcp.storage.records import (
+from calls_mcp.storage.models import (
     ApprovalRequest,
     ConfirmationState,
-    Exhausted,
     Limit,
+    LimitExceeded,
     OperatorDecision,
     PendingConfirmation,
     PendingPage,
     Position,
     StorageOptions,
+    as_json,
+    parse_confirmation,
+    parse_decision,
+    parse_outcome,
+    parse_request,
+    parse_requests,
     pending_page,
-    unpack_confirmation,
-    unpack_decision,
-    unpack_outcome,
-    unpack_request,
 )
-from calls_mcp.storage.unavailable import reaching
 from calls_mcp.tools.outcome import Outcome
 
-_CLEAR = re.compile(r"rediss?://([^\s/?#@[\]]*@)?[^\s/?#@]*(/[0-9]*/?)?(\?[^\s@]*)?")
-_FAILURES = (RedisError, OSError)
+# A password with characters that are not percent-encoded could be taken for the host, which errors
+# name; a database that is no number is passed over by the library.
+_UNAMBIGUOUS_URL = re.compile(r"rediss?://([^\s/?#@[\]]*@)?[^\s/?#@]*(/[0-9]*/?)?(\?[^\s@]*)?")
 
 
 def _key(*parts: str) -> str:
     return ":".join(("calls-mcp", *parts))
 
 
-_ALL = _key("requests")
-_EVERYBODYS = [_key("requests", name) for name in ("undecided", "expiring", "turns")]
+_ALL_REQUESTS = _key("requests")
+_PENDING_KEYS = [_key("requests", name) for name in ("undecided", "expiring", "turns")]
 
 
 class Client(Protocol):
@@ -71,12 +73,13 @@ def open_redis(url: str, options: StorageOptions) -> "RedisStorage":
         ConfigurationError: The URL is malformed, or has an option that is unknown or wrong.
     """
     try:
-        _require_clear(url)
+        if not _UNAMBIGUOUS_URL.fullmatch(url):
+            raise ValueError(url)  # noqa: TRY301  # as the library does
         client = Redis.from_url(  # pyright: ignore[reportUnknownMemberType]
             url,
             decode_responses=True,
-            socket_connect_timeout=options.busy,
-            socket_timeout=options.busy,
+            socket_connect_timeout=options.timeout,
+            socket_timeout=options.timeout,
             retry=Retry(NoBackoff(), 1),
         )
         client.connection_pool.make_connection()  # only this checks the options; it sends nothing
@@ -90,26 +93,16 @@ def open_redis(url: str, options: StorageOptions) -> "RedisStorage":
 
 
 def _without_secrets(url: str) -> str:
-    """Return the scheme, the host and the path of a URL that is clear."""
+    """Return the scheme, the host and the path of a URL that is unambiguous."""
     scheme, _, rest = re.split("[?#]", url)[0].partition("://")
     return f"{scheme}://{rest.rpartition('@')[2]}"
-
-
-def _require_clear(url: str) -> None:
-    """Do nothing if a password in `url` can't be taken for a host, which failures name.
-
-    Raises:
-        ValueError: Characters in it are not percent-encoded, or the database is no number, which
-            the library passes over.
-    """
-    if not _CLEAR.fullmatch(url):
-        raise ValueError(url)
 
 
 class RedisStorage(Storage):
     """A `Storage` in Redis."""
 
     kind = "redis"
+    _failures = (RedisError, OSError)
 
     def __init__(self, client: Client, options: StorageOptions, where: str) -> None:
         super().__init__(options)
@@ -117,21 +110,21 @@ class RedisStorage(Storage):
         self._client = client
         self._scripts: dict[str, Callable[..., Awaitable[Any]]] = {}
 
-    async def put(self, identifier: str, pending: PendingConfirmation) -> None:
-        lasts = self._lasts(pending.expires_at + self._options.retention - self._options.clock())
+    async def add_confirmation(self, identifier: str, pending: PendingConfirmation) -> None:
+        ttl = _milliseconds(pending.expires_at + self._options.retention - self._options.clock())
         keys = [_confirmation(identifier), _key("unused", _digest(pending.owner))]
-        arguments = [identifier, pending.pack(), lasts, self._options.each, _confirmation("")]
-        await self._run("put", keys, arguments)
+        arguments = [identifier, as_json(pending), ttl, self._options.max_unused, _confirmation("")]
+        await self._run("add_confirmation", keys, arguments)
 
-    async def get(self, identifier: str) -> PendingConfirmation | None:
+    async def find_confirmation(self, identifier: str) -> PendingConfirmation | None:
         text = await self._ask("HGET", _confirmation(identifier), "pending")
-        return unpack_confirmation(text) if text else None
+        return parse_confirmation(text) if text else None
 
-    async def claim(self, identifier: str) -> bool:
+    async def claim_confirmation(self, identifier: str) -> bool:
         arguments = [identifier, secrets.token_urlsafe(9), self._options.clock()]
-        return await self._run("claim", [_confirmation(identifier)], arguments) == 1
+        return await self._run("claim_confirmation", [_confirmation(identifier)], arguments) == 1
 
-    async def state(self, identifier: str) -> ConfirmationState | None:
+    async def confirmation_state(self, identifier: str) -> ConfirmationState | None:
         found = await self._ask("HMGET", _confirmation(identifier), "pending", "claimed_at")
         pending, claimed_at = cast("list[str | None]", found)
         if pending is None:
@@ -139,43 +132,46 @@ class RedisStorage(Storage):
         outcome = await self._ask("LINDEX", _outcome(identifier), 0)
         return ConfirmationState(
             claimed_at=float(claimed_at) if claimed_at else None,
-            outcome=unpack_outcome(outcome),
+            outcome=parse_outcome(outcome),
         )
 
-    async def settle(self, identifier: str, outcome: Outcome) -> None:
+    async def record_outcome(self, identifier: str, outcome: Outcome) -> None:
         keys = [_confirmation(identifier), _outcome(identifier)]
-        await self._run("settle", keys, [outcome.to_json()], Unrecorded)
+        await self._run("record_outcome", keys, [outcome.to_json()], OutcomeNotStored)
 
-    async def _settled(self, identifier: str) -> Outcome:
+    async def _outcome(self, identifier: str) -> Outcome:
         # Moving the one element of a list to where it is waits for it, and leaves it for the rest.
         # It has to return before the connection counts as broken because it is silent.
-        settled, block = _outcome(identifier), self._options.busy / 5
+        key, block = _outcome(identifier), self._options.timeout / 5
         while True:
-            text = await self._ask("BLMOVE", settled, settled, "LEFT", "LEFT", block)
-            if outcome := unpack_outcome(text):
+            text = await self._ask("BLMOVE", key, key, "LEFT", "LEFT", block)
+            if outcome := parse_outcome(text):
                 return outcome
 
     async def add_request(self, request: ApprovalRequest, most: int) -> bool:
         now = self._options.clock()
-        lasts = self._lasts(request.expires_at - now + self._options.retention)
+        ttl = _milliseconds(request.expires_at - now + self._options.retention)
         mine = _request(request.identifier), _key("pending", _digest(request.owner))
-        times = [now, request.asked_at, request.expires_at, lasts]
-        arguments = [request.identifier, request.pack(), *times, most]
-        return await self._run("add_request", [*mine, _ALL, *_EVERYBODYS], arguments) == 1
+        times = [now, request.asked_at, request.expires_at, ttl]
+        arguments = [request.identifier, as_json(request), *times, most]
+        return (
+            await self._run("add_request", [*mine, _ALL_REQUESTS, *_PENDING_KEYS], arguments) == 1
+        )
 
     async def find_request(self, identifier: str) -> ApprovalRequest | None:
         request, decision = await self._ask("HMGET", _request(identifier), "request", "decision")
-        return unpack_request(request, decision) if request else None
+        return parse_request(request, decision) if request else None
 
-    async def decide(self, identifier: str, decision: OperatorDecision) -> OperatorDecision | None:
-        arguments = [identifier, decision.pack(), self._options.clock()]
-        made = await self._run("decide", [_request(identifier), *_EVERYBODYS], arguments)
-        return unpack_decision(made) if made else None
+    async def decide_request(
+        self, identifier: str, decision: OperatorDecision
+    ) -> OperatorDecision | None:
+        arguments = [identifier, as_json(decision), self._options.clock()]
+        made = await self._run("decide_request", [_request(identifier), *_PENDING_KEYS], arguments)
+        return parse_decision(made) if made else None
 
     async def newest_requests(self, most: int) -> Sequence[ApprovalRequest]:
-        rows = await self._run("newest_requests", [_ALL], [most, _request("")])
-        unpacked = (unpack_request(*row) for row in cast("list[tuple[str, str | None]]", rows))
-        return [request for request in unpacked if request]
+        rows = await self._run("newest_requests", [_ALL_REQUESTS], [most, _request("")])
+        return parse_requests(cast("list[tuple[str, str | None]]", rows))
 
     async def pending_requests(self, most: int, after: Position | None = None) -> PendingPage:
         start = [after.asked_at, after.identifier] if after else []
@@ -183,64 +179,64 @@ class RedisStorage(Storage):
         found = [(text, identifier, float(at)) for text, identifier, at in rows]
         return pending_page(found, most, count)
 
-    async def pending_mark(self) -> str:
+    async def pending_version(self) -> str:
         count, turns = await self._pending(0)
         return f"{count}.{turns}"
 
-    async def exhausted(self, limits: Sequence[Limit]) -> Exhausted | None:
-        return await self._take("hits", limits, "")
+    async def check_limits(self, limits: Sequence[Limit]) -> LimitExceeded | None:
+        return await self._count("hits", limits, "")
 
     async def release(self, limits: Sequence[Limit], reservation: str) -> None:
         for limit in limits:
-            key = _counted("reserved", limit)
-            await self._ask("ZREM", key, reservation, meaning=Unrecorded)
+            key = _counter("reserved", limit)
+            await self._ask("ZREM", key, reservation, raises=OutcomeNotStored)
 
     async def reservations(self, limit: Limit) -> Sequence[str]:
-        key, after_now = _counted("reserved", limit), f"({self._options.clock()}"
+        key, after_now = _counter("reserved", limit), f"({self._options.clock()}"
         return cast("Sequence[str]", await self._ask("ZRANGEBYSCORE", key, after_now, "+inf"))
 
-    async def forget(self, key: str, text: str) -> bool:
-        arguments = [self._options.clock(), text]
-        return await self._run("forget", [_noted(key)], arguments, Unrecorded) == 1
+    async def delete_if_equal(self, key: str, value: str) -> bool:
+        arguments = [self._options.clock(), value]
+        return await self._run("delete_if_equal", [_value(key)], arguments, OutcomeNotStored) == 1
 
-    async def noted(self, key: str) -> tuple[str, float] | None:
-        text, until = await self._ask("HMGET", _noted(key), "text", "until")
-        left = float(until or 0) - self._options.clock()
-        return (text, left) if left > 0 else None
+    async def get_with_ttl(self, key: str) -> tuple[str, float] | None:
+        value, until = await self._ask("HMGET", _value(key), "text", "until")
+        ttl = float(until or 0) - self._options.clock()
+        return (value, ttl) if ttl > 0 else None
 
     async def ping(self) -> None:
         await self._ask("SET", _key("ping"), "", "PX", 1)
 
     async def aclose(self) -> None:
-        with reaching(self.where, _FAILURES, StoreUnavailable):
+        with self._raising(StoreUnavailable):
             await self._client.aclose()
 
-    async def _note(self, key: str, seconds: float, text: str) -> bool:
+    async def _is_set(self, key: str, ttl: float, value: str) -> bool:
         now, writer = self._options.clock(), secrets.token_urlsafe(9)
-        arguments = [now, writer, text, now + seconds, self._lasts(seconds)]
-        return await self._run("note", [_noted(key)], arguments) == 1
+        arguments = [now, writer, value, now + ttl, _milliseconds(ttl)]
+        return await self._run("set_if_absent", [_value(key)], arguments) == 1
 
-    async def _take(self, kind: str, limits: Sequence[Limit], entry: str) -> Exhausted | None:
+    async def _count(self, kind: str, limits: Sequence[Limit], entry: str) -> LimitExceeded | None:
         if not limits:
             return None
         now = self._options.clock()
         terms = [n for each in limits for n in (each.amount, each.seconds, now + each.seconds)]
-        keys = [_counted(kind, limit) for limit in limits]
-        found = await self._run("take", keys, [now, entry, *terms])
+        keys = [_counter(kind, limit) for limit in limits]
+        found = await self._run("count", keys, [now, entry, *terms])
         if not found:
             return None
         number, until = cast("tuple[int, str]", found)
-        return Exhausted(limits[number - 1].name, max(0.0, float(until) - now))
+        return LimitExceeded(limits[number - 1].name, max(0.0, float(until) - now))
 
     async def _pending(self, most: int, *start: str | float) -> list[Any]:
         arguments = [self._options.clock(), most, _request(""), *start]
-        return cast("list[Any]", await self._run("pending_requests", _EVERYBODYS, arguments))
+        return cast("list[Any]", await self._run("pending_requests", _PENDING_KEYS, arguments))
 
     async def _ask(
-        self, *command: str | float, meaning: type[StoreUnavailable] = StoreUnavailable
+        self, *command: str | float, raises: type[StoreUnavailable] = StoreUnavailable
     ) -> Any:  # noqa: ANN401
-        """Return the answer to a command; a failure has this `meaning`."""
-        with reaching(self.where, _FAILURES, meaning):
+        """Return the answer to a command; a failure `raises` this."""
+        with self._raising(raises):
             return await self._client.execute_command(*command)
 
     async def _run(
@@ -248,10 +244,10 @@ class RedisStorage(Storage):
         name: str,
         keys: Sequence[str],
         arguments: Sequence[str | float],
-        meaning: type[StoreUnavailable] = StoreUnavailable,
+        raises: type[StoreUnavailable] = StoreUnavailable,
     ) -> Any:  # noqa: ANN401
-        """Return what a script returns; a failure has this `meaning`."""
-        with reaching(self.where, _FAILURES, meaning):
+        """Return what a script returns; a failure `raises` this."""
+        with self._raising(raises):
             return await self._script(name)(keys, arguments)
 
     def _script(self, name: str) -> Callable[..., Awaitable[Any]]:
@@ -259,11 +255,6 @@ class RedisStorage(Storage):
             file = files("calls_mcp.storage") / "scripts" / f"{name}.lua"
             self._scripts[name] = self._client.register_script(file.read_text("utf-8"))
         return self._scripts[name]
-
-    @staticmethod
-    def _lasts(seconds: float) -> int:
-        """Return for how many milliseconds a key is kept."""
-        return max(1, int(1000 * seconds))
 
 
 def _confirmation(identifier: str) -> str:
@@ -278,17 +269,22 @@ def _request(identifier: str) -> str:
     return _key("request", identifier)
 
 
-# Notes and reservations are where the first edition has them: while it is replaced, both count.
+# Values and reservations are where the first edition has them: while it is replaced, both count.
 
 
-def _noted(key: str) -> str:
+def _value(key: str) -> str:
     return _key(f"noted/{key}")
 
 
-def _counted(kind: str, limit: Limit) -> str:
+def _counter(kind: str, limit: Limit) -> str:
     if kind == "reserved":
-        return _key(f"entered/{limit.place}")
-    return _key(kind, limit.place)
+        return _key(f"entered/{limit.counter}")
+    return _key(kind, limit.counter)
+
+
+def _milliseconds(seconds: float) -> int:
+    """Return a time to live that Redis accepts."""
+    return max(1, int(1000 * seconds))
 
 
 def _digest(text: str) -> str:

@@ -1,46 +1,52 @@
 """A store in an SQLite database: a file shared by the processes of one machine, or in memory."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
-from typing import cast
+from pathlib import Path
+from typing import TypeVar, cast
 
-from calls_mcp.errors import StoreUnavailable, Unrecorded
-from calls_mcp.storage.interface import Storage
-from calls_mcp.storage.records import (
+from anyio import CapacityLimiter, to_thread
+
+from calls_mcp.errors import ConfigurationError, OutcomeNotStored, StoreUnavailable
+from calls_mcp.storage.database import Database
+from calls_mcp.storage.interface import Storage, explain
+from calls_mcp.storage.models import (
     ApprovalRequest,
     ConfirmationState,
-    Exhausted,
     Limit,
+    LimitExceeded,
     OperatorDecision,
     PendingConfirmation,
     PendingPage,
     Position,
     StorageOptions,
+    as_json,
+    parse_confirmation,
+    parse_decision,
+    parse_outcome,
+    parse_requests,
     pending_page,
-    unpack_confirmation,
-    unpack_decision,
-    unpack_outcome,
-    unpack_request,
 )
-from calls_mcp.storage.sqlite_file import Database
 from calls_mcp.tools.outcome import Outcome
+
+_T = TypeVar("_T")
 
 _START = Position(-inf, "")
 
-_PUT = """
+_ADD_CONFIRMATION = """
 INSERT INTO confirmations (identifier, principal, pending, forget_at) VALUES (?, ?, ?, ?)
 ON CONFLICT (identifier) DO NOTHING
 """
-_FORGET_OLDEST_UNUSED = """
+_DELETE_OLDEST_UNUSED = """
 DELETE FROM confirmations WHERE rowid IN (
     SELECT rowid FROM confirmations WHERE principal = ? AND claimed_at IS NULL
     ORDER BY rowid DESC LIMIT -1 OFFSET ?
 )
 """
-# If there are too many in all, whoever has most of them loses the oldest.
-_FORGET_OF_GREEDIEST = """
+# If there are too many in all, the owner of the most loses the oldest.
+_DELETE_OF_LARGEST_OWNER = """
 DELETE FROM confirmations WHERE rowid = (
     SELECT min(rowid) FROM confirmations
     WHERE (claimed_at IS NULL OR outcome IS NOT NULL)
@@ -49,225 +55,265 @@ DELETE FROM confirmations WHERE rowid = (
 )
 """
 _CLAIM = "UPDATE confirmations SET claimed_at = ? WHERE identifier = ? AND claimed_at IS NULL"
-_SETTLE = "UPDATE confirmations SET outcome = ? WHERE identifier = ? AND outcome IS NULL"
+_RECORD_OUTCOME = "UPDATE confirmations SET outcome = ? WHERE identifier = ? AND outcome IS NULL"
 
-_ADD = """
+_ADD_REQUEST = """
 INSERT INTO approval_requests (identifier, owner, request, asked_at, expires_at)
 VALUES (?, ?, ?, ?, ?)
 """
 _COUNT_PENDING = """
 SELECT count(*) FROM approval_requests WHERE owner = ? AND decision IS NULL AND expires_at > ?
 """
-_FIND = "SELECT request, decision FROM approval_requests WHERE identifier = ?"
-_DECIDE = """
+_FIND_REQUEST = "SELECT request, decision FROM approval_requests WHERE identifier = ?"
+_DECIDE_REQUEST = """
 UPDATE approval_requests SET decision = ?
 WHERE identifier = ? AND decision IS NULL AND expires_at > ?
 """
-_NEWEST = "SELECT request, decision FROM approval_requests ORDER BY asked_at DESC LIMIT ?"
+_NEWEST_REQUESTS = "SELECT request, decision FROM approval_requests ORDER BY asked_at DESC LIMIT ?"
 # The index has everything but the requests themselves.
-_THESE = (
+_FROM_PENDING = (
     "FROM approval_requests INDEXED BY requests_pending WHERE decision IS NULL AND expires_at > ?"
 )
-_PENDING = f"""
+_PENDING_REQUESTS = f"""
 SELECT number, request, each.identifier, each.asked_at
-FROM (SELECT count(*) AS number {_THESE}) LEFT JOIN approval_requests AS each ON each.rowid IN (
-    SELECT rowid {_THESE} AND (asked_at, identifier) > (?, ?)
+FROM (SELECT count(*) AS number {_FROM_PENDING})
+LEFT JOIN approval_requests AS each ON each.rowid IN (
+    SELECT rowid {_FROM_PENDING} AND (asked_at, identifier) > (?, ?)
     ORDER BY asked_at, identifier LIMIT ?
 ) ORDER BY each.asked_at, each.identifier
 """  # noqa: S608  # of constants
 # A new request has a greater rowid than all that are pending, so no exchange keeps the sum.
-_MARK = f"SELECT count(*) || '.' || ifnull(sum(rowid), 0) {_THESE}"
+_PENDING_VERSION = f"SELECT count(*) || '.' || ifnull(sum(rowid), 0) {_FROM_PENDING}"
 
 _COUNT = "SELECT count(*), min(until) FROM counts WHERE key = ? AND until > ?"
-_TAKE = "INSERT INTO counts (key, entry, until) VALUES (?, ?, ?)"
-_NOTE = "INSERT INTO notes (key, text, until) VALUES (?, ?, ?) ON CONFLICT (key) DO NOTHING"
-_FORGET = "DELETE FROM notes WHERE key = ? AND text = ? AND until > ?"
+_ADD_COUNT = "INSERT INTO counts (key, entry, until) VALUES (?, ?, ?)"
+_SET_IF_ABSENT = (
+    "INSERT INTO notes (key, text, until) VALUES (?, ?, ?) ON CONFLICT (key) DO NOTHING"
+)
+_DELETE_IF_EQUAL = "DELETE FROM notes WHERE key = ? AND text = ? AND until > ?"
 
 
 class SqliteStorage(Storage):
-    """A `Storage` in an SQLite database."""
+    """A `Storage` in the SQLite file at `path`, or in memory if that is None."""
 
-    def __init__(self, database: Database, options: StorageOptions) -> None:
+    _failures = (sqlite3.Error, OSError)
+
+    def __init__(self, path: Path | None, options: StorageOptions) -> None:
         super().__init__(options)
-        self.kind = "sqlite" if database.path else "memory"
-        self.database = database
-        self.where = database.where
+        self.kind = "sqlite" if path else "memory"
+        self.where = str(path or "memory:")
+        self._writer = self._reader = Database(path, options.timeout)
+        if path:  # readers have a connection of their own, so that they wait for no writer here
+            self._reader = Database(path, options.timeout)
+        self._writers, self._readers = CapacityLimiter(1), CapacityLimiter(1)
 
-    async def put(self, identifier: str, pending: PendingConfirmation) -> None:
+    async def require_usable(self) -> None:
+        """Return if the database can be written to now, or created.
+
+        Raises:
+            ConfigurationError: It can't.
+        """
+        try:
+            await to_thread.run_sync(self._writer.require_writable)
+        except self._failures as failure:
+            raise ConfigurationError(explain(self.where, failure)) from failure
+
+    async def add_confirmation(self, identifier: str, pending: PendingConfirmation) -> None:
         options, owner = self._options, pending.owner
-        row = (identifier, owner, pending.pack(), pending.expires_at + options.retention)
+        row = (identifier, owner, as_json(pending), pending.expires_at + options.retention)
 
-        def put(db: sqlite3.Connection) -> None:
+        def add(db: sqlite3.Connection) -> None:
             db.execute("DELETE FROM confirmations WHERE forget_at <= ?", (options.clock(),))
-            db.execute(_PUT, row)
-            db.execute(_FORGET_OLDEST_UNUSED, (owner, options.each))
-            if _count(db, "SELECT count(*) FROM confirmations") > options.capacity:
-                db.execute(_FORGET_OF_GREEDIEST)
+            db.execute(_ADD_CONFIRMATION, row)
+            db.execute(_DELETE_OLDEST_UNUSED, (owner, options.max_unused))
+            if _number(db, "SELECT count(*) FROM confirmations") > options.capacity:
+                db.execute(_DELETE_OF_LARGEST_OWNER)
 
-        await self.database.run(put)
+        await self._write(add)
 
-    async def get(self, identifier: str) -> PendingConfirmation | None:
+    async def find_confirmation(self, identifier: str) -> PendingConfirmation | None:
         query = "SELECT pending FROM confirmations WHERE identifier = ?"
-        row = await self.database.look(query, identifier)
-        return unpack_confirmation(cast("str", row[0])) if row else None
+        row = await self._fetch_one(query, identifier)
+        return parse_confirmation(cast("str", row[0])) if row else None
 
-    async def claim(self, identifier: str) -> bool:
-        return await self._changed(_CLAIM, self._options.clock(), identifier) == 1
+    async def claim_confirmation(self, identifier: str) -> bool:
+        return await self._change(_CLAIM, self._options.clock(), identifier) == 1
 
-    async def state(self, identifier: str) -> ConfirmationState | None:
+    async def confirmation_state(self, identifier: str) -> ConfirmationState | None:
         query = "SELECT claimed_at, outcome FROM confirmations WHERE identifier = ?"
-        row = await self.database.look(query, identifier)
+        row = await self._fetch_one(query, identifier)
         if row is None:
             return None
         claimed_at, outcome = cast("tuple[float | None, str | None]", row)
-        return ConfirmationState(claimed_at, unpack_outcome(outcome))
+        return ConfirmationState(claimed_at, parse_outcome(outcome))
 
-    async def settle(self, identifier: str, outcome: Outcome) -> None:
-        await self._changed(_SETTLE, outcome.to_json(), identifier, meaning=Unrecorded)
+    async def record_outcome(self, identifier: str, outcome: Outcome) -> None:
+        parameters = (outcome.to_json(), identifier)
+        await self._change(_RECORD_OUTCOME, *parameters, raises=OutcomeNotStored)
 
     async def add_request(self, request: ApprovalRequest, most: int) -> bool:
         now, owner = self._options.clock(), request.owner
-        row = (request.identifier, owner, request.pack(), request.asked_at, request.expires_at)
+        row = (request.identifier, owner, as_json(request), request.asked_at, request.expires_at)
         old = "DELETE FROM approval_requests WHERE expires_at <= ?"
 
         def add(db: sqlite3.Connection) -> bool:
             db.execute(old, (now - self._options.retention,))
-            if _count(db, _COUNT_PENDING, owner, now) >= most:
+            if _number(db, _COUNT_PENDING, owner, now) >= most:
                 return False
-            db.execute(_ADD, row)
+            db.execute(_ADD_REQUEST, row)
             return True
 
-        return await self.database.run(add)
+        return await self._write(add)
 
     async def find_request(self, identifier: str) -> ApprovalRequest | None:
-        return _first(await self.database.look_at_all(_FIND, identifier))
+        return next(iter(_requests(await self._fetch_all(_FIND_REQUEST, identifier))), None)
 
-    async def latest_request(self, identifier: str) -> ApprovalRequest | None:
-        return _first(
-            await self.database.run(lambda db: db.execute(_FIND, (identifier,)).fetchall())
-        )
+    async def find_request_after_writes(self, identifier: str) -> ApprovalRequest | None:
+        await self.ping()
+        return await self.find_request(identifier)
 
-    async def decide(self, identifier: str, decision: OperatorDecision) -> OperatorDecision | None:
-        row = (decision.pack(), identifier, self._options.clock())
+    async def decide_request(
+        self, identifier: str, decision: OperatorDecision
+    ) -> OperatorDecision | None:
+        row = (as_json(decision), identifier, self._options.clock())
 
         def decide(db: sqlite3.Connection) -> str | None:
-            db.execute(_DECIDE, row)
+            db.execute(_DECIDE_REQUEST, row)
             query = "SELECT decision FROM approval_requests WHERE identifier = ?"
             found = db.execute(query, (identifier,)).fetchone() or (None,)
             return cast("tuple[str | None]", found)[0]
 
-        made = await self.database.run(decide)
-        return unpack_decision(made) if made else None
+        made = await self._write(decide)
+        return parse_decision(made) if made else None
 
     async def newest_requests(self, most: int) -> Sequence[ApprovalRequest]:
-        return _requests(await self.database.look_at_all(_NEWEST, most))
+        return _requests(await self._fetch_all(_NEWEST_REQUESTS, most))
 
     async def pending_requests(self, most: int, after: Position | None = None) -> PendingPage:
         now, start = self._options.clock(), after or _START
         parameters = (now, now, start.asked_at, start.identifier, most + 1)
-        found = await self.database.look_at_all(_PENDING, *parameters)
+        found = await self._fetch_all(_PENDING_REQUESTS, *parameters)
         rows = cast("list[tuple[int, str | None, str, float]]", found)
         requests = [(text, identifier, at) for _, text, identifier, at in rows if text is not None]
         return pending_page(requests, most, rows[0][0] if rows else 0)
 
-    async def pending_mark(self) -> str:
-        row = await self.database.look(_MARK, self._options.clock())
+    async def pending_version(self) -> str:
+        row = await self._fetch_one(_PENDING_VERSION, self._options.clock())
         return cast("str", row[0]) if row else "0.0"
 
-    async def exhausted(self, limits: Sequence[Limit]) -> Exhausted | None:
+    async def check_limits(self, limits: Sequence[Limit]) -> LimitExceeded | None:
         now = self._options.clock()
         for limit in limits:
-            row = await self.database.look(_COUNT, f"hits/{limit.place}", now)
-            if full := _exhausted(limit, row, now):
-                return full
+            row = await self._fetch_one(_COUNT, f"hits/{limit.counter}", now)
+            if exceeded := _exceeded(limit, row, now):
+                return exceeded
         return None
 
     async def release(self, limits: Sequence[Limit], reservation: str) -> None:
-        rows = [(f"reserved/{limit.place}", reservation) for limit in limits]
+        rows = [(f"reserved/{limit.counter}", reservation) for limit in limits]
         delete = "DELETE FROM counts WHERE key = ? AND entry = ?"
-        await self.database.run(lambda db: db.executemany(delete, rows), Unrecorded)
+        await self._write(lambda db: db.executemany(delete, rows), OutcomeNotStored)
 
     async def reservations(self, limit: Limit) -> Sequence[str]:
         query = "SELECT entry FROM counts WHERE key = ? AND until > ? ORDER BY until"
-        key, now = f"reserved/{limit.place}", self._options.clock()
-        rows = await self.database.run(lambda db: db.execute(query, (key, now)).fetchall())
+        key, now = f"reserved/{limit.counter}", self._options.clock()
+        rows = await self._write(lambda db: db.execute(query, (key, now)).fetchall())
         return [str(entry) for (entry,) in rows]
 
-    async def forget(self, key: str, text: str) -> bool:
-        now = self._options.clock()
-        return await self._changed(_FORGET, key, text, now, meaning=Unrecorded) == 1
-
-    async def noted(self, key: str) -> tuple[str, float] | None:
+    async def get_with_ttl(self, key: str) -> tuple[str, float] | None:
         query = "SELECT text, until FROM notes WHERE key = ? AND until > ?"
         now = self._options.clock()
-        row = await self.database.look(query, key, now)
+        row = await self._fetch_one(query, key, now)
         if row is None:
             return None
-        text, until = cast("tuple[str, float]", row)
-        return text, until - now
+        value, until = cast("tuple[str, float]", row)
+        return value, until - now
+
+    async def delete_if_equal(self, key: str, value: str) -> bool:
+        parameters = (key, value, self._options.clock())
+        return await self._change(_DELETE_IF_EQUAL, *parameters, raises=OutcomeNotStored) == 1
 
     async def ping(self) -> None:
-        await self.database.check()
+        with self._raising(StoreUnavailable):
+            check = partial(self._writer.require_writable, self._writer.deadline())
+            await self._run(check, self._writers)
 
     async def aclose(self) -> None:
-        await self.database.aclose()
+        for database, queue in (self._writer, self._writers), (self._reader, self._readers):
+            await to_thread.run_sync(database.close, limiter=queue)
 
-    async def _note(self, key: str, seconds: float, text: str) -> bool:
+    async def _is_set(self, key: str, ttl: float, value: str) -> bool:
         now = self._options.clock()
 
-        def note(db: sqlite3.Connection) -> bool:
+        def add(db: sqlite3.Connection) -> bool:
             db.execute("DELETE FROM notes WHERE until <= ?", (now,))
-            return db.execute(_NOTE, (key, text, now + seconds)).rowcount == 1
+            return db.execute(_SET_IF_ABSENT, (key, value, now + ttl)).rowcount == 1
 
-        return await self.database.run(note)
+        return await self._write(add)
 
-    async def _changed(
-        self,
-        statement: str,
-        *parameters: str | float,
-        meaning: type[StoreUnavailable] = StoreUnavailable,
-    ) -> int:
-        """Return how many rows one statement changed."""
-        work = partial(_rowcount, statement, parameters)
-        return await self.database.run(work, meaning)
-
-    async def _take(self, kind: str, limits: Sequence[Limit], entry: str) -> Exhausted | None:
+    async def _count(self, kind: str, limits: Sequence[Limit], entry: str) -> LimitExceeded | None:
         if not limits:
             return None
         now = self._options.clock()
-        rows = [(f"{kind}/{limit.place}", entry, now + limit.seconds) for limit in limits]
+        rows = [(f"{kind}/{limit.counter}", entry, now + limit.seconds) for limit in limits]
 
-        def take(db: sqlite3.Connection) -> Exhausted | None:
+        def count(db: sqlite3.Connection) -> LimitExceeded | None:
             db.execute("DELETE FROM counts WHERE until <= ?", (now,))
             for limit, (key, _, _) in zip(limits, rows, strict=True):
-                if full := _exhausted(limit, db.execute(_COUNT, (key, now)).fetchone(), now):
-                    return full
-            db.executemany(_TAKE, rows)
+                if exceeded := _exceeded(limit, db.execute(_COUNT, (key, now)).fetchone(), now):
+                    return exceeded
+            db.executemany(_ADD_COUNT, rows)
             return None
 
-        return await self.database.run(take)
+        return await self._write(count)
+
+    async def _change(
+        self,
+        statement: str,
+        *parameters: str | float,
+        raises: type[StoreUnavailable] = StoreUnavailable,
+    ) -> int:
+        """Return how many rows one statement changed."""
+        return await self._write(lambda db: db.execute(statement, parameters).rowcount, raises)
+
+    async def _write(
+        self,
+        work: Callable[[sqlite3.Connection], _T],
+        raises: type[StoreUnavailable] = StoreUnavailable,
+    ) -> _T:
+        """Return what `work` returns, run in a thread as one transaction."""
+        with self._raising(raises):
+            write = partial(self._writer.write, work, self._writer.deadline())
+            return await self._run(write, self._writers)
+
+    async def _fetch_one(self, query: str, *parameters: str | float) -> tuple[object, ...] | None:
+        return next(iter(await self._fetch_all(query, *parameters)), None)
+
+    async def _fetch_all(
+        self, query: str, *parameters: str | float
+    ) -> Sequence[tuple[object, ...]]:
+        """Return the rows of `query`; there are none while the file does not exist."""
+        with self._raising(StoreUnavailable):
+            read = partial(self._reader.read, query, parameters, self._reader.deadline())
+            return await self._run(read, self._readers)
+
+    async def _run(self, work: Callable[[], _T], queue: CapacityLimiter) -> _T:
+        if self.kind == "memory":  # nothing to wait for
+            return work()
+        return await to_thread.run_sync(work, limiter=queue)
 
 
-def _exhausted(limit: Limit, row: tuple[object, ...] | None, now: float) -> Exhausted | None:
+def _exceeded(limit: Limit, row: tuple[object, ...] | None, now: float) -> LimitExceeded | None:
     """Return the limit, if as much as this row says uses it up."""
     count, until = cast("tuple[int, float | None]", row or (0, None))
     if count < limit.amount:
         return None
-    return Exhausted(limit.name, limit.seconds if until is None else until - now)
+    return LimitExceeded(limit.name, limit.seconds if until is None else until - now)
 
 
-def _count(db: sqlite3.Connection, query: str, *parameters: str | float) -> int:
+def _number(db: sqlite3.Connection, query: str, *parameters: str | float) -> int:
     return cast("tuple[int]", db.execute(query, parameters).fetchone())[0]
 
 
-def _rowcount(statement: str, parameters: Sequence[str | float], db: sqlite3.Connection) -> int:
-    return db.execute(statement, parameters).rowcount
-
-
 def _requests(rows: Sequence[tuple[object, ...]]) -> Sequence[ApprovalRequest]:
-    unpacked = (unpack_request(*cast("tuple[str, str | None]", row)) for row in rows)
-    return [request for request in unpacked if request]
-
-
-def _first(rows: Sequence[tuple[object, ...]]) -> ApprovalRequest | None:
-    return next(iter(_requests(rows)), None)
+    return parse_requests(cast("Sequence[tuple[str, str | None]]", rows))

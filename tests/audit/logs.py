@@ -10,7 +10,7 @@ from pathlib import Path
 from calls_mcp.audit import Authority, Entry
 from calls_mcp.audit.chain import START, Fields, seal
 from calls_mcp.audit.destinations import AuditTable
-from calls_mcp.storage.sqlite_file import Database
+from calls_mcp.storage.database import Database
 from calls_mcp.tools.catalog import Json, load_operations
 
 CREATE = load_operations()["create_call"]

@@ -19,7 +19,7 @@ from calls_mcp.audit.verification import verify
 from calls_mcp.errors import AuditUnavailable
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
-from calls_mcp.storage.location import default_path
+from calls_mcp.storage.database import default_path
 from calls_mcp.tools.catalog import Json
 from calls_mcp.tools.outcome import Failure
 from tests.audit.logs import ACCOUNT, ENTRY, SID, database_log

@@ -13,6 +13,7 @@ import pytest
 from calls_mcp.cli.main import main
 from calls_mcp.emulator.testing import RunningEmulator
 from calls_mcp.storage import OperatorDecision, default_path
+from calls_mcp.storage.models import as_json
 from tests.cli.test_call import PLACE, changes
 from tests.guard.test_rules import policy
 from tests.records import records_in
@@ -189,7 +190,7 @@ def decided_since(store: Path, count: int) -> set[str]:
             told = json.loads(request)
             told |= {"identifier": f"{number:016x}", "asked_at": told["asked_at"] + 1}
             rows.append((told["identifier"], json.dumps(told), told["asked_at"]))
-        decision = OperatorDecision(is_approval=True, by="bob", at=0).pack()
+        decision = as_json(OperatorDecision(is_approval=True, by="bob", at=0))
         file.executemany(
             "INSERT INTO approval_requests "
             "SELECT ?, owner, ?, ?, expires_at, ? FROM approval_requests LIMIT 1",

@@ -13,7 +13,8 @@ import pytest
 from calls_mcp.console import Address, open_console
 from calls_mcp.console.calls_page import Calls
 from calls_mcp.settings import load_settings
-from calls_mcp.storage import ApprovalRequest, Binding, OperatorDecision, records
+from calls_mcp.storage import ApprovalRequest, Binding, OperatorDecision, models
+from calls_mcp.storage.models import as_json
 from tests.console.desk import Browser, Desk, open_desk, visible
 from tests.records import records_in
 from tests.rig import CALLER, placing
@@ -236,13 +237,13 @@ async def test_a_page_reads_what_it_shows_and_those_who_listen_read_nothing(
     await desk.ask()  # which creates the file
     fill(desk, 299)
     read = list[bytes | str]()
-    whole = records.unpack_request
+    whole = models.parse_request
 
     def counted(request: str, decision: str | None = None) -> ApprovalRequest | None:
         read.append(request)
         return whole(request, decision)
 
-    monkeypatch.setattr(records, "unpack_request", counted)
+    monkeypatch.setattr(models, "parse_request", counted)
     page = await browser.read("/approvals")
     assert len(read) == page.count('<article class="card"') == 50
     async with browser.news("approvals") as news:
@@ -255,7 +256,7 @@ async def test_a_page_reads_what_it_shows_and_those_who_listen_read_nothing(
 def fill(desk: Desk, count: int, *, decided: bool = False) -> None:
     """Have this many requests be pending, or decided, without asking for each."""
     now = desk.rig.clock()
-    decision = OperatorDecision(is_approval=True, by="ann", at=now).pack() if decided else None
+    decision = as_json(OperatorDecision(is_approval=True, by="ann", at=now)) if decided else None
     requests = [
         ApprovalRequest(
             token_hex(8),
@@ -270,7 +271,7 @@ def fill(desk: Desk, count: int, *, decided: bool = False) -> None:
         for number in range(count)
     ]
     rows = [
-        (each.identifier, each.owner, each.pack(), now, now + 900, decision) for each in requests
+        (each.identifier, each.owner, as_json(each), now, now + 900, decision) for each in requests
     ]
     with closing(sqlite3.connect(desk.record.parent / "state.db")) as file, file:
         file.executemany("INSERT INTO approval_requests VALUES (?, ?, ?, ?, ?, ?)", rows)

@@ -20,7 +20,7 @@ from calls_mcp.guard.policy import load_policy
 from calls_mcp.server.handlers import build_server
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
-from calls_mcp.storage import Database, StorageOptions, open_storage
+from calls_mcp.storage import StorageOptions, open_storage
 from calls_mcp.storage.sqlite import SqliteStorage
 from calls_mcp.tools.outcome import CallSummary
 from tests.rig import ACCOUNT, TALKS_FOR_AN_HOUR, Agent, Client, Rig, access_to, open_rig, placing
@@ -78,20 +78,20 @@ class _Interrupted(SqliteStorage):
     """A store that lets others go first, as often as `pauses` say."""
 
     def __init__(self, pauses: Iterator[int]) -> None:
-        super().__init__(Database(None), StorageOptions())
+        super().__init__(None, StorageOptions())
         self._pauses = pauses
 
-    async def note(self, key: str, seconds: float, text: str = "") -> str | None:
+    async def set_if_absent(self, key: str, ttl: float, value: str = "") -> str | None:
         await self._pause()
-        return await super().note(key, seconds, text)
+        return await super().set_if_absent(key, ttl, value)
 
-    async def forget(self, key: str, text: str) -> bool:
+    async def delete_if_equal(self, key: str, value: str) -> bool:
         await self._pause()
-        return await super().forget(key, text)
+        return await super().delete_if_equal(key, value)
 
-    async def noted(self, key: str) -> tuple[str, float] | None:
+    async def get_with_ttl(self, key: str) -> tuple[str, float] | None:
         await self._pause()
-        return await super().noted(key)
+        return await super().get_with_ttl(key)
 
     async def _pause(self) -> None:
         for _ in range(next(self._pauses)):
@@ -127,7 +127,7 @@ def test_however_they_interleave_one_of_those_who_take_room_for_a_number_gets_it
 
 async def test_accounts_that_share_a_store_are_counted_apart() -> None:
     caps = replace(load_policy(None).caps, calls_per_minute=1, in_flight=1)
-    storage = SqliteStorage(Database(None), StorageOptions())
+    storage = SqliteStorage(None, StorageOptions())
     first, other = (Quotas(storage, caps, _nobody, time.time, sid) for sid in (ACCOUNT, OTHER))
     for quotas, sid in ((first, ACCOUNT), (other, OTHER)):
         call = NewCall("+15005550006", sid, "agent", 60, 0)
@@ -141,11 +141,11 @@ async def test_accounts_that_share_a_store_are_counted_apart() -> None:
 async def test_a_call_is_known_to_be_sent_for_longer_than_placing_it_may_take(
     deadline: float, seconds: float
 ) -> None:
-    storage = SqliteStorage(Database(None), StorageOptions(clock=ManualClock(0)))
+    storage = SqliteStorage(None, StorageOptions(clock=ManualClock(0)))
     caps = load_policy(None).caps
     quotas = Quotas(storage, caps, _nobody, ManualClock(0), ACCOUNT, deadline)
     await quotas.take(NewCall("+15005550006", ACCOUNT, "agent", 60, 0), frozenset())
-    _, left = await storage.noted(f"sent:{ACCOUNT}:+15005550006") or ("", 0)
+    _, left = await storage.get_with_ttl(f"sent:{ACCOUNT}:+15005550006") or ("", 0)
     assert left == seconds
     await storage.aclose()
 
@@ -163,7 +163,7 @@ async def test_a_call_is_known_to_be_placed_for_longer_than_placing_another_may_
         ):
             placed = await Agent(client).call("create_call", **placing())
         async with open_storage(url, StorageOptions(clock=clock)) as storage:
-            _, left = await storage.noted(f"call:{placed['call']['sid']}") or ("", 0)
+            _, left = await storage.get_with_ttl(f"call:{placed['call']['sid']}") or ("", 0)
     assert left == 3660
 
 

@@ -237,8 +237,8 @@ async def test_a_server_that_dies_while_sending_leaves_it_unknown_whether_it_was
         await here.decide(approve=True)
         options = StorageOptions(clock=here.rig.clock)
         async with open_storage(f"sqlite:///{tmp_path}/state.db", options) as dying:
-            assert await dying.claim(identifier)
-        here.rig.clock.advance(options.patience)
+            assert await dying.claim_confirmation(identifier)
+        here.rig.clock.advance(options.outcome_timeout)
         told = await agent.call("create_call", **placing())
         assert told["error"]["kind"] == "outcome_unknown"
         again = await agent.call("create_call", **placing())

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
-from multiprocessing.synchronize import Barrier
+from multiprocessing.synchronize import Barrier, Semaphore
 from typing import ParamSpec, TypeVar
 
 from calls_mcp.emulator import ManualClock
@@ -37,7 +37,7 @@ async def enter(storage: Storage) -> bool:
 
 async def note(storage: Storage) -> bool:
     """Whether nobody had done it before."""
-    return await storage.note("+15005550205", 60) is not None
+    return await storage.set_if_absent("+15005550205", 60) is not None
 
 
 def together(work: Callable[_P, _T], *arguments: _P.args, **named: _P.kwargs) -> list[_T]:
@@ -52,6 +52,11 @@ def start(work: Callable[_P, object], *arguments: _P.args, **named: _P.kwargs) -
     process = _CONTEXT.Process(target=work, args=arguments, kwargs=named)
     process.start()
     return process
+
+
+def semaphore() -> Semaphore:
+    """Return one that such a process can release."""
+    return _CONTEXT.Semaphore(0)
 
 
 def _meet(start: Barrier) -> None:

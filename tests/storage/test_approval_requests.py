@@ -69,7 +69,7 @@ async def test_the_first_decision_stands_and_is_told_to_all(
     told: list[OperatorDecision | None] = []
 
     async def decide(decision: OperatorDecision) -> None:
-        told.append(await storage.decide("one", decision))
+        told.append(await storage.decide_request("one", decision))
 
     async with anyio.create_task_group() as tasks:
         for decision in decisions * 5:
@@ -80,7 +80,7 @@ async def test_the_first_decision_stands_and_is_told_to_all(
     decided = replace(one, decision=told[0])
     assert await storage.find_request("one") == decided
     clock.advance(TTL)
-    assert await storage.decide("one", approved("ann", clock)) == told[0]
+    assert await storage.decide_request("one", approved("ann", clock)) == told[0]
     assert not decided.has_expired(clock())
 
 
@@ -88,9 +88,9 @@ async def test_what_has_expired_or_is_not_there_can_not_be_decided(
     storage: Storage, clock: ManualClock
 ) -> None:
     await storage.add_request(request("one", clock), MOST)
-    assert await storage.decide("two", approved("bob", clock)) is None
+    assert await storage.decide_request("two", approved("bob", clock)) is None
     clock.advance(TTL)
-    assert await storage.decide("one", approved("bob", clock)) is None
+    assert await storage.decide_request("one", approved("bob", clock)) is None
     assert request("one", clock).has_expired(clock() + TTL)
 
 
@@ -98,7 +98,7 @@ async def test_only_so_many_of_one_principal_wait(storage: Storage, clock: Manua
     found = [await storage.add_request(request(str(number), clock), MOST) for number in range(5)]
     assert found == [True] * MOST + [False] * 2
     assert await storage.add_request(request("another's", clock, "bob"), MOST)
-    await storage.decide("0", approved("bob", clock))
+    await storage.decide_request("0", approved("bob", clock))
     assert await storage.add_request(request("5", clock), MOST)
     assert not await storage.add_request(request("6", clock), MOST)
     clock.advance(TTL)
@@ -111,7 +111,7 @@ async def test_the_newest_are_listed_first_and_old_ones_are_forgotten(
     for number in range(4):
         await storage.add_request(request(str(number), clock, f"of {number}"), MOST)
         clock.advance(1)
-    decision = await storage.decide("3", approved("bob", clock))
+    decision = await storage.decide_request("3", approved("bob", clock))
     listed = await storage.newest_requests(3)
     assert [each.identifier for each in listed] == ["3", "2", "1"]
     assert [each.decision for each in listed] == [decision, None, None]
@@ -152,7 +152,7 @@ async def test_a_page_begins_where_it_did_when_the_request_before_it_is_decided(
     last = (await storage.pending_requests(3)).last
     assert last == Position(clock() - 1, "4")
     for decided in "54":
-        await storage.decide(decided, approved("bob", clock))
+        await storage.decide_request(decided, approved("bob", clock))
     rest = await storage.pending_requests(3, last)
     assert (names(rest), rest.count) == (["1", "2"], 3)
     assert names(await storage.pending_requests(9)) == ["3", "1", "2"]
@@ -183,21 +183,21 @@ async def test_what_lasts_long_waits_on_when_what_came_later_is_forgotten(
 async def test_the_mark_is_another_whenever_something_else_waits(
     storage: Storage, clock: ManualClock
 ) -> None:
-    marks = [await storage.pending_mark()]
+    marks = [await storage.pending_version()]
     await storage.add_request(request("one", clock), MOST)
-    marks.append(await storage.pending_mark())
-    await storage.decide("one", approved("bob", clock))
+    marks.append(await storage.pending_version())
+    await storage.decide_request("one", approved("bob", clock))
     await storage.add_request(replace(request("two", clock), asked_at=clock() - 5), MOST)
-    marks.append(await storage.pending_mark())  # as many, one of a slow clock
-    await storage.decide("two", approved("bob", clock))
-    await storage.decide("two", approved("bob", clock))
+    marks.append(await storage.pending_version())  # as many, one of a slow clock
+    await storage.decide_request("two", approved("bob", clock))
+    await storage.decide_request("two", approved("bob", clock))
     await storage.add_request(request("three", clock), MOST)
-    marks.append(await storage.pending_mark())
+    marks.append(await storage.pending_version())
     clock.advance(TTL)
-    marks.append(await storage.pending_mark())
+    marks.append(await storage.pending_version())
     assert all(one != other for one, other in pairwise(marks))
     assert len({*marks[1:4]}) == 3
-    assert await storage.pending_mark() == marks[-1]
+    assert await storage.pending_version() == marks[-1]
 
 
 async def test_a_decision_written_by_a_newer_version_is_not_known(
@@ -207,5 +207,5 @@ async def test_a_decision_written_by_a_newer_version_is_not_known(
         await storage.add_request(request("one", clock), MOST)
         with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as other, other:
             other.execute("UPDATE approval_requests SET decision = '{}'")
-        assert await storage.decide("one", approved("bob", clock)) is None
+        assert await storage.decide_request("one", approved("bob", clock)) is None
         assert await storage.find_request("one") is None

@@ -8,10 +8,9 @@ import pytest
 import redis
 
 from calls_mcp.emulator import ManualClock
-from calls_mcp.errors import StoreUnavailable, Unrecorded
+from calls_mcp.errors import OutcomeNotStored, StoreUnavailable
 from calls_mcp.storage import (
     Binding,
-    Database,
     Limit,
     PendingConfirmation,
     Storage,
@@ -45,76 +44,84 @@ def kind_of(outcome: Outcome) -> str:
 
 
 async def kept(storage: Storage, *identifiers: str) -> list[str]:
-    return [identifier for identifier in identifiers if await storage.get(identifier)]
+    return [identifier for identifier in identifiers if await storage.find_confirmation(identifier)]
 
 
 async def test_a_question_is_kept_as_it_was(storage: Storage, pending: PendingConfirmation) -> None:
-    await storage.put("one", pending)
-    assert await storage.get("one") == pending
-    assert await storage.get("another") is None
+    await storage.add_confirmation("one", pending)
+    assert await storage.find_confirmation("one") == pending
+    assert await storage.find_confirmation("another") is None
 
 
 async def test_what_the_operator_has_is_not_pushed_out_by_what_users_are_asked(
     storage: Storage, pending: PendingConfirmation, options: StorageOptions
 ) -> None:
-    await storage.put("filed", replace(pending, for_operator=True))
-    for number in range(options.each + 1):
-        await storage.put(f"{number}", pending)
+    await storage.add_confirmation("filed", replace(pending, for_operator=True))
+    for number in range(options.max_unused + 1):
+        await storage.add_confirmation(f"{number}", pending)
     assert await kept(storage, "filed", "0") == ["filed"]
 
 
 async def test_only_one_of_many_claims_succeeds(
     storage: Storage, pending: PendingConfirmation
 ) -> None:
-    await storage.put("one", pending)
-    assert [await storage.claim("one") for _ in range(5)] == [True, False, False, False, False]
-    await storage.put("one", replace(pending, state="another"))  # which does not free it
-    assert await storage.get("one") == pending
-    assert not await storage.claim("one")
+    await storage.add_confirmation("one", pending)
+    assert [await storage.claim_confirmation("one") for _ in range(5)] == [
+        True,
+        False,
+        False,
+        False,
+        False,
+    ]
+    await storage.add_confirmation(
+        "one", replace(pending, state="another")
+    )  # which does not free it
+    assert await storage.find_confirmation("one") == pending
+    assert not await storage.claim_confirmation("one")
 
 
 async def test_what_is_not_kept_can_not_be_claimed_or_settled(storage: Storage) -> None:
-    assert not await storage.claim("unknown")
-    await storage.settle("unknown", DONE)
-    assert await storage.get("unknown") is None
-    assert kind_of(await storage.outcome("unknown")) == "outcome_unknown"
+    assert not await storage.claim_confirmation("unknown")
+    await storage.record_outcome("unknown", DONE)
+    assert await storage.find_confirmation("unknown") is None
+    assert kind_of(await storage.wait_for_outcome("unknown")) == "outcome_unknown"
 
 
 async def test_the_first_outcome_is_the_one(storage: Storage, pending: PendingConfirmation) -> None:
-    await storage.put("one", pending)
-    await storage.claim("one")
-    await storage.settle("one", DONE)
-    await storage.settle("one", Outcome(outcome="declined"))
-    assert await storage.outcome("one") == DONE
+    await storage.add_confirmation("one", pending)
+    await storage.claim_confirmation("one")
+    await storage.record_outcome("one", DONE)
+    await storage.record_outcome("one", Outcome(outcome="declined"))
+    assert await storage.wait_for_outcome("one") == DONE
 
 
 async def test_all_who_wait_get_the_outcome_when_it_is_settled(
     url: str, options: StorageOptions, pending: PendingConfirmation
 ) -> None:
     outcomes: list[Outcome] = []
-    patient = replace(options, patience=60)
+    patient = replace(options, outcome_timeout=60)
     async with open_storage(url, patient) as storage, open_storage(url, patient) as another:
-        await storage.put("one", pending)
-        await storage.claim("one")
+        await storage.add_confirmation("one", pending)
+        await storage.claim_confirmation("one")
 
         async def wait() -> None:
-            outcomes.append(await storage.outcome("one"))
+            outcomes.append(await storage.wait_for_outcome("one"))
 
         async with anyio.create_task_group() as tasks:
             for _ in range(20):
                 tasks.start_soon(wait)
             await anyio.wait_all_tasks_blocked()
             assert outcomes == []
-            await (another if another.is_shared else storage).settle("one", DONE)
+            await (another if another.is_shared else storage).record_outcome("one", DONE)
     assert outcomes == [DONE] * 20
 
 
 async def test_waiting_ends_when_patience_does(
     storage: Storage, pending: PendingConfirmation
 ) -> None:
-    await storage.put("one", pending)
-    await storage.claim("one")
-    outcome = await storage.outcome("one")
+    await storage.add_confirmation("one", pending)
+    await storage.claim_confirmation("one")
+    outcome = await storage.wait_for_outcome("one")
     assert kind_of(outcome) == "outcome_unknown"
     assert "Nothing new was sent" in str(outcome.error)
 
@@ -122,21 +129,21 @@ async def test_waiting_ends_when_patience_does(
 async def test_nobody_waits_for_a_claim_that_is_long_past(
     url: str, options: StorageOptions, pending: PendingConfirmation, clock: ManualClock
 ) -> None:
-    async with open_storage(url, replace(options, patience=3600)) as storage:
-        await storage.put("one", pending)
-        await storage.claim("one")
+    async with open_storage(url, replace(options, outcome_timeout=3600)) as storage:
+        await storage.add_confirmation("one", pending)
+        await storage.claim_confirmation("one")
         clock.advance(3600)
-        assert kind_of(await storage.outcome("one")) == "outcome_unknown"
-        await storage.settle("one", DONE)
-        assert await storage.outcome("one") == DONE
+        assert kind_of(await storage.wait_for_outcome("one")) == "outcome_unknown"
+        await storage.record_outcome("one", DONE)
+        assert await storage.wait_for_outcome("one") == DONE
 
 
 async def test_a_flood_of_questions_costs_only_those_who_make_it(
     storage: Storage, clock: ManualClock
 ) -> None:
-    await storage.put("theirs", pending_of("somebody else", clock))
+    await storage.add_confirmation("theirs", pending_of("somebody else", clock))
     for number in range(5):
-        await storage.put(f"{number}", pending_of("flooder", clock))
+        await storage.add_confirmation(f"{number}", pending_of("flooder", clock))
     assert await kept(storage, "theirs", "0", "1", "2", "3", "4") == ["theirs", "2", "3", "4"]
 
 
@@ -145,24 +152,24 @@ async def test_a_flood_of_questions_does_not_touch_what_was_claimed(
 ) -> None:
     names = ["in flight", "settled", *"12345"]
     for name in names:
-        await storage.put(name, pending)
+        await storage.add_confirmation(name, pending)
         if name in ("in flight", "settled"):
-            await storage.claim(name)
-    await storage.settle("settled", DONE)
+            await storage.claim_confirmation(name)
+    await storage.record_outcome("settled", DONE)
     assert await kept(storage, *names) == ["in flight", "settled", "3", "4", "5"]
-    assert await storage.outcome("settled") == DONE
+    assert await storage.wait_for_outcome("settled") == DONE
 
 
 @pytest.mark.parametrize("url", ["memory", "sqlite"], indirect=True)
 async def test_a_record_is_forgotten_some_time_after_it_has_lapsed(
     storage: Storage, pending: PendingConfirmation, clock: ManualClock
 ) -> None:
-    await storage.put("old", pending)
+    await storage.add_confirmation("old", pending)
     clock.advance(399)
-    await storage.put("new", pending_of("tester", clock))
+    await storage.add_confirmation("new", pending_of("tester", clock))
     assert await kept(storage, "old", "new") == ["old", "new"]
     clock.advance(1)
-    await storage.put("newer", pending_of("tester", clock))
+    await storage.add_confirmation("newer", pending_of("tester", clock))
     assert await kept(storage, "old", "new", "newer") == ["new", "newer"]
 
 
@@ -171,14 +178,14 @@ async def test_redis_is_told_when_to_forget_each_key(
     storage: Storage, pending: PendingConfirmation, shared_redis: RedisServer
 ) -> None:
     limit = Limit("calls", amount=9, seconds=400, key="tester")
-    await storage.put("one", pending)
-    await storage.put("claimed", pending)
-    await storage.claim("claimed")
-    await storage.settle("claimed", DONE)
+    await storage.add_confirmation("one", pending)
+    await storage.add_confirmation("claimed", pending)
+    await storage.claim_confirmation("claimed")
+    await storage.record_outcome("claimed", DONE)
     await storage.hit([limit])
     await storage.reserve([limit])
-    await storage.note("+15005550205", 400)
-    await storage.note("digest", 400, "why")
+    await storage.set_if_absent("+15005550205", 400)
+    await storage.set_if_absent("digest", 400, "why")
     client: Any = redis.Redis(port=shared_redis.port)
     with client:
         lasts: list[int] = [client.pttl(key) for key in client.scan_iter()]
@@ -187,22 +194,22 @@ async def test_redis_is_told_when_to_forget_each_key(
 
 
 async def test_there_are_only_so_many_and_the_greediest_pays(clock: ManualClock) -> None:
-    storage = SqliteStorage(Database(None), StorageOptions(clock=clock, capacity=4))
-    await storage.put("in flight", pending_of("greedy", clock))
-    await storage.claim("in flight")
-    await storage.put("modest", pending_of("modest", clock))
+    storage = SqliteStorage(None, StorageOptions(clock=clock, capacity=4))
+    await storage.add_confirmation("in flight", pending_of("greedy", clock))
+    await storage.claim_confirmation("in flight")
+    await storage.add_confirmation("modest", pending_of("modest", clock))
     for name in ("oldest", "newer", "newest"):
-        await storage.put(name, pending_of("greedy", clock))
+        await storage.add_confirmation(name, pending_of("greedy", clock))
     names = ("in flight", "modest", "oldest", "newer", "newest")
     assert await kept(storage, *names) == ["in flight", "modest", "newer", "newest"]
     await storage.aclose()
 
 
 async def test_everything_in_flight_is_kept(clock: ManualClock) -> None:
-    storage = SqliteStorage(Database(None), StorageOptions(clock=clock, capacity=1))
+    storage = SqliteStorage(None, StorageOptions(clock=clock, capacity=1))
     for name in ("one", "two"):
-        await storage.put(name, pending_of("tester", clock))
-        await storage.claim(name)
+        await storage.add_confirmation(name, pending_of("tester", clock))
+        await storage.claim_confirmation(name)
     assert await kept(storage, "one", "two") == ["one", "two"]
     await storage.aclose()
 
@@ -211,13 +218,13 @@ async def test_a_store_works_again_when_redis_is_back(
     own_redis: RedisServer, options: StorageOptions, pending: PendingConfirmation
 ) -> None:
     async with open_storage(own_redis.url, options) as storage:
-        await storage.put("one", pending)
+        await storage.add_confirmation("one", pending)
         own_redis.stop()
         await assert_unavailable(storage, pending)
         own_redis.start()
         await storage.ping()
-        await storage.put("two", pending)
-        assert await storage.claim("two")
+        await storage.add_confirmation("two", pending)
+        assert await storage.claim_confirmation("two")
 
 
 async def test_redis_may_be_opened_before_it_runs(
@@ -233,8 +240,8 @@ async def test_a_store_works_again_when_its_file_does(
     sqlite_url: str, options: StorageOptions, pending: PendingConfirmation
 ) -> None:
     path = sqlite_url.removeprefix("sqlite:///")
-    async with open_storage(sqlite_url, replace(options, busy=0.01)) as storage:
-        await storage.put("one", pending)
+    async with open_storage(sqlite_url, replace(options, timeout=0.01)) as storage:
+        await storage.add_confirmation("one", pending)
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("ALTER TABLE confirmations RENAME TO away")
             other.execute("ALTER TABLE notes RENAME TO far_away")
@@ -244,21 +251,21 @@ async def test_a_store_works_again_when_its_file_does(
             other.execute("ALTER TABLE far_away RENAME TO notes")
             other.execute("ALTER TABLE away RENAME TO confirmations")
         await storage.ping()
-        assert await storage.claim("one")
+        assert await storage.claim_confirmation("one")
 
 
 async def assert_unavailable(storage: Storage, pending: PendingConfirmation) -> None:
     limits = [Limit("calls", amount=1, seconds=60, key="tester")]
     for unsent in (
         storage.ping,
-        lambda: storage.put("another", pending),
-        lambda: storage.get("one"),
-        lambda: storage.claim("one"),
-        lambda: storage.outcome("one"),
+        lambda: storage.add_confirmation("another", pending),
+        lambda: storage.find_confirmation("one"),
+        lambda: storage.claim_confirmation("one"),
+        lambda: storage.wait_for_outcome("one"),
         lambda: storage.hit(limits),
         lambda: storage.reserve(limits),
-        lambda: storage.note("+15005550205", 60),
-        lambda: storage.noted("+15005550205"),
+        lambda: storage.set_if_absent("+15005550205", 60),
+        lambda: storage.get_with_ttl("+15005550205"),
         lambda: storage.reservations(limits[0]),
     ):
         with pytest.raises(StoreUnavailable, match="Nothing was sent: the state store") as caught:
@@ -266,11 +273,11 @@ async def assert_unavailable(storage: Storage, pending: PendingConfirmation) -> 
         assert caught.value.kind == "store_unavailable"
         assert caught.value.retryable
     for already_sent in (
-        lambda: storage.settle("one", DONE),
+        lambda: storage.record_outcome("one", DONE),
         lambda: storage.release(limits, "entry"),
-        lambda: storage.forget("+15005550205", "note"),
+        lambda: storage.delete_if_equal("+15005550205", "note"),
     ):
-        with pytest.raises(Unrecorded, match="could not be recorded") as caught:
+        with pytest.raises(OutcomeNotStored, match="could not be recorded") as caught:
             await already_sent()
         assert not caught.value.retryable
 
@@ -280,10 +287,10 @@ async def test_a_question_written_by_another_version_is_not_known_any_more(
 ) -> None:
     path = sqlite_url.removeprefix("sqlite:///")
     async with open_storage(sqlite_url, options) as storage:
-        await storage.put("one", pending)
+        await storage.add_confirmation("one", pending)
         with closing(sqlite3.connect(path)) as other, other:
             other.execute("UPDATE confirmations SET pending = '{}'")
-        assert await storage.get("one") is None
+        assert await storage.find_confirmation("one") is None
 
 
 async def test_an_outcome_written_by_a_newer_version_is_unknown(
@@ -291,10 +298,10 @@ async def test_an_outcome_written_by_a_newer_version_is_unknown(
 ) -> None:
     path = sqlite_url.removeprefix("sqlite:///")
     async with open_storage(sqlite_url, options) as storage:
-        await storage.put("one", pending)
+        await storage.add_confirmation("one", pending)
         with closing(sqlite3.connect(path)) as other, other:
             other.execute("UPDATE confirmations SET claimed_at = 0, outcome = ?", (NEWER,))
-        assert kind_of(await storage.outcome("one")) == "outcome_unknown"
+        assert kind_of(await storage.wait_for_outcome("one")) == "outcome_unknown"
 
 
 async def test_an_outcome_that_a_newer_replica_writes_is_unknown(
@@ -302,12 +309,12 @@ async def test_an_outcome_that_a_newer_replica_writes_is_unknown(
 ) -> None:
     client: Any = redis.Redis.from_url(redis_url)  # pyright: ignore[reportUnknownMemberType]
     outcomes: list[str] = []
-    async with open_storage(redis_url, replace(options, patience=30)) as storage:
-        await storage.put("one", pending)
-        await storage.claim("one")
+    async with open_storage(redis_url, replace(options, outcome_timeout=30)) as storage:
+        await storage.add_confirmation("one", pending)
+        await storage.claim_confirmation("one")
 
         async def wait() -> None:
-            outcomes.append(kind_of(await storage.outcome("one")))
+            outcomes.append(kind_of(await storage.wait_for_outcome("one")))
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(wait)
@@ -321,13 +328,13 @@ async def test_an_outcome_that_a_newer_replica_writes_is_unknown(
 async def test_being_cancelled_while_waiting_harms_nobody(
     url: str, options: StorageOptions, pending: PendingConfirmation
 ) -> None:
-    async with open_storage(url, replace(options, patience=60)) as storage:
-        await storage.put("one", pending)
-        await storage.claim("one")
+    async with open_storage(url, replace(options, outcome_timeout=60)) as storage:
+        await storage.add_confirmation("one", pending)
+        await storage.claim_confirmation("one")
         async with anyio.create_task_group() as tasks:
             for _ in range(10):
-                tasks.start_soon(storage.outcome, "one")
+                tasks.start_soon(storage.wait_for_outcome, "one")
             await anyio.wait_all_tasks_blocked()
             tasks.cancel_scope.cancel()
-        await storage.settle("one", DONE)
-        assert await storage.outcome("one") == DONE
+        await storage.record_outcome("one", DONE)
+        assert await storage.wait_for_outcome("one") == DONE

@@ -7,8 +7,8 @@ import pytest
 import redis
 
 from calls_mcp.emulator import ManualClock
-from calls_mcp.storage import Exhausted, Limit, Storage, StorageOptions, open_storage
-from calls_mcp.storage.rates import Rates
+from calls_mcp.storage import Limit, LimitExceeded, Storage, StorageOptions, open_storage
+from calls_mcp.storage.rate_limiter import RateLimiter
 
 from . import crew
 from .redis_server import RedisServer
@@ -30,7 +30,7 @@ async def hits(storage: Storage, limits: Sequence[Limit], times: int) -> list[st
 
 async def left(storage: Storage, key: str) -> float | None:
     """For how many more seconds a key is noted."""
-    noted = await storage.noted(key)
+    noted = await storage.get_with_ttl(key)
     return noted and noted[1]
 
 
@@ -43,8 +43,8 @@ async def entered(storage: Storage, *limits: Limit) -> str:
 async def test_a_limit_gives_as_much_as_it_has(storage: Storage) -> None:
     assert await hits(storage, [MINUTE], 4) == ["", "", "calls_per_minute", "calls_per_minute"]
     assert await hits(storage, [], 3) == ["", "", ""]
-    assert await storage.hit([NEVER]) == Exhausted("never", 60)
-    assert await storage.reserve([NEVER]) == Exhausted("never", 60)
+    assert await storage.hit([NEVER]) == LimitExceeded("never", 60)
+    assert await storage.reserve([NEVER]) == LimitExceeded("never", 60)
 
 
 async def test_room_comes_back_when_the_oldest_has_left_the_window(
@@ -54,7 +54,7 @@ async def test_room_comes_back_when_the_oldest_has_left_the_window(
     clock.advance(20)
     await storage.hit([MINUTE])
     clock.advance(39)
-    assert await storage.hit([MINUTE]) == Exhausted("calls_per_minute", 1)
+    assert await storage.hit([MINUTE]) == LimitExceeded("calls_per_minute", 1)
     clock.advance(1)
     assert await hits(storage, [MINUTE], 2) == ["", "calls_per_minute"]
 
@@ -78,42 +78,42 @@ async def test_nothing_is_taken_when_one_of_several_is_exhausted(
 
 
 async def test_looking_for_room_takes_none(storage: Storage, clock: ManualClock) -> None:
-    assert await storage.exhausted([]) is None
-    assert await storage.exhausted([NEVER]) == Exhausted("never", 60)
+    assert await storage.check_limits([]) is None
+    assert await storage.check_limits([NEVER]) == LimitExceeded("never", 60)
     await storage.hit([MINUTE])
     for _ in range(3):
-        assert await storage.exhausted([HOUR, MINUTE]) is None
+        assert await storage.check_limits([HOUR, MINUTE]) is None
     clock.advance(10)
     await storage.hit([MINUTE])
-    assert await storage.exhausted([HOUR, MINUTE]) == Exhausted("calls_per_minute", 50)
+    assert await storage.check_limits([HOUR, MINUTE]) == LimitExceeded("calls_per_minute", 50)
     clock.advance(50)
-    assert await storage.exhausted([HOUR, MINUTE]) is None
+    assert await storage.check_limits([HOUR, MINUTE]) is None
 
 
 async def test_the_second_note_of_a_number_is_told_so_until_the_first_lapses(
     storage: Storage, clock: ManualClock
 ) -> None:
     assert await left(storage, CALLEE) is None
-    assert await storage.note(CALLEE, 60)
+    assert await storage.set_if_absent(CALLEE, 60)
     clock.advance(59)
-    assert not await storage.note(CALLEE, 60)
+    assert not await storage.set_if_absent(CALLEE, 60)
     assert await left(storage, CALLEE) == 1
     assert await left(storage, "+15005550206") is None
     clock.advance(1)
     assert await left(storage, CALLEE) is None
-    assert await storage.note(CALLEE, 60)
+    assert await storage.set_if_absent(CALLEE, 60)
 
 
 async def test_a_note_is_forgotten_by_whoever_made_it_once_and_by_nobody_else(
     storage: Storage,
 ) -> None:
-    first = await storage.note(CALLEE, 60)
+    first = await storage.set_if_absent(CALLEE, 60)
     assert first is not None
-    assert not await storage.forget(CALLEE, "another")
+    assert not await storage.delete_if_equal(CALLEE, "another")
     assert await left(storage, CALLEE) == 60
-    assert await storage.forget(CALLEE, first)
+    assert await storage.delete_if_equal(CALLEE, first)
     assert await left(storage, CALLEE) is None
-    assert not await storage.forget(CALLEE, first)
+    assert not await storage.delete_if_equal(CALLEE, first)
 
 
 async def test_those_inside_are_told_in_the_order_in_which_they_lapse(
@@ -132,22 +132,22 @@ async def test_those_inside_are_told_in_the_order_in_which_they_lapse(
 
 async def test_a_note_has_the_text_that_is_given(storage: Storage, clock: ManualClock) -> None:
     text = "its outcome is unknown: ü \n 'x'"
-    assert await storage.note("digest", 60, text) == text
-    assert await storage.note("digest", 60, "again") is None
-    assert await storage.noted("digest") == (text, 60)
+    assert await storage.set_if_absent("digest", 60, text) == text
+    assert await storage.set_if_absent("digest", 60, "again") is None
+    assert await storage.get_with_ttl("digest") == (text, 60)
     clock.advance(60)
-    assert not await storage.forget("digest", text)
-    assert await storage.note("digest", 60, "again") == "again"
+    assert not await storage.delete_if_equal("digest", text)
+    assert await storage.set_if_absent("digest", 60, "again") == "again"
 
 
 async def test_only_so_many_are_in_at_once(storage: Storage) -> None:
     first = await entered(storage, MINUTE)
     await entered(storage, MINUTE)
-    assert await storage.reserve([MINUTE]) == Exhausted("calls_per_minute", 60)
+    assert await storage.reserve([MINUTE]) == LimitExceeded("calls_per_minute", 60)
     for _ in range(2):  # which makes room once
         await storage.release([MINUTE], first)
     assert isinstance(await storage.reserve([MINUTE]), str)
-    assert isinstance(await storage.reserve([MINUTE]), Exhausted)
+    assert isinstance(await storage.reserve([MINUTE]), LimitExceeded)
 
 
 async def test_whoever_died_inside_is_out_when_their_lease_ends(
@@ -156,19 +156,19 @@ async def test_whoever_died_inside_is_out_when_their_lease_ends(
     await entered(storage, MINUTE)
     clock.advance(20)
     await entered(storage, MINUTE)
-    assert await storage.reserve([MINUTE]) == Exhausted("calls_per_minute", 40)
+    assert await storage.reserve([MINUTE]) == LimitExceeded("calls_per_minute", 40)
     clock.advance(40)
     await entered(storage, MINUTE)
-    assert await storage.reserve([MINUTE]) == Exhausted("calls_per_minute", 20)
+    assert await storage.reserve([MINUTE]) == LimitExceeded("calls_per_minute", 20)
 
 
 async def test_nobody_enters_anywhere_when_one_place_is_full(storage: Storage) -> None:
     entries = [await entered(storage, OF_ALL, MINUTE) for _ in range(2)]
     assert [await storage.reserve([OF_ALL, MINUTE]) for _ in range(9)] == [
-        Exhausted("calls_per_minute", 60)
+        LimitExceeded("calls_per_minute", 60)
     ] * 9
     await entered(storage, OF_ALL)
-    assert isinstance(await storage.reserve([OF_ALL]), Exhausted)
+    assert isinstance(await storage.reserve([OF_ALL]), LimitExceeded)
     await storage.release([OF_ALL, MINUTE], entries[0])
     await entered(storage, OF_ALL, MINUTE)
 
@@ -201,23 +201,25 @@ async def test_processes_that_find_one_limit_exhausted_take_nothing_from_the_oth
 
 
 @pytest.fixture
-def rates(clock: ManualClock) -> Rates:
-    return Rates(None, clock)
+def rates(clock: ManualClock) -> RateLimiter:
+    return RateLimiter(None, clock)
 
 
-async def test_a_process_counts_rates_as_a_store_does(rates: Rates, clock: ManualClock) -> None:
+async def test_a_process_counts_rates_as_a_store_does(
+    rates: RateLimiter, clock: ManualClock
+) -> None:
     assert await rates.hit([MINUTE, OF_ALL]) is None
     clock.advance(20)
     assert await rates.hit([MINUTE, OF_ALL]) is None
-    assert await rates.hit([OF_ALL, MINUTE]) == Exhausted("calls_per_minute", 40)
+    assert await rates.hit([OF_ALL, MINUTE]) == LimitExceeded("calls_per_minute", 40)
     assert await rates.hit([OF_ALL]) is None
-    assert await rates.hit([NEVER]) == Exhausted("never", 60)
+    assert await rates.hit([NEVER]) == LimitExceeded("never", 60)
     clock.advance(40)
     assert await rates.hit([MINUTE]) is None
 
 
 async def test_rates_that_do_not_count_any_more_take_no_memory(
-    rates: Rates, clock: ManualClock
+    rates: RateLimiter, clock: ManualClock
 ) -> None:
     limit = Limit("requests", amount=1_000_000, seconds=60, key="me")
     await rates.hit([limit])
@@ -236,18 +238,18 @@ async def test_rates_are_shared_until_the_store_is_away(
     own_redis: RedisServer, clock: ManualClock
 ) -> None:
     async with open_storage(own_redis.url, StorageOptions(clock=clock)) as storage:
-        one, other = Rates(storage, clock), Rates(storage, clock)
+        one, other = RateLimiter(storage, clock), RateLimiter(storage, clock)
         assert [await each.hit([MINUTE]) for each in (one, other)] == [None, None]
-        assert await one.hit([MINUTE]) == Exhausted("calls_per_minute", 60)
+        assert await one.hit([MINUTE]) == LimitExceeded("calls_per_minute", 60)
         own_redis.stop()
         assert [await each.hit([MINUTE]) for each in (one, one, other)] == [None] * 3
-        assert await one.hit([MINUTE]) == Exhausted("calls_per_minute", 60)
+        assert await one.hit([MINUTE]) == LimitExceeded("calls_per_minute", 60)
         own_redis.start()
         clock.advance(10)
         assert [await each.hit([MINUTE]) for each in (one, other, one)] == [
             None,
             None,
-            Exhausted("calls_per_minute", 60),
+            LimitExceeded("calls_per_minute", 60),
         ]
 
 
@@ -261,7 +263,7 @@ async def test_what_the_first_edition_noted_and_reserved_in_redis_still_counts(
     client.close()
     in_flight = Limit("in_flight", 1, 60, "AC0")
     async with open_storage(redis_url, options) as storage:
-        assert await storage.noted("sent:AC0:+1") == ("sent", 60)
-        assert await storage.note("sent:AC0:+1", 60) is None
-        assert await storage.reserve([in_flight]) == Exhausted("in_flight", 60)
+        assert await storage.get_with_ttl("sent:AC0:+1") == ("sent", 60)
+        assert await storage.set_if_absent("sent:AC0:+1", 60) is None
+        assert await storage.reserve([in_flight]) == LimitExceeded("in_flight", 60)
         assert await storage.reservations(in_flight) == ["placed"]

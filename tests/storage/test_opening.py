@@ -101,7 +101,7 @@ async def test_a_relative_path_is_below_the_working_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     async with open_storage("sqlite:///state.db") as storage:
-        await storage.put("one", PENDING)
+        await storage.add_confirmation("one", PENDING)
         assert (tmp_path / "state.db").exists()
 
 
@@ -111,9 +111,9 @@ async def test_a_process_that_opened_a_file_twice_shares_it_with_those_that_come
 ) -> None:
     file = tmp_path / "state.db"
     async with open_storage(f"sqlite:///{file}") as storage, open_storage(f"sqlite:///{file}"):
-        await storage.put("one", PENDING)
+        await storage.add_confirmation("one", PENDING)
         assert await counted(file) == 1
-        await storage.put("two", PENDING)
+        await storage.add_confirmation("two", PENDING)
         assert await counted(file) == 2
 
 
@@ -127,12 +127,12 @@ async def counted(file: Path) -> int:
 
 async def read(storage: Storage) -> None:
     """Everything that reads and changes nothing."""
-    assert await storage.get("one") is None
-    assert await storage.state("one") is None
-    assert await storage.noted("key") is None
+    assert await storage.find_confirmation("one") is None
+    assert await storage.confirmation_state("one") is None
+    assert await storage.get_with_ttl("key") is None
     assert [*await storage.newest_requests(9)] == []
     assert (await storage.pending_requests(9)).count == 0
-    assert await storage.pending_mark() == "0.0"
+    assert await storage.pending_version() == "0.0"
 
 
 async def test_the_default_is_one_file_of_this_user_that_the_first_change_creates() -> None:
@@ -141,8 +141,8 @@ async def test_the_default_is_one_file_of_this_user_that_the_first_change_create
         await read(storage)
         await storage.ping()
         assert not file.parent.exists()
-        await storage.put("one", PENDING)
-        assert await other.get("one") == PENDING
+        await storage.add_confirmation("one", PENDING)
+        assert await other.find_confirmation("one") == PENDING
         assert file.parent.stat().st_mode & 0o777 == 0o700
         assert {each.stat().st_mode & 0o777 for each in file.parent.iterdir()} == {0o600}
         with closing(sqlite3.connect(file)) as found:
@@ -153,18 +153,18 @@ async def test_what_others_could_read_in_the_default_place_is_made_private() -> 
     file = default_path()
     file.parent.mkdir(mode=0o755, parents=True)
     async with open_storage() as storage:
-        await storage.put("one", PENDING)
+        await storage.add_confirmation("one", PENDING)
         for each in (file.parent, *file.parent.iterdir()):
             each.chmod(0o755)
         async with open_storage() as other:
-            assert await other.get("one") == PENDING
+            assert await other.find_confirmation("one") == PENDING
         assert file.parent.stat().st_mode & 0o777 == 0o700
         assert {each.stat().st_mode & 0o077 for each in file.parent.iterdir()} == {0}
 
 
 async def test_the_sandbox_has_a_file_of_its_own() -> None:
     async with open_storage(sandbox=True) as storage:
-        await storage.put("one", PENDING)
+        await storage.add_confirmation("one", PENDING)
     assert [each.name for each in default_path().parent.iterdir()] == ["sandbox.db"]
 
 
@@ -174,11 +174,10 @@ async def test_a_default_that_can_not_be_written_refuses_changes_and_not_reads(
 ) -> None:
     (tmp_path / "file").write_text("", "utf-8")
     where = Path(folder) if folder[0] == "~" else tmp_path / folder  # ~: there is no home
-    for module in ("calls_mcp.storage", "calls_mcp.storage.sqlite_file"):
-        monkeypatch.setattr(f"{module}.default_path", partial(found, where))
+    monkeypatch.setattr("calls_mcp.storage.database.default_path", partial(found, where))
     async with open_storage() as storage:
         await read(storage)
-        for write in (storage.ping, lambda: storage.put("one", PENDING)):
+        for write in (storage.ping, lambda: storage.add_confirmation("one", PENDING)):
             with pytest.raises(StoreUnavailable) as refused:
                 await write()
             assert "CALLS_MCP_STATE_URL" in refused.value.hint
@@ -191,7 +190,7 @@ def found(where: Path, *, sandbox: bool = False) -> Path:
 
 async def test_what_is_in_memory_is_not_shared() -> None:
     async with open_storage("memory:") as one, open_storage("memory:") as other:
-        await one.put("one", PENDING)
-        assert await other.get("one") is None
+        await one.add_confirmation("one", PENDING)
+        assert await other.find_confirmation("one") is None
         assert not one.is_shared
         await one.ping()

@@ -14,9 +14,8 @@ from calls_mcp.guard.policy import Policy, load_policy, summary
 from calls_mcp.observability.redaction import one_line
 from calls_mcp.settings import Settings
 from calls_mcp.storage import StorageOptions, open_storage
-from calls_mcp.storage.location import file_of
-from calls_mcp.storage.sqlite_file import NEWER, is_no_store
-from calls_mcp.storage.unavailable import reason_of
+from calls_mcp.storage.database import NEWER, database_path, is_unusable
+from calls_mcp.storage.interface import error_text
 
 _STATE = "export CALLS_MCP_STATE_URL=…"
 _INSTALL = "pip install 'calls-mcp[otel]', or in a checkout: pip install '.[otel]'"
@@ -62,15 +61,15 @@ async def examine_store(settings: Settings, *, sandbox: bool = False) -> Finding
     if settings.storage.is_memory:
         message = "in memory: a restart forgets confirmations"
         return Finding("state store", "ok", message)
-    path = file_of(url, sandbox=sandbox)
+    path = database_path(url, sandbox=sandbox)
     try:
-        async with open_storage(url, StorageOptions(busy=_PATIENCE), sandbox=sandbox) as storage:
+        async with open_storage(url, StorageOptions(timeout=_PATIENCE), sandbox=sandbox) as storage:
             await storage.ping()
     except ConfigurationError as wrong:
         remedy = _remedy(path, wrong.__cause__, _STATE) if path else _STATE
         return Finding("state store", "fatal", str(wrong), remedy)
     except StoreUnavailable as unavailable:
-        reason = one_line(reason_of(unavailable.__cause__ or unavailable))
+        reason = one_line(error_text(unavailable.__cause__ or unavailable))
         where = f"{path} " if path else ""
         message = f"{where}can't be used, so changes are refused: {reason}"
         cause = unavailable.__cause__
@@ -85,7 +84,7 @@ def _remedy(path: Path, cause: BaseException | None, other: str) -> str:
     """What mends that the file at `path` can't be used, for which `other` names another."""
     if str(cause) == NEWER:
         return f"upgrade calls-mcp, or use another file: {other}"
-    if isinstance(cause, sqlite3.Error) and is_no_store(cause):
+    if isinstance(cause, sqlite3.Error) and is_unusable(cause):
         return f"use another file: {other}"
     if isinstance(cause, sqlite3.OperationalError) and "locked" in str(cause):
         return f"end the program that keeps it locked, or use another file: {other}"
@@ -111,7 +110,7 @@ def examine_audit(settings: Settings, *, sandbox: bool = False) -> list[Finding]
         remedy = "export CALLS_MCP_AUDIT_DATABASE=FILE"
         return [Finding("audit log", "note", message, remedy)]
     if found := obstacle(path, _PATIENCE):
-        message = f"{path}: {reason_of(found)}; changes are refused"
+        message = f"{path}: {error_text(found)}; changes are refused"
         remedy = _remedy(path, found, "export CALLS_MCP_AUDIT_DATABASE=FILE")
         return [Finding("audit log", "problem", message, remedy)]
     if not path.exists():

@@ -1,11 +1,11 @@
--- Keep a new confirmation, and forget the oldest of its owner's unused ones that are too many.
+-- Keep a new confirmation, and remove the oldest of its owner's unused ones that are too many.
 local record, unused = KEYS[1], KEYS[2]
-local identifier, pending, lasts, each, prefix = unpack(ARGV)
+local identifier, pending, lasts, max_unused, prefix = unpack(ARGV)
 if redis.call('exists', record) == 1 then return end
 redis.call('hset', record, 'pending', pending, 'unused', unused)
 redis.call('pexpire', record, lasts)
 redis.call('lpush', unused, identifier)
 redis.call('pexpire', unused, lasts)
-while redis.call('llen', unused) > tonumber(each) do
+while redis.call('llen', unused) > tonumber(max_unused) do
   redis.call('del', prefix .. redis.call('rpop', unused))
 end

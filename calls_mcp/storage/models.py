@@ -6,7 +6,7 @@ All times are in seconds since the epoch.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
@@ -16,6 +16,8 @@ from calls_mcp.tools.outcome import Failure, Outcome
 
 Action = Literal["place", "hang_up", "redirect", "modify", "delete"]
 
+_T = TypeVar("_T")
+
 
 @dataclass(frozen=True, slots=True)
 class StorageOptions:
@@ -24,25 +26,19 @@ class StorageOptions:
     Attributes:
         retention: How many seconds a record is kept after it expired, so that a late use can be
             explained.
-        patience: How many seconds a claim may take before those who wait for its outcome give up.
-        each: How many unused confirmations one owner can have.
+        outcome_timeout: How many seconds after a claim to wait for its outcome.
+        max_unused: How many unused confirmations one owner can have.
         capacity: How many confirmations there can be in all, apart from those that are in use.
-        busy: How many seconds to wait for a store that is in use or does not answer.
+        timeout: How many seconds to wait for a store that is in use or does not answer.
         clock: Returns the time.
     """
 
     retention: float = 3600
-    patience: float = 60
-    each: int = 100
+    outcome_timeout: float = 60
+    max_unused: int = 100
     capacity: int = 10_000
-    busy: float = 5
+    timeout: float = 5
     clock: Callable[[], float] = time.time
-
-    def patience_left(self, claimed_at: float | None) -> float:
-        """Return for how many seconds to wait for what was claimed at that time."""
-        if claimed_at is None:
-            return self.patience
-        return min(self.patience, max(0.0, claimed_at + self.patience - self.clock()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +50,8 @@ class Binding:
     principal: str
 
 
-class _Stored:
-    """What is kept as JSON."""
-
-    __slots__ = ()
-
-    def pack(self) -> str:
-        """Return it as JSON."""
-        return to_json(self).decode()
-
-
 @dataclass(frozen=True, slots=True)
-class PendingConfirmation(_Stored):
+class PendingConfirmation:
     """A confirmation that was issued: what it binds, the state it showed, when it expires.
 
     `for_operator` if the operator was asked, and not the client's user.
@@ -92,7 +78,7 @@ class ConfirmationState:
 
 
 @dataclass(frozen=True, slots=True)
-class OperatorDecision(_Stored):
+class OperatorDecision:
     """A decision: who made it, when, and why, if they gave a reason."""
 
     is_approval: bool
@@ -107,7 +93,7 @@ class OperatorDecision(_Stored):
 
 
 @dataclass(frozen=True, slots=True)
-class ApprovalRequest(_Stored):
+class ApprovalRequest:
     """A change that the operator must approve, with the decision if there is one.
 
     `client` is the name that the principal's client gives itself; `rule` demands the approval. The
@@ -173,17 +159,17 @@ class Limit:
     key: str
 
     @property
-    def place(self) -> str:
+    def counter(self) -> str:
         """The key under which a store counts it."""
         return f"{self.name}/{self.key}"
 
 
 @dataclass(frozen=True, slots=True)
-class Exhausted:
-    """Nothing was taken: the limit of this name has no room for another `wait` seconds."""
+class LimitExceeded:
+    """Nothing was counted: the limit of this name has no room for `retry_after` seconds."""
 
     name: str
-    wait: float
+    retry_after: float
 
 
 _CONFIRMATION = TypeAdapter(PendingConfirmation)
@@ -191,15 +177,36 @@ _DECISION = TypeAdapter(OperatorDecision)
 _REQUEST = TypeAdapter(ApprovalRequest)
 
 
-def unpack_confirmation(text: str) -> PendingConfirmation | None:
+def as_json(record: PendingConfirmation | OperatorDecision | ApprovalRequest) -> str:
+    """Return the JSON text of a record."""
+    return to_json(record).decode()
+
+
+def parse_confirmation(text: str) -> PendingConfirmation | None:
     """Return the confirmation in this JSON; None if an incompatible version wrote it."""
-    try:
-        return _CONFIRMATION.validate_json(text)
-    except ValidationError:
-        return None
+    return _parsed(_CONFIRMATION, text)
 
 
-def unpack_outcome(text: str | None) -> Outcome | None:
+def parse_decision(text: str) -> OperatorDecision | None:
+    """Return the decision in this JSON; None if an incompatible version wrote it."""
+    return _parsed(_DECISION, text)
+
+
+def parse_request(text: str, decision: str | None = None) -> ApprovalRequest | None:
+    """Return the request in this JSON; None if an incompatible version wrote it."""
+    request = _parsed(_REQUEST, text)
+    if request is None or not decision:
+        return request
+    made = _parsed(_DECISION, decision)
+    return made and replace(request, decision=made)
+
+
+def parse_requests(rows: Sequence[tuple[str, str | None]]) -> Sequence[ApprovalRequest]:
+    """Return the requests in these rows of JSON, each with its decision."""
+    return [request for row in rows if (request := parse_request(*row))]
+
+
+def parse_outcome(text: str | None) -> Outcome | None:
     """Return the outcome in this JSON, if any; unknown if an incompatible version wrote it."""
     if not text:
         return None
@@ -220,26 +227,14 @@ def unknown_outcome() -> Outcome:
     return Outcome(outcome="error", error=Failure.from_error(error))
 
 
-def unpack_decision(text: str) -> OperatorDecision | None:
-    """Return the decision in this JSON; None if an incompatible version wrote it."""
-    try:
-        return _DECISION.validate_json(text)
-    except ValidationError:
-        return None
-
-
-def unpack_request(text: str, decision: str | None = None) -> ApprovalRequest | None:
-    """Return the request in this JSON; None if an incompatible version wrote it."""
-    try:
-        request = _REQUEST.validate_json(text)
-        return replace(request, decision=_DECISION.validate_json(decision)) if decision else request
-    except ValidationError:
-        return None
-
-
 def pending_page(rows: Sequence[tuple[str, str, float]], most: int, count: int) -> PendingPage:
     """Return the page of these rows of JSON, identifier and age; one beyond `most` means more."""
-    requests = [unpack_request(text) for text, _, _ in rows[:most]]
-    more = rows[most - 1] if len(rows) > most else None
-    last = more and Position(more[2], more[1])
-    return PendingPage([each for each in requests if each], count, last)
+    last = Position(rows[most - 1][2], rows[most - 1][1]) if len(rows) > most else None
+    return PendingPage(parse_requests([(text, None) for text, _, _ in rows[:most]]), count, last)
+
+
+def _parsed(adapter: TypeAdapter[_T], text: str) -> _T | None:
+    try:
+        return adapter.validate_json(text)
+    except ValidationError:
+        return None

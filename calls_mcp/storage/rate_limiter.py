@@ -1,0 +1,69 @@
+"""Rate limits that replicas share if they have a Redis, and that each process counts if not."""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import anyio
+
+from calls_mcp.errors import StoreUnavailable
+from calls_mcp.storage.interface import Storage
+from calls_mcp.storage.models import Limit, LimitExceeded
+
+_log = logging.getLogger(__name__)
+
+_TIMEOUT = 1  # second
+_LOCAL_FOR = 10  # seconds
+_SWEEP_EVERY = 60  # seconds
+
+
+class RateLimiter:
+    """Counts hits in the `shared` store, or else in this process; `clock` gives epoch seconds.
+
+    A store that can't be reached delays nobody: for a while, each process counts for itself.
+    """
+
+    def __init__(self, shared: Storage | None, clock: Callable[[], float]) -> None:
+        self._shared = shared
+        self._clock = clock
+        self._local_until = 0.0
+        self._hits: dict[str, deque[float]] = {}
+        """When each hit expires, by counter."""
+        self._sweep_at = 0.0
+
+    async def hit(self, limits: Sequence[Limit]) -> LimitExceeded | None:
+        """Count a hit in every limit if all have room; otherwise return one that has none."""
+        if self._shared is None or self._clock() < self._local_until:
+            return self._hit_locally(limits)
+        try:
+            with anyio.fail_after(_TIMEOUT):
+                return await self._shared.hit(limits)
+        except (StoreUnavailable, TimeoutError):
+            _log.warning(
+                "RateLimiter are counted by this process alone for the next %d s.", _LOCAL_FOR
+            )
+            self._local_until = self._clock() + _LOCAL_FOR
+            return self._hit_locally(limits)
+
+    def _hit_locally(self, limits: Sequence[Limit]) -> LimitExceeded | None:
+        now = self._clock()
+        self._sweep(now)
+        for limit in limits:
+            hits = self._current(limit, now)
+            if len(hits) >= limit.amount:
+                return LimitExceeded(limit.name, hits[0] - now if hits else limit.seconds)
+        for limit in limits:
+            self._current(limit, now).append(now + limit.seconds)
+        return None
+
+    def _current(self, limit: Limit, now: float) -> deque[float]:
+        hits = self._hits.setdefault(limit.counter, deque())
+        while hits and hits[0] <= now:
+            hits.popleft()
+        return hits
+
+    def _sweep(self, now: float) -> None:
+        """Remove counters without hits; only now and then, because there may be many."""
+        if now >= self._sweep_at:
+            self._hits = {key: hits for key, hits in self._hits.items() if hits and hits[-1] > now}
+            self._sweep_at = now + _SWEEP_EVERY
