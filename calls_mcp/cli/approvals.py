@@ -1,13 +1,14 @@
 """`calls-mcp approvals`: what waits for the operator, and their decision, on a terminal."""
 
 import getpass
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 import anyio
 
+from calls_mcp.cli.options import add_json, add_sandbox_of_servers
 from calls_mcp.cli.terminal import painted, say, show_json
 from calls_mcp.errors import AuditUnavailable, ConfigurationError, StoreUnavailable
 from calls_mcp.guard.operator import Approvals, Decided, count_in_other_default, open_approvals
@@ -17,8 +18,32 @@ from calls_mcp.settings import Settings, load_settings
 from calls_mcp.storage import ApprovalRequest
 from calls_mcp.tools.outcome import iso_time
 
+_EPILOG = """\
+It needs the settings of the servers whose approvals these are: none by default, or else their
+CALLS_MCP_STATE_URL, and their CALLS_MCP_AUDIT_DATABASE for the record of the decision.
+
+exit status:
+  0  it was shown, or the decision stands
+  1  it was decided before, or has lapsed
+  2  wrong usage, or there is no such approval
+"""
 _LOOK_EVERY = 1  # second
 _FAILED = 1  # exit status
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the command's arguments."""
+    option = parser.add_argument
+    option("action", nargs="?", choices=("list", "show", "approve", "deny"), default="list")
+    option("id", nargs="?", help="which one; not for list")
+    option("--all", action="store_true", help="list: also what is decided or lapsed")
+    option("--watch", action="store_true", help="list: again, whenever it changes")
+    option("--reason", help="why; the agent is told it after a denial")
+    option("--by", help="who decides (the name of this user)")
+    add_sandbox_of_servers(parser)
+    add_json(parser, "what is shown")
+    parser.epilog = _EPILOG
+    parser.set_defaults(run=run)
 
 
 def run(options: Namespace) -> int:

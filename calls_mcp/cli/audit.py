@@ -4,9 +4,10 @@ import os
 import select
 import signal
 import sys
-import time
-from argparse import Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from datetime import UTC, datetime
 from pathlib import Path
+from time import sleep
 from types import FrameType
 
 from calls_mcp.audit import audit_path
@@ -21,7 +22,42 @@ _TAMPERED = 1  # exit status
 _LOOK_EVERY = 0.25  # seconds
 
 
-def run_verify(options: Namespace) -> int:
+def configure(parser: ArgumentParser) -> None:
+    """Add the command's arguments."""
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    export = commands.add_parser("export", help="write the records to stdout as JSON lines")
+    export.add_argument(
+        "--follow", action="store_true", help="go on with new records, until Ctrl+C"
+    )
+    export.add_argument(
+        "--since",
+        type=_time,
+        metavar="TIME",
+        help="from then on: ISO 8601, such as 2026-01-31 or 2026-01-31T09:00Z",
+    )
+    export.set_defaults(run=_export)
+    verify = commands.add_parser(
+        "verify", help="find records that were edited, removed or inserted"
+    )
+    verify.add_argument(
+        "file", type=Path, nargs="?", help="a database or exported lines (default: the log in use)"
+    )
+    verify.add_argument("--expect", metavar="HASH", help="a hash that must be in it")
+    verify.set_defaults(run=_verify)
+    for command in (export, verify):
+        command.add_argument("--sandbox", action="store_true", help="the sandbox's log")
+
+
+def _time(text: str) -> str:
+    """Return an ISO 8601 time as the audit log has it, in UTC, which is the default zone."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise ArgumentTypeError("must be ISO 8601, such as 2026-01-31T09:00Z") from None
+    return time.replace(tzinfo=time.tzinfo or UTC).astimezone(UTC).isoformat()[:19]
+
+
+def _verify(options: Namespace) -> int:
     """Check the chain of a log, by default that of the one in use. Returns the exit status.
 
     Raises:
@@ -35,7 +71,7 @@ def run_verify(options: Namespace) -> int:
     return 0 if report.is_intact else _TAMPERED
 
 
-def run_export(options: Namespace) -> int:
+def _export(options: Namespace) -> int:
     """Write the records in use to stdout, one a line, exactly as they are kept.
 
     With `follow`, go on with each new one until SIGINT, SIGTERM, or nobody reads stdout any more.
@@ -94,7 +130,7 @@ def _signals() -> list[int]:
 def _is_reader_gone() -> bool:
     """Wait a moment. Whether whoever read stdout has closed it meanwhile, where that is known."""
     if not hasattr(select, "poll"):  # on Windows
-        time.sleep(_LOOK_EVERY)
+        sleep(_LOOK_EVERY)
         return False
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)

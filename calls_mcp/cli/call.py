@@ -5,9 +5,9 @@ import os
 import re
 import signal
 import sys
-from argparse import Namespace
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from argparse import ArgumentParser, Namespace
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -29,6 +29,7 @@ from mcp_types import (
 
 from calls_mcp import __version__
 from calls_mcp.cli.assignments import assigned
+from calls_mcp.cli.options import add_json, add_sandbox
 from calls_mcp.cli.terminal import painted, say, show_json, warn
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.observability import stderr
@@ -36,9 +37,33 @@ from calls_mcp.observability.logs import configure_logs
 from calls_mcp.observability.redaction import quoted
 from calls_mcp.server.handlers import build_server
 from calls_mcp.service.runtime import Runtime
+from calls_mcp.service.sandbox import open_runtime
 from calls_mcp.settings import Settings, load_settings
 from calls_mcp.tools.catalog import Json, Operation, load_operations
 from calls_mcp.tools.outcome import Outcome, OutcomeName
+
+_EPILOG = """\
+examples:
+  calls-mcp call list_calls status=completed limit=5
+  calls-mcp call fetch_call sid=CA00000000000000000000000000000000
+  calls-mcp call create_call to=+15005550205 from=+15005550006 twiml='<Response/>' --sandbox
+
+A value is JSON where its parameter is a number, a boolean or a list, and text as it is elsewhere;
+a list can also be given by repeating the argument. What should not be seen in the list of processes
+(sip_auth_password) belongs into --input.
+
+A change is confirmed by typing yes on the terminal. Where there is none, nothing is done, unless
+--yes says so beforehand: that counts as a token does, so what the policy wants a human for
+(require_human) waits for the operator.
+
+exit status:
+  0    done
+  1    an error: the result tells which
+  2    wrong usage, or the server can't start
+  3    declined, or the confirmation has lapsed: nothing was done
+  4    confirmation required: nothing was done
+  130  interrupted
+"""
 
 STATUS: Mapping[OutcomeName, int] = {
     "done": 0,
@@ -56,6 +81,20 @@ _INTERRUPTED = 130
 _SELF = Implementation(name="calls-mcp call", version=__version__)
 _YES = "yes"
 _LOOK_FIRST = "\nInterrupted. Before you repeat it, look with: calls-mcp call list_calls"
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the command's arguments."""
+    option = parser.add_argument
+    option("tool", help="its name; see: calls-mcp tools")
+    # The default keeps argparse from calling it required.
+    option("arguments", nargs="*", default=[], metavar="key=value", help="arguments for it")
+    option("--input", metavar="FILE", help="more of them, a JSON object; - for stdin")
+    option("--yes", action="store_true", help="confirm it without being asked")
+    add_sandbox(parser)
+    add_json(parser, "the result's structured content")
+    parser.epilog = _EPILOG
+    parser.set_defaults(run=run)
 
 
 def run(options: Namespace) -> int:
@@ -107,7 +146,10 @@ async def _serving(
     invoke: "_Invoke",
 ) -> CallToolResult | MCPError | None:
     """What the invocation comes to; nothing if a signal came first."""
-    async with _opened(settings, sandbox=sandbox) as runtime, anyio.create_task_group() as tasks:
+    async with (
+        open_runtime(settings, sandbox=sandbox) as runtime,
+        anyio.create_task_group() as tasks,
+    ):
         tasks.start_soon(_cancel_on_signal, tasks.cancel_scope)
         result = await invoke(runtime)
         tasks.cancel_scope.cancel()
@@ -121,18 +163,6 @@ async def _cancel_on_signal(scope: anyio.CancelScope) -> None:
         async for _ in signals:
             scope.cancel()
             return
-
-
-@asynccontextmanager
-async def _opened(settings: Settings, *, sandbox: bool) -> AsyncGenerator[Runtime]:
-    if not sandbox:
-        async with Runtime(settings, settings.twilio.access()) as runtime:
-            yield runtime
-        return
-    from calls_mcp.service.sandbox import open_sandbox  # noqa: PLC0415
-
-    async with open_sandbox(settings) as runtime:
-        yield runtime
 
 
 async def _invoke(

@@ -2,7 +2,7 @@
 
 import json
 import re
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from calls_mcp.cli.clients import (
     merged,
     write,
 )
+from calls_mcp.cli.options import add_json, add_sandbox
 from calls_mcp.cli.terminal import say, show_json, warn
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.settings import Settings, load_settings
@@ -32,6 +33,18 @@ _OF_HTTP = (
     *("CALLS_MCP_RESOURCE_URL", "CALLS_MCP_ALLOWED_HOSTS"),
 )
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")  # what all take, and leave room for a tool's name
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the command's arguments."""
+    option = parser.add_argument
+    option("client", choices=CLIENTS, help="whose: " + ", ".join(CLIENTS))
+    option("--write", action="store_true", help="put it into the client's file")
+    option("--file", type=Path, help="that file, if it is not in its usual place")
+    option("--name", default="calls", help="the server's name there (%(default)s)")
+    add_sandbox(parser)
+    add_json(parser, "what was done")
+    parser.set_defaults(run=run)
 
 
 def run(options: Namespace) -> int:

@@ -5,7 +5,7 @@ import logging
 import re
 import signal
 import webbrowser
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from importlib import import_module
@@ -13,12 +13,20 @@ from importlib import import_module
 import anyio
 import anyio.to_thread
 
+from calls_mcp.cli.options import add_sandbox_of_servers
 from calls_mcp.cli.terminal import say
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.observability.logs import configure_logs
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import Settings, load_settings
 
+_EPILOG = """\
+It needs the settings of the servers that it is beside, if they have any: CALLS_MCP_STATE_URL for
+what waits, CALLS_MCP_AUDIT_DATABASE for the audit log, CALLS_MCP_POLICY for the rules, and the
+account's credentials for the calls. The way in is a link that is printed here. It works once.
+
+Where other machines reach --host, a proxy must speak https for it: --url says at which address.
+"""
 _log = logging.getLogger(__name__)
 
 _LACKING = {
@@ -27,6 +35,18 @@ _LACKING = {
     "record": "It has no record to show",
 }
 _WHERE = re.compile(r"(?:(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):)?(?P<port>[0-9]{1,5})|")
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the command's arguments."""
+    option = parser.add_argument
+    option("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    option("--port", type=int, default=8090, help="port to listen on, 0 for any (%(default)s)")
+    option("--url", help="the https address by which browsers know it")
+    option("--open", action="store_true", help="open the link in the browser")
+    add_sandbox_of_servers(parser)
+    parser.epilog = _EPILOG
+    parser.set_defaults(run=run)
 
 
 def run(options: Namespace) -> int:

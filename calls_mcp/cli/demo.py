@@ -4,6 +4,7 @@ import json
 import shlex
 import shutil
 import textwrap
+from argparse import ArgumentParser, Namespace
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,8 +41,18 @@ _CALLER = OWN_NUMBERS[0]
 _TWIML = "<Response><Say>Your table is ready.</Say></Response>"
 
 
-async def run_demo() -> None:
-    """Print the walk to stdout; it takes some seconds."""
+def configure(parser: ArgumentParser) -> None:
+    """Add the command's arguments: it has none."""
+    parser.set_defaults(run=run)
+
+
+def run(_options: Namespace) -> int:
+    """Print the walk to stdout, which takes some seconds. Return the exit status."""
+    anyio.run(_demo)
+    return 0
+
+
+async def _demo() -> None:
     user = _User()
     with TemporaryDirectory() as directory:
         record = Path(directory) / "audit.db"

@@ -1,22 +1,39 @@
 """`calls-mcp doctor`: what was looked at, what was found, and what mends it."""
 
-from argparse import Namespace
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 import anyio
 
 from calls_mcp.cli import doctor_checks
 from calls_mcp.cli.doctor_checks import Finding, Level
+from calls_mcp.cli.options import add_json, add_sandbox
 from calls_mcp.cli.terminal import Colour, painted, say, show_json
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.observability.logs import silenced
-from calls_mcp.settings import Access, Settings
+from calls_mcp.service.sandbox import open_access
+from calls_mcp.settings import Settings
 
+_EPILOG = """\
+exit status:
+  0  all is well
+  1  something is wrong, though the server starts
+  2  the server can't start like this
+
+It reads a list of one call from the API, and changes nothing anywhere.
+"""
 _WELL, _WRONG, _BROKEN = 0, 1, 2  # exit statuses
 _COLOURS: dict[Level, Colour] = {"ok": "green", "note": "yellow", "problem": "red", "fatal": "red"}
 _WIDTH = max(map(len, _COLOURS))
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_sandbox(parser)
+    add_json(parser, "the findings")
+    parser.epilog = _EPILOG
+    parser.set_defaults(run=run)
 
 
 def run(options: Namespace) -> int:
@@ -41,7 +58,7 @@ async def _examine(settings: Settings, sandbox: bool) -> list[Finding]:  # noqa:
     findings += doctor_checks.examine_audit(settings, sandbox=sandbox)
     findings += doctor_checks.examine_telemetry(settings)
     try:
-        async with _access(settings, sandbox=sandbox) as access:
+        async with open_access(settings, sandbox=sandbox) as access:
             findings += await doctor_checks.examine_api(access)
             findings += await doctor_checks.examine_http(settings, None if sandbox else access)
     except ConfigurationError as wrong:
@@ -49,17 +66,6 @@ async def _examine(settings: Settings, sandbox: bool) -> list[Finding]:  # noqa:
         findings.append(Finding("credentials", "fatal", str(wrong), remedy))
         findings += await doctor_checks.examine_http(settings, None)
     return findings
-
-
-@asynccontextmanager
-async def _access(settings: Settings, *, sandbox: bool) -> AsyncGenerator[Access]:
-    if not sandbox:
-        yield settings.twilio.access()
-        return
-    from calls_mcp.service.sandbox import emulated  # noqa: PLC0415
-
-    async with emulated(settings) as access:
-        yield access
 
 
 def _discreet(finding: Finding, secrets: Sequence[str]) -> Finding:

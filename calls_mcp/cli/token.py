@@ -1,31 +1,77 @@
-"""`calls-mcp token`: tokens are made here, and shown once."""
+"""`calls-mcp token`: make, list and revoke tokens."""
 
 import os
 import re
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from calls_mcp.cli.terminal import say, warn
 from calls_mcp.errors import ConfigurationError
-from calls_mcp.http.principals import Token, read_entries
+from calls_mcp.http.principals import Entries, Token, read_entries
 from calls_mcp.http.tokens import new_token
 from calls_mcp.service.grants import APPROVE, SCOPES, is_operators
+from calls_mcp.settings import load_settings
 from calls_mcp.storage.atomic_files import replace_file
 from calls_mcp.tools.toml_files import read
 
 _SECTION = re.compile(r"^(?=\[)", re.MULTILINE)
 _COMMENTS = re.compile(r"(?:^[ \t]*#.*\n?|^[ \t]*\n)*\Z", re.MULTILINE)
+_LONGEST = 3650  # days that a token can last
 _SHORTEST = 8  # characters of a hash that tell which token is meant
 
 
-def make_token(
-    file: Path | None, principal: str, scopes: Collection[str], days: int
-) -> tuple[str, str]:
-    """A new token that is good for so many days, and its entry, which is appended to `file`.
+def configure(parser: ArgumentParser) -> None:
+    """Add the command's arguments."""
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    new = commands.add_parser("new", help="make a token, and show it once")
+    new.add_argument("name", help="whom it stands for")
+    new.add_argument(
+        "--scope",
+        action="append",
+        required=True,
+        help="what it allows: calls:read, calls:place, calls:change, calls:delete; may be "
+        "repeated; or, alone, calls:approve: an operator's way into the console",
+    )
+    new.add_argument("--expires", type=_days, default=90, metavar="DAYS", help="default: 90")
+    new.set_defaults(run=_new)
+    listing = commands.add_parser("list", help="tell whose tokens there are, and until when")
+    listing.set_defaults(run=_list)
+    revoke = commands.add_parser("revoke", help="take tokens out of the file: good no more")
+    revoke.add_argument("which", help="a principal, or the beginning of a hash as `list` has it")
+    revoke.set_defaults(run=_revoke)
+    for command in (new, listing, revoke):
+        command.add_argument(
+            "--file", type=Path, help="file of principals; by default CALLS_MCP_PRINCIPALS"
+        )
 
-    Raises:
-        ConfigurationError: The file is wrong, or would be with this entry.
-    """
+
+def _days(text: str) -> int:
+    days = int(text)
+    if not 1 <= days <= _LONGEST:
+        raise ArgumentTypeError(f"must be 1 to {_LONGEST} days")
+    return days
+
+
+def _new(options: Namespace) -> int:
+    """Make a token; its entry is appended to the file of principals, or shown if there is none."""
+    file = _principals(options)
+    _require_valid(options.name, options.scope)
+    expires = (datetime.now(UTC) + timedelta(days=options.expires)).replace(microsecond=0)
+    token, entry = new_token(options.name, options.scope, expires)
+    text = read(file) if file and file.exists() else ""
+    addition = f"{_gap_after(text)}{entry}"
+    read_entries(file or Path("the entry"), text + addition)  # a file that would be wrong stays
+    if file is not None:
+        _append(file, addition)
+    say(token)
+    told = f"Its entry was added to {file}." if file else f"Its entry:\n\n{entry}"
+    warn(f"This token is not shown again. {told}")
+    return 0
+
+
+def _require_valid(principal: str, scopes: Collection[str]) -> None:
     if not principal.isprintable():
         raise ConfigurationError("The name must be one line, without control characters.")
     if unknown := sorted({*scopes}.difference(SCOPES)):
@@ -34,50 +80,49 @@ def make_token(
         raise ConfigurationError(
             f"--scope {APPROVE} goes alone: who may use tools must not approve what they do."
         )
-    expires = (datetime.now(UTC) + timedelta(days=days)).replace(microsecond=0)
-    token, entry = new_token(principal, scopes, expires)
-    text = read(file) if file and file.exists() else ""
-    addition = f"{_gap_after(text)}{entry}"
-    read_entries(file or Path("the entry"), text + addition)
-    if file is not None:
-        _append(file, addition)
-    return token, entry
 
 
-def revoke(file: Path, which: str) -> Sequence[str]:
-    """Take tokens out of `file`: those of a principal, or the one whose hash begins so.
+def _list(options: Namespace) -> int:
+    file = _require_principals(options)
+    for line in _lines(read_entries(file, read(file)).tokens):
+        say(line)
+    return 0
 
-    Returns:
-        A line about each of them.
 
-    Raises:
-        ConfigurationError: The file is wrong, has none, or is written so that it must be edited by
-            hand.
-    """
+def _revoke(options: Namespace) -> int:
+    """Take tokens out of the file: those of a principal, or the one whose hash begins so."""
+    file, which = _require_principals(options), options.which
     text = read(file)
     before = read_entries(file, text)
-    gone = [token for token in before.tokens if _is_meant(token, which)]
-    if not gone:
+    revoked = [token for token in before.tokens if _is_meant(token, which)]
+    if not revoked:
         raise ConfigurationError(f"{file}: there is no token of {which}; see: calls-mcp token list")
-    left = "".join(_without(part, gone) for part in _SECTION.split(text))
-    try:
-        after = read_entries(file, left)
-    except ConfigurationError:
-        after = before
-    kept = tuple(token for token in before.tokens if token not in gone)
-    if after != before.model_copy(update={"tokens": kept}):
+    left = "".join(_without(section, revoked) for section in _SECTION.split(text))
+    kept = tuple(token for token in before.tokens if token not in revoked)
+    if not _has_entries(file, left, before.model_copy(update={"tokens": kept})):
         raise ConfigurationError(f"{file}: can't be edited safely; take the token out by hand")
     _replace(file, left)
-    return [*_lines(gone)]
+    for line in _lines(revoked):
+        say(f"revoked: {line}")
+    return 0
 
 
-def listed(file: Path) -> Iterator[str]:
-    """A line about each token in `file`.
+def _principals(options: Namespace) -> Path | None:
+    return options.file or load_settings().auth.principals
 
-    Raises:
-        ConfigurationError: The file is wrong.
-    """
-    return _lines(read_entries(file, read(file)).tokens)
+
+def _require_principals(options: Namespace) -> Path:
+    file = _principals(options)
+    if file is None:
+        raise ConfigurationError("Which file? Set CALLS_MCP_PRINCIPALS, or give --file.")
+    return file
+
+
+def _has_entries(file: Path, text: str, entries: Entries) -> bool:
+    try:
+        return read_entries(file, text) == entries
+    except ConfigurationError:
+        return False
 
 
 def _is_meant(token: Token, which: str) -> bool:

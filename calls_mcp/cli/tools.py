@@ -3,7 +3,7 @@
 import json
 import shutil
 import textwrap
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
@@ -11,6 +11,7 @@ import anyio
 from mcp import Client
 from mcp_types import Tool
 
+from calls_mcp.cli.options import add_json
 from calls_mcp.cli.terminal import painted, say, show_json
 from calls_mcp.cli.token_count import Counter, counter
 from calls_mcp.errors import ConfigurationError
@@ -25,6 +26,13 @@ _NOWHERE = Access("http://127.0.0.1", "", "", "", timeout=1, deadline=1)  # noth
 _WIDEST = 100
 
 _Definition = Mapping[str, Any]
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("tool", nargs="*", help="only these")
+    add_json(parser, "the definitions")
+    parser.set_defaults(run=run)
 
 
 def run(options: Namespace) -> int:

@@ -8,7 +8,6 @@ from calls_mcp.emulator.call_lifecycle import Call
 from calls_mcp.emulator.call_store import CallStore
 from calls_mcp.emulator.calls_api import DEFAULT_ACCOUNT, Account
 from calls_mcp.emulator.clock import Clock, ManualClock, accelerated
-from calls_mcp.emulator.command import Options, run
 from calls_mcp.emulator.emulator import OWN_NUMBERS, Emulator
 from calls_mcp.emulator.history import seed_history
 from calls_mcp.emulator.middleware import Fault, LoggedRequest
@@ -26,11 +25,9 @@ __all__ = [
     "Fault",
     "LoggedRequest",
     "ManualClock",
-    "Options",
     "Scenario",
     "Script",
     "StartError",
     "accelerated",
-    "run",
     "seed_history",
 ]

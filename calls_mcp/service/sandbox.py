@@ -1,32 +1,51 @@
-"""A runtime on an emulator inside this process: no credentials, no real calls, no port."""
+"""The Calls API as the command line has it: the real one, or an emulator in this process."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
-from calls_mcp.emulator import Emulator, seed_history
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import Access, Settings
+
+if TYPE_CHECKING:
+    from calls_mcp.emulator import Emulator
 
 _PAST_CALLS = 40
 
 
 @asynccontextmanager
-async def open_sandbox(settings: Settings) -> AsyncGenerator[Runtime]:
-    """A runtime whose calls begin with a little history and end with the process."""
-    async with emulated(settings) as access, Runtime(settings, access, sandbox=True) as runtime:
+async def open_runtime(settings: Settings, *, sandbox: bool) -> AsyncGenerator[Runtime]:
+    """Open a runtime on the API of the settings, or on an emulator that ends with it.
+
+    Raises:
+        ConfigurationError: Credentials are missing, or the runtime can't be opened.
+    """
+    async with (
+        open_access(settings, sandbox=sandbox) as access,
+        Runtime(settings, access, sandbox=sandbox) as runtime,
+    ):
         yield runtime
 
 
 @asynccontextmanager
-async def emulated(settings: Settings) -> AsyncGenerator[Access]:
-    """Access to an emulator with that history."""
+async def open_access(settings: Settings, *, sandbox: bool) -> AsyncGenerator[Access]:
+    """Yield access to the API of the settings, or to an emulator with a little history.
+
+    Raises:
+        ConfigurationError: Credentials are missing.
+    """
+    if not sandbox:
+        yield settings.twilio.access()
+        return
+    from calls_mcp.emulator import Emulator, seed_history  # noqa: PLC0415
+
     async with Emulator(port=None) as emulator:
         seed_history(emulator.calls, 1, _PAST_CALLS, emulator.clock())
         yield access_to(emulator, settings)
 
 
-def access_to(emulator: Emulator, settings: Settings) -> Access:
-    """Access to an emulator in this process."""
+def access_to(emulator: "Emulator", settings: Settings) -> Access:
+    """Return access to an emulator in this process."""
     return Access(
         base_url="http://emulator",
         account_sid=emulator.account.sid,

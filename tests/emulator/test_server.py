@@ -1,12 +1,7 @@
 import asyncio
-import io
 import signal
 import socket
-import subprocess
-import sys
-import time
 from base64 import b64encode
-from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -15,12 +10,9 @@ import pytest
 from calls_mcp.emulator import (
     DEFAULT_ACCOUNT,
     Account,
-    CallStore,
     Emulator,
     ManualClock,
-    Options,
     accelerated,
-    run,
 )
 
 from .customer import ACCOUNT, LIST, item, using
@@ -37,17 +29,6 @@ def ipv6_loopback() -> bool:
     except OSError:
         return False
     return True
-
-
-class Interrupting(io.StringIO):
-    """A stderr that keeps what is written and raises a signal after the first line."""
-
-    def __init__(self, number: signal.Signals) -> None:
-        super().__init__()
-        self.number = number
-
-    def flush(self) -> None:
-        signal.raise_signal(self.number)
 
 
 async def test_it_listens_on_a_free_loopback_port_only(emulator: Emulator) -> None:
@@ -116,54 +97,6 @@ def test_an_accelerated_clock_runs_as_many_times_as_fast(monkeypatch: pytest.Mon
     assert clock() == 1000
     monotonic.advance(2)
     assert clock() == 1120
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_run_says_where_it_is_and_ends_on_a_signal(
-    monkeypatch: pytest.MonkeyPatch, number: signal.Signals
-) -> None:
-    stderr = Interrupting(number)
-    before = signal.getsignal(number)
-    monkeypatch.setattr(sys, "stderr", stderr)
-    assert run(Options(port=0)) == 0
-    line = stderr.getvalue()
-    assert line.startswith("http://127.0.0.1:")
-    assert line.count("\n") == 1
-    assert DEFAULT_ACCOUNT.sid in line
-    assert DEFAULT_ACCOUNT.auth_token in line
-    assert signal.getsignal(number) == before
-
-
-@pytest.mark.parametrize(
-    ("seed", "calls", "count"), [(None, None, 0), (1, None, 250), (None, 7, 7), (1, 0, 0)]
-)
-def test_run_fills_in_the_history_asked_for_once(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seed: int | None, calls: int | None, count: int
-) -> None:
-    database = str(tmp_path / "calls.sqlite")
-    options = Options(port=0, database=database, seed=seed, calls=calls)
-    for holds_calls in (False, count > 0):
-        stderr = Interrupting(signal.SIGTERM)
-        monkeypatch.setattr(sys, "stderr", stderr)
-        run(options)
-        with closing(CallStore(database, time.time)) as store:
-            assert store.count() == count
-        refusal = f"{database} holds calls already and stays as it is"
-        assert stderr.getvalue().startswith(refusal) == holds_calls
-
-
-@pytest.mark.process
-def test_a_signal_ends_it_while_a_long_history_is_being_filled_in(tmp_path: Path) -> None:
-    database = tmp_path / "calls.sqlite"
-    arguments = ["emulator", "--port", "0", "--db", str(database), "--calls", "2000000"]
-    with subprocess.Popen(  # noqa: S603 - our own program
-        [sys.executable, "-m", "calls_mcp", *arguments], stderr=subprocess.PIPE, encoding="utf-8"
-    ) as process:
-        while not database.exists():
-            assert process.poll() is None
-        process.terminate()
-        _, errors = process.communicate(timeout=30)
-    assert (process.returncode, errors) == (0, "")
 
 
 async def test_it_stops_at_once_though_a_receiver_never_comes_to_an_end(account: Account) -> None:

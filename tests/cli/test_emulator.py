@@ -1,13 +1,30 @@
 """`calls-mcp emulator` as a person starts it."""
 
+import io
+import signal
 import socket
 import sqlite3
+import subprocess
+import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from calls_mcp.cli.main import main
+from calls_mcp.emulator import DEFAULT_ACCOUNT, CallStore
+
+
+class Interrupting(io.StringIO):
+    """A stderr that keeps what is written and raises a signal after the first line."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__()
+        self.number = number
+
+    def flush(self) -> None:
+        signal.raise_signal(self.number)
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -87,3 +104,53 @@ def test_a_port_that_is_taken_is_named(capsys: pytest.CaptureFixture[str]) -> No
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = taken.getsockname()[1]
         assert f"127.0.0.1:{port}" in refusal(capsys, f"--port={port}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_run_says_where_it_is_and_ends_on_a_signal(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    stderr = Interrupting(number)
+    before = signal.getsignal(number)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    assert main(["emulator", "--port=0"]) == 0
+    line = stderr.getvalue()
+    assert line.startswith("http://127.0.0.1:")
+    assert line.count("\n") == 1
+    assert DEFAULT_ACCOUNT.sid in line
+    assert DEFAULT_ACCOUNT.auth_token in line
+    assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize(
+    ("seed", "calls", "count"), [(None, None, 0), (1, None, 250), (None, 7, 7), (1, 0, 0)]
+)
+def test_run_fills_in_the_history_asked_for_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seed: int | None, calls: int | None, count: int
+) -> None:
+    database = str(tmp_path / "calls.sqlite")
+    options = ["--port=0", f"--db={database}"]
+    options += [] if seed is None else [f"--seed={seed}"]
+    options += [] if calls is None else [f"--calls={calls}"]
+    for holds_calls in (False, count > 0):
+        stderr = Interrupting(signal.SIGTERM)
+        monkeypatch.setattr(sys, "stderr", stderr)
+        assert main(["emulator", *options]) == 0
+        with closing(CallStore(database, time.time)) as store:
+            assert store.count() == count
+        refusal = f"{database} holds calls already and stays as it is"
+        assert stderr.getvalue().startswith(refusal) == holds_calls
+
+
+@pytest.mark.process
+def test_a_signal_ends_it_while_a_long_history_is_being_filled_in(tmp_path: Path) -> None:
+    database = tmp_path / "calls.sqlite"
+    arguments = ["emulator", "--port", "0", "--db", str(database), "--calls", "2000000"]
+    with subprocess.Popen(  # noqa: S603 - our own program
+        [sys.executable, "-m", "calls_mcp", *arguments], stderr=subprocess.PIPE, encoding="utf-8"
+    ) as process:
+        while not database.exists():
+            assert process.poll() is None
+        process.terminate()
+        _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (0, "")

@@ -1,0 +1,88 @@
+"""`calls-mcp serve`: serve MCP clients on stdio or over HTTP."""
+
+import gc
+from argparse import ArgumentParser, Namespace
+from importlib.util import find_spec
+from typing import Any
+
+import anyio
+from mcp.server.lowlevel import Server
+
+from calls_mcp.cli.options import add_sandbox
+from calls_mcp.errors import ConfigurationError
+from calls_mcp.observability.logs import configure_logs
+from calls_mcp.server.handlers import build_server
+from calls_mcp.server.stdio import serve_stdio
+from calls_mcp.service.runtime import Runtime
+from calls_mcp.service.sandbox import open_runtime
+from calls_mcp.settings import Settings, load_settings
+
+_HTTP_OPTIONS = ("host", "port", "path", "console")
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_sandbox(parser)
+    option = parser.add_argument
+    option(
+        "--transport",
+        choices=["stdio", "http"],
+        default="stdio",
+        help="http: any number of clients",
+    )
+    option("--host", help="http: address to listen on (127.0.0.1)")
+    option("--port", type=int, help="http: port to listen on (8080; 0: any)")
+    option("--path", help="http: the endpoint's path (/mcp)")
+    option(
+        "--console",
+        nargs="?",
+        const="",
+        metavar="[HOST:]PORT",
+        help="http: serve the operator's console, too (127.0.0.1:8090)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: Namespace) -> int:
+    """Serve until the client leaves or a signal comes. Return the exit status.
+
+    Raises:
+        ConfigurationError: The setup is wrong.
+    """
+    settings = load_settings()
+    configure_logs(settings.logs.format, settings.logs.level)
+    given = [name for name in _HTTP_OPTIONS if getattr(options, name) is not None]
+    if given and options.transport != "http":
+        raise ConfigurationError(f"--{given[0]} goes with --transport http.")
+    has_uvloop = find_spec("uvloop") is not None
+    gc.disable()  # until the server is built, as in `main`
+    try:
+        anyio.run(_serve, settings, options, backend_options={"use_uvloop": has_uvloop})
+    finally:
+        gc.enable()
+    return 0
+
+
+async def _serve(settings: Settings, options: Namespace) -> None:
+    async with open_runtime(settings, sandbox=options.sandbox) as runtime:
+        server = build_server(runtime)
+        gc.freeze()
+        gc.enable()
+        if options.transport == "http":
+            await _serve_http(server, runtime, options)
+        else:
+            await serve_stdio(server, runtime)
+
+
+async def _serve_http(server: Server[Any], runtime: Runtime, options: Namespace) -> None:
+    from calls_mcp.http.endpoint import Endpoint  # noqa: PLC0415
+    from calls_mcp.http.serving import serve_http  # noqa: PLC0415
+
+    chosen = {"host": options.host, "port": options.port, "path": options.path}
+    endpoint = Endpoint(**{name: value for name, value in chosen.items() if value is not None})
+    if options.console is None:
+        await serve_http(server, runtime, endpoint)
+        return
+    from calls_mcp.cli.console import open_beside  # noqa: PLC0415
+
+    await serve_http(server, runtime, endpoint, open_beside(runtime, options.console))
