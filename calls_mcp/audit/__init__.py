@@ -5,10 +5,9 @@ leaves one. `search` queries the log, and `verification` finds what was edited, 
 since.
 """
 
-from calls_mcp.audit.destinations import audit_path, obstacle
-from calls_mcp.audit.entries import NOBODY, Authority, ConfirmedBy, Decision, Ending, Entry
-from calls_mcp.audit.log import Attempt, AuditLog, open_audit
+from calls_mcp.audit.log import Attempt, AuditLog, audit_path, obstacle, open_audit
 from calls_mcp.audit.masking import Numbers
+from calls_mcp.audit.records import NOBODY, Authority, ConfirmedBy, Decision, Ending, Entry
 
 __all__ = [
     "NOBODY",

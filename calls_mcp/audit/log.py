@@ -1,35 +1,117 @@
 """Record each attempt to change something, before it is sent and after."""
 
 import logging
+import os
 import secrets
+import sqlite3
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol, cast
 
 import anyio
 import anyio.to_thread
 
-from calls_mcp.audit.chain import Fields
-from calls_mcp.audit.destinations import (
-    FAILURES,
-    AuditStream,
-    AuditTable,
-    Destination,
-    reason_of,
-)
-from calls_mcp.audit.entries import Ending, Entry, decided, ended, timestamp
 from calls_mcp.audit.masking import Numbers
+from calls_mcp.audit.records import (
+    START,
+    Ending,
+    Entry,
+    Fields,
+    Link,
+    chain,
+    decision_fields,
+    result_fields,
+    timestamp,
+)
 from calls_mcp.errors import AuditUnavailable
-from calls_mcp.storage.database import Database
+from calls_mcp.observability import stderr
+from calls_mcp.settings import Settings
+from calls_mcp.storage.atomic_files import require_place
+from calls_mcp.storage.database import Database, database_path, default_path, require_ours
+from calls_mcp.tools.catalog import Json
 
-PATIENCE = 10.0
+BUSY_TIMEOUT = 10.0
 """Seconds that a record waits for other processes, unless told otherwise."""
 
 _logger = logging.getLogger(__name__)
+
+_FAILURES = (OSError, ValueError, sqlite3.Error)  # ValueError is what a closed stream raises
+_LAST = "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1"
+_INSERT = "INSERT INTO audit (seq, time, tool, sid, prev, hash, body) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_COLUMNS = ("seq", "time", "tool", "sid", "prev", "hash")
+
+
+class Destination(Protocol):
+    """Where records go: `where`, for the operator. It is used by one thread at a time."""
+
+    where: str
+
+    def append(self, fields: Mapping[str, Json], until: float) -> None:
+        """Write a record, chained to the last one; wait no longer than `until` (monotonic clock).
+
+        Raises:
+            OSError: It could not be written.
+            ValueError: Likewise.
+            sqlite3.Error: Likewise.
+        """
+        ...
+
+    def require_ready(self, until: float) -> None:
+        """Return if a record could be written now; raise and wait as `append` does."""
+        ...
+
+    def close(self) -> None:
+        """Release what is held open."""
+        ...
+
+
+class AuditTable:
+    """The table `audit` of a database, which several processes may write."""
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        self._database = Database(path, timeout)
+        self.where = str(path)
+
+    def append(self, fields: Mapping[str, Json], until: float) -> None:
+        """Insert a record after the last one."""
+        self._database.write(partial(_insert, fields), until)
+
+    def require_ready(self, until: float) -> None:
+        """Return if a record could be inserted now. A file that isn't there is not created."""
+        self._database.require_writable(until)
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
+
+
+class AuditStream:
+    """JSON lines on stderr, in a chain that starts again with each process."""
+
+    where = "stderr:"
+
+    def __init__(self) -> None:
+        self._last = START
+
+    def append(self, fields: Mapping[str, Json], until: float) -> None:
+        """Write a record as one line. Perhaps nobody reads stderr."""
+        stderr.run_in_writer(partial(self._write, fields), until - time.monotonic())
+
+    def require_ready(self, until: float) -> None:
+        """Return: only writing tells whether stderr is read."""
+
+    def close(self) -> None:
+        """Leave stderr open."""
+
+    def _write(self, fields: Mapping[str, Json]) -> None:
+        record = chain(fields, self._last)
+        stderr.write(record.line + "\n")
+        self._last = record.link
 
 
 @dataclass(slots=True, eq=False)
@@ -50,7 +132,7 @@ class Attempt:
 class AuditLog:
     """Writes to `destination`, off the event loop and one record at a time.
 
-    `clock` gives the time of a record, in epoch seconds. A record that has waited `patience`
+    `clock` gives the time of a record, in epoch seconds. A record that has waited `busy_timeout`
     seconds for others is not tried any more.
     """
 
@@ -59,10 +141,10 @@ class AuditLog:
         destination: Destination,
         numbers: Numbers = "whole",
         clock: Callable[[], float] = time.time,
-        patience: float = PATIENCE,
+        busy_timeout: float = BUSY_TIMEOUT,
     ) -> None:
         self._destination = destination
-        self._patience = patience
+        self._busy_timeout = busy_timeout
         self._numbers: Numbers = numbers
         self._clock = clock
         self._queue = anyio.CapacityLimiter(1)
@@ -74,8 +156,8 @@ class AuditLog:
         Raises:
             AuditUnavailable: It could not be recorded, so it must not be sent.
         """
-        attempt = Attempt(_identifier(), entry, time.monotonic())
-        fields = self._fields("before", attempt.id, decided(entry, self._numbers))
+        attempt = Attempt(secrets.token_hex(8), entry, time.monotonic())
+        fields = self._fields("before", attempt.id, decision_fields(entry, self._numbers))
         try:
             await self._in_thread(partial(self._begin, attempt, fields, self._until()))
         except anyio.get_cancelled_exc_class():
@@ -91,18 +173,20 @@ class AuditLog:
             invocation's result should carry a warning. Ending it again changes nothing.
         """
         duration = time.monotonic() - attempt.started
-        outcome = ended(attempt.entry, ending, duration, self._numbers)
+        outcome = result_fields(attempt.entry, ending, duration, self._numbers)
         fields = self._fields("after", attempt.id, outcome)
         await self._shielded(partial(self._end, attempt, fields, self._until()))
         return attempt.recorded is True
 
-    async def note(self, entry: Entry) -> None:
+    async def record(self, entry: Entry) -> None:
         """Record a refusal or a question, which sends nothing.
 
         Raises:
             AuditUnavailable: It could not be recorded.
         """
-        fields = self._fields("decided", _identifier(), decided(entry, self._numbers))
+        fields = self._fields(
+            "decided", secrets.token_hex(8), decision_fields(entry, self._numbers)
+        )
         await self._in_thread(partial(self._append, fields, self._until()))
 
     async def require_ready(self) -> None:
@@ -120,7 +204,7 @@ class AuditLog:
         await self._shielded(self._destination.close)
 
     def _until(self) -> float:
-        return time.monotonic() + self._patience
+        return time.monotonic() + self._busy_timeout
 
     def _fields(self, phase: str, identifier: str, rest: Fields) -> Fields:
         return {**rest, "time": timestamp(self._clock()), "phase": phase, "id": identifier}
@@ -158,8 +242,8 @@ class AuditLog:
             if time.monotonic() > until:  # others waited in vain before it
                 raise TimeoutError("it is busy")
             job()
-        except FAILURES as error:
-            unavailable = AuditUnavailable(self._destination.where, reason_of(error))
+        except _FAILURES as error:
+            unavailable = AuditUnavailable(self._destination.where, _reason(error))
             _logger.error("%s", unavailable.for_operator)  # noqa: TRY400  # no traceback: it names the arguments' frame
             raise unavailable from error
 
@@ -176,20 +260,64 @@ async def open_audit(
     path: Path | None,
     numbers: Numbers = "whole",
     clock: Callable[[], float] = time.time,
-    patience: float = PATIENCE,
+    busy_timeout: float = BUSY_TIMEOUT,
 ) -> AsyncGenerator[AuditLog]:
     """Open the audit log in the SQLite file at `path`, or on stderr if that is None.
 
     The file is not opened before there is something to record. If that fails, changes are refused
-    and reads go on. `clock` gives the time in epoch seconds; `patience` is in seconds.
+    and reads go on. `clock` gives the time in epoch seconds; `busy_timeout` is in seconds.
     """
-    to = AuditTable(Database(path, patience)) if path else AuditStream()
-    log = AuditLog(to, numbers, clock, patience)
+    destination = AuditTable(path, busy_timeout) if path else AuditStream()
+    log = AuditLog(destination, numbers, clock, busy_timeout)
     try:
         yield log
     finally:
         await log.aclose()
 
 
-def _identifier() -> str:
-    return secrets.token_hex(8)
+def audit_path(settings: Settings, *, sandbox: bool = False) -> Path | None:
+    """Return the database that has the audit log, or None if records go to stderr.
+
+    Unless a setting says otherwise, it is the one that has the state. Where that is in Redis, it is
+    this user's own database. Where it is in memory, nothing is to be written to a disk.
+    """
+    if chosen := settings.audit.database:
+        return chosen if isinstance(chosen, Path) else None
+    if settings.storage.is_memory:
+        return None
+    return database_path(settings.storage.location, sandbox=sandbox) or default_path(
+        sandbox=sandbox
+    )
+
+
+def obstacle(path: Path, timeout: float) -> Exception | None:
+    """Return why nothing could be recorded in the database at `path` now, if so.
+
+    Nothing is written. `timeout` is how long, in seconds, to wait for other processes.
+    """
+    try:
+        if not path.exists():
+            Database(path).require_writable()
+        else:
+            require_place(path)
+            with closing(sqlite3.connect(path, timeout=timeout, isolation_level=None)) as database:
+                database.execute("BEGIN IMMEDIATE")
+                database.execute("ROLLBACK")
+                require_ours(database)
+    except _FAILURES as error:
+        return error
+    return None
+
+
+def _insert(fields: Mapping[str, Json], database: sqlite3.Connection) -> None:
+    last = cast("tuple[int, str] | None", database.execute(_LAST).fetchone())
+    record = chain(fields, START if last is None else Link(*last))
+    columns = (record.fields.get(name) for name in _COLUMNS)
+    database.execute(_INSERT, (*columns, record.line))
+
+
+def _reason(error: Exception) -> str:
+    """Return why a record could not be written, in words that name no path."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno)
+    return str(error)

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import cast
 
-from calls_mcp.audit.chain import Fields, encode, is_sound, parse
+from calls_mcp.audit.records import Fields, encode, is_intact, parse
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.tools.catalog import Json
 
@@ -78,9 +78,9 @@ class Found:
     fields: Fields
 
     @property
-    def is_sound(self) -> bool:
+    def is_intact(self) -> bool:
         """Whether it is exactly as it was written."""
-        return bool(self.fields) and is_sound(self.line, self.fields)
+        return bool(self.fields) and is_intact(self.line, self.fields)
 
 
 class AuditReader:

@@ -1,22 +1,61 @@
 """Check whether a log is still as it was written, following its chain from record to record."""
 
-import hashlib
 import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from calls_mcp.audit.chain import START, Fields, Link, is_sound, parse, place
-from calls_mcp.audit.report import Problem, ProblemKind, Report
+from calls_mcp.audit.records import START, Fields, Link, is_intact, link_of, parse
 from calls_mcp.audit.search import AuditReader
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.observability.redaction import one_line
 from calls_mcp.tools.catalog import Json
 
 _LONGEST_TIME = 32  # characters
-_SPELL, _PAUSE = 50, 0.0001  # records between two pauses, and seconds
+_BATCH, _PAUSE = 50, 0.0001  # records between two pauses, and seconds
+
+ProblemKind = Literal["tampering", "torn", "unfinished", "partial"]
+"""What is wrong.
+
+- `tampering`: a record was edited, removed, inserted, moved or repeated
+- `torn`: the last line of a file was never written completely
+- `unfinished`: a change has only one of its two records: it is in progress, or its end is lost
+- `partial`: a file of lines begins with a later record than the first; only ever a note
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A problem in a file's `line` (from 1; None in a database) or at record `seq`."""
+
+    kind: ProblemKind
+    line: int | None
+    seq: int | None
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a log holds; times are those of its first and last intact record, ISO 8601 UTC.
+
+    `notes` are what is no problem. Keep `last_hash` somewhere else: a later check can be told to
+    expect it. Times and hash are "" if there is no intact record.
+    """
+
+    records: int
+    first_time: str
+    last_time: str
+    last_hash: str
+    problems: tuple[Problem, ...]
+    notes: tuple[Problem, ...]
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether every record is as it was written. Changes may still be unfinished."""
+        return all(problem.kind == "unfinished" for problem in self.problems)
 
 
 def verify(path: Path, expect: str | None = None, *, is_aside: bool = False) -> Report:
@@ -38,29 +77,60 @@ def verify(path: Path, expect: str | None = None, *, is_aside: bool = False) -> 
     inspection = _Inspection((expect or "").strip().lower())
     for number, row in enumerate(_rows(path)):
         inspection.take(row)
-        if is_aside and number % _SPELL == 0:
+        if is_aside and number % _BATCH == 0:
             time.sleep(_PAUSE)  # otherwise each would wait for the interpreter's 5 ms at every turn
     return inspection.report()
 
 
+def describe(report: Report) -> list[str]:
+    """Return the report in plain words, one string a line."""
+    return [*_summary(report), *map(_line, (*report.problems, *report.notes))]
+
+
+def _summary(report: Report) -> Iterator[str]:
+    if not report.records:
+        yield "There are no records."
+        return
+    count = "1 record" if report.records == 1 else f"{report.records:,} records"
+    times = f", from {report.first_time} to {report.last_time}" if report.last_hash else ""
+    yield f"{count}{times}."
+    if report.is_intact:
+        yield "All records are intact and in order."
+    else:
+        yield "The audit log was changed after it was written."
+    if not report.last_hash:
+        return
+    yield f"Hash of the last record: {report.last_hash}"
+    yield (
+        "Records removed from the end can't be detected from the log alone: keep this hash "
+        "somewhere else and pass it to the next check with --expect."
+    )
+
+
+def _line(problem: Problem) -> str:
+    places = (
+        f"line {problem.line}" if problem.line is not None else "",
+        f"record {problem.seq}" if problem.seq is not None else "",
+    )
+    where = ", ".join(place for place in places if place)
+    word = "Note" if problem.kind == "partial" else "Problem"
+    return f"{word}: {where}: {problem.what}" if where else f"{word}: {problem.what}"
+
+
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A line of a file, with its number and line feed; or a row of a database, with its columns."""
+    """A line of a file, with its number; or a row of a database, with its other columns."""
 
-    raw: bytes
+    body: bytes
     line: int | None = None
     columns: dict[str, Json] | None = None
-
-    @property
-    def body(self) -> bytes:
-        return self.raw.removesuffix(b"\n")
 
 
 def _rows(path: Path) -> Iterator[_Row]:
     try:
         if not _is_database(path):
             with path.open("rb") as file:
-                yield from (_Row(raw, number) for number, raw in enumerate(file, 1))
+                yield from (_Row(raw.removesuffix(b"\n"), at) for at, raw in enumerate(file, 1))
             return
     except (OSError, sqlite3.Error) as error:
         raise ConfigurationError(f"The audit log {path} can't be read: {error}") from error
@@ -86,35 +156,15 @@ def _is_database(path: Path) -> bool:
     return True
 
 
-@dataclass(slots=True)
-class _Gap:
-    """What follows the last sound record: its bytes, and those of its rows that are no JSON."""
-
-    raw: bytearray = field(default_factory=bytearray)
-    unreadable: list[_Row] = field(default_factory=list[_Row])
-
-    def is_accounted_for_by(self, record: Fields) -> bool:
-        """Whether `record` was written when these bytes were found torn.
-
-        Only files that servers wrote before the log was a database have such records.
-        """
-        match record.get("arguments"):
-            case {"torn_bytes": int(count), "torn_sha256": str(digest)} if count > 0:
-                torn, rest = bytes(self.raw[:count]), bytes(self.raw[count:])
-                return hashlib.sha256(torn).hexdigest() == digest and rest in (b"", b"\n")
-            case _:
-                return False
-
-
 class _Inspection:
     """The inspection of one log; `expect` is the hash of a record that must be in it, or empty."""
 
     def __init__(self, expect: str) -> None:
         self._expect = expect
         self._is_expected_met = not expect
-        self._sound = START  # the last record that is as it was written
+        self._intact = START  # the last record that is as it was written
         self._claimed = START  # the last one, going by what it says of itself
-        self._gap = _Gap()
+        self._unreadable: list[_Row] = []  # since the last intact record
         self._begun: dict[str, tuple[_Row, int | None]] = {}
         self._times: list[str] = []  # the first and the last
         self._records = 0
@@ -125,20 +175,21 @@ class _Inspection:
         """Look at the next row."""
         record = parse(row.body)
         if record is None:
-            self._gap.raw += row.raw
-            self._gap.unreadable.append(row)
+            self._unreadable.append(row)
             return
         self._records += 1
-        link = place(record)
-        if link is None or not is_sound(row.body, record):
-            self._take_edited(row, link)
+        link = link_of(record)
+        if link is None or not is_intact(row.body, record):
+            self._claimed = link or Link(self._claimed.seq + 1, "")
+            what = "it was edited: its hash does not match its content"
+            self._add("tampering", row, link and link.seq, what)
         else:
-            self._take_sound(row, record, link)
+            self._take_intact(row, record, link)
         self._pair(row, record)
 
     def report(self) -> Report:
         """Return the report, once every row was taken."""
-        for row in self._gap.unreadable:
+        for row in self._unreadable:
             self._add("torn", row, None, "it was never written completely, or was damaged since")
         for row, seq in self._begun.values():
             what = "a change has no recorded end: it is in progress, or its end was lost"
@@ -151,20 +202,16 @@ class _Inspection:
             records=self._records,
             first_time=first,
             last_time=last,
-            last_hash=self._sound.hash if self._times else "",
+            last_hash=self._intact.hash if self._times else "",
             problems=tuple(self._problems),
             notes=tuple(self._notes),
         )
 
-    def _take_edited(self, row: _Row, link: Link | None) -> None:
-        self._gap.raw += row.raw
-        self._claimed = link or Link(self._claimed.seq + 1, "")
-        what = "it was edited: its hash does not match its content"
-        self._add("tampering", row, link.seq if link else None, what)
-
-    def _take_sound(self, row: _Row, record: Fields, link: Link) -> None:
-        self._close_gap(row, record, link)
-        last = {(known.seq + 1, known.hash) for known in (self._sound, self._claimed)}
+    def _take_intact(self, row: _Row, record: Fields, link: Link) -> None:
+        for unreadable in self._unreadable:
+            self._add("tampering", unreadable, None, "it was edited or inserted: it can't be read")
+        self._unreadable.clear()
+        last = {(known.seq + 1, known.hash) for known in (self._intact, self._claimed)}
         if row.line == 1 and link.seq > 1:
             what = f"begins at record {link.seq}; earlier records are not in this file"
             self._notes.append(Problem("partial", None, None, what))
@@ -172,20 +219,9 @@ class _Inspection:
             self._add("tampering", row, link.seq, self._displacement(link.seq))
         if row.columns is not None and any(record.get(k) != v for k, v in row.columns.items()):
             self._add("tampering", row, link.seq, "its columns were edited: its body differs")
-        self._sound = self._claimed = link
+        self._intact = self._claimed = link
         self._is_expected_met = self._is_expected_met or link.hash == self._expect
         self._times[1:] = [one_line(str(record.get("time", "")), _LONGEST_TIME)]
-
-    def _close_gap(self, row: _Row, record: Fields, link: Link) -> None:
-        gap, self._gap = self._gap, _Gap()
-        if record.get("phase") == "recovered" and gap.is_accounted_for_by(record):
-            what = "the line before it was never written completely: its writer was stopped"
-            self._notes.append(Problem("recovered", row.line, link.seq, what))
-            return
-        for unreadable in gap.unreadable:
-            self._add("tampering", unreadable, None, "it was edited or inserted: it can't be read")
-        if record.get("phase") == "recovered":
-            self._add("tampering", row, link.seq, "the torn line that it describes was edited")
 
     def _displacement(self, seq: int) -> str:
         due = self._claimed.seq + 1
@@ -197,8 +233,8 @@ class _Inspection:
         return f"{missing} missing before it"
 
     def _pair(self, row: _Row, record: Fields) -> None:
-        identifier, link = str(record.get("id")), place(record)
-        seq = link.seq if link else None
+        identifier, link = str(record.get("id")), link_of(record)
+        seq = link and link.seq
         if record.get("phase") == "before":
             self._begun[identifier] = row, seq
         elif record.get("phase") == "after" and self._begun.pop(identifier, None) is None:

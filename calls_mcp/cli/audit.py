@@ -11,9 +11,8 @@ from time import sleep
 from types import FrameType
 
 from calls_mcp.audit import audit_path
-from calls_mcp.audit.report import describe
 from calls_mcp.audit.search import AuditReader, Filter
-from calls_mcp.audit.verification import verify
+from calls_mcp.audit.verification import describe, verify
 from calls_mcp.cli.terminal import say
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.settings import load_settings

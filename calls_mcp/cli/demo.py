@@ -16,8 +16,7 @@ from mcp import Client
 from mcp.client import ClientRequestContext
 from mcp_types import ElicitRequestParams, ElicitResult, TextContent
 
-from calls_mcp.audit.report import describe
-from calls_mcp.audit.verification import verify
+from calls_mcp.audit.verification import describe, verify
 from calls_mcp.cli.clients import launch
 from calls_mcp.cli.terminal import Colour, painted, say
 from calls_mcp.emulator import (

@@ -15,10 +15,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from calls_mcp.audit.chain import ORDER, parse
-from calls_mcp.audit.report import Report, describe
+from calls_mcp.audit.records import ORDER, parse
 from calls_mcp.audit.search import AuditReader, Filter
-from calls_mcp.audit.verification import verify
+from calls_mcp.audit.verification import Report, describe, verify
 from calls_mcp.console.context import House
 from calls_mcp.console.rendering import page
 from calls_mcp.errors import CallsError

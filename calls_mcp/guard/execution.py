@@ -65,7 +65,7 @@ class Changes:
         entry = replace(entry, error_kind=stop.outcome.error_kind or entry.error_kind)
         _tell(entry)
         try:
-            await self._audit.note(entry)
+            await self._audit.record(entry)
         except AuditUnavailable:
             if stop.decision == "asked":
                 await self._decisions.take_back(change, stop.authority)

@@ -117,16 +117,16 @@ class Approvals:
         self, request: ApprovalRequest, decision: OperatorDecision
     ) -> Decided | None:
         entry = _entry(request, decision)
-        await self._audit.note(entry)
+        await self._audit.record(entry)
         try:
             made = await self._storage.decide_request(request.identifier, decision)
         except StoreUnavailable:
-            await self._audit.note(replace(entry, decision="void", reason=_LOST))
+            await self._audit.record(replace(entry, decision="void", reason=_LOST))
             raise
         if made == decision:
             return Decided(decision, ours=True)
         why = f"{made.by} {made.word} it before" if made else "it had lapsed"
-        await self._audit.note(replace(entry, decision="void", reason=why))
+        await self._audit.record(replace(entry, decision="void", reason=why))
         return made and Decided(made, ours=False)
 
 

@@ -8,9 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from calls_mcp.audit import Authority, Entry
-from calls_mcp.audit.chain import START, Fields, seal
-from calls_mcp.audit.destinations import AuditTable
-from calls_mcp.storage.database import Database
+from calls_mcp.audit.log import AuditTable
+from calls_mcp.audit.records import START, Fields, chain
 from calls_mcp.tools.catalog import Json, load_operations
 
 CREATE = load_operations()["create_call"]
@@ -57,7 +56,7 @@ def database_log(folder: Path, count: int) -> Path:
 
 
 def append(path: Path, *records: Fields) -> None:
-    table = AuditTable(Database(path))
+    table = AuditTable(path, 30)
     for record in records:
         table.append(record, time.monotonic() + 30)
     table.close()
@@ -68,9 +67,9 @@ def exported_log(folder: Path, count: int) -> Path:
     path, last = folder / "audit.jsonl", START
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for number in range(count):
-            sealed = seal(fields(number), last)
-            last = sealed.link
-            file.write(sealed.line + "\n")
+            record = chain(fields(number), last)
+            last = record.link
+            file.write(record.line + "\n")
     return path
 
 

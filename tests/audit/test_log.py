@@ -14,7 +14,7 @@ import anyio.to_thread
 import pytest
 
 from calls_mcp.audit import AuditLog, Ending, audit_path, open_audit
-from calls_mcp.audit.chain import ORDER
+from calls_mcp.audit.records import ORDER
 from calls_mcp.audit.verification import verify
 from calls_mcp.errors import AuditUnavailable
 from calls_mcp.service.runtime import Runtime
@@ -99,7 +99,7 @@ async def test_a_refusal_leaves_one_record_which_continues_the_log_of_its_owner(
     for number in range(3):
         async with open_audit(path) as log:
             assert len(records_in(path)) == number
-            await log.note(ENTRY)
+            await log.record(ENTRY)
     assert [(each["seq"], each["phase"]) for each in records_in(path)] == [
         (number, "decided") for number in (1, 2, 3)
     ]
@@ -149,9 +149,9 @@ async def test_records_on_stderr_are_lines_of_one_chain(
 
 async def is_refused(path: Path | None) -> str:
     """That nothing can be recorded there; the hint that says why."""
-    async with open_audit(path, patience=1) as log:
+    async with open_audit(path, busy_timeout=1) as log:
         with pytest.raises(AuditUnavailable):
-            await log.note(ENTRY)
+            await log.record(ENTRY)
         with pytest.raises(AuditUnavailable) as unavailable:
             await log.begin(ENTRY)
     failure = Failure.from_error(unavailable.value)
@@ -228,12 +228,12 @@ def test_processes_that_write_at_once_leave_a_whole_chain(tmp_path: Path) -> Non
 
 async def test_all_who_wait_for_a_writer_wait_at_the_same_time(tmp_path: Path) -> None:
     path, waited = database_log(tmp_path, 1), list[float]()
-    async with open_audit(path, patience=0.2) as log:
+    async with open_audit(path, busy_timeout=0.2) as log:
 
         async def refused() -> None:
             started = time.monotonic()
             with pytest.raises(AuditUnavailable):
-                await log.note(ENTRY)
+                await log.record(ENTRY)
             waited.append(time.monotonic() - started)
 
         with closing(sqlite3.connect(path, isolation_level=None)) as other:

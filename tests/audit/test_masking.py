@@ -7,9 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calls_mcp.audit import Ending, Entry, Numbers, open_audit
-from calls_mcp.audit.chain import START, seal
-from calls_mcp.audit.entries import decided, ended
 from calls_mcp.audit.masking import masked_arguments
+from calls_mcp.audit.records import START, chain, decision_fields, result_fields
 from calls_mcp.tools.catalog import Json
 from tests.audit.logs import CREATE, ENTRY, entry
 from tests.records import lines_in
@@ -40,7 +39,7 @@ async def test_no_secret_gets_into_a_log(tmp_path: Path, numbers: Numbers) -> No
     )
     database = tmp_path / "audit.db"
     async with open_audit(database, numbers) as log:
-        await log.note(given)
+        await log.record(given)
         await log.end(await log.begin(given), Ending("done"))
     assert CANARY.encode() not in database.read_bytes()
     assert CANARY not in repr(given)
@@ -100,7 +99,7 @@ def test_numbers_stay_whole_where_the_operator_wants_them() -> None:
 
 def test_a_masked_number_is_masked_in_the_rule_and_the_principal() -> None:
     refused = replace(ENTRY, principal="+16175551212", rule="deny +19005551212")
-    fields = decided(refused, "masked")
+    fields = decision_fields(refused, "masked")
     assert (fields["principal"], fields["rule"]) == ("+1•••12", "deny +1•••12")
 
 
@@ -160,8 +159,11 @@ def test_whatever_a_text_holds_its_record_is_one_bounded_line_of_ascii(
         error_kind=text,
         trace_id=text,
     )
-    for fields in (decided(given, "masked"), ended(given, Ending(text), 1, "whole")):
-        line = seal(fields, START).line
+    for fields in (
+        decision_fields(given, "masked"),
+        result_fields(given, Ending(text), 1, "whole"),
+    ):
+        line = chain(fields, START).line
         assert line.isascii()
         assert line.isprintable()
         assert len(line) < LONGEST_LINE

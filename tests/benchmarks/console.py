@@ -171,8 +171,8 @@ async def _record(values: Mapping[str, object], times: int, sid: str) -> None:
     async with open_audit(audit_path(settings)) as audit:
         for number in range(times):
             authority = Authority("operator", "benchmarks", _request(number).identifier)
-            await audit.note(_entry("asked", authority))
-            await audit.note(_entry("approved", authority))
+            await audit.record(_entry("asked", authority))
+            await audit.record(_entry("approved", authority))
             attempt = await audit.begin(_entry("allowed", authority))
             await audit.end(attempt, Ending("done", http_status=201, sid=sid, request_id="RQ"))
 

@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from calls_mcp.audit import search
-from calls_mcp.audit.chain import Fields, parse
+from calls_mcp.audit.records import Fields, parse
 from calls_mcp.console.charts import bars, columns
 from tests.console.desk import open_desk, visible
 from tests.rig import placing

@@ -1,4 +1,3 @@
-import hashlib
 import json
 import sqlite3
 import subprocess
@@ -13,9 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calls_mcp.audit.chain import START, Fields, Link, seal
-from calls_mcp.audit.report import describe
-from calls_mcp.audit.verification import verify
+from calls_mcp.audit.records import START, Link, chain
+from calls_mcp.audit.verification import describe, verify
 from calls_mcp.errors import ConfigurationError
 from tests.audit.logs import append, database_log, exported_log, fields, spoil
 
@@ -43,7 +41,7 @@ def set_field(lines: Lines, data: st.DataObject) -> Lines:
     record: dict[str, Any] = json.loads(lines[at])
     name = data.draw(st.sampled_from(["time", "id", "sid", "arguments"]), label="field")
     last = Link(record["seq"] - 1, record["prev"])
-    edited = seal({**record, name: data.draw(st.text().map(lambda t: f"!{t}"))}, last)
+    edited = chain({**record, name: data.draw(st.text().map(lambda t: f"!{t}"))}, last)
     return [*lines[:at], edited.line.encode() + b"\n", *lines[at + 1 :]]
 
 
@@ -79,7 +77,7 @@ def insert(lines: Lines, data: st.DataObject) -> Lines:
     """A record that would fit, had the next one been written after it; or a line of anything."""
     at = one_of(lines, data, but_last=1)
     link = json.loads(lines[at])
-    forged = seal(fields(9), Link(link["seq"], link["hash"])).line.encode() + b"\n"
+    forged = chain(fields(9), Link(link["seq"], link["hash"])).line.encode() + b"\n"
     line = data.draw(st.sampled_from([forged, b"\n", b"{}\n", b"[]\n", NAN]))
     return [*lines[: at + 1], line, *lines[at + 1 :]]
 
@@ -136,7 +134,7 @@ def test_records_cut_off_the_end_are_missed_only_if_a_hash_is_expected(
 ) -> None:
     path = write(tmp_path, 4)
     last = verify(path).last_hash
-    for known in (last.upper(), seal(fields(0), START).link.hash):
+    for known in (last.upper(), chain(fields(0), START).link.hash):
         assert verify(path, expect=known).problems == ()
     if write is exported_log:
         path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
@@ -223,36 +221,6 @@ def test_a_report_is_told_in_plain_words(tmp_path: Path) -> None:
         "Problem: line 2: it was never written completely, or was damaged since",
         "Problem: no record has the expected hash: the log was cut off at its end, or rewritten",
     ]
-
-
-def recovered(folder: Path, torn: bytes) -> Path:
-    """A file as servers wrote it earlier, which noted that they had found a torn line."""
-    path = exported_log(folder, 2)
-    link = Link(2, json.loads(path.read_bytes().splitlines()[-1])["hash"])
-    note: Fields = {
-        "time": "2026-01-31T10",
-        "phase": "recovered",
-        "arguments": {"torn_bytes": len(torn), "torn_sha256": hashlib.sha256(torn).hexdigest()},
-    }
-    path.write_bytes(path.read_bytes() + torn + b"\n" + seal(note, link).line.encode() + b"\n")
-    return path
-
-
-def test_a_torn_line_that_an_earlier_version_recovered_from_is_only_noted(tmp_path: Path) -> None:
-    path = recovered(tmp_path, b'{"seq":3,"ti')
-    assert verify(path).problems == ()
-    assert describe(verify(path))[-1] == (
-        "Note: line 4, record 3: the line before it was never written completely: its writer was "
-        "stopped"
-    )
-
-
-def test_what_is_told_of_a_torn_line_must_hold(tmp_path: Path) -> None:
-    path = recovered(tmp_path, b'{"seq":3')
-    *lines, torn, note = path.read_bytes().splitlines(keepends=True)
-    for spoilt in ([], [b"{}"], [torn, b"\n"], [torn.replace(b"3", b"4")]):
-        path.write_bytes(b"".join([*lines, *spoilt, note]))
-        assert not verify(path).is_intact
 
 
 def test_an_empty_log_has_nothing_wrong(tmp_path: Path) -> None:
