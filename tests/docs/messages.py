@@ -84,5 +84,6 @@ def template(node: ast.AST) -> str:
             return ""
 
 
-def _nodes(file: Path) -> Iterator[ast.AST]:
-    return ast.walk(ast.parse(file.read_text("utf-8")))
+@cache
+def _nodes(file: Path) -> tuple[ast.AST, ...]:
+    return (*ast.walk(ast.parse(file.read_text("utf-8"))),)
