@@ -22,7 +22,9 @@ from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
 from calls_mcp.twilio.client import TwilioClient
 from calls_mcp.twilio.requests import Request
-from tests.canary import (
+from tests.process import MODERN, Server, environment, started
+from tests.rig import ACCOUNT, CALLER, TALKS_FOR_AN_HOUR, TWIML, open_rig, placing
+from tests.secrets import (
     API_SECRET,
     AUTH_TOKEN,
     CALL_TOKEN,
@@ -33,8 +35,6 @@ from tests.canary import (
     betrayed,
     forms,
 )
-from tests.process import MODERN, Server, environment, started
-from tests.rig import ACCOUNT, CALLER, TALKS_FOR_AN_HOUR, TWIML, open_rig, placing
 from tests.upstream import SID, Step, Upstream, access, answer, call, drop, page, redirect, refusing
 
 pytestmark = [pytest.mark.anyio, pytest.mark.requirement("16")]

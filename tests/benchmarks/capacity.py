@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import httpx
 import psutil
 
+from tests.benchmarks.api import a_call, emulator
 from tests.benchmarks.figure import Figure
 from tests.benchmarks.service import (
     OURS,
@@ -22,7 +23,6 @@ from tests.benchmarks.service import (
     repeat,
     serving,
 )
-from tests.benchmarks.upstream import a_call, emulator
 from tests.rig import placing
 from tests.storage.redis_server import RedisServer
 

@@ -21,8 +21,8 @@ from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
 from calls_mcp.storage import ApprovalRequest, Binding, open_storage
 from calls_mcp.tools.catalog import Json, load_operations
+from tests.benchmarks.api import emulator
 from tests.benchmarks.figure import Figure, in_turn
-from tests.benchmarks.upstream import emulator
 from tests.rig import access_to, placing
 from tests.storage.redis_server import RedisServer
 

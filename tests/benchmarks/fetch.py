@@ -4,9 +4,9 @@ import time
 from collections.abc import Iterator
 from statistics import median, quantiles
 
+from tests.benchmarks.api import a_call, delay, emulator
 from tests.benchmarks.figure import Figure, in_turn
 from tests.benchmarks.peer import OURS, SMALLEST, UNTHROTTLED, Peer
-from tests.benchmarks.upstream import a_call, delay, emulator
 
 _TIMES = 200  # in a round
 _TIMES_AWAY, _AWAY = 10, 0.1  # seconds that an API over a network takes at least

@@ -17,11 +17,11 @@ from calls_mcp.settings import load_settings
 from calls_mcp.tools.catalog import Json, load_operations
 from calls_mcp.tools.outcome import Caller
 from calls_mcp.tools.validation import validate
+from tests.benchmarks.api import emulator
 from tests.benchmarks.figure import Figure, in_turn
-from tests.benchmarks.upstream import emulator
-from tests.observatory import Observatory, observing
 from tests.rig import ACCOUNT, PERMISSIVE, access_to, placing
 from tests.storage.redis_server import RedisServer
+from tests.telemetry import Recording, recording
 
 _TIMES = 20  # in a round
 _CALLER = Caller("benchmarks", can_ask=False)
@@ -58,13 +58,13 @@ async def _guard(url: str, store: str, folder: Path) -> float:
             "calls_mcp_audit_database": folder / "audit.db",
         }
     )
-    with observing() as seen:
+    with recording() as seen:
         async with Runtime(settings, access_to(url)) as runtime, runtime.invoker() as invoker:
             await _confirm(invoker, seen)  # what happens once only does not count
             return median([await _confirm(invoker, seen) for _ in range(_TIMES)])
 
 
-async def _confirm(invoker: Invoker, seen: Observatory) -> float:
+async def _confirm(invoker: Invoker, seen: Recording) -> float:
     operation = load_operations()["create_call"]
     arguments = cast("dict[str, Json]", placing())
     asked = await invoker.invoke(operation, arguments, _CALLER)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from functools import partial
 
+from tests.benchmarks.api import a_call, emulator
 from tests.benchmarks.figure import Figure, in_turn
 from tests.benchmarks.service import (
     OURS,
@@ -13,7 +14,6 @@ from tests.benchmarks.service import (
     repeat,
     serving,
 )
-from tests.benchmarks.upstream import a_call, emulator
 
 _CLIENTS, _EACH = 64, 20
 _ROUNDS = 7

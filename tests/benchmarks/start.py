@@ -4,9 +4,9 @@ import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 
+from tests.benchmarks.api import a_call, emulator
 from tests.benchmarks.figure import Figure, in_turn
 from tests.benchmarks.peer import OURS, SMALLEST, Peer
-from tests.benchmarks.upstream import a_call, emulator
 
 _PAUSE = 1.0  # seconds that a model takes at least before it calls a tool
 

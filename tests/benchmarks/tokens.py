@@ -4,9 +4,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
+from tests.benchmarks.api import emulator
 from tests.benchmarks.figure import Figure
 from tests.benchmarks.peer import OURS, Peer
-from tests.benchmarks.upstream import emulator
 
 _SHOWN = ("name", "description", "inputSchema")
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import httpx
 
 from calls_mcp.emulator import DEFAULT_ACCOUNT
+from tests.benchmarks.api import emulator
 from tests.benchmarks.figure import Figure, in_turn
 from tests.benchmarks.peer import OURS, UNTHROTTLED, Peer
-from tests.benchmarks.upstream import emulator
 
 _CALLS, _PAGE = 10_000, 100
 _ROUNDS = 7

@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import anyio
 
-from tests.chaos.ledger import markers
+from tests.chaos.model import markers
 from tests.upstream import Exchange, Request, Step, answer, drop, endless, hang, redirect
 
 PAGE = "<html><body><h1>Bad gateway</h1></body></html>"

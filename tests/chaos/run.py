@@ -9,10 +9,10 @@ from tempfile import TemporaryDirectory
 
 import anyio
 
-from tests.chaos.ledger import Violation, require
-from tests.chaos.machine import Operation, draw_operation
+from tests.chaos.audit import check_audit
+from tests.chaos.model import Violation, require
+from tests.chaos.operations import Operation, draw_operation
 from tests.chaos.proxy import FAULTS, Fault
-from tests.chaos.record import check_audit
 from tests.chaos.world import Totals, World, open_world, require_secrecy
 
 
@@ -89,7 +89,7 @@ async def _live(world: World, operations: int | Iterable[Operation]) -> None:
         world.history.append(f"-- {operation.__name__}")
         await operation(world)
         world.totals.operations[operation.__name__] += 1
-        world.ledger.check()
+        world.model.check()
 
 
 async def _settle(world: World) -> None:
@@ -98,20 +98,20 @@ async def _settle(world: World) -> None:
     await world.stop()
     with anyio.fail_after(30):
         await world.proxy.idle()
-    ledger, totals = world.ledger, world.totals
-    ledger.check()
-    records = await anyio.to_thread.run_sync(check_audit, world.audit_file, ledger)
+    model, totals = world.model, world.totals
+    model.check()
+    records = await anyio.to_thread.run_sync(check_audit, world.audit_file, model)
     totals.faults += world.proxy.played
-    done = [attempt for attempt in ledger.attempts if attempt.is_done]
+    done = [attempt for attempt in model.attempts if attempt.is_done]
     totals.figures.update(
         {
             "worlds": 1,
-            "attempts": len(ledger.attempts),
-            "acted on": ledger.acted.total(),
+            "attempts": len(model.attempts),
+            "acted on": model.acted.total(),
             "told done": len(done),
             "of them recovered": sum(attempt.is_recovered for attempt in done),
-            "told unknown": sum(a.is_unknown and a.told is not None for a in ledger.attempts),
-            "never heard": sum(a.is_approved and a.told is None for a in ledger.attempts),
+            "told unknown": sum(a.is_unknown and a.told is not None for a in model.attempts),
+            "never heard": sum(a.is_approved and a.told is None for a in model.attempts),
             "audit records": records,
         }
     )

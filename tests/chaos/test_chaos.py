@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.chaos.machine import OPERATIONS, Operation
+from tests.chaos.operations import OPERATIONS, Operation
 from tests.chaos.proxy import LIES
 from tests.chaos.run import Failed, check_logs, kept_logs, run_world, run_worlds
 

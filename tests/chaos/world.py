@@ -16,7 +16,7 @@ from calls_mcp.emulator import Account, Emulator, ManualClock
 from calls_mcp.server.handlers import build_server
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import Access, load_settings
-from tests.chaos.ledger import Attempt, Change, Ledger, Told, Violation, kind_of, require
+from tests.chaos.model import Attempt, Change, Model, Told, Violation, kind_of, require
 from tests.chaos.proxy import Fault, Proxy
 from tests.rig import ACCOUNT, PERMISSIVE, Agent, Reply, Rig, User, approve, structured
 from tests.upstream import SECRET, Upstream, access
@@ -72,7 +72,7 @@ class World:
     clock: ManualClock
     upstream: Upstream
     proxy: Proxy
-    ledger: Ledger
+    model: Model
     folder: Path
     confirm: str
     agents: dict[str, Agent] = field(default_factory=dict[str, Agent])
@@ -140,11 +140,11 @@ class World:
 
     async def ask(self, who: str, change: Change) -> Question | None:
         """Set out to make a change: the question that comes back, unless it was done at once."""
-        attempt = self.ledger.open(change)
+        attempt = self.model.open(change)
         attempt.is_approved = True  # by an operator who wants no confirmation, if so
         told = await self.call(who, change.tool, change.arguments)
         if "confirmation" not in told:
-            self.ledger.tell(attempt, told)
+            self.model.note(attempt, told)
             return None
         attempt.is_approved = False
         question = Question(attempt, told["confirmation"]["token"], self.clock())
@@ -160,7 +160,7 @@ class World:
         arguments = {**attempt.change.arguments, "confirmation_token": question.token}
         told = await self.call(who, attempt.change.tool, arguments)
         if attempt.told is None:
-            self.ledger.tell(attempt, told)
+            self.model.note(attempt, told)
             return told
         has_lapsed = told["outcome"] == "expired" and self.clock() >= question.asked_at + _KEPT
         is_same = _without_warnings(told) == _without_warnings(attempt.told)
@@ -195,7 +195,7 @@ async def open_world(seed: int, folder: Path, faults: Mapping[str, Fault]) -> As
         proxy = Proxy(emulator.base_url, weather, rate, faults)
         confirm = draw.choice(["all", "all", "all", "destructive", "none"])
         async with Upstream(proxy) as upstream:
-            world = World(draw, emulator, clock, upstream, proxy, Ledger(emulator), folder, confirm)
+            world = World(draw, emulator, clock, upstream, proxy, Model(emulator), folder, confirm)
             await world.start()
             try:
                 yield world

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import PAGES, Block, blocks
-from tests.docs.story import ELSEWHERE, MAKING, Story
+from tests.docs.runner import ELSEWHERE, MAKING, PageRunner
 
 PICTURES = {"README.md": 1, "design.md": 1}
 """How many blocks without a language a page has: what is drawn, and nothing to run."""
@@ -33,15 +33,15 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the commands ar
 def test_a_page_does_what_it_says(page: Path, tmp_path: Path) -> None:
     folder = tmp_path / "reader"
     folder.mkdir()
-    story = Story(folder)
+    runner = PageRunner(folder)
     shown = runnable(page)
     try:
         if shown and not any(MAKING in block.text for block in shown):
-            story.install()  # for the page says where it says how
+            runner.install()  # for the page says where it says how
         for block in shown:
-            story.follow(block)
+            runner.follow(block)
     finally:
-        story.end()
+        runner.end()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -90,12 +90,12 @@ def test_what_is_run_elsewhere_is_in_the_pages() -> None:
 def test_a_block_that_is_wrong_is_found_out(block: Block, tmp_path: Path) -> None:
     folder = tmp_path / "reader"
     folder.mkdir()
-    story = Story(folder)
-    story.install()
-    story.follow(Block("sh", "", ". .venv/bin/activate\ncalls-mcp --version", "before"))
+    runner = PageRunner(folder)
+    runner.install()
+    runner.follow(Block("sh", "", ". .venv/bin/activate\ncalls-mcp --version", "before"))
     with pytest.raises(AssertionError):
-        story.follow(block)
-    for server in story.servers:  # it did not begin to serve
+        runner.follow(block)
+    for server in runner.servers:  # it did not begin to serve
         server.communicate()
 
 
@@ -112,10 +112,10 @@ def test_a_block_that_is_wrong_is_found_out(block: Block, tmp_path: Path) -> Non
 def test_what_a_page_has_not_brought_about_is_not_there(command: str, tmp_path: Path) -> None:
     folder = tmp_path / "reader"
     folder.mkdir()
-    story = Story(folder)
-    story.install()
+    runner = PageRunner(folder)
+    runner.install()
     with pytest.raises(AssertionError):
-        story.follow(Block("sh", "", command, "here"))
+        runner.follow(Block("sh", "", command, "here"))
 
 
 def runnable(page: Path) -> list[Block]:

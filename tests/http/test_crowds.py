@@ -25,9 +25,9 @@ from tests.http.site import (
     rest_of,
     slow_site,
 )
-from tests.observatory import observing
 from tests.rig import User, placing
 from tests.storage.redis_server import RedisServer
+from tests.telemetry import recording
 
 pytestmark = pytest.mark.anyio
 
@@ -124,7 +124,7 @@ async def test_what_is_refused_is_told_with_whose_it_was(
     tokens: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "calls_mcp")
-    with observing() as seen:
+    with recording() as seen:
         async with open_site(token="ann", calls_mcp_http_rate=1, **tokens) as site:
             for whose in ("ann", "ann", "eve"):
                 await site.of(whose).ask("tools/list")

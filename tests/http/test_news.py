@@ -14,7 +14,6 @@ from mcp_types import PromptReference, ResourceTemplateReference
 from starlette.responses import Response
 
 from calls_mcp.emulator import ManualClock
-from tests.hearing import hearing, left_alone, looked, looks, over_http, subscribe
 from tests.http.issuer import EC_KEY, issuing, public
 from tests.http.site import (
     EVERYTHING,
@@ -31,6 +30,7 @@ from tests.http.site import (
     write,
 )
 from tests.rig import ACCOUNT, ERAS, Era
+from tests.subscriptions import left_alone, looked, looks, over_http, subscribe, subscribed
 from tests.upstream import SECRET, SID, Exchange, Request, Upstream, answer, call
 
 pytestmark = pytest.mark.anyio
@@ -59,11 +59,11 @@ async def test_a_call_is_looked_at_once_for_all_who_listen(tmp_path: Path) -> No
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
             everybody = [
-                await enter(hearing(over_http(site.url, token), era, f"calls://call/{crowded}"))
+                await enter(subscribed(over_http(site.url, token), era, f"calls://call/{crowded}"))
                 for token in tokens
                 for era in ERAS
             ]
-            await enter(hearing(over_http(site.url, "bob"), "auto", f"calls://call/{lonely}"))
+            await enter(subscribed(over_http(site.url, "bob"), "auto", f"calls://call/{lonely}"))
             before = looks(site.rig, crowded), looks(site.rig, lonely)
             await looked(site.rig, lonely, 20)
             assert looks(site.rig, crowded) - before[0] < 3 * (looks(site.rig, lonely) - before[1])
@@ -81,7 +81,7 @@ async def test_all_together_watch_no_more_than_there_may_be(tmp_path: Path, era:
         uri = f"calls://call/{await site.place()}"
         async with AsyncExitStack() as stack:
             for token in tokens[:4]:
-                await stack.enter_async_context(hearing(over_http(site.url, token), era, uri))
+                await stack.enter_async_context(subscribed(over_http(site.url, token), era, uri))
             async with over_http(site.url, tokens[4])("auto", None) as last:
                 with pytest.raises(MCPError, match="As many calls are being watched"):
                     await last.listen(resource_subscriptions=[uri]).__aenter__()
@@ -90,7 +90,7 @@ async def test_all_together_watch_no_more_than_there_may_be(tmp_path: Path, era:
 @pytest.mark.parametrize("era", ERAS)
 async def test_nothing_is_asked_after_for_a_client_that_has_gone(era: Era, site: Here) -> None:
     sid = await site.place()
-    async with hearing(over_http(site.url), era, f"calls://call/{sid}"):
+    async with subscribed(over_http(site.url), era, f"calls://call/{sid}"):
         await looked(site.rig, sid, 2)
     assert await left_alone(site.rig, sid)
 
@@ -99,7 +99,7 @@ async def test_a_server_that_ends_lets_its_listeners_go_in_order_and_takes_no_mo
     site: Here,
 ) -> None:
     uri = f"calls://call/{await site.place()}"
-    async with hearing(over_http(site.url), "auto", uri) as news:
+    async with subscribed(over_http(site.url), "auto", uri) as news:
         await site.site.end(30)
         assert await news.rest() == []
     raw, filters = Client2026(), {"resourceSubscriptions": [uri]}
@@ -112,7 +112,7 @@ async def test_a_server_that_ends_lets_its_listeners_go_in_order_and_takes_no_mo
 
 async def test_a_listener_is_no_request_that_an_end_waits_for(site: Here) -> None:
     uri = f"calls://call/{await site.place()}"
-    async with hearing(over_http(site.url), "auto", uri) as news:
+    async with subscribed(over_http(site.url), "auto", uri) as news:
         with anyio.fail_after(30):
             await site.site.drain.idle()
         site.rig.clock.advance(2 * 3600)
@@ -130,7 +130,7 @@ async def test_without_sessions_an_older_client_is_promised_no_news_and_told_so(
             with pytest.raises(MCPError, match="keeps no sessions") as refusal:
                 await subscribe(client, uri)
             assert refusal.value.code == -32601
-        async with hearing(connect, "auto", uri) as news:
+        async with subscribed(connect, "auto", uri) as news:
             site.rig.clock.advance(2 * 3600)
             assert await news.next() == uri
 
@@ -169,7 +169,7 @@ async def test_what_others_heard_meanwhile_waits_for_the_stream_of_a_session(sit
     uri = f"calls://call/{await site.place()}"
     headers = in_session(await site.open_session())
     await _subscribe_by_post(site, uri, headers)
-    async with hearing(over_http(site.url), "auto", uri) as news:
+    async with subscribed(over_http(site.url), "auto", uri) as news:
         site.rig.clock.advance(2 * 3600)
         assert await news.rest() == [uri]
     async with _told(site, headers) as told:
@@ -190,7 +190,7 @@ async def test_who_asked_too_often_delays_nobody_else(tmp_path: Path, era: Era) 
         mallory = await stack.enter_async_context(site.of("mallory").connect())
         for _ in range(20):
             await stack.enter_async_context(mallory.client.listen(resource_subscriptions=[uri]))
-        news = await stack.enter_async_context(hearing(over_http(site.url, "bob"), era, uri))
+        news = await stack.enter_async_context(subscribed(over_http(site.url, "bob"), era, uri))
         while "error" not in await mallory.call("fetch_call", sid=sid):
             pass
         await looked(site.rig, sid, 5)
@@ -263,7 +263,7 @@ async def test_principals_read_and_watch_what_is_in_their_own_account(
     file = write(tmp_path / "p.toml", *both, own)
     async with tokens_site(file, ManualClock(1_700_000_000)) as site:
         async with (
-            hearing(over_http(site.url, "b"), era, URI),
+            subscribed(over_http(site.url, "b"), era, URI),
             over_http(site.url, "b")(era, None) as bob,
             over_http(site.url, "a")(era, None) as alice,
         ):
@@ -287,7 +287,7 @@ async def test_nobody_is_told_of_calls_once_their_token_has_expired(
     clock = ManualClock(1_700_000_000)
     async with (
         tokens_site(file, clock) as site,
-        hearing(over_http(site.url, "a"), era, URI) as news,
+        subscribed(over_http(site.url, "a"), era, URI) as news,
     ):
         await _asked(site.upstream, 3)
         clock.advance((datetime.now(UTC) + timedelta(days=2)).timestamp() - clock())
@@ -311,7 +311,7 @@ async def test_a_call_is_looked_at_with_the_credentials_that_a_principal_has_now
     write(file, token, account_of("alice", "OLD_SECRET"))
     async with (
         tokens_site(file, ManualClock(1_700_000_000)) as site,
-        hearing(over_http(site.url, "a"), era, URI),
+        subscribed(over_http(site.url, "a"), era, URI),
     ):
         await _asked(site.upstream, 3, SECRET)
         write(file, token, account_of("alice", "NEW_SECRET"))
@@ -330,7 +330,7 @@ async def test_a_listener_whose_account_is_another_hears_of_the_call_in_that(
     write(file, token)
     async with (
         tokens_site(file, ManualClock(1_700_000_000)) as site,
-        hearing(over_http(site.url, "a"), era, URI) as news,
+        subscribed(over_http(site.url, "a"), era, URI) as news,
     ):
         await _asked(site.upstream, 3)
         write(file, token, account_of("alice", "ALICES_SECRET", OWN))
@@ -364,8 +364,8 @@ async def test_nobody_listens_on_who_may_not_read_the_call_any_more(
     file = write(tmp_path / "p.toml", bob, entry("a", "alice", *EVERYTHING), own)
     async with (
         tokens_site(file, ManualClock(1_700_000_000)) as site,
-        hearing(over_http(site.url, "b"), "auto", URI),
-        hearing(over_http(site.url, "a"), era, URI) as news,
+        subscribed(over_http(site.url, "b"), "auto", URI),
+        subscribed(over_http(site.url, "a"), era, URI) as news,
     ):
         await _asked(site.upstream, 3, OTHERS)
         write(file, bob, *after[change])
@@ -390,7 +390,7 @@ async def test_what_an_issuers_token_grants_is_looked_up_before_each_look_too(
             monotonic=ticking,
             **issuer.settings(calls_mcp_principals=file, calls_mcp_watch_interval=QUICK),
         ) as site,
-        hearing(over_http(site.url, issuer.token()), "auto", URI) as news,
+        subscribed(over_http(site.url, issuer.token()), "auto", URI) as news,
     ):
         await _asked(site.upstream, 3)
         write(file, account_of("alice", "ALICES_SECRET"))
@@ -410,8 +410,8 @@ async def test_one_of_many_who_listen_is_told_no_more_once_their_token_is_revoke
     file = write(tmp_path / "p.toml", *both)
     async with (
         tokens_site(file, ManualClock(1_700_000_000)) as site,
-        hearing(over_http(site.url, "b"), "auto", URI),
-        hearing(over_http(site.url, "a"), "auto", URI) as news,
+        subscribed(over_http(site.url, "b"), "auto", URI),
+        subscribed(over_http(site.url, "a"), "auto", URI) as news,
     ):
         write(file, both[1])
         assert await news.rest() == []

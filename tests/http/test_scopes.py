@@ -15,7 +15,7 @@ from mcp import MCPError
 from starlette.types import ASGIApp
 
 from calls_mcp.http.authentication import Gate
-from tests.conversation import YES, asked, token_for
+from tests.confirmation import YES, asked, token_for
 from tests.http.issuer import issuing
 from tests.http.site import (
     EVERYTHING,

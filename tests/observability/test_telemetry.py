@@ -17,9 +17,9 @@ from opentelemetry.trace import SpanKind, StatusCode, format_span_id, format_tra
 from calls_mcp.cli.main import main
 from calls_mcp.observability import telemetry
 from calls_mcp.settings import load_settings
-from tests.observatory import Observatory, Tree, observing, told
 from tests.process import Server, environment, started
 from tests.rig import CALLER, User, decline, open_rig, placing
+from tests.telemetry import Recording, Tree, recording, told
 from tests.upstream import SID, Step, Upstream, answer, call, drop, hang, scripted
 
 if TYPE_CHECKING:
@@ -34,27 +34,27 @@ TOO_MANY = answer(429, {"message": "Too many requests"})
 
 
 @pytest.fixture
-def observatory() -> Generator[Observatory]:
-    with observing() as observatory:
-        yield observatory
+def recorded() -> Generator[Recording]:
+    with recording() as recorded:
+        yield recorded
 
 
 # Spans
 
 
-async def test_the_spans_of_a_confirmed_call_with_one_retry(observatory: Observatory) -> None:
+async def test_the_spans_of_a_confirmed_call_with_one_retry(recorded: Recording) -> None:
     script = (TOO_MANY, answer(201, call()))
     async with scripted(*script, calls_mcp_confirm="all") as (_, agent):
         outcome = await agent.confirm("create_call", **placing())
     assert outcome["outcome"] == "done"
-    assert observatory.invocations() == [
+    assert recorded.invocations() == [
         ("tools/call create_call", [("guard", [])]),
         ("tools/call create_call", [("guard", []), ("upstream place", [ATTEMPT, ATTEMPT])]),
     ]
-    asked, confirmed = observatory.named("guard")
+    asked, confirmed = recorded.named("guard")
     assert told(asked)["calls_mcp.decision"] == "asked"
     assert told(confirmed)["calls_mcp.decision"] == "allowed"
-    refused, answered = observatory.named("attempt POST")
+    refused, answered = recorded.named("attempt POST")
     assert told(refused) == {
         "calls_mcp.effect": "place",
         "error.type": "rate_limited",
@@ -66,20 +66,20 @@ async def test_the_spans_of_a_confirmed_call_with_one_retry(observatory: Observa
     assert refused.kind is SpanKind.CLIENT
     assert told(answered)["http.response.status_code"] == 201
     assert told(answered)["http.request.resend_count"] == 1
-    assert told(observatory.named("upstream place")[0])["calls_mcp.attempts"] == 2
-    served = told(observatory.named("tools/call create_call")[-1])
+    assert told(recorded.named("upstream place")[0])["calls_mcp.attempts"] == 2
+    served = told(recorded.named("tools/call create_call")[-1])
     assert served["calls_mcp.outcome"] == "done"
     assert served["calls_mcp.sid"] == SID
     assert served["calls_mcp.confirmed_by"] == "token"
 
 
-async def test_what_the_guard_reads_is_in_its_span(observatory: Observatory) -> None:
+async def test_what_the_guard_reads_is_in_its_span(recorded: Recording) -> None:
     async with scripted(answer(200, call(status="in-progress")), calls_mcp_confirm="all") as (
         _,
         agent,
     ):
         await agent.call("update_call", sid=SID, status="completed")
-    (tree,) = observatory.invocations()
+    (tree,) = recorded.invocations()
     assert tree == (
         "tools/call update_call",
         [("guard", [("upstream read", [("attempt GET", [])])])],
@@ -87,18 +87,18 @@ async def test_what_the_guard_reads_is_in_its_span(observatory: Observatory) -> 
 
 
 async def test_an_attempt_without_an_answer_tells_what_kind_of_failure_it_was(
-    observatory: Observatory,
+    recorded: Recording,
 ) -> None:
     async with scripted(drop, deadline=0.5) as (_, agent):
         await agent.call("fetch_call", sid=SID)
-    first, *_ = observatory.named("attempt GET")
+    first, *_ = recorded.named("attempt GET")
     assert told(first)["error.type"] == "unavailable"
     assert "http.response.status_code" not in told(first)
 
 
 @pytest.mark.requirement("44")
 async def test_spans_tell_nothing_that_a_client_chose_the_words_of(
-    observatory: Observatory,
+    recorded: Recording,
 ) -> None:
     number = "+15005550177"
     async with scripted(answer(500, {"message": number}), deadline=0.3) as (_, agent):
@@ -111,26 +111,26 @@ async def test_spans_tell_nothing_that_a_client_chose_the_words_of(
                 await agent.client.call_tool(name, {"to": number})
         with pytest.raises(Exception, match="Unknown prompt"):
             await agent.client.get_prompt(number)
-    shown = "\n".join(span.to_json() for span in observatory.spans if span.kind != SpanKind.CLIENT)
+    shown = "\n".join(span.to_json() for span in recorded.spans if span.kind != SpanKind.CLIENT)
     assert "tools/call other" in shown
     assert "15005550177" not in shown
-    assert all(not span.context.trace_state for span in observatory.spans if span.context)
+    assert all(not span.context.trace_state for span in recorded.spans if span.context)
 
 
 # What the API is told
 
 
-async def test_the_api_is_not_told_the_trace_that_a_client_began(observatory: Observatory) -> None:
+async def test_the_api_is_not_told_the_trace_that_a_client_began(recorded: Recording) -> None:
     async with scripted(TOO_MANY, answer(201, call())) as (upstream, agent):
         meta = {"traceparent": TRACEPARENT, "tracestate": "a=b", "baggage": "c=d"}
         await agent.client.call_tool("create_call", placing(), meta=cast("Any", meta))
-    attempts = observatory.named("attempt POST")
+    attempts = recorded.named("attempt POST")
     sent = [parse(request.headers["traceparent"]) for request in upstream.requests]
     assert [span for _, span in sent] == [
         format_span_id(attempt.context.span_id) for attempt in attempts if attempt.context
     ]
     (told_trace,) = {trace_id for trace_id, _ in sent}
-    known = {format_trace_id(span.context.trace_id) for span in observatory.spans if span.context}
+    known = {format_trace_id(span.context.trace_id) for span in recorded.spans if span.context}
     assert told_trace not in known | {TRACE}
     assert {told(attempt)["calls_mcp.upstream.trace_id"] for attempt in attempts} == {told_trace}
     for request in upstream.requests:
@@ -140,7 +140,7 @@ async def test_the_api_is_not_told_the_trace_that_a_client_began(observatory: Ob
 # Metrics
 
 
-async def test_the_counts_after_a_scenario(observatory: Observatory, tmp_path: Path) -> None:
+async def test_the_counts_after_a_scenario(recorded: Recording, tmp_path: Path) -> None:
     policy = tmp_path / "policy.toml"
     policy.write_text('[confirm]\ndelete = "deny"\n', "utf-8")
     async with open_rig(calls_mcp_policy=policy, calls_mcp_confirm_ttl=60) as rig:
@@ -159,7 +159,7 @@ async def test_the_counts_after_a_scenario(observatory: Observatory, tmp_path: P
             await agent.call("fetch_call", sid="nonsense")
         async with rig.connect(user=User(decline)) as agent:
             await agent.call("create_call", **placing(to="+15005550207"))
-    counted = observatory.readings()
+    counted = recorded.readings()
     assert counted["calls_mcp.confirmations"] == {
         ("asked", "create_call"): 3,
         ("accepted", "create_call"): 1,
@@ -187,19 +187,19 @@ async def test_the_counts_after_a_scenario(observatory: Observatory, tmp_path: P
 
 
 async def test_an_account_that_is_refused_to_a_read_counts_as_a_denial(
-    observatory: Observatory, tmp_path: Path
+    recorded: Recording, tmp_path: Path
 ) -> None:
     policy = tmp_path / "policy.toml"
     policy.write_text(f'[accounts]\nallow = ["AC{"1" * 32}"]\n', "utf-8")
     async with open_rig(calls_mcp_policy=policy) as rig, rig.connect() as agent:
         await agent.call("list_calls", to=CALLER)
-    assert observatory.measured("calls_mcp.policy.denials") == {("accounts.allow", "list_calls"): 1}
+    assert recorded.measured("calls_mcp.policy.denials") == {("accounts.allow", "list_calls"): 1}
 
 
-async def test_retries_are_counted_by_why(observatory: Observatory) -> None:
+async def test_retries_are_counted_by_why(recorded: Recording) -> None:
     async with scripted(TOO_MANY, drop, answer(200, call())) as (_, agent):
         await agent.call("fetch_call", sid=SID)
-    counted = observatory.readings()
+    counted = recorded.readings()
     assert counted["calls_mcp.upstream.retries"] == {
         ("read", "rate_limited"): 1,
         ("read", "unavailable"): 1,
@@ -212,16 +212,16 @@ async def test_retries_are_counted_by_why(observatory: Observatory) -> None:
 
 
 async def test_a_breaker_that_is_watched_is_measured_until_it_is_not(
-    observatory: Observatory,
+    recorded: Recording,
 ) -> None:
     states: list[CircuitState] = ["closed"]
     with telemetry.observe_circuit(lambda: states[-1]), telemetry.observe_circuit(lambda: "open"):
-        before = observatory.measured("calls_mcp.upstream.breakers")
+        before = recorded.measured("calls_mcp.upstream.breakers")
         states.append("half_open")
-        after = observatory.measured("calls_mcp.upstream.breakers")
+        after = recorded.measured("calls_mcp.upstream.breakers")
     assert before == {("closed",): 1, ("half_open",): 0, ("open",): 1}
     assert after == {("closed",): 0, ("half_open",): 1, ("open",): 1}
-    assert observatory.measured("calls_mcp.upstream.breakers") == {}
+    assert recorded.measured("calls_mcp.upstream.breakers") == {}
 
 
 # A server of its own

@@ -21,17 +21,17 @@ from calls_mcp.server.access import Context, connection_of
 from calls_mcp.server.handlers import build_server
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
-from tests.hearing import (
-    hearing,
+from tests.rig import ACCOUNT, ERAS, Era, Rig, open_rig
+from tests.subscriptions import (
     in_memory,
     left_alone,
     looked,
     looks,
     over_stdio,
     subscribe,
+    subscribed,
     unsubscribe,
 )
-from tests.rig import ACCOUNT, ERAS, Era, Rig, open_rig
 from tests.upstream import Exchange, Upstream, access, answer, call
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ async def test_each_change_of_a_live_call_is_told_and_its_end_is_the_last(
     era: Era, rig: Rig
 ) -> None:
     sid = await placed(rig)
-    async with hearing(in_memory(rig), era, uri_of(sid)) as news:
+    async with subscribed(in_memory(rig), era, uri_of(sid)) as news:
         rig.clock.advance(TALK)
         assert await news.next() == uri_of(sid)
         assert await status(rig, sid) == "in-progress"
@@ -94,7 +94,7 @@ async def test_changes_are_told_over_stdio_too(era: Era, rig: Rig) -> None:
         CALLS_MCP_API_BASE_URL=rig.emulator.base_url,
         CALLS_MCP_WATCH_INTERVAL="0.05",
     )
-    async with hearing(connect, era, uri_of(sid)) as news:
+    async with subscribed(connect, era, uri_of(sid)) as news:
         for seconds in (TALK, 2 * 3600):
             rig.clock.advance(seconds)
             assert await news.next() == uri_of(sid)
@@ -105,14 +105,14 @@ async def test_changes_are_told_over_stdio_too(era: Era, rig: Rig) -> None:
 async def test_of_a_call_that_has_ended_there_is_one_last_notification(era: Era, rig: Rig) -> None:
     sid = await placed(rig)
     rig.clock.advance(2 * 3600)
-    async with hearing(in_memory(rig), era, uri_of(sid)) as news:
+    async with subscribed(in_memory(rig), era, uri_of(sid)) as news:
         assert await news.next() == uri_of(sid)
         assert looks(rig, sid) == 1
 
 
 async def test_a_stream_ends_once_all_its_calls_have(rig: Rig) -> None:
     uris = [uri_of(await placed(rig)), uri_of(await placed(rig))]
-    async with hearing(in_memory(rig), "auto", *uris) as news:
+    async with subscribed(in_memory(rig), "auto", *uris) as news:
         rig.clock.advance(2 * 3600)
         assert {*await news.rest()} == {*uris}
 
@@ -120,7 +120,7 @@ async def test_a_stream_ends_once_all_its_calls_have(rig: Rig) -> None:
 @pytest.mark.parametrize("era", ERAS)
 async def test_a_call_whose_record_is_deleted_is_told_once_more(era: Era, rig: Rig) -> None:
     sid = await placed(rig)
-    async with hearing(in_memory(rig), era, uri_of(sid)) as news:
+    async with subscribed(in_memory(rig), era, uri_of(sid)) as news:
         rig.emulator.reset()
         assert await news.next() == uri_of(sid)
 
@@ -139,7 +139,7 @@ async def test_an_older_client_can_unsubscribe(rig: Rig) -> None:
 @pytest.mark.parametrize("era", ERAS)
 async def test_a_failure_of_the_api_is_outlasted(era: Era, rig: Rig) -> None:
     sid = await placed(rig)
-    async with hearing(in_memory(rig), era, uri_of(sid)) as news:
+    async with subscribed(in_memory(rig), era, uri_of(sid)) as news:
         rig.emulator.faults.add(Fault(kind="error", status=401, method="GET", requests=3))
         rig.clock.advance(TALK)
         assert await news.next() == uri_of(sid)
@@ -265,7 +265,7 @@ async def test_a_connection_keeps_nothing_of_subscriptions_that_have_ended(rig: 
     sids = [await placed(rig) for _ in range(5)]
     rig.clock.advance(2 * 3600)
     connections.clear()
-    async with hearing(in_memory(rig), "legacy", *map(uri_of, sids)) as news:
+    async with subscribed(in_memory(rig), "legacy", *map(uri_of, sids)) as news:
         assert {await news.next() for _ in sids} == {*map(uri_of, sids)}
         await anyio.wait_all_tasks_blocked()
         (connection,) = connections
@@ -279,7 +279,7 @@ async def test_looks_count_against_the_policy_of_whom_they_are_for(
     policy.write_text("[caps]\nreads_per_minute = 3\n[destinations]\n", "utf-8")
     async with quick(calls_mcp_policy=policy) as rig:
         sid = await placed(rig)
-        async with hearing(in_memory(rig), "auto", uri_of(sid)):
+        async with subscribed(in_memory(rig), "auto", uri_of(sid)):
             await looked(rig, sid, 2)
             async with in_memory(rig)("auto", None) as client:
                 with pytest.raises(MCPError, match="within a minute"):

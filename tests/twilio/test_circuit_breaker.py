@@ -15,8 +15,8 @@ from calls_mcp.tools.catalog import Json, load_operations
 from calls_mcp.tools.validation import Arguments
 from calls_mcp.twilio.client import TwilioClient
 from calls_mcp.twilio.requests import encode
-from tests.observatory import observing
 from tests.rig import ACCOUNT, placing
+from tests.telemetry import recording
 from tests.twilio.service import (
     CREATE,
     DELETE,
@@ -355,10 +355,10 @@ async def test_a_look_for_an_outcome_is_repeated_though_the_circuit_is_open() ->
 
 
 async def test_its_state_is_measured_and_decides_whether_the_server_is_ready() -> None:
-    with observing() as observatory:
+    with recording() as recorded:
 
         def measured() -> list[str]:
-            counted = observatory.measured("calls_mcp.upstream.breakers")
+            counted = recorded.measured("calls_mcp.upstream.breakers")
             return [state for (state,), amount in counted.items() if amount == 1]
 
         async with scripted(*[answer(500)] * FAILING, FOUND) as (_, service):

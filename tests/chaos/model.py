@@ -69,7 +69,7 @@ class Attempt:
 
 
 @dataclass
-class Ledger:
+class Model:
     """Compares what is told with what the emulator itself has on record."""
 
     emulator: Emulator
@@ -84,7 +84,7 @@ class Ledger:
         self.attempts.append(attempt)
         return attempt
 
-    def tell(self, attempt: Attempt, told: Told) -> None:
+    def note(self, attempt: Attempt, told: Told) -> None:
         """Note the first answer to an attempt."""
         attempt.told = told
         self.look()

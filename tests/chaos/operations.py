@@ -7,7 +7,7 @@ from random import Random
 import anyio
 from mcp_types import ElicitResult
 
-from tests.chaos.ledger import Change, Told, deletion, kind_of, require
+from tests.chaos.model import Change, Told, deletion, kind_of, require
 from tests.chaos.world import Question, World
 from tests.rig import CALLER, TALKS_FOR_AN_HOUR, approve, decline, dismiss
 from tests.upstream import refusing
@@ -70,7 +70,7 @@ def _delete(world: World) -> Change:
 
 def draw_sid(world: World, *, live: bool) -> str:
     """Mostly a call that is `live` or not, as is asked; sometimes any, or one that never was."""
-    world.ledger.look()  # before what was placed late is redirected
+    world.model.look()  # before what was placed late is redirected
     calls = world.emulator.calls.all()
     fitting = [call.sid for call in calls if call.live == live]
     if fitting and world.random.random() < 0.9:
@@ -102,8 +102,8 @@ async def elicit(world: World) -> None:
 
 async def repeat(world: World) -> None:
     """Make the very same change once more, of which one must be told apart from the other."""
-    if world.ledger.attempts:
-        await _elicit(world, world.random.choice(world.ledger.attempts).change)
+    if world.model.attempts:
+        await _elicit(world, world.random.choice(world.model.attempts).change)
 
 
 async def twins(world: World) -> None:
@@ -276,10 +276,10 @@ async def _use_at_once(world: World, question: Question) -> None:
 
 async def _elicit(world: World, change: Change) -> None:
     world.reply = world.random.choice(REPLIES)
-    attempt = world.ledger.open(change)
+    attempt = world.model.open(change)
     attempt.is_approved = world.reply is approve or world.confirm != "all"
     told = await world.call(world.random.choice(ASKED), change.tool, change.arguments)
-    world.ledger.tell(attempt, told)
+    world.model.note(attempt, told)
 
 
 async def _broken_off(world: World, change: Change, act: Callable[[], Awaitable[object]]) -> None:

@@ -9,7 +9,7 @@
 The shell is a newcomer's: of this project its PATH has nothing but what the page puts there, and
 an environment has nothing but what the page installs. Replaced are the ports in the pages, by free
 ones, lest two tests want the same; `/path/to`, by the reader's folder; and what makes an
-environment (`environment.py` says by what).
+environment (`virtualenv.py` says by what).
 """
 
 import json
@@ -27,8 +27,8 @@ import anyio
 from mcp import Client, StdioServerParameters
 
 from calls_mcp.emulator import DEFAULT_ACCOUNT
-from tests.docs.environment import INSTEAD
 from tests.docs.pages import Block
+from tests.docs.virtualenv import INSTEAD
 
 TOOLS = {"create_call", "delete_call", "fetch_call", "list_calls", "update_call"}
 PORTS = ("4010", "8080", "8090", "9464")
@@ -52,7 +52,7 @@ ELSEWHERE = {
 
 
 @dataclass
-class Story:
+class PageRunner:
     """A reader who does what a page says, in `folder`."""
 
     folder: Path

@@ -28,7 +28,7 @@ Connect = Callable[[Era, Handle], AbstractAsyncContextManager[Client]]
 """Connects a client of an era, whose messages go to a handler."""
 
 
-class News:
+class Updates:
     """What a client was told, in order."""
 
     def __init__(self, told: MemoryObjectReceiveStream[str]) -> None:
@@ -46,7 +46,7 @@ class News:
 
 
 @asynccontextmanager
-async def hearing(connect: Connect, era: Era, *uris: str) -> AsyncGenerator[News]:
+async def subscribed(connect: Connect, era: Era, *uris: str) -> AsyncGenerator[Updates]:
     """A client that is told of changes of `uris`; the modern one's stream ends by itself."""
     send, receive = anyio.create_memory_object_stream[str](100)
 
@@ -59,7 +59,7 @@ async def hearing(connect: Connect, era: Era, *uris: str) -> AsyncGenerator[News
         if is_legacy:
             for uri in uris:
                 await subscribe(client, uri)
-            yield News(receive)
+            yield Updates(receive)
             return
         async with (
             client.listen(resource_subscriptions=uris) as subscription,
@@ -74,7 +74,7 @@ async def hearing(connect: Connect, era: Era, *uris: str) -> AsyncGenerator[News
                         await to.send(event.uri)
 
             tasks.start_soon(pass_on, send)
-            yield News(receive)
+            yield Updates(receive)
             tasks.cancel_scope.cancel()
 
 
@@ -145,7 +145,7 @@ async def left_alone(rig: Rig, sid: str) -> bool:
     """Whether a call is read no more, while another one is."""
     async with rig.connect(name="placing") as agent:
         other = await agent.place()
-    async with hearing(in_memory(rig), "auto", f"calls://call/{other}"):
+    async with subscribed(in_memory(rig), "auto", f"calls://call/{other}"):
         await looked(rig, other, 5)  # a read of the first may have been on its way
         before = looks(rig, sid)
         await looked(rig, other, 5)

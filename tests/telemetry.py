@@ -57,7 +57,7 @@ class _Switch(trace.TracerProvider):
 
 
 @dataclass(frozen=True)
-class Observatory:
+class Recording:
     """What was exported since it was opened."""
 
     exporter: InMemorySpanExporter = field(default_factory=InMemorySpanExporter)
@@ -122,31 +122,31 @@ def told(span: ReadableSpan) -> dict[str, object]:
 
 
 @contextmanager
-def observing() -> Generator[Observatory]:
-    """The observatory, with nothing in it yet."""
-    switch, observatory = _built()
-    observatory.exporter.clear()
-    observatory.reader.get_metrics_data()
+def recording() -> Generator[Recording]:
+    """The recorded, with nothing in it yet."""
+    switch, recorded = _built()
+    recorded.exporter.clear()
+    recorded.reader.get_metrics_data()
     switch.is_on = True
     try:
-        yield observatory
+        yield recorded
     finally:
         switch.is_on = False
 
 
 @cache
-def _built() -> tuple[_Switch, Observatory]:
-    observatory = Observatory()
+def _built() -> tuple[_Switch, Recording]:
+    recorded = Recording()
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(
         SimpleSpanProcessor(
-            RedactingExporter(observatory.exporter, [*load_operations(), *load_prompts()])
+            RedactingExporter(recorded.exporter, [*load_operations(), *load_prompts()])
         )
     )
     switch = _Switch(provider)
     trace.set_tracer_provider(switch)
-    metrics.set_meter_provider(MeterProvider([observatory.reader], shutdown_on_exit=False))
-    return switch, observatory
+    metrics.set_meter_provider(MeterProvider([recorded.reader], shutdown_on_exit=False))
+    return switch, recorded
 
 
 def _id(span: ReadableSpan) -> int:

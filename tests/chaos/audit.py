@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from calls_mcp.audit.verification import verify
-from tests.chaos.ledger import Attempt, Ledger, deletion, kind_of, require
+from tests.chaos.model import Attempt, Model, deletion, kind_of, require
 from tests.chaos.world import require_secrecy
 from tests.records import lines_in
 
@@ -17,24 +17,24 @@ Ending = tuple[str, str, str]
 _TAKEN_EFFECT = ("done", "outcome_unknown")
 
 
-def check_audit(file: Path, ledger: Ledger) -> int:
+def check_audit(file: Path, model: Model) -> int:
     """How many records there are, once all of them are found in order.
 
     Raises:
         Violation: The chain is broken, or something was done or told that is not recorded.
     """
     if not file.exists():
-        require(not ledger.acted, "there is no audit log")
+        require(not model.acted, "there is no audit log")
         return 0
     lines = lines_in(file)
     require_secrecy("\n".join(lines))
     report = verify(file)
     require(not report.problems, "the audit log is not in order", report.problems)
     recorded = Counter(_recorded([json.loads(line) for line in lines]))
-    for marker, acted in ledger.acted.items():
+    for marker, acted in model.acted.items():
         count = sum(n for (mark, _, _), n in recorded.items() if mark == marker)
         require(count >= acted, "done, but not recorded", marker)
-    missing = Counter(_told(ledger.attempts)) - recorded
+    missing = Counter(_told(model.attempts)) - recorded
     require(not missing, "told, but not recorded", missing)
     return report.records
 
