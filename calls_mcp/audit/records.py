@@ -10,8 +10,7 @@ from typing import Literal, cast
 from pydantic_core import from_json
 
 from calls_mcp.audit.masking import Numbers, masked_arguments, masked_text
-from calls_mcp.storage.models import Action
-from calls_mcp.tools.catalog import Json, Operation
+from calls_mcp.tools.catalog import Action, Json, Operation
 
 Fields = dict[str, Json]
 

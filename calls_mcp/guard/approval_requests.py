@@ -9,12 +9,12 @@ import json
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 
 import anyio
 
 from calls_mcp.errors import OutcomeUnknown, PolicyDenied, StoreUnavailable
-from calls_mcp.guard.preview import Question
+from calls_mcp.guard.change import Change
+from calls_mcp.guard.preview import Preview
 from calls_mcp.observability.redaction import quoted
 from calls_mcp.storage import (
     ApprovalRequest,
@@ -33,20 +33,6 @@ _CALL_AGAIN = (
     "Not carried out yet: the operator must approve it{place}, and was asked. Tell your user, then "
     "call again with the same arguments: that waits for the decision and carries it out."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """Who asks for a decision on which account, by which client, and which rule demands it.
-
-    `users_too` if the rule accepts any human.
-    """
-
-    binding: Binding
-    account_sid: str
-    client: str
-    rule: str
-    users_too: bool = False
 
 
 class ApprovalRequests:
@@ -72,36 +58,34 @@ class ApprovalRequests:
 
     async def current(self, binding: Binding) -> ApprovalRequest | None:
         """Return the request for exactly this change, until it is closed."""
-        noted = await self._storage.get_with_ttl(_key(binding))
-        return noted and await self._storage.find_request(noted[0])
+        kept = await self._storage.get_with_ttl(_key(binding))
+        return kept and await self._storage.find_request(kept[0])
 
-    async def add(self, question: Question, asked: Asked) -> ApprovalRequest:
+    async def add(self, change: Change, preview: Preview) -> ApprovalRequest:
         """Ask the operator, or join those of the same principal who have just asked the same.
 
         Raises:
             PolicyDenied: Too many of this principal's requests are pending.
         """
         identifier, now = secrets.token_hex(8), self._clock()  # never begins with a dash
-        if (
-            await self._storage.set_if_absent(_key(asked.binding), 2 * self._ttl, identifier)
-            is None
-        ):
-            return await self._joined(asked)
+        key = _key(change.binding)
+        if await self._storage.set_if_absent(key, 2 * self._ttl, identifier) is None:
+            return await self._joined(change)
         request = ApprovalRequest(
             identifier=identifier,
-            binding=asked.binding,
-            action=question.action,
-            preview=question.preview,
-            client=asked.client,
-            rule=asked.rule,
+            binding=change.binding,
+            action=preview.action,
+            preview=preview.text,
+            client=change.caller.client,
+            rule=change.rule,
             asked_at=now,
             expires_at=now + self._ttl,
-            users_too=asked.users_too,
-            account_sid=asked.account_sid,
+            users_too=change.requirement == "require_human",
+            account_sid=change.request.account_sid,
         )
-        if not await self._is_added(request, question.state):
+        if not await self._is_added(request, preview.state):
             raise PolicyDenied(
-                asked.rule,
+                change.rule,
                 f"{_MOST_PENDING} changes of the same principal wait for the operator already",
                 "Wait until some are decided.",
             )
@@ -126,7 +110,7 @@ class ApprovalRequests:
         return await self._storage.find_request_after_writes(request.identifier) or request
 
     async def wait(
-        self, request: ApprovalRequest, until: float, tell: ReportProgress
+        self, request: ApprovalRequest, until: float, report: ReportProgress
     ) -> ApprovalRequest:
         """Return the request once it is decided or has expired, or as it is when patience ends.
 
@@ -137,7 +121,7 @@ class ApprovalRequests:
         patience = max(0.0, min(self._patience, (until - begun) / 2))
         with anyio.move_on_after(patience):
             while request.decision is None and not request.has_expired(self._clock()):
-                await tell(anyio.current_time() - begun, patience, "waiting for the operator")
+                await report(anyio.current_time() - begun, patience, "waiting for the operator")
                 await anyio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
                 request = await self._storage.find_request(request.identifier) or request
@@ -177,8 +161,8 @@ class ApprovalRequests:
 
     async def earlier(self, binding: Binding) -> tuple[str, ...]:
         """Return what became of exactly this change before, for whoever decides about it now."""
-        noted = await self._storage.get_with_ttl(_key(binding, "last"))
-        request = noted and await self._storage.find_request(noted[0])
+        kept = await self._storage.get_with_ttl(_key(binding, "last"))
+        request = kept and await self._storage.find_request(kept[0])
         if not request or request.decision is None:
             return ()
         made = request.decision
@@ -189,23 +173,21 @@ class ApprovalRequests:
             f"{told}, and {_result(await self._storage.wait_for_outcome(request.identifier))}.",
         )
 
-    async def _joined(self, asked: Asked) -> ApprovalRequest:
+    async def _joined(self, change: Change) -> ApprovalRequest:
         """Return the request that was made first, as soon as it is there."""
         for _ in range(_LOOKS):
-            if request := await self.current(asked.binding):
+            if request := await self.current(change.binding):
                 return request
             await anyio.sleep(_FIRST_PAUSE)
-        key = _key(asked.binding)
-        if noted := await self._storage.get_with_ttl(
-            key
-        ):  # whoever asked first had no room, or died
-            await self._storage.delete_if_equal(key, noted[0])
-        raise PolicyDenied(asked.rule, "it could not be put before the operator", "Call again.")
+        key = _key(change.binding)
+        if kept := await self._storage.get_with_ttl(key):  # the first one had no room, or died
+            await self._storage.delete_if_equal(key, kept[0])
+        raise PolicyDenied(change.rule, "it could not be put before the operator", "Call again.")
 
 
 def page_of(console: str, identifier: str) -> str:
     """Return where the console at this URL shows a request."""
-    return f"{console}/approvals/{identifier}"
+    return f"{console}/waiting/{identifier}"
 
 
 def _result(outcome: Outcome) -> str:

@@ -1,161 +1,165 @@
-"""A change, from the decision to the record of its outcome: asked for, recorded, sent once."""
+"""Carry out what was decided: within the limits, recorded, sent once, settled at the end."""
 
-from dataclasses import replace
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
 
 import anyio
 
-from calls_mcp.audit import AuditLog, ConfirmedBy, Ending, Entry
+from calls_mcp.audit import AuditLog, Ending
 from calls_mcp.errors import AuditUnavailable, InvocationError, PolicyDenied, StoreUnavailable
-from calls_mcp.guard.call_limits import Held, Quotas, Room
-from calls_mcp.guard.confirmations import Claim, Confirmations, expired
-from calls_mcp.guard.decisions import Change, Decisions, Go, Stop, spent
-from calls_mcp.guard.send_once import Delivered, Delivery
-from calls_mcp.observability import telemetry
-from calls_mcp.tools.outcome import Approval, Outcome, ReportProgress
+from calls_mcp.guard.change import Change, Claim, Proceed, Stop
+from calls_mcp.guard.confirmations import Confirmations, expired
+from calls_mcp.guard.decisions import UNRECORDED, Guard, as_used, count_decision
+from calls_mcp.guard.limits import CallLimits, Reservation
+from calls_mcp.guard.send_once import Delivery, Sender
+from calls_mcp.tools.outcome import Outcome
 from calls_mcp.twilio.responses import no_usable_response
 
-_UNRECORDED = "this outcome could not be written to the audit log"
-_BROKEN_OFF = "this server failed before an answer came"
+_INTERRUPTED = "this server failed before an answer came"
 
 
-class Changes:
-    """Has changes decided about, and carries them out."""
+@dataclass(slots=True, eq=False)
+class _Attempt:
+    """A change that is being carried out, and what has become of it so far."""
+
+    approved: Proceed
+    delivery: Delivery
+    warnings: list[str] = field(default_factory=list[str])
+
+    @property
+    def outcome(self) -> Outcome:
+        return self.delivery.outcome.with_warnings(self.warnings)
+
+    def finish(self, delivery: Delivery) -> None:
+        self.delivery = delivery
+
+    def fail(self, error: InvocationError) -> None:
+        self.delivery = Delivery(Outcome.from_error(error))
+
+    @contextmanager
+    def warn_if_unavailable(self, warning: str) -> Generator[None]:
+        """Add a warning if the store fails: what was done is reported all the same."""
+        try:
+            yield
+        except StoreUnavailable:
+            self.warnings.append(warning)
+
+
+class Executor:
+    """Carries out changes. Once one is begun, it is finished even if the client disconnects."""
 
     def __init__(
         self,
-        decisions: Decisions,
-        delivery: Delivery,
+        guard: Guard,
+        sender: Sender,
         confirmations: Confirmations,
-        quotas: Quotas,
+        limits: CallLimits,
         audit: AuditLog,
     ) -> None:
-        self._decisions = decisions
-        self._delivery = delivery
+        self._guard = guard
+        self._sender = sender
         self._confirmations = confirmations
-        self._quotas = quotas
+        self._limits = limits
         self._audit = audit
 
-    async def run(
-        self, change: Change, approval: Approval | None, report: ReportProgress
-    ) -> Outcome:
-        """Do it, or say what must be confirmed first, or why it can't be done.
+    async def execute(self, approved: Proceed) -> Outcome:
+        """Return the outcome of a change that was approved.
 
         Raises:
-            InvocationError: The decision could not be recorded, so nothing was sent.
+            InvocationError: It was to be confirmed first, and could not be.
         """
-        with telemetry.guard_span():
-            try:
-                change = self._decisions.judged(change)
-                decision = await self._decisions.decide(change, approval, report)
-            except PolicyDenied as denied:
-                return await self._deny(change, denied)
-            if isinstance(decision, Stop):
-                return await self._stop(change, decision)
-        return await self._carry_out(change, decision)
-
-    async def _deny(self, change: Change, denied: PolicyDenied) -> Outcome:
-        return await self._stop(
-            replace(change, rule=denied.rule), Stop("denied", Outcome.from_error(denied))
-        )
-
-    async def _stop(self, change: Change, stop: Stop) -> Outcome:
-        if stop.decision is None:
-            return stop.outcome
-        entry = change.entry(stop.decision, stop.authority)
-        entry = replace(entry, error_kind=stop.outcome.error_kind or entry.error_kind)
-        _tell(entry)
-        try:
-            await self._audit.record(entry)
-        except AuditUnavailable:
-            if stop.decision == "asked":
-                await self._decisions.take_back(change, stop.authority)
-            if stop.decision != "replayed":
-                raise
-            return stop.outcome.with_warnings([_UNRECORDED])
-        return stop.outcome
-
-    async def _carry_out(self, change: Change, go: Go) -> Outcome:
-        """What is begun is finished and recorded, whether or not the client still listens."""
-        outcome = Outcome.from_error(no_usable_response(change.request, _BROKEN_OFF))
+        change = approved.change
+        interrupted = no_usable_response(change.request, _INTERRUPTED)
+        attempt = _Attempt(approved, Delivery(Outcome.from_error(interrupted)))
         with anyio.CancelScope(shield=True):
-            try:
-                outcome = await self._within_quotas(change, go)
-            except AuditUnavailable as error:  # before anything was sent
-                outcome = Outcome.from_error(error)
-            finally:
-                if go.claim is not None:
-                    outcome = await self._settled(go.claim, outcome, go.authority.by)
-                    await self._decisions.close(change, go.authority)
-        return outcome
+            async with self._settled(attempt):
+                reservation = await self._reserve(approved)
+                if isinstance(reservation, Stop):
+                    attempt.finish(Delivery(await self._guard.record(change, reservation)))
+                else:
+                    async with self._reserved(attempt, reservation), self._recorded(attempt):
+                        attempt.finish(await self._sender.send_once(change))
+        return attempt.outcome
 
-    async def _within_quotas(self, change: Change, go: Go) -> Outcome:
-        call = change.new_call
-        if call is None:
-            return await self._recorded(change, go)
+    async def _reserve(self, approved: Proceed) -> Reservation | Stop | None:
+        """Reserve room for a new call, or return why it is not placed."""
+        change, claim = approved.change, approved.claim
+        if change.new_call is None:
+            return None
+        known = frozenset(claim.state.splitlines() if claim else ())
         try:
-            room = await self._quotas.take(call, go.known)
+            reserved = await self._limits.reserve(change.new_call, known)
         except PolicyDenied as denied:
-            return await self._deny(change, denied)
-        except InvocationError as error:
-            return await self._stop(change, Stop("denied", Outcome.from_error(error), go.authority))
-        if isinstance(room, Room):
-            return await self._in_room(change, go, room)
-        held = await self._held(change, go, room)
-        return await self._stop(change, replace(held, authority=go.authority))
+            return Stop.failed(denied)
+        except StoreUnavailable as unavailable:
+            return Stop.failed(unavailable, approved.authority)
+        if isinstance(reserved, Reservation):
+            return reserved
+        if claim is None:
+            return await self._guard.ask(change, reserved)
+        reason = f"Since it was asked for: {' '.join(reserved.reasons)}"
+        return Stop("expired", expired(reason), approved.authority)
 
-    async def _held(self, change: Change, go: Go, held: Held) -> Stop:
-        if go.claim is None:
-            return await self._decisions.ask(change, held)
-        return Stop("expired", expired(f"Since it was asked for: {' '.join(held.reasons)}"))
-
-    async def _in_room(self, change: Change, go: Go, room: Room) -> Outcome:
-        outcome = Outcome.from_error(no_usable_response(change.request, _BROKEN_OFF))
+    @asynccontextmanager
+    async def _settled(self, attempt: _Attempt) -> AsyncGenerator[None]:
+        """Settle the claim with the outcome, whatever happens."""
         try:
-            outcome = await self._recorded(change, go)
+            yield
+        except AuditUnavailable as error:  # before anything was sent
+            attempt.fail(error)
         finally:
-            outcome = await self._quotas.settle(room, outcome)
-        return outcome
+            if attempt.approved.claim is not None:
+                await self._settle(attempt, attempt.approved.change, attempt.approved.claim)
 
-    async def _recorded(self, change: Change, go: Go) -> Outcome:
-        entry = change.entry("allowed", go.authority)
+    async def _settle(self, attempt: _Attempt, change: Change, claim: Claim) -> None:
+        authority = attempt.approved.authority
+        if authority.by == "token":
+            outcome = as_used(attempt.delivery.outcome)
+            attempt.finish(replace(attempt.delivery, outcome=outcome))
+        with attempt.warn_if_unavailable("this outcome could not be kept in the state store"):
+            await self._confirmations.settle(claim.identifier, attempt.outcome)
+        await self._guard.close(change, authority)
+
+    @asynccontextmanager
+    async def _reserved(
+        self, attempt: _Attempt, reservation: Reservation | None
+    ) -> AsyncGenerator[None]:
+        """Give back what was reserved for a call that was surely not placed."""
         try:
-            attempt = await self._audit.begin(entry)
-        except AuditUnavailable as error:
-            return Outcome.from_error(error)
-        _tell(entry)
-        delivered = Delivered(Outcome.from_error(no_usable_response(change.request, _BROKEN_OFF)))
-        try:
-            delivered = await self._delivery.send(change.arguments, change.request, change.until)
+            yield
+        except AuditUnavailable as error:  # before anything was sent
+            attempt.fail(error)
+            raise
         finally:
-            is_recorded = await self._audit.end(attempt, _ending(delivered))
-        if is_recorded:
-            return delivered.outcome
-        return delivered.outcome.with_warnings([_UNRECORDED])
+            if reservation is not None:
+                with attempt.warn_if_unavailable("the caps on calls could not be kept"):
+                    await self._limits.settle(reservation, attempt.outcome)
 
-    async def _settled(self, claim: Claim, outcome: Outcome, by: ConfirmedBy) -> Outcome:
-        outcome = spent(outcome) if by == "token" else outcome
+    @asynccontextmanager
+    async def _recorded(self, attempt: _Attempt) -> AsyncGenerator[None]:
+        """Record a change before it is sent and after.
+
+        Raises:
+            AuditUnavailable: It could not be recorded, so it must not be sent.
+        """
+        approved = attempt.approved
+        entry = approved.change.entry("allowed", approved.authority)
+        record = await self._audit.begin(entry)
+        count_decision(entry)
         try:
-            return await self._confirmations.settle(claim.identifier, outcome)
-        except StoreUnavailable:
-            return outcome.with_warnings(["this outcome could not be kept in the state store"])
+            yield
+        finally:
+            if not await self._audit.end(record, _ending(attempt.delivery)):
+                attempt.warnings.append(UNRECORDED)
 
 
-def _tell(entry: Entry) -> None:
-    telemetry.record_decision(
-        entry.operation.name,
-        entry.decision,
-        by=entry.authority.by,
-        rule=entry.rule,
-        error_kind="" if entry.decision == "replayed" else entry.error_kind,
-    )
-
-
-def _ending(delivered: Delivered) -> Ending:
-    outcome = delivered.outcome
+def _ending(delivery: Delivery) -> Ending:
+    outcome = delivery.outcome
     return Ending(
         outcome.outcome,
         error_kind=outcome.error_kind,
-        http_status=delivered.status,
+        http_status=delivery.status,
         sid=outcome.call.sid if outcome.call else "",
-        request_id=delivered.request_id,
+        request_id=delivery.request_id,
     )

@@ -1,97 +1,77 @@
-"""`Arguments` → `Question`: what the user is asked first, in plain words and in full."""
+"""What a person is shown before a change, in plain words and in full."""
 
-import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 
 from calls_mcp.errors import NotApplicable
+from calls_mcp.guard.change import Change
+from calls_mcp.guard.limits import RecentCalls
+from calls_mcp.guard.policy import action_of
 from calls_mcp.observability.redaction import MASK, quoted
-from calls_mcp.storage.models import Action, Binding
-from calls_mcp.tools.catalog import Json, Parameter
+from calls_mcp.tools.catalog import Action, Json, Parameter
 from calls_mcp.tools.outcome import CallSummary
 from calls_mcp.tools.validation import Arguments
 
 _LONGEST_PARTY = 256  # characters of what the API says of a call
 
-# Told in the first sentences of a preview; everything else is listed after them.
-_TOLD = frozenset(
+# In the first sentences of a preview; everything else is listed after them.
+_MENTIONED = frozenset(
     {"account_sid", "sid", "to", "from", "status", "url", "method", "twiml", "application_sid"}
 )
+_VERBS: Mapping[Action, str] = {
+    "hang_up": "Hang up",
+    "redirect": "Redirect",
+    "modify": "Change",
+    "delete": "Delete for good the record of",
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
-    """What an invocation is up against: the account, the call as it is now, and the time (UTC).
-
-    `call` is None where there is none yet.
-    """
-
-    account_sid: str
-    call: CallSummary | None
-    now: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What the user is asked.
+class Preview:
+    """What a person is shown.
 
     `state` is what must still be true when it is acted on: what the preview says of the call, or
-    else marks, a line each, of what stands against placing it.
+    else the ids of the recent calls to the same number, a line each.
     """
 
     action: Action
-    preview: str
+    text: str
     state: str
 
 
-def bind(arguments: Arguments, account_sid: str, principal: str) -> Binding:
-    """The binding of these arguments on this account; the digest covers every one of them."""
-    exact = json.dumps([account_sid, arguments.values], sort_keys=True)
-    digest = hashlib.sha256(exact.encode()).hexdigest()
-    return Binding(arguments.operation.name, digest, principal)
-
-
-def ask(
-    arguments: Arguments,
-    situation: Situation,
-    held: Sequence[str] = (),
-    marks: Collection[str] = (),
-) -> Question:
-    """The question to put to the user.
-
-    `held` says why even a harmless one is put, and `marks` stand for that in its state.
+def preview_of(
+    change: Change, call: CallSummary | None, now: datetime, recent: RecentCalls
+) -> Preview:
+    """Return the preview of a change of `call` as it is `now` (UTC); None if it places one.
 
     Raises:
         NotApplicable: The call is in a state in which the API is sure to refuse.
     """
-    action = action_of(arguments)
-    refuse_if_pointless(action, situation.call)
+    arguments, action = change.arguments, action_of(change.arguments)
+    _refuse_if_pointless(action, call)
     active = {k: v for k, v in arguments.values.items() if k not in arguments.ignored}
     lines = [
-        _headline(action, arguments, situation),
+        _headline(change, action, call, now),
         *_instructions(active),
         *_details(arguments, active),
-        *_caveats(action, arguments, situation.call),
-        *held,
+        *_caveats(action, arguments, call),
+        *recent.reasons,
     ]
-    state = state_of(situation.call) if situation.call else "\n".join(sorted(marks))
-    return Question(action, "\n".join(lines), state)
+    state = _state(call) if call else "\n".join(sorted(recent.ids))
+    return Preview(action, "\n".join(lines), state)
 
 
-def action_of(arguments: Arguments) -> Action:
-    """What the user would call it."""
-    effect, values = arguments.operation.effect, arguments.values
-    if effect in ("place", "delete"):
-        return "place" if effect == "place" else "delete"
-    if "status" in values:
-        return "hang_up"
-    return "redirect" if values.keys() & {"url", "twiml"} else "modify"
+def difference(state: str, now: CallSummary) -> str:
+    """Return what has changed since a preview showed this `state`; empty if nothing has."""
+    if state == _state(now):
+        return ""
+    return f"The call has changed: it was shown as {state}, and it is {_state(now)}."
 
 
-def refuse_if_pointless(action: Action, call: CallSummary | None) -> None:
+def _refuse_if_pointless(action: Action, call: CallSummary | None) -> None:
     """Refuse what the API would refuse, before anybody is asked about it.
 
     Raises:
@@ -100,57 +80,46 @@ def refuse_if_pointless(action: Action, call: CallSummary | None) -> None:
     live = call.live if call else None
     if action == "delete" and live:
         raise NotApplicable(
-            f"Nothing was sent: the call is still {call_status(call)}, and only the record of an "
+            f"Nothing was sent: the call is still {_status(call)}, and only the record of an "
             "ended call can be deleted.",
             "End it first with update_call and status=completed, then delete it.",
         )
     if action in ("hang_up", "redirect", "modify") and live is False:
         raise NotApplicable(
-            f"Nothing was sent: the call has ended ({call_status(call)}), and an ended call can't "
+            f"Nothing was sent: the call has ended ({_status(call)}), and an ended call can't "
             "be changed.",
             "If it was to be hung up, nothing is left to do. To speak to them again, place a new "
             "call with create_call.",
         )
 
 
-def state_of(call: CallSummary) -> str:
-    """What of a call must not change between a question and its answer, strangers' words quoted."""
-    return f"{call_status(call)} from {_party(call.from_)} to {_party(call.to)}"
+def _state(call: CallSummary) -> str:
+    """Return what of a call must not change between a preview and its answer."""
+    return f"{_status(call)} {_parties(call)}"
 
 
-def differences(state: str, now: CallSummary) -> str:
-    """What has changed since a question was asked in this `state`; empty if nothing has."""
-    if state == state_of(now):
-        return ""
-    return f"The call has changed: it was shown as {state}, and it is {state_of(now)}."
-
-
-def call_status(call: CallSummary | None) -> str:
-    """The call's status, or that it is not known."""
+def _status(call: CallSummary | None) -> str:
     return (call.status or "in an unknown state") if call else "not placed yet"
 
 
-def _headline(action: Action, arguments: Arguments, situation: Situation) -> str:
-    account = f"account {situation.account_sid}"
-    if situation.call is None:
-        parties = f"{_exactly(arguments.values['to'])} from {_exactly(arguments.values['from'])}"
+def _parties(call: CallSummary) -> str:
+    """Return the parties, quoted: strangers chose their names."""
+    return f"from {_party(call.from_)} to {_party(call.to)}"
+
+
+def _party(address: str | None) -> str:
+    return quoted(address, _LONGEST_PARTY) if address else "unknown"
+
+
+def _headline(change: Change, action: Action, call: CallSummary | None, now: datetime) -> str:
+    account = f"account {change.request.account_sid}"
+    if call is None:
+        values = change.arguments.values
+        parties = f"{_exactly(values['to'])} from {_exactly(values['from'])}"
         return f"Place a call to {parties} ({account})."
-    verb = {
-        "hang_up": "Hang up",
-        "redirect": "Redirect",
-        "modify": "Change",
-        "delete": "Delete for good the record of",
-    }.get(action, "Change")
-    return (
-        f"{verb} call {situation.call.sid} ({account}): {describe(situation.call, situation.now)}."
-    )
-
-
-def describe(call: CallSummary, now: datetime) -> str:
-    """The call as it is now: status, direction, parties, how long it has lasted or did last."""
-    parties = f"from {_party(call.from_)} to {_party(call.to)}"
-    parts = [call_status(call), call.direction, parties, _age(call, now)]
-    return ", ".join(part for part in parts if part)
+    parts = [_status(call), call.direction, _parties(call), _age(call, now)]
+    described = ", ".join(part for part in parts if part)
+    return f"{_VERBS[action]} call {call.sid} ({account}): {described}."
 
 
 def _age(call: CallSummary, now: datetime) -> str:
@@ -179,7 +148,7 @@ def _instructions(active: Mapping[str, Json]) -> Iterator[str]:
 
 
 def _without_gaps(text: str) -> Iterator[str]:
-    """The lines of a text, with a word for many blank ones: nothing is pushed out of sight."""
+    """Yield the lines of a text; a word replaces many blank ones, so nothing goes out of sight."""
     for is_blank, lines in groupby(text.splitlines(), lambda line: not line.strip()):
         several = [*lines]
         if is_blank and len(several) > 1:
@@ -190,7 +159,7 @@ def _without_gaps(text: str) -> Iterator[str]:
 
 def _details(arguments: Arguments, active: Mapping[str, Json]) -> Iterator[str]:
     parameters = arguments.operation.parameters
-    rest = {name: value for name, value in active.items() if name not in _TOLD}
+    rest = {name: value for name, value in active.items() if name not in _MENTIONED}
     details = [_detail(parameters[name], value) for name, value in rest.items()]
     if details:
         yield f"Also: {', '.join(details)}."
@@ -212,7 +181,7 @@ def _caveats(action: Action, arguments: Arguments, call: CallSummary | None) -> 
     if action == "hang_up" and arguments.values.keys() & {"url", "twiml"}:
         yield "What the API does with a status and new instructions at once is not documented."
     elif action == "hang_up":
-        yield from _hang_up_caveats(arguments, call_status(call))
+        yield from _hang_up_caveats(arguments, _status(call))
 
 
 def _hang_up_caveats(arguments: Arguments, status: str) -> Iterator[str]:
@@ -223,9 +192,5 @@ def _hang_up_caveats(arguments: Arguments, status: str) -> Iterator[str]:
 
 
 def _exactly(value: object) -> str:
-    """An argument as it is, in full: nothing of it is hidden from the user."""
+    """Return an argument as it is, in full: nothing of it is hidden from the user."""
     return json.dumps(value, ensure_ascii=False)
-
-
-def _party(address: str | None) -> str:
-    return quoted(address, _LONGEST_PARTY) if address else "unknown"

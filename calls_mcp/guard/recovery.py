@@ -1,41 +1,43 @@
-"""Finding out whether a change whose answer was lost took effect."""
+"""Find out whether a change whose response was lost took effect."""
 
-from collections.abc import Awaitable, Callable, Mapping
+import json
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import anyio
 
-from calls_mcp.errors import InvocationError, NotDone, NotFound, OutcomeUnknown
-from calls_mcp.guard.preview import action_of
+from calls_mcp.errors import (
+    InvocationError,
+    NotDone,
+    NotFound,
+    OutcomeUnknown,
+    StoreUnavailable,
+)
+from calls_mcp.guard.change import Change
+from calls_mcp.guard.policy import action_of
+from calls_mcp.storage import Limit, Storage
 from calls_mcp.tools.call_summary import NotACall, summarize
 from calls_mcp.tools.catalog import Json
 from calls_mcp.tools.outcome import CallSummary, Outcome
-from calls_mcp.tools.validation import Arguments
+from calls_mcp.twilio.client import TwilioClient
 from calls_mcp.twilio.requests import Request
-from calls_mcp.twilio.responses import Response
 
-Send = Callable[[Request], Awaitable[Response]]
-IsTaken = Callable[[str], Awaitable[bool]]
-"""Whether the call of this SID is known to be another than the one looked for."""
-
-_LOOKS = (0.0, 0.5, 1.5)  # seconds before each; a new call may take a moment to be listed
-_CLOCKS_DIFFER = timedelta(seconds=2)
+_PAUSES = (0.0, 0.5, 1.5)  # seconds before each look; a new call may take a moment to be listed
+_CLOCK_SKEW = timedelta(seconds=2)
 _HANGING_UP = frozenset({"sid", "account_sid", "status"})
 _GATEWAYS = frozenset({408, 502, 504})  # which answer while the request may still be under way
+_RECOVERED = "its answer was lost; this was found out afterwards"
+_NO_LIMIT = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
-    """A change that was sent, at `since`, and whose answer did not come: then `error` is known.
+class LostResponse:
+    """A change that was sent at `since` without a usable response, which `error` says."""
 
-    `is_taken` tells of a call that may be the one looked for whether it surely is another.
-    """
-
-    arguments: Arguments
-    request: Request
+    change: Change
     since: datetime
-    is_taken: IsTaken
     error: OutcomeUnknown
 
     @property
@@ -43,95 +45,143 @@ class Lost:
         """Whether the API was done with the request: it answered, if with nothing of use."""
         return self.error.status is not None and self.error.status not in _GATEWAYS
 
+    def unknown(self, seen: str = "") -> Outcome:
+        """Return that the outcome is not known, and what was seen of the call."""
+        error = self.error
+        message = f"{error.message} {seen}".rstrip()
+        return Outcome.from_error(OutcomeUnknown(message, error.hint, status=error.status))
 
-async def find_out(send: Send, lost: Lost) -> Outcome | None:
-    """The outcome, if it is certain whether the change took effect; else None."""
-    outcome = None
-    for pause in _LOOKS:
-        await anyio.sleep(pause)
+    def not_done(self, seen: str) -> Outcome:
+        """Return that nothing happened, or unknown while a request may still be under way."""
+        if not self.is_over:
+            return self.unknown()
+        status = self.error.status
+        message = f"This did not take effect: the API answered {status}, and {seen}."
+        return Outcome.from_error(NotDone(message, status=status))
+
+    def done(self, call: CallSummary | None = None, *, deleted: str | None = None) -> Outcome:
+        """Return that the change took effect."""
+        warnings = (*self.change.arguments.warnings, _RECOVERED)
+        return Outcome(
+            outcome="done", call=call, deleted=deleted, recovered=True, warnings=warnings
+        )
+
+
+class PlacedCalls:
+    """Remembers for some seconds whose calls are whose, so that none is taken for another."""
+
+    def __init__(self, storage: Storage, seconds: int) -> None:
+        self._storage = storage
+        self._seconds = seconds
+
+    async def begin(self, request: Request) -> str:
+        """Let others know that a call is being placed; return the reservation, for `finish`."""
+        return str(await self._storage.reserve([self._between_same_parties(request)]))
+
+    async def finish(self, request: Request, reservation: str, outcome: Outcome) -> None:
+        """Remember the call that was placed. One that may have been placed stays reserved."""
+        if outcome.call:
+            await self._remember(outcome.call.sid)
+        if outcome.error_kind != OutcomeUnknown.kind:
+            await self._storage.release([self._between_same_parties(request)], reservation)
+
+    async def is_known(self, call: CallSummary) -> bool:
+        """Return whether a call is known to belong to another request."""
+        return await self._storage.get_with_ttl(_key(call.sid)) is not None
+
+    async def claim(self, request: Request, call: CallSummary) -> bool:
+        """Return whether a call can be no other's: none was being placed between the parties."""
+        limit = self._between_same_parties(request)
         try:
-            outcome = await _look(send, lost)
-        except InvocationError:
-            return None
-        if outcome is not None and outcome.outcome == "done":
-            return outcome
-    return outcome
+            is_alone = len(await self._storage.reservations(limit)) == 1
+            return is_alone and await self._remember(call.sid) is not None
+        except StoreUnavailable:
+            return False
+
+    async def _remember(self, sid: str) -> str | None:
+        return await self._storage.set_if_absent(_key(sid), self._seconds)
+
+    def _between_same_parties(self, request: Request) -> Limit:
+        form = dict(request.form)
+        parties = json.dumps([request.account_sid, form.get("To"), form.get("From")])
+        return Limit("under_way", _NO_LIMIT, self._seconds, parties)
 
 
-async def _look(send: Send, lost: Lost) -> Outcome | None:
-    """What is seen now: that the change is done, or that it is not; None if neither is sure."""
-    match action_of(lost.arguments):
-        case "place":
-            return await _look_for_new_call(send, lost)
-        case "delete":
-            return await _look_for_deletion(send, lost)
-        case "hang_up":
-            return await _look_for_end(send, lost)
-        case _:
-            return await _look_at_changed(send, lost)
+class Recovery:
+    """Looks for what became of changes. The looks pass an open circuit breaker."""
 
+    def __init__(self, twilio: TwilioClient, calls: PlacedCalls) -> None:
+        self._twilio = twilio
+        self._calls = calls
 
-async def _look_for_deletion(send: Send, lost: Lost) -> Outcome | None:
-    try:
-        call = _summary((await send(lost.request.as_fetch())).payload)
-    except NotFound as gone:
-        if not gone.is_sure:
+    async def find_out(self, lost: LostResponse) -> Outcome:
+        """Return the outcome if it becomes certain in time, else that it is not known."""
+        unknown = lost.unknown()
+        with self._twilio.cancel_at(lost.change.until), suppress(InvocationError):
+            found = unknown
+            for pause in _PAUSES:
+                await anyio.sleep(pause)
+                found = await self._look(lost)
+                if found.outcome == "done":
+                    return found if await self._is_certain(lost, found) else unknown
+                if found.error_kind == OutcomeUnknown.kind:
+                    unknown = found
+            return found
+        return unknown
+
+    async def _look(self, lost: LostResponse) -> Outcome:
+        if lost.change.new_call:
+            return await self._look_for_new_call(lost)
+        try:
+            call = await self._current_call(lost.change.request)
+        except NotFound as error:
+            if lost.change.request.effect == "delete" and error.is_sure:
+                return lost.done(deleted=lost.change.request.sid)
             raise
-        return Outcome(outcome="done", deleted=lost.request.sid, recovered=True)
-    return _not_done(lost, "the record is still there") if _is_it(call, lost) else None
+        return _judge(lost, call) if call else lost.unknown()
+
+    async def _current_call(self, request: Request) -> CallSummary | None:
+        """Return the call that a request changes, if the response is about it."""
+        response = await self._twilio.send(request.as_fetch(), is_urgent=True)
+        call = _summary(response.payload)
+        return call if call and call.sid == request.sid else None
+
+    async def _look_for_new_call(self, lost: LostResponse) -> Outcome:
+        response = await self._twilio.send(lost.change.request.as_search(), is_urgent=True)
+        entries = response.payload.get("calls")
+        calls = map(_summary, entries if isinstance(entries, list) else [])
+        likely = [call for call in calls if call and _may_be(call, lost)]
+        found = [call for call in likely if not await self._calls.is_known(call)]
+        return lost.done(found[0]) if len(found) == 1 else lost.unknown()
+
+    async def _is_certain(self, lost: LostResponse, found: Outcome) -> bool:
+        if not (lost.change.new_call and found.call):
+            return True
+        return await self._calls.claim(lost.change.request, found.call)
 
 
-async def _look_for_end(send: Send, lost: Lost) -> Outcome | None:
-    call = _summary((await send(lost.request.as_fetch())).payload)
-    if call is None or not _is_it(call, lost):
-        return None
-    if call.live and lost.arguments.values.keys() - _HANGING_UP:
-        return None  # it may have been redirected, or changed otherwise
-    if call.live:
-        return _not_done(lost, f"the call is still {call.status or 'live'}")
-    if call.live is None:
-        return None
-    return Outcome(outcome="done", call=call, recovered=True)
+def _judge(lost: LostResponse, call: CallSummary) -> Outcome:
+    """Return what the state of the changed call says about the change."""
+    action = action_of(lost.change.arguments)
+    if action == "delete":
+        return lost.not_done("the record is still there")
+    if action != "hang_up":  # nothing in a call says where it was redirected to
+        return lost.unknown(f"The call is {call.status} now." if call.status else "")
+    if call.live is False:
+        return lost.done(call)
+    # A live call may have been redirected, or changed otherwise.
+    if call.live is None or lost.change.arguments.values.keys() - _HANGING_UP:
+        return lost.unknown()
+    return lost.not_done(f"the call is still {call.status or 'live'}")
 
 
-async def _look_at_changed(send: Send, lost: Lost) -> None:
-    """Nothing the API tells of a call says where it was redirected to, but it says how it is."""
-    call = _summary((await send(lost.request.as_fetch())).payload)
-    if call is not None and _is_it(call, lost) and call.status:
-        seen = f"The call is {call.status} now."
-        lost.error.message = f"{lost.error.message.removesuffix(seen).rstrip()} {seen}"
-
-
-def _is_it(call: CallSummary | None, lost: Lost) -> bool:
-    return call is not None and call.sid == lost.request.sid
-
-
-def _not_done(lost: Lost, seen: str) -> Outcome | None:
-    """Only if no request is still under way, and a repeat of it would do no harm if one were."""
-    if not lost.is_over:
-        return None
-    status = lost.error.status
-    message = f"This did not take effect: the API answered {status}, and {seen}."
-    return Outcome.from_error(NotDone(message, status=status))
-
-
-async def _look_for_new_call(send: Send, lost: Lost) -> Outcome | None:
-    entries = (await send(lost.request.as_search())).payload.get("calls")
-    calls = map(_summary, entries if isinstance(entries, list) else [])
-    likely = [call for call in calls if call is not None and _may_be(call, lost)]
-    found = [call for call in likely if not await lost.is_taken(call.sid)]
-    if len(found) != 1:  # several may be anybody's
-        return None
-    return Outcome(outcome="done", call=found[0], recovered=True)
-
-
-def _may_be(call: CallSummary, lost: Lost) -> bool:
-    """Whether it is an outbound leg, created since the request began."""
+def _may_be(call: CallSummary, lost: LostResponse) -> bool:
+    """Return whether it is an outbound leg, created since the request began."""
     created = call.created_at
     return (
         call.direction == "outbound-api"
         and created is not None
-        and datetime.fromisoformat(created) >= lost.since.astimezone(UTC) - _CLOCKS_DIFFER
+        and datetime.fromisoformat(created) >= lost.since.astimezone(UTC) - _CLOCK_SKEW
     )
 
 
@@ -140,3 +190,7 @@ def _summary(payload: Json | Mapping[str, Json]) -> CallSummary | None:
         return summarize(payload) if isinstance(payload, Mapping) else None
     except NotACall:
         return None
+
+
+def _key(sid: str) -> str:
+    return f"call:{sid}"

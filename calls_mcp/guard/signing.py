@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from functools import partial
 
-from itsdangerous import BadSignature, Signer, URLSafeSerializer
+import itsdangerous
 
 from calls_mcp.tools.catalog import Json
 
@@ -17,18 +17,18 @@ _DIGEST = partial(hashlib.blake2b, digest_size=15)
 _CANONICAL = re.compile(r"[^\n]+\.[A-Za-z0-9_-]{20}")
 
 
-class Seal:
+class Signer:
     """Signs with the first of `keys`, and accepts what any of them signed (HMAC)."""
 
     def __init__(self, keys: Sequence[str]) -> None:
         oldest_first = [*reversed(keys)]
-        self._signer = Signer(
+        self._signer = itsdangerous.Signer(
             oldest_first,
             salt="calls-mcp/confirmation",
             digest_method=_DIGEST,
             key_derivation="hmac",
         )
-        self._serializer = URLSafeSerializer(
+        self._serializer = itsdangerous.URLSafeSerializer(
             oldest_first,
             signer_kwargs={"digest_method": _DIGEST, "key_derivation": "hmac"},
         )
@@ -43,7 +43,7 @@ class Seal:
             return None
         try:
             return self._signer.unsign(token).decode()
-        except BadSignature:
+        except itsdangerous.BadSignature:
             return None
 
     def pack(self, value: Json, principal: str) -> str:
@@ -56,7 +56,7 @@ class Seal:
             return None
         try:
             value: Json = self._serializer.loads(text, _salt(principal))
-        except BadSignature:
+        except itsdangerous.BadSignature:
             return None
         return value
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from calls_mcp.errors import Fault, InvalidArguments
-from calls_mcp.guard.signing import Seal
+from calls_mcp.guard.signing import Signer
 from calls_mcp.observability.redaction import quoted
 from calls_mcp.service.listing import Bounds, Position
 from calls_mcp.tools.catalog import Json
@@ -35,8 +35,8 @@ class Cursors:
     answer may have.
     """
 
-    def __init__(self, seal: Seal, account_sid: str, budget: int) -> None:
-        self._seal = seal
+    def __init__(self, signer: Signer, account_sid: str, budget: int) -> None:
+        self._signer = signer
         self._account_sid = account_sid
         self._budget = budget
 
@@ -45,7 +45,7 @@ class Cursors:
         values = {k: v for k, v in query.arguments.values.items() if k != "page_size"}
         page: list[Json] = [[*pair] for pair in position.page]
         packed: Json = [self._account_sid, values, page, position.after]
-        return self._seal.pack(packed, query.principal)
+        return self._signer.pack(packed, query.principal)
 
     def resume(self, arguments: Arguments, principal: str) -> Query:
         """What `arguments` ask for: a new list, or to go on with the one of their cursor.
@@ -58,7 +58,7 @@ class Cursors:
         if cursor is None:
             start = Position(self._page_size(arguments))
             return Query(arguments, start, _limit(arguments), principal)
-        packed = cast("_Packed | None", self._seal.unpack(cursor, principal))
+        packed = cast("_Packed | None", self._signer.unpack(cursor, principal))
         if packed is None or packed[0] != self._account_sid:
             raise InvalidArguments([_not_ours(cursor)])
         _, values, page, after = packed

@@ -1,4 +1,4 @@
-"""The path: a model's dict → `Outcome`. It knows no protocol, and can be entered again."""
+"""The request path: one tool call from its arguments to its `Outcome`. It knows no protocol."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import anyio
 
 from calls_mcp.errors import InvocationError, PolicyDenied, Unavailable
-from calls_mcp.guard.decisions import Change
-from calls_mcp.guard.execution import Changes
+from calls_mcp.guard.decisions import Guard
+from calls_mcp.guard.execution import Executor
+from calls_mcp.guard.limits import ToolRateLimit
 from calls_mcp.guard.policy import Policy, judge_account
-from calls_mcp.guard.rate_limit import Throttle
 from calls_mcp.observability import telemetry
 from calls_mcp.service.cursors import Cursors
 from calls_mcp.service.listing import Bounds, collect
@@ -21,42 +21,28 @@ from calls_mcp.twilio.requests import Request, encode
 from calls_mcp.twilio.responses import read_call
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What the operator has settled for every invocation.
+async def ignore_progress(_done: float, _total: float, _what: str) -> None:
+    """Report progress to nobody."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invoker:
+    """Runs operations against one account of the Calls API, under one policy.
 
     `deadline` bounds an invocation, in seconds, and `result_bytes` the JSON of one result;
     `sandbox` marks each as not real.
     """
 
     account_sid: str
+    policy: Policy
+    twilio: TwilioClient
+    rate_limit: ToolRateLimit
+    guard: Guard
+    executor: Executor
+    cursors: Cursors
     deadline: float
-    result_bytes: int = 64_000
-    sandbox: bool = False
-
-
-async def unheard(_done: float, _total: float, _what: str) -> None:
-    """A `ReportProgress` to nobody."""
-
-
-class Invoker:
-    """Runs operations against one Calls API, on one set of terms."""
-
-    def __init__(
-        self,
-        twilio: TwilioClient,
-        changes: Changes,
-        cursors: Cursors,
-        throttle: Throttle,
-        policy: Policy,
-        terms: Terms,
-    ) -> None:
-        self._throttle = throttle
-        self._policy = policy
-        self._twilio = twilio
-        self._changes = changes
-        self._cursors = cursors
-        self._terms = terms
+    result_bytes: int
+    sandbox: bool
 
     async def invoke(
         self,
@@ -64,20 +50,19 @@ class Invoker:
         raw: Mapping[str, Json],
         caller: Caller,
         approval: Approval | None = None,
-        report: ReportProgress = unheard,
+        report: ReportProgress = ignore_progress,
     ) -> Outcome:
-        """Do what `raw` asks for, or say what must be confirmed first, or why it can't be done."""
+        """Do what `raw` asks for, or return what must be confirmed first, or why it can't be done.
+
+        It can be called again with the same arguments and the answer to the confirmation.
+        """
         try:
-            await self._throttle.admit(operation, caller.principal)
+            await self.rate_limit.hit(operation, caller.principal)
             arguments = validate(operation, raw)
-            if approval is None and "confirmation_token" in arguments.own:
-                approval = Approval(arguments.own["confirmation_token"])
             if operation.read_only:
-                outcome = await self._read_in_time(arguments, caller, report)
+                outcome = await self._read(arguments, caller, report)
             else:
-                until = anyio.current_time() + self._terms.deadline
-                change = Change(arguments, caller, self._terms.account_sid, until)
-                outcome = await self._changes.run(change, approval, report)
+                outcome = await self._change(arguments, caller, approval, report)
         except InvocationError as error:
             outcome = Outcome.from_error(error)
             if isinstance(error, PolicyDenied):
@@ -86,47 +71,53 @@ class Invoker:
         telemetry.record_invocation(
             operation.name, outcome.outcome, error_kind=outcome.error_kind, sid=sid
         )
-        return outcome.model_copy(update={"sandbox": True}) if self._terms.sandbox else outcome
+        return outcome.model_copy(update={"sandbox": True}) if self.sandbox else outcome
 
-    async def _read_in_time(
-        self, arguments: Arguments, caller: Caller, report: ReportProgress
+    async def _change(
+        self,
+        arguments: Arguments,
+        caller: Caller,
+        approval: Approval | None,
+        report: ReportProgress,
     ) -> Outcome:
+        if approval is None and "confirmation_token" in arguments.own:
+            approval = Approval(arguments.own["confirmation_token"])
+        until = anyio.current_time() + self.deadline
+        with telemetry.guard_span():
+            decision = await self.guard.decide(arguments, caller, until, approval, report)
+        if isinstance(decision, Outcome):
+            return decision
+        return await self.executor.execute(decision)
+
+    async def _read(self, arguments: Arguments, caller: Caller, report: ReportProgress) -> Outcome:
         try:
-            with anyio.fail_after(self._terms.deadline):
-                return await self._read(arguments, caller, report)
+            with anyio.fail_after(self.deadline):
+                if arguments.operation.returns == "calls":
+                    return await self._list(arguments, caller, report)
+                request = self._encode(arguments)
+                call = read_call(request, await self.twilio.send(request))
+                return Outcome(outcome="done", call=call)
         except TimeoutError as late:
             raise Unavailable(
-                f"Nothing could be read: no answer within {self._terms.deadline:g} s.",
+                f"Nothing could be read: no answer within {self.deadline:g} s.",
                 "It is safe to call again in a little while; a list is quicker with a lower limit.",
             ) from late
 
-    async def _read(self, arguments: Arguments, caller: Caller, report: ReportProgress) -> Outcome:
-        if arguments.operation.returns == "calls":
-            return await self._list(arguments, caller, report)
-        request = self._encode(arguments)
-        call = read_call(request, await self._twilio.send(request))
-        return Outcome(outcome="done", call=call)
-
     async def _list(self, arguments: Arguments, caller: Caller, report: ReportProgress) -> Outcome:
-        query = self._cursors.resume(arguments, caller.principal)
+        query = self.cursors.resume(arguments, caller.principal)
         request = self._encode(query.arguments)
-        listing = await collect(
-            self._twilio.send,
-            request,
-            query.start,
-            Bounds(query.limit, self._terms.result_bytes),
-            report,
-        )
+        bounds = Bounds(query.limit, self.result_bytes)
+        listing = await collect(self.twilio, request, query.start, bounds, report)
         return Outcome(
             outcome="done",
             calls=tuple(listing.calls),
             account_sid=request.account_sid,
             count=len(listing.calls),
-            next_cursor=self._cursors.issue(query, listing.next) if listing.next else None,
+            next_cursor=self.cursors.issue(query, listing.next) if listing.next else None,
             warnings=tuple(listing.warnings),
         )
 
     def _encode(self, arguments: Arguments) -> Request:
-        request = encode(arguments, self._terms.account_sid)
-        judge_account(self._policy, request.account_sid)
+        request = encode(arguments, self.account_sid)
+        judge_account(self.policy, request.account_sid)
         return request

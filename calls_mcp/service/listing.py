@@ -10,10 +10,9 @@ from urllib.parse import parse_qsl, urlsplit
 from calls_mcp.tools.call_summary import NotACall, summarize
 from calls_mcp.tools.catalog import Json
 from calls_mcp.tools.outcome import CallSummary, ReportProgress
+from calls_mcp.twilio.client import TwilioClient
 from calls_mcp.twilio.requests import Pair, Request
 from calls_mcp.twilio.responses import Response, no_usable_response
-
-Send = Callable[[Request], Awaitable[Response]]
 
 _TYPICAL_SUMMARY = 420  # bytes of JSON
 _SMALLEST_PAGE = 50
@@ -59,7 +58,7 @@ class Bounds:
 
 
 async def collect(
-    send: Send, request: Request, start: Position, bounds: Bounds, report: ReportProgress
+    twilio: TwilioClient, request: Request, start: Position, bounds: Bounds, report: ReportProgress
 ) -> Listing:
     """The calls from `start` on, as many as `bounds` allow.
 
@@ -68,7 +67,7 @@ async def collect(
     """
 
     async def read(position: Position) -> _Page:
-        return _read(request, await send(request.with_query(*position.page)))
+        return _read(request, await twilio.send(request.with_query(*position.page)))
 
     walk = _Walk(bounds.calls, bounds.bytes - _ENVELOPE)
     page, place = await _find(read, start)

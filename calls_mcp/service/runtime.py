@@ -1,4 +1,4 @@
-"""Everything one server needs to run invocations, made once and closed together."""
+"""What one server holds: its settings, and what invocations need, made at the first of them."""
 
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 import anyio
 
-from calls_mcp.errors import AuditUnavailable, CallsError, ConfigurationError, StoreUnavailable
+from calls_mcp.errors import CallsError, ConfigurationError
 from calls_mcp.service.session_streams import Streams
 from calls_mcp.settings import Access, Settings
 from calls_mcp.tools.catalog import PROMPTS, load_operations
@@ -17,30 +17,25 @@ from calls_mcp.twilio.client_pool import ClientPool
 from calls_mcp.twilio.transport import require_usable
 
 if TYPE_CHECKING:
-    from calls_mcp.audit import AuditLog
-    from calls_mcp.guard.approval_requests import ApprovalRequests
     from calls_mcp.guard.operator import Approvals
     from calls_mcp.guard.policy import Policy
     from calls_mcp.service.grants import Own
     from calls_mcp.service.invocation import Invoker
-    from calls_mcp.storage import Storage
+    from calls_mcp.service.wiring import Services
     from calls_mcp.storage.rate_limiter import RateLimiter
-
-_GRACE = 5  # seconds
-_LEAST_WAIT = 2  # seconds
 
 
 @dataclass(slots=True, eq=False)
-class _Made:
-    """What is made for everybody, or for a principal who has something of their `own`.
+class _Shared:
+    """An invoker and its policy, for everybody or for a principal who has something of their `own`.
 
-    `users` counts the invocations that it is used for just now.
+    `users` counts the invocations that use it just now.
     """
 
     own: "Own | None"
     access: Access
-    invoker: "Invoker"
     policy: "Policy"
+    invoker: "Invoker"
     users: int = 0
 
 
@@ -66,22 +61,20 @@ class Runtime:
         self.keys = settings.guard.keys(access)
         self.clock = clock
         self.monotonic = monotonic
-        self._accounts = ClientPool(monotonic)
-        self._resources = AsyncExitStack()
-        self._making = anyio.Lock()
-        self._records: tuple[Storage, AuditLog] | None = None
-        self._policy: Policy | None = None
-        self._rates: RateLimiter | None = None
-        self._made: dict[str, _Made] = {}
-        self._replaced: list[_Made] = []
-        self._is_idle: anyio.Event | None = None
         self.ending = anyio.Event()
-        """Set once the server is about to end: whoever waits for news of calls is let go."""
+        """Set once the server is about to end: subscriptions to calls end, too."""
         self.streams = Streams()
-        """The streams of sessions over HTTP, on which they are told of calls."""
+        """The streams of sessions over HTTP, on which they are notified of calls."""
+        self._clients = ClientPool(monotonic)
+        self._resources = AsyncExitStack()
+        self._opening, self._making = anyio.Lock(), anyio.Lock()
+        self._services: Services | None = None
+        self._invokers: dict[str, _Shared] = {}
+        self._replaced: list[_Shared] = []
+        self._is_idle: anyio.Event | None = None
 
     async def __aenter__(self) -> Self:
-        """Begin what must work from the start: telemetry, a policy of one's own, a lasting store.
+        """Begin what must work from the start: telemetry, a policy file, a store that is set.
 
         Raises:
             ConfigurationError: The policy is wrong; the store, telemetry, or what the environment
@@ -100,15 +93,15 @@ class Runtime:
         require_usable(self.access)
         has_store = settings.storage.url and not settings.storage.is_memory
         if settings.guard.policy or has_store:
-            await self._everything()
+            await self._shared()
 
     async def __aexit__(self, *_: object) -> None:
-        """Close what the invoker opened."""
+        """Close what was opened."""
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close what the invoker opened. Closing twice does nothing."""
-        await self._accounts.close_all_except(())
+        """Close what was opened. Closing twice does nothing."""
+        await self._clients.close_all_except(())
         await self._resources.aclose()
 
     @asynccontextmanager
@@ -118,44 +111,39 @@ class Runtime:
         """The invoker of everybody, or that of a principal who has something of their `own`.
 
         Made at the first invocation, so that a client that only lists tools waits for less; and
-        anew when what the principal has of their own has changed.
+        again when what the principal has of their own has changed.
         """
-        made = await self._everything(principal, own)
-        made.users += 1
+        shared = await self._shared(principal, own)
+        shared.users += 1
         try:
-            yield made.invoker
+            yield shared.invoker
         finally:
-            made.users -= 1
+            shared.users -= 1
             with anyio.CancelScope(shield=True):
-                await self._let_go()
+                await self._close_unused()
             if self._is_idle and not self._is_used:
                 self._is_idle.set()
 
     def access_of(self, own: "Own | None") -> Access:
-        """Where the API is for a principal who has something of their `own`, and who they are."""
+        """Return where the API is for a principal who has something of their `own`."""
         # An account of one's own is a real one; the sandbox's emulator has only its own.
         return own.access(self.access) if own and not self.sandbox else self.access
 
     async def policy(self, principal: str = "", own: "Own | None" = None) -> "Policy":
-        """The rules that count for everybody, or for a principal who has something of their `own`.
+        """Return the policy for everybody, or for a principal who has something of their `own`.
 
         Raises:
             ConfigurationError: As when the runtime is entered.
         """
-        return (await self._everything(principal, own)).policy
+        return (await self._shared(principal, own)).policy
 
     async def rates(self) -> "RateLimiter":
-        """What counts how often something is asked for: for all replicas, if they share a Redis.
+        """Return what counts requests: for all replicas, if they share a Redis.
 
         Raises:
             ConfigurationError: As when the runtime is entered.
         """
-        from calls_mcp.storage.rate_limiter import RateLimiter  # noqa: PLC0415
-
-        storage, _ = await self._opened()
-        shared = storage if storage.kind == "redis" else None
-        self._rates = self._rates or RateLimiter(shared, self.clock)
-        return self._rates
+        return (await self._open()).rates
 
     async def approvals(self) -> "Approvals | None":
         """Return where the operator decides; None if nobody else sees the requests in memory.
@@ -163,10 +151,7 @@ class Runtime:
         Raises:
             ConfigurationError: As when the runtime is entered.
         """
-        from calls_mcp.guard.operator import Approvals  # noqa: PLC0415
-
-        storage, audit = await self._opened()
-        return Approvals(storage, audit, self.clock) if storage.is_shared else None
+        return (await self._open()).approvals
 
     async def warm_up(self) -> None:
         """Load what the first invocation needs, so that it need not wait for that.
@@ -174,140 +159,76 @@ class Runtime:
         What is wrong with the setup is left for the invocation to report.
         """
         with suppress(CallsError):
-            await anyio.to_thread.run_sync(_load)
-            await self._everything()
+            await anyio.to_thread.run_sync(import_module, "calls_mcp.service.wiring")
+            await self._shared()
 
     async def finish(self, moment: float) -> None:
         """Wait until nothing is under way; what the API has not answered by `moment` is given up.
 
         That is recorded as unknown. `moment` is by anyio's clock.
         """
-        self._accounts.finish_by(moment)
+        self._clients.finish_by(moment)
         if self._is_used:
             self._is_idle = anyio.Event()
             await self._is_idle.wait()
 
     async def is_ready(self) -> bool:
-        """Whether changes can be kept and recorded, and the API is not left alone for its failures.
+        """Return whether changes can be stored and recorded, and the API is not failing.
 
         That is so again once a trial of the API is due, for only an invocation makes one.
 
         Raises:
             ConfigurationError: As when the runtime is entered.
         """
-        made = await self._everything()
-        storage, audit = await self._opened()
-        try:
-            await storage.ping()
-            await audit.require_ready()
-        except (StoreUnavailable, AuditUnavailable):
+        shared = await self._shared()
+        if not await (await self._open()).is_ready():
             return False
-        return self._accounts.client(made.access).circuit != "open"
+        return self._clients.client(shared.access).circuit != "open"
 
-    async def _everything(self, principal: str = "", own: "Own | None" = None) -> "_Made":
-        whose = principal if own else ""
+    async def _open(self) -> "Services":
+        async with self._opening:
+            if self._services is None:
+                # This loads more than all that a start needs.
+                from calls_mcp.service.wiring import open_services  # noqa: PLC0415
+
+                opening = open_services(
+                    self.settings, self.access, self.clock, sandbox=self.sandbox
+                )
+                self._services = await self._resources.enter_async_context(opening)
+        return self._services
+
+    async def _shared(self, principal: str = "", own: "Own | None" = None) -> _Shared:
+        owner = principal if own else ""
         async with self._making:
-            if whose != principal:  # what they had of their own, they have no more
-                await self._let_go(self._made.pop(principal, None))
-            made = before = self._made.get(whose)
-            if made is None or made.own != own:
-                made = self._made[whose] = await self._make(own)
-                await self._let_go(before)
-        return made
+            if owner != principal:  # what they had of their own, they have no more
+                await self._close_unused(self._invokers.pop(principal, None))
+            shared = before = self._invokers.get(owner)
+            if shared is None or shared.own != own:
+                shared = self._invokers[owner] = await self._make(own)
+                await self._close_unused(before)
+        return shared
+
+    async def _make(self, own: "Own | None") -> _Shared:
+        services, access = await self._open(), self.access_of(own)
+        policy = (own and own.policy) or services.policy
+        policy = policy.under(self.settings.guard.confirm)
+        invoker = services.invoker(access, policy, self._clients.client(access))
+        return _Shared(own, access, policy, invoker)
 
     @property
     def _is_used(self) -> bool:
-        return any(made.users for made in self._all())
+        return any(shared.users for shared in self._all())
 
-    def _all(self) -> "list[_Made]":
-        return [*self._made.values(), *self._replaced]
+    def _all(self) -> list[_Shared]:
+        return [*self._invokers.values(), *self._replaced]
 
-    async def _let_go(self, replaced: _Made | None = None) -> None:
-        """Close what was replaced, now or before, and nobody uses any more."""
+    async def _close_unused(self, replaced: _Shared | None = None) -> None:
+        """Close what was replaced, now or before, and is not used any more."""
         self._replaced += [replaced] if replaced else []
         if not self._replaced:
             return
-        self._replaced = [made for made in self._replaced if made.users]
-        await self._accounts.close_all_except({made.access for made in self._all()})
-
-    async def _opened(self) -> "tuple[Storage, AuditLog]":
-        """The state store and the audit log, which all invokers share."""
-        from calls_mcp.audit import audit_path, open_audit  # noqa: PLC0415
-        from calls_mcp.storage import StorageOptions, open_storage  # noqa: PLC0415
-
-        if self._records is not None:
-            return self._records
-        settings, enter = self.settings, self._resources.enter_async_context
-        wait = max(_LEAST_WAIT, self.access.deadline / 4)  # for what other processes are using
-        # Whoever waits for the outcome of another's change waits a little longer than that takes.
-        options = StorageOptions(
-            outcome_timeout=self.access.deadline + _GRACE, timeout=min(5, wait), clock=self.clock
-        )
-        storage = await enter(
-            open_storage(settings.storage.location, options, sandbox=self.sandbox)
-        )
-        audit = await enter(
-            open_audit(
-                audit_path(settings, sandbox=self.sandbox),
-                settings.audit.numbers,
-                self.clock,
-                min(10, wait),
-            )
-        )
-        self._records = (storage, audit)
-        return self._records
-
-    def _requests(self, storage: "Storage") -> "ApprovalRequests | None":
-        from calls_mcp.guard.approval_requests import ApprovalRequests  # noqa: PLC0415
-
-        if not storage.is_shared:
-            return None
-        ttl, wait = self.settings.guard.operator_ttl, self.settings.guard.operator_wait
-        return ApprovalRequests(storage, ttl, wait, self.clock, self.settings.console.url)
-
-    async def _make(self, own: "Own | None") -> "_Made":
-        from calls_mcp.guard.call_limits import Quotas  # noqa: PLC0415
-        from calls_mcp.guard.confirmations import Confirmations  # noqa: PLC0415
-        from calls_mcp.guard.decisions import Decisions  # noqa: PLC0415
-        from calls_mcp.guard.execution import Changes  # noqa: PLC0415
-        from calls_mcp.guard.policy import load_policy  # noqa: PLC0415
-        from calls_mcp.guard.rate_limit import Throttle  # noqa: PLC0415
-        from calls_mcp.guard.send_once import Delivery  # noqa: PLC0415
-        from calls_mcp.guard.signing import Seal  # noqa: PLC0415
-        from calls_mcp.service.cursors import Cursors  # noqa: PLC0415
-        from calls_mcp.service.invocation import Invoker, Terms  # noqa: PLC0415
-
-        settings = self.settings
-        storage, audit = await self._opened()
-        access = self.access_of(own)
-        twilio = self._accounts.client(access)
-        seal, account_sid = Seal(self.keys), access.account_sid
-        confirmations = Confirmations(storage, seal, settings.guard.confirm_ttl, self.clock)
-        self._policy = self._policy or load_policy(settings.guard.policy)
-        policy = (own and own.policy) or self._policy
-        policy = policy.under(settings.guard.confirm)
-        delivery = Delivery(twilio, storage, access.deadline, self.clock)
-        quotas = Quotas(
-            storage, policy.caps, delivery.fetch, self.clock, account_sid, access.deadline
-        )
-        requests = self._requests(storage)
-        decisions = Decisions(delivery, confirmations, quotas, policy, self.clock, requests)
-        changes = Changes(decisions, delivery, confirmations, quotas, audit)
-        cursors = Cursors(seal, account_sid, settings.results.bytes)
-        terms = Terms(
-            account_sid,
-            access.deadline,
-            settings.results.bytes,
-            self.sandbox,
-        )
-        throttle = Throttle(policy.caps, await self.rates())
-        invoker = Invoker(twilio, changes, cursors, throttle, policy, terms)
-        return _Made(own, access, invoker, policy)
-
-
-def _load() -> None:
-    for name in ("calls_mcp.guard.execution", "calls_mcp.twilio.client"):
-        import_module(name)
+        self._replaced = [shared for shared in self._replaced if shared.users]
+        await self._clients.close_all_except({shared.access for shared in self._all()})
 
 
 def _exporting(settings: Settings) -> AbstractContextManager[None]:

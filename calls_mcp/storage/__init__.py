@@ -15,7 +15,6 @@ from calls_mcp.errors import ConfigurationError
 from calls_mcp.storage.database import SQLITE, database_path, default_path
 from calls_mcp.storage.interface import Storage
 from calls_mcp.storage.models import (
-    Action,
     ApprovalRequest,
     Binding,
     ConfirmationState,
@@ -31,7 +30,6 @@ from calls_mcp.storage.rate_limiter import RateLimiter
 from calls_mcp.storage.sqlite import SqliteStorage
 
 __all__ = [
-    "Action",
     "ApprovalRequest",
     "Binding",
     "ConfirmationState",

@@ -6,15 +6,14 @@ All times are in seconds since the epoch.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from calls_mcp.errors import OutcomeUnknown
+from calls_mcp.tools.catalog import Action
 from calls_mcp.tools.outcome import Failure, Outcome
-
-Action = Literal["place", "hang_up", "redirect", "modify", "delete"]
 
 _T = TypeVar("_T")
 

@@ -30,6 +30,8 @@ PROMPTS = _ROOT / "prompts"
 
 Schema = dict[str, Json]
 
+Action = Literal["place", "redirect", "hang_up", "modify", "delete"]
+"""What the user would call a change."""
 Effect = Literal["read", "place", "change", "delete"]
 Confirm = Literal["all", "destructive", "none", "operator"]
 Location = Literal["path", "query", "form", "local", "own"]

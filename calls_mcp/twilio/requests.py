@@ -6,7 +6,7 @@ from typing import Literal
 from urllib.parse import quote
 
 from calls_mcp.observability.redaction import secret_forms
-from calls_mcp.tools.catalog import Effect, Json, Location
+from calls_mcp.tools.catalog import Effect, Json, Location, Operation, load_operations
 from calls_mcp.tools.validation import Arguments
 
 Pair = tuple[str, str]
@@ -29,6 +29,12 @@ class Request:
     query: tuple[Pair, ...] = ()
     form: tuple[Pair, ...] = field(default=(), repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False)
+
+    @classmethod
+    def fetch(cls, account_sid: str, sid: str) -> "Request":
+        """Return the request that reads a call."""
+        path = _path(load_operations()["fetch_call"], account_sid, sid)
+        return cls("read", "GET", path, account_sid, sid)
 
     @property
     def is_urgent(self) -> bool:
@@ -56,18 +62,20 @@ def encode(arguments: Arguments, default_account: str) -> Request:
     operation = arguments.operation
     account_sid = str(arguments.values.get("account_sid", default_account))
     sid = str(arguments.values.get("sid", ""))
-    names = {"account_sid": account_sid, "sid": sid}
-    quoted_names = {name: quote(value, safe="") for name, value in names.items()}
     return Request(
         effect=operation.effect,
         method=operation.method,
-        path=operation.path.format_map(quoted_names),
+        path=_path(operation, account_sid, sid),
         account_sid=account_sid,
         sid=sid,
         query=tuple(_pairs(arguments, "query")),
         form=tuple(_pairs(arguments, "form")),
         secrets=tuple(_secrets(arguments)),
     )
+
+
+def _path(operation: Operation, account_sid: str, sid: str) -> str:
+    return operation.path.format(account_sid=quote(account_sid, safe=""), sid=quote(sid, safe=""))
 
 
 def _pairs(arguments: Arguments, location: Location) -> Iterator[Pair]:

@@ -6,30 +6,30 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from calls_mcp.guard.signing import Seal
+from calls_mcp.guard.signing import Signer
 from calls_mcp.tools.catalog import Json
 
 OLD, NEW, FOREIGN = "old" * 12, "new" * 12, "foreign" * 6
 VALUE: Json = [{"to": "+15005550205", "limit": 7}, [["PageSize", "50"]], "CA1"]
 
-SEAL = Seal([NEW])
+SIGNER = Signer([NEW])
 WHO = "alice"
-TOKEN, PACKED = SEAL.sign("identifier"), SEAL.pack(VALUE, WHO)
+TOKEN, PACKED = SIGNER.sign("identifier"), SIGNER.pack(VALUE, WHO)
 ALPHABET = string.ascii_letters + string.digits + "-_."
 
 
 def test_what_was_packed_for_one_principal_is_nothing_to_another() -> None:
-    assert SEAL.unpack(PACKED, WHO) == VALUE
-    assert SEAL.unpack(PACKED, "alic") is None
+    assert SIGNER.unpack(PACKED, WHO) == VALUE
+    assert SIGNER.unpack(PACKED, "alic") is None
 
 
 def test_a_token_shows_its_identifier_and_is_verified() -> None:
     assert TOKEN.startswith("identifier.")
-    assert SEAL.verify(TOKEN) == "identifier"
+    assert SIGNER.verify(TOKEN) == "identifier"
 
 
 def test_what_was_packed_is_unpacked() -> None:
-    assert SEAL.unpack(PACKED, WHO) == VALUE
+    assert SIGNER.unpack(PACKED, WHO) == VALUE
 
 
 def test_tokens_survive_urls_json_and_being_repeated_by_a_model() -> None:
@@ -38,7 +38,7 @@ def test_tokens_survive_urls_json_and_being_repeated_by_a_model() -> None:
 
 
 def test_the_first_key_signs_and_all_keys_are_accepted() -> None:
-    before, during, after = Seal([OLD]), Seal([NEW, OLD]), Seal([NEW])
+    before, during, after = Signer([OLD]), Signer([NEW, OLD]), Signer([NEW])
     for old in (before.sign("a"), before.pack(VALUE, WHO)):
         assert during.verify(old) == "a" or during.unpack(old, WHO) == VALUE
         assert after.verify(old) is None
@@ -50,15 +50,15 @@ def test_the_first_key_signs_and_all_keys_are_accepted() -> None:
 
 
 def test_equal_keys_sign_alike_and_other_keys_do_not() -> None:
-    assert Seal([NEW]).sign("identifier") == TOKEN
-    assert Seal([FOREIGN]).sign("identifier") != TOKEN
-    assert Seal([FOREIGN]).verify(TOKEN) is None
-    assert Seal([FOREIGN]).unpack(PACKED, WHO) is None
+    assert Signer([NEW]).sign("identifier") == TOKEN
+    assert Signer([FOREIGN]).sign("identifier") != TOKEN
+    assert Signer([FOREIGN]).verify(TOKEN) is None
+    assert Signer([FOREIGN]).unpack(PACKED, WHO) is None
 
 
 def test_a_token_of_one_kind_is_none_of_the_other() -> None:
-    assert SEAL.unpack(SEAL.sign(PACKED.rpartition(".")[0]), WHO) is None
-    assert SEAL.verify(PACKED) is None
+    assert SIGNER.unpack(SIGNER.sign(PACKED.rpartition(".")[0]), WHO) is None
+    assert SIGNER.verify(PACKED) is None
 
 
 @given(text=st.text(), kind=st.sampled_from([ALPHABET, None]))
@@ -66,8 +66,8 @@ def test_no_made_up_text_is_accepted(text: str, kind: str | None) -> None:
     forged = "".join(ALPHABET[ord(c) % len(ALPHABET)] for c in text) if kind else text
     for token in (forged, f"identifier.{forged}", f"{forged}.{TOKEN.rpartition('.')[2]}"):
         assume(token not in (TOKEN, PACKED))
-        assert SEAL.verify(token) is None
-        assert SEAL.unpack(token, WHO) is None
+        assert SIGNER.verify(token) is None
+        assert SIGNER.unpack(token, WHO) is None
 
 
 @pytest.mark.parametrize("token", [TOKEN, PACKED], ids=["signed", "packed"])
@@ -78,21 +78,21 @@ def test_no_altered_token_is_accepted(token: str, data: st.DataObject) -> None:
     inserted = data.draw(st.text(st.sampled_from(ALPHABET), max_size=4))
     altered = token[:position] + inserted + token[position + removed :]
     assume(altered != token)
-    assert SEAL.verify(altered) is None
-    assert SEAL.unpack(altered, WHO) is None
+    assert SIGNER.verify(altered) is None
+    assert SIGNER.unpack(altered, WHO) is None
 
 
 @pytest.mark.parametrize("junk", ["!!!!", "~", "=", "====", "%20", "é", "\n", " "])
 def test_a_character_that_means_nothing_is_not_overlooked(junk: str) -> None:
     for token in (TOKEN, PACKED):
         for altered in (token + junk, junk + token, token[:-3] + junk + token[-3:]):
-            assert SEAL.verify(altered) is None
-            assert SEAL.unpack(altered, WHO) is None
+            assert SIGNER.verify(altered) is None
+            assert SIGNER.unpack(altered, WHO) is None
 
 
 def test_another_spelling_of_a_signature_is_not_accepted() -> None:
-    signed = [SEAL.sign(f"identifier {number}") for number in range(50)]
+    signed = [SIGNER.sign(f"identifier {number}") for number in range(50)]
     respelt = [token.replace("-", "+").replace("_", "/") for token in signed]
     altered = [token for token in respelt if token not in signed]
     assert altered
-    assert [SEAL.verify(token) for token in altered] == [None] * len(altered)
+    assert [SIGNER.verify(token) for token in altered] == [None] * len(altered)

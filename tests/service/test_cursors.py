@@ -14,7 +14,7 @@ from mcp import Client
 
 from calls_mcp.emulator import seed_history
 from calls_mcp.errors import InvalidArguments
-from calls_mcp.guard.signing import Seal
+from calls_mcp.guard.signing import Signer
 from calls_mcp.server.handlers import build_server
 from calls_mcp.service.cursors import Cursors, Query
 from calls_mcp.service.listing import Position
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.anyio
 
 LIST = load_operations()["list_calls"]
 BUDGET = 64_000
-CURSORS = Cursors(Seal(["k" * 32]), ACCOUNT, BUDGET)
+CURSORS = Cursors(Signer(["k" * 32]), ACCOUNT, BUDGET)
 OTHER_ACCOUNT = "AC" + "2" * 32
 OURS = "+15005550100"
 SAFE = string.ascii_letters + string.digits + "-_."

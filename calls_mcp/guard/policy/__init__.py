@@ -4,7 +4,7 @@
 """
 
 from calls_mcp.guard.policy.destinations import canonical, matches_any
-from calls_mcp.guard.policy.judgement import Judgement, judge, judge_account
+from calls_mcp.guard.policy.judgement import Judgement, action_of, judge, judge_account
 from calls_mcp.guard.policy.policy_file import itemize, load_policy
 from calls_mcp.guard.policy.rules import Caps, Counts, Policy, Requirement
 from calls_mcp.guard.policy.wording import explain, summary
@@ -15,6 +15,7 @@ __all__ = [
     "Judgement",
     "Policy",
     "Requirement",
+    "action_of",
     "canonical",
     "explain",
     "itemize",

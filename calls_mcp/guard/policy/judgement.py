@@ -5,26 +5,19 @@ It is pure: what needs memory, the counts of `Caps`, is counted elsewhere.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from calls_mcp.errors import PolicyDenied
 from calls_mcp.guard.policy.destinations import matches_any, object_to_destination
 from calls_mcp.guard.policy.links import object_to_url
 from calls_mcp.guard.policy.rules import CallerIds, Caps, Objection, Policy, Requirement
 from calls_mcp.guard.policy.twiml import dialled, object_to_twiml
-from calls_mcp.tools.catalog import Json
+from calls_mcp.tools.catalog import Action, Json
 
 if TYPE_CHECKING:
-    from calls_mcp.guard.preview import Action
     from calls_mcp.tools.validation import Arguments  # which would load jsonschema at start
 
-_STRICTNESS: tuple[Requirement, ...] = (
-    "never",
-    "confirm",
-    "require_human",
-    "operator",
-    "deny",
-)
+_STRICTNESS: tuple[Requirement, ...] = get_args(Requirement)
 _REDIRECTING = frozenset({"url", "twiml", "method"})
 _ADDRESSING = frozenset({"sid", "account_sid", "status"})
 
@@ -97,10 +90,18 @@ def _requirement(policy: Policy, arguments: "Arguments") -> tuple[Requirement, s
     return requirement, f"confirm.{action}"
 
 
-def _actions(arguments: "Arguments") -> Iterator["Action"]:
-    """All that the request does: a status beside a url can redirect the call all the same."""
-    from calls_mcp.guard.preview import action_of  # noqa: PLC0415  # not at start, see above
+def action_of(arguments: "Arguments") -> Action:
+    """Return what the user would call a change."""
+    effect, values = arguments.operation.effect, arguments.values
+    if effect in ("place", "delete"):
+        return "place" if effect == "place" else "delete"
+    if "status" in values:
+        return "hang_up"
+    return "redirect" if values.keys() & {"url", "twiml"} else "modify"
 
+
+def _actions(arguments: "Arguments") -> Iterator[Action]:
+    """Yield all that a change does: a status beside a url can redirect the call all the same."""
     yield action_of(arguments)
     if arguments.operation.effect == "change":
         given = arguments.values.keys()

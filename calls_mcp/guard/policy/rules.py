@@ -2,19 +2,16 @@
 
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, ConfigDict, Field, with_config
 
-from calls_mcp.tools.catalog import Confirm
-
-if TYPE_CHECKING:
-    from calls_mcp.guard.preview import Action  # which would load jsonschema at start
+from calls_mcp.tools.catalog import Action, Confirm
 
 _CLOSED = ConfigDict(extra="forbid")
 
-_ACTIONS: tuple["Action", ...] = ("place", "redirect", "hang_up", "modify", "delete")
-_INSTEAD: dict[Confirm, tuple["Requirement", tuple["Action", ...]]] = {
+_ACTIONS: tuple[Action, ...] = ("place", "redirect", "hang_up", "modify", "delete")
+_INSTEAD: dict[Confirm, tuple["Requirement", tuple[Action, ...]]] = {
     "all": ("confirm", ()),
     "destructive": ("never", ("place",)),
     "none": ("never", _ACTIONS),
@@ -86,7 +83,7 @@ class Confirmations:
     modify: Requirement
     delete: Requirement
 
-    def of(self, action: "Action") -> Requirement:
+    def of(self, action: Action) -> Requirement:
         """What `action` needs."""
         return cast("Requirement", getattr(self, action))
 

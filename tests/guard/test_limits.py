@@ -1,6 +1,5 @@
 """The caps on new calls: no number twice, and no more than there may be, on whatever store."""
 
-import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -15,14 +14,15 @@ from hypothesis import strategies as st
 
 from calls_mcp.emulator import Emulator, ManualClock
 from calls_mcp.errors import PolicyDenied
-from calls_mcp.guard.call_limits import Held, NewCall, Quotas, Room
-from calls_mcp.guard.policy import load_policy
+from calls_mcp.guard.change import NewCall
+from calls_mcp.guard.limits import CallLimits, RecentCalls, Reservation
+from calls_mcp.guard.policy import Caps, load_policy
 from calls_mcp.server.handlers import build_server
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
-from calls_mcp.storage import StorageOptions, open_storage
+from calls_mcp.storage import Storage, StorageOptions, open_storage
 from calls_mcp.storage.sqlite import SqliteStorage
-from calls_mcp.tools.outcome import CallSummary
+from calls_mcp.twilio.client import TwilioClient
 from tests.rig import ACCOUNT, TALKS_FOR_AN_HOUR, Agent, Client, Rig, access_to, open_rig, placing
 from tests.upstream import Exchange, answer, call, drop, page, scripted
 
@@ -98,23 +98,33 @@ class _Interrupted(SqliteStorage):
             await anyio.lowlevel.checkpoint()
 
 
-async def _nobody(account_sid: str, sid: str, until: float) -> CallSummary:
-    raise AssertionError((account_sid, sid, until))
+CAPS = load_policy(None).caps
+
+
+def limits_on(
+    storage: Storage, account_sid: str = ACCOUNT, caps: Caps = CAPS, deadline: float = 0
+) -> CallLimits:
+    """Limits on calls that are placed by an API that is never asked."""
+    twilio = TwilioClient(access_to("http://127.0.0.1:9"))
+    return CallLimits(storage, twilio, caps, lambda: 0, account_sid, deadline)
+
+
+def new_call(account_sid: str = ACCOUNT) -> NewCall:
+    return NewCall("+15005550006", account_sid, "agent", 60, 0)
 
 
 @given(pauses=st.lists(st.integers(0, 6), min_size=1), takers=st.integers(2, 5))
 def test_however_they_interleave_one_of_those_who_take_room_for_a_number_gets_it(
     pauses: list[int], takers: int
 ) -> None:
-    taken: list[Room | Held] = []
+    taken: list[Reservation | RecentCalls] = []
 
     async def take_at_once() -> None:
         storage = _Interrupted(cycle(pauses))
-        quotas = Quotas(storage, load_policy(None).caps, _nobody, time.time, ACCOUNT)
-        call = NewCall("+15005550006", ACCOUNT, "agent", 60, 0)
+        limits = limits_on(storage)
 
         async def take() -> None:
-            taken.append(await quotas.take(call, frozenset()))
+            taken.append(await limits.reserve(new_call(), frozenset()))
 
         async with anyio.create_task_group() as tasks:
             for _ in range(takers):
@@ -122,18 +132,17 @@ def test_however_they_interleave_one_of_those_who_take_room_for_a_number_gets_it
         await storage.aclose()
 
     anyio.run(take_at_once)
-    assert sum(isinstance(each, Room) for each in taken) == 1
+    assert sum(isinstance(each, Reservation) for each in taken) == 1
 
 
 async def test_accounts_that_share_a_store_are_counted_apart() -> None:
-    caps = replace(load_policy(None).caps, calls_per_minute=1, in_flight=1)
+    caps = replace(CAPS, calls_per_minute=1, in_flight=1)
     storage = SqliteStorage(None, StorageOptions())
-    first, other = (Quotas(storage, caps, _nobody, time.time, sid) for sid in (ACCOUNT, OTHER))
-    for quotas, sid in ((first, ACCOUNT), (other, OTHER)):
-        call = NewCall("+15005550006", sid, "agent", 60, 0)
-        assert isinstance(await quotas.take(call, frozenset()), Room)
+    for sid in (ACCOUNT, OTHER):
+        limits, call = limits_on(storage, sid, caps), new_call(sid)
+        assert isinstance(await limits.reserve(call, frozenset()), Reservation)
         with pytest.raises(PolicyDenied):
-            await quotas.require_room(replace(call, to=ANOTHER))
+            await limits.require_available(replace(call, to=ANOTHER))
     await storage.aclose()
 
 
@@ -142,9 +151,7 @@ async def test_a_call_is_known_to_be_sent_for_longer_than_placing_it_may_take(
     deadline: float, seconds: float
 ) -> None:
     storage = SqliteStorage(None, StorageOptions(clock=ManualClock(0)))
-    caps = load_policy(None).caps
-    quotas = Quotas(storage, caps, _nobody, ManualClock(0), ACCOUNT, deadline)
-    await quotas.take(NewCall("+15005550006", ACCOUNT, "agent", 60, 0), frozenset())
+    await limits_on(storage, deadline=deadline).reserve(new_call(), frozenset())
     _, left = await storage.get_with_ttl(f"sent:{ACCOUNT}:+15005550006") or ("", 0)
     assert left == seconds
     await storage.aclose()

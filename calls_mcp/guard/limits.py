@@ -1,0 +1,311 @@
+"""Limits on tool calls and on new calls: how many in a while, and no number twice by mistake."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from secrets import token_urlsafe
+from typing import cast
+
+from calls_mcp.errors import (
+    InvocationError,
+    NotFound,
+    OutcomeUnknown,
+    PolicyDenied,
+    StoreUnavailable,
+)
+from calls_mcp.guard.change import NewCall
+from calls_mcp.guard.policy import Caps, Counts
+from calls_mcp.storage import Limit, LimitExceeded, Storage
+from calls_mcp.storage.rate_limiter import RateLimiter
+from calls_mcp.tools.catalog import Operation
+from calls_mcp.tools.outcome import CallSummary, Outcome
+from calls_mcp.twilio.client import TwilioClient
+from calls_mcp.twilio.requests import Request
+from calls_mcp.twilio.responses import read_call
+
+_REMEMBERED = 600  # seconds, at least, for which a call counts as one that may have been placed
+_LATE = 60  # seconds
+_WINDOWS = {"calls_per_minute": 60, "calls_per_hour": 3600, "calls_per_day": 86_400}  # seconds
+_ENOUGH = "Tell your user, or ask the operator to raise it."
+
+
+@dataclass(frozen=True, slots=True)
+class RecentCalls:
+    """Why a call needs to be confirmed, even where the policy asks for no confirmation.
+
+    `ids` stand for the recent calls to the same number, so that a later look can tell whether
+    these are still all.
+    """
+
+    reasons: tuple[str, ...] = ()
+    ids: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """A text kept under `key`, which took the place of `before` with `ttl` seconds to live."""
+
+    key: str
+    text: str
+    before: str = ""
+    ttl: float = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """What was reserved for a new call: marks of it, and a place among the calls in flight."""
+
+    call: NewCall
+    marks: tuple[_Mark, ...] = ()
+    place: str | None = None
+
+
+class ToolRateLimit:
+    """Counts the tool calls of each principal against the policy's caps."""
+
+    def __init__(self, caps: Caps, limiter: RateLimiter) -> None:
+        self._caps = caps
+        self._limiter = limiter
+
+    async def hit(self, operation: Operation, principal: str) -> None:
+        """Count a tool call.
+
+        Raises:
+            PolicyDenied: There were too many in the last minute.
+        """
+        name = "reads_per_minute" if operation.read_only else "changes_per_minute"
+        amount = getattr(self._caps, name)
+        if not amount:
+            return
+        exceeded = await self._limiter.hit([Limit(name, amount, 60, principal)])
+        if exceeded is not None:
+            reason = "so many tool calls were made within a minute"
+            hint = (
+                f"Wait {exceeded.retry_after:.0f} s; then go more slowly, or ask for more at once."
+            )
+            raise PolicyDenied(f"caps.{name}", reason, hint)
+
+
+class CallLimits:
+    """Counts in the store the calls of one account; `clock` gives the time in epoch seconds.
+
+    `deadline` is how many seconds placing a call may take.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        twilio: TwilioClient,
+        caps: Caps,
+        clock: Callable[[], float],
+        account_sid: str,
+        deadline: float,
+    ) -> None:
+        self._storage = storage
+        self._twilio = twilio
+        self._caps = caps
+        self._clock = clock
+        self._account_sid = account_sid
+        self._remembered = max(_REMEMBERED, deadline + _LATE)
+
+    async def recent_calls(self, call: NewCall) -> RecentCalls:
+        """Return what recent calls say against placing a call without asking."""
+        placed = await self._storage.get_with_ttl(_placed_key(call))
+        sent = await self._storage.get_with_ttl(_sent_key(call))
+        found: dict[str, str] = {}
+        if sent is not None:
+            found[sent[0]] = sent[0].partition("\0")[0]
+        if placed is not None:
+            rule = f"the policy asks anew about another in the next {placed[1]:.0f} s"
+            # Of a call that may have been placed, it is not known that it was.
+            found[placed[0]] = (
+                "" if sent else f"A call to the same number was placed just now; {rule}."
+            )
+        return RecentCalls(tuple(filter(None, found.values())), frozenset(found))
+
+    async def require_available(self, call: NewCall) -> None:
+        """Return if a call could be placed now; nothing is counted.
+
+        Raises:
+            PolicyDenied: A cap is used up.
+        """
+        _require(await self._storage.check_limits(self._per_time(call.principal)))
+
+    async def reserve(self, call: NewCall, known: frozenset[str]) -> Reservation | RecentCalls:
+        """Count a call, unless there are other recent calls than those `known`.
+
+        A reservation must be settled.
+
+        Raises:
+            PolicyDenied: A cap is used up.
+            StoreUnavailable: The store can't be reached.
+        """
+        while (reservation := await self._mark_all(call, known)) is None:
+            recent = await self.recent_calls(call)
+            if not recent.ids <= known:
+                return recent
+        try:
+            reservation = replace(reservation, place=await self._take_place(call))
+            _require(await self._storage.hit(self._per_time(call.principal)))
+        except InvocationError:
+            await self._try_to_release(reservation)
+            raise
+        return reservation
+
+    async def settle(self, reservation: Reservation, outcome: Outcome) -> None:
+        """Give back what was reserved for a call that was surely not placed.
+
+        Raises:
+            StoreUnavailable: The store can't be reached.
+        """
+        if outcome.error_kind == OutcomeUnknown.kind:
+            return
+        if outcome.call:
+            await self._keep(reservation, outcome.call)
+        else:
+            await self._release(reservation)
+
+    def _marks(self, call: NewCall) -> Iterator[tuple[str, float, str]]:
+        """Yield what is kept of a call before it is sent, so that it survives a crash.
+
+        Each is a key, its time to live in seconds, and a text.
+        """
+        at = datetime.fromtimestamp(self._clock(), UTC).strftime("%H:%M:%S UTC")
+        why = f"A call to the same number was sent at {at} and may have been placed: this may ring"
+        yield _sent_key(call), self._remembered, f"{why} twice.\0{token_urlsafe(9)}"
+        if self._caps.same_number_seconds:
+            yield _placed_key(call), self._caps.same_number_seconds, ""
+
+    async def _mark_all(self, call: NewCall, known: frozenset[str]) -> Reservation | None:
+        """Return a reservation with all marks of a call; None if another has one of them.
+
+        All set the marks in one order and go no further than the first that they miss, so that
+        of those who ask at the same time one gets them all.
+        """
+        reservation = Reservation(call)
+        try:
+            for key, ttl, text in self._marks(call):
+                mark = await self._mark(key, ttl, text, known)
+                if mark is None:
+                    await self._release(reservation)
+                    return None
+                reservation = replace(reservation, marks=(*reservation.marks, mark))
+        except StoreUnavailable:
+            await self._try_to_release(reservation)
+            raise
+        return reservation
+
+    async def _mark(self, key: str, ttl: float, text: str, known: frozenset[str]) -> _Mark | None:
+        """Set a mark, in place of one that is `known`; None if there is another."""
+        if own := await self._storage.set_if_absent(key, ttl, text):
+            return _Mark(key, own)
+        before, left = await self._storage.get_with_ttl(key) or ("", 0.0)
+        if before not in known or not await self._storage.delete_if_equal(key, before):
+            return None
+        own = await self._storage.set_if_absent(key, ttl, text)
+        return _Mark(key, own, before, left) if own else None
+
+    async def _take_place(self, call: NewCall) -> str | None:
+        """Take a place among the calls that are live at once, if there are limits on them."""
+        limits = self._in_flight(call.principal, call.lifetime)
+        if not limits:
+            return None
+        while isinstance(place := await self._storage.reserve(limits), LimitExceeded):
+            full = next(limit for limit in limits if limit.name == place.name)
+            if not await self._free_place(full, call.until):
+                hint = f"Wait until one of them has ended, or end one with update_call. {_ENOUGH}"
+                raise PolicyDenied(f"caps.{full.name}", "so many calls are live", hint)
+        return place
+
+    def _per_time(self, principal: str) -> list[Limit]:
+        """Return the limits on how many calls are placed in a while."""
+        return [
+            Limit(f"{prefix}{name}", amount, seconds, key)
+            for prefix, counts, key in self._counts(principal)
+            for name, seconds in _WINDOWS.items()
+            if (amount := getattr(counts, name))
+        ]
+
+    def _in_flight(self, principal: str, seconds: int) -> list[Limit]:
+        """Return the limits on how many calls are live at once."""
+        return [
+            Limit(f"{prefix}in_flight", counts.in_flight, seconds, key)
+            for prefix, counts, key in self._counts(principal)
+            if counts.in_flight
+        ]
+
+    def _counts(self, principal: str) -> Sequence[tuple[str, Counts, str]]:
+        """Return what is allowed in all and to one principal, and what each is counted under."""
+        account_sid, caps = self._account_sid, self._caps
+        return (
+            ("", caps, account_sid),
+            ("principal.", caps.principal, f"{account_sid}/{principal}"),
+        )
+
+    async def _free_place(self, full: Limit, until: float) -> bool:
+        """Return whether one of the calls in flight turns out to have ended."""
+        for place in await self._storage.reservations(full):
+            kept = await self._storage.get_with_ttl(_place_key(place))
+            if kept is None:  # it is being placed, or may have been
+                continue
+            account_sid, sid, principal = cast("tuple[str, str, str]", json.loads(kept[0]))
+            if await self._has_ended(Request.fetch(account_sid, sid), until):
+                await self._storage.release(self._in_flight(principal, full.seconds), place)
+                return True
+        return False
+
+    async def _has_ended(self, request: Request, until: float) -> bool:
+        try:
+            return read_call(request, await self._twilio.send(request, until)).live is False
+        except NotFound as error:
+            return error.is_sure
+        except InvocationError:
+            return False
+
+    async def _release(self, reservation: Reservation) -> None:
+        for mark in reservation.marks:
+            await self._unmark(mark)
+        if reservation.place is not None:
+            call = reservation.call
+            limits = self._in_flight(call.principal, call.lifetime)
+            await self._storage.release(limits, reservation.place)
+
+    async def _try_to_release(self, reservation: Reservation) -> None:
+        """Release what can be: the rest expires, and another error is being reported."""
+        with suppress(StoreUnavailable):
+            await self._release(reservation)
+
+    async def _unmark(self, mark: _Mark) -> None:
+        await self._storage.delete_if_equal(mark.key, mark.text)
+        if mark.before:
+            await self._storage.set_if_absent(mark.key, mark.ttl, mark.before)
+
+    async def _keep(self, reservation: Reservation, placed: CallSummary) -> None:
+        """Keep a call as placed: it is no more one that may have been."""
+        call = reservation.call
+        for mark in reservation.marks:
+            if mark.key == _sent_key(call):
+                await self._unmark(mark)
+        if reservation.place is not None:
+            kept = json.dumps([placed.account_sid or "", placed.sid, call.principal])
+            await self._storage.set_if_absent(_place_key(reservation.place), call.lifetime, kept)
+
+
+def _require(exceeded: LimitExceeded | None) -> None:
+    if exceeded is not None:
+        hint = f"Wait {exceeded.retry_after:.0f} s. {_ENOUGH}"
+        raise PolicyDenied(f"caps.{exceeded.name}", "so many calls were placed", hint)
+
+
+def _placed_key(call: NewCall) -> str:
+    return f"number:{call.account_sid}:{call.to}"
+
+
+def _sent_key(call: NewCall) -> str:
+    return f"sent:{call.account_sid}:{call.to}"
+
+
+def _place_key(place: str) -> str:
+    return f"placed:{place}"

@@ -1,0 +1,123 @@
+"""Build what invocations need. `Runtime` imports this when the first one comes, or before."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from calls_mcp.audit import AuditLog, audit_path, open_audit
+from calls_mcp.errors import AuditUnavailable, StoreUnavailable
+from calls_mcp.guard.approval_requests import ApprovalRequests
+from calls_mcp.guard.confirmations import Confirmations
+from calls_mcp.guard.decisions import Guard
+from calls_mcp.guard.execution import Executor
+from calls_mcp.guard.limits import CallLimits, ToolRateLimit
+from calls_mcp.guard.operator import Approvals
+from calls_mcp.guard.policy import Policy, load_policy
+from calls_mcp.guard.send_once import Sender
+from calls_mcp.guard.signing import Signer
+from calls_mcp.service.cursors import Cursors
+from calls_mcp.service.invocation import Invoker
+from calls_mcp.settings import Access, Settings
+from calls_mcp.storage import Storage, StorageOptions, open_storage
+from calls_mcp.storage.rate_limiter import RateLimiter
+from calls_mcp.twilio.client import TwilioClient
+
+_GRACE = 5  # seconds
+_LEAST_WAIT = 2  # seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    """What all invokers share. `clock` gives the time in epoch seconds."""
+
+    settings: Settings
+    sandbox: bool
+    clock: Callable[[], float]
+    storage: Storage
+    audit: AuditLog
+    policy: Policy
+    rates: RateLimiter
+    signer: Signer
+
+    @property
+    def approvals(self) -> Approvals | None:
+        """Where the operator decides; None if nobody else sees the requests in memory."""
+        if not self.storage.is_shared:
+            return None
+        return Approvals(self.storage, self.audit, self.clock)
+
+    async def is_ready(self) -> bool:
+        """Return whether changes can be stored and recorded."""
+        try:
+            await self.storage.ping()
+            await self.audit.require_ready()
+        except (StoreUnavailable, AuditUnavailable):
+            return False
+        return True
+
+    def invoker(self, access: Access, policy: Policy, twilio: TwilioClient) -> Invoker:
+        """Return a new invoker for an account, under a policy."""
+        account_sid, deadline = access.account_sid, access.deadline
+        ttl, most = self.settings.guard.confirm_ttl, self.settings.results.bytes
+        confirmations = Confirmations(self.storage, self.signer, ttl, self.clock)
+        limits = CallLimits(self.storage, twilio, policy.caps, self.clock, account_sid, deadline)
+        guard = Guard(
+            policy=policy,
+            account_sid=account_sid,
+            twilio=twilio,
+            confirmations=confirmations,
+            limits=limits,
+            requests=self._requests(),
+            audit=self.audit,
+            clock=self.clock,
+        )
+        sender = Sender(twilio, self.storage, deadline, self.clock)
+        return Invoker(
+            account_sid=account_sid,
+            policy=policy,
+            twilio=twilio,
+            rate_limit=ToolRateLimit(policy.caps, self.rates),
+            guard=guard,
+            executor=Executor(guard, sender, confirmations, limits, self.audit),
+            cursors=Cursors(self.signer, account_sid, most),
+            deadline=deadline,
+            result_bytes=most,
+            sandbox=self.sandbox,
+        )
+
+    def _requests(self) -> ApprovalRequests | None:
+        if not self.storage.is_shared:
+            return None
+        ttl, wait = self.settings.guard.operator_ttl, self.settings.guard.operator_wait
+        return ApprovalRequests(self.storage, ttl, wait, self.clock, self.settings.console.url)
+
+
+@asynccontextmanager
+async def open_services(
+    settings: Settings, access: Access, clock: Callable[[], float], *, sandbox: bool
+) -> AsyncGenerator[Services]:
+    """Open the state store and the audit log, and load the policy.
+
+    Raises:
+        ConfigurationError: The store can't be used, or the policy is wrong.
+    """
+    busy = max(_LEAST_WAIT, access.deadline / 4)  # seconds, for what other processes are using
+    # Whoever waits for the outcome of another's change waits a little longer than that takes.
+    options = StorageOptions(
+        outcome_timeout=access.deadline + _GRACE, timeout=min(5, busy), clock=clock
+    )
+    path, numbers = audit_path(settings, sandbox=sandbox), settings.audit.numbers
+    async with (
+        open_storage(settings.storage.location, options, sandbox=sandbox) as storage,
+        open_audit(path, numbers, clock, min(10, busy)) as audit,
+    ):
+        yield Services(
+            settings=settings,
+            sandbox=sandbox,
+            clock=clock,
+            storage=storage,
+            audit=audit,
+            policy=load_policy(settings.guard.policy),
+            rates=RateLimiter(storage if storage.kind == "redis" else None, clock),
+            signer=Signer(settings.guard.keys(access)),
+        )
