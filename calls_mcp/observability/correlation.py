@@ -1,4 +1,4 @@
-"""The MCP request that is being served, and the ids by which all that is told of it is found."""
+"""The MCP request that is being served, and the ids that log lines and spans about it bear."""
 
 import secrets
 from collections.abc import Generator, Mapping
@@ -14,7 +14,7 @@ from opentelemetry.propagate import extract
 class RequestContext:
     """An MCP request, and whom it is from.
 
-    `is_foreign` is whether its client began the trace, and `trace_id` what the API is then told.
+    `is_foreign` is whether its client began the trace; the API then gets `trace_id` in its place.
     """
 
     id: str
@@ -23,30 +23,30 @@ class RequestContext:
     trace_id: int = field(default_factory=lambda: secrets.randbits(128) or 1)
 
 
-_served: ContextVar[RequestContext | None] = ContextVar("served", default=None)
+_current: ContextVar[RequestContext | None] = ContextVar("request", default=None)
 
 
 @contextmanager
 def request_context(meta: Mapping[str, object] | None, principal: str) -> Generator[None]:
-    """Serve an MCP request with this `_meta`: all that is told meanwhile bears one id."""
-    serving = RequestContext(secrets.token_hex(8), principal, _is_traced(meta))
-    before = _served.set(serving)
-    trace.get_current_span().set_attribute("calls_mcp.request_id", serving.id)
+    """Serve an MCP request with this `_meta` in here; log lines and spans bear its id."""
+    current = RequestContext(secrets.token_hex(8), principal, _is_traced(meta))
+    before = _current.set(current)
+    trace.get_current_span().set_attribute("calls_mcp.request_id", current.id)
     try:
         yield
     finally:
-        _served.reset(before)
+        _current.reset(before)
 
 
 def current_request() -> RequestContext | None:
-    """The request that is being served, if one is."""
-    return _served.get()
+    """Return the request that is being served, if one is."""
+    return _current.get()
 
 
 def current_ids() -> dict[str, str]:
-    """The request that is being served, whose it is, its trace and span, where there are any."""
-    serving, span = current_request(), trace.get_current_span().get_span_context()
-    ids = {"request_id": serving.id, "principal": serving.principal} if serving else {}
+    """Return the ids of the request that is being served, its principal, its trace and span."""
+    current, span = current_request(), trace.get_current_span().get_span_context()
+    ids = {"request_id": current.id, "principal": current.principal} if current else {}
     if span.is_valid:
         ids["trace_id"] = trace.format_trace_id(span.trace_id)
         ids["span_id"] = trace.format_span_id(span.span_id)
@@ -54,7 +54,7 @@ def current_ids() -> dict[str, str]:
 
 
 def _is_traced(meta: Mapping[str, object] | None) -> bool:
-    """Whether a client sent a trace context along, as the SDK would take it."""
+    """Return whether a client sent a trace context along, as the SDK would take it."""
     try:
         context = extract(meta) if meta else None
     except (ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""What is logged, to stderr: as text for a person, or as JSON, a line for each record."""
+"""Logs on stderr: as text for a person, or as JSON, a line for each record."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ from calls_mcp.observability.redaction import one_line
 
 _LONGEST = 1000  # characters of a message
 
-_Raised = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+_ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 
 def configure_logs(form: Literal["text", "json"], level: str) -> None:
@@ -24,7 +24,7 @@ def configure_logs(form: Literal["text", "json"], level: str) -> None:
 
     Libraries log whole URLs and messages below that, phone numbers and all.
     """
-    handler = logging.StreamHandler(cast("TextIO", _Patient()))
+    handler = logging.StreamHandler(cast("TextIO", _NonBlockingStderr()))
     handler.setFormatter(JsonLines() if form == "json" else Text("calls-mcp: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("calls_mcp").setLevel(level)
@@ -35,7 +35,7 @@ def configure_logs(form: Literal["text", "json"], level: str) -> None:
 
 @contextmanager
 def silenced() -> Generator[None]:
-    """Log nothing in here: the caller reports what fails."""
+    """Log nothing in here, because the caller reports what fails."""
     logger = logging.getLogger("calls_mcp")
     before = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -45,8 +45,8 @@ def silenced() -> Generator[None]:
         logger.setLevel(before)
 
 
-class _Patient:
-    """A stream to stderr that blocks nobody, even if nobody reads it."""
+class _NonBlockingStderr:
+    """A stream to stderr that never blocks the caller, even if nobody reads it."""
 
     def write(self, text: str) -> None:
         stderr.write_soon(text)
@@ -58,16 +58,16 @@ class _Patient:
 class Text(logging.Formatter):
     """A line of text, and of an exception where it came from."""
 
-    def formatException(self, ei: _Raised) -> str:  # noqa: N802  # the base class's name
-        """The exception without its message, which may repeat what was sent."""
-        return _raised(ei)
+    def formatException(self, ei: _ExcInfo) -> str:  # noqa: N802  # the base class's name
+        """Return the exception without its message, which may repeat what was sent."""
+        return _format_exception(ei)
 
 
 class JsonLines(logging.Formatter):
     """A line of JSON, with the ids of the request and of its trace and span."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record in one line of ASCII."""
+        """Return the record in one line of ASCII."""
         fields = cast("dict[str, object]", getattr(record, "fields", {}))
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
@@ -78,15 +78,15 @@ class JsonLines(logging.Formatter):
             **fields,
         }
         if record.exc_info:
-            line["exception"] = _raised(record.exc_info)
+            line["exception"] = _format_exception(record.exc_info)
         return json.dumps(line)
 
 
-def _raised(raised: _Raised) -> str:
-    """An exception's type, and the way to it, innermost last; no messages, no source, no values."""
-    kind, _, trail = raised
+def _format_exception(info: _ExcInfo) -> str:
+    """Return an exception's type and its frames, innermost last; no message, source or values."""
+    kind, _, frames = info
     places = [
         f"{Path(frame.filename).name}:{frame.lineno} {frame.name}"
-        for frame in traceback.extract_tb(trail)
+        for frame in traceback.extract_tb(frames)
     ]
     return f"{kind.__name__ if kind else 'nothing'} at {' > '.join(places)}"

@@ -1,4 +1,4 @@
-"""What may be shown of a text: secrets masked, strangers' text made harmless."""
+"""Masking of secrets, and text from outside made safe to show."""
 
 import json
 import re
@@ -13,14 +13,14 @@ MASK = "********"
 # Control, format (bidi, zero-width, tag), surrogate, private and unassigned characters, and
 # line and paragraph separators: none of them has a place in one line of plain text.
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-MIN_SECRET_LENGTH = 6  # characters of a secret that is in no text by chance
-_TELLING = 12  # characters of a long secret
+MIN_SECRET_LENGTH = 6  # characters; a shorter secret may be in any text by chance
+_PREFIX = 12  # characters of a long secret
 _BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # Hangul fillers, an empty Braille cell
 _JOINERS = frozenset("\u200c\u200d")  # without which Persian, Hindi and emoji can't be written
 
 
 def one_line(text: str, limit: int = 200) -> str:
-    """`text` as one line of at most `limit` printable characters, `…` where it was cut."""
+    """Return `text` as one line of at most `limit` printable characters, `…` where it was cut."""
     if len(text) <= limit and _is_plain(text):
         return " ".join(text.split()) if " " in text else text
     printable = "".join(" " if c.isspace() else c for c in text[: limit * 4] if _is_printable(c))
@@ -31,21 +31,21 @@ def one_line(text: str, limit: int = 200) -> str:
 
 
 def escape_invisible(text: str) -> str:
-    """`text` with each character in it that can't be seen as `⟨U+202E⟩`, but for line feeds."""
-    if text.isascii() and text.isprintable():
+    """Return `text` with each invisible character but line feeds written as `⟨U+202E⟩`."""
+    if _is_plain(text):
         return text
-    return "".join(f"⟨U+{ord(c):04X}⟩" if c != "\n" and _is_unseen(c) else c for c in text)
+    return "".join(f"⟨U+{ord(c):04X}⟩" if c != "\n" and _is_invisible(c) else c for c in text)
 
 
 def quoted(text: str, limit: int = 200) -> str:
-    """`text` as one line in double quotes, with quotes inside it made single."""
+    """Return `text` as one line in double quotes, with single quotes inside it."""
     return '"' + one_line(text, limit).replace('"', "'") + '"'
 
 
 def secret_forms(secret: str) -> Iterator[str]:
-    """The forms in which a secret may turn up where it was sent.
+    """Yield the forms in which a secret may come back from where it was sent.
 
-    Of a short secret, what it is encoded to may be in any text by chance, and is left out.
+    The encoded forms of a short secret are left out: they may be in any text by chance.
     """
     raw = secret.encode(errors="surrogatepass")
     yield from (secret, json.dumps(secret)[1:-1], repr(secret)[1:-1])
@@ -55,7 +55,7 @@ def secret_forms(secret: str) -> Iterator[str]:
 
 
 def base64_forms(raw: bytes) -> Iterator[str]:
-    """What is the same of it wherever it stands in a text that was encoded."""
+    """Yield the part of its base64 that is the same wherever it stands in an encoded text."""
     for before, encode in product(range(3), (b64encode, urlsafe_b64encode)):
         text = encode(bytes(before) + raw).decode().rstrip("=")
         is_whole = (before + len(raw)) % 3 == 0
@@ -63,16 +63,13 @@ def base64_forms(raw: bytes) -> Iterator[str]:
 
 
 def masked(text: str, secrets: Iterable[str]) -> str:
-    """`text` without any of `secrets`, nor a beginning of one that would help to guess the rest.
+    """Return `text` without any of `secrets`, or a prefix that would help to guess the rest.
 
-    A short one is masked where it stands alone, and not inside of other words.
+    A short secret is masked only as a word of its own.
     """
     for secret in sorted({*secrets} - {""}, key=len, reverse=True):
-        text = (
-            _without(text, secret)
-            if len(secret) >= MIN_SECRET_LENGTH
-            else _without_word(text, secret)
-        )
+        mask = _without if len(secret) >= MIN_SECRET_LENGTH else _without_word
+        text = mask(text, secret)
     return text
 
 
@@ -81,21 +78,21 @@ def _without_word(text: str, secret: str) -> str:
 
 
 def _without(text: str, secret: str) -> str:
-    telling = secret[:_TELLING]
-    kept, found, rest = text.partition(telling)
+    prefix = secret[:_PREFIX]
+    kept, found, rest = text.partition(prefix)
     if not found:
         return text
-    pairs = zip(rest, secret[len(telling) :], strict=False)
+    pairs = zip(rest, secret[len(prefix) :], strict=False)
     more = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
     return f"{kept}{MASK}{_without(rest[more:], secret)}"
 
 
 def _is_plain(text: str) -> bool:
-    """Whether it is visible ASCII and spaces, as almost every text is: that is told at once."""
+    """Return whether it is visible ASCII and spaces, as almost every text is; this is quick."""
     return text.isascii() and text.isprintable()
 
 
-def _is_unseen(character: str) -> bool:
+def _is_invisible(character: str) -> bool:
     return character in _BLANK or unicodedata.category(character) in _UNPRINTABLE
 
 
@@ -104,13 +101,12 @@ def _is_printable(character: str) -> bool:
 
 
 def first_invisible(text: str, allowed: str = "") -> str:
-    """The first character of `text` that could make it read as something it is not, or nothing.
+    """Return the first character of `text` that could make it look like another text, if any.
 
-    Such are control and format characters, lone surrogates, private and unassigned ones, line
-    separators, and letters that are blank. Joiners, and those in `allowed`, are let pass.
+    These are control and format characters, lone surrogates, private and unassigned ones, line
+    separators, and letters that are blank; but not joiners, nor those in `allowed`.
     """
     if _is_plain(text):
         return ""
-    passed = _JOINERS.union(allowed)
-    unseen = (c for c in text if _is_unseen(c) and c not in passed)
-    return next(unseen, "")
+    ignored = _JOINERS.union(allowed)
+    return next((c for c in text if _is_invisible(c) and c not in ignored), "")

@@ -16,40 +16,40 @@ from contextlib import suppress
 from functools import partial
 from queue import Full, Queue
 
-_MOST = 1000  # jobs that wait
-_LAST_MOMENT = 1.0  # seconds, at the end of the process
+_MAX_PENDING = 1000  # jobs
+_FLUSH_TIMEOUT = 1.0  # seconds, at the end of the process
 
-_queue: "Queue[Callable[[], None]]" = Queue(_MOST)
+_queue: "Queue[Callable[[], None]]" = Queue(_MAX_PENDING)
 _starting = threading.Lock()
 _thread: threading.Thread | None = None
-_lost = 0
+_dropped = 0
 
 
 def write_soon(text: str) -> None:
-    """Write `text` soon. It is dropped, and counted, if too much waits already."""
-    global _lost  # noqa: PLW0603  # one stderr, one count
+    """Write `text` soon; drop it, and count that, if too much is pending already."""
+    global _dropped  # noqa: PLW0603  # one stderr, one count
     _start()
     try:
-        _queue.put_nowait(partial(_write_lines, _lost, text))
+        _queue.put_nowait(partial(_write_lines, _dropped, text))
     except Full:
-        _lost += 1
+        _dropped += 1
     else:
-        _lost = 0
+        _dropped = 0
 
 
-def run_in_writer(job: Callable[[], None], patience: float) -> None:
+def run_in_writer(job: Callable[[], None], timeout: float) -> None:
     """Run `job`, which calls `write`, in the writing thread; return once it is done.
 
     Raises:
-        TimeoutError: It was not done within `patience` seconds. If its turn had not come, it never
+        TimeoutError: It was not done within `timeout` seconds. If its turn had not come, it never
             will be.
         OSError: As `job` raises it.
     """
     _start()
-    until = time.monotonic() + patience
+    until = time.monotonic() + timeout
     done: Future[None] = Future()
     try:
-        _queue.put(partial(_settle, done, job), timeout=max(0, patience))
+        _queue.put(partial(_settle, done, job), timeout=max(0, timeout))
     except Full:
         raise TimeoutError("nobody reads stderr") from None
     try:
@@ -84,14 +84,14 @@ def write(text: str) -> None:
             select.select([], [descriptor], [])
 
 
-def flush(patience: float = _LAST_MOMENT) -> None:
-    """Wait until what was offered is written, for `patience` seconds at most."""
-    global _lost
+def flush(timeout: float = _FLUSH_TIMEOUT) -> None:
+    """Wait until all that is pending is written, for `timeout` seconds at most."""
+    global _dropped
     if _thread is None:
         return
-    lost, _lost = _lost, 0
+    dropped, _dropped = _dropped, 0
     with suppress(OSError):
-        run_in_writer(partial(_write_lines, lost, ""), patience)
+        run_in_writer(partial(_write_lines, dropped, ""), timeout)
 
 
 def _start() -> None:
@@ -108,8 +108,12 @@ def _work() -> None:
         _queue.get()()
 
 
-def _write_lines(lost: int, text: str) -> None:
-    note = f"calls-mcp: {lost} log lines were dropped because nobody read stderr\n" if lost else ""
+def _write_lines(dropped: int, text: str) -> None:
+    note = (
+        f"calls-mcp: {dropped} log lines were dropped because nobody read stderr\n"
+        if dropped
+        else ""
+    )
     with suppress(OSError, ValueError):  # nobody is left to tell
         write(note + text)
 

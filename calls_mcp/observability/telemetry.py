@@ -1,7 +1,7 @@
-"""Spans and measures, by OpenTelemetry's API: without its SDK they come to nothing.
+"""Spans and metrics by OpenTelemetry's API, which does nothing without its SDK.
 
-They tell tools, outcomes, rules, statuses, durations and SIDs; never a number, an argument or a
-secret. What labels a measure is one of a few known words.
+They have tools, outcomes, rules, statuses, durations and SIDs in them; never a number, an argument
+or a secret. A label of a metric is one of a few known words.
 """
 
 import logging
@@ -9,8 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
 from http import HTTPStatus
 
 from opentelemetry import metrics, trace
@@ -58,31 +56,22 @@ _retries = _meter.create_counter(
 )
 
 
-@dataclass(slots=True)
-class _Sending:
-    """A request to the Calls API: how often it was tried, and why the last attempt failed."""
-
-    attempts: int = 0
-    failure: str = ""
-
-
-_sending: ContextVar[_Sending | None] = ContextVar("sending", default=None)
 _breakers: set[Callable[[], str]] = set()
 
 
 def record_invocation(tool: str, outcome: str, *, error_kind: str = "", sid: str = "") -> None:
-    """Tell what became of an invocation."""
+    """Count and log an invocation, and note its outcome in the current span."""
     labels = {"tool": tool, "outcome": outcome}
     _invocations.add(1, labels | {"error_kind": error_kind})
     span = trace.get_current_span()
-    told = _present(outcome=outcome, error_kind=error_kind, sid=sid)
-    span.set_attributes({f"calls_mcp.{key}": value for key, value in told.items()})
-    _log.info("%s: %s", tool, error_kind or outcome, extra={"fields": {"tool": tool} | told})
+    known = _present(outcome=outcome, error_kind=error_kind, sid=sid)
+    span.set_attributes({f"calls_mcp.{key}": value for key, value in known.items()})
+    _log.info("%s: %s", tool, error_kind or outcome, extra={"fields": {"tool": tool} | known})
 
 
 @contextmanager
 def guard_span() -> Generator[None]:
-    """The span in which it is decided whether a change goes ahead."""
+    """Open the span in which it is decided whether a change goes ahead."""
     with _span("guard", {"calls_mcp.decision": "allowed"}):
         yield
 
@@ -90,9 +79,9 @@ def guard_span() -> Generator[None]:
 def record_decision(
     tool: str, decision: str, *, by: str = "none", rule: str = "", error_kind: str = ""
 ) -> None:
-    """Tell what was decided about a change, in the words of the audit log."""
-    told = _present(decision=decision, confirmed_by=by, rule=rule, error_kind=error_kind)
-    attributes = {f"calls_mcp.{key}": value for key, value in told.items()}
+    """Count a decision about a change, in the words of the audit log, and note it in the span."""
+    known = _present(decision=decision, confirmed_by=by, rule=rule, error_kind=error_kind)
+    attributes = {f"calls_mcp.{key}": value for key, value in known.items()}
     trace.get_current_span().set_attributes(attributes)
     if decision in _EVENTS and (decision != "allowed" or by != "none"):
         _confirmations.add(1, {"tool": tool, "event": _EVENTS[decision]})
@@ -106,89 +95,82 @@ def record_denial(tool: str, rule: str) -> None:
 
 
 def record_http_refusal(status: int, principal: str) -> None:
-    """Tell of an HTTP request that was refused; `principal` is empty if they are not known."""
+    """Count and log an HTTP request that was refused; `principal` is empty if unknown."""
     _refusals.add(1, {"status": status})
-    told = _present(principal=principal)
-    _log.info("HTTP %d", status, extra={"fields": {"status": status} | told})
+    known = _present(principal=principal)
+    _log.info("HTTP %d", status, extra={"fields": {"status": status} | known})
 
 
-@contextmanager
-def upstream(method: str, effect: str) -> Generator[None]:
-    """The span of a request to the Calls API, with all attempts at it."""
-    sending = _Sending()
-    before = _sending.set(sending)
-    attributes = {"http.request.method": method, "calls_mcp.effect": effect}
-    try:
-        with _span(f"upstream {effect}", attributes) as span:
+class UpstreamRequest:
+    """A request to the Calls API; `status` is that of the last attempt, once it is answered."""
+
+    def __init__(self, method: str, effect: str) -> None:
+        self.status: int | None = None
+        self._method = method
+        self._effect = effect
+        self._attempts = 0
+        self._failure = ""  # of the last attempt
+
+    @contextmanager
+    def span(self) -> Generator[None]:
+        """Open the span of the request, with all attempts at it."""
+        attributes = {"http.request.method": self._method, "calls_mcp.effect": self._effect}
+        with _span(f"upstream {self._effect}", attributes) as span:
             try:
                 yield
             finally:
-                span.set_attribute("calls_mcp.attempts", sending.attempts)
-    finally:
-        _sending.reset(before)
+                span.set_attribute("calls_mcp.attempts", self._attempts)
+
+    @contextmanager
+    def attempt_span(self) -> Generator[None]:
+        """Open the span of one attempt, from the request to the end of its response."""
+        if self._attempts:
+            _retries.add(1, {"effect": self._effect, "error_kind": self._failure})
+        attributes = {
+            "http.request.method": self._method,
+            "http.request.resend_count": self._attempts,
+            "calls_mcp.effect": self._effect,
+        }
+        self._attempts += 1
+        self.status, self._failure, started = None, "", time.perf_counter()
+        with _span(f"attempt {self._method}", attributes, SpanKind.CLIENT) as span:
+            try:
+                yield
+            except BaseException as error:
+                self._failure = _kind(error)
+                raise
+            finally:
+                if self.status is not None:
+                    span.set_attribute("http.response.status_code", self.status)
+                self._record_attempt(time.perf_counter() - started)
+
+    def _record_attempt(self, seconds: float) -> None:
+        status = self.status
+        known = "none" if status is None else str(status) if status in _STATUSES else "other"
+        _durations.record(seconds, {"effect": self._effect, "status": known})
+        fields = _present(effect=self._effect, status=known, error_kind=self._failure)
+        _log.info(
+            "%s to the API, attempt %d: %s",
+            self._method,
+            self._attempts,
+            known,
+            extra={"fields": fields | {"attempt": self._attempts, "seconds": round(seconds, 3)}},
+        )
 
 
-class Attempt:
-    """One attempt at a request; `status` is the API's, once it has answered."""
+def trace_headers() -> dict[str, str]:
+    """Return the headers by which the API learns of the trace: `traceparent`, if it is recorded.
 
-    def __init__(self) -> None:
-        self.status: int | None = None
-
-
-@contextmanager
-def attempt(method: str, effect: str) -> Generator[Attempt]:
-    """The span of one attempt, from the request to the end of its answer."""
-    sending = _sending.get() or _Sending()
-    sending.attempts += 1
-    if sending.attempts > 1:
-        _retries.add(1, {"effect": effect, "error_kind": sending.failure})
-    attributes = {
-        "http.request.method": method,
-        "http.request.resend_count": sending.attempts - 1,
-        "calls_mcp.effect": effect,
-    }
-    trying, begun, failure = Attempt(), time.perf_counter(), ""
-    with _span(f"attempt {method}", attributes, SpanKind.CLIENT) as span:
-        try:
-            yield trying
-        except BaseException as error:
-            failure = _kind(error)
-            if isinstance(error, InvocationError):
-                trying.status = error.status
-            raise
-        finally:
-            sending.failure = failure
-            if trying.status is not None:
-                span.set_attribute("http.response.status_code", trying.status)
-            seconds = time.perf_counter() - begun
-            _attempted(method, effect, sending, trying.status, seconds)
-
-
-def _attempted(
-    method: str, effect: str, sending: _Sending, status: int | None, seconds: float
-) -> None:
-    known = "none" if status is None else str(status) if status in _STATUSES else "other"
-    _durations.record(seconds, {"effect": effect, "status": known})
-    told = _present(effect=effect, status=known, error_kind=sending.failure)
-    fields = told | {"attempt": sending.attempts, "seconds": round(seconds, 3)}
-    _log.info(
-        "%s to the API, attempt %d: %s", method, sending.attempts, known, extra={"fields": fields}
-    )
-
-
-def headers() -> dict[str, str]:
-    """The trace context that an attempt tells the API: `traceparent`, if it is recorded.
-
-    Its trace is that of the request only if no client began it: a client's is its own words, and
-    these don't leave for a third party. Nothing else (`tracestate`, `baggage`) is ever told.
+    A client's own trace id, `tracestate` and `baggage` are its own words, and these don't leave for
+    a third party with the account's credentials: the API gets another id, made for the request.
     """
-    span, serving = trace.get_current_span(), correlation.current_request()
+    span, current = trace.get_current_span(), correlation.current_request()
     context = span.get_span_context()
     if not span.is_recording():
         return {}
     trace_id = trace.format_trace_id(context.trace_id)
-    if serving and serving.is_foreign:
-        trace_id = trace.format_trace_id(serving.trace_id)
+    if current and current.is_foreign:
+        trace_id = trace.format_trace_id(current.trace_id)
         span.set_attribute("calls_mcp.upstream.trace_id", trace_id)
     span_id = trace.format_span_id(context.span_id)
     return {"traceparent": f"00-{trace_id}-{span_id}-{context.trace_flags:02x}"}
@@ -196,7 +178,7 @@ def headers() -> dict[str, str]:
 
 @contextmanager
 def observe_circuit(state: Callable[[], str]) -> Generator[None]:
-    """Measure the state of a circuit breaker (closed, half_open, open), asked for in any thread."""
+    """Measure the state of a circuit breaker; `state` is called in any thread."""
     _breakers.add(state)
     try:
         yield
@@ -220,7 +202,7 @@ _meter.create_observable_gauge(
 def _span(
     name: str, attributes: Mapping[str, str | int], kind: SpanKind = SpanKind.INTERNAL
 ) -> Generator[Span]:
-    """A span that tells of a failure by its kind alone, since messages repeat arguments."""
+    """Open a span that names a failure by its kind alone, since messages repeat arguments."""
     with _tracer.start_as_current_span(
         name,
         kind=kind,

@@ -1,4 +1,4 @@
-"""Telemetry on its way out, if it is asked for: by OTLP, and as Prometheus's text.
+"""Export of spans and metrics: by OTLP, and as Prometheus's text.
 
 The only module that needs the SDK, which comes with the extra `otel`.
 """
@@ -26,15 +26,15 @@ from prometheus_client import CollectorRegistry, start_http_server
 from calls_mcp import __version__
 from calls_mcp.errors import ConfigurationError
 
-_GRACE = 2.0  # seconds in which the last spans and measures must be sent
+_SHUTDOWN_TIMEOUT = 2.0  # seconds in which the last spans and metrics must be sent
 _PROTOCOLS = (
     "OTEL_EXPORTER_OTLP_PROTOCOL",
     "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
     "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL",
 )
 
-# What of the SDK's attributes is shown as it is; ours all are.
-_PLAIN = frozenset(
+# The attributes of the SDK that are exported as they are; ours all are.
+_EXPORTED = frozenset(
     {
         "error.type",
         "gen_ai.operation.name",
@@ -44,8 +44,8 @@ _PLAIN = frozenset(
         "rpc.response.status_code",
     }
 )
-# What a client may have chosen is shown where it is one of the words that there are.
-_CHOSEN = frozenset({"gen_ai.prompt.name", "gen_ai.tool.name", "mcp.method.name"})
+# A client may have chosen these: they are exported only if they are known names.
+_FROM_CLIENT = frozenset({"gen_ai.prompt.name", "gen_ai.tool.name", "mcp.method.name"})
 _METHODS = (
     *("initialize", "ping", "server/discover", "completion/complete", "elicitation/create"),
     *("tools/call", "tools/list", "prompts/get", "prompts/list", "logging/setLevel"),
@@ -54,7 +54,7 @@ _METHODS = (
     *("notifications/cancelled", "notifications/initialized", "notifications/progress"),
 )
 _VERSION = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_LONGEST_NAME = 4  # words
+_MAX_WORDS = 4  # of a span's name
 
 _log = logging.getLogger(__name__)
 
@@ -84,22 +84,22 @@ def exporting(
                 BatchSpanProcessor(RedactingExporter(OTLPSpanExporter(), names))
             )
             trace.set_tracer_provider(tracers)
-            closing.callback(_in_time, tracers)
+            closing.callback(_shut_down, tracers)
         meters = MeterProvider(readers, resource, shutdown_on_exit=False)
         metrics.set_meter_provider(meters)
-        closing.callback(_in_time, meters)
+        closing.callback(_shut_down, meters)
         yield
 
 
-def _in_time(provider: TracerProvider | MeterProvider) -> None:
-    """Shut a provider down, but wait for a collector that does not answer only so long."""
-    last = threading.Thread(target=provider.shutdown, daemon=True)
-    last.start()
-    last.join(_GRACE)
+def _shut_down(provider: TracerProvider | MeterProvider) -> None:
+    """Shut a provider down, without waiting for long for a collector that does not answer."""
+    thread = threading.Thread(target=provider.shutdown, daemon=True)
+    thread.start()
+    thread.join(_SHUTDOWN_TIMEOUT)
 
 
 def _resource() -> Resource:
-    """What the operator says this service is, and else that it is this one."""
+    """Return what the operator says this service is, and else that it is this one."""
     ours = Resource({"service.name": "calls-mcp", "service.version": __version__})
     return Resource.create({**ours.merge(OTELResourceDetector().detect()).attributes})
 
@@ -111,10 +111,10 @@ def _require_http() -> None:
 
 
 def _prometheus(address: str, closing: ExitStack) -> MetricReader:
-    place = urlsplit(f"//{address}")
-    host, registry = place.hostname or "", CollectorRegistry()
+    url = urlsplit(f"//{address}")
+    host, registry = url.hostname or "", CollectorRegistry()
     try:
-        server, thread = start_http_server(place.port or 0, host, registry)
+        server, thread = start_http_server(url.port or 0, host, registry)
     except OSError as error:
         problem = error.strerror or "can't be listened on"
         raise ConfigurationError(f"CALLS_MCP_METRICS_ADDRESS: {address}: {problem}") from error
@@ -127,10 +127,10 @@ def _prometheus(address: str, closing: ExitStack) -> MetricReader:
 
 
 class RedactingExporter(SpanExporter):
-    """Hands spans on without what a client chose the words of.
+    """Exports spans without the words that a client chose.
 
-    The MCP SDK names its spans after whatever tool a client asks for, and puts down its request
-    ids, its trace state and the messages of errors.
+    The MCP SDK names its spans after whatever tool a client asks for, and puts request ids, trace
+    state and the messages of errors into them.
     """
 
     def __init__(self, exporter: SpanExporter, names: Collection[str]) -> None:
@@ -138,8 +138,8 @@ class RedactingExporter(SpanExporter):
         self._known = {*_METHODS, *names, "MCP", "send"}
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Export what may be shown of the spans."""
-        return self._exporter.export([self._shown(span) for span in spans])
+        """Export the spans, redacted."""
+        return self._exporter.export([self._redacted(span) for span in spans])
 
     def shutdown(self) -> None:
         """Shut the exporter down."""
@@ -149,16 +149,16 @@ class RedactingExporter(SpanExporter):
         """Flush the exporter."""
         return self._exporter.force_flush(timeout_millis)
 
-    def _shown(self, span: ReadableSpan) -> ReadableSpan:
+    def _redacted(self, span: ReadableSpan) -> ReadableSpan:
         scope = span.instrumentation_scope
         is_ours = scope is not None and scope.name == "calls-mcp"
         return ReadableSpan(
             span.name if is_ours else self._name(span.name),
-            _without_state(span.context),
-            _without_state(span.parent),
+            _without_trace_state(span.context),
+            _without_trace_state(span.parent),
             span.resource,
             self._attributes(span.attributes or {}),
-            [*map(_type_alone, span.events)],
+            [*map(_type_only, span.events)],
             kind=span.kind,
             status=Status(span.status.status_code),
             start_time=span.start_time,
@@ -167,33 +167,33 @@ class RedactingExporter(SpanExporter):
         )
 
     def _name(self, name: str) -> str:
-        return " ".join(map(self._word, name.split()[:_LONGEST_NAME]))
+        return " ".join(map(self._word, name.split()[:_MAX_WORDS]))
 
     def _word(self, word: object) -> str:
         return word if isinstance(word, str) and word in self._known else "other"
 
     def _attributes(self, attributes: Mapping[str, object]) -> dict[str, str | int]:
-        shown: dict[str, str | int] = {}
+        exported: dict[str, str | int] = {}
         for key, value in attributes.items():
-            if key in _CHOSEN:
-                shown[key] = self._word(value)
-            elif _is_plain(key, value) and isinstance(value, str | int):
-                shown[key] = value
-        return shown
+            if key in _FROM_CLIENT:
+                exported[key] = self._word(value)
+            elif _is_safe(key, value) and isinstance(value, str | int):
+                exported[key] = value
+        return exported
 
 
-def _is_plain(key: str, value: object) -> bool:
+def _is_safe(key: str, value: object) -> bool:
     if key == "mcp.protocol.version":
         return _VERSION.fullmatch(str(value)) is not None
-    return key in _PLAIN or key.startswith("calls_mcp.")
+    return key in _EXPORTED or key.startswith("calls_mcp.")
 
 
-def _type_alone(event: Event) -> Event:
+def _type_only(event: Event) -> Event:
     kept = {k: v for k, v in (event.attributes or {}).items() if k == "exception.type"}
     return Event(event.name, kept, event.timestamp)
 
 
-def _without_state(context: SpanContext | None) -> SpanContext | None:
+def _without_trace_state(context: SpanContext | None) -> SpanContext | None:
     if context is None:
         return None
     return SpanContext(context.trace_id, context.span_id, context.is_remote, context.trace_flags)

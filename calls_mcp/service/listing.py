@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from urllib.parse import parse_qsl, urlsplit
 
+import orjson
+
 from calls_mcp.tools.call_summary import NotACall, summarize
 from calls_mcp.tools.catalog import Json
 from calls_mcp.tools.outcome import CallSummary, ReportProgress
@@ -163,7 +165,7 @@ class _Walk:
 
     def _fitting(self, calls: Sequence[CallSummary]) -> list[int]:
         """The bytes that each call takes in an answer, of those that fit; the first always does."""
-        sizes = [len(call.to_json().encode()) + 1 for call in calls]
+        sizes = [len(orjson.dumps(call.content())) + 1 for call in calls]
         room = self._limit - len(self.calls)
         fitting = min(room, bisect_right([*accumulate(sizes)], self._left))
         return sizes[: max(fitting, 0 if self.calls else 1)]
@@ -181,10 +183,10 @@ def _read(request: Request, response: Response) -> _Page:
 
 def _listed(entry: Json, account_sid: str) -> CallSummary | None:
     """A call of an account, which is told once for all calls of a list."""
-    if not isinstance(entry, dict) or entry.get("account_sid") != account_sid:
+    if not isinstance(entry, dict) or entry.pop("account_sid", None) != account_sid:
         return None
     try:
-        return summarize(entry | {"account_sid": None})
+        return summarize(entry)
     except NotACall:
         return None
 

@@ -85,6 +85,14 @@ class Outcome(Content):
     warnings: tuple[str, ...] = ()
     sandbox: bool = False
 
+    def content(self) -> dict[str, object]:
+        """Return it as JSON types."""
+        without_calls = {"calls": {"__all__"}}
+        content = self.model_dump(mode="json", exclude_defaults=True, exclude=without_calls)
+        if self.calls:
+            content["calls"] = [call.content() for call in self.calls]
+        return content
+
     @classmethod
     def from_error(cls, error: InvocationError) -> Self:
         """Return the outcome of an invocation that failed."""

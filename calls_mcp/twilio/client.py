@@ -61,6 +61,7 @@ class _Exchange:
     started: float
     deadline: float
     is_urgent: bool
+    spans: telemetry.UpstreamRequest
     is_admitted: bool = False
     may_have_left: bool = False
 
@@ -148,7 +149,7 @@ class TwilioClient:
         exchange = self._exchange(request, deadline, is_urgent=is_urgent)
         with (
             self._circuit.guard(is_urgent=is_urgent) as is_trial,
-            telemetry.upstream(request.method, request.effect),
+            exchange.spans.span(),
         ):
             exchange.is_admitted = is_trial or is_urgent
             attempts = AsyncRetrying(
@@ -187,10 +188,10 @@ class TwilioClient:
             anyio.current_effective_deadline() - _AHEAD,
             self._deadline,
         )
-        return _Exchange(request, started, min(deadlines), is_urgent)
+        spans = telemetry.UpstreamRequest(request.method, request.effect)
+        return _Exchange(request, started, min(deadlines), is_urgent, spans)
 
     async def _attempt(self, exchange: _Exchange) -> Response:
-        request = exchange.request
         async with self._slot(exchange):
             # An earlier attempt was surely not carried out. A request inside this process leaves.
             exchange.may_have_left = self._access.app is not None
@@ -199,10 +200,10 @@ class TwilioClient:
             if not exchange.is_admitted:  # others may have failed while it waited; retries go on
                 self._circuit.require_closed()
                 exchange.is_admitted = True
-            with telemetry.attempt(request.method, request.effect) as attempt:
+            with exchange.spans.attempt_span():
                 response = await self._receive(exchange)
-                attempt.status = response.status
-                require_usable(request, response, self._access.secrets)
+                exchange.spans.status = response.status
+                require_usable(exchange.request, response, self._access.secrets)
                 return response
 
     @asynccontextmanager
@@ -264,7 +265,7 @@ class TwilioClient:
         )
         if request.method == "POST":
             built.headers["Content-Type"] = "application/x-www-form-urlencoded"
-        built.headers.update(telemetry.headers())
+        built.headers.update(telemetry.trace_headers())
         return built
 
 
