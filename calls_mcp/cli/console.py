@@ -29,10 +29,10 @@ Where other machines reach --host, a proxy must speak https for it: --url says a
 """
 _log = logging.getLogger(__name__)
 
-_LACKING = {
+_UNAVAILABLE = {
     "approvals": "Nothing can be decided in it",
     "runtime": "It sees no calls, but what the record tells of them",
-    "record": "It has no record to show",
+    "audit_database": "It has no record to show",
 }
 _WHERE = re.compile(r"(?:(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):)?(?P<port>[0-9]{1,5})|")
 
@@ -85,10 +85,10 @@ async def open_beside(runtime: Runtime, where: str) -> AsyncGenerator[None]:
         else:
             way_in = "a token with calls:approve lets an operator in"
         _log.info("the console is at %s; %s", console.url, way_in)
-        if console.house.approvals:
-            _log.info("it shows the approval requests in %s", console.house.approvals.where)
-        for without, why in console.house.lacking.items():
-            _log.info("%s: %s", _LACKING[without], why)
+        if console.approvals:
+            _log.info("it shows the approval requests in %s", console.approvals.where)
+        for name, reason in console.unavailable.items():
+            _log.info("%s: %s", _UNAVAILABLE[name], reason)
         yield
 
 
@@ -134,10 +134,10 @@ async def _serve(settings: Settings, options: Namespace) -> None:
         async with open_console(settings, address, sandbox=options.sandbox) as console:
             link = console.link(_user())
             say(f"The console is at {console.url}. This link lets one browser in:\n\n  {link}\n")
-            if console.house.approvals:
-                say(f"It shows the approval requests in {console.house.approvals.where}")
-            for without, why in console.house.lacking.items():
-                say(f"{_LACKING[without]}: {why}")
+            if console.approvals:
+                say(f"It shows the approval requests in {console.approvals.where}")
+            for name, reason in console.unavailable.items():
+                say(f"{_UNAVAILABLE[name]}: {reason}")
             if options.open:
                 await anyio.to_thread.run_sync(webbrowser.open, link)
             await anext(signals)

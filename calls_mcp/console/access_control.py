@@ -1,114 +1,127 @@
-"""What every request passes first, and every answer last."""
+"""Check the host, the origin and the session of every request."""
 
 from collections.abc import Callable
-from http.cookies import CookieError, SimpleCookie
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from calls_mcp.console.address import Address
-from calls_mcp.console.context import House
-from calls_mcp.console.sign_in_tokens import Refusal, Tokens
+from calls_mcp.console.browser_sessions import SESSION_SECONDS, Session
+from calls_mcp.console.state import Console
 
-_POLICY = (
+_CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
-_ALWAYS = {
-    "Content-Security-Policy": _POLICY,
+_SECURITY_HEADERS = {
+    "Content-Security-Policy": _CONTENT_SECURITY_POLICY,
     "X-Frame-Options": "DENY",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",  # without any, a form's Origin would be null
+    "Referrer-Policy": "same-origin",  # with no-referrer, a form's Origin would be null
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-_OPEN = ("/sign-in", "/static/")
-_READING = ("GET", "HEAD")
+_PUBLIC_PATHS = ("/sign-in", "/static/")
+_SAFE_METHODS = ("GET", "HEAD")
 _READ_ONLY = "A token of a program's reads: whoever decides comes in by a browser."
 
 
-class Gate:
-    """Checks host, origin and session; the session is then in the request's state.
+class AccessControl:
+    """Puts the session into the request's state, or answers with `sign_in` if there is none."""
 
-    `outside` answers whoever has none.
-    """
-
-    def __init__(self, app: ASGIApp, house: House, outside: Callable[[Request], Response]) -> None:
+    def __init__(
+        self, app: ASGIApp, console: Console, sign_in: Callable[[Request], Response]
+    ) -> None:
         self._app = app
-        self._house = house
-        self._address = house.address
-        self._sessions = house.sessions
-        self._outside = outside
+        self._console = console
+        self._cookie = SessionCookie(console.address)
+        self._sign_in = sign_in
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request in, or refuse it."""
+        """Handle a request, with security headers on every response."""
         if scope["type"] != "http":
             return
-        app = await self._refusal(scope) or self._app
-        await app(scope, receive, _guarded(send))
+        app = self._app
+        request = Request(scope)
+        try:
+            self._check_source(request)
+            session = request.state.session = await self._authenticate(request)
+            if session is None and not request.url.path.startswith(_PUBLIC_PATHS):
+                app = self._sign_in(request)
+        except HTTPException as refusal:
+            app = PlainTextResponse(refusal.detail, refusal.status_code, refusal.headers)
+        await app(scope, receive, _with_security_headers(send))
 
-    async def _refusal(self, scope: Scope) -> Response | None:
-        headers = Headers(scope=scope)
-        if headers.getlist("host") not in [[host] for host in self._address.hosts]:
-            return PlainTextResponse("This console is not known by that host.", 421)
+    def _check_source(self, request: Request) -> None:
+        """Refuse another host name (DNS rebinding) and another origin (request forgery)."""
+        address, headers = self._console.address, request.headers
+        if headers.getlist("host") not in [[host] for host in address.hosts]:
+            raise HTTPException(421, "This console is not known by that host.")
         origins = headers.getlist("origin")
-        is_ours = len(origins) == 1 and origins[0] in self._address.origins
-        if not is_ours and (origins or scope["method"] not in _READING):
-            return PlainTextResponse("That was not sent by a page of this console.", 403)
-        token, tokens = _bearer(headers), self._house.tokens
-        if token and tokens:
-            return await self._by_token(scope, token, tokens)
-        secret = session_secret(headers, self._address)
-        session = await self._sessions.session(secret) if secret else None
-        scope.setdefault("state", {})["session"] = session
-        is_open = scope["path"].startswith(_OPEN)
-        return None if session or is_open else self._outside(Request(scope))
+        is_own = len(origins) == 1 and origins[0] in address.origins
+        if not is_own and (origins or request.method not in _SAFE_METHODS):
+            raise HTTPException(403, "That was not sent by a page of this console.")
 
-    async def _by_token(self, scope: Scope, token: str, tokens: Tokens) -> Response | None:
-        """Let a program read; whatever cookie it sends does not count."""
-        if scope["method"] not in _READING:
-            return PlainTextResponse(_READ_ONLY, 405, {"Allow": ", ".join(_READING)})
-        grant = await tokens.admit(token, address_of(Request(scope)))
-        if isinstance(grant, Refusal):
-            return PlainTextResponse(grant.words, grant.status, grant.headers)
-        scope.setdefault("state", {})["session"] = self._sessions.visit(grant)
-        return None
+    async def _authenticate(self, request: Request) -> Session | None:
+        """Return the session of a request; with a bearer token, the cookie does not count."""
+        sessions, tokens = self._console.sessions, self._console.tokens
+        token = _bearer_token(request.headers)
+        if not token or tokens is None:
+            secret = self._cookie.read(request)
+            return await sessions.find(secret) if secret else None
+        # No browser adds this header by itself, but only people who saw the page may decide.
+        if request.method not in _SAFE_METHODS:
+            raise HTTPException(405, _READ_ONLY, {"Allow": ", ".join(_SAFE_METHODS)})
+        return sessions.for_request(await tokens.authenticate(token, client_address(request)))
 
 
-def cookie_name(address: Address) -> str:
-    """The session's cookie: another port's is another, and under https no other host can set it."""
-    return "__Host-calls_mcp_console" if address.is_secure else f"calls_mcp_console_{address.port}"
+class SessionCookie:
+    """The cookie with the secret of a session.
+
+    The port is part of its name, because cookies are shared between ports. Under https, the prefix
+    keeps other hosts from setting it.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self._is_secure = address.is_secure
+        self._name = f"calls_mcp_console_{address.port}"
+        if address.is_secure:
+            self._name = "__Host-calls_mcp_console"
+
+    def read(self, request: Request) -> str:
+        """Return the secret, or nothing."""
+        return request.cookies.get(self._name, "")
+
+    def write(self, response: Response, secret: str) -> None:
+        """Set the cookie; an empty secret deletes it."""
+        response.set_cookie(
+            self._name,
+            secret,
+            max_age=SESSION_SECONDS if secret else 0,
+            httponly=True,
+            samesite="strict",
+            secure=self._is_secure,
+        )
 
 
-def session_secret(headers: Headers, address: Address) -> str:
-    """What the cookie says, or nothing."""
-    try:
-        cookie = SimpleCookie(headers.get("cookie", "")).get(cookie_name(address))
-    except CookieError:
-        return ""
-    return cookie.value if cookie else ""
-
-
-def address_of(request: Request) -> str:
-    """The address that a request comes from, which may be a proxy's."""
+def client_address(request: Request) -> str:
+    """Return the address that a request comes from, which may be a proxy's."""
     return request.client.host if request.client else ""
 
 
-def _bearer(headers: Headers) -> str:
-    """The token in the head of a request, or nothing."""
+def _bearer_token(headers: Headers) -> str:
     scheme, _, token = headers.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
-def _guarded(send: Send) -> Send:
-    async def guarded(message: Message) -> None:
+def _with_security_headers(send: Send) -> Send:
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            for name, value in _ALWAYS.items():
-                headers[name] = value
+            MutableHeaders(scope=message).update(_SECURITY_HEADERS)
         await send(message)
 
-    return guarded
+    return send_with_headers

@@ -1,4 +1,4 @@
-"""Where the console is, and by which names browsers may call it."""
+"""The address of the console, and the host names and origins that browsers may use."""
 
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -6,12 +6,12 @@ from urllib.parse import urlsplit
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.settings import is_loopback
 
-_USUAL_PORT, _LAST_PORT = 80, 65_535
+_DEFAULT_PORT, _MAX_PORT = 80, 65_535
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where the console listens; `public` is the https URL of a proxy before it, if any.
+    """Where the console listens; `public` is the https URL of a proxy in front of it, if any.
 
     With port 0 the system chooses one.
     """
@@ -22,7 +22,7 @@ class Address:
 
     @property
     def url(self) -> str:
-        """The address that is told to people, without a slash at its end."""
+        """The URL for people, without a slash at its end."""
         if self.public:
             return self.public.rstrip("/").removesuffix(":443")
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -30,12 +30,12 @@ class Address:
 
     @property
     def is_secure(self) -> bool:
-        """Whether browsers come by https."""
+        """Whether browsers use https."""
         return self.public.startswith("https://")
 
     @property
     def origins(self) -> frozenset[str]:
-        """The origins that its own pages have."""
+        """The origins of its own pages."""
         if self.public:
             return frozenset({self.url})
         others = map(self._local, ("127.0.0.1", "localhost", "[::1]"))
@@ -43,22 +43,22 @@ class Address:
 
     @property
     def hosts(self) -> frozenset[str]:
-        """What a request may name as its host."""
+        """The Host headers that a request may have."""
         return frozenset(urlsplit(origin).netloc for origin in self.origins)
 
     def _local(self, host: str) -> str:
-        """As browsers write it: without the port that is meant anyway."""
-        return f"http://{host}" if self.port == _USUAL_PORT else f"http://{host}:{self.port}"
+        """Return a URL as browsers write it, without the default port."""
+        return f"http://{host}" if self.port == _DEFAULT_PORT else f"http://{host}:{self.port}"
 
 
 def require_safe(address: Address) -> None:
-    """See that nobody on the way can read or change what is shown and decided.
+    """Check that nobody on the network can read or change what is shown and decided.
 
     Raises:
-        ConfigurationError: Somebody could.
+        ConfigurationError: Somebody could. A session cookie over plain HTTP can be stolen.
     """
-    if not 0 <= address.port <= _LAST_PORT:
-        raise ConfigurationError(f"--port must be 0 to {_LAST_PORT}.")
+    if not 0 <= address.port <= _MAX_PORT:
+        raise ConfigurationError(f"--port must be 0 to {_MAX_PORT}.")
     if address.public and not _is_https_origin(address.public):
         raise ConfigurationError("--url must be https://HOST or https://HOST:PORT, and no more.")
     if not address.public and not is_loopback(address.host):

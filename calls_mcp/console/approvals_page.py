@@ -1,106 +1,109 @@
-"""Waiting: what the operator is asked, and their answer."""
+"""Approvals: the pending approval requests, and each with its decision."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
 
 from calls_mcp.console.browser_sessions import session_of
-from calls_mcp.console.context import House
-from calls_mcp.console.forms import own_fields
-from calls_mcp.console.rendering import page
+from calls_mcp.console.pages import page, read_own_form
+from calls_mcp.console.state import Console
 from calls_mcp.errors import StoreUnavailable
 from calls_mcp.guard.operator import Approvals
 from calls_mcp.storage import ApprovalRequest, PendingPage, Position
 
 _DECISIONS = {"approve": True, "deny": False}
-_SHOWN = 50
-_PLACE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,20})?)-([0-9A-Za-z_-]{1,64})")
-_OWN = "You have asked for this yourself: somebody else must approve it."
+_PAGE = 50  # requests
+_POSITION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,20})?)-([0-9A-Za-z_-]{1,64})")
+_OWN_REQUEST = "You have asked for this yourself: somebody else must approve it."
 
 
-class Waiting:
-    """The pages of what waits."""
+class ApprovalsPage:
+    """The pages of approval requests."""
 
-    def __init__(self, house: House) -> None:
-        self._house = house
+    def __init__(self, console: Console) -> None:
+        self._approvals = console.approvals
+        self._unavailable = console.unavailable.get("approvals", "")
+        self.routes = [
+            Route("/approvals", self.index),
+            Route("/approvals/{id}", self.show),
+            Route("/approvals/{id}", self.decide, methods=["POST"]),
+        ]
 
-    async def all(self, request: Request) -> Response:
-        """Whatever can be decided now, the oldest first, some on each page."""
-        approvals, after = self._house.approvals, request.query_params.get("after", "")
-        shown = await approvals.page(_SHOWN, _position(after)) if approvals else PendingPage((), 0)
+    async def index(self, request: Request) -> Response:
+        """Show a page of what can be decided now, the oldest first."""
+        approvals, after = self._approvals, request.query_params.get("after", "")
+        position = _position(after)
+        found = await approvals.page(_PAGE, position) if approvals else PendingPage((), 0)
         values = {
-            "requests": shown.requests,
-            "count": shown.count,
+            "approvals": found.requests,
+            "count": found.count,
             "after": after,
-            "next": shown.last and f"{shown.last.asked_at!r}-{shown.last.identifier}",
+            "next": found.last and f"{found.last.asked_at!r}-{found.last.identifier}",
             "now": approvals.clock() if approvals else 0,
-            "lacking": self._house.lacking.get("approvals", ""),
+            "unavailable": self._unavailable,
         }
-        return page(request, "waiting.html", values)
+        return page(request, "approvals.html", values)
 
-    async def one(self, request: Request) -> Response:
+    async def show(self, request: Request) -> Response:
         """Show one request, as it is now."""
-        approvals, asked = await self._found(request)
-        return page(request, "case.html", await _values(approvals, asked))
+        approvals, approval = await self._find(request)
+        return page(request, "approval.html", await _values(approvals, approval))
 
     async def decide(self, request: Request) -> Response:
-        """Decide a request; whoever comes second is told what stands."""
-        sent = await own_fields(request)
-        approvals, asked = await self._found(request)
-        decision = sent.get("decision", "")
-        if decision not in _DECISIONS:
+        """Decide a request, or show the decision that was made before."""
+        form = await read_own_form(request)
+        approvals, approval = await self._find(request)
+        approve = _DECISIONS.get(form.get("decision", ""))
+        if approve is None:
             raise HTTPException(400, "Say approve or deny.")
-        approve, reason = _DECISIONS[decision], sent.get("reason", "")
-        session = session_of(request)
-        if approve and not session.may_approve(asked):
-            raise HTTPException(403, _OWN)
-        decided = await approvals.decide(asked, approve=approve, by=session.name, reason=reason)
+        session, reason = session_of(request), form.get("reason", "")
+        if approve and not session.may_approve(approval):
+            raise HTTPException(403, _OWN_REQUEST)
+        decided = await approvals.decide(approval, approve=approve, by=session.name, reason=reason)
         if decided and decided.ours:
-            return RedirectResponse(f"/approvals/{asked.identifier}", 303)
-        standing = replace(asked, decision=decided.decision) if decided else asked
-        return page(request, "case.html", await _values(approvals, standing, late=True), 409)
+            return RedirectResponse(f"/approvals/{approval.identifier}", 303)
+        if decided:
+            approval = replace(approval, decision=decided.decision)
+        values = await _values(approvals, approval)
+        return page(request, "approval.html", values | {"is_late": True}, 409)
 
-    async def mark(self) -> str:
-        """What is another whenever something else waits; while the store is away, nothing does."""
-        approvals = self._house.approvals
+    async def fingerprint(self) -> str:
+        """Return a text that differs whenever other requests are pending than before."""
         try:
-            return await approvals.mark() if approvals else ""
+            return await self._approvals.mark() if self._approvals else ""
         except StoreUnavailable:
-            return "away"
+            return "unavailable"
 
-    async def _found(self, request: Request) -> tuple[Approvals, ApprovalRequest]:
-        approvals = self._house.approvals
-        asked = await approvals.find(request.path_params["id"]) if approvals else None
-        if approvals is None or asked is None:
+    async def _find(self, request: Request) -> tuple[Approvals, ApprovalRequest]:
+        approvals = self._approvals
+        approval = await approvals.find(request.path_params["id"]) if approvals else None
+        if approvals is None or approval is None:
             raise HTTPException(404, "There is no such approval, or it is not kept any more.")
-        return approvals, asked
+        return approvals, approval
 
 
 def _position(text: str) -> Position | None:
-    """Where a page begins, as the one before has it."""
+    """Return the position after which a page begins, from the link of the page before."""
     if not text:
         return None
-    found = _PLACE.fullmatch(text)
+    found = _POSITION.fullmatch(text)
     if found is None:
         raise HTTPException(400, "There is no such page.")
     return Position(float(found[1]), found[2])
 
 
-async def _values(
-    approvals: Approvals, asked: ApprovalRequest, *, late: bool = False
-) -> Mapping[str, object]:
+async def _values(approvals: Approvals, approval: ApprovalRequest) -> dict[str, object]:
     now = approvals.clock()
-    state = await approvals.state(asked.identifier) if asked.decision else None
+    state = await approvals.state(approval.identifier) if approval.decision else None
     return {
-        "asked": asked,
+        "approval": approval,
         "now": now,
-        "late": late,
-        "expired": asked.has_expired(now),
-        "is_over": now >= 2 * asked.expires_at - asked.asked_at,
+        "has_expired": approval.has_expired(now),
+        "is_over": now >= 2 * approval.expires_at - approval.asked_at,
         "is_used": state is not None and state.claimed_at is not None,
         "outcome": state and state.outcome,
     }

@@ -1,4 +1,4 @@
-"""Audit: the audit log, searched and filtered, with its chain verified; and exported."""
+"""Audit: search the audit log, verify its chain, and export it."""
 
 import csv
 import io
@@ -14,145 +14,155 @@ import anyio.to_thread
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
 
 from calls_mcp.audit.records import ORDER, parse
 from calls_mcp.audit.search import AuditReader, Filter
 from calls_mcp.audit.verification import Report, describe, verify
-from calls_mcp.console.context import House
-from calls_mcp.console.rendering import page
+from calls_mcp.console.pages import page
+from calls_mcp.console.state import Console
 from calls_mcp.errors import CallsError
 from calls_mcp.tools.catalog import Json, load_operations
 
 _PAGE = 50  # records
-_LARGEST = 2**62
-_MOMENT, _LONGEST = 0.05, 30.0  # seconds
-_State = tuple[int, ...]
-"""Which file it is, how long, and when it was changed; and the same of its write-ahead log."""
+_MAX_SEQ = 2**62
+_MAX_FILTER = 200  # characters
+_SHORT_WAIT, _LONG_WAIT = 0.05, 30.0  # seconds
 _DECISIONS = ("asked", "approved", "allowed", "denied", "declined", "expired", "replayed", "void")
 _PHASES = ("decided", "before", "after", "recovered")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+_EMPTY = "Nothing has been recorded yet."
 
 
-class Audit:
-    """The pages of the record."""
+class AuditPage:
+    """The pages of the audit log."""
 
-    def __init__(self, house: House) -> None:
-        self._house = house
+    def __init__(self, console: Console) -> None:
+        self._database = console.audit_database
+        self._unavailable = console.unavailable.get("audit_database", "")
+        self._background = console.background
         self._report: Report | None = None
-        self._checked: _State | None = None
-        self._checking: anyio.Event | None = None
+        self._verified: tuple[int, ...] | None = None
+        self._verifying: anyio.Event | None = None
+        self.routes = [
+            Route("/audit", self.index),
+            Route("/audit/export.{format}", self.export),
+        ]
 
-    async def all(self, request: Request) -> Response:
-        """A page of records, the newest first, and what the chain comes to."""
-        wanted, path = _filter(request), self._house.record
+    async def index(self, request: Request) -> Response:
+        """Show a page of records, the newest first, and whether the chain is intact."""
+        wanted = _filter(request)
         values: dict[str, object] = {
-            "lacking": self._house.lacking.get("record", ""),
+            "unavailable": self._unavailable,
             "filter": wanted,
             "tools": [*load_operations()],
             "decisions": _DECISIONS,
             "phases": _PHASES,
             "query": urlencode(wanted.given),
-            "records": [],
-            "older": "",
-            "report": None,
-            "told": [],
-            "is_checking": False,
         }
-        if path is None or not path.exists():
-            values["lacking"] = values["lacking"] or "Nothing has been recorded yet."
+        if self._database is None:
             return page(request, "audit.html", values)
-        read = partial(AuditReader(path).page, wanted, _PAGE, _before(request))
-        found, older = await anyio.to_thread.run_sync(read)
-        if not (found or wanted.given or older):
-            values["lacking"] = "Nothing has been recorded yet."
-        report, is_checking = await self._told(path, anew="check" in request.query_params)
-        told = describe(report) if report else []
-        values |= {"records": found, "report": report, "told": told, "is_checking": is_checking}
+        if not self._database.exists():
+            return page(request, "audit.html", values | {"unavailable": _EMPTY})
+        read = partial(AuditReader(self._database).page, wanted, _PAGE, _before(request))
+        records, older = await anyio.to_thread.run_sync(read)
+        if not (records or wanted.given or older):
+            values["unavailable"] = _EMPTY
+        report = await self._verify(self._database, again="check" in request.query_params)
+        values |= {
+            "records": records,
+            "report": report,
+            "lines": describe(report) if report else [],
+            "is_verifying": self._verifying is not None,
+        }
         if older is not None:
             values["older"] = urlencode(wanted.given | {"before": str(older)})
         return page(request, "audit.html", values)
 
     async def export(self, request: Request) -> Response:
-        """All records that are looked for, in their order, as a file."""
-        path, form = self._house.record, request.path_params["form"]
-        if path is None or form not in _FORMS:
+        """Export all matching records, the oldest first, as a file."""
+        name = request.path_params["format"]
+        if self._database is None or name not in _FORMATS:
             raise HTTPException(404, "There is no such file.")
-        media, write = _FORMS[form]
-        lines = write(path, _filter(request))
-        name = f'attachment; filename="audit.{form}"'
-        return StreamingResponse(lines, media_type=media, headers={"Content-Disposition": name})
+        media_type, lines = _FORMATS[name]
+        headers = {"Content-Disposition": f'attachment; filename="audit.{name}"'}
+        content = lines(self._database, _filter(request))
+        return StreamingResponse(content, media_type=media_type, headers=headers)
 
-    async def _told(self, path: Path, *, anew: bool) -> tuple[Report | None, bool]:
-        """The last check of the whole chain, and whether another is under way.
+    async def _verify(self, database: Path, *, again: bool) -> Report | None:
+        """Return the last report about the whole chain.
 
-        One begins when the file has changed, or it is asked for. A page waits for it for a moment
-        only: it takes the longer, the longer the record is.
+        Verification takes longer the longer the log is, so it runs in the background, whenever the
+        file has changed or with `again`, and a page only waits a moment for it.
         """
-        state = await anyio.to_thread.run_sync(_state, path)
-        if self._checking is None and (anew or state != self._checked):
-            self._checking = anyio.Event()
-            self._house.background.start(partial(self._check, path, state, self._checking))
-        if self._checking is not None:
-            with anyio.move_on_after(_LONGEST if anew else _MOMENT):
-                await self._checking.wait()
-        return self._report, self._checking is not None
+        version = await anyio.to_thread.run_sync(_version, database)
+        if self._verifying is None and (again or version != self._verified):
+            self._verifying = anyio.Event()
+            self._background.start(partial(self._verify_now, database, version, self._verifying))
+        if self._verifying is not None:
+            with anyio.move_on_after(_LONG_WAIT if again else _SHORT_WAIT):
+                await self._verifying.wait()
+        return self._report
 
-    async def _check(self, path: Path, state: _State, done: anyio.Event) -> None:
+    async def _verify_now(
+        self, database: Path, version: tuple[int, ...], done: anyio.Event
+    ) -> None:
         try:
-            self._report = await anyio.to_thread.run_sync(partial(verify, path, is_aside=True))
-            self._checked = state
+            self._report = await anyio.to_thread.run_sync(partial(verify, database, is_aside=True))
+            self._verified = version
         except CallsError:
-            self._report = self._checked = None
+            self._report = self._verified = None
         finally:
-            self._checking = None
+            self._verifying = None
             done.set()
 
 
 def _filter(request: Request) -> Filter:
-    asked = request.query_params
+    query = request.query_params
     names = (field.name for field in fields(Filter))
-    return Filter(**{name: asked.get(name, "").strip()[:200] for name in names})
+    return Filter(**{name: query.get(name, "").strip()[:_MAX_FILTER] for name in names})
 
 
 def _before(request: Request) -> int | None:
     before = request.query_params.get("before", "")
     if not before:
         return None
-    if not (before.isascii() and before.isdigit() and int(before[:20]) < _LARGEST):
+    if not (before.isascii() and before.isdigit() and int(before[:20]) < _MAX_SEQ):
         raise HTTPException(400, "There is no such page.")
     return int(before)
 
 
-def _state(path: Path) -> _State:
-    """What is different once a database was changed."""
-    database = path.stat()
+def _version(database: Path) -> tuple[int, ...]:
+    """Return numbers that differ once a database, or its write-ahead log, has changed."""
+    stat = database.stat()
+    version = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
     try:
-        log = path.with_name(f"{path.name}-wal").stat()
+        log = database.with_name(f"{database.name}-wal").stat()
     except FileNotFoundError:
-        return database.st_ino, database.st_size, database.st_mtime_ns
-    return (database.st_ino, database.st_size, database.st_mtime_ns, log.st_size, log.st_mtime_ns)
+        return version
+    return (*version, log.st_size, log.st_mtime_ns)
 
 
-def _lines(path: Path, wanted: Filter) -> Iterator[bytes]:
-    """The very lines: without a filter, `calls-mcp audit verify` takes them."""
-    return (line + b"\n" for _, line in AuditReader(path).rows(wanted))
+def _jsonl(database: Path, wanted: Filter) -> Iterator[bytes]:
+    """Yield the exact lines: without a filter, `calls-mcp audit verify` takes them."""
+    return (line + b"\n" for _, line in AuditReader(database).rows(wanted))
 
 
-def _table(path: Path, wanted: Filter) -> Iterator[bytes]:
-    yield _cells(ORDER)
-    for _, line in AuditReader(path).rows(wanted):
+def _csv(database: Path, wanted: Filter) -> Iterator[bytes]:
+    yield _csv_row(ORDER)
+    for _, line in AuditReader(database).rows(wanted):
         if record := parse(line):
-            yield _cells(tuple(_cell(record.get(name)) for name in ORDER))
+            yield _csv_row(tuple(_csv_cell(record.get(name)) for name in ORDER))
 
 
-def _cells(cells: tuple[str, ...]) -> bytes:
-    written = io.StringIO()
-    csv.writer(written).writerow(cells)
-    return written.getvalue().encode(errors="replace")
+def _csv_row(cells: tuple[str, ...]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text).writerow(cells)
+    return text.getvalue().encode(errors="replace")
 
 
-def _cell(value: Json) -> str:
-    """A value that no spreadsheet takes for a formula."""
+def _csv_cell(value: Json) -> str:
+    """Return a value that no spreadsheet takes for a formula."""
     if value is None:
         return ""
     text = value if isinstance(value, str) else json.dumps(value)
@@ -160,8 +170,7 @@ def _cell(value: Json) -> str:
     return f"'{text}" if text.startswith(_FORMULA) and not is_number else text
 
 
-_Write = Callable[[Path, Filter], Iterator[bytes]]
-_FORMS: dict[str, tuple[str, _Write]] = {
-    "jsonl": ("application/x-ndjson", _lines),
-    "csv": ("text/csv; charset=utf-8", _table),
+_FORMATS: dict[str, tuple[str, Callable[[Path, Filter], Iterator[bytes]]]] = {
+    "jsonl": ("application/x-ndjson", _jsonl),
+    "csv": ("text/csv; charset=utf-8", _csv),
 }

@@ -1,4 +1,4 @@
-"""Calls: live ones on top, each with its story, and a button that hangs up."""
+"""Calls: live and ended ones, each with its timeline, and a form that hangs up."""
 
 import hashlib
 import json
@@ -10,157 +10,150 @@ import anyio.to_thread
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
 
+from calls_mcp.audit.search import AuditReader
 from calls_mcp.console.browser_sessions import Session, session_of
-from calls_mcp.console.context import READER, Fresh, House
-from calls_mcp.console.forms import own_fields
-from calls_mcp.console.rendering import page
-from calls_mcp.console.timeline import Event, Sightings, story
+from calls_mcp.console.pages import page, read_own_form
+from calls_mcp.console.state import READER, Console, TimedCache
+from calls_mcp.console.timeline import Event, Observations, timeline
 from calls_mcp.errors import CallsError
-from calls_mcp.tools.catalog import Json, load_operations
 from calls_mcp.tools.outcome import Approval, CallSummary, Failure, Outcome
 
 _SID = re.compile("CA[0-9a-fA-F]{32}")
 _LIVE = ("in-progress", "ringing", "queued")
-_SHOWN = 50
+_PAGE = 50  # calls of each status
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
-    """What the API told of calls; or why it did not."""
+class _CallList:
+    """Calls, the newest first; or the error of the API."""
 
     live: tuple[CallSummary, ...] = ()
     ended: tuple[CallSummary, ...] = ()
     error: Failure | None = None
 
 
-class Calls:
-    """The pages of calls: one look at the API, now and then, for all who look at them."""
+class CallsPage:
+    """The pages of calls. However many tabs are open, the API is asked once in an interval."""
 
-    def __init__(self, house: House) -> None:
-        self._house = house
-        interval = house.settings.watch.interval
-        self._lists: Fresh[Listed] = Fresh(interval, house.clock)
-        self._calls: Fresh[Outcome] = Fresh(interval, house.clock)
-        self._sightings = Sightings(house.clock)
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._unavailable = console.unavailable.get("runtime", "")
+        interval = console.settings.watch.interval
+        self._lists: TimedCache[_CallList] = TimedCache(interval, console.clock)
+        self._calls: TimedCache[Outcome] = TimedCache(interval, console.clock)
+        self._observations = Observations(console.clock)
+        self.routes = [
+            Route("/calls", self.index),
+            Route("/calls/{sid}", self.show),
+            Route("/calls/{sid}/hang-up", self.confirm_hang_up),
+            Route("/calls/{sid}/hang-up", self.hang_up, methods=["POST"]),
+        ]
 
-    async def all(self, request: Request) -> Response:
-        """Those that are live, and the newest of the others."""
-        lacking = self._house.lacking.get("runtime", "")
-        listed = Listed() if lacking else await self._listed()
-        return page(request, "calls.html", {"lacking": lacking, "listed": listed})
+    async def index(self, request: Request) -> Response:
+        """Show the live calls, and the newest of the others."""
+        calls = _CallList() if self._unavailable else await self._list()
+        values = {"unavailable": self._unavailable, "calls": calls}
+        return page(request, "calls.html", values)
 
-    async def one(self, request: Request) -> Response:
-        """A call, and its story."""
+    async def show(self, request: Request) -> Response:
+        """Show a call with its timeline."""
         sid = _sid(request)
-        lacking = self._house.lacking.get("runtime", "")
-        outcome = Outcome(outcome="error") if lacking else await self._fetched(sid)
-        call = outcome.call
-        events = await self._story(sid, call)
-        error = outcome.error
-        if not (call or events) and (lacking or (error and error.kind == "not_found")):
+        outcome = Outcome(outcome="error") if self._unavailable else await self._fetch(sid)
+        call, error = outcome.call, outcome.error
+        events = await self._timeline(sid, call)
+        is_missing = self._unavailable or (error and error.kind == "not_found")
+        if is_missing and not (call or events):
             raise HTTPException(404, "Neither the API nor the record tells of such a call.")
-        values = {"sid": sid, "call": call, "events": events, "trouble": lacking}
-        values |= {"trouble": error.message} if error else {}
+        message = error.message if error else self._unavailable
+        values = {"sid": sid, "call": call, "events": events, "error": message}
         return page(request, "call.html", values)
 
-    async def ask(self, request: Request) -> Response:
-        """Ask whether it is meant."""
+    async def confirm_hang_up(self, request: Request) -> Response:
+        """Ask whether to hang up."""
         sid = _sid(request)
-        outcome = await self._fetched(sid)
-        return page(request, "hang_up.html", _question(sid, outcome))
+        return page(request, "hang_up.html", _values(sid, await self._fetch(sid)))
 
     async def hang_up(self, request: Request) -> Response:
-        """End a call by the path of the tool: its checks, the policy, the record."""
-        await own_fields(request)
+        """End a call as the tool does: with its checks, the policy and the audit log."""
+        await read_own_form(request)
         sid = _sid(request)
-        outcome = await self._hung_up(sid, session_of(request))
-        self._calls.forget(sid)
-        self._lists.forget("")
+        outcome = await self._complete(sid, session_of(request))
+        self._calls.discard(sid)
+        self._lists.discard("")
         if outcome.outcome == "done":
             return RedirectResponse(f"/calls/{sid}", 303)
-        return page(request, "hang_up.html", _question(sid, outcome), 409)
+        return page(request, "hang_up.html", _values(sid, outcome), 409)
 
-    async def mark(self) -> str:
-        """What is another whenever a call has come, changed or ended."""
-        if self._house.runtime is None:
+    async def fingerprint(self) -> str:
+        """Return a text that differs whenever a call was added, changed or ended."""
+        if self._unavailable:
             return ""
-        listed = await self._listed()
-        told = [[call.sid, call.status] for call in (*listed.live, *listed.ended)]
-        return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+        calls = await self._list()
+        statuses = [[call.sid, call.status] for call in (*calls.live, *calls.ended)]
+        return hashlib.sha256(json.dumps(statuses).encode()).hexdigest()[:16]
 
-    async def _listed(self) -> Listed:
-        return await self._lists.get("", self._list)
+    async def _list(self) -> _CallList:
+        return await self._lists.get("", self._read_list)
 
-    async def _list(self) -> Listed:
+    async def _read_list(self) -> _CallList:
         found: dict[str, Outcome] = {}
 
-        async def look(status: str) -> None:
-            wanted: dict[str, Json] = {"limit": _SHOWN}
-            found[status] = await self._read(
-                "list_calls", wanted | {"status": status} if status else wanted
-            )
+        async def read(status: str) -> None:
+            wanted = {"status": status} if status else {}
+            found[status] = await self._console.invoke("list_calls", {"limit": _PAGE, **wanted})
 
         async with anyio.create_task_group() as tasks:
             for status in ("", *_LIVE):
-                tasks.start_soon(look, status)
-        error = next((o.error for o in found.values() if o.error), None)
+                tasks.start_soon(read, status)
+        error = next((each.error for each in found.values() if each.error), None)
         live = {call.sid: call for status in _LIVE for call in found[status].calls or ()}
         ended = [call for call in found[""].calls or () if call.sid not in live]
-        self._sightings.note([*live.values(), *ended])
+        self._observations.add([*live.values(), *ended])
         newest = sorted(live.values(), key=lambda call: call.created_at or "", reverse=True)
-        return Listed(tuple(newest), tuple(ended), error)
+        return _CallList(tuple(newest), tuple(ended), error)
 
-    async def _fetched(self, sid: str) -> Outcome:
-        async def fetch() -> Outcome:
-            return await self._read("fetch_call", {"sid": sid})
+    async def _fetch(self, sid: str) -> Outcome:
+        async def read() -> Outcome:
+            return await self._console.invoke("fetch_call", {"sid": sid})
 
-        outcome = await self._calls.get(sid, fetch)
+        outcome = await self._calls.get(sid, read)
         if outcome.call:
-            self._sightings.note([outcome.call])
+            self._observations.add([outcome.call])
         return outcome
 
-    async def _read(self, tool: str, arguments: dict[str, Json]) -> Outcome:
-        runtime = self._house.runtime
-        if runtime is None:
-            raise HTTPException(503, self._house.lacking["runtime"])
-        async with runtime.invoker() as invoker:
-            return await invoker.invoke(load_operations()[tool], arguments, READER)
-
-    async def _hung_up(self, sid: str, session: Session) -> Outcome:
-        runtime = self._house.runtime
-        if runtime is None:
-            raise HTTPException(503, self._house.lacking["runtime"])
+    async def _complete(self, sid: str, session: Session) -> Outcome:
+        """End a call. The page has asked already, so a confirmation is answered at once."""
         caller = replace(READER, principal=session.principal, can_ask=True, waits=False)
-        operation, arguments = load_operations()["update_call"], {"sid": sid, "status": "completed"}
-        async with runtime.invoker() as invoker:
-            outcome = await invoker.invoke(operation, {**arguments}, caller)
-            confirmation = outcome.confirmation
-            if token := confirmation and confirmation.token:  # they were asked on the page before
-                approval = Approval(token, by="elicitation")
-                return await invoker.invoke(operation, {**arguments}, caller, approval)
-            identifier = confirmation and confirmation.approval
-            if identifier and await self._approved(identifier, session):
-                return await invoker.invoke(operation, {**arguments}, caller)
+        arguments = {"sid": sid, "status": "completed"}
+        outcome = await self._console.invoke("update_call", arguments, caller)
+        confirmation = outcome.confirmation
+        if confirmation and confirmation.token:
+            approval = Approval(confirmation.token, by="elicitation")
+            return await self._console.invoke("update_call", arguments, caller, approval)
+        identifier = confirmation and confirmation.approval
+        if identifier and await self._approve(identifier, session):
+            return await self._console.invoke("update_call", arguments, caller)
         return outcome
 
-    async def _approved(self, identifier: str, session: Session) -> bool:
-        """Approve what must be: the one operator there is has just asked for it themselves."""
-        approvals = self._house.approvals
+    async def _approve(self, identifier: str, session: Session) -> bool:
+        """Approve what the operator has just asked for, unless somebody else must."""
+        approvals = self._console.approvals
         request = await approvals.find(identifier) if approvals else None
         if approvals is None or request is None or not session.may_approve(request):
             return False
         return await approvals.decide(request, approve=True, by=session.name) is not None
 
-    async def _story(self, sid: str, call: CallSummary | None) -> list[Event]:
-        path = self._house.record
-        seen = self._sightings.of(sid)
-        if path is None or not path.exists():
-            return story(None, sid, call, seen)
+    async def _timeline(self, sid: str, call: CallSummary | None) -> list[Event]:
+        observed, database = self._observations.of(sid), self._console.audit_database
+        if database is None:
+            return timeline([], call, observed)
         try:
-            return await anyio.to_thread.run_sync(story, path, sid, call, seen)
+            records = await anyio.to_thread.run_sync(AuditReader(database).about, sid)
         except CallsError as error:
             return [Event("", "The record can't be read", f"{error}")]
+        return timeline(records, call, observed)
 
 
 def _sid(request: Request) -> str:
@@ -170,8 +163,8 @@ def _sid(request: Request) -> str:
     return sid
 
 
-def _question(sid: str, outcome: Outcome) -> dict[str, object]:
+def _values(sid: str, outcome: Outcome) -> dict[str, object]:
     error = outcome.error
-    trouble = f"{error.message} {error.hint}" if error else outcome.reason or ""
+    message = f"{error.message} {error.hint}" if error else outcome.reason or ""
     approval = (outcome.confirmation and outcome.confirmation.approval) or ""
-    return {"sid": sid, "call": outcome.call, "trouble": trouble, "approval": approval}
+    return {"sid": sid, "call": outcome.call, "error": message, "approval": approval}

@@ -1,4 +1,7 @@
-"""Counts → an SVG chart, whose colours are the stylesheet's."""
+"""Counts → an SVG chart, coloured by the stylesheet.
+
+leather writes no styles into its SVG, so the content security policy can forbid inline styles.
+"""
 
 from collections.abc import Sequence
 from typing import Protocol, cast
@@ -7,7 +10,7 @@ import leather
 from markupsafe import Markup, escape
 
 _WIDTH, _ROW, _MARGIN = 600, 28, 70  # units
-_LONGEST_LABEL = 32  # characters
+_MAX_LABEL = 32  # characters
 
 
 class _Chart(Protocol):
@@ -25,22 +28,21 @@ class _Chart(Protocol):
 
 
 def bars(title: str, counts: Sequence[tuple[str, float]]) -> Markup:
-    """A bar for each label, the first on top; nothing if there is nothing to see."""
+    """Return a bar for each label, the first on top; nothing if all counts are 0."""
     if not any(count for _, count in counts):
         return Markup()
     chart = cast("_Chart", leather.Chart())
-    chart.add_x_scale(0, _rounded(max(count for _, count in counts)))
-    chart.add_bars([(count, label[:_LONGEST_LABEL]) for label, count in counts])
-    height = _MARGIN + _ROW * len(counts)
-    return _labelled(title, chart.to_svg(width=_WIDTH, height=height), height)
+    chart.add_x_scale(0, _axis_end(max(count for _, count in counts)))
+    chart.add_bars([(count, label[:_MAX_LABEL]) for label, count in counts])
+    return _svg(title, chart, _MARGIN + _ROW * len(counts))
 
 
 def columns(
     title: str, labels: Sequence[str], parts: Sequence[tuple[str, Sequence[float]]]
 ) -> Markup:
-    """A column for each label, from left to right; nothing if there is nothing to see.
+    """Return a stacked column for each label, from left to right; nothing if all are 0.
 
-    `parts` stand on each other, the first on top: a name, and how much of each column it is.
+    `parts` are the parts of the columns, the first on top: a name, and the height in each column.
     """
     heights = [
         [*map(sum, zip(*(part for _, part in parts[at:]), strict=True))] for at in range(len(parts))
@@ -48,22 +50,21 @@ def columns(
     if not any(heights[0]):
         return Markup()
     chart = cast("_Chart", leather.Chart())
-    chart.add_y_scale(0, _rounded(max(heights[0])))
+    chart.add_y_scale(0, _axis_end(max(heights[0])))
     for (name, _), height in zip(parts, heights, strict=True):  # each before those above it
         chart.add_columns([*zip(labels, height, strict=True)], name=name)
-    height = _WIDTH // 3
-    return _labelled(title, chart.to_svg(width=_WIDTH, height=height), height)
+    return _svg(title, chart, _WIDTH // 3)
 
 
-def _rounded(most: float) -> float:
-    """An end for the axis that is no less."""
-    return most if most < 1 else float(-(-most // 5) * 5)
+def _axis_end(largest: float) -> float:
+    return largest if largest < 1 else float(-(-largest // 5) * 5)
 
 
-def _labelled(title: str, svg: str, height: int) -> Markup:
-    """The library's SVG, which escapes its labels, as one picture with a name."""
-    begins = f'<svg width="{_WIDTH}" height="{height}"'
-    named = Markup('<svg role="img" aria-label="{}" viewBox="0 0 {} {}"').format(
+def _svg(title: str, chart: _Chart, height: int) -> Markup:
+    """Return the library's SVG, which escapes its labels, as one picture with a name."""
+    svg = chart.to_svg(width=_WIDTH, height=height)
+    svg = svg.removeprefix(f'<svg width="{_WIDTH}" height="{height}"')
+    start = Markup('<svg role="img" aria-label="{}" viewBox="0 0 {} {}"').format(
         escape(title), _WIDTH, height
     )
-    return named + Markup(svg.removeprefix(begins))  # noqa: S704  # made by ElementTree
+    return start + Markup(svg)  # noqa: S704  # made by ElementTree

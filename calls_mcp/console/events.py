@@ -1,97 +1,104 @@
-"""Server-sent events: one look at what changes, for however many tabs."""
+"""Server-sent events: tell open pages that something has changed."""
 
 import json
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import anyio
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
 
-from calls_mcp.console.browser_sessions import Session, session_of
-from calls_mcp.console.context import House
+from calls_mcp.console.browser_sessions import Session, Sessions, session_of
 
-Look = Callable[[], Awaitable[str]]
-"""Tells a mark that is another whenever a room has changed."""
+Fingerprint = Callable[[], Awaitable[str]]
+"""Returns a text that differs whenever what a page shows has changed."""
 
-_MOST = 500  # listeners
-_BREATH = 15  # seconds until a line says that there is nothing new
+_MAX_LISTENERS = 500
+_KEEP_ALIVE = 15  # seconds between two comments that keep a stream open
 
 
-class News:
-    """Looks at rooms every `interval` seconds while anybody listens there.
+@dataclass(slots=True, eq=False)
+class _Topic:
+    """A topic, with its last fingerprint; `changed` is replaced whenever it is set."""
 
-    `looks` tells each room's mark.
-    """
+    read: Fingerprint
+    fingerprint: str = ""
+    listeners: int = 0
+    changed: anyio.Event = field(default_factory=anyio.Event)
+    has_listeners: anyio.Event = field(default_factory=anyio.Event)
 
-    def __init__(self, house: House, looks: dict[str, Look], interval: float) -> None:
-        self._house = house
-        self._looks = looks
-        self._interval = interval
-        self._listeners: Counter[str] = Counter()
-        self._marks: dict[str, str] = {}
-        self._changed = anyio.Event()
-        self._wanted = {room: anyio.Event() for room in looks}
-        self._has_ended = False
-
-    async def events(self, request: Request) -> Response:
-        """The stream of one tab."""
-        room = request.query_params.get("topic", "")
-        if room not in self._looks:
-            raise HTTPException(404, "There is no news of that.")
-        if self._listeners.total() >= _MOST:
-            raise HTTPException(503, "Too many tabs listen already.")
-        told = self._told(room, session_of(request))
-        return StreamingResponse(told, media_type="text/event-stream")
-
-    async def run(self) -> None:
-        """Look, for ever; a slow look at one room delays no other."""
-        async with anyio.create_task_group() as tasks:
-            for room, look in self._looks.items():
-                tasks.start_soon(self._watch, room, look)
-
-    async def _watch(self, room: str, look: Look) -> None:
-        while True:
-            await self._wanted[room].wait()
-            mark = await look()
-            if self._marks.get(room) != mark:
-                self._marks[room] = mark
-                self._wake()
-            if not self._listeners[room]:
-                self._wanted[room] = anyio.Event()
-            await anyio.sleep(self._interval)
-
-    def end(self) -> None:
-        """Let all listeners go."""
-        self._has_ended = True
-        self._wake()
-
-    async def _told(self, room: str, session: Session) -> AsyncIterator[str]:
-        known, sessions = "", self._house.sessions
-        with self._listening(room):
-            while not self._has_ended and await sessions.lasts(session):
-                changed, mark = self._changed, self._marks.get(room, "")
-                if mark != known:
-                    known = mark
-                    yield f"data: {json.dumps({'mark': mark})}\n\n"
-                    continue
-                with anyio.move_on_after(_BREATH) as quiet:
-                    await changed.wait()
-                if quiet.cancelled_caught:
-                    yield ":\n\n"
+    def notify(self) -> None:
+        self.changed.set()
+        self.changed = anyio.Event()
 
     @contextmanager
-    def _listening(self, room: str) -> Generator[None]:
-        self._listeners[room] += 1
-        self._wanted[room].set()
+    def listening(self) -> Generator[None]:
+        self.listeners += 1
+        self.has_listeners.set()
         try:
             yield
         finally:
-            self._listeners[room] -= 1
-            self._listeners += Counter()
+            self.listeners -= 1
 
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
+
+class EventStream:
+    """Reads the fingerprint of each topic every `interval` seconds, for all its listeners."""
+
+    def __init__(
+        self, sessions: Sessions, topics: Mapping[str, Fingerprint], interval: float
+    ) -> None:
+        self._sessions = sessions
+        self._topics = {name: _Topic(read) for name, read in topics.items()}
+        self._interval = interval
+        self._is_closed = False
+        self.routes = [Route("/events", self.stream)]
+
+    async def stream(self, request: Request) -> Response:
+        """Stream the events of one topic."""
+        topic = self._topics.get(request.query_params.get("topic", ""))
+        if topic is None:
+            raise HTTPException(404, "There is no news of that.")
+        if sum(each.listeners for each in self._topics.values()) >= _MAX_LISTENERS:
+            raise HTTPException(503, "Too many tabs listen already.")
+        events = self._events(topic, session_of(request))
+        return StreamingResponse(events, media_type="text/event-stream")
+
+    async def run(self) -> None:
+        """Poll all topics, for ever; a slow one delays no other."""
+        async with anyio.create_task_group() as tasks:
+            for topic in self._topics.values():
+                tasks.start_soon(self._poll, topic)
+
+    def close(self) -> None:
+        """End all streams."""
+        self._is_closed = True
+        for topic in self._topics.values():
+            topic.notify()
+
+    async def _poll(self, topic: _Topic) -> None:
+        while True:
+            await topic.has_listeners.wait()
+            fingerprint = await topic.read()
+            if topic.fingerprint != fingerprint:
+                topic.fingerprint = fingerprint
+                topic.notify()
+            if not topic.listeners:
+                topic.has_listeners = anyio.Event()
+            await anyio.sleep(self._interval)
+
+    async def _events(self, topic: _Topic, session: Session) -> AsyncIterator[str]:
+        sent = ""
+        with topic.listening():
+            while not self._is_closed and await self._sessions.is_valid(session):
+                changed = topic.changed
+                if topic.fingerprint != sent:
+                    sent = topic.fingerprint
+                    yield f"data: {json.dumps({'fingerprint': sent})}\n\n"
+                    continue
+                with anyio.move_on_after(_KEEP_ALIVE) as timeout:
+                    await changed.wait()
+                if timeout.cancelled_caught:
+                    yield ":\n\n"

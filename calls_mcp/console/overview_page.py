@@ -1,4 +1,4 @@
-"""Overview: the last day in figures, each chart with its numbers as a table."""
+"""Overview: statistics of the last day, each chart with its numbers as a table."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
@@ -6,7 +6,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import islice
-from pathlib import Path
 from typing import cast
 
 import anyio
@@ -14,24 +13,25 @@ import anyio.to_thread
 from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from calls_mcp.audit.search import AuditReader
 from calls_mcp.console.charts import bars, columns
-from calls_mcp.console.context import READER, Fresh, House
-from calls_mcp.console.rendering import page
-from calls_mcp.console.statistics import Figures, count
+from calls_mcp.console.pages import page
+from calls_mcp.console.state import Console, TimedCache
+from calls_mcp.console.statistics import Statistics, count
 from calls_mcp.errors import CallsError
-from calls_mcp.tools.catalog import Json, load_operations
+from calls_mcp.tools.catalog import Json
 from calls_mcp.tools.outcome import CallSummary, iso_time
 
 _DAY = 86_400  # seconds
-_GOOD_FOR = 60.0  # seconds
-_PAGES = 5
-_MOST_RECORDS = 20_000
-_MOST_ROWS = 12
+_CACHED = 60.0  # seconds
+_MAX_LISTS = 5
+_MAX_RECORDS = 20_000
+_MAX_BARS = 12
 _LIVE = ("queued", "initiated", "ringing", "in-progress")
-_OUTCOMES = ("live", "not completed", "completed")
-_COUNTED = (
+_RESULTS = ("live", "not completed", "completed")
+_COUNTED_FIELDS = (
     "seq",
     "time",
     "id",
@@ -45,7 +45,7 @@ _COUNTED = (
 
 
 @dataclass(frozen=True, slots=True)
-class Chart:
+class _Chart:
     """A picture, and its numbers: `rows` below `head`, whose first column names each row."""
 
     title: str
@@ -54,144 +54,130 @@ class Chart:
     rows: tuple[tuple[str, ...], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _View:
-    figures: Figures
-    tiles: tuple[tuple[str, str], ...]
-    charts: tuple[Chart, ...]
-    notes: tuple[str, ...]
+class OverviewPage:
+    """The page of statistics, at most a minute old."""
 
-
-class _Recent:
-    """The decisions of a day, of which each look at a log reads only those that are new."""
-
-    def __init__(self) -> None:
-        self._known: list[Mapping[str, Json]] = []
-
-    def since(self, path: Path, beginning: str) -> list[Mapping[str, Json]]:
-        """Return what was decided from then on, the newest first.
-
-        Raises:
-            ConfigurationError: The log can't be read.
-        """
-        last = cast("int", self._known[0]["seq"]) if self._known else 0
-        fresh = AuditReader(path).decisions(beginning, _MOST_RECORDS, last)
-        counted = [{name: record.get(name) for name in _COUNTED} for record in fresh]
-        known = [record for record in self._known if str(record["time"]) >= beginning]
-        self._known = [*counted, *known][:_MOST_RECORDS]
-        return self._known
-
-
-class Overview:
-    """The page of figures."""
-
-    def __init__(self, house: House) -> None:
-        self._house = house
-        self._views: Fresh[_View] = Fresh(_GOOD_FOR, house.clock)
-        self._recent = _Recent()
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._cache: TimedCache[dict[str, object]] = TimedCache(_CACHED, console.clock)
+        self._decisions: list[Mapping[str, Json]] = []  # of the last day, the newest first
         self._reading = anyio.Lock()
+        self.routes = [Route("/overview", self.show)]
 
-    async def prepare(self) -> None:
-        """Read a day's records before anybody waits for it."""
-        with suppress(CallsError):  # whoever looks is told
-            await self._recorded(self._house.clock() - _DAY)
+    async def preload(self) -> None:
+        """Read the records of the last day, so that the first visit need not wait."""
+        with suppress(CallsError):  # each visit reports it
+            await self._read_decisions(self._console.clock() - _DAY)
 
-    async def all(self, request: Request) -> Response:
-        """The figures, at most a minute old."""
-        view = await self._views.get("", self._made)
-        return page(request, "overview.html", {"view": view})
+    async def show(self, request: Request) -> Response:
+        """Show the statistics."""
+        return page(request, "overview.html", await self._cache.get("", self._read))
 
-    async def _made(self) -> _View:
-        until = self._house.clock()
+    async def _read(self) -> dict[str, object]:
+        until = self._console.clock()
         since = until - _DAY
-        calls, notes = await self._called()
-        records = await self._recorded(since)
-        if lacking := self._house.lacking.get("record"):
-            notes.append(lacking)
-        if len(records) == _MOST_RECORDS:
-            notes.append(f"Only the newest {_MOST_RECORDS:,} records are counted.")
-        patience = self._house.settings.guard.operator_ttl
-        figures = count(calls, records, since, until, patience)
-        return _View(figures, tuple(_tiles(figures)), tuple(_charts(figures)), tuple(notes))
+        calls, notes = await self._read_calls(since)
+        decisions = await self._read_decisions(since)
+        if reason := self._console.unavailable.get("audit_database"):
+            notes.append(reason)
+        if len(decisions) == _MAX_RECORDS:
+            notes.append(f"Only the newest {_MAX_RECORDS:,} records are counted.")
+        operator_ttl = self._console.settings.guard.operator_ttl
+        statistics = count(calls, decisions, since, until, operator_ttl)
+        return {
+            "statistics": statistics,
+            "tiles": [*_tiles(statistics)],
+            "charts": [*_charts(statistics)],
+            "notes": notes,
+        }
 
-    async def _recorded(self, since: float) -> list[Mapping[str, Json]]:
-        path = self._house.record
-        if path is None or not path.exists():
+    async def _read_decisions(self, since: float) -> list[Mapping[str, Json]]:
+        """Return what was decided since, the newest first. Only new records are read."""
+        database, beginning = self._console.audit_database, iso_time(since)
+        if database is None:
             return []
         async with self._reading:
-            return await anyio.to_thread.run_sync(self._recent.since, path, iso_time(since))
+            known = self._decisions
+            last = cast("int", known[0]["seq"]) if known else 0
+            read = AuditReader(database).decisions
+            new = await anyio.to_thread.run_sync(read, beginning, _MAX_RECORDS, last)
+            counted = [{name: record.get(name) for name in _COUNTED_FIELDS} for record in new]
+            recent = [record for record in known if str(record["time"]) >= beginning]
+            self._decisions = [*counted, *recent][:_MAX_RECORDS]
+            return self._decisions
 
-    async def _called(self) -> tuple[list[CallSummary], list[str]]:
-        """The newest calls, and what is to be said about them."""
-        runtime, calls = self._house.runtime, list[CallSummary]()
-        if runtime is None:
-            return calls, [self._house.lacking["runtime"]]
-        operation, arguments = load_operations()["list_calls"], dict[str, Json](limit=1000)
-        since = iso_time(self._house.clock() - _DAY)
-        for _ in range(_PAGES):
-            async with runtime.invoker() as invoker:
-                outcome = await invoker.invoke(operation, arguments, READER)
+    async def _read_calls(self, since: float) -> tuple[list[CallSummary], list[str]]:
+        """Return the newest calls, and notes about what is missing."""
+        calls = list[CallSummary]()
+        if reason := self._console.unavailable.get("runtime"):
+            return calls, [reason]
+        arguments: Mapping[str, Json] = {"limit": 1000}
+        for _ in range(_MAX_LISTS):
+            outcome = await self._console.invoke("list_calls", arguments)
             if outcome.error:
                 return calls, [outcome.error.message]
             found = outcome.calls or ()
             calls += found
-            if not found or not outcome.next_cursor or (found[-1].created_at or "") < since:
+            if not (
+                found and outcome.next_cursor and (found[-1].created_at or "") >= iso_time(since)
+            ):
                 return calls, []
             arguments = {"cursor": outcome.next_cursor}
         return calls, [f"Only the newest {len(calls):,} calls are counted."]
 
 
-def _tiles(figures: Figures) -> Iterator[tuple[str, str]]:
-    """What matters most, at a glance."""
-    completed = sum(counts.get("completed", 0) for counts in figures.hours.values())
-    spent: defaultdict[str, Decimal] = defaultdict(Decimal)
-    for (_, unit), cost in figures.costs.items():
-        spent[unit] += cost
-    asked, accepted = (figures.confirmations[name] for name in ("asked", "accepted"))
-    yield "Calls", f"{figures.calls:,}"
+def _tiles(statistics: Statistics) -> Iterator[tuple[str, str]]:
+    completed = sum(counts.get("completed", 0) for counts in statistics.hours.values())
+    costs: defaultdict[str, Decimal] = defaultdict(Decimal)
+    for (_, currency), cost in statistics.costs.items():
+        costs[currency] += cost
+    cost = ", ".join(f"{cost:.2f} {currency}".strip() for currency, cost in costs.items())
+    asked, accepted = (statistics.confirmations[name] for name in ("asked", "accepted"))
+    yield "Calls", f"{statistics.calls:,}"
     yield "Completed", f"{completed:,}"
-    yield "Cost", ", ".join(f"{cost:.2f} {unit}".strip() for unit, cost in spent.items()) or "none"
+    yield "Cost", cost or "none"
     yield "Confirmations accepted", f"{accepted:,} of {asked:,}"
-    yield "Denied by a rule", f"{sum(figures.denials.values()):,}"
+    yield "Denied by a rule", f"{sum(statistics.denials.values()):,}"
 
 
-def _outcome(status: str) -> str:
+def _charts(statistics: Statistics) -> Iterator[_Chart]:
+    yield _calls_chart(statistics)
+    yield _bar_chart("How long calls lasted", "Duration", "Calls", statistics.durations)
+    yield _costs_chart(statistics)
+    confirmations = statistics.confirmations
+    yield _bar_chart("Confirmations", "What became of them", "Number", confirmations)
+    yield _bar_chart("Denials by rule", "Rule", "Denials", statistics.denials)
+
+
+def _calls_chart(statistics: Statistics) -> _Chart:
+    title, statuses = "Calls by hour and outcome", statistics.statuses
+    hours = [*statistics.hours.items()][1:]  # the first is cut off
+    results = [Counter(map(_result, Counter(counts).elements())) for _, counts in hours]
+    parts = [(name, [counts[name] for counts in results]) for name in _RESULTS]
+    rows = (
+        (hour.replace("T", " "), *(str(counts.get(status, 0)) for status in statuses))
+        for hour, counts in statistics.hours.items()
+        if any(counts.values())
+    )
+    picture = columns(title, [hour[11:] for hour, _ in hours], parts)
+    return _Chart(title, picture, ("Hour (UTC)", *statuses), tuple(rows))
+
+
+def _result(status: str) -> str:
     if status == "completed":
         return status
     return "live" if status in _LIVE else "not completed"
 
 
-def _charts(figures: Figures) -> Iterator[Chart]:
-    title = "Calls by hour and outcome"
-    hours = [*figures.hours.items()][1:]  # the first is cut off
-    outcomes = [Counter(map(_outcome, Counter(counts).elements())) for _, counts in hours]
-    parts = [(name, [counts[name] for counts in outcomes]) for name in _OUTCOMES]
-    yield Chart(
-        title,
-        columns(title, [hour[11:] for hour, _ in hours], parts),
-        ("Hour (UTC)", *figures.statuses),
-        tuple(
-            (
-                hour.replace("T", " "),
-                *(str(counts.get(s, 0)) for s in figures.statuses),
-            )
-            for hour, counts in figures.hours.items()
-            if any(counts.values())
-        ),
-    )
-    yield _simple("How long calls lasted", "Duration", "Calls", figures.durations)
-    title = "Cost by country"
-    costs = [(f"{place} {unit}".strip(), cost) for (place, unit), cost in figures.costs.items()]
-    yield Chart(
-        title,
-        bars(title, [(name, float(cost)) for name, cost in costs[:_MOST_ROWS]]),
-        ("Country and currency", "Cost"),
-        tuple((name, f"{cost:f}") for name, cost in costs),
-    )
-    yield _simple("Confirmations", "What became of them", "Number", figures.confirmations)
-    yield _simple("Denials by rule", "Rule", "Denials", figures.denials)
+def _costs_chart(statistics: Statistics) -> _Chart:
+    title, costs = "Cost by country", statistics.costs
+    named = [(f"{country} {currency}".strip(), cost) for (country, currency), cost in costs.items()]
+    picture = bars(title, [(name, float(cost)) for name, cost in named[:_MAX_BARS]])
+    rows = tuple((name, f"{cost:f}") for name, cost in named)
+    return _Chart(title, picture, ("Country and currency", "Cost"), rows)
 
 
-def _simple(title: str, name: str, number: str, counts: Mapping[str, int]) -> Chart:
-    picture = bars(title, [*islice(counts.items(), _MOST_ROWS)])
-    return Chart(title, picture, (name, number), tuple((k, str(n)) for k, n in counts.items()))
+def _bar_chart(title: str, label: str, unit: str, counts: Mapping[str, int]) -> _Chart:
+    picture = bars(title, [*islice(counts.items(), _MAX_BARS)])
+    rows = tuple((name, str(number)) for name, number in counts.items())
+    return _Chart(title, picture, (label, unit), rows)

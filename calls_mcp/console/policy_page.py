@@ -1,4 +1,4 @@
-"""Rules: the policy in words, and each setting with where it came from."""
+"""Policy: the rules in words, and each rule and setting with its source."""
 
 import json
 from collections.abc import Iterator
@@ -7,17 +7,18 @@ from dataclasses import dataclass
 from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
-from calls_mcp.console.context import House
-from calls_mcp.console.rendering import page
+from calls_mcp.console.pages import page
+from calls_mcp.console.state import Console
 from calls_mcp.guard.policy import explain, itemize, load_policy
 from calls_mcp.observability.redaction import MASK
 from calls_mcp.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """A setting as it is shown: `value` without secrets, `source` in words."""
+class _Row:
+    """A rule or a setting: `value` without secrets, `source` in words."""
 
     name: str
     value: str
@@ -25,36 +26,42 @@ class Setting:
     meaning: str = ""
 
 
-async def rules(house: House, request: Request) -> Response:
-    """The rules as a file has them now, which servers read when they start."""
-    settings = house.settings
-    policy = load_policy(settings.guard.policy).under(settings.guard.confirm)
-    values = {
-        "sentences": explain(policy),
-        "file": settings.guard.policy,
-        "confirm": settings.guard.confirm,
-        "rules": [*_rules(settings)],
-        "settings": [*_settings(settings)],
-    }
-    return page(request, "rules.html", values)
+class PolicyPage:
+    """The page of the policy, as the file is now; servers read it when they start."""
+
+    def __init__(self, console: Console) -> None:
+        self._settings = console.settings
+        self.routes = [Route("/policy", self.show)]
+
+    async def show(self, request: Request) -> Response:
+        """Show the rules and the settings of this console."""
+        guard = self._settings.guard
+        values = {
+            "sentences": explain(load_policy(guard.policy).under(guard.confirm)),
+            "file": guard.policy,
+            "confirm": guard.confirm,
+            "rules": [*_rules(self._settings)],
+            "settings": [*_settings(self._settings)],
+        }
+        return page(request, "policy.html", values)
 
 
-def _rules(settings: Settings) -> Iterator[Setting]:
+def _rules(settings: Settings) -> Iterator[_Row]:
     file = settings.guard.policy
     for name, value, is_own in itemize(file):
         source = f"{file}" if is_own else "shipped with calls-mcp"
-        yield Setting(name, json.dumps(value, ensure_ascii=False), source)
+        yield _Row(name, json.dumps(value, ensure_ascii=False), source)
 
 
-def _settings(settings: Settings) -> Iterator[Setting]:
+def _settings(settings: Settings) -> Iterator[_Row]:
     fields, given = Settings.variables(), settings.values(given=True)
     for variable, value in settings.values().items():
         source = "environment" if variable in given else "default"
-        yield Setting(variable, _shown(value), source, fields[variable].description or "")
+        yield _Row(variable, _format(value), source, fields[variable].description or "")
 
 
-def _shown(value: object) -> str:
-    """A value that may be read over somebody's shoulder."""
+def _format(value: object) -> str:
+    """Return a value with secrets masked."""
     if value is None or value == "":
         return "not set"
     if isinstance(value, SecretStr):

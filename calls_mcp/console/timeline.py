@@ -1,16 +1,14 @@
-"""A call's story on one time line: from the record, and as the API tells it."""
+"""The timeline of a call: from the audit log, from the API, and as this console observed it."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from calls_mcp.audit.search import AuditReader
 from calls_mcp.tools.catalog import Json
 from calls_mcp.tools.outcome import CallSummary, iso_time
 
-_MOST_SEEN = 500  # calls
+_MAX_CALLS = 500
 
-_DECIDED = {
+_DECISIONS = {
     "asked": "asked for",
     "approved": "approved",
     "denied": "refused",
@@ -19,91 +17,75 @@ _DECIDED = {
     "replayed": "repeated, and nothing was sent",
     "void": "that decision did not count",
 }
-_TONES = {"approved": "good", "denied": "bad", "declined": "bad", "expired": "bad"}
+_STYLES = {"approved": "good", "denied": "bad", "declined": "bad", "expired": "bad"}
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened at `time`, ISO 8601 UTC, with what else is known of it.
+    """Something that happened at `time`, ISO 8601 UTC.
 
-    `tone` is how it looks: `good`, `bad`, `sent` or as any other.
+    `style` is a class of the stylesheet: `good`, `bad`, `sent` or none.
     """
 
     time: str
-    what: str
+    title: str
     detail: str = ""
-    tone: str = ""
+    style: str = ""
 
 
-class Sightings:
-    """Which status each call was seen to have, and when first; `clock` gives epoch seconds."""
+class Observations:
+    """Remembers when a call was first seen with each status; `clock` returns epoch seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._seen: dict[str, list[Event]] = {}
+        self._events: dict[str, list[Event]] = {}
 
-    def note(self, calls: Iterable[CallSummary]) -> None:
-        """Take note of how these calls are now."""
+    def add(self, calls: Iterable[CallSummary]) -> None:
+        """Note the status of these calls. Ended ones that were never seen live are skipped."""
         time = iso_time(self._clock())
         for call in calls:
-            events, status = self._seen.get(call.sid), call.status or "unknown"
-            what = f"Seen by this console: {status}"
-            if events is None and call.live is not True:
-                continue
-            if not events or events[-1].what != what:
-                self._seen.setdefault(call.sid, []).append(Event(time, what))
-        while len(self._seen) > _MOST_SEEN:
-            del self._seen[next(iter(self._seen))]
+            events = self._events.get(call.sid, [])
+            title = f"Seen by this console: {call.status or 'unknown'}"
+            is_known = events and events[-1].title == title
+            if not is_known and (events or call.live is True):
+                self._events[call.sid] = [*events, Event(time, title)]
+        while len(self._events) > _MAX_CALLS:
+            del self._events[next(iter(self._events))]
 
     def of(self, sid: str) -> Sequence[Event]:
-        """What was seen of one."""
-        return self._seen.get(sid, ())
+        """Return the events of one call."""
+        return self._events.get(sid, ())
 
 
-def story(
-    record: Path | None, sid: str, call: CallSummary | None, seen: Sequence[Event]
+def timeline(
+    records: Iterable[Mapping[str, Json]], call: CallSummary | None, observed: Sequence[Event]
 ) -> list[Event]:
-    """All that is known of a call, the oldest first.
-
-    Raises:
-        ConfigurationError: The record can't be read.
-    """
-    records = AuditReader(record).about(sid) if record else ()
-    events = [*map(_event, records), *_told(call), *seen]
+    """Return all events of a call, the oldest first; `records` are those of the audit log."""
+    events = [*map(_recorded, records), *_reported(call), *observed]
     return sorted(events, key=lambda event: event.time[:19])
 
 
-def _event(record: Mapping[str, Json]) -> Event:
+def _recorded(record: Mapping[str, Json]) -> Event:
     time, phase = str(record.get("time", "")), record.get("phase")
     action = str(record.get("action", "")).replace("_", " ")
-    who = record.get("principal", "somebody")
+    principal = record.get("principal", "somebody")
     if phase == "before":
-        by = record.get("confirmed_by")
-        return Event(
-            time,
-            f"Sent to the API for {who}: {action}",
-            _detail(record, {"confirmed by": by}),
-            "sent",
-        )
+        detail = _detail(record, {"confirmed by": record.get("confirmed_by")})
+        return Event(time, f"Sent to the API for {principal}: {action}", detail, "sent")
     if phase == "after":
-        took = f"{record.get('duration_ms')} ms"
-        more = {
+        result = {
             "HTTP status": record.get("http_status"),
             "request": record.get("request_id"),
-            "took": took,
+            "took": f"{record.get('duration_ms')} ms",
         }
-        tone = "good" if record.get("outcome") == "done" else "bad"
-        return Event(
-            time, f"The API's answer: {record.get('outcome')}", _detail(record, more), tone
-        )
+        outcome = record.get("outcome")
+        style = "good" if outcome == "done" else "bad"
+        return Event(time, f"The API's answer: {outcome}", _detail(record, result), style)
     decision = str(record.get("decision", phase))
-    whose = "by" if decision == "asked" else "for"
-    return Event(
-        time,
-        f"{action.capitalize()} {whose} {who}: {_DECIDED.get(decision, decision)}",
-        _detail(record, {}),
-        _TONES.get(decision, ""),
-    )
+    preposition = "by" if decision == "asked" else "for"
+    what = _DECISIONS.get(decision, decision)
+    title = f"{action.capitalize()} {preposition} {principal}: {what}"
+    return Event(time, title, _detail(record, {}), _STYLES.get(decision, ""))
 
 
 def _detail(record: Mapping[str, Json], more: Mapping[str, Json]) -> str:
@@ -117,11 +99,11 @@ def _detail(record: Mapping[str, Json], more: Mapping[str, Json]) -> str:
     return ", ".join(f"{name} {value}" for name, value in known.items() if value)
 
 
-def _told(call: CallSummary | None) -> Iterator[Event]:
+def _reported(call: CallSummary | None) -> Iterator[Event]:
     if call is None:
         return
     times = {"created": call.created_at, "started": call.started_at, "ended": call.ended_at}
-    for what, time in times.items():
+    for name, time in times.items():
         if time is not None:
-            status = f"status {call.status}" if what == "ended" else ""
-            yield Event(time, f"The API says: {what}", status)
+            detail = f"status {call.status}" if name == "ended" else ""
+            yield Event(time, f"The API says: {name}", detail)

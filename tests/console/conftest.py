@@ -2,33 +2,39 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
-from playwright import async_api
+from playwright.async_api import Browser
 
 from tests.chromium import open_async_browser
-from tests.console.desk import Browser, Desk, open_desk
+from tests.console.harness import Harness, WebClient, open_harness, sign_in
 
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
-    """As elsewhere; that of a whole module, for it shares a browser."""
+    """As elsewhere, but for a module, whose tests share a browser."""
     return "asyncio"
 
 
 @pytest.fixture(scope="module")
-async def chromium() -> AsyncGenerator[async_api.Browser]:
-    """A browser for a module: starting it is what costs."""
+async def chromium() -> AsyncGenerator[Browser]:
+    """One for a module, because it is slow to start."""
     async with open_async_browser() as browser:
         yield browser
 
 
 @pytest.fixture
-async def desk(tmp_path: Path) -> AsyncGenerator[Desk]:
-    async with open_desk(tmp_path) as desk:
-        yield desk
+def rules() -> str:
+    """The rules of `harness`, which a module can override."""
+    return 'place = "operator"'
 
 
 @pytest.fixture
-async def browser(desk: Desk) -> AsyncGenerator[Browser]:
-    """Ann's browser, which is signed in."""
-    async with desk.operator() as browser:
-        yield browser
+async def harness(tmp_path: Path, rules: str) -> AsyncGenerator[Harness]:
+    async with open_harness(tmp_path, rules) as harness:
+        yield harness
+
+
+@pytest.fixture
+async def ann(harness: Harness) -> AsyncGenerator[WebClient]:
+    """An operator who is signed in."""
+    async with sign_in(harness.console) as client:
+        yield client

@@ -1,21 +1,23 @@
-"""What waits, and its decision."""
+"""Approval requests, and their decisions."""
 
 import re
 import sqlite3
 from contextlib import closing
-from html import unescape
-from pathlib import Path
 from secrets import token_hex
 
 import anyio
 import pytest
 
-from calls_mcp.console import Address, open_console
-from calls_mcp.console.calls_page import Calls
-from calls_mcp.settings import load_settings
 from calls_mcp.storage import ApprovalRequest, Binding, OperatorDecision, models
 from calls_mcp.storage.models import as_json
-from tests.console.desk import Browser, Desk, open_desk, visible
+from tests.console.harness import (
+    Harness,
+    WebClient,
+    anonymous,
+    sign_in,
+    sign_in_alone,
+    text_of,
+)
 from tests.records import records_in
 from tests.rig import CALLER, placing
 
@@ -25,237 +27,188 @@ SCRIPT = "<script>alert(1)</script>"
 BIDI = "\u202eevil\u202c"
 
 
-async def decide(browser: Browser, approval: str, decision: str, reason: str = "") -> str:
-    """Press a button; where that leads, or what it says."""
-    response = await browser.submit(
-        "/approvals", f"/approvals/{approval}", decision=decision, reason=reason
-    )
-    assert response.status_code in (303, 409), response.text
-    return response.headers.get("location") or visible(response.text)
+async def decide(client: WebClient, approval: str, decision: str, reason: str = "") -> str:
+    """Press a button; the HTML of the page to which it leads."""
+    path = f"/approvals/{approval}"
+    response = await client.submit("/approvals", path, decision=decision, reason=reason)
+    assert (response.status_code, response.headers["location"]) == (303, path)
+    return await client.read(path)
 
 
-async def test_what_waits_is_told_in_plain_words(desk: Desk, browser: Browser) -> None:
-    assert "Nothing waits" in visible(await browser.read("/approvals"))
-    approval = await desk.ask()
-    desk.rig.clock.advance(60)
-    page = await browser.read("/approvals")
-    told = visible(page)
-    assert "(1) Waiting" in told
-    assert "1 change waits" in told
-    assert approval in told
-    assert "Place a call to" in told
-    assert CALLER in told
-    assert "By client tester 1" in told
-    assert "Asked 60 s ago" in told
-    assert "Left 14 min" in told
-    assert "confirm.place" in told
+async def test_pending_requests_are_shown(harness: Harness, ann: WebClient) -> None:
+    assert "Nothing waits" in text_of(await ann.read("/approvals"))
+    approval = await harness.request_call()
+    harness.rig.clock.advance(60)
+    text = text_of(await ann.read("/approvals"))
+    for part in ("(1) Waiting", "1 change waits", approval, "Place a call to", CALLER):
+        assert part in text
+    for part in ("By client tester 1", "Asked 60 s ago", "Left 14 min", "confirm.place"):
+        assert part in text
 
 
-async def test_what_is_approved_runs_once_it_is_called_again(desk: Desk, browser: Browser) -> None:
-    approval = await desk.ask()
-    page = await browser.read(case := await decide(browser, approval, "approve"))
-    assert "Approved by ann" in visible(page)
-    assert "It is carried out once it calls the same again." in visible(page)
-    assert "Nothing waits" in visible(await browser.read("/approvals"))
-    assert desk.rig.changes == []
-    async with desk.rig.connect() as agent:
-        done = await agent.call("create_call", **placing())
-    assert done["outcome"] == "done"
-    page = await browser.read(case)
-    assert "It was carried out: the call and its story." in visible(page)
-    assert f'href="/calls/{done["call"]["sid"]}"' in page
-    assert len(desk.rig.changes) == 1
-    assert "ann" in {each.get("decided_by") for each in records_in(desk.record)}
+async def test_an_approved_call_is_placed_when_the_agent_retries(
+    harness: Harness, ann: WebClient
+) -> None:
+    approval = await harness.request_call()
+    text = text_of(await decide(ann, approval, "approve"))
+    assert "Approved by ann" in text
+    assert "It is carried out once it calls the same again." in text
+    assert "Nothing waits" in text_of(await ann.read("/approvals"))
+    assert harness.rig.changes == []
+    async with harness.rig.connect() as agent:
+        outcome = await agent.call("create_call", **placing())
+    assert outcome["outcome"] == "done"
+    page = await ann.read(f"/approvals/{approval}")
+    assert "It was carried out: the call and its story." in text_of(page)
+    assert f'href="/calls/{outcome["call"]["sid"]}"' in page
+    assert len(harness.rig.changes) == 1
+    assert "ann" in {each.get("decided_by") for each in records_in(harness.database)}
 
 
-async def test_a_denial_reaches_the_agent_with_its_reason(desk: Desk, browser: Browser) -> None:
-    approval = await desk.ask()
-    page = await browser.read(await decide(browser, approval, "deny", "not at night"))
-    assert "Denied by ann" in visible(page)
-    assert "not at night" in visible(page)
-    async with desk.rig.connect() as agent:
+async def test_a_denial_reaches_the_agent_with_its_reason(harness: Harness, ann: WebClient) -> None:
+    approval = await harness.request_call()
+    text = text_of(await decide(ann, approval, "deny", "not at night"))
+    assert "Denied by ann" in text
+    assert "not at night" in text
+    async with harness.rig.connect() as agent:
         outcome = await agent.call("create_call", **placing())
     assert outcome["outcome"] == "declined"
     assert "not at night" in outcome["reason"]
-    assert desk.rig.changes == []
+    assert harness.rig.changes == []
 
 
-async def test_of_two_operators_the_second_is_told_what_stands(desk: Desk) -> None:
-    approval = await desk.ask()
-    async with desk.operator("ann") as ann, desk.operator("bob") as bob:
-        shown = await bob.csrf()
+async def test_a_second_decision_shows_the_first(harness: Harness, ann: WebClient) -> None:
+    approval = await harness.request_call()
+    async with sign_in(harness.console, "bob") as bob:
+        csrf = await bob.csrf()
         await decide(ann, approval, "deny", "no")
-        late = await bob.post(f"/approvals/{approval}", csrf=shown, decision="approve")
+        late = await bob.post(f"/approvals/{approval}", csrf=csrf, decision="approve")
     assert late.status_code == 409
-    assert "It was denied before, by ann. That stands" in visible(late.text)
+    assert "It was denied before, by ann. That stands" in text_of(late.text)
 
 
-async def test_of_two_decisions_at_once_one_counts(desk: Desk) -> None:
-    approval = await desk.ask()
+async def test_of_two_simultaneous_decisions_one_counts(harness: Harness, ann: WebClient) -> None:
+    path = f"/approvals/{await harness.request_call()}"
     statuses: list[int] = []
 
-    async def press(browser: Browser, decision: str) -> None:
-        response = await browser.submit("/approvals", f"/approvals/{approval}", decision=decision)
+    async def press(client: WebClient) -> None:
+        response = await client.submit("/approvals", path, decision="approve")
         statuses.append(response.status_code)
 
-    async with desk.operator("ann") as ann, desk.operator("bob") as bob:
-        await ann.csrf()
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(press, ann, "approve")
-            tasks.start_soon(press, bob, "approve")
+    async with sign_in(harness.console, "bob") as bob, anyio.create_task_group() as tasks:
+        tasks.start_soon(press, ann)
+        tasks.start_soon(press, bob)
     assert sorted(statuses) == [303, 409]
 
 
-async def test_nobody_decides_about_what_has_lapsed(desk: Desk, browser: Browser) -> None:
-    approval = await desk.ask()
-    csrf = await browser.csrf()
-    desk.rig.clock.advance(900)
-    assert "Nothing waits" in visible(await browser.read("/approvals"))
-    late = await browser.post(f"/approvals/{approval}", csrf=csrf, decision="approve")
-    page = await browser.read(f"/approvals/{approval}")
+async def test_an_expired_request_can_not_be_decided(harness: Harness, ann: WebClient) -> None:
+    path = f"/approvals/{await harness.request_call()}"
+    csrf = await ann.csrf()
+    harness.rig.clock.advance(900)
+    assert "Nothing waits" in text_of(await ann.read("/approvals"))
+    late = await ann.post(path, csrf=csrf, decision="approve")
     assert late.status_code == 409
-    for text in (late.text, page):
-        assert "It has lapsed" in visible(text)
-        assert 'value="approve"' not in text
+    for html in (late.text, await ann.read(path)):
+        assert "It has lapsed" in text_of(html)
+        assert 'value="approve"' not in html
 
 
 @pytest.mark.parametrize("decision", ["", "approved", "APPROVE"])
-async def test_only_the_two_words_decide(desk: Desk, browser: Browser, decision: str) -> None:
-    approval = await desk.ask()
-    page = f"/approvals/{approval}"
-    assert (await browser.submit(page, page, decision=decision)).status_code == 400
-    assert "1 change waits" in visible(await browser.read("/approvals"))
+async def test_a_decision_is_approve_or_deny(
+    harness: Harness, ann: WebClient, decision: str
+) -> None:
+    path = f"/approvals/{await harness.request_call()}"
+    assert (await ann.submit(path, path, decision=decision)).status_code == 400
+    assert "1 change waits" in text_of(await ann.read("/approvals"))
 
 
-async def test_a_stolen_id_is_nothing_without_a_session(desk: Desk, browser: Browser) -> None:
-    approval = await desk.ask()
-    async with desk.stranger() as thief:
-        answer = await thief.post(f"/approvals/{approval}", decision="approve", csrf="")
-        assert answer.status_code == 401
-        assert approval not in answer.text
-    refused = await browser.post(f"/approvals/{approval}", decision="approve", csrf="")
+async def test_a_decision_needs_a_session_and_its_form(harness: Harness, ann: WebClient) -> None:
+    approval = await harness.request_call()
+    async with anonymous(harness.console) as thief:
+        refused = await thief.post(f"/approvals/{approval}", decision="approve", csrf="")
+        assert refused.status_code == 401
+        assert approval not in refused.text
+    refused = await ann.post(f"/approvals/{approval}", decision="approve", csrf="")
     assert refused.status_code == 403
-    assert "1 change waits" in visible(await browser.read("/approvals"))
+    assert "1 change waits" in text_of(await ann.read("/approvals"))
 
 
-async def test_an_id_that_is_not_there_is_told(browser: Browser) -> None:
-    missing = await browser.get("/approvals/%3Cscript%3E")
+async def test_an_unknown_request_is_not_found(ann: WebClient) -> None:
+    missing = await ann.get("/approvals/%3Cscript%3E")
     assert missing.status_code == 404
     assert "no such approval" in missing.text
     assert "<script>" not in missing.text
 
 
-async def test_texts_of_strangers_are_shown_as_texts(desk: Desk) -> None:
-    approval = await desk.ask(f"{SCRIPT}{BIDI}", twiml=f"<Response><Say>{SCRIPT}</Say></Response>")
-    async with desk.operator(f"ann {SCRIPT}") as browser:
-        page = await browser.read("/approvals")
-        case = await browser.read(await decide(browser, approval, "deny", f"{SCRIPT}{BIDI} \"'&"))
-    for text in (page, case):
-        assert SCRIPT not in text
-        assert "&lt;script&gt;" in text
-        assert not re.search("[\\u202a-\\u202e\\u2066-\\u2069]", text)
+async def test_untrusted_text_is_escaped(harness: Harness) -> None:
+    twiml = f"<Response><Say>{SCRIPT}</Say></Response>"
+    approval = await harness.request_call(f"{SCRIPT}{BIDI}", twiml=twiml)
+    async with sign_in(harness.console, f"ann {SCRIPT}") as client:
+        index = await client.read("/approvals")
+        approval_page = await decide(client, approval, "deny", f"{SCRIPT}{BIDI} \"'&")
+    for html in (index, approval_page):
+        assert SCRIPT not in html
+        assert "&lt;script&gt;" in html
+        assert not re.search("[\\u202a-\\u202e\\u2066-\\u2069]", html)
 
 
-async def test_the_page_has_no_script_or_style_of_its_own(desk: Desk, browser: Browser) -> None:
-    await desk.ask()
-    page = await browser.read("/approvals")
-    assert (await browser.get("/static/console.js")).status_code == 200
-    assert (await browser.get("/static/console.css")).status_code == 200
-    assert re.findall("<script[^>]*>", page) == ['<script src="/static/console.js" defer>']
-    assert not re.search(r"<style|style=|\son\w+=|https?://(?!example)", page)
+async def test_the_page_has_no_inline_script_or_style(harness: Harness, ann: WebClient) -> None:
+    await harness.request_call()
+    html = await ann.read("/approvals")
+    assert re.findall("<script[^>]*>", html) == ['<script src="/static/console.js" defer>']
+    assert not re.search(r"<style|style=|\son\w+=|https?://(?!example)", html)
+    for file in ("console.js", "console.css"):
+        assert (await ann.get(f"/static/{file}")).status_code == 200
 
 
-async def test_an_open_page_is_told_what_comes_and_goes(desk: Desk, browser: Browser) -> None:
-    async with browser.news("approvals") as news:
-        first = await anext(news)
-        approval = await desk.ask()
-        assert await anext(news) != first
-        await decide(browser, approval, "deny")
-        assert await anext(news) == first
+async def test_without_a_shared_store_the_page_says_so() -> None:
+    async with sign_in_alone(calls_mcp_state_url="memory:") as client:
+        assert "CALLS_MCP_STATE_URL is memory:" in text_of(await client.read("/approvals"))
 
 
-async def test_an_api_that_does_not_answer_delays_no_news_of_what_waits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def hang(_: Calls) -> str:
-        await anyio.sleep_forever()
-        return ""
-
-    monkeypatch.setattr(Calls, "mark", hang)
-    async with (
-        open_desk(tmp_path) as desk,
-        desk.operator() as browser,
-        browser.news("calls"),
-        browser.news("approvals") as news,
-    ):
-        first = await anext(news)
-        await desk.ask()
-        assert await anext(news) != first
-
-
-async def test_whoever_has_left_is_told_no_more(desk: Desk, browser: Browser) -> None:
-    async with browser.news("approvals") as news:
-        await anext(news)
-        await browser.submit("/approvals", "/sign-out")
-        await desk.ask()
-        assert [each async for each in news] == []
-
-
-async def test_a_console_without_a_shared_store_says_so(tmp_path: Path) -> None:
-    settings = load_settings({"calls_mcp_state_url": "memory:"})
-    async with open_console(settings, Address(port=0)) as console:
-        desk = Desk(console, None, tmp_path)  # pyright: ignore[reportArgumentType]  # no server
-        async with desk.operator() as browser:
-            assert "CALLS_MCP_STATE_URL is memory:" in visible(await browser.read("/approvals"))
-
-
-async def test_all_that_waits_can_be_reached_however_much_is_decided_since(
-    desk: Desk, browser: Browser
-) -> None:
-    oldest = await desk.ask()
-    desk.rig.clock.advance(1)
-    fill(desk, 1100, decided=True)
-    fill(desk, 119)
-    pages = [await browser.read("/approvals")]
-    while found := re.search(r'<a href="([^"]+)" rel="next">', pages[-1]):
-        pages.append(await browser.read(unescape(found[1])))
-    shown = [re.findall('<article class="card" id="case-([^"]+)"', page) for page in pages]
+async def test_all_pending_requests_can_be_reached(harness: Harness, ann: WebClient) -> None:
+    oldest = await harness.request_call()
+    harness.rig.clock.advance(1)
+    insert_requests(harness, 1100, decided=True)
+    insert_requests(harness, 119)
+    pages = await ann.read_all("/approvals")
+    shown = [re.findall('<article class="card" id="approval-([^"]+)"', page) for page in pages]
     assert [len(ids) for ids in shown] == [50, 50, 20]
     assert shown[0][0] == oldest
     assert len({each for ids in shown for each in ids}) == 120
-    assert all("120 changes wait" in visible(page) for page in pages)
+    assert all("120 changes wait" in text_of(page) for page in pages)
 
 
 @pytest.mark.parametrize("after", ["x", "1-", "nan-a", "-1-a", "1-a b", "1" * 30 + "-a"])
-async def test_a_page_that_can_not_be_is_refused(browser: Browser, after: str) -> None:
-    assert (await browser.get(f"/approvals?after={after}")).status_code == 400
+async def test_an_invalid_position_is_refused(ann: WebClient, after: str) -> None:
+    assert (await ann.get(f"/approvals?after={after}")).status_code == 400
 
 
-async def test_a_page_reads_what_it_shows_and_those_who_listen_read_nothing(
-    desk: Desk, browser: Browser, monkeypatch: pytest.MonkeyPatch
+async def test_a_page_reads_only_what_it_shows_and_events_read_nothing(
+    harness: Harness, ann: WebClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await desk.ask()  # which creates the file
-    fill(desk, 299)
+    await harness.request_call()  # which creates the file
+    insert_requests(harness, 299)
     read = list[bytes | str]()
-    whole = models.parse_request
+    parse = models.parse_request
 
     def counted(request: str, decision: str | None = None) -> ApprovalRequest | None:
         read.append(request)
-        return whole(request, decision)
+        return parse(request, decision)
 
     monkeypatch.setattr(models, "parse_request", counted)
-    page = await browser.read("/approvals")
+    page = await ann.read("/approvals")
     assert len(read) == page.count('<article class="card"') == 50
-    async with browser.news("approvals") as news:
-        await anext(news)
-        fill(desk, 1)
-        await anext(news)
+    async with ann.events("approvals") as events:
+        await anext(events)
+        insert_requests(harness, 1)
+        await anext(events)
     assert len(read) == 50
 
 
-def fill(desk: Desk, count: int, *, decided: bool = False) -> None:
-    """Have this many requests be pending, or decided, without asking for each."""
-    now = desk.rig.clock()
+def insert_requests(harness: Harness, count: int, *, decided: bool = False) -> None:
+    """Insert this many pending or decided requests, without an agent."""
+    now = harness.rig.clock()
     decision = as_json(OperatorDecision(is_approval=True, by="ann", at=now)) if decided else None
     requests = [
         ApprovalRequest(
@@ -273,5 +226,5 @@ def fill(desk: Desk, count: int, *, decided: bool = False) -> None:
     rows = [
         (each.identifier, each.owner, as_json(each), now, now + 900, decision) for each in requests
     ]
-    with closing(sqlite3.connect(desk.record.parent / "state.db")) as file, file:
+    with closing(sqlite3.connect(harness.database)) as file, file:
         file.executemany("INSERT INTO approval_requests VALUES (?, ?, ?, ?, ?, ?)", rows)

@@ -1,15 +1,20 @@
-"""Calls on the console's pages."""
+"""Calls, their timelines, and hanging up."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import anyio
 import pytest
 
-from calls_mcp.console import Address, open_console
-from calls_mcp.settings import load_settings
-from tests.console.desk import Browser, Desk, open_desk, visible
+from tests.console.harness import (
+    Harness,
+    WebClient,
+    open_harness,
+    sign_in,
+    sign_in_alone,
+    text_of,
+)
 from tests.records import records_in
 from tests.rig import placing
 
@@ -17,79 +22,77 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def desk(tmp_path: Path) -> AsyncGenerator[Desk]:
-    async with open_desk(tmp_path, 'place = "never"') as desk:
-        yield desk
+def rules() -> str:
+    return 'place = "never"'
 
 
-async def test_live_calls_are_on_top(desk: Desk, browser: Browser) -> None:
-    assert "No call is live" in visible(await browser.read("/calls"))
-    sid = await desk.place()
-    page = await browser.read("/calls")
-    live, _, ended = page.partition("<h2>Ended</h2>")
+async def test_live_calls_are_on_top(harness: Harness, ann: WebClient) -> None:
+    assert "No call is live" in text_of(await ann.read("/calls"))
+    sid = await harness.place_call()
+    live, _, ended = (await ann.read("/calls")).partition("<h2>Ended</h2>")
     assert sid in live
     assert "in-progress" in live
     assert sid not in ended
 
 
-async def test_however_many_look_the_api_is_asked_once(desk: Desk, browser: Browser) -> None:
-    await desk.place()
-    await browser.read("/calls")
-    before = len(desk.rig.reads)
+async def test_the_api_is_asked_once_however_many_look(harness: Harness, ann: WebClient) -> None:
+    await harness.place_call()
+    await ann.read("/calls")
+    once = len(harness.rig.reads)
     for _ in range(50):
-        await browser.read("/calls")
-    assert len(desk.rig.reads) == before
-    desk.rig.clock.advance(5)
-    await browser.read("/calls")
-    assert len(desk.rig.reads) == 2 * before
+        await ann.read("/calls")
+    assert len(harness.rig.reads) == once
+    harness.rig.clock.advance(5)
+    await ann.read("/calls")
+    assert len(harness.rig.reads) == 2 * once
 
 
 async def test_fifty_open_tabs_cost_the_api_what_one_does(tmp_path: Path) -> None:
-    assert await cost(tmp_path, 50) == await cost(tmp_path, 1) > 0
+    assert await reads(tmp_path, 50) == await reads(tmp_path, 1) > 0
 
 
-async def cost(folder: Path, tabs: int) -> int:
-    """How many requests these tabs cause, before and after another call is placed."""
+async def reads(folder: Path, tabs: int) -> int:
+    """How many reads these tabs cause, before and after another call is placed."""
     async with (
-        open_desk(folder, 'place = "never"') as desk,
-        desk.operator() as browser,
+        open_harness(folder, 'place = "never"') as harness,
+        sign_in(harness.console) as client,
         AsyncExitStack() as stack,
     ):
-        sid = await desk.place()
-        before = len(desk.rig.reads)
-        opened = [await stack.enter_async_context(browser.news("calls")) for _ in range(tabs)]
-        await refresh_all(browser, opened, sid)
-        await desk.place()
-        await refresh_all(browser, opened, sid)
-        return len(desk.rig.reads) - before
+        sid = await harness.place_call()
+        before = len(harness.rig.reads)
+        opened = [await stack.enter_async_context(client.events("calls")) for _ in range(tabs)]
+        await refresh_all(client, opened, sid)
+        await harness.place_call()
+        await refresh_all(client, opened, sid)
+        return len(harness.rig.reads) - before
 
 
-async def refresh_all(browser: Browser, tabs: Sequence[AsyncIterator[str]], sid: str) -> None:
-    """Have all tabs, once they are told of something new, load what they show.
+async def refresh_all(client: WebClient, tabs: Sequence[AsyncIterator[str]], sid: str) -> None:
+    """Have all tabs load their page at the next event.
 
-    The first goes from the list to the call; of the others each is at either.
+    The first loads the list and then the call; of the others, every second is at either.
     """
     pages = "/calls", f"/calls/{sid}"
 
     async def refresh(tab: AsyncIterator[str], number: int) -> None:
         await anext(tab)
         for path in (pages[number % 2],) if number else pages:
-            await browser.read(path)
+            await client.read(path)
 
     async with anyio.create_task_group() as tasks:
         for number, tab in enumerate(tabs):
             tasks.start_soon(refresh, tab, number)
 
 
-async def test_a_call_tells_its_story(tmp_path: Path) -> None:
-    async with open_desk(tmp_path) as desk, desk.operator("ann") as browser:
-        async with desk.rig.connect() as agent:
+async def test_a_call_has_a_timeline(tmp_path: Path) -> None:
+    async with open_harness(tmp_path) as harness, sign_in(harness.console) as ann:
+        async with harness.rig.connect() as agent:
             asked = await agent.call("create_call", **placing())
             approval = asked["confirmation"]["approval"]
-            await browser.submit("/approvals", f"/approvals/{approval}", decision="approve")
+            await ann.submit("/approvals", f"/approvals/{approval}", decision="approve")
             sid = (await agent.call("create_call", **placing()))["call"]["sid"]
-        desk.rig.clock.advance(20)
-        told = visible(await browser.read(f"/calls/{sid}"))
+        harness.rig.clock.advance(20)
+        text = text_of(await ann.read(f"/calls/{sid}"))
     steps = [
         "Place by tester: asked for",
         "Place for tester: approved",
@@ -98,77 +101,66 @@ async def test_a_call_tells_its_story(tmp_path: Path) -> None:
         "The API's answer: done",
         "HTTP status 201",
     ]
-    places = [told.find(step) for step in steps]
-    assert -1 not in places
-    assert places == sorted(places)
-    assert "The API says: created" in told
-    assert "Seen by this console: in-progress" in told
+    positions = [text.find(step) for step in steps]
+    assert -1 not in positions
+    assert positions == sorted(positions)
+    assert "The API says: created" in text
+    assert "Seen by this console: in-progress" in text
 
 
-async def test_without_credentials_the_record_tells_the_story(desk: Desk) -> None:
-    sid = await desk.place()
-    settings = load_settings({"calls_mcp_audit_database": desk.record})
-    async with (
-        open_console(settings, Address(port=0)) as alone,
-        Desk(alone, desk.rig, desk.record).operator() as browser,
-    ):
-        told = visible(await browser.read(f"/calls/{sid}"))
-        assert (await browser.get("/calls/CA" + "0" * 32)).status_code == 404
-        assert "Missing credentials" in visible(await browser.read("/calls"))
-        assert "Missing credentials" in visible(await browser.read("/overview"))
-    assert "Sent to the API for tester: place" in told
-    assert "Missing credentials" in told
+async def test_without_credentials_the_timeline_is_that_of_the_audit_log(harness: Harness) -> None:
+    sid = await harness.place_call()
+    async with sign_in_alone(calls_mcp_audit_database=harness.database) as client:
+        text = text_of(await client.read(f"/calls/{sid}"))
+        assert (await client.get("/calls/CA" + "0" * 32)).status_code == 404
+        for path in ("/calls", "/overview"):
+            assert "Missing credentials" in text_of(await client.read(path))
+    assert "Sent to the API for tester: place" in text
+    assert "Missing credentials" in text
 
 
 @pytest.mark.parametrize("need", ["never", "confirm", "require_human", "operator"])
-async def test_hanging_up_asks_first_and_takes_the_path_of_the_tool(
-    need: str, tmp_path: Path
-) -> None:
-    async with open_desk(tmp_path, f'place = "never"\nhang_up = "{need}"') as desk:
-        sid = await desk.place()
-        async with desk.operator("ann") as browser:
-            path = f"/calls/{sid}/hang-up"
-            question = visible(await browser.read(path))
-            assert "can't be undone" in question
-            assert len(desk.rig.changes) == 1
-            done = await browser.submit(path, path)
-            assert done.headers["location"] == f"/calls/{sid}"
-            assert "completed" in visible(await browser.read(f"/calls/{sid}"))
-        assert len(desk.rig.changes) == 2
-        recorded = records_in(desk.record)
+async def test_hanging_up_is_confirmed_and_recorded(need: str, tmp_path: Path) -> None:
+    rules = f'place = "never"\nhang_up = "{need}"'
+    async with open_harness(tmp_path, rules) as harness, sign_in(harness.console) as ann:
+        sid = await harness.place_call()
+        path = f"/calls/{sid}/hang-up"
+        assert "can't be undone" in text_of(await ann.read(path))
+        assert len(harness.rig.changes) == 1
+        done = await ann.submit(path, path)
+        assert done.headers["location"] == f"/calls/{sid}"
+        assert "completed" in text_of(await ann.read(f"/calls/{sid}"))
+        assert len(harness.rig.changes) == 2
+    recorded = records_in(harness.database)
     (begun,) = [r for r in recorded if r["phase"] == "before" and r["action"] == "hang_up"]
-    assert begun["principal"] == "console: ann"
-    assert begun["sid"] == sid
+    assert (begun["principal"], begun["sid"]) == ("console: ann", sid)
 
 
-async def test_what_the_policy_refuses_no_button_does(tmp_path: Path) -> None:
-    async with open_desk(tmp_path, 'place = "never"\nhang_up = "deny"') as desk:
-        sid = await desk.place()
-        async with desk.operator() as browser:
-            path = f"/calls/{sid}/hang-up"
-            refused = await browser.submit(path, path)
+async def test_hanging_up_follows_the_policy(tmp_path: Path) -> None:
+    rules = 'place = "never"\nhang_up = "deny"'
+    async with open_harness(tmp_path, rules) as harness, sign_in(harness.console) as ann:
+        path = f"/calls/{await harness.place_call()}/hang-up"
+        refused = await ann.submit(path, path)
         assert refused.status_code == 409
-        assert "confirm.hang_up" in visible(refused.text)
-        assert len(desk.rig.changes) == 1
+        assert "confirm.hang_up" in text_of(refused.text)
+        assert len(harness.rig.changes) == 1
 
 
-async def test_hanging_up_twice_is_told(desk: Desk, browser: Browser) -> None:
-    sid = await desk.place()
-    path = f"/calls/{sid}/hang-up"
-    assert (await browser.submit(path, path)).status_code == 303
-    again = await browser.submit(path, path)
-    assert again.status_code == 409
-    assert len(desk.rig.changes) == 2
+async def test_an_ended_call_can_not_be_hung_up(harness: Harness, ann: WebClient) -> None:
+    path = f"/calls/{await harness.place_call()}/hang-up"
+    assert (await ann.submit(path, path)).status_code == 303
+    assert (await ann.submit(path, path)).status_code == 409
+    assert len(harness.rig.changes) == 2
 
 
-async def test_a_form_of_another_session_hangs_nothing_up(desk: Desk, browser: Browser) -> None:
-    sid = await desk.place()
-    assert (await browser.post(f"/calls/{sid}/hang-up", csrf="")).status_code == 403
-    assert len(desk.rig.changes) == 1
+async def test_hanging_up_needs_the_form_of_the_session(harness: Harness, ann: WebClient) -> None:
+    sid = await harness.place_call()
+    assert (await ann.post(f"/calls/{sid}/hang-up", csrf="")).status_code == 403
+    assert len(harness.rig.changes) == 1
 
 
 @pytest.mark.parametrize("sid", ["CA" + "0" * 32, "nothing", "CA%3Cscript%3E"])
-async def test_a_call_that_is_not_there_is_told(browser: Browser, sid: str) -> None:
-    missing = await browser.get(f"/calls/{sid}")
+async def test_an_unknown_call_is_not_found(ann: WebClient, sid: str) -> None:
+    missing = await ann.get(f"/calls/{sid}")
     assert missing.status_code == 404
     assert "<script>" not in missing.text

@@ -1,52 +1,50 @@
-"""The rules and settings on the console's pages."""
+"""The rules and settings."""
 
 from pathlib import Path
 
 import pytest
 
-from calls_mcp.console import Address, open_console
-from calls_mcp.settings import load_settings
-from tests.console.desk import Desk, open_desk, visible
+from tests.console.harness import (
+    Harness,
+    WebClient,
+    open_harness,
+    sign_in,
+    sign_in_alone,
+    text_of,
+)
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_the_policy_is_told_in_words_with_where_each_rule_is_from(tmp_path: Path) -> None:
-    async with open_desk(tmp_path, 'place = "deny"') as desk, desk.operator() as browser:
-        told = visible(await browser.read("/policy"))
-    assert "Placing a call is refused." in told
-    assert f'confirm.place "deny" {tmp_path}/policy.toml' in told
-    assert 'confirm.delete "confirm" shipped with calls-mcp' in told
+async def test_the_policy_is_explained_with_the_source_of_each_rule(
+    harness: Harness, ann: WebClient
+) -> None:
+    text = text_of(await ann.read("/policy"))
+    assert "Placing a call is approved first by the operator" in text
+    assert f'confirm.place "operator" {harness.database.parent}/policy.toml' in text
+    assert 'confirm.delete "confirm" shipped with calls-mcp' in text
+    assert "set CALLS_MCP_POLICY and CALLS_MCP_CONFIRM to the same values there and here" in text
 
 
-async def test_servers_may_have_other_rules_and_the_page_says_so(tmp_path: Path) -> None:
-    async with open_desk(tmp_path) as desk, desk.operator() as browser:
-        told = visible(await browser.read("/policy"))
-    assert "set CALLS_MCP_POLICY and CALLS_MCP_CONFIRM to the same values there and here" in told
-
-
-async def test_settings_are_told_with_their_source_and_without_secrets(tmp_path: Path) -> None:
+async def test_settings_are_shown_with_their_source_and_without_secrets(tmp_path: Path) -> None:
     secrets = {
         "twilio_auth_token": "a-very-secret-token",
         "calls_mcp_secret_keys": "k" * 40,
         "calls_mcp_state_url": f"sqlite:///{tmp_path}/hidden.db",
     }
-    async with open_desk(tmp_path, **secrets) as desk, desk.operator() as browser:
-        page = await browser.read("/policy")
-    told = visible(page)
-    assert "CALLS_MCP_OPERATOR_TTL 900 default" in told
-    assert "TWILIO_AUTH_TOKEN ******** environment" in told
-    assert "CALLS_MCP_STATE_URL ******** environment" in told
-    assert not any(secret in page for secret in secrets.values())
+    async with open_harness(tmp_path, **secrets) as harness, sign_in(harness.console) as ann:
+        html = await ann.read("/policy")
+    text = text_of(html)
+    assert "CALLS_MCP_OPERATOR_TTL 900 default" in text
+    assert "TWILIO_AUTH_TOKEN ******** environment" in text
+    assert "CALLS_MCP_STATE_URL ******** environment" in text
+    assert not any(secret in html for secret in secrets.values())
 
 
-async def test_a_policy_that_is_wrong_is_told(tmp_path: Path) -> None:
+async def test_an_invalid_policy_is_reported(tmp_path: Path) -> None:
     file = tmp_path / "policy.toml"
     file.write_text("[confirm]\nplcae = 1\n", "utf-8")
-    settings = load_settings({"calls_mcp_policy": file})
-    async with open_console(settings, Address(port=0)) as console:
-        desk = Desk(console, None, tmp_path)  # pyright: ignore[reportArgumentType]  # no server
-        async with desk.operator() as browser:
-            response = await browser.get("/policy")
+    async with sign_in_alone(calls_mcp_policy=file) as client:
+        response = await client.get("/policy")
     assert response.status_code == 503
     assert "unknown key confirm.plcae" in response.text

@@ -1,4 +1,4 @@
-"""An agent's client, server and console as processes, and the operator's browsers: end to end."""
+"""End to end: an agent's server and the console as processes, and the operator in Chromium."""
 
 import os
 import re
@@ -38,34 +38,34 @@ class Server:
 
     agent: Agent
     pid: int
-    waits: anyio.Event = field(default_factory=anyio.Event)
+    is_waiting: anyio.Event = field(default_factory=anyio.Event)
 
-    async def ask(self, **arguments: object) -> str:
-        """Ask for a call; the approval that it waits for."""
+    async def request_call(self, **arguments: object) -> str:
+        """Request a call; the identifier of the approval request."""
         outcome = await self.agent.call("create_call", **placing(**arguments))
         assert outcome["outcome"] == "awaiting_operator"
         approval: str = outcome["confirmation"]["approval"]
         return approval
 
-    async def repeat(self, **arguments: object) -> dict[str, Any]:
-        """Call again, and wait for the operator; `waits` is set while it does."""
+    async def retry(self) -> dict[str, Any]:
+        """Request the same call again, and wait for the operator; sets `is_waiting` meanwhile."""
 
-        async def note(progress: float, total: float | None, message: str | None) -> None:
+        async def on_progress(progress: float, total: float | None, message: str | None) -> None:
             del progress, total, message
-            self.waits.set()
+            self.is_waiting.set()
 
-        client = self.agent.client
-        result = await client.call_tool("create_call", placing(**arguments), progress_callback=note)
+        result = await self.agent.client.call_tool(
+            "create_call", placing(), progress_callback=on_progress
+        )
         return structured(result)
 
-    async def kill(self) -> None:
-        """End the server as a failure of its machine would."""
+    def kill(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
 
 
 @dataclass
-class Firm:
-    """What the processes share: the API, the store, the record, the rules."""
+class Deployment:
+    """The settings that all processes share: API, store, audit log and policy."""
 
     folder: Path
     base_url: str
@@ -77,17 +77,17 @@ class Firm:
             "TWILIO_AUTH_TOKEN": DEFAULT_ACCOUNT.auth_token,
             "CALLS_MCP_API_BASE_URL": self.base_url,
             "CALLS_MCP_STATE_URL": f"sqlite:///{self.folder}/state.db",
-            "CALLS_MCP_AUDIT_DATABASE": str(self.record),
+            "CALLS_MCP_AUDIT_DATABASE": str(self.audit_database),
             "CALLS_MCP_POLICY": str(policy(self.folder, RULES)),
         }
 
     @property
-    def record(self) -> Path:
+    def audit_database(self) -> Path:
         return self.folder / "audit.db"
 
     def decisions(self, approval: str) -> list[tuple[str, str | None]]:
-        """What the record has of an approval, and who decided."""
-        records = records_in(self.record)
+        """The decisions in the audit log about an approval request, and who made each."""
+        records = records_in(self.audit_database)
         return [
             (each["decision"], each.get("decided_by"))
             for each in records
@@ -96,7 +96,7 @@ class Firm:
 
     @asynccontextmanager
     async def server(self, **settings: str) -> AsyncGenerator[Server]:
-        """A server of an agent's own, over stdio."""
+        """An agent with a server over stdio."""
         pid = self.folder / "pid"
         parameters = StdioServerParameters(
             command="/bin/sh",
@@ -109,15 +109,15 @@ class Firm:
 
     @asynccontextmanager
     async def console(self) -> AsyncGenerator[str]:
-        """A console; the link that it prints."""
+        """A console; the sign-in link that it prints."""
         command = (*COMMAND, "console", "--port", "0")
         environment: Mapping[str, str] = {**os.environ, **self.environment, "LOGNAME": "ann"}
         process = await anyio.open_process(command, env=environment, stderr=None)
         async with process:
             assert process.stdout
-            told = ""
-            while not (found := LINK.search(told)) or told[-1] != "\n":
-                told += (await process.stdout.receive()).decode()
+            output = ""
+            while not (found := LINK.search(output)) or output[-1] != "\n":
+                output += (await process.stdout.receive()).decode()
             try:
                 yield found[0]
             finally:
@@ -126,9 +126,9 @@ class Firm:
 
 @dataclass
 class Scene:
-    """A firm on an emulator, its console, and Ann's window of it."""
+    """A deployment on an emulator, its console, and Ann's window."""
 
-    firm: Firm
+    deployment: Deployment
     emulator: Emulator
     window: Window
 
@@ -142,77 +142,73 @@ class Scene:
 async def shared(
     chromium: Browser, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncGenerator[Scene]:
-    folder = tmp_path_factory.mktemp("firm")
+    folder = tmp_path_factory.mktemp("deployment")
     async with Emulator() as emulator:
-        firm = Firm(folder, emulator.base_url)
-        async with firm.console() as link, open_window(chromium, link) as window:
-            yield Scene(firm, emulator, window)
+        deployment = Deployment(folder, emulator.base_url)
+        async with deployment.console() as link, open_window(chromium, link) as window:
+            yield Scene(deployment, emulator, window)
 
 
 @pytest.fixture
 async def scene(shared: Scene) -> AsyncGenerator[Scene]:
-    """For one test: nothing waits, nothing was sent."""
+    """The shared one, without pending requests or sent changes."""
     shared.emulator.reset()
-    await shared.window.go("/approvals")
-    await shared.window.sees("Nothing waits")
+    await shared.window.goto("/approvals")
+    await shared.window.expect_text("Nothing waits")
     yield shared
-    assert verify(shared.firm.record).is_intact
+    assert verify(shared.deployment.audit_database).is_intact
 
 
-async def test_an_agent_waits_while_the_operator_approves_or_denies_in_the_browser(
+async def test_an_agent_waits_while_the_operator_approves_or_denies(
     scene: Scene,
 ) -> None:
     outcomes = list[dict[str, Any]]()
 
-    async def repeat() -> None:
-        outcomes.append(await server.repeat())
+    async def retry() -> None:
+        outcomes.append(await server.retry())
 
-    async with scene.firm.server() as server:
-        approval = await server.ask()
+    async with scene.deployment.server() as server:
+        approval = await server.request_call()
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(repeat)
-            await server.waits.wait()
+            tasks.start_soon(retry)
+            await server.is_waiting.wait()
             assert scene.sent == 0
             await scene.window.approve()
-            await scene.window.sees("Approved by ann")
         assert outcomes[0]["outcome"] == "done"
         assert scene.sent == 1
-        decided = scene.firm.decisions(approval)
+        decided = scene.deployment.decisions(approval)
         assert decided == [("asked", None), ("approved", "ann"), ("allowed", "ann")]
 
-        await scene.window.go(f"/calls/{outcomes[0]['call']['sid']}")
+        await scene.window.goto(f"/calls/{outcomes[0]['call']['sid']}")
         for step in ("asked for", "approved", "Sent to the API for agent: place", "answer: done"):
-            await scene.window.sees(step)
+            await scene.window.expect_text(step)
 
-        await scene.window.go("/approvals")
-        await server.ask()
+        await scene.window.goto("/approvals")
+        await server.request_call()
         await scene.window.deny("not at night")
-        await scene.window.sees("Denied by ann")
-        denied = await server.repeat()
+        denied = await server.retry()
     assert denied["outcome"] == "declined"
     assert "not at night" in denied["reason"]
     assert scene.sent == 1
 
 
-async def test_what_was_decided_outlives_the_server_and_needs_none(scene: Scene) -> None:
-    async with scene.firm.server() as killed:
-        await killed.ask()
+async def test_decisions_outlive_the_server_and_need_none(scene: Scene) -> None:
+    async with scene.deployment.server() as killed:
+        await killed.request_call()
         await scene.window.approve()
-        await scene.window.sees("Approved by ann")
-        await killed.kill()
-    async with scene.firm.server() as server:
+        killed.kill()
+    async with scene.deployment.server() as server:
         assert scene.sent == 0
-        assert (await server.repeat())["outcome"] == "done"
+        assert (await server.retry())["outcome"] == "done"
         assert scene.sent == 1
-        await server.ask(time_limit=60)
-        await server.kill()
-    await scene.window.go("/approvals")  # of a console that is alone now
+        await server.request_call(time_limit=60)
+        server.kill()
+    await scene.window.goto("/approvals")  # of a console that is alone now
     await scene.window.deny("too late")
-    await scene.window.sees("Denied by ann")
     assert scene.sent == 1
 
 
-async def test_what_a_killed_server_was_sending_is_not_sent_again(scene: Scene) -> None:
+async def test_a_change_that_a_killed_server_was_sending_is_not_sent_again(scene: Scene) -> None:
     sending = anyio.Event()
 
     async def serve(exchange: Exchange) -> None:
@@ -221,29 +217,27 @@ async def test_what_a_killed_server_was_sending_is_not_sent_again(scene: Scene) 
         sending.set()
         return await hang(exchange)
 
-    async def repeat() -> None:
+    async def retry() -> None:
         with pytest.raises(MCPError):
-            await killed.repeat()
+            await killed.retry()
 
     async with Upstream(serve) as upstream:
-        firm = Firm(scene.firm.folder, upstream.base_url)
-        async with firm.server() as killed:
-            approval = await killed.ask()
+        deployment = Deployment(scene.deployment.folder, upstream.base_url)
+        async with deployment.server() as killed:
+            approval = await killed.request_call()
             await scene.window.approve()
-            await scene.window.sees("Approved by ann")
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(repeat)
+                tasks.start_soon(retry)
                 await sending.wait()
-                await killed.kill()
-        async with firm.server(CALLS_MCP_DEADLINE="2") as server:
-            told = await server.repeat()
-            assert told["error"]["kind"] == "outcome_unknown"
-            assert "Nothing new was sent" in told["error"]["message"]
-            another = await server.ask()
+                killed.kill()
+        async with deployment.server(CALLS_MCP_DEADLINE="2") as server:
+            outcome = await server.retry()
+            assert outcome["error"]["kind"] == "outcome_unknown"
+            assert "Nothing new was sent" in outcome["error"]["message"]
+            another = await server.request_call()
             assert another != approval
-            await scene.window.go(f"/approvals/{another}")
-            await scene.window.sees("may have been placed")
+            await scene.window.goto(f"/approvals/{another}")
+            await scene.window.expect_text("may have been placed")
             await scene.window.deny()
-            await scene.window.sees("Denied by ann")
-            assert (await server.repeat())["outcome"] == "declined"
+            assert (await server.retry())["outcome"] == "declined"
         assert len(upstream.changes) == 1

@@ -1,4 +1,4 @@
-"""Somebody's window of real Chromium, in which they have come in."""
+"""A window of real Chromium, in which an operator has signed in."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -9,60 +9,62 @@ from playwright.async_api import Browser, ConsoleMessage, Locator, Page, expect
 
 from tests.chromium import AUDIT, axe
 
+_FOCUSED = """() => {
+  const { activeElement: element } = document;
+  const label = element.getAttribute("aria-label") ?? element.labels?.[0]?.innerText;
+  const name = (label ?? element.innerText).trim().split("\\n")[0];
+  return element.id.startsWith("approval-") ? "card" : name;
+}"""
+
 
 @dataclass
 class Window:
-    """A page of the console at `url`, and what Chromium complained of."""
+    """A page of the console at `url`, and the errors in its JavaScript console."""
 
     page: Page
     url: str
-    complaints: list[str] = field(default_factory=list[str])
+    errors: list[str] = field(default_factory=list[str])
 
-    def note(self, told: ConsoleMessage) -> None:
-        if told.type == "error":
-            self.complaints.append(told.text)
+    def on_message(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.errors.append(message.text)
 
-    async def go(self, path: str) -> None:
+    async def goto(self, path: str) -> None:
         await self.page.goto(self.url + path)
 
-    def text(self, words: str) -> Locator:
-        return self.page.get_by_text(words)
+    def button(self, name: str) -> Locator:
+        return self.page.get_by_role("button", name=name)
 
-    async def sees(self, words: str) -> None:
-        """Wait until these words can be seen."""
-        await expect(self.text(words).first).to_be_visible()
+    def card(self, approval: str) -> Locator:
+        return self.page.locator(f"#approval-{approval}")
+
+    async def expect_text(self, text: str) -> None:
+        await expect(self.page.get_by_text(text).first).to_be_visible()
 
     async def approve(self) -> None:
-        """Press the only button for it."""
-        await self.page.get_by_role("button", name="Approve").click()
+        await self.button("Approve").click()
+        await self.expect_text("Approved by ann")
 
     async def deny(self, reason: str = "") -> None:
-        """Write a reason and press the only button for it."""
         await self.page.get_by_label("Why not").fill(reason)
-        await self.page.get_by_role("button", name="Deny").click()
+        await self.button("Deny").click()
+        await self.expect_text("Denied by ann")
 
     async def press(self, *keys: str) -> None:
         for key in keys:
             await self.page.keyboard.press(key)
 
     async def focused(self) -> str:
-        """What has the focus: its name, or its text."""
-        told: str = await self.page.evaluate(_FOCUSED)
-        return told
+        """The label or the text of the element that has the focus."""
+        name: str = await self.page.evaluate(_FOCUSED)
+        return name
 
     async def violations(self) -> list[str]:
-        """What axe-core finds on the page as it is shown now."""
+        """What axe-core finds on the page."""
         if not await self.page.evaluate("'axe' in window"):
             await self.page.evaluate(axe())
         found: list[str] = await self.page.evaluate(AUDIT)
         return found
-
-
-_FOCUSED = """() => {
-  const { activeElement: here } = document;
-  const name = here.getAttribute("aria-label") ?? here.labels?.[0]?.innerText ?? here.innerText;
-  return here.id.startsWith("case-") ? "card" : name.trim().split("\\n")[0];
-}"""
 
 
 @asynccontextmanager
@@ -71,15 +73,15 @@ async def open_window(
     link: str,
     **options: Any,  # noqa: ANN401  # Playwright's
 ) -> AsyncGenerator[Window]:
-    """Come in by a link, in a browser profile of one's own."""
+    """Sign in with a link, in a new browser profile; no page may log an error."""
     context = await chromium.new_context(**options)
     page = await context.new_page()
     window = Window(page, link.partition("/sign-in")[0])
-    page.on("console", window.note)
-    page.on("pageerror", lambda error: window.complaints.append(str(error)))
+    page.on("console", window.on_message)
+    page.on("pageerror", lambda error: window.errors.append(str(error)))
     await page.goto(link)
-    await page.get_by_role("button", name="Enter the console").press("Enter")
-    await page.wait_for_url(window.url + "/approvals")
+    await window.button("Enter the console").press("Enter")
+    await page.wait_for_url(f"{window.url}/approvals")
     yield window
     await context.close()
-    assert not window.complaints, window.complaints
+    assert not window.errors, window.errors

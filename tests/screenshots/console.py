@@ -28,5 +28,5 @@ async def take(keep: Callable[[str, bytes], None]) -> None:
                 "overview": "/overview",
             }
             for picture, path in rooms.items():
-                await window.go(path)
+                await window.goto(path)
                 keep(picture, await window.page.screenshot(animations="disabled"))

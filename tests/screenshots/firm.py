@@ -128,7 +128,7 @@ class _Day:
         arguments = self._arguments(text, **changes)
         async with self.rig.connect(name=agent) as connected:
             outcome = await connected.call("create_call", **arguments)
-            approvals = self.console.house.approvals
+            approvals = self.console.approvals
             filed = await approvals.find(outcome["confirmation"]["approval"]) if approvals else None
             assert approvals
             assert filed

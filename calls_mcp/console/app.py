@@ -1,0 +1,160 @@
+"""The console as an ASGI application, and how it is served."""
+
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
+
+from calls_mcp.audit import audit_path
+from calls_mcp.console.access_control import AccessControl
+from calls_mcp.console.address import Address, require_safe
+from calls_mcp.console.approvals_page import ApprovalsPage
+from calls_mcp.console.audit_page import AuditPage
+from calls_mcp.console.browser_sessions import Sessions, TokenAuthenticator
+from calls_mcp.console.calls_page import CallsPage
+from calls_mcp.console.events import EventStream
+from calls_mcp.console.overview_page import OverviewPage
+from calls_mcp.console.pages import page
+from calls_mcp.console.policy_page import PolicyPage
+from calls_mcp.console.sign_in_page import START, SignInPage
+from calls_mcp.console.state import Console
+from calls_mcp.errors import CallsError, ConfigurationError
+from calls_mcp.guard.operator import UNSHARED, open_approvals
+from calls_mcp.http.listening import listener, places, server_of, serving
+from calls_mcp.http.verifier import open_verifier
+from calls_mcp.service.background import background
+from calls_mcp.service.runtime import Runtime
+from calls_mcp.settings import Settings
+from calls_mcp.storage.rate_limiter import RateLimiter
+
+_POLL_INTERVAL = 1.0  # second
+_MAX_CONNECTIONS = 600
+_HEAD_TIMEOUT = 10  # seconds
+_STATIC = Path(__file__).parent / "static"
+
+
+@asynccontextmanager
+async def open_console(
+    settings: Settings,
+    address: Address,
+    runtime: Runtime | None = None,
+    clock: Callable[[], float] = time.time,
+    poll_interval: float = _POLL_INTERVAL,
+    *,
+    sandbox: bool = False,
+) -> AsyncGenerator[Console]:
+    """Serve the console at `address`, with a `runtime` that is there already or one of its own.
+
+    Where the settings have callers show tokens, operators can sign in with one; beside a service,
+    in no other way. Without a `runtime`, it is the console of servers with the same settings, or of
+    those that run a `sandbox`.
+
+    Raises:
+        ConfigurationError: It would not be safe there, the port is in use, or a setting is wrong.
+    """
+    require_safe(address)
+    try:
+        listening = listener(address.host, address.port)
+    except OSError as failure:
+        raise ConfigurationError(f"Cannot listen on {address.url}: {failure.strerror}") from failure
+    with listening:
+        found = replace(address, port=listening.getsockname()[1])
+        async with _open_state(settings, found, runtime, clock, sandbox=sandbox) as console:
+            app, events = _build_app(console, poll_interval)
+            server = server_of(app, "off", most=places(_MAX_CONNECTIONS))
+            async with serving(server, listening, _HEAD_TIMEOUT):
+                yield console
+                events.close()
+
+
+def _build_app(console: Console, poll_interval: float) -> tuple[ASGIApp, EventStream]:
+    sign_in, approvals, calls = SignInPage(console), ApprovalsPage(console), CallsPage(console)
+    audit, overview, policy = AuditPage(console), OverviewPage(console), PolicyPage(console)
+    topics = {"approvals": approvals.fingerprint, "calls": calls.fingerprint}
+    events = EventStream(console.sessions, topics, poll_interval)
+    console.background.start(overview.preload)
+    console.background.start(events.run)
+    pages = (sign_in, approvals, calls, audit, overview, policy, events)
+    routes = [
+        Route("/", RedirectResponse(START)),
+        *(route for each in pages for route in each.routes),
+        Mount("/static", StaticFiles(directory=_STATIC)),
+    ]
+    handle = partial(_handle_error, sign_in)
+    app = Starlette(routes=routes, exception_handlers={HTTPException: handle, CallsError: handle})
+    # Around Starlette's own middleware, so that its error responses have security headers, too.
+    return AccessControl(app, console, sign_in.require), events
+
+
+async def _handle_error(sign_in: SignInPage, request: Request, error: Exception) -> Response:
+    message, status = f"{error}", 503
+    if isinstance(error, HTTPException):
+        message, status = error.detail, error.status_code
+    if request.state.session is None:
+        return sign_in.require(request, message, status)
+    return page(request, "error.html", {"message": message}, status)
+
+
+@asynccontextmanager
+async def _open_state(
+    settings: Settings,
+    address: Address,
+    runtime: Runtime | None,
+    clock: Callable[[], float],
+    *,
+    sandbox: bool,
+) -> AsyncGenerator[Console]:
+    unavailable: dict[str, str] = {}
+    allows_links = runtime is None or settings.auth.mode == "none"
+    async with AsyncExitStack() as stack:
+        approvals = await runtime.approvals() if runtime else None
+        if settings.storage.is_memory:
+            unavailable["approvals"] = UNSHARED
+        elif runtime is None:
+            opening = open_approvals(settings, clock, sandbox=sandbox)
+            approvals = await stack.enter_async_context(opening)
+        if sandbox:
+            unavailable["runtime"] = "The calls of a sandbox exist only in its server."
+        elif runtime is None:
+            try:
+                access = settings.twilio.access()
+            except ConfigurationError as missing:
+                unavailable["runtime"] = f"{missing}"
+            else:
+                runtime = await stack.enter_async_context(Runtime(settings, access, clock=clock))
+        audit_database = audit_path(settings, sandbox=runtime.sandbox if runtime else sandbox)
+        if audit_database is None:
+            unavailable["audit_database"] = "The audit log goes to each server's stderr."
+        yield Console(
+            settings=settings,
+            address=address,
+            sessions=Sessions(clock),
+            tokens=await _open_tokens(settings, runtime, clock),
+            allows_links=allows_links,
+            approvals=approvals,
+            runtime=runtime,
+            audit_database=audit_database,
+            unavailable=unavailable,
+            background=await stack.enter_async_context(background()),
+            clock=clock,
+        )
+
+
+async def _open_tokens(
+    settings: Settings, runtime: Runtime | None, clock: Callable[[], float]
+) -> TokenAuthenticator | None:
+    verifier = open_verifier(settings, runtime.monotonic if runtime else time.monotonic)
+    if verifier is None:
+        return None
+    limiter = await runtime.rates() if runtime else RateLimiter(None, clock)
+    return TokenAuthenticator(verifier, limiter, clock)

@@ -1,0 +1,123 @@
+"""Fill in templates, and read the forms that are sent back."""
+
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+import anyio
+from jinja2 import ChainableUndefined, Environment, FileSystemLoader
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+
+from calls_mcp.console.browser_sessions import session_of
+from calls_mcp.observability.redaction import escape_invisible
+
+_ACTIONS = {
+    "place": "Place a call",
+    "redirect": "Redirect a live call",
+    "hang_up": "Hang up",
+    "modify": "Change a live call",
+    "delete": "Delete the record of a call",
+}
+_MINUTE, _HOUR, _DAY = 60, 3600, 86_400
+_MAX_SID = 16  # characters
+_MAX_FORM = 16_384  # bytes
+_MAX_FIELDS = 20
+_FORM_TIMEOUT = 10  # seconds
+
+
+def page(
+    request: Request, template: str, values: Mapping[str, object], status: int = 200
+) -> HTMLResponse:
+    """Return a template filled in with `values`, and with the session if there is one."""
+    text = _environment.get_template(template).render(
+        values, session=session_of(request), path=request.url.path
+    )
+    return HTMLResponse(text, status)
+
+
+async def read_form(request: Request) -> Mapping[str, str]:
+    """Return the fields of a form, whoever sent it.
+
+    Raises:
+        HTTPException: It is too large, too slow, or not a form.
+    """
+    body = bytearray()
+    try:
+        with anyio.fail_after(_FORM_TIMEOUT):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > _MAX_FORM:
+                    raise HTTPException(413, "That is more than a form of this console has.")
+    except TimeoutError:
+        raise HTTPException(408, "The form took too long to come.") from None
+    try:
+        text = body.decode("ascii")
+        return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=_MAX_FIELDS))
+    except ValueError:
+        raise HTTPException(400, "That is no form of this console.") from None
+
+
+async def read_own_form(request: Request) -> Mapping[str, str]:
+    """Return the fields of a form that was shown to the same session.
+
+    Raises:
+        HTTPException: It was shown to another, or as `read_form` does.
+    """
+    form = await read_form(request)
+    if not secrets.compare_digest(form.get("csrf", "").encode(), session_of(request).csrf.encode()):
+        raise HTTPException(403, "The form is not from this session: load the page again.")
+    return form
+
+
+def _duration(seconds: float) -> str:
+    """Return a duration in the unit that matters. `console.js` counts on in the same way."""
+    whole = max(0, round(seconds))
+    for unit, length in (("d", _DAY), ("h", _HOUR), ("min", _MINUTE)):
+        if whole >= 2 * length or (whole >= length and unit != "min"):
+            return f"{whole // length} {unit}"
+    return f"{whole} s"
+
+
+def _epoch_time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _short_time(time: object) -> str:
+    """Return an ISO 8601 time to the second, as people read it."""
+    return f"{time or ''}"[:19].replace("T", " ")
+
+
+def _short_sid(sid: object) -> str:
+    text = f"{sid}"
+    return text if len(text) <= _MAX_SID else f"{text[:8]}…{text[-4:]}"
+
+
+def _action(action: str) -> str:
+    return _ACTIONS.get(action, action.replace("_", " ").capitalize())
+
+
+def _finalize(value: object) -> object:
+    """Show invisible characters of a text that is not markup already."""
+    return escape_invisible(value) if type(value) is str else "" if value is None else value
+
+
+_environment = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=True,
+    undefined=ChainableUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    auto_reload=False,
+    finalize=_finalize,
+)
+_environment.filters |= {
+    "action": _action,
+    "duration": _duration,
+    "epoch_time": _epoch_time,
+    "iso_time": _short_time,
+    "short_sid": _short_sid,
+}

@@ -1,0 +1,107 @@
+"""What the pages of a console share."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+from weakref import WeakValueDictionary
+
+import anyio
+from starlette.exceptions import HTTPException
+
+from calls_mcp.console.address import Address
+from calls_mcp.console.browser_sessions import Sessions, TokenAuthenticator
+from calls_mcp.guard.operator import Approvals
+from calls_mcp.service.background import Background
+from calls_mcp.service.runtime import Runtime
+from calls_mcp.settings import Settings
+from calls_mcp.tools.catalog import Json, load_operations
+from calls_mcp.tools.outcome import Approval, Caller, Outcome
+
+_T = TypeVar("_T")
+_MAX_CACHED = 200
+READER = Caller("console", client="calls-mcp console")
+"""The caller of everything that the pages read from the API."""
+
+
+@dataclass(frozen=True, slots=True)
+class Console:
+    """A console that is being served.
+
+    Attributes:
+        approvals: None if the store is not shared with the servers.
+        runtime: None without credentials: then no calls are shown.
+        audit_database: None if the audit log goes elsewhere.
+        unavailable: Why one of these three is None, by its name.
+        tokens: None if operators can't sign in with a token.
+        allows_links: Whether they can sign in with a link.
+        background: Runs what outlasts a request.
+        clock: Returns the time in epoch seconds.
+    """
+
+    settings: Settings
+    address: Address
+    sessions: Sessions
+    tokens: TokenAuthenticator | None
+    allows_links: bool
+    approvals: Approvals | None
+    runtime: Runtime | None
+    audit_database: Path | None
+    unavailable: dict[str, str]
+    background: Background
+    clock: Callable[[], float]
+
+    @property
+    def url(self) -> str:
+        """Where browsers find the console."""
+        return self.address.url
+
+    def link(self, name: str) -> str:
+        """Return a link with which somebody can sign in as `name`, once, for ten minutes."""
+        return f"{self.url}/sign-in?link={self.sessions.create_link(name)}"
+
+    async def invoke(
+        self,
+        tool: str,
+        arguments: Mapping[str, Json],
+        caller: Caller = READER,
+        approval: Approval | None = None,
+    ) -> Outcome:
+        """Run a tool, with the same checks as for an agent.
+
+        Raises:
+            HTTPException: There is no runtime.
+        """
+        if self.runtime is None:
+            raise HTTPException(503, self.unavailable["runtime"])
+        async with self.runtime.invoker() as invoker:
+            return await invoker.invoke(load_operations()[tool], arguments, caller, approval)
+
+
+class TimedCache(Generic[_T]):
+    """Keeps values for `seconds`, and reads each only once for all who ask at the same time.
+
+    `clock` returns the time in epoch seconds.
+    """
+
+    def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._values: dict[str, tuple[float, _T]] = {}
+        self._locks: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
+
+    async def get(self, key: str, read: Callable[[], Awaitable[_T]]) -> _T:
+        """Return the value of `key`, from `read` if none is cached."""
+        async with self._locks.setdefault(key, anyio.Lock()):
+            expires_at, value = self._values.get(key, (0.0, None))
+            if value is not None and self._clock() < expires_at:
+                return value
+            value = await read()
+            self._values[key] = self._clock() + self._seconds, value
+        while len(self._values) > _MAX_CACHED:
+            del self._values[next(iter(self._values))]
+        return value
+
+    def discard(self, key: str) -> None:
+        """Read this key again next time."""
+        self._values.pop(key, None)

@@ -1,0 +1,255 @@
+"""Sessions of operators who sign in with a bearer token of the service."""
+
+import re
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import anyio
+import pytest
+from starlette.responses import Response
+
+from tests.console.harness import (
+    Harness,
+    anonymous,
+    open_harness,
+    sign_in_with_token,
+    text_of,
+)
+from tests.http.issuer import AUDIENCE, Issuer, issuing
+from tests.http.site import EVERYTHING, entry, write
+from tests.records import records_in
+
+pytestmark = pytest.mark.anyio
+
+_APPROVAL = re.compile(r'href="(/approvals/[0-9a-f]+)"')
+_ANN, _BOB = (entry(f"{name}s-token", name, "calls:approve") for name in ("ann", "bob"))
+_AGENT = entry("agents-token", "agent", *EVERYTHING)
+
+
+@asynccontextmanager
+async def with_tokens(folder: Path, rules: str = 'place = "operator"') -> AsyncGenerator[Harness]:
+    """A console for tokens of two operators; an agent has one, too."""
+    file = write(folder / "principals.toml", _ANN, _BOB, _AGENT)
+    settings = {"calls_mcp_auth": "tokens", "calls_mcp_principals": file}
+    async with open_harness(folder, rules, **settings) as harness:
+        yield harness
+
+
+@pytest.fixture
+async def harness(tmp_path: Path) -> AsyncGenerator[Harness]:
+    async with with_tokens(tmp_path) as harness:
+        yield harness
+
+
+def deciders(harness: Harness) -> set[str]:
+    """Who decided, according to the audit log."""
+    return {each["decided_by"] for each in records_in(harness.database) if "decided_by" in each}
+
+
+async def test_an_operator_decides_as_the_principal_of_their_token(harness: Harness) -> None:
+    path = f"/approvals/{await harness.request_call('agent')}"
+    async with anonymous(harness.console) as client:
+        shown = (await client.get(path)).text
+        assert 'type="password" autocomplete="off"' in shown
+        assert "Your link" not in shown
+        response = await client.submit_token("anns-token ", path)
+        assert (response.status_code, response.headers["location"]) == (303, path)
+        assert (await client.submit(path, path, decision="approve")).status_code == 303
+    assert deciders(harness) == {"ann"}
+
+
+async def test_a_token_does_not_allow_invitations(harness: Harness) -> None:
+    async with sign_in_with_token(harness.console, "anns-token") as ann:
+        assert "/invitations" not in await ann.read("/approvals")
+        assert (await ann.get("/invitations")).status_code == 403
+        refused = await ann.submit("/approvals", "/invitations", name="eve")
+        assert refused.status_code == 403
+        assert "?link=" not in refused.text
+
+
+@pytest.mark.parametrize(
+    ("token", "status"),
+    [("agents-token", 403), ("anns-toke", 401), ("", 401), ("é", 401)],
+)
+async def test_any_other_token_is_refused_and_not_repeated(
+    harness: Harness, token: str, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with anonymous(harness.console) as client:
+        refused = await client.submit_token(token, "/policy")
+        assert refused.status_code == status
+        assert "set-cookie" not in refused.headers
+        assert 'name="next" value="/policy"' in refused.text
+        assert (await client.get("/approvals")).status_code == 401
+    assert "The console let nobody in, from 127.0.0.1" in caplog.text
+    assert not token or token not in refused.text + caplog.text
+
+
+async def test_a_session_ends_once_its_token_is_revoked(harness: Harness, tmp_path: Path) -> None:
+    async with (
+        sign_in_with_token(harness.console, "anns-token") as ann,
+        ann.events("approvals") as events,
+    ):
+        await anext(events)
+        csrf = await ann.csrf()
+        write(tmp_path / "principals.toml", _BOB)
+        await harness.request_call("agent")
+        with anyio.fail_after(20):
+            assert [each async for each in events] == []
+        assert (await ann.get("/approvals")).status_code == 401
+        assert (await ann.post("/sign-out", csrf=csrf)).status_code == 401
+        write(tmp_path / "principals.toml", _ANN)
+        assert (await ann.get("/approvals")).status_code == 401
+
+
+async def test_a_session_lasts_no_longer_than_its_token(harness: Harness, tmp_path: Path) -> None:
+    clock = harness.rig.clock
+    clock.advance(time.time() - clock())
+    short = entry("short", "cyd", "calls:approve", lasts=timedelta(hours=1))
+    write(tmp_path / "principals.toml", short)
+    async with sign_in_with_token(harness.console, "short") as client:
+        clock.advance(3500)
+        assert "cyd" in await client.read("/approvals")
+        clock.advance(101)
+        assert (await client.get("/approvals")).status_code == 401
+
+
+async def test_a_program_can_read_with_a_token_in_the_header(harness: Harness) -> None:
+    await harness.request_call("agent")
+    async with anonymous(harness.console) as script:
+        pending = await script.get_with_token("anns-token")
+        assert "1 change waits" in text_of(pending.text)
+        export = await script.get_with_token("anns-token", "/audit/export.jsonl")
+        assert '"decision":"asked"' in export.text
+        assert "set-cookie" not in export.headers
+        assert (await script.get("/approvals")).status_code == 401
+
+
+async def test_a_program_can_not_decide(harness: Harness) -> None:
+    path = f"/approvals/{await harness.request_call('agent')}"
+    async with sign_in_with_token(harness.console, "bobs-token") as bob:
+        headers = {"Authorization": "Bearer anns-token"}
+        csrf = await bob.csrf()
+        refused = await bob.post(path, headers, csrf=csrf, decision="approve")
+        assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
+        assert "Approve" in await bob.read(path)
+
+
+@pytest.mark.parametrize(
+    ("token", "status", "error"),
+    [("nobodys", 401, "invalid_token"), ("agents-token", 403, "insufficient_scope")],
+)
+async def test_a_bad_token_in_the_header_is_refused_even_with_a_good_cookie(
+    harness: Harness, token: str, status: int, error: str
+) -> None:
+    async with sign_in_with_token(harness.console, "bobs-token") as bob:
+        refused = await bob.get_with_token(token)
+    assert refused.status_code == status
+    assert refused.headers["www-authenticate"] == f'Bearer error="{error}"'
+
+
+async def test_an_address_with_many_bad_tokens_is_blocked_for_a_while(harness: Harness) -> None:
+    async with (
+        sign_in_with_token(harness.console, "bobs-token") as bob,
+        anonymous(harness.console) as client,
+    ):
+        for number in range(21):
+            assert (await client.submit_token(f"guess-{number}")).status_code == 401
+        late = await client.submit_token("anns-token")
+        assert late.status_code == 429
+        assert 0 < int(late.headers["retry-after"]) <= 60
+        assert (await client.get_with_token("anns-token")).status_code == 429
+        assert "bob" in await bob.read("/approvals")
+        harness.rig.clock.advance(61)
+        assert (await client.submit_token("anns-token")).status_code == 303
+
+
+async def test_nobody_can_approve_their_own_request(harness: Harness) -> None:
+    own = f"/approvals/{await harness.request_call('ann')}"
+    async with (
+        sign_in_with_token(harness.console, "anns-token") as ann,
+        sign_in_with_token(harness.console, "bobs-token") as bob,
+    ):
+        shown = await ann.read(own)
+        assert "You have asked for this yourself" in shown
+        assert 'value="approve"' not in shown + await ann.read("/approvals")
+        assert (await ann.submit(own, own, decision="approve")).status_code == 403
+        assert (await bob.submit(own, own, decision="approve")).status_code == 303
+    assert deciders(harness) == {"bob"}
+
+
+async def test_everybody_can_deny_their_own_request(harness: Harness) -> None:
+    own = f"/approvals/{await harness.request_call('ann')}"
+    async with sign_in_with_token(harness.console, "anns-token") as ann:
+        assert (await ann.submit(own, own, decision="deny")).status_code == 303
+        assert "Denied by ann" in text_of(await ann.read(own))
+
+
+async def test_where_any_human_may_approve_it_can_be_the_requester(tmp_path: Path) -> None:
+    async with with_tokens(tmp_path, 'place = "require_human"') as harness:
+        own = f"/approvals/{await harness.request_call('ann')}"
+        async with sign_in_with_token(harness.console, "anns-token") as ann:
+            assert (await ann.submit(own, own, decision="approve")).status_code == 303
+
+
+async def test_somebody_else_must_approve_a_hang_up(tmp_path: Path) -> None:
+    async with with_tokens(tmp_path, 'place = "never"\nhang_up = "operator"') as harness:
+        path = f"/calls/{await harness.place_call()}/hang-up"
+        async with (
+            sign_in_with_token(harness.console, "anns-token") as ann,
+            sign_in_with_token(harness.console, "bobs-token") as bob,
+        ):
+            pending = await ann.submit(path, path)
+            assert pending.status_code == 409
+            found = _APPROVAL.search(pending.text)
+            assert found
+            approval = found[1]
+            with anyio.fail_after(harness.rig.runtime.settings.guard.operator_wait / 2):
+                assert approval in (await ann.submit(path, path)).text
+            assert len(harness.rig.changes) == 1
+            refused = await ann.submit(approval, approval, decision="approve")
+            assert refused.status_code == 403
+            assert (await bob.submit(approval, approval, decision="approve")).status_code == 303
+            assert (await ann.submit(path, path)).status_code == 303
+        assert len(harness.rig.changes) == 2
+
+
+# Access tokens of an OAuth issuer
+
+
+def oauth(issuer: Issuer) -> dict[str, str]:
+    return {
+        "calls_mcp_auth": "oauth",
+        "calls_mcp_oauth_issuer": issuer.url,
+        "calls_mcp_resource_url": AUDIENCE,
+    }
+
+
+async def test_an_issuers_token_must_have_the_operators_scope_and_no_tools(tmp_path: Path) -> None:
+    async with (
+        issuing() as issuer,
+        open_harness(tmp_path, **oauth(issuer)) as harness,
+        anonymous(harness.console) as client,
+    ):
+        refused = await client.submit_token(
+            issuer.token(claims={"scope": "calls:read calls:approve"})
+        )
+        assert refused.status_code == 403
+        assert "for tools as well" in text_of(refused.text)
+        token = issuer.token(claims={"scope": "openid calls:approve"})
+        assert (await client.submit_token(token)).status_code == 303
+        assert "alice" in await client.read("/approvals")
+
+
+async def test_while_the_issuer_is_down_the_operator_is_told_to_retry(tmp_path: Path) -> None:
+    async with (
+        issuing() as issuer,
+        open_harness(tmp_path, **oauth(issuer)) as harness,
+        anonymous(harness.console) as client,
+    ):
+        issuer.failure = Response("away", 500)
+        later = await client.submit_token(issuer.token(claims={"scope": "calls:approve"}))
+    assert later.status_code == 503
+    assert later.headers["retry-after"] == "10"
