@@ -4,13 +4,8 @@ import pytest
 
 from calls_mcp.emulator import Account, Emulator, ManualClock
 
-from .customer import ACCOUNT, Customer, using
-from .judge import Judge, judging
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
+from .api_client import ACCOUNT, ApiClient, connected
+from .sdk import SdkClient, sdk_client
 
 
 @pytest.fixture
@@ -24,19 +19,27 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-async def emulator(account: Account, clock: ManualClock) -> AsyncGenerator[Emulator]:
-    async with Emulator(account=account, clock=clock) as emulator:
+def port() -> int | None:
+    """No socket: a module whose tests need one overrides this."""
+    return None
+
+
+@pytest.fixture
+async def emulator(
+    account: Account, clock: ManualClock, port: int | None
+) -> AsyncGenerator[Emulator]:
+    async with Emulator(account=account, clock=clock, port=port) as emulator:
         yield emulator
 
 
 @pytest.fixture
-async def customer(emulator: Emulator) -> AsyncGenerator[Customer]:
-    async with using(emulator) as customer:
-        yield customer
+async def api(emulator: Emulator) -> AsyncGenerator[ApiClient]:
+    async with connected(emulator) as api:
+        yield api
 
 
 @pytest.fixture
-def judge(account: Account, clock: ManualClock) -> Generator[Judge]:
-    """The official client library, and an emulator of its own."""
-    with judging(Emulator(account=account, clock=clock)) as judge:
-        yield judge
+def sdk(account: Account, clock: ManualClock) -> Generator[SdkClient]:
+    """Return the official client library with an emulator of its own."""
+    with sdk_client(Emulator(account=account, clock=clock)) as sdk:
+        yield sdk

@@ -11,8 +11,8 @@ import pytest
 from calls_mcp.emulator import Account, CallStore, Emulator, ManualClock
 from calls_mcp.emulator.testing import running
 
-from .judge import CALLEE, CALLER, Judge, judging
-from .receiver import Receiver, receiving
+from .callback_receiver import Receiver, receiving
+from .sdk import CALLEE, CALLER, SdkClient, sdk_client
 
 BUSY, NO_ANSWER, FAILED, MACHINE = (f"+1500555020{n}" for n in (1, 2, 3, 4))
 EVENTS = ["initiated", "ringing", "answered", "completed"]
@@ -30,12 +30,12 @@ def reporting(receiver: Receiver, *events: str, **wishes: object) -> dict[str, o
 
 
 def test_every_event_is_told_in_order_as_documented(
-    judge: Judge, receiver: Receiver, account: Account
+    sdk: SdkClient, receiver: Receiver, account: Account
 ) -> None:
-    sid = judge.call(wishes=reporting(receiver, *EVENTS))
+    sid = sdk.call(wishes=reporting(receiver, *EVENTS))
     told: list[dict[str, str]] = []
     for seconds, count in ((1, 2), (3, 1), (20, 1)):  # each when its time has come
-        judge.wait(seconds)
+        sdk.advance(seconds)
         told += [callback.form for callback in receiver.take(count)]
         assert receiver.received.empty()
     common = {
@@ -75,23 +75,23 @@ def test_every_event_is_told_in_order_as_documented(
     ],
 )
 def test_a_call_that_is_not_answered_is_told_of_to_its_end(
-    judge: Judge, receiver: Receiver, to: str, statuses: list[str]
+    sdk: SdkClient, receiver: Receiver, to: str, statuses: list[str]
 ) -> None:
-    judge.call(to, reporting(receiver, *EVENTS))
-    judge.wait(100)
+    sdk.call(to, reporting(receiver, *EVENTS))
+    sdk.advance(100)
     told = receiver.take(len(statuses))
     assert [callback.form["CallStatus"] for callback in told] == statuses
     assert (told[-1].form["CallDuration"], told[-1].form["Duration"]) == ("0", "0")
 
 
-def test_a_call_that_is_canceled_or_ended_is_told_of(judge: Judge, receiver: Receiver) -> None:
-    canceled = judge.call(wishes=reporting(receiver))
-    judge.client.calls(canceled).update(status="canceled")
+def test_a_call_that_is_canceled_or_ended_is_told_of(sdk: SdkClient, receiver: Receiver) -> None:
+    canceled = sdk.call(wishes=reporting(receiver))
+    sdk.client.calls(canceled).update(status="canceled")
     assert receiver.statuses_of(1) == ["canceled"]
     detection = {"machine_detection": "DetectMessageEnd"}
-    ended = judge.call(MACHINE, reporting(receiver, "answered", "completed", **detection))
-    judge.wait(8)
-    judge.client.calls(ended).update(status="completed")
+    ended = sdk.call(MACHINE, reporting(receiver, "answered", "completed", **detection))
+    sdk.advance(8)
+    sdk.client.calls(ended).update(status="completed")
     answered, over = (callback.form for callback in receiver.take(2))
     assert (answered["CallStatus"], answered["AnsweredBy"]) == ("in-progress", "machine_end_beep")
     assert (over["CallStatus"], over["CallDuration"]) == ("completed", "4")
@@ -100,11 +100,11 @@ def test_a_call_that_is_canceled_or_ended_is_told_of(judge: Judge, receiver: Rec
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("query", ["", "?order=7&name=%C3%A9"])
 def test_a_callback_is_signed(
-    judge: Judge, receiver: Receiver, account: Account, query: str, method: str
+    sdk: SdkClient, receiver: Receiver, account: Account, query: str, method: str
 ) -> None:
     wishes = {"status_callback": receiver.url + query, "status_callback_method": method}
-    sid = judge.call(wishes=wishes)
-    judge.wait(100)
+    sid = sdk.call(wishes=wishes)
+    sdk.advance(100)
     (callback,) = receiver.take(1)
     told, other = (callback.form, callback.query)[:: 1 if method == "POST" else -1]
     assert callback.method == method
@@ -116,101 +116,103 @@ def test_a_callback_is_signed(
 
 
 def test_what_was_not_received_is_posted_again_and_only_that(
-    judge: Judge, receiver: Receiver
+    sdk: SdkClient, receiver: Receiver
 ) -> None:
     receiver.statuses = [500, 503]
-    judge.call(wishes=reporting(receiver))
+    sdk.call(wishes=reporting(receiver))
     attempts: list[str] = []
     for pause in (24, 1, 5):
-        judge.wait(pause)
+        sdk.advance(pause)
         (callback,) = receiver.take(1)
         attempts.append(callback.token)
-    judge.call(wishes=reporting(receiver))
-    judge.wait(100)
+    sdk.call(wishes=reporting(receiver))
+    sdk.advance(100)
     (another,) = receiver.take(1)
     assert len({*attempts}) == 1
     assert another.token not in attempts
 
 
-def test_what_was_refused_is_not_posted_again(judge: Judge, receiver: Receiver) -> None:
+def test_what_was_refused_is_not_posted_again(sdk: SdkClient, receiver: Receiver) -> None:
     receiver.statuses = [404]
-    judge.call(wishes=reporting(receiver, "initiated", "completed"))
-    judge.wait(100)
+    sdk.call(wishes=reporting(receiver, "initiated", "completed"))
+    sdk.advance(100)
     assert receiver.statuses_of(2) == ["initiated", "completed"]
 
 
-def test_after_four_attempts_the_next_event_has_its_turn(judge: Judge, receiver: Receiver) -> None:
+def test_after_four_attempts_the_next_event_has_its_turn(
+    sdk: SdkClient, receiver: Receiver
+) -> None:
     receiver.statuses = [500] * 4
-    judge.call(wishes=reporting(receiver, "initiated", "completed"))
+    sdk.call(wishes=reporting(receiver, "initiated", "completed"))
     for pause in (24, 1, 5, 25):
-        judge.wait(pause)
+        sdk.advance(pause)
         assert receiver.statuses_of(1) == ["initiated"]
     assert receiver.statuses_of(1) == ["completed"]
 
 
-def test_a_receiver_that_is_down_hears_of_it_later(judge: Judge, receiver: Receiver) -> None:
+def test_a_receiver_that_is_down_hears_of_it_later(sdk: SdkClient, receiver: Receiver) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as nobody:
         port = nobody.getsockname()[1]
-    sid = judge.call(wishes={"status_callback": f"http://127.0.0.1:{port}/"})
-    judge.client.calls(sid).update(status_callback=receiver.url)
-    judge.wait(100)
+    sid = sdk.call(wishes={"status_callback": f"http://127.0.0.1:{port}/"})
+    sdk.client.calls(sid).update(status_callback=receiver.url)
+    sdk.advance(100)
     assert receiver.statuses_of(1) == ["completed"]
 
 
 @pytest.mark.parametrize("answer", [b"", b"nonsense\r\n\r\n"])
 def test_a_receiver_that_speaks_no_http_is_tried_again(
-    judge: Judge, receiver: Receiver, answer: bytes
+    sdk: SdkClient, receiver: Receiver, answer: bytes
 ) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as confused:
         confused.settimeout(30)
-        judge.call(wishes={"status_callback": f"http://127.0.0.1:{confused.getsockname()[1]}/"})
+        sdk.call(wishes={"status_callback": f"http://127.0.0.1:{confused.getsockname()[1]}/"})
         for pause in (24, 1):
-            judge.wait(pause)
+            sdk.advance(pause)
             connection, _ = confused.accept()
             with connection:
                 connection.recv(65_536)
                 connection.sendall(answer)
-    judge.call(wishes=reporting(receiver))
-    judge.wait(100)
+    sdk.call(wishes=reporting(receiver))
+    sdk.advance(100)
     assert receiver.statuses_of(1) == ["completed"]
 
 
-def test_an_update_says_where_the_rest_is_told(judge: Judge, receiver: Receiver) -> None:
-    sid = judge.call(wishes=reporting(receiver, *EVENTS))
-    judge.wait(4)
+def test_an_update_says_where_the_rest_is_told(sdk: SdkClient, receiver: Receiver) -> None:
+    sid = sdk.call(wishes=reporting(receiver, *EVENTS))
+    sdk.advance(4)
     receiver.take(3)
     elsewhere = f"{receiver.url}/other"
-    judge.client.calls(sid).update(status_callback=elsewhere, status_callback_method="GET")
-    judge.wait(100)
+    sdk.client.calls(sid).update(status_callback=elsewhere, status_callback_method="GET")
+    sdk.advance(100)
     (callback,) = receiver.take(1)
     assert (callback.method, callback.url.partition("?")[0]) == ("GET", elsewhere)
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_a_login_in_the_address_is_sent_along_and_a_fragment_is_not(
-    judge: Judge, receiver: Receiver, method: str
+    sdk: SdkClient, receiver: Receiver, method: str
 ) -> None:
     address = f"{receiver.url.replace('://', '://user:pass@')}?a=b#c"
-    judge.call(wishes={"status_callback": address, "status_callback_method": method})
-    judge.wait(100)
+    sdk.call(wishes={"status_callback": address, "status_callback_method": method})
+    sdk.advance(100)
     (callback,) = receiver.take(1)
     assert callback.authorization == f"Basic {b64encode(b'user:pass').decode()}"
     assert callback.url.startswith(f"{receiver.url}?a=b")
     assert "#" not in callback.url
 
 
-def test_an_application_has_callbacks_of_its_own(judge: Judge, receiver: Receiver) -> None:
+def test_an_application_has_callbacks_of_its_own(sdk: SdkClient, receiver: Receiver) -> None:
     wishes = reporting(receiver, *EVENTS)
-    judge.client.calls.create(CALLEE, CALLER, application_sid=f"AP{0:032}", **wishes)
-    judge.wait(100)
-    sid = judge.call(wishes=reporting(receiver))
-    judge.wait(100)
+    sdk.client.calls.create(CALLEE, CALLER, application_sid=f"AP{0:032}", **wishes)
+    sdk.advance(100)
+    sid = sdk.call(wishes=reporting(receiver))
+    sdk.advance(100)
     (callback,) = receiver.take(1)
     assert callback.form["CallSid"] == sid
 
 
 def test_nothing_is_sent_to_other_machines(
-    judge: Judge, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    sdk: SdkClient, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked_up: list[str] = []
     lookup = socket.getaddrinfo
@@ -219,11 +221,11 @@ def test_nothing_is_sent_to_other_machines(
         looked_up.append(host)
         return lookup(host, port, *arguments)
 
-    judge.call(wishes={"status_callback": "http://192.0.2.1/status"})
-    judge.call(wishes={"status_callback": "https://example.com/status"})
-    judge.call(wishes=reporting(receiver))
+    sdk.call(wishes={"status_callback": "http://192.0.2.1/status"})
+    sdk.call(wishes={"status_callback": "https://example.com/status"})
+    sdk.call(wishes=reporting(receiver))
     monkeypatch.setattr("socket.getaddrinfo", watched)
-    judge.wait(100)
+    sdk.advance(100)
     receiver.take(1)
     assert {*looked_up} <= {"127.0.0.1"}
 
@@ -237,8 +239,8 @@ def test_other_machines_are_told_if_that_is_allowed(
     def everywhere(_host: str, _port: int, *arguments: int) -> object:
         return lookup("127.0.0.1", port, *arguments)
 
-    with judging(Emulator(account=account, clock=clock, callbacks_anywhere=True)) as judge:
-        judge.call(wishes={"status_callback": f"http://elsewhere.example:{port}/status"})
+    with sdk_client(Emulator(account=account, clock=clock, callbacks_anywhere=True)) as sdk:
+        sdk.call(wishes={"status_callback": f"http://elsewhere.example:{port}/status"})
         monkeypatch.setattr("socket.getaddrinfo", everywhere)
         clock.advance(100)
         assert receiver.statuses_of(1) == ["completed"]
@@ -249,8 +251,8 @@ def test_what_was_not_sent_before_a_restart_is_sent_after_it(
 ) -> None:
     database = str(tmp_path / "calls.sqlite")
     emulator = Emulator(account=account, clock=clock, database=database)
-    with judging(emulator) as judge:
-        sid = judge.call(wishes=reporting(receiver))
+    with sdk_client(emulator) as sdk:
+        sid = sdk.call(wishes=reporting(receiver))
     clock.advance(100)
     with closing(CallStore(database, clock)) as store:
         assert [callback.call.sid for callback in store.claim_callbacks(1, 0)] == [sid]

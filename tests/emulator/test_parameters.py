@@ -3,7 +3,7 @@ import json
 import httpx
 import pytest
 
-from .customer import FORM, LIST, Customer, Fields, assert_refused, item
+from .api_client import FORM, LIST, ApiClient, Fields, assert_refused, item
 
 pytestmark = pytest.mark.anyio
 
@@ -62,18 +62,18 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("name", "text"), ACCEPTED)
-async def test_documented_values_are_accepted(customer: Customer, name: str, text: str) -> None:
-    assert (await customer.post({name: text})).status_code == 201
+async def test_documented_values_are_accepted(api: ApiClient, name: str, text: str) -> None:
+    assert (await api.post({name: text})).status_code == 201
 
 
 @pytest.mark.parametrize(("name", "text", "code"), REFUSED)
 async def test_other_values_are_refused_and_place_no_call(
-    customer: Customer, name: str, text: str, code: int
+    api: ApiClient, name: str, text: str, code: int
 ) -> None:
-    response = await customer.post({name: text})
+    response = await api.post({name: text})
     assert_refused(response, 400, code)
     assert name in response.json()["message"]
-    assert await customer.listed() == []
+    assert await api.listed() == []
 
 
 @pytest.mark.parametrize(
@@ -85,16 +85,16 @@ async def test_other_values_are_refused_and_place_no_call(
     ],
 )
 async def test_an_unknown_or_repeated_key_is_refused_by_name(
-    customer: Customer, changes: Fields, told: str
+    api: ApiClient, changes: Fields, told: str
 ) -> None:
-    response = await customer.post(changes)
+    response = await api.post(changes)
     assert_refused(response, 400, 20001)
     assert told in response.json()["message"]
 
 
-async def test_unknown_query_keys_are_refused_by_every_endpoint(customer: Customer) -> None:
-    sid = await customer.call()
-    client = customer.client
+async def test_unknown_query_keys_are_refused_by_every_endpoint(api: ApiClient) -> None:
+    sid = await api.call()
+    client = api.client
     surplus = {"Limit": "1"}
     responses = [
         await client.post(LIST, data=FORM, params=surplus),
@@ -106,7 +106,7 @@ async def test_unknown_query_keys_are_refused_by_every_endpoint(customer: Custom
     for response in responses:
         assert_refused(response, 400, 20001)
         assert "'Limit'" in response.json()["message"]
-    assert [call["status"] for call in (await customer.page())["calls"]] == ["queued"]
+    assert [call["status"] for call in (await api.page())["calls"]] == ["queued"]
 
 
 @pytest.mark.parametrize(
@@ -119,8 +119,8 @@ async def test_unknown_query_keys_are_refused_by_every_endpoint(customer: Custom
     ],
 )
 async def test_a_body_is_a_form_in_utf_8(
-    customer: Customer, content_type: str, content: bytes, status: int, code: int | None
+    api: ApiClient, content_type: str, content: bytes, status: int, code: int | None
 ) -> None:
     headers = {"Content-Type": content_type}
-    response = await customer.client.post(LIST, content=content, headers=headers)
+    response = await api.client.post(LIST, content=content, headers=headers)
     assert (response.status_code, response.json().get("code")) == (status, code)

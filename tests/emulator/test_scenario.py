@@ -1,5 +1,6 @@
 """What destinations do, by a file."""
 
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,9 @@ import pytest
 from calls_mcp.emulator import Account, Emulator, ManualClock, Scenario, Script, StartError
 from calls_mcp.emulator.scenario import load_scenario
 
-from .judge import judging
+from .api_client import ApiClient, connected
+
+pytestmark = pytest.mark.anyio
 
 SCENARIO = """
 ["+12025550101"]
@@ -45,6 +48,14 @@ def file(tmp_path: Path) -> Path:
     return file
 
 
+@pytest.fixture
+async def api(file: Path, account: Account, clock: ManualClock) -> AsyncGenerator[ApiClient]:
+    scenario = load_scenario(str(file))
+    emulator = Emulator(account=account, clock=clock, port=None, scenario=scenario)
+    async with emulator, connected(emulator) as api:
+        yield api
+
+
 @pytest.mark.parametrize(
     ("to", "seconds", "end"),
     [
@@ -58,46 +69,41 @@ def file(tmp_path: Path) -> Path:
         ("+15005550208", 4, ("completed", "0")),
     ],
 )
-def test_a_destination_does_what_the_file_says(
-    file: Path, account: Account, clock: ManualClock, to: str, seconds: float, end: object
+async def test_a_destination_does_what_the_file_says(
+    api: ApiClient, to: str, seconds: float, end: object
 ) -> None:
-    emulator = Emulator(account=account, clock=clock, scenario=load_scenario(str(file)))
-    with judging(emulator) as judge:
-        sid = judge.call(to)
-        clock.advance(seconds - 0.1)
-        assert judge.client.calls(sid).fetch().end_time is None
-        clock.advance(0.1)
-        call = judge.client.calls(sid).fetch()
-        assert (call.status, call.duration) == end
+    sid = await api.call(to)
+    api.advance(seconds - 0.1)
+    assert (await api.fetch(sid))["end_time"] is None
+    api.advance(0.1)
+    call = await api.fetch(sid)
+    assert (call["status"], call["duration"]) == end
 
 
 @pytest.mark.parametrize(
     ("detection", "found"),
     [("Enable", "machine_start"), ("DetectMessageEnd", "machine_end_silence")],
 )
-def test_a_file_says_who_answers_and_what_it_costs(
-    file: Path, account: Account, clock: ManualClock, detection: str, found: str
+async def test_a_file_says_who_answers_and_what_it_costs(
+    api: ApiClient, detection: str, found: str
 ) -> None:
-    emulator = Emulator(account=account, clock=clock, scenario=load_scenario(str(file)))
-    with judging(emulator) as judge:
-        wishes = {"machine_detection": detection}
-        sid = judge.call("+12025550101", wishes)
-        clock.advance(98)
-        assert judge.client.calls(sid).fetch().price is None
-        clock.advance(5)
-        call = judge.client.calls(sid).fetch()
-        assert (call.price, call.answered_by) == ("-0.50000", found)
+    sid = await api.call("+12025550101", {"MachineDetection": detection})
+    api.advance(98)
+    assert (await api.fetch(sid))["price"] is None
+    api.advance(5)
+    call = await api.fetch(sid)
+    assert (call["price"], call["answered_by"]) == ("-0.50000", found)
 
 
-def test_the_timeout_of_a_call_is_shorter_than_a_patient_file(
+async def test_a_call_is_given_up_before_a_patient_destination_answers(
     account: Account, clock: ManualClock
 ) -> None:
-    patient = Scenario(otherwise=Script(answer_after=50))
-    emulator = Emulator(account=account, clock=clock, scenario=patient)
-    with judging(emulator) as judge:
-        sid = judge.call(wishes={"timeout": 20})
+    scenario = Scenario(otherwise=Script(answer_after=50))
+    emulator = Emulator(account=account, clock=clock, port=None, scenario=scenario)
+    async with emulator, connected(emulator) as api:
+        sid = await api.call(changes={"Timeout": "20"})
         clock.advance(21)
-        assert judge.client.calls(sid).fetch().status == "no-answer"
+        assert (await api.fetch(sid))["status"] == "no-answer"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from calls_mcp.emulator.testing import Fault, RunningEmulator, calls_api
-from tests.emulator.receiver import receiving
+from tests.emulator.callback_receiver import receiving
 
 __all__ = ["calls_api"]
 

@@ -5,17 +5,17 @@ import sys
 
 from calls_mcp.emulator import Emulator
 
-from .customer import ACCOUNT, using
+from .api_client import ACCOUNT, connected
 
 
 async def write(database: str, count: int) -> None:
     async with (
         Emulator(account=ACCOUNT, database=database) as emulator,
-        using(emulator) as customer,
+        connected(emulator) as api,
     ):
-        customer.client.timeout = 60
+        api.client.timeout = 60
         for _ in range(count):
-            sys.stdout.write(f"{await customer.call()}\n")
+            sys.stdout.write(f"{await api.call()}\n")
             sys.stdout.flush()
 
 

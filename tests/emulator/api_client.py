@@ -1,4 +1,4 @@
-"""Somebody who uses the Calls API."""
+"""A client of the emulated Calls API, in the same process or over a socket."""
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -28,12 +28,12 @@ def item(sid: str) -> str:
 
 
 def form_with(changes: Fields) -> Fields:
-    """A form that places a call, changed here and there; an empty list takes a key away."""
+    """Return a form that places a call, with changes; an empty list removes a key."""
     return {**FORM, **changes}
 
 
 @dataclass
-class Customer:
+class ApiClient:
     client: httpx.AsyncClient
     emulator: Emulator
 
@@ -43,7 +43,7 @@ class Customer:
         assert isinstance(self.emulator.clock, ManualClock)
         return self.emulator.clock
 
-    def wait(self, seconds: float) -> None:
+    def advance(self, seconds: float) -> None:
         self.clock.advance(seconds)
 
     async def post(self, changes: Fields) -> httpx.Response:
@@ -73,10 +73,18 @@ class Customer:
 
 
 @asynccontextmanager
-async def using(emulator: Emulator) -> AsyncGenerator[Customer]:
+async def connected(emulator: Emulator) -> AsyncGenerator[ApiClient]:
+    """Yield a client over a socket, or in this process if the emulator has none."""
     credentials = emulator.account.sid, emulator.account.auth_token
-    async with httpx.AsyncClient(base_url=emulator.base_url, auth=credentials) as client:
-        yield Customer(client, emulator)
+    if emulator.port is None:
+        transport = httpx.ASGITransport(emulator.app, raise_app_exceptions=False)
+        client = httpx.AsyncClient(
+            transport=transport, base_url="http://localhost", auth=credentials
+        )
+    else:
+        client = httpx.AsyncClient(base_url=emulator.base_url, auth=credentials)
+    async with client:
+        yield ApiClient(client, emulator)
 
 
 def assert_refused(response: httpx.Response, status: int, code: int) -> None:

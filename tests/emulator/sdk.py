@@ -17,7 +17,7 @@ TWIML = "<Response><Say>Hello</Say></Response>"
 
 
 @contextmanager
-def client_of(base_url: str, account: Account) -> Generator[Client]:
+def library_client(base_url: str, account: Account) -> Generator[Client]:
     http = TwilioHttpClient(timeout=30)
     client = Client(account.sid, account.auth_token, http_client=http)
     client.api.base_url = base_url
@@ -29,13 +29,13 @@ def client_of(base_url: str, account: Account) -> Generator[Client]:
 
 
 @dataclass(frozen=True)
-class Judge:
+class SdkClient:
     """A client, and the emulator it talks to."""
 
     client: Client
     emulator: Emulator
 
-    def wait(self, seconds: float) -> None:
+    def advance(self, seconds: float) -> None:
         """Put the emulator's clock forward, which stands still by itself."""
         assert isinstance(self.emulator.clock, ManualClock)
         self.emulator.clock.advance(seconds)
@@ -49,7 +49,7 @@ class Judge:
 
 
 @contextmanager
-def judging(emulator: Emulator) -> Generator[Judge]:
+def sdk_client(emulator: Emulator) -> Generator[SdkClient]:
     """A client of an emulator that runs while the context is open."""
-    with running(emulator), client_of(emulator.base_url, emulator.account) as client:
-        yield Judge(client, emulator)
+    with running(emulator), library_client(emulator.base_url, emulator.account) as client:
+        yield SdkClient(client, emulator)

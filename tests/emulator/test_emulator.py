@@ -1,3 +1,5 @@
+"""The emulator in this process and on a socket, with a file and with another clock."""
+
 import asyncio
 import signal
 import socket
@@ -15,12 +17,17 @@ from calls_mcp.emulator import (
     accelerated,
 )
 
-from .customer import ACCOUNT, LIST, item, using
+from .api_client import ACCOUNT, LIST, connected, item
 
 pytestmark = pytest.mark.anyio
 
 DEFAULT_LIST = LIST.replace(ACCOUNT.sid, DEFAULT_ACCOUNT.sid)
 CREDENTIALS = DEFAULT_ACCOUNT.sid, DEFAULT_ACCOUNT.auth_token
+
+
+@pytest.fixture
+def port() -> int:
+    return 0
 
 
 def ipv6_loopback() -> bool:
@@ -80,11 +87,11 @@ async def test_a_file_survives_a_restart_and_memory_does_not(
 ) -> None:
     database = str(tmp_path / name) if name != ":memory:" else name
     emulator = Emulator(account=ACCOUNT, database=database, clock=clock)
-    async with emulator, using(emulator) as customer:
-        sid = await customer.call()
+    async with emulator, connected(emulator) as api:
+        sid = await api.call()
     clock.advance(4)
-    async with emulator, using(emulator) as customer:
-        response = await customer.client.get(item(sid))
+    async with emulator, connected(emulator) as api:
+        response = await api.client.get(item(sid))
     assert response.status_code == status
     assert response.json()["status"] == ("in-progress" if status == 200 else 404)
 
@@ -112,8 +119,8 @@ async def test_it_stops_at_once_though_a_receiver_never_comes_to_an_end(account:
     receiver = await asyncio.start_server(drip, "127.0.0.1", 0)
     port = receiver.sockets[0].getsockname()[1]
     emulator = Emulator(account=account, clock=clock)
-    async with receiver, emulator, using(emulator) as customer:
-        await customer.call(changes={"StatusCallback": f"http://127.0.0.1:{port}/"})
+    async with receiver, emulator, connected(emulator) as api:
+        await api.call(changes={"StatusCallback": f"http://127.0.0.1:{port}/"})
         clock.advance(100)
         await asked.wait()
 
@@ -123,13 +130,13 @@ async def test_a_file_from_a_clock_that_was_ahead_takes_its_time_along(
 ) -> None:
     database, ahead = str(tmp_path / "calls.sqlite"), ManualClock(clock.now + 86_400)
     emulator = Emulator(account=account, database=database, clock=ahead)
-    async with emulator, using(emulator) as customer:
-        await customer.call()
+    async with emulator, connected(emulator) as api:
+        await api.call()
         ahead.advance(100)
-        await customer.page()
+        await api.page()
     emulator = Emulator(account=account, database=database, clock=clock)
-    async with emulator, using(emulator) as customer:
-        told = await customer.follow("/emulator/clock")
+    async with emulator, connected(emulator) as api:
+        told = await api.follow("/emulator/clock")
     assert told["epoch"] >= clock.now + 86_400
 
 

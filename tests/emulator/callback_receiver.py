@@ -1,4 +1,4 @@
-"""A web server of the customer's, which callbacks are sent to."""
+"""A web server that receives status callbacks."""
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -33,7 +33,7 @@ class Received:
 
 @dataclass
 class Receiver:
-    """Answers with each of the statuses in turn, and then with 204."""
+    """Responds with each of the statuses in turn, and then with 204."""
 
     url: str
     statuses: list[int] = field(default_factory=list[int])

@@ -1,10 +1,12 @@
+"""The list: its filters, and the pages that lead through it."""
+
 from datetime import datetime
 
 import pytest
 
 from calls_mcp.emulator import Call
 
-from .customer import BUSY, LIST, TALKATIVE, Customer, assert_refused, item
+from .api_client import BUSY, LIST, TALKATIVE, ApiClient, assert_refused, item
 
 pytestmark = pytest.mark.anyio
 
@@ -29,8 +31,8 @@ def past(number: int, start: str) -> Call:
     )
 
 
-async def test_an_empty_list_is_a_page_without_neighbours(customer: Customer) -> None:
-    assert await customer.page() == {
+async def test_an_empty_list_is_a_page_without_neighbours(api: ApiClient) -> None:
+    assert await api.page() == {
         "calls": [],
         "page": 0,
         "page_size": 50,
@@ -43,16 +45,16 @@ async def test_an_empty_list_is_a_page_without_neighbours(customer: Customer) ->
     }
 
 
-async def test_a_listed_call_looks_like_a_fetched_one(customer: Customer) -> None:
-    sid = await customer.call()
-    assert (await customer.page())["calls"] == [await customer.fetch(sid)]
+async def test_a_listed_call_looks_like_a_fetched_one(api: ApiClient) -> None:
+    sid = await api.call()
+    assert (await api.page())["calls"] == [await api.fetch(sid)]
 
 
-async def test_a_page_tells_its_place(customer: Customer) -> None:
-    sids = [await customer.call() for _ in range(5)]
-    first = await customer.page({"PageSize": "2"})
-    second = await customer.follow(first["next_page_uri"])
-    third = await customer.follow(second["next_page_uri"])
+async def test_a_page_tells_its_place(api: ApiClient) -> None:
+    sids = [await api.call() for _ in range(5)]
+    first = await api.page({"PageSize": "2"})
+    second = await api.follow(first["next_page_uri"])
+    third = await api.follow(second["next_page_uri"])
     places = [(page["page"], page["start"], page["end"]) for page in (first, second, third)]
     assert places == [(0, 0, 1), (1, 2, 3), (2, 4, 4)]
     assert [call["sid"] for call in second["calls"]] == [sids[2], sids[1]]
@@ -61,22 +63,22 @@ async def test_a_page_tells_its_place(customer: Customer) -> None:
     assert (first["previous_page_uri"], third["next_page_uri"]) == (None, None)
 
 
-async def test_pages_stay_where_they_are_while_calls_come_and_go(customer: Customer) -> None:
-    sids = [await customer.call() for _ in range(4)][::-1]
-    customer.wait(100)
-    first = await customer.page({"PageSize": "2"})
-    await customer.call()
-    await customer.client.delete(item(sids[1]))
-    second = await customer.follow(first["next_page_uri"])
+async def test_pages_stay_where_they_are_while_calls_come_and_go(api: ApiClient) -> None:
+    sids = [await api.call() for _ in range(4)][::-1]
+    api.advance(100)
+    first = await api.page({"PageSize": "2"})
+    await api.call()
+    await api.client.delete(item(sids[1]))
+    second = await api.follow(first["next_page_uri"])
     assert [call["sid"] for call in second["calls"]] == sids[2:]
 
 
-async def test_a_page_whose_calls_are_gone_is_empty(customer: Customer) -> None:
-    sids = [await customer.call() for _ in range(2)]
-    customer.wait(100)
-    first = await customer.page({"PageSize": "1"})
-    await customer.client.delete(item(sids[0]))
-    second = await customer.follow(first["next_page_uri"])
+async def test_a_page_whose_calls_are_gone_is_empty(api: ApiClient) -> None:
+    sids = [await api.call() for _ in range(2)]
+    api.advance(100)
+    first = await api.page({"PageSize": "1"})
+    await api.client.delete(item(sids[0]))
+    second = await api.follow(first["next_page_uri"])
     assert (second["calls"], second["next_page_uri"], second["previous_page_uri"]) == (
         [],
         None,
@@ -85,25 +87,25 @@ async def test_a_page_whose_calls_are_gone_is_empty(customer: Customer) -> None:
     assert (second["start"], second["end"]) == (1, 1)
 
 
-async def test_the_links_carry_every_filter_percent_encoded(customer: Customer) -> None:
+async def test_the_links_carry_every_filter_percent_encoded(api: ApiClient) -> None:
     for _ in range(2):
-        await customer.call()
+        await api.call()
     query = {"To": "+12025550123", "EndTime>": "2024-01-01", "StartTime<": "2031-01-01"}
-    page = await customer.page({**query, "PageSize": "1"})
+    page = await api.page({**query, "PageSize": "1"})
     filters = "To=%2B12025550123&EndTime%3E=2024-01-01&StartTime%3C=2031-01-01&PageSize=1"
     assert page["uri"] == page["first_page_uri"] == f"{LIST}?{filters}&Page=0"
-    page = await customer.page({"Status": "queued", "PageSize": "1"})
+    page = await api.page({"Status": "queued", "PageSize": "1"})
     assert page["next_page_uri"].startswith(
         f"{LIST}?Status=queued&PageSize=1&Page=1&PageToken=PACA"
     )
 
 
-async def test_filters_select_by_party_status_and_parent(customer: Customer) -> None:
-    busy = await customer.call(BUSY)
-    talking = await customer.call(TALKATIVE, {"From": "+15005550100"})
+async def test_filters_select_by_party_status_and_parent(api: ApiClient) -> None:
+    busy = await api.call(BUSY)
+    talking = await api.call(TALKATIVE, {"From": "+15005550100"})
     child = past(1, "2029-12-31T00:00+00:00")._replace(parent_call_sid=PARENT)
-    customer.emulator.calls.add(child)
-    customer.wait(10)
+    api.emulator.calls.add(child)
+    api.advance(10)
     queries = [
         {"To": BUSY},
         {"From": "+15005550100"},
@@ -117,7 +119,7 @@ async def test_filters_select_by_party_status_and_parent(customer: Customer) -> 
             for status in ("queued", "ringing", "no-answer", "failed", "canceled")
         ),
     ]
-    found = [await customer.listed(query) for query in queries]
+    found = [await api.listed(query) for query in queries]
     assert found == [[busy], [talking], [busy], [talking], [], [child.sid], *[[]] * 6]
 
 
@@ -142,18 +144,18 @@ async def test_filters_select_by_party_status_and_parent(customer: Customer) -> 
     ],
 )
 async def test_date_filters_take_days_and_moments(
-    customer: Customer, query: dict[str, str], numbers: list[int]
+    api: ApiClient, query: dict[str, str], numbers: list[int]
 ) -> None:
     starts = ("01T23:30", "02T00:00", "02T23:59", "03T00:00")
     calls = [past(n, f"2029-05-{start}+00:00") for n, start in enumerate(starts, start=1)]
-    customer.emulator.calls.add(*calls)
-    assert [int(sid[2:]) for sid in await customer.listed(query)] == numbers
+    api.emulator.calls.add(*calls)
+    assert [int(sid[2:]) for sid in await api.listed(query)] == numbers
 
 
-async def test_calls_that_are_not_dialled_yet_have_no_start(customer: Customer) -> None:
-    await customer.call()
-    assert await customer.listed({"StartTime>": "2000-01-01"}) == []
-    assert await customer.listed({"EndTime>": "2000-01-01"}) == []
+async def test_calls_that_are_not_dialled_yet_have_no_start(api: ApiClient) -> None:
+    await api.call()
+    assert await api.listed({"StartTime>": "2000-01-01"}) == []
+    assert await api.listed({"EndTime>": "2000-01-01"}) == []
 
 
 @pytest.mark.parametrize(
@@ -182,19 +184,19 @@ async def test_calls_that_are_not_dialled_yet_have_no_start(customer: Customer) 
     ],
 )
 async def test_a_filter_that_is_not_in_order_is_refused(
-    customer: Customer, query: dict[str, str] | list[tuple[str, str | int | float | bool | None]]
+    api: ApiClient, query: dict[str, str] | list[tuple[str, str | int | float | bool | None]]
 ) -> None:
-    response = await customer.client.get(LIST, params=query)
+    response = await api.client.get(LIST, params=query)
     assert_refused(response, 400, 20001)
 
 
-async def test_the_largest_page_has_a_thousand_calls(customer: Customer) -> None:
-    customer.emulator.calls.add(*(past(n, "2029-05-01T00:00+00:00") for n in range(1001)))
-    page = await customer.page({"PageSize": "1000"})
+async def test_the_largest_page_has_a_thousand_calls(api: ApiClient) -> None:
+    api.emulator.calls.add(*(past(n, "2029-05-01T00:00+00:00") for n in range(1001)))
+    page = await api.page({"PageSize": "1000"})
     assert (len(page["calls"]), page["end"]) == (1000, 999)
-    assert len((await customer.page())["calls"]) == 50
+    assert len((await api.page())["calls"]) == 50
 
 
-async def test_a_head_request_is_answered_like_a_get_without_a_body(customer: Customer) -> None:
-    response = await customer.client.head(LIST)
+async def test_a_head_request_is_answered_like_a_get_without_a_body(api: ApiClient) -> None:
+    response = await api.client.head(LIST)
     assert (response.status_code, response.content) == (200, b"")
