@@ -21,40 +21,40 @@ class ManualClock:
     now: float = 1_893_499_200.0
 
     def __call__(self) -> float:
-        """The time, unchanged since the last `advance`."""
+        """Return the time, unchanged since the last `advance`."""
         return self.now
 
     def advance(self, seconds: float) -> None:
-        """Put the clock forward."""
+        """Advance the clock."""
         self.now += seconds
 
 
 @dataclass
 class AdjustableClock:
-    """A clock that can be put forward.
+    """A clock that can be advanced ahead of another.
 
     Attributes:
-        clock: The clock it goes by.
-        ahead: How far it is ahead of that one, in seconds.
+        clock: The other clock.
+        ahead: How far this one is ahead, in seconds.
     """
 
     clock: Clock
     ahead: float = 0
 
     def __call__(self) -> float:
-        """The time in seconds since the epoch."""
+        """Return the time in seconds since the epoch."""
         return self.clock() + self.ahead
 
     def advance(self, seconds: float) -> None:
-        """Put the clock forward."""
+        """Advance the clock."""
         self.ahead += seconds
 
     def catch_up(self, moment: float) -> None:
-        """Put the clock forward to this time, in seconds since the epoch, if it is behind."""
+        """Advance the clock to this time, in seconds since the epoch, if it is behind."""
         self.ahead += max(0.0, moment - self())
 
     def reset(self) -> None:
-        """Return to the time of the clock it goes by."""
+        """Return to the time of the other clock."""
         self.ahead = 0
 
 

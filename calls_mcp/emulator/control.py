@@ -25,7 +25,7 @@ PREFIX = "/emulator"
 LAST_MOMENT = datetime(9000, 1, 1, tzinfo=UTC).timestamp()
 LATEST = 50
 REFRESH = 2  # seconds
-POLICY = (
+CONTENT_SECURITY_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none';"
     " frame-ancestors 'none'"
 )
@@ -52,7 +52,7 @@ class Advance(BaseModel):
 
 @dataclass(frozen=True)
 class Control:
-    """What can be seen and done from outside the API.
+    """The endpoints that show and change what the API does not.
 
     Attributes:
         store: The calls.
@@ -82,15 +82,17 @@ class Control:
         ]
         return Starlette(routes=routes, exception_handlers={ApiError: refuse})
 
-    def clear(self) -> None:
-        """Forget everything that happened, and what the clock was put forward by."""
+    def reset(self) -> None:
+        """Delete every call, fault and logged request, and reset the clock."""
         self.store.clear()
         self.clock.reset()
         self.faults.clear()
         self.log.clear()
 
     async def _page(self, _: Request) -> Response:
-        return HTMLResponse(_page(self), headers={"Content-Security-Policy": POLICY})
+        return HTMLResponse(
+            _page(self), headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY}
+        )
 
     async def _requests(self, _: Request) -> Response:
         return JSONResponse({"requests": [asdict(request) for request in self.log.requests]})
@@ -122,7 +124,7 @@ class Control:
         return Response(status_code=204)
 
     async def _reset(self, _: Request) -> Response:
-        self.clear()
+        self.reset()
         return Response(status_code=204)
 
 
@@ -130,10 +132,10 @@ def _require_this_machine(request: Request) -> None:
     """Raise ApiError (403) for other machines, and for other sites in a browser on this one."""
     host = request.headers.get("host", "")
     origin = request.headers.get("origin")
-    names_us = is_loopback(urlsplit(f"//{host}").hostname or "")
-    ours = origin is None or urlsplit(origin).netloc == host
-    from_here = request.client is not None and is_loopback(request.client.host)
-    if not (names_us and ours and from_here):
+    to_loopback = is_loopback(urlsplit(f"//{host}").hostname or "")
+    same_origin = origin is None or urlsplit(origin).netloc == host
+    from_loopback = request.client is not None and is_loopback(request.client.host)
+    if not (to_loopback and same_origin and from_loopback):
         raise ApiError(403, 20003, "These pages are for this machine only.")
 
 
@@ -141,9 +143,9 @@ async def _read(request: Request, model: type[Body]) -> Body:
     try:
         return model.model_validate_json(await request.body())
     except ValidationError as error:
-        faults = error.errors(include_url=False, include_context=False)
-        told = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in faults)
-        raise invalid(told.removeprefix(": ")) from error
+        errors = error.errors(include_url=False, include_context=False)
+        details = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in errors)
+        raise invalid(details.removeprefix(": ")) from error
 
 
 # The page for people: it loads nothing and refreshes itself

@@ -110,8 +110,8 @@ class Emulator:
         await self._open.aclose()
 
     def reset(self) -> None:
-        """Forget every call, request and fault, and put the clock back."""
-        self._control.clear()
+        """Delete every call, request and fault, and reset the clock."""
+        self._control.reset()
 
     async def _listen(self, stack: AsyncExitStack, port: int) -> None:
         listener = stack.enter_context(_listener(self.host, port))
@@ -127,12 +127,12 @@ class Emulator:
         self._control = Control(store, clock, faults, log)
         control = self._control.application()
 
-        async def either(scope: Scope, receive: Receive, send: Send) -> None:
+        async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
             path = cast("str", scope["path"])
             app = control if f"{path}/".startswith(f"{PREFIX}/") else log
             await app(scope, receive, send)
 
-        return either
+        return dispatch
 
 
 def _config(app: ASGIApp) -> uvicorn.Config:

@@ -9,21 +9,22 @@ from calls_mcp.emulator.call_lifecycle import (
     PRICE_DELAY,
     Call,
     Direction,
-    Status,
+    planned,
 )
 from calls_mcp.emulator.call_store import CallStore
+from calls_mcp.emulator.scenario import EndStatus, Script
 
-Choice = TypeVar("Choice", Status, Direction)
+Choice = TypeVar("Choice", EndStatus, Direction)
 
 HOUR = 3600
-SECONDS = 7 * 86_400
-LONGEST = 1200
+WEEK = 7 * 86_400
+LONGEST_TALK = 1200
 QUEUE_SECONDS = 1
 
-OURS = "+15005550100"
-AREAS = ("202", "312", "415", "617", "713")
-ENDS: dict[Status, int] = {"completed": 70, "no-answer": 14, "busy": 9, "failed": 7}
-DIRECTIONS: dict[Direction, int] = {"outbound-api": 65, "inbound": 35}
+OWN_NUMBER = "+15005550100"
+AREA_CODES = ("202", "312", "415", "617", "713")
+END_WEIGHTS: dict[EndStatus, int] = {"completed": 70, "no-answer": 14, "busy": 9, "failed": 7}
+DIRECTION_WEIGHTS: dict[Direction, int] = {"outbound-api": 65, "inbound": 35}
 
 
 def seed_history(store: CallStore, seed: int, calls: int, now: float) -> None:
@@ -43,45 +44,39 @@ def past_calls(seed: int, calls: int, now: float) -> Iterator[Call]:
         now: The time before which they ended, in seconds since the epoch.
     """
     random = Random(seed)  # noqa: S311 - reproducible, not secret
-    latest = now // HOUR * HOUR - LONGEST - DEFAULT_TIMEOUT - PRICE_DELAY - QUEUE_SECONDS
-    times = sorted(latest - random.uniform(0, SECONDS) for _ in range(calls))
+    latest = now // HOUR * HOUR - LONGEST_TALK - DEFAULT_TIMEOUT - PRICE_DELAY - QUEUE_SECONDS
+    times = sorted(latest - random.uniform(0, WEEK) for _ in range(calls))
     return (_past_call(random, created) for created in times)
 
 
 def _past_call(random: Random, created: float) -> Call:
-    direction = _weighted(random, DIRECTIONS)
-    end_as = _weighted(random, ENDS)
-    stranger = f"+1{random.choice(AREAS)}55501{random.randrange(100):02}"
+    direction = _weighted_choice(random, DIRECTION_WEIGHTS)
+    end_as = _weighted_choice(random, END_WEIGHTS)
+    other_number = f"+1{random.choice(AREA_CODES)}55501{random.randrange(100):02}"
     outbound = direction == "outbound-api"
-    waits = QUEUE_SECONDS if outbound else 0
-    ring_at = created + waits
-    reacts_at = ring_at + _ring_seconds(random, end_as)
-    answer_at = reacts_at if end_as == "completed" else None
-    return Call(
+    ring_seconds = _ring_seconds(random, end_as)
+    call = Call(
         sid=f"CA{random.getrandbits(128):032x}",
-        to=stranger if outbound else OURS,
-        from_=OURS if outbound else stranger,
+        to=other_number if outbound else OWN_NUMBER,
+        from_=OWN_NUMBER if outbound else other_number,
         direction=direction,
         status="queued",
         created=created,
         updated=created,
-        ring_at=ring_at,
-        answer_at=answer_at,
-        end_at=reacts_at + (_talk_seconds(random) if answer_at else 0),
-        end_as=end_as,
+        ring_at=created + (QUEUE_SECONDS if outbound else 0),
     )
+    talk_seconds = _talk_seconds(random) if end_as == "completed" else 0
+    return planned(call, Script(end_as, ring_seconds, talk_seconds), DEFAULT_TIMEOUT)
 
 
-def _weighted(random: Random, weights: dict[Choice, int]) -> Choice:
+def _weighted_choice(random: Random, weights: dict[Choice, int]) -> Choice:
     return random.choices(list(weights), list(weights.values()))[0]
 
 
-def _ring_seconds(random: Random, end_as: Status) -> float:
-    if end_as == "failed":
-        return 0
-    return DEFAULT_TIMEOUT if end_as == "no-answer" else random.uniform(2, 25)
+def _ring_seconds(random: Random, end_as: EndStatus) -> float:
+    return random.uniform(2, 25) if end_as in {"completed", "busy"} else 0
 
 
 def _talk_seconds(random: Random) -> float:
-    """Many short talks, few long ones."""
-    return min(random.expovariate(1 / 150), LONGEST)
+    """Return the length of a talk: many are short, few are long."""
+    return min(random.expovariate(1 / 150), LONGEST_TALK)

@@ -1,4 +1,4 @@
-"""What happens at the other end, decided by the number that is called."""
+"""What a destination does, decided by the number that is called."""
 
 import tomllib
 from collections.abc import Mapping
@@ -23,6 +23,7 @@ VALID_FROM = "+15005550006"
 INVALID_FROM = "+15005550001"
 _OTHERWISE = "otherwise"
 
+EndStatus = Literal["completed", "busy", "no-answer", "failed"]
 AnsweredBy = Literal[
     "human",
     "machine",
@@ -54,7 +55,7 @@ class Script:
             the minute.
     """
 
-    end_as: Literal["completed", "busy", "no-answer", "failed"] = "completed"
+    end_as: EndStatus = "completed"
     answer_after: NonNegativeFloat = 3
     talk_for: NonNegativeFloat = 20
     answered_by: AnsweredBy = "human"
@@ -122,14 +123,6 @@ _FILE = TypeAdapter(dict[Annotated[str, AfterValidator(_is_destination)], Script
 
 def load_scenario(path: str) -> Scenario:
     """Read a scenario from a TOML file: a table for each number, and one named `otherwise`.
-
-    ```toml
-    ["+12025550123"]
-    answer_after = 5
-    talk_for = 90
-    answered_by = "machine"
-    price = -0.05
-    ```
 
     Raises:
         StartError: The file cannot be read or is invalid.

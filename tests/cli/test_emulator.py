@@ -54,9 +54,9 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_an_option_that_makes_no_sense_is_named_in_one_line(
     capsys: pytest.CaptureFixture[str], option: str, value: str
 ) -> None:
-    told = refusal(capsys, f"{option}={value}")
-    assert option in told
-    assert value in told
+    message = refusal(capsys, f"{option}={value}")
+    assert option in message
+    assert value in message
 
 
 def test_a_database_that_is_none_is_named_and_left_alone(

@@ -1,6 +1,6 @@
 """The official client library, pointed at an emulator."""
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -12,7 +12,6 @@ from calls_mcp.emulator.testing import running
 
 CALLER = "+15005550006"
 CALLEE = "+12025550123"
-NOTHING: Mapping[str, object] = {}
 TWIML = "<Response><Say>Hello</Say></Response>"
 
 
@@ -40,9 +39,9 @@ class SdkClient:
         assert isinstance(self.emulator.clock, ManualClock)
         self.emulator.clock.advance(seconds)
 
-    def call(self, to: str = CALLEE, wishes: Mapping[str, object] = NOTHING) -> str:
-        """Place a call; its SID."""
-        arguments = {"to": to, "from_": CALLER, "twiml": TWIML} | dict(wishes)
+    def call(self, to: str = CALLEE, /, **changes: object) -> str:
+        """Place a call and return its SID."""
+        arguments = {"to": to, "from_": CALLER, "twiml": TWIML} | changes
         sid = self.client.calls.create(**arguments).sid  # pyright: ignore[reportArgumentType] - any of its arguments
         assert sid
         return sid

@@ -47,7 +47,7 @@ async def test_an_ordinary_call_is_queued_rings_talks_and_completes(api: ApiClie
     ]
 
 
-async def test_a_completed_call_tells_when_it_was_dialled_and_how_long_it_lasted(
+async def test_a_completed_call_shows_when_it_was_dialled_and_its_duration(
     api: ApiClient,
 ) -> None:
     sid = await api.call()
@@ -132,7 +132,7 @@ async def test_a_slow_answer_comes_within_the_timeout_or_not_at_all(
         (FAX, "DetectMessageEnd", "fax"),
     ],
 )
-async def test_detection_tells_at_the_answer_who_answered(
+async def test_detection_reports_at_the_answer_who_answered(
     api: ApiClient, to: str, detection: str, found: str
 ) -> None:
     sid = await api.call(to, {"MachineDetection": detection})
@@ -143,7 +143,7 @@ async def test_detection_tells_at_the_answer_who_answered(
 
 
 @pytest.mark.parametrize("changes", [{}, {"MachineDetection": "Enable", "SendDigits": "1"}])
-async def test_without_detection_nobody_knows_who_answered(
+async def test_without_detection_who_answered_is_not_reported(
     api: ApiClient, changes: dict[str, str]
 ) -> None:
     sid = await api.call(MACHINE, changes)
@@ -204,7 +204,7 @@ async def test_a_call_that_is_canceled_leaves_its_turn_to_the_others(api: ApiCli
     assert (await api.fetch(await api.call()))["queue_time"] == "1000"
 
 
-async def test_a_file_whose_clock_was_ahead_makes_nobody_wait(
+async def test_a_file_whose_clock_was_ahead_delays_no_call(
     account: Account, tmp_path: Path
 ) -> None:
     database = str(tmp_path / "calls.db")
@@ -380,7 +380,7 @@ async def test_a_callback_can_be_changed_without_anything_else(api: ApiClient) -
         ({}, 20001),
     ],
 )
-async def test_an_update_that_is_not_in_order_changes_nothing(
+async def test_an_invalid_update_changes_nothing(
     api: ApiClient, changes: Fields, code: int
 ) -> None:
     sid = await api.call()

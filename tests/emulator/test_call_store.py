@@ -103,9 +103,9 @@ def kept(database: Path) -> list[str]:
 def test_eight_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
     database = tmp_path / "calls.sqlite"
     with ExitStack() as stack:
-        crew = [stack.enter_context(writing(database, CALLS)) for _ in range(PROCESSES)]
-        told = [process.communicate(timeout=100)[0] for process in crew]
-    answered = [sid for text in told for sid in text.split()]
+        processes = [stack.enter_context(writing(database, CALLS)) for _ in range(PROCESSES)]
+        outputs = [process.communicate(timeout=100)[0] for process in processes]
+    answered = [sid for text in outputs for sid in text.split()]
     assert len({*answered}) == PROCESSES * CALLS
     assert {*kept(database)} == {*answered}
 
@@ -114,14 +114,14 @@ def test_a_new_file_is_opened_while_another_process_is_busy_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database = tmp_path / "calls.sqlite"
-    turned_away = Event()
+    was_busy = Event()
 
     class Watched(sqlite3.Connection):
         def execute(self, *arguments: Any) -> sqlite3.Cursor:  # noqa: ANN401 - as there
             try:
                 return super().execute(*arguments)
             except sqlite3.OperationalError:
-                turned_away.set()
+                was_busy.set()
                 raise
 
     with closing(sqlite3.connect(database, isolation_level=None)) as other:
@@ -130,7 +130,7 @@ def test_a_new_file_is_opened_while_another_process_is_busy_with_it(
         monkeypatch.setattr("calls_mcp.emulator.call_store.PATIENCE", 0)
         with ThreadPoolExecutor() as pool:
             opened = pool.submit(CallStore, str(database), time.time)
-            assert turned_away.wait(30)
+            assert was_busy.wait(30)
             other.execute("ROLLBACK")
             with closing(opened.result(30)) as store:
                 assert store.count() == 0

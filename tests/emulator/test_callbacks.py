@@ -2,7 +2,7 @@
 
 import socket
 from base64 import b64encode
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -24,19 +24,19 @@ def receiver() -> Generator[Receiver]:
         yield receiver
 
 
-def reporting(receiver: Receiver, *events: str, **wishes: object) -> dict[str, object]:
-    told = {"status_callback_event": list(events)} if events else {}
-    return {"status_callback": receiver.url} | told | wishes
+def reporting(receiver: Receiver, *events: str) -> Mapping[str, object]:
+    chosen = {"status_callback_event": list(events)} if events else {}
+    return {"status_callback": receiver.url} | chosen
 
 
-def test_every_event_is_told_in_order_as_documented(
+def test_every_event_is_sent_in_order_as_documented(
     sdk: SdkClient, receiver: Receiver, account: Account
 ) -> None:
-    sid = sdk.call(wishes=reporting(receiver, *EVENTS))
-    told: list[dict[str, str]] = []
+    sid = sdk.call(**reporting(receiver, *EVENTS))
+    forms: list[dict[str, str]] = []
     for seconds, count in ((1, 2), (3, 1), (20, 1)):  # each when its time has come
         sdk.advance(seconds)
-        told += [callback.form for callback in receiver.take(count)]
+        forms += [callback.form for callback in receiver.take(count)]
         assert receiver.received.empty()
     common = {
         "CallSid": sid,
@@ -60,7 +60,7 @@ def test_every_event_is_told_in_order_as_documented(
             {"CallDuration": "20", "Duration": "1"},
         ),
     ]
-    assert told == [
+    assert forms == [
         common | {"CallStatus": status, "SequenceNumber": number, "Timestamp": when} | more
         for status, number, when, more in changing
     ]
@@ -74,22 +74,22 @@ def test_every_event_is_told_in_order_as_documented(
         (FAILED, ["initiated", "failed"]),
     ],
 )
-def test_a_call_that_is_not_answered_is_told_of_to_its_end(
+def test_a_call_that_is_not_answered_is_reported_to_its_end(
     sdk: SdkClient, receiver: Receiver, to: str, statuses: list[str]
 ) -> None:
-    sdk.call(to, reporting(receiver, *EVENTS))
+    sdk.call(to, **reporting(receiver, *EVENTS))
     sdk.advance(100)
-    told = receiver.take(len(statuses))
-    assert [callback.form["CallStatus"] for callback in told] == statuses
-    assert (told[-1].form["CallDuration"], told[-1].form["Duration"]) == ("0", "0")
+    forms = [callback.form for callback in receiver.take(len(statuses))]
+    assert [form["CallStatus"] for form in forms] == statuses
+    assert (forms[-1]["CallDuration"], forms[-1]["Duration"]) == ("0", "0")
 
 
-def test_a_call_that_is_canceled_or_ended_is_told_of(sdk: SdkClient, receiver: Receiver) -> None:
-    canceled = sdk.call(wishes=reporting(receiver))
+def test_a_call_that_is_canceled_or_ended_is_reported(sdk: SdkClient, receiver: Receiver) -> None:
+    canceled = sdk.call(**reporting(receiver))
     sdk.client.calls(canceled).update(status="canceled")
     assert receiver.statuses_of(1) == ["canceled"]
     detection = {"machine_detection": "DetectMessageEnd"}
-    ended = sdk.call(MACHINE, reporting(receiver, "answered", "completed", **detection))
+    ended = sdk.call(MACHINE, **reporting(receiver, "answered", "completed"), **detection)
     sdk.advance(8)
     sdk.client.calls(ended).update(status="completed")
     answered, over = (callback.form for callback in receiver.take(2))
@@ -102,83 +102,78 @@ def test_a_call_that_is_canceled_or_ended_is_told_of(sdk: SdkClient, receiver: R
 def test_a_callback_is_signed(
     sdk: SdkClient, receiver: Receiver, account: Account, query: str, method: str
 ) -> None:
-    wishes = {"status_callback": receiver.url + query, "status_callback_method": method}
-    sid = sdk.call(wishes=wishes)
+    sid = sdk.call(status_callback=receiver.url + query, status_callback_method=method)
     sdk.advance(100)
     (callback,) = receiver.take(1)
-    told, other = (callback.form, callback.query)[:: 1 if method == "POST" else -1]
+    sent, other = (callback.form, callback.query)[:: 1 if method == "POST" else -1]
     assert callback.method == method
     assert callback.url.startswith(receiver.url + query)
-    assert (told["CallSid"], told["CallStatus"], told["SequenceNumber"]) == (sid, "completed", "0")
+    assert (sent["CallSid"], sent["CallStatus"], sent["SequenceNumber"]) == (sid, "completed", "0")
     assert "CallSid" not in other
     assert callback.is_signed_with(account.auth_token)
     assert not callback.is_signed_with("another token")
 
 
-def test_what_was_not_received_is_posted_again_and_only_that(
-    sdk: SdkClient, receiver: Receiver
-) -> None:
+def test_a_callback_that_was_not_received_is_retried(sdk: SdkClient, receiver: Receiver) -> None:
     receiver.statuses = [500, 503]
-    sdk.call(wishes=reporting(receiver))
+    sdk.call(**reporting(receiver))
     attempts: list[str] = []
     for pause in (24, 1, 5):
         sdk.advance(pause)
         (callback,) = receiver.take(1)
         attempts.append(callback.token)
-    sdk.call(wishes=reporting(receiver))
+    sdk.call(**reporting(receiver))
     sdk.advance(100)
     (another,) = receiver.take(1)
     assert len({*attempts}) == 1
     assert another.token not in attempts
 
 
-def test_what_was_refused_is_not_posted_again(sdk: SdkClient, receiver: Receiver) -> None:
+def test_a_callback_that_was_refused_is_not_retried(sdk: SdkClient, receiver: Receiver) -> None:
     receiver.statuses = [404]
-    sdk.call(wishes=reporting(receiver, "initiated", "completed"))
+    sdk.call(**reporting(receiver, "initiated", "completed"))
     sdk.advance(100)
     assert receiver.statuses_of(2) == ["initiated", "completed"]
 
 
-def test_after_four_attempts_the_next_event_has_its_turn(
-    sdk: SdkClient, receiver: Receiver
-) -> None:
+def test_after_four_attempts_the_next_event_is_sent(sdk: SdkClient, receiver: Receiver) -> None:
     receiver.statuses = [500] * 4
-    sdk.call(wishes=reporting(receiver, "initiated", "completed"))
+    sdk.call(**reporting(receiver, "initiated", "completed"))
     for pause in (24, 1, 5, 25):
         sdk.advance(pause)
         assert receiver.statuses_of(1) == ["initiated"]
     assert receiver.statuses_of(1) == ["completed"]
 
 
-def test_a_receiver_that_is_down_hears_of_it_later(sdk: SdkClient, receiver: Receiver) -> None:
-    with closing(socket.create_server(("127.0.0.1", 0))) as nobody:
-        port = nobody.getsockname()[1]
-    sid = sdk.call(wishes={"status_callback": f"http://127.0.0.1:{port}/"})
+def test_an_update_replaces_a_receiver_that_is_down(sdk: SdkClient, receiver: Receiver) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as closed:
+        port = closed.getsockname()[1]
+    sid = sdk.call(status_callback=f"http://127.0.0.1:{port}/")
     sdk.client.calls(sid).update(status_callback=receiver.url)
     sdk.advance(100)
     assert receiver.statuses_of(1) == ["completed"]
 
 
 @pytest.mark.parametrize("answer", [b"", b"nonsense\r\n\r\n"])
-def test_a_receiver_that_speaks_no_http_is_tried_again(
+def test_a_receiver_that_speaks_no_http_is_retried(
     sdk: SdkClient, receiver: Receiver, answer: bytes
 ) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as confused:
         confused.settimeout(30)
-        sdk.call(wishes={"status_callback": f"http://127.0.0.1:{confused.getsockname()[1]}/"})
+        sdk.call(status_callback=f"http://127.0.0.1:{confused.getsockname()[1]}/")
         for pause in (24, 1):
             sdk.advance(pause)
             connection, _ = confused.accept()
             with connection:
                 connection.recv(65_536)
                 connection.sendall(answer)
-    sdk.call(wishes=reporting(receiver))
+    sdk.call(**reporting(receiver))
     sdk.advance(100)
     assert receiver.statuses_of(1) == ["completed"]
 
 
-def test_an_update_says_where_the_rest_is_told(sdk: SdkClient, receiver: Receiver) -> None:
-    sid = sdk.call(wishes=reporting(receiver, *EVENTS))
+def test_an_update_changes_where_callbacks_go(sdk: SdkClient, receiver: Receiver) -> None:
+    sid = sdk.call(**reporting(receiver, *EVENTS))
     sdk.advance(4)
     receiver.take(3)
     elsewhere = f"{receiver.url}/other"
@@ -193,7 +188,7 @@ def test_a_login_in_the_address_is_sent_along_and_a_fragment_is_not(
     sdk: SdkClient, receiver: Receiver, method: str
 ) -> None:
     address = f"{receiver.url.replace('://', '://user:pass@')}?a=b#c"
-    sdk.call(wishes={"status_callback": address, "status_callback_method": method})
+    sdk.call(status_callback=address, status_callback_method=method)
     sdk.advance(100)
     (callback,) = receiver.take(1)
     assert callback.authorization == f"Basic {b64encode(b'user:pass').decode()}"
@@ -202,10 +197,10 @@ def test_a_login_in_the_address_is_sent_along_and_a_fragment_is_not(
 
 
 def test_an_application_has_callbacks_of_its_own(sdk: SdkClient, receiver: Receiver) -> None:
-    wishes = reporting(receiver, *EVENTS)
-    sdk.client.calls.create(CALLEE, CALLER, application_sid=f"AP{0:032}", **wishes)
+    application = {"twiml": None, "application_sid": f"AP{0:032}"}
+    sdk.call(**application, **reporting(receiver, *EVENTS))
     sdk.advance(100)
-    sid = sdk.call(wishes=reporting(receiver))
+    sid = sdk.call(**reporting(receiver))
     sdk.advance(100)
     (callback,) = receiver.take(1)
     assert callback.form["CallSid"] == sid
@@ -221,16 +216,16 @@ def test_nothing_is_sent_to_other_machines(
         looked_up.append(host)
         return lookup(host, port, *arguments)
 
-    sdk.call(wishes={"status_callback": "http://192.0.2.1/status"})
-    sdk.call(wishes={"status_callback": "https://example.com/status"})
-    sdk.call(wishes=reporting(receiver))
+    sdk.call(status_callback="http://192.0.2.1/status")
+    sdk.call(status_callback="https://example.com/status")
+    sdk.call(**reporting(receiver))
     monkeypatch.setattr("socket.getaddrinfo", watched)
     sdk.advance(100)
     receiver.take(1)
     assert {*looked_up} <= {"127.0.0.1"}
 
 
-def test_other_machines_are_told_if_that_is_allowed(
+def test_callbacks_go_to_other_machines_if_that_is_allowed(
     account: Account, clock: ManualClock, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = int(receiver.url.removesuffix("/status").rpartition(":")[2])
@@ -240,7 +235,7 @@ def test_other_machines_are_told_if_that_is_allowed(
         return lookup("127.0.0.1", port, *arguments)
 
     with sdk_client(Emulator(account=account, clock=clock, callbacks_anywhere=True)) as sdk:
-        sdk.call(wishes={"status_callback": f"http://elsewhere.example:{port}/status"})
+        sdk.call(status_callback=f"http://elsewhere.example:{port}/status")
         monkeypatch.setattr("socket.getaddrinfo", everywhere)
         clock.advance(100)
         assert receiver.statuses_of(1) == ["completed"]
@@ -252,7 +247,7 @@ def test_what_was_not_sent_before_a_restart_is_sent_after_it(
     database = str(tmp_path / "calls.sqlite")
     emulator = Emulator(account=account, clock=clock, database=database)
     with sdk_client(emulator) as sdk:
-        sid = sdk.call(wishes=reporting(receiver))
+        sid = sdk.call(**reporting(receiver))
     clock.advance(100)
     with closing(CallStore(database, clock)) as store:
         assert [callback.call.sid for callback in store.claim_callbacks(1, 0)] == [sid]

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 # The clock
 
 
-async def test_time_is_told_and_put_forward(api: ApiClient) -> None:
+async def test_the_clock_is_shown_and_advanced(api: ApiClient) -> None:
     sid = await api.call()
     before = (await api.client.get("/emulator/clock", auth=None)).json()
     after = (
@@ -37,7 +37,7 @@ async def test_a_clock_that_was_put_forward_goes_on_with_its_source(api: ApiClie
 @pytest.mark.parametrize(
     "body", ["", "x", "{}", '{"advance": -1}', '{"advance": "soon"}', '{"advance": 1e999}', "5"]
 )
-async def test_time_does_not_go_back_nor_nowhere(api: ApiClient, body: str) -> None:
+async def test_the_clock_does_not_go_back(api: ApiClient, body: str) -> None:
     response = await api.client.post("/emulator/clock", content=body)
     assert_refused(response, 400, 20001)
 
@@ -45,7 +45,7 @@ async def test_time_does_not_go_back_nor_nowhere(api: ApiClient, body: str) -> N
 # What came in
 
 
-async def test_what_came_in_is_told_without_the_password(api: ApiClient) -> None:
+async def test_requests_are_shown_without_the_password(api: ApiClient) -> None:
     await api.call()
     await api.listed({"Status": "busy"})
     response = await api.client.get("/emulator/requests")
@@ -57,7 +57,7 @@ async def test_what_came_in_is_told_without_the_password(api: ApiClient) -> None
     assert ACCOUNT.auth_token not in response.text.replace(ACCOUNT.sid, "")
 
 
-async def test_looking_is_not_recorded(api: ApiClient) -> None:
+async def test_its_own_endpoints_are_not_logged(api: ApiClient) -> None:
     for path in ("/emulator/", "/emulator/requests", "/emulator/clock", "/emulator/nothing"):
         await api.client.get(path)
     assert api.emulator.requests == ()
@@ -66,7 +66,7 @@ async def test_looking_is_not_recorded(api: ApiClient) -> None:
 # A new beginning
 
 
-async def test_a_reset_forgets_everything(api: ApiClient) -> None:
+async def test_a_reset_deletes_everything(api: ApiClient) -> None:
     await api.call()
     await api.client.post("/emulator/faults", json={"kind": "drop"})
     assert (await api.client.post("/emulator/reset")).status_code == 204

@@ -136,8 +136,8 @@ async def test_a_file_from_a_clock_that_was_ahead_takes_its_time_along(
         await api.page()
     emulator = Emulator(account=account, database=database, clock=clock)
     async with emulator, connected(emulator) as api:
-        told = await api.follow("/emulator/clock")
-    assert told["epoch"] >= clock.now + 86_400
+        clock_time = await api.follow("/emulator/clock")
+    assert clock_time["epoch"] >= clock.now + 86_400
 
 
 async def test_a_request_that_breaks_off_places_no_call(emulator: Emulator) -> None:

@@ -22,7 +22,7 @@ def port() -> int:
     return 0
 
 
-async def arm(api: ApiClient, fault: Mapping[str, object]) -> None:
+async def add_fault(api: ApiClient, fault: Mapping[str, object]) -> None:
     response = await api.client.post(FAULTS, json=fault)
     assert response.status_code == 201, response.text
 
@@ -31,7 +31,7 @@ async def arm(api: ApiClient, fault: Mapping[str, object]) -> None:
 async def test_a_connection_is_dropped_before_or_after_the_call_is_placed(
     api: ApiClient, *, after: bool, placed: int
 ) -> None:
-    await arm(api, {"kind": "drop", "after": after})
+    await add_fault(api, {"kind": "drop", "after": after})
     with pytest.raises(httpx.RemoteProtocolError):
         await api.post({})
     assert api.emulator.calls.count() == placed
@@ -40,16 +40,16 @@ async def test_a_connection_is_dropped_before_or_after_the_call_is_placed(
 
 
 async def test_a_late_answer_is_too_late_for_who_does_not_wait(api: ApiClient) -> None:
-    await arm(api, {"kind": "delay", "seconds": 0.2})
+    await add_fault(api, {"kind": "delay", "seconds": 0.2})
     with pytest.raises(httpx.ReadTimeout):
         await api.client.get(LIST, timeout=httpx.Timeout(30, read=0.01))
-    await arm(api, {"kind": "delay", "seconds": 0})
+    await add_fault(api, {"kind": "delay", "seconds": 0})
     assert (await api.client.get(LIST)).status_code == 200
     assert api.emulator.calls.count() == 0
 
 
 async def test_a_rate_limit_says_when_to_come_again_and_places_no_call(api: ApiClient) -> None:
-    await arm(api, {"kind": "rate-limit", "retry_after": 7})
+    await add_fault(api, {"kind": "rate-limit", "retry_after": 7})
     response = await api.post({})
     assert_refused(response, 429, 20429)
     assert response.headers["retry-after"] == "7"
@@ -61,13 +61,13 @@ async def test_a_rate_limit_says_when_to_come_again_and_places_no_call(api: ApiC
 async def test_an_error_leaves_open_whether_the_call_was_placed(
     api: ApiClient, *, after: bool, placed: int, status: dict[str, int], expected: int
 ) -> None:
-    await arm(api, {"kind": "error", "after": after, **status})
+    await add_fault(api, {"kind": "error", "after": after, **status})
     assert_refused(await api.post({}), expected, 20_000 + expected)
     assert api.emulator.calls.count() == placed
 
 
 async def test_a_proxy_answers_with_html(api: ApiClient) -> None:
-    await arm(api, {"kind": "html"})
+    await add_fault(api, {"kind": "html"})
     response = await api.client.get(LIST)
     assert response.status_code == 502
     assert response.headers["content-type"].startswith("text/html")
@@ -75,7 +75,7 @@ async def test_a_proxy_answers_with_html(api: ApiClient) -> None:
 
 
 async def test_a_truncated_answer_breaks_off_after_the_call_is_placed(api: ApiClient) -> None:
-    await arm(api, {"kind": "truncate"})
+    await add_fault(api, {"kind": "truncate"})
     with pytest.raises(httpx.RemoteProtocolError, match="without sending complete message body"):
         await api.post({})
     assert api.emulator.calls.count() == 1
@@ -94,7 +94,7 @@ async def test_the_oldest_fault_strikes_the_requests_it_says(
     api: ApiClient, faults: list[dict[str, object]], statuses: list[int]
 ) -> None:
     for fault in faults:
-        await arm(api, fault)
+        await add_fault(api, fault)
     assert [(await api.client.get(LIST)).status_code for _ in range(4)] == statuses
 
 
@@ -102,7 +102,7 @@ async def test_a_probability_strikes_some_requests_and_the_same_ones_again(
     api: ApiClient,
 ) -> None:
     async def statuses() -> list[int]:
-        await arm(api, {"kind": "error", "probability": 0.5})
+        await add_fault(api, {"kind": "error", "probability": 0.5})
         found = [(await api.client.get(LIST)).status_code for _ in range(40)]
         assert (await api.client.delete(FAULTS)).status_code == 204
         return found
@@ -113,7 +113,7 @@ async def test_a_probability_strikes_some_requests_and_the_same_ones_again(
 
 
 async def test_a_likely_fault_ends_after_the_requests_it_says(api: ApiClient) -> None:
-    await arm(api, {"kind": "error", "probability": 0.001, "requests": 2})
+    await add_fault(api, {"kind": "error", "probability": 0.001, "requests": 2})
     for left in (2, 1):
         (fault,) = (await api.client.get(FAULTS)).json()["faults"]
         assert fault == {
@@ -147,13 +147,13 @@ async def test_a_likely_fault_ends_after_the_requests_it_says(api: ApiClient) ->
         [],
     ],
 )
-async def test_a_fault_that_is_not_in_order_is_refused(api: ApiClient, fault: object) -> None:
+async def test_an_invalid_fault_is_refused(api: ApiClient, fault: object) -> None:
     assert_refused(await api.client.post(FAULTS, json=fault), 400, 20001)
     assert (await api.client.get(FAULTS)).json() == {"faults": []}
 
 
 async def test_faults_spare_the_emulators_own_endpoints(api: ApiClient) -> None:
-    await arm(api, {"kind": "drop", "requests": 1})
+    await add_fault(api, {"kind": "drop", "requests": 1})
     assert (await api.client.get("/emulator/")).status_code == 200
     with pytest.raises(httpx.RemoteProtocolError):
         await api.client.post(LIST, data=FORM)

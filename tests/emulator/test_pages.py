@@ -50,7 +50,7 @@ async def test_a_listed_call_looks_like_a_fetched_one(api: ApiClient) -> None:
     assert (await api.page())["calls"] == [await api.fetch(sid)]
 
 
-async def test_a_page_tells_its_place(api: ApiClient) -> None:
+async def test_a_page_has_its_number_and_its_neighbours(api: ApiClient) -> None:
     sids = [await api.call() for _ in range(5)]
     first = await api.page({"PageSize": "2"})
     second = await api.follow(first["next_page_uri"])
@@ -183,7 +183,7 @@ async def test_calls_that_are_not_dialled_yet_have_no_start(api: ApiClient) -> N
         {"ParentCallSid": f"SM{0:032}"},
     ],
 )
-async def test_a_filter_that_is_not_in_order_is_refused(
+async def test_an_invalid_filter_is_refused(
     api: ApiClient, query: dict[str, str] | list[tuple[str, str | int | float | bool | None]]
 ) -> None:
     response = await api.client.get(LIST, params=query)

@@ -77,7 +77,7 @@ async def test_other_values_are_refused_and_place_no_call(
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "fault"),
     [
         ({"to": "+12025550123"}, "'to'"),
         ({"Url": ["https://example.com", "https://example.com"]}, "2 times"),
@@ -85,11 +85,11 @@ async def test_other_values_are_refused_and_place_no_call(
     ],
 )
 async def test_an_unknown_or_repeated_key_is_refused_by_name(
-    api: ApiClient, changes: Fields, told: str
+    api: ApiClient, changes: Fields, fault: str
 ) -> None:
     response = await api.post(changes)
     assert_refused(response, 400, 20001)
-    assert told in response.json()["message"]
+    assert fault in response.json()["message"]
 
 
 async def test_unknown_query_keys_are_refused_by_every_endpoint(api: ApiClient) -> None:

@@ -107,7 +107,7 @@ async def test_a_call_is_given_up_before_a_patient_destination_answers(
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reason"),
     [
         ("nonsense", "Expected '='"),
         ('["+12025550101"]\ntalk = 5', "talk"),
@@ -121,7 +121,9 @@ async def test_a_call_is_given_up_before_a_patient_destination_answers(
         (None, "No such file"),
     ],
 )
-def test_a_wrong_file_is_told_in_one_line(tmp_path: Path, text: str | None, told: str) -> None:
+def test_an_invalid_file_is_reported_in_one_line(
+    tmp_path: Path, text: str | None, reason: str
+) -> None:
     file = tmp_path / "scenario.toml"
     if text is not None:
         file.write_text(text, "utf-8", "surrogateescape")
@@ -129,5 +131,5 @@ def test_a_wrong_file_is_told_in_one_line(tmp_path: Path, text: str | None, told
         load_scenario(str(file))
     message = str(caught.value)
     assert message.startswith(f"--scenario {file}: ")
-    assert told in message
+    assert reason in message
     assert "\n" not in message

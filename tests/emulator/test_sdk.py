@@ -79,7 +79,7 @@ def test_a_call_is_created_and_its_properties_are_typed(sdk: SdkClient) -> None:
 
 
 def test_every_parameter_of_the_library_is_accepted(sdk: SdkClient) -> None:
-    sid = sdk.call(wishes=EVERYTHING)
+    sid = sdk.call(**EVERYTHING)
     form = dict(sdk.emulator.requests[0].form)
     assert {*EVERYTHING} | {"to", "from_", "application_sid", "self"} == {*PARAMETERS}
     assert len(form) == len(EVERYTHING) + 1  # To and From beside them, and no Twiml
@@ -88,24 +88,24 @@ def test_every_parameter_of_the_library_is_accepted(sdk: SdkClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wishes", "code"),
+    ("arguments", "code"),
     [
         ({"to": "+15005550001"}, 21217),
         ({"timeout": 601}, 20001),
     ],
 )
 def test_refusals_arrive_as_the_librarys_exception(
-    sdk: SdkClient, wishes: dict[str, object], code: int
+    sdk: SdkClient, arguments: dict[str, object], code: int
 ) -> None:
     with refused(400, code) as caught:
-        sdk.call(wishes=wishes)
+        sdk.call(**arguments)
     assert caught.value.method == "POST"
     assert caught.value.msg.startswith("Unable to create record: ")
 
 
 def test_wrong_credentials_are_a_401(sdk: SdkClient, account: Account) -> None:
-    stranger = Account(account.sid, "wrong")
-    with library_client(sdk.emulator.base_url, stranger) as client, refused(401, 20003):
+    impostor = Account(account.sid, "wrong")
+    with library_client(sdk.emulator.base_url, impostor) as client, refused(401, 20003):
         client.calls.create(CALLEE, CALLER, twiml=TWIML)
 
 

@@ -24,11 +24,11 @@ def listed(api: RunningEmulator) -> str:
     return f"/2010-04-01/Accounts/{api.account_sid}/Calls.json"
 
 
-def form(api: RunningEmulator, **wishes: str | list[str]) -> dict[str, str | list[str]]:
-    return {"To": "+12025550123", "From": api.number, "Twiml": "<Response/>", **wishes}
+def form(api: RunningEmulator, **changes: str | list[str]) -> dict[str, str | list[str]]:
+    return {"To": "+12025550123", "From": api.number, "Twiml": "<Response/>", **changes}
 
 
-def test_blocking_code_finds_an_emulator_that_fails_as_it_is_told_and_begins_anew(
+def test_blocking_code_has_an_emulator_that_fails_on_demand_and_can_be_reset(
     calls_api: RunningEmulator, client: httpx.Client
 ) -> None:
     placed = client.post(listed(calls_api), data=form(calls_api))
@@ -52,15 +52,15 @@ def test_callbacks_are_waited_for_but_not_those_behind_one_to_be_tried_again(
     events = ["initiated", "completed"] if statuses else ["completed"]
     with receiving() as receiver:
         receiver.statuses = statuses
-        told = {"StatusCallback": receiver.url, "StatusCallbackEvent": events}
-        client.post(listed(calls_api), data=form(calls_api, **told))
+        callback = {"StatusCallback": receiver.url, "StatusCallbackEvent": events}
+        client.post(listed(calls_api), data=form(calls_api, **callback))
         calls_api.advance(100)
         calls_api.wait_for_callbacks()
         assert receiver.received.qsize() == 1
 
 
 @pytest.mark.anyio
-async def test_async_code_finds_an_emulator(calls_api: RunningEmulator) -> None:
+async def test_async_code_has_an_emulator(calls_api: RunningEmulator) -> None:
     credentials = calls_api.account_sid, calls_api.auth_token
     async with httpx.AsyncClient(base_url=calls_api.base_url, auth=credentials) as client:
         placed = await client.post(listed(calls_api), data=form(calls_api))
