@@ -84,15 +84,13 @@ class Page(NamedTuple):
 
     Attributes:
         calls: The calls.
-        newest: The sequence number of the first of them, 0 if there is none.
-        oldest: The sequence number of the last of them, 0 if there is none.
-        more: Whether older calls follow.
+        newer: The place before the first of them, None if there is none.
+        older: The place after the last of them, None if no older call follows.
     """
 
     calls: tuple[Call, ...] = ()
-    newest: int = 0
-    oldest: int = 0
-    more: bool = False
+    newer: Anchor | None = None
+    older: Anchor | None = None
 
 
 class Callback(NamedTuple):
@@ -227,10 +225,11 @@ class CallStore:
             found = self._select(filters, size, anchor)
             if not found:
                 return Page()
-            newest, oldest = found[0][0], found[-1][0]
+            newer, older = Anchor("newer", found[0][0]), Anchor("older", found[-1][0])
             at_the_end = len(found) < size and (anchor is None or anchor.side == "older")
-            more = not at_the_end and bool(self._select(filters, 1, Anchor("older", oldest)))
-        return Page(tuple(Call._make(call) for _, *call in found), newest, oldest, more)
+            more = not at_the_end and bool(self._select(filters, 1, older))
+        calls = tuple(Call._make(call) for _, *call in found)
+        return Page(calls, newer, older if more else None)
 
     def _select(
         self, filters: Sequence[Filter], size: int, anchor: Anchor | None

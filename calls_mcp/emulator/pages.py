@@ -135,8 +135,7 @@ class ListQuery(NamedTuple):
         """Return the JSON object of a page, with its calls and its neighbours."""
         start = self.number * self.size
         path = collection_path(account_sid)
-        newer = Anchor("newer", page.newest) if self.number and page.calls else None
-        older = Anchor("older", page.oldest) if page.more else None
+        older, newer = page.older, page.newer if self.number else None
         return {
             "calls": [resource(call, account_sid) for call in page.calls],
             "page": self.number,

@@ -62,10 +62,10 @@ def test_a_walk_in_either_direction_finds_what_a_look_at_every_call_finds(
         expected = [call for call in store.all() if all(_meets(call, each) for each in filters)]
         found: list[Call] = []
         anchor = Anchor("older", 10_000) if side == "older" else Anchor("newer", 0)
-        while (page := store.page(filters, 7, anchor)).calls:
-            older = anchor.side == "older"
+        while anchor and (page := store.page(filters, 7, anchor)).calls:
+            older = side == "older"
             found = [*found, *page.calls] if older else [*page.calls, *found]
-            anchor = Anchor(anchor.side, page.oldest if older else page.newest)
+            anchor = page.older if older else page.newer
     assert found == expected
 
 
