@@ -75,8 +75,7 @@ async def _serve(settings: Settings, options: Namespace) -> None:
 
 
 async def _serve_http(server: Server[Any], runtime: Runtime, options: Namespace) -> None:
-    from calls_mcp.http.endpoint import Endpoint  # noqa: PLC0415
-    from calls_mcp.http.serving import serve_http  # noqa: PLC0415
+    from calls_mcp.http.serving import Endpoint, serve_http  # noqa: PLC0415
 
     chosen = {"host": options.host, "port": options.port, "path": options.path}
     endpoint = Endpoint(**{name: value for name, value in chosen.items() if value is not None})

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from calls_mcp.cli.terminal import say, warn
 from calls_mcp.errors import ConfigurationError
-from calls_mcp.http.principals import Entries, Token, read_entries
-from calls_mcp.http.tokens import new_token
+from calls_mcp.http.principals import Entries, Token, new_token, read_entries
 from calls_mcp.service.grants import APPROVE, SCOPES, is_operators
 from calls_mcp.settings import load_settings
 from calls_mcp.storage.atomic_files import replace_file

@@ -30,8 +30,8 @@ from calls_mcp.console.sign_in_page import START, SignInPage
 from calls_mcp.console.state import Console
 from calls_mcp.errors import CallsError, ConfigurationError
 from calls_mcp.guard.operator import UNSHARED, open_approvals
-from calls_mcp.http.listening import listener, places, server_of, serving
-from calls_mcp.http.verifier import open_verifier
+from calls_mcp.http.authentication import open_verifier
+from calls_mcp.http.uvicorn_server import build_uvicorn, max_connections, open_socket, run_uvicorn
 from calls_mcp.service.background import background
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import Settings
@@ -64,15 +64,15 @@ async def open_console(
     """
     require_safe(address)
     try:
-        listening = listener(address.host, address.port)
+        listening = open_socket(address.host, address.port)
     except OSError as failure:
         raise ConfigurationError(f"Cannot listen on {address.url}: {failure.strerror}") from failure
     with listening:
         found = replace(address, port=listening.getsockname()[1])
         async with _open_state(settings, found, runtime, clock, sandbox=sandbox) as console:
             app, events = _build_app(console, poll_interval)
-            server = server_of(app, "off", most=places(_MAX_CONNECTIONS))
-            async with serving(server, listening, _HEAD_TIMEOUT):
+            server = build_uvicorn(app, "off", most=max_connections(_MAX_CONNECTIONS))
+            async with run_uvicorn(server, listening, _HEAD_TIMEOUT):
                 yield console
                 events.close()
 

@@ -13,7 +13,7 @@ from starlette.authentication import AuthenticationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from calls_mcp.http.verifier import Verifier
+from calls_mcp.http.authentication import Verifier
 from calls_mcp.service.grants import APPROVE, Grant, is_operators
 from calls_mcp.storage import ApprovalRequest, Limit
 from calls_mcp.storage.rate_limiter import RateLimiter

@@ -1,6 +1,6 @@
 """The MCP server over HTTP. Nothing of it is loaded on stdio.
 
-A request passes the checks of its head (`limits`), what may break it off (`shutdown`), its token
-(`authentication`), the checks of its body and of how much is asked for (`limits`), its token's
-scopes (`authentication`) and its session (`sessions`), and then reaches the SDK's app.
+`asgi.McpEndpoint` takes a request through its checks: its head (`request_checks`), its token
+(`authentication`), its body (`request_checks`), how much is asked for (`limits`) and the scopes of
+its token (`authentication`). Then the SDK's app answers it.
 """

@@ -1,70 +1,87 @@
-"""The ASGI app: the MCP endpoint behind all that protects it, and its health."""
+"""The ASGI app: the MCP endpoint with all that protects it, and the server's health."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+import math
+from typing import Any
 
+import anyio
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.lowlevel import Server
+from mcp.server.transport_security import TransportSecuritySettings
 from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from calls_mcp.http.authentication import Gate
-from calls_mcp.http.endpoint import Endpoint, allowed
-from calls_mcp.http.health import Readiness, healthy
-from calls_mcp.http.limits import Admission, Reader, Threshold, share_of
-from calls_mcp.http.sessions import IDLE, Sessions
-from calls_mcp.http.shutdown import Drain, Tracked
-from calls_mcp.http.verifier import open_verifier
+from calls_mcp.http.authentication import BearerAuthentication, authenticated, open_verifier
+from calls_mcp.http.limits import (
+    SESSION_IDLE,
+    RequestLimits,
+    SessionLimit,
+    caller_of,
+    kind_of,
+    method_of,
+)
+from calls_mcp.http.request_checks import (
+    MESSAGE,
+    HeadCheck,
+    Rejected,
+    check_json_rpc,
+    is_stream,
+    read_body,
+    retry_later,
+)
+from calls_mcp.http.shutdown import Shutdown
+from calls_mcp.observability import telemetry
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import Settings
-from calls_mcp.storage.rate_limiter import RateLimiter
 
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp
-
+_ERRORS = range(400, 600)
+_BEGINNING = frozenset({"initialize", "tools/call", "subscriptions/listen"})
+_RETRY_AFTER = 1  # second
 _SPARE = 3  # seconds
+_READINESS_TIMEOUT = 3  # seconds
+_READINESS_FRESH = 1  # second
+_CANCELLED = Rejected(
+    504, "It was broken off before it was done: if it is a change, look before you repeat it"
+)
 
 
 def build_app(
     *,
     server: Server[Any],
     runtime: Runtime,
-    endpoint: Endpoint,
-    drain: Drain,
-    rates: RateLimiter,
-    is_crowded: Callable[[], bool],
+    path: str,
+    security: TransportSecuritySettings,
+    shutdown: Shutdown,
+    limits: RequestLimits,
 ) -> Starlette:
-    """Make the app that serves at an endpoint, and tells at /healthz and /readyz how it is.
-
-    `is_crowded` tells whether too many connections are open.
+    """Make the app that serves MCP at `path`, and tells at /healthz and /readyz how it is.
 
     Raises:
         ConfigurationError: What authenticates callers is wrong.
     """
-    settings, path = runtime.settings, endpoint.path
-    security = allowed(endpoint, settings)
-    gate = Gate(settings, open_verifier(settings, runtime.monotonic))
+    settings = runtime.settings
+    authentication = BearerAuthentication(settings, open_verifier(settings, runtime.monotonic))
     app: ASGIApp = server.streamable_http_app(
         streamable_http_path=path,
         stateless_http=settings.http.stateless,
         max_request_body_size=settings.http.body_bytes,
-        session_idle_timeout=IDLE,
+        session_idle_timeout=SESSION_IDLE,
         max_sessions=settings.http.sessions,
         transport_security=security,
-        host=endpoint.host,
     )
     if not settings.http.stateless:
-        most = share_of(settings.http.sessions)
-        app = Sessions(app, most, runtime.monotonic, runtime.streams)
-    app = Admission(gate.permit(app), settings, rates, lambda: drain.has_begun)
-    app = Reader(app, settings.http.body_bytes, settings.http.patience)
-    app = Tracked(gate.guard(app), drain, _longest(settings))
-    app = Threshold(app, settings, security, is_crowded)
+        app = SessionLimit(app, settings.http, runtime.monotonic, runtime.streams)
+    check_head = HeadCheck(settings.http, security)
+    endpoint = McpEndpoint(app, settings, check_head, authentication, limits, shutdown)
     outer = Starlette(
         routes=[
-            Route("/healthz", healthy),
-            Route("/readyz", Readiness(runtime, drain)),
-            *gate.routes,
-            Route(path, app),
+            Route("/healthz", _healthy),
+            Route("/readyz", Readiness(runtime, shutdown)),
+            *authentication.routes,
+            Route(path, endpoint),
         ],
         lifespan=lambda _: server.session_manager.run(),
     )
@@ -72,6 +89,151 @@ def build_app(
     return outer
 
 
-def _longest(settings: Settings) -> float:
-    """The seconds that a request may take: a user's time to answer, and two tool calls'."""
-    return settings.guard.confirm_ttl + 2 * settings.twilio.deadline + _SPARE
+class McpEndpoint:
+    """Takes each request through its checks, and then to `app`; one that fails one is rejected.
+
+    None but streams is served for longer than a user's time to answer and two tool calls'.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        check_head: HeadCheck,
+        authentication: BearerAuthentication,
+        limits: RequestLimits,
+        shutdown: Shutdown,
+    ) -> None:
+        self._app = app
+        self._settings = settings.http
+        self._check_head = check_head
+        self._authentication = authentication
+        self._limits = limits
+        self._shutdown = shutdown
+        self._timeout = settings.guard.confirm_ttl + 2 * settings.twilio.deadline + _SPARE
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request, by ASGI."""
+        listens = is_stream(scope)
+        with self._shutdown.track(is_stream=listens) as cancel_scope:
+            if not listens:
+                cancel_scope.deadline = anyio.current_time() + self._timeout
+            sender = _Sender(scope, send, self._shutdown, cancel_scope)
+            with cancel_scope:
+                await self._check_and_serve(scope, receive, sender)
+            if cancel_scope.cancelled_caught:
+                await sender.end(receive)
+
+    async def _check_and_serve(self, scope: Scope, receive: Receive, sender: "_Sender") -> None:
+        try:
+            self._limits.check_connections()
+            await self._check_head(scope)
+            user = await self._authentication.authenticate(scope)
+            with authenticated(user):
+                receive = await read_body(scope, receive, self._settings)
+                await self._serve(user, scope, receive, sender)
+        except Rejected as rejected:
+            await rejected.response(scope, receive, sender)
+        except ClientDisconnect:
+            return
+
+    async def _serve(
+        self, user: AuthenticatedUser | None, scope: Scope, receive: Receive, sender: "_Sender"
+    ) -> None:
+        if self._shutdown.has_begun and method_of(scope) in _BEGINNING:
+            raise retry_later(503, "This server is ending: nothing was done", _RETRY_AFTER)
+        kind, caller = kind_of(scope), caller_of(scope)
+        with self._limits.concurrent(kind, caller):
+            await self._limits.count(kind, caller)
+            check_json_rpc(scope)
+            self._authentication.require_scope(scope[MESSAGE])
+            if user is None or not is_stream(scope):
+                await self._app(scope, receive, sender)
+                return
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._end_when_void, user, scope, sender)
+                await self._app(scope, receive, sender)
+                tasks.cancel_scope.cancel()
+
+    async def _end_when_void(
+        self, user: AuthenticatedUser, scope: Scope, sender: "_Sender"
+    ) -> None:
+        """End a stream with its token, which may expire or be revoked."""
+        await self._authentication.wait_until_void(user, scope)
+        sender.cancel(self._authentication.unauthorized(has_token=True))
+
+
+class _Sender:
+    """Sends a response, and notes how much of it was sent; a refusal is counted and logged."""
+
+    def __init__(
+        self, scope: Scope, send: Send, shutdown: Shutdown, cancel_scope: anyio.CancelScope
+    ) -> None:
+        self._scope = scope
+        self._send = send
+        self._shutdown = shutdown
+        self._cancel_scope = cancel_scope
+        self._instead = _CANCELLED
+        self._has_begun = self._is_complete = False
+
+    async def __call__(self, message: Message) -> None:
+        """Send a part of the response, by ASGI."""
+        if message["type"] == "http.response.start":
+            self._observe(message)
+        await self._send(message)
+        self._has_begun = True
+        is_body = message["type"] == "http.response.body"
+        self._is_complete = is_body and not message.get("more_body", False)
+
+    def _observe(self, message: Message) -> None:
+        if self._shutdown.has_begun:  # the client is to open another connection, elsewhere
+            MutableHeaders(scope=message)["connection"] = "close"
+        if message["status"] in _ERRORS:
+            user: AuthenticatedUser | None = self._scope.get("user")
+            telemetry.record_http_refusal(message["status"], user.display_name if user else "")
+
+    def cancel(self, rejected: Rejected) -> None:
+        """Cancel the request; `rejected` is its response, unless another has begun."""
+        self._instead = rejected
+        self._cancel_scope.cancel()
+
+    async def end(self, receive: Receive) -> None:
+        """End the response of a request that was cancelled, as if it were complete."""
+        if not self._has_begun:
+            await self._instead.response(self._scope, receive, self)
+        elif not self._is_complete:
+            await self({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class Readiness:
+    """Tells whether the server can be sent requests, and finds out at most once a second.
+
+    The account is the server's own: one that only a principal has takes nobody else down.
+    """
+
+    def __init__(self, runtime: Runtime, shutdown: Shutdown) -> None:
+        self._runtime = runtime
+        self._shutdown = shutdown
+        self._lock = anyio.Lock()
+        self._known = (-math.inf, False)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request, by ASGI."""
+        is_ready = not self._shutdown.has_begun and await self._is_ready()
+        response = JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
+        await response(scope, receive, send)
+
+    async def _is_ready(self) -> bool:
+        async with self._lock:
+            at, is_ready = self._known
+            if anyio.current_time() - at > _READINESS_FRESH:
+                is_ready = False
+                with anyio.move_on_after(_READINESS_TIMEOUT):
+                    is_ready = await self._runtime.is_ready()
+                self._known = (anyio.current_time(), is_ready)
+        return is_ready
+
+
+async def _healthy(_request: Request) -> Response:
+    """Answer as long as the process lives."""
+    return JSONResponse({"alive": True})

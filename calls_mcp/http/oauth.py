@@ -90,8 +90,8 @@ class JwtVerifier:
         return grant.held(principals.own.get(name), partial(self._renewed, claims, identifier))
 
 
-def open_issuer(settings: Settings, clock: Callable[[], float]) -> JwtVerifier:
-    """The verifier that `settings` describe; `clock` tells how old the issuer's keys are.
+def open_jwt_verifier(settings: Settings, clock: Callable[[], float]) -> JwtVerifier:
+    """Return the verifier that `settings` describe; `clock` tells how old the issuer's keys are.
 
     Raises:
         ConfigurationError: The file of principals is wrong.

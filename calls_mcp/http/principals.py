@@ -1,4 +1,6 @@
-"""The TOML file of those who may come in: their tokens, and their own accounts and policies.
+"""The TOML file of principals: their bearer tokens, and their own accounts and policies.
+
+A token is random, known by its hash, and good until it expires.
 
 [[tokens]]
 principal = "support-agent"
@@ -12,11 +14,16 @@ auth_token_env = "SUPPORT_AUTH_TOKEN"
 policy = "support.toml"
 """
 
+import hashlib
+import hmac
 import logging
 import os
 import re
-from collections.abc import Mapping
+import secrets
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -33,10 +40,13 @@ from pydantic_core import ErrorDetails
 
 from calls_mcp.errors import ConfigurationError, FileError
 from calls_mcp.guard.policy import load_policy
-from calls_mcp.service.grants import APPROVE, Own, Scope, is_operators
+from calls_mcp.service.grants import APPROVE, Grant, Own, Scope, is_operators
 from calls_mcp.tools.toml_files import checked, nearest, parse, places, read, reason
 
 _log = logging.getLogger(__name__)
+
+_PREFIX = "calls_"
+_BYTES = 32  # of randomness: too many to guess, so that a plain hash is enough
 
 
 def _name(value: str) -> str:
@@ -158,6 +168,32 @@ class PrincipalsFile:
         return (*map(_state, (self._file, *self._named)),)
 
 
+class FileVerifier:
+    """Verifies tokens by the hashes in a file of principals."""
+
+    def __init__(self, file: PrincipalsFile) -> None:
+        self._file = file
+
+    async def verify_token(self, token: str) -> Grant | None:
+        """Return what a token grants, if anything; to find out takes as long for any token."""
+        return await self._granted(_digest(token))
+
+    async def _granted(self, digest: str) -> Grant | None:
+        principals = self._file.now()
+        known = [t for t in principals.tokens if hmac.compare_digest(t.sha256, digest)]
+        entry = next((t for t in known if t.expires > datetime.now(UTC)), None)
+        if entry is None:
+            return None
+        grant = Grant(
+            client_id=entry.principal,
+            subject=entry.principal,
+            scopes=sorted(entry.scopes),
+            expires_at=int(entry.expires.timestamp()),
+        )
+        renew = partial(self._granted, digest)
+        return grant.held(principals.own.get(entry.principal), renew)
+
+
 def load_principals(file: Path) -> Principals:
     """What is in `file`, with the policies and credentials that it names.
 
@@ -241,3 +277,20 @@ def _state(file: Path) -> tuple[int, ...]:
     except OSError:
         return ()
     return (now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
+
+
+def new_token(principal: str, scopes: Collection[str], expires: datetime) -> tuple[str, str]:
+    """Return a new token, and the lines about it for the file of principals."""
+    token = _PREFIX + secrets.token_urlsafe(_BYTES)
+    lines = (
+        "[[tokens]]",
+        f'principal = "{principal}"',
+        f'sha256 = "{_digest(token)}"',
+        "scopes = [" + ", ".join(f'"{scope}"' for scope in sorted({*scopes})) + "]",
+        f"expires = {expires.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
+    )
+    return token, "\n".join(lines) + "\n"
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode(errors="surrogatepass")).hexdigest()

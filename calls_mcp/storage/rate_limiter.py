@@ -39,9 +39,7 @@ class RateLimiter:
             with anyio.fail_after(_TIMEOUT):
                 return await self._shared.hit(limits)
         except (StoreUnavailable, TimeoutError):
-            _log.warning(
-                "RateLimiter are counted by this process alone for the next %d s.", _LOCAL_FOR
-            )
+            _log.warning("Rates are counted by this process alone for the next %d s.", _LOCAL_FOR)
             self._local_until = self._clock() + _LOCAL_FOR
             return self._hit_locally(limits)
 

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from calls_mcp.http.listening import listener, serving
+from calls_mcp.http.uvicorn_server import open_socket, run_uvicorn
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
@@ -132,7 +132,7 @@ async def issuing(path: str = "", metadata_path: str | None = None) -> AsyncGene
         issuer.metadata_path = metadata_path
     app = Starlette(routes=[Route("/{path:path}", issuer.answer, methods=["GET", "POST"])])
     config = uvicorn.Config(app, lifespan="off", ws="none", log_config=None)
-    with listener("127.0.0.1", 0) as socket:
-        async with serving(uvicorn.Server(config), socket):
+    with open_socket("127.0.0.1", 0) as socket:
+        async with run_uvicorn(uvicorn.Server(config), socket):
             issuer.url = f"http://127.0.0.1:{socket.getsockname()[1]}{path}"
             yield issuer

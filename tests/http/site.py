@@ -20,8 +20,7 @@ from mcp.client.session import ElicitationFnT
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import Implementation
 
-from calls_mcp.http.endpoint import Endpoint
-from calls_mcp.http.serving import Site, listening
+from calls_mcp.http.serving import Endpoint, HttpServer, open_server
 from calls_mcp.server.handlers import build_server
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
@@ -178,7 +177,7 @@ class Here(Service):
     """A service in this process."""
 
     rig: Rig = field(kw_only=True)
-    site: Site = field(kw_only=True)
+    site: HttpServer = field(kw_only=True)
 
 
 @asynccontextmanager
@@ -191,16 +190,16 @@ async def open_site(*, token: str = "", **settings: object) -> AsyncGenerator[He
 @asynccontextmanager
 async def site_of(rig: Rig, token: str = "", port: int = 0) -> AsyncGenerator[Here]:
     """A rig's server as a service."""
-    async with listening(rig.server, rig.runtime, Endpoint(port=port)) as site:
+    async with open_server(rig.server, rig.runtime, Endpoint(port=port)) as site:
         yield Here(site.endpoint.url, token, rig=rig, site=site)
-        site.drain.break_off()
+        site.shutdown.cancel_requests()
 
 
 @dataclass
 class OnStandIn(Service):
     """A service on a stand-in for the API."""
 
-    site: Site = field(kw_only=True)
+    site: HttpServer = field(kw_only=True)
     upstream: Upstream = field(kw_only=True)
 
 
@@ -220,10 +219,10 @@ async def stand_in_site(
         to_it = access(upstream.base_url, deadline=deadline)
         async with (
             Runtime(given, to_it, clock=clock, monotonic=monotonic) as runtime,
-            listening(build_server(runtime), runtime, Endpoint(port=0)) as site,
+            open_server(build_server(runtime), runtime, Endpoint(port=0)) as site,
         ):
             yield OnStandIn(site.endpoint.url, token, site=site, upstream=upstream)
-            site.drain.break_off()
+            site.shutdown.cancel_requests()
 
 
 @dataclass

@@ -95,7 +95,7 @@ async def test_the_sessions_that_count_are_those_that_are_open(tokens: dict[str,
 async def test_a_stream_ends_when_its_token_does(
     end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("calls_mcp.http.authentication._LOOK_AGAIN", 0.05)
+    monkeypatch.setattr("calls_mcp.http.authentication._CHECK_EVERY", 0.05)
     file = principals(tmp_path / "principals.toml", "ann")
     if end == "expires":
         soon = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()

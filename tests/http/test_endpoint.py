@@ -11,8 +11,7 @@ import httpx
 import pytest
 
 from calls_mcp.cli.main import main
-from calls_mcp.http.endpoint import Endpoint
-from calls_mcp.http.serving import listening
+from calls_mcp.http.serving import Endpoint, open_server
 from tests.http.site import (
     LEGACY,
     YES,
@@ -77,7 +76,7 @@ async def test_with_both_it_listens_everywhere_and_still_checks_hosts(
     everywhere = Endpoint("0.0.0.0", 0)  # noqa: S104
     async with (
         open_rig(sandbox=False, **given) as rig,
-        listening(rig.server, rig.runtime, everywhere) as site,
+        open_server(rig.server, rig.runtime, everywhere) as site,
     ):
         service = Service(f"http://127.0.0.1:{site.endpoint.port}/mcp", "ann")
         refused = await service.ask("tools/list")

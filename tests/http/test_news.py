@@ -100,7 +100,7 @@ async def test_a_server_that_ends_lets_its_listeners_go_in_order_and_takes_no_mo
 ) -> None:
     uri = f"calls://call/{await site.place()}"
     async with subscribed(over_http(site.url), "auto", uri) as news:
-        await site.site.end(30)
+        await site.site.stop(30)
         assert await news.rest() == []
     raw, filters = Client2026(), {"resourceSubscriptions": [uri]}
     refused = await site.post(
@@ -114,7 +114,7 @@ async def test_a_listener_is_no_request_that_an_end_waits_for(site: Here) -> Non
     uri = f"calls://call/{await site.place()}"
     async with subscribed(over_http(site.url), "auto", uri) as news:
         with anyio.fail_after(30):
-            await site.site.drain.idle()
+            await site.site.shutdown.idle()
         site.rig.clock.advance(2 * 3600)
         assert await news.next() == uri
 

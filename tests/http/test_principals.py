@@ -9,7 +9,7 @@ import anyio.lowlevel
 import pytest
 
 from calls_mcp.errors import ConfigurationError
-from calls_mcp.http.verifier import open_verifier
+from calls_mcp.http.authentication import open_verifier
 from calls_mcp.settings import load_settings
 from tests.http.issuer import AUDIENCE, issuing
 from tests.http.site import (

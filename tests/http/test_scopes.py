@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 from mcp import MCPError
-from starlette.types import ASGIApp
 
-from calls_mcp.http.authentication import Gate
+from calls_mcp.http.authentication import BearerAuthentication
 from tests.confirmation import YES, asked, token_for
 from tests.http.issuer import issuing
 from tests.http.site import (
@@ -62,10 +61,6 @@ def file(tmp_path: Path) -> Path:
         entry("an-old-token", "alice", *EVERYTHING, lasts=timedelta(seconds=-1)),
         *(entry(f"only {scope}", "carol", scope) for scope in EVERYTHING),
     )
-
-
-def unguarded(_: Gate, app: ASGIApp) -> ASGIApp:
-    return app
 
 
 def tokens(file: Path, **settings: object) -> AbstractAsyncContextManager[Here]:
@@ -280,7 +275,7 @@ async def test_the_rights_are_those_of_the_request_and_not_of_its_session(
 async def test_the_handlers_hold_the_scopes_even_where_the_gate_has_not_looked(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Gate, "permit", unguarded)
+    monkeypatch.setattr(BearerAuthentication, "require_scope", _ignored)
     async with tokens(file, calls_mcp_confirm="none") as service:
         for name, arguments in CHANGES:
             params = {"name": name, "arguments": arguments}
@@ -302,7 +297,7 @@ async def test_lists_that_depend_on_the_token_are_private(service: Here) -> None
 async def test_without_the_gate_a_server_that_wants_tokens_serves_nobody(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Gate, "guard", unguarded)
+    monkeypatch.setattr(BearerAuthentication, "authenticate", _nobody)
     async with tokens(file) as service:
         for params in ({}, {"name": "list_calls"}):
             method = "tools/call" if params else "tools/list"
@@ -367,3 +362,11 @@ async def test_every_token_is_compared_in_constant_time_with_all_there_are(
         counts.append(len(compared))
         compared.clear()
     assert counts == [8, 8, 8]
+
+
+async def _nobody(*_: object) -> None:
+    return None
+
+
+def _ignored(*_: object) -> None:
+    return

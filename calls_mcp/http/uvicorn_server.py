@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
-_TURNS = 3  # of the event loop
+_LOOP_TURNS = 3  # of the event loop
 _OTHER_FILES = 150  # beside connections
 
 
-def listener(host: str, port: int) -> socket.socket:
+def open_socket(host: str, port: int) -> socket.socket:
     """Return a socket that listens there, on any free port if `port` is 0.
 
     Raises:
@@ -30,7 +30,7 @@ def listener(host: str, port: int) -> socket.socket:
     return listening
 
 
-def server_of(
+def build_uvicorn(
     app: "ASGIApp",
     lifespan: Literal["on", "off"],
     *,
@@ -59,7 +59,7 @@ def server_of(
 
 
 @asynccontextmanager
-async def serving(
+async def run_uvicorn(
     server: uvicorn.Server, listening: socket.socket, patience: float = math.inf
 ) -> AsyncGenerator[None]:
     """Serve on a socket, from the moment the context opens until it closes.
@@ -81,7 +81,7 @@ async def serving(
         await _end(server, listening)
 
 
-def places(wanted: int) -> int:
+def max_connections(wanted: int) -> int:
     """How many connections there can be, of those that are wanted, by what the system allows.
 
     As many files may be open as the process can get allowed; some of them are for other things.
@@ -125,7 +125,7 @@ def _waits_for_client(connection: "H11Protocol") -> bool:
 
 
 async def _end(server: uvicorn.Server, listening: socket.socket) -> None:
-    for _ in range(_TURNS):  # in which those who have hung up are noticed
+    for _ in range(_LOOP_TURNS):  # in which those who have hung up are noticed
         await asyncio.sleep(0)
     if server.server_state.connections or server.server_state.tasks:
         await server.shutdown(sockets=[listening])

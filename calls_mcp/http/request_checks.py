@@ -1,0 +1,187 @@
+"""What a request may be: its head, its body, and the JSON-RPC message in that."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from math import ceil
+from typing import cast
+
+import anyio
+from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
+from mcp_types import INVALID_REQUEST, PARSE_ERROR, jsonrpc_message_adapter
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from pydantic import ValidationError
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse
+from starlette.types import Message, Receive, Scope
+
+from calls_mcp.settings import Http
+
+MESSAGE = "calls_mcp.message"
+"""The key of a scope that has the JSON-RPC message in the request's body, or None."""
+
+_MAX_DEPTH = 32
+_CASE_INSENSITIVE = frozenset({b"host", b"origin", b"content-type"})
+
+
+class Rejected(Exception):
+    """A request that is answered by `response`. Nothing was done, except where that is a 504."""
+
+    def __init__(
+        self,
+        status: int,
+        reason: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        code: int = INVALID_REQUEST,
+    ) -> None:
+        """Make the response: a JSON-RPC error, whose message is all that MCP clients show."""
+        super().__init__(reason)
+        body = {"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": reason}}
+        self.response = JSONResponse(body, status, headers and {**headers})
+
+
+def retry_later(status: int, reason: str, wait: float) -> Rejected:
+    """Return a rejection after which the client may try again in `wait` seconds."""
+    seconds = max(1, ceil(wait))
+    headers = {"Retry-After": str(seconds)}
+    return Rejected(status, f"{reason}; call again in {seconds} s", headers)
+
+
+class HeadCheck:
+    """Checks the head of a request, before its token is looked at or its body is read."""
+
+    def __init__(self, settings: Http, security: TransportSecuritySettings) -> None:
+        self._max_bytes = settings.header_bytes
+        self._methods = ["POST"] if settings.stateless else ["DELETE", "GET", "POST"]
+        self._security = TransportSecurityMiddleware(security)
+
+    async def __call__(self, scope: Scope) -> None:
+        """Return if the head is good. Its headers become as the SDK compares them.
+
+        Raises:
+            Rejected: It is not.
+        """
+        scope["headers"] = [*_normalized(scope["headers"])]
+        request = Request(scope)
+        if failed := await self._security.validate_request(request):
+            reason = "The Host or Origin is not one that CALLS_MCP_ALLOWED_HOSTS names"
+            raise Rejected(failed.status_code, reason)
+        if _head_bytes(scope) > self._max_bytes:
+            raise Rejected(431, "The request's head is too large", {"Connection": "close"})
+        if request.method not in self._methods:
+            raise Rejected(405, "Method not allowed", {"Allow": ", ".join(self._methods)})
+        headers = request.headers
+        if "transfer-encoding" in headers and "content-length" in headers:
+            raise Rejected(400, "Parse error: the body has two lengths", code=PARSE_ERROR)
+        content_type = headers.get("content-type", "")
+        if request.method == "POST" and not content_type.startswith("application/json"):
+            raise Rejected(400, "Content-Type must be application/json")
+
+
+def is_stream(scope: Scope) -> bool:
+    """Return whether a request only listens, by its head. The SDK holds the body to that."""
+    if scope["method"] == "GET":
+        return True
+    headers = Headers(scope=scope)
+    is_modern = headers.get("mcp-protocol-version") in MODERN_PROTOCOL_VERSIONS
+    return is_modern and headers.get("mcp-method") == "subscriptions/listen"
+
+
+async def read_body(scope: Scope, receive: Receive, settings: Http) -> Receive:
+    """Read the body, put its `MESSAGE` into the scope, and return what receives the body again.
+
+    Raises:
+        Rejected: The body is too large, takes too long to come, or is not JSON.
+        ClientDisconnect: The client has gone.
+    """
+    if int(Headers(scope=scope).get("content-length", 0)) > settings.body_bytes:
+        raise _too_large(settings)
+    try:
+        with anyio.fail_after(settings.patience):
+            body = await _whole(receive, settings)
+    except TimeoutError:
+        reason = "The request took too long to come"
+        raise Rejected(408, reason, {"Connection": "close"}) from None
+    scope[MESSAGE] = _decoded(body) if scope["method"] == "POST" else None
+    return _replay(body, receive)
+
+
+def check_json_rpc(scope: Scope) -> None:
+    """Return if the body is a JSON-RPC message; the SDK would answer with pydantic's report.
+
+    Raises:
+        Rejected: It is something else.
+    """
+    if scope["method"] != "POST":
+        return
+    try:
+        jsonrpc_message_adapter.validate_python(scope[MESSAGE], by_name=False)
+    except ValidationError:
+        raise Rejected(400, "The body is not a JSON-RPC 2.0 message") from None
+
+
+def _normalized(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the headers, without the one that asks for events that are not kept."""
+    for name, value in headers:
+        if name != b"last-event-id":
+            yield name, value.lower() if name in _CASE_INSENSITIVE else value
+
+
+def _head_bytes(scope: Scope) -> int:
+    headers = cast("list[tuple[bytes, bytes]]", scope["headers"])
+    line = len(scope["raw_path"]) + len(scope["query_string"])
+    return line + sum(len(name) + len(value) + len(": \r\n") for name, value in headers)
+
+
+async def _whole(receive: Receive, settings: Http) -> bytes:
+    body, has_more = bytearray(), True
+    while has_more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
+        if len(body) > settings.body_bytes:
+            raise _too_large(settings)
+        has_more = message.get("more_body", False)
+    return bytes(body)
+
+
+def _too_large(settings: Http) -> Rejected:
+    return Rejected(413, f"The request's body is larger than {settings.body_bytes} bytes")
+
+
+def _decoded(body: bytes) -> object:
+    try:
+        message: object = json.loads(body.decode())
+    except RecursionError:
+        raise _parse_error("the JSON is nested too deeply") from None
+    except ValueError:
+        raise _parse_error("the body is not JSON") from None
+    # Most messages have too few brackets to be nested too deeply: that saves the walk.
+    if body.count(b"{") + body.count(b"[") >= _MAX_DEPTH and _is_deeper(message, _MAX_DEPTH):
+        raise _parse_error("the JSON is nested too deeply")
+    return message
+
+
+def _parse_error(reason: str) -> Rejected:
+    return Rejected(400, f"Parse error: {reason}", code=PARSE_ERROR)
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    if isinstance(value, dict):
+        value = [*cast("dict[str, object]", value).values()]
+    if not isinstance(value, list):
+        return levels == 0
+    children = cast("list[object]", value)
+    return levels == 0 or any(_is_deeper(child, levels - 1) for child in children)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that gives the body, and then what comes later."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return replay
