@@ -187,7 +187,7 @@ class ApprovalRequests:
 
 def page_of(console: str, identifier: str) -> str:
     """Return where the console at this URL shows a request."""
-    return f"{console}/waiting/{identifier}"
+    return f"{console}/approvals/{identifier}"
 
 
 def _result(outcome: Outcome) -> str:

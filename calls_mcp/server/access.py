@@ -1,7 +1,7 @@
-"""What is on offer to whoever sent a request, and what is read for them."""
+"""Who sent a request, the tools that they may use, and what is read for them."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import mcp_types as types
 from mcp.server.connection import Connection
@@ -16,15 +16,12 @@ from calls_mcp.service.runtime import Runtime
 from calls_mcp.tools.catalog import Operation, load_operations
 from calls_mcp.tools.outcome import Caller, Outcome
 
-if TYPE_CHECKING:
-    from calls_mcp.server.prompts import Prompt
-
 Context = ServerRequestContext[Any, Any]
 _OPERATORS = "console:"  # what the operator does in the console is recorded under such names
 
 
 def principal_of(ctx: Context) -> str:
-    """Who is asking: whom their token stands for; without one, what the client calls itself."""
+    """Return whom the caller's token stands for; without one, what the client calls itself."""
     if (authenticated := principal()) is not None:
         return authenticated
     client = ctx.session.client_params
@@ -34,36 +31,46 @@ def principal_of(ctx: Context) -> str:
 
 
 def caller_of(ctx: Context, *, can_ask: bool = False) -> Caller:
-    """Whoever sent the request in hand."""
+    """Return who sent the request in hand."""
     serving = correlation.current_request()
     request_id = serving.id if serving else ""
     return Caller(principal_of(ctx), can_ask, _trace_id(), request_id, _client_of(ctx))
 
 
 def _client_of(ctx: Context) -> str:
-    """What the client calls itself, and its version."""
+    """Return what the client calls itself, and its version."""
     params = ctx.session.client_params
     told = f"{params.client_info.name} {params.client_info.version}" if params else ""
     return one_line(told, 80)
 
 
 def connection_of(ctx: Context) -> Connection:
-    """The connection that a request came by: the SDK has no other way to what is its own."""
+    """Return the connection of a request: the SDK has no other way to what belongs to it."""
     return ctx.session._connection  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
 
 def invalid(message: str, data: object = None) -> MCPError:
-    """-32602: what was asked for does not exist, or not so."""
+    """Return a -32602: what was asked for does not exist, or not so."""
     return MCPError(types.INVALID_PARAMS, message, data)
 
 
 def names(known: Mapping[str, object]) -> str:
-    """The names of what there is, for a refusal."""
+    """Return the names of what there is, for an error."""
     return ", ".join(known)
 
 
-class Offer:
-    """The tools and prompts that there are, and which of them the request in hand may use."""
+def require_first_page(params: types.PaginatedRequestParams | None) -> None:
+    """Return unless a cursor is given: lists have one page, so none was ever issued.
+
+    Raises:
+        MCPError: One is given.
+    """
+    if params is not None and params.cursor is not None:
+        raise invalid(f"Unknown cursor {quoted(params.cursor, 40)}. This list has one page")
+
+
+class Permissions:
+    """Which tools there are, and which of them the request in hand may use."""
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
@@ -73,19 +80,22 @@ class Offer:
         hidden = {o.name for o in operations.values() if self.is_read_only and not o.read_only}
         self._hidden = hidden
         self.operations = {k: o for k, o in operations.items() if k not in hidden}
-        self._prompts: Mapping[str, Prompt] = {}
 
-    def admit(self, ctx: Context) -> None:
-        """Refuse what came over HTTP around the gate, should that ever be left out."""
+    def require_authenticated(self, ctx: Context) -> None:
+        """Refuse what came over HTTP without being authenticated, should that ever be left out."""
         if not self.is_open and ctx.request is not None and principal() is None:
             raise MCPError(types.INVALID_REQUEST, "Nobody is authenticated")
 
-    def usable(self) -> dict[str, Operation]:
-        """The tools that are within the caller's scopes."""
+    def permitted(self) -> dict[str, Operation]:
+        """Return the tools that are within the caller's scopes."""
         return {name: o for name, o in self.operations.items() if allows(o)}
 
+    def denied(self) -> Collection[str]:
+        """Return the names of the tools that the caller may not use."""
+        return self._hidden | (self.operations.keys() - self.permitted().keys())
+
     def operation(self, name: str, data: object = None) -> Operation:
-        """A tool that the caller may use.
+        """Return a tool that the caller may use.
 
         Raises:
             MCPError: There is none of this name, or not for them; with `data`.
@@ -98,31 +108,12 @@ class Offer:
         if name in self._hidden:
             raise invalid(f"{name} is switched off: this server is read-only", data)
         unknown = quoted(name, 64)
-        raise invalid(f"Unknown tool {unknown}. There are: {names(self.usable())}", data)
-
-    def prompts(self) -> "Mapping[str, Prompt]":
-        """The prompts that have the model use nothing but tools that the caller may use."""
-        from calls_mcp.server.prompts import load_prompts  # noqa: PLC0415  # YAML, which most don't need
-
-        self._prompts = self._prompts or load_prompts()
-        beyond = self._hidden | (self.operations.keys() - self.usable().keys())
-        return {k: p for k, p in self._prompts.items() if not any(map(p.names, beyond))}
-
-    def prompt(self, name: str) -> "Prompt":
-        """A prompt that the caller may use.
-
-        Raises:
-            MCPError: There is none of this name, or not for them.
-        """
-        prompts = self.prompts()
-        if name not in prompts:
-            raise invalid(f"Unknown prompt {quoted(name, 64)}. There are: {names(prompts)}")
-        return prompts[name]
+        raise invalid(f"Unknown tool {unknown}. There are: {names(self.permitted())}", data)
 
     async def read(
         self, name: str, arguments: Mapping[str, str | int], caller: Caller, whose: Own | None
     ) -> Outcome:
-        """What a reading tool comes to, by the path of a tool call.
+        """Return the outcome of a reading tool, by the path of a tool call.
 
         `whose` is what the caller has of their own.
         """
@@ -132,11 +123,11 @@ class Offer:
     async def read_for(
         self, ctx: Context, name: str, arguments: Mapping[str, str | int]
     ) -> Outcome:
-        """The same for whoever sent the request in hand, whose scopes have been looked at."""
+        """Do the same for the caller of the request in hand, whose scopes have been checked."""
         return await self.read(name, arguments, caller_of(ctx), own())
 
 
 def _trace_id() -> str:
-    """The trace that the request belongs to, by its `traceparent` or the host program's tracing."""
+    """Return the trace of the request, by its `traceparent` or the host program's tracing."""
     span = trace.get_current_span().get_span_context()
     return trace.format_trace_id(span.trace_id) if span.is_valid else ""

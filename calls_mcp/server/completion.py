@@ -12,7 +12,8 @@ import mcp_types as types
 
 from calls_mcp.guard.policy import matches_any
 from calls_mcp.observability.redaction import quoted
-from calls_mcp.server.access import Context, Offer, invalid, names, principal_of
+from calls_mcp.server.access import Context, Permissions, invalid, names, principal_of
+from calls_mcp.server.prompts import Prompts
 from calls_mcp.server.resources import CALL, DOCS
 from calls_mcp.service.grants import own
 from calls_mcp.tools.outcome import CallSummary
@@ -53,14 +54,15 @@ class _Recent:
 class Completions:
     """Proposes values, by what is at the beginning of them."""
 
-    def __init__(self, offer: Offer) -> None:
-        self._offer = offer
+    def __init__(self, permissions: Permissions, prompts: Prompts) -> None:
+        self._permissions = permissions
+        self._prompts = prompts
         self._kept: dict[tuple[str, Access], _Recent] = {}
 
     async def complete(
         self, ctx: Context, params: types.CompleteRequestParams
     ) -> types.CompleteResult:
-        """The values that begin like what was typed.
+        """Return the values that begin like what was typed.
 
         Raises:
             MCPError: There is no such prompt, template or argument.
@@ -84,11 +86,11 @@ class Completions:
     def _arguments(
         self, ref: types.ResourceTemplateReference | types.PromptReference
     ) -> Mapping[str, tuple[str, ...]]:
-        """The arguments that there are, and what they are to be one of, if that is told."""
+        """Return the arguments that there are, and what they are to be one of, if that is told."""
         if isinstance(ref, types.PromptReference):
-            return {a.name: a.choices for a in self._offer.prompt(ref.name).arguments}
+            return {a.name: a.choices for a in self._prompts.prompt(ref.name).arguments}
         if ref.uri == CALL:
-            self._offer.operation("fetch_call", {"uri": ref.uri})
+            self._permissions.operation("fetch_call", {"uri": ref.uri})
         if ref.uri not in _TEMPLATES:
             wrong = quoted(ref.uri, 100)
             there_are = names(_TEMPLATES)
@@ -98,7 +100,7 @@ class Completions:
     async def _values(self, ctx: Context, name: str, choices: tuple[str, ...]) -> _Values:
         match name:
             case "tool":
-                return _Values(self._offer.usable())
+                return _Values(self._permissions.permitted())
             case "date":
                 return _Values(self._days())
             case "sid":
@@ -114,8 +116,8 @@ class Completions:
                 return _Values(choices)
 
     async def _callers(self, ctx: Context) -> _Values:
-        """The caller ids that the policy names, and those used lately that it allows."""
-        policy = await self._offer.runtime.policy(principal_of(ctx), own())
+        """Return the caller IDs that the policy names, and those used lately that it allows."""
+        policy = await self._permissions.runtime.policy(principal_of(ctx), own())
         recent = await self._recent(ctx)
         allowed = policy.caller_ids.allow
         named = [pattern for pattern in allowed if not _WILD & {*pattern}]
@@ -125,14 +127,14 @@ class Completions:
         return _Values([*named, *fitting], recent.is_partial and not is_complete)
 
     def _days(self) -> list[str]:
-        today = datetime.fromtimestamp(self._offer.runtime.clock(), UTC).date()
+        today = datetime.fromtimestamp(self._permissions.runtime.clock(), UTC).date()
         return [(today - timedelta(days=days)).isoformat() for days in range(_DAYS)]
 
     async def _recent(self, ctx: Context) -> _Recent:
-        """The newest calls, read at most every few seconds; none where they can't be read."""
-        if _READING not in self._offer.usable():
+        """Return the newest calls, read every few seconds at most; none if they can't be read."""
+        if _READING not in self._permissions.permitted():
             return _Recent()
-        key = (principal_of(ctx), self._offer.runtime.access_of(own()))
+        key = (principal_of(ctx), self._permissions.runtime.access_of(own()))
         now = anyio.current_time()
         self._kept = {
             k: kept
@@ -146,7 +148,7 @@ class Completions:
         return recent
 
     async def _read(self, ctx: Context, recent: _Recent) -> None:
-        outcome = await self._offer.read_for(ctx, _READING, {"limit": _RECENT})
+        outcome = await self._permissions.read_for(ctx, _READING, {"limit": _RECENT})
         if outcome.error:
             _log.warning("nothing could be completed: %s", outcome.error.kind)
         recent.calls = outcome.calls or ()
@@ -155,6 +157,6 @@ class Completions:
 
 
 def _parties(calls: Iterable[CallSummary], end: Literal["from", "to"]) -> list[str]:
-    """Who is at one end of the calls that were placed by way of the API."""
+    """Return who is at one end of the calls that were placed by way of the API."""
     placed = (call for call in calls if call.direction == _OUTBOUND)
     return [party for call in placed if (party := call.from_ if end == "from" else call.to)]

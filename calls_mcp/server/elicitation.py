@@ -40,32 +40,32 @@ Invoke = Callable[[Approval | None, bool], Awaitable[Outcome]]
 
 
 @dataclass(frozen=True, slots=True)
-class Conversation:
-    """What is said about one request.
+class Elicitation:
+    """Asks about one request.
 
-    `patience` is how long an older client's user may take, in seconds; `console` is where the
+    `timeout` is how long an older client's user may take, in seconds; `console` is where the
     operator decides, if that is known.
     """
 
     ctx: Context
     invoke: Invoke
-    patience: float
+    timeout: float
     console: str | None
 
-    async def hold(self, params: CallToolRequestParams) -> Outcome | InputRequiredResult:
+    async def run(self, params: CallToolRequestParams) -> Outcome | InputRequiredResult:
         """Invoke, and if that needs somebody's word and the client can get it, see that it does."""
         can_ask = _can_ask(self.ctx)
-        outcome = await self.invoke(_brought(params), can_ask)
+        outcome = await self.invoke(_approval_in(params), can_ask)
         confirmation = outcome.confirmation
         if confirmation is None:
             return outcome
         if can_ask and (token := confirmation.token):
             return await self._ask(_question(confirmation), token)
         approval = confirmation.approval
-        if approval and self.console and _can_open(self.ctx) and _sent(params) is None:
+        if approval and self.console and _can_open(self.ctx) and _page_result(params) is None:
             from calls_mcp.guard.approval_requests import page_of  # noqa: PLC0415  # 70 ms
 
-            return await self._send(page_of(self.console, approval), approval, outcome)
+            return await self._open_page(page_of(self.console, approval), approval, outcome)
         return outcome
 
     async def _ask(
@@ -80,15 +80,15 @@ class Conversation:
         schema, session = question.requested_schema, self.ctx.session
         response = None
         try:
-            with anyio.move_on_after(self.patience):
+            with anyio.move_on_after(self.timeout):
                 response = await session.elicit_form(question.message, schema, self.ctx.request_id)
         except MCPError as error:
             return _refusal(token, f"The user could not be asked ({one_line(error.message)}).")
         except ValidationError:
             return _refusal(token, "The client's answer could not be read.")
-        return _judged(token, response)
+        return _approval(token, response)
 
-    async def _send(
+    async def _open_page(
         self, url: str, approval: str, outcome: Outcome
     ) -> Outcome | InputRequiredResult:
         """Have the client open the operator's page; what comes of it, comes from there."""
@@ -98,13 +98,13 @@ class Conversation:
         session, request_id = self.ctx.session, self.ctx.request_id
         response = None
         try:
-            with anyio.move_on_after(self.patience):
+            with anyio.move_on_after(self.timeout):
                 response = await session.elicit_url(_LOOK, url, approval, request_id)
         except (MCPError, ValidationError):
             return outcome  # which names the page, too
         if response is None or response.action == "cancel":
             return outcome
-        outcome = await self.invoke(_unopened(response), _can_ask(self.ctx))
+        outcome = await self.invoke(_declined(response), _can_ask(self.ctx))
         if outcome.outcome != "awaiting_operator":
             await session.send_elicit_complete(approval, request_id)
         return outcome
@@ -127,21 +127,21 @@ def _elicitation(ctx: Context) -> ElicitationCapability | None:
     return capabilities.elicitation if capabilities else None
 
 
-def _brought(params: CallToolRequestParams) -> Approval | None:
+def _approval_in(params: CallToolRequestParams) -> Approval | None:
     """The answer in a retried request; without the state we issued, no yes counts."""
     if params.request_state is not None:
-        return _judged(params.request_state, (params.input_responses or {}).get(_KEY))
-    sent = _sent(params)
-    return _unopened(sent) if sent else None
+        return _approval(params.request_state, (params.input_responses or {}).get(_KEY))
+    sent = _page_result(params)
+    return _declined(sent) if sent else None
 
 
-def _sent(params: CallToolRequestParams) -> ElicitResult | None:
+def _page_result(params: CallToolRequestParams) -> ElicitResult | None:
     """What became of opening the operator's page, if the client was asked to."""
     response = (params.input_responses or {}).get(_PAGE)
     return response if isinstance(response, ElicitResult) else None
 
 
-def _unopened(response: ElicitResult) -> Approval | None:
+def _declined(response: ElicitResult) -> Approval | None:
     """A user's no, without having looked. That they open the page says nothing of the change."""
     if response.action != "decline":
         return None
@@ -149,7 +149,7 @@ def _unopened(response: ElicitResult) -> Approval | None:
     return Approval("", approved=False, reason=reason, by="operator")
 
 
-def _judged(token: str, response: object) -> Approval:
+def _approval(token: str, response: object) -> Approval:
     """Only a literal true approves."""
     match response:
         case ElicitResult(action="accept", content=dict(content)) if content.get(_FIELD) is True:

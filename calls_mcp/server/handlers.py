@@ -1,8 +1,10 @@
-"""The MCP server: what it offers, and the door of every request."""
+"""The MCP server: its tools, and what becomes of every request."""
 
+from base64 import b64encode
 from collections.abc import Mapping
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import mcp_types as types
 from mcp.server.caching import CacheHint
@@ -13,11 +15,16 @@ from mcp.shared.exceptions import MCPError
 
 from calls_mcp import __version__
 from calls_mcp.observability import correlation
-from calls_mcp.observability.redaction import quoted
 from calls_mcp.server import mcp_app as app
-from calls_mcp.server.access import Context, Offer, caller_of, connection_of, invalid, principal_of
-from calls_mcp.server.elicitation import Conversation
-from calls_mcp.server.icon import icons
+from calls_mcp.server.access import (
+    Context,
+    Permissions,
+    caller_of,
+    connection_of,
+    principal_of,
+    require_first_page,
+)
+from calls_mcp.server.elicitation import Elicitation
 from calls_mcp.server.results import to_result
 from calls_mcp.service.background import Background, background
 from calls_mcp.service.grants import own
@@ -28,7 +35,7 @@ from calls_mcp.tools.schema import input_schema, output_schema
 
 if TYPE_CHECKING:
     from calls_mcp.server.completion import Completions
-    from calls_mcp.server.prompts import Prompt
+    from calls_mcp.server.prompts import Prompts
     from calls_mcp.server.resources import Resources
     from calls_mcp.server.subscriptions import Subscriptions
 
@@ -48,24 +55,29 @@ _MORE = (
 _DAY = 86_400
 _STATIC = CacheHint(ttl_ms=_DAY * 1000, scope="public")
 _BY_SCOPES = CacheHint(ttl_ms=0, scope="private")
+_DRAWING = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24"><path fill="{}" d="M6 3l4 1 1 5-2 '
+    '2q2 3 5 5l2-2 5 1 1 4-3 2Q5 20 4 6z"/></svg>'
+)
 
 
 def build_server(runtime: Runtime) -> Server[Background]:
-    """A server on `runtime`, for any number of connections of either protocol era.
+    """Return a server on `runtime`, for any number of connections of either protocol era.
 
     Raises:
         CatalogError: A file under `config/` is wrong.
     """
-    offer = Offer(runtime)
-    handlers = _Handlers(offer)
-    lists = _STATIC if offer.is_open else _BY_SCOPES
+    permissions = Permissions(runtime)
+    tools = _Tools(permissions)
+    other = cache(partial(_load, permissions))
+    lists = _STATIC if permissions.is_open else _BY_SCOPES
     server = _Server(
         NAME,
         version=__version__,
         title="Calls",
         description="Place, find, follow, change and delete telephone calls, safely.",
-        instructions=handlers.instructions,
-        icons=icons(),
+        instructions=_instructions(permissions),
+        icons=[_icon("#145", "light"), _icon("#8df", "dark")],
         cache_hints={
             "server/discover": _STATIC,
             "tools/list": lists,
@@ -74,29 +86,32 @@ def build_server(runtime: Runtime) -> Server[Background]:
             "resources/templates/list": lists,
         },
         lifespan=lambda _: background(),
-        get_tool_input_schema=handlers.input_schema,
-        on_list_tools=handlers.list_tools,
-        on_list_prompts=handlers.list_prompts,
-        on_get_prompt=handlers.get_prompt,
-        on_list_resources=handlers.list_resources,
-        on_list_resource_templates=handlers.list_templates,
-        on_read_resource=handlers.read_resource,
-        on_subscribe_resource=handlers.subscribe,
-        on_unsubscribe_resource=handlers.unsubscribe,
-        on_subscriptions_listen=handlers.listen,
-        on_completion=handlers.complete,
+        get_tool_input_schema=tools.input_schema,
+        on_list_tools=tools.list,
+        on_list_prompts=lambda ctx, params: other().prompts.list(ctx, params),
+        on_get_prompt=lambda ctx, params: other().prompts.get(ctx, params),
+        on_list_resources=lambda ctx, params: other().resources.list(ctx, params),
+        on_list_resource_templates=lambda ctx, params: other().resources.list_templates(
+            ctx, params
+        ),
+        on_read_resource=lambda ctx, params: other().resources.read(ctx, params),
+        on_subscribe_resource=lambda ctx, params: other().subscriptions.subscribe(ctx, params),
+        on_unsubscribe_resource=lambda ctx, params: other().subscriptions.unsubscribe(ctx, params),
+        on_subscriptions_listen=lambda ctx, params: other().subscriptions.listen(ctx, params),
+        on_completion=lambda ctx, params: other().completions.complete(ctx, params),
     )
-    server.add_request_handler("tools/call", types.CallToolRequestParams, handlers.call_tool)
+    server.add_request_handler("tools/call", types.CallToolRequestParams, tools.call)
     server.extensions[app.EXTENSION] = {}
     # The sealed state outlives a confirmation, so that a late answer is told why it came too late.
     security = RequestStateSecurity(keys=runtime.keys, ttl=_DAY, bind_principal=principal_of)
-    server.middleware.append(_identified)
+    server.middleware.append(partial(_identified, permissions))
     server.middleware.append(_truthful)
     server.middleware.append(RequestStateBoundary(security, default_audience=NAME))
     return server
 
 
-async def _identified(ctx: Context, call_next: CallNext) -> HandlerResult:
+async def _identified(permissions: Permissions, ctx: Context, call_next: CallNext) -> HandlerResult:
+    permissions.require_authenticated(ctx)
     with correlation.request_context(ctx.meta, principal_of(ctx)):
         try:
             return await call_next(ctx)
@@ -132,7 +147,7 @@ class _Server(Server[Background]):
         *,
         protocol_version: str | None = None,
     ) -> types.ServerCapabilities:
-        """What clients of a protocol version are promised."""
+        """Return what clients of a protocol version are promised."""
         promised = super().get_capabilities(
             notification_options,
             experimental_capabilities,
@@ -145,32 +160,27 @@ class _Server(Server[Background]):
         return promised
 
 
-class _Handlers:
-    """One method for each request; the lists are made once and never change."""
+class _Tools:
+    """Serves the tools; their list is made once and never changes."""
 
-    def __init__(self, offer: Offer) -> None:
-        self._offer = offer
-        changing = ". Nothing can be changed: this server is read-only."
-        changing = changing if offer.is_read_only else _CHANGING
-        self.instructions = f"{_READING}{changing}{_NUMBERS}{_MORE}"
+    def __init__(self, permissions: Permissions) -> None:
+        self._permissions = permissions
         self._is_warm = False
-        self._tools = {name: _tool(operation) for name, operation in offer.operations.items()}
+        self._tools = {name: _tool(o) for name, o in permissions.operations.items()}
 
-    async def list_tools(
+    async def list(
         self, ctx: Context, params: types.PaginatedRequestParams | None
     ) -> types.ListToolsResult:
-        self._offer.admit(ctx)
-        _begin(params)
+        require_first_page(params)
         self._warm_up(ctx)
-        tools = [self._tools[name] for name in self._offer.usable()]
+        tools = [self._tools[name] for name in self._permissions.permitted()]
         if not app.is_shown_by(ctx):
             return types.ListToolsResult(tools=tools)
         # Nobody who shares a cache with this client is to be told of the page.
         return types.ListToolsResult(tools=app.with_page(tools), cache_scope="private")
 
-    async def call_tool(self, ctx: Context, params: types.CallToolRequestParams) -> HandlerResult:
-        self._offer.admit(ctx)
-        operation, runtime = self._offer.operation(params.name), self._offer.runtime
+    async def call(self, ctx: Context, params: types.CallToolRequestParams) -> HandlerResult:
+        operation, runtime = self._permissions.operation(params.name), self._permissions.runtime
 
         async def report(done: float, total: float, what: str) -> None:
             await ctx.session.report_progress(done, total, what)
@@ -182,8 +192,8 @@ class _Handlers:
                 return await invoker.invoke(operation, arguments, caller, approval, report)
 
         settings = runtime.settings
-        patience, console = settings.guard.confirm_ttl, settings.console.url
-        outcome = await Conversation(ctx, invoke, patience, console).hold(params)
+        timeout, console = settings.guard.confirm_ttl, settings.console.url
+        outcome = await Elicitation(ctx, invoke, timeout, console).run(params)
         if isinstance(outcome, types.InputRequiredResult):
             return outcome
         return _on_the_wire(to_result(operation, outcome))
@@ -192,123 +202,49 @@ class _Handlers:
         """Once the tools are known, a call is likely to follow: load behind the model's back."""
         if not self._is_warm:
             self._is_warm = True
-            ctx.lifespan_context.start(self._offer.runtime.warm_up)
+            ctx.lifespan_context.start(self._permissions.runtime.warm_up)
 
     def input_schema(self, name: str) -> Mapping[str, Any] | None:
-        """A tool's schema, which the SDK would else make the whole list for with each request."""
+        """Return a tool's schema, which the SDK would else take from a list for each request."""
         return self._tools[name].input_schema if name in self._tools else None
 
-    async def list_prompts(
-        self, ctx: Context, params: types.PaginatedRequestParams | None
-    ) -> types.ListPromptsResult:
-        self._offer.admit(ctx)
-        _begin(params)
-        prompts = [_prompt(prompt) for prompt in self._offer.prompts().values()]
-        return types.ListPromptsResult(prompts=prompts)
 
-    async def get_prompt(
-        self, ctx: Context, params: types.GetPromptRequestParams
-    ) -> types.GetPromptResult:
-        self._offer.admit(ctx)
-        prompt = self._offer.prompt(params.name)
-        given = params.arguments or {}
-        if problems := [*prompt.problems(given)]:
-            raise invalid("; ".join(problems))
-        text = types.TextContent(text=prompt.render(given))
-        message = types.PromptMessage(role="user", content=text)
-        return types.GetPromptResult(description=prompt.description, messages=[message])
+@dataclass(frozen=True, slots=True)
+class _Other:
+    """What serves all requests but those for tools."""
 
-    async def list_resources(
-        self, ctx: Context, params: types.PaginatedRequestParams | None
-    ) -> types.ListResourcesResult:
-        self._offer.admit(ctx)
-        _begin(params)
-        return self._resources.list()
-
-    async def list_templates(
-        self, ctx: Context, params: types.PaginatedRequestParams | None
-    ) -> types.ListResourceTemplatesResult:
-        self._offer.admit(ctx)
-        _begin(params)
-        return self._resources.templates()
-
-    async def read_resource(
-        self, ctx: Context, params: types.ReadResourceRequestParams
-    ) -> types.ReadResourceResult:
-        self._offer.admit(ctx)
-        return await self._resources.read(ctx, params.uri)
-
-    async def subscribe(
-        self, ctx: Context, params: types.SubscribeRequestParams
-    ) -> types.EmptyResult:
-        self._offer.admit(ctx)
-        return await self._subscriptions.subscribe(ctx, params)
-
-    async def unsubscribe(
-        self, ctx: Context, params: types.UnsubscribeRequestParams
-    ) -> types.EmptyResult:
-        self._offer.admit(ctx)
-        return await self._subscriptions.unsubscribe(ctx, params)
-
-    async def listen(
-        self, ctx: Context, params: types.SubscriptionsListenRequestParams
-    ) -> types.SubscriptionsListenResult:
-        self._offer.admit(ctx)
-        return await self._subscriptions.listen(ctx, params)
-
-    async def complete(
-        self, ctx: Context, params: types.CompleteRequestParams
-    ) -> types.CompleteResult:
-        self._offer.admit(ctx)
-        return await self._completions.complete(ctx, params)
-
-    # What a client that only has tools does not need is imported when it is asked for.
-
-    @cached_property
-    def _resources(self) -> "Resources":
-        from calls_mcp.server.resources import Resources  # noqa: PLC0415
-
-        return Resources(self._offer)
-
-    @cached_property
-    def _subscriptions(self) -> "Subscriptions":
-        from calls_mcp.server.subscriptions import Subscriptions  # noqa: PLC0415
-
-        return Subscriptions(self._offer, self._resources)
-
-    @cached_property
-    def _completions(self) -> "Completions":
-        from calls_mcp.server.completion import Completions  # noqa: PLC0415
-
-        return Completions(self._offer)
+    prompts: "Prompts"
+    resources: "Resources"
+    subscriptions: "Subscriptions"
+    completions: "Completions"
 
 
-def _begin(params: types.PaginatedRequestParams | None) -> None:
-    """Lists have one page: no cursor was ever issued.
+def _load(permissions: Permissions) -> _Other:
+    """Import what a client that only has tools does not need, when it is asked for."""
+    from calls_mcp.server import completion, prompts, resources, subscriptions  # noqa: PLC0415
 
-    Raises:
-        MCPError: One is given.
-    """
-    if params is not None and params.cursor is not None:
-        raise invalid(f"Unknown cursor {quoted(params.cursor, 40)}. This list has one page")
+    served = prompts.Prompts(permissions)
+    read = resources.Resources(permissions)
+    watched = subscriptions.Subscriptions(permissions, read)
+    return _Other(served, read, watched, completion.Completions(permissions, served))
+
+
+def _instructions(permissions: Permissions) -> str:
+    read_only = ". Nothing can be changed: this server is read-only."
+    changing = read_only if permissions.is_read_only else _CHANGING
+    return f"{_READING}{changing}{_NUMBERS}{_MORE}"
+
+
+def _icon(colour: str, theme: Literal["light", "dark"]) -> types.Icon:
+    drawing = b64encode(_DRAWING.format(colour).encode()).decode()
+    source = f"data:image/svg+xml;base64,{drawing}"
+    return types.Icon(src=source, mime_type="image/svg+xml", sizes=["any"], theme=theme)
 
 
 def _on_the_wire(result: types.CallToolResult) -> dict[str, Any]:
-    """The result as the SDK would send it, which would first copy each call of a list."""
+    """Return the result as the SDK would send it, which would first copy each call of a list."""
     told = result.model_dump(by_alias=True, exclude_none=True, exclude={"structured_content"})
     return {**told, "structuredContent": result.structured_content}
-
-
-def _prompt(prompt: "Prompt") -> types.Prompt:
-    return types.Prompt(
-        name=prompt.name,
-        title=prompt.title,
-        description=prompt.description,
-        arguments=[
-            types.PromptArgument(name=a.name, description=a.description, required=a.required)
-            for a in prompt.arguments
-        ],
-    )
 
 
 def _tool(operation: Operation) -> types.Tool:

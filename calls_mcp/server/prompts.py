@@ -1,4 +1,4 @@
-"""The prompts: Markdown files with front matter, checked when the server starts."""
+"""The prompts: Markdown files with front matter."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Annotated
 
 import frontmatter
+import mcp_types as types
 import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
 from calls_mcp.errors import CatalogError
-from calls_mcp.observability.redaction import one_line
+from calls_mcp.observability.redaction import one_line, quoted
+from calls_mcp.server.access import Context, Permissions, invalid, names, require_first_page
 from calls_mcp.tools.catalog import PROMPTS
 
 _PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
@@ -46,11 +48,11 @@ class Prompt:
     text: _Text
 
     def names(self, tool: str) -> bool:
-        """Whether its text has the model use a tool of this name."""
+        """Return whether its text has the model use a tool of this name."""
         return re.search(rf"\b{tool}\b", self.text) is not None
 
     def problems(self, given: Mapping[str, str]) -> Iterator[str]:
-        """What is wrong with the arguments given."""
+        """Yield what is wrong with the arguments given."""
         for argument in self.arguments:
             value = given.get(argument.name)
             if argument.required and not value:
@@ -63,7 +65,7 @@ class Prompt:
                 yield f"{self.name} has no argument {one_line(name, 40)!r}"
 
     def render(self, given: Mapping[str, str]) -> str:
-        """The text with the arguments in it, `(not given)` for those that are not."""
+        """Return the text with the arguments in it, `(not given)` for those that are not."""
         return _PLACEHOLDER.sub(lambda m: given.get(m[1]) or "(not given)", self.text)
 
 
@@ -71,13 +73,72 @@ _PROMPT = TypeAdapter(Prompt)
 
 
 def load_prompts(directory: Path = PROMPTS) -> Mapping[str, Prompt]:
-    """The prompts by name, in the order of their files.
+    """Return the prompts by name, in the order of their files.
 
     Raises:
         CatalogError: A file has no proper front matter, or uses an argument it does not declare.
     """
     prompts = [_read(file) for file in sorted(directory.glob("*.md"))]
     return {prompt.name: prompt for prompt in prompts}
+
+
+class Prompts:
+    """Serves the prompts that have the model use nothing but tools that the caller may use."""
+
+    def __init__(self, permissions: Permissions) -> None:
+        self._permissions = permissions
+        self._prompts = load_prompts()
+
+    async def list(
+        self, _ctx: Context, params: types.PaginatedRequestParams | None
+    ) -> types.ListPromptsResult:
+        """Return the prompts that the caller may use."""
+        require_first_page(params)
+        prompts = [
+            types.Prompt(
+                name=prompt.name,
+                title=prompt.title,
+                description=prompt.description,
+                arguments=[
+                    types.PromptArgument(
+                        name=a.name, description=a.description, required=a.required
+                    )
+                    for a in prompt.arguments
+                ],
+            )
+            for prompt in self._permitted().values()
+        ]
+        return types.ListPromptsResult(prompts=prompts)
+
+    async def get(
+        self, _ctx: Context, params: types.GetPromptRequestParams
+    ) -> types.GetPromptResult:
+        """Return a prompt with these arguments in it.
+
+        Raises:
+            MCPError: There is no such prompt, or something is wrong with the arguments.
+        """
+        prompt, given = self.prompt(params.name), params.arguments or {}
+        if problems := [*prompt.problems(given)]:
+            raise invalid("; ".join(problems))
+        text = types.TextContent(text=prompt.render(given))
+        message = types.PromptMessage(role="user", content=text)
+        return types.GetPromptResult(description=prompt.description, messages=[message])
+
+    def prompt(self, name: str) -> Prompt:
+        """Return a prompt that the caller may use.
+
+        Raises:
+            MCPError: There is none of this name, or not for them.
+        """
+        prompts = self._permitted()
+        if name not in prompts:
+            raise invalid(f"Unknown prompt {quoted(name, 64)}. There are: {names(prompts)}")
+        return prompts[name]
+
+    def _permitted(self) -> Mapping[str, Prompt]:
+        denied = self._permissions.denied()
+        return {k: p for k, p in self._prompts.items() if not any(map(p.names, denied))}
 
 
 def _read(file: Path) -> Prompt:

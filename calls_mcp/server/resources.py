@@ -7,9 +7,10 @@ from typing import Literal
 import mcp_types as types
 from mcp.shared.exceptions import MCPError
 
+from calls_mcp.guard.policy import explain
 from calls_mcp.observability.redaction import quoted
 from calls_mcp.server import mcp_app as app
-from calls_mcp.server.access import Context, Offer, invalid, principal_of
+from calls_mcp.server.access import Context, Permissions, invalid, principal_of, require_first_page
 from calls_mcp.server.results import to_result
 from calls_mcp.service.grants import own
 from calls_mcp.tools.outcome import Failure
@@ -28,13 +29,16 @@ _ABSENT = ("not_found", "invalid_arguments")
 
 
 class Resources:
-    """What there is to read, for whoever asks."""
+    """Serves what there is to read."""
 
-    def __init__(self, offer: Offer) -> None:
-        self._offer = offer
+    def __init__(self, permissions: Permissions) -> None:
+        self._permissions = permissions
 
-    def list(self) -> types.ListResourcesResult:
-        """The resources with an address of their own."""
+    async def list(
+        self, _ctx: Context, params: types.PaginatedRequestParams | None
+    ) -> types.ListResourcesResult:
+        """Return the resources with an address of their own."""
+        require_first_page(params)
         docs = [
             types.Resource(
                 uri=_DOCS + operation.name,
@@ -43,7 +47,7 @@ class Resources:
                 description=f"Every parameter in full: {operation.title.lower()}.",
                 mime_type=_MARKDOWN,
             )
-            for operation in self._offer.usable().values()
+            for operation in self._permissions.permitted().values()
         ]
         policy = types.Resource(
             uri=POLICY,
@@ -54,8 +58,11 @@ class Resources:
         )
         return types.ListResourcesResult(resources=[*docs, policy])
 
-    def templates(self) -> types.ListResourceTemplatesResult:
-        """The resources with an address that is to be filled in."""
+    async def list_templates(
+        self, _ctx: Context, params: types.PaginatedRequestParams | None
+    ) -> types.ListResourceTemplatesResult:
+        """Return the resources with an address that is to be filled in."""
+        require_first_page(params)
         docs = types.ResourceTemplate(
             uri_template=DOCS,
             name="docs",
@@ -71,30 +78,33 @@ class Resources:
             "it is live. Names and addresses in it were chosen by strangers.",
             mime_type=_JSON,
         )
-        usable = self._offer.usable()
+        usable = self._permissions.permitted()
         templates = ([docs] if usable else []) + ([call] if _READING in usable else [])
         return types.ListResourceTemplatesResult(resource_templates=templates)
 
-    async def read(self, ctx: Context, uri: str) -> types.ReadResourceResult:
-        """What is at `uri`.
+    async def read(
+        self, ctx: Context, params: types.ReadResourceRequestParams
+    ) -> types.ReadResourceResult:
+        """Return what is at a URI.
 
         Raises:
             MCPError: There is nothing, or it can't be read; with the URI in its data.
         """
+        uri = params.uri
         if uri == POLICY:
             return _text(uri, await self._policy(ctx), _MINUTE)
-        scope = "public" if self._offer.is_open else "private"
+        scope = "public" if self._permissions.is_open else "private"
         if uri == app.URI:
             return types.ReadResourceResult(
                 contents=[app.contents()], ttl_ms=_DAY, cache_scope=scope
             )
         if uri.startswith(_DOCS):
-            operation = self._offer.operation(uri.removeprefix(_DOCS), {"uri": uri})
+            operation = self._permissions.operation(uri.removeprefix(_DOCS), {"uri": uri})
             return _text(uri, parameter_reference(operation), _DAY, scope)
         return await self._call(ctx, uri, self.call(uri))
 
     def call(self, uri: str) -> str:
-        """The SID of the call that `uri` names, which the caller may read.
+        """Return the SID of the call that `uri` names, which the caller may read.
 
         Raises:
             MCPError: It names none, or they may not.
@@ -102,7 +112,7 @@ class Resources:
         if not uri.startswith(_CALL):
             known = f"There are: {DOCS}, {POLICY}, {CALL}"
             raise invalid(f"Unknown resource {quoted(uri, 100)}. {known}", {"uri": uri})
-        self._offer.operation(_READING, {"uri": uri})
+        self._permissions.operation(_READING, {"uri": uri})
         sid = uri.removeprefix(_CALL)
         if not _SID.fullmatch(sid):
             wrong = quoted(sid, 64)
@@ -113,22 +123,20 @@ class Resources:
         return sid
 
     def is_static(self, uri: str) -> bool:
-        """Whether there is such a resource, and it never changes."""
-        return uri in (POLICY, app.URI) or uri.removeprefix(_DOCS) in self._offer.usable()
+        """Return whether there is such a resource, and it never changes."""
+        return uri in (POLICY, app.URI) or uri.removeprefix(_DOCS) in self._permissions.permitted()
 
     async def _policy(self, ctx: Context) -> str:
-        from calls_mcp.guard.policy import explain  # noqa: PLC0415
-
-        policy = await self._offer.runtime.policy(principal_of(ctx), own())
+        policy = await self._permissions.runtime.policy(principal_of(ctx), own())
         read_only = ["This server is read-only: nothing can be changed."]
-        sentences = [*(read_only if self._offer.is_read_only else []), *explain(policy)]
+        sentences = [*(read_only if self._permissions.is_read_only else []), *explain(policy)]
         return "\n".join(["# What is allowed", "", *(f"- {each}" for each in sentences), ""])
 
     async def _call(self, ctx: Context, uri: str, sid: str) -> types.ReadResourceResult:
-        outcome = await self._offer.read_for(ctx, _READING, {"sid": sid})
+        outcome = await self._permissions.read_for(ctx, _READING, {"sid": sid})
         if outcome.error:
             raise unreadable(uri, outcome.error)
-        result = to_result(self._offer.operations[_READING], outcome)
+        result = to_result(self._permissions.operations[_READING], outcome)
         text = json.dumps(result.structured_content, ensure_ascii=False)
         contents = types.TextResourceContents(
             uri=uri, mime_type=_JSON, text=text, _meta=result.meta
@@ -137,7 +145,7 @@ class Resources:
 
 
 def unreadable(uri: str, failure: Failure) -> MCPError:
-    """Why a call can't be read: -32602 if there is none, else -32603."""
+    """Return why a call can't be read: -32602 if there is none, else -32603."""
     is_absent = failure.kind in _ABSENT
     code = types.INVALID_PARAMS if is_absent else types.INTERNAL_ERROR
     message = f"{failure.kind}: {failure.message} {failure.hint}"

@@ -1,21 +1,35 @@
-"""Serving one client over stdin and stdout, until either side ends it."""
+"""Serving one client over stdin and stdout, until either side ends it.
 
+Where both are pipes they are the event loop's own, with no thread between it and the client: the
+SDK's transport changes threads three times a call. A terminal and a file are left to that.
+"""
+
+import asyncio
 import os
 import signal
+import stat
+import sys
 import threading
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 
 import anyio
+import orjson
+from anyio import BrokenResourceError, EndOfStream
+from anyio.abc import ObjectReceiveStream, ObjectSendStream
 from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
+from mcp.shared.message import SessionMessage
+from mcp_types import JSONRPCMessage, JSONRPCResponse, jsonrpc_message_adapter
 
 from calls_mcp.observability import stderr
-from calls_mcp.server.pipes import are_pipes, claim_pipes
 from calls_mcp.service.runtime import Runtime
 
 _GRACE = 3  # seconds
+_LONGEST_LINE = 2**26  # bytes
+_LARGEST_WRITE = 2**18  # bytes; as many as a result has at most, with its text
+_STDIN, _STDOUT, _STDERR = 0, 1, 2
 
 
 async def serve_stdio(server: Server[Any], runtime: Runtime) -> None:
@@ -36,12 +50,12 @@ async def serve_stdio(server: Server[Any], runtime: Runtime) -> None:
 
 @asynccontextmanager
 async def _connected() -> AsyncGenerator[tuple[Any, Any]]:
-    """The SDK's transport, over pipes of the loop's where it can: three changes of thread less."""
-    if not are_pipes():
+    """Yield the streams of messages from and to the client."""
+    if not _are_pipes():
         async with stdio_server() as streams:
             yield streams
         return
-    incoming, outgoing = await claim_pipes()
+    incoming, outgoing = await _claim_pipes()
     try:
         yield incoming, outgoing
     finally:
@@ -58,3 +72,127 @@ async def _end_on_signal(scope: anyio.CancelScope) -> None:
             last_resort.daemon = True
             last_resort.start()
             return
+
+
+class _Reader(ObjectReceiveStream[SessionMessage | Exception]):
+    """Receives the messages on standard input; what is no message is received as an error."""
+
+    def __init__(self, reader: asyncio.StreamReader) -> None:
+        self._reader = reader
+
+    async def receive(self) -> SessionMessage | Exception:
+        """Return the next message; a line that is too long is dropped, and its end is no message.
+
+        Raises:
+            EndOfStream: There are no more.
+        """
+        try:
+            line = await self._reader.readline()
+            if not line:
+                raise EndOfStream
+            text = line.decode("utf-8", "replace")
+            return SessionMessage(jsonrpc_message_adapter.validate_json(text, by_name=False))
+        except ValueError as malformed:
+            return malformed
+
+    async def aclose(self) -> None:
+        """Do nothing: the other end closes it."""
+
+
+class _Writer(ObjectSendStream[SessionMessage]):
+    """Sends messages on standard output."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+
+    async def send(self, item: SessionMessage) -> None:
+        """Write a message, and wait until there is room for more.
+
+        Raises:
+            BrokenResourceError: Nobody reads any more.
+        """
+        if self._writer.is_closing():
+            raise BrokenResourceError
+        try:
+            self._writer.write(_encoded(item.message) + b"\n")
+            await self._writer.drain()
+        except ConnectionError as gone:
+            raise BrokenResourceError from gone
+
+    async def aclose(self) -> None:
+        """Write what is left."""
+        self._writer.close()
+
+    async def wait_closed(self) -> None:
+        """Wait until the other end has taken all of it, or has gone."""
+        with suppress(ConnectionError):
+            await self._writer.wait_closed()
+
+
+class _CloseTogether(asyncio.StreamReaderProtocol):
+    """Closes standard input once nobody reads standard output."""
+
+    def __init__(self, incoming: asyncio.ReadTransport) -> None:
+        super().__init__(asyncio.StreamReader())
+        self._incoming = incoming
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._incoming.close()
+
+
+def _encoded(message: JSONRPCMessage) -> bytes:
+    """Encode as JSON; a response, which may be long, in a quarter of the time of pydantic."""
+    if isinstance(message, JSONRPCResponse):
+        response = {"jsonrpc": "2.0", "id": message.id, "result": message.result}
+        with suppress(TypeError):  # an id of more than 64 bits
+            return orjson.dumps(response)
+    return message.model_dump_json(by_alias=True, exclude_unset=True).encode()
+
+
+def _are_pipes() -> bool:
+    """Return whether both are pipes or sockets, as they are between a client and its server.
+
+    Not if two of the three are one: standard error would no longer wait for whoever reads it, and
+    a socket can't be read and written by two transports.
+    """
+    if sys.platform == "win32":
+        return False
+    files = {_identity(each) for each in (_STDIN, _STDOUT, _STDERR)}
+    return len(files) == 3 and _is_pipe(_STDIN) and _is_pipe(_STDOUT)  # noqa: PLR2004
+
+
+async def _claim_pipes() -> tuple[_Reader, _Writer]:
+    """Take both: other code then reads an empty file, and prints to standard error."""
+    reader = asyncio.StreamReader(_LONGEST_LINE)
+    loop, incoming = asyncio.get_running_loop(), os.fdopen(os.dup(_STDIN), "rb", 0)
+    reading, _ = await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), incoming
+    )
+    outgoing = os.fdopen(os.dup(_STDOUT), "wb", 0)
+    _widen(outgoing.fileno())
+    transport, protocol = await loop.connect_write_pipe(lambda: _CloseTogether(reading), outgoing)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, _STDIN)
+    os.close(nothing)
+    os.dup2(_STDERR, _STDOUT)
+    return _Reader(reader), _Writer(asyncio.StreamWriter(transport, protocol, None, loop))
+
+
+def _widen(descriptor: int) -> None:
+    """Enlarge a pipe, so that it takes a whole list at once, where the system lets us."""
+    if sys.platform == "linux":
+        import fcntl  # noqa: PLC0415  # there is none on Windows
+
+        with suppress(OSError):  # it is a socket, or its user has too much of them
+            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _LARGEST_WRITE)
+
+
+def _identity(descriptor: int) -> tuple[int, int]:
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino
+
+
+def _is_pipe(descriptor: int) -> bool:
+    mode = os.fstat(descriptor).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)

@@ -16,7 +16,7 @@ from mcp.shared.subscriptions import ResourceUpdated
 from calls_mcp.errors import PolicyDenied
 from calls_mcp.guard.policy import judge_account
 from calls_mcp.observability import correlation
-from calls_mcp.server.access import Context, Offer, caller_of, connection_of, principal_of
+from calls_mcp.server.access import Context, Permissions, caller_of, connection_of, principal_of
 from calls_mcp.server.resources import Resources, unreadable
 from calls_mcp.service.grants import Grant, allows, grant
 from calls_mcp.service.watching import Subscription, TooManyWatches, Topic, Watches
@@ -33,8 +33,8 @@ _AT_ONCE = 4  # first reads of one request
 class Subscriptions:
     """Notifies clients of the calls they subscribed to."""
 
-    def __init__(self, offer: Offer, resources: Resources) -> None:
-        self._offer = offer
+    def __init__(self, permissions: Permissions, resources: Resources) -> None:
+        self._permissions = permissions
         self._resources = resources
         self._watches: WeakKeyDictionary[Background, Watches] = WeakKeyDictionary()
 
@@ -138,7 +138,7 @@ class Subscriptions:
         Raises:
             MCPError: They are not, or watch too many already.
         """
-        reader = _Reader(self._offer, self._resources.call(uri), caller_of(ctx), grant())
+        reader = _Reader(self._permissions, self._resources.call(uri), caller_of(ctx), grant())
         is_heard = partial(self._is_heard, connection_of(ctx).session_id)
         subscription = Subscription(principal_of(ctx), uri, reader.seen(), reader, is_heard)
         try:
@@ -164,24 +164,24 @@ class Subscriptions:
         """Have a subscription look whenever streams come or go."""
         while True:
             watches.attend(subscription)
-            await self._offer.runtime.streams.changed()
+            await self._permissions.runtime.streams.changed()
 
     def _is_heard(self, session: str | None) -> bool:
         """Whether a session has a stream open; what has no session is a stream itself."""
-        return session is None or self._offer.runtime.streams.is_open(session)
+        return session is None or self._permissions.runtime.streams.is_open(session)
 
     def _watching(self, ctx: Context) -> Watches:
         background: Background = ctx.lifespan_context
         watches = self._watches.get(background)
         if watches is None:
-            settings = self._offer.runtime.settings
+            settings = self._permissions.runtime.settings
             interval, most = settings.watch.interval, settings.watch.limit
             watches = self._watches[background] = Watches(background, interval, most)
             background.start(partial(self._close_at_the_end, watches))
         return watches
 
     async def _close_at_the_end(self, watches: Watches) -> None:
-        await self._offer.runtime.ending.wait()
+        await self._permissions.runtime.ending.wait()
         watches.close()
 
 
@@ -189,7 +189,7 @@ class Subscriptions:
 class _Reader:
     """Reads a call for one principal, with what their token grants at each look."""
 
-    offer: Offer
+    permissions: Permissions
     sid: str
     caller: Caller
     grant: Grant | None
@@ -198,13 +198,13 @@ class _Reader:
         """The call as they see it now; None if they may not read it any more."""
         if self.grant is None:
             return self.seen()
-        runtime = self.offer.runtime
+        runtime = self.permissions.runtime
         renewed = await self.grant.renewed()
         if (
             renewed is None
             or renewed.principal != self.caller.principal
             or renewed.ends_at <= runtime.clock()
-            or not allows(self.offer.operations[_READING], renewed)
+            or not allows(self.permissions.operations[_READING], renewed)
         ):
             return None
         self.grant = renewed
@@ -220,13 +220,13 @@ class _Reader:
     def seen(self) -> Topic:
         """The call as they saw it when that was last looked up."""
         whose = self.grant.own if self.grant else None
-        return Topic(self.offer.runtime.access_of(whose), self.sid)
+        return Topic(self.permissions.runtime.access_of(whose), self.sid)
 
     async def fetch(self) -> Outcome:
         """What reading it comes to."""
         whose = self.grant.own if self.grant else None
         with correlation.request_context(None, self.caller.principal):
-            return await self.offer.read(_READING, {"sid": self.sid}, self.caller, whose)
+            return await self.permissions.read(_READING, {"sid": self.sid}, self.caller, whose)
 
 
 async def _publish(
