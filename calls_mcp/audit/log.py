@@ -31,8 +31,13 @@ from calls_mcp.audit.records import (
 from calls_mcp.errors import AuditUnavailable
 from calls_mcp.observability import stderr
 from calls_mcp.settings import Settings
-from calls_mcp.storage.atomic_files import require_place
-from calls_mcp.storage.database import Database, database_path, default_path, require_ours
+from calls_mcp.storage.database import (
+    Database,
+    database_path,
+    default_path,
+    require_ours,
+    require_place,
+)
 from calls_mcp.tools.catalog import Json
 
 BUSY_TIMEOUT = 10.0

@@ -7,12 +7,12 @@ from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from calls_mcp.cli.atomic_files import replace_file
 from calls_mcp.cli.terminal import say, warn
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.http.principals import Entries, Token, new_token, read_entries
 from calls_mcp.service.grants import APPROVE, SCOPES, is_operators
 from calls_mcp.settings import load_settings
-from calls_mcp.storage.atomic_files import replace_file
 from calls_mcp.tools.toml_files import read
 
 _SECTION = re.compile(r"^(?=\[)", re.MULTILINE)

@@ -1,5 +1,6 @@
 """One SQLite database: its file, its schema, and its transactions."""
 
+import errno
 import os
 import sqlite3
 import sys
@@ -11,8 +12,6 @@ from importlib.resources import files
 from pathlib import Path
 from threading import Lock
 from typing import TypeVar, cast
-
-from calls_mcp.storage.atomic_files import require_place
 
 _T = TypeVar("_T")
 
@@ -243,6 +242,19 @@ def _names(connection: sqlite3.Connection, query: str) -> set[str]:
 
 
 # The file
+
+
+def require_place(file: Path) -> None:
+    """Return if `file` can be written to or, where there is none, made; nothing is done to it.
+
+    Raises:
+        OSError: It can't be.
+    """
+    place = file if file.exists() else file.parent
+    if place != file and not place.is_dir():
+        raise FileNotFoundError(errno.ENOENT, f"there is no folder {place}")
+    if not os.access(place, os.W_OK):
+        raise PermissionError(errno.EACCES, f"{place} can't be written to")
 
 
 def _has_content(path: Path) -> bool:

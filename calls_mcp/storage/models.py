@@ -6,6 +6,7 @@ All times are in seconds since the epoch.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -171,32 +172,27 @@ class LimitExceeded:
     retry_after: float
 
 
-_CONFIRMATION = TypeAdapter(PendingConfirmation)
-_DECISION = TypeAdapter(OperatorDecision)
-_REQUEST = TypeAdapter(ApprovalRequest)
-
-
 def as_json(record: PendingConfirmation | OperatorDecision | ApprovalRequest) -> str:
     """Return the JSON text of a record."""
     return to_json(record).decode()
 
 
-def parse_confirmation(text: str) -> PendingConfirmation | None:
-    """Return the confirmation in this JSON; None if an incompatible version wrote it."""
-    return _parsed(_CONFIRMATION, text)
+def parse(kind: type[_T], text: str | None) -> _T | None:
+    """Return the record in this JSON, if any; None if an incompatible version wrote it."""
+    if not text:
+        return None
+    try:
+        return _adapter(kind).validate_json(text)
+    except ValidationError:
+        return None
 
 
-def parse_decision(text: str) -> OperatorDecision | None:
-    """Return the decision in this JSON; None if an incompatible version wrote it."""
-    return _parsed(_DECISION, text)
-
-
-def parse_request(text: str, decision: str | None = None) -> ApprovalRequest | None:
-    """Return the request in this JSON; None if an incompatible version wrote it."""
-    request = _parsed(_REQUEST, text)
+def parse_request(text: str | None, decision: str | None = None) -> ApprovalRequest | None:
+    """Return the request in this JSON, if any; None if an incompatible version wrote it."""
+    request = parse(ApprovalRequest, text)
     if request is None or not decision:
         return request
-    made = _parsed(_DECISION, decision)
+    made = parse(OperatorDecision, decision)
     return made and replace(request, decision=made)
 
 
@@ -232,8 +228,6 @@ def pending_page(rows: Sequence[tuple[str, str, float]], most: int, count: int) 
     return PendingPage(parse_requests([(text, None) for text, _, _ in rows[:most]]), count, last)
 
 
-def _parsed(adapter: TypeAdapter[_T], text: str) -> _T | None:
-    try:
-        return adapter.validate_json(text)
-    except ValidationError:
-        return None
+@cache
+def _adapter(kind: type[_T]) -> TypeAdapter[_T]:
+    return TypeAdapter(kind)

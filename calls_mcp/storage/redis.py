@@ -30,8 +30,7 @@ from calls_mcp.storage.models import (
     Position,
     StorageOptions,
     as_json,
-    parse_confirmation,
-    parse_decision,
+    parse,
     parse_outcome,
     parse_request,
     parse_requests,
@@ -118,7 +117,7 @@ class RedisStorage(Storage):
 
     async def find_confirmation(self, identifier: str) -> PendingConfirmation | None:
         text = await self._ask("HGET", _confirmation(identifier), "pending")
-        return parse_confirmation(text) if text else None
+        return parse(PendingConfirmation, text)
 
     async def claim_confirmation(self, identifier: str) -> bool:
         arguments = [identifier, secrets.token_urlsafe(9), self._options.clock()]
@@ -160,14 +159,14 @@ class RedisStorage(Storage):
 
     async def find_request(self, identifier: str) -> ApprovalRequest | None:
         request, decision = await self._ask("HMGET", _request(identifier), "request", "decision")
-        return parse_request(request, decision) if request else None
+        return parse_request(request, decision)
 
     async def decide_request(
         self, identifier: str, decision: OperatorDecision
     ) -> OperatorDecision | None:
         arguments = [identifier, as_json(decision), self._options.clock()]
         made = await self._run("decide_request", [_request(identifier), *_PENDING_KEYS], arguments)
-        return parse_decision(made) if made else None
+        return parse(OperatorDecision, made)
 
     async def newest_requests(self, most: int) -> Sequence[ApprovalRequest]:
         rows = await self._run("newest_requests", [_ALL_REQUESTS], [most, _request("")])

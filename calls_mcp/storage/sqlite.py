@@ -23,8 +23,7 @@ from calls_mcp.storage.models import (
     Position,
     StorageOptions,
     as_json,
-    parse_confirmation,
-    parse_decision,
+    parse,
     parse_outcome,
     parse_requests,
     pending_page,
@@ -134,7 +133,7 @@ class SqliteStorage(Storage):
     async def find_confirmation(self, identifier: str) -> PendingConfirmation | None:
         query = "SELECT pending FROM confirmations WHERE identifier = ?"
         row = await self._fetch_one(query, identifier)
-        return parse_confirmation(cast("str", row[0])) if row else None
+        return parse(PendingConfirmation, cast("str", row[0])) if row else None
 
     async def claim_confirmation(self, identifier: str) -> bool:
         return await self._change(_CLAIM, self._options.clock(), identifier) == 1
@@ -183,8 +182,7 @@ class SqliteStorage(Storage):
             found = db.execute(query, (identifier,)).fetchone() or (None,)
             return cast("tuple[str | None]", found)[0]
 
-        made = await self._write(decide)
-        return parse_decision(made) if made else None
+        return parse(OperatorDecision, await self._write(decide))
 
     async def newest_requests(self, most: int) -> Sequence[ApprovalRequest]:
         return _requests(await self._fetch_all(_NEWEST_REQUESTS, most))

@@ -25,7 +25,7 @@ from calls_mcp.tools.outcome import Failure
 from tests.audit.logs import ACCOUNT, ENTRY, SID, database_log
 from tests.records import records_in
 from tests.rig import access_to
-from tests.storage import crew
+from tests.storage import processes
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("_quiet")]
 
@@ -221,9 +221,9 @@ def write_changes(path: Path, number: int) -> None:
 @pytest.mark.process
 def test_processes_that_write_at_once_leave_a_whole_chain(tmp_path: Path) -> None:
     path = tmp_path / "audit.db"
-    crew.together(write_changes, path, 10)
+    processes.run_in_each(write_changes, path, 10)
     report = verify(path)
-    assert (report.records, report.problems, report.notes) == (crew.SIZE * 2 * 10, (), ())
+    assert (report.records, report.problems, report.notes) == (processes.COUNT * 2 * 10, (), ())
 
 
 async def test_all_who_wait_for_a_writer_wait_at_the_same_time(tmp_path: Path) -> None:
@@ -252,32 +252,32 @@ async def test_a_database_keeps_what_it_has(tmp_path: Path) -> None:
                 database.execute(statement)
 
 
-class Gate:
+class BlockingDestination:
     """A destination that holds each record back until it is let through, or fails."""
 
-    where = "gate"
+    where = "blocking:"
 
-    def __init__(self, closed_for: str = "", failing: str = "") -> None:
-        self.closed_for = closed_for
-        self.failing = failing
+    def __init__(self, blocked_phase: str = "", failing_phase: str = "") -> None:
+        self.blocked_phase = blocked_phase
+        self.failing_phase = failing_phase
         self.reached = threading.Event()
-        self.opened = threading.Event()
+        self.released = threading.Event()
         self.records: list[Mapping[str, Json]] = []
 
     def append(self, fields: Mapping[str, Json], until: float) -> None:
         del until
-        if fields["phase"] == self.failing:
+        if fields["phase"] == self.failing_phase:
             raise OSError("full")
-        if fields["phase"] == self.closed_for:
+        if fields["phase"] == self.blocked_phase:
             self.reached.set()
-            self.opened.wait(10)
+            self.released.wait(10)
         self.records.append(fields)
 
     def require_ready(self, until: float) -> None:
         del until
 
     def close(self) -> None:
-        self.opened.set()
+        self.released.set()
 
     async def wait(self) -> None:
         await anyio.to_thread.run_sync(self.reached.wait)
@@ -287,58 +287,60 @@ class Gate:
         return [record["phase"] for record in self.records]
 
 
-@pytest.mark.parametrize("failing", ["", "after"])
-async def test_an_end_is_written_once_or_the_caller_is_told_that_it_is_not(failing: str) -> None:
-    gate = Gate(failing=failing)
-    log = AuditLog(gate)
+@pytest.mark.parametrize("failing_phase", ["", "after"])
+async def test_an_end_is_written_once_or_the_caller_is_told_that_it_is_not(
+    failing_phase: str,
+) -> None:
+    destination = BlockingDestination(failing_phase=failing_phase)
+    log = AuditLog(destination)
     attempt = await log.begin(ENTRY)
-    assert [await log.end(attempt, DONE) for _ in range(2)] == [not failing] * 2
-    assert gate.phases == ["before", *([] if failing else ["after"])]
+    assert [await log.end(attempt, DONE) for _ in range(2)] == [not failing_phase] * 2
+    assert destination.phases == ["before", *([] if failing_phase else ["after"])]
 
 
-async def is_cancelled(task: asyncio.Task[object], gate: Gate) -> None:
+async def is_cancelled(task: asyncio.Task[object], destination: BlockingDestination) -> None:
     task.cancel()
     await anyio.wait_all_tasks_blocked()
-    gate.opened.set()
+    destination.released.set()
     with pytest.raises(asyncio.CancelledError):
         await task
 
 
 async def test_a_change_cancelled_while_it_is_recorded_is_ended_too() -> None:
-    gate = Gate(closed_for="before")
-    log = AuditLog(gate)
+    destination = BlockingDestination(blocked_phase="before")
+    log = AuditLog(destination)
     task = asyncio.create_task(log.begin(ENTRY))
-    await gate.wait()
-    await is_cancelled(task, gate)
+    await destination.wait()
+    await is_cancelled(task, destination)
     await log.aclose()
-    assert gate.phases == ["before", "after"]
-    assert gate.records[1]["error_kind"] == "cancelled"
+    assert destination.phases == ["before", "after"]
+    assert destination.records[1]["error_kind"] == "cancelled"
 
 
 async def test_a_change_cancelled_before_its_turn_leaves_no_record() -> None:
-    gate = Gate(closed_for="before")
-    log = AuditLog(gate)
+    destination = BlockingDestination(blocked_phase="before")
+    log = AuditLog(destination)
     first = asyncio.create_task(log.begin(ENTRY))
-    await gate.wait()
+    await destination.wait()
     second = asyncio.create_task(log.begin(ENTRY))
     await anyio.wait_all_tasks_blocked()
-    await is_cancelled(second, gate)
+    await is_cancelled(second, destination)
     assert await log.end(await first, DONE)
-    assert gate.phases == ["before", "after"]
+    assert destination.phases == ["before", "after"]
 
 
 @pytest.mark.parametrize("by_asyncio", [True, False])
 async def test_an_end_is_recorded_even_if_cancelled(*, by_asyncio: bool) -> None:
-    gate = Gate(closed_for="after")
-    log = AuditLog(gate)
+    destination = BlockingDestination(blocked_phase="after")
+    log = AuditLog(destination)
     attempt = await log.begin(ENTRY)
     if by_asyncio:
         task = asyncio.create_task(log.end(attempt, DONE))
-        await gate.wait()
-        await is_cancelled(task, gate)
+        await destination.wait()
+        await is_cancelled(task, destination)
     else:
-        gate.opened.set()
+        destination.released.set()
         with anyio.CancelScope() as scope:
             scope.cancel()
             assert await log.end(attempt, DONE)
-    assert gate.phases == ["before", "after"]
+    assert destination.phases == ["before", "after"]

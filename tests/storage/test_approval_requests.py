@@ -59,9 +59,7 @@ async def test_a_request_that_expires_soon_shortens_the_life_of_no_other(
     assert all(after[key] > before[key] - 30_000 for key in before)
 
 
-async def test_the_first_decision_stands_and_is_told_to_all(
-    storage: Storage, clock: ManualClock
-) -> None:
+async def test_the_first_decision_counts_for_all(storage: Storage, clock: ManualClock) -> None:
     one = request("one", clock)
     denied = OperatorDecision(is_approval=False, by="eve", at=clock(), reason="no")
     decisions = [approved("bob", clock), denied]
@@ -94,7 +92,9 @@ async def test_what_has_expired_or_is_not_there_can_not_be_decided(
     assert request("one", clock).has_expired(clock() + TTL)
 
 
-async def test_only_so_many_of_one_principal_wait(storage: Storage, clock: ManualClock) -> None:
+async def test_one_principal_has_only_so_many_pending_requests(
+    storage: Storage, clock: ManualClock
+) -> None:
     found = [await storage.add_request(request(str(number), clock), MOST) for number in range(5)]
     assert found == [True] * MOST + [False] * 2
     assert await storage.add_request(request("another's", clock, "bob"), MOST)
@@ -105,7 +105,7 @@ async def test_only_so_many_of_one_principal_wait(storage: Storage, clock: Manua
     assert await storage.add_request(request("7", clock), MOST)
 
 
-async def test_the_newest_are_listed_first_and_old_ones_are_forgotten(
+async def test_the_newest_are_listed_first_and_old_ones_are_deleted(
     storage: Storage, clock: ManualClock, options: StorageOptions
 ) -> None:
     for number in range(4):
@@ -133,7 +133,9 @@ async def add_some(storage: Storage, clock: ManualClock) -> None:
             await storage.add_request(request(name, clock, f"of {name}"), 9)
 
 
-async def test_what_waits_is_paged_from_the_oldest(storage: Storage, clock: ManualClock) -> None:
+async def test_pending_requests_are_paged_from_the_oldest(
+    storage: Storage, clock: ManualClock
+) -> None:
     assert await storage.pending_requests(2) == PendingPage([], 0)
     await add_some(storage, clock)
     first = await storage.pending_requests(2)
@@ -160,7 +162,7 @@ async def test_a_page_begins_where_it_did_when_the_request_before_it_is_decided(
     assert await storage.pending_requests(9, Position(clock(), "2")) == PendingPage([], 3)
 
 
-async def test_what_has_expired_does_not_wait(storage: Storage, clock: ManualClock) -> None:
+async def test_what_has_expired_is_not_pending(storage: Storage, clock: ManualClock) -> None:
     await storage.add_request(replace(request("long", clock), expires_at=clock() + 2 * TTL), MOST)
     await storage.add_request(request("short", clock), MOST)
     clock.advance(TTL)
@@ -169,7 +171,7 @@ async def test_what_has_expired_does_not_wait(storage: Storage, clock: ManualClo
     assert await storage.pending_requests(9) == PendingPage([], 0)
 
 
-async def test_what_lasts_long_waits_on_when_what_came_later_is_forgotten(
+async def test_a_long_request_stays_pending_when_later_ones_are_deleted(
     storage: Storage, clock: ManualClock, options: StorageOptions
 ) -> None:
     long = 10 * (TTL + options.retention)
@@ -180,27 +182,27 @@ async def test_what_lasts_long_waits_on_when_what_came_later_is_forgotten(
     assert names(await storage.pending_requests(9)) == ["long"]
 
 
-async def test_the_mark_is_another_whenever_something_else_waits(
+async def test_the_version_changes_whenever_other_requests_are_pending(
     storage: Storage, clock: ManualClock
 ) -> None:
-    marks = [await storage.pending_version()]
+    versions = [await storage.pending_version()]
     await storage.add_request(request("one", clock), MOST)
-    marks.append(await storage.pending_version())
+    versions.append(await storage.pending_version())
     await storage.decide_request("one", approved("bob", clock))
     await storage.add_request(replace(request("two", clock), asked_at=clock() - 5), MOST)
-    marks.append(await storage.pending_version())  # as many, one of a slow clock
+    versions.append(await storage.pending_version())  # as many, one of a slow clock
     await storage.decide_request("two", approved("bob", clock))
     await storage.decide_request("two", approved("bob", clock))
     await storage.add_request(request("three", clock), MOST)
-    marks.append(await storage.pending_version())
+    versions.append(await storage.pending_version())
     clock.advance(TTL)
-    marks.append(await storage.pending_version())
-    assert all(one != other for one, other in pairwise(marks))
-    assert len({*marks[1:4]}) == 3
-    assert await storage.pending_version() == marks[-1]
+    versions.append(await storage.pending_version())
+    assert all(one != other for one, other in pairwise(versions))
+    assert len({*versions[1:4]}) == 3
+    assert await storage.pending_version() == versions[-1]
 
 
-async def test_a_decision_written_by_a_newer_version_is_not_known(
+async def test_a_decision_written_by_a_newer_version_is_unknown(
     sqlite_url: str, options: StorageOptions, clock: ManualClock
 ) -> None:
     async with open_storage(sqlite_url, options) as storage:

@@ -39,40 +39,24 @@ def pending_of(principal: str, clock: ManualClock) -> PendingConfirmation:
     return PendingConfirmation(Binding("create_call", "digest", principal), "queued", clock() + 300)
 
 
-def kind_of(outcome: Outcome) -> str:
-    return outcome.error_kind
-
-
 async def kept(storage: Storage, *identifiers: str) -> list[str]:
     return [identifier for identifier in identifiers if await storage.find_confirmation(identifier)]
 
 
-async def test_a_question_is_kept_as_it_was(storage: Storage, pending: PendingConfirmation) -> None:
+async def test_a_confirmation_is_found_as_it_was_added(
+    storage: Storage, pending: PendingConfirmation
+) -> None:
     await storage.add_confirmation("one", pending)
     assert await storage.find_confirmation("one") == pending
     assert await storage.find_confirmation("another") is None
-
-
-async def test_what_the_operator_has_is_not_pushed_out_by_what_users_are_asked(
-    storage: Storage, pending: PendingConfirmation, options: StorageOptions
-) -> None:
-    await storage.add_confirmation("filed", replace(pending, for_operator=True))
-    for number in range(options.max_unused + 1):
-        await storage.add_confirmation(f"{number}", pending)
-    assert await kept(storage, "filed", "0") == ["filed"]
 
 
 async def test_only_one_of_many_claims_succeeds(
     storage: Storage, pending: PendingConfirmation
 ) -> None:
     await storage.add_confirmation("one", pending)
-    assert [await storage.claim_confirmation("one") for _ in range(5)] == [
-        True,
-        False,
-        False,
-        False,
-        False,
-    ]
+    claims = [await storage.claim_confirmation("one") for _ in range(5)]
+    assert claims == [True] + [False] * 4
     await storage.add_confirmation(
         "one", replace(pending, state="another")
     )  # which does not free it
@@ -80,14 +64,16 @@ async def test_only_one_of_many_claims_succeeds(
     assert not await storage.claim_confirmation("one")
 
 
-async def test_what_is_not_kept_can_not_be_claimed_or_settled(storage: Storage) -> None:
+async def test_what_is_not_kept_can_be_neither_claimed_nor_given_an_outcome(
+    storage: Storage,
+) -> None:
     assert not await storage.claim_confirmation("unknown")
     await storage.record_outcome("unknown", DONE)
     assert await storage.find_confirmation("unknown") is None
-    assert kind_of(await storage.wait_for_outcome("unknown")) == "outcome_unknown"
+    assert (await storage.wait_for_outcome("unknown")).error_kind == "outcome_unknown"
 
 
-async def test_the_first_outcome_is_the_one(storage: Storage, pending: PendingConfirmation) -> None:
+async def test_the_first_outcome_counts(storage: Storage, pending: PendingConfirmation) -> None:
     await storage.add_confirmation("one", pending)
     await storage.claim_confirmation("one")
     await storage.record_outcome("one", DONE)
@@ -95,7 +81,7 @@ async def test_the_first_outcome_is_the_one(storage: Storage, pending: PendingCo
     assert await storage.wait_for_outcome("one") == DONE
 
 
-async def test_all_who_wait_get_the_outcome_when_it_is_settled(
+async def test_all_who_wait_get_the_outcome_when_it_is_recorded(
     url: str, options: StorageOptions, pending: PendingConfirmation
 ) -> None:
     outcomes: list[Outcome] = []
@@ -116,13 +102,13 @@ async def test_all_who_wait_get_the_outcome_when_it_is_settled(
     assert outcomes == [DONE] * 20
 
 
-async def test_waiting_ends_when_patience_does(
+async def test_waiting_for_an_outcome_ends_at_its_timeout(
     storage: Storage, pending: PendingConfirmation
 ) -> None:
     await storage.add_confirmation("one", pending)
     await storage.claim_confirmation("one")
     outcome = await storage.wait_for_outcome("one")
-    assert kind_of(outcome) == "outcome_unknown"
+    assert outcome.error_kind == "outcome_unknown"
     assert "Nothing new was sent" in str(outcome.error)
 
 
@@ -133,21 +119,24 @@ async def test_nobody_waits_for_a_claim_that_is_long_past(
         await storage.add_confirmation("one", pending)
         await storage.claim_confirmation("one")
         clock.advance(3600)
-        assert kind_of(await storage.wait_for_outcome("one")) == "outcome_unknown"
+        assert (await storage.wait_for_outcome("one")).error_kind == "outcome_unknown"
         await storage.record_outcome("one", DONE)
         assert await storage.wait_for_outcome("one") == DONE
 
 
-async def test_a_flood_of_questions_costs_only_those_who_make_it(
+async def test_too_many_confirmations_push_out_only_those_of_the_same_owner(
     storage: Storage, clock: ManualClock
 ) -> None:
     await storage.add_confirmation("theirs", pending_of("somebody else", clock))
+    operators = replace(pending_of("flooder", clock), for_operator=True)
+    await storage.add_confirmation("operator's", operators)
     for number in range(5):
         await storage.add_confirmation(f"{number}", pending_of("flooder", clock))
-    assert await kept(storage, "theirs", "0", "1", "2", "3", "4") == ["theirs", "2", "3", "4"]
+    names = ("theirs", "operator's", *"01234")
+    assert await kept(storage, *names) == ["theirs", "operator's", "2", "3", "4"]
 
 
-async def test_a_flood_of_questions_does_not_touch_what_was_claimed(
+async def test_too_many_confirmations_push_out_nothing_that_was_claimed(
     storage: Storage, pending: PendingConfirmation
 ) -> None:
     names = ["in flight", "settled", *"12345"]
@@ -161,7 +150,7 @@ async def test_a_flood_of_questions_does_not_touch_what_was_claimed(
 
 
 @pytest.mark.parametrize("url", ["memory", "sqlite"], indirect=True)
-async def test_a_record_is_forgotten_some_time_after_it_has_lapsed(
+async def test_a_confirmation_is_deleted_some_time_after_it_has_expired(
     storage: Storage, pending: PendingConfirmation, clock: ManualClock
 ) -> None:
     await storage.add_confirmation("old", pending)
@@ -174,7 +163,7 @@ async def test_a_record_is_forgotten_some_time_after_it_has_lapsed(
 
 
 @pytest.mark.parametrize("url", ["redis"], indirect=True)
-async def test_redis_is_told_when_to_forget_each_key(
+async def test_each_key_in_redis_expires(
     storage: Storage, pending: PendingConfirmation, shared_redis: RedisServer
 ) -> None:
     limit = Limit("calls", amount=9, seconds=400, key="tester")
@@ -193,7 +182,7 @@ async def test_redis_is_told_when_to_forget_each_key(
     assert all(300_000 < milliseconds <= 400_000 for milliseconds in lasts)
 
 
-async def test_there_are_only_so_many_and_the_greediest_pays(clock: ManualClock) -> None:
+async def test_the_capacity_is_kept_at_the_cost_of_the_largest_owner(clock: ManualClock) -> None:
     storage = SqliteStorage(None, StorageOptions(clock=clock, capacity=4))
     await storage.add_confirmation("in flight", pending_of("greedy", clock))
     await storage.claim_confirmation("in flight")
@@ -205,7 +194,7 @@ async def test_there_are_only_so_many_and_the_greediest_pays(clock: ManualClock)
     await storage.aclose()
 
 
-async def test_everything_in_flight_is_kept(clock: ManualClock) -> None:
+async def test_everything_in_use_is_kept_whatever_the_capacity(clock: ManualClock) -> None:
     storage = SqliteStorage(None, StorageOptions(clock=clock, capacity=1))
     for name in ("one", "two"):
         await storage.add_confirmation(name, pending_of("tester", clock))
@@ -217,7 +206,11 @@ async def test_everything_in_flight_is_kept(clock: ManualClock) -> None:
 async def test_a_store_works_again_when_redis_is_back(
     own_redis: RedisServer, options: StorageOptions, pending: PendingConfirmation
 ) -> None:
-    async with open_storage(own_redis.url, options) as storage:
+    own_redis.stop()
+    async with open_storage(own_redis.url, options) as storage:  # before Redis runs
+        with pytest.raises(StoreUnavailable):
+            await storage.ping()
+        own_redis.start()
         await storage.add_confirmation("one", pending)
         own_redis.stop()
         await assert_unavailable(storage, pending)
@@ -225,15 +218,6 @@ async def test_a_store_works_again_when_redis_is_back(
         await storage.ping()
         await storage.add_confirmation("two", pending)
         assert await storage.claim_confirmation("two")
-
-
-async def test_redis_may_be_opened_before_it_runs(
-    own_redis: RedisServer, options: StorageOptions
-) -> None:
-    own_redis.stop()
-    async with open_storage(own_redis.url, options) as storage:
-        with pytest.raises(StoreUnavailable):
-            await storage.ping()
 
 
 async def test_a_store_works_again_when_its_file_does(
@@ -282,26 +266,17 @@ async def assert_unavailable(storage: Storage, pending: PendingConfirmation) -> 
         assert not caught.value.retryable
 
 
-async def test_a_question_written_by_another_version_is_not_known_any_more(
+async def test_what_another_version_wrote_is_unknown(
     sqlite_url: str, options: StorageOptions, pending: PendingConfirmation
 ) -> None:
     path = sqlite_url.removeprefix("sqlite:///")
     async with open_storage(sqlite_url, options) as storage:
         await storage.add_confirmation("one", pending)
         with closing(sqlite3.connect(path)) as other, other:
-            other.execute("UPDATE confirmations SET pending = '{}'")
+            newer = "UPDATE confirmations SET claimed_at = 0, outcome = ?, pending = '{}'"
+            other.execute(newer, (NEWER,))
+        assert (await storage.wait_for_outcome("one")).error_kind == "outcome_unknown"
         assert await storage.find_confirmation("one") is None
-
-
-async def test_an_outcome_written_by_a_newer_version_is_unknown(
-    sqlite_url: str, options: StorageOptions, pending: PendingConfirmation
-) -> None:
-    path = sqlite_url.removeprefix("sqlite:///")
-    async with open_storage(sqlite_url, options) as storage:
-        await storage.add_confirmation("one", pending)
-        with closing(sqlite3.connect(path)) as other, other:
-            other.execute("UPDATE confirmations SET claimed_at = 0, outcome = ?", (NEWER,))
-        assert kind_of(await storage.wait_for_outcome("one")) == "outcome_unknown"
 
 
 async def test_an_outcome_that_a_newer_replica_writes_is_unknown(
@@ -314,7 +289,7 @@ async def test_an_outcome_that_a_newer_replica_writes_is_unknown(
         await storage.claim_confirmation("one")
 
         async def wait() -> None:
-            outcomes.append(kind_of(await storage.wait_for_outcome("one")))
+            outcomes.append((await storage.wait_for_outcome("one")).error_kind)
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(wait)
@@ -325,7 +300,7 @@ async def test_an_outcome_that_a_newer_replica_writes_is_unknown(
     assert outcomes == ["outcome_unknown"] * 2
 
 
-async def test_being_cancelled_while_waiting_harms_nobody(
+async def test_a_cancelled_wait_harms_nobody(
     url: str, options: StorageOptions, pending: PendingConfirmation
 ) -> None:
     async with open_storage(url, replace(options, outcome_timeout=60)) as storage:

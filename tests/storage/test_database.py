@@ -26,7 +26,7 @@ from calls_mcp.storage import (
 from calls_mcp.storage.database import Database
 from calls_mcp.tools.outcome import Outcome
 
-from . import crew
+from . import processes
 
 pytestmark = pytest.mark.anyio
 
@@ -176,15 +176,15 @@ def test_processes_that_begin_at_once_migrate_and_write_without_losing_anything(
     file: Path, database: Database
 ) -> None:
     write_as_first_edition(1, file)
-    crew.together(write_pairs, file, 25)
-    assert len(notes(database)) == crew.SIZE * 2 * 25 + 1
+    processes.run_in_each(write_pairs, file, 25)
+    assert len(notes(database)) == processes.COUNT * 2 * 25 + 1
 
 
 @pytest.mark.process
 def test_a_writer_that_is_killed_leaves_all_or_nothing(file: Path, database: Database) -> None:
     for _ in range(3):
-        written = crew.semaphore()
-        writer = crew.start(write_pairs, file, 1_000_000, written)
+        written = processes.semaphore()
+        writer = processes.start(write_pairs, file, 1_000_000, written)
         for _ in range(5):
             assert written.acquire(timeout=60)
         writer.kill()

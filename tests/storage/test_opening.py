@@ -69,13 +69,23 @@ async def test_a_file_in_a_folder_that_is_not_there_is_refused(tmp_path: Path) -
     )
 
 
-async def test_another_programs_database_is_refused_and_left_alone(tmp_path: Path) -> None:
-    file = tmp_path / "places.db"
+@pytest.mark.parametrize(
+    ("statement", "reason"),
+    [
+        ("CREATE TABLE moz_places (url TEXT)", "it is another program's database"),
+        ("PRAGMA user_version = 99", "it was written by a newer version of calls-mcp"),
+    ],
+)
+async def test_a_database_of_another_program_or_version_is_refused_and_left_alone(
+    tmp_path: Path, statement: str, reason: str
+) -> None:
+    file = tmp_path / "state.db"
     with closing(sqlite3.connect(file)) as database:
-        database.execute("CREATE TABLE moz_places (url TEXT)")
+        database.execute(statement)
     before = file.read_bytes()
-    refusal = await refusal_of(f"sqlite:///{file}")
-    assert "another program's database. Set CALLS_MCP_STATE_URL to use another." in refusal
+    assert await refusal_of(f"sqlite:///{file}") == (
+        f"The state store {file} can't be used: {reason}. Set CALLS_MCP_STATE_URL to use another."
+    )
     assert file.read_bytes() == before
 
 
@@ -84,16 +94,6 @@ async def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Pa
     file.write_text("x" * 5000, "utf-8")
     assert "not a database" in await refusal_of(f"sqlite:///{file}")
     assert file.read_text("utf-8") == "x" * 5000
-
-
-async def test_a_file_of_a_newer_version_is_refused(tmp_path: Path) -> None:
-    file = tmp_path / "state.db"
-    with closing(sqlite3.connect(file)) as newer:
-        newer.execute("PRAGMA user_version = 99")
-    assert await refusal_of(f"sqlite:///{file}") == (
-        f"The state store {file} can't be used: it was written by a newer version of calls-mcp. "
-        "Set CALLS_MCP_STATE_URL to use another."
-    )
 
 
 async def test_a_relative_path_is_below_the_working_folder(

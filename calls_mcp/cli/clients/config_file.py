@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from calls_mcp.cli.atomic_files import replace_file
 from calls_mcp.cli.clients.client import Client, Entry, absolute, placeholder
 from calls_mcp.errors import ConfigurationError
-from calls_mcp.storage.atomic_files import replace_file
 from calls_mcp.tools.catalog import Json
 
 _BOM = "\ufeff"

@@ -1,6 +1,5 @@
-"""Files of other people's: put in another's place all at once, or only looked at."""
+"""Replace a file all at once."""
 
-import errno
 import os
 import stat
 from contextlib import suppress
@@ -8,33 +7,20 @@ from pathlib import Path
 
 
 def replace_file(file: Path, data: bytes) -> None:
-    """Make `data` what is in `file`, whose mode and owner stay; a new one is its owner's alone.
+    """Replace the content of `file`, keeping mode and owner; a new file is for its owner only.
 
     Raises:
-        OSError: It can't be; what was there still is.
+        OSError: It can't be replaced; the old content is still there.
     """
     new = file.with_name(f".{file.name}.{os.getpid()}.new")
     try:
         _write(new, data)
-        _take_after(new, file)
+        _copy_owner(new, file)
         new.replace(file)
     except OSError:
         with suppress(OSError):
             new.unlink(missing_ok=True)
         raise
-
-
-def require_place(file: Path) -> None:
-    """Return if `file` can be written to or, where there is none, made; nothing is done to it.
-
-    Raises:
-        OSError: It can't be.
-    """
-    place = file if file.exists() else file.parent
-    if place != file and not place.is_dir():
-        raise FileNotFoundError(errno.ENOENT, f"there is no folder {place}")
-    if not os.access(place, os.W_OK):
-        raise PermissionError(errno.EACCES, f"{place} can't be written to")
 
 
 def _write(new: Path, data: bytes) -> None:
@@ -45,7 +31,7 @@ def _write(new: Path, data: bytes) -> None:
         os.fsync(opened.fileno())
 
 
-def _take_after(new: Path, old: Path) -> None:
+def _copy_owner(new: Path, old: Path) -> None:
     try:
         was = old.stat()
     except FileNotFoundError:

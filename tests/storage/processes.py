@@ -1,0 +1,59 @@
+"""Run the same in several processes at the same time."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Barrier, Semaphore
+from typing import ParamSpec, TypeVar
+
+from calls_mcp.emulator import ManualClock
+from calls_mcp.storage import Storage, StorageOptions, open_storage
+
+COUNT = 4
+TIMES = 25
+
+_CONTEXT = get_context("forkserver")  # whose processes begin quickly from the second time on
+_starts: list[Barrier] = []
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def run_in_each(work: Callable[_P, _T], *arguments: _P.args, **named: _P.kwargs) -> list[_T]:
+    """Return what `work` returns in each of four processes, which begin at once."""
+    with ProcessPoolExecutor(COUNT, _CONTEXT, _set_start, (_CONTEXT.Barrier(COUNT),)) as pool:
+        futures = [pool.submit(_begin, work, *arguments, **named) for _ in range(COUNT)]
+        return [future.result() for future in futures]
+
+
+def start(work: Callable[_P, object], *arguments: _P.args, **named: _P.kwargs) -> BaseProcess:
+    """Return a process that does `work`."""
+    process = _CONTEXT.Process(target=work, args=arguments, kwargs=named)
+    process.start()
+    return process
+
+
+def semaphore() -> Semaphore:
+    """Return one that such a process can release."""
+    return _CONTEXT.Semaphore(0)
+
+
+def count_successes(operation: Callable[[Storage], Awaitable[bool]], url: str) -> int:
+    """Return how often an operation succeeds that is done many times at once."""
+
+    async def work() -> int:
+        async with open_storage(url, StorageOptions(clock=ManualClock())) as storage:
+            return sum(await asyncio.gather(*(operation(storage) for _ in range(TIMES))))
+
+    return asyncio.run(work())
+
+
+def _set_start(start: Barrier) -> None:
+    _starts.append(start)
+
+
+def _begin(work: Callable[_P, _T], *arguments: _P.args, **named: _P.kwargs) -> _T:
+    _starts[-1].wait()
+    return work(*arguments, **named)
