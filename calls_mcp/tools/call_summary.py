@@ -1,7 +1,7 @@
-"""A call as the API describes it, normalized by its model: typed, without what is not known.
+"""The summary of a call, normalized by its model from what the API says.
 
-Nothing that the API may say breaks a summary: a value that can't be read is left out, and a field
-that is not known here is not passed on.
+Nothing that the API may say breaks it: a value that can't be read is left out, and a field that is
+not known here is not passed on.
 """
 
 import re
@@ -51,7 +51,7 @@ def _liveness(status: object) -> bool | None:
 
 
 def _time(text: str) -> str | None:
-    """In the API's own form (`Wed, 25 Nov 2026 08:30:00 +0000`), or in any that a mail may have."""
+    """Parse the API's form (`Wed, 25 Nov 2026 08:30:00 +0000`), or any other of RFC 2822."""
     hour, clock = _hour(text[:20]), text[20:25]
     if hour and _is_clock(clock) and text[25:] == " +0000":  # the library takes ten times as long
         return f"{hour}{clock}Z"
@@ -65,7 +65,7 @@ def _time(text: str) -> str | None:
 
 @lru_cache(maxsize=256)
 def _hour(text: str) -> str | None:
-    """`Wed, 25 Nov 2026 08:` as ISO 8601 has it, with the `T` and the colon."""
+    """Return `Wed, 25 Nov 2026 08:` in ISO 8601, with the `T` and the colon."""
     if not _HOUR.fullmatch(text):
         return None
     try:
@@ -81,14 +81,14 @@ def _is_clock(text: str) -> bool:
 
 @lru_cache(maxsize=256)  # most calls cost the same
 def _charge(text: str) -> str | None:
-    """A negative price is a charge, told here as a positive cost."""
+    """Return the positive cost for a negative price, which is a charge."""
     price = Decimal(text)
     if price > 0 or abs(price.adjusted()) > _MOST_DIGITS:
         return None
     return f"{abs(price).normalize():f}"
 
 
-class _OrNone:
+class _NoneIfInvalid:
     """Makes None of what can't be read."""
 
     def __get_pydantic_core_schema__(
@@ -97,8 +97,8 @@ class _OrNone:
         return core_schema.with_default_schema(handler(source), default=None, on_error="default")
 
 
-class _NoTruthValue:
-    """Refuses True, which Python takes for 1, without a call into Python."""
+class _RejectBool:
+    """Rejects True, which Python takes for 1, without a call into Python."""
 
     def __get_pydantic_core_schema__(
         self, source: object, handler: GetCoreSchemaHandler
@@ -110,18 +110,18 @@ class _NoTruthValue:
         return core_schema.chain_schema([texts_and_numbers, handler(source)])
 
 
-Text = Annotated[Annotated[str, AfterValidator(_text)] | None, _OrNone()]
-Term = Annotated[Annotated[str, Field(pattern=_TERM)] | None, _OrNone()]
+Text = Annotated[Annotated[str, AfterValidator(_text)] | None, _NoneIfInvalid()]
+Term = Annotated[Annotated[str, Field(pattern=_TERM)] | None, _NoneIfInvalid()]
 Live = Annotated[bool | None, BeforeValidator(_liveness)]
-Time = Annotated[Annotated[str, AfterValidator(_time)] | None, _OrNone()]
+Time = Annotated[Annotated[str, AfterValidator(_time)] | None, _NoneIfInvalid()]
 Count = Annotated[
-    Annotated[int, Field(ge=0, lt=10**_MOST_DIGITS), _NoTruthValue()] | None,
-    _OrNone(),
+    Annotated[int, Field(ge=0, lt=10**_MOST_DIGITS), _RejectBool()] | None,
+    _NoneIfInvalid(),
 ]
 Cost = Annotated[
     Annotated[str, Field(pattern=_DECIMAL, coerce_numbers_to_str=True), AfterValidator(_charge)]
     | None,
-    _OrNone(),
+    _NoneIfInvalid(),
 ]
 
 

@@ -97,7 +97,7 @@ class Parameter:
     minimum: Json = None
     maximum: Json = None
     default: Json = None
-    example_of_its_own: Annotated[Json, Field(alias="example")] = None
+    own_example: Annotated[Json, Field(alias="example")] = None
 
     def __post_init__(self) -> None:
         if not self.wire and self.location != "own":
@@ -142,7 +142,7 @@ class Parameter:
     @property
     def example(self) -> Json:
         """What a fault message suggests; None if nothing can be."""
-        for known in (self.example_of_its_own, self.default, self.type.example):
+        for known in (self.own_example, self.default, self.type.example):
             if known is not None:
                 return known
         first = [*self.enum[:1]]
@@ -208,7 +208,7 @@ class Operation:
 
 
 def address_kind(address: object) -> AddressKind | None:
-    """What sort of party `address` names, by its prefix; None if it has none of them."""
+    """Return what kind of party `address` names, by its prefix; None if by none of them."""
     if not isinstance(address, str):
         return None
     return next((kind for prefix, kind in _PREFIXES.items() if address.startswith(prefix)), None)
@@ -216,24 +216,24 @@ def address_kind(address: object) -> AddressKind | None:
 
 @cache
 def load_operations(directory: Path = CONFIG) -> Mapping[str, Operation]:
-    """The operations by name, in the order of their names.
+    """Return the operations by name, in the order of their names.
 
     Raises:
         CatalogError: A file has an unknown key, type or parameter in it, or lacks one.
     """
     file = directory / "types.toml"
-    types = _checked(file, TypeAdapter(dict[str, ValueType]), _read(file))
+    types = _validated(file, TypeAdapter(dict[str, ValueType]), _read(file))
     adapter = TypeAdapter(Operation)
     files = sorted((directory / "operations").glob("*.toml"))
-    return {file.stem: _checked(file, adapter, _table(file), types) for file in files}
+    return {file.stem: _validated(file, adapter, _table(file), types) for file in files}
 
 
 def _table(file: Path) -> dict[str, Any]:
-    """An operation's file, in which each parameter is told its name, and where it goes."""
+    """Return an operation's file, each parameter with its name and its default location."""
     table = _read(file)
-    sent = "form" if table.get("method") == "POST" else "query"
+    location = "form" if table.get("method") == "POST" else "query"
     rows = table.get("parameters", {})
-    parameters = {name: {"in": sent, **row, "name": name} for name, row in rows.items()}
+    parameters = {name: {"in": location, **row, "name": name} for name, row in rows.items()}
     return {**table, "name": file.stem, "parameters": parameters}
 
 
@@ -244,7 +244,7 @@ def _read(file: Path) -> dict[str, Any]:
         raise CatalogError(file.name, f"TOML: {wrong}") from wrong
 
 
-def _checked(
+def _validated(
     file: Path,
     adapter: TypeAdapter[_Read],
     table: dict[str, Any],
@@ -258,5 +258,5 @@ def _checked(
 
 def _fault(error: ErrorDetails) -> str:
     place = ".".join(map(str, error["loc"]))
-    told = f", not {error['input']!r}" if error["type"] == "literal_error" else ""
-    return ": ".join(filter(None, (place, f"{reason(error)}{told}")))
+    value = f", not {error['input']!r}" if error["type"] == "literal_error" else ""
+    return ": ".join(filter(None, (place, f"{reason(error)}{value}")))

@@ -1,4 +1,4 @@
-"""What an invocation comes to: the structured content of its result.
+"""The outcome of an invocation: the structured content of its result.
 
 The published output schemas and the text that a model reads are both made from these models.
 """
@@ -60,12 +60,12 @@ class Confirmation(Content):
     approval: str | None = None
 
 
-def _told_before(call: CallSummary | Mapping[str, object]) -> CallSummary:
-    """A call of an outcome is normalized, though it may come from a store."""
+def _restored(call: CallSummary | Mapping[str, object]) -> CallSummary:
+    """Return a call of a stored outcome as it is, since it was normalized before."""
     return call if isinstance(call, CallSummary) else CallSummary.model_construct(None, **call)
 
 
-Call = Annotated[CallSummary, BeforeValidator(_told_before)]
+Call = Annotated[CallSummary, BeforeValidator(_restored)]
 
 
 class Outcome(Content):
@@ -110,11 +110,11 @@ class Outcome(Content):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who invokes: the principal, whether their client can put a question to its user.
+    """Who invokes: the principal, and whether their client can ask its user.
 
-    `client` is what that calls itself; `waits` is whether it waits for the operator to decide.
+    `client` is the client's name and version; `waits` whether it waits for the operator to decide.
     `trace_id` is that of the request, 32 hex digits, or empty if it is not traced; `request_id` is
-    the one that log lines about it bear.
+    in the log lines about it.
     """
 
     principal: str
@@ -140,9 +140,9 @@ class Approval:
 
 
 ReportProgress = Callable[[float, float, str], Awaitable[None]]
-"""Is told how far an invocation has come, of how far it will, and what that means."""
+"""Reports an invocation's progress, its total, and what that means, in words."""
 
 
 def iso_time(seconds: float) -> str:
-    """An epoch time as outcomes tell it: ISO 8601 UTC, to the second."""
+    """Return an epoch time as ISO 8601 UTC, to the second."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -17,12 +17,12 @@ _BOUNDS = {
 
 
 def parameter_reference(operation: Operation) -> str:
-    """All there is to know about a tool's parameters."""
+    """Return the reference of a tool's parameters."""
     return "\n".join(_lines(operation)) + "\n"
 
 
 def describe_rule(rule: Rule) -> str:
-    """What one argument means for others."""
+    """Return what one argument means for others, as a sentence."""
     names = ", ".join(f"`{name}`" for name in rule.parameters)
     return {
         "needs_one_of": f"At least one of {names} is needed.",

@@ -20,7 +20,7 @@ _GIST = ("sid", "status", "live")  # of a call, where a change tells it: it is a
 
 
 def input_schema(operation: Operation) -> Schema:
-    """What the tool's arguments must look like."""
+    """Return the schema of the tool's arguments."""
     parameters = operation.parameters.values()
     schema: Schema = {
         "type": "object",
@@ -32,12 +32,12 @@ def input_schema(operation: Operation) -> Schema:
 
 
 def checked_schema(parameter: Parameter) -> Schema:
-    """What one argument is held to: all that is published of it, and what isn't."""
+    """Return what one argument is validated by: the published schema and what is only asserted."""
     return {"allOf": [parameter.schema, parameter.type.asserts]}
 
 
 def output_schema(operation: Operation) -> Schema:
-    """What the structured content of all the tool's results looks like, failures included."""
+    """Return the schema of the structured content of all the tool's results, errors included."""
     asking = () if operation.read_only else _ASKING
     names = ("outcome", *_ANSWERS[operation.returns], *asking, *_ALWAYS)
     whole = _outcome()
@@ -45,8 +45,8 @@ def output_schema(operation: Operation) -> Schema:
     if operation.read_only:
         properties["outcome"] = {"type": "string", "enum": ["done", "error"]}
     elif "call" in properties:
-        told = properties["call"]["properties"]
-        gist = {name: told[name] for name in _GIST}
+        fields = properties["call"]["properties"]
+        gist = {name: fields[name] for name in _GIST}
         properties["call"] = {"type": "object", "properties": gist}
     return {**whole, "properties": properties}
 

@@ -1,4 +1,4 @@
-"""A model's dict → `Arguments`: everything wrong with it found at once, before anything is sent."""
+"""Validation of arguments: every fault is found at once, before anything is sent."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,7 +18,7 @@ from calls_mcp.tools.schema import checked_schema
 
 FORMATS = FormatChecker(formats=())
 
-_MOST_STRANGE_NAMES = 50  # that are told; more of them are no honest mistake
+_MAX_UNKNOWN_NAMES = 50  # reported; more of them are no honest mistake
 _LONGEST_GUESSED = 256  # characters; nobody mistypes more than that by accident
 _LARGEST_SHOWN = 10**15
 _LONGEST_NATIONAL_NUMBER = 10  # digits
@@ -26,10 +26,10 @@ _LONGEST_NATIONAL_NUMBER = 10  # digits
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """Arguments that hold to the catalog.
+    """Arguments that are valid by the catalog.
 
-    `values` is what the API is to get, by argument name; `own` what is this server's. Of `values`,
-    the API will ignore those in `ignored`; `warnings` say so, and why.
+    `values` are for the API, by argument name; `own` are for this server. The API will ignore those
+    of `values` that are in `ignored`; `warnings` say so, and why.
     """
 
     operation: Operation
@@ -40,14 +40,14 @@ class Arguments:
 
 
 def validate(operation: Operation, raw: Mapping[str, Json]) -> Arguments:
-    """Hold what a model sent to the catalog. A null stands for an optional argument not given.
+    """Return the arguments that a model sent. A null is an optional argument that is not given.
 
     Raises:
         InvalidArguments: With every fault there is.
     """
     raw = {name: value for name, value in raw.items() if not _is_omitted(operation, name, value)}
-    strange = (name for name in raw if name not in operation.parameters)
-    meant = {name: _meant(operation, name) for name in islice(strange, _MOST_STRANGE_NAMES)}
+    unknown = (name for name in raw if name not in operation.parameters)
+    meant = {name: _meant(operation, name) for name in islice(unknown, _MAX_UNKNOWN_NAMES)}
     # A misspelt name is one fault, not also a missing argument, and its value may be another.
     understood = {right: raw[wrong] for wrong, right in meant.items() if right} | {**raw}
     faults = [
@@ -220,7 +220,7 @@ def _fault(parameter: Parameter, value: Json, expected: str = "") -> Fault:
 
 
 def _received(parameter: Parameter, value: Json) -> str:
-    """A short description of what came, without secrets and whatever its size."""
+    """Return a short description of a value of any size, without secrets."""
     if parameter.secret and value is not None:
         return MASK
     if isinstance(value, str):

@@ -1,9 +1,8 @@
-"""The connections to each account of the Calls API, shared by all who use it."""
+"""The clients of each account of the Calls API, shared by all who use it."""
 
 from collections.abc import Callable, Collection
-from contextlib import ExitStack
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from calls_mcp.settings import Access
 
@@ -11,43 +10,33 @@ if TYPE_CHECKING:
     from calls_mcp.twilio.client import TwilioClient
 
 
-class _Connected(NamedTuple):
-    twilio: "TwilioClient"
-    watched: ExitStack
-
-
 class ClientPool:
-    """One client for each access, whoever uses it; `clock` is monotonic, in seconds."""
+    """One client for each access: all who share an account learn when its API keeps failing.
+
+    `clock` is monotonic, in seconds.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._ends = inf
-        self._connected: dict[Access, _Connected] = {}
+        self._deadline = inf
+        self._clients: dict[Access, TwilioClient] = {}
 
     def client(self, access: Access) -> "TwilioClient":
-        """The client of this access."""
-        if access not in self._connected:
-            self._connected[access] = self._connect(access)
-        return self._connected[access].twilio
-
-    def finish_by(self, deadline: float) -> None:
-        """Have everything answered, or given up, by `deadline` (by anyio's clock)."""
-        self._ends = deadline
-        for connected in self._connected.values():
-            connected.twilio.finish_by(deadline)
-
-    async def close_all_except(self, used: Collection[Access]) -> None:
-        """Close the connections of all others."""
-        for access in [access for access in self._connected if access not in used]:
-            connected = self._connected.pop(access)
-            connected.watched.close()
-            await connected.twilio.aclose()
-
-    def _connect(self, access: Access) -> _Connected:
-        from calls_mcp.observability import telemetry  # noqa: PLC0415
+        """Return the client of this access."""
         from calls_mcp.twilio.client import TwilioClient  # noqa: PLC0415
 
-        twilio, watched = TwilioClient(access, self._clock), ExitStack()
-        twilio.finish_by(self._ends)
-        watched.enter_context(telemetry.observe_circuit(lambda: twilio.circuit))
-        return _Connected(twilio, watched)
+        if access not in self._clients:
+            self._clients[access] = TwilioClient(access, self._clock)
+            self._clients[access].finish_by(self._deadline)
+        return self._clients[access]
+
+    def finish_by(self, deadline: float) -> None:
+        """Have every request answered, or given up, by `deadline` (by anyio's clock)."""
+        self._deadline = deadline
+        for client in self._clients.values():
+            client.finish_by(deadline)
+
+    async def close_all_except(self, used: Collection[Access]) -> None:
+        """Close the clients of all other accesses."""
+        for access in [access for access in self._clients if access not in used]:
+            await self._clients.pop(access).aclose()

@@ -1,4 +1,4 @@
-"""`Arguments` → `Request`: the spelling of the Calls API."""
+"""Requests to the Calls API, encoded from validated arguments."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -42,23 +42,23 @@ class Request:
         return self.effect == "change" and any(name == "Status" for name, _ in self.form)
 
     def as_fetch(self) -> "Request":
-        """The request that reads the call which this one changes."""
+        """Return the request that reads the call which this one changes."""
         return replace(self, effect="read", method="GET", query=(), form=())
 
     def as_search(self) -> "Request":
-        """The request that lists the latest calls between the parties of this new one."""
+        """Return the request that lists the latest calls between the parties of this new call."""
         parties = tuple(pair for pair in self.form if pair[0] in ("To", "From"))
         return replace(self, effect="read", method="GET", query=(*parties, _LATEST), form=())
 
     def with_query(self, *pairs: Pair) -> "Request":
-        """The same request with `pairs` put in its query, in place of those of the same name."""
+        """Return the request with `pairs` in its query, in place of those of the same name."""
         names = {name for name, _ in pairs}
         kept = tuple(pair for pair in self.query if pair[0] not in names)
         return replace(self, query=(*kept, *pairs))
 
 
 def encode(arguments: Arguments, default_account: str) -> Request:
-    """The request these arguments ask for, on `default_account` unless they name another."""
+    """Return the request for these arguments, on `default_account` unless they name another."""
     operation = arguments.operation
     account_sid = str(arguments.values.get("account_sid", default_account))
     sid = str(arguments.values.get("sid", ""))

@@ -2,12 +2,15 @@
 
 import re
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Literal, cast
 
 import pytest
 from jsonschema import Draft202012Validator
 
+from calls_mcp.emulator import seed_history
 from calls_mcp.tools.catalog import load_operations
+from tests.benchmarks.tokens import budgets
 from tests.generate import SNAPSHOTS, Property, definitions, snapshots
 from tests.rig import ERAS, Agent, Rig, User, placing
 from tests.strategies import DOCUMENTED, PARAMETERS, TOOLS, satisfies
@@ -189,3 +192,18 @@ async def test_the_list_is_the_same_for_every_client_and_era_before_and_after_ca
                 await agent.call("list_calls")
                 lists.append(await listed(agent))
     assert lists == [[*definitions().values()]] * 8
+
+
+@pytest.mark.anyio
+@pytest.mark.skipif(find_spec("rs_bpe") is None, reason="no rs-bpe: pip install rs-bpe")
+async def test_the_tools_and_a_page_of_calls_keep_to_their_budget_of_tokens(rig: Rig) -> None:
+    seed_history(rig.emulator.calls, 1, 100, rig.clock())
+    async with rig.connect() as agent:
+        tools = await agent.client.list_tools()
+        listed = await agent.client.call_tool("list_calls")
+    shown, page = (
+        r.model_dump(mode="json", by_alias=True, exclude_none=True) for r in (tools, listed)
+    )
+    assert page["structuredContent"]["count"] == 50
+    over = {f.name: f.result for f in budgets(shown["tools"], page) if not f.is_met}
+    assert over == {}

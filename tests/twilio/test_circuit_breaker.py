@@ -17,7 +17,7 @@ from calls_mcp.twilio.client import TwilioClient
 from calls_mcp.twilio.requests import encode
 from tests.rig import ACCOUNT, placing
 from tests.telemetry import recording
-from tests.twilio.service import (
+from tests.twilio.harness import (
     CREATE,
     DELETE,
     FETCH,
@@ -28,7 +28,7 @@ from tests.twilio.service import (
     LISTED,
     PLACED,
     UPDATE,
-    Gate,
+    HeldStep,
     by_kind,
     scripted,
     serving,
@@ -119,7 +119,7 @@ async def test_a_refusal_by_the_api_is_an_answer(refusal: Step) -> None:
 async def test_what_waited_for_its_turn_meanwhile_is_not_sent() -> None:
     operation = load_operations()["create_call"]
     request = encode(Arguments(operation, cast("dict[str, Json]", placing())), ACCOUNT)
-    first = Gate(answer(503), expected=16)
+    first = HeldStep(answer(503), expected=16)
     kinds = Counter[str]()
 
     async def send(client: TwilioClient) -> None:
@@ -135,8 +135,8 @@ async def test_what_waited_for_its_turn_meanwhile_is_not_sent() -> None:
     ):
         for _ in range(40):
             tasks.start_soon(send, client)
-        await first.full.wait()
-        first.opened.set()
+        await first.all_waiting.wait()
+        first.released.set()
     # A place may be given on before the fifth failure is known.
     assert kinds["unreachable"] >= 40 - 16 - 5
     assert kinds.total() == 40
@@ -151,14 +151,14 @@ async def test_an_answer_in_between_begins_the_count_anew() -> None:
 
 
 async def test_an_invocation_that_was_cancelled_tells_nothing() -> None:
-    gate = Gate(FOUND, expected=6)
+    gate = HeldStep(FOUND, expected=6)
     async with scripted(gate) as (_, service):
         async with anyio.create_task_group() as tasks:
             for _ in range(6):
                 tasks.start_soon(use, service.agent, FETCH)
-            await gate.full.wait()
+            await gate.all_waiting.wait()
             tasks.cancel_scope.cancel()
-        gate.opened.set()
+        gate.released.set()
         assert (await use(service.agent, FETCH))["outcome"] == "done"
 
 
@@ -182,17 +182,17 @@ async def test_a_request_that_there_is_no_time_for_tells_nothing() -> None:
 async def test_after_the_pause_one_of_many_is_let_through_and_its_answer_lets_in_all(
     reply: Step,
 ) -> None:
-    trial = Gate(reply)
+    trial = HeldStep(reply)
     async with scripted(*[answer(500)] * FAILING, trial) as (upstream, service):
         await service.fail()
         service.clock.advance(LONG)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(service.agent.client.call_tool, *FETCH)
-            await trial.full.wait()
+            await trial.all_waiting.wait()
             for tool in (FETCH, LIST, CREATE, UPDATE, DELETE):
                 wait_in(await error_of(service.agent, tool))
             assert len(upstream.requests) == FAILING + 1
-            trial.opened.set()
+            trial.released.set()
         await service.agent.client.call_tool(*FETCH)
         assert len(upstream.requests) == FAILING + 2
 
@@ -211,30 +211,30 @@ async def test_the_pauses_grow_up_to_half_a_minute_and_vary() -> None:
 
 
 async def test_a_trial_that_hangs_holds_nobody_up_for_longer_than_a_pause() -> None:
-    hanging = Gate(answer(500))
+    hanging = HeldStep(answer(500))
     async with scripted(*[answer(500)] * FAILING, hanging, FOUND) as (_, service):
         await service.fail()
         service.clock.advance(LONG)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(service.agent.client.call_tool, *FETCH)
-            await hanging.full.wait()
+            await hanging.all_waiting.wait()
             wait_in(await error_of(service.agent, FETCH))
             service.clock.advance(LONG)
             assert (await use(service.agent, FETCH))["outcome"] == "done"
-            hanging.opened.set()
+            hanging.released.set()
         assert (await use(service.agent, FETCH))["outcome"] == "done"
 
 
 async def test_what_began_before_it_opened_does_not_lengthen_the_pause() -> None:
-    early = Gate(drop, expected=8)
+    early = HeldStep(drop, expected=8)
     async with scripted(by_kind(list=early, fetch=answer(500))) as (_, service):
         async with anyio.create_task_group() as tasks:
             for _ in range(8):
                 tasks.start_soon(error_of, service.agent, LIST)
-            await early.full.wait()
+            await early.all_waiting.wait()
             await service.fail()
             service.clock.advance(LONG)
-            early.opened.set()
+            early.released.set()
         error = await error_of(service.agent, FETCH)
         assert "the API answered 500" in error["message"]
 
@@ -309,7 +309,7 @@ async def test_a_confirmation_that_comes_too_late_is_not_asked_to_wait_for_the_c
 
 
 async def test_what_became_of_lost_changes_is_found_out_though_they_have_opened_it() -> None:
-    lost, looked = Gate(drop, expected=5), Gate(GONE, expected=5)
+    lost, looked = HeldStep(drop, expected=5), HeldStep(GONE, expected=5)
     outcomes: list[dict[str, Any]] = []
 
     async def delete(sid: str) -> None:
@@ -319,11 +319,11 @@ async def test_what_became_of_lost_changes_is_found_out_though_they_have_opened_
         async with anyio.create_task_group() as tasks:
             for number in range(5):
                 tasks.start_soon(delete, f"CA{number:032x}")
-            await lost.full.wait()
-            lost.opened.set()
-            await looked.full.wait()
+            await lost.all_waiting.wait()
+            lost.released.set()
+            await looked.all_waiting.wait()
             wait_in(await error_of(service.agent, FETCH))
-            looked.opened.set()
+            looked.released.set()
         assert [outcome["recovered"] for outcome in outcomes] == [True] * 5
         assert len(upstream.changes) == 5
         await error_of(service.agent, FETCH)
@@ -331,12 +331,12 @@ async def test_what_became_of_lost_changes_is_found_out_though_they_have_opened_
 
 
 async def test_a_look_for_an_outcome_is_repeated_though_the_circuit_is_open() -> None:
-    lost = Gate(drop)
+    lost = HeldStep(drop)
     outcome: dict[str, Any] = {}
     looks = iter([answer(500), answer(500), GONE])
 
     async def read(exchange: Exchange) -> None:
-        await (next(looks) if lost.opened.is_set() else answer(500))(exchange)
+        await (next(looks) if lost.released.is_set() else answer(500))(exchange)
 
     async def delete() -> None:
         outcome.update(await use(service.agent, DELETE))
@@ -344,9 +344,9 @@ async def test_a_look_for_an_outcome_is_repeated_though_the_circuit_is_open() ->
     async with scripted(by_kind(DELETE=lost, fetch=read)) as (upstream, service):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(delete)
-            await lost.full.wait()
+            await lost.all_waiting.wait()
             await service.fail()
-            lost.opened.set()
+            lost.released.set()
         assert outcome["recovered"] is True
         assert len(upstream.changes) == 1
 

@@ -18,7 +18,8 @@ import anyio
 import pytest
 
 from calls_mcp import __version__
-from tests.rig import ACCOUNT, CALLER, TALKS_FOR_AN_HOUR, placing, structured, text_of
+from tests.rig import ACCOUNT, structured, text_of
+from tests.twilio.harness import CREATE, DELETE, FETCH, HANG_UP, LIST
 from tests.upstream import (
     PATH,
     SECRET,
@@ -52,14 +53,8 @@ OTHER_ACCOUNT = "AC" + "2" * 32
 HTML = "<html><body>Captive portal: please log in</body></html>"
 BUSY = {"code": 20429, "message": "Too many requests", "status": 429}
 
-FETCH: Tool = ("fetch_call", {"sid": SID})
-LIST: Tool = ("list_calls", {"limit": 1})
-CREATE: Tool = ("create_call", placing())
-UPDATE: Tool = ("update_call", {"sid": SID, "status": "completed"})
-DELETE: Tool = ("delete_call", {"sid": SID})
-
 READS = [pytest.param(tool, id=tool[0]) for tool in (FETCH, LIST)]
-CHANGES = [pytest.param(tool, id=tool[0]) for tool in (CREATE, UPDATE, DELETE)]
+CHANGES = [pytest.param(tool, id=tool[0]) for tool in (CREATE, HANG_UP, DELETE)]
 POSTS = CHANGES[:2]
 
 SUCCESS: dict[str, Step] = {
@@ -382,16 +377,6 @@ async def test_a_success_that_tells_of_no_such_call_leaves_the_outcome_unknown(
     assert len(upstream.changes) == 1
 
 
-async def test_after_a_lost_create_the_hint_says_where_to_look() -> None:
-    async with scripted(drop) as (_, agent):
-        error = await error_of(agent, CREATE)
-    assert (
-        f"list_calls, to={TALKS_FOR_AN_HOUR}, from={CALLER} and account_sid={ACCOUNT}"
-        in error["hint"]
-    )
-    assert "outbound-api" in error["hint"]
-
-
 @pytest.mark.parametrize("tool", CHANGES[1:])
 async def test_after_a_lost_change_the_hint_says_where_to_look(tool: Tool) -> None:
     async with scripted(drop) as (_, agent):
@@ -434,7 +419,7 @@ async def test_an_answer_about_anything_but_the_call_asked_for_is_an_error(
 
 async def test_an_update_answered_with_another_call_leaves_the_outcome_unknown() -> None:
     async with scripted(answer(200, call(sid=OTHER_SID))) as (_, agent):
-        error = await error_of(agent, UPDATE)
+        error = await error_of(agent, HANG_UP)
     assert error["kind"] == "outcome_unknown"
     assert OTHER_SID not in json.dumps(error)
 
@@ -521,21 +506,13 @@ async def test_an_answer_that_never_ends_is_broken_off() -> None:
 
 
 @pytest.mark.requirement("38")
-async def test_an_answer_that_swells_when_it_is_unpacked_is_broken_off() -> None:
+async def test_a_body_that_is_too_large_when_decompressed_is_broken_off() -> None:
     bomb = gzip.compress(b" " * (32 * MIB), compresslevel=1)
     packed = answer(201, bomb, headers={"Content-Encoding": "gzip"})
     async with scripted(packed) as (_, agent):
         error = await error_of(agent, CREATE)
     assert error["kind"] == "outcome_unknown"
     assert "too large" in error["message"]
-
-
-async def test_a_read_of_an_answer_that_is_too_large_is_an_error() -> None:
-    bomb = gzip.compress(b" " * (17 * MIB), compresslevel=1)
-    packed = answer(200, bomb, headers={"Content-Encoding": "gzip"})
-    async with scripted(packed, deadline=0.9) as (_, agent):
-        error = await error_of(agent, FETCH)
-    assert error["kind"] == "unavailable"
 
 
 async def test_an_answer_of_some_megabytes_is_read() -> None:
@@ -650,7 +627,7 @@ async def test_the_secret_is_in_no_result_and_in_no_log(
     ):
         caplog.set_level(logging.DEBUG, name)
     async with scripted(step, step_timeout=0.3, deadline=0.5) as (upstream, agent):
-        results = [await agent.client.call_tool(*tool) for tool in (FETCH, UPDATE)]
+        results = [await agent.client.call_tool(*tool) for tool in (FETCH, HANG_UP)]
     assert credentials(upstream.requests[0]).endswith(SECRET)
     assert "to the API, attempt 1" in caplog.text
     told = "".join(result.model_dump_json() for result in results) + caplog.text

@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from tests.rig import placing
-from tests.twilio.service import (
+from tests.twilio.harness import (
     DELETE,
     FETCH,
     FOUND,
@@ -15,7 +15,7 @@ from tests.twilio.service import (
     LIST,
     LISTED,
     PLACED,
-    Gate,
+    HeldStep,
     by_kind,
     scripted,
 )
@@ -31,7 +31,7 @@ def new_call(number: int) -> Tool:
 
 
 async def test_stalled_changes_leave_reads_and_the_end_of_a_call_alone() -> None:
-    stalled = Gate(PLACED, AT_ONCE)
+    stalled = HeldStep(PLACED, AT_ONCE)
 
     async def play(exchange: Exchange) -> None:
         is_new = exchange.request.target.endswith("Calls.json")
@@ -41,16 +41,16 @@ async def test_stalled_changes_leave_reads_and_the_end_of_a_call_alone() -> None
     async with scripted(everything) as (_, service), anyio.create_task_group() as tasks:
         for number in range(AT_ONCE + 2):
             tasks.start_soon(use, service.agent, new_call(number))
-        await stalled.full.wait()
+        await stalled.all_waiting.wait()
         for tool in (FETCH, LIST, HANG_UP):
             assert (await use(service.agent, tool))["outcome"] == "done"
         assert stalled.waiting == AT_ONCE
-        stalled.opened.set()
+        stalled.released.set()
     assert stalled.waiting == AT_ONCE + 2
 
 
 async def test_stalled_reads_leave_changes_alone_and_what_became_of_them_is_found_out() -> None:
-    stalled = Gate(FOUND, AT_ONCE)
+    stalled = HeldStep(FOUND, AT_ONCE)
     removed = "CA" + "9" * 32
 
     async def read(exchange: Exchange) -> None:
@@ -60,24 +60,24 @@ async def test_stalled_reads_leave_changes_alone_and_what_became_of_them_is_foun
     async with scripted(everything) as (_, service), anyio.create_task_group() as tasks:
         for _ in range(AT_ONCE + 1):
             tasks.start_soon(use, service.agent, FETCH)
-        await stalled.full.wait()
+        await stalled.all_waiting.wait()
         outcome = await use(service.agent, ("delete_call", {"sid": removed}))
         assert outcome["recovered"] is True
-        stalled.opened.set()
+        stalled.released.set()
 
 
 @pytest.mark.parametrize(("tool", "kind"), [(DELETE, "changes"), (FETCH, "reads")])
 async def test_whoever_waits_for_half_of_its_time_is_told_that_nothing_was_sent(
     tool: Tool, kind: str
 ) -> None:
-    stalled = Gate(answer(400), AT_ONCE)
+    stalled = HeldStep(answer(400), AT_ONCE)
     async with (
         scripted(stalled, deadline=4) as (upstream, service),
         anyio.create_task_group() as tasks,
     ):
         for _ in range(AT_ONCE):
             tasks.start_soon(error_of, service.agent, tool)
-        await stalled.full.wait()
+        await stalled.all_waiting.wait()
         error = await error_of(service.agent, tool)
         assert (error["kind"], error["retryable"]) == ("unreachable", True)
         told = (
@@ -86,20 +86,20 @@ async def test_whoever_waits_for_half_of_its_time_is_told_that_nothing_was_sent(
         )
         assert re.fullmatch(told, error["message"])
         assert len(upstream.requests) == AT_ONCE
-        stalled.opened.set()
+        stalled.released.set()
 
 
 async def test_whoever_is_cancelled_takes_no_place_with_them() -> None:
-    stalled = Gate(answer(200, call(), headers={"Connection": "close"}), AT_ONCE)
+    stalled = HeldStep(answer(200, call(), headers={"Connection": "close"}), AT_ONCE)
     async with scripted(stalled) as (_, service), anyio.create_task_group() as tasks:
         for _ in range(AT_ONCE):
             tasks.start_soon(use, service.agent, FETCH)
-        await stalled.full.wait()
+        await stalled.all_waiting.wait()
         async with anyio.create_task_group() as waiting:
             for _ in range(2 * AT_ONCE):
                 waiting.start_soon(use, service.agent, FETCH)
             await anyio.wait_all_tasks_blocked()
-            stalled.opened.set()  # at the same moment as they give up
+            stalled.released.set()  # at the same moment as they give up
             waiting.cancel_scope.cancel()
         async with anyio.create_task_group() as others:
             for _ in range(AT_ONCE):

@@ -117,14 +117,12 @@ async def test_the_plus_and_colons_of_a_date_time_survive() -> None:
     assert entry.status == 200
 
 
-async def test_a_limit_shapes_the_page_and_is_never_sent() -> None:
-    entry = await only_request("list_calls", limit=7)
-    assert entry.query == "PageSize=7"
-
-
-async def test_a_page_size_is_sent_as_it_was_given() -> None:
-    entry = await only_request("list_calls", limit=7, page_size=3)
-    assert entry.query == "PageSize=3"
+@pytest.mark.parametrize(("arguments", "size"), [({}, 7), ({"page_size": 3}, 3)])
+async def test_a_limit_is_the_page_size_unless_that_is_given(
+    arguments: dict[str, int], size: int
+) -> None:
+    entry = await only_request("list_calls", limit=7, **arguments)
+    assert entry.query == f"PageSize={size}"
 
 
 async def test_a_cursor_is_never_sent_but_what_it_stands_for_is() -> None:

@@ -69,20 +69,20 @@ async def scripted(
 
 
 @dataclass
-class Gate:
-    """Holds requests until it is opened, then plays `step`; tells when `expected` have come."""
+class HeldStep:
+    """Holds requests until it is released, then plays `step`; tells when `expected` have come."""
 
     step: Step
     expected: int = 1
     waiting: int = 0
-    full: anyio.Event = field(default_factory=anyio.Event)
-    opened: anyio.Event = field(default_factory=anyio.Event)
+    all_waiting: anyio.Event = field(default_factory=anyio.Event)
+    released: anyio.Event = field(default_factory=anyio.Event)
 
     async def __call__(self, exchange: Exchange) -> None:
         self.waiting += 1
         if self.waiting >= self.expected:
-            self.full.set()
-        await self.opened.wait()
+            self.all_waiting.set()
+        await self.released.wait()
         await self.step(exchange)
 
 
