@@ -1,4 +1,4 @@
-"""Debian's Chromium, driven by Playwright, and axe-core: for whatever is seen in a browser."""
+"""Chromium of the system, driven by Playwright, and axe-core."""
 
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
@@ -12,8 +12,8 @@ AUDIT = """
 axe.run(document, {iframes: false, preload: false, resultTypes: ["violations"]})
   .then(({violations}) => violations.map(({id, nodes}) => `${id}: ${nodes[0].html}`))
 """
-"""What axe-core finds wrong with a page that has its source: a line for each fault."""
-# No sandbox of Chromium's, for in a container there is often none; the pages are our own.
+"""Returns a line for each violation, on a page that has loaded the source of axe-core."""
+# Containers often have no sandbox for Chromium; the pages are our own.
 _FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -27,7 +27,7 @@ _FLAGS = (
 
 @contextmanager
 def open_browser() -> Generator[sync_api.Browser]:
-    """A browser for tests that wait by themselves."""
+    """A browser for synchronous tests."""
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program("chromium"), args=_FLAGS)
         yield browser
@@ -36,7 +36,7 @@ def open_browser() -> Generator[sync_api.Browser]:
 
 @asynccontextmanager
 async def open_async_browser() -> AsyncGenerator[async_api.Browser]:
-    """A browser for tests in an event loop."""
+    """A browser for asynchronous tests."""
     async with async_api.async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=program("chromium"), args=_FLAGS)
         yield browser

@@ -60,23 +60,10 @@ class AuditPage:
             "phases": _PHASES,
             "query": urlencode(wanted.given),
         }
-        if self._database is None:
-            return page(request, "audit.html", values)
-        if not self._database.exists():
-            return page(request, "audit.html", values | {"unavailable": _EMPTY})
-        read = partial(AuditReader(self._database).page, wanted, _PAGE, _before(request))
-        records, older = await anyio.to_thread.run_sync(read)
-        if not (records or wanted.given or older):
+        if self._database and self._database.exists():
+            values |= await self._read(self._database, wanted, request)
+        elif self._database:
             values["unavailable"] = _EMPTY
-        report = await self._verify(self._database, again="check" in request.query_params)
-        values |= {
-            "records": records,
-            "report": report,
-            "lines": describe(report) if report else [],
-            "is_verifying": self._verifying is not None,
-        }
-        if older is not None:
-            values["older"] = urlencode(wanted.given | {"before": str(older)})
         return page(request, "audit.html", values)
 
     async def export(self, request: Request) -> Response:
@@ -88,6 +75,20 @@ class AuditPage:
         headers = {"Content-Disposition": f'attachment; filename="audit.{name}"'}
         content = lines(self._database, _filter(request))
         return StreamingResponse(content, media_type=media_type, headers=headers)
+
+    async def _read(self, database: Path, wanted: Filter, request: Request) -> dict[str, object]:
+        read = partial(AuditReader(database).page, wanted, _PAGE, _before(request))
+        records, older = await anyio.to_thread.run_sync(read)
+        report = await self._verify(database, again="check" in request.query_params)
+        is_empty = not (records or wanted.given or older)
+        return {
+            "unavailable": _EMPTY if is_empty else "",
+            "records": records,
+            "older": "" if older is None else urlencode(wanted.given | {"before": str(older)}),
+            "report": report,
+            "lines": describe(report) if report else [],
+            "is_verifying": self._verifying is not None,
+        }
 
     async def _verify(self, database: Path, *, again: bool) -> Report | None:
         """Return the last report about the whole chain.
