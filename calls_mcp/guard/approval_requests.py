@@ -92,7 +92,7 @@ class ApprovalRequests:
         return request
 
     async def _is_added(self, request: ApprovalRequest, state: str) -> bool:
-        """Whether there was room for it. If there was not, or this is cancelled, it is gone."""
+        """Return whether there was room for it. If not, or if this is cancelled, it is gone."""
         binding, expires_at = request.binding, request.expires_at + self._ttl
         pending = PendingConfirmation(binding, state, expires_at, for_operator=True)
         is_added = False

@@ -238,6 +238,7 @@ class CallLimits:
 
     def _counts(self, principal: str) -> Sequence[tuple[str, Counts, str]]:
         """Return what is allowed in all and to one principal, and what each is counted under."""
+        # Caps "in all" are of one account: another one has calls of its own to count.
         account_sid, caps = self._account_sid, self._caps
         return (
             ("", caps, account_sid),

@@ -55,7 +55,7 @@ class Approvals:
 
     @property
     def where(self) -> str:
-        """Where the requests are kept: a file, or a Redis without its password."""
+        """Return where the requests are kept: a file, or a Redis without its password."""
         return self._storage.where
 
     async def requests(self) -> Sequence[ApprovalRequest]:
@@ -95,7 +95,8 @@ class Approvals:
     ) -> Decided | None:
         """Decide a request, unless it is decided already; None if it has expired.
 
-        The decision is recorded before it counts, and as void if then it does not.
+        The decision is recorded before it counts, and as void if then it does not: recorded
+        afterwards, it could come behind the change that it allowed.
 
         Raises:
             StoreUnavailable: The store can't be reached.

@@ -42,7 +42,7 @@ class LostResponse:
 
     @property
     def is_over(self) -> bool:
-        """Whether the API was done with the request: it answered, if with nothing of use."""
+        """Return whether the API was done with the request: it answered, if with nothing of use."""
         return self.error.status is not None and self.error.status not in _GATEWAYS
 
     def unknown(self, seen: str = "") -> Outcome:

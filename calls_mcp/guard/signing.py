@@ -34,11 +34,11 @@ class Signer:
         )
 
     def sign(self, identifier: str) -> str:
-        """A token for `identifier`, which it shows."""
+        """Return a token for `identifier`, which it shows."""
         return self._signer.sign(identifier).decode()
 
     def verify(self, token: str) -> str | None:
-        """The identifier of a token signed here; None for any other text."""
+        """Return the identifier of a token signed here; None for any other text."""
         if not _CANONICAL.fullmatch(token):
             return None
         try:
@@ -47,11 +47,11 @@ class Signer:
             return None
 
     def pack(self, value: Json, principal: str) -> str:
-        """`value` as a signed, URL-safe text that only this principal can use."""
+        """Return `value` as a signed, URL-safe text that only this principal can use."""
         return str(self._serializer.dumps(value, _salt(principal)))
 
     def unpack(self, text: str, principal: str) -> Json:
-        """What `pack` was given; None for a text that it did not make, or not for them."""
+        """Return what `pack` was given; None for a text that it did not make for them."""
         if not _CANONICAL.fullmatch(text):
             return None
         try:

@@ -1,4 +1,4 @@
-"""What goes on beside the requests of a server."""
+"""Run jobs beside the requests of a server."""
 
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -14,7 +14,7 @@ Job = Callable[[], Awaitable[None]]
 
 
 class Background:
-    """Runs jobs in a context of nobody's: not in that of the request that began them."""
+    """Runs jobs outside of the context of the request that started them."""
 
     def __init__(self, tasks: TaskGroup) -> None:
         self._tasks = tasks
@@ -27,7 +27,7 @@ class Background:
 
 @asynccontextmanager
 async def background() -> AsyncGenerator[Background]:
-    """What runs jobs until the context is left."""
+    """Yield what runs jobs until the context is left."""
     async with anyio.create_task_group() as tasks:
         yield Background(tasks)
         tasks.cancel_scope.cancel()

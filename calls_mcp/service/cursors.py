@@ -1,4 +1,7 @@
-"""The opaque `next_cursor`: a place in a list, together with the filters that made it."""
+"""The opaque `next_cursor`: a place in a list, together with the filters that made it.
+
+Models drop arguments between pages, so the cursor alone is enough to go on.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -41,14 +44,14 @@ class Cursors:
         self._budget = budget
 
     def issue(self, query: Query, position: Position) -> str:
-        """A cursor for going on with `query` at `position`."""
+        """Return a cursor for going on with `query` at `position`."""
         values = {k: v for k, v in query.arguments.values.items() if k != "page_size"}
         page: list[Json] = [[*pair] for pair in position.page]
         packed: Json = [self._account_sid, values, page, position.after]
         return self._signer.pack(packed, query.principal)
 
     def resume(self, arguments: Arguments, principal: str) -> Query:
-        """What `arguments` ask for: a new list, or to go on with the one of their cursor.
+        """Return what `arguments` ask for: a new list, or to go on with the one of their cursor.
 
         Raises:
             InvalidArguments: The cursor is none of ours, or another principal's, or is of a list

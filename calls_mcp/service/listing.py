@@ -54,7 +54,8 @@ class Bounds:
 
     @property
     def page_size(self) -> int:
-        """How many calls to read at once: no more than are wanted, or than can be returned."""
+        """Return how many calls to read at once: no more than are wanted and can be returned."""
+        # To read a thousand calls, as the API advises, and return 150 would be a waste.
         fitting = max(_SMALLEST_PAGE, (self.bytes - _ENVELOPE) // _TYPICAL_SUMMARY)
         return min(self.calls, fitting, _LARGEST_PAGE)
 
@@ -62,7 +63,7 @@ class Bounds:
 async def collect(
     twilio: TwilioClient, request: Request, start: Position, bounds: Bounds, report: ReportProgress
 ) -> Listing:
-    """The calls from `start` on, as many as `bounds` allow.
+    """Return the calls from `start` on, as many as `bounds` allow.
 
     Raises:
         InvocationError: A page could not be read.
@@ -86,7 +87,7 @@ async def collect(
 async def _find(
     read: Callable[[Position], Awaitable["_Page"]], start: Position
 ) -> tuple["_Page", Position]:
-    """The page with the last call taken, which newer calls may have pushed down since.
+    """Return the page with the last call taken, which newer calls may have pushed down since.
 
     If that call has gone, the page where it was: rather twice than never.
     """
@@ -143,12 +144,12 @@ class _Walk:
         return page.next
 
     async def tell(self, report: ReportProgress) -> None:
-        """Tell how far it has come."""
+        """Report the progress."""
         read = len(self.calls)
         await report(read, self._limit, f"{read} call{'' if read == 1 else 's'} read")
 
     def warnings(self, position: Position | None) -> list[str]:
-        """What the reader must know about what is not there."""
+        """Return what the reader must know about what is not there."""
         entries = "entry" if self._unreadable == 1 else "entries"
         unreadable = f"{self._unreadable} {entries} could not be read"
         warnings = [unreadable] if self._unreadable else []
@@ -164,7 +165,7 @@ class _Walk:
         return len(self.calls) >= self._limit
 
     def _fitting(self, calls: Sequence[CallSummary]) -> list[int]:
-        """The bytes that each call takes in an answer, of those that fit; the first always does."""
+        """Return the sizes in bytes of the calls that fit in an answer; the first always does."""
         sizes = [len(orjson.dumps(call.content())) + 1 for call in calls]
         room = self._limit - len(self.calls)
         fitting = min(room, bisect_right([*accumulate(sizes)], self._left))
@@ -182,7 +183,7 @@ def _read(request: Request, response: Response) -> _Page:
 
 
 def _listed(entry: Json, account_sid: str) -> CallSummary | None:
-    """A call of an account, which is told once for all calls of a list."""
+    """Return a call of this account, whose SID (a tenth of an answer) a list has only once."""
     if not isinstance(entry, dict) or entry.pop("account_sid", None) != account_sid:
         return None
     try:

@@ -108,7 +108,7 @@ class Runtime:
     async def invoker(
         self, principal: str = "", own: "Own | None" = None
     ) -> "AsyncGenerator[Invoker]":
-        """The invoker of everybody, or that of a principal who has something of their `own`.
+        """Yield the invoker of everybody, or that of a principal who has something of their `own`.
 
         Made at the first invocation, so that a client that only lists tools waits for less; and
         again when what the principal has of their own has changed.

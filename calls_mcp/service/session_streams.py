@@ -1,4 +1,4 @@
-"""The streams on which sessions can be told of something, as they come and go."""
+"""The streams on which sessions can be notified, as they open and close."""
 
 from collections import Counter
 from collections.abc import Generator
@@ -15,12 +15,12 @@ class Streams:
         self._changed = anyio.Event()
 
     def is_open(self, session: str) -> bool:
-        """Whether a session could be told of something now."""
+        """Return whether a session could be notified now."""
         return session in self._open
 
     @contextmanager
     def opened(self, session: str) -> Generator[None]:
-        """A stream of a session, for as long as it is open."""
+        """Register a stream of a session, for as long as it is open."""
         self._open[session] += 1
         self._change()
         try:
@@ -31,7 +31,7 @@ class Streams:
             self._change()
 
     async def changed(self) -> None:
-        """Wait until a stream has come or gone."""
+        """Wait until a stream has opened or closed."""
         await self._changed.wait()
 
     def _change(self) -> None:

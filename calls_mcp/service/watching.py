@@ -96,7 +96,7 @@ class _Watch:
 
     @property
     def is_heard(self) -> bool:
-        """Whether anybody could be notified now."""
+        """Return whether anybody could be notified now."""
         return any(subscription.is_heard() for subscription in self.subscribers)
 
     def change(self) -> None:
@@ -209,6 +209,7 @@ class Watches:
             outcome = await self._read(watch)
             if outcome is None:
                 continue
+            # All subscribers have the same credentials: a failure of the API concerns each of them.
             failures = failures + 1 if outcome.error else 0
             is_over = is_final(outcome)
             call = outcome.call or watch.known
@@ -263,7 +264,7 @@ class Watches:
 
 
 def is_final(outcome: Outcome) -> bool:
-    """Whether nothing more will change: the call has ended, or there is no record of it."""
+    """Return whether nothing more will change: the call has ended, or there is no record of it."""
     if outcome.error:
         return outcome.error.kind == "not_found"
     return outcome.call is not None and outcome.call.live is False

@@ -41,7 +41,7 @@ class Services:
 
     @property
     def approvals(self) -> Approvals | None:
-        """Where the operator decides; None if nobody else sees the requests in memory."""
+        """Return where the operator decides; None if nobody else sees the requests in memory."""
         if not self.storage.is_shared:
             return None
         return Approvals(self.storage, self.audit, self.clock)

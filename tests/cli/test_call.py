@@ -17,7 +17,7 @@ from calls_mcp.emulator.testing import RunningEmulator
 from calls_mcp.storage import default_path
 from tests.cli.terminal import on_terminal
 from tests.cli.test_main import run
-from tests.guard.test_rules import policy
+from tests.guard.test_policy import policy
 from tests.records import records_in
 from tests.rig import CALLER, TALKS_FOR_AN_HOUR, TWIML
 from tests.upstream import Exchange, Upstream, answer, call

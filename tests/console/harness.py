@@ -11,7 +11,7 @@ import httpx
 
 from calls_mcp.console import Address, Console, open_console
 from calls_mcp.settings import load_settings
-from tests.guard.test_rules import policy
+from tests.guard.test_policy import policy
 from tests.rig import Rig, open_rig, placing
 
 _CSRF = re.compile(r'name="csrf" value="([^"]+)"')

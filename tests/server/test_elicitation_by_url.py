@@ -18,7 +18,7 @@ from mcp_types import (
     InputResponses,
 )
 
-from tests.guard.test_decisions import scene
+from tests.guard.test_operator import scene
 from tests.rig import ERAS, Agent, Era, placing, structured
 
 pytestmark = pytest.mark.anyio

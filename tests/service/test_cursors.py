@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 from mcp import Client
 
@@ -233,7 +233,9 @@ async def test_a_cursor_that_was_altered_or_made_up_is_refused_before_anything_i
         before = len(filled.reads)
         outcome = await agent.call("list_calls", cursor=spoil(first["next_cursor"]))
     assert faults(outcome) == ["/cursor"]
-    assert "next_cursor" in outcome["error"]["faults"][0]["expected"]
+    (fault,) = outcome["error"]["faults"]
+    assert "next_cursor" in fault["expected"]
+    assert len(fault["received"]) < 60
     assert len(filled.reads) == before
 
 
@@ -289,32 +291,6 @@ def test_a_cursor_stays_in_the_account_it_was_issued_for() -> None:
     with pytest.raises(InvalidArguments) as invalid:
         resumed(cursor=cursor, account_sid=ACCOUNT)
     assert [fault.path for fault in invalid.value.faults] == ["/account_sid"]
-
-
-CURSOR = issued(to=OURS, limit=7)
-
-
-@given(text=st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1))
-def test_no_made_up_cursor_is_accepted(text: str) -> None:
-    for cursor in (text, f"{text}.{CURSOR.rpartition('.')[2]}"):
-        assume(cursor != CURSOR)
-        with pytest.raises(InvalidArguments):
-            resumed(cursor=cursor)
-
-
-@pytest.mark.requirement("36")
-@given(data=st.data())
-def test_no_altered_cursor_is_accepted(data: st.DataObject) -> None:
-    position = data.draw(st.integers(0, len(CURSOR) - 1))
-    removed = data.draw(st.integers(0, 3))
-    inserted = data.draw(st.text(st.sampled_from(SAFE), max_size=3))
-    altered = CURSOR[:position] + inserted + CURSOR[position + removed :]
-    assume(altered != CURSOR)
-    with pytest.raises(InvalidArguments) as invalid:
-        resumed(cursor=altered)
-    (fault,) = invalid.value.faults
-    assert fault.path == "/cursor"
-    assert len(str(fault.received)) < 60
 
 
 @given(

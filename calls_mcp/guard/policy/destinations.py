@@ -30,7 +30,7 @@ class _Number:
 
 
 def object_to_destination(rules: Destinations, to: str) -> Iterator[Objection]:
-    """What `rules` have against ringing `to`."""
+    """Yield what `rules` have against calling `to`."""
     kind = address_kind(to)
     address = to.partition(":")[2]
     if kind == "number":
@@ -46,7 +46,7 @@ def object_to_destination(rules: Destinations, to: str) -> Iterator[Objection]:
 
 
 def canonical(to: str) -> str:
-    """The one spelling of all those that reach the same party, as far as that can be told."""
+    """Return the one spelling of all those that reach the same party, as far as is known."""
     if address_kind(to) == "number":
         return _look_up(to).canonical
     return _lower_host(to) if address_kind(to) == "SIP address" else to
@@ -115,7 +115,7 @@ def _look_up(number: str) -> _Number:
 
 
 def _type(number: str) -> str:
-    """The type of a number; of one that is dialled too long, that of what is reached by it."""
+    """Return the type of a number; of one with too many digits, that of the number reached."""
     import phonenumbers as known  # noqa: PLC0415
 
     for end in range(len(number), _SHORTEST_SUBSCRIBER, -1):
@@ -126,12 +126,12 @@ def _type(number: str) -> str:
 
 
 def matches_any(patterns: Iterable[str], text: str) -> bool:
-    """Whether one of `patterns` (`*` any characters, `?` one) matches all of `text`."""
+    """Return whether one of `patterns` (`*` any characters, `?` one) matches all of `text`."""
     return any(fnmatchcase(text, pattern) for pattern in patterns)
 
 
 def _allows_sip(patterns: tuple[str, ...], address: str) -> bool:
-    """Whether a pattern matches user@host. An address that can be read two ways matches only *."""
+    """Return whether a pattern matches user@host. An ambiguous address matches only *."""
     plain = _SIP.fullmatch(address)
     if plain is None:
         return "*" in patterns

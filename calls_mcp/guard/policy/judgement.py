@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, get_args
 
 from calls_mcp.errors import PolicyDenied
 from calls_mcp.guard.policy.destinations import matches_any, object_to_destination
-from calls_mcp.guard.policy.links import object_to_url
 from calls_mcp.guard.policy.rules import CallerIds, Caps, Objection, Policy, Requirement
 from calls_mcp.guard.policy.twiml import dialled, object_to_twiml
+from calls_mcp.guard.policy.urls import object_to_url
 from calls_mcp.tools.catalog import Action, Json
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _refuse(objections: Iterator[Objection]) -> None:
 
 
 def _requirement(policy: Policy, arguments: "Arguments") -> tuple[Requirement, str]:
-    """What the strictest of the request's actions needs, and by which rule."""
+    """Return what the strictest of the request's actions needs, and by which rule."""
     confirm = policy.confirm
     action = max(_actions(arguments), key=lambda action: _STRICTNESS.index(confirm.of(action)))
     requirement = confirm.of(action)
@@ -112,6 +112,7 @@ def _actions(arguments: "Arguments") -> Iterator[Action]:
 
 
 def _objections(policy: Policy, arguments: "Arguments") -> Iterator[Objection]:
+    # Also to what the API would ignore: the policy does not rely on that.
     values = arguments.values
     if arguments.operation.effect == "place":
         yield from object_to_destination(policy.destinations, str(values["to"]))
@@ -156,7 +157,7 @@ def _object_to_excess(caps: Caps, values: Mapping[str, Json]) -> Iterator[Object
 
 
 def _added(caps: Caps, arguments: "Arguments") -> Iterator[tuple[str, Json]]:
-    """The ceilings that a new call must name, since the API would allow it more."""
+    """Yield the ceilings that a new call must name, since the API would allow it more."""
     if arguments.operation.effect != "place":
         return
     if caps.time_limit and "time_limit" not in arguments.values:

@@ -1,16 +1,23 @@
-"""The operator's rules, section by section: frozen data, with what each value may be."""
+"""The operator's rules: frozen data, section by section, and how they are read from a file."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, cast
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast, get_args
 
-from pydantic import AfterValidator, ConfigDict, Field, with_config
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, with_config
+from pydantic_core import ErrorDetails
 
-from calls_mcp.tools.catalog import Action, Confirm
+from calls_mcp.tools.catalog import CONFIG, Action, Confirm
+from calls_mcp.tools.toml_files import Table, checked, parse, places, read, reason
 
 _CLOSED = ConfigDict(extra="forbid")
 
-_ACTIONS: tuple[Action, ...] = ("place", "redirect", "hang_up", "modify", "delete")
+_SHIPPED = CONFIG / "policy.toml"
+_ACTIONS: tuple[Action, ...] = get_args(Action)
 _INSTEAD: dict[Confirm, tuple["Requirement", tuple[Action, ...]]] = {
     "all": ("confirm", ()),
     "destructive": ("never", ("place",)),
@@ -84,7 +91,7 @@ class Confirmations:
     delete: Requirement
 
     def of(self, action: Action) -> Requirement:
-        """What `action` needs."""
+        """Return what `action` needs."""
         return cast("Requirement", getattr(self, action))
 
 
@@ -103,7 +110,7 @@ class Destinations:
     pre_approved: tuple[PreApproved, ...]
 
     def pre_approves(self, address: str) -> bool:
-        """Whether `address` may be called without confirmation."""
+        """Return whether `address` may be called without confirmation."""
         return any(
             address.startswith(known[:-1]) if known.endswith("*") else address == known
             for known in self.pre_approved
@@ -136,7 +143,7 @@ class Urls:
 
     @property
     def any_host(self) -> bool:
-        """Whether every host is allowed that is not always refused."""
+        """Return whether every host is allowed that is not always refused."""
         return self.hosts == ("*",)
 
 
@@ -193,7 +200,7 @@ class Policy:
     caps: Caps
 
     def under(self, confirm: Confirm) -> "Policy":
-        """This policy under the setting CALLS_MCP_CONFIRM.
+        """Return this policy under the setting CALLS_MCP_CONFIRM.
 
         That says what becomes of what the policy has confirmed; a human where the policy requires
         one, and what it denies, is never loosened.
@@ -211,3 +218,65 @@ class Objection:
     rule: str
     reason: str
     hint: str
+
+
+def load_policy(file: Path | None = None) -> Policy:
+    """Return the policy in `file`, with the shipped rules in place of those it leaves out.
+
+    Raises:
+        FileError: Naming everything that is wrong with the file.
+    """
+    file = file or _SHIPPED
+    text = read(file)
+    given = parse(file, text)
+    whole = _overlaid(parse(_SHIPPED, read(_SHIPPED)), given)
+    return checked(file, text, _adapter(), whole, _words)
+
+
+def itemize(file: Path | None = None) -> list[tuple[str, object, bool]]:
+    """Return each rule by its dotted name: what it is set to, and whether `file` sets it.
+
+    Raises:
+        FileError: As `load_policy`.
+    """
+    load_policy(file)
+    given = parse(file, read(file)) if file else {}
+    own = {name for name, _ in _flat(given)}
+    whole = _overlaid(parse(_SHIPPED, read(_SHIPPED)), given)
+    return [(name, value, name in own) for name, value in _flat(whole)]
+
+
+def _flat(table: Table, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from _flat(cast("Table", value), f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+@cache
+def _adapter() -> TypeAdapter[Policy]:
+    return TypeAdapter(Policy)
+
+
+def _overlaid(base: Table, given: Table) -> Table:
+    """Return `base` with the keys of `given` in place of its own, section by section."""
+    both = {name for name in given if isinstance(given[name], dict) and name in base}
+    return base | given | {name: _overlaid(base[name], given[name]) for name in both}
+
+
+def _words(error: ErrorDetails) -> str:
+    key = ".".join(part for part in error["loc"] if isinstance(part, str))
+    if error["type"] == "unexpected_keyword_argument":
+        return _unknown(key, is_section=isinstance(error["input"], dict))
+    if error["type"] == "dataclass_type":
+        return f"{key} should be a section"
+    items = "".join(f"[{part}]" for part in error["loc"] if isinstance(part, int))
+    return f"{key}{items} {reason(error).replace('a valid tuple', 'an array')}"
+
+
+def _unknown(key: str, *, is_section: bool) -> str:
+    known = [".".join(map(str, place)) for place in places(read(_SHIPPED))]
+    meant = get_close_matches(key, known, n=1)
+    what = f"section [{key}]" if is_section else f"key {key}"
+    return f"unknown {what}" + (f"; did you mean {meant[0]}?" if meant else "")

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from xml.parsers.expat import ExpatError, ParserCreate
 
 from calls_mcp.guard.policy.destinations import matches_any, object_to_destination
-from calls_mcp.guard.policy.links import object_to_host
 from calls_mcp.guard.policy.rules import CallerIds, Destinations, Objection, Policy, Urls
+from calls_mcp.guard.policy.urls import object_to_host
 from calls_mcp.observability.redaction import quoted
 from calls_mcp.tools.catalog import address_kind
 
@@ -30,7 +30,7 @@ class _Element:
 
 
 def object_to_twiml(policy: Policy, twiml: str) -> Iterator[Objection]:
-    """What `policy` has against TwiML that is given as an argument."""
+    """Yield what `policy` has against TwiML that is given as an argument."""
     try:
         elements = _Reader().read(twiml)
     except (ExpatError, ValueError) as wrong:
@@ -81,7 +81,7 @@ def _object_to_caller(rules: CallerIds, element: _Element) -> Iterator[Objection
 
 
 def dialled(twiml: str) -> list[str]:
-    """Whom TwiML rings, in the form of `to`; nobody if it can't be read."""
+    """Return whom TwiML calls, in the form of `to`; nobody if it can't be read."""
     try:
         elements = _Reader().read(twiml)
     except (ExpatError, ValueError):
@@ -90,7 +90,7 @@ def dialled(twiml: str) -> list[str]:
 
 
 def _dialled(element: _Element) -> str:
-    """Whom an element rings, in the form of `to`; empty if nobody."""
+    """Return whom an element calls, in the form of `to`; empty if nobody."""
     text = element.text.strip()
     if element.name in _MESSAGES:
         return element.attributes.get("to", "")
@@ -125,7 +125,7 @@ class _Reader:
         self._open: list[tuple[dict[str, str], list[str]]] = []
 
     def read(self, twiml: str) -> Sequence[_Element]:
-        """The elements of a document, in the order in which they end.
+        """Return the elements of a document, in the order in which they end.
 
         Raises:
             ExpatError: It is not well-formed.

@@ -42,7 +42,7 @@ _SPANS = {
 
 
 def explain(policy: Policy) -> list[str]:
-    """What `policy` means, a sentence a rule, section by section."""
+    """Return what `policy` means, a sentence a rule, section by section."""
     return [
         *_confirmations(policy.confirm),
         *_destinations(policy.destinations),
@@ -54,7 +54,7 @@ def explain(policy: Policy) -> list[str]:
 
 
 def summary(policy: Policy) -> tuple[str, ...]:
-    """The gist of `policy` in a few lines: what changes need, who may be called, how often."""
+    """Return `policy` in a few lines: what changes need, who may be called, how often."""
     rules = policy.confirm
     needs: dict[Requirement, list[str]] = {}
     for section in fields(rules):
@@ -125,7 +125,7 @@ def _counts(whose: str, counts: Counts) -> str:
 
 
 def _rates(caps: Caps) -> str:
-    """What may be invoked in a minute, whether or not it comes to anything."""
+    """Return what may be invoked in a minute, whether or not it comes to anything."""
     reads, changes = (
         f"{limit} {kind}" if limit else f"any number of {kind}"
         for limit, kind in ((caps.reads_per_minute, "reads"), (caps.changes_per_minute, "changes"))

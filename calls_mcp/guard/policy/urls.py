@@ -21,14 +21,14 @@ _HINT = "Use an https URL on a host the operator allows, or ask the operator to 
 
 
 def object_to_url(rules: Urls, name: str, url: str) -> Iterator[Objection]:
-    """What `rules` have against `url` as the argument `name`."""
+    """Yield what `rules` have against `url` as the argument `name`."""
     if rules.https_only and not url.lower().startswith("https://"):
         yield Objection("urls.https_only", f"{name} is not an https URL", _HINT)
     yield from object_to_host(rules, name, url)
 
 
 def object_to_host(rules: Urls, name: str, url: str) -> Iterator[Objection]:
-    """What `rules` have against the host of `url`, whatever its scheme."""
+    """Yield what `rules` have against the host of `url`, whatever its scheme."""
     if danger := _danger(url):
         yield Objection("urls.always", f"{name} has a URL {danger}", _HINT)
     elif not matches_any(map(str.lower, rules.hosts), host := _host(urlsplit(url))):
@@ -37,7 +37,7 @@ def object_to_host(rules: Urls, name: str, url: str) -> Iterator[Objection]:
 
 
 def _danger(url: str) -> str | None:
-    """Why nothing is ever sent to `url`, whatever the settings."""
+    """Return why nothing is ever sent to `url`, whatever the settings."""
     if "\\" in url or not url.isascii():
         return "with characters that it can hide its host behind"
     try:
@@ -69,7 +69,7 @@ def _doubt(host: str) -> str | None:
 
 
 def _is_public(host: str) -> bool:
-    """Whether `host` is a public address. 127.1 and 0x7f000001 are spellings no one needs."""
+    """Return whether `host` is a public address, not spelled as 127.1 or 0x7f000001."""
     try:
         address = ip_address(host)
     except ValueError:
