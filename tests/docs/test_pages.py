@@ -65,6 +65,16 @@ def test_every_picture_is_shown_and_small() -> None:
         assert picture.stat().st_size <= LARGEST
 
 
+@pytest.mark.parametrize("name", ["docs/design.md", "CONTRIBUTING.md"])
+def test_every_file_that_a_guide_names_exists(name: str) -> None:
+    text = (ROOT / name).read_text("utf-8")
+    named = {*re.findall(r"`([\w./-]+(?:/|\.(?:py|toml|html|json|md)))`", text)}
+    assert len(named) > 20
+    places = (ROOT, ROOT / "calls_mcp", ROOT / "calls_mcp" / "console", ROOT / "calls_mcp" / "cli")
+    missing = [file for file in named if not any((place / file).exists() for place in places)]
+    assert not missing
+
+
 @pytest.mark.parametrize("file", PAGES, ids=lambda file: file.name)
 def test_every_setting_that_is_named_is_one(file: Path) -> None:
     known = Settings.variables().keys()

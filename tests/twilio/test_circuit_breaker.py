@@ -88,7 +88,7 @@ async def dawdle(exchange: Exchange) -> None:
     [
         pytest.param(drop, {}, id="dropped"),
         pytest.param(hang, {"step_timeout": 0.5}, id="hangs"),
-        pytest.param(dawdle, {"deadline": 0.5}, id="not complete by the deadline"),
+        pytest.param(dawdle, {"deadline": 1.5}, id="not complete by the deadline"),
         pytest.param(answer(408), {}, id="408"),
         pytest.param(answer(200, "<html>log in</html>"), {}, id="200 in HTML"),
     ],
