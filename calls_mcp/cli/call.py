@@ -6,7 +6,7 @@ import re
 import signal
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,6 @@ from mcp_types import (
 )
 
 from calls_mcp import __version__
-from calls_mcp.cli.assignments import assigned
 from calls_mcp.cli.options import add_json, add_sandbox
 from calls_mcp.cli.terminal import painted, say, show_json, warn
 from calls_mcp.errors import ConfigurationError
@@ -77,6 +76,8 @@ STATUS: Mapping[OutcomeName, int] = {
 
 _Invoke = Callable[[Runtime], Awaitable[CallToolResult | MCPError]]
 
+_NAME = re.compile(r"[\w-]+")
+_JSON_TYPES: Mapping[object, type] = {"integer": int, "boolean": bool, "array": list}
 _INTERRUPTED = 130
 _SELF = Implementation(name="calls-mcp call", version=__version__)
 _YES = "yes"
@@ -125,6 +126,49 @@ def _operation(name: str) -> Operation:
         shown = re.split("[=:]", name)[0]  # behind it may be a secret, if the tool was left out
         raise ConfigurationError(f"There is no tool {quoted(shown, 64)}; there are: {known}.")
     return operations[name]
+
+
+def assigned(pairs: Iterable[str], operation: Operation) -> dict[str, Json]:
+    """The arguments that `pairs` give to `operation`.
+
+    A value is JSON where that is what the parameter's schema wants, and else the text itself; it is
+    for the tool's own check to say what is wrong with that. A list may be given by repeating it.
+
+    Raises:
+        ConfigurationError: One of them is no `key=value`, or gives twice what is no list. It is
+            told by its place, for what it holds may be a secret.
+    """
+    arguments: dict[str, Json] = {}
+    for number, pair in enumerate(pairs, 1):
+        name, equals, text = pair.partition("=")
+        if not (equals and _NAME.fullmatch(name)):
+            raise ConfigurationError(f"Argument {number} is not key=value.")
+        wanted = _wanted(operation, name)
+        value = _value(text, wanted)
+        if wanted is list:
+            items = value if isinstance(value, list) else [value]
+            before = arguments.get(name)
+            arguments[name] = [*(before if isinstance(before, list) else []), *items]
+        elif name in arguments:
+            raise ConfigurationError(f"{name} is given twice.")
+        else:
+            arguments[name] = value
+    return arguments
+
+
+def _wanted(operation: Operation, name: str) -> type:
+    parameter = operation.parameters.get(name)
+    return _JSON_TYPES.get(parameter.schema["type"], str) if parameter else str
+
+
+def _value(text: str, wanted: type) -> Json:
+    if wanted is str:
+        return text
+    try:
+        value: Json = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return value if type(value) is wanted else text
 
 
 def _read(source: str) -> dict[str, Json]:

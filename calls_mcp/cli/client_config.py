@@ -1,4 +1,4 @@
-"""`calls-mcp client-config`: what an MCP client needs to be told to start this server."""
+"""`calls-mcp client-config`: print or write the configuration with which a client starts this."""
 
 import json
 import re
@@ -8,18 +8,9 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from calls_mcp.cli.clients import (
-    CLIENTS,
-    Client,
-    Entry,
-    Launch,
-    Unchangeable,
-    Written,
-    absolute,
-    launch,
-    merged,
-    write,
-)
+from calls_mcp.cli.clients import CLIENTS, Client, Entry, absolute
+from calls_mcp.cli.clients.config_file import Unchangeable, Written, merged, write
+from calls_mcp.cli.clients.launch import Launch, launch_command
 from calls_mcp.cli.options import add_json, add_sandbox
 from calls_mcp.cli.terminal import say, show_json, warn
 from calls_mcp.errors import ConfigurationError
@@ -54,7 +45,7 @@ def run(options: Namespace) -> int:
         ConfigurationError: The settings are wrong, or the client's file is.
     """
     client = CLIENTS[options.client]
-    start = launch()
+    start = launch_command()
     entry = _entry(options.name, start, sandbox=options.sandbox)
     file: Path = options.file or client.file()
     try:

@@ -1,4 +1,4 @@
-"""`calls-mcp doctor`: what was looked at, what was found, and what mends it."""
+"""`calls-mcp doctor`: check the setup, and suggest how to correct it."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -6,8 +6,16 @@ from dataclasses import asdict, replace
 
 import anyio
 
-from calls_mcp.cli import doctor_checks
 from calls_mcp.cli.doctor_checks import Finding, Level
+from calls_mcp.cli.doctor_checks.environment import check_settings, mask_secrets, secrets_in
+from calls_mcp.cli.doctor_checks.files import (
+    check_audit,
+    check_policy,
+    check_store,
+    check_telemetry,
+)
+from calls_mcp.cli.doctor_checks.http_server import check_http
+from calls_mcp.cli.doctor_checks.twilio_api import check_api
 from calls_mcp.cli.options import add_json, add_sandbox
 from calls_mcp.cli.terminal import Colour, painted, say, show_json
 from calls_mcp.errors import ConfigurationError
@@ -23,7 +31,7 @@ exit status:
 
 It reads a list of one call from the API, and changes nothing anywhere.
 """
-_WELL, _WRONG, _BROKEN = 0, 1, 2  # exit statuses
+_OK, _PROBLEMS, _FATAL = 0, 1, 2  # exit statuses
 _COLOURS: dict[Level, Colour] = {"ok": "green", "note": "yellow", "problem": "red", "fatal": "red"}
 _WIDTH = max(map(len, _COLOURS))
 
@@ -37,58 +45,59 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Examine the set-up and tell. Returns the exit status."""
-    settings, findings = doctor_checks.examine_settings(sandbox=options.sandbox)
+    """Check the setup and show the findings. Return the exit status."""
+    settings, findings = check_settings(sandbox=options.sandbox)
+    secrets: Sequence[str] = ()
     if settings is not None:
+        secrets = secrets_in(settings)
         with silenced():
-            findings += anyio.run(_examine, settings, options.sandbox)
-    secrets = doctor_checks.secrets_in(settings) if settings else ()
-    findings = [_discreet(finding, secrets) for finding in findings]
+            findings += anyio.run(_check, settings, options.sandbox)
+    findings = [_masked(finding, secrets) for finding in findings]
     status = _status(findings)
     if options.json:
         show_json({"status": status, "findings": [asdict(finding) for finding in findings]})
     else:
-        _tell(findings, status)
+        _show(findings, status)
     return status
 
 
-async def _examine(settings: Settings, sandbox: bool) -> list[Finding]:  # noqa: FBT001
-    _, findings = doctor_checks.examine_policy(settings)
-    findings.append(await doctor_checks.examine_store(settings, sandbox=sandbox))
-    findings += doctor_checks.examine_audit(settings, sandbox=sandbox)
-    findings += doctor_checks.examine_telemetry(settings)
+async def _check(settings: Settings, sandbox: bool) -> list[Finding]:  # noqa: FBT001
+    findings = check_policy(settings)
+    findings.append(await check_store(settings, sandbox=sandbox))
+    findings += check_audit(settings, sandbox=sandbox)
+    findings += check_telemetry(settings)
     try:
         async with open_access(settings, sandbox=sandbox) as access:
-            findings += await doctor_checks.examine_api(access)
-            findings += await doctor_checks.examine_http(settings, None if sandbox else access)
+            findings += await check_api(access)
+            findings += await check_http(settings, None if sandbox else access)
     except ConfigurationError as wrong:
         remedy = "export those; where there are none yet: calls-mcp doctor --sandbox"
         findings.append(Finding("credentials", "fatal", str(wrong), remedy))
-        findings += await doctor_checks.examine_http(settings, None)
+        findings += await check_http(settings, None)
     return findings
 
 
-def _discreet(finding: Finding, secrets: Sequence[str]) -> Finding:
-    """A finding without any secret, whatever it repeats.
+def _masked(finding: Finding, secrets: Sequence[str]) -> Finding:
+    """Return a finding without any secret.
 
-    A remedy is in our own words, in which a token like `emulator` is a word.
+    A remedy repeats no values, and a secret like `emulator` may be one of its words.
     """
     return replace(
         finding,
-        message=doctor_checks.discreet(finding.message, secrets),
-        remedy=doctor_checks.discreet(finding.remedy, ()),
-        details=tuple(doctor_checks.discreet(line, secrets) for line in finding.details),
+        message=mask_secrets(finding.message, secrets),
+        remedy=mask_secrets(finding.remedy, ()),
+        details=tuple(mask_secrets(line, secrets) for line in finding.details),
     )
 
 
 def _status(findings: Sequence[Finding]) -> int:
     levels = {finding.level for finding in findings}
     if "fatal" in levels:
-        return _BROKEN
-    return _WRONG if "problem" in levels else _WELL
+        return _FATAL
+    return _PROBLEMS if "problem" in levels else _OK
 
 
-def _tell(findings: Sequence[Finding], status: int) -> None:
+def _show(findings: Sequence[Finding], status: int) -> None:
     for finding in findings:
         level = painted(f"{finding.level:<{_WIDTH}}", _COLOURS[finding.level])
         say(f"{level}  {painted(finding.check, 'bold')}: {finding.message}")
@@ -99,9 +108,9 @@ def _tell(findings: Sequence[Finding], status: int) -> None:
             say(f"{indent}→ {finding.remedy}")
     wrong = sum(finding.level in ("problem", "fatal") for finding in findings)
     verdict = {
-        _WELL: "All is well.",
-        _WRONG: f"{_count(wrong)}. The server starts all the same.",
-        _BROKEN: f"{_count(wrong)}. The server can't start like this.",
+        _OK: "All is well.",
+        _PROBLEMS: f"{_count(wrong)}. The server starts all the same.",
+        _FATAL: f"{_count(wrong)}. The server can't start like this.",
     }
     say(f"\n{verdict[status]}")
 

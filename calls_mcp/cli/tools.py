@@ -1,10 +1,13 @@
-"""`calls-mcp tools`: the tools as a model sees them, and what they cost it."""
+"""`calls-mcp tools`: show the tools as a model sees them, and their cost in tokens."""
 
 import json
+import math
 import shutil
 import textwrap
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, cast
 
 import anyio
@@ -13,19 +16,28 @@ from mcp_types import Tool
 
 from calls_mcp.cli.options import add_json
 from calls_mcp.cli.terminal import painted, say, show_json
-from calls_mcp.cli.token_count import Counter, counter
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.observability.redaction import quoted
 from calls_mcp.server.handlers import build_server
 from calls_mcp.service.runtime import Runtime
-from calls_mcp.settings import Access, load_settings
+from calls_mcp.settings import Access, Settings, load_settings
 from calls_mcp.tools.catalog import Json
 
-_SEEN = ("name", "description", "inputSchema")
-_NOWHERE = Access("http://127.0.0.1", "", "", "", timeout=1, deadline=1)  # nothing is asked of it
+_VISIBLE = ("name", "description", "inputSchema")
+_NO_API = Access("http://127.0.0.1", "", "", "", timeout=1, deadline=1)  # nothing is sent there
 _WIDEST = 100
+_CHARACTERS_PER_TOKEN = 3.8  # of o200k, in our definitions
 
 _Definition = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Tokenizer:
+    """Counts the tokens of a text, exactly or by a rule of thumb."""
+
+    name: str
+    is_exact: bool
+    count: Callable[[str], int]
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -36,67 +48,80 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Show the tools that were named, or all that the settings offer.
+    """Show the named tools, or all that the settings offer. Return the exit status.
 
     Raises:
         ConfigurationError: There is no such tool.
     """
     names: list[str] = options.tool
-    offered = anyio.run(_listed, load_settings().guard.read_only)
+    offered = anyio.run(_offered, load_settings())
     if unknown := [name for name in names if name not in offered]:
         known = ", ".join(offered)
         raise ConfigurationError(f"There is no tool {quoted(unknown[0], 64)}; there are: {known}.")
     shown = [offered[name] for name in names] or [*offered.values()]
-    tokens = counter()
-    costs = [tokens.count(_compact(definition)) for definition in shown]
+    tokenizer = _tokenizer()
+    costs = [tokenizer.count(_compact(definition)) for definition in shown]
     if options.json:
-        show_json(_report(shown, costs, tokens))
+        show_json(_report(shown, costs, tokenizer))
     else:
-        _tell(shown, costs, tokens)
+        _show(shown, costs, tokenizer)
     return 0
 
 
-async def _listed(read_only: bool) -> dict[str, _Definition]:  # noqa: FBT001
-    runtime = Runtime(load_settings({"CALLS_MCP_READ_ONLY": read_only}), _NOWHERE)
-    async with Client(build_server(runtime)) as client:
+async def _offered(settings: Settings) -> dict[str, _Definition]:
+    async with Client(build_server(Runtime(settings, _NO_API))) as client:
         tools = (await client.list_tools()).tools
-    return {tool.name: _seen(tool) for tool in tools}
+    return {tool.name: _visible(tool) for tool in tools}
 
 
-def _seen(tool: Tool) -> _Definition:
-    """What a host hands on to its model."""
+def _tokenizer() -> _Tokenizer:
+    """Return OpenAI's o200k if rs-bpe is installed, which takes 48 MB, and else an estimate."""
+    if find_spec("rs_bpe") is None:
+        return _Tokenizer("estimate", is_exact=False, count=_estimate)
+    from rs_bpe.bpe import openai  # noqa: PLC0415  # pyright: ignore[reportUnknownVariableType]
+
+    o200k = openai.o200k_base()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return _Tokenizer("o200k", is_exact=True, count=lambda text: cast("int", o200k.count(text)))  # pyright: ignore[reportUnknownMemberType]
+
+
+def _estimate(text: str) -> int:
+    return math.ceil(len(text) / _CHARACTERS_PER_TOKEN)
+
+
+def _visible(tool: Tool) -> _Definition:
+    """Return what a host passes to its model."""
     whole = tool.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return {key: whole[key] for key in _SEEN}
+    return {key: whole[key] for key in _VISIBLE}
 
 
 def _compact(definition: _Definition) -> str:
     return json.dumps(definition, ensure_ascii=False, separators=(",", ":"))
 
 
-def _report(shown: list[_Definition], costs: list[int], tokens: Counter) -> dict[str, object]:
+def _report(shown: list[_Definition], costs: list[int], tokenizer: _Tokenizer) -> dict[str, object]:
     return {
         "tools": [
             {**definition, "tokens": cost} for definition, cost in zip(shown, costs, strict=True)
         ],
         "tokens": sum(costs),
-        "tokenizer": tokens.name,
+        "tokenizer": tokenizer.name,
     }
 
 
-def _tell(shown: list[_Definition], costs: list[int], tokens: Counter) -> None:
-    about = "" if tokens.is_exact else "about "
+def _show(shown: list[_Definition], costs: list[int], tokenizer: _Tokenizer) -> None:
+    about = "" if tokenizer.is_exact else "about "
     for definition, cost in zip(shown, costs, strict=True):
         say(f"{painted(definition['name'], 'bold')}  {about}{cost:,} tokens")
         for line in _described(definition):
             say(line)
         say()
     tools = "1 tool" if len(shown) == 1 else f"{len(shown)} tools"
-    say(f"{tools}, {about}{sum(costs):,} tokens ({_measure(tokens)})")
+    say(f"{tools}, {about}{sum(costs):,} tokens ({_measure(tokenizer)})")
 
 
-def _measure(tokens: Counter) -> str:
-    if tokens.is_exact:
-        return tokens.name
+def _measure(tokenizer: _Tokenizer) -> str:
+    if tokenizer.is_exact:
+        return tokenizer.name
     return (
         "an estimate; to have them counted: pip install 'calls-mcp[tokens]', or in a checkout: "
         "pip install '.[tokens]'"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calls_mcp.cli.assignments import assigned
+from calls_mcp.cli.call import assigned
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.tools.catalog import load_operations
 

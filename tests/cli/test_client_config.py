@@ -13,12 +13,13 @@ import pytest
 from mcp import Client, StdioServerParameters
 
 from calls_mcp import __version__
-from calls_mcp.cli.clients import CLIENTS, Launch, launch
+from calls_mcp.cli.clients import CLIENTS
+from calls_mcp.cli.clients.launch import Launch, launch_command
 from calls_mcp.errors import ConfigurationError
 from tests.cli.test_main import run
 from tests.rig import ACCOUNT
 
-module = sys.modules[launch.__module__]
+module = sys.modules[launch_command.__module__]
 SECRET = "5ecre7c4na12y5ecre7c4na12y000777"
 KEY = "SK" + "0" * 32
 
@@ -170,7 +171,7 @@ def test_what_was_put_in_by_hand_stays(home: Path) -> None:
     assert report["by_hand"] == ["TWILIO_ACCOUNT_SID", "TWILIO_API_KEY"]
     entry = entry_of("claude-desktop", file.read_text("utf-8"))
     assert entry["env"]["TWILIO_API_SECRET"] == SECRET
-    assert (entry["disabled"], entry["command"]) == (False, launch().command)
+    assert (entry["disabled"], entry["command"]) == (False, launch_command().command)
 
 
 def test_everything_else_in_the_file_stays_and_the_old_one_is_kept(home: Path) -> None:
@@ -362,22 +363,22 @@ def test_what_was_run_for_once_from_elsewhere_is_named_by_its_url_unless_that_ha
     commit = "0" * 40
     vcs = {"vcs": "git", "commit_id": commit}
     came_from(monkeypatch, {"url": "https://example.com/calls", "vcs_info": vcs})
-    assert f"calls-mcp[redis] @ git+https://example.com/calls@{commit}" in launch().args
+    assert f"calls-mcp[redis] @ git+https://example.com/calls@{commit}" in launch_command().args
     came_from(monkeypatch, {"url": f"https://u:{SECRET}@example.com/x.whl", "archive_info": {}})
     with pytest.raises(ConfigurationError) as refused:
-        launch()
+        launch_command()
     assert SECRET not in str(refused.value)
 
 
 def test_what_is_installed_is_started_by_its_whole_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert Path(launch().command).is_absolute()
+    assert Path(launch_command().command).is_absolute()
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "pipx" / "venvs" / "calls-mcp"))
     monkeypatch.setattr(sysconfig, "get_path", {"scripts": str(tmp_path)}.get)
-    assert launch().args == ("-m", "calls_mcp")
+    assert launch_command().args == ("-m", "calls_mcp")
     (tmp_path / "calls-mcp").touch()
-    assert launch() == Launch(str(tmp_path / "calls-mcp"))
+    assert launch_command() == Launch(str(tmp_path / "calls-mcp"))
 
 
 @pytest.mark.parametrize("name", ["", " ", "a}b", "a b", "a.b", "ä", "a" * 41, "a\n"])

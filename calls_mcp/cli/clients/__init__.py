@@ -1,18 +1,196 @@
-"""What each MCP client must be told to start this server, and where it wants that written."""
+"""The MCP clients: where each keeps its configuration, its entry's format, how it gets secrets."""
 
-from calls_mcp.cli.clients.client import CLIENTS, Client, Entry, absolute
-from calls_mcp.cli.clients.config_file import Unchangeable, Written, merged, write
-from calls_mcp.cli.clients.launch import Launch, launch
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
-__all__ = [
-    "CLIENTS",
-    "Client",
-    "Entry",
-    "Launch",
-    "Unchangeable",
-    "Written",
-    "absolute",
-    "launch",
-    "merged",
-    "write",
-]
+from calls_mcp.errors import ConfigurationError
+from calls_mcp.tools.catalog import Json
+
+_PROMPTS = {
+    "TWILIO_ACCOUNT_SID": "Twilio account SID (AC…)",
+    "TWILIO_API_KEY": "Twilio API key SID (SK…)",
+    "TWILIO_API_SECRET": "Secret of the Twilio API key",
+    "TWILIO_AUTH_TOKEN": "Twilio auth token",
+    "CALLS_MCP_SECRET_KEYS": "Keys that sign confirmations (32 characters or more)",
+    "CALLS_MCP_STATE_URL": "URL of the state store",
+}
+_NOT_SECRET = frozenset({"TWILIO_ACCOUNT_SID", "TWILIO_API_KEY"})
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """How a client should start this server.
+
+    `env` are the variables whose values may be in a file; `asked` names those that are secret.
+    """
+
+    name: str
+    command: str
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict[str, str])
+    asked: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """An MCP client.
+
+    `file` returns the path of its configuration and `key` is the member with the servers. `after`
+    says what to do once the entry is there. `reference` returns what the client replaces with the
+    value of a variable, by the server's and the variable's name; None if it has no such syntax.
+    `prompts` is whether it asks its user for values. `adding` is the client's own command that
+    adds a server to that file.
+    """
+
+    title: str
+    file: Callable[[], Path]
+    key: str
+    after: str
+    reference: Callable[[str, str], str] | None = None
+    prompts: bool = False
+    adding: Sequence[str] = ()
+    extra: Mapping[str, Json] = field(default_factory=dict[str, Json])
+
+    def entry(self, entry: Entry) -> dict[str, Json]:
+        """Return the value under the server's name."""
+        shown: dict[str, Json] = {**self.extra, "command": entry.command, "args": [*entry.args]}
+        env = {**entry.env, **{name: self._value(entry.name, name) for name in entry.asked}}
+        return {**shown, "env": {**env}} if env else shown
+
+    def inputs(self, entry: Entry) -> list[dict[str, Json]]:
+        """Return the values that the client asks its user for, if it can."""
+        if not self.prompts:
+            return []
+        return [
+            {
+                "type": "promptString",
+                "id": _identifier(entry.name, name),
+                "description": _PROMPTS[name],
+                "password": name not in _NOT_SECRET,
+            }
+            for name in entry.asked
+        ]
+
+    def command(self, entry: Entry) -> list[str]:
+        """Return the client's own command that adds the server; empty if it has none."""
+        if not self.adding:
+            return []
+        named: dict[str, Json] = {"name": entry.name, "inputs": [*self.inputs(entry)]}
+        made = {**(named if self.prompts else {}), **self.entry(entry)}
+        words = {"{name}": entry.name, "{json}": json.dumps(made)}
+        return [words.get(word, word) for word in self.adding]
+
+    def by_hand(self, entry: Entry) -> tuple[str, ...]:
+        """Return the variables whose values a person must put into the file."""
+        return () if self.reference else entry.asked
+
+    def _value(self, name: str, variable: str) -> str:
+        return self.reference(name, variable) if self.reference else placeholder(variable)
+
+
+def absolute(path: Path) -> Path:
+    """Return the absolute path.
+
+    Raises:
+        ConfigurationError: It is relative, and the working directory has been deleted.
+    """
+    try:
+        return path.absolute()
+    except FileNotFoundError:
+        raise ConfigurationError(f"{path}: the folder that this runs in is gone.") from None
+
+
+def placeholder(variable: str) -> str:
+    """Return the text in a file that a person should replace with the value."""
+    return f"put your {variable} here"
+
+
+def _identifier(name: str, variable: str) -> str:
+    return f"{name}-{variable.lower().replace('_', '-')}"
+
+
+def _home(*parts: str) -> Path:
+    return Path.home().joinpath(*parts)
+
+
+def _settings(*parts: str) -> Path:
+    """Return a path in this platform's directory for user settings."""
+    if sys.platform == "darwin":
+        return _home("Library", "Application Support", *parts)
+    if sys.platform == "win32":
+        return Path(os.environ.get("APPDATA") or _home("AppData", "Roaming")).joinpath(*parts)
+    return Path(os.environ.get("XDG_CONFIG_HOME") or _home(".config")).joinpath(*parts)
+
+
+def _zed() -> Path:
+    """Return the usual path, except that on macOS it is the one of Linux."""
+    if sys.platform == "win32":
+        return _settings("Zed", "settings.json")
+    if sys.platform == "darwin":
+        return _home(".config", "zed", "settings.json")
+    return _settings("zed", "settings.json")
+
+
+def _inspector() -> Path:
+    named = os.environ.get("MCP_CATALOG_PATH")
+    return Path(named) if named else _home(".mcp-inspector", "mcp.json")
+
+
+def _env(_name: str, variable: str) -> str:
+    return f"${{env:{variable}}}"
+
+
+CLIENTS: Mapping[str, Client] = {
+    "claude-desktop": Client(
+        "Claude Desktop",
+        lambda: _settings("Claude", "claude_desktop_config.json"),
+        "mcpServers",
+        "Quit Claude Desktop and start it again.",
+    ),
+    "claude-code": Client(
+        "Claude Code",
+        lambda: absolute(Path(".mcp.json")),
+        "mcpServers",
+        "Start claude in this folder, and allow the server.",
+        reference=lambda _, variable: f"${{{variable}}}",
+        adding=("claude", "mcp", "add-json", "--scope", "project", "{name}", "{json}"),
+        extra={"type": "stdio"},
+    ),
+    "cursor": Client(
+        "Cursor",
+        lambda: _home(".cursor", "mcp.json"),
+        "mcpServers",
+        "Switch the server on in Cursor's settings, under MCP.",
+        reference=_env,
+    ),
+    "vscode": Client(
+        "VS Code",
+        lambda: _settings("Code", "User", "mcp.json"),
+        "servers",
+        "Run MCP: List Servers in VS Code, and start it; VS Code asks for what it needs.",
+        reference=lambda name, variable: f"${{input:{_identifier(name, variable)}}}",
+        prompts=True,
+        adding=("code", "--add-mcp", "{json}"),
+        extra={"type": "stdio"},
+    ),
+    "windsurf": Client(
+        "Windsurf",
+        lambda: _home(".codeium", "windsurf", "mcp_config.json"),
+        "mcpServers",
+        "Refresh the servers in Windsurf's Cascade panel.",
+        reference=_env,
+    ),
+    "zed": Client("Zed", _zed, "context_servers", "Zed starts it at once; see its agent panel."),
+    "inspector": Client(
+        "MCP Inspector",
+        _inspector,
+        "mcpServers",
+        "Run: npx @modelcontextprotocol/inspector",
+        extra={"type": "stdio"},
+    ),
+}
+"""The clients by their names on the command line."""

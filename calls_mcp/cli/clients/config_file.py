@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import cast
 
 from calls_mcp.cli.atomic_files import replace_file
-from calls_mcp.cli.clients.client import Client, Entry, absolute, placeholder
+from calls_mcp.cli.clients import Client, Entry, absolute, placeholder
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.tools.catalog import Json
 

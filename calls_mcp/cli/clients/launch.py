@@ -1,4 +1,4 @@
-"""What starts this installation, wherever it is started from."""
+"""Find the command that starts this installation, whatever installed it."""
 
 import json
 import os
@@ -20,11 +20,11 @@ from calls_mcp.errors import ConfigurationError
 _NAME = "calls-mcp"
 _EXTRAS = {"otel": "prometheus_client", "redis": "redis"}  # those a server can need
 _SUFFIX = ".exe" if sys.platform == "win32" else ""
-_UV = frozenset({"archive-v0", "environments-v2"})  # where uvx keeps what it has made
+_UV_CACHES = frozenset({"archive-v0", "environments-v2"})  # environments that uvx has made
 
 
 class _Origin(TypedDict):
-    """What an installer says of where a package is from, if not from an index (PEP 610)."""
+    """Where a package that is not from an index was installed from (PEP 610)."""
 
     url: str
     vcs_info: NotRequired[Mapping[str, str]]
@@ -32,23 +32,24 @@ class _Origin(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A command and its first arguments; `note` is what must be so for it to start us."""
+    """A command and its first arguments; `note` is the condition under which it works."""
 
     command: str
     args: tuple[str, ...] = ()
     note: str = ""
 
 
-def launch() -> Launch:
-    """Our executable's whole path; under uvx or pipx run, what has them run the same again.
+def launch_command() -> Launch:
+    """Return the absolute path of our executable; under uvx or pipx run, the same run again.
 
-    What these have made for one run may be gone tomorrow.
+    An environment that those made for one run may be deleted any time. Otherwise the path is
+    absolute because a program that was not started by a shell may have another PATH.
 
     Raises:
-        ConfigurationError: There is nothing that would last.
+        ConfigurationError: No such command would last.
     """
     place = Path(sys.prefix)
-    if _UV.intersection(place.parts):
+    if _UV_CACHES.intersection(place.parts):
         source, note = _source()
         return Launch(_uvx(), ("--from", source, _NAME), note)
     if "pipx" in place.parts and (place.parent.name == ".cache" or _is_cache(place.parent)):
@@ -65,21 +66,24 @@ def _is_cache(folder: Path) -> bool:
 
 
 def _source() -> tuple[str, str]:
-    """What was installed, as a requirement, and what to know of it.
+    """Return what was installed as a requirement, and a note about it.
 
     Raises:
-        ConfigurationError: It is not there any more, or can't be named without a secret.
+        ConfigurationError: It no longer exists, or its URL has a secret.
     """
-    extras = ",".join(name for name, module in _EXTRAS.items() if _is_installed(module))
+    extras = ",".join(name for name, module in _EXTRAS.items() if find_spec(module))
     name = f"{_NAME}[{extras}]" if extras else _NAME
-    told = distribution(_NAME).read_text("direct_url.json")
-    if told is None:
+    direct_url = distribution(_NAME).read_text("direct_url.json")
+    if direct_url is None:
         source = f"{name}=={__version__}"
         return source, (
             f"{source} is fetched by its name from this machine's package index. If this one is "
             "not from there, install it first, and run client-config again."
         )
-    origin = cast("_Origin", json.loads(told))
+    return _requirement(name, cast("_Origin", json.loads(direct_url)))
+
+
+def _requirement(name: str, origin: _Origin) -> tuple[str, str]:
     url = urlsplit(origin["url"])
     where = url2pathname(url.path) if url.scheme == "file" else origin["url"]
     if "@" in url.netloc or (url.scheme == "file" and not Path(where).exists()):
@@ -92,13 +96,9 @@ def _source() -> tuple[str, str]:
     return f"{name} @ {full}", f"It is started from {where}, which must stay there."
 
 
-def _is_installed(module: str) -> bool:
-    return find_spec(module) is not None
-
-
 def _uvx() -> str:
-    """Its whole path, if it can be had: a client that is no shell's child may not find it."""
-    uv = os.environ.get("UV")  # which uvx names itself by
+    """Return its absolute path, if it is known: the client may have another PATH."""
+    uv = os.environ.get("UV")  # set by uvx
     beside = Path(uv).with_name(f"uvx{_SUFFIX}") if uv else None
     if beside and beside.exists():
         return str(beside)

@@ -1,29 +1,21 @@
-"""Finds out what is wrong with a set-up, and what would mend it.
+"""What `calls-mcp doctor` checks: settings, files, the Calls API, and what HTTP needs.
 
-It reads a list of one call from the API. Nobody is rung, and nothing is written anywhere.
+The only request to the API is a list of one call. Nothing is written anywhere.
 """
 
-from calls_mcp.cli.doctor_checks.api import examine_api
-from calls_mcp.cli.doctor_checks.environment import discreet, examine_settings, secrets_in
-from calls_mcp.cli.doctor_checks.files import (
-    examine_audit,
-    examine_policy,
-    examine_store,
-    examine_telemetry,
-)
-from calls_mcp.cli.doctor_checks.findings import Finding, Level
-from calls_mcp.cli.doctor_checks.http_server import examine_http
+from dataclasses import dataclass
+from typing import Literal
 
-__all__ = [
-    "Finding",
-    "Level",
-    "discreet",
-    "examine_api",
-    "examine_audit",
-    "examine_http",
-    "examine_policy",
-    "examine_settings",
-    "examine_store",
-    "examine_telemetry",
-    "secrets_in",
-]
+Level = Literal["ok", "note", "problem", "fatal"]
+"""`problem`: the server starts, but something is wrong; `fatal`: it does not start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The result of a check: `remedy` is the command or the variable that corrects it."""
+
+    check: str
+    level: Level
+    message: str
+    remedy: str = ""
+    details: tuple[str, ...] = ()

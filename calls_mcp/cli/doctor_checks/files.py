@@ -1,4 +1,4 @@
-"""What is kept, and what is told: the policy, the state store, the record of changes, telemetry."""
+"""Check what the server reads and writes: the policy, the state store, the audit log, telemetry."""
 
 import os
 import sqlite3
@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from calls_mcp.audit import audit_path, obstacle
-from calls_mcp.cli.doctor_checks.findings import Finding
+from calls_mcp.cli.doctor_checks import Finding
 from calls_mcp.errors import ConfigurationError, StoreUnavailable
 from calls_mcp.guard.policy import Policy, load_policy, summary
 from calls_mcp.observability.redaction import one_line
@@ -23,23 +23,23 @@ _PATIENCE = 2.0  # seconds for which a file may be in use
 _OTEL = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http", "prometheus_client")
 
 
-def examine_policy(settings: Settings) -> tuple[Policy | None, list[Finding]]:
-    """The policy in use, unless its file is wrong."""
+def check_policy(settings: Settings) -> list[Finding]:
+    """Check the policy in use, and what the settings make of it."""
     file = settings.guard.policy
     try:
         policy = load_policy(file)
     except ConfigurationError as wrong:
         remedy = f"mend it, and try: calls-mcp policy check {file}"
-        return None, [Finding("policy", "fatal", str(wrong), remedy)]
+        return [Finding("policy", "fatal", str(wrong), remedy)]
     policy = policy.under(settings.guard.confirm)
     what = str(file) if file else "the one that is shipped"
-    told = Finding(
+    shown = Finding(
         "policy", "ok", f"{what}; all of it: calls-mcp policy check", details=summary(policy)
     )
-    return policy, [told, *_laxity(settings), *_without_operator(policy, settings)]
+    return [shown, *_overrides(settings), *_unreachable_operator(policy, settings)]
 
 
-def _laxity(settings: Settings) -> Iterator[Finding]:
+def _overrides(settings: Settings) -> Iterator[Finding]:
     if settings.guard.read_only:
         message = "read-only: no call is placed, changed or deleted"
         yield Finding("policy", "note", message, "unset CALLS_MCP_READ_ONLY")
@@ -48,15 +48,15 @@ def _laxity(settings: Settings) -> Iterator[Finding]:
         yield Finding("policy", "note", message, "unset CALLS_MCP_CONFIRM")
 
 
-def _without_operator(policy: Policy, settings: Settings) -> Iterator[Finding]:
+def _unreachable_operator(policy: Policy, settings: Settings) -> Iterator[Finding]:
     is_operators = "operator" in astuple(policy.confirm)
     if is_operators and settings.storage.is_memory:
         message = "the operator can't see what waits in the memory of a server: it is refused"
         yield Finding("policy", "problem", message, "unset CALLS_MCP_STATE_URL")
 
 
-async def examine_store(settings: Settings, *, sandbox: bool = False) -> Finding:
-    """Whether the state store is there, and can be written to."""
+async def check_store(settings: Settings, *, sandbox: bool = False) -> Finding:
+    """Check that the state store can be written to."""
     url = settings.storage.location
     if settings.storage.is_memory:
         message = "in memory: a restart forgets confirmations"
@@ -81,7 +81,7 @@ async def examine_store(settings: Settings, *, sandbox: bool = False) -> Finding
 
 
 def _remedy(path: Path, cause: BaseException | None, other: str) -> str:
-    """What mends that the file at `path` can't be used, for which `other` names another."""
+    """Return what to do about a file that can't be used; `other` selects another one."""
     if str(cause) == NEWER:
         return f"upgrade calls-mcp, or use another file: {other}"
     if isinstance(cause, sqlite3.Error) and is_unusable(cause):
@@ -102,8 +102,8 @@ def _redis_remedy(cause: BaseException | None) -> str:
     return f"start Redis there, or: {_STATE}"
 
 
-def examine_audit(settings: Settings, *, sandbox: bool = False) -> list[Finding]:
-    """Whether changes can be recorded, without which none is made."""
+def check_audit(settings: Settings, *, sandbox: bool = False) -> list[Finding]:
+    """Check that changes can be recorded; without that, none is made."""
     path = audit_path(settings, sandbox=sandbox)
     if path is None:
         message = "goes to stderr: collect that, or it is lost"
@@ -118,8 +118,8 @@ def examine_audit(settings: Settings, *, sandbox: bool = False) -> list[Finding]
     return [Finding("audit log", "ok", f"{path} can be written to")]
 
 
-def examine_telemetry(settings: Settings) -> list[Finding]:
-    """Whether what tells of the server is installed, if anything is to be told."""
+def check_telemetry(settings: Settings) -> list[Finding]:
+    """Check that the libraries for telemetry are installed, if it is switched on."""
     if settings.telemetry.export == "off" and not settings.telemetry.metrics_address:
         return []
     if missing := [name for name in _OTEL if not _is_installed(name)]:

@@ -1,4 +1,4 @@
-"""What counts over HTTP alone: who may come in, and by which names the server is known."""
+"""Check what only an HTTP server uses: host names, tokens and the OAuth issuer."""
 
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -6,17 +6,18 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from calls_mcp.cli.doctor_checks.api import examine_api
-from calls_mcp.cli.doctor_checks.findings import Finding
+from calls_mcp.cli.doctor_checks import Finding
+from calls_mcp.cli.doctor_checks.twilio_api import check_api
 from calls_mcp.errors import ConfigurationError
+from calls_mcp.http.issuer import IssuerUnavailable, KeySet
 from calls_mcp.http.principals import Principals, load_principals
 from calls_mcp.settings import Access, Settings
 
 _SOON = timedelta(days=7)
 
 
-async def examine_http(settings: Settings, shared: Access | None) -> list[Finding]:
-    """Nothing, unless something is set that only HTTP needs."""
+async def check_http(settings: Settings, shared: Access | None) -> list[Finding]:
+    """Check the settings for HTTP, if any are set."""
     auth, hosts = settings.auth.mode, settings.http.allowed_hosts
     if auth == "none" and not hosts:
         return []
@@ -46,7 +47,7 @@ async def _principals(file: Path, shared: Access | None, mode: str) -> AsyncIter
     for name, own in principals.own.items():
         if shared and own.account_sid:
             remedy = f"mend [principals.{name}] in the file of CALLS_MCP_PRINCIPALS"
-            for finding in await examine_api(own.access(shared), name):
+            for finding in await check_api(own.access(shared), name):
                 is_theirs = finding.check.startswith("credentials")
                 if is_theirs and finding.level == "problem":
                     yield replace(finding, remedy=remedy)
@@ -59,14 +60,14 @@ def _tokens(file: Path, principals: Principals, mode: str) -> Iterator[Finding]:
     if not principals.tokens:
         if mode == "tokens":
             message = f"{file}: there is no token, so no client can sign in"
-            yield Finding("principals", "problem", message, _new("NAME"))
+            yield Finding("principals", "problem", message, _new_token("NAME"))
         else:
             yield Finding("principals", "ok", f"{file} can be used")
         return
     good = [token for token in principals.tokens if token.expires > now]
     if not good:
         message = f"{file}: every token has expired, so nobody can come in"
-        yield Finding("principals", "problem", message, _new(principals.tokens[0].principal))
+        yield Finding("principals", "problem", message, _new_token(principals.tokens[0].principal))
         return
     count = "1 valid token" if len(good) == 1 else f"{len(good)} valid tokens"
     yield Finding("principals", "ok", f"{file}: {count}")
@@ -74,16 +75,14 @@ def _tokens(file: Path, principals: Principals, mode: str) -> Iterator[Finding]:
         if token.expires <= now + _SOON:
             when = "expired on" if token.expires <= now else "expires on"
             message = f"{token.principal}'s token {token.sha256[:12]}… {when} {token.expires:%F}"
-            yield Finding("principals", "note", message, _new(token.principal))
+            yield Finding("principals", "note", message, _new_token(token.principal))
 
 
-def _new(principal: str) -> str:
+def _new_token(principal: str) -> str:
     return f"calls-mcp token new {principal} --scope SCOPE"
 
 
 async def _issuer(url: str) -> Finding:
-    from calls_mcp.http.issuer import IssuerUnavailable, KeySet  # noqa: PLC0415
-
     try:
         await KeySet(url, time.monotonic).key(None)
     except IssuerUnavailable:
