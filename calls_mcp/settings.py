@@ -1,4 +1,8 @@
-"""What the operator sets, all of it by environment variable."""
+"""All settings. They come from environment variables.
+
+They are read without pydantic-settings, which takes as long to load as all our modules that a start
+needs.
+"""
 
 import hashlib
 import os
@@ -43,7 +47,7 @@ _SQLITE = "sqlite:///"
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Where the Calls API is and who we are to it; `app` is the API if it is in this process.
+    """The URL of the Calls API and the credentials; `app` is the API if it is in this process.
 
     `timeout` bounds each step of one HTTP exchange, `deadline` all attempts at it together, both
     in seconds.
@@ -59,18 +63,18 @@ class Access:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What of it must never be shown: the password, in each form that it may be sent in."""
+        """The password, in every form in which it may be sent: it must never be shown."""
         pair = f"{self.username}:{self.password}".encode(errors="surrogatepass")
         return (*secret_forms(self.password), *base64_forms(pair))
 
     @property
     def is_local(self) -> bool:
-        """Whether the API is on this machine, where no proxy leads."""
+        """Whether the API is on this machine, and so not behind a proxy."""
         return self.app is not None or is_loopback(urlsplit(self.base_url).hostname)
 
 
 def is_loopback(host: str | None) -> bool:
-    """Whether this host, a name or an address, is surely this machine."""
+    """Return whether this host, a name or an address, is certainly this machine."""
     try:
         return ip_address((host or "").strip("[]")).is_loopback
     except ValueError:
@@ -115,8 +119,8 @@ def _label(value: str) -> str:
     return value
 
 
-def _record(value: object) -> object:
-    """A path may be written as CALLS_MCP_STATE_URL writes it. No other URL is taken for a file."""
+def _audit_database(value: object) -> object:
+    """Accept a path or the URL of one, as CALLS_MCP_STATE_URL does, but no other URL."""
     if not isinstance(value, str) or value == "stderr:":
         return value
     path = value.removeprefix(_SQLITE)
@@ -163,7 +167,7 @@ def _origin(value: str) -> str:
 
 def _exact_url(value: str) -> str:
     _base_url(value)
-    return value  # as it is: issuers and audiences are compared letter by letter
+    return value  # unchanged: issuers and audiences are compared letter by letter
 
 
 ExactUrl = Annotated[str, AfterValidator(_exact_url)]
@@ -174,13 +178,13 @@ def _named(prefix: str) -> Callable[[str], str]:
 
 
 class _Group(BaseModel):
-    """Settings that belong together: a field's variable is a prefix and its name, or its alias."""
+    """A group of settings: a field's variable is its alias, or a prefix and its name."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class Twilio(_Group, alias_generator=_named("TWILIO_")):
-    """Where the Calls API is, and who we are to it."""
+    """The Calls API: its address and the credentials."""
 
     account_sid: Annotated[str, _sid("AC")] | None = Field(
         None,
@@ -221,14 +225,14 @@ class Twilio(_Group, alias_generator=_named("TWILIO_")):
     )
 
     def access(self) -> Access:
-        """Where the API is and who we are to it.
+        """Return the address of the API and the credentials.
 
         Raises:
             ConfigurationError: Credentials are missing.
         """
         username, password = self._credentials()
         return Access(
-            base_url=self.base_url or self._twilio(),
+            base_url=self.base_url or self._twilio_url(),
             account_sid=self.account_sid or "",
             username=username,
             password=password,
@@ -254,14 +258,14 @@ class Twilio(_Group, alias_generator=_named("TWILIO_")):
             "calls-mcp serve --sandbox"
         )
 
-    def _twilio(self) -> str:
+    def _twilio_url(self) -> str:
         region = self.region or ("us1" if self.edge else None)
         labels = ("api", self.edge, region, "twilio.com")
         return "https://" + ".".join(label for label in labels if label)
 
 
 class Guard(_Group, alias_generator=_named("CALLS_MCP_")):
-    """What guards changes."""
+    """Confirmation and policy of changes."""
 
     confirm: Confirm = Field(
         "all",
@@ -298,7 +302,7 @@ class Guard(_Group, alias_generator=_named("CALLS_MCP_")):
     )
 
     def keys(self, access: Access) -> tuple[str, ...]:
-        """The keys that sign, the first one first; of 32 characters or more each."""
+        """Return the signing keys, of 32 characters or more each; the first one signs."""
         if self.secret_keys is not None:
             return tuple(self.secret_keys.get_secret_value().split())
         derived = f"calls-mcp keys\0{access.username}\0{access.password}"
@@ -328,19 +332,19 @@ class Storage(_Group, alias_generator=_named("CALLS_MCP_STATE_")):
 
     @property
     def location(self) -> str | None:
-        """The URL in clear; None for the default."""
+        """The URL with its password; None for the default."""
         return self.url.get_secret_value() if self.url else None
 
     @property
     def is_memory(self) -> bool:
-        """Whether only this process sees what is kept."""
+        """Whether the state is only in the memory of this process."""
         return self.location == "memory:"
 
 
 class Audit(_Group, alias_generator=_named("CALLS_MCP_AUDIT_")):
     """The audit log."""
 
-    database: Annotated[Path | Literal["stderr:"] | None, BeforeValidator(_record)] = Field(
+    database: Annotated[Path | Literal["stderr:"] | None, BeforeValidator(_audit_database)] = Field(
         None,
         description="Where the audit log is: an SQLite file (`FILE` or `sqlite:///FILE`), or "
         "`stderr:` for JSON lines on stderr, where logs are collected. By default the database "
@@ -409,7 +413,7 @@ class Auth(_Group, alias_generator=_named("CALLS_MCP_")):
 
 
 class Http(_Group, alias_generator=_named("CALLS_MCP_HTTP_")):
-    """The service over HTTP."""
+    """The server over HTTP."""
 
     allowed_hosts: Annotated[str, AfterValidator(_hosts)] = Field(
         "",
@@ -486,7 +490,7 @@ class Telemetry(_Group, alias_generator=_named("CALLS_MCP_")):
 
 
 class Settings(BaseModel):
-    """All settings, in groups. A field's alias is its variable, its description its document."""
+    """All settings, in groups. A field's description is its documentation."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -520,12 +524,12 @@ class Settings(BaseModel):
         return {variable: value for group in groups.values() for variable, value in group.items()}
 
 
-_NEEDED = {
+_REQUIRED_FOR = {
     "none": (),
     "tokens": ("CALLS_MCP_PRINCIPALS",),
     "oauth": ("CALLS_MCP_OAUTH_ISSUER", "CALLS_MCP_RESOURCE_URL"),
 }
-_FOR = {
+_ONLY_FOR = {
     "CALLS_MCP_PRINCIPALS": ("tokens", "oauth"),
     "CALLS_MCP_RESOURCE_URL": ("oauth",),
     "CALLS_MCP_OAUTH_ISSUER": ("oauth",),
@@ -539,9 +543,9 @@ REMOVED = {
     "CALLS_MCP_AUDIT_FILE": "the audit log is a database now, and this was removed; for JSON lines "
     "run: calls-mcp audit export --follow"
 }
-_OURS = "CALLS_MCP_"
-_SIMILAR = 0.75  # of 1: below, a guess is far-fetched
-_WORDS = {
+_PREFIX = "CALLS_MCP_"
+_MIN_SIMILARITY = 0.75  # between 0 and 1
+_MESSAGES = {
     "bool_parsing": "must be 1 or 0",
     "float_parsing": "must be a number",
     "int_parsing": "must be a whole number",
@@ -557,30 +561,30 @@ class SettingsError(ConfigurationError):
 
 
 def _unknown(known: Collection[str]) -> Iterator[str]:
-    """What is wrong with variables that look like settings, and would be silently ignored."""
-    names = [name.removeprefix(_OURS) for name in known if name.startswith(_OURS)]
+    """Yield the problems with variables that look like settings but are none."""
+    names = [name.removeprefix(_PREFIX) for name in known if name.startswith(_PREFIX)]
     for name in sorted(os.environ):
         if removed := REMOVED.get(name.upper()):
             yield f"{name}: {removed}"
-        elif name.upper().startswith(_OURS) and name.upper() not in known:
-            close = get_close_matches(name.upper().removeprefix(_OURS), names, 1, _SIMILAR)
-            guess = f"; did you mean {_OURS}{close[0]}?" if close else ""
+        elif name.upper().startswith(_PREFIX) and name.upper() not in known:
+            close = get_close_matches(name.upper().removeprefix(_PREFIX), names, 1, _MIN_SIMILARITY)
+            guess = f"; did you mean {_PREFIX}{close[0]}?" if close else ""
             yield f"{name}: there is no such setting{guess}"
 
 
 def _contradictions(auth: str, given: Collection[str]) -> Iterator[str]:
-    """What is missing for the chosen authentication, and what would be ignored with it."""
-    for name in _NEEDED[auth]:
+    """Yield what the chosen authentication lacks, and what it would ignore."""
+    for name in _REQUIRED_FOR[auth]:
         if name not in given:
             yield f"{name}: is needed with CALLS_MCP_AUTH={auth}"
-    for name, modes in _FOR.items():
+    for name, modes in _ONLY_FOR.items():
         if name in given and auth not in modes:
             needed = " or ".join(f"CALLS_MCP_AUTH={mode}" for mode in modes)
             yield f"{name}: counts only with {needed}, and this is {auth}"
 
 
 def _fault(error: ErrorDetails) -> str:
-    words = _WORDS.get(error["type"]) or reason(error).replace("should be", "must be", 1)
+    words = _MESSAGES.get(error["type"]) or reason(error).replace("should be", "must be", 1)
     return f"{error['loc'][1]}: {words}"
 
 

@@ -1,4 +1,4 @@
-"""`calls-mcp approvals`: what waits for the operator, and their decision, on a terminal."""
+"""`calls-mcp approvals`: list approval requests and decide them on a terminal."""
 
 import getpass
 from argparse import ArgumentParser, Namespace
@@ -27,7 +27,7 @@ exit status:
   1  it was decided before, or has lapsed
   2  wrong usage, or there is no such approval
 """
-_LOOK_EVERY = 1  # second
+_POLL_INTERVAL = 1  # second
 _FAILED = 1  # exit status
 
 
@@ -47,11 +47,11 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Do what the options say; the exit status.
+    """List, show or decide approval requests. Return the exit status.
 
     Raises:
         ConfigurationError: Servers and operators share no store, or the store or the audit log
-            can't be used; then nothing was decided.
+            can't be used. Nothing was decided.
     """
     try:
         with silenced(), suppress(KeyboardInterrupt):  # the end of watching
@@ -88,15 +88,15 @@ async def _list(approvals: Approvals, settings: Settings, options: Namespace) ->
         listed = [(each.identifier, each.decision, each.has_expired(now)) for each in requests]
         if listed != shown:
             shown = listed
-            _tell(requests, now, as_json=options.json)
+            _show_all(requests, now, as_json=options.json)
             if not (requests or options.json):
-                await _tell_where(approvals, settings, sandbox=options.sandbox)
+                await _show_where(approvals, settings, sandbox=options.sandbox)
         if not options.watch:
             return
-        await anyio.sleep(_LOOK_EVERY)
+        await anyio.sleep(_POLL_INTERVAL)
 
 
-def _tell(requests: Sequence[ApprovalRequest], now: float, *, as_json: bool) -> None:
+def _show_all(requests: Sequence[ApprovalRequest], now: float, *, as_json: bool) -> None:
     if as_json:
         show_json([_report(request, now) for request in requests])
         return
@@ -106,7 +106,7 @@ def _tell(requests: Sequence[ApprovalRequest], now: float, *, as_json: bool) -> 
         say(f"{len(requests)} shown")
 
 
-async def _tell_where(approvals: Approvals, settings: Settings, *, sandbox: bool) -> None:
+async def _show_where(approvals: Approvals, settings: Settings, *, sandbox: bool) -> None:
     say(f"Nothing is pending in {approvals.where}")
     if count := await count_in_other_default(settings, sandbox=sandbox):
         pending = "1 request is" if count == 1 else f"{count} requests are"
@@ -126,11 +126,11 @@ async def _decide(approvals: Approvals, request: ApprovalRequest, options: Names
     elif decided is None:
         say("It has lapsed: nobody decided in time. Nothing was done.")
     else:
-        say(_said(decided))
+        say(_result(decided))
     return 0 if decided and decided.ours else _FAILED
 
 
-def _said(decided: Decided) -> str:
+def _result(decided: Decided) -> str:
     decision = decided.decision
     if not decided.ours:
         return f"It was {decision.word} before, by {decision.by}. That stands."

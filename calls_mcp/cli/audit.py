@@ -18,7 +18,7 @@ from calls_mcp.errors import ConfigurationError
 from calls_mcp.settings import load_settings
 
 _TAMPERED = 1  # exit status
-_LOOK_EVERY = 0.25  # seconds
+_POLL_INTERVAL = 0.25  # seconds
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -57,10 +57,10 @@ def _time(text: str) -> str:
 
 
 def _verify(options: Namespace) -> int:
-    """Check the chain of a log, by default that of the one in use. Returns the exit status.
+    """Check the chain of a log, by default the one in use. Return the exit status.
 
     Raises:
-        ConfigurationError: The log can't be read, is none, or there is none yet.
+        ConfigurationError: The log can't be read, is not one, or does not exist yet.
     """
     path = options.file or _path(sandbox=options.sandbox)
     if not options.file:
@@ -71,12 +71,12 @@ def _verify(options: Namespace) -> int:
 
 
 def _export(options: Namespace) -> int:
-    """Write the records in use to stdout, one a line, exactly as they are kept.
+    """Write the records to stdout, one per line, exactly as they are stored.
 
-    With `follow`, go on with each new one until SIGINT, SIGTERM, or nobody reads stdout any more.
+    With `follow`, write new ones too, until SIGINT, SIGTERM, or the reader of stdout has gone.
 
     Raises:
-        ConfigurationError: The log can't be read, or there is none yet.
+        ConfigurationError: The log can't be read, or does not exist yet.
     """
     path = _path(sandbox=options.sandbox)
     if not options.follow:
@@ -114,7 +114,7 @@ def _require(path: Path, *, sandbox: bool) -> None:
 
 
 def _signals() -> list[int]:
-    """The signals that ask for the end from now on; a second one of a kind ends the process."""
+    """Return a list that collects the signals received; a second one ends the process."""
     received: list[int] = []
 
     def receive(number: int, _frame: FrameType | None) -> None:
@@ -127,10 +127,10 @@ def _signals() -> list[int]:
 
 
 def _is_reader_gone() -> bool:
-    """Wait a moment. Whether whoever read stdout has closed it meanwhile, where that is known."""
+    """Wait a moment. Return whether the reader of stdout has gone, where that is known."""
     if not hasattr(select, "poll"):  # on Windows
-        sleep(_LOOK_EVERY)
+        sleep(_POLL_INTERVAL)
         return False
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)
-    return bool(poll.poll(1000 * _LOOK_EVERY))
+    return bool(poll.poll(1000 * _POLL_INTERVAL))

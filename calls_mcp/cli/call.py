@@ -1,4 +1,4 @@
-"""`calls-mcp call`: one tool from the shell, by the path that a client takes."""
+"""`calls-mcp call`: call one tool from the shell, as an MCP client does."""
 
 import json
 import os
@@ -99,10 +99,10 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Run the tool and show its result. Returns the exit status.
+    """Call the tool and show its result. Return the exit status.
 
     Raises:
-        ConfigurationError: The command or the set-up is wrong.
+        ConfigurationError: The command or the setup is wrong.
     """
     operation = _operation(options.tool)
     given = _read(options.input) if options.input else {}
@@ -129,14 +129,15 @@ def _operation(name: str) -> Operation:
 
 
 def assigned(pairs: Iterable[str], operation: Operation) -> dict[str, Json]:
-    """The arguments that `pairs` give to `operation`.
+    """Return the arguments that `key=value` pairs give to `operation`.
 
-    A value is JSON where that is what the parameter's schema wants, and else the text itself; it is
-    for the tool's own check to say what is wrong with that. A list may be given by repeating it.
+    A value is JSON if the parameter's schema wants a number, a boolean or a list, and otherwise the
+    text itself: quotation marks may be meant. The tool reports wrong values. A list may be given by
+    repeating the pair.
 
     Raises:
-        ConfigurationError: One of them is no `key=value`, or gives twice what is no list. It is
-            told by its place, for what it holds may be a secret.
+        ConfigurationError: A pair is not `key=value`, or repeats what is not a list. The message
+            gives its position, because its text may be a secret.
     """
     arguments: dict[str, Json] = {}
     for number, pair in enumerate(pairs, 1):
@@ -189,7 +190,7 @@ async def _serving(
     sandbox: bool,  # noqa: FBT001
     invoke: "_Invoke",
 ) -> CallToolResult | MCPError | None:
-    """What the invocation comes to; nothing if a signal came first."""
+    """Return the result of the invocation; None if a signal came first."""
     async with (
         open_runtime(settings, sandbox=sandbox) as runtime,
         anyio.create_task_group() as tasks,
@@ -202,7 +203,7 @@ async def _serving(
 
 
 async def _cancel_on_signal(scope: anyio.CancelScope) -> None:
-    """Cancel what has not been sent; what has been is finished."""
+    """Cancel what has not been sent. What has been sent is finished."""
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async for _ in signals:
             scope.cancel()
@@ -242,7 +243,7 @@ async def _ask(context: ClientRequestContext, params: ElicitRequestParams) -> El
 
 
 def _answer() -> str | None:
-    """The line that is typed; None at the end of input."""
+    """Return the line that is typed; None at the end of input."""
     sys.stderr.write(f"Type {_YES} to do this, anything else to leave it: ")
     sys.stderr.flush()
     line = sys.stdin.readline()
@@ -250,7 +251,7 @@ def _answer() -> str | None:
 
 
 def _is_interactive() -> bool:
-    """Whether somebody sees the question and can answer it."""
+    """Return whether a person can see the question and answer it."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
@@ -272,7 +273,7 @@ def _show(result: CallToolResult, *, as_json: bool, can_be_asked: bool) -> int:
 
 @contextmanager
 def _interruptible() -> Generator[None]:
-    """In here a signal ends the program as interrupted, until somebody else receives it."""
+    """Let a signal end the program with status 130, unless another handler is installed."""
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, _exit_at_once) for number in numbers]
     try:
@@ -287,7 +288,7 @@ def _exit_at_once(_number: int, _frame: FrameType | None) -> None:
 
 
 def _end_interrupted(operation: Operation) -> NoReturn:
-    """End at once: where a thread waits for an answer, only an answer would end it."""
+    """End at once: a thread that waits for an answer can't be stopped."""
     warn("" if operation.read_only else _LOOK_FIRST)
     stderr.flush()
     os._exit(_INTERRUPTED)

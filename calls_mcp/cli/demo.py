@@ -1,4 +1,4 @@
-"""A walk through the five tools: an MCP client, this server and the emulator in one process."""
+"""`calls-mcp demo`: use the five tools with an MCP client, the server and the emulator."""
 
 import json
 import shlex
@@ -65,7 +65,7 @@ async def _demo() -> None:
 
 
 def _program() -> str:
-    """How this reader's shell finds us."""
+    """Return the command by which this user's shell finds us."""
     if shutil.which("calls-mcp"):
         return "calls-mcp"
     found = launch_command()
@@ -129,7 +129,7 @@ def _shown(entry: LoggedRequest) -> str:
 
 
 class _User:
-    """Answers the server's questions as the walk has it."""
+    """Answers the server's questions."""
 
     says_yes = False
 
@@ -159,7 +159,7 @@ class _Agent:
         return cast("dict[str, Any]", result.structured_content)
 
     async def follow(self, sid: str, until: str) -> None:
-        """Look now and then, and tell each change of status."""
+        """Fetch the call again and again, and print each change of status."""
         status = ""
         while status != until:
             arguments: dict[str, Any] = {"sid": sid}

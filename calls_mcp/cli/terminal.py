@@ -1,4 +1,4 @@
-"""What people and scripts read: in colour on a terminal, plain elsewhere."""
+"""Write to stdout and stderr: in colour on a terminal, plain elsewhere."""
 
 import json
 import os
@@ -19,7 +19,7 @@ _CODES: dict[Colour, str] = {
 
 
 def painted(text: str, colour: Colour, stream: TextIO | None = None) -> str:
-    """`text` in a colour if `stream` (stdout) is a terminal, and NO_COLOR is not set."""
+    """Return `text` in a colour if `stream` (stdout) is a terminal, and NO_COLOR is not set."""
     if not (stream or sys.stdout).isatty() or os.environ.get("NO_COLOR"):
         return text
     return f"\x1b[{_CODES[colour]}m{text}\x1b[0m"
@@ -28,7 +28,7 @@ def painted(text: str, colour: Colour, stream: TextIO | None = None) -> str:
 def say(text: str = "", stream: TextIO | None = None) -> None:
     """Write a line to `stream` (stdout); what its encoding lacks is written as `?`.
 
-    A reader that has gone, as in `… | head`, is no failure.
+    A reader that has gone, as in `… | head`, is not an error.
     """
     into = stream or sys.stdout
     encoding = into.encoding or "utf-8"
