@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from calls_mcp.emulator.testing import RunningEmulator
 from tests.cli.test_main import run
 from tests.guard.test_policy import policy
-from tests.http.site import entry, write
+from tests.http.service import entry, write
 from tests.rig import ACCOUNT
 from tests.storage.redis_server import RedisServer
 from tests.twilio.test_transport import certify

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from calls_mcp.cli.main import main
-from tests.http.site import by_tokens, entry, open_site, write
+from tests.http.service import by_tokens, entry, open_service, write
 
 pytestmark = pytest.mark.anyio
 
@@ -29,7 +29,7 @@ async def test_a_new_token_is_good_for_its_scopes_in_the_file_it_was_added_to(
 ) -> None:
     reading = made(capsys, "alice", "--scope", "calls:read", "--file", file)
     placing = made(capsys, "bob", "--scope", "calls:place", "--scope", "calls:read", "--file", file)
-    async with open_site(**by_tokens(file)) as service:
+    async with open_service(**by_tokens(file)) as service:
         async with service.of(reading).connect() as alice:
             tools = (await alice.client.list_tools()).tools
             assert [tool.name for tool in tools] == ["fetch_call", "list_calls"]
@@ -110,7 +110,7 @@ async def test_a_token_that_approves_is_shown_no_tool(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     token = made(capsys, "ann", "--scope", "calls:approve", "--file", file)
-    async with open_site(**by_tokens(file)) as service:
+    async with open_service(**by_tokens(file)) as service:
         async with service.of(token).connect() as ann:
             assert (await ann.client.list_tools()).tools == []
         refused = await service.of(token).ask("tools/call", name="list_calls", arguments={})

@@ -19,7 +19,7 @@ from tests.console.harness import (
     text_of,
 )
 from tests.http.issuer import AUDIENCE, Issuer, issuing
-from tests.http.site import EVERYTHING, entry, write
+from tests.http.service import EVERYTHING, entry, write
 from tests.records import records_in
 
 pytestmark = pytest.mark.anyio

@@ -2,18 +2,18 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from tests.http.site import Here, open_site
+from tests.http.service import LocalService, open_service
 
 
 @pytest.fixture
-async def site() -> AsyncGenerator[Here]:
+async def service() -> AsyncGenerator[LocalService]:
     """A service with the default settings on an emulator."""
-    async with open_site() as site:
-        yield site
+    async with open_service() as service:
+        yield service
 
 
 @pytest.fixture
-async def impatient() -> AsyncGenerator[Here]:
+async def impatient() -> AsyncGenerator[LocalService]:
     """A service that waits 0.2 s for a head or a body."""
-    async with open_site(calls_mcp_http_patience=0.2) as site:
-        yield site
+    async with open_service(calls_mcp_http_patience=0.2) as service:
+        yield service

@@ -11,7 +11,7 @@ import anyio
 from anyio.abc import Process
 from anyio.streams.text import TextReceiveStream
 
-from tests.http.site import Service
+from tests.http.service import Service
 
 _ANNOUNCED = "calls-mcp: serving at "
 

@@ -9,7 +9,7 @@ import pytest
 from calls_mcp.cli.console import open_beside
 from calls_mcp.cli.main import main
 from tests.http.replica import replica
-from tests.http.site import EVERYTHING, entry, write
+from tests.http.service import EVERYTHING, entry, write
 from tests.rig import open_rig, placing
 
 pytestmark = pytest.mark.anyio

@@ -10,7 +10,7 @@ import yaml
 
 from calls_mcp.cli.main import main
 from calls_mcp.settings import Settings
-from tests.http.balancer import DEPLOY, HAPROXY, NGINX
+from tests.http.load_balancer import DEPLOY, HAPROXY, NGINX
 
 ROOT = DEPLOY.parents[1]
 FILES = sorted(file for file in DEPLOY.iterdir() if file.is_file())

@@ -32,7 +32,7 @@ from tests.http.issuer import (
     issuing,
     public,
 )
-from tests.http.site import Here, Service, challenge, site_of
+from tests.http.service import LocalService, Service, challenge, serve_rig
 from tests.rig import ERAS, Era, open_rig, placing
 from tests.storage.redis_server import free_port
 
@@ -42,7 +42,7 @@ METADATA = "https://calls.example.com/.well-known/oauth-protected-resource/mcp"
 
 
 @dataclass
-class Trusting(Here):
+class Trusting(LocalService):
     """A server that accepts the tokens of an issuer."""
 
     issuer: Issuer = field(kw_only=True)
@@ -59,23 +59,25 @@ async def trusting(issuer: Issuer, **settings: object) -> AsyncGenerator[Trustin
     clock = ManualClock(0)
     async with open_rig(sandbox=False, **issuer.settings(**settings)) as rig:
         rig.runtime.monotonic = clock
-        async with site_of(rig) as at:
-            yield Trusting(at.url, rig=rig, site=at.site, issuer=issuer, clock=clock)
+        async with serve_rig(rig) as at:
+            yield Trusting(at.url, rig=rig, server=at.server, issuer=issuer, clock=clock)
 
 
 @pytest.fixture
-async def site() -> AsyncGenerator[Trusting]:
-    async with issuing() as issuer, trusting(issuer) as site:
-        yield site
+async def service() -> AsyncGenerator[Trusting]:
+    async with issuing() as issuer, trusting(issuer) as service:
+        yield service
 
 
 @pytest.mark.parametrize(
     ("key", "algorithm"),
     [(RSA_KEY, "RS256"), (RSA_KEY, "PS512"), (EC_KEY, "ES256"), (ED_KEY, "EdDSA")],
 )
-async def test_every_kind_of_key_is_known(key: PrivateKey, algorithm: str, site: Trusting) -> None:
-    site.issuer.keys = [public(key, "mine", algorithm)]
-    assert await site.status(site.issuer.token(key, algorithm, "mine")) == 400
+async def test_every_kind_of_key_is_known(
+    key: PrivateKey, algorithm: str, service: Trusting
+) -> None:
+    service.issuer.keys = [public(key, "mine", algorithm)]
+    assert await service.status(service.issuer.token(key, algorithm, "mine")) == 400
 
 
 @pytest.mark.requirement("19")
@@ -97,56 +99,56 @@ async def test_every_kind_of_key_is_known(key: PrivateKey, algorithm: str, site:
     ],
 )
 async def test_a_token_with_a_wrong_claim_is_refused(
-    wrong: dict[str, object], site: Trusting
+    wrong: dict[str, object], service: Trusting
 ) -> None:
-    assert await site.status() == 400
-    assert await site.status(site.issuer.token(claims=wrong)) == 401
+    assert await service.status() == 400
+    assert await service.status(service.issuer.token(claims=wrong)) == 401
 
 
 @pytest.mark.requirement("19")
-async def test_a_token_that_the_issuers_key_did_not_sign_is_refused(site: Trusting) -> None:
+async def test_a_token_that_the_issuers_key_did_not_sign_is_refused(service: Trusting) -> None:
     stranger = rsa.generate_private_key(65537, 2048)
-    head, body, signature = site.issuer.token().split(".")
+    head, body, signature = service.issuer.token().split(".")
     forged = base64.urlsafe_b64encode(
-        json.dumps(issuer_claims(site.issuer) | {"sub": "root"}).encode()
+        json.dumps(issuer_claims(service.issuer) | {"sub": "root"}).encode()
     ).decode()
     for token in (
-        site.issuer.token(stranger),
-        site.issuer.token(identifier="another"),
-        site.issuer.token(identifier=None),
+        service.issuer.token(stranger),
+        service.issuer.token(identifier="another"),
+        service.issuer.token(identifier=None),
         f"{head}.{forged.rstrip('=')}.{signature}",
         f"{head}.{body}.",
         f"{head}.{body}",
         "a.b.c",
         "[" * 9000,
     ):
-        assert await site.status(token) == 401
+        assert await service.status(token) == 401
 
 
 def issuer_claims(issuer: Issuer) -> dict[str, object]:
     return {"iss": issuer.url, "aud": AUDIENCE, "exp": int(time.time()) + 60}
 
 
-async def test_the_algorithm_is_the_keys_and_never_the_tokens_choice(site: Trusting) -> None:
+async def test_the_algorithm_is_the_keys_and_never_the_tokens_choice(service: Trusting) -> None:
     pem = RSA_KEY.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     shared = "shared-secret-that-is-long-enough-for-hmac"
-    site.issuer.keys += [
+    service.issuer.keys += [
         {"kty": "oct", "kid": "shared", "k": as_base64(shared.encode()), "alg": "HS256"},
         public(EC_KEY, "encrypts", "ES256", use="enc"),
     ]
     for token in (
-        unsigned(site.issuer, {"alg": "none", "kid": "rsa"}),
-        signed_with(site.issuer, pem),
-        site.issuer.token(shared, "HS256", "shared"),
-        site.issuer.token(shared, "HS256", "rsa"),
-        site.issuer.token(RSA_KEY, "PS256"),
-        site.issuer.token(RSA_KEY, "RS512"),
-        site.issuer.token(EC_KEY, "ES256", "encrypts"),
+        unsigned(service.issuer, {"alg": "none", "kid": "rsa"}),
+        signed_with(service.issuer, pem),
+        service.issuer.token(shared, "HS256", "shared"),
+        service.issuer.token(shared, "HS256", "rsa"),
+        service.issuer.token(RSA_KEY, "PS256"),
+        service.issuer.token(RSA_KEY, "RS512"),
+        service.issuer.token(EC_KEY, "ES256", "encrypts"),
     ):
-        assert await site.status(token) == 401
-    assert await site.status() == 400
+        assert await service.status(token) == 401
+    assert await service.status() == 400
 
 
 def as_base64(data: bytes) -> str:
@@ -167,51 +169,53 @@ def signed_with(issuer: Issuer, public_key: bytes) -> str:
 # The keys
 
 
-async def test_a_new_key_is_found_and_one_that_is_withdrawn_forgotten(site: Trusting) -> None:
-    assert await site.status() == 400
-    site.clock.advance(20)
-    site.issuer.keys = [public(EC_KEY, "new", "ES256")]
-    assert await site.status(site.issuer.token(EC_KEY, "ES256", "new")) == 400
-    assert await site.status() == 401
-    assert site.issuer.key_fetches == 2
+async def test_a_new_key_is_found_and_one_that_is_withdrawn_forgotten(service: Trusting) -> None:
+    assert await service.status() == 400
+    service.clock.advance(20)
+    service.issuer.keys = [public(EC_KEY, "new", "ES256")]
+    assert await service.status(service.issuer.token(EC_KEY, "ES256", "new")) == 400
+    assert await service.status() == 401
+    assert service.issuer.key_fetches == 2
 
 
 async def test_all_who_come_with_a_new_key_at_the_same_time_wait_for_one_fetch(
-    site: Trusting,
+    service: Trusting,
 ) -> None:
-    assert await site.status() == 400
-    site.clock.advance(20)
-    site.issuer.keys.append(public(EC_KEY, "new", "ES256"))
+    assert await service.status() == 400
+    service.clock.advance(20)
+    service.issuer.keys.append(public(EC_KEY, "new", "ES256"))
     statuses: list[int] = []
 
     async def come() -> None:
-        statuses.append(await site.status(site.issuer.token(EC_KEY, "ES256", "new")))
+        statuses.append(await service.status(service.issuer.token(EC_KEY, "ES256", "new")))
 
     async with anyio.create_task_group() as tasks:
         for _ in range(10):
             tasks.start_soon(come)
     assert statuses == [400] * 10
-    assert site.issuer.key_fetches == 2
+    assert service.issuer.key_fetches == 2
 
 
-async def test_keys_are_fetched_again_after_ten_minutes(site: Trusting) -> None:
-    assert await site.status() == 400
-    site.issuer.keys = []
-    site.clock.advance(599)
-    assert await site.status() == 400
-    site.clock.advance(1)
-    site.issuer.keys = [public(EC_KEY, "new", "ES256")]
-    assert await site.status() == 401
+async def test_keys_are_fetched_again_after_ten_minutes(service: Trusting) -> None:
+    assert await service.status() == 400
+    service.issuer.keys = []
+    service.clock.advance(599)
+    assert await service.status() == 400
+    service.clock.advance(1)
+    service.issuer.keys = [public(EC_KEY, "new", "ES256")]
+    assert await service.status() == 401
 
 
-async def test_however_many_unknown_keys_are_named_the_issuer_is_asked_once(site: Trusting) -> None:
+async def test_however_many_unknown_keys_are_named_the_issuer_is_asked_once(
+    service: Trusting,
+) -> None:
     for number in range(20):
-        assert await site.status(site.issuer.token(identifier=f"made up {number}")) == 401
-    assert site.issuer.key_fetches == 1
-    site.clock.advance(10)
+        assert await service.status(service.issuer.token(identifier=f"made up {number}")) == 401
+    assert service.issuer.key_fetches == 1
+    service.clock.advance(10)
     for number in range(20):
-        assert await site.status(site.issuer.token(identifier=f"made up {number}")) == 401
-    assert site.issuer.key_fetches == 2
+        assert await service.status(service.issuer.token(identifier=f"made up {number}")) == 401
+    assert service.issuer.key_fetches == 2
 
 
 FAILURES = [
@@ -228,15 +232,15 @@ FAILURES = [
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda f: f"{f.status_code} {f.body[:6]!r}")
 async def test_while_the_issuer_fails_nobody_is_told_that_their_token_is_bad(
-    failure: Response, site: Trusting
+    failure: Response, service: Trusting
 ) -> None:
-    site.issuer.failure = failure
-    answer = await site.of(site.issuer.token()).post(b"{}")
+    service.issuer.failure = failure
+    answer = await service.of(service.issuer.token()).post(b"{}")
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "10")
-    site.issuer.failure = None
-    assert await site.status() == 503
-    site.clock.advance(10)
-    assert await site.status() == 400
+    service.issuer.failure = None
+    assert await service.status() == 503
+    service.clock.advance(10)
+    assert await service.status() == 400
 
 
 async def test_a_proxy_that_can_not_be_used_is_a_failure_to_fetch_the_keys(
@@ -248,14 +252,14 @@ async def test_a_proxy_that_can_not_be_used_is_a_failure_to_fetch_the_keys(
         await keys.key("any")
 
 
-async def test_keys_that_can_not_be_fetched_again_are_good_for_an_hour(site: Trusting) -> None:
-    assert await site.status() == 400
-    site.issuer.failure = Response(status_code=500)
-    site.clock.advance(3599)
-    assert await site.status() == 400
-    assert await site.status(site.issuer.token(identifier="another")) == 401
-    site.clock.advance(1)
-    assert await site.status() == 503
+async def test_keys_that_can_not_be_fetched_again_are_good_for_an_hour(service: Trusting) -> None:
+    assert await service.status() == 400
+    service.issuer.failure = Response(status_code=500)
+    service.clock.advance(3599)
+    assert await service.status() == 400
+    assert await service.status(service.issuer.token(identifier="another")) == 401
+    service.clock.advance(1)
+    assert await service.status() == 503
 
 
 @pytest.mark.parametrize(
@@ -286,23 +290,23 @@ async def test_the_issuers_metadata_is_found(path: str, metadata_path: str) -> N
     ids=str,
 )
 async def test_metadata_that_is_not_the_issuers_own_is_not_followed(
-    changed: dict[str, object], site: Trusting
+    changed: dict[str, object], service: Trusting
 ) -> None:
-    site.issuer.changed = changed
-    assert await site.status() == 503
-    assert site.issuer.key_fetches == 0
+    service.issuer.changed = changed
+    assert await service.status() == 503
+    assert service.issuer.key_fetches == 0
 
 
 # What a client is told
 
 
-async def test_a_client_can_find_out_where_to_get_a_token(site: Trusting) -> None:
-    answer = await site.post(b"{}")
+async def test_a_client_can_find_out_where_to_get_a_token(service: Trusting) -> None:
+    answer = await service.post(b"{}")
     assert answer.status_code == 401
     assert challenge(answer) == {"scope": "calls:read", "resource_metadata": METADATA}
-    metadata = (await site.get("/.well-known/oauth-protected-resource/mcp")).json()
+    metadata = (await service.get("/.well-known/oauth-protected-resource/mcp")).json()
     assert metadata["resource"] == AUDIENCE
-    assert metadata["authorization_servers"] == [site.issuer.url]
+    assert metadata["authorization_servers"] == [service.issuer.url]
     assert metadata["scopes_supported"] == [  # clients ask for all: calls:approve is not told
         "calls:read",
         "calls:place",
@@ -366,7 +370,7 @@ async def test_a_client_of_the_sdk_finds_the_issuer_and_comes_again_with_what_a_
         settings = issuer.settings(calls_mcp_resource_url=resource, calls_mcp_confirm="none")
         async with (
             open_rig(sandbox=False, **settings) as rig,
-            site_of(rig, port=port) as service,
+            serve_rig(rig, port=port) as service,
             service.connect(mode, auth=credentials) as agent,
         ):
             assert (await agent.call("list_calls"))["count"] == 0

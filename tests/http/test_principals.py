@@ -12,15 +12,15 @@ from calls_mcp.errors import ConfigurationError
 from calls_mcp.http.authentication import open_verifier
 from calls_mcp.settings import load_settings
 from tests.http.issuer import AUDIENCE, issuing
-from tests.http.site import (
+from tests.http.service import (
     EVERYTHING,
-    OnStandIn,
+    StubbedService,
     by_tokens,
     entry,
     message,
-    open_site,
-    site_of,
-    stand_in_site,
+    open_service,
+    serve_rig,
+    stubbed_service,
     write,
 )
 from tests.records import lines_in
@@ -49,12 +49,12 @@ async def placed(exchange: Exchange) -> None:
     await answer(200, call(account_sid=account))(exchange)
 
 
-def upstream_of(file: Path) -> AbstractAsyncContextManager[OnStandIn]:
+def upstream_of(file: Path) -> AbstractAsyncContextManager[StubbedService]:
     """A stand-in for the API that any account may use, and a server on it."""
-    return stand_in_site(placed, **by_tokens(file, calls_mcp_confirm="none"))
+    return stubbed_service(placed, **by_tokens(file, calls_mcp_confirm="none"))
 
 
-async def account_used(service: OnStandIn, token: str) -> tuple[str, str]:
+async def account_used(service: StubbedService, token: str) -> tuple[str, str]:
     """The account that a call was placed on, and the credentials it was placed with."""
     async with service.of(token).connect() as agent:
         await agent.call("create_call", **placing())
@@ -136,7 +136,7 @@ async def test_a_call_under_way_is_finished_with_the_account_it_began_with(
     outcomes: list[str] = []
     settings = by_tokens(write(tmp_path / "principals.toml", *BOTH, BY_FILE))
     async with (
-        stand_in_site(wait, calls_mcp_confirm="none", **settings) as service,
+        stubbed_service(wait, calls_mcp_confirm="none", **settings) as service,
         service.of("alices-token").connect() as alice,
         anyio.create_task_group() as tasks,
     ):
@@ -162,7 +162,7 @@ async def test_principals_of_one_account_learn_from_each_other_that_it_fails(
     write(tmp_path / "own.toml", '[confirm]\nplace = "deny"\n')
     own = '[principals.alice]\npolicy = "own.toml"\n'
     settings = by_tokens(write(tmp_path / "principals.toml", *BOTH, own))
-    async with stand_in_site(answer(404), deadline=0.3, **settings) as service:
+    async with stubbed_service(answer(404), deadline=0.3, **settings) as service:
         service.upstream.leave()
         async with service.of("alices-token").connect() as alice:
             for _ in range(20):  # in none of them may the connection be tried in time
@@ -206,7 +206,7 @@ async def test_with_an_issuer_the_file_says_who_has_something_of_their_own(
     file = write(tmp_path / "p.toml", '[principals."auth0|alice"]\npolicy = "strict.toml"\n')
     async with issuing() as issuer:
         settings = issuer.settings(calls_mcp_principals=file)
-        async with open_site(**settings) as service:
+        async with open_service(**settings) as service:
             for name, outcome in (("auth0|alice", "error"), ("bob", "done")):
                 async with service.of(issuer.token(claims={"sub": name})).connect() as agent:
                     assert (await agent.call("list_calls"))["outcome"] == outcome
@@ -214,11 +214,11 @@ async def test_with_an_issuer_the_file_says_who_has_something_of_their_own(
 
 async def test_in_the_sandbox_nobody_has_an_account_but_the_emulators(tmp_path: Path) -> None:
     settings = by_tokens(write(tmp_path / "principals.toml", *BOTH, BY_FILE))
-    async with open_rig(sandbox=True, **settings) as rig, site_of(rig) as site:
-        async with site.of("alices-token").connect() as alice:
+    async with open_rig(sandbox=True, **settings) as rig, serve_rig(rig) as service:
+        async with service.of("alices-token").connect() as alice:
             listed = await alice.call("list_calls")
         assert (listed["outcome"], listed["sandbox"]) == ("done", True)
-        assert OWN not in str(site.rig.emulator.requests)
+        assert OWN not in str(service.rig.emulator.requests)
 
 
 async def test_in_memory_and_on_stdio_nobody_is_asked_for_a_token(tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ async def test_the_record_and_the_throttle_know_whoever_is_authenticated(tmp_pat
         calls_mcp_policy=tmp_path / "slow.toml",
         calls_mcp_audit_database=tmp_path / "audit.db",
     )
-    async with open_site(**settings) as service:
+    async with open_service(**settings) as service:
         outcomes: list[str] = []
         for token in ("alices-token", "alices-token", "bobs-token"):
             async with service.of(token).connect() as agent:

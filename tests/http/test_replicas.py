@@ -13,7 +13,7 @@ from calls_mcp.http.serving import Endpoint, open_server
 from calls_mcp.server.handlers import build_server
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
-from tests.http.site import YES, Service, stand_in_site
+from tests.http.service import YES, Service, stubbed_service
 from tests.rig import PERMISSIVE, Agent, User, access_to, placing
 from tests.storage.redis_server import RedisServer
 from tests.upstream import SID, answer
@@ -35,9 +35,9 @@ async def at(emulator: Emulator, redis_url: str, **settings: object) -> AsyncGen
     access = access_to(emulator.base_url)
     async with (
         Runtime(load_settings(given | settings), access) as runtime,
-        open_server(build_server(runtime), runtime, Endpoint(port=0)) as site,
+        open_server(build_server(runtime), runtime, Endpoint(port=0)) as service,
     ):
-        yield Service(site.endpoint.url)
+        yield Service(service.endpoint.url)
 
 
 @asynccontextmanager
@@ -139,13 +139,13 @@ async def test_while_redis_is_away_each_replica_counts_for_itself(own_redis: Red
 async def test_readiness_asks_redis_no_more_often_than_once_a_second(
     own_redis: RedisServer,
 ) -> None:
-    async with Emulator() as emulator, at(emulator, own_redis.url) as site:
-        assert (await site.get("/readyz")).status_code == 200
+    async with Emulator() as emulator, at(emulator, own_redis.url) as service:
+        assert (await service.get("/readyz")).status_code == 200
         own_redis.stop()
         async with anyio.create_task_group() as tasks:
             for _ in range(20):
-                tasks.start_soon(site.get, "/readyz")
-        await _tells(site, 503)
+                tasks.start_soon(service.get, "/readyz")
+        await _tells(service, 503)
 
 
 async def test_while_redis_is_away_changes_are_refused_and_reads_go_on(
@@ -153,27 +153,27 @@ async def test_while_redis_is_away_changes_are_refused_and_reads_go_on(
 ) -> None:
     async with (
         Emulator() as emulator,
-        at(emulator, own_redis.url, calls_mcp_http_stateless=False) as site,
+        at(emulator, own_redis.url, calls_mcp_http_stateless=False) as service,
     ):
         for mode in ("auto", "legacy"):
-            async with site.connect(mode, User()) as agent:
-                assert (await site.get("/readyz")).status_code == 200
+            async with service.connect(mode, User()) as agent:
+                assert (await service.get("/readyz")).status_code == 200
                 own_redis.stop()
                 refused = await agent.call("create_call", **placing())
                 assert refused["error"]["kind"] == "store_unavailable"
                 assert refused["error"]["retryable"]
                 assert "CALLS_MCP_STATE_URL" in refused["error"]["hint"]
                 assert (await agent.call("list_calls"))["outcome"] == "done"
-                await _tells(site, 503)
-                assert (await site.get("/healthz")).status_code == 200
+                await _tells(service, 503)
+                assert (await service.get("/healthz")).status_code == 200
                 own_redis.start()
-                await _tells(site, 200)
+                await _tells(service, 200)
                 placed = await agent.call("create_call", **placing())
                 assert placed["outcome"] == "done"
 
 
 async def test_readiness_tells_of_an_api_that_is_left_alone_for_its_failures() -> None:
-    async with stand_in_site(answer(404), monotonic=ManualClock(0)) as service:
+    async with stubbed_service(answer(404), monotonic=ManualClock(0)) as service:
         assert (await service.get("/readyz")).json() == {"ready": True}
         service.upstream.leave()
         async with service.connect() as agent, anyio.create_task_group() as tasks:

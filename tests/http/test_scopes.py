@@ -16,19 +16,19 @@ from mcp import MCPError
 from calls_mcp.http.authentication import BearerAuthentication
 from tests.confirmation import YES, asked, token_for
 from tests.http.issuer import issuing
-from tests.http.site import (
+from tests.http.service import (
     EVERYTHING,
     LEGACY,
     Client2026,
-    Here,
+    LocalService,
     by_tokens,
     challenge,
     entry,
     message,
-    open_site,
+    open_service,
     principals,
     result,
-    stand_in_site,
+    stubbed_service,
     write,
 )
 from tests.rig import ERAS, Era, User, placing
@@ -63,19 +63,19 @@ def file(tmp_path: Path) -> Path:
     )
 
 
-def tokens(file: Path, **settings: object) -> AbstractAsyncContextManager[Here]:
+def tokens(file: Path, **settings: object) -> AbstractAsyncContextManager[LocalService]:
     """A server that lets in whoever the file lists."""
-    return open_site(**by_tokens(file, **settings))
+    return open_service(**by_tokens(file, **settings))
 
 
 @pytest.fixture
-async def service(file: Path) -> AsyncGenerator[Here]:
+async def service(file: Path) -> AsyncGenerator[LocalService]:
     async with tokens(file) as service:
         yield service
 
 
 @pytest.mark.requirement("03")
-async def test_an_approval_of_one_principal_is_nothing_to_another(service: Here) -> None:
+async def test_an_approval_of_one_principal_is_nothing_to_another(service: LocalService) -> None:
     tool = ("create_call", placing())
     async with (
         service.of("alices-token").connect() as alice,
@@ -90,7 +90,9 @@ async def test_an_approval_of_one_principal_is_nothing_to_another(service: Here)
 
 
 @pytest.mark.requirement("03")
-async def test_the_state_of_a_question_is_nothing_to_another_principal(service: Here) -> None:
+async def test_the_state_of_a_question_is_nothing_to_another_principal(
+    service: LocalService,
+) -> None:
     async with (
         service.of("alices-token").connect(user=User()) as alice,
         service.of("bobs-token").connect(user=User()) as bob,
@@ -104,7 +106,7 @@ async def test_the_state_of_a_question_is_nothing_to_another_principal(service: 
 
 
 @pytest.mark.requirement("05", "27")
-async def test_a_session_is_of_no_use_to_another_principal(service: Here) -> None:
+async def test_a_session_is_of_no_use_to_another_principal(service: LocalService) -> None:
     """Whatever is sent into it: an answer to its question, a request, its end."""
     body = message("tools/call", name="create_call", arguments=placing())
     yes = {"action": "accept", "content": {"approve": True}}
@@ -138,7 +140,7 @@ async def test_nothing_of_a_clients_credentials_travels_upstream(tmp_path: Path)
     }
     step = answer(200, call(status="in-progress"))
     async with (
-        stand_in_site(step, **by_tokens(file, calls_mcp_confirm="none")) as service,
+        stubbed_service(step, **by_tokens(file, calls_mcp_confirm="none")) as service,
         service.of(canaries[0]).connect(headers=headers) as agent,
     ):
         for name, arguments in (("fetch_call", {"sid": SID}), *CHANGES):
@@ -158,13 +160,13 @@ async def test_nothing_of_a_clients_credentials_travels_upstream(tmp_path: Path)
 
 @pytest.mark.requirement("20")
 async def test_no_token_is_told_in_a_log_or_an_answer(
-    caplog: pytest.LogCaptureFixture, service: Here
+    caplog: pytest.LogCaptureFixture, service: LocalService
 ) -> None:
     caplog.set_level(logging.DEBUG)
     told = ""
     async with issuing() as issuer:
         good, bad = issuer.token(), issuer.token(claims={"exp": 1})
-        async with open_site(**issuer.settings()) as by_oauth:
+        async with open_service(**issuer.settings()) as by_oauth:
             for token in (good, bad):
                 for method in ("tools/list", "tools/call"):
                     told += (await by_oauth.of(token).ask(method, name="fetch_call")).text
@@ -179,7 +181,7 @@ async def test_no_token_is_told_in_a_log_or_an_answer(
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("scope", EVERYTHING)
 async def test_a_token_shows_the_tools_of_its_scopes_alone(
-    era: Era, scope: str, service: Here
+    era: Era, scope: str, service: LocalService
 ) -> None:
     allowed = [name for name, needed in NEEDS.items() if needed == scope]
     async with service.of(f"only {scope}").connect(era) as agent:
@@ -189,7 +191,7 @@ async def test_a_token_shows_the_tools_of_its_scopes_alone(
 @pytest.mark.requirement("21")
 @pytest.mark.parametrize("era", ERAS)
 async def test_a_prompt_for_a_tool_beyond_the_scopes_is_not_offered(
-    era: Era, service: Here
+    era: Era, service: LocalService
 ) -> None:
     async with service.of("alices-reading-token").connect(era) as agent:
         prompts = [prompt.name for prompt in (await agent.client.list_prompts()).prompts]
@@ -201,7 +203,7 @@ async def test_a_prompt_for_a_tool_beyond_the_scopes_is_not_offered(
 @pytest.mark.requirement("21")
 @pytest.mark.parametrize("scope", EVERYTHING)
 async def test_a_call_beyond_the_scopes_is_told_which_one_it_needs(
-    scope: str, service: Here
+    scope: str, service: LocalService
 ) -> None:
     session = await service.of(f"only {scope}").session()
     for name, needed in NEEDS.items():
@@ -285,10 +287,10 @@ async def test_the_handlers_hold_the_scopes_even_where_the_gate_has_not_looked(
 
 
 @pytest.mark.requirement("21")
-async def test_lists_that_depend_on_the_token_are_private(service: Here) -> None:
+async def test_lists_that_depend_on_the_token_are_private(service: LocalService) -> None:
     listed = result(await service.of("alices-token").ask("tools/list"))
     assert (listed["cacheScope"], listed["ttlMs"]) == ("private", 0)
-    async with open_site() as open_to_all:
+    async with open_service() as open_to_all:
         listed = result(await open_to_all.of("whatever").ask("tools/list"))
         assert listed["cacheScope"] == "public"
 
@@ -313,25 +315,25 @@ async def test_a_request_is_nobodys_but_its_own_tokens_on_whatever_connection(
     way: str, shown: str, tmp_path: Path
 ) -> None:
     file = principals(tmp_path / "principals.toml", "ann")
-    async with tokens(file) as site:
+    async with tokens(file) as service:
         raw = Client2026()
         body = json.dumps(raw.body("tools/list") | {"padding": "x" * 60_000}).encode()
         named = "".join(f"{name}: {value}\r\n" for name, value in raw.headers("tools/list").items())
 
         def head(authorization: str) -> bytes:
-            told = f"Host: {site.url.split('/')[2]}\r\nContent-Length: {len(body)}\r\n{named}"
+            told = f"Host: {service.url.split('/')[2]}\r\nContent-Length: {len(body)}\r\n{named}"
             both = "application/json, text/event-stream"
             accepted = f"Content-Type: application/json\r\nAccept: {both}\r\n"
             return f"POST /mcp HTTP/1.1\r\n{told}{accepted}{authorization}\r\n".encode()
 
         good = head("Authorization: Bearer ann\r\n")
-        connection = await site.connection()
+        connection = await service.connection()
         async with connection:
             if way == "pipelined":
                 await connection.send(good + body + head(shown) + body)
             else:
                 await connection.send(good)
-                assert (await site.get("/healthz")).status_code == 200  # the head was taken in
+                assert (await service.get("/healthz")).status_code == 200  # the head was taken in
                 await connection.send(body)
             told = bytearray()
             while b'"tools"' not in told:
@@ -346,7 +348,7 @@ async def test_a_request_is_nobodys_but_its_own_tokens_on_whatever_connection(
 
 @pytest.mark.requirement("23")
 async def test_every_token_is_compared_in_constant_time_with_all_there_are(
-    monkeypatch: pytest.MonkeyPatch, service: Here
+    monkeypatch: pytest.MonkeyPatch, service: LocalService
 ) -> None:
     compared: list[tuple[Any, Any]] = []
     compare = hmac.compare_digest

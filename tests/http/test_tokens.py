@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.http.site import EVERYTHING, Here, by_tokens, challenge, entry, open_site, write
+from tests.http.service import (
+    EVERYTHING,
+    LocalService,
+    by_tokens,
+    challenge,
+    entry,
+    open_service,
+    write,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -35,8 +43,8 @@ def spoil(file: Path, text: str | None) -> None:
 
 
 @pytest.fixture
-async def service(file: Path) -> AsyncGenerator[Here]:
-    async with open_site(**by_tokens(file)) as service:
+async def service(file: Path) -> AsyncGenerator[LocalService]:
+    async with open_service(**by_tokens(file)) as service:
         yield service
 
 
@@ -58,7 +66,7 @@ async def service(file: Path) -> AsyncGenerator[Here]:
     ],
 )
 async def test_whoever_has_none_is_told_so_in_the_same_words(
-    authorization: str | None, service: Here
+    authorization: str | None, service: LocalService
 ) -> None:
     shown = {} if authorization is None else {"Authorization": authorization}
     answer = await service.post(LIST, shown)
@@ -74,7 +82,7 @@ async def test_whoever_has_none_is_told_so_in_the_same_words(
 
 
 async def test_a_token_that_is_struck_out_or_written_in_counts_at_once(
-    file: Path, caplog: pytest.LogCaptureFixture, service: Here
+    file: Path, caplog: pytest.LogCaptureFixture, service: LocalService
 ) -> None:
     assert (await service.of("bobs-token").post(LIST)).status_code != 401
     write(file, entry("new-token", "dora", "calls:read"))
@@ -85,7 +93,7 @@ async def test_a_token_that_is_struck_out_or_written_in_counts_at_once(
 
 @pytest.mark.parametrize("broken", ["[[tokens]", None])
 async def test_a_file_that_is_broken_or_gone_is_logged_and_the_last_good_one_holds(
-    file: Path, caplog: pytest.LogCaptureFixture, broken: str | None, service: Here
+    file: Path, caplog: pytest.LogCaptureFixture, broken: str | None, service: LocalService
 ) -> None:
     spoil(file, broken)
     for _ in range(2):

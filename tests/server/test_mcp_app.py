@@ -10,7 +10,7 @@ from mcp.server import apps
 from mcp_types import Result, TextResourceContents
 
 from calls_mcp.server import mcp_app as app
-from tests.http.site import open_site
+from tests.http.service import open_service
 from tests.rig import ERAS, Agent, Era, Rig, open_rig
 
 pytestmark = pytest.mark.anyio
@@ -113,8 +113,10 @@ async def test_over_http_a_client_is_known_to_show_it_as_long_as_it_is_known(
     era: Era, *, stateless: bool
 ) -> None:
     async with (
-        open_site(calls_mcp_http_stateless=stateless) as site,
-        Client(streamable_http_client(site.url), mode=era, extensions=[SHOWS], cache=None) as shows,
+        open_service(calls_mcp_http_stateless=stateless) as service,
+        Client(
+            streamable_http_client(service.url), mode=era, extensions=[SHOWS], cache=None
+        ) as shows,
     ):
         tools = (await shows.list_tools()).tools
     is_forgotten = stateless and era == "legacy"

@@ -1,7 +1,7 @@
 """Notifications of changes of live calls, in both eras.
 
 In memory each client has a server of its own, as on stdio; what they share is tested over HTTP, by
-`tests/http/test_news.py`.
+`tests/http/test_notifications.py`.
 """
 
 import logging

@@ -9,14 +9,14 @@ import anyio
 import httpx
 import pytest
 
-from tests.http.site import (
-    Here,
-    Slow,
+from tests.http.service import (
+    LocalService,
+    SlowService,
     by_tokens,
-    open_site,
+    open_service,
     principals,
     rest_of,
-    slow_site,
+    slow_service,
 )
 from tests.rig import ERAS, Era, User, placing
 
@@ -26,9 +26,11 @@ LISTING: dict[str, object] = {"name": "list_calls", "arguments": {}}
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_a_client_of_either_era_is_served_and_its_user_asked(era: Era, site: Here) -> None:
+async def test_a_client_of_either_era_is_served_and_its_user_asked(
+    era: Era, service: LocalService
+) -> None:
     user = User()
-    async with site.connect(era, user) as agent:
+    async with service.connect(era, user) as agent:
         assert (await agent.call("create_call", **placing()))["outcome"] == "done"
         assert len(user.asked) == 1
         assert (await agent.call("list_calls"))["count"] == 1
@@ -38,74 +40,78 @@ async def test_one_principal_has_so_many_requests_a_minute_and_others_theirs(
     tmp_path: Path,
 ) -> None:
     file = principals(tmp_path / "p.toml", "ann", "bob")
-    async with open_site(token="ann", **by_tokens(file, calls_mcp_http_rate=3)) as site:
-        assert [(await site.ask("tools/list")).status_code for _ in range(3)] == [200] * 3
-        await _refused(await site.ask("tools/list"))
-        assert (await site.of("bob").ask("tools/list")).status_code == 200
+    async with open_service(token="ann", **by_tokens(file, calls_mcp_http_rate=3)) as service:
+        assert [(await service.ask("tools/list")).status_code for _ in range(3)] == [200] * 3
+        await _refused(await service.ask("tools/list"))
+        assert (await service.of("bob").ask("tools/list")).status_code == 200
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.2 is this machine on Linux alone")
 async def test_without_tokens_one_address_has_so_many_requests_a_minute_and_others_theirs() -> None:
-    async with open_site(calls_mcp_http_rate=1) as site:
+    async with open_service(calls_mcp_http_rate=1) as service:
         statuses: list[int] = []
         for address in ("127.0.0.1", "127.0.0.1", "127.0.0.2"):
             transport = httpx.AsyncHTTPTransport(local_address=address)
             async with httpx.AsyncClient(transport=transport) as http:
-                answer = await http.post(site.url, json={}, headers={"Accept": "*/*"})
+                answer = await http.post(service.url, json={}, headers={"Accept": "*/*"})
                 statuses.append(answer.status_code)
         assert statuses == [400, 429, 400]  # it is no message, but it counts
 
 
 async def test_all_principals_together_have_so_many_requests_a_minute(tmp_path: Path) -> None:
     file = principals(tmp_path / "p.toml", "ann", "bob")
-    async with open_site(token="ann", **by_tokens(file, calls_mcp_http_rate_in_all=2)) as site:
-        assert (await site.ask("tools/list")).status_code == 200
-        assert (await site.of("bob").ask("tools/list")).status_code == 200
-        await _refused(await site.of("bob").ask("tools/list"))
+    async with open_service(
+        token="ann", **by_tokens(file, calls_mcp_http_rate_in_all=2)
+    ) as service:
+        assert (await service.ask("tools/list")).status_code == 200
+        assert (await service.of("bob").ask("tools/list")).status_code == 200
+        await _refused(await service.of("bob").ask("tools/list"))
 
 
 async def test_whoever_is_not_authenticated_uses_up_nobodys_requests(tmp_path: Path) -> None:
     file = principals(tmp_path / "p.toml", "ann")
-    async with open_site(token="ann", **by_tokens(file, calls_mcp_http_rate_in_all=1)) as site:
+    async with open_service(
+        token="ann", **by_tokens(file, calls_mcp_http_rate_in_all=1)
+    ) as service:
         for _ in range(3):
-            assert (await site.of("eve").ask("tools/list")).status_code == 401
-        assert (await site.ask("tools/list")).status_code == 200
+            assert (await service.of("eve").ask("tools/list")).status_code == 401
+        assert (await service.ask("tools/list")).status_code == 200
 
 
 @pytest.mark.parametrize(
     "setting", ["calls_mcp_http_concurrency", "calls_mcp_http_concurrency_in_all"]
 )
 async def test_so_many_requests_are_served_at_once(setting: str) -> None:
-    async with slow_site(**{setting: 1}) as site, _calling(site) as answer:
-        await _refused(await site.ask("tools/list"))
-        site.answered.set()
+    async with slow_service(**{setting: 1}) as service, _calling(service) as answer:
+        await _refused(await service.ask("tools/list"))
+        service.answered.set()
         assert (await answer()).status_code == 200
-        assert (await site.ask("tools/list")).status_code == 200
+        assert (await service.ask("tools/list")).status_code == 200
 
 
 async def test_health_is_told_however_busy_the_server_is() -> None:
-    async with slow_site(calls_mcp_http_concurrency_in_all=1) as site, _calling(site):
-        assert (await site.get("/healthz")).status_code == 200
-        assert (await site.get("/readyz")).status_code == 200
+    async with slow_service(calls_mcp_http_concurrency_in_all=1) as service, _calling(service):
+        assert (await service.get("/healthz")).status_code == 200
+        assert (await service.get("/readyz")).status_code == 200
 
 
 async def test_a_stream_to_listen_on_is_bounded_too() -> None:
-    async with open_site(calls_mcp_http_sessions=4) as site, site.http() as http:
-        session = (await site.open_session()).headers["mcp-session-id"]
+    async with open_service(calls_mcp_http_sessions=4) as service, service.http() as http:
+        session = (await service.open_session()).headers["mcp-session-id"]
         headers = {"Mcp-Session-Id": session}
-        async with http.stream("GET", site.url, headers=headers) as first:
+        async with http.stream("GET", service.url, headers=headers) as first:
             assert first.status_code == 200
-            await _refused(await http.get(site.url, headers=headers))
+            await _refused(await http.get(service.url, headers=headers))
 
 
-async def test_a_body_that_comes_too_slowly_is_answered_408(impatient: Here) -> None:
+async def test_a_body_that_comes_too_slowly_is_answered_408(impatient: LocalService) -> None:
     async with await impatient.connection() as connection:
         await connection.send(impatient.head("Content-Length: 100") + b"{")
         assert (await rest_of(connection)).startswith(b"HTTP/1.1 408 ")
 
 
 async def test_the_second_head_on_a_connection_has_no_more_time_than_the_first(
-    impatient: Here,
+    impatient: LocalService,
 ) -> None:
     async with await impatient.connection() as connection:
         await connection.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -115,15 +121,15 @@ async def test_the_second_head_on_a_connection_has_no_more_time_than_the_first(
 
 
 async def test_a_slow_answer_is_no_slow_client() -> None:
-    async with slow_site(calls_mcp_http_patience=0.2) as site, _calling(site) as answer:
-        async with await site.connection() as connection:
+    async with slow_service(calls_mcp_http_patience=0.2) as service, _calling(service) as answer:
+        async with await service.connection() as connection:
             assert await rest_of(connection) == b""  # patience has passed
-        site.answered.set()
+        service.answered.set()
         assert (await answer()).status_code == 200
 
 
 async def test_a_connection_that_is_kept_alive_may_idle_for_longer_than_a_head_may_take(
-    impatient: Here,
+    impatient: LocalService,
 ) -> None:
     async with impatient.http() as http:
         before = await http.get(impatient.root + "/healthz")
@@ -137,22 +143,22 @@ async def test_a_connection_that_is_kept_alive_may_idle_for_longer_than_a_head_m
 
 
 async def test_a_head_that_is_too_large_is_refused_whether_it_comes_whole_or_never_ends() -> None:
-    async with open_site(calls_mcp_http_header_bytes=2048) as site:
-        whole = await site.get("/mcp", {"X-Padding": "x" * 3000})
+    async with open_service(calls_mcp_http_header_bytes=2048) as service:
+        whole = await service.get("/mcp", {"X-Padding": "x" * 3000})
         assert whole.status_code == 431
-        async with await site.connection() as connection:
+        async with await service.connection() as connection:
             for _ in range(4):
                 await connection.send(b"GET /mcp HTTP/1.1\r\nX: " + b"x" * 1000)
             assert (await rest_of(connection)).startswith(b"HTTP/1.1 400 ")  # uvicorn's own
 
 
 async def test_without_sessions_there_is_nothing_to_listen_on() -> None:
-    async with open_site(calls_mcp_http_stateless=True) as site:
+    async with open_service(calls_mcp_http_stateless=True) as service:
         for method in ("GET", "DELETE"):
-            async with site.http() as http:
-                refused = await http.request(method, site.url)
+            async with service.http() as http:
+                refused = await http.request(method, service.url)
                 assert (refused.status_code, refused.headers["Allow"]) == (405, "POST")
-        opened = await site.open_session(elicitation={})
+        opened = await service.open_session(elicitation={})
         assert opened.status_code == 200
         assert "mcp-session-id" not in opened.headers
 
@@ -160,20 +166,23 @@ async def test_without_sessions_there_is_nothing_to_listen_on() -> None:
 @pytest.mark.parametrize("era", ERAS)
 async def test_without_sessions_older_clients_confirm_by_token_and_newer_ones_ask(era: Era) -> None:
     user = User()
-    async with open_site(calls_mcp_http_stateless=True) as site, site.connect(era, user) as agent:
+    async with (
+        open_service(calls_mcp_http_stateless=True) as service,
+        service.connect(era, user) as agent,
+    ):
         act = agent.confirm if era == "legacy" else agent.call
         assert (await act("create_call", **placing()))["outcome"] == "done"
     assert len(user.asked) == (era != "legacy")
 
 
 @asynccontextmanager
-async def _calling(site: Slow) -> AsyncGenerator[Callable[[], Awaitable[httpx.Response]]]:
+async def _calling(service: SlowService) -> AsyncGenerator[Callable[[], Awaitable[httpx.Response]]]:
     """A tool call that is under way; how it is answered."""
     answers: list[httpx.Response] = []
     done = anyio.Event()
 
     async def ask() -> None:
-        answers.append(await site.ask("tools/call", **LISTING))
+        answers.append(await service.ask("tools/call", **LISTING))
         done.set()
 
     async def answer() -> httpx.Response:
@@ -182,9 +191,9 @@ async def _calling(site: Slow) -> AsyncGenerator[Callable[[], Awaitable[httpx.Re
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(ask)
-        await site.asked.wait()
+        await service.asked.wait()
         yield answer
-        site.answered.set()
+        service.answered.set()
 
 
 async def _refused(response: httpx.Response) -> None:

@@ -12,19 +12,19 @@ import pytest
 
 from calls_mcp.cli.main import main
 from calls_mcp.http.serving import Endpoint, open_server
-from tests.http.site import (
+from tests.http.service import (
     LEGACY,
     YES,
     Client2026,
-    Here,
+    LocalService,
     Service,
     by_tokens,
     in_session,
     message,
-    open_site,
+    open_service,
     principals,
     rest_of,
-    stand_in_site,
+    stubbed_service,
 )
 from tests.rig import open_rig, placing
 from tests.upstream import SID, Exchange, answer, call
@@ -76,9 +76,9 @@ async def test_with_both_it_listens_everywhere_and_still_checks_hosts(
     everywhere = Endpoint("0.0.0.0", 0)  # noqa: S104
     async with (
         open_rig(sandbox=False, **given) as rig,
-        open_server(rig.server, rig.runtime, everywhere) as site,
+        open_server(rig.server, rig.runtime, everywhere) as server,
     ):
-        service = Service(f"http://127.0.0.1:{site.endpoint.port}/mcp", "ann")
+        service = Service(f"http://127.0.0.1:{server.endpoint.port}/mcp", "ann")
         refused = await service.ask("tools/list")
         named = await service.post(LIST, LIST_HEADERS | {"Host": "mcp.example.com"})
         assert (refused.status_code, named.status_code) == (421, 200)
@@ -90,40 +90,42 @@ async def test_an_origin_that_is_not_ours_is_refused_whatever_is_asked(tmp_path:
     file = principals(tmp_path / "p.toml", "ann")
     origins = ("http://evil.example", "null", "http://127.0.0.1", "http://127.0.0.1.evil:1", "x")
     settings: dict[str, object] = {"calls_mcp_auth": "tokens", "calls_mcp_principals": file}
-    async with open_site(token="", **settings) as site, site.http() as http:
+    async with open_service(token="", **settings) as service, service.http() as http:
         for origin, told, method in product(origins, (LIST_HEADERS, {}), ("POST", "GET", "DELETE")):
             headers = told | {"Origin": origin}
-            response = await http.request(method, site.url, json=LIST, headers=headers)
+            response = await http.request(method, service.url, json=LIST, headers=headers)
             assert response.status_code == 403
 
 
 @pytest.mark.requirement("24")
-async def test_a_host_that_was_rebound_is_refused(site: Here) -> None:
+async def test_a_host_that_was_rebound_is_refused(service: LocalService) -> None:
     for host in ("evil.example", "evil.example:80", "127.0.0.1", "localhost:1"):
-        response = await site.post(LIST, LIST_HEADERS | {"Host": host})
+        response = await service.post(LIST, LIST_HEADERS | {"Host": host})
         assert response.status_code == 421
 
 
 @pytest.mark.requirement("24", "25")
-async def test_no_page_of_another_origin_is_granted_anything_and_ours_is_served(site: Here) -> None:
-    async with site.http() as http:
+async def test_no_page_of_another_origin_is_granted_anything_and_ours_is_served(
+    service: LocalService,
+) -> None:
+    async with service.http() as http:
         asked = {
-            "Origin": site.root,
+            "Origin": service.root,
             "Access-Control-Request-Method": "POST",
             "Access-Control-Request-Headers": "content-type, mcp-protocol-version",
         }
-        preflight = await http.request("OPTIONS", site.url, headers=asked)
-        granted = await site.post(LIST, LIST_HEADERS | {"Origin": site.root})
+        preflight = await http.request("OPTIONS", service.url, headers=asked)
+        granted = await service.post(LIST, LIST_HEADERS | {"Origin": service.root})
         assert (preflight.status_code, granted.status_code) == (405, 200)
-        for response in (preflight, granted, await site.get("/healthz")):
+        for response in (preflight, granted, await service.get("/healthz")):
             assert not [name for name in response.headers if name.startswith("access-control")]
 
 
 @pytest.mark.requirement("25")
-async def test_what_a_form_could_send_is_refused(site: Here) -> None:
+async def test_what_a_form_could_send_is_refused(service: LocalService) -> None:
     kinds = ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x")
     for kind, headers in product((*kinds, ""), (LIST_HEADERS, {})):
-        response = await site.post(LIST, headers | {"Content-Type": kind})
+        response = await service.post(LIST, headers | {"Content-Type": kind})
         assert response.status_code == 400
 
 
@@ -137,45 +139,45 @@ async def test_headers_that_tell_another_story_than_the_body_are_refused() -> No
         *({"Mcp-Name": name} for name in ("list_calls", "CREATE_CALL", "")),
         {"MCP-Protocol-Version": "2027-01-01"},
     )
-    async with open_site(calls_mcp_confirm="none") as site:
+    async with open_service(calls_mcp_confirm="none") as service:
         for other in others:
-            response = await site.post(body, told | other)
+            response = await service.post(body, told | other)
             assert response.status_code == 400
             assert response.json()["error"]["code"] in (-32020, -32022)
-        assert site.rig.emulator.requests == ()
-        assert (await site.post(body, told)).json()["result"]["structuredContent"]
-        assert len(site.rig.changes) == 1
+        assert service.rig.emulator.requests == ()
+        assert (await service.post(body, told)).json()["result"]["structuredContent"]
+        assert len(service.rig.changes) == 1
 
 
 @pytest.mark.requirement("26")
-async def test_a_header_that_is_told_twice_is_refused(site: Here) -> None:
-    async with site.http() as http:
+async def test_a_header_that_is_told_twice_is_refused(service: LocalService) -> None:
+    async with service.http() as http:
         twice = [*LIST_HEADERS.items(), ("Mcp-Method", "tools/list")]
-        response = await http.post(site.url, json=LIST, headers=twice)
+        response = await http.post(service.url, json=LIST, headers=twice)
         assert response.status_code == 400
         assert response.json()["error"]["code"] == -32020
 
 
 @pytest.mark.requirement("27")
-async def test_session_ids_are_random_and_dead_after_delete(site: Here) -> None:
-    async with site.http() as http:
-        opened = [await site.open_session() for _ in range(3)]
+async def test_session_ids_are_random_and_dead_after_delete(service: LocalService) -> None:
+    async with service.http() as http:
+        opened = [await service.open_session() for _ in range(3)]
         sessions = [response.headers["mcp-session-id"] for response in opened]
         assert len({*sessions}) == 3
         assert all(len(session) == 32 for session in sessions)
         headers = {"Mcp-Session-Id": sessions[0], "MCP-Protocol-Version": LEGACY}
-        assert (await _legacy_list(site, headers)).status_code == 200
-        assert (await http.delete(site.url, headers=headers)).status_code == 200
-        assert (await _legacy_list(site, headers)).status_code == 404
+        assert (await _legacy_list(service, headers)).status_code == 200
+        assert (await http.delete(service.url, headers=headers)).status_code == 200
+        assert (await _legacy_list(service, headers)).status_code == 404
         made_up = headers | {"Mcp-Session-Id": "0" * 32}
-        assert (await _legacy_list(site, made_up)).status_code == 404
+        assert (await _legacy_list(service, made_up)).status_code == 404
 
 
 @pytest.mark.requirement("27")
-async def test_the_modern_era_has_no_sessions_to_steal(site: Here) -> None:
-    session = (await site.open_session()).headers["mcp-session-id"]
-    response = await site.post(LIST, LIST_HEADERS | {"Mcp-Session-Id": session})
-    other = await site.post(LIST, LIST_HEADERS | {"Mcp-Session-Id": "0" * 32})
+async def test_the_modern_era_has_no_sessions_to_steal(service: LocalService) -> None:
+    session = (await service.open_session()).headers["mcp-session-id"]
+    response = await service.post(LIST, LIST_HEADERS | {"Mcp-Session-Id": session})
+    other = await service.post(LIST, LIST_HEADERS | {"Mcp-Session-Id": "0" * 32})
     for each in (response, other):
         assert each.status_code == 200
         assert "mcp-session-id" not in each.headers
@@ -197,7 +199,7 @@ async def test_a_change_whose_stream_is_closed_before_it_is_sent_never_is() -> N
         gone.set()
 
     ending = {"sid": SID, "status": "completed"}
-    async with stand_in_site(answer_once) as service:
+    async with stubbed_service(answer_once) as service:
         asked = await service.tool("update_call", ending)
         answered = {"requestState": asked["requestState"], "inputResponses": YES}
         async with anyio.create_task_group() as tasks:
@@ -211,19 +213,19 @@ async def test_a_change_whose_stream_is_closed_before_it_is_sent_never_is() -> N
 
 
 @pytest.mark.requirement("28")
-async def test_a_question_whose_session_ends_is_answered_no(site: Here) -> None:
-    async with site.http() as http:
-        headers = in_session(await site.open_session(**FORMS))
+async def test_a_question_whose_session_ends_is_answered_no(service: LocalService) -> None:
+    async with service.http() as http:
+        headers = in_session(await service.open_session(**FORMS))
         body = message("tools/call", name="create_call", arguments=placing())
-        async with http.stream("POST", site.url, content=body, headers=headers) as stream:
+        async with http.stream("POST", service.url, content=body, headers=headers) as stream:
             async for line in stream.aiter_lines():
                 if "elicitation/create" in line:
                     break
-            assert (await http.delete(site.url, headers=headers)).status_code == 200
+            assert (await http.delete(service.url, headers=headers)).status_code == 200
         yes = {"action": "accept", "content": {"approve": True}}
         late = {"jsonrpc": "2.0", "id": 1, "result": yes}
-        assert (await site.post(late, headers)).status_code == 404
-        assert site.rig.changes == []
+        assert (await service.post(late, headers)).status_code == 404
+        assert service.rig.changes == []
 
 
 DEEP = [b"[" * depth + b"]" * depth for depth in (33, 250, 30_000)]
@@ -252,34 +254,34 @@ BROKEN = [
 @pytest.mark.requirement("29")
 @pytest.mark.parametrize("headers", [LIST_HEADERS, {}], ids=["modern", "legacy"])
 async def test_what_is_no_message_is_answered_with_a_4xx(
-    headers: dict[str, str], site: Here
+    headers: dict[str, str], service: LocalService
 ) -> None:
     for body in BROKEN:
-        response = await site.post(body, headers)
+        response = await service.post(body, headers)
         assert 400 <= response.status_code < 500, (body[:50], response.text)
-    assert (await site.ask("tools/list")).status_code == 200
+    assert (await service.ask("tools/list")).status_code == 200
 
 
 @pytest.mark.requirement("29")
 @pytest.mark.parametrize("headers", [LIST_HEADERS, {}], ids=["modern", "legacy"])
 @pytest.mark.parametrize("body", [b"{}", b"[]", b"null", b'{"jsonrpc":"2.0","id":1,"method":7}'])
 async def test_json_that_is_no_json_rpc_is_refused_in_one_sentence(
-    body: bytes, headers: dict[str, str], site: Here
+    body: bytes, headers: dict[str, str], service: LocalService
 ) -> None:
-    response = await site.post(body, headers)
+    response = await service.post(body, headers)
     error = {"code": -32600, "message": "The body is not a JSON-RPC 2.0 message"}
     assert response.status_code == 400
     assert response.json() == {"jsonrpc": "2.0", "id": None, "error": error}
 
 
 @pytest.mark.requirement("29")
-async def test_arguments_that_are_nested_too_deeply_are_refused(site: Here) -> None:
+async def test_arguments_that_are_nested_too_deeply_are_refused(service: LocalService) -> None:
     raw = Client2026()
     told = raw.headers("tools/call", "list_calls")
     for depth, headers in product((40, 150, 900), (told, {})):
         nested = reduce(lambda inner, _: {"a": inner}, range(depth), dict[str, Any]())
         body = raw.body("tools/call", name="list_calls", arguments=nested)
-        response = await site.post(body, headers)
+        response = await service.post(body, headers)
         assert response.status_code == 400
         assert response.json()["error"]["code"] == -32700
 
@@ -291,37 +293,40 @@ async def test_a_body_that_is_too_large_is_answered_413(headers: dict[str, str])
         for _ in range(amount):
             yield b" " * 1024
 
-    async with open_site(calls_mcp_http_body_bytes=4096) as site, site.http() as http:
-        declared = await site.post(b" " * 5000, headers)
-        undeclared = await http.post(site.url, content=parts(6), headers=headers)
+    async with open_service(calls_mcp_http_body_bytes=4096) as service, service.http() as http:
+        declared = await service.post(b" " * 5000, headers)
+        undeclared = await http.post(service.url, content=parts(6), headers=headers)
         assert (declared.status_code, undeclared.status_code) == (413, 413)
-        assert (await site.ask("tools/list")).status_code == 200
+        assert (await service.ask("tools/list")).status_code == 200
 
 
 @pytest.mark.requirement("29")
 async def test_slow_clients_hold_up_nobody() -> None:
-    async with open_site(calls_mcp_http_patience=0.3) as site, anyio.create_task_group() as tasks:
+    async with (
+        open_service(calls_mcp_http_patience=0.3) as service,
+        anyio.create_task_group() as tasks,
+    ):
 
         async def dawdle(sent: bytes) -> None:
-            async with await site.connection() as connection:
+            async with await service.connection() as connection:
                 await connection.send(sent)
                 assert await rest_of(connection) == b""
 
         for _ in range(25):
             tasks.start_soon(dawdle, b"")
             tasks.start_soon(dawdle, b"POST /mcp HTTP/1.1\r\nHost: ")
-        assert (await site.ask("tools/list")).status_code == 200
+        assert (await service.ask("tools/list")).status_code == 200
 
 
 @pytest.mark.requirement("29")
 async def test_sessions_are_bounded_in_all(tmp_path: Path) -> None:
     names = ("ann", "bob", "cyd", "dan", "eve")
     file = principals(tmp_path / "p.toml", *names)
-    async with open_site(**by_tokens(file, calls_mcp_http_sessions=4)) as site:
-        statuses = [(await site.of(name).open_session()).status_code for name in names]
+    async with open_service(**by_tokens(file, calls_mcp_http_sessions=4)) as service:
+        statuses = [(await service.of(name).open_session()).status_code for name in names]
         assert statuses == [200, 200, 200, 200, 503]
-        assert (await site.of("eve").ask("tools/list")).status_code == 200
+        assert (await service.of("eve").ask("tools/list")).status_code == 200
 
 
-async def _legacy_list(site: Here, headers: Mapping[str, str]) -> httpx.Response:
-    return await site.post({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}, headers)
+async def _legacy_list(service: LocalService, headers: Mapping[str, str]) -> httpx.Response:
+    return await service.post({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}, headers)

@@ -13,7 +13,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import ElicitRequestParams, ElicitResult
 
 from tests.http.replica import Replica, replica
-from tests.http.site import Wait, in_session
+from tests.http.service import Wait, in_session
 from tests.process import environment
 from tests.records import records_in
 from tests.rig import ERAS, PERMISSIVE, Era, User, placing

@@ -173,38 +173,38 @@ class Service:
 
 
 @dataclass
-class Here(Service):
+class LocalService(Service):
     """A service in this process."""
 
     rig: Rig = field(kw_only=True)
-    site: HttpServer = field(kw_only=True)
+    server: HttpServer = field(kw_only=True)
 
 
 @asynccontextmanager
-async def open_site(*, token: str = "", **settings: object) -> AsyncGenerator[Here]:
+async def open_service(*, token: str = "", **settings: object) -> AsyncGenerator[LocalService]:
     """A service with `settings` (by field name) on an emulator."""
-    async with open_rig(sandbox=False, **settings) as rig, site_of(rig, token) as site:
-        yield site
+    async with open_rig(sandbox=False, **settings) as rig, serve_rig(rig, token) as service:
+        yield service
 
 
 @asynccontextmanager
-async def site_of(rig: Rig, token: str = "", port: int = 0) -> AsyncGenerator[Here]:
+async def serve_rig(rig: Rig, token: str = "", port: int = 0) -> AsyncGenerator[LocalService]:
     """A rig's server as a service."""
-    async with open_server(rig.server, rig.runtime, Endpoint(port=port)) as site:
-        yield Here(site.endpoint.url, token, rig=rig, site=site)
-        site.shutdown.cancel_requests()
+    async with open_server(rig.server, rig.runtime, Endpoint(port=port)) as server:
+        yield LocalService(server.endpoint.url, token, rig=rig, server=server)
+        server.shutdown.cancel_requests()
 
 
 @dataclass
-class OnStandIn(Service):
+class StubbedService(Service):
     """A service on a stand-in for the API."""
 
-    site: HttpServer = field(kw_only=True)
+    server: HttpServer = field(kw_only=True)
     upstream: Upstream = field(kw_only=True)
 
 
 @asynccontextmanager
-async def stand_in_site(
+async def stubbed_service(
     step: Step,
     *,
     token: str = "",
@@ -212,17 +212,17 @@ async def stand_in_site(
     clock: Callable[[], float] = time.time,
     monotonic: Callable[[], float] = time.monotonic,
     **settings: object,
-) -> AsyncGenerator[OnStandIn]:
+) -> AsyncGenerator[StubbedService]:
     """A service with `settings` on a stand-in that answers everything with `step`."""
     given = load_settings({"calls_mcp_policy": PERMISSIVE} | settings)
     async with Upstream(step) as upstream:
         to_it = access(upstream.base_url, deadline=deadline)
         async with (
             Runtime(given, to_it, clock=clock, monotonic=monotonic) as runtime,
-            open_server(build_server(runtime), runtime, Endpoint(port=0)) as site,
+            open_server(build_server(runtime), runtime, Endpoint(port=0)) as server,
         ):
-            yield OnStandIn(site.endpoint.url, token, site=site, upstream=upstream)
-            site.shutdown.cancel_requests()
+            yield StubbedService(server.endpoint.url, token, server=server, upstream=upstream)
+            server.shutdown.cancel_requests()
 
 
 @dataclass
@@ -240,19 +240,19 @@ class Wait:
 
 
 @asynccontextmanager
-async def slow_site(**settings: object) -> AsyncGenerator["Slow"]:
+async def slow_service(**settings: object) -> AsyncGenerator["SlowService"]:
     """A service on a stand-in that answers when it is told to; changes need no confirmation."""
     given: dict[str, Any] = {"calls_mcp_confirm": "none"} | settings
     wait = Wait()
-    async with stand_in_site(wait, **given) as on:
-        yield Slow(
-            on.url, site=on.site, upstream=on.upstream, asked=wait.asked, answered=wait.answered
+    async with stubbed_service(wait, **given) as on:
+        yield SlowService(
+            on.url, server=on.server, upstream=on.upstream, asked=wait.asked, answered=wait.answered
         )
         wait.answered.set()
 
 
 @dataclass
-class Slow(OnStandIn):
+class SlowService(StubbedService):
     """A service on a slow stand-in."""
 
     asked: anyio.Event = field(kw_only=True)

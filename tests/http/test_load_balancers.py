@@ -10,9 +10,9 @@ import anyio
 import pytest
 
 from calls_mcp.emulator import Emulator
-from tests.http.balancer import haproxy, nginx
+from tests.http.load_balancer import haproxy, nginx
 from tests.http.replica import Replica, replica
-from tests.http.site import YES, Service, principals
+from tests.http.service import YES, Service, principals
 from tests.process import environment
 from tests.rig import ERAS, PERMISSIVE, Era, User, placing
 
