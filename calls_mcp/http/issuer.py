@@ -24,11 +24,11 @@ ALGORITHMS = (
 )
 """Those that sign with a key nobody but the issuer has."""
 
-_PATIENCE = 5  # seconds for all the documents together
+_TIMEOUT = 5  # seconds for all the documents together
 _FRESH = 600  # seconds after which the keys are fetched again
-_LASTING = 3600  # seconds for which they are good while they can't be fetched again
-_PAUSE = 10  # seconds between two fetches, however many unknown keys are named
-_LARGEST = 2**20  # bytes of a document
+_MAX_AGE = 3600  # seconds for which they are good while they can't be fetched again
+_FETCH_EVERY = 10  # seconds between two fetches, however many unknown keys are named
+_MAX_BYTES = 2**20  # bytes of a document
 
 Document = Mapping[str, object]
 
@@ -58,7 +58,7 @@ class KeySet:
         self._fetching = anyio.Lock()
 
     async def key(self, identifier: str | None) -> jwt.PyJWK | None:
-        """The issuer's key of this identifier, if there is one.
+        """Return the issuer's key of this identifier, if there is one.
 
         Raises:
             IssuerUnavailable: That is not known.
@@ -67,24 +67,24 @@ class KeySet:
             async with self._fetching:
                 if not self._is_known(identifier) and not self._is_tried:
                     await self._fetch()
-        if self._clock() - self._fetched >= _LASTING:
+        if self._clock() - self._fetched >= _MAX_AGE:
             raise IssuerUnavailable("the issuer's keys can't be had")
         return self._keys.get(identifier)
 
     @property
     def _is_tried(self) -> bool:
-        return self._clock() - self._tried < _PAUSE
+        return self._clock() - self._tried < _FETCH_EVERY
 
     def _is_known(self, identifier: str | None) -> bool:
-        """Whether there is a key to go by: a fresh one, or nothing fresher to be had just now."""
-        longest = _LASTING if self._is_tried else _FRESH
+        """Return whether there is a key to use: a fresh one, or the freshest to be had just now."""
+        longest = _MAX_AGE if self._is_tried else _FRESH
         return identifier in self._keys and self._clock() - self._fetched < longest
 
     async def _fetch(self) -> None:
         """Fetch the keys; those we have stay if that fails."""
         self._tried = self._clock()
         try:
-            with anyio.fail_after(_PATIENCE, shield=True):  # others wait for it, too
+            with anyio.fail_after(_TIMEOUT, shield=True):  # others wait for it, too
                 keys = await self._published()
         except _FAILURES as failure:
             _log.warning("The keys of %s can't be had: %r", self._issuer, failure)
@@ -116,7 +116,7 @@ class KeySet:
 
 
 def metadata_urls(issuer: str) -> Iterator[str]:
-    """Where RFC 8414 and OpenID Connect have an issuer publish its metadata."""
+    """Yield where RFC 8414 and OpenID Connect have an issuer publish its metadata."""
     url = urlsplit(issuer)
     origin, path = f"{url.scheme}://{url.netloc}", url.path.rstrip("/")
     yield f"{origin}/.well-known/oauth-authorization-server{path}"
@@ -160,6 +160,6 @@ async def _body(url: str) -> bytes:
             raise _Unusable(f"{url} answered {response.status_code}")
         async for part in response.aiter_raw():
             body += part
-            if len(body) > _LARGEST:
+            if len(body) > _MAX_BYTES:
                 raise _Unusable(f"{url} is too large")
     return bytes(body)

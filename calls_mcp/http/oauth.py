@@ -29,7 +29,7 @@ class JwtVerifier:
         self._principals = principals
 
     async def verify_token(self, token: str) -> Grant | None:
-        """What it grants, if anything.
+        """Return what a token grants, if anything.
 
         Raises:
             IssuerUnavailable: That can't be told without the issuer's keys.
@@ -62,7 +62,7 @@ class JwtVerifier:
         )
 
     async def _renewed(self, claims: Mapping[str, object], identifier: str | None) -> Grant | None:
-        """What verified claims grant now, unless the key that signed them was withdrawn since."""
+        """Return what verified claims grant now, unless their key was withdrawn since."""
         try:
             is_good = await self._keys.key(identifier) is not None
         except IssuerUnavailable:  # can't be told just now
@@ -103,9 +103,9 @@ def open_jwt_verifier(settings: Settings, clock: Callable[[], float]) -> JwtVeri
     return JwtVerifier(auth, KeySet(auth.oauth_issuer or "", clock), principals)
 
 
-def _scopes(told: object) -> list[str]:
-    """Of the claim that tells the scopes: a list, or a text with spaces between."""
-    if isinstance(told, str):
-        return told.split()
-    listed = cast("list[object]", told) if isinstance(told, list) else []
+def _scopes(claim: object) -> list[str]:
+    """Return the scopes in a claim: a list, or a text with spaces between."""
+    if isinstance(claim, str):
+        return claim.split()
+    listed = cast("list[object]", claim) if isinstance(claim, list) else []
     return [str(scope) for scope in listed]

@@ -152,7 +152,7 @@ class PrincipalsFile:
         self._principals = load_principals(file)
 
     def now(self) -> Principals:
-        """Who may come in just now."""
+        """Return the principals of the file as it is now."""
         if self._state() != self._seen:
             self._named = _named(self._file) or self._named
             self._seen = self._state()
@@ -195,7 +195,7 @@ class FileVerifier:
 
 
 def load_principals(file: Path) -> Principals:
-    """What is in `file`, with the policies and credentials that it names.
+    """Return what is in `file`, with the policies and credentials that it names.
 
     Raises:
         ConfigurationError: Naming everything that is wrong with it, and no secret.
@@ -216,7 +216,7 @@ def load_principals(file: Path) -> Principals:
 
 
 def _named(file: Path) -> tuple[Path, ...]:
-    """The files that `file` names, whether or not they are there; none if it can't be read."""
+    """Return the files that `file` names, whether they exist or not; none if it can't be read."""
     try:
         entries = read_entries(file, read(file))
     except ConfigurationError:
@@ -226,7 +226,7 @@ def _named(file: Path) -> tuple[Path, ...]:
 
 
 def read_entries(file: Path, text: str) -> Entries:
-    """What `text` says, which is in `file` or is going to be.
+    """Return what `text` says, which is in `file` or is going to be.
 
     Raises:
         FileError: Naming everything that is wrong with it.
@@ -248,7 +248,7 @@ def _own(principal: _Principal, folder: Path) -> Own:
 
 
 def _secret(source: str | Path, folder: Path) -> str:
-    """What is in a variable or, the end of its last line aside, in a file."""
+    """Return what is in a variable or, the end of its last line aside, in a file."""
     if isinstance(source, Path):
         secret = read(folder / source).rstrip("\r\n")
     else:
@@ -271,7 +271,7 @@ def _words(error: ErrorDetails) -> str:
 
 
 def _state(file: Path) -> tuple[int, ...]:
-    """What changes whenever the file does."""
+    """Return what changes whenever the file does."""
     try:
         now = file.stat()
     except OSError:

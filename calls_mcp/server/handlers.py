@@ -104,13 +104,13 @@ def build_server(runtime: Runtime) -> Server[Background]:
     server.extensions[app.EXTENSION] = {}
     # The sealed state outlives a confirmation, so that a late answer is told why it came too late.
     security = RequestStateSecurity(keys=runtime.keys, ttl=_DAY, bind_principal=principal_of)
-    server.middleware.append(partial(_identified, permissions))
-    server.middleware.append(_truthful)
+    server.middleware.append(partial(_correlated, permissions))
+    server.middleware.append(_corrected)
     server.middleware.append(RequestStateBoundary(security, default_audience=NAME))
     return server
 
 
-async def _identified(permissions: Permissions, ctx: Context, call_next: CallNext) -> HandlerResult:
+async def _correlated(permissions: Permissions, ctx: Context, call_next: CallNext) -> HandlerResult:
     permissions.require_authenticated(ctx)
     with correlation.request_context(ctx.meta, principal_of(ctx)):
         try:
@@ -122,10 +122,10 @@ async def _identified(permissions: Permissions, ctx: Context, call_next: CallNex
             raise MCPError(error.error.code, hint) from error
 
 
-async def _truthful(ctx: Context, call_next: CallNext) -> HandlerResult:
-    """Promise no news of resources to an older client that there is no session to tell by.
+async def _corrected(ctx: Context, call_next: CallNext) -> HandlerResult:
+    """Promise no notifications of resources to an older client that has no session for them.
 
-    The icon is told with what the server is asked about itself; the SDK would tell it each time.
+    The icon is sent with what the server is asked about itself; the SDK would send it each time.
     """
     result = await call_next(ctx)
     told: dict[str, Any] = result if isinstance(result, dict) else {}
