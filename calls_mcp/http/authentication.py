@@ -134,8 +134,8 @@ class BearerAuthentication:
         fields |= {"error_description": description} if error else {}
         fields |= {"resource_metadata": self._metadata_url} if self._metadata_url else {}
         challenge = "Bearer " + ", ".join(f'{name}="{value}"' for name, value in fields.items())
-        reason = f"{error or 'invalid_token'}: {description}"
-        return Rejected(status, reason, {"WWW-Authenticate": challenge})
+        message = f"{error or 'invalid_token'}: {description}"
+        return Rejected(status, message, {"WWW-Authenticate": challenge})
 
 
 @contextmanager

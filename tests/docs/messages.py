@@ -12,7 +12,7 @@ from tests.docs.pages import ROOT
 PACKAGE = ROOT / "calls_mcp"
 AT_START = {"ConfigurationError", "StartError"}
 REFUSALS = (*sorted((PACKAGE / "http").glob("*.py")),)
-WORDING = {"refusal": 1, "later": 1, "_refusal": 1}
+WORDING = {"Rejected": 1, "retry_later": 1}
 """What words a refusal over HTTP, and which of its arguments does."""
 
 
