@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from calls_mcp.cli.clients import CLIENTS, Client, Entry, absolute
 from calls_mcp.cli.clients.config_file import Unchangeable, Written, merged, write
-from calls_mcp.cli.clients.launch import Launch, launch_command
+from calls_mcp.cli.clients.server_command import Launch, launch_command
 from calls_mcp.cli.options import add_json, add_sandbox
 from calls_mcp.cli.terminal import say, show_json, warn
 from calls_mcp.errors import ConfigurationError

@@ -17,7 +17,7 @@ from mcp.client import ClientRequestContext
 from mcp_types import ElicitRequestParams, ElicitResult, TextContent
 
 from calls_mcp.audit.verification import describe, verify
-from calls_mcp.cli.clients.launch import launch_command
+from calls_mcp.cli.clients.server_command import launch_command
 from calls_mcp.cli.terminal import Colour, painted, say
 from calls_mcp.emulator import (
     DEFAULT_ACCOUNT,

@@ -24,10 +24,10 @@ from calls_mcp.console.browser_sessions import Sessions, TokenAuthenticator
 from calls_mcp.console.calls_page import CallsPage
 from calls_mcp.console.events import EventStream
 from calls_mcp.console.overview_page import OverviewPage
-from calls_mcp.console.pages import page
 from calls_mcp.console.policy_page import PolicyPage
 from calls_mcp.console.sign_in_page import START, SignInPage
 from calls_mcp.console.state import Console
+from calls_mcp.console.templating import page
 from calls_mcp.errors import CallsError, ConfigurationError
 from calls_mcp.guard.operator import UNSHARED, open_approvals
 from calls_mcp.http.authentication import open_verifier

@@ -9,8 +9,8 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from calls_mcp.console.browser_sessions import session_of
-from calls_mcp.console.pages import page, read_own_form
 from calls_mcp.console.state import Console
+from calls_mcp.console.templating import page, read_own_form
 from calls_mcp.errors import StoreUnavailable
 from calls_mcp.guard.operator import Approvals
 from calls_mcp.storage import ApprovalRequest, PendingPage, Position

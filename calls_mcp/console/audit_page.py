@@ -19,8 +19,8 @@ from starlette.routing import Route
 from calls_mcp.audit.records import ORDER, parse
 from calls_mcp.audit.search import AuditReader, Filter
 from calls_mcp.audit.verification import Report, describe, verify
-from calls_mcp.console.pages import page
 from calls_mcp.console.state import Console
+from calls_mcp.console.templating import page
 from calls_mcp.errors import CallsError
 from calls_mcp.tools.catalog import Json, load_operations
 

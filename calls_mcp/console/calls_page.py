@@ -14,8 +14,8 @@ from starlette.routing import Route
 
 from calls_mcp.audit.search import AuditReader
 from calls_mcp.console.browser_sessions import Session, session_of
-from calls_mcp.console.pages import page, read_own_form
 from calls_mcp.console.state import READER, Console, TimedCache
+from calls_mcp.console.templating import page, read_own_form
 from calls_mcp.console.timeline import Event, Observations, timeline
 from calls_mcp.errors import CallsError
 from calls_mcp.tools.outcome import Approval, CallSummary, Failure, Outcome

@@ -17,9 +17,9 @@ from starlette.routing import Route
 
 from calls_mcp.audit.search import AuditReader
 from calls_mcp.console.charts import bars, columns
-from calls_mcp.console.pages import page
 from calls_mcp.console.state import Console, TimedCache
 from calls_mcp.console.statistics import Statistics, count
+from calls_mcp.console.templating import page
 from calls_mcp.errors import CallsError
 from calls_mcp.tools.catalog import Json
 from calls_mcp.tools.outcome import CallSummary, iso_time

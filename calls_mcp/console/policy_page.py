@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from calls_mcp.console.pages import page
 from calls_mcp.console.state import Console
+from calls_mcp.console.templating import page
 from calls_mcp.guard.policy import explain, itemize, load_policy
 from calls_mcp.observability.redaction import MASK
 from calls_mcp.settings import Settings

@@ -11,8 +11,8 @@ from starlette.routing import Route
 
 from calls_mcp.console.access_control import SessionCookie, client_address
 from calls_mcp.console.browser_sessions import BAD_LINK, session_of
-from calls_mcp.console.pages import page, read_form, read_own_form
 from calls_mcp.console.state import Console
+from calls_mcp.console.templating import page, read_form, read_own_form
 from calls_mcp.observability.redaction import one_line
 
 _log = logging.getLogger(__name__)

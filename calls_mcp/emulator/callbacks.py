@@ -19,7 +19,7 @@ import httpx
 from calls_mcp.emulator.call_lifecycle import LIVE
 from calls_mcp.emulator.call_store import Callback, CallStore
 from calls_mcp.emulator.clock import rfc2822
-from calls_mcp.emulator.pages import API_VERSION
+from calls_mcp.emulator.list_pages import API_VERSION
 
 TIMEOUT = 5  # seconds for one attempt, to the end of its response
 PAUSES = (1, 5, 25)  # seconds from one attempt to the next; the one after the last is the last

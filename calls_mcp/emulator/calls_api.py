@@ -19,7 +19,7 @@ from starlette.routing import Route
 from calls_mcp.emulator import call_lifecycle, parameters
 from calls_mcp.emulator.call_lifecycle import Call
 from calls_mcp.emulator.call_store import CallStore
-from calls_mcp.emulator.pages import ListQuery, collection_path, item_path, resource
+from calls_mcp.emulator.list_pages import ListQuery, collection_path, item_path, resource
 from calls_mcp.emulator.parameters import ApiError, Pairs, Values, checked, invalid, not_found
 from calls_mcp.emulator.scenario import INVALID_FROM, VALID_FROM, Scenario, Script
 

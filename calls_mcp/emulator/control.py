@@ -17,8 +17,8 @@ from calls_mcp.emulator.call_store import CallStore
 from calls_mcp.emulator.callbacks import is_loopback
 from calls_mcp.emulator.calls_api import Endpoint, refuse, route
 from calls_mcp.emulator.clock import AdjustableClock, rfc2822
+from calls_mcp.emulator.list_pages import price
 from calls_mcp.emulator.middleware import Fault, FaultInjection, RequestLog
-from calls_mcp.emulator.pages import price
 from calls_mcp.emulator.parameters import ApiError, invalid
 
 PREFIX = "/emulator"

@@ -12,7 +12,7 @@ import mcp_types as types
 
 from calls_mcp.guard.policy import matches_any
 from calls_mcp.observability.redaction import quoted
-from calls_mcp.server.access import Context, Permissions, invalid, names, principal_of
+from calls_mcp.server.permissions import Context, Permissions, invalid, names, principal_of
 from calls_mcp.server.prompts import Prompts
 from calls_mcp.server.resources import CALL, DOCS
 from calls_mcp.service.grants import own

@@ -16,7 +16,8 @@ from mcp.shared.exceptions import MCPError
 from calls_mcp import __version__
 from calls_mcp.observability import correlation
 from calls_mcp.server import mcp_app as app
-from calls_mcp.server.access import (
+from calls_mcp.server.elicitation import Elicitation
+from calls_mcp.server.permissions import (
     Context,
     Permissions,
     caller_of,
@@ -24,7 +25,6 @@ from calls_mcp.server.access import (
     principal_of,
     require_first_page,
 )
-from calls_mcp.server.elicitation import Elicitation
 from calls_mcp.server.results import to_result
 from calls_mcp.service.background import Background, background
 from calls_mcp.service.grants import own

@@ -10,7 +10,7 @@ from typing import Any
 
 import mcp_types as types
 
-from calls_mcp.server.access import Context
+from calls_mcp.server.permissions import Context
 from calls_mcp.tools.catalog import CONFIG
 
 EXTENSION = "io.modelcontextprotocol/ui"

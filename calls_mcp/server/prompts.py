@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_confi
 
 from calls_mcp.errors import CatalogError
 from calls_mcp.observability.redaction import one_line, quoted
-from calls_mcp.server.access import Context, Permissions, invalid, names, require_first_page
+from calls_mcp.server.permissions import Context, Permissions, invalid, names, require_first_page
 from calls_mcp.tools.catalog import PROMPTS
 
 _PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")

@@ -10,7 +10,13 @@ from mcp.shared.exceptions import MCPError
 from calls_mcp.guard.policy import explain
 from calls_mcp.observability.redaction import quoted
 from calls_mcp.server import mcp_app as app
-from calls_mcp.server.access import Context, Permissions, invalid, principal_of, require_first_page
+from calls_mcp.server.permissions import (
+    Context,
+    Permissions,
+    invalid,
+    principal_of,
+    require_first_page,
+)
 from calls_mcp.server.results import to_result
 from calls_mcp.service.grants import own
 from calls_mcp.tools.outcome import Failure

@@ -16,7 +16,13 @@ from mcp.shared.subscriptions import ResourceUpdated
 from calls_mcp.errors import PolicyDenied
 from calls_mcp.guard.policy import judge_account
 from calls_mcp.observability import correlation
-from calls_mcp.server.access import Context, Permissions, caller_of, connection_of, principal_of
+from calls_mcp.server.permissions import (
+    Context,
+    Permissions,
+    caller_of,
+    connection_of,
+    principal_of,
+)
 from calls_mcp.server.resources import Resources, unreadable
 from calls_mcp.service.grants import Grant, allows, grant
 from calls_mcp.service.watching import Subscription, TooManyWatches, Topic, Watches

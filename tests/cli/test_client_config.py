@@ -14,7 +14,7 @@ from mcp import Client, StdioServerParameters
 
 from calls_mcp import __version__
 from calls_mcp.cli.clients import CLIENTS
-from calls_mcp.cli.clients.launch import Launch, launch_command
+from calls_mcp.cli.clients.server_command import Launch, launch_command
 from calls_mcp.errors import ConfigurationError
 from tests.cli.test_main import run
 from tests.rig import ACCOUNT

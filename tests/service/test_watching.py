@@ -17,8 +17,8 @@ from mcp import Client, MCPError
 from mcp.server.context import CallNext, HandlerResult
 
 from calls_mcp.emulator import Fault
-from calls_mcp.server.access import Context, connection_of
 from calls_mcp.server.handlers import build_server
+from calls_mcp.server.permissions import Context, connection_of
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
 from tests.rig import ACCOUNT, ERAS, Era, Rig, open_rig

@@ -4,9 +4,9 @@
 """
 
 from calls_mcp.guard.policy.destinations import canonical, matches_any
-from calls_mcp.guard.policy.judgement import Judgement, action_of, judge, judge_account
+from calls_mcp.guard.policy.evaluation import Judgement, action_of, judge, judge_account
+from calls_mcp.guard.policy.explanation import explain, summary
 from calls_mcp.guard.policy.rules import Caps, Counts, Policy, Requirement, itemize, load_policy
-from calls_mcp.guard.policy.wording import explain, summary
 
 __all__ = [
     "Caps",
