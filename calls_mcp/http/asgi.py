@@ -15,14 +15,6 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from calls_mcp.http.authentication import BearerAuthentication, authenticated, open_verifier
-from calls_mcp.http.limits import (
-    SESSION_IDLE,
-    RequestLimits,
-    SessionLimit,
-    caller_of,
-    kind_of,
-    method_of,
-)
 from calls_mcp.http.request_checks import (
     MESSAGE,
     HeadCheck,
@@ -31,6 +23,14 @@ from calls_mcp.http.request_checks import (
     is_stream,
     read_body,
     retry_later,
+)
+from calls_mcp.http.request_limits import (
+    SESSION_IDLE,
+    RequestLimits,
+    SessionLimit,
+    caller_of,
+    kind_of,
+    method_of,
 )
 from calls_mcp.http.shutdown import Shutdown
 from calls_mcp.observability import telemetry

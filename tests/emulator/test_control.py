@@ -8,7 +8,7 @@ import pytest
 from calls_mcp.emulator import Emulator
 
 from .api_client import ACCOUNT, FORM, LIST, STRANGER, TALKATIVE, ApiClient, assert_refused
-from .test_pages import past
+from .test_list_pages import past
 
 pytestmark = pytest.mark.anyio
 
