@@ -356,10 +356,11 @@ async def test_a_look_for_an_outcome_is_repeated_though_the_circuit_is_open() ->
 
 async def test_its_state_is_measured_and_decides_whether_the_server_is_ready() -> None:
     with recording() as recorded:
+        before = recorded.measured("calls_mcp.upstream.breakers")  # of clients nobody has closed
 
         def measured() -> list[str]:
             counted = recorded.measured("calls_mcp.upstream.breakers")
-            return [state for (state,), amount in counted.items() if amount == 1]
+            return [state for (state,) in counted if counted[state,] == before.get((state,), 0) + 1]
 
         async with scripted(*[answer(500)] * FAILING, FOUND) as (_, service):
             assert (measured(), await service.runtime.is_ready()) == (["closed"], True)
