@@ -9,7 +9,10 @@ from uuid import uuid4
 import pytest
 import redis
 from hypothesis import HealthCheck, settings
+from tenacity.wait import wait_exponential_jitter
 
+from calls_mcp.guard import recovery
+from calls_mcp.twilio import client
 from tests.isolation import keep_state_in
 from tests.optional import mark_by_need
 from tests.rig import Rig, open_rig
@@ -44,6 +47,15 @@ def _no_state_outside(tmp_path_factory: pytest.TempPathFactory) -> Generator[Non
 def _own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Give each test a state directory, which is not there yet."""
     keep_state_in(tmp_path_factory.getbasetemp() / f"state-{uuid4()}", monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pause a tenth as long as a real API needs, between attempts and between looks."""
+    monkeypatch.setattr(
+        client, "_BACK_OFF", wait_exponential_jitter(multiplier=0.02, max=0.5, jitter=0.02)
+    )
+    monkeypatch.setattr(recovery, "_PAUSES", (0.0, 0.05, 0.15))
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ from typing import cast
 from calls_mcp.errors import (
     InvocationError,
     NotFound,
+    OutcomeNotStored,
     OutcomeUnknown,
     PolicyDenied,
     StoreUnavailable,
@@ -202,10 +203,17 @@ class CallLimits:
         if own := await self._storage.set_if_absent(key, ttl, text):
             return _Mark(key, own)
         before, left = await self._storage.get_with_ttl(key) or ("", 0.0)
-        if before not in known or not await self._storage.delete_if_equal(key, before):
+        if before not in known or not await self._delete(key, before):
             return None
         own = await self._storage.set_if_absent(key, ttl, text)
         return _Mark(key, own, before, left) if own else None
+
+    async def _delete(self, key: str, value: str) -> bool:
+        """Delete a mark before anything is sent, so that a failure says nothing of an outcome."""
+        try:
+            return await self._storage.delete_if_equal(key, value)
+        except OutcomeNotStored as error:
+            raise StoreUnavailable(error.for_operator) from error
 
     async def _take_place(self, call: NewCall) -> str | None:
         """Take a place among the calls that are live at once, if there are limits on them."""

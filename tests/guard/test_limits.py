@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calls_mcp.emulator import Emulator, ManualClock
-from calls_mcp.errors import PolicyDenied
+from calls_mcp.errors import OutcomeNotStored, PolicyDenied, StoreUnavailable
 from calls_mcp.guard.change import NewCall
 from calls_mcp.guard.limits import CallLimits, RecentCalls, Reservation
 from calls_mcp.guard.policy import Caps, load_policy
@@ -133,6 +133,23 @@ def test_however_they_interleave_one_of_those_who_take_room_for_a_number_gets_it
 
     anyio.run(take_at_once)
     assert sum(isinstance(each, Reservation) for each in taken) == 1
+
+
+class _WithoutDeletion(SqliteStorage):
+    async def delete_if_equal(self, key: str, value: str) -> bool:
+        raise OutcomeNotStored(key + value)
+
+
+async def test_a_store_that_fails_before_sending_is_reported_as_nothing_sent() -> None:
+    storage = _WithoutDeletion(None, StorageOptions())
+    limits = limits_on(storage)
+    assert isinstance(await limits.reserve(new_call(), frozenset()), Reservation)
+    recent = await limits.reserve(new_call(), frozenset())
+    assert isinstance(recent, RecentCalls)
+    with pytest.raises(StoreUnavailable, match=r"^Nothing was sent") as caught:
+        await limits.reserve(new_call(), recent.ids)
+    assert caught.value.retryable
+    await storage.aclose()
 
 
 async def test_accounts_that_share_a_store_are_counted_apart() -> None:

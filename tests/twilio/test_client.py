@@ -16,6 +16,7 @@ from typing import Any
 
 import anyio
 import pytest
+from tenacity.wait import wait_fixed
 
 from calls_mcp import __version__
 from tests.rig import ACCOUNT, structured, text_of
@@ -251,7 +252,8 @@ async def test_a_retry_after_that_says_nothing_useful_is_passed_over(retry_after
 
 
 @pytest.mark.requirement("38")
-async def test_the_deadline_bounds_all_attempts_together() -> None:
+async def test_the_deadline_bounds_all_attempts_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("calls_mcp.twilio.client._BACK_OFF", wait_fixed(0.3))
     async with scripted(drop, deadline=0.5) as (upstream, agent):
         started = anyio.current_time()
         error = await error_of(agent, FETCH)
