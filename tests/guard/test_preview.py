@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.hostile import TEXTS, invisible, unquoted
+from tests.misbehaving_server import TEXTS, invisible, unquoted
 from tests.rig import ACCOUNT, CALLER, TALKS_FOR_AN_HOUR, Agent, Rig, open_rig, placing
 from tests.upstream import SID, answer, call, scripted
 

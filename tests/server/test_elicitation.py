@@ -18,7 +18,7 @@ from calls_mcp.server.handlers import build_server
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
 from tests.confirmation import NO, YES, Tool, asked, changes_of, interview, token_for
-from tests.hostile import TEXTS, invisible, unquoted
+from tests.misbehaving_server import TEXTS, invisible, unquoted
 from tests.rig import (
     ERAS,
     PERMISSIVE,
