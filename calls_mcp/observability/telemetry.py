@@ -7,9 +7,11 @@ or a secret. A label of a metric is one of a few known words.
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
+from typing import Protocol
+from weakref import WeakSet
 
 from opentelemetry import metrics, trace
 from opentelemetry.metrics import CallbackOptions, Observation
@@ -56,7 +58,12 @@ _retries = _meter.create_counter(
 )
 
 
-_breakers: set[Callable[[], str]] = set()
+class _CircuitBreaker(Protocol):
+    @property
+    def state(self) -> str: ...
+
+
+_breakers = WeakSet[_CircuitBreaker]()
 
 
 def record_invocation(tool: str, outcome: str, *, error_kind: str = "", sid: str = "") -> None:
@@ -176,18 +183,18 @@ def trace_headers() -> dict[str, str]:
     return {"traceparent": f"00-{trace_id}-{span_id}-{context.trace_flags:02x}"}
 
 
-@contextmanager
-def observe_circuit(state: Callable[[], str]) -> Generator[None]:
-    """Measure the state of a circuit breaker; `state` is called in any thread."""
-    _breakers.add(state)
-    try:
-        yield
-    finally:
-        _breakers.discard(state)
+def observe_circuit(breaker: _CircuitBreaker) -> None:
+    """Measure the state of a circuit breaker, which may be read in any thread."""
+    _breakers.add(breaker)
+
+
+def forget_circuit(breaker: _CircuitBreaker) -> None:
+    """Measure a circuit breaker no longer."""
+    _breakers.discard(breaker)
 
 
 def _breakers_by_state(_options: CallbackOptions) -> Iterable[Observation]:
-    states = Counter(state() for state in tuple(_breakers))
+    states = Counter(breaker.state for breaker in tuple(_breakers))
     return [Observation(states[state], {"state": state}) for state in _STATES] if states else []
 
 

@@ -8,7 +8,7 @@ import time
 import zlib
 from base64 import b64encode
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -95,8 +95,7 @@ class TwilioClient:
         self._access = access
         self._transport = connect(access)
         self._circuit = CircuitBreaker(clock)
-        self._observed = ExitStack()
-        self._observed.enter_context(telemetry.observe_circuit(lambda: self._circuit.state))
+        telemetry.observe_circuit(self._circuit)
         self._slots = {kind: anyio.Semaphore(_CONCURRENCY) for kind in ("reads", "changes")}
         self._deadline = inf
         self._scopes: set[anyio.CancelScope] = set()
@@ -118,7 +117,7 @@ class TwilioClient:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        self._observed.close()
+        telemetry.forget_circuit(self._circuit)
         await self._transport.aclose()
 
     def finish_by(self, deadline: float) -> None:

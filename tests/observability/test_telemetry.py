@@ -7,8 +7,9 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -17,13 +18,11 @@ from opentelemetry.trace import SpanKind, StatusCode, format_span_id, format_tra
 from calls_mcp.cli.main import main
 from calls_mcp.observability import telemetry
 from calls_mcp.settings import load_settings
+from calls_mcp.twilio.circuit_breaker import CircuitState
 from tests.process import Server, environment, started
 from tests.rig import CALLER, User, decline, open_rig, placing
 from tests.telemetry import Recording, Tree, recording, told
 from tests.upstream import SID, Step, Upstream, answer, call, drop, hang, scripted
-
-if TYPE_CHECKING:
-    from calls_mcp.twilio.circuit_breaker import CircuitState
 
 pytestmark = pytest.mark.anyio
 
@@ -211,14 +210,22 @@ async def test_retries_are_counted_by_why(recorded: Recording) -> None:
     }
 
 
-async def test_a_breaker_that_is_watched_is_measured_until_it_is_not(
+@dataclass(eq=False)
+class _Breaker:
+    state: CircuitState
+
+
+async def test_a_breaker_that_is_observed_is_measured_until_it_is_forgotten(
     recorded: Recording,
 ) -> None:
-    states: list[CircuitState] = ["closed"]
-    with telemetry.observe_circuit(lambda: states[-1]), telemetry.observe_circuit(lambda: "open"):
-        before = recorded.measured("calls_mcp.upstream.breakers")
-        states.append("half_open")
-        after = recorded.measured("calls_mcp.upstream.breakers")
+    one, other = _Breaker("closed"), _Breaker("open")
+    telemetry.observe_circuit(one)
+    telemetry.observe_circuit(other)
+    before = recorded.measured("calls_mcp.upstream.breakers")
+    one.state = "half_open"
+    after = recorded.measured("calls_mcp.upstream.breakers")
+    telemetry.forget_circuit(one)
+    del other
     assert before == {("closed",): 1, ("half_open",): 0, ("open",): 1}
     assert after == {("closed",): 0, ("half_open",): 1, ("open",): 1}
     assert recorded.measured("calls_mcp.upstream.breakers") == {}
