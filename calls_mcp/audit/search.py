@@ -184,9 +184,11 @@ class AuditReader:
 
     def _connected(self) -> sqlite3.Connection:
         if not self._path.exists():
-            return sqlite3.connect(":memory:")
+            return sqlite3.connect(":memory:", check_same_thread=False)
         # Not `mode=ro`: after a crash, SQLite must first undo half a record.
-        return sqlite3.connect(f"{self._path.resolve().as_uri()}?mode=rw", uri=True)
+        uri = f"{self._path.resolve().as_uri()}?mode=rw"
+        # An export is read in several threads, one after another.
+        return sqlite3.connect(uri, uri=True, check_same_thread=False)
 
 
 def _end(database: sqlite3.Connection) -> int:

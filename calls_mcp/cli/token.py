@@ -166,7 +166,14 @@ def _gap_after(text: str) -> str:
 
 
 def _append(file: Path, text: str) -> None:
-    """In place, so that the file stays whose it is; a new one is for its owner alone."""
-    descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    with os.fdopen(descriptor, "a", encoding="utf-8", newline="\n") as opened:
-        opened.write(text)
+    """In place, so that the file stays whose it is; a new one is for its owner alone.
+
+    Raises:
+        ConfigurationError: It can't be written.
+    """
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        with os.fdopen(descriptor, "a", encoding="utf-8", newline="\n") as opened:
+            opened.write(text)
+    except OSError as failure:
+        raise ConfigurationError(f"{file}: can't be written: {failure.strerror}") from failure

@@ -207,3 +207,13 @@ def test_what_can_not_be_revoked_is_told_and_left_as_it_is(
     assert main(["token", "revoke", "alice", "--file", str(file)]) == 2
     assert told in capsys.readouterr().err
     assert file.read_text("utf-8") == text
+
+
+def test_a_file_that_can_not_be_written_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "missing" / "principals.toml"
+    assert main(["token", "new", "alice", "--scope", "calls:read", "--file", str(file)]) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert f"{file}: can't be written: No such file or directory" in err
