@@ -170,7 +170,7 @@ class StoreUnavailable(InvocationError):
 
 
 class OutcomeNotStored(StoreUnavailable):
-    """The store could not be told what has been done: it says nothing of whether it was.
+    """An outcome could not be written to the store. The change itself may have been made.
 
     Whoever acted knows the outcome, and should report that rather than this.
     """

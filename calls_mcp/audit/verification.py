@@ -54,7 +54,7 @@ class Report:
 
     @property
     def is_intact(self) -> bool:
-        """Whether every record is as it was written. Changes may still be unfinished."""
+        """Whether all records are intact and in order. Changes may still be unfinished."""
         return all(problem.kind == "unfinished" for problem in self.problems)
 
 
@@ -162,7 +162,7 @@ class _Inspection:
     def __init__(self, expect: str) -> None:
         self._expect = expect
         self._is_expected_met = not expect
-        self._intact = START  # the last record that is as it was written
+        self._intact = START  # the last intact record
         self._claimed = START  # the last one, going by what it says of itself
         self._unreadable: list[_Row] = []  # since the last intact record
         self._begun: dict[str, tuple[_Row, int | None]] = {}

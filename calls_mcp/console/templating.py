@@ -40,7 +40,7 @@ def page(
 
 
 async def read_form(request: Request) -> Mapping[str, str]:
-    """Return the fields of a form, whoever sent it.
+    """Return the fields of a form, from any sender.
 
     Raises:
         HTTPException: It is too large, too slow, or not a form.

@@ -59,7 +59,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The one right to act on a confirmation; whoever has it must settle it.
+    """The one right to act on a confirmation; the holder must settle it.
 
     `state` is what must still be true, as the preview showed it.
     """

@@ -292,7 +292,7 @@ class CallLimits:
             await self._storage.set_if_absent(mark.key, mark.ttl, mark.before)
 
     async def _keep(self, reservation: Reservation, placed: CallSummary) -> None:
-        """Keep a call as placed: it is no more one that may have been."""
+        """Record a call as placed, where it was recorded as possibly placed."""
         call = reservation.call
         for mark in reservation.marks:
             if mark.key == _sent_key(call):

@@ -54,7 +54,7 @@ class RequestLimits:
         """Return unless there are too many connections.
 
         Raises:
-            Rejected: There are; only health is told then.
+            Rejected: There are. Health checks are still answered.
         """
         if self._is_full():
             raise retry_later(503, "Too many connections: nothing was done", _RETRY_AFTER)

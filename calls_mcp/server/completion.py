@@ -86,7 +86,7 @@ class Completions:
     def _arguments(
         self, ref: types.ResourceTemplateReference | types.PromptReference
     ) -> Mapping[str, tuple[str, ...]]:
-        """Return the arguments that there are, and what they are to be one of, if that is told."""
+        """Return the arguments, each with its allowed values if the schema lists them."""
         if isinstance(ref, types.PromptReference):
             return {a.name: a.choices for a in self._prompts.prompt(ref.name).arguments}
         if ref.uri == CALL:

@@ -19,9 +19,9 @@ Scope = Literal["calls:read", "calls:place", "calls:change", "calls:delete", "ca
 
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 LEAST: Scope = "calls:read"
-"""What a client is told to ask for first; more is asked for when a tool needs it."""
+"""The scope that a first challenge asks for. A tool that needs more asks for more."""
 APPROVE: Scope = "calls:approve"
-"""What lets an operator into the console. It permits no tool, and no client is told of it."""
+"""The operator's scope for the console. It permits no tool and is not advertised to clients."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -200,7 +200,7 @@ class Runtime:
     async def _shared(self, principal: str = "", own: "Own | None" = None) -> _Shared:
         owner = principal if own else ""
         async with self._making:
-            if owner != principal:  # what they had of their own, they have no more
+            if owner != principal:  # they no longer have an account or policy of their own
                 await self._close_unused(self._invokers.pop(principal, None))
             shared = before = self._invokers.get(owner)
             if shared is None or shared.own != own:

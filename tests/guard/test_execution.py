@@ -10,10 +10,11 @@ import pytest
 from mcp import Client, StdioServerParameters
 
 from calls_mcp.audit.verification import verify
-from calls_mcp.emulator import DEFAULT_ACCOUNT, Emulator
+from calls_mcp.emulator import Emulator
 from calls_mcp.server.handlers import build_server
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
+from tests.process import environment
 from tests.records import records_in
 from tests.rig import TALKS_FOR_AN_HOUR, Agent, User, access_to, decline, open_rig, placing
 from tests.storage.redis_server import RedisServer
@@ -143,13 +144,11 @@ async def test_a_hundred_uses_of_one_token_by_four_processes_place_one_call(
         server = StdioServerParameters(
             command=sys.executable,
             args=["-m", "calls_mcp"],
-            env={
-                "TWILIO_ACCOUNT_SID": DEFAULT_ACCOUNT.sid,
-                "TWILIO_AUTH_TOKEN": DEFAULT_ACCOUNT.auth_token,
-                "CALLS_MCP_API_BASE_URL": emulator.base_url,
-                "CALLS_MCP_STATE_URL": shared_url,
-                "CALLS_MCP_AUDIT_DATABASE": str(tmp_path / "audit.db"),
-            },
+            env=environment(
+                emulator.base_url,
+                CALLS_MCP_STATE_URL=shared_url,
+                CALLS_MCP_AUDIT_DATABASE=str(tmp_path / "audit.db"),
+            ),
         )
         agents = [Agent(await stack.enter_async_context(Client(server))) for _ in range(4)]
         asked = await agents[0].call("create_call", **placing())

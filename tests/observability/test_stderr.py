@@ -13,8 +13,9 @@ import pytest
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 
-from calls_mcp.emulator import DEFAULT_ACCOUNT, Emulator
+from calls_mcp.emulator import Emulator
 from calls_mcp.observability import stderr
+from tests.process import environment
 from tests.rig import PERMISSIVE, Agent, placing
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="fills a pipe")
@@ -58,15 +59,13 @@ async def serving(pipe: Pipe, **variables: str) -> AsyncGenerator[tuple[Emulator
         server = StdioServerParameters(
             command=sys.executable,
             args=["-m", "calls_mcp"],
-            env={
-                "TWILIO_ACCOUNT_SID": DEFAULT_ACCOUNT.sid,
-                "TWILIO_AUTH_TOKEN": DEFAULT_ACCOUNT.auth_token,
-                "CALLS_MCP_API_BASE_URL": emulator.base_url,
-                "CALLS_MCP_POLICY": str(PERMISSIVE),
-                "CALLS_MCP_CONFIRM": "none",
-                "CALLS_MCP_LOG_LEVEL": "DEBUG",
+            env=environment(
+                emulator.base_url,
+                CALLS_MCP_POLICY=str(PERMISSIVE),
+                CALLS_MCP_CONFIRM="none",
+                CALLS_MCP_LOG_LEVEL="DEBUG",
                 **variables,
-            },
+            ),
         )
         async with Client(stdio_client(server, errlog=pipe.stream)) as client:
             yield emulator, Agent(client)

@@ -125,7 +125,7 @@ function notify(before) {
   notice.addEventListener("click", () => window.focus());
 }
 
-/* One request at a time, lest an older page come last. */
+/* One request at a time, so that an older page never replaces a newer one. */
 let isRefreshing = false;
 let isStale = false;
 
