@@ -1,8 +1,10 @@
-"""Each security requirement is held by tests, and so is each answer of SECURITY.md."""
+"""Every security requirement has a test, and so has every threat in SECURITY.md."""
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -24,8 +26,12 @@ THREATS = (
 )
 
 
-def threats() -> Iterator[str]:
-    return (line for line in SECURITY.splitlines() if line.startswith("| **"))
+def threats() -> Iterator[tuple[str, str]]:
+    """Return the title and the text of each threat."""
+    section = SECURITY.split("\n## Threats\n")[1].split("\n## ")[0]
+    for part in section.split("\n### ")[1:]:
+        title, _, text = part.partition("\n")
+        yield title, text
 
 
 def test_every_requirement_has_a_test_that_is_marked_with_it() -> None:
@@ -34,17 +40,22 @@ def test_every_requirement_has_a_test_that_is_marked_with_it() -> None:
     assert marked == {*REQUIREMENTS}
 
 
-def test_every_threat_is_on_the_page() -> None:
-    told = " ".join(row.split("|")[1].lower() for row in threats())
-    assert [threat for threat in THREATS if threat not in told] == []
+def test_the_page_describes_every_threat() -> None:
+    titles = " ".join(title.lower() for title, _ in threats())
+    assert [threat for threat in THREATS if threat not in titles] == []
 
 
-def test_every_answer_on_the_page_names_tests_that_exist() -> None:
-    defined = {*re.findall(r"^(?:async )?def (test_\w+)\(", SOURCES, re.MULTILINE)}
-    for row in threats():
-        named = re.findall(r"`(test_\w+)`", row)
-        assert named, row
-        assert {*named} <= defined
+@pytest.mark.parametrize("title", [title for title, _ in threats()])
+def test_a_threat_has_an_answer_and_links_to_its_tests(title: str) -> None:
+    text = dict(threats())[title]
+    for part in ("**What:**", "**Answer:**", "**Test:**"):
+        assert text.count(part) == 1, title
+    links = re.findall(r"\[`(test_\w+)`\]\((.+?)\)", text)
+    assert links
+    assert len(links) == text.count("`test_")
+    for name, file in links:
+        source = (ROOT / file).read_text("utf-8")
+        assert re.search(rf"(?m)^(?:async )?def {name}\(", source), f"{file} has no {name}"
 
 
 def test_the_pages_say_that_a_model_can_confirm_by_token_without_its_user() -> None:
