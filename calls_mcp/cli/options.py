@@ -6,14 +6,16 @@ from argparse import ArgumentParser
 def add_sandbox(parser: ArgumentParser) -> None:
     """Add `--sandbox`."""
     parser.add_argument(
-        "--sandbox", action="store_true", help="on an emulator inside: no credentials, no telephone"
+        "--sandbox",
+        action="store_true",
+        help="use the built-in emulator: no credentials, no real calls",
     )
 
 
 def add_sandbox_of_servers(parser: ArgumentParser) -> None:
     """Add `--sandbox` for a command that shares the state of servers."""
     parser.add_argument(
-        "--sandbox", action="store_true", help="for servers that were started with --sandbox"
+        "--sandbox", action="store_true", help="use the database of servers started with --sandbox"
     )
 
 

@@ -2,7 +2,13 @@
 
 import json
 import os
+import re
+import shutil
 import sys
+import textwrap
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from time import monotonic
 from typing import Literal, TextIO
 
 Colour = Literal["plain", "bold", "dim", "red", "green", "yellow", "cyan"]
@@ -16,19 +22,23 @@ _CODES: dict[Colour, str] = {
     "yellow": "33",
     "cyan": "36",
 }
+_ESCAPE = re.compile("\x1b\\[[0-9]+m")
+_GAP = "  "  # between columns
+_NARROWEST = 24  # characters of a last column that is readable
+_FIRST_PROGRESS, _NEXT_PROGRESS = 1.0, 0.2  # seconds
 
 
 def painted(text: str, colour: Colour, stream: TextIO | None = None) -> str:
-    """Return `text` in a colour if `stream` (stdout) is a terminal, and NO_COLOR is not set."""
+    """Return `text` in a colour on a terminal (default: stdout), unless NO_COLOR is set."""
     if not (stream or sys.stdout).isatty() or os.environ.get("NO_COLOR"):
         return text
     return f"\x1b[{_CODES[colour]}m{text}\x1b[0m"
 
 
 def say(text: str = "", stream: TextIO | None = None) -> None:
-    """Write a line to `stream` (stdout); what its encoding lacks is written as `?`.
+    """Write a line to `stream` (default: stdout).
 
-    A reader that has gone, as in `… | head`, is not an error.
+    Characters that its encoding lacks become `?`. A closed pipe, as in `… | head`, is not an error.
     """
     into = stream or sys.stdout
     encoding = into.encoding or "utf-8"
@@ -47,5 +57,79 @@ def warn(text: str) -> None:
 
 
 def show_json(value: object) -> None:
-    """Write `value` to stdout as JSON, in ASCII: nothing in it can move the cursor."""
+    """Write `value` to stdout as JSON, in ASCII so that nothing in it can move the cursor."""
     say(json.dumps(value, indent=2))
+
+
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Write rows to stdout under the names of their columns.
+
+    On a terminal the last column wraps; it must not be painted. If the terminal is too narrow for
+    that, each row is written as a block with a line for each column.
+    """
+    names = [name.upper() for name in columns]
+    widths = [max(map(_width, cells)) for cells in zip(names, *rows, strict=True)]
+    limit = _limit_of_last(widths)
+    if limit is not None and limit < _NARROWEST:
+        for row in rows:
+            say("\n".join([*_block(names, row), ""]))
+        return
+    say(painted(_GAP.join(map(str.ljust, names, widths)).rstrip(), "bold"))
+    for row in rows:
+        for line in _row(row, widths, limit):
+            say(line)
+
+
+def _limit_of_last(widths: Sequence[int]) -> int | None:
+    """Return how wide the last column can be; None if it needs no limit."""
+    if not sys.stdout.isatty():
+        return None
+    left = shutil.get_terminal_size().columns - sum(widths[:-1]) - len(_GAP) * (len(widths) - 1)
+    return None if widths[-1] <= left else left
+
+
+def _row(row: Sequence[str], widths: Sequence[int], limit: int | None) -> Iterator[str]:
+    *cells, last = row
+    padded = [
+        cell + " " * (width - _width(cell)) for cell, width in zip(cells, widths, strict=False)
+    ]
+    first, *others = [last] if limit is None else textwrap.wrap(last, limit) or [""]
+    yield _GAP.join([*padded, first]).rstrip()
+    indent = " " * (sum(widths[:-1]) + len(_GAP) * len(cells))
+    yield from (indent + line for line in others)
+
+
+def _block(names: Sequence[str], row: Sequence[str]) -> Iterator[str]:
+    width = max(map(len, names))
+    for name, cell in zip(names, row, strict=True):
+        yield f"{painted(name.ljust(width), 'bold')}{_GAP}{cell}".rstrip()
+
+
+def _width(cell: str) -> int:
+    return len(_ESCAPE.sub("", cell))
+
+
+@contextmanager
+def progress(what: str) -> Generator[Callable[[int], None]]:
+    """Yield a function that shows a count of `what` on stderr, such as `12,000 records`.
+
+    It shows nothing in the first second, or if stderr is not a terminal.
+    """
+    stream, due, is_shown = sys.stderr, monotonic() + _FIRST_PROGRESS, False
+    is_terminal = stream.isatty()
+
+    def show(count: int) -> None:
+        nonlocal due, is_shown
+        now = monotonic()
+        if not is_terminal or now < due:
+            return
+        due, is_shown = now + _NEXT_PROGRESS, True
+        stream.write(f"\r{count:,} {what}…")
+        stream.flush()
+
+    try:
+        yield show
+    finally:
+        if is_shown:
+            stream.write("\r\x1b[K")  # erase the line
+            stream.flush()
