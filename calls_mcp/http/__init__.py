@@ -1,6 +1,6 @@
-"""The MCP server over HTTP. Nothing of it is loaded on stdio.
+"""The MCP server over HTTP. A stdio server loads none of this.
 
-`asgi.McpEndpoint` takes a request through its checks: its head (`request_checks`), its token
-(`authentication`), its body (`request_checks`), how much is asked for (`limits`) and the scopes of
-its token (`authentication`). Then the SDK's app answers it.
+`asgi.McpEndpoint` checks each request in this order: headers (`request_checks`), token
+(`authentication`), body (`request_checks`), limits (`request_limits`) and scopes
+(`authentication`). Then it passes the request to the SDK's app.
 """

@@ -1,4 +1,4 @@
-"""The ASGI app: the MCP endpoint with all that protects it, and the server's health."""
+"""The ASGI app: the MCP endpoint with its checks, and health and readiness."""
 
 import math
 from typing import Any
@@ -44,7 +44,9 @@ _SPARE = 3  # seconds
 _READINESS_TIMEOUT = 3  # seconds
 _READINESS_FRESH = 1  # second
 _CANCELLED = Rejected(
-    504, "It was broken off before it was done: if it is a change, look before you repeat it"
+    504,
+    "The server stopped this request before it finished. If it is a change, check whether it took "
+    "effect before you repeat it",
 )
 
 
@@ -57,10 +59,10 @@ def build_app(
     shutdown: Shutdown,
     limits: RequestLimits,
 ) -> Starlette:
-    """Make the app that serves MCP at `path`, and tells at /healthz and /readyz how it is.
+    """Return the app that serves MCP at `path`, and its health at /healthz and /readyz.
 
     Raises:
-        ConfigurationError: What authenticates callers is wrong.
+        ConfigurationError: The principals file is wrong.
     """
     settings = runtime.settings
     authentication = BearerAuthentication(settings, open_verifier(settings, runtime.monotonic))
@@ -90,9 +92,9 @@ def build_app(
 
 
 class McpEndpoint:
-    """Takes each request through its checks, and then to `app`; one that fails one is rejected.
+    """Checks each request, then passes it to `app`; rejects a request that fails a check.
 
-    None but streams is served for longer than a user's time to answer and two tool calls'.
+    Every request except a stream has a deadline: the time a user has to answer, and two tool calls.
     """
 
     def __init__(
@@ -141,7 +143,7 @@ class McpEndpoint:
         self, user: AuthenticatedUser | None, scope: Scope, receive: Receive, sender: "_Sender"
     ) -> None:
         if self._shutdown.has_begun and method_of(scope) in _BEGINNING:
-            raise retry_later(503, "This server is ending: nothing was done", _RETRY_AFTER)
+            raise retry_later(503, "The server is shutting down; nothing was done", _RETRY_AFTER)
         kind, caller = kind_of(scope), caller_of(scope)
         with self._limits.concurrent(kind, caller):
             await self._limits.count(kind, caller)
@@ -158,13 +160,13 @@ class McpEndpoint:
     async def _end_when_void(
         self, user: AuthenticatedUser, scope: Scope, sender: "_Sender"
     ) -> None:
-        """End a stream with its token, which may expire or be revoked."""
+        """End a stream when its token expires or is revoked."""
         await self._authentication.wait_until_void(user, scope)
         sender.cancel(self._authentication.unauthorized(has_token=True))
 
 
 class _Sender:
-    """Sends a response, and notes how much of it was sent; a refusal is counted and logged."""
+    """Sends a response, tracks how much of it was sent, and counts and logs error statuses."""
 
     def __init__(
         self, scope: Scope, send: Send, shutdown: Shutdown, cancel_scope: anyio.CancelScope
@@ -186,19 +188,19 @@ class _Sender:
         self._is_complete = is_body and not message.get("more_body", False)
 
     def _observe(self, message: Message) -> None:
-        if self._shutdown.has_begun:  # the client is to open another connection, elsewhere
+        if self._shutdown.has_begun:  # so that the client's next connection goes to another replica
             MutableHeaders(scope=message)["connection"] = "close"
         if message["status"] in _ERRORS:
             user: AuthenticatedUser | None = self._scope.get("user")
             telemetry.record_http_refusal(message["status"], user.display_name if user else "")
 
     def cancel(self, rejected: Rejected) -> None:
-        """Cancel the request; `rejected` is its response, unless another has begun."""
+        """Cancel the request. Respond with `rejected` unless a response has started."""
         self._instead = rejected
         self._cancel_scope.cancel()
 
     async def end(self, receive: Receive) -> None:
-        """End the response of a request that was cancelled, as if it were complete."""
+        """Complete the response of a cancelled request."""
         if not self._has_begun:
             await self._instead.response(self._scope, receive, self)
         elif not self._is_complete:
@@ -206,9 +208,10 @@ class _Sender:
 
 
 class Readiness:
-    """Tells whether the server can be sent requests, and finds out at most once a second.
+    """Reports whether the server is ready for requests, and checks this at most once a second.
 
-    The account is the server's own: one that only a principal has takes nobody else down.
+    It checks the server's own account only, so that the failure of one principal's account does
+    not make the server unready for all.
     """
 
     def __init__(self, runtime: Runtime, shutdown: Shutdown) -> None:
@@ -235,5 +238,5 @@ class Readiness:
 
 
 async def _healthy(_request: Request) -> Response:
-    """Answer as long as the process lives."""
+    """Answer 200 as long as the process runs."""
     return JSONResponse({"alive": True})

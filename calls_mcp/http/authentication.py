@@ -1,4 +1,4 @@
-"""A good bearer token with every request, and enough scopes; what a request without is answered."""
+"""Bearer token authentication and scopes, and the 401 and 403 responses."""
 
 import math
 import time
@@ -17,26 +17,26 @@ from starlette.requests import HTTPConnection
 from starlette.routing import Route
 from starlette.types import Scope
 
-from calls_mcp.http.request_checks import Rejected
+from calls_mcp.http.request_checks import Rejected, retry_later
 from calls_mcp.service.grants import LEAST, SCOPES, Grant, scope_of
 from calls_mcp.settings import Settings
 from calls_mcp.tools.catalog import load_operations
 
 _CALLS, _READING = "calls://call/", "fetch_call"
-_CHECK_EVERY = 30  # seconds, of a stream's token
+_CHECK_EVERY = 30  # seconds between two checks of a stream's token
 _RETRY_AFTER = 10  # seconds
 
 _Url = Annotated[AnyHttpUrl, UrlConstraints(preserve_empty_path=True)]
 
 
 class Verifier(Protocol):
-    """Verifies tokens, as the SDK has it do."""
+    """The SDK's interface of a token verifier."""
 
     async def verify_token(self, token: str) -> Grant | None:
-        """Return what a token grants, if anything.
+        """Return what a token grants; None if it is not valid.
 
         Raises:
-            AuthenticationError: That can't be found out just now.
+            AuthenticationError: The token can't be checked at the moment.
         """
         ...
 
@@ -44,12 +44,12 @@ class Verifier(Protocol):
 def open_verifier(
     settings: Settings, clock: Callable[[], float] = time.monotonic
 ) -> Verifier | None:
-    """Return what the settings say tokens are verified by; None if callers need none.
+    """Return the verifier for the configured authentication; None if callers need no token.
 
-    `clock` gives seconds that never go back.
+    `clock` is monotonic, in seconds.
 
     Raises:
-        ConfigurationError: The file of principals is wrong.
+        ConfigurationError: The principals file is wrong.
     """
     if settings.auth.mode == "none":
         return None
@@ -57,16 +57,16 @@ def open_verifier(
         from calls_mcp.http.principals import FileVerifier, PrincipalsFile  # noqa: PLC0415
 
         return FileVerifier(PrincipalsFile(settings.auth.principals or Path()))
-    from calls_mcp.http.oauth import open_jwt_verifier  # noqa: PLC0415  # 0.1 s, of cryptography's
+    from calls_mcp.http.oauth import open_jwt_verifier  # noqa: PLC0415  # 0.1 s, for cryptography
 
     return open_jwt_verifier(settings, clock)
 
 
 class BearerAuthentication:
-    """Finds out whom a request is from, and whether its token's scopes are enough.
+    """Authenticates requests and checks the scopes of their tokens.
 
-    Without a `verifier`, nobody is asked for a token. `routes` are for everybody: what a client
-    reads to find out where to get a token (RFC 9728).
+    Without a `verifier`, requests need no token. `routes` serve the public metadata that tells a
+    client where to get a token (RFC 9728).
     """
 
     def __init__(self, settings: Settings, verifier: Verifier | None) -> None:
@@ -78,10 +78,10 @@ class BearerAuthentication:
         self._backend = BearerAuthBackend(verifier) if verifier else None
 
     async def authenticate(self, scope: Scope) -> AuthenticatedUser | None:
-        """Return whom a request is from, by its head; None where nobody is asked for a token.
+        """Return the user of a request, by its headers; None if requests need no token.
 
         Raises:
-            Rejected: It has no good token (401), or that can't be found out just now (503).
+            Rejected: The token is missing or not valid (401), or can't be checked now (503).
         """
         if self._backend is None:
             return None
@@ -89,30 +89,31 @@ class BearerAuthentication:
         try:
             user = await self._user(connection)
         except AuthenticationError:
-            reason = f"temporarily_unavailable: come again in {_RETRY_AFTER} s"
-            raise Rejected(503, reason, {"Retry-After": str(_RETRY_AFTER)}) from None
+            reason = "temporarily_unavailable: The token can't be checked at the moment"
+            raise retry_later(503, reason, _RETRY_AFTER) from None
         if user is None:
             raise self.unauthorized(has_token="authorization" in connection.headers)
-        scope["user"] = user  # whom the SDK lets use a session
+        scope["user"] = user  # the SDK binds sessions to this user
         return user
 
     def require_scope(self, message: object) -> None:
-        """Return if the request's token is enough for what `message` asks for.
+        """Return if the request's token has the scope that `message` needs.
 
         Raises:
-            Rejected: It lacks a scope (403); the client may come again with one that has it, too.
+            Rejected: It does not (403). The client can get a token with the scope, and retry.
         """
         token, scope = get_access_token(), self._required.get(_tool_in(message))
         if token and scope and scope not in token.scopes:
-            raise self._challenge(403, "insufficient_scope", f"{scope} is required", scope)
+            description = f"This needs a token with the scope {scope}"
+            raise self._challenge(403, "insufficient_scope", description, scope)
 
     def unauthorized(self, *, has_token: bool) -> Rejected:
-        """Return a 401, with one fixed body, whatever is wrong with the token."""
+        """Return a 401. Its body is always the same, so that it does not help to guess tokens."""
         error = "invalid_token" if has_token else ""
         return self._challenge(401, error, "A valid bearer token is required", LEAST)
 
     async def wait_until_void(self, user: AuthenticatedUser, scope: Scope) -> None:
-        """Return once the token of a stream has expired, or was revoked."""
+        """Return when the token of a stream expires or is revoked."""
         while True:
             await anyio.sleep(min(_CHECK_EVERY, _seconds_left(user)))
             if _seconds_left(user) <= 0 or not await self._is_good(scope):
@@ -125,7 +126,7 @@ class BearerAuthentication:
     async def _is_good(self, scope: Scope) -> bool:
         try:
             return await self._user(HTTPConnection(scope)) is not None
-        except AuthenticationError:  # can't be told just now
+        except AuthenticationError:  # it can't be checked at the moment
             return True
 
     def _challenge(self, status: int, error: str, description: str, scope: str) -> Rejected:
@@ -140,7 +141,7 @@ class BearerAuthentication:
 
 @contextmanager
 def authenticated(user: AuthenticatedUser | None) -> Generator[None]:
-    """Have the request's token be that of `user`, wherever the SDK or a handler looks for it."""
+    """Make `user` the authenticated user for the SDK and the handlers."""
     before = auth_context_var.set(user)
     try:
         yield
@@ -149,7 +150,7 @@ def authenticated(user: AuthenticatedUser | None) -> Generator[None]:
 
 
 def _published(settings: Settings, scopes: list[str]) -> tuple[list[Route], str]:
-    """Return the protected-resource metadata, and its URL; nothing unless there is an issuer."""
+    """Return the routes of the protected-resource metadata, and its URL; only for OAuth."""
     if settings.auth.mode != "oauth":
         return [], ""
     resource = TypeAdapter(_Url).validate_python(settings.auth.resource_url)
@@ -164,7 +165,7 @@ def _seconds_left(user: AuthenticatedUser) -> float:
 
 
 def _tool_in(message: object) -> str:
-    """Return the tool that a request calls, or reads a resource by, if it does."""
+    """Return the tool that a request calls or reads a resource with; empty if none."""
     match message:
         case {"method": "tools/call", "params": {"name": str(name)}}:
             return name

@@ -1,4 +1,4 @@
-"""The keys of an OAuth authorization server: found by its metadata, cached, fetched anew if new."""
+"""The keys of an OAuth authorization server: discovered, cached and refreshed."""
 
 import json
 import logging
@@ -14,7 +14,7 @@ from starlette.authentication import AuthenticationError
 
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.settings import is_loopback
-from calls_mcp.twilio.transport import connect_to
+from calls_mcp.twilio.transport import connect_to, explain
 
 _log = logging.getLogger(__name__)
 
@@ -22,23 +22,23 @@ ALGORITHMS = (
     *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
     *("ES256", "ES384", "ES512", "EdDSA"),
 )
-"""Those that sign with a key nobody but the issuer has."""
+"""The asymmetric algorithms."""
 
-_TIMEOUT = 5  # seconds for all the documents together
+_TIMEOUT = 5  # seconds, for all documents together
 _FRESH = 600  # seconds after which the keys are fetched again
-_MAX_AGE = 3600  # seconds for which they are good while they can't be fetched again
-_FETCH_EVERY = 10  # seconds between two fetches, however many unknown keys are named
-_MAX_BYTES = 2**20  # bytes of a document
+_MAX_AGE = 3600  # seconds for which keys stay valid while fetching them fails
+_FETCH_EVERY = 10  # seconds between two fetches, even if tokens name unknown keys
+_MAX_BYTES = 2**20  # of a document
 
 Document = Mapping[str, object]
 
 
 class IssuerUnavailable(AuthenticationError):
-    """The issuer's keys can't be had, so nobody can tell whether a token is good."""
+    """The issuer's keys can't be fetched, so tokens can't be checked."""
 
 
 class _Unusable(Exception):
-    """A document of the issuer's is not what it should be."""
+    """A document of the issuer can't be used; the message says why."""
 
 
 _FAILURES = (
@@ -48,7 +48,7 @@ _FAILURES = (
 
 
 class KeySet:
-    """The keys of `issuer`; `clock` gives seconds that never go back."""
+    """The keys of `issuer`. `clock` is monotonic, in seconds."""
 
     def __init__(self, issuer: str, clock: Callable[[], float]) -> None:
         self._issuer = issuer
@@ -58,17 +58,17 @@ class KeySet:
         self._fetching = anyio.Lock()
 
     async def key(self, identifier: str | None) -> jwt.PyJWK | None:
-        """Return the issuer's key of this identifier, if there is one.
+        """Return the issuer's key with this id; None if the issuer has no such key.
 
         Raises:
-            IssuerUnavailable: That is not known.
+            IssuerUnavailable: The issuer's keys are not known.
         """
         if not self._is_known(identifier):
             async with self._fetching:
                 if not self._is_known(identifier) and not self._is_tried:
                     await self._fetch()
         if self._clock() - self._fetched >= _MAX_AGE:
-            raise IssuerUnavailable("the issuer's keys can't be had")
+            raise IssuerUnavailable("the issuer's keys can't be fetched")
         return self._keys.get(identifier)
 
     @property
@@ -76,18 +76,24 @@ class KeySet:
         return self._clock() - self._tried < _FETCH_EVERY
 
     def _is_known(self, identifier: str | None) -> bool:
-        """Return whether there is a key to use: a fresh one, or the freshest to be had just now."""
+        """Return whether the key is cached and fresh, or stale while the issuer can't be asked."""
         longest = _MAX_AGE if self._is_tried else _FRESH
         return identifier in self._keys and self._clock() - self._fetched < longest
 
     async def _fetch(self) -> None:
-        """Fetch the keys; those we have stay if that fails."""
+        """Fetch the keys. If that fails, keep the cached ones."""
         self._tried = self._clock()
         try:
-            with anyio.fail_after(_TIMEOUT, shield=True):  # others wait for it, too
+            with anyio.fail_after(_TIMEOUT, shield=True):  # other requests wait for it too
                 keys = await self._published()
         except _FAILURES as failure:
-            _log.warning("The keys of %s can't be had: %r", self._issuer, failure)
+            _log.warning(
+                "Cannot fetch the signing keys of the OAuth issuer %s: %s. Retrying in %d s; "
+                "check CALLS_MCP_OAUTH_ISSUER.",
+                self._issuer,
+                _reason(failure, self._issuer),
+                _FETCH_EVERY,
+            )
             return
         self._keys = {key.key_id: key for key in keys}
         self._fetched = self._clock()
@@ -109,14 +115,14 @@ class KeySet:
     def _keys_location(self, metadata: Document) -> str:
         location = metadata.get("jwks_uri")
         if metadata.get("issuer") != self._issuer or not isinstance(location, str):
-            raise _Unusable("the metadata is another issuer's, or names no keys")
+            raise _Unusable("its metadata has another issuer or no jwks_uri")
         if not _is_safe(location) and not (_is_local(self._issuer) and _is_local(location)):
-            raise _Unusable("the keys would come unprotected")
+            raise _Unusable("the jwks_uri in its metadata is not https")
         return location
 
 
 def metadata_urls(issuer: str) -> Iterator[str]:
-    """Yield where RFC 8414 and OpenID Connect have an issuer publish its metadata."""
+    """Yield the URLs of an issuer's metadata by RFC 8414 and OpenID Connect Discovery."""
     url = urlsplit(issuer)
     origin, path = f"{url.scheme}://{url.netloc}", url.path.rstrip("/")
     yield f"{origin}/.well-known/oauth-authorization-server{path}"
@@ -125,11 +131,16 @@ def metadata_urls(issuer: str) -> Iterator[str]:
         yield f"{origin}{path}/.well-known/openid-configuration"
 
 
+def _reason(failure: Exception, url: str) -> str:
+    known = explain(failure, url)
+    return known.words if known else str(failure).rstrip(".")
+
+
 def _is_safe(url: str) -> bool:
     try:
         return urlsplit(url).scheme == "https"
     except ValueError:
-        raise _Unusable("the keys have no URL that can be read") from None
+        raise _Unusable("the jwks_uri in its metadata is not a URL") from None
 
 
 def _is_local(url: str) -> bool:
@@ -137,7 +148,7 @@ def _is_local(url: str) -> bool:
 
 
 async def _document(url: str) -> Document:
-    """Return the JSON object at `url`. Redirections are not followed."""
+    """Return the JSON object at `url`, without following redirects."""
     body = await _body(url)
     try:
         document: object = json.loads(body)
@@ -149,7 +160,7 @@ async def _document(url: str) -> Document:
 
 
 async def _body(url: str) -> bytes:
-    """Return what is at `url` as it comes: what is packed is not unpacked, and so is not JSON."""
+    """Return the body at `url`. A compressed body is not decompressed, so it fails as JSON."""
     headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
     body = bytearray()
     async with (
@@ -161,5 +172,5 @@ async def _body(url: str) -> bytes:
         async for part in response.aiter_raw():
             body += part
             if len(body) > _MAX_BYTES:
-                raise _Unusable(f"{url} is too large")
+                raise _Unusable(f"{url} is larger than 1 MiB")
     return bytes(body)

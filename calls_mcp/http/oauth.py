@@ -1,4 +1,4 @@
-"""Access tokens of an OAuth authorization server: JWTs, verified by the keys it publishes."""
+"""Verify access tokens of an OAuth authorization server: JWTs signed with its published keys."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -15,8 +15,8 @@ from calls_mcp.settings import Auth, Settings
 
 _log = logging.getLogger(__name__)
 
-_LEEWAY = 30  # seconds that clocks may differ by
-_LONGEST_NAME = 255
+_LEEWAY = 30  # seconds by which clocks may differ
+_LONGEST_NAME = 255  # characters
 
 
 class JwtVerifier:
@@ -29,22 +29,22 @@ class JwtVerifier:
         self._principals = principals
 
     async def verify_token(self, token: str) -> Grant | None:
-        """Return what a token grants, if anything.
+        """Return what a token grants; None if it is not valid.
 
         Raises:
-            IssuerUnavailable: That can't be told without the issuer's keys.
+            IssuerUnavailable: The issuer's keys can't be fetched.
         """
         try:
             header = jwt.get_unverified_header(token)
             if header.get("alg") not in ALGORITHMS:
-                raise jwt.InvalidAlgorithmError("the algorithm is not one of those allowed")
+                raise jwt.InvalidAlgorithmError("its algorithm is not allowed")
             identifier = header.get("kid")
             key = await self._keys.key(identifier)
             if key is None:
                 raise jwt.InvalidKeyError("the issuer has no such key")
             return self._grant(self._decoded(token, key), identifier)
         except jwt.PyJWTError as invalid:
-            _log.info("A token was refused: %s", invalid)
+            _log.info("Rejected an access token: %s", invalid)
             return None
 
     def _decoded(self, token: str, key: jwt.PyJWK) -> Mapping[str, object]:
@@ -62,10 +62,10 @@ class JwtVerifier:
         )
 
     async def _renewed(self, claims: Mapping[str, object], identifier: str | None) -> Grant | None:
-        """Return what verified claims grant now, unless their key was withdrawn since."""
+        """Return what verified claims grant now; None if the issuer has withdrawn their key."""
         try:
             is_good = await self._keys.key(identifier) is not None
-        except IssuerUnavailable:  # can't be told just now
+        except IssuerUnavailable:  # it can't be checked at the moment
             is_good = True
         return self._grant(claims, identifier) if is_good else None
 
@@ -76,7 +76,10 @@ class JwtVerifier:
             or not 0 < len(name) <= _LONGEST_NAME
             or not name.isprintable()
         ):
-            raise jwt.InvalidTokenError("the principal's claim is not a name")
+            claim = self._auth.oauth_principal_claim
+            raise jwt.InvalidTokenError(
+                f"the claim {claim} must be 1 to {_LONGEST_NAME} printable characters"
+            )
         client = claims.get("client_id") or claims.get("azp") or name
         principals = self._principals.now() if self._principals else NOBODY
         grant = Grant(
@@ -91,20 +94,23 @@ class JwtVerifier:
 
 
 def open_jwt_verifier(settings: Settings, clock: Callable[[], float]) -> JwtVerifier:
-    """Return the verifier that `settings` describe; `clock` tells how old the issuer's keys are.
+    """Return the verifier for `settings`. `clock` is monotonic, in seconds.
 
     Raises:
-        ConfigurationError: The file of principals is wrong.
+        ConfigurationError: The principals file is wrong, or has tokens.
     """
     auth, file = settings.auth, settings.auth.principals
     principals = None if file is None else PrincipalsFile(file)
     if principals is not None and principals.now().tokens:
-        raise ConfigurationError(f"{file}: its tokens count only with CALLS_MCP_AUTH=tokens")
+        raise ConfigurationError(
+            f"{file}: [[tokens]] needs CALLS_MCP_AUTH=tokens, and it is oauth. Remove the tokens, "
+            "or change CALLS_MCP_AUTH."
+        )
     return JwtVerifier(auth, KeySet(auth.oauth_issuer or "", clock), principals)
 
 
 def _scopes(claim: object) -> list[str]:
-    """Return the scopes in a claim: a list, or a text with spaces between."""
+    """Return the scopes in a claim: a list, or a string with spaces between them."""
     if isinstance(claim, str):
         return claim.split()
     listed = cast("list[object]", claim) if isinstance(claim, list) else []

@@ -1,6 +1,6 @@
-"""The TOML file of principals: their bearer tokens, and their own accounts and policies.
+"""The principals file (TOML): principals' bearer tokens, and their own accounts and policies.
 
-A token is random, known by its hash, and good until it expires.
+A token is random. The file has its SHA-256 hash and when it expires.
 
 [[tokens]]
 principal = "support-agent"
@@ -46,7 +46,7 @@ from calls_mcp.tools.toml_files import checked, nearest, parse, places, read, re
 _log = logging.getLogger(__name__)
 
 _PREFIX = "calls_"
-_BYTES = 32  # of randomness: too many to guess, so that a plain hash is enough
+_BYTES = 32  # random bytes: too many to guess, so an unsalted hash is enough
 
 
 def _name(value: str) -> str:
@@ -55,9 +55,12 @@ def _name(value: str) -> str:
     return value
 
 
-def _apart(scopes: frozenset[Scope]) -> frozenset[Scope]:
+def _without_tools_if_operator(scopes: frozenset[Scope]) -> frozenset[Scope]:
     if APPROVE in scopes and not is_operators(scopes):
-        raise ValueError(f"{APPROVE} goes alone: who may use tools must not approve what they do")
+        raise ValueError(
+            f"{APPROVE} can't be combined with other scopes: a token that can request calls must "
+            "not approve them"
+        )
     return scopes
 
 
@@ -70,16 +73,18 @@ class _Strict(BaseModel):
 
 
 class Token(_Strict):
-    """A bearer token that is accepted until `expires`; only its hash is known."""
+    """The hash of a bearer token that is valid until `expires`."""
 
     principal: Name
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    scopes: Annotated[frozenset[Scope], Field(min_length=1), AfterValidator(_apart)]
+    scopes: Annotated[
+        frozenset[Scope], Field(min_length=1), AfterValidator(_without_tools_if_operator)
+    ]
     expires: AwareDatetime
 
 
 class _Principal(_Strict):
-    """Where what a principal has of their own is; paths are relative to the file's folder."""
+    """A principal's own account and policy. Paths are relative to the file's folder."""
 
     account_sid: Annotated[str, Field(pattern=r"^AC[0-9a-fA-F]{32}$")] | None = None
     auth_token_env: _Variable | None = None
@@ -106,18 +111,18 @@ class _Principal(_Strict):
     def _has_one_credential(self) -> Self:
         has_key = self.api_key is not None
         if has_key != bool(self.secrets):
-            raise ValueError("api_key goes with api_secret_env or api_secret_file")
+            raise ValueError("api_key must be given with api_secret_env or api_secret_file")
         wanted = 1 if self.account_sid is not None else 0
         if len(self.tokens) + len(self.secrets) != wanted:
             raise ValueError(
-                "account_sid goes with one of auth_token_env, auth_token_file, and api_key with "
-                "api_secret_env or api_secret_file"
+                "account_sid needs exactly one secret: auth_token_env, auth_token_file, or api_key "
+                "with api_secret_env or api_secret_file"
             )
         return self
 
 
 class Entries(_Strict):
-    """The file as it is written."""
+    """The content of the file."""
 
     tokens: tuple[Token, ...] = ()
     principals: dict[Name, _Principal] = Field(default_factory=dict[str, _Principal])
@@ -125,7 +130,7 @@ class Entries(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class Principals:
-    """Everybody's tokens, and what those have of their own who have anything."""
+    """All tokens, and the accounts and policies by principal."""
 
     tokens: tuple[Token, ...]
     own: Mapping[str, Own]
@@ -135,16 +140,16 @@ NOBODY = Principals((), {})
 
 
 class PrincipalsFile:
-    """A file of principals, read again whenever it or a file that it names has changed.
+    """A principals file, reloaded when it or a file that it names changes.
 
-    One that has become wrong is logged and changes nothing: the last good one holds.
+    If the new content is wrong, this is logged, and the last valid content stays in use.
     """
 
     def __init__(self, file: Path) -> None:
-        """Read it.
+        """Read the file.
 
         Raises:
-            ConfigurationError: It is wrong.
+            ConfigurationError: The file is wrong.
         """
         self._file = file
         self._named = _named(file)
@@ -152,16 +157,20 @@ class PrincipalsFile:
         self._principals = load_principals(file)
 
     def now(self) -> Principals:
-        """Return the principals of the file as it is now."""
+        """Return the current principals."""
         if self._state() != self._seen:
             self._named = _named(self._file) or self._named
             self._seen = self._state()
             try:
                 self._principals = load_principals(self._file)
             except ConfigurationError as wrong:
-                _log.error("The last good file of principals holds. %s", wrong)
+                _log.error(
+                    "Cannot reload the principals file, so tokens and principals are unchanged. "
+                    "Fix: %s",
+                    wrong,
+                )
             else:
-                _log.warning("%s was read again.", self._file)
+                _log.warning("Reloaded the principals file %s.", self._file)
         return self._principals
 
     def _state(self) -> tuple[tuple[int, ...], ...]:
@@ -169,13 +178,13 @@ class PrincipalsFile:
 
 
 class FileVerifier:
-    """Verifies tokens by the hashes in a file of principals."""
+    """Verifies tokens by the hashes in a principals file."""
 
     def __init__(self, file: PrincipalsFile) -> None:
         self._file = file
 
     async def verify_token(self, token: str) -> Grant | None:
-        """Return what a token grants, if anything; to find out takes as long for any token."""
+        """Return what a token grants, in constant time; None if it is not valid."""
         return await self._granted(_digest(token))
 
     async def _granted(self, digest: str) -> Grant | None:
@@ -195,10 +204,10 @@ class FileVerifier:
 
 
 def load_principals(file: Path) -> Principals:
-    """Return what is in `file`, with the policies and credentials that it names.
+    """Return the principals in `file`, with the policies and credentials that it names.
 
     Raises:
-        ConfigurationError: Naming everything that is wrong with it, and no secret.
+        ConfigurationError: The file has faults. The message lists all of them, without secrets.
     """
     text = read(file)
     entries, lines = read_entries(file, text), places(text)
@@ -216,7 +225,7 @@ def load_principals(file: Path) -> Principals:
 
 
 def _named(file: Path) -> tuple[Path, ...]:
-    """Return the files that `file` names, whether they exist or not; none if it can't be read."""
+    """Return the files that `file` names, even if they don't exist; none if it can't be read."""
     try:
         entries = read_entries(file, read(file))
     except ConfigurationError:
@@ -226,10 +235,10 @@ def _named(file: Path) -> tuple[Path, ...]:
 
 
 def read_entries(file: Path, text: str) -> Entries:
-    """Return what `text` says, which is in `file` or is going to be.
+    """Return the entries in `text`, the present or future content of `file`.
 
     Raises:
-        FileError: Naming everything that is wrong with it.
+        FileError: The text has faults. The message lists all of them.
     """
     return checked(file, text, TypeAdapter(Entries), parse(file, text), _words)
 
@@ -248,16 +257,16 @@ def _own(principal: _Principal, folder: Path) -> Own:
 
 
 def _secret(source: str | Path, folder: Path) -> str:
-    """Return what is in a variable or, the end of its last line aside, in a file."""
+    """Return the value of an environment variable, or the content of a file without its newline."""
     if isinstance(source, Path):
         secret = read(folder / source).rstrip("\r\n")
     else:
         secret = os.environ.get(source, "")
-    if not secret or secret != secret.strip():
-        what = "file" if isinstance(source, Path) else "variable"
-        raise ConfigurationError(
-            f"the {what} {source} is empty or missing, or has spaces around it"
-        )
+    what = "file" if isinstance(source, Path) else "variable"
+    if not secret:
+        raise ConfigurationError(f"the {what} {source} is missing or empty")
+    if secret != secret.strip():
+        raise ConfigurationError(f"the {what} {source} has spaces or blank lines around the secret")
     return secret
 
 
@@ -271,7 +280,7 @@ def _words(error: ErrorDetails) -> str:
 
 
 def _state(file: Path) -> tuple[int, ...]:
-    """Return what changes whenever the file does."""
+    """Return values that change whenever the file does."""
     try:
         now = file.stat()
     except OSError:
@@ -280,7 +289,7 @@ def _state(file: Path) -> tuple[int, ...]:
 
 
 def new_token(principal: str, scopes: Collection[str], expires: datetime) -> tuple[str, str]:
-    """Return a new token, and the lines about it for the file of principals."""
+    """Return a new token, and its lines for the principals file."""
     token = _PREFIX + secrets.token_urlsafe(_BYTES)
     lines = (
         "[[tokens]]",

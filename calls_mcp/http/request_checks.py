@@ -1,4 +1,4 @@
-"""What a request may be: its head, its body, and the JSON-RPC message in that."""
+"""Check a request's headers, its body, and the JSON-RPC message in the body."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,14 +18,14 @@ from starlette.types import Message, Receive, Scope
 from calls_mcp.settings import Http
 
 MESSAGE = "calls_mcp.message"
-"""The key of a scope that has the JSON-RPC message in the request's body, or None."""
+"""The key in the ASGI scope for the JSON-RPC message in the body; None if there is no body."""
 
 _MAX_DEPTH = 32
 _CASE_INSENSITIVE = frozenset({b"host", b"origin", b"content-type"})
 
 
 class Rejected(Exception):
-    """A request that is answered by `response`. Nothing was done, except where that is a 504."""
+    """A rejected request and its `response`. Nothing was done, except perhaps with a 504."""
 
     def __init__(
         self,
@@ -35,21 +35,21 @@ class Rejected(Exception):
         *,
         code: int = INVALID_REQUEST,
     ) -> None:
-        """Make the response: a JSON-RPC error, whose message is all that MCP clients show."""
+        """Make the response: a JSON-RPC error, because MCP clients show only its message."""
         super().__init__(reason)
         body = {"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": reason}}
         self.response = JSONResponse(body, status, headers and {**headers})
 
 
 def retry_later(status: int, reason: str, wait: float) -> Rejected:
-    """Return a rejection after which the client may try again in `wait` seconds."""
+    """Return a rejection that asks the client to retry in `wait` seconds."""
     seconds = max(1, ceil(wait))
     headers = {"Retry-After": str(seconds)}
-    return Rejected(status, f"{reason}; call again in {seconds} s", headers)
+    return Rejected(status, f"{reason}. Retry in {seconds} s", headers)
 
 
 class HeadCheck:
-    """Checks the head of a request, before its token is looked at or its body is read."""
+    """Checks the request line and headers, before the token is verified or the body is read."""
 
     def __init__(self, settings: Http, security: TransportSecuritySettings) -> None:
         self._max_bytes = settings.header_bytes
@@ -57,30 +57,36 @@ class HeadCheck:
         self._security = TransportSecurityMiddleware(security)
 
     async def __call__(self, scope: Scope) -> None:
-        """Return if the head is good. Its headers become as the SDK compares them.
+        """Check the head, and normalize its headers for the SDK's comparisons.
 
         Raises:
-            Rejected: It is not.
+            Rejected: The head has a fault.
         """
         scope["headers"] = [*_normalized(scope["headers"])]
         request = Request(scope)
         if failed := await self._security.validate_request(request):
-            reason = "The Host or Origin is not one that CALLS_MCP_ALLOWED_HOSTS names"
+            reason = (
+                "The Host or Origin header is not allowed. The operator can add the host to "
+                "CALLS_MCP_ALLOWED_HOSTS"
+            )
             raise Rejected(failed.status_code, reason)
         if _head_bytes(scope) > self._max_bytes:
-            raise Rejected(431, "The request's head is too large", {"Connection": "close"})
+            reason = f"The request headers are larger than {self._max_bytes} bytes"
+            raise Rejected(431, reason, {"Connection": "close"})
         if request.method not in self._methods:
-            raise Rejected(405, "Method not allowed", {"Allow": ", ".join(self._methods)})
+            methods = ", ".join(self._methods)
+            raise Rejected(405, f"Method not allowed. Use {methods}", {"Allow": methods})
         headers = request.headers
         if "transfer-encoding" in headers and "content-length" in headers:
-            raise Rejected(400, "Parse error: the body has two lengths", code=PARSE_ERROR)
+            reason = "Parse error: send either Content-Length or Transfer-Encoding, not both"
+            raise Rejected(400, reason, code=PARSE_ERROR)
         content_type = headers.get("content-type", "")
         if request.method == "POST" and not content_type.startswith("application/json"):
             raise Rejected(400, "Content-Type must be application/json")
 
 
 def is_stream(scope: Scope) -> bool:
-    """Return whether a request only listens, by its head. The SDK holds the body to that."""
+    """Return whether a request opens a stream, by its head. The SDK checks the body."""
     if scope["method"] == "GET":
         return True
     headers = Headers(scope=scope)
@@ -89,11 +95,11 @@ def is_stream(scope: Scope) -> bool:
 
 
 async def read_body(scope: Scope, receive: Receive, settings: Http) -> Receive:
-    """Read the body, put its `MESSAGE` into the scope, and return what receives the body again.
+    """Read the body, put its `MESSAGE` into the scope, and return a `receive` that replays it.
 
     Raises:
-        Rejected: The body is too large, takes too long to come, or is not JSON.
-        ClientDisconnect: The client has gone.
+        Rejected: The body is too large, arrives too slowly, or is not JSON.
+        ClientDisconnect: The client has disconnected.
     """
     if int(Headers(scope=scope).get("content-length", 0)) > settings.body_bytes:
         raise _too_large(settings)
@@ -101,17 +107,17 @@ async def read_body(scope: Scope, receive: Receive, settings: Http) -> Receive:
         with anyio.fail_after(settings.patience):
             body = await _whole(receive, settings)
     except TimeoutError:
-        reason = "The request took too long to come"
+        reason = f"The request body did not arrive within {settings.patience:g} s"
         raise Rejected(408, reason, {"Connection": "close"}) from None
     scope[MESSAGE] = _decoded(body) if scope["method"] == "POST" else None
     return _replay(body, receive)
 
 
 def check_json_rpc(scope: Scope) -> None:
-    """Return if the body is a JSON-RPC message; the SDK would answer with pydantic's report.
+    """Check that the body is a JSON-RPC message, because the SDK would send pydantic's report.
 
     Raises:
-        Rejected: It is something else.
+        Rejected: The body is something else.
     """
     if scope["method"] != "POST":
         return
@@ -122,7 +128,7 @@ def check_json_rpc(scope: Scope) -> None:
 
 
 def _normalized(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the headers, without the one that asks for events that are not kept."""
+    """Yield the headers, without `Last-Event-ID`, because events are not stored for resumption."""
     for name, value in headers:
         if name != b"last-event-id":
             yield name, value.lower() if name in _CASE_INSENSITIVE else value
@@ -148,7 +154,7 @@ async def _whole(receive: Receive, settings: Http) -> bytes:
 
 
 def _too_large(settings: Http) -> Rejected:
-    return Rejected(413, f"The request's body is larger than {settings.body_bytes} bytes")
+    return Rejected(413, f"The request body is larger than {settings.body_bytes} bytes")
 
 
 def _decoded(body: bytes) -> object:
@@ -158,7 +164,7 @@ def _decoded(body: bytes) -> object:
         raise _parse_error("the JSON is nested too deeply") from None
     except ValueError:
         raise _parse_error("the body is not JSON") from None
-    # Most messages have too few brackets to be nested too deeply: that saves the walk.
+    # Counting brackets saves the recursive check for most messages.
     if body.count(b"{") + body.count(b"[") >= _MAX_DEPTH and _is_deeper(message, _MAX_DEPTH):
         raise _parse_error("the JSON is nested too deeply")
     return message
@@ -178,7 +184,7 @@ def _is_deeper(value: object, levels: int) -> bool:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Return a `receive` that gives the body, and then what comes later."""
+    """Return a `receive` that yields the body first, and then the messages of `receive`."""
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replay() -> Message:

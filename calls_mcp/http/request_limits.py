@@ -1,7 +1,7 @@
-"""How much may be asked for: requests at once and in a minute, and sessions.
+"""Limits of concurrent requests, requests per minute, and sessions.
 
-A proxy in front should set such limits, too (`config/deploy/`): these hold without one, and know
-who is asking.
+A reverse proxy should limit requests too (`config/deploy/`). These limits work without a proxy, and
+count by principal.
 """
 
 from collections import Counter
@@ -24,11 +24,11 @@ from calls_mcp.tools.catalog import load_operations
 Kind = Literal["requests", "changes", "streams", "answers"]
 
 SESSION_IDLE = 600
-"""Seconds after which a session that nobody uses is closed."""
+"""Seconds after which an unused session is closed."""
 
 _ALL = ""
 _MINUTE = 60
-_SHARE = 4  # one principal gets this part of all sessions and streams
+_SHARE = 4  # one principal can use a quarter of all sessions and streams
 _RETRY_AFTER = 1  # second
 _RETRY_SESSION_AFTER = 60  # seconds
 _SESSION_ID = "mcp-session-id"
@@ -36,12 +36,10 @@ _SUCCESS = range(200, 300)
 
 
 class RequestLimits:
-    """Limits each caller's requests at once and in a minute, and those of all callers together.
+    """Limits concurrent requests and requests per minute, by caller and in total.
 
-    `is_full` tells whether too many connections are open.
-
-    Requests of different kinds are counted apart: changes that wait for an answer of the user's
-    keep out neither that answer, nor reads.
+    `is_full` returns whether too many connections are open. Each kind of request has its own
+    counters, so changes that wait for their user block neither the user's answer nor reads.
     """
 
     def __init__(self, settings: Http, rates: RateLimiter, is_full: Callable[[], bool]) -> None:
@@ -51,17 +49,17 @@ class RequestLimits:
         self._active: Counter[tuple[str, str]] = Counter()
 
     def check_connections(self) -> None:
-        """Return unless there are too many connections.
+        """Check the number of open connections. Health checks don't call this.
 
         Raises:
-            Rejected: There are. Health checks are still answered.
+            Rejected: There are too many.
         """
         if self._is_full():
-            raise retry_later(503, "Too many connections: nothing was done", _RETRY_AFTER)
+            raise retry_later(503, "Too many connections; nothing was done", _RETRY_AFTER)
 
     @contextmanager
     def concurrent(self, kind: Kind, caller: str) -> Generator[None]:
-        """Count a request as one of those that are served at once.
+        """Count a request as concurrent while it is served.
 
         Raises:
             Rejected: There are too many.
@@ -69,7 +67,7 @@ class RequestLimits:
         each, in_all = self._max_concurrent(kind)
         places = (kind, caller), (kind, _ALL)
         if self._active[places[0]] >= each or self._active[places[1]] >= in_all:
-            raise _too_many(f"{kind} at once", _RETRY_AFTER)
+            raise _too_many(f"concurrent {kind}", _RETRY_AFTER)
         for place in places:
             self._active[place] += 1
         try:
@@ -81,7 +79,7 @@ class RequestLimits:
                     del self._active[place]
 
     async def count(self, kind: Kind, caller: str) -> None:
-        """Count a request as one of this minute's.
+        """Count a request in the current minute.
 
         Raises:
             Rejected: There were too many.
@@ -89,13 +87,13 @@ class RequestLimits:
         settings = self._settings
         limits = [
             Limit(kind, settings.rate, _MINUTE, caller),
-            Limit(f"{kind} in all", settings.rate_in_all, _MINUTE, _ALL),
+            Limit(f"{kind} from all clients", settings.rate_in_all, _MINUTE, _ALL),
         ]
         if exceeded := await self._rates.hit(limits):
             raise _too_many(exceeded.name, exceeded.retry_after)
 
     def _max_concurrent(self, kind: Kind) -> tuple[int, int]:
-        """Return how many requests of a kind are served at once: of one caller, and in all."""
+        """Return how many requests of a kind can be concurrent: per caller, and in total."""
         settings = self._settings
         match kind:
             case "streams":
@@ -115,9 +113,9 @@ class _Session:
 
 
 class SessionLimit:
-    """Limits the sessions that each caller has open, which clients of earlier revisions use.
+    """Limits each caller's open sessions. Only clients of earlier MCP revisions use sessions.
 
-    `clock` is monotonic, in seconds. Which sessions can be notified is noted in `streams`.
+    `clock` is monotonic, in seconds. `streams` has the sessions that can be notified.
     """
 
     def __init__(
@@ -142,8 +140,9 @@ class SessionLimit:
             await self._app(scope, receive, send)
             return
         request_ids = _request_ids(scope[MESSAGE])
-        if request_ids & session.request_ids:  # the SDK finds a response's stream by the id alone
-            rejected = Rejected(400, "A request with the same id is under way: choose another")
+        if request_ids & session.request_ids:  # the SDK routes responses by the id alone
+            reason = "A request with this id is in progress. Use another id"
+            rejected = Rejected(400, reason)
             await rejected.response(scope, receive, send)
             return
         with self._in_use(session, request_ids), ExitStack() as stack:
@@ -176,7 +175,7 @@ class SessionLimit:
 
     @contextmanager
     def _opening(self, session: _Session) -> Generator[None]:
-        """Count a session that has no id yet."""
+        """Count a session before it has an id."""
         name = f"opening {id(session)}"
         self._open[name] = session
         try:
@@ -195,7 +194,7 @@ class SessionLimit:
 
 
 def method_of(scope: Scope) -> str:
-    """Return the method of the message in a request; empty if it has none."""
+    """Return the method of the JSON-RPC message in a request; empty if there is none."""
     match scope[MESSAGE]:
         case {"method": str(method)}:
             return method
@@ -204,7 +203,7 @@ def method_of(scope: Scope) -> str:
 
 
 def kind_of(scope: Scope) -> Kind:
-    """Return what a request is counted as."""
+    """Return the kind as which a request is counted."""
     match scope[MESSAGE]:
         case _ if scope["method"] == "GET":
             return "streams"
@@ -215,22 +214,22 @@ def kind_of(scope: Scope) -> Kind:
             return "changes" if operation and not operation.read_only else "requests"
         case {"method": str(method)} if not method.startswith("notifications/"):
             return "requests"
-        case _:  # what goes on with a request, or ends a session
+        case _:  # a response, a notification, or the end of a session
             return "answers"
 
 
 def caller_of(scope: Scope) -> str:
-    """Return whom a request counts against: its token's principal, or else its address."""
+    """Return the caller of a request: its token's principal, or else its address."""
     client = cast("tuple[str, int] | None", scope.get("client"))
     return principal() or f"address {client[0] if client else ''}"
 
 
 def _too_many(what: str, wait: float) -> Rejected:
-    return retry_later(429, f"Too many {what}: nothing was done", wait)
+    return retry_later(429, f"Too many {what}; nothing was done", wait)
 
 
 def _request_ids(message: object) -> set[str | int]:
-    """Return the id of a request, if the message is one."""
+    """Return the id of the message if it is a request."""
     match message:
         case {"method": str(), "id": str() | int() as identifier}:
             return {identifier}

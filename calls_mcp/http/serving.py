@@ -1,4 +1,4 @@
-"""Serving over HTTP with uvicorn: where, for whom, and until a signal comes."""
+"""Serve over HTTP with uvicorn until a signal arrives."""
 
 import logging
 import os
@@ -21,19 +21,20 @@ from calls_mcp.http.shutdown import Shutdown
 from calls_mcp.http.uvicorn_server import build_uvicorn, max_connections, open_socket, run_uvicorn
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import Settings, is_loopback
+from calls_mcp.storage.interface import error_text
 
 _log = logging.getLogger(__name__)
 
-_KEEP_ALIVE = 75  # seconds: longer than a proxy in front keeps a connection that it may use again
-_NOTICED = 1  # second in which a balancer learns of the end
-_SPARE = 100  # connections beside those of requests and sessions
+_KEEP_ALIVE = 75  # seconds: longer than a reverse proxy keeps idle connections
+_NOTICED = 1  # second in which a load balancer notices the shutdown
+_SPARE = 100  # connections in addition to those of requests and sessions
 _LAST_PORT = 65_535
 _PATH = re.compile(r"/|(/[A-Za-z0-9._~-]+)+/?")
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where clients find the server; with port 0 the system chooses one."""
+    """The address of the MCP endpoint. With port 0, the system chooses a free port."""
 
     host: str = "127.0.0.1"
     port: int = 8080
@@ -41,7 +42,7 @@ class Endpoint:
 
     @property
     def authority(self) -> str:
-        """Return host and port as a URL has them."""
+        """Return `HOST:PORT` as in a URL."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
@@ -51,7 +52,7 @@ class Endpoint:
 
     @property
     def is_local(self) -> bool:
-        """Return whether only this machine reaches it."""
+        """Return whether only this machine can reach the endpoint."""
         return is_loopback(self.host)
 
 
@@ -64,15 +65,15 @@ class HttpServer:
     runtime: Runtime
 
     async def stop(self, grace: float) -> None:
-        """Begin nothing more, and finish what is under way within `grace` seconds.
+        """Reject new requests, and finish those in progress within `grace` seconds.
 
-        Streams end at once. After four fifths of the time, or at a second signal, all is cancelled:
-        a change that the API has not answered soon after is recorded as unknown.
+        Streams end at once. After 80 % of the time, or at a second signal, all requests are
+        cancelled. A change that the API does not answer soon after is recorded as unknown.
         """
         self.shutdown.begin()
         self.runtime.ending.set()
         with anyio.move_on_after(grace * 0.8):
-            # A balancer that has not noticed yet would send a request into the very end.
+            # A load balancer that has not noticed the shutdown may still send requests.
             await anyio.sleep(min(_NOTICED, grace / 10))
             await self.shutdown.idle()
         self.shutdown.cancel_requests()
@@ -87,15 +88,15 @@ async def serve_http(
     endpoint: Endpoint,
     beside: AbstractAsyncContextManager[None] | None = None,
 ) -> None:
-    """Serve at `endpoint` until SIGINT or SIGTERM, and then finish what is under way.
+    """Serve at `endpoint` until SIGINT or SIGTERM, then finish the requests in progress.
 
-    What is served `beside` it goes on until that is finished, which may wait for the operator. A
-    second signal breaks it off.
+    `beside` (the console) stays open until they are finished, because they may wait for the
+    operator. A second signal cancels them.
 
     Raises:
         ConfigurationError: As `open_server` and `beside` do.
     """
-    _log.setLevel(logging.INFO)  # where it serves is told in any case
+    _log.setLevel(logging.INFO)  # the URL is logged at every level
     grace = runtime.settings.http.grace
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with (
@@ -105,7 +106,7 @@ async def serve_http(
         ):
             _log.info("serving at %s", http.endpoint.url)
             await anext(signals)
-            _log.info("ending, within %g s", grace)
+            _log.info("shutting down within %g s", grace)
             _end_within(grace)
             tasks.start_soon(_cancel_at_signal, signals, http.shutdown)
             await http.stop(grace)
@@ -121,11 +122,11 @@ async def _cancel_at_signal(signals: AsyncIterator[signal.Signals], shutdown: Sh
 async def open_server(
     server: Server[Any], runtime: Runtime, endpoint: Endpoint
 ) -> AsyncGenerator[HttpServer]:
-    """Serve at `endpoint`, where port 0 means any free one.
+    """Serve at `endpoint`; port 0 means any free port.
 
     Raises:
-        ConfigurationError: It would not be safe there, the port can't be had, or what
-            authenticates callers is wrong.
+        ConfigurationError: The server would be unprotected, can't listen there, or the principals
+            file is wrong.
     """
     http = runtime.settings.http
     _require_protected(endpoint, runtime.settings)
@@ -133,14 +134,15 @@ async def open_server(
         listener = open_socket(endpoint.host, endpoint.port)
     except OSError as failure:
         raise ConfigurationError(
-            f"Cannot listen on {endpoint.authority}: {failure.strerror}"
+            f"Cannot listen on {endpoint.authority}: {error_text(failure)}. "
+            "Use another --host or --port."
         ) from failure
     with listener:
         bound = replace(endpoint, port=listener.getsockname()[1])
         limit = max_connections(http.concurrency_in_all + http.sessions + _SPARE)
         shutdown = Shutdown()
 
-        def is_full() -> bool:  # uvicorn's own limit would refuse probes of health, too
+        def is_full() -> bool:  # uvicorn's own limit would reject health checks too
             return len(uvicorn.server_state.connections) > limit
 
         app = build_app(
@@ -157,39 +159,42 @@ async def open_server(
 
 
 def _end_within(seconds: float) -> None:
-    """End the process then, should anything keep it from ending by itself."""
+    """Exit after `seconds`, in case something keeps the process from exiting by itself."""
     timer = threading.Timer(seconds, os._exit, (0,))
     timer.daemon = True
     timer.start()
 
 
 def _require_protected(endpoint: Endpoint, settings: Settings) -> None:
-    """Return if no caller would come in unchecked.
+    """Check that callers and hosts are checked if other machines can reach the endpoint.
 
     Raises:
-        ConfigurationError: Other machines reach the endpoint, and callers or hosts are not checked.
+        ConfigurationError: They are not, or the port or path is wrong.
     """
     hosts = settings.http.allowed_hosts.split()
     if not 0 <= endpoint.port <= _LAST_PORT:
         raise ConfigurationError(f"--port must be 0 to {_LAST_PORT}.")
     if not _PATH.fullmatch(endpoint.path) or endpoint.path.strip("/") in ("healthz", "readyz"):
         raise ConfigurationError(
-            "--path must begin with /, have plain words only, and be none of /healthz and /readyz."
+            "--path must begin with /, have only letters, digits and . _ ~ - between slashes, and "
+            "must not be /healthz or /readyz."
         )
     if settings.auth.mode == "none" and not (endpoint.is_local and _all_local(hosts)):
         raise ConfigurationError(
-            "Others than this machine would reach the server, so callers must be authenticated: "
-            "set CALLS_MCP_AUTH to tokens or oauth, or keep to 127.0.0.1 and its own names."
+            "The server would be reachable from other machines, so set CALLS_MCP_AUTH to tokens or "
+            "oauth. To serve this machine only, use --host 127.0.0.1 without other hosts in "
+            "CALLS_MCP_ALLOWED_HOSTS."
         )
     if not endpoint.is_local and not hosts:
         raise ConfigurationError(
-            f"Other machines reach {endpoint.host}, so set CALLS_MCP_ALLOWED_HOSTS to the hosts by "
-            "which clients know this server, such as mcp.example.com."
+            f"The server would be reachable from other machines on {endpoint.host}, so set "
+            "CALLS_MCP_ALLOWED_HOSTS to the host names in the URLs that clients use, such as "
+            "mcp.example.com."
         )
 
 
 def _transport_security(endpoint: Endpoint, allowed: list[str]) -> TransportSecuritySettings:
-    """Return the hosts and origins that a request may name; both are checked in any case."""
+    """Return the allowed hosts and origins. Both are always checked."""
     hosts = [*_with_any_port(allowed)]
     origins = [f"{scheme}://{host}" for host in hosts for scheme in ("https", "http")]
     if endpoint.is_local:
@@ -207,6 +212,6 @@ def _all_local(hosts: list[str]) -> bool:
 
 
 def _with_any_port(hosts: list[str]) -> list[str]:
-    """Return the hosts; one without a port stands for itself with any."""
+    """Return the hosts, and each host without a port also with any port."""
     bare = [host for host in hosts if host.endswith("]") or ":" not in host]
     return [*hosts, *(f"{host}:*" for host in bare)]

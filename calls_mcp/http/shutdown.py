@@ -1,4 +1,4 @@
-"""Graceful shutdown: requests under way are finished, and no new ones begin."""
+"""Graceful shutdown: finish the requests in progress, and begin no new ones."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ import anyio
 
 
 class Shutdown:
-    """Knows which requests are under way, and whether new ones may still begin."""
+    """Tracks the requests in progress, and whether the shutdown has begun."""
 
     def __init__(self) -> None:
         self.has_begun = False
@@ -16,22 +16,22 @@ class Shutdown:
         self._changed = anyio.Event()
 
     def begin(self) -> None:
-        """From now on, begin nothing."""
+        """Begin the shutdown."""
         self.has_begun = True
 
     async def idle(self) -> None:
-        """Wait until no request is under way; streams that only listen don't count."""
+        """Wait until no request is in progress. Streams don't count."""
         while self._requests:
             await self._changed.wait()
 
     def cancel_requests(self) -> None:
-        """Cancel what is still under way. A change that was sent is finished all the same."""
+        """Cancel all requests and streams. A change that was sent is still finished."""
         for scope in (*self._requests, *self._streams):
             scope.cancel()
 
     @contextmanager
     def track(self, *, is_stream: bool) -> Generator[anyio.CancelScope]:
-        """Yield what cancels a request, for as long as it is served."""
+        """Yield the cancel scope of a request while it is served."""
         group = self._streams if is_stream else self._requests
         scope = anyio.CancelScope()
         group.add(scope)

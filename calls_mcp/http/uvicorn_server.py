@@ -1,4 +1,4 @@
-"""Uvicorn in steps: its own `serve()` would take the host program's signals and hide readiness."""
+"""Run uvicorn in steps, because its `serve()` takes over signals and does not report readiness."""
 
 import asyncio
 import math
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
 _LOOP_TURNS = 3  # of the event loop
-_OTHER_FILES = 150  # beside connections
+_OTHER_FILES = 150  # open files that are not connections
 
 
 def open_socket(host: str, port: int) -> socket.socket:
-    """Return a socket that listens there, on any free port if `port` is 0.
+    """Return a listening socket, on any free port if `port` is 0.
 
     Raises:
-        OSError: The port is taken, or not ours to use.
+        OSError: The address is in use, not available, or needs more rights.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.create_server((host, port), family=family)
@@ -38,7 +38,7 @@ def build_uvicorn(
     head_bytes: int | None = None,
     keep_alive: int = 5,
 ) -> uvicorn.Server:
-    """Return a server of `app` that logs nothing and believes no header about its client."""
+    """Return a server of `app` that logs nothing and ignores `X-Forwarded-*` headers."""
     return uvicorn.Server(
         uvicorn.Config(
             app,
@@ -53,7 +53,7 @@ def build_uvicorn(
             limit_concurrency=most,
             h11_max_incomplete_event_size=head_bytes,
             timeout_keep_alive=keep_alive,
-            timeout_graceful_shutdown=1,  # second; what is left is recorded as unknown
+            timeout_graceful_shutdown=1,  # second; changes still unanswered are recorded as unknown
         )
     )
 
@@ -62,9 +62,9 @@ def build_uvicorn(
 async def run_uvicorn(
     server: uvicorn.Server, listening: socket.socket, patience: float = math.inf
 ) -> AsyncGenerator[None]:
-    """Serve on a socket, from the moment the context opens until it closes.
+    """Serve on a socket while the context is open.
 
-    A connection on which nothing moves for `patience` seconds is closed within twice as long.
+    A connection that stalls for `patience` seconds is closed within twice that time.
     """
     server.config.load()
     server.lifespan = server.config.lifespan_class(server.config)
@@ -82,13 +82,13 @@ async def run_uvicorn(
 
 
 def max_connections(wanted: int) -> int:
-    """How many connections there can be, of those that are wanted, by what the system allows.
+    """Return how many of the wanted connections the system's limit of open files allows.
 
-    As many files may be open as the process can get allowed; some of them are for other things.
+    Raises the process's soft limit as needed, and reserves some files for other uses.
     """
     if sys.platform == "win32":
         return wanted
-    import resource  # noqa: PLC0415  # there is none on Windows
+    import resource  # noqa: PLC0415  # not on Windows
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = wanted + _OTHER_FILES
@@ -99,9 +99,9 @@ def max_connections(wanted: int) -> int:
 
 
 async def _close_stalled(server: uvicorn.Server, patience: float) -> None:
-    """Close connections whose client neither sends the head of a request nor reads a response.
+    """Close connections whose client neither sends request headers nor reads the response.
 
-    Uvicorn itself only has a time limit between a response and the next request.
+    Uvicorn only limits the time between a response and the next request.
     """
     before: dict[H11Protocol, object] = {}
     while True:
@@ -114,7 +114,7 @@ async def _close_stalled(server: uvicorn.Server, patience: float) -> None:
 
 
 def _progress(connection: "H11Protocol") -> object:
-    """Return what changes when the client sends a head or reads."""
+    """Return values that change when the client sends headers or reads."""
     return connection.cycle, connection.transport.get_write_buffer_size()
 
 
@@ -125,12 +125,12 @@ def _waits_for_client(connection: "H11Protocol") -> bool:
 
 
 async def _end(server: uvicorn.Server, listening: socket.socket) -> None:
-    for _ in range(_LOOP_TURNS):  # in which those who have hung up are noticed
+    for _ in range(_LOOP_TURNS):  # so that closed connections are noticed
         await asyncio.sleep(0)
     if server.server_state.connections or server.server_state.tasks:
         await server.shutdown(sockets=[listening])
         return
-    for each in server.servers:  # uvicorn would pause, for nobody
+    for each in server.servers:  # not by server.shutdown(), which sleeps
         each.close()
     listening.close()
     await server.lifespan.shutdown()

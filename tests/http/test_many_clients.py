@@ -167,7 +167,7 @@ async def test_changes_that_stall_keep_out_no_reads() -> None:
         arguments = placing()
         more = await service.ask("tools/call", name="create_call", arguments=arguments)
         assert more.status_code == 429
-        assert "Too many changes at once: nothing was done" in more.json()["error"]["message"]
+        assert "Too many concurrent changes; nothing was done" in more.json()["error"]["message"]
         assert (await service.ask("tools/list")).status_code == 200
         service.answered.set()
 

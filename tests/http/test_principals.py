@@ -271,21 +271,27 @@ async def test_the_record_and_the_throttle_know_whoever_is_authenticated(tmp_pat
         ("[[tokens]]\nscopes = []\n", "2: tokens.0.scopes: "),
         (
             '[[tokens]]\nscopes = ["calls:approve", "calls:read"]\n',
-            "2: tokens.0.scopes: calls:approve goes alone",
+            "2: tokens.0.scopes: calls:approve can't be combined",
         ),
         ("[[tokens]]\nexpires = 2030-01-01\n", "2: tokens.0.expires: "),
         ("[[tokens]]\nexpires = 2030-01-01T00:00:00\n", "2: tokens.0.expires: "),
         ("[[token]]\n", "1: token: there is no such key"),
-        (f'[principals.a]\naccount_sid = "{OWN}"\n', "1: principals.a: account_sid goes with one"),
-        ('[principals.a]\nauth_token_env = "A"\n', "1: principals.a: account_sid goes with one"),
+        (
+            f'[principals.a]\naccount_sid = "{OWN}"\n',
+            "1: principals.a: account_sid needs exactly one",
+        ),
+        (
+            '[principals.a]\nauth_token_env = "A"\n',
+            "1: principals.a: account_sid needs exactly one",
+        ),
         (
             f'[principals.a]\naccount_sid = "{OWN}"\napi_secret_env = "A"\n',
-            "1: principals.a: api_key goes with",
+            "1: principals.a: api_key must be given with",
         ),
         ('[principals.a]\nauth_token = "s3cret"\n', "2: principals.a.auth_token: there is no such"),
         (
             f'[principals.a]\naccount_sid = "{OWN}"\nauth_token_env = "NOT_SET"\n',
-            "1: principals.a: the variable NOT_SET is empty or missing",
+            "1: principals.a: the variable NOT_SET is missing or empty",
         ),
         (
             f'[principals.a]\naccount_sid = "{OWN}"\nauth_token_file = "none"\n',
@@ -315,5 +321,5 @@ def test_tokens_beside_an_issuer_are_refused(tmp_path: Path) -> None:
             "calls_mcp_principals": write(tmp_path / "principals.toml", *BOTH),
         }
     )
-    with pytest.raises(ConfigurationError, match="count only with CALLS_MCP_AUTH=tokens"):
+    with pytest.raises(ConfigurationError, match=r"\[\[tokens\]\] needs CALLS_MCP_AUTH=tokens"):
         open_verifier(settings)

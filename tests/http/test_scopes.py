@@ -221,7 +221,7 @@ async def test_a_call_beyond_the_scopes_is_told_which_one_it_needs(
             assert challenge(response) == {
                 "error": "insufficient_scope",
                 "scope": needed,
-                "error_description": f"{needed} is required",
+                "error_description": f"This needs a token with the scope {needed}",
             }
     assert service.rig.changes == []
 

@@ -36,7 +36,7 @@ async def test_a_line_on_stderr_says_where_it_serves_and_one_that_it_ends() -> N
         server.terminate()
         assert await server.process.wait() == 0
     told = "".join(server.told).splitlines()
-    assert told == [f"calls-mcp: serving at {server.url}", "calls-mcp: ending, within 25 s"]
+    assert told == [f"calls-mcp: serving at {server.url}", "calls-mcp: shutting down within 25 s"]
 
 
 @pytest.mark.process
@@ -107,7 +107,7 @@ def test_with_json_logs_every_line_is_json(monkeypatch: pytest.MonkeyPatch) -> N
         process.terminate()
         (last,) = map(json.loads, process.stderr)
     assert first["message"].startswith("serving at http://127.0.0.1:")
-    assert (process.returncode, last["message"]) == (0, "ending, within 25 s")
+    assert (process.returncode, last["message"]) == (0, "shutting down within 25 s")
 
 
 @pytest.mark.process

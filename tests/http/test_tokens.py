@@ -88,7 +88,7 @@ async def test_a_token_that_is_struck_out_or_written_in_counts_at_once(
     write(file, entry("new-token", "dora", "calls:read"))
     assert (await service.of("bobs-token").post(LIST)).status_code == 401
     assert (await service.of("new-token").post(LIST)).status_code != 401
-    assert f"{file} was read again" in caplog.text
+    assert f"Reloaded the principals file {file}" in caplog.text
 
 
 @pytest.mark.parametrize("broken", ["[[tokens]", None])
