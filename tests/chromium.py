@@ -6,7 +6,7 @@ from functools import cache
 
 from playwright import async_api, sync_api
 
-from tests.optional import AXE, program
+from tests.optional_tools import AXE, program
 
 AUDIT = """
 axe.run(document, {iframes: false, preload: false, resultTypes: ["violations"]})

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from mcp import Client
 from mcp_types import CallToolResult, ElicitRequest, ElicitResult, InputRequiredResult
 
-from tests.rig import Agent, Rig, User, placing, structured
+from tests.harness import Agent, Harness, User, placing, structured
 
 Era = Literal["auto", "legacy"]
 Tool = tuple[str, dict[str, object]]
@@ -55,9 +55,11 @@ async def asked(agent: Agent, tool: Tool) -> Asked:
 
 
 @asynccontextmanager
-async def interview(rig: Rig, name: str = "tester", **arguments: object) -> AsyncGenerator[Asked]:
+async def interview(
+    harness: Harness, name: str = "tester", **arguments: object
+) -> AsyncGenerator[Asked]:
     """The question whether to place a call."""
-    async with rig.connect(user=User(), name=name) as agent:
+    async with harness.connect(user=User(), name=name) as agent:
         yield await asked(agent, ("create_call", placing(**arguments)))
 
 
@@ -68,11 +70,11 @@ async def token_for(agent: Agent, tool: Tool) -> str:
     return token
 
 
-async def changes_of(rig: Rig) -> tuple[Tool, ...]:
+async def changes_of(harness: Harness) -> tuple[Tool, ...]:
     """A right use of each tool that changes something; a live call and an ended one for it."""
-    async with rig.connect() as agent:
+    async with harness.connect() as agent:
         ended = await agent.place(to=HANGS_UP_AT_ONCE)
-        rig.clock.advance(60)
+        harness.clock.advance(60)
         live = await agent.place()
     return (
         ("create_call", placing(to="+15005550206")),

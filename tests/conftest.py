@@ -13,9 +13,9 @@ from tenacity.wait import wait_exponential_jitter
 
 from calls_mcp.guard import recovery
 from calls_mcp.twilio import client
+from tests.harness import Harness, open_harness
 from tests.isolation import keep_state_in
-from tests.optional import mark_by_need
-from tests.rig import Rig, open_rig
+from tests.optional_tools import mark_by_need
 from tests.storage.redis_server import RedisServer
 
 # How long an example takes says more about the machine than about the product.
@@ -81,10 +81,10 @@ def _no_process_unless_marked(
 
 
 @pytest.fixture
-async def rig() -> AsyncGenerator[Rig]:
+async def harness() -> AsyncGenerator[Harness]:
     """A server on an emulator, with the default settings."""
-    async with open_rig() as rig:
-        yield rig
+    async with open_harness() as harness:
+        yield harness
 
 
 @pytest.fixture(scope="session")

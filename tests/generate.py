@@ -12,7 +12,7 @@ from calls_mcp import __version__
 from calls_mcp.tools.catalog import Json
 from release import manifest, registry
 from tests.docs.generated import pages
-from tests.rig import open_rig
+from tests.harness import open_harness
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 DEPLOY = Path(__file__).parent.parent / "config" / "deploy"
@@ -60,7 +60,7 @@ def definitions() -> dict[str, Definition]:
 
 
 async def _definitions() -> list[Definition]:
-    async with open_rig() as rig, rig.connect() as agent:
+    async with open_harness() as harness, harness.connect() as agent:
         tools = (await agent.client.list_tools()).tools
         dumps = [tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in tools]
         return cast("list[Definition]", dumps)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -116,3 +117,20 @@ async def started(variables: dict[str, str], *arguments: str) -> AsyncGenerator[
             yield Server(process, process.stdin, stdout, stderr)
             await process.stdin.aclose()
             await process.wait()
+
+
+def modules_loaded_by(*arguments: str) -> set[str]:
+    """Return the modules that `calls-mcp` has loaded when its input ends."""
+    code = (
+        "import sys; from calls_mcp.cli.main import main; main(sys.argv[1:]); "
+        "print(*sys.modules, sep='\\n', file=sys.stderr)"
+    )
+    ended = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        check=True,
+        encoding="utf-8",
+        stdin=subprocess.DEVNULL,
+        timeout=60,
+    )
+    return {*ended.stderr.splitlines()}

@@ -19,7 +19,7 @@ from jsonschema import Draft202012Validator
 
 from calls_mcp.emulator import LoggedRequest
 from tests.generate import Definition, InputSchema, Property
-from tests.rig import ACCOUNT, CALLER, TALKS_FOR_AN_HOUR, TWIML
+from tests.harness import ACCOUNT, CALLER, TALKS_FOR_AN_HOUR, TWIML
 
 SID = "CA" + "0" * 32
 

@@ -21,7 +21,7 @@ from mcp_types import (
 )
 
 from calls_mcp.emulator import LoggedRequest
-from tests.rig import Era, Rig
+from tests.harness import Era, Harness
 
 Handle = MessageHandlerFnT | None
 Connect = Callable[[Era, Handle], AbstractAsyncContextManager[Client]]
@@ -89,11 +89,11 @@ async def unsubscribe(client: Client, uri: str) -> None:
     await client.session.send_request(request, EmptyResult)
 
 
-def in_memory(rig: Rig) -> Connect:
+def in_memory(harness: Harness) -> Connect:
     """Connects clients in memory."""
 
     def connect(era: Era, handle: Handle) -> AbstractAsyncContextManager[Client]:
-        return Client(rig.server, mode=era, message_handler=handle, cache=None)
+        return Client(harness.server, mode=era, message_handler=handle, cache=None)
 
     return connect
 
@@ -128,28 +128,28 @@ def over_http(url: str, token: str = "") -> Connect:
     return connect
 
 
-def looks(rig: Rig, sid: str) -> int:
+def looks(harness: Harness, sid: str) -> int:
     """How often a call was read."""
-    return sum(_is_about(entry, sid) for entry in rig.reads)
+    return sum(_is_about(entry, sid) for entry in harness.reads)
 
 
-async def looked(rig: Rig, sid: str, times: int) -> None:
+async def looked(harness: Harness, sid: str, times: int) -> None:
     """Wait until a call was read so many more times."""
-    goal = looks(rig, sid) + times
+    goal = looks(harness, sid) + times
     with anyio.fail_after(30):
-        while looks(rig, sid) < goal:
+        while looks(harness, sid) < goal:
             await anyio.lowlevel.checkpoint()
 
 
-async def left_alone(rig: Rig, sid: str) -> bool:
+async def left_alone(harness: Harness, sid: str) -> bool:
     """Whether a call is read no more, while another one is."""
-    async with rig.connect(name="placing") as agent:
+    async with harness.connect(name="placing") as agent:
         other = await agent.place()
-    async with subscribed(in_memory(rig), "auto", f"calls://call/{other}"):
-        await looked(rig, other, 5)  # a read of the first may have been on its way
-        before = looks(rig, sid)
-        await looked(rig, other, 5)
-    return looks(rig, sid) == before
+    async with subscribed(in_memory(harness), "auto", f"calls://call/{other}"):
+        await looked(harness, other, 5)  # a read of the first may have been on its way
+        before = looks(harness, sid)
+        await looked(harness, other, 5)
+    return looks(harness, sid) == before
 
 
 def _is_about(entry: LoggedRequest, sid: str) -> bool:

@@ -22,8 +22,8 @@ from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
 from calls_mcp.twilio.client import TwilioClient
 from calls_mcp.twilio.requests import Request
+from tests.harness import ACCOUNT, CALLER, TALKS_FOR_AN_HOUR, TWIML, open_harness, placing
 from tests.process import MODERN, Server, environment, started
-from tests.rig import ACCOUNT, CALLER, TALKS_FOR_AN_HOUR, TWIML, open_rig, placing
 from tests.secrets import (
     API_SECRET,
     AUTH_TOKEN,
@@ -229,7 +229,7 @@ async def test_the_password_of_the_store_is_not_shown_when_it_can_not_be_reached
     with refusing() as nobody:
         url = url.format(password=REDIS_PASSWORD, host=nobody.removeprefix("http://"))
         try:
-            async with open_rig(calls_mcp_state_url=url) as rig, rig.connect() as agent:
+            async with open_harness(calls_mcp_state_url=url) as harness, harness.connect() as agent:
                 result = await agent.client.call_tool("create_call", placing())
                 assert "store_unavailable" in (told := result.model_dump_json())
         except CallsError as error:

@@ -16,7 +16,7 @@ from mcp_types import CallToolResult, Implementation
 from calls_mcp.server.handlers import build_server
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import Access, load_settings
-from tests.rig import ACCOUNT, PERMISSIVE, Agent, access_to, text_of
+from tests.harness import ACCOUNT, PERMISSIVE, Agent, access_to, text_of
 
 SID = "CA" + "1" * 32
 TESTER = Implementation(name="tester", version="1")

@@ -23,8 +23,8 @@ from calls_mcp.storage.database import default_path
 from calls_mcp.tools.catalog import Json
 from calls_mcp.tools.outcome import Failure
 from tests.audit.logs import ACCOUNT, ENTRY, SID, database_log
-from tests.records import records_in
-from tests.rig import access_to
+from tests.audit_records import records_in
+from tests.harness import access_to
 from tests.storage import processes
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("_quiet")]

@@ -11,7 +11,7 @@ from calls_mcp.audit.masking import masked_arguments
 from calls_mcp.audit.records import START, chain, decision_fields, result_fields
 from calls_mcp.tools.catalog import Json
 from tests.audit.logs import CREATE, ENTRY, entry
-from tests.records import lines_in
+from tests.audit_records import lines_in
 
 CANARY = "canary-5e4f1c"
 LONGEST_LINE = 32_768  # bytes

@@ -23,7 +23,7 @@ from tests.benchmarks.service import (
     repeat,
     serving,
 )
-from tests.rig import placing
+from tests.harness import placing
 from tests.storage.redis_server import RedisServer
 
 _ROUNDS = 3

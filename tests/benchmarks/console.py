@@ -23,7 +23,7 @@ from calls_mcp.storage import ApprovalRequest, Binding, open_storage
 from calls_mcp.tools.catalog import Json, load_operations
 from tests.benchmarks.api import emulator
 from tests.benchmarks.figure import Figure, in_turn
-from tests.rig import access_to, placing
+from tests.harness import access_to, placing
 from tests.storage.redis_server import RedisServer
 
 _MANY, _FEW = (10_000, 1_000), (100, 10)  # records, approvals

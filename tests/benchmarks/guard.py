@@ -19,7 +19,7 @@ from calls_mcp.tools.outcome import Caller
 from calls_mcp.tools.validation import validate
 from tests.benchmarks.api import emulator
 from tests.benchmarks.figure import Figure, in_turn
-from tests.rig import ACCOUNT, PERMISSIVE, access_to, placing
+from tests.harness import ACCOUNT, PERMISSIVE, access_to, placing
 from tests.storage.redis_server import RedisServer
 from tests.telemetry import Recording, recording
 

@@ -13,8 +13,8 @@ from typing import Any, Self
 import psutil
 
 from calls_mcp.emulator import DEFAULT_ACCOUNT
+from tests.harness import PERMISSIVE
 from tests.isolation import without_state
-from tests.rig import PERMISSIVE
 
 SMALLEST = (sys.executable, "-m", "tests.benchmarks.smallest")
 OURS = (sys.executable, "-m", "calls_mcp")

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from calls_mcp.audit.verification import verify
+from tests.audit_records import lines_in
 from tests.chaos.model import Attempt, Model, deletion, kind_of, require
 from tests.chaos.world import require_secrecy
-from tests.records import lines_in
 
 Ending = tuple[str, str, str]
 """A marker, what was told, and the SID of the call."""

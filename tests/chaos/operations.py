@@ -9,7 +9,7 @@ from mcp_types import ElicitResult
 
 from tests.chaos.model import Change, Told, deletion, kind_of, require
 from tests.chaos.world import Question, World
-from tests.rig import CALLER, TALKS_FOR_AN_HOUR, approve, decline, dismiss
+from tests.harness import CALLER, TALKS_FOR_AN_HOUR, approve, decline, dismiss
 from tests.upstream import refusing
 
 ALONE = ("modern", "legacy", "replica")

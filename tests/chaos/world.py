@@ -18,7 +18,7 @@ from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import Access, load_settings
 from tests.chaos.model import Attempt, Change, Model, Told, Violation, kind_of, require
 from tests.chaos.proxy import Fault, Proxy
-from tests.rig import ACCOUNT, PERMISSIVE, Agent, Reply, Rig, User, approve, structured
+from tests.harness import ACCOUNT, PERMISSIVE, Agent, Harness, Reply, User, approve, structured
 from tests.upstream import SECRET, Upstream, access
 
 SECRETS = access("http://127.0.0.1").secrets
@@ -105,7 +105,7 @@ class World:
         }
 
     @asynccontextmanager
-    async def _serve(self, reached: Access) -> AsyncGenerator[Rig]:
+    async def _serve(self, reached: Access) -> AsyncGenerator[Harness]:
         settings = load_settings(
             {
                 "calls_mcp_policy": PERMISSIVE,
@@ -115,7 +115,7 @@ class World:
             }
         )
         async with Runtime(settings, reached, clock=self.clock) as runtime:
-            yield Rig(build_server(runtime), runtime, self.emulator, self.clock)
+            yield Harness(build_server(runtime), runtime, self.emulator, self.clock)
 
     async def stop(self) -> None:
         """Stop the servers, which finish what they have begun."""

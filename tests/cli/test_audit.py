@@ -14,7 +14,7 @@ import pytest
 from calls_mcp.audit.verification import verify
 from calls_mcp.cli.main import main
 from tests.audit.logs import append, database_log, fields, spoil
-from tests.records import lines_in
+from tests.audit_records import lines_in
 
 EXPORT = (sys.executable, "-m", "calls_mcp", "audit", "export")
 

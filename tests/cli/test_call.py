@@ -15,11 +15,11 @@ from anyio.from_thread import start_blocking_portal
 
 from calls_mcp.emulator.testing import RunningEmulator
 from calls_mcp.storage import default_path
+from tests.audit_records import records_in
 from tests.cli.terminal import on_terminal
 from tests.cli.test_main import run
 from tests.guard.test_policy import policy
-from tests.records import records_in
-from tests.rig import CALLER, TALKS_FOR_AN_HOUR, TWIML
+from tests.harness import CALLER, TALKS_FOR_AN_HOUR, TWIML
 from tests.upstream import Exchange, Upstream, answer, call
 
 PLACE = ("create_call", f"to={TALKS_FOR_AN_HOUR}", f"from={CALLER}", f"twiml={TWIML}")

@@ -17,7 +17,7 @@ from calls_mcp.cli.clients import CLIENTS
 from calls_mcp.cli.clients.server_command import Launch, launch_command
 from calls_mcp.errors import ConfigurationError
 from tests.cli.test_main import run
-from tests.rig import ACCOUNT
+from tests.harness import ACCOUNT
 
 module = sys.modules[launch_command.__module__]
 SECRET = "5ecre7c4na12y5ecre7c4na12y000777"

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from calls_mcp.emulator.testing import RunningEmulator
 from tests.cli.test_main import run
 from tests.guard.test_policy import policy
+from tests.harness import ACCOUNT
 from tests.http.service import entry, write
-from tests.rig import ACCOUNT
 from tests.storage.redis_server import RedisServer
 from tests.twilio.test_transport import certify
 from tests.upstream import SECRET, Step, Upstream, answer, drop, page, redirect, refusing

@@ -7,14 +7,13 @@ from importlib.util import find_spec
 
 import pytest
 
-from tests.loading import loaded_by
-from tests.process import LEGACY, environment
+from tests.process import LEGACY, environment, modules_loaded_by
 
 pytestmark = pytest.mark.process
 
 
 def test_serving_on_stdio_loads_none_of_the_other_commands() -> None:
-    loaded = loaded_by("serve", "--sandbox")
+    loaded = modules_loaded_by("serve", "--sandbox")
     assert "calls_mcp.server.stdio" in loaded
     others = tuple(
         f"calls_mcp.cli.{name}" for name in ("approvals", "call", "clients", "doctor", "terminal")
@@ -27,7 +26,7 @@ def test_what_only_an_invocation_needs_is_not_loaded_before_one(
 ) -> None:
     for name, value in environment("http://127.0.0.1:9").items():
         monkeypatch.setenv(name, value)
-    loaded = loaded_by()
+    loaded = modules_loaded_by()
     assert "calls_mcp.server.handlers" in loaded
     assert loaded.isdisjoint({"httpx", "jsonschema", "tenacity", "yaml"})
     later = (

@@ -9,7 +9,7 @@ import pytest
 
 from tests.clients.conversation import conversing, needs_client
 from tests.clients.walk import PLACE, blunder, refuse, sids, token, walk
-from tests.rig import open_rig
+from tests.harness import open_harness
 
 pytestmark = [pytest.mark.anyio, pytest.mark.clients]
 
@@ -54,7 +54,7 @@ each_asking = pytest.mark.parametrize(
 async def test_a_model_is_shown_every_parameter_with_its_bounds_and_every_fault_of_a_bad_call(
     framework: Framework, tmp_path: Path
 ) -> None:
-    async with open_rig() as rig, rig.connect() as agent:
+    async with open_harness() as harness, harness.connect() as agent:
         published = {tool.name: tool for tool in (await agent.client.list_tools()).tools}
     async with conversing(framework.name, tmp_path) as driven:
         shown = driven.about["tools"]

@@ -11,8 +11,9 @@ import httpx
 
 from calls_mcp.console import Address, Console, open_console
 from calls_mcp.settings import load_settings
+from tests import harness as base
 from tests.guard.test_policy import policy
-from tests.rig import Rig, open_rig, placing
+from tests.harness import placing
 
 _CSRF = re.compile(r'name="csrf" value="([^"]+)"')
 _NEXT = re.compile(r'<a href="([^"]+)" rel="next">')
@@ -98,25 +99,24 @@ async def sign_in_with_token(console: Console, token: str) -> AsyncGenerator[Web
 
 
 @dataclass
-class Harness:
-    """A console and the server beside it, which share a database."""
+class Harness(base.Harness):
+    """A server and a console that share a database."""
 
     console: Console
-    rig: Rig
     database: Path
 
     async def request_call(self, name: str = "tester", **arguments: object) -> str:
         """Have an agent request a call; the identifier of the approval request."""
-        async with self.rig.connect(name=name) as agent:
+        async with self.connect(name=name) as agent:
             outcome = await agent.call("create_call", **placing(**arguments))
         approval: str = outcome["confirmation"]["approval"]
         return approval
 
     async def place_call(self, name: str = "tester") -> str:
         """Have an agent place a call, which is then in progress; its SID."""
-        async with self.rig.connect(name=name) as agent:
+        async with self.connect(name=name) as agent:
             outcome = await agent.call("create_call", **placing())
-        self.rig.clock.advance(20)
+        self.clock.advance(20)
         sid: str = outcome["call"]["sid"]
         return sid
 
@@ -129,12 +129,18 @@ async def open_harness(
     file = policy(folder, f"[confirm]\n{rules}\n[caps]\nsame_number_seconds = 0\n")
     shared = {"calls_mcp_state_url": f"sqlite:///{database}", "calls_mcp_policy": file, **settings}
     async with (
-        open_rig(sandbox=False, **shared) as rig,
+        base.open_harness(sandbox=False, **shared) as server,
         open_console(
-            rig.runtime.settings, Address(port=0), rig.runtime, rig.clock, poll_interval=0.01
+            server.runtime.settings,
+            Address(port=0),
+            server.runtime,
+            server.clock,
+            poll_interval=0.01,
         ) as console,
     ):
-        yield Harness(console, rig, database)
+        yield Harness(
+            server.server, server.runtime, server.emulator, server.clock, console, database
+        )
 
 
 @asynccontextmanager

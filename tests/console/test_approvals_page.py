@@ -10,6 +10,7 @@ import pytest
 
 from calls_mcp.storage import ApprovalRequest, Binding, OperatorDecision, models
 from calls_mcp.storage.models import as_json
+from tests.audit_records import records_in
 from tests.console.harness import (
     Harness,
     WebClient,
@@ -18,8 +19,7 @@ from tests.console.harness import (
     sign_in_alone,
     text_of,
 )
-from tests.records import records_in
-from tests.rig import CALLER, placing
+from tests.harness import CALLER, placing
 
 pytestmark = pytest.mark.anyio
 
@@ -38,7 +38,7 @@ async def decide(client: WebClient, approval: str, decision: str, reason: str = 
 async def test_pending_requests_are_shown(harness: Harness, ann: WebClient) -> None:
     assert "Nothing waits" in text_of(await ann.read("/approvals"))
     approval = await harness.request_call()
-    harness.rig.clock.advance(60)
+    harness.clock.advance(60)
     text = text_of(await ann.read("/approvals"))
     for part in ("(1) Waiting", "1 change waits", approval, "Place a call to", CALLER):
         assert part in text
@@ -54,14 +54,14 @@ async def test_an_approved_call_is_placed_when_the_agent_retries(
     assert "Approved by ann" in text
     assert "It is carried out once it calls the same again." in text
     assert "Nothing waits" in text_of(await ann.read("/approvals"))
-    assert harness.rig.changes == []
-    async with harness.rig.connect() as agent:
+    assert harness.changes == []
+    async with harness.connect() as agent:
         outcome = await agent.call("create_call", **placing())
     assert outcome["outcome"] == "done"
     page = await ann.read(f"/approvals/{approval}")
     assert "It was carried out: the call and its story." in text_of(page)
     assert f'href="/calls/{outcome["call"]["sid"]}"' in page
-    assert len(harness.rig.changes) == 1
+    assert len(harness.changes) == 1
     assert "ann" in {each.get("decided_by") for each in records_in(harness.database)}
 
 
@@ -70,11 +70,11 @@ async def test_a_denial_reaches_the_agent_with_its_reason(harness: Harness, ann:
     text = text_of(await decide(ann, approval, "deny", "not at night"))
     assert "Denied by ann" in text
     assert "not at night" in text
-    async with harness.rig.connect() as agent:
+    async with harness.connect() as agent:
         outcome = await agent.call("create_call", **placing())
     assert outcome["outcome"] == "declined"
     assert "not at night" in outcome["reason"]
-    assert harness.rig.changes == []
+    assert harness.changes == []
 
 
 async def test_a_second_decision_shows_the_first(harness: Harness, ann: WebClient) -> None:
@@ -104,7 +104,7 @@ async def test_of_two_simultaneous_decisions_one_counts(harness: Harness, ann: W
 async def test_an_expired_request_can_not_be_decided(harness: Harness, ann: WebClient) -> None:
     path = f"/approvals/{await harness.request_call()}"
     csrf = await ann.csrf()
-    harness.rig.clock.advance(900)
+    harness.clock.advance(900)
     assert "Nothing waits" in text_of(await ann.read("/approvals"))
     late = await ann.post(path, csrf=csrf, decision="approve")
     assert late.status_code == 409
@@ -168,7 +168,7 @@ async def test_without_a_shared_store_the_page_says_so() -> None:
 
 async def test_all_pending_requests_can_be_reached(harness: Harness, ann: WebClient) -> None:
     oldest = await harness.request_call()
-    harness.rig.clock.advance(1)
+    harness.clock.advance(1)
     insert_requests(harness, 1100, decided=True)
     insert_requests(harness, 119)
     pages = await ann.read_all("/approvals")
@@ -208,7 +208,7 @@ async def test_a_page_reads_only_what_it_shows_and_events_read_nothing(
 
 def insert_requests(harness: Harness, count: int, *, decided: bool = False) -> None:
     """Insert this many pending or decided requests, without an agent."""
-    now = harness.rig.clock()
+    now = harness.clock()
     decision = as_json(OperatorDecision(is_approval=True, by="ann", at=now)) if decided else None
     requests = [
         ApprovalRequest(

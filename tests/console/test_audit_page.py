@@ -14,7 +14,7 @@ import pytest
 from calls_mcp.audit import search
 from calls_mcp.audit.verification import verify
 from tests.console.harness import Harness, WebClient, text_of
-from tests.rig import placing
+from tests.harness import placing
 
 pytestmark = pytest.mark.anyio
 
@@ -28,7 +28,7 @@ def rules() -> str:
 
 async def place(harness: Harness, count: int = 1, name: str = "tester") -> None:
     """Have an agent place calls; each leaves two records."""
-    async with harness.rig.connect(name=name) as agent:
+    async with harness.connect(name=name) as agent:
         for _ in range(count):
             assert (await agent.call("create_call", **placing()))["outcome"] == "done"
 

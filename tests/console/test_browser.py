@@ -7,10 +7,10 @@ from typing import Literal
 import pytest
 from playwright.async_api import Browser, Locator, expect
 
+from tests.audit_records import lines_in
 from tests.console.harness import Harness, sign_in
 from tests.console.window import Window, open_window
-from tests.records import lines_in
-from tests.rig import placing
+from tests.harness import placing
 from tests.upstream import Upstream, answer
 
 pytestmark = pytest.mark.anyio
@@ -34,20 +34,20 @@ async def window(chromium: Browser, harness: Harness) -> AsyncGenerator[Window]:
 
 async def request_call(harness: Harness, name: str = "tester", **arguments: object) -> str:
     """Have an agent request a call, a second after the last."""
-    harness.rig.clock.advance(1)
+    harness.clock.advance(1)
     return await harness.request_call(name, **arguments)
 
 
 async def retry(harness: Harness, **arguments: object) -> str:
     """Have the agent request the same again; the outcome."""
-    async with harness.rig.connect() as agent:
+    async with harness.connect() as agent:
         outcome: str = (await agent.call("create_call", **placing(**arguments)))["outcome"]
     return outcome
 
 
 async def request_hang_up(harness: Harness, sid: str) -> str:
     """Have an agent with a hostile name request to end a call; the approval request."""
-    async with harness.rig.connect(name=HOSTILE) as agent:
+    async with harness.connect(name=HOSTILE) as agent:
         asked = await agent.call("update_call", sid=sid, status="completed")
     approval: str = asked["confirmation"]["approval"]
     return approval
@@ -167,20 +167,20 @@ async def test_everything_works_without_javascript(chromium: Browser, harness: H
         await window.goto("/approvals")
         await window.deny("too short")
         await window.expect_text("Reason: too short")
-        harness.rig.clock.advance(20)
+        harness.clock.advance(20)
         await window.goto("/calls")
         await window.page.locator("#live").get_by_role("link").click()
         await window.page.get_by_role("link", name="Hang up").click()
-        assert len(harness.rig.changes) == 1
+        assert len(harness.changes) == 1
         await window.button("Hang up now").click()
         await window.expect_text("completed")
-        assert len(harness.rig.changes) == 2
+        assert len(harness.changes) == 2
 
 
 async def expect_row(harness: Harness, row: Locator, text: str) -> None:
     """Let time pass until a row contains this text."""
     for _ in range(30):
-        harness.rig.clock.advance(5)
+        harness.clock.advance(5)
         with suppress(AssertionError):
             await expect(row).to_contain_text(text, timeout=500)
             return
@@ -198,7 +198,7 @@ async def test_live_calls_are_updated(harness: Harness, window: Window) -> None:
     another = await harness.place_call()
     await expect_row(harness, window.page.locator(f"#live-{another}"), "in-progress")
     await expect(live.get_by_role("link")).to_be_focused()
-    harness.rig.clock.advance(3600)
+    harness.clock.advance(3600)
     await expect_row(harness, ended, "completed")
     await expect(live).to_have_count(0)
 
@@ -206,16 +206,16 @@ async def test_live_calls_are_updated(harness: Harness, window: Window) -> None:
 @with_rules
 async def test_untrusted_text_is_text_on_every_page(harness: Harness, window: Window) -> None:
     sid = await harness.place_call(HOSTILE)
-    (call,) = harness.rig.emulator.calls.all()
+    (call,) = harness.emulator.calls.all()
     inbound = call._replace(sid="CA" + "1" * 32, direction="inbound", caller_name=HOSTILE)
-    harness.rig.emulator.calls.add(inbound)
+    harness.emulator.calls.add(inbound)
     approval, call_page = f"/approvals/{await request_hang_up(harness, sid)}", f"/calls/{sid}"
     for path in ("/approvals", approval, call_page, f"/calls/{inbound.sid}", "/calls", "/audit"):
         await window.goto(path)
         await window.expect_text(AS_SHOWN)
     await window.goto(approval)
     await window.deny(HOSTILE)
-    async with harness.rig.connect(name=HOSTILE) as agent:
+    async with harness.connect(name=HOSTILE) as agent:
         outcome = await agent.call("update_call", sid=sid, status="completed")
     assert outcome["outcome"] == "declined"
     searches = f"/audit?text={AS_SHOWN}", f"/audit?principal={AS_SHOWN}"

@@ -11,6 +11,7 @@ import anyio
 import pytest
 from starlette.responses import Response
 
+from tests.audit_records import records_in
 from tests.console.harness import (
     Harness,
     anonymous,
@@ -20,7 +21,6 @@ from tests.console.harness import (
 )
 from tests.http.issuer import AUDIENCE, Issuer, issuing
 from tests.http.service import EVERYTHING, entry, write
-from tests.records import records_in
 
 pytestmark = pytest.mark.anyio
 
@@ -105,7 +105,7 @@ async def test_a_session_ends_once_its_token_is_revoked(harness: Harness, tmp_pa
 
 
 async def test_a_session_lasts_no_longer_than_its_token(harness: Harness, tmp_path: Path) -> None:
-    clock = harness.rig.clock
+    clock = harness.clock
     clock.advance(time.time() - clock())
     short = entry("short", "cyd", "calls:approve", lasts=timedelta(hours=1))
     write(tmp_path / "principals.toml", short)
@@ -162,7 +162,7 @@ async def test_an_address_with_many_bad_tokens_is_blocked_for_a_while(harness: H
         assert 0 < int(late.headers["retry-after"]) <= 60
         assert (await client.get_with_token("anns-token")).status_code == 429
         assert "bob" in await bob.read("/approvals")
-        harness.rig.clock.advance(61)
+        harness.clock.advance(61)
         assert (await client.submit_token("anns-token")).status_code == 303
 
 
@@ -206,14 +206,14 @@ async def test_somebody_else_must_approve_a_hang_up(tmp_path: Path) -> None:
             found = _APPROVAL.search(pending.text)
             assert found
             approval = found[1]
-            with anyio.fail_after(harness.rig.runtime.settings.guard.operator_wait / 2):
+            with anyio.fail_after(harness.runtime.settings.guard.operator_wait / 2):
                 assert approval in (await ann.submit(path, path)).text
-            assert len(harness.rig.changes) == 1
+            assert len(harness.changes) == 1
             refused = await ann.submit(approval, approval, decision="approve")
             assert refused.status_code == 403
             assert (await bob.submit(approval, approval, decision="approve")).status_code == 303
             assert (await ann.submit(path, path)).status_code == 303
-        assert len(harness.rig.changes) == 2
+        assert len(harness.changes) == 2
 
 
 # Access tokens of an OAuth issuer

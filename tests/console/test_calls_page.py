@@ -7,6 +7,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from tests.audit_records import records_in
 from tests.console.harness import (
     Harness,
     WebClient,
@@ -15,8 +16,7 @@ from tests.console.harness import (
     sign_in_alone,
     text_of,
 )
-from tests.records import records_in
-from tests.rig import placing
+from tests.harness import placing
 
 pytestmark = pytest.mark.anyio
 
@@ -38,13 +38,13 @@ async def test_live_calls_are_on_top(harness: Harness, ann: WebClient) -> None:
 async def test_the_api_is_asked_once_however_many_look(harness: Harness, ann: WebClient) -> None:
     await harness.place_call()
     await ann.read("/calls")
-    once = len(harness.rig.reads)
+    once = len(harness.reads)
     for _ in range(50):
         await ann.read("/calls")
-    assert len(harness.rig.reads) == once
-    harness.rig.clock.advance(5)
+    assert len(harness.reads) == once
+    harness.clock.advance(5)
     await ann.read("/calls")
-    assert len(harness.rig.reads) == 2 * once
+    assert len(harness.reads) == 2 * once
 
 
 async def test_fifty_open_tabs_cost_the_api_what_one_does(tmp_path: Path) -> None:
@@ -59,12 +59,12 @@ async def reads(folder: Path, tabs: int) -> int:
         AsyncExitStack() as stack,
     ):
         sid = await harness.place_call()
-        before = len(harness.rig.reads)
+        before = len(harness.reads)
         opened = [await stack.enter_async_context(client.events("calls")) for _ in range(tabs)]
         await refresh_all(client, opened, sid)
         await harness.place_call()
         await refresh_all(client, opened, sid)
-        return len(harness.rig.reads) - before
+        return len(harness.reads) - before
 
 
 async def refresh_all(client: WebClient, tabs: Sequence[AsyncIterator[str]], sid: str) -> None:
@@ -86,12 +86,12 @@ async def refresh_all(client: WebClient, tabs: Sequence[AsyncIterator[str]], sid
 
 async def test_a_call_has_a_timeline(tmp_path: Path) -> None:
     async with open_harness(tmp_path) as harness, sign_in(harness.console) as ann:
-        async with harness.rig.connect() as agent:
+        async with harness.connect() as agent:
             asked = await agent.call("create_call", **placing())
             approval = asked["confirmation"]["approval"]
             await ann.submit("/approvals", f"/approvals/{approval}", decision="approve")
             sid = (await agent.call("create_call", **placing()))["call"]["sid"]
-        harness.rig.clock.advance(20)
+        harness.clock.advance(20)
         text = text_of(await ann.read(f"/calls/{sid}"))
     steps = [
         "Place by tester: asked for",
@@ -126,11 +126,11 @@ async def test_hanging_up_is_confirmed_and_recorded(need: str, tmp_path: Path) -
         sid = await harness.place_call()
         path = f"/calls/{sid}/hang-up"
         assert "can't be undone" in text_of(await ann.read(path))
-        assert len(harness.rig.changes) == 1
+        assert len(harness.changes) == 1
         done = await ann.submit(path, path)
         assert done.headers["location"] == f"/calls/{sid}"
         assert "completed" in text_of(await ann.read(f"/calls/{sid}"))
-        assert len(harness.rig.changes) == 2
+        assert len(harness.changes) == 2
     recorded = records_in(harness.database)
     (begun,) = [r for r in recorded if r["phase"] == "before" and r["action"] == "hang_up"]
     assert (begun["principal"], begun["sid"]) == ("console: ann", sid)
@@ -143,20 +143,20 @@ async def test_hanging_up_follows_the_policy(tmp_path: Path) -> None:
         refused = await ann.submit(path, path)
         assert refused.status_code == 409
         assert "confirm.hang_up" in text_of(refused.text)
-        assert len(harness.rig.changes) == 1
+        assert len(harness.changes) == 1
 
 
 async def test_an_ended_call_can_not_be_hung_up(harness: Harness, ann: WebClient) -> None:
     path = f"/calls/{await harness.place_call()}/hang-up"
     assert (await ann.submit(path, path)).status_code == 303
     assert (await ann.submit(path, path)).status_code == 409
-    assert len(harness.rig.changes) == 2
+    assert len(harness.changes) == 2
 
 
 async def test_hanging_up_needs_the_form_of_the_session(harness: Harness, ann: WebClient) -> None:
     sid = await harness.place_call()
     assert (await ann.post(f"/calls/{sid}/hang-up", csrf="")).status_code == 403
-    assert len(harness.rig.changes) == 1
+    assert len(harness.changes) == 1
 
 
 @pytest.mark.parametrize("sid", ["CA" + "0" * 32, "nothing", "CA%3Cscript%3E"])

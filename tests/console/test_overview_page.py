@@ -10,7 +10,7 @@ from calls_mcp.audit import search
 from calls_mcp.audit.records import Fields, parse
 from calls_mcp.console.charts import bars, columns
 from tests.console.harness import Harness, WebClient, open_harness, sign_in, text_of
-from tests.rig import placing
+from tests.harness import placing
 
 pytestmark = pytest.mark.anyio
 
@@ -18,9 +18,9 @@ pytestmark = pytest.mark.anyio
 async def test_the_last_day_is_counted(tmp_path: Path) -> None:
     rules = 'place = "never"\nhang_up = "operator"\ndelete = "deny"'
     async with open_harness(tmp_path, rules) as harness, sign_in(harness.console) as ann:
-        async with harness.rig.connect() as agent:
+        async with harness.connect() as agent:
             sids = [(await agent.call("create_call", **placing()))["call"]["sid"] for _ in "123"]
-            harness.rig.clock.advance(30)
+            harness.clock.advance(30)
             for sid, decision in zip(sids, ("approve", "deny"), strict=False):
                 asked = await agent.call("update_call", sid=sid, status="completed")
                 approval = asked["confirmation"]["approval"]
@@ -28,7 +28,7 @@ async def test_the_last_day_is_counted(tmp_path: Path) -> None:
                 await agent.call("update_call", sid=sid, status="completed")
             await agent.call("delete_call", sid=sids[0])
         html = await ann.read("/overview")
-        harness.rig.clock.advance(90_000)  # longer than a session lasts
+        harness.clock.advance(90_000)  # longer than a session lasts
         async with sign_in(harness.console) as later:
             empty = text_of(await later.read("/overview"))
     text = text_of(html)
@@ -47,7 +47,7 @@ async def test_only_denials_by_the_policy_count_as_denied_by_a_rule(tmp_path: Pa
     rules = 'place = "never"\ndelete = "deny"'
     async with (
         open_harness(tmp_path, rules) as harness,
-        harness.rig.connect() as agent,
+        harness.connect() as agent,
         sign_in(harness.console) as ann,
     ):
         sid = (await agent.call("create_call", **placing()))["call"]["sid"]
@@ -76,15 +76,15 @@ async def test_only_new_records_are_read(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(search, "parse", counted)
     async with open_harness(tmp_path, 'place = "never"\ndelete = "deny"') as harness:
-        async with harness.rig.connect() as agent, sign_in(harness.console) as ann:
+        async with harness.connect() as agent, sign_in(harness.console) as ann:
             for new, total in ((20, 20), (2, 22)):
                 for _ in range(new):
                     await agent.call("delete_call", sid=f"CA{'0' * 32}")
-                harness.rig.clock.advance(61)
+                harness.clock.advance(61)
                 parsed.clear()
                 assert f"confirm.delete {total}" in text_of(await ann.read("/overview"))
                 assert len(parsed) == new
-        harness.rig.clock.advance(86_400)
+        harness.clock.advance(86_400)
         async with sign_in(harness.console) as ann:
             assert "confirm.delete" not in text_of(await ann.read("/overview"))
 
@@ -103,7 +103,7 @@ async def test_void_decisions_do_not_count_and_undecided_requests_lapse(
     decided = await approvals.find(first.identifier)
     assert decided
     assert decided.decision
-    harness.rig.clock.advance(901)
+    harness.clock.advance(901)
     text = text_of(await ann.read("/overview"))
     accepted = int(decided.decision.is_approval)
     assert f"asked 2 accepted {accepted} declined {1 - accepted} lapsed 1" in text

@@ -19,10 +19,10 @@ from playwright.async_api import Browser
 
 from calls_mcp.audit.verification import verify
 from calls_mcp.emulator import DEFAULT_ACCOUNT, Emulator
+from tests.audit_records import records_in
 from tests.console.window import Window, open_window
 from tests.guard.test_policy import policy
-from tests.records import records_in
-from tests.rig import ACCOUNT, Agent, placing, structured
+from tests.harness import ACCOUNT, Agent, placing, structured
 from tests.upstream import Exchange, Upstream, answer, hang, page
 
 pytestmark = [pytest.mark.process, pytest.mark.anyio]

@@ -34,11 +34,11 @@ async def test_opening_a_link_does_not_use_it_up(harness: Harness) -> None:
 
 async def test_links_and_sessions_expire(harness: Harness, ann: WebClient) -> None:
     link = harness.console.link("bob")
-    harness.rig.clock.advance(600)
+    harness.clock.advance(600)
     async with anonymous(harness.console) as bob:
         assert (await bob.submit_link(link)).status_code == 401
     assert "ann" in await ann.read("/approvals")
-    harness.rig.clock.advance(12 * 3600 - 600)
+    harness.clock.advance(12 * 3600 - 600)
     assert (await ann.get("/approvals")).status_code == 401
 
 

@@ -7,24 +7,24 @@ from typing import Any
 import anyio
 import pytest
 
-from tests.rig import Rig, open_rig, placing
+from tests.harness import Harness, open_harness, placing
 
 pytestmark = pytest.mark.anyio
 
 
-async def asked_for(rig: Rig, **arguments: object) -> str:
-    async with rig.connect() as agent:
+async def asked_for(harness: Harness, **arguments: object) -> str:
+    async with harness.connect() as agent:
         asked = await agent.call("create_call", **placing(**arguments))
         token: str = asked["confirmation"]["token"]
         return token
 
 
 @pytest.mark.requirement("02")
-async def test_a_hundred_uses_at_once_place_one_call_and_all_report_it(rig: Rig) -> None:
-    token = await asked_for(rig)
+async def test_a_hundred_uses_at_once_place_one_call_and_all_report_it(harness: Harness) -> None:
+    token = await asked_for(harness)
     outcomes: list[dict[str, Any]] = []
 
-    async with rig.connect() as agent:
+    async with harness.connect() as agent:
 
         async def use() -> None:
             again = placing(confirmation_token=token)
@@ -36,46 +36,46 @@ async def test_a_hundred_uses_at_once_place_one_call_and_all_report_it(rig: Rig)
     assert len(outcomes) == 100
     assert len({outcome["call"]["sid"] for outcome in outcomes}) == 1
     assert sum("nothing new was sent" in str(each.get("warnings")) for each in outcomes) == 99
-    assert len(rig.changes) == 1
+    assert len(harness.changes) == 1
 
 
-async def test_a_failed_use_is_spent_and_its_failure_told_again(rig: Rig) -> None:
+async def test_a_failed_use_is_spent_and_its_failure_told_again(harness: Harness) -> None:
     arguments = placing(to="+15005550003")  # a country that is not enabled
-    async with rig.connect() as agent:
+    async with harness.connect() as agent:
         asked = await agent.call("create_call", **arguments)
         token = asked["confirmation"]["token"]
         first = await agent.call("create_call", **arguments, confirmation_token=token)
         second = await agent.call("create_call", **arguments, confirmation_token=token)
     assert first["error"]["code"] == second["error"]["code"] == 21215
-    assert len(rig.changes) == 1
+    assert len(harness.changes) == 1
 
 
-async def test_the_order_of_the_arguments_does_not_matter(rig: Rig) -> None:
-    token = await asked_for(rig)
+async def test_the_order_of_the_arguments_does_not_matter(harness: Harness) -> None:
+    token = await asked_for(harness)
     backwards = dict(reversed(placing(confirmation_token=token).items()))
-    async with rig.connect() as agent:
+    async with harness.connect() as agent:
         outcome = await agent.call("create_call", **backwards)
     assert outcome["outcome"] == "done"
 
 
 @pytest.mark.requirement("03")
-async def test_a_token_is_good_for_the_client_that_was_given_it(rig: Rig) -> None:
-    token = await asked_for(rig)
-    async with rig.connect(name="somebody else") as agent:
+async def test_a_token_is_good_for_the_client_that_was_given_it(harness: Harness) -> None:
+    token = await asked_for(harness)
+    async with harness.connect(name="somebody else") as agent:
         outcome = await agent.call("create_call", **placing(confirmation_token=token))
     assert "given to somebody else" in outcome["error"]["message"]
-    assert rig.changes == []
+    assert harness.changes == []
 
 
 @pytest.mark.requirement("03", "06")
 async def test_how_long_a_token_lasts_is_a_setting() -> None:
-    async with open_rig(calls_mcp_confirm_ttl=10) as rig, rig.connect() as agent:
+    async with open_harness(calls_mcp_confirm_ttl=10) as harness, harness.connect() as agent:
         asked = await agent.call("create_call", **placing())
         assert asked["confirmation"]["expires_at"] == "2023-11-14T22:13:30Z"
-        rig.clock.advance(10)
+        harness.clock.advance(10)
         again = placing(confirmation_token=asked["confirmation"]["token"])
         outcomes = [await agent.call("create_call", **again) for _ in range(2)]
-        assert rig.changes == []
+        assert harness.changes == []
     assert [outcome["outcome"] for outcome in outcomes] == ["expired"] * 2
     assert "not used in time" in outcomes[0]["reason"]
 
@@ -90,17 +90,17 @@ FORGERIES: dict[str, Callable[[str], str]] = {
 
 @pytest.mark.requirement("06")
 @pytest.mark.parametrize("forgery", FORGERIES)
-async def test_a_forged_token_is_refused(rig: Rig, forgery: str) -> None:
-    forged = FORGERIES[forgery](await asked_for(rig))
-    async with rig.connect() as agent:
+async def test_a_forged_token_is_refused(harness: Harness, forgery: str) -> None:
+    forged = FORGERIES[forgery](await asked_for(harness))
+    async with harness.connect() as agent:
         outcome = await agent.call("create_call", **placing(confirmation_token=forged))
     assert outcome["error"]["kind"] == "invalid_confirmation"
-    assert rig.changes == []
+    assert harness.changes == []
 
 
 @pytest.mark.requirement("03")
 async def test_a_token_of_another_process_is_refused() -> None:
-    async with open_rig() as one, open_rig() as two:
+    async with open_harness() as one, open_harness() as two:
         token = await asked_for(one)
         async with two.connect() as agent:
             outcome = await agent.call("create_call", **placing(confirmation_token=token))
@@ -113,8 +113,8 @@ async def test_a_token_of_another_process_is_refused() -> None:
 @pytest.mark.requirement("03")
 async def test_keys_of_ones_own_make_tokens_that_other_keys_do_not_accept() -> None:
     async with (
-        open_rig(calls_mcp_secret_keys="a" * 32) as one,
-        open_rig(calls_mcp_secret_keys="b" * 32) as two,
+        open_harness(calls_mcp_secret_keys="a" * 32) as one,
+        open_harness(calls_mcp_secret_keys="b" * 32) as two,
     ):
         token = await asked_for(one)
         async with two.connect() as agent:
@@ -123,7 +123,7 @@ async def test_keys_of_ones_own_make_tokens_that_other_keys_do_not_accept() -> N
 
 
 @pytest.mark.requirement("06")
-async def test_tokens_are_short_and_all_different(rig: Rig) -> None:
-    tokens = {await asked_for(rig) for _ in range(20)}
+async def test_tokens_are_short_and_all_different(harness: Harness) -> None:
+    tokens = {await asked_for(harness) for _ in range(20)}
     assert len(tokens) == 20
     assert all(re.fullmatch(r"[\w-]{12}\.[\w-]{20}", token) for token in tokens)

@@ -14,9 +14,9 @@ from calls_mcp.emulator import Emulator
 from calls_mcp.server.handlers import build_server
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
+from tests.audit_records import records_in
+from tests.harness import TALKS_FOR_AN_HOUR, Agent, User, access_to, decline, open_harness, placing
 from tests.process import environment
-from tests.records import records_in
-from tests.rig import TALKS_FOR_AN_HOUR, Agent, User, access_to, decline, open_rig, placing
 from tests.storage.redis_server import RedisServer
 from tests.upstream import SID, Upstream, answer, call, hang, scripted
 
@@ -29,8 +29,8 @@ async def test_a_confirmed_change_is_recorded_when_asked_before_it_is_sent_and_a
 ) -> None:
     file = tmp_path / "audit.db"
     async with (
-        open_rig(calls_mcp_audit_database=file, calls_mcp_audit_numbers="whole") as rig,
-        rig.connect() as agent,
+        open_harness(calls_mcp_audit_database=file, calls_mcp_audit_numbers="whole") as harness,
+        harness.connect() as agent,
     ):
         sid = await agent.place()
     asked, before, after = records_in(file)
@@ -49,10 +49,10 @@ async def test_a_confirmed_change_is_recorded_when_asked_before_it_is_sent_and_a
 
 async def test_a_no_and_a_forgery_and_a_refusal_by_the_api_are_recorded(tmp_path: Path) -> None:
     file = tmp_path / "audit.db"
-    async with open_rig(calls_mcp_audit_database=file) as rig:
-        async with rig.connect(user=User(decline)) as agent:
+    async with open_harness(calls_mcp_audit_database=file) as harness:
+        async with harness.connect(user=User(decline)) as agent:
             await agent.call("create_call", **placing())
-        async with rig.connect() as agent:
+        async with harness.connect() as agent:
             await agent.call("create_call", **placing(confirmation_token="yes"))
             await agent.confirm("create_call", **placing(to="+15005550003"))
     told = [(r["phase"], r.get("decision", ""), r.get("error_kind", "")) for r in records_in(file)]
@@ -72,13 +72,13 @@ async def test_a_no_and_a_forgery_and_a_refusal_by_the_api_are_recorded(tmp_path
 async def test_if_the_record_can_not_be_written_changes_are_refused_and_reads_go_on(
     tmp_path: Path,
 ) -> None:
-    async with open_rig(calls_mcp_audit_database=tmp_path / "gone" / "audit.db") as rig:
-        async with rig.connect() as agent:
+    async with open_harness(calls_mcp_audit_database=tmp_path / "gone" / "audit.db") as harness:
+        async with harness.connect() as agent:
             refused = await agent.call("create_call", **placing())
             read = await agent.call("list_calls")
         assert refused["error"]["kind"] == "audit_unavailable"
         assert read["outcome"] == "done"
-        assert rig.changes == []
+        assert harness.changes == []
 
 
 async def test_a_replay_that_can_not_be_recorded_tells_what_became_of_the_first_use(
@@ -87,8 +87,8 @@ async def test_a_replay_that_can_not_be_recorded_tells_what_became_of_the_first_
     folder = tmp_path / "log"
     folder.mkdir()
     async with (
-        open_rig(calls_mcp_audit_database=folder / "audit.db") as rig,
-        rig.connect() as agent,
+        open_harness(calls_mcp_audit_database=folder / "audit.db") as harness,
+        harness.connect() as agent,
     ):
         asked = await agent.call("create_call", **placing())
         arguments = placing(confirmation_token=asked["confirmation"]["token"])
@@ -102,10 +102,10 @@ async def test_a_replay_that_can_not_be_recorded_tells_what_became_of_the_first_
 @pytest.mark.requirement("03")
 async def test_a_confirmation_survives_a_restart(shared_url: str) -> None:
     url = shared_url
-    async with open_rig(calls_mcp_state_url=url) as one, one.connect() as agent:
+    async with open_harness(calls_mcp_state_url=url) as one, one.connect() as agent:
         asked = await agent.call("create_call", **placing())
     token = asked["confirmation"]["token"]
-    async with open_rig(calls_mcp_state_url=url) as two, two.connect() as agent:
+    async with open_harness(calls_mcp_state_url=url) as two, two.connect() as agent:
         first = await agent.call("create_call", **placing(confirmation_token=token))
         second = await agent.call("create_call", **placing(confirmation_token=token))
         assert len(two.changes) == 1
@@ -117,18 +117,18 @@ async def test_a_client_that_gives_up_after_the_request_has_left_changes_nothing
     tmp_path: Path,
 ) -> None:
     file = tmp_path / "audit.db"
-    async with open_rig(calls_mcp_audit_database=file) as rig, rig.connect() as agent:
+    async with open_harness(calls_mcp_audit_database=file) as harness, harness.connect() as agent:
         asked = await agent.call("create_call", **placing())
         token = asked["confirmation"]["token"]
         arguments = placing(confirmation_token=token)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(lambda: agent.call("create_call", **arguments))
-            while not rig.changes:
+            while not harness.changes:
                 await anyio.lowlevel.checkpoint()
             tasks.cancel_scope.cancel()
         again = await agent.call("create_call", **arguments)
         assert again["outcome"] == "done"
-        assert len(rig.changes) == 1
+        assert len(harness.changes) == 1
     records = records_in(file)
     assert [r["phase"] for r in records] == ["decided", "before", "after", "decided"]
     assert [r.get("decision") for r in records] == ["asked", "allowed", None, "replayed"]
@@ -233,7 +233,7 @@ async def test_the_record_has_the_status_and_the_request_id_of_the_api_and_the_t
 
 async def test_the_keys_to_press_are_not_in_the_record(tmp_path: Path) -> None:
     file = tmp_path / "audit.db"
-    async with open_rig(calls_mcp_audit_database=file) as rig, rig.connect() as agent:
+    async with open_harness(calls_mcp_audit_database=file) as harness, harness.connect() as agent:
         await agent.place(send_digits="ww4929123412341234#")
     assert b"4929" not in file.read_bytes()
     assert records_in(file)[0]["arguments"]["send_digits"].startswith("sha256:")
@@ -242,7 +242,7 @@ async def test_the_keys_to_press_are_not_in_the_record(tmp_path: Path) -> None:
 async def test_a_store_that_comes_back_is_used_again(
     shared_redis: RedisServer, redis_url: str
 ) -> None:
-    async with open_rig(calls_mcp_state_url=redis_url) as rig, rig.connect() as agent:
+    async with open_harness(calls_mcp_state_url=redis_url) as harness, harness.connect() as agent:
         await agent.place()
         shared_redis.stop()
         try:
@@ -251,7 +251,7 @@ async def test_a_store_that_comes_back_is_used_again(
         finally:
             shared_redis.start()
         await agent.place()
-        assert len(rig.changes) == 2
+        assert len(harness.changes) == 2
     assert refused.get("error", {}).get("kind") == "store_unavailable", refused
     assert read.get("count") == 1, read
 

@@ -23,7 +23,16 @@ from calls_mcp.settings import load_settings
 from calls_mcp.storage import Storage, StorageOptions, open_storage
 from calls_mcp.storage.sqlite import SqliteStorage
 from calls_mcp.twilio.client import TwilioClient
-from tests.rig import ACCOUNT, TALKS_FOR_AN_HOUR, Agent, Client, Rig, access_to, open_rig, placing
+from tests.harness import (
+    ACCOUNT,
+    TALKS_FOR_AN_HOUR,
+    Agent,
+    Client,
+    Harness,
+    access_to,
+    open_harness,
+    placing,
+)
 from tests.upstream import Exchange, answer, call, drop, page, scripted
 
 pytestmark = pytest.mark.anyio
@@ -36,15 +45,15 @@ ANOTHER = "+15005550206"
 @asynccontextmanager
 async def capped(
     directory: Path, caps: str = "same_number_seconds = 30", confirm: str = "all"
-) -> AsyncGenerator[tuple[Rig, Agent]]:
+) -> AsyncGenerator[tuple[Harness, Agent]]:
     """A server with these caps, and a client of it."""
     file = directory / "policy.toml"
     file.write_text(f"[caps]\n{caps}\n[urls]\nhttps_only = false\n", "utf-8")
     async with (
-        open_rig(calls_mcp_policy=file, calls_mcp_confirm=confirm) as rig,
-        rig.connect() as agent,
+        open_harness(calls_mcp_policy=file, calls_mcp_confirm=confirm) as harness,
+        harness.connect() as agent,
     ):
-        yield rig, agent
+        yield harness, agent
 
 
 async def test_servers_that_share_a_store_ring_a_number_once_unless_it_is_confirmed(
@@ -207,13 +216,13 @@ async def test_a_number_is_noted_for_the_account_that_called_it(tmp_path: Path) 
 
 
 async def test_a_call_confirmed_anew_begins_the_time_anew(tmp_path: Path) -> None:
-    async with capped(tmp_path) as (rig, agent):
+    async with capped(tmp_path) as (harness, agent):
         await agent.confirm("create_call", **placing())
-        rig.clock.advance(20)
+        harness.clock.advance(20)
         again = await agent.confirm("create_call", **placing())
-        rig.clock.advance(20)
+        harness.clock.advance(20)
         asked = await agent.call("create_call", **placing())
-        assert len(rig.changes) == 2
+        assert len(harness.changes) == 2
     assert again["outcome"] == "done"
     assert "another in the next 10 s" in asked["confirmation"]["preview"]
 
@@ -222,7 +231,7 @@ async def test_a_call_confirmed_anew_begins_the_time_anew(tmp_path: Path) -> Non
 async def test_a_confirmation_from_before_a_call_rings_the_same_number_no_second_time(
     tmp_path: Path,
 ) -> None:
-    async with capped(tmp_path) as (rig, agent):
+    async with capped(tmp_path) as (harness, agent):
         tokens = [
             (await agent.call("create_call", **placing()))["confirmation"]["token"]
             for _ in range(3)
@@ -230,7 +239,7 @@ async def test_a_confirmation_from_before_a_call_rings_the_same_number_no_second
         outcomes = [
             await agent.call("create_call", **placing(confirmation_token=token)) for token in tokens
         ]
-        assert len(rig.changes) == 1
+        assert len(harness.changes) == 1
     assert [outcome["outcome"] for outcome in outcomes] == ["done", "expired", "expired"]
     assert "same number was placed just now" in outcomes[1]["reason"]
 
@@ -257,12 +266,15 @@ async def test_a_confirmation_from_before_a_lost_answer_sends_nothing_again() ->
 
 @pytest.mark.parametrize("cap", ["in_flight = 2", "[caps.principal]\nin_flight = 2"])
 async def test_no_more_calls_are_live_at_once_than_may_be(tmp_path: Path, cap: str) -> None:
-    async with capped(tmp_path, f"same_number_seconds = 0\n{cap}", confirm="none") as (rig, agent):
+    async with capped(tmp_path, f"same_number_seconds = 0\n{cap}", confirm="none") as (
+        harness,
+        agent,
+    ):
         first = await agent.call("create_call", **placing())
         await agent.call("create_call", **placing(to=ANOTHER))
         refused = await agent.call("create_call", **placing())
-        assert len(rig.changes) == 2
-        rig.clock.advance(20)
+        assert len(harness.changes) == 2
+        harness.clock.advance(20)
         await agent.call("update_call", sid=first["call"]["sid"], status="completed")
         allowed = await agent.call("create_call", **placing())
     assert "in_flight)" in refused["error"]["message"]
@@ -302,7 +314,7 @@ async def test_a_cap_used_up_after_the_confirmation_says_what_is_to_be_done(
 
 async def test_of_many_confirmations_that_knew_of_the_same_call_one_is_good(tmp_path: Path) -> None:
     outcomes: list[str] = []
-    async with capped(tmp_path) as (rig, agent):
+    async with capped(tmp_path) as (harness, agent):
         await agent.confirm("create_call", **placing())
         asked = [await agent.call("create_call", **placing()) for _ in range(5)]
         assert "just now" in asked[0]["confirmation"]["preview"]
@@ -314,7 +326,7 @@ async def test_of_many_confirmations_that_knew_of_the_same_call_one_is_good(tmp_
         async with anyio.create_task_group() as tasks:
             for each in asked:
                 tasks.start_soon(use, each["confirmation"]["token"])
-        assert len(rig.changes) == 2
+        assert len(harness.changes) == 2
     assert sorted(outcomes) == ["done"] + ["expired"] * 4
 
 

@@ -17,9 +17,9 @@ from calls_mcp.guard.operator import Approvals, Decided, open_approvals
 from calls_mcp.storage import ApprovalRequest, StorageOptions, open_storage
 from calls_mcp.storage.sqlite import SqliteStorage
 from calls_mcp.tools.outcome import ReportProgress
+from tests.audit_records import records_in
 from tests.guard.test_policy import policy
-from tests.records import records_in
-from tests.rig import ERAS, Agent, Era, Rig, User, decline, open_rig, placing
+from tests.harness import ERAS, Agent, Era, Harness, User, decline, open_harness, placing
 
 pytestmark = pytest.mark.anyio
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.anyio
 class Scene:
     """A server whose operator decides, and the place where they do."""
 
-    rig: Rig
+    harness: Harness
     approvals: Approvals
     record: Path
 
@@ -59,10 +59,10 @@ async def scene(
     }
     file = policy(folder, f"[confirm]\n{rules}\n[caps]\nsame_number_seconds = 0\n")
     async with (
-        open_rig(**shared, calls_mcp_policy=file) as rig,
-        open_approvals(rig.runtime.settings, rig.clock) as approvals,
+        open_harness(**shared, calls_mcp_policy=file) as harness,
+        open_approvals(harness.runtime.settings, harness.clock) as approvals,
     ):
-        yield Scene(rig, approvals, record)
+        yield Scene(harness, approvals, record)
 
 
 @pytest.mark.parametrize("era", ERAS)
@@ -70,7 +70,7 @@ async def scene(
 async def test_a_call_waits_for_the_operator_and_is_placed_once(
     era: Era, user: User | None, tmp_path: Path
 ) -> None:
-    async with scene(tmp_path) as here, here.rig.connect(era, user) as agent:
+    async with scene(tmp_path) as here, here.harness.connect(era, user) as agent:
         asked = await agent.call("create_call", **placing())
         assert asked["outcome"] == "awaiting_operator"
         assert "token" not in asked["confirmation"]
@@ -78,13 +78,13 @@ async def test_a_call_waits_for_the_operator_and_is_placed_once(
         assert waiting.identifier == asked["confirmation"]["approval"]
         assert waiting.preview == asked["confirmation"]["preview"]
         assert (waiting.client, waiting.rule) == ("tester 1", "confirm.place")
-        assert here.rig.changes == []
+        assert here.harness.changes == []
         decided = await here.decide(approve=True)
         assert decided
         assert decided.ours
         done = await agent.call("create_call", **placing())
         assert done["outcome"] == "done"
-        assert len(here.rig.changes) == 1
+        assert len(here.harness.changes) == 1
         again = await agent.call("create_call", **placing())
         assert again["outcome"] == "awaiting_operator"
         assert again["confirmation"]["approval"] != waiting.identifier
@@ -105,7 +105,7 @@ async def test_a_call_waits_for_the_operator_and_is_placed_once(
 
 async def test_a_repeat_that_waits_goes_on_when_the_operator_decides(tmp_path: Path) -> None:
     outcomes: list[dict[str, Any]] = []
-    async with scene(tmp_path) as here, here.rig.connect() as agent:
+    async with scene(tmp_path) as here, here.harness.connect() as agent:
         await agent.call("create_call", **placing())
 
         async def repeat() -> None:
@@ -117,7 +117,7 @@ async def test_a_repeat_that_waits_goes_on_when_the_operator_decides(tmp_path: P
             await here.decide(approve=True)
         assert [outcome["outcome"] for outcome in outcomes] == ["done"] * 3
         assert len({outcome["call"]["sid"] for outcome in outcomes}) == 1
-        assert len(here.rig.changes) == 1
+        assert len(here.harness.changes) == 1
 
 
 async def test_those_who_wait_are_told_so_if_they_want_to_know(tmp_path: Path) -> None:
@@ -127,7 +127,10 @@ async def test_those_who_wait_are_told_so_if_they_want_to_know(tmp_path: Path) -
         assert total is None or progress <= total
         said.append(message)
 
-    async with scene(tmp_path, calls_mcp_operator_wait="0.3") as here, here.rig.connect() as agent:
+    async with (
+        scene(tmp_path, calls_mcp_operator_wait="0.3") as here,
+        here.harness.connect() as agent,
+    ):
         await agent.call("create_call", **placing())
         result = await agent.client.call_tool("create_call", placing(), progress_callback=note)
     assert result.structured_content
@@ -137,14 +140,14 @@ async def test_those_who_wait_are_told_so_if_they_want_to_know(tmp_path: Path) -
 
 
 async def test_a_denial_is_told_with_its_reason_and_is_final(tmp_path: Path) -> None:
-    async with scene(tmp_path) as here, here.rig.connect() as agent:
+    async with scene(tmp_path) as here, here.harness.connect() as agent:
         await agent.call("create_call", **placing())
         await here.decide(approve=False, reason="not at\nnight")
         denied = await agent.call("create_call", **placing())
         assert denied["outcome"] == "declined"
         assert "not at night" in denied["reason"]
         assert (await agent.call("create_call", **placing()))["outcome"] == "awaiting_operator"
-    assert here.rig.changes == []
+    assert here.harness.changes == []
     assert [each["decision"] for each in here.recorded] == [
         "asked",
         "declined",
@@ -154,10 +157,13 @@ async def test_a_denial_is_told_with_its_reason_and_is_final(tmp_path: Path) -> 
 
 
 async def test_what_nobody_decides_lapses(tmp_path: Path) -> None:
-    async with scene(tmp_path, calls_mcp_operator_ttl="60") as here, here.rig.connect() as agent:
+    async with (
+        scene(tmp_path, calls_mcp_operator_ttl="60") as here,
+        here.harness.connect() as agent,
+    ):
         await agent.call("create_call", **placing())
         filed = await here.waiting()
-        here.rig.clock.advance(60)
+        here.harness.clock.advance(60)
         assert await here.approvals.pending() == []
         assert await here.approvals.decide(filed, approve=True, by="bob") is None
         lapsed = await agent.call("create_call", **placing())
@@ -166,21 +172,24 @@ async def test_what_nobody_decides_lapses(tmp_path: Path) -> None:
         assert here.recorded[-1]["decision"] == "expired"
         assert here.recorded[-1]["approval_id"] == filed.identifier
         assert (await agent.call("create_call", **placing()))["outcome"] == "awaiting_operator"
-    assert here.rig.changes == []
+    assert here.harness.changes == []
 
 
 async def test_an_approval_that_nobody_acts_on_lapses(tmp_path: Path) -> None:
-    async with scene(tmp_path, calls_mcp_operator_ttl="60") as here, here.rig.connect() as agent:
+    async with (
+        scene(tmp_path, calls_mcp_operator_ttl="60") as here,
+        here.harness.connect() as agent,
+    ):
         await agent.call("create_call", **placing())
         await here.decide(approve=True)
-        here.rig.clock.advance(120)
+        here.harness.clock.advance(120)
         outcome = await agent.call("create_call", **placing())
         assert outcome["outcome"] in ("expired", "awaiting_operator")
-    assert here.rig.changes == []
+    assert here.harness.changes == []
 
 
 async def test_two_operators_take_one_decision(tmp_path: Path) -> None:
-    async with scene(tmp_path) as here, here.rig.connect() as agent:
+    async with scene(tmp_path) as here, here.harness.connect() as agent:
         await agent.call("create_call", **placing())
         filed = await here.waiting()
         decided: list[Decided | None] = []
@@ -201,7 +210,7 @@ async def test_two_operators_take_one_decision(tmp_path: Path) -> None:
 
 
 async def test_a_decision_that_the_store_does_not_keep_is_recorded_as_void(tmp_path: Path) -> None:
-    async with scene(tmp_path) as here, here.rig.connect() as agent:
+    async with scene(tmp_path) as here, here.harness.connect() as agent:
         await agent.call("create_call", **placing())
         filed = await here.waiting()
         with closing(sqlite3.connect(tmp_path / "state.db")) as broken:
@@ -213,7 +222,7 @@ async def test_a_decision_that_the_store_does_not_keep_is_recorded_as_void(tmp_p
 
 
 async def test_whoever_decides_is_told_what_became_of_the_same_before(tmp_path: Path) -> None:
-    async with scene(tmp_path) as here, here.rig.connect() as agent:
+    async with scene(tmp_path) as here, here.harness.connect() as agent:
         await agent.call("create_call", **placing())
         await here.decide(approve=False)
         await agent.call("create_call", **placing())
@@ -221,7 +230,7 @@ async def test_whoever_decides_is_told_what_became_of_the_same_before(tmp_path: 
         assert 'The same was denied before, by "bob"' in first["confirmation"]["preview"]
         await here.decide(approve=True)
         sid = (await agent.call("create_call", **placing()))["call"]["sid"]
-        here.rig.clock.advance(33)
+        here.harness.clock.advance(33)
         second = (await agent.call("create_call", **placing()))["confirmation"]["preview"]
         assert 'The same was approved before, by "bob"' in second
         assert f"and done: {sid}." in second
@@ -231,19 +240,19 @@ async def test_whoever_decides_is_told_what_became_of_the_same_before(tmp_path: 
 async def test_a_server_that_dies_while_sending_leaves_it_unknown_whether_it_was_done(
     tmp_path: Path,
 ) -> None:
-    async with scene(tmp_path) as here, here.rig.connect() as agent:
+    async with scene(tmp_path) as here, here.harness.connect() as agent:
         await agent.call("create_call", **placing())
         identifier = (await here.waiting()).identifier
         await here.decide(approve=True)
-        options = StorageOptions(clock=here.rig.clock)
+        options = StorageOptions(clock=here.harness.clock)
         async with open_storage(f"sqlite:///{tmp_path}/state.db", options) as dying:
             assert await dying.claim_confirmation(identifier)
-        here.rig.clock.advance(options.outcome_timeout)
+        here.harness.clock.advance(options.outcome_timeout)
         told = await agent.call("create_call", **placing())
         assert told["error"]["kind"] == "outcome_unknown"
         again = await agent.call("create_call", **placing())
         assert "it is not known whether it was done" in again["confirmation"]["preview"]
-    assert here.rig.changes == []
+    assert here.harness.changes == []
 
 
 async def test_what_is_approved_in_the_last_moment_is_not_lost(
@@ -251,7 +260,7 @@ async def test_what_is_approved_in_the_last_moment_is_not_lost(
 ) -> None:
     wait = ApprovalRequests.wait
     terms = {"calls_mcp_operator_ttl": "60", "calls_mcp_operator_wait": "0"}
-    async with scene(tmp_path, **terms) as here, here.rig.connect() as agent:
+    async with scene(tmp_path, **terms) as here, here.harness.connect() as agent:
         await agent.call("create_call", **placing())
 
         async def wait_in_vain(
@@ -259,7 +268,7 @@ async def test_what_is_approved_in_the_last_moment_is_not_lost(
         ) -> ApprovalRequest:
             seen = await wait(requests, request, until, tell)
             await here.decide(approve=True)
-            here.rig.clock.advance(60)
+            here.harness.clock.advance(60)
             return seen
 
         monkeypatch.setattr(ApprovalRequests, "wait", wait_in_vain)
@@ -272,7 +281,7 @@ async def test_a_question_that_could_not_be_filed_can_be_asked_again_at_once(
     async def fail(*_: object) -> bool:
         raise StoreUnavailable
 
-    async with scene(tmp_path) as here, here.rig.connect() as agent:
+    async with scene(tmp_path) as here, here.harness.connect() as agent:
         with monkeypatch.context() as patched:
             patched.setattr(SqliteStorage, "add_request", fail)
             assert (await agent.call("create_call", **placing()))["outcome"] == "error"
@@ -281,7 +290,7 @@ async def test_a_question_that_could_not_be_filed_can_be_asked_again_at_once(
 
 
 async def test_what_could_not_be_recorded_is_not_put_before_the_operator(tmp_path: Path) -> None:
-    async with scene(tmp_path) as here, here.rig.connect() as agent:
+    async with scene(tmp_path) as here, here.harness.connect() as agent:
         here.record.unlink(missing_ok=True)
         here.record.mkdir()
         asked = await agent.call("create_call", **placing())
@@ -294,14 +303,14 @@ async def test_what_could_not_be_recorded_is_not_put_before_the_operator(tmp_pat
 
 async def test_a_token_does_not_stand_in_for_a_user_who_must_be_asked(tmp_path: Path) -> None:
     rules = 'place = "require_human"'
-    async with scene(tmp_path, rules) as here, here.rig.connect(user=User()) as agent:
+    async with scene(tmp_path, rules) as here, here.harness.connect(user=User()) as agent:
         told = await agent.call("create_call", **placing(), confirmation_token="made-up")
         assert "the user must be asked" in told["error"]["message"]
-        assert here.rig.changes == []
+        assert here.harness.changes == []
 
 
 async def test_no_client_can_call_itself_as_the_operator_is_recorded(tmp_path: Path) -> None:
-    async with scene(tmp_path) as here, here.rig.connect(name="console: root") as agent:
+    async with scene(tmp_path) as here, here.harness.connect(name="console: root") as agent:
         await agent.call("create_call", **placing())
         assert (await here.waiting()).binding.principal == "client console: root"
 
@@ -313,68 +322,68 @@ async def test_an_approval_is_for_just_these_arguments_and_this_principal(tmp_pa
         ("eve", {}),
     ]
     async with scene(tmp_path) as here:
-        async with here.rig.connect(name="ann") as agent:
+        async with here.harness.connect(name="ann") as agent:
             await agent.call("create_call", **placing())
         await here.decide(approve=True)
         for name, changed in other:
-            async with here.rig.connect(name=name) as agent:
+            async with here.harness.connect(name=name) as agent:
                 asked = await agent.call("create_call", **placing(**changed))
                 assert asked["outcome"] == "awaiting_operator"
-    assert here.rig.changes == []
+    assert here.harness.changes == []
 
 
 async def test_an_approval_lapses_with_the_state_that_it_was_given_for(tmp_path: Path) -> None:
-    async with scene(tmp_path, 'hang_up = "operator"') as here, here.rig.connect() as agent:
+    async with scene(tmp_path, 'hang_up = "operator"') as here, here.harness.connect() as agent:
         sid = await agent.place()
-        here.rig.clock.advance(1)
+        here.harness.clock.advance(1)
         ending = {"sid": sid, "status": "completed"}
         assert (await agent.call("update_call", **ending))["outcome"] == "awaiting_operator"
         await here.decide(approve=True)
-        here.rig.clock.advance(30)  # it is answered meanwhile
+        here.harness.clock.advance(30)  # it is answered meanwhile
         outcome = await agent.call("update_call", **ending)
         assert outcome["outcome"] == "expired"
         assert "has changed" in outcome["reason"]
 
 
 async def test_no_token_and_no_user_decide_in_the_operators_place(tmp_path: Path) -> None:
-    async with scene(tmp_path, 'place = "confirm"') as here, here.rig.connect() as agent:
+    async with scene(tmp_path, 'place = "confirm"') as here, here.harness.connect() as agent:
         token = (await agent.call("create_call", **placing()))["confirmation"]["token"]
-    async with scene(tmp_path) as here, here.rig.connect("auto", User()) as agent:
+    async with scene(tmp_path) as here, here.harness.connect("auto", User()) as agent:
         refused = await agent.call("create_call", **placing(), confirmation_token=token)
         assert refused["error"]["kind"] == "invalid_confirmation"
         approval = (await agent.call("create_call", **placing()))["confirmation"]["approval"]
         refused = await agent.call("create_call", **placing(), confirmation_token=approval)
         assert refused["error"]["kind"] == "invalid_confirmation"
-    assert here.rig.changes == []
+    assert here.harness.changes == []
 
 
 async def test_the_operator_stands_in_for_a_user_who_can_not_be_asked(tmp_path: Path) -> None:
     user = User(decline)
     async with scene(tmp_path, 'place = "require_human"') as here:
-        async with here.rig.connect("auto", user) as agent:
+        async with here.harness.connect("auto", user) as agent:
             assert (await agent.call("create_call", **placing()))["outcome"] == "declined"
-        async with here.rig.connect() as agent:
+        async with here.harness.connect() as agent:
             assert (await agent.call("create_call", **placing()))["outcome"] == "awaiting_operator"
             await here.decide(approve=True)
             assert (await agent.call("create_call", **placing()))["outcome"] == "done"
-    assert len(user.asked) == len(here.rig.changes) == 1
+    assert len(user.asked) == len(here.harness.changes) == 1
 
 
 @pytest.mark.parametrize("rule", ["operator", "require_human"])
 async def test_in_memory_nothing_can_be_put_before_the_operator(rule: str, tmp_path: Path) -> None:
     file = policy(tmp_path, f'[confirm]\nplace = "{rule}"\n')
-    async with open_rig(calls_mcp_policy=file) as rig, rig.connect() as agent:
+    async with open_harness(calls_mcp_policy=file) as harness, harness.connect() as agent:
         refused = await agent.call("create_call", **placing())
     assert refused["error"]["kind"] == "policy_denied"
     assert "operator" in refused["error"]["hint"]
-    assert rig.changes == []
+    assert harness.changes == []
 
 
 async def test_a_flood_of_questions_is_bounded_for_each_principal(tmp_path: Path) -> None:
     async with scene(tmp_path) as here:
-        async with here.rig.connect(name="eve") as agent:
+        async with here.harness.connect(name="eve") as agent:
             outcomes = await _ask(agent, range(1, 23))
-        async with here.rig.connect(name="ann") as agent:
+        async with here.harness.connect(name="ann") as agent:
             outcomes += await _ask(agent, [1])
     assert outcomes == ["awaiting_operator"] * 20 + ["policy_denied"] * 2 + ["awaiting_operator"]
 

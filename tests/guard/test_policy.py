@@ -12,7 +12,7 @@ from calls_mcp.cli.main import main
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
-from tests.rig import CALLER, TALKS_FOR_AN_HOUR, User, access_to, open_rig, placing
+from tests.harness import CALLER, TALKS_FOR_AN_HOUR, User, access_to, open_harness, placing
 from tests.strategies import DOCUMENTED, is_url
 
 pytestmark = pytest.mark.anyio
@@ -43,18 +43,18 @@ def policy(directory: Path, text: str) -> Path:
 async def test_the_shipped_policy_refuses_what_is_dangerous_before_anybody_is_asked(
     arguments: dict[str, object], rule: str
 ) -> None:
-    async with open_rig(calls_mcp_policy=None) as rig, rig.connect() as agent:
+    async with open_harness(calls_mcp_policy=None) as harness, harness.connect() as agent:
         outcome = await agent.call("create_call", **placing(**arguments))
-        assert rig.emulator.requests == ()
+        assert harness.emulator.requests == ()
     assert outcome["error"]["kind"] == "policy_denied"
     assert f"({rule})" in outcome["error"]["message"]
 
 
 async def test_the_shipped_policy_bounds_each_new_call_and_says_so() -> None:
-    async with open_rig(calls_mcp_policy=None) as rig, rig.connect() as agent:
+    async with open_harness(calls_mcp_policy=None) as harness, harness.connect() as agent:
         asked = await agent.call("create_call", **placing())
         outcome = await agent.confirm("create_call", **placing())
-        (create,) = rig.changes
+        (create,) = harness.changes
     assert "time_limit 14400 seconds" in asked["confirmation"]["preview"]
     assert outcome["warnings"] == ["time_limit 14400 is set by the operator's policy"]
     assert dict(create.form)["TimeLimit"] == "14400"
@@ -62,21 +62,24 @@ async def test_the_shipped_policy_bounds_each_new_call_and_says_so() -> None:
 
 async def test_what_is_denied_is_denied_to_whoever_asks(tmp_path: Path) -> None:
     file = policy(tmp_path, '[confirm]\ndelete = "deny"\n')
-    async with open_rig(calls_mcp_policy=file) as rig, rig.connect(user=User()) as agent:
+    async with (
+        open_harness(calls_mcp_policy=file) as harness,
+        harness.connect(user=User()) as agent,
+    ):
         outcome = await agent.call("delete_call", sid="CA" + "0" * 32)
-        assert rig.emulator.requests == ()
+        assert harness.emulator.requests == ()
     assert "(confirm.delete)" in outcome["error"]["message"]
 
 
 async def test_where_a_human_is_required_a_token_does_not_count(tmp_path: Path) -> None:
     file = policy(tmp_path, '[confirm]\nplace = "require_human"\n')
     user = User()
-    async with open_rig(calls_mcp_policy=file) as rig:
-        async with rig.connect() as agent:
+    async with open_harness(calls_mcp_policy=file) as harness:
+        async with harness.connect() as agent:
             refused = await agent.call("create_call", **placing())
-        async with rig.connect(user=user) as agent:
+        async with harness.connect(user=user) as agent:
             done = await agent.call("create_call", **placing())
-        assert len(rig.changes) == 1
+        assert len(harness.changes) == 1
     assert refused["error"]["kind"] == "policy_denied"
     assert done["outcome"] == "done"
     assert len(user.asked) == 1
@@ -84,11 +87,11 @@ async def test_where_a_human_is_required_a_token_does_not_count(tmp_path: Path) 
 
 async def test_a_pre_approved_number_needs_no_confirmation(tmp_path: Path) -> None:
     file = policy(tmp_path, f'[destinations]\npre_approved = ["{TALKS_FOR_AN_HOUR}"]\n')
-    async with open_rig(calls_mcp_policy=file) as rig, rig.connect() as agent:
+    async with open_harness(calls_mcp_policy=file) as harness, harness.connect() as agent:
         first = await agent.call("create_call", **placing())
         again = await agent.call("create_call", **placing())
-        assert len(rig.changes) == 1
-        rig.clock.advance(31)
+        assert len(harness.changes) == 1
+        harness.clock.advance(31)
         later = await agent.call("create_call", **placing())
     assert first["outcome"] == later["outcome"] == "done"
     assert again["outcome"] == "confirmation_required"
@@ -110,7 +113,10 @@ async def test_no_more_calls_are_placed_than_the_caps_allow(
 ) -> None:
     file = policy(tmp_path, f"[{section}]\n{key} = 5\n")
     outcomes: list[dict[str, Any]] = []
-    async with open_rig(calls_mcp_policy=file) as rig, rig.connect(user=User()) as agent:
+    async with (
+        open_harness(calls_mcp_policy=file) as harness,
+        harness.connect(user=User()) as agent,
+    ):
 
         async def place(number: int) -> None:
             outcomes.append(await agent.call("create_call", **placing(to=f"+1617555{number:04}")))
@@ -118,10 +124,10 @@ async def test_no_more_calls_are_placed_than_the_caps_allow(
         async with anyio.create_task_group() as tasks:
             for number in range(20):
                 tasks.start_soon(place, number)
-        assert len(rig.changes) == 5
-        rig.clock.advance(seconds + 1)
+        assert len(harness.changes) == 5
+        harness.clock.advance(seconds + 1)
         await place(21)
-        assert len(rig.changes) == 6
+        assert len(harness.changes) == 6
         assert (await agent.call("list_calls"))["outcome"] == "done"
     refused = [outcome["error"] for outcome in outcomes if "error" in outcome]
     assert len(refused) == 15
@@ -143,13 +149,13 @@ async def test_a_client_that_runs_in_a_loop_is_stopped_for_a_while(
     tmp_path: Path, tool: str, name: str, arguments: dict[str, object]
 ) -> None:
     file = policy(tmp_path, f"[caps]\n{name} = 2\n")
-    async with open_rig(calls_mcp_policy=file) as rig:
-        async with rig.connect() as agent:
+    async with open_harness(calls_mcp_policy=file) as harness:
+        async with harness.connect() as agent:
             outcomes = [await agent.call(tool, **arguments) for _ in range(3)]
-            seen = len(rig.emulator.requests)
-            rig.clock.advance(61)
+            seen = len(harness.emulator.requests)
+            harness.clock.advance(61)
             later = await agent.call(tool, **arguments)
-        async with rig.connect(name="another") as other:
+        async with harness.connect(name="another") as other:
             free = await other.call(tool, **arguments)
     kinds = [outcome.get("error", {}).get("kind", "") for outcome in (*outcomes, later, free)]
     assert kinds[2] == "policy_denied"
@@ -161,9 +167,9 @@ async def test_a_client_that_runs_in_a_loop_is_stopped_for_a_while(
 
 async def test_an_account_that_is_not_allowed_is_not_even_read(tmp_path: Path) -> None:
     file = policy(tmp_path, f'[accounts]\nallow = ["AC{"1" * 32}"]\n')
-    async with open_rig(calls_mcp_policy=file) as rig, rig.connect() as agent:
+    async with open_harness(calls_mcp_policy=file) as harness, harness.connect() as agent:
         outcome = await agent.call("list_calls", to=CALLER)
-        assert rig.emulator.requests == ()
+        assert harness.emulator.requests == ()
     assert "(accounts.allow)" in outcome["error"]["message"]
 
 
@@ -197,8 +203,8 @@ async def test_what_a_url_leads_to_is_never_looked_up(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(socket, "getaddrinfo", note)
     urls = {name: f"https://{name.replace('_', '-')}.example.com/x" for name in URLS}
-    async with open_rig() as rig, rig.connect() as agent:
+    async with open_harness() as harness, harness.connect() as agent:
         sid = await agent.place(**urls, record=True, machine_detection="Enable")
         await agent.confirm("update_call", sid=sid, url=urls["url"])
-        assert len(rig.changes) == 2
+        assert len(harness.changes) == 2
     assert {*looked_up} <= {"127.0.0.1", b"127.0.0.1"}

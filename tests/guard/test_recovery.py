@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from tests.rig import ACCOUNT, CALLER, TALKS_FOR_AN_HOUR, placing
+from tests.harness import ACCOUNT, CALLER, TALKS_FOR_AN_HOUR, placing
 from tests.upstream import SID, Step, answer, call, drop, hang, page, scripted
 
 pytestmark = pytest.mark.anyio

@@ -11,7 +11,7 @@ import httpx
 from anyio.abc import Process
 from anyio.lowlevel import checkpoint
 
-from tests.optional import program
+from tests.optional_tools import program
 from tests.storage.redis_server import free_port
 
 DEPLOY = Path(__file__).parents[2] / "config/deploy"

@@ -24,7 +24,7 @@ from calls_mcp.http.serving import Endpoint, HttpServer, open_server
 from calls_mcp.server.handlers import build_server
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
-from tests.rig import PERMISSIVE, Agent, Era, Rig, open_rig
+from tests.harness import PERMISSIVE, Agent, Era, Harness, open_harness
 from tests.upstream import Exchange, Step, Upstream, access, answer, call, page
 
 MODERN, LEGACY = "2026-07-28", "2025-11-25"
@@ -176,22 +176,27 @@ class Service:
 class LocalService(Service):
     """A service in this process."""
 
-    rig: Rig = field(kw_only=True)
+    harness: Harness = field(kw_only=True)
     server: HttpServer = field(kw_only=True)
 
 
 @asynccontextmanager
 async def open_service(*, token: str = "", **settings: object) -> AsyncGenerator[LocalService]:
     """A service with `settings` (by field name) on an emulator."""
-    async with open_rig(sandbox=False, **settings) as rig, serve_rig(rig, token) as service:
+    async with (
+        open_harness(sandbox=False, **settings) as harness,
+        serve_harness(harness, token) as service,
+    ):
         yield service
 
 
 @asynccontextmanager
-async def serve_rig(rig: Rig, token: str = "", port: int = 0) -> AsyncGenerator[LocalService]:
-    """A rig's server as a service."""
-    async with open_server(rig.server, rig.runtime, Endpoint(port=port)) as server:
-        yield LocalService(server.endpoint.url, token, rig=rig, server=server)
+async def serve_harness(
+    harness: Harness, token: str = "", port: int = 0
+) -> AsyncGenerator[LocalService]:
+    """A harness's server as a service."""
+    async with open_server(harness.server, harness.runtime, Endpoint(port=port)) as server:
+        yield LocalService(server.endpoint.url, token, harness=harness, server=server)
         server.shutdown.cancel_requests()
 
 

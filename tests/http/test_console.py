@@ -8,9 +8,9 @@ import pytest
 
 from calls_mcp.cli.console import open_beside
 from calls_mcp.cli.main import main
+from tests.harness import open_harness, placing
 from tests.http.replica import replica
 from tests.http.service import EVERYTHING, entry, write
-from tests.rig import open_rig, placing
 
 pytestmark = pytest.mark.anyio
 
@@ -57,8 +57,8 @@ async def test_a_link_leads_to_what_its_clients_wait_for(tmp_path: Path) -> None
 
 async def test_behind_a_proxy_its_address_is_told(caplog: pytest.LogCaptureFixture) -> None:
     async with (
-        open_rig(calls_mcp_console_url="https://calls.example.com") as rig,
-        open_beside(rig.runtime, "0.0.0.0:0"),
+        open_harness(calls_mcp_console_url="https://calls.example.com") as harness,
+        open_beside(harness.runtime, "0.0.0.0:0"),
     ):
         assert found(caplog.text, _LINK)[1] == "https://calls.example.com"
 
@@ -72,8 +72,8 @@ async def test_where_callers_show_tokens_there_is_no_link(
         entry("agents-token", "agent", *EVERYTHING),
     )
     async with (
-        open_rig(calls_mcp_auth="tokens", calls_mcp_principals=file) as rig,
-        open_beside(rig.runtime, "0"),
+        open_harness(calls_mcp_auth="tokens", calls_mcp_principals=file) as harness,
+        open_beside(harness.runtime, "0"),
     ):
         url = found(caplog.text, _PLACE)[1]
         async with httpx.AsyncClient(base_url=url, trust_env=False) as script:

@@ -10,11 +10,11 @@ import anyio
 import pytest
 
 from calls_mcp.emulator import Emulator
+from tests.harness import ERAS, PERMISSIVE, Era, User, placing
 from tests.http.load_balancer import haproxy, nginx
 from tests.http.replica import Replica, replica
 from tests.http.service import YES, Service, principals
 from tests.process import environment
-from tests.rig import ERAS, PERMISSIVE, Era, User, placing
 
 pytestmark = [
     pytest.mark.anyio,

@@ -13,6 +13,7 @@ import pytest
 from mcp.client import ClientRequestContext
 from mcp_types import ElicitRequestParams, ElicitResult
 
+from tests.harness import User, placing
 from tests.http.service import (
     LEGACY,
     Client2026,
@@ -25,7 +26,6 @@ from tests.http.service import (
     rest_of,
     slow_service,
 )
-from tests.rig import User, placing
 from tests.storage.redis_server import RedisServer
 from tests.telemetry import recording
 

@@ -14,6 +14,7 @@ from mcp_types import PromptReference, ResourceTemplateReference
 from starlette.responses import Response
 
 from calls_mcp.emulator import ManualClock
+from tests.harness import ACCOUNT, ERAS, Era
 from tests.http.issuer import EC_KEY, issuing, public
 from tests.http.service import (
     EVERYTHING,
@@ -29,7 +30,6 @@ from tests.http.service import (
     stubbed_service,
     write,
 )
-from tests.rig import ACCOUNT, ERAS, Era
 from tests.subscriptions import left_alone, looked, looks, over_http, subscribe, subscribed
 from tests.upstream import SECRET, SID, Exchange, Request, Upstream, answer, call
 
@@ -66,12 +66,12 @@ async def test_a_call_is_looked_at_once_for_all_who_listen(tmp_path: Path) -> No
                 for era in ERAS
             ]
             await enter(subscribed(over_http(service.url, "bob"), "auto", f"calls://call/{lonely}"))
-            before = looks(service.rig, crowded), looks(service.rig, lonely)
-            await looked(service.rig, lonely, 20)
-            assert looks(service.rig, crowded) - before[0] < 3 * (
-                looks(service.rig, lonely) - before[1]
+            before = looks(service.harness, crowded), looks(service.harness, lonely)
+            await looked(service.harness, lonely, 20)
+            assert looks(service.harness, crowded) - before[0] < 3 * (
+                looks(service.harness, lonely) - before[1]
             )
-            service.rig.clock.advance(2 * 3600)
+            service.harness.clock.advance(2 * 3600)
             for news in everybody:
                 assert await news.next() == f"calls://call/{crowded}"
 
@@ -97,8 +97,8 @@ async def test_nothing_is_asked_after_for_a_client_that_has_gone(
 ) -> None:
     sid = await service.place()
     async with subscribed(over_http(service.url), era, f"calls://call/{sid}"):
-        await looked(service.rig, sid, 2)
-    assert await left_alone(service.rig, sid)
+        await looked(service.harness, sid, 2)
+    assert await left_alone(service.harness, sid)
 
 
 async def test_a_server_that_ends_lets_its_listeners_go_in_order_and_takes_no_more(
@@ -121,7 +121,7 @@ async def test_a_listener_is_no_request_that_an_end_waits_for(service: LocalServ
     async with subscribed(over_http(service.url), "auto", uri) as news:
         with anyio.fail_after(30):
             await service.server.shutdown.idle()
-        service.rig.clock.advance(2 * 3600)
+        service.harness.clock.advance(2 * 3600)
         assert await news.next() == uri
 
 
@@ -139,7 +139,7 @@ async def test_without_sessions_an_older_client_is_promised_no_news_and_told_so(
                 await subscribe(client, uri)
             assert refusal.value.code == -32601
         async with subscribed(connect, "auto", uri) as news:
-            service.rig.clock.advance(2 * 3600)
+            service.harness.clock.advance(2 * 3600)
             assert await news.next() == uri
 
 
@@ -147,19 +147,19 @@ async def test_a_session_that_is_ended_watches_nothing(service: LocalService) ->
     sid, headers = await service.place(), in_session(await service.open_session())
     await _subscribe_by_post(service, f"calls://call/{sid}", headers)
     async with _told(service, headers), service.http() as http:
-        await looked(service.rig, sid, 2)
+        await looked(service.harness, sid, 2)
         assert (await http.delete(service.url, headers=headers)).status_code == 200
-    assert await left_alone(service.rig, sid)
+    assert await left_alone(service.harness, sid)
 
 
 async def test_nothing_is_asked_after_for_a_session_without_a_stream(service: LocalService) -> None:
     sid, headers = await service.place(), in_session(await service.open_session())
     await _subscribe_by_post(service, f"calls://call/{sid}", headers)
-    assert await left_alone(service.rig, sid)
-    assert looks(service.rig, sid) == 1
+    assert await left_alone(service.harness, sid)
+    assert looks(service.harness, sid) == 1
     async with _told(service, headers):
-        await looked(service.rig, sid, 2)
-    assert await left_alone(service.rig, sid)
+        await looked(service.harness, sid, 2)
+    assert await left_alone(service.harness, sid)
 
 
 async def test_a_call_is_looked_at_as_soon_as_a_session_has_a_stream_again() -> None:
@@ -168,7 +168,7 @@ async def test_a_call_is_looked_at_as_soon_as_a_session_has_a_stream_again() -> 
         headers = in_session(await service.open_session())
         await _subscribe_by_post(service, uri, headers)
         for seconds in (TALK, 2 * 3600):
-            service.rig.clock.advance(seconds)
+            service.harness.clock.advance(seconds)
             async with _told(service, headers) as told:
                 assert await told() == uri
 
@@ -180,7 +180,7 @@ async def test_what_others_heard_meanwhile_waits_for_the_stream_of_a_session(
     headers = in_session(await service.open_session())
     await _subscribe_by_post(service, uri, headers)
     async with subscribed(over_http(service.url), "auto", uri) as news:
-        service.rig.clock.advance(2 * 3600)
+        service.harness.clock.advance(2 * 3600)
         assert await news.rest() == [uri]
     async with _told(service, headers) as told:
         assert await told() == uri
@@ -203,8 +203,8 @@ async def test_who_asked_too_often_delays_nobody_else(tmp_path: Path, era: Era) 
         news = await stack.enter_async_context(subscribed(over_http(service.url, "bob"), era, uri))
         while "error" not in await mallory.call("fetch_call", sid=sid):
             pass
-        await looked(service.rig, sid, 5)
-        service.rig.clock.advance(TALK)
+        await looked(service.harness, sid, 5)
+        service.harness.clock.advance(TALK)
         assert await news.next() == uri
 
 
@@ -256,7 +256,7 @@ async def test_scopes_decide_what_is_listed_read_watched_and_completed(tmp_path:
         )
         assert forbidden.status_code == 403
         assert challenge(forbidden)["scope"] == "calls:read"
-        assert service.rig.reads == []
+        assert service.harness.reads == []
 
 
 @pytest.mark.parametrize("era", ERAS)

@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from calls_mcp.emulator import ManualClock
 from calls_mcp.http.issuer import IssuerUnavailable, KeySet
+from tests.harness import ERAS, Era, open_harness, placing
 from tests.http.issuer import (
     AUDIENCE,
     EC_KEY,
@@ -32,8 +33,7 @@ from tests.http.issuer import (
     issuing,
     public,
 )
-from tests.http.service import LocalService, Service, challenge, serve_rig
-from tests.rig import ERAS, Era, open_rig, placing
+from tests.http.service import LocalService, Service, challenge, serve_harness
 from tests.storage.redis_server import free_port
 
 pytestmark = pytest.mark.anyio
@@ -57,10 +57,10 @@ class Trusting(LocalService):
 @asynccontextmanager
 async def trusting(issuer: Issuer, **settings: object) -> AsyncGenerator[Trusting]:
     clock = ManualClock(0)
-    async with open_rig(sandbox=False, **issuer.settings(**settings)) as rig:
-        rig.runtime.monotonic = clock
-        async with serve_rig(rig) as at:
-            yield Trusting(at.url, rig=rig, server=at.server, issuer=issuer, clock=clock)
+    async with open_harness(sandbox=False, **issuer.settings(**settings)) as harness:
+        harness.runtime.monotonic = clock
+        async with serve_harness(harness) as at:
+            yield Trusting(at.url, harness=harness, server=at.server, issuer=issuer, clock=clock)
 
 
 @pytest.fixture
@@ -369,8 +369,8 @@ async def test_a_client_of_the_sdk_finds_the_issuer_and_comes_again_with_what_a_
         )
         settings = issuer.settings(calls_mcp_resource_url=resource, calls_mcp_confirm="none")
         async with (
-            open_rig(sandbox=False, **settings) as rig,
-            serve_rig(rig, port=port) as service,
+            open_harness(sandbox=False, **settings) as harness,
+            serve_harness(harness, port=port) as service,
             service.connect(mode, auth=credentials) as agent,
         ):
             assert (await agent.call("list_calls"))["count"] == 0

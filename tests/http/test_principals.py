@@ -11,6 +11,8 @@ import pytest
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.http.authentication import open_verifier
 from calls_mcp.settings import load_settings
+from tests.audit_records import lines_in
+from tests.harness import ACCOUNT, open_harness, placing
 from tests.http.issuer import AUDIENCE, issuing
 from tests.http.service import (
     EVERYTHING,
@@ -19,12 +21,10 @@ from tests.http.service import (
     entry,
     message,
     open_service,
-    serve_rig,
+    serve_harness,
     stubbed_service,
     write,
 )
-from tests.records import lines_in
-from tests.rig import ACCOUNT, open_rig, placing
 from tests.upstream import SECRET, SID, Exchange, answer, call
 
 pytestmark = pytest.mark.anyio
@@ -214,16 +214,16 @@ async def test_with_an_issuer_the_file_says_who_has_something_of_their_own(
 
 async def test_in_the_sandbox_nobody_has_an_account_but_the_emulators(tmp_path: Path) -> None:
     settings = by_tokens(write(tmp_path / "principals.toml", *BOTH, BY_FILE))
-    async with open_rig(sandbox=True, **settings) as rig, serve_rig(rig) as service:
+    async with open_harness(sandbox=True, **settings) as harness, serve_harness(harness) as service:
         async with service.of("alices-token").connect() as alice:
             listed = await alice.call("list_calls")
         assert (listed["outcome"], listed["sandbox"]) == ("done", True)
-        assert OWN not in str(service.rig.emulator.requests)
+        assert OWN not in str(service.harness.emulator.requests)
 
 
 async def test_in_memory_and_on_stdio_nobody_is_asked_for_a_token(tmp_path: Path) -> None:
     file = write(tmp_path / "principals.toml", *BOTH)
-    async with open_rig(**by_tokens(file)) as rig, rig.connect() as agent:
+    async with open_harness(**by_tokens(file)) as harness, harness.connect() as agent:
         assert (await agent.call("list_calls"))["outcome"] == "done"
         assert len((await agent.client.list_tools()).tools) == 5
 

@@ -13,8 +13,8 @@ from calls_mcp.http.serving import Endpoint, open_server
 from calls_mcp.server.handlers import build_server
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
+from tests.harness import PERMISSIVE, Agent, User, access_to, placing
 from tests.http.service import YES, Service, stubbed_service
-from tests.rig import PERMISSIVE, Agent, User, access_to, placing
 from tests.storage.redis_server import RedisServer
 from tests.upstream import SID, answer
 

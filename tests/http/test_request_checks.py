@@ -12,6 +12,7 @@ import pytest
 
 from calls_mcp.cli.main import main
 from calls_mcp.http.serving import Endpoint, open_server
+from tests.harness import open_harness, placing
 from tests.http.service import (
     LEGACY,
     YES,
@@ -26,7 +27,6 @@ from tests.http.service import (
     rest_of,
     stubbed_service,
 )
-from tests.rig import open_rig, placing
 from tests.upstream import SID, Exchange, answer, call
 
 pytestmark = pytest.mark.anyio
@@ -75,8 +75,8 @@ async def test_with_both_it_listens_everywhere_and_still_checks_hosts(
     given = by_tokens(file, calls_mcp_allowed_hosts="mcp.example.com")
     everywhere = Endpoint("0.0.0.0", 0)  # noqa: S104
     async with (
-        open_rig(sandbox=False, **given) as rig,
-        open_server(rig.server, rig.runtime, everywhere) as server,
+        open_harness(sandbox=False, **given) as harness,
+        open_server(harness.server, harness.runtime, everywhere) as server,
     ):
         service = Service(f"http://127.0.0.1:{server.endpoint.port}/mcp", "ann")
         refused = await service.ask("tools/list")
@@ -144,9 +144,9 @@ async def test_headers_that_tell_another_story_than_the_body_are_refused() -> No
             response = await service.post(body, told | other)
             assert response.status_code == 400
             assert response.json()["error"]["code"] in (-32020, -32022)
-        assert service.rig.emulator.requests == ()
+        assert service.harness.emulator.requests == ()
         assert (await service.post(body, told)).json()["result"]["structuredContent"]
-        assert len(service.rig.changes) == 1
+        assert len(service.harness.changes) == 1
 
 
 @pytest.mark.requirement("26")
@@ -225,7 +225,7 @@ async def test_a_question_whose_session_ends_is_answered_no(service: LocalServic
         yes = {"action": "accept", "content": {"approve": True}}
         late = {"jsonrpc": "2.0", "id": 1, "result": yes}
         assert (await service.post(late, headers)).status_code == 404
-        assert service.rig.changes == []
+        assert service.harness.changes == []
 
 
 DEEP = [b"[" * depth + b"]" * depth for depth in (33, 250, 30_000)]

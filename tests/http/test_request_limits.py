@@ -9,6 +9,7 @@ import anyio
 import httpx
 import pytest
 
+from tests.harness import ERAS, Era, User, placing
 from tests.http.service import (
     LocalService,
     SlowService,
@@ -18,7 +19,6 @@ from tests.http.service import (
     rest_of,
     slow_service,
 )
-from tests.rig import ERAS, Era, User, placing
 
 pytestmark = pytest.mark.anyio
 

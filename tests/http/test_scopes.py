@@ -15,6 +15,7 @@ from mcp import MCPError
 
 from calls_mcp.http.authentication import BearerAuthentication
 from tests.confirmation import YES, asked, token_for
+from tests.harness import ERAS, Era, User, placing
 from tests.http.issuer import issuing
 from tests.http.service import (
     EVERYTHING,
@@ -31,7 +32,6 @@ from tests.http.service import (
     stubbed_service,
     write,
 )
-from tests.rig import ERAS, Era, User, placing
 from tests.upstream import SID, answer, call
 
 pytestmark = pytest.mark.anyio
@@ -84,7 +84,7 @@ async def test_an_approval_of_one_principal_is_nothing_to_another(service: Local
         token = await token_for(alice, tool)
         stolen = await bob.call("create_call", **placing(), confirmation_token=token)
         assert stolen["error"]["kind"] == "invalid_confirmation"
-        assert service.rig.changes == []
+        assert service.harness.changes == []
         own = await alice.call("create_call", **placing(), confirmation_token=token)
         assert own["outcome"] == "done"
 
@@ -101,7 +101,7 @@ async def test_the_state_of_a_question_is_nothing_to_another_principal(
         stolen = await asked(bob, ("create_call", placing()))
         with pytest.raises(MCPError, match="Invalid or expired requestState"):
             await stolen.answer(YES, state=question.state)
-        assert service.rig.changes == []
+        assert service.harness.changes == []
         assert (await question.answer(YES))["outcome"] == "done"
 
 
@@ -125,7 +125,7 @@ async def test_a_session_is_of_no_use_to_another_principal(service: LocalService
                 ended = await others.request(method, service.url, headers=session)
                 assert ended.status_code == 404
         assert (await http.delete(service.url, headers=session)).status_code == 200
-    assert service.rig.changes == []
+    assert service.harness.changes == []
 
 
 @pytest.mark.requirement("20")
@@ -223,7 +223,7 @@ async def test_a_call_beyond_the_scopes_is_told_which_one_it_needs(
                 "scope": needed,
                 "error_description": f"This needs a token with the scope {needed}",
             }
-    assert service.rig.changes == []
+    assert service.harness.changes == []
 
 
 @pytest.mark.requirement("21")
@@ -255,7 +255,7 @@ async def test_what_hides_a_call_from_the_gate_does_not_get_it_done(file: Path) 
         told = Client2026().headers("tools/call", "list_calls")
         modern = await service.of("alices-reading-token").post(create, told)
         assert modern.status_code == 403
-        assert service.rig.changes == []
+        assert service.harness.changes == []
 
 
 @pytest.mark.requirement("21")
@@ -270,7 +270,7 @@ async def test_the_rights_are_those_of_the_request_and_not_of_its_session(
         body = message("tools/call", name="create_call", arguments=placing())
         refused = await service.of("alices-reading-token").legacy(session, body)
         assert refused.status_code == 403
-        assert service.rig.changes == []
+        assert service.harness.changes == []
 
 
 @pytest.mark.requirement("21")
@@ -283,7 +283,7 @@ async def test_the_handlers_hold_the_scopes_even_where_the_gate_has_not_looked(
             params = {"name": name, "arguments": arguments}
             response = await service.of("alices-reading-token").ask("tools/call", **params)
             assert f"insufficient_scope: {name} needs {NEEDS[name]}" in response.text
-        assert service.rig.emulator.requests == ()
+        assert service.harness.emulator.requests == ()
 
 
 @pytest.mark.requirement("21")
@@ -305,7 +305,7 @@ async def test_without_the_gate_a_server_that_wants_tokens_serves_nobody(
             method = "tools/call" if params else "tools/list"
             asked = await service.of("alices-token").ask(method, **params)
             assert "Nobody is authenticated" in asked.text
-        assert service.rig.emulator.requests == ()
+        assert service.harness.emulator.requests == ()
 
 
 @pytest.mark.requirement("19")

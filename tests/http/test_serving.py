@@ -11,8 +11,7 @@ import pytest
 
 from calls_mcp.cli.main import main
 from tests.http.replica import replica
-from tests.loading import loaded_by
-from tests.process import environment
+from tests.process import environment, modules_loaded_by
 
 pytestmark = pytest.mark.anyio
 
@@ -112,6 +111,6 @@ def test_with_json_logs_every_line_is_json(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.process
 def test_on_stdio_nothing_of_http_is_loaded() -> None:
-    loaded = loaded_by()
+    loaded = modules_loaded_by()
     assert "calls_mcp.server.stdio" in loaded
     assert loaded.isdisjoint({"calls_mcp.http", "h11", "jwt", "redis", "httpx"})

@@ -12,11 +12,11 @@ from mcp.client import ClientRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp_types import ElicitRequestParams, ElicitResult
 
+from tests.audit_records import records_in
+from tests.harness import ERAS, PERMISSIVE, Era, User, placing
 from tests.http.replica import Replica, replica
 from tests.http.service import Wait, in_session
 from tests.process import environment
-from tests.records import records_in
-from tests.rig import ERAS, PERMISSIVE, Era, User, placing
 from tests.upstream import Upstream
 
 pytestmark = [pytest.mark.process, pytest.mark.anyio]

@@ -78,7 +78,7 @@ async def test_whoever_has_none_is_told_so_in_the_same_words(
     assert told.get("error") == (None if authorization is None else "invalid_token")
     for path in ("/mcp", "/mcp?access_token=alices-token"):
         assert (await service.get(path)).status_code == 401
-    assert service.rig.emulator.requests == ()
+    assert service.harness.emulator.requests == ()
 
 
 async def test_a_token_that_is_struck_out_or_written_in_counts_at_once(

@@ -6,10 +6,10 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from tests.generate import definitions
+from tests.harness import Harness, placing
 from tests.models.checker import CHECKS, Tool, broken, faults
 from tests.models.conversion import strict
 from tests.models.rules import APIS
-from tests.rig import Rig, placing
 
 TOOLS = [
     Tool(name, definition["description"], {**definition["inputSchema"]})
@@ -144,12 +144,12 @@ def test_all_five_together_are_more_than_claudes_strict_mode_takes() -> None:
 
 
 @pytest.mark.anyio
-async def test_an_invocation_in_strict_mode_is_right_with_all_its_nulls(rig: Rig) -> None:
+async def test_an_invocation_in_strict_mode_is_right_with_all_its_nulls(harness: Harness) -> None:
     made = strict(next(each for each in TOOLS if each.name == "create_call"))
     given = dict.fromkeys(made.schema["properties"]) | placing()
     validator: Any = Draft202012Validator(dict(made.schema))
     assert validator.is_valid(given)
-    async with rig.connect() as agent:
+    async with harness.connect() as agent:
         token = (await agent.call("create_call", **given))["confirmation"]["token"]
         confirmed = given | {"confirmation_token": token}
         assert (await agent.call("create_call", **confirmed))["outcome"] == "done"

@@ -15,8 +15,8 @@ from mcp.client.stdio import stdio_client
 
 from calls_mcp.emulator import Emulator
 from calls_mcp.observability import stderr
+from tests.harness import PERMISSIVE, Agent, placing
 from tests.process import environment
-from tests.rig import PERMISSIVE, Agent, placing
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="fills a pipe")
 

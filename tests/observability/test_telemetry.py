@@ -19,8 +19,8 @@ from calls_mcp.cli.main import main
 from calls_mcp.observability import telemetry
 from calls_mcp.settings import load_settings
 from calls_mcp.twilio.circuit_breaker import CircuitState
+from tests.harness import CALLER, User, decline, open_harness, placing
 from tests.process import Server, environment, started
-from tests.rig import CALLER, User, decline, open_rig, placing
 from tests.telemetry import Recording, Tree, recording, told
 from tests.upstream import SID, Step, Upstream, answer, call, drop, hang, scripted
 
@@ -142,21 +142,21 @@ async def test_the_api_is_not_told_the_trace_that_a_client_began(recorded: Recor
 async def test_the_counts_after_a_scenario(recorded: Recording, tmp_path: Path) -> None:
     policy = tmp_path / "policy.toml"
     policy.write_text('[confirm]\ndelete = "deny"\n', "utf-8")
-    async with open_rig(calls_mcp_policy=policy, calls_mcp_confirm_ttl=60) as rig:
-        async with rig.connect() as agent:
+    async with open_harness(calls_mcp_policy=policy, calls_mcp_confirm_ttl=60) as harness:
+        async with harness.connect() as agent:
             asked = await agent.call("create_call", **placing())
             again = placing(confirmation_token=asked["confirmation"]["token"])
             await agent.call("create_call", **again)
             await agent.call("create_call", **again)
             late = await agent.call("create_call", **placing(to="+15005550206"))
-            rig.clock.advance(61)
+            harness.clock.advance(61)
             token = late["confirmation"]["token"]
             await agent.call("create_call", **placing(to="+15005550206", confirmation_token=token))
             await agent.call("delete_call", sid=SID)
             await agent.call("list_calls")
             await agent.call("fetch_call", sid=SID)
             await agent.call("fetch_call", sid="nonsense")
-        async with rig.connect(user=User(decline)) as agent:
+        async with harness.connect(user=User(decline)) as agent:
             await agent.call("create_call", **placing(to="+15005550207"))
     counted = recorded.readings()
     assert counted["calls_mcp.confirmations"] == {
@@ -190,7 +190,7 @@ async def test_an_account_that_is_refused_to_a_read_counts_as_a_denial(
 ) -> None:
     policy = tmp_path / "policy.toml"
     policy.write_text(f'[accounts]\nallow = ["AC{"1" * 32}"]\n', "utf-8")
-    async with open_rig(calls_mcp_policy=policy) as rig, rig.connect() as agent:
+    async with open_harness(calls_mcp_policy=policy) as harness, harness.connect() as agent:
         await agent.call("list_calls", to=CALLER)
     assert recorded.measured("calls_mcp.policy.denials") == {("accounts.allow", "list_calls"): 1}
 

@@ -16,9 +16,9 @@ from calls_mcp import __version__
 from calls_mcp.emulator import DEFAULT_ACCOUNT, Emulator, seed_history
 from calls_mcp.tools.catalog import load_operations
 from tests.docs.pages import ROOT, blocks
+from tests.harness import Agent
 from tests.release.builds import Built, copy_of_the_checkout, outside, run
 from tests.release.host import configure
-from tests.rig import Agent
 
 pytestmark = [pytest.mark.install, pytest.mark.timeout(400)]
 HERE = Path(sys.executable).parent  # uv and pipx lie beside this Python

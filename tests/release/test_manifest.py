@@ -15,9 +15,9 @@ from calls_mcp.server.prompts import load_prompts
 from calls_mcp.settings import Settings
 from release.manifest import FILE, VERSION
 from tests.generate import definitions
+from tests.harness import open_harness
 from tests.release.builds import Built, faults, run
 from tests.release.host import configure
-from tests.rig import open_rig
 
 Manifest = dict[str, Any]
 TOOLS = Path(sys.prefix) / "mcpb" / "node_modules" / "@anthropic-ai" / "mcpb"
@@ -99,7 +99,7 @@ def test_the_tools_and_prompts_are_those_that_the_server_has(manifest: Manifest)
 
 @pytest.mark.anyio
 async def test_a_prompt_reads_as_the_servers_own_does(manifest: Manifest) -> None:
-    async with open_rig() as rig, rig.connect() as agent:
+    async with open_harness() as harness, harness.connect() as agent:
         listed = (await agent.client.list_prompts()).prompts
         assert [prompt["name"] for prompt in manifest["prompts"]] == [each.name for each in listed]
         for prompt, own in zip(manifest["prompts"], listed, strict=True):

@@ -10,7 +10,7 @@ from calls_mcp import __version__
 from release import manifest, registry
 from release.project import ROOT
 from tests.generate import DEPLOY, NUMBER, deploy_files, release_files
-from tests.rig import open_rig
+from tests.harness import open_harness
 
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text("utf-8")
 SECTIONS = re.findall(r"^## (\S+)", CHANGELOG, re.MULTILINE)
@@ -65,7 +65,7 @@ def test_the_changelog_knows_this_version_or_what_will_be_in_it() -> None:
 
 @pytest.mark.anyio
 async def test_a_client_is_told_this_version() -> None:
-    async with open_rig() as rig, rig.connect("legacy") as agent:
+    async with open_harness() as harness, harness.connect("legacy") as agent:
         told = agent.client.server_info
         assert told
         assert told.version == __version__

@@ -12,7 +12,7 @@ from calls_mcp.emulator import OWN_NUMBERS, Emulator, ManualClock, Scenario, Scr
 from calls_mcp.server.handlers import build_server
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
-from tests.rig import Rig, access_to
+from tests.harness import Harness, access_to
 
 _BEGINNING = 1_780_473_600  # a Wednesday in June, 08:00 UTC
 _HOUR, _MINUTE = 3600, 60  # seconds
@@ -72,8 +72,8 @@ async def open_firm(folder: Path) -> AsyncGenerator[Firm]:
         Runtime(settings, access_to(emulator.base_url), clock=clock) as runtime,
         open_console(settings, Address(port=0), runtime, clock) as console,
     ):
-        rig = Rig(build_server(runtime), runtime, emulator, clock)
-        live = await _Day(rig, console, random, iter(dict.fromkeys(numbers))).pass_by()
+        harness = Harness(build_server(runtime), runtime, emulator, clock)
+        live = await _Day(harness, console, random, iter(dict.fromkeys(numbers))).pass_by()
         yield Firm(console, clock, live)
 
 
@@ -88,7 +88,7 @@ def _somebody(random: Random) -> Script:
 
 @dataclass
 class _Day:
-    rig: Rig
+    harness: Harness
     console: Console
     random: Random
     numbers: Iterator[str]
@@ -98,47 +98,47 @@ class _Day:
         for hour, calls in enumerate(_HOURS):
             for _ in range(calls):
                 await self._decided()
-                self.rig.clock.advance(self.random.uniform(3, 7) * _MINUTE)
-            self.rig.clock.now = _BEGINNING + _HOUR * (hour + 1)
+                self.harness.clock.advance(self.random.uniform(3, 7) * _MINUTE)
+            self.harness.clock.now = _BEGINNING + _HOUR * (hour + 1)
         for changes in _REFUSED:
             await self._asked("", **changes)
         for reason in _DENIED:
             await self._decided(reason)
-        self.rig.clock.advance(12 * _MINUTE)
+        self.harness.clock.advance(12 * _MINUTE)
         return await self._now()
 
     async def _now(self) -> str:
         """Two calls are live, three changes wait."""
         await self._decided()
-        self.rig.clock.advance(40)
+        self.harness.clock.advance(40)
         talking = await self._decided(to="+15005550205")
-        self.rig.clock.advance(60)
+        self.harness.clock.advance(60)
         await self._asked(_TEXTS[2])
-        self.rig.clock.advance(90)
+        self.harness.clock.advance(90)
         await self._asked(_TEXTS[0])
-        self.rig.clock.advance(21)
-        async with self.rig.connect(name="front desk") as agent:
+        self.harness.clock.advance(21)
+        async with self.harness.connect(name="front desk") as agent:
             await agent.call("update_call", sid=talking, status="completed")
-        self.rig.clock.advance(14)
+        self.harness.clock.advance(14)
         return talking
 
     async def _decided(self, denied: str = "", **changes: object) -> str:
         """Have an agent ask, and Maria decide; the SID of the call, if there is one."""
         agent, text = self.random.choice(_AGENTS), _SURVEY if denied else ""
         arguments = self._arguments(text, **changes)
-        async with self.rig.connect(name=agent) as connected:
+        async with self.harness.connect(name=agent) as connected:
             outcome = await connected.call("create_call", **arguments)
             approvals = self.console.approvals
             filed = await approvals.find(outcome["confirmation"]["approval"]) if approvals else None
             assert approvals
             assert filed
-            self.rig.clock.advance(self.random.uniform(4, 50))
+            self.harness.clock.advance(self.random.uniform(4, 50))
             await approvals.decide(filed, approve=not denied, by="Maria", reason=denied)
             done: dict[str, Any] = await connected.call("create_call", **arguments)
         return done["call"]["sid"] if "call" in done else ""
 
     async def _asked(self, text: str, **changes: object) -> None:
-        async with self.rig.connect(name=self.random.choice(_AGENTS)) as agent:
+        async with self.harness.connect(name=self.random.choice(_AGENTS)) as agent:
             await agent.call("create_call", **self._arguments(text, **changes))
 
     def _arguments(self, text: str, **changes: object) -> dict[str, object]:

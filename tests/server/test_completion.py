@@ -11,7 +11,16 @@ from calls_mcp.emulator import OWN_NUMBERS, Fault
 from calls_mcp.server.handlers import build_server
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
-from tests.rig import CALLER, ERAS, TALKS_FOR_AN_HOUR, Agent, Era, Rig, access_to, open_rig
+from tests.harness import (
+    CALLER,
+    ERAS,
+    TALKS_FOR_AN_HOUR,
+    Agent,
+    Era,
+    Harness,
+    access_to,
+    open_harness,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -29,8 +38,10 @@ async def of_template(agent: Agent, uri: str, argument: str, begun: str = "") ->
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_sids_of_recent_calls_are_proposed_live_ones_first(rig: Rig, era: Era) -> None:
-    async with rig.connect(era) as agent:
+async def test_sids_of_recent_calls_are_proposed_live_ones_first(
+    harness: Harness, era: Era
+) -> None:
+    async with harness.connect(era) as agent:
         live = await agent.place()
         ended = await agent.place()
         await agent.confirm("update_call", sid=ended, status="completed")
@@ -42,11 +53,11 @@ async def test_sids_of_recent_calls_are_proposed_live_ones_first(rig: Rig, era: 
             assert (found.total, found.has_more) == (2, False)
         assert (await of_prompt(agent, "end_call", "sid", live)).values == [live]
         assert (await of_prompt(agent, "end_call", "sid", "x")).values == []
-    assert len([read for read in rig.reads if read.path.endswith("Calls.json")]) == 1
+    assert len([read for read in harness.reads if read.path.endswith("Calls.json")]) == 1
 
 
-async def test_statuses_are_proposed_that_the_prompt_takes(rig: Rig) -> None:
-    async with rig.connect() as agent:
+async def test_statuses_are_proposed_that_the_prompt_takes(harness: Harness) -> None:
+    async with harness.connect() as agent:
         found = await of_prompt(agent, "investigate_failed_calls", "status")
         assert found.values == ["failed", "busy", "no-answer", "canceled"]
         for status in found.values:
@@ -54,8 +65,8 @@ async def test_statuses_are_proposed_that_the_prompt_takes(rig: Rig) -> None:
             await agent.client.get_prompt("investigate_failed_calls", given)
 
 
-async def test_more_than_a_hundred_are_said_to_be_more(rig: Rig) -> None:
-    async with rig.connect() as agent:
+async def test_more_than_a_hundred_are_said_to_be_more(harness: Harness) -> None:
+    async with harness.connect() as agent:
         for _ in range(101):
             await agent.place()
         found = await of_template(agent, CALL, "sid")
@@ -64,8 +75,8 @@ async def test_more_than_a_hundred_are_said_to_be_more(rig: Rig) -> None:
     assert found.total is None
 
 
-async def test_the_ends_of_outbound_calls_are_proposed(rig: Rig) -> None:
-    async with rig.connect() as agent:
+async def test_the_ends_of_outbound_calls_are_proposed(harness: Harness) -> None:
+    async with harness.connect() as agent:
         await agent.place()
         assert (await of_prompt(agent, "place_call", "from", "+1")).values == [CALLER]
         assert (await of_prompt(agent, "place_call", "to")).values == [TALKS_FOR_AN_HOUR]
@@ -78,48 +89,48 @@ async def test_caller_ids_are_those_the_policy_names_and_allows(tmp_path: Path) 
     policy.write_text(f'[caller_ids]\nallow = ["{named}", "{allowed}?", "{allowed}*"]\n', "utf-8")
     settings = load_settings({"calls_mcp_policy": policy})
     async with (
-        open_rig() as rig,
-        Runtime(settings, access_to(rig.emulator.base_url)) as runtime,
-        rig.connect() as agent,
+        open_harness() as harness,
+        Runtime(settings, access_to(harness.emulator.base_url)) as runtime,
+        harness.connect() as agent,
     ):
         await agent.place()
         await agent.place(**{"from": refused})
         assert {*(await of_prompt(agent, "place_call", "from")).values} == {allowed, refused}
-        strict = Rig(build_server(runtime), runtime, rig.emulator, rig.clock)
+        strict = Harness(build_server(runtime), runtime, harness.emulator, harness.clock)
         async with strict.connect() as other:
             found = await of_prompt(other, "place_call", "from")
     assert found.values == [named, allowed]
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_tools_days_and_statuses_are_proposed(rig: Rig, era: Era) -> None:
-    async with rig.connect(era) as agent:
+async def test_tools_days_and_statuses_are_proposed(harness: Harness, era: Era) -> None:
+    async with harness.connect(era) as agent:
         tools = await of_template(agent, DOCS, "tool", "F")
         days = await of_prompt(agent, "daily_call_report", "date")
         statuses = await of_prompt(agent, "investigate_failed_calls", "status", "c")
     assert tools.values == ["fetch_call"]
     assert days.values[:2] == ["2023-11-14", "2023-11-13"]
     assert statuses.values == ["canceled"]
-    assert rig.reads == []
+    assert harness.reads == []
 
 
 @pytest.mark.parametrize("era", ERAS)
 async def test_a_failure_of_the_api_leaves_nothing_to_propose_and_is_logged(
-    rig: Rig, era: Era, caplog: pytest.LogCaptureFixture
+    harness: Harness, era: Era, caplog: pytest.LogCaptureFixture
 ) -> None:
-    rig.emulator.faults.add(Fault(kind="error", status=401, method="GET"))
-    async with rig.connect(era) as agent:
+    harness.emulator.faults.add(Fault(kind="error", status=401, method="GET"))
+    async with harness.connect(era) as agent:
         found = await of_template(agent, CALL, "sid")
         assert (found.values, found.has_more) == ([], False)
         await of_template(agent, CALL, "sid")
-    assert len(rig.reads) == 1
+    assert len(harness.reads) == 1
     assert [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING] == [
         "nothing could be completed: credentials_rejected"
     ]
 
 
-async def test_what_is_not_there_can_not_be_completed(rig: Rig) -> None:
-    async with rig.connect() as agent:
+async def test_what_is_not_there_can_not_be_completed(harness: Harness) -> None:
+    async with harness.connect() as agent:
         with pytest.raises(MCPError, match="Unknown prompt"):
             await of_prompt(agent, "hang_up", "sid")
         with pytest.raises(MCPError, match="There are: sid"):

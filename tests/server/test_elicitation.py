@@ -18,25 +18,25 @@ from calls_mcp.server.handlers import build_server
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
 from tests.confirmation import NO, YES, Tool, asked, changes_of, interview, token_for
-from tests.misbehaving_server import TEXTS, invisible, unquoted
-from tests.rig import (
+from tests.harness import (
     ERAS,
     PERMISSIVE,
     TALKS_FOR_AN_HOUR,
     Agent,
     Era,
+    Harness,
     Reply,
-    Rig,
     User,
     access_to,
     approve,
     decline,
     dismiss,
-    open_rig,
+    open_harness,
     placing,
     structured,
 )
 from tests.strategies import DOCUMENTED, is_date, is_url, sample
+from tests.untrusted_text import TEXTS, invisible, unquoted
 from tests.upstream import SID, answer, call, scripted
 
 pytestmark = pytest.mark.anyio
@@ -48,15 +48,15 @@ LIVE = {"status": "in-progress"}
 
 @pytest.mark.parametrize("era", ERAS)
 async def test_a_client_that_can_ask_its_user_does_and_the_call_is_placed_once(
-    rig: Rig, era: Era
+    harness: Harness, era: Era
 ) -> None:
     user = User(approve)
-    async with rig.connect(era, user) as agent:
+    async with harness.connect(era, user) as agent:
         outcome = await agent.call("create_call", **placing())
     assert outcome["outcome"] == "done"
     assert len(user.asked) == 1
     assert TALKS_FOR_AN_HOUR in user.asked[0]
-    assert len(rig.changes) == 1
+    assert len(harness.changes) == 1
 
 
 def answering(action: str, **content: object) -> Reply:
@@ -87,15 +87,15 @@ def answering(action: str, **content: object) -> Reply:
     ],
 )
 async def test_anything_but_a_literal_true_does_nothing_and_says_so(
-    rig: Rig, era: Era, reply: Reply, reason: str
+    harness: Harness, era: Era, reply: Reply, reason: str
 ) -> None:
-    tools = await changes_of(rig)
-    before = rig.changes
-    async with rig.connect(era, User(reply)) as agent:
+    tools = await changes_of(harness)
+    before = harness.changes
+    async with harness.connect(era, User(reply)) as agent:
         outcomes = [await agent.call(name, **arguments) for name, arguments in tools]
     assert [outcome["outcome"] for outcome in outcomes] == ["declined"] * 3
     assert all(reason in outcome["reason"] for outcome in outcomes)
-    assert rig.changes == before
+    assert harness.changes == before
 
 
 @pytest.mark.requirement("01", "06")
@@ -104,24 +104,24 @@ async def test_anything_but_a_literal_true_does_nothing_and_says_so(
 async def test_a_client_that_cannot_ask_gets_a_preview_and_a_token_that_works(
     policy: Path | None, era: Era
 ) -> None:
-    async with open_rig(calls_mcp_policy=policy) as rig:
-        tools = await changes_of(rig)
-        before = rig.changes
-        async with rig.connect(era) as agent:
+    async with open_harness(calls_mcp_policy=policy) as harness:
+        tools = await changes_of(harness)
+        before = harness.changes
+        async with harness.connect(era) as agent:
             questions = [await agent.call(name, **arguments) for name, arguments in tools]
-            assert rig.changes == before
+            assert harness.changes == before
             assert [q["outcome"] for q in questions] == ["confirmation_required"] * 3
             for (name, arguments), question in zip(tools, questions, strict=True):
                 token = question["confirmation"]["token"]
                 done = await agent.call(name, **arguments, confirmation_token=token)
                 assert done["outcome"] == "done"
-        assert len(rig.changes) == len(before) + 3
+        assert len(harness.changes) == len(before) + 3
 
 
 @pytest.mark.requirement("10")
 @pytest.mark.parametrize("era", ERAS)
 async def test_the_question_is_the_preview_and_asks_for_nothing_but_a_yes(
-    rig: Rig, era: Era
+    harness: Harness, era: Era
 ) -> None:
     forms: list[types.ElicitRequestFormParams] = []
 
@@ -133,9 +133,9 @@ async def test_the_question_is_the_preview_and_asks_for_nothing_but_a_yes(
         forms.append(params)
         return dismiss("")
 
-    create, *others = await changes_of(rig)
+    create, *others = await changes_of(harness)
     create[1]["sip_auth_password"] = "canary"
-    async with Client(rig.server, mode=era, elicitation_callback=read) as client:
+    async with Client(harness.server, mode=era, elicitation_callback=read) as client:
         for tool in (create, *others):
             await client.call_tool(*tool)
     assert "Place a call to" in forms[0].message
@@ -174,17 +174,17 @@ async def test_an_older_client_whose_user_does_not_answer_does_nothing(
     reason: str,
 ) -> None:
     async with (
-        open_rig(calls_mcp_confirm_ttl=0.05) as rig,
-        Client(rig.server, mode="legacy", elicitation_callback=callback) as client,
+        open_harness(calls_mcp_confirm_ttl=0.05) as harness,
+        Client(harness.server, mode="legacy", elicitation_callback=callback) as client,
     ):
         outcome = structured(await client.call_tool("create_call", placing()))
     assert outcome["outcome"] == "declined"
     assert reason in outcome["reason"]
-    assert rig.changes == []
+    assert harness.changes == []
 
 
 @pytest.mark.requirement("28")
-async def test_a_client_that_leaves_while_it_is_asked_places_no_call(rig: Rig) -> None:
+async def test_a_client_that_leaves_while_it_is_asked_places_no_call(harness: Harness) -> None:
     opened = anyio.Event()
 
     async def leave(
@@ -194,16 +194,16 @@ async def test_a_client_that_leaves_while_it_is_asked_places_no_call(rig: Rig) -
         return await hesitate(context, params)
 
     async def place() -> None:
-        async with Client(rig.server, mode="legacy", elicitation_callback=leave) as client:
+        async with Client(harness.server, mode="legacy", elicitation_callback=leave) as client:
             await client.call_tool("create_call", placing())
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(place)
         await opened.wait()
         tasks.cancel_scope.cancel()
-    async with rig.connect() as agent:
+    async with harness.connect() as agent:
         await agent.call("list_calls")
-    assert rig.changes == []
+    assert harness.changes == []
 
 
 # What an approval is for
@@ -276,16 +276,16 @@ async def test_a_token_is_good_for_its_tool_every_argument_and_account_and_survi
 
 
 @pytest.mark.requirement("01")
-async def test_an_answer_for_other_arguments_is_refused(rig: Rig) -> None:
+async def test_an_answer_for_other_arguments_is_refused(harness: Harness) -> None:
     arguments = every_argument("create_call")
     changes = {name: another("create_call", name, value) for name, value in arguments.items()}
-    async with rig.connect(user=User()) as agent:
+    async with harness.connect(user=User()) as agent:
         question = await asked(agent, ("create_call", arguments))
         for name, value in {**changes, "account_sid": OTHER_ACCOUNT}.items():
             changed = replace(question, tool=("create_call", {**arguments, name: value}))
             with pytest.raises(MCPError, match="requestState"):
                 await changed.answer(YES)
-    assert rig.changes == []
+    assert harness.changes == []
 
 
 @pytest.mark.requirement("03")
@@ -315,10 +315,10 @@ async def test_a_token_for_one_account_is_refused_by_the_server_of_another_with_
 
 @pytest.mark.requirement("02")
 async def test_a_replayed_answer_reports_the_first_outcome_and_places_no_second_call(
-    rig: Rig,
+    harness: Harness,
 ) -> None:
     outcomes: list[dict[str, Any]] = []
-    async with interview(rig) as one:
+    async with interview(harness) as one:
 
         async def accept() -> None:
             outcomes.append(await one.answer(YES))
@@ -330,26 +330,26 @@ async def test_a_replayed_answer_reports_the_first_outcome_and_places_no_second_
     assert {outcome["outcome"] for outcome in outcomes} == {"done"}
     assert len({outcome["call"]["sid"] for outcome in outcomes}) == 1
     assert "used before" in outcomes[-1]["warnings"][0]
-    assert len(rig.changes) == 1
+    assert len(harness.changes) == 1
 
 
 @pytest.mark.requirement("02")
 @pytest.mark.parametrize("no", [NO, dismiss(""), None], ids=["decline", "cancel", "no answer"])
 async def test_a_no_can_not_be_turned_into_a_yes_with_the_same_state(
-    rig: Rig, no: ElicitResult | None
+    harness: Harness, no: ElicitResult | None
 ) -> None:
-    async with interview(rig) as one:
+    async with interview(harness) as one:
         outcomes = [await one.answer(reply) for reply in (no, YES, YES)]
     assert [outcome["outcome"] for outcome in outcomes] == ["declined"] * 3
-    assert rig.changes == []
+    assert harness.changes == []
 
 
 @pytest.mark.requirement("07")
 @pytest.mark.parametrize("user", [User(), None], ids=["can ask", "can not ask"])
 async def test_an_answer_that_nobody_asked_for_counts_for_nothing(
-    rig: Rig, user: User | None
+    harness: Harness, user: User | None
 ) -> None:
-    async with rig.connect(user=user) as agent:
+    async with harness.connect(user=user) as agent:
         ask: Any = agent.client.session.call_tool
         answers = {"input_responses": {"confirm": YES}, "allow_input_required": True}
         result = await ask("create_call", placing(), **answers)
@@ -358,42 +358,42 @@ async def test_an_answer_that_nobody_asked_for_counts_for_nothing(
         for state in ("made up", ""):
             with pytest.raises(MCPError, match="requestState"):
                 await ask("create_call", placing(), **answers, request_state=state)
-    assert rig.changes == []
+    assert harness.changes == []
 
 
-async def test_a_state_that_was_tampered_with_is_refused(rig: Rig) -> None:
-    async with interview(rig) as one:
+async def test_a_state_that_was_tampered_with_is_refused(harness: Harness) -> None:
+    async with interview(harness) as one:
         middle = len(one.state) // 2
         swapped = "A" if one.state[middle] != "A" else "B"
         with pytest.raises(MCPError, match="requestState"):
             await one.answer(YES, state=one.state[:middle] + swapped + one.state[middle + 1 :])
-    assert rig.changes == []
+    assert harness.changes == []
 
 
 @pytest.mark.requirement("03", "05")
-async def test_another_client_can_not_use_the_state(rig: Rig) -> None:
-    async with interview(rig, "one") as one, interview(rig, "two") as two:
+async def test_another_client_can_not_use_the_state(harness: Harness) -> None:
+    async with interview(harness, "one") as one, interview(harness, "two") as two:
         with pytest.raises(MCPError, match="requestState"):
             await two.answer(YES, state=one.state)
-        assert rig.changes == []
+        assert harness.changes == []
         assert (await one.answer(YES))["outcome"] == "done"
 
 
 @pytest.mark.requirement("07", "44")
 @pytest.mark.parametrize("era", ERAS)
-async def test_nothing_beside_the_arguments_confirms_anything(rig: Rig, era: Era) -> None:
+async def test_nothing_beside_the_arguments_confirms_anything(harness: Harness, era: Era) -> None:
     meta: Any = {
         **dict.fromkeys(("confirm", "approved", "force", "principal", "calls-mcp/confirm"), True),
         "calls-mcp/approved": {"approve": True},
         "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
     }
-    async with rig.connect(era, name="one") as one, rig.connect(era, name="two") as two:
+    async with harness.connect(era, name="one") as one, harness.connect(era, name="two") as two:
         question = structured(await one.client.call_tool("create_call", placing(), meta=meta))
         assert question["outcome"] == "confirmation_required"
         again = placing(confirmation_token=question["confirmation"]["token"])
         stolen = structured(await two.client.call_tool("create_call", again, meta=meta))
         assert stolen["error"]["kind"] == "invalid_confirmation"
-        assert rig.changes == []
+        assert harness.changes == []
 
 
 # What was shown is what is changed
@@ -402,22 +402,22 @@ async def test_nothing_beside_the_arguments_confirms_anything(rig: Rig, era: Era
 @pytest.mark.requirement("08")
 @pytest.mark.parametrize("era", ERAS)
 async def test_a_call_that_ends_between_question_and_answer_is_not_changed(
-    rig: Rig, era: Era
+    harness: Harness, era: Era
 ) -> None:
     def reply(message: str) -> ElicitResult:
-        rig.clock.advance(200)
+        harness.clock.advance(200)
         return approve(message)
 
-    async with rig.connect() as agent:
+    async with harness.connect() as agent:
         sid = await agent.place()
-    rig.clock.advance(3500)
-    before = rig.changes
-    async with rig.connect(era, User(reply)) as agent:
+    harness.clock.advance(3500)
+    before = harness.changes
+    async with harness.connect(era, User(reply)) as agent:
         outcome = await agent.call("update_call", sid=sid, status="completed")
     assert outcome["outcome"] == "expired"
     assert "it was shown as in-progress" in outcome["reason"]
     assert "it is completed" in outcome["reason"]
-    assert rig.changes == before
+    assert harness.changes == before
 
 
 @pytest.mark.requirement("08")

@@ -19,7 +19,7 @@ from mcp_types import (
 )
 
 from tests.guard.test_operator import scene
-from tests.rig import ERAS, Agent, Era, placing, structured
+from tests.harness import ERAS, Agent, Era, placing, structured
 
 pytestmark = pytest.mark.anyio
 
@@ -61,7 +61,7 @@ async def test_a_client_that_opens_pages_is_sent_to_the_operators_and_waits_for_
     async with scene(tmp_path, calls_mcp_console_url=CONSOLE) as here:
         visitor.then = partial(here.decide, approve=is_approved, reason="because")
         client = Client(
-            here.rig.server,
+            here.harness.server,
             mode=era,
             elicitation_callback=visitor,
             message_handler=listen,
@@ -70,7 +70,7 @@ async def test_a_client_that_opens_pages_is_sent_to_the_operators_and_waits_for_
         async with client:
             outcome = await Agent(client).call("create_call", **placing())
         assert outcome["outcome"] == ("done" if is_approved else "declined")
-        assert len(here.rig.changes) == is_approved
+        assert len(here.harness.changes) == is_approved
         (page,) = visitor.sent_to
         (request,) = await here.approvals.requests()
         assert page.url == f"{CONSOLE}/approvals/{request.identifier}"
@@ -86,13 +86,13 @@ async def test_a_client_that_opens_pages_is_sent_to_the_operators_and_waits_for_
 async def test_opening_the_page_approves_nothing(era: Era, tmp_path: Path) -> None:
     visitor = Visitor()
     terms = {"calls_mcp_console_url": CONSOLE, "calls_mcp_operator_wait": "0"}
-    async with scene(tmp_path, **terms) as here, here.rig.connect(era, visitor) as agent:
+    async with scene(tmp_path, **terms) as here, here.harness.connect(era, visitor) as agent:
         asked = await agent.call("create_call", **placing())
         assert asked["outcome"] == "awaiting_operator"
         assert visitor.sent_to[0].url in asked["reason"]
         assert asked["reason"] in await agent.read("create_call", **placing())
         assert len(visitor.sent_to) == 2
-        assert here.rig.changes == []
+        assert here.harness.changes == []
         await here.decide(approve=True)
         assert (await agent.call("create_call", **placing()))["outcome"] == "done"
 
@@ -103,7 +103,7 @@ async def test_whoever_does_not_want_to_open_the_page_takes_the_change_back(
 ) -> None:
     visitor = Visitor("decline")
     async with scene(tmp_path, calls_mcp_console_url=CONSOLE) as here:
-        async with here.rig.connect(era, visitor) as agent:
+        async with here.harness.connect(era, visitor) as agent:
             outcome = await agent.call("create_call", **placing())
         assert outcome["outcome"] == "declined"
         assert list(await here.approvals.pending()) == []
@@ -112,25 +112,25 @@ async def test_whoever_does_not_want_to_open_the_page_takes_the_change_back(
         assert (request.decision.word, request.decision.by) == ("denied", "the user of the client")
         assert here.recorded[-1]["decision"] == "declined"
         assert here.recorded[-1]["confirmed_by"] == "elicitation"
-    assert here.rig.changes == []
+    assert here.harness.changes == []
 
 
 async def test_what_was_approved_meanwhile_is_not_done_if_the_user_says_no(tmp_path: Path) -> None:
     visitor = Visitor("decline")
     async with scene(tmp_path, calls_mcp_console_url=CONSOLE) as here:
         visitor.then = partial(here.decide, approve=True)
-        async with here.rig.connect(user=visitor) as agent:
+        async with here.harness.connect(user=visitor) as agent:
             assert (await agent.call("create_call", **placing()))["outcome"] == "declined"
             again = await agent.call("create_call", **placing())
         assert again["outcome"] == "declined"
-    assert here.rig.changes == []
+    assert here.harness.changes == []
     assert len(visitor.sent_to) == 2
 
 
 async def test_a_dismissed_page_leaves_it_to_the_operator(tmp_path: Path) -> None:
     visitor = Visitor("cancel")
     terms = {"calls_mcp_console_url": CONSOLE, "calls_mcp_operator_wait": "0"}
-    async with scene(tmp_path, **terms) as here, here.rig.connect("legacy", visitor) as agent:
+    async with scene(tmp_path, **terms) as here, here.harness.connect("legacy", visitor) as agent:
         assert (await agent.call("create_call", **placing()))["outcome"] == "awaiting_operator"
         await here.decide(approve=True)
         assert (await agent.call("create_call", **placing()))["outcome"] == "done"
@@ -145,17 +145,17 @@ async def test_an_answer_about_a_page_that_nobody_was_sent_to_does_nothing(tmp_p
     ]
     async with scene(tmp_path, calls_mcp_operator_wait="0") as here:
         for answer in answers:
-            async with here.rig.connect() as agent:
+            async with here.harness.connect() as agent:
                 result = await agent.client.session.call_tool(
                     "create_call", placing(), input_responses=answer
                 )
             assert structured(result)["outcome"] == "awaiting_operator"
-    assert here.rig.changes == []
+    assert here.harness.changes == []
 
 
 async def test_without_a_console_to_be_sent_to_nobody_is(tmp_path: Path) -> None:
     visitor = Visitor()
-    async with scene(tmp_path) as here, here.rig.connect(user=visitor) as agent:
+    async with scene(tmp_path) as here, here.harness.connect(user=visitor) as agent:
         asked = await agent.call("create_call", **placing())
     assert asked["outcome"] == "awaiting_operator"
     assert visitor.sent_to == []

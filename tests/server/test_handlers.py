@@ -4,14 +4,16 @@ import pytest
 from mcp import MCPError
 
 from calls_mcp import __version__
-from tests.rig import ERAS, Era, Rig, open_rig
+from tests.harness import ERAS, Era, Harness, open_harness
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_it_says_who_it_is_and_promises_nothing_it_does_not_do(rig: Rig, era: Era) -> None:
-    async with rig.connect(era) as agent:
+async def test_it_says_who_it_is_and_promises_nothing_it_does_not_do(
+    harness: Harness, era: Era
+) -> None:
+    async with harness.connect(era) as agent:
         info = agent.client.server_info
         capabilities = agent.client.server_capabilities
         instructions = agent.client.instructions
@@ -34,7 +36,7 @@ async def test_it_says_who_it_is_and_promises_nothing_it_does_not_do(rig: Rig, e
 
 @pytest.mark.requirement("21", "40")
 async def test_a_read_only_server_offers_two_and_refuses_the_others() -> None:
-    async with open_rig(calls_mcp_read_only=True) as rig, rig.connect() as agent:
+    async with open_harness(calls_mcp_read_only=True) as harness, harness.connect() as agent:
         tools = (await agent.client.list_tools()).tools
         assert [tool.name for tool in tools] == ["fetch_call", "list_calls"]
         assert (await agent.call("list_calls"))["outcome"] == "done"
@@ -51,23 +53,23 @@ async def test_a_read_only_server_offers_two_and_refuses_the_others() -> None:
             with pytest.raises(MCPError, match="read-only") as refusal:
                 await agent.call(tool, sid="CA" + "0" * 32)
             assert refusal.value.code == -32602
-        assert rig.changes == []
+        assert harness.changes == []
 
 
 @pytest.mark.parametrize("era", ERAS)
 async def test_an_unknown_tool_is_an_invalid_request_that_names_the_known_ones(
-    rig: Rig, era: Era
+    harness: Harness, era: Era
 ) -> None:
-    async with rig.connect(era) as agent:
+    async with harness.connect(era) as agent:
         with pytest.raises(MCPError, match="fetch_call, list_calls") as refusal:
             await agent.call("fetch_calls")
     assert refusal.value.code == -32602
 
 
 @pytest.mark.requirement("35")
-async def test_an_unknown_name_is_not_repeated_in_full(rig: Rig) -> None:
+async def test_an_unknown_name_is_not_repeated_in_full(harness: Harness) -> None:
     name = "no_such_name" * 5000
-    async with rig.connect() as agent:
+    async with harness.connect() as agent:
         for ask in (agent.call, agent.client.get_prompt):
             with pytest.raises(MCPError) as refusal:
                 await ask(name)
@@ -76,8 +78,10 @@ async def test_an_unknown_name_is_not_repeated_in_full(rig: Rig) -> None:
 
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("cursor", ["made-up", ""])
-async def test_a_cursor_that_nobody_issued_is_refused(rig: Rig, era: Era, cursor: str) -> None:
-    async with rig.connect(era) as agent:
+async def test_a_cursor_that_nobody_issued_is_refused(
+    harness: Harness, era: Era, cursor: str
+) -> None:
+    async with harness.connect(era) as agent:
         client = agent.client
         for listing in (
             client.list_tools,
@@ -90,15 +94,15 @@ async def test_a_cursor_that_nobody_issued_is_refused(rig: Rig, era: Era, cursor
             assert refusal.value.code == -32602
 
 
-async def test_missing_arguments_are_no_arguments(rig: Rig) -> None:
-    async with rig.connect() as agent:
+async def test_missing_arguments_are_no_arguments(harness: Harness) -> None:
+    async with harness.connect() as agent:
         result = await agent.client.call_tool("list_calls")
     assert result.is_error is False
 
 
 @pytest.mark.requirement("15")
-async def test_static_lists_may_be_kept_and_results_may_not(rig: Rig) -> None:
-    async with rig.connect() as agent:
+async def test_static_lists_may_be_kept_and_results_may_not(harness: Harness) -> None:
+    async with harness.connect() as agent:
         tools = await agent.client.list_tools()
         prompts = await agent.client.list_prompts()
     assert tools.ttl_ms == prompts.ttl_ms == 86_400_000

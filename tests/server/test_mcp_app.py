@@ -10,8 +10,8 @@ from mcp.server import apps
 from mcp_types import Result, TextResourceContents
 
 from calls_mcp.server import mcp_app as app
+from tests.harness import ERAS, Agent, Era, Harness, open_harness
 from tests.http.service import open_service
-from tests.rig import ERAS, Agent, Era, Rig, open_rig
 
 pytestmark = pytest.mark.anyio
 
@@ -32,8 +32,8 @@ EMPTY: dict[str, list[str]] = {
 }
 
 
-def client(rig: Rig, era: Era, extensions: list[ClientExtension] | None = None) -> Client:
-    return Client(rig.server, mode=era, cache=None, extensions=extensions)
+def client(harness: Harness, era: Era, extensions: list[ClientExtension] | None = None) -> Client:
+    return Client(harness.server, mode=era, cache=None, extensions=extensions)
 
 
 async def read(client: Client, sid: str) -> list[Result]:
@@ -51,14 +51,16 @@ def test_it_is_named_as_the_sdk_names_it() -> None:
     assert (app.EXTENSION, app.MIME_TYPE) == (apps.EXTENSION_ID, apps.APP_MIME_TYPE)
 
 
-async def test_the_server_says_that_it_has_one(rig: Rig) -> None:
-    async with client(rig, "auto") as plain:
+async def test_the_server_says_that_it_has_one(harness: Harness) -> None:
+    async with client(harness, "auto") as plain:
         assert plain.server_capabilities.extensions == {app.EXTENSION: {}}
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_two_tools_are_bound_to_it_for_a_client_that_shows_pages(rig: Rig, era: Era) -> None:
-    async with client(rig, era, [SHOWS]) as shows:
+async def test_two_tools_are_bound_to_it_for_a_client_that_shows_pages(
+    harness: Harness, era: Era
+) -> None:
+    async with client(harness, era, [SHOWS]) as shows:
         tools = (await shows.list_tools()).tools
     bound = {tool.name: tool.meta for tool in tools if tool.meta is not None}
     assert bound == {key: {"ui": {"resourceUri": "ui://calls-mcp/calls"}} for key in BOUND}
@@ -67,9 +69,9 @@ async def test_two_tools_are_bound_to_it_for_a_client_that_shows_pages(rig: Rig,
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("others", OTHERS.values(), ids=OTHERS)
 async def test_no_other_client_is_told_of_it(
-    rig: Rig, era: Era, others: list[ClientExtension]
+    harness: Harness, era: Era, others: list[ClientExtension]
 ) -> None:
-    async with client(rig, era, others) as other, client(rig, era) as plain:
+    async with client(harness, era, others) as other, client(harness, era) as plain:
         assert await other.list_tools() == await plain.list_tools()
         sid = await Agent(plain).place()
         learned = await read(other, sid)
@@ -79,8 +81,8 @@ async def test_no_other_client_is_told_of_it(
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_a_model_reads_not_a_character_more_of_it(rig: Rig, era: Era) -> None:
-    async with client(rig, era, [SHOWS]) as shows, client(rig, era) as plain:
+async def test_a_model_reads_not_a_character_more_of_it(harness: Harness, era: Era) -> None:
+    async with client(harness, era, [SHOWS]) as shows, client(harness, era) as plain:
         assert shows.instructions == plain.instructions
         with_page, without = await shows.list_tools(), await plain.list_tools()
         hidden = {"meta": True}
@@ -91,15 +93,17 @@ async def test_a_model_reads_not_a_character_more_of_it(rig: Rig, era: Era) -> N
         assert await read(shows, sid) == await read(plain, sid)
 
 
-async def test_a_list_with_the_page_is_shared_with_nobody(rig: Rig) -> None:
-    async with client(rig, "auto", [SHOWS]) as shows, client(rig, "auto") as plain:
+async def test_a_list_with_the_page_is_shared_with_nobody(harness: Harness) -> None:
+    async with client(harness, "auto", [SHOWS]) as shows, client(harness, "auto") as plain:
         assert (await shows.list_tools()).cache_scope == "private"
         assert (await plain.list_tools()).cache_scope == "public"
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_it_is_read_with_the_wish_for_no_domain_and_no_permission(rig: Rig, era: Era) -> None:
-    async with client(rig, era, [SHOWS]) as shows:
+async def test_it_is_read_with_the_wish_for_no_domain_and_no_permission(
+    harness: Harness, era: Era
+) -> None:
+    async with client(harness, era, [SHOWS]) as shows:
         (contents,) = (await shows.read_resource(app.URI)).contents
     assert isinstance(contents, TextResourceContents)
     assert (contents.uri, contents.mime_type) == (app.URI, "text/html;profile=mcp-app")
@@ -124,14 +128,17 @@ async def test_over_http_a_client_is_known_to_show_it_as_long_as_it_is_known(
 
 
 @pytest.mark.parametrize("uri", [f"{app.URI}/", "ui://calls-mcp/", "ui://calls-mcp/calls?x"])
-async def test_there_is_no_other_page(rig: Rig, uri: str) -> None:
-    async with client(rig, "auto", [SHOWS]) as shows:
+async def test_there_is_no_other_page(harness: Harness, uri: str) -> None:
+    async with client(harness, "auto", [SHOWS]) as shows:
         with pytest.raises(MCPError, match="Unknown resource"):
             await shows.read_resource(uri)
 
 
 async def test_a_read_only_server_has_it_too() -> None:
-    async with open_rig(calls_mcp_read_only=True) as rig, client(rig, "auto", [SHOWS]) as shows:
+    async with (
+        open_harness(calls_mcp_read_only=True) as harness,
+        client(harness, "auto", [SHOWS]) as shows,
+    ):
         tools = (await shows.list_tools()).tools
     assert {tool.name for tool in tools if tool.meta} == BOUND
 

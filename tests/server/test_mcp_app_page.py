@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, expect
 
 from calls_mcp.server import mcp_app as app
 from tests.chromium import open_browser
-from tests.rig import TALKS_FOR_AN_HOUR, open_rig, placing, structured
+from tests.harness import TALKS_FOR_AN_HOUR, open_harness, placing, structured
 from tests.server.app_host import HOST, VIEW, Host, open_host
 
 SID = "CA" + "0" * 32
@@ -397,7 +397,10 @@ def test_what_the_server_tells_is_what_is_shown(chromium: Browser) -> None:
 async def told_by_a_server() -> tuple[TextResourceContents, CallToolResult, CallToolResult]:
     """The page and two results, as a host comes by them."""
     extension = advertise(app.EXTENSION, {"mimeTypes": [app.MIME_TYPE]})
-    async with open_rig() as rig, Client(rig.server, extensions=[extension], cache=None) as client:
+    async with (
+        open_harness() as harness,
+        Client(harness.server, extensions=[extension], cache=None) as client,
+    ):
         asked = structured(await client.call_tool("create_call", placing()))
         token = asked["confirmation"]["token"]
         await client.call_tool("create_call", placing(confirmation_token=token))

@@ -8,7 +8,7 @@ from mcp_types import TextContent
 
 from calls_mcp.errors import CatalogError
 from calls_mcp.server.prompts import load_prompts
-from tests.rig import Rig
+from tests.harness import Harness
 
 SID = "CA" + "0" * 32
 
@@ -33,8 +33,8 @@ Say hello to {{ who }}.
 
 
 @pytest.mark.anyio
-async def test_each_prompt_is_served_with_its_arguments_filled_in(rig: Rig) -> None:
-    async with rig.connect() as agent:
+async def test_each_prompt_is_served_with_its_arguments_filled_in(harness: Harness) -> None:
+    async with harness.connect() as agent:
         prompts = (await agent.client.list_prompts()).prompts
         assert {prompt.name for prompt in prompts} == {*GIVEN}
         for prompt in prompts:
@@ -61,18 +61,18 @@ async def test_each_prompt_is_served_with_its_arguments_filled_in(rig: Rig) -> N
     ],
 )
 async def test_a_prompt_asked_for_wrongly_is_refused_in_words(
-    rig: Rig, name: str, given: dict[str, str], complaint: str
+    harness: Harness, name: str, given: dict[str, str], complaint: str
 ) -> None:
-    async with rig.connect() as agent:
+    async with harness.connect() as agent:
         with pytest.raises(MCPError, match=complaint) as refusal:
             await agent.client.get_prompt(name, given)
     assert refusal.value.code == -32602
 
 
 @pytest.mark.anyio
-async def test_faults_are_told_in_the_order_of_what_was_given(rig: Rig) -> None:
+async def test_faults_are_told_in_the_order_of_what_was_given(harness: Harness) -> None:
     given = {"sid": SID} | {f"{letter}{n}": "x" for n in range(4) for letter in "zyxa"}
-    async with rig.connect() as agent:
+    async with harness.connect() as agent:
         with pytest.raises(MCPError) as refusal:
             await agent.client.get_prompt("end_call", given)
     wrong = [f"end_call has no argument {name!r}" for name in given if name != "sid"]

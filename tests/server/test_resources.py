@@ -9,7 +9,7 @@ from mcp import MCPError
 from mcp_types import ReadResourceResult, TextResourceContents
 
 from calls_mcp.emulator import Fault
-from tests.rig import ERAS, Era, Rig, open_rig
+from tests.harness import ERAS, Era, Harness, open_harness
 from tests.strategies import DOCUMENTED, PARAMETERS, TOOLS
 
 pytestmark = pytest.mark.anyio
@@ -24,17 +24,17 @@ def text_of(result: ReadResourceResult) -> str:
     return contents.text
 
 
-async def sections(rig: Rig, tool: str) -> dict[str, str]:
+async def sections(harness: Harness, tool: str) -> dict[str, str]:
     """A tool's manual, by parameter."""
-    async with rig.connect() as agent:
+    async with harness.connect() as agent:
         text = text_of(await agent.client.read_resource(f"calls://docs/{tool}"))
     parts = re.split(r"(?m)^## `(\w+)`", text)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_they_are_listed_in_one_order(rig: Rig, era: Era) -> None:
-    async with rig.connect(era) as agent:
+async def test_they_are_listed_in_one_order(harness: Harness, era: Era) -> None:
+    async with harness.connect(era) as agent:
         listed = await agent.client.list_resources()
         templates = await agent.client.list_resource_templates()
     assert [resource.uri for resource in listed.resources] == [*DOCS, "calls://policy"]
@@ -47,16 +47,16 @@ async def test_they_are_listed_in_one_order(rig: Rig, era: Era) -> None:
 
 @pytest.mark.parametrize(("tool", "name"), PARAMETERS)
 async def test_a_manual_tells_how_each_documented_parameter_is_sent(
-    rig: Rig, tool: str, name: str
+    harness: Harness, tool: str, name: str
 ) -> None:
     documented = DOCUMENTED[tool]["parameters"][name]
-    section = (await sections(rig, tool))[name]
+    section = (await sections(harness, tool))[name]
     assert f"`{documented['wire']}`" in section
     assert section.startswith(" (required)") == documented.get("required", False)
 
 
-async def test_a_manual_tells_bounds_defaults_and_what_goes_with_what(rig: Rig) -> None:
-    create = await sections(rig, "create_call")
+async def test_a_manual_tells_bounds_defaults_and_what_goes_with_what(harness: Harness) -> None:
+    create = await sections(harness, "create_call")
     assert "1 or more; 600 or less" in create["timeout"]
     assert "Default: `60`" in create["timeout"]
     assert "Choices: `mono`, `dual`" in create["recording_channels"]
@@ -68,16 +68,16 @@ async def test_a_manual_tells_bounds_defaults_and_what_goes_with_what(rig: Rig) 
     assert "this server's own" in create["confirmation_token"]
 
 
-async def test_a_manual_names_its_reference_page(rig: Rig) -> None:
-    async with rig.connect() as agent:
+async def test_a_manual_names_its_reference_page(harness: Harness) -> None:
+    async with harness.connect() as agent:
         for uri in DOCS:
             text = text_of(await agent.client.read_resource(uri))
             assert "<https://www.twilio.com/docs/voice/api/call-resource#" in text
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_a_call_is_told_as_fetch_call_tells_it(rig: Rig, era: Era) -> None:
-    async with rig.connect(era) as agent:
+async def test_a_call_is_told_as_fetch_call_tells_it(harness: Harness, era: Era) -> None:
+    async with harness.connect(era) as agent:
         sid = await agent.place()
         told = await agent.client.read_resource(f"calls://call/{sid}")
         fetched = await agent.client.call_tool("fetch_call", {"sid": sid})
@@ -91,13 +91,13 @@ async def test_a_call_is_told_as_fetch_call_tells_it(rig: Rig, era: Era) -> None
 async def test_the_rules_are_told_in_words(tmp_path: Path) -> None:
     policy = tmp_path / "policy.toml"
     policy.write_text('[confirm]\nplace = "deny"\n', "utf-8")
-    async with open_rig(calls_mcp_policy=policy) as rig, rig.connect() as agent:
+    async with open_harness(calls_mcp_policy=policy) as harness, harness.connect() as agent:
         text = text_of(await agent.client.read_resource("calls://policy"))
     assert "- Placing a call is refused." in text
 
 
 async def test_a_read_only_server_has_the_manuals_of_what_it_offers() -> None:
-    async with open_rig(calls_mcp_read_only=True) as rig, rig.connect() as agent:
+    async with open_harness(calls_mcp_read_only=True) as harness, harness.connect() as agent:
         listed = (await agent.client.list_resources()).resources
         assert [resource.name for resource in listed] == [
             "docs/fetch_call",
@@ -125,9 +125,9 @@ async def test_a_read_only_server_has_the_manuals_of_what_it_offers() -> None:
     ],
 )
 async def test_what_is_not_there_is_refused_in_words_with_its_uri(
-    rig: Rig, era: Era, uri: str, complaint: str
+    harness: Harness, era: Era, uri: str, complaint: str
 ) -> None:
-    async with rig.connect(era) as agent:
+    async with harness.connect(era) as agent:
         with pytest.raises(MCPError, match=complaint) as refusal:
             await agent.client.read_resource(uri)
     assert refusal.value.code == -32602
@@ -135,10 +135,10 @@ async def test_what_is_not_there_is_refused_in_words_with_its_uri(
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_a_failure_of_the_api_is_no_missing_resource(rig: Rig, era: Era) -> None:
-    async with rig.connect(era) as agent:
+async def test_a_failure_of_the_api_is_no_missing_resource(harness: Harness, era: Era) -> None:
+    async with harness.connect(era) as agent:
         sid = await agent.place()
-        rig.emulator.faults.add(Fault(kind="error", status=401, method="GET"))
+        harness.emulator.faults.add(Fault(kind="error", status=401, method="GET"))
         with pytest.raises(MCPError, match="credentials_rejected") as refusal:
             await agent.client.read_resource(f"calls://call/{sid}")
     assert refusal.value.code == -32603
@@ -149,18 +149,18 @@ async def test_a_failure_of_the_api_is_no_missing_resource(rig: Rig, era: Era) -
 async def test_reads_of_calls_count_as_reads(tmp_path: Path) -> None:
     policy = tmp_path / "policy.toml"
     policy.write_text("[caps]\nreads_per_minute = 1\n", "utf-8")
-    async with open_rig(calls_mcp_policy=policy) as rig, rig.connect() as agent:
+    async with open_harness(calls_mcp_policy=policy) as harness, harness.connect() as agent:
         sid = await agent.place()
         await agent.client.read_resource(f"calls://call/{sid}")
         with pytest.raises(MCPError, match="within a minute"):
             await agent.client.read_resource(f"calls://call/{sid}")
-        assert len(rig.reads) == 1
+        assert len(harness.reads) == 1
 
 
 async def test_what_changes_is_not_to_be_kept_and_what_is_somebodys_not_to_be_shared(
-    rig: Rig,
+    harness: Harness,
 ) -> None:
-    async with rig.connect() as agent:
+    async with harness.connect() as agent:
         client, sid = agent.client, await agent.place()
         hints = [
             (result.ttl_ms, result.cache_scope)

@@ -11,8 +11,8 @@ from calls_mcp.tools.call_summary import NotACall, summarize
 from calls_mcp.tools.catalog import Json, load_operations
 from calls_mcp.tools.outcome import Outcome
 from calls_mcp.tools.schema import output_schema
-from tests.misbehaving_server import LONGEST, TEXTS, invisible, texts_in, unquoted
-from tests.rig import placing, structured, text_of
+from tests.harness import placing, structured, text_of
+from tests.untrusted_text import LONGEST, TEXTS, invisible, texts_in, unquoted
 from tests.upstream import SID as UPSTREAM_SID
 from tests.upstream import answer, call, page, scripted
 

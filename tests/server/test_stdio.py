@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 from mcp import Client, StdioServerParameters
 
-from tests.rig import ERAS, Agent, Era, User, placing
+from tests.harness import ERAS, Agent, Era, User, placing
 
 pytestmark = pytest.mark.process
 

@@ -22,7 +22,7 @@ from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import Access, load_settings
 from calls_mcp.tools.catalog import load_operations
 from calls_mcp.tools.validation import validate
-from tests.rig import ACCOUNT, Agent, Rig, access_to
+from tests.harness import ACCOUNT, Agent, Harness, access_to
 from tests.upstream import TESTER
 
 pytestmark = pytest.mark.anyio
@@ -36,9 +36,9 @@ SAFE = string.ascii_letters + string.digits + "-_."
 
 
 @pytest.fixture
-def filled(rig: Rig) -> Rig:
-    seed_history(rig.emulator.calls, 7, 60, rig.clock())
-    return rig
+def filled(harness: Harness) -> Harness:
+    seed_history(harness.emulator.calls, 7, 60, harness.clock())
+    return harness
 
 
 @asynccontextmanager
@@ -51,9 +51,9 @@ async def another(access: Access, **settings: object) -> AsyncGenerator[Agent]:
         yield Agent(client)
 
 
-def sids(rig: Rig) -> list[str]:
+def sids(harness: Harness) -> list[str]:
     """All calls there are, newest first."""
-    return [call.sid for call in rig.emulator.calls.all()]
+    return [call.sid for call in harness.emulator.calls.all()]
 
 
 def listed(outcome: dict[str, Any]) -> list[str]:
@@ -79,7 +79,7 @@ def resumed(**arguments: object) -> Query:
 # What it carries
 
 
-async def test_a_cursor_alone_goes_on_with_the_same_filters(filled: Rig) -> None:
+async def test_a_cursor_alone_goes_on_with_the_same_filters(filled: Harness) -> None:
     async with filled.connect() as agent:
         first = await agent.call("list_calls", status="completed", to=OURS, limit=3)
         second = await agent.call("list_calls", cursor=first["next_cursor"])
@@ -88,7 +88,7 @@ async def test_a_cursor_alone_goes_on_with_the_same_filters(filled: Rig) -> None
     assert listed(first) + listed(second) == listed(both)
 
 
-async def test_filters_may_be_repeated_as_they_were(filled: Rig) -> None:
+async def test_filters_may_be_repeated_as_they_were(filled: Harness) -> None:
     async with filled.connect() as agent:
         first = await agent.call("list_calls", status="completed", limit=3)
         alone = await agent.call("list_calls", cursor=first["next_cursor"])
@@ -98,7 +98,7 @@ async def test_filters_may_be_repeated_as_they_were(filled: Rig) -> None:
     assert repeated == alone
 
 
-async def test_a_cursor_carries_the_limit_and_lets_it_change(filled: Rig) -> None:
+async def test_a_cursor_carries_the_limit_and_lets_it_change(filled: Harness) -> None:
     async with filled.connect() as agent:
         first = await agent.call("list_calls", limit=5)
         more = await agent.call("list_calls", cursor=first["next_cursor"], limit=20)
@@ -107,7 +107,7 @@ async def test_a_cursor_carries_the_limit_and_lets_it_change(filled: Rig) -> Non
     assert listed(first) + listed(more) + listed(rest) == sids(filled)[:45]
 
 
-async def test_a_greater_limit_does_not_cost_a_request_for_every_few_calls(filled: Rig) -> None:
+async def test_a_greater_limit_does_not_cost_a_request_for_every_few_calls(filled: Harness) -> None:
     async with filled.connect() as agent:
         first = await agent.call("list_calls", limit=1)
         before = len(filled.reads)
@@ -116,7 +116,9 @@ async def test_a_greater_limit_does_not_cost_a_request_for_every_few_calls(fille
     assert len(filled.reads) - before <= 3
 
 
-async def test_a_page_size_given_with_a_cursor_is_used_or_said_to_be_ignored(filled: Rig) -> None:
+async def test_a_page_size_given_with_a_cursor_is_used_or_said_to_be_ignored(
+    filled: Harness,
+) -> None:
     async with filled.connect() as agent:
         first = await agent.call("list_calls", limit=5)
         second = await agent.call("list_calls", cursor=first["next_cursor"], page_size=2)
@@ -124,7 +126,7 @@ async def test_a_page_size_given_with_a_cursor_is_used_or_said_to_be_ignored(fil
     assert "PageSize=2" in filled.reads[-1].query or "page_size" in told
 
 
-async def test_a_cursor_can_be_used_twice(filled: Rig) -> None:
+async def test_a_cursor_can_be_used_twice(filled: Harness) -> None:
     async with filled.connect() as agent:
         first = await agent.call("list_calls", limit=5)
         again = [await agent.call("list_calls", cursor=first["next_cursor"]) for _ in range(2)]
@@ -132,7 +134,7 @@ async def test_a_cursor_can_be_used_twice(filled: Rig) -> None:
 
 
 async def test_a_cursor_is_short_and_has_only_characters_that_survive_repeating(
-    filled: Rig,
+    filled: Harness,
 ) -> None:
     async with filled.connect() as agent:
         first = await agent.call("list_calls", limit=5)
@@ -158,7 +160,7 @@ def test_the_longest_filters_there_are_make_a_cursor_that_is_accepted() -> None:
 # Whose it is
 
 
-async def test_a_cursor_outlives_the_server_that_issued_it(filled: Rig) -> None:
+async def test_a_cursor_outlives_the_server_that_issued_it(filled: Harness) -> None:
     async with filled.connect() as agent:
         first = await agent.call("list_calls", limit=5)
     async with another(access_to(filled.emulator.base_url)) as agent:
@@ -173,7 +175,7 @@ async def test_a_cursor_outlives_the_server_that_issued_it(filled: Rig) -> None:
     ids=["another token", "an API key"],
 )
 async def test_a_cursor_of_other_credentials_is_refused_before_anything_is_sent(
-    filled: Rig, stranger: dict[str, str]
+    filled: Harness, stranger: dict[str, str]
 ) -> None:
     async with filled.connect() as agent:
         first = await agent.call("list_calls", limit=5)
@@ -185,7 +187,7 @@ async def test_a_cursor_of_other_credentials_is_refused_before_anything_is_sent(
 
 
 @pytest.mark.requirement("03", "36")
-async def test_a_cursor_of_one_principal_is_nothing_to_another(filled: Rig) -> None:
+async def test_a_cursor_of_one_principal_is_nothing_to_another(filled: Harness) -> None:
     async with filled.connect(name="ann") as agent:
         first = await agent.call("list_calls", limit=5)
     before = len(filled.reads)
@@ -196,7 +198,7 @@ async def test_a_cursor_of_one_principal_is_nothing_to_another(filled: Rig) -> N
 
 
 async def test_a_cursor_of_another_account_is_refused_even_if_the_keys_are_shared(
-    filled: Rig,
+    filled: Harness,
 ) -> None:
     shared = {"calls_mcp_secret_keys": "k" * 32}
     async with another(access_to(filled.emulator.base_url), **shared) as agent:
@@ -226,7 +228,7 @@ SPOILT: dict[str, Callable[[str], str]] = {
 @pytest.mark.requirement("36")
 @pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
 async def test_a_cursor_that_was_altered_or_made_up_is_refused_before_anything_is_sent(
-    filled: Rig, spoil: Callable[[str], str]
+    filled: Harness, spoil: Callable[[str], str]
 ) -> None:
     async with filled.connect() as agent:
         first = await agent.call("list_calls", limit=5)
@@ -255,7 +257,7 @@ async def test_a_cursor_that_was_altered_or_made_up_is_refused_before_anything_i
     ],
 )
 async def test_another_filter_beside_a_cursor_is_a_fault_that_names_it(
-    filled: Rig, name: str, value: str
+    filled: Harness, name: str, value: str
 ) -> None:
     async with filled.connect() as agent:
         first = await agent.call("list_calls", status="completed", to=OURS, limit=2)
@@ -266,7 +268,7 @@ async def test_another_filter_beside_a_cursor_is_a_fault_that_names_it(
     assert len(filled.reads) == before
 
 
-async def test_all_other_filters_are_named_at_once(filled: Rig) -> None:
+async def test_all_other_filters_are_named_at_once(filled: Harness) -> None:
     async with filled.connect() as agent:
         first = await agent.call("list_calls", limit=2)
         outcome = await agent.call(
@@ -276,7 +278,7 @@ async def test_all_other_filters_are_named_at_once(filled: Rig) -> None:
 
 
 async def test_naming_the_servers_own_account_beside_a_cursor_is_no_difference(
-    filled: Rig,
+    filled: Harness,
 ) -> None:
     async with filled.connect() as agent:
         first = await agent.call("list_calls", limit=2)

@@ -4,7 +4,7 @@ from typing import Literal
 
 import pytest
 
-from tests.rig import ACCOUNT, CALLER, ERAS, TALKS_FOR_AN_HOUR, Rig, open_rig, placing
+from tests.harness import ACCOUNT, CALLER, ERAS, TALKS_FOR_AN_HOUR, Harness, open_harness, placing
 
 pytestmark = pytest.mark.anyio
 
@@ -13,9 +13,9 @@ Era = Literal["auto", "legacy"]
 
 @pytest.mark.parametrize("era", ERAS)
 async def test_a_call_is_placed_found_followed_changed_ended_and_deleted(
-    rig: Rig, era: Era
+    harness: Harness, era: Era
 ) -> None:
-    async with rig.connect(era) as agent:
+    async with harness.connect(era) as agent:
         placed = await agent.confirm("create_call", **placing(timeout=20))
         sid = placed["call"]["sid"]
         assert placed["call"] == {
@@ -35,7 +35,7 @@ async def test_a_call_is_placed_found_followed_changed_ended_and_deleted(
         assert [call["sid"] for call in listed["calls"]] == [sid]
         assert listed["count"] == 1
 
-        rig.clock.advance(10)
+        harness.clock.advance(10)
         followed = await agent.call("fetch_call", sid=sid)
         assert followed["call"]["status"] == "in-progress"
         assert followed["call"]["live"] is True
@@ -53,7 +53,7 @@ async def test_a_call_is_placed_found_followed_changed_ended_and_deleted(
         assert gone["error"]["http_status"] == 404
         assert gone["error"]["code"] == 20404
 
-    effects = [(entry.method, dict(entry.form), entry.status) for entry in rig.changes]
+    effects = [(entry.method, dict(entry.form), entry.status) for entry in harness.changes]
     assert effects == [
         (
             "POST",
@@ -72,11 +72,11 @@ async def test_a_call_is_placed_found_followed_changed_ended_and_deleted(
 
 
 async def test_what_the_api_will_ignore_is_told_with_the_question_and_with_the_result(
-    rig: Rig,
+    harness: Harness,
 ) -> None:
     arguments = placing(url="https://example.com/voice", trim="do-not-trim")
     expected = ["twiml is ignored, because url is given", "trim has no effect without record"]
-    async with rig.connect() as agent:
+    async with harness.connect() as agent:
         asked = await agent.call("create_call", **arguments)
         done = await agent.confirm("create_call", **arguments)
     assert asked["warnings"] == expected
@@ -84,13 +84,13 @@ async def test_what_the_api_will_ignore_is_told_with_the_question_and_with_the_r
     assert done["warnings"] == expected
 
 
-async def test_in_the_sandbox_every_result_is_marked(rig: Rig) -> None:
-    async with open_rig(sandbox=True) as sandbox, sandbox.connect() as agent:
+async def test_in_the_sandbox_every_result_is_marked(harness: Harness) -> None:
+    async with open_harness(sandbox=True) as sandbox, sandbox.connect() as agent:
         asked = await agent.call("create_call", **placing())
         done = await agent.confirm("create_call", **placing())
         wrong = await agent.call("fetch_call", sid="CA1")
         listed = await agent.read("list_calls")
-    async with rig.connect() as agent:
+    async with harness.connect() as agent:
         real = await agent.call("list_calls")
     assert asked["sandbox"] is done["sandbox"] is wrong["sandbox"] is True
     assert listed.startswith("[sandbox: no real telephone]")

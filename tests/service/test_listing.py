@@ -10,7 +10,7 @@ import pytest
 from mcp import Client
 
 from calls_mcp.emulator import seed_history
-from tests.rig import ACCOUNT, Agent, Rig, open_rig, structured, text_of
+from tests.harness import ACCOUNT, Agent, Harness, open_harness, structured, text_of
 from tests.upstream import (
     PATH,
     SID,
@@ -36,27 +36,27 @@ LONGEST_LINE = 190  # characters, some 60 tokens
 @asynccontextmanager
 async def filled(
     calls: int, calls_mcp_result_bytes: int = 64_000
-) -> AsyncGenerator[tuple[Rig, Agent]]:
+) -> AsyncGenerator[tuple[Harness, Agent]]:
     """A server on an account with a history, and a client."""
     async with (
-        open_rig(calls_mcp_result_bytes=calls_mcp_result_bytes) as rig,
-        rig.connect() as agent,
+        open_harness(calls_mcp_result_bytes=calls_mcp_result_bytes) as harness,
+        harness.connect() as agent,
     ):
-        seed_history(rig.emulator.calls, 3, calls, rig.clock())
-        yield rig, agent
+        seed_history(harness.emulator.calls, 3, calls, harness.clock())
+        yield harness, agent
 
 
-def sids(rig: Rig) -> list[str]:
+def sids(harness: Harness) -> list[str]:
     """All calls there are, newest first."""
-    return [call.sid for call in rig.emulator.calls.all()]
+    return [call.sid for call in harness.emulator.calls.all()]
 
 
 def listed(outcome: dict[str, Any]) -> list[str]:
     return [call["sid"] for call in outcome["calls"]]
 
 
-def page_sizes(rig: Rig) -> list[int]:
-    return [int(parse_qs(entry.query)["PageSize"][0]) for entry in rig.reads]
+def page_sizes(harness: Harness) -> list[int]:
+    return [int(parse_qs(entry.query)["PageSize"][0]) for entry in harness.reads]
 
 
 def size(outcome: dict[str, Any]) -> int:
@@ -81,11 +81,11 @@ def all_listed(outcomes: list[dict[str, Any]]) -> list[str]:
 
 
 async def test_without_a_limit_the_newest_fifty_calls_come_in_one_request() -> None:
-    async with filled(120) as (rig, agent):
+    async with filled(120) as (harness, agent):
         outcome = await agent.call("list_calls")
-        assert listed(outcome) == sids(rig)[:50]
+        assert listed(outcome) == sids(harness)[:50]
     assert outcome["count"] == 50
-    assert page_sizes(rig) == [50]
+    assert page_sizes(harness) == [50]
     assert "next_cursor" in outcome
 
 
@@ -95,12 +95,12 @@ async def test_pages_are_followed_up_to_the_limit_and_never_beyond(
     limit: int, page_size: int | None
 ) -> None:
     size = {} if page_size is None else {"page_size": page_size}
-    async with filled(120) as (rig, agent):
+    async with filled(120) as (harness, agent):
         outcome = await agent.call("list_calls", limit=limit, **size)
-        assert listed(outcome) == sids(rig)[:limit]
+        assert listed(outcome) == sids(harness)[:limit]
         assert outcome["count"] == min(limit, 120)
         assert ("next_cursor" in outcome) == (limit < 120)
-        sent = page_sizes(rig)
+        sent = page_sizes(harness)
     assert "warnings" not in outcome
     if page_size is not None:
         assert {*sent} == {page_size}
@@ -111,22 +111,22 @@ async def test_pages_are_followed_up_to_the_limit_and_never_beyond(
 @pytest.mark.requirement("36")
 @pytest.mark.parametrize("limit", [0, -1, 10_001, 1.5, "50", True])
 async def test_a_limit_out_of_bounds_is_refused_and_nothing_is_sent(limit: object) -> None:
-    async with filled(3) as (rig, agent):
+    async with filled(3) as (harness, agent):
         outcome = await agent.call("list_calls", limit=limit)
     assert outcome["error"]["kind"] == "invalid_arguments"
     (fault,) = outcome["error"]["faults"]
     assert fault["path"] == "/limit"
     assert "from 1 to 10000" in fault["expected"]
-    assert rig.reads == []
+    assert harness.reads == []
 
 
 @pytest.mark.requirement("36")
 @pytest.mark.parametrize("page_size", [0, 1001])
 async def test_a_page_size_out_of_bounds_is_refused_and_nothing_is_sent(page_size: int) -> None:
-    async with filled(3) as (rig, agent):
+    async with filled(3) as (harness, agent):
         outcome = await agent.call("list_calls", page_size=page_size)
     assert [fault["path"] for fault in outcome["error"]["faults"]] == ["/page_size"]
-    assert rig.reads == []
+    assert harness.reads == []
 
 
 async def test_an_empty_list_is_an_answer() -> None:
@@ -148,9 +148,9 @@ async def test_walking_visits_every_call_once_and_in_order(
     limit: int, page_size: int | None
 ) -> None:
     size = {} if page_size is None else {"page_size": page_size}
-    async with filled(37) as (rig, agent):
+    async with filled(37) as (harness, agent):
         outcomes = await walk(agent, limit=limit, **size)
-        assert all_listed(outcomes) == sids(rig)
+        assert all_listed(outcomes) == sids(harness)
     assert all(outcome["count"] <= limit for outcome in outcomes)
     assert len(outcomes) == -(-37 // limit)
     assert all("next_cursor" in outcome for outcome in outcomes[:-1])
@@ -175,17 +175,17 @@ FILTERS: list[dict[str, object]] = [
 async def test_walking_with_filters_visits_what_they_let_pass(
     filters: dict[str, object], page_size: int
 ) -> None:
-    async with filled(100) as (rig, agent):
+    async with filled(100) as (harness, agent):
         outcomes = await walk(agent, limit=9, page_size=page_size, **filters)
         whole = await agent.call("list_calls", limit=100, page_size=1000, **filters)
-        everything = sids(rig)
+        everything = sids(harness)
     visited = all_listed(outcomes)
     assert visited == listed(whole)
     assert len({*visited}) == len(visited)
     assert 9 < len(visited) <= 100
     assert (len(visited) == 100) == (filters == {"account_sid": ACCOUNT})
     assert visited == sorted(visited, key=everything.index)
-    walked = [{k: v for k, v in parse_qs(r.query).items() if k[0] != "P"} for r in rig.reads]
+    walked = [{k: v for k, v in parse_qs(r.query).items() if k[0] != "P"} for r in harness.reads]
     assert all(query == walked[0] for query in walked)
 
 
@@ -193,8 +193,8 @@ async def test_walking_with_filters_visits_what_they_let_pass(
 async def test_new_calls_in_between_are_no_reason_to_miss_or_repeat_one(
     limit: int, page_size: int
 ) -> None:
-    async with filled(30) as (rig, agent):
-        before = sids(rig)
+    async with filled(30) as (harness, agent):
+        before = sids(harness)
         visited: list[str] = []
         arguments: dict[str, object] = {"limit": limit, "page_size": page_size}
         while arguments:
@@ -202,25 +202,25 @@ async def test_new_calls_in_between_are_no_reason_to_miss_or_repeat_one(
             visited += listed(outcome)
             assert len(visited) <= len(before)
             arguments = {"cursor": outcome["next_cursor"]} if "next_cursor" in outcome else {}
-            seed_history(rig.emulator.calls, len(visited), 5, rig.clock())
+            seed_history(harness.emulator.calls, len(visited), 5, harness.clock())
     assert visited == before
 
 
 async def test_a_flood_of_new_calls_in_between_hides_none_of_the_old_ones() -> None:
-    async with filled(30) as (rig, agent):
-        before = sids(rig)
+    async with filled(30) as (harness, agent):
+        before = sids(harness)
         first = await agent.call("list_calls", limit=6, page_size=10)
-        seed_history(rig.emulator.calls, 8, 25, rig.clock())
+        seed_history(harness.emulator.calls, 8, 25, harness.clock())
         cursor = first["next_cursor"]
         rest = await agent.call("list_calls", cursor=cursor, limit=1000)
     assert {*before} <= {*listed(first), *listed(rest)}
 
 
 async def test_a_call_deleted_in_between_hides_none_of_the_others() -> None:
-    async with filled(30) as (rig, agent):
-        before = sids(rig)
+    async with filled(30) as (harness, agent):
+        before = sids(harness)
         first = await agent.call("list_calls", limit=6, page_size=10)
-        rig.emulator.calls.delete(before[5])
+        harness.emulator.calls.delete(before[5])
         rest = await agent.call("list_calls", cursor=first["next_cursor"], limit=1000)
     assert {*before} == {*listed(first), *listed(rest)}
 
@@ -230,10 +230,10 @@ async def test_a_call_deleted_in_between_hides_none_of_the_others() -> None:
 
 @pytest.mark.parametrize("budget", [4096, 8000, 64_000])
 async def test_an_answer_keeps_to_its_size_says_so_and_goes_on(budget: int) -> None:
-    async with filled(400, calls_mcp_result_bytes=budget) as (rig, agent):
+    async with filled(400, calls_mcp_result_bytes=budget) as (harness, agent):
         outcomes = await walk(agent, limit=400)
-        assert all_listed(outcomes) == sids(rig)
-        sent = sum(page_sizes(rig))
+        assert all_listed(outcomes) == sids(harness)
+        sent = sum(page_sizes(harness))
     assert len(outcomes) > 1
     assert all(size(outcome) <= budget for outcome in outcomes)
     for outcome in outcomes[:-1]:
@@ -246,10 +246,10 @@ async def test_an_answer_keeps_to_its_size_says_so_and_goes_on(budget: int) -> N
 
 
 async def test_no_page_is_read_for_which_there_is_no_room() -> None:
-    async with filled(400) as (rig, agent):
+    async with filled(400) as (harness, agent):
         outcome = await agent.call("list_calls", limit=400)
-    assert len(rig.reads) == 1
-    assert outcome["count"] == page_sizes(rig)[0]
+    assert len(harness.reads) == 1
+    assert outcome["count"] == page_sizes(harness)[0]
 
 
 @pytest.mark.requirement("36", "39")
@@ -298,12 +298,12 @@ async def test_a_single_call_larger_than_an_answer_is_still_told() -> None:
 
 
 async def test_a_model_reads_one_short_line_for_each_call() -> None:
-    async with filled(400) as (rig, agent):
+    async with filled(400) as (harness, agent):
         result = await agent.client.call_tool("list_calls", {"limit": 100})
         first, *lines = text_of(result).splitlines()
         assert len(lines) == 101
         assert first == "100 calls, newest first"
-        for sid, line in zip(sids(rig)[:100], lines[:-1], strict=True):
+        for sid, line in zip(sids(harness)[:100], lines[:-1], strict=True):
             assert line.startswith(f"{sid} ")
             assert len(line) <= LONGEST_LINE
     cursor = result.structured_content["next_cursor"]
@@ -349,11 +349,11 @@ async def test_progress_is_told_to_nobody_else(mode: Literal["auto", "legacy"]) 
         heard.append(message)
 
     async with (
-        filled(90) as (rig, _),
-        Client(rig.server, mode=mode, message_handler=hear, cache=None) as client,
+        filled(90) as (harness, _),
+        Client(harness.server, mode=mode, message_handler=hear, cache=None) as client,
     ):
         await client.call_tool("list_calls", {"limit": 60, "page_size": 20})
-    assert len(rig.reads) == 3
+    assert len(harness.reads) == 3
     assert heard == []
 
 

@@ -21,7 +21,7 @@ from calls_mcp.server.handlers import build_server
 from calls_mcp.server.permissions import Context, connection_of
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
-from tests.rig import ACCOUNT, ERAS, Era, Rig, open_rig
+from tests.harness import ACCOUNT, ERAS, Era, Harness, open_harness
 from tests.subscriptions import (
     in_memory,
     left_alone,
@@ -42,108 +42,110 @@ pytestmark = pytest.mark.anyio
 TALK = 10  # seconds, after which the callee has long answered
 
 
-def quick(**settings: object) -> AbstractAsyncContextManager[Rig]:
-    """A rig whose server looks at calls all the time."""
-    return open_rig(sandbox=False, calls_mcp_watch_interval=0.01, **settings)
+def quick(**settings: object) -> AbstractAsyncContextManager[Harness]:
+    """A harness whose server looks at calls all the time."""
+    return open_harness(sandbox=False, calls_mcp_watch_interval=0.01, **settings)
 
 
 @pytest.fixture
-async def rig() -> AsyncGenerator[Rig]:
-    async with quick() as rig:
-        yield rig
+async def harness() -> AsyncGenerator[Harness]:
+    async with quick() as harness:
+        yield harness
 
 
 def uri_of(sid: str) -> str:
     return f"calls://call/{sid}"
 
 
-async def placed(rig: Rig) -> str:
-    async with rig.connect(name="placing") as agent:
+async def placed(harness: Harness) -> str:
+    async with harness.connect(name="placing") as agent:
         return await agent.place()
 
 
-async def status(rig: Rig, sid: str) -> str:
-    async with rig.connect(name="looking") as agent:
+async def status(harness: Harness, sid: str) -> str:
+    async with harness.connect(name="looking") as agent:
         return (await agent.call("fetch_call", sid=sid))["call"]["status"]
 
 
 @pytest.mark.parametrize("era", ERAS)
 async def test_each_change_of_a_live_call_is_told_and_its_end_is_the_last(
-    era: Era, rig: Rig
+    era: Era, harness: Harness
 ) -> None:
-    sid = await placed(rig)
-    async with subscribed(in_memory(rig), era, uri_of(sid)) as news:
-        rig.clock.advance(TALK)
+    sid = await placed(harness)
+    async with subscribed(in_memory(harness), era, uri_of(sid)) as news:
+        harness.clock.advance(TALK)
         assert await news.next() == uri_of(sid)
-        assert await status(rig, sid) == "in-progress"
-        rig.clock.advance(2 * 3600)
+        assert await status(harness, sid) == "in-progress"
+        harness.clock.advance(2 * 3600)
         assert await news.next() == uri_of(sid)
-        assert await status(rig, sid) == "completed"
+        assert await status(harness, sid) == "completed"
         if era != "legacy":
             assert await news.rest() == []
-        assert await left_alone(rig, sid)
+        assert await left_alone(harness, sid)
 
 
 @pytest.mark.process
 @pytest.mark.parametrize("era", ERAS)
-async def test_changes_are_told_over_stdio_too(era: Era, rig: Rig) -> None:
-    sid = await placed(rig)
+async def test_changes_are_told_over_stdio_too(era: Era, harness: Harness) -> None:
+    sid = await placed(harness)
     connect = over_stdio(
         TWILIO_ACCOUNT_SID=ACCOUNT,
-        TWILIO_AUTH_TOKEN=rig.emulator.account.auth_token,
-        CALLS_MCP_API_BASE_URL=rig.emulator.base_url,
+        TWILIO_AUTH_TOKEN=harness.emulator.account.auth_token,
+        CALLS_MCP_API_BASE_URL=harness.emulator.base_url,
         CALLS_MCP_WATCH_INTERVAL="0.05",
     )
     async with subscribed(connect, era, uri_of(sid)) as news:
         for seconds in (TALK, 2 * 3600):
-            rig.clock.advance(seconds)
+            harness.clock.advance(seconds)
             assert await news.next() == uri_of(sid)
-    assert await left_alone(rig, sid)
+    assert await left_alone(harness, sid)
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_of_a_call_that_has_ended_there_is_one_last_notification(era: Era, rig: Rig) -> None:
-    sid = await placed(rig)
-    rig.clock.advance(2 * 3600)
-    async with subscribed(in_memory(rig), era, uri_of(sid)) as news:
+async def test_of_a_call_that_has_ended_there_is_one_last_notification(
+    era: Era, harness: Harness
+) -> None:
+    sid = await placed(harness)
+    harness.clock.advance(2 * 3600)
+    async with subscribed(in_memory(harness), era, uri_of(sid)) as news:
         assert await news.next() == uri_of(sid)
-        assert looks(rig, sid) == 1
+        assert looks(harness, sid) == 1
 
 
-async def test_a_stream_ends_once_all_its_calls_have(rig: Rig) -> None:
-    uris = [uri_of(await placed(rig)), uri_of(await placed(rig))]
-    async with subscribed(in_memory(rig), "auto", *uris) as news:
-        rig.clock.advance(2 * 3600)
+async def test_a_stream_ends_once_all_its_calls_have(harness: Harness) -> None:
+    uris = [uri_of(await placed(harness)), uri_of(await placed(harness))]
+    async with subscribed(in_memory(harness), "auto", *uris) as news:
+        harness.clock.advance(2 * 3600)
         assert {*await news.rest()} == {*uris}
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_a_call_whose_record_is_deleted_is_told_once_more(era: Era, rig: Rig) -> None:
-    sid = await placed(rig)
-    async with subscribed(in_memory(rig), era, uri_of(sid)) as news:
-        rig.emulator.reset()
+async def test_a_call_whose_record_is_deleted_is_told_once_more(era: Era, harness: Harness) -> None:
+    sid = await placed(harness)
+    async with subscribed(in_memory(harness), era, uri_of(sid)) as news:
+        harness.emulator.reset()
         assert await news.next() == uri_of(sid)
 
 
-async def test_an_older_client_can_unsubscribe(rig: Rig) -> None:
-    sid = await placed(rig)
-    async with in_memory(rig)("legacy", None) as client:
+async def test_an_older_client_can_unsubscribe(harness: Harness) -> None:
+    sid = await placed(harness)
+    async with in_memory(harness)("legacy", None) as client:
         for _ in range(2):
             await subscribe(client, uri_of(sid))
-        await looked(rig, sid, 2)
+        await looked(harness, sid, 2)
         for _ in range(2):
             await unsubscribe(client, uri_of(sid))
-        assert await left_alone(rig, sid)
+        assert await left_alone(harness, sid)
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_a_failure_of_the_api_is_outlasted(era: Era, rig: Rig) -> None:
-    sid = await placed(rig)
-    async with subscribed(in_memory(rig), era, uri_of(sid)) as news:
-        rig.emulator.faults.add(Fault(kind="error", status=401, method="GET", requests=3))
-        rig.clock.advance(TALK)
+async def test_a_failure_of_the_api_is_outlasted(era: Era, harness: Harness) -> None:
+    sid = await placed(harness)
+    async with subscribed(in_memory(harness), era, uri_of(sid)) as news:
+        harness.emulator.faults.add(Fault(kind="error", status=401, method="GET", requests=3))
+        harness.clock.advance(TALK)
         assert await news.next() == uri_of(sid)
-    assert not rig.emulator.faults.armed
+    assert not harness.emulator.faults.armed
 
 
 @pytest.mark.parametrize("era", ERAS)
@@ -156,9 +158,9 @@ async def test_a_failure_of_the_api_is_outlasted(era: Era, rig: Rig) -> None:
     ],
 )
 async def test_what_is_not_there_can_not_be_watched(
-    rig: Rig, era: Era, uri: str, complaint: str
+    harness: Harness, era: Era, uri: str, complaint: str
 ) -> None:
-    async with in_memory(rig)(era, None) as client:
+    async with in_memory(harness)(era, None) as client:
         listening = client.listen(resource_subscriptions=[uri])
         ask = partial(subscribe, client, uri) if era == "legacy" else listening.__aenter__
         with pytest.raises(MCPError, match=complaint) as refusal:
@@ -167,8 +169,8 @@ async def test_what_is_not_there_can_not_be_watched(
     assert refusal.value.error.data["uri"] == uri
 
 
-async def test_a_stream_tells_what_it_agrees_to_and_leaves_out_the_rest(rig: Rig) -> None:
-    good, connect = uri_of(await placed(rig)), in_memory(rig)
+async def test_a_stream_tells_what_it_agrees_to_and_leaves_out_the_rest(harness: Harness) -> None:
+    good, connect = uri_of(await placed(harness)), in_memory(harness)
     asked = [good, "calls://policy", "calls://call/CA12", good]
     async with (
         connect("auto", None) as client,
@@ -179,26 +181,28 @@ async def test_a_stream_tells_what_it_agrees_to_and_leaves_out_the_rest(rig: Rig
 
 
 @pytest.mark.parametrize("lists", [True, False], ids=["a list", "nothing"])
-async def test_a_stream_that_nothing_can_come_of_ends_at_once(rig: Rig, *, lists: bool) -> None:
+async def test_a_stream_that_nothing_can_come_of_ends_at_once(
+    harness: Harness, *, lists: bool
+) -> None:
     async with (
-        in_memory(rig)("auto", None) as client,
+        in_memory(harness)("auto", None) as client,
         client.listen(tools_list_changed=lists) as subscription,
     ):
         assert [event async for event in subscription] == []
 
 
-async def test_what_never_changes_can_be_subscribed_to_in_vain(rig: Rig) -> None:
-    async with in_memory(rig)("legacy", None) as client:
+async def test_what_never_changes_can_be_subscribed_to_in_vain(harness: Harness) -> None:
+    async with in_memory(harness)("legacy", None) as client:
         await subscribe(client, "calls://policy")
-        assert rig.reads == []
+        assert harness.reads == []
 
 
 @pytest.mark.parametrize("era", ERAS)
 async def test_one_principal_watches_a_quarter_of_what_there_may_be(era: Era) -> None:
-    async with quick(calls_mcp_watches=8) as rig:
-        sids = [await placed(rig) for _ in range(3)]
+    async with quick(calls_mcp_watches=8) as harness:
+        sids = [await placed(harness) for _ in range(3)]
         uris = [*map(uri_of, sids)]
-        connect = in_memory(rig)
+        connect = in_memory(harness)
         if era == "legacy":
             async with connect(era, None) as client:
                 await subscribe(client, uris[0])
@@ -214,7 +218,7 @@ async def test_one_principal_watches_a_quarter_of_what_there_may_be(era: Era) ->
                 client.listen(resource_subscriptions=uris) as subscription,
             ):
                 assert subscription.honored.resource_subscriptions == uris[:2]
-                assert looks(rig, sids[2]) == 0
+                assert looks(harness, sids[2]) == 0
 
 
 async def test_first_looks_are_taken_together_but_only_so_many_at_once() -> None:
@@ -246,26 +250,28 @@ async def test_first_looks_are_taken_together_but_only_so_many_at_once() -> None
 async def test_first_looks_count_against_the_policy(tmp_path: Path) -> None:
     policy = tmp_path / "policy.toml"
     policy.write_text("[caps]\nreads_per_minute = 3\n[destinations]\n", "utf-8")
-    async with open_rig(calls_mcp_policy=policy) as rig:
+    async with open_harness(calls_mcp_policy=policy) as harness:
         uris = [uri_of(f"CA{n:032x}") for n in range(10)]
-        async with in_memory(rig)("auto", None) as client:
+        async with in_memory(harness)("auto", None) as client:
             with pytest.raises(MCPError, match="not_found"):
                 await client.listen(resource_subscriptions=uris).__aenter__()
-        assert len(rig.reads) == 3
+        assert len(harness.reads) == 3
 
 
-async def test_a_connection_keeps_nothing_of_subscriptions_that_have_ended(rig: Rig) -> None:
+async def test_a_connection_keeps_nothing_of_subscriptions_that_have_ended(
+    harness: Harness,
+) -> None:
     connections: set[Connection] = set()
 
     async def noticing(ctx: Context, call_next: CallNext) -> HandlerResult:
         connections.add(connection_of(ctx))
         return await call_next(ctx)
 
-    rig.server.middleware.append(noticing)
-    sids = [await placed(rig) for _ in range(5)]
-    rig.clock.advance(2 * 3600)
+    harness.server.middleware.append(noticing)
+    sids = [await placed(harness) for _ in range(5)]
+    harness.clock.advance(2 * 3600)
     connections.clear()
-    async with subscribed(in_memory(rig), "legacy", *map(uri_of, sids)) as news:
+    async with subscribed(in_memory(harness), "legacy", *map(uri_of, sids)) as news:
         assert {await news.next() for _ in sids} == {*map(uri_of, sids)}
         await anyio.wait_all_tasks_blocked()
         (connection,) = connections
@@ -277,12 +283,12 @@ async def test_looks_count_against_the_policy_of_whom_they_are_for(
 ) -> None:
     policy = tmp_path / "policy.toml"
     policy.write_text("[caps]\nreads_per_minute = 3\n[destinations]\n", "utf-8")
-    async with quick(calls_mcp_policy=policy) as rig:
-        sid = await placed(rig)
-        async with subscribed(in_memory(rig), "auto", uri_of(sid)):
-            await looked(rig, sid, 2)
-            async with in_memory(rig)("auto", None) as client:
+    async with quick(calls_mcp_policy=policy) as harness:
+        sid = await placed(harness)
+        async with subscribed(in_memory(harness), "auto", uri_of(sid)):
+            await looked(harness, sid, 2)
+            async with in_memory(harness)("auto", None) as client:
                 with pytest.raises(MCPError, match="within a minute"):
                     await client.read_resource(uri_of(sid))
-        assert looks(rig, sid) == 3
+        assert looks(harness, sid) == 3
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.optional import program
+from tests.optional_tools import program
 
 
 @dataclass

@@ -8,7 +8,7 @@ import pytest
 
 from calls_mcp.errors import CatalogError
 from calls_mcp.tools.catalog import CONFIG, AddressKind, address_kind, load_operations
-from tests.rig import CALLER
+from tests.harness import CALLER
 from tests.strategies import DOCUMENTED, SID, TOOLS
 
 CREATE, LIST, TYPES = "operations/create_call.toml", "operations/list_calls.toml", "types.toml"

@@ -12,7 +12,7 @@ from calls_mcp.emulator import seed_history
 from calls_mcp.tools.catalog import load_operations
 from tests.benchmarks.tokens import budgets
 from tests.generate import SNAPSHOTS, Property, definitions, snapshots
-from tests.rig import ERAS, Agent, Rig, User, placing
+from tests.harness import ERAS, Agent, Harness, User, placing
 from tests.strategies import DOCUMENTED, PARAMETERS, TOOLS, satisfies
 
 OWN = {
@@ -181,12 +181,12 @@ async def listed(agent: Agent) -> list[dict[str, object]]:
 @pytest.mark.requirement("14")
 @pytest.mark.anyio
 async def test_the_list_is_the_same_for_every_client_and_era_before_and_after_calls(
-    rig: Rig,
+    harness: Harness,
 ) -> None:
     lists: list[list[dict[str, object]]] = []
     for era in ERAS:
         for name, user in (("alice", None), ("bob", User())):
-            async with rig.connect(era, user, name) as agent:
+            async with harness.connect(era, user, name) as agent:
                 lists.append(await listed(agent))
                 await agent.client.call_tool("create_call", placing())
                 await agent.call("list_calls")
@@ -196,9 +196,11 @@ async def test_the_list_is_the_same_for_every_client_and_era_before_and_after_ca
 
 @pytest.mark.anyio
 @pytest.mark.skipif(find_spec("rs_bpe") is None, reason="no rs-bpe: pip install rs-bpe")
-async def test_the_tools_and_a_page_of_calls_keep_to_their_budget_of_tokens(rig: Rig) -> None:
-    seed_history(rig.emulator.calls, 1, 100, rig.clock())
-    async with rig.connect() as agent:
+async def test_the_tools_and_a_page_of_calls_keep_to_their_budget_of_tokens(
+    harness: Harness,
+) -> None:
+    seed_history(harness.emulator.calls, 1, 100, harness.clock())
+    async with harness.connect() as agent:
         tools = await agent.client.list_tools()
         listed = await agent.client.call_tool("list_calls")
     shown, page = (

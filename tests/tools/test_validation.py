@@ -22,14 +22,14 @@ from calls_mcp.observability.redaction import MASK
 from calls_mcp.tools.catalog import Json, Rule, load_operations
 from calls_mcp.tools.validation import Arguments, validate
 from tests.generate import definitions
-from tests.rig import (
+from tests.harness import (
     CALLER,
     ERAS,
     TALKS_FOR_AN_HOUR,
     TWIML,
     Agent,
-    Rig,
-    open_rig,
+    Harness,
+    open_harness,
     placing,
     structured,
     text_of,
@@ -304,9 +304,9 @@ BYPASSES = (
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.anyio
 async def test_no_argument_gets_round_the_confirmation(
-    rig: Rig, era: Literal["auto", "legacy"]
+    harness: Harness, era: Literal["auto", "legacy"]
 ) -> None:
-    async with rig.connect(era) as agent:
+    async with harness.connect(era) as agent:
         token = (await agent.call("create_call", **placing()))["confirmation"]["token"]
         for name in BYPASSES:
             for value in (True, {"confirm": {"action": "accept"}, "approve": True}):
@@ -314,7 +314,7 @@ async def test_no_argument_gets_round_the_confirmation(
                 error = (await agent.call("create_call", **arguments))["error"]
                 assert error["kind"] == "invalid_arguments"
                 assert [fault["path"] for fault in error["faults"]] == [f"/{name}"]
-    assert rig.emulator.requests == ()
+    assert harness.emulator.requests == ()
 
 
 @pytest.mark.parametrize("tool", TOOLS)
@@ -329,7 +329,7 @@ def test_a_missing_argument_is_told_with_an_example(tool: str) -> None:
 
 
 @pytest.mark.anyio
-async def test_everything_wrong_is_told_at_once_to_program_and_model(rig: Rig) -> None:
+async def test_everything_wrong_is_told_at_once_to_program_and_model(harness: Harness) -> None:
     wrong: dict[str, object] = {
         "To": TALKS_FOR_AN_HOUR,
         "frm": CALLER,
@@ -341,7 +341,7 @@ async def test_everything_wrong_is_told_at_once_to_program_and_model(rig: Rig) -
         "status_callback_event": ["answered", "hung-up"],
         "sip_auth_password": 1234,
     }
-    async with rig.connect() as agent:
+    async with harness.connect() as agent:
         result = await agent.client.call_tool("create_call", wrong)
     error, text = structured(result)["error"], text_of(result)
     assert result.is_error
@@ -362,7 +362,7 @@ async def test_everything_wrong_is_told_at_once_to_program_and_model(rig: Rig) -
     assert len(text.splitlines()) == 11
     assert f'- /timeout: expected {SECONDS}; got "30" (a text of 2 characters)' in text
     assert "did you mean 30?" in text
-    assert rig.emulator.requests == ()
+    assert harness.emulator.requests == ()
 
 
 # Secrets
@@ -375,8 +375,8 @@ async def test_everything_wrong_is_told_at_once_to_program_and_model(rig: Rig) -
     ["hunter2\n", ["hunter2"], {"hunter2": "hunter2"}, "hunter2" * 1000, f"hunter2{OVERRIDE}"],
 )
 @pytest.mark.anyio
-async def test_a_secret_is_never_shown(rig: Rig, name: str, value: object) -> None:
-    async with rig.connect() as agent:
+async def test_a_secret_is_never_shown(harness: Harness, name: str, value: object) -> None:
+    async with harness.connect() as agent:
         result = await agent.client.call_tool("create_call", {**placing(), name: value})
     (fault,) = structured(result)["error"]["faults"]
     assert fault["path"] == f"/{name}"
@@ -385,8 +385,8 @@ async def test_a_secret_is_never_shown(rig: Rig, name: str, value: object) -> No
 
 
 @pytest.mark.anyio
-async def test_a_secret_under_a_misspelt_name_is_not_shown_either(rig: Rig) -> None:
-    async with rig.connect() as agent:
+async def test_a_secret_under_a_misspelt_name_is_not_shown_either(harness: Harness) -> None:
+    async with harness.connect() as agent:
         result = await agent.client.call_tool("create_call", placing(SipAuthPassword="hunter2"))
     assert structured(result)["error"]["faults"][0]["did_you_mean"] == "sip_auth_password"
     assert "hunter2" not in result.model_dump_json()
@@ -427,12 +427,12 @@ def test_what_is_no_sid_is_refused(tool: str, name: str, prefix: str, sid: str) 
 @pytest.mark.parametrize("sid", [sid for sid in STRANGE_SIDS if "\ud800" not in sid])
 @pytest.mark.anyio
 async def test_what_is_no_sid_never_gets_into_a_path(sid: str) -> None:
-    async with open_rig(calls_mcp_confirm="none") as rig, rig.connect() as agent:
+    async with open_harness(calls_mcp_confirm="none") as harness, harness.connect() as agent:
         for tool in ("fetch_call", "update_call", "delete_call"):
             for arguments in ({"sid": sid}, {"account_sid": sid.replace("CA", "AC")}):
                 outcome = await agent.call(tool, **{**BASES[tool], **arguments})
                 assert outcome["error"]["kind"] == "invalid_arguments"
-        assert rig.emulator.requests == ()
+        assert harness.emulator.requests == ()
 
 
 @pytest.mark.requirement("32")
@@ -578,9 +578,9 @@ def test_what_is_no_whole_number_boolean_or_real_date_is_refused(
 @pytest.mark.parametrize("text", ["2026-01-31T0900Z", "2026-01-31T09Z", "2026-01-31T09:00:00+0100"])
 @pytest.mark.anyio
 async def test_a_date_time_in_a_rarer_spelling_is_refused_here_or_taken_by_the_api(
-    rig: Rig, text: str
+    harness: Harness, text: str
 ) -> None:
-    async with rig.connect() as agent:
+    async with harness.connect() as agent:
         outcome = await agent.call("list_calls", start_time=text)
     assert outcome["outcome"] == "done" or outcome["error"]["kind"] == "invalid_arguments"
 
@@ -708,7 +708,7 @@ def test_what_depends_on_something_ignored_is_warned_of_too() -> None:
 @pytest.mark.anyio
 async def test_a_call_that_is_warned_of_goes_ahead_and_says_so() -> None:
     url = "https://example.com/voice"
-    async with open_rig(calls_mcp_confirm="none") as rig, rig.connect() as agent:
+    async with open_harness(calls_mcp_confirm="none") as harness, harness.connect() as agent:
         result = await agent.client.call_tool(
             "create_call",
             placing(url=url, trim="do-not-trim", byoc="BY" + "0" * 32, to="client:al"),
@@ -717,7 +717,7 @@ async def test_a_call_that_is_warned_of_goes_ahead_and_says_so() -> None:
         updated = await agent.call(
             "update_call", sid=placed["call"]["sid"], method="GET", twiml=TWIML
         )
-        statuses = [entry.status for entry in rig.changes]
+        statuses = [entry.status for entry in harness.changes]
     assert placed["outcome"] == updated["outcome"] == "done"
     assert placed["warnings"] == [
         "twiml is ignored, because url is given",
@@ -788,14 +788,14 @@ def test_of_countless_unknown_names_some_are_reported() -> None:
 @pytest.mark.requirement("35")
 @pytest.mark.anyio
 async def test_a_huge_and_a_deep_value_come_back_through_a_client_as_short_results(
-    rig: Rig,
+    harness: Harness,
 ) -> None:
-    async with rig.connect() as agent:
+    async with harness.connect() as agent:
         for value in ("y" * 10**6, buried(100), {"a": buried(100)}, 10**300):
             result = await agent.client.call_tool("create_call", placing(to=value, zebra=value))
             assert structured(result)["error"]["kind"] == "invalid_arguments"
             assert len(result.model_dump_json()) < 3000
-    assert rig.emulator.requests == ()
+    assert harness.emulator.requests == ()
 
 
 # Properties
@@ -806,16 +806,16 @@ class Bench:
     """A running server that confirms nothing, used from an ordinary function."""
 
     portal: BlockingPortal
-    rig: Rig
+    harness: Harness
     agent: Agent
 
     def call(
         self, tool: str, arguments: Mapping[str, object]
     ) -> tuple[CallToolResult, list[LoggedRequest]]:
         """The result of a call, and the requests it made."""
-        before = len(self.rig.emulator.requests)
+        before = len(self.harness.emulator.requests)
         result = self.portal.call(self._call, tool, {**arguments})
-        return result, [*self.rig.emulator.requests[before:]]
+        return result, [*self.harness.emulator.requests[before:]]
 
     async def _call(self, tool: str, arguments: dict[str, object]) -> CallToolResult:
         return await self.agent.client.call_tool(tool, arguments)
@@ -825,10 +825,10 @@ class Bench:
 def running() -> Generator[Bench]:
     with (
         start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(open_rig(calls_mcp_confirm="none")) as rig,
-        portal.wrap_async_context_manager(rig.connect()) as agent,
+        portal.wrap_async_context_manager(open_harness(calls_mcp_confirm="none")) as harness,
+        portal.wrap_async_context_manager(harness.connect()) as agent,
     ):
-        yield Bench(portal, rig, agent)
+        yield Bench(portal, harness, agent)
 
 
 def as_documented(tool: str, arguments: Mapping[str, object], sent: Sending) -> bool:
@@ -840,11 +840,11 @@ def as_documented(tool: str, arguments: Mapping[str, object], sent: Sending) -> 
 
 
 @pytest.mark.anyio
-async def test_null_for_what_is_optional_is_the_same_as_leaving_it_out(rig: Rig) -> None:
+async def test_null_for_what_is_optional_is_the_same_as_leaving_it_out(harness: Harness) -> None:
     given = placing()
     names = load_operations()["create_call"].parameters.keys() - given.keys()
     rest = dict.fromkeys(names - {"confirmation_token"})
-    async with rig.connect() as agent:
+    async with harness.connect() as agent:
         plain = await agent.call("create_call", **placing())
         with_nulls = await agent.call("create_call", **placing(), **rest)
         assert with_nulls["confirmation"]["preview"] == plain["confirmation"]["preview"]

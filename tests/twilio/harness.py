@@ -11,7 +11,7 @@ from calls_mcp.emulator import ManualClock
 from calls_mcp.server.handlers import build_server
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
-from tests.rig import PERMISSIVE, Agent, placing
+from tests.harness import PERMISSIVE, Agent, placing
 from tests.upstream import SID, Exchange, Step, Tool, Upstream, access, answer, call, error_of, page
 
 FETCH: Tool = ("fetch_call", {"sid": SID})

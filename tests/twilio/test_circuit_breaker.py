@@ -15,7 +15,7 @@ from calls_mcp.tools.catalog import Json, load_operations
 from calls_mcp.tools.validation import Arguments
 from calls_mcp.twilio.client import TwilioClient
 from calls_mcp.twilio.requests import encode
-from tests.rig import ACCOUNT, placing
+from tests.harness import ACCOUNT, placing
 from tests.telemetry import recording
 from tests.twilio.harness import (
     CREATE,

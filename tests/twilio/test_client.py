@@ -19,7 +19,7 @@ import pytest
 from tenacity.wait import wait_fixed
 
 from calls_mcp import __version__
-from tests.rig import ACCOUNT, structured, text_of
+from tests.harness import ACCOUNT, structured, text_of
 from tests.twilio.harness import CREATE, DELETE, FETCH, HANG_UP, LIST
 from tests.upstream import (
     PATH,

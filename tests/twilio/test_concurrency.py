@@ -5,7 +5,7 @@ import re
 import anyio
 import pytest
 
-from tests.rig import placing
+from tests.harness import placing
 from tests.twilio.harness import (
     DELETE,
     FETCH,

@@ -7,7 +7,7 @@ from xml.sax.saxutils import escape
 import pytest
 
 from calls_mcp.emulator import LoggedRequest
-from tests.rig import ACCOUNT, CALLER, TALKS_FOR_AN_HOUR, Agent, Rig, open_rig, placing
+from tests.harness import ACCOUNT, CALLER, TALKS_FOR_AN_HOUR, Agent, Harness, open_harness, placing
 from tests.strategies import (
     BASES,
     DOCUMENTED,
@@ -37,10 +37,10 @@ AWKWARD = [
 
 async def only_request(tool: str, **arguments: object) -> LoggedRequest:
     """The one request that reaches the API when a tool is called."""
-    async with open_rig(calls_mcp_confirm="none") as rig, rig.connect() as agent:
+    async with open_harness(calls_mcp_confirm="none") as harness, harness.connect() as agent:
         outcome = await agent.call(tool, **arguments)
         assert outcome.get("error", {}).get("kind") != "invalid_arguments", outcome
-        (entry,) = rig.emulator.requests
+        (entry,) = harness.emulator.requests
     return entry
 
 
@@ -126,25 +126,25 @@ async def test_a_limit_is_the_page_size_unless_that_is_given(
 
 
 async def test_a_cursor_is_never_sent_but_what_it_stands_for_is() -> None:
-    async with open_rig(calls_mcp_confirm="none") as rig, rig.connect() as agent:
+    async with open_harness(calls_mcp_confirm="none") as harness, harness.connect() as agent:
         for _ in range(3):
             await agent.call("create_call", **placing())
         first = await agent.call("list_calls", limit=1, to=TALKS_FOR_AN_HOUR)
         cursor = first["next_cursor"]
         second = await agent.call("list_calls", cursor=cursor)
-        before, after = rig.reads
+        before, after = harness.reads
     assert second["count"] == 1
     assert sending(before).query == {"To": [TALKS_FOR_AN_HOUR], "PageSize": ["1"]}
     assert sending(after).query.keys() == {"To", "PageSize", "Page", "PageToken"}
     assert cursor not in after.query
 
 
-async def test_a_confirmation_token_is_never_sent(rig: Rig) -> None:
-    async with rig.connect() as agent:
+async def test_a_confirmation_token_is_never_sent(harness: Harness) -> None:
+    async with harness.connect() as agent:
         sid = await agent.place()
         await agent.confirm("update_call", sid=sid, status="completed")
         await agent.confirm("delete_call", sid=sid)
-    create, update, delete = map(sending, rig.changes)
+    create, update, delete = map(sending, harness.changes)
     assert create.form == expected_sending("create_call", placing()).form
     assert update.form == {"Status": ["completed"]}
     assert delete.query == delete.form == {}
@@ -220,11 +220,11 @@ async def test_only_a_form_has_a_body(tool: str, content_type: str | None) -> No
 
 @pytest.mark.requirement("40")
 async def test_a_tool_that_only_reads_sends_nothing_but_gets() -> None:
-    async with open_rig(calls_mcp_confirm="none") as rig, rig.connect() as agent:
+    async with open_harness(calls_mcp_confirm="none") as harness, harness.connect() as agent:
         for tool in TOOLS:
             await agent.call(tool, **BASES[tool])
         await everything_at_once(agent)
-        methods = [entry.method for entry in rig.emulator.requests]
+        methods = [entry.method for entry in harness.emulator.requests]
     assert methods == [*(DOCUMENTED[tool]["method"] for tool in TOOLS), "GET", "GET"]
 
 

@@ -16,7 +16,7 @@ from calls_mcp.errors import InvocationError, OutcomeUnknown, Rejected, Unavaila
 from calls_mcp.tools.outcome import Failure
 from calls_mcp.twilio.requests import Request
 from calls_mcp.twilio.responses import Response, error_from, no_usable_response
-from tests.rig import ACCOUNT, CALLER, placing, text_of
+from tests.harness import ACCOUNT, CALLER, placing, text_of
 from tests.secrets import AUTH_TOKEN, betrayed
 from tests.twilio.harness import CREATE, DELETE, FETCH, HANG_UP, LIST
 from tests.upstream import (

@@ -21,7 +21,7 @@ from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
 from calls_mcp.twilio.client import TwilioClient
 from calls_mcp.twilio.requests import Request
-from tests.rig import ACCOUNT
+from tests.harness import ACCOUNT
 from tests.upstream import Upstream, access, answer, call
 
 pytestmark = pytest.mark.anyio

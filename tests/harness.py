@@ -105,7 +105,7 @@ def text_of(result: CallToolResult) -> str:
 
 
 @dataclass
-class Rig:
+class Harness:
     """A server, its emulator, and the clock that both live by (epoch seconds)."""
 
     server: Server[Any]
@@ -139,7 +139,7 @@ class Rig:
 
 
 @asynccontextmanager
-async def open_rig(*, sandbox: bool = False, **settings: object) -> AsyncGenerator[Rig]:
+async def open_harness(*, sandbox: bool = False, **settings: object) -> AsyncGenerator[Harness]:
     """A server with `settings` (by field name) on an emulator with a clock that stands still.
 
     Its policy is a permissive one: `calls_mcp_policy=None` gives the one that is shipped. Its state
@@ -152,7 +152,7 @@ async def open_rig(*, sandbox: bool = False, **settings: object) -> AsyncGenerat
         async with Runtime(
             load_settings(settings), access, sandbox=sandbox, clock=clock
         ) as runtime:
-            yield Rig(build_server(runtime), runtime, emulator, clock)
+            yield Harness(build_server(runtime), runtime, emulator, clock)
 
 
 def access_to(base_url: str, *, timeout: float = 5, deadline: float = 5) -> Access:
