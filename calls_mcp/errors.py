@@ -1,24 +1,26 @@
-"""Everything that can go wrong, by what it means for the call.
+"""All errors, by what they mean for the call.
 
 CallsError
 ├ ConfigurationError         at start: a setting is missing or wrong
-│ └ FileError                at start: a file of the operator's is wrong
-├ CatalogError               at start: a file of the project is wrong
+│ └ FileError                at start: a file of the operator is wrong
+├ CatalogError               at start: a file of this project is wrong
 └ InvocationError            an invocation failed
   ├ InvalidArguments         nothing was sent: the arguments are wrong
   ├ InvalidConfirmation      nothing was sent: the token does not confirm this
-  ├ NotApplicable            nothing was sent: the call is in the wrong state
+  ├ NotApplicable            nothing was sent: the status of the call does not allow it
   ├ PolicyDenied             nothing was sent: the operator's policy refuses it
   ├ AuditUnavailable         nothing was sent: the audit log can't be written
   ├ StoreUnavailable         nothing was sent: the state store can't be reached
-  │ └ OutcomeNotStored             what was done could not be recorded in the store
-  ├ Rejected                 the API said no: nothing happened
-  ├ RateLimited              the API was too busy: nothing happened
-  ├ Unreachable              the request never left: nothing happened
-  │ └ NotAttempted           it was not even tried
-  ├ NotDone                  the API failed, and was seen to have done nothing
+  │ └ OutcomeNotStored       the outcome of a change could not be stored
+  ├ Rejected                 the API refused: nothing happened
+  │ ├ NotFound               the call does not exist
+  │ ├ CredentialsRejected    the API does not accept the credentials
+  │ └ RateLimited            the API was too busy
+  ├ Unreachable              the request was not sent: nothing happened
+  │ └ NotAttempted           no connection was tried
+  ├ NotDone                  the API failed, and a lookup showed that nothing happened
   ├ Unavailable              a read failed: nothing happened
-  └ OutcomeUnknown           a change was sent and its answer never came
+  └ OutcomeUnknown           a change was sent, but its response was lost
 """
 
 from collections.abc import Iterable, Sequence
@@ -27,10 +29,18 @@ from typing import ClassVar
 
 _NO_SUCH_RESOURCE = 20404
 
+KNOWN_ARGUMENT = "a known argument"
+"""What a fault expects in place of an unknown argument, whose name is then `received`."""
+NOTHING = "nothing"
+"""What a fault has received for a missing argument."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing wrong with the arguments of an invocation."""
+    """One fault in the arguments of an invocation.
+
+    `path` is a JSON Pointer; `expected` and `received` are phrases.
+    """
 
     path: str
     expected: str
@@ -40,15 +50,15 @@ class Fault:
 
 
 class CallsError(Exception):
-    """The root of this package's exceptions."""
+    """The base of this package's exceptions."""
 
 
 class ConfigurationError(CallsError):
-    """The server can't start as it is set up. The message says what to change."""
+    """The server can't start with this configuration. The message says what to change."""
 
 
 class FileError(ConfigurationError):
-    """A file of the operator's is wrong; `problems` name every fault by file and line."""
+    """A file of the operator is wrong; `problems` has every fault, with file and line."""
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
@@ -56,19 +66,19 @@ class FileError(ConfigurationError):
 
 
 class CatalogError(CallsError):
-    """A file under `config/` or `prompts/` is wrong; each fault begins with its place in it."""
+    """A file under `config/` or `prompts/` is wrong; each fault begins with its key."""
 
     def __init__(self, file: str, *faults: str) -> None:
         super().__init__(f"{file}: {'; '.join(faults)}")
 
 
 class InvocationError(CallsError):
-    """An invocation failed, in words an agent can act on.
+    """An invocation failed; the texts tell an agent what to do.
 
-    `kind` names the failure; `hint` says what to do next; `retryable` is whether the same
-    invocation may be sent again as it is; `retry_after` how long to wait first, in seconds. Where
-    the API answered, `status` is its HTTP status, `request_id` its name for the request, and `code`
-    its code of the error, which https://www.twilio.com/docs/errors explains.
+    `kind` names the failure, and `hint` says what to do next. `retryable` is whether the same
+    invocation can be sent again, after `retry_after` seconds. If the API responded, `status` is its
+    HTTP status, `request_id` its name for the request, and `code` its error code, explained at
+    https://www.twilio.com/docs/errors.
     """
 
     kind: ClassVar[str]
@@ -95,54 +105,55 @@ class InvocationError(CallsError):
 
 
 class InvalidArguments(InvocationError):
-    """The arguments are wrong; `faults` lists everything that is wrong with them."""
+    """The arguments are wrong; `faults` lists all faults."""
 
     kind = "invalid_arguments"
 
     def __init__(self, faults: Sequence[Fault]) -> None:
-        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        message = f"Nothing was sent: {count} in the arguments."
-        super().__init__(message, "Mend every fault, then call again.")
+        is_single = len(faults) == 1
+        count = "1 argument is" if is_single else f"{len(faults)} arguments are"
+        fix = "Fix this" if is_single else "Fix all of these"
+        super().__init__(f"Nothing was sent because {count} wrong.", f"{fix} and try again.")
         self.faults = tuple(faults)
 
 
 class InvalidConfirmation(InvocationError):
-    """The confirmation token is not one for this invocation."""
+    """The confirmation token is not for this invocation."""
 
     kind = "invalid_confirmation"
 
 
 class NotApplicable(InvocationError):
-    """The call's state rules the change out, so the user was not even asked."""
+    """The status of the call does not allow the change, so the user was not asked."""
 
     kind = "not_applicable"
 
 
 class PolicyDenied(InvocationError):
-    """The operator's policy refuses the invocation: nothing was sent. `rule` is what refused.
+    """The operator's policy refuses the invocation, so nothing was sent. `rule` names the rule.
 
-    If several rules do, `reason` goes on to name the others, and `hint` is for all of them.
+    If several rules refuse it, `reason` names the others, too, and `hint` is for all of them.
     """
 
     kind = "policy_denied"
 
     def __init__(self, rule: str, reason: str, hint: str) -> None:
-        message = f"Nothing was sent, because of the operator's policy ({rule}): {reason}."
+        message = f"Nothing was sent. The operator's policy refuses this ({rule}): {reason}."
         super().__init__(message, hint)
         self.rule = rule
 
 
 class AuditUnavailable(InvocationError):
-    """The record can't be written to `where`, so nothing may be sent; `reason` says why."""
+    """The audit log at `where` can't be written because of `reason`, so nothing may be sent."""
 
     kind = "audit_unavailable"
 
     def __init__(self, where: str, reason: str) -> None:
         super().__init__(
-            "Nothing was sent: the audit record could not be written.",
-            f"Ask the operator of this server to check the audit log ({reason}), or to set "
-            "CALLS_MCP_AUDIT_DATABASE to another. Until then changes are refused; reading calls "
-            "still works.",
+            "Nothing was sent because the audit log can't be written.",
+            f"Ask the operator of this server to fix the audit log ({reason}), or to set "
+            "CALLS_MCP_AUDIT_DATABASE to another one. Until then, changes are refused, but "
+            "fetch_call and list_calls still work.",
         )
         self.for_operator = (
             f"The audit log {where} can't be written: {reason}. "
@@ -151,17 +162,17 @@ class AuditUnavailable(InvocationError):
 
 
 class StoreUnavailable(InvocationError):
-    """The state store could not be asked, so nothing was sent.
+    """The state store can't be used, so nothing was sent.
 
-    `for_operator` says which store can't be used, why, and which setting names another.
+    `for_operator` says which store can't be used, why, and which setting to change.
     """
 
     kind = "store_unavailable"
     retryable = True
-    _message = "Nothing was sent: the state store can't be reached."
+    _message = "Nothing was sent because the state store can't be reached."
     _hint = (
-        "Call again in a little while. If it goes on, the operator must check what "
-        "CALLS_MCP_STATE_URL names: that it runs, can be reached, and can be written to."
+        "Try again in a few seconds. If this continues, ask the operator to check that the store "
+        "in CALLS_MCP_STATE_URL is running, reachable and writable."
     )
 
     def __init__(self, for_operator: str = "") -> None:
@@ -170,78 +181,78 @@ class StoreUnavailable(InvocationError):
 
 
 class OutcomeNotStored(StoreUnavailable):
-    """An outcome could not be written to the store. The change itself may have been made.
+    """An outcome could not be written to the store, but the change may have been made.
 
-    Whoever acted knows the outcome, and should report that rather than this.
+    A caller that knows the outcome should report it instead of this error.
     """
 
     retryable = False
-    _message = "What became of this could not be recorded: the state store can't be reached."
+    _message = "The outcome could not be stored because the state store can't be reached."
     _hint = (
-        "Do not call again before fetch_call or list_calls shows what became of it. The "
-        "operator must check what CALLS_MCP_STATE_URL names."
+        "Check the outcome with fetch_call or list_calls before you try again. Ask the operator to "
+        "check the store in CALLS_MCP_STATE_URL."
     )
 
 
 class Rejected(InvocationError):
-    """The API answered 4xx: nothing happened."""
+    """The API returned a 4xx status, so nothing happened."""
 
     kind = "rejected"
 
 
 class NotFound(Rejected):
-    """There is no such call in the account."""
+    """The call does not exist in the account."""
 
     kind = "not_found"
 
     @property
     def is_sure(self) -> bool:
-        """Whether the API itself says so, and not something in between."""
+        """Return whether this comes from the API itself, and not from a proxy."""
         return self.code == _NO_SUCH_RESOURCE
 
 
 class CredentialsRejected(Rejected):
-    """The API does not accept the server's credentials, or not for this."""
+    """The API does not accept the server's credentials, or does not allow them to do this."""
 
     kind = "credentials_rejected"
 
 
 class RateLimited(Rejected):
-    """The API was too busy to process the request, which is therefore safe to repeat."""
+    """The API was too busy to process the request, so a retry is safe."""
 
     kind = "rate_limited"
     retryable = True
 
 
 class Unreachable(InvocationError):
-    """The request never left this machine."""
+    """The request was not sent."""
 
     kind = "unreachable"
     retryable = True
 
 
 class NotAttempted(Unreachable):
-    """The request was held back here; to try again at once would be of no use."""
+    """The request was held back here; an immediate retry would fail, too."""
 
 
 class NotDone(InvocationError):
-    """The API failed at a change, and a look afterwards showed that it did not take effect."""
+    """The API failed to make a change, and a lookup showed that nothing changed."""
 
     kind = "not_done"
     retryable = True
 
     def __init__(self, message: str, *, status: int | None) -> None:
-        super().__init__(message, "It is safe to call again in a little while.", status=status)
+        super().__init__(message, "It is safe to try again in a few seconds.", status=status)
 
 
 class Unavailable(InvocationError):
-    """A read got no usable answer. Reads change nothing, so it is safe to repeat."""
+    """A read got no usable response. A retry is safe, because reads change nothing."""
 
     kind = "unavailable"
     retryable = True
 
 
 class OutcomeUnknown(InvocationError):
-    """A change was sent, and whether it took effect is not known. It must not be repeated."""
+    """A change was sent, but its outcome is unknown. It must not be retried."""
 
     kind = "outcome_unknown"

@@ -310,11 +310,18 @@ def _is_odd_text(name: str, text: str) -> bool:
         return True
     if is_url(name) and not _is_real_url(text):
         return True
+    if name == "status_callback" and "_" in re.split("[/?#]", text)[2]:
+        return True
     if is_date(name) and not _is_real_date(text):
+        return True
+    if name in ("to", "from") and not _PARTY.fullmatch(text):
         return True
     allowed = "\t\r\n" if name == "twiml" else ""
     odd = (unicodedata.category(c) for c in text if c not in allowed)
     return not text or any(category[0] == "C" or category in ("Zl", "Zp") for category in odd)
+
+
+_PARTY = re.compile(r"\+[1-9][0-9]{1,14}|sips?:[^@]+@.+|client:.+|sim:DE[0-9a-fA-F]{32}")
 
 
 def _is_real_url(text: str) -> bool:
@@ -330,7 +337,9 @@ def _is_real_date(text: str) -> bool:
         when = datetime.fromisoformat(text)
     except ValueError:
         return False
-    return re.fullmatch("[0-9]{4}-[0-9]{2}-[0-9]{2}", text) is not None or when.tzinfo is not None
+    if not re.match("[0-9]{4}-[0-9]{2}-[0-9]{2}(T|$)", text):
+        return False
+    return "T" not in text or when.tzinfo is not None
 
 
 # Anything at all

@@ -92,7 +92,7 @@ def _item(value: Json, numbers: Numbers) -> Json:
 
 def _text(text: str, numbers: Numbers) -> str:
     line = _cleaned(text)
-    if address_kind(line) in ("number", "SIP address", "client") or _is_address(line):
+    if address_kind(line) in ("phone number", "SIP address", "client") or _is_address(line):
         return one_line(_party(line, numbers), LONGEST_TEXT)
     return one_line(_without_details(line, numbers), LONGEST_TEXT)
 

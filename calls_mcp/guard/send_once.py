@@ -85,5 +85,5 @@ def _done(change: Change, response: Response) -> Outcome:
 
 def _is_another_number(asked: str, called: str | None) -> bool:
     """Return whether a number was called that is surely not the one asked for."""
-    numbers = address_kind(asked) == "number" == address_kind(called or "")
+    numbers = address_kind(asked) == "phone number" == address_kind(called or "")
     return numbers and canonical(asked) != canonical(called or "")

@@ -1,11 +1,11 @@
-"""`Outcome` → `CallToolResult`: the structured content, and the text a model reads."""
+"""Conversion of an `Outcome` to a tool result: structured content, and text for a model."""
 
 import json
 from collections.abc import Iterator, Sequence
 
 from mcp_types import CallToolResult, TextContent
 
-from calls_mcp.errors import Fault
+from calls_mcp.errors import KNOWN_ARGUMENT, NOTHING, Fault
 from calls_mcp.observability.redaction import one_line, quoted
 from calls_mcp.tools.catalog import Operation
 from calls_mcp.tools.outcome import CallSummary, Confirmation, Failure, Outcome
@@ -13,7 +13,7 @@ from calls_mcp.tools.outcome import CallSummary, Confirmation, Failure, Outcome
 _LONGEST_ADDRESS = 48  # characters; SIP addresses can be long, numbers are not
 
 _OF_CALLS = ("caller_name", "forwarded_from", "from", "to")
-# Fields that may hold what strangers have chosen: data for a host to show, never instructions.
+# Fields with text from strangers, which a host must treat as data and never as instructions.
 _UNTRUSTED = {
     "call": _OF_CALLS,
     "calls": _OF_CALLS,
@@ -24,7 +24,7 @@ _UNTRUSTED = {
 
 
 def to_result(operation: Operation, outcome: Outcome) -> CallToolResult:
-    """The result of an invocation, as both a program and a model read it."""
+    """Return the result of an invocation, for both a program and a model."""
     content = outcome.content()
     untrusted = [field for part in content for field in _UNTRUSTED.get(part, ())]
     return CallToolResult(
@@ -37,7 +37,7 @@ def to_result(operation: Operation, outcome: Outcome) -> CallToolResult:
 
 def _lines(operation: Operation, outcome: Outcome) -> Iterator[str]:
     if outcome.sandbox:
-        yield "[sandbox: no real telephone]"
+        yield "[sandbox: no real calls]"
     if outcome.error:
         yield from _failure(outcome.error)
     if outcome.confirmation:
@@ -50,12 +50,12 @@ def _lines(operation: Operation, outcome: Outcome) -> Iterator[str]:
         yield line(outcome.call)
     if outcome.calls is not None:
         yield from _list(outcome.calls, outcome.next_cursor)
-    if not outcome.confirmation:  # whose preview tells them
+    if not outcome.confirmation:  # a preview already contains them
         yield from (f"Note: {warning}." for warning in outcome.warnings)
 
 
 def line(call: CallSummary) -> str:
-    """A call in one line: what strangers chose is shortened, and quoted where it is free text."""
+    """Return a call as one line, with text from strangers shortened, and quoted if it is free."""
     text = f"{call.sid} {call.status or 'status unknown'}"
     if call.direction:
         text += f" {call.direction}"
@@ -79,24 +79,24 @@ def _address(text: str) -> str:
 
 
 def _list(calls: Sequence[CallSummary], next_cursor: str | None) -> Iterator[str]:
-    yield f"{len(calls)} call{'' if len(calls) == 1 else 's'}{', newest first' if calls else ''}"
+    yield "1 call" if len(calls) == 1 else f"{len(calls)} calls{', newest first' if calls else ''}"
     yield from map(line, calls)
     if next_cursor is not None:
-        yield f"More: call list_calls with cursor={next_cursor}"
+        yield f"There are more: call list_calls with only cursor={next_cursor}"
 
 
 def _question(operation: Operation, confirmation: Confirmation, reason: str) -> Iterator[str]:
     token, until = confirmation.token, confirmation.expires_at
     if token is None:
-        yield "This is what would happen:"
+        yield "Nothing has happened yet. The operator must approve this:"
         yield confirmation.preview
-        yield f"{reason} (Approval {confirmation.approval}, until {until}.)"
+        yield f"{reason} (Approval request {confirmation.approval}, expires {until}.)"
         return
-    yield "Nothing has happened yet. This is what would:"
+    yield "Nothing has happened yet. Your user must confirm this:"
     yield confirmation.preview
     yield (
         f"Show this to your user. Only if they agree, call {operation.name} again with the same "
-        f"arguments and confirmation_token={token} (works once, until {until})."
+        f"arguments and confirmation_token={token} (can be used once, expires {until})."
     )
 
 
@@ -107,12 +107,17 @@ def _failure(failure: Failure) -> Iterator[str]:
 
 
 def _fault(fault: Fault) -> str:
-    text = f"- {fault.path}: expected {fault.expected}"
-    if fault.received is not None:
-        text += f"; got {fault.received}"
+    text = f"- {_problem(fault)}"
     if fault.did_you_mean is not None:
         return f"{text}; did you mean {_json(fault.did_you_mean)}?"
     return text if fault.example is None else f"{text}; for example {_json(fault.example)}"
+
+
+def _problem(fault: Fault) -> str:
+    if fault.expected == KNOWN_ARGUMENT:
+        return f"unknown argument {fault.received}"
+    got = "missing" if fault.received == NOTHING else f"got {fault.received}"
+    return f"{fault.path.removeprefix('/')}: {got}; expected {fault.expected}"
 
 
 def _json(value: object) -> str:

@@ -1,1 +1,1 @@
-"""The five tools as data: catalog, schemas, validation of arguments, reference, result types."""
+"""The five tools as data: catalog, schemas, argument validation, reference and result types."""

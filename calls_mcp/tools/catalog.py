@@ -35,13 +35,13 @@ Action = Literal["place", "redirect", "hang_up", "modify", "delete"]
 Effect = Literal["read", "place", "change", "delete"]
 Confirm = Literal["all", "destructive", "none", "operator"]
 Location = Literal["path", "query", "form", "local", "own"]
-AddressKind = Literal["number", "SIP address", "client", "SIM"]
+AddressKind = Literal["phone number", "SIP address", "client", "SIM"]
 
 _Read = TypeVar("_Read")
 _CLOSED = ConfigDict(extra="forbid")
 
 _PREFIXES: dict[str, AddressKind] = {
-    "+": "number",
+    "+": "phone number",
     "sip:": "SIP address",
     "sips:": "SIP address",
     "client:": "client",
@@ -176,7 +176,7 @@ class Rule:
     ]
     parameters: tuple[str, ...]
     given: str = ""
-    kind: AddressKind = "number"
+    kind: AddressKind = "phone number"
 
 
 @with_config(_CLOSED)

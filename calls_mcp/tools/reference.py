@@ -1,18 +1,17 @@
-"""The reference of a tool's parameters, in Markdown, from the catalog."""
+"""The reference of a tool's parameters in Markdown, made from the catalog."""
 
 import json
 from collections.abc import Iterator, Mapping
 
 from calls_mcp.tools.catalog import Json, Operation, Parameter, Rule
 
-_PLACES = {"path": "in the path", "query": "in the query", "form": "in the form"}
+_PLACES = {"path": "in the path", "query": "in the query", "form": "in the form body"}
 _BOUNDS = {
-    "pattern": "matches `{}`",
     "minimum": "{} or more",
     "maximum": "{} or less",
     "minLength": "{} or more characters",
     "maxLength": "{} or fewer characters",
-    "minItems": "{} or more of them",
+    "minItems": "{} or more items",
 }
 
 
@@ -22,15 +21,15 @@ def parameter_reference(operation: Operation) -> str:
 
 
 def describe_rule(rule: Rule) -> str:
-    """Return what one argument means for others, as a sentence."""
+    """Return a rule about several arguments as a sentence."""
     names = ", ".join(f"`{name}`" for name in rule.parameters)
     return {
-        "needs_one_of": f"At least one of {names} is needed.",
-        "excludes": f"Only one of {names} may be given.",
-        "must_match_kind": f"If `{rule.given}` is a {rule.kind}, {names} must be one.",
-        "ignored_when": f"With `{rule.given}`, ignored: {names}.",
-        "no_effect_without": f"Without `{rule.given}`, no effect: {names}.",
-        "only_for_kind": f"Unless `{rule.given}` is a {rule.kind}, no effect: {names}.",
+        "needs_one_of": f"At least one of these is required: {names}.",
+        "excludes": f"Only one of these can be given: {names}.",
+        "must_match_kind": f"If `{rule.given}` is a {rule.kind}, so must be {names}.",
+        "ignored_when": f"Ignored if `{rule.given}` is given: {names}.",
+        "no_effect_without": f"Only used with `{rule.given}`: {names}.",
+        "only_for_kind": f"Only used if `{rule.given}` is a {rule.kind}: {names}.",
     }[rule.rule]
 
 
@@ -62,27 +61,27 @@ def _parameter(operation: Operation, parameter: Parameter) -> Iterator[str]:
         yield f"- Example: {_value(parameter.example)}"
     yield f"- Sent: {_sent(parameter)}"
     if parameter.secret:
-        yield "- Secret: it is shown nowhere, and recorded nowhere"
+        yield "- Secret: it is never shown or recorded"
     for rule in operation.rules:
         if parameter.name in (*rule.parameters, rule.given):
             yield f"- {describe_rule(rule)}"
 
 
 def _bounds(parameter: Parameter) -> Iterator[str]:
-    held_to: Mapping[str, Json] = {**parameter.type.asserts, **parameter.schema}
+    checked: Mapping[str, Json] = {**parameter.type.asserts, **parameter.schema}
     for keyword, words in _BOUNDS.items():
-        if keyword in held_to:
-            yield words.format(held_to[keyword])
-    if held_to.get("uniqueItems"):
-        yield "each once"
+        if keyword in checked:
+            yield words.format(checked[keyword])
+    if checked.get("uniqueItems"):
+        yield "no duplicates"
 
 
 def _sent(parameter: Parameter) -> str:
     if parameter.location == "own":
-        return "not to the API; it is this server's own"
+        return "to this server only"
     if parameter.location == "local":
-        return f"not to the API, which knows it as `{parameter.wire}`"
-    return f"as `{parameter.wire}`, {_PLACES[parameter.location]}"
+        return f"to this server only; the API documents it as `{parameter.wire}`"
+    return f"to the API as `{parameter.wire}`, {_PLACES[parameter.location]}"
 
 
 def _value(value: Json) -> str:

@@ -1,4 +1,4 @@
-"""Validation of arguments: every fault is found at once, before anything is sent."""
+"""Validation of arguments, which finds all faults at once, before anything is sent."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,25 +11,26 @@ from urllib.parse import urlsplit
 
 from jsonschema import Draft202012Validator, FormatChecker
 
-from calls_mcp.errors import Fault, InvalidArguments
+from calls_mcp.errors import KNOWN_ARGUMENT, NOTHING, Fault, InvalidArguments
 from calls_mcp.observability.redaction import MASK, first_invisible, quoted
 from calls_mcp.tools.catalog import Json, Operation, Parameter, Rule, Schema, address_kind
 from calls_mcp.tools.schema import checked_schema
 
 FORMATS = FormatChecker(formats=())
 
-_MAX_UNKNOWN_NAMES = 50  # reported; more of them are no honest mistake
-_LONGEST_GUESSED = 256  # characters; nobody mistypes more than that by accident
+_MAX_UNKNOWN_NAMES = 50  # reported
+_LONGEST_GUESSED = 256  # characters
 _LARGEST_SHOWN = 10**15
+_MOST_ITEMS = 5  # of a list, shown
 _LONGEST_NATIONAL_NUMBER = 10  # digits
 
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """Arguments that are valid by the catalog.
+    """Valid arguments.
 
-    `values` are for the API, by argument name; `own` are for this server. The API will ignore those
-    of `values` that are in `ignored`; `warnings` say so, and why.
+    `values` are for the API, by argument name; `own` are for this server. `ignored` names the
+    `values` that the API will ignore, and `warnings` says why.
     """
 
     operation: Operation
@@ -40,18 +41,18 @@ class Arguments:
 
 
 def validate(operation: Operation, raw: Mapping[str, Json]) -> Arguments:
-    """Return the arguments that a model sent. A null is an optional argument that is not given.
+    """Return the arguments that a model sent. A null for an optional argument leaves it out.
 
     Raises:
-        InvalidArguments: With every fault there is.
+        InvalidArguments: With all faults.
     """
     raw = {name: value for name, value in raw.items() if not _is_omitted(operation, name, value)}
     unknown = (name for name in raw if name not in operation.parameters)
     meant = {name: _meant(operation, name) for name in islice(unknown, _MAX_UNKNOWN_NAMES)}
-    # A misspelt name is one fault, not also a missing argument, and its value may be another.
+    # A misspelt name must not also be reported as a missing argument, but its value is checked.
     understood = {right: raw[wrong] for wrong, right in meant.items() if right} | {**raw}
     faults = [
-        *_unknown(operation, meant),
+        *_unknown(meant),
         *_missing(operation, understood),
         *_wrong(operation, understood),
         *_broken_rules(operation, understood),
@@ -89,23 +90,23 @@ def _validator(parameter: Parameter) -> Draft202012Validator:
 
 
 def _is_omitted(operation: Operation, name: str, value: Json) -> bool:
-    """Whether it is a null for what is optional: some hosts make every argument required."""
+    """Return whether it is null and optional: some hosts make every argument required."""
     parameter = operation.parameters.get(name)
     return value is None and parameter is not None and not parameter.required
 
 
-def _unknown(operation: Operation, meant: Mapping[str, str]) -> Iterator[Fault]:
+def _unknown(meant: Mapping[str, str]) -> Iterator[Fault]:
     for name, nearest in meant.items():
         yield Fault(
             path=f"/{_pointed(quoted(name, 64)[1:-1])}",
-            expected=f"an argument of {operation.name}; there is none of this name",
-            received=quoted(name, 64),  # the value may be a secret under a misspelt name
+            expected=KNOWN_ARGUMENT,
+            received=quoted(name, 64),  # not the value, which may be a secret
             did_you_mean=nearest or None,
         )
 
 
 def _pointed(name: str) -> str:
-    """A name as a JSON Pointer has it (RFC 6901)."""
+    """Return a name as a step of a JSON Pointer (RFC 6901)."""
     return name.replace("~", "~0").replace("/", "~1")
 
 
@@ -114,8 +115,8 @@ def _missing(operation: Operation, raw: Mapping[str, Json]) -> Iterator[Fault]:
         if parameter.required and parameter.name not in raw:
             yield Fault(
                 path=f"/{parameter.name}",
-                expected=f"{parameter.expected}; it is required",
-                received="nothing",
+                expected=parameter.expected,
+                received=NOTHING,
                 example=parameter.example,
             )
 
@@ -126,7 +127,7 @@ def _wrong(operation: Operation, raw: Mapping[str, Json]) -> Iterator[Fault]:
         if parameter is None:
             continue
         if unseen := _first_invisible(parameter, value):
-            clean = f"without invisible characters (U+{ord(unseen):04X} is one)"
+            clean = f"without invisible characters such as U+{ord(unseen):04X}"
             yield _fault(parameter, value, f"{parameter.expected}, {clean}")
         elif not _is_right(parameter, value):
             yield _fault(parameter, value)
@@ -136,16 +137,15 @@ def _broken_rules(operation: Operation, raw: Mapping[str, Json]) -> Iterator[Fau
     for rule in operation.rules:
         given = [name for name in rule.parameters if name in raw]
         first = operation.parameters[rule.parameters[0]]
-        names = ", ".join(rule.parameters)
         if rule.rule == "needs_one_of" and not given:
             yield Fault(
                 path=f"/{first.name}",
-                expected=f"at least one of {names}",
-                received="none of them",
+                expected=f"at least one of {', '.join(rule.parameters)}",
+                received=NOTHING,
                 example=first.example,
             )
         elif rule.rule == "excludes" and len(given) > 1:
-            yield Fault(path=f"/{given[-1]}", expected=f"only one of {names}", received="both")
+            yield Fault(f"/{given[-1]}", "only one of them", received=" and ".join(given))
         elif rule.rule == "must_match_kind" and address_kind(raw.get(rule.given)) == rule.kind:
             yield from _mismatches(operation, rule, raw)
 
@@ -157,14 +157,14 @@ def _mismatches(operation: Operation, rule: Rule, raw: Mapping[str, Json]) -> It
         if address_kind(value) not in (None, rule.kind) and _is_right(parameter, value):
             yield Fault(
                 path=f"/{name}",
-                expected=f"a {rule.kind}, since {rule.given} is a {rule.kind}",
+                expected=f"a {rule.kind}, because {rule.given} is a {rule.kind}",
                 received=_received(parameter, value),
                 example=parameter.example,
             )
 
 
 def _ineffective(operation: Operation, raw: Mapping[str, Json]) -> Iterator[tuple[str, str]]:
-    """What the API will ignore, and why. An argument that is ignored counts as not given."""
+    """Yield what the API will ignore, and why. An ignored argument counts as not given."""
     active = dict(raw)
     for rule in operation.rules:
         reason = _reason(rule, active)
@@ -177,21 +177,21 @@ def _ineffective(operation: Operation, raw: Mapping[str, Json]) -> Iterator[tupl
 def _reason(rule: Rule, active: Mapping[str, Json]) -> str | None:
     given = active.get(rule.given)
     if rule.rule == "ignored_when" and rule.given in active:
-        return f"is ignored, because {rule.given} is given"
+        return f"is ignored because {rule.given} is given"
     if rule.rule == "no_effect_without" and given in (None, False):
         return f"has no effect without {rule.given}"
     if rule.rule == "only_for_kind" and address_kind(given) != rule.kind:
-        return f"has no effect: {rule.given} is not a {rule.kind}"
+        return f"has no effect because {rule.given} is not a {rule.kind}"
     return None
 
 
 def _normal(value: Json) -> Json:
-    """60.0 is an integer in JSON Schema, and 60 on the wire."""
+    """Return 60.0 as 60: JSON Schema allows it as an integer, the API does not."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _meant(operation: Operation, name: str) -> str:
-    """The argument that `name` is probably meant to be, or nothing."""
+    """Return the argument that `name` is probably meant to be, or nothing."""
     spellings = {p.wire.casefold(): p.name for p in operation.parameters.values() if p.wire}
     spellings |= {p.replace("_", ""): p for p in operation.parameters}
     folded = name[:64].casefold()
@@ -224,10 +224,10 @@ def _received(parameter: Parameter, value: Json) -> str:
     if parameter.secret and value is not None:
         return MASK
     if isinstance(value, str):
-        characters = "1 character" if len(value) == 1 else f"{len(value)} characters"
-        return f"{quoted(value, 80)} (a text of {characters})"
+        return quoted(value, 80)
     if isinstance(value, list):
-        return f"a list of {len(value)}: {', '.join(_item(item) for item in value[:5])}"
+        more = ["…"] if len(value) > _MOST_ITEMS else []
+        return f"[{', '.join([*map(_item, value[:_MOST_ITEMS]), *more])}]"
     return _item(value)
 
 
@@ -239,10 +239,10 @@ def _item(value: Json) -> str:
             return json.dumps(value)
         case int() | float() if abs(value) < _LARGEST_SHOWN:
             return str(value)
-        case float() if value != value:  # noqa: PLR0124  # so is NaN alone
-            return "not a number"
+        case float() if value != value:  # noqa: PLR0124  # true of NaN only
+            return "NaN"
         case int() | float():
-            return "a number far out of range"
+            return "a number that is far out of range"
         case _:
             return "a list" if isinstance(value, list) else "an object"
 
@@ -256,7 +256,7 @@ def _nearest_value(parameter: Parameter, value: Json) -> Json:
 
 
 def _text(value: Json) -> str | None:
-    """What was probably to be said as a text: a number without quotes, a list of texts."""
+    """Return a value as text, to guess what was meant; None if there is nothing to guess from."""
     match value:
         case str():
             return value
@@ -269,7 +269,7 @@ def _text(value: Json) -> str | None:
 
 
 def _is_right(parameter: Parameter, value: Json) -> bool:
-    if not _has_right_type(parameter.schema, value):  # which jsonschema can't always print
+    if not _has_right_type(parameter.schema, value):  # jsonschema fails on some of these
         return False
     valid: bool = _validator(parameter).is_valid(value)  # pyright: ignore[reportUnknownMemberType]  # its second overload is untyped
     return valid and not _first_invisible(parameter, value)
@@ -284,7 +284,7 @@ def _has_right_type(schema: Schema, value: Json) -> bool:
 
 
 def _candidates(schema: Schema, asserts: Schema, text: str) -> Iterable[Json]:
-    """What `text` may have been meant to say, best guesses first."""
+    """Yield the values that `text` may be meant to be, best guesses first."""
     yield text
     if text.isascii() and text.isdigit():
         yield int(text)
@@ -308,7 +308,7 @@ def _candidates(schema: Schema, asserts: Schema, text: str) -> Iterable[Json]:
 
 
 def _closest(text: str, enum: Json) -> Json:
-    """The choice that `text` is nearest to, if it is near one at all."""
+    """Return the choice that is similar to `text`, or None."""
     if not isinstance(enum, list):
         return None
     folded = {str(choice).casefold(): choice for choice in enum}

@@ -157,7 +157,7 @@ async def is_refused(path: Path | None) -> str:
     failure = Failure.from_error(unavailable.value)
     assert failure.kind == "audit_unavailable"
     assert failure.retryable is False
-    assert failure.message == "Nothing was sent: the audit record could not be written."
+    assert failure.message == "Nothing was sent because the audit log can't be written."
     return failure.hint
 
 

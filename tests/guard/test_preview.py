@@ -32,7 +32,7 @@ async def test_the_preview_of_a_new_call_names_everything_that_would_happen(
         f'Place a call to "{TALKS_FOR_AN_HOUR}" from "{CALLER}" (account {ACCOUNT}).',
         'It follows the TwiML at "https://example.com/voice" (GET).',
         'Also: timeout 20 seconds, record true, send_digits "1w2".',
-        "Note: twiml is ignored, because url is given.",
+        "Note: twiml is ignored because url is given.",
         "The call is RECORDED; the law may demand the consent of those on it.",
         "It rings at once and costs money.",
     ]

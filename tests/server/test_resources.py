@@ -60,12 +60,12 @@ async def test_a_manual_tells_bounds_defaults_and_what_goes_with_what(harness: H
     assert "1 or more; 600 or less" in create["timeout"]
     assert "Default: `60`" in create["timeout"]
     assert "Choices: `mono`, `dual`" in create["recording_channels"]
-    assert "Without `record`, no effect: `recording_channels`" in create["recording_channels"]
+    assert "Only used with `record`: `recording_channels`" in create["recording_channels"]
     assert "4000 or fewer characters" in create["twiml"]
     assert 'Default: `["completed"]`' in create["status_callback_event"]
     assert "`initiated`, `ringing`" in create["status_callback_event"]
     assert "Secret" in create["sip_auth_password"]
-    assert "this server's own" in create["confirmation_token"]
+    assert "to this server only" in create["confirmation_token"]
 
 
 async def test_a_manual_names_its_reference_page(harness: Harness) -> None:
@@ -121,7 +121,7 @@ async def test_a_read_only_server_has_the_manuals_of_what_it_offers() -> None:
         ("calls://docs/", "Unknown tool"),
         ("calls://call/CA12", "no call SID: CA and 32 hex digits"),
         (f"calls://call/{NOBODY}?x=1", "no call SID"),
-        (f"calls://call/{NOBODY}", "list_calls finds calls"),
+        (f"calls://call/{NOBODY}", "find the call with list_calls"),
     ],
 )
 async def test_what_is_not_there_is_refused_in_words_with_its_uri(

@@ -39,7 +39,7 @@ LINE = (
 
 REPEAT = (
     "Show this to your user. Only if they agree, call delete_call again with the same arguments "
-    "and confirmation_token=id.signature (works once, until 2026-01-31T09:05:00Z)."
+    "and confirmation_token=id.signature (can be used once, expires 2026-01-31T09:05:00Z)."
 )
 
 OUTCOMES: dict[str, tuple[str, dict[str, Any], list[str]]] = {
@@ -52,7 +52,12 @@ OUTCOMES: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "a list": (
         "list_calls",
         {"outcome": "done", "calls": [CALL, CALL], "count": 2, "next_cursor": "next.one"},
-        ["2 calls, newest first", LINE, LINE, "More: call list_calls with cursor=next.one"],
+        [
+            "2 calls, newest first",
+            LINE,
+            LINE,
+            "There are more: call list_calls with only cursor=next.one",
+        ],
     ),
     "an empty list": ("list_calls", {"outcome": "done", "calls": [], "count": 0}, ["0 calls"]),
     "a deletion": (
@@ -72,7 +77,7 @@ OUTCOMES: dict[str, tuple[str, dict[str, Any], list[str]]] = {
             },
         },
         [
-            "Nothing has happened yet. This is what would:",
+            "Nothing has happened yet. Your user must confirm this:",
             "Delete for good.",
             "This can't be undone.",
             REPEAT,
@@ -88,7 +93,7 @@ OUTCOMES: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "the sandbox": (
         "delete_call",
         {"outcome": "done", "deleted": SID, "sandbox": True},
-        ["[sandbox: no real telephone]", f"Deleted the record of {SID}."],
+        ["[sandbox: no real calls]", f"Deleted the record of {SID}."],
     ),
     "faults": (
         "create_call",
@@ -96,20 +101,27 @@ OUTCOMES: dict[str, tuple[str, dict[str, Any], list[str]]] = {
             "outcome": "error",
             "error": {
                 "kind": "invalid_arguments",
-                "message": "Nothing was sent: 2 faults in the arguments.",
-                "hint": "Mend them.",
+                "message": "Nothing was sent because 3 arguments are wrong.",
+                "hint": "Fix all of these and try again.",
                 "retryable": False,
                 "faults": [
                     {"path": "/to", "expected": "a number", "received": "7", "example": "+1"},
-                    {"path": "/To", "expected": "a known name", "did_you_mean": "to"},
+                    {"path": "/from", "expected": "a number", "received": "nothing"},
+                    {
+                        "path": "/To",
+                        "expected": "a known argument",
+                        "received": '"To"',
+                        "did_you_mean": "to",
+                    },
                 ],
             },
         },
         [
-            "invalid_arguments: Nothing was sent: 2 faults in the arguments.",
-            '- /to: expected a number; got 7; for example "+1"',
-            '- /To: expected a known name; did you mean "to"?',
-            "Mend them.",
+            "invalid_arguments: Nothing was sent because 3 arguments are wrong.",
+            '- to: got 7; expected a number; for example "+1"',
+            "- from: missing; expected a number",
+            '- unknown argument "To"; did you mean "to"?',
+            "Fix all of these and try again.",
         ],
     ),
 }

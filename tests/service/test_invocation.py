@@ -75,7 +75,7 @@ async def test_what_the_api_will_ignore_is_told_with_the_question_and_with_the_r
     harness: Harness,
 ) -> None:
     arguments = placing(url="https://example.com/voice", trim="do-not-trim")
-    expected = ["twiml is ignored, because url is given", "trim has no effect without record"]
+    expected = ["twiml is ignored because url is given", "trim has no effect without record"]
     async with harness.connect() as agent:
         asked = await agent.call("create_call", **arguments)
         done = await agent.confirm("create_call", **arguments)
@@ -93,5 +93,5 @@ async def test_in_the_sandbox_every_result_is_marked(harness: Harness) -> None:
     async with harness.connect() as agent:
         real = await agent.call("list_calls")
     assert asked["sandbox"] is done["sandbox"] is wrong["sandbox"] is True
-    assert listed.startswith("[sandbox: no real telephone]")
+    assert listed.startswith("[sandbox: no real calls]")
     assert "sandbox" not in real

@@ -44,7 +44,7 @@ def test_operations_come_in_the_order_of_their_names(config: Path) -> None:
 
 def test_a_description_is_one_line_with_its_unit() -> None:
     create = load_operations()["create_call"]
-    assert create.parameters["timeout"].description == "How long to let it ring (seconds)"
+    assert create.parameters["timeout"].description == "How long to ring before giving up (seconds)"
     for operation in load_operations().values():
         assert operation.description == " ".join(operation.description.split())
 
@@ -58,7 +58,7 @@ def test_a_description_is_one_line_with_its_unit() -> None:
         (CREATE, 'type = "twiml"', "", "parameters.twiml.type", "is missing"),
         (
             CREATE,
-            'description = "Silence that ends speech"',
+            'description = "Silence after which speech has ended"',
             "",
             "parameters.machine_detection_speech_end_threshold.description",
             "is missing",
@@ -120,7 +120,7 @@ def test_every_documented_rule_is_in_the_catalog(tool: str) -> None:
     for rule in DOCUMENTED[tool]["rules"]:
         if rule["rule"] == "default_from":  # the size of a page, which listing decides
             continue
-        kind = rule.get("kind", "").replace("phone_", "")
+        kind = rule.get("kind", "").replace("_", " ")
         for parameter in rule["parameters"]:
             assert (rule["rule"], rule.get("given", ""), kind, parameter) in known
 
@@ -128,7 +128,7 @@ def test_every_documented_rule_is_in_the_catalog(tool: str) -> None:
 @pytest.mark.parametrize(
     ("address", "kind"),
     [
-        (CALLER, "number"),
+        (CALLER, "phone number"),
         ("sip:alice@example.com", "SIP address"),
         ("sips:alice@example.com", "SIP address"),
         ("client:alice", "client"),

@@ -33,7 +33,7 @@ def object_to_destination(rules: Destinations, to: str) -> Iterator[Objection]:
     """Yield what `rules` have against calling `to`."""
     kind = address_kind(to)
     address = to.partition(":")[2]
-    if kind == "number":
+    if kind == "phone number":
         yield from _object_to_number(rules, to)
     elif kind == "SIP address" and _EMERGENCY_USER.match(address):
         yield _emergency()
@@ -47,7 +47,7 @@ def object_to_destination(rules: Destinations, to: str) -> Iterator[Objection]:
 
 def canonical(to: str) -> str:
     """Return the one spelling of all those that reach the same party, as far as is known."""
-    if address_kind(to) == "number":
+    if address_kind(to) == "phone number":
         return _look_up(to).canonical
     return _lower_host(to) if address_kind(to) == "SIP address" else to
 

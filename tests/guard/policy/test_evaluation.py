@@ -192,7 +192,7 @@ def test_a_refusal_names_its_rule_and_says_why_and_what_to_do() -> None:
     failure = Failure.from_error(refusal(SHIPPED, asked(to=PREMIUM)))
     assert failure.content() == {
         "kind": "policy_denied",
-        "message": "Nothing was sent, because of the operator's policy "
+        "message": "Nothing was sent. The operator's policy refuses this "
         "(destinations.deny_number_types): to is a number of type premium_rate, which it denies.",
         "hint": "Ask the user for another number, or the operator to allow this one.",
         "retryable": False,
