@@ -11,7 +11,7 @@ from calls_mcp.cli.atomic_files import replace_file
 from calls_mcp.cli.terminal import say, warn
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.http.principals import Entries, Token, new_token, read_entries
-from calls_mcp.service.grants import APPROVE, SCOPES, is_operators
+from calls_mcp.service.authorization import APPROVE, SCOPES, is_operator
 from calls_mcp.settings import load_settings
 from calls_mcp.tools.toml_files import read
 
@@ -75,7 +75,7 @@ def _require_valid(principal: str, scopes: Collection[str]) -> None:
         raise ConfigurationError("The name must be one line, without control characters.")
     if unknown := sorted({*scopes}.difference(SCOPES)):
         raise ConfigurationError(f"--scope {unknown[0]}: there are {', '.join(SCOPES)}.")
-    if APPROVE in scopes and not is_operators(scopes):
+    if APPROVE in scopes and not is_operator(scopes):
         raise ConfigurationError(
             f"--scope {APPROVE} goes alone: who may use tools must not approve what they do."
         )

@@ -32,7 +32,7 @@ from calls_mcp.errors import CallsError, ConfigurationError
 from calls_mcp.guard.operator import UNSHARED, open_approvals
 from calls_mcp.http.authentication import open_verifier
 from calls_mcp.http.uvicorn_server import build_uvicorn, max_connections, open_socket, run_uvicorn
-from calls_mcp.service.background import background
+from calls_mcp.service.background_tasks import open_background_tasks
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import Settings
 from calls_mcp.storage.rate_limiter import RateLimiter
@@ -145,7 +145,7 @@ async def _open_state(
             runtime=runtime,
             audit_database=audit_database,
             unavailable=unavailable,
-            background=await stack.enter_async_context(background()),
+            background=await stack.enter_async_context(open_background_tasks()),
             clock=clock,
         )
 

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from calls_mcp.http.authentication import Verifier
-from calls_mcp.service.grants import APPROVE, Grant, is_operators
+from calls_mcp.service.authorization import APPROVE, Grant, is_operator
 from calls_mcp.storage import ApprovalRequest, Limit
 from calls_mcp.storage.rate_limiter import RateLimiter
 
@@ -123,7 +123,7 @@ class Sessions:
         if session.grant is None:
             return True
         renewed = await session.grant.renewed()
-        return renewed is not None and is_operators(renewed.scopes)
+        return renewed is not None and is_operator(renewed.scopes)
 
     def end(self, secret: str) -> None:
         """End a session."""
@@ -140,7 +140,7 @@ class Sessions:
 
     def _session(self, name: str, grant: Grant | None, key: str) -> Session:
         expires_at = self._clock() + SESSION_SECONDS
-        expires_at = min(expires_at, grant.ends_at) if grant else expires_at
+        expires_at = min(expires_at, grant.expiry) if grant else expires_at
         return Session(name, secrets.token_urlsafe(32), expires_at, grant, key)
 
 
@@ -173,9 +173,9 @@ class TokenAuthenticator:
             grant = await self._verifier.verify_token(token)
         except AuthenticationError:
             raise HTTPException(503, _NOT_VERIFIABLE, {"Retry-After": str(_RETRY_AFTER)}) from None
-        if grant is not None and grant.ends_at <= time.time():
+        if grant is not None and grant.expiry <= time.time():
             grant = None  # in the HTTP service, the SDK checks that
-        if grant is not None and is_operators(grant.scopes):
+        if grant is not None and is_operator(grant.scopes):
             return grant
         refusal = _refusal(grant)
         who = grant.principal if grant else "unknown"

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from calls_mcp.console.address import Address
 from calls_mcp.console.browser_sessions import Sessions, TokenAuthenticator
 from calls_mcp.guard.operator import Approvals
-from calls_mcp.service.background import Background
+from calls_mcp.service.background_tasks import BackgroundTasks
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import Settings
 from calls_mcp.tools.catalog import Json, load_operations
@@ -48,7 +48,7 @@ class Console:
     runtime: Runtime | None
     audit_database: Path | None
     unavailable: dict[str, str]
-    background: Background
+    background: BackgroundTasks
     clock: Callable[[], float]
 
     @property

@@ -18,7 +18,7 @@ from starlette.routing import Route
 from starlette.types import Scope
 
 from calls_mcp.http.request_checks import Rejected, retry_later
-from calls_mcp.service.grants import LEAST, SCOPES, Grant, scope_of
+from calls_mcp.service.authorization import MINIMUM_SCOPE, SCOPES, Grant, required_scope
 from calls_mcp.settings import Settings
 from calls_mcp.tools.catalog import load_operations
 
@@ -72,7 +72,7 @@ class BearerAuthentication:
     def __init__(self, settings: Settings, verifier: Verifier | None) -> None:
         operations = load_operations().values()
         offered = [o for o in operations if o.read_only or not settings.guard.read_only]
-        self._required = {operation.name: scope_of(operation) for operation in offered}
+        self._required = {operation.name: required_scope(operation) for operation in offered}
         scopes = [scope for scope in SCOPES if scope in self._required.values()]
         self.routes, self._metadata_url = _published(settings, scopes)
         self._backend = BearerAuthBackend(verifier) if verifier else None
@@ -110,7 +110,7 @@ class BearerAuthentication:
     def unauthorized(self, *, has_token: bool) -> Rejected:
         """Return a 401. Its body is always the same, so that it does not help to guess tokens."""
         error = "invalid_token" if has_token else ""
-        return self._challenge(401, error, "A valid bearer token is required", LEAST)
+        return self._challenge(401, error, "A valid bearer token is required", MINIMUM_SCOPE)
 
     async def wait_until_void(self, user: AuthenticatedUser, scope: Scope) -> None:
         """Return when the token of a stream expires or is revoked."""

@@ -10,7 +10,7 @@ import jwt
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.http.issuer import ALGORITHMS, IssuerUnavailable, KeySet
 from calls_mcp.http.principals import NOBODY, PrincipalsFile
-from calls_mcp.service.grants import Grant
+from calls_mcp.service.authorization import Grant
 from calls_mcp.settings import Auth, Settings
 
 _log = logging.getLogger(__name__)
@@ -90,7 +90,9 @@ class JwtVerifier:
             resource=self._audience,
             claims={"iss": self._auth.oauth_issuer},
         )
-        return grant.held(principals.own.get(name), partial(self._renewed, claims, identifier))
+        return grant.with_overrides(
+            principals.overrides.get(name), partial(self._renewed, claims, identifier)
+        )
 
 
 def open_jwt_verifier(settings: Settings, clock: Callable[[], float]) -> JwtVerifier:

@@ -40,7 +40,7 @@ from pydantic_core import ErrorDetails
 
 from calls_mcp.errors import ConfigurationError, FileError
 from calls_mcp.guard.policy import load_policy
-from calls_mcp.service.grants import APPROVE, Grant, Own, Scope, is_operators
+from calls_mcp.service.authorization import APPROVE, Grant, Overrides, Scope, is_operator
 from calls_mcp.tools.toml_files import checked, nearest, parse, places, read, reason
 
 _log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def _name(value: str) -> str:
 
 
 def _without_tools_if_operator(scopes: frozenset[Scope]) -> frozenset[Scope]:
-    if APPROVE in scopes and not is_operators(scopes):
+    if APPROVE in scopes and not is_operator(scopes):
         raise ValueError(
             f"{APPROVE} can't be combined with other scopes: a token that can request calls must "
             "not approve them"
@@ -133,7 +133,7 @@ class Principals:
     """All tokens, and the accounts and policies by principal."""
 
     tokens: tuple[Token, ...]
-    own: Mapping[str, Own]
+    overrides: Mapping[str, Overrides]
 
 
 NOBODY = Principals((), {})
@@ -200,7 +200,7 @@ class FileVerifier:
             expires_at=int(entry.expires.timestamp()),
         )
         renew = partial(self._granted, digest)
-        return grant.held(principals.own.get(entry.principal), renew)
+        return grant.with_overrides(principals.overrides.get(entry.principal), renew)
 
 
 def load_principals(file: Path) -> Principals:
@@ -211,17 +211,17 @@ def load_principals(file: Path) -> Principals:
     """
     text = read(file)
     entries, lines = read_entries(file, text), places(text)
-    own: dict[str, Own] = {}
+    overrides: dict[str, Overrides] = {}
     wrong: list[str] = []
     for name, principal in entries.principals.items():
         try:
-            own[name] = _own(principal, file.parent)
+            overrides[name] = _overrides(principal, file.parent)
         except ConfigurationError as error:
             line = nearest(lines, ("principals", name))
             wrong.append(f"{file}:{line}: principals.{name}: {error}")
     if wrong:
         raise FileError(wrong)
-    return Principals(entries.tokens, own)
+    return Principals(entries.tokens, overrides)
 
 
 def _named(file: Path) -> tuple[Path, ...]:
@@ -243,12 +243,12 @@ def read_entries(file: Path, text: str) -> Entries:
     return checked(file, text, TypeAdapter(Entries), parse(file, text), _words)
 
 
-def _own(principal: _Principal, folder: Path) -> Own:
+def _overrides(principal: _Principal, folder: Path) -> Overrides:
     policy = None if principal.policy is None else load_policy(folder / principal.policy)
     if principal.account_sid is None:
-        return Own(policy=policy)
+        return Overrides(policy=policy)
     (source,) = (*principal.tokens, *principal.secrets)
-    return Own(
+    return Overrides(
         principal.account_sid,
         principal.api_key or principal.account_sid,
         _secret(source, folder),

@@ -14,8 +14,8 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from calls_mcp.http.request_checks import MESSAGE, Rejected, retry_later
-from calls_mcp.service.grants import principal
-from calls_mcp.service.session_streams import Streams
+from calls_mcp.service.authorization import current_principal
+from calls_mcp.service.notification_streams import NotificationStreams
 from calls_mcp.settings import Http
 from calls_mcp.storage import Limit
 from calls_mcp.storage.rate_limiter import RateLimiter
@@ -119,7 +119,7 @@ class SessionLimit:
     """
 
     def __init__(
-        self, app: ASGIApp, settings: Http, clock: Callable[[], float], streams: Streams
+        self, app: ASGIApp, settings: Http, clock: Callable[[], float], streams: NotificationStreams
     ) -> None:
         self._app = app
         self._max = settings.sessions // _SHARE
@@ -221,7 +221,7 @@ def kind_of(scope: Scope) -> Kind:
 def caller_of(scope: Scope) -> str:
     """Return the caller of a request: its token's principal, or else its address."""
     client = cast("tuple[str, int] | None", scope.get("client"))
-    return principal() or f"address {client[0] if client else ''}"
+    return current_principal() or f"address {client[0] if client else ''}"
 
 
 def _too_many(what: str, wait: float) -> Rejected:

@@ -15,7 +15,7 @@ from calls_mcp.observability.redaction import quoted
 from calls_mcp.server.permissions import Context, Permissions, invalid, names, principal_of
 from calls_mcp.server.prompts import Prompts
 from calls_mcp.server.resources import CALL, DOCS
-from calls_mcp.service.grants import own
+from calls_mcp.service.authorization import current_overrides
 from calls_mcp.tools.outcome import CallSummary
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class Completions:
 
     async def _callers(self, ctx: Context) -> _Values:
         """Return the caller IDs that the policy names, and those used lately that it allows."""
-        policy = await self._permissions.runtime.policy(principal_of(ctx), own())
+        policy = await self._permissions.runtime.policy(principal_of(ctx), current_overrides())
         recent = await self._recent(ctx)
         allowed = policy.caller_ids.allow
         named = [pattern for pattern in allowed if not _WILD & {*pattern}]
@@ -134,7 +134,7 @@ class Completions:
         """Return the newest calls, read every few seconds at most; none if they can't be read."""
         if _READING not in self._permissions.permitted():
             return _Recent()
-        key = (principal_of(ctx), self._permissions.runtime.access_of(own()))
+        key = (principal_of(ctx), self._permissions.runtime.access_for(current_overrides()))
         now = anyio.current_time()
         self._kept = {
             k: kept

@@ -26,8 +26,8 @@ from calls_mcp.server.permissions import (
     require_first_page,
 )
 from calls_mcp.server.results import to_result
-from calls_mcp.service.background import Background, background
-from calls_mcp.service.grants import own
+from calls_mcp.service.authorization import current_overrides
+from calls_mcp.service.background_tasks import BackgroundTasks, open_background_tasks
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.tools.catalog import Operation
 from calls_mcp.tools.outcome import Approval, Outcome
@@ -61,7 +61,7 @@ _DRAWING = (
 )
 
 
-def build_server(runtime: Runtime) -> Server[Background]:
+def build_server(runtime: Runtime) -> Server[BackgroundTasks]:
     """Return a server on `runtime`, for any number of connections of either protocol era.
 
     Raises:
@@ -85,7 +85,7 @@ def build_server(runtime: Runtime) -> Server[Background]:
             "resources/list": lists,
             "resources/templates/list": lists,
         },
-        lifespan=lambda _: background(),
+        lifespan=lambda _: open_background_tasks(),
         get_tool_input_schema=tools.input_schema,
         on_list_tools=tools.list,
         on_list_prompts=lambda ctx, params: other().prompts.list(ctx, params),
@@ -136,7 +136,7 @@ async def _corrected(ctx: Context, call_next: CallNext) -> HandlerResult:
     return result
 
 
-class _Server(Server[Background]):
+class _Server(Server[BackgroundTasks]):
     """Promises no more than it does: what it lists never changes."""
 
     def get_capabilities(
@@ -187,7 +187,7 @@ class _Tools:
 
         async def invoke(approval: Approval | None, can_ask: bool) -> Outcome:  # noqa: FBT001
             caller = caller_of(ctx, can_ask=can_ask)
-            async with runtime.invoker(caller.principal, own()) as invoker:
+            async with runtime.invoker(caller.principal, current_overrides()) as invoker:
                 arguments = params.arguments or {}
                 return await invoker.invoke(operation, arguments, caller, approval, report)
 

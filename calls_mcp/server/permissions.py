@@ -11,7 +11,13 @@ from opentelemetry import trace
 
 from calls_mcp.observability import correlation
 from calls_mcp.observability.redaction import one_line, quoted
-from calls_mcp.service.grants import Own, allows, own, principal, scope_of
+from calls_mcp.service.authorization import (
+    Overrides,
+    allows,
+    current_overrides,
+    current_principal,
+    required_scope,
+)
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.tools.catalog import Operation, load_operations
 from calls_mcp.tools.outcome import Caller, Outcome
@@ -22,7 +28,7 @@ _OPERATORS = "console:"  # what the operator does in the console is recorded und
 
 def principal_of(ctx: Context) -> str:
     """Return whom the caller's token stands for; without one, what the client calls itself."""
-    if (authenticated := principal()) is not None:
+    if (authenticated := current_principal()) is not None:
         return authenticated
     client = ctx.session.client_params
     name = client.client_info.name if client else "anonymous"
@@ -83,7 +89,7 @@ class Permissions:
 
     def require_authenticated(self, ctx: Context) -> None:
         """Refuse what came over HTTP without being authenticated, should that ever be left out."""
-        if not self.is_open and ctx.request is not None and principal() is None:
+        if not self.is_open and ctx.request is not None and current_principal() is None:
             raise MCPError(types.INVALID_REQUEST, "Nobody is authenticated")
 
     def permitted(self) -> dict[str, Operation]:
@@ -102,7 +108,7 @@ class Permissions:
         """
         operation = self.operations.get(name)
         if operation is not None and not allows(operation):
-            raise invalid(f"insufficient_scope: {name} needs {scope_of(operation)}", data)
+            raise invalid(f"insufficient_scope: {name} needs {required_scope(operation)}", data)
         if operation is not None:
             return operation
         if name in self._hidden:
@@ -111,20 +117,24 @@ class Permissions:
         raise invalid(f"Unknown tool {unknown}. There are: {names(self.permitted())}", data)
 
     async def read(
-        self, name: str, arguments: Mapping[str, str | int], caller: Caller, whose: Own | None
+        self,
+        name: str,
+        arguments: Mapping[str, str | int],
+        caller: Caller,
+        overrides: Overrides | None,
     ) -> Outcome:
         """Return the outcome of a reading tool, by the path of a tool call.
 
-        `whose` is what the caller has of their own.
+        `overrides` are the account and policy of the caller.
         """
-        async with self.runtime.invoker(caller.principal, whose) as invoker:
+        async with self.runtime.invoker(caller.principal, overrides) as invoker:
             return await invoker.invoke(self.operations[name], arguments, caller)
 
     async def read_for(
         self, ctx: Context, name: str, arguments: Mapping[str, str | int]
     ) -> Outcome:
         """Do the same for the caller of the request in hand, whose scopes have been checked."""
-        return await self.read(name, arguments, caller_of(ctx), own())
+        return await self.read(name, arguments, caller_of(ctx), current_overrides())
 
 
 def _trace_id() -> str:

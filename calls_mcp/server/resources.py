@@ -18,7 +18,7 @@ from calls_mcp.server.permissions import (
     require_first_page,
 )
 from calls_mcp.server.results import to_result
-from calls_mcp.service.grants import own
+from calls_mcp.service.authorization import current_overrides
 from calls_mcp.tools.outcome import Failure
 from calls_mcp.tools.reference import parameter_reference
 
@@ -133,7 +133,7 @@ class Resources:
         return uri in (POLICY, app.URI) or uri.removeprefix(_DOCS) in self._permissions.permitted()
 
     async def _policy(self, ctx: Context) -> str:
-        policy = await self._permissions.runtime.policy(principal_of(ctx), own())
+        policy = await self._permissions.runtime.policy(principal_of(ctx), current_overrides())
         read_only = ["This server is read-only: nothing can be changed."]
         sentences = [*(read_only if self._permissions.is_read_only else []), *explain(policy)]
         return "\n".join(["# What is allowed", "", *(f"- {each}" for each in sentences), ""])

@@ -24,12 +24,12 @@ from calls_mcp.server.permissions import (
     principal_of,
 )
 from calls_mcp.server.resources import Resources, unreadable
-from calls_mcp.service.grants import Grant, allows, grant
+from calls_mcp.service.authorization import Grant, allows, current_grant
 from calls_mcp.service.watching import Subscription, TooManyWatches, Topic, Watches
 from calls_mcp.tools.outcome import Caller, Outcome
 
 if TYPE_CHECKING:
-    from calls_mcp.service.background import Background
+    from calls_mcp.service.background_tasks import BackgroundTasks
 
 _READING = "fetch_call"
 _STATE = "calls-mcp/subscriptions"
@@ -42,7 +42,7 @@ class Subscriptions:
     def __init__(self, permissions: Permissions, resources: Resources) -> None:
         self._permissions = permissions
         self._resources = resources
-        self._watches: WeakKeyDictionary[Background, Watches] = WeakKeyDictionary()
+        self._watches: WeakKeyDictionary[BackgroundTasks, Watches] = WeakKeyDictionary()
 
     async def listen(
         self, ctx: Context, params: types.SubscriptionsListenRequestParams
@@ -59,7 +59,7 @@ class Subscriptions:
             agreed = types.SubscriptionFilter(resource_subscriptions=honored or None)
             bus = InMemorySubscriptionBus()  # of this stream alone: others see other calls
             handler = ListenHandler(bus)
-            background: Background = ctx.lifespan_context
+            background: BackgroundTasks = ctx.lifespan_context
             background.start(partial(_publish, watched, bus, handler))
             return await handler(ctx, params.model_copy(update={"notifications": agreed}))
 
@@ -144,7 +144,9 @@ class Subscriptions:
         Raises:
             MCPError: They are not, or watch too many already.
         """
-        reader = _Reader(self._permissions, self._resources.call(uri), caller_of(ctx), grant())
+        reader = _Reader(
+            self._permissions, self._resources.call(uri), caller_of(ctx), current_grant()
+        )
         is_heard = partial(self._is_heard, connection_of(ctx).session_id)
         subscription = Subscription(principal_of(ctx), uri, reader.seen(), reader, is_heard)
         try:
@@ -177,7 +179,7 @@ class Subscriptions:
         return session is None or self._permissions.runtime.streams.is_open(session)
 
     def _watching(self, ctx: Context) -> Watches:
-        background: Background = ctx.lifespan_context
+        background: BackgroundTasks = ctx.lifespan_context
         watches = self._watches.get(background)
         if watches is None:
             settings = self._permissions.runtime.settings
@@ -209,7 +211,7 @@ class _Reader:
         if (
             renewed is None
             or renewed.principal != self.caller.principal
-            or renewed.ends_at <= runtime.clock()
+            or renewed.expiry <= runtime.clock()
             or not allows(self.permissions.operations[_READING], renewed)
         ):
             return None
@@ -217,7 +219,8 @@ class _Reader:
         topic = self.seen()
         try:
             judge_account(
-                await runtime.policy(self.caller.principal, renewed.own), topic.access.account_sid
+                await runtime.policy(self.caller.principal, renewed.overrides),
+                topic.access.account_sid,
             )
         except PolicyDenied:
             return None
@@ -225,14 +228,14 @@ class _Reader:
 
     def seen(self) -> Topic:
         """The call as they saw it when that was last looked up."""
-        whose = self.grant.own if self.grant else None
-        return Topic(self.permissions.runtime.access_of(whose), self.sid)
+        overrides = self.grant.overrides if self.grant else None
+        return Topic(self.permissions.runtime.access_for(overrides), self.sid)
 
     async def fetch(self) -> Outcome:
         """What reading it comes to."""
-        whose = self.grant.own if self.grant else None
+        overrides = self.grant.overrides if self.grant else None
         with correlation.request_context(None, self.caller.principal):
-            return await self.permissions.read(_READING, {"sid": self.sid}, self.caller, whose)
+            return await self.permissions.read(_READING, {"sid": self.sid}, self.caller, overrides)
 
 
 async def _publish(

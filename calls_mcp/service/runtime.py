@@ -1,4 +1,4 @@
-"""What one server holds: its settings, and what invocations need, made at the first of them."""
+"""The shared state of one server: its settings, and what invocations need, loaded on first use."""
 
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 import anyio
 
 from calls_mcp.errors import CallsError, ConfigurationError
-from calls_mcp.service.session_streams import Streams
+from calls_mcp.service.notification_streams import NotificationStreams
 from calls_mcp.settings import Access, Settings
 from calls_mcp.tools.catalog import PROMPTS, load_operations
 from calls_mcp.twilio.client_pool import ClientPool
@@ -19,20 +19,20 @@ from calls_mcp.twilio.transport import require_usable
 if TYPE_CHECKING:
     from calls_mcp.guard.operator import Approvals
     from calls_mcp.guard.policy import Policy
-    from calls_mcp.service.grants import Own
+    from calls_mcp.service.authorization import Overrides
     from calls_mcp.service.invocation import Invoker
     from calls_mcp.service.wiring import Services
     from calls_mcp.storage.rate_limiter import RateLimiter
 
 
 @dataclass(slots=True, eq=False)
-class _Shared:
-    """An invoker and its policy, for everybody or for a principal who has something of their `own`.
+class _Entry:
+    """An invoker and its policy, shared by all principals or for one that has overrides.
 
-    `users` counts the invocations that use it just now.
+    `users` counts the invocations that are using it.
     """
 
-    own: "Own | None"
+    overrides: "Overrides | None"
     access: Access
     policy: "Policy"
     invoker: "Invoker"
@@ -40,10 +40,10 @@ class _Shared:
 
 
 class Runtime:
-    """Holds the settings, and the invokers made of them. An async context manager.
+    """Holds the settings and creates the invokers. An async context manager.
 
-    `clock` gives the time in epoch seconds, `monotonic` seconds that never go back; `sandbox` marks
-    every result as not real.
+    `clock` returns epoch seconds, and `monotonic` returns monotonic seconds. `sandbox` marks every
+    result as not real.
     """
 
     def __init__(
@@ -62,23 +62,23 @@ class Runtime:
         self.clock = clock
         self.monotonic = monotonic
         self.ending = anyio.Event()
-        """Set once the server is about to end: subscriptions to calls end, too."""
-        self.streams = Streams()
-        """The streams of sessions over HTTP, on which they are notified of calls."""
+        """Set when the server is about to stop; subscriptions to calls end then."""
+        self.streams = NotificationStreams()
+        """The open streams for notifications over HTTP."""
         self._clients = ClientPool(monotonic)
         self._resources = AsyncExitStack()
         self._opening, self._making = anyio.Lock(), anyio.Lock()
         self._services: Services | None = None
-        self._invokers: dict[str, _Shared] = {}
-        self._replaced: list[_Shared] = []
+        self._invokers: dict[str, _Entry] = {}
+        self._replaced: list[_Entry] = []
         self._is_idle: anyio.Event | None = None
 
     async def __aenter__(self) -> Self:
-        """Begin what must work from the start: telemetry, a policy file, a store that is set.
+        """Check the settings that must work from the start: telemetry, proxy, policy and store.
 
         Raises:
-            ConfigurationError: The policy is wrong; the store, telemetry, or what the environment
-                names for reaching the API can't be used.
+            ConfigurationError: The policy is invalid, or the store, the telemetry, or the proxy
+                or certificates that the environment names can't be used.
         """
         async with AsyncExitStack() as undoing:
             undoing.push_async_callback(self.aclose)
@@ -93,52 +93,52 @@ class Runtime:
         require_usable(self.access)
         has_store = settings.storage.url and not settings.storage.is_memory
         if settings.guard.policy or has_store:
-            await self._shared()
+            await self._entry()
 
     async def __aexit__(self, *_: object) -> None:
-        """Close what was opened."""
+        """Close all resources."""
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close what was opened. Closing twice does nothing."""
+        """Close all resources. A second call does nothing."""
         await self._clients.close_all_except(())
         await self._resources.aclose()
 
     @asynccontextmanager
     async def invoker(
-        self, principal: str = "", own: "Own | None" = None
+        self, principal: str = "", overrides: "Overrides | None" = None
     ) -> "AsyncGenerator[Invoker]":
-        """Yield the invoker of everybody, or that of a principal who has something of their `own`.
+        """Yield the shared invoker, or the one of a principal that has overrides.
 
-        Made at the first invocation, so that a client that only lists tools waits for less; and
-        again when what the principal has of their own has changed.
+        An invoker is created on first use, which keeps the start fast, and again whenever the
+        principal's overrides change.
         """
-        shared = await self._shared(principal, own)
-        shared.users += 1
+        entry = await self._entry(principal, overrides)
+        entry.users += 1
         try:
-            yield shared.invoker
+            yield entry.invoker
         finally:
-            shared.users -= 1
+            entry.users -= 1
             with anyio.CancelScope(shield=True):
                 await self._close_unused()
             if self._is_idle and not self._is_used:
                 self._is_idle.set()
 
-    def access_of(self, own: "Own | None") -> Access:
-        """Return where the API is for a principal who has something of their `own`."""
-        # An account of one's own is a real one; the sandbox's emulator has only its own.
-        return own.access(self.access) if own and not self.sandbox else self.access
+    def access_for(self, overrides: "Overrides | None") -> Access:
+        """Return the access to the API for a principal with these overrides."""
+        # The sandbox's emulator knows no account of a principal.
+        return overrides.access(self.access) if overrides and not self.sandbox else self.access
 
-    async def policy(self, principal: str = "", own: "Own | None" = None) -> "Policy":
-        """Return the policy for everybody, or for a principal who has something of their `own`.
+    async def policy(self, principal: str = "", overrides: "Overrides | None" = None) -> "Policy":
+        """Return the shared policy, or the one of a principal that has overrides.
 
         Raises:
             ConfigurationError: As when the runtime is entered.
         """
-        return (await self._shared(principal, own)).policy
+        return (await self._entry(principal, overrides)).policy
 
     async def rates(self) -> "RateLimiter":
-        """Return what counts requests: for all replicas, if they share a Redis.
+        """Return the rate limiter. Replicas that share a Redis share its counts.
 
         Raises:
             ConfigurationError: As when the runtime is entered.
@@ -146,7 +146,7 @@ class Runtime:
         return (await self._open()).rates
 
     async def approvals(self) -> "Approvals | None":
-        """Return where the operator decides; None if nobody else sees the requests in memory.
+        """Return the approval requests; None if the store is in memory, out of operators' reach.
 
         Raises:
             ConfigurationError: As when the runtime is entered.
@@ -154,18 +154,18 @@ class Runtime:
         return (await self._open()).approvals
 
     async def warm_up(self) -> None:
-        """Load what the first invocation needs, so that it need not wait for that.
+        """Load what the first invocation needs, in advance.
 
-        What is wrong with the setup is left for the invocation to report.
+        Errors are suppressed here, because the invocation reports them.
         """
         with suppress(CallsError):
             await anyio.to_thread.run_sync(import_module, "calls_mcp.service.wiring")
-            await self._shared()
+            await self._entry()
 
     async def finish(self, moment: float) -> None:
-        """Wait until nothing is under way; what the API has not answered by `moment` is given up.
+        """Wait for running invocations; at `moment` (anyio's clock), give up requests to the API.
 
-        That is recorded as unknown. `moment` is by anyio's clock.
+        Changes that are given up are recorded as unknown.
         """
         self._clients.finish_by(moment)
         if self._is_used:
@@ -173,22 +173,22 @@ class Runtime:
             await self._is_idle.wait()
 
     async def is_ready(self) -> bool:
-        """Return whether changes can be stored and recorded, and the API is not failing.
+        """Return whether changes can be stored and recorded, and the circuit breaker lets one pass.
 
-        That is so again once a trial of the API is due, for only an invocation makes one.
+        A breaker that is due for a trial counts as ready, because only an invocation is a trial.
 
         Raises:
             ConfigurationError: As when the runtime is entered.
         """
-        shared = await self._shared()
+        entry = await self._entry()
         if not await (await self._open()).is_ready():
             return False
-        return self._clients.client(shared.access).circuit != "open"
+        return self._clients.client(entry.access).circuit != "open"
 
     async def _open(self) -> "Services":
         async with self._opening:
             if self._services is None:
-                # This loads more than all that a start needs.
+                # Importing this takes longer than the rest of the start.
                 from calls_mcp.service.wiring import open_services  # noqa: PLC0415
 
                 opening = open_services(
@@ -197,38 +197,38 @@ class Runtime:
                 self._services = await self._resources.enter_async_context(opening)
         return self._services
 
-    async def _shared(self, principal: str = "", own: "Own | None" = None) -> _Shared:
-        owner = principal if own else ""
+    async def _entry(self, principal: str = "", overrides: "Overrides | None" = None) -> _Entry:
+        owner = principal if overrides else ""
         async with self._making:
-            if owner != principal:  # they no longer have an account or policy of their own
+            if owner != principal:  # the principal has no overrides any more
                 await self._close_unused(self._invokers.pop(principal, None))
-            shared = before = self._invokers.get(owner)
-            if shared is None or shared.own != own:
-                shared = self._invokers[owner] = await self._make(own)
+            entry = before = self._invokers.get(owner)
+            if entry is None or entry.overrides != overrides:
+                entry = self._invokers[owner] = await self._make(overrides)
                 await self._close_unused(before)
-        return shared
+        return entry
 
-    async def _make(self, own: "Own | None") -> _Shared:
-        services, access = await self._open(), self.access_of(own)
-        policy = (own and own.policy) or services.policy
+    async def _make(self, overrides: "Overrides | None") -> _Entry:
+        services, access = await self._open(), self.access_for(overrides)
+        policy = (overrides and overrides.policy) or services.policy
         policy = policy.under(self.settings.guard.confirm)
         invoker = services.invoker(access, policy, self._clients.client(access))
-        return _Shared(own, access, policy, invoker)
+        return _Entry(overrides, access, policy, invoker)
 
     @property
     def _is_used(self) -> bool:
-        return any(shared.users for shared in self._all())
+        return any(entry.users for entry in self._all())
 
-    def _all(self) -> list[_Shared]:
+    def _all(self) -> list[_Entry]:
         return [*self._invokers.values(), *self._replaced]
 
-    async def _close_unused(self, replaced: _Shared | None = None) -> None:
-        """Close what was replaced, now or before, and is not used any more."""
+    async def _close_unused(self, replaced: _Entry | None = None) -> None:
+        """Close replaced entries once no invocation uses them."""
         self._replaced += [replaced] if replaced else []
         if not self._replaced:
             return
-        self._replaced = [shared for shared in self._replaced if shared.users]
-        await self._clients.close_all_except({shared.access for shared in self._all()})
+        self._replaced = [entry for entry in self._replaced if entry.users]
+        await self._clients.close_all_except({entry.access for entry in self._all()})
 
 
 def _exporting(settings: Settings) -> AbstractContextManager[None]:

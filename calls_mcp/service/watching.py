@@ -8,7 +8,7 @@ from typing import Protocol
 import anyio
 
 from calls_mcp.errors import CallsError
-from calls_mcp.service.background import Background
+from calls_mcp.service.background_tasks import BackgroundTasks
 from calls_mcp.settings import Access
 from calls_mcp.tools.outcome import CallSummary, Failure, Outcome
 
@@ -112,7 +112,7 @@ class Watches:
     gets a quarter.
     """
 
-    def __init__(self, background: Background, interval: float, most: int) -> None:
+    def __init__(self, background: BackgroundTasks, interval: float, most: int) -> None:
         self._background = background
         self._interval = interval
         self._most = most

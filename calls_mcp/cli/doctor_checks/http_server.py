@@ -44,10 +44,10 @@ async def _principals(file: Path, shared: Access | None, mode: str) -> AsyncIter
         return
     for finding in _tokens(file, principals, mode):
         yield finding
-    for name, own in principals.own.items():
-        if shared and own.account_sid:
+    for name, overrides in principals.overrides.items():
+        if shared and overrides.account_sid:
             remedy = f"mend [principals.{name}] in the file of CALLS_MCP_PRINCIPALS"
-            for finding in await check_api(own.access(shared), name):
+            for finding in await check_api(overrides.access(shared), name):
                 is_theirs = finding.check.startswith("credentials")
                 if is_theirs and finding.level == "problem":
                     yield replace(finding, remedy=remedy)
