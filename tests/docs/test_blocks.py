@@ -8,7 +8,7 @@ import pytest
 from tests.docs.pages import PAGES, Block, blocks
 from tests.docs.runner import ELSEWHERE, MAKING, PageRunner
 
-PICTURES = {"README.md": 1, "design.md": 1}
+PICTURES = {"design.md": 1}
 """How many blocks without a language a page has: what is drawn, and nothing to run."""
 
 
