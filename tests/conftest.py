@@ -1,14 +1,17 @@
+import gc
 import os
 import subprocess
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Mapping
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import orjson
 import pytest
 import redis
 from hypothesis import HealthCheck, settings
+from jsonschema import Draft202012Validator
 from tenacity.wait import wait_exponential_jitter
 
 from calls_mcp.guard import recovery
@@ -28,6 +31,32 @@ STARTS_PROCESSES = ("process", "browser", "services", "clients", "install")
 @pytest.hookimpl(tryfirst=True)  # before tests are selected by their markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     mark_by_need(items)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from visiting what was loaded and collected."""
+    gc.freeze()
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Three workers for two cores, because tests often wait."""
+    return max(1, (os.cpu_count() or 1) * 3 // 2)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _each_schema_checked_once() -> Generator[None]:
+    """Spare each new client of the SDK the 25 ms that checking a tool's schema takes."""
+    check, checked = Draft202012Validator.check_schema, set[bytes]()
+
+    def check_once(schema: Mapping[str, object]) -> None:
+        key = orjson.dumps(schema)
+        if key not in checked:
+            check(schema)
+            checked.add(key)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Draft202012Validator, "check_schema", staticmethod(check_once))
+        yield
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from mcp_types import (
 
 from calls_mcp.emulator import LoggedRequest
 from tests.harness import Era, Harness
+from tests.plain_http import NO_CERTIFICATES
 
 Handle = MessageHandlerFnT | None
 Connect = Callable[[Era, Handle], AbstractAsyncContextManager[Client]]
@@ -115,7 +116,9 @@ def over_http(url: str, token: str = "") -> Connect:
     async def connect(era: Era, handle: Handle) -> AsyncGenerator[Client]:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         async with (
-            httpx2.AsyncClient(headers=headers, timeout=60, trust_env=False) as http,
+            httpx2.AsyncClient(
+                headers=headers, timeout=60, verify=NO_CERTIFICATES, trust_env=False
+            ) as http,
             Client(
                 streamable_http_client(url, http_client=http),
                 mode=era,

@@ -14,6 +14,7 @@ from calls_mcp.settings import load_settings
 from tests import harness as base
 from tests.guard.test_policy import policy
 from tests.harness import placing
+from tests.plain_http import NO_CERTIFICATES
 
 _CSRF = re.compile(r'name="csrf" value="([^"]+)"')
 _NEXT = re.compile(r'<a href="([^"]+)" rel="next">')
@@ -78,7 +79,7 @@ class WebClient:
 @asynccontextmanager
 async def anonymous(console: Console) -> AsyncGenerator[WebClient]:
     """A client that is not signed in."""
-    async with httpx.AsyncClient(timeout=30, trust_env=False) as http:
+    async with httpx.AsyncClient(timeout=30, verify=NO_CERTIFICATES, trust_env=False) as http:
         yield WebClient(http, console.url)
 
 

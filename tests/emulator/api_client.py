@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 
 from calls_mcp.emulator import Account, Emulator, ManualClock
+from tests.plain_http import NO_CERTIFICATES
 
 ACCOUNT = Account(
     sid=f"AC{1:032}", auth_token=f"{1:032}", api_keys={f"SK{1:032}": "made-up-secret"}
@@ -82,7 +83,9 @@ async def connected(emulator: Emulator) -> AsyncGenerator[ApiClient]:
             transport=transport, base_url="http://localhost", auth=credentials
         )
     else:
-        client = httpx.AsyncClient(base_url=emulator.base_url, auth=credentials)
+        client = httpx.AsyncClient(
+            base_url=emulator.base_url, auth=credentials, verify=NO_CERTIFICATES
+        )
     async with client:
         yield ApiClient(client, emulator)
 

@@ -25,6 +25,7 @@ from calls_mcp.server.handlers import build_server
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
 from tests.harness import PERMISSIVE, Agent, Era, Harness, open_harness
+from tests.plain_http import NO_CERTIFICATES
 from tests.upstream import Exchange, Step, Upstream, access, answer, call, page
 
 MODERN, LEGACY = "2026-07-28", "2025-11-25"
@@ -88,7 +89,9 @@ class Service:
         """A client; with a `user`, one that can ask somebody. It sends `headers`, too."""
         info = Implementation(name=name, version="1")
         given = {**self._headers, **headers}
-        http = httpx2.AsyncClient(headers=given, auth=auth, timeout=60, trust_env=False)
+        http = httpx2.AsyncClient(
+            headers=given, auth=auth, timeout=60, verify=NO_CERTIFICATES, trust_env=False
+        )
         async with (
             http,
             Client(
@@ -109,7 +112,9 @@ class Service:
     def http(self) -> httpx.AsyncClient:
         """What sends requests by hand."""
         headers = {**_ACCEPTED, **self._headers}
-        return httpx.AsyncClient(headers=headers, timeout=60, trust_env=False)
+        return httpx.AsyncClient(
+            headers=headers, timeout=60, verify=NO_CERTIFICATES, trust_env=False
+        )
 
     async def post(self, body: object, headers: Mapping[str, str] | None = None) -> httpx.Response:
         """Send a body: bytes as they are, all else as JSON."""
