@@ -22,7 +22,7 @@ from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from calls_mcp.console import Console
+    from calls_mcp.console import ConsoleContext
 
 _EPILOG = """\
 It needs the settings of the servers that it is beside, if they have any: CALLS_MCP_STATE_URL for
@@ -110,7 +110,7 @@ async def _open_console(
     runtime: Runtime | None = None,
     *,
     sandbox: bool = False,
-) -> AsyncGenerator["Console"]:
+) -> AsyncGenerator["ConsoleContext"]:
     try:
         from calls_mcp.console import Address, open_console  # noqa: PLC0415
     except ModuleNotFoundError as missing:
@@ -139,7 +139,7 @@ def _proxy_url(settings: Settings) -> str:
     return url if url.startswith("https://") else ""
 
 
-def _notes(console: "Console") -> Iterator[str]:
+def _notes(console: "ConsoleContext") -> Iterator[str]:
     """Yield what the console shows, and what it can't."""
     if console.approvals:
         yield f"it shows the approval requests in {console.approvals.where}"

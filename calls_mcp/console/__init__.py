@@ -1,10 +1,10 @@
-"""The operator's web pages: approvals, calls, the audit log, statistics, and the policy.
+"""The operator's web pages: approvals, calls, audit log, overview, policy and operators.
 
-Every page is rendered by the server and works without JavaScript; nothing is loaded from elsewhere.
+The server renders every page. Pages work without JavaScript and load nothing from other sites.
 """
 
 from calls_mcp.console.address import Address
 from calls_mcp.console.app import open_console
-from calls_mcp.console.state import Console
+from calls_mcp.console.context import ConsoleContext
 
-__all__ = ["Address", "Console", "open_console"]
+__all__ = ["Address", "ConsoleContext", "open_console"]

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from calls_mcp.console.address import Address
 from calls_mcp.console.browser_sessions import SESSION_SECONDS, Session
-from calls_mcp.console.state import Console
+from calls_mcp.console.context import ConsoleContext
 
 _CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -27,14 +27,16 @@ _SECURITY_HEADERS = {
 }
 _PUBLIC_PATHS = ("/sign-in", "/static/")
 _SAFE_METHODS = ("GET", "HEAD")
-_READ_ONLY = "A token of a program's reads: whoever decides comes in by a browser."
+_READ_ONLY = (
+    "A token in the Authorization header only allows reading. To decide, sign in with a browser."
+)
 
 
 class AccessControl:
-    """Puts the session into the request's state, or answers with `sign_in` if there is none."""
+    """Stores the session in the request's state, or responds with `sign_in` if there is none."""
 
     def __init__(
-        self, app: ASGIApp, console: Console, sign_in: Callable[[Request], Response]
+        self, app: ASGIApp, console: ConsoleContext, sign_in: Callable[[Request], Response]
     ) -> None:
         self._app = app
         self._console = console
@@ -57,33 +59,36 @@ class AccessControl:
         await app(scope, receive, _with_security_headers(send))
 
     def _check_source(self, request: Request) -> None:
-        """Refuse another host name (DNS rebinding) and another origin (request forgery)."""
+        """Refuse other host names (DNS rebinding) and other origins (request forgery)."""
         address, headers = self._console.address, request.headers
         if headers.getlist("host") not in [[host] for host in address.hosts]:
-            raise HTTPException(421, "This console is not known by that host.")
+            raise HTTPException(
+                421,
+                "Unknown host name. Open the console at the URL that it printed when it started.",
+            )
         origins = headers.getlist("origin")
         is_own = len(origins) == 1 and origins[0] in address.origins
         if not is_own and (origins or request.method not in _SAFE_METHODS):
-            raise HTTPException(403, "That was not sent by a page of this console.")
+            raise HTTPException(403, "This request does not come from a page of this console.")
 
     async def _authenticate(self, request: Request) -> Session | None:
-        """Return the session of a request; with a bearer token, the cookie does not count."""
+        """Return the session of a request. A bearer token takes precedence over the cookie."""
         sessions, tokens = self._console.sessions, self._console.tokens
         token = _bearer_token(request.headers)
         if not token or tokens is None:
             secret = self._cookie.read(request)
             return await sessions.find(secret) if secret else None
-        # No browser adds this header by itself, but only people who saw the page may decide.
+        # Programs with a token can read, but only a person who saw the page can decide.
         if request.method not in _SAFE_METHODS:
             raise HTTPException(405, _READ_ONLY, {"Allow": ", ".join(_SAFE_METHODS)})
         return sessions.for_request(await tokens.authenticate(token, client_address(request)))
 
 
 class SessionCookie:
-    """The cookie with the secret of a session.
+    """The cookie that holds the secret of a session.
 
-    The port is part of its name, because cookies are shared between ports. Under https, the prefix
-    keeps other hosts from setting it.
+    Its name includes the port, because browsers share cookies between ports. Over https, a
+    `__Host-` prefix prevents other hosts from setting it.
     """
 
     def __init__(self, address: Address) -> None:
@@ -93,7 +98,7 @@ class SessionCookie:
             self._name = "__Host-calls_mcp_console"
 
     def read(self, request: Request) -> str:
-        """Return the secret, or nothing."""
+        """Return the secret, empty without a cookie."""
         return request.cookies.get(self._name, "")
 
     def write(self, response: Response, secret: str) -> None:
@@ -109,7 +114,7 @@ class SessionCookie:
 
 
 def client_address(request: Request) -> str:
-    """Return the address that a request comes from, which may be a proxy's."""
+    """Return the IP address of a request's sender, which may be a proxy."""
     return request.client.host if request.client else ""
 
 

@@ -1,4 +1,4 @@
-"""The address of the console, and the host names and origins that browsers may use."""
+"""The address of the console, and the host names and origins that it accepts."""
 
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -11,9 +11,11 @@ _DEFAULT_PORT, _MAX_PORT = 80, 65_535
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where the console listens; `public` is the https URL of a proxy in front of it, if any.
+    """Where the console listens.
 
-    With port 0 the system chooses one.
+    Attributes:
+        port: 0 for any free port.
+        public: The https URL of a proxy in front of the console, if there is one.
     """
 
     host: str = "127.0.0.1"
@@ -22,7 +24,7 @@ class Address:
 
     @property
     def url(self) -> str:
-        """The URL for people, without a slash at its end."""
+        """The URL that browsers open, without a trailing slash."""
         if self.public:
             return self.public.rstrip("/").removesuffix(":443")
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -35,7 +37,7 @@ class Address:
 
     @property
     def origins(self) -> frozenset[str]:
-        """The origins of its own pages."""
+        """The origins of the console's own pages."""
         if self.public:
             return frozenset({self.url})
         others = map(self._local, ("127.0.0.1", "localhost", "[::1]"))
@@ -43,29 +45,30 @@ class Address:
 
     @property
     def hosts(self) -> frozenset[str]:
-        """The Host headers that a request may have."""
+        """The values that the Host header can have."""
         return frozenset(urlsplit(origin).netloc for origin in self.origins)
 
     def _local(self, host: str) -> str:
-        """Return a URL as browsers write it, without the default port."""
+        """Return a URL the way browsers write it, without the default port."""
         return f"http://{host}" if self.port == _DEFAULT_PORT else f"http://{host}:{self.port}"
 
 
 def require_safe(address: Address) -> None:
-    """Check that nobody on the network can read or change what is shown and decided.
+    """Check that browsers reach the console over loopback or https.
 
     Raises:
-        ConfigurationError: Somebody could. A session cookie over plain HTTP can be stolen.
+        ConfigurationError: They would not, so the session cookie could be stolen, or the address
+            is invalid.
     """
     if not 0 <= address.port <= _MAX_PORT:
         raise ConfigurationError(f"--port must be 0 to {_MAX_PORT}.")
     if address.public and not _is_https_origin(address.public):
-        raise ConfigurationError("--url must be https://HOST or https://HOST:PORT, and no more.")
+        raise ConfigurationError("--url must be https://HOST or https://HOST:PORT, without a path.")
     if not address.public and not is_loopback(address.host):
         raise ConfigurationError(
-            f"Other machines reach {address.host}, and what they send could be read on its way: "
-            "keep to 127.0.0.1, or put a proxy that speaks https before it and give its URL as "
-            "CALLS_MCP_CONSOLE_URL or --url."
+            f"At {address.host}, other machines would reach the console without encryption. "
+            "Use 127.0.0.1, or put an https proxy in front of the console and set "
+            "CALLS_MCP_CONSOLE_URL or --url to its URL."
         )
 
 

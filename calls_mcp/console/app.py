@@ -1,10 +1,11 @@
-"""The console as an ASGI application, and how it is served."""
+"""The console as an ASGI application, and its server."""
 
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -22,11 +23,11 @@ from calls_mcp.console.approvals_page import ApprovalsPage
 from calls_mcp.console.audit_page import AuditPage
 from calls_mcp.console.browser_sessions import Sessions, TokenAuthenticator
 from calls_mcp.console.calls_page import CallsPage
+from calls_mcp.console.context import ConsoleContext
 from calls_mcp.console.events import EventStream
 from calls_mcp.console.overview_page import OverviewPage
 from calls_mcp.console.policy_page import PolicyPage
 from calls_mcp.console.sign_in_page import START, SignInPage
-from calls_mcp.console.state import Console
 from calls_mcp.console.templating import page
 from calls_mcp.errors import CallsError, ConfigurationError
 from calls_mcp.guard.operator import UNSHARED, open_approvals
@@ -52,15 +53,23 @@ async def open_console(
     poll_interval: float = _POLL_INTERVAL,
     *,
     sandbox: bool = False,
-) -> AsyncGenerator[Console]:
-    """Serve the console at `address`, with a `runtime` that is there already or one of its own.
+) -> AsyncGenerator[ConsoleContext]:
+    """Serve the console at `address` while the context is open.
 
-    Where the settings have callers show tokens, operators can sign in with one; beside a service,
-    in no other way. Without a `runtime`, it is the console of servers with the same settings, or of
-    those that run a `sandbox`.
+    Operators can sign in with a token if the settings require tokens from callers. They can sign
+    in with a link unless an HTTP server with tokens shares its `runtime`.
+
+    Args:
+        settings: The console's settings.
+        address: Where to listen.
+        runtime: The runtime of a server in this process. Without one, the console opens its own
+            and shows the data of all servers with the same settings.
+        clock: Returns the time in epoch seconds.
+        poll_interval: Seconds between two checks for changes.
+        sandbox: Show the data of servers that run with `--sandbox`.
 
     Raises:
-        ConfigurationError: It would not be safe there, the port is in use, or a setting is wrong.
+        ConfigurationError: The address is not safe, the port is in use, or a setting is wrong.
     """
     require_safe(address)
     try:
@@ -77,7 +86,7 @@ async def open_console(
                 events.close()
 
 
-def _build_app(console: Console, poll_interval: float) -> tuple[ASGIApp, EventStream]:
+def _build_app(console: ConsoleContext, poll_interval: float) -> tuple[ASGIApp, EventStream]:
     sign_in, approvals, calls = SignInPage(console), ApprovalsPage(console), CallsPage(console)
     audit, overview, policy = AuditPage(console), OverviewPage(console), PolicyPage(console)
     topics = {"approvals": approvals.fingerprint, "calls": calls.fingerprint}
@@ -92,7 +101,7 @@ def _build_app(console: Console, poll_interval: float) -> tuple[ASGIApp, EventSt
     ]
     handle = partial(_handle_error, sign_in)
     app = Starlette(routes=routes, exception_handlers={HTTPException: handle, CallsError: handle})
-    # Around Starlette's own middleware, so that its error responses have security headers, too.
+    # It wraps Starlette's own middleware, so that its error responses have security headers too.
     return AccessControl(app, console, sign_in.require), events
 
 
@@ -102,7 +111,8 @@ async def _handle_error(sign_in: SignInPage, request: Request, error: Exception)
         message, status = error.detail, error.status_code
     if request.state.session is None:
         return sign_in.require(request, message, status)
-    return page(request, "error.html", {"message": message}, status)
+    values = {"title": HTTPStatus(status).phrase.capitalize(), "message": message}
+    return page(request, "error.html", values, status)
 
 
 @asynccontextmanager
@@ -113,7 +123,7 @@ async def _open_state(
     clock: Callable[[], float],
     *,
     sandbox: bool,
-) -> AsyncGenerator[Console]:
+) -> AsyncGenerator[ConsoleContext]:
     unavailable: dict[str, str] = {}
     allows_links = runtime is None or settings.auth.mode == "none"
     async with AsyncExitStack() as stack:
@@ -124,7 +134,7 @@ async def _open_state(
             opening = open_approvals(settings, clock, sandbox=sandbox)
             approvals = await stack.enter_async_context(opening)
         if sandbox:
-            unavailable["runtime"] = "The calls of a sandbox exist only in its server."
+            unavailable["runtime"] = "Calls of a sandbox server are only visible in that server."
         elif runtime is None:
             try:
                 access = settings.twilio.access()
@@ -134,8 +144,10 @@ async def _open_state(
                 runtime = await stack.enter_async_context(Runtime(settings, access, clock=clock))
         audit_database = audit_path(settings, sandbox=runtime.sandbox if runtime else sandbox)
         if audit_database is None:
-            unavailable["audit_database"] = "The audit log goes to each server's stderr."
-        yield Console(
+            unavailable["audit_database"] = (
+                "CALLS_MCP_AUDIT_DATABASE is stderr:, so each server logs its audit records."
+            )
+        yield ConsoleContext(
             settings=settings,
             address=address,
             sessions=Sessions(clock),

@@ -1,4 +1,4 @@
-"""Approvals: the pending approval requests, and each with its decision."""
+"""Approvals: the pending approval requests, and a page for each request."""
 
 import re
 from dataclasses import replace
@@ -9,7 +9,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from calls_mcp.console.browser_sessions import session_of
-from calls_mcp.console.state import Console
+from calls_mcp.console.context import ConsoleContext
 from calls_mcp.console.templating import page, read_own_form
 from calls_mcp.errors import StoreUnavailable
 from calls_mcp.guard.operator import Approvals
@@ -18,13 +18,14 @@ from calls_mcp.storage import ApprovalRequest, PendingPage, Position
 _DECISIONS = {"approve": True, "deny": False}
 _PAGE = 50  # requests
 _POSITION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,20})?)-([0-9A-Za-z_-]{1,64})")
-_OWN_REQUEST = "You have asked for this yourself: somebody else must approve it."
+_NOT_FOUND = "No approval request has this id. It may have been deleted after it expired."
+_OWN_REQUEST = "You made this request, so another operator must approve it."
 
 
 class ApprovalsPage:
-    """The pages of approval requests."""
+    """The pages about approval requests."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: ConsoleContext) -> None:
         self._approvals = console.approvals
         self._unavailable = console.unavailable.get("approvals", "")
         self.routes = [
@@ -34,7 +35,7 @@ class ApprovalsPage:
         ]
 
     async def index(self, request: Request) -> Response:
-        """Show a page of what can be decided now, the oldest first."""
+        """Show a page of pending requests, oldest first."""
         approvals, after = self._approvals, request.query_params.get("after", "")
         position = _position(after)
         found = await approvals.page(_PAGE, position) if approvals else PendingPage((), 0)
@@ -49,17 +50,17 @@ class ApprovalsPage:
         return page(request, "approvals.html", values)
 
     async def show(self, request: Request) -> Response:
-        """Show one request, as it is now."""
+        """Show one request in its current state."""
         approvals, approval = await self._find(request)
         return page(request, "approval.html", await _values(approvals, approval))
 
     async def decide(self, request: Request) -> Response:
-        """Decide a request, or show the decision that was made before."""
+        """Approve or deny a request, or show the earlier decision."""
         form = await read_own_form(request)
         approvals, approval = await self._find(request)
         approve = _DECISIONS.get(form.get("decision", ""))
         if approve is None:
-            raise HTTPException(400, "Say approve or deny.")
+            raise HTTPException(400, "decision must be approve or deny.")
         session, reason = session_of(request), form.get("reason", "")
         if approve and not session.may_approve(approval):
             raise HTTPException(403, _OWN_REQUEST)
@@ -72,7 +73,7 @@ class ApprovalsPage:
         return page(request, "approval.html", values | {"is_late": True}, 409)
 
     async def fingerprint(self) -> str:
-        """Return a text that differs whenever other requests are pending than before."""
+        """Return a text that changes whenever the set of pending requests changes."""
         try:
             return await self._approvals.mark() if self._approvals else ""
         except StoreUnavailable:
@@ -82,17 +83,17 @@ class ApprovalsPage:
         approvals = self._approvals
         approval = await approvals.find(request.path_params["id"]) if approvals else None
         if approvals is None or approval is None:
-            raise HTTPException(404, "There is no such approval, or it is not kept any more.")
+            raise HTTPException(404, _NOT_FOUND)
         return approvals, approval
 
 
 def _position(text: str) -> Position | None:
-    """Return the position after which a page begins, from the link of the page before."""
+    """Parse the position after which a page begins, from the link on the previous page."""
     if not text:
         return None
     found = _POSITION.fullmatch(text)
     if found is None:
-        raise HTTPException(400, "There is no such page.")
+        raise HTTPException(400, "Invalid page position. Start again from the first page.")
     return Position(float(found[1]), found[2])
 
 

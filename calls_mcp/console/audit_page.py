@@ -1,4 +1,4 @@
-"""Audit: search the audit log, verify its chain, and export it."""
+"""Audit log: search, verify and export its records."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ from starlette.routing import Route
 from calls_mcp.audit.records import ORDER, parse
 from calls_mcp.audit.search import AuditReader, Filter
 from calls_mcp.audit.verification import Report, describe, verify
-from calls_mcp.console.state import Console
+from calls_mcp.console.context import ConsoleContext
 from calls_mcp.console.templating import page
 from calls_mcp.errors import CallsError
 from calls_mcp.tools.catalog import Json, load_operations
@@ -31,13 +31,13 @@ _SHORT_WAIT, _LONG_WAIT = 0.05, 30.0  # seconds
 _DECISIONS = ("asked", "approved", "allowed", "denied", "declined", "expired", "replayed", "void")
 _PHASES = ("decided", "before", "after", "recovered")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-_EMPTY = "Nothing has been recorded yet."
+_EMPTY = "No records yet. Every change that an agent requests is recorded here."
 
 
 class AuditPage:
     """The pages of the audit log."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: ConsoleContext) -> None:
         self._database = console.audit_database
         self._unavailable = console.unavailable.get("audit_database", "")
         self._background = console.background
@@ -50,7 +50,7 @@ class AuditPage:
         ]
 
     async def index(self, request: Request) -> Response:
-        """Show a page of records, the newest first, and whether the chain is intact."""
+        """Show a page of records, newest first, and the result of the integrity check."""
         wanted = _filter(request)
         values: dict[str, object] = {
             "unavailable": self._unavailable,
@@ -67,10 +67,13 @@ class AuditPage:
         return page(request, "audit.html", values)
 
     async def export(self, request: Request) -> Response:
-        """Export all matching records, the oldest first, as a file."""
+        """Export all matching records as a file, oldest first."""
         name = request.path_params["format"]
         if self._database is None or name not in _FORMATS:
-            raise HTTPException(404, "There is no such file.")
+            raise HTTPException(
+                404,
+                "Export as export.jsonl or export.csv, from a console that has an audit database.",
+            )
         media_type, lines = _FORMATS[name]
         headers = {"Content-Disposition": f'attachment; filename="audit.{name}"'}
         content = lines(self._database, _filter(request))
@@ -91,10 +94,10 @@ class AuditPage:
         }
 
     async def _verify(self, database: Path, *, again: bool) -> Report | None:
-        """Return the last report about the whole chain.
+        """Return the latest report about the whole log, None before the first.
 
-        Verification takes longer the longer the log is, so it runs in the background, whenever the
-        file has changed or with `again`, and a page only waits a moment for it.
+        A long log takes long to verify, so that happens in the background, after the file has
+        changed or with `again`. A page waits only briefly for it.
         """
         version = await anyio.to_thread.run_sync(_version, database)
         if self._verifying is None and (again or version != self._verified):
@@ -129,12 +132,12 @@ def _before(request: Request) -> int | None:
     if not before:
         return None
     if not (before.isascii() and before.isdigit() and int(before[:20]) < _MAX_SEQ):
-        raise HTTPException(400, "There is no such page.")
+        raise HTTPException(400, "Invalid page position. Start again from the first page.")
     return int(before)
 
 
 def _version(database: Path) -> tuple[int, ...]:
-    """Return numbers that differ once a database, or its write-ahead log, has changed."""
+    """Return numbers that change whenever a database or its write-ahead log changes."""
     stat = database.stat()
     version = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
     try:
@@ -145,7 +148,7 @@ def _version(database: Path) -> tuple[int, ...]:
 
 
 def _jsonl(database: Path, wanted: Filter) -> Iterator[bytes]:
-    """Yield the exact lines: without a filter, `calls-mcp audit verify` takes them."""
+    """Yield the exact lines, so that `calls-mcp audit verify` accepts an unfiltered export."""
     return (line + b"\n" for _, line in AuditReader(database).rows(wanted))
 
 
@@ -163,7 +166,7 @@ def _csv_row(cells: tuple[str, ...]) -> bytes:
 
 
 def _csv_cell(value: Json) -> str:
-    """Return a value that no spreadsheet takes for a formula."""
+    """Return a value that spreadsheets do not interpret as a formula."""
     if value is None:
         return ""
     text = value if isinstance(value, str) else json.dumps(value)

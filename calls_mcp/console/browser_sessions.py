@@ -1,11 +1,11 @@
-"""The sessions of operators, who sign in with a link that works once or with a bearer token."""
+"""The sessions of operators, who sign in with a single-use link or a bearer token."""
 
 import hashlib
 import logging
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import cast
 
@@ -21,27 +21,33 @@ from calls_mcp.storage.rate_limiter import RateLimiter
 _log = logging.getLogger(__name__)
 
 SESSION_SECONDS = 12 * 3600
-BAD_LINK = "That is no link that is good now."
+_UNKNOWN_LINK = (
+    "This sign-in link is not valid. It may be incomplete, or the console was restarted since."
+)
+_USED_LINK = "This sign-in link has already been used. Each link works once."
+_EXPIRED_LINK = "This sign-in link has expired. Links expire after 10 min."
 _LINK_SECONDS = 600
 _MAX_LINKS = 20
 _MAX_SESSIONS = 100
 _MAX_FAILURES, _FAILURE_WINDOW = 20, 60  # per address, seconds
 _RETRY_AFTER = 10  # seconds
-_BAD_TOKEN = "That is no token that is good now."  # noqa: S105  # a message
-_MISSING_SCOPE = f"That token does not have the scope {APPROVE}."
-_EXCESS_SCOPE = f"That token is for tools as well: {APPROVE} counts only in one that has no other."
-_NOT_VERIFIABLE = "Whether that token is good can't be told just now."
-_TOO_MANY = "Too many tokens from there were no good."
+_BAD_TOKEN = "This token is invalid or expired."  # noqa: S105  # a message
+_MISSING_SCOPE = f"This token lacks the scope {APPROVE}."
+_EXCESS_SCOPE = f"This token also has scopes for tools. Use a token whose only scope is {APPROVE}."
+_NOT_VERIFIABLE = "The token cannot be verified at the moment. Try again in 10 s."
+_TOO_MANY = "Too many invalid tokens from this address. Wait a minute and try again."
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A session of an operator; each of its forms must contain `csrf`.
+    """A session of an operator.
 
     Attributes:
-        expires_at: In epoch seconds.
-        grant: What the operator's token grants, if they signed in with one.
-        key: The key under which the session is stored; empty if it is for one request.
+        name: The operator's name.
+        csrf: A secret that each form of the session must contain.
+        expires_at: The end of the session in epoch seconds.
+        grant: The grant of the operator's token, None after signing in with a link.
+        key: The key under which the session is stored, empty if it is for a single request.
     """
 
     name: str
@@ -52,63 +58,84 @@ class Session:
 
     @property
     def may_invite(self) -> bool:
-        """Whether they can create links. A token is only for the principal that it stands for."""
+        """Whether the operator can create links. Only those who signed in with a link can."""
         return self.grant is None
 
     @property
     def principal(self) -> str:
-        """The principal of the tools that they use here."""
+        """The principal of the tool calls that the operator makes in the console."""
         return f"console: {self.name}"
 
     def may_approve(self, request: ApprovalRequest) -> bool:
-        """Return whether they may approve a request: where only an operator may, not their own.
+        """Return whether the operator may approve a request.
 
-        Links tell no principals apart, so this only holds for tokens.
+        Nobody may approve their own request where the policy demands an operator. A link does not
+        identify a principal, so this applies to tokens only.
         """
         is_own = request.binding.principal in (self.name, self.principal)
         return self.grant is None or request.users_too or not is_own
 
 
+@dataclass(frozen=True, slots=True)
+class _Link:
+    name: str
+    expires_at: float
+    is_used: bool = False
+
+
 class Sessions:
-    """Stores links and sessions by the hashes of their secrets.
+    """Stores links and sessions under the hashes of their secrets.
 
     `clock` returns the time in epoch seconds.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._links: dict[str, tuple[str, float]] = {}
+        self._links: dict[str, _Link] = {}
         self._sessions: dict[str, Session] = {}
 
     def create_link(self, name: str) -> str:
-        """Return the secret of a link with which somebody can sign in as `name`, once."""
+        """Return the secret of a link for signing in as `name`, once."""
         secret = secrets.token_urlsafe(32)
-        self._links[_hash(secret)] = name, self._clock() + _LINK_SECONDS
+        self._links[_hash(secret)] = _Link(name, self._clock() + _LINK_SECONDS)
         while len(self._links) > _MAX_LINKS:
             del self._links[next(iter(self._links))]
         return secret
 
     def open_by_link(self, link: str) -> str:
-        """Return the secret of a new session, and use the link up.
+        """Return the secret of a new session. The link can't be used again.
 
         Raises:
             HTTPException: The link is unknown, used or expired.
         """
-        name, expires_at = self._links.pop(_hash(link), ("", 0.0))
-        if not name or self._clock() >= expires_at:
-            raise HTTPException(401, BAD_LINK)
-        return self._open(name, None)
+        found = self._require_link(link)
+        self._links[_hash(link)] = replace(found, is_used=True)
+        return self._open(found.name, None)
+
+    def check_link(self, link: str) -> None:
+        """Raise HTTPException (401) if the link is unknown, used or expired."""
+        self._require_link(link)
+
+    def _require_link(self, link: str) -> "_Link":
+        found = self._links.get(_hash(link))
+        if found is None:
+            raise HTTPException(401, _UNKNOWN_LINK)
+        if found.is_used:
+            raise HTTPException(401, _USED_LINK)
+        if self._clock() >= found.expires_at:
+            raise HTTPException(401, _EXPIRED_LINK)
+        return found
 
     def open_by_grant(self, grant: Grant) -> str:
-        """Return the secret of a new session, which ends with the token of this grant."""
+        """Return the secret of a new session that ends when the token does."""
         return self._open(grant.principal, grant)
 
     def for_request(self, grant: Grant) -> Session:
-        """Return a session for a single request with a token."""
+        """Return a session for a single request."""
         return self._session(grant.principal, grant, "")
 
     async def find(self, secret: str) -> Session | None:
-        """Return the session with this secret, if it is valid."""
+        """Return the session with this secret, None if there is no valid one."""
         session = self._sessions.get(_hash(secret))
         if session is None or await self.is_valid(session):
             return session
@@ -116,7 +143,7 @@ class Sessions:
         return None
 
     async def is_valid(self, session: Session) -> bool:
-        """Return whether a session has neither expired nor ended, and its token is still valid."""
+        """Return whether a session has not ended or expired and its token is still valid."""
         is_open = not session.key or self._sessions.get(session.key) is session
         if not is_open or self._clock() >= session.expires_at:
             return False
@@ -147,8 +174,8 @@ class Sessions:
 class TokenAuthenticator:
     """Authenticates operators by the bearer tokens of the HTTP service.
 
-    An address with too many bad tokens in a minute is refused for the rest of it, with good ones
-    too; `clock` returns the time in epoch seconds.
+    An address that sends too many invalid tokens in a minute is blocked for the rest of it, even
+    for valid tokens. `clock` returns the time in epoch seconds.
     """
 
     def __init__(
@@ -160,11 +187,11 @@ class TokenAuthenticator:
         self._blocked_until: dict[str, float] = {}
 
     async def authenticate(self, token: str, address: str) -> Grant:
-        """Return what a token grants to an operator.
+        """Return the grant of an operator's token.
 
         Raises:
-            HTTPException: The token is not an operator's, can't be verified now, or comes from an
-                address that is blocked.
+            HTTPException: The token is not an operator's, can't be verified now, or comes from a
+                blocked address.
         """
         wait = self._blocked_until.get(address, 0.0) - self._clock()
         if wait > 0:
@@ -174,12 +201,12 @@ class TokenAuthenticator:
         except AuthenticationError:
             raise HTTPException(503, _NOT_VERIFIABLE, {"Retry-After": str(_RETRY_AFTER)}) from None
         if grant is not None and grant.expiry <= time.time():
-            grant = None  # in the HTTP service, the SDK checks that
+            grant = None  # in the HTTP server, the SDK checks this
         if grant is not None and is_operator(grant.scopes):
             return grant
         refusal = _refusal(grant)
         who = grant.principal if grant else "unknown"
-        _log.warning("The console let nobody in, from %s (%s): %s", address, who, refusal.detail)
+        _log.warning("Console sign-in from %s (%s) refused: %s", address, who, refusal.detail)
         await self._count_failure(address)
         raise refusal
 
@@ -193,12 +220,12 @@ class TokenAuthenticator:
 
 
 def session_of(request: Request) -> Session:
-    """Return the session of a request that access control has let pass."""
+    """Return the session of a request, which access control has stored."""
     return cast("Session", request.state.session)
 
 
 def _refusal(grant: Grant | None) -> HTTPException:
-    # No scope is named in the header: an agent's client would go and get a token with it.
+    # The header names no scope, so that an agent's client does not request a token with it.
     if grant is None:
         return HTTPException(401, _BAD_TOKEN, {"WWW-Authenticate": 'Bearer error="invalid_token"'})
     message = _EXCESS_SCOPE if APPROVE in grant.scopes else _MISSING_SCOPE

@@ -1,4 +1,4 @@
-"""Calls: live and ended ones, each with its timeline, and a form that hangs up."""
+"""Calls: a list, a page with a timeline for each call, and a form to hang up."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from calls_mcp.audit.search import AuditReader
 from calls_mcp.console.browser_sessions import Session, session_of
-from calls_mcp.console.state import READER, Console, TimedCache
+from calls_mcp.console.context import READER, ConsoleContext, TimedCache
 from calls_mcp.console.templating import page, read_own_form
 from calls_mcp.console.timeline import Event, Observations, timeline
 from calls_mcp.errors import CallsError
@@ -27,7 +27,7 @@ _PAGE = 50  # calls of each status
 
 @dataclass(frozen=True, slots=True)
 class _CallList:
-    """Calls, the newest first; or the error of the API."""
+    """Calls, newest first, or the error of the API."""
 
     live: tuple[CallSummary, ...] = ()
     ended: tuple[CallSummary, ...] = ()
@@ -35,9 +35,9 @@ class _CallList:
 
 
 class CallsPage:
-    """The pages of calls. However many tabs are open, the API is asked once in an interval."""
+    """The pages about calls. All open tabs share one API read per interval."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: ConsoleContext) -> None:
         self._console = console
         self._unavailable = console.unavailable.get("runtime", "")
         interval = console.settings.watch.interval
@@ -52,7 +52,7 @@ class CallsPage:
         ]
 
     async def index(self, request: Request) -> Response:
-        """Show the live calls, and the newest of the others."""
+        """Show the live calls and the newest ended ones."""
         calls = _CallList() if self._unavailable else await self._list()
         values = {"unavailable": self._unavailable, "calls": calls}
         return page(request, "calls.html", values)
@@ -65,18 +65,18 @@ class CallsPage:
         events = await self._timeline(sid, call)
         is_missing = self._unavailable or (error and error.kind == "not_found")
         if is_missing and not (call or events):
-            raise HTTPException(404, "Neither the API nor the record tells of such a call.")
+            raise HTTPException(404, "This call is neither in the API nor in the audit log.")
         message = error.message if error else self._unavailable
         values = {"sid": sid, "call": call, "events": events, "error": message}
         return page(request, "call.html", values)
 
     async def confirm_hang_up(self, request: Request) -> Response:
-        """Ask whether to hang up."""
+        """Show a form that asks for confirmation."""
         sid = _sid(request)
         return page(request, "hang_up.html", _values(sid, await self._fetch(sid)))
 
     async def hang_up(self, request: Request) -> Response:
-        """End a call as the tool does: with its checks, the policy and the audit log."""
+        """End a call like the tool does, with the same checks, policy and audit log."""
         await read_own_form(request)
         sid = _sid(request)
         outcome = await self._complete(sid, session_of(request))
@@ -87,7 +87,7 @@ class CallsPage:
         return page(request, "hang_up.html", _values(sid, outcome), 409)
 
     async def fingerprint(self) -> str:
-        """Return a text that differs whenever a call was added, changed or ended."""
+        """Return a text that changes whenever a call is added, changes or ends."""
         if self._unavailable:
             return ""
         calls = await self._list()
@@ -124,7 +124,7 @@ class CallsPage:
         return outcome
 
     async def _complete(self, sid: str, session: Session) -> Outcome:
-        """End a call. The page has asked already, so a confirmation is answered at once."""
+        """End a call. The operator confirmed on the page, so a confirmation is accepted at once."""
         caller = replace(READER, principal=session.principal, can_ask=True, waits=False)
         arguments = {"sid": sid, "status": "completed"}
         outcome = await self._console.invoke("update_call", arguments, caller)
@@ -138,7 +138,7 @@ class CallsPage:
         return outcome
 
     async def _approve(self, identifier: str, session: Session) -> bool:
-        """Approve what the operator has just asked for, unless somebody else must."""
+        """Approve the operator's own request, unless another operator must; return the success."""
         approvals = self._console.approvals
         request = await approvals.find(identifier) if approvals else None
         if approvals is None or request is None or not session.may_approve(request):
@@ -152,14 +152,14 @@ class CallsPage:
         try:
             records = await anyio.to_thread.run_sync(AuditReader(database).about, sid)
         except CallsError as error:
-            return [Event("", "The record can't be read", f"{error}")]
+            return [Event("", "Cannot read the audit log", f"{error}")]
         return timeline(records, call, observed)
 
 
 def _sid(request: Request) -> str:
     sid: str = request.path_params["sid"]
     if not _SID.fullmatch(sid):
-        raise HTTPException(404, "That is no call's SID.")
+        raise HTTPException(404, "Not a call SID. A call SID is CA and 32 hexadecimal digits.")
     return sid
 
 

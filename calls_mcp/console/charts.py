@@ -1,6 +1,6 @@
-"""Counts → an SVG chart, coloured by the stylesheet.
+"""Draw SVG charts of counts; the stylesheet sets the colors.
 
-leather writes no styles into its SVG, so the content security policy can forbid inline styles.
+The library `leather` writes no inline styles, which the content security policy forbids.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ _MAX_LABEL = 32  # characters
 
 
 class _Chart(Protocol):
-    """What is used of the library, which has no types."""
+    """The methods of the untyped library that are used here."""
 
     def add_bars(self, data: Sequence[tuple[float, str]]) -> None: ...
 
@@ -28,7 +28,7 @@ class _Chart(Protocol):
 
 
 def bars(title: str, counts: Sequence[tuple[str, float]]) -> Markup:
-    """Return a bar for each label, the first on top; nothing if all counts are 0."""
+    """Return a bar chart with the first label on top, empty if all counts are 0."""
     if not any(count for _, count in counts):
         return Markup()
     chart = cast("_Chart", leather.Chart())
@@ -40,9 +40,12 @@ def bars(title: str, counts: Sequence[tuple[str, float]]) -> Markup:
 def columns(
     title: str, labels: Sequence[str], parts: Sequence[tuple[str, Sequence[float]]]
 ) -> Markup:
-    """Return a stacked column for each label, from left to right; nothing if all are 0.
+    """Return a chart with a stacked column for each label, empty if all heights are 0.
 
-    `parts` are the parts of the columns, the first on top: a name, and the height in each column.
+    Args:
+        title: The accessible name of the chart.
+        labels: The labels of the columns, from left to right.
+        parts: The name of each part and its height in each column, the top part first.
     """
     heights = [
         [*map(sum, zip(*(part for _, part in parts[at:]), strict=True))] for at in range(len(parts))
@@ -61,7 +64,7 @@ def _axis_end(largest: float) -> float:
 
 
 def _svg(title: str, chart: _Chart, height: int) -> Markup:
-    """Return the library's SVG, which escapes its labels, as one picture with a name."""
+    """Return the chart as one image with an accessible name. The library escapes labels."""
     svg = chart.to_svg(width=_WIDTH, height=height)
     svg = svg.removeprefix(f'<svg width="{_WIDTH}" height="{height}"')
     start = Markup('<svg role="img" aria-label="{}" viewBox="0 0 {} {}"').format(

@@ -1,4 +1,4 @@
-"""Server-sent events: tell open pages that something has changed."""
+"""Server-sent events that notify open pages of changes."""
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
@@ -14,7 +14,7 @@ from starlette.routing import Route
 from calls_mcp.console.browser_sessions import Session, Sessions, session_of
 
 Fingerprint = Callable[[], Awaitable[str]]
-"""Returns a text that differs whenever what a page shows has changed."""
+"""Returns a text that changes whenever the content of a page changes."""
 
 _MAX_LISTENERS = 500
 _KEEP_ALIVE = 15  # seconds between two comments that keep a stream open
@@ -22,7 +22,7 @@ _KEEP_ALIVE = 15  # seconds between two comments that keep a stream open
 
 @dataclass(slots=True, eq=False)
 class _Topic:
-    """A topic, with its last fingerprint; `changed` is replaced whenever it is set."""
+    """A topic and its latest fingerprint. `changed` is replaced each time it is set."""
 
     read: Fingerprint
     fingerprint: str = ""
@@ -45,7 +45,7 @@ class _Topic:
 
 
 class EventStream:
-    """Reads the fingerprint of each topic every `interval` seconds, for all its listeners."""
+    """Polls the fingerprint of each topic every `interval` seconds, once for all its listeners."""
 
     def __init__(
         self, sessions: Sessions, topics: Mapping[str, Fingerprint], interval: float
@@ -60,14 +60,14 @@ class EventStream:
         """Stream the events of one topic."""
         topic = self._topics.get(request.query_params.get("topic", ""))
         if topic is None:
-            raise HTTPException(404, "There is no news of that.")
+            raise HTTPException(404, "Unknown topic. Use approvals or calls.")
         if sum(each.listeners for each in self._topics.values()) >= _MAX_LISTENERS:
-            raise HTTPException(503, "Too many tabs listen already.")
+            raise HTTPException(503, "Too many open tabs. Close some and reload this one.")
         events = self._events(topic, session_of(request))
         return StreamingResponse(events, media_type="text/event-stream")
 
     async def run(self) -> None:
-        """Poll all topics, for ever; a slow one delays no other."""
+        """Poll all topics until cancelled. A slow topic does not delay the others."""
         async with anyio.create_task_group() as tasks:
             for topic in self._topics.values():
                 tasks.start_soon(self._poll, topic)

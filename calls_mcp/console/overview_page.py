@@ -1,4 +1,4 @@
-"""Overview: statistics of the last day, each chart with its numbers as a table."""
+"""Overview: statistics of the last 24 hours, as charts and tables."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from calls_mcp.audit.search import AuditReader
 from calls_mcp.console.charts import bars, columns
-from calls_mcp.console.state import Console, TimedCache
+from calls_mcp.console.context import ConsoleContext, TimedCache
 from calls_mcp.console.statistics import Statistics, count
 from calls_mcp.console.templating import page
 from calls_mcp.errors import CallsError
@@ -46,7 +46,7 @@ _COUNTED_FIELDS = (
 
 @dataclass(frozen=True, slots=True)
 class _Chart:
-    """A picture, and its numbers: `rows` below `head`, whose first column names each row."""
+    """A chart and the same numbers as a table. The first column of `rows` has the labels."""
 
     title: str
     picture: Markup
@@ -55,9 +55,9 @@ class _Chart:
 
 
 class OverviewPage:
-    """The page of statistics, at most a minute old."""
+    """The page with the statistics, which are at most a minute old."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: ConsoleContext) -> None:
         self._console = console
         self._cache: TimedCache[dict[str, object]] = TimedCache(_CACHED, console.clock)
         self._decisions: list[Mapping[str, Json]] = []  # of the last day, the newest first
@@ -65,8 +65,8 @@ class OverviewPage:
         self.routes = [Route("/overview", self.show)]
 
     async def preload(self) -> None:
-        """Read the records of the last day, so that the first visit need not wait."""
-        with suppress(CallsError):  # each visit reports it
+        """Read the records of the last 24 hours, so that the first visit is fast."""
+        with suppress(CallsError):  # each visit reports the error
             await self._read_decisions(self._console.clock() - _DAY)
 
     async def show(self, request: Request) -> Response:
@@ -81,7 +81,7 @@ class OverviewPage:
         if reason := self._console.unavailable.get("audit_database"):
             notes.append(reason)
         if len(decisions) == _MAX_RECORDS:
-            notes.append(f"Only the newest {_MAX_RECORDS:,} records are counted.")
+            notes.append(f"Only the newest {_MAX_RECORDS:,} audit records are counted.")
         operator_ttl = self._console.settings.guard.operator_ttl
         statistics = count(calls, decisions, since, until, operator_ttl)
         return {
@@ -92,7 +92,7 @@ class OverviewPage:
         }
 
     async def _read_decisions(self, since: float) -> list[Mapping[str, Json]]:
-        """Return what was decided since, the newest first. Only new records are read."""
+        """Return the decisions since then, newest first. Only new records are read."""
         database, beginning = self._console.audit_database, iso_time(since)
         if database is None:
             return []
@@ -107,7 +107,7 @@ class OverviewPage:
             return self._decisions
 
     async def _read_calls(self, since: float) -> tuple[list[CallSummary], list[str]]:
-        """Return the newest calls, and notes about what is missing."""
+        """Return the newest calls, and notes about calls that are missing."""
         calls = list[CallSummary]()
         if reason := self._console.unavailable.get("runtime"):
             return calls, [reason]
@@ -132,26 +132,26 @@ def _tiles(statistics: Statistics) -> Iterator[tuple[str, str]]:
     for (_, currency), cost in statistics.costs.items():
         costs[currency] += cost
     cost = ", ".join(f"{cost:.2f} {currency}".strip() for currency, cost in costs.items())
-    asked, accepted = (statistics.confirmations[name] for name in ("asked", "accepted"))
+    requested, accepted = (statistics.confirmations[name] for name in ("requested", "accepted"))
     yield "Calls", f"{statistics.calls:,}"
     yield "Completed", f"{completed:,}"
     yield "Cost", cost or "none"
-    yield "Confirmations accepted", f"{accepted:,} of {asked:,}"
-    yield "Denied by a rule", f"{sum(statistics.denials.values()):,}"
+    yield "Confirmations accepted", f"{accepted:,} of {requested:,}"
+    yield "Denied by policy", f"{sum(statistics.denials.values()):,}"
 
 
 def _charts(statistics: Statistics) -> Iterator[_Chart]:
     yield _calls_chart(statistics)
-    yield _bar_chart("How long calls lasted", "Duration", "Calls", statistics.durations)
+    yield _bar_chart("Call duration", "Duration", "Calls", statistics.durations)
     yield _costs_chart(statistics)
     confirmations = statistics.confirmations
-    yield _bar_chart("Confirmations", "What became of them", "Number", confirmations)
+    yield _bar_chart("Confirmations", "Result", "Confirmations", confirmations)
     yield _bar_chart("Denials by rule", "Rule", "Denials", statistics.denials)
 
 
 def _calls_chart(statistics: Statistics) -> _Chart:
-    title, statuses = "Calls by hour and outcome", statistics.statuses
-    hours = [*statistics.hours.items()][1:]  # the first is cut off
+    title, statuses = "Calls by hour (UTC)", statistics.statuses
+    hours = [*statistics.hours.items()][1:]  # the first hour is incomplete
     results = [Counter(map(_result, Counter(counts).elements())) for _, counts in hours]
     parts = [(name, [counts[name] for counts in results]) for name in _RESULTS]
     rows = (

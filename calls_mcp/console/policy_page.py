@@ -1,4 +1,4 @@
-"""Policy: the rules in words, and each rule and setting with its source."""
+"""Policy: a summary, and the source of each rule and setting."""
 
 import json
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from calls_mcp.console.state import Console
+from calls_mcp.console.context import ConsoleContext
 from calls_mcp.console.templating import page
 from calls_mcp.guard.policy import explain, itemize, load_policy
 from calls_mcp.observability.redaction import MASK
@@ -18,7 +18,7 @@ from calls_mcp.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A rule or a setting: `value` without secrets, `source` in words."""
+    """A rule or a setting. `value` contains no secrets."""
 
     name: str
     value: str
@@ -27,14 +27,14 @@ class _Row:
 
 
 class PolicyPage:
-    """The page of the policy, as the file is now; servers read it when they start."""
+    """The page about the policy. It reads the file on each visit; servers read it once."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: ConsoleContext) -> None:
         self._settings = console.settings
         self.routes = [Route("/policy", self.show)]
 
     async def show(self, request: Request) -> Response:
-        """Show the rules and the settings of this console."""
+        """Show the rules and the console's settings."""
         guard = self._settings.guard
         values = {
             "sentences": explain(load_policy(guard.policy).under(guard.confirm)),
@@ -49,7 +49,7 @@ class PolicyPage:
 def _rules(settings: Settings) -> Iterator[_Row]:
     file = settings.guard.policy
     for name, value, is_own in itemize(file):
-        source = f"{file}" if is_own else "shipped with calls-mcp"
+        source = f"{file}" if is_own else "default"
         yield _Row(name, json.dumps(value, ensure_ascii=False), source)
 
 

@@ -1,4 +1,4 @@
-"""Sign in: by a link or a token; links for other operators; and sign out."""
+"""Sign in with a link or a token, create links for other operators, and sign out."""
 
 import logging
 import re
@@ -10,50 +10,58 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from calls_mcp.console.access_control import SessionCookie, client_address
-from calls_mcp.console.browser_sessions import BAD_LINK, session_of
-from calls_mcp.console.state import Console
+from calls_mcp.console.browser_sessions import session_of
+from calls_mcp.console.context import ConsoleContext
 from calls_mcp.console.templating import page, read_form, read_own_form
 from calls_mcp.observability.redaction import one_line
 
 _log = logging.getLogger(__name__)
 
 START = "/approvals"
-"""Where operators go if they wanted no other page."""
+"""The page after signing in, unless another one was requested."""
 _MAX_NAME = 64  # characters
 _OWN_PATH = re.compile(r"/(?:[\w-]+(?:[/.][\w-]+)*)?(?:\?[\w=&%+.:-]*)?", re.ASCII)
-_NO_INVITATIONS = (
-    "A token lets in nobody but whom it stands for. Others get one of their own: "
+_NO_TOKENS = "This console does not accept tokens. Sign in with a link."
+_NO_LINKS = (
+    "You signed in with a token, so you cannot create links. For another operator, create a token: "
     "calls-mcp token new NAME --scope calls:approve"
 )
 
 
 class SignInPage:
-    """The pages that open and end sessions."""
+    """The pages that start and end sessions."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: ConsoleContext) -> None:
         self._console = console
         self._cookie = SessionCookie(console.address)
         self.routes = [
             Route("/sign-in", self.show),
             Route("/sign-in", self.sign_in, methods=["POST"]),
             Route("/sign-out", self.sign_out, methods=["POST"]),
-            Route("/invitations", self.show_invitation),
-            Route("/invitations", self.invite, methods=["POST"]),
+            Route("/operators", self.show_operators),
+            Route("/operators", self.create_link, methods=["POST"]),
         ]
 
     async def show(self, request: Request) -> Response:
-        """Show a form. A link is submitted by a button: previews of links would use it up."""
-        if link := request.query_params.get("link", ""):
-            return page(request, "sign_in_link.html", {"link": link})
-        return self._form(request, START, 200, "Come in")
+        """Show a form. A link needs a click on a button, so that link previews do not use it."""
+        link = request.query_params.get("link", "")
+        if not link:
+            return self._form(request, START, 200)
+        try:
+            self._console.sessions.check_link(link)
+        except HTTPException as refusal:
+            return self._refuse_link(request, refusal)
+        return page(request, "sign_in_link.html", {"title": "Sign in", "link": link})
 
     async def sign_in(self, request: Request) -> Response:
-        """Open a session, and redirect to the page that was wanted."""
+        """Start a session and redirect to the requested page."""
         form = await read_form(request)
         wanted = _own_path(form.get("next", ""))
         try:
             secret = await self._open_session(request, form)
         except HTTPException as refusal:
+            if "link" in form:
+                return self._refuse_link(request, refusal)
             response = self._form(request, wanted, refusal.status_code, error=refusal.detail)
             response.headers.update(refusal.headers or {})
             return response
@@ -65,28 +73,28 @@ class SignInPage:
         """End the session."""
         await read_own_form(request)
         self._console.sessions.end(self._cookie.read(request))
-        response = self._form(request, START, 200, "You have left")
+        response = self._form(request, START, 200, "Signed out")
         self._cookie.write(response, "")
         return response
 
-    async def show_invitation(self, request: Request) -> Response:
+    async def show_operators(self, request: Request) -> Response:
         """Show a form for the name of another operator."""
-        _require_invitations(request)
-        return page(request, "invitation.html", {"link": "", "name": ""})
+        _require_link_session(request)
+        return page(request, "operators.html", {"link": "", "name": ""})
 
-    async def invite(self, request: Request) -> Response:
-        """Show a new link for another operator, once."""
+    async def create_link(self, request: Request) -> Response:
+        """Create a sign-in link for another operator and show it once."""
         form = await read_own_form(request)
-        _require_invitations(request)
+        _require_link_session(request)
         name = one_line(form.get("name", ""), _MAX_NAME)
         link = self._console.link(name) if name else ""
-        return page(request, "invitation.html", {"link": link, "name": name}, 200 if name else 400)
+        return page(request, "operators.html", {"link": link, "name": name}, 200 if name else 400)
 
     def require(self, request: Request, error: str = "", status: int = 401) -> Response:
-        """Show a form that leads back to the page that was wanted.
+        """Show a sign-in form that leads to the requested page.
 
-        It also has a link there: a request from another site's page has no SameSite=Strict cookie,
-        but one from this page does.
+        It also has a link to that page, for operators who are signed in already: a request from
+        another site's page comes without the SameSite=Strict cookie.
         """
         query = f"?{request.url.query}" if request.url.query else ""
         wanted = _own_path(f"{request.url.path}{query}") if request.method == "GET" else START
@@ -97,13 +105,21 @@ class SignInPage:
         if "token" not in form:
             return sessions.open_by_link(form.get("link", "").strip().rpartition("?link=")[2])
         if tokens is None:
-            raise HTTPException(401, BAD_LINK)
+            raise HTTPException(401, _NO_TOKENS)
         grant = await tokens.authenticate(form["token"].strip(), client_address(request))
-        _log.info("%s has come into the console, by a token", grant.principal)
+        _log.info("%s signed in to the console with a token", grant.principal)
         return sessions.open_by_grant(grant)
 
+    def _refuse_link(self, request: Request, refusal: HTTPException) -> Response:
+        values = {
+            "title": "Cannot sign in",
+            "problem": refusal.detail,
+            "by_link": self._console.allows_links,
+        }
+        return page(request, "sign_in_link.html", values, refusal.status_code)
+
     def _form(
-        self, request: Request, wanted: str, status: int, title: str = "Not let in", error: str = ""
+        self, request: Request, wanted: str, status: int, title: str = "Sign in", error: str = ""
     ) -> Response:
         values = {
             "title": title,
@@ -111,16 +127,17 @@ class SignInPage:
             "error": error,
             "by_token": self._console.tokens is not None,
             "by_link": self._console.allows_links,
+            "offers_continue": title == "Sign in",
         }
         return page(request, "sign_in.html", values, status)
 
 
-def _require_invitations(request: Request) -> None:
+def _require_link_session(request: Request) -> None:
     if not session_of(request).may_invite:
-        raise HTTPException(403, _NO_INVITATIONS)
+        raise HTTPException(403, _NO_LINKS)
 
 
 def _own_path(path: str) -> str:
-    """Return a path if this console can have it, or else the start page's."""
+    """Return the path if it is one of this console, and the start page otherwise."""
     is_own = _OWN_PATH.fullmatch(path) and not path.startswith(("/sign-", "/events"))
     return path if is_own else START

@@ -1,4 +1,4 @@
-"""Count calls and decisions."""
+"""Statistics about calls and decisions."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,19 +14,19 @@ from calls_mcp.tools.outcome import CallSummary, iso_time
 
 _DURATIONS = ((10, "under 10 s"), (60, "10 to 59 s"), (300, "1 to 4 min"), (1800, "5 to 29 min"))
 _LONGER = "30 min or more"
-_ANSWERS = {"declined": "declined", "expired": "lapsed"}
-_CONFIRMATIONS = ("asked", "accepted", "declined", "lapsed")
+_ANSWERS = {"declined": "declined", "expired": "expired"}
+_CONFIRMATIONS = ("requested", "accepted", "declined", "expired")
 
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """What was counted between two times, in epoch seconds.
+    """Counts between two times, which are in epoch seconds.
 
     Attributes:
-        hours: How many calls of each status were created in each hour, such as `2026-01-31T22`.
-        costs: The costs by country and currency, the highest first.
-        confirmations: How many were asked, accepted, declined, and lapsed.
-        denials: How many changes each rule of the policy denied, the highest first.
+        hours: The number of calls by the hour of their creation (`2026-01-31T22`) and status.
+        costs: The costs by country and currency, highest first.
+        confirmations: The number requested, accepted, declined and expired.
+        denials: The number of changes denied by each rule of the policy, highest first.
     """
 
     since: float
@@ -40,7 +40,7 @@ class Statistics:
 
     @property
     def statuses(self) -> Sequence[str]:
-        """All statuses that calls have."""
+        """All statuses in the counts."""
         return sorted({status for hour in self.hours.values() for status in hour})
 
 
@@ -51,7 +51,7 @@ def count(
     until: float,
     operator_ttl: float,
 ) -> Statistics:
-    """Count the calls and the records that are from `since` on.
+    """Return the statistics of the calls and audit records since `since`.
 
     An approval request expires after `operator_ttl` seconds.
     """
@@ -101,7 +101,7 @@ def _sum_costs(calls: Iterable[CallSummary]) -> Mapping[tuple[str, str], Decimal
 
 
 def _country(number: str) -> str:
-    """Return the country of a number, in two letters."""
+    """Return the two-letter country code of a phone number."""
     try:
         region = phonenumbers.region_code_for_number(phonenumbers.parse(number))
     except phonenumbers.NumberParseException:
@@ -110,7 +110,7 @@ def _country(number: str) -> str:
 
 
 def _without_void(records: Sequence[Mapping[str, Json]]) -> Iterator[Mapping[str, Json]]:
-    """Yield the records, the newest first, without decisions that did not count."""
+    """Yield the records, newest first, without decisions that came too late."""
 
     def key(record: Mapping[str, Json]) -> tuple[Json, Json]:
         return record.get("approval_id"), record.get("decided_by")
@@ -126,10 +126,10 @@ def _without_void(records: Sequence[Mapping[str, Json]]) -> Iterator[Mapping[str
 def _count_confirmations(
     records: Iterable[Mapping[str, Json]], expired_before: str
 ) -> Mapping[str, int]:
-    """Count each confirmation once, though the decision and the agent's retry are two records.
+    """Count each confirmation once, even though a decision and the agent's retry are two records.
 
-    One that was approved in the console was accepted even if the agent never retried. A request to
-    the operator from before `expired_before` has lapsed if it was not decided.
+    A request that an operator approved is accepted even if the agent never retried. An undecided
+    approval request from before `expired_before` is expired.
     """
     found: dict[str, set[str]] = {name: set() for name in _CONFIRMATIONS}
     expired: set[str] = set()
@@ -137,7 +137,7 @@ def _count_confirmations(
         identifier = str(record.get("approval_id") or record.get("id"))
         decision = str(record.get("decision"))
         if decision == "asked":
-            found["asked"].add(identifier)
+            found["requested"].add(identifier)
             if record.get("approval_id") and str(record.get("time")) < expired_before:
                 expired.add(identifier)
         elif decision in _ANSWERS:
@@ -146,7 +146,7 @@ def _count_confirmations(
             decision == "allowed" and record.get("confirmed_by") != "none"
         ):
             found["accepted"].add(identifier)
-    found["lapsed"] |= expired - found["accepted"] - found["declined"]
+    found["expired"] |= expired - found["accepted"] - found["declined"]
     return {name: len(identifiers) for name, identifiers in found.items()}
 
 

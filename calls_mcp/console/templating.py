@@ -1,5 +1,6 @@
-"""Fill in templates, and read the forms that are sent back."""
+"""Render templates and read submitted forms."""
 
+import re
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -7,7 +8,9 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 import anyio
+import phonenumbers
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader
+from phonenumbers import PhoneNumberFormat
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
@@ -20,8 +23,9 @@ _ACTIONS = {
     "redirect": "Redirect a live call",
     "hang_up": "Hang up",
     "modify": "Change a live call",
-    "delete": "Delete the record of a call",
+    "delete": "Delete a call record",
 }
+_E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 _MAX_SID = 16  # characters
 _MAX_FORM = 16_384  # bytes
@@ -32,7 +36,7 @@ _FORM_TIMEOUT = 10  # seconds
 def page(
     request: Request, template: str, values: Mapping[str, object], status: int = 200
 ) -> HTMLResponse:
-    """Return a template filled in with `values`, and with the session if there is one."""
+    """Render a template with `values` and with the session, if there is one."""
     text = _environment.get_template(template).render(
         values, session=session_of(request), path=request.url.path
     )
@@ -40,10 +44,10 @@ def page(
 
 
 async def read_form(request: Request) -> Mapping[str, str]:
-    """Return the fields of a form, from any sender.
+    """Return the fields of a form. The sender is not checked.
 
     Raises:
-        HTTPException: It is too large, too slow, or not a form.
+        HTTPException: The form is too large, too slow or malformed.
     """
     body = bytearray()
     try:
@@ -51,30 +55,32 @@ async def read_form(request: Request) -> Mapping[str, str]:
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > _MAX_FORM:
-                    raise HTTPException(413, "That is more than a form of this console has.")
+                    raise HTTPException(413, "The form is too large. Send at most 16 KiB.")
     except TimeoutError:
-        raise HTTPException(408, "The form took too long to come.") from None
+        raise HTTPException(408, "The form took too long to arrive. Send it again.") from None
     try:
         text = body.decode("ascii")
         return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=_MAX_FIELDS))
     except ValueError:
-        raise HTTPException(400, "That is no form of this console.") from None
+        raise HTTPException(400, "The request body is not a form of this console.") from None
 
 
 async def read_own_form(request: Request) -> Mapping[str, str]:
-    """Return the fields of a form that was shown to the same session.
+    """Return the fields of a form that belongs to this session.
 
     Raises:
-        HTTPException: It was shown to another, or as `read_form` does.
+        HTTPException: The form belongs to another session, or `read_form` refuses it.
     """
     form = await read_form(request)
     if not secrets.compare_digest(form.get("csrf", "").encode(), session_of(request).csrf.encode()):
-        raise HTTPException(403, "The form is not from this session: load the page again.")
+        raise HTTPException(
+            403, "This form belongs to another session. Reload the page and try again."
+        )
     return form
 
 
 def _duration(seconds: float) -> str:
-    """Return a duration in the unit that matters. `console.js` counts on in the same way."""
+    """Return a duration in its main unit. `console.js` does the same when it updates times."""
     whole = max(0, round(seconds))
     for unit, length in (("d", _DAY), ("h", _HOUR), ("min", _MINUTE)):
         if whole >= 2 * length or (whole >= length and unit != "min"):
@@ -87,8 +93,19 @@ def _epoch_time(seconds: float) -> str:
 
 
 def _short_time(time: object) -> str:
-    """Return an ISO 8601 time to the second, as people read it."""
+    """Format an ISO 8601 time for people, to the second."""
     return f"{time or ''}"[:19].replace("T", " ")
+
+
+def _phone_number(address: object) -> object:
+    """Format an E.164 number for people, such as `+1 202 555 0123`; leave other addresses alone."""
+    if not _E164.fullmatch(f"{address}"):
+        return address
+    try:
+        number = phonenumbers.parse(f"{address}")
+    except phonenumbers.NumberParseException:
+        return address
+    return phonenumbers.format_number(number, PhoneNumberFormat.INTERNATIONAL).replace("-", " ")
 
 
 def _short_sid(sid: object) -> str:
@@ -101,7 +118,7 @@ def _action(action: str) -> str:
 
 
 def _finalize(value: object) -> object:
-    """Show invisible characters of a text that is not markup already."""
+    """Make invisible characters of a text visible, unless it is markup already."""
     return escape_invisible(value) if type(value) is str else "" if value is None else value
 
 
@@ -119,5 +136,6 @@ _environment.filters |= {
     "duration": _duration,
     "epoch_time": _epoch_time,
     "iso_time": _short_time,
+    "phone_number": _phone_number,
     "short_sid": _short_sid,
 }

@@ -1,23 +1,49 @@
-"""The timeline of a call: from the audit log, from the API, and as this console observed it."""
+"""The timeline of a call, from the audit log, the API and what this console observed."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from calls_mcp.errors import OutcomeUnknown
 from calls_mcp.tools.catalog import Json
 from calls_mcp.tools.outcome import CallSummary, iso_time
 
 _MAX_CALLS = 500
+_OBSERVED = "first seen by this console"
 
-_DECISIONS = {
-    "asked": "asked for",
-    "approved": "approved",
-    "denied": "refused",
-    "declined": "declined",
-    "expired": "lapsed",
-    "replayed": "repeated, and nothing was sent",
-    "void": "that decision did not count",
+_SUBJECTS = {
+    "place": "Call",
+    "redirect": "Redirect",
+    "hang_up": "Hang-up",
+    "modify": "Change",
+    "delete": "Deletion",
 }
-_STYLES = {"approved": "good", "denied": "bad", "declined": "bad", "expired": "bad"}
+_REQUESTS = {
+    "place": "this call",
+    "redirect": "a redirect",
+    "hang_up": "a hang-up",
+    "modify": "a change",
+    "delete": "deletion of the record",
+}
+_STEPS = {
+    "asked": ("{principal} requested {request}", ""),
+    "approved": ("{subject} approved by {decider}", "good"),
+    "declined": ("{subject} denied by {decider}", "bad"),
+    "denied": ("{subject} refused", "bad"),
+    "expired": ("{subject} request expired", "bad"),
+    "replayed": ("{principal} repeated the request: nothing sent", ""),
+    "void": ("Decision by {decider} not used", ""),
+    "before": ("{subject} request sent to the API", "sent"),
+    "done": ("{subject} request accepted", "good"),
+    "unknown": ("{subject} request sent, result unknown", "bad"),
+    "failed": ("{subject} request failed", "bad"),
+}
+"""The title and the style of each kind of record."""
+_CONFIRMATIONS = {
+    "elicitation": "confirmed by the user",
+    "token": "confirmed by the agent",
+    "operator": "approved by the operator",
+}
+_STATUSES = {"queued": "Call queued", "ringing": "Ringing", "in-progress": "Call answered"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +67,15 @@ class Observations:
         self._events: dict[str, list[Event]] = {}
 
     def add(self, calls: Iterable[CallSummary]) -> None:
-        """Note the status of these calls. Ended ones that were never seen live are skipped."""
+        """Record the status of these calls, except ended ones that were never seen live."""
         time = iso_time(self._clock())
         for call in calls:
             events = self._events.get(call.sid, [])
-            title = f"Seen by this console: {call.status or 'unknown'}"
+            status = call.status or "unknown"
+            title = _STATUSES.get(status, f"Status {status}")
             is_known = events and events[-1].title == title
             if not is_known and (events or call.live is True):
-                self._events[call.sid] = [*events, Event(time, title)]
+                self._events[call.sid] = [*events, Event(time, title, _OBSERVED)]
         while len(self._events) > _MAX_CALLS:
             del self._events[next(iter(self._events))]
 
@@ -60,43 +87,46 @@ class Observations:
 def timeline(
     records: Iterable[Mapping[str, Json]], call: CallSummary | None, observed: Sequence[Event]
 ) -> list[Event]:
-    """Return all events of a call, the oldest first; `records` are those of the audit log."""
+    """Return all events of a call, oldest first; `records` are from the audit log."""
     events = [*map(_recorded, records), *_reported(call), *observed]
     return sorted(events, key=lambda event: event.time[:19])
 
 
 def _recorded(record: Mapping[str, Json]) -> Event:
-    time, phase = str(record.get("time", "")), record.get("phase")
-    action = str(record.get("action", "")).replace("_", " ")
-    principal = record.get("principal", "somebody")
-    if phase == "before":
-        detail = _detail(record, {"confirmed by": record.get("confirmed_by")})
-        return Event(time, f"Sent to the API for {principal}: {action}", detail, "sent")
-    if phase == "after":
-        result = {
-            "HTTP status": record.get("http_status"),
-            "request": record.get("request_id"),
-            "took": f"{record.get('duration_ms')} ms",
-        }
-        outcome = record.get("outcome")
-        style = "good" if outcome == "done" else "bad"
-        return Event(time, f"The API's answer: {outcome}", _detail(record, result), style)
-    decision = str(record.get("decision", phase))
-    preposition = "by" if decision == "asked" else "for"
-    what = _DECISIONS.get(decision, decision)
-    title = f"{action.capitalize()} {preposition} {principal}: {what}"
-    return Event(time, title, _detail(record, {}), _STYLES.get(decision, ""))
+    action, step = str(record.get("action")), _step(record)
+    title, style = _STEPS.get(step, ("{subject}: {step}", ""))
+    text = title.format(
+        principal=record.get("principal", "Unknown"),
+        subject=_SUBJECTS.get(action, action),
+        request=_REQUESTS.get(action, action),
+        decider=record.get("decided_by", "the user"),
+        step=step,
+    )
+    return Event(str(record.get("time", "")), text, ", ".join(_details(record, step)), style)
 
 
-def _detail(record: Mapping[str, Json], more: Mapping[str, Json]) -> str:
-    known = {
-        "rule": record.get("rule"),
-        "decided by": record.get("decided_by"),
-        "reason": record.get("reason"),
-        "error": record.get("error_kind"),
-        **more,
-    }
-    return ", ".join(f"{name} {value}" for name, value in known.items() if value)
+def _step(record: Mapping[str, Json]) -> str:
+    phase = record.get("phase")
+    if phase in ("after", "recovered"):
+        if record.get("outcome") == "done":
+            return "done"
+        return "unknown" if record.get("error_kind") == OutcomeUnknown.kind else "failed"
+    return str(phase if phase == "before" else record.get("decision", phase))
+
+
+def _details(record: Mapping[str, Json], step: str) -> Iterator[str]:
+    if step == "before":
+        yield f"for {record.get('principal', 'unknown')}"
+        if confirmation := _CONFIRMATIONS.get(str(record.get("confirmed_by"))):
+            yield confirmation
+    if record.get("phase") == "recovered":
+        yield "the response was lost and a lookup found the result"
+    labels = {"rule": "rule", "reason": "reason:", "error_kind": "error", "http_status": "HTTP"}
+    for name, label in labels.items():
+        if value := record.get(name):
+            yield f"{label} {value}"
+    if record.get("phase") == "after":
+        yield f"{record.get('duration_ms')} ms"
 
 
 def _reported(call: CallSummary | None) -> Iterator[Event]:
@@ -105,5 +135,4 @@ def _reported(call: CallSummary | None) -> Iterator[Event]:
     times = {"created": call.created_at, "started": call.started_at, "ended": call.ended_at}
     for name, time in times.items():
         if time is not None:
-            detail = f"status {call.status}" if name == "ended" else ""
-            yield Event(time, f"The API says: {name}", detail)
+            yield Event(time, f"Call {name}", f"status {call.status}" if name == "ended" else "")

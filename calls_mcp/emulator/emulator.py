@@ -14,7 +14,7 @@ from calls_mcp.emulator.call_store import CallStore
 from calls_mcp.emulator.callbacks import CallbackSender
 from calls_mcp.emulator.calls_api import DEFAULT_ACCOUNT, Account, CallsApi
 from calls_mcp.emulator.clock import AdjustableClock, Clock, accelerated
-from calls_mcp.emulator.control import PREFIX, Control
+from calls_mcp.emulator.control_api import PREFIX, ControlApi
 from calls_mcp.emulator.middleware import (
     ClosableConnection,
     FaultInjection,
@@ -58,7 +58,7 @@ class Emulator:
     scenario: Scenario = field(default_factory=Scenario)
     calls_per_second: float = 1
     callbacks_anywhere: bool = False
-    _control: Control = field(init=False, repr=False)
+    _control: ControlApi = field(init=False, repr=False)
     _app: ASGIApp = field(init=False, repr=False)
     _address: tuple[str, int] = field(init=False, repr=False)
     _open: AsyncExitStack = field(init=False, repr=False)
@@ -124,7 +124,7 @@ class Emulator:
         api = CallsApi(self.account, store, numbers, self.scenario, interval)
         faults = FaultInjection(api.application())
         log = RequestLog(faults)
-        self._control = Control(store, clock, faults, log)
+        self._control = ControlApi(store, clock, faults, log)
         control = self._control.application()
 
         async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:

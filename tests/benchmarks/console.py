@@ -62,7 +62,7 @@ class _Tab:
     def milliseconds(self, name: str) -> float:
         """How long a page takes when no answer is fresh any more."""
         self.clock.ahead += _STALE
-        if name == "Audit, after another record":
+        if name == "Audit log, after a new record":
             self.record()
         begun = time.perf_counter()
         self.read(self.places[name])
@@ -139,19 +139,19 @@ def _places(tab: _Tab, sid: str) -> dict[str, str]:
     case = _CASE.search(tab.read(place))
     assert case
     return {
-        "Waiting": "/approvals",
-        "Waiting, the last page": last,
-        "An approval": case[1],
+        "Approvals": "/approvals",
+        "Approvals, last page": last,
+        "One approval request": case[1],
         "Calls": "/calls",
-        "A call": f"/calls/{sid}",
-        "Audit": "/audit",
-        "Audit, after another record": "/audit",
-        "Audit, a text that is nowhere": "/audit?text=nowhere",
-        "Audit, a principal that is not there": "/audit?principal=nobody",
-        "Audit, a day without records": "/audit?until=2001-01-01",
+        "One call": f"/calls/{sid}",
+        "Audit log": "/audit",
+        "Audit log, after a new record": "/audit",
+        "Audit log, search for a missing text": "/audit?text=nowhere",
+        "Audit log, filter by a missing principal": "/audit?principal=nobody",
+        "Audit log, filter by a day without records": "/audit?until=2001-01-01",
         "Overview": "/overview",
-        "Rules": "/policy",
-        "People": "/invitations",
+        "Policy": "/policy",
+        "Operators": "/operators",
     }
 
 

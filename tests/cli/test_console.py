@@ -29,7 +29,7 @@ def test_the_printed_link_lets_one_browser_in(
             with httpx.Client(trust_env=False, follow_redirects=True) as browser:
                 data, headers = {"link": secret}, {"Origin": url}
                 inside = browser.post(f"{url}/sign-in", data=data, headers=headers)
-                assert "Nothing waits" in inside.text
+                assert "No pending approval requests." in inside.text
                 again = browser.post(f"{url}/sign-in", data=data, headers=headers)
                 assert again.status_code == 401
             watched = f"It shows the approval requests in {tmp_path}/state.db\n"

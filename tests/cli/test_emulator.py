@@ -75,7 +75,7 @@ def test_a_database_of_another_program_is_named_and_left_alone(
     file = tmp_path / "other.sqlite"
     with closing(sqlite3.connect(file)) as db:
         db.execute("CREATE TABLE calls (name)")
-    assert "other tables" in refusal(capsys, "--port=0", f"--db={file}")
+    assert "not an emulator database" in refusal(capsys, "--port=0", f"--db={file}")
     with closing(sqlite3.connect(file)) as db:
         assert db.execute("SELECT name FROM sqlite_master").fetchall() == [("calls",)]
 

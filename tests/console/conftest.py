@@ -10,20 +10,20 @@ from tests.console.harness import Harness, WebClient, open_harness, sign_in
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
-    """As elsewhere, but for a module, whose tests share a browser."""
+    """Override the fixture with one for a module, because its tests share a browser."""
     return "asyncio"
 
 
 @pytest.fixture(scope="module")
 async def chromium() -> AsyncGenerator[Browser]:
-    """One for a module, because it is slow to start."""
+    """A browser for a module, because it is slow to start."""
     async with open_async_browser() as browser:
         yield browser
 
 
 @pytest.fixture
 def rules() -> str:
-    """The rules of `harness`, which a module can override."""
+    """The confirmation rules of `harness`. A module can override them."""
     return 'place = "operator"'
 
 

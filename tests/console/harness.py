@@ -1,4 +1,4 @@
-"""A console on a real socket, beside a server on an emulator, and HTTP clients of its pages."""
+"""A console on a socket, a server that uses an emulator, and HTTP clients of the console."""
 
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from calls_mcp.console import Address, Console, open_console
+from calls_mcp.console import Address, ConsoleContext, open_console
 from calls_mcp.settings import load_settings
 from tests import harness as base
 from tests.guard.test_policy import policy
@@ -22,7 +22,7 @@ _NEXT = re.compile(r'<a href="([^"]+)" rel="next">')
 
 @dataclass
 class WebClient:
-    """A browser without JavaScript; it sends the headers that a browser would."""
+    """A browser without JavaScript, which sends the headers of a real one."""
 
     http: httpx.AsyncClient
     url: str
@@ -40,7 +40,7 @@ class WebClient:
         return response.text
 
     async def read_all(self, path: str) -> list[str]:
-        """The HTML of a page and of all that follow."""
+        """The HTML of a page and of all following pages."""
         pages = [await self.read(path)]
         while found := _NEXT.search(pages[-1]):
             pages.append(await self.read(unescape(found[1])))
@@ -53,7 +53,7 @@ class WebClient:
         return await self.http.post(self.url + path, data=fields, headers=sent)
 
     async def submit(self, page: str, path: str, **fields: str) -> httpx.Response:
-        """Submit a form that is on `page`."""
+        """Submit a form of `page`."""
         return await self.post(path, None, csrf=await self.csrf(page), **fields)
 
     async def csrf(self, page: str = "/approvals") -> str:
@@ -62,7 +62,7 @@ class WebClient:
         return found[1]
 
     async def submit_token(self, token: str, wanted: str = "/approvals") -> httpx.Response:
-        """Sign in with a token, on the way to the page that was wanted."""
+        """Sign in with a token, for the page `wanted`."""
         return await self.post("/sign-in", token=token, next=wanted)
 
     async def submit_link(self, link: str) -> httpx.Response:
@@ -70,21 +70,21 @@ class WebClient:
 
     @asynccontextmanager
     async def events(self, topic: str) -> AsyncGenerator[AsyncIterator[str]]:
-        """The events of a topic; the iterator ends with the stream."""
+        """The events of a topic, until the stream ends."""
         async with self.http.stream("GET", f"{self.url}/events?topic={topic}") as stream:
             assert stream.headers["content-type"].startswith("text/event-stream")
             yield (line async for line in stream.aiter_lines() if line.startswith("data:"))
 
 
 @asynccontextmanager
-async def anonymous(console: Console) -> AsyncGenerator[WebClient]:
+async def anonymous(console: ConsoleContext) -> AsyncGenerator[WebClient]:
     """A client that is not signed in."""
     async with httpx.AsyncClient(timeout=30, verify=NO_CERTIFICATES, trust_env=False) as http:
         yield WebClient(http, console.url)
 
 
 @asynccontextmanager
-async def sign_in(console: Console, name: str = "ann") -> AsyncGenerator[WebClient]:
+async def sign_in(console: ConsoleContext, name: str = "ann") -> AsyncGenerator[WebClient]:
     """A client that has signed in with a link."""
     async with anonymous(console) as client:
         assert (await client.submit_link(console.link(name))).status_code == 303
@@ -92,7 +92,7 @@ async def sign_in(console: Console, name: str = "ann") -> AsyncGenerator[WebClie
 
 
 @asynccontextmanager
-async def sign_in_with_token(console: Console, token: str) -> AsyncGenerator[WebClient]:
+async def sign_in_with_token(console: ConsoleContext, token: str) -> AsyncGenerator[WebClient]:
     """A client that has signed in with a token."""
     async with anonymous(console) as client:
         assert (await client.submit_token(token)).status_code == 303
@@ -101,20 +101,20 @@ async def sign_in_with_token(console: Console, token: str) -> AsyncGenerator[Web
 
 @dataclass
 class Harness(base.Harness):
-    """A server and a console that share a database."""
+    """A console and a server that share a database."""
 
-    console: Console
+    console: ConsoleContext
     database: Path
 
     async def request_call(self, name: str = "tester", **arguments: object) -> str:
-        """Have an agent request a call; the identifier of the approval request."""
+        """Have an agent request a call. Return the id of the approval request."""
         async with self.connect(name=name) as agent:
             outcome = await agent.call("create_call", **placing(**arguments))
         approval: str = outcome["confirmation"]["approval"]
         return approval
 
     async def place_call(self, name: str = "tester") -> str:
-        """Have an agent place a call, which is then in progress; its SID."""
+        """Have an agent place a call and wait until it is answered. Return its SID."""
         async with self.connect(name=name) as agent:
             outcome = await agent.call("create_call", **placing())
         self.clock.advance(20)

@@ -1,4 +1,4 @@
-"""Host, origin, session and security headers, on every request."""
+"""Host, origin, session and security headers of every request."""
 
 import pytest
 
@@ -13,18 +13,18 @@ pytestmark = pytest.mark.anyio
 @pytest.mark.parametrize(
     "path", ["/approvals", "/approvals/0", "/audit", "/policy", "/events?topic=approvals"]
 )
-async def test_without_a_session_nothing_is_shown(harness: Harness, path: str) -> None:
+async def test_every_page_requires_a_session(harness: Harness, path: str) -> None:
     async with anonymous(harness.console) as client:
         response = await client.get(path)
     assert response.status_code == 401
-    assert "Not let in" in response.text
+    assert "<h1>Sign in</h1>" in response.text
 
 
 @pytest.mark.parametrize("origin", ["", "https://evil.example", "null", "http://127.0.0.1:1"])
-async def test_a_form_of_another_site_is_refused(ann: WebClient, origin: str) -> None:
+async def test_a_form_from_another_site_is_refused(ann: WebClient, origin: str) -> None:
     fields = {"csrf": await ann.csrf(), "name": "eve"}
     headers = {"Origin": origin} if origin else {}
-    refused = await ann.http.post(f"{ann.url}/invitations", data=fields, headers=headers)
+    refused = await ann.http.post(f"{ann.url}/operators", data=fields, headers=headers)
     assert refused.status_code == 403
 
 
@@ -48,7 +48,7 @@ async def test_every_response_forbids_framing_and_inline_scripts(ann: WebClient,
 @pytest.mark.parametrize(
     "address",
     [
-        pytest.param(Address(host="0.0.0.0", port=0), id="other machines reach it"),  # noqa: S104
+        pytest.param(Address(host="0.0.0.0", port=0), id="reachable from other machines"),  # noqa: S104
         pytest.param(Address(port=0, public="http://console.example.com"), id="http"),
         pytest.param(Address(port=0, public="https://example.com/path"), id="a path"),
         pytest.param(Address(port=0, public="https://user@example.com"), id="a user"),

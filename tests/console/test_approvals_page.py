@@ -1,4 +1,4 @@
-"""Approval requests, and their decisions."""
+"""Approval requests and decisions."""
 
 import re
 import sqlite3
@@ -28,7 +28,7 @@ BIDI = "\u202eevil\u202c"
 
 
 async def decide(client: WebClient, approval: str, decision: str, reason: str = "") -> str:
-    """Press a button; the HTML of the page to which it leads."""
+    """Press a button. Return the HTML of the next page."""
     path = f"/approvals/{approval}"
     response = await client.submit("/approvals", path, decision=decision, reason=reason)
     assert (response.status_code, response.headers["location"]) == (303, path)
@@ -36,13 +36,19 @@ async def decide(client: WebClient, approval: str, decision: str, reason: str = 
 
 
 async def test_pending_requests_are_shown(harness: Harness, ann: WebClient) -> None:
-    assert "Nothing waits" in text_of(await ann.read("/approvals"))
+    assert "No pending approval requests." in text_of(await ann.read("/approvals"))
     approval = await harness.request_call()
     harness.clock.advance(60)
     text = text_of(await ann.read("/approvals"))
-    for part in ("(1) Waiting", "1 change waits", approval, "Place a call to", CALLER):
+    for part in (
+        "(1) Approvals",
+        "1 pending approval request.",
+        approval,
+        "Place a call to",
+        CALLER,
+    ):
         assert part in text
-    for part in ("By client tester 1", "Asked 60 s ago", "Left 14 min", "confirm.place"):
+    for part in ("Client tester 1", "Requested 60 s ago", "Expires in 14 min", "confirm.place"):
         assert part in text
 
 
@@ -52,20 +58,20 @@ async def test_an_approved_call_is_placed_when_the_agent_retries(
     approval = await harness.request_call()
     text = text_of(await decide(ann, approval, "approve"))
     assert "Approved by ann" in text
-    assert "It is carried out once it calls the same again." in text
-    assert "Nothing waits" in text_of(await ann.read("/approvals"))
+    assert "It runs when the agent retries." in text
+    assert "No pending approval requests." in text_of(await ann.read("/approvals"))
     assert harness.changes == []
     async with harness.connect() as agent:
         outcome = await agent.call("create_call", **placing())
     assert outcome["outcome"] == "done"
     page = await ann.read(f"/approvals/{approval}")
-    assert "It was carried out: the call and its story." in text_of(page)
+    assert "Done. View the call and its timeline" in text_of(page)
     assert f'href="/calls/{outcome["call"]["sid"]}"' in page
     assert len(harness.changes) == 1
     assert "ann" in {each.get("decided_by") for each in records_in(harness.database)}
 
 
-async def test_a_denial_reaches_the_agent_with_its_reason(harness: Harness, ann: WebClient) -> None:
+async def test_the_agent_receives_the_reason_of_a_denial(harness: Harness, ann: WebClient) -> None:
     approval = await harness.request_call()
     text = text_of(await decide(ann, approval, "deny", "not at night"))
     assert "Denied by ann" in text
@@ -84,10 +90,12 @@ async def test_a_second_decision_shows_the_first(harness: Harness, ann: WebClien
         await decide(ann, approval, "deny", "no")
         late = await bob.post(f"/approvals/{approval}", csrf=csrf, decision="approve")
     assert late.status_code == 409
-    assert "It was denied before, by ann. That stands" in text_of(late.text)
+    assert "Your decision was not used: ann denied this request first." in text_of(late.text)
 
 
-async def test_of_two_simultaneous_decisions_one_counts(harness: Harness, ann: WebClient) -> None:
+async def test_only_one_of_two_simultaneous_decisions_is_used(
+    harness: Harness, ann: WebClient
+) -> None:
     path = f"/approvals/{await harness.request_call()}"
     statuses: list[int] = []
 
@@ -101,15 +109,15 @@ async def test_of_two_simultaneous_decisions_one_counts(harness: Harness, ann: W
     assert sorted(statuses) == [303, 409]
 
 
-async def test_an_expired_request_can_not_be_decided(harness: Harness, ann: WebClient) -> None:
+async def test_an_expired_request_cannot_be_decided(harness: Harness, ann: WebClient) -> None:
     path = f"/approvals/{await harness.request_call()}"
     csrf = await ann.csrf()
     harness.clock.advance(900)
-    assert "Nothing waits" in text_of(await ann.read("/approvals"))
+    assert "No pending approval requests." in text_of(await ann.read("/approvals"))
     late = await ann.post(path, csrf=csrf, decision="approve")
     assert late.status_code == 409
     for html in (late.text, await ann.read(path)):
-        assert "It has lapsed" in text_of(html)
+        assert "Expired without a decision" in text_of(html)
         assert 'value="approve"' not in html
 
 
@@ -119,10 +127,10 @@ async def test_a_decision_is_approve_or_deny(
 ) -> None:
     path = f"/approvals/{await harness.request_call()}"
     assert (await ann.submit(path, path, decision=decision)).status_code == 400
-    assert "1 change waits" in text_of(await ann.read("/approvals"))
+    assert "1 pending approval request." in text_of(await ann.read("/approvals"))
 
 
-async def test_a_decision_needs_a_session_and_its_form(harness: Harness, ann: WebClient) -> None:
+async def test_a_decision_requires_a_session_and_its_form(harness: Harness, ann: WebClient) -> None:
     approval = await harness.request_call()
     async with anonymous(harness.console) as thief:
         refused = await thief.post(f"/approvals/{approval}", decision="approve", csrf="")
@@ -130,13 +138,13 @@ async def test_a_decision_needs_a_session_and_its_form(harness: Harness, ann: We
         assert approval not in refused.text
     refused = await ann.post(f"/approvals/{approval}", decision="approve", csrf="")
     assert refused.status_code == 403
-    assert "1 change waits" in text_of(await ann.read("/approvals"))
+    assert "1 pending approval request." in text_of(await ann.read("/approvals"))
 
 
 async def test_an_unknown_request_is_not_found(ann: WebClient) -> None:
     missing = await ann.get("/approvals/%3Cscript%3E")
     assert missing.status_code == 404
-    assert "no such approval" in missing.text
+    assert "No approval request has this id" in missing.text
     assert "<script>" not in missing.text
 
 
@@ -161,7 +169,7 @@ async def test_the_page_has_no_inline_script_or_style(harness: Harness, ann: Web
         assert (await ann.get(f"/static/{file}")).status_code == 200
 
 
-async def test_without_a_shared_store_the_page_says_so() -> None:
+async def test_the_page_explains_a_store_that_is_not_shared() -> None:
     async with sign_in_alone(calls_mcp_state_url="memory:") as client:
         assert "CALLS_MCP_STATE_URL is memory:" in text_of(await client.read("/approvals"))
 
@@ -176,7 +184,7 @@ async def test_all_pending_requests_can_be_reached(harness: Harness, ann: WebCli
     assert [len(ids) for ids in shown] == [50, 50, 20]
     assert shown[0][0] == oldest
     assert len({each for ids in shown for each in ids}) == 120
-    assert all("120 changes wait" in text_of(page) for page in pages)
+    assert all("120 pending approval requests." in text_of(page) for page in pages)
 
 
 @pytest.mark.parametrize("after", ["x", "1-", "nan-a", "-1-a", "1-a b", "1" * 30 + "-a"])
@@ -184,10 +192,10 @@ async def test_an_invalid_position_is_refused(ann: WebClient, after: str) -> Non
     assert (await ann.get(f"/approvals?after={after}")).status_code == 400
 
 
-async def test_a_page_reads_only_what_it_shows_and_events_read_nothing(
+async def test_a_page_reads_only_the_requests_it_shows_and_events_read_none(
     harness: Harness, ann: WebClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await harness.request_call()  # which creates the file
+    await harness.request_call()  # creates the file
     insert_requests(harness, 299)
     read = list[bytes | str]()
     parse = models.parse_request
@@ -207,7 +215,7 @@ async def test_a_page_reads_only_what_it_shows_and_events_read_nothing(
 
 
 def insert_requests(harness: Harness, count: int, *, decided: bool = False) -> None:
-    """Insert this many pending or decided requests, without an agent."""
+    """Insert this many pending or decided requests into the database."""
     now = harness.clock()
     decision = as_json(OperatorDecision(is_approval=True, by="ann", at=now)) if decided else None
     requests = [

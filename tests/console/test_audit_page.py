@@ -1,4 +1,4 @@
-"""The audit log: search, verification, export."""
+"""Search, verification and export of the audit log."""
 
 import csv
 import io
@@ -27,14 +27,14 @@ def rules() -> str:
 
 
 async def place(harness: Harness, count: int = 1, name: str = "tester") -> None:
-    """Have an agent place calls; each leaves two records."""
+    """Have an agent place calls, with two records each."""
     async with harness.connect(name=name) as agent:
         for _ in range(count):
             assert (await agent.call("create_call", **placing()))["outcome"] == "done"
 
 
 async def count(client: WebClient, **filters: str) -> int:
-    """How many records match."""
+    """The number of matching records."""
     html = await client.read(f"/audit?{urlencode(filters)}")
     return len(_SEQ.findall(html))
 
@@ -46,14 +46,14 @@ def tamper(harness: Harness, change: str) -> None:
         database.execute(f"UPDATE audit SET {change} WHERE seq = 3")  # noqa: S608
 
 
-async def test_the_log_may_be_empty(ann: WebClient) -> None:
-    assert "Nothing has been recorded yet" in text_of(await ann.read("/audit"))
+async def test_an_empty_log_is_explained(ann: WebClient) -> None:
+    assert "No records yet" in text_of(await ann.read("/audit"))
     exported = await ann.get("/audit/export.jsonl")
     assert (exported.status_code, exported.content) == (200, b"")
     assert (await ann.get("/audit/export.xml")).status_code == 404
 
 
-async def test_records_are_shown_newest_first_on_pages(harness: Harness, ann: WebClient) -> None:
+async def test_records_are_paged_newest_first(harness: Harness, ann: WebClient) -> None:
     await place(harness, 60)
     pages = await ann.read_all("/audit")
     assert "120 records" in text_of(await ann.read("/audit?check=now"))
@@ -75,9 +75,9 @@ async def test_records_are_searched_and_filtered(harness: Harness, ann: WebClien
     assert await count(ann, until="2023-11-13") == 0
 
 
-async def test_text_is_found_whatever_its_case(harness: Harness, ann: WebClient) -> None:
+async def test_text_search_ignores_case(harness: Harness, ann: WebClient) -> None:
     await place(harness, 1, 'Jürgen "J" Groß \u212aÜ \U0001f600 C:\\x')
-    await place(harness, 1, "somebody else")
+    await place(harness, 1, "another agent")
     texts = ["jürgen", "JÜRGEN", "GROSS", "groß", "ß", "Ü", '"J"', "kü", "\U0001f600", "c:\\x"]
     for text in texts:
         assert await count(ann, text=text) == 2, text
@@ -85,24 +85,24 @@ async def test_text_is_found_whatever_its_case(harness: Harness, ann: WebClient)
         assert len(exported.content.splitlines()) == 2, text
 
 
-async def test_text_is_searched_in_values_and_not_in_json(harness: Harness, ann: WebClient) -> None:
+async def test_text_search_matches_values_and_not_json_syntax(
+    harness: Harness, ann: WebClient
+) -> None:
     await place(harness, 1, "100% sure_ly")
     assert await count(ann, text="100% sure_ly") == 2
     assert await count(ann, text="1_0%") == 0
     assert await count(ann, text="•••05") == await count(ann, text="•••") == 1  # a masked number
     assert await count(ann, text="phase") == await count(ann, text='"place"') == 0
-    assert await count(ann, text="twiml") == 1  # the name of an argument is a value
+    assert await count(ann, text="twiml") == 1  # argument names are searched like values
 
 
-async def test_a_record_that_can_not_be_read_is_always_shown(
-    harness: Harness, ann: WebClient
-) -> None:
+async def test_an_unreadable_record_is_always_shown(harness: Harness, ann: WebClient) -> None:
     await place(harness, 2)
     tamper(harness, "body = x'ff' || body")
     for query in ("", "text=tester"):
         html = await ann.read(f"/audit?{query}")
         assert html.count('<th scope="row"') == 4
-        assert html.count("not as written") == 1
+        assert html.count("record modified") == 1
 
 
 async def test_a_search_is_limited_and_can_be_continued(
@@ -113,20 +113,20 @@ async def test_a_search_is_limited_and_can_be_continued(
     await place(harness, 8, "ann")
     pages = await ann.read_all("/audit?text=bob")
     assert [len(_SEQ.findall(page)) for page in pages] == [0, 0, 2]
-    assert "No record is like that among the newest" in text_of(pages[0])
+    assert "No matching records among the newest." in text_of(pages[0])
 
 
 async def test_the_chain_is_verified(harness: Harness, ann: WebClient) -> None:
     await place(harness, 2)
     assert "All records are intact" in text_of(await ann.read("/audit?check=now"))
-    tamper(harness, "body = replace(body, 'tester', 'nobody')")
+    tamper(harness, "body = replace(body, 'tester', 'someone')")
     text = text_of(await ann.read("/audit?check=now"))
     assert "The audit log was changed after it was written" in text
     assert "record 3: it was edited" in text
-    assert text.count("not as written") == 1
+    assert text.count("record modified") == 1
 
 
-async def test_exported_json_lines_can_be_verified_elsewhere(
+async def test_exported_json_lines_can_be_verified(
     harness: Harness, ann: WebClient, tmp_path: Path
 ) -> None:
     await place(harness, 3)

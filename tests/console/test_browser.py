@@ -1,4 +1,4 @@
-"""The pages in real Chromium."""
+"""The pages in Chromium."""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
@@ -22,7 +22,7 @@ OPEN_DETAILS = "document.querySelectorAll('details').forEach((each) => { each.op
 WIDTH = "document.documentElement.scrollWidth"
 
 with_rules = pytest.mark.parametrize("rules", ['place = "never"\nhang_up = "operator"'], ids=[""])
-"""Calls are placed at once, and the operator approves what ends them."""
+"""Placing a call needs no approval; ending one needs the operator's."""
 
 
 @pytest.fixture
@@ -33,20 +33,20 @@ async def window(chromium: Browser, harness: Harness) -> AsyncGenerator[Window]:
 
 
 async def request_call(harness: Harness, name: str = "tester", **arguments: object) -> str:
-    """Have an agent request a call, a second after the last."""
+    """Have an agent request a call, one second after the previous."""
     harness.clock.advance(1)
     return await harness.request_call(name, **arguments)
 
 
 async def retry(harness: Harness, **arguments: object) -> str:
-    """Have the agent request the same again; the outcome."""
+    """Have the agent repeat its request. Return the outcome."""
     async with harness.connect() as agent:
         outcome: str = (await agent.call("create_call", **placing(**arguments)))["outcome"]
     return outcome
 
 
 async def request_hang_up(harness: Harness, sid: str) -> str:
-    """Have an agent with a hostile name request to end a call; the approval request."""
+    """Have an agent with a hostile name request to end a call. Return the approval request."""
     async with harness.connect(name=HOSTILE) as agent:
         asked = await agent.call("update_call", sid=sid, status="completed")
     approval: str = asked["confirmation"]["approval"]
@@ -54,7 +54,7 @@ async def request_hang_up(harness: Harness, sid: str) -> str:
 
 
 async def deny_as_bob(harness: Harness, approval: str) -> None:
-    """Deny a request from somewhere else."""
+    """Deny a request in another browser."""
     async with sign_in(harness.console, "bob") as bob:
         await bob.submit("/approvals", f"/approvals/{approval}", decision="deny")
 
@@ -66,9 +66,10 @@ async def test_every_page_is_accessible_light_and_dark_wide_and_narrow(
 ) -> None:
     sid = await harness.place_call(HOSTILE)
     approval = await request_hang_up(harness, sid)
-    pages = ["/approvals", "/audit?check=now", "/policy", "/calls", "/overview", "/invitations"]
+    pages = ["/approvals", "/audit?check=now", "/policy", "/calls", "/overview", "/operators"]
     pages += [f"/approvals/{approval}", f"/calls/{sid}", f"/calls/{sid}/hang-up"]
-    pages += ["/sign-in?link=x", "/sign-in", "/audit?before=x"]
+    link = harness.console.link("bob").removeprefix(harness.console.url)
+    pages += [link, "/sign-in?link=x", "/sign-in", "/audit?before=x"]
     for path in pages:
         await window.goto(path)
         await window.page.evaluate(OPEN_DETAILS)
@@ -78,70 +79,71 @@ async def test_every_page_is_accessible_light_and_dark_wide_and_narrow(
                 await window.page.emulate_media(color_scheme=scheme)
                 assert await window.violations() == [], (path, width, scheme)
             assert await window.page.evaluate(WIDTH) <= width, path
-    window.errors.clear()  # of the invalid position
+    window.errors.clear()  # from the invalid link and position
 
 
-async def test_updates_leave_focus_and_typed_text_alone(harness: Harness, window: Window) -> None:
-    await window.expect_text("Nothing waits")
+async def test_updates_keep_focus_and_typed_text(harness: Harness, window: Window) -> None:
+    await window.expect_text("No pending approval requests.")
     await request_call(harness)
-    await window.expect_text("1 change waits")
-    await expect(window.page).to_have_title("(1) Waiting · calls-mcp console")
-    reason = window.page.get_by_label("Why not")
+    await window.expect_text("1 pending approval request.")
+    await expect(window.page).to_have_title("(1) Approvals · calls-mcp console")
+    reason = window.page.get_by_label("Reason for denying")
     await reason.press_sequentially("not at ")
     second = await request_call(harness, time_limit=60)
-    await window.expect_text("2 changes wait")
+    await window.expect_text("2 pending approval requests.")
     await window.press("n", "i", "g", "h", "t")
     await expect(reason.first).to_have_value("not at night")
     await window.card(second).focus()
     await deny_as_bob(harness, second)
-    await window.expect_text("1 change waits")
-    await expect(window.card(second)).to_contain_text("decided elsewhere, or lapsed")
+    await window.expect_text("1 pending approval request.")
+    await expect(window.card(second)).to_contain_text("decided elsewhere or expired")
     await expect(reason.first).to_have_value("not at night")
 
 
-async def test_keys_and_clicks_never_reach_a_card_that_took_anothers_place(
+async def test_keys_and_clicks_never_reach_a_card_that_moved_up(
     harness: Harness, window: Window
 ) -> None:
     first = await request_call(harness)
     second = await request_call(harness, time_limit=60)
-    await window.expect_text("2 changes wait")
-    await window.page.get_by_label("Why not").first.press_sequentially("this is")
+    await window.expect_text("2 pending approval requests.")
+    await window.page.get_by_label("Reason for denying").first.press_sequentially("this is")
     pressed = await window.page.locator("[data-key=a]").first.bounding_box()
     assert pressed
     await deny_as_bob(harness, first)
-    await window.expect_text("1 change waits")
+    await window.expect_text("1 pending approval request.")
     await window.page.mouse.click(pressed["x"] + 5, pressed["y"] + 5)
     await window.press(" ", "n", "o", "t", " ", "a", " ", "g", "o", "o", "d", " ", "Enter")
-    await window.expect_text("1 change waits")
+    await window.expect_text("1 pending approval request.")
     assert harness.console.approvals
     (pending,) = await harness.console.approvals.pending()
     assert pending.identifier == second
 
 
-async def test_a_page_that_is_out_of_date_says_so(harness: Harness, window: Window) -> None:
-    await window.expect_text("Nothing waits")
+async def test_an_outdated_page_shows_a_warning(harness: Harness, window: Window) -> None:
+    await window.expect_text("No pending approval requests.")
     other = await window.page.context.new_page()
     await other.goto(window.url)
-    await other.get_by_role("button", name="Leave").click()
-    await other.get_by_text("You have left").wait_for()
+    await other.get_by_role("button", name="Sign out").click()
+    await other.get_by_text("Signed out").wait_for()
     await request_call(harness)
-    await window.expect_text("You are not in any more")
-    await expect(window.page).to_have_title("! Waiting · calls-mcp console")
-    window.errors.clear()  # of the status 401
+    await window.expect_text("You are signed out")
+    await expect(window.page).to_have_title("! Approvals · calls-mcp console")
+    window.errors.clear()  # from the status 401
 
 
-async def test_the_keyboard_is_enough(harness: Harness, window: Window) -> None:
+async def test_every_task_works_with_the_keyboard(harness: Harness, window: Window) -> None:
     await request_call(harness)
     await request_call(harness, time_limit=60)
-    await window.expect_text("2 changes wait")
+    await window.expect_text("2 pending approval requests.")
     await window.goto("/approvals")
     order = list[str]()
     for _ in range(14):
         await window.press("Tab")
         order.append(await window.focused())
-    links = ["Waiting", "Calls", "Audit", "Overview", "Rules", "People"]
-    card = ["card", "Place a call", "Approve", "Why not (the agent is told)", "Deny"]
-    assert order == ["Skip to the content", *links, "Leave", "Notify me", *card]
+    links = ["Approvals", "Calls", "Audit log", "Overview", "Policy", "Operators"]
+    reason = "Reason for denying (optional, shown to the agent)"
+    card = ["card", "Place a call", "Approve", reason, "Deny"]
+    assert order == ["Skip to content", *links, "Sign out", "Notify me", *card]
     await window.goto("/approvals")
     await window.press("Tab", "Enter", "Tab", "Tab", "j", "k", "j", "a", "Enter")
     await window.expect_text("Approved by ann")
@@ -149,7 +151,7 @@ async def test_the_keyboard_is_enough(harness: Harness, window: Window) -> None:
     await window.press("Tab", "Enter", "Tab", "Tab", "d", "n", "o", "Enter")
     await window.expect_text("Reason: no")
     assert await retry(harness, time_limit=60) == "done"
-    await window.expect_text("once it calls the same again")
+    await window.expect_text("It runs when the agent retries")
     assert await retry(harness) == "declined"
     await window.expect_text("The operator said no: no")
 
@@ -172,7 +174,7 @@ async def test_everything_works_without_javascript(chromium: Browser, harness: H
         await window.page.locator("#live").get_by_role("link").click()
         await window.page.get_by_role("link", name="Hang up").click()
         assert len(harness.changes) == 1
-        await window.button("Hang up now").click()
+        await window.button("Hang up").click()
         await window.expect_text("completed")
         assert len(harness.changes) == 2
 
@@ -190,7 +192,7 @@ async def expect_row(harness: Harness, row: Locator, text: str) -> None:
 @with_rules
 async def test_live_calls_are_updated(harness: Harness, window: Window) -> None:
     await window.goto("/calls")
-    await window.expect_text("No call is live")
+    await window.expect_text("No live calls")
     sid = await harness.place_call()
     live, ended = window.page.locator(f"#live-{sid}"), window.page.locator(f"#ended-{sid}")
     await expect_row(harness, live, "in-progress")
@@ -204,7 +206,9 @@ async def test_live_calls_are_updated(harness: Harness, window: Window) -> None:
 
 
 @with_rules
-async def test_untrusted_text_is_text_on_every_page(harness: Harness, window: Window) -> None:
+async def test_every_page_shows_untrusted_text_as_plain_text(
+    harness: Harness, window: Window
+) -> None:
     sid = await harness.place_call(HOSTILE)
     (call,) = harness.emulator.calls.all()
     inbound = call._replace(sid="CA" + "1" * 32, direction="inbound", caller_name=HOSTILE)
@@ -264,7 +268,7 @@ async def test_another_origin_can_neither_decide_nor_frame_nor_read(
         assert response.status == 403
         assert ("cookie" in await response.request.all_headers()) == is_same_site
     await window.goto("/approvals")
-    await window.expect_text("1 change waits")
+    await window.expect_text("1 pending approval request.")
     assert '"approved"' not in "".join(lines_in(harness.database))
 
 
@@ -294,7 +298,7 @@ async def test_with_permission_a_hidden_tab_notifies(harness: Harness, window: W
     await window.goto("/approvals")
     await page.evaluate("away = true")
     first = await request_call(harness, HOSTILE)
-    await window.expect_text("1 change waits")
+    await window.expect_text("1 pending approval request.")
     assert await page.evaluate("[requests, notifications]") == [0, []]
     await window.button("Notify me").click()
     await expect(window.button("Notify me")).to_be_hidden()
@@ -302,8 +306,8 @@ async def test_with_permission_a_hidden_tab_notifies(harness: Harness, window: W
     await expect(page.locator("html")).to_have_attribute("data-notifications", "1")
     await page.evaluate("away = false")
     await request_call(harness, HOSTILE, time_limit=70)
-    await window.expect_text("3 changes wait")
+    await window.expect_text("3 pending approval requests.")
     await page.evaluate("away = true")
     await deny_as_bob(harness, first)
-    await window.expect_text("2 changes wait")
-    assert await page.evaluate("notifications") == [["2 changes wait for your decision", ""]]
+    await window.expect_text("2 pending approval requests.")
+    assert await page.evaluate("notifications") == [["2 pending approval requests", ""]]

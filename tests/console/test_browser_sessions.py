@@ -1,4 +1,4 @@
-"""Sessions of operators who sign in with a bearer token of the service."""
+"""Sessions of operators who sign in with a bearer token."""
 
 import re
 import time
@@ -31,7 +31,7 @@ _AGENT = entry("agents-token", "agent", *EVERYTHING)
 
 @asynccontextmanager
 async def with_tokens(folder: Path, rules: str = 'place = "operator"') -> AsyncGenerator[Harness]:
-    """A console for tokens of two operators; an agent has one, too."""
+    """A console that accepts the tokens of two operators and one agent."""
     file = write(folder / "principals.toml", _ANN, _BOB, _AGENT)
     settings = {"calls_mcp_auth": "tokens", "calls_mcp_principals": file}
     async with open_harness(folder, rules, **settings) as harness:
@@ -45,7 +45,7 @@ async def harness(tmp_path: Path) -> AsyncGenerator[Harness]:
 
 
 def deciders(harness: Harness) -> set[str]:
-    """Who decided, according to the audit log."""
+    """The operators who decided, according to the audit log."""
     return {each["decided_by"] for each in records_in(harness.database) if "decided_by" in each}
 
 
@@ -54,18 +54,18 @@ async def test_an_operator_decides_as_the_principal_of_their_token(harness: Harn
     async with anonymous(harness.console) as client:
         shown = (await client.get(path)).text
         assert 'type="password" autocomplete="off"' in shown
-        assert "Your link" not in shown
+        assert "Sign-in link" not in shown
         response = await client.submit_token("anns-token ", path)
         assert (response.status_code, response.headers["location"]) == (303, path)
         assert (await client.submit(path, path, decision="approve")).status_code == 303
     assert deciders(harness) == {"ann"}
 
 
-async def test_a_token_does_not_allow_invitations(harness: Harness) -> None:
+async def test_a_token_does_not_allow_creating_links(harness: Harness) -> None:
     async with sign_in_with_token(harness.console, "anns-token") as ann:
-        assert "/invitations" not in await ann.read("/approvals")
-        assert (await ann.get("/invitations")).status_code == 403
-        refused = await ann.submit("/approvals", "/invitations", name="eve")
+        assert "/operators" not in await ann.read("/approvals")
+        assert (await ann.get("/operators")).status_code == 403
+        refused = await ann.submit("/approvals", "/operators", name="eve")
         assert refused.status_code == 403
         assert "?link=" not in refused.text
 
@@ -74,7 +74,7 @@ async def test_a_token_does_not_allow_invitations(harness: Harness) -> None:
     ("token", "status"),
     [("agents-token", 403), ("anns-toke", 401), ("", 401), ("é", 401)],
 )
-async def test_any_other_token_is_refused_and_not_repeated(
+async def test_any_other_token_is_refused_and_never_shown(
     harness: Harness, token: str, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with anonymous(harness.console) as client:
@@ -83,11 +83,11 @@ async def test_any_other_token_is_refused_and_not_repeated(
         assert "set-cookie" not in refused.headers
         assert 'name="next" value="/policy"' in refused.text
         assert (await client.get("/approvals")).status_code == 401
-    assert "The console let nobody in, from 127.0.0.1" in caplog.text
+    assert "Console sign-in from 127.0.0.1" in caplog.text
     assert not token or token not in refused.text + caplog.text
 
 
-async def test_a_session_ends_once_its_token_is_revoked(harness: Harness, tmp_path: Path) -> None:
+async def test_a_session_ends_when_its_token_is_revoked(harness: Harness, tmp_path: Path) -> None:
     async with (
         sign_in_with_token(harness.console, "anns-token") as ann,
         ann.events("approvals") as events,
@@ -104,7 +104,7 @@ async def test_a_session_ends_once_its_token_is_revoked(harness: Harness, tmp_pa
         assert (await ann.get("/approvals")).status_code == 401
 
 
-async def test_a_session_lasts_no_longer_than_its_token(harness: Harness, tmp_path: Path) -> None:
+async def test_a_session_expires_with_its_token(harness: Harness, tmp_path: Path) -> None:
     clock = harness.clock
     clock.advance(time.time() - clock())
     short = entry("short", "cyd", "calls:approve", lasts=timedelta(hours=1))
@@ -120,14 +120,14 @@ async def test_a_program_can_read_with_a_token_in_the_header(harness: Harness) -
     await harness.request_call("agent")
     async with anonymous(harness.console) as script:
         pending = await script.get_with_token("anns-token")
-        assert "1 change waits" in text_of(pending.text)
+        assert "1 pending approval request." in text_of(pending.text)
         export = await script.get_with_token("anns-token", "/audit/export.jsonl")
         assert '"decision":"asked"' in export.text
         assert "set-cookie" not in export.headers
         assert (await script.get("/approvals")).status_code == 401
 
 
-async def test_a_program_can_not_decide(harness: Harness) -> None:
+async def test_a_program_cannot_decide(harness: Harness) -> None:
     path = f"/approvals/{await harness.request_call('agent')}"
     async with sign_in_with_token(harness.console, "bobs-token") as bob:
         headers = {"Authorization": "Bearer anns-token"}
@@ -139,9 +139,9 @@ async def test_a_program_can_not_decide(harness: Harness) -> None:
 
 @pytest.mark.parametrize(
     ("token", "status", "error"),
-    [("nobodys", 401, "invalid_token"), ("agents-token", 403, "insufficient_scope")],
+    [("unknown", 401, "invalid_token"), ("agents-token", 403, "insufficient_scope")],
 )
-async def test_a_bad_token_in_the_header_is_refused_even_with_a_good_cookie(
+async def test_an_invalid_token_in_the_header_is_refused_even_with_a_valid_cookie(
     harness: Harness, token: str, status: int, error: str
 ) -> None:
     async with sign_in_with_token(harness.console, "bobs-token") as bob:
@@ -150,7 +150,9 @@ async def test_a_bad_token_in_the_header_is_refused_even_with_a_good_cookie(
     assert refused.headers["www-authenticate"] == f'Bearer error="{error}"'
 
 
-async def test_an_address_with_many_bad_tokens_is_blocked_for_a_while(harness: Harness) -> None:
+async def test_an_address_with_many_invalid_tokens_is_blocked_for_a_minute(
+    harness: Harness,
+) -> None:
     async with (
         sign_in_with_token(harness.console, "bobs-token") as bob,
         anonymous(harness.console) as client,
@@ -166,35 +168,35 @@ async def test_an_address_with_many_bad_tokens_is_blocked_for_a_while(harness: H
         assert (await client.submit_token("anns-token")).status_code == 303
 
 
-async def test_nobody_can_approve_their_own_request(harness: Harness) -> None:
+async def test_operators_cannot_approve_their_own_requests(harness: Harness) -> None:
     own = f"/approvals/{await harness.request_call('ann')}"
     async with (
         sign_in_with_token(harness.console, "anns-token") as ann,
         sign_in_with_token(harness.console, "bobs-token") as bob,
     ):
         shown = await ann.read(own)
-        assert "You have asked for this yourself" in shown
+        assert "You made this request" in shown
         assert 'value="approve"' not in shown + await ann.read("/approvals")
         assert (await ann.submit(own, own, decision="approve")).status_code == 403
         assert (await bob.submit(own, own, decision="approve")).status_code == 303
     assert deciders(harness) == {"bob"}
 
 
-async def test_everybody_can_deny_their_own_request(harness: Harness) -> None:
+async def test_operators_can_deny_their_own_requests(harness: Harness) -> None:
     own = f"/approvals/{await harness.request_call('ann')}"
     async with sign_in_with_token(harness.console, "anns-token") as ann:
         assert (await ann.submit(own, own, decision="deny")).status_code == 303
         assert "Denied by ann" in text_of(await ann.read(own))
 
 
-async def test_where_any_human_may_approve_it_can_be_the_requester(tmp_path: Path) -> None:
+async def test_requesters_can_approve_where_any_human_may(tmp_path: Path) -> None:
     async with with_tokens(tmp_path, 'place = "require_human"') as harness:
         own = f"/approvals/{await harness.request_call('ann')}"
         async with sign_in_with_token(harness.console, "anns-token") as ann:
             assert (await ann.submit(own, own, decision="approve")).status_code == 303
 
 
-async def test_somebody_else_must_approve_a_hang_up(tmp_path: Path) -> None:
+async def test_another_operator_must_approve_a_hang_up(tmp_path: Path) -> None:
     async with with_tokens(tmp_path, 'place = "never"\nhang_up = "operator"') as harness:
         path = f"/calls/{await harness.place_call()}/hang-up"
         async with (
@@ -227,7 +229,9 @@ def oauth(issuer: Issuer) -> dict[str, str]:
     }
 
 
-async def test_an_issuers_token_must_have_the_operators_scope_and_no_tools(tmp_path: Path) -> None:
+async def test_an_oauth_token_must_have_the_operator_scope_and_no_tool_scope(
+    tmp_path: Path,
+) -> None:
     async with (
         issuing() as issuer,
         open_harness(tmp_path, **oauth(issuer)) as harness,
@@ -237,13 +241,13 @@ async def test_an_issuers_token_must_have_the_operators_scope_and_no_tools(tmp_p
             issuer.token(claims={"scope": "calls:read calls:approve"})
         )
         assert refused.status_code == 403
-        assert "for tools as well" in text_of(refused.text)
+        assert "also has scopes for tools" in text_of(refused.text)
         token = issuer.token(claims={"scope": "openid calls:approve"})
         assert (await client.submit_token(token)).status_code == 303
         assert "alice" in await client.read("/approvals")
 
 
-async def test_while_the_issuer_is_down_the_operator_is_told_to_retry(tmp_path: Path) -> None:
+async def test_an_issuer_outage_is_reported_with_a_retry_time(tmp_path: Path) -> None:
     async with (
         issuing() as issuer,
         open_harness(tmp_path, **oauth(issuer)) as harness,

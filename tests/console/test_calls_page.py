@@ -1,4 +1,4 @@
-"""Calls, their timelines, and hanging up."""
+"""Calls, their timelines and hanging up."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
@@ -26,8 +26,8 @@ def rules() -> str:
     return 'place = "never"'
 
 
-async def test_live_calls_are_on_top(harness: Harness, ann: WebClient) -> None:
-    assert "No call is live" in text_of(await ann.read("/calls"))
+async def test_live_calls_are_listed_first(harness: Harness, ann: WebClient) -> None:
+    assert "No live calls" in text_of(await ann.read("/calls"))
     sid = await harness.place_call()
     live, _, ended = (await ann.read("/calls")).partition("<h2>Ended</h2>")
     assert sid in live
@@ -35,7 +35,7 @@ async def test_live_calls_are_on_top(harness: Harness, ann: WebClient) -> None:
     assert sid not in ended
 
 
-async def test_the_api_is_asked_once_however_many_look(harness: Harness, ann: WebClient) -> None:
+async def test_visitors_share_one_read_of_the_api(harness: Harness, ann: WebClient) -> None:
     await harness.place_call()
     await ann.read("/calls")
     once = len(harness.reads)
@@ -47,12 +47,12 @@ async def test_the_api_is_asked_once_however_many_look(harness: Harness, ann: We
     assert len(harness.reads) == 2 * once
 
 
-async def test_fifty_open_tabs_cost_the_api_what_one_does(tmp_path: Path) -> None:
+async def test_fifty_open_tabs_cause_as_many_reads_as_one(tmp_path: Path) -> None:
     assert await reads(tmp_path, 50) == await reads(tmp_path, 1) > 0
 
 
 async def reads(folder: Path, tabs: int) -> int:
-    """How many reads these tabs cause, before and after another call is placed."""
+    """The number of reads that these tabs cause, before and after another call is placed."""
     async with (
         open_harness(folder, 'place = "never"') as harness,
         sign_in(harness.console) as client,
@@ -70,7 +70,7 @@ async def reads(folder: Path, tabs: int) -> int:
 async def refresh_all(client: WebClient, tabs: Sequence[AsyncIterator[str]], sid: str) -> None:
     """Have all tabs load their page at the next event.
 
-    The first loads the list and then the call; of the others, every second is at either.
+    The first tab loads the list and then the call. The others alternate between the two.
     """
     pages = "/calls", f"/calls/{sid}"
 
@@ -94,28 +94,27 @@ async def test_a_call_has_a_timeline(tmp_path: Path) -> None:
         harness.clock.advance(20)
         text = text_of(await ann.read(f"/calls/{sid}"))
     steps = [
-        "Place by tester: asked for",
-        "Place for tester: approved",
-        "decided by ann",
-        "Sent to the API for tester: place",
-        "The API's answer: done",
-        "HTTP status 201",
+        "tester requested this call",
+        "Call approved by ann",
+        "Call request sent to the API for tester, approved by the operator",
+        "Call request accepted",
+        "HTTP 201",
+        "Call created",
     ]
     positions = [text.find(step) for step in steps]
     assert -1 not in positions
     assert positions == sorted(positions)
-    assert "The API says: created" in text
-    assert "Seen by this console: in-progress" in text
+    assert "Call answered first seen by this console" in text
 
 
-async def test_without_credentials_the_timeline_is_that_of_the_audit_log(harness: Harness) -> None:
+async def test_without_credentials_the_timeline_shows_the_audit_log(harness: Harness) -> None:
     sid = await harness.place_call()
     async with sign_in_alone(calls_mcp_audit_database=harness.database) as client:
         text = text_of(await client.read(f"/calls/{sid}"))
         assert (await client.get("/calls/CA" + "0" * 32)).status_code == 404
         for path in ("/calls", "/overview"):
             assert "Missing credentials" in text_of(await client.read(path))
-    assert "Sent to the API for tester: place" in text
+    assert "Call request sent to the API for tester" in text
     assert "Missing credentials" in text
 
 
@@ -125,7 +124,7 @@ async def test_hanging_up_is_confirmed_and_recorded(need: str, tmp_path: Path) -
     async with open_harness(tmp_path, rules) as harness, sign_in(harness.console) as ann:
         sid = await harness.place_call()
         path = f"/calls/{sid}/hang-up"
-        assert "can't be undone" in text_of(await ann.read(path))
+        assert "can't undo it" in text_of(await ann.read(path))
         assert len(harness.changes) == 1
         done = await ann.submit(path, path)
         assert done.headers["location"] == f"/calls/{sid}"
@@ -146,14 +145,16 @@ async def test_hanging_up_follows_the_policy(tmp_path: Path) -> None:
         assert len(harness.changes) == 1
 
 
-async def test_an_ended_call_can_not_be_hung_up(harness: Harness, ann: WebClient) -> None:
+async def test_an_ended_call_cannot_be_hung_up(harness: Harness, ann: WebClient) -> None:
     path = f"/calls/{await harness.place_call()}/hang-up"
     assert (await ann.submit(path, path)).status_code == 303
     assert (await ann.submit(path, path)).status_code == 409
     assert len(harness.changes) == 2
 
 
-async def test_hanging_up_needs_the_form_of_the_session(harness: Harness, ann: WebClient) -> None:
+async def test_hanging_up_requires_the_form_of_the_session(
+    harness: Harness, ann: WebClient
+) -> None:
     sid = await harness.place_call()
     assert (await ann.post(f"/calls/{sid}/hang-up", csrf="")).status_code == 403
     assert len(harness.changes) == 1

@@ -1,4 +1,4 @@
-"""Events that tell open pages of changes."""
+"""Events that notify open pages of changes."""
 
 from pathlib import Path
 
@@ -12,10 +12,10 @@ from tests.console.window import open_window
 
 pytestmark = pytest.mark.anyio
 
-TABS = 7  # a browser has six connections to a server
+TABS = 7  # a browser opens six connections to a server at most
 
 
-async def test_an_event_is_sent_whenever_pending_requests_change(
+async def test_a_change_of_pending_requests_sends_an_event(
     harness: Harness, ann: WebClient
 ) -> None:
     async with ann.events("approvals") as events:
@@ -26,7 +26,7 @@ async def test_an_event_is_sent_whenever_pending_requests_change(
         assert await anext(events) == first
 
 
-async def test_an_api_that_hangs_does_not_delay_the_events_of_approvals(
+async def test_an_api_that_hangs_does_not_delay_events_about_approvals(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def hang(_: CallsPage) -> str:
@@ -57,7 +57,7 @@ async def test_an_unknown_topic_is_not_found(ann: WebClient) -> None:
     assert (await ann.get("/events?topic=other")).status_code == 404
 
 
-async def test_all_tabs_are_updated_whichever_is_closed(
+async def test_all_tabs_are_updated_after_one_is_closed(
     chromium: Browser, harness: Harness
 ) -> None:
     async with open_window(chromium, harness.console.link("ann")) as window:
@@ -68,7 +68,7 @@ async def test_all_tabs_are_updated_whichever_is_closed(
         approval = await harness.request_call()
         for tab in tabs:
             await expect(tab.locator(f"#approval-{approval}")).to_be_visible()
-        await first.close()  # the one that listened
+        await first.close()  # the tab that listened
         approval = await harness.request_call(time_limit=99)
         for tab in tabs[1:]:
             await expect(tab.locator(f"#approval-{approval}")).to_be_visible()

@@ -1,4 +1,4 @@
-"""Statistics and charts of the last day."""
+"""Statistics and charts of the last 24 hours."""
 
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.harness import placing
 pytestmark = pytest.mark.anyio
 
 
-async def test_the_last_day_is_counted(tmp_path: Path) -> None:
+async def test_the_last_24_hours_are_counted(tmp_path: Path) -> None:
     rules = 'place = "never"\nhang_up = "operator"\ndelete = "deny"'
     async with open_harness(tmp_path, rules) as harness, sign_in(harness.console) as ann:
         async with harness.connect() as agent:
@@ -35,15 +35,15 @@ async def test_the_last_day_is_counted(tmp_path: Path) -> None:
     assert ": 3 calls." in text
     assert "Hour (UTC) completed in-progress 2023-11-14 22 1 2" in text
     assert "10 to 59 s 1" in text
-    assert "asked 2 accepted 1 declined 1 lapsed 0" in text
+    assert "requested 2 accepted 1 declined 1 expired 0" in text
     assert "confirm.delete 1" in text
     assert html.count('<svg role="img" aria-label=') >= 4
     assert "style=" not in html
     assert ": 0 calls." in empty
-    assert "asked 0" in empty
+    assert "requested 0" in empty
 
 
-async def test_only_denials_by_the_policy_count_as_denied_by_a_rule(tmp_path: Path) -> None:
+async def test_only_policy_denials_are_counted_as_denials(tmp_path: Path) -> None:
     rules = 'place = "never"\ndelete = "deny"'
     async with (
         open_harness(tmp_path, rules) as harness,
@@ -61,7 +61,7 @@ async def test_only_denials_by_the_policy_count_as_denied_by_a_rule(tmp_path: Pa
         kinds = [outcome["error"]["kind"] for outcome in refused]
         assert kinds == ["policy_denied", "not_found", "invalid_confirmation"]
         text = text_of(await ann.read("/overview"))
-    assert "Denied by a rule 1 " in text
+    assert "Denied by policy 1 " in text
     assert "confirm.delete 1" in text
     assert "not_found" not in text
     assert "invalid_confirmation" not in text
@@ -89,7 +89,7 @@ async def test_only_new_records_are_read(tmp_path: Path, monkeypatch: pytest.Mon
             assert "confirm.delete" not in text_of(await ann.read("/overview"))
 
 
-async def test_void_decisions_do_not_count_and_undecided_requests_lapse(
+async def test_void_decisions_are_ignored_and_undecided_requests_expire(
     harness: Harness, ann: WebClient
 ) -> None:
     approvals = harness.console.approvals
@@ -106,7 +106,7 @@ async def test_void_decisions_do_not_count_and_undecided_requests_lapse(
     harness.clock.advance(901)
     text = text_of(await ann.read("/overview"))
     accepted = int(decided.decision.is_approval)
-    assert f"asked 2 accepted {accepted} declined {1 - accepted} lapsed 1" in text
+    assert f"requested 2 accepted {accepted} declined {1 - accepted} expired 1" in text
 
 
 def test_labels_of_charts_are_escaped() -> None:
@@ -118,6 +118,6 @@ def test_labels_of_charts_are_escaped() -> None:
 def test_columns_are_stacked() -> None:
     picture = columns("Calls", ["08", "09"], [("live", [1, 0]), ("completed", [2, 0])])
     live, completed = picture.split('class="series columns"')[1:]
-    assert 'height="60.0"' in live  # of 100 for five
+    assert 'height="60.0"' in live  # 100 is five calls
     assert 'height="40.0"' in completed
     assert columns("Calls", ["08"], [("live", [0]), ("completed", [0])]) == ""

@@ -1,4 +1,4 @@
-"""The rules and settings."""
+"""The policy and the settings."""
 
 from pathlib import Path
 
@@ -22,8 +22,8 @@ async def test_the_policy_is_explained_with_the_source_of_each_rule(
     text = text_of(await ann.read("/policy"))
     assert "Placing a call is approved first by the operator" in text
     assert f'confirm.place "operator" {harness.database.parent}/policy.toml' in text
-    assert 'confirm.delete "confirm" shipped with calls-mcp' in text
-    assert "set CALLS_MCP_POLICY and CALLS_MCP_CONFIRM to the same values there and here" in text
+    assert 'confirm.delete "confirm" default' in text
+    assert "set CALLS_MCP_POLICY and CALLS_MCP_CONFIRM to the same values for both" in text
 
 
 async def test_settings_are_shown_with_their_source_and_without_secrets(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""End to end: an agent's server and the console as processes, and the operator in Chromium."""
+"""End to end: server and console as processes, and the operator in Chromium."""
 
 import os
 import re
@@ -34,21 +34,21 @@ LINK = re.compile(r"http://127\.0\.0\.1:[0-9]+/sign-in\?link=\S+")
 
 @dataclass
 class Server:
-    """A server process, and the client of the agent that started it."""
+    """A server process, and the MCP client of the agent that started it."""
 
     agent: Agent
     pid: int
     is_waiting: anyio.Event = field(default_factory=anyio.Event)
 
     async def request_call(self, **arguments: object) -> str:
-        """Request a call; the identifier of the approval request."""
+        """Request a call. Return the id of the approval request."""
         outcome = await self.agent.call("create_call", **placing(**arguments))
         assert outcome["outcome"] == "awaiting_operator"
         approval: str = outcome["confirmation"]["approval"]
         return approval
 
     async def retry(self) -> dict[str, Any]:
-        """Request the same call again, and wait for the operator; sets `is_waiting` meanwhile."""
+        """Repeat the request and wait for the operator. Sets `is_waiting` meanwhile."""
 
         async def on_progress(progress: float, total: float | None, message: str | None) -> None:
             del progress, total, message
@@ -109,7 +109,7 @@ class Deployment:
 
     @asynccontextmanager
     async def console(self) -> AsyncGenerator[str]:
-        """A console; the sign-in link that it prints."""
+        """Run a console. Yield the sign-in link that it prints."""
         command = (*COMMAND, "console", "--port", "0")
         environment: Mapping[str, str] = {**os.environ, **self.environment, "LOGNAME": "ann"}
         process = await anyio.open_process(command, env=environment, stderr=None)
@@ -126,7 +126,7 @@ class Deployment:
 
 @dataclass
 class Scene:
-    """A deployment on an emulator, its console, and Ann's window."""
+    """A deployment that uses an emulator, its console, and Ann's window."""
 
     deployment: Deployment
     emulator: Emulator
@@ -134,7 +134,7 @@ class Scene:
 
     @property
     def sent(self) -> int:
-        """How many changes reached the API."""
+        """The number of changes that reached the API."""
         return sum(entry.method != "GET" for entry in self.emulator.requests)
 
 
@@ -151,10 +151,10 @@ async def shared(
 
 @pytest.fixture
 async def scene(shared: Scene) -> AsyncGenerator[Scene]:
-    """The shared one, without pending requests or sent changes."""
+    """The shared scene, without pending requests or sent changes."""
     shared.emulator.reset()
     await shared.window.goto("/approvals")
-    await shared.window.expect_text("Nothing waits")
+    await shared.window.expect_text("No pending approval requests.")
     yield shared
     assert verify(shared.deployment.audit_database).is_intact
 
@@ -180,7 +180,12 @@ async def test_an_agent_waits_while_the_operator_approves_or_denies(
         assert decided == [("asked", None), ("approved", "ann"), ("allowed", "ann")]
 
         await scene.window.goto(f"/calls/{outcomes[0]['call']['sid']}")
-        for step in ("asked for", "approved", "Sent to the API for agent: place", "answer: done"):
+        for step in (
+            "agent requested this call",
+            "Call approved by ann",
+            "Call request sent to the API",
+            "Call request accepted",
+        ):
             await scene.window.expect_text(step)
 
         await scene.window.goto("/approvals")
@@ -192,7 +197,7 @@ async def test_an_agent_waits_while_the_operator_approves_or_denies(
     assert scene.sent == 1
 
 
-async def test_decisions_outlive_the_server_and_need_none(scene: Scene) -> None:
+async def test_decisions_outlive_the_server_and_work_without_one(scene: Scene) -> None:
     async with scene.deployment.server() as killed:
         await killed.request_call()
         await scene.window.approve()
@@ -203,12 +208,12 @@ async def test_decisions_outlive_the_server_and_need_none(scene: Scene) -> None:
         assert scene.sent == 1
         await server.request_call(time_limit=60)
         server.kill()
-    await scene.window.goto("/approvals")  # of a console that is alone now
+    await scene.window.goto("/approvals")  # no server is running now
     await scene.window.deny("too late")
     assert scene.sent == 1
 
 
-async def test_a_change_that_a_killed_server_was_sending_is_not_sent_again(scene: Scene) -> None:
+async def test_a_change_that_a_killed_server_was_sending_is_never_sent_again(scene: Scene) -> None:
     sending = anyio.Event()
 
     async def serve(exchange: Exchange) -> None:

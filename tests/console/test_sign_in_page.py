@@ -1,4 +1,4 @@
-"""Sign in with a link, invite others, and sign out."""
+"""Sign in with a link, invite other operators, and sign out."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tests.console.harness import Harness, WebClient, anonymous, sign_in
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_link_signs_one_browser_in_once(harness: Harness) -> None:
+async def test_a_link_signs_in_one_browser_once(harness: Harness) -> None:
     link = harness.console.link("ann")
     async with anonymous(harness.console) as first, anonymous(harness.console) as second:
         response = await first.submit_link(link)
@@ -23,7 +23,28 @@ async def test_a_link_signs_one_browser_in_once(harness: Harness) -> None:
         assert (await second.get("/approvals")).status_code == 401
 
 
-async def test_opening_a_link_does_not_use_it_up(harness: Harness) -> None:
+async def test_a_used_link_is_explained_and_offers_no_sign_in(harness: Harness) -> None:
+    link = harness.console.link("ann")
+    async with anonymous(harness.console) as client:
+        await client.submit_link(link)
+        opened = await client.get(link.removeprefix(harness.console.url))
+        submitted = await client.submit_link(link)
+    for response in (opened, submitted):
+        assert response.status_code == 401
+        assert "This sign-in link has already been used." in response.text
+        assert "To get a new link" in response.text
+        assert "<button" not in response.text
+
+
+async def test_an_expired_link_and_an_unknown_link_are_explained(harness: Harness) -> None:
+    link = harness.console.link("ann").removeprefix(harness.console.url)
+    harness.clock.advance(600)
+    async with anonymous(harness.console) as client:
+        assert "This sign-in link has expired." in (await client.get(link)).text
+        assert "This sign-in link is not valid." in (await client.get("/sign-in?link=x")).text
+
+
+async def test_opening_a_link_does_not_use_it(harness: Harness) -> None:
     link = harness.console.link("ann")
     async with anonymous(harness.console) as client:
         shown = await client.get(link.removeprefix(harness.console.url))
@@ -51,7 +72,7 @@ async def test_the_cookie_is_hidden_from_scripts_and_other_sites(harness: Harnes
     assert "Secure" not in cookie
 
 
-async def test_behind_https_the_cookie_is_only_sent_over_https(tmp_path: Path) -> None:
+async def test_behind_an_https_proxy_the_cookie_is_secure(tmp_path: Path) -> None:
     settings = load_settings({"calls_mcp_state_url": f"sqlite:///{tmp_path}/state.db"})
     address = Address(port=0, public="https://console.example.com")
     async with open_console(settings, address) as console:
@@ -67,7 +88,7 @@ async def test_behind_https_the_cookie_is_only_sent_over_https(tmp_path: Path) -
     assert "Secure" in response.headers["set-cookie"]
 
 
-async def test_a_session_that_was_signed_out_is_over(ann: WebClient) -> None:
+async def test_signing_out_ends_the_session(ann: WebClient) -> None:
     cookies = dict(ann.http.cookies)
     assert (await ann.submit("/approvals", "/sign-out")).status_code == 200
     assert not ann.http.cookies
@@ -75,15 +96,15 @@ async def test_a_session_that_was_signed_out_is_over(ann: WebClient) -> None:
     assert (await ann.get("/approvals")).status_code == 401
 
 
-async def test_an_operator_can_invite_another(harness: Harness, ann: WebClient) -> None:
-    shown = await ann.submit("/invitations", "/invitations", name="bob")
+async def test_an_operator_can_invite_another_operator(harness: Harness, ann: WebClient) -> None:
+    shown = await ann.submit("/operators", "/operators", name="bob")
     link = shown.text.partition('class="link">')[2].partition("<")[0]
     async with anonymous(harness.console) as bob:
         assert (await bob.submit_link(link)).status_code == 303
         assert "bob" in await bob.read("/approvals")
 
 
-async def test_signing_in_leads_to_the_page_that_was_wanted(harness: Harness) -> None:
+async def test_signing_in_leads_to_the_requested_page(harness: Harness) -> None:
     wanted = "/approvals/0?a=b"
     async with anonymous(harness.console) as client:
         shown = await client.get(wanted)
@@ -93,13 +114,15 @@ async def test_signing_in_leads_to_the_page_that_was_wanted(harness: Harness) ->
     assert (response.status_code, response.headers["location"]) == (303, wanted)
 
 
-async def test_who_is_signed_in_can_go_on_from_a_link_of_another_site(ann: WebClient) -> None:
+async def test_a_signed_in_operator_can_continue_from_a_link_on_another_site(
+    ann: WebClient,
+) -> None:
     cookies = dict(ann.http.cookies)
-    ann.http.cookies.clear()  # as a browser does with a link of another site
+    ann.http.cookies.clear()  # like a browser that follows a link on another site
     shown = await ann.get("/policy")
     assert '<a href="/policy">' in shown.text
     ann.http.cookies.update(cookies)
-    assert "Rules" in await ann.read("/policy")
+    assert "<h1>Policy</h1>" in await ann.read("/policy")
 
 
 @pytest.mark.parametrize(
@@ -124,11 +147,11 @@ async def test_signing_in_never_leads_to_another_site(harness: Harness, wanted: 
     assert (response.status_code, response.headers["location"]) == (303, "/approvals")
 
 
-async def test_a_form_of_another_session_is_refused(harness: Harness, ann: WebClient) -> None:
+async def test_a_form_from_another_session_is_refused(harness: Harness, ann: WebClient) -> None:
     async with sign_in(harness.console, "bob") as bob:
         for csrf in ("", "x" * 43, "é", await ann.csrf()):
-            assert (await bob.post("/invitations", csrf=csrf, name="eve")).status_code == 403
+            assert (await bob.post("/operators", csrf=csrf, name="eve")).status_code == 403
 
 
-async def test_a_form_that_is_too_large_is_refused(ann: WebClient) -> None:
-    assert (await ann.post("/invitations", name="x" * 20_000)).status_code == 413
+async def test_an_oversized_form_is_refused(ann: WebClient) -> None:
+    assert (await ann.post("/operators", name="x" * 20_000)).status_code == 413

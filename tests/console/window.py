@@ -1,4 +1,4 @@
-"""A window of real Chromium, in which an operator has signed in."""
+"""A Chromium window in which an operator is signed in."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -19,7 +19,7 @@ _FOCUSED = """() => {
 
 @dataclass
 class Window:
-    """A page of the console at `url`, and the errors in its JavaScript console."""
+    """A page of the console at `url`, and the errors that its scripts logged."""
 
     page: Page
     url: str
@@ -46,7 +46,7 @@ class Window:
         await self.expect_text("Approved by ann")
 
     async def deny(self, reason: str = "") -> None:
-        await self.page.get_by_label("Why not").fill(reason)
+        await self.page.get_by_label("Reason for denying").fill(reason)
         await self.button("Deny").click()
         await self.expect_text("Denied by ann")
 
@@ -55,12 +55,12 @@ class Window:
             await self.page.keyboard.press(key)
 
     async def focused(self) -> str:
-        """The label or the text of the element that has the focus."""
+        """The label or text of the focused element."""
         name: str = await self.page.evaluate(_FOCUSED)
         return name
 
     async def violations(self) -> list[str]:
-        """What axe-core finds on the page."""
+        """The violations that axe-core finds on the page."""
         if not await self.page.evaluate("'axe' in window"):
             await self.page.evaluate(axe())
         found: list[str] = await self.page.evaluate(AUDIT)
@@ -73,14 +73,14 @@ async def open_window(
     link: str,
     **options: Any,  # noqa: ANN401  # Playwright's
 ) -> AsyncGenerator[Window]:
-    """Sign in with a link, in a new browser profile; no page may log an error."""
+    """Sign in with a link in a new browser profile. No page may log an error."""
     context = await chromium.new_context(**options)
     page = await context.new_page()
     window = Window(page, link.partition("/sign-in")[0])
     page.on("console", window.on_message)
     page.on("pageerror", lambda error: window.errors.append(str(error)))
     await page.goto(link)
-    await window.button("Enter the console").press("Enter")
+    await window.button("Sign in").press("Enter")
     await page.wait_for_url(f"{window.url}/approvals")
     yield window
     await context.close()

@@ -95,7 +95,7 @@ HTTP = ["--transport", "http", "--port", "0"]
         (["--console"], "--console goes with --transport http"),
         ([*HTTP, "--console", "here"], "--console must be PORT or HOST:PORT"),
         ([*HTTP, "--console", "65536"], "65535"),
-        ([*HTTP, "--console", "0.0.0.0:0"], "Other machines reach 0.0.0.0"),
+        ([*HTTP, "--console", "0.0.0.0:0"], "At 0.0.0.0, other machines would reach the console"),
     ],
 )
 def test_what_is_wrong_with_the_console_is_told_in_one_line(

@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from calls_mcp.console import Address, Console, open_console
+from calls_mcp.console import Address, ConsoleContext, open_console
 from calls_mcp.emulator import OWN_NUMBERS, Emulator, ManualClock, Scenario, Script
 from calls_mcp.server.handlers import build_server
 from calls_mcp.service.runtime import Runtime
@@ -46,7 +46,7 @@ _REFUSED: tuple[dict[str, object], ...] = (
 class Firm:
     """The firm in the afternoon, and a call that is live just then."""
 
-    console: Console
+    console: ConsoleContext
     clock: ManualClock
     live: str
 
@@ -89,7 +89,7 @@ def _somebody(random: Random) -> Script:
 @dataclass
 class _Day:
     harness: Harness
-    console: Console
+    console: ConsoleContext
     random: Random
     numbers: Iterator[str]
 

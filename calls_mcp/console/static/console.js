@@ -2,17 +2,17 @@
 
 const topic = document.body.dataset.topic;
 
-/* A card that is decided or lapsed stays where it is, lest a click or a key meet the next one. */
+/* Keep a card that was decided elsewhere or expired, so that no click or key hits the next card instead. */
 function disable(card) {
   if (card.inert) return;
   if (card.contains(document.activeElement)) document.getElementById("main").focus();
   card.inert = true;
-  card.querySelector("h2").append(" · decided elsewhere, or lapsed");
+  card.querySelector("h2").append(" · decided elsewhere or expired");
 }
 
 const skipInert = (node) => (node?.inert ? skipInert(node.nextSibling) : node);
 
-/* What changes on the server changes here node by node, so that focus, scroll and typing stay. */
+/* Update the page node by node, so that focus, scroll position and typed text stay. */
 function morph(current, wanted) {
   if (current.isEqualNode(wanted)) return;
   if (current.nodeType !== Node.ELEMENT_NODE) {
@@ -48,7 +48,7 @@ function morphAttributes(current, wanted) {
   for (const { name, value } of wanted.attributes) if (current.getAttribute(name) !== value) current.setAttribute(name, value);
 }
 
-/* If the page may be out of date it says so: silence would look like nothing new. */
+/* Warn when the page may be out of date, because it would look current otherwise. */
 const alertNote = document.getElementById("alert");
 
 function showAlert(text) {
@@ -59,8 +59,8 @@ function showAlert(text) {
 
 async function refresh() {
   const response = await fetch(location.href, { headers: { Accept: "text/html" } }).catch(() => null);
-  if (response?.status === 401) return showAlert("You are not in any more, and this is out of date: come in again.");
-  if (!response?.ok) return showAlert("The console does not answer, so this may be out of date. It is asked again.");
+  if (response?.status === 401) return showAlert("You are signed out, and this page is out of date. Reload it to sign in again.");
+  if (!response?.ok) return showAlert("The console does not respond, so this page may be out of date. Retrying…");
   const page = new DOMParser().parseFromString(await response.text(), "text/html");
   const focused = document.activeElement;
   for (const current of document.querySelectorAll("[data-live]")) {
@@ -94,7 +94,7 @@ function formatDuration(seconds) {
   return `${whole} s`;
 }
 
-/* Keys count only inside a card, so that nobody presses one unawares. */
+/* Shortcuts work only inside a card, so that a stray key press does nothing. */
 function onKey(event) {
   const card = event.target.closest?.(".card[id]");
   if (!card || event.target.matches("input") || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -109,7 +109,7 @@ function onKey(event) {
   target.focus();
 }
 
-/* Only the button asks for permission; a notification contains no text of a call. */
+/* Only the button asks for permission. Notifications contain no text from calls. */
 const notifyButton = document.querySelector("[data-notify]");
 const pendingCount = () => Number(document.querySelector("[data-count]")?.dataset.count ?? 0);
 
@@ -120,12 +120,12 @@ function updateNotifyButton() {
 function notify(before) {
   const now = pendingCount();
   if (now <= before || !document.hidden || Notification.permission !== "granted") return;
-  const text = now === 1 ? "1 change waits" : `${now} changes wait`;
-  const notice = new Notification(`${text} for your decision`, { tag: "approvals", icon: "/static/icon.svg" });
+  const text = `${now} pending approval request${now === 1 ? "" : "s"}`;
+  const notice = new Notification(text, { tag: "approvals", icon: "/static/icon.svg" });
   notice.addEventListener("click", () => window.focus());
 }
 
-/* One request at a time, so that an older page never replaces a newer one. */
+/* Send one request at a time, so that an older page never replaces a newer one. */
 let isRefreshing = false;
 let isStale = false;
 
@@ -145,7 +145,7 @@ async function onChange() {
   }
 }
 
-/* A browser has six connections to a server: one tab listens to it, and tells the others. */
+/* A browser opens six connections to a server at most, so one tab listens and notifies the others. */
 function subscribe() {
   const otherTabs = new BroadcastChannel(topic);
   const publish = () => {

@@ -51,7 +51,7 @@ class Advance(BaseModel):
 
 
 @dataclass(frozen=True)
-class Control:
+class ControlApi:
     """The endpoints that show and change what the API does not.
 
     Attributes:
@@ -151,7 +151,7 @@ async def _read(request: Request, model: type[Body]) -> Body:
 # The page for people: it loads nothing and refreshes itself
 
 
-def _page(control: Control) -> str:
+def _page(control: ControlApi) -> str:
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -170,7 +170,7 @@ def _page(control: Control) -> str:
 """
 
 
-def _tables(control: Control) -> Iterator[str]:
+def _tables(control: ControlApi) -> Iterator[str]:
     calls = control.store.page((), LATEST).calls
     head = "Status", "From", "To", "Direction", "Created", "Seconds", "By", "Price", "Caller", "SID"
     yield _table("Latest calls", head, map(_call, calls))

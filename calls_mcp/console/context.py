@@ -1,4 +1,4 @@
-"""What the pages of a console share."""
+"""The objects that all pages of a console share."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -21,21 +21,21 @@ from calls_mcp.tools.outcome import Approval, Caller, Outcome
 _T = TypeVar("_T")
 _MAX_CACHED = 200
 READER = Caller("console", client="calls-mcp console")
-"""The caller of everything that the pages read from the API."""
+"""The caller of all reads that the pages make."""
 
 
 @dataclass(frozen=True, slots=True)
-class Console:
-    """A console that is being served.
+class ConsoleContext:
+    """A running console.
 
     Attributes:
-        approvals: None if the store is not shared with the servers.
-        runtime: None without credentials: then no calls are shown.
-        audit_database: None if the audit log goes elsewhere.
-        unavailable: Why one of these three is None, by its name.
-        tokens: None if operators can't sign in with a token.
-        allows_links: Whether they can sign in with a link.
-        background: Runs what outlasts a request.
+        tokens: Authenticates operators by token, None if they can't sign in with one.
+        allows_links: Whether operators can sign in with a link.
+        approvals: The approval requests, None if servers do not share their store.
+        runtime: Runs tools, None without credentials. Pages then show no calls.
+        audit_database: None if the audit log is not in a database.
+        unavailable: The reasons why any of these three is None, by attribute name.
+        background: Runs tasks that outlast a request.
         clock: Returns the time in epoch seconds.
     """
 
@@ -53,11 +53,11 @@ class Console:
 
     @property
     def url(self) -> str:
-        """Where browsers find the console."""
+        """The URL of the console for browsers."""
         return self.address.url
 
     def link(self, name: str) -> str:
-        """Return a link with which somebody can sign in as `name`, once, for ten minutes."""
+        """Return a link for signing in as `name`. It works once and expires after ten minutes."""
         return f"{self.url}/sign-in?link={self.sessions.create_link(name)}"
 
     async def invoke(
@@ -67,7 +67,7 @@ class Console:
         caller: Caller = READER,
         approval: Approval | None = None,
     ) -> Outcome:
-        """Run a tool, with the same checks as for an agent.
+        """Run a tool with the same checks as for an agent.
 
         Raises:
             HTTPException: There is no runtime.
@@ -79,7 +79,7 @@ class Console:
 
 
 class TimedCache(Generic[_T]):
-    """Keeps values for `seconds`, and reads each only once for all who ask at the same time.
+    """Caches values for `seconds`. Concurrent requests for a key share one read.
 
     `clock` returns the time in epoch seconds.
     """
@@ -91,7 +91,7 @@ class TimedCache(Generic[_T]):
         self._locks: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
 
     async def get(self, key: str, read: Callable[[], Awaitable[_T]]) -> _T:
-        """Return the value of `key`, from `read` if none is cached."""
+        """Return the cached value of `key`, or read it."""
         async with self._locks.setdefault(key, anyio.Lock()):
             expires_at, value = self._values.get(key, (0.0, None))
             if value is not None and self._clock() < expires_at:
@@ -103,5 +103,5 @@ class TimedCache(Generic[_T]):
         return value
 
     def discard(self, key: str) -> None:
-        """Read this key again next time."""
+        """Remove a key from the cache."""
         self._values.pop(key, None)
