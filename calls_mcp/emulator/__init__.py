@@ -1,6 +1,6 @@
-"""A stateful stand-in for Twilio's Calls API, on real HTTP and SQLite.
+"""An emulator of Twilio's Calls API with real HTTP and calls in SQLite.
 
-It has its own knowledge of the API and shares none with the rest of calls-mcp, so that tests
+It implements the API on its own and shares no code with the rest of calls-mcp, so that tests
 against it can find mistakes.
 """
 

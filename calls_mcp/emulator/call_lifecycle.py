@@ -1,7 +1,8 @@
-"""What happens during a call: its record, its plan, how time and updates change it.
+"""The lifecycle of a call: its record, its plan, and how time and updates change it.
 
-`queued` → `ringing` → `in-progress` → `completed`, or over before the answer. A call always knows
-when it changes next (`due`), so no timer watches it: the store advances it before each access.
+A call goes from `queued` to `ringing`, `in-progress` and `completed`, or ends without an answer.
+Each call knows when it changes next (`due`). There is no timer, because the store advances the
+calls before each access.
 """
 
 from typing import Literal, NamedTuple
@@ -24,47 +25,47 @@ _MOST_DIGITS = 6
 
 
 class Call(NamedTuple):
-    """One record, with the future that is planned for it.
+    """The record of a call, and the plan for its future.
 
     Times are in seconds since the epoch. `ring_at`, `answer_at`, `end_at`, `end_as` and `detects`
-    are the plan. They become `status`, `started`, `ended`, `duration`, `answered_by` and `price`
-    when their time comes.
+    are the plan. `status`, `started`, `ended`, `duration`, `answered_by` and `price` follow from it
+    as time passes.
     """
 
     sid: str  # `CA` and 32 hexadecimal digits
-    to: str  # who is called
-    from_: str  # who calls
+    to: str  # the called address
+    from_: str  # the calling address
     direction: Direction  # whether the account placed or received it
-    status: Status  # where the call is now
-    created: float  # when the request came in
+    status: Status  # the current status
+    created: float  # when the request arrived
     updated: float  # when the record last changed
     ring_at: float  # when it is dialled
     answer_at: float | None = None  # when it is answered, None if it never is
     end_at: float = float("inf")  # when it ends
     end_as: Status = "completed"  # the status it ends with
-    leaves_at: float | None = None  # when the person who answers would hang up, None if unknown
+    leaves_at: float | None = None  # when the destination would hang up, None if unknown
     hangs_up_at: float | None = None  # when its instructions hang up, None if they don't
-    time_limit: float | None = None  # the most seconds of talk, None for no limit
-    detects: str | None = None  # what detection will find, None if it was not requested
+    time_limit: float | None = None  # the maximum seconds of talk, None for no limit
+    detects: str | None = None  # the future result of detection, None if it was not requested
     started: float | None = None  # when it was dialled, None before
     ended: float | None = None  # when it ended, None before
     duration: int | None = None  # whole seconds of talk, None before the end and without an answer
     answered_by: str | None = None  # the detection's result, None before the answer
-    price: float | None = None  # the cost in US dollars, negative, None until it is known
+    price: float | None = None  # the cost in US dollars, negative; None until it is known
     peer_sid: str | None = None  # the other record of a call between two numbers of the account
     parent_call_sid: str | None = None  # the call that spawned it
     caller_name: str | None = None  # the caller's name as the network reported it
     forwarded_from: str | None = None  # the number that forwarded the call
     url: str | None = None  # where its instructions are fetched
     twiml: str | None = None  # its instructions, if they came with the request
-    fixed_price: float | None = None  # what it will cost, if its destination has a price of its own
+    fixed_price: float | None = None  # the future cost, if the destination has its own price
     callback_url: str | None = None  # the URL that receives status callbacks, None for no callbacks
     callback_method: str = "POST"  # `GET` or `POST`
     callback_events: str = "completed"  # the events that are sent there, separated by spaces
 
     @property
     def live(self) -> bool:
-        """Whether the call is not over yet."""
+        """Whether the call has not ended."""
         return self.status in LIVE
 
 
@@ -72,12 +73,12 @@ class Call(NamedTuple):
 
 
 def planned(call: Call, script: Script, timeout: float) -> Call:
-    """Return a new call with the future that its destination's script gives it.
+    """Return a new call with the plan that follows from its destination's script.
 
     Args:
-        call: The call, which knows when it is dialled, its instructions and its time limit.
-        script: What the destination does.
-        timeout: Seconds of ringing after which the call is given up.
+        call: The call, with the time at which it is dialled, its instructions and its time limit.
+        script: The behavior of the destination.
+        timeout: Seconds of ringing after which the call ends as `no-answer`.
     """
     if script.end_as == "no-answer" or script.answer_after > timeout:
         return call._replace(end_at=call.ring_at + timeout, end_as="no-answer")
@@ -89,7 +90,7 @@ def planned(call: Call, script: Script, timeout: float) -> Call:
 
 
 def detection_result(detection: str, answered_by: AnsweredBy) -> str:
-    """Return what answering-machine detection (the parameter's value) reports."""
+    """Return the result of answering-machine detection; `detection` is the parameter's value."""
     if not answered_by.startswith("machine"):
         return answered_by
     if detection == "Enable":
@@ -98,12 +99,12 @@ def detection_result(detection: str, answered_by: AnsweredBy) -> str:
 
 
 def hangs_up_after(twiml: str | None) -> float | None:
-    """Return after how many seconds the instructions hang up, None if they don't.
+    """Return the seconds until the instructions hang up, None if they don't.
 
-    `<Pause>` takes its time, any other verb none.
+    Only `<Pause>` takes time.
     """
     try:
-        response = ET.fromstring(twiml or "")  # noqa: S314 - 4000 characters at most, and expat is on guard
+        response = ET.fromstring(twiml or "")  # noqa: S314 - 4000 characters at most, and expat limits entities
     except ET.ParseError:
         return None
     seconds = 0.0
@@ -124,10 +125,10 @@ def _pause_seconds(text: str) -> int:
 
 
 class CallEvent(NamedTuple):
-    """An event of a call that is reported to its callback URL.
+    """An event of a call, to be reported to its callback URL.
 
     Attributes:
-        status: The status that the callback reports.
+        status: The reported status.
         call: The call right after the event; `call.updated` is the time of the event.
     """
 
@@ -136,7 +137,7 @@ class CallEvent(NamedTuple):
 
 
 def due(call: Call) -> float | None:
-    """Return when the call changes next by itself, None if it never does."""
+    """Return the time of the next change by itself, None if there is none."""
     if call.status == "queued":
         return min(call.ring_at, call.end_at)
     if call.live:
@@ -147,7 +148,7 @@ def due(call: Call) -> float | None:
 
 
 def advanced(call: Call, now: float) -> tuple[Call, list[CallEvent]]:
-    """Return the call as it is now, and the events on the way there."""
+    """Return the call at the time `now`, and the events until then."""
     events: list[CallEvent] = []
     while (at := due(call)) is not None and at <= now:
         call, names = _next(call, at)
@@ -163,7 +164,7 @@ def _next(call: Call, at: float) -> tuple[Call, tuple[str, ...]]:
         return call._replace(price=_price(call), updated=at), ()
     if call.status == "queued" and call.ring_at <= call.end_at:
         call = call._replace(status="ringing", started=at, updated=at)
-        # a call that fails at once never rings
+        # a call that fails immediately never rings
         return call, ("initiated", "ringing") if call.end_at > at else ("initiated",)
     if _will_be_answered(call):
         call = call._replace(status="in-progress", answered_by=call.detects, updated=at)
@@ -191,20 +192,20 @@ def _reported_status(event: str, call: Call) -> str:
 
 
 def require_live(call: Call) -> None:
-    """Raise ApiError (21220) for a call that is over: it cannot be changed."""
+    """Raise ApiError (21220) if the call has ended, because it cannot be changed then."""
     if not call.live:
         raise invalid(f"Call {call.sid} is {call.status}. It cannot be changed.", CALL_STATE)
 
 
 def require_over(call: Call) -> None:
-    """Raise ApiError (21220) for a call that is not over: it cannot be deleted."""
+    """Raise ApiError (21220) if the call is live, because it cannot be deleted then."""
     if call.live:
         state = f"still live ({call.status})"
         raise invalid(f"Call {call.sid} is {state}. It cannot be deleted.", CALL_STATE)
 
 
 def redirected(call: Call, now: float, *, url: str | None, twiml: str | None) -> Call:
-    """Return the call with new instructions, which may hang up."""
+    """Return the call with new instructions, which can end it."""
     seconds = hangs_up_after(twiml)
     begins_at = max(call.answer_at or now, now)
     hangs_up_at = None if seconds is None else begins_at + seconds
@@ -212,12 +213,12 @@ def redirected(call: Call, now: float, *, url: str | None, twiml: str | None) ->
 
 
 def limited(call: Call, now: float, seconds: float) -> Call:
-    """Return the call with another limit to its seconds of talk."""
+    """Return the call with a new limit for its seconds of talk."""
     return _rescheduled(call._replace(time_limit=seconds), now)
 
 
 def _rescheduled(call: Call, now: float) -> Call:
-    """End the call at the first moment that ends it, but not in the past."""
+    """Return the call with the earliest possible end that is not in the past."""
     call = call._replace(updated=now)
     if call.answer_at is None:
         return call
@@ -230,7 +231,7 @@ def _rescheduled(call: Call, now: float) -> Call:
 
 
 def ended(call: Call, now: float, status: Literal["canceled", "completed"]) -> Call:
-    """Return the call with its end now; `canceled` leaves an answered call alone."""
+    """Return the call with its end now. `canceled` does not end an answered call."""
     if call.status != "in-progress":
         return call._replace(answer_at=None, end_at=now, end_as=status, updated=now)
     if status == "canceled":
@@ -239,7 +240,7 @@ def ended(call: Call, now: float, status: Literal["canceled", "completed"]) -> C
 
 
 def following(peer: Call, call: Call) -> Call:
-    """Return the other record of the same conversation, with the same plan."""
+    """Return the other record of the same conversation with the plan of `call`."""
     return peer._replace(
         answer_at=call.answer_at, end_at=call.end_at, end_as=call.end_as, updated=call.updated
     )

@@ -1,7 +1,7 @@
-"""The account's calls and their status callbacks, kept in SQLite.
+"""The account's calls and their status callbacks, in SQLite.
 
-No timer advances a call. Each transaction first advances the calls that are due, so that a filter
-on the status is plain SQL.
+No timer advances calls. Each transaction first advances the calls that are due, so a filter on the
+status is plain SQL.
 """
 
 import json
@@ -31,27 +31,27 @@ _SCHEMA = (
 )""",
     "CREATE INDEX IF NOT EXISTS calls_due ON calls (due) WHERE due IS NOT NULL",
     """CREATE TABLE IF NOT EXISTS callbacks (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, -- not reused after a reset: it may still be under way
+    id INTEGER PRIMARY KEY AUTOINCREMENT, -- never reused, because a delivery can outlast a reset
     sid,
     sequence,
     status,
-    call, -- as it was right after the event, as JSON
-    due, -- when it is to be sent, NULL once it is settled
+    call, -- right after the event, as JSON
+    due, -- when it is sent, NULL after the last attempt
     attempts DEFAULT 0,
     attempted, -- when the latest attempt began
-    claimed, -- until when, in real time, an emulator is sending it
-    outcome, -- the status it was answered with, or why it was not sent
+    claimed, -- end of the claim of the emulator that sends it, in real time
+    outcome, -- the HTTP status of the response, or why there was none
     UNIQUE (sid, sequence)
 )""",
     "CREATE INDEX IF NOT EXISTS callbacks_due ON callbacks (due) WHERE due IS NOT NULL",
 )
 _SELECT = f"SELECT seq, {_COLUMNS} FROM calls"  # noqa: S608 - our own column names
-_INSERT = f"INSERT INTO calls ({_COLUMNS}, due) VALUES ({_MARKS})"  # noqa: S608 - likewise
-_UPDATE = f"UPDATE calls SET ({_COLUMNS}, due) = ({_MARKS}) WHERE sid = ?1"  # noqa: S608 - likewise
+_INSERT = f"INSERT INTO calls ({_COLUMNS}, due) VALUES ({_MARKS})"  # noqa: S608 - our own column names
+_UPDATE = f"UPDATE calls SET ({_COLUMNS}, due) = ({_MARKS}) WHERE sid = ?1"  # noqa: S608 - our own column names
 _INSERT_CALLBACK = """INSERT INTO callbacks (sid, sequence, status, call, due)
     VALUES (?1, (SELECT count(*) FROM callbacks WHERE sid = ?1), ?2, ?3, ?4)"""
 _SELECT_CALLBACK = "SELECT id, sequence, status, call, attempts, outcome FROM callbacks"
-# a call's second event waits for its first
+# events of a call are sent in order
 _IS_DUE = """due <= ? AND NOT EXISTS (
     SELECT 1 FROM callbacks earlier
     WHERE earlier.sid = callbacks.sid AND earlier.sequence < callbacks.sequence
@@ -65,7 +65,7 @@ Value = str | float | None
 
 
 class Filter(NamedTuple):
-    """A condition that the listed calls meet: `started >= 1893499200.0`."""
+    """A condition on the listed calls, such as `started >= 1893499200.0`."""
 
     column: Column
     operator: Literal["=", "<", "<=", ">="]
@@ -73,7 +73,7 @@ class Filter(NamedTuple):
 
 
 class Anchor(NamedTuple):
-    """A place in the list, beside the call with this sequence number."""
+    """A position in the list, next to the call with this sequence number."""
 
     side: Literal["older", "newer"]
     seq: int
@@ -84,8 +84,8 @@ class Page(NamedTuple):
 
     Attributes:
         calls: The calls.
-        newer: The place before the first of them, None if there is none.
-        older: The place after the last of them, None if no older call follows.
+        newer: The position before the first of them, None if the page is empty.
+        older: The position after the last of them, None if no older call follows.
     """
 
     calls: tuple[Call, ...] = ()
@@ -98,10 +98,10 @@ class Callback(NamedTuple):
 
     Attributes:
         id: The row.
-        sequence: Which of the call's events it is, from 0.
+        sequence: The number of the event within the call, from 0.
         status: The status to report.
         call: The call right after the event.
-        attempts: How many attempts at its delivery there have been.
+        attempts: The number of delivery attempts so far.
         outcome: The HTTP status of the latest response, or why there was none.
     """
 
@@ -114,14 +114,14 @@ class Callback(NamedTuple):
 
 
 class CallStore:
-    """The account's calls and their status callbacks, as they are at the time the clock shows.
+    """The account's calls and their status callbacks, always up to date with the clock.
 
-    The list is in order of arrival, so a place in it stays where it is while new calls come in.
-    It is read backwards from its newest call or from an anchor: a walk over all pages reads the
-    table once, whatever it is filtered by, and a rare value costs one pass over it (20 ms for
-    100,000 calls).
-    Safe to use from several threads, and a file from several processes. What a method has done
-    is in the file when it returns.
+    The list is in order of arrival, so positions stay valid while new calls arrive. It is read
+    backwards from the newest call or from an anchor. A walk over all pages reads the table once,
+    whatever the filter, and a rare value costs one pass over it (20 ms for 100,000 calls).
+
+    Several threads can use a store, and several processes a file. Every method commits before it
+    returns.
 
     Raises:
         sqlite3.Error: The file cannot be opened, or has other tables.
@@ -142,13 +142,13 @@ class CallStore:
             raise
 
     def close(self) -> None:
-        """Close the database; what is in a file stays there."""
+        """Close the database. A file keeps its contents."""
         with self._lock:
             self._connection.close()
 
     @contextmanager
     def transaction(self) -> Generator[float]:
-        """Open a transaction, or join this thread's, with every call up to date; yield the time."""
+        """Open or join a transaction of this thread, with all calls up to date. Yield the time."""
         with self._lock:
             if self._connection.in_transaction:
                 yield self._now
@@ -172,7 +172,7 @@ class CallStore:
         return int(self._number("SELECT count(*) FROM calls"))
 
     def get(self, sid: str) -> Call | None:
-        """Return the call with this SID, None without one."""
+        """Return the call with this SID, None if there is none."""
         with self.transaction():
             found = self._rows(f"{_SELECT} WHERE sid = ?", (sid,))
         return Call._make(found[0][1:]) if found else None
@@ -182,7 +182,7 @@ class CallStore:
         return self.page((), self.count()).calls
 
     def last_change(self) -> float:
-        """Return the time of the latest change of any call, 0 if there are none."""
+        """Return the time of the latest change of any call, 0 without calls."""
         return self._number("SELECT max(updated) FROM calls")
 
     def last_ring_at(self) -> float:
@@ -217,9 +217,9 @@ class CallStore:
         """Return the calls that match all filters: the newest ones, or those next to the anchor.
 
         Args:
-            filters: What the calls have in common.
-            size: How many calls at most.
-            anchor: A place in the list, None for its top.
+            filters: The conditions that all calls meet.
+            size: The maximum number of calls.
+            anchor: A position in the list, None for its start.
         """
         with self.transaction():
             found = self._select(filters, size, anchor)
@@ -247,9 +247,9 @@ class CallStore:
     # Callbacks
 
     def claim_callbacks(self, count: int, seconds: float) -> list[Callback]:
-        """Claim up to `count` callbacks that are due, for so many seconds of real time.
+        """Claim up to `count` due callbacks for `seconds` of real time.
 
-        One that is not settled in that time is due again.
+        A callback that is not settled in that time is due again.
         """
         query = f"{_SELECT_CALLBACK} WHERE {_IS_DUE} AND coalesce(claimed, 0) <= ?"
         with self.transaction() as now:
@@ -260,13 +260,13 @@ class CallStore:
         return [callback._replace(attempts=callback.attempts + 1) for callback in found]
 
     def settle_callback(self, callback: Callback, outcome: str, pause: float | None) -> None:
-        """Record how an attempt went, and the seconds from it to the next, None for no other."""
+        """Record the outcome of an attempt, and the pause before the next one, None for none."""
         with self.transaction():
             self._connection.execute(_SETTLE, (outcome, pause, callback.id))
             self._settled.notify_all()
 
     def wait_for_callbacks(self, seconds: float) -> bool:
-        """Wait until no callback is due; return False if one still is after that time."""
+        """Wait until no callback is due. Return False if one still is after `seconds`."""
         with self._settled:
             return self._settled.wait_for(lambda: not self._has_due_callback(), seconds)
 
@@ -291,7 +291,7 @@ class CallStore:
         self._write(_UPDATE, [Call._make(row[1:]) for row in late])
 
     def _write(self, statement: str, calls: Iterable[Call]) -> None:
-        """Write calls as they are now, and a callback for each event on the way there."""
+        """Write calls in their present state, and a callback for each event until now."""
         events: list[CallEvent] = []
 
         def rows() -> Generator[tuple[Value, ...]]:
@@ -310,7 +310,7 @@ class CallStore:
             return self._connection.execute(query, values).fetchall()
 
     def _number(self, query: str) -> float:
-        """Return the one number that a query finds, 0 for NULL."""
+        """Return the number that a query finds, 0 for NULL."""
         return self._rows(query)[0][0] or 0
 
     def _prepare(self) -> None:
@@ -322,7 +322,7 @@ class CallStore:
             for statement in _SCHEMA:
                 self._connection.execute(statement)
 
-    # SQLite does not wait when two connections enable it for a new file at once
+    # SQLite does not wait when two connections enable WAL for a new file at the same time
     @retry(
         retry=retry_if_exception_message("database is locked"),
         stop=stop_after_delay(PATIENCE),
@@ -335,5 +335,5 @@ class CallStore:
     def _require_this_version(self) -> None:
         if self._number("PRAGMA user_version") != _VERSION:
             if self._rows("SELECT 1 FROM sqlite_master"):
-                raise sqlite3.DatabaseError("it holds other tables, or those of another version")
+                raise sqlite3.DatabaseError("the file is not an emulator database of this version")
             self._connection.execute(f"PRAGMA user_version = {_VERSION}")

@@ -1,4 +1,4 @@
-"""Status callbacks: their parameters, their signature, and their delivery."""
+"""Status callbacks: parameters, signature and delivery."""
 
 import asyncio
 import base64
@@ -21,11 +21,11 @@ from calls_mcp.emulator.call_store import Callback, CallStore
 from calls_mcp.emulator.clock import rfc2822
 from calls_mcp.emulator.list_pages import API_VERSION
 
-TIMEOUT = 5  # seconds for one attempt, to the end of its response
-PAUSES = (1, 5, 25)  # seconds from one attempt to the next; the one after the last is the last
+TIMEOUT = 5  # seconds for one attempt, including the whole response
+PAUSES = (1, 5, 25)  # seconds between attempts; the attempt after the last pause is the final one
 POLL_INTERVAL = 0.05  # seconds
 CONCURRENCY = 8
-_RETRIED = 500  # HTTP statuses from this one on are retried
+_RETRIED = 500  # this HTTP status and higher ones are retried
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def callback_request(
     """Return the HTTP request for a callback, signed with the account's token."""
     call, form = callback.call, parameters(callback, account_sid)
     url = urldefrag(call.callback_url or "").url
-    # the same for every attempt at this delivery, and for no other
+    # the same for every attempt of this delivery
     token = str(uuid5(NAMESPACE_URL, f"{call.sid}/{callback.sequence}"))
     headers = {"I-Twilio-Idempotency-Token": token, "User-Agent": "TwilioProxy/1.1"}
     if call.callback_method == "GET":
@@ -93,19 +93,19 @@ def callback_request(
 
 @cache
 def _certificates() -> ssl.SSLContext:
-    """Cached: reading them takes longer than starting an emulator."""
+    """Return the certificates, cached because reading them takes longer than the start."""
     return httpx.create_ssl_context(trust_env=False)
 
 
 @dataclass
 class CallbackSender:
-    """Sends callbacks when they are due, and retries those that were not received.
+    """Sends due callbacks, and retries those that were not received.
 
     Attributes:
         store: The callbacks.
         account_sid: The account that the calls belong to.
         auth_token: Signs the callbacks.
-        anywhere: Whether they may be sent to other machines.
+        anywhere: Whether other machines can receive callbacks.
     """
 
     store: CallStore
@@ -128,14 +128,14 @@ class CallbackSender:
                 await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _poll(self, http: httpx.AsyncClient) -> None:
-        """Poll: the clock may jump, and other processes place calls."""
+        """Poll, because the clock can jump and other processes can place calls."""
         while True:
             try:
                 claimed = self.store.claim_callbacks(
                     CONCURRENCY - len(self._deliveries), 2 * TIMEOUT
                 )
             except sqlite3.OperationalError as error:  # while another process writes
-                logger.warning("callbacks are late: %s", error)
+                logger.warning("callbacks are delayed: %s", error)
                 claimed = []
             for callback in claimed:
                 delivery = asyncio.create_task(self._deliver(callback, http))
@@ -154,13 +154,16 @@ class CallbackSender:
         try:
             request = callback_request(http, callback, self.account_sid, self.auth_token)
             if not self.anywhere and not is_loopback(request.url.host):
-                return "not sent: only loopback is allowed", False
+                return (
+                    "not sent: other machines receive no callbacks (see --callbacks-anywhere)",
+                    False,
+                )
             status = await _send(http, request)
         except httpx.InvalidURL as error:
             return f"not sent: {error}", False
         except (httpx.HTTPError, TimeoutError) as error:
             logger.info("callback %s: %r", callback.id, error)
-            return f"no answer: {str(error) or type(error).__name__}", True
+            return f"no response: {error}" if str(error) else "no response", True
         return str(status), status >= _RETRIED
 
 

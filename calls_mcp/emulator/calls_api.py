@@ -1,4 +1,4 @@
-"""The five endpoints of the Calls API: authentication, what a form asks for, responses."""
+"""The five endpoints of the Calls API: authentication, forms and responses."""
 
 import base64
 import binascii
@@ -32,7 +32,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 @dataclass(frozen=True)
 class Account:
-    """The one account an emulator serves.
+    """The account of an emulator.
 
     Attributes:
         sid: The account SID: part of every path, and the user name for the auth token.
@@ -56,7 +56,7 @@ DEFAULT_ACCOUNT = Account(sid=f"AC{0:032}", auth_token="emulator")  # noqa: S106
 
 
 def basic_credentials(authorization: str | None) -> tuple[str, str]:
-    """Return the user name and password of a Basic `Authorization` header, empty without one."""
+    """Return the user name and password of a Basic `Authorization` header, or empty strings."""
     scheme, _, encoded = (authorization or "").partition(" ")
     if scheme.lower() != "basic":
         return "", ""
@@ -78,8 +78,8 @@ class CallsApi:
         account: The account.
         store: Its calls.
         own_numbers: Its phone numbers.
-        scenario: What the destinations do.
-        interval: Seconds between one call that is dialled and the next.
+        scenario: The behavior of destinations.
+        interval: Seconds between dialling two calls.
     """
 
     account: Account
@@ -113,7 +113,10 @@ class CallsApi:
         script = self.scenario.script_of(to)
         _check_from(from_, to)
         if parameters.is_phone_number(from_) and from_ not in {VALID_FROM, *self.own_numbers}:
-            raise invalid(f"From {from_} is not a number of this account, nor verified.", 21210)
+            raise invalid(
+                f"The source phone number provided, {from_}, is not yet verified for your account.",
+                21210,
+            )
         with self.store.transaction() as now:
             ring_at = max(now, self.store.last_ring_at()) + self.interval
             call = _outbound(values, script, now, ring_at)
@@ -158,7 +161,7 @@ class CallsApi:
 
 
 def route(path: str, endpoints: Mapping[str, Endpoint], check: Callable[[Request], None]) -> Route:
-    """Return a route to one endpoint for each method; `check` raises ApiError to refuse."""
+    """Return a route with an endpoint for each method. `check` raises ApiError to refuse."""
 
     async def checked_endpoint(request: Request) -> Response:
         check(request)
@@ -168,7 +171,7 @@ def route(path: str, endpoints: Mapping[str, Endpoint], check: Callable[[Request
 
 
 def refuse(_: Request, error: Exception) -> Response:
-    """Answer an ApiError."""
+    """Return the response for an ApiError."""
     refusal = cast("ApiError", error)
     unauthorized = refusal.status == HTTPStatus.UNAUTHORIZED
     return JSONResponse(refusal.body(), refusal.status, CHALLENGE if unauthorized else None)
@@ -194,7 +197,7 @@ async def _form(request: Request) -> str:
 
 
 def pairs(text: str) -> Pairs:
-    """Return the parameters of a form or query string, in order, empty ones included."""
+    """Return the parameters of a form or query string in order, including empty ones."""
     return tuple(parse_qsl(text, keep_blank_values=True))
 
 
@@ -219,9 +222,9 @@ def _create_values(form: Pairs) -> Values:
 
 def _check_from(from_: str, to: str) -> None:
     if from_ == INVALID_FROM:
-        raise invalid(f"From {from_} is not a valid phone number.", 21212)
+        raise invalid(f"The 'From' number {from_} is not a valid phone number.", 21212)
     if parameters.is_phone_number(to) and not parameters.is_phone_number(from_):
-        raise invalid("To call a phone number, From must be a phone number, too.", 21212)
+        raise invalid("To call a phone number, 'From' must be a phone number.", 21212)
 
 
 def _outbound(values: Values, script: Script, now: float, ring_at: float) -> Call:
@@ -240,7 +243,7 @@ def _outbound(values: Values, script: Script, now: float, ring_at: float) -> Cal
         url=values.get("Url"),
         twiml=None if "Url" in values else values.get("Twiml"),
         fixed_price=script.price,
-        # an application has callbacks of its own
+        # an application has its own callbacks
         callback_url=None if "ApplicationSid" in values else values.get("StatusCallback"),
         callback_method=values.get("StatusCallbackMethod", "POST"),
         callback_events=values.get("StatusCallbackEvent", "completed"),
@@ -270,14 +273,14 @@ def _new_sid() -> str:
 def _update_values(form: Pairs) -> Values:
     values = checked(form, parameters.UPDATE)
     if not values:
-        raise invalid("The update names nothing to change.")
+        raise invalid("No parameter to update is specified.")
     if "Url" in values and "Twiml" in values:
-        raise invalid("Url and Twiml exclude each other.")
+        raise invalid("Specify either Url or Twiml, not both.")
     return values
 
 
 def _updated(call: Call, values: Values, now: float) -> Call:
-    """Return the call as the form of an update changes it."""
+    """Return the call with the changes of an update."""
     call_lifecycle.require_live(call)
     url, twiml, status = values.get("Url"), values.get("Twiml"), values.get("Status")
     if "StatusCallback" in values or "StatusCallbackMethod" in values:

@@ -1,4 +1,4 @@
-"""The clocks of an emulator, and times as the API writes them."""
+"""The clocks of an emulator, and the API's format of times."""
 
 import time
 from collections.abc import Callable
@@ -12,7 +12,7 @@ Clock = Callable[[], float]
 
 @dataclass
 class ManualClock:
-    """A clock that stands still until it is advanced, for tests.
+    """A clock for tests that only moves when it is advanced.
 
     Attributes:
         now: The time in seconds since the epoch (UTC); by default 1 January 2030, 12:00.
@@ -21,7 +21,7 @@ class ManualClock:
     now: float = 1_893_499_200.0
 
     def __call__(self) -> float:
-        """Return the time, unchanged since the last `advance`."""
+        """Return the time."""
         return self.now
 
     def advance(self, seconds: float) -> None:
@@ -31,11 +31,11 @@ class ManualClock:
 
 @dataclass
 class AdjustableClock:
-    """A clock that can be advanced ahead of another.
+    """A clock that can be moved ahead of another.
 
     Attributes:
         clock: The other clock.
-        ahead: How far this one is ahead, in seconds.
+        ahead: The difference in seconds.
     """
 
     clock: Clock
@@ -50,7 +50,7 @@ class AdjustableClock:
         self.ahead += seconds
 
     def catch_up(self, moment: float) -> None:
-        """Advance the clock to this time, in seconds since the epoch, if it is behind."""
+        """Advance the clock to this time (seconds since the epoch) if it is behind."""
         self.ahead += max(0.0, moment - self())
 
     def reset(self) -> None:
@@ -69,5 +69,5 @@ def accelerated(speed: float) -> Clock:
 
 
 def rfc2822(when: float) -> str:
-    """Format a time (seconds since the epoch) as the API does: to the second, in UTC."""
+    """Format a time (seconds since the epoch) like the API does, in UTC."""
     return format_datetime(datetime.fromtimestamp(when, UTC))

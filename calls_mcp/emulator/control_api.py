@@ -1,4 +1,4 @@
-"""The emulator's own endpoints under `/emulator/`, for tests and people on this machine."""
+"""The control API under `/emulator/`, for tests and people on this machine."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +20,7 @@ from calls_mcp.emulator.clock import AdjustableClock, rfc2822
 from calls_mcp.emulator.list_pages import price
 from calls_mcp.emulator.middleware import Fault, FaultInjection, RequestLog
 from calls_mcp.emulator.parameters import ApiError, invalid
+from calls_mcp.emulator.validation_errors import describe
 
 PREFIX = "/emulator"
 LAST_MOMENT = datetime(9000, 1, 1, tzinfo=UTC).timestamp()
@@ -43,7 +44,7 @@ Cell = str | float | None
 
 
 class Advance(BaseModel):
-    """How far to put the clock forward, in seconds."""
+    """The body of a request that advances the clock, in seconds."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -52,13 +53,13 @@ class Advance(BaseModel):
 
 @dataclass(frozen=True)
 class ControlApi:
-    """The endpoints that show and change what the API does not.
+    """The endpoints that show and control the emulator.
 
     Attributes:
         store: The calls.
-        clock: Their clock.
-        faults: The faults to come.
-        log: The requests that came in.
+        clock: The clock.
+        faults: The active faults.
+        log: The request log.
     """
 
     store: CallStore
@@ -104,7 +105,7 @@ class ControlApi:
     async def _advance(self, request: Request) -> Response:
         seconds = (await _read(request, Advance)).advance
         if self.clock() + seconds > LAST_MOMENT:
-            raise invalid("advance: the clock goes no further than the year 9000.")
+            raise invalid("advance: the clock cannot go beyond the year 9000.")
         self.clock.advance(seconds)
         return await self._clock(request)
 
@@ -116,7 +117,11 @@ class ControlApi:
         return JSONResponse({"faults": faults}, status)
 
     async def _add_fault(self, request: Request) -> Response:
-        self.faults.add(await _read(request, Fault))
+        fault = await _read(request, Fault)
+        try:
+            self.faults.add(fault)
+        except ValueError as error:
+            raise invalid(f"kind: {error}") from error
         return await self._faults(request, 201)
 
     async def _clear_faults(self, _: Request) -> Response:
@@ -129,29 +134,32 @@ class ControlApi:
 
 
 def _require_this_machine(request: Request) -> None:
-    """Raise ApiError (403) for other machines, and for other sites in a browser on this one."""
+    """Raise ApiError (403) for other machines, and for other sites in a local browser."""
     host = request.headers.get("host", "")
     origin = request.headers.get("origin")
     to_loopback = is_loopback(urlsplit(f"//{host}").hostname or "")
     same_origin = origin is None or urlsplit(origin).netloc == host
     from_loopback = request.client is not None and is_loopback(request.client.host)
     if not (to_loopback and same_origin and from_loopback):
-        raise ApiError(403, 20003, "These pages are for this machine only.")
+        raise ApiError(
+            403,
+            20003,
+            "Only this machine can use the control API, at localhost or 127.0.0.1.",
+        )
 
 
 async def _read(request: Request, model: type[Body]) -> Body:
     try:
         return model.model_validate_json(await request.body())
     except ValidationError as error:
-        errors = error.errors(include_url=False, include_context=False)
-        details = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in errors)
-        raise invalid(details.removeprefix(": ")) from error
+        raise invalid("; ".join(describe(error))) from error
 
 
-# The page for people: it loads nothing and refreshes itself
+# The page for people, which loads nothing and refreshes itself
 
 
 def _page(control: ControlApi) -> str:
+    count = control.store.count()
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -163,7 +171,7 @@ def _page(control: ControlApi) -> str:
 </head>
 <body>
 <h1>Calls emulator</h1>
-<p>{control.store.count()} calls. It is {rfc2822(control.clock())} here.</p>
+<p>{count} call{"" if count == 1 else "s"}. The clock shows {rfc2822(control.clock())}.</p>
 {"".join(_tables(control))}
 </body>
 </html>
@@ -172,24 +180,35 @@ def _page(control: ControlApi) -> str:
 
 def _tables(control: ControlApi) -> Iterator[str]:
     calls = control.store.page((), LATEST).calls
-    head = "Status", "From", "To", "Direction", "Created", "Seconds", "By", "Price", "Caller", "SID"
+    head = (
+        "Status",
+        "From",
+        "To",
+        "Direction",
+        "Created",
+        "Seconds",
+        "Answered by",
+        "Price",
+        "Caller",
+        "SID",
+    )
     yield _table("Latest calls", head, map(_call, calls))
     callbacks = (
         (each.status, each.call.sid, _destination(each.call), each.attempts, each.outcome)
         for each in control.store.latest_callbacks(LATEST)
     )
-    head = "Event", "Call", "Where", "Attempts", "Outcome"
+    head = "Event", "Call", "URL", "Attempts", "Outcome"
     yield _table("Latest callbacks", head, callbacks)
     requests = (
-        (request.status or "no answer", request.method, request.path, request.query)
+        (request.status or "none", request.method, request.path, request.query)
         for request in control.log.requests[: -LATEST - 1 : -1]
     )
-    yield _table("Latest requests", ("Answer", "Method", "Path", "Query"), requests)
+    yield _table("Latest requests", ("Response", "Method", "Path", "Query"), requests)
     faults = (
         (armed.fault.kind, armed.fault.method or "any", armed.left, armed.fault.probability)
         for armed in control.faults.armed
     )
-    yield _table("Faults to come", ("Kind", "Method", "Requests", "Probability"), faults)
+    yield _table("Active faults", ("Kind", "Method", "Requests", "Probability"), faults)
 
 
 def _call(call: Call) -> Sequence[Cell]:

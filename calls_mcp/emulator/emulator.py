@@ -1,4 +1,4 @@
-"""The emulator: its parts put together, in this process or on a socket."""
+"""The emulator, in this process or on a socket."""
 
 import asyncio
 import socket
@@ -29,7 +29,7 @@ GRACE_SECONDS = 2
 
 @dataclass(kw_only=True)
 class Emulator:
-    """A stand-in for the Calls API, open as long as the context is.
+    """An emulator of the Calls API, which runs while the context is open.
 
     ```python
     async with Emulator() as emulator:
@@ -37,16 +37,16 @@ class Emulator:
     ```
 
     Attributes:
-        account: The account, with its credentials.
-        database: A SQLite file that outlives it, or `:memory:`.
+        account: The account and its credentials.
+        database: An SQLite file, or `:memory:`.
         host: The address to listen on.
-        port: The port to listen on, 0 for any free one, None for no socket at all (see `app`).
-        clock: Returns the time, in seconds since the epoch.
-        own_numbers: The numbers of the account. A call to one of them also leaves an inbound
+        port: The port to listen on, 0 for any free port, None for no socket (see `app`).
+        clock: Returns the time in seconds since the epoch.
+        own_numbers: The numbers of the account. A call to one of them also has an inbound
             record.
-        scenario: What the destinations do.
-        calls_per_second: How many calls the account dials; more wait in its queue.
-        callbacks_anywhere: Send callbacks to other machines, too.
+        scenario: The behavior of destinations.
+        calls_per_second: How many calls the account dials per second. Further calls are queued.
+        callbacks_anywhere: Whether other machines can receive callbacks.
     """
 
     account: Account = DEFAULT_ACCOUNT
@@ -65,38 +65,35 @@ class Emulator:
 
     @property
     def base_url(self) -> str:
-        """Its address, such as `http://127.0.0.1:4010`. Only while it listens."""
+        """The URL of the API, such as `http://127.0.0.1:4010`, while it listens."""
         host, port = self._address
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     @property
     def app(self) -> ASGIApp:
-        """The API as an ASGI application, for a client in this process.
-
-        Only while the context is open.
-        """
+        """The API as an ASGI application for clients in this process, while the context is open."""
         return self._app
 
     @property
     def requests(self) -> tuple[LoggedRequest, ...]:
-        """The latest 10,000 requests to the API, in the order of their responses."""
+        """The latest 10,000 requests to the API, in order of their responses."""
         return self._control.log.requests
 
     @property
     def faults(self) -> FaultInjection:
-        """The faults to come. Only while the context is open."""
+        """The active faults, while the context is open."""
         return self._control.faults
 
     @property
     def calls(self) -> CallStore:
-        """The calls themselves. Only while the context is open."""
+        """The calls, while the context is open."""
         return self._control.store
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             clock = AdjustableClock(self.clock)
             store = stack.enter_context(closing(CallStore(self.database, clock)))
-            clock.catch_up(store.last_change())  # a file may be from a clock put forward
+            clock.catch_up(store.last_change())  # the clock that wrote the file may have been ahead
             account, anywhere = self.account, self.callbacks_anywhere
             sender = CallbackSender(store, account.sid, account.auth_token, anywhere)
             await stack.enter_async_context(sender.running())
@@ -122,7 +119,7 @@ class Emulator:
     def _application(self, store: CallStore, clock: AdjustableClock) -> ASGIApp:
         numbers, interval = frozenset(self.own_numbers), 1 / self.calls_per_second
         api = CallsApi(self.account, store, numbers, self.scenario, interval)
-        faults = FaultInjection(api.application())
+        faults = FaultInjection(api.application(), has_connections=self.port is not None)
         log = RequestLog(faults)
         self._control = ControlApi(store, clock, faults, log)
         control = self._control.application()
@@ -158,7 +155,7 @@ def _listener(host: str, port: int) -> socket.socket:
 
 @asynccontextmanager
 async def _serving(server: uvicorn.Server, listener: socket.socket) -> AsyncGenerator[None]:
-    """Serve while the context is open. Uvicorn's own `serve` would take over signal handling."""
+    """Serve while the context is open. Uvicorn's own `serve` would handle signals."""
     server.config.load()
     server.lifespan = server.config.lifespan_class(server.config)
     await server.startup(sockets=[listener])

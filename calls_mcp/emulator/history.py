@@ -1,4 +1,4 @@
-"""Past calls for an account that would otherwise look new."""
+"""Past calls, so that a new account does not start empty."""
 
 from collections.abc import Iterator
 from random import Random
@@ -28,20 +28,20 @@ DIRECTION_WEIGHTS: dict[Direction, int] = {"outbound-api": 65, "inbound": 35}
 
 
 def seed_history(store: CallStore, seed: int, calls: int, now: float) -> None:
-    """Append finished calls of the past week, as `past_calls` returns them.
+    """Append the finished calls of `past_calls` to the store.
 
-    The list is in order of arrival, so call this before the first call of the present.
+    Do this before placing a call, because the list is in order of arrival.
     """
     store.add(*past_calls(seed, calls, now))
 
 
 def past_calls(seed: int, calls: int, now: float) -> Iterator[Call]:
-    """Yield finished calls of the past week; the same seed, number and hour give the same calls.
+    """Return finished calls of the past week. The same arguments and hour give the same calls.
 
     Args:
-        seed: Which of the possible histories.
-        calls: How many.
-        now: The time before which they ended, in seconds since the epoch.
+        seed: The seed of the random choices.
+        calls: The number of calls.
+        now: The present, in seconds since the epoch. All calls ended before it.
     """
     random = Random(seed)  # noqa: S311 - reproducible, not secret
     latest = now // HOUR * HOUR - LONGEST_TALK - DEFAULT_TIMEOUT - PRICE_DELAY - QUEUE_SECONDS
@@ -78,5 +78,5 @@ def _ring_seconds(random: Random, end_as: EndStatus) -> float:
 
 
 def _talk_seconds(random: Random) -> float:
-    """Return the length of a talk: many are short, few are long."""
+    """Return the length of a talk. Many are short, few are long."""
     return min(random.expovariate(1 / 150), LONGEST_TALK)

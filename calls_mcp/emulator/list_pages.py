@@ -1,4 +1,4 @@
-"""The JSON objects of the API: a call, and a page of the list with its filters and links."""
+"""The JSON objects of the API: a call, and a page of the list."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -50,7 +50,7 @@ def item_path(account_sid: str, call_sid: str) -> str:
 
 
 def resource(call: Call, account_sid: str) -> Resource:
-    """Return the JSON object for a call: every value is a string or null."""
+    """Return the JSON object of a call. Values are strings or null."""
     path = item_path(account_sid, call.sid)
     waits = 0 if call.direction == "inbound" else call.ring_at - call.created
     return {
@@ -93,20 +93,20 @@ def price(call: Call) -> str | None:
 
 
 def _formatted(address: str) -> str:
-    """Format a North American number as `(617) 555-1212`; leave other addresses alone."""
+    """Format a North American number as `(617) 555-1212`, and return other addresses unchanged."""
     match = _NORTH_AMERICAN.fullmatch(address)
     return "({}) {}-{}".format(*match.groups()) if match else address
 
 
 class ListQuery(NamedTuple):
-    """What a list request asks for.
+    """The query of a list request.
 
     Attributes:
-        pairs: Its filters as they came: every page's URI repeats them.
-        filters: The same for the store.
-        size: How many calls go on a page.
-        number: Which page it is, from 0.
-        anchor: The call beside which the page begins, None for the first page.
+        pairs: The filters in their original form, which the URIs of all pages repeat.
+        filters: The same filters for the store.
+        size: The number of calls on a page.
+        number: The number of the page, from 0.
+        anchor: The position where the page begins, None for the first page.
     """
 
     pairs: Pairs
@@ -117,7 +117,7 @@ class ListQuery(NamedTuple):
 
     @classmethod
     def parse(cls, pairs: Pairs) -> Self:
-        """Parse the query string of a list request; ApiError (400) says what is wrong."""
+        """Parse the query string of a list request. Raise ApiError (400) if it is invalid."""
         values = checked(pairs, LIST)
         number = int(values.get("Page", 0))
         token = values.get("PageToken")
@@ -132,7 +132,7 @@ class ListQuery(NamedTuple):
         )
 
     def envelope(self, page: Page, account_sid: str) -> Envelope:
-        """Return the JSON object of a page, with its calls and its neighbours."""
+        """Return the JSON object of a page, with links to its neighbors."""
         start = self.number * self.size
         path = collection_path(account_sid)
         older, newer = page.older, page.newer if self.number else None
@@ -161,7 +161,7 @@ def _anchor(token: str) -> Anchor:
 
 
 def _filters(values: Values) -> Iterator[Filter]:
-    """Yield the filters; a date alone means that day, `<` until it, `>` from it on."""
+    """Yield the filters. A date without an operator selects that day; `<` and `>` include it."""
     for name, column in _EQUAL.items():
         if name in values:
             yield Filter(column, "=", values[name])

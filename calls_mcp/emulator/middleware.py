@@ -1,4 +1,4 @@
-"""What stands between a client and the API: the log of requests, and failures on demand."""
+"""Middleware of the emulated API: the request log and fault injection."""
 
 import asyncio
 from collections import deque
@@ -20,8 +20,9 @@ MAX_REQUESTS = 10_000
 TOO_MANY_REQUESTS = 20429
 HTML = "<html><head><title>{status}</title></head><body><h1>{status}</h1></body></html>"
 HANG_UP = "emulator.hang_up"
-"""The type of a message that an application sends to close the connection."""
+"""The type of the ASGI message that closes the connection."""
 
+_CLOSING = ("drop", "truncate")
 _LOGGED_HEADERS = frozenset({"accept", "content-type", "host", "user-agent"})
 _USED_FIELDS: Mapping[str, frozenset[str]] = {
     "drop": frozenset({"after"}),
@@ -33,21 +34,21 @@ _USED_FIELDS: Mapping[str, frozenset[str]] = {
 }
 
 
-# The log of requests
+# The request log
 
 
 @dataclass(frozen=True)
 class LoggedRequest:
-    """A request that the emulator has answered.
+    """A request to the emulated API.
 
     Attributes:
         method: `GET`, `POST` or `DELETE`.
-        path: The path exactly as it was sent, percent-encoding included.
-        query: The query string exactly as it was sent.
+        path: The path exactly as sent, percent-encoded.
+        query: The query string exactly as sent.
         form: The body's parameters, in order.
         headers: The headers that describe the client, by lower-case name.
-        username: The user name it authenticated with, empty without one. Never the password.
-        status: The HTTP status of the response, 0 if there was none.
+        username: The user name of its credentials, empty without any.
+        status: The HTTP status of the response, 0 without one.
     """
 
     method: str
@@ -68,7 +69,7 @@ class RequestLog:
 
     @property
     def requests(self) -> tuple[LoggedRequest, ...]:
-        """The requests, in the order of their responses."""
+        """The requests, in order of their responses."""
         return tuple(self._requests)
 
     def clear(self) -> None:
@@ -76,7 +77,7 @@ class RequestLog:
         self._requests.clear()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Read the whole body first, so that a refused request's body is logged, too."""
+        """Log a request. The body is read first, so that refused requests are logged completely."""
         request = Request(scope, receive)
         try:
             body = await request.body()
@@ -89,7 +90,9 @@ class RequestLog:
 
         async def log_and_send(message: Message) -> None:
             nonlocal responded
-            if not responded:  # the client may read the log as soon as it has the response
+            if (
+                not responded
+            ):  # log first, because the client can read the log once it has the response
                 responded = True
                 status = cast("int", message.get("status", 0))
                 self._requests.append(_logged(request, body, status))
@@ -121,7 +124,7 @@ async def _hang_up(scope: Scope, receive: Receive) -> None:
 
 
 class ClosableConnection(H11Protocol):
-    """Uvicorn's protocol, with a way to close the connection in the state of each scope."""
+    """Uvicorn's protocol, which adds a function to each scope that closes the connection."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Accept the connection."""
@@ -129,24 +132,23 @@ class ClosableConnection(H11Protocol):
         self.app_state: dict[str, Any] = {**self.app_state, HANG_UP: transport.close}
 
 
-# Failures on demand
+# Fault injection
 
 
 class Fault(BaseModel):
-    """What goes wrong, for which requests.
+    """A fault, and the requests that it applies to.
 
     Attributes:
         kind: `drop` closes the connection without a response, `delay` responds late, `rate-limit`
-            is a 429, `error` an error of the API, `html` one of a proxy, and `truncate` the
-            right response without its second half.
-        after: Whether the request is acted on before a `drop`, `error` or `html`.
-        seconds: How long a `delay` is.
-        status: The HTTP status of an `error` (503 by default) or `html` (502).
-        retry_after: Seconds that a `rate-limit` asks to wait.
-        method: Which requests; None for any.
-        requests: How many requests it applies to: 1 by default, without an end if there is a
-            probability.
-        probability: How likely each of those fails.
+            responds with 429, `error` with an error of the API, `html` with an error page of a
+            proxy, and `truncate` with the first half of the normal response.
+        after: Whether the request is processed before a `drop`, `error` or `html`.
+        seconds: The length of a `delay`.
+        status: The HTTP status of an `error` (default 503) or `html` (default 502).
+        retry_after: The `Retry-After` of a `rate-limit`, in seconds.
+        method: The HTTP method of the requests, None for any.
+        requests: The number of requests. Defaults to 1, or to no limit if there is a probability.
+        probability: The probability that each of these requests fails.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -164,11 +166,11 @@ class Fault(BaseModel):
     def _uses_every_field_that_is_set(self) -> Self:
         given = self.model_fields_set - {"kind", "method", "requests", "probability"}
         if unused := sorted(given - _USED_FIELDS[self.kind]):
-            raise ValueError(f"{self.kind} does not use {', '.join(unused)}")
+            raise ValueError(f"a {self.kind} fault does not use {', '.join(unused)}")
         return self
 
     def response(self) -> Response | None:
-        """Return the response in place of the application's, None for a closed connection."""
+        """Return the response that replaces the normal one, None to close the connection."""
         if self.kind == "drop":
             return None
         if self.kind == "html":
@@ -178,23 +180,27 @@ class Fault(BaseModel):
             error = ApiError(429, TOO_MANY_REQUESTS, "Too Many Requests")
             return JSONResponse(error.body(), 429, {"Retry-After": str(self.retry_after)})
         status = self.status or 503
-        error = ApiError(status, 20_000 + status, "The service failed, as it was asked to.")
+        error = ApiError(status, 20_000 + status, "An injected fault caused this error.")
         return JSONResponse(error.body(), status)
 
 
 @dataclass
 class ArmedFault:
-    """A fault, and how many more requests it applies to; None for all."""
+    """A fault, and the number of requests that it still applies to, None for no limit."""
 
     fault: Fault
     left: int | None
 
 
 class FaultInjection:
-    """ASGI middleware that makes requests fail. The oldest fault that matches a request applies."""
+    """ASGI middleware that makes requests fail. The oldest matching fault applies.
 
-    def __init__(self, app: ASGIApp) -> None:
+    `drop` and `truncate` need `has_connections`: in the same process, there is nothing to close.
+    """
+
+    def __init__(self, app: ASGIApp, *, has_connections: bool) -> None:
         self._app = app
+        self._has_connections = has_connections
         self.clear()
 
     def clear(self) -> None:
@@ -203,25 +209,33 @@ class FaultInjection:
         self._armed: list[ArmedFault] = []
 
     def add(self, fault: Fault) -> None:
-        """Add a fault."""
+        """Add a fault.
+
+        Raises:
+            ValueError: The fault closes a connection, and the emulator has no port.
+        """
+        if fault.kind in _CLOSING and not self._has_connections:
+            raise ValueError(f"a {fault.kind} fault needs an emulator that listens on a port")
         left = 1 if fault.requests is None and fault.probability is None else fault.requests
         self._armed.append(ArmedFault(fault, left))
 
     @property
     def armed(self) -> tuple[ArmedFault, ...]:
-        """The faults to come."""
+        """The active faults."""
         return tuple(self._armed)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Respond as the application does, unless a fault applies."""
+        """Pass the request on, unless a fault applies."""
         fault = self._applicable(cast("str", scope["method"]))
         if fault is None:
             await self._app(scope, receive, send)
         elif fault.kind == "delay":
             try:
                 await asyncio.sleep(fault.seconds)
-            except asyncio.CancelledError:  # the server stops: that response never comes
-                await send({"type": HANG_UP})
+            except asyncio.CancelledError:
+                if not self._has_connections:
+                    raise
+                await send({"type": HANG_UP})  # the server stops
                 return
             await self._app(scope, receive, send)
         elif fault.kind == "truncate":
@@ -234,7 +248,7 @@ class FaultInjection:
             await (response(scope, receive, send) if response else send({"type": HANG_UP}))
 
     def _applicable(self, method: str) -> Fault | None:
-        """Return the fault that applies to this request, and count the request."""
+        """Return the fault that applies to a request, and count the request."""
         for armed in self.armed:
             if armed.fault.method in {None, method} and self._hits(armed):
                 return armed.fault
@@ -250,7 +264,7 @@ class FaultInjection:
 
 
 async def _discard(_: Message) -> None:
-    """Discard the application's response."""
+    """Discard a message of the application."""
 
 
 def _halved(send: Send) -> Send:

@@ -1,4 +1,4 @@
-"""The parameters of each endpoint and their values, by the reference; how the API refuses."""
+"""The parameters of each endpoint and their valid values, and the errors of the API."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +28,7 @@ class ApiError(Exception):
 
     Attributes:
         status: The HTTP status.
-        code: The documented error code, as in https://www.twilio.com/docs/errors/21220.
+        code: The documented error code, such as 21220 (https://www.twilio.com/docs/errors/21220).
         message: The text for people.
     """
 
@@ -49,27 +49,27 @@ class ApiError(Exception):
 
 
 def invalid(message: str, code: int = INVALID_PARAMETER) -> ApiError:
-    """Return the error for parameters that are not accepted."""
+    """Return the error for invalid parameters."""
     return ApiError(400, code, message)
 
 
 def not_found(path: str) -> ApiError:
-    """Return the error for a path that names nothing in this account."""
+    """Return the error for a path without a resource in this account."""
     return ApiError(404, NOT_FOUND, f"The requested resource {path} was not found")
 
 
 def is_phone_number(text: str) -> bool:
-    """Whether this is a number in E.164 format."""
+    """Return whether this is a phone number in E.164 format."""
     return re.fullmatch(_PHONE, text) is not None
 
 
 def is_address(text: str) -> bool:
-    """Whether a call can be placed to or from this: a phone number, SIP address or client."""
+    """Return whether this is a phone number, SIP address or client."""
     return re.fullmatch(_ADDRESS, text) is not None
 
 
 def moment(text: str) -> float | None:
-    """Return a date (midnight in UTC) or ISO 8601 date-time as seconds since the epoch."""
+    """Parse a date (midnight UTC) or ISO 8601 date-time to seconds since the epoch."""
     if not _WHEN.fullmatch(text):
         return None
     try:
@@ -81,13 +81,13 @@ def moment(text: str) -> float | None:
 
 @dataclass(frozen=True)
 class Parameter:
-    """The values that one parameter accepts.
+    """The valid values of a parameter.
 
     Attributes:
-        accepts: Whether a value is valid.
-        expected: The same in words.
+        accepts: Returns whether a value is valid.
+        expected: A description of valid values.
         code: The error code for an invalid value.
-        repeats: Whether the key may occur more than once.
+        repeats: Whether the key can occur more than once.
     """
 
     accepts: Callable[[str], bool]
@@ -101,7 +101,7 @@ def _one_of(*choices: str) -> Parameter:
 
 
 def _some_of(*choices: str) -> Parameter:
-    """Accept one choice for each key or, the older spelling, several separated by spaces."""
+    """Accept one choice for each key, or several separated by spaces (the older form)."""
 
     def accepts(text: str) -> bool:
         return all(word in choices for word in text.split(" "))
@@ -139,7 +139,7 @@ def _is_callback_url(text: str) -> bool:
     return _is_url(text) and "_" not in (urlsplit(text).hostname or "")
 
 
-_ANYTHING = Parameter(lambda _: True, "a text")
+_ANYTHING = Parameter(lambda _: True, "a string")
 _BOOLEAN = _one_of("true", "false")
 _CALLBACK = Parameter(_is_callback_url, "an absolute URL without an underscore in its host", 21205)
 _DATE = Parameter(lambda text: moment(text) is not None, "YYYY-MM-DD or an ISO 8601 date-time")
@@ -174,7 +174,7 @@ CREATE: Mapping[str, Parameter] = {
     **_each("TimeLimit MachineDetectionTimeout", _SECONDS),
     **_each("Record AsyncAmd", _BOOLEAN),
     **_each("SipAuthUsername SipAuthPassword CallReason CallToken", _ANYTHING),
-    # sent by the official library, missing from the reference
+    # the official library sends these, but the reference omits them
     "ClientNotificationUrl": _URL,
     **_each("Passports RecordingConfigurationId", _ANYTHING),
 }
@@ -198,22 +198,22 @@ LIST: Mapping[str, Parameter] = {
     **_each("StartTime StartTime< StartTime> EndTime EndTime< EndTime>", _DATE),
     "PageSize": _whole(1, 1000),
     "Page": _whole(0, 999_999_999),
-    "PageToken": _like("P[AB]CA0{17}[0-9a-f]{15}", "a token out of next_page_uri"),
+    "PageToken": _like("P[AB]CA0{17}[0-9a-f]{15}", "the PageToken of a next_page_uri"),
 }
 
 NOTHING: Mapping[str, Parameter] = {}
 
 
 def checked(pairs: Pairs, parameters: Mapping[str, Parameter]) -> Values:
-    """Return the value of each parameter; one that repeats has its values joined by spaces.
+    """Return the value of each parameter. Repeated values are joined by spaces.
 
     Raises:
-        ApiError: 400, about the first invalid parameter.
+        ApiError: A parameter is invalid (400).
     """
     values: dict[str, list[str]] = {}
     for name, text in pairs:
         if name not in parameters:
-            raise invalid(f"Unknown parameter {name!r}.")
+            raise invalid(f"Unknown parameter '{name}'.")
         values.setdefault(name, []).append(text)
     for name, texts in values.items():
         _check(name, texts, parameters[name])
@@ -222,8 +222,8 @@ def checked(pairs: Pairs, parameters: Mapping[str, Parameter]) -> Values:
 
 def _check(name: str, texts: Sequence[str], parameter: Parameter) -> None:
     if len(texts) > 1 and not parameter.repeats:
-        raise invalid(f"Parameter {name!r} is given {len(texts)} times.")
+        raise invalid(f"Parameter '{name}' is specified {len(texts)} times. Specify it once.")
     for text in texts:
         if not parameter.accepts(text):
             expected = f"expected {parameter.expected}"
-            raise invalid(f"{name} {text!r} is not valid: {expected}.", parameter.code)
+            raise invalid(f"Invalid {name} '{text}': {expected}.", parameter.code)

@@ -1,4 +1,4 @@
-"""What a destination does, decided by the number that is called."""
+"""The behavior of destinations, which depends on the called number."""
 
 import tomllib
 from collections.abc import Mapping
@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from calls_mcp.emulator.parameters import invalid, is_address
+from calls_mcp.emulator.validation_errors import describe
 
 NEVER = float("inf")
 VALID_FROM = "+15005550006"
@@ -37,22 +38,22 @@ AnsweredBy = Literal[
 
 
 class StartError(Exception):
-    """The emulator cannot start with these options; the text is one line that says why."""
+    """The emulator cannot start with these options. The message is one line."""
 
 
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class Script:
-    """The behaviour of a destination.
+    """The behavior of a destination.
 
     Attributes:
-        end_as: How the call ends if nobody interferes.
-        answer_after: Seconds of ringing before the destination answers or refuses.
+        end_as: The final status, unless the call is changed meanwhile.
+        answer_after: Seconds of ringing before the destination answers or rejects the call.
         talk_for: Seconds of talk, if it answers.
-        answered_by: Who or what answers. A `machine` is detected at its start or at its beep,
-            depending on the kind of detection.
-        price: The cost of the call in US dollars, negative as in the API; None to charge by
-            the minute.
+        answered_by: The result of answering-machine detection. A `machine` is detected at its
+            start or at its beep, depending on the detection mode.
+        price: The cost of the call in US dollars, negative like in the API. None charges by the
+            minute.
     """
 
     end_as: EndStatus = "completed"
@@ -74,11 +75,11 @@ SCRIPTS = {
     "+15005550207": Script(answered_by="fax"),
     "+15005550208": Script(talk_for=0),
 }
-"""Destinations for tests: busy, no answer, failed, answering machine, an hour of talk, a slow
-answer after 30 s, a fax, and one that hangs up as soon as it has answered. Any other number
-rings for 3 s and talks for 20 s."""
+"""Destinations for tests: busy, no answer, failed, answering machine, an hour of talk, an answer
+after 30 s, a fax, and one that hangs up when it has answered. Any other number answers after 3 s
+and talks for 20 s."""
 
-_REFUSED_TO = {  # the magic numbers of the service's test credentials
+_REFUSED_TO = {  # the magic numbers of Twilio's test credentials
     "+15005550001": (21217, "does not appear to be valid"),
     "+15005550002": (21214, "cannot be reached"),
     "+15005550003": (21215, "is in a country that is not enabled for this account"),
@@ -88,11 +89,11 @@ _REFUSED_TO = {  # the magic numbers of the service's test credentials
 
 @dataclass(frozen=True)
 class Scenario:
-    """What each destination does.
+    """The behavior of all destinations.
 
     Attributes:
-        numbers: The scripts of single destinations. They take precedence over `SCRIPTS`.
-        otherwise: What every other destination does.
+        numbers: The scripts of individual destinations, which take precedence over `SCRIPTS`.
+        otherwise: The script of every other destination.
     """
 
     numbers: Mapping[str, Script] = field(default_factory=dict[str, Script])
@@ -102,7 +103,7 @@ class Scenario:
         """Return the script of a destination.
 
         Raises:
-            ApiError: 400 for a magic number that stands for an unreachable destination.
+            ApiError: The destination is a magic number that cannot be called (400).
         """
         if to in self.numbers:
             return self.numbers[to]
@@ -114,7 +115,7 @@ class Scenario:
 
 def _is_destination(text: str) -> str:
     if text != _OTHERWISE and not is_address(text):
-        raise ValueError(f"{text!r} is no number, SIP address or client, nor {_OTHERWISE!r}")
+        raise ValueError(f"must be a phone number, SIP address or client, or {_OTHERWISE}")
     return text
 
 
@@ -122,7 +123,7 @@ _FILE = TypeAdapter(dict[Annotated[str, AfterValidator(_is_destination)], Script
 
 
 def load_scenario(path: str) -> Scenario:
-    """Read a scenario from a TOML file: a table for each number, and one named `otherwise`.
+    """Read a scenario from a TOML file with a table for each number, and one named `otherwise`.
 
     Raises:
         StartError: The file cannot be read or is invalid.
@@ -130,10 +131,12 @@ def load_scenario(path: str) -> Scenario:
     try:
         scripts = _FILE.validate_python(tomllib.loads(Path(path).read_text("utf-8")))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"] if part != "[key]")
-        raise StartError(f"--scenario {path}: {where}: {first['msg']}") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise StartError(f"--scenario {path}: {'; '.join(describe(error))}") from error
+    except OSError as error:
+        raise StartError(f"--scenario {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise StartError(f"--scenario {path}: the file is not UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
         raise StartError(f"--scenario {path}: {error}") from error
     otherwise = scripts.pop(_OTHERWISE, ORDINARY)
     return Scenario(scripts, otherwise)

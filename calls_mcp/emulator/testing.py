@@ -1,4 +1,4 @@
-"""An emulator for your own tests: `from calls_mcp.emulator.testing import calls_api`."""
+"""A pytest fixture: `from calls_mcp.emulator.testing import calls_api`."""
 
 import time
 from collections.abc import Generator
@@ -15,11 +15,11 @@ __all__ = ["Fault", "RunningEmulator", "calls_api", "running"]
 
 @dataclass(frozen=True)
 class RunningEmulator:
-    """An emulator in a thread of its own.
+    """An emulator that runs in its own thread.
 
     Attributes:
         emulator: The emulator.
-        clock: Its clock, which stands still until it is advanced.
+        clock: Its clock, which only moves when it is advanced.
     """
 
     emulator: Emulator
@@ -27,22 +27,22 @@ class RunningEmulator:
 
     @property
     def base_url(self) -> str:
-        """Its address, such as `http://127.0.0.1:40123`."""
+        """The URL of the API, such as `http://127.0.0.1:40123`."""
         return self.emulator.base_url
 
     @property
     def account_sid(self) -> str:
-        """The SID of its account."""
+        """The SID of the account."""
         return self.emulator.account.sid
 
     @property
     def auth_token(self) -> str:
-        """The auth token of its account."""
+        """The auth token of the account."""
         return self.emulator.account.auth_token
 
     @property
     def number(self) -> str:
-        """A number of the account, to call from."""
+        """A number of the account, for `From`."""
         return next(iter(self.emulator.own_numbers))
 
     @property
@@ -52,29 +52,29 @@ class RunningEmulator:
 
     @property
     def requests(self) -> tuple[LoggedRequest, ...]:
-        """The requests it has answered, oldest first."""
+        """The requests to the API, oldest first."""
         return self.emulator.requests
 
     def advance(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance the clock."""
         self.clock.advance(seconds)
 
     def fail(self, fault: Fault) -> None:
-        """Make requests fail: the next one, or as many as the fault says."""
+        """Make requests fail: the next one, or as many as `fault.requests`."""
         self.emulator.faults.add(fault)
 
     def reset(self) -> None:
-        """Forget every call, request and fault."""
+        """Delete all calls, requests and faults."""
         self.emulator.reset()
 
     def wait_for_callbacks(self, seconds: float = 10) -> None:
         """Wait until every callback that is due has been sent.
 
         Raises:
-            TimeoutError: One has not been sent after so many seconds of real time.
+            TimeoutError: A callback is still due after `seconds` of real time.
         """
         if not self.emulator.calls.wait_for_callbacks(seconds):
-            raise TimeoutError(f"callbacks are still to be sent after {seconds:g} s")
+            raise TimeoutError(f"callbacks are still due after {seconds:g} s")
 
 
 @contextmanager
@@ -86,7 +86,7 @@ def running(emulator: Emulator) -> Generator[Emulator]:
 
 @pytest.fixture
 def calls_api() -> Generator[RunningEmulator]:
-    """A new emulator, for sync and async test code alike."""
+    """Provide a new emulator, for sync and async tests."""
     clock = ManualClock(float(int(time.time())))
     with running(Emulator(clock=clock)) as emulator:
         yield RunningEmulator(emulator, clock)

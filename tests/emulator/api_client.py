@@ -1,4 +1,4 @@
-"""A client of the emulated Calls API, in the same process or over a socket."""
+"""A client of the emulated Calls API, in this process or over a socket."""
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -29,7 +29,7 @@ def item(sid: str) -> str:
 
 
 def form_with(changes: Fields) -> Fields:
-    """Return a form that places a call, with changes; an empty list removes a key."""
+    """Return a form that places a call, with changes. An empty list removes a key."""
     return {**FORM, **changes}
 
 
@@ -40,7 +40,7 @@ class ApiClient:
 
     @property
     def clock(self) -> ManualClock:
-        """The emulator's, if it is one that stands still."""
+        """The emulator's manual clock."""
         assert isinstance(self.emulator.clock, ManualClock)
         return self.emulator.clock
 
@@ -75,7 +75,7 @@ class ApiClient:
 
 @asynccontextmanager
 async def connected(emulator: Emulator) -> AsyncGenerator[ApiClient]:
-    """Yield a client over a socket, or in this process if the emulator has none."""
+    """Yield a client over a socket, or in this process if the emulator has no port."""
     credentials = emulator.account.sid, emulator.account.auth_token
     if emulator.port is None:
         transport = httpx.ASGITransport(emulator.app, raise_app_exceptions=False)

@@ -33,7 +33,7 @@ class Received:
 
 @dataclass
 class Receiver:
-    """Responds with each of the statuses in turn, and then with 204."""
+    """Responds with each of the statuses in turn, then always with 204."""
 
     url: str
     statuses: list[int] = field(default_factory=list[int])

@@ -20,7 +20,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def port() -> int | None:
-    """No socket: a module whose tests need one overrides this."""
+    """Use no socket. A module whose tests need one overrides this."""
     return None
 
 
@@ -40,6 +40,6 @@ async def api(emulator: Emulator) -> AsyncGenerator[ApiClient]:
 
 @pytest.fixture
 def sdk(account: Account, clock: ManualClock) -> Generator[SdkClient]:
-    """Return the official client library with an emulator of its own."""
+    """Return the official client library with its own emulator."""
     with sdk_client(Emulator(account=account, clock=clock)) as sdk:
         yield sdk

@@ -1,4 +1,4 @@
-"""The official client library, pointed at an emulator."""
+"""The official client library, connected to an emulator."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -29,13 +29,13 @@ def library_client(base_url: str, account: Account) -> Generator[Client]:
 
 @dataclass(frozen=True)
 class SdkClient:
-    """A client, and the emulator it talks to."""
+    """A client and its emulator."""
 
     client: Client
     emulator: Emulator
 
     def advance(self, seconds: float) -> None:
-        """Put the emulator's clock forward, which stands still by itself."""
+        """Advance the emulator's clock."""
         assert isinstance(self.emulator.clock, ManualClock)
         self.emulator.clock.advance(seconds)
 

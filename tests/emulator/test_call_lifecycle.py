@@ -1,4 +1,4 @@
-"""A call's life: what time does to it, and what an update does."""
+"""The lifecycle of a call: the effects of time and of updates."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ OWN = "+15005550100"
 QUEUED, RINGING, TALKING, OVER = 0, 1, 4, 3700
 
 
-async def test_an_ordinary_call_is_queued_rings_talks_and_completes(api: ApiClient) -> None:
+async def test_a_call_goes_from_queued_to_completed(api: ApiClient) -> None:
     sid = await api.call()
     seen: list[tuple[float, str]] = []
     start = api.clock()
@@ -65,7 +65,7 @@ async def test_a_completed_call_shows_when_it_was_dialled_and_its_duration(
     assert call["duration"] == "20"
 
 
-async def test_the_price_comes_some_seconds_after_the_end(api: ApiClient) -> None:
+async def test_the_price_appears_some_seconds_after_the_end(api: ApiClient) -> None:
     sid = await api.call()
     api.advance(28.9)
     ended = await api.fetch(sid)
@@ -85,7 +85,7 @@ async def test_the_price_comes_some_seconds_after_the_end(api: ApiClient) -> Non
         (ABRUPT, 60, 0, "-0.01300"),
     ],
 )
-async def test_every_minute_begun_is_charged(
+async def test_every_started_minute_is_charged(
     api: ApiClient, to: str, limit: int, seconds: int, price: str
 ) -> None:
     sid = await api.call(to, {"TimeLimit": str(limit)})
@@ -98,7 +98,7 @@ async def test_every_minute_begun_is_charged(
     ("to", "seconds", "status"),
     [(BUSY, 3, "busy"), (FAILED, 1, "failed"), (NO_ANSWER, 61, "no-answer")],
 )
-async def test_a_call_that_is_not_answered_ends_without_duration_and_price(
+async def test_an_unanswered_call_has_no_duration_and_no_price(
     api: ApiClient, to: str, seconds: float, status: str
 ) -> None:
     sid = await api.call(to)
@@ -114,7 +114,7 @@ async def test_a_call_that_is_not_answered_ends_without_duration_and_price(
 
 
 @pytest.mark.parametrize(("seconds", "status"), [(29, "no-answer"), (30, "in-progress")])
-async def test_a_slow_answer_comes_within_the_timeout_or_not_at_all(
+async def test_an_answer_after_the_timeout_never_happens(
     api: ApiClient, seconds: int, status: str
 ) -> None:
     sid = await api.call(SLOW, {"Timeout": str(seconds)})
@@ -132,7 +132,7 @@ async def test_a_slow_answer_comes_within_the_timeout_or_not_at_all(
         (FAX, "DetectMessageEnd", "fax"),
     ],
 )
-async def test_detection_reports_at_the_answer_who_answered(
+async def test_detection_reports_its_result_at_the_answer(
     api: ApiClient, to: str, detection: str, found: str
 ) -> None:
     sid = await api.call(to, {"MachineDetection": detection})
@@ -143,7 +143,7 @@ async def test_detection_reports_at_the_answer_who_answered(
 
 
 @pytest.mark.parametrize("changes", [{}, {"MachineDetection": "Enable", "SendDigits": "1"}])
-async def test_without_detection_who_answered_is_not_reported(
+async def test_without_detection_answered_by_is_null(
     api: ApiClient, changes: dict[str, str]
 ) -> None:
     sid = await api.call(MACHINE, changes)
@@ -177,7 +177,7 @@ async def test_instructions_can_hang_up(api: ApiClient, verbs: str, duration: st
     ("calls_per_second", "waits"),
     [(1, ["1000", "2000", "3000"]), (4, ["250", "500", "750"]), (0.1, ["10000", "20000", "30000"])],
 )
-async def test_calls_wait_for_their_turn(
+async def test_calls_are_dialled_at_the_configured_rate(
     account: Account, clock: ManualClock, calls_per_second: float, waits: list[str]
 ) -> None:
     emulator = Emulator(account=account, clock=clock, port=None, calls_per_second=calls_per_second)
@@ -191,14 +191,14 @@ async def test_calls_wait_for_their_turn(
         assert (await api.fetch(await api.call()))["queue_time"] == waits[0]
 
 
-async def test_calls_that_come_in_do_not_wait(api: ApiClient) -> None:
+async def test_inbound_calls_are_not_queued(api: ApiClient) -> None:
     await api.call(OWN)
     await api.call()
     waits = [(call["direction"], call["queue_time"]) for call in (await api.page())["calls"]]
     assert waits == [("outbound-api", "2000"), ("inbound", "0"), ("outbound-api", "1000")]
 
 
-async def test_a_call_that_is_canceled_leaves_its_turn_to_the_others(api: ApiClient) -> None:
+async def test_a_canceled_call_frees_its_place_in_the_queue(api: ApiClient) -> None:
     for sid in [await api.call() for _ in range(5)]:
         await api.update(sid, {"Status": "canceled"})
     assert (await api.fetch(await api.call()))["queue_time"] == "1000"
@@ -221,7 +221,7 @@ async def test_a_file_whose_clock_was_ahead_delays_no_call(
 
 @pytest.mark.parametrize("age", [QUEUED, RINGING])
 @pytest.mark.parametrize("status", ["canceled", "completed"])
-async def test_a_call_that_is_not_answered_yet_ends_with_the_status_asked_for(
+async def test_an_unanswered_call_ends_with_the_requested_status(
     api: ApiClient, age: float, status: str
 ) -> None:
     sid = await api.call()
@@ -235,7 +235,7 @@ async def test_a_call_that_is_not_answered_yet_ends_with_the_status_asked_for(
     assert (call["start_time"] is None) == (age == QUEUED)
 
 
-async def test_canceling_leaves_a_talk_alone(api: ApiClient) -> None:
+async def test_canceling_does_not_end_an_answered_call(api: ApiClient) -> None:
     sid = await api.call(TALKATIVE)
     api.advance(TALKING)
     before = await api.fetch(sid)
@@ -244,7 +244,7 @@ async def test_canceling_leaves_a_talk_alone(api: ApiClient) -> None:
     assert (response.status_code, response.json()) == (200, before)
 
 
-async def test_completing_ends_a_talk(api: ApiClient) -> None:
+async def test_completing_ends_an_answered_call(api: ApiClient) -> None:
     sid = await api.call(TALKATIVE)
     api.advance(TALKING + 90)
     call = (await api.update(sid, {"Status": "completed"})).json()
@@ -300,7 +300,7 @@ async def test_a_time_limit_moves_the_end_earlier_but_not_into_the_past(
     ("to", "age", "duration"),
     [(TALKATIVE, 10, "8"), (STRANGER, 0, "2"), (STRANGER, 22, "20"), (BUSY, 0, None)],
 )
-async def test_a_redirection_can_hang_up(
+async def test_redirected_instructions_can_hang_up(
     api: ApiClient, to: str, age: float, duration: str | None
 ) -> None:
     sid = await api.call(to)
@@ -311,7 +311,7 @@ async def test_a_redirection_can_hang_up(
     assert (await api.fetch(sid))["duration"] == duration
 
 
-async def test_what_cut_a_call_short_can_be_taken_back(api: ApiClient) -> None:
+async def test_a_time_limit_can_be_raised_again(api: ApiClient) -> None:
     sid = await api.call(TALKATIVE, {"TimeLimit": "60", "Twiml": "<Response/>"})
     api.advance(TALKING - 1)
     await api.update(sid, {"Twiml": "<Response><Pause length='30'/></Response>"})
@@ -326,7 +326,7 @@ async def test_what_cut_a_call_short_can_be_taken_back(api: ApiClient) -> None:
     assert (await api.fetch(sid))["duration"] == "300"
 
 
-async def test_a_time_limit_means_nothing_to_a_call_that_is_never_answered(
+async def test_a_time_limit_does_not_change_an_unanswered_call(
     api: ApiClient,
 ) -> None:
     sid = await api.call("+15005550202")
@@ -346,7 +346,7 @@ async def test_a_time_limit_means_nothing_to_a_call_that_is_never_answered(
         {"StatusCallback": "https://example.com"},
     ],
 )
-async def test_a_call_that_is_over_cannot_be_changed(api: ApiClient, changes: Fields) -> None:
+async def test_an_ended_call_cannot_be_changed(api: ApiClient, changes: Fields) -> None:
     sid = await api.call()
     api.advance(OVER)
     before = await api.fetch(sid)
@@ -354,7 +354,7 @@ async def test_a_call_that_is_over_cannot_be_changed(api: ApiClient, changes: Fi
     assert await api.fetch(sid) == before
 
 
-async def test_a_callback_can_be_changed_without_anything_else(api: ApiClient) -> None:
+async def test_an_update_can_change_only_the_callback(api: ApiClient) -> None:
     sid = await api.call()
     changes = {
         "StatusCallback": "https://example.com",
@@ -404,7 +404,7 @@ async def test_both_records_of_a_call_within_the_account_end_together(
     assert ends == [end] * 2
 
 
-async def test_a_record_whose_other_half_is_deleted_can_still_be_changed(
+async def test_a_call_whose_other_record_was_deleted_can_be_changed(
     api: ApiClient,
 ) -> None:
     sid = await api.call(OWN)
@@ -414,7 +414,7 @@ async def test_a_record_whose_other_half_is_deleted_can_still_be_changed(
     assert (await api.update(sid, {"Status": "canceled"})).json()["status"] == "canceled"
 
 
-async def test_a_deleted_call_is_gone(api: ApiClient) -> None:
+async def test_a_deleted_call_is_not_found(api: ApiClient) -> None:
     sid, other = await api.call(), await api.call()
     api.advance(OVER)
     response = await api.client.delete(item(sid))

@@ -1,4 +1,4 @@
-"""The store of calls: its file, its lists, and what it keeps whatever becomes of the process."""
+"""The call store: its file, its lists and its durability."""
 
 import sqlite3
 import subprocess
@@ -30,11 +30,11 @@ def test_a_file_of_a_later_version_is_refused(path: str, clock: ManualClock) -> 
     CallStore(path, clock).close()
     with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA user_version = 99")
-    with pytest.raises(sqlite3.DatabaseError, match="another version"):
+    with pytest.raises(sqlite3.DatabaseError, match="not an emulator database of this version"):
         CallStore(path, clock)
 
 
-def test_what_is_due_is_looked_up(path: str, clock: ManualClock) -> None:
+def test_due_calls_are_found_with_an_index(path: str, clock: ManualClock) -> None:
     CallStore(path, clock).close()
     with closing(sqlite3.connect(path)) as db:
         for table in ("calls", "callbacks"):
@@ -54,7 +54,7 @@ def test_what_is_due_is_looked_up(path: str, clock: ManualClock) -> None:
     ],
     ids=str,
 )
-def test_a_walk_in_either_direction_finds_what_a_look_at_every_call_finds(
+def test_paging_in_either_direction_finds_all_matching_calls(
     clock: ManualClock, filters: list[Filter], side: str
 ) -> None:
     with closing(CallStore(":memory:", clock)) as store:
@@ -100,7 +100,7 @@ def kept(database: Path) -> list[str]:
 
 
 @pytest.mark.process
-def test_eight_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
+def test_eight_concurrent_processes_lose_no_call(tmp_path: Path) -> None:
     database = tmp_path / "calls.sqlite"
     with ExitStack() as stack:
         processes = [stack.enter_context(writing(database, CALLS)) for _ in range(PROCESSES)]
@@ -110,7 +110,7 @@ def test_eight_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None
     assert {*kept(database)} == {*answered}
 
 
-def test_a_new_file_is_opened_while_another_process_is_busy_with_it(
+def test_a_new_file_can_be_opened_while_another_process_uses_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database = tmp_path / "calls.sqlite"
@@ -138,7 +138,7 @@ def test_a_new_file_is_opened_while_another_process_is_busy_with_it(
 
 @pytest.mark.process
 @pytest.mark.parametrize("after", [1, 5, 20])
-def test_what_was_answered_survives_kill_9(tmp_path: Path, after: int) -> None:
+def test_confirmed_calls_survive_kill_9(tmp_path: Path, after: int) -> None:
     database = tmp_path / "calls.sqlite"
     with writing(database, 1_000_000) as process:
         assert process.stdout

@@ -1,4 +1,4 @@
-"""Status callbacks are posted, signed, and posted again."""
+"""Status callbacks: parameters, signatures and retries."""
 
 import socket
 from base64 import b64encode
@@ -74,7 +74,7 @@ def test_every_event_is_sent_in_order_as_documented(
         (FAILED, ["initiated", "failed"]),
     ],
 )
-def test_a_call_that_is_not_answered_is_reported_to_its_end(
+def test_an_unanswered_call_is_reported_until_its_end(
     sdk: SdkClient, receiver: Receiver, to: str, statuses: list[str]
 ) -> None:
     sdk.call(to, **reporting(receiver, *EVENTS))
@@ -84,7 +84,7 @@ def test_a_call_that_is_not_answered_is_reported_to_its_end(
     assert (forms[-1]["CallDuration"], forms[-1]["Duration"]) == ("0", "0")
 
 
-def test_a_call_that_is_canceled_or_ended_is_reported(sdk: SdkClient, receiver: Receiver) -> None:
+def test_a_canceled_or_ended_call_is_reported(sdk: SdkClient, receiver: Receiver) -> None:
     canceled = sdk.call(**reporting(receiver))
     sdk.client.calls(canceled).update(status="canceled")
     assert receiver.statuses_of(1) == ["canceled"]
@@ -114,7 +114,7 @@ def test_a_callback_is_signed(
     assert not callback.is_signed_with("another token")
 
 
-def test_a_callback_that_was_not_received_is_retried(sdk: SdkClient, receiver: Receiver) -> None:
+def test_a_failed_callback_is_retried(sdk: SdkClient, receiver: Receiver) -> None:
     receiver.statuses = [500, 503]
     sdk.call(**reporting(receiver))
     attempts: list[str] = []
@@ -129,7 +129,7 @@ def test_a_callback_that_was_not_received_is_retried(sdk: SdkClient, receiver: R
     assert another.token not in attempts
 
 
-def test_a_callback_that_was_refused_is_not_retried(sdk: SdkClient, receiver: Receiver) -> None:
+def test_a_callback_with_a_client_error_is_not_retried(sdk: SdkClient, receiver: Receiver) -> None:
     receiver.statuses = [404]
     sdk.call(**reporting(receiver, "initiated", "completed"))
     sdk.advance(100)
@@ -155,7 +155,7 @@ def test_an_update_replaces_a_receiver_that_is_down(sdk: SdkClient, receiver: Re
 
 
 @pytest.mark.parametrize("answer", [b"", b"nonsense\r\n\r\n"])
-def test_a_receiver_that_speaks_no_http_is_retried(
+def test_a_callback_to_a_receiver_without_http_is_retried(
     sdk: SdkClient, receiver: Receiver, answer: bytes
 ) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as confused:
@@ -172,7 +172,7 @@ def test_a_receiver_that_speaks_no_http_is_retried(
     assert receiver.statuses_of(1) == ["completed"]
 
 
-def test_an_update_changes_where_callbacks_go(sdk: SdkClient, receiver: Receiver) -> None:
+def test_an_update_changes_the_callback_url(sdk: SdkClient, receiver: Receiver) -> None:
     sid = sdk.call(**reporting(receiver, *EVENTS))
     sdk.advance(4)
     receiver.take(3)
@@ -184,7 +184,7 @@ def test_an_update_changes_where_callbacks_go(sdk: SdkClient, receiver: Receiver
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_login_in_the_address_is_sent_along_and_a_fragment_is_not(
+def test_credentials_in_the_url_are_sent_and_a_fragment_is_not(
     sdk: SdkClient, receiver: Receiver, method: str
 ) -> None:
     address = f"{receiver.url.replace('://', '://user:pass@')}?a=b#c"
@@ -196,7 +196,9 @@ def test_a_login_in_the_address_is_sent_along_and_a_fragment_is_not(
     assert "#" not in callback.url
 
 
-def test_an_application_has_callbacks_of_its_own(sdk: SdkClient, receiver: Receiver) -> None:
+def test_a_call_with_an_application_ignores_the_callback_url(
+    sdk: SdkClient, receiver: Receiver
+) -> None:
     application = {"twiml": None, "application_sid": f"AP{0:032}"}
     sdk.call(**application, **reporting(receiver, *EVENTS))
     sdk.advance(100)
@@ -206,7 +208,7 @@ def test_an_application_has_callbacks_of_its_own(sdk: SdkClient, receiver: Recei
     assert callback.form["CallSid"] == sid
 
 
-def test_nothing_is_sent_to_other_machines(
+def test_no_callback_is_sent_to_other_machines_by_default(
     sdk: SdkClient, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked_up: list[str] = []
@@ -225,7 +227,7 @@ def test_nothing_is_sent_to_other_machines(
     assert {*looked_up} <= {"127.0.0.1"}
 
 
-def test_callbacks_go_to_other_machines_if_that_is_allowed(
+def test_callbacks_are_sent_to_other_machines_if_allowed(
     account: Account, clock: ManualClock, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = int(receiver.url.removesuffix("/status").rpartition(":")[2])
@@ -241,7 +243,7 @@ def test_callbacks_go_to_other_machines_if_that_is_allowed(
         assert receiver.statuses_of(1) == ["completed"]
 
 
-def test_what_was_not_sent_before_a_restart_is_sent_after_it(
+def test_unsent_callbacks_are_sent_after_a_restart(
     tmp_path: Path, account: Account, clock: ManualClock, receiver: Receiver
 ) -> None:
     database = str(tmp_path / "calls.sqlite")

@@ -1,4 +1,4 @@
-"""The endpoints: who may use them, which paths there are, and what places a call."""
+"""The endpoints: credentials, paths and placing calls."""
 
 import base64
 import re
@@ -38,14 +38,14 @@ def basic(text: bytes) -> str:
         basic(b":"),
     ],
 )
-async def test_anything_else_is_401_with_a_challenge(api: ApiClient, header: str) -> None:
+async def test_invalid_credentials_are_401_with_a_challenge(api: ApiClient, header: str) -> None:
     headers = {"Authorization": header} if header else {}
     response = await api.client.get(LIST, headers=headers, auth=None)
     assert_refused(response, 401, 20003)
     assert response.headers["www-authenticate"].startswith("Basic ")
 
 
-async def test_every_endpoint_wants_credentials_and_logs_the_request(api: ApiClient) -> None:
+async def test_every_endpoint_requires_credentials_and_logs_the_request(api: ApiClient) -> None:
     item_path = item(await api.call())
     endpoints = [("POST", LIST), ("GET", LIST)]
     endpoints += [(method, item_path) for method in ("GET", "POST", "DELETE")]
@@ -95,7 +95,7 @@ async def test_an_unknown_path_is_not_found(api: ApiClient, path: str) -> None:
         ("PATCH", item(NO_SID), {"DELETE", "GET", "HEAD", "POST"}),
     ],
 )
-async def test_a_wrong_method_is_405(
+async def test_an_unsupported_method_is_405(
     api: ApiClient, method: str, path: str, allowed: set[str]
 ) -> None:
     response = await api.client.request(method, path)
@@ -103,7 +103,7 @@ async def test_a_wrong_method_is_405(
     assert set(response.headers["allow"].split(", ")) == allowed
 
 
-async def test_an_account_does_not_show_its_secrets(account: Account) -> None:
+async def test_the_repr_of_an_account_has_no_secrets(account: Account) -> None:
     assert account.auth_token not in repr(account).replace(account.sid, "")
     assert KEY_SECRET not in repr(account)
 
@@ -111,7 +111,7 @@ async def test_an_account_does_not_show_its_secrets(account: Account) -> None:
 # Create
 
 
-async def test_a_new_call_is_answered_with_201_and_the_whole_resource(api: ApiClient) -> None:
+async def test_a_new_call_returns_201_and_the_complete_resource(api: ApiClient) -> None:
     response = await api.post({})
     call = response.json()
     path = f"/2010-04-01/Accounts/{ACCOUNT.sid}/Calls/{call['sid']}"
@@ -152,9 +152,7 @@ async def test_a_new_call_is_answered_with_201_and_the_whole_resource(api: ApiCl
 @pytest.mark.parametrize(
     "to", ["sip:kate@example.com", "sips:kate@example.com", "client:kate", "+442079460000"]
 )
-async def test_addresses_outside_north_america_are_shown_as_they_are(
-    api: ApiClient, to: str
-) -> None:
+async def test_only_north_american_numbers_are_formatted(api: ApiClient, to: str) -> None:
     call = await api.fetch(await api.call(to))
     assert call["to_formatted"] == to
 
@@ -167,7 +165,7 @@ async def test_addresses_outside_north_america_are_shown_as_they_are(
         {"ApplicationSid": f"AP{0:032}"},
     ],
 )
-async def test_any_one_kind_of_instructions_is_enough(api: ApiClient, instructions: Fields) -> None:
+async def test_one_kind_of_instructions_is_enough(api: ApiClient, instructions: Fields) -> None:
     assert await api.call(changes={"Url": [], **instructions})
 
 
@@ -189,7 +187,7 @@ async def test_any_one_kind_of_instructions_is_enough(api: ApiClient, instructio
         ({"From": "+12025550199"}, 21210),
     ],
 )
-async def test_each_refusal_has_the_documented_code_and_places_no_call(
+async def test_each_error_has_the_documented_code_and_places_no_call(
     api: ApiClient, changes: Fields, code: int
 ) -> None:
     assert_refused(await api.post(changes), 400, code)
@@ -197,12 +195,14 @@ async def test_each_refusal_has_the_documented_code_and_places_no_call(
 
 
 @pytest.mark.parametrize("from_", ["sip:kate@example.com", "client:kate"])
-async def test_a_phone_is_called_from_a_phone_number_only(api: ApiClient, from_: str) -> None:
+async def test_a_phone_number_can_only_be_called_from_a_phone_number(
+    api: ApiClient, from_: str
+) -> None:
     assert_refused(await api.post({"From": from_}), 400, 21212)
     assert await api.call("client:bob", {"From": from_})
 
 
-async def test_the_account_owns_the_numbers_it_is_given() -> None:
+async def test_own_numbers_can_be_configured() -> None:
     own = "+12025550177"
     async with (
         Emulator(account=ACCOUNT, port=None, own_numbers=[own]) as emulator,
@@ -213,13 +213,13 @@ async def test_the_account_owns_the_numbers_it_is_given() -> None:
         assert (await api.post({})).status_code == 201
 
 
-async def test_twiml_beside_a_url_is_ignored(api: ApiClient) -> None:
+async def test_twiml_is_ignored_if_there_is_a_url(api: ApiClient) -> None:
     call = api.emulator.calls.get(await api.call(changes={"Twiml": "<Response/>"}))
     assert call is not None
     assert (call.url, call.twiml) == (FORM["Url"], None)
 
 
-async def test_a_call_to_a_number_of_the_account_leaves_two_records(api: ApiClient) -> None:
+async def test_a_call_to_an_own_number_has_two_records(api: ApiClient) -> None:
     sid = await api.call(OWN, {"MachineDetection": "Enable"})
     inbound, outbound = (await api.page())["calls"]
     assert outbound["sid"] == sid

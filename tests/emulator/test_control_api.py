@@ -1,4 +1,4 @@
-"""The emulator's own endpoints, and the page for people."""
+"""The control API and its page for people."""
 
 import re
 
@@ -27,7 +27,7 @@ async def test_the_clock_is_shown_and_advanced(api: ApiClient) -> None:
     assert (await api.fetch(sid))["status"] == "in-progress"
 
 
-async def test_a_clock_that_was_put_forward_goes_on_with_its_source(api: ApiClient) -> None:
+async def test_an_advanced_clock_keeps_running(api: ApiClient) -> None:
     sid = await api.call()
     await api.client.post("/emulator/clock", json={"advance": 0.5})
     api.advance(0.5)
@@ -37,15 +37,15 @@ async def test_a_clock_that_was_put_forward_goes_on_with_its_source(api: ApiClie
 @pytest.mark.parametrize(
     "body", ["", "x", "{}", '{"advance": -1}', '{"advance": "soon"}', '{"advance": 1e999}', "5"]
 )
-async def test_the_clock_does_not_go_back(api: ApiClient, body: str) -> None:
+async def test_an_invalid_advance_is_refused(api: ApiClient, body: str) -> None:
     response = await api.client.post("/emulator/clock", content=body)
     assert_refused(response, 400, 20001)
 
 
-# What came in
+# The request log
 
 
-async def test_requests_are_shown_without_the_password(api: ApiClient) -> None:
+async def test_the_request_log_has_no_passwords(api: ApiClient) -> None:
     await api.call()
     await api.listed({"Status": "busy"})
     response = await api.client.get("/emulator/requests")
@@ -57,38 +57,38 @@ async def test_requests_are_shown_without_the_password(api: ApiClient) -> None:
     assert ACCOUNT.auth_token not in response.text.replace(ACCOUNT.sid, "")
 
 
-async def test_its_own_endpoints_are_not_logged(api: ApiClient) -> None:
+async def test_control_requests_are_not_logged(api: ApiClient) -> None:
     for path in ("/emulator/", "/emulator/requests", "/emulator/clock", "/emulator/nothing"):
         await api.client.get(path)
     assert api.emulator.requests == ()
 
 
-# A new beginning
+# Reset
 
 
 async def test_a_reset_deletes_everything(api: ApiClient) -> None:
     await api.call()
-    await api.client.post("/emulator/faults", json={"kind": "drop"})
+    await api.client.post("/emulator/faults", json={"kind": "error"})
     assert (await api.client.post("/emulator/reset")).status_code == 204
     assert api.emulator.requests == ()
     assert await api.listed() == []
 
 
-# For people
+# The page for people
 
 
-async def test_the_page_shows_the_calls_as_they_are_now(api: ApiClient) -> None:
+async def test_the_page_shows_the_current_state_of_calls(api: ApiClient) -> None:
     sid = await api.call(TALKATIVE)
     api.advance(10)
     response = await api.client.get("/emulator/")
     assert response.headers["content-type"] == "text/html; charset=utf-8"
-    for text in (sid, TALKATIVE, "in-progress", "1 calls", "12:00:10"):
+    for text in (sid, TALKATIVE, "in-progress", "1 call.", "12:00:10"):
         assert text in response.text
     api.advance(5000)
     assert "-0.78000" in (await api.client.get("/emulator/")).text
 
 
-async def test_the_page_is_whole_without_scripts_and_loads_nothing(api: ApiClient) -> None:
+async def test_the_page_has_no_scripts_and_loads_nothing(api: ApiClient) -> None:
     await api.call()
     response = await api.client.get("/emulator/")
     assert "default-src 'none'" in response.headers["content-security-policy"]
@@ -96,7 +96,7 @@ async def test_the_page_is_whole_without_scripts_and_loads_nothing(api: ApiClien
     assert not re.search(r"<script|<link|<img|\ssrc=|url\(|https?://", response.text)
 
 
-async def test_the_page_shows_what_strangers_wrote_and_does_not_obey_it(api: ApiClient) -> None:
+async def test_the_page_escapes_untrusted_text(api: ApiClient) -> None:
     mischief = "<script>alert('1')</script>"
     api.emulator.calls.add(past(1, "2029-12-31T00:00+00:00")._replace(caller_name=mischief))
     await api.client.get(f"{LIST}?{mischief}")
@@ -107,17 +107,17 @@ async def test_the_page_shows_what_strangers_wrote_and_does_not_obey_it(api: Api
     assert "&lt;script&gt;alert(&#x27;1&#x27;)&lt;/script&gt;" in text
 
 
-async def test_the_page_shows_faults_to_come_and_callbacks(api: ApiClient) -> None:
+async def test_the_page_shows_faults_and_callbacks(api: ApiClient) -> None:
     await api.call(STRANGER, {"StatusCallback": "http://192.0.2.1/<status>"})
     api.advance(100)
     await api.listed()
-    await api.client.post("/emulator/faults", json={"kind": "truncate", "requests": 5})
+    await api.client.post("/emulator/faults", json={"kind": "rate-limit", "requests": 5})
     text = (await api.client.get("/emulator/")).text
-    assert "truncate" in text
+    assert "rate-limit" in text
     assert "POST http://192.0.2.1/&lt;status&gt;" in text
 
 
-# Only for this machine
+# Access
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ async def test_the_page_shows_faults_to_come_and_callbacks(api: ApiClient) -> No
         {"Host": ""},
     ],
 )
-async def test_another_site_in_a_browser_here_is_kept_out_and_resets_nothing(
+async def test_other_sites_in_a_local_browser_are_refused(
     api: ApiClient, headers: dict[str, str]
 ) -> None:
     for path in ("/emulator/", "/emulator/requests", "/emulator/clock"):
@@ -139,12 +139,12 @@ async def test_another_site_in_a_browser_here_is_kept_out_and_resets_nothing(
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
-async def test_this_machine_has_several_names(api: ApiClient, host: str) -> None:
+async def test_all_names_of_this_machine_are_accepted(api: ApiClient, host: str) -> None:
     headers = {"Host": f"{host}:4010", "Origin": f"http://{host}:4010"}
     assert (await api.client.get("/emulator/", headers=headers)).status_code == 200
 
 
-async def test_other_machines_are_kept_out(emulator: Emulator) -> None:
+async def test_other_machines_are_refused(emulator: Emulator) -> None:
     for address, status in (("127.0.0.1", 200), ("::1", 200), ("192.0.2.1", 403)):
         transport = httpx.ASGITransport(emulator.app, client=(address, 1234))
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:

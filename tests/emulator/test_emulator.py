@@ -1,4 +1,4 @@
-"""The emulator in this process and on a socket, with a file and with another clock."""
+"""The emulator in this process, on a socket, with a file and with other clocks."""
 
 import asyncio
 import signal
@@ -38,7 +38,7 @@ def ipv6_loopback() -> bool:
     return True
 
 
-async def test_it_listens_on_a_free_loopback_port_only(emulator: Emulator) -> None:
+async def test_it_only_listens_on_a_free_loopback_port(emulator: Emulator) -> None:
     url = httpx.URL(emulator.base_url)
     assert url.host == "127.0.0.1"
     assert url.port
@@ -46,7 +46,7 @@ async def test_it_listens_on_a_free_loopback_port_only(emulator: Emulator) -> No
         assert other.base_url != emulator.base_url
 
 
-async def test_without_a_port_it_answers_in_this_process_only() -> None:
+async def test_without_a_port_it_only_responds_in_this_process() -> None:
     async with Emulator(port=None) as emulator:
         transport = httpx.ASGITransport(emulator.app)
         async with httpx.AsyncClient(
@@ -57,14 +57,14 @@ async def test_without_a_port_it_answers_in_this_process_only() -> None:
 
 
 @pytest.mark.skipif(not ipv6_loopback(), reason="this machine has no IPv6 loopback")
-async def test_it_listens_on_ipv6_too() -> None:
+async def test_it_can_listen_on_ipv6() -> None:
     async with Emulator(host="::1") as emulator:
         assert emulator.base_url.startswith("http://[::1]:")
         async with httpx.AsyncClient(base_url=emulator.base_url, auth=CREDENTIALS) as client:
             assert (await client.get(DEFAULT_LIST)).status_code == 200
 
 
-async def test_it_is_gone_without_a_word_when_the_context_ends(
+async def test_it_stops_silently_when_the_context_ends(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     async with Emulator() as emulator:
@@ -75,7 +75,7 @@ async def test_it_is_gone_without_a_word_when_the_context_ends(
         pass
 
 
-async def test_it_leaves_the_signals_to_the_host_program() -> None:
+async def test_it_does_not_handle_signals() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     async with Emulator():
         assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
@@ -96,7 +96,7 @@ async def test_a_file_survives_a_restart_and_memory_does_not(
     assert response.json()["status"] == ("in-progress" if status == 200 else 404)
 
 
-def test_an_accelerated_clock_runs_as_many_times_as_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_accelerated_clock_runs_at_its_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     monotonic = ManualClock(50)
     monkeypatch.setattr("time.time", ManualClock(1000))
     monkeypatch.setattr("time.monotonic", monotonic)
@@ -106,7 +106,7 @@ def test_an_accelerated_clock_runs_as_many_times_as_fast(monkeypatch: pytest.Mon
     assert clock() == 1120
 
 
-async def test_it_stops_at_once_though_a_receiver_never_comes_to_an_end(account: Account) -> None:
+async def test_it_stops_immediately_while_a_receiver_hangs(account: Account) -> None:
     clock, asked = ManualClock(), asyncio.Event()
 
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -125,7 +125,7 @@ async def test_it_stops_at_once_though_a_receiver_never_comes_to_an_end(account:
         await asked.wait()
 
 
-async def test_a_file_from_a_clock_that_was_ahead_takes_its_time_along(
+async def test_a_file_from_a_clock_that_was_ahead_keeps_its_time(
     account: Account, tmp_path: Path, clock: ManualClock
 ) -> None:
     database, ahead = str(tmp_path / "calls.sqlite"), ManualClock(clock.now + 86_400)
@@ -140,7 +140,7 @@ async def test_a_file_from_a_clock_that_was_ahead_takes_its_time_along(
     assert clock_time["epoch"] >= clock.now + 86_400
 
 
-async def test_a_request_that_breaks_off_places_no_call(emulator: Emulator) -> None:
+async def test_an_incomplete_request_places_no_call(emulator: Emulator) -> None:
     basic = b64encode(f"{ACCOUNT.sid}:{ACCOUNT.auth_token}".encode()).decode()
     head = (
         f"POST {LIST} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic {basic}\r\n"

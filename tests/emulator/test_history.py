@@ -12,14 +12,14 @@ def history(seed: int, calls: int, now: float = NOW) -> tuple[Call, ...]:
         return store.all()
 
 
-def test_the_same_seed_and_hour_tell_the_same_story() -> None:
+def test_the_same_seed_and_hour_give_the_same_calls() -> None:
     assert history(1, 50) == history(1, 50, NOW + 3599)
     assert not {*history(1, 50)} & {*history(2, 50)}
     assert history(1, 50) != history(1, 50, NOW + 3600)
     assert history(1, 0) == ()
 
 
-def test_a_history_is_over_and_paid() -> None:
+def test_all_past_calls_have_ended_and_have_prices() -> None:
     calls = history(3, 400)
     assert len(calls) == 400
     for call in calls:

@@ -1,4 +1,4 @@
-"""The list: its filters, and the pages that lead through it."""
+"""The list of calls: filters and pages."""
 
 from datetime import datetime
 
@@ -14,7 +14,7 @@ PARENT = f"CA{7:032}"
 
 
 def past(number: int, start: str) -> Call:
-    """A call that started then and talked for an hour."""
+    """A call that started at `time` and lasted an hour."""
     began = datetime.fromisoformat(start).timestamp()
     return Call(
         sid=f"CA{number:032}",
@@ -31,7 +31,7 @@ def past(number: int, start: str) -> Call:
     )
 
 
-async def test_an_empty_list_is_a_page_without_neighbours(api: ApiClient) -> None:
+async def test_an_empty_list_is_a_page_without_neighbors(api: ApiClient) -> None:
     assert await api.page() == {
         "calls": [],
         "page": 0,
@@ -45,12 +45,12 @@ async def test_an_empty_list_is_a_page_without_neighbours(api: ApiClient) -> Non
     }
 
 
-async def test_a_listed_call_looks_like_a_fetched_one(api: ApiClient) -> None:
+async def test_a_listed_call_equals_the_fetched_one(api: ApiClient) -> None:
     sid = await api.call()
     assert (await api.page())["calls"] == [await api.fetch(sid)]
 
 
-async def test_a_page_has_its_number_and_its_neighbours(api: ApiClient) -> None:
+async def test_a_page_has_its_number_and_links_to_its_neighbors(api: ApiClient) -> None:
     sids = [await api.call() for _ in range(5)]
     first = await api.page({"PageSize": "2"})
     second = await api.follow(first["next_page_uri"])
@@ -63,7 +63,7 @@ async def test_a_page_has_its_number_and_its_neighbours(api: ApiClient) -> None:
     assert (first["previous_page_uri"], third["next_page_uri"]) == (None, None)
 
 
-async def test_pages_stay_where_they_are_while_calls_come_and_go(api: ApiClient) -> None:
+async def test_pages_are_stable_while_calls_are_added_and_deleted(api: ApiClient) -> None:
     sids = [await api.call() for _ in range(4)][::-1]
     api.advance(100)
     first = await api.page({"PageSize": "2"})
@@ -73,7 +73,7 @@ async def test_pages_stay_where_they_are_while_calls_come_and_go(api: ApiClient)
     assert [call["sid"] for call in second["calls"]] == sids[2:]
 
 
-async def test_a_page_whose_calls_are_gone_is_empty(api: ApiClient) -> None:
+async def test_a_page_whose_calls_were_deleted_is_empty(api: ApiClient) -> None:
     sids = [await api.call() for _ in range(2)]
     api.advance(100)
     first = await api.page({"PageSize": "1"})
@@ -87,7 +87,7 @@ async def test_a_page_whose_calls_are_gone_is_empty(api: ApiClient) -> None:
     assert (second["start"], second["end"]) == (1, 1)
 
 
-async def test_the_links_carry_every_filter_percent_encoded(api: ApiClient) -> None:
+async def test_links_include_every_filter_percent_encoded(api: ApiClient) -> None:
     for _ in range(2):
         await api.call()
     query = {"To": "+12025550123", "EndTime>": "2024-01-01", "StartTime<": "2031-01-01"}
@@ -143,7 +143,7 @@ async def test_filters_select_by_party_status_and_parent(api: ApiClient) -> None
         ({"EndTime>": "2029-05-03T00:59:00Z"}, [4, 3]),
     ],
 )
-async def test_date_filters_take_days_and_moments(
+async def test_date_filters_accept_days_and_times(
     api: ApiClient, query: dict[str, str], numbers: list[int]
 ) -> None:
     starts = ("01T23:30", "02T00:00", "02T23:59", "03T00:00")
@@ -152,7 +152,7 @@ async def test_date_filters_take_days_and_moments(
     assert [int(sid[2:]) for sid in await api.listed(query)] == numbers
 
 
-async def test_calls_that_are_not_dialled_yet_have_no_start(api: ApiClient) -> None:
+async def test_a_call_has_no_start_time_before_it_is_dialled(api: ApiClient) -> None:
     await api.call()
     assert await api.listed({"StartTime>": "2000-01-01"}) == []
     assert await api.listed({"EndTime>": "2000-01-01"}) == []

@@ -1,11 +1,12 @@
-"""Failures on demand, and the log of requests."""
+"""Fault injection and the request log."""
 
 from collections.abc import Mapping
 
+import anyio
 import httpx
 import pytest
 
-from calls_mcp.emulator import Emulator
+from calls_mcp.emulator import Emulator, Fault
 from calls_mcp.emulator.middleware import MAX_REQUESTS
 
 from .api_client import ACCOUNT, FORM, LIST, ApiClient, assert_refused, connected, item
@@ -18,7 +19,7 @@ FAULTS = "/emulator/faults"
 
 @pytest.fixture
 def port() -> int:
-    """Listen on a socket: only a connection can be dropped."""
+    """Listen on a socket, because only a connection can be dropped."""
     return 0
 
 
@@ -39,7 +40,7 @@ async def test_a_connection_is_dropped_before_or_after_the_call_is_placed(
     assert await api.call()
 
 
-async def test_a_late_answer_is_too_late_for_who_does_not_wait(api: ApiClient) -> None:
+async def test_a_delayed_response_causes_a_timeout(api: ApiClient) -> None:
     await add_fault(api, {"kind": "delay", "seconds": 0.2})
     with pytest.raises(httpx.ReadTimeout):
         await api.client.get(LIST, timeout=httpx.Timeout(30, read=0.01))
@@ -48,7 +49,7 @@ async def test_a_late_answer_is_too_late_for_who_does_not_wait(api: ApiClient) -
     assert api.emulator.calls.count() == 0
 
 
-async def test_a_rate_limit_says_when_to_come_again_and_places_no_call(api: ApiClient) -> None:
+async def test_a_rate_limit_has_retry_after_and_places_no_call(api: ApiClient) -> None:
     await add_fault(api, {"kind": "rate-limit", "retry_after": 7})
     response = await api.post({})
     assert_refused(response, 429, 20429)
@@ -58,7 +59,7 @@ async def test_a_rate_limit_says_when_to_come_again_and_places_no_call(api: ApiC
 
 @pytest.mark.parametrize(("after", "placed"), [(False, 0), (True, 1)])
 @pytest.mark.parametrize(("status", "expected"), [({}, 503), ({"status": 500}, 500)])
-async def test_an_error_leaves_open_whether_the_call_was_placed(
+async def test_an_error_before_or_after_the_call_is_placed(
     api: ApiClient, *, after: bool, placed: int, status: dict[str, int], expected: int
 ) -> None:
     await add_fault(api, {"kind": "error", "after": after, **status})
@@ -66,7 +67,7 @@ async def test_an_error_leaves_open_whether_the_call_was_placed(
     assert api.emulator.calls.count() == placed
 
 
-async def test_a_proxy_answers_with_html(api: ApiClient) -> None:
+async def test_an_html_fault_looks_like_a_proxy_error(api: ApiClient) -> None:
     await add_fault(api, {"kind": "html"})
     response = await api.client.get(LIST)
     assert response.status_code == 502
@@ -74,7 +75,7 @@ async def test_a_proxy_answers_with_html(api: ApiClient) -> None:
     assert response.text.startswith("<html>")
 
 
-async def test_a_truncated_answer_breaks_off_after_the_call_is_placed(api: ApiClient) -> None:
+async def test_a_truncated_response_ends_early_after_the_call_is_placed(api: ApiClient) -> None:
     await add_fault(api, {"kind": "truncate"})
     with pytest.raises(httpx.RemoteProtocolError, match="without sending complete message body"):
         await api.post({})
@@ -90,7 +91,7 @@ async def test_a_truncated_answer_breaks_off_after_the_call_is_placed(api: ApiCl
         ([{"kind": "error", "method": "POST"}, {"kind": "html"}], [502, 200, 200, 200]),
     ],
 )
-async def test_the_oldest_fault_strikes_the_requests_it_says(
+async def test_the_oldest_matching_fault_applies(
     api: ApiClient, faults: list[dict[str, object]], statuses: list[int]
 ) -> None:
     for fault in faults:
@@ -98,7 +99,7 @@ async def test_the_oldest_fault_strikes_the_requests_it_says(
     assert [(await api.client.get(LIST)).status_code for _ in range(4)] == statuses
 
 
-async def test_a_probability_strikes_some_requests_and_the_same_ones_again(
+async def test_a_probability_affects_the_same_requests_each_time(
     api: ApiClient,
 ) -> None:
     async def statuses() -> list[int]:
@@ -112,7 +113,7 @@ async def test_a_probability_strikes_some_requests_and_the_same_ones_again(
     assert set(first) == {200, 503}
 
 
-async def test_a_likely_fault_ends_after_the_requests_it_says(api: ApiClient) -> None:
+async def test_a_fault_with_a_probability_ends_after_its_requests(api: ApiClient) -> None:
     await add_fault(api, {"kind": "error", "probability": 0.001, "requests": 2})
     for left in (2, 1):
         (fault,) = (await api.client.get(FAULTS)).json()["faults"]
@@ -152,17 +153,51 @@ async def test_an_invalid_fault_is_refused(api: ApiClient, fault: object) -> Non
     assert (await api.client.get(FAULTS)).json() == {"faults": []}
 
 
-async def test_faults_spare_the_emulators_own_endpoints(api: ApiClient) -> None:
+async def test_the_error_about_an_invalid_fault_says_what_to_send(api: ApiClient) -> None:
+    cases = {
+        '{"kind": "fire"}': "kind: must be drop, delay, rate-limit, error, html or truncate",
+        '{"kind": "drop", "Requests": 1}': "Requests: unknown key",
+        '{"kind": "drop", "requests": 0}': "requests: must be 1 or more",
+        '{"kind": "drop", "requests": "x"}': "requests: must be a whole number",
+        '{"kind": "drop", "status": 503}': "a drop fault does not use status",
+        "{}": "kind: is required",
+        "[]": "the body must be a JSON object",
+        "{": "the body must be JSON",
+    }
+    for body, message in cases.items():
+        assert (await api.client.post(FAULTS, content=body)).json()["message"] == message
+
+
+@pytest.mark.parametrize("kind", ["drop", "truncate"])
+async def test_a_fault_that_closes_a_connection_requires_a_port(kind: str) -> None:
+    async with Emulator(account=ACCOUNT, port=None) as emulator, connected(emulator) as api:
+        with pytest.raises(ValueError, match="needs an emulator that listens on a port"):
+            emulator.faults.add(Fault.model_validate({"kind": kind}))
+        refused = await api.client.post(FAULTS, json={"kind": kind})
+        assert_refused(refused, 400, 20001)
+        assert "needs an emulator that listens on a port" in refused.json()["message"]
+        assert (await api.client.get(LIST)).status_code == 200
+
+
+async def test_a_delayed_response_can_be_cancelled_without_a_port() -> None:
+    async with Emulator(account=ACCOUNT, port=None) as emulator, connected(emulator) as api:
+        emulator.faults.add(Fault(kind="delay", seconds=60))
+        with anyio.move_on_after(0.05) as timeout:
+            await api.client.get(LIST)
+        assert timeout.cancelled_caught
+
+
+async def test_faults_do_not_affect_the_control_api(api: ApiClient) -> None:
     await add_fault(api, {"kind": "drop", "requests": 1})
     assert (await api.client.get("/emulator/")).status_code == 200
     with pytest.raises(httpx.RemoteProtocolError):
         await api.client.post(LIST, data=FORM)
 
 
-# The log of requests
+# The request log
 
 
-async def test_the_log_has_what_was_sent_and_how_it_was_answered(api: ApiClient) -> None:
+async def test_the_log_has_requests_and_response_statuses(api: ApiClient) -> None:
     sid = await api.call()
     await api.client.get(f"{LIST}?StartTime%3E=2024-01-01&To=1202")
     created, listed = api.emulator.requests
@@ -185,7 +220,7 @@ async def test_an_api_key_authenticates_and_its_secret_is_not_logged(api: ApiCli
     assert "authorization" not in entry.headers
 
 
-async def test_the_log_keeps_the_latest_requests_only(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_log_only_keeps_the_latest_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     assert MAX_REQUESTS == 10_000
     monkeypatch.setattr("calls_mcp.emulator.middleware.MAX_REQUESTS", 2)
     async with Emulator(port=None) as emulator, connected(emulator) as api:

@@ -67,7 +67,7 @@ async def test_documented_values_are_accepted(api: ApiClient, name: str, text: s
 
 
 @pytest.mark.parametrize(("name", "text", "code"), REFUSED)
-async def test_other_values_are_refused_and_place_no_call(
+async def test_invalid_values_are_refused_and_place_no_call(
     api: ApiClient, name: str, text: str, code: int
 ) -> None:
     response = await api.post({name: text})
@@ -84,7 +84,7 @@ async def test_other_values_are_refused_and_place_no_call(
         ({"Timeout": ["5", "5"]}, "2 times"),
     ],
 )
-async def test_an_unknown_or_repeated_key_is_refused_by_name(
+async def test_the_error_names_an_unknown_or_repeated_key(
     api: ApiClient, changes: Fields, fault: str
 ) -> None:
     response = await api.post(changes)
@@ -118,7 +118,7 @@ async def test_unknown_query_keys_are_refused_by_every_endpoint(api: ApiClient) 
         (f"{FORM_TYPE}; charset=utf-8", str(httpx.QueryParams(FORM)).encode(), 201, None),
     ],
 )
-async def test_a_body_is_a_form_in_utf_8(
+async def test_a_body_must_be_a_form_in_utf_8(
     api: ApiClient, content_type: str, content: bytes, status: int, code: int | None
 ) -> None:
     headers = {"Content-Type": content_type}

@@ -1,4 +1,4 @@
-"""What destinations do, by a file."""
+"""Scenario files."""
 
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -69,7 +69,7 @@ async def api(file: Path, account: Account, clock: ManualClock) -> AsyncGenerato
         ("+15005550208", 4, ("completed", "0")),
     ],
 )
-async def test_a_destination_does_what_the_file_says(
+async def test_a_destination_follows_its_script(
     api: ApiClient, to: str, seconds: float, end: object
 ) -> None:
     sid = await api.call(to)
@@ -84,7 +84,7 @@ async def test_a_destination_does_what_the_file_says(
     ("detection", "found"),
     [("Enable", "machine_start"), ("DetectMessageEnd", "machine_end_silence")],
 )
-async def test_a_file_says_who_answers_and_what_it_costs(
+async def test_a_script_sets_answered_by_and_price(
     api: ApiClient, detection: str, found: str
 ) -> None:
     sid = await api.call("+12025550101", {"MachineDetection": detection})
@@ -95,7 +95,7 @@ async def test_a_file_says_who_answers_and_what_it_costs(
     assert (call["price"], call["answered_by"]) == ("-0.50000", found)
 
 
-async def test_a_call_is_given_up_before_a_patient_destination_answers(
+async def test_a_call_times_out_before_a_slow_destination_answers(
     account: Account, clock: ManualClock
 ) -> None:
     scenario = Scenario(otherwise=Script(answer_after=50))
@@ -110,14 +110,16 @@ async def test_a_call_is_given_up_before_a_patient_destination_answers(
     ("text", "reason"),
     [
         ("nonsense", "Expected '='"),
-        ('["+12025550101"]\ntalk = 5', "talk"),
-        ('["+12025550101"]\ntalk_for = -5', "talk_for"),
-        ('["+12025550101"]\nprice = 1', "price"),
-        ('["+12025550101"]\nend_as = "canceled"', "end_as"),
-        ('["+12025550101"]\nanswered_by = "dog"', "answered_by"),
-        ('["2025550101"]\ntalk_for = 5', "2025550101"),
-        ("speed = 5", "speed"),
-        ("\udcff", "utf-8"),
+        ('["+12025550101"]\ntalk = 5', "+12025550101.talk: unknown key"),
+        ('["+12025550101"]\ntalk_for = -5', "talk_for: must be 0 or more"),
+        ('["+12025550101"]\ntalk_for = "x"', "talk_for: must be a number"),
+        ('["+12025550101"]\nprice = 1', "price: must be 0 or less"),
+        ('["+12025550101"]\nend_as = "canceled"', "end_as: must be completed, busy, no-answer or"),
+        ('["+12025550101"]\nanswered_by = "dog"', "answered_by: must be human, machine, "),
+        ('["2025550101"]\ntalk_for = 5', "2025550101: must be a phone number, SIP address or"),
+        ('"+12025550101" = 5', "+12025550101: must be a table"),
+        ("speed = 5", "speed: must be a phone number"),
+        ("\udcff", "the file is not UTF-8"),
         (None, "No such file"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The official client library can't tell the difference."""
+"""The official client library works with the emulator."""
 
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
@@ -82,7 +82,7 @@ def test_every_parameter_of_the_library_is_accepted(sdk: SdkClient) -> None:
     sid = sdk.call(**EVERYTHING)
     form = dict(sdk.emulator.requests[0].form)
     assert {*EVERYTHING} | {"to", "from_", "application_sid", "self"} == {*PARAMETERS}
-    assert len(form) == len(EVERYTHING) + 1  # To and From beside them, and no Twiml
+    assert len(form) == len(EVERYTHING) + 1  # plus To and From, without Twiml
     assert form["Record"] == "true"
     assert sdk.client.calls(sid).fetch().status == "queued"
 
@@ -94,7 +94,7 @@ def test_every_parameter_of_the_library_is_accepted(sdk: SdkClient) -> None:
         ({"timeout": 601}, 20001),
     ],
 )
-def test_refusals_arrive_as_the_librarys_exception(
+def test_errors_raise_the_exception_of_the_library(
     sdk: SdkClient, arguments: dict[str, object], code: int
 ) -> None:
     with refused(400, code) as caught:
@@ -112,7 +112,7 @@ def test_wrong_credentials_are_a_401(sdk: SdkClient, account: Account) -> None:
 # Fetch
 
 
-def test_a_call_is_fetched_through_its_whole_life(sdk: SdkClient) -> None:
+def test_a_call_is_fetched_in_each_state(sdk: SdkClient) -> None:
     sid = sdk.call()
     seen: list[object] = []
     for pause in (0, 1, 3, 20):
@@ -133,7 +133,7 @@ def test_a_call_is_fetched_through_its_whole_life(sdk: SdkClient) -> None:
 # Update and delete
 
 
-def test_a_talk_is_redirected_limited_ended_and_its_record_deleted(sdk: SdkClient) -> None:
+def test_a_call_is_redirected_limited_ended_and_deleted(sdk: SdkClient) -> None:
     call = sdk.client.calls.create(MACHINE, CALLER, twiml=TWIML, machine_detection="Enable")
     sdk.advance(10)
     assert call.fetch().answered_by == "machine_start"
@@ -175,7 +175,7 @@ async def test_the_async_client_does_the_same(sdk: SdkClient, account: Account) 
         ({"kind": "html"}, 502, 502),
     ],
 )
-def test_faults_arrive_as_the_librarys_exception(
+def test_injected_faults_raise_the_exception_of_the_library(
     sdk: SdkClient, fault: dict[str, str | int], status: int, code: int
 ) -> None:
     requests.post(f"{sdk.emulator.base_url}/emulator/faults", json=fault, timeout=30)
@@ -198,19 +198,19 @@ def past(sdk: SdkClient, clock: ManualClock) -> list[str]:
     return [call.sid for call in sdk.emulator.calls.all()]
 
 
-def test_list_and_stream_give_every_call_newest_first(sdk: SdkClient, past: list[str]) -> None:
+def test_list_and_stream_return_every_call_newest_first(sdk: SdkClient, past: list[str]) -> None:
     assert sids(sdk.client.calls.list()) == past
     assert sids(list(sdk.client.calls.stream(page_size=7))) == past
 
 
 @pytest.mark.parametrize(("limit", "page_size"), [(1, None), (50, None), (51, 20), (1000, 20)])
-def test_a_limit_is_kept(
+def test_a_limit_is_respected(
     sdk: SdkClient, past: list[str], limit: int, page_size: int | None
 ) -> None:
     assert sids(sdk.client.calls.list(limit=limit, page_size=page_size)) == past[:limit]
 
 
-def test_pages_lead_forth_and_back(sdk: SdkClient, past: list[str]) -> None:
+def test_pages_link_to_the_next_and_previous_page(sdk: SdkClient, past: list[str]) -> None:
     first = sdk.client.calls.page(page_size=50)
     second = first.next_page()
     assert second
@@ -243,7 +243,7 @@ START, MIDDAY = datetime(2029, 12, 30, tzinfo=UTC), datetime(2029, 12, 30, 12, t
     ],
 )
 @pytest.mark.parametrize("end", ["start", "end"])
-def test_a_moment_divides_the_calls_before_it_from_those_after_it(
+def test_a_time_filter_separates_earlier_and_later_calls(
     sdk: SdkClient, past: list[str], when: object, moment: datetime, end: str
 ) -> None:
     before = sdk.client.calls.list(**{f"{end}_time_before": when}, page_size=10)  # pyright: ignore[reportArgumentType] - the form under test

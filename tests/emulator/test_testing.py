@@ -1,4 +1,4 @@
-"""The fixture for other people's tests."""
+"""The pytest fixture."""
 
 import subprocess
 import sys
@@ -28,7 +28,7 @@ def form(api: RunningEmulator, **changes: str | list[str]) -> dict[str, str | li
     return {"To": "+12025550123", "From": api.number, "Twiml": "<Response/>", **changes}
 
 
-def test_blocking_code_has_an_emulator_that_fails_on_demand_and_can_be_reset(
+def test_sync_code_can_inject_faults_and_reset_the_emulator(
     calls_api: RunningEmulator, client: httpx.Client
 ) -> None:
     placed = client.post(listed(calls_api), data=form(calls_api))
@@ -46,7 +46,7 @@ def test_blocking_code_has_an_emulator_that_fails_on_demand_and_can_be_reset(
 
 
 @pytest.mark.parametrize("statuses", [[], [500]])
-def test_callbacks_are_waited_for_but_not_those_behind_one_to_be_tried_again(
+def test_waiting_for_callbacks_ignores_those_behind_a_retry(
     calls_api: RunningEmulator, client: httpx.Client, statuses: list[int]
 ) -> None:
     events = ["initiated", "completed"] if statuses else ["completed"]
@@ -60,7 +60,7 @@ def test_callbacks_are_waited_for_but_not_those_behind_one_to_be_tried_again(
 
 
 @pytest.mark.anyio
-async def test_async_code_has_an_emulator(calls_api: RunningEmulator) -> None:
+async def test_async_code_can_use_the_fixture(calls_api: RunningEmulator) -> None:
     credentials = calls_api.account_sid, calls_api.auth_token
     async with httpx.AsyncClient(base_url=calls_api.base_url, auth=credentials) as client:
         placed = await client.post(listed(calls_api), data=form(calls_api))
@@ -72,7 +72,7 @@ async def test_async_code_has_an_emulator(calls_api: RunningEmulator) -> None:
 
 
 @pytest.mark.process
-def test_nothing_but_the_fixtures_module_needs_pytest() -> None:
+def test_only_the_fixture_module_imports_pytest() -> None:
     code = "import sys, calls_mcp.emulator; sys.exit('pytest' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], check=False)  # noqa: S603 - our own program
     assert run.returncode == 0

@@ -1,4 +1,4 @@
-"""A process that places calls on an emulator of its own, and prints their SIDs."""
+"""A process that places calls on its own emulator and prints their SIDs."""
 
 import asyncio
 import sys
