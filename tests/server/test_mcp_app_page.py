@@ -98,7 +98,7 @@ def shown(host: Host) -> str:
     return host.view.locator("main").inner_text()
 
 
-def test_a_call_is_a_card_with_its_time_line(host: Host) -> None:
+def test_a_call_is_a_card_with_a_timeline(host: Host) -> None:
     host.show({"outcome": "done", "call": ENDED})
     view = host.view
     expect(view.locator("h1")).to_have_text("Call +15005550006 → +15005550205")
@@ -113,12 +113,12 @@ def test_a_call_is_a_card_with_its_time_line(host: Host) -> None:
         "Caller name": "ACME",
         "Duration": "1 h 1 min 3 s",
         "Cost": "0.013 USD",
-        "Call": SID,
+        "Call SID": SID,
     }
     events = [re.sub(r"\s+", " ", each) for each in view.locator("li").all_inner_texts()]
     assert events == [
         "Created 25 Nov 2026, 10:00:00",
-        "Waited 1200 ms in the queue",
+        "Queued for 1200 ms",
         "Started 25 Nov 2026, 10:00:05",
         "Ended: completed 25 Nov 2026, 11:01:08 after 1 h 1 min 3 s",
     ]
@@ -190,7 +190,7 @@ def test_the_order_and_the_focus_outlive_a_new_list(host: Host) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (ERROR, ["not_found: There is no such call.", "Look for it."]),
+        (ERROR, ["There is no such call.", "Look for it."]),
         ({"outcome": "declined", "reason": "not today"}, ["declined: not today"]),
         ({"outcome": "done", "deleted": SID}, [f"Deleted the record of {SID}."]),
         (
@@ -198,14 +198,14 @@ def test_the_order_and_the_focus_outlive_a_new_list(host: Host) -> None:
                 "outcome": "awaiting_operator",
                 "confirmation": {"preview": "End the call.", "approval": "a-1"},
             },
-            ["Not carried out yet: the operator must agree first.", "End the call."],
+            ["Not done yet. Waiting for approval from an operator.", "End the call."],
         ),
         (
             {
                 "outcome": "confirmation_required",
                 "confirmation": {"preview": "End the call.", "token": "t-1"},
             },
-            ["Not carried out yet: somebody must agree first.", "End the call."],
+            ["Not done yet. Waiting for approval from the user.", "End the call."],
         ),
     ],
 )
