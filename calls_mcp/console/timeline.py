@@ -33,7 +33,7 @@ _STEPS = {
     "replayed": ("{principal} repeated the request: nothing sent", ""),
     "void": ("Decision by {decider} not used", ""),
     "before": ("{subject} request sent to the API", "sent"),
-    "done": ("{subject} request accepted", "good"),
+    "done": ("{subject} request accepted by the API", "good"),
     "unknown": ("{subject} request sent, result unknown", "bad"),
     "failed": ("{subject} request failed", "bad"),
 }
@@ -121,7 +121,9 @@ def _details(record: Mapping[str, Json], step: str) -> Iterator[str]:
             yield confirmation
     if record.get("phase") == "recovered":
         yield "the response was lost and a lookup found the result"
-    labels = {"rule": "rule", "reason": "reason:", "error_kind": "error", "http_status": "HTTP"}
+    if step in ("asked", "denied", "before") and (rule := record.get("rule")):
+        yield f"rule {rule}"
+    labels = {"reason": "reason:", "error_kind": "error", "http_status": "HTTP"}
     for name, label in labels.items():
         if value := record.get(name):
             yield f"{label} {value}"
