@@ -1,7 +1,6 @@
-"""All settings. They come from environment variables.
+"""All settings, which come from environment variables.
 
-They are read without pydantic-settings, which takes as long to load as all our modules that a start
-needs.
+pydantic-settings is not used, because importing it would double the time of a start.
 """
 
 import hashlib
@@ -40,17 +39,17 @@ _HOST = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 _PLACE = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 _LONGEST_LABEL = 63  # characters, of a host's name
 _LABEL = re.compile("[a-z0-9]([a-z0-9-]*[a-z0-9])?")
-_SCHEME = re.compile(r"(?![A-Za-z]:)[^/\\]*:")  # but for a drive's letter
+_SCHEME = re.compile(r"(?![A-Za-z]:)[^/\\]*:")  # but not the letter of a drive
 _SHORTEST_KEY = 32
 _SQLITE = "sqlite:///"
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """The URL of the Calls API and the credentials; `app` is the API if it is in this process.
+    """The URL of the Calls API and the credentials; `app` is the API if it runs in this process.
 
-    `timeout` bounds each step of one HTTP exchange, `deadline` all attempts at it together, both
-    in seconds.
+    `timeout` limits each step of one HTTP exchange, and `deadline` all attempts together, both in
+    seconds.
     """
 
     base_url: str
@@ -63,18 +62,18 @@ class Access:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """The password, in every form in which it may be sent: it must never be shown."""
+        """Return the password in all forms in which it is sent, so that they can be masked."""
         pair = f"{self.username}:{self.password}".encode(errors="surrogatepass")
         return (*secret_forms(self.password), *base64_forms(pair))
 
     @property
     def is_local(self) -> bool:
-        """Whether the API is on this machine, and so not behind a proxy."""
+        """Return whether the API is on this machine, and therefore not behind a proxy."""
         return self.app is not None or is_loopback(urlsplit(self.base_url).hostname)
 
 
 def is_loopback(host: str | None) -> bool:
-    """Return whether this host, a name or an address, is certainly this machine."""
+    """Return whether this host name or address is certainly this machine."""
     try:
         return ip_address((host or "").strip("[]")).is_loopback
     except ValueError:
@@ -83,10 +82,12 @@ def is_loopback(host: str | None) -> bool:
 
 def _base_url(value: str) -> str:
     if not _is_plain_url(value):
-        raise ValueError("must be an http(s) URL without credentials, query or fragment")
+        raise ValueError("must be an http or https URL without credentials, query or fragment")
     url = urlsplit(value)
     if url.scheme == "http" and not is_loopback(url.hostname):
-        raise ValueError("must be https unless it is on this machine, for credentials go there")
+        raise ValueError(
+            "must be https unless the host is this machine, because credentials are sent to it"
+        )
     return value.rstrip("/")
 
 
@@ -94,7 +95,7 @@ def _is_plain_url(value: str) -> bool:
     try:
         url = urlsplit(value)
         has_port = url.port != 0
-    except ValueError:  # whose text repeats the value
+    except ValueError:  # its message contains the value, which may be secret
         return False
     is_written_out = value.isascii() and value.isprintable() and " " not in value
     is_bare = not ("@" in url.netloc or url.query or url.fragment)
@@ -120,19 +121,19 @@ def _label(value: str) -> str:
 
 
 def _audit_database(value: object) -> object:
-    """Accept a path or the URL of one, as CALLS_MCP_STATE_URL does, but no other URL."""
+    """Return a path or `stderr:`; a path may be given as a URL, as in CALLS_MCP_STATE_URL."""
     if not isinstance(value, str) or value == "stderr:":
         return value
     path = value.removeprefix(_SQLITE)
     if not path or path.lower() in ("stderr", "stdout") or _SCHEME.match(path):
-        raise ValueError("must be a file's path, sqlite:///FILE or stderr:")
+        raise ValueError("must be a file path, sqlite:///FILE or stderr:")
     return Path(path)
 
 
 def _credential(value: SecretStr) -> SecretStr:
     secret = value.get_secret_value()
     if not secret or secret != secret.strip() or not (secret.isascii() and secret.isprintable()):
-        raise ValueError("must be plain characters, without spaces around them")
+        raise ValueError("must be printable ASCII without leading or trailing spaces")
     return value
 
 
@@ -145,13 +146,13 @@ def _address(value: str) -> str:
 def _keys(value: SecretStr) -> SecretStr:
     keys = value.get_secret_value().split()
     if not keys or any(len(key) < _SHORTEST_KEY for key in keys) or len({*keys}) < len(keys):
-        raise ValueError("must be different keys of 32 characters or more, with spaces between")
+        raise ValueError("must be different keys of at least 32 characters, separated by spaces")
     return value
 
 
 def _hosts(value: str) -> str:
     if not all(_HOST.fullmatch(host) for host in value.split()):
-        raise ValueError("must be host names, with a port or without, with spaces between")
+        raise ValueError("must be host names with an optional port, separated by spaces")
     return value.lower()
 
 
@@ -161,13 +162,13 @@ Credential = Annotated[SecretStr, AfterValidator(_credential)]
 def _origin(value: str) -> str:
     url = urlsplit(_base_url(value))
     if url.path or value != value.lower():
-        raise ValueError("must be https://HOST or https://HOST:PORT in small letters, and no more")
+        raise ValueError("must be https://HOST or https://HOST:PORT in lower case, without a path")
     return value.rstrip("/").removesuffix(":443")
 
 
 def _exact_url(value: str) -> str:
     _base_url(value)
-    return value  # unchanged: issuers and audiences are compared letter by letter
+    return value  # unchanged, because issuers and audiences are compared exactly
 
 
 ExactUrl = Annotated[str, AfterValidator(_exact_url)]
@@ -178,50 +179,51 @@ def _named(prefix: str) -> Callable[[str], str]:
 
 
 class _Group(BaseModel):
-    """A group of settings: a field's variable is its alias, or a prefix and its name."""
+    """A group of settings. The variable of a field is its alias, or a prefix and its name."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class Twilio(_Group, alias_generator=_named("TWILIO_")):
-    """The Calls API: its address and the credentials."""
+    """The URL of the Calls API, and the credentials."""
 
     account_sid: Annotated[str, _sid("AC")] | None = Field(
         None,
-        description="The account whose calls these are. Required, except with `--sandbox`.",
+        description="The account that makes the calls. Required, except with `--sandbox`.",
     )
     auth_token: Credential | None = Field(
         None, description="The account's auth token. Not needed with an API key."
     )
     api_key: Annotated[str, _sid("SK")] | None = Field(
         None,
-        description="SID of an API key, used instead of the auth token: it can be revoked alone.",
+        description="SID of an API key, used instead of the auth token. Unlike the token, it can "
+        "be revoked separately.",
     )
     api_secret: Credential | None = Field(None, description="The API key's secret.")
     region: Annotated[str, AfterValidator(_label)] | None = Field(
-        None, description="Region that processes the calls, such as `ie1`."
+        None, description="Twilio region that processes the calls, such as `ie1`."
     )
     edge: Annotated[str, AfterValidator(_label)] | None = Field(
-        None, description="Edge where requests enter the network, as `dublin`."
+        None, description="Twilio edge location that receives the requests, such as `dublin`."
     )
     base_url: Annotated[str, AfterValidator(_base_url)] | None = Field(
         None,
         alias="CALLS_MCP_API_BASE_URL",
-        description="Another place to send requests to, such as the emulator.",
+        description="URL of the API, if it is not Twilio's, such as the URL of an emulator.",
     )
     timeout: float = Field(
         15,
         alias="CALLS_MCP_TIMEOUT",
         gt=0,
         le=600,
-        description="Seconds for connecting, and for each wait for the API.",
+        description="Seconds to wait for a connection, and for each response of the API.",
     )
     deadline: float = Field(
         45,
         alias="CALLS_MCP_DEADLINE",
         gt=0,
         le=3600,
-        description="Seconds for a tool call, retries and recovery included.",
+        description="Seconds that a tool call may take, including retries and recovery.",
     )
 
     def access(self) -> Access:
@@ -254,8 +256,8 @@ class Twilio(_Group, alias_generator=_named("TWILIO_")):
         elif not (self.api_key or self.auth_token):
             missing.append("TWILIO_AUTH_TOKEN (or TWILIO_API_KEY and TWILIO_API_SECRET)")
         return (
-            f"Missing credentials: set {' and '.join(missing)}, or try it without any: "
-            "calls-mcp serve --sandbox"
+            f"Missing credentials: set {' and '.join(missing)}, or try the sandbox, which "
+            "needs none: calls-mcp serve --sandbox"
         )
 
     def _twilio_url(self) -> str:
@@ -265,44 +267,46 @@ class Twilio(_Group, alias_generator=_named("TWILIO_")):
 
 
 class Guard(_Group, alias_generator=_named("CALLS_MCP_")):
-    """Confirmation and policy of changes."""
+    """Policy, and confirmation of changes."""
 
     confirm: Confirm = Field(
         "all",
-        description="What is confirmed, where the policy says `confirm`: `all` changes, "
-        "`destructive` ones (update and delete, but not create), or `none`. With `operator`, the "
-        "operator decides about all of those.",
+        description="Which changes the user must confirm, where the policy says `confirm`: `all`, "
+        "`destructive` (update and delete, but not create) or `none`. With `operator`, all of "
+        "these need the operator's approval instead.",
     )
     policy: Path | None = Field(
-        None, description="The operator's rules, in place of `config/policy.toml`."
+        None, description="Policy file, used instead of `config/policy.toml`."
     )
     confirm_ttl: float = Field(
-        300, gt=0, le=600, description="Seconds for which a confirmation can be used."
+        300, gt=0, le=600, description="Seconds after which a confirmation expires."
     )
     operator_ttl: float = Field(
         900,
         gt=0,
         le=86_400,
-        description="Seconds for which the operator can decide, where the policy says `operator`, "
-        "and for which an approval can be acted on.",
+        description="Seconds after which an approval request expires, and after which an approval "
+        "that was not used expires.",
     )
     operator_wait: float = Field(
         20,
         ge=0,
         le=300,
-        description="Seconds that a repeated call waits for that decision, but at most half of "
-        "`CALLS_MCP_DEADLINE`.",
+        description="Seconds that a retried tool call waits for the operator's decision. It waits "
+        "for at most half of `CALLS_MCP_DEADLINE`.",
     )
-    read_only: bool = Field(default=False, description="`1` offers only fetch_call and list_calls.")
+    read_only: bool = Field(
+        default=False, description="`1` offers only `fetch_call` and `list_calls`."
+    )
     secret_keys: Annotated[SecretStr, AfterValidator(_keys)] | None = Field(
         None,
-        description="Keys that sign confirmations and cursors, with spaces between; the first "
-        "signs, all are accepted; of 32 characters or more each. By default a key derived from the "
-        "credentials, whose confirmations lapse once keys are set.",
+        description="Keys of at least 32 characters that sign confirmations and cursors, separated "
+        "by spaces. The first one signs; all are accepted. By default, the key is derived from the "
+        "credentials. When you first set keys, pending confirmations become invalid.",
     )
 
     def keys(self, access: Access) -> tuple[str, ...]:
-        """Return the signing keys, of 32 characters or more each; the first one signs."""
+        """Return the keys, of at least 32 characters each; the first one signs."""
         if self.secret_keys is not None:
             return tuple(self.secret_keys.get_secret_value().split())
         derived = f"calls-mcp keys\0{access.username}\0{access.password}"
@@ -314,30 +318,30 @@ class Console(_Group, alias_generator=_named("CALLS_MCP_CONSOLE_")):
 
     url: Annotated[str, AfterValidator(_origin)] | None = Field(
         None,
-        description="Where browsers find the operator's console, like `https://calls.example.com`: "
-        "agents' users are sent there, and a proxy before the console has this address.",
+        description="Public URL of the operator's console, such as `https://calls.example.com`. "
+        "Users are sent there to approve changes. Set it if a proxy is in front of the console.",
     )
 
 
 class Storage(_Group, alias_generator=_named("CALLS_MCP_STATE_")):
-    """Where confirmations, approval requests and counters are kept."""
+    """The store of confirmations, approval requests and counters."""
 
     url: SecretStr | None = Field(
         None,
-        description="Where confirmations, approval requests and counters are kept: "
-        "`sqlite:///FILE`, `redis://HOST:PORT/0` (shared by replicas; extra `redis`) or `memory:` "
-        "(lost when the server stops). By default `calls-mcp/calls.db` in the user's state "
-        "directory, and `sandbox.db` next to it with `--sandbox`.",
+        description="Where confirmations, approval requests and counters are stored: "
+        "`sqlite:///FILE`, `redis://HOST:PORT/0` (shared by replicas; needs the extra `redis`) or "
+        "`memory:` (lost when the server stops). Defaults to `calls-mcp/calls.db` in the user's "
+        "state directory, or `sandbox.db` in the same directory with `--sandbox`.",
     )
 
     @property
     def location(self) -> str | None:
-        """The URL with its password; None for the default."""
+        """Return the URL with its password; None for the default."""
         return self.url.get_secret_value() if self.url else None
 
     @property
     def is_memory(self) -> bool:
-        """Whether the state is only in the memory of this process."""
+        """Return whether the state is only in the memory of this process."""
         return self.location == "memory:"
 
 
@@ -346,19 +350,22 @@ class Audit(_Group, alias_generator=_named("CALLS_MCP_AUDIT_")):
 
     database: Annotated[Path | Literal["stderr:"] | None, BeforeValidator(_audit_database)] = Field(
         None,
-        description="Where the audit log is: an SQLite file (`FILE` or `sqlite:///FILE`), or "
-        "`stderr:` for JSON lines on stderr, where logs are collected. By default the database "
-        "that has the state; this user's own with Redis; stderr with `memory:`.",
+        description="Where the audit log is written: an SQLite file (`FILE` or `sqlite:///FILE`), "
+        "or `stderr:` for JSON lines on stderr. Defaults to the SQLite file of "
+        "`CALLS_MCP_STATE_URL`; with Redis, to the default SQLite file; with `memory:`, to stderr.",
     )
     numbers: Literal["whole", "masked"] = Field(
-        "masked", description="Whether the record has telephone numbers `whole` or `masked`."
+        "masked",
+        description="Whether phone numbers are `whole` or `masked` in the audit log.",
     )
 
 
 class Results(_Group, alias_generator=_named("CALLS_MCP_RESULT_")):
-    """What a tool returns."""
+    """Tool results."""
 
-    bytes: int = Field(64_000, ge=4096, description="Largest structured result, in bytes of JSON.")
+    bytes: int = Field(
+        64_000, ge=4096, description="Maximum size of a structured result, in bytes of JSON."
+    )
 
 
 class Watch(_Group, alias_generator=_named("CALLS_MCP_WATCH_")):
@@ -367,15 +374,15 @@ class Watch(_Group, alias_generator=_named("CALLS_MCP_WATCH_")):
     interval: float = Field(
         5,
         gt=0,
-        description="Seconds between looks at a live call that a client has asked to be told of; "
-        "more while they fail.",
+        description="Seconds between two reads of a live call that clients subscribed to. The "
+        "interval grows while reads fail.",
     )
     limit: int = Field(
         100,
         alias="CALLS_MCP_WATCHES",
         ge=4,
-        description="Calls that clients are told of at once, by each process; one principal gets "
-        "a quarter of them.",
+        description="Maximum number of calls that each process watches for subscribed clients. One "
+        "principal can use a quarter of them.",
     )
 
 
@@ -385,31 +392,34 @@ class Auth(_Group, alias_generator=_named("CALLS_MCP_")):
     mode: Literal["none", "tokens", "oauth"] = Field(
         "none",
         alias="CALLS_MCP_AUTH",
-        description="Who may come in over HTTP: on this machine anybody (`none`), whoever has a "
-        "token that `CALLS_MCP_PRINCIPALS` lists (`tokens`), or one of the issuer's (`oauth`).",
+        description="How HTTP clients authenticate: not at all, on this machine only (`none`), "
+        "with a token listed in `CALLS_MCP_PRINCIPALS` (`tokens`), or with an access token of "
+        "`CALLS_MCP_OAUTH_ISSUER` (`oauth`).",
     )
     principals: Path | None = Field(
         None,
-        description="TOML file of hashed tokens, and of principals with an account or a policy of "
-        "their own.",
+        description="TOML file with hashed tokens, and with the principals that have their own "
+        "account or policy.",
     )
     resource_url: ExactUrl | None = Field(
         None,
-        description="The URL by which clients know this server, such as "
-        "`https://mcp.example.com/mcp`. For `oauth`.",
+        description="Public URL of this server, such as `https://mcp.example.com/mcp`. Required "
+        "for `oauth`.",
     )
     oauth_issuer: ExactUrl | None = Field(
-        None, description="The authorization server whose access tokens are accepted, by its URL."
+        None,
+        description="URL of the authorization server that issues access tokens. Required for "
+        "`oauth`.",
     )
     oauth_audience: str | None = Field(
-        None, description="What tokens must have as `aud`; by default `CALLS_MCP_RESOURCE_URL`."
+        None,
+        description="Required `aud` claim of access tokens. Defaults to `CALLS_MCP_RESOURCE_URL`.",
     )
     oauth_scope_claim: str = Field(
-        "scope", description="The claim with a token's scopes, as a list or with spaces between."
+        "scope",
+        description="Claim with the scopes of a token, as a list or separated by spaces.",
     )
-    oauth_principal_claim: str = Field(
-        "sub", description="The claim that names a token's principal."
-    )
+    oauth_principal_claim: str = Field("sub", description="Claim with the principal of a token.")
 
 
 class Http(_Group, alias_generator=_named("CALLS_MCP_HTTP_")):
@@ -418,58 +428,68 @@ class Http(_Group, alias_generator=_named("CALLS_MCP_HTTP_")):
     allowed_hosts: Annotated[str, AfterValidator(_hosts)] = Field(
         "",
         alias="CALLS_MCP_ALLOWED_HOSTS",
-        description="Hosts by which HTTP clients know this server, with spaces between; requests "
-        "that name others (Host, Origin) are refused. On a loopback address its own are known.",
+        description="Host names of this server, separated by spaces. Requests with other names in "
+        "`Host` or `Origin` are refused. A server on a loopback address accepts its own names.",
     )
     stateless: bool = Field(
         default=False,
-        description="`1` keeps no sessions for clients of earlier revisions: any replica serves "
-        "any of their requests, and they confirm by token, for they can't be asked.",
+        description="`1` keeps no sessions for clients with earlier protocol versions. Any replica "
+        "can then serve their requests, but they confirm with tokens, because the server can't ask "
+        "their users.",
     )
     sessions: int = Field(
         1000,
         ge=4,
-        description="Sessions of earlier revisions that are open at once; one principal gets a "
-        "quarter of them.",
+        description="Maximum number of open sessions of clients with earlier protocol versions. "
+        "One principal can use a quarter of them.",
     )
-    body_bytes: int = Field(65_536, ge=4096, description="Largest body of an HTTP request.")
-    header_bytes: int = Field(16_384, ge=1024, description="Largest head of an HTTP request.")
+    body_bytes: int = Field(
+        65_536, ge=4096, description="Maximum size of the body of an HTTP request, in bytes."
+    )
+    header_bytes: int = Field(
+        16_384, ge=1024, description="Maximum size of the headers of an HTTP request, in bytes."
+    )
     rate: int = Field(
         600,
         ge=1,
-        description="HTTP requests a minute of one principal, at all replicas that share a Redis.",
+        description="Maximum number of HTTP requests per minute by one principal. Replicas that "
+        "share Redis count together.",
     )
     rate_in_all: int = Field(
         3000,
         ge=1,
-        description="HTTP requests a minute of all principals, at all replicas that share a Redis.",
+        description="Maximum number of HTTP requests per minute by all principals. Replicas that "
+        "share Redis count together.",
     )
     concurrency: int = Field(
-        25, ge=1, description="HTTP requests of one principal that are served at once."
+        25, ge=1, description="Maximum number of concurrent HTTP requests by one principal."
     )
-    concurrency_in_all: int = Field(100, ge=1, description="HTTP requests that are served at once.")
+    concurrency_in_all: int = Field(
+        100, ge=1, description="Maximum number of concurrent HTTP requests."
+    )
     patience: float = Field(
         10,
         gt=0,
-        description="Seconds that an HTTP client may take to send a request's body; a connection "
-        "without a complete head is closed within twice as long.",
+        description="Seconds that an HTTP client may take to send a request body. A connection "
+        "without complete headers is closed within twice this time.",
     )
     grace: float = Field(
         25,
         gt=0,
-        description="Seconds from SIGTERM to the end, in which what is under way over HTTP is "
-        "finished; what is not by four fifths of them is broken off.",
+        description="Seconds that the HTTP server takes to shut down after SIGTERM. Requests that "
+        "are not done after four fifths of this time are cancelled.",
     )
 
 
 class Logs(_Group, alias_generator=_named("CALLS_MCP_LOG_")):
-    """What is logged to stderr."""
+    """Logs on stderr."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "WARNING", description="What is logged, to stderr: DEBUG, INFO, WARNING or ERROR."
+        "WARNING",
+        description="Minimum level of log messages: `DEBUG`, `INFO`, `WARNING` or `ERROR`.",
     )
     format: Literal["text", "json"] = Field(
-        "text", description="How it is logged: `text`, or `json`, a line for each record."
+        "text", description="Format of log messages: `text` or `json` (one object per line)."
     )
 
 
@@ -479,18 +499,18 @@ class Telemetry(_Group, alias_generator=_named("CALLS_MCP_")):
     export: Literal["off", "otlp"] = Field(
         "off",
         alias="CALLS_MCP_TELEMETRY",
-        description="`otlp` sends spans and metrics where the standard `OTEL_*` variables say, "
-        "over http/protobuf (extra `otel`).",
+        description="`otlp` exports spans and metrics over http/protobuf, configured by the "
+        "standard `OTEL_*` variables. Needs the extra `otel`.",
     )
     metrics_address: Annotated[str, AfterValidator(_address)] | None = Field(
         None,
-        description="Where Prometheus finds the metrics, such as `127.0.0.1:9464`, at /metrics "
-        "and open to whoever can connect (extra `otel`).",
+        description="Address where Prometheus can read `/metrics`, such as `127.0.0.1:9464`. There "
+        "is no authentication. Needs the extra `otel`.",
     )
 
 
 class Settings(BaseModel):
-    """All settings, in groups. A field's description is its documentation."""
+    """All settings, in groups. The description of a field is its documentation."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -513,13 +533,13 @@ class Settings(BaseModel):
 
     @staticmethod
     def variables() -> dict[str, FieldInfo]:
-        """Return each setting's field by its variable."""
+        """Return the field of each setting by its variable."""
         groups = _Group.__subclasses__()  # in their order here
         fields = (field for group in groups for field in group.model_fields.values())
         return {str(field.alias): field for field in fields}
 
     def values(self, *, given: bool = False) -> dict[str, object]:
-        """Return each setting's value by its variable; with `given`, of those that were set."""
+        """Return the value of each setting by its variable; with `given`, only if it was set."""
         groups: dict[str, dict[str, object]] = self.model_dump(by_alias=True, exclude_unset=given)
         return {variable: value for group in groups.values() for variable, value in group.items()}
 
@@ -540,7 +560,7 @@ _ONLY_FOR = {
 
 
 REMOVED = {
-    "CALLS_MCP_AUDIT_FILE": "the audit log is a database now, and this was removed; for JSON lines "
+    "CALLS_MCP_AUDIT_FILE": "was removed, because the audit log is now a database; for JSON lines, "
     "run: calls-mcp audit export --follow"
 }
 _PREFIX = "CALLS_MCP_"
@@ -549,52 +569,57 @@ _MESSAGES = {
     "bool_parsing": "must be 1 or 0",
     "float_parsing": "must be a number",
     "int_parsing": "must be a whole number",
+    "greater_than": "must be greater than {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than_equal": "must be at most {le:g}",
 }
 
 
 class SettingsError(ConfigurationError):
-    """Settings are wrong; `problems` name each of them and never its value."""
+    """Settings are wrong; each of `problems` names a variable, but never its value."""
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
-        super().__init__(f"Wrong settings: {'; '.join(self.problems)}")
+        start = "Wrong settings: " if len(self.problems) == 1 else "Wrong settings:\n- "
+        super().__init__(start + "\n- ".join(self.problems))
 
 
 def _unknown(known: Collection[str]) -> Iterator[str]:
-    """Yield the problems with variables that look like settings but are none."""
-    names = [name.removeprefix(_PREFIX) for name in known if name.startswith(_PREFIX)]
+    """Yield the problems with variables that look like settings, but are unknown."""
+    names = {name.removeprefix(_PREFIX).removeprefix("TWILIO_"): name for name in known}
+    names["SANDBOX"] = "the option --sandbox"
     for name in sorted(os.environ):
         if removed := REMOVED.get(name.upper()):
             yield f"{name}: {removed}"
         elif name.upper().startswith(_PREFIX) and name.upper() not in known:
             close = get_close_matches(name.upper().removeprefix(_PREFIX), names, 1, _MIN_SIMILARITY)
-            guess = f"; did you mean {_PREFIX}{close[0]}?" if close else ""
-            yield f"{name}: there is no such setting{guess}"
+            guess = f"; did you mean {names[close[0]]}?" if close else ""
+            yield f"{name}: unknown setting{guess}"
 
 
 def _contradictions(auth: str, given: Collection[str]) -> Iterator[str]:
-    """Yield what the chosen authentication lacks, and what it would ignore."""
+    """Yield the settings that the chosen authentication needs or would ignore."""
     for name in _REQUIRED_FOR[auth]:
         if name not in given:
-            yield f"{name}: is needed with CALLS_MCP_AUTH={auth}"
+            yield f"{name}: is required with CALLS_MCP_AUTH={auth}"
     for name, modes in _ONLY_FOR.items():
         if name in given and auth not in modes:
-            needed = " or ".join(f"CALLS_MCP_AUTH={mode}" for mode in modes)
-            yield f"{name}: counts only with {needed}, and this is {auth}"
+            yield f"{name}: is only used with CALLS_MCP_AUTH={' or '.join(modes)}, not {auth}"
 
 
 def _fault(error: ErrorDetails) -> str:
-    words = _MESSAGES.get(error["type"]) or reason(error).replace("should be", "must be", 1)
-    return f"{error['loc'][1]}: {words}"
+    words = _MESSAGES.get(error["type"], "").format_map(error.get("ctx", {}))
+    plain = reason(error).replace("should be", "must be", 1).replace("'", "")
+    return f"{error['loc'][1]}: {words or plain}"
 
 
 def load_settings(overrides: Mapping[str, object] | None = None) -> Settings:
-    """Return the settings in the environment, with `overrides` by their variables before them.
+    """Return the settings from the environment; `overrides`, by variable, take precedence.
 
-    An empty variable sets nothing. Names may be in small letters.
+    An empty variable counts as unset. Names can be in lower case.
 
     Raises:
-        SettingsError: Naming every variable that is wrong, and never its value.
+        SettingsError: Names all variables that are wrong, but never their values.
     """
     unknown = [*_unknown(Settings.variables())]
     environment = {name.upper(): value for name, value in os.environ.items() if value}

@@ -1,4 +1,4 @@
-"""What the operator can set, and how a mistake is told."""
+"""Settings, and the messages about wrong ones."""
 
 import traceback
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from calls_mcp.errors import ConfigurationError
-from calls_mcp.settings import load_settings
+from calls_mcp.settings import Settings, load_settings
 
 ACCOUNT = "AC" + "0" * 32
 KEY = "SK" + "0" * 32
@@ -95,38 +95,54 @@ def test_where_requests_go(given: dict[str, str], url: str) -> None:
         ("twilio_region", "IE1", "TWILIO_REGION: must be lower-case letters, digits and hyphens"),
         ("twilio_region", "eu9\n", "TWILIO_REGION"),
         ("twilio_edge", "dublin?", "TWILIO_EDGE"),
-        ("calls_mcp_confirm", "sometimes", "'all', 'destructive', 'none' or 'operator'"),
-        ("calls_mcp_confirm_ttl", "60100", "less than or equal to 600"),
+        (
+            "calls_mcp_confirm",
+            "sometimes",
+            "CALLS_MCP_CONFIRM: must be all, destructive, none or operator",
+        ),
+        ("calls_mcp_confirm_ttl", "60100", "must be at most 600"),
         ("calls_mcp_read_only", "perhaps", "CALLS_MCP_READ_ONLY: must be 1 or 0"),
         ("calls_mcp_timeout", "soon", "CALLS_MCP_TIMEOUT: must be a number"),
         ("calls_mcp_http_rate", "1.x", "CALLS_MCP_HTTP_RATE: must be a whole number"),
         ("calls_mcp_confirm_ttl", "-7", "CALLS_MCP_CONFIRM_TTL: must be greater than 0"),
-        ("calls_mcp_result_bytes", "10", "4096"),
+        ("calls_mcp_result_bytes", "10", "must be at least 4096"),
         ("calls_mcp_secret_keys", "short", "32 characters"),
         ("calls_mcp_secret_keys", "a" * 32 + " " + "a" * 32, "different"),
-        ("calls_mcp_api_base_url", "http://api.example.com", "https unless it is on this machine"),
+        (
+            "calls_mcp_api_base_url",
+            "http://api.example.com",
+            "https unless the host is this machine",
+        ),
         ("calls_mcp_api_base_url", "https://u:p@example.com", "without credentials"),
-        ("calls_mcp_api_base_url", "ftp://example.com", "http(s) URL"),
-        ("calls_mcp_api_base_url", "file:///etc/passwd", "http(s) URL"),
+        ("calls_mcp_api_base_url", "ftp://example.com", "http or https URL"),
+        ("calls_mcp_api_base_url", "file:///etc/passwd", "http or https URL"),
         ("calls_mcp_api_base_url", "https://api.twilio.com?x=1", "CALLS_MCP_API_BASE_URL"),
         ("calls_mcp_api_base_url", "http://127.0.0.1@evil.example/", "without credentials"),
-        ("calls_mcp_api_base_url", "http://127.0.0.1.evil.example/", "https unless it is on this"),
+        (
+            "calls_mcp_api_base_url",
+            "http://127.0.0.1.evil.example/",
+            "https unless the host is this machine",
+        ),
         ("calls_mcp_api_base_url", "http://:pw@127.0.0.1", "without credentials"),
         ("calls_mcp_api_base_url", "http://127.0.0.1#here", "fragment"),
         ("calls_mcp_api_base_url", "http://127.0.0.1:99999", "CALLS_MCP_API_BASE_URL"),
-        ("calls_mcp_console_url", "http://calls.example.com", "https unless it is on this machine"),
-        ("calls_mcp_console_url", "https://calls.example.com/here", "and no more"),
-        ("calls_mcp_console_url", "https://Calls.example.com", "small letters"),
-        ("twilio_auth_token", " \t ", "TWILIO_AUTH_TOKEN: must be plain characters"),
+        (
+            "calls_mcp_console_url",
+            "http://calls.example.com",
+            "https unless the host is this machine",
+        ),
+        ("calls_mcp_console_url", "https://calls.example.com/here", "without a path"),
+        ("calls_mcp_console_url", "https://Calls.example.com", "lower case"),
+        ("twilio_auth_token", " \t ", "TWILIO_AUTH_TOKEN: must be printable ASCII"),
         ("twilio_api_secret", "secret\n", "TWILIO_API_SECRET"),
         ("twilio_auth_token", "a\udcffb", "TWILIO_AUTH_TOKEN"),
         ("calls_mcp_metrics_address", "u:sEcret", "HOST:PORT"),
-        ("calls_mcp_api_base_url", "https://u:p\u2100@example.com", "http(s) URL"),
-        ("calls_mcp_api_base_url", "https://a..b", "http(s) URL"),
-        ("calls_mcp_api_base_url", "https://" + "a" * 70, "http(s) URL"),
-        ("calls_mcp_api_base_url", "https://example.com/a b", "http(s) URL"),
-        ("calls_mcp_timeout", "inf", "less than or equal to 600"),
-        ("calls_mcp_deadline", "inf", "less than or equal to 3600"),
+        ("calls_mcp_api_base_url", "https://u:p\u2100@example.com", "http or https URL"),
+        ("calls_mcp_api_base_url", "https://a..b", "http or https URL"),
+        ("calls_mcp_api_base_url", "https://" + "a" * 70, "http or https URL"),
+        ("calls_mcp_api_base_url", "https://example.com/a b", "http or https URL"),
+        ("calls_mcp_timeout", "inf", "must be at most 600"),
+        ("calls_mcp_deadline", "inf", "must be at most 3600"),
         ("calls_mcp_log_level", "LOUD", "CALLS_MCP_LOG_LEVEL"),
         ("calls_mcp_log_format", "xml", "CALLS_MCP_LOG_FORMAT"),
         ("calls_mcp_telemetry", "zipkin", "CALLS_MCP_TELEMETRY"),
@@ -154,7 +170,7 @@ def test_no_url_of_another_kind_is_taken_for_the_audit_logs_file(value: str) -> 
     with pytest.raises(ConfigurationError) as error:
         load_settings({"calls_mcp_audit_database": value})
     assert str(error.value) == (
-        "Wrong settings: CALLS_MCP_AUDIT_DATABASE: must be a file's path, sqlite:///FILE or stderr:"
+        "Wrong settings: CALLS_MCP_AUDIT_DATABASE: must be a file path, sqlite:///FILE or stderr:"
     )
 
 
@@ -178,15 +194,17 @@ def test_an_unknown_variable_hides_no_wrong_value(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ConfigurationError) as error:
         load_settings({"calls_mcp_timeout": "-1"})
     assert str(error.value) == (
-        "Wrong settings: CALLS_MCP_CONFRIM: there is no such setting; did you mean "
-        "CALLS_MCP_CONFIRM?; CALLS_MCP_TIMEOUT: must be greater than 0"
+        "Wrong settings:\n- CALLS_MCP_CONFRIM: unknown setting; did you mean CALLS_MCP_CONFIRM?"
+        "\n- CALLS_MCP_TIMEOUT: must be greater than 0"
     )
-    with pytest.raises(ConfigurationError, match=r"CONFRIM: .*CALLS_MCP_PRINCIPALS: is needed"):
+    with pytest.raises(
+        ConfigurationError, match=r"CONFRIM: .*\n- CALLS_MCP_PRINCIPALS: is required"
+    ):
         load_settings({"calls_mcp_auth": "tokens"})
 
 
 def test_all_wrong_settings_are_told_at_once() -> None:
-    with pytest.raises(ConfigurationError, match=r"CALLS_MCP_TIMEOUT:.*CALLS_MCP_CONFIRM:"):
+    with pytest.raises(ConfigurationError, match=r"\n- CALLS_MCP_TIMEOUT:.*\n- CALLS_MCP_CONFIRM:"):
         load_settings({"calls_mcp_confirm": "x", "calls_mcp_timeout": "-1"})
 
 
@@ -223,21 +241,44 @@ def test_keys_are_derived_from_the_credentials_unless_they_are_set() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "guess"),
     [
         ("CALLS_MCP_READONLY", "; did you mean CALLS_MCP_READ_ONLY?"),
         ("calls_mcp_confim", "; did you mean CALLS_MCP_CONFIRM?"),
+        ("CALLS_MCP_POLICYFILE", "; did you mean CALLS_MCP_POLICY?"),
+        ("CALLS_MCP_STATE_URI", "; did you mean CALLS_MCP_STATE_URL?"),
+        ("CALLS_MCP_HTTP_RATE_ALL", "; did you mean CALLS_MCP_HTTP_RATE_IN_ALL?"),
+        ("CALLS_MCP_AUTH_TOKEN", "; did you mean TWILIO_AUTH_TOKEN?"),
+        ("CALLS_MCP_ACCOUNT_SID", "; did you mean TWILIO_ACCOUNT_SID?"),
+        ("CALLS_MCP_SANDBOX", "; did you mean the option --sandbox?"),
+        ("CALLS_MCP_SANBOX", "; did you mean the option --sandbox?"),
         ("CALLS_MCP_ZZZZZZZZZZZZZZZZZZZZ", ""),
         ("CALLS_MCP_FOO", ""),
     ],
 )
-def test_a_variable_that_looks_like_a_setting_and_is_none_is_not_passed_over(
-    monkeypatch: pytest.MonkeyPatch, name: str, told: str
+def test_an_unknown_setting_is_reported_with_the_nearest_spelling(
+    monkeypatch: pytest.MonkeyPatch, name: str, guess: str
 ) -> None:
     monkeypatch.setenv(name, "1")
     with pytest.raises(ConfigurationError) as error:
         load_settings()
-    assert str(error.value) == f"Wrong settings: {name}: there is no such setting{told}"
+    assert str(error.value) == f"Wrong settings: {name}: unknown setting{guess}"
+
+
+@pytest.mark.parametrize("name", [v for v in Settings.variables() if v.startswith("CALLS_MCP_")])
+def test_a_setting_with_a_letter_left_out_doubled_or_swapped_is_recognized(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    start = len("CALLS_MCP_")
+    for i in range(start, len(name)):
+        left_out, doubled = name[:i] + name[i + 1 :], name[:i] + name[i] + name[i:]
+        swapped = name[:i] + name[i + 1 : i + 2] + name[i] + name[i + 2 :]
+        for misspelt in {left_out, doubled, swapped} - Settings.variables().keys():
+            monkeypatch.setenv(misspelt, "1")
+            with pytest.raises(ConfigurationError) as error:
+                load_settings()
+            assert f"{misspelt}: unknown setting; did you mean {name}?" in str(error.value)
+            monkeypatch.delenv(misspelt)
 
 
 OAUTH = {
@@ -250,27 +291,33 @@ OAUTH = {
 @pytest.mark.parametrize(
     ("given", "complaint"),
     [
-        ({"calls_mcp_auth": "tokens"}, "CALLS_MCP_PRINCIPALS: is needed with CALLS_MCP_AUTH=token"),
+        (
+            {"calls_mcp_auth": "tokens"},
+            "CALLS_MCP_PRINCIPALS: is required with CALLS_MCP_AUTH=token",
+        ),
         (
             {"calls_mcp_auth": "oauth"},
-            "CALLS_MCP_AUTH=oauth; CALLS_MCP_RESOURCE_URL: is needed with CALLS_MCP_AUTH=oauth",
+            "CALLS_MCP_AUTH=oauth\n- CALLS_MCP_RESOURCE_URL: is required with CALLS_MCP_AUTH=oauth",
         ),
         (
             {"calls_mcp_principals": "principals.toml"},
-            "counts only with CALLS_MCP_AUTH=tokens or CALLS_MCP_AUTH=oauth, and this is none",
+            "CALLS_MCP_PRINCIPALS: is only used with CALLS_MCP_AUTH=tokens or oauth, not none",
         ),
-        (OAUTH | {"calls_mcp_auth": "none"}, "CALLS_MCP_OAUTH_ISSUER: counts only with CALLS_MCP_"),
+        (
+            OAUTH | {"calls_mcp_auth": "none"},
+            "CALLS_MCP_OAUTH_ISSUER: is only used with CALLS_MCP_AUTH=oauth, not none",
+        ),
         (
             {
                 "calls_mcp_auth": "tokens",
                 "calls_mcp_principals": "principals.toml",
                 "calls_mcp_oauth_scope_claim": "scp",
             },
-            "CALLS_MCP_OAUTH_SCOPE_CLAIM: counts only with CALLS_MCP_AUTH=oauth, and this is tok",
+            "CALLS_MCP_OAUTH_SCOPE_CLAIM: is only used with CALLS_MCP_AUTH=oauth, not tokens",
         ),
         (OAUTH | {"calls_mcp_oauth_issuer": "http://issuer.example.com"}, "must be https"),
         (OAUTH | {"calls_mcp_resource_url": "https://calls.example.com/mcp#x"}, "fragment"),
-        ({"calls_mcp_auth": "basic"}, "'none', 'tokens' or 'oauth'"),
+        ({"calls_mcp_auth": "basic"}, "must be none, tokens or oauth"),
     ],
 )
 def test_settings_for_authentication_that_contradict_each_other_are_refused(

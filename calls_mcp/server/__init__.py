@@ -1,1 +1,1 @@
-"""The MCP server: handlers of requests, and the stdio transport."""
+"""The MCP server: request handlers, and the stdio transport."""

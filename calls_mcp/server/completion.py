@@ -1,4 +1,4 @@
-"""Completion of the arguments of prompts and of resource templates."""
+"""Completion of arguments of prompts and resource templates."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_MOST = 100  # values in an answer, as the specification has it
+_MOST = 100  # values in a result, the maximum of the specification
 _RECENT = 100  # calls
 _FRESH = 10  # seconds
 _DAYS = 7
@@ -35,7 +35,7 @@ _WILD = frozenset("*?[")
 
 @dataclass(frozen=True, slots=True)
 class _Values:
-    """What an argument may be; `is_partial` if there are more that are not known here."""
+    """The possible values of an argument; `is_partial` if there are more than these."""
 
     values: Iterable[str] = ()
     is_partial: bool = False
@@ -43,7 +43,7 @@ class _Values:
 
 @dataclass(slots=True, eq=False)
 class _Recent:
-    """The newest calls that one principal can see, and when they were read."""
+    """The newest calls that a principal can see, and when they were read."""
 
     at: float = -inf
     calls: tuple[CallSummary, ...] = ()
@@ -52,7 +52,7 @@ class _Recent:
 
 
 class Completions:
-    """Proposes values, by what is at the beginning of them."""
+    """Completes values from their first characters."""
 
     def __init__(self, permissions: Permissions, prompts: Prompts) -> None:
         self._permissions = permissions
@@ -62,16 +62,16 @@ class Completions:
     async def complete(
         self, ctx: Context, params: types.CompleteRequestParams
     ) -> types.CompleteResult:
-        """Return the values that begin like what was typed.
+        """Return the values that begin with what was typed.
 
         Raises:
-            MCPError: There is no such prompt, template or argument.
+            MCPError: The prompt, template or argument does not exist.
         """
         argument = params.argument
         known = self._arguments(params.ref)
         if argument.name not in known:
-            there_are = names(known) or "none"
-            raise invalid(f"No argument {quoted(argument.name, 40)}. There are: {there_are}")
+            available = names(known) or "none"
+            raise invalid(f"Unknown argument {quoted(argument.name, 40)}. Available: {available}")
         found = await self._values(ctx, argument.name, known[argument.name])
         begun = argument.value.casefold()
         values = [v for v in dict.fromkeys(found.values) if v.casefold().startswith(begun)]
@@ -86,15 +86,15 @@ class Completions:
     def _arguments(
         self, ref: types.ResourceTemplateReference | types.PromptReference
     ) -> Mapping[str, tuple[str, ...]]:
-        """Return the arguments, each with its allowed values if the schema lists them."""
+        """Return the arguments, each with its allowed values if they are limited."""
         if isinstance(ref, types.PromptReference):
             return {a.name: a.choices for a in self._prompts.prompt(ref.name).arguments}
         if ref.uri == CALL:
             self._permissions.operation("fetch_call", {"uri": ref.uri})
         if ref.uri not in _TEMPLATES:
             wrong = quoted(ref.uri, 100)
-            there_are = names(_TEMPLATES)
-            raise invalid(f"Unknown template {wrong}. There are: {there_are}", {"uri": ref.uri})
+            available = names(_TEMPLATES)
+            raise invalid(f"Unknown template {wrong}. Available: {available}", {"uri": ref.uri})
         return dict.fromkeys(_TEMPLATES[ref.uri], ())
 
     async def _values(self, ctx: Context, name: str, choices: tuple[str, ...]) -> _Values:
@@ -116,7 +116,7 @@ class Completions:
                 return _Values(choices)
 
     async def _callers(self, ctx: Context) -> _Values:
-        """Return the caller IDs that the policy names, and those used lately that it allows."""
+        """Return the caller IDs that the policy names, and recent ones that it allows."""
         policy = await self._permissions.runtime.policy(principal_of(ctx), current_overrides())
         recent = await self._recent(ctx)
         allowed = policy.caller_ids.allow
@@ -131,7 +131,7 @@ class Completions:
         return [(today - timedelta(days=days)).isoformat() for days in range(_DAYS)]
 
     async def _recent(self, ctx: Context) -> _Recent:
-        """Return the newest calls, read every few seconds at most; none if they can't be read."""
+        """Return the newest calls, read at most every few seconds; none if a read fails."""
         if _READING not in self._permissions.permitted():
             return _Recent()
         key = (principal_of(ctx), self._permissions.runtime.access_for(current_overrides()))
@@ -150,13 +150,13 @@ class Completions:
     async def _read(self, ctx: Context, recent: _Recent) -> None:
         outcome = await self._permissions.read_for(ctx, _READING, {"limit": _RECENT})
         if outcome.error:
-            _log.warning("nothing could be completed: %s", outcome.error.kind)
+            _log.warning("completion failed because calls can't be read: %s", outcome.error.kind)
         recent.calls = outcome.calls or ()
         recent.is_partial = outcome.next_cursor is not None
         recent.at = anyio.current_time()
 
 
 def _parties(calls: Iterable[CallSummary], end: Literal["from", "to"]) -> list[str]:
-    """Return who is at one end of the calls that were placed by way of the API."""
+    """Return the parties at one end of the calls that were placed through the API."""
     placed = (call for call in calls if call.direction == _OUTBOUND)
     return [party for call in placed if (party := call.from_ if end == "from" else call.to)]

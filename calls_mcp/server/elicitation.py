@@ -1,8 +1,8 @@
-"""Asks the human, as the client's protocol era has it, and carries the answer to the path.
+"""Elicitation: asks the user to confirm a change, in the way of the client's protocol version.
 
-A 2026-07-28 client is handed the question and brings the answer in a second request; an older one
-is asked while its request waits; one that can't ask its user gets the token instead. Where the
-operator decides, a client that can open pages is sent to theirs, likewise.
+A 2026-07-28 client gets the question as a result and sends the answer in a second request. An older
+client is asked while its request waits. A client that can't ask its user gets a token instead. If
+the operator must approve, a client that can open pages is asked to open the approval page.
 """
 
 from collections.abc import Awaitable, Callable
@@ -30,21 +30,21 @@ _MODERN = "2026-07-28"
 _KEY, _PAGE = "confirm", "open"
 _FIELD = "approve"
 _LOOK = (
-    "The operator must approve this change before anything happens. Their page shows what it would "
-    "do, and takes the decision."
+    "The operator must approve this change before anything happens. Open the operator's page to "
+    "see the change and decide."
 )
 
 Context = ServerRequestContext[Any, Any]
 Invoke = Callable[[Approval | None, bool], Awaitable[Outcome]]
-"""Takes the user's answer, if there is one, and whether the client can ask for it."""
+"""Invokes with the user's answer, if there is one, and whether the client can ask its user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Elicitation:
-    """Asks about one request.
+    """Asks the user about one request.
 
-    `timeout` is how long an older client's user may take, in seconds; `console` is where the
-    operator decides, if that is known.
+    `timeout` is how long the user of an older client may take, in seconds. `console` is the URL of
+    the operator's console, if it is known.
     """
 
     ctx: Context
@@ -53,7 +53,7 @@ class Elicitation:
     console: str | None
 
     async def run(self, params: CallToolRequestParams) -> Outcome | InputRequiredResult:
-        """Invoke, and if that needs somebody's word and the client can get it, see that it does."""
+        """Invoke, and have the client ask for a confirmation if one is needed."""
         can_ask = _can_ask(self.ctx)
         outcome = await self.invoke(_approval_in(params), can_ask)
         confirmation = outcome.confirmation
@@ -83,15 +83,17 @@ class Elicitation:
             with anyio.move_on_after(self.timeout):
                 response = await session.elicit_form(question.message, schema, self.ctx.request_id)
         except MCPError as error:
-            return _refusal(token, f"The user could not be asked ({one_line(error.message)}).")
+            return _refusal(
+                token, f"The client could not ask the user ({one_line(error.message)})."
+            )
         except ValidationError:
-            return _refusal(token, "The client's answer could not be read.")
+            return _refusal(token, "The client sent an invalid answer.")
         return _approval(token, response)
 
     async def _open_page(
         self, url: str, approval: str, outcome: Outcome
     ) -> Outcome | InputRequiredResult:
-        """Have the client open the operator's page; what comes of it, comes from there."""
+        """Have the client open the operator's page, where the operator decides."""
         if self.ctx.protocol_version >= _MODERN:
             page = ElicitRequestURLParams(message=_LOOK, url=url)
             return InputRequiredResult(input_requests={_PAGE: ElicitRequest(params=page)})
@@ -101,7 +103,7 @@ class Elicitation:
             with anyio.move_on_after(self.timeout):
                 response = await session.elicit_url(_LOOK, url, approval, request_id)
         except (MCPError, ValidationError):
-            return outcome  # which names the page, too
+            return outcome  # it names the page, too
         if response is None or response.action == "cancel":
             return outcome
         outcome = await self.invoke(_declined(response), _can_ask(self.ctx))
@@ -111,13 +113,13 @@ class Elicitation:
 
 
 def _can_ask(ctx: Context) -> bool:
-    """Whether the client takes forms; one that only opens URLs does not."""
+    """Return whether the client shows forms; one that only opens URLs does not."""
     elicitation = _elicitation(ctx)
     return elicitation is not None and (elicitation.form is not None or elicitation.url is None)
 
 
 def _can_open(ctx: Context) -> bool:
-    """Whether the client opens URLs for its user."""
+    """Return whether the client opens URLs for its user."""
     elicitation = _elicitation(ctx)
     return elicitation is not None and elicitation.url is not None
 
@@ -128,7 +130,7 @@ def _elicitation(ctx: Context) -> ElicitationCapability | None:
 
 
 def _approval_in(params: CallToolRequestParams) -> Approval | None:
-    """The answer in a retried request; without the state we issued, no yes counts."""
+    """Return the answer in a retried request; a yes needs the state that the server issued."""
     if params.request_state is not None:
         return _approval(params.request_state, (params.input_responses or {}).get(_KEY))
     sent = _page_result(params)
@@ -136,28 +138,28 @@ def _approval_in(params: CallToolRequestParams) -> Approval | None:
 
 
 def _page_result(params: CallToolRequestParams) -> ElicitResult | None:
-    """What became of opening the operator's page, if the client was asked to."""
+    """Return the result of opening the operator's page, if the client was asked to."""
     response = (params.input_responses or {}).get(_PAGE)
     return response if isinstance(response, ElicitResult) else None
 
 
 def _declined(response: ElicitResult) -> Approval | None:
-    """A user's no, without having looked. That they open the page says nothing of the change."""
+    """Return a refusal if the user did not open the page. Opening it is not an approval."""
     if response.action != "decline":
         return None
-    reason = "The user did not want to open the operator's page. Nothing was done."
+    reason = "The user declined to open the operator's page. Nothing was done."
     return Approval("", approved=False, reason=reason, by="operator")
 
 
 def _approval(token: str, response: object) -> Approval:
-    """Only a literal true approves."""
+    """Return the answer as an approval, which only a literal true is."""
     match response:
         case ElicitResult(action="accept", content=dict(content)) if content.get(_FIELD) is True:
             return Approval(token, by="elicitation")
         case ElicitResult(action="accept"):
-            return _refusal(token, "The user's answer was not a plain yes.")
+            return _refusal(token, "The user did not confirm.")
         case ElicitResult(action="decline"):
-            return _refusal(token, "The user said no. Talk to them before you try again.")
+            return _refusal(token, "The user declined. Talk to them before you try again.")
         case ElicitResult():
             return _refusal(token, "The user dismissed the question.")
         case _:
@@ -173,7 +175,7 @@ def _question(confirmation: Confirmation) -> ElicitRequestFormParams:
     field = {
         "type": "boolean",
         "title": f"Yes, {action} this call",
-        "description": "Nothing happens unless this is set.",
+        "description": "Nothing happens unless you select this.",
     }
     return ElicitRequestFormParams(
         message=confirmation.preview,

@@ -1,4 +1,4 @@
-"""The MCP server: its tools, and what becomes of every request."""
+"""The MCP server: its tools, and the handlers of all requests."""
 
 from base64 import b64encode
 from collections.abc import Mapping
@@ -41,16 +41,19 @@ if TYPE_CHECKING:
 
 NAME = "calls-mcp"
 
-_READING = "Telephone calls over Twilio: list_calls finds them, fetch_call follows one"
-_CHANGING = (
-    ", create_call rings somebody, update_call changes or ends a live call, delete_call erases a "
-    "record. Changes are confirmed by the user first. After outcome_unknown, look before you "
-    "repeat: a repeated call may ring a person twice."
+_READING = (
+    "Phone calls with Twilio. list_calls finds calls and fetch_call returns the status of one."
 )
-_NUMBERS = " Numbers are E.164 (+15005550006)."
+_CHANGING = (
+    " create_call places a call, update_call changes or ends a live call, and delete_call deletes "
+    "a record. The user must confirm each change. After outcome_unknown, check with list_calls or "
+    "fetch_call before you try again: a second call could ring the person twice."
+)
+_READ_ONLY = " This server is read-only: nothing can be changed."
+_NUMBERS = " Phone numbers are in E.164 format, such as +15005550006."
 _MORE = (
-    " Resources: calls://docs/{tool} has a tool's parameters in full, calls://policy what is "
-    "allowed, calls://call/{sid} a call."
+    " Resources: calls://docs/{tool} describes all parameters of a tool, calls://policy lists what "
+    "is allowed, and calls://call/{sid} is a call."
 )
 _DAY = 86_400
 _STATIC = CacheHint(ttl_ms=_DAY * 1000, scope="public")
@@ -62,7 +65,7 @@ _DRAWING = (
 
 
 def build_server(runtime: Runtime) -> Server[BackgroundTasks]:
-    """Return a server on `runtime`, for any number of connections of either protocol era.
+    """Return a server on `runtime`, for any number of connections of either protocol version.
 
     Raises:
         CatalogError: A file under `config/` is wrong.
@@ -75,7 +78,7 @@ def build_server(runtime: Runtime) -> Server[BackgroundTasks]:
         NAME,
         version=__version__,
         title="Calls",
-        description="Place, find, follow, change and delete telephone calls, safely.",
+        description="Place, find, follow, change and delete phone calls, safely.",
         instructions=_instructions(permissions),
         icons=[_icon("#145", "light"), _icon("#8df", "dark")],
         cache_hints={
@@ -102,7 +105,7 @@ def build_server(runtime: Runtime) -> Server[BackgroundTasks]:
     )
     server.add_request_handler("tools/call", types.CallToolRequestParams, tools.call)
     server.extensions[app.EXTENSION] = {}
-    # The sealed state outlives a confirmation, so that a late answer is told why it came too late.
+    # The sealed state outlives a confirmation, so that a late answer gets the reason.
     security = RequestStateSecurity(keys=runtime.keys, ttl=_DAY, bind_principal=principal_of)
     server.middleware.append(partial(_correlated, permissions))
     server.middleware.append(_corrected)
@@ -118,14 +121,15 @@ async def _correlated(permissions: Permissions, ctx: Context, call_next: CallNex
         except MCPError as error:
             if "requestState" not in error.error.message:
                 raise
-            hint = f"{error.error.message}. Nothing was done: call again without requestState."
+            hint = f"{error.error.message}. Nothing was done. Try again without requestState."
             raise MCPError(error.error.code, hint) from error
 
 
 async def _corrected(ctx: Context, call_next: CallNext) -> HandlerResult:
-    """Promise no notifications of resources to an older client that has no session for them.
+    """Correct what the SDK promises and sends.
 
-    The icon is sent with what the server is asked about itself; the SDK would send it each time.
+    An older client without a session gets no resource notifications. The icons are only sent with
+    the server's description; the SDK would send them with each result.
     """
     result = await call_next(ctx)
     told: dict[str, Any] = result if isinstance(result, dict) else {}
@@ -137,7 +141,7 @@ async def _corrected(ctx: Context, call_next: CallNext) -> HandlerResult:
 
 
 class _Server(Server[BackgroundTasks]):
-    """Promises no more than it does: what it lists never changes."""
+    """A server that announces no list changes, because its lists never change."""
 
     def get_capabilities(
         self,
@@ -147,7 +151,7 @@ class _Server(Server[BackgroundTasks]):
         *,
         protocol_version: str | None = None,
     ) -> types.ServerCapabilities:
-        """Return what clients of a protocol version are promised."""
+        """Return the capabilities for a protocol version."""
         promised = super().get_capabilities(
             notification_options,
             experimental_capabilities,
@@ -161,7 +165,7 @@ class _Server(Server[BackgroundTasks]):
 
 
 class _Tools:
-    """Serves the tools; their list is made once and never changes."""
+    """Serves the tools, whose list is made once and never changes."""
 
     def __init__(self, permissions: Permissions) -> None:
         self._permissions = permissions
@@ -176,7 +180,7 @@ class _Tools:
         tools = [self._tools[name] for name in self._permissions.permitted()]
         if not app.is_shown_by(ctx):
             return types.ListToolsResult(tools=tools)
-        # Nobody who shares a cache with this client is to be told of the page.
+        # A shared cache would show the page to clients that do not support it.
         return types.ListToolsResult(tools=app.with_page(tools), cache_scope="private")
 
     async def call(self, ctx: Context, params: types.CallToolRequestParams) -> HandlerResult:
@@ -199,19 +203,19 @@ class _Tools:
         return _on_the_wire(to_result(operation, outcome))
 
     def _warm_up(self, ctx: Context) -> None:
-        """Once the tools are known, a call is likely to follow: load behind the model's back."""
+        """Load what a tool call needs in the background, because one is likely to follow."""
         if not self._is_warm:
             self._is_warm = True
             ctx.lifespan_context.start(self._permissions.runtime.warm_up)
 
     def input_schema(self, name: str) -> Mapping[str, Any] | None:
-        """Return a tool's schema, which the SDK would else take from a list for each request."""
+        """Return a tool's schema, so that the SDK does not list the tools for each request."""
         return self._tools[name].input_schema if name in self._tools else None
 
 
 @dataclass(frozen=True, slots=True)
 class _Other:
-    """What serves all requests but those for tools."""
+    """The handlers of all requests that are not about tools."""
 
     prompts: "Prompts"
     resources: "Resources"
@@ -220,7 +224,7 @@ class _Other:
 
 
 def _load(permissions: Permissions) -> _Other:
-    """Import what a client that only has tools does not need, when it is asked for."""
+    """Import what clients that only use tools do not need, at the first such request."""
     from calls_mcp.server import completion, prompts, resources, subscriptions  # noqa: PLC0415
 
     served = prompts.Prompts(permissions)
@@ -230,8 +234,7 @@ def _load(permissions: Permissions) -> _Other:
 
 
 def _instructions(permissions: Permissions) -> str:
-    read_only = ". Nothing can be changed: this server is read-only."
-    changing = read_only if permissions.is_read_only else _CHANGING
+    changing = _READ_ONLY if permissions.is_read_only else _CHANGING
     return f"{_READING}{changing}{_NUMBERS}{_MORE}"
 
 
@@ -242,7 +245,7 @@ def _icon(colour: str, theme: Literal["light", "dark"]) -> types.Icon:
 
 
 def _on_the_wire(result: types.CallToolResult) -> dict[str, Any]:
-    """Return the result as the SDK would send it, which would first copy each call of a list."""
+    """Return the result as the SDK would send it, but without copying each call of a list."""
     told = result.model_dump(by_alias=True, exclude_none=True, exclude={"structured_content"})
     return {**told, "structuredContent": result.structured_content}
 

@@ -1,7 +1,7 @@
-"""The page on which a host shows calls to its user: an MCP App.
+"""The MCP App: a page on which a host shows calls to its user.
 
-It comes with two tools, for clients that say that they show such pages; others are told nothing of
-it. A page is in no list of resources, for hosts tell models of those.
+Two tools refer to it, but only for clients that declare support for such pages. It is not in the
+list of resources, because hosts show that list to models.
 """
 
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ URI = "ui://calls-mcp/calls"
 
 _SHOWN = frozenset({"fetch_call", "list_calls"})
 _OF_A_TOOL = {"ui": {"resourceUri": URI}}
-# Nothing is loaded or asked for from anywhere.
+# The page needs no network.
 _NOWHERE = ("connectDomains", "resourceDomains", "frameDomains", "baseUriDomains")
 _OF_THE_PAGE: dict[str, Any] = {
     "ui": {"csp": {kind: list[str]() for kind in _NOWHERE}, "prefersBorder": True}
@@ -27,7 +27,7 @@ _OF_THE_PAGE: dict[str, Any] = {
 
 
 def is_shown_by(ctx: Context) -> bool:
-    """Whether the client in hand shows its user such pages."""
+    """Return whether the client of this request shows such pages."""
     capabilities = ctx.session.client_capabilities
     extensions = capabilities.extensions if capabilities else None
     mime_types = ((extensions or {}).get(EXTENSION) or {}).get("mimeTypes")
@@ -35,7 +35,7 @@ def is_shown_by(ctx: Context) -> bool:
 
 
 def with_page(tools: Iterable[types.Tool]) -> list[types.Tool]:
-    """The tools, those that tell of calls bound to the page."""
+    """Return the tools, with a link to the page in those that return calls."""
     return [
         tool.model_copy(update={"meta": _OF_A_TOOL}) if tool.name in _SHOWN else tool
         for tool in tools
@@ -43,7 +43,7 @@ def with_page(tools: Iterable[types.Tool]) -> list[types.Tool]:
 
 
 def contents() -> types.TextResourceContents:
-    """The page, with what it needs of the host: nothing."""
+    """Return the page, with a policy that allows no network."""
     return types.TextResourceContents(
         uri=URI, mime_type=MIME_TYPE, text=_html(), _meta=_OF_THE_PAGE
     )

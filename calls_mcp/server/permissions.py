@@ -1,4 +1,4 @@
-"""Who sent a request, the tools that they may use, and what is read for them."""
+"""The principal of a request, the tools that they may use, and reads for them."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -23,60 +23,62 @@ from calls_mcp.tools.catalog import Operation, load_operations
 from calls_mcp.tools.outcome import Caller, Outcome
 
 Context = ServerRequestContext[Any, Any]
-_OPERATORS = "console:"  # what the operator does in the console is recorded under such names
+_OPERATORS = "console:"  # reserved: the prefix of operators in the audit log
 
 
 def principal_of(ctx: Context) -> str:
-    """Return whom the caller's token stands for; without one, what the client calls itself."""
+    """Return the principal of the caller's token; without one, the name of the client."""
     if (authenticated := current_principal()) is not None:
         return authenticated
     client = ctx.session.client_params
     name = client.client_info.name if client else "anonymous"
     name = f"client {name}" if name.startswith(_OPERATORS) else name
-    return name.encode(errors="replace").decode()  # it may be no text that could be written down
+    return name.encode(errors="replace").decode()  # it may have lone surrogates
 
 
 def caller_of(ctx: Context, *, can_ask: bool = False) -> Caller:
-    """Return who sent the request in hand."""
+    """Return the caller of this request."""
     serving = correlation.current_request()
     request_id = serving.id if serving else ""
     return Caller(principal_of(ctx), can_ask, _trace_id(), request_id, _client_of(ctx))
 
 
 def _client_of(ctx: Context) -> str:
-    """Return what the client calls itself, and its version."""
+    """Return the client's name and version."""
     params = ctx.session.client_params
     told = f"{params.client_info.name} {params.client_info.version}" if params else ""
     return one_line(told, 80)
 
 
 def connection_of(ctx: Context) -> Connection:
-    """Return the connection of a request: the SDK has no other way to what belongs to it."""
+    """Return the connection of a request, which the SDK does not offer otherwise."""
     return ctx.session._connection  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
 
 def invalid(message: str, data: object = None) -> MCPError:
-    """Return a -32602: what was asked for does not exist, or not so."""
+    """Return an error with the code -32602, for what does not exist or is invalid."""
     return MCPError(types.INVALID_PARAMS, message, data)
 
 
 def names(known: Mapping[str, object]) -> str:
-    """Return the names of what there is, for an error."""
+    """Return the available names, for an error."""
     return ", ".join(known)
 
 
 def require_first_page(params: types.PaginatedRequestParams | None) -> None:
-    """Return unless a cursor is given: lists have one page, so none was ever issued.
+    """Refuse a cursor, because lists have one page.
 
     Raises:
-        MCPError: One is given.
+        MCPError: A cursor is given.
     """
     if params is not None and params.cursor is not None:
-        raise invalid(f"Unknown cursor {quoted(params.cursor, 40)}. This list has one page")
+        raise invalid(
+            f"Unknown cursor {quoted(params.cursor, 40)}. This list has one page; omit the cursor"
+        )
 
 
 class Permissions:
-    """Which tools there are, and which of them the request in hand may use."""
+    """The tools of this server, and which of them a request may use."""
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
@@ -88,12 +90,12 @@ class Permissions:
         self.operations = {k: o for k, o in operations.items() if k not in hidden}
 
     def require_authenticated(self, ctx: Context) -> None:
-        """Refuse what came over HTTP without being authenticated, should that ever be left out."""
+        """Refuse an HTTP request without a principal, as a second line of defence."""
         if not self.is_open and ctx.request is not None and current_principal() is None:
-            raise MCPError(types.INVALID_REQUEST, "Nobody is authenticated")
+            raise MCPError(types.INVALID_REQUEST, "The request is not authenticated")
 
     def permitted(self) -> dict[str, Operation]:
-        """Return the tools that are within the caller's scopes."""
+        """Return the tools that the caller's scopes allow."""
         return {name: o for name, o in self.operations.items() if allows(o)}
 
     def denied(self) -> Collection[str]:
@@ -104,7 +106,7 @@ class Permissions:
         """Return a tool that the caller may use.
 
         Raises:
-            MCPError: There is none of this name, or not for them; with `data`.
+            MCPError: The tool does not exist, or the caller may not use it; with `data`.
         """
         operation = self.operations.get(name)
         if operation is not None and not allows(operation):
@@ -112,9 +114,9 @@ class Permissions:
         if operation is not None:
             return operation
         if name in self._hidden:
-            raise invalid(f"{name} is switched off: this server is read-only", data)
+            raise invalid(f"{name} is not available, because this server is read-only", data)
         unknown = quoted(name, 64)
-        raise invalid(f"Unknown tool {unknown}. There are: {names(self.permitted())}", data)
+        raise invalid(f"Unknown tool {unknown}. Available: {names(self.permitted())}", data)
 
     async def read(
         self,
@@ -123,7 +125,7 @@ class Permissions:
         caller: Caller,
         overrides: Overrides | None,
     ) -> Outcome:
-        """Return the outcome of a reading tool, by the path of a tool call.
+        """Return the outcome of a tool that reads, as a tool call would.
 
         `overrides` are the account and policy of the caller.
         """
@@ -133,11 +135,11 @@ class Permissions:
     async def read_for(
         self, ctx: Context, name: str, arguments: Mapping[str, str | int]
     ) -> Outcome:
-        """Do the same for the caller of the request in hand, whose scopes have been checked."""
+        """Do the same for the caller of this request, whose scopes have been checked."""
         return await self.read(name, arguments, caller_of(ctx), current_overrides())
 
 
 def _trace_id() -> str:
-    """Return the trace of the request, by its `traceparent` or the host program's tracing."""
+    """Return the trace ID of the request, from its `traceparent` or the host program."""
     span = trace.get_current_span().get_span_context()
     return trace.format_trace_id(span.trace_id) if span.is_valid else ""

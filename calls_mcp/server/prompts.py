@@ -25,10 +25,7 @@ _Text = Annotated[str, Field(strict=True, min_length=1)]
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True, slots=True)
 class PromptArgument:
-    """What a prompt can be told; one of `choices`, if it has any.
-
-    One that is not required is left out of the text if not given.
-    """
+    """An argument of a prompt; its value is one of `choices`, if there are any."""
 
     name: _Text
     description: _Text
@@ -39,7 +36,7 @@ class PromptArgument:
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt; `text` has `{{ name }}` where an argument goes."""
+    """A prompt; `text` has `{{ name }}` in place of an argument."""
 
     name: _Text
     title: _Text
@@ -48,24 +45,24 @@ class Prompt:
     text: _Text
 
     def names(self, tool: str) -> bool:
-        """Return whether its text has the model use a tool of this name."""
+        """Return whether its text names this tool."""
         return re.search(rf"\b{tool}\b", self.text) is not None
 
     def problems(self, given: Mapping[str, str]) -> Iterator[str]:
-        """Yield what is wrong with the arguments given."""
+        """Yield the faults in the given arguments."""
         for argument in self.arguments:
             value = given.get(argument.name)
             if argument.required and not value:
-                yield f"{self.name} needs the argument {argument.name}: {argument.description}"
+                yield f"{argument.name} is required: {argument.description}"
             if value and argument.choices and value not in argument.choices:
-                yield f"{self.name} takes as {argument.name}: {', '.join(argument.choices)}"
+                yield f"{argument.name} must be one of {', '.join(argument.choices)}"
         declared = {argument.name for argument in self.arguments}
         for name in given:
             if name not in declared:
-                yield f"{self.name} has no argument {one_line(name, 40)!r}"
+                yield f"unknown argument {quoted(name, 40)}"
 
     def render(self, given: Mapping[str, str]) -> str:
-        """Return the text with the arguments in it, `(not given)` for those that are not."""
+        """Return the text with the arguments; a missing one is `(not given)`."""
         return _PLACEHOLDER.sub(lambda m: given.get(m[1]) or "(not given)", self.text)
 
 
@@ -76,14 +73,14 @@ def load_prompts(directory: Path = PROMPTS) -> Mapping[str, Prompt]:
     """Return the prompts by name, in the order of their files.
 
     Raises:
-        CatalogError: A file has no proper front matter, or uses an argument it does not declare.
+        CatalogError: A file has invalid front matter, or uses an argument it does not declare.
     """
     prompts = [_read(file) for file in sorted(directory.glob("*.md"))]
     return {prompt.name: prompt for prompt in prompts}
 
 
 class Prompts:
-    """Serves the prompts that have the model use nothing but tools that the caller may use."""
+    """Serves the prompts whose tools the caller may use."""
 
     def __init__(self, permissions: Permissions) -> None:
         self._permissions = permissions
@@ -113,10 +110,10 @@ class Prompts:
     async def get(
         self, _ctx: Context, params: types.GetPromptRequestParams
     ) -> types.GetPromptResult:
-        """Return a prompt with these arguments in it.
+        """Return a prompt with the given arguments.
 
         Raises:
-            MCPError: There is no such prompt, or something is wrong with the arguments.
+            MCPError: The prompt does not exist, or the arguments are wrong.
         """
         prompt, given = self.prompt(params.name), params.arguments or {}
         if problems := [*prompt.problems(given)]:
@@ -129,11 +126,11 @@ class Prompts:
         """Return a prompt that the caller may use.
 
         Raises:
-            MCPError: There is none of this name, or not for them.
+            MCPError: The prompt does not exist, or the caller may not use it.
         """
         prompts = self._permitted()
         if name not in prompts:
-            raise invalid(f"Unknown prompt {quoted(name, 64)}. There are: {names(prompts)}")
+            raise invalid(f"Unknown prompt {quoted(name, 64)}. Available: {names(prompts)}")
         return prompts[name]
 
     def _permitted(self) -> Mapping[str, Prompt]:
@@ -155,12 +152,14 @@ def _read(file: Path) -> Prompt:
 
 def _checked(file: Path, prompt: Prompt) -> Prompt:
     if prompt.name != file.stem:
-        raise CatalogError(file.name, f"name: must be {file.stem!r}, as the file is called")
+        raise CatalogError(file.name, f"name: must be {file.stem}, the name of the file")
     declared = {argument.name for argument in prompt.arguments}
     if len(declared) < len(prompt.arguments):
-        raise CatalogError(file.name, "arguments: one is declared twice")
+        raise CatalogError(file.name, "arguments: an argument is declared twice")
     used = {*_PLACEHOLDER.findall(prompt.text)}
     if declared != used:
         odd = ", ".join(sorted(declared ^ used))
-        raise CatalogError(file.name, f"arguments: declared but not used, or the reverse: {odd}")
+        raise CatalogError(
+            file.name, f"arguments: declared but not used, or used but not declared: {odd}"
+        )
     return prompt

@@ -1,7 +1,7 @@
-"""Serving one client over stdin and stdout, until either side ends it.
+"""Serves one client over stdin and stdout, until either side ends the connection.
 
-Where both are pipes they are the event loop's own, with no thread between it and the client: the
-SDK's transport changes threads three times a call. A terminal and a file are left to that.
+If both are pipes, the event loop reads and writes them directly: the SDK's transport, which is used
+for terminals and files, switches threads three times per call.
 """
 
 import asyncio
@@ -28,14 +28,14 @@ from calls_mcp.service.runtime import Runtime
 
 _GRACE = 3  # seconds
 _LONGEST_LINE = 2**26  # bytes
-_LARGEST_WRITE = 2**18  # bytes; as many as a result has at most, with its text
+_LARGEST_WRITE = 2**18  # bytes; the largest result with its text
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 
 
 async def serve_stdio(server: Server[Any], runtime: Runtime) -> None:
     """Serve until the end of input, SIGINT or SIGTERM, and then close `runtime`.
 
-    A change that is under way at a signal is given some seconds to be recorded.
+    After a signal, a change in progress has a few seconds to finish and to be recorded.
     """
     async with _connected() as (incoming, outgoing):
         async with aclosing(runtime), anyio.create_task_group() as tasks:
@@ -43,7 +43,7 @@ async def serve_stdio(server: Server[Any], runtime: Runtime) -> None:
             await server.run(incoming, outgoing, server.create_initialization_options())
             tasks.cancel_scope.cancel()
             return
-        # A signal came. Where a thread waits for input, only input would end it.
+        # After a signal: a thread that waits for input could not be stopped otherwise.
         stderr.flush()
         os._exit(0)
 
@@ -75,16 +75,16 @@ async def _end_on_signal(scope: anyio.CancelScope) -> None:
 
 
 class _Reader(ObjectReceiveStream[SessionMessage | Exception]):
-    """Receives the messages on standard input; what is no message is received as an error."""
+    """Receives messages from stdin; invalid ones are received as errors."""
 
     def __init__(self, reader: asyncio.StreamReader) -> None:
         self._reader = reader
 
     async def receive(self) -> SessionMessage | Exception:
-        """Return the next message; a line that is too long is dropped, and its end is no message.
+        """Return the next message, or an error for an invalid or too long line.
 
         Raises:
-            EndOfStream: There are no more.
+            EndOfStream: stdin was closed.
         """
         try:
             line = await self._reader.readline()
@@ -100,16 +100,16 @@ class _Reader(ObjectReceiveStream[SessionMessage | Exception]):
 
 
 class _Writer(ObjectSendStream[SessionMessage]):
-    """Sends messages on standard output."""
+    """Sends messages to stdout."""
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
 
     async def send(self, item: SessionMessage) -> None:
-        """Write a message, and wait until there is room for more.
+        """Write a message, and wait until the buffer has space.
 
         Raises:
-            BrokenResourceError: Nobody reads any more.
+            BrokenResourceError: The client closed the other end.
         """
         if self._writer.is_closing():
             raise BrokenResourceError
@@ -120,17 +120,17 @@ class _Writer(ObjectSendStream[SessionMessage]):
             raise BrokenResourceError from gone
 
     async def aclose(self) -> None:
-        """Write what is left."""
+        """Write the rest, then close."""
         self._writer.close()
 
     async def wait_closed(self) -> None:
-        """Wait until the other end has taken all of it, or has gone."""
+        """Wait until the client has read everything, or has closed the other end."""
         with suppress(ConnectionError):
             await self._writer.wait_closed()
 
 
 class _CloseTogether(asyncio.StreamReaderProtocol):
-    """Closes standard input once nobody reads standard output."""
+    """Closes stdin when the client closes stdout."""
 
     def __init__(self, incoming: asyncio.ReadTransport) -> None:
         super().__init__(asyncio.StreamReader())
@@ -142,7 +142,7 @@ class _CloseTogether(asyncio.StreamReaderProtocol):
 
 
 def _encoded(message: JSONRPCMessage) -> bytes:
-    """Encode as JSON; a response, which may be long, in a quarter of the time of pydantic."""
+    """Return a message as JSON. For responses, orjson takes a quarter of pydantic's time."""
     if isinstance(message, JSONRPCResponse):
         response = {"jsonrpc": "2.0", "id": message.id, "result": message.result}
         with suppress(TypeError):  # an id of more than 64 bits
@@ -151,10 +151,10 @@ def _encoded(message: JSONRPCMessage) -> bytes:
 
 
 def _are_pipes() -> bool:
-    """Return whether both are pipes or sockets, as they are between a client and its server.
+    """Return whether stdin and stdout are pipes or sockets, as with an MCP client.
 
-    Not if two of the three are one: standard error would no longer wait for whoever reads it, and
-    a socket can't be read and written by two transports.
+    Two of the standard streams must not be the same file: stderr would become non-blocking, and two
+    transports can't share a socket.
     """
     if sys.platform == "win32":
         return False
@@ -163,7 +163,7 @@ def _are_pipes() -> bool:
 
 
 async def _claim_pipes() -> tuple[_Reader, _Writer]:
-    """Take both: other code then reads an empty file, and prints to standard error."""
+    """Claim stdin and stdout. Other code then reads an empty file and prints to stderr."""
     reader = asyncio.StreamReader(_LONGEST_LINE)
     loop, incoming = asyncio.get_running_loop(), os.fdopen(os.dup(_STDIN), "rb", 0)
     reading, _ = await loop.connect_read_pipe(
@@ -180,11 +180,11 @@ async def _claim_pipes() -> tuple[_Reader, _Writer]:
 
 
 def _widen(descriptor: int) -> None:
-    """Enlarge a pipe, so that it takes a whole list at once, where the system lets us."""
+    """Enlarge a pipe if possible, so that it takes a whole list at once."""
     if sys.platform == "linux":
-        import fcntl  # noqa: PLC0415  # there is none on Windows
+        import fcntl  # noqa: PLC0415  # not on Windows
 
-        with suppress(OSError):  # it is a socket, or its user has too much of them
+        with suppress(OSError):  # it is a socket, or the user's limit is reached
             fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _LARGEST_WRITE)
 
 

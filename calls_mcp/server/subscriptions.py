@@ -1,4 +1,4 @@
-"""Notifications of changes of calls, in either era: a stream of its own, or a subscription."""
+"""Notifications about changes of calls, by `subscriptions/listen` or `resources/subscribe`."""
 
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ _AT_ONCE = 4  # first reads of one request
 
 
 class Subscriptions:
-    """Notifies clients of the calls they subscribed to."""
+    """Notifies clients about the calls that they subscribed to."""
 
     def __init__(self, permissions: Permissions, resources: Resources) -> None:
         self._permissions = permissions
@@ -47,17 +47,17 @@ class Subscriptions:
     async def listen(
         self, ctx: Context, params: types.SubscriptionsListenRequestParams
     ) -> types.SubscriptionsListenResult:
-        """Notify of changes until all calls have ended, or the client goes.
+        """Notify about changes until all calls have ended or the client disconnects.
 
         Raises:
-            MCPError: None of these calls can be watched.
+            MCPError: None of the calls can be watched.
         """
         asked = dict.fromkeys(params.notifications.resource_subscriptions or ())
         with ExitStack() as leaving:
             watched = await self._watch_all(ctx, [*asked], leaving)
             honored = [subscription.name for subscription in watched]
             agreed = types.SubscriptionFilter(resource_subscriptions=honored or None)
-            bus = InMemorySubscriptionBus()  # of this stream alone: others see other calls
+            bus = InMemorySubscriptionBus()  # of this stream only: others watch other calls
             handler = ListenHandler(bus)
             background: BackgroundTasks = ctx.lifespan_context
             background.start(partial(_publish, watched, bus, handler))
@@ -66,17 +66,17 @@ class Subscriptions:
     async def subscribe(
         self, ctx: Context, params: types.SubscribeRequestParams
     ) -> types.EmptyResult:
-        """Notify an older client of changes until the call or its session ends.
+        """Notify an older client about changes until the call or its session ends.
 
         Raises:
-            MCPError: This can't be watched, or there is no way to notify the client.
+            MCPError: The call can't be watched, or the client can't be notified.
         """
         uri, connection = params.uri, connection_of(ctx)
         if not connection.has_standalone_channel:
             raise MCPError(
                 types.METHOD_NOT_FOUND,
-                "This server keeps no sessions, so it can't tell of changes: read the resource "
-                "again instead",
+                "Subscriptions are not available, because this server keeps no sessions. Read the "
+                "resource again instead",
                 {"uri": uri},
             )
         if self._resources.is_static(uri):
@@ -93,7 +93,7 @@ class Subscriptions:
     async def unsubscribe(
         self, ctx: Context, params: types.UnsubscribeRequestParams
     ) -> types.EmptyResult:
-        """Stop notifying an older client of a call."""
+        """Stop notifying an older client about a call."""
         watches = self._watching(ctx)
         subscription = _subscribed(connection_of(ctx), watches).pop(params.uri, None)
         if subscription is not None:
@@ -103,12 +103,12 @@ class Subscriptions:
     async def _watch_all(
         self, ctx: Context, uris: list[str], leaving: ExitStack
     ) -> list[Subscription]:
-        """Watch those of `uris` that can be, until `leaving` is closed.
+        """Watch those of `uris` that can be watched, until `leaving` is closed.
 
-        Places are taken first: nothing is read for those beyond the last place.
+        Calls above the limit are not read.
 
         Raises:
-            MCPError: None of them can be.
+            MCPError: None of them can be watched.
         """
         watches = self._watching(ctx)
         taken: list[Subscription] = []
@@ -139,10 +139,10 @@ class Subscriptions:
         return watched
 
     def _take(self, ctx: Context, watches: Watches, uri: str) -> Subscription:
-        """Take a place for a call, which the caller must be allowed to read.
+        """Reserve a watch for a call.
 
         Raises:
-            MCPError: They are not, or watch too many already.
+            MCPError: The caller may not read the call, or watches too many already.
         """
         reader = _Reader(
             self._permissions, self._resources.call(uri), caller_of(ctx), current_grant()
@@ -169,13 +169,13 @@ class Subscriptions:
             del known[subscription.name]
 
     async def _attend(self, watches: Watches, subscription: Subscription) -> None:
-        """Have a subscription look whenever streams come or go."""
+        """Update whether a subscription is heard whenever streams open or close."""
         while True:
             watches.attend(subscription)
             await self._permissions.runtime.streams.changed()
 
     def _is_heard(self, session: str | None) -> bool:
-        """Whether a session has a stream open; what has no session is a stream itself."""
+        """Return whether a session has an open stream; a request without one is a stream."""
         return session is None or self._permissions.runtime.streams.is_open(session)
 
     def _watching(self, ctx: Context) -> Watches:
@@ -195,7 +195,7 @@ class Subscriptions:
 
 @dataclass(slots=True, eq=False)
 class _Reader:
-    """Reads a call for one principal, with what their token grants at each look."""
+    """Reads a call for one principal, with the current grant of their token."""
 
     permissions: Permissions
     sid: str
@@ -203,7 +203,7 @@ class _Reader:
     grant: Grant | None
 
     async def topic(self) -> Topic | None:
-        """The call as they see it now; None if they may not read it any more."""
+        """Return what they may watch now; None if they may no longer read the call."""
         if self.grant is None:
             return self.seen()
         runtime = self.permissions.runtime
@@ -227,12 +227,12 @@ class _Reader:
         return topic
 
     def seen(self) -> Topic:
-        """The call as they saw it when that was last looked up."""
+        """Return what they could watch when the grant was last checked."""
         overrides = self.grant.overrides if self.grant else None
         return Topic(self.permissions.runtime.access_for(overrides), self.sid)
 
     async def fetch(self) -> Outcome:
-        """What reading it comes to."""
+        """Return the outcome of reading the call."""
         overrides = self.grant.overrides if self.grant else None
         with correlation.request_context(None, self.caller.principal):
             return await self.permissions.read(_READING, {"sid": self.sid}, self.caller, overrides)
@@ -241,7 +241,7 @@ class _Reader:
 async def _publish(
     watched: list[Subscription], bus: InMemorySubscriptionBus, handler: ListenHandler
 ) -> None:
-    """Pass on what changes to a stream, and close it once nothing more can come."""
+    """Send changes to a stream, and close it when no more changes are possible."""
 
     async def forward(subscription: Subscription) -> None:
         async for uri in subscription.changes():
@@ -254,7 +254,7 @@ async def _publish(
 
 
 def _subscribed(connection: Connection, watches: Watches) -> dict[str, Subscription]:
-    """Return the subscriptions of a connection; all of them end with it."""
+    """Return the subscriptions of a connection, which end with it."""
     known: dict[str, Subscription] | None = connection.state.get(_STATE)
     if known is None:
         known = connection.state[_STATE] = {}

@@ -1,4 +1,4 @@
-"""The operator's TOML files: read, or refused with every fault and its line."""
+"""Reading of the operator's TOML files. Errors contain all faults and their lines."""
 
 import re
 import tomllib
@@ -15,7 +15,7 @@ from calls_mcp.errors import FileError
 _Checked = TypeVar("_Checked")
 Table = dict[str, Any]
 Place = tuple[str | int, ...]
-"""Where a key is: its sections' names and its own; after the name of an array, its number in it."""
+"""The path of a key: names of sections and keys, and the index of an item in an array."""
 
 _KEY = r"(?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*')"
 _KEYS = rf"\s*({_KEY}(?:\s*\.\s*{_KEY})*)\s*"
@@ -24,7 +24,7 @@ _ASSIGNMENT = re.compile(rf"{_KEYS}=")
 
 
 def read(file: Path) -> str:
-    """The text of `file`.
+    """Return the text of `file`.
 
     Raises:
         FileError: It can't be read, or is not UTF-8.
@@ -39,7 +39,7 @@ def read(file: Path) -> str:
 
 
 def parse(file: Path, text: str) -> Table:
-    """What `text`, which is in `file`, means.
+    """Return the table in `text`, the content of `file`.
 
     Raises:
         FileError: It is not TOML.
@@ -48,7 +48,7 @@ def parse(file: Path, text: str) -> Table:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as wrong:
         told = re.search(r"at line ([0-9]+)", str(wrong))
-        line = told[1] if told else text.count("\n") + 1  # the other place is "at end of document"
+        line = told[1] if told else text.count("\n") + 1  # otherwise "at end of document"
         raise FileError([f"{file}:{line}: {wrong}"]) from None
 
 
@@ -59,10 +59,10 @@ def checked(
     table: Table,
     words: Callable[[ErrorDetails], str],
 ) -> _Checked:
-    """Return what `table` means, which `text` in `file` says; `words` says what an error is.
+    """Return `table` validated; `text` is the content of `file`, and `words` describes an error.
 
     Raises:
-        FileError: Naming everything that is wrong with it.
+        FileError: Has all faults, each with its line.
     """
     try:
         return adapter.validate_python(table)
@@ -73,16 +73,16 @@ def checked(
 
 
 def reason(error: ErrorDetails) -> str:
-    """Return what is wrong with the value of a key, as the end of a sentence."""
+    """Return what is wrong with a key, as the end of a sentence."""
     if error["type"] == "missing":
         return "is missing"
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return "there is no such key"
+        return "unknown key"
     return error["msg"].removeprefix("Value error, ").removeprefix("Input ")
 
 
 def places(text: str) -> dict[Place, int]:
-    """The first line of each section and key."""
+    """Return the first line of each section and key."""
     lines: dict[Place, int] = {}
     section: Place = ()
     items = Counter[Place]()
@@ -102,7 +102,7 @@ def places(text: str) -> dict[Place, int]:
 
 
 def nearest(lines: dict[Place, int], place: Place) -> int:
-    """The line of `place`, or of the nearest section around it that has one."""
+    """Return the line of `place`, or of the nearest enclosing section."""
     return next((lines[p] for n in range(len(place), 0, -1) if (p := place[:n]) in lines), 1)
 
 

@@ -108,7 +108,7 @@ def test_an_input_that_is_no_json_object_is_status_2(text: str) -> None:
 def test_a_tool_that_is_switched_off_is_status_2(account: RunningEmulator) -> None:
     told = run("call", *PLACE, "--yes", CALLS_MCP_READ_ONLY="1")
     assert told.returncode == 2
-    assert "switched off" in told.stderr
+    assert "is not available" in told.stderr
     assert changes(account) == []
 
 

@@ -72,7 +72,7 @@ def test_the_demo_shows_each_step_and_places_one_call_only() -> None:
         'did you mean "to"?',
         "asks Place a call to",
         "answer in-progress",
-        "answer Declined: The user said no.",
+        "answer Declined: The user declined.",
         " completed ",
         "answer Deleted the record of",
         "error not_found:",

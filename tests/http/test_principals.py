@@ -275,7 +275,7 @@ async def test_the_record_and_the_throttle_know_whoever_is_authenticated(tmp_pat
         ),
         ("[[tokens]]\nexpires = 2030-01-01\n", "2: tokens.0.expires: "),
         ("[[tokens]]\nexpires = 2030-01-01T00:00:00\n", "2: tokens.0.expires: "),
-        ("[[token]]\n", "1: token: there is no such key"),
+        ("[[token]]\n", "1: token: unknown key"),
         (
             f'[principals.a]\naccount_sid = "{OWN}"\n',
             "1: principals.a: account_sid needs exactly one",
@@ -288,7 +288,7 @@ async def test_the_record_and_the_throttle_know_whoever_is_authenticated(tmp_pat
             f'[principals.a]\naccount_sid = "{OWN}"\napi_secret_env = "A"\n',
             "1: principals.a: api_key must be given with",
         ),
-        ('[principals.a]\nauth_token = "s3cret"\n', "2: principals.a.auth_token: there is no such"),
+        ('[principals.a]\nauth_token = "s3cret"\n', "2: principals.a.auth_token: unknown key"),
         (
             f'[principals.a]\naccount_sid = "{OWN}"\nauth_token_env = "NOT_SET"\n',
             "1: principals.a: the variable NOT_SET is missing or empty",

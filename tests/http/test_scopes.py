@@ -196,7 +196,7 @@ async def test_a_prompt_for_a_tool_beyond_the_scopes_is_not_offered(
     async with service.of("alices-reading-token").connect(era) as agent:
         prompts = [prompt.name for prompt in (await agent.client.list_prompts()).prompts]
         assert prompts == ["daily_call_report", "follow_call", "investigate_failed_calls"]
-        with pytest.raises(MCPError, match=r"There are: daily_call_report, follow_call, inv"):
+        with pytest.raises(MCPError, match=r"Available: daily_call_report, follow_call, inv"):
             await agent.client.get_prompt("end_call", {"sid": SID})
 
 
@@ -304,7 +304,7 @@ async def test_without_the_gate_a_server_that_wants_tokens_serves_nobody(
         for params in ({}, {"name": "list_calls"}):
             method = "tools/call" if params else "tools/list"
             asked = await service.of("alices-token").ask(method, **params)
-            assert "Nobody is authenticated" in asked.text
+            assert "The request is not authenticated" in asked.text
         assert service.harness.emulator.requests == ()
 
 

@@ -125,7 +125,7 @@ async def test_a_failure_of_the_api_leaves_nothing_to_propose_and_is_logged(
         await of_template(agent, CALL, "sid")
     assert len(harness.reads) == 1
     assert [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING] == [
-        "nothing could be completed: credentials_rejected"
+        "completion failed because calls can't be read: credentials_rejected"
     ]
 
 
@@ -133,7 +133,7 @@ async def test_what_is_not_there_can_not_be_completed(harness: Harness) -> None:
     async with harness.connect() as agent:
         with pytest.raises(MCPError, match="Unknown prompt"):
             await of_prompt(agent, "hang_up", "sid")
-        with pytest.raises(MCPError, match="There are: sid"):
+        with pytest.raises(MCPError, match="Available: sid"):
             await of_prompt(agent, "end_call", "to")
         with pytest.raises(MCPError, match="Unknown template") as refusal:
             await of_template(agent, "calls://policy", "sid")

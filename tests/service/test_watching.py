@@ -152,7 +152,7 @@ async def test_a_failure_of_the_api_is_outlasted(era: Era, harness: Harness) -> 
 @pytest.mark.parametrize(
     ("uri", "complaint"),
     [
-        ("calls://call/CA12", "no call SID"),
+        ("calls://call/CA12", "is not a call SID"),
         (uri_of("CA" + "0" * 32), "not_found"),
         ("calls://calls", "Unknown resource"),
     ],

@@ -52,8 +52,8 @@ def test_a_description_is_one_line_with_its_unit() -> None:
 @pytest.mark.parametrize(
     ("file", "old", "new", "place", "problem"),
     [
-        (CREATE, 'title = "', 'titel = "', "title", "is missing; titel: there is no such key"),
-        (CREATE, "maximum = 600", "maximun = 600", "parameters.timeout.maximun", "no such key"),
+        (CREATE, 'title = "', 'titel = "', "title", "is missing; titel: unknown key"),
+        (CREATE, "maximum = 600", "maximun = 600", "parameters.timeout.maximun", "unknown key"),
         (CREATE, 'type = "twiml"', 'type = "twinml"', "parameters.twiml.type", "type 'twinml'"),
         (CREATE, 'type = "twiml"', "", "parameters.twiml.type", "is missing"),
         (
@@ -71,7 +71,7 @@ def test_a_description_is_one_line_with_its_unit() -> None:
             "rules.must_match_kind",
             "unknown parameter a, form",
         ),
-        (CREATE, 'given = "url"', 'when = "url"', "rules.2.when", "there is no such key"),
+        (CREATE, 'given = "url"', 'when = "url"', "rules.2.when", "unknown key"),
         (CREATE, 'rule = "needs_one_of"', "", "rules.0.rule", "is missing"),
         (CREATE, 'title = "Place a call"', 'title = "Place a call', "", "line 1"),
         (CREATE, 'rule = "ignored_when"', 'rule = "ignored_if"', "", "ignored_if"),
@@ -82,7 +82,7 @@ def test_a_description_is_one_line_with_its_unit() -> None:
         (CREATE, 'method = "POST"', 'method = "PSOT"', "", "PSOT"),
         (CREATE, 'returns = "call"', 'returns = "a call"', "", "a call"),
         (LIST, 'returns = "calls"', "", "returns", "is missing"),
-        (TYPES, "multiline = true", "multilines = true", "twiml.multilines", "no such key"),
+        (TYPES, "multiline = true", "multilines = true", "twiml.multilines", "unknown key"),
         (
             TYPES,
             'expected = "TwiML of at most 4000 characters"',

@@ -83,7 +83,7 @@ def _problem(problem: str) -> Finding:
     name = problem.partition(":")[0]
     if name.upper() in REMOVED:
         return Finding(_CHECK, "fatal", problem, f"unset {name}")
-    if "no such setting" in problem:
+    if "unknown setting" in problem:
         return Finding(_CHECK, "fatal", problem, f"rename it, or: unset {name}")
     missing = "is needed" in problem
     return Finding(
