@@ -1,6 +1,6 @@
-"""Makes the README's pictures anew: `python -m tests.screenshots`, or those of one `console`.
+"""Take the screenshots in `docs/images`: `python -m tests.screenshots [console] [inspector]`.
 
-Chromium must be there (Debian's package `chromium`).
+This needs Chromium (Debian package `chromium`).
 """
 
 import sys
@@ -11,21 +11,21 @@ import anyio
 from tests.screenshots import console, inspector
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
-LARGEST = 300_000  # bytes of a picture
+MAX_SIZE = 300_000  # bytes of a picture
 
 
-def main(wanted: list[str]) -> None:
-    if unknown := {*wanted} - {"console", "inspector"}:
-        sys.exit(f"There are pictures of console and inspector, and none of {', '.join(unknown)}.")
-    if not wanted or "console" in wanted:
-        anyio.run(console.take, _keep)
-    if not wanted or "inspector" in wanted:
-        inspector.take(_keep)
+def main(names: list[str]) -> None:
+    if unknown := {*names} - {"console", "inspector"}:
+        sys.exit(f"Unknown screenshots: {', '.join(sorted(unknown))}. Use console or inspector.")
+    if not names or "console" in names:
+        anyio.run(console.take, _save)
+    if not names or "inspector" in names:
+        inspector.take(_save)
 
 
-def _keep(name: str, picture: bytes) -> None:
+def _save(name: str, picture: bytes) -> None:
     print(f"{name}.png: {len(picture)} bytes")  # noqa: T201
-    assert len(picture) <= LARGEST, name
+    assert len(picture) <= MAX_SIZE, name
     (IMAGES / f"{name}.png").write_bytes(picture)
 
 

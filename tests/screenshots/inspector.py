@@ -1,6 +1,6 @@
-"""Pictures of the MCP Inspector's web UI on `calls-mcp serve --sandbox`.
+"""Screenshots of the MCP Inspector's web UI with `calls-mcp serve --sandbox`.
 
-The Inspector is the one that `tests/clients` has pinned.
+The version of the Inspector is pinned in `tests/clients`.
 """
 
 import json
@@ -24,7 +24,7 @@ from tests.clients.pins import node
 SERVERS = {"mcpServers": {"calls": {"command": "calls-mcp", "args": ["serve", "--sandbox"]}}}
 
 
-def take(keep: Callable[[str, bytes], None]) -> None:
+def take(save: Callable[[str, bytes], None]) -> None:
     """Take `tools`, `confirmation` and `result`."""
     if install(["inspector"]):
         sys.exit(1)
@@ -37,9 +37,9 @@ def take(keep: Callable[[str, bytes], None]) -> None:
         page = browser.new_page(viewport=size, reduced_motion="reduce")
         _open(page, url)
         _choose(page, "create_call")
-        keep("tools", _picture(page))
-        keep("confirmation", _confirmation(page))
-        keep("result", _result(page))
+        save("tools", _picture(page))
+        save("confirmation", _confirmation(page))
+        save("result", _result(page))
 
 
 def _open(page: Page, url: str) -> None:
@@ -74,7 +74,7 @@ def _choose(page: Page, tool: str) -> None:
 
 
 def _execute(page: Page, arguments: Mapping[str, object]) -> None:
-    """Call the tool with these arguments; the form would send every default with them."""
+    """Call the tool with these arguments as JSON, because the form would send every default."""
     page.get_by_role("switch", name="Edit as JSON").check()
     page.get_by_role("textbox", name="Arguments JSON").focus()
     page.keyboard.press("Control+A")
@@ -89,7 +89,7 @@ def _picture(page: Page) -> bytes:
 
 @contextmanager
 def _inspector(folder: Path) -> Generator[str]:
-    """The Inspector at a URL, with a server that anybody would start by its plain name."""
+    """Run the Inspector with a server that is configured as in the docs. Yield its URL."""
     (folder / "servers.json").write_text(json.dumps(SERVERS), "utf-8")
     variables = {
         "HOME": str(folder),
@@ -108,13 +108,13 @@ def _inspector(folder: Path) -> Generator[str]:
         encoding="utf-8",
     )
     try:
-        yield _told_url(process)
+        yield _read_url(process)
     finally:
         process.terminate()
         process.wait()
 
 
-def _told_url(process: "subprocess.Popen[str]") -> str:
+def _read_url(process: "subprocess.Popen[str]") -> str:
     assert process.stdout
     for line in process.stdout:
         if found := re.fullmatch(r"\s*(http://\S+)\s*", line):

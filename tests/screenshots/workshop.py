@@ -1,4 +1,4 @@
-"""A day in a small firm: a bicycle workshop whose agents telephone, and whose Maria decides."""
+"""Example data: a day in a bicycle workshop, where agents place calls and Maria approves them."""
 
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
@@ -16,7 +16,7 @@ from tests.harness import Harness, access_to
 
 _BEGINNING = 1_780_473_600  # a Wednesday in June, 08:00 UTC
 _HOUR, _MINUTE = 3600, 60  # seconds
-_HOURS = (3, 6, 8, 5, 4, 7, 6, 5)  # calls in each hour of work
+_HOURS = (3, 6, 8, 5, 4, 7, 6, 5)  # calls in each working hour
 _POLICY = """
 [confirm]
 place = "operator"
@@ -43,8 +43,8 @@ _REFUSED: tuple[dict[str, object], ...] = (
 
 
 @dataclass
-class Firm:
-    """The firm in the afternoon, and a call that is live just then."""
+class Workshop:
+    """The workshop in the afternoon, and the SID of a live call."""
 
     console: ConsoleContext
     clock: ManualClock
@@ -52,9 +52,9 @@ class Firm:
 
 
 @asynccontextmanager
-async def open_firm(folder: Path) -> AsyncGenerator[Firm]:
-    """The firm, and its console."""
-    file, random = folder / "policy.toml", Random(4)  # noqa: S311  # the same day each time
+async def open_workshop(folder: Path) -> AsyncGenerator[Workshop]:
+    """Run the workshop's server and console."""
+    file, random = folder / "policy.toml", Random(4)  # noqa: S311  # the same data each time
     file.write_text(_POLICY, "utf-8")
     settings = load_settings(
         {
@@ -65,20 +65,20 @@ async def open_firm(folder: Path) -> AsyncGenerator[Firm]:
     )
     numbers = [f"{city}{last:02}" for last in range(10, 40) for city in _CITIES]
     random.shuffle(numbers)
-    people = {number: _somebody(random) for number in numbers}
+    scripts = {number: _script(random) for number in numbers}
     clock = ManualClock(_BEGINNING)
     async with (
-        Emulator(clock=clock, scenario=Scenario(people)) as emulator,
+        Emulator(clock=clock, scenario=Scenario(scripts)) as emulator,
         Runtime(settings, access_to(emulator.base_url), clock=clock) as runtime,
         open_console(settings, Address(port=0), runtime, clock) as console,
     ):
         harness = Harness(build_server(runtime), runtime, emulator, clock)
-        live = await _Day(harness, console, random, iter(dict.fromkeys(numbers))).pass_by()
-        yield Firm(console, clock, live)
+        live = await _Day(harness, console, random, iter(dict.fromkeys(numbers))).run()
+        yield Workshop(console, clock, live)
 
 
-def _somebody(random: Random) -> Script:
-    """How somebody whom the firm calls answers."""
+def _script(random: Random) -> Script:
+    """Return the behavior of a number that the workshop calls."""
     return Script(
         end_as=random.choice(("completed",) * 6 + ("no-answer", "busy")),
         answer_after=round(random.uniform(3, 20)),
@@ -93,51 +93,53 @@ class _Day:
     random: Random
     numbers: Iterator[str]
 
-    async def pass_by(self) -> str:
-        """What happens until the afternoon; the SID of a call that is live then."""
+    async def run(self) -> str:
+        """Simulate the day until the afternoon. Return the SID of a live call."""
         for hour, calls in enumerate(_HOURS):
             for _ in range(calls):
-                await self._decided()
+                await self._request_and_decide()
                 self.harness.clock.advance(self.random.uniform(3, 7) * _MINUTE)
             self.harness.clock.now = _BEGINNING + _HOUR * (hour + 1)
         for changes in _REFUSED:
-            await self._asked("", **changes)
+            await self._request("", **changes)
         for reason in _DENIED:
-            await self._decided(reason)
+            await self._request_and_decide(reason)
         self.harness.clock.advance(12 * _MINUTE)
-        return await self._now()
+        return await self._end_of_day()
 
-    async def _now(self) -> str:
-        """Two calls are live, three changes wait."""
-        await self._decided()
+    async def _end_of_day(self) -> str:
+        """Leave two live calls and three pending requests."""
+        await self._request_and_decide()
         self.harness.clock.advance(40)
-        talking = await self._decided(to="+15005550205")
+        live = await self._request_and_decide(to="+15005550205")
         self.harness.clock.advance(60)
-        await self._asked(_TEXTS[2])
+        await self._request(_TEXTS[2])
         self.harness.clock.advance(90)
-        await self._asked(_TEXTS[0])
+        await self._request(_TEXTS[0])
         self.harness.clock.advance(21)
         async with self.harness.connect(name="front desk") as agent:
-            await agent.call("update_call", sid=talking, status="completed")
+            await agent.call("update_call", sid=live, status="completed")
         self.harness.clock.advance(14)
-        return talking
+        return live
 
-    async def _decided(self, denied: str = "", **changes: object) -> str:
-        """Have an agent ask, and Maria decide; the SID of the call, if there is one."""
+    async def _request_and_decide(self, denied: str = "", **changes: object) -> str:
+        """Have an agent request a call and Maria decide. Return the SID of the call, if any."""
         agent, text = self.random.choice(_AGENTS), _SURVEY if denied else ""
         arguments = self._arguments(text, **changes)
         async with self.harness.connect(name=agent) as connected:
             outcome = await connected.call("create_call", **arguments)
             approvals = self.console.approvals
-            filed = await approvals.find(outcome["confirmation"]["approval"]) if approvals else None
+            request = (
+                await approvals.find(outcome["confirmation"]["approval"]) if approvals else None
+            )
             assert approvals
-            assert filed
+            assert request
             self.harness.clock.advance(self.random.uniform(4, 50))
-            await approvals.decide(filed, approve=not denied, by="Maria", reason=denied)
+            await approvals.decide(request, approve=not denied, by="Maria", reason=denied)
             done: dict[str, Any] = await connected.call("create_call", **arguments)
         return done["call"]["sid"] if "call" in done else ""
 
-    async def _asked(self, text: str, **changes: object) -> None:
+    async def _request(self, text: str, **changes: object) -> None:
         async with self.harness.connect(name=self.random.choice(_AGENTS)) as agent:
             await agent.call("create_call", **self._arguments(text, **changes))
 
