@@ -151,7 +151,7 @@ async def test_every_task_works_with_the_keyboard(harness: Harness, window: Wind
     await window.press("Tab", "Enter", "Tab", "Tab", "d", "n", "o", "Enter")
     await window.expect_text("Reason: no")
     assert await retry(harness, time_limit=60) == "done"
-    await window.expect_text("It runs when the agent retries")
+    await window.expect_text("The agent sees this when it retries")
     assert await retry(harness) == "declined"
     await window.expect_text("The operator said no: no")
 
