@@ -134,7 +134,9 @@ async def _open_state(
             opening = open_approvals(settings, clock, sandbox=sandbox)
             approvals = await stack.enter_async_context(opening)
         if sandbox:
-            unavailable["runtime"] = "Calls of a sandbox server are only visible in that server."
+            unavailable["runtime"] = (
+                "Calls of a sandbox exist only inside its server, so the console cannot show them."
+            )
         elif runtime is None:
             try:
                 access = settings.twilio.access()
