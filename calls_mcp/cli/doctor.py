@@ -1,17 +1,23 @@
-"""`calls-mcp doctor`: check the setup, and suggest how to correct it."""
+"""`calls-mcp doctor`: check the setup and suggest fixes."""
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
 import anyio
 
 from calls_mcp.cli.doctor_checks import Finding, Level
-from calls_mcp.cli.doctor_checks.environment import check_settings, mask_secrets, secrets_in
+from calls_mcp.cli.doctor_checks.environment import (
+    PLACEHOLDERS,
+    check_settings,
+    has_env_file,
+    mask_secrets,
+    placeholders,
+    secrets_in,
+)
 from calls_mcp.cli.doctor_checks.files import (
-    check_audit,
     check_policy,
-    check_store,
+    check_state_and_audit,
     check_telemetry,
 )
 from calls_mcp.cli.doctor_checks.http_server import check_http
@@ -25,15 +31,30 @@ from calls_mcp.settings import Settings
 
 _EPILOG = """\
 exit status:
-  0  all is well
-  1  something is wrong, though the server starts
-  2  the server can't start like this
+  0  no problems
+  1  something is wrong, but the server starts
+  2  the server can't start
 
-It reads a list of one call from the API, and changes nothing anywhere.
+It sends one request to the API, for a list of one call. It changes nothing.
 """
 _OK, _PROBLEMS, _FATAL = 0, 1, 2  # exit statuses
 _COLOURS: dict[Level, Colour] = {"ok": "green", "note": "yellow", "problem": "red", "fatal": "red"}
+_LEVELS: Sequence[Level] = (*_COLOURS,)  # the worst last
 _WIDTH = max(map(len, _COLOURS))
+_CREDENTIALS = (
+    *("TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "TWILIO_API_KEY", "TWILIO_API_SECRET"),
+    "CALLS_MCP_API_BASE_URL",
+)
+_VARIABLES: Mapping[str, Sequence[str]] = {
+    "policy": ("CALLS_MCP_POLICY",),
+    "state store": ("CALLS_MCP_STATE_URL",),
+    "audit log": ("CALLS_MCP_AUDIT_DATABASE",),
+    "principals": ("CALLS_MCP_PRINCIPALS",),
+    "issuer": ("CALLS_MCP_OAUTH_ISSUER",),
+    "api": ("CALLS_MCP_API_BASE_URL", "TWILIO_REGION", "TWILIO_EDGE"),
+    "credentials": _CREDENTIALS,
+}
+"""The settings that each check examines."""
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -46,12 +67,16 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Check the setup and show the findings. Return the exit status."""
-    settings, findings = check_settings(sandbox=options.sandbox)
+    unreplaced = placeholders(sandbox=options.sandbox)
+    settings, findings = check_settings(unreplaced, sandbox=options.sandbox)
     secrets: Sequence[str] = ()
     if settings is not None:
         secrets = secrets_in(settings)
         with silenced():
             findings += anyio.run(_check, settings, options.sandbox)
+    findings = _without_consequences(findings, unreplaced)
+    if not getattr(options, "env_file", None) and has_env_file():
+        findings = _with_env_file(findings)
     findings = [_masked(finding, secrets) for finding in findings]
     status = _status(findings)
     if options.json:
@@ -63,29 +88,57 @@ def run(options: Namespace) -> int:
 
 async def _check(settings: Settings, sandbox: bool) -> list[Finding]:  # noqa: FBT001
     findings = check_policy(settings)
-    findings.append(await check_store(settings, sandbox=sandbox))
-    findings += check_audit(settings, sandbox=sandbox)
+    findings += await check_state_and_audit(settings, sandbox=sandbox)
     findings += check_telemetry(settings)
     try:
         async with open_access(settings, sandbox=sandbox) as access:
-            findings += await check_api(access)
-            findings += await check_http(settings, None if sandbox else access)
+            found = await check_api(access)
+            is_reached = all(f.level == "ok" for f in found if f.check == "api")
+            findings += found
+            findings += await check_http(settings, access if is_reached and not sandbox else None)
     except ConfigurationError as wrong:
-        remedy = "export those; where there are none yet: calls-mcp doctor --sandbox"
-        findings.append(Finding("credentials", "fatal", str(wrong), remedy))
+        message = str(wrong).partition(", or ")[0]
+        remedy = "export these variables, or try without any: calls-mcp doctor --sandbox"
+        findings.append(Finding("credentials", "fatal", message, remedy))
         findings += await check_http(settings, None)
     return findings
 
 
-def _masked(finding: Finding, secrets: Sequence[str]) -> Finding:
-    """Return a finding without any secret.
+def _without_consequences(findings: list[Finding], unreplaced: Sequence[str]) -> list[Finding]:
+    """Return the findings without those that a placeholder causes, because it has its own finding.
 
-    A remedy repeats no values, and a secret like `emulator` may be one of its words.
+    That finding gets the worst of their levels.
     """
+    caused = [
+        finding
+        for finding in findings
+        if finding.level != "ok" and {*_VARIABLES.get(finding.check, ())}.intersection(unreplaced)
+    ]
+    kept = [finding for finding in findings if finding not in caused]
+    levels = [found.level for found in (*caused, *kept) if found in caused or _is_cause(found)]
+    worst = max(levels, key=_LEVELS.index, default="ok")
+    return [replace(found, level=worst) if _is_cause(found) else found for found in kept]
+
+
+def _is_cause(finding: Finding) -> bool:
+    return finding.check == PLACEHOLDERS
+
+
+def _with_env_file(findings: list[Finding]) -> list[Finding]:
+    """Suggest the `.env` file where credentials are missing, or else note that it is not used."""
+    remedy = "use the .env file of this directory: calls-mcp doctor --env-file .env"
+    missing = next((f for f in findings if f.check == "credentials" and f.level == "fatal"), None)
+    if missing is None:
+        message = "the .env file of this directory is not used"
+        return [*findings, Finding("settings", "note", message, remedy)]
+    return [replace(found, remedy=remedy) if found is missing else found for found in findings]
+
+
+def _masked(finding: Finding, secrets: Sequence[str]) -> Finding:
+    """Return a finding without secrets. Remedies have none: they repeat no value of a setting."""
     return replace(
         finding,
         message=mask_secrets(finding.message, secrets),
-        remedy=mask_secrets(finding.remedy, ()),
         details=tuple(mask_secrets(line, secrets) for line in finding.details),
     )
 
@@ -107,13 +160,10 @@ def _show(findings: Sequence[Finding], status: int) -> None:
         if finding.remedy:
             say(f"{indent}→ {finding.remedy}")
     wrong = sum(finding.level in ("problem", "fatal") for finding in findings)
+    count = "1 problem" if wrong == 1 else f"{wrong} problems"
     verdict = {
-        _OK: "All is well.",
-        _PROBLEMS: f"{_count(wrong)}. The server starts all the same.",
-        _FATAL: f"{_count(wrong)}. The server can't start like this.",
+        _OK: "No problems found.",
+        _PROBLEMS: f"{count}. The server starts anyway.",
+        _FATAL: f"{count}. The server can't start.",
     }
     say(f"\n{verdict[status]}")
-
-
-def _count(wrong: int) -> str:
-    return f"{wrong} thing is wrong" if wrong == 1 else f"{wrong} things are wrong"

@@ -1,6 +1,6 @@
-"""What `calls-mcp doctor` checks: settings, files, the Calls API, and what HTTP needs.
+"""The checks of `calls-mcp doctor`: settings, files, the Calls API and the HTTP server.
 
-The only request to the API is a list of one call. Nothing is written anywhere.
+They send one request to the API, for a list of one call, and write nothing.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ Level = Literal["ok", "note", "problem", "fatal"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of a check: `remedy` is the command or the variable that corrects it."""
+    """The result of a check. `remedy` has the command or the variable that fixes it."""
 
     check: str
     level: Level

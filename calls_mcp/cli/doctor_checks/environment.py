@@ -1,8 +1,10 @@
-"""Check the environment: settings and standard variables, shown without any secret."""
+"""Check settings and standard variables, and show them without secrets."""
 
 import os
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
@@ -14,73 +16,142 @@ from calls_mcp.observability.redaction import (
     one_line,
     secret_forms,
 )
-from calls_mcp.settings import REMOVED, Settings, SettingsError, load_settings
+from calls_mcp.settings import REMOVED, Settings, SettingsError, is_loopback, load_settings
 
+PLACEHOLDERS = "placeholders"
 _CHECK = "settings"
 _STATE = "CALLS_MCP_STATE_URL"
-_UNEXPANDED = re.compile(r"\$\{[^}]*\}|put your [A-Z_]+ here")
+_PLACEHOLDER = re.compile(
+    r".*(\$\{[^}]*\}|put your \w+ here|<[\w -]+>|/path/to).*"
+    r"|\w*(…|\.{3})"
+    r"|(your|their)[-_ ][\w -]+"
+    r"|(AC|SK)(.)\5{31}"
+    r"|(.*[/. ])?example\.(com|org|net)([/: ].*)?",
+    re.IGNORECASE | re.DOTALL,
+)
 _PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 _OTHER_VARIABLES = ("NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
 _SCHEME = re.compile("(https?|socks[45][ah]?|rediss?)://")
-_FILE = re.compile("sqlite:///.")
 _HOST = re.compile(r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[0-9]*)?")
-_USER = re.compile(r"(?<=://).*@")
-_HEX = re.compile(r"\b[0-9a-fA-F]{32}\b")  # an auth token's form, which no open setting has
+_USER = re.compile(r"(?<=://)(?<!sqlite://)\S*@")
+_AUTH_TOKEN = re.compile(r"(?:(?<=[a-z]://)|(?<![\w/\\]))[0-9a-fA-F]{32}\b")  # but not in a path
+_ENV_FILE = Path(".env")
+_OURS = re.compile(r"^\s*(export\s+)?(TWILIO|CALLS_MCP)_\w+\s*=", re.MULTILINE)
 
 
-def check_settings(*, sandbox: bool) -> tuple[Settings | None, list[Finding]]:
-    """Return the settings, or None if the server would not start with them, and the findings."""
-    findings = [*_unlikely_values()]
+def check_settings(
+    unreplaced: Sequence[str], *, sandbox: bool
+) -> tuple[Settings | None, list[Finding]]:
+    """Return the settings, or None if the server would not start with them, and the findings.
+
+    `unreplaced` names the variables that have placeholders.
+    """
+    findings = [*_empty_values()]
     try:
         settings = load_settings()
     except SettingsError as wrong:
-        return None, [*findings, *map(_problem, wrong.problems)]
+        problems = [each for each in wrong.problems if _variable(each) not in unreplaced]
+        if unreplaced:
+            is_cause = len(problems) < len(wrong.problems)
+            findings.append(_placeholders(unreplaced, is_fatal=is_cause))
+        return None, [*findings, *map(_problem, problems)]
+    if unreplaced:
+        findings.append(_placeholders(unreplaced, is_fatal=False))
     given = settings.values(given=True)
     standard = [*_standard_variables()]
     details = (*(_line(variable, value) for variable, value in given.items()), *standard)
-    count = f"{len(given)} set, {len(Settings.variables()) - len(given)} left at their defaults"
+    count = f"{len(given)} set, {len(Settings.variables()) - len(given)} at their defaults"
     if standard:
         count += f"; standard variables in use: {len(standard)}"
     if sandbox and any(name.startswith("TWILIO_") for name in given):
-        count += "; TWILIO_* count for nothing with --sandbox"
+        count += "; --sandbox ignores TWILIO_*"
     return settings, [*findings, Finding(_CHECK, "ok", count, details=details)]
 
 
-def secrets_in(settings: Settings) -> tuple[str, ...]:
-    """Return the secrets that must not be shown, in every form in which they may occur.
+def placeholders(*, sandbox: bool) -> tuple[str, ...]:
+    """Return the names of the settings that still have a placeholder from our documentation."""
+    url = os.environ.get("CALLS_MCP_API_BASE_URL", "")
+    is_emulator = sandbox or _is_local(url)
+    return tuple(
+        name
+        for name, value in sorted(os.environ.items())
+        if name.upper() in Settings.variables()
+        and _PLACEHOLDER.fullmatch(value)
+        and not (sandbox and name.upper().startswith("TWILIO_"))
+        and not (is_emulator and re.fullmatch("(AC|SK)0{32}", value))
+    )
 
-    Very short ones are left out: they occur in our own words by chance, and masking them there
-    would garble the text and reveal them.
+
+def has_env_file() -> bool:
+    """Return whether the current directory has a `.env` file with settings of this server."""
+    try:
+        return bool(_OURS.search(_ENV_FILE.read_text("utf-8", errors="replace")))
+    except OSError:
+        return False
+
+
+def secrets_in(settings: Settings) -> tuple[str, ...]:
+    """Return the secrets that must not be shown, in all their forms.
+
+    Placeholders and very short secrets are left out. They may be words of our own, and masking
+    those would reveal a secret.
     """
-    hidden = [
+    values = [
         value.get_secret_value()
         for variable, value in settings.values(given=True).items()
         if isinstance(value, SecretStr) and variable != _STATE
     ]
-    forms = (form for h in hidden for secret in h.split() for form in secret_forms(secret))
+    secrets = (part for each in values if not _PLACEHOLDER.fullmatch(each) for part in each.split())
+    forms = (form for secret in secrets for form in secret_forms(secret))
     return tuple(form for form in forms if len(form) >= MIN_SECRET_LENGTH)
 
 
 def mask_secrets(text: str, secrets: Sequence[str]) -> str:
-    """Return `text` without `secrets`, and without what looks like one."""
-    return _HEX.sub(MASK, masked(_USER.sub(f"{MASK}@", text), secrets))
+    """Return `text` without `secrets`, the user part of URLs and what looks like an auth token."""
+    return _AUTH_TOKEN.sub(MASK, masked(_USER.sub(f"{MASK}@", text), secrets))
 
 
-def _unlikely_values() -> Iterator[Finding]:
-    known = Settings.variables()
+def mask_url(url: str) -> str:
+    """Return the parts of a URL that are not secret: its scheme, its host, an SQLite file's path.
+
+    The URL may be malformed. What is not clearly one of these parts is masked.
+    """
+    if url == "memory:" or url.startswith("sqlite:"):
+        return one_line(url)
+    scheme = _SCHEME.match(url)
+    start = scheme[0] if scheme else ""
+    _, at, place = url.removeprefix(start).rpartition("@")
+    place = re.split("[?#]", place)[0]
+    is_shown = _HOST.fullmatch(place) and (start or ":" in place)
+    return f"{start}{f'{MASK}@' if at else ''}{place if is_shown else MASK}"
+
+
+def _is_local(url: str) -> bool:
+    try:
+        return is_loopback(urlsplit(url).hostname)
+    except ValueError:
+        return False
+
+
+def _placeholders(names: Sequence[str], *, is_fatal: bool) -> Finding:
+    message = f"{', '.join(names)}: replace the placeholder with your own value"
+    remedy = "export " + " ".join(f"{name}=…" for name in names)
+    return Finding(PLACEHOLDERS, "fatal" if is_fatal else "problem", message, remedy)
+
+
+def _empty_values() -> Iterator[Finding]:
     for name, value in sorted(os.environ.items()):
-        if name.upper() not in known:
-            continue
-        if not value:
-            message = f"{name} is set to nothing, which counts as not set"
+        if not value and name.upper() in Settings.variables():
+            message = f"{name} is empty, so its default applies"
             yield Finding(_CHECK, "note", message, f"give it a value, or: unset {name}")
-        elif _UNEXPANDED.search(value):
-            message = f"{name} has a placeholder in it that nobody has replaced"
-            yield Finding(_CHECK, "problem", message, f"export {name}=…")
+
+
+def _variable(problem: str) -> str:
+    return problem.partition(":")[0]
 
 
 def _problem(problem: str) -> Finding:
-    name = problem.partition(":")[0]
+    name = _variable(problem)
     if name.upper() in REMOVED:
         return Finding(_CHECK, "fatal", problem, f"unset {name}")
     if "unknown setting" in problem:
@@ -95,20 +166,8 @@ def _line(variable: str, value: object) -> str:
     if not isinstance(value, SecretStr):
         shown = one_line(str(value))
     else:
-        shown = _mask_url(value.get_secret_value()) if variable == _STATE else MASK
+        shown = mask_url(value.get_secret_value()) if variable == _STATE else MASK
     return f"{variable} = {shown}  (environment)"
-
-
-def _mask_url(url: str) -> str:
-    """Return the parts of a URL that are no secret: its scheme, its host, an SQLite file's path."""
-    if url == "memory:" or _FILE.match(url):
-        return one_line(url)
-    scheme = _SCHEME.match(url)
-    start = scheme[0] if scheme else ""
-    _, at, place = url.removeprefix(start).rpartition("@")
-    place = re.split("[?#]", place)[0]
-    is_shown = _HOST.fullmatch(place) and (start or ":" in place)
-    return f"{start}{f'{MASK}@' if at else ''}{place if is_shown else MASK}"
 
 
 def _standard_variables() -> Iterator[str]:
@@ -117,5 +176,5 @@ def _standard_variables() -> Iterator[str]:
         for spelling in (name, name.lower()):
             if value := os.environ.get(spelling):
                 is_url = name in _PROXIES or "@" in value or "://" in value
-                shown = _mask_url(value) if is_url else one_line(value)
+                shown = mask_url(value) if is_url else one_line(value)
                 yield f"{spelling} = {shown}  (environment)"

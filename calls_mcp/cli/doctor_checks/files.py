@@ -1,6 +1,7 @@
-"""Check what the server reads and writes: the policy, the state store, the audit log, telemetry."""
+"""Check the policy, the state store, the audit log and telemetry."""
 
 import os
+import socket
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import astuple
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from calls_mcp.audit import audit_path, obstacle
 from calls_mcp.cli.doctor_checks import Finding
+from calls_mcp.cli.doctor_checks.environment import mask_url
 from calls_mcp.errors import ConfigurationError, StoreUnavailable
 from calls_mcp.guard.policy import Policy, load_policy, summary
 from calls_mcp.observability.redaction import one_line
@@ -18,119 +20,144 @@ from calls_mcp.storage.database import NEWER, database_path, is_unusable
 from calls_mcp.storage.interface import error_text
 
 _STATE = "export CALLS_MCP_STATE_URL=…"
-_INSTALL = "pip install 'calls-mcp[otel]', or in a checkout: pip install '.[otel]'"
-_PATIENCE = 2.0  # seconds for which a file may be in use
+_AUDIT = "export CALLS_MCP_AUDIT_DATABASE=FILE"
+_PATIENCE = 2.0  # seconds to wait for a file that another program has locked
 _OTEL = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http", "prometheus_client")
 
 
 def check_policy(settings: Settings) -> list[Finding]:
-    """Check the policy in use, and what the settings make of it."""
+    """Check the policy in use, and the settings that change it."""
     file = settings.guard.policy
     try:
         policy = load_policy(file)
     except ConfigurationError as wrong:
-        remedy = f"mend it, and try: calls-mcp policy check {file}"
+        remedy = "correct the file, then run: calls-mcp policy check"
         return [Finding("policy", "fatal", str(wrong), remedy)]
     policy = policy.under(settings.guard.confirm)
-    what = str(file) if file else "the one that is shipped"
-    shown = Finding(
-        "policy", "ok", f"{what}; all of it: calls-mcp policy check", details=summary(policy)
-    )
+    name = str(file) if file else "the default policy"
+    details = f"{name}; for details: calls-mcp policy check"
+    shown = Finding("policy", "ok", details, details=summary(policy))
     return [shown, *_overrides(settings), *_unreachable_operator(policy, settings)]
 
 
 def _overrides(settings: Settings) -> Iterator[Finding]:
     if settings.guard.read_only:
-        message = "read-only: no call is placed, changed or deleted"
+        message = "read-only: the server makes no changes and places no calls"
         yield Finding("policy", "note", message, "unset CALLS_MCP_READ_ONLY")
     elif settings.guard.confirm == "none":
-        message = "nothing is confirmed but what the policy insists on"
+        message = "changes need no confirmation, except where the policy requires a person"
         yield Finding("policy", "note", message, "unset CALLS_MCP_CONFIRM")
 
 
 def _unreachable_operator(policy: Policy, settings: Settings) -> Iterator[Finding]:
     is_operators = "operator" in astuple(policy.confirm)
     if is_operators and settings.storage.is_memory:
-        message = "the operator can't see what waits in the memory of a server: it is refused"
+        message = "changes that need the operator are refused, because the state is in memory"
         yield Finding("policy", "problem", message, "unset CALLS_MCP_STATE_URL")
 
 
-async def check_store(settings: Settings, *, sandbox: bool = False) -> Finding:
-    """Check that the state store can be written to."""
+async def check_state_and_audit(settings: Settings, *, sandbox: bool) -> list[Finding]:
+    """Check that the state store and the audit log can be written to.
+
+    If both are one file that can't be used, there is one finding.
+    """
+    store = await _check_store(settings, sandbox=sandbox)
+    path = database_path(settings.storage.location, sandbox=sandbox)
+    if store.level != "ok" and path == audit_path(settings, sandbox=sandbox):
+        return [store]
+    return [store, _check_audit(settings, sandbox=sandbox)]
+
+
+async def _check_store(settings: Settings, *, sandbox: bool) -> Finding:
     url = settings.storage.location
     if settings.storage.is_memory:
-        message = "in memory: a restart forgets confirmations"
+        message = "in memory: confirmations are lost when the server stops"
         return Finding("state store", "ok", message)
     path = database_path(url, sandbox=sandbox)
+    where = str(path) if path else f"Redis at {_host(url or '')}"
     try:
         async with open_storage(url, StorageOptions(timeout=_PATIENCE), sandbox=sandbox) as storage:
             await storage.ping()
     except ConfigurationError as wrong:
-        remedy = _remedy(path, wrong.__cause__, _STATE) if path else _STATE
+        remedy = _file_remedy(path, wrong.__cause__, _STATE) if path else _STATE
         return Finding("state store", "fatal", str(wrong), remedy)
     except StoreUnavailable as unavailable:
-        reason = one_line(error_text(unavailable.__cause__ or unavailable))
-        where = f"{path} " if path else ""
-        message = f"{where}can't be used, so changes are refused: {reason}"
-        cause = unavailable.__cause__
-        remedy = _remedy(path, cause, _STATE) if path else _redis_remedy(cause)
+        cause = unavailable.__cause__ or unavailable
+        reason, remedy = (
+            (error_text(cause), _file_remedy(path, cause, _STATE))
+            if path
+            else _redis_failure(cause)
+        )
+        message = f"{where} can't be used, so changes are refused: {one_line(reason)}"
         return Finding("state store", "problem", message, remedy)
-    if path and not path.exists():
-        return Finding("state store", "ok", f"{path} will be created at the first change")
-    return Finding("state store", "ok", f"{path or 'Redis'} can be written to")
+    return Finding("state store", "ok", _usable(path) if path else f"{where} is writable")
 
 
-def _remedy(path: Path, cause: BaseException | None, other: str) -> str:
+def _usable(path: Path) -> str:
+    return f"{path} is writable" if path.exists() else f"{path} will be created when needed"
+
+
+def _host(url: str) -> str:
+    """Return the host and the port in a URL of Redis."""
+    return mask_url(url).partition("://")[2].rpartition("@")[2].partition("/")[0]
+
+
+def _file_remedy(path: Path, cause: BaseException | None, other: str) -> str:
     """Return what to do about a file that can't be used; `other` selects another one."""
     if str(cause) == NEWER:
         return f"upgrade calls-mcp, or use another file: {other}"
     if isinstance(cause, sqlite3.Error) and is_unusable(cause):
         return f"use another file: {other}"
     if isinstance(cause, sqlite3.OperationalError) and "locked" in str(cause):
-        return f"end the program that keeps it locked, or use another file: {other}"
-    make = "" if path.parent.exists() else f"mkdir -p {path.parent}, "
-    return f"{make}let this user write to {path}, or: {other}"
+        return f"stop the program that has locked it, or use another file: {other}"
+    make = "" if path.parent.exists() else "create its directory, "
+    return f"{make}let this user write to the file and its directory, or use another: {other}"
 
 
-def _redis_remedy(cause: BaseException | None) -> str:
-    from redis.exceptions import AuthenticationError, ResponseError  # noqa: PLC0415
+def _redis_failure(cause: BaseException) -> tuple[str, str]:
+    """Return why Redis can't be used, and what to do about it."""
+    from redis import exceptions  # noqa: PLC0415
 
-    if isinstance(cause, AuthenticationError):
-        return "correct the user and the password: export CALLS_MCP_STATE_URL=redis://USER:…@HOST"
-    if isinstance(cause, ResponseError):
-        return f"correct what Redis complains about, or use another: {_STATE}"
-    return f"start Redis there, or: {_STATE}"
+    if isinstance(cause, exceptions.AuthenticationError):
+        remedy = "correct the user and the password: export CALLS_MCP_STATE_URL=redis://USER:…@HOST"
+        return "it rejects the user or the password", remedy
+    if isinstance(cause, exceptions.ResponseError):
+        return str(cause), f"correct this in Redis, or use another: {_STATE}"
+    remedy = f"check that Redis runs there and can be reached, or use another: {_STATE}"
+    causes = [cause, cause.__cause__, cause.__context__]
+    if any(isinstance(each, socket.gaierror) for each in causes):
+        return "host name not found", remedy
+    if any(isinstance(each, ConnectionRefusedError) for each in causes):
+        return "connection refused", remedy
+    is_late = any(isinstance(each, exceptions.TimeoutError | TimeoutError) for each in causes)
+    return "timed out" if is_late else "the connection failed", remedy
 
 
-def check_audit(settings: Settings, *, sandbox: bool = False) -> list[Finding]:
-    """Check that changes can be recorded; without that, none is made."""
+def _check_audit(settings: Settings, *, sandbox: bool) -> Finding:
     path = audit_path(settings, sandbox=sandbox)
     if path is None:
-        message = "goes to stderr: collect that, or it is lost"
-        remedy = "export CALLS_MCP_AUDIT_DATABASE=FILE"
-        return [Finding("audit log", "note", message, remedy)]
+        message = "written to stderr: collect it there, or it is lost"
+        return Finding("audit log", "note", message, _AUDIT)
     if found := obstacle(path, _PATIENCE):
-        message = f"{path}: {error_text(found)}; changes are refused"
-        remedy = _remedy(path, found, "export CALLS_MCP_AUDIT_DATABASE=FILE")
-        return [Finding("audit log", "problem", message, remedy)]
-    if not path.exists():
-        return [Finding("audit log", "ok", f"{path} will be created at the first change")]
-    return [Finding("audit log", "ok", f"{path} can be written to")]
+        message = f"{path} can't be used, so changes are refused: {error_text(found)}"
+        return Finding("audit log", "problem", message, _file_remedy(path, found, _AUDIT))
+    return Finding("audit log", "ok", _usable(path))
 
 
 def check_telemetry(settings: Settings) -> list[Finding]:
-    """Check that the libraries for telemetry are installed, if it is switched on."""
+    """Check that the libraries for telemetry are installed if it is on."""
     if settings.telemetry.export == "off" and not settings.telemetry.metrics_address:
         return []
     if missing := [name for name in _OTEL if not _is_installed(name)]:
-        message = f"{', '.join(missing)}: not installed"
-        return [Finding("telemetry", "fatal", message, _INSTALL)]
+        message = f"not installed: {', '.join(missing)}"
+        remedy = "in the checkout of calls-mcp, run: pip install '.[otel]'"
+        return [Finding("telemetry", "fatal", message, remedy)]
     where = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
     sent = settings.telemetry.export == "otlp"
     if sent and not where:
-        message = "sent to http://localhost:4318, for nothing else is set"
+        message = "sent to http://localhost:4318, the default"
         return [Finding("telemetry", "note", message, "export OTEL_EXPORTER_OTLP_ENDPOINT=URL")]
-    return [Finding("telemetry", "ok", "what it needs is installed")]
+    return [Finding("telemetry", "ok", "its libraries are installed")]
 
 
 def _is_installed(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Check what only an HTTP server uses: host names, tokens and the OAuth issuer."""
+"""Check what only the HTTP server uses: host names, tokens and the OAuth issuer."""
 
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -17,7 +17,10 @@ _SOON = timedelta(days=7)
 
 
 async def check_http(settings: Settings, shared: Access | None) -> list[Finding]:
-    """Check the settings for HTTP, if any are set."""
+    """Check the settings of the HTTP server, if any are set.
+
+    `shared` is the access to the API; None skips the accounts of principals.
+    """
     auth, hosts = settings.auth.mode, settings.http.allowed_hosts
     if auth == "none" and not hosts:
         return []
@@ -31,8 +34,8 @@ async def check_http(settings: Settings, shared: Access | None) -> list[Finding]
 
 def _hosts(hosts: str) -> Finding:
     if hosts:
-        return Finding("http", "ok", f"known as {hosts}")
-    message = "only this machine's own names are known, so it can't listen for others"
+        return Finding("http", "ok", f"allowed hosts: {hosts}")
+    message = "only this machine can connect, because no other host name is allowed"
     return Finding("http", "note", message, "export CALLS_MCP_ALLOWED_HOSTS=HOST")
 
 
@@ -40,13 +43,15 @@ async def _principals(file: Path, shared: Access | None, mode: str) -> AsyncIter
     try:
         principals = load_principals(file)
     except ConfigurationError as wrong:
-        yield Finding("principals", "fatal", str(wrong), f"mend {file}: calls-mcp token list")
+        yield Finding(
+            "principals", "fatal", str(wrong), "correct the file, then run: calls-mcp token list"
+        )
         return
     for finding in _tokens(file, principals, mode):
         yield finding
     for name, overrides in principals.overrides.items():
         if shared and overrides.account_sid:
-            remedy = f"mend [principals.{name}] in the file of CALLS_MCP_PRINCIPALS"
+            remedy = f"correct [principals.{name}] in the file of CALLS_MCP_PRINCIPALS"
             for finding in await check_api(overrides.access(shared), name):
                 is_theirs = finding.check.startswith("credentials")
                 if is_theirs and finding.level == "problem":
@@ -59,14 +64,14 @@ def _tokens(file: Path, principals: Principals, mode: str) -> Iterator[Finding]:
     now = datetime.now(UTC)
     if not principals.tokens:
         if mode == "tokens":
-            message = f"{file}: there is no token, so no client can sign in"
+            message = f"{file} has no token, so no client can sign in"
             yield Finding("principals", "problem", message, _new_token("NAME"))
         else:
-            yield Finding("principals", "ok", f"{file} can be used")
+            yield Finding("principals", "ok", f"{file} is valid")
         return
     good = [token for token in principals.tokens if token.expires > now]
     if not good:
-        message = f"{file}: every token has expired, so nobody can come in"
+        message = f"{file}: every token has expired, so no client can sign in"
         yield Finding("principals", "problem", message, _new_token(principals.tokens[0].principal))
         return
     count = "1 valid token" if len(good) == 1 else f"{len(good)} valid tokens"
@@ -86,6 +91,6 @@ async def _issuer(url: str) -> Finding:
     try:
         await KeySet(url, time.monotonic).key(None)
     except IssuerUnavailable:
-        message = f"the keys of {url} can't be had, so nobody can come in"
+        message = f"can't get the keys of {url}, so no client can sign in"
         return Finding("issuer", "problem", message, "export CALLS_MCP_OAUTH_ISSUER=URL")
-    return Finding("issuer", "ok", f"the keys of {url} were read")
+    return Finding("issuer", "ok", f"{url} provides its keys")
