@@ -632,3 +632,9 @@ def load_settings(overrides: Mapping[str, object] | None = None) -> Settings:
     if wrong := [*unknown, *contradictions]:
         raise SettingsError(wrong)
     return settings
+
+
+def load_path(variable: str) -> Path | None:
+    """Return the path in one variable, whatever the other settings are; None if it is not set."""
+    given = {name.upper(): value for name, value in os.environ.items()}
+    return Path(given[variable]) if given.get(variable) else None

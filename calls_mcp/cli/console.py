@@ -117,8 +117,8 @@ async def _open_console(
         if missing.name not in _LIBRARIES:
             raise
         raise ConfigurationError(
-            "The console needs libraries that are not installed: pip install 'calls-mcp[console]', "
-            "or in a checkout: pip install '.[console]'"
+            "The console needs libraries that are not installed. In the checkout of calls-mcp, "
+            "run: pip install '.[console]'"
         ) from missing
     found = Address(*address, url or _proxy_url(settings))
     clock = runtime.clock if runtime else time.time

@@ -123,8 +123,7 @@ def _measure(tokenizer: _Tokenizer) -> str:
     if tokenizer.is_exact:
         return tokenizer.name
     return (
-        "an estimate; to have them counted: pip install 'calls-mcp[tokens]', or in a checkout: "
-        "pip install '.[tokens]'"
+        "an estimate; for exact counts, run in the checkout of calls-mcp: pip install '.[tokens]'"
     )
 
 

@@ -239,7 +239,7 @@ def _exporting(settings: Settings) -> AbstractContextManager[None]:
             raise
         raise ConfigurationError(
             "CALLS_MCP_TELEMETRY and CALLS_MCP_METRICS_ADDRESS need libraries that are not "
-            "installed: pip install 'calls-mcp[otel]', or in a checkout: pip install '.[otel]'"
+            "installed. In the checkout of calls-mcp, run: pip install '.[otel]'"
         ) from missing
     prompts = (prompt.stem for prompt in PROMPTS.glob("*.md"))
     telemetry = settings.telemetry

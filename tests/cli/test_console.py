@@ -55,4 +55,4 @@ def test_without_its_libraries_it_says_what_to_install(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "jinja2", None)
     assert main(command.split()) == 2
-    assert "calls-mcp[console]" in capsys.readouterr().err
+    assert "pip install '.[console]'" in capsys.readouterr().err

@@ -1,5 +1,6 @@
-"""`calls-mcp token`: what it makes is good at the gate."""
+"""`calls-mcp token` creates, lists and revokes tokens that the HTTP server accepts."""
 
+import json
 import tomllib
 from pathlib import Path
 
@@ -13,22 +14,24 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Where a file of principals can be."""
+    """Return the path of a principals file that does not exist yet."""
     return tmp_path / "principals.toml"
 
 
-def made(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
-    """The token that the command prints."""
+def create(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    """Create a token and return it."""
     assert main(["token", "new", *map(str, arguments)]) == 0
     (token,) = capsys.readouterr().out.splitlines()
     return token
 
 
-async def test_a_new_token_is_good_for_its_scopes_in_the_file_it_was_added_to(
+async def test_a_new_token_grants_its_scopes(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    reading = made(capsys, "alice", "--scope", "calls:read", "--file", file)
-    placing = made(capsys, "bob", "--scope", "calls:place", "--scope", "calls:read", "--file", file)
+    reading = create(capsys, "alice", "--scope", "calls:read", "--file", file)
+    placing = create(
+        capsys, "bob", "--scope", "calls:place", "--scope", "calls:read", "--file", file
+    )
     async with open_service(**by_tokens(file)) as service:
         async with service.of(reading).connect() as alice:
             tools = (await alice.client.list_tools()).tools
@@ -38,78 +41,78 @@ async def test_a_new_token_is_good_for_its_scopes_in_the_file_it_was_added_to(
             assert [tool.name for tool in tools] == ["create_call", "fetch_call", "list_calls"]
 
 
-def test_the_file_is_its_owners_alone_and_does_not_have_the_token(
+def test_a_new_file_is_private_and_has_only_the_hash_of_the_token(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    token = made(capsys, "alice", "--scope", "calls:read", "--file", file)
+    token = create(capsys, "alice", "--scope", "calls:read", "--file", file)
     assert file.stat().st_mode & 0o777 == 0o600
     assert token not in file.read_text("utf-8")
     assert len(token) > 43
 
 
-def test_what_is_in_the_file_stays_as_it_is(
+def test_a_new_token_leaves_the_rest_of_the_file_unchanged(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = f"# mine\n{entry('old', 'alice', 'calls:read')}\n[principals.alice]".rstrip("\n")
     file = write(tmp_path / "principals.toml", before)
     file.chmod(0o640)
-    made(capsys, "alice", "--scope", "calls:read", "--file", file)
+    create(capsys, "alice", "--scope", "calls:read", "--file", file)
     after = file.read_text("utf-8")
     assert after.startswith(before + "\n\n[[tokens]]\n")
     assert len(tomllib.loads(after)["tokens"]) == 2
     assert file.stat().st_mode & 0o777 == 0o640
 
 
-def test_without_a_file_the_entry_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_new_token_without_a_file_shows_its_entry(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["token", "new", "alice", "--scope", "calls:read", "--expires", "1"]) == 0
-    told = capsys.readouterr()
-    shown = tomllib.loads(told.err.partition("\n\n")[2])
+    printed = capsys.readouterr()
+    shown = tomllib.loads(printed.err.partition("\n\n")[2])
     assert shown["tokens"][0]["principal"] == "alice"
-    assert told.out.strip() not in told.err
+    assert printed.out.strip() not in printed.err
 
 
-def test_a_file_that_would_be_wrong_is_left_alone(
+def test_a_new_token_that_would_break_the_file_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = write(tmp_path / "principals.toml", "tokens = []\n")
     assert main(["token", "new", "alice", "--scope", "calls:read", "--file", str(file)]) == 2
     assert main(["token", "new", "b c", "--scope", "calls:read"]) == 2
     assert main(["token", "new", "alice", "--scope", "calls:all"]) == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert f"{file}:3: " in told.err
-    assert "must be ASCII without spaces" in told.err
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert f"{file}:3: " in printed.err
+    assert "must be ASCII without spaces" in printed.err
     assert (
-        "--scope calls:all: there are calls:read, calls:place, calls:change, calls:delete, "
-        "calls:approve." in told.err
+        "--scope calls:all: must be one of calls:read, calls:place, calls:change, calls:delete, "
+        "calls:approve." in printed.err
     )
     assert file.read_text("utf-8") == "tokens = []\n"
 
 
 @pytest.mark.parametrize("name", ["ali\nce", "ali\tce"])
-def test_a_name_that_is_not_one_line_is_refused_as_that(
+def test_a_name_with_control_characters_is_refused(
     name: str, file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["token", "new", name, "--scope", "calls:read", "--file", str(file)]) == 2
-    told = capsys.readouterr().err
-    assert told == "calls-mcp: The name must be one line, without control characters.\n"
+    printed = capsys.readouterr().err
+    assert printed == "calls-mcp: The name must be one line, without control characters.\n"
     assert not file.exists()
 
 
 @pytest.mark.requirement("21")
-def test_no_token_is_made_that_could_ask_and_approve(
+def test_the_scope_for_approving_cannot_be_combined_with_tools(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     both = ["--scope", "calls:approve", "--scope", "calls:place"]
     assert main(["token", "new", "ann", *both, "--file", str(file)]) == 2
-    assert "--scope calls:approve goes alone" in capsys.readouterr().err
+    assert "--scope calls:approve can't be combined with other scopes" in capsys.readouterr().err
     assert not file.exists()
 
 
-async def test_a_token_that_approves_is_shown_no_tool(
+async def test_a_token_for_approving_grants_no_tools(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    token = made(capsys, "ann", "--scope", "calls:approve", "--file", file)
+    token = create(capsys, "ann", "--scope", "calls:approve", "--file", file)
     async with open_service(**by_tokens(file)) as service:
         async with service.of(token).connect() as ann:
             assert (await ann.client.list_tools()).tools == []
@@ -125,13 +128,13 @@ async def test_a_token_that_approves_is_shown_no_tool(
         ["alice", "--scope", "calls:read", "--expires", "never"],
     ],
 )
-def test_what_can_not_be_made_is_a_usage_error(wrong: list[str]) -> None:
+def test_wrong_arguments_are_usage_errors(wrong: list[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(["token", "new", *wrong])
     assert end.value.code == 2
 
 
-def test_the_list_tells_whose_tokens_there_are_and_until_when(
+def test_the_list_shows_principal_expiry_and_scopes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = (
@@ -145,17 +148,43 @@ def test_the_list_tells_whose_tokens_there_are_and_until_when(
     monkeypatch.setenv("CALLS_MCP_PRINCIPALS", str(write(tmp_path / "principals.toml", text)))
     assert main(["token", "list"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "alice  abababababab…  expires 2999-01-30 23:00 UTC  calls:place calls:read",
-        "bob    cdcdcdcdcdcd…  expired 2020-01-31 00:00 UTC  calls:read",
+        "PRINCIPAL  TOKEN          EXPIRES                         SCOPES",
+        "alice      abababababab…  2999-01-30 23:00 UTC            calls:place calls:read",
+        "bob        cdcdcdcdcdcd…  2020-01-31 00:00 UTC (expired)  calls:read",
     ]
+    assert main(["token", "list", "--json"]) == 0
+    alice, bob = json.loads(capsys.readouterr().out)["tokens"]
+    assert alice == {
+        "principal": "alice",
+        "sha256": "ab" * 32,
+        "scopes": ["calls:place", "calls:read"],
+        "expires": "2999-01-30T23:00:00Z",
+        "expired": False,
+    }
+    assert (bob["principal"], bob["expired"]) == ("bob", True)
 
 
-def test_without_any_file_the_list_asks_for_one(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_list_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path / "principals.toml")
+    assert main(["token", "list", "--file", str(file)]) == 0
+    assert capsys.readouterr().out == f"{file} has no tokens.\n"
+
+
+def test_tokens_need_no_other_settings(
+    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CALLS_MCP_PRINCIPALS", str(file))
+    monkeypatch.setenv("CALLS_MCP_TIMEOUT", "wrong")
+    create(capsys, "alice", "--scope", "calls:read")
+    assert main(["token", "list"]) == main(["token", "revoke", "alice"]) == 0
+
+
+def test_the_list_without_a_file_names_the_setting(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["token", "list"]) == 2
     assert "CALLS_MCP_PRINCIPALS" in capsys.readouterr().err
 
 
-def test_a_revoked_token_is_out_of_the_file_and_nothing_else_is(
+def test_revoking_removes_only_the_entry_of_the_token(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kept = f"# bob's, until May\n{entry('bobs', 'bob', 'calls:read')}"
@@ -163,28 +192,28 @@ def test_a_revoked_token_is_out_of_the_file_and_nothing_else_is(
     file = write(tmp_path / "principals.toml", text)
     file.chmod(0o640)
     assert main(["token", "revoke", "alice", "--file", str(file)]) == 0
-    assert capsys.readouterr().out.startswith("revoked: alice  ")
+    assert capsys.readouterr().out.startswith("Revoked: token ")
     assert file.read_text("utf-8") == f"# mine\n\n{kept}\n[principals.bob]\n"
     assert file.stat().st_mode & 0o777 == 0o640
 
 
-def test_one_of_a_principals_tokens_is_named_by_its_hash(
+def test_a_token_can_be_revoked_by_its_hash(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     entries = [entry(token, "alice", "calls:read") for token in ("one", "two")]
     file = write(tmp_path / "principals.toml", *entries)
     assert main(["token", "list", "--file", str(file)]) == 0
-    (_, second) = capsys.readouterr().out.splitlines()
+    _, _, second = capsys.readouterr().out.splitlines()
     assert main(["token", "revoke", second.split()[1], "--file", str(file)]) == 0
     assert [token["sha256"] for token in tomllib.loads(file.read_text("utf-8"))["tokens"]] == [
         tomllib.loads(entries[0])["tokens"][0]["sha256"]
     ]
 
 
-def test_while_a_token_is_revoked_the_others_are_good(tmp_path: Path) -> None:
+def test_revoking_replaces_the_file_in_one_step(tmp_path: Path) -> None:
     kept = entry("kept", "kept", "calls:read")
     file = write(tmp_path / "principals.toml", entry("old", "alice", "calls:read"), kept)
-    reader = file.open(encoding="utf-8")  # as a server that has just begun to read
+    reader = file.open(encoding="utf-8")  # like a server that reads it at that moment
     assert main(["token", "revoke", "alice", "--file", str(file)]) == 0
     with reader:
         assert reader.read().count("[[tokens]]") == 2
@@ -193,27 +222,27 @@ def test_while_a_token_is_revoked_the_others_are_good(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reason"),
     [
-        ("", "there is no token of alice"),
+        ("", "has no token of alice"),
         ("tokens = [{principal = 'alice', sha256 = '" + "ab" * 32 + "', "
          "scopes = ['calls:read'], expires = 2999-01-31T00:00:00Z}]\n", "by hand"),
     ],
 )  # fmt: skip
-def test_what_can_not_be_revoked_is_told_and_left_as_it_is(
-    text: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_token_that_cannot_be_revoked_leaves_the_file_unchanged(
+    text: str, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = write(tmp_path / "principals.toml", text)
     assert main(["token", "revoke", "alice", "--file", str(file)]) == 2
-    assert told in capsys.readouterr().err
+    assert reason in capsys.readouterr().err
     assert file.read_text("utf-8") == text
 
 
-def test_a_file_that_can_not_be_written_is_told(
+def test_a_file_that_cannot_be_written_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "missing" / "principals.toml"
     assert main(["token", "new", "alice", "--scope", "calls:read", "--file", str(file)]) == 2
     out, err = capsys.readouterr()
     assert not out
-    assert f"{file}: can't be written: No such file or directory" in err
+    assert f"{file} can't be written: No such file or directory" in err

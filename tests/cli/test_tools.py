@@ -38,7 +38,7 @@ def test_without_a_tokenizer_the_cost_is_an_estimate_and_said_to_be_one(
     assert main(["tools"]) == 0
     out = capsys.readouterr().out
     assert "about" in out
-    assert "calls-mcp[tokens]" in out
+    assert "pip install '.[tokens]'" in out
 
 
 def test_one_can_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:

@@ -180,7 +180,10 @@ async def test_a_policy_that_is_wrong_is_told_at_start(tmp_path: Path) -> None:
             pass
 
 
-def test_the_policy_is_told_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+def test_policy_check_explains_the_policy_and_needs_no_other_settings(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CALLS_MCP_TIMEOUT", "wrong")
     assert main(["policy", "check"]) == 0
     assert "14400 seconds" in capsys.readouterr().out
 

@@ -393,7 +393,7 @@ def test_without_the_extra_whoever_asks_is_told_what_to_install(
     )
     ended = run(variables, program=("-c", program))
     assert ended.returncode == 2
-    assert "pip install 'calls-mcp[otel]'" in ended.stderr
+    assert "pip install '.[otel]'" in ended.stderr
     assert ended.stderr.count("\n") == 1
 
 

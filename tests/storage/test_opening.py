@@ -58,7 +58,7 @@ async def test_a_missing_redis_library_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "redis", None)
     monkeypatch.setitem(sys.modules, "redis.asyncio", None)
     refusal = await refusal_of("redis://127.0.0.1/0")
-    assert "pip install 'calls-mcp[redis]', or in a checkout: pip install '.[redis]'" in refusal
+    assert "In the checkout of calls-mcp, run: pip install '.[redis]'" in refusal
 
 
 async def test_a_file_in_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
