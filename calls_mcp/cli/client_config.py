@@ -1,4 +1,4 @@
-"""`calls-mcp client-config`: print or write the configuration with which a client starts this."""
+"""`calls-mcp client-config`: print or write a client's configuration for this server."""
 
 import json
 import re
@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic import SecretStr
+from pydantic import SecretStr, TypeAdapter, ValidationError
 
 from calls_mcp.cli.clients import CLIENTS, Client, Entry, absolute
 from calls_mcp.cli.clients.config_file import Unchangeable, Written, merged, write
@@ -14,7 +14,7 @@ from calls_mcp.cli.clients.server_command import Launch, launch_command
 from calls_mcp.cli.options import add_json, add_sandbox
 from calls_mcp.cli.terminal import say, show_json, warn
 from calls_mcp.errors import ConfigurationError
-from calls_mcp.settings import Settings, load_settings
+from calls_mcp.settings import ExactUrl, Settings, load_settings
 from calls_mcp.storage.database import SQLITE, database_path
 from calls_mcp.tools.catalog import Json
 
@@ -23,30 +23,38 @@ _OF_HTTP = (
     *("CALLS_MCP_HTTP_", "CALLS_MCP_OAUTH_", "CALLS_MCP_AUTH", "CALLS_MCP_PRINCIPALS"),
     *("CALLS_MCP_RESOURCE_URL", "CALLS_MCP_ALLOWED_HOSTS"),
 )
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")  # what all take, and leave room for a tool's name
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")  # all clients accept these, even with a tool's name
+_VARIABLE = re.compile(r"(?!CALLS_MCP_)[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
 def configure(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
     option = parser.add_argument
-    option("client", choices=CLIENTS, help="whose: " + ", ".join(CLIENTS))
-    option("--write", action="store_true", help="put it into the client's file")
-    option("--file", type=Path, help="that file, if it is not in its usual place")
-    option("--name", default="calls", help="the server's name there (%(default)s)")
+    option("client", choices=CLIENTS, metavar="CLIENT", help=", ".join(CLIENTS))
+    option("--write", action="store_true", help="write it to the client's file")
+    option("--file", type=Path, help="the client's file, if it is not the usual one")
+    option("--name", default="calls", help="the server's name in the client (%(default)s)")
+    option("--url", help="connect to a server over HTTP, such as https://mcp.example.com/mcp")
+    option("--token-env", metavar="NAME", help="with --url: the variable that has the token")
     add_sandbox(parser)
-    add_json(parser, "what was done")
+    add_json(parser, "the result")
     parser.set_defaults(run=run)
 
 
 def run(options: Namespace) -> int:
-    """Print the configuration, or write it. Returns the exit status.
+    """Print the configuration, or write it. Return the exit status.
 
     Raises:
-        ConfigurationError: The settings are wrong, or the client's file is.
+        ConfigurationError: The options, the settings or the client's file are wrong.
     """
     client = CLIENTS[options.client]
-    start = launch_command()
-    entry = _entry(options.name, start, sandbox=options.sandbox)
+    if not _NAME.fullmatch(options.name):
+        raise ConfigurationError("--name must be 1 to 40 letters, digits, _ or -.")
+    if options.url is not None or options.token_env is not None:
+        entry, note = _url_entry(options), ""
+    else:
+        start = launch_command()
+        entry, note = _entry(options.name, start, sandbox=options.sandbox), start.note
     file: Path = options.file or client.file()
     try:
         usual = options.file is None
@@ -55,18 +63,18 @@ def run(options: Namespace) -> int:
         say(_snippet(client, entry))
         raise
     if options.json:
-        show_json({**_report(client, entry, file, written), "note": start.note})
+        show_json({**_report(client, entry, file, written), "note": note})
         return 0
     if written is None:
         say(_snippet(client, entry))
-        warn(f"This belongs into {file}; --write puts it there.")
+        warn(f"Add this to {file}, or run again with --write.")
     else:
-        warn(_told(written))
+        warn(_summary(written))
     by_hand = client.by_hand(entry) if written is None else written.by_hand
     for line in _advice(client, entry, by_hand):
         warn(line)
-    if start.note:
-        warn(start.note)
+    if note:
+        warn(note)
     return 0
 
 
@@ -75,19 +83,37 @@ def _snippet(client: Client, entry: Entry) -> str:
 
 
 def _entry(name: str, start: Launch, *, sandbox: bool) -> Entry:
-    if not _NAME.fullmatch(name):
-        raise ConfigurationError("--name must be 1 to 40 of a to z, A to Z, 0 to 9, _ and -.")
     settings = load_settings()
     args = (*start.args, "serve", *(["--sandbox"] if sandbox else []))
     env, asked = _variables(settings, sandbox=sandbox)
     return Entry(name, start.command, args, env, asked)
 
 
-def _variables(settings: Settings, *, sandbox: bool) -> tuple[dict[str, str], tuple[str, ...]]:
-    """What this server is to be told: what a file may have of it, and what it may not.
+def _url_entry(options: Namespace) -> Entry:
+    if options.url is None:
+        raise ConfigurationError("--token-env needs --url.")
+    if options.sandbox:
+        raise ConfigurationError("--url can't be combined with --sandbox, an option of the server.")
+    try:
+        url = TypeAdapter[str](ExactUrl).validate_python(options.url)
+    except ValidationError:
+        raise ConfigurationError(
+            "--url must be https://HOST/PATH, or http on this machine, without user, query or "
+            "fragment."
+        ) from None
+    token = options.token_env
+    if token is not None and not _VARIABLE.fullmatch(token):
+        raise ConfigurationError(
+            "--token-env must be the name of a variable, such as CALLS_TOKEN, and not begin with "
+            "CALLS_MCP_."
+        )
+    return Entry(options.name, url=url, asked=(token,) if token else ())
 
-    That is what the environment here sets, since a client that is not started from this shell has
-    none of it.
+
+def _variables(settings: Settings, *, sandbox: bool) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return the variables that a file may have, and the names of the secret ones.
+
+    These are the settings of this environment, which the client may not share.
     """
     needed = () if sandbox else ("TWILIO_ACCOUNT_SID", *_credentials(settings))
     given = settings.values(given=True)
@@ -98,7 +124,7 @@ def _variables(settings: Settings, *, sandbox: bool) -> tuple[dict[str, str], tu
 
 
 def _credentials(settings: Settings) -> tuple[str, ...]:
-    """Those that are set; an API key, which can be revoked alone, if none are."""
+    """Return the credentials that are set, or those of an API key if none are."""
     has_key = settings.twilio.api_key or settings.twilio.api_secret
     if settings.twilio.auth_token and not has_key:
         return ("TWILIO_AUTH_TOKEN",)
@@ -106,14 +132,14 @@ def _credentials(settings: Settings) -> tuple[str, ...]:
 
 
 def _matters(name: str, *, sandbox: bool) -> bool:
-    """Whether it counts on stdio, beside the credentials."""
+    """Return whether a server on stdio uses this setting. Credentials are handled separately."""
     if name.startswith(_OF_HTTP) or name in _CREDENTIALS:
         return False
     return not (sandbox and (name.startswith("TWILIO_") or name == "CALLS_MCP_API_BASE_URL"))
 
 
 def _shown(value: object) -> str | None:
-    """What a file may have of a setting; None if that is nothing."""
+    """Return the text of a setting for a file; None if it is secret or not set."""
     if value is None:
         return None
     if isinstance(value, SecretStr):
@@ -124,7 +150,7 @@ def _shown(value: object) -> str | None:
 
 
 def _open_url(secret: str) -> str | None:
-    """The URL of a state store that is no secret: one that is reached without a password."""
+    """Return the URL of a state store, or None if it may have a password."""
     if secret == "memory:":  # noqa: S105
         return secret
     file = database_path(secret)
@@ -144,19 +170,28 @@ def _report(client: Client, entry: Entry, file: Path, written: Written | None) -
     return {**report, "changed": written.changed, **({"backup": backup} if backup else {})}
 
 
-def _told(written: Written) -> str:
+def _summary(written: Written) -> str:
     if not written.changed:
-        return f"{written.file} has it already."
-    backup = f" As it was: {written.backup}." if written.backup else ""
-    return f"{written.file} was written.{backup}"
+        return f"{written.file} is up to date."
+    backup = f" Backup: {written.backup}." if written.backup else ""
+    return f"Updated {written.file}.{backup}"
 
 
 def _advice(client: Client, entry: Entry, by_hand: tuple[str, ...]) -> Iterator[str]:
-    """What is left to do."""
+    """Yield what is left to do."""
+    names = ", ".join(by_hand or entry.asked)
     if by_hand:
-        names = ", ".join(by_hand)
-        yield f"{client.title} can't ask for secrets: put {names} into the file by hand."
-    elif entry.asked and client.reference and not client.prompts:
-        names = ", ".join(entry.asked)
-        yield f"{client.title} takes {names} from its environment: export them before it starts."
+        yield (
+            f"{client.title} can't read secrets from its environment: replace the placeholder "
+            f"of {names} in the file."
+        )
+    elif client.prompts and names:
+        yield f"{client.title} asks you for {names}."
+    elif names:
+        yield f"{client.title} reads {names} from its environment: export before you start it."
+    if entry.url and not client.url_key:
+        yield (
+            f"{client.title} connects through mcp-remote, which needs Node.js 18 or newer. If the "
+            "server uses OAuth, you can add its URL under Settings > Connectors instead."
+        )
     yield client.after

@@ -1,4 +1,4 @@
-"""`calls-mcp client-config`: configurations that start this server, and no secrets in them."""
+"""`calls-mcp client-config` writes configurations that work and have no secrets."""
 
 import json
 import os
@@ -17,6 +17,7 @@ from calls_mcp.cli.clients import CLIENTS
 from calls_mcp.cli.clients.server_command import Launch, launch_command
 from calls_mcp.errors import ConfigurationError
 from tests.cli.test_main import run
+from tests.docs.pages import PAGES, ROOT, Block, blocks
 from tests.harness import ACCOUNT
 
 module = sys.modules[launch_command.__module__]
@@ -61,7 +62,9 @@ def entry_of(client: str, text: str, name: str = "calls") -> dict[str, Any]:
 
 @pytest.mark.usefixtures("credentials")
 @pytest.mark.parametrize("client", CLIENTS)
-def test_no_secret_is_in_it_and_what_else_is_set_here_is(client: str, home: Path) -> None:
+def test_the_configuration_has_the_settings_of_this_environment_but_no_secrets(
+    client: str, home: Path
+) -> None:
     told = configured(client)
     assert SECRET not in told.stdout + told.stderr
     assert SECRET[::-1] not in told.stdout + told.stderr
@@ -89,17 +92,15 @@ def test_no_secret_is_in_it_and_what_else_is_set_here_is(client: str, home: Path
         ("inspector", "put your TWILIO_API_SECRET here"),
     ],
 )
-def test_a_client_that_can_get_a_secret_elsewhere_does_and_for_others_it_is_said(
-    client: str, secret: str
-) -> None:
+def test_secrets_are_references_or_placeholders(client: str, secret: str) -> None:
     told = configured(client)
     assert entry_of(client, told.stdout)["env"]["TWILIO_API_SECRET"] == secret
-    by_hand = "can't ask for secrets: put TWILIO_API_SECRET," in told.stderr
+    by_hand = "replace the placeholder of TWILIO_API_SECRET," in told.stderr
     assert by_hand == secret.startswith("put")
 
 
 @pytest.mark.usefixtures("credentials")
-def test_vs_code_asks_for_each_secret_without_showing_it() -> None:
+def test_vs_code_prompts_for_each_secret() -> None:
     made = json.loads(configured("vscode", "--name", "phone").stdout)
     asked = {item["id"]: item for item in made["inputs"]}
     wanted = [v for v in made["servers"]["phone"]["env"].values() if v.startswith("${input:")]
@@ -107,7 +108,7 @@ def test_vs_code_asks_for_each_secret_without_showing_it() -> None:
     assert all(item["type"] == "promptString" and item["password"] for item in asked.values())
 
 
-def test_without_any_credentials_it_asks_for_an_api_key() -> None:
+def test_without_credentials_the_configuration_has_those_of_an_api_key() -> None:
     assert entry_of("cursor", configured("cursor").stdout)["env"] == {
         name: f"${{env:{name}}}"
         for name in ("TWILIO_ACCOUNT_SID", "TWILIO_API_KEY", "TWILIO_API_SECRET")
@@ -136,7 +137,7 @@ def test_without_any_credentials_it_asks_for_an_api_key() -> None:
         ("inspector", "linux", ".mcp-inspector/mcp.json"),
     ],
 )
-def test_it_is_written_where_the_client_looks_for_it(
+def test_each_client_has_its_file_on_each_platform(
     client: str, platform: str, where: str, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "platform", platform)
@@ -144,19 +145,17 @@ def test_it_is_written_where_the_client_looks_for_it(
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_written_twice_it_is_there_once_and_the_second_time_nothing_is_done(
-    client: str, home: Path
-) -> None:
+def test_writing_the_same_entry_again_changes_nothing(client: str, home: Path) -> None:
     file = CLIENTS[client].file()
-    assert f"{file} was written." in configured(client, "--sandbox", "--write").stderr
+    assert f"Updated {file}." in configured(client, "--sandbox", "--write").stderr
     before = file.read_bytes()
     assert file.stat().st_mode & 0o777 == 0o600
-    assert f"{file} has it already." in configured(client, "--sandbox", "--write").stderr
+    assert f"{file} is up to date." in configured(client, "--sandbox", "--write").stderr
     assert file.read_bytes() == before
     assert [found for found in home.rglob("*") if found.is_file()] == [file]
 
 
-def test_what_was_put_in_by_hand_stays(home: Path) -> None:
+def test_filled_in_values_stay(home: Path) -> None:
     file = home / "config.json"
     arguments = ("claude-desktop", "--write", "--file", file)
     configured(*arguments)
@@ -174,7 +173,7 @@ def test_what_was_put_in_by_hand_stays(home: Path) -> None:
     assert (entry["disabled"], entry["command"]) == (False, launch_command().command)
 
 
-def test_everything_else_in_the_file_stays_and_the_old_one_is_kept(home: Path) -> None:
+def test_the_rest_of_the_file_stays_and_is_backed_up(home: Path) -> None:
     file = home / "settings.json"
     text = '{\r\n\t"theme": "\u00e9",\r\n\t"context_servers": {"other": {}}\r\n}\r\n'
     file.write_bytes(b"\xef\xbb\xbf" + text.encode())
@@ -196,7 +195,7 @@ def test_everything_else_in_the_file_stays_and_the_old_one_is_kept(home: Path) -
     assert backup.read_bytes() == before
 
 
-def test_what_vs_code_asks_for_already_is_not_asked_for_twice(home: Path) -> None:
+def test_existing_prompts_of_vs_code_are_not_duplicated(home: Path) -> None:
     file = home / "mcp.json"
     theirs = {"id": "calls-twilio-api-key", "type": "promptString"}
     file.write_text(json.dumps({"inputs": [{"id": "other"}, theirs]}), "utf-8")
@@ -210,19 +209,19 @@ def test_what_vs_code_asks_for_already_is_not_asked_for_twice(home: Path) -> Non
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ('// mine\n{"servers": {}}', "is not JSON without comments (line 1"),
-        ('{"servers": {},}', "is not JSON without comments (line 1"),
-        ("{", "is not JSON without comments (line 1"),
-        ("[" * 100_000, "too deep"),
-        ("[]", "is not a JSON object"),
-        ('{"servers": 1}', "something else than an object as servers"),
-        ('{"inputs": 1}', "something else than an array as inputs"),
-        ('{"a": 1, "a": 2}', "has a member twice"),
-        ('{"a": 1e400}', "not JSON compliant"),
-        (b"\xff", "is not UTF-8"),
+        ('// mine\n{"servers": {}}', "it is not JSON without comments (line 1"),
+        ('{"servers": {},}', "it is not JSON without comments (line 1"),
+        ("{", "it is not JSON without comments (line 1"),
+        ("[" * 100_000, "nested too deeply"),
+        ("[]", "it is not a JSON object"),
+        ('{"servers": 1}', "servers is not an object"),
+        ('{"inputs": 1}', "inputs is not an array"),
+        ('{"a": 1, "a": 2}', "a name occurs twice in an object"),
+        ('{"a": 1e400}', "it has a number that is not JSON"),
+        (b"\xff", "it is not UTF-8"),
     ],
 )
-def test_a_file_that_a_rewrite_would_harm_is_left_alone_and_the_entry_is_shown(
+def test_a_file_that_rewriting_would_damage_is_not_changed_and_the_entry_is_printed(
     text: str | bytes, reason: str, home: Path
 ) -> None:
     file = home / "mcp.json"
@@ -230,16 +229,16 @@ def test_a_file_that_a_rewrite_would_harm_is_left_alone_and_the_entry_is_shown(
     before = file.read_bytes()
     told = configured("vscode", "--write", "--file", file, status=2)
     assert entry_of("vscode", told.stdout)["args"] == ["serve"]
-    assert told.stderr.startswith(f"calls-mcp: {file}: ")
+    assert told.stderr.startswith(f"calls-mcp: {file} was not changed, because ")
     assert reason in told.stderr
-    assert told.stderr.endswith("; put the entry in by hand.\n")
+    assert told.stderr.endswith(". Add the entry by hand.\n")
     assert told.stderr.count("\n") == 1
     assert [*home.iterdir()] == [file]
     assert file.read_bytes() == before
 
 
 def command(home: Path, name: str, script: str) -> None:
-    """A client's own command: a shell script."""
+    """Make a client's own command, a shell script."""
     program = home / "bin" / name
     program.parent.mkdir(exist_ok=True)
     program.write_text(f"#!/bin/sh\n{script}\n", "utf-8")
@@ -254,14 +253,14 @@ def command(home: Path, name: str, script: str) -> None:
         ("vscode", "code", ["--add-mcp"]),
     ],
 )
-def test_a_client_with_a_command_of_its_own_adds_the_server_itself(
+def test_a_client_with_a_command_adds_the_server_itself(
     client: str, name: str, arguments: list[str], home: Path
 ) -> None:
     file = CLIENTS[client].file()
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("{} // mine", "utf-8")
     command(home, name, f"printf '%s\\n' \"$@\" > '{home}/asked'; echo '// \"calls\"' >> '{file}'")
-    assert f"{file} was written." in configured(client, "--write").stderr
+    assert f"Updated {file}." in configured(client, "--write").stderr
     *asked, added = (home / "asked").read_text("utf-8").splitlines()
     assert asked == arguments
     shown = json.loads(configured(client).stdout)
@@ -273,7 +272,9 @@ def test_a_client_with_a_command_of_its_own_adds_the_server_itself(
 
 @pytest.mark.process
 @pytest.mark.parametrize("script", ["exit 1", "exit 0"])
-def test_a_command_that_fails_or_writes_elsewhere_is_not_relied_on(home: Path, script: str) -> None:
+def test_the_file_is_written_if_the_clients_command_fails_or_writes_elsewhere(
+    home: Path, script: str
+) -> None:
     command(home, "claude", script)
     configured("claude-code", "--sandbox", "--write")
     assert entry_of("claude-code", (home / ".mcp.json").read_text("utf-8"))["command"]
@@ -283,7 +284,7 @@ def test_a_command_that_fails_or_writes_elsewhere_is_not_relied_on(home: Path, s
     "mode",
     [None, pytest.param(0o500, marks=pytest.mark.skipif(os.geteuid() == 0, reason="root may"))],
 )
-def test_a_folder_that_cannot_be_written_to_is_named(home: Path, mode: int | None) -> None:
+def test_an_unwritable_directory_is_named(home: Path, mode: int | None) -> None:
     folder = home / "closed"
     folder.touch() if mode is None else folder.mkdir(mode=mode)
     told = configured("cursor", "--write", "--file", folder / "mcp.json", status=2)
@@ -292,7 +293,7 @@ def test_a_folder_that_cannot_be_written_to_is_named(home: Path, mode: int | Non
 
 @pytest.mark.process
 @pytest.mark.anyio
-async def test_what_it_writes_starts_this_server(home: Path) -> None:
+async def test_the_written_configuration_starts_this_server(home: Path) -> None:
     file = home / "mcp.json"
     configured("inspector", "--sandbox", "--write", "--file", file)
     entry = entry_of("inspector", file.read_text("utf-8"))
@@ -302,10 +303,10 @@ async def test_what_it_writes_starts_this_server(home: Path) -> None:
 
 
 @pytest.fixture(params=["uvx", "pipx", "pipx of old"])
-def for_once(
+def temporary_run(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[str, ...]:
-    """Run by one of these, from what it keeps for a while: the command to do so again."""
+    """Run from an environment of uvx or pipx. Return the command that repeats the run."""
     places = {"uvx": "uv/archive-v0", "pipx": ".cache/pipx", "pipx of old": "pipx/.cache"}
     place = tmp_path / places[request.param]
     place.mkdir(parents=True)
@@ -327,22 +328,22 @@ def came_from(monkeypatch: pytest.MonkeyPatch, origin: dict[str, Any] | None) ->
     monkeypatch.setattr(module, "find_spec", {"redis": 1}.get)
 
 
-def test_what_was_run_for_once_from_an_index_is_named_with_its_version(
-    for_once: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+def test_a_temporary_run_from_an_index_names_the_version(
+    temporary_run: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     came_from(monkeypatch, None)
     told = configured("cursor", "--sandbox")
     made = entry_of("cursor", told.stdout)
     source = f"calls-mcp[redis]=={__version__}"
-    started = (*for_once, source, "calls-mcp", "serve", "--sandbox")
+    started = (*temporary_run, source, "calls-mcp", "serve", "--sandbox")
     assert (made["command"], *made["args"]) == started
-    assert f"{source} is fetched by its name" in told.stderr
+    assert f"The client will fetch {source} from this machine's package index" in told.stderr
     report = json.loads(configured("cursor", "--sandbox", "--json").stdout)
-    assert "by its name" in report["note"]
+    assert "package index" in report["note"]
 
 
-def test_what_was_run_for_once_from_a_file_is_started_from_that_file_as_long_as_it_is_there(
-    for_once: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_temporary_run_from_a_file_needs_that_file(
+    temporary_run: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wheel = tmp_path / "a b.whl"
     wheel.touch()
@@ -350,14 +351,14 @@ def test_what_was_run_for_once_from_a_file_is_started_from_that_file_as_long_as_
     told = configured("cursor", "--sandbox")
     made = entry_of("cursor", told.stdout)
     source = f"calls-mcp[redis] @ {wheel.as_uri()}"
-    assert (made["command"], *made["args"][:-2]) == (*for_once, source, "calls-mcp")
-    assert f"It is started from {wheel}, which must stay there." in told.stderr
+    assert (made["command"], *made["args"][:-2]) == (*temporary_run, source, "calls-mcp")
+    assert f"The client will start it from {wheel}; do not move or delete that." in told.stderr
     wheel.unlink()
     assert "can't be found again" in configured("cursor", status=2).stderr
 
 
-@pytest.mark.usefixtures("for_once")
-def test_what_was_run_for_once_from_elsewhere_is_named_by_its_url_unless_that_has_a_secret(
+@pytest.mark.usefixtures("temporary_run")
+def test_a_temporary_run_from_a_url_names_the_url_unless_it_has_a_secret(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     commit = "0" * 40
@@ -370,7 +371,7 @@ def test_what_was_run_for_once_from_elsewhere_is_named_by_its_url_unless_that_ha
     assert SECRET not in str(refused.value)
 
 
-def test_what_is_installed_is_started_by_its_whole_path(
+def test_an_installed_command_has_its_absolute_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert Path(launch_command().command).is_absolute()
@@ -382,7 +383,7 @@ def test_what_is_installed_is_started_by_its_whole_path(
 
 
 @pytest.mark.parametrize("name", ["", " ", "a}b", "a b", "a.b", "ä", "a" * 41, "a\n"])
-def test_a_name_that_not_every_client_takes_is_refused(name: str) -> None:
+def test_a_name_that_some_client_does_not_accept_is_refused(name: str) -> None:
     assert "--name must be" in configured("vscode", "--name", name, status=2).stderr
 
 
@@ -395,11 +396,11 @@ SPECIAL: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("kind", SPECIAL)
-def test_what_is_no_regular_file_is_left_alone(kind: str, home: Path) -> None:
+def test_a_special_file_is_not_changed(kind: str, home: Path) -> None:
     file = home / "mcp.json"
     SPECIAL[kind](file)
     before = file.lstat()
-    with pytest.MonkeyPatch.context() as patch:  # lest a slip replaces a device of this machine's
+    with pytest.MonkeyPatch.context() as patch:  # in case of a bug, this machine keeps its device
         patch.setattr("calls_mcp.cli.clients.config_file.replace_file", pytest.fail)
         told = configured("cursor", "--write", "--file", file, status=2).stderr
     assert told.startswith("calls-mcp: ")
@@ -409,7 +410,7 @@ def test_what_is_no_regular_file_is_left_alone(kind: str, home: Path) -> None:
 
 
 @pytest.mark.parametrize("client", ["claude-code", "cursor"])
-def test_a_working_folder_that_is_gone_is_told_if_it_is_needed(
+def test_a_deleted_working_directory_is_reported_only_if_needed(
     client: str, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = home / "gone"
@@ -418,4 +419,155 @@ def test_a_working_folder_that_is_gone_is_told_if_it_is_needed(
     folder.rmdir()
     needed = client == "claude-code"
     told = configured(client, status=2 if needed else 0)
-    assert ("is gone" in told.stderr) is needed
+    assert ("no longer exists" in told.stderr) is needed
+
+
+URL = "https://mcp.example.com/mcp"
+REMOTE = ("--url", URL, "--token-env", "CALLS_TOKEN")
+TOKEN = "put your CALLS_TOKEN here"
+
+
+def bearer(value: str, **members: str) -> dict[str, Any]:
+    return {**members, "headers": {"Authorization": f"Bearer {value}"}}
+
+
+ENTRIES: dict[str, dict[str, Any]] = {
+    "claude-desktop": {
+        "command": "npx",
+        "args": ["-y", "mcp-remote", URL, "--header", "Authorization:${AUTHORIZATION}"],
+        "env": {"AUTHORIZATION": f"Bearer {TOKEN}"},
+    },
+    "claude-code": bearer("${CALLS_TOKEN}", type="http", url=URL),
+    "cursor": bearer("${env:CALLS_TOKEN}", url=URL),
+    "vscode": bearer("${input:calls-calls-token}", type="http", url=URL),
+    "windsurf": bearer("${env:CALLS_TOKEN}", serverUrl=URL),
+    "zed": bearer(TOKEN, url=URL),
+    "inspector": bearer(TOKEN, type="streamable-http", url=URL),
+}
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_server_over_http_is_configured_in_the_clients_format(client: str) -> None:
+    made = configured(client, *REMOTE)
+    assert entry_of(client, made.stdout) == ENTRIES[client]
+    assert ("replace the placeholder of CALLS_TOKEN" in made.stderr) == (TOKEN in made.stdout)
+    assert ("Node.js" in made.stderr) == (client in ("claude-desktop", "inspector"))
+
+
+def test_vs_code_prompts_for_the_token() -> None:
+    assert json.loads(configured("vscode", *REMOTE).stdout)["inputs"] == [
+        {
+            "type": "promptString",
+            "id": "calls-calls-token",
+            "description": "Access token of the server",
+            "password": True,
+        }
+    ]
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_server_over_http_needs_no_token_and_no_settings(
+    client: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CALLS_MCP_TIMEOUT", "wrong")
+    made = configured(client, "--url", "http://127.0.0.1:8080/mcp").stdout
+    assert "http://127.0.0.1:8080/mcp" in made
+    assert "Authorization" not in made
+    assert ("--allow-http" in made) == (client == "claude-desktop")
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_filled_in_token_stays(client: str, home: Path) -> None:
+    file = home / "config.json"
+    configured(client, *REMOTE, "--write", "--file", file)
+    file.write_text(file.read_text("utf-8").replace(TOKEN, SECRET), "utf-8")
+    ended = configured(client, *REMOTE, "--write", "--file", file)
+    assert f"{file} is up to date." in ended.stderr
+    assert "placeholder" not in ended.stderr
+
+
+@pytest.mark.usefixtures("credentials")
+@pytest.mark.parametrize("client", CLIENTS)
+def test_an_entry_can_change_between_stdio_and_http(client: str, home: Path) -> None:
+    file = home / "config.json"
+    local = entry_of(client, configured(client).stdout)
+    configured(client, "--write", "--file", file)
+    configured(client, *REMOTE, "--write", "--file", file)
+    assert entry_of(client, file.read_text("utf-8")) == ENTRIES[client]
+    configured(client, "--write", "--file", file)
+    assert entry_of(client, file.read_text("utf-8")) == local
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("--url", "mcp.example.com"), "--url must be https://HOST/PATH"),
+        (("--url", "http://mcp.example.com/mcp"), "--url must be https://HOST/PATH"),
+        (("--url", f"https://user:{SECRET}@mcp.example.com"), "--url must be https://HOST/PATH"),
+        (("--url", ""), "--url must be https://HOST/PATH"),
+        (("--url", URL, "--token-env", f"calls_{SECRET}-1"), "--token-env must be the name"),
+        (("--url", URL, "--token-env", "CALLS_MCP_TOKEN"), "--token-env must be the name"),
+        (("--token-env", "CALLS_TOKEN"), "--token-env needs --url"),
+        (("--url", URL, "--sandbox"), "--url can't be combined with --sandbox"),
+    ],
+)
+def test_wrong_options_for_http_are_refused(arguments: tuple[str, ...], reason: str) -> None:
+    ended = configured("cursor", *arguments, status=2)
+    assert reason in ended.stderr
+    assert SECRET not in ended.stderr
+
+
+def files_in_the_docs() -> dict[str, list[str]]:
+    """Return the files of each client on Linux, macOS and Windows, as the quickstart has them."""
+    text = (ROOT / "docs" / "quickstart.md").read_text("utf-8")
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| `")]
+    cells = [[cell.strip(" `") for cell in row] for row in rows if len(row) == 4]
+    return {
+        client: [linux, mac or linux, windows or linux] for client, linux, mac, windows in cells
+    }
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_the_docs_name_the_files_that_the_command_writes(
+    client: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = zip(("linux", "darwin", "win32"), files_in_the_docs()[client], strict=True)
+    for platform, shown in places:
+        monkeypatch.setattr(sys, "platform", platform)
+        expanded = shown.replace("~", str(home)).replace("%APPDATA%", f"{home}/AppData/Roaming")
+        assert CLIENTS[client].file() == home / expanded
+
+
+CONFIGURATIONS = [
+    (client, block, arguments)
+    for page, arguments in (
+        ("quickstart.md", ["--sandbox"]),
+        ("deployment.md", ["--url", URL, "--token-env", "TOKEN"]),
+    )
+    for block in blocks(ROOT / "docs" / page)
+    if block.language == "json"
+    for client in block.name.split()
+]
+
+
+@pytest.mark.parametrize(
+    ("client", "block", "arguments"),
+    [pytest.param(*each, id=f"{each[1].place}-{each[0]}") for each in CONFIGURATIONS],
+)
+def test_the_docs_have_the_configurations_that_the_command_prints(
+    client: str, block: Block, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = Launch("/path/to/.venv/bin/calls-mcp")
+    monkeypatch.setattr("calls_mcp.cli.client_config.launch_command", lambda: start)
+    assert json.loads(configured(client, *arguments).stdout) == json.loads(block.text)
+
+
+def test_the_docs_have_a_configuration_over_http_for_every_client() -> None:
+    assert {client for client, _, arguments in CONFIGURATIONS if "--url" in arguments} == {*CLIENTS}
+
+
+def test_the_docs_name_the_version_of_node_wherever_they_use_the_inspector() -> None:
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        if "npx @modelcontextprotocol/inspector" in text:
+            assert "Node.js 22.19" in text

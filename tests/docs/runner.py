@@ -24,13 +24,17 @@ from pathlib import Path
 from typing import Any, cast
 
 import anyio
+import httpx2
 from mcp import Client, StdioServerParameters
+from mcp.client.streamable_http import streamable_http_client
 
 from calls_mcp.emulator import DEFAULT_ACCOUNT
 from tests.docs.pages import Block
 from tests.docs.virtualenv import INSTEAD
 
 TOOLS = {"create_call", "delete_call", "fetch_call", "list_calls", "update_call"}
+PUBLIC_URL = "https://mcp.example.com/mcp"
+KEYS = ("mcpServers", "servers", "context_servers")
 PORTS = ("4010", "8080", "8090", "9464")
 SERVING = re.compile(r"http://[0-9.]+:[0-9]+")
 SHELL = "set -euo pipefail\n[ -f {state} ] && . {state}\n{text}\nexport -p > {state}\n"
@@ -77,7 +81,7 @@ class PageRunner:
             case "console", "":
                 self._compare(block)
             case "json", _ if is_configuration(block.text):
-                _start_each(json.loads(self._local(block.text)), self._environment())
+                self._connect(json.loads(self._local(block.text)))
             case "python" | "toml" | "json", name if name:
                 file = self.folder / name
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -137,6 +141,25 @@ class PageRunner:
             may_fail = shown.splitlines()[-1:] and shown.splitlines()[-1].startswith("calls-mcp: ")
             assert status == "0" or may_fail, f"{block.place}: {command}: {status}"
 
+    def _connect(self, configuration: dict[str, Any]) -> None:
+        """Start each server, or connect to it over HTTP, as its client would."""
+        if PUBLIC_URL not in json.dumps(configuration):
+            _start_each(configuration, self._environment())
+            return
+        token = self._run(self._script('printf %s "$TOKEN"')).stdout
+        inputs = {each["id"] for each in configuration.get("inputs", ())}
+        for server in _servers(configuration).values():
+            header = _header(server)
+            reference = re.fullmatch(
+                r"Bearer (\$\{(?:env:)?TOKEN\}|\$\{input:(.+)\}|put your TOKEN here)", header
+            )
+            assert reference, header
+            assert reference[2] is None or reference[2] in inputs
+            url = f"http://127.0.0.1:{self.ports['8080']}/mcp"
+            tools = anyio.run(_tools_at, url, f"Bearer {token}")
+            assert tools
+            assert tools < TOOLS  # those that the token allows
+
     def _script(self, text: str) -> str:
         return SHELL.format(state=self.folder.parent / "variables", text=self._local(text))
 
@@ -180,13 +203,36 @@ def here(text: str) -> Iterator[str]:
 
 def is_configuration(text: str) -> bool:
     """Whether it tells a client of servers."""
-    return not {"mcpServers", "servers"}.isdisjoint(json.loads(text))
+    return not {*KEYS}.isdisjoint(json.loads(text))
+
+
+def _servers(configuration: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return next(configuration[key] for key in KEYS if key in configuration)
+
+
+def _header(server: dict[str, Any]) -> str:
+    """Return the Authorization header of a server's entry; that of mcp-remote is in a variable."""
+    url = server.get("url") or server.get("serverUrl")
+    if url:
+        assert url == PUBLIC_URL
+        return str(server["headers"]["Authorization"])
+    assert server["args"] == [
+        *("-y", "mcp-remote", PUBLIC_URL, "--header", "Authorization:${AUTHORIZATION}")
+    ]
+    return str(server["env"]["AUTHORIZATION"])
+
+
+async def _tools_at(url: str, authorization: str) -> set[str]:
+    async with (
+        httpx2.AsyncClient(headers={"Authorization": authorization}) as http,
+        Client(streamable_http_client(url, http_client=http)) as client,
+    ):
+        return {tool.name for tool in (await client.list_tools()).tools}
 
 
 def _start_each(configuration: dict[str, Any], environment: dict[str, str]) -> None:
-    servers = configuration.get("mcpServers") or configuration["servers"]
     inputs = {each["id"] for each in configuration.get("inputs", ())}
-    for server in cast("dict[str, dict[str, Any]]", servers).values():
+    for server in _servers(configuration).values():
         assert Path(server["command"]).name == "calls-mcp"
         variables = cast("dict[str, str]", server.get("env", {}))
         given = {name: _put_in(name, value, inputs) for name, value in variables.items()}

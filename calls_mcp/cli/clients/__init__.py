@@ -1,4 +1,4 @@
-"""The MCP clients: where each keeps its configuration, its entry's format, how it gets secrets."""
+"""The MCP clients: the file and format of their configurations, and how they get secrets."""
 
 import json
 import os
@@ -15,24 +15,27 @@ _PROMPTS = {
     "TWILIO_API_KEY": "Twilio API key SID (SK…)",
     "TWILIO_API_SECRET": "Secret of the Twilio API key",
     "TWILIO_AUTH_TOKEN": "Twilio auth token",
-    "CALLS_MCP_SECRET_KEYS": "Keys that sign confirmations (32 characters or more)",
+    "CALLS_MCP_SECRET_KEYS": "Keys that sign confirmations (at least 32 characters)",
     "CALLS_MCP_STATE_URL": "URL of the state store",
 }
+BRIDGE = "mcp-remote"
 _NOT_SECRET = frozenset({"TWILIO_ACCOUNT_SID", "TWILIO_API_KEY"})
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """How a client should start this server.
+    """How a client starts this server, or the `url` at which it connects to one over HTTP.
 
-    `env` are the variables whose values may be in a file; `asked` names those that are secret.
+    `env` has the variables whose values may be in a file; `asked` names the secret ones. With a
+    `url`, `asked` has at most one variable: the one with the token.
     """
 
     name: str
-    command: str
+    command: str = ""
     args: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict[str, str])
     asked: tuple[str, ...] = ()
+    url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,8 @@ class Client:
     says what to do once the entry is there. `reference` returns what the client replaces with the
     value of a variable, by the server's and the variable's name; None if it has no such syntax.
     `prompts` is whether it asks its user for values. `adding` is the client's own command that
-    adds a server to that file.
+    adds a server to that file. `url_key` is the member with a server's URL; empty if the client
+    connects over HTTP only through mcp-remote. `extra` and `url_extra` are further members.
     """
 
     title: str
@@ -54,9 +58,13 @@ class Client:
     prompts: bool = False
     adding: Sequence[str] = ()
     extra: Mapping[str, Json] = field(default_factory=dict[str, Json])
+    url_key: str = "url"
+    url_extra: Mapping[str, Json] = field(default_factory=dict[str, Json])
 
     def entry(self, entry: Entry) -> dict[str, Json]:
         """Return the value under the server's name."""
+        if entry.url:
+            return self._url_entry(entry) if self.url_key else self._bridge_entry(entry)
         shown: dict[str, Json] = {**self.extra, "command": entry.command, "args": [*entry.args]}
         env = {**entry.env, **{name: self._value(entry.name, name) for name in entry.asked}}
         return {**shown, "env": {**env}} if env else shown
@@ -69,7 +77,7 @@ class Client:
             {
                 "type": "promptString",
                 "id": _identifier(entry.name, name),
-                "description": _PROMPTS[name],
+                "description": _PROMPTS.get(name, "Access token of the server"),
                 "password": name not in _NOT_SECRET,
             }
             for name in entry.asked
@@ -88,6 +96,27 @@ class Client:
         """Return the variables whose values a person must put into the file."""
         return () if self.reference else entry.asked
 
+    def _url_entry(self, entry: Entry) -> dict[str, Json]:
+        shown: dict[str, Json] = {**self.url_extra, self.url_key: entry.url}
+        if not entry.asked:
+            return shown
+        value = self._value(entry.name, entry.asked[0])
+        return {**shown, "headers": {"Authorization": f"Bearer {value}"}}
+
+    def _bridge_entry(self, entry: Entry) -> dict[str, Json]:
+        """Return an entry that starts mcp-remote.
+
+        The header is in a variable because Claude Desktop on Windows splits arguments at spaces.
+        """
+        args: list[Json] = ["-y", BRIDGE, entry.url]
+        if entry.url.startswith("http:"):
+            args.append("--allow-http")
+        shown: dict[str, Json] = {**self.extra, "command": "npx", "args": args}
+        if not entry.asked:
+            return shown
+        args += ["--header", "Authorization:${AUTHORIZATION}"]
+        return {**shown, "env": {"AUTHORIZATION": f"Bearer {placeholder(entry.asked[0])}"}}
+
     def _value(self, name: str, variable: str) -> str:
         return self.reference(name, variable) if self.reference else placeholder(variable)
 
@@ -101,11 +130,11 @@ def absolute(path: Path) -> Path:
     try:
         return path.absolute()
     except FileNotFoundError:
-        raise ConfigurationError(f"{path}: the folder that this runs in is gone.") from None
+        raise ConfigurationError(f"{path}: the current directory no longer exists.") from None
 
 
 def placeholder(variable: str) -> str:
-    """Return the text in a file that a person should replace with the value."""
+    """Return the text in a file that the user replaces with the value."""
     return f"put your {variable} here"
 
 
@@ -127,7 +156,7 @@ def _settings(*parts: str) -> Path:
 
 
 def _zed() -> Path:
-    """Return the usual path, except that on macOS it is the one of Linux."""
+    """Return the usual path, but on macOS the same as on Linux."""
     if sys.platform == "win32":
         return _settings("Zed", "settings.json")
     if sys.platform == "darwin":
@@ -150,32 +179,35 @@ CLIENTS: Mapping[str, Client] = {
         lambda: _settings("Claude", "claude_desktop_config.json"),
         "mcpServers",
         "Quit Claude Desktop and start it again.",
+        url_key="",
     ),
     "claude-code": Client(
         "Claude Code",
         lambda: absolute(Path(".mcp.json")),
         "mcpServers",
-        "Start claude in this folder, and allow the server.",
+        "Start claude in this directory and approve the server.",
         reference=lambda _, variable: f"${{{variable}}}",
         adding=("claude", "mcp", "add-json", "--scope", "project", "{name}", "{json}"),
         extra={"type": "stdio"},
+        url_extra={"type": "http"},
     ),
     "cursor": Client(
         "Cursor",
         lambda: _home(".cursor", "mcp.json"),
         "mcpServers",
-        "Switch the server on in Cursor's settings, under MCP.",
+        "Turn on the server in Cursor's settings, under MCP.",
         reference=_env,
     ),
     "vscode": Client(
         "VS Code",
         lambda: _settings("Code", "User", "mcp.json"),
         "servers",
-        "Run MCP: List Servers in VS Code, and start it; VS Code asks for what it needs.",
+        "In VS Code, run the command MCP: List Servers and start the server.",
         reference=lambda name, variable: f"${{input:{_identifier(name, variable)}}}",
         prompts=True,
         adding=("code", "--add-mcp", "{json}"),
         extra={"type": "stdio"},
+        url_extra={"type": "http"},
     ),
     "windsurf": Client(
         "Windsurf",
@@ -183,14 +215,16 @@ CLIENTS: Mapping[str, Client] = {
         "mcpServers",
         "Refresh the servers in Windsurf's Cascade panel.",
         reference=_env,
+        url_key="serverUrl",
     ),
-    "zed": Client("Zed", _zed, "context_servers", "Zed starts it at once; see its agent panel."),
+    "zed": Client("Zed", _zed, "context_servers", "Check the server in Zed's agent panel."),
     "inspector": Client(
         "MCP Inspector",
         _inspector,
         "mcpServers",
-        "Run: npx @modelcontextprotocol/inspector",
+        "Run (with Node.js 22.19 or newer): npx @modelcontextprotocol/inspector",
         extra={"type": "stdio"},
+        url_extra={"type": "streamable-http"},
     ),
 }
 """The clients by their names on the command line."""

@@ -1,4 +1,4 @@
-"""Puts a server's entry into a client's file, or has the client's own command do it."""
+"""Write a server's entry to a client's file, or let the client's own command do it."""
 
 import json
 import os
@@ -13,30 +13,33 @@ from pathlib import Path
 from typing import cast
 
 from calls_mcp.cli.atomic_files import replace_file
-from calls_mcp.cli.clients import Client, Entry, absolute, placeholder
+from calls_mcp.cli.clients import BRIDGE, Client, Entry, absolute, placeholder
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.tools.catalog import Json
 
 _BOM = "\ufeff"
-_PATIENCE = 30  # seconds for a client's command
+_TIMEOUT = 30  # seconds for a client's command
 _INDENT = "  "
+
+_PLACEHOLDER = re.compile(placeholder(r"\w+"))
+_OF_TRANSPORT = frozenset({"type", "command", "args", "env", "url", "serverUrl", "headers"})
 
 _Object = dict[str, Json]
 
 
 class _Loss(ValueError):
-    """What a rewrite of the file would lose."""
+    """Rewriting the file would lose something."""
 
 
 class Unchangeable(ConfigurationError):
-    """The client's file has something that a rewrite would lose: the entry must go in by hand."""
+    """Rewriting the client's file would lose something, so the user must add the entry."""
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What was done: `changed` is whether anything was, `backup` the file as it was before.
+    """The result: whether the file `changed`, and the `backup` of its previous content.
 
-    `by_hand` are the variables whose values a person must still put in.
+    `by_hand` names the variables whose values the user must still fill in.
     """
 
     file: Path
@@ -46,47 +49,64 @@ class Written:
 
 
 def merged(config: Mapping[str, Json], client: Client, entry: Entry) -> _Object:
-    """Return the configuration with the entry in it. What somebody put there by hand stays.
+    """Return the configuration with the entry. What the user has filled in stays.
 
     Raises:
-        _Loss: Something else is where the entry belongs.
+        _Loss: The configuration has another structure.
     """
     servers = config.get(client.key, {})
     if not isinstance(servers, dict):
-        raise _Loss(f"has something else than an object as {client.key}")
+        raise _Loss(f"{client.key} is not an object")
     made = client.entry(entry)
     before = servers.get(entry.name)
     if isinstance(before, dict):
-        made = before | made | _env(before.get("env"), made.get("env"))
+        made = _updated(before, made)
     after: _Object = {**config, client.key: {**servers, entry.name: made}}
     inputs = config.get("inputs", [])
     if not isinstance(inputs, list):
-        raise _Loss("has something else than an array as inputs")
+        raise _Loss("inputs is not an array")
     known = [item.get("id") for item in inputs if isinstance(item, dict)]
     missing = [item for item in client.inputs(entry) if item["id"] not in known]
     return {**after, "inputs": [*inputs, *missing]} if missing else after
 
 
-def _env(before: Json, made: Json) -> _Object:
-    """Return the variables: a value that somebody put in for a placeholder stays."""
+def _updated(before: _Object, made: _Object) -> _Object:
+    """Return the new entry, with the members that the user has added or filled in before."""
+    if _transport(before) != _transport(made):
+        before = {name: value for name, value in before.items() if name not in _OF_TRANSPORT}
+    filled: _Object = {
+        part: _filled(before.get(part), made.get(part)) for part in ("env", "headers")
+    }
+    return before | made | {part: values for part, values in filled.items() if values}
+
+
+def _transport(entry: _Object) -> str:
+    args = entry.get("args")
+    if "command" not in entry:
+        return "http"
+    return BRIDGE if isinstance(args, list) and BRIDGE in args else "stdio"
+
+
+def _filled(before: Json, made: Json) -> _Object:
+    """Return the values: one that the user has filled in for a placeholder stays."""
     if not (isinstance(before, dict) and isinstance(made, dict)):
         return {}
-    news = {k: v for k, v in made.items() if k not in before or v != placeholder(k)}
-    return {"env": before | news}
+    news = {k: v for k, v in made.items() if k not in before or not _PLACEHOLDER.search(str(v))}
+    return before | news
 
 
 def write(file: Path, client: Client, entry: Entry, *, usual: bool) -> Written:
-    """Put the entry into `file`, with a backup beside it; do nothing if it is there already.
+    """Write the entry to `file` and back up the file; do nothing if it has the entry already.
 
-    The client's own command does it if there is one, `file` is the `usual` one, and the server is
-    not in it yet.
+    The client's own command does it if the client has one, `file` is the `usual` one, and the
+    server is not in it yet.
 
     Raises:
-        ConfigurationError: The file cannot be written.
-        Unchangeable: The entry must go in by hand.
+        ConfigurationError: The file can't be written.
+        Unchangeable: The user must add the entry.
     """
     try:
-        file = Path(os.path.realpath(absolute(file)))  # a link stays one
+        file = Path(os.path.realpath(absolute(file)))  # to keep a link
         text = _read(file)
         if usual and json.dumps(entry.name) not in (text or "") and _added(client, entry):
             text = _read(file)
@@ -94,23 +114,24 @@ def write(file: Path, client: Client, entry: Entry, *, usual: bool) -> Written:
                 return Written(file, changed=True, by_hand=client.by_hand(entry))
         return _written(file, text, client, entry)
     except OSError as failure:
-        raise ConfigurationError(f"{file}: can't be written: {failure.strerror}.") from failure
+        raise ConfigurationError(f"{file} can't be written: {failure.strerror}.") from failure
     except UnicodeError:
-        raise _unchangeable(file, "is not UTF-8") from None
+        raise _unchangeable(file, "it is not UTF-8") from None
     except ValueError as wrong:
-        raise _unchangeable(file, str(wrong)) from None
+        reason = str(wrong) if isinstance(wrong, _Loss) else "it has a number that is not JSON"
+        raise _unchangeable(file, reason) from None
 
 
 def _unchangeable(file: Path, reason: str) -> Unchangeable:
-    return Unchangeable(f"{file}: {reason}; put the entry in by hand.")
+    return Unchangeable(f"{file} was not changed, because {reason}. Add the entry by hand.")
 
 
 def _written(file: Path, text: str | None, client: Client, entry: Entry) -> Written:
     before = _parsed(text or "")
     after = merged(before, client, entry)
     servers = cast("Mapping[str, _Object]", after[client.key])
-    env = cast("_Object", servers[entry.name].get("env", {}))
-    left = tuple(name for name in client.by_hand(entry) if env.get(name) == placeholder(name))
+    text_of_entry = json.dumps(servers[entry.name])
+    left = tuple(name for name in client.by_hand(entry) if placeholder(name) in text_of_entry)
     if after == before:
         return Written(file, changed=False, by_hand=left)
     backup = _replace(file, None if text is None else text.encode(), _shown(after, text or ""))
@@ -118,17 +139,17 @@ def _written(file: Path, text: str | None, client: Client, entry: Entry) -> Writ
 
 
 def _added(client: Client, entry: Entry) -> bool:
-    """Let the client's own command add the entry; False without one or if it fails."""
+    """Let the client's own command add the entry. Return whether it succeeded."""
     command = client.command(entry)
     program = shutil.which(command[0]) if command else None
-    if program is None or sys.platform == "win32":  # where it is a batch file that mangles quotes
+    if program is None or sys.platform == "win32":  # a batch file, which mangles quotes
         return False
     try:
         done = subprocess.run(  # noqa: S603 - the client's own command
             [program, *command[1:]],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=_PATIENCE,
+            timeout=_TIMEOUT,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
@@ -137,21 +158,21 @@ def _added(client: Client, entry: Entry) -> bool:
 
 
 def _read(file: Path) -> str | None:
-    """Return the text of `file`, None if there is none."""
+    """Return the text of `file`; None if the file does not exist."""
     try:
         is_regular = stat.S_ISREG(file.stat().st_mode)
     except FileNotFoundError:
         return None
     if not is_regular:
-        raise ConfigurationError(f"{file}: is not a regular file.")
+        raise ConfigurationError(f"{file} is not a regular file.")
     return file.read_bytes().decode("utf-8")
 
 
 def _parsed(text: str) -> _Object:
-    """Return the object in a file, which must be plain JSON.
+    """Return the object in a file.
 
     Raises:
-        _Loss: It is not, or writing it again would lose something.
+        _Loss: It is not plain JSON, or rewriting it would lose something.
     """
     text = text.removeprefix(_BOM)
     if not text.strip():
@@ -160,23 +181,23 @@ def _parsed(text: str) -> _Object:
         value: object = json.loads(text, object_pairs_hook=_unique)
     except json.JSONDecodeError as wrong:
         where = f"line {wrong.lineno}: {wrong.msg}"
-        raise _Loss(f"is not JSON without comments ({where})") from None
+        raise _Loss(f"it is not JSON without comments ({where})") from None
     except RecursionError:
-        raise _Loss("is not JSON (too deep)") from None
+        raise _Loss("its JSON is nested too deeply") from None
     if not isinstance(value, dict):
-        raise _Loss("is not a JSON object")
+        raise _Loss("it is not a JSON object")
     return cast("_Object", value)
 
 
 def _unique(pairs: list[tuple[str, Json]]) -> _Object:
     made = dict(pairs)
     if len(made) < len(pairs):
-        raise _Loss("has a member twice")
+        raise _Loss("a name occurs twice in an object")
     return made
 
 
 def _shown(value: _Object, before: str) -> bytes:
-    """Return the text of an object, laid out as the text before it."""
+    """Return the text of an object in the layout of the previous text."""
     step = re.search(r"\n([ \t]+)\S", before)
     text = json.dumps(
         value, indent=step[1] if step else _INDENT, ensure_ascii=False, allow_nan=False
@@ -199,7 +220,7 @@ def _replace(file: Path, before: bytes | None, after: bytes) -> Path | None:
 
 
 def _free(file: Path) -> Path:
-    """Return a name for a backup that no file has yet."""
+    """Return an unused name for a backup."""
     number, backup = 1, file.with_name(f"{file.name}.bak")
     while backup.exists():
         number += 1

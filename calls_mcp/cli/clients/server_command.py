@@ -1,4 +1,4 @@
-"""Find the command that starts this installation, whatever installed it."""
+"""Find the command that starts this installation."""
 
 import json
 import os
@@ -18,9 +18,9 @@ from calls_mcp import __version__
 from calls_mcp.errors import ConfigurationError
 
 _NAME = "calls-mcp"
-_EXTRAS = {"otel": "prometheus_client", "redis": "redis"}  # those a server can need
+_EXTRAS = {"otel": "prometheus_client", "redis": "redis"}  # that a server may need
 _SUFFIX = ".exe" if sys.platform == "win32" else ""
-_UV_CACHES = frozenset({"archive-v0", "environments-v2"})  # environments that uvx has made
+_UV_CACHES = frozenset({"archive-v0", "environments-v2"})  # of uvx's environments
 
 
 class _Origin(TypedDict):
@@ -32,7 +32,7 @@ class _Origin(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A command and its first arguments; `note` is the condition under which it works."""
+    """A command and its first arguments. `note` says on what it depends."""
 
     command: str
     args: tuple[str, ...] = ()
@@ -40,13 +40,13 @@ class Launch:
 
 
 def launch_command() -> Launch:
-    """Return the absolute path of our executable; under uvx or pipx run, the same run again.
+    """Return the absolute path of our executable, or the same `uvx` or `pipx run` command.
 
-    An environment that those made for one run may be deleted any time. Otherwise the path is
-    absolute because a program that was not started by a shell may have another PATH.
+    Those may delete their environments at any time. The path is absolute because the client may
+    have another PATH.
 
     Raises:
-        ConfigurationError: No such command would last.
+        ConfigurationError: The package that was run can't be found again.
     """
     place = Path(sys.prefix)
     if _UV_CACHES.intersection(place.parts):
@@ -66,10 +66,10 @@ def _is_cache(folder: Path) -> bool:
 
 
 def _source() -> tuple[str, str]:
-    """Return what was installed as a requirement, and a note about it.
+    """Return the installed package as a requirement, and a note about it.
 
     Raises:
-        ConfigurationError: It no longer exists, or its URL has a secret.
+        ConfigurationError: The package no longer exists, or its URL has a secret.
     """
     extras = ",".join(name for name, module in _EXTRAS.items() if find_spec(module))
     name = f"{_NAME}[{extras}]" if extras else _NAME
@@ -77,8 +77,8 @@ def _source() -> tuple[str, str]:
     if direct_url is None:
         source = f"{name}=={__version__}"
         return source, (
-            f"{source} is fetched by its name from this machine's package index. If this one is "
-            "not from there, install it first, and run client-config again."
+            f"The client will fetch {source} from this machine's package index. If it is not "
+            "there, install calls-mcp from a checkout and run client-config again."
         )
     return _requirement(name, cast("_Origin", json.loads(direct_url)))
 
@@ -88,18 +88,18 @@ def _requirement(name: str, origin: _Origin) -> tuple[str, str]:
     where = url2pathname(url.path) if url.scheme == "file" else origin["url"]
     if "@" in url.netloc or (url.scheme == "file" and not Path(where).exists()):
         raise ConfigurationError(
-            "What was run here can't be found again. Install it first, such as with uv tool "
-            "install or pipx install, and run client-config again."
+            "The package that you ran can't be found again. In the checkout of calls-mcp, run "
+            "uv tool install . or pipx install . and then client-config again."
         )
     vcs = origin.get("vcs_info")
     full = f"{vcs['vcs']}+{origin['url']}@{vcs['commit_id']}" if vcs else origin["url"]
-    return f"{name} @ {full}", f"It is started from {where}, which must stay there."
+    return f"{name} @ {full}", f"The client will start it from {where}; do not move or delete that."
 
 
 def _uvx() -> str:
-    """Return its absolute path, if it is known: the client may have another PATH."""
+    """Return the absolute path of uvx if it is known, because the client may have another PATH."""
     uv = os.environ.get("UV")  # set by uvx
-    beside = Path(uv).with_name(f"uvx{_SUFFIX}") if uv else None
-    if beside and beside.exists():
-        return str(beside)
+    sibling = Path(uv).with_name(f"uvx{_SUFFIX}") if uv else None
+    if sibling and sibling.exists():
+        return str(sibling)
     return shutil.which("uvx") or "uvx"
