@@ -7,7 +7,7 @@ from typing import cast
 
 from calls_mcp.audit import NOBODY, Authority, Decision, Entry
 from calls_mcp.errors import InvocationError, PolicyDenied
-from calls_mcp.guard.policy import Policy, Requirement, action_of, canonical, judge
+from calls_mcp.guard.policy import Policy, Requirement, action_of, canonical, judge, parties
 from calls_mcp.storage import Binding
 from calls_mcp.tools.outcome import Caller, Outcome
 from calls_mcp.tools.validation import Arguments
@@ -18,14 +18,16 @@ _LONGEST_QUEUE = 600  # seconds until it rings
 
 
 @dataclass(frozen=True, slots=True)
-class NewCall:
-    """A call that may be placed; `to` is the one spelling of all that reach the same.
+class Dialling:
+    """The parties that a change rings, each in its canonical spelling.
 
-    `lifetime` is how many seconds from now it will have ended at the latest; `until` is when all
-    must be settled (by anyio's clock).
+    `lifetime` is how many seconds from now the call will have ended at the latest; `until` is when
+    all must be settled (by anyio's clock). `is_new_call` is false for a live call whose new TwiML
+    dials.
     """
 
-    to: str
+    parties: tuple[str, ...]
+    is_new_call: bool
     account_sid: str
     principal: str
     lifetime: int
@@ -37,7 +39,7 @@ class Change:
     """What is asked for, by whom, until when (by anyio's clock) it must be answered.
 
     `requirement` and `rule` are what the policy demands of it. `binding` is what a confirmation of
-    it is valid for. `new_call` is the call that it would place, if it is one that does.
+    it is valid for. `dialling` says whom it rings, None if nobody.
     """
 
     arguments: Arguments
@@ -47,7 +49,12 @@ class Change:
     requirement: Requirement
     rule: str
     binding: Binding
-    new_call: NewCall | None
+    dialling: Dialling | None
+
+    @property
+    def places_call(self) -> bool:
+        """Return whether it places a new call."""
+        return self.request.effect == "place"
 
     def entry(self, decision: Decision, authority: Authority = NOBODY, rule: str = "") -> Entry:
         """Return the audit log's entry for a decision about it."""
@@ -117,7 +124,7 @@ def authorize(
         requirement=judgement.requirement,
         rule=judgement.rule,
         binding=_bind(arguments, account_sid, caller.principal),
-        new_call=_new_call(arguments, account_sid, caller.principal, until),
+        dialling=_dialling(arguments, account_sid, caller.principal, until),
     )
 
 
@@ -128,15 +135,17 @@ def _bind(arguments: Arguments, account_sid: str, principal: str) -> Binding:
     return Binding(arguments.operation.name, digest, principal)
 
 
-def _new_call(
+def _dialling(
     arguments: Arguments, account_sid: str, principal: str, until: float
-) -> NewCall | None:
-    if arguments.operation.effect != "place":
+) -> Dialling | None:
+    called = tuple(sorted({*map(canonical, parties(arguments))}))  # all reserve in one order
+    if not called:
         return None
     values = arguments.values
     limits = (values.get("time_limit", _LONGEST_CALL), values.get("timeout", 60))
     lifetime = _LONGEST_QUEUE + sum(cast("tuple[int, int]", limits))
-    return NewCall(canonical(str(values["to"])), account_sid, principal, lifetime, until)
+    is_new_call = arguments.operation.effect == "place"
+    return Dialling(called, is_new_call, account_sid, principal, lifetime, until)
 
 
 def audit_entry(

@@ -224,10 +224,10 @@ class Guard:
     async def _check(self, change: Change) -> RecentCalls:
         """Return what recent calls say against it, if it can be sent now at all."""
         self.twilio.require_ready(change.request)
-        if change.new_call is None:
+        if change.dialling is None:
             return RecentCalls()
-        await self.limits.require_available(change.new_call)
-        return await self.limits.recent_calls(change.new_call)
+        await self.limits.require_available(change.dialling)
+        return await self.limits.recent_calls(change.dialling)
 
     async def _act_on(
         self, change: Change, identifier: str, approval: Approval, authority: Authority
@@ -277,7 +277,7 @@ class Guard:
 
     async def _current_call(self, change: Change) -> CallSummary | None:
         """Return the call to be changed as it is now; None if it is yet to be placed."""
-        if change.new_call:
+        if change.places_call:
             return None
         request, is_urgent = change.request.as_fetch(), change.request.is_urgent
         response = await self.twilio.send(request, change.until, is_urgent=is_urgent)

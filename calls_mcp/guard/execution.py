@@ -83,13 +83,13 @@ class Executor:
         return attempt.outcome
 
     async def _reserve(self, approved: Proceed) -> Reservation | Stop | None:
-        """Reserve room for a new call, or return why it is not placed."""
+        """Reserve room for what a change rings, or return why it is not sent."""
         change, claim = approved.change, approved.claim
-        if change.new_call is None:
+        if change.dialling is None:
             return None
         known = frozenset(claim.state.splitlines() if claim else ())
         try:
-            reserved = await self._limits.reserve(change.new_call, known)
+            reserved = await self._limits.reserve(change.dialling, known)
         except PolicyDenied as denied:
             return Stop.failed(denied)
         except StoreUnavailable as unavailable:

@@ -16,8 +16,9 @@ from calls_mcp.errors import (
     PolicyDenied,
     StoreUnavailable,
 )
-from calls_mcp.guard.change import NewCall
+from calls_mcp.guard.change import Dialling
 from calls_mcp.guard.policy import Caps, Counts
+from calls_mcp.observability.redaction import quoted
 from calls_mcp.storage import Limit, LimitExceeded, Storage
 from calls_mcp.storage.rate_limiter import RateLimiter
 from calls_mcp.tools.catalog import Operation
@@ -28,6 +29,7 @@ from calls_mcp.twilio.responses import read_call
 
 _REMEMBERED = 600  # seconds, at least, for which a call counts as one that may have been placed
 _LATE = 60  # seconds
+_LONGEST_PARTY = 64  # characters
 _WINDOWS = {"calls_per_minute": 60, "calls_per_hour": 3600, "calls_per_day": 86_400}  # seconds
 _ENOUGH = "Tell your user, or ask the operator to raise it."
 
@@ -58,7 +60,7 @@ class _Mark:
 class Reservation:
     """What was reserved for a new call: marks of it, and a place among the calls in flight."""
 
-    call: NewCall
+    dialling: Dialling
     marks: tuple[_Mark, ...] = ()
     place: str | None = None
 
@@ -111,30 +113,36 @@ class CallLimits:
         self._account_sid = account_sid
         self._remembered = max(_REMEMBERED, deadline + _LATE)
 
-    async def recent_calls(self, call: NewCall) -> RecentCalls:
+    async def recent_calls(self, dialling: Dialling) -> RecentCalls:
         """Return what recent calls say against placing a call without asking."""
-        placed = await self._storage.get_with_ttl(_placed_key(call))
-        sent = await self._storage.get_with_ttl(_sent_key(call))
+        found: dict[str, str] = {}
+        for party in dialling.parties:
+            found |= await self._recent_calls_to(party, dialling)
+        return RecentCalls(tuple(filter(None, found.values())), frozenset(found))
+
+    async def _recent_calls_to(self, party: str, dialling: Dialling) -> dict[str, str]:
+        """Return the reasons against calling `party` without asking, by their ids."""
+        placed = await self._storage.get_with_ttl(_placed_key(dialling, party))
+        sent = await self._storage.get_with_ttl(_sent_key(dialling, party))
         found: dict[str, str] = {}
         if sent is not None:
             found[sent[0]] = sent[0].partition("\0")[0]
         if placed is not None:
             rule = f"the policy asks anew about another in the next {placed[1]:.0f} s"
             # Of a call that may have been placed, it is not known that it was.
-            found[placed[0]] = (
-                "" if sent else f"A call to the same number was placed just now; {rule}."
-            )
-        return RecentCalls(tuple(filter(None, found.values())), frozenset(found))
+            reason = f"A call to {_named(dialling, party)} was placed just now; {rule}."
+            found[placed[0]] = "" if sent else reason
+        return found
 
-    async def require_available(self, call: NewCall) -> None:
+    async def require_available(self, dialling: Dialling) -> None:
         """Return if a call could be placed now; nothing is counted.
 
         Raises:
             PolicyDenied: A cap is used up.
         """
-        _require(await self._storage.check_limits(self._per_time(call.principal)))
+        _require(await self._storage.check_limits(self._per_time(dialling.principal)))
 
-    async def reserve(self, call: NewCall, known: frozenset[str]) -> Reservation | RecentCalls:
+    async def reserve(self, dialling: Dialling, known: frozenset[str]) -> Reservation | RecentCalls:
         """Count a call, unless there are other recent calls than those `known`.
 
         A reservation must be settled.
@@ -143,13 +151,14 @@ class CallLimits:
             PolicyDenied: A cap is used up.
             StoreUnavailable: The store can't be reached.
         """
-        while (reservation := await self._mark_all(call, known)) is None:
-            recent = await self.recent_calls(call)
+        while (reservation := await self._mark_all(dialling, known)) is None:
+            recent = await self.recent_calls(dialling)
             if not recent.ids <= known:
                 return recent
         try:
-            reservation = replace(reservation, place=await self._take_place(call))
-            _require(await self._storage.hit(self._per_time(call.principal)))
+            reservation = replace(reservation, place=await self._take_place(dialling))
+            limits = self._per_time(dialling.principal)
+            _require(await self._storage.hit(limits, len(dialling.parties)))
         except InvocationError:
             await self._try_to_release(reservation)
             raise
@@ -168,26 +177,28 @@ class CallLimits:
         else:
             await self._release(reservation)
 
-    def _marks(self, call: NewCall) -> Iterator[tuple[str, float, str]]:
+    def _marks(self, dialling: Dialling) -> Iterator[tuple[str, float, str]]:
         """Yield what is kept of a call before it is sent, so that it survives a crash.
 
         Each is a key, its time to live in seconds, and a text.
         """
         at = datetime.fromtimestamp(self._clock(), UTC).strftime("%H:%M:%S UTC")
-        why = f"A call to the same number was sent at {at} and may have been placed: this may ring"
-        yield _sent_key(call), self._remembered, f"{why} twice.\0{token_urlsafe(9)}"
-        if self._caps.same_number_seconds:
-            yield _placed_key(call), self._caps.same_number_seconds, ""
+        for party in dialling.parties:
+            named = _named(dialling, party)
+            why = f"A call to {named} was sent at {at} and may have been placed: this may ring"
+            yield _sent_key(dialling, party), self._remembered, f"{why} twice.\0{token_urlsafe(9)}"
+            if self._caps.same_number_seconds:
+                yield _placed_key(dialling, party), self._caps.same_number_seconds, ""
 
-    async def _mark_all(self, call: NewCall, known: frozenset[str]) -> Reservation | None:
+    async def _mark_all(self, dialling: Dialling, known: frozenset[str]) -> Reservation | None:
         """Return a reservation with all marks of a call; None if another has one of them.
 
         All set the marks in one order and go no further than the first that they miss, so that
         of those who ask at the same time one gets them all.
         """
-        reservation = Reservation(call)
+        reservation = Reservation(dialling)
         try:
-            for key, ttl, text in self._marks(call):
+            for key, ttl, text in self._marks(dialling):
                 mark = await self._mark(key, ttl, text, known)
                 if mark is None:
                     await self._release(reservation)
@@ -215,14 +226,14 @@ class CallLimits:
         except OutcomeNotStored as error:
             raise StoreUnavailable(error.for_operator) from error
 
-    async def _take_place(self, call: NewCall) -> str | None:
+    async def _take_place(self, dialling: Dialling) -> str | None:
         """Take a place among the calls that are live at once, if there are limits on them."""
-        limits = self._in_flight(call.principal, call.lifetime)
-        if not limits:
+        limits = self._in_flight(dialling.principal, dialling.lifetime)
+        if not (limits and dialling.is_new_call):
             return None
         while isinstance(place := await self._storage.reserve(limits), LimitExceeded):
             full = next(limit for limit in limits if limit.name == place.name)
-            if not await self._free_place(full, call.until):
+            if not await self._free_place(full, dialling.until):
                 hint = f"Wait until one of them has ended, or end one with update_call. {_ENOUGH}"
                 raise PolicyDenied(f"caps.{full.name}", "so many calls are live", hint)
         return place
@@ -277,8 +288,8 @@ class CallLimits:
         for mark in reservation.marks:
             await self._unmark(mark)
         if reservation.place is not None:
-            call = reservation.call
-            limits = self._in_flight(call.principal, call.lifetime)
+            dialling = reservation.dialling
+            limits = self._in_flight(dialling.principal, dialling.lifetime)
             await self._storage.release(limits, reservation.place)
 
     async def _try_to_release(self, reservation: Reservation) -> None:
@@ -293,13 +304,15 @@ class CallLimits:
 
     async def _keep(self, reservation: Reservation, placed: CallSummary) -> None:
         """Record a call as placed, where it was recorded as possibly placed."""
-        call = reservation.call
+        dialling = reservation.dialling
+        sent = {_sent_key(dialling, party) for party in dialling.parties}
         for mark in reservation.marks:
-            if mark.key == _sent_key(call):
+            if mark.key in sent:
                 await self._unmark(mark)
         if reservation.place is not None:
-            kept = json.dumps([placed.account_sid or "", placed.sid, call.principal])
-            await self._storage.set_if_absent(_place_key(reservation.place), call.lifetime, kept)
+            kept = json.dumps([placed.account_sid or "", placed.sid, dialling.principal])
+            key = _place_key(reservation.place)
+            await self._storage.set_if_absent(key, dialling.lifetime, kept)
 
 
 def _require(exceeded: LimitExceeded | None) -> None:
@@ -308,12 +321,16 @@ def _require(exceeded: LimitExceeded | None) -> None:
         raise PolicyDenied(f"caps.{exceeded.name}", "so many calls were placed", hint)
 
 
-def _placed_key(call: NewCall) -> str:
-    return f"number:{call.account_sid}:{call.to}"
+def _named(dialling: Dialling, party: str) -> str:
+    return "the same number" if len(dialling.parties) == 1 else quoted(party, _LONGEST_PARTY)
 
 
-def _sent_key(call: NewCall) -> str:
-    return f"sent:{call.account_sid}:{call.to}"
+def _placed_key(dialling: Dialling, party: str) -> str:
+    return f"number:{dialling.account_sid}:{party}"
+
+
+def _sent_key(dialling: Dialling, party: str) -> str:
+    return f"sent:{dialling.account_sid}:{party}"
 
 
 def _place_key(place: str) -> str:

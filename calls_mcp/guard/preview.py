@@ -60,15 +60,16 @@ def preview_of(
         *_caveats(action, arguments, call),
         *recent.reasons,
     ]
-    state = _state(call) if call else "\n".join(sorted(recent.ids))
+    state = "\n".join([*([_state(call)] if call else []), *sorted(recent.ids)])
     return Preview(action, "\n".join(lines), state)
 
 
 def difference(state: str, now: CallSummary) -> str:
     """Return what has changed since a preview showed this `state`; empty if nothing has."""
-    if state == _state(now):
+    shown = state.partition("\n")[0]
+    if shown == _state(now):
         return ""
-    return f"The call has changed: it was shown as {state}, and it is {_state(now)}."
+    return f"The call has changed: it was shown as {shown}, and it is {_state(now)}."
 
 
 def _refuse_if_pointless(action: Action, call: CallSummary | None) -> None:

@@ -130,7 +130,7 @@ class Recovery:
         return unknown
 
     async def _look(self, lost: LostResponse) -> Outcome:
-        if lost.change.new_call:
+        if lost.change.places_call:
             return await self._look_for_new_call(lost)
         try:
             call = await self._current_call(lost.change.request)
@@ -155,7 +155,7 @@ class Recovery:
         return lost.done(found[0]) if len(found) == 1 else lost.unknown()
 
     async def _is_certain(self, lost: LostResponse, found: Outcome) -> bool:
-        if not (lost.change.new_call and found.call):
+        if not (lost.change.places_call and found.call):
             return True
         return await self._calls.claim(lost.change.request, found.call)
 

@@ -43,7 +43,7 @@ class Sender:
 
     async def send_once(self, change: Change) -> Delivery:
         """Send a change, and return before it must be answered what became of it."""
-        if change.new_call is None:
+        if not change.places_call:
             return await self._send(change)
         try:
             reservation = await self._calls.begin(change.request)
@@ -78,7 +78,7 @@ def _done(change: Change, response: Response) -> Outcome:
     warnings = list(arguments.warnings)
     if "status" in arguments.values and call.live:
         warnings.append(f"the call has not ended: it is {call.status}")
-    if change.new_call and _is_another_number(str(arguments.values["to"]), call.to):
+    if change.places_call and _is_another_number(str(arguments.values["to"]), call.to):
         warnings.append(f"the API says that it calls {call.to}, which is not what was asked")
     return Outcome(outcome="done", call=call, warnings=tuple(warnings))
 

@@ -151,14 +151,14 @@ class Storage(ABC):
     async def check_limits(self, limits: Sequence[Limit]) -> LimitExceeded | None:
         """Return a limit that has no room now, if there is one; count nothing."""
 
-    async def hit(self, limits: Sequence[Limit]) -> LimitExceeded | None:
-        """Count a hit in every limit if all have room; otherwise return one that has none."""
-        return await self._count("hits", limits, secrets.token_urlsafe(9))
+    async def hit(self, limits: Sequence[Limit], times: int = 1) -> LimitExceeded | None:
+        """Count hits in every limit if all have room; otherwise return one that has none."""
+        return await self._count("hits", limits, [secrets.token_urlsafe(9) for _ in range(times)])
 
     async def reserve(self, limits: Sequence[Limit]) -> str | LimitExceeded:
         """Reserve room in every limit if all have room; return the reservation, for `release`."""
         reservation = secrets.token_urlsafe(9)
-        return await self._count("reserved", limits, reservation) or reservation
+        return await self._count("reserved", limits, [reservation]) or reservation
 
     @abstractmethod
     async def release(self, limits: Sequence[Limit], reservation: str) -> None:
@@ -169,8 +169,10 @@ class Storage(ABC):
         """Return the reservations that count against a limit now, in the order they expire."""
 
     @abstractmethod
-    async def _count(self, kind: str, limits: Sequence[Limit], entry: str) -> LimitExceeded | None:
-        """Count `entry` in every limit if all have room; otherwise return one that has none."""
+    async def _count(
+        self, kind: str, limits: Sequence[Limit], entries: Sequence[str]
+    ) -> LimitExceeded | None:
+        """Count `entries` in every limit if all have room; otherwise return one that has none."""
 
     # Values that expire
 

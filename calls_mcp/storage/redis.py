@@ -183,7 +183,7 @@ class RedisStorage(Storage):
         return f"{count}.{turns}"
 
     async def check_limits(self, limits: Sequence[Limit]) -> LimitExceeded | None:
-        return await self._count("hits", limits, "")
+        return await self._count("hits", limits, [])
 
     async def release(self, limits: Sequence[Limit], reservation: str) -> None:
         for limit in limits:
@@ -215,13 +215,15 @@ class RedisStorage(Storage):
         arguments = [now, writer, value, now + ttl, _milliseconds(ttl)]
         return await self._run("set_if_absent", [_value(key)], arguments) == 1
 
-    async def _count(self, kind: str, limits: Sequence[Limit], entry: str) -> LimitExceeded | None:
+    async def _count(
+        self, kind: str, limits: Sequence[Limit], entries: Sequence[str]
+    ) -> LimitExceeded | None:
         if not limits:
             return None
         now = self._options.clock()
         terms = [n for each in limits for n in (each.amount, each.seconds, now + each.seconds)]
         keys = [_counter(kind, limit) for limit in limits]
-        found = await self._run("count", keys, [now, entry, *terms])
+        found = await self._run("count", keys, [now, len(entries), *entries, *terms])
         if not found:
             return None
         number, until = cast("tuple[int, str]", found)

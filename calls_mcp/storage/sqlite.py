@@ -249,16 +249,24 @@ class SqliteStorage(Storage):
 
         return await self._write(add)
 
-    async def _count(self, kind: str, limits: Sequence[Limit], entry: str) -> LimitExceeded | None:
+    async def _count(
+        self, kind: str, limits: Sequence[Limit], entries: Sequence[str]
+    ) -> LimitExceeded | None:
         if not limits:
             return None
         now = self._options.clock()
-        rows = [(f"{kind}/{limit.counter}", entry, now + limit.seconds) for limit in limits]
+        keys = [f"{kind}/{limit.counter}" for limit in limits]
+        rows = [
+            (key, entry, now + limit.seconds)
+            for limit, key in zip(limits, keys, strict=True)
+            for entry in entries
+        ]
 
         def count(db: sqlite3.Connection) -> LimitExceeded | None:
             db.execute("DELETE FROM counts WHERE until <= ?", (now,))
-            for limit, (key, _, _) in zip(limits, rows, strict=True):
-                if exceeded := _exceeded(limit, db.execute(_COUNT, (key, now)).fetchone(), now):
+            for limit, key in zip(limits, keys, strict=True):
+                row = db.execute(_COUNT, (key, now)).fetchone()
+                if exceeded := _exceeded(limit, row, now, len(entries)):
                     return exceeded
             db.executemany(_ADD_COUNT, rows)
             return None
@@ -301,10 +309,12 @@ class SqliteStorage(Storage):
         return await to_thread.run_sync(work, limiter=queue)
 
 
-def _exceeded(limit: Limit, row: tuple[object, ...] | None, now: float) -> LimitExceeded | None:
-    """Return the limit, if as much as this row says uses it up."""
+def _exceeded(
+    limit: Limit, row: tuple[object, ...] | None, now: float, needed: int = 1
+) -> LimitExceeded | None:
+    """Return the limit, if what this row says leaves less room than is `needed`."""
     count, until = cast("tuple[int, float | None]", row or (0, None))
-    if count < limit.amount:
+    if count + needed <= limit.amount:
         return None
     return LimitExceeded(limit.name, limit.seconds if until is None else until - now)
 

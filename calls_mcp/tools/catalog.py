@@ -211,7 +211,8 @@ def address_kind(address: object) -> AddressKind | None:
     """Return what kind of party `address` names, by its prefix; None if by none of them."""
     if not isinstance(address, str):
         return None
-    return next((kind for prefix, kind in _PREFIXES.items() if address.startswith(prefix)), None)
+    start = address[:7].lower()
+    return next((kind for prefix, kind in _PREFIXES.items() if start.startswith(prefix)), None)
 
 
 @cache

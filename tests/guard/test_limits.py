@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from calls_mcp.emulator import Emulator, ManualClock
 from calls_mcp.errors import OutcomeNotStored, PolicyDenied, StoreUnavailable
-from calls_mcp.guard.change import NewCall
+from calls_mcp.guard.change import Dialling
 from calls_mcp.guard.limits import CallLimits, RecentCalls, Reservation
 from calls_mcp.guard.policy import Caps, load_policy
 from calls_mcp.server.handlers import build_server
@@ -118,8 +118,15 @@ def limits_on(
     return CallLimits(storage, twilio, caps, lambda: 0, account_sid, deadline)
 
 
-def new_call(account_sid: str = ACCOUNT) -> NewCall:
-    return NewCall("+15005550006", account_sid, "agent", 60, 0)
+def new_call(account_sid: str = ACCOUNT) -> Dialling:
+    return Dialling(
+        parties=("+15005550006",),
+        is_new_call=True,
+        account_sid=account_sid,
+        principal="agent",
+        lifetime=60,
+        until=0,
+    )
 
 
 @given(pauses=st.lists(st.integers(0, 6), min_size=1), takers=st.integers(2, 5))
@@ -168,7 +175,7 @@ async def test_accounts_that_share_a_store_are_counted_apart() -> None:
         limits, call = limits_on(storage, sid, caps), new_call(sid)
         assert isinstance(await limits.reserve(call, frozenset()), Reservation)
         with pytest.raises(PolicyDenied):
-            await limits.require_available(replace(call, to=ANOTHER))
+            await limits.require_available(replace(call, parties=(ANOTHER,)))
     await storage.aclose()
 
 
@@ -328,6 +335,37 @@ async def test_of_many_confirmations_that_knew_of_the_same_call_one_is_good(tmp_
                 tasks.start_soon(use, each["confirmation"]["token"])
         assert len(harness.changes) == 2
     assert sorted(outcomes) == ["done"] + ["expired"] * 4
+
+
+DIALS_ANOTHER = f"<Response><Dial>{ANOTHER}</Dial></Response>"
+
+
+async def test_a_number_that_twiml_dials_counts_as_called(tmp_path: Path) -> None:
+    caps = "same_number_seconds = 30\ncalls_per_minute = 3"
+    async with capped(tmp_path, caps, confirm="none") as (rig, agent):
+        await agent.call("create_call", **placing(twiml=DIALS_ANOTHER))
+        asked = await agent.call("create_call", **placing(to=ANOTHER))
+        assert len(rig.changes) == 1
+        token = asked["confirmation"]["token"]
+        await agent.call("create_call", **placing(to=ANOTHER, confirmation_token=token))
+        refused = await agent.call("create_call", **placing(to="+15005550205"))
+    assert "same number was placed just now" in asked["confirmation"]["preview"]
+    assert "caps.calls_per_minute" in refused["error"]["message"]
+
+
+async def test_a_live_call_whose_new_twiml_dials_a_recent_number_is_confirmed_first(
+    tmp_path: Path,
+) -> None:
+    async with capped(tmp_path, confirm="none") as (rig, agent):
+        sid = (await agent.call("create_call", **placing()))["call"]["sid"]
+        await agent.call("create_call", **placing(to=ANOTHER))
+        rig.clock.advance(10)
+        update = {"sid": sid, "twiml": DIALS_ANOTHER}
+        asked = await agent.call("update_call", **update)
+        token = asked["confirmation"]["token"]
+        done = await agent.call("update_call", **update, confirmation_token=token)
+    assert "same number was placed just now" in asked["confirmation"]["preview"]
+    assert done["outcome"] == "done"
 
 
 async def test_another_spelling_of_a_number_is_the_same_number(tmp_path: Path) -> None:

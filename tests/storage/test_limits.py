@@ -72,6 +72,15 @@ async def test_nothing_is_counted_when_one_of_several_limits_is_exceeded(
     assert await hits(storage, [MINUTE], 2) == ["", "calls_per_minute"]
 
 
+async def test_several_hits_are_counted_only_if_all_have_room(storage: Storage) -> None:
+    limit = Limit("calls", 3, 60, "a")
+    assert await storage.hit([limit], 2) is None
+    assert await storage.hit([limit], 2) == LimitExceeded("calls", 60)
+    assert await storage.hit([limit]) is None
+    assert await storage.check_limits([limit]) is not None
+    assert await storage.hit([Limit("calls", 3, 60, "b")], 4) == LimitExceeded("calls", 60)
+
+
 async def test_checking_limits_counts_nothing(storage: Storage, clock: ManualClock) -> None:
     assert await storage.check_limits([]) is None
     assert await storage.check_limits([NEVER]) == LimitExceeded("never", 60)

@@ -4,7 +4,7 @@
 """
 
 from calls_mcp.guard.policy.destinations import canonical, matches_any
-from calls_mcp.guard.policy.evaluation import Judgement, action_of, judge, judge_account
+from calls_mcp.guard.policy.evaluation import Judgement, action_of, judge, judge_account, parties
 from calls_mcp.guard.policy.explanation import explain, summary
 from calls_mcp.guard.policy.rules import Caps, Counts, Policy, Requirement, itemize, load_policy
 
@@ -22,5 +22,6 @@ __all__ = [
     "judge_account",
     "load_policy",
     "matches_any",
+    "parties",
     "summary",
 ]

@@ -2,20 +2,18 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from functools import lru_cache
 
 from calls_mcp.guard.policy.rules import Destinations, Objection
+from calls_mcp.guard.policy.sip_address import parse_sip
 from calls_mcp.tools.catalog import address_kind
 
 _SHORTEST_SUBSCRIBER = 7  # digits: +290, +683 and +690 with four more
 _LONGEST_EMERGENCY = 9  # digits, calling code included: +227 723141
 
-_SIP = re.compile(
-    r"(?P<user>[^@;?/\\]+)@(?P<host>[^@;?/\\]+)(?:(?!.*maddr)[;?][^@]*)?", re.IGNORECASE
-)
-_EMERGENCY_USER = re.compile(r"\+?(112|911|999)[@;]")
-
+_EMERGENCY = frozenset({"112", "911", "999"})
 _HINT = "Ask the user for another number, or the operator to allow this one."
 
 
@@ -32,24 +30,78 @@ class _Number:
 def object_to_destination(rules: Destinations, to: str) -> Iterator[Objection]:
     """Yield what `rules` have against calling `to`."""
     kind = address_kind(to)
-    address = to.partition(":")[2]
     if kind == "phone number":
         yield from _object_to_number(rules, to)
-    elif kind == "SIP address" and _EMERGENCY_USER.match(address):
-        yield _emergency()
-    elif kind == "SIP address" and not _allows_sip(rules.allow_sip, address):
-        reason = "to is a SIP address that it does not allow"
-        yield Objection("destinations.allow_sip", reason, _HINT)
-    elif kind == "client" and not matches_any(rules.allow_clients, address.partition("?")[0]):
+    elif kind == "SIP address":
+        yield from _object_to_sip(rules, to)
+    elif kind != "client":
+        reason = "to is an address that no rule can check"
+        yield Objection("destinations.twiml", reason, "Use a number, sip:name@host or client:name.")
+    elif not matches_any(rules.allow_clients, _identity(to)):
         reason = "to is a client that it does not allow"
         yield Objection("destinations.allow_clients", reason, _HINT)
 
 
+def pre_approves(rules: Destinations, to: str) -> bool:
+    """Return whether `to` may be called without confirmation, however it is spelled."""
+    address = canonical(to)
+    return any(
+        address.startswith(known[:-1].lower() if kind == "SIP address" else known[:-1])
+        if known.endswith("*")
+        else address == canonical(known)
+        for known in rules.pre_approved
+        if (kind := address_kind(known)) == address_kind(to)
+    )
+
+
 def canonical(to: str) -> str:
     """Return the one spelling of all those that reach the same party, as far as is known."""
-    if address_kind(to) == "phone number":
+    kind = address_kind(to)
+    if kind == "phone number":
         return _look_up(to).canonical
-    return _lower_host(to) if address_kind(to) == "SIP address" else to
+    if kind == "client":
+        return f"client:{_identity(to)}"
+    if kind == "SIP address" and (address := parse_sip(to)):
+        return f"sip:{address}".lower()
+    return to.lower()
+
+
+def _identity(client: str) -> str:
+    return client.partition(":")[2].partition("?")[0]
+
+
+def _object_to_sip(rules: Destinations, to: str) -> Iterator[Objection]:
+    address = parse_sip(to)
+    if address is None:
+        reason = "to is a SIP address that can be understood in more than one way"
+        yield Objection("destinations.allow_sip", reason, "Write it plainly, as sip:name@host.")
+        return
+    number = address.number
+    if number.removeprefix("+") in _EMERGENCY:
+        yield _emergency()
+    elif number.startswith("+"):
+        yield from _object_to_number(rules, number)
+    elif len(number) >= _SHORTEST_SUBSCRIBER:  # shorter ones are extensions
+        yield from _object_to_bare_number(rules, number)
+    patterns = [_lower_host(pattern) for pattern in rules.allow_sip]
+    if not matches_any(patterns, "*" if address.is_rerouted else str(address)):
+        reason = "to is a SIP address that it does not allow"
+        yield Objection("destinations.allow_sip", reason, _HINT)
+
+
+def _object_to_bare_number(rules: Destinations, digits: str) -> Iterator[Objection]:
+    """Yield objections to the number in a SIP address that may lack its country code."""
+    if not _describes_numbers(rules):
+        return
+    if _is_valid(f"+{digits}"):
+        yield from _object_to_number(rules, f"+{digits}")
+    elif rules.restrict_numbers:
+        reason = "to is a SIP address with a number without country code, which it can't check"
+        yield Objection("destinations.allow_sip", reason, "Write it with + and country code.")
+    elif denied := _national_types(digits) & {*rules.deny_number_types}:
+        reason = f"to may be a number of type {min(denied)}, which it denies"
+        hint = f"Write it with + and country code. {_HINT}"
+        yield Objection("destinations.deny_number_types", reason, hint)
 
 
 def _object_to_number(rules: Destinations, number: str) -> Iterator[Objection]:
@@ -66,10 +118,7 @@ def _object_to_number(rules: Destinations, number: str) -> Iterator[Objection]:
 
 
 def _describes_numbers(rules: Destinations) -> bool:
-    prefixes = rules.allow_prefixes or rules.deny_prefixes
-    return bool(
-        prefixes or rules.allow_countries or rules.deny_countries or rules.deny_number_types
-    )
+    return rules.restrict_numbers or bool(rules.deny_number_types)
 
 
 def _emergency() -> Objection:
@@ -125,17 +174,36 @@ def _type(number: str) -> str:
     return "unknown"
 
 
+def _is_valid(number: str) -> bool:
+    import phonenumbers as known  # noqa: PLC0415
+
+    try:
+        return known.is_valid_number(known.parse(number))
+    except known.NumberParseException:
+        return False
+
+
+def _national_types(digits: str) -> set[str]:
+    """Return the types that a number without country code has in those countries that know it."""
+    import phonenumbers as known  # noqa: PLC0415
+
+    types: set[int] = set()
+    for region in known.SUPPORTED_REGIONS:
+        with suppress(known.NumberParseException):
+            types.add(known.number_type(known.parse(digits, region)))
+    types.discard(known.PhoneNumberType.UNKNOWN)
+    return {known.PhoneNumberType.to_string(kind).lower() for kind in types}
+
+
 def matches_any(patterns: Iterable[str], text: str) -> bool:
     """Return whether one of `patterns` (`*` any characters, `?` one) matches all of `text`."""
-    return any(fnmatchcase(text, pattern) for pattern in patterns)
+    return any(_compiled(pattern).fullmatch(text) for pattern in patterns)
 
 
-def _allows_sip(patterns: tuple[str, ...], address: str) -> bool:
-    """Return whether a pattern matches user@host. An ambiguous address matches only *."""
-    plain = _SIP.fullmatch(address)
-    if plain is None:
-        return "*" in patterns
-    return matches_any(map(_lower_host, patterns), _lower_host(f"{plain['user']}@{plain['host']}"))
+@lru_cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    parts = ({"*": ".*", "?": "."}.get(part) or re.escape(part) for part in pattern)
+    return re.compile("".join(parts), re.DOTALL)
 
 
 def _lower_host(address: str) -> str:

@@ -8,9 +8,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, get_args
 
 from calls_mcp.errors import PolicyDenied
-from calls_mcp.guard.policy.destinations import matches_any, object_to_destination
+from calls_mcp.guard.policy.destinations import (
+    matches_any,
+    object_to_destination,
+    pre_approves,
+)
 from calls_mcp.guard.policy.rules import CallerIds, Caps, Objection, Policy, Requirement
-from calls_mcp.guard.policy.twiml import dialled, object_to_twiml
+from calls_mcp.guard.policy.twiml import dialled, is_understood, object_to_twiml
 from calls_mcp.guard.policy.urls import object_to_url
 from calls_mcp.tools.catalog import Action, Json
 
@@ -84,10 +88,22 @@ def _requirement(policy: Policy, arguments: "Arguments") -> tuple[Requirement, s
     action = max(_actions(arguments), key=lambda action: _STRICTNESS.index(confirm.of(action)))
     requirement = confirm.of(action)
     exempt = action == "place" and requirement in ("confirm", "require_human")
-    called = (str(arguments.values.get("to")), *dialled(str(arguments.values.get("twiml", ""))))
-    if exempt and all(map(policy.destinations.pre_approves, called)):
+    if exempt and _is_pre_approved(policy, arguments):
         return "never", "destinations.pre_approved"
     return requirement, f"confirm.{action}"
+
+
+def _is_pre_approved(policy: Policy, arguments: "Arguments") -> bool:
+    twiml = arguments.values.get("twiml")
+    is_known = twiml is None or is_understood(str(twiml))
+    return is_known and all(pre_approves(policy.destinations, to) for to in parties(arguments))
+
+
+def parties(arguments: "Arguments") -> tuple[str, ...]:
+    """Return whom a change rings: `to`, and all that TwiML given as an argument dials."""
+    values = arguments.values
+    placed = [str(values["to"])] if arguments.operation.effect == "place" else []
+    return tuple(dict.fromkeys([*placed, *dialled(str(values.get("twiml", "")))]))
 
 
 def action_of(arguments: "Arguments") -> Action:

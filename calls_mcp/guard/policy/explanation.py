@@ -97,9 +97,12 @@ def _links(policy: Policy) -> Iterator[str]:
         yield "TwiML is refused as an argument."
         return
     yield "TwiML may be given as an argument, if it is well-formed and has no DOCTYPE."
-    if not policy.urls.any_host:
-        yield "URLs in it must lead to the same hosts."
-    yield "Whom it dials, and whether it records, is held to the same rules; that at a URL is not."
+    unknown = "not checked" if policy.twiml.unknown else "refused"
+    yield f"Elements and attributes of TwiML that the server does not know are {unknown}."
+    yield (
+        "The same rules apply to the URLs, numbers, caller IDs and recording in TwiML, "
+        "but not to TwiML at a URL."
+    )
 
 
 def _caps(caps: Caps) -> Iterator[str]:

@@ -109,12 +109,16 @@ class Destinations:
     allow_clients: tuple[Pattern, ...]
     pre_approved: tuple[PreApproved, ...]
 
-    def pre_approves(self, address: str) -> bool:
-        """Return whether `address` may be called without confirmation."""
-        return any(
-            address.startswith(known[:-1]) if known.endswith("*") else address == known
-            for known in self.pre_approved
-        )
+    @property
+    def restrict_numbers(self) -> bool:
+        """Return whether there are rules on which numbers may be called, beside their type."""
+        allowed, denied = self.allow_prefixes or self.allow_countries, self.deny_prefixes
+        return bool(allowed or denied or self.deny_countries)
+
+    @property
+    def restrict_parties(self) -> bool:
+        """Return whether there are rules on who may be called, beside the type of a number."""
+        return self.restrict_numbers or "*" not in self.allow_sip or "*" not in self.allow_clients
 
 
 @with_config(_CLOSED)
@@ -150,9 +154,10 @@ class Urls:
 @with_config(_CLOSED)
 @dataclass(frozen=True, slots=True)
 class Twiml:
-    """Whether TwiML may be given as an argument."""
+    """Whether TwiML may be given as an argument, and may have parts that no rule can check."""
 
     inline: Switch
+    unknown: Switch
 
 
 @with_config(_CLOSED)

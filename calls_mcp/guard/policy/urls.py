@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from ipaddress import IPv4Address, ip_address, ip_network
+from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
 from calls_mcp.guard.policy.destinations import matches_any
@@ -17,29 +18,35 @@ _IPV6_UNICAST = ip_network("2000::/3")
 # Translated addresses, and metadata services at addresses that count as public.
 _NOT_PUBLIC = tuple(map(ip_network, ("2002::/16", "192.0.0.0/24", "168.63.129.16/32")))
 
+_SECURE = {"http": "an https", "ws": "a wss"}
+_PRINTABLE = re.compile(r"[!-~]+")
+
 _HINT = "Use an https URL on a host the operator allows, or ask the operator to allow it."
 
 
-def object_to_url(rules: Urls, name: str, url: str) -> Iterator[Objection]:
-    """Yield what `rules` have against `url` as the argument `name`."""
-    if rules.https_only and not url.lower().startswith("https://"):
-        yield Objection("urls.https_only", f"{name} is not an https URL", _HINT)
-    yield from object_to_host(rules, name, url)
+def object_to_url(
+    rules: Urls, name: str, url: str, scheme: Literal["http", "ws"] = "http"
+) -> Iterator[Objection]:
+    """Yield what `rules` have against sending the API to `url`, which `name` names.
 
-
-def object_to_host(rules: Urls, name: str, url: str) -> Iterator[Objection]:
-    """Yield what `rules` have against the host of `url`, whatever its scheme."""
-    if danger := _danger(url):
+    `scheme` is that of the URL, or its secure variant: http or ws.
+    """
+    if danger := _danger(url, scheme):
         yield Objection("urls.always", f"{name} has a URL {danger}", _HINT)
-    elif not matches_any(map(str.lower, rules.hosts), host := _host(urlsplit(url))):
+        return
+    if rules.https_only and not url.lower().startswith(f"{scheme}s:"):
+        yield Objection("urls.https_only", f"{name} is not {_SECURE[scheme]} URL", _HINT)
+    if not matches_any(map(str.lower, rules.hosts), host := _host(urlsplit(url))):
         reason = f"{name} has a URL on {quoted(host)}, a host that it does not allow"
         yield Objection("urls.hosts", reason, _HINT)
 
 
-def _danger(url: str) -> str | None:
+def _danger(url: str, scheme: str) -> str | None:
     """Return why nothing is ever sent to `url`, whatever the settings."""
-    if "\\" in url or not url.isascii():
-        return "with characters that it can hide its host behind"
+    if "\\" in url or not _PRINTABLE.fullmatch(url):
+        return "with characters that can hide its host"
+    if not url.lower().startswith((f"{scheme}://", f"{scheme}s://")):
+        return f"that does not begin with {scheme}s://"
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -60,6 +67,8 @@ def _doubt(host: str) -> str | None:
     if ":" not in host and not _HOST.fullmatch(host):
         return "whose host is not plain ASCII letters, digits, dots and hyphens"
     labels = host.split(".")
+    if "" in labels:
+        return "whose host has an empty label"
     if labels[-1] in _LOCAL_NAMES:
         return "whose host is on this machine or a private network"
     is_address = ":" in host or _NUMERIC_LABEL.fullmatch(labels[-1])

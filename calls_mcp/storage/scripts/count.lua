@@ -1,17 +1,20 @@
--- Count `entry`, unless it is empty, in every limit if all have room. Otherwise return the number
--- of one that has none, and when it gets some. Entries are sorted by expiry.
-local now, entry = ARGV[1], ARGV[2]
+-- Count the `n` entries in every limit if all have room for them; without entries, only look for
+-- room for one. Return the number of a limit that has no room, and when it gets some. Entries are
+-- sorted by expiry. The entries of one invocation are unique, so running it again changes nothing.
+local now, n = ARGV[1], tonumber(ARGV[2])
+local terms = 2 + n  -- the limits' amounts, seconds and expiries follow the entries
 for i, key in ipairs(KEYS) do
-  local amount, expires = tonumber(ARGV[3*i]), ARGV[3*i+2]
+  local amount, expires = tonumber(ARGV[terms+3*i-2]), ARGV[terms+3*i]
   redis.call('zremrangebyscore', key, '-inf', now)
-  if redis.call('zcard', key) >= amount and not redis.call('zscore', key, entry) then
+  local counted = n > 0 and redis.call('zscore', key, ARGV[3])
+  if redis.call('zcard', key) + math.max(n, 1) > amount and not counted then
     return {i, redis.call('zrange', key, 0, 0, 'WITHSCORES')[2] or expires}
   end
 end
-if entry == '' then return false end
+if n == 0 then return false end
 for i, key in ipairs(KEYS) do
-  local seconds, expires = tonumber(ARGV[3*i+1]), ARGV[3*i+2]
-  redis.call('zadd', key, expires, entry)
+  local seconds, expires = tonumber(ARGV[terms+3*i-1]), ARGV[terms+3*i]
+  for entry = 3, 2 + n do redis.call('zadd', key, expires, ARGV[entry]) end
   redis.call('expire', key, math.max(seconds, redis.call('ttl', key)))
 end
 return false

@@ -1,5 +1,6 @@
 """Whom a call may ring."""
 
+import string
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calls_mcp.guard.policy import Requirement, judge
+from calls_mcp.guard.policy import Requirement, canonical, judge
 from tests.guard.policy.cases import (
     ACCOUNT,
     BERLIN,
@@ -59,7 +60,7 @@ from tests.guard.policy.cases import (
         ({"allow_sip": ("*@example.com",)}, "sip:bob@evil?x=@example.com", "allow_sip"),
         ({"allow_sip": ("*@example.com",)}, "sip:evil;x=@example.com", "allow_sip"),
         ({"allow_sip": ("*@example.com",)}, "sip:bob@evil@example.com", "allow_sip"),
-        ({"allow_sip": ("*",)}, "sip:bob@evil@example.com", ""),
+        ({"allow_sip": ("*",)}, "sip:bob@evil@example.com", "allow_sip"),
         ({"allow_sip": ()}, "sip:bob@example.com", "allow_sip"),
         ({"allow_sip": ()}, BERLIN, ""),
         ({"allow_clients": ("agent-*",)}, "client:agent-7?case=1", ""),
@@ -144,6 +145,73 @@ def test_a_pre_approved_destination_is_still_refused_by_another_rule() -> None:
     assert ruling(policy, asked(to=PREMIUM)) == "destinations.deny_number_types"
     policy = replace(policy, confirm=replace(policy.confirm, place="deny"))
     assert ruling(policy, asked(to=PREMIUM)) == "confirm.place"
+
+
+@pytest.mark.parametrize(
+    ("rules", "to", "rule"),
+    [
+        ({}, "sip:%39%31%31@example.com", "emergency"),
+        ({}, "sip:9-1-1@example.com", "emergency"),
+        ({}, "sip:(911)@example.com", "emergency"),
+        ({}, "sip:\uff19\uff11\uff11@example.com", "emergency"),
+        ({}, "SIPS:911;phone-context=+1@example.com", "emergency"),
+        ({}, "sip:+1.911@example.com", "emergency"),
+        ({}, "sip:+19005551234@example.com", "deny_number_types"),
+        ({}, "sip:%2B1-900-555-1234@example.com", "deny_number_types"),
+        ({}, "sip:19005551234@example.com", "deny_number_types"),
+        ({}, "sip:0019005551234@example.com", "deny_number_types"),
+        ({}, "sip:01119005551234@example.com", "deny_number_types"),
+        ({}, "sip:09001234567@example.com", "deny_number_types"),
+        ({}, "sip:1000@example.com", ""),
+        ({}, "sip:alice@example.com", ""),
+        ({}, f"sip:{BERLIN}@example.com", ""),
+        ({"allow_countries": ("US",)}, f"sip:{BERLIN}@example.com", "allow_countries"),
+        ({"allow_countries": ("DE",)}, f"sip:{BERLIN}@example.com", ""),
+        ({"allow_countries": ("DE",)}, "sip:03012345678@example.com", "allow_sip"),
+        ({"deny_prefixes": ("+4930",)}, "sip:49 30 12345678@example.com", "deny_prefixes"),
+        ({"allow_sip": ("*@example.com",)}, "sip:bob@EXAMPLE.com.;transport=tcp", ""),
+        ({"allow_sip": ("*@example.com",)}, "sip:bob@example.com;maddr=evil.com", "allow_sip"),
+        ({"allow_sip": ("*@example.com",)}, "sip:bob@example.com;%6Daddr=evil.com", "allow_sip"),
+        ({"allow_sip": ("*@example.com",)}, "sip:b@example.com?Route=sip:evil", "allow_sip"),
+        ({"allow_sip": ("*@[2001:db8::1]",)}, "sip:bob@[2001:DB8::1]:5060", ""),
+        ({"allow_sip": ("*@[2001:db8::1]",)}, "sip:bob@2", "allow_sip"),
+        ({"allow_sip": ("[ab]ob@*",)}, "sip:bob@example.com", "allow_sip"),
+        ({"allow_sip": ("bob@*",)}, "sip:%62ob@example.com", ""),
+        ({"allow_sip": ("bob@*",)}, "sip:bob%40evil.com@example.com", "allow_sip"),
+        ({}, "sip:bob%0a@example.com", "allow_sip"),
+        ({}, "sip:%ff@example.com", "allow_sip"),
+        ({}, "sip:bob@exa%6Dple.com%2eevil", ""),
+    ],
+)
+def test_a_sip_address_is_decoded_before_any_rule_is_applied(
+    rules: dict[str, Any], to: str, rule: str
+) -> None:
+    expected = f"destinations.{rule}" if rule else ""
+    arguments = replace(asked(), values={**asked().values, "to": to})
+    assert ruling(changed("destinations", **rules), arguments) == expected
+
+
+def _spelled(text: str, encoded: list[bool]) -> str:
+    """Return a text with some of its characters percent-encoded."""
+    return "".join(
+        f"%{ord(c):02x}" if encode else c for c, encode in zip(text, encoded, strict=True)
+    )
+
+
+@given(
+    user=st.text(string.ascii_lowercase + string.digits, min_size=1, max_size=12),
+    data=st.data(),
+    scheme=st.sampled_from(["sip", "SIP", "sips"]),
+    host=st.sampled_from(["example.com", "EXAMPLE.com", "example.com.", "example.com:5060"]),
+    tail=st.sampled_from(["", ";transport=tcp", ";user=phone?X-Case=7"]),
+)
+def test_all_spellings_of_a_sip_address_have_one_canonical_form(
+    user: str, data: st.DataObject, scheme: str, host: str, tail: str
+) -> None:
+    spelled = user.upper()
+    encoded = data.draw(st.lists(st.booleans(), min_size=len(user), max_size=len(user)))
+    spelling = f"{scheme}:{_spelled(spelled, encoded)}@{host}{tail}"
+    assert canonical(spelling) == f"sip:{user}@example.com"
 
 
 @pytest.mark.process

@@ -23,7 +23,11 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
         "The account may be any that the credentials reach.",
         "URLs may lead to any host on the public internet, by https.",
         "TwiML may be given as an argument, if it is well-formed and has no DOCTYPE.",
-        "Whom it dials, and whether it records, is held to the same rules; that at a URL is not.",
+        "Elements and attributes of TwiML that the server does not know are refused.",
+        (
+            "The same rules apply to the URLs, numbers, caller IDs and recording in TwiML, "
+            "but not to TwiML at a URL."
+        ),
         "A call lasts at most 14400 seconds and rings for at most 600.",
         "Calls may not be recorded.",
         "In all: any number of calls.",
@@ -67,7 +71,11 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
             {"hosts": ("a.com", "b.com"), "https_only": False},
             "URLs may lead to a.com or b.com, by http or https.",
         ),
-        ("urls", {"hosts": ("a.com",)}, "URLs in it must lead to the same hosts."),
+        (
+            "twiml",
+            {"unknown": True},
+            "Elements and attributes of TwiML that the server does not know are not checked.",
+        ),
         ("urls", {"hosts": ()}, "URLs may lead to no host at all, by https."),
         ("twiml", {"inline": False}, "TwiML is refused as an argument."),
         ("caps", {"record": True}, "Calls may be recorded."),

@@ -1,9 +1,17 @@
 """What TwiML that is given as an argument may dial and record."""
 
+import inspect
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
 import pytest
+from twilio.twiml import TwiML, voice_response
 
 from calls_mcp.guard.policy import judge
-from tests.guard.policy.cases import ACCOUNT, SHIPPED, asked, changed, ruling
+from calls_mcp.guard.twiml_document import parse_twiml, values
+from tests.guard.policy.cases import ACCOUNT, SHIPPED, TWIML, asked, changed, refusal, ruling
 
 
 @pytest.mark.requirement("33")
@@ -44,9 +52,7 @@ def test_whom_twiml_dials_is_held_to_the_rules_for_destinations(inside: str, rul
         ('<Start><Stream url="ws://example.com/"/></Start>', True),
         ("<Play>https://example.com/x.mp3</Play>", False),
         ('<Start><Stream url="wss://example.com/"/></Start>', False),
-        ("<Redirect>//example.com/</Redirect>", False),
         ("<Say>Read http://example.com/</Say>", False),
-        ('<Say xmlns:x="http://www.w3.org/2001/XMLSchema-instance">Hello</Say>', False),
     ],
 )
 def test_what_twiml_has_fetched_is_held_to_https(inside: str, *, is_refused: bool) -> None:
@@ -100,4 +106,83 @@ def test_pre_approval_covers_nobody_whom_the_twiml_dials() -> None:
     arguments = asked(to="+15005550205", twiml="<Response><Dial>+15005550205</Dial></Response>")
     assert judge(policy, arguments, ACCOUNT).requirement == "never"
     arguments = asked(to="+15005550205", twiml="<Response><Dial>+442079460000</Dial></Response>")
+    assert judge(policy, arguments, ACCOUNT).requirement == "confirm"
+
+
+_NAMES: dict[str, str] = TwiML.MAP
+
+
+def _official_elements() -> Iterator[tuple[str, str]]:
+    """Yield each element that the vendor's library can make, with each of its attributes."""
+    for parent in vars(voice_response).values():
+        if not (inspect.isclass(parent) and issubclass(parent, TwiML)):
+            continue
+        for method in vars(parent).values():
+            source = inspect.getsource(method) if inspect.isfunction(method) else ""
+            made = re.search(r"return self\.nest\(\s*(\w+)\((.*)\)\s*\)", source, re.DOTALL)
+            if made is None or made[1] == "GenericNode":
+                continue
+            made_class: type[TwiML] = getattr(voice_response, made[1])
+            named = re.search(r'self\.name = "(.+)"', inspect.getsource(made_class))
+            element = named[1] if named else made[1]
+            constructor = inspect.signature(made_class).parameters
+            yield element, ""
+            for name in re.findall(r"(\w+)=", made[2]):
+                if name not in constructor:
+                    yield element, re.sub("_(.)", lambda m: m[1].upper(), _NAMES.get(name) or name)
+
+
+def test_everything_the_official_library_can_make_is_known() -> None:
+    found = {*_official_elements()}
+    assert ("Gather", "numDigits") in found
+    for element, attribute in found:
+        given = f'{attribute}=""' if attribute else ""
+        root = parse_twiml(f"<Response><{element} {given}/></Response>")
+        assert [value.place for value in values(root) if value.kind == "unknown"] == []
+
+
+@pytest.mark.parametrize(
+    ("inside", "place"),
+    [
+        ("<Dial><Fax>+15005550205</Fax></Dial>", "<Fax>"),
+        ("<say>Hello</say>", "<say>"),
+        ('<x:Say xmlns:x="urn:x">Hello</x:Say>', "<x:Say>"),
+        ('<Say xmlns="urn:x">Hello</Say>', "xmlns of <Say>"),
+        ('<Dial answerUrl="https://example.com/">+15005550205</Dial>', "answerUrl of <Dial>"),
+        ("<Gather>https://example.com/</Gather>", "the text in <Gather>"),
+        ("+15005550205", "the text in <Response>"),
+    ],
+)
+def test_twiml_that_no_rule_can_check_is_refused_unless_the_operator_allows_it(
+    inside: str, place: str
+) -> None:
+    arguments = asked(twiml=f"<Response>{inside}</Response>")
+    denied = refusal(SHIPPED, arguments)
+    assert denied.rule == "twiml.unknown"
+    assert f"twiml has {place}, which no rule can check" in denied.message
+    policy = changed("twiml", unknown=True)
+    assert ruling(policy, arguments) == ""
+    policy = replace(policy, destinations=replace(policy.destinations, pre_approved=("+4930*",)))
+    assert judge(policy, asked(twiml=TWIML), ACCOUNT).requirement == "never"
+    assert judge(policy, arguments, ACCOUNT).requirement == "confirm"
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        "<Sim>DE00000000000000000000000000000000</Sim>",
+        "<Application>AP00000000000000000000000000000000</Application>",
+        "<Application><ApplicationSid>AP00000000000000000000000000000000</ApplicationSid></Application>",
+    ],
+)
+@pytest.mark.parametrize(
+    "rules", [{"allow_countries": ("US",)}, {"deny_prefixes": ("+49",)}, {"allow_sip": ()}]
+)
+def test_a_party_that_no_rule_can_check_is_refused_where_there_are_rules(
+    inside: str, rules: dict[str, Any]
+) -> None:
+    arguments = asked(to="+15005550205", twiml=f"<Response><Dial>{inside}</Dial></Response>")
+    assert ruling(changed("destinations", **rules), arguments) == "destinations.twiml"
+    assert ruling(SHIPPED, arguments) == ""
+    policy = changed("destinations", pre_approved=("+15005550205",))
     assert judge(policy, arguments, ACCOUNT).requirement == "confirm"

@@ -3,6 +3,7 @@
 import string
 from dataclasses import replace
 from typing import Any
+from xml.sax.saxutils import escape, quoteattr
 
 import pytest
 from hypothesis import given
@@ -191,11 +192,11 @@ def test_twiml_that_is_malformed_or_declares_anything_is_refused(twiml: str, why
     ("twiml", "rule"),
     [
         ("<Response>" * 300_000, "twiml.well_formed"),
-        ("<Response>" + "<a>" * 100_000 + "</a>" * 100_000 + "</Response>", ""),
+        ("<Response>" + "<Say>" * 100_000 + "</Say>" * 100_000 + "</Response>", ""),
         (BILLION_LAUGHS.replace("ha", "ha" * 100_000), "twiml.well_formed"),
-        ("<Response " + " ".join(f'a{i}=""' for i in range(100_000)) + "/>", ""),
-        ("<Response>" + "https:/" * 100_000 + "</Response>", "urls.always"),
-        ("<Response>" + "https:" * 100_000 + "</Response>", ""),
+        ("<Response " + " ".join(f'a{i}=""' for i in range(100_000)) + "/>", "twiml.unknown"),
+        ("<Response><Play>" + "https:/" * 100_000 + "</Play></Response>", "urls.always"),
+        ("<Response><Say>" + "https:" * 100_000 + "</Say></Response>", ""),
         ("<Response>" + " " * 100_000 + "</Response>", ""),
     ],
 )
@@ -208,7 +209,7 @@ def test_twiml_of_any_shape_is_answered_quickly(twiml: str, rule: str) -> None:
 @given(st.text(max_size=300) | st.text("<>/&;! []\"'=Response?-", max_size=300))
 def test_any_text_as_twiml_is_allowed_or_refused_and_nothing_else(twiml: str) -> None:
     arguments = replace(asked(), values={**asked().values, "twiml": twiml})
-    assert ruling(SHIPPED, arguments) in ("", "twiml.well_formed")
+    assert ruling(SHIPPED, arguments) in ("", "twiml.well_formed", "twiml.unknown")
 
 
 def test_inline_twiml_can_be_refused_altogether() -> None:
@@ -225,17 +226,33 @@ def test_inline_twiml_can_be_refused_altogether() -> None:
         ("<Say>Visit https://a.example.com, or (https://b.example.com).</Say>", False),
         ("<Say>https: it's secure</Say>", False),
         ("<Say>either // or</Say>", False),
-        ("<Redirect>/relative</Redirect>", False),
+        ("<Redirect>/relative</Redirect>", True),
+        ("<Say>a.example.com https://a.example.com https://evil.com</Say>", False),
         ("<Play>https://evil.com/x.mp3</Play>", True),
         ("<Play> HTTPS://evil.com/x.mp3 </Play>", True),
         ("<Play>https://e<!-- -->vil<![CDATA[.com]]>/</Play>", True),
-        ("<Play>https:<b/>//evil.com/</Play>", True),
+        ("<Play>https:<Say/>//evil.com/</Play>", True),
         ("<Play>&#104;ttps://evil.com/</Play>", True),
         ("<Redirect>//evil.com/</Redirect>", True),
         ("<Redirect>https:/evil.com/</Redirect>", True),
         ('<Gather action="https://evil.com/"/>', True),
         ('<Start><Stream url="wss://evil.com/"/></Start>', True),
-        ("<Say>a.example.com https://a.example.com https://evil.com</Say>", True),
+        ("<Play>https://a.example.com'@evil.com/</Play>", True),
+        ("<Play>https:evil.com</Play>", True),
+        ("<Play>https:///evil.com</Play>", True),
+        ("<Play>ht&#9;tps://evil.com/</Play>", True),
+        ("<Play>https://a.example.com/ https://evil.com/</Play>", True),
+        ("<Play>https://a.example.com\n.evil.com/</Play>", True),
+        ("<Play>evil.com/x.mp3</Play>", True),
+        ("<Play>ftp://a.example.com/</Play>", True),
+        ("<Play>file:///etc/passwd</Play>", True),
+        ("<Play>data:audio/wav;base64,AAAA</Play>", True),
+        ("<Play>wss://a.example.com/</Play>", True),
+        ('<Start><Stream url="https://a.example.com/"/></Start>', True),
+        ('<Start><Stream url="wss://a.example.com/"/></Start>', False),
+        ('<Dial action="//evil.com">+15005550205</Dial>', True),
+        ('<Dial><Number url="https://evil.com/">+15005550205</Number></Dial>', True),
+        ('<Conference waitUrl="">Room</Conference>', False),
     ],
 )
 def test_a_url_inside_twiml_leads_only_to_an_allowed_host(inside: str, *, refused: bool) -> None:
@@ -244,8 +261,10 @@ def test_a_url_inside_twiml_leads_only_to_an_allowed_host(inside: str, *, refuse
     assert rule in (("urls.hosts", "urls.always") if refused else ("",))
 
 
-@given(HOSTS, st.text(string.ascii_letters + " .,\n", max_size=40))
-def test_a_url_is_found_wherever_it_stands_in_twiml(host: str, words: str) -> None:
-    policy = changed("urls", hosts=("allowed.example",))
-    for inside in (f"<Say>{words} https://{host}/ {words}</Say>", f'<a b="http://{host}"/>'):
-        assert ruling(policy, asked(twiml=f"<Response>{inside}</Response>")) == "urls.hosts"
+@given(HOSTS, st.sampled_from(["https", "http", "wss", "ws"]), st.sampled_from("\t\n '@\\"))
+def test_a_url_in_twiml_is_parsed_exactly_as_the_argument(host: str, scheme: str, odd: str) -> None:
+    policy = changed("urls", hosts=("allowed.example",), https_only=False)
+    for url in (f"{scheme}://{host}/", f"{scheme}:{host}/", f"https://allowed.example{odd}{host}"):
+        for inside in (f"<Play>{escape(url)}</Play>", f"<Gather action={quoteattr(url)}/>"):
+            twiml = f"<Response>{inside}</Response>"
+            assert ruling(policy, asked(twiml=twiml)) in ("urls.hosts", "urls.always")

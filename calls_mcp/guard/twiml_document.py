@@ -1,0 +1,161 @@
+"""TwiML as data: a strict parser, and what each value in it is by `config/twiml.toml`."""
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+from xml.parsers.expat import ExpatError, ParserCreate
+
+from pydantic import TypeAdapter
+
+from calls_mcp.tools.catalog import CONFIG
+
+Kind = Literal[
+    "caller_id",
+    "client",
+    "other_party",
+    "phone_number",
+    "plain",
+    "recording",
+    "sip_address",
+    "speech",
+    "unknown",
+    "url",
+    "websocket_url",
+]
+_WHITESPACE = " \t\r\n"  # of XML
+
+
+class MalformedTwiml(ValueError):
+    """The text is not a TwiML document."""
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """An element; `content` has its texts and child elements in their order."""
+
+    name: str
+    attributes: Mapping[str, str]
+    content: tuple["Element | str", ...]
+
+    @property
+    def text(self) -> str:
+        """Return the text directly in it, without the space around it."""
+        return "".join(c for c in self.content if isinstance(c, str)).strip(_WHITESPACE)
+
+    def walk(self) -> Iterator["Element"]:
+        """Yield it and all elements in it, in document order."""
+        pending = [self]
+        while pending:
+            element = pending.pop()
+            yield element
+            pending += [c for c in reversed(element.content) if isinstance(c, Element)]
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """An attribute or text of a document: what it is, and `place`, where it stands."""
+
+    kind: Kind
+    text: str
+    place: str
+
+
+def parse_twiml(twiml: str) -> Element:
+    """Return the root of a document. Nothing outside of it is resolved.
+
+    Raises:
+        MalformedTwiml: It is not well-formed, not TwiML, or has a DOCTYPE or another encoding.
+    """
+    try:
+        return _Parser().parse(twiml)
+    except (ExpatError, UnicodeEncodeError) as error:
+        raise MalformedTwiml(str(error)) from error
+
+
+def values(root: Element) -> Iterator[Value]:
+    """Yield everything in a document that is not plain; an empty attribute counts as absent."""
+    for element in root.walk():
+        known = _elements().get(element.name)
+        if known is None:
+            yield Value("unknown", "", f"<{element.name}>")
+            continue
+        if known.records:
+            yield Value("recording", element.name, f"<{element.name}>")
+        if element.text:
+            yield Value(known.text, element.text, f"<{element.name}>")
+        for name, text in element.attributes.items():
+            kind = known.attributes.get(name, "unknown")
+            if kind == "unknown" or (text.strip(_WHITESPACE) and kind != "plain"):
+                yield Value(kind, text.strip(_WHITESPACE), f"{name} of <{element.name}>")
+
+
+@dataclass(frozen=True, slots=True)
+class _ElementType:
+    text: Kind
+    records: bool
+    attributes: Mapping[str, Kind]
+
+
+@cache
+def _elements() -> Mapping[str, _ElementType]:
+    tables = tomllib.loads((CONFIG / "twiml.toml").read_text("utf-8"))
+    rows = TypeAdapter(dict[str, dict[str, str | bool | list[str]]]).validate_python(tables)
+    kinds = TypeAdapter[dict[str, Kind]](dict[str, Kind])
+    types: dict[str, _ElementType] = {}
+    for name, row in rows.items():
+        lists = ((kind, names) for kind, names in row.items() if isinstance(names, list))
+        attributes = {attribute: kind for kind, names in lists for attribute in names}
+        text = {"text": row.get("text", "unknown")}
+        types[name] = _ElementType(
+            text=kinds.validate_python(text)["text"],
+            records=bool(row.get("records")),
+            attributes=kinds.validate_python(attributes),
+        )
+    return types
+
+
+class _Parser:
+    """Builds the tree of a document from the parser's events."""
+
+    def __init__(self) -> None:
+        self._root: Element | None = None
+        self._open: list[tuple[dict[str, str], list[Element | str]]] = []
+
+    def parse(self, twiml: str) -> Element:
+        parser = ParserCreate()
+        parser.XmlDeclHandler = self._declare
+        parser.StartDoctypeDeclHandler = self._refuse
+        parser.EntityDeclHandler = self._refuse
+        parser.StartElementHandler = self._start
+        parser.CharacterDataHandler = self._data
+        parser.EndElementHandler = self._end
+        parser.Parse(twiml, True)  # noqa: FBT003  # it has no name
+        if self._root is None:
+            raise MalformedTwiml("no element found")
+        return self._root
+
+    def _declare(self, _version: str, encoding: str | None, _standalone: int) -> None:
+        # Read in another encoding, the same bytes could be other markup.
+        if encoding is not None and encoding.upper() not in ("UTF-8", "US-ASCII"):
+            raise MalformedTwiml("its encoding is not UTF-8")
+
+    def _start(self, name: str, attributes: dict[str, str]) -> None:
+        if not self._open and name != "Response":
+            raise MalformedTwiml("the root is not Response")
+        self._open.append((attributes, []))
+
+    def _data(self, text: str) -> None:
+        self._open[-1][1].append(text)
+
+    def _end(self, name: str) -> None:
+        attributes, content = self._open.pop()
+        element = Element(name, attributes, tuple(content))
+        if self._open:
+            self._open[-1][1].append(element)
+        else:
+            self._root = element
+
+    def _refuse(self, *_declaration: object) -> None:
+        raise MalformedTwiml("it has a DOCTYPE")
