@@ -34,7 +34,7 @@ def threats() -> Iterator[tuple[str, str]]:
         yield title, text
 
 
-def test_every_requirement_has_a_test_that_is_marked_with_it() -> None:
+def test_every_requirement_has_a_marked_test() -> None:
     marks = re.findall(r"^@pytest\.mark\.requirement\((.+)\)$", SOURCES, re.MULTILINE)
     marked = {int(number) for mark in marks for number in re.findall(r'"([0-9]{2})"', mark)}
     assert marked == {*REQUIREMENTS}

@@ -1,4 +1,4 @@
-"""The generated parts of the pages: the settings, the tools' reference, the API's error codes."""
+"""Generated parts of the docs: settings, tool reference, Twilio error codes."""
 
 import re
 import tomllib
@@ -17,18 +17,18 @@ DOCS = ROOT / "docs"
 
 
 def pages() -> dict[Path, str]:
-    """Each page that has generated parts, with these made anew."""
-    return {page: _made_anew(page) for page in _PLACES}
+    """Return each page that has generated parts, with those parts up to date."""
+    return {page: _generated(page) for page in _PLACES}
 
 
-def _made_anew(page: Path) -> str:
+def _generated(page: Path) -> str:
     text = page.read_text("utf-8")
     text = re.sub(r"(?<=<!-- mcp-name: )\S+(?= -->)", registry_name(), text)
     for name, lines in _PLACES[page].items():
         made = f"<!-- {name}: made by python -m tests.generate -->"
         part = "\n".join([made, *lines(), f"<!-- /{name} -->"])
         text, count = re.subn(rf"(?s){made}.*<!-- /{name} -->", lambda _, p=part: p, text)
-        assert count == 1, f"{page.name} has no place for the {name}"
+        assert count == 1, f"{page.name} has no part {name}"
     return text
 
 
@@ -95,15 +95,15 @@ def _rules(operation: Operation) -> Iterator[str]:
 
 
 def _codes() -> Iterator[str]:
-    yield "| code | what the agent is told |"
+    yield "| code | hint for the agent |"
     yield "|---|---|"
     for code, hint in tomllib.loads((CONFIG / "errors.toml").read_text("utf-8")).items():
         yield f"| [{code}](https://www.twilio.com/docs/errors/{code}) | {hint} |"
 
 
-# Which page has which parts, and what makes them.
+# The generated parts of each page.
 _PLACES: Mapping[Path, Mapping[str, Callable[[], Iterator[str]]]] = {
-    README: {},  # but for the name in the MCP registry
+    README: {},  # only the name in the MCP registry
     DOCS / "settings.md": {"settings": _settings},
     DOCS / "tools.md": {"tools": _tools},
     DOCS / "troubleshooting.md": {"codes": _codes},

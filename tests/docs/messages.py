@@ -1,4 +1,4 @@
-"""What the product says, as its source has it: … stands for what is put in."""
+"""The messages in the source of the product. … replaces variable parts."""
 
 import ast
 from collections.abc import Iterator
@@ -13,18 +13,18 @@ PACKAGE = ROOT / "calls_mcp"
 AT_START = {"ConfigurationError", "StartError"}
 REFUSALS = (*sorted((PACKAGE / "http").glob("*.py")),)
 WORDING = {"Rejected": 1, "retry_later": 1}
-"""What words a refusal over HTTP, and which of its arguments does."""
+"""The functions that refuse an HTTP request, and the position of the message in their arguments."""
 
 
 @cache
 def everything() -> tuple[str, ...]:
-    """Every text in the package, and in what the SDK has for servers over HTTP."""
+    """Return every string in the package and in the SDK's HTTP server."""
     files = (*PACKAGE.rglob("*.py"), *Path(mcp.server.__file__).parent.glob("*streamable_http*.py"))
     return tuple(text for file in files for node in _nodes(file) if (text := template(node)))
 
 
 def errors_at_start() -> Iterator[str]:
-    """The message of every error that keeps a command from running."""
+    """Yield the message of every error that keeps a command from running."""
     for file in PACKAGE.rglob("*.py"):
         for node in _nodes(file):
             match node:
@@ -37,7 +37,7 @@ def errors_at_start() -> Iterator[str]:
 
 
 def refusals() -> Iterator[str]:
-    """The message of every answer that turns an HTTP request away."""
+    """Yield the message of every response that refuses an HTTP request."""
     for file in REFUSALS:
         for node in _nodes(file):
             match node:
@@ -52,7 +52,7 @@ def refusals() -> Iterator[str]:
 
 
 def findings() -> Iterator[str]:
-    """What `calls-mcp doctor` says of what is not as it might be."""
+    """Yield the message of every note, problem and fatal finding of `calls-mcp doctor`."""
     for file in (PACKAGE / "cli" / "doctor_checks").glob("*.py"):
         for node in _nodes(file):
             match node:
@@ -70,7 +70,7 @@ def findings() -> Iterator[str]:
 
 
 def template(node: ast.AST) -> str:
-    """The text of a literal, or of a sum of them; "" of anything else."""
+    """Return the text of a string literal or a sum of them, "" for anything else."""
     match node:
         case ast.Constant(value=str(text)):
             return text

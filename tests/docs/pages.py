@@ -1,4 +1,4 @@
-"""The README and the pages in `docs/`, and the fenced blocks in them."""
+"""The README and the pages in `docs/`, with their code blocks."""
 
 import re
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ PAGES = (README, *sorted((ROOT / "docs").glob("*.md")))
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A block of code: its language, what else its opening line says, and where it is."""
+    """A code block: its language, the rest of its opening line, its text, its file and line."""
 
     language: str
     name: str
@@ -22,7 +22,7 @@ class Block:
 
 
 def blocks(page: Path) -> list[Block]:
-    """The blocks of code in a page, in order."""
+    """Return the code blocks of a page, in order."""
     return [
         Block(*_info(token.info), token.content, f"{page.name}:{(token.map or [0])[0] + 1}")
         for token in MarkdownIt("commonmark").parse(page.read_text("utf-8"))
@@ -31,7 +31,7 @@ def blocks(page: Path) -> list[Block]:
 
 
 def spans(text: str) -> list[str]:
-    """What is marked as code within the lines of a text, on one line each."""
+    """Return the inline code of a text, each on one line."""
     prose = re.sub(r"(?ms)^ *```.*?^ *```", "", text)
     return [" ".join(span.split()) for span in re.findall(r"(?<!`)`([^`]+)`", prose)]
 

@@ -1,15 +1,14 @@
-"""Runs the blocks of a page, one after the other, in a folder of their own.
+"""Run the code blocks of a page in order, in an empty directory.
 
-- `sh`: commands, all of which must succeed; variables and files are there for the next block
-- `sh serves`: one command that goes on until the page ends, and must then end well
-- `console`: commands behind `$`, each with what it prints; … stands for anything
-- `python NAME`, `toml NAME`, `json NAME`: a file of that name, for the commands below
-- `json` with `mcpServers` or `servers`: each server in it is started, and must list the five tools
+- `sh`: commands that must all succeed; later blocks see their variables and files
+- `sh serves`: a command that runs until the end of the page and must then exit with status 0
+- `console`: commands after `$`, each followed by its output; … matches anything
+- `python NAME`, `toml NAME`, `json NAME`: a file of that name, used by later commands
+- `json` with `mcpServers` or `servers`: each server is started and must list the five tools
 
-The shell is a newcomer's: of this project its PATH has nothing but what the page puts there, and
-an environment has nothing but what the page installs. Replaced are the ports in the pages, by free
-ones, lest two tests want the same; `/path/to`, by the reader's folder; and what makes an
-environment (`virtualenv.py` says by what).
+The shell is that of a new user: its PATH has no command of this project until the page installs it,
+and a virtual environment only has what the page installs. The runner replaces ports by free ones,
+`/path/to` by the directory, and `python3 -m venv` by `virtualenv.py`.
 """
 
 import json
@@ -43,16 +42,16 @@ MARK = "---and-then---"
 MAKING = "python3 -m venv .venv"
 
 ELSEWHERE = {
-    f"{MAKING} && .venv/bin/pip install -q -e ": "`.ci/run` takes it from the README and runs it",
-    "claude mcp add ": "Claude Code can't be had without an account",
-    "docker compose ": "needs a Docker engine; tests/http/test_deploy.py reads the file",
-    "kubectl ": "needs a cluster; tests/http/test_deploy.py reads the file",
-    "pip install -q -e '.[dev]' && python -m release": "tests/release/test_install.py does",
-    "uvx ": "tests/release/test_install.py does, from the page",
-    "pipx ": "tests/release/test_install.py does, from the page",
+    f"{MAKING} && .venv/bin/pip install -q -e ": "`.ci/run` runs this line of the README",
+    "claude mcp add ": "Claude Code needs an account",
+    "docker compose ": "needs a Docker engine; tests/http/test_deploy.py checks the file",
+    "kubectl ": "needs a cluster; tests/http/test_deploy.py checks the file",
+    "pip install -q -e '.[dev]' && python -m release": "tests/release/test_install.py runs it",
+    "uvx ": "tests/release/test_install.py runs this line of the page",
+    "pipx ": "tests/release/test_install.py runs this line of the page",
     "npx @modelcontextprotocol/inspector": "tests/clients runs the Inspector",
 }
-"""The beginnings of commands that no test of the pages runs, and why."""
+"""The beginnings of commands that are not run here, and why."""
 
 
 @dataclass
@@ -64,14 +63,14 @@ class PageRunner:
     ports: dict[str, str] = field(default_factory=lambda: {port: _free_port() for port in PORTS})
 
     def install(self) -> None:
-        """Do what the quickstart says of installing, and no more."""
+        """Install as the quickstart does."""
         self.follow(Block("sh", "", f"{MAKING} && .venv/bin/pip install -q .", "quickstart.md"))
 
     def follow(self, block: Block) -> None:
-        """Do what a block says.
+        """Run a block.
 
         Raises:
-            AssertionError: It does not do what the page says, or nobody knows what it is.
+            AssertionError: The result differs from the page, or the kind of block is unknown.
         """
         match block.language, block.name:
             case "sh", "":
@@ -87,10 +86,10 @@ class PageRunner:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(self._local(block.text), "utf-8")
             case _:
-                raise AssertionError(f"{block.place}: nobody runs this block")
+                raise AssertionError(f"{block.place}: unknown kind of block")
 
     def end(self) -> None:
-        """End what still serves, which must end well."""
+        """Stop the servers, which must exit with status 0."""
         for server in self.servers:
             server.send_signal(signal.SIGINT)
         for server in self.servers:
@@ -123,7 +122,7 @@ class PageRunner:
         raise AssertionError(f"{block.place}\n{told}")
 
     def _compare(self, block: Block) -> None:
-        """Each command prints what the page has below it; one may fail that says why."""
+        """Check the output of each command. A command may only fail with an error message."""
         commands = re.findall(r"(?m)^\$ (.*)\n((?:(?!\$ ).*\n)*)", block.text)
         assert commands, f"{block.place}: no command"
         parts = (
@@ -184,7 +183,7 @@ class PageRunner:
             "HOME": str(self.folder),
             "LANG": "C.UTF-8",
             "COLUMNS": "100",
-            "PYTHONUNBUFFERED": "1",  # so that both streams come in order
+            "PYTHONUNBUFFERED": "1",  # keeps both streams in order
         }
 
     def _local(self, text: str) -> str:
@@ -195,7 +194,7 @@ class PageRunner:
 
 
 def here(text: str) -> Iterator[str]:
-    """The commands in a text that can be run here."""
+    """Yield the commands in a text that are not in ELSEWHERE."""
     for line in re.split(r"(?<!\\)\n", text.strip()):
         if not line.startswith(tuple(ELSEWHERE)):
             yield line
@@ -235,15 +234,15 @@ def _start_each(configuration: dict[str, Any], environment: dict[str, str]) -> N
     for server in _servers(configuration).values():
         assert Path(server["command"]).name == "calls-mcp"
         variables = cast("dict[str, str]", server.get("env", {}))
-        given = {name: _put_in(name, value, inputs) for name, value in variables.items()}
+        given = {name: _value(name, value, inputs) for name, value in variables.items()}
         parameters = StdioServerParameters(
             command=server["command"], args=server.get("args", []), env=environment | given
         )
         assert anyio.run(_tools, parameters) == TOOLS
 
 
-def _put_in(variable: str, value: str, inputs: set[str]) -> str:
-    """What a client makes of a value that it is to ask its user for."""
+def _value(variable: str, value: str, inputs: set[str]) -> str:
+    """Return a value for a variable that the client asks its user for."""
     asked = re.fullmatch(r"\$\{input:(.+)\}", value)
     if asked is None:
         return value

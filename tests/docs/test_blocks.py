@@ -1,4 +1,4 @@
-"""Every block of code in the README and in `docs/` is run."""
+"""Run every code block in the README and in `docs/`."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ from tests.docs.pages import PAGES, Block, blocks
 from tests.docs.runner import ELSEWHERE, MAKING, PageRunner
 
 PICTURES = {"design.md": 1}
-"""How many blocks without a language a page has: what is drawn, and nothing to run."""
+"""The number of diagrams, which are `text` blocks, in each page."""
 
 
 def _uses_curl(page: Path) -> bool:
@@ -30,14 +30,14 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the commands ar
         for page in PAGES
     ],
 )
-def test_a_page_does_what_it_says(page: Path, tmp_path: Path) -> None:
+def test_the_blocks_of_a_page_work(page: Path, tmp_path: Path) -> None:
     folder = tmp_path / "reader"
     folder.mkdir()
     runner = PageRunner(folder)
     shown = runnable(page)
     try:
         if shown and not any(MAKING in block.text for block in shown):
-            runner.install()  # for the page says where it says how
+            runner.install()  # the page links to the quickstart instead
         for block in shown:
             runner.follow(block)
     finally:
@@ -45,20 +45,20 @@ def test_a_page_does_what_it_says(page: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_a_page_with_commands_says_how_they_are_had(page: Path) -> None:
+def test_a_page_with_commands_says_how_to_install_them(page: Path) -> None:
     commands = [block.text for block in runnable(page) if block.language in ("sh", "console")]
     if commands and not any(MAKING in text for text in commands):
         assert "](quickstart.md#install)" in page.read_text("utf-8")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_only_pictures_are_not_run(page: Path) -> None:
-    drawn = [block.place for block in blocks(page) if block.language == "text"]
-    assert len(drawn) == PICTURES.get(page.name, 0), drawn
+def test_only_diagrams_are_not_run(page: Path) -> None:
+    diagrams = [block.place for block in blocks(page) if block.language == "text"]
+    assert len(diagrams) == PICTURES.get(page.name, 0), diagrams
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_a_file_in_a_page_is_used_below(page: Path) -> None:
+def test_a_file_in_a_page_is_used_by_a_later_block(page: Path) -> None:
     shown = runnable(page)
     for number, block in enumerate(shown):
         if block.language in ("python", "toml"):
@@ -66,7 +66,7 @@ def test_a_file_in_a_page_is_used_below(page: Path) -> None:
             assert Path(block.name).stem in below, block.place
 
 
-def test_what_is_run_elsewhere_is_in_the_pages() -> None:
+def test_commands_that_are_run_elsewhere_are_in_the_pages() -> None:
     commands = [block.text for page in PAGES for block in blocks(page) if block.language == "sh"]
     lines = [line for text in commands for line in text.splitlines()]
     for beginning in ELSEWHERE:
@@ -87,7 +87,7 @@ def test_what_is_run_elsewhere_is_in_the_pages() -> None:
         Block("", "", "who am I?", "here"),
     ],
 )
-def test_a_block_that_is_wrong_is_found_out(block: Block, tmp_path: Path) -> None:
+def test_a_wrong_block_fails(block: Block, tmp_path: Path) -> None:
     folder = tmp_path / "reader"
     folder.mkdir()
     runner = PageRunner(folder)
@@ -95,7 +95,7 @@ def test_a_block_that_is_wrong_is_found_out(block: Block, tmp_path: Path) -> Non
     runner.follow(Block("sh", "", ". .venv/bin/activate\ncalls-mcp --version", "before"))
     with pytest.raises(AssertionError):
         runner.follow(block)
-    for server in runner.servers:  # it did not begin to serve
+    for server in runner.servers:  # none is listening
         server.communicate()
 
 
@@ -104,12 +104,12 @@ def test_a_block_that_is_wrong_is_found_out(block: Block, tmp_path: Path) -> Non
     "command",
     [
         "calls-mcp --version",  # before the environment is activated
-        ".venv/bin/python -c 'import twilio'",  # which the package does not require
-        ".venv/bin/python -c 'import opentelemetry.sdk'",  # which an extra does
+        ".venv/bin/python -c 'import twilio'",  # not a dependency
+        ".venv/bin/python -c 'import opentelemetry.sdk'",  # a dependency of an extra
         ".venv/bin/pip install -q no-such-package",
     ],
 )
-def test_what_a_page_has_not_brought_about_is_not_there(command: str, tmp_path: Path) -> None:
+def test_a_page_can_only_use_what_it_installed(command: str, tmp_path: Path) -> None:
     folder = tmp_path / "reader"
     folder.mkdir()
     runner = PageRunner(folder)

@@ -1,4 +1,4 @@
-"""The pages are whole: fresh, linked, and true of what there is."""
+"""The docs are up to date, and their links, settings and commands exist."""
 
 import re
 import tomllib
@@ -25,16 +25,16 @@ def page(name: str) -> str:
 
 
 @pytest.mark.parametrize("file", pages(), ids=lambda file: file.name)
-def test_the_generated_parts_are_fresh(file: Path) -> None:
+def test_generated_parts_are_up_to_date(file: Path) -> None:
     assert pages()[file] == TEXTS[file], "run python -m tests.generate"
 
 
-def test_every_scripted_number_and_prompt_is_told() -> None:
+def test_every_scripted_number_and_prompt_is_documented() -> None:
     assert all(f"`{number}`" in page("emulator") for number in SCRIPTS)
     assert all(f"`{name}`" in page("tools") for name in load_prompts())
 
 
-def test_the_commands_install_what_the_project_declares() -> None:
+def test_install_commands_name_extras_of_the_project() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     assert "calls-mcp" in project["scripts"]
     assert "'.[dev]'" in TEXTS[README]
@@ -43,7 +43,7 @@ def test_the_commands_install_what_the_project_declares() -> None:
 
 
 @pytest.mark.parametrize("file", PAGES, ids=lambda file: file.name)
-def test_links_lead_somewhere(file: Path) -> None:
+def test_links_have_targets(file: Path) -> None:
     links = re.findall(r"\]\((?!https?:)([^)]*)\)", TEXTS[file])
     assert links
     for link in links:
@@ -79,12 +79,12 @@ def test_every_file_that_a_guide_names_exists(name: str) -> None:
 
 
 @pytest.mark.parametrize("file", PAGES, ids=lambda file: file.name)
-def test_every_setting_that_is_named_is_one(file: Path) -> None:
+def test_every_setting_on_a_page_exists(file: Path) -> None:
     known = Settings.variables().keys()
     named = {*re.findall(r"\b(?:CALLS_MCP|TWILIO)_[A-Z_]*[A-Z]\b", TEXTS[file])}
-    slips = {"CALLS_MCP_CONFRIM", "CALLS_MCP_AUDIT_FILE"}  # shown as one, and one that was removed
+    unknown = {"CALLS_MCP_CONFRIM", "CALLS_MCP_AUDIT_FILE"}  # a typo as an example; a removed one
     families = {"CALLS_MCP_HTTP"}
-    assert named - slips - families <= known
+    assert named - unknown - families <= known
 
 
 COMMANDS = sorted(
@@ -98,7 +98,7 @@ COMMANDS = sorted(
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_within_a_line_is_one(command: str) -> None:
+def test_every_inline_command_exists(command: str) -> None:
     words = command.split()[1:]
     names = [word for word in words if re.fullmatch("[a-z][a-z-]*", word)]
     help_text = _help(*names[:2]) or _help(*names[:1])
@@ -109,14 +109,14 @@ def test_every_command_within_a_line_is_one(command: str) -> None:
 
 @cache
 def _help(*command: str) -> str:
-    """What a command says of its options; "" if there is no such command."""
-    told = StringIO()
-    with redirect_stdout(told), redirect_stderr(StringIO()), pytest.raises(SystemExit) as ended:
+    """Return the help of a command, "" if it does not exist."""
+    output = StringIO()
+    with redirect_stdout(output), redirect_stderr(StringIO()), pytest.raises(SystemExit) as ended:
         main([*command, "--help"])
-    return told.getvalue() if ended.value.code == 0 else ""
+    return output.getvalue() if ended.value.code == 0 else ""
 
 
 def _anchors(file: Path) -> set[str]:
-    """The names that GitHub gives to the headings of a page."""
+    """Return the anchors that GitHub gives to the headings of a page."""
     headings = re.findall(r"(?m)^#+ (.*)$", file.read_text("utf-8"))
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}

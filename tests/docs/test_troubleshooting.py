@@ -1,4 +1,4 @@
-"""Troubleshooting quotes what the product says, and leaves nothing out."""
+"""Troubleshooting quotes the messages of the product, and all of them."""
 
 import re
 import tomllib
@@ -25,30 +25,30 @@ def rows() -> Iterator[list[str]]:
 
 @cache
 def quoted() -> tuple[str, ...]:
-    """What is in the column of messages, wherever it is."""
+    """Return the messages in the tables, from the last column but one."""
     cells = (row[-2] for row in rows() if len(row) > 1)
     return tuple(span for cell in cells for span in spans(cell))
 
 
 @cache
-def said_texts() -> str:
-    """Return all that the product says, with a null character between two texts."""
+def source_texts() -> str:
+    """Return all messages of the product, separated by null characters."""
     return "\0".join((*everything(), *HINTS.values()))
 
 
-def is_said(message: str) -> bool:
-    """Whether the product says this; … stands for anything, and a short text for itself."""
+def is_in_source(message: str) -> bool:
+    """Return whether the product has this message. … matches anything, except in short messages."""
     if _is_short(message):
-        return message in said_texts().split("\0")
-    return bool(re.search(re.escape(message).replace("…", "[^\0]*"), said_texts()))
+        return message in source_texts().split("\0")
+    return bool(re.search(re.escape(message).replace("…", "[^\0]*"), source_texts()))
 
 
-def is_told(said: str) -> bool:
-    """Whether a message with its variable parts has one on the page that means it."""
-    return any(_meets(message, said) for message in quoted())
+def is_documented(said: str) -> bool:
+    """Return whether the page has this message of the product."""
+    return any(_matches(message, said) for message in quoted())
 
 
-def _meets(message: str, said: str) -> bool:
+def _matches(message: str, said: str) -> bool:
     if _is_short(message):
         return message == said
     return bool(re.search(f"(?s){re.escape(message).replace('…', '.*')}", said))
@@ -58,7 +58,7 @@ def _is_short(message: str) -> bool:
     return len(message.replace("…", "").strip(": ")) < 8
 
 
-def test_there_is_something_to_quote() -> None:
+def test_the_messages_are_found() -> None:
     assert len(quoted()) > 60
     assert len([*errors_at_start()]) > 20
     assert len([*refusals()]) > 10
@@ -66,27 +66,27 @@ def test_there_is_something_to_quote() -> None:
 
 
 @pytest.mark.parametrize("message", quoted())
-def test_each_message_is_one_of_the_products(message: str) -> None:
-    assert is_said(message), message
+def test_each_documented_message_is_in_the_source(message: str) -> None:
+    assert is_in_source(message), message
 
 
 @pytest.mark.parametrize("said", sorted({*errors_at_start(), *refusals(), *findings()}))
-def test_each_error_at_start_refusal_and_finding_is_told(said: str) -> None:
-    assert is_told(said), f"docs/troubleshooting.md does not tell: {said}"
+def test_each_error_at_start_refusal_and_finding_is_documented(said: str) -> None:
+    assert is_documented(said), f"docs/troubleshooting.md lacks: {said}"
 
 
-def test_each_kind_of_error_is_told() -> None:
-    for module in ("guard.execution", "service.runtime"):  # which load all that can go wrong
+def test_each_kind_of_error_is_documented() -> None:
+    for module in ("guard.execution", "service.runtime"):  # import every error
         import_module(f"calls_mcp.{module}")
     kinds = {kind.kind for kind in _all(InvocationError) if hasattr(kind, "kind")}
-    told = {span for row in rows() for span in spans(row[0])}
+    documented = {span for row in rows() for span in spans(row[0])}
     assert len(kinds) > 10
-    assert kinds <= told
+    assert kinds <= documented
 
 
-def test_what_nobody_says_is_found_out() -> None:
-    assert not is_said("The line is engaged.")
-    assert not is_told("The line is engaged.")
+def test_an_unknown_message_is_detected() -> None:
+    assert not is_in_source("The line is engaged.")
+    assert not is_documented("The line is engaged.")
 
 
 def _all(root: type[InvocationError]) -> Iterator[type[InvocationError]]:

@@ -1,8 +1,7 @@
-"""A reader's virtual environment, in a moment and without an index.
+"""A virtual environment that is created quickly and without a package index.
 
-It is where and what `python3 -m venv` makes, but for its `pip`, which takes what is asked for, and
-what that requires, from the environment of the tests, and nothing besides: a page that forgets to
-install something fails.
+It looks like one made by `python3 -m venv`, but its `pip` links the requested packages and their
+dependencies from the environment of the tests. A page that forgets to install something fails.
 """
 
 import sys
@@ -16,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 INSTEAD = f"{quote(sys.executable)} {quote(str(Path(__file__).resolve()))} venv"
-"""What is run where a page has `python3 -m venv`."""
+"""The command that replaces `python3 -m venv` in a page."""
 
 _SCRIPT = """#!{python}
 import sys
@@ -26,7 +25,7 @@ sys.exit({name}())
 
 
 def make(folder: Path) -> None:
-    """Make one that has nothing yet."""
+    """Create an empty environment."""
     EnvBuilder(symlinks=True).create(folder)
     this = quote(str(Path(__file__).resolve()))
     command = f"exec {quote(sys.executable)} {this} pip {quote(str(folder))}"
@@ -34,20 +33,20 @@ def make(folder: Path) -> None:
 
 
 def install(folder: Path, wanted: Sequence[str]) -> None:
-    """Do as `pip install` does with these words; `.` is the checkout.
+    """Install packages like `pip install`; `.` is the checkout.
 
     Raises:
-        PackageNotFoundError: The environment of the tests has no such package.
+        PackageNotFoundError: The environment of the tests lacks the package.
     """
     named = [word for word in wanted if not word.startswith("-")]
     requirements = [
         Requirement(f"calls-mcp{word[1:]}" if word.startswith(".") else word) for word in named
     ]
-    for package in _with_what_they_require(requirements):
+    for package in _with_dependencies(requirements):
         _link(package, folder)
 
 
-def _with_what_they_require(wanted: list[Requirement]) -> Iterator[Distribution]:
+def _with_dependencies(wanted: list[Requirement]) -> Iterator[Distribution]:
     seen: set[tuple[str, str]] = set()
     while wanted:
         requirement = wanted.pop()
@@ -66,7 +65,7 @@ def _with_what_they_require(wanted: list[Requirement]) -> Iterator[Distribution]
 
 
 def _link(package: Distribution, folder: Path) -> None:
-    """Put what a package consists of where it belongs, and its commands beside Python."""
+    """Link the files of a package into the environment and create its commands."""
     (site,) = folder.glob("lib/python*/site-packages")
     source = Path(str(package.locate_file("")))
     files = (file for file in package.files or () if ".." not in file.parts)
@@ -82,7 +81,7 @@ def _link(package: Distribution, folder: Path) -> None:
 
 
 def _whole(source: Path, file: PurePath) -> PurePath:
-    """The folder that is a package of its own, and no other has a part in; else the file."""
+    """Return the outermost package directory of a file, or the file itself."""
     folders = [*file.parents][-2::-1]  # from the outermost, and without "."
     return next((each for each in folders if (source / each / "__init__.py").exists()), file)
 
@@ -99,4 +98,4 @@ if __name__ == "__main__":
         case ["pip", place, "install", *words]:
             install(Path(place), words)
         case others:
-            sys.exit(f"nobody knows what to do with {others}")
+            sys.exit(f"unknown arguments: {others}")

@@ -1,4 +1,4 @@
-"""Pictures of the operator's console of a small company."""
+"""Screenshots of the console of a small company."""
 
 from collections.abc import Callable
 from pathlib import Path
