@@ -11,7 +11,7 @@ from tests.console.window import open_window
 from tests.screenshots.workshop import open_workshop
 
 _SIZE: ViewportSize = {"width": 1280, "height": 800}
-_README: ViewportSize = {"width": 900, "height": 1200}
+_README: ViewportSize = {"width": 1000, "height": 1200}
 _EDGE = 24  # pixels below the first approval
 
 
