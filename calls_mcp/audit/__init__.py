@@ -1,8 +1,8 @@
-"""Record every attempt to change something: append-only, chained by hash, in an SQLite table.
+"""The audit log: every attempt to change something, in an append-only SQLite table chained by hash.
 
-A change leaves two records, one before its request is sent and one after; a refusal or a question
-leaves one. `search` queries the log, and `verification` finds what was edited, removed or inserted
-since.
+A change has two records: one before its request is sent, and one after. A refusal or a request for
+confirmation has one. `search` queries the log, and `verification` finds edited, removed and
+inserted records.
 """
 
 from calls_mcp.audit.log import Attempt, AuditLog, audit_path, obstacle, open_audit

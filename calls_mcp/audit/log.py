@@ -1,4 +1,4 @@
-"""Record each attempt to change something, before it is sent and after."""
+"""Record each attempt to change something, before and after it is sent."""
 
 import logging
 import os
@@ -41,7 +41,7 @@ from calls_mcp.storage.database import (
 from calls_mcp.tools.catalog import Json
 
 BUSY_TIMEOUT = 10.0
-"""Seconds that a record waits for other processes, unless told otherwise."""
+"""Default for the seconds that a record waits for other processes."""
 
 _logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ _COLUMNS = ("seq", "time", "tool", "sid", "prev", "hash")
 
 
 class Destination(Protocol):
-    """Where records go: `where`, for the operator. It is used by one thread at a time."""
+    """Where records go. `where` names it for the operator. One thread at a time uses it."""
 
     where: str
 
@@ -60,23 +60,21 @@ class Destination(Protocol):
         """Write a record, chained to the last one; wait no longer than `until` (monotonic clock).
 
         Raises:
-            OSError: It could not be written.
-            ValueError: Likewise.
-            sqlite3.Error: Likewise.
+            OSError, ValueError, sqlite3.Error: It could not be written.
         """
         ...
 
     def require_ready(self, until: float) -> None:
-        """Return if a record could be written now; raise and wait as `append` does."""
+        """Check whether a record could be written now; wait and raise as `append` does."""
         ...
 
     def close(self) -> None:
-        """Release what is held open."""
+        """Close open files."""
         ...
 
 
 class AuditTable:
-    """The table `audit` of a database, which several processes may write."""
+    """The table `audit` of a database, which several processes may write to."""
 
     def __init__(self, path: Path, timeout: float) -> None:
         self._database = Database(path, timeout)
@@ -87,7 +85,7 @@ class AuditTable:
         self._database.write(partial(_insert, fields), until)
 
     def require_ready(self, until: float) -> None:
-        """Return if a record could be inserted now. A file that isn't there is not created."""
+        """Check whether a record could be inserted now. A missing file is not created."""
         self._database.require_writable(until)
 
     def close(self) -> None:
@@ -104,11 +102,11 @@ class AuditStream:
         self._last = START
 
     def append(self, fields: Mapping[str, Json], until: float) -> None:
-        """Write a record as one line. Perhaps nobody reads stderr."""
+        """Write a record as one line. This fails if stderr is not being read."""
         stderr.run_in_writer(partial(self._write, fields), until - time.monotonic())
 
     def require_ready(self, until: float) -> None:
-        """Return: only writing tells whether stderr is read."""
+        """Do nothing: only writing shows whether stderr is read."""
 
     def close(self) -> None:
         """Leave stderr open."""
@@ -121,10 +119,10 @@ class AuditStream:
 
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """A change whose beginning is recorded, and whose end is not yet.
+    """A change between its first and its second record.
 
-    `id` ties the two records together. `started` is by the monotonic clock, in seconds. `recorded`
-    says whether the end is recorded; it is None until that has been tried.
+    `id` links the two records. `started` is by the monotonic clock, in seconds. `recorded` says
+    whether the second record was written; it is None until that was tried.
     """
 
     id: str
@@ -135,10 +133,10 @@ class Attempt:
 
 
 class AuditLog:
-    """Writes to `destination`, off the event loop and one record at a time.
+    """Writes to `destination` in a thread, one record at a time.
 
-    `clock` gives the time of a record, in epoch seconds. A record that has waited `busy_timeout`
-    seconds for others is not tried any more.
+    `clock` returns the time of a record, in epoch seconds. A record fails if it has waited
+    `busy_timeout` seconds for others.
     """
 
     def __init__(
@@ -156,7 +154,7 @@ class AuditLog:
         self._lock = threading.Lock()  # a cancelled task leaves the queue before its thread is done
 
     async def begin(self, entry: Entry) -> Attempt:
-        """Record a change that is about to be sent. Whoever gets the attempt must `end` it.
+        """Record a change that is about to be sent. The caller must `end` the returned attempt.
 
         Raises:
             AuditUnavailable: It could not be recorded, so it must not be sent.
@@ -171,11 +169,11 @@ class AuditLog:
         return attempt
 
     async def end(self, attempt: Attempt, ending: Ending) -> bool:
-        """Record the result of a change; cancellation waits until that is done.
+        """Record the result of a change, even if the task is cancelled.
 
         Returns:
-            Whether it was recorded. If not, the change has happened nevertheless, and the
-            invocation's result should carry a warning. Ending it again changes nothing.
+            Whether the result was recorded. If not, the tool call's result should have a warning,
+            because the change was made. Ending an attempt again changes nothing.
         """
         duration = time.monotonic() - attempt.started
         outcome = result_fields(attempt.entry, ending, duration, self._numbers)
@@ -184,7 +182,7 @@ class AuditLog:
         return attempt.recorded is True
 
     async def record(self, entry: Entry) -> None:
-        """Record a refusal or a question, which sends nothing.
+        """Record a refusal or a request for confirmation; nothing is sent for these.
 
         Raises:
             AuditUnavailable: It could not be recorded.
@@ -195,7 +193,7 @@ class AuditLog:
         await self._in_thread(partial(self._append, fields, self._until()))
 
     async def require_ready(self) -> None:
-        """Return if a change could be recorded now. Nothing is recorded.
+        """Check whether a change could be recorded now, without recording anything.
 
         Raises:
             AuditUnavailable: It could not.
@@ -215,11 +213,11 @@ class AuditLog:
         return {**rest, "time": timestamp(self._clock()), "phase": phase, "id": identifier}
 
     async def _shielded(self, job: Callable[[], None]) -> None:
-        """Run a job that does nothing the second time, even if the task is cancelled."""
+        """Run an idempotent job, even if the task is cancelled."""
         with anyio.CancelScope(shield=True):
             try:
                 await self._in_thread(job)
-            except anyio.get_cancelled_exc_class():  # by asyncio itself, which ignores the shield
+            except anyio.get_cancelled_exc_class():  # asyncio's own cancellation ignores the shield
                 await self._in_thread(job)
                 raise
 
@@ -244,12 +242,12 @@ class AuditLog:
 
     def _attempt(self, job: Callable[[], None], until: float) -> None:
         try:
-            if time.monotonic() > until:  # others waited in vain before it
+            if time.monotonic() > until:  # those before it in the queue took all the time
                 raise TimeoutError("it is busy")
             job()
         except _FAILURES as error:
             unavailable = AuditUnavailable(self._destination.where, _reason(error))
-            _logger.error("%s", unavailable.for_operator)  # noqa: TRY400  # no traceback: it names the arguments' frame
+            _logger.error("%s", unavailable.for_operator)  # noqa: TRY400  # a traceback would add nothing
             raise unavailable from error
 
     def _is_appended(self, fields: Fields, until: float) -> bool:
@@ -269,8 +267,8 @@ async def open_audit(
 ) -> AsyncGenerator[AuditLog]:
     """Open the audit log in the SQLite file at `path`, or on stderr if that is None.
 
-    The file is not opened before there is something to record. If that fails, changes are refused
-    and reads go on. `clock` gives the time in epoch seconds; `busy_timeout` is in seconds.
+    The file is opened at the first record. If that fails, changes fail and reads still work.
+    `clock` returns epoch seconds; `busy_timeout` is in seconds.
     """
     destination = AuditTable(path, busy_timeout) if path else AuditStream()
     log = AuditLog(destination, numbers, clock, busy_timeout)
@@ -281,10 +279,10 @@ async def open_audit(
 
 
 def audit_path(settings: Settings, *, sandbox: bool = False) -> Path | None:
-    """Return the database that has the audit log, or None if records go to stderr.
+    """Return the database with the audit log, or None if records go to stderr.
 
-    Unless a setting says otherwise, it is the one that has the state. Where that is in Redis, it is
-    this user's own database. Where it is in memory, nothing is to be written to a disk.
+    By default this is the state database. If the state is in Redis, it is this user's own database.
+    If the state is in memory, records go to stderr, because nothing is written to disk.
     """
     if chosen := settings.audit.database:
         return chosen if isinstance(chosen, Path) else None
@@ -296,9 +294,9 @@ def audit_path(settings: Settings, *, sandbox: bool = False) -> Path | None:
 
 
 def obstacle(path: Path, timeout: float) -> Exception | None:
-    """Return why nothing could be recorded in the database at `path` now, if so.
+    """Return why nothing could be recorded in the database at `path` now; None if it could.
 
-    Nothing is written. `timeout` is how long, in seconds, to wait for other processes.
+    Nothing is written. `timeout` is how many seconds to wait for other processes.
     """
     try:
         if not path.exists():
@@ -322,7 +320,7 @@ def _insert(fields: Mapping[str, Json], database: sqlite3.Connection) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Return why a record could not be written, in words that name no path."""
+    """Return why a record could not be written, without a path."""
     if isinstance(error, OSError) and error.errno is not None:
         return os.strerror(error.errno)
     return str(error)

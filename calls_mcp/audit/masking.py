@@ -1,4 +1,4 @@
-"""Mask what a record must not show of an invocation's arguments."""
+"""Mask secrets, and phone numbers if configured, in the arguments that are recorded."""
 
 import hashlib
 import hmac
@@ -13,7 +13,7 @@ from calls_mcp.observability.redaction import MASK, one_line
 from calls_mcp.tools.catalog import Json, Operation, Parameter, address_kind
 
 Numbers = Literal["whole", "masked"]
-"""Whether phone numbers are recorded whole, or as `+1•••12`: country code and last two digits."""
+"""How phone numbers are recorded: whole, or as `+1•••12` (country code and last two digits)."""
 
 LONGEST_TEXT = 256  # characters
 _MOST_ARGUMENTS = 64
@@ -21,10 +21,10 @@ _MOST_ITEMS = 16  # of a list
 _LONGEST_NAME = 64
 _LARGEST = 10**15
 _DIGEST = 16  # hex digits
-_TELLING = 6  # digits behind the country code, of which two may be shown
+_TELLING = 6  # a number needs this many digits after the country code to show the last two
 
-# A plain digest of a short password could be guessed; one with a key that dies with the process
-# still shows whether two invocations used the same.
+# A keyed digest, because a plain one of a short password could be guessed. The key exists only in
+# this process, and digests show whether two tool calls used the same value.
 _KEY = secrets.token_bytes(32)
 
 _URL = (
@@ -37,7 +37,7 @@ _NUMBER = (
 )
 _URL_OR_NUMBER = re.compile(f"{_URL}|{_NUMBER}", re.IGNORECASE)
 _ANY_NUMBER = re.compile(_NUMBER, re.IGNORECASE)
-_LOOSE_NUMBER = re.compile(r"\+?[0-9]{7,}|\+[0-9]+")  # in an address, whatever stands around it
+_LOOSE_NUMBER = re.compile(r"\+?[0-9]{7,}|\+[0-9]+")  # in an address, also next to letters
 _COUNTRY = re.compile(r"[17]|2[07]|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]|[0-9]{3}|[0-9]+")
 _SIP = re.compile(
     r"(?P<scheme>sips?:)(?P<user>[^@]*)@(?P<host>[^?]*)(?P<headers>\?.*)?", re.IGNORECASE
@@ -48,12 +48,12 @@ _FEWEST_DIGITS = 7  # of a number without a +
 def masked_arguments(
     operation: Operation, values: Mapping[str, Json], numbers: Numbers
 ) -> dict[str, Json]:
-    """Return `values`, by argument name, as they may be recorded.
+    """Return `values`, by argument name, masked for the record.
 
-    Secrets, keys to press and TwiML become digests (`sha256:` and 16 hex digits; only TwiML's means
-    anything beyond this process), credentials and queries in URLs are masked, numbers too where
-    `numbers` says so. A text is one line of at most 256 characters. The value of an argument that
-    the operation does not have may be a secret under a misspelt name, and is treated as one.
+    Secrets, keys to press and TwiML become digests: `sha256:` and 16 hex digits. Only digests of
+    TwiML can be compared between processes. Credentials and queries in URLs are masked, and phone
+    numbers if `numbers` is "masked". A text becomes one line of at most 256 characters. An unknown
+    argument is treated as a secret, because it may be one with a misspelt name.
     """
     return {
         one_line(name, _LONGEST_NAME): _value(operation.parameters.get(name), value, numbers)
@@ -62,7 +62,7 @@ def masked_arguments(
 
 
 def masked_text(text: str, numbers: Numbers) -> str:
-    """Return other text as one line, with URLs and numbers masked as in arguments."""
+    """Return text as one line, with URLs and numbers masked as in arguments."""
     return one_line(_without_details(_cleaned(text), numbers), LONGEST_TEXT)
 
 
@@ -85,7 +85,7 @@ def _item(value: Json, numbers: Numbers) -> Json:
         case str():
             return _text(value, numbers)
         case int() | float():
-            return value if abs(value) < _LARGEST else "a number far out of range"
+            return value if abs(value) < _LARGEST else "a number out of range"
         case _:
             return "a list" if isinstance(value, list) else "an object"
 
@@ -98,7 +98,7 @@ def _text(text: str, numbers: Numbers) -> str:
 
 
 def _cleaned(text: str) -> str:
-    """One line, uncut: what is masked must be masked before the text is cut."""
+    """Return the text as one line, not truncated, because masking must come before truncating."""
     return one_line(text, len(text) + 1)
 
 
@@ -107,7 +107,7 @@ def _is_address(line: str) -> bool:
 
 
 def _party(address: str, numbers: Numbers) -> str:
-    """An address to ring: without a SIP password and headers; its digits are a number."""
+    """Return an address to call without SIP password and headers, and with its number masked."""
     address = _SIP.sub(_without_password, address)
     if numbers == "whole":
         return address
@@ -161,6 +161,6 @@ def _keyed_digest(value: Json) -> str:
 def _bytes(value: Json) -> bytes:
     try:
         text = value if isinstance(value, str) else json.dumps(value)
-    except (ValueError, RecursionError):  # an integer of thousands of digits, bottomless nesting
-        text = "something immense"
+    except (ValueError, RecursionError):  # an integer of thousands of digits, or deep nesting
+        text = "too large"
     return text.encode("utf-8", "surrogatepass")

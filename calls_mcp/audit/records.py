@@ -1,4 +1,4 @@
-"""What a record says, and how it is chained to the one before it by its hash."""
+"""The fields of a record, and the hash that chains it to the record before it."""
 
 import hashlib
 import json
@@ -34,12 +34,11 @@ NOBODY = Authority()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """An attempt to change something, and what was decided about it.
+    """An attempt to change something, and the decision about it.
 
-    `arguments` are as they were given; the record masks them. `rule` is what decided: a rule of the
-    policy, or `confirm.place` and the like. `sid` is the call, if there is one yet. `reason` is the
-    operator's. `request_id` is the one that log lines about the MCP request have. What is unknown
-    stays empty, and is left out of the record.
+    `arguments` are unmasked; the record masks them. `rule` is the policy rule that decided, such as
+    `confirm.place`. `sid` is the call, if it exists yet. `reason` is the operator's. `request_id`
+    is also in the log lines about the MCP request. Empty fields are left out of the record.
     """
 
     principal: str
@@ -60,10 +59,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """The result of a change; `sid` is that of a new call.
-
-    `http_status` and `request_id` are the API's.
-    """
+    """The result of a change. `sid` is that of a new call; status and request id are the API's."""
 
     outcome: str
     error_kind: str = ""
@@ -73,7 +69,7 @@ class Ending:
 
 
 def decision_fields(entry: Entry, numbers: Numbers) -> Fields:
-    """Return the fields that say what was attempted and decided."""
+    """Return the fields of the attempt and the decision."""
     return {
         **_identity(entry, numbers),
         "arguments": masked_arguments(entry.operation, entry.arguments, numbers),
@@ -89,9 +85,9 @@ def decision_fields(entry: Entry, numbers: Numbers) -> Fields:
 
 
 def result_fields(entry: Entry, ending: Ending, duration: float, numbers: Numbers) -> Fields:
-    """Return the fields that say how it ended, after `duration` seconds.
+    """Return the fields of the result, after `duration` seconds.
 
-    The arguments and the decision are in the record before, and are not repeated.
+    The first record has the arguments and the decision.
     """
     return {
         **_identity(entry, numbers),
@@ -105,7 +101,7 @@ def result_fields(entry: Entry, ending: Ending, duration: float, numbers: Number
 
 
 def _identity(entry: Entry, numbers: Numbers) -> Fields:
-    """Return the fields that the records before and after have in common."""
+    """Return the fields that both records of a change have."""
     return {
         "principal": masked_text(entry.principal, numbers),
         "tool": entry.operation.name,
@@ -151,7 +147,7 @@ ORDER = (
     "prev",
     "hash",
 )
-"""The fields of a record, in the order they are written in."""
+"""The fields of a record, in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,12 +159,12 @@ class Link:
 
 
 START = Link(0, "0" * 64)
-"""What the first record is chained to."""
+"""The link before the first record."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A record as it is written: one line of ASCII, without its line feed."""
+    """A record as written: one line of ASCII, without the line feed."""
 
     line: str
     fields: Mapping[str, Json]
@@ -176,7 +172,7 @@ class Record:
 
 
 def chain(fields: Mapping[str, Json], last: Link) -> Record:
-    """Return the record of `fields` that follows `last`. What is None or empty is left out."""
+    """Return the record of `fields` that follows `last`. None and empty values are left out."""
     known: Fields = {**fields, "seq": last.seq + 1, "prev": last.hash}
     record = {name: known[name] for name in ORDER if known.get(name) not in (None, "")}
     digest = hashlib.sha256(encode(record).encode()).hexdigest()
@@ -185,7 +181,7 @@ def chain(fields: Mapping[str, Json], last: Link) -> Record:
 
 
 def parse(line: bytes) -> Fields | None:
-    """Return the JSON object in `line`, whether or not it is an intact record; None if none is."""
+    """Return the JSON object in `line`, even if it is not an intact record; None if not JSON."""
     try:
         record = _parsed(line)
     except (ValueError, RecursionError):  # a UnicodeDecodeError is a ValueError too
@@ -194,7 +190,7 @@ def parse(line: bytes) -> Fields | None:
 
 
 def link_of(record: Mapping[str, Json]) -> Link | None:
-    """Return the link that a record claims to be, right or wrong; None if it claims none."""
+    """Return the link that a record claims to have, which may be wrong; None if it has none."""
     seq, digest = record.get("seq"), record.get("hash")
     if type(seq) is int and isinstance(digest, str):
         return Link(seq, digest)
@@ -202,7 +198,7 @@ def link_of(record: Mapping[str, Json]) -> Link | None:
 
 
 def is_intact(line: bytes, record: Mapping[str, Json]) -> bool:
-    """Whether `line`, of which `record` was parsed, is exactly what was written."""
+    """Return whether `line` (`record` parsed) is exactly as written."""
     end = f',"hash":{json.dumps(record.get("hash"))}}}'.encode()
     if not line.endswith(end):
         return False
@@ -210,12 +206,12 @@ def is_intact(line: bytes, record: Mapping[str, Json]) -> bool:
     try:
         digest = hashlib.sha256(rest).hexdigest()
         return record.get("hash") == digest and encode(record).encode() == line
-    except (ValueError, RecursionError):  # a NaN, or nested beyond measure
+    except (ValueError, RecursionError):  # a NaN, or nested too deeply
         return False
 
 
 def encode(record: Mapping[str, Json]) -> str:
-    """Return the one form of a record: compact, and in ASCII so that it is always one line."""
+    """Return the canonical form of a record: compact JSON in ASCII, so that it is one line."""
     return json.dumps(record, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
 
 

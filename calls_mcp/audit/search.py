@@ -1,4 +1,4 @@
-"""Read the audit log: a page of it, a call's part, a search, an export."""
+"""Read the audit log: pages, the records about a call, searches and exports."""
 
 import json
 import re
@@ -14,8 +14,8 @@ from calls_mcp.audit.records import Fields, encode, is_intact, parse
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.tools.catalog import Json
 
-_FARTHEST = 20_000  # records that one look goes through
-_BATCH = 500  # records; a long query would keep SQLite from tidying up its write-ahead log
+_FARTHEST = 20_000  # records that one query searches
+_BATCH = 500  # records; a long query would keep SQLite from truncating its write-ahead log
 _EXACT = ("tool", "decision", "phase", "principal")
 _ASCII = re.compile("[\0-\x7f]*")
 _MASKED = json.dumps("•")[1:-1].encode()
@@ -31,9 +31,9 @@ Row = tuple[int, bytes]
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which records are wanted: `text` is anywhere in them, the others are in their own fields.
+    """Which records are wanted: `text` may be anywhere in a record, the others are fields.
 
-    `since` and `until` are ISO 8601 UTC, or the beginning of one. Whatever is empty is not asked.
+    `since` and `until` are ISO 8601 UTC times or prefixes of them. Empty conditions always hold.
     """
 
     text: str = ""
@@ -46,12 +46,12 @@ class Filter:
 
     @property
     def given(self) -> dict[str, str]:
-        """What is asked, by name."""
+        """The conditions that are not empty, by name."""
         return {name: value for name, value in asdict(self).items() if value}
 
     @property
     def where(self) -> tuple[str, list[str | int]]:
-        """The condition in SQL, which no index serves, and its parameters."""
+        """The condition in SQL, which uses no index, and its parameters."""
         conditions, values = ["1"], list[str | int]()
         if self.since:
             conditions.append("+time >= ?")
@@ -72,21 +72,21 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A record as it was found; what can't be read has no fields."""
+    """A record that was found. A line that can't be parsed has no fields."""
 
     line: bytes
     fields: Fields
 
     @property
     def is_intact(self) -> bool:
-        """Whether it is exactly as it was written."""
+        """Whether the record is exactly as it was written."""
         return bool(self.fields) and is_intact(self.line, self.fields)
 
 
 class AuditReader:
-    """Reads the log in the SQLite file at `path`, which servers may be writing. It blocks.
+    """Reads the log in the SQLite file at `path`, even while servers write to it. Methods block.
 
-    A file that is not there, or has no audit log yet, has no records. Every method raises
+    A missing file, or one without an audit log, has no records. Every method raises
     ConfigurationError if the file can't be read.
     """
 
@@ -96,9 +96,9 @@ class AuditReader:
     def page(
         self, wanted: Filter, most: int, before: int | None = None
     ) -> tuple[list[Found], int | None]:
-        """Return the newest wanted records, and before which number to go on.
+        """Return the newest wanted records, and the `before` of the next page, if there is one.
 
-        Only records before that of the number `before` are looked at, and no more than 20,000.
+        At most 20,000 records before number `before` are searched.
         """
         condition, values = wanted.where
         with self._reading() as database:
@@ -116,9 +116,9 @@ class AuditReader:
         return [Found(line, parse(line) or {}) for _, line in map(_row, rows[:most])], older
 
     def about(self, sid: str) -> list[Fields]:
-        """Return the records about a call and those that led to it, the oldest first.
+        """Return the records about a call and those that led to it, oldest first.
 
-        Records are linked by the `id` of a change and by the id of an approval, always backwards.
+        Earlier records are found by the id of the change and of the approval.
         """
         found: list[Fields] = []
         links = [encode({"sid": sid})[1:-1].encode()]
@@ -133,9 +133,9 @@ class AuditReader:
         return found[::-1]
 
     def decisions(self, since: str, most: int, after: int = 0) -> list[Fields]:
-        """Return the newest records of decisions, the newest first.
+        """Return the newest records of decisions, newest first.
 
-        They are from `since` (ISO 8601 UTC) on, and have a higher number than `after`.
+        They begin at `since` (ISO 8601 UTC), and have higher numbers than `after`.
         """
         query = (
             "SELECT body FROM audit "
@@ -147,11 +147,11 @@ class AuditReader:
         return [record for (body,) in rows if (record := parse(_line(body)))]
 
     def rows(self, wanted: Filter | None = None, after: int | None = None) -> Iterator[Row]:
-        """Yield the wanted records, the oldest first; from the number `after` on."""
+        """Yield the wanted records after number `after`, oldest first."""
         yield from map(_row, self._batches("seq, body", wanted or Filter(), after))
 
     def columns(self) -> Iterator[tuple[bytes, dict[str, Json]]]:
-        """Yield each record's line, and the other columns of its row."""
+        """Yield the line of each record, and the other columns of its row."""
         names = ("seq", "time", "tool", "sid", "prev", "hash")
         for row in self._batches("seq, time, tool, sid, prev, hash, body", Filter(), None):
             yield _line(row[-1]), {name: _text(row[at]) for at, name in enumerate(names)}
@@ -174,7 +174,7 @@ class AuditReader:
                 if not database.execute(_HAS_TABLE).fetchone():
                     database.execute(_NO_RECORDS)
                 database.execute("PRAGMA query_only = ON")
-                database.text_factory = bytes  # text that is not UTF-8 must be shown too
+                database.text_factory = bytes  # to show text that is not UTF-8 too
                 database.create_function("mentions", 2, _mentions, deterministic=True)
                 yield database
         except sqlite3.Error as error:
@@ -185,9 +185,9 @@ class AuditReader:
     def _connected(self) -> sqlite3.Connection:
         if not self._path.exists():
             return sqlite3.connect(":memory:", check_same_thread=False)
-        # Not `mode=ro`: after a crash, SQLite must first undo half a record.
+        # Not `mode=ro`: after a crash, SQLite must first roll back.
         uri = f"{self._path.resolve().as_uri()}?mode=rw"
-        # An export is read in several threads, one after another.
+        # An export is read by several threads, one after another.
         return sqlite3.connect(uri, uri=True, check_same_thread=False)
 
 
@@ -197,7 +197,7 @@ def _end(database: sqlite3.Connection) -> int:
 
 
 def _floor(database: sqlite3.Connection, end: int) -> int:
-    """The number of the record that is `_FARTHEST` before `end`."""
+    """Return the number of the record that is `_FARTHEST` records before `end`."""
     query = "SELECT seq FROM audit WHERE seq < ? ORDER BY seq DESC LIMIT 1 OFFSET ?"
     row = database.execute(query, (end, _FARTHEST - 1)).fetchone()
     return cast("int", row[0]) if row else -(2**63)
@@ -216,33 +216,33 @@ def _text(value: object) -> Json:
 
 
 def _links(record: Fields) -> Iterator[bytes]:
-    """What is in the lines of the older records that belong to this one."""
+    """Yield the text that older records about the same change contain."""
     names = ("approval_id",) if record.get("phase") == "decided" else ("approval_id", "id")
     return (encode({name: record[name]})[1:-1].encode() for name in names if record.get(name))
 
 
 def _mentions(line: bytes, needle: str) -> bool:
-    """Whether a record has `needle` in what it says, whatever the case."""
+    """Return whether a record contains `needle`, ignoring case."""
     if not _may_mention(line.lower(), _plain(needle)):
         return False
     record = parse(line)
     if record is None:
-        return True  # what can't be read is always shown
+        return True  # a line that can't be parsed is always shown
     return any(needle in text.casefold() for text in _texts([*record.values()]))
 
 
 def _may_mention(line: bytes, plain: bytes) -> bool:
-    """Rule out most records by their bytes, because to parse one takes many times as long."""
+    """Exclude most records by their bytes, because parsing takes much longer."""
     if plain in line and plain:
         return True
-    # Letters such as ß become plain ones without their case. Masked numbers have none of those.
+    # Letters such as ß become ASCII when case is ignored. Masked numbers have no letters.
     others = line.replace(_MASKED, b"") if plain else line
     return b"\\u" in others or not line.isascii()
 
 
 @lru_cache(16)
 def _plain(needle: str) -> bytes:
-    """The longest part of a text that is in a line as it is."""
+    """Return the longest part of a text that is unchanged in a line."""
     return max((json.dumps(part)[1:-1] for part in _ASCII.findall(needle)), key=len).encode()
 
 

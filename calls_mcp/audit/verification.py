@@ -1,4 +1,4 @@
-"""Check whether a log is still as it was written, following its chain from record to record."""
+"""Check whether a log is as it was written, by following its chain from record to record."""
 
 import sqlite3
 import time
@@ -12,6 +12,7 @@ from calls_mcp.audit.records import START, Fields, Link, is_intact, link_of, par
 from calls_mcp.audit.search import AuditReader
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.observability.redaction import one_line
+from calls_mcp.storage.interface import error_text
 from calls_mcp.tools.catalog import Json
 
 _LONGEST_TIME = 32  # characters
@@ -21,9 +22,9 @@ ProblemKind = Literal["tampering", "torn", "unfinished", "partial"]
 """What is wrong.
 
 - `tampering`: a record was edited, removed, inserted, moved or repeated
-- `torn`: the last line of a file was never written completely
-- `unfinished`: a change has only one of its two records: it is in progress, or its end is lost
-- `partial`: a file of lines begins with a later record than the first; only ever a note
+- `torn`: the last line of a file is incomplete
+- `unfinished`: a change has only one of its two records: it is in progress, or a record is missing
+- `partial`: a file of lines does not begin with the first record; this is always a note
 """
 
 
@@ -39,10 +40,10 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a log holds; times are those of its first and last intact record, ISO 8601 UTC.
+    """The result of checking a log. Times are those of its first and last intact record.
 
-    `notes` are what is no problem. Keep `last_hash` somewhere else: a later check can be told to
-    expect it. Times and hash are "" if there is no intact record.
+    `notes` are not problems. Keep `last_hash` somewhere else, and pass it to a later check. Times
+    (ISO 8601 UTC) and hash are "" if there is no intact record.
     """
 
     records: int
@@ -59,31 +60,30 @@ class Report:
 
 
 def verify(path: Path, expect: str | None = None, *, is_aside: bool = False) -> Report:
-    """Check a log: an SQLite database, which servers may be writing, or a file of JSON lines.
+    """Check a log: an SQLite database, even while servers write to it, or a file of JSON lines.
 
-    It finds records that were edited, removed, inserted, moved or repeated, torn lines, and changes
-    with only one of their two records. It can't see from the log alone that records were removed
-    from its end, or that somebody rewrote it from some record on, hashes included. So keep a
-    `last_hash` somewhere else and pass it as `expect`: a record must still have it, and then
-    everything up to that record is intact. With `is_aside`, other threads of this process run as
-    fast as if nothing was going on.
+    This finds records that were edited, removed, inserted, moved or repeated, incomplete lines, and
+    changes with only one of their two records. The log alone does not show that records were
+    removed from its end, or that everything after some record was rewritten with new hashes. So
+    keep a `last_hash` somewhere else and pass it as `expect`: if a record has this hash, all
+    records up to it are intact. `is_aside` leaves other threads of this process enough time to run.
 
     A database must begin with the first record. A file of lines may begin with a later one, as an
-    export with a starting time does; the report notes that.
+    export from a given time does. The report notes that.
 
     Raises:
-        ConfigurationError: The log can't be read, or is none.
+        ConfigurationError: The log can't be read.
     """
     inspection = _Inspection((expect or "").strip().lower())
     for number, row in enumerate(_rows(path)):
         inspection.take(row)
         if is_aside and number % _BATCH == 0:
-            time.sleep(_PAUSE)  # otherwise each would wait for the interpreter's 5 ms at every turn
+            time.sleep(_PAUSE)  # otherwise other threads wait 5 ms for each switch
     return inspection.report()
 
 
 def describe(report: Report) -> list[str]:
-    """Return the report in plain words, one string a line."""
+    """Return the report as lines of text."""
     return [*_summary(report), *map(_line, (*report.problems, *report.notes))]
 
 
@@ -133,15 +133,17 @@ def _rows(path: Path) -> Iterator[_Row]:
                 yield from (_Row(raw.removesuffix(b"\n"), at) for at, raw in enumerate(file, 1))
             return
     except (OSError, sqlite3.Error) as error:
-        raise ConfigurationError(f"The audit log {path} can't be read: {error}") from error
+        raise ConfigurationError(
+            f"The audit log {path} can't be read: {error_text(error)}"
+        ) from error
     for line, columns in AuditReader(path).columns():
         yield _Row(line, columns=columns)
 
 
 def _is_database(path: Path) -> bool:
-    """Whether SQLite takes a file for a database.
+    """Return whether a file is an SQLite database.
 
-    SQLite itself says so: to open the file here and close it again would drop the locks that this
+    SQLite checks it, because opening and closing the file here would drop the locks that this
     process may have on it.
     """
     if not path.stat().st_size:
@@ -157,13 +159,13 @@ def _is_database(path: Path) -> bool:
 
 
 class _Inspection:
-    """The inspection of one log; `expect` is the hash of a record that must be in it, or empty."""
+    """The state of checking one log. A record must have the hash `expect`, unless it is empty."""
 
     def __init__(self, expect: str) -> None:
         self._expect = expect
         self._is_expected_met = not expect
         self._intact = START  # the last intact record
-        self._claimed = START  # the last one, going by what it says of itself
+        self._claimed = START  # the last record's own link, which may be wrong
         self._unreadable: list[_Row] = []  # since the last intact record
         self._begun: dict[str, tuple[_Row, int | None]] = {}
         self._times: list[str] = []  # the first and the last
@@ -172,7 +174,7 @@ class _Inspection:
         self._notes: list[Problem] = []
 
     def take(self, row: _Row) -> None:
-        """Look at the next row."""
+        """Check the next row."""
         record = parse(row.body)
         if record is None:
             self._unreadable.append(row)
@@ -181,21 +183,24 @@ class _Inspection:
         link = link_of(record)
         if link is None or not is_intact(row.body, record):
             self._claimed = link or Link(self._claimed.seq + 1, "")
-            what = "it was edited: its hash does not match its content"
+            what = "its hash does not match its content, so it was edited"
             self._add("tampering", row, link and link.seq, what)
         else:
             self._take_intact(row, record, link)
         self._pair(row, record)
 
     def report(self) -> Report:
-        """Return the report, once every row was taken."""
+        """Return the report, after all rows."""
         for row in self._unreadable:
-            self._add("torn", row, None, "it was never written completely, or was damaged since")
+            self._add("torn", row, None, "it was never written completely, or was damaged later")
         for row, seq in self._begun.values():
-            what = "a change has no recorded end: it is in progress, or its end was lost"
+            what = "this change has no result: it is in progress, or its result was not recorded"
             self._add("unfinished", row, seq, what)
         if not self._is_expected_met:
-            what = "no record has the expected hash: the log was cut off at its end, or rewritten"
+            what = (
+                "no record has the expected hash: records were removed from the end, or the log "
+                "was rewritten"
+            )
             self._problems.append(Problem("tampering", None, None, what))
         first, last = (self._times[0], self._times[-1]) if self._times else ("", "")
         return Report(
@@ -209,16 +214,17 @@ class _Inspection:
 
     def _take_intact(self, row: _Row, record: Fields, link: Link) -> None:
         for unreadable in self._unreadable:
-            self._add("tampering", unreadable, None, "it was edited or inserted: it can't be read")
+            what = "it is not a record, so it was edited or inserted"
+            self._add("tampering", unreadable, None, what)
         self._unreadable.clear()
         last = {(known.seq + 1, known.hash) for known in (self._intact, self._claimed)}
         if row.line == 1 and link.seq > 1:
-            what = f"begins at record {link.seq}; earlier records are not in this file"
+            what = f"this file begins at record {link.seq}"
             self._notes.append(Problem("partial", None, None, what))
         elif (link.seq, record.get("prev")) not in last:
             self._add("tampering", row, link.seq, self._displacement(link.seq))
         if row.columns is not None and any(record.get(k) != v for k, v in row.columns.items()):
-            self._add("tampering", row, link.seq, "its columns were edited: its body differs")
+            self._add("tampering", row, link.seq, "its columns and its body differ")
         self._intact = self._claimed = link
         self._is_expected_met = self._is_expected_met or link.hash == self._expect
         self._times[1:] = [one_line(str(record.get("time", "")), _LONGEST_TIME)]
@@ -226,9 +232,9 @@ class _Inspection:
     def _displacement(self, seq: int) -> str:
         due = self._claimed.seq + 1
         if seq == due:
-            return "the record before it was edited, removed or replaced: it continues another"
+            return "it follows another record: the one before it was edited, removed or replaced"
         if seq < due:
-            return "it was repeated, inserted, or moved"
+            return "it was repeated, inserted or moved"
         missing = f"record {due} is" if seq == due + 1 else f"records {due} to {seq - 1} are"
         return f"{missing} missing before it"
 
@@ -238,7 +244,7 @@ class _Inspection:
         if record.get("phase") == "before":
             self._begun[identifier] = row, seq
         elif record.get("phase") == "after" and self._begun.pop(identifier, None) is None:
-            self._add("unfinished", row, seq, "a change ended whose beginning is not in this log")
+            self._add("unfinished", row, seq, "the first record of this change is not in this log")
 
     def _add(self, kind: ProblemKind, row: _Row, seq: int | None, what: str) -> None:
         self._problems.append(Problem(kind, row.line, seq, what))

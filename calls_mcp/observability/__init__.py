@@ -1,1 +1,1 @@
-"""Logs, traces and metrics, correlation of requests, redaction of secrets."""
+"""Logs, traces, metrics, request correlation, and redaction of secrets."""

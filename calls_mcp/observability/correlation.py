@@ -1,4 +1,4 @@
-"""The MCP request that is being served, and the ids that log lines and spans about it bear."""
+"""The current MCP request, and the ids in its log lines and spans."""
 
 import secrets
 from collections.abc import Generator, Mapping
@@ -12,9 +12,9 @@ from opentelemetry.propagate import extract
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """An MCP request, and whom it is from.
+    """An MCP request and its principal.
 
-    `is_foreign` is whether its client began the trace; the API then gets `trace_id` in its place.
+    `is_foreign` says whether the client began the trace. If so, the API gets `trace_id` instead.
     """
 
     id: str
@@ -28,7 +28,7 @@ _current: ContextVar[RequestContext | None] = ContextVar("request", default=None
 
 @contextmanager
 def request_context(meta: Mapping[str, object] | None, principal: str) -> Generator[None]:
-    """Serve an MCP request with this `_meta` in here; log lines and spans bear its id."""
+    """Set the current request, from its `_meta`, while the context is open."""
     current = RequestContext(secrets.token_hex(8), principal, _is_traced(meta))
     before = _current.set(current)
     trace.get_current_span().set_attribute("calls_mcp.request_id", current.id)
@@ -39,12 +39,12 @@ def request_context(meta: Mapping[str, object] | None, principal: str) -> Genera
 
 
 def current_request() -> RequestContext | None:
-    """Return the request that is being served, if one is."""
+    """Return the current request, if there is one."""
     return _current.get()
 
 
 def current_ids() -> dict[str, str]:
-    """Return the ids of the request that is being served, its principal, its trace and span."""
+    """Return the current request's id and principal, and the trace and span ids."""
     current, span = current_request(), trace.get_current_span().get_span_context()
     ids = {"request_id": current.id, "principal": current.principal} if current else {}
     if span.is_valid:
@@ -54,7 +54,7 @@ def current_ids() -> dict[str, str]:
 
 
 def _is_traced(meta: Mapping[str, object] | None) -> bool:
-    """Return whether a client sent a trace context along, as the SDK would take it."""
+    """Return whether the client sent a trace context that the SDK accepts."""
     try:
         context = extract(meta) if meta else None
     except (ValueError, TypeError):

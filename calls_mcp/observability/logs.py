@@ -1,4 +1,4 @@
-"""Logs on stderr: as text for a person, or as JSON, a line for each record."""
+"""Logs on stderr, as text or JSON lines."""
 
 import json
 import logging
@@ -20,9 +20,9 @@ _ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tup
 
 
 def configure_logs(form: Literal["text", "json"], level: str) -> None:
-    """Log to stderr in this form, from this level up; of the libraries, warnings and errors only.
+    """Log to stderr in this form from this level up, and warnings and errors of libraries.
 
-    Libraries log whole URLs and messages below that, phone numbers and all.
+    Below that, libraries log whole URLs and messages, including phone numbers.
     """
     handler = logging.StreamHandler(cast("TextIO", _NonBlockingStderr()))
     handler.setFormatter(JsonLines() if form == "json" else Text("calls-mcp: %(message)s"))
@@ -35,7 +35,7 @@ def configure_logs(form: Literal["text", "json"], level: str) -> None:
 
 @contextmanager
 def silenced() -> Generator[None]:
-    """Log nothing in here, because the caller reports what fails."""
+    """Log nothing while the context is open, because the caller reports failures itself."""
     logger = logging.getLogger("calls_mcp")
     before = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -46,28 +46,28 @@ def silenced() -> Generator[None]:
 
 
 class _NonBlockingStderr:
-    """A stream to stderr that never blocks the caller, even if nobody reads it."""
+    """A stream to stderr that never blocks the caller, even if stderr is not read."""
 
     def write(self, text: str) -> None:
         stderr.write_soon(text)
 
     def flush(self) -> None:
-        """Leave that to the writing thread."""
+        """Do nothing: the writer thread flushes."""
 
 
 class Text(logging.Formatter):
-    """A line of text, and of an exception where it came from."""
+    """Format a record as a line of text, and its exception without the message."""
 
     def formatException(self, ei: _ExcInfo) -> str:  # noqa: N802  # the base class's name
-        """Return the exception without its message, which may repeat what was sent."""
+        """Return the exception without its message, because that may contain arguments."""
         return _format_exception(ei)
 
 
 class JsonLines(logging.Formatter):
-    """A line of JSON, with the ids of the request and of its trace and span."""
+    """Format a record as a line of JSON, with the ids of the current request, trace and span."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record in one line of ASCII."""
+        """Return the record as one line of ASCII."""
         fields = cast("dict[str, object]", getattr(record, "fields", {}))
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
@@ -83,7 +83,7 @@ class JsonLines(logging.Formatter):
 
 
 def _format_exception(info: _ExcInfo) -> str:
-    """Return an exception's type and its frames, innermost last; no message, source or values."""
+    """Return an exception's type and frames, innermost last, without message, source or values."""
     kind, _, frames = info
     places = [
         f"{Path(frame.filename).name}:{frame.lineno} {frame.name}"

@@ -1,4 +1,4 @@
-"""Masking of secrets, and text from outside made safe to show."""
+"""Mask secrets, and make text from outside safe to show."""
 
 import json
 import re
@@ -11,12 +11,12 @@ from urllib.parse import quote, quote_plus
 MASK = "********"
 
 # Control, format (bidi, zero-width, tag), surrogate, private and unassigned characters, and
-# line and paragraph separators: none of them has a place in one line of plain text.
+# line and paragraph separators.
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-MIN_SECRET_LENGTH = 6  # characters; a shorter secret may be in any text by chance
-_PREFIX = 12  # characters of a long secret
+MIN_SECRET_LENGTH = 6  # characters; any text may contain a shorter secret by chance
+_PREFIX = 12  # characters of a long secret that are enough to recognize it
 _BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # Hangul fillers, an empty Braille cell
-_JOINERS = frozenset("\u200c\u200d")  # without which Persian, Hindi and emoji can't be written
+_JOINERS = frozenset("\u200c\u200d")  # Persian, Hindi and emoji need these
 
 
 def one_line(text: str, limit: int = 200) -> str:
@@ -31,21 +31,21 @@ def one_line(text: str, limit: int = 200) -> str:
 
 
 def escape_invisible(text: str) -> str:
-    """Return `text` with each invisible character but line feeds written as `⟨U+202E⟩`."""
+    """Return `text` with each invisible character except line feeds written as `⟨U+202E⟩`."""
     if _is_plain(text):
         return text
     return "".join(f"⟨U+{ord(c):04X}⟩" if c != "\n" and _is_invisible(c) else c for c in text)
 
 
 def quoted(text: str, limit: int = 200) -> str:
-    """Return `text` as one line in double quotes, with single quotes inside it."""
+    """Return `text` as one line in double quotes; double quotes in it become single ones."""
     return '"' + one_line(text, limit).replace('"', "'") + '"'
 
 
 def secret_forms(secret: str) -> Iterator[str]:
-    """Yield the forms in which a secret may come back from where it was sent.
+    """Yield the forms in which a response may contain a secret.
 
-    The encoded forms of a short secret are left out: they may be in any text by chance.
+    The encoded forms of a short secret are left out, because any text may contain them by chance.
     """
     raw = secret.encode(errors="surrogatepass")
     yield from (secret, json.dumps(secret)[1:-1], repr(secret)[1:-1])
@@ -55,7 +55,7 @@ def secret_forms(secret: str) -> Iterator[str]:
 
 
 def base64_forms(raw: bytes) -> Iterator[str]:
-    """Yield the part of its base64 that is the same wherever it stands in an encoded text."""
+    """Yield the parts of its base64 that don't depend on what is encoded before and after it."""
     for before, encode in product(range(3), (b64encode, urlsafe_b64encode)):
         text = encode(bytes(before) + raw).decode().rstrip("=")
         is_whole = (before + len(raw)) % 3 == 0
@@ -63,9 +63,9 @@ def base64_forms(raw: bytes) -> Iterator[str]:
 
 
 def masked(text: str, secrets: Iterable[str]) -> str:
-    """Return `text` without any of `secrets`, or a prefix that would help to guess the rest.
+    """Return `text` with all `secrets`, and long prefixes of them, masked.
 
-    A short secret is masked only as a word of its own.
+    A short secret is masked only where it is a whole word.
     """
     for secret in sorted({*secrets} - {""}, key=len, reverse=True):
         mask = _without if len(secret) >= MIN_SECRET_LENGTH else _without_word
@@ -88,7 +88,7 @@ def _without(text: str, secret: str) -> str:
 
 
 def _is_plain(text: str) -> bool:
-    """Return whether it is visible ASCII and spaces, as almost every text is; this is quick."""
+    """Return whether `text` has only visible ASCII and spaces. This is fast and mostly true."""
     return text.isascii() and text.isprintable()
 
 
@@ -101,10 +101,10 @@ def _is_printable(character: str) -> bool:
 
 
 def first_invisible(text: str, allowed: str = "") -> str:
-    """Return the first character of `text` that could make it look like another text, if any.
+    """Return the first character of `text` that could make it look like another text, or "".
 
-    These are control and format characters, lone surrogates, private and unassigned ones, line
-    separators, and letters that are blank; but not joiners, nor those in `allowed`.
+    These are control and format characters, lone surrogates, private and unassigned characters,
+    line separators, and blank letters, except joiners and those in `allowed`.
     """
     if _is_plain(text):
         return ""

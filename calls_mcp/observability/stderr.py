@@ -1,6 +1,6 @@
-"""Write to stderr without ever blocking the caller, even if nobody reads it.
+"""Write to stderr without blocking the caller, even if stderr is not read.
 
-One daemon thread does the writing. When the pipe behind stderr is full, only that thread waits.
+One daemon thread writes. When the pipe behind stderr is full, only that thread waits.
 """
 
 import atexit
@@ -26,7 +26,7 @@ _dropped = 0
 
 
 def write_soon(text: str) -> None:
-    """Write `text` soon; drop it, and count that, if too much is pending already."""
+    """Queue `text` for writing. If too much is pending, drop and count it."""
     global _dropped  # noqa: PLW0603  # one stderr, one count
     _start()
     try:
@@ -38,12 +38,12 @@ def write_soon(text: str) -> None:
 
 
 def run_in_writer(job: Callable[[], None], timeout: float) -> None:
-    """Run `job`, which calls `write`, in the writing thread; return once it is done.
+    """Run `job`, which calls `write`, in the writer thread; return once it is done.
 
     Raises:
-        TimeoutError: It was not done within `timeout` seconds. If its turn had not come, it never
-            will be.
-        OSError: As `job` raises it.
+        TimeoutError: It was not done within `timeout` seconds. A job that has not begun then never
+            runs.
+        OSError: `job` raised it.
     """
     _start()
     until = time.monotonic() + timeout
@@ -51,12 +51,12 @@ def run_in_writer(job: Callable[[], None], timeout: float) -> None:
     try:
         _queue.put(partial(_settle, done, job), timeout=max(0, timeout))
     except Full:
-        raise TimeoutError("nobody reads stderr") from None
+        raise TimeoutError("stderr is not being read") from None
     try:
         done.result(max(0, until - time.monotonic()))
     except TimeoutError:
         if done.cancel() or not done.done():
-            raise TimeoutError("nobody reads stderr") from None
+            raise TimeoutError("stderr is not being read") from None
         done.result()
 
 
@@ -68,10 +68,10 @@ def write(text: str) -> None:
     """
     stream = sys.stderr
     if stream is None:  # under pythonw
-        raise OSError("there is no stderr")
+        raise OSError("this process has no stderr")
     try:
         descriptor = stream.fileno()
-    except (io.UnsupportedOperation, ValueError):  # stderr was replaced, or closed
+    except (io.UnsupportedOperation, ValueError):  # stderr was replaced or closed
         stream.write(text)
         stream.flush()
         return
@@ -80,12 +80,12 @@ def write(text: str) -> None:
     while data:
         try:
             data = data[os.write(descriptor, data) :]
-        except BlockingIOError:  # another process that has the pipe, too, made it so
+        except BlockingIOError:  # another process with the same pipe made it non-blocking
             select.select([], [descriptor], [])
 
 
 def flush(timeout: float = _FLUSH_TIMEOUT) -> None:
-    """Wait until all that is pending is written, for `timeout` seconds at most."""
+    """Wait at most `timeout` seconds until everything pending is written."""
     global _dropped
     if _thread is None:
         return
@@ -109,12 +109,9 @@ def _work() -> None:
 
 
 def _write_lines(dropped: int, text: str) -> None:
-    note = (
-        f"calls-mcp: {dropped} log lines were dropped because nobody read stderr\n"
-        if dropped
-        else ""
-    )
-    with suppress(OSError, ValueError):  # nobody is left to tell
+    lines = "1 log line" if dropped == 1 else f"{dropped} log lines"
+    note = f"calls-mcp: dropped {lines} because stderr was not being read\n" if dropped else ""
+    with suppress(OSError, ValueError):  # there is no other place to report it
         write(note + text)
 
 
@@ -123,7 +120,7 @@ def _settle(done: "Future[None]", job: Callable[[], None]) -> None:
         return
     try:
         job()
-    except BaseException as error:  # noqa: BLE001  # it is raised again where it is waited for
+    except BaseException as error:  # noqa: BLE001  # run_in_writer raises it again
         done.set_exception(error)
     else:
         done.set_result(None)

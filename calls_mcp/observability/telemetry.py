@@ -1,7 +1,7 @@
-"""Spans and metrics by OpenTelemetry's API, which does nothing without its SDK.
+"""Spans and metrics with the OpenTelemetry API, which does nothing without its SDK.
 
-They have tools, outcomes, rules, statuses, durations and SIDs in them; never a number, an argument
-or a secret. A label of a metric is one of a few known words.
+They have tools, outcomes, rules, statuses, durations and SIDs, but never a phone number, an
+argument or a secret. Metric labels have a small set of known values.
 """
 
 import logging
@@ -36,25 +36,26 @@ _log = logging.getLogger(__name__)
 _tracer = trace.get_tracer("calls-mcp", __version__)
 _meter = metrics.get_meter("calls-mcp", __version__)
 _invocations = _meter.create_counter(
-    "calls_mcp.invocations", description="Invocations by tool, outcome and kind of error"
+    "calls_mcp.invocations", description="Tool calls, by tool, outcome and kind of error"
 )
 _confirmations = _meter.create_counter(
-    "calls_mcp.confirmations", description="Confirmations by tool and what became of them"
+    "calls_mcp.confirmations", description="Confirmations, by tool and event"
 )
 _denials = _meter.create_counter(
-    "calls_mcp.policy.denials", description="Refusals by the operator's policy, by tool and rule"
+    "calls_mcp.policy.denials", description="Tool calls denied by the policy, by tool and rule"
 )
 _refusals = _meter.create_counter(
-    "calls_mcp.http.refusals", description="HTTP requests that were refused, by status"
+    "calls_mcp.http.refusals", description="Rejected HTTP requests, by status"
 )
 _durations = _meter.create_histogram(
     "calls_mcp.upstream.duration",
     unit="s",
     explicit_bucket_boundaries_advisory=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
-    description="One attempt at a request to the Calls API, by its effect and the answer's status",
+    description="Duration of each request attempt to the Calls API, by effect and status",
 )
 _retries = _meter.create_counter(
-    "calls_mcp.upstream.retries", description="Attempts after a first one, by effect and why"
+    "calls_mcp.upstream.retries",
+    description="Retries of requests to the Calls API, by effect and kind of error",
 )
 
 
@@ -67,7 +68,7 @@ _breakers = WeakSet[_CircuitBreaker]()
 
 
 def record_invocation(tool: str, outcome: str, *, error_kind: str = "", sid: str = "") -> None:
-    """Count and log an invocation, and note its outcome in the current span."""
+    """Count and log a tool call, and set its outcome on the current span."""
     labels = {"tool": tool, "outcome": outcome}
     _invocations.add(1, labels | {"error_kind": error_kind})
     span = trace.get_current_span()
@@ -78,7 +79,7 @@ def record_invocation(tool: str, outcome: str, *, error_kind: str = "", sid: str
 
 @contextmanager
 def guard_span() -> Generator[None]:
-    """Open the span in which it is decided whether a change goes ahead."""
+    """Open the span of the decision about a change."""
     with _span("guard", {"calls_mcp.decision": "allowed"}):
         yield
 
@@ -86,7 +87,7 @@ def guard_span() -> Generator[None]:
 def record_decision(
     tool: str, decision: str, *, by: str = "none", rule: str = "", error_kind: str = ""
 ) -> None:
-    """Count a decision about a change, in the words of the audit log, and note it in the span."""
+    """Count a decision about a change, as named in the audit log, and set it on the span."""
     known = _present(decision=decision, confirmed_by=by, rule=rule, error_kind=error_kind)
     attributes = {f"calls_mcp.{key}": value for key, value in known.items()}
     trace.get_current_span().set_attributes(attributes)
@@ -97,19 +98,20 @@ def record_decision(
 
 
 def record_denial(tool: str, rule: str) -> None:
-    """Count a refusal by a rule of the operator's."""
+    """Count a denial by a rule of the policy."""
     _denials.add(1, {"tool": tool, "rule": rule})
 
 
 def record_http_refusal(status: int, principal: str) -> None:
-    """Count and log an HTTP request that was refused; `principal` is empty if unknown."""
+    """Count and log a rejected HTTP request; `principal` is empty if unknown."""
     _refusals.add(1, {"status": status})
-    known = _present(principal=principal)
-    _log.info("HTTP %d", status, extra={"fields": {"status": status} | known})
+    fields = {"status": status} | _present(principal=principal)
+    client = principal or "an unauthenticated client"
+    _log.info("rejected an HTTP request of %s: %d", client, status, extra={"fields": fields})
 
 
 class UpstreamRequest:
-    """A request to the Calls API; `status` is that of the last attempt, once it is answered."""
+    """A request to the Calls API; `status` is that of the last attempt, None without a response."""
 
     def __init__(self, method: str, effect: str) -> None:
         self.status: int | None = None
@@ -120,7 +122,7 @@ class UpstreamRequest:
 
     @contextmanager
     def span(self) -> Generator[None]:
-        """Open the span of the request, with all attempts at it."""
+        """Open the span of the request, which contains those of its attempts."""
         attributes = {"http.request.method": self._method, "calls_mcp.effect": self._effect}
         with _span(f"upstream {self._effect}", attributes) as span:
             try:
@@ -157,19 +159,19 @@ class UpstreamRequest:
         _durations.record(seconds, {"effect": self._effect, "status": known})
         fields = _present(effect=self._effect, status=known, error_kind=self._failure)
         _log.info(
-            "%s to the API, attempt %d: %s",
+            "%s request to the API, attempt %d: %s",
             self._method,
             self._attempts,
-            known,
+            "no response" if status is None else status,
             extra={"fields": fields | {"attempt": self._attempts, "seconds": round(seconds, 3)}},
         )
 
 
 def trace_headers() -> dict[str, str]:
-    """Return the headers by which the API learns of the trace: `traceparent`, if it is recorded.
+    """Return the trace header for the API: `traceparent`, if the trace is recorded.
 
-    A client's own trace id, `tracestate` and `baggage` are its own words, and these don't leave for
-    a third party with the account's credentials: the API gets another id, made for the request.
+    A client chooses its trace id, `tracestate` and `baggage`, so these are not sent to the API. It
+    gets a new trace id instead.
     """
     span, current = trace.get_current_span(), correlation.current_request()
     context = span.get_span_context()
@@ -184,12 +186,12 @@ def trace_headers() -> dict[str, str]:
 
 
 def observe_circuit(breaker: _CircuitBreaker) -> None:
-    """Measure the state of a circuit breaker, which may be read in any thread."""
+    """Include a circuit breaker in the metrics. Its state may be read in any thread."""
     _breakers.add(breaker)
 
 
 def forget_circuit(breaker: _CircuitBreaker) -> None:
-    """Measure a circuit breaker no longer."""
+    """Remove a circuit breaker from the metrics."""
     _breakers.discard(breaker)
 
 
@@ -201,7 +203,7 @@ def _breakers_by_state(_options: CallbackOptions) -> Iterable[Observation]:
 _meter.create_observable_gauge(
     "calls_mcp.upstream.breakers",
     callbacks=[_breakers_by_state],
-    description="Circuit breakers in each state",
+    description="Circuit breakers, by state",
 )
 
 
@@ -209,7 +211,7 @@ _meter.create_observable_gauge(
 def _span(
     name: str, attributes: Mapping[str, str | int], kind: SpanKind = SpanKind.INTERNAL
 ) -> Generator[Span]:
-    """Open a span that names a failure by its kind alone, since messages repeat arguments."""
+    """Open a span that has only the kind of a failure, because messages may repeat arguments."""
     with _tracer.start_as_current_span(
         name,
         kind=kind,

@@ -1,6 +1,6 @@
-"""Export of spans and metrics: by OTLP, and as Prometheus's text.
+"""Export spans and metrics by OTLP, and metrics to Prometheus.
 
-The only module that needs the SDK, which comes with the extra `otel`.
+This is the only module that needs the OpenTelemetry SDK (the extra `otel`).
 """
 
 import logging
@@ -26,14 +26,14 @@ from prometheus_client import CollectorRegistry, start_http_server
 from calls_mcp import __version__
 from calls_mcp.errors import ConfigurationError
 
-_SHUTDOWN_TIMEOUT = 2.0  # seconds in which the last spans and metrics must be sent
+_SHUTDOWN_TIMEOUT = 2.0  # seconds to send the last spans and metrics
 _PROTOCOLS = (
     "OTEL_EXPORTER_OTLP_PROTOCOL",
     "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
     "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL",
 )
 
-# The attributes of the SDK that are exported as they are; ours all are.
+# The SDK's attributes that are exported unchanged. All of ours are.
 _EXPORTED = frozenset(
     {
         "error.type",
@@ -44,7 +44,7 @@ _EXPORTED = frozenset(
         "rpc.response.status_code",
     }
 )
-# A client may have chosen these: they are exported only if they are known names.
+# Clients choose these values, so only known ones are exported.
 _FROM_CLIENT = frozenset({"gen_ai.prompt.name", "gen_ai.tool.name", "mcp.method.name"})
 _METHODS = (
     *("initialize", "ping", "server/discover", "completion/complete", "elicitation/create"),
@@ -63,13 +63,13 @@ _log = logging.getLogger(__name__)
 def exporting(
     *, otlp: bool, metrics_address: str | None, names: Collection[str]
 ) -> Generator[None]:
-    """Send spans and metrics by OTLP, where the `OTEL_*` variables say, or serve metrics, or both.
+    """Export spans and metrics by OTLP, as the `OTEL_*` variables say, or serve metrics, or both.
 
-    This can be done once a process. `names` are those of the tools and prompts, which spans may
-    show; any other name that a client sends is not exported.
+    Call this once in a process. Spans show the tools and prompts in `names`; other names that
+    clients send are not exported.
 
     Raises:
-        ConfigurationError: It can't be done as it is set up.
+        ConfigurationError: A setting can't be used.
     """
     readers: list[MetricReader] = []
     resource = _resource()
@@ -92,14 +92,14 @@ def exporting(
 
 
 def _shut_down(provider: TracerProvider | MeterProvider) -> None:
-    """Shut a provider down, without waiting for long for a collector that does not answer."""
+    """Shut a provider down, without waiting long for a collector that does not answer."""
     thread = threading.Thread(target=provider.shutdown, daemon=True)
     thread.start()
     thread.join(_SHUTDOWN_TIMEOUT)
 
 
 def _resource() -> Resource:
-    """Return what the operator says this service is, and else that it is this one."""
+    """Return the resource from the `OTEL_*` variables, or by default this service."""
     ours = Resource({"service.name": "calls-mcp", "service.version": __version__})
     return Resource.create({**ours.merge(OTELResourceDetector().detect()).attributes})
 
@@ -107,7 +107,9 @@ def _resource() -> Resource:
 def _require_http() -> None:
     for name in _PROTOCOLS:
         if os.environ.get(name, "http/protobuf") != "http/protobuf":
-            raise ConfigurationError(f"{name}: only http/protobuf is spoken here")
+            raise ConfigurationError(
+                f"{name} must be http/protobuf: gRPC and JSON are not supported."
+            )
 
 
 def _prometheus(address: str, closing: ExitStack) -> MetricReader:
@@ -116,21 +118,24 @@ def _prometheus(address: str, closing: ExitStack) -> MetricReader:
     try:
         server, thread = start_http_server(url.port or 0, host, registry)
     except OSError as error:
-        problem = error.strerror or "can't be listened on"
-        raise ConfigurationError(f"CALLS_MCP_METRICS_ADDRESS: {address}: {problem}") from error
+        problem = error.strerror or "the address can't be used"
+        raise ConfigurationError(
+            f"Cannot serve metrics at {address}: {problem}. Set CALLS_MCP_METRICS_ADDRESS to "
+            "another address."
+        ) from error
     closing.callback(thread.join)
     closing.callback(server.server_close)
     closing.callback(server.shutdown)
     named = f"[{host}]" if ":" in host else host
-    _log.info("metrics are at http://%s:%d/metrics", named, server.server_port)
+    _log.info("serving metrics at http://%s:%d/metrics", named, server.server_port)
     return PrometheusMetricReader(scope_info_enabled=False, registry=registry)
 
 
 class RedactingExporter(SpanExporter):
-    """Exports spans without the words that a client chose.
+    """Exports spans without text that a client chose.
 
-    The MCP SDK names its spans after whatever tool a client asks for, and puts request ids, trace
-    state and the messages of errors into them.
+    The MCP SDK names its spans after the tool that a client requests, and includes request ids,
+    trace state and error messages.
     """
 
     def __init__(self, exporter: SpanExporter, names: Collection[str]) -> None:
@@ -138,7 +143,7 @@ class RedactingExporter(SpanExporter):
         self._known = {*_METHODS, *names, "MCP", "send"}
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Export the spans, redacted."""
+        """Export redacted spans."""
         return self._exporter.export([self._redacted(span) for span in spans])
 
     def shutdown(self) -> None:

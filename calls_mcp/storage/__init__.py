@@ -1,9 +1,9 @@
-"""Where state is kept: an SQLite file, memory, or Redis.
+"""The state store: an SQLite file, memory, or Redis.
 
-By default that is the user's own database (see `default_path`), created at the first change. It is
-shared by the processes of one user. `sqlite:///FILE` is another file (four slashes begin an
-absolute path), `memory:` belongs to one process and is lost with it, and `redis://…` and
-`rediss://…` are shared by replicas on any machine.
+The default is the user's own database (see `default_path`), which is created at the first change
+and shared by all processes of the user. `sqlite:///FILE` is another file (an absolute path has four
+slashes), `memory:` is lost when the process exits, and `redis://…` and `rediss://…` are shared by
+replicas on any machine.
 """
 
 from collections.abc import AsyncGenerator
@@ -56,14 +56,14 @@ async def open_storage(
     sandbox: bool = False,
     is_needed: bool = False,
 ) -> AsyncGenerator[Storage]:
-    """Open the store at `url`, by default the user's own, and close it at the end.
+    """Open the store at `url`, by default the user's own; close it when the context closes.
 
-    A file is created at the first change. A file that `url` names is checked now, and with
-    `is_needed` the default one, too; Redis need not answer yet.
+    A file is created at the first change. A file in `url` is checked now, and with `is_needed` the
+    default one too. Redis does not have to answer yet.
 
     Raises:
-        ConfigurationError: The URL is of no known kind, its file can't be used, or its library is
-            not installed. The message never repeats the URL, which may contain a password.
+        ConfigurationError: The URL is malformed, its file can't be used, or the Redis library is
+            not installed. The message does not repeat the URL, which may contain a password.
     """
     storage = _storage(url, options or StorageOptions(), sandbox=sandbox)
     try:
@@ -82,8 +82,8 @@ def _storage(url: str | None, options: StorageOptions, *, sandbox: bool) -> Stor
     if url and url.startswith(("redis://", "rediss://")):
         return _redis(url, options)
     raise ConfigurationError(
-        "CALLS_MCP_STATE_URL is none of memory:, sqlite:///FILE (sqlite:////FILE from the root), "
-        "and redis://HOST:PORT/NUMBER."
+        "CALLS_MCP_STATE_URL must be memory:, sqlite:///FILE (sqlite:////FILE for an absolute "
+        "path), or redis://HOST:PORT/NUMBER."
     )
 
 
@@ -94,7 +94,7 @@ def _redis(url: str, options: StorageOptions) -> Storage:
         if missing.name is None or missing.name.partition(".")[0] != "redis":
             raise
         raise ConfigurationError(
-            "CALLS_MCP_STATE_URL names Redis, whose library is not installed. In the checkout of "
+            "CALLS_MCP_STATE_URL needs the Redis library, which is not installed. In the checkout of "
             "calls-mcp, run: pip install '.[redis]'"
         ) from missing
     return open_redis(url, options)

@@ -17,17 +17,17 @@ _T = TypeVar("_T")
 
 SQLITE = "sqlite:///"
 NEWER = "it was written by a newer version of calls-mcp"
-_PAUSE = 0.001  # seconds; SQLite's own pauses grow, so that some writers would starve
+_PAUSE = 0.001  # seconds; SQLite's own pauses grow, so some writers would starve
 _AUDIT_COLUMNS = {"seq", "time", "tool", "sid", "prev", "hash", "body"}
 
 
 class Database:
-    """The database in the file at `path`, or one in memory if that is None. Its methods block.
+    """The database in the file at `path`, or in memory if that is None. Its methods block.
 
-    Several processes can share a file, and several threads a `Database`. The file is created at the
-    first write, and opened at the first use; this user's state directory is created, too, but no
-    other folder. If another file takes its place, that one is used from then on. `timeout` is how
-    many seconds to wait for others, in this process and elsewhere, in all.
+    Processes can share a file, and threads can share a `Database`. The file is opened at the first
+    use, and created at the first write. This creates the user's state directory, but no other
+    folder. If the file is replaced, the new one is used. `timeout` is how many seconds to wait for
+    other threads and processes in total.
     """
 
     def __init__(self, path: Path | None, timeout: float = 5) -> None:
@@ -38,17 +38,17 @@ class Database:
         self._lock = Lock()
 
     def deadline(self) -> float:
-        """Return until when to wait for others, if that begins now (by the monotonic clock)."""
+        """Return the end of a wait that begins now (monotonic clock)."""
         return time.monotonic() + self._timeout
 
     def write(self, work: Callable[[sqlite3.Connection], _T], deadline: float | None = None) -> _T:
-        """Return what `work` returns, run as one transaction.
+        """Run `work` as one transaction and return its result.
 
-        The transaction holds the write lock from its beginning, against every process. It waits for
-        others until `deadline`, by default for as long as `timeout`.
+        The transaction holds the write lock of all processes from its beginning. It waits for
+        others until `deadline`, by default for `timeout` seconds.
 
         Raises:
-            sqlite3.Error: The database can't be written.
+            sqlite3.Error: The database can't be written to.
             OSError: Its file can't be created.
         """
         until = deadline or self.deadline()
@@ -59,11 +59,10 @@ class Database:
     def read(
         self, query: str, parameters: Sequence[str | float] = (), deadline: float | None = None
     ) -> list[tuple[object, ...]]:
-        """Return the rows of `query`; none if there is no file. `deadline` as for `write`.
+        """Return the rows of `query`; none if there is no file. `deadline` is as for `write`.
 
         Raises:
-            sqlite3.Error: The database can't be read.
-            OSError: Likewise.
+            sqlite3.Error, OSError: The database can't be read.
         """
         if self.path is not None and not _has_content(self.path):
             return []
@@ -74,11 +73,10 @@ class Database:
             )
 
     def require_writable(self, deadline: float | None = None) -> None:
-        """Return if the database could be written to now. A file that isn't there is not created.
+        """Check whether the database could be written to now. A missing file is not created.
 
         Raises:
-            sqlite3.Error: It could not.
-            OSError: Likewise.
+            sqlite3.Error, OSError: It could not.
         """
         if self.path is not None and not _has_content(self.path):
             require_place(_first_missing(self.path) if _is_default(self.path) else self.path)
@@ -92,7 +90,7 @@ class Database:
 
     @contextmanager
     def _connected(self, until: float) -> Generator[sqlite3.Connection]:
-        """Use the connection in this thread alone, or fail at `until`."""
+        """Use the connection in this thread only; fail if it is not free by `until`."""
         if not self._lock.acquire(timeout=max(0.0, until - time.monotonic())):
             raise TimeoutError("it is busy")
         try:
@@ -101,7 +99,7 @@ class Database:
             self._lock.release()
 
     def _open(self, until: float) -> sqlite3.Connection:
-        """Return the connection to the file that is there now; create one if there is none."""
+        """Return the connection to the current file; create the file if it is missing."""
         file_id = _file_id(self.path) if self.path else None
         if self._connection is not None and file_id == self._file_id:
             return self._connection
@@ -126,9 +124,9 @@ class Database:
 
 
 def default_path(*, sandbox: bool = False) -> Path:
-    """Return the path of this user's database, which need not exist. The sandbox has its own.
+    """Return the path of this user's database, which may not exist. The sandbox has its own.
 
-    It is relative if the user has no home directory.
+    The path is relative if the user has no home directory.
     """
     from platformdirs import user_state_path  # noqa: PLC0415  # not every command needs it
 
@@ -137,17 +135,17 @@ def default_path(*, sandbox: bool = False) -> Path:
 
 
 def database_path(url: str | None, *, sandbox: bool = False) -> Path | None:
-    """Return the file of the store at `url`, by default this user's own; None if it has none."""
+    """Return the file of the store at `url`, by default this user's own; None if not a file."""
     if url is None:
         return default_path(sandbox=sandbox)
     return Path(url.removeprefix(SQLITE)) if url.startswith(SQLITE) else None
 
 
 def require_ours(connection: sqlite3.Connection) -> None:
-    """Return if a database is empty, or is one that this version can use.
+    """Check that a database is empty, or that this version can use it.
 
     Raises:
-        sqlite3.DatabaseError: It is not; `is_unusable` says of it that it is.
+        sqlite3.DatabaseError: It is not. `is_unusable` returns true for this error.
     """
     version = _version(connection)
     if version > len(_migrations()):
@@ -156,7 +154,7 @@ def require_ours(connection: sqlite3.Connection) -> None:
     tables = _names(connection, query)
     if version:
         is_ours = "confirmations" in tables
-    else:  # a new file, or one that was only an audit log
+    else:  # a new file, or one with only an audit log
         columns = _names(connection, "SELECT name FROM pragma_table_info('audit')")
         is_ours = tables <= {"audit"} and columns in (set[str](), _AUDIT_COLUMNS)
     if not is_ours:
@@ -164,7 +162,7 @@ def require_ours(connection: sqlite3.Connection) -> None:
 
 
 def is_unusable(error: Exception) -> bool:
-    """Whether a file can't be used for what is in it, and not because it can't be reached."""
+    """Return whether a file can't be used because of its content, not because of access to it."""
     return isinstance(error, sqlite3.DatabaseError) and not isinstance(
         error, sqlite3.OperationalError
     )
@@ -178,7 +176,7 @@ def _begin(connection: sqlite3.Connection, until: float) -> None:
 
 
 def _retry_while_busy(attempt: Callable[[], _T], until: float) -> _T:
-    """Return what `attempt` returns once nobody else keeps the file locked; it is tried once."""
+    """Return what `attempt` returns; retry until `until` while others have locked the file."""
     while True:
         try:
             return attempt()
@@ -191,9 +189,9 @@ def _retry_while_busy(attempt: Callable[[], _T], until: float) -> _T:
 
 def _prepare(connection: sqlite3.Connection, until: float) -> None:
     """Bring the schema up to date."""
-    _retry_while_busy(lambda: _check(connection), until)  # before anything of it is changed
+    _retry_while_busy(lambda: _check(connection), until)  # before anything is changed
     _retry_while_busy(lambda: connection.execute("PRAGMA journal_mode = WAL"), until)
-    connection.execute("PRAGMA synchronous = FULL")  # what is written survives a power failure
+    connection.execute("PRAGMA synchronous = FULL")  # to survive a power failure
     if _retry_while_busy(lambda: _version(connection), until) == len(_migrations()):
         return
     with connection:
@@ -203,12 +201,12 @@ def _prepare(connection: sqlite3.Connection, until: float) -> None:
 
 def _check(connection: sqlite3.Connection) -> None:
     with connection:
-        connection.execute("BEGIN")  # another process may be migrating it
+        connection.execute("BEGIN")  # another process may be migrating
         require_ours(connection)
 
 
 def _migrate(connection: sqlite3.Connection) -> None:
-    require_ours(connection)  # which may have changed since
+    require_ours(connection)  # it may have changed since _check
     for script in _migrations()[_version(connection) :]:
         for statement in _statements(script):
             connection.execute(statement)
@@ -216,13 +214,13 @@ def _migrate(connection: sqlite3.Connection) -> None:
 
 
 def _version(connection: sqlite3.Connection) -> int:
-    """Return how many of the migrations a database has had."""
+    """Return how many migrations were applied to a database."""
     return cast("tuple[int]", connection.execute("PRAGMA user_version").fetchone())[0]
 
 
 @cache
 def _migrations() -> Sequence[str]:
-    """Return the scripts, each of which brings a database to the next version."""
+    """Return the scripts; each migrates a database to the next version."""
     folder = files("calls_mcp.storage") / "migrations"
     return [file.read_text("utf-8") for file in sorted(folder.iterdir(), key=lambda f: f.name)]
 
@@ -245,7 +243,7 @@ def _names(connection: sqlite3.Connection, query: str) -> set[str]:
 
 
 def require_place(file: Path) -> None:
-    """Return if `file` can be written to or, where there is none, made; nothing is done to it.
+    """Check that `file` can be written to or, if it is missing, created.
 
     Raises:
         OSError: It can't be.
@@ -254,11 +252,11 @@ def require_place(file: Path) -> None:
     if place != file and not place.is_dir():
         raise FileNotFoundError(errno.ENOENT, f"there is no folder {place}")
     if not os.access(place, os.W_OK):
-        raise PermissionError(errno.EACCES, f"{place} can't be written to")
+        raise PermissionError(errno.EACCES, f"{place} is not writable")
 
 
 def _has_content(path: Path) -> bool:
-    """Whether there is a database that a reader need not create."""
+    """Return whether there is a database to read."""
     try:
         return path.stat().st_size > 0
     except (FileNotFoundError, NotADirectoryError):
@@ -266,10 +264,10 @@ def _has_content(path: Path) -> bool:
 
 
 def _file_id(path: Path) -> tuple[int, int]:
-    """Return which file is at `path`; make an empty one if there is none, for its owner alone.
+    """Return the id of the file at `path`; if it is missing, create it, readable by the owner only.
 
-    An existing one is not opened here: closing it would drop the locks that SQLite has on it
-    elsewhere in this process.
+    An existing file is not opened here, because closing it would drop the locks that SQLite has on
+    it elsewhere in this process.
     """
     try:
         found = path.stat()
@@ -284,12 +282,12 @@ def _file_id(path: Path) -> tuple[int, int]:
 
 
 def _is_default(path: Path) -> bool:
-    """Whether a file is in this user's state directory."""
+    """Return whether a file is in this user's state directory."""
     return path.parent == default_path().parent
 
 
 def _first_missing(path: Path) -> Path:
-    """Return what must be made first so that there can be a file at `path`."""
+    """Return the first missing folder above `path`, or `path` itself."""
     _require_home(path)
     while not path.parent.exists():
         path = path.parent
@@ -298,11 +296,11 @@ def _first_missing(path: Path) -> Path:
 
 def _require_home(path: Path) -> None:
     if not path.is_absolute():
-        raise FileNotFoundError(f"{path}: this user has no home directory")
+        raise FileNotFoundError("this user has no home directory")
 
 
 def _make_private(path: Path) -> None:
-    """Take from others what earlier versions, or a careless copy, let them read."""
+    """Remove other users' permissions that an earlier version or a copy may have set."""
     if sys.platform == "win32":
         return
     for each in (path.parent, *(path.with_name(path.name + end) for end in ("", "-wal", "-shm"))):

@@ -1,11 +1,13 @@
-"""The interface of every store, and the behavior that all have in common."""
+"""The interface of all stores, and their common behavior."""
 
 import errno
 import logging
 import secrets
+import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from socket import gaierror
 from typing import ClassVar, Literal
 
 import anyio
@@ -36,55 +38,55 @@ _PATH_ERRORS = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ER
 class Storage(ABC):
     """Keeps confirmations, approval requests and counters in one place.
 
-    Each method is atomic across processes. It raises StoreUnavailable if that place can't be
-    reached. Those that are called after something was sent (`record_outcome`, `release`,
+    Each method is atomic across processes, and raises StoreUnavailable if the store can't be used.
+    The methods that are called after something was sent (`record_outcome`, `release`,
     `delete_if_equal`) raise OutcomeNotStored instead.
     """
 
     kind: Kind
     where: str
-    """Where it is, for the operator; never with a password."""
+    """The file or URL, for the operator; without a password."""
     _failures: ClassVar[tuple[type[Exception], ...]]
-    """What is raised if the place can't be reached."""
+    """The exceptions that mean that the store can't be used."""
 
     def __init__(self, options: StorageOptions) -> None:
         self._options = options
 
     @property
     def is_shared(self) -> bool:
-        """Whether other processes can see what is kept here."""
+        """Whether other processes can use the store."""
         return self.kind != "memory"
 
     # Confirmations
 
     @abstractmethod
     async def add_confirmation(self, identifier: str, pending: PendingConfirmation) -> None:
-        """Keep a new confirmation. One that is already kept stays as it is.
+        """Add a confirmation. An existing one is not changed.
 
-        If its owner has too many unused ones, the oldest of them is removed.
+        If the owner has too many unused confirmations, the oldest of them is removed.
         """
 
     @abstractmethod
     async def find_confirmation(self, identifier: str) -> PendingConfirmation | None:
-        """Return the confirmation of this identifier, if it is still kept."""
+        """Return the confirmation with this identifier, if it still exists."""
 
     @abstractmethod
     async def claim_confirmation(self, identifier: str) -> bool:
-        """Take the one right to act on it: true for exactly one caller, ever, in any process."""
+        """Claim the confirmation; true for only one caller in all processes, forever."""
 
     @abstractmethod
     async def confirmation_state(self, identifier: str) -> ConfirmationState | None:
-        """Return when it was claimed and its outcome so far; None if it is not kept."""
+        """Return when it was claimed, and its outcome; None if it does not exist."""
 
     @abstractmethod
     async def record_outcome(self, identifier: str, outcome: Outcome) -> None:
-        """Record the outcome, for those who wait for it. The first one recorded counts."""
+        """Record the outcome for callers that wait for it. Only the first one counts."""
 
     async def wait_for_outcome(self, identifier: str) -> Outcome:
-        """Return the outcome of a confirmation, once it is there.
+        """Wait for the outcome of a confirmation and return it.
 
         The process that claimed it may have died, so waiting ends some time after the claim. Then,
-        and for what is no longer kept, the outcome is an `error` of kind outcome_unknown.
+        or if the confirmation does not exist, the outcome is an `error` of kind outcome_unknown.
         """
         state = await self.confirmation_state(identifier)
         if state is None:
@@ -98,7 +100,7 @@ class Storage(ABC):
         return unknown_outcome()
 
     async def _outcome(self, identifier: str) -> Outcome:
-        """Return the outcome, however long that takes."""
+        """Wait for the outcome without a time limit."""
         pause = _FIRST_PAUSE
         while (state := await self.confirmation_state(identifier)) is not None:
             if state.outcome is not None:
@@ -111,97 +113,97 @@ class Storage(ABC):
 
     @abstractmethod
     async def add_request(self, request: ApprovalRequest, most: int) -> bool:
-        """Keep a new request, unless `most` of its owner's are pending; return whether it is."""
+        """Add a request unless its owner has `most` pending ones; return whether it was added."""
 
     @abstractmethod
     async def find_request(self, identifier: str) -> ApprovalRequest | None:
-        """Return the request of this identifier, if it is still kept."""
+        """Return the request with this identifier, if it still exists."""
 
     async def find_request_after_writes(self, identifier: str) -> ApprovalRequest | None:
-        """Return the same, after every decision that is being written."""
+        """Return the request after all decisions that are being written."""
         return await self.find_request(identifier)
 
     @abstractmethod
     async def decide_request(
         self, identifier: str, decision: OperatorDecision
     ) -> OperatorDecision | None:
-        """Decide a request, unless it is decided already; return the decision that counts.
+        """Decide a request, unless it was decided before; return the decision that counts.
 
-        None if there is no such request, or it has expired.
+        Returns None if the request does not exist or has expired.
         """
 
     @abstractmethod
     async def newest_requests(self, most: int) -> Sequence[ApprovalRequest]:
-        """Return the newest requests, the newest first, decided or not."""
+        """Return the newest requests, decided or not, newest first."""
 
     @abstractmethod
     async def pending_requests(self, most: int, after: Position | None = None) -> PendingPage:
-        """Return at most `most` of the requests that can be decided now; read no more than these.
+        """Return, and read, at most `most` of the pending requests.
 
-        They begin with the oldest, or `after` a position, whether or not a request is still there.
+        They begin with the oldest, or `after` a position, even if its request does not exist now.
         """
 
     @abstractmethod
     async def pending_version(self) -> str:
-        """Return a text that differs whenever other requests are pending than before."""
+        """Return a text that changes whenever the set of pending requests does."""
 
     # Limits
 
     @abstractmethod
     async def check_limits(self, limits: Sequence[Limit]) -> LimitExceeded | None:
-        """Return a limit that has no room now, if there is one; count nothing."""
+        """Return a limit that is reached now, if there is one; count nothing."""
 
     async def hit(self, limits: Sequence[Limit], times: int = 1) -> LimitExceeded | None:
-        """Count hits in every limit if all have room; otherwise return one that has none."""
+        """Count `times` hits against all limits, or return a limit that is too low for them."""
         return await self._count("hits", limits, [secrets.token_urlsafe(9) for _ in range(times)])
 
     async def reserve(self, limits: Sequence[Limit]) -> str | LimitExceeded:
-        """Reserve room in every limit if all have room; return the reservation, for `release`."""
+        """Return a reservation that counts against all limits, or a limit that is reached."""
         reservation = secrets.token_urlsafe(9)
         return await self._count("reserved", limits, [reservation]) or reservation
 
     @abstractmethod
     async def release(self, limits: Sequence[Limit], reservation: str) -> None:
-        """Give up a reservation, if it still counts."""
+        """Release a reservation."""
 
     @abstractmethod
     async def reservations(self, limit: Limit) -> Sequence[str]:
-        """Return the reservations that count against a limit now, in the order they expire."""
+        """Return the reservations that count against a limit now, in order of expiry."""
 
     @abstractmethod
     async def _count(
         self, kind: str, limits: Sequence[Limit], entries: Sequence[str]
     ) -> LimitExceeded | None:
-        """Count `entries` in every limit if all have room; otherwise return one that has none."""
+        """Count `entries` against all limits, or return a limit that is too low for them."""
 
     # Values that expire
 
     async def set_if_absent(self, key: str, ttl: float, value: str = "") -> str | None:
-        """Keep `value`, or else a random one, under `key` for `ttl` seconds.
+        """Store `value`, by default a random one, under `key` for `ttl` seconds.
 
         Returns:
-            The value; None, and nothing is kept, if the key has a value already.
+            The value; None if the key already has one, which is not changed.
         """
         value = value or secrets.token_urlsafe(9)
         return value if await self._is_set(key, ttl, value) else None
 
     @abstractmethod
     async def get_with_ttl(self, key: str) -> tuple[str, float] | None:
-        """Return the value under `key`, and for how many more seconds it is kept."""
+        """Return the value under `key`, and in how many seconds it expires."""
 
     @abstractmethod
     async def delete_if_equal(self, key: str, value: str) -> bool:
-        """Remove a value; return whether it was still there, which is so for one caller."""
+        """Delete the value under `key` if it is `value`; return true for one caller only."""
 
     @abstractmethod
     async def _is_set(self, key: str, ttl: float, value: str) -> bool:
-        """Keep `value` under `key`, unless it has a value; return whether it was done."""
+        """Store `value` under `key` unless it has one; return whether it was stored."""
 
     # The store itself
 
     @abstractmethod
     async def ping(self) -> None:
-        """Return if the store can be written to now."""
+        """Check that the store can be written to now."""
 
     @abstractmethod
     async def aclose(self) -> None:
@@ -209,7 +211,7 @@ class Storage(ABC):
 
     @contextmanager
     def _raising(self, unavailable: type[StoreUnavailable]) -> Generator[None]:
-        """Raise `unavailable` if the store can't be reached, and log why."""
+        """Raise `unavailable` and log the cause if the store can't be used."""
         try:
             yield
         except self._failures as failure:
@@ -219,15 +221,35 @@ class Storage(ABC):
 
 
 def explain(where: str, failure: Exception) -> str:
-    """Return, for the operator, why the store at `where` can't be used and how to use another."""
+    """Return, for the operator, why the store at `where` can't be used and what to do."""
     is_missing = isinstance(failure, OSError) and failure.errno in _PATH_ERRORS
     more = " Its folder must exist, and both must be writable." if is_missing else ""
     return (
         f"The state store {where} can't be used: {error_text(failure)}.{more} "
-        "Set CALLS_MCP_STATE_URL to use another."
+        "Check it, or set CALLS_MCP_STATE_URL to another."
     )
 
 
 def error_text(failure: BaseException) -> str:
-    """Return what an error says, without the number of an operating system's error."""
-    return (isinstance(failure, OSError) and failure.strerror) or str(failure)
+    """Return why a file or server can't be used, without error numbers and socket addresses."""
+    match _operating_systems(failure):
+        case TimeoutError(args=()):
+            return "no answer in time"
+        case ConnectionRefusedError():
+            return "connection refused"
+        case gaierror():
+            return "host name not found"
+        case OSError(strerror=str(text)):
+            return text
+        case OSError(args=(str(text),)) if text.startswith("Multiple exceptions"):
+            return "none of the host's addresses could be connected to"
+        case error:
+            return str(error or failure).rstrip(".")
+
+
+def _operating_systems(failure: BaseException) -> OSError | None:
+    """Return the operating system's error that caused `failure`, if there is one."""
+    cause: BaseException | None = failure
+    while cause is not None and not isinstance(cause, OSError):
+        cause = None if isinstance(cause, sqlite3.Error) else cause.__cause__ or cause.__context__
+    return cause

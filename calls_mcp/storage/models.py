@@ -1,6 +1,6 @@
-"""What is stored: pending confirmations, approval requests and decisions, and limits.
+"""The stored data: pending confirmations, approval requests and decisions, and limits.
 
-All times are in seconds since the epoch.
+All times are in epoch seconds.
 """
 
 import time
@@ -21,15 +21,14 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class StorageOptions:
-    """How long and how much is kept.
+    """Limits of a store.
 
     Attributes:
-        retention: How many seconds a record is kept after it expired, so that a late use can be
-            explained.
-        outcome_timeout: How many seconds after a claim to wait for its outcome.
+        retention: Seconds for which a record is kept after it expires, to explain a late use.
+        outcome_timeout: Seconds to wait for an outcome after the claim.
         max_unused: How many unused confirmations one owner can have.
-        capacity: How many confirmations there can be in all, apart from those that are in use.
-        timeout: How many seconds to wait for a store that is in use or does not answer.
+        capacity: How many confirmations there can be in total, apart from those in use.
+        timeout: Seconds to wait for a store that is busy or does not answer.
         clock: Returns the time.
     """
 
@@ -43,7 +42,7 @@ class StorageOptions:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """What a confirmation is valid for: these arguments of this tool, for this principal."""
+    """The tool, arguments and principal that a confirmation is valid for."""
 
     tool: str
     arguments: str
@@ -52,9 +51,9 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class PendingConfirmation:
-    """A confirmation that was issued: what it binds, the state it showed, when it expires.
+    """An issued confirmation: its binding, the state that it showed, and when it expires.
 
-    `for_operator` if the operator was asked, and not the client's user.
+    `for_operator` says whether it asks the operator instead of the client's user.
     """
 
     binding: Binding
@@ -64,14 +63,14 @@ class PendingConfirmation:
 
     @property
     def owner(self) -> str:
-        """Whose unused confirmations it counts with. Those of users never replace an operator's."""
+        """The owner by whom unused ones are counted: users and the operator separately."""
         principal = self.binding.principal
         return f"{principal}\noperator" if self.for_operator else principal
 
 
 @dataclass(frozen=True, slots=True)
 class ConfirmationState:
-    """What is known of a confirmation: when it was claimed, and the outcome of that."""
+    """When a confirmation was claimed, and its outcome."""
 
     claimed_at: float | None
     outcome: Outcome | None
@@ -79,7 +78,7 @@ class ConfirmationState:
 
 @dataclass(frozen=True, slots=True)
 class OperatorDecision:
-    """A decision: who made it, when, and why, if they gave a reason."""
+    """An operator's decision: who made it, when, and their reason, if any."""
 
     is_approval: bool
     by: str
@@ -96,10 +95,10 @@ class OperatorDecision:
 class ApprovalRequest:
     """A change that the operator must approve, with the decision if there is one.
 
-    `client` is the name that the principal's client gives itself; `rule` demands the approval. The
-    operator can decide until `expires_at`. `users_too` if the rule accepts any human: the client's
-    user could have confirmed the change if the client could ask them. `account_sid` is the account
-    that the change is for.
+    `client` is the name of the principal's client, and `rule` the rule that requires the approval.
+    The operator can decide until `expires_at`. `users_too` says whether the rule accepts any human,
+    so that the client's user could confirm if the client supported it. `account_sid` is the account
+    of the change.
     """
 
     identifier: str
@@ -116,17 +115,17 @@ class ApprovalRequest:
 
     @property
     def owner(self) -> str:
-        """Whose pending requests it counts with: the principal's, on each account."""
+        """The owner by whom pending requests are counted: a principal with an account."""
         return f"{self.binding.principal}\n{self.account_sid}"
 
     def has_expired(self, now: float) -> bool:
-        """Whether nobody decided in time."""
+        """Whether the request expired without a decision."""
         return self.decision is None and now >= self.expires_at
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """The place of a request among those that are pending: by age, then by identifier."""
+    """The position of a request among the pending ones: by age, then by identifier."""
 
     asked_at: float
     identifier: str
@@ -134,9 +133,9 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class PendingPage:
-    """Some of the pending requests, the oldest first, of `count` in all.
+    """A page of the `count` pending requests, oldest first.
 
-    `last` is where the next page begins; None if this is the last page.
+    The next page begins after `last`; it is None on the last page.
     """
 
     requests: Sequence[ApprovalRequest]
@@ -146,11 +145,11 @@ class PendingPage:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """At most `amount` of something for `key`, which is a principal or an account, say.
+    """At most `amount` of something for `key`, such as a principal or an account.
 
-    For `Storage.hit`, that is the amount in any `seconds`. For `Storage.reserve`, it is the amount
-    at any one time, and `seconds` is how long a reservation counts unless it is released. `name`
-    is for messages, and distinguishes limits of one key.
+    For `Storage.hit`, this is the amount in any period of `seconds`. For `Storage.reserve`, it is
+    the amount at a time, and a reservation that is not released counts for `seconds`. `name` is
+    for messages, and distinguishes limits with the same key.
     """
 
     name: str
@@ -166,7 +165,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class LimitExceeded:
-    """Nothing was counted: the limit of this name has no room for `retry_after` seconds."""
+    """Nothing was counted, because the limit `name` is reached for `retry_after` seconds."""
 
     name: str
     retry_after: float
@@ -212,18 +211,18 @@ def parse_outcome(text: str | None) -> Outcome | None:
 
 
 def unknown_outcome() -> Outcome:
-    """Return the outcome of a claim whose holder was not heard of again."""
+    """Return the outcome of a claim whose process never recorded one."""
     error = OutcomeUnknown(
-        "It is not known whether this took effect: this confirmation was used before, and whoever "
-        "used it has not been heard of since. Nothing new was sent.",
-        "Do not call again yet. Look with fetch_call or list_calls whether it took effect; only if "
-        "it did not, and your user agrees, call without confirmation_token for a new preview.",
+        "It is not known whether this took effect: this confirmation was used before, and the "
+        "result was not recorded. Nothing new was sent.",
+        "Do not call again yet. Check with fetch_call or list_calls whether it took effect. If it "
+        "did not, and your user agrees, call without confirmation_token for a new preview.",
     )
     return Outcome(outcome="error", error=Failure.from_error(error))
 
 
 def pending_page(rows: Sequence[tuple[str, str, float]], most: int, count: int) -> PendingPage:
-    """Return the page of these rows of JSON, identifier and age; one beyond `most` means more."""
+    """Return the page of these rows of JSON, identifier and time; row `most` + 1 means more."""
     last = Position(rows[most - 1][2], rows[most - 1][1]) if len(rows) > most else None
     return PendingPage(parse_requests([(text, None) for text, _, _ in rows[:most]]), count, last)
 

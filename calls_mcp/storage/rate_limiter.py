@@ -1,4 +1,4 @@
-"""Rate limits that replicas share if they have a Redis, and that each process counts if not."""
+"""Rate limits, shared by replicas through Redis, or counted by each process without it."""
 
 import logging
 from collections import deque
@@ -18,9 +18,9 @@ _SWEEP_EVERY = 60  # seconds
 
 
 class RateLimiter:
-    """Counts hits in the `shared` store, or else in this process; `clock` gives epoch seconds.
+    """Counts hits in the `shared` store, or else in this process. `clock` returns epoch seconds.
 
-    A store that can't be reached delays nobody: for a while, each process counts for itself.
+    While the store can't be reached, the process counts alone, so that requests are not delayed.
     """
 
     def __init__(self, shared: Storage | None, clock: Callable[[], float]) -> None:
@@ -32,14 +32,18 @@ class RateLimiter:
         self._sweep_at = 0.0
 
     async def hit(self, limits: Sequence[Limit]) -> LimitExceeded | None:
-        """Count a hit in every limit if all have room; otherwise return one that has none."""
+        """Count a hit against all limits, or return one that is reached and count nothing."""
         if self._shared is None or self._clock() < self._local_until:
             return self._hit_locally(limits)
         try:
             with anyio.fail_after(_TIMEOUT):
                 return await self._shared.hit(limits)
         except (StoreUnavailable, TimeoutError):
-            _log.warning("Rates are counted by this process alone for the next %d s.", _LOCAL_FOR)
+            _log.warning(
+                "The state store does not answer, so this process counts request rates by itself "
+                "for the next %d s.",
+                _LOCAL_FOR,
+            )
             self._local_until = self._clock() + _LOCAL_FOR
             return self._hit_locally(limits)
 
@@ -61,7 +65,7 @@ class RateLimiter:
         return hits
 
     def _sweep(self, now: float) -> None:
-        """Remove counters without hits; only now and then, because there may be many."""
+        """Remove empty counters once a minute, because there may be many."""
         if now >= self._sweep_at:
             self._hits = {key: hits for key, hits in self._hits.items() if hits and hits[-1] > now}
             self._sweep_at = now + _SWEEP_EVERY

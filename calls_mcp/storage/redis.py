@@ -1,8 +1,8 @@
 """A store in Redis, shared by replicas on any machine.
 
-Every change is one script, so that it happens as a whole. If a response gets lost, the library may
-send a script again; each of them then does nothing more, and says the same. Redis must be 6.2 or
-newer, and must not be set to evict keys that have not expired.
+Every change is one script, so it is atomic. Scripts are idempotent, because the library sends a
+script again if a response is lost. Redis must be 6.2 or newer, and must not evict keys before they
+expire.
 """
 
 import hashlib
@@ -38,8 +38,8 @@ from calls_mcp.storage.models import (
 )
 from calls_mcp.tools.outcome import Outcome
 
-# A password with characters that are not percent-encoded could be taken for the host, which errors
-# name; a database that is no number is passed over by the library.
+# A password with special characters could be parsed as the host, which error messages show. The
+# library silently ignores a database that is not a number.
 _UNAMBIGUOUS_URL = re.compile(r"rediss?://([^\s/?#@[\]]*@)?[^\s/?#@]*(/[0-9]*/?)?(\?[^\s@]*)?")
 
 
@@ -52,7 +52,7 @@ _PENDING_KEYS = [_key("requests", name) for name in ("undecided", "expiring", "t
 
 
 class Client(Protocol):
-    """What is used of `redis.asyncio.Redis`, whose own annotations leave its answers unknown."""
+    """The methods used of `redis.asyncio.Redis`, whose own annotations have no result types."""
 
     def execute_command(self, *command: str | float) -> Awaitable[Any]:
         """Run one command."""
@@ -66,10 +66,10 @@ class Client(Protocol):
 
 
 def open_redis(url: str, options: StorageOptions) -> "RedisStorage":
-    """Return the store in the Redis at `url`. Nothing is sent there yet.
+    """Return the store in the Redis at `url`, without connecting to it.
 
     Raises:
-        ConfigurationError: The URL is malformed, or has an option that is unknown or wrong.
+        ConfigurationError: The URL is malformed, or has an unknown or wrong option.
     """
     try:
         if not _UNAMBIGUOUS_URL.fullmatch(url):
@@ -85,14 +85,14 @@ def open_redis(url: str, options: StorageOptions) -> "RedisStorage":
     except (ValueError, TypeError, AttributeError, RedisError):
         # Its text may repeat the URL, which may contain a password.
         raise ConfigurationError(
-            "CALLS_MCP_STATE_URL is not a well-formed URL like redis://HOST:PORT/NUMBER, or has an "
-            "option that is unknown or has a wrong value."
+            "CALLS_MCP_STATE_URL is not a well-formed URL such as redis://HOST:PORT/NUMBER, or has "
+            "an unknown or wrong option. Percent-encode special characters in the password."
         ) from None
     return RedisStorage(cast("Client", client), options, _without_secrets(url))
 
 
 def _without_secrets(url: str) -> str:
-    """Return the scheme, the host and the path of a URL that is unambiguous."""
+    """Return the scheme, host and path of an unambiguous URL."""
     scheme, _, rest = re.split("[?#]", url)[0].partition("://")
     return f"{scheme}://{rest.rpartition('@')[2]}"
 
@@ -139,8 +139,8 @@ class RedisStorage(Storage):
         await self._run("record_outcome", keys, [outcome.to_json()], OutcomeNotStored)
 
     async def _outcome(self, identifier: str) -> Outcome:
-        # Moving the one element of a list to where it is waits for it, and leaves it for the rest.
-        # It has to return before the connection counts as broken because it is silent.
+        # BLMOVE from the list to itself waits for the element and keeps it for other waiters. It
+        # must return before the socket times out.
         key, block = _outcome(identifier), self._options.timeout / 5
         while True:
             text = await self._ask("BLMOVE", key, key, "LEFT", "LEFT", block)
@@ -236,7 +236,7 @@ class RedisStorage(Storage):
     async def _ask(
         self, *command: str | float, raises: type[StoreUnavailable] = StoreUnavailable
     ) -> Any:  # noqa: ANN401
-        """Return the answer to a command; a failure `raises` this."""
+        """Return the response to a command; raise `raises` if it fails."""
         with self._raising(raises):
             return await self._client.execute_command(*command)
 
@@ -247,7 +247,7 @@ class RedisStorage(Storage):
         arguments: Sequence[str | float],
         raises: type[StoreUnavailable] = StoreUnavailable,
     ) -> Any:  # noqa: ANN401
-        """Return what a script returns; a failure `raises` this."""
+        """Return what a script returns; raise `raises` if it fails."""
         with self._raising(raises):
             return await self._script(name)(keys, arguments)
 
@@ -270,7 +270,7 @@ def _request(identifier: str) -> str:
     return _key("request", identifier)
 
 
-# Values and reservations are where the first edition has them: while it is replaced, both count.
+# These keys are those of the first edition, so that both can run during an upgrade.
 
 
 def _value(key: str) -> str:

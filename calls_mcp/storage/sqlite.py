@@ -1,4 +1,4 @@
-"""A store in an SQLite database: a file shared by the processes of one machine, or in memory."""
+"""A store in SQLite: a file shared by the processes of one machine, or memory."""
 
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -44,7 +44,7 @@ DELETE FROM confirmations WHERE rowid IN (
     ORDER BY rowid DESC LIMIT -1 OFFSET ?
 )
 """
-# If there are too many in all, the owner of the most loses the oldest.
+# If there are too many in total, the oldest one of the owner with the most is deleted.
 _DELETE_OF_LARGEST_OWNER = """
 DELETE FROM confirmations WHERE rowid = (
     SELECT min(rowid) FROM confirmations
@@ -81,7 +81,7 @@ LEFT JOIN approval_requests AS each ON each.rowid IN (
     ORDER BY asked_at, identifier LIMIT ?
 ) ORDER BY each.asked_at, each.identifier
 """  # noqa: S608  # of constants
-# A new request has a greater rowid than all that are pending, so no exchange keeps the sum.
+# A new request has a greater rowid than all pending ones, so any change of the set changes the sum.
 _PENDING_VERSION = f"SELECT count(*) || '.' || ifnull(sum(rowid), 0) {_FROM_PENDING}"
 
 _COUNT = "SELECT count(*), min(until) FROM counts WHERE key = ? AND until > ?"
@@ -102,12 +102,12 @@ class SqliteStorage(Storage):
         self.kind = "sqlite" if path else "memory"
         self.where = str(path or "memory:")
         self._writer = self._reader = Database(path, options.timeout)
-        if path:  # readers have a connection of their own, so that they wait for no writer here
+        if path:  # a separate connection, so that readers don't wait for writers of this process
             self._reader = Database(path, options.timeout)
         self._writers, self._readers = CapacityLimiter(1), CapacityLimiter(1)
 
     async def require_usable(self) -> None:
-        """Return if the database can be written to now, or created.
+        """Check that the database can be written to now, or created.
 
         Raises:
             ConfigurationError: It can't.
@@ -287,7 +287,7 @@ class SqliteStorage(Storage):
         work: Callable[[sqlite3.Connection], _T],
         raises: type[StoreUnavailable] = StoreUnavailable,
     ) -> _T:
-        """Return what `work` returns, run in a thread as one transaction."""
+        """Run `work` in a thread as one transaction and return its result."""
         with self._raising(raises):
             write = partial(self._writer.write, work, self._writer.deadline())
             return await self._run(write, self._writers)
@@ -298,7 +298,7 @@ class SqliteStorage(Storage):
     async def _fetch_all(
         self, query: str, *parameters: str | float
     ) -> Sequence[tuple[object, ...]]:
-        """Return the rows of `query`; there are none while the file does not exist."""
+        """Return the rows of `query`; none if the file does not exist."""
         with self._raising(StoreUnavailable):
             read = partial(self._reader.read, query, parameters, self._reader.deadline())
             return await self._run(read, self._readers)
@@ -312,7 +312,7 @@ class SqliteStorage(Storage):
 def _exceeded(
     limit: Limit, row: tuple[object, ...] | None, now: float, needed: int = 1
 ) -> LimitExceeded | None:
-    """Return the limit, if what this row says leaves less room than is `needed`."""
+    """Return the limit if it is too low for `needed` more than the count in this row."""
     count, until = cast("tuple[int, float | None]", row or (0, None))
     if count + needed <= limit.amount:
         return None

@@ -176,7 +176,7 @@ async def test_a_place_where_nothing_can_be_written_refuses_changes(
     assert "not a database" in await is_refused(path)
     assert path.read_text("utf-8") == "Dear diary"
     monkeypatch.setattr(sys, "stderr", None)
-    assert "there is no stderr" in await is_refused(None)
+    assert "this process has no stderr" in await is_refused(None)
 
 
 async def test_a_server_is_not_ready_while_no_change_can_be_recorded(tmp_path: Path) -> None:

@@ -172,9 +172,7 @@ def test_a_file_without_the_first_records_is_a_part_and_a_database_without_them_
     path.write_bytes(b"".join(part))
     report = verify(path)
     assert report.is_intact
-    assert [note.what for note in report.notes] == [
-        "begins at record 3; earlier records are not in this file"
-    ]
+    assert [note.what for note in report.notes] == ["this file begins at record 3"]
     path.write_bytes(b"".join(part).replace(b'"id":"0003"', b'"id":"0009"'))
     assert not verify(path).is_intact
     database = database_log(tmp_path, 4)
@@ -190,7 +188,7 @@ def test_a_log_without_any_sound_record_has_no_times_and_no_hash_to_keep(tmp_pat
     assert describe(verify(path)) == [
         "1 record.",
         "The audit log was changed after it was written.",
-        "Problem: line 1, record 1: it was edited: its hash does not match its content",
+        "Problem: line 1, record 1: its hash does not match its content, so it was edited",
     ]
 
 
@@ -217,10 +215,12 @@ def test_a_report_is_told_in_plain_words(tmp_path: Path) -> None:
         f"Hash of the last record: {last['hash']}",
     ]
     path.write_bytes(path.read_bytes()[:-9])
-    assert describe(verify(path, expect="0"))[-2:] == [
-        "Problem: line 2: it was never written completely, or was damaged since",
-        "Problem: no record has the expected hash: the log was cut off at its end, or rewritten",
-    ]
+    torn, unexpected = describe(verify(path, expect="0"))[-2:]
+    assert torn == "Problem: line 2: it was never written completely, or was damaged later"
+    assert unexpected == (
+        "Problem: no record has the expected hash: records were removed from the end, or the log "
+        "was rewritten"
+    )
 
 
 def test_an_empty_log_has_nothing_wrong(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A little authorization server: it publishes keys, signs tokens with them, and fails on demand."""
+"""A small authorization server: it publishes keys, signs tokens, and fails on demand."""
 
 import json
 import time
@@ -28,22 +28,22 @@ ED_KEY = ed25519.Ed25519PrivateKey.generate()
 
 
 def public(key: PrivateKey, identifier: str, algorithm: str, **more: object) -> dict[str, Any]:
-    """The public part of a key, as an issuer publishes it."""
+    """Return the public key as a JWK."""
     match key:
         case rsa.RSAPrivateKey():
-            told = RSAAlgorithm.to_jwk(key.public_key())
+            jwk = RSAAlgorithm.to_jwk(key.public_key())
         case ec.EllipticCurvePrivateKey():
-            told = ECAlgorithm.to_jwk(key.public_key())
+            jwk = ECAlgorithm.to_jwk(key.public_key())
         case ed25519.Ed25519PrivateKey():
-            told = OKPAlgorithm.to_jwk(key.public_key())
-    return {**json.loads(told), "kid": identifier, "alg": algorithm, "use": "sig", **more}
+            jwk = OKPAlgorithm.to_jwk(key.public_key())
+    return {**json.loads(jwk), "kid": identifier, "alg": algorithm, "use": "sig", **more}
 
 
 @dataclass
 class Issuer:
-    """What it publishes can be changed.
+    """An issuer. Tests can change what it publishes.
 
-    `asked` has the paths that were asked for, and `granted` the scopes of the tokens it gave out.
+    `asked` has the paths of all requests, and `granted` the scopes of the issued tokens.
     """
 
     url: str = ""
@@ -62,7 +62,7 @@ class Issuer:
         identifier: str | None = "rsa",
         claims: Mapping[str, object] = NO_CLAIMS,
     ) -> str:
-        """A token for the server, with `claims` instead of the usual; None leaves one out."""
+        """Return a token for the server. `claims` override the defaults; None removes a claim."""
         now = int(time.time())
         usual: dict[str, object] = {
             "iss": self.url,
@@ -73,12 +73,12 @@ class Issuer:
             "iat": now,
             "exp": now + 300,
         }
-        told = {k: v for k, v in {**usual, **claims}.items() if v is not None}
+        given = {k: v for k, v in {**usual, **claims}.items() if v is not None}
         headers = {} if identifier is None else {"kid": identifier}
-        return jwt.encode(told, key, algorithm, headers)
+        return jwt.encode(given, key, algorithm, headers)
 
     def settings(self, **more: object) -> dict[str, Any]:
-        """The settings of a server that accepts its tokens, and more."""
+        """Return the settings of a server that accepts the issuer's tokens, and `more`."""
         return {
             "calls_mcp_auth": "oauth",
             "calls_mcp_oauth_issuer": self.url,
@@ -88,7 +88,7 @@ class Issuer:
 
     @property
     def key_fetches(self) -> int:
-        """How often the keys were asked for."""
+        """Return how often the keys were fetched."""
         return self.asked.count("/keys")
 
     async def answer(self, request: Request) -> Response:
@@ -120,13 +120,13 @@ class Issuer:
 
 
 def elsewhere(url: str) -> Response:
-    """A redirection."""
+    """Return a redirect."""
     return RedirectResponse(url)
 
 
 @asynccontextmanager
 async def issuing(path: str = "", metadata_path: str | None = None) -> AsyncGenerator[Issuer]:
-    """An issuer whose URL has this path, and which publishes an RSA key."""
+    """Start an issuer whose URL has this path, and that publishes an RSA key."""
     issuer = Issuer(path=path, keys=[public(RSA_KEY, "rsa", "RS256")])
     if metadata_path is not None:
         issuer.metadata_path = metadata_path

@@ -1,4 +1,4 @@
-"""A real nginx or HAProxy in front of replicas, with the configuration that is shipped."""
+"""Run nginx or HAProxy in front of replicas, with the shipped configuration."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -20,8 +20,8 @@ NGINX, HAPROXY = DEPLOY / "nginx.conf", DEPLOY / "haproxy.cfg"
 
 @asynccontextmanager
 async def nginx(folder: Path, urls: Sequence[str]) -> AsyncGenerator[str]:
-    """An nginx in front of these two servers; the endpoint's URL there."""
-    own = {r"/tmp/": f"{folder}/"}  # noqa: S108  # its own
+    """Start nginx in front of these two servers; yield its URL of the endpoint."""
+    own = {r"/tmp/": f"{folder}/"}  # noqa: S108  # in nginx's container
     changes = {"listen 8080;": "listen 127.0.0.1:{port};", **own}
     command = [_found("nginx"), "-e", "stderr", "-g", "daemon off;", "-c"]
     async with _balanced(command, folder / NGINX.name, _text(NGINX, changes, urls)) as url:
@@ -30,7 +30,7 @@ async def nginx(folder: Path, urls: Sequence[str]) -> AsyncGenerator[str]:
 
 @asynccontextmanager
 async def haproxy(folder: Path, urls: Sequence[str]) -> AsyncGenerator[str]:
-    """A HAProxy in front of these two servers; the endpoint's URL there."""
+    """Start HAProxy in front of these two servers; yield its URL of the endpoint."""
     changes = {"bind 0.0.0.0:8080": "bind 127.0.0.1:{port}"}
     command = [_found("haproxy"), "-db", "-f"]
     async with _balanced(command, folder / HAPROXY.name, _text(HAPROXY, changes, urls)) as url:
@@ -52,7 +52,7 @@ async def _balanced(command: Sequence[str], file: Path, text: str) -> AsyncGener
 
 
 def _write(file: Path, text: str) -> None:
-    file.parent.chmod(0o755)  # for those who give up being root
+    file.parent.chmod(0o755)  # for the worker processes, which do not run as root
     file.write_text(text, "utf-8")
 
 
@@ -63,22 +63,22 @@ def _found(name: str) -> str:
 
 
 async def _begun(command: Sequence[str], port: int) -> Process | None:
-    """The process, once it serves; None if the port was taken."""
+    """Start the process and return it once it serves; None if the port was in use."""
     process = await anyio.open_process(command, stdout=None, stderr=None)
     async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
         while process.returncode is None:
             try:
                 answer = await client.get(f"http://127.0.0.1:{port}/healthz")
             except httpx.ConnectError:
-                await checkpoint()  # lets the other end have its turn; waits for nothing
+                await checkpoint()
             else:
-                if answer.status_code == HTTPStatus.OK:  # it may still be looking for the replicas
+                if answer.status_code == HTTPStatus.OK:  # it may not have found the replicas yet
                     return process
     return None
 
 
 def _text(file: Path, changes: Mapping[str, str], urls: Sequence[str]) -> str:
-    """A configuration with our addresses in place of those that it is shipped with."""
+    """Return a shipped configuration with the addresses replaced."""
     text = file.read_text("utf-8")
     servers = {f"calls-mcp-{n}:8080": urlsplit(url).netloc for n, url in enumerate(urls, 1)}
     for before, after in {**changes, **servers}.items():

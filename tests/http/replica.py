@@ -1,4 +1,4 @@
-"""The service as a process of its own."""
+"""Run the server as a process."""
 
 import os
 import signal
@@ -18,17 +18,17 @@ _ANNOUNCED = "calls-mcp: serving at "
 
 @dataclass
 class Replica(Service):
-    """A server process, and what it has told on stderr so far."""
+    """A server process, and its stderr so far."""
 
     process: Process = field(kw_only=True)
-    told: list[str] = field(default_factory=list[str])
+    stderr: list[str] = field(default_factory=list[str])
 
     def terminate(self) -> None:
-        """Ask it to end."""
+        """Send SIGTERM."""
         self.process.send_signal(signal.SIGTERM)
 
     async def kill(self) -> None:
-        """End it as a crash does."""
+        """Kill the process, as a crash would."""
         self.process.kill()
         await self.process.wait()
 
@@ -37,7 +37,7 @@ class Replica(Service):
 async def replica(
     variables: Mapping[str, str], *arguments: str, token: str = ""
 ) -> AsyncGenerator[Replica]:
-    """A server with these variables, once it serves; killed at the end if it still does."""
+    """Start a server with these variables; yield it once it serves, and kill it at the end."""
     command = [
         *(sys.executable, "-m", "calls_mcp", "serve", "--transport", "http"),
         *("--port", "0", *arguments),
@@ -48,7 +48,7 @@ async def replica(
         serving = anyio.Event()
         tasks.start_soon(_listen, found, serving)
         await serving.wait()
-        assert found.url, "".join(found.told)
+        assert found.url, "".join(found.stderr)
         try:
             yield found
         finally:
@@ -57,11 +57,11 @@ async def replica(
 
 
 async def _listen(replica: Replica, serving: anyio.Event) -> None:
-    """Take in what it tells, to the end."""
+    """Read stderr until it is closed."""
     assert replica.process.stderr
     pending = ""
     async for text in TextReceiveStream(replica.process.stderr):
-        replica.told.append(text)
+        replica.stderr.append(text)
         pending += text
         _, announced, rest = pending.partition(_ANNOUNCED)
         if announced and "\n" in rest and not serving.is_set():

@@ -1,4 +1,4 @@
-"""The whole service on a real socket, in this process: a server on an emulator, and its clients."""
+"""The whole service on a real socket in this process, with an emulator and clients."""
 
 import hashlib
 import json
@@ -43,7 +43,7 @@ class Client2026:
     capabilities: Mapping[str, object] = field(default_factory=dict[str, object])
 
     def body(self, method: str, **params: object) -> dict[str, Any]:
-        """The JSON-RPC message."""
+        """Return the JSON-RPC message."""
         meta = {
             "io.modelcontextprotocol/protocolVersion": MODERN,
             "io.modelcontextprotocol/clientInfo": {"name": "raw", "version": "1"},
@@ -52,21 +52,21 @@ class Client2026:
         return {"jsonrpc": "2.0", "id": 1, "method": method, "params": {**params, "_meta": meta}}
 
     def headers(self, method: str, name: object = None) -> dict[str, str]:
-        """The headers that tell the same as the message."""
+        """Return the headers that must match the message."""
         named = {} if name is None else {"Mcp-Name": str(name)}
         return {"MCP-Protocol-Version": MODERN, "Mcp-Method": method, **named}
 
 
 @dataclass
 class Service:
-    """A service at `url`; `token` is what its clients show, if anything."""
+    """A service at `url`; its clients send `token`, if it is not empty."""
 
     url: str
     token: str = ""
 
     @property
     def root(self) -> str:
-        """Its URL without the path."""
+        """Return the URL without the path."""
         return self.url.removesuffix(urlsplit(self.url).path)
 
     @property
@@ -74,7 +74,7 @@ class Service:
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
     def of(self, token: str) -> Self:
-        """The same for somebody else."""
+        """Return the same service with another token."""
         return replace(self, token=token)
 
     @asynccontextmanager
@@ -86,7 +86,7 @@ class Service:
         headers: Mapping[str, str] = NO_HEADERS,
         auth: httpx2.Auth | None = None,
     ) -> AsyncGenerator[Agent]:
-        """A client; with a `user`, one that can ask somebody. It sends `headers`, too."""
+        """Connect a client. With a `user`, it supports elicitation. It also sends `headers`."""
         info = Implementation(name=name, version="1")
         given = {**self._headers, **headers}
         http = httpx2.AsyncClient(
@@ -105,19 +105,19 @@ class Service:
             yield Agent(client)
 
     async def place(self) -> str:
-        """Have a call placed; its SID."""
+        """Place a call and return its SID."""
         async with self.connect() as agent:
             return await agent.place()
 
     def http(self) -> httpx.AsyncClient:
-        """What sends requests by hand."""
+        """Return an HTTP client with the usual headers."""
         headers = {**_ACCEPTED, **self._headers}
         return httpx.AsyncClient(
             headers=headers, timeout=60, verify=NO_CERTIFICATES, trust_env=False
         )
 
     async def post(self, body: object, headers: Mapping[str, str] | None = None) -> httpx.Response:
-        """Send a body: bytes as they are, all else as JSON."""
+        """Send a body: bytes unchanged, anything else as JSON."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         latin = httpx.Headers(headers, encoding="latin-1")
         async with self.http() as http:
@@ -132,7 +132,7 @@ class Service:
     async def tool(
         self, name: str, arguments: Mapping[str, object], **params: object
     ) -> dict[str, Any]:
-        """Call a tool as a client of that revision whose user can answer; the result."""
+        """Call a tool as a client of that revision with elicitation; return the result."""
         raw = Client2026({"elicitation": {"form": {}}})
         body = raw.body("tools/call", name=name, arguments={**arguments}, **params)
         response = await self.post(body, raw.headers("tools/call", name))
@@ -140,21 +140,23 @@ class Service:
         return result
 
     async def get(self, path: str, headers: Mapping[str, str] | None = None) -> httpx.Response:
-        """Get something beside the endpoint."""
+        """Get another path of the server."""
         async with self.http() as http:
             return await http.get(self.root + path, headers=headers)
 
     async def open_session(self, **capabilities: object) -> httpx.Response:
-        """Shake hands as an older client does."""
-        told = {
+        """Send `initialize` as an older client does."""
+        params = {
             "protocolVersion": LEGACY,
             "capabilities": capabilities,
             "clientInfo": {"name": "raw", "version": "1"},
         }
-        return await self.post({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": told})
+        return await self.post(
+            {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}
+        )
 
     async def session(self, **capabilities: object) -> str:
-        """Shake hands to the end; the session's id."""
+        """Open a session completely and return its id."""
         opened = await self.open_session(**capabilities)
         initialized = {"jsonrpc": "2.0", "method": "notifications/initialized"}
         await self.post(initialized, in_session(opened))
@@ -166,13 +168,14 @@ class Service:
         return await self.post(body, headers)
 
     def head(self, *lines: str) -> bytes:
-        """The head of a POST with these lines, to be sent over a bare connection."""
-        told = (f"POST {urlsplit(self.url).path} HTTP/1.1", f"Host: {urlsplit(self.url).netloc}")
+        """Return the head of a POST with these header lines, to send over a raw connection."""
+        url = urlsplit(self.url)
+        first = (f"POST {url.path} HTTP/1.1", f"Host: {url.netloc}")
         accepted = (f"{name}: {value}" for name, value in _ACCEPTED.items())
-        return "\r\n".join([*told, *accepted, *lines, "", ""]).encode()
+        return "\r\n".join([*first, *accepted, *lines, "", ""]).encode()
 
     async def connection(self) -> SocketStream:
-        """A bare connection to it."""
+        """Open a raw connection to the server."""
         parts = urlsplit(self.url)
         return await anyio.connect_tcp(parts.hostname or "", parts.port or 0)
 
@@ -187,7 +190,7 @@ class LocalService(Service):
 
 @asynccontextmanager
 async def open_service(*, token: str = "", **settings: object) -> AsyncGenerator[LocalService]:
-    """A service with `settings` (by field name) on an emulator."""
+    """Start a service with `settings` (by field name), backed by an emulator."""
     async with (
         open_harness(sandbox=False, **settings) as harness,
         serve_harness(harness, token) as service,
@@ -199,7 +202,7 @@ async def open_service(*, token: str = "", **settings: object) -> AsyncGenerator
 async def serve_harness(
     harness: Harness, token: str = "", port: int = 0
 ) -> AsyncGenerator[LocalService]:
-    """A harness's server as a service."""
+    """Serve a harness's server over HTTP."""
     async with open_server(harness.server, harness.runtime, Endpoint(port=port)) as server:
         yield LocalService(server.endpoint.url, token, harness=harness, server=server)
         server.shutdown.cancel_requests()
@@ -207,7 +210,7 @@ async def serve_harness(
 
 @dataclass
 class StubbedService(Service):
-    """A service on a stand-in for the API."""
+    """A service backed by a stub of the API."""
 
     server: HttpServer = field(kw_only=True)
     upstream: Upstream = field(kw_only=True)
@@ -223,7 +226,7 @@ async def stubbed_service(
     monotonic: Callable[[], float] = time.monotonic,
     **settings: object,
 ) -> AsyncGenerator[StubbedService]:
-    """A service with `settings` on a stand-in that answers everything with `step`."""
+    """Start a service with `settings`, backed by a stub that answers every request with `step`."""
     given = load_settings({"calls_mcp_policy": PERMISSIVE} | settings)
     async with Upstream(step) as upstream:
         to_it = access(upstream.base_url, deadline=deadline)
@@ -237,7 +240,7 @@ async def stubbed_service(
 
 @dataclass
 class Wait:
-    """The answer of a slow stand-in: `asked` once it has a request, it answers when `answered`."""
+    """A slow stub: it sets `asked` when it gets a request, and answers once `answered` is set."""
 
     asked: anyio.Event = field(default_factory=anyio.Event)
     answered: anyio.Event = field(default_factory=anyio.Event)
@@ -251,7 +254,7 @@ class Wait:
 
 @asynccontextmanager
 async def slow_service(**settings: object) -> AsyncGenerator["SlowService"]:
-    """A service on a stand-in that answers when it is told to; changes need no confirmation."""
+    """Start a service, backed by a slow stub (see `Wait`), whose changes need no confirmation."""
     given: dict[str, Any] = {"calls_mcp_confirm": "none"} | settings
     wait = Wait()
     async with stubbed_service(wait, **given) as on:
@@ -263,14 +266,14 @@ async def slow_service(**settings: object) -> AsyncGenerator["SlowService"]:
 
 @dataclass
 class SlowService(StubbedService):
-    """A service on a slow stand-in."""
+    """A service backed by a slow stub."""
 
     asked: anyio.Event = field(kw_only=True)
     answered: anyio.Event = field(kw_only=True)
 
 
 def entry(token: str, principal: str, *scopes: str, lasts: timedelta = TOMORROW) -> str:
-    """The lines about a token in a file of principals."""
+    """Return the lines of a token in a principals file."""
     digest = hashlib.sha256(token.encode()).hexdigest()
     return (
         f'[[tokens]]\nprincipal = "{principal}"\nsha256 = "{digest}"\n'
@@ -279,48 +282,48 @@ def entry(token: str, principal: str, *scopes: str, lasts: timedelta = TOMORROW)
 
 
 def write(file: Path, *entries: str) -> Path:
-    """A file of principals."""
+    """Write a principals file and return its path."""
     file.write_text("\n".join(entries), "utf-8")
     return file
 
 
 def principals(file: Path, *tokens: str) -> Path:
-    """A file of principals, each named like their token, who may do everything."""
+    """Write a principals file. Each principal is named like their token, and has all scopes."""
     return write(file, *(entry(token, token, *EVERYTHING) for token in tokens))
 
 
 def by_tokens(file: Path, **settings: object) -> dict[str, Any]:
-    """Settings, and those that let in whoever the file lists."""
+    """Return `settings` and those of authentication by the tokens in `file`."""
     return {"calls_mcp_auth": "tokens", "calls_mcp_principals": file, **settings}
 
 
 def message(method: str, **params: object) -> bytes:
-    """A request of an earlier revision as it is sent."""
+    """Return the body of a request of an earlier revision."""
     return json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode()
 
 
 def result(response: httpx.Response) -> dict[str, Any]:
-    """The result in an answer, whether it came as JSON or as a stream of events."""
+    """Return the result in a response, which may be JSON or an event stream."""
     assert response.status_code == 200, response.text
     return json.loads(response.text.rpartition("data: ")[2])["result"]
 
 
 def challenge(response: httpx.Response) -> Mapping[str, str]:
-    """What the `WWW-Authenticate` of a refusal says."""
-    scheme, _, told = response.headers["WWW-Authenticate"].partition(" ")
+    """Return the fields of the `WWW-Authenticate` header."""
+    scheme, _, fields = response.headers["WWW-Authenticate"].partition(" ")
     assert scheme == "Bearer"
-    pairs = (part.partition("=") for part in told.split(", "))
+    pairs = (part.partition("=") for part in fields.split(", "))
     return {name: value.strip('"') for name, _, value in pairs}
 
 
 def in_session(opened: httpx.Response) -> dict[str, str]:
-    """The headers of what goes on in a session, by the answer that opened it."""
+    """Return the headers of later requests in a session, from the response that opened it."""
     session = opened.headers["mcp-session-id"]
     return {"Mcp-Session-Id": session, "MCP-Protocol-Version": LEGACY}
 
 
 async def rest_of(stream: SocketStream) -> bytes:
-    """All that still comes, until the other end closes the connection."""
+    """Return everything received until the other end closes the connection."""
     received = bytearray()
     try:
         while True:

@@ -1,4 +1,4 @@
-"""`calls-mcp serve --transport http --console`: the operator's rooms beside the service."""
+"""`calls-mcp serve --transport http --console`: the operator's console."""
 
 import re
 from pathlib import Path
@@ -19,15 +19,15 @@ _PLACE = re.compile(r"the console is at (\S+); a token with calls:approve lets a
 _CSRF = re.compile(r'name="csrf" value="([^"]+)"')
 
 
-def found(told: str, pattern: re.Pattern[str]) -> re.Match[str]:
-    """What a server has told of its console."""
-    place = pattern.search(told)
-    assert place, told
-    return place
+def found(log: str, pattern: re.Pattern[str]) -> re.Match[str]:
+    """Return the match of the log line about the console."""
+    match = pattern.search(log)
+    assert match, log
+    return match
 
 
 @pytest.mark.process
-async def test_a_link_leads_to_what_its_clients_wait_for(tmp_path: Path) -> None:
+async def test_the_console_link_leads_to_pending_approvals(tmp_path: Path) -> None:
     policy = write(tmp_path / "policy.toml", "[confirm]", 'place = "operator"')
     variables = {
         "CALLS_MCP_STATE_URL": f"sqlite:///{tmp_path}/state.db",
@@ -35,7 +35,7 @@ async def test_a_link_leads_to_what_its_clients_wait_for(tmp_path: Path) -> None
         "CALLS_MCP_HTTP_GRACE": "5",
     }
     async with replica(variables, "--sandbox", "--console", "0") as server:
-        url, secret = found("".join(server.told), _LINK).groups()
+        url, secret = found("".join(server.stderr), _LINK).groups()
         async with (
             server.connect() as agent,
             httpx.AsyncClient(
@@ -46,8 +46,8 @@ async def test_a_link_leads_to_what_its_clients_wait_for(tmp_path: Path) -> None
             inside = await browser.post("/sign-in", data={"link": secret})
             csrf = _CSRF.search(inside.text)
             assert csrf
-            case = f"/approvals/{asked['confirmation']['approval']}"
-            await browser.post(case, data={"csrf": csrf[1], "decision": "approve"})
+            request = f"/approvals/{asked['confirmation']['approval']}"
+            await browser.post(request, data={"csrf": csrf[1], "decision": "approve"})
             assert (await agent.call("create_call", **placing()))["outcome"] == "done"
             async with browser.stream("GET", "/events?topic=approvals") as open_tab:
                 assert open_tab.status_code == 200
@@ -55,7 +55,7 @@ async def test_a_link_leads_to_what_its_clients_wait_for(tmp_path: Path) -> None
                 assert await server.process.wait() == 0
 
 
-async def test_behind_a_proxy_its_address_is_told(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_console_url_behind_a_proxy_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     async with (
         open_harness(calls_mcp_console_url="https://calls.example.com") as harness,
         open_beside(harness.runtime, "0.0.0.0:0"),
@@ -63,7 +63,7 @@ async def test_behind_a_proxy_its_address_is_told(caplog: pytest.LogCaptureFixtu
         assert found(caplog.text, _LINK)[1] == "https://calls.example.com"
 
 
-async def test_where_callers_show_tokens_there_is_no_link(
+async def test_with_tokens_the_console_has_no_link(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = write(
@@ -98,10 +98,10 @@ HTTP = ["--transport", "http", "--port", "0"]
         ([*HTTP, "--console", "0.0.0.0:0"], "At 0.0.0.0, other machines would reach the console"),
     ],
 )
-def test_what_is_wrong_with_the_console_is_told_in_one_line(
+def test_a_wrong_console_option_is_reported_in_one_line(
     options: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["serve", "--sandbox", *options]) == 2
-    told = capsys.readouterr().err
-    assert complaint in told
-    assert told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert complaint in printed
+    assert printed.count("\n") == 1

@@ -1,4 +1,4 @@
-"""The files under config/deploy/ hold together, and fit the program that they start."""
+"""The files under config/deploy/ are consistent with each other and the program."""
 
 import json
 import re
@@ -23,11 +23,11 @@ DEPLOYED: list[dict[str, Any]] = [*yaml.safe_load_all(TEXTS["kubernetes.yaml"])]
 SPEC: dict[str, Any] = DEPLOYED[0]["spec"]["template"]["spec"]
 POD: dict[str, Any] = SPEC["containers"][0]
 UNIT = dict(re.findall("^([A-Za-z]+)=(.*)$", TEXTS["calls-mcp.service"], re.MULTILINE))
-"""The unit's directives; of those that are repeated, the last."""
+"""The unit's directives; the last of repeated ones."""
 
 
 def _image() -> dict[str, Any]:
-    """The instructions of the Dockerfile's last stage; those in JSON decoded."""
+    """Return the instructions of the Dockerfile's last stage, with JSON decoded."""
     stage = TEXTS["Dockerfile"].replace("\\\n", "").rpartition("\nFROM ")[2]
     lines = (line.partition(" ") for line in stage.splitlines()[1:] if not line.startswith("#"))
     return {name: json.loads(rest) if rest.startswith("[") else rest for name, _, rest in lines}
@@ -37,7 +37,7 @@ IMAGE = _image()
 COMMANDS = [IMAGE["ENTRYPOINT"][1:] + IMAGE["CMD"], shlex.split(UNIT["ExecStart"])[1:], POD["args"]]
 
 
-def test_every_file_names_only_settings_that_there_are() -> None:
+def test_deployment_files_name_only_existing_settings() -> None:
     known = Settings.variables().keys()
     named = {*re.findall(r"\b(?:CALLS_MCP|TWILIO)_[A-Z_]+", " ".join(TEXTS.values()))}
     assert "CALLS_MCP_STATE_URL" in named
@@ -45,22 +45,22 @@ def test_every_file_names_only_settings_that_there_are() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=["image", "unit", "pod"])
-def test_every_command_is_one_that_the_program_takes(
+def test_deployment_commands_are_valid(
     command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CALLS_MCP_LOG_LEVEL", "WARNING")
     assert main(command) == 2
-    assert "TWILIO_ACCOUNT_SID" in capsys.readouterr().err  # all that is wrong with it
+    assert "TWILIO_ACCOUNT_SID" in capsys.readouterr().err  # the only fault
 
 
-def test_the_image_runs_as_nobody_and_tells_its_health() -> None:
+def test_the_image_runs_without_root_and_has_a_health_check() -> None:
     assert IMAGE["USER"] == "10001:10001"
     assert "/healthz" in IMAGE["HEALTHCHECK"]
     assert IMAGE["ENTRYPOINT"] == ["calls-mcp"]
     assert f"EXPOSE {IMAGE['CMD'][-1]}\n" in TEXTS["Dockerfile"]
 
 
-def test_the_image_is_built_of_files_that_there_are() -> None:
+def test_the_image_copies_only_existing_files() -> None:
     copied = re.findall(r"^COPY (?!--)(.+) \S+$", TEXTS["Dockerfile"], re.MULTILINE)
     assert copied
     for line in copied:
@@ -68,7 +68,7 @@ def test_the_image_is_built_of_files_that_there_are() -> None:
             assert (ROOT / name).exists(), name
 
 
-def test_nginx_is_the_one_that_was_tested_and_knows_the_replicas() -> None:
+def test_compose_mounts_the_tested_nginx_configuration_with_all_replicas() -> None:
     mounted, _, _ = SERVICES["nginx"]["volumes"][0].partition(":")
     assert (DEPLOY / mounted).resolve() == NGINX
     for file in (NGINX, HAPROXY):
@@ -77,12 +77,12 @@ def test_nginx_is_the_one_that_was_tested_and_knows_the_replicas() -> None:
         assert {port for _, port in replicas} == {IMAGE["CMD"][-1]}
 
 
-def test_nginx_never_repeats_what_it_has_sent_unless_it_is_told_that_nothing_was_done() -> None:
+def test_nginx_retries_a_sent_request_only_after_a_503() -> None:
     rules = re.findall(r"^\s*proxy_next_upstream (.+);", TEXTS["nginx.conf"], re.MULTILINE)
     assert rules == ["error timeout http_503", "http_503 non_idempotent"]
 
 
-def test_what_is_secret_or_recorded_beside_the_files_goes_into_no_commit_image_or_package() -> None:
+def test_secrets_and_audit_logs_are_ignored_by_git_and_docker() -> None:
     folders = {volume.partition(":")[0] for volume in REPLICAS["calls-mcp-1"]["volumes"]}
     assert folders == {"./secrets", "./audit"}
     ignored = (ROOT / ".gitignore").read_text("utf-8").splitlines()
@@ -92,7 +92,7 @@ def test_what_is_secret_or_recorded_beside_the_files_goes_into_no_commit_image_o
     assert "config/deploy/*" in image
 
 
-def test_compose_has_replicas_that_share_a_store_and_write_nothing() -> None:
+def test_compose_replicas_share_redis_and_are_read_only() -> None:
     for replica in REPLICAS.values():
         assert replica["read_only"] is True
         assert replica["cap_drop"] == ["ALL"]
@@ -104,7 +104,7 @@ def test_compose_has_replicas_that_share_a_store_and_write_nothing() -> None:
         )
 
 
-def test_the_unit_gives_time_to_drain_and_little_else() -> None:
+def test_the_systemd_unit_has_time_to_drain_and_few_rights() -> None:
     (grace,) = re.findall(r"CALLS_MCP_HTTP_GRACE=([0-9]+)", TEXTS["calls-mcp.service"])
     assert int(UNIT["TimeoutStopSec"]) > int(grace)
     limits = ("NoNewPrivileges", "PrivateTmp", "ProtectHome", "PrivateDevices")
@@ -112,7 +112,7 @@ def test_the_unit_gives_time_to_drain_and_little_else() -> None:
     assert bound.items() <= UNIT.items()
 
 
-def test_a_pod_has_time_to_drain_and_may_do_little() -> None:
+def test_the_pod_has_time_to_drain_and_few_rights() -> None:
     kinds = [document["kind"] for document in DEPLOYED]
     assert kinds == ["StatefulSet", "Service", "PodDisruptionBudget"]
     grace = {each["name"]: each["value"] for each in POD["env"]}["CALLS_MCP_HTTP_GRACE"]
@@ -123,10 +123,10 @@ def test_a_pod_has_time_to_drain_and_may_do_little() -> None:
     assert POD["securityContext"]["allowPrivilegeEscalation"] is False
     probes = {name: POD[f"{name}Probe"]["httpGet"]["path"] for name in KINDS}
     assert {*probes.values()} == PROBES
-    assert probes["readiness"] == "/healthz"  # or reads would end with Redis
+    assert probes["readiness"] == "/healthz"  # so that reads work without Redis
 
 
-def test_no_file_has_a_secret() -> None:
+def test_deployment_files_have_no_secrets() -> None:
     for name, text in TEXTS.items():
-        told = re.sub(r"sha256:[0-9a-f]{64}", "", text)
-        assert not re.search(r"\b(?:AC|SK)[0-9a-f]{32}\b|[0-9a-f]{32}", told), name
+        rest = re.sub(r"sha256:[0-9a-f]{64}", "", text)
+        assert not re.search(r"\b(?:AC|SK)[0-9a-f]{32}\b|[0-9a-f]{32}", rest), name

@@ -1,4 +1,4 @@
-"""Two server processes on Redis behind nginx, and a crash between a confirmation and its use."""
+"""Two server processes with Redis behind a load balancer, and crashes of one of them."""
 
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -25,7 +25,7 @@ pytestmark = [
 
 @dataclass
 class Fleet:
-    """Two replicas, what is in front of them, and the records that each has made."""
+    """Two replicas by their audit logs, and the load balancer in front of them."""
 
     emulator: Emulator
     front: Service
@@ -33,11 +33,11 @@ class Fleet:
 
     @property
     def placed(self) -> int:
-        """How many calls were placed."""
+        """Return how many calls were placed."""
         return len([entry for entry in self.emulator.requests if entry.method != "GET"])
 
-    async def kill_whoever_asked(self) -> None:
-        """Kill the replica that has made the confirmation."""
+    async def kill_the_asking_replica(self) -> None:
+        """Kill the replica that asked for the confirmation."""
         (asker,) = (server for file, server in self.replicas.items() if file.exists())
         await asker.kill()
 
@@ -46,7 +46,7 @@ class Fleet:
 async def fleet(
     folder: Path, redis_url: str, *, with_sessions: bool = False
 ) -> AsyncGenerator[Fleet]:
-    """Two replicas behind nginx, or behind HAProxy if they are to keep sessions."""
+    """Start two replicas behind nginx, or behind HAProxy if they have sessions."""
     balanced = haproxy if with_sessions else nginx
     files = [folder / f"audit-{number}.db" for number in (1, 2)]
     async with Emulator() as emulator:
@@ -70,7 +70,9 @@ async def fleet(
             yield Fleet(emulator, Service(url, "ann"), servers)
 
 
-async def test_both_eras_are_served_by_any_replica(tmp_path: Path, redis_url: str) -> None:
+async def test_clients_of_all_revisions_are_served_by_any_replica(
+    tmp_path: Path, redis_url: str
+) -> None:
     async with fleet(tmp_path, redis_url) as here:
         for mode in ERAS:
             async with here.front.connect(mode) as agent:
@@ -85,13 +87,13 @@ async def test_both_eras_are_served_by_any_replica(tmp_path: Path, redis_url: st
 
 
 @pytest.mark.parametrize("mode", ERAS)
-async def test_a_token_outlives_the_replica_that_issued_it_and_is_good_once(
+async def test_a_confirmation_token_works_once_after_its_replica_crashed(
     mode: Era, tmp_path: Path, redis_url: str
 ) -> None:
     async with fleet(tmp_path, redis_url) as here:
         async with here.front.connect(mode) as agent:
             asked = await agent.call("create_call", **placing())
-            await here.kill_whoever_asked()
+            await here.kill_the_asking_replica()
             outcomes: list[dict[str, Any]] = []
 
             async def use() -> None:
@@ -108,12 +110,12 @@ async def test_a_token_outlives_the_replica_that_issued_it_and_is_good_once(
         assert here.placed == 1
 
 
-async def test_a_question_outlives_the_replica_that_asked_it_and_is_answered_once(
+async def test_a_question_can_be_answered_once_after_its_replica_crashed(
     tmp_path: Path, redis_url: str
 ) -> None:
     async with fleet(tmp_path, redis_url) as here:
         asked = await here.front.tool("create_call", placing())
-        await here.kill_whoever_asked()
+        await here.kill_the_asking_replica()
         answered = {"requestState": asked["requestState"], "inputResponses": YES}
         answers = [await here.front.tool("create_call", placing(), **answered) for _ in "12"]
         first, second = (answer["structuredContent"] for answer in answers)
@@ -123,7 +125,7 @@ async def test_a_question_outlives_the_replica_that_asked_it_and_is_answered_onc
 
 
 @pytest.mark.parametrize("with_sessions", [False, True])
-async def test_while_a_replica_ends_the_other_answers_all_who_come_at_once(
+async def test_while_one_replica_shuts_down_no_request_fails(
     tmp_path: Path, redis_url: str, *, with_sessions: bool
 ) -> None:
     statuses: list[int] = []
@@ -135,7 +137,7 @@ async def test_while_a_replica_ends_the_other_answers_all_who_come_at_once(
                 asked = await here.front.ask("tools/call", name="list_calls", arguments={})
                 statuses.append(asked.status_code)
 
-        await here.front.ask("tools/list")  # a connection that is kept
+        await here.front.ask("tools/list")  # opens a connection that is kept alive
         one.terminate()
         async with anyio.create_task_group() as tasks:
             for _ in range(10):
@@ -145,7 +147,7 @@ async def test_while_a_replica_ends_the_other_answers_all_who_come_at_once(
 
 
 @pytest.mark.parametrize("with_sessions", [False, True])
-async def test_the_balancer_bounds_connections_and_bodies_and_keeps_readiness_to_itself(
+async def test_the_load_balancer_limits_connections_and_bodies_and_hides_readiness(
     tmp_path: Path, redis_url: str, *, with_sessions: bool
 ) -> None:
     unfinished = b"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 2\r\n\r\n"
@@ -160,10 +162,10 @@ async def test_the_balancer_bounds_connections_and_bodies_and_keeps_readiness_to
                 await connection.send(unfinished)
             assert (await here.front.ask("tools/list")).status_code == 429
         while (await here.front.ask("tools/list")).status_code == 429:
-            pass  # until the balancer has noticed
+            pass  # until the load balancer has noticed
 
 
-async def test_a_session_stays_where_it_was_opened(tmp_path: Path, redis_url: str) -> None:
+async def test_a_session_stays_on_its_replica(tmp_path: Path, redis_url: str) -> None:
     async with fleet(tmp_path, redis_url, with_sessions=True) as here:
         for number in range(6):
             user = User()
@@ -173,4 +175,4 @@ async def test_a_session_stays_where_it_was_opened(tmp_path: Path, redis_url: st
                 assert (await agent.call("list_calls"))["outcome"] == "done"
             assert len(user.asked) == 1
         assert here.placed == 6
-        assert all(file.exists() for file in here.replicas)  # both were asked
+        assert all(file.exists() for file in here.replicas)  # both replicas had sessions

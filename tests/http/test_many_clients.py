@@ -1,4 +1,4 @@
-"""What one client takes, slowly or in numbers, keeps nobody else out."""
+"""One client's slow or numerous requests do not block others."""
 
 import json
 from contextlib import AsyncExitStack, suppress
@@ -31,27 +31,27 @@ from tests.telemetry import recording
 
 pytestmark = pytest.mark.anyio
 
-SPARE = 100  # connections beside those of requests and sessions
+SPARE = 100  # connections in addition to those of requests and sessions
 
 
 @pytest.fixture
 def tokens(tmp_path: Path) -> dict[str, Any]:
-    """Settings that let ann and bob in."""
+    """Settings with tokens for ann and bob."""
     return by_tokens(principals(tmp_path / "principals.toml", "ann", "bob"))
 
 
 @pytest.mark.parametrize("setting", ["calls_mcp_http_concurrency", "calls_mcp_http_rate"])
-async def test_an_answer_is_let_in_however_many_requests_wait_for_one(setting: str) -> None:
+async def test_a_users_answer_is_accepted_at_the_request_limit(setting: str) -> None:
     most = {"calls_mcp_http_concurrency": 1, "calls_mcp_http_rate": 4}[setting]
     async with open_service(token="", **{setting: most}) as service:
         user = _Busy(service=service)
         async with service.connect("legacy", user) as agent:
-            await agent.client.list_tools()  # what a result is held to
+            await agent.client.list_tools()  # otherwise the client lists them after the call
             assert (await agent.call("create_call", **placing()))["outcome"] == "done"
-        assert user.refused == 429  # a request would not have been
+        assert user.refused == 429  # the limit was reached
 
 
-async def test_beyond_so_many_connections_health_alone_is_told() -> None:
+async def test_with_too_many_connections_only_health_checks_are_answered() -> None:
     limits = {"calls_mcp_http_concurrency_in_all": 1, "calls_mcp_http_sessions": 4}
     async with open_service(token="", **limits) as service, AsyncExitStack() as held:
         for _ in range(SPARE + 5):
@@ -65,19 +65,19 @@ async def test_beyond_so_many_connections_health_alone_is_told() -> None:
             pass
 
 
-async def test_a_client_that_does_not_read_is_let_go() -> None:
+async def test_a_client_that_does_not_read_is_disconnected() -> None:
     raw = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}).encode()
     async with open_service(calls_mcp_http_patience=0.2, calls_mcp_http_rate=100_000) as service:
         session = (await service.open_session()).headers["mcp-session-id"]
-        told = (f"Mcp-Session-Id: {session}", f"MCP-Protocol-Version: {LEGACY}")
-        head = service.head(f"Content-Length: {len(raw)}", *told)
+        lines = (f"Mcp-Session-Id: {session}", f"MCP-Protocol-Version: {LEGACY}")
+        head = service.head(f"Content-Length: {len(raw)}", *lines)
         async with await service.connection() as connection:
             with suppress(anyio.BrokenResourceError):
                 while True:
                     await connection.send((head + raw) * 100)
 
 
-async def test_the_sessions_that_count_are_those_that_are_open(tokens: dict[str, Any]) -> None:
+async def test_only_open_sessions_count_against_the_session_limit(tokens: dict[str, Any]) -> None:
     async with open_service(token="ann", calls_mcp_http_sessions=8, **tokens) as service:
         first, second = [await service.open_session() for _ in range(2)]
         assert (first.status_code, second.status_code) == (200, 200)
@@ -112,7 +112,7 @@ async def test_a_stream_ends_when_its_token_does(
         assert (await service.ask("tools/list")).status_code == 401
 
 
-async def test_what_is_beside_the_endpoint_is_not_found_by_anybody(
+async def test_other_paths_return_404_without_a_token(
     tokens: dict[str, Any],
 ) -> None:
     async with open_service(token="", **tokens) as service:
@@ -120,7 +120,7 @@ async def test_what_is_beside_the_endpoint_is_not_found_by_anybody(
             assert (await service.get(path)).status_code == 404
 
 
-async def test_what_is_refused_is_told_with_whose_it_was(
+async def test_rejected_requests_are_counted_and_logged_with_their_principal(
     tokens: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "calls_mcp")
@@ -130,11 +130,11 @@ async def test_what_is_refused_is_told_with_whose_it_was(
                 await service.of(whose).ask("tools/list")
         refusals = seen.measured("calls_mcp.http.refusals")
     assert refusals == {("401",): 1, ("429",): 1}
-    told = [vars(record)["fields"] for record in caplog.records if "HTTP" in record.message]
-    assert told == [{"status": 429, "principal": "ann"}, {"status": 401}]
+    logged = [vars(record)["fields"] for record in caplog.records if "HTTP" in record.message]
+    assert logged == [{"status": 429, "principal": "ann"}, {"status": 401}]
 
 
-async def test_a_request_that_was_answered_early_is_not_waited_for_for_ever(
+async def test_an_unfinished_request_that_was_rejected_is_disconnected(
     impatient: LocalService,
 ) -> None:
     async with await impatient.connection() as connection:
@@ -144,7 +144,7 @@ async def test_a_request_that_was_answered_early_is_not_waited_for_for_ever(
         assert await rest_of(connection) == b""
 
 
-async def test_a_connection_goes_on_after_a_request_that_was_answered_early(
+async def test_a_connection_is_reused_after_an_early_response(
     tokens: dict[str, Any],
 ) -> None:
     async with (
@@ -157,7 +157,7 @@ async def test_a_connection_goes_on_after_a_request_that_was_answered_early(
             await connection.send(word)
 
 
-async def test_changes_that_stall_keep_out_no_reads() -> None:
+async def test_stalled_changes_do_not_block_reads() -> None:
     async with (
         slow_service(calls_mcp_http_concurrency=1) as service,
         anyio.create_task_group() as tasks,
@@ -172,7 +172,7 @@ async def test_changes_that_stall_keep_out_no_reads() -> None:
         service.answered.set()
 
 
-async def test_a_request_with_the_id_of_one_under_way_is_refused_and_leaves_that_alone() -> None:
+async def test_a_request_that_reuses_the_id_of_one_in_progress_is_rejected() -> None:
     async with slow_service() as service, anyio.create_task_group() as tasks:
         session = in_session(await service.open_session())
         call: dict[str, object] = {"name": "list_calls", "arguments": {}}
@@ -193,7 +193,7 @@ async def test_a_request_with_the_id_of_one_under_way_is_refused_and_leaves_that
         assert statuses == [200]
 
 
-async def test_requests_at_once_are_bounded_however_slowly_they_are_counted(
+async def test_concurrent_requests_are_limited_even_if_redis_is_slow(
     own_redis: RedisServer,
 ) -> None:
     settings = {"calls_mcp_state_url": own_redis.url, "calls_mcp_http_concurrency": 2}
@@ -212,18 +212,18 @@ async def test_requests_at_once_are_bounded_however_slowly_they_are_counted(
         service.answered.set()
 
 
-async def test_an_event_that_nobody_keeps_can_be_asked_for(service: LocalService) -> None:
+async def test_last_event_id_is_ignored(service: LocalService) -> None:
     async with service.http() as http:
         session = in_session(await service.open_session()) | {"Last-Event-ID": "7"}
         async with http.stream("GET", service.url, headers=session) as stream:
             assert stream.status_code == 200
 
 
-async def test_names_that_differ_in_case_are_the_same(service: LocalService) -> None:
+async def test_host_origin_and_content_type_ignore_case(service: LocalService) -> None:
     host = service.url.split("/")[2].replace("127.0.0.1", "LOCALHOST")
-    told = {"Host": host, "Origin": f"HTTP://{host}", "Content-Type": "Application/JSON"}
+    headers = {"Host": host, "Origin": f"HTTP://{host}", "Content-Type": "Application/JSON"}
     raw = Client2026()
-    listed = await service.post(raw.body("tools/list"), raw.headers("tools/list") | told)
+    listed = await service.post(raw.body("tools/list"), raw.headers("tools/list") | headers)
     assert listed.status_code == 200
 
 
@@ -237,7 +237,7 @@ async def test_names_that_differ_in_case_are_the_same(service: LocalService) -> 
         (b"{}", {"Origin": "http://evil.example"}, 403),
     ],
 )
-async def test_a_refusal_is_worded_as_clients_show_it(
+async def test_a_rejection_is_a_json_rpc_error_with_a_message(
     body: bytes, headers: dict[str, str], status: int, service: LocalService
 ) -> None:
     refused = await service.post(body, headers)
@@ -246,7 +246,7 @@ async def test_a_refusal_is_worded_as_clients_show_it(
     assert len(refused.json()["error"]["message"]) > 20
 
 
-async def test_a_clients_name_that_can_not_be_written_down_keeps_nothing_out(
+async def test_a_client_name_with_a_lone_surrogate_is_accepted(
     tmp_path: Path,
 ) -> None:
     url = f"sqlite:///{tmp_path / 'state.db'}"
@@ -258,7 +258,7 @@ async def test_a_clients_name_that_can_not_be_written_down_keeps_nothing_out(
         assert answer.json()["result"]["structuredContent"]["outcome"] == "confirmation_required"
 
 
-async def test_a_state_that_does_not_hold_says_what_to_do(service: LocalService) -> None:
+async def test_a_wrong_request_state_is_rejected_with_a_hint(service: LocalService) -> None:
     asked = await service.ask("tools/call", name="list_calls", arguments={}, requestState="x")
     assert "call again without requestState" in asked.json()["error"]["message"]
 
@@ -270,7 +270,7 @@ async def _place(service: SlowService) -> None:
 
 @dataclass
 class _Busy(User):
-    """Somebody who says yes after another request was refused."""
+    """A user who accepts after another request was rejected."""
 
     service: LocalService = field(kw_only=True)
     refused: int = 0

@@ -1,4 +1,4 @@
-"""Resources, their changes and completion over HTTP: whose they are, and how they end."""
+"""Resources, subscriptions and completion over HTTP: access, and how subscriptions end."""
 
 import base64
 import json
@@ -35,8 +35,8 @@ from tests.upstream import SECRET, SID, Exchange, Request, Upstream, answer, cal
 
 pytestmark = pytest.mark.anyio
 
-QUICK = 0.01  # seconds between looks
-TALK = 10  # seconds, after which the callee has long answered
+QUICK = 0.01  # seconds between polls
+TALK = 10  # seconds after which the callee has answered
 OTHERS = SECRET[::-1]
 OWN = "AC" + "7" * 32
 URI = f"calls://call/{SID}"
@@ -44,12 +44,12 @@ URI = f"calls://call/{SID}"
 
 @pytest.fixture
 async def service() -> AsyncGenerator[LocalService]:
-    """A service that looks at calls all the time."""
+    """A service that polls calls every 10 ms."""
     async with open_service(calls_mcp_watch_interval=QUICK) as service:
         yield service
 
 
-async def test_a_call_is_looked_at_once_for_all_who_listen(tmp_path: Path) -> None:
+async def test_subscribers_of_a_call_share_one_poll(tmp_path: Path) -> None:
     tokens = ("alice", "bob", "carol")
     async with open_service(
         token="alice",
@@ -77,7 +77,7 @@ async def test_a_call_is_looked_at_once_for_all_who_listen(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_all_together_watch_no_more_than_there_may_be(tmp_path: Path, era: Era) -> None:
+async def test_watches_are_limited_in_total(tmp_path: Path, era: Era) -> None:
     tokens = [f"token-{n}" for n in range(5)]
     async with open_service(
         token=tokens[0], **by_tokens(principals(tmp_path / "p.toml", *tokens), calls_mcp_watches=4)
@@ -92,16 +92,14 @@ async def test_all_together_watch_no_more_than_there_may_be(tmp_path: Path, era:
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_nothing_is_asked_after_for_a_client_that_has_gone(
-    era: Era, service: LocalService
-) -> None:
+async def test_polling_stops_when_the_client_disconnects(era: Era, service: LocalService) -> None:
     sid = await service.place()
     async with subscribed(over_http(service.url), era, f"calls://call/{sid}"):
         await looked(service.harness, sid, 2)
     assert await left_alone(service.harness, sid)
 
 
-async def test_a_server_that_ends_lets_its_listeners_go_in_order_and_takes_no_more(
+async def test_a_shutdown_ends_subscriptions_cleanly_and_rejects_new_ones(
     service: LocalService,
 ) -> None:
     uri = f"calls://call/{await service.place()}"
@@ -116,7 +114,7 @@ async def test_a_server_that_ends_lets_its_listeners_go_in_order_and_takes_no_mo
     assert refused.status_code == 503
 
 
-async def test_a_listener_is_no_request_that_an_end_waits_for(service: LocalService) -> None:
+async def test_a_shutdown_does_not_wait_for_subscriptions(service: LocalService) -> None:
     uri = f"calls://call/{await service.place()}"
     async with subscribed(over_http(service.url), "auto", uri) as news:
         with anyio.fail_after(30):
@@ -125,7 +123,7 @@ async def test_a_listener_is_no_request_that_an_end_waits_for(service: LocalServ
         assert await news.next() == uri
 
 
-async def test_without_sessions_an_older_client_is_promised_no_news_and_told_so() -> None:
+async def test_a_stateless_server_does_not_offer_subscriptions_to_older_clients() -> None:
     async with open_service(
         calls_mcp_http_stateless=True, calls_mcp_watch_interval=QUICK
     ) as service:
@@ -143,37 +141,37 @@ async def test_without_sessions_an_older_client_is_promised_no_news_and_told_so(
             assert await news.next() == uri
 
 
-async def test_a_session_that_is_ended_watches_nothing(service: LocalService) -> None:
+async def test_polling_stops_when_the_session_is_deleted(service: LocalService) -> None:
     sid, headers = await service.place(), in_session(await service.open_session())
     await _subscribe_by_post(service, f"calls://call/{sid}", headers)
-    async with _told(service, headers), service.http() as http:
+    async with _updates(service, headers), service.http() as http:
         await looked(service.harness, sid, 2)
         assert (await http.delete(service.url, headers=headers)).status_code == 200
     assert await left_alone(service.harness, sid)
 
 
-async def test_nothing_is_asked_after_for_a_session_without_a_stream(service: LocalService) -> None:
+async def test_a_session_without_a_stream_is_not_polled_for(service: LocalService) -> None:
     sid, headers = await service.place(), in_session(await service.open_session())
     await _subscribe_by_post(service, f"calls://call/{sid}", headers)
     assert await left_alone(service.harness, sid)
     assert looks(service.harness, sid) == 1
-    async with _told(service, headers):
+    async with _updates(service, headers):
         await looked(service.harness, sid, 2)
     assert await left_alone(service.harness, sid)
 
 
-async def test_a_call_is_looked_at_as_soon_as_a_session_has_a_stream_again() -> None:
+async def test_a_reopened_stream_polls_at_once() -> None:
     async with open_service(calls_mcp_watch_interval=3600) as service:
         uri = f"calls://call/{await service.place()}"
         headers = in_session(await service.open_session())
         await _subscribe_by_post(service, uri, headers)
         for seconds in (TALK, 2 * 3600):
             service.harness.clock.advance(seconds)
-            async with _told(service, headers) as told:
-                assert await told() == uri
+            async with _updates(service, headers) as updated:
+                assert await updated() == uri
 
 
-async def test_what_others_heard_meanwhile_waits_for_the_stream_of_a_session(
+async def test_a_missed_update_is_sent_when_the_stream_opens(
     service: LocalService,
 ) -> None:
     uri = f"calls://call/{await service.place()}"
@@ -182,12 +180,12 @@ async def test_what_others_heard_meanwhile_waits_for_the_stream_of_a_session(
     async with subscribed(over_http(service.url), "auto", uri) as news:
         service.harness.clock.advance(2 * 3600)
         assert await news.rest() == [uri]
-    async with _told(service, headers) as told:
-        assert await told() == uri
+    async with _updates(service, headers) as updated:
+        assert await updated() == uri
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_who_asked_too_often_delays_nobody_else(tmp_path: Path, era: Era) -> None:
+async def test_a_rate_limited_client_does_not_delay_others(tmp_path: Path, era: Era) -> None:
     (tmp_path / "slow.toml").write_text("[caps]\nreads_per_minute = 100\n", "utf-8")
     everybody = [entry(name, name, *EVERYTHING) for name in ("mallory", "bob")]
     file = write(tmp_path / "p.toml", *everybody, '[principals.mallory]\npolicy = "slow.toml"\n')
@@ -209,7 +207,7 @@ async def test_who_asked_too_often_delays_nobody_else(tmp_path: Path, era: Era) 
 
 
 async def theirs_alone(exchange: Exchange) -> None:
-    """One account has a call that never ends, and others have none."""
+    """Answer with a call in progress for one account, and with 404 for others."""
     is_theirs = exchange.request.target.split("/")[3] == ACCOUNT
     step = answer(200, call(status="in-progress")) if is_theirs else answer(404)
     await step(exchange)
@@ -218,12 +216,12 @@ async def theirs_alone(exchange: Exchange) -> None:
 def service_with_tokens(
     file: Path, clock: ManualClock, **settings: object
 ) -> AbstractAsyncContextManager[StubbedService]:
-    """A service on such a stand-in."""
+    """Start a service, backed by a stub that answers with `theirs_alone`."""
     given = by_tokens(file, calls_mcp_watch_interval=QUICK, **settings)
     return stubbed_service(theirs_alone, clock=clock, **given)
 
 
-async def test_scopes_decide_what_is_listed_read_watched_and_completed(tmp_path: Path) -> None:
+async def test_resources_and_completion_need_scopes(tmp_path: Path) -> None:
     file = write(tmp_path / "p.toml", entry("placer", "alice", "calls:place"))
     async with open_service(token="placer", **by_tokens(file)) as service:
         async with service.connect() as agent:
@@ -260,7 +258,7 @@ async def test_scopes_decide_what_is_listed_read_watched_and_completed(tmp_path:
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_principals_read_and_watch_what_is_in_their_own_account(
+async def test_principals_read_and_watch_calls_in_their_own_account(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, era: Era
 ) -> None:
     monkeypatch.setenv("ALICES_SECRET", SECRET)
@@ -290,9 +288,7 @@ async def test_principals_read_and_watch_what_is_in_their_own_account(
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_nobody_is_told_of_calls_once_their_token_has_expired(
-    tmp_path: Path, era: Era
-) -> None:
+async def test_subscriptions_end_when_the_token_expires(tmp_path: Path, era: Era) -> None:
     file = write(tmp_path / "p.toml", entry("a", "alice", *EVERYTHING))
     clock = ManualClock(1_700_000_000)
     async with (
@@ -311,7 +307,7 @@ async def test_nobody_is_told_of_calls_once_their_token_has_expired(
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_a_call_is_looked_at_with_the_credentials_that_a_principal_has_now(
+async def test_polling_uses_the_principals_current_credentials(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, era: Era
 ) -> None:
     monkeypatch.setenv("OLD_SECRET", SECRET)
@@ -332,7 +328,7 @@ async def test_a_call_is_looked_at_with_the_credentials_that_a_principal_has_now
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_a_listener_whose_account_is_another_hears_of_the_call_in_that(
+async def test_a_subscription_follows_the_principal_to_another_account(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, era: Era
 ) -> None:
     monkeypatch.setenv("ALICES_SECRET", SECRET)
@@ -356,7 +352,7 @@ async def test_a_listener_whose_account_is_another_hears_of_the_call_in_that(
 @pytest.mark.parametrize(
     "change", ["revoked", "another's", "without its scope", "beyond the policy"]
 )
-async def test_nobody_listens_on_who_may_not_read_the_call_any_more(
+async def test_a_subscription_ends_when_the_principal_loses_access(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, era: Era, change: str
 ) -> None:
     monkeypatch.setenv("ALICES_SECRET", OTHERS)
@@ -387,7 +383,7 @@ async def test_nobody_listens_on_who_may_not_read_the_call_any_more(
         assert _count(service.upstream, OTHERS) == before
 
 
-async def test_what_an_issuers_token_grants_is_looked_up_before_each_look_too(
+async def test_an_oauth_grant_is_renewed_before_each_poll(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ALICES_SECRET", OTHERS)
@@ -413,7 +409,7 @@ async def test_what_an_issuers_token_grants_is_looked_up_before_each_look_too(
         assert await news.rest() == []
 
 
-async def test_one_of_many_who_listen_is_told_no_more_once_their_token_is_revoked(
+async def test_revoking_one_subscribers_token_leaves_the_others(
     tmp_path: Path,
 ) -> None:
     both = entry("a", "alice", *EVERYTHING), entry("b", "bob", *EVERYTHING)
@@ -429,12 +425,12 @@ async def test_one_of_many_who_listen_is_told_no_more_once_their_token_is_revoke
 
 
 def account_of(principal: str, variable: str, sid: str = ACCOUNT) -> str:
-    """The lines about an account of somebody's own."""
+    """Return the lines of a principal's own account."""
     return f'[principals.{principal}]\naccount_sid = "{sid}"\nauth_token_env = "{variable}"\n'
 
 
 async def _asked(upstream: Upstream, times: int, password: str = "") -> None:
-    """Wait for so many more requests, with these credentials if any are told."""
+    """Wait for this many more requests, with this password if one is given."""
     goal = _count(upstream, password) + times
     with anyio.fail_after(30):
         while _count(upstream, password) < goal:
@@ -458,10 +454,10 @@ async def _subscribe_by_post(service: LocalService, uri: str, headers: Mapping[s
 
 
 @asynccontextmanager
-async def _told(
+async def _updates(
     service: LocalService, headers: Mapping[str, str]
 ) -> AsyncGenerator[Callable[[], Awaitable[str]]]:
-    """The stream of a session: what waits for the next URI that it is told of."""
+    """Open the stream of a session; yield a function that waits for the next updated URI."""
     async with service.http() as http, http.stream("GET", service.url, headers=headers) as stream:
         assert stream.status_code == 200
         lines = stream.aiter_lines()

@@ -1,4 +1,4 @@
-"""Tokens of an authorization server: which are good, and where the keys for that come from."""
+"""Access tokens of an authorization server: which are valid, and how its keys are fetched."""
 
 import base64
 import gzip
@@ -43,13 +43,13 @@ METADATA = "https://calls.example.com/.well-known/oauth-protected-resource/mcp"
 
 @dataclass
 class Trusting(LocalService):
-    """A server that accepts the tokens of an issuer."""
+    """A service that accepts an issuer's tokens."""
 
     issuer: Issuer = field(kw_only=True)
     clock: ManualClock = field(kw_only=True)
 
     async def status(self, token: str | None = None) -> int:
-        """What a request with this or a good token is answered; 400 is beyond the gate."""
+        """Return the status for a request with this token, or a valid one. 400 means accepted."""
         shown = self.issuer.token() if token is None else token
         return (await Service(self.url, shown).post(b"not JSON")).status_code
 
@@ -73,7 +73,7 @@ async def service() -> AsyncGenerator[Trusting]:
     ("key", "algorithm"),
     [(RSA_KEY, "RS256"), (RSA_KEY, "PS512"), (EC_KEY, "ES256"), (ED_KEY, "EdDSA")],
 )
-async def test_every_kind_of_key_is_known(
+async def test_every_kind_of_key_is_supported(
     key: PrivateKey, algorithm: str, service: Trusting
 ) -> None:
     service.issuer.keys = [public(key, "mine", algorithm)]
@@ -98,7 +98,7 @@ async def test_every_kind_of_key_is_known(
         pytest.param({"sub": "a" * 256}, id="of a long name"),
     ],
 )
-async def test_a_token_with_a_wrong_claim_is_refused(
+async def test_a_token_with_a_wrong_claim_is_rejected(
     wrong: dict[str, object], service: Trusting
 ) -> None:
     assert await service.status() == 400
@@ -106,7 +106,7 @@ async def test_a_token_with_a_wrong_claim_is_refused(
 
 
 @pytest.mark.requirement("19")
-async def test_a_token_that_the_issuers_key_did_not_sign_is_refused(service: Trusting) -> None:
+async def test_a_token_not_signed_by_the_issuer_is_rejected(service: Trusting) -> None:
     stranger = rsa.generate_private_key(65537, 2048)
     head, body, signature = service.issuer.token().split(".")
     forged = base64.urlsafe_b64encode(
@@ -129,7 +129,7 @@ def issuer_claims(issuer: Issuer) -> dict[str, object]:
     return {"iss": issuer.url, "aud": AUDIENCE, "exp": int(time.time()) + 60}
 
 
-async def test_the_algorithm_is_the_keys_and_never_the_tokens_choice(service: Trusting) -> None:
+async def test_the_key_determines_the_algorithm(service: Trusting) -> None:
     pem = RSA_KEY.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
@@ -161,7 +161,7 @@ def unsigned(issuer: Issuer, header: dict[str, str]) -> str:
 
 
 def signed_with(issuer: Issuer, public_key: bytes) -> str:
-    """As if the public key were a secret that both know."""
+    """Return a token signed with the public key as if it were an HMAC secret."""
     message = unsigned(issuer, {"alg": "HS256", "kid": "rsa"}).rstrip(".")
     return f"{message}.{as_base64(hmac.digest(public_key, message.encode(), hashlib.sha256))}"
 
@@ -169,7 +169,7 @@ def signed_with(issuer: Issuer, public_key: bytes) -> str:
 # The keys
 
 
-async def test_a_new_key_is_found_and_one_that_is_withdrawn_forgotten(service: Trusting) -> None:
+async def test_a_new_key_is_accepted_and_a_withdrawn_one_rejected(service: Trusting) -> None:
     assert await service.status() == 400
     service.clock.advance(20)
     service.issuer.keys = [public(EC_KEY, "new", "ES256")]
@@ -178,7 +178,7 @@ async def test_a_new_key_is_found_and_one_that_is_withdrawn_forgotten(service: T
     assert service.issuer.key_fetches == 2
 
 
-async def test_all_who_come_with_a_new_key_at_the_same_time_wait_for_one_fetch(
+async def test_concurrent_requests_with_a_new_key_share_one_fetch(
     service: Trusting,
 ) -> None:
     assert await service.status() == 400
@@ -186,17 +186,17 @@ async def test_all_who_come_with_a_new_key_at_the_same_time_wait_for_one_fetch(
     service.issuer.keys.append(public(EC_KEY, "new", "ES256"))
     statuses: list[int] = []
 
-    async def come() -> None:
+    async def ask() -> None:
         statuses.append(await service.status(service.issuer.token(EC_KEY, "ES256", "new")))
 
     async with anyio.create_task_group() as tasks:
         for _ in range(10):
-            tasks.start_soon(come)
+            tasks.start_soon(ask)
     assert statuses == [400] * 10
     assert service.issuer.key_fetches == 2
 
 
-async def test_keys_are_fetched_again_after_ten_minutes(service: Trusting) -> None:
+async def test_keys_are_refreshed_after_ten_minutes(service: Trusting) -> None:
     assert await service.status() == 400
     service.issuer.keys = []
     service.clock.advance(599)
@@ -206,7 +206,7 @@ async def test_keys_are_fetched_again_after_ten_minutes(service: Trusting) -> No
     assert await service.status() == 401
 
 
-async def test_however_many_unknown_keys_are_named_the_issuer_is_asked_once(
+async def test_unknown_keys_cause_one_fetch_in_ten_seconds(
     service: Trusting,
 ) -> None:
     for number in range(20):
@@ -231,19 +231,21 @@ FAILURES = [
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda f: f"{f.status_code} {f.body[:6]!r}")
-async def test_while_the_issuer_fails_nobody_is_told_that_their_token_is_bad(
-    failure: Response, service: Trusting
+async def test_while_the_issuer_fails_tokens_get_503_and_the_cause_is_logged(
+    failure: Response, service: Trusting, caplog: pytest.LogCaptureFixture
 ) -> None:
     service.issuer.failure = failure
     answer = await service.of(service.issuer.token()).post(b"{}")
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "10")
+    assert f"signing keys of the OAuth issuer {service.issuer.url}: " in caplog.text
+    assert "CALLS_MCP_OAUTH_ISSUER" in caplog.text
     service.issuer.failure = None
     assert await service.status() == 503
     service.clock.advance(10)
     assert await service.status() == 400
 
 
-async def test_a_proxy_that_can_not_be_used_is_a_failure_to_fetch_the_keys(
+async def test_an_unusable_proxy_makes_the_issuer_unavailable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
@@ -252,7 +254,7 @@ async def test_a_proxy_that_can_not_be_used_is_a_failure_to_fetch_the_keys(
         await keys.key("any")
 
 
-async def test_keys_that_can_not_be_fetched_again_are_good_for_an_hour(service: Trusting) -> None:
+async def test_keys_stay_valid_for_an_hour_while_the_issuer_fails(service: Trusting) -> None:
     assert await service.status() == 400
     service.issuer.failure = Response(status_code=500)
     service.clock.advance(3599)
@@ -273,7 +275,7 @@ async def test_keys_that_can_not_be_fetched_again_are_good_for_an_hour(service: 
         ("/", "/.well-known/oauth-authorization-server"),
     ],
 )
-async def test_the_issuers_metadata_is_found(path: str, metadata_path: str) -> None:
+async def test_the_issuers_metadata_is_discovered(path: str, metadata_path: str) -> None:
     async with issuing(path, metadata_path) as issuer, trusting(issuer) as service:
         assert await service.status() == 400
 
@@ -289,7 +291,7 @@ async def test_the_issuers_metadata_is_found(path: str, metadata_path: str) -> N
     ],
     ids=str,
 )
-async def test_metadata_that_is_not_the_issuers_own_is_not_followed(
+async def test_wrong_issuer_metadata_is_not_used(
     changed: dict[str, object], service: Trusting
 ) -> None:
     service.issuer.changed = changed
@@ -297,17 +299,17 @@ async def test_metadata_that_is_not_the_issuers_own_is_not_followed(
     assert service.issuer.key_fetches == 0
 
 
-# What a client is told
+# Discovery
 
 
-async def test_a_client_can_find_out_where_to_get_a_token(service: Trusting) -> None:
+async def test_the_401_and_metadata_say_where_to_get_a_token(service: Trusting) -> None:
     answer = await service.post(b"{}")
     assert answer.status_code == 401
     assert challenge(answer) == {"scope": "calls:read", "resource_metadata": METADATA}
     metadata = (await service.get("/.well-known/oauth-protected-resource/mcp")).json()
     assert metadata["resource"] == AUDIENCE
     assert metadata["authorization_servers"] == [service.issuer.url]
-    assert metadata["scopes_supported"] == [  # clients ask for all: calls:approve is not told
+    assert metadata["scopes_supported"] == [  # without calls:approve, because clients ask for all
         "calls:read",
         "calls:place",
         "calls:change",
@@ -316,13 +318,13 @@ async def test_a_client_can_find_out_where_to_get_a_token(service: Trusting) -> 
     assert metadata["bearer_methods_supported"] == ["header"]
 
 
-async def test_a_read_only_server_asks_for_no_more_than_reading() -> None:
+async def test_a_read_only_server_advertises_only_the_read_scope() -> None:
     async with issuing() as issuer, trusting(issuer, calls_mcp_read_only=True) as service:
         metadata = (await service.get("/.well-known/oauth-protected-resource/mcp")).json()
     assert metadata["scopes_supported"] == ["calls:read"]
 
 
-async def test_other_claims_can_tell_the_scopes_and_the_principal() -> None:
+async def test_the_claims_for_scopes_and_principal_are_configurable() -> None:
     settings: dict[str, Any] = {
         "calls_mcp_oauth_scope_claim": "permissions",
         "calls_mcp_oauth_principal_claim": "email",
@@ -339,7 +341,7 @@ async def test_other_claims_can_tell_the_scopes_and_the_principal() -> None:
 
 
 class Tokens:
-    """Where a client keeps its token."""
+    """A client's token storage."""
 
     def __init__(self) -> None:
         self._token: OAuthToken | None = None
@@ -358,7 +360,7 @@ class Tokens:
 
 
 @pytest.mark.parametrize("mode", ERAS)
-async def test_a_client_of_the_sdk_finds_the_issuer_and_comes_again_with_what_a_tool_needs(
+async def test_an_sdk_client_discovers_the_issuer_and_steps_up_its_scopes(
     mode: Era,
 ) -> None:
     port = free_port()

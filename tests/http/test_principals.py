@@ -1,4 +1,4 @@
-"""What a principal can have of their own, and how a mistake in the file is told."""
+"""Principals' own accounts and policies, and faults in the principals file."""
 
 from base64 import b64decode
 from contextlib import AbstractAsyncContextManager
@@ -38,24 +38,24 @@ BOTH = (entry("alices-token", "alice", *EVERYTHING), entry("bobs-token", "bob", 
 
 @pytest.fixture(autouse=True)
 def secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file that has a secret; a variable has another."""
+    """A file with a secret; the variable ALICES_SECRET has another."""
     monkeypatch.setenv("ALICES_SECRET", "alices own")
     return write(tmp_path / "secret", "first")
 
 
 async def placed(exchange: Exchange) -> None:
-    """Answer with a call of the account that is asked for."""
+    """Answer with a call of the requested account."""
     account = exchange.request.target.split("/")[3]
     await answer(200, call(account_sid=account))(exchange)
 
 
 def upstream_of(file: Path) -> AbstractAsyncContextManager[StubbedService]:
-    """A stand-in for the API that any account may use, and a server on it."""
+    """Start a service, backed by a stub of the API that accepts every account."""
     return stubbed_service(placed, **by_tokens(file, calls_mcp_confirm="none"))
 
 
 async def account_used(service: StubbedService, token: str) -> tuple[str, str]:
-    """The account that a call was placed on, and the credentials it was placed with."""
+    """Place a call; return the account and the credentials it was placed with."""
     async with service.of(token).connect() as agent:
         await agent.call("create_call", **placing())
     request = service.upstream.requests[-1]
@@ -63,7 +63,7 @@ async def account_used(service: StubbedService, token: str) -> tuple[str, str]:
     return request.target.split("/")[3], credentials
 
 
-async def test_a_principal_with_an_account_of_their_own_uses_that_and_nobody_else_does(
+async def test_a_principals_own_account_is_used_only_for_that_principal(
     tmp_path: Path,
 ) -> None:
     async with upstream_of(write(tmp_path / "principals.toml", *BOTH, BY_ENV)) as service:
@@ -74,7 +74,7 @@ async def test_a_principal_with_an_account_of_their_own_uses_that_and_nobody_els
             assert used == (ACCOUNT, f"{ACCOUNT}:{SECRET}")
 
 
-async def test_credentials_can_be_an_api_key_and_in_a_file(tmp_path: Path) -> None:
+async def test_a_principals_credentials_can_be_an_api_key_in_a_file(tmp_path: Path) -> None:
     write(tmp_path / "secret", "from a file\n")
     own = (
         f'[principals.alice]\naccount_sid = "{OWN}"\napi_key = "{KEY}"\n'
@@ -85,7 +85,7 @@ async def test_credentials_can_be_an_api_key_and_in_a_file(tmp_path: Path) -> No
         assert used == (OWN, f"{KEY}:from a file")
 
 
-async def test_an_account_that_is_given_or_taken_away_counts_at_once(tmp_path: Path) -> None:
+async def test_changing_a_principals_account_takes_effect_at_once(tmp_path: Path) -> None:
     another = "AC" + "6" * 32
     file = write(tmp_path / "principals.toml", *BOTH)
     async with upstream_of(file) as service:
@@ -96,7 +96,9 @@ async def test_an_account_that_is_given_or_taken_away_counts_at_once(tmp_path: P
             assert (await account_used(service, "alices-token"))[0] == used
 
 
-async def test_an_edited_secret_or_policy_counts_at_once(tmp_path: Path, secret: Path) -> None:
+async def test_changing_a_secret_or_policy_takes_effect_at_once(
+    tmp_path: Path, secret: Path
+) -> None:
     policy = write(tmp_path / "own.toml", '[confirm]\nplace = "never"\n')
     own = BY_FILE + 'policy = "own.toml"\n'
     async with upstream_of(write(tmp_path / "principals.toml", *BOTH, own)) as service:
@@ -111,19 +113,19 @@ async def test_an_edited_secret_or_policy_counts_at_once(tmp_path: Path, secret:
         assert denied["error"]["kind"] == "policy_denied"
 
 
-async def test_a_file_that_was_missing_counts_as_soon_as_it_is_there(tmp_path: Path) -> None:
+async def test_a_missing_secret_file_takes_effect_once_it_exists(tmp_path: Path) -> None:
     own = BY_FILE.replace('"secret"', '"later"')
     file = write(tmp_path / "principals.toml", *BOTH)
     async with upstream_of(file) as service:
         write(file, BOTH[0], own)
         before = await account_used(service, "bobs-token")
-        assert before[0] == ACCOUNT  # the last good file holds
+        assert before[0] == ACCOUNT  # the last valid file is in use
         write(tmp_path / "later", "there")
         assert (await service.of("bobs-token").post(message("ping"))).status_code == 401
         assert (await account_used(service, "alices-token"))[1] == f"{OWN}:there"
 
 
-async def test_a_call_under_way_is_finished_with_the_account_it_began_with(
+async def test_a_call_in_progress_finishes_with_its_original_credentials(
     tmp_path: Path, secret: Path
 ) -> None:
     asked, answered = anyio.Event(), anyio.Event()
@@ -156,7 +158,7 @@ async def test_a_call_under_way_is_finished_with_the_account_it_began_with(
     assert used == {f"{OWN}:first", f"{OWN}:second"}
 
 
-async def test_principals_of_one_account_learn_from_each_other_that_it_fails(
+async def test_principals_of_one_account_share_a_circuit_breaker(
     tmp_path: Path,
 ) -> None:
     write(tmp_path / "own.toml", '[confirm]\nplace = "deny"\n')
@@ -165,15 +167,15 @@ async def test_principals_of_one_account_learn_from_each_other_that_it_fails(
     async with stubbed_service(answer(404), deadline=0.3, **settings) as service:
         service.upstream.leave()
         async with service.of("alices-token").connect() as alice:
-            for _ in range(20):  # in none of them may the connection be tried in time
+            for _ in range(20):  # some may time out before they try to connect
                 if "in a row" in await alice.read("fetch_call", sid=SID):
                     break
         async with service.of("bobs-token").connect() as bob:
-            told = await bob.read("fetch_call", sid=SID)
-        assert "has failed 5 times in a row" in told
+            error = await bob.read("fetch_call", sid=SID)
+        assert "has failed 5 times in a row" in error
 
 
-async def test_a_principal_with_a_policy_of_their_own_is_held_to_it(tmp_path: Path) -> None:
+async def test_a_principals_own_policy_applies(tmp_path: Path) -> None:
     write(tmp_path / "strict.toml", '[confirm]\nplace = "deny"\n')
     own = '[principals.alice]\npolicy = "strict.toml"\n'
     file = write(tmp_path / "principals.toml", *BOTH, own)
@@ -186,7 +188,7 @@ async def test_a_principal_with_a_policy_of_their_own_is_held_to_it(tmp_path: Pa
         assert placed["outcome"] == "done"
 
 
-async def test_the_caps_of_one_account_are_used_up_by_its_own_calls_alone(tmp_path: Path) -> None:
+async def test_caps_are_counted_by_account(tmp_path: Path) -> None:
     write(tmp_path / "one.toml", "[caps]\ncalls_per_day = 1\nsame_number_seconds = 0\n")
     own = BY_ENV + 'policy = "one.toml"\n[principals.bob]\npolicy = "one.toml"\n'
     file = write(tmp_path / "principals.toml", *BOTH, own)
@@ -199,7 +201,7 @@ async def test_the_caps_of_one_account_are_used_up_by_its_own_calls_alone(tmp_pa
     assert kinds == [None, None, "policy_denied", "policy_denied"]
 
 
-async def test_with_an_issuer_the_file_says_who_has_something_of_their_own(
+async def test_with_oauth_the_principals_file_sets_policies(
     tmp_path: Path,
 ) -> None:
     write(tmp_path / "strict.toml", '[accounts]\nallow = ["AC99999999999999999999999999999999"]\n')
@@ -212,7 +214,7 @@ async def test_with_an_issuer_the_file_says_who_has_something_of_their_own(
                     assert (await agent.call("list_calls"))["outcome"] == outcome
 
 
-async def test_in_the_sandbox_nobody_has_an_account_but_the_emulators(tmp_path: Path) -> None:
+async def test_the_sandbox_ignores_principals_own_accounts(tmp_path: Path) -> None:
     settings = by_tokens(write(tmp_path / "principals.toml", *BOTH, BY_FILE))
     async with open_harness(sandbox=True, **settings) as harness, serve_harness(harness) as service:
         async with service.of("alices-token").connect() as alice:
@@ -221,17 +223,17 @@ async def test_in_the_sandbox_nobody_has_an_account_but_the_emulators(tmp_path: 
         assert OWN not in str(service.harness.emulator.requests)
 
 
-async def test_in_memory_and_on_stdio_nobody_is_asked_for_a_token(tmp_path: Path) -> None:
+async def test_stdio_and_in_memory_clients_need_no_token(tmp_path: Path) -> None:
     file = write(tmp_path / "principals.toml", *BOTH)
     async with open_harness(**by_tokens(file)) as harness, harness.connect() as agent:
         assert (await agent.call("list_calls"))["outcome"] == "done"
         assert len((await agent.client.list_tools()).tools) == 5
 
 
-# The record knows the principal, whatever their client calls itself
+# The principal, not the client's name, is recorded
 
 
-async def test_the_record_and_the_throttle_know_whoever_is_authenticated(tmp_path: Path) -> None:
+async def test_audit_log_and_rate_limit_use_the_authenticated_principal(tmp_path: Path) -> None:
     write(tmp_path / "slow.toml", "[caps]\nreads_per_minute = 1\n")
     settings = by_tokens(
         write(tmp_path / "principals.toml", *BOTH),
@@ -251,7 +253,7 @@ async def test_the_record_and_the_throttle_know_whoever_is_authenticated(tmp_pat
     assert "tester" not in record
 
 
-# Mistakes
+# Faults in the file
 
 
 @pytest.mark.parametrize(
@@ -301,7 +303,7 @@ async def test_the_record_and_the_throttle_know_whoever_is_authenticated(tmp_pat
         ('[principals."b c"]\n', "1: principals.b c: must be ASCII"),
     ],
 )
-def test_what_is_wrong_with_the_file_is_told_with_its_line(
+def test_a_fault_in_the_principals_file_is_reported_with_its_line(
     tmp_path: Path, text: str, problem: str
 ) -> None:
     file = write(tmp_path / "principals.toml", text)
@@ -312,7 +314,7 @@ def test_what_is_wrong_with_the_file_is_told_with_its_line(
     assert "s3cret" not in str(error.value)
 
 
-def test_tokens_beside_an_issuer_are_refused(tmp_path: Path) -> None:
+def test_with_oauth_tokens_in_the_principals_file_are_rejected(tmp_path: Path) -> None:
     settings = load_settings(
         {
             "calls_mcp_auth": "oauth",

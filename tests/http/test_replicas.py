@@ -1,4 +1,4 @@
-"""What replicas share: confirmations, counters and held-back repeats, by Redis and by keys."""
+"""What replicas share through Redis and keys: confirmations, counters, and repeated calls."""
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -25,7 +25,7 @@ OLD, NEW = "o" * 32, "n" * 32
 
 @asynccontextmanager
 async def at(emulator: Emulator, redis_url: str, **settings: object) -> AsyncGenerator[Service]:
-    """A replica on this emulator and Redis."""
+    """Start a replica with this emulator and Redis."""
     given = {
         "calls_mcp_policy": PERMISSIVE,
         "calls_mcp_state_url": redis_url,
@@ -44,7 +44,7 @@ async def at(emulator: Emulator, redis_url: str, **settings: object) -> AsyncGen
 async def pair(
     redis_url: str, *, second: Mapping[str, object] | None = None, **settings: object
 ) -> AsyncGenerator["Pair"]:
-    """Two replicas with these settings; the second one may have its own."""
+    """Start two replicas with `settings`; `second` overrides those of the second."""
     async with (
         Emulator() as emulator,
         at(emulator, redis_url, **settings) as one,
@@ -57,7 +57,7 @@ async def pair(
 
 @dataclass
 class Pair:
-    """Two replicas on one emulator, and a client of each."""
+    """Two replicas with one emulator, and a client of each."""
 
     emulator: Emulator
     one: Service
@@ -71,7 +71,7 @@ class Pair:
     [(OLD, f"{OLD} {NEW}"), (f"{OLD} {NEW}", f"{NEW} {OLD}"), (f"{NEW} {OLD}", f"{OLD} {NEW}")],
     ids=["learning the new key", "signing with it", "not everywhere yet"],
 )
-async def test_keys_are_rotated_without_dropping_a_confirmation(
+async def test_rotating_keys_keeps_pending_confirmations(
     asking: str, answering: str, redis_url: str
 ) -> None:
     second = {"calls_mcp_secret_keys": answering}
@@ -87,7 +87,7 @@ async def test_keys_are_rotated_without_dropping_a_confirmation(
         assert answered["structuredContent"]["outcome"] == "done"
 
 
-async def test_a_key_that_was_retired_is_no_longer_accepted(redis_url: str) -> None:
+async def test_a_retired_key_is_rejected(redis_url: str) -> None:
     async with pair(redis_url, second={"calls_mcp_secret_keys": NEW}) as both:
         asked = await both.first.call("create_call", **placing())
         token = asked["confirmation"]["token"]
@@ -96,7 +96,7 @@ async def test_a_key_that_was_retired_is_no_longer_accepted(redis_url: str) -> N
         assert [entry for entry in both.emulator.requests if entry.method != "GET"] == []
 
 
-async def test_caps_count_what_every_replica_has_placed(tmp_path: Path, redis_url: str) -> None:
+async def test_caps_count_the_calls_of_all_replicas(tmp_path: Path, redis_url: str) -> None:
     policy = tmp_path / "policy.toml"
     policy.write_text(PERMISSIVE.read_text("utf-8") + "calls_per_hour = 1\n", "utf-8")
     async with pair(redis_url, calls_mcp_policy=policy) as both:
@@ -105,14 +105,14 @@ async def test_caps_count_what_every_replica_has_placed(tmp_path: Path, redis_ur
         assert refused["error"]["kind"] == "policy_denied"
 
 
-async def test_a_repeat_at_another_replica_is_held_back(redis_url: str) -> None:
+async def test_a_repeated_call_at_another_replica_needs_confirmation(redis_url: str) -> None:
     async with pair(redis_url, calls_mcp_policy=None, calls_mcp_confirm="none") as both:
         assert (await both.first.call("create_call", **placing()))["outcome"] == "done"
         again = await both.second.call("create_call", **placing())
         assert again["outcome"] == "confirmation_required"
 
 
-async def test_requests_are_counted_at_every_replica_together(redis_url: str) -> None:
+async def test_requests_are_counted_across_replicas(redis_url: str) -> None:
     limits = {"calls_mcp_http_rate": 3}
     async with (
         Emulator() as emulator,
@@ -123,7 +123,9 @@ async def test_requests_are_counted_at_every_replica_together(redis_url: str) ->
         assert statuses == [200, 200, 200, 429]
 
 
-async def test_while_redis_is_away_each_replica_counts_for_itself(own_redis: RedisServer) -> None:
+async def test_while_redis_is_down_each_replica_counts_requests_itself(
+    own_redis: RedisServer,
+) -> None:
     async with (
         Emulator() as emulator,
         at(emulator, own_redis.url, calls_mcp_http_rate=3) as one,
@@ -136,7 +138,7 @@ async def test_while_redis_is_away_each_replica_counts_for_itself(own_redis: Red
             assert statuses == [200, 200, 200, 429]
 
 
-async def test_readiness_asks_redis_no_more_often_than_once_a_second(
+async def test_many_readiness_checks_share_one_check_of_redis(
     own_redis: RedisServer,
 ) -> None:
     async with Emulator() as emulator, at(emulator, own_redis.url) as service:
@@ -145,10 +147,10 @@ async def test_readiness_asks_redis_no_more_often_than_once_a_second(
         async with anyio.create_task_group() as tasks:
             for _ in range(20):
                 tasks.start_soon(service.get, "/readyz")
-        await _tells(service, 503)
+        await _readiness_is(service, 503)
 
 
-async def test_while_redis_is_away_changes_are_refused_and_reads_go_on(
+async def test_while_redis_is_down_changes_fail_and_reads_work(
     own_redis: RedisServer,
 ) -> None:
     async with (
@@ -164,28 +166,28 @@ async def test_while_redis_is_away_changes_are_refused_and_reads_go_on(
                 assert refused["error"]["retryable"]
                 assert "CALLS_MCP_STATE_URL" in refused["error"]["hint"]
                 assert (await agent.call("list_calls"))["outcome"] == "done"
-                await _tells(service, 503)
+                await _readiness_is(service, 503)
                 assert (await service.get("/healthz")).status_code == 200
                 own_redis.start()
-                await _tells(service, 200)
+                await _readiness_is(service, 200)
                 placed = await agent.call("create_call", **placing())
                 assert placed["outcome"] == "done"
 
 
-async def test_readiness_tells_of_an_api_that_is_left_alone_for_its_failures() -> None:
+async def test_a_server_with_an_open_circuit_breaker_is_not_ready() -> None:
     async with stubbed_service(answer(404), monotonic=ManualClock(0)) as service:
         assert (await service.get("/readyz")).json() == {"ready": True}
         service.upstream.leave()
         async with service.connect() as agent, anyio.create_task_group() as tasks:
             for _ in range(5):
                 tasks.start_soon(_fetch, agent)
-        await _tells(service, 503)
+        await _readiness_is(service, 503)
         assert (await service.get("/readyz")).json() == {"ready": False}
         assert (await service.get("/healthz")).status_code == 200
 
 
-async def _tells(service: Service, status: int) -> None:
-    """Wait until its readiness has this status."""
+async def _readiness_is(service: Service, status: int) -> None:
+    """Wait until /readyz answers with this status."""
     while (await service.get("/readyz")).status_code != status:
         pass
 

@@ -1,4 +1,4 @@
-"""What comes in over HTTP, and what is refused before it is looked at any further."""
+"""Which HTTP requests are rejected before they reach the MCP server."""
 
 from collections.abc import AsyncGenerator, Mapping
 from functools import reduce
@@ -49,7 +49,7 @@ LIST_HEADERS = Client2026().headers("tools/list")
         ("0.0.0.0", {"CALLS_MCP_AUTH": "tokens"}, "CALLS_MCP_ALLOWED_HOSTS"),  # noqa: S104
     ],
 )
-def test_it_does_not_start_where_others_would_come_in_unchecked(
+def test_an_unprotected_server_does_not_start(
     host: str,
     variables: Mapping[str, str],
     named: str,
@@ -68,7 +68,7 @@ def test_it_does_not_start_where_others_would_come_in_unchecked(
 
 
 @pytest.mark.requirement("22")
-async def test_with_both_it_listens_everywhere_and_still_checks_hosts(
+async def test_a_protected_server_listens_everywhere_and_checks_hosts(
     tmp_path: Path,
 ) -> None:
     file = principals(tmp_path / "p.toml", "ann")
@@ -85,27 +85,27 @@ async def test_with_both_it_listens_everywhere_and_still_checks_hosts(
 
 
 @pytest.mark.requirement("24")
-async def test_an_origin_that_is_not_ours_is_refused_whatever_is_asked(tmp_path: Path) -> None:
-    """Before it is found out who is asking."""
+async def test_a_foreign_origin_is_rejected_before_authentication(tmp_path: Path) -> None:
     file = principals(tmp_path / "p.toml", "ann")
     origins = ("http://evil.example", "null", "http://127.0.0.1", "http://127.0.0.1.evil:1", "x")
     settings: dict[str, object] = {"calls_mcp_auth": "tokens", "calls_mcp_principals": file}
     async with open_service(token="", **settings) as service, service.http() as http:
-        for origin, told, method in product(origins, (LIST_HEADERS, {}), ("POST", "GET", "DELETE")):
-            headers = told | {"Origin": origin}
-            response = await http.request(method, service.url, json=LIST, headers=headers)
+        methods = ("POST", "GET", "DELETE")
+        for origin, headers, method in product(origins, (LIST_HEADERS, {}), methods):
+            given = headers | {"Origin": origin}
+            response = await http.request(method, service.url, json=LIST, headers=given)
             assert response.status_code == 403
 
 
 @pytest.mark.requirement("24")
-async def test_a_host_that_was_rebound_is_refused(service: LocalService) -> None:
+async def test_a_rebound_host_is_rejected(service: LocalService) -> None:
     for host in ("evil.example", "evil.example:80", "127.0.0.1", "localhost:1"):
         response = await service.post(LIST, LIST_HEADERS | {"Host": host})
         assert response.status_code == 421
 
 
 @pytest.mark.requirement("24", "25")
-async def test_no_page_of_another_origin_is_granted_anything_and_ours_is_served(
+async def test_no_response_grants_access_to_another_origin(
     service: LocalService,
 ) -> None:
     async with service.http() as http:
@@ -122,7 +122,7 @@ async def test_no_page_of_another_origin_is_granted_anything_and_ours_is_served(
 
 
 @pytest.mark.requirement("25")
-async def test_what_a_form_could_send_is_refused(service: LocalService) -> None:
+async def test_a_content_type_that_a_form_can_send_is_rejected(service: LocalService) -> None:
     kinds = ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x")
     for kind, headers in product((*kinds, ""), (LIST_HEADERS, {})):
         response = await service.post(LIST, headers | {"Content-Type": kind})
@@ -130,27 +130,27 @@ async def test_what_a_form_could_send_is_refused(service: LocalService) -> None:
 
 
 @pytest.mark.requirement("26")
-async def test_headers_that_tell_another_story_than_the_body_are_refused() -> None:
+async def test_headers_that_contradict_the_body_are_rejected() -> None:
     raw = Client2026()
     body = raw.body("tools/call", name="create_call", arguments=placing())
-    told = raw.headers("tools/call", "create_call")
-    others = (
+    right = raw.headers("tools/call", "create_call")
+    wrong = (
         *({"Mcp-Method": method} for method in ("tools/list", "")),
         *({"Mcp-Name": name} for name in ("list_calls", "CREATE_CALL", "")),
         {"MCP-Protocol-Version": "2027-01-01"},
     )
     async with open_service(calls_mcp_confirm="none") as service:
-        for other in others:
-            response = await service.post(body, told | other)
+        for header in wrong:
+            response = await service.post(body, right | header)
             assert response.status_code == 400
             assert response.json()["error"]["code"] in (-32020, -32022)
         assert service.harness.emulator.requests == ()
-        assert (await service.post(body, told)).json()["result"]["structuredContent"]
+        assert (await service.post(body, right)).json()["result"]["structuredContent"]
         assert len(service.harness.changes) == 1
 
 
 @pytest.mark.requirement("26")
-async def test_a_header_that_is_told_twice_is_refused(service: LocalService) -> None:
+async def test_a_repeated_mcp_header_is_rejected(service: LocalService) -> None:
     async with service.http() as http:
         twice = [*LIST_HEADERS.items(), ("Mcp-Method", "tools/list")]
         response = await http.post(service.url, json=LIST, headers=twice)
@@ -159,7 +159,7 @@ async def test_a_header_that_is_told_twice_is_refused(service: LocalService) -> 
 
 
 @pytest.mark.requirement("27")
-async def test_session_ids_are_random_and_dead_after_delete(service: LocalService) -> None:
+async def test_session_ids_are_random_and_end_with_delete(service: LocalService) -> None:
     async with service.http() as http:
         opened = [await service.open_session() for _ in range(3)]
         sessions = [response.headers["mcp-session-id"] for response in opened]
@@ -174,7 +174,7 @@ async def test_session_ids_are_random_and_dead_after_delete(service: LocalServic
 
 
 @pytest.mark.requirement("27")
-async def test_the_modern_era_has_no_sessions_to_steal(service: LocalService) -> None:
+async def test_clients_of_the_newest_revision_have_no_session(service: LocalService) -> None:
     session = (await service.open_session()).headers["mcp-session-id"]
     response = await service.post(LIST, LIST_HEADERS | {"Mcp-Session-Id": session})
     other = await service.post(LIST, LIST_HEADERS | {"Mcp-Session-Id": "0" * 32})
@@ -184,7 +184,7 @@ async def test_the_modern_era_has_no_sessions_to_steal(service: LocalService) ->
 
 
 @pytest.mark.requirement("28")
-async def test_a_change_whose_stream_is_closed_before_it_is_sent_never_is() -> None:
+async def test_a_change_is_not_sent_if_its_client_disconnects_first() -> None:
     looked, gone = anyio.Event(), anyio.Event()
     looks = 0
 
@@ -195,7 +195,7 @@ async def test_a_change_whose_stream_is_closed_before_it_is_sent_never_is() -> N
             await answer(200, call(status="in-progress"))(exchange)
             return
         looked.set()
-        await exchange.reader.read()  # until the server gives up
+        await exchange.reader.read()  # until the server disconnects
         gone.set()
 
     ending = {"sid": SID, "status": "completed"}
@@ -213,7 +213,7 @@ async def test_a_change_whose_stream_is_closed_before_it_is_sent_never_is() -> N
 
 
 @pytest.mark.requirement("28")
-async def test_a_question_whose_session_ends_is_answered_no(service: LocalService) -> None:
+async def test_ending_a_session_declines_its_open_question(service: LocalService) -> None:
     async with service.http() as http:
         headers = in_session(await service.open_session(**FORMS))
         body = message("tools/call", name="create_call", arguments=placing())
@@ -253,7 +253,7 @@ BROKEN = [
 
 @pytest.mark.requirement("29")
 @pytest.mark.parametrize("headers", [LIST_HEADERS, {}], ids=["modern", "legacy"])
-async def test_what_is_no_message_is_answered_with_a_4xx(
+async def test_a_malformed_body_is_answered_with_a_4xx(
     headers: dict[str, str], service: LocalService
 ) -> None:
     for body in BROKEN:
@@ -265,7 +265,7 @@ async def test_what_is_no_message_is_answered_with_a_4xx(
 @pytest.mark.requirement("29")
 @pytest.mark.parametrize("headers", [LIST_HEADERS, {}], ids=["modern", "legacy"])
 @pytest.mark.parametrize("body", [b"{}", b"[]", b"null", b'{"jsonrpc":"2.0","id":1,"method":7}'])
-async def test_json_that_is_no_json_rpc_is_refused_in_one_sentence(
+async def test_json_that_is_not_json_rpc_is_rejected_in_one_sentence(
     body: bytes, headers: dict[str, str], service: LocalService
 ) -> None:
     response = await service.post(body, headers)
@@ -275,10 +275,10 @@ async def test_json_that_is_no_json_rpc_is_refused_in_one_sentence(
 
 
 @pytest.mark.requirement("29")
-async def test_arguments_that_are_nested_too_deeply_are_refused(service: LocalService) -> None:
+async def test_deeply_nested_arguments_are_rejected(service: LocalService) -> None:
     raw = Client2026()
-    told = raw.headers("tools/call", "list_calls")
-    for depth, headers in product((40, 150, 900), (told, {})):
+    modern = raw.headers("tools/call", "list_calls")
+    for depth, headers in product((40, 150, 900), (modern, {})):
         nested = reduce(lambda inner, _: {"a": inner}, range(depth), dict[str, Any]())
         body = raw.body("tools/call", name="list_calls", arguments=nested)
         response = await service.post(body, headers)
@@ -288,7 +288,7 @@ async def test_arguments_that_are_nested_too_deeply_are_refused(service: LocalSe
 
 @pytest.mark.requirement("29")
 @pytest.mark.parametrize("headers", [LIST_HEADERS, {}], ids=["modern", "legacy"])
-async def test_a_body_that_is_too_large_is_answered_413(headers: dict[str, str]) -> None:
+async def test_a_large_body_is_answered_with_413(headers: dict[str, str]) -> None:
     async def parts(amount: int) -> AsyncGenerator[bytes]:
         for _ in range(amount):
             yield b" " * 1024
@@ -301,7 +301,7 @@ async def test_a_body_that_is_too_large_is_answered_413(headers: dict[str, str])
 
 
 @pytest.mark.requirement("29")
-async def test_slow_clients_hold_up_nobody() -> None:
+async def test_slow_clients_do_not_delay_others() -> None:
     async with (
         open_service(calls_mcp_http_patience=0.3) as service,
         anyio.create_task_group() as tasks,
@@ -319,7 +319,7 @@ async def test_slow_clients_hold_up_nobody() -> None:
 
 
 @pytest.mark.requirement("29")
-async def test_sessions_are_bounded_in_all(tmp_path: Path) -> None:
+async def test_sessions_are_limited_in_total(tmp_path: Path) -> None:
     names = ("ann", "bob", "cyd", "dan", "eve")
     file = principals(tmp_path / "p.toml", *names)
     async with open_service(**by_tokens(file, calls_mcp_http_sessions=4)) as service:

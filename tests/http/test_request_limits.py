@@ -1,4 +1,4 @@
-"""What a request may be, and how much may be asked for: the limits and what they answer."""
+"""Limits of requests, streams, headers, bodies and time, and their responses."""
 
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -26,9 +26,7 @@ LISTING: dict[str, object] = {"name": "list_calls", "arguments": {}}
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_a_client_of_either_era_is_served_and_its_user_asked(
-    era: Era, service: LocalService
-) -> None:
+async def test_clients_of_all_revisions_can_ask_their_user(era: Era, service: LocalService) -> None:
     user = User()
     async with service.connect(era, user) as agent:
         assert (await agent.call("create_call", **placing()))["outcome"] == "done"
@@ -36,7 +34,7 @@ async def test_a_client_of_either_era_is_served_and_its_user_asked(
         assert (await agent.call("list_calls"))["count"] == 1
 
 
-async def test_one_principal_has_so_many_requests_a_minute_and_others_theirs(
+async def test_requests_per_minute_are_limited_by_principal(
     tmp_path: Path,
 ) -> None:
     file = principals(tmp_path / "p.toml", "ann", "bob")
@@ -46,8 +44,8 @@ async def test_one_principal_has_so_many_requests_a_minute_and_others_theirs(
         assert (await service.of("bob").ask("tools/list")).status_code == 200
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.2 is this machine on Linux alone")
-async def test_without_tokens_one_address_has_so_many_requests_a_minute_and_others_theirs() -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has 127.0.0.2")
+async def test_without_tokens_requests_per_minute_are_limited_by_address() -> None:
     async with open_service(calls_mcp_http_rate=1) as service:
         statuses: list[int] = []
         for address in ("127.0.0.1", "127.0.0.1", "127.0.0.2"):
@@ -55,10 +53,10 @@ async def test_without_tokens_one_address_has_so_many_requests_a_minute_and_othe
             async with httpx.AsyncClient(transport=transport) as http:
                 answer = await http.post(service.url, json={}, headers={"Accept": "*/*"})
                 statuses.append(answer.status_code)
-        assert statuses == [400, 429, 400]  # it is no message, but it counts
+        assert statuses == [400, 429, 400]  # malformed requests count too
 
 
-async def test_all_principals_together_have_so_many_requests_a_minute(tmp_path: Path) -> None:
+async def test_requests_per_minute_are_limited_in_total(tmp_path: Path) -> None:
     file = principals(tmp_path / "p.toml", "ann", "bob")
     async with open_service(
         token="ann", **by_tokens(file, calls_mcp_http_rate_in_all=2)
@@ -68,7 +66,7 @@ async def test_all_principals_together_have_so_many_requests_a_minute(tmp_path: 
         await _refused(await service.of("bob").ask("tools/list"))
 
 
-async def test_whoever_is_not_authenticated_uses_up_nobodys_requests(tmp_path: Path) -> None:
+async def test_unauthenticated_requests_do_not_count_against_the_limit(tmp_path: Path) -> None:
     file = principals(tmp_path / "p.toml", "ann")
     async with open_service(
         token="ann", **by_tokens(file, calls_mcp_http_rate_in_all=1)
@@ -81,7 +79,7 @@ async def test_whoever_is_not_authenticated_uses_up_nobodys_requests(tmp_path: P
 @pytest.mark.parametrize(
     "setting", ["calls_mcp_http_concurrency", "calls_mcp_http_concurrency_in_all"]
 )
-async def test_so_many_requests_are_served_at_once(setting: str) -> None:
+async def test_concurrent_requests_are_limited(setting: str) -> None:
     async with slow_service(**{setting: 1}) as service, _calling(service) as answer:
         await _refused(await service.ask("tools/list"))
         service.answered.set()
@@ -89,13 +87,13 @@ async def test_so_many_requests_are_served_at_once(setting: str) -> None:
         assert (await service.ask("tools/list")).status_code == 200
 
 
-async def test_health_is_told_however_busy_the_server_is() -> None:
+async def test_health_checks_are_answered_at_the_request_limit() -> None:
     async with slow_service(calls_mcp_http_concurrency_in_all=1) as service, _calling(service):
         assert (await service.get("/healthz")).status_code == 200
         assert (await service.get("/readyz")).status_code == 200
 
 
-async def test_a_stream_to_listen_on_is_bounded_too() -> None:
+async def test_streams_are_limited() -> None:
     async with open_service(calls_mcp_http_sessions=4) as service, service.http() as http:
         session = (await service.open_session()).headers["mcp-session-id"]
         headers = {"Mcp-Session-Id": session}
@@ -104,13 +102,13 @@ async def test_a_stream_to_listen_on_is_bounded_too() -> None:
             await _refused(await http.get(service.url, headers=headers))
 
 
-async def test_a_body_that_comes_too_slowly_is_answered_408(impatient: LocalService) -> None:
+async def test_a_slow_body_is_answered_with_408(impatient: LocalService) -> None:
     async with await impatient.connection() as connection:
         await connection.send(impatient.head("Content-Length: 100") + b"{")
         assert (await rest_of(connection)).startswith(b"HTTP/1.1 408 ")
 
 
-async def test_the_second_head_on_a_connection_has_no_more_time_than_the_first(
+async def test_every_request_on_a_connection_has_the_same_time_for_its_headers(
     impatient: LocalService,
 ) -> None:
     async with await impatient.connection() as connection:
@@ -120,15 +118,15 @@ async def test_the_second_head_on_a_connection_has_no_more_time_than_the_first(
         assert b"200 OK" not in await rest_of(connection)
 
 
-async def test_a_slow_answer_is_no_slow_client() -> None:
+async def test_a_slow_response_does_not_disconnect_the_client() -> None:
     async with slow_service(calls_mcp_http_patience=0.2) as service, _calling(service) as answer:
         async with await service.connection() as connection:
-            assert await rest_of(connection) == b""  # patience has passed
+            assert await rest_of(connection) == b""  # CALLS_MCP_HTTP_PATIENCE has passed
         service.answered.set()
         assert (await answer()).status_code == 200
 
 
-async def test_a_connection_that_is_kept_alive_may_idle_for_longer_than_a_head_may_take(
+async def test_a_keep_alive_connection_can_idle_longer_than_headers_can_take(
     impatient: LocalService,
 ) -> None:
     async with impatient.http() as http:
@@ -142,17 +140,17 @@ async def test_a_connection_that_is_kept_alive_may_idle_for_longer_than_a_head_m
         assert len(ports) == 1
 
 
-async def test_a_head_that_is_too_large_is_refused_whether_it_comes_whole_or_never_ends() -> None:
+async def test_large_headers_are_rejected_even_if_they_never_end() -> None:
     async with open_service(calls_mcp_http_header_bytes=2048) as service:
         whole = await service.get("/mcp", {"X-Padding": "x" * 3000})
         assert whole.status_code == 431
         async with await service.connection() as connection:
             for _ in range(4):
                 await connection.send(b"GET /mcp HTTP/1.1\r\nX: " + b"x" * 1000)
-            assert (await rest_of(connection)).startswith(b"HTTP/1.1 400 ")  # uvicorn's own
+            assert (await rest_of(connection)).startswith(b"HTTP/1.1 400 ")  # from uvicorn
 
 
-async def test_without_sessions_there_is_nothing_to_listen_on() -> None:
+async def test_a_stateless_server_has_no_sessions_or_streams() -> None:
     async with open_service(calls_mcp_http_stateless=True) as service:
         for method in ("GET", "DELETE"):
             async with service.http() as http:
@@ -164,7 +162,7 @@ async def test_without_sessions_there_is_nothing_to_listen_on() -> None:
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_without_sessions_older_clients_confirm_by_token_and_newer_ones_ask(era: Era) -> None:
+async def test_on_a_stateless_server_older_clients_confirm_by_token(era: Era) -> None:
     user = User()
     async with (
         open_service(calls_mcp_http_stateless=True) as service,
@@ -177,7 +175,7 @@ async def test_without_sessions_older_clients_confirm_by_token_and_newer_ones_as
 
 @asynccontextmanager
 async def _calling(service: SlowService) -> AsyncGenerator[Callable[[], Awaitable[httpx.Response]]]:
-    """A tool call that is under way; how it is answered."""
+    """Start a tool call; yield a function that waits for its response."""
     answers: list[httpx.Response] = []
     done = anyio.Event()
 

@@ -1,4 +1,4 @@
-"""Who may do what over HTTP, and whose word counts for whom."""
+"""Tokens, scopes and principals over HTTP."""
 
 import hmac
 import json
@@ -64,7 +64,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def tokens(file: Path, **settings: object) -> AbstractAsyncContextManager[LocalService]:
-    """A server that lets in whoever the file lists."""
+    """Start a service that accepts the tokens in `file`."""
     return open_service(**by_tokens(file, **settings))
 
 
@@ -75,7 +75,7 @@ async def service(file: Path) -> AsyncGenerator[LocalService]:
 
 
 @pytest.mark.requirement("03")
-async def test_an_approval_of_one_principal_is_nothing_to_another(service: LocalService) -> None:
+async def test_a_confirmation_token_is_bound_to_its_principal(service: LocalService) -> None:
     tool = ("create_call", placing())
     async with (
         service.of("alices-token").connect() as alice,
@@ -90,7 +90,7 @@ async def test_an_approval_of_one_principal_is_nothing_to_another(service: Local
 
 
 @pytest.mark.requirement("03")
-async def test_the_state_of_a_question_is_nothing_to_another_principal(
+async def test_a_request_state_is_bound_to_its_principal(
     service: LocalService,
 ) -> None:
     async with (
@@ -106,8 +106,8 @@ async def test_the_state_of_a_question_is_nothing_to_another_principal(
 
 
 @pytest.mark.requirement("05", "27")
-async def test_a_session_is_of_no_use_to_another_principal(service: LocalService) -> None:
-    """Whatever is sent into it: an answer to its question, a request, its end."""
+async def test_a_session_is_bound_to_its_principal(service: LocalService) -> None:
+    """Another principal can't answer its question, send a request, or delete it."""
     body = message("tools/call", name="create_call", arguments=placing())
     yes = {"action": "accept", "content": {"approve": True}}
     alice, bob = service.of("alices-token"), service.of("bobs-token")
@@ -129,7 +129,7 @@ async def test_a_session_is_of_no_use_to_another_principal(service: LocalService
 
 
 @pytest.mark.requirement("20")
-async def test_nothing_of_a_clients_credentials_travels_upstream(tmp_path: Path) -> None:
+async def test_a_clients_credentials_are_never_sent_upstream(tmp_path: Path) -> None:
     canaries = ["canary-bearer-1a2b3c", "canary-header-4d5e6f", "canary-argument-7a8b9c"]
     file = write(tmp_path / "principals.toml", entry(canaries[0], "alice", *EVERYTHING))
     headers = {
@@ -152,35 +152,35 @@ async def test_nothing_of_a_clients_credentials_travels_upstream(tmp_path: Path)
         for request in service.upstream.requests:
             scheme, _, pair = request.headers["authorization"].partition(" ")
             assert scheme == "Basic"
-            said = f"{request} {b64decode(pair).decode()}"
-            assert not [canary for canary in canaries if canary in said]
-            assert "9" * 32 not in said
+            sent = f"{request} {b64decode(pair).decode()}"
+            assert not [canary for canary in canaries if canary in sent]
+            assert "9" * 32 not in sent
             assert not [k for k in request.headers if k.startswith(("x-twilio", "cookie", "proxy"))]
 
 
 @pytest.mark.requirement("20")
-async def test_no_token_is_told_in_a_log_or_an_answer(
+async def test_no_token_appears_in_a_log_or_response(
     caplog: pytest.LogCaptureFixture, service: LocalService
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    told = ""
+    shown = ""
     async with issuing() as issuer:
         good, bad = issuer.token(), issuer.token(claims={"exp": 1})
         async with open_service(**issuer.settings()) as by_oauth:
             for token in (good, bad):
                 for method in ("tools/list", "tools/call"):
-                    told += (await by_oauth.of(token).ask(method, name="fetch_call")).text
+                    shown += (await by_oauth.of(token).ask(method, name="fetch_call")).text
     for token in ("alices-token", "an-old-token", "alices-reading-token", "made-up-token"):
-        told += (await service.of(token).ask("tools/call", name="create_call")).text
-    told += "\n".join(r.getMessage() for r in caplog.records if not r.name.startswith("http"))
+        shown += (await service.of(token).ask("tools/call", name="create_call")).text
+    shown += "\n".join(r.getMessage() for r in caplog.records if not r.name.startswith("http"))
     secrets = (good, bad, good.split(".")[2], "alices-token", "an-old-token", "made-up-token")
-    assert not [secret for secret in secrets if secret in told]
+    assert not [secret for secret in secrets if secret in shown]
 
 
 @pytest.mark.requirement("21")
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("scope", EVERYTHING)
-async def test_a_token_shows_the_tools_of_its_scopes_alone(
+async def test_a_token_lists_only_the_tools_of_its_scopes(
     era: Era, scope: str, service: LocalService
 ) -> None:
     allowed = [name for name, needed in NEEDS.items() if needed == scope]
@@ -190,7 +190,7 @@ async def test_a_token_shows_the_tools_of_its_scopes_alone(
 
 @pytest.mark.requirement("21")
 @pytest.mark.parametrize("era", ERAS)
-async def test_a_prompt_for_a_tool_beyond_the_scopes_is_not_offered(
+async def test_a_prompt_that_needs_a_missing_scope_is_not_listed(
     era: Era, service: LocalService
 ) -> None:
     async with service.of("alices-reading-token").connect(era) as agent:
@@ -202,9 +202,7 @@ async def test_a_prompt_for_a_tool_beyond_the_scopes_is_not_offered(
 
 @pytest.mark.requirement("21")
 @pytest.mark.parametrize("scope", EVERYTHING)
-async def test_a_call_beyond_the_scopes_is_told_which_one_it_needs(
-    scope: str, service: LocalService
-) -> None:
+async def test_a_403_names_the_missing_scope(scope: str, service: LocalService) -> None:
     session = await service.of(f"only {scope}").session()
     for name, needed in NEEDS.items():
         arguments: dict[str, object] = {"sid": SID}
@@ -227,7 +225,7 @@ async def test_a_call_beyond_the_scopes_is_told_which_one_it_needs(
 
 
 @pytest.mark.requirement("21")
-async def test_what_hides_a_call_from_the_gate_does_not_get_it_done(file: Path) -> None:
+async def test_a_disguised_tool_call_does_not_bypass_the_scope_check(file: Path) -> None:
     call = b'{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "%s"%s}}'
     place = json.dumps(placing()).encode()
     create = call % (b"create_call", b', "arguments": ' + place)
@@ -252,14 +250,14 @@ async def test_what_hides_a_call_from_the_gate_does_not_get_it_done(file: Path) 
                 await service.of("alices-reading-token").post(body),
             ):
                 assert b'"outcome":"done","call"' not in response.content
-        told = Client2026().headers("tools/call", "list_calls")
-        modern = await service.of("alices-reading-token").post(create, told)
+        headers = Client2026().headers("tools/call", "list_calls")
+        modern = await service.of("alices-reading-token").post(create, headers)
         assert modern.status_code == 403
         assert service.harness.changes == []
 
 
 @pytest.mark.requirement("21")
-async def test_the_rights_are_those_of_the_request_and_not_of_its_session(
+async def test_scopes_come_from_the_request_and_not_from_its_session(
     file: Path,
 ) -> None:
     async with tokens(file, calls_mcp_confirm="none") as service:
@@ -274,7 +272,7 @@ async def test_the_rights_are_those_of_the_request_and_not_of_its_session(
 
 
 @pytest.mark.requirement("21")
-async def test_the_handlers_hold_the_scopes_even_where_the_gate_has_not_looked(
+async def test_handlers_check_scopes_even_without_the_http_check(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(BearerAuthentication, "require_scope", _ignored)
@@ -287,7 +285,7 @@ async def test_the_handlers_hold_the_scopes_even_where_the_gate_has_not_looked(
 
 
 @pytest.mark.requirement("21")
-async def test_lists_that_depend_on_the_token_are_private(service: LocalService) -> None:
+async def test_lists_that_depend_on_the_token_are_cached_privately(service: LocalService) -> None:
     listed = result(await service.of("alices-token").ask("tools/list"))
     assert (listed["cacheScope"], listed["ttlMs"]) == ("private", 0)
     async with open_service() as open_to_all:
@@ -296,7 +294,7 @@ async def test_lists_that_depend_on_the_token_are_private(service: LocalService)
 
 
 @pytest.mark.requirement("21")
-async def test_without_the_gate_a_server_that_wants_tokens_serves_nobody(
+async def test_handlers_reject_unauthenticated_requests_even_without_the_http_check(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(BearerAuthentication, "authenticate", _nobody)
@@ -311,7 +309,7 @@ async def test_without_the_gate_a_server_that_wants_tokens_serves_nobody(
 @pytest.mark.requirement("19")
 @pytest.mark.parametrize("shown", ["", "Authorization: Bearer nobodys-token\r\n"])
 @pytest.mark.parametrize("way", ["pipelined", "after a body that came late"])
-async def test_a_request_is_nobodys_but_its_own_tokens_on_whatever_connection(
+async def test_each_request_on_a_connection_is_authenticated_by_its_own_token(
     way: str, shown: str, tmp_path: Path
 ) -> None:
     file = principals(tmp_path / "principals.toml", "ann")
@@ -333,7 +331,9 @@ async def test_a_request_is_nobodys_but_its_own_tokens_on_whatever_connection(
                 await connection.send(good + body + head(shown) + body)
             else:
                 await connection.send(good)
-                assert (await service.get("/healthz")).status_code == 200  # the head was taken in
+                assert (
+                    await service.get("/healthz")
+                ).status_code == 200  # the headers have arrived
                 await connection.send(body)
             told = bytearray()
             while b'"tools"' not in told:
@@ -347,7 +347,7 @@ async def test_a_request_is_nobodys_but_its_own_tokens_on_whatever_connection(
 
 
 @pytest.mark.requirement("23")
-async def test_every_token_is_compared_in_constant_time_with_all_there_are(
+async def test_a_token_is_compared_with_all_tokens_in_constant_time(
     monkeypatch: pytest.MonkeyPatch, service: LocalService
 ) -> None:
     compared: list[tuple[Any, Any]] = []

@@ -20,13 +20,13 @@ NOWHERE = environment("http://127.0.0.1:9")
 
 @pytest.fixture(autouse=True)
 def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have every process use an API that isn't there."""
+    """Make every process use an API that does not exist."""
     for name, value in NOWHERE.items():
         monkeypatch.setenv(name, value)
 
 
 @pytest.mark.process
-async def test_a_line_on_stderr_says_where_it_serves_and_one_that_it_ends() -> None:
+async def test_start_and_shutdown_are_logged_with_one_line_each() -> None:
     async with replica({}, "--sandbox", "--path", "/calls") as server:
         assert server.url.endswith("/calls")
         async with server.connect() as agent:
@@ -34,12 +34,12 @@ async def test_a_line_on_stderr_says_where_it_serves_and_one_that_it_ends() -> N
         assert outcome["sandbox"] is True
         server.terminate()
         assert await server.process.wait() == 0
-    told = "".join(server.told).splitlines()
-    assert told == [f"calls-mcp: serving at {server.url}", "calls-mcp: shutting down within 25 s"]
+    lines = "".join(server.stderr).splitlines()
+    assert lines == [f"calls-mcp: serving at {server.url}", "calls-mcp: shutting down within 25 s"]
 
 
 @pytest.mark.process
-async def test_the_interrupt_key_ends_it_too() -> None:
+async def test_sigint_shuts_the_server_down() -> None:
     async with replica({}) as server:
         server.process.send_signal(signal.SIGINT)
         assert await server.process.wait() == 0
@@ -55,7 +55,7 @@ def _has_ipv6() -> bool:
 
 @pytest.mark.process
 @pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6")
-async def test_over_ipv6_its_names_are_known_too() -> None:
+async def test_an_ipv6_server_accepts_its_own_host() -> None:
     async with replica({}, "--host", "::1") as server:
         assert server.url.startswith("http://[::1]:")
         assert (await server.ask("tools/list")).status_code == 200
@@ -74,7 +74,7 @@ async def test_over_ipv6_its_names_are_known_too() -> None:
         (["--transport", "http"], {"CALLS_MCP_HTTP_RATE": "0"}, "CALLS_MCP_HTTP_RATE"),
     ],
 )
-def test_what_is_wrong_with_the_command_is_told_in_one_line(
+def test_a_wrong_serve_option_is_reported_in_one_line(
     options: list[str],
     variables: Mapping[str, str],
     complaint: str,
@@ -84,12 +84,12 @@ def test_what_is_wrong_with_the_command_is_told_in_one_line(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert main(["serve", *options]) == 2
-    told = capsys.readouterr()
-    assert complaint in told.err
-    assert (told.out, told.err.count("\n")) == ("", 1)
+    printed = capsys.readouterr()
+    assert complaint in printed.err
+    assert (printed.out, printed.err.count("\n")) == ("", 1)
 
 
-def test_a_port_that_is_taken_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_in_use_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert main(["serve", "--transport", "http", "--port", port]) == 2
@@ -97,7 +97,7 @@ def test_a_port_that_is_taken_is_told(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.process
-def test_with_json_logs_every_line_is_json(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_logs_have_only_json_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CALLS_MCP_LOG_FORMAT", "json")
     command = [sys.executable, "-m", "calls_mcp", "serve", "--transport", "http", "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8") as process:  # noqa: S603
@@ -110,7 +110,7 @@ def test_with_json_logs_every_line_is_json(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.process
-def test_on_stdio_nothing_of_http_is_loaded() -> None:
+def test_a_stdio_server_does_not_load_http() -> None:
     loaded = modules_loaded_by()
     assert "calls_mcp.server.stdio" in loaded
     assert loaded.isdisjoint({"calls_mcp.http", "h11", "jwt", "redis", "httpx"})

@@ -1,4 +1,4 @@
-"""SIGTERM: nothing new begins, what is under way is finished or recorded, and the process ends."""
+"""SIGTERM: new requests are rejected, those in progress are finished, and the process exits."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
@@ -22,12 +22,12 @@ from tests.upstream import Upstream
 pytestmark = [pytest.mark.process, pytest.mark.anyio]
 
 BROKEN_OFF = (MCPError, ExceptionGroup, httpx2.HTTPError)
-GRACE = "30"  # seconds, which nothing here should need
+GRACE = "30"  # seconds; no test should need as long
 
 
 @dataclass
 class Scene:
-    """A server process on a stand-in that waits."""
+    """A server process, backed by a slow stub."""
 
     gate: Wait
     upstream: Upstream
@@ -36,7 +36,7 @@ class Scene:
 
     @property
     def recorded(self) -> list[dict[str, object]]:
-        """The record of changes, line by line."""
+        """Return the records in the audit log."""
         return records_in(self.audit)
 
 
@@ -55,7 +55,7 @@ async def scene(folder: Path, grace: str = GRACE, confirm: str = "none") -> Asyn
             yield Scene(gate, upstream, server, audit)
 
 
-async def test_an_idle_server_refuses_for_a_moment_whoever_comes_and_ends_with_status_0(
+async def test_an_idle_server_rejects_requests_briefly_and_exits_with_status_0(
     tmp_path: Path,
 ) -> None:
     async with scene(tmp_path) as here:
@@ -67,12 +67,12 @@ async def test_an_idle_server_refuses_for_a_moment_whoever_comes_and_ends_with_s
 
 
 @pytest.mark.parametrize("mode", ERAS)
-async def test_a_call_under_way_is_finished_and_nothing_new_begins(
+async def test_a_call_in_progress_is_finished_and_new_ones_are_rejected(
     mode: Era, tmp_path: Path
 ) -> None:
     outcomes: list[object] = []
     async with scene(tmp_path) as here, here.server.connect(mode) as agent:
-        await agent.client.list_tools()  # what a result is held to, which the end comes before
+        await agent.client.list_tools()  # otherwise the client lists them after the call
         async with anyio.create_task_group() as tasks:
 
             async def place() -> None:
@@ -86,7 +86,7 @@ async def test_a_call_under_way_is_finished_and_nothing_new_begins(
             assert refused.status_code == 503
             assert refused.headers["Retry-After"]
             assert (await here.server.open_session()).status_code == 503
-            listed = await here.server.ask("tools/list")  # which begins nothing
+            listed = await here.server.ask("tools/list")  # still answered: it starts nothing
             assert (listed.status_code, listed.headers["connection"]) == (200, "close")
             assert (await here.server.get("/healthz")).status_code == 200
             here.gate.answered.set()
@@ -97,9 +97,7 @@ async def test_a_call_under_way_is_finished_and_nothing_new_begins(
 
 
 @pytest.mark.parametrize("mode", ERAS)
-async def test_a_call_that_takes_too_long_is_recorded_as_unknown_before_the_end(
-    mode: Era, tmp_path: Path
-) -> None:
+async def test_a_call_that_takes_too_long_is_recorded_as_unknown(mode: Era, tmp_path: Path) -> None:
     async with scene(tmp_path, grace="2") as here, anyio.create_task_group() as tasks:
         tasks.start_soon(_place_in_vain, here.server, mode)
         await here.gate.asked.wait()
@@ -111,7 +109,7 @@ async def test_a_call_that_takes_too_long_is_recorded_as_unknown_before_the_end(
     assert (ended["id"], ended["error_kind"]) == (begun["id"], "outcome_unknown")
 
 
-async def test_at_a_second_signal_what_is_under_way_is_broken_off(tmp_path: Path) -> None:
+async def test_a_second_signal_cancels_requests_in_progress(tmp_path: Path) -> None:
     statuses: list[int] = []
 
     async def read(server: Replica) -> None:
@@ -129,7 +127,7 @@ async def test_at_a_second_signal_what_is_under_way_is_broken_off(tmp_path: Path
         assert await here.server.process.wait() == 0
 
 
-async def test_a_question_under_way_may_still_be_answered(tmp_path: Path) -> None:
+async def test_an_open_question_can_still_be_answered(tmp_path: Path) -> None:
     async with scene(tmp_path, confirm="all") as here:
         here.gate.answered.set()
         user = _Signalling(server=here.server)
@@ -141,19 +139,19 @@ async def test_a_question_under_way_may_still_be_answered(tmp_path: Path) -> Non
         assert await here.server.process.wait() == 0
 
 
-async def test_a_stream_that_only_listens_delays_nothing(tmp_path: Path) -> None:
+async def test_a_stream_does_not_delay_the_shutdown(tmp_path: Path) -> None:
     async with scene(tmp_path) as here, here.server.http() as http:
         headers = in_session(await here.server.open_session())
         async with http.stream("GET", here.server.url, headers=headers) as stream:
             here.server.terminate()
             assert [line async for line in stream.aiter_lines() if line] == []
         assert await here.server.process.wait() == 0
-        assert "".join(here.server.told).count("\n") == 2  # where it serves and that it ends
+        assert "".join(here.server.stderr).count("\n") == 2  # of its start and its shutdown
 
 
 @dataclass
 class _Signalling(User):
-    """Somebody who says yes after the server was told to end."""
+    """A user who accepts after the shutdown has begun."""
 
     server: Replica = field(kw_only=True)
 
@@ -166,7 +164,7 @@ class _Signalling(User):
 
 
 async def _drains(server: Replica) -> None:
-    """Wait until it tells that it is about to end."""
+    """Wait until the shutdown has begun."""
     while (await server.get("/readyz")).status_code != 503:
         pass
 

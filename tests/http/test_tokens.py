@@ -1,4 +1,4 @@
-"""Tokens of our own: who gets in with them, and for how long."""
+"""Tokens from the principals file: which are accepted, and when changes take effect."""
 
 import logging
 from collections.abc import AsyncGenerator
@@ -25,7 +25,7 @@ LIST = b'{"jsonrpc": "2.0", "id": 1, "method": "tools/list"}'
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """A file with tokens of Alice's, who may do everything, and of Bob's, who may read."""
+    """A principals file with a token for everything, one for reading, and an expired one."""
     return write(
         tmp_path / "principals.toml",
         entry("alices-token", "alice", *EVERYTHING),
@@ -35,7 +35,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def spoil(file: Path, text: str | None) -> None:
-    """Write something else, or take the file away."""
+    """Replace the content, or delete the file if `text` is None."""
     if text is None:
         file.unlink()
     else:
@@ -65,7 +65,7 @@ async def service(file: Path) -> AsyncGenerator[LocalService]:
         "Bearer \xff\xfe",
     ],
 )
-async def test_whoever_has_none_is_told_so_in_the_same_words(
+async def test_every_invalid_token_gets_the_same_401(
     authorization: str | None, service: LocalService
 ) -> None:
     shown = {} if authorization is None else {"Authorization": authorization}
@@ -73,15 +73,15 @@ async def test_whoever_has_none_is_told_so_in_the_same_words(
     assert answer.status_code == 401
     reason = "invalid_token: A valid bearer token is required"
     assert answer.json()["error"] == {"code": -32600, "message": reason}
-    told = challenge(answer)
-    assert told["scope"] == "calls:read"
-    assert told.get("error") == (None if authorization is None else "invalid_token")
+    fields = challenge(answer)
+    assert fields["scope"] == "calls:read"
+    assert fields.get("error") == (None if authorization is None else "invalid_token")
     for path in ("/mcp", "/mcp?access_token=alices-token"):
         assert (await service.get(path)).status_code == 401
     assert service.harness.emulator.requests == ()
 
 
-async def test_a_token_that_is_struck_out_or_written_in_counts_at_once(
+async def test_adding_or_removing_a_token_takes_effect_at_once(
     file: Path, caplog: pytest.LogCaptureFixture, service: LocalService
 ) -> None:
     assert (await service.of("bobs-token").post(LIST)).status_code != 401
@@ -92,7 +92,7 @@ async def test_a_token_that_is_struck_out_or_written_in_counts_at_once(
 
 
 @pytest.mark.parametrize("broken", ["[[tokens]", None])
-async def test_a_file_that_is_broken_or_gone_is_logged_and_the_last_good_one_holds(
+async def test_a_broken_or_missing_file_is_logged_and_the_last_valid_one_stays_in_use(
     file: Path, caplog: pytest.LogCaptureFixture, broken: str | None, service: LocalService
 ) -> None:
     spoil(file, broken)

@@ -1,5 +1,6 @@
 """Which store a URL names, and where the default one is."""
 
+import re
 import sqlite3
 import sys
 from contextlib import closing
@@ -61,11 +62,24 @@ async def test_a_missing_redis_library_is_named(monkeypatch: pytest.MonkeyPatch)
     assert "In the checkout of calls-mcp, run: pip install '.[redis]'" in refusal
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_an_unreachable_redis_is_reported_without_error_numbers(host: str) -> None:
+    async with open_storage(f"redis://:canary@{host}:1/0") as storage:
+        with pytest.raises(StoreUnavailable) as unavailable:
+            await storage.ping()
+    assert re.fullmatch(
+        rf"The state store redis://{host}:1/0 can't be used: "
+        "(connection refused|none of the host's addresses could be connected to). "
+        "Check it, or set CALLS_MCP_STATE_URL to another.",
+        unavailable.value.for_operator,
+    )
+
+
 async def test_a_file_in_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "missing" / "state.db"
     assert await refusal_of(f"sqlite:///{file}") == (
         f"The state store {file} can't be used: there is no folder {file.parent}. Its folder must "
-        "exist, and both must be writable. Set CALLS_MCP_STATE_URL to use another."
+        "exist, and both must be writable. Check it, or set CALLS_MCP_STATE_URL to another."
     )
 
 
@@ -84,7 +98,8 @@ async def test_a_database_of_another_program_or_version_is_refused_and_left_alon
         database.execute(statement)
     before = file.read_bytes()
     assert await refusal_of(f"sqlite:///{file}") == (
-        f"The state store {file} can't be used: {reason}. Set CALLS_MCP_STATE_URL to use another."
+        f"The state store {file} can't be used: {reason}. "
+        "Check it, or set CALLS_MCP_STATE_URL to another."
     )
     assert file.read_bytes() == before
 

@@ -9,7 +9,7 @@ CREATE TABLE IF NOT EXISTS audit (
     body TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS audit_time ON audit (time);
--- The triggers prevent accidents. Against intruders there is the chain of hashes.
+-- The triggers prevent accidents. The chain of hashes detects tampering.
 CREATE TRIGGER IF NOT EXISTS audit_keeps BEFORE DELETE ON audit
 BEGIN
     SELECT RAISE(ABORT, 'the audit log is append-only');

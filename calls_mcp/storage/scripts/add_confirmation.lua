@@ -1,4 +1,4 @@
--- Keep a new confirmation, and remove the oldest of its owner's unused ones that are too many.
+-- Add a confirmation, and remove the owner's oldest unused ones if there are too many.
 local record, unused = KEYS[1], KEYS[2]
 local identifier, pending, lasts, max_unused, prefix = unpack(ARGV)
 if redis.call('exists', record) == 1 then return end

@@ -1,6 +1,6 @@
--- Keep a new approval request. `mine` has the owner's undecided requests by expiry, `all` each
--- request by age. Of everybody's undecided ones, `undecided` has the ages and `expiring` the
--- expiry, and `turns` counts requests and decisions.
+-- Add an approval request. `mine` has the owner's undecided requests by expiry, and `all` has all
+-- requests by age. `undecided` has all undecided requests by age, and `expiring` has them by expiry.
+-- `turns` counts requests and decisions.
 local request, mine, all, undecided, expiring, turns = unpack(KEYS)
 local identifier, packed, now, asked, expires, lasts, most = unpack(ARGV)
 if redis.call('exists', request) == 1 then return 1 end

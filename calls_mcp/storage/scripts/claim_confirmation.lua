@@ -1,4 +1,4 @@
--- Claim a confirmation. The claimant's name makes a repetition of the same request say the same.
+-- Claim a confirmation. The claimant's name makes the script idempotent.
 local record = KEYS[1]
 local identifier, claimant, now = unpack(ARGV)
 if redis.call('exists', record) == 0 then return 0 end

@@ -1,6 +1,6 @@
--- Count the `n` entries in every limit if all have room for them; without entries, only look for
--- room for one. Return the number of a limit that has no room, and when it gets some. Entries are
--- sorted by expiry. The entries of one invocation are unique, so running it again changes nothing.
+-- Count `n` entries against all limits. Without entries, only check whether one could be counted.
+-- If a limit is too low, count nothing and return its number and when its oldest entry expires.
+-- Entries are sorted by expiry. They are unique, so running the script again changes nothing.
 local now, n = ARGV[1], tonumber(ARGV[2])
 local terms = 2 + n  -- the limits' amounts, seconds and expiries follow the entries
 for i, key in ipairs(KEYS) do

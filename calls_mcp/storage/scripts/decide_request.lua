@@ -1,4 +1,4 @@
--- Decide an approval request unless it is decided or has expired; return the decision that counts.
+-- Decide an approval request unless it was decided or has expired; return the decision that counts.
 local request, undecided, expiring, turns = unpack(KEYS)
 local identifier, decision, now = unpack(ARGV)
 if redis.call('exists', request) == 0 then return nil end

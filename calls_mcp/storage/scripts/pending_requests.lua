@@ -1,4 +1,4 @@
--- Return how many approval requests are pending, how many turns there were, and a page of them.
+-- Return the number of pending approval requests, the number of turns, and a page of the requests.
 local undecided, expiring, turns = unpack(KEYS)
 local now, most, prefix, at, after = unpack(ARGV)
 for _, identifier in ipairs(redis.call('zrangebyscore', expiring, '-inf', now)) do
@@ -7,7 +7,7 @@ for _, identifier in ipairs(redis.call('zrangebyscore', expiring, '-inf', now)) 
 end
 local from = 0
 local found = {redis.call('zcard', undecided), tonumber(redis.call('get', turns) or 0)}
-if after then -- adding the position itself, and removing it again, tells how many are before it
+if after then -- add the position, and remove it again, to count the requests before it
   local was_there = redis.call('zadd', undecided, 'NX', at, after) == 0
   from = redis.call('zrank', undecided, after)
   if was_there then from = from + 1 else redis.call('zrem', undecided, after) end

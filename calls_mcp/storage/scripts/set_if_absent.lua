@@ -1,5 +1,4 @@
--- Keep a value under a key, unless there is one. The writer's name makes a repetition of the same
--- request say the same.
+-- Store a value under a key, unless it has one. The writer's name makes the script idempotent.
 local now, writer, value, expires, lasts = unpack(ARGV)
 local kept = redis.call('hmget', KEYS[1], 'until', 'writer')
 local is_current = kept[1] and tonumber(kept[1]) > tonumber(now)
