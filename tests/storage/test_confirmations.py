@@ -252,7 +252,9 @@ async def assert_unavailable(storage: Storage, pending: PendingConfirmation) -> 
         lambda: storage.get_with_ttl("+15005550205"),
         lambda: storage.reservations(limits[0]),
     ):
-        with pytest.raises(StoreUnavailable, match="Nothing was sent: the state store") as caught:
+        with pytest.raises(
+            StoreUnavailable, match="Nothing was sent because the state store"
+        ) as caught:
             await unsent()
         assert caught.value.kind == "store_unavailable"
         assert caught.value.retryable
