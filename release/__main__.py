@@ -1,4 +1,4 @@
-"""Builds all that a release consists of: `python -m release`, into `dist/`."""
+"""Build a release into `dist/`: `python -m release`."""
 
 import argparse
 import hashlib
@@ -11,19 +11,21 @@ from release.project import ROOT
 
 
 def main() -> None:
-    """Build, and tell the hash of each file."""
+    """Build the release, and print the hash of each file."""
     parser = argparse.ArgumentParser(prog="python -m release", description=__doc__)
-    parser.add_argument("--out", type=Path, default=ROOT / "dist", help="where to (dist)")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "dist", help="output folder (default: dist)"
+    )
     folder: Path = parser.parse_args().out
     if folder.is_dir() and any(folder.iterdir()):
-        sys.exit(f"{folder} is not empty: what is in it might be taken for a part of the release")
+        sys.exit(f"{folder} is not empty. Empty it, or choose another folder with --out.")
     build(folder)
     for file in sorted(folder.iterdir()):
         print(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}")  # noqa: T201
 
 
 def build(folder: Path) -> None:
-    """Put sdist, wheel and bundle into `folder`, with the build backend of this environment."""
+    """Build sdist, wheel and bundle into `folder`, with the build backend of this environment."""
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603  # ours
     (wheel,) = folder.glob("*.whl")

@@ -1,4 +1,4 @@
-"""The MCP bundle: the wheel's files, how uv starts them, and the manifest, in a zip."""
+"""Build the MCP bundle: a zip with the wheel's files, an entry point for uv, and the manifest."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from release.manifest import ENTRY, manifest
 from release.project import project, version
 
 _MAIN = '''\
-"""Where a host starts the server."""
+"""The entry point of the bundle."""
 
 import sys
 
@@ -17,12 +17,12 @@ from calls_mcp.__main__ import main
 if __name__ == "__main__":
     sys.exit(main())
 '''
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the first date that a zip knows
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date in a zip
 _READABLE = 0o100644 << 16
 
 
 def build_bundle(wheel: Path, folder: Path) -> Path:
-    """Put a wheel's files into a bundle in `folder`: the same bytes for the same wheel."""
+    """Build the bundle of a wheel in `folder`, reproducibly."""
     files = {
         "manifest.json": _json(manifest()),
         "pyproject.toml": _requirements(),
@@ -39,7 +39,7 @@ def build_bundle(wheel: Path, folder: Path) -> Path:
 
 
 def _code(wheel: Path) -> dict[str, bytes]:
-    """The package, and its licence."""
+    """Return the files of the package and its licence."""
     with ZipFile(wheel) as archive:
         files = {name: archive.read(name) for name in archive.namelist()}
     package = {
@@ -52,7 +52,7 @@ def _code(wheel: Path) -> dict[str, bytes]:
 
 
 def _requirements() -> bytes:
-    """What uv installs before it starts the entry point; there is nothing to build."""
+    """Return the pyproject.toml with what uv installs before it starts the entry point."""
     described = project()
     lines = [
         "[project]",

@@ -1,4 +1,4 @@
-"""What the settings ask of whoever installs the server, as installers need to know it."""
+"""The settings, as the manifest and the registry entry describe them to installers."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _KINDS: dict[object, Kind] = {int: "number", float: "number", bool: "boolean", P
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A setting: its variable, and what may be in it. Without a `default` it can be left out."""
+    """A setting: its variable and allowed values. Unless it is required, it can be left out."""
 
     variable: str
     description: str
@@ -28,7 +28,7 @@ class Input:
 
 
 def inputs() -> dict[str, Input]:
-    """Every setting by its variable, in the order of the settings."""
+    """Return all settings by variable, in their order."""
     return {name: _input(name, field) for name, field in Settings.variables().items()}
 
 
@@ -54,7 +54,7 @@ def _kind(types: Iterable[object]) -> Kind:
 
 
 def _types(hint: object) -> Iterator[object]:
-    """The types in a union or under an annotation."""
+    """Yield the types in a union or annotation."""
     origin = get_origin(hint)
     if origin is None or origin is Literal:
         yield hint

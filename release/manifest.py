@@ -1,4 +1,4 @@
-"""The manifest of the MCP bundle, made from the catalog, the prompts and the settings."""
+"""Build the manifest of the MCP bundle from the catalog, the prompts and the settings."""
 
 import re
 
@@ -9,7 +9,7 @@ from release.project import ROOT, project, version
 from release.registry import TITLE
 
 FILE = ROOT / "release" / "manifest.json"
-VERSION = "0.4"  # the first one with servers that uv installs
+VERSION = "0.4"  # the first version with servers of type uv
 ENTRY = "server/main.py"
 _ASKED = {
     "TWILIO_ACCOUNT_SID": "Account SID",
@@ -21,17 +21,16 @@ _ASKED = {
     "CALLS_MCP_READ_ONLY": "Read only",
     "CALLS_MCP_POLICY": "Policy",
 }
-_TOLD = """\
+_LONG_DESCRIPTION = """\
 Needs a Twilio account: its SID, and an API key with its secret (or the account's auth token). \
-Placing a call costs money. Every change is shown in plain words and needs a yes.
+Calls cost money, so every change is previewed and must be confirmed.
 
-Tried on Linux; macOS and Windows have what it needs: uv, and Python {python}. At the first start \
-uv installs the libraries, from the package index that it is set up with. On Windows the event \
-loop is Python's own, elsewhere uvloop."""
+Tested on Linux; macOS and Windows should work too. Needs uv and Python {python}. At the first \
+start, uv installs the libraries from its configured package index."""
 
 
 def manifest() -> dict[str, Json]:
-    """The manifest."""
+    """Return the manifest."""
     python = project()["requires-python"]
     asked = {name: inputs()[name] for name in _ASKED}
     return {
@@ -40,7 +39,7 @@ def manifest() -> dict[str, Json]:
         "display_name": TITLE,
         "version": version,
         "description": project()["description"],
-        "long_description": _TOLD.format(python=python),
+        "long_description": _LONG_DESCRIPTION.format(python=python),
         "author": {"name": f"the {project()['name']} authors"},
         "server": {
             "type": "uv",
@@ -83,7 +82,7 @@ def _question(given: Input) -> Json:
     if given.kind == "boolean":
         question["default"] = given.default == "true"
     elif not given.required:
-        question["default"] = ""  # or a host leaves the placeholder where the value should be
+        question["default"] = ""  # without a default, hosts pass the placeholder on
     return question
 
 

@@ -1,4 +1,4 @@
-"""What `pyproject.toml` says of the project, and which version it is."""
+"""The project's metadata in `pyproject.toml`, and its version."""
 
 import tomllib
 from functools import cache
@@ -40,16 +40,16 @@ class _File(TypedDict):
 
 @cache
 def _file() -> _File:
-    # A mapping of what tomllib returns to what is known of this one file.
+    # tomllib returns untyped data.
     file: _File = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))  # pyright: ignore[reportAssignmentType]
     return file
 
 
 def project() -> Project:
-    """The table `[project]`."""
+    """Return the table `[project]`."""
     return _file()["project"]
 
 
 def registry_name() -> str:
-    """The server's name in the MCP registry: a namespace that the publisher owns, and ours."""
+    """Return the server's name in the MCP registry: the publisher's namespace and the name."""
     return f"{_file()['tool']['release']['namespace']}/{project()['name']}"

@@ -1,4 +1,4 @@
-"""The entry for the MCP registry: `server.json`, made from the settings and `pyproject.toml`."""
+"""Build the MCP registry entry, `server.json`, from the settings and `pyproject.toml`."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ FILE = ROOT / "server.json"
 SCHEMA = "https://static.modelcontextprotocol.io/schemas/2025-12-11/server.schema.json"
 TITLE = "Calls"
 _PORT = 8080
-# What counts only for clients that come over HTTP.
+# Settings that apply only over HTTP.
 _FOR_HTTP = (
     *("CALLS_MCP_HTTP_", "CALLS_MCP_OAUTH_", "CALLS_MCP_AUTH", "CALLS_MCP_PRINCIPALS"),
     *("CALLS_MCP_RESOURCE_URL", "CALLS_MCP_ALLOWED_HOSTS"),
@@ -18,7 +18,7 @@ _FOR_HTTP = (
 
 
 def server_json() -> dict[str, Json]:
-    """The entry: one package, to be started for one client or to serve any number over HTTP."""
+    """Return the entry: one package, with a configuration for stdio and one for HTTP."""
     return {
         "$schema": SCHEMA,
         "name": registry_name(),

@@ -94,7 +94,7 @@ def _redis(url: str, options: StorageOptions) -> Storage:
         if missing.name is None or missing.name.partition(".")[0] != "redis":
             raise
         raise ConfigurationError(
-            "CALLS_MCP_STATE_URL needs the Redis library, which is not installed. In the checkout of "
-            "calls-mcp, run: pip install '.[redis]'"
+            "CALLS_MCP_STATE_URL needs the Redis library, which is not installed. In the checkout "
+            "of calls-mcp, run: pip install '.[redis]'"
         ) from missing
     return open_redis(url, options)

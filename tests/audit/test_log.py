@@ -52,7 +52,7 @@ async def write_change(log: AuditLog) -> None:
         ("stderr:", "sqlite:////state.db", None),
     ],
 )
-def test_the_log_is_beside_the_state_unless_a_setting_says_otherwise(
+def test_the_log_is_in_the_state_database_by_default(
     audit: str | None, state: str, expected: Path | str | None
 ) -> None:
     settings = load_settings({"CALLS_MCP_AUDIT_DATABASE": audit, "CALLS_MCP_STATE_URL": state})
@@ -92,7 +92,7 @@ async def test_a_change_is_recorded_before_and_after(tmp_path: Path) -> None:
     assert [name for name in ORDER if name in after] == [*after]
 
 
-async def test_a_refusal_leaves_one_record_which_continues_the_log_of_its_owner(
+async def test_a_refusal_has_one_record(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "audit.db"
@@ -122,7 +122,7 @@ CREATE TRIGGER audit_stays BEFORE UPDATE ON audit
 """
 
 
-async def test_a_log_that_had_a_database_of_its_own_is_continued(tmp_path: Path) -> None:
+async def test_a_log_in_a_separate_database_is_continued(tmp_path: Path) -> None:
     path = tmp_path / "old.db"
     rows = database_log(tmp_path, 3)
     with closing(sqlite3.connect(path)) as old, old:
@@ -135,7 +135,7 @@ async def test_a_log_that_had_a_database_of_its_own_is_continued(tmp_path: Path)
 
 
 @pytest.mark.requirement("42")
-async def test_records_on_stderr_are_lines_of_one_chain(
+async def test_records_on_stderr_form_one_chain(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     async with open_audit(None) as log:
@@ -161,7 +161,7 @@ async def is_refused(path: Path | None) -> str:
     return failure.hint
 
 
-async def test_a_place_where_nothing_can_be_written_refuses_changes(
+async def test_changes_fail_if_the_log_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.ERROR)
@@ -195,7 +195,7 @@ async def test_a_server_is_not_ready_while_no_change_can_be_recorded(tmp_path: P
                 assert not await runtime.is_ready()
 
 
-async def test_a_record_that_a_database_refuses_leaves_no_trace(tmp_path: Path) -> None:
+async def test_a_failed_record_is_rolled_back(tmp_path: Path) -> None:
     path = database_log(tmp_path, 2)
     with closing(sqlite3.connect(path)) as other:
         other.execute(
@@ -219,14 +219,14 @@ def write_changes(path: Path, number: int) -> None:
 
 
 @pytest.mark.process
-def test_processes_that_write_at_once_leave_a_whole_chain(tmp_path: Path) -> None:
+def test_concurrent_processes_write_an_intact_chain(tmp_path: Path) -> None:
     path = tmp_path / "audit.db"
     processes.run_in_each(write_changes, path, 10)
     report = verify(path)
     assert (report.records, report.problems, report.notes) == (processes.COUNT * 2 * 10, (), ())
 
 
-async def test_all_who_wait_for_a_writer_wait_at_the_same_time(tmp_path: Path) -> None:
+async def test_records_wait_for_another_process_at_the_same_time(tmp_path: Path) -> None:
     path, waited = database_log(tmp_path, 1), list[float]()
     async with open_audit(path, busy_timeout=0.2) as log:
 
@@ -245,7 +245,7 @@ async def test_all_who_wait_for_a_writer_wait_at_the_same_time(tmp_path: Path) -
 
 
 @pytest.mark.requirement("41")
-async def test_a_database_keeps_what_it_has(tmp_path: Path) -> None:
+async def test_records_cannot_be_edited_or_deleted(tmp_path: Path) -> None:
     with closing(sqlite3.connect(database_log(tmp_path, 1))) as database:
         for statement in ("DELETE FROM audit", "UPDATE audit SET body = ''"):
             with pytest.raises(sqlite3.IntegrityError, match="append-only"):
@@ -288,7 +288,7 @@ class BlockingDestination:
 
 
 @pytest.mark.parametrize("failing_phase", ["", "after"])
-async def test_an_end_is_written_once_or_the_caller_is_told_that_it_is_not(
+async def test_a_result_is_recorded_once_or_reported_as_unrecorded(
     failing_phase: str,
 ) -> None:
     destination = BlockingDestination(failing_phase=failing_phase)
@@ -306,7 +306,7 @@ async def is_cancelled(task: asyncio.Task[object], destination: BlockingDestinat
         await task
 
 
-async def test_a_change_cancelled_while_it_is_recorded_is_ended_too() -> None:
+async def test_a_change_cancelled_while_recording_gets_a_result() -> None:
     destination = BlockingDestination(blocked_phase="before")
     log = AuditLog(destination)
     task = asyncio.create_task(log.begin(ENTRY))
@@ -317,7 +317,7 @@ async def test_a_change_cancelled_while_it_is_recorded_is_ended_too() -> None:
     assert destination.records[1]["error_kind"] == "cancelled"
 
 
-async def test_a_change_cancelled_before_its_turn_leaves_no_record() -> None:
+async def test_a_change_cancelled_before_recording_has_no_record() -> None:
     destination = BlockingDestination(blocked_phase="before")
     log = AuditLog(destination)
     first = asyncio.create_task(log.begin(ENTRY))
@@ -330,7 +330,7 @@ async def test_a_change_cancelled_before_its_turn_leaves_no_record() -> None:
 
 
 @pytest.mark.parametrize("by_asyncio", [True, False])
-async def test_an_end_is_recorded_even_if_cancelled(*, by_asyncio: bool) -> None:
+async def test_a_result_is_recorded_even_if_cancelled(*, by_asyncio: bool) -> None:
     destination = BlockingDestination(blocked_phase="after")
     log = AuditLog(destination)
     attempt = await log.begin(ENTRY)

@@ -7,7 +7,7 @@ from calls_mcp.audit.search import AuditReader
 from tests.audit.logs import database_log
 
 
-def test_records_can_be_read_in_one_thread_after_another(tmp_path: Path) -> None:
+def test_an_export_can_be_read_by_several_threads_in_turn(tmp_path: Path) -> None:
     rows = AuditReader(database_log(tmp_path, 3)).rows()
     next(rows)
     with ThreadPoolExecutor(1) as other:

@@ -87,7 +87,7 @@ SPOILERS: list[Spoiler] = [edit, set_field, write_differently, remove, swap, rep
 
 @given(count=st.integers(3, 7), spoiler=st.sampled_from(SPOILERS), data=st.data())
 @settings(deadline=None, max_examples=200)
-def test_whatever_is_done_to_a_record_is_found(
+def test_every_manipulation_of_a_line_is_found(
     count: int, spoiler: Spoiler, data: st.DataObject
 ) -> None:
     with tempfile.TemporaryDirectory() as directory:
@@ -120,7 +120,7 @@ DATABASE_SPOILERS = (
 
 @given(at=st.integers(1, 3), statement=st.sampled_from(DATABASE_SPOILERS))
 @settings(deadline=None, max_examples=40)
-def test_whatever_is_done_to_a_row_is_found(at: int, statement: str) -> None:
+def test_every_manipulation_of_a_row_is_found(at: int, statement: str) -> None:
     with tempfile.TemporaryDirectory() as directory:
         path = database_log(Path(directory), 4)
         assert verify(path).problems == ()
@@ -129,7 +129,7 @@ def test_whatever_is_done_to_a_row_is_found(at: int, statement: str) -> None:
 
 
 @pytest.mark.parametrize("write", [exported_log, database_log])
-def test_records_cut_off_the_end_are_missed_only_if_a_hash_is_expected(
+def test_records_removed_from_the_end_are_found_with_an_expected_hash(
     tmp_path: Path, write: Callable[[Path, int], Path]
 ) -> None:
     path = write(tmp_path, 4)
@@ -144,7 +144,7 @@ def test_records_cut_off_the_end_are_missed_only_if_a_hash_is_expected(
     assert not verify(path, expect=last).is_intact
 
 
-def test_a_change_without_an_end_is_told_but_is_no_tampering(tmp_path: Path) -> None:
+def test_an_unfinished_change_is_reported_but_is_not_tampering(tmp_path: Path) -> None:
     path = tmp_path / "audit.db"
     phases = enumerate(("before", "before", "after"))
     append(path, *({**fields(at, phase), "id": str(at % 2)} for at, phase in phases))
@@ -154,7 +154,7 @@ def test_a_change_without_an_end_is_told_but_is_no_tampering(tmp_path: Path) -> 
     assert report.is_intact
 
 
-def test_what_is_missing_is_named(tmp_path: Path) -> None:
+def test_missing_records_are_named(tmp_path: Path) -> None:
     path = exported_log(tmp_path, 6)
     one, _, three, *_, six = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(one + three + six)
@@ -164,7 +164,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     ]
 
 
-def test_a_file_without_the_first_records_is_a_part_and_a_database_without_them_is_not(
+def test_a_file_may_begin_with_a_later_record_but_a_database_may_not(
     tmp_path: Path,
 ) -> None:
     path = exported_log(tmp_path, 4)
@@ -182,7 +182,7 @@ def test_a_file_without_the_first_records_is_a_part_and_a_database_without_them_
     ]
 
 
-def test_a_log_without_any_sound_record_has_no_times_and_no_hash_to_keep(tmp_path: Path) -> None:
+def test_a_log_without_intact_records_has_no_times_and_no_hash(tmp_path: Path) -> None:
     path = exported_log(tmp_path, 1)
     path.write_bytes(path.read_bytes().replace(b"create_call", b"delete_call"))
     assert describe(verify(path)) == [
@@ -192,7 +192,7 @@ def test_a_log_without_any_sound_record_has_no_times_and_no_hash_to_keep(tmp_pat
     ]
 
 
-def test_one_edit_is_told_as_one(tmp_path: Path) -> None:
+def test_one_edit_is_reported_once(tmp_path: Path) -> None:
     path = exported_log(tmp_path, 5)
     path.write_bytes(path.read_bytes().replace(b'"id":"0002"', b'"id":"0009"'))
     (problem,) = verify(path).problems
@@ -200,13 +200,13 @@ def test_one_edit_is_told_as_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", [b"[" * 100_000, b'{"seq":1,"hash":7}', b"\xff", b"9" * 9999, NAN])
-def test_lines_that_are_no_records_do_not_stop_the_check(tmp_path: Path, line: bytes) -> None:
+def test_lines_that_are_not_records_do_not_stop_the_check(tmp_path: Path, line: bytes) -> None:
     path = exported_log(tmp_path, 2)
     path.write_bytes(line + b"\n" + path.read_bytes() + line)
     assert not verify(path).is_intact
 
 
-def test_a_report_is_told_in_plain_words(tmp_path: Path) -> None:
+def test_a_report_is_described_in_plain_words(tmp_path: Path) -> None:
     path = exported_log(tmp_path, 2)
     last = json.loads(path.read_bytes().splitlines()[-1])
     assert describe(verify(path))[:3] == [
@@ -223,13 +223,13 @@ def test_a_report_is_told_in_plain_words(tmp_path: Path) -> None:
     )
 
 
-def test_an_empty_log_has_nothing_wrong(tmp_path: Path) -> None:
+def test_an_empty_log_has_no_problems(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     path.touch()
     assert (verify(path).problems, describe(verify(path))) == ((), ["There are no records."])
 
 
-def test_a_log_that_can_not_be_read_is_told_by_name(tmp_path: Path) -> None:
+def test_an_unreadable_log_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"none\.jsonl can't be read: .*No such file"):
         verify(tmp_path / "none.jsonl")
     other = database_log(tmp_path, 1)
@@ -240,7 +240,7 @@ def test_a_log_that_can_not_be_read_is_told_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
-def test_looking_at_a_log_leaves_the_locks_of_its_writer_in_this_process(tmp_path: Path) -> None:
+def test_checking_a_log_keeps_the_locks_of_its_writer_in_this_process(tmp_path: Path) -> None:
     path = database_log(tmp_path, 3)
     begin = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1], timeout=0)\n"
     begin += "db.execute('BEGIN IMMEDIATE')"

@@ -1,4 +1,4 @@
-"""The emulator in a process of its own, with a history."""
+"""The emulator in a separate process, with past calls."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from calls_mcp.emulator import DEFAULT_ACCOUNT
 
 @contextmanager
 def emulator(calls: int = 100) -> Generator[str]:
-    """Its base URL."""
+    """Start the emulator and yield its base URL."""
     arguments = ["emulator", "--port", "0", "--seed", "1", "--calls", str(calls)]
     with subprocess.Popen(  # noqa: S603  # our own program
         [sys.executable, "-m", "calls_mcp", *arguments], stderr=subprocess.PIPE, encoding="utf-8"
@@ -33,6 +33,6 @@ def a_call(url: str) -> str:
 
 
 def delay(url: str, seconds: float) -> None:
-    """Have the API answer every GET this much later, as one over a network does."""
+    """Delay every GET, as a network does."""
     fault = {"kind": "delay", "seconds": seconds, "method": "GET", "probability": 1}
     httpx.post(f"{url}/emulator/faults", json=fault).raise_for_status()

@@ -1,4 +1,4 @@
-"""What one process can carry, by the processor time it takes: the source of the sizing table."""
+"""The capacity of one process by CPU time: the source of the table in docs/deployment.md."""
 
 import re
 import socket
@@ -11,7 +11,7 @@ import httpx
 import psutil
 
 from tests.benchmarks.api import a_call, emulator
-from tests.benchmarks.figure import Figure
+from tests.benchmarks.measurement import Measurement
 from tests.benchmarks.service import (
     OURS,
     Service,
@@ -32,7 +32,7 @@ _CLIENTS = 8
 _STATISTICS = ("total_commands_processed", "used_memory")
 
 
-def figures() -> Iterator[Figure]:
+def measurements() -> Iterator[Measurement]:
     """Measure reads, changes on SQLite and on Redis, and sessions."""
     with TemporaryDirectory() as name, emulator() as api, _redis(Path(name)) as server:
         sid = a_call(api)
@@ -50,16 +50,16 @@ def figures() -> Iterator[Figure]:
             yield from _redis_load(service, server, sid)
 
 
-def _reads(store: str, service: Service, sid: str) -> Iterator[Figure]:
+def _reads(store: str, service: Service, sid: str) -> Iterator[Measurement]:
     per_core = list[float]()
     for _ in range(_ROUNDS):
         before = service.cpu_seconds
         _fetch(service, sid)
         per_core.append(_READS / (service.cpu_seconds - before))
-    yield _told(f"reads per second and core, {store}", "1/s", per_core)
+    yield _measured(f"reads per second and core, {store}", "1/s", per_core)
 
 
-def _changes(store: str, service: Service) -> Iterator[Figure]:
+def _changes(store: str, service: Service) -> Iterator[Measurement]:
     """Measure new calls, each asked for and then confirmed with its token."""
     per_core, per_second = list[float](), list[float]()
     _place(service)
@@ -68,11 +68,11 @@ def _changes(store: str, service: Service) -> Iterator[Figure]:
         took = _place(service)
         per_core.append(_CHANGES / (service.cpu_seconds - before))
         per_second.append(_CHANGES / took)
-    yield _told(f"confirmed calls per second and core, {store}", "1/s", per_core)
-    yield _told(f"confirmed calls per second, {store}", "1/s", per_second)
+    yield _measured(f"confirmed calls per second and core, {store}", "1/s", per_core)
+    yield _measured(f"confirmed calls per second, {store}", "1/s", per_second)
 
 
-def _sessions(service: Service) -> Iterator[Figure]:
+def _sessions(service: Service) -> Iterator[Measurement]:
     before = service.memory
 
     async def connect(_number: int) -> None:
@@ -81,12 +81,12 @@ def _sessions(service: Service) -> Iterator[Figure]:
                 await open_session(http, service.port)
 
     in_parallel(_CLIENTS, connect)
-    yield _told("memory per open session", "kB", [(service.memory - before) * 1000 / _SESSIONS])
-    yield _told("memory of a process that has served", "MB", [before])
+    yield _measured("memory per open session", "kB", [(service.memory - before) * 1000 / _SESSIONS])
+    yield _measured("memory of a process that has served", "MB", [before])
 
 
-def _redis_load(service: Service, server: RedisServer, sid: str) -> Iterator[Figure]:
-    """Measure what reads and new calls take of Redis."""
+def _redis_load(service: Service, server: RedisServer, sid: str) -> Iterator[Measurement]:
+    """Measure the load of reads and new calls on Redis."""
     assert server.process
     process = psutil.Process(server.process.pid)
     loads = (
@@ -98,9 +98,9 @@ def _redis_load(service: Service, server: RedisServer, sid: str) -> Iterator[Fig
         load()
         after, busy = _statistics(server), cpu_seconds(process) - used
         commands, kilobytes = ((b - a) / times for a, b in zip(before, after, strict=True))
-        yield _told(f"Redis commands per {name}", "", [commands])
-        yield _told(f"Redis memory per {name}", "kB", [kilobytes])
-        yield _told(f"{name}s per second on one Redis", "1/s", [times / max(0.01, busy)])
+        yield _measured(f"Redis commands per {name}", "", [commands])
+        yield _measured(f"Redis memory per {name}", "kB", [kilobytes])
+        yield _measured(f"{name}s per second on one Redis", "1/s", [times / max(0.01, busy)])
 
 
 def _fetch(service: Service, sid: str) -> None:
@@ -144,5 +144,5 @@ def _statistics(server: RedisServer) -> tuple[float, float]:
     return commands, memory / 1000
 
 
-def _told(name: str, unit: str, values: list[float]) -> Figure:
-    return Figure(name, unit, None, values, is_absolute=True)
+def _measured(name: str, unit: str, values: list[float]) -> Measurement:
+    return Measurement(name, unit, None, values, is_absolute=True)

@@ -1,4 +1,4 @@
-"""Every page of the console, with a long record and many who wait, beside a short one and few."""
+"""Every page of the console, with many and few audit records and pending approvals."""
 
 import re
 import time
@@ -22,7 +22,7 @@ from calls_mcp.settings import load_settings
 from calls_mcp.storage import ApprovalRequest, Binding, open_storage
 from calls_mcp.tools.catalog import Json, load_operations
 from tests.benchmarks.api import emulator
-from tests.benchmarks.figure import Figure, in_turn
+from tests.benchmarks.measurement import Measurement, in_turn
 from tests.harness import access_to, placing
 from tests.storage.redis_server import RedisServer
 
@@ -37,7 +37,7 @@ _CASE = re.compile(r'href="(/approvals/[0-9a-f]+)"')
 
 @dataclass
 class _Clock:
-    """The time, and how far it was put on."""
+    """A clock that can be advanced."""
 
     ahead: float = 0
 
@@ -47,7 +47,7 @@ class _Clock:
 
 @dataclass
 class _Tab:
-    """A browser that has come in; `places` are what is measured, by name."""
+    """A signed-in browser; `places` are the measured pages by name."""
 
     http: httpx.Client
     clock: _Clock
@@ -60,7 +60,7 @@ class _Tab:
         return answer.text
 
     def milliseconds(self, name: str) -> float:
-        """How long a page takes when no answer is fresh any more."""
+        """Return the time of a page after all caches have expired."""
         self.clock.ahead += _STALE
         if name == "Audit log, after a new record":
             self.record()
@@ -71,8 +71,8 @@ class _Tab:
         return 1000 * taken
 
 
-def figures() -> Iterator[Figure]:
-    """A figure for each page, with each kind of store and of record."""
+def measurements() -> Iterator[Measurement]:
+    """Measure each page with each kind of store and amount of records."""
     with TemporaryDirectory() as folder, emulator(_CALLS) as api, ExitStack() as stack:
         redis = RedisServer(Path(folder))
         redis.start()
@@ -94,14 +94,14 @@ def figures() -> Iterator[Figure]:
                 )
                 for name in many.places:
                     pages = (partial(tab.milliseconds, name) for tab in (many, few))
-                    yield Figure(
+                    yield Measurement(
                         f"{name} ({kind})", "ms", _GOAL, *in_turn(*pages), is_absolute=True
                     )
 
 
 @contextmanager
 def _tab(api: str, amounts: tuple[int, int], **values: object) -> Generator[_Tab]:
-    """A tab of a console with these settings, on a record and a store of these amounts."""
+    """Open a browser tab of a console with these settings and amounts of records and requests."""
     account = DEFAULT_ACCOUNT
     calls = f"{api}/2010-04-01/Accounts/{account.sid}/Calls.json?PageSize=1"
     sid = httpx.get(calls, auth=(account.sid, account.auth_token)).json()["calls"][0]["sid"]
@@ -156,7 +156,7 @@ def _places(tab: _Tab, sid: str) -> dict[str, str]:
 
 
 async def _fill(values: Mapping[str, object], amounts: tuple[int, int], sid: str) -> None:
-    """Half of the records tell of a change that was sent, half of a question."""
+    """Write records, half of changes that were sent, half of requests for confirmation."""
     records, requests = amounts
     await _record(values, 1, sid)
     await _record(values, records // 4 - 1, "CA" + "0" * 32)
@@ -166,7 +166,7 @@ async def _fill(values: Mapping[str, object], amounts: tuple[int, int], sid: str
 
 
 async def _record(values: Mapping[str, object], times: int, sid: str) -> None:
-    """Record the whole of a call that the operator approved, some times."""
+    """Write all records of a call that the operator approved, several times."""
     settings = load_settings(values)
     async with open_audit(audit_path(settings)) as audit:
         for number in range(times):

@@ -1,4 +1,4 @@
-"""What validation, policy and the claim of a confirmation take of a new call, on each store."""
+"""The time of validation, policy and claiming a confirmation for a new call, on each store."""
 
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -18,7 +18,7 @@ from calls_mcp.tools.catalog import Json, load_operations
 from calls_mcp.tools.outcome import Caller
 from calls_mcp.tools.validation import validate
 from tests.benchmarks.api import emulator
-from tests.benchmarks.figure import Figure, in_turn
+from tests.benchmarks.measurement import Measurement, in_turn
 from tests.harness import ACCOUNT, PERMISSIVE, access_to, placing
 from tests.storage.redis_server import RedisServer
 from tests.telemetry import Recording, recording
@@ -28,8 +28,8 @@ _CALLER = Caller("benchmarks", can_ask=False)
 _AWAY = 0.1  # seconds that an API over a network takes at least; the emulator takes 2 ms
 
 
-def figures() -> Iterator[Figure]:
-    """A figure for each store; Redis also beside memory."""
+def measurements() -> Iterator[Measurement]:
+    """Measure each store, and Redis also compared with memory."""
     with TemporaryDirectory() as folder, emulator() as url:
         redis = RedisServer(Path(folder))
         redis.start()
@@ -39,10 +39,10 @@ def figures() -> Iterator[Figure]:
             memory, sqlite, other, requests = in_turn(*guards, _measure(partial(_request, url)))
         finally:
             redis.stop()
-    yield Figure("guard on memory, to a request 100 ms away", "s", 0.05, memory, requests)
-    yield Figure("guard on SQLite, to a request 100 ms away", "s", 0.05, sqlite, requests)
+    yield Measurement("guard on memory, to a request 100 ms away", "s", 0.05, memory, requests)
+    yield Measurement("guard on SQLite, to a request 100 ms away", "s", 0.05, sqlite, requests)
     more = [1000 * (a - b) for a, b in zip(other, memory, strict=True)]
-    yield Figure("guard on Redis, more than on memory", "ms", 1, more, is_absolute=True)
+    yield Measurement("guard on Redis, more than on memory", "ms", 1, more, is_absolute=True)
 
 
 def _measure(take: Callable[[], Awaitable[float]]) -> Callable[[], float]:
@@ -50,7 +50,7 @@ def _measure(take: Callable[[], Awaitable[float]]) -> Callable[[], float]:
 
 
 async def _guard(url: str, store: str, folder: Path) -> float:
-    """The seconds that the guard of a confirmed call takes."""
+    """Return the seconds that the guard of a confirmed call takes."""
     settings = load_settings(
         {
             "calls_mcp_state_url": store,
@@ -60,7 +60,7 @@ async def _guard(url: str, store: str, folder: Path) -> float:
     )
     with recording() as seen:
         async with Runtime(settings, access_to(url)) as runtime, runtime.invoker() as invoker:
-            await _confirm(invoker, seen)  # what happens once only does not count
+            await _confirm(invoker, seen)  # warm up
             return median([await _confirm(invoker, seen) for _ in range(_TIMES)])
 
 
@@ -82,7 +82,7 @@ async def _confirm(invoker: Invoker, seen: Recording) -> float:
 
 
 async def _request(url: str) -> float:
-    """The seconds that the request itself takes, with an API that is not on this machine."""
+    """Return the seconds of the request itself, with a remote API."""
     account = access_to(url)
     form = {key.capitalize(): str(value) for key, value in placing().items()}
     async with httpx.AsyncClient(auth=(account.username, account.password)) as http:

@@ -1,10 +1,10 @@
-"""fetch_call over HTTP by many clients, beside the smallest server that does the same GET."""
+"""fetch_call over HTTP by many clients, compared with the smallest server."""
 
 from collections.abc import Iterator
 from functools import partial
 
 from tests.benchmarks.api import a_call, emulator
-from tests.benchmarks.figure import Figure, in_turn
+from tests.benchmarks.measurement import Measurement, in_turn
 from tests.benchmarks.service import (
     OURS,
     SMALLEST,
@@ -20,18 +20,18 @@ _ROUNDS = 7
 _MANY, _WARM = 100_000, 60_000
 
 
-def figures() -> Iterator[Figure]:
-    """Measure the time of a crowd, and what memory many requests leave behind."""
+def measurements() -> Iterator[Measurement]:
+    """Measure the time of many clients, and the memory after many requests."""
     with emulator() as api, serving(OURS, api) as ours, serving(SMALLEST, api) as smallest:
         sid = a_call(api)
         pace = [partial(_seconds, each, sid, _CLIENTS * _EACH) for each in (ours, smallest)]
         mine, theirs = in_turn(*pace, rounds=_ROUNDS)
-        yield Figure("fetch_call over HTTP by 64 clients", "s", 1.0, mine, theirs)
+        yield Measurement("fetch_call over HTTP by 64 clients", "s", 1.0, mine, theirs)
         _seconds(ours, sid, _WARM)  # caches, and a minute of rates
         before = ours.memory
         _seconds(ours, sid, _MANY)
         grown = [ours.memory / before]
-    yield Figure("memory after 100,000 more, to before", "times", 1.05, grown, is_absolute=True)
+    yield Measurement("memory after 100,000 more requests", "times", 1.05, grown, is_absolute=True)
 
 
 def _seconds(service: Service, sid: str, requests: int) -> float:

@@ -1,4 +1,4 @@
-"""A server over HTTP in a process of its own, and clients that do as little as they can."""
+"""An HTTP server process, and minimal clients."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import httpx
 import psutil
 
 from calls_mcp.emulator import DEFAULT_ACCOUNT
-from tests.benchmarks.peer import UNTHROTTLED
+from tests.benchmarks.stdio_server import UNTHROTTLED
 from tests.isolation import without_state
 from tests.storage.redis_server import free_port
 
@@ -36,24 +36,24 @@ class Service:
 
     @property
     def memory(self) -> float:
-        """Return what it occupies, in MB."""
+        """Return its memory in MB."""
         return self._process.memory_info().rss / 1e6
 
     @property
     def cpu_seconds(self) -> float:
-        """Return the processor time that it has used."""
+        """Return the CPU time that it has used."""
         return cpu_seconds(self._process)
 
 
 def cpu_seconds(process: psutil.Process) -> float:
-    """Return the processor time that a process has used."""
+    """Return the CPU time that a process has used."""
     used = process.cpu_times()
     return used.user + used.system
 
 
 @contextmanager
 def serving(arguments: Sequence[str], api: str, **environment: str) -> Generator[Service]:
-    """Run a server in front of the API at this URL, with all limits far away."""
+    """Start a server for the API at this URL, with very high limits."""
     port = free_port()
     variables = {
         "TWILIO_ACCOUNT_SID": DEFAULT_ACCOUNT.sid,
@@ -75,12 +75,12 @@ def serving(arguments: Sequence[str], api: str, **environment: str) -> Generator
 
 
 def in_parallel(clients: int, work: Callable[[int], Coroutine[object, object, None]]) -> float:
-    """Return the seconds that so many clients, numbered from 0, take for their work."""
+    """Return the seconds that this many clients, numbered from 0, take."""
     return anyio.run(_all, clients, work)
 
 
 async def repeat(port: int, request: bytes, times: int) -> None:
-    """Send one request after the other, and read no more than needed."""
+    """Send a request repeatedly, and read only as much of the responses as needed."""
     async with await anyio.connect_tcp("127.0.0.1", port) as stream:
         for _ in range(times):
             await stream.send(request)
@@ -100,7 +100,7 @@ async def invoke(
 
 
 def fetching(port: int, sid: str) -> bytes:
-    """Return a request for one call, as it goes over the wire."""
+    """Return the bytes of a request for one call."""
     request = _request(port, "fetch_call", {"sid": sid})
     lines = [b"POST /mcp HTTP/1.1", *(name + b": " + value for name, value in request.headers.raw)]
     return b"\r\n".join([*lines, b"", request.content])

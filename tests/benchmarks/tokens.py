@@ -1,26 +1,26 @@
-"""What a model reads, in tokens of o200k."""
+"""The size of what a model reads, in tokens (o200k)."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from tests.benchmarks.api import emulator
-from tests.benchmarks.figure import Figure
-from tests.benchmarks.peer import OURS, Peer
+from tests.benchmarks.measurement import Measurement
+from tests.benchmarks.stdio_server import OURS, StdioServer
 
 _SHOWN = ("name", "description", "inputSchema")
 
 
-def figures() -> Iterator[Figure]:
-    """All figures; none of them varies."""
-    with emulator() as url, Peer(OURS, url) as peer:
-        tools = peer.request("tools/list", {})["tools"]
-        listed = peer.request("tools/call", {"name": "list_calls", "arguments": {}})
+def measurements() -> Iterator[Measurement]:
+    """Count the tokens. They don't vary between rounds."""
+    with emulator() as url, StdioServer(OURS, url) as server:
+        tools = server.request("tools/list", {})["tools"]
+        listed = server.request("tools/call", {"name": "list_calls", "arguments": {}})
     yield from budgets(tools, listed)
 
 
-def budgets(tools: Sequence[Mapping[str, Any]], listed: Mapping[str, Any]) -> Iterator[Figure]:
-    """What the tools cost, and the default page of `list_calls`, each with its budget."""
+def budgets(tools: Sequence[Mapping[str, Any]], listed: Mapping[str, Any]) -> Iterator[Measurement]:
+    """Count the tokens of the tools and the default page of `list_calls`, with their budgets."""
     text, content = listed["content"][0]["text"], _json(listed["structuredContent"])
     shown = [{key: tool[key] for key in _SHOWN} for tool in tools]
     yield _tokens("tool definitions, as a model sees them", 2600, *map(_json, shown))
@@ -30,8 +30,8 @@ def budgets(tools: Sequence[Mapping[str, Any]], listed: Mapping[str, Any]) -> It
     yield _tokens("a list of 50 calls, everything", 10_000, text, content)
 
 
-def _tokens(name: str, goal: float, *texts: str) -> Figure:
-    return Figure(name, "tokens", goal, [sum(map(_count, texts))], is_absolute=True)
+def _tokens(name: str, goal: float, *texts: str) -> Measurement:
+    return Measurement(name, "tokens", goal, [sum(map(_count, texts))], is_absolute=True)
 
 
 def _count(text: str) -> int:

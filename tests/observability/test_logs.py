@@ -16,7 +16,7 @@ def record(message: str, *arguments: object) -> logging.LogRecord:
 
 
 @pytest.mark.parametrize("formatter", [JsonLines(), Text("%(message)s")])
-def test_an_exception_is_told_by_its_type_and_its_way_and_not_by_its_message(
+def test_an_exception_is_logged_with_type_and_frames_but_no_message(
     formatter: logging.Formatter,
 ) -> None:
     line = ""
@@ -29,7 +29,7 @@ def test_an_exception_is_told_by_its_type_and_its_way_and_not_by_its_message(
     assert "15005550177" not in line
 
 
-def test_a_message_can_not_pass_for_another_line() -> None:
+def test_a_message_is_logged_on_one_line() -> None:
     line = JsonLines().format(record("said %s", 'x\n{"level": "ERROR"}\u2028\x1b[31m'))
     assert line.splitlines() == [line]
     assert json.loads(line)["message"] == 'said x {"level": "ERROR"} [31m'

@@ -48,7 +48,7 @@ HARMLESS = st.text(
         ("", ""),
     ],
 )
-def test_a_line_has_only_printable_characters_in_it(text: str, line: str) -> None:
+def test_a_line_has_only_printable_characters(text: str, line: str) -> None:
     assert one_line(text) == line
 
 
@@ -62,12 +62,12 @@ def test_a_line_has_only_printable_characters_in_it(text: str, line: str) -> Non
         ("\n" * 41, "…"),
     ],
 )
-def test_a_long_line_is_cut_and_says_so(text: str, line: str) -> None:
+def test_a_long_line_is_truncated_with_an_ellipsis(text: str, line: str) -> None:
     assert one_line(text, 10) == line
 
 
 @given(TEXTS, LIMITS)
-def test_a_line_is_short_printable_and_stays_as_it_is(text: str, limit: int) -> None:
+def test_one_line_is_bounded_printable_and_idempotent(text: str, limit: int) -> None:
     line = one_line(text, limit)
     assert len(line) <= limit
     assert line == " ".join(line.split())
@@ -76,17 +76,17 @@ def test_a_line_is_short_printable_and_stays_as_it_is(text: str, limit: int) -> 
 
 
 @given(HARMLESS)
-def test_a_harmless_line_is_shown_as_it_is(text: str) -> None:
+def test_a_plain_line_is_unchanged(text: str) -> None:
     assert one_line(text) == " ".join(text.split())
 
 
-def test_quotes_inside_of_quotes_are_made_single() -> None:
+def test_double_quotes_in_quoted_text_become_single() -> None:
     assert quoted('say "yes"\n') == "\"say 'yes'\""
 
 
 @pytest.mark.requirement("09", "12")
 @given(TEXTS, LIMITS)
-def test_nothing_quoted_can_end_the_quotation(text: str, limit: int) -> None:
+def test_quoted_text_cannot_end_the_quotation(text: str, limit: int) -> None:
     result = quoted(text, limit)
     assert result[0] == result[-1] == '"'
     assert '"' not in result[1:-1]
@@ -115,7 +115,7 @@ def test_no_secret_survives(text: str, secrets: list[str]) -> None:
 
 @pytest.mark.requirement("16")
 @pytest.mark.parametrize("secret", ["a b/c+é", "plain", ""])
-def test_a_secret_is_masked_however_it_was_sent(secret: str) -> None:
+def test_encoded_secrets_are_masked(secret: str) -> None:
     basic = b64encode(secret.encode()).decode()
     forms = (secret, quote(secret, safe=""), quote_plus(secret), basic, secret.encode().hex())
     text = " ".join(f"<{form}>" for form in forms)
@@ -123,26 +123,26 @@ def test_a_secret_is_masked_however_it_was_sent(secret: str) -> None:
 
 
 @given(st.text("abc "), st.lists(st.text("abc", max_size=3)))
-def test_no_short_secret_is_left_as_a_word(text: str, secrets: list[str]) -> None:
+def test_a_short_secret_is_masked_as_a_word(text: str, secrets: list[str]) -> None:
     assert {*masked(text, secrets).split()}.isdisjoint(secrets)
 
 
 @pytest.mark.parametrize("secret", ["a", "1", "pin", "1234"])
-def test_a_short_secret_is_not_masked_as_what_it_could_be_encoded_to(secret: str) -> None:
+def test_encoded_forms_of_a_short_secret_are_not_masked(secret: str) -> None:
     assert {form for form in secret_forms(secret) if len(form) < 6} == {secret}
 
 
 @given(HARMLESS, UNSEEN, HARMLESS)
-def test_one_character_that_cannot_be_seen_is_found(before: str, odd: str, after: str) -> None:
+def test_an_invisible_character_is_found(before: str, odd: str, after: str) -> None:
     assert first_invisible(before + odd + after) == odd
     assert first_invisible(before + odd + after, allowed=odd) == ""
 
 
 @given(HARMLESS)
-def test_ordinary_text_can_be_seen(text: str) -> None:
+def test_ordinary_text_has_no_invisible_characters(text: str) -> None:
     assert first_invisible(text) == ""
 
 
 @pytest.mark.parametrize("emoji", ["👩\N{ZERO WIDTH JOINER}💻", "❤\N{VARIATION SELECTOR-16}"])
-def test_what_emoji_and_scripts_are_made_of_is_let_pass(emoji: str) -> None:
+def test_joiners_in_emoji_and_scripts_are_allowed(emoji: str) -> None:
     assert first_invisible(emoji) == ""

@@ -73,7 +73,7 @@ async def serving(pipe: Pipe, **variables: str) -> AsyncGenerator[tuple[Emulator
 
 @pytest.mark.process
 @pytest.mark.anyio
-async def test_reads_go_on_and_changes_are_refused_in_time_while_nobody_reads_stderr() -> None:
+async def test_while_stderr_is_not_read_changes_fail_in_time_and_reads_work() -> None:
     pipe, outcomes = Pipe(), list[dict[str, Any]]()
 
     async def place() -> None:
@@ -97,7 +97,7 @@ async def test_reads_go_on_and_changes_are_refused_in_time_while_nobody_reads_st
 
 @pytest.mark.process
 @pytest.mark.anyio
-async def test_a_server_ends_although_nobody_has_read_what_it_logged() -> None:
+async def test_a_server_exits_although_stderr_is_not_read() -> None:
     pipe = Pipe()
     with anyio.fail_after(20):
         async with serving(pipe) as (_, agent):
@@ -117,7 +117,7 @@ def own_stderr(monkeypatch: pytest.MonkeyPatch) -> Generator[Pipe]:
         stderr.flush(30)
 
 
-def test_lines_that_are_too_many_are_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_excess_log_lines_are_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     with own_stderr(monkeypatch) as pipe:
         for number in range(1500):
             stderr.write_soon(f"line {number}\n")
@@ -130,7 +130,7 @@ def test_lines_that_are_too_many_are_dropped_and_counted(monkeypatch: pytest.Mon
     assert len(lines) + sum(dropped) == 1500
 
 
-def test_what_was_given_up_in_the_queue_is_never_done(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_timed_out_in_the_queue_never_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     done = list[str]()
     with own_stderr(monkeypatch) as pipe:
         stderr.write_soon("this one is being written\n")

@@ -72,7 +72,7 @@ async def test_the_spans_of_a_confirmed_call_with_one_retry(recorded: Recording)
     assert served["calls_mcp.confirmed_by"] == "token"
 
 
-async def test_what_the_guard_reads_is_in_its_span(recorded: Recording) -> None:
+async def test_reads_of_the_guard_are_in_its_span(recorded: Recording) -> None:
     async with scripted(answer(200, call(status="in-progress")), calls_mcp_confirm="all") as (
         _,
         agent,
@@ -85,7 +85,7 @@ async def test_what_the_guard_reads_is_in_its_span(recorded: Recording) -> None:
     )
 
 
-async def test_an_attempt_without_an_answer_tells_what_kind_of_failure_it_was(
+async def test_an_attempt_without_a_response_has_the_kind_of_failure(
     recorded: Recording,
 ) -> None:
     async with scripted(drop, deadline=0.5) as (_, agent):
@@ -96,7 +96,7 @@ async def test_an_attempt_without_an_answer_tells_what_kind_of_failure_it_was(
 
 
 @pytest.mark.requirement("44")
-async def test_spans_tell_nothing_that_a_client_chose_the_words_of(
+async def test_spans_have_no_text_chosen_by_a_client(
     recorded: Recording,
 ) -> None:
     number = "+15005550177"
@@ -119,7 +119,7 @@ async def test_spans_tell_nothing_that_a_client_chose_the_words_of(
 # What the API is told
 
 
-async def test_the_api_is_not_told_the_trace_that_a_client_began(recorded: Recording) -> None:
+async def test_a_clients_trace_id_is_not_sent_to_the_api(recorded: Recording) -> None:
     async with scripted(TOO_MANY, answer(201, call())) as (upstream, agent):
         meta = {"traceparent": TRACEPARENT, "tracestate": "a=b", "baggage": "c=d"}
         await agent.client.call_tool("create_call", placing(), meta=cast("Any", meta))
@@ -185,7 +185,7 @@ async def test_the_counts_after_a_scenario(recorded: Recording, tmp_path: Path) 
     assert "calls_mcp.upstream.retries" not in counted
 
 
-async def test_an_account_that_is_refused_to_a_read_counts_as_a_denial(
+async def test_a_read_of_a_denied_account_counts_as_a_denial(
     recorded: Recording, tmp_path: Path
 ) -> None:
     policy = tmp_path / "policy.toml"
@@ -195,7 +195,7 @@ async def test_an_account_that_is_refused_to_a_read_counts_as_a_denial(
     assert recorded.measured("calls_mcp.policy.denials") == {("accounts.allow", "list_calls"): 1}
 
 
-async def test_retries_are_counted_by_why(recorded: Recording) -> None:
+async def test_retries_are_counted_by_kind_of_error(recorded: Recording) -> None:
     async with scripted(TOO_MANY, drop, answer(200, call())) as (_, agent):
         await agent.call("fetch_call", sid=SID)
     counted = recorded.readings()
@@ -215,7 +215,7 @@ class _Breaker:
     state: CircuitState
 
 
-async def test_a_breaker_that_is_observed_is_measured_until_it_is_forgotten(
+async def test_a_circuit_breaker_is_measured_until_it_is_removed(
     recorded: Recording,
 ) -> None:
     one, other = _Breaker("closed"), _Breaker("open")
@@ -266,7 +266,7 @@ async def place(server: Server) -> None:
 
 
 @pytest.mark.process
-async def test_spans_and_metrics_go_where_the_standard_variables_say_before_it_ends(
+async def test_spans_and_metrics_are_exported_to_the_standard_endpoints_before_exit(
     tmp_path: Path,
 ) -> None:
     async with collected(tmp_path) as (api, collector, server):
@@ -286,7 +286,7 @@ async def test_spans_and_metrics_go_where_the_standard_variables_say_before_it_e
 
 
 @pytest.mark.process
-async def test_prometheus_finds_the_metrics_at_the_address(tmp_path: Path) -> None:
+async def test_metrics_are_served_at_the_configured_address(tmp_path: Path) -> None:
     async with collected(tmp_path) as (_, _, server):
         await place(server)
         (url,) = re.findall(r"http://127\.0\.0\.1:[0-9]+/metrics", server.logged())
@@ -302,7 +302,7 @@ async def test_prometheus_finds_the_metrics_at_the_address(tmp_path: Path) -> No
 
 
 @pytest.mark.process
-async def test_each_line_of_the_json_log_has_the_ids_of_its_request(tmp_path: Path) -> None:
+async def test_json_log_lines_have_the_ids_of_their_request(tmp_path: Path) -> None:
     async with collected(tmp_path) as (_, _, server):
         await place(server)
         await server.ask("tools/call", name="fetch_call", arguments={"sid": "nonsense"})
@@ -321,7 +321,7 @@ async def test_each_line_of_the_json_log_has_the_ids_of_its_request(tmp_path: Pa
 
 @pytest.mark.process
 @pytest.mark.requirement("44")
-async def test_unless_it_is_asked_for_nobody_is_told_anything_but_the_log_of_a_clients_trace(
+async def test_without_telemetry_a_clients_trace_is_only_in_the_log(
     tmp_path: Path,
 ) -> None:
     async with Upstream(answer(201, call())) as api, Upstream(answer(200)) as collector:
@@ -348,7 +348,7 @@ async def test_unless_it_is_asked_for_nobody_is_told_anything_but_the_log_of_a_c
 
 
 @pytest.mark.process
-async def test_a_collector_that_never_answers_does_not_keep_it_from_ending(tmp_path: Path) -> None:
+async def test_a_silent_collector_does_not_delay_the_exit(tmp_path: Path) -> None:
     async with collected(tmp_path, hang) as (_, collector, server):
         await place(server)
         assert await server.end() == 0
@@ -359,7 +359,7 @@ async def test_a_collector_that_never_answers_does_not_keep_it_from_ending(tmp_p
 
 
 @pytest.mark.process
-async def test_a_client_that_connects_does_not_wait_for_what_measures_and_sends() -> None:
+async def test_a_connecting_client_does_not_wait_for_telemetry() -> None:
     variables = environment("http://127.0.0.1:9", PYTHONPROFILEIMPORTTIME="1")
     async with started(variables) as server:
         await server.initialize()
@@ -372,7 +372,7 @@ async def test_a_client_that_connects_does_not_wait_for_what_measures_and_sends(
 
 
 @pytest.mark.process
-def test_the_sdk_is_not_even_imported_unless_it_is_asked_for() -> None:
+def test_the_sdk_is_only_imported_if_needed() -> None:
     begun = run({"PYTHONPROFILEIMPORTTIME": "1"}, "serve", "--sandbox")
     assert begun.returncode == 0
     assert "opentelemetry.trace" in begun.stderr
@@ -384,7 +384,7 @@ def test_the_sdk_is_not_even_imported_unless_it_is_asked_for() -> None:
     "variables", [{"CALLS_MCP_TELEMETRY": "otlp"}, {"CALLS_MCP_METRICS_ADDRESS": "127.0.0.1:0"}]
 )
 @pytest.mark.parametrize("missing", ["opentelemetry.sdk", "prometheus_client"])
-def test_without_the_extra_whoever_asks_is_told_what_to_install(
+def test_a_missing_telemetry_extra_is_reported_with_the_install_command(
     variables: dict[str, str], missing: str
 ) -> None:
     program = (
@@ -401,7 +401,7 @@ def test_without_the_extra_whoever_asks_is_told_what_to_install(
     ("name", "value"),
     [("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"), ("CALLS_MCP_METRICS_ADDRESS", "192.0.2.1:9464")],
 )
-def test_what_can_not_be_used_is_told_in_one_line(
+def test_an_unusable_telemetry_setting_is_reported_in_one_line(
     name: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CALLS_MCP_TELEMETRY", "otlp")
@@ -412,7 +412,7 @@ def test_what_can_not_be_used_is_told_in_one_line(
     assert told.count("\n") == 1
 
 
-def test_an_address_may_be_of_either_family() -> None:
+def test_the_metrics_address_can_be_ipv4_or_ipv6() -> None:
     for address in ("127.0.0.1:9464", "[::1]:9464", "localhost:0"):
         settings = load_settings({"calls_mcp_metrics_address": address})
         assert settings.telemetry.metrics_address == address

@@ -31,9 +31,7 @@ def metadata(built: Built) -> Metadata:
     return Metadata.from_email(built.metadata(), validate=True)
 
 
-def test_a_release_is_the_same_bytes_in_another_folder_at_another_time_with_other_rights(
-    built: Built, tmp_path: Path
-) -> None:
+def test_a_release_is_reproducible(built: Built, tmp_path: Path) -> None:
     copy = copy_of_the_checkout(tmp_path)
     again = build(tmp_path / "out", copy, 0o077, TZ="Asia/Kolkata", LC_ALL="C", PYTHONHASHSEED="7")
     for first, second in (
@@ -45,7 +43,7 @@ def test_a_release_is_the_same_bytes_in_another_folder_at_another_time_with_othe
         assert first.read_bytes() == second.read_bytes()
 
 
-def test_the_wheel_made_of_the_sdist_is_the_one_made_of_the_checkout(
+def test_the_wheel_from_the_sdist_equals_the_wheel_from_the_checkout(
     built: Built, tmp_path: Path
 ) -> None:
     straight = build_wheel(tmp_path / "straight", ROOT)
@@ -55,7 +53,7 @@ def test_the_wheel_made_of_the_sdist_is_the_one_made_of_the_checkout(
     assert built.wheel.read_bytes() == straight.read_bytes() == by_way_of_the_sdist.read_bytes()
 
 
-def test_the_wheel_holds_the_package_with_its_data_and_nothing_else(built: Built) -> None:
+def test_the_wheel_has_only_the_package_and_its_data(built: Built) -> None:
     with ZipFile(built.wheel) as archive:
         names = {each for each in archive.namelist() if ".dist-info/" not in each}
     code = {path.relative_to(ROOT).as_posix() for path in (ROOT / "calls_mcp").rglob("*.py")}
@@ -78,7 +76,7 @@ def test_the_wheel_holds_the_package_with_its_data_and_nothing_else(built: Built
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no checkout: what is tracked is unknown")
-def test_the_sdist_holds_what_is_tracked_and_nothing_else(built: Built, tmp_path: Path) -> None:
+def test_the_sdist_has_only_tracked_files(built: Built, tmp_path: Path) -> None:
     git = shutil.which("git")
     assert git
     tracked = subprocess.check_output([git, "ls-files"], cwd=ROOT, encoding="utf-8")  # noqa: S603
@@ -95,7 +93,7 @@ def test_the_tests_run_in_the_unpacked_sdist(built: Built, tmp_path: Path) -> No
     assert " passed" in run([*pytest_there, *READ_DATA_FILES], unpacked)
 
 
-def test_the_metadata_say_what_the_project_is(metadata: Metadata) -> None:
+def test_the_metadata_describe_the_project(metadata: Metadata) -> None:
     assert (metadata.name, str(metadata.version)) == (project()["name"], version)
     assert metadata.summary == project()["description"]
     assert metadata.license_expression == "MIT"
@@ -107,7 +105,9 @@ def test_the_metadata_say_what_the_project_is(metadata: Metadata) -> None:
     assert not metadata.project_urls  # the project has no address of its own
 
 
-def test_the_description_renders_and_proves_whose_the_registry_entry_is(metadata: Metadata) -> None:
+def test_the_description_renders_and_proves_the_ownership_of_the_registry_entry(
+    metadata: Metadata,
+) -> None:
     assert metadata.description_content_type == "text/markdown"
     text = metadata.description or ""
     rendered = markdown.render(text)
@@ -117,14 +117,14 @@ def test_the_description_renders_and_proves_whose_the_registry_entry_is(metadata
     assert f"mcp-name: {registry_name()} " in text
 
 
-def test_the_wheel_starts_by_the_name_of_its_command(built: Built) -> None:
+def test_the_wheels_command_starts(built: Built) -> None:
     with ZipFile(built.wheel) as archive:
         (name,) = (each for each in archive.namelist() if each.endswith("/entry_points.txt"))
         points = archive.read(name).decode()
     assert points.split() == ["[console_scripts]", "calls-mcp", "=", "calls_mcp.__main__:main"]
 
 
-def test_a_release_does_not_go_into_a_folder_with_something_in_it(tmp_path: Path) -> None:
+def test_a_release_needs_an_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "old.whl").touch()
     with pytest.raises(AssertionError, match="is not empty"):
         build(tmp_path)

@@ -88,14 +88,14 @@ async def speak(server: StdioServerParameters, *, sandbox: bool) -> None:
         assert found.get("sandbox", False) is sandbox
 
 
-def test_the_page_builds_and_starts_packages() -> None:
+def test_the_install_page_builds_and_starts_packages() -> None:
     assert [line.split()[0] for line in PACKAGES] == ["pip", "uvx", "pipx"]
     assert PACKAGES[0].startswith(INSTALLED)
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("command", PACKAGES[1:])
-async def test_a_command_of_the_page_starts_the_server(
+async def test_each_command_of_the_install_page_starts_the_server(
     command: str, checkout: Path, environment: dict[str, str]
 ) -> None:
     shell, *arguments = in_a_shell(f"exec {command}")
@@ -147,7 +147,7 @@ async def test_a_host_starts_the_bundle_as_its_manifest_says(
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("runner", [("uvx", "--from"), ("pipx", "run", "--spec")])
-async def test_what_client_config_writes_starts_the_wheel_it_was_run_from(
+async def test_the_entry_of_client_config_starts_the_same_wheel(
     runner: tuple[str, ...], built: Built, environment: dict[str, str], tmp_path: Path
 ) -> None:
     command = [str(HERE / runner[0]), *runner[1:], str(built.wheel), "calls-mcp", "client-config"]

@@ -41,13 +41,13 @@ def test_each_dependency_has_one_version_and_its_hashes(name: str) -> None:
 
 @pytest.mark.requirement("43")
 @pytest.mark.parametrize("name", LOCKS)
-def test_no_lock_says_where_to_download(name: str) -> None:
+def test_locks_name_no_package_index(name: str) -> None:
     text = (DEPLOY / name).read_text("utf-8")
     assert not re.search(r"://|--(?:extra-)?index-url|--find-links|--trusted-host| @ ", text)
 
 
 @pytest.mark.requirement("43")
-def test_the_lock_is_as_new_as_what_we_ask_for() -> None:
+def test_locks_satisfy_the_declared_dependencies() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     wanted = [*project["dependencies"]]
     for extra in EXTRAS:
@@ -57,13 +57,13 @@ def test_the_lock_is_as_new_as_what_we_ask_for() -> None:
 
 
 @pytest.mark.requirement("43")
-def test_what_builds_the_image_is_locked_too() -> None:
+def test_the_build_backend_of_the_image_is_locked() -> None:
     system = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["build-system"]
     assert [*_unmet(system["requires"], _locked("requirements-build.txt"))] == []
 
 
 @pytest.mark.requirement("43")
-def test_so_is_all_that_these_need_in_turn() -> None:
+def test_transitive_dependencies_are_locked() -> None:
     locked, compared = _locked("requirements.txt"), 0
     for name, version in locked.items():
         try:
@@ -77,7 +77,7 @@ def test_so_is_all_that_these_need_in_turn() -> None:
 
 
 @pytest.mark.requirement("43")
-def test_the_image_installs_nothing_that_is_not_locked() -> None:
+def test_the_image_installs_only_locked_packages() -> None:
     text = (DEPLOY / "Dockerfile").read_text("utf-8").replace("\\\n", "")
     commands = re.findall(r"pip (?:install|wheel|download) [^&\n]+", text)
     assert len(commands) == 4

@@ -34,7 +34,7 @@ def manifest() -> Manifest:
 
 
 @needs_tools
-def test_it_is_what_the_published_schema_allows(manifest: Manifest) -> None:
+def test_it_satisfies_the_published_schema(manifest: Manifest) -> None:
     assert faults(published(), manifest) == []
 
 
@@ -50,7 +50,7 @@ def test_it_is_what_the_published_schema_allows(manifest: Manifest) -> None:
         ("stray", True),
     ],
 )
-def test_the_schema_refuses_what_it_should(manifest: Manifest, key: str, value: object) -> None:
+def test_the_schema_rejects_faults(manifest: Manifest, key: str, value: object) -> None:
     assert faults(published(), manifest | {key: value})
 
 
@@ -61,9 +61,7 @@ def published() -> object:
 
 @pytest.mark.process
 @needs_tools
-def test_the_tools_of_those_who_made_the_format_take_the_bundle(
-    built: Built, tmp_path: Path
-) -> None:
+def test_the_official_bundle_tools_accept_the_bundle(built: Built, tmp_path: Path) -> None:
     tool = [str(NODE), str(TOOLS / "dist" / "cli" / "cli.js")]
     assert "passes" in run([*tool, "validate", str(FILE)], tmp_path)
     run([*tool, "unpack", str(built.bundle), str(tmp_path / "unpacked")], tmp_path)
@@ -72,7 +70,7 @@ def test_the_tools_of_those_who_made_the_format_take_the_bundle(
 
 @pytest.mark.process
 @needs_tools
-def test_their_host_starts_it_as_ours_does(unpacked: Path) -> None:
+def test_the_official_host_starts_it_like_ours(unpacked: Path) -> None:
     answers = {"account_sid": "AC0", "api_key": "SK0", "api_secret": "secret"}
     script = f"""
         import {{ getMcpConfigForManifest }} from {json.dumps(str(TOOLS / "dist" / "index.js"))};
@@ -91,14 +89,14 @@ def test_their_host_starts_it_as_ours_does(unpacked: Path) -> None:
     assert config["env"]["TWILIO_AUTH_TOKEN"] == ""
 
 
-def test_the_tools_and_prompts_are_those_that_the_server_has(manifest: Manifest) -> None:
+def test_tools_and_prompts_are_the_servers(manifest: Manifest) -> None:
     served = {name: definition["description"] for name, definition in definitions().items()}
     assert {tool["name"]: tool["description"] for tool in manifest["tools"]} == served
     assert "tools_generated" not in manifest
 
 
 @pytest.mark.anyio
-async def test_a_prompt_reads_as_the_servers_own_does(manifest: Manifest) -> None:
+async def test_a_prompt_equals_the_servers(manifest: Manifest) -> None:
     async with open_harness() as harness, harness.connect() as agent:
         listed = (await agent.client.list_prompts()).prompts
         assert [prompt["name"] for prompt in manifest["prompts"]] == [each.name for each in listed]
@@ -114,7 +112,7 @@ async def test_a_prompt_reads_as_the_servers_own_does(manifest: Manifest) -> Non
             assert getattr(message.content, "text", None) == filled
 
 
-def test_each_thing_asked_of_the_user_goes_into_a_setting_and_nowhere_else(
+def test_each_user_input_sets_one_setting(
     manifest: Manifest,
 ) -> None:
     config = manifest["server"]["mcp_config"]
@@ -126,7 +124,7 @@ def test_each_thing_asked_of_the_user_goes_into_a_setting_and_nowhere_else(
     assert "user_config" not in json.dumps(config["args"])  # arguments can be seen by everybody
 
 
-def test_secrets_are_marked_and_what_is_not_asked_for_is_empty(manifest: Manifest) -> None:
+def test_secrets_are_marked_and_optional_inputs_are_empty(manifest: Manifest) -> None:
     asked = manifest["user_config"]
     assert {key for key, each in asked.items() if each.get("sensitive")} == {
         *("api_secret", "auth_token")
@@ -139,7 +137,7 @@ def test_secrets_are_marked_and_what_is_not_asked_for_is_empty(manifest: Manifes
 
 
 @pytest.mark.process
-def test_the_bundle_is_a_manifest_the_package_and_how_to_start_it(
+def test_the_bundle_has_a_manifest_the_package_and_an_entry_point(
     built: Built, unpacked: Path, manifest: Manifest
 ) -> None:
     assert json.loads((unpacked / "manifest.json").read_text("utf-8")) == manifest

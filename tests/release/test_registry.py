@@ -32,7 +32,7 @@ def schema() -> object:
     return content
 
 
-def test_it_is_what_the_published_schema_allows(schema: object, entry: Entry) -> None:
+def test_it_satisfies_the_published_schema(schema: object, entry: Entry) -> None:
     assert faults(schema, entry) == []
 
 
@@ -46,14 +46,12 @@ def test_it_is_what_the_published_schema_allows(schema: object, entry: Entry) ->
         ("packages", [{"registryType": "pypi", "identifier": "x", "transport": {"type": "pipe"}}]),
     ],
 )
-def test_the_schema_refuses_what_it_should(
-    schema: object, entry: Entry, key: str, value: object
-) -> None:
+def test_the_schema_rejects_faults(schema: object, entry: Entry, key: str, value: object) -> None:
     assert faults(schema, entry | {key: value})
 
 
 @pytest.mark.process
-def test_a_linter_that_knows_the_registrys_other_rules_finds_nothing(tmp_path: Path) -> None:
+def test_a_linter_of_the_registrys_other_rules_finds_nothing(tmp_path: Path) -> None:
     copy = tmp_path / FILE.name
     shutil.copy(FILE, copy)
     assert lint(copy).returncode == 0
@@ -67,7 +65,7 @@ def lint(file: Path) -> "subprocess.CompletedProcess[bytes]":
     return subprocess.run(command, cwd=file.parent, capture_output=True, check=False)  # noqa: S603
 
 
-def test_every_setting_is_asked_for_and_every_secret_is_marked(entry: Entry) -> None:
+def test_every_setting_is_listed_and_every_secret_is_marked(entry: Entry) -> None:
     local, served = (package["environmentVariables"] for package in entry["packages"])
     assert [each["name"] for each in served] == [*Settings.variables()]
     assert {each["name"] for each in local} < {each["name"] for each in served}
@@ -80,13 +78,13 @@ def test_every_setting_is_asked_for_and_every_secret_is_marked(entry: Entry) -> 
         assert [each["name"] for each in given if each.get("isRequired")] == ["TWILIO_ACCOUNT_SID"]
 
 
-def test_a_server_for_one_client_is_not_asked_about_http(entry: Entry) -> None:
+def test_the_stdio_configuration_has_no_http_settings(entry: Entry) -> None:
     local = {each["name"] for each in entry["packages"][0]["environmentVariables"]}
     assert not [name for name in local if "HTTP" in name or "OAUTH" in name or "AUTH" in name[9:15]]
     assert "CALLS_MCP_POLICY" in local
 
 
-def test_the_defaults_are_values_that_the_settings_take(entry: Entry) -> None:
+def test_the_defaults_are_valid_settings(entry: Entry) -> None:
     for package in entry["packages"]:
         given = {
             each["name"]: each["default"]
@@ -97,9 +95,7 @@ def test_the_defaults_are_values_that_the_settings_take(entry: Entry) -> None:
         assert told == Settings.model_validate({}).model_dump()
 
 
-def test_the_program_takes_the_arguments_and_listens_where_the_entry_says(
-    entry: Entry, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_http_arguments_match_the_url(entry: Entry, capsys: pytest.CaptureFixture[str]) -> None:
     served = entry["packages"][1]
     given = [(each.get("name"), each["value"]) for each in served["packageArguments"]]
     command = [word for pair in given for word in pair if word]
@@ -108,6 +104,6 @@ def test_the_program_takes_the_arguments_and_listens_where_the_entry_says(
     assert served["transport"]["url"] == f"http://127.0.0.1:{dict(given)['--port']}/mcp"
 
 
-def test_no_host_is_named_but_the_schemas_and_loopback(entry: Entry) -> None:
+def test_only_the_schemas_host_and_loopback_are_named(entry: Entry) -> None:
     assert "registryBaseUrl" not in FILE.read_text("utf-8")
     assert entry.keys() == {*("$schema", "name", "title", "description", "version", "packages")}

@@ -16,7 +16,7 @@ CHANGELOG = (ROOT / "CHANGELOG.md").read_text("utf-8")
 SECTIONS = re.findall(r"^## (\S+)", CHANGELOG, re.MULTILINE)
 
 
-def test_the_generated_files_are_fresh() -> None:
+def test_the_generated_files_are_up_to_date() -> None:
     stale = [
         path.name
         for path, text in (release_files() | deploy_files()).items()
@@ -31,7 +31,7 @@ def test_pyproject_has_no_version_of_its_own() -> None:
     assert described["tool"]["hatch"]["version"]["path"] == "calls_mcp/__init__.py"
 
 
-def test_what_installers_read_has_this_version() -> None:
+def test_manifest_and_registry_entry_have_this_version() -> None:
     entry = registry.server_json()
     assert manifest.manifest()["version"] == entry["version"] == __version__
     packages = entry["packages"]
@@ -39,7 +39,7 @@ def test_what_installers_read_has_this_version() -> None:
     assert all(isinstance(each, dict) and each["version"] == __version__ for each in packages)
 
 
-def test_the_files_to_deploy_it_with_name_this_versions_image_and_no_other() -> None:
+def test_deployment_files_name_the_image_of_this_version() -> None:
     texts = {file.name: file.read_text("utf-8") for file in DEPLOY.iterdir() if file.is_file()}
     images = {
         name: re.findall(rf"(?:image:|-t) calls-mcp(?::({NUMBER}))?\s", text)
@@ -50,7 +50,7 @@ def test_the_files_to_deploy_it_with_name_this_versions_image_and_no_other() -> 
     assert all({*found} <= {__version__} for found in images.values())
 
 
-def test_the_changelog_knows_this_version_or_what_will_be_in_it() -> None:
+def test_the_changelog_has_this_version_or_unreleased_changes() -> None:
     first, *released = SECTIONS
     assert first == "Unreleased"
     numbers = [*map(Version, released)]
@@ -64,7 +64,7 @@ def test_the_changelog_knows_this_version_or_what_will_be_in_it() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_client_is_told_this_version() -> None:
+async def test_a_client_gets_this_version() -> None:
     async with open_harness() as harness, harness.connect("legacy") as agent:
         told = agent.client.server_info
         assert told

@@ -38,14 +38,14 @@ def approved(by: str, clock: ManualClock) -> OperatorDecision:
     return OperatorDecision(is_approval=True, by=by, at=clock())
 
 
-async def test_a_request_is_found_as_it_was_added(storage: Storage, clock: ManualClock) -> None:
+async def test_an_added_request_is_found(storage: Storage, clock: ManualClock) -> None:
     one = request("one", clock)
     assert await storage.add_request(one, MOST)
     assert await storage.find_request("one") == one
     assert await storage.find_request("two") is None
 
 
-async def test_a_request_that_expires_soon_shortens_the_life_of_no_other(
+async def test_a_short_lived_request_does_not_shorten_the_life_of_others(
     redis_url: str, options: StorageOptions, clock: ManualClock
 ) -> None:
     async with open_storage(redis_url, options) as storage:
@@ -82,7 +82,7 @@ async def test_the_first_decision_counts_for_all(storage: Storage, clock: Manual
     assert not decided.has_expired(clock())
 
 
-async def test_what_has_expired_or_is_not_there_can_not_be_decided(
+async def test_an_expired_or_missing_request_cannot_be_decided(
     storage: Storage, clock: ManualClock
 ) -> None:
     await storage.add_request(request("one", clock), MOST)
@@ -92,7 +92,7 @@ async def test_what_has_expired_or_is_not_there_can_not_be_decided(
     assert request("one", clock).has_expired(clock() + TTL)
 
 
-async def test_one_principal_has_only_so_many_pending_requests(
+async def test_pending_requests_are_limited_by_principal(
     storage: Storage, clock: ManualClock
 ) -> None:
     found = [await storage.add_request(request(str(number), clock), MOST) for number in range(5)]
@@ -105,7 +105,7 @@ async def test_one_principal_has_only_so_many_pending_requests(
     assert await storage.add_request(request("7", clock), MOST)
 
 
-async def test_the_newest_are_listed_first_and_old_ones_are_deleted(
+async def test_the_newest_requests_are_listed_first_and_old_ones_deleted(
     storage: Storage, clock: ManualClock, options: StorageOptions
 ) -> None:
     for number in range(4):
@@ -147,7 +147,7 @@ async def test_pending_requests_are_paged_from_the_oldest(
     assert (await storage.pending_requests(5)).last is None
 
 
-async def test_a_page_begins_where_it_did_when_the_request_before_it_is_decided(
+async def test_deciding_a_request_does_not_move_the_next_page(
     storage: Storage, clock: ManualClock
 ) -> None:
     await add_some(storage, clock)
@@ -162,7 +162,7 @@ async def test_a_page_begins_where_it_did_when_the_request_before_it_is_decided(
     assert await storage.pending_requests(9, Position(clock(), "2")) == PendingPage([], 3)
 
 
-async def test_what_has_expired_is_not_pending(storage: Storage, clock: ManualClock) -> None:
+async def test_an_expired_request_is_not_pending(storage: Storage, clock: ManualClock) -> None:
     await storage.add_request(replace(request("long", clock), expires_at=clock() + 2 * TTL), MOST)
     await storage.add_request(request("short", clock), MOST)
     clock.advance(TTL)
@@ -171,7 +171,7 @@ async def test_what_has_expired_is_not_pending(storage: Storage, clock: ManualCl
     assert await storage.pending_requests(9) == PendingPage([], 0)
 
 
-async def test_a_long_request_stays_pending_when_later_ones_are_deleted(
+async def test_a_long_lived_request_stays_pending_when_later_ones_are_deleted(
     storage: Storage, clock: ManualClock, options: StorageOptions
 ) -> None:
     long = 10 * (TTL + options.retention)
@@ -182,7 +182,7 @@ async def test_a_long_request_stays_pending_when_later_ones_are_deleted(
     assert names(await storage.pending_requests(9)) == ["long"]
 
 
-async def test_the_version_changes_whenever_other_requests_are_pending(
+async def test_the_version_changes_when_the_pending_requests_change(
     storage: Storage, clock: ManualClock
 ) -> None:
     versions = [await storage.pending_version()]

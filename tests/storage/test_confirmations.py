@@ -43,7 +43,7 @@ async def kept(storage: Storage, *identifiers: str) -> list[str]:
     return [identifier for identifier in identifiers if await storage.find_confirmation(identifier)]
 
 
-async def test_a_confirmation_is_found_as_it_was_added(
+async def test_an_added_confirmation_is_found(
     storage: Storage, pending: PendingConfirmation
 ) -> None:
     await storage.add_confirmation("one", pending)
@@ -64,7 +64,7 @@ async def test_only_one_of_many_claims_succeeds(
     assert not await storage.claim_confirmation("one")
 
 
-async def test_what_is_not_kept_can_be_neither_claimed_nor_given_an_outcome(
+async def test_a_missing_confirmation_cannot_be_claimed_or_get_an_outcome(
     storage: Storage,
 ) -> None:
     assert not await storage.claim_confirmation("unknown")
@@ -81,7 +81,7 @@ async def test_the_first_outcome_counts(storage: Storage, pending: PendingConfir
     assert await storage.wait_for_outcome("one") == DONE
 
 
-async def test_all_who_wait_get_the_outcome_when_it_is_recorded(
+async def test_all_waiters_get_the_outcome_when_it_is_recorded(
     url: str, options: StorageOptions, pending: PendingConfirmation
 ) -> None:
     outcomes: list[Outcome] = []
@@ -112,7 +112,7 @@ async def test_waiting_for_an_outcome_ends_at_its_timeout(
     assert "Nothing new was sent" in str(outcome.error)
 
 
-async def test_nobody_waits_for_a_claim_that_is_long_past(
+async def test_an_old_claim_is_not_waited_for(
     url: str, options: StorageOptions, pending: PendingConfirmation, clock: ManualClock
 ) -> None:
     async with open_storage(url, replace(options, outcome_timeout=3600)) as storage:
@@ -124,7 +124,7 @@ async def test_nobody_waits_for_a_claim_that_is_long_past(
         assert await storage.wait_for_outcome("one") == DONE
 
 
-async def test_too_many_confirmations_push_out_only_those_of_the_same_owner(
+async def test_too_many_confirmations_remove_only_those_of_the_same_owner(
     storage: Storage, clock: ManualClock
 ) -> None:
     await storage.add_confirmation("theirs", pending_of("somebody else", clock))
@@ -136,7 +136,7 @@ async def test_too_many_confirmations_push_out_only_those_of_the_same_owner(
     assert await kept(storage, *names) == ["theirs", "operator's", "2", "3", "4"]
 
 
-async def test_too_many_confirmations_push_out_nothing_that_was_claimed(
+async def test_too_many_confirmations_do_not_remove_claimed_ones(
     storage: Storage, pending: PendingConfirmation
 ) -> None:
     names = ["in flight", "settled", *"12345"]
@@ -182,7 +182,9 @@ async def test_each_key_in_redis_expires(
     assert all(300_000 < milliseconds <= 400_000 for milliseconds in lasts)
 
 
-async def test_the_capacity_is_kept_at_the_cost_of_the_largest_owner(clock: ManualClock) -> None:
+async def test_at_capacity_the_owner_with_the_most_confirmations_loses_one(
+    clock: ManualClock,
+) -> None:
     storage = SqliteStorage(None, StorageOptions(clock=clock, capacity=4))
     await storage.add_confirmation("in flight", pending_of("greedy", clock))
     await storage.claim_confirmation("in flight")
@@ -194,7 +196,7 @@ async def test_the_capacity_is_kept_at_the_cost_of_the_largest_owner(clock: Manu
     await storage.aclose()
 
 
-async def test_everything_in_use_is_kept_whatever_the_capacity(clock: ManualClock) -> None:
+async def test_confirmations_in_use_are_kept_beyond_the_capacity(clock: ManualClock) -> None:
     storage = SqliteStorage(None, StorageOptions(clock=clock, capacity=1))
     for name in ("one", "two"):
         await storage.add_confirmation(name, pending_of("tester", clock))
@@ -268,7 +270,7 @@ async def assert_unavailable(storage: Storage, pending: PendingConfirmation) -> 
         assert not caught.value.retryable
 
 
-async def test_what_another_version_wrote_is_unknown(
+async def test_records_of_another_version_are_unknown(
     sqlite_url: str, options: StorageOptions, pending: PendingConfirmation
 ) -> None:
     path = sqlite_url.removeprefix("sqlite:///")
@@ -281,7 +283,7 @@ async def test_what_another_version_wrote_is_unknown(
         assert await storage.find_confirmation("one") is None
 
 
-async def test_an_outcome_that_a_newer_replica_writes_is_unknown(
+async def test_an_outcome_written_by_a_newer_replica_is_unknown(
     redis_url: str, options: StorageOptions, pending: PendingConfirmation
 ) -> None:
     client: Any = redis.Redis.from_url(redis_url)  # pyright: ignore[reportUnknownMemberType]
@@ -302,7 +304,7 @@ async def test_an_outcome_that_a_newer_replica_writes_is_unknown(
     assert outcomes == ["outcome_unknown"] * 2
 
 
-async def test_a_cancelled_wait_harms_nobody(
+async def test_a_cancelled_wait_does_not_affect_others(
     url: str, options: StorageOptions, pending: PendingConfirmation
 ) -> None:
     async with open_storage(url, replace(options, outcome_timeout=60)) as storage:

@@ -80,7 +80,7 @@ async def test_confirmations_of_the_first_edition_still_work(version: int, file:
 
 
 @pytest.mark.parametrize("version", [1, 2, 3])
-async def test_what_the_first_edition_counted_still_counts(version: int, file: Path) -> None:
+async def test_counts_of_the_first_edition_still_count(version: int, file: Path) -> None:
     write_as_first_edition(version, file)
     with closing(sqlite3.connect(file)) as old, old:
         parties = 'under_way/["AC0", "+1/2", "+3"]'
@@ -138,7 +138,7 @@ async def test_approval_requests_of_the_first_edition_can_be_decided(
         (2, "people (name)", "another program"),
     ],
 )
-def test_a_database_of_another_version_or_program_is_refused_and_left_alone(
+def test_an_incompatible_database_is_rejected_unchanged(
     version: int, table: str, reason: str, file: Path, database: Database
 ) -> None:
     with closing(sqlite3.connect(file)) as foreign:
@@ -172,7 +172,7 @@ def write_pair(name: str, db: sqlite3.Connection) -> None:
 
 
 @pytest.mark.process
-def test_processes_that_begin_at_once_migrate_and_write_without_losing_anything(
+def test_concurrent_processes_migrate_and_write_without_losing_data(
     file: Path, database: Database
 ) -> None:
     write_as_first_edition(1, file)
@@ -181,7 +181,7 @@ def test_processes_that_begin_at_once_migrate_and_write_without_losing_anything(
 
 
 @pytest.mark.process
-def test_a_writer_that_is_killed_leaves_all_or_nothing(file: Path, database: Database) -> None:
+def test_a_killed_writer_leaves_all_or_nothing(file: Path, database: Database) -> None:
     for _ in range(3):
         written = processes.semaphore()
         writer = processes.start(write_pairs, file, 1_000_000, written)
@@ -195,7 +195,7 @@ def test_a_writer_that_is_killed_leaves_all_or_nothing(file: Path, database: Dat
     assert database.read("PRAGMA integrity_check") == [("ok",)]
 
 
-def test_a_full_disk_refuses_writes_and_keeps_what_there_was(database: Database) -> None:
+def test_a_full_disk_rejects_writes_and_keeps_data(database: Database) -> None:
     database.write(note("before"))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
@@ -209,7 +209,7 @@ def test_a_full_disk_refuses_writes_and_keeps_what_there_was(database: Database)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes another user's rights")
-async def test_a_folder_without_permission_refuses_changes(
+async def test_changes_fail_in_a_read_only_folder(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", "/")
@@ -225,7 +225,7 @@ async def test_a_folder_without_permission_refuses_changes(
             os.setresuid(0, 0, 0)
 
 
-def test_a_file_that_takes_the_place_of_another_is_used(file: Path, database: Database) -> None:
+def test_a_replaced_file_is_used(file: Path, database: Database) -> None:
     database.write(note("old"))
     file.rename(file.with_name("moved.db"))
     assert notes(database) == []
@@ -233,7 +233,7 @@ def test_a_file_that_takes_the_place_of_another_is_used(file: Path, database: Da
     assert notes(database) == ["new"]
 
 
-def test_what_fails_leaves_no_trace(database: Database) -> None:
+def test_a_failed_transaction_is_rolled_back(database: Database) -> None:
     def fail(db: sqlite3.Connection) -> None:
         note("one")(db)
         raise sqlite3.IntegrityError("made up")
@@ -243,7 +243,7 @@ def test_what_fails_leaves_no_trace(database: Database) -> None:
     assert notes(database) == []
 
 
-async def test_writers_wait_for_another_process_together_and_readers_do_not(file: Path) -> None:
+async def test_only_writers_wait_for_another_process(file: Path) -> None:
     timeout, failures = 0.4, list[StoreUnavailable]()
 
     async with open_storage(f"sqlite:///{file}", StorageOptions(timeout=timeout)) as storage:
@@ -266,7 +266,7 @@ async def test_writers_wait_for_another_process_together_and_readers_do_not(file
         assert await storage.set_if_absent("other", 60)
 
 
-async def test_who_reads_waits_for_no_writer_of_the_same_process(file: Path) -> None:
+async def test_readers_do_not_wait_for_writers_of_the_same_process(file: Path) -> None:
     async with open_storage(f"sqlite:///{file}", StorageOptions(timeout=60)) as storage:
         await storage.set_if_absent("key", 60, "before")
         with closing(sqlite3.connect(file, isolation_level=None)) as other:

@@ -42,7 +42,7 @@ async def test_a_limit_allows_its_amount(storage: Storage) -> None:
     assert await storage.reserve([NEVER]) == LimitExceeded("never", 60)
 
 
-async def test_room_comes_back_when_the_oldest_hit_has_left_the_window(
+async def test_a_limit_allows_more_when_the_oldest_hit_expires(
     storage: Storage, clock: ManualClock
 ) -> None:
     await storage.hit([MINUTE])
@@ -54,16 +54,14 @@ async def test_room_comes_back_when_the_oldest_hit_has_left_the_window(
     assert await hits(storage, [MINUTE], 2) == ["", "calls_per_minute"]
 
 
-async def test_keys_and_names_hits_and_reservations_are_counted_apart(storage: Storage) -> None:
+async def test_keys_names_hits_and_reservations_are_counted_separately(storage: Storage) -> None:
     await hits(storage, [MINUTE], 2)
     assert await hits(storage, [OF_ALL], 1) == [""]
     assert await hits(storage, [HOUR], 1) == [""]
     await reserved(storage, MINUTE)
 
 
-async def test_nothing_is_counted_when_one_of_several_limits_is_exceeded(
-    storage: Storage, clock: ManualClock
-) -> None:
+async def test_no_limit_counts_when_one_is_exceeded(storage: Storage, clock: ManualClock) -> None:
     assert await hits(storage, [MINUTE, HOUR, OF_ALL], 2) == ["", ""]
     assert await hits(storage, [OF_ALL, MINUTE], 9) == ["calls_per_minute"] * 9
     assert await hits(storage, [OF_ALL], 2) == ["", "calls_per_minute"]
@@ -120,7 +118,7 @@ async def test_reservations_are_listed_in_the_order_they_expire(
     assert [*await storage.reservations(MINUTE)] == [third]
 
 
-async def test_nothing_is_reserved_when_one_of_several_limits_is_exceeded(
+async def test_no_limit_reserves_when_one_is_exceeded(
     storage: Storage,
 ) -> None:
     reservations = [await reserved(storage, OF_ALL, MINUTE) for _ in range(2)]
@@ -146,7 +144,7 @@ async def test_a_value_stays_until_it_expires(storage: Storage, clock: ManualClo
     assert await storage.set_if_absent(KEY, 60, "again") == "again"
 
 
-async def test_a_value_is_deleted_once_by_those_who_know_it(storage: Storage) -> None:
+async def test_a_value_is_deleted_once_and_only_if_equal(storage: Storage) -> None:
     value = await storage.set_if_absent(KEY, 60)
     assert value
     assert not await storage.delete_if_equal(KEY, "another")
@@ -170,7 +168,7 @@ async def set_value(storage: Storage) -> bool:
 
 @pytest.mark.process
 @pytest.mark.parametrize(("operation", "room"), [(hit, 10), (reserve, 10), (set_value, 1)])
-async def test_four_processes_at_once_get_no_more_than_there_is(
+async def test_concurrent_processes_do_not_exceed_a_limit(
     shared_url: str,
     options: StorageOptions,
     operation: Callable[[Storage], Awaitable[bool]],
@@ -185,7 +183,7 @@ async def test_four_processes_at_once_get_no_more_than_there_is(
 
 
 @pytest.mark.parametrize("url", ["redis"], indirect=True)
-async def test_a_hit_that_redis_is_sent_again_counts_once(
+async def test_a_repeated_redis_command_counts_once(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As the library does when the response to the first is lost: it has the same entry.

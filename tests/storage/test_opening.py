@@ -29,7 +29,7 @@ async def refusal_of(url: str) -> str:
 @pytest.mark.parametrize(
     "url", ["", "memory", "sqlite:", "sqlite:///", "postgres://me:canary@db/1", "state.db"]
 )
-async def test_a_url_of_no_known_kind_is_refused_without_repeating_it(url: str) -> None:
+async def test_an_unknown_kind_of_url_is_rejected_without_repeating_it(url: str) -> None:
     refusal = await refusal_of(url)
     assert "memory:, sqlite:///FILE" in refusal
     assert "canary" not in refusal
@@ -48,7 +48,7 @@ async def test_a_url_of_no_known_kind_is_refused_without_repeating_it(url: str) 
         "rediss://:canary@host/0?ssl_cert_reqs=canary",
     ],
 )
-async def test_a_malformed_redis_url_is_refused_without_repeating_it(url: str) -> None:
+async def test_a_malformed_redis_url_is_rejected_without_repeating_it(url: str) -> None:
     refusal = await refusal_of(url)
     assert "canary" not in refusal
     assert "well-formed" in refusal
@@ -75,7 +75,7 @@ async def test_an_unreachable_redis_is_reported_without_error_numbers(host: str)
     )
 
 
-async def test_a_file_in_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+async def test_a_file_in_a_missing_folder_is_rejected(tmp_path: Path) -> None:
     file = tmp_path / "missing" / "state.db"
     assert await refusal_of(f"sqlite:///{file}") == (
         f"The state store {file} can't be used: there is no folder {file.parent}. Its folder must "
@@ -90,7 +90,7 @@ async def test_a_file_in_a_folder_that_is_not_there_is_refused(tmp_path: Path) -
         ("PRAGMA user_version = 99", "it was written by a newer version of calls-mcp"),
     ],
 )
-async def test_a_database_of_another_program_or_version_is_refused_and_left_alone(
+async def test_a_database_of_another_program_or_version_is_rejected_unchanged(
     tmp_path: Path, statement: str, reason: str
 ) -> None:
     file = tmp_path / "state.db"
@@ -104,14 +104,14 @@ async def test_a_database_of_another_program_or_version_is_refused_and_left_alon
     assert file.read_bytes() == before
 
 
-async def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+async def test_a_file_that_is_not_a_database_is_rejected_unchanged(tmp_path: Path) -> None:
     file = tmp_path / "notes.txt"
     file.write_text("x" * 5000, "utf-8")
     assert "not a database" in await refusal_of(f"sqlite:///{file}")
     assert file.read_text("utf-8") == "x" * 5000
 
 
-async def test_a_relative_path_is_below_the_working_folder(
+async def test_a_relative_path_is_relative_to_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -121,7 +121,7 @@ async def test_a_relative_path_is_below_the_working_folder(
 
 
 @pytest.mark.process
-async def test_a_process_that_opened_a_file_twice_shares_it_with_those_that_come_and_go(
+async def test_a_process_with_two_connections_shares_the_file_with_others(
     tmp_path: Path,
 ) -> None:
     file = tmp_path / "state.db"
@@ -150,7 +150,7 @@ async def read(storage: Storage) -> None:
     assert await storage.pending_version() == "0.0"
 
 
-async def test_the_default_is_one_file_of_this_user_that_the_first_change_creates() -> None:
+async def test_the_default_store_is_a_file_of_the_user_created_at_the_first_change() -> None:
     file = default_path()
     async with open_storage() as storage, open_storage() as other:
         await read(storage)
@@ -164,7 +164,7 @@ async def test_the_default_is_one_file_of_this_user_that_the_first_change_create
             assert found.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
-async def test_what_others_could_read_in_the_default_place_is_made_private() -> None:
+async def test_the_default_folder_is_made_private() -> None:
     file = default_path()
     file.parent.mkdir(mode=0o755, parents=True)
     async with open_storage() as storage:
@@ -177,7 +177,7 @@ async def test_what_others_could_read_in_the_default_place_is_made_private() -> 
         assert {each.stat().st_mode & 0o077 for each in file.parent.iterdir()} == {0}
 
 
-async def test_the_sandbox_has_a_file_of_its_own() -> None:
+async def test_the_sandbox_has_its_own_file() -> None:
     async with open_storage(sandbox=True) as storage:
         await storage.add_confirmation("one", PENDING)
     assert [each.name for each in default_path().parent.iterdir()] == ["sandbox.db"]

@@ -15,7 +15,7 @@ OF_ALL = Limit("requests", amount=3, seconds=60, key="all")
 NEVER = Limit("never", amount=0, seconds=60, key="me")
 
 
-async def test_a_process_counts_hits_as_a_store_does(clock: ManualClock) -> None:
+async def test_a_process_counts_hits_like_a_store(clock: ManualClock) -> None:
     limiter = RateLimiter(None, clock)
     assert await limiter.hit([MINUTE, OF_ALL]) is None
     clock.advance(20)
@@ -27,7 +27,7 @@ async def test_a_process_counts_hits_as_a_store_does(clock: ManualClock) -> None
     assert await limiter.hit([MINUTE]) is None
 
 
-async def test_hits_that_have_expired_take_no_memory(clock: ManualClock) -> None:
+async def test_expired_hits_use_no_memory(clock: ManualClock) -> None:
     limiter, limit = RateLimiter(None, clock), replace(MINUTE, amount=1_000_000)
     await limiter.hit([limit])
     tracemalloc.start()
@@ -41,7 +41,7 @@ async def test_hits_that_have_expired_take_no_memory(clock: ManualClock) -> None
     assert kept < 150_000  # 120 windows, and not 5000
 
 
-async def test_hits_are_shared_until_the_store_is_away(
+async def test_hits_are_shared_until_the_store_is_down(
     own_redis: RedisServer, clock: ManualClock
 ) -> None:
     async with open_storage(own_redis.url, StorageOptions(clock=clock)) as storage:

@@ -1,4 +1,4 @@
-"""A figure: what was measured, round by round, beside a reference measured in turn with it."""
+"""A measurement of several rounds, and a reference that is measured in turn with it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,12 +8,11 @@ ROUNDS = 9
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
-    """One line of the table.
+class Measurement:
+    """One row of the table.
 
-    `ours` and `reference` have a value for each round, in `unit`. `goal` bounds their ratio, or,
-    with `is_absolute`, the value itself, which may still have a reference beside it. None: there
-    is no goal.
+    `ours` and `reference` have a value for each round, in `unit`. `goal` is the upper bound of
+    their ratio, or with `is_absolute` of the value itself. None means no goal.
     """
 
     name: str
@@ -25,28 +24,28 @@ class Figure:
 
     @property
     def ratios(self) -> list[float]:
-        """Ours over the reference, round by round."""
+        """Return ours divided by the reference, for each round."""
         if len(self.reference) == 1:
             return [value / self.reference[0] for value in self.ours]
         return [a / b for a, b in zip(self.ours, self.reference, strict=True)]
 
     @property
     def has_reference(self) -> bool:
-        """Whether there is anything to compare it with."""
+        """Return whether there is a reference."""
         return not self.is_absolute or len(self.reference) > 1
 
     @property
     def result(self) -> float:
-        """What is held against the goal."""
+        """Return the median that is compared with the goal."""
         return median(self.ours if self.is_absolute else self.ratios)
 
     @property
     def is_met(self) -> bool:
-        """Whether the goal is met."""
+        """Return whether the goal is met."""
         return self.goal is None or self.result <= self.goal
 
     def as_json(self) -> dict[str, object]:
-        """All of it, for a program."""
+        """Return the measurement as JSON values."""
         return {
             "name": self.name,
             "unit": self.unit,
@@ -60,12 +59,12 @@ class Figure:
         }
 
     def as_row(self) -> str:
-        """One line, for a person."""
-        told = self.as_json()
+        """Return the row of the table."""
+        values = self.as_json()
         spread = f"{min(self.ratios):.2f}-{max(self.ratios):.2f}"
-        reference = f"{told['reference']:.4g}" if self.has_reference else ""
+        reference = f"{values['reference']:.4g}" if self.has_reference else ""
         return (
-            f"{self.name:44} {told['ours']:>10.4g} {reference:>10} {self.unit:7} "
+            f"{self.name:44} {values['ours']:>10.4g} {reference:>10} {self.unit:7} "
             f"{self.result:>9.4g} {spread if self.has_reference else '':>13} "
             f"{self._verdict}"
         )
@@ -78,9 +77,9 @@ class Figure:
 
 
 def in_turn(*measures: Callable[[], float], rounds: int = ROUNDS) -> list[list[float]]:
-    """Each measure's values, taken in turn, so that a busy moment falls on all of them."""
+    """Return each measure's values, taken in turn, so that a busy moment affects all of them."""
     taken: list[list[float]] = [[] for _ in measures]
-    for measure in measures:  # what happens once only is no part of any round
+    for measure in measures:  # warm up
         measure()
     for _ in range(rounds):
         for values, measure in zip(taken, measures, strict=True):

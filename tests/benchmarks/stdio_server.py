@@ -1,4 +1,4 @@
-"""The other end of a server on stdio: as little as can be, so that it is not what is measured."""
+"""A server process on stdio with a minimal client, so that the client's cost is negligible."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from tests.isolation import without_state
 SMALLEST = (sys.executable, "-m", "tests.benchmarks.smallest")
 OURS = (sys.executable, "-m", "calls_mcp")
 UNTHROTTLED = {"CALLS_MCP_POLICY": str(PERMISSIVE)}
-"""For what asks more often in a minute than the policy that is shipped allows."""
+"""For benchmarks with more requests per minute than the shipped policy allows."""
 
 _HELLO = {
     "protocolVersion": "2025-11-25",
@@ -28,8 +28,8 @@ _HELLO = {
 }
 
 
-class Peer:
-    """A server process; a context manager."""
+class StdioServer:
+    """A server process, as a context manager."""
 
     def __init__(
         self, command: Sequence[str], base_url: str = "http://127.0.0.1:9", **environment: str
@@ -66,18 +66,18 @@ class Peer:
 
     @property
     def memory(self) -> float:
-        """What it occupies, in MB."""
+        """Return its memory in MB."""
         return psutil.Process(self._process.pid).memory_info().rss / 1e6
 
     @property
     def peak(self) -> float:
-        """The most it ever occupied, in MB."""
+        """Return its peak memory in MB."""
         status = Path(f"/proc/{self._process.pid}/status").read_text("ascii")
         (kilobytes,) = re.findall(r"VmHWM:\s+([0-9]+) kB", status)
         return int(kilobytes) / 1000
 
     def request(self, method: str, params: Mapping[str, object]) -> dict[str, Any]:
-        """The result of a request."""
+        """Send a request and return its result."""
         self._last += 1
         self._send({"jsonrpc": "2.0", "id": self._last, "method": method, "params": params})
         assert self._process.stdout
@@ -87,7 +87,7 @@ class Peer:
                 return message["result"]
 
     def call(self, tool: str, arguments: Mapping[str, object]) -> dict[str, Any]:
-        """The structured content of a tool's result."""
+        """Call a tool and return the structured content of its result."""
         result = self.request("tools/call", {"name": tool, "arguments": {**arguments}})
         assert not result.get("isError"), result
         return result["structuredContent"]
