@@ -1,4 +1,4 @@
-"""Entries, logs, and ways to spoil them."""
+"""Entries, logs, and ways to tamper with them."""
 
 import sqlite3
 import time
@@ -38,7 +38,7 @@ def entry(**arguments: Json) -> Entry:
 
 
 def fields(number: int = 0, phase: str = "decided") -> Fields:
-    """Fields of a record, before it is chained to another."""
+    """Return the fields of a record before it is chained."""
     return {
         "time": f"2026-01-31T09:00:{number:02}.000Z",
         "phase": phase,
@@ -63,7 +63,7 @@ def append(path: Path, *records: Fields) -> None:
 
 
 def exported_log(folder: Path, count: int) -> Path:
-    """A log as JSON lines."""
+    """Write a log as JSON lines."""
     path, last = folder / "audit.jsonl", START
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for number in range(count):
@@ -74,7 +74,7 @@ def exported_log(folder: Path, count: int) -> Path:
 
 
 def spoil(path: Path, statement: str, values: Sequence[object] = ()) -> None:
-    """Change a database as an intruder would, whom no trigger stops."""
+    """Change a database as an intruder would, without the triggers."""
     with closing(sqlite3.connect(path)) as database:
         database.execute("DROP TRIGGER audit_keeps")
         database.execute("DROP TRIGGER audit_stays")

@@ -148,7 +148,7 @@ async def test_records_on_stderr_form_one_chain(
 
 
 async def is_refused(path: Path | None) -> str:
-    """That nothing can be recorded there; the hint that says why."""
+    """Check that nothing can be recorded; return the hint."""
     async with open_audit(path, busy_timeout=1) as log:
         with pytest.raises(AuditUnavailable):
             await log.record(ENTRY)
@@ -170,7 +170,7 @@ async def test_changes_fail_if_the_log_cannot_be_written(
     assert "gone" not in hint
     assert "CALLS_MCP_AUDIT_DATABASE" in hint
     assert "CALLS_MCP_AUDIT_DATABASE" in caplog.text
-    assert "gone" in caplog.text  # for the operator, who is told the path
+    assert "gone" in caplog.text  # the operator's log has the path
     path = tmp_path / "notes.txt"
     path.write_text("Dear diary", "utf-8")
     assert "not a database" in await is_refused(path)
@@ -253,7 +253,7 @@ async def test_records_cannot_be_edited_or_deleted(tmp_path: Path) -> None:
 
 
 class BlockingDestination:
-    """A destination that holds each record back until it is let through, or fails."""
+    """A destination that delays each record until it is released, or fails."""
 
     where = "blocking:"
 

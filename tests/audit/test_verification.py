@@ -27,7 +27,7 @@ def one_of(lines: Lines, data: st.DataObject, *, but_last: int = 0) -> int:
 
 
 def edit(lines: Lines, data: st.DataObject) -> Lines:
-    """Any byte, even a line feed, becomes another."""
+    """Change any byte, even a line feed."""
     at = one_of(lines, data)
     place = data.draw(st.integers(0, len(lines[at]) - 1), label="place")
     byte = data.draw(st.integers(0, 255).filter(lambda b: b != lines[at][place]), label="byte")
@@ -36,7 +36,7 @@ def edit(lines: Lines, data: st.DataObject) -> Lines:
 
 
 def set_field(lines: Lines, data: st.DataObject) -> Lines:
-    """A field becomes another, with a hash that fits it; in the last record none could tell."""
+    """Change a field and its record's hash. In the last record, this can't be detected."""
     at = one_of(lines, data, but_last=1)
     record: dict[str, Any] = json.loads(lines[at])
     name = data.draw(st.sampled_from(["time", "id", "sid", "arguments"]), label="field")
@@ -46,7 +46,7 @@ def set_field(lines: Lines, data: st.DataObject) -> Lines:
 
 
 def write_differently(lines: Lines, data: st.DataObject) -> Lines:
-    """The same record in another form, which could hide a name that is there twice."""
+    """Write a record in another form, which could hide a repeated name."""
     at = one_of(lines, data)
     twice = b'{"seq":7,' + lines[at][1:]
     spaced = json.dumps(json.loads(lines[at])).encode() + b"\n"
@@ -54,7 +54,7 @@ def write_differently(lines: Lines, data: st.DataObject) -> Lines:
 
 
 def remove(lines: Lines, data: st.DataObject) -> Lines:
-    """Any but the first, without which it is a part of a log, and the last."""
+    """Any record except the first and the last."""
     at = data.draw(st.integers(1, max(1, len(lines) - 2)), label="line")
     return [*lines[:at], *lines[at + 1 :]]
 
@@ -74,7 +74,7 @@ def repeat(lines: Lines, data: st.DataObject) -> Lines:
 
 
 def insert(lines: Lines, data: st.DataObject) -> Lines:
-    """A record that would fit, had the next one been written after it; or a line of anything."""
+    """Insert a record that continues the one before it, or any other line."""
     at = one_of(lines, data, but_last=1)
     link = json.loads(lines[at])
     forged = chain(fields(9), Link(link["seq"], link["hash"])).line.encode() + b"\n"

@@ -1,1 +1,1 @@
-"""What the product costs, beside what it can't cost less than: `python -m tests.benchmarks`."""
+"""Benchmarks that compare the product with a minimal server: `python -m tests.benchmarks`."""

@@ -67,7 +67,7 @@ class _Tab:
         begun = time.perf_counter()
         self.read(self.places[name])
         taken = time.perf_counter() - begun
-        self.read("/audit?check=now")  # what goes on in the background ends before the next
+        self.read("/audit?check=now")  # so that background work ends before the next round
         return 1000 * taken
 
 

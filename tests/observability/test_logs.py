@@ -1,4 +1,4 @@
-"""Log records as they are written."""
+"""The format of log lines."""
 
 import json
 import logging
@@ -10,7 +10,7 @@ from calls_mcp.observability.logs import JsonLines, Text
 
 
 def record(message: str, *arguments: object) -> logging.LogRecord:
-    """A warning by a library, about the exception that is being handled if there is one."""
+    """Return a library's warning, with the exception that is being handled, if any."""
     raised = sys.exc_info() if sys.exception() else None
     return logging.LogRecord("library", logging.WARNING, __file__, 1, message, arguments, raised)
 

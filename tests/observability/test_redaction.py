@@ -1,4 +1,4 @@
-"""What may be shown of a text."""
+"""Redaction, and text that is safe to show."""
 
 import unicodedata
 from base64 import b64encode

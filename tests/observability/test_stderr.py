@@ -1,4 +1,4 @@
-"""A server whose stderr nobody reads, and what writes there."""
+"""Writing to stderr when it is not being read."""
 
 import os
 import re
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="fills a pipe")
 
 
 class Pipe:
-    """A pipe that is full, until it is read."""
+    """A pipe that is full until it is read."""
 
     def __init__(self) -> None:
         reading, writing = os.pipe()
@@ -38,11 +38,11 @@ class Pipe:
         self._text = b""
 
     def read(self) -> None:
-        """Begin to read what is written, until every writer has closed it."""
+        """Start reading until all writers have closed the pipe."""
         self._thread.start()
 
     def rest(self) -> str:
-        """What was written into it after that which filled it."""
+        """Return what was written after the pipe was full."""
         self.stream.close()
         self._thread.join(30)
         return self._text.decode()
@@ -54,7 +54,7 @@ class Pipe:
 
 @asynccontextmanager
 async def serving(pipe: Pipe, **variables: str) -> AsyncGenerator[tuple[Emulator, Agent]]:
-    """A server whose stderr is `pipe`, on an emulator."""
+    """Start a server whose stderr is `pipe`, backed by an emulator."""
     async with Emulator() as emulator:
         server = StdioServerParameters(
             command=sys.executable,
@@ -108,7 +108,7 @@ async def test_a_server_exits_although_stderr_is_not_read() -> None:
 
 @contextmanager
 def own_stderr(monkeypatch: pytest.MonkeyPatch) -> Generator[Pipe]:
-    """A full pipe that this process has for its stderr."""
+    """Make a full pipe the stderr of this process."""
     stderr.flush()
     pipe = Pipe()
     with monkeypatch.context() as patch:

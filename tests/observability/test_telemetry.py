@@ -1,4 +1,4 @@
-"""What the server tells of what it does, as whoever gets the spans, metrics and logs sees it."""
+"""Spans, metrics and logs, as their receivers see them."""
 
 import json
 import os
@@ -116,7 +116,7 @@ async def test_spans_have_no_text_chosen_by_a_client(
     assert all(not span.context.trace_state for span in recorded.spans if span.context)
 
 
-# What the API is told
+# Trace headers for the API
 
 
 async def test_a_clients_trace_id_is_not_sent_to_the_api(recorded: Recording) -> None:
@@ -238,7 +238,7 @@ async def test_a_circuit_breaker_is_measured_until_it_is_removed(
 async def collected(
     folder: Path, *steps: Step
 ) -> AsyncGenerator[tuple[Upstream, Upstream, Server]]:
-    """A server with everything on, the API, and a collector that takes what it is sent."""
+    """A server with all telemetry, the API, and a collector."""
     async with (
         Upstream(TOO_MANY, answer(201, call())) as api,
         Upstream(*steps or (answer(200),)) as collector,
@@ -433,7 +433,7 @@ def run(
 
 
 def parse(traceparent: str) -> tuple[str, str]:
-    """The ids of the trace and the span."""
+    """Return the ids of the trace and the span."""
     match = re.fullmatch(r"00-([0-9a-f]{32})-([0-9a-f]{16})-0[13]", traceparent)
     assert match
     return match[1], match[2]

@@ -1,4 +1,4 @@
-"""Builds of the release, from this checkout or a copy of it, and what is in them."""
+"""Builds of the release from this checkout or a copy of it, and their contents."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ from jsonschema import Draft7Validator, FormatChecker
 
 from release.project import ROOT
 
-# Of these nothing may depend, so a copy does without them.
+# A release must not depend on these, so copies don't have them.
 _LEFT = (".git", ".venv", ".coverage*", ".hypothesis", ".*_cache", "__pycache__", "dist")
 
 
@@ -57,14 +57,14 @@ class Built:
 
 
 def build(folder: Path, checkout: Path = ROOT, umask: int = -1, **environment: str) -> Built:
-    """Have a checkout's `python -m release` build into `folder`."""
+    """Build a checkout's release into `folder`."""
     command = [sys.executable, "-m", "release", "--out", str(folder)]
     run(command, checkout, environment, umask)
     return Built(folder)
 
 
 def build_wheel(folder: Path, checkout: Path) -> Path:
-    """A wheel straight from a checkout, not by way of the sdist."""
+    """Build a wheel directly from a checkout, not from the sdist."""
     command = [sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", str(folder)]
     run(command, checkout)
     return Built(folder).wheel
@@ -73,7 +73,7 @@ def build_wheel(folder: Path, checkout: Path) -> Path:
 def run(
     command: list[str], folder: Path, environment: Mapping[str, str] | None = None, umask: int = -1
 ) -> str:
-    """Run a command there, with this besides what is set outside; what it printed."""
+    """Run a command in a folder with additional variables; return its output."""
     done = subprocess.run(  # noqa: S603  # our own programs
         command,
         cwd=folder,
@@ -88,19 +88,19 @@ def run(
 
 
 def faults(schema: object, content: object) -> list[str]:
-    """What is wrong with some JSON by a schema of draft 7."""
+    """Return the faults of JSON by a schema of draft 7."""
     validator: Any = Draft7Validator(cast("Any", schema), format_checker=FormatChecker())
     return [error.message for error in validator.iter_errors(content)]
 
 
 def outside() -> dict[str, str]:
-    """The environment without what is set for these tests or for this server."""
+    """Return the environment without the variables of these tests and this server."""
     ours = ("COV", "PYTEST_", "PYTHON", "TWILIO_", "CALLS_MCP_", "VIRTUAL_ENV")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
 
 def copy_of_the_checkout(folder: Path) -> Path:
-    """A copy with other times and rights, and with what must go into no package lying about."""
+    """Copy a checkout with other times and permissions, and files that must not be packaged."""
     copy = folder / "another place" / "calls"
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*_LEFT))
     for name in (

@@ -7,7 +7,7 @@ from tests.release.builds import Built, build
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """What `python -m release` makes of this checkout."""
+    """The release of this checkout, built by `python -m release`."""
     return build(tmp_path_factory.mktemp("release"))
 
 

@@ -1,4 +1,4 @@
-"""What a host makes of a bundle's manifest."""
+"""Start a bundle as a host does, by its manifest."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any, TypedDict
 
 
 class Config(TypedDict):
-    """How it starts the server."""
+    """The command and environment with which a host starts the server."""
 
     command: str
     args: list[str]
@@ -14,7 +14,7 @@ class Config(TypedDict):
 
 
 def configure(folder: Path, answers: dict[str, str]) -> Config:
-    """How the bundle in `folder` is started, once its user has given these answers."""
+    """Return how the bundle in `folder` is started with these user inputs."""
     manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text("utf-8"))
     defaults = {
         key: str(each["default"]).lower()

@@ -1,4 +1,4 @@
-"""The packages: the same bytes wherever they are built, and in them what belongs there."""
+"""The packages are reproducible and have the right contents."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""Installed as people do it, from an index of our own: `pytest -m install`."""
+"""Install the packages as users do, from a local index: `pytest -m install`."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ from tests.release.builds import Built, copy_of_the_checkout, outside, run
 from tests.release.host import configure
 
 pytestmark = [pytest.mark.install, pytest.mark.timeout(400)]
-HERE = Path(sys.executable).parent  # uv and pipx lie beside this Python
+HERE = Path(sys.executable).parent  # with uv and pipx
 INSTALLED = "pip install -q -e '.[dev]' && "  # as the environment of these tests was made
 PACKAGES = [
     line
@@ -38,7 +38,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def index(built: Built, tmp_path: Path) -> Generator[str]:
-    """The URL of a simple index (PEP 503) with our wheel, and nothing but it."""
+    """The URL of a simple index (PEP 503) that has only our wheel."""
     folder = tmp_path / "index" / "simple" / "calls-mcp"
     folder.mkdir(parents=True)
     shutil.copy(built.wheel, folder)
@@ -53,14 +53,14 @@ def index(built: Built, tmp_path: Path) -> Generator[str]:
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """With homes of their own, so that nothing is there yet."""
+    """Variables with empty home folders, so that nothing is installed yet."""
     homes = {"UV_CACHE_DIR": "uv", "PIPX_HOME": "pipx", "PIPX_BIN_DIR": "bin"}
     return outside() | {name: str(tmp_path / folder) for name, folder in homes.items()}
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout where the page's first command has built what there is to install."""
+    """A checkout where the install page's first command has built the packages."""
     folder = copy_of_the_checkout(tmp_path_factory.mktemp("packages"))
     shutil.rmtree(folder / "dist")  # of somebody else
     run(in_a_shell(PACKAGES[0].removeprefix(INSTALLED)), folder, with_our_programs(outside()))
@@ -76,7 +76,7 @@ def with_our_programs(environment: dict[str, str]) -> dict[str, str]:
 
 
 async def speak(server: StdioServerParameters, *, sandbox: bool) -> None:
-    """What a host does first, and one invocation."""
+    """Initialize as a host does, and call one tool."""
     async with Client(server) as client:
         assert client.server_info
         assert client.server_info.version == __version__
@@ -135,7 +135,7 @@ async def test_a_host_starts_the_bundle_as_its_manifest_says(
         seed_history(emulator.calls, 1, 10, emulator.clock())
         answers = {"account_sid": DEFAULT_ACCOUNT.sid, "auth_token": DEFAULT_ACCOUNT.auth_token}
         config = configure(unpacked, answers)
-        # A host asks for no other place to send requests to, so it is set beside what it asks for.
+        # Hosts have no input for the API's URL, so it is set directly.
         elsewhere = {"CALLS_MCP_API_BASE_URL": emulator.base_url}
         server = StdioServerParameters(
             command=config["command"],

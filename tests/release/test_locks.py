@@ -1,4 +1,4 @@
-"""What the image is made of is locked, by version and by hash."""
+"""The image's packages are locked by version and hash."""
 
 import re
 import tomllib
@@ -53,7 +53,7 @@ def test_locks_satisfy_the_declared_dependencies() -> None:
     for extra in EXTRAS:
         wanted += project["optional-dependencies"][extra]
     missing = [*_unmet(wanted, _locked("requirements.txt"))]
-    assert not missing, f"lock them anew, as config/deploy/requirements.txt tells: {missing}"
+    assert not missing, f"lock them again, as config/deploy/requirements.txt says: {missing}"
 
 
 @pytest.mark.requirement("43")
@@ -99,7 +99,7 @@ def _locked(name: str) -> Mapping[str, Version]:
 
 
 def _unmet(requirements: list[str], locked: Mapping[str, Version]) -> Iterator[str]:
-    """What of these requirements the lock does not meet on the image's platform."""
+    """Return the requirements that the lock does not satisfy on the image's platform."""
     for requirement in map(Requirement, requirements):
         marker = requirement.marker
         if marker is not None and not marker.evaluate({**ENVIRONMENT, "extra": ""}):

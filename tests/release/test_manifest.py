@@ -1,4 +1,4 @@
-"""The manifest of the MCP bundle, by its published schema and by what hosts do with it."""
+"""The MCP bundle's manifest satisfies its published schema and works in hosts."""
 
 import json
 import re
@@ -131,7 +131,7 @@ def test_secrets_are_marked_and_optional_inputs_are_empty(manifest: Manifest) ->
     }
     assert [key for key, each in asked.items() if each["required"]] == ["account_sid"]
     for key, each in asked.items():
-        # Hosts put in the default, or leave the placeholder as it is.
+        # Hosts use the default, or leave the placeholder unchanged.
         assert "default" in each or each["required"], key
         assert each.get("default") in (None, "", False), key
 

@@ -1,4 +1,4 @@
-"""The entry for the MCP registry, by its published schema and by the rules beside it."""
+"""The MCP registry entry satisfies the published schema and the registry's other rules."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ def entry() -> Entry:
 
 @pytest.fixture(scope="module")
 def schema() -> object:
-    """The schema as published, of a package that has a copy of it."""
+    """The published schema, from a package with a copy of it."""
     published = files("skillsaw.schemas.mcp_registry.v2025_12_11") / "server.schema.json"
     content = json.loads(published.read_text("utf-8"))
     assert content["$id"] == SCHEMA

@@ -1,4 +1,4 @@
-"""The version is in calls_mcp/__init__.py, and everything else has it from there."""
+"""The version is defined in calls_mcp/__init__.py, and everything else uses it."""
 
 import re
 import tomllib

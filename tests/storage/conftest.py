@@ -13,7 +13,7 @@ def memory_url() -> str:
 
 @pytest.fixture(params=["memory", "sqlite", "redis"])
 def url(request: pytest.FixtureRequest) -> str:
-    """Of every kind of storage in turn."""
+    """The URL of each kind of storage in turn."""
     return request.getfixturevalue(f"{request.param}_url")
 
 

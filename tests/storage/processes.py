@@ -1,4 +1,4 @@
-"""Run the same in several processes at the same time."""
+"""Run a function in several processes at the same time."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -22,26 +22,26 @@ _T = TypeVar("_T")
 
 
 def run_in_each(work: Callable[_P, _T], *arguments: _P.args, **named: _P.kwargs) -> list[_T]:
-    """Return what `work` returns in each of four processes, which begin at once."""
+    """Run `work` in four concurrent processes; return its results."""
     with ProcessPoolExecutor(COUNT, _CONTEXT, _set_start, (_CONTEXT.Barrier(COUNT),)) as pool:
         futures = [pool.submit(_begin, work, *arguments, **named) for _ in range(COUNT)]
         return [future.result() for future in futures]
 
 
 def start(work: Callable[_P, object], *arguments: _P.args, **named: _P.kwargs) -> BaseProcess:
-    """Return a process that does `work`."""
+    """Start a process that runs `work`."""
     process = _CONTEXT.Process(target=work, args=arguments, kwargs=named)
     process.start()
     return process
 
 
 def semaphore() -> Semaphore:
-    """Return one that such a process can release."""
+    """Return a semaphore that can be shared with such a process."""
     return _CONTEXT.Semaphore(0)
 
 
 def count_successes(operation: Callable[[Storage], Awaitable[bool]], url: str) -> int:
-    """Return how often an operation succeeds that is done many times at once."""
+    """Run an operation many times concurrently; return how often it succeeded."""
 
     async def work() -> int:
         async with open_storage(url, StorageOptions(clock=ManualClock())) as storage:

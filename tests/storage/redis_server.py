@@ -1,4 +1,4 @@
-"""A Redis of one's own, on a free port of this machine."""
+"""Run a Redis server on a free port."""
 
 import random
 import socket
@@ -12,7 +12,7 @@ from tests.optional_tools import program
 
 @dataclass
 class RedisServer:
-    """A real redis-server, which keeps nothing on disk."""
+    """A redis-server process without persistence."""
 
     folder: Path
     port: int = 0
@@ -23,12 +23,12 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
-        """Run it, the second time on the port of the first."""
+        """Start the server, always on the same port."""
         command = program("redis")
         assert command
         fixed = self.port != 0
         while not self._runs(command):
-            assert not fixed, "the port was taken by somebody else"
+            assert not fixed, "another process took the port"
             self.port = 0
 
     def stop(self) -> None:
@@ -52,7 +52,7 @@ class RedisServer:
 
 
 def free_port() -> int:
-    """One that the system gives to nobody by itself: it stays free while the server is down."""
+    """Return a port that the system does not assign, so that it stays free while Redis is down."""
     while True:
         port = random.randrange(10_000, 32_000)  # noqa: S311
         with suppress(OSError), socket.socket() as probe:

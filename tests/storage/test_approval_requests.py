@@ -125,7 +125,7 @@ def names(page: PendingPage) -> list[str]:
 
 
 async def add_some(storage: Storage, clock: ManualClock) -> None:
-    """The fifth is the oldest; the others are asked for in pairs, each pair at once."""
+    """Add requests: the fifth is the oldest, and the others are pairs of the same age."""
     await storage.add_request(request("5", clock), 9)
     for pair in ("34", "12"):
         clock.advance(1)

@@ -1,4 +1,4 @@
-"""What may happen to the file of a database: old versions, other writers, crashes, a full disk."""
+"""The SQLite file with old versions, other writers, crashes and a full disk."""
 
 import os
 import resource
@@ -157,7 +157,7 @@ def test_an_incompatible_database_is_rejected_unchanged(
 
 
 def write_pairs(file: Path, number: int, written: Semaphore | None = None) -> None:
-    """Write so many pairs of notes, each pair at once, and say so after each."""
+    """Write this many pairs of notes, each in one transaction, and report each."""
     database = Database(file, timeout=30)
     for each in range(number):
         database.write(partial(write_pair, f"{os.getpid()}.{each}"))

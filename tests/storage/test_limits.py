@@ -24,7 +24,7 @@ NARROW = Limit("narrow", amount=10, seconds=60, key="all")
 
 
 async def hits(storage: Storage, limits: Sequence[Limit], times: int) -> list[str]:
-    """Return the names of what was exceeded, or "", for one hit after the other."""
+    """Count hits one after another; return the exceeded limit of each, or ""."""
     results = [await storage.hit(limits) for _ in range(times)]
     return [result.name if result else "" for result in results]
 
@@ -96,7 +96,7 @@ async def test_a_reservation_counts_until_it_is_released(storage: Storage) -> No
     first = await reserved(storage, MINUTE)
     await reserved(storage, MINUTE)
     assert await storage.reserve([MINUTE]) == LimitExceeded("calls_per_minute", 60)
-    for _ in range(2):  # which makes room once
+    for _ in range(2):  # only the first one releases it
         await storage.release([MINUTE], first)
     await reserved(storage, MINUTE)
     assert isinstance(await storage.reserve([MINUTE]), LimitExceeded)

@@ -133,7 +133,7 @@ async def test_a_process_with_two_connections_shares_the_file_with_others(
 
 
 async def counted(file: Path) -> int:
-    """How many confirmations another process finds there."""
+    """Return how many confirmations another process finds in the store."""
     program = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1])\n"
     program += "print(db.execute('SELECT count(*) FROM confirmations').fetchone()[0]); db.close()"
     told = await anyio.run_process([sys.executable, "-c", program, str(file)])
@@ -141,7 +141,7 @@ async def counted(file: Path) -> int:
 
 
 async def read(storage: Storage) -> None:
-    """Everything that reads and changes nothing."""
+    """Call every method that only reads."""
     assert await storage.find_confirmation("one") is None
     assert await storage.confirmation_state("one") is None
     assert await storage.get_with_ttl("key") is None
