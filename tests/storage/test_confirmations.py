@@ -265,7 +265,7 @@ async def assert_unavailable(storage: Storage, pending: PendingConfirmation) -> 
         lambda: storage.release(limits, "entry"),
         lambda: storage.delete_if_equal("+15005550205", "note"),
     ):
-        with pytest.raises(OutcomeNotStored, match="could not be recorded") as caught:
+        with pytest.raises(OutcomeNotStored, match="could not be stored") as caught:
             await already_sent()
         assert not caught.value.retryable
 
