@@ -1,4 +1,4 @@
-"""No credential is shown anywhere, by anything, in any encoding."""
+"""Credentials are never shown, in any output or encoding."""
 
 import base64
 import json
@@ -52,7 +52,7 @@ ENVELOPE = {
 }
 
 
-def test_a_canary_is_found_in_whatever_form_it_is_told() -> None:
+def test_a_secret_is_found_in_every_encoding() -> None:
     pair = base64.b64encode(f"{ACCOUNT}:{AUTH_TOKEN}".encode()).decode()
     told = (
         *(AUTH_TOKEN, f"x{AUTH_TOKEN[:12]}…", AUTH_TOKEN.encode().hex(), pair, repr(AUTH_TOKEN)),
@@ -65,7 +65,7 @@ def test_a_canary_is_found_in_whatever_form_it_is_told() -> None:
 
 
 async def use(server: Server, name: str, **arguments: object) -> dict[str, Any]:
-    """Call a tool, and again with the token it asks to be confirmed with."""
+    """Call a tool, and confirm it with its token if needed."""
     answered = await server.ask("tools/call", name=name, arguments=arguments)
     content: dict[str, Any] = answered.get("result", {}).get("structuredContent", {})
     if "confirmation" not in content:
@@ -76,7 +76,7 @@ async def use(server: Server, name: str, **arguments: object) -> dict[str, Any]:
 
 
 async def exercise(server: Server) -> None:
-    """Use everything that may fail, with secrets and numbers in whatever a client may choose."""
+    """Use everything that can fail, with secrets and numbers in all values from a client."""
     await server.ask("tools/list")
     await use(server, "create_call", **SIP_CALL)
     await use(server, "create_call", **SIP_CALL)
@@ -104,7 +104,7 @@ async def exercise(server: Server) -> None:
 
 
 def dumped(database: Path) -> str:
-    """All that an SQLite file holds, as text and as it is on the disk."""
+    """The content of an SQLite file, as SQL and as raw bytes."""
     with closing(sqlite3.connect(database)) as connection:
         rows = "\n".join(connection.iterdump())
     return rows + database.read_bytes().decode("latin-1")
@@ -129,7 +129,7 @@ async def scraped(server: Server) -> str:
 async def test_no_secret_is_in_any_output_log_record_span_or_process_argument(
     tmp_path: Path, credentials: dict[str, str]
 ) -> None:
-    """Nor a number in what is told to operators, unless it is the record."""
+    """Phone numbers are only in the audit log and the state, not in logs or telemetry."""
     database, state = tmp_path / "audit.db", tmp_path / "state.db"
     secret = credentials.get("TWILIO_API_SECRET", AUTH_TOKEN)
     failures = (
@@ -172,7 +172,7 @@ async def test_no_secret_is_in_any_output_log_record_span_or_process_argument(
             }
         sent = upstream.requests[0]
     assert sent.headers["authorization"].startswith("Basic ")
-    assert b"SipAuthPassword=" in sent.body  # it did go where it belongs
+    assert b"SipAuthPassword=" in sent.body  # it was sent to the API
     assert "create_call" in kept["audit database"]
     assert told.keys() == {"stderr", "metrics", "/v1/traces", "/v1/metrics"}
     assert "tools/call other" in told["/v1/traces"]
@@ -186,7 +186,7 @@ async def test_no_secret_is_in_any_output_log_record_span_or_process_argument(
 
 @pytest.mark.process
 @pytest.mark.requirement("17")
-async def test_no_log_has_what_is_asked_of_the_api(tmp_path: Path) -> None:
+async def test_no_log_contains_request_parameters(tmp_path: Path) -> None:
     listing = page(call(), following="/x?PageToken=PAcanary&Page=1&PageSize=1")
     script = (answer(200, listing), answer(200, page(call())), answer(201, call()), drop)
     async with Upstream(*script) as upstream:
@@ -221,7 +221,7 @@ async def test_no_log_has_what_is_asked_of_the_api(tmp_path: Path) -> None:
         "rdis://:{password}@{host}/0",
     ],
 )
-async def test_the_password_of_the_store_is_not_shown_when_it_can_not_be_reached(
+async def test_the_password_of_an_unreachable_store_is_not_shown(
     url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -239,7 +239,7 @@ async def test_the_password_of_the_store_is_not_shown_when_it_can_not_be_reached
 
 
 def within(value: object, depth: int = 6) -> Iterator[str]:
-    """The representations of an object, and of what it is made of."""
+    """The representations of an object and its attributes."""
     yield repr(value)
     if depth and type(value).__module__.startswith("calls_mcp"):
         for part in vars(value).values() if hasattr(value, "__dict__") else ():

@@ -13,7 +13,7 @@ KEY = "SK" + "0" * 32
 CANARY = "canary-secret"
 
 
-def test_an_account_and_its_token_are_enough() -> None:
+def test_an_account_sid_and_auth_token_are_enough() -> None:
     access = load_settings(
         {"twilio_account_sid": ACCOUNT, "twilio_auth_token": CANARY}
     ).twilio.access()
@@ -62,7 +62,7 @@ def test_missing_credentials_are_named_and_the_sandbox_is_offered(
         ("http://127.0.0.1:8090", "http://127.0.0.1:8090"),
     ],
 )
-def test_the_consoles_address_is_written_as_browsers_do(given: str, url: str) -> None:
+def test_the_console_url_is_normalized(given: str, url: str) -> None:
     assert load_settings({"calls_mcp_console_url": given}).console.url == url
 
 
@@ -76,7 +76,7 @@ def test_the_consoles_address_is_written_as_browsers_do(given: str, url: str) ->
         ({"calls_mcp_api_base_url": "https://proxy.example.com/x"}, "https://proxy.example.com/x"),
     ],
 )
-def test_where_requests_go(given: dict[str, str], url: str) -> None:
+def test_the_api_url_follows_region_edge_and_base_url(given: dict[str, str], url: str) -> None:
     credentials = {"twilio_account_sid": ACCOUNT, "twilio_auth_token": CANARY}
     assert load_settings(credentials | given).twilio.access().base_url == url
 
@@ -150,9 +150,7 @@ def test_where_requests_go(given: dict[str, str], url: str) -> None:
         ("calls_mcp_metrics_address", "127.0.0.1:x", "CALLS_MCP_METRICS_ADDRESS"),
     ],
 )
-def test_a_wrong_setting_is_named_and_its_value_is_not_shown(
-    name: str, value: str, complaint: str
-) -> None:
+def test_a_wrong_setting_is_named_without_its_value(name: str, value: str, complaint: str) -> None:
     with pytest.raises(ConfigurationError) as error:
         load_settings({name: value})
     assert complaint in str(error.value)
@@ -166,7 +164,7 @@ def test_a_wrong_setting_is_named_and_its_value_is_not_shown(
         *("redis://127.0.0.1:1/0", "postgresql://h/d", "file:/a.db"),
     ],
 )
-def test_no_url_of_another_kind_is_taken_for_the_audit_logs_file(value: str) -> None:
+def test_a_url_of_another_kind_is_not_a_file_of_the_audit_log(value: str) -> None:
     with pytest.raises(ConfigurationError) as error:
         load_settings({"calls_mcp_audit_database": value})
     assert str(error.value) == (
@@ -185,11 +183,13 @@ def test_no_url_of_another_kind_is_taken_for_the_audit_logs_file(value: str) -> 
         ("sqlite:////var/a.db", Path("/var/a.db")),
     ],
 )
-def test_the_audit_logs_file_is_a_path_or_a_url_as_the_stores(value: str, database: object) -> None:
+def test_the_audit_log_is_a_path_or_an_sqlite_url(value: str, database: object) -> None:
     assert load_settings({"calls_mcp_audit_database": value}).audit.database == database
 
 
-def test_an_unknown_variable_hides_no_wrong_value(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_settings_and_wrong_values_are_reported_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("CALLS_MCP_CONFRIM", "all")
     with pytest.raises(ConfigurationError) as error:
         load_settings({"calls_mcp_timeout": "-1"})
@@ -203,7 +203,7 @@ def test_an_unknown_variable_hides_no_wrong_value(monkeypatch: pytest.MonkeyPatc
         load_settings({"calls_mcp_auth": "tokens"})
 
 
-def test_all_wrong_settings_are_told_at_once() -> None:
+def test_all_wrong_settings_are_reported_at_once() -> None:
     with pytest.raises(ConfigurationError, match=r"\n- CALLS_MCP_TIMEOUT:.*\n- CALLS_MCP_CONFIRM:"):
         load_settings({"calls_mcp_confirm": "x", "calls_mcp_timeout": "-1"})
 
@@ -328,7 +328,7 @@ def test_settings_for_authentication_that_contradict_each_other_are_refused(
     assert complaint in str(error.value)
 
 
-def test_an_issuer_is_kept_letter_by_letter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_issuer_url_is_kept_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in OAUTH.items():
         monkeypatch.setenv(name.upper(), value)
     assert load_settings().auth.oauth_issuer == "https://issuer.example.com/"

@@ -1,4 +1,4 @@
-"""The five operations, read from `config/`: one file is one tool, one row is one parameter."""
+"""The five operations, read from `config/`, with one file per tool and one table per parameter."""
 
 import tomllib
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from pydantic_core import ErrorDetails
 from calls_mcp.errors import CatalogError
 from calls_mcp.tools.toml_files import reason
 
-# In a wheel, `config/` and `prompts/` are inside the package; in a checkout, beside it.
+# In a wheel, `config/` and `prompts/` are inside the package; in a checkout, next to it.
 _PACKAGE = Path(__file__).parents[1]
 _ROOT = _PACKAGE if (_PACKAGE / "config").is_dir() else _PACKAGE.parent
 CONFIG = _ROOT / "config"
@@ -31,7 +31,7 @@ PROMPTS = _ROOT / "prompts"
 Schema = dict[str, Json]
 
 Action = Literal["place", "redirect", "hang_up", "modify", "delete"]
-"""What the user would call a change."""
+"""The kind of a change, as a user sees it."""
 Effect = Literal["read", "place", "change", "delete"]
 Confirm = Literal["all", "destructive", "none", "operator"]
 Location = Literal["path", "query", "form", "local", "own"]
@@ -52,7 +52,7 @@ _PREFIXES: dict[str, AddressKind] = {
 @with_config(_CLOSED)
 @dataclass(frozen=True, slots=True, eq=False)
 class ValueType:
-    """A kind of value, from `config/types.toml`; see there for the meaning of each field."""
+    """A type of values from `config/types.toml`, which describes the fields."""
 
     schema: Schema
     expected: str
@@ -79,10 +79,10 @@ _Text = Annotated[str, BeforeValidator(_one_line), Field(min_length=1)]
 @with_config(_CLOSED)
 @dataclass(frozen=True, eq=False)
 class Parameter:
-    """An argument of a tool: what its row adds to its type.
+    """An argument of a tool.
 
-    `location` is where it goes on the wire: path, query or form; `local` is documented but never
-    sent, `own` is this server's and not the API's.
+    `location` is where it is sent: path, query or form. A `local` parameter is documented, but not
+    sent; an `own` parameter exists only in this server.
     """
 
     name: str
@@ -105,12 +105,12 @@ class Parameter:
 
     @property
     def description(self) -> str:
-        """What it means, and its unit."""
+        """Return the description with the unit."""
         return f"{self.text} ({self.unit})" if self.unit else self.text
 
     @cached_property
     def schema(self) -> Schema:
-        """What is published of its values."""
+        """Return the published schema."""
         choices: Schema = {"enum": [*self.enum]} if self.enum else {}
         if choices and self._is_list:
             choices = {"items": {"type": "string", **choices}}
@@ -120,14 +120,14 @@ class Parameter:
 
     @property
     def choices(self) -> list[Json]:
-        """The values that it, or each item of it, must be one of; empty if there are no such."""
+        """Return the allowed values of the argument or its items; empty if all are allowed."""
         items = self.schema.get("items")
         choices = items.get("enum") if isinstance(items, dict) else self.schema.get("enum")
         return choices if isinstance(choices, list) else []
 
     @property
     def expected(self) -> str:
-        """What a fault message says was expected."""
+        """Return what a fault message says was expected."""
         words = self.type.expected
         if self.enum:
             return f"{words} {', '.join(map(str, self.enum))}"
@@ -141,7 +141,7 @@ class Parameter:
 
     @property
     def example(self) -> Json:
-        """What a fault message suggests; None if nothing can be."""
+        """Return the suggestion of a fault message, or None."""
         for known in (self.own_example, self.default, self.type.example):
             if known is not None:
                 return known
@@ -156,7 +156,7 @@ class Parameter:
 @with_config(_CLOSED)
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What one argument means for others.
+    """A rule about several arguments.
 
     - `needs_one_of`: at least one of `parameters` must be given
     - `excludes`: at most one of `parameters` may be given
@@ -182,7 +182,7 @@ class Rule:
 @with_config(_CLOSED)
 @dataclass(frozen=True, slots=True, eq=False)
 class Operation:
-    """One operation of the Calls API, and the tool that offers it; `reference` is its page."""
+    """An operation of the Calls API and its tool; `reference` is its page in the API's docs."""
 
     name: str
     title: str
@@ -203,12 +203,12 @@ class Operation:
 
     @property
     def read_only(self) -> bool:
-        """Whether it changes nothing upstream."""
+        """Return whether it only reads."""
         return self.effect == "read"
 
 
 def address_kind(address: object) -> AddressKind | None:
-    """Return what kind of party `address` names, by its prefix; None if by none of them."""
+    """Return the kind of an address by its prefix; None if the prefix is unknown."""
     if not isinstance(address, str):
         return None
     start = address[:7].lower()
@@ -217,10 +217,10 @@ def address_kind(address: object) -> AddressKind | None:
 
 @cache
 def load_operations(directory: Path = CONFIG) -> Mapping[str, Operation]:
-    """Return the operations by name, in the order of their names.
+    """Return the operations by name, sorted by name.
 
     Raises:
-        CatalogError: A file has an unknown key, type or parameter in it, or lacks one.
+        CatalogError: A file has an unknown key, type or parameter, or lacks a key.
     """
     file = directory / "types.toml"
     types = _validated(file, TypeAdapter(dict[str, ValueType]), _read(file))
@@ -230,7 +230,7 @@ def load_operations(directory: Path = CONFIG) -> Mapping[str, Operation]:
 
 
 def _table(file: Path) -> dict[str, Any]:
-    """Return an operation's file, each parameter with its name and its default location."""
+    """Return the table of an operation, with names and default locations of the parameters."""
     table = _read(file)
     location = "form" if table.get("method") == "POST" else "query"
     rows = table.get("parameters", {})

@@ -1,6 +1,6 @@
-"""The outcome of an invocation: the structured content of its result.
+"""The outcome of an invocation, which is the structured content of its result.
 
-The published output schemas and the text that a model reads are both made from these models.
+The published output schemas and the texts for a model are made from these models.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ OutcomeName = Literal[
 
 
 class Failure(Content):
-    """Why nothing was done, or why it is not known whether it was."""
+    """The reason why nothing was done, or why the outcome is unknown."""
 
     kind: str
     message: str
@@ -47,10 +47,10 @@ class Failure(Content):
 
 
 class Confirmation(Content):
-    """A question that must be answered before the invocation has any effect.
+    """A confirmation that an invocation needs before it has any effect.
 
-    The user answers with `token`, or the operator, who knows it as `approval`. All of the others
-    are always there, too; that is not published, for the sake of tokens.
+    The user confirms with `token`; the operator approves the request `approval`. All other fields
+    are always present, but the schema does not say so, to save tokens.
     """
 
     action: str = ""
@@ -61,7 +61,7 @@ class Confirmation(Content):
 
 
 def _restored(call: CallSummary | Mapping[str, object]) -> CallSummary:
-    """Return a call of a stored outcome as it is, since it was normalized before."""
+    """Return a call of a stored outcome without validation, because it is normalized."""
     return call if isinstance(call, CallSummary) else CallSummary.model_construct(None, **call)
 
 
@@ -69,7 +69,7 @@ Call = Annotated[CallSummary, BeforeValidator(_restored)]
 
 
 class Outcome(Content):
-    """The structured content of every result, whatever became of the invocation."""
+    """The structured content of all results."""
 
     outcome: OutcomeName
     call: Call | None = None
@@ -100,21 +100,21 @@ class Outcome(Content):
 
     @property
     def error_kind(self) -> str:
-        """The kind of failure, or nothing."""
+        """Return the kind of failure, or an empty string."""
         return self.error.kind if self.error else ""
 
     def with_warnings(self, warnings: Sequence[str]) -> Self:
-        """Return it with `warnings` behind those it has."""
+        """Return it with additional warnings."""
         return self.model_copy(update={"warnings": (*self.warnings, *warnings)})
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who invokes: the principal, and whether their client can ask its user.
+    """The caller of a tool: the principal, and whether their client can ask its user.
 
-    `client` is the client's name and version; `waits` whether it waits for the operator to decide.
-    `trace_id` is that of the request, 32 hex digits, or empty if it is not traced; `request_id` is
-    in the log lines about it.
+    `client` is the client's name and version, and `waits` is whether it waits for the operator's
+    decision. `trace_id` is the trace of the request (32 hex digits), or empty. `request_id` is in
+    the log lines of the request.
     """
 
     principal: str
@@ -127,10 +127,10 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """An answer to the question that `token` stands for; `reason` is why not.
+    """An answer to the confirmation of `token`; `reason` is the reason for a refusal.
 
-    `by` is how the answer came: from the client's user, from the model with the token, or to what
-    the operator is asked. To that, nobody but the operator can say yes.
+    `by` is how the answer came: from the client's user, with the token, or about an approval
+    request. Only the operator can approve the latter, so such an answer is always a refusal.
     """
 
     token: str
@@ -140,9 +140,9 @@ class Approval:
 
 
 ReportProgress = Callable[[float, float, str], Awaitable[None]]
-"""Reports an invocation's progress, its total, and what that means, in words."""
+"""Reports the progress of an invocation: the amount, the total and a message."""
 
 
 def iso_time(seconds: float) -> str:
-    """Return an epoch time as ISO 8601 UTC, to the second."""
+    """Return an epoch time in ISO 8601, in UTC and whole seconds."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,6 +1,6 @@
-"""The JSON Schemas a tool publishes (2020-12), made from the catalog and the model of an outcome.
+"""The published JSON Schemas (2020-12) of a tool, made from the catalog and the outcome model.
 
-Flat at the root and without references: model APIs refuse or drop tools that are not.
+They are flat and have no references, because some model APIs refuse other schemas.
 """
 
 from functools import cache
@@ -16,7 +16,7 @@ _ANSWERS = {
 }
 _ASKING = ("confirmation", "reason", "recovered")
 _ALWAYS = ("error", "warnings", "sandbox")
-_GIST = ("sid", "status", "live")  # of a call, where a change tells it: it is a whole summary
+_GIST = ("sid", "status", "live")  # the published part of a call in the result of a change
 
 
 def input_schema(operation: Operation) -> Schema:
@@ -32,12 +32,12 @@ def input_schema(operation: Operation) -> Schema:
 
 
 def checked_schema(parameter: Parameter) -> Schema:
-    """Return what one argument is validated by: the published schema and what is only asserted."""
+    """Return the schema that validates an argument: the published part and the asserts."""
     return {"allOf": [parameter.schema, parameter.type.asserts]}
 
 
 def output_schema(operation: Operation) -> Schema:
-    """Return the schema of the structured content of all the tool's results, errors included."""
+    """Return the schema of the structured content of all results, including errors."""
     asking = () if operation.read_only else _ASKING
     names = ("outcome", *_ANSWERS[operation.returns], *asking, *_ALWAYS)
     whole = _outcome()
@@ -58,19 +58,19 @@ def _outcome() -> dict[str, Any]:
 
 
 def _compact(schema: dict[str, Any], models: dict[str, Any]) -> dict[str, Any]:
-    """`schema` without references, nulls, titles and descriptions.
+    """Return `schema` without references, nulls, titles and descriptions.
 
-    What may have any type at all is left out: there is nothing to declare that all clients take.
+    Values of any type are left out, because there is no declaration that all clients accept.
     """
     if "$ref" in schema:
         return _compact(models[schema["$ref"].rpartition("/")[2]], models)
     if "anyOf" in schema:
-        return _compact(schema["anyOf"][0], models)  # the other one is null
+        return _compact(schema["anyOf"][0], models)  # the other is null
     compact = {key: schema[key] for key in ("type", "enum") if key in schema}
     if "properties" in schema:
         inner = {name: _compact(each, models) for name, each in schema["properties"].items()}
         compact["properties"] = {name: each for name, each in inner.items() if each}
-    if "items" in schema:  # what each of them must have is not worth its tokens
+    if "items" in schema:  # their `required` is left out to save tokens
         item = _compact(schema["items"], models)
         compact["items"] = {key: value for key, value in item.items() if key != "required"}
     return compact | ({"required": schema["required"]} if "required" in schema else {})

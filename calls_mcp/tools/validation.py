@@ -127,7 +127,7 @@ def _wrong(operation: Operation, raw: Mapping[str, Json]) -> Iterator[Fault]:
         if parameter is None:
             continue
         if unseen := _first_invisible(parameter, value):
-            clean = f"without invisible characters such as U+{ord(unseen):04X}"
+            clean = f"without invisible characters (found U+{ord(unseen):04X})"
             yield _fault(parameter, value, f"{parameter.expected}, {clean}")
         elif not _is_right(parameter, value):
             yield _fault(parameter, value)

@@ -1,4 +1,4 @@
-"""Holds tool definitions to a model API's rules."""
+"""Checks tool definitions against the rules of a model API."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +14,7 @@ _COMBINATORS = ("anyOf", "oneOf", "allOf")
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A tool as a model API gets it."""
+    """A tool as it is sent to a model API."""
 
     name: str
     description: str
@@ -23,7 +23,7 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What an API demands: a check by name, what it is held to, and which document says so."""
+    """A requirement of an API: the name of a check, its parameter, and the source document."""
 
     check: str
     value: Any
@@ -32,7 +32,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A schema inside a tool's: where it is, and in how many objects and arrays."""
+    """A subschema of a tool: its path, and its nesting level in objects and arrays."""
 
     path: str
     schema: Schema
@@ -40,7 +40,7 @@ class Place:
 
 
 def faults(tools: list[Tool], rules: tuple[Rule, ...]) -> set[str]:
-    """What of the tools an API would refuse, each fault by the check's name and the place."""
+    """What an API would refuse in the tools, as check and path."""
     return {
         f"{rule.check}: {place}"
         for rule in rules
@@ -54,7 +54,7 @@ def broken(tools: list[Tool], rules: tuple[Rule, ...]) -> set[str]:
 
 
 def places(tool: Tool) -> list[Place]:
-    """Every schema in a tool's, itself first."""
+    """The schema of a tool and all its subschemas."""
     return [*_inside(tool.schema, tool.name, 1)]
 
 
@@ -96,12 +96,12 @@ def _everywhere(holds: Callable[[Schema, Any], bool]) -> Check:
 
 
 def _at_most(count: Callable[[list[Place]], int]) -> Check:
-    """Of each tool by itself."""
+    """A check of each tool separately."""
     return lambda tools, most: (tool.name for tool in tools if count(places(tool)) > most)
 
 
 def _in_all(count: Callable[[list[Place]], int]) -> Check:
-    """Of all tools of one request together."""
+    """A check of all tools of one request together."""
 
     def check(tools: list[Tool], most: int) -> Iterator[str]:
         number = sum(count(places(tool)) for tool in tools)

@@ -5,15 +5,15 @@ from typing import Any, cast
 
 from tests.models.checker import Schema, Tool
 
-# Those that strict mode's documents do not list; a host tells them in the description instead.
+# Keywords that strict mode does not document; a host adds them to the description instead.
 _LEFT_OUT = ("default", "maxLength", "minLength")
 
 
 def strict(tool: Tool) -> Tool:
-    """All arguments required, those that were optional `null` as well; nothing that is not listed.
+    """The tool with all arguments required; those that were optional can be `null`.
 
-    Some hosts make all arguments required without `null`: then a model has to give every one of
-    them, and no invocation of ours can be right.
+    Hosts that require all arguments without allowing `null` are not supported, because then a model
+    must give every argument.
     """
     return replace(tool, schema=_strict(tool.schema))
 

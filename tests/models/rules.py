@@ -1,9 +1,9 @@
-"""What the model APIs accept as a tool, and where it is written.
+"""What the model APIs accept as a tool, with the source of each rule.
 
-Where a document is silent and the API's own refusal is known, the source is that message. Not
-found in any document: how long a description may be (but for what OpenAI's API says when it refuses
-one), or a pattern; what Gemini takes in depth and size; whether Gemini's `parametersJsonSchema`
-takes `pattern`, `maxLength` and `default`, which its list for `responseJsonSchema` has not.
+If no document has a rule, the source is an error message of the API. Not documented: the maximum
+length of a description (except in an error of OpenAI's API) or of a pattern; Gemini's limits for
+depth and size; and whether Gemini's `parametersJsonSchema` accepts `pattern`, `maxLength` and
+`default`, which are not in its list for `responseJsonSchema`.
 """
 
 from tests.models.checker import Rule

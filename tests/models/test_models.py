@@ -1,4 +1,4 @@
-"""The published tools are what the model APIs take; a tool that isn't is found out."""
+"""The published tools satisfy the rules of the model APIs, and the checks detect bad tools."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ TEXT: dict[str, Any] = {"type": "string", "description": "A word"}
 
 
 def tool(schema: dict[str, Any] | None = None, /, **changes: object) -> Tool:
-    """A tool that every API takes, but for the changes; `schema` is its only argument's."""
+    """A tool that every API accepts, with changes; `schema` is that of its only argument."""
     root = {
         "type": "object",
         "properties": {"word": schema or TEXT},
@@ -37,7 +37,7 @@ def nested(levels: int) -> dict[str, Any]:
 
 
 def named(count: int) -> dict[str, object]:
-    """So many arguments, all required."""
+    """This number of arguments, all required."""
     names = [f"w{number}" for number in range(count)]
     return {"properties": dict.fromkeys(names, TEXT), "required": names}
 
@@ -62,7 +62,7 @@ BAD: dict[str, dict[str, Tool]] = {
     "JSON Schema": dict.fromkeys(
         ("claude", "claude strict", "openai", "openai strict"), tool({"type": "text"})
     ),
-    "tools": {},  # of a whole request; below
+    "tools": {},  # of a whole request, tested below
     "property name": {
         **dict.fromkeys(("claude", "claude strict"), tool(properties={"filter[a]": TEXT})),
         "gemini": tool(properties={"a-b": TEXT}, required=["a-b"]),
@@ -116,12 +116,12 @@ CASES = [(check, api) for check, tools in BAD.items() for api in tools]
 
 
 @pytest.mark.parametrize("api", ["claude", "openai", "gemini"])
-def test_the_tools_are_what_a_model_api_takes(api: str) -> None:
+def test_the_tools_satisfy_the_rules_of_each_model_api(api: str) -> None:
     assert faults(TOOLS, APIS[api]) == set()
 
 
-def test_what_they_answer_with_is_too_where_an_api_is_told() -> None:
-    """Gemini and OpenAI have a place for it (`response`, `output_schema`)."""
+def test_the_output_schemas_satisfy_the_rules_of_each_model_api() -> None:
+    """Gemini and OpenAI accept one (`response`, `output_schema`)."""
     answers = [
         Tool(name, definition["description"], definition["outputSchema"])
         for name, definition in definitions().items()
@@ -131,20 +131,20 @@ def test_what_they_answer_with_is_too_where_an_api_is_told() -> None:
         assert faults(answers, APIS[api]) == set()
 
 
-def test_what_a_host_makes_of_them_is_what_openais_strict_mode_takes() -> None:
+def test_converted_tools_satisfy_openais_strict_mode() -> None:
     assert broken(TOOLS, APIS["openai strict"]) == {"all required", "keywords", "without"}
     assert faults([*map(strict, TOOLS)], APIS["openai strict"]) == set()
 
 
-def test_all_five_together_are_more_than_claudes_strict_mode_takes() -> None:
-    """It allows 24 optional arguments in a request; create_call alone has more."""
+def test_all_five_tools_together_exceed_the_limits_of_claudes_strict_mode() -> None:
+    """It allows 24 optional arguments per request, and create_call has more."""
     assert broken(TOOLS, APIS["claude strict"]) == {"optional parameters", "without"}
     reading = [each for each in TOOLS if each.name in ("fetch_call", "delete_call")]
     assert faults(reading, APIS["claude strict"]) == set()
 
 
 @pytest.mark.anyio
-async def test_an_invocation_in_strict_mode_is_right_with_all_its_nulls(harness: Harness) -> None:
+async def test_a_strict_mode_call_with_nulls_is_accepted(harness: Harness) -> None:
     made = strict(next(each for each in TOOLS if each.name == "create_call"))
     given = dict.fromkeys(made.schema["properties"]) | placing()
     validator: Any = Draft202012Validator(dict(made.schema))
@@ -156,18 +156,18 @@ async def test_an_invocation_in_strict_mode_is_right_with_all_its_nulls(harness:
 
 
 @pytest.mark.parametrize(("check", "api"), CASES)
-def test_a_tool_that_breaks_a_rule_is_found_out(check: str, api: str) -> None:
+def test_a_tool_that_breaks_a_rule_is_detected(check: str, api: str) -> None:
     assert check in broken([BAD[check][api]], APIS[api])
     assert broken([tool()], APIS[api]) == set()
 
 
-def test_too_many_strict_tools_are_found_out() -> None:
+def test_too_many_strict_tools_are_detected() -> None:
     many = [tool(name=f"say_{number}") for number in range(21)]
     assert broken(many, APIS["claude strict"]) == {"tools"}
     assert broken(many[:20], APIS["claude strict"]) == set()
 
 
-def test_limits_are_reached_before_they_are_passed() -> None:
+def test_tools_at_the_limits_are_accepted() -> None:
     exactly = [
         tool(nested(8)),
         tool(**named(5000)),

@@ -38,7 +38,7 @@ async def of_template(agent: Agent, uri: str, argument: str, begun: str = "") ->
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_sids_of_recent_calls_are_proposed_live_ones_first(
+async def test_sids_of_recent_calls_are_completed_with_live_calls_first(
     harness: Harness, era: Era
 ) -> None:
     async with harness.connect(era) as agent:
@@ -56,7 +56,7 @@ async def test_sids_of_recent_calls_are_proposed_live_ones_first(
     assert len([read for read in harness.reads if read.path.endswith("Calls.json")]) == 1
 
 
-async def test_statuses_are_proposed_that_the_prompt_takes(harness: Harness) -> None:
+async def test_statuses_of_a_prompt_are_completed(harness: Harness) -> None:
     async with harness.connect() as agent:
         found = await of_prompt(agent, "investigate_failed_calls", "status")
         assert found.values == ["failed", "busy", "no-answer", "canceled"]
@@ -65,7 +65,7 @@ async def test_statuses_are_proposed_that_the_prompt_takes(harness: Harness) -> 
             await agent.client.get_prompt("investigate_failed_calls", given)
 
 
-async def test_more_than_a_hundred_are_said_to_be_more(harness: Harness) -> None:
+async def test_more_than_100_completions_are_marked_as_partial(harness: Harness) -> None:
     async with harness.connect() as agent:
         for _ in range(101):
             await agent.place()
@@ -75,7 +75,7 @@ async def test_more_than_a_hundred_are_said_to_be_more(harness: Harness) -> None
     assert found.total is None
 
 
-async def test_the_ends_of_outbound_calls_are_proposed(harness: Harness) -> None:
+async def test_the_parties_of_outbound_calls_are_completed(harness: Harness) -> None:
     async with harness.connect() as agent:
         await agent.place()
         assert (await of_prompt(agent, "place_call", "from", "+1")).values == [CALLER]
@@ -103,7 +103,7 @@ async def test_caller_ids_are_those_the_policy_names_and_allows(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_tools_days_and_statuses_are_proposed(harness: Harness, era: Era) -> None:
+async def test_tools_days_and_statuses_are_completed(harness: Harness, era: Era) -> None:
     async with harness.connect(era) as agent:
         tools = await of_template(agent, DOCS, "tool", "F")
         days = await of_prompt(agent, "daily_call_report", "date")
@@ -115,7 +115,7 @@ async def test_tools_days_and_statuses_are_proposed(harness: Harness, era: Era) 
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_a_failure_of_the_api_leaves_nothing_to_propose_and_is_logged(
+async def test_an_api_failure_completes_nothing_and_is_logged(
     harness: Harness, era: Era, caplog: pytest.LogCaptureFixture
 ) -> None:
     harness.emulator.faults.add(Fault(kind="error", status=401, method="GET"))
@@ -129,7 +129,7 @@ async def test_a_failure_of_the_api_leaves_nothing_to_propose_and_is_logged(
     ]
 
 
-async def test_what_is_not_there_can_not_be_completed(harness: Harness) -> None:
+async def test_an_unknown_prompt_argument_or_template_is_refused(harness: Harness) -> None:
     async with harness.connect() as agent:
         with pytest.raises(MCPError, match="Unknown prompt"):
             await of_prompt(agent, "hang_up", "sid")

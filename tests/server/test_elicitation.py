@@ -1,4 +1,4 @@
-"""Who is asked, in which era, and what an answer is worth."""
+"""Elicitation in both protocol versions, and which answers confirm a change."""
 
 import json
 import re
@@ -47,7 +47,7 @@ LIVE = {"status": "in-progress"}
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_a_client_that_can_ask_its_user_does_and_the_call_is_placed_once(
+async def test_a_client_that_can_ask_its_user_asks_once_and_places_one_call(
     harness: Harness, era: Era
 ) -> None:
     user = User(approve)
@@ -60,7 +60,7 @@ async def test_a_client_that_can_ask_its_user_does_and_the_call_is_placed_once(
 
 
 def answering(action: str, **content: object) -> Reply:
-    """A client's answer, which its library may not have checked."""
+    """A client's answer, without the checks of its library."""
     reply = ElicitResult.model_construct(action=action, content=content or None)
     return lambda _message: reply
 
@@ -86,7 +86,7 @@ def answering(action: str, **content: object) -> Reply:
         pytest.param(answering("accept", Approve=True), "did not confirm", id="another spelling"),
     ],
 )
-async def test_anything_but_a_literal_true_does_nothing_and_says_so(
+async def test_only_a_literal_true_confirms_a_change(
     harness: Harness, era: Era, reply: Reply, reason: str
 ) -> None:
     tools = await changes_of(harness)
@@ -101,7 +101,7 @@ async def test_anything_but_a_literal_true_does_nothing_and_says_so(
 @pytest.mark.requirement("01", "06")
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("policy", [None, PERMISSIVE], ids=["shipped policy", "permissive policy"])
-async def test_a_client_that_cannot_ask_gets_a_preview_and_a_token_that_works(
+async def test_a_client_that_cannot_ask_gets_a_preview_and_a_valid_token(
     policy: Path | None, era: Era
 ) -> None:
     async with open_harness(calls_mcp_policy=policy) as harness:
@@ -120,7 +120,7 @@ async def test_a_client_that_cannot_ask_gets_a_preview_and_a_token_that_works(
 
 @pytest.mark.requirement("10")
 @pytest.mark.parametrize("era", ERAS)
-async def test_the_question_is_the_preview_and_asks_for_nothing_but_a_yes(
+async def test_elicitation_shows_the_preview_and_asks_only_for_approval(
     harness: Harness, era: Era
 ) -> None:
     forms: list[types.ElicitRequestFormParams] = []
@@ -184,7 +184,9 @@ async def test_an_older_client_whose_user_does_not_answer_does_nothing(
 
 
 @pytest.mark.requirement("28")
-async def test_a_client_that_leaves_while_it_is_asked_places_no_call(harness: Harness) -> None:
+async def test_a_client_that_disconnects_during_elicitation_places_no_call(
+    harness: Harness,
+) -> None:
     opened = anyio.Event()
 
     async def leave(
@@ -206,11 +208,11 @@ async def test_a_client_that_leaves_while_it_is_asked_places_no_call(harness: Ha
     assert harness.changes == []
 
 
-# What an approval is for
+# What an approval is valid for
 
 
 def every_argument(tool: str) -> dict[str, object]:
-    """All arguments that a tool can be given together; the policy of the tests allows them."""
+    """All arguments that can be given together; the policy of the tests allows them."""
     names = [name for name in DOCUMENTED[tool]["parameters"] if name != "account_sid"]
     if tool == "update_call":
         names.remove("twiml")  # which excludes url
@@ -218,7 +220,7 @@ def every_argument(tool: str) -> dict[str, object]:
 
 
 def another(tool: str, name: str, value: object) -> object:
-    """A right value that differs from `value`."""
+    """A valid value that differs from `value`."""
     choices = DOCUMENTED[tool]["parameters"][name].get("enum", [])
     match value:
         case bool():
@@ -245,7 +247,7 @@ def _another_text(name: str, text: str) -> str:
 
 @pytest.mark.requirement("01", "06")
 @pytest.mark.parametrize("tool", CHANGES)
-async def test_a_token_is_good_for_its_tool_every_argument_and_account_and_survives_a_refusal(
+async def test_a_token_is_valid_only_for_its_tool_arguments_and_account_even_after_refusals(
     tool: str,
 ) -> None:
     situation = answer(200, call(status="completed" if tool == "delete_call" else "in-progress"))
@@ -276,7 +278,7 @@ async def test_a_token_is_good_for_its_tool_every_argument_and_account_and_survi
 
 
 @pytest.mark.requirement("01")
-async def test_an_answer_for_other_arguments_is_refused(harness: Harness) -> None:
+async def test_an_approval_for_other_arguments_is_refused(harness: Harness) -> None:
     arguments = every_argument("create_call")
     changes = {name: another("create_call", name, value) for name, value in arguments.items()}
     async with harness.connect(user=User()) as agent:
@@ -289,7 +291,7 @@ async def test_an_answer_for_other_arguments_is_refused(harness: Harness) -> Non
 
 
 @pytest.mark.requirement("03")
-async def test_a_token_for_one_account_is_refused_by_the_server_of_another_with_the_same_keys(
+async def test_a_token_is_refused_by_a_server_of_another_account_with_the_same_keys(
     tmp_path: Path,
 ) -> None:
     shared = load_settings(
@@ -314,7 +316,7 @@ async def test_a_token_for_one_account_is_refused_by_the_server_of_another_with_
 
 
 @pytest.mark.requirement("02")
-async def test_a_replayed_answer_reports_the_first_outcome_and_places_no_second_call(
+async def test_a_replayed_approval_returns_the_first_outcome_and_places_no_second_call(
     harness: Harness,
 ) -> None:
     outcomes: list[dict[str, Any]] = []
@@ -335,7 +337,7 @@ async def test_a_replayed_answer_reports_the_first_outcome_and_places_no_second_
 
 @pytest.mark.requirement("02")
 @pytest.mark.parametrize("no", [NO, dismiss(""), None], ids=["decline", "cancel", "no answer"])
-async def test_a_no_can_not_be_turned_into_a_yes_with_the_same_state(
+async def test_a_declined_request_state_cannot_be_approved_later(
     harness: Harness, no: ElicitResult | None
 ) -> None:
     async with interview(harness) as one:
@@ -346,9 +348,7 @@ async def test_a_no_can_not_be_turned_into_a_yes_with_the_same_state(
 
 @pytest.mark.requirement("07")
 @pytest.mark.parametrize("user", [User(), None], ids=["can ask", "can not ask"])
-async def test_an_answer_that_nobody_asked_for_counts_for_nothing(
-    harness: Harness, user: User | None
-) -> None:
+async def test_an_unsolicited_approval_does_nothing(harness: Harness, user: User | None) -> None:
     async with harness.connect(user=user) as agent:
         ask: Any = agent.client.session.call_tool
         answers = {"input_responses": {"confirm": YES}, "allow_input_required": True}
@@ -361,7 +361,7 @@ async def test_an_answer_that_nobody_asked_for_counts_for_nothing(
     assert harness.changes == []
 
 
-async def test_a_state_that_was_tampered_with_is_refused(harness: Harness) -> None:
+async def test_a_modified_request_state_is_refused(harness: Harness) -> None:
     async with interview(harness) as one:
         middle = len(one.state) // 2
         swapped = "A" if one.state[middle] != "A" else "B"
@@ -371,7 +371,7 @@ async def test_a_state_that_was_tampered_with_is_refused(harness: Harness) -> No
 
 
 @pytest.mark.requirement("03", "05")
-async def test_another_client_can_not_use_the_state(harness: Harness) -> None:
+async def test_another_client_cannot_use_a_request_state(harness: Harness) -> None:
     async with interview(harness, "one") as one, interview(harness, "two") as two:
         with pytest.raises(MCPError, match="requestState"):
             await two.answer(YES, state=one.state)
@@ -381,7 +381,7 @@ async def test_another_client_can_not_use_the_state(harness: Harness) -> None:
 
 @pytest.mark.requirement("07", "44")
 @pytest.mark.parametrize("era", ERAS)
-async def test_nothing_beside_the_arguments_confirms_anything(harness: Harness, era: Era) -> None:
+async def test_only_arguments_can_confirm_a_change(harness: Harness, era: Era) -> None:
     meta: Any = {
         **dict.fromkeys(("confirm", "approved", "force", "principal", "calls-mcp/confirm"), True),
         "calls-mcp/approved": {"approve": True},
@@ -396,7 +396,7 @@ async def test_nothing_beside_the_arguments_confirms_anything(harness: Harness, 
         assert harness.changes == []
 
 
-# What was shown is what is changed
+# Changes between the preview and the confirmation
 
 
 @pytest.mark.requirement("08")
@@ -432,7 +432,7 @@ async def test_a_call_that_ends_between_question_and_answer_is_not_changed(
         pytest.param({"account_sid": OTHER_ACCOUNT}, id="another account"),
     ],
 )
-async def test_a_call_that_is_another_than_was_shown_is_not_changed(
+async def test_a_call_that_differs_from_its_preview_is_not_changed(
     tool: str, changed: dict[str, object]
 ) -> None:
     arguments: dict[str, object] = {"sid": SID}
@@ -449,7 +449,7 @@ async def test_a_call_that_is_another_than_was_shown_is_not_changed(
 
 @pytest.mark.requirement("12")
 @pytest.mark.parametrize("field", ["status", "from", "to"])
-async def test_a_confirmation_that_lapses_quotes_what_strangers_wrote(field: str) -> None:
+async def test_an_expired_confirmation_quotes_text_from_strangers(field: str) -> None:
     told = [call(**LIVE | {field: text}) for text in TEXTS.values()]
     steps = [answer(200, each) for after in told for each in (call(**LIVE), after)]
     async with scripted(*steps, calls_mcp_confirm="all") as (upstream, agent):

@@ -1,4 +1,4 @@
-"""Clients that open pages for their user are sent to the operator's, in either era."""
+"""Clients that open URLs are sent to the operator's page, in both protocol versions."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ CONSOLE = "https://calls.example.com"
 
 @dataclass
 class Visitor:
-    """A user whose client opens pages, and what happens once they are there."""
+    """A user whose client opens URLs, and what happens when the page is open."""
 
     action: Literal["accept", "decline", "cancel"] = "accept"
     then: Callable[[], Awaitable[object]] = anyio.lowlevel.checkpoint
@@ -47,7 +47,7 @@ class Visitor:
 
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("is_approved", [True, False])
-async def test_a_client_that_opens_pages_is_sent_to_the_operators_and_waits_for_what_comes_of_it(
+async def test_a_client_that_opens_urls_is_sent_to_the_approval_page_and_waits_for_the_decision(
     era: Era,
     is_approved: bool,  # noqa: FBT001
     tmp_path: Path,
@@ -98,7 +98,7 @@ async def test_opening_the_page_approves_nothing(era: Era, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_whoever_does_not_want_to_open_the_page_takes_the_change_back(
+async def test_declining_to_open_the_approval_page_withdraws_the_request(
     era: Era, tmp_path: Path
 ) -> None:
     visitor = Visitor("decline")
@@ -115,7 +115,7 @@ async def test_whoever_does_not_want_to_open_the_page_takes_the_change_back(
     assert here.harness.changes == []
 
 
-async def test_what_was_approved_meanwhile_is_not_done_if_the_user_says_no(tmp_path: Path) -> None:
+async def test_a_change_that_the_user_declines_is_not_made_even_if_approved(tmp_path: Path) -> None:
     visitor = Visitor("decline")
     async with scene(tmp_path, calls_mcp_console_url=CONSOLE) as here:
         visitor.then = partial(here.decide, approve=True)
@@ -127,7 +127,7 @@ async def test_what_was_approved_meanwhile_is_not_done_if_the_user_says_no(tmp_p
     assert len(visitor.sent_to) == 2
 
 
-async def test_a_dismissed_page_leaves_it_to_the_operator(tmp_path: Path) -> None:
+async def test_dismissing_the_approval_page_leaves_the_request_pending(tmp_path: Path) -> None:
     visitor = Visitor("cancel")
     terms = {"calls_mcp_console_url": CONSOLE, "calls_mcp_operator_wait": "0"}
     async with scene(tmp_path, **terms) as here, here.harness.connect("legacy", visitor) as agent:
@@ -136,7 +136,7 @@ async def test_a_dismissed_page_leaves_it_to_the_operator(tmp_path: Path) -> Non
         assert (await agent.call("create_call", **placing()))["outcome"] == "done"
 
 
-async def test_an_answer_about_a_page_that_nobody_was_sent_to_does_nothing(tmp_path: Path) -> None:
+async def test_an_unsolicited_result_of_the_approval_page_does_nothing(tmp_path: Path) -> None:
     yes = ElicitResult(action="accept", content={"approve": True})
     answers: list[InputResponses] = [
         {"open": ElicitResult(action="accept")},
@@ -153,7 +153,7 @@ async def test_an_answer_about_a_page_that_nobody_was_sent_to_does_nothing(tmp_p
     assert here.harness.changes == []
 
 
-async def test_without_a_console_to_be_sent_to_nobody_is(tmp_path: Path) -> None:
+async def test_without_a_console_url_no_page_is_opened(tmp_path: Path) -> None:
     visitor = Visitor()
     async with scene(tmp_path) as here, here.harness.connect(user=visitor) as agent:
         asked = await agent.call("create_call", **placing())

@@ -1,4 +1,4 @@
-"""What the server offers, and how it refuses what it does not have."""
+"""The capabilities and lists of the server, and its errors for unknown names."""
 
 import pytest
 from mcp import MCPError
@@ -10,9 +10,7 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_it_says_who_it_is_and_promises_nothing_it_does_not_do(
-    harness: Harness, era: Era
-) -> None:
+async def test_the_server_announces_only_what_it_supports(harness: Harness, era: Era) -> None:
     async with harness.connect(era) as agent:
         info = agent.client.server_info
         capabilities = agent.client.server_capabilities
@@ -35,7 +33,7 @@ async def test_it_says_who_it_is_and_promises_nothing_it_does_not_do(
 
 
 @pytest.mark.requirement("21", "40")
-async def test_a_read_only_server_offers_two_and_refuses_the_others() -> None:
+async def test_a_read_only_server_offers_two_tools_and_refuses_the_others() -> None:
     async with open_harness(calls_mcp_read_only=True) as harness, harness.connect() as agent:
         tools = (await agent.client.list_tools()).tools
         assert [tool.name for tool in tools] == ["fetch_call", "list_calls"]
@@ -57,7 +55,7 @@ async def test_a_read_only_server_offers_two_and_refuses_the_others() -> None:
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_an_unknown_tool_is_an_invalid_request_that_names_the_known_ones(
+async def test_an_unknown_tool_is_refused_with_the_available_tools(
     harness: Harness, era: Era
 ) -> None:
     async with harness.connect(era) as agent:
@@ -67,7 +65,7 @@ async def test_an_unknown_tool_is_an_invalid_request_that_names_the_known_ones(
 
 
 @pytest.mark.requirement("35")
-async def test_an_unknown_name_is_not_repeated_in_full(harness: Harness) -> None:
+async def test_a_long_unknown_name_is_shortened(harness: Harness) -> None:
     name = "no_such_name" * 5000
     async with harness.connect() as agent:
         for ask in (agent.call, agent.client.get_prompt):
@@ -78,9 +76,7 @@ async def test_an_unknown_name_is_not_repeated_in_full(harness: Harness) -> None
 
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("cursor", ["made-up", ""])
-async def test_a_cursor_that_nobody_issued_is_refused(
-    harness: Harness, era: Era, cursor: str
-) -> None:
+async def test_an_unknown_list_cursor_is_refused(harness: Harness, era: Era, cursor: str) -> None:
     async with harness.connect(era) as agent:
         client = agent.client
         for listing in (
@@ -101,7 +97,7 @@ async def test_missing_arguments_are_no_arguments(harness: Harness) -> None:
 
 
 @pytest.mark.requirement("15")
-async def test_static_lists_may_be_kept_and_results_may_not(harness: Harness) -> None:
+async def test_static_lists_are_cacheable(harness: Harness) -> None:
     async with harness.connect() as agent:
         tools = await agent.client.list_tools()
         prompts = await agent.client.list_prompts()

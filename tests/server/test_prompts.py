@@ -1,4 +1,4 @@
-"""The prompts that are served, and the files they are read from."""
+"""The prompts, and the errors about invalid prompt files."""
 
 from pathlib import Path
 
@@ -60,7 +60,7 @@ async def test_each_prompt_is_served_with_its_arguments_filled_in(harness: Harne
         ("hang_up", {}, 'Unknown prompt "hang_up". Available: daily_call_report, end_call'),
     ],
 )
-async def test_a_prompt_asked_for_wrongly_is_refused_in_words(
+async def test_a_prompt_with_wrong_arguments_is_refused_with_the_reason(
     harness: Harness, name: str, given: dict[str, str], complaint: str
 ) -> None:
     async with harness.connect() as agent:
@@ -70,7 +70,7 @@ async def test_a_prompt_asked_for_wrongly_is_refused_in_words(
 
 
 @pytest.mark.anyio
-async def test_faults_are_told_in_the_order_of_what_was_given(harness: Harness) -> None:
+async def test_prompt_faults_are_in_the_order_of_the_arguments(harness: Harness) -> None:
     given = {"sid": SID} | {f"{letter}{n}": "x" for n in range(4) for letter in "zyxa"}
     async with harness.connect() as agent:
         with pytest.raises(MCPError) as refusal:
@@ -79,12 +79,12 @@ async def test_faults_are_told_in_the_order_of_what_was_given(harness: Harness) 
     assert str(refusal.value) == "; ".join(wrong)
 
 
-def test_an_argument_that_need_not_be_given_is_told_to_be_missing(tmp_path: Path) -> None:
+def test_a_missing_optional_prompt_argument_is_shown_as_not_given(tmp_path: Path) -> None:
     (tmp_path / "greet.md").write_text(GOOD, "utf-8")
     assert load_prompts(tmp_path)["greet"].render({}) == "Say hello to (not given)."
 
 
-def test_an_argument_can_not_smuggle_in_another_placeholder(tmp_path: Path) -> None:
+def test_a_prompt_argument_cannot_contain_a_placeholder(tmp_path: Path) -> None:
     (tmp_path / "greet.md").write_text(GOOD, "utf-8")
     prompt = load_prompts(tmp_path)["greet"]
     assert prompt.render({"who": "{{ who }}"}) == "Say hello to {{ who }}."
@@ -116,7 +116,7 @@ def test_an_argument_can_not_smuggle_in_another_placeholder(tmp_path: Path) -> N
         ),
     ],
 )
-def test_a_bad_file_is_an_error_that_names_it_and_the_fault(
+def test_an_invalid_prompt_file_is_an_error_that_names_the_file_and_the_fault(
     tmp_path: Path, text: str, complaint: str
 ) -> None:
     (tmp_path / "greet.md").write_text(text, "utf-8")
@@ -125,7 +125,7 @@ def test_a_bad_file_is_an_error_that_names_it_and_the_fault(
     assert "greet.md" in str(error.value)
 
 
-def test_a_file_in_another_encoding_is_an_error_that_names_it(tmp_path: Path) -> None:
+def test_a_prompt_file_that_is_not_utf_8_is_an_error_that_names_the_file(tmp_path: Path) -> None:
     (tmp_path / "greet.md").write_bytes(GOOD.replace("Greet", "Grüß").encode("latin-1"))
     with pytest.raises(CatalogError, match=r"greet\.md: front matter: .*utf-8"):
         load_prompts(tmp_path)

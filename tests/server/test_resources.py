@@ -1,4 +1,4 @@
-"""The resources: each tool's manual, what is allowed, and calls as they are now."""
+"""The resources: the parameters of each tool, what is allowed, and calls."""
 
 import json
 import re
@@ -25,7 +25,7 @@ def text_of(result: ReadResourceResult) -> str:
 
 
 async def sections(harness: Harness, tool: str) -> dict[str, str]:
-    """A tool's manual, by parameter."""
+    """The docs of a tool by parameter."""
     async with harness.connect() as agent:
         text = text_of(await agent.client.read_resource(f"calls://docs/{tool}"))
     parts = re.split(r"(?m)^## `(\w+)`", text)
@@ -33,7 +33,7 @@ async def sections(harness: Harness, tool: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_they_are_listed_in_one_order(harness: Harness, era: Era) -> None:
+async def test_resources_are_listed_in_a_fixed_order(harness: Harness, era: Era) -> None:
     async with harness.connect(era) as agent:
         listed = await agent.client.list_resources()
         templates = await agent.client.list_resource_templates()
@@ -46,7 +46,7 @@ async def test_they_are_listed_in_one_order(harness: Harness, era: Era) -> None:
 
 
 @pytest.mark.parametrize(("tool", "name"), PARAMETERS)
-async def test_a_manual_tells_how_each_documented_parameter_is_sent(
+async def test_a_docs_resource_says_how_each_parameter_is_sent(
     harness: Harness, tool: str, name: str
 ) -> None:
     documented = DOCUMENTED[tool]["parameters"][name]
@@ -55,7 +55,7 @@ async def test_a_manual_tells_how_each_documented_parameter_is_sent(
     assert section.startswith(" (required)") == documented.get("required", False)
 
 
-async def test_a_manual_tells_bounds_defaults_and_what_goes_with_what(harness: Harness) -> None:
+async def test_a_docs_resource_has_bounds_defaults_and_rules(harness: Harness) -> None:
     create = await sections(harness, "create_call")
     assert "1 or more; 600 or less" in create["timeout"]
     assert "Default: `60`" in create["timeout"]
@@ -68,7 +68,7 @@ async def test_a_manual_tells_bounds_defaults_and_what_goes_with_what(harness: H
     assert "to this server only" in create["confirmation_token"]
 
 
-async def test_a_manual_names_its_reference_page(harness: Harness) -> None:
+async def test_a_docs_resource_links_to_the_api_reference(harness: Harness) -> None:
     async with harness.connect() as agent:
         for uri in DOCS:
             text = text_of(await agent.client.read_resource(uri))
@@ -76,7 +76,7 @@ async def test_a_manual_names_its_reference_page(harness: Harness) -> None:
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_a_call_is_told_as_fetch_call_tells_it(harness: Harness, era: Era) -> None:
+async def test_a_call_resource_equals_the_result_of_fetch_call(harness: Harness, era: Era) -> None:
     async with harness.connect(era) as agent:
         sid = await agent.place()
         told = await agent.client.read_resource(f"calls://call/{sid}")
@@ -88,7 +88,7 @@ async def test_a_call_is_told_as_fetch_call_tells_it(harness: Harness, era: Era)
     assert told.contents[0].mime_type == "application/json"
 
 
-async def test_the_rules_are_told_in_words(tmp_path: Path) -> None:
+async def test_the_policy_resource_explains_the_policy(tmp_path: Path) -> None:
     policy = tmp_path / "policy.toml"
     policy.write_text('[confirm]\nplace = "deny"\n', "utf-8")
     async with open_harness(calls_mcp_policy=policy) as harness, harness.connect() as agent:
@@ -96,7 +96,7 @@ async def test_the_rules_are_told_in_words(tmp_path: Path) -> None:
     assert "- Placing a call is refused." in text
 
 
-async def test_a_read_only_server_has_the_manuals_of_what_it_offers() -> None:
+async def test_a_read_only_server_has_docs_only_for_its_tools() -> None:
     async with open_harness(calls_mcp_read_only=True) as harness, harness.connect() as agent:
         listed = (await agent.client.list_resources()).resources
         assert [resource.name for resource in listed] == [
@@ -126,7 +126,7 @@ async def test_a_read_only_server_has_the_manuals_of_what_it_offers() -> None:
         (f"calls://call/{NOBODY}", "find the call with list_calls"),
     ],
 )
-async def test_what_is_not_there_is_refused_in_words_with_its_uri(
+async def test_an_unknown_resource_is_refused_with_the_reason_and_its_uri(
     harness: Harness, era: Era, uri: str, complaint: str
 ) -> None:
     async with harness.connect(era) as agent:
@@ -137,7 +137,9 @@ async def test_what_is_not_there_is_refused_in_words_with_its_uri(
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_a_failure_of_the_api_is_no_missing_resource(harness: Harness, era: Era) -> None:
+async def test_an_api_failure_is_not_reported_as_a_missing_resource(
+    harness: Harness, era: Era
+) -> None:
     async with harness.connect(era) as agent:
         sid = await agent.place()
         harness.emulator.faults.add(Fault(kind="error", status=401, method="GET"))
@@ -159,7 +161,7 @@ async def test_reads_of_calls_count_as_reads(tmp_path: Path) -> None:
         assert len(harness.reads) == 1
 
 
-async def test_what_changes_is_not_to_be_kept_and_what_is_somebodys_not_to_be_shared(
+async def test_changing_resources_are_not_cached_and_personal_ones_are_private(
     harness: Harness,
 ) -> None:
     async with harness.connect() as agent:

@@ -68,7 +68,7 @@ def ended(wire: Wire) -> tuple[int, str, str]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, None])
 @pytest.mark.parametrize("used", [True, False], ids=["after an invocation", "unused"])
-def test_a_signal_or_the_end_of_input_ends_it_at_once_and_quietly_with_status_0(
+def test_a_signal_or_end_of_input_ends_the_server_immediately_with_status_0(
     number: signal.Signals | None, *, used: bool
 ) -> None:
     with running() as wire:
@@ -81,7 +81,9 @@ def test_a_signal_or_the_end_of_input_ends_it_at_once_and_quietly_with_status_0(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_it_starts_ends_it_quietly_with_status_0(number: signal.Signals) -> None:
+def test_a_signal_during_start_ends_the_server_quietly_with_status_0(
+    number: signal.Signals,
+) -> None:
     with running(sys.executable, "-v", "-m", "calls_mcp", "serve", "--sandbox") as wire:
         assert wire.process.stderr
         begun = next(line for line in wire.process.stderr if "import 'argparse'" in line)
@@ -115,7 +117,9 @@ def asked_by_form() -> Generator[tuple[Wire, Any]]:
 @pytest.mark.parametrize(
     "malformed", [{"action": "perhaps"}, {}, {"action": "accept", "content": 1}]
 )
-def test_a_malformed_answer_of_an_older_client_does_nothing(malformed: dict[str, Any]) -> None:
+def test_an_invalid_elicitation_result_of_an_older_client_does_nothing(
+    malformed: dict[str, Any],
+) -> None:
     with asked_by_form() as (wire, question):
         wire.send({"id": question, "result": malformed})
         outcome = wire.read()["result"]["structuredContent"]
@@ -138,7 +142,7 @@ def test_a_call_that_is_cancelled_while_it_is_asked_about_is_not_placed() -> Non
     assert told["result"]["structuredContent"]["calls"] == []
 
 
-def test_what_was_answered_by_the_end_of_input_is_told_whole() -> None:
+def test_responses_before_the_end_of_input_are_complete() -> None:
     with running() as wire:
         wire.ask("tools/list")
         assert wire.process.stdin
@@ -156,7 +160,7 @@ def test_what_was_answered_by_the_end_of_input_is_told_whole() -> None:
     assert told  # as many as were made by then, and each of them whole
 
 
-def test_a_line_that_is_far_too_long_ends_nothing() -> None:
+def test_a_line_that_is_too_long_does_not_end_the_server() -> None:
     with running() as wire:
         assert wire.process.stdin
         wire.process.stdin.write("x" * (2**26 + 2) + "\n")
@@ -165,7 +169,7 @@ def test_a_line_that_is_far_too_long_ends_nothing() -> None:
 
 
 @pytest.mark.parametrize("closed", ["2>&-", "<&-", "<&- 2>&-"])
-def test_it_starts_without_some_of_the_standard_streams(closed: str) -> None:
+def test_the_server_starts_without_some_of_the_standard_streams(closed: str) -> None:
     command = f'exec "$0" -m calls_mcp serve --sandbox {closed}'
     ended = subprocess.run(  # noqa: S603
         ["/bin/sh", "-c", command, sys.executable],
@@ -206,12 +210,12 @@ def unread() -> Generator[Wire]:
         assert not wire.process.stderr.read()
 
 
-def test_a_client_that_reads_no_more_ends_it_quietly_with_status_0() -> None:
+def test_a_client_that_closes_stdout_ends_the_server_quietly_with_status_0() -> None:
     with unread() as wire:
         wire.send({"id": 2, "method": "tools/list", "params": {"_meta": ENVELOPE}})
 
 
-def test_a_client_that_reads_no_more_but_goes_on_writing_ends_it_quietly_too() -> None:
+def test_a_client_that_closes_stdout_but_keeps_writing_ends_the_server_quietly() -> None:
     with unread() as wire:
         with suppress(BrokenPipeError):
             while True:
@@ -221,7 +225,7 @@ def test_a_client_that_reads_no_more_but_goes_on_writing_ends_it_quietly_too() -
             wire.process.stdin.close()
 
 
-def test_one_socket_can_be_both_its_input_and_its_output() -> None:
+def test_one_socket_can_be_both_stdin_and_stdout() -> None:
     ours, theirs = socket.socketpair()
     end = theirs.fileno()
     with (
@@ -241,13 +245,13 @@ def test_one_socket_can_be_both_its_input_and_its_output() -> None:
 
 
 @pytest.mark.parametrize("name", [10**30, -(2**63) - 1, "", "ü\u2028"])
-def test_whatever_a_request_is_called_its_answer_is_called_the_same(name: int | str) -> None:
+def test_a_response_has_the_id_of_its_request(name: int | str) -> None:
     with running() as wire:
         wire.send({"id": name, "method": "tools/list", "params": {"_meta": ENVELOPE}})
         assert wire.read()["id"] == name
 
 
-def test_no_input_at_all_ends_it_quietly_with_status_0() -> None:
+def test_empty_input_ends_the_server_quietly_with_status_0() -> None:
     with running() as wire:
         assert ended(wire) == (0, "", "")
 
@@ -262,7 +266,7 @@ def test_bare_calls_mcp_and_python_m_serve_on_stdio() -> None:
 
 
 @pytest.mark.requirement("42")
-def test_stdout_carries_nothing_but_the_protocol() -> None:
+def test_stdout_carries_only_the_protocol() -> None:
     with running() as wire:
         answer = wire.ask("tools/call", name="fetch_call", arguments={"sid": "nonsense"})
         assert answer["result"]["isError"] is True
@@ -280,7 +284,9 @@ def test_stdout_carries_nothing_but_the_protocol() -> None:
         ("create_call", json.dumps(placing(call_reason="\ud83d"))),
     ],
 )
-def test_what_json_should_not_have_is_refused_and_ends_nothing(tool: str, arguments: str) -> None:
+def test_invalid_json_values_are_refused_and_do_not_end_the_server(
+    tool: str, arguments: str
+) -> None:
     with running() as wire:
         assert wire.process.stdin
         params = f'{{"name": "{tool}", "arguments": {arguments}, "_meta": {json.dumps(ENVELOPE)}}}'
@@ -304,7 +310,7 @@ def place(wire: Wire, elicitation: dict[str, Any], **more: object) -> dict[str, 
 
 
 @pytest.mark.requirement("06")
-def test_a_client_that_only_opens_urls_is_given_the_token() -> None:
+def test_a_client_that_only_opens_urls_gets_a_token() -> None:
     with running() as wire:
         answer = place(wire, {"url": {}})
         assert answer["structuredContent"]["outcome"] == "confirmation_required"
@@ -312,7 +318,9 @@ def test_a_client_that_only_opens_urls_is_given_the_token() -> None:
 
 
 @pytest.mark.requirement("15")
-def test_a_client_with_an_empty_elicitation_capability_is_asked_by_form_and_keeps_nothing() -> None:
+def test_a_client_with_an_empty_elicitation_capability_gets_a_form_and_results_are_not_cached() -> (
+    None
+):
     with running() as wire:
         question = place(wire, {})
         assert question["resultType"] == "input_required"
@@ -330,7 +338,9 @@ def test_a_client_with_an_empty_elicitation_capability_is_asked_by_form_and_keep
 @pytest.mark.anyio
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("user", [User(), None], ids=["can ask", "can not ask"])
-async def test_a_client_of_either_era_uses_all_five_tools(era: Era, user: User | None) -> None:
+async def test_clients_of_both_protocol_versions_can_use_all_tools(
+    era: Era, user: User | None
+) -> None:
     server = StdioServerParameters(command=SANDBOX[0], args=SANDBOX[1:])
     async with Client(server, mode=era, elicitation_callback=user) as client:
         agent = Agent(client)

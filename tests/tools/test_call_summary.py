@@ -1,4 +1,4 @@
-"""What becomes of a call as the API tells it."""
+"""The summary of a call from the API."""
 
 import time
 import tracemalloc
@@ -43,7 +43,7 @@ PAYLOAD: dict[str, Json] = {
 }
 
 
-def test_every_value_is_typed_and_normalized_and_what_is_unknown_is_absent() -> None:
+def test_values_are_typed_and_normalized_and_unknown_fields_are_absent() -> None:
     assert summarize(PAYLOAD).content() == {
         "sid": SID,
         "status": "completed",
@@ -79,7 +79,7 @@ def test_every_value_is_typed_and_normalized_and_what_is_unknown_is_absent() -> 
         (None, None),
     ],
 )
-def test_a_call_is_live_until_it_has_ended_and_of_a_new_status_that_is_not_said(
+def test_a_call_is_live_until_it_ends_and_unknown_with_a_new_status(
     status: str | None, live: object
 ) -> None:
     assert summarize(PAYLOAD | {"status": status}).live is live
@@ -110,7 +110,7 @@ def test_a_call_is_live_until_it_has_ended_and_of_a_new_status_that_is_not_said(
         ("-\u0661", None),
     ],
 )
-def test_a_charge_is_told_as_a_positive_cost(price: Json, cost: str | None) -> None:
+def test_a_charge_becomes_a_positive_cost(price: Json, cost: str | None) -> None:
     assert summarize(PAYLOAD | {"price": price}).cost == cost
 
 
@@ -131,7 +131,7 @@ def test_a_charge_is_told_as_a_positive_cost(price: Json, cost: str | None) -> N
         (True, None),
     ],
 )
-def test_durations_are_whole_numbers_or_absent(given: Json, told: int | None) -> None:
+def test_a_duration_is_a_whole_number_or_absent(given: Json, told: int | None) -> None:
     summary = summarize(PAYLOAD | {"duration": given, "queue_time": given})
     assert summary.duration_seconds == summary.queue_ms == told
 
@@ -144,7 +144,7 @@ def test_durations_are_whole_numbers_or_absent(given: Json, told: int | None) ->
         ("Fri, 18 Oct 2019 17:02:00 -0000", "2019-10-18T17:02:00Z"),
         ("Fri, 18 Oct 2019 17:02:00 -0730", "2019-10-19T00:32:00Z"),
         ("Fri, 18 Oct 0999 17:02:00 +0000", "0999-10-18T17:02:00Z"),
-        ("Fri, 18 Oct 0001 17:02:00 +0000", "2001-10-18T17:02:00Z"),  # as mail has it
+        ("Fri, 18 Oct 0001 17:02:00 +0000", "2001-10-18T17:02:00Z"),  # a two-digit year in RFC 2822
         ("2019-10-18T17:02:00Z", None),
         ("Fri, 18 Oct 2019 25:02:00 +0000", None),
         ("Fri, 99999999999999999999 Oct 2019 17:02:00 +0000", None),
@@ -156,7 +156,7 @@ def test_durations_are_whole_numbers_or_absent(given: Json, told: int | None) ->
     ],
 )
 @pytest.mark.parametrize("zone", ["UTC", "America/New_York"])
-def test_times_are_told_in_utc_wherever_the_server_runs(
+def test_times_are_in_utc_in_any_time_zone_of_the_server(
     monkeypatch: pytest.MonkeyPatch, zone: str, given: Json, told: str | None
 ) -> None:
     with monkeypatch.context() as patch:
@@ -168,7 +168,7 @@ def test_times_are_told_in_utc_wherever_the_server_runs(
 
 
 @pytest.mark.parametrize("sid", [None, "", 7, "CA1", SID + "\n", "SM" + "0" * 32, [SID]])
-def test_what_has_no_call_sid_is_not_a_call(sid: Json) -> None:
+def test_a_payload_without_a_call_sid_is_not_a_call(sid: Json) -> None:
     with pytest.raises(NotACall):
         summarize(PAYLOAD | {"sid": sid})
 
@@ -183,14 +183,14 @@ def test_a_strangers_text_is_one_bounded_line_without_invisible_characters() -> 
 
 
 @pytest.mark.parametrize("field", sorted(PAYLOAD.keys() - {"sid"}))
-def test_no_depth_of_a_value_breaks_a_summary(field: str) -> None:
+def test_a_deeply_nested_value_does_not_break_a_summary(field: str) -> None:
     deep: Json = []
     for _ in range(5000):
         deep = [deep]
     assert summarize(PAYLOAD | {field: deep}).sid == SID
 
 
-def test_nothing_long_that_the_api_says_is_kept() -> None:
+def test_long_values_of_the_api_are_not_cached() -> None:
     tracemalloc.start()
     for number in range(20):
         text = f"{number}{'9' * 1_000_000}"
@@ -213,7 +213,7 @@ JSON_VALUES = st.recursive(
         st.sampled_from([*PAYLOAD.keys() - {"sid"}, "brand_new"]), JSON_VALUES, max_size=6
     )
 )
-def test_no_odd_value_and_no_new_field_breaks_a_summary(odd: dict[str, Json]) -> None:
+def test_odd_values_and_new_fields_do_not_break_a_summary(odd: dict[str, Json]) -> None:
     summary = summarize(PAYLOAD | odd).content()
     assert summary["sid"] == SID
     assert "brand_new" not in summary

@@ -1,4 +1,4 @@
-"""The files of `config/`, and what is said of a wrong one."""
+"""The files of `config/`, and the errors about invalid ones."""
 
 import re
 import shutil
@@ -16,7 +16,7 @@ CREATE, LIST, TYPES = "operations/create_call.toml", "operations/list_calls.toml
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """A copy of `config/` to be broken."""
+    """A copy of `config/` that a test may change."""
     shutil.copytree(CONFIG, tmp_path / "config")
     return tmp_path / "config"
 
@@ -27,7 +27,7 @@ def replace(file: Path, old: str, new: str) -> None:
     file.write_text(text.replace(old, new, 1), "utf-8")
 
 
-def test_a_faithful_copy_is_the_same_catalog(config: Path) -> None:
+def test_a_copy_of_the_config_is_the_same_catalog(config: Path) -> None:
     copy = load_operations(config)
     assert [*copy] == [*load_operations()] == [*TOOLS]
     for name, operation in load_operations().items():
@@ -35,7 +35,7 @@ def test_a_faithful_copy_is_the_same_catalog(config: Path) -> None:
         assert copy[name].rules == operation.rules
 
 
-def test_operations_come_in_the_order_of_their_names(config: Path) -> None:
+def test_operations_are_sorted_by_name(config: Path) -> None:
     folder = config / "operations"
     for name in ("zero_call", "an_earlier_call"):
         shutil.copy(folder / "fetch_call.toml", folder / f"{name}.toml")
@@ -92,7 +92,7 @@ def test_a_description_is_one_line_with_its_unit() -> None:
         ),
     ],
 )
-def test_a_wrong_file_is_named_with_the_place_and_the_problem(  # a table's columns
+def test_an_invalid_catalog_file_is_an_error_with_the_key_and_the_problem(  # a table's columns
     config: Path, file: str, old: str, new: str, place: str, problem: str
 ) -> None:
     replace(config / file, old, new)
@@ -118,7 +118,7 @@ def test_every_documented_rule_is_in_the_catalog(tool: str) -> None:
         for parameter in rule.parameters
     }
     for rule in DOCUMENTED[tool]["rules"]:
-        if rule["rule"] == "default_from":  # the size of a page, which listing decides
+        if rule["rule"] == "default_from":  # the page size, which listing chooses
             continue
         kind = rule.get("kind", "").replace("_", " ")
         for parameter in rule["parameters"]:
@@ -139,7 +139,7 @@ def test_every_documented_rule_is_in_the_catalog(tool: str) -> None:
         (15005550006, None),
     ],
 )
-def test_a_party_is_of_the_kind_that_its_prefix_says(
+def test_the_kind_of_an_address_follows_from_its_prefix(
     address: object, kind: AddressKind | None
 ) -> None:
     assert address_kind(address) == kind

@@ -1,4 +1,4 @@
-"""What the tools publish: flat schemas with all that is documented, and nothing else."""
+"""The published tools: flat schemas with all documented parameters, and no others."""
 
 import re
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ def published(tool: str) -> dict[str, Property]:
 
 
 def every_schema(schema: object) -> Iterator[dict[str, object]]:
-    """A schema and all those inside it."""
+    """A schema and all its subschemas."""
     if isinstance(schema, dict):
         node = cast("dict[str, object]", schema)
         yield node
@@ -53,7 +53,7 @@ def test_there_is_a_snapshot_for_each_tool_and_no_other() -> None:
 
 
 @pytest.mark.parametrize(("tool", "name"), PARAMETERS)
-def test_a_documented_parameter_is_offered_as_documented(tool: str, name: str) -> None:
+def test_a_documented_parameter_is_published_as_documented(tool: str, name: str) -> None:
     documented, offered = DOCUMENTED[tool]["parameters"][name], published(tool)[name]
     assert offered["type"] == documented["type"]
     assert offered.get("enum") == documented.get("enum")
@@ -80,7 +80,7 @@ def test_a_documented_length_is_published_as_a_length_or_by_a_pattern() -> None:
     assert not re.search(digits, "1" * 33)
 
 
-def test_no_documented_length_goes_untested() -> None:
+def test_all_documented_lengths_are_tested() -> None:
     lengths = {
         (tool, name): DOCUMENTED[tool]["parameters"][name].get("max_length")
         for tool, name in PARAMETERS
@@ -92,7 +92,7 @@ def test_no_documented_length_goes_untested() -> None:
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_nothing_is_offered_that_is_not_documented_but_the_servers_own(tool: str) -> None:
+def test_only_documented_parameters_and_the_servers_own_are_published(tool: str) -> None:
     marked = {p.name for p in load_operations()[tool].parameters.values() if p.location == "own"}
     assert published(tool).keys() - DOCUMENTED[tool]["parameters"].keys() == OWN[tool] == marked
 
@@ -121,7 +121,7 @@ def test_an_input_schema_is_flat_and_closed(tool: str) -> None:
 
 @pytest.mark.parametrize("tool", TOOLS)
 @pytest.mark.parametrize("side", ["inputSchema", "outputSchema"])
-def test_no_schema_has_in_it_what_clients_choke_on(
+def test_schemas_avoid_keywords_that_clients_reject(
     tool: str, side: Literal["inputSchema", "outputSchema"]
 ) -> None:
     schema = definitions()[tool][side]
@@ -145,7 +145,7 @@ def test_a_default_satisfies_its_own_schema(tool: str) -> None:
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_an_output_schema_is_an_object_that_tells_what_became_of_it(tool: str) -> None:
+def test_an_output_schema_is_an_object_with_an_outcome(tool: str) -> None:
     schema = definitions()[tool]["outputSchema"]
     assert schema["type"] == "object"
     assert schema["required"] == ["outcome"]
@@ -167,7 +167,7 @@ def test_the_annotations_are_honest() -> None:
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_no_hint_is_left_to_be_guessed(tool: str) -> None:
+def test_all_annotations_are_explicit(tool: str) -> None:
     assert definitions()[tool]["annotations"].keys() == {
         *("readOnlyHint", "destructiveHint", "idempotentHint", "openWorldHint")
     }
@@ -196,7 +196,7 @@ async def test_the_list_is_the_same_for_every_client_and_era_before_and_after_ca
 
 @pytest.mark.anyio
 @pytest.mark.skipif(find_spec("rs_bpe") is None, reason="no rs-bpe: pip install rs-bpe")
-async def test_the_tools_and_a_page_of_calls_keep_to_their_budget_of_tokens(
+async def test_the_tools_and_a_page_of_calls_stay_within_their_token_budget(
     harness: Harness,
 ) -> None:
     seed_history(harness.emulator.calls, 1, 100, harness.clock())

@@ -1,6 +1,6 @@
-"""What is accepted of a model, and what it is told of everything else.
+"""Validation of arguments, and the faults that a model gets.
 
-`PROPERTY_EXAMPLES` is how many examples each property is tried with, over all tools.
+`PROPERTY_EXAMPLES` is the number of examples for each property, over all tools.
 """
 
 import math
@@ -54,8 +54,7 @@ from tests.strategies import (
 
 EXAMPLES = int(os.environ.get("PROPERTY_EXAMPLES", "100"))
 
-# A busy machine makes data slowly, which says nothing about the strategies; and all examples of a
-# tool are tried on one server.
+# A busy machine generates data slowly, and all examples of a tool run on one server.
 THOROUGH = settings(
     max_examples=max(1, EXAMPLES // len(TOOLS)),
     deadline=None,
@@ -77,7 +76,7 @@ TEXT = "a text of 1 to 4096 characters"
 DIGITS = "1 to 32 of the characters 0-9, #, * and w (a pause of 0.5 s)"
 EVENTS = "a list, without duplicates, of one or more of initiated, ringing, answered, completed"
 UNDERSCORED = "https://a_b.example/"
-CLEAN = re.compile(r", without invisible characters such as U\+[0-9A-F]{4,6}$")
+CLEAN = re.compile(r", without invisible characters \(found U\+[0-9A-F]{4,6}\)$")
 OVERRIDE = "\N{RIGHT-TO-LEFT OVERRIDE}"
 
 
@@ -86,7 +85,7 @@ def checked(tool: str, arguments: Mapping[str, object]) -> Arguments:
 
 
 def faults(tool: str, arguments: Mapping[str, object]) -> dict[str, Fault]:
-    """What is wrong with the arguments, by the name of each; nothing may be told twice."""
+    """The faults by argument name, of which each may be reported only once."""
     with pytest.raises(InvalidArguments) as error:
         checked(tool, arguments)
     told = error.value.faults
@@ -96,13 +95,13 @@ def faults(tool: str, arguments: Mapping[str, object]) -> dict[str, Fault]:
 
 
 def fault_of(tool: str, name: str, value: object) -> Fault:
-    """The one fault of arguments that were enough before `value` came."""
+    """The only fault of otherwise valid arguments."""
     (only,) = faults(tool, {**BASES[tool], name: value}).items()
     assert only[0] == name
     return only[1]
 
 
-# What each fault says
+# Texts of faults
 
 
 Row = tuple[str, str, object, str, str]
@@ -149,7 +148,7 @@ FAULTS: list[Row] = [
 
 
 @pytest.mark.parametrize(("tool", "name", "value", "expected", "received"), FAULTS)
-def test_a_fault_says_what_was_expected_and_what_came(  # a table's columns
+def test_a_fault_says_what_was_expected_and_received(  # a table's columns
     tool: str, name: str, value: object, expected: str, received: str
 ) -> None:
     fault = fault_of(tool, name, value)
@@ -204,7 +203,7 @@ def test_every_example_in_a_fault_would_be_accepted(tool: str) -> None:
         ("update_call", "status", "Completed", "completed"),
     ],
 )
-def test_a_value_that_is_nearly_right_is_met_with_the_right_one(
+def test_a_nearly_valid_value_gets_a_suggestion(
     tool: str, name: str, value: object, meant: object
 ) -> None:
     guessed = fault_of(tool, name, value).did_you_mean
@@ -226,11 +225,13 @@ def test_a_value_that_is_nearly_right_is_met_with_the_right_one(
         ("list_calls", "cursor", ["abc.d ef", ""]),
     ],
 )
-def test_no_address_text_or_token_is_made_up(tool: str, name: str, values: list[str]) -> None:
+def test_addresses_texts_and_tokens_are_never_guessed(
+    tool: str, name: str, values: list[str]
+) -> None:
     assert {fault_of(tool, name, value).did_you_mean for value in values} == {None}
 
 
-def test_an_argument_that_is_wrong_in_two_ways_is_told_once() -> None:
+def test_an_argument_that_is_wrong_in_two_ways_is_reported_once() -> None:
     told = faults("create_call", placing(**{"from": "sip:bob smith@example.com"}))
     assert [*told] == ["from"]
 
@@ -256,7 +257,7 @@ def test_an_argument_that_is_wrong_in_two_ways_is_told_once() -> None:
         ("list_calls", "PageSize", "page_size"),
     ],
 )
-def test_a_misspelt_name_is_met_with_the_right_one(tool: str, name: str, meant: str) -> None:
+def test_a_misspelt_argument_name_gets_a_suggestion(tool: str, name: str, meant: str) -> None:
     told = faults(tool, {**BASES[tool], name: "?"})
     assert told[name] == Fault(
         path=f"/{name}",
@@ -266,26 +267,26 @@ def test_a_misspelt_name_is_met_with_the_right_one(tool: str, name: str, meant: 
     )
 
 
-def test_a_value_under_a_misspelt_name_is_checked_in_the_same_answer() -> None:
+def test_a_value_under_a_misspelt_name_is_also_checked() -> None:
     told = faults("create_call", {"To": "0123", "From": "client:bob", "twiml": TWIML})
     assert [*told] == ["To", "From", "to"]
     told = faults("create_call", placing(SIPAuthPassword=["secret"]))
     assert told["sip_auth_password"].received == MASK
 
 
-def test_values_under_misspelt_names_are_held_to_each_other() -> None:
+def test_rules_apply_to_values_under_misspelt_names() -> None:
     told = faults("create_call", {"To": "+15005550006", "From": "client:bob", "twiml": TWIML})
     assert [*told] == ["To", "From", "from"]
     assert told["from"].expected == "a phone number, because to is a phone number"
 
 
-def test_a_name_that_is_no_single_step_is_pointed_at_by_the_book() -> None:
+def test_an_argument_name_is_escaped_as_a_json_pointer() -> None:
     assert [*faults("fetch_call", {"sid": SID, "a/b~c": 1})] == ["a~1b~0c"]
 
 
-def test_what_cannot_be_seen_is_named() -> None:
+def test_an_invisible_character_is_named_by_its_code_point() -> None:
     told = fault_of("create_call", "twiml", "<Response>\N{SOFT HYPHEN}</Response>")
-    assert told.expected.endswith(", without invisible characters such as U+00AD")
+    assert told.expected.endswith(", without invisible characters (found U+00AD)")
 
 
 BYPASSES = (
@@ -299,7 +300,7 @@ BYPASSES = (
 @pytest.mark.requirement("07", "31")
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.anyio
-async def test_no_argument_gets_round_the_confirmation(
+async def test_no_argument_bypasses_the_confirmation(
     harness: Harness, era: Literal["auto", "legacy"]
 ) -> None:
     async with harness.connect(era) as agent:
@@ -314,7 +315,7 @@ async def test_no_argument_gets_round_the_confirmation(
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_a_missing_argument_is_told_with_an_example(tool: str) -> None:
+def test_a_missing_argument_is_reported_with_an_example(tool: str) -> None:
     required = definitions()[tool]["inputSchema"].get("required", [])
     for name in required:
         rest = {key: value for key, value in BASES[tool].items() if key != name}
@@ -324,7 +325,7 @@ def test_a_missing_argument_is_told_with_an_example(tool: str) -> None:
 
 
 @pytest.mark.anyio
-async def test_everything_wrong_is_told_at_once_to_program_and_model(harness: Harness) -> None:
+async def test_all_faults_are_reported_at_once_as_text_and_data(harness: Harness) -> None:
     wrong: dict[str, object] = {
         "To": TALKS_FOR_AN_HOUR,
         "frm": CALLER,
@@ -383,7 +384,7 @@ async def test_a_secret_is_never_shown(harness: Harness, name: str, value: objec
 
 
 @pytest.mark.anyio
-async def test_a_secret_under_a_misspelt_name_is_not_shown_either(harness: Harness) -> None:
+async def test_a_secret_under_a_misspelt_name_is_not_shown(harness: Harness) -> None:
     async with harness.connect() as agent:
         result = await agent.client.call_tool("create_call", placing(SipAuthPassword="hunter2"))
     assert structured(result)["error"]["faults"][0]["did_you_mean"] == "sip_auth_password"
@@ -415,7 +416,7 @@ STRANGE_SIDS = [
         ("list_calls", "parent_call_sid", "CA"),
     ],
 )
-def test_what_is_no_sid_is_refused(tool: str, name: str, prefix: str, sid: str) -> None:
+def test_an_invalid_sid_is_refused(tool: str, name: str, prefix: str, sid: str) -> None:
     fault = fault_of(tool, name, sid.replace("CA", prefix))
     expected = ACCOUNT_SID if prefix == "AC" else CALL_SID
     assert CLEAN.sub("", fault.expected) == expected
@@ -424,7 +425,7 @@ def test_what_is_no_sid_is_refused(tool: str, name: str, prefix: str, sid: str) 
 @pytest.mark.requirement("30")
 @pytest.mark.parametrize("sid", [sid for sid in STRANGE_SIDS if "\ud800" not in sid])
 @pytest.mark.anyio
-async def test_what_is_no_sid_never_gets_into_a_path(sid: str) -> None:
+async def test_an_invalid_sid_never_gets_into_a_path(sid: str) -> None:
     async with open_harness(calls_mcp_confirm="none") as harness, harness.connect() as agent:
         for tool in ("fetch_call", "update_call", "delete_call"):
             for arguments in ({"sid": sid}, {"account_sid": sid.replace("CA", "AC")}):
@@ -456,9 +457,7 @@ async def test_what_is_no_sid_never_gets_into_a_path(sid: str) -> None:
         ("create_call", "confirmation_token", "abc\x7f"),
     ],
 )
-def test_a_character_that_deceives_is_refused_and_named_as_the_reason(
-    tool: str, name: str, text: object
-) -> None:
+def test_an_invisible_character_is_refused_and_named(tool: str, name: str, text: object) -> None:
     fault = fault_of(tool, name, text)
     assert CLEAN.search(fault.expected)
     assert str(fault.received).isprintable()
@@ -470,7 +469,7 @@ EVERY_TEXT = [(tool, name) for tool, name in PARAMETERS if isinstance(sample(too
 
 @pytest.mark.requirement("32")
 @pytest.mark.parametrize(("tool", "name"), EVERY_TEXT)
-def test_no_text_takes_a_control_character_and_no_fault_repeats_one(tool: str, name: str) -> None:
+def test_control_characters_are_refused_and_not_repeated(tool: str, name: str) -> None:
     text = sample(tool, name)
     for control in CONTROLS[3:] if name == "twiml" else CONTROLS:  # which has lines
         for value in (f"{text}{control}", f"{control}{text}", f"x{control}X-Y: z"):
@@ -513,7 +512,7 @@ def test_no_text_takes_a_control_character_and_no_fault_repeats_one(tool: str, n
         ("byoc", "BY" + "z" * 32),
     ],
 )
-def test_a_text_that_only_resembles_a_right_one_is_refused(name: str, text: str) -> None:
+def test_a_text_that_resembles_a_valid_value_is_refused(name: str, text: str) -> None:
     assert fault_of("create_call", name, text).path == f"/{name}"
 
 
@@ -530,19 +529,19 @@ def test_a_text_that_only_resembles_a_right_one_is_refused(name: str, text: str)
         ("caller_id", "alice@example.com"),
     ],
 )
-def test_a_text_in_its_own_right_is_accepted_unchanged(name: str, text: str) -> None:
+def test_a_valid_text_is_accepted_unchanged(name: str, text: str) -> None:
     assert checked("create_call", {**BASES["create_call"], name: text}).values[name] == text
 
 
 # Numbers and dates
 
 
-def test_a_number_far_beyond_any_sense_is_refused_even_where_no_bound_is_documented() -> None:
+def test_a_number_above_32_bits_is_refused_even_without_a_documented_maximum() -> None:
     assert fault_of("create_call", "time_limit", 2**31).path == "/time_limit"
     checked("create_call", placing(time_limit=2**31 - 1))
 
 
-def test_a_whole_float_is_that_number() -> None:
+def test_a_whole_float_is_accepted_as_an_integer() -> None:
     values = checked("create_call", placing(timeout=60.0)).values
     assert values["timeout"] == 60
     assert isinstance(values["timeout"], int)
@@ -567,7 +566,7 @@ NO_DATES = (
         ("list_calls", "start_time", DATE, NO_DATES),
     ],
 )
-def test_what_is_no_whole_number_boolean_or_real_date_is_refused(
+def test_an_invalid_number_boolean_or_date_is_refused(
     tool: str, name: str, expected: str, values: tuple[object, ...]
 ) -> None:
     assert {fault_of(tool, name, value).expected for value in values} == {expected}
@@ -575,7 +574,7 @@ def test_what_is_no_whole_number_boolean_or_real_date_is_refused(
 
 @pytest.mark.parametrize("text", ["2026-01-31T0900Z", "2026-01-31T09Z", "2026-01-31T09:00:00+0100"])
 @pytest.mark.anyio
-async def test_a_date_time_in_a_rarer_spelling_is_refused_here_or_taken_by_the_api(
+async def test_an_unusual_date_time_format_is_refused_or_accepted_by_the_api(
     harness: Harness, text: str
 ) -> None:
     async with harness.connect() as agent:
@@ -586,7 +585,7 @@ async def test_a_date_time_in_a_rarer_spelling_is_refused_here_or_taken_by_the_a
 @pytest.mark.parametrize(
     "text", ["2024-02-29", "2026-01-31T09:00:00Z", "2026-01-31T09:00:00.25+01:00"]
 )
-def test_a_real_date_is_accepted(text: str) -> None:
+def test_a_valid_date_is_accepted(text: str) -> None:
     assert checked("list_calls", {"end_time_after": text}).values == {"end_time_after": text}
 
 
@@ -594,7 +593,7 @@ def test_a_real_date_is_accepted(text: str) -> None:
 
 
 @pytest.mark.parametrize("tool", ["create_call", "update_call"])
-def test_a_rule_that_needs_one_of_several_names_them_all(tool: str) -> None:
+def test_a_missing_choice_of_arguments_names_all_of_them(tool: str) -> None:
     (rule,) = (r for r in load_operations()[tool].rules if r.rule == "needs_one_of")
     bare = {k: v for k, v in BASES[tool].items() if k not in rule.parameters}
     first = rule.parameters[0]
@@ -606,7 +605,7 @@ def test_a_rule_that_needs_one_of_several_names_them_all(tool: str) -> None:
         checked(tool, {**bare, name: sample(tool, name)})
 
 
-def test_what_excludes_each_other_is_refused_together() -> None:
+def test_arguments_that_exclude_each_other_are_refused() -> None:
     told = faults("update_call", {"sid": SID, "url": "https://example.com/", "twiml": TWIML})
     assert [*told.values()] == [
         Fault(path="/twiml", expected="only one of them", received="url and twiml")
@@ -614,7 +613,7 @@ def test_what_excludes_each_other_is_refused_together() -> None:
 
 
 @pytest.mark.parametrize("sender", ["sip:bob@example.com", "client:bob"])
-def test_a_call_to_a_number_comes_from_a_number(sender: str) -> None:
+def test_a_call_to_a_phone_number_needs_a_phone_number_as_caller_id(sender: str) -> None:
     fault = fault_of("create_call", "from", sender)
     assert fault.expected == "a phone number, because to is a phone number"
     assert fault.received == f'"{sender}"'
@@ -622,7 +621,7 @@ def test_a_call_to_a_number_comes_from_a_number(sender: str) -> None:
 
 
 @pytest.mark.parametrize("sender", ["sip:bob@example.com", "client:bob", CALLER])
-def test_a_call_to_an_address_comes_from_anywhere(sender: str) -> None:
+def test_a_call_to_an_address_can_have_any_caller_id(sender: str) -> None:
     checked("create_call", placing(**{"to": "sip:alice@example.com", "from": sender}))
 
 
@@ -638,7 +637,7 @@ CONTEXT: Mapping[str, Mapping[str, object]] = {
     "recording_status_callback_event": {"recording_status_callback": "https://example.com/"},
     "recording_status_callback_method": {"recording_status_callback": "https://example.com/"},
 }
-"""What an argument needs itself before others can depend on it."""
+"""What an argument needs before other arguments can depend on it."""
 
 SOFT_RULES = [
     (tool, rule, name)
@@ -657,7 +656,7 @@ def soft(rule_name: str) -> pytest.MarkDecorator:
 
 
 @soft("ignored_when")
-def test_what_the_api_ignores_is_warned_of(tool: str, rule: Rule, name: str) -> None:
+def test_an_argument_that_the_api_ignores_gets_a_warning(tool: str, rule: Rule, name: str) -> None:
     values = {key: sample(tool, key) for key in (name, rule.given)}
     arguments = checked(tool, {**BASES[tool], **values})
     reason = f"{name} is ignored because {rule.given} is given"
@@ -667,7 +666,9 @@ def test_what_the_api_ignores_is_warned_of(tool: str, rule: Rule, name: str) -> 
 
 
 @soft("no_effect_without")
-def test_what_has_no_effect_alone_is_warned_of(tool: str, rule: Rule, name: str) -> None:
+def test_an_argument_without_the_one_it_needs_gets_a_warning(
+    tool: str, rule: Rule, name: str
+) -> None:
     context = CONTEXT.get(rule.given, {})
     alone = {**BASES[tool], **context, name: sample(tool, name)}
     reason = f"{name} has no effect without {rule.given}"
@@ -677,7 +678,7 @@ def test_what_has_no_effect_alone_is_warned_of(tool: str, rule: Rule, name: str)
 
 
 @soft("no_effect_without")
-def test_what_has_its_effect_is_not_warned_of(tool: str, rule: Rule, name: str) -> None:
+def test_an_effective_argument_gets_no_warning(tool: str, rule: Rule, name: str) -> None:
     needed = {rule.given: sample(tool, rule.given), name: sample(tool, name)}
     context = {**CONTEXT.get(rule.given, {}), **CONTEXT.get(name, {})}
     base = {k: v for k, v in BASES[tool].items() if k not in ("twiml", "status")}
@@ -686,7 +687,9 @@ def test_what_has_its_effect_is_not_warned_of(tool: str, rule: Rule, name: str) 
 
 
 @soft("only_for_kind")
-def test_what_is_for_another_kind_of_party_is_warned_of(tool: str, rule: Rule, name: str) -> None:
+def test_an_argument_for_another_kind_of_party_gets_a_warning(
+    tool: str, rule: Rule, name: str
+) -> None:
     parties = {"phone number": "+15005550205", "SIP address": "sip:alice@example.com"}
     values = {**BASES[tool], name: sample(tool, name)}
     for kind, party in {**parties, "client": "client:alice"}.items():
@@ -695,7 +698,7 @@ def test_what_is_for_another_kind_of_party_is_warned_of(tool: str, rule: Rule, n
         assert told == (() if kind == rule.kind else (reason,))
 
 
-def test_what_depends_on_something_ignored_is_warned_of_too() -> None:
+def test_an_argument_that_depends_on_an_ignored_one_gets_a_warning() -> None:
     arguments = placing(send_digits="1", machine_detection="Enable", async_amd=True)
     assert checked("create_call", arguments).warnings == (
         "machine_detection is ignored because send_digits is given",
@@ -704,7 +707,7 @@ def test_what_depends_on_something_ignored_is_warned_of_too() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_call_that_is_warned_of_goes_ahead_and_says_so() -> None:
+async def test_a_call_with_warnings_is_placed_and_returns_them() -> None:
     url = "https://example.com/voice"
     async with open_harness(calls_mcp_confirm="none") as harness, harness.connect() as agent:
         result = await agent.client.call_tool(
@@ -769,23 +772,23 @@ def test_a_huge_value_makes_a_short_fault(tool: str, name: str) -> None:
     [buried(50_000), [buried(50_000)] * 2, {"a": buried(50_000)}, -(10**5000)],
     ids=["a list", "two lists", "an object", "a number"],
 )
-def test_a_value_that_can_not_even_be_printed_makes_a_short_fault(value: object) -> None:
+def test_a_value_that_cannot_be_printed_makes_a_short_fault(value: object) -> None:
     assert all(short(tool, name, value) for tool, name in EVERY_TYPE)
 
 
-def test_a_huge_name_makes_a_short_fault() -> None:
+def test_a_huge_argument_name_makes_a_short_fault() -> None:
     (fault,) = faults("list_calls", {"to" * 10**6: 1}).values()
     assert len(repr(fault)) < 500
 
 
-def test_of_countless_unknown_names_some_are_reported() -> None:
+def test_only_some_of_many_unknown_names_are_reported() -> None:
     reported = faults("list_calls", {f"strange{n}": n for n in range(10**5)})
     assert 10 <= len(reported) <= 100
 
 
 @pytest.mark.requirement("35")
 @pytest.mark.anyio
-async def test_a_huge_and_a_deep_value_come_back_through_a_client_as_short_results(
+async def test_huge_and_deep_values_return_short_results(
     harness: Harness,
 ) -> None:
     async with harness.connect() as agent:
@@ -801,7 +804,7 @@ async def test_a_huge_and_a_deep_value_come_back_through_a_client_as_short_resul
 
 @dataclass(frozen=True)
 class Bench:
-    """A running server that confirms nothing, used from an ordinary function."""
+    """A running server without confirmations, for use in a synchronous function."""
 
     portal: BlockingPortal
     harness: Harness
@@ -830,7 +833,7 @@ def running() -> Generator[Bench]:
 
 
 def as_documented(tool: str, arguments: Mapping[str, object], sent: Sending) -> bool:
-    """Whether just this was to be sent; a page's size may be the server's own choice."""
+    """Whether exactly this should be sent; the server may choose the page size."""
     if tool == "list_calls" and "page_size" not in arguments:
         (size,) = sent.query.pop("PageSize")
         assert 1 <= int(size) <= min(1000, int(cast("float", arguments.get("limit", 50))))
@@ -838,7 +841,7 @@ def as_documented(tool: str, arguments: Mapping[str, object], sent: Sending) -> 
 
 
 @pytest.mark.anyio
-async def test_null_for_what_is_optional_is_the_same_as_leaving_it_out(harness: Harness) -> None:
+async def test_null_leaves_out_an_optional_argument(harness: Harness) -> None:
     given = placing()
     names = load_operations()["create_call"].parameters.keys() - given.keys()
     rest = dict.fromkeys(names - {"confirmation_token"})
@@ -859,7 +862,7 @@ in_time = pytest.mark.timeout(60 + EXAMPLES // 5)
 @each_tool
 @THOROUGH
 @given(data=st.data())
-def test_whatever_the_reference_allows_reaches_the_api_as_it_says(
+def test_all_documented_arguments_reach_the_api_as_documented(
     running: Bench, tool: str, data: st.DataObject
 ) -> None:
     arguments = data.draw(right_arguments(tool))
@@ -872,7 +875,7 @@ def test_whatever_the_reference_allows_reaches_the_api_as_it_says(
 @each_tool
 @THOROUGH
 @given(data=st.data())
-def test_what_satisfies_the_schema_is_sent_or_has_a_fault_the_schema_can_not_tell(
+def test_arguments_that_satisfy_the_schema_are_sent_or_have_an_unpublished_fault(
     running: Bench, tool: str, data: st.DataObject
 ) -> None:
     schema = definitions()[tool]["inputSchema"]
@@ -899,7 +902,7 @@ def test_what_satisfies_the_schema_is_sent_or_has_a_fault_the_schema_can_not_tel
 @each_tool
 @THOROUGH
 @given(data=st.data())
-def test_what_breaks_the_schema_never_reaches_the_api(
+def test_arguments_that_break_the_schema_never_reach_the_api(
     running: Bench, tool: str, data: st.DataObject
 ) -> None:
     name, arguments = data.draw(broken_arguments(definitions()[tool]))
@@ -917,7 +920,7 @@ def test_what_breaks_the_schema_never_reaches_the_api(
 @each_tool
 @THOROUGH
 @given(data=st.data())
-def test_any_json_at_all_is_answered_with_a_short_result_as_published(
+def test_any_json_arguments_return_a_short_result_that_fits_the_output_schema(
     running: Bench, tool: str, data: st.DataObject
 ) -> None:
     taken = definitions()[tool]["inputSchema"]
