@@ -124,7 +124,7 @@ def test_an_invalid_elicitation_result_of_an_older_client_does_nothing(
         wire.send({"id": question, "result": malformed})
         outcome = wire.read()["result"]["structuredContent"]
     assert outcome["outcome"] == "declined"
-    assert "could not be read" in outcome["reason"]
+    assert "invalid answer" in outcome["reason"]
 
 
 @pytest.mark.requirement("28")
