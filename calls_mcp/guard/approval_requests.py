@@ -1,7 +1,7 @@
-"""What the operator is asked to approve, and what they decided.
+"""Approval requests for the operator, and their decisions.
 
-Nothing in the model's conversation decides anything here. What was approved runs once, because its
-confirmation can be claimed once.
+Nothing in the model's conversation can approve a request. An approved change runs once, because
+its confirmation can be claimed once.
 """
 
 import hashlib
@@ -25,21 +25,21 @@ from calls_mcp.storage import (
 )
 from calls_mcp.tools.outcome import Confirmation, Outcome, ReportProgress, iso_time
 
-_MOST_PENDING = 20  # of one principal
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5  # seconds between two looks for a decision
-_LOOKS = 20
-_REMEMBERED = 3600.0  # seconds for which the next request says what became of the last
+_MOST_PENDING = 20  # requests of one principal
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5  # seconds between checks for a decision
+_CHECKS = 20
+_REMEMBERED = 3600.0  # seconds in which a new request mentions the last
 _CALL_AGAIN = (
-    "Not carried out yet: the operator must approve it{place}, and was asked. Tell your user, then "
-    "call again with the same arguments: that waits for the decision and carries it out."
+    "Nothing was sent yet. The operator was asked to approve this{place}. Tell your user, then "
+    "call again with the same arguments. That waits for the decision and, once approved, sends it."
 )
 
 
 class ApprovalRequests:
     """Makes requests that expire after `ttl` seconds, and waits `patience` seconds for a decision.
 
-    A decision can be acted on for another `ttl`. `clock` gives the time in epoch seconds. `console`
-    is the URL where the operator decides, if that is known.
+    An approval can be used for another `ttl` seconds. `clock` returns epoch seconds. `console` is
+    the URL of the operator's console, if known.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class ApprovalRequests:
         return kept and await self._storage.find_request(kept[0])
 
     async def add(self, change: Change, preview: Preview) -> ApprovalRequest:
-        """Ask the operator, or join those of the same principal who have just asked the same.
+        """Ask the operator, or return the principal's pending request for the same change.
 
         Raises:
             PolicyDenied: Too many of this principal's requests are pending.
@@ -86,13 +86,13 @@ class ApprovalRequests:
         if not await self._is_added(request, preview.state):
             raise PolicyDenied(
                 change.rule,
-                f"{_MOST_PENDING} changes of the same principal wait for the operator already",
-                "Wait until some are decided.",
+                f"{_MOST_PENDING} requests of this principal are already pending",
+                "Wait until the operator has decided some of them.",
             )
         return request
 
     async def _is_added(self, request: ApprovalRequest, state: str) -> bool:
-        """Return whether there was room for it. If not, or if this is cancelled, it is gone."""
+        """Return whether the request was added. If not, or if cancelled, delete its key."""
         binding, expires_at = request.binding, request.expires_at + self._ttl
         pending = PendingConfirmation(binding, state, expires_at, for_operator=True)
         is_added = False
@@ -106,16 +106,16 @@ class ApprovalRequests:
         return is_added
 
     async def latest(self, request: ApprovalRequest) -> ApprovalRequest:
-        """Return a request as it is once every decision that is being written is there."""
+        """Return the request after all decisions in progress are written."""
         return await self._storage.find_request_after_writes(request.identifier) or request
 
     async def wait(
         self, request: ApprovalRequest, until: float, report: ReportProgress
     ) -> ApprovalRequest:
-        """Return the request once it is decided or has expired, or as it is when patience ends.
+        """Wait until the request is decided or expires, or `patience` ends, and return it.
 
-        That is at half of the time until `until` (by anyio's clock) at the latest: what is decided
-        must still be carried out.
+        This takes at most half of the time until `until` (anyio's clock), because an approved
+        change must still be sent.
         """
         begun, pause = anyio.current_time(), _FIRST_PAUSE
         patience = max(0.0, min(self._patience, (until - begun) / 2))
@@ -128,7 +128,7 @@ class ApprovalRequests:
         return request
 
     def awaiting(self, request: ApprovalRequest) -> Outcome:
-        """Return what an agent gets while a request is pending."""
+        """Return the outcome for the agent while the request is pending."""
         place = f" at {page_of(self._console, request.identifier)}" if self._console else ""
         confirmation = Confirmation(
             action=request.action,
@@ -143,14 +143,14 @@ class ApprovalRequests:
         )
 
     async def withdraw(self, request: ApprovalRequest, by: str, reason: str) -> None:
-        """Deny a request, unless it is decided already."""
+        """Deny a request unless it is already decided."""
         decision = OperatorDecision(is_approval=False, by=by, at=self._clock(), reason=reason)
         await self._storage.decide_request(request.identifier, decision)
 
     async def close(self, binding: Binding, identifier: str) -> None:
-        """Allow the same to be requested again, once the outcome is settled.
+        """Close a request after its outcome is settled, so that the change can be requested again.
 
-        While the store is away the request stays open: the same change then gets its outcome.
+        If the store fails, the request stays open, and the same change gets this outcome.
         """
         last = _key(binding, "last")
         with suppress(StoreUnavailable):
@@ -160,42 +160,42 @@ class ApprovalRequests:
             await self._storage.delete_if_equal(_key(binding), identifier)
 
     async def earlier(self, binding: Binding) -> tuple[str, ...]:
-        """Return what became of exactly this change before, for whoever decides about it now."""
+        """Return what was decided about the same change before, in at most one sentence."""
         kept = await self._storage.get_with_ttl(_key(binding, "last"))
         request = kept and await self._storage.find_request(kept[0])
         if not request or request.decision is None:
             return ()
         made = request.decision
-        told = f"The same was {made.word} before, by {quoted(made.by)}, {iso_time(made.at)}"
+        told = f"The same change was {made.word} by {quoted(made.by)} at {iso_time(made.at)}"
         if not made.is_approval:
             return (f"{told}.",)
-        return (
-            f"{told}, and {_result(await self._storage.wait_for_outcome(request.identifier))}.",
-        )
+        return (f"{told}; {_result(await self._storage.wait_for_outcome(request.identifier))}.",)
 
     async def _joined(self, change: Change) -> ApprovalRequest:
-        """Return the request that was made first, as soon as it is there."""
-        for _ in range(_LOOKS):
+        """Wait for the request that was made first, and return it."""
+        for _ in range(_CHECKS):
             if request := await self.current(change.binding):
                 return request
             await anyio.sleep(_FIRST_PAUSE)
         key = _key(change.binding)
-        if kept := await self._storage.get_with_ttl(key):  # the first one had no room, or died
+        if kept := await self._storage.get_with_ttl(
+            key
+        ):  # the first one was refused or interrupted
             await self._storage.delete_if_equal(key, kept[0])
-        raise PolicyDenied(change.rule, "it could not be put before the operator", "Call again.")
+        raise PolicyDenied(change.rule, "the approval request could not be created", "Try again.")
 
 
 def page_of(console: str, identifier: str) -> str:
-    """Return where the console at this URL shows a request."""
+    """Return the URL of a request's page in the console."""
     return f"{console}/approvals/{identifier}"
 
 
 def _result(outcome: Outcome) -> str:
     if outcome.outcome == "done":
-        return f"done: {outcome.call.sid}" if outcome.call else "done"
+        return f"it was done ({outcome.call.sid})" if outcome.call else "it was done"
     if outcome.error_kind == OutcomeUnknown.kind:
-        return "it is not known whether it was done"
-    return "not done"
+        return "it is unknown whether it was done"
+    return "it was not done"
 
 
 def _key(binding: Binding, kind: str = "case") -> str:

@@ -1,4 +1,4 @@
-"""A change that somebody asks for, and the decision about it."""
+"""A change (an invocation that changes something), and the decision about it."""
 
 import hashlib
 import json
@@ -19,11 +19,10 @@ _LONGEST_QUEUE = 600  # seconds until it rings
 
 @dataclass(frozen=True, slots=True)
 class Dialling:
-    """The parties that a change rings, each in its canonical spelling.
+    """The parties that a change calls, each in its canonical spelling.
 
-    `lifetime` is how many seconds from now the call will have ended at the latest; `until` is when
-    all must be settled (by anyio's clock). `is_new_call` is false for a live call whose new TwiML
-    dials.
+    After `lifetime` seconds the call has certainly ended. `until` is the invocation's deadline
+    (anyio's clock). `is_new_call` is false for new TwiML of a live call.
     """
 
     parties: tuple[str, ...]
@@ -36,10 +35,10 @@ class Dialling:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What is asked for, by whom, until when (by anyio's clock) it must be answered.
+    """A requested change. It must be answered by `until` (anyio's clock).
 
-    `requirement` and `rule` are what the policy demands of it. `binding` is what a confirmation of
-    it is valid for. `dialling` says whom it rings, None if nobody.
+    `requirement` and `rule` come from the policy. A confirmation is valid only for its `binding`.
+    `dialling` has the parties that it calls, if any.
     """
 
     arguments: Arguments
@@ -53,11 +52,11 @@ class Change:
 
     @property
     def places_call(self) -> bool:
-        """Return whether it places a new call."""
+        """Whether the change places a new call."""
         return self.request.effect == "place"
 
     def entry(self, decision: Decision, authority: Authority = NOBODY, rule: str = "") -> Entry:
-        """Return the audit log's entry for a decision about it."""
+        """Return the audit entry for a decision about this change."""
         account_sid = self.request.account_sid
         return audit_entry(
             self.arguments, account_sid, self.caller, decision, rule or self.rule, authority
@@ -66,9 +65,9 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The one right to act on a confirmation; the holder must settle it.
+    """The exclusive right to act on a confirmation. Its holder must settle it.
 
-    `state` is what must still be true, as the preview showed it.
+    `state` is the state that the preview showed, which must not have changed.
     """
 
     identifier: str
@@ -77,7 +76,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Proceed:
-    """The decision to carry a change out, and on whose authority."""
+    """The decision to send a change, and on whose authority."""
 
     change: Change
     authority: Authority = NOBODY
@@ -86,10 +85,10 @@ class Proceed:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """The decision not to, and what the client gets instead.
+    """The decision not to send a change, and the outcome for the client.
 
-    Without a `decision` nothing was decided yet, and nothing is recorded. `rule` is what decided,
-    if it is another than the one that the policy demands.
+    Without a `decision`, nothing was decided yet, and nothing is recorded. `rule` is the deciding
+    rule if it differs from the change's.
     """
 
     decision: Decision | None
@@ -99,7 +98,7 @@ class Stop:
 
     @classmethod
     def failed(cls, error: InvocationError, authority: Authority = NOBODY) -> "Stop":
-        """Return the decision that follows from an error."""
+        """Return the decision for an error."""
         rule = error.rule if isinstance(error, PolicyDenied) else ""
         return cls("denied", Outcome.from_error(error), authority, rule)
 
@@ -107,10 +106,10 @@ class Stop:
 def authorize(
     policy: Policy, arguments: Arguments, caller: Caller, account_sid: str, until: float
 ) -> Change:
-    """Return the change that is asked for, as the policy lets it pass.
+    """Return the requested change with the values that the policy adds.
 
     Raises:
-        PolicyDenied: It does not.
+        PolicyDenied: The policy refuses it.
     """
     judgement = judge(policy, arguments, account_sid)
     warnings = (*arguments.warnings, *judgement.notes)
@@ -129,7 +128,7 @@ def authorize(
 
 
 def _bind(arguments: Arguments, account_sid: str, principal: str) -> Binding:
-    """Return what a confirmation is valid for; the digest covers every argument."""
+    """Return the binding of a confirmation. Its digest covers every argument."""
     exact = json.dumps([account_sid, arguments.values], sort_keys=True)
     digest = hashlib.sha256(exact.encode()).hexdigest()
     return Binding(arguments.operation.name, digest, principal)
@@ -156,7 +155,7 @@ def audit_entry(
     rule: str,
     authority: Authority,
 ) -> Entry:
-    """Return the audit log's entry for a decision about what `caller` asks for."""
+    """Return the audit entry for a decision about an invocation of `caller`."""
     return Entry(
         principal=caller.principal,
         operation=arguments.operation,

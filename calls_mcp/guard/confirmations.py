@@ -1,4 +1,4 @@
-"""Confirmations: issued with a preview, valid once, for what was previewed, for a while."""
+"""Confirmations. Each is issued with a preview, expires, and can be used once."""
 
 import secrets
 from collections.abc import Callable
@@ -13,12 +13,12 @@ from calls_mcp.storage import Binding, PendingConfirmation, Storage
 from calls_mcp.tools.outcome import Confirmation, Outcome, iso_time
 
 _FORGOTTEN = (
-    "This server no longer knows the confirmation, nor whether it was used before. Now, nothing "
-    "was sent. Look first, with list_calls or fetch_call, whether it has been done; if it has not, "
-    "call without confirmation_token for a new preview."
+    "This server no longer knows this confirmation, or whether it was used. Nothing was sent now. "
+    "Check with list_calls or fetch_call whether the change was made. If not, call without "
+    "confirmation_token to get a new preview."
 )
-_AGAIN = "Call the tool again, without any confirmation_token, to begin anew."
-_REPLAYED = "this confirmation was used before; this is that use's outcome, nothing new was sent"
+_AGAIN = "Call the tool again without confirmation_token to start over."
+_REPLAYED = "this confirmation was already used; this is its first outcome, nothing new was sent"
 
 
 class Confirmations:
@@ -33,7 +33,7 @@ class Confirmations:
         self._clock = clock
 
     async def issue(self, preview: Preview, binding: Binding) -> Confirmation:
-        """Return a new confirmation, to be shown to the user."""
+        """Return a new confirmation, to show to the user."""
         identifier = secrets.token_urlsafe(9)
         expires_at = self._clock() + self._ttl
         pending = PendingConfirmation(binding, preview.state, expires_at)
@@ -46,7 +46,7 @@ class Confirmations:
         )
 
     def verify(self, token: str) -> str:
-        """Return the identifier of the confirmation that a token stands for.
+        """Return the identifier of the confirmation with this token.
 
         Raises:
             InvalidConfirmation: It is not a token of this server.
@@ -54,8 +54,8 @@ class Confirmations:
         identifier = self._signer.verify(token)
         if identifier is None:
             raise InvalidConfirmation(
-                "Nothing was sent: this server did not issue that confirmation_token.",
-                f"Send the token exactly as it was given. {_AGAIN}",
+                "Nothing was sent: this server did not issue this confirmation_token.",
+                f"Send the token exactly as you received it. {_AGAIN}",
             )
         return identifier
 
@@ -63,7 +63,7 @@ class Confirmations:
         """Return a confirmation, used or not, if it is still known.
 
         Raises:
-            InvalidConfirmation: It is for something else than `binding`.
+            InvalidConfirmation: It does not match `binding`.
         """
         pending = await self._storage.find_confirmation(identifier)
         if pending is not None:
@@ -78,28 +78,28 @@ class Confirmations:
         return state is None or state.claimed_at is None
 
     async def claim(self, identifier: str, pending: PendingConfirmation | None) -> Claim | Stop:
-        """Return the one right to act on a confirmation, or else what is left to say about it."""
+        """Return the exclusive right to act on a confirmation, or why there is none."""
         if pending is None:
             return Stop("expired", Outcome(outcome="expired", reason=_FORGOTTEN))
         if not await self._is_claimed_now(identifier):
             outcome = await self._storage.wait_for_outcome(identifier)
             return Stop("replayed", outcome.with_warnings([_REPLAYED]))
         if self._has_expired(pending):
-            outcome = expired("The confirmation was not used in time.")
+            outcome = expired("The confirmation has expired.")
             return Stop("expired", await self.settle(identifier, outcome))
         return Claim(identifier, pending.state)
 
     async def settle(self, identifier: str, outcome: Outcome) -> Outcome:
-        """Record what became of a claimed confirmation, cancelled or not, and return it."""
+        """Record the outcome of a claimed confirmation even if cancelled, and return it."""
         with anyio.CancelScope(shield=True):
             await self._storage.record_outcome(identifier, outcome)
         return outcome
 
     async def _is_claimed_now(self, identifier: str) -> bool:
         is_claimed = False
-        with anyio.CancelScope(shield=True):  # a claim that nobody knows of is never settled
+        with anyio.CancelScope(shield=True):  # an unknown claim would never be settled
             is_claimed = await self._storage.claim_confirmation(identifier)
-        return is_claimed  # noqa: RET504  # for all that types know, a scope may swallow the return
+        return is_claimed  # noqa: RET504  # type checkers think that a scope may swallow a return
 
     def _has_expired(self, pending: PendingConfirmation) -> bool:
         return self._clock() >= pending.expires_at
@@ -112,9 +112,9 @@ def expired(why: str) -> Outcome:
 
 def _require_same(asked: Binding, now: Binding) -> None:
     differences = {
-        f"it is for {asked.tool}, not {now.tool}": asked.tool != now.tool,
-        "it was given to somebody else": asked.principal != now.principal,
-        "the arguments are not those that were confirmed": asked.arguments != now.arguments,
+        f"the confirmation is for {asked.tool}, not {now.tool}": asked.tool != now.tool,
+        "the confirmation was issued to another principal": asked.principal != now.principal,
+        "the arguments differ from the confirmed ones": asked.arguments != now.arguments,
     }
     wrong = next((why for why, differs in differences.items() if differs), None)
     if wrong is not None:

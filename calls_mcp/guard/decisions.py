@@ -1,4 +1,4 @@
-"""Decide whether a change may be sent: by the policy, the client's user, or the operator."""
+"""Decide whether a change may be sent: policy, then the client's user or the operator."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -22,35 +22,35 @@ from calls_mcp.twilio.responses import read_call
 UNRECORDED = "this outcome could not be written to the audit log"
 
 _SHOW = (
-    "Nothing has happened yet. Show the preview to your user; only if they agree, call again with "
+    "Nothing has happened yet. Show the preview to your user. Only if they agree, call again with "
     "the same arguments and this token as confirmation_token."
 )
-_SPENT = "The confirmation is spent: call without confirmation_token for a new preview."
-_OPERATORS = "Nothing was sent: the operator decides about this, and no token does."
-_USERS = "Nothing was sent: the user must be asked about this, and no token does instead."
+_SPENT = "The confirmation has been used. Call without confirmation_token to get a new preview."
+_OPERATORS = "Nothing was sent: the operator must approve this, and a token can't replace that."
+_USERS = "Nothing was sent: the client must ask its user, and a token can't replace that."
 _WITHOUT = "Call again with the same arguments, without confirmation_token."
 _LAPSED = (
     "The operator did not decide in time. Nothing was sent. Call again with the same arguments to "
-    "ask anew."
+    "make a new request."
 )
-_SERVER, _NOT_RECORDED = "the server", "that it was asked could not be recorded"
+_SERVER, _NOT_RECORDED = "the server", "the request could not be recorded"
 _USER = "the user of the client"
 _NO_OPERATOR = (
-    "the operator must approve this, and can't see what waits in the memory of this server",
-    "Tell the user: the operator must unset CALLS_MCP_STATE_URL, which is memory:.",
+    "the operator must approve this, but can't see requests that this server keeps in memory",
+    "Tell the user that the operator must unset CALLS_MCP_STATE_URL, which is set to memory:.",
 )
 _NO_HUMAN = (
-    "its user must confirm this, and this client can't ask them",
-    "Tell the user: they need a client that can ask (elicitation), or an operator who approves.",
+    "the user must confirm this, but this client can't ask them",
+    "Tell the user that this needs a client with elicitation, or an operator to approve it.",
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guard:
-    """Decides about changes on the operator's terms, and records what is not to be sent.
+    """Applies the operator's policy to changes, and records the ones that are not sent.
 
-    `account_sid` is the account of changes that name none. Without `requests`, the operator can't
-    be asked. `clock` gives the time in epoch seconds.
+    `account_sid` is the default account. Without `requests`, the operator can't be asked. `clock`
+    returns epoch seconds.
     """
 
     policy: Policy
@@ -70,7 +70,7 @@ class Guard:
         approval: Approval | None,
         report: ReportProgress,
     ) -> Proceed | Outcome:
-        """Return that a change may be sent, or what its client gets instead.
+        """Return `Proceed` if a change may be sent, else the outcome for the client.
 
         Raises:
             AuditUnavailable: The decision could not be recorded, so nothing is sent.
@@ -90,7 +90,7 @@ class Guard:
         return await self.record(change, decision) if isinstance(decision, Stop) else decision
 
     async def record(self, change: Change, stop: Stop) -> Outcome:
-        """Record why a change is not sent, and return what its client gets.
+        """Record why a change is not sent, and return the outcome for the client.
 
         Raises:
             AuditUnavailable: It could not be recorded.
@@ -108,7 +108,7 @@ class Guard:
         return stop.outcome
 
     async def ask(self, change: Change, recent: RecentCalls) -> Stop:
-        """Put it to the client's user, with what recent calls say against it."""
+        """Ask the client's user to confirm, with the warnings about recent calls."""
         confirmation = await self.confirmations.issue(
             await self._preview(change, recent), change.binding
         )
@@ -121,7 +121,7 @@ class Guard:
         return Stop("asked", outcome)
 
     async def close(self, change: Change, authority: Authority) -> None:
-        """Allow the operator to be asked about the same again, now that this is settled."""
+        """Close the approval request, so that the same change can be requested again."""
         if self.requests is not None and authority.approval_id:
             await self.requests.close(change.binding, authority.approval_id)
 
@@ -150,7 +150,7 @@ class Guard:
         return await self._act_on(change, identifier, approval, Authority(approval.by))
 
     def _requests_for(self, change: Change, approval: Approval | None) -> ApprovalRequests | None:
-        """Return where the operator is asked about it, if it is theirs to decide."""
+        """Return the approval requests if the operator must decide, else None."""
         by_user = approval.by == "elicitation" if approval else change.caller.can_ask
         is_operators = change.requirement == "operator"
         if not (is_operators or (change.requirement == "require_human" and not by_user)):
@@ -165,7 +165,7 @@ class Guard:
     async def _ask_operator(
         self, change: Change, requests: ApprovalRequests, report: ReportProgress
     ) -> Proceed | Stop:
-        """Ask the operator, or act on what they have decided."""
+        """Ask the operator, or act on their decision."""
         request = await requests.current(change.binding)
         if request is None:
             return await self._request(change, requests)
@@ -173,14 +173,14 @@ class Guard:
             request = await requests.wait(request, change.until, report)
         authority = Authority("operator", approval_id=request.identifier)
         if request.has_expired(self.clock()):
-            request = await requests.latest(request)  # it may have been decided in the last moment
+            request = await requests.latest(request)  # may have been decided just before it expired
             if request.decision is None:
                 await requests.close(change.binding, request.identifier)
                 return Stop("expired", Outcome(outcome="expired", reason=_LAPSED), authority)
         made = request.decision
         if made is None:
             return Stop(None, requests.awaiting(request))
-        reason = f"The operator said no: {made.reason or 'no reason was given'}. Nothing was done."
+        reason = f"The operator denied this: {made.reason or 'no reason given'}. Nothing was sent."
         approval = Approval("", made.is_approval, reason, "operator")
         return await self._act_on_request(
             change, request, approval, replace(authority, name=made.by)
@@ -196,11 +196,11 @@ class Guard:
         return Stop("asked", outcome, authority)
 
     async def _withdraw(self, change: Change, reason: str) -> Proceed | Stop:
-        """Deny what the user does not want, so that the operator is not asked any longer."""
+        """Withdraw the approval request of a change that the user declined."""
         requests = self.requests
         request = requests and await requests.current(change.binding)
         if requests is None or request is None:
-            return Stop("expired", expired("It does not wait for the operator any more."))
+            return Stop("expired", expired("The request is no longer pending."))
         await requests.withdraw(request, _USER, reason)
         refusal = Approval("", approved=False, reason=reason, by="operator")
         authority = Authority("elicitation", approval_id=request.identifier)
@@ -209,7 +209,7 @@ class Guard:
     async def _act_on_request(
         self, change: Change, request: ApprovalRequest, approval: Approval, authority: Authority
     ) -> Proceed | Stop:
-        """Act on a decided request, which is closed unless that goes on."""
+        """Act on a decided request. It is closed unless the change proceeds."""
         decision = await self._act_on(change, request.identifier, approval, authority)
         if isinstance(decision, Stop):
             await self.close(change, authority)
@@ -222,7 +222,7 @@ class Guard:
         return await self.ask(change, recent)
 
     async def _check(self, change: Change) -> RecentCalls:
-        """Return what recent calls say against it, if it can be sent now at all."""
+        """Return the warnings about recent calls, or raise if the change can't be sent now."""
         self.twilio.require_ready(change.request)
         if change.dialling is None:
             return RecentCalls()
@@ -232,7 +232,7 @@ class Guard:
     async def _act_on(
         self, change: Change, identifier: str, approval: Approval, authority: Authority
     ) -> Proceed | Stop:
-        """Act on the answer to a question, once."""
+        """Act on the answer to a confirmation, once."""
         pending = await self.confirmations.find(identifier, change.binding)
         if pending is not None and approval.approved:
             await self._require_ready(change, identifier, pending)
@@ -250,7 +250,7 @@ class Guard:
     async def _require_ready(
         self, change: Change, identifier: str, pending: PendingConfirmation
     ) -> None:
-        """Check the API before an approval is claimed, so that an outage does not use it up."""
+        """Check the API before claiming an approval, so that an outage does not use it up."""
         try:
             self.twilio.require_ready(change.request)
         except InvocationError:
@@ -258,8 +258,8 @@ class Guard:
                 raise
 
     async def _check_state(self, change: Change, claim: Claim) -> Stop | None:
-        """Return why a claim can't be acted on any more. Whatever happens here, it is settled."""
-        stop: Stop | None = Stop("expired", expired("Its use was broken off."))
+        """Return why a claim can't be acted on any more, and settle it; None if it can."""
+        stop: Stop | None = Stop("expired", expired("The change was interrupted."))
         try:
             call = await self._current_call(change)
             changed = difference(claim.state, call) if call else ""
@@ -276,7 +276,7 @@ class Guard:
         return preview_of(change, call, datetime.fromtimestamp(self.clock(), UTC), recent)
 
     async def _current_call(self, change: Change) -> CallSummary | None:
-        """Return the call to be changed as it is now; None if it is yet to be placed."""
+        """Return the current state of the call to change; None for a new call."""
         if change.places_call:
             return None
         request, is_urgent = change.request.as_fetch(), change.request.is_urgent
@@ -296,7 +296,7 @@ def count_decision(entry: Entry) -> None:
 
 
 def as_used(outcome: Outcome) -> Outcome:
-    """Return a failure as one after which the same token can't be sent again."""
+    """Return a failure with the hint that its token can't be used again."""
     error = outcome.error
     if error is None or not (error.retryable or error.kind == PolicyDenied.kind):
         return outcome

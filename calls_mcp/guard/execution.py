@@ -1,4 +1,4 @@
-"""Carry out what was decided: within the limits, recorded, sent once, settled at the end."""
+"""Execute changes that may be sent: reserve, record, send once, record, settle."""
 
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
@@ -16,12 +16,12 @@ from calls_mcp.guard.send_once import Delivery, Sender
 from calls_mcp.tools.outcome import Outcome
 from calls_mcp.twilio.responses import no_usable_response
 
-_INTERRUPTED = "this server failed before an answer came"
+_INTERRUPTED = "this server failed before it got a response"
 
 
 @dataclass(slots=True, eq=False)
 class _Attempt:
-    """A change that is being carried out, and what has become of it so far."""
+    """A change in progress, and its outcome so far."""
 
     approved: Proceed
     delivery: Delivery
@@ -39,7 +39,7 @@ class _Attempt:
 
     @contextmanager
     def warn_if_unavailable(self, warning: str) -> Generator[None]:
-        """Add a warning if the store fails: what was done is reported all the same."""
+        """Add a warning if the store fails, because the outcome must be reported anyway."""
         try:
             yield
         except StoreUnavailable:
@@ -47,7 +47,7 @@ class _Attempt:
 
 
 class Executor:
-    """Carries out changes. Once one is begun, it is finished even if the client disconnects."""
+    """Executes changes. A change that was started is finished even if the client disconnects."""
 
     def __init__(
         self,
@@ -64,10 +64,10 @@ class Executor:
         self._audit = audit
 
     async def execute(self, approved: Proceed) -> Outcome:
-        """Return the outcome of a change that was approved.
+        """Execute a change and return its outcome.
 
         Raises:
-            InvocationError: It was to be confirmed first, and could not be.
+            InvocationError: It needed a confirmation, which could not be created.
         """
         change = approved.change
         interrupted = no_usable_response(change.request, _INTERRUPTED)
@@ -83,7 +83,7 @@ class Executor:
         return attempt.outcome
 
     async def _reserve(self, approved: Proceed) -> Reservation | Stop | None:
-        """Reserve room for what a change rings, or return why it is not sent."""
+        """Count the calls of a change against the limits, or return why it is not sent."""
         change, claim = approved.change, approved.claim
         if change.dialling is None:
             return None
@@ -98,7 +98,7 @@ class Executor:
             return reserved
         if claim is None:
             return await self._guard.ask(change, reserved)
-        reason = f"Since it was asked for: {' '.join(reserved.reasons)}"
+        reason = f"Since the preview: {' '.join(reserved.reasons)}"
         return Stop("expired", expired(reason), approved.authority)
 
     @asynccontextmanager
@@ -117,7 +117,7 @@ class Executor:
         if authority.by == "token":
             outcome = as_used(attempt.delivery.outcome)
             attempt.finish(replace(attempt.delivery, outcome=outcome))
-        with attempt.warn_if_unavailable("this outcome could not be kept in the state store"):
+        with attempt.warn_if_unavailable("this outcome could not be saved in the state store"):
             await self._confirmations.settle(claim.identifier, attempt.outcome)
         await self._guard.close(change, authority)
 
@@ -125,7 +125,7 @@ class Executor:
     async def _reserved(
         self, attempt: _Attempt, reservation: Reservation | None
     ) -> AsyncGenerator[None]:
-        """Give back what was reserved for a call that was surely not placed."""
+        """Release the reservation of a call that was certainly not placed."""
         try:
             yield
         except AuditUnavailable as error:  # before anything was sent
@@ -133,15 +133,17 @@ class Executor:
             raise
         finally:
             if reservation is not None:
-                with attempt.warn_if_unavailable("the caps on calls could not be kept"):
+                with attempt.warn_if_unavailable(
+                    "the call limits could not be updated in the state store"
+                ):
                     await self._limits.settle(reservation, attempt.outcome)
 
     @asynccontextmanager
     async def _recorded(self, attempt: _Attempt) -> AsyncGenerator[None]:
-        """Record a change before it is sent and after.
+        """Record a change before it is sent, and its outcome afterwards.
 
         Raises:
-            AuditUnavailable: It could not be recorded, so it must not be sent.
+            AuditUnavailable: The change can't be recorded, so it must not be sent.
         """
         approved = attempt.approved
         entry = approved.change.entry("allowed", approved.authority)

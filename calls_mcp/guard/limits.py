@@ -1,4 +1,4 @@
-"""Limits on tool calls and on new calls: how many in a while, and no number twice by mistake."""
+"""Rate limits on tool calls and calls, and protection against calling a number twice by mistake."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -23,23 +23,25 @@ from calls_mcp.storage import Limit, LimitExceeded, Storage
 from calls_mcp.storage.rate_limiter import RateLimiter
 from calls_mcp.tools.catalog import Operation
 from calls_mcp.tools.outcome import CallSummary, Outcome
+from calls_mcp.tools.wording import about, counted
 from calls_mcp.twilio.client import TwilioClient
 from calls_mcp.twilio.requests import Request
 from calls_mcp.twilio.responses import read_call
 
-_REMEMBERED = 600  # seconds, at least, for which a call counts as one that may have been placed
+_REMEMBERED = 600  # seconds, at least, for which a call may count as possibly placed
 _LATE = 60  # seconds
 _LONGEST_PARTY = 64  # characters
 _WINDOWS = {"calls_per_minute": 60, "calls_per_hour": 3600, "calls_per_day": 86_400}  # seconds
-_ENOUGH = "Tell your user, or ask the operator to raise it."
+_SPANS = {60: "minute", 3600: "hour", 86_400: "day"}
+_RAISE = "Tell your user, or ask the operator to raise the limit."
 
 
 @dataclass(frozen=True, slots=True)
 class RecentCalls:
-    """Why a call needs to be confirmed, even where the policy asks for no confirmation.
+    """Recent calls to the same number, because of which a call always needs a confirmation.
 
-    `ids` stand for the recent calls to the same number, so that a later look can tell whether
-    these are still all.
+    `reasons` are sentences for the preview. `ids` identify the calls, so that a later check can
+    detect new ones.
     """
 
     reasons: tuple[str, ...] = ()
@@ -48,7 +50,7 @@ class RecentCalls:
 
 @dataclass(frozen=True, slots=True)
 class _Mark:
-    """A text kept under `key`, which took the place of `before` with `ttl` seconds to live."""
+    """A text stored under `key`. It replaced `before`, which had `ttl` seconds left."""
 
     key: str
     text: str
@@ -58,7 +60,7 @@ class _Mark:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What was reserved for a new call: marks of it, and a place among the calls in flight."""
+    """The marks of a new call, and its place among the calls in flight."""
 
     dialling: Dialling
     marks: tuple[_Mark, ...] = ()
@@ -76,7 +78,7 @@ class ToolRateLimit:
         """Count a tool call.
 
         Raises:
-            PolicyDenied: There were too many in the last minute.
+            PolicyDenied: The limit is reached.
         """
         name = "reads_per_minute" if operation.read_only else "changes_per_minute"
         amount = getattr(self._caps, name)
@@ -84,15 +86,13 @@ class ToolRateLimit:
             return
         exceeded = await self._limiter.hit([Limit(name, amount, 60, principal)])
         if exceeded is not None:
-            reason = "so many tool calls were made within a minute"
-            hint = (
-                f"Wait {exceeded.retry_after:.0f} s; then go more slowly, or ask for more at once."
-            )
+            reason = f"the limit of {counted(amount, 'tool call')} a minute is reached"
+            hint = f"Wait {about(exceeded.retry_after)}, then call tools less often."
             raise PolicyDenied(f"caps.{name}", reason, hint)
 
 
 class CallLimits:
-    """Counts in the store the calls of one account; `clock` gives the time in epoch seconds.
+    """Counts the calls of one account in the store. `clock` returns epoch seconds.
 
     `deadline` is how many seconds placing a call may take.
     """
@@ -114,41 +114,43 @@ class CallLimits:
         self._remembered = max(_REMEMBERED, deadline + _LATE)
 
     async def recent_calls(self, dialling: Dialling) -> RecentCalls:
-        """Return what recent calls say against placing a call without asking."""
+        """Return the recent calls to the same parties."""
         found: dict[str, str] = {}
         for party in dialling.parties:
             found |= await self._recent_calls_to(party, dialling)
         return RecentCalls(tuple(filter(None, found.values())), frozenset(found))
 
     async def _recent_calls_to(self, party: str, dialling: Dialling) -> dict[str, str]:
-        """Return the reasons against calling `party` without asking, by their ids."""
+        """Return the ids of recent calls to `party`, with a sentence for the preview."""
         placed = await self._storage.get_with_ttl(_placed_key(dialling, party))
         sent = await self._storage.get_with_ttl(_sent_key(dialling, party))
         found: dict[str, str] = {}
         if sent is not None:
             found[sent[0]] = sent[0].partition("\0")[0]
         if placed is not None:
-            rule = f"the policy asks anew about another in the next {placed[1]:.0f} s"
-            # Of a call that may have been placed, it is not known that it was.
-            reason = f"A call to {_named(dialling, party)} was placed just now; {rule}."
-            found[placed[0]] = "" if sent else reason
+            rule = (
+                f"For the next {about(placed[1])}, the policy requires a confirmation for another."
+            )
+            reason = f"A call to {_named(dialling, party)} was placed a moment ago. {rule}"
+            found[placed[0]] = "" if sent else reason  # one sentence for each call is enough
         return found
 
     async def require_available(self, dialling: Dialling) -> None:
-        """Return if a call could be placed now; nothing is counted.
+        """Check the limits without counting a call.
 
         Raises:
-            PolicyDenied: A cap is used up.
+            PolicyDenied: A limit is reached.
         """
-        _require(await self._storage.check_limits(self._per_time(dialling.principal)))
+        limits = self._per_time(dialling.principal)
+        _require(limits, await self._storage.check_limits(limits))
 
     async def reserve(self, dialling: Dialling, known: frozenset[str]) -> Reservation | RecentCalls:
-        """Count a call, unless there are other recent calls than those `known`.
+        """Count the calls and return their reservation, which must be settled.
 
-        A reservation must be settled.
+        If there are recent calls other than `known`, return them and count nothing.
 
         Raises:
-            PolicyDenied: A cap is used up.
+            PolicyDenied: A limit is reached.
             StoreUnavailable: The store can't be reached.
         """
         while (reservation := await self._mark_all(dialling, known)) is None:
@@ -158,14 +160,14 @@ class CallLimits:
         try:
             reservation = replace(reservation, place=await self._take_place(dialling))
             limits = self._per_time(dialling.principal)
-            _require(await self._storage.hit(limits, len(dialling.parties)))
+            _require(limits, await self._storage.hit(limits, len(dialling.parties)))
         except InvocationError:
             await self._try_to_release(reservation)
             raise
         return reservation
 
     async def settle(self, reservation: Reservation, outcome: Outcome) -> None:
-        """Give back what was reserved for a call that was surely not placed.
+        """Release the reservation if the call was certainly not placed; else keep its marks.
 
         Raises:
             StoreUnavailable: The store can't be reached.
@@ -178,23 +180,23 @@ class CallLimits:
             await self._release(reservation)
 
     def _marks(self, dialling: Dialling) -> Iterator[tuple[str, float, str]]:
-        """Yield what is kept of a call before it is sent, so that it survives a crash.
+        """Yield the marks that are stored before a call is sent, so that they survive a crash.
 
         Each is a key, its time to live in seconds, and a text.
         """
         at = datetime.fromtimestamp(self._clock(), UTC).strftime("%H:%M:%S UTC")
         for party in dialling.parties:
             named = _named(dialling, party)
-            why = f"A call to {named} was sent at {at} and may have been placed: this may ring"
-            yield _sent_key(dialling, party), self._remembered, f"{why} twice.\0{token_urlsafe(9)}"
+            why = f"A call to {named} was sent at {at} and may have been placed. It may ring twice."
+            yield _sent_key(dialling, party), self._remembered, f"{why}\0{token_urlsafe(9)}"
             if self._caps.same_number_seconds:
                 yield _placed_key(dialling, party), self._caps.same_number_seconds, ""
 
     async def _mark_all(self, dialling: Dialling, known: frozenset[str]) -> Reservation | None:
-        """Return a reservation with all marks of a call; None if another has one of them.
+        """Set all marks and return a reservation; None if another call has one of them.
 
-        All set the marks in one order and go no further than the first that they miss, so that
-        of those who ask at the same time one gets them all.
+        Everyone sets the marks in the same order and stops at the first failure, so exactly one of
+        several simultaneous calls gets all of them.
         """
         reservation = Reservation(dialling)
         try:
@@ -210,7 +212,7 @@ class CallLimits:
         return reservation
 
     async def _mark(self, key: str, ttl: float, text: str, known: frozenset[str]) -> _Mark | None:
-        """Set a mark, in place of one that is `known`; None if there is another."""
+        """Set a mark, replacing a `known` one. Return None if there is another one."""
         if own := await self._storage.set_if_absent(key, ttl, text):
             return _Mark(key, own)
         before, left = await self._storage.get_with_ttl(key) or ("", 0.0)
@@ -220,26 +222,27 @@ class CallLimits:
         return _Mark(key, own, before, left) if own else None
 
     async def _delete(self, key: str, value: str) -> bool:
-        """Delete a mark before anything is sent, so that a failure says nothing of an outcome."""
+        """Delete a mark before sending. A failure is not about an outcome, so raise it as such."""
         try:
             return await self._storage.delete_if_equal(key, value)
         except OutcomeNotStored as error:
             raise StoreUnavailable(error.for_operator) from error
 
     async def _take_place(self, dialling: Dialling) -> str | None:
-        """Take a place among the calls that are live at once, if there are limits on them."""
+        """Take a place among the calls in flight, if their number is limited."""
         limits = self._in_flight(dialling.principal, dialling.lifetime)
         if not (limits and dialling.is_new_call):
             return None
         while isinstance(place := await self._storage.reserve(limits), LimitExceeded):
             full = next(limit for limit in limits if limit.name == place.name)
             if not await self._free_place(full, dialling.until):
-                hint = f"Wait until one of them has ended, or end one with update_call. {_ENOUGH}"
-                raise PolicyDenied(f"caps.{full.name}", "so many calls are live", hint)
+                reason = f"the limit of {counted(full.amount, 'live call')} is reached"
+                hint = f"Wait until a call ends, or end one with update_call. {_RAISE}"
+                raise PolicyDenied(f"caps.{full.name}", reason, hint)
         return place
 
     def _per_time(self, principal: str) -> list[Limit]:
-        """Return the limits on how many calls are placed in a while."""
+        """Return the limits on calls per minute, hour and day."""
         return [
             Limit(f"{prefix}{name}", amount, seconds, key)
             for prefix, counts, key in self._counts(principal)
@@ -248,7 +251,7 @@ class CallLimits:
         ]
 
     def _in_flight(self, principal: str, seconds: int) -> list[Limit]:
-        """Return the limits on how many calls are live at once."""
+        """Return the limits on simultaneous calls."""
         return [
             Limit(f"{prefix}in_flight", counts.in_flight, seconds, key)
             for prefix, counts, key in self._counts(principal)
@@ -256,8 +259,8 @@ class CallLimits:
         ]
 
     def _counts(self, principal: str) -> Sequence[tuple[str, Counts, str]]:
-        """Return what is allowed in all and to one principal, and what each is counted under."""
-        # Caps "in all" are of one account: another one has calls of its own to count.
+        """Return a name prefix, the counts and a key, for all principals and for this one."""
+        # The total is per account.
         account_sid, caps = self._account_sid, self._caps
         return (
             ("", caps, account_sid),
@@ -265,10 +268,10 @@ class CallLimits:
         )
 
     async def _free_place(self, full: Limit, until: float) -> bool:
-        """Return whether one of the calls in flight turns out to have ended."""
+        """Free the place of a call in flight that has ended. Return whether there was one."""
         for place in await self._storage.reservations(full):
             kept = await self._storage.get_with_ttl(_place_key(place))
-            if kept is None:  # it is being placed, or may have been
+            if kept is None:  # being placed, or possibly placed
                 continue
             account_sid, sid, principal = cast("tuple[str, str, str]", json.loads(kept[0]))
             if await self._has_ended(Request.fetch(account_sid, sid), until):
@@ -293,7 +296,7 @@ class CallLimits:
             await self._storage.release(limits, reservation.place)
 
     async def _try_to_release(self, reservation: Reservation) -> None:
-        """Release what can be: the rest expires, and another error is being reported."""
+        """Release the reservation if the store works. Otherwise it expires."""
         with suppress(StoreUnavailable):
             await self._release(reservation)
 
@@ -303,7 +306,7 @@ class CallLimits:
             await self._storage.set_if_absent(mark.key, mark.ttl, mark.before)
 
     async def _keep(self, reservation: Reservation, placed: CallSummary) -> None:
-        """Record a call as placed, where it was recorded as possibly placed."""
+        """Record a call as placed instead of possibly placed."""
         dialling = reservation.dialling
         sent = {_sent_key(dialling, party) for party in dialling.parties}
         for mark in reservation.marks:
@@ -315,10 +318,13 @@ class CallLimits:
             await self._storage.set_if_absent(key, dialling.lifetime, kept)
 
 
-def _require(exceeded: LimitExceeded | None) -> None:
-    if exceeded is not None:
-        hint = f"Wait {exceeded.retry_after:.0f} s. {_ENOUGH}"
-        raise PolicyDenied(f"caps.{exceeded.name}", "so many calls were placed", hint)
+def _require(limits: Sequence[Limit], exceeded: LimitExceeded | None) -> None:
+    if exceeded is None:
+        return
+    full = next(limit for limit in limits if limit.name == exceeded.name)
+    reason = f"the limit of {counted(full.amount, 'call')} per {_SPANS[full.seconds]} is reached"
+    hint = f"Wait {about(exceeded.retry_after)}. {_RAISE}"
+    raise PolicyDenied(f"caps.{exceeded.name}", reason, hint)
 
 
 def _named(dialling: Dialling, party: str) -> str:

@@ -1,4 +1,4 @@
-"""Where the operator decides about the requests of every server that shares the store."""
+"""The operator's side of approval requests, for all servers that share the store."""
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -24,26 +24,26 @@ from calls_mcp.storage import (
 from calls_mcp.tools.catalog import load_operations
 
 UNSHARED = (
-    "CALLS_MCP_STATE_URL is memory:, where nobody else sees what waits for approval: unset it, or "
+    "CALLS_MCP_STATE_URL is memory:, so other processes can't see approval requests. Unset it, or "
     "set it to sqlite:///FILE or redis://…, here and for the servers."
 )
 _MOST = 1000  # requests
 _AT_ONCE = 200  # requests
 _LONGEST_REASON = 200  # characters
 _LONGEST_NAME = 64
-_LOST = "the state store failed: it is not known to count"
+_LOST = "the state store failed, so it is unknown whether the decision counts"
 
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """What came of a decision: the one that counts, and whether it is `ours`."""
+    """The decision that counts, and whether it is `ours`."""
 
     decision: OperatorDecision
     ours: bool
 
 
 class Approvals:
-    """Shows approval requests, and decides them; `clock` gives the time in epoch seconds.
+    """Shows and decides approval requests. `clock` returns epoch seconds.
 
     Each method raises StoreUnavailable if the store can't be reached.
     """
@@ -55,18 +55,18 @@ class Approvals:
 
     @property
     def where(self) -> str:
-        """Return where the requests are kept: a file, or a Redis without its password."""
+        """The store of the requests: a file, or a Redis URL without its password."""
         return self._storage.where
 
     async def requests(self) -> Sequence[ApprovalRequest]:
-        """Return the newest requests and all that are pending, the newest first."""
+        """Return the newest requests and all pending ones, newest first."""
         newest = await self._storage.newest_requests(_MOST)
         known = {request.identifier for request in newest}
         pending = await self.pending()
         return [*newest, *(each for each in reversed(pending) if each.identifier not in known)]
 
     async def pending(self) -> Sequence[ApprovalRequest]:
-        """Return all that can be decided now, the oldest first."""
+        """Return all pending requests, oldest first."""
         page = await self.page(_AT_ONCE)
         found = [*page.requests]
         while page.last:
@@ -75,32 +75,32 @@ class Approvals:
         return found
 
     async def page(self, most: int, after: Position | None = None) -> PendingPage:
-        """Return some of what can be decided now, the oldest first, or from `after` a position."""
+        """Return up to `most` pending requests, oldest first, starting after a position."""
         return await self._storage.pending_requests(most, after)
 
     async def mark(self) -> str:
-        """Return a text that differs whenever other requests are pending than before."""
+        """Return a text that changes whenever the set of pending requests changes."""
         return await self._storage.pending_version()
 
     async def find(self, identifier: str) -> ApprovalRequest | None:
-        """Return the request of this identifier, if it is still kept."""
+        """Return the request with this identifier; None if it is no longer kept."""
         return await self._storage.find_request(identifier)
 
     async def state(self, identifier: str) -> ConfirmationState | None:
-        """Return whether a request was acted on, and the outcome of that so far."""
+        """Return whether a request was acted on, and its outcome so far."""
         return await self._storage.confirmation_state(identifier)
 
     async def decide(
         self, request: ApprovalRequest, *, approve: bool, by: str, reason: str = ""
     ) -> Decided | None:
-        """Decide a request, unless it is decided already; None if it has expired.
+        """Decide a request unless it is already decided. Return None if it has expired.
 
-        The decision is recorded before it counts, and as void if then it does not: recorded
-        afterwards, it could come behind the change that it allowed.
+        The decision is recorded before it counts, because a later record could come after that of
+        the change it allows. If it then does not count, it is also recorded as void.
 
         Raises:
             StoreUnavailable: The store can't be reached.
-            AuditUnavailable: It can't be recorded, so it was not made.
+            AuditUnavailable: The decision can't be recorded, so it was not made.
         """
         now = self.clock()
         if request.decision is not None:
@@ -110,9 +110,9 @@ class Approvals:
         by, reason = one_line(by, _LONGEST_NAME), one_line(reason, _LONGEST_REASON)
         decision = OperatorDecision(is_approval=approve, by=by, at=now, reason=reason)
         decided: Decided | None = None
-        with anyio.CancelScope(shield=True):  # what is recorded is also done
+        with anyio.CancelScope(shield=True):  # a recorded decision must also be made
             decided = await self._decided(request, decision)
-        return decided  # noqa: RET504  # for all that types know, a scope may swallow the return
+        return decided  # noqa: RET504  # type checkers think that a scope may swallow a return
 
     async def _decided(
         self, request: ApprovalRequest, decision: OperatorDecision
@@ -126,7 +126,7 @@ class Approvals:
             raise
         if made == decision:
             return Decided(decision, ours=True)
-        why = f"{made.by} {made.word} it before" if made else "it had lapsed"
+        why = f"{made.by} had already {made.word} it" if made else "it had expired"
         await self._audit.record(replace(entry, decision="void", reason=why))
         return made and Decided(made, ours=False)
 
@@ -135,10 +135,10 @@ class Approvals:
 async def open_approvals(
     settings: Settings, clock: Callable[[], float] = time, *, sandbox: bool = False
 ) -> AsyncGenerator[Approvals]:
-    """Open the approval requests of the servers that have the same settings.
+    """Open the approval requests of servers with the same settings.
 
     Raises:
-        ConfigurationError: They keep them in their own memory, or the store can't be used.
+        ConfigurationError: The store is in memory, or can't be used.
     """
     if settings.storage.is_memory:
         raise ConfigurationError(UNSHARED)
@@ -152,10 +152,9 @@ async def open_approvals(
 
 
 async def count_in_other_default(settings: Settings, *, sandbox: bool) -> int:
-    """Return how many requests are pending in the default database that is not in use here.
+    """Return how many requests are pending in the other default database.
 
-    That is the sandbox's or, with `sandbox`, the other servers'. It is 0 if a setting names the
-    store.
+    That is the sandbox's or, with `sandbox`, the normal one. Return 0 if a setting names the store.
     """
     if settings.storage.location is not None:
         return 0
@@ -166,7 +165,7 @@ async def count_in_other_default(settings: Settings, *, sandbox: bool) -> int:
 
 
 def _entry(request: ApprovalRequest, decision: OperatorDecision) -> Entry:
-    """Return what is recorded of a decision. The arguments are in the record of the question."""
+    """Return the audit entry of a decision. The record of the request has the arguments."""
     return Entry(
         principal=request.binding.principal,
         operation=load_operations()[request.binding.tool],

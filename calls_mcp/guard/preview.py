@@ -1,4 +1,4 @@
-"""What a person is shown before a change, in plain words and in full."""
+"""The preview of a change: plain words, nothing hidden."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -14,8 +14,9 @@ from calls_mcp.observability.redaction import MASK, quoted
 from calls_mcp.tools.catalog import Action, Json, Parameter
 from calls_mcp.tools.outcome import CallSummary
 from calls_mcp.tools.validation import Arguments
+from calls_mcp.tools.wording import about, duration
 
-_LONGEST_PARTY = 256  # characters of what the API says of a call
+_LONGEST_PARTY = 256  # characters of a party in the API's response
 
 # In the first sentences of a preview; everything else is listed after them.
 _MENTIONED = frozenset(
@@ -25,16 +26,16 @@ _VERBS: Mapping[Action, str] = {
     "hang_up": "Hang up",
     "redirect": "Redirect",
     "modify": "Change",
-    "delete": "Delete for good the record of",
+    "delete": "Permanently delete the record of",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a person is shown.
+    """The text that a person is shown before a change.
 
-    `state` is what must still be true when it is acted on: what the preview says of the call, or
-    else the ids of the recent calls to the same number, a line each.
+    `state` must be unchanged when the change is made. It is the state of the call or, for a new
+    call, the ids of recent calls to the same number, one per line.
     """
 
     action: Action
@@ -45,10 +46,10 @@ class Preview:
 def preview_of(
     change: Change, call: CallSummary | None, now: datetime, recent: RecentCalls
 ) -> Preview:
-    """Return the preview of a change of `call` as it is `now` (UTC); None if it places one.
+    """Return the preview of a change to `call` (None for a new call) at the time `now` (UTC).
 
     Raises:
-        NotApplicable: The call is in a state in which the API is sure to refuse.
+        NotApplicable: The call is in a state in which the API would refuse the change.
     """
     arguments, action = change.arguments, action_of(change.arguments)
     _refuse_if_pointless(action, call)
@@ -65,7 +66,7 @@ def preview_of(
 
 
 def difference(state: str, now: CallSummary) -> str:
-    """Return what has changed since a preview showed this `state`; empty if nothing has."""
+    """Return what changed since a preview showed this `state`; empty if nothing."""
     shown = state.partition("\n")[0]
     if shown == _state(now):
         return ""
@@ -73,10 +74,10 @@ def difference(state: str, now: CallSummary) -> str:
 
 
 def _refuse_if_pointless(action: Action, call: CallSummary | None) -> None:
-    """Refuse what the API would refuse, before anybody is asked about it.
+    """Refuse what the API would refuse, before anyone is asked.
 
     Raises:
-        NotApplicable: A change of an ended call, or the deletion of a live one.
+        NotApplicable: A change to an ended call, or the deletion of a live one.
     """
     live = call.live if call else None
     if action == "delete" and live:
@@ -89,13 +90,12 @@ def _refuse_if_pointless(action: Action, call: CallSummary | None) -> None:
         raise NotApplicable(
             f"Nothing was sent: the call has ended ({_status(call)}), and an ended call can't "
             "be changed.",
-            "If it was to be hung up, nothing is left to do. To speak to them again, place a new "
-            "call with create_call.",
+            "If you wanted to hang up, nothing is left to do. To call again, use create_call.",
         )
 
 
 def _state(call: CallSummary) -> str:
-    """Return what of a call must not change between a preview and its answer."""
+    """Return the state of a call that must not change after its preview."""
     return f"{_status(call)} {_parties(call)}"
 
 
@@ -104,7 +104,7 @@ def _status(call: CallSummary | None) -> str:
 
 
 def _parties(call: CallSummary) -> str:
-    """Return the parties, quoted: strangers chose their names."""
+    """Return the parties, quoted because strangers chose their names."""
     return f"from {_party(call.from_)} to {_party(call.to)}"
 
 
@@ -125,13 +125,13 @@ def _headline(change: Change, action: Action, call: CallSummary | None, now: dat
 
 def _age(call: CallSummary, now: datetime) -> str:
     if call.duration_seconds is not None and not call.live:
-        return f"lasted {call.duration_seconds} s"
+        return f"lasted {duration(call.duration_seconds)}"
     since = call.started_at or call.created_at
     if since is None:
         return ""
     seconds = max(0, int((now - datetime.fromisoformat(since)).total_seconds()))
     word = "started" if call.started_at else "created"
-    return f"{word} {seconds} s ago" if call.live else f"{word} {since}"
+    return f"{word} {about(seconds)} ago" if call.live else f"{word} {since}"
 
 
 def _instructions(active: Mapping[str, Json]) -> Iterator[str]:
@@ -140,16 +140,16 @@ def _instructions(active: Mapping[str, Json]) -> Iterator[str]:
         yield f"It follows the TwiML at {_exactly(active['url'])} ({method})."
     if "twiml" in active:
         yield "It follows this TwiML:"
-        # Behind a bar, no line of it can pass for one of ours.
+        # The bar keeps its lines from looking like ours.
         yield from (f"  | {line}" for line in _without_gaps(str(active["twiml"])))
     if "application_sid" in active:
         yield f"Application {active['application_sid']} handles it."
         if active.keys() & {"url", "twiml"}:
-            yield "Which of these the API then follows is not documented."
+            yield "The API's documentation does not say which of these it follows."
 
 
 def _without_gaps(text: str) -> Iterator[str]:
-    """Yield the lines of a text; a word replaces many blank ones, so nothing goes out of sight."""
+    """Yield the lines of a text. Several blank lines become one note, so none hides the rest."""
     for is_blank, lines in groupby(text.splitlines(), lambda line: not line.strip()):
         several = [*lines]
         if is_blank and len(several) > 1:
@@ -174,24 +174,24 @@ def _detail(parameter: Parameter, value: object) -> str:
 
 def _caveats(action: Action, arguments: Arguments, call: CallSummary | None) -> Iterator[str]:
     if arguments.values.get("record") is True:
-        yield "The call is RECORDED; the law may demand the consent of those on it."
+        yield "The call is RECORDED. The law may require the consent of everyone on it."
     if action == "place":
-        yield "It rings at once and costs money."
+        yield "It rings immediately and costs money."
     if action == "delete":
         yield "This can't be undone."
     if action == "hang_up" and arguments.values.keys() & {"url", "twiml"}:
-        yield "What the API does with a status and new instructions at once is not documented."
+        yield "The API's documentation does not say what status and new instructions do together."
     elif action == "hang_up":
         yield from _hang_up_caveats(arguments, _status(call))
 
 
 def _hang_up_caveats(arguments: Arguments, status: str) -> Iterator[str]:
     if arguments.values["status"] == "canceled" and status == "in-progress":
-        yield "But canceled leaves a call in progress alone: only completed ends it."
+        yield "But canceled does not end a call in progress; only completed does."
     else:
-        yield "Everybody on it is cut off."
+        yield "Everyone on it is disconnected."
 
 
 def _exactly(value: object) -> str:
-    """Return an argument as it is, in full: nothing of it is hidden from the user."""
+    """Return an argument unchanged and in full, because the user must see all of it."""
     return json.dumps(value, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Find out whether a change whose response was lost took effect."""
+"""Look up whether a change took effect after its response was lost."""
 
 import json
 from collections.abc import Mapping
@@ -24,17 +24,16 @@ from calls_mcp.tools.outcome import CallSummary, Outcome
 from calls_mcp.twilio.client import TwilioClient
 from calls_mcp.twilio.requests import Request
 
-_PAUSES = (0.0, 0.5, 1.5)  # seconds before each look; a new call may take a moment to be listed
+_PAUSES = (0.0, 0.5, 1.5)  # seconds before each lookup; a new call may be listed late
 _CLOCK_SKEW = timedelta(seconds=2)
 _HANGING_UP = frozenset({"sid", "account_sid", "status"})
-_GATEWAYS = frozenset({408, 502, 504})  # which answer while the request may still be under way
-_RECOVERED = "its answer was lost; this was found out afterwards"
+_GATEWAYS = frozenset({408, 502, 504})  # sent while the request may still be in progress
 _NO_LIMIT = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class LostResponse:
-    """A change that was sent at `since` without a usable response, which `error` says."""
+    """A change that was sent at `since` and got no usable response because of `error`."""
 
     change: Change
     since: datetime
@@ -42,17 +41,17 @@ class LostResponse:
 
     @property
     def is_over(self) -> bool:
-        """Return whether the API was done with the request: it answered, if with nothing of use."""
+        """Whether the API has finished with the request, because it responded at all."""
         return self.error.status is not None and self.error.status not in _GATEWAYS
 
     def unknown(self, seen: str = "") -> Outcome:
-        """Return that the outcome is not known, and what was seen of the call."""
+        """Return an unknown outcome, and what was `seen` of the call."""
         error = self.error
         message = f"{error.message} {seen}".rstrip()
         return Outcome.from_error(OutcomeUnknown(message, error.hint, status=error.status))
 
     def not_done(self, seen: str) -> Outcome:
-        """Return that nothing happened, or unknown while a request may still be under way."""
+        """Return that nothing happened, or unknown if the request may still be in progress."""
         if not self.is_over:
             return self.unknown()
         status = self.error.status
@@ -61,36 +60,41 @@ class LostResponse:
 
     def done(self, call: CallSummary | None = None, *, deleted: str | None = None) -> Outcome:
         """Return that the change took effect."""
-        warnings = (*self.change.arguments.warnings, _RECOVERED)
+        what = "call" if self.change.places_call else "change"
+        note = f"the response was lost; a lookup confirmed the {what}"
+        warnings = (*self.change.arguments.warnings, note)
         return Outcome(
             outcome="done", call=call, deleted=deleted, recovered=True, warnings=warnings
         )
 
 
 class PlacedCalls:
-    """Remembers for some seconds whose calls are whose, so that none is taken for another."""
+    """Remembers placed calls for some seconds, so that lookups don't mix them up."""
 
     def __init__(self, storage: Storage, seconds: int) -> None:
         self._storage = storage
         self._seconds = seconds
 
     async def begin(self, request: Request) -> str:
-        """Let others know that a call is being placed; return the reservation, for `finish`."""
+        """Announce that a call is being placed. Return the reservation for `finish`."""
         return str(await self._storage.reserve([self._between_same_parties(request)]))
 
     async def finish(self, request: Request, reservation: str, outcome: Outcome) -> None:
-        """Remember the call that was placed. One that may have been placed stays reserved."""
+        """Remember the placed call. If the outcome is unknown, keep the reservation."""
         if outcome.call:
             await self._remember(outcome.call.sid)
         if outcome.error_kind != OutcomeUnknown.kind:
             await self._storage.release([self._between_same_parties(request)], reservation)
 
     async def is_known(self, call: CallSummary) -> bool:
-        """Return whether a call is known to belong to another request."""
+        """Return whether a call belongs to another request."""
         return await self._storage.get_with_ttl(_key(call.sid)) is not None
 
     async def claim(self, request: Request, call: CallSummary) -> bool:
-        """Return whether a call can be no other's: none was being placed between the parties."""
+        """Return whether the call must be this request's, and remember it if so.
+
+        That is certain if no other call between the same parties was being placed.
+        """
         limit = self._between_same_parties(request)
         try:
             is_alone = len(await self._storage.reservations(limit)) == 1
@@ -108,14 +112,14 @@ class PlacedCalls:
 
 
 class Recovery:
-    """Looks for what became of changes. The looks pass an open circuit breaker."""
+    """Looks up the outcome of changes, even while the circuit breaker is open."""
 
     def __init__(self, twilio: TwilioClient, calls: PlacedCalls) -> None:
         self._twilio = twilio
         self._calls = calls
 
     async def find_out(self, lost: LostResponse) -> Outcome:
-        """Return the outcome if it becomes certain in time, else that it is not known."""
+        """Return the outcome if it becomes certain in time, else unknown."""
         unknown = lost.unknown()
         with self._twilio.cancel_at(lost.change.until), suppress(InvocationError):
             found = unknown
@@ -141,7 +145,7 @@ class Recovery:
         return _judge(lost, call) if call else lost.unknown()
 
     async def _current_call(self, request: Request) -> CallSummary | None:
-        """Return the call that a request changes, if the response is about it."""
+        """Return the call that a request changes; None if the response is about another."""
         response = await self._twilio.send(request.as_fetch(), is_urgent=True)
         call = _summary(response.payload)
         return call if call and call.sid == request.sid else None
@@ -161,11 +165,11 @@ class Recovery:
 
 
 def _judge(lost: LostResponse, call: CallSummary) -> Outcome:
-    """Return what the state of the changed call says about the change."""
+    """Return the outcome of a change from the state of its call."""
     action = action_of(lost.change.arguments)
     if action == "delete":
-        return lost.not_done("the record is still there")
-    if action != "hang_up":  # nothing in a call says where it was redirected to
+        return lost.not_done("the record still exists")
+    if action != "hang_up":  # a call does not show where it was redirected
         return lost.unknown(f"The call is {call.status} now." if call.status else "")
     if call.live is False:
         return lost.done(call)
@@ -176,7 +180,7 @@ def _judge(lost: LostResponse, call: CallSummary) -> Outcome:
 
 
 def _may_be(call: CallSummary, lost: LostResponse) -> bool:
-    """Return whether it is an outbound leg, created since the request began."""
+    """Return whether the call is outbound and was created after the request was sent."""
     created = call.created_at
     return (
         call.direction == "outbound-api"

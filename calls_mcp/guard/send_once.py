@@ -1,4 +1,4 @@
-"""Send a change once, and find out about it if its response is lost."""
+"""Send a change once, and look up its outcome if the response is lost."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,13 +15,13 @@ from calls_mcp.twilio.client import TwilioClient
 from calls_mcp.twilio.responses import Response, read_call
 
 _RECOVERY_TIME = 10.0  # seconds
-_REMEMBERED = 600  # seconds, at least, for which it is known whose a placed call is
+_REMEMBERED = 600  # seconds, at least, for which placed calls are remembered
 _LATE = 60  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What became of a change; `status` and `request_id` are the API's, if it answered."""
+    """The outcome of a change. `status` and `request_id` come from the API's response, if any."""
 
     outcome: Outcome
     status: int | None = None
@@ -29,7 +29,7 @@ class Delivery:
 
 
 class Sender:
-    """Sends changes that take at most `deadline` seconds; `clock` gives epoch seconds."""
+    """Sends changes that take at most `deadline` seconds. `clock` returns epoch seconds."""
 
     def __init__(
         self, twilio: TwilioClient, storage: Storage, deadline: float, clock: Callable[[], float]
@@ -38,11 +38,11 @@ class Sender:
         self._clock = clock
         self._calls = PlacedCalls(storage, max(_REMEMBERED, int(deadline) + _LATE))
         self._recovery = Recovery(twilio, self._calls)
-        # Of a change's time, some is kept for finding out what became of it.
+        # Part of the time is kept for a lookup if the response is lost.
         self._recovery_time = min(_RECOVERY_TIME, deadline / 4)
 
     async def send_once(self, change: Change) -> Delivery:
-        """Send a change, and return before it must be answered what became of it."""
+        """Send a change, and return its outcome before the deadline."""
         if not change.places_call:
             return await self._send(change)
         try:
@@ -54,7 +54,7 @@ class Sender:
         try:
             await self._calls.finish(change.request, reservation, outcome)
         except StoreUnavailable:
-            warning = "this call could not be kept in the state store"
+            warning = "this call could not be saved in the state store"
             return replace(delivery, outcome=outcome.with_warnings([warning]))
         return delivery
 
@@ -79,11 +79,11 @@ def _done(change: Change, response: Response) -> Outcome:
     if "status" in arguments.values and call.live:
         warnings.append(f"the call has not ended: it is {call.status}")
     if change.places_call and _is_another_number(str(arguments.values["to"]), call.to):
-        warnings.append(f"the API says that it calls {call.to}, which is not what was asked")
+        warnings.append(f"the API reports that it is calling {call.to}, not the number in to")
     return Outcome(outcome="done", call=call, warnings=tuple(warnings))
 
 
 def _is_another_number(asked: str, called: str | None) -> bool:
-    """Return whether a number was called that is surely not the one asked for."""
+    """Return whether the called number certainly differs from the requested one."""
     numbers = address_kind(asked) == "phone number" == address_kind(called or "")
     return numbers and canonical(asked) != canonical(called or "")

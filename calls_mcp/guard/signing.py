@@ -1,4 +1,4 @@
-"""Tokens that only this server (and replicas with its keys) can have made."""
+"""Sign tokens and cursors. Replicas with the same keys accept each other's."""
 
 import hashlib
 import re
@@ -9,16 +9,16 @@ import itsdangerous
 
 from calls_mcp.tools.catalog import Json
 
-# 120 bits can't be guessed, need no padding, and a model reads and repeats every character.
+# 120 bits can't be guessed and need no padding; a model has to repeat every character.
 _DIGEST = partial(hashlib.blake2b, digest_size=15)
 
 
-# The base64 decoder passes over what it does not know; no other spelling of a token is one.
+# The base64 decoder ignores unknown characters, so only the canonical spelling is accepted.
 _CANONICAL = re.compile(r"[^\n]+\.[A-Za-z0-9_-]{20}")
 
 
 class Signer:
-    """Signs with the first of `keys`, and accepts what any of them signed (HMAC)."""
+    """Signs with the first of `keys` (HMAC), and accepts signatures of all of them."""
 
     def __init__(self, keys: Sequence[str]) -> None:
         oldest_first = [*reversed(keys)]
@@ -34,11 +34,11 @@ class Signer:
         )
 
     def sign(self, identifier: str) -> str:
-        """Return a token for `identifier`, which it shows."""
+        """Return a token that contains `identifier` in plain text."""
         return self._signer.sign(identifier).decode()
 
     def verify(self, token: str) -> str | None:
-        """Return the identifier of a token signed here; None for any other text."""
+        """Return the identifier in a valid token; None for any other text."""
         if not _CANONICAL.fullmatch(token):
             return None
         try:
@@ -47,11 +47,11 @@ class Signer:
             return None
 
     def pack(self, value: Json, principal: str) -> str:
-        """Return `value` as a signed, URL-safe text that only this principal can use."""
+        """Return `value` as a signed, URL-safe text for this principal."""
         return str(self._serializer.dumps(value, _salt(principal)))
 
     def unpack(self, text: str, principal: str) -> Json:
-        """Return what `pack` was given; None for a text that it did not make for them."""
+        """Return the value that `pack` signed for this principal; None for any other text."""
         if not _CANONICAL.fullmatch(text):
             return None
         try:

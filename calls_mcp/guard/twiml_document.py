@@ -143,7 +143,7 @@ class _Parser:
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         if not self._open and name != "Response":
-            raise MalformedTwiml("the root is not Response")
+            raise MalformedTwiml("the root element is not Response")
         self._open.append((attributes, []))
 
     def _data(self, text: str) -> None:

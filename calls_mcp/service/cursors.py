@@ -1,6 +1,6 @@
-"""The opaque `next_cursor`: a place in a list, together with the filters that made it.
+"""The opaque `next_cursor`: a position in a list, with the filters of the list.
 
-Models drop arguments between pages, so the cursor alone is enough to go on.
+The filters are included because models tend to drop arguments between pages.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,7 @@ from calls_mcp.tools.catalog import Json
 from calls_mcp.tools.validation import Arguments
 from calls_mcp.twilio.requests import Pair
 
-# These may differ from one answer to the next without making it another list.
+# These may change between pages of the same list.
 _FREE = frozenset({"limit", "page_size"})
 
 _Packed = tuple[str, dict[str, Json], list[tuple[str, str]], str]
@@ -23,7 +23,7 @@ _Packed = tuple[str, dict[str, Json], list[tuple[str, str]], str]
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What to list, from where on, how many, and for whom."""
+    """A list to read: filters, start, number of calls, and principal."""
 
     arguments: Arguments
     start: Position
@@ -32,10 +32,9 @@ class Query:
 
 
 class Cursors:
-    """Issues and reads cursors. They are signed, so they can name no list but one of ours.
+    """Issues and reads cursors. They are signed, so clients can't make their own.
 
-    `account_sid` is the account of a list that names none; `budget` the bytes of JSON that an
-    answer may have.
+    `account_sid` is the default account, and `budget` the largest JSON of a result, in bytes.
     """
 
     def __init__(self, signer: Signer, account_sid: str, budget: int) -> None:
@@ -44,18 +43,18 @@ class Cursors:
         self._budget = budget
 
     def issue(self, query: Query, position: Position) -> str:
-        """Return a cursor for going on with `query` at `position`."""
+        """Return a cursor that continues `query` at `position`."""
         values = {k: v for k, v in query.arguments.values.items() if k != "page_size"}
         page: list[Json] = [[*pair] for pair in position.page]
         packed: Json = [self._account_sid, values, page, position.after]
         return self._signer.pack(packed, query.principal)
 
     def resume(self, arguments: Arguments, principal: str) -> Query:
-        """Return what `arguments` ask for: a new list, or to go on with the one of their cursor.
+        """Return the query of `arguments`: a new list, or the continuation of their cursor.
 
         Raises:
-            InvalidArguments: The cursor is none of ours, or another principal's, or is of a list
-                with other filters.
+            InvalidArguments: The cursor was not issued to this principal, or the arguments have
+                other filters.
         """
         cursor = arguments.own.get("cursor")
         if cursor is None:
@@ -70,7 +69,7 @@ class Cursors:
             raise InvalidArguments(differences)
         merged = replace(arguments, values={**values, **arguments.values})
         pairs = tuple((name, value) for name, value in page)
-        if not after:  # in the middle of a page, another size would be another page
+        if not after:  # a new size in the middle of a page would shift the pages
             rest = (pair for pair in pairs if pair[0] != "PageSize")
             pairs = (*self._page_size(merged), *rest)
         start = Position(pairs, after)
@@ -89,7 +88,7 @@ def _limit(arguments: Arguments) -> int:
 def _not_ours(cursor: str) -> Fault:
     return Fault(
         path="/cursor",
-        expected="next_cursor of an earlier answer of this server, unaltered",
+        expected="next_cursor exactly as this server returned it",
         received=quoted(cursor, 24),
     )
 
@@ -99,6 +98,6 @@ def _differences(arguments: Arguments, values: Mapping[str, Json]) -> Iterator[F
         if name not in _FREE and values.get(name) != value:
             yield Fault(
                 path=f"/{name}",
-                expected="the filter that the cursor carries; with a cursor, leave it out",
+                expected="no filter, because the cursor includes the filters",
                 received=quoted(str(value), 80),
             )

@@ -1,4 +1,4 @@
-"""The request path: one tool call from its arguments to its `Outcome`. It knows no protocol."""
+"""The request path: one tool call, from its arguments to its `Outcome`. It knows nothing of MCP."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,15 +22,15 @@ from calls_mcp.twilio.responses import read_call
 
 
 async def ignore_progress(_done: float, _total: float, _what: str) -> None:
-    """Report progress to nobody."""
+    """Ignore a progress report."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Invoker:
-    """Runs operations against one account of the Calls API, under one policy.
+    """Runs operations on one account of the Calls API with one policy.
 
-    `deadline` bounds an invocation, in seconds, and `result_bytes` the JSON of one result;
-    `sandbox` marks each as not real.
+    `deadline` limits an invocation in seconds, and `result_bytes` the JSON of one result.
+    `sandbox` marks each result as not real.
     """
 
     account_sid: str
@@ -52,9 +52,9 @@ class Invoker:
         approval: Approval | None = None,
         report: ReportProgress = ignore_progress,
     ) -> Outcome:
-        """Do what `raw` asks for, or return what must be confirmed first, or why it can't be done.
+        """Return the outcome of an operation: done, failed, or a confirmation to ask for.
 
-        It can be called again with the same arguments and the answer to the confirmation.
+        After a confirmation, call this again with the same arguments and the answer.
         """
         try:
             await self.rate_limit.hit(operation, caller.principal)
@@ -99,8 +99,8 @@ class Invoker:
                 return Outcome(outcome="done", call=call)
         except TimeoutError as late:
             raise Unavailable(
-                f"Nothing could be read: no answer within {self.deadline:g} s.",
-                "It is safe to call again in a little while; a list is quicker with a lower limit.",
+                f"Nothing could be read: no response within {self.deadline:g} s.",
+                "It is safe to try again later. A list is faster with a lower limit.",
             ) from late
 
     async def _list(self, arguments: Arguments, caller: Caller, report: ReportProgress) -> Outcome:

@@ -1,4 +1,4 @@
-"""Walking the pages of a list: up to a limit, within a size, from a cursor on."""
+"""Read the pages of a list, up to a number of calls and a size."""
 
 import re
 from bisect import bisect_right
@@ -12,6 +12,7 @@ import orjson
 from calls_mcp.tools.call_summary import NotACall, summarize
 from calls_mcp.tools.catalog import Json
 from calls_mcp.tools.outcome import CallSummary, ReportProgress
+from calls_mcp.tools.wording import counted
 from calls_mcp.twilio.client import TwilioClient
 from calls_mcp.twilio.requests import Pair, Request
 from calls_mcp.twilio.responses import Response, no_usable_response
@@ -19,17 +20,17 @@ from calls_mcp.twilio.responses import Response, no_usable_response
 _TYPICAL_SUMMARY = 420  # bytes of JSON
 _SMALLEST_PAGE = 50
 _LARGEST_PAGE = 1000
-_ENVELOPE = 2048  # bytes of a result that are not calls: the cursor, the warnings
-_MOST_SOUGHT = 20  # pages
+_ENVELOPE = 2048  # bytes of a result for the cursor and warnings
+_MAX_SEARCHED = 20  # pages
 _PLACE = ("PageSize", "Page", "PageToken")
-_PLACE_VALUE = re.compile(r"[!-~]{1,512}")  # what a cursor has room for
+_PLACE_VALUE = re.compile(r"[!-~]{1,512}")  # what fits in a cursor
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place in a list: a page, as pairs of its query, and the SID of the last call taken of it.
+    """A position in a list: the query of a page, and the SID of the last call taken from it.
 
-    Nothing else of the API's `next_page_uri` is ever used, so it can lead to no other resource.
+    Nothing else of the API's `next_page_uri` is used, so it can't lead to another resource.
     """
 
     page: tuple[Pair, ...]
@@ -38,7 +39,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What was collected; `next` is where to go on, None at the end of the list."""
+    """The calls that were read. `next` is the position to continue at, None at the end."""
 
     calls: list[CallSummary]
     warnings: list[str]
@@ -47,15 +48,15 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How much one answer tells at most: so many calls, and bytes of JSON."""
+    """The limits of one result: a number of calls, and bytes of JSON."""
 
     calls: int
     bytes: int
 
     @property
     def page_size(self) -> int:
-        """Return how many calls to read at once: no more than are wanted and can be returned."""
-        # To read a thousand calls, as the API advises, and return 150 would be a waste.
+        """How many calls to read at once: no more than can be returned."""
+        # The API advises pages of 1000, but about 150 fit in a result.
         fitting = max(_SMALLEST_PAGE, (self.bytes - _ENVELOPE) // _TYPICAL_SUMMARY)
         return min(self.calls, fitting, _LARGEST_PAGE)
 
@@ -63,7 +64,7 @@ class Bounds:
 async def collect(
     twilio: TwilioClient, request: Request, start: Position, bounds: Bounds, report: ReportProgress
 ) -> Listing:
-    """Return the calls from `start` on, as many as `bounds` allow.
+    """Return the calls from `start` on, up to `bounds`.
 
     Raises:
         InvocationError: A page could not be read.
@@ -87,13 +88,13 @@ async def collect(
 async def _find(
     read: Callable[[Position], Awaitable["_Page"]], start: Position
 ) -> tuple["_Page", Position]:
-    """Return the page with the last call taken, which newer calls may have pushed down since.
+    """Return the page that now contains the last call taken, since newer calls shift the pages.
 
-    If that call has gone, the page where it was: rather twice than never.
+    If that call is gone, return the page where it was: a repeated call is better than a lost one.
     """
     first = page = await read(start)
     place = start
-    for _ in range(_MOST_SOUGHT):
+    for _ in range(_MAX_SEARCHED):
         if not start.after or start.after in page.sids:
             return page, place
         if page.next is None:
@@ -119,7 +120,7 @@ class _Page:
 
 
 class _Walk:
-    """Takes calls page by page, until the limit is reached or no further page would fit."""
+    """Takes calls page by page until the limit is reached or the next page would not fit."""
 
     def __init__(self, limit: int, budget: int) -> None:
         self.calls: list[CallSummary] = []
@@ -130,7 +131,7 @@ class _Walk:
         self._is_broken_off = False
 
     def take(self, page: _Page, position: Position) -> Position | None:
-        """Take what fits of `page`, and say where to go on."""
+        """Take the calls of `page` that fit, and return the position to continue at."""
         self._unreadable += page.unreadable
         self._is_broken_off = page.is_broken_off
         calls = page.after(position.after)
@@ -146,18 +147,18 @@ class _Walk:
     async def tell(self, report: ReportProgress) -> None:
         """Report the progress."""
         read = len(self.calls)
-        await report(read, self._limit, f"{read} call{'' if read == 1 else 's'} read")
+        await report(read, self._limit, f"{counted(read, 'call')} read")
 
     def warnings(self, position: Position | None) -> list[str]:
-        """Return what the reader must know about what is not there."""
+        """Return the warnings about calls that are missing from the result."""
         entries = "entry" if self._unreadable == 1 else "entries"
         unreadable = f"{self._unreadable} {entries} could not be read"
         warnings = [unreadable] if self._unreadable else []
         if self._is_broken_off:
-            warnings.append("there may be more calls: the API named a next page that is none")
+            warnings.append("there may be more calls: the API's link to the next page is invalid")
         if position is not None and not self._is_full:
-            count = f"{len(self.calls)} of the {self._limit} calls asked for"
-            warnings.append(f"{count} fit in one answer; next_cursor brings the rest")
+            count = f"only {len(self.calls)} of the {self._limit} requested calls"
+            warnings.append(f"{count} fit in one result; use next_cursor to get the rest")
         return warnings
 
     @property
@@ -165,7 +166,7 @@ class _Walk:
         return len(self.calls) >= self._limit
 
     def _fitting(self, calls: Sequence[CallSummary]) -> list[int]:
-        """Return the sizes in bytes of the calls that fit in an answer; the first always does."""
+        """Return the sizes in bytes of the calls that fit in the result. The first always fits."""
         sizes = [len(orjson.dumps(call.content())) + 1 for call in calls]
         room = self._limit - len(self.calls)
         fitting = min(room, bisect_right([*accumulate(sizes)], self._left))
@@ -175,7 +176,7 @@ class _Walk:
 def _read(request: Request, response: Response) -> _Page:
     entries, following = response.payload.get("calls"), _next(response.payload.get("next_page_uri"))
     if not isinstance(entries, list):
-        raise no_usable_response(request, "the API's answer has no list of calls")
+        raise no_usable_response(request, "the API's response has no list of calls")
     listed = (_listed(entry, request.account_sid) for entry in entries)
     calls = tuple(call for call in listed if call is not None)
     is_broken_off = bool(response.payload.get("next_page_uri")) and following is None
@@ -183,7 +184,7 @@ def _read(request: Request, response: Response) -> _Page:
 
 
 def _listed(entry: Json, account_sid: str) -> CallSummary | None:
-    """Return a call of this account, whose SID (a tenth of an answer) a list has only once."""
+    """Return a call of this account, without the account's SID, which the list has once."""
     if not isinstance(entry, dict) or entry.pop("account_sid", None) != account_sid:
         return None
     try:

@@ -1,4 +1,4 @@
-"""The Calls API as the command line has it: the real one, or an emulator in this process."""
+"""Open the real Calls API, or the sandbox: an emulator in this process."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -15,7 +15,7 @@ _PAST_CALLS = 40
 
 @asynccontextmanager
 async def open_runtime(settings: Settings, *, sandbox: bool) -> AsyncGenerator[Runtime]:
-    """Open a runtime on the API of the settings, or on an emulator that ends with it.
+    """Open a runtime on the configured API or, in the sandbox, on an emulator.
 
     Raises:
         ConfigurationError: Credentials are missing, or the runtime can't be opened.
@@ -29,7 +29,7 @@ async def open_runtime(settings: Settings, *, sandbox: bool) -> AsyncGenerator[R
 
 @asynccontextmanager
 async def open_access(settings: Settings, *, sandbox: bool) -> AsyncGenerator[Access]:
-    """Yield access to the API of the settings, or to an emulator with a little history.
+    """Yield access to the configured API or, in the sandbox, to an emulator with some past calls.
 
     Raises:
         ConfigurationError: Credentials are missing.

@@ -1,4 +1,4 @@
-"""Watches of live calls: each call is read once for everybody subscribed, until it has ended."""
+"""Watch live calls for subscribers. Each call is read once for all of them, until it ends."""
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from calls_mcp.service.background_tasks import BackgroundTasks
 from calls_mcp.settings import Access
 from calls_mcp.tools.outcome import CallSummary, Failure, Outcome
 
-_SHARE = 4  # one principal gets this part of all watches
+_SHARE = 4  # one principal gets a quarter of all subscriptions
 _SLOWEST = 60.0  # seconds between attempts that keep failing
 _SPREAD = 0.2
 _REFUSED = "policy_denied"
@@ -21,12 +21,12 @@ _random = SystemRandom()
 
 
 class TooManyWatches(CallsError):
-    """A principal, or all of them, watch as many calls as they may."""
+    """The limit on subscriptions, of a principal or in total, is reached."""
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A call, as seen with `access`."""
+    """A call, read with `access`."""
 
     access: Access
     sid: str
@@ -36,21 +36,21 @@ class Reader(Protocol):
     """Reads one call for one subscriber."""
 
     async def topic(self) -> Topic | None:
-        """Return the call as they see it now; None if they may no longer read it."""
+        """Return the call's current topic; None if the subscriber may no longer read it."""
         ...
 
     async def fetch(self) -> Outcome:
-        """Read the call, with what they were allowed when `topic` was last asked for."""
+        """Read the call with the permissions at the last call of `topic`."""
         ...
 
 
 @dataclass(slots=True, eq=False)
 class Subscription:
-    """A principal's subscription to a call, which they know by `name`.
+    """A principal's subscription to a call, whose URI is `name`.
 
-    `is_heard` tells whether they could be notified now; until then, news waits. `refusals` counts
-    consecutive refusals that concern nobody else. No read is made for them before `rests_until`,
-    by anyio's clock.
+    `is_heard` returns whether the subscriber can be notified now; until then, a change is kept.
+    `refusals` counts consecutive refusals of this subscriber's reads. No read is made for it
+    before `rests_until` (anyio's clock).
     """
 
     principal: str
@@ -65,7 +65,7 @@ class Subscription:
     _woken: anyio.Event = field(default_factory=anyio.Event)
 
     async def changes(self) -> AsyncIterator[str]:
-        """Yield the name at each change, until nothing more can come."""
+        """Yield the name at each change, until the subscription has ended."""
         while self.has_news or not self.is_over:
             if self.has_news and self.is_heard():
                 self.has_news = False
@@ -79,14 +79,14 @@ class Subscription:
         self.wake()
 
     def wake(self) -> None:
-        """Have `changes` look again."""
+        """Make `changes` check again."""
         self._woken.set()
         self._woken = anyio.Event()
 
 
 @dataclass(slots=True, eq=False)
 class _Watch:
-    """A call with subscribers; `known` is what they were last notified of."""
+    """A call with subscribers. `known` is its state at the last notification."""
 
     topic: Topic
     known: CallSummary | None
@@ -96,11 +96,11 @@ class _Watch:
 
     @property
     def is_heard(self) -> bool:
-        """Return whether anybody could be notified now."""
+        """Whether any subscriber can be notified now."""
         return any(subscription.is_heard() for subscription in self.subscribers)
 
     def change(self) -> None:
-        """Note that subscribers came, went, or can be notified again."""
+        """Note that subscribers were added or removed, or can be notified again."""
         self.changed.set()
         self.changed = anyio.Event()
 
@@ -108,8 +108,8 @@ class _Watch:
 class Watches:
     """The watches of one server.
 
-    A call is read about every `interval` seconds. There are `most` places, of which one principal
-    gets a quarter.
+    A call is read about every `interval` seconds. There are at most `most` subscriptions, and one
+    principal gets at most a quarter of them.
     """
 
     def __init__(self, background: BackgroundTasks, interval: float, most: int) -> None:
@@ -120,19 +120,19 @@ class Watches:
         self._subscriptions: set[Subscription] = set()
 
     def add(self, subscription: Subscription) -> None:
-        """Take a place, before anything is read.
+        """Add a subscription, before anything is read.
 
         Raises:
-            TooManyWatches: There is no place left.
+            TooManyWatches: The limit is reached.
         """
         principals = [each.principal for each in self._subscriptions]
         share = max(1, self._most // _SHARE)
         if len(principals) >= self._most or principals.count(subscription.principal) >= share:
-            raise TooManyWatches("As many calls are being watched as may be: end another first")
+            raise TooManyWatches("Too many subscriptions: end another one first")
         self._subscriptions.add(subscription)
 
     async def watch(self, subscription: Subscription) -> Failure | None:
-        """Read the call, then watch it until it ends. Return why, if it can't be watched."""
+        """Read the call, then watch it until it ends. Return the failure if it can't be watched."""
         outcome = await subscription.reader.fetch()
         failure = outcome.error
         if failure is not None and not failure.retryable:
@@ -148,7 +148,7 @@ class Watches:
         return None
 
     def end(self, subscription: Subscription) -> None:
-        """Free the place. News that has not been heard yet still can be."""
+        """End a subscription. A change that was kept is still sent."""
         if subscription in self._subscriptions:
             self._subscriptions.remove(subscription)
             self._leave(subscription)
@@ -156,7 +156,7 @@ class Watches:
             subscription.wake()
 
     def cancel(self, subscription: Subscription) -> None:
-        """Free the place, and tell the subscriber nothing more."""
+        """End a subscription without any further notification."""
         self.end(subscription)
         subscription.has_news = False
         subscription.wake()
@@ -173,7 +173,7 @@ class Watches:
             watch.change()
 
     def _join(self, subscription: Subscription, known: CallSummary | None) -> None:
-        """Subscribe to a call of which `known` is known, and tell them if that is outdated."""
+        """Subscribe to a call, and notify the subscriber if their `known` state is outdated."""
         watch = self._open.get(subscription.topic)
         if watch is None:
             watch = self._open[subscription.topic] = _Watch(subscription.topic, known)
@@ -219,7 +219,7 @@ class Watches:
                     subscription.tell()
 
     async def _until_due(self, watch: _Watch, seconds: float) -> None:
-        """Wait for the next read: none is due until somebody could be notified."""
+        """Wait until the next read is due. None is due while nobody can be notified."""
         with anyio.move_on_after(seconds):
             while watch.is_heard:
                 await watch.changed.wait()
@@ -227,7 +227,7 @@ class Watches:
             await watch.changed.wait()
 
     async def _renew(self, watch: _Watch) -> None:
-        """End subscriptions that are no longer permitted; move those whose access has changed."""
+        """End subscriptions that are no longer permitted, and move those with a new access."""
         for subscription in [*watch.subscribers]:
             topic = await subscription.reader.topic()
             if subscription not in watch.subscribers or topic == watch.topic:
@@ -240,9 +240,9 @@ class Watches:
             self._join(subscription, watch.known)
 
     async def _read(self, watch: _Watch) -> Outcome | None:
-        """Read the call for the next subscriber in turn; return None if all of them are refused.
+        """Read the call as the next subscriber in turn. Return None if all are refused.
 
-        A refusal that concerns one of them passes the turn on, and they rest longer each time.
+        A refused subscriber is skipped, and its next read comes later each time.
         """
         for subscription in [*watch.subscribers]:
             is_resting = subscription.rests_until > anyio.current_time()
@@ -264,7 +264,7 @@ class Watches:
 
 
 def is_final(outcome: Outcome) -> bool:
-    """Return whether nothing more will change: the call has ended, or there is no record of it."""
+    """Return whether the call is final: it has ended, or its record is gone."""
     if outcome.error:
         return outcome.error.kind == "not_found"
     return outcome.call is not None and outcome.call.live is False

@@ -1,4 +1,4 @@
-"""Build what invocations need. `Runtime` imports this when the first one comes, or before."""
+"""Create the objects that invocations need. `Runtime` imports this lazily."""
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -28,7 +28,7 @@ _LEAST_WAIT = 2  # seconds
 
 @dataclass(frozen=True, kw_only=True)
 class Services:
-    """What all invokers share. `clock` gives the time in epoch seconds."""
+    """What all invokers share. `clock` returns epoch seconds."""
 
     settings: Settings
     sandbox: bool
@@ -41,7 +41,7 @@ class Services:
 
     @property
     def approvals(self) -> Approvals | None:
-        """Return where the operator decides; None if nobody else sees the requests in memory."""
+        """The approval requests; None if the store is in memory, out of operators' reach."""
         if not self.storage.is_shared:
             return None
         return Approvals(self.storage, self.audit, self.clock)
@@ -56,7 +56,7 @@ class Services:
         return True
 
     def invoker(self, access: Access, policy: Policy, twilio: TwilioClient) -> Invoker:
-        """Return a new invoker for an account, under a policy."""
+        """Return a new invoker for an account with a policy."""
         account_sid, deadline = access.account_sid, access.deadline
         ttl, most = self.settings.guard.confirm_ttl, self.settings.results.bytes
         confirmations = Confirmations(self.storage, self.signer, ttl, self.clock)
@@ -99,10 +99,10 @@ async def open_services(
     """Open the state store and the audit log, and load the policy.
 
     Raises:
-        ConfigurationError: The store can't be used, or the policy is wrong.
+        ConfigurationError: The store can't be used, or the policy is invalid.
     """
-    busy = max(_LEAST_WAIT, access.deadline / 4)  # seconds, for what other processes are using
-    # Whoever waits for the outcome of another's change waits a little longer than that takes.
+    busy = max(_LEAST_WAIT, access.deadline / 4)  # seconds to wait for locks of other processes
+    # Waiting for the outcome of another process must outlast that process's deadline.
     options = StorageOptions(
         outcome_timeout=access.deadline + _GRACE, timeout=min(5, busy), clock=clock
     )

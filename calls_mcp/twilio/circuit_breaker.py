@@ -1,4 +1,4 @@
-"""Fail fast while the API is down, and try it again after a pause."""
+"""Fail fast while the API is down, and try again after a pause."""
 
 import logging
 from collections.abc import Callable, Generator
@@ -20,10 +20,10 @@ _SPREAD = (0.5, 1.0)  # of a pause, so that replicas don't all try at the same m
 
 
 class CircuitBreaker:
-    """Opens after some requests in a row failed, and closes when one is answered.
+    """Opens after several failures in a row, and closes after a success.
 
-    While it is open, one request is let through after each pause. If that one hangs, the next
-    goes through a pause later. `clock` is monotonic, in seconds.
+    While it is open, one trial request is let through after each pause, even if the last trial
+    has no response yet. `clock` returns monotonic seconds.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -34,35 +34,35 @@ class CircuitBreaker:
 
     @property
     def state(self) -> CircuitState:
-        """Half open once a trial is due. Safe to read from any thread."""
-        due = self._next_trial  # read once, since it changes meanwhile
+        """The state; half open when a trial is due. Safe to read from any thread."""
+        due = self._next_trial  # read once, because another thread may change it
         if due is None:
             return "closed"
         return "open" if due > self._clock() else "half_open"
 
     def require_not_open(self) -> None:
-        """Return unless the circuit is open.
+        """Raise if the circuit is open.
 
         Raises:
-            NotAttempted: It is.
+            NotAttempted: The circuit is open.
         """
         if self._next_trial is not None and self.state == "open":
             raise circuit_open(self._failures, self._next_trial - self._clock())
 
     def require_closed(self) -> None:
-        """Return unless the circuit has opened since a request was let through.
+        """Raise if the circuit is not closed.
 
         Raises:
-            NotAttempted: It has.
+            NotAttempted: The circuit is open or half open.
         """
         if self._next_trial is not None:
             raise circuit_open(self._failures, self._next_trial - self._clock())
 
     @contextmanager
     def guard(self, *, is_urgent: bool) -> Generator[bool]:
-        """Let a request through, and learn from how it ends; yields whether it is a trial.
+        """Let a request through and count its result. Yield whether it is a trial.
 
-        An urgent request always goes through, and its failure does not count.
+        An urgent request is always let through, and its failure does not count.
 
         Raises:
             NotAttempted: The circuit is open.
@@ -92,7 +92,7 @@ class CircuitBreaker:
 
     def _record_success(self) -> None:
         if self._next_trial is not None:
-            _log.warning("The API answers again.")
+            _log.warning("The API responds again.")
         self._failures, self._trials, self._next_trial = 0, 0, None
 
     def _record_failure(self) -> None:

@@ -1,7 +1,7 @@
 """Send requests to the Calls API: attempts, deadlines, and what each failure means.
 
-A read is retried whatever went wrong. A change is retried only if it surely was not processed:
-the request never left, or the answer was 429. Those are just the errors that are `retryable`.
+A read is retried after any failure. A change is retried only if it certainly was not processed:
+the request was never sent, or the response was 429. These errors are `retryable`.
 """
 
 import time
@@ -38,7 +38,7 @@ from calls_mcp.twilio.responses import (
 from calls_mcp.twilio.transport import connect, explain
 
 _ATTEMPTS = 4
-_CONCURRENCY = 16  # reads, and as many changes, so that stalled reads hold up no change
+_CONCURRENCY = 16  # reads, and as many changes, so that stalled reads do not delay changes
 _BACK_OFF = wait_exponential_jitter(multiplier=0.2, max=5, jitter=0.2)
 _AHEAD = 0.02  # seconds before the caller gives up, so that the error here says what was sent
 _LARGEST_BODY = 16 * 2**20  # bytes; a page of 1000 calls has about 2 MB
@@ -51,10 +51,10 @@ class _HasMethod(Protocol):
 
 @dataclass(slots=True, eq=False)
 class _Exchange:
-    """A request that must be answered by `deadline`, by anyio's clock.
+    """A request that must be answered by `deadline` (anyio's clock).
 
-    `is_admitted` is whether the circuit breaker has let it through for good, and `may_have_left`
-    whether the present attempt may have left this machine.
+    `is_admitted` says whether the circuit breaker has let it through, and `may_have_left` whether
+    the current attempt may have left this machine.
     """
 
     request: Request
@@ -72,10 +72,10 @@ class _Exchange:
     @property
     def timed_out(self) -> str:
         """The reason for an error if there is no response in time."""
-        return f"no answer within {round(max(self.deadline - self.started, 0), 1):g} s"
+        return f"no response within {round(max(self.deadline - self.started, 0), 1):g} s"
 
     async def trace(self, event: str, info: Mapping[str, object]) -> None:
-        """Note an event of httpx's. A proxy's CONNECT has nothing of the request in it."""
+        """Handle a trace event of httpx. A proxy's CONNECT contains nothing of the request."""
         if event == "http11.send_request_headers.started":
             self.may_have_left = cast("_HasMethod", info["request"]).method != b"CONNECT"
 
@@ -85,7 +85,7 @@ class _Exchange:
 
 
 class TwilioClient:
-    """A client of the Calls API for one account. `clock` is monotonic, in seconds.
+    """A client of the Calls API for one account. `clock` returns monotonic seconds.
 
     Raises:
         ConfigurationError: The environment names certificates or a proxy that can't be used.
@@ -112,7 +112,7 @@ class TwilioClient:
 
     @property
     def circuit(self) -> CircuitState:
-        """The state of the circuit breaker: unless closed, the API keeps failing."""
+        """The state of the circuit breaker."""
         return self._circuit.state
 
     async def aclose(self) -> None:
@@ -121,16 +121,16 @@ class TwilioClient:
         await self._transport.aclose()
 
     def finish_by(self, deadline: float) -> None:
-        """Have every request answered, or given up, by `deadline` (by anyio's clock)."""
+        """Give up all requests without a response at `deadline` (anyio's clock)."""
         self._deadline = min(self._deadline, deadline)
         for scope in self._scopes:
             scope.deadline = min(scope.deadline, deadline)
 
     def require_ready(self, request: Request) -> None:
-        """Return if the request would be sent now.
+        """Raise if the request would not be sent now.
 
         Raises:
-            NotAttempted: It would be held back, because the API keeps failing.
+            NotAttempted: The circuit is open.
         """
         if not request.is_urgent:
             self._circuit.require_not_open()
@@ -138,14 +138,13 @@ class TwilioClient:
     async def send(
         self, request: Request, deadline: float = inf, *, is_urgent: bool = False
     ) -> Response:
-        """Return the API's response to `request`, which was carried out.
+        """Send `request`, with retries, and return the API's response, which is a success.
 
-        All attempts at it end at `deadline` (by anyio's clock), or at the account's own if that
-        comes first. If `is_urgent`, it is sent even if the API keeps failing or is busy with other
-        requests.
+        All attempts end at `deadline` (anyio's clock) or after the configured deadline, whichever
+        is first. An urgent request is sent even if the circuit is open or all slots are in use.
 
         Raises:
-            InvocationError: As the kind of failure demands; see `errors`.
+            InvocationError: The request failed; `errors.py` has all kinds.
         """
         is_urgent = is_urgent or request.is_urgent
         exchange = self._exchange(request, deadline, is_urgent=is_urgent)
@@ -165,16 +164,16 @@ class TwilioClient:
             return await attempts(self._attempt, exchange)
 
     async def probe(self, request: Request) -> Response:
-        """Return the response to a single attempt at `request`, whatever it says.
+        """Send `request` once and return the response, whatever its status.
 
         Raises:
-            InvocationError: There is none.
+            InvocationError: There is no response.
         """
         return await self._receive(self._exchange(request, inf, is_urgent=True))
 
     @contextmanager
     def cancel_at(self, deadline: float) -> Generator[None]:
-        """Cancel what is done in here at `deadline` (by anyio's clock), or when all has to end."""
+        """Cancel the body at `deadline` (anyio's clock) or at that of `finish_by`."""
         with anyio.CancelScope(deadline=min(deadline, self._deadline)) as scope:
             self._scopes.add(scope)
             try:
@@ -195,11 +194,11 @@ class TwilioClient:
 
     async def _attempt(self, exchange: _Exchange) -> Response:
         async with self._slot(exchange):
-            # An earlier attempt was surely not carried out. A request inside this process leaves.
+            # A retried attempt was not processed. An in-process request always leaves.
             exchange.may_have_left = self._access.app is not None
             if min(exchange.deadline, self._deadline) <= anyio.current_time():
                 raise not_attempted(exchange.timed_out)
-            if not exchange.is_admitted:  # others may have failed while it waited; retries go on
+            if not exchange.is_admitted:  # others may have failed while it waited
                 self._circuit.require_closed()
                 exchange.is_admitted = True
             with exchange.spans.attempt_span():
@@ -212,8 +211,8 @@ class TwilioClient:
     async def _slot(self, exchange: _Exchange) -> AsyncGenerator[None]:
         """Hold one of the slots for requests of this kind.
 
-        They are limited here and not by httpx's pool: a request that is cancelled while it waits
-        there can take a connection's place for good.
+        The limit is here because a request that is cancelled while it waits for httpx's pool can
+        leak a place in it.
         """
         if exchange.is_urgent:
             yield
@@ -230,7 +229,7 @@ class TwilioClient:
             slots.release()
 
     async def _queue(self, kind: str, seconds: float) -> None:
-        """Wait for a slot. A change that is sent with no time left has an unknown outcome."""
+        """Wait `seconds` for a slot, which must leave time to send the request."""
         with self.cancel_at(anyio.current_time() + seconds):
             await self._slots[kind].acquire()
             return
@@ -272,7 +271,7 @@ class TwilioClient:
 
 
 async def _read(request: Request, response: httpx.Response) -> bytes:
-    """Read the body. httpx's own decoding has no limit to what a chunk may swell to."""
+    """Return the decoded body. httpx's decoding has no limit on the size of a chunk."""
     is_packed = response.headers.get("Content-Encoding", "").lower() in ("gzip", "deflate")
     packed = zlib.decompressobj(_GZIP_OR_ZLIB) if is_packed else None
     body = bytearray()
@@ -280,11 +279,11 @@ async def _read(request: Request, response: httpx.Response) -> bytes:
         async for chunk in response.aiter_raw():
             body += packed.decompress(chunk, _LARGEST_BODY + 1 - len(body)) if packed else chunk
             if len(body) > _LARGEST_BODY:
-                raise no_usable_response(request, "the API's answer was too large to read")
+                raise no_usable_response(request, "the API's response was too large")
         if packed and body and not packed.eof:
             raise zlib.error  # noqa: TRY301
     except (httpx.HTTPError, zlib.error) as garbled:
-        reason = "the API's answer broke off or could not be decoded"
+        reason = "the API's response was incomplete or could not be decoded"
         raise no_usable_response(request, reason) from garbled
     return bytes(body)
 
@@ -295,7 +294,7 @@ def _is_worth_another(error: BaseException) -> bool:
 
 
 def _wait(state: RetryCallState) -> float:
-    """Return the API's Retry-After if it gave one, else exponential back-off with jitter."""
+    """Return the exponential back-off with jitter, or the API's Retry-After if it is longer."""
     error = state.outcome.exception() if state.outcome else None
     asked = error.retry_after if isinstance(error, InvocationError) else None
     return max(_BACK_OFF(state), asked or 0)

@@ -1,4 +1,4 @@
-"""The clients of each account of the Calls API, shared by all who use it."""
+"""The clients of the Calls API, one for each account."""
 
 from collections.abc import Callable, Collection
 from math import inf
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 class ClientPool:
-    """One client for each access: all who share an account learn when its API keeps failing.
+    """Keeps one client for each access, so that all users of an account share a circuit breaker.
 
-    `clock` is monotonic, in seconds.
+    `clock` returns monotonic seconds.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -22,7 +22,7 @@ class ClientPool:
         self._clients: dict[Access, TwilioClient] = {}
 
     def client(self, access: Access) -> "TwilioClient":
-        """Return the client of this access."""
+        """Return the client for this access."""
         from calls_mcp.twilio.client import TwilioClient  # noqa: PLC0415
 
         if access not in self._clients:
@@ -31,7 +31,7 @@ class ClientPool:
         return self._clients[access]
 
     def finish_by(self, deadline: float) -> None:
-        """Have every request answered, or given up, by `deadline` (by anyio's clock)."""
+        """Give up all requests without a response at `deadline` (anyio's clock)."""
         self._deadline = deadline
         for client in self._clients.values():
             client.finish_by(deadline)

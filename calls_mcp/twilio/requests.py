@@ -16,9 +16,9 @@ _LATEST = ("PageSize", "20")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """An HTTP request to the Calls API: `path` is quoted, `query` and `form` are not.
+    """An HTTP request to the Calls API. `path` is percent-encoded; `query` and `form` are not.
 
-    `secrets` are the texts in it that must never be shown, in each form they may come back in.
+    `secrets` are texts in it that must never be shown, in every encoding that may be echoed.
     """
 
     effect: Effect
@@ -38,11 +38,11 @@ class Request:
 
     @property
     def is_urgent(self) -> bool:
-        """Whether it ends a live call, which can't wait for an API that keeps failing."""
+        """Whether the request ends a live call, so the circuit breaker must not hold it back."""
         return self.effect == "change" and any(name == "Status" for name, _ in self.form)
 
     def as_fetch(self) -> "Request":
-        """Return the request that reads the call which this one changes."""
+        """Return the request that reads the call that this request changes."""
         return replace(self, effect="read", method="GET", query=(), form=())
 
     def as_search(self) -> "Request":
@@ -51,14 +51,14 @@ class Request:
         return replace(self, effect="read", method="GET", query=(*parties, _LATEST), form=())
 
     def with_query(self, *pairs: Pair) -> "Request":
-        """Return the request with `pairs` in its query, in place of those of the same name."""
+        """Return the request with `pairs` in its query, replacing those with the same names."""
         names = {name for name, _ in pairs}
         kept = tuple(pair for pair in self.query if pair[0] not in names)
         return replace(self, query=(*kept, *pairs))
 
 
 def encode(arguments: Arguments, default_account: str) -> Request:
-    """Return the request for these arguments, on `default_account` unless they name another."""
+    """Return the request for arguments. They may name another account than the default."""
     operation = arguments.operation
     account_sid = str(arguments.values.get("account_sid", default_account))
     sid = str(arguments.values.get("sid", ""))

@@ -1,4 +1,4 @@
-"""Responses of the Calls API, and the errors for requests that got no usable one."""
+"""Responses of the Calls API, and the errors for requests without a usable response."""
 
 import json
 import tomllib
@@ -29,11 +29,14 @@ from calls_mcp.observability.redaction import masked, quoted
 from calls_mcp.tools.call_summary import NotACall, summarize
 from calls_mcp.tools.catalog import CONFIG, Json
 from calls_mcp.tools.outcome import CallSummary
+from calls_mcp.tools.wording import about
 from calls_mcp.twilio.requests import Request
 
-_LONGEST_WAIT = 86_400.0  # seconds; whoever asks for more means never
-_TRY_LATER = "Nothing happened, so it is safe to call again in a little while."
-_CHECK_ARGUMENTS = "Change the arguments according to the API's message; repeating them won't help."
+_LONGEST_WAIT = 86_400.0  # seconds
+_TRY_LATER = "Nothing was changed, so it is safe to try again later."
+_CHECK_ARGUMENTS = (
+    "Fix the arguments as the API's message says. The same arguments will fail again."
+)
 
 _REJECTIONS: dict[int, tuple[type[Rejected], str]] = {
     HTTPStatus.UNAUTHORIZED: (CredentialsRejected, "The operator must check the credentials."),
@@ -48,7 +51,7 @@ class Response:
     """A response of the API.
 
     `payload` is the JSON object in its body, empty unless `has_payload`. `retry_after` is in
-    seconds, `date` the API's own time as its header has it.
+    seconds. `date` is its Date header.
     """
 
     status: int
@@ -60,7 +63,7 @@ class Response:
 
     @classmethod
     def parse(cls, status: int, headers: Mapping[str, str], body: bytes) -> Self:
-        """Return the response with this status, these headers and this body, decoded."""
+        """Return a response from its parts; `body` is already decoded."""
         payload = _parse_json(body)
         has_payload = isinstance(payload, dict)
         return cls(
@@ -79,12 +82,12 @@ class Response:
 
     @property
     def is_rejection(self) -> bool:
-        """Whether the request surely was not carried out: 4xx, but not a time-out of theirs."""
+        """Whether the request was certainly not processed: any 4xx except a timeout."""
         return self.status // 100 == 4 and self.status != HTTPStatus.REQUEST_TIMEOUT  # noqa: PLR2004
 
 
 def _parse_json(body: bytes) -> object:
-    """Return the JSON in a body, None if there is none; orjson is quick, but stricter."""
+    """Return the JSON in a body; None if it is invalid. orjson is fast but stricter than json."""
     with suppress(ValueError):
         return orjson.loads(body)
     with suppress(ValueError, RecursionError):
@@ -104,24 +107,24 @@ def _parse_retry_after(text: str) -> float | None:
 
 
 def require_usable(request: Request, response: Response, secrets: Sequence[str]) -> None:
-    """Return if `response` says that `request` was carried out, in a form that can be read.
+    """Check that `response` is a readable success.
 
     Raises:
-        InvocationError: It does not. None of `secrets` is in its message.
+        InvocationError: It is not. The message contains none of `secrets`.
     """
     if not response.is_success:
         raise error_from(request, response, secrets)
     is_deletion = request.effect == "delete"
     if response.status != HTTPStatus.NO_CONTENT if is_deletion else not response.has_payload:
-        reason = f"the API answered {response.status}, but with nothing readable"
+        reason = f"the API answered {response.status} without a readable body"
         raise no_usable_response(request, reason, response)
 
 
 def read_call(request: Request, response: Response) -> CallSummary:
-    """Return the call in a response, which must be the one that was asked for.
+    """Return the call in a response.
 
     Raises:
-        InvocationError: It is no call, or another.
+        InvocationError: The response has no call, or another one than requested.
     """
     try:
         call = summarize(response.payload)
@@ -129,37 +132,37 @@ def read_call(request: Request, response: Response) -> CallSummary:
         raise no_usable_response(request, str(unreadable), response) from unreadable
     account_sid = call.account_sid or request.account_sid
     if request.sid not in ("", call.sid) or account_sid != request.account_sid:
-        raise no_usable_response(request, "the API's answer is about another call", response)
+        raise no_usable_response(request, "the API's response is about another call", response)
     return call
 
 
 def not_sent(reason: str) -> Unreachable:
     """Return the error for a request that never left this machine."""
-    hint = f"{_TRY_LATER} If it goes on, the operator must check the network and the base URL."
+    hint = f"{_TRY_LATER} If this continues, the operator must check the network and the base URL."
     return Unreachable(f"Nothing was sent: {reason}.", hint)
 
 
 def not_attempted(reason: str) -> NotAttempted:
-    """Return the error for a request that was not even tried, which says nothing about the API."""
+    """Return the error for a request that was not attempted."""
     return NotAttempted(f"Nothing was sent: {reason}.", _TRY_LATER)
 
 
 def no_free_connection(kind: str, limit: int, wait: float) -> NotAttempted:
-    """Return the error for a request that waited so long for one of the connections of its kind."""
+    """Return the error for a request that waited in vain for a connection."""
     return NotAttempted(
-        f"Nothing was sent: none of the {limit} connections for {kind} was free within {wait:g} s.",
+        f"Nothing was sent: all {limit} connections for {kind} were busy for {wait:g} s.",
         _TRY_LATER,
     )
 
 
 def circuit_open(failures: int, wait: float) -> NotAttempted:
-    """Return the error for a request held back for `wait` seconds after `failures` in a row."""
+    """Return the error while the circuit is open, for another `wait` seconds."""
     seconds = max(1, ceil(wait))
     return NotAttempted(
         f"Nothing was sent: the API has failed {failures} times in a row; "
         f"the next attempt is in {seconds} s.",
-        f"Nothing happened: wait {seconds} s, then call again. If it goes on, the operator must "
-        "check the network and the API's status.",
+        f"Wait {seconds} s, then try again. If this continues, the operator must check the network "
+        "and the API's status.",
         retry_after=seconds,
     )
 
@@ -167,7 +170,7 @@ def circuit_open(failures: int, wait: float) -> NotAttempted:
 def no_usable_response(
     request: Request, reason: str, response: Response | None = None
 ) -> InvocationError:
-    """Return the error for a request that left, and for which no usable response came."""
+    """Return the error for a request that was sent and got no usable response."""
     status, request_id, retry_after = None, "", None
     if response:
         status, request_id = response.status, response.request_id
@@ -181,7 +184,7 @@ def no_usable_response(
             retry_after=retry_after,
         )
     return OutcomeUnknown(
-        f"It is not known whether this took effect: the request was sent, but {reason}.",
+        f"It is unknown whether this took effect: the request was sent, but {reason}.",
         f"Do not call again yet. {_how_to_find_out(request)}",
         status=status,
         request_id=request_id,
@@ -189,7 +192,7 @@ def no_usable_response(
 
 
 def error_from(request: Request, response: Response, secrets: Sequence[str]) -> InvocationError:
-    """Return the error for a response other than success; none of `secrets` is in its message."""
+    """Return the error for an unsuccessful response. Its message contains none of `secrets`."""
     if not response.is_rejection:
         return no_usable_response(request, f"the API answered {response.status}", response)
     code, words = response.payload.get("code"), response.payload.get("message")
@@ -212,7 +215,7 @@ def error_from(request: Request, response: Response, secrets: Sequence[str]) -> 
 
 
 def _wait(seconds: float) -> str:
-    return f"Wait {min(seconds, _LONGEST_WAIT):.0f} s, then call again."
+    return f"Wait {about(min(seconds, _LONGEST_WAIT))}, then try again."
 
 
 @cache
@@ -223,13 +226,13 @@ def _hints() -> Mapping[str, str]:
 def _how_to_find_out(request: Request) -> str:
     fetch = f"fetch_call, sid={request.sid} and account_sid={request.account_sid}"
     if request.effect == "delete":
-        return f"Look with {fetch}: not_found means that it was deleted."
+        return f"Check with {fetch}: not_found means that it was deleted."
     if request.effect == "change":
-        return f"Look with {fetch}, and change the call only if it still needs it."
+        return f"Check with {fetch}. Repeat the change only if the call still needs it."
     form = dict(request.form)
     parties = f"to={form.get('To', '')}, from={form.get('From', '')}"
     return (
-        f"In a minute, look with list_calls, {parties} and account_sid={request.account_sid}: an "
-        "outbound-api call created just now is this one. Place it anew only if there is none and "
+        f"In a minute, check with list_calls, {parties} and account_sid={request.account_sid}: an "
+        "outbound-api call created just now is this one. If there is none, place it again only if "
         "your user agrees."
     )

@@ -1,4 +1,4 @@
-"""How the API is reached: with the environment's certificates and proxy, or in this process."""
+"""Connect to the API, with the environment's certificates and proxy, or in this process."""
 
 import os
 import socket
@@ -20,14 +20,14 @@ _IDLE = 20  # seconds that a connection is kept
 
 @dataclass(frozen=True, slots=True)
 class ConnectionFailure:
-    """Why there was no connection: its cause, and the cause in words that name no URL."""
+    """Why a connection failed. `words` contain no URL."""
 
     cause: Literal["certificate", "proxy", "name", "refused", "other"]
     words: str
 
 
 def require_usable(access: Access) -> None:
-    """Check the certificates and the proxy that the environment names, if it names any.
+    """Check the certificates and the proxy in the environment, if any.
 
     Raises:
         ConfigurationError: They can't be used.
@@ -39,23 +39,23 @@ def require_usable(access: Access) -> None:
 
 
 def connect(access: Access) -> "httpx.AsyncBaseTransport":
-    """Return the connections to the API.
+    """Return the transport for the API.
 
-    A transport and no `httpx.AsyncClient`, which takes 0.14 ms longer for a request, all of it for
-    what must not happen here: redirects, cookies, URLs with phone numbers in the log.
+    `httpx.AsyncClient` would add 0.14 ms to a request for redirects, cookies and log lines with
+    phone numbers, none of which are wanted.
 
     Raises:
         ConfigurationError: The certificates or the proxy of the environment can't be used.
     """
     if access.app is None:
         return connect_to(access.base_url)
-    import httpx  # noqa: PLC0415  # takes longer to load than a server to start
+    import httpx  # noqa: PLC0415  # takes longer to load than the rest of the start
 
     return httpx.ASGITransport(access.app, raise_app_exceptions=False)
 
 
 def connect_to(url: str) -> "httpx.AsyncHTTPTransport":
-    """Return connections to the host of `url`, by the environment's certificates and proxy.
+    """Return the transport for the host of `url`, with the environment's certificates and proxy.
 
     Raises:
         ConfigurationError: These can't be used.
@@ -63,8 +63,8 @@ def connect_to(url: str) -> "httpx.AsyncHTTPTransport":
     import httpx  # noqa: PLC0415
 
     certificates = _certificates(url)
-    # Limited by the caller: a request that is cancelled while it waits for httpx's pool can take
-    # a place in it for good.
+    # The caller limits connections, because a request that is cancelled while it waits for httpx's
+    # pool can leak a place in it.
     limits = httpx.Limits(
         max_connections=None, max_keepalive_connections=None, keepalive_expiry=_IDLE
     )
@@ -76,33 +76,33 @@ def connect_to(url: str) -> "httpx.AsyncHTTPTransport":
         return httpx.AsyncHTTPTransport(
             verify=certificates, trust_env=False, limits=limits, proxy=proxy
         )
-    except (ValueError, httpx.InvalidURL):  # whose texts repeat the URL
+    except (ValueError, httpx.InvalidURL):  # their messages contain the URL
         raise ConfigurationError(
-            "HTTPS_PROXY or ALL_PROXY names a proxy that is not http://HOST:PORT; others, such as "
-            "SOCKS, are not supported. NO_PROXY=api.twilio.com goes without one."
+            "HTTPS_PROXY or ALL_PROXY must be http://HOST:PORT; other proxies, such as SOCKS, are "
+            "not supported. To connect without a proxy, set NO_PROXY=api.twilio.com."
         ) from None
 
 
 def explain(error: BaseException, url: str) -> ConnectionFailure | None:
-    """Return why a request to `url` failed with `error`; None if no cause of it says that."""
+    """Return why a request to `url` failed with `error`; None if the cause is unknown."""
     import httpx  # noqa: PLC0415
 
     causes = [*_causes(error)]
     refusal = next((cause for cause in causes if isinstance(cause, httpx.ProxyError)), None)
-    if refusal:  # whose text goes on with the proxy's own words
+    if refusal:  # its message contains the proxy's own text
         status = str(refusal)[:3]
         answered = f" with status {status}" if status.isdecimal() else ""
         return ConnectionFailure("proxy", f"the proxy refused to connect{answered}")
     failure = next(filter(None, map(_failure, causes)), None)
     is_connecting = any(isinstance(c, httpx.ConnectError | httpx.ConnectTimeout) for c in causes)
-    has_tls = any(isinstance(c, ssl.SSLError) for c in causes)  # with the API, by the proxy
+    has_tls = any(isinstance(c, ssl.SSLError) for c in causes)  # with the API, through the proxy
     if failure and is_connecting and not has_tls and _proxy(url):
         return ConnectionFailure("proxy", f"the proxy can't be reached: {failure.words}")
     return failure
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """What led to an error, from the error itself to where it began."""
+    """Yield an error and its causes, outermost first."""
     yield error
     if isinstance(error, BaseExceptionGroup):
         for member in cast("BaseExceptionGroup[BaseException]", error).exceptions:
@@ -119,18 +119,18 @@ def _failure(cause: BaseException) -> ConnectionFailure | None:
         return ConnectionFailure("certificate", words)
     broken = httpx.ReadError | httpx.WriteError | httpx.RemoteProtocolError
     known = (
-        (ssl.SSLError, ConnectionFailure("other", "no TLS could be agreed on")),
+        (ssl.SSLError, ConnectionFailure("other", "TLS handshake failed")),
         (socket.gaierror, ConnectionFailure("name", "host name not found")),
         (ConnectionRefusedError, ConnectionFailure("refused", "connection refused")),
         (httpx.TimeoutException | TimeoutError, ConnectionFailure("other", "timed out")),
-        (broken, ConnectionFailure("other", "the server closed it or did not answer in HTTP")),
+        (broken, ConnectionFailure("other", "the server closed it or did not respond with HTTP")),
     )
     return next((failure for kinds, failure in known if isinstance(cause, kinds)), None)
 
 
 def _certificates(url: str) -> ssl.SSLContext:
     if urlsplit(url).scheme != "https":
-        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody; reading a bundle takes long
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # empty, because loading a bundle is slow
     file, folder = _named_certificates()
     if not (file or folder):
         import httpx  # noqa: PLC0415
@@ -138,15 +138,15 @@ def _certificates(url: str) -> ssl.SSLContext:
         return httpx.create_ssl_context(trust_env=False)
     try:
         return ssl.create_default_context(cafile=file, capath=folder)
-    except OSError as unusable:  # so are its SSLErrors
+    except OSError as unusable:  # includes SSLError
         raise ConfigurationError(
-            "SSL_CERT_FILE or SSL_CERT_DIR names no certificates that can be used: "
+            "SSL_CERT_FILE or SSL_CERT_DIR has no usable certificates: "
             f"{unusable.strerror or 'not in PEM format'}."
         ) from unusable
 
 
 def _named_certificates() -> tuple[str | None, str | None]:
-    """Return the file and the folder that the environment names; an empty variable names none."""
+    """Return the file and the folder in the environment. An empty variable counts as unset."""
     return os.environ.get("SSL_CERT_FILE") or None, os.environ.get("SSL_CERT_DIR") or None
 
 

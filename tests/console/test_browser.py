@@ -153,7 +153,7 @@ async def test_every_task_works_with_the_keyboard(harness: Harness, window: Wind
     assert await retry(harness, time_limit=60) == "done"
     await window.expect_text("The agent sees this when it retries")
     assert await retry(harness) == "declined"
-    await window.expect_text("The operator said no: no")
+    await window.expect_text("The operator denied this: no")
 
 
 @pytest.mark.parametrize("rules", ['place = "operator"\nhang_up = "operator"'], ids=[""])

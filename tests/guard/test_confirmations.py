@@ -63,7 +63,7 @@ async def test_a_token_is_good_for_the_client_that_was_given_it(harness: Harness
     token = await asked_for(harness)
     async with harness.connect(name="somebody else") as agent:
         outcome = await agent.call("create_call", **placing(confirmation_token=token))
-    assert "given to somebody else" in outcome["error"]["message"]
+    assert "issued to another principal" in outcome["error"]["message"]
     assert harness.changes == []
 
 
@@ -77,7 +77,7 @@ async def test_how_long_a_token_lasts_is_a_setting() -> None:
         outcomes = [await agent.call("create_call", **again) for _ in range(2)]
         assert harness.changes == []
     assert [outcome["outcome"] for outcome in outcomes] == ["expired"] * 2
-    assert "not used in time" in outcomes[0]["reason"]
+    assert "has expired" in outcomes[0]["reason"]
 
 
 FORGERIES: dict[str, Callable[[str], str]] = {
@@ -105,7 +105,7 @@ async def test_a_token_of_another_process_is_refused() -> None:
         async with two.connect() as agent:
             outcome = await agent.call("create_call", **placing(confirmation_token=token))
         assert outcome["outcome"] == "expired"
-        assert "nor whether it was used before" in outcome["reason"]
+        assert "or whether it was used" in outcome["reason"]
         assert "list_calls" in outcome["reason"]
         assert two.changes == []
 

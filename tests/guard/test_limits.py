@@ -212,14 +212,14 @@ async def test_a_call_that_was_not_placed_does_not_count_as_one(tmp_path: Path) 
         rejected = await agent.confirm("create_call", **placing(to=REJECTED))
         asked = await agent.call("create_call", **placing(to=REJECTED))
     assert rejected["error"]["kind"] == "rejected"
-    assert "just now" not in asked["confirmation"]["preview"]
+    assert "a moment ago" not in asked["confirmation"]["preview"]
 
 
 async def test_a_number_is_noted_for_the_account_that_called_it(tmp_path: Path) -> None:
     async with capped(tmp_path) as (_, agent):
         await agent.confirm("create_call", **placing())
         other = await agent.call("create_call", **placing(account_sid=OTHER))
-    assert "just now" not in other["confirmation"]["preview"]
+    assert "a moment ago" not in other["confirmation"]["preview"]
 
 
 async def test_a_call_confirmed_anew_begins_the_time_anew(tmp_path: Path) -> None:
@@ -231,7 +231,9 @@ async def test_a_call_confirmed_anew_begins_the_time_anew(tmp_path: Path) -> Non
         asked = await agent.call("create_call", **placing())
         assert len(harness.changes) == 2
     assert again["outcome"] == "done"
-    assert "another in the next 10 s" in asked["confirmation"]["preview"]
+    assert (
+        "For the next 10 s, the policy requires a confirmation" in asked["confirmation"]["preview"]
+    )
 
 
 @pytest.mark.requirement("37")
@@ -248,7 +250,7 @@ async def test_a_confirmation_from_before_a_call_rings_the_same_number_no_second
         ]
         assert len(harness.changes) == 1
     assert [outcome["outcome"] for outcome in outcomes] == ["done", "expired", "expired"]
-    assert "same number was placed just now" in outcomes[1]["reason"]
+    assert "the same number was placed a moment ago" in outcomes[1]["reason"]
 
 
 @pytest.mark.requirement("11")
@@ -303,7 +305,7 @@ async def test_a_call_that_was_not_placed_or_whose_record_has_gone_is_not_in_fli
     assert second["outcome"] == "done"
 
 
-async def test_a_cap_used_up_after_the_confirmation_says_what_is_to_be_done(
+async def test_a_limit_reached_after_the_confirmation_is_refused_with_a_hint(
     tmp_path: Path,
 ) -> None:
     async with capped(tmp_path, "same_number_seconds = 0\ncalls_per_minute = 1") as (_, agent):
@@ -314,7 +316,7 @@ async def test_a_cap_used_up_after_the_confirmation_says_what_is_to_be_done(
         early = await agent.call("create_call", **placing())
     assert early["error"]["kind"] == "policy_denied"
     assert "caps.calls_per_minute" in early["error"]["message"]
-    assert "Wait 60 s." in refused["error"]["hint"]
+    assert "Wait 1 min." in refused["error"]["hint"]
     assert "without confirmation_token" in refused["error"]["hint"]
     assert TALKS_FOR_AN_HOUR not in refused["error"]["message"]
 
@@ -324,7 +326,7 @@ async def test_of_many_confirmations_that_knew_of_the_same_call_one_is_good(tmp_
     async with capped(tmp_path) as (harness, agent):
         await agent.confirm("create_call", **placing())
         asked = [await agent.call("create_call", **placing()) for _ in range(5)]
-        assert "just now" in asked[0]["confirmation"]["preview"]
+        assert "a moment ago" in asked[0]["confirmation"]["preview"]
 
         async def use(token: str) -> None:
             outcome = await agent.call("create_call", **placing(confirmation_token=token))
@@ -349,7 +351,7 @@ async def test_a_number_that_twiml_dials_counts_as_called(tmp_path: Path) -> Non
         token = asked["confirmation"]["token"]
         await agent.call("create_call", **placing(to=ANOTHER, confirmation_token=token))
         refused = await agent.call("create_call", **placing(to="+15005550205"))
-    assert "same number was placed just now" in asked["confirmation"]["preview"]
+    assert "the same number was placed a moment ago" in asked["confirmation"]["preview"]
     assert "caps.calls_per_minute" in refused["error"]["message"]
 
 
@@ -364,7 +366,7 @@ async def test_a_live_call_whose_new_twiml_dials_a_recent_number_is_confirmed_fi
         asked = await agent.call("update_call", **update)
         token = asked["confirmation"]["token"]
         done = await agent.call("update_call", **update, confirmation_token=token)
-    assert "same number was placed just now" in asked["confirmation"]["preview"]
+    assert "the same number was placed a moment ago" in asked["confirmation"]["preview"]
     assert done["outcome"] == "done"
 
 
@@ -372,7 +374,7 @@ async def test_another_spelling_of_a_number_is_the_same_number(tmp_path: Path) -
     async with capped(tmp_path) as (_, agent):
         await agent.confirm("create_call", **placing(to="+442079460000"))
         asked = await agent.call("create_call", **placing(to="+4402079460000"))
-    assert "just now" in asked["confirmation"]["preview"]
+    assert "a moment ago" in asked["confirmation"]["preview"]
 
 
 async def test_a_call_whose_server_was_not_heard_of_since_it_sent_it_is_held(

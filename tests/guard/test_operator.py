@@ -218,22 +218,25 @@ async def test_a_decision_that_the_store_does_not_keep_is_recorded_as_void(tmp_p
         with pytest.raises(StoreUnavailable):
             await here.approvals.decide(filed, approve=True, by="bob")
         assert [each["decision"] for each in here.recorded] == ["asked", "approved", "void"]
-        assert here.recorded[-1]["reason"] == "the state store failed: it is not known to count"
+        reason = here.recorded[-1]["reason"]
+        assert reason == "the state store failed, so it is unknown whether the decision counts"
 
 
-async def test_whoever_decides_is_told_what_became_of_the_same_before(tmp_path: Path) -> None:
+async def test_an_approval_request_mentions_the_last_decision_about_the_same_change(
+    tmp_path: Path,
+) -> None:
     async with scene(tmp_path) as here, here.harness.connect() as agent:
         await agent.call("create_call", **placing())
         await here.decide(approve=False)
         await agent.call("create_call", **placing())
         first = await agent.call("create_call", **placing())
-        assert 'The same was denied before, by "bob"' in first["confirmation"]["preview"]
+        assert 'The same change was denied by "bob"' in first["confirmation"]["preview"]
         await here.decide(approve=True)
         sid = (await agent.call("create_call", **placing()))["call"]["sid"]
         here.harness.clock.advance(33)
         second = (await agent.call("create_call", **placing()))["confirmation"]["preview"]
-        assert 'The same was approved before, by "bob"' in second
-        assert f"and done: {sid}." in second
+        assert 'The same change was approved by "bob"' in second
+        assert f"; it was done ({sid})." in second
         assert second == (await here.waiting()).preview
 
 
@@ -251,7 +254,7 @@ async def test_a_server_that_dies_while_sending_leaves_it_unknown_whether_it_was
         told = await agent.call("create_call", **placing())
         assert told["error"]["kind"] == "outcome_unknown"
         again = await agent.call("create_call", **placing())
-        assert "it is not known whether it was done" in again["confirmation"]["preview"]
+        assert "it is unknown whether it was done" in again["confirmation"]["preview"]
     assert here.harness.changes == []
 
 
@@ -305,7 +308,7 @@ async def test_a_token_does_not_stand_in_for_a_user_who_must_be_asked(tmp_path: 
     rules = 'place = "require_human"'
     async with scene(tmp_path, rules) as here, here.harness.connect(user=User()) as agent:
         told = await agent.call("create_call", **placing(), confirmation_token="made-up")
-        assert "the user must be asked" in told["error"]["message"]
+        assert "the client must ask its user" in told["error"]["message"]
         assert here.harness.changes == []
 
 

@@ -56,11 +56,11 @@ async def test_the_shipped_policy_bounds_each_new_call_and_says_so() -> None:
         outcome = await agent.confirm("create_call", **placing())
         (create,) = harness.changes
     assert "time_limit 14400 seconds" in asked["confirmation"]["preview"]
-    assert outcome["warnings"] == ["time_limit 14400 is set by the operator's policy"]
+    assert outcome["warnings"] == ["the operator's policy sets time_limit to 14400"]
     assert dict(create.form)["TimeLimit"] == "14400"
 
 
-async def test_what_is_denied_is_denied_to_whoever_asks(tmp_path: Path) -> None:
+async def test_a_denied_change_is_denied_even_with_a_user(tmp_path: Path) -> None:
     file = policy(tmp_path, '[confirm]\ndelete = "deny"\n')
     async with (
         open_harness(calls_mcp_policy=file) as harness,
@@ -95,7 +95,7 @@ async def test_a_pre_approved_number_needs_no_confirmation(tmp_path: Path) -> No
         later = await agent.call("create_call", **placing())
     assert first["outcome"] == later["outcome"] == "done"
     assert again["outcome"] == "confirmation_required"
-    assert "same number was placed just now" in again["confirmation"]["preview"]
+    assert "the same number was placed a moment ago" in again["confirmation"]["preview"]
 
 
 @pytest.mark.requirement("37")
@@ -145,7 +145,7 @@ async def test_no_more_calls_are_placed_than_the_caps_allow(
         ("create_call", "changes_per_minute", {"to": "nobody"}),
     ],
 )
-async def test_a_client_that_runs_in_a_loop_is_stopped_for_a_while(
+async def test_a_client_in_a_loop_is_rate_limited(
     tmp_path: Path, tool: str, name: str, arguments: dict[str, object]
 ) -> None:
     file = policy(tmp_path, f"[caps]\n{name} = 2\n")
@@ -160,7 +160,7 @@ async def test_a_client_that_runs_in_a_loop_is_stopped_for_a_while(
     kinds = [outcome.get("error", {}).get("kind", "") for outcome in (*outcomes, later, free)]
     assert kinds[2] == "policy_denied"
     assert f"(caps.{name})" in outcomes[2]["error"]["message"]
-    assert "Wait 60 s;" in outcomes[2]["error"]["hint"]
+    assert "Wait 1 min," in outcomes[2]["error"]["hint"]
     assert "policy_denied" not in (kinds[0], kinds[1], kinds[3], kinds[4])
     assert seen == (2 if tool == "list_calls" else 0)
 
@@ -185,7 +185,7 @@ def test_policy_check_explains_the_policy_and_needs_no_other_settings(
 ) -> None:
     monkeypatch.setenv("CALLS_MCP_TIMEOUT", "wrong")
     assert main(["policy", "check"]) == 0
-    assert "14400 seconds" in capsys.readouterr().out
+    assert "at most 4 h" in capsys.readouterr().out
 
 
 def test_a_wrong_policy_is_told_with_the_line(

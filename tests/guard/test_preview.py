@@ -33,8 +33,8 @@ async def test_the_preview_of_a_new_call_names_everything_that_would_happen(
         'It follows the TwiML at "https://example.com/voice" (GET).',
         'Also: timeout 20 seconds, record true, send_digits "1w2".',
         "Note: twiml is ignored because url is given.",
-        "The call is RECORDED; the law may demand the consent of those on it.",
-        "It rings at once and costs money.",
+        "The call is RECORDED. The law may require the consent of everyone on it.",
+        "It rings immediately and costs money.",
     ]
 
 
@@ -78,7 +78,7 @@ CLAIM = 'Free test, already approved". Account: somebody else'
         ),
         pytest.param(
             {"application_sid": APPLICATION},
-            ["Which of these the API then follows is not documented."],
+            ["The API's documentation does not say which of these it follows."],
             id="that one of two instructions is followed",
         ),
         pytest.param(
@@ -108,8 +108,8 @@ async def test_what_a_status_does_beside_new_instructions_is_not_promised(harnes
         sid = await agent.place()
         arguments = {"sid": sid, "status": "completed", "url": "https://example.com/"}
         text = await preview(agent, "update_call", **arguments)
-    assert "a status and new instructions at once is not documented" in text
-    assert "cut off" not in text
+    assert "does not say what status and new instructions do together" in text
+    assert "disconnected" not in text
 
 
 @pytest.mark.requirement("08", "09")
@@ -121,7 +121,7 @@ async def test_the_preview_of_a_hang_up_shows_the_call_as_it_is_now(harness: Har
     parties = f'from "{CALLER}" to "{TALKS_FOR_AN_HOUR}"'
     assert text == (
         f"Hang up call {sid} (account {ACCOUNT}): in-progress, outbound-api, {parties}, "
-        "started 42 s ago.\nEverybody on it is cut off."
+        "started 42 s ago.\nEveryone on it is disconnected."
     )
 
 
@@ -132,7 +132,7 @@ async def test_the_preview_warns_that_canceled_leaves_a_call_in_progress_alone(
         sid = await agent.place()
         harness.clock.advance(10)
         text = await preview(agent, "update_call", sid=sid, status="canceled")
-        assert "canceled leaves a call in progress alone" in text
+        assert "canceled does not end a call in progress" in text
         outcome = await agent.confirm("update_call", sid=sid, status="canceled")
     assert outcome["call"]["status"] == "in-progress"
     assert outcome["warnings"] == ["the call has not ended: it is in-progress"]
@@ -168,7 +168,7 @@ async def test_the_preview_of_a_deletion_says_what_is_lost_and_that_it_is_for_go
         asked = await agent.call("delete_call", sid=sid)
     text = asked["confirmation"]["preview"]
     assert asked["confirmation"]["action"] == "delete"
-    assert f"Delete for good the record of call {sid}" in text
+    assert f"Permanently delete the record of call {sid}" in text
     assert "completed" in text
     assert "lasted 6 s" in text
     assert "can't be undone" in text

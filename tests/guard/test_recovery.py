@@ -31,7 +31,7 @@ async def test_a_new_call_that_is_found_is_done_and_said_to_be_recovered() -> No
     assert outcome["outcome"] == "done"
     assert outcome["recovered"] is True
     assert outcome["call"]["sid"] == SID
-    assert "answer was lost" in outcome["warnings"][0]
+    assert "response was lost" in outcome["warnings"][0]
     assert len(upstream.changes) == 1
     assert upstream.requests[1].query == {"To": TALKS_FOR_AN_HOUR, "From": CALLER, "PageSize": "20"}
 
@@ -161,7 +161,7 @@ async def test_a_hang_up_is_done_if_the_call_has_ended() -> None:
 @pytest.mark.parametrize(
     ("tool", "arguments", "status", "told"),
     [
-        ("delete_call", {"sid": SID}, "completed", "the record is still there"),
+        ("delete_call", {"sid": SID}, "completed", "the record still exists"),
         ("update_call", HANG_UP, "in-progress", "the call is still in-progress"),
     ],
 )

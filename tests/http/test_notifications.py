@@ -87,7 +87,7 @@ async def test_watches_are_limited_in_total(tmp_path: Path, era: Era) -> None:
             for token in tokens[:4]:
                 await stack.enter_async_context(subscribed(over_http(service.url, token), era, uri))
             async with over_http(service.url, tokens[4])("auto", None) as last:
-                with pytest.raises(MCPError, match="As many calls are being watched"):
+                with pytest.raises(MCPError, match="Too many subscriptions"):
                     await last.listen(resource_subscriptions=[uri]).__aenter__()
 
 

@@ -331,7 +331,7 @@ async def test_a_replayed_approval_returns_the_first_outcome_and_places_no_secon
         await accept()
     assert {outcome["outcome"] for outcome in outcomes} == {"done"}
     assert len({outcome["call"]["sid"] for outcome in outcomes}) == 1
-    assert "used before" in outcomes[-1]["warnings"][0]
+    assert "already used" in outcomes[-1]["warnings"][0]
     assert len(harness.changes) == 1
 
 

@@ -238,7 +238,7 @@ async def test_an_answer_keeps_to_its_size_says_so_and_goes_on(budget: int) -> N
     assert all(size(outcome) <= budget for outcome in outcomes)
     for outcome in outcomes[:-1]:
         (warning,) = outcome["warnings"]
-        assert warning.startswith(f"{outcome['count']} of the 400 calls asked for fit in one")
+        assert warning.startswith(f"only {outcome['count']} of the 400 requested calls fit")
         assert size(outcome) > budget // 4
     assert "warnings" not in outcomes[-1]
     # Reading is bounded, too: an answer reads no page it has no room for.
@@ -441,7 +441,7 @@ async def test_a_next_page_that_is_none_ends_the_list_and_is_told(following: obj
     assert listed(outcome) == [SID]
     assert "next_cursor" not in outcome
     assert outcome["warnings"] == [
-        "there may be more calls: the API named a next page that is none"
+        "there may be more calls: the API's link to the next page is invalid"
     ]
     assert len(upstream.requests) == 1
 

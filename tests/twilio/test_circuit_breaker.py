@@ -169,7 +169,7 @@ async def test_a_request_that_there_is_no_time_for_tells_nothing() -> None:
         aclosing(TwilioClient(access(upstream.base_url))) as client,
     ):
         for _ in range(7):
-            with pytest.raises(Unreachable, match="Nothing was sent: no answer within"):
+            with pytest.raises(Unreachable, match="Nothing was sent: no response within"):
                 await client.send(request, deadline=anyio.current_time())
         assert upstream.requests == []
         assert client.circuit == "closed"

@@ -269,7 +269,7 @@ async def test_the_deadline_bounds_an_answer_that_drips(tool: Tool, kind: str) -
     async with scripted(endless(b" "), NOTHING_TO_SEE, deadline=2) as (upstream, agent):
         error = await error_of(agent, tool)
     assert error["kind"] == kind
-    assert re.search(r"no answer within [0-2](\.\d)? s", error["message"])
+    assert re.search(r"no response within [0-2](\.\d)? s", error["message"])
     assert len(upstream.changes) == (tool is CREATE)
 
 
@@ -347,7 +347,7 @@ async def test_a_change_without_an_answer_is_never_repeated_and_its_outcome_unkn
         error = await error_of(agent, tool)
     assert error["kind"] == "outcome_unknown"
     assert error["retryable"] is False
-    assert error["message"].startswith("It is not known whether this took effect:")
+    assert error["message"].startswith("It is unknown whether this took effect:")
     assert error["hint"].startswith("Do not call again yet.")
     assert len(upstream.changes) == (0 if failure is drop_unread else 1)
 
@@ -459,7 +459,7 @@ async def test_a_body_that_can_not_be_unpacked_is_an_error_and_no_crash(body: by
     async with scripted(broken, deadline=0.5) as (_, agent):
         error = await error_of(agent, FETCH)
     assert error["kind"] == "unavailable"
-    assert "broke off or could not be decoded" in error["message"]
+    assert "was incomplete or could not be decoded" in error["message"]
 
 
 # Redirects and size

@@ -43,9 +43,9 @@ TABLE = [
     (FETCH, 401, 20003, "credentials_rejected", "operator.*credentials"),
     (CREATE, 401, 20003, "credentials_rejected", "operator.*credentials"),
     (LIST, 403, 20008, "credentials_rejected", "[Tt]est credentials.*operator"),
-    (FETCH, 404, 20404, "not_found", "SID.*list_calls"),
-    (HANG_UP, 404, 20404, "not_found", "SID.*list_calls"),
-    (DELETE, 404, 20404, "not_found", "deleted call"),
+    (FETCH, 404, 20404, "not_found", "sid.*list_calls"),
+    (HANG_UP, 404, 20404, "not_found", "sid.*list_calls"),
+    (DELETE, 404, 20404, "not_found", "deleted record"),
     (FETCH, 429, 20429, "rate_limited", "[Ww]ait.*again"),
     (CREATE, 429, 20429, "rate_limited", "[Ww]ait.*again"),
     (CREATE, 400, 21201, "rejected", r"\bto\b"),
@@ -56,10 +56,10 @@ TABLE = [
     (CREATE, 400, 21213, "rejected", r"\bfrom\b"),
     (CREATE, 400, 21214, "rejected", "reached"),
     (CREATE, 400, 21215, "rejected", "country.*operator"),
-    (CREATE, 400, 21216, "rejected", "may not call that number"),
-    (CREATE, 400, 21217, "rejected", "real number"),
+    (CREATE, 400, 21216, "rejected", "may not call this phone number"),
+    (CREATE, 400, 21217, "rejected", "valid phone number"),
     (CREATE, 400, 21219, "rejected", "trial.*verif"),
-    (HANG_UP, 400, 21220, "rejected", "fetch_call.*state"),
+    (HANG_UP, 400, 21220, "rejected", "status.*fetch_call"),
 ]
 
 
@@ -96,7 +96,7 @@ async def test_a_rate_limited_request_says_how_long_to_wait() -> None:
     body = {"code": 20429, "message": "Too many requests", "status": 429}
     async with scripted(answer(429, body, headers={"Retry-After": "3600"})) as (_, agent):
         result = await agent.client.call_tool(*CREATE)
-    assert "3600" in text_of(result)
+    assert "Wait 1 h" in text_of(result)
     assert "a few seconds" not in text_of(result)
 
 
@@ -145,7 +145,7 @@ def test_an_unknown_code_is_passed_on_with_a_hint_by_its_status(code: int) -> No
     assert failure.kind == "rejected"
     assert failure.code == code
     assert failure.more_info == f"https://www.twilio.com/docs/errors/{code}"
-    assert failure.hint.startswith("Change the arguments")
+    assert failure.hint.startswith("Fix the arguments")
 
 
 # The API's own words

@@ -99,7 +99,10 @@ async def test_a_proxy_that_does_not_answer_has_passed_nothing_on(
         monkeypatch.setenv("HTTPS_PROXY", asked.url)
         error = await fails(AWAY, CHANGE)
     assert len(asked.asked) == 1
-    assert (error.kind, error.message) == ("unreachable", "Nothing was sent: no answer within 1 s.")
+    assert (error.kind, error.message) == (
+        "unreachable",
+        "Nothing was sent: no response within 1 s.",
+    )
 
 
 @pytest.mark.parametrize(

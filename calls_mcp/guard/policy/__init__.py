@@ -1,6 +1,6 @@
-"""The operator's rules: `config/policy.toml`, or a file in its place, and what follows from them.
+"""The operator's policy: `config/policy.toml`, overridden by a file of the operator.
 
-`judge` holds an invocation to them before anybody is asked to confirm it.
+`judge` applies it to an invocation before anyone is asked to confirm.
 """
 
 from calls_mcp.guard.policy.destinations import canonical, matches_any

@@ -1,4 +1,4 @@
-"""Whom a call may ring: numbers, SIP addresses and clients."""
+"""Rules about destinations: numbers, SIP addresses and clients."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -14,12 +14,12 @@ _SHORTEST_SUBSCRIBER = 7  # digits: +290, +683 and +690 with four more
 _LONGEST_EMERGENCY = 9  # digits, calling code included: +227 723141
 
 _EMERGENCY = frozenset({"112", "911", "999"})
-_HINT = "Ask the user for another number, or the operator to allow this one."
+_HINT = "Ask the user for another number, or ask the operator to allow this one."
 
 
 @dataclass(frozen=True, slots=True)
 class _Number:
-    """What is known of a number. `regions` are several where only the calling code tells."""
+    """What is known about a number. It has several `regions` if only its calling code is known."""
 
     canonical: str
     regions: frozenset[str]
@@ -28,7 +28,7 @@ class _Number:
 
 
 def object_to_destination(rules: Destinations, to: str) -> Iterator[Objection]:
-    """Yield what `rules` have against calling `to`."""
+    """Yield the objections of `rules` to calling `to`."""
     kind = address_kind(to)
     if kind == "phone number":
         yield from _object_to_number(rules, to)
@@ -38,7 +38,7 @@ def object_to_destination(rules: Destinations, to: str) -> Iterator[Objection]:
         reason = "to is an address that no rule can check"
         yield Objection("destinations.twiml", reason, "Use a number, sip:name@host or client:name.")
     elif not matches_any(rules.allow_clients, _identity(to)):
-        reason = "to is a client that it does not allow"
+        reason = "to is a client that is not allowed"
         yield Objection("destinations.allow_clients", reason, _HINT)
 
 
@@ -55,7 +55,7 @@ def pre_approves(rules: Destinations, to: str) -> bool:
 
 
 def canonical(to: str) -> str:
-    """Return the one spelling of all those that reach the same party, as far as is known."""
+    """Return the canonical spelling of a destination."""
     kind = address_kind(to)
     if kind == "phone number":
         return _look_up(to).canonical
@@ -85,7 +85,7 @@ def _object_to_sip(rules: Destinations, to: str) -> Iterator[Objection]:
         yield from _object_to_bare_number(rules, number)
     patterns = [_lower_host(pattern) for pattern in rules.allow_sip]
     if not matches_any(patterns, "*" if address.is_rerouted else str(address)):
-        reason = "to is a SIP address that it does not allow"
+        reason = "to is a SIP address that is not allowed"
         yield Objection("destinations.allow_sip", reason, _HINT)
 
 
@@ -96,10 +96,10 @@ def _object_to_bare_number(rules: Destinations, digits: str) -> Iterator[Objecti
     if _is_valid(f"+{digits}"):
         yield from _object_to_number(rules, f"+{digits}")
     elif rules.restrict_numbers:
-        reason = "to is a SIP address with a number without country code, which it can't check"
+        reason = "to is a SIP address with a number without country code, which can't be checked"
         yield Objection("destinations.allow_sip", reason, "Write it with + and country code.")
     elif denied := _national_types(digits) & {*rules.deny_number_types}:
-        reason = f"to may be a number of type {min(denied)}, which it denies"
+        reason = f"to may be a number of the denied type {min(denied)}"
         hint = f"Write it with + and country code. {_HINT}"
         yield Objection("destinations.deny_number_types", reason, hint)
 
@@ -122,7 +122,7 @@ def _describes_numbers(rules: Destinations) -> bool:
 
 
 def _emergency() -> Objection:
-    reason = "to is an emergency or service number, or too short to be a subscriber's"
+    reason = "to is an emergency or service number, or too short for a phone number"
     hint = "Tell the user to dial it themselves; no setting allows it."
     return Objection("destinations.emergency", reason, hint)
 
@@ -130,15 +130,15 @@ def _emergency() -> Objection:
 def _mismatches(rules: Destinations, number: str, facts: _Number) -> Iterator[tuple[str, str]]:
     spellings = (number, facts.canonical)  # +44 0900… reaches +44 900…
     if any(spelling.startswith(rules.deny_prefixes) for spelling in spellings):
-        yield "deny_prefixes", "a number that begins with a prefix it denies"
+        yield "deny_prefixes", "a number with a denied prefix"
     if rules.allow_prefixes and not all(s.startswith(rules.allow_prefixes) for s in spellings):
-        yield "allow_prefixes", "a number that begins with no prefix it allows"
+        yield "allow_prefixes", "a number without an allowed prefix"
     if facts.regions & {*rules.deny_countries}:
-        yield "deny_countries", "a number in a country it denies"
+        yield "deny_countries", "a number in a denied country"
     if rules.allow_countries and not _lies_in(rules.allow_countries, facts.regions):
-        yield "allow_countries", "a number in no country it allows"
+        yield "allow_countries", "a number outside the allowed countries"
     if facts.type in rules.deny_number_types:
-        yield "deny_number_types", f"a number of type {facts.type}, which it denies"
+        yield "deny_number_types", f"a number of the denied type {facts.type}"
 
 
 def _lies_in(countries: Iterable[str], regions: frozenset[str]) -> bool:
@@ -164,7 +164,7 @@ def _look_up(number: str) -> _Number:
 
 
 def _type(number: str) -> str:
-    """Return the type of a number; of one with too many digits, that of the number reached."""
+    """Return the type of a number. Extra digits are ignored, as the phone network does."""
     import phonenumbers as known  # noqa: PLC0415
 
     for end in range(len(number), _SHORTEST_SUBSCRIBER, -1):
@@ -184,7 +184,7 @@ def _is_valid(number: str) -> bool:
 
 
 def _national_types(digits: str) -> set[str]:
-    """Return the types that a number without country code has in those countries that know it."""
+    """Return the types of a number without country code, in all countries where it is valid."""
     import phonenumbers as known  # noqa: PLC0415
 
     types: set[int] = set()
@@ -196,7 +196,7 @@ def _national_types(digits: str) -> set[str]:
 
 
 def matches_any(patterns: Iterable[str], text: str) -> bool:
-    """Return whether one of `patterns` (`*` any characters, `?` one) matches all of `text`."""
+    """Return whether one of `patterns` (`*` any characters, `?` one) matches the whole `text`."""
     return any(_compiled(pattern).fullmatch(text) for pattern in patterns)
 
 

@@ -1,7 +1,4 @@
-"""`Arguments` → `Judgement`: one invocation held to the operator's rules.
-
-It is pure: what needs memory, the counts of `Caps`, is counted elsewhere.
-"""
+"""Apply the policy to one invocation. It has no state; `guard/limits.py` counts."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -25,14 +22,14 @@ _STRICTNESS: tuple[Requirement, ...] = get_args(Requirement)
 _REDIRECTING = frozenset({"url", "twiml", "method"})
 _ADDRESSING = frozenset({"sid", "account_sid", "status"})
 
-_DENIED = "Don't try it another way: tell the user that the operator does not allow it."
+_DENIED = "Don't try another way. Tell the user that the operator does not allow this."
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What an invocation needs before it is sent, and the `rule` that says so.
+    """What an invocation needs before it is sent, and the `rule` that requires it.
 
-    `arguments` are those given and what the policy sets beside them; `notes` tell what it set.
+    `arguments` include the values that the policy adds, and `notes` name these.
     """
 
     requirement: Requirement
@@ -42,36 +39,36 @@ class Judgement:
 
 
 def judge(policy: Policy, arguments: "Arguments", account_sid: str) -> Judgement:
-    """Hold an invocation on the account to the policy. A read needs no more than the account.
+    """Apply the policy to an invocation on an account. For a read, only the account matters.
 
     Raises:
-        PolicyDenied: By all the rules that refuse it.
+        PolicyDenied: Names all rules that refuse it.
     """
     judge_account(policy, account_sid)
     if arguments.operation.read_only:
         return Judgement("never", "accounts.allow", arguments, ())
     requirement, rule = _requirement(policy, arguments)
     if requirement == "deny":
-        raise PolicyDenied(rule, "it denies this kind of change", _DENIED)
+        raise PolicyDenied(rule, "this kind of change is denied", _DENIED)
     _refuse(_objections(policy, arguments))
     added = dict(_added(policy.caps, arguments))
     if not added:
         return Judgement(requirement, rule, arguments, ())
     whole = replace(arguments, values={**arguments.values, **added})
-    notes = (f"{name} {value} is set by the operator's policy" for name, value in added.items())
+    notes = (f"the operator's policy sets {name} to {value}" for name, value in added.items())
     return Judgement(requirement, rule, whole, tuple(notes))
 
 
 def judge_account(policy: Policy, account_sid: str) -> None:
-    """Hold the account to the policy, also of a read.
+    """Check that the policy allows the account, also for reads.
 
     Raises:
-        PolicyDenied: It is not one of those allowed.
+        PolicyDenied: The account is not allowed.
     """
     allowed = policy.accounts.allow
     if allowed and account_sid not in allowed:
         hint = "Leave account_sid out, or ask the operator to allow this account."
-        raise PolicyDenied("accounts.allow", "it does not allow this account", hint)
+        raise PolicyDenied("accounts.allow", "this account is not allowed", hint)
 
 
 def _refuse(objections: Iterator[Objection]) -> None:
@@ -83,7 +80,7 @@ def _refuse(objections: Iterator[Objection]) -> None:
 
 
 def _requirement(policy: Policy, arguments: "Arguments") -> tuple[Requirement, str]:
-    """Return what the strictest of the request's actions needs, and by which rule."""
+    """Return the strictest requirement of the request's actions, and its rule."""
     confirm = policy.confirm
     action = max(_actions(arguments), key=lambda action: _STRICTNESS.index(confirm.of(action)))
     requirement = confirm.of(action)
@@ -107,7 +104,7 @@ def parties(arguments: "Arguments") -> tuple[str, ...]:
 
 
 def action_of(arguments: "Arguments") -> Action:
-    """Return what the user would call a change."""
+    """Return the main action of a change, as a user would name it."""
     effect, values = arguments.operation.effect, arguments.values
     if effect in ("place", "delete"):
         return "place" if effect == "place" else "delete"
@@ -117,7 +114,7 @@ def action_of(arguments: "Arguments") -> Action:
 
 
 def _actions(arguments: "Arguments") -> Iterator[Action]:
-    """Yield all that a change does: a status beside a url can redirect the call all the same."""
+    """Yield all actions of a change: with both status and url, a call may also be redirected."""
     yield action_of(arguments)
     if arguments.operation.effect == "change":
         given = arguments.values.keys()
@@ -128,7 +125,7 @@ def _actions(arguments: "Arguments") -> Iterator[Action]:
 
 
 def _objections(policy: Policy, arguments: "Arguments") -> Iterator[Objection]:
-    # Also to what the API would ignore: the policy does not rely on that.
+    # Arguments that the API would ignore are checked too.
     values = arguments.values
     if arguments.operation.effect == "place":
         yield from object_to_destination(policy.destinations, str(values["to"]))
@@ -143,8 +140,8 @@ def _objections(policy: Policy, arguments: "Arguments") -> Iterator[Objection]:
 def _object_to_callers(rules: CallerIds, values: Mapping[str, Json]) -> Iterator[Objection]:
     for name in ("from", "caller_id"):
         if rules.allow and name in values and not matches_any(rules.allow, str(values[name])):
-            reason = f"{name} is a caller id that it does not allow"
-            hint = "Use another number of the account's, or ask the operator to allow this one."
+            reason = f"{name} is not an allowed caller ID"
+            hint = "Use another number of the account, or ask the operator to allow this one."
             yield Objection("caller_ids.allow", reason, hint)
 
 
@@ -157,7 +154,7 @@ def _urls(arguments: "Arguments") -> Iterator[tuple[str, str]]:
 def _object_to_twiml(policy: Policy, twiml: str) -> Iterator[Objection]:
     if not policy.twiml.inline:
         hint = "Use url or application_sid instead, or ask the operator to allow inline TwiML."
-        yield Objection("twiml.inline", "it does not allow TwiML as an argument", hint)
+        yield Objection("twiml.inline", "TwiML is not allowed as an argument", hint)
     yield from object_to_twiml(policy, twiml)
 
 
@@ -165,15 +162,15 @@ def _object_to_excess(caps: Caps, values: Mapping[str, Json]) -> Iterator[Object
     for name, ceiling in (("time_limit", caps.time_limit), ("timeout", caps.timeout)):
         value = values.get(name)
         if isinstance(value, int) and 0 < ceiling < value:
-            reason = f"{name} is {value} seconds, and it allows at most {ceiling}"
+            reason = f"{name} is {value} seconds, but at most {ceiling} are allowed"
             yield Objection(f"caps.{name}", reason, f"Use {ceiling} or less, or leave it out.")
     if values.get("record") is True and not caps.record:
         hint = "Leave record out, or ask the operator to allow recording."
-        yield Objection("caps.record", "it does not allow calls to be recorded", hint)
+        yield Objection("caps.record", "recording calls is not allowed", hint)
 
 
 def _added(caps: Caps, arguments: "Arguments") -> Iterator[tuple[str, Json]]:
-    """Yield the ceilings that a new call must name, since the API would allow it more."""
+    """Yield the limits to set on a new call where the API's default exceeds them."""
     if arguments.operation.effect != "place":
         return
     if caps.time_limit and "time_limit" not in arguments.values:

@@ -1,4 +1,4 @@
-"""A `Policy` in plain sentences, for the person whose rules they are."""
+"""Explain a `Policy` in plain sentences."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
@@ -11,6 +11,7 @@ from calls_mcp.guard.policy.rules import (
     Policy,
     Requirement,
 )
+from calls_mcp.tools.wording import counted, duration
 
 _ACTIONS = {
     "place": "Placing a call",
@@ -21,48 +22,48 @@ _ACTIONS = {
 }
 _REQUIREMENTS: dict[Requirement, str] = {
     "never": "needs no confirmation",
-    "confirm": "is confirmed by the user first",
-    "require_human": "is confirmed first by a human whom the client asks, or by the operator",
-    "operator": "is approved first by the operator, outside of the conversation",
-    "deny": "is refused",
+    "confirm": "needs the user's confirmation",
+    "require_human": "needs the user's confirmation in the client, or the operator's approval",
+    "operator": "needs the operator's approval",
+    "deny": "is denied",
 }
-_GISTS: dict[Requirement, str] = {
-    "never": "Needs no confirmation",
-    "confirm": "Confirmed by the user first",
-    "require_human": "Confirmed by a human whom the client asks, or by the operator",
-    "operator": "Approved by the operator first",
-    "deny": "Refused",
+_HEADINGS: dict[Requirement, str] = {
+    "never": "No confirmation",
+    "confirm": "Confirmed by the user",
+    "require_human": "Confirmed by the user in the client, or approved by the operator",
+    "operator": "Approved by the operator",
+    "deny": "Denied",
 }
 _SPANS = {
-    "calls_per_minute": "calls a minute",
-    "calls_per_hour": "calls an hour",
-    "calls_per_day": "calls a day",
-    "in_flight": "calls at the same time",
+    "calls_per_minute": "a minute",
+    "calls_per_hour": "an hour",
+    "calls_per_day": "a day",
+    "in_flight": "at the same time",
 }
 
 
 def explain(policy: Policy) -> list[str]:
-    """Return what `policy` means, a sentence a rule, section by section."""
+    """Return sentences that explain `policy`, one per rule."""
     return [
         *_confirmations(policy.confirm),
         *_destinations(policy.destinations),
-        _among("The caller id", policy.caller_ids.allow, "may be any that the API accepts"),
-        _among("The account", policy.accounts.allow, "may be any that the credentials reach"),
+        _among("The caller ID", policy.caller_ids.allow, "may be any that the API accepts"),
+        _among("The account", policy.accounts.allow, "may be any that the credentials can use"),
         *_links(policy),
         *_caps(policy.caps),
     ]
 
 
 def summary(policy: Policy) -> tuple[str, ...]:
-    """Return `policy` in a few lines: what changes need, who may be called, how often."""
+    """Return the main rules of `policy` in a few lines."""
     rules = policy.confirm
     needs: dict[Requirement, list[str]] = {}
     for section in fields(rules):
         needs.setdefault(getattr(rules, section.name), []).append(section.name.replace("_", " "))
     return (
-        *(f"{_GISTS[need]}: {', '.join(names)}." for need, names in needs.items()),
+        *(f"{_HEADINGS[need]}: {', '.join(names)}." for need, names in needs.items()),
         *_destinations(policy.destinations),
-        _counts("In all", policy.caps),
+        _counts("In total", policy.caps),
     )
 
 
@@ -73,32 +74,32 @@ def _confirmations(rules: Confirmations) -> Iterator[str]:
 
 
 def _destinations(rules: Destinations) -> Iterator[str]:
-    yield "Emergency numbers, and numbers too short to be a subscriber's, are never called."
-    yield from _if_any("Only numbers that begin with {} are called.", rules.allow_prefixes)
-    yield from _if_any("Numbers that begin with {} are refused.", rules.deny_prefixes)
-    yield from _if_any("Only numbers in {} are called.", rules.allow_countries)
-    yield from _if_any("Numbers in {} are refused.", rules.deny_countries)
-    yield from _if_any("Numbers of the type {} are refused.", rules.deny_number_types)
+    yield "Emergency numbers and numbers too short for a phone number are never called."
+    yield from _if_any("Only numbers that begin with {} can be called.", rules.allow_prefixes)
+    yield from _if_any("Numbers that begin with {} are denied.", rules.deny_prefixes)
+    yield from _if_any("Only numbers in {} can be called.", rules.allow_countries)
+    yield from _if_any("Numbers in {} are denied.", rules.deny_countries)
+    yield from _if_any("Numbers of the type {} are denied.", rules.deny_number_types)
     yield _patterns("SIP addresses", rules.allow_sip)
-    yield _patterns("Clients", rules.allow_clients)
+    yield _patterns("clients", rules.allow_clients)
     yield from _if_any(
-        "Calls to {} need no confirmation, unless placing calls is denied.", rules.pre_approved
+        "Calls to {} need no confirmation unless placing calls is denied.", rules.pre_approved
     )
 
 
 def _links(policy: Policy) -> Iterator[str]:
     secure = "https" if policy.urls.https_only else "http or https"
-    if policy.urls.any_host:
-        hosts = "any host on the public internet"
+    if not policy.urls.hosts:
+        yield "URLs are not allowed."
     else:
-        hosts = _listed(policy.urls.hosts) if policy.urls.hosts else "no host at all"
-    yield f"URLs may lead to {hosts}, by {secure}."
+        hosts = "any public host" if policy.urls.any_host else _listed(policy.urls.hosts)
+        yield f"URLs may be {secure} URLs on {hosts}."
     if not policy.twiml.inline:
-        yield "TwiML is refused as an argument."
+        yield "TwiML is not allowed as an argument."
         return
-    yield "TwiML may be given as an argument, if it is well-formed and has no DOCTYPE."
-    unknown = "not checked" if policy.twiml.unknown else "refused"
-    yield f"Elements and attributes of TwiML that the server does not know are {unknown}."
+    yield "TwiML is allowed as an argument if it is well-formed and has no DOCTYPE."
+    unknown = "not checked" if policy.twiml.unknown else "denied"
+    yield f"Unknown elements and attributes in TwiML are {unknown}."
     yield (
         "The same rules apply to the URLs, numbers, caller IDs and recording in TwiML, "
         "but not to TwiML at a URL."
@@ -106,34 +107,32 @@ def _links(policy: Policy) -> Iterator[str]:
 
 
 def _caps(caps: Caps) -> Iterator[str]:
-    lasts = f"lasts at most {caps.time_limit} seconds" if caps.time_limit else "may last any time"
-    yield f"A call {lasts} and rings for at most {caps.timeout}."
-    yield f"Calls may {'be' if caps.record else 'not be'} recorded."
-    yield _counts("In all", caps)
+    lasts = f"lasts at most {duration(caps.time_limit)}" if caps.time_limit else "may last any time"
+    yield f"A call {lasts} and rings for at most {duration(caps.timeout)}."
+    yield f"Recording calls is {'' if caps.record else 'not '}allowed."
+    yield _counts("In total", caps)
     yield _counts("Each principal", caps.principal)
     yield _rates(caps)
     if caps.same_number_seconds:
-        yield (
-            f"A number is called again within {caps.same_number_seconds} seconds only if that is "
-            "confirmed anew."
-        )
+        within = duration(caps.same_number_seconds)
+        yield f"A second call to the same number within {within} needs a confirmation."
     else:
-        yield "A number may be called again at once."
+        yield "The same number may be called again immediately."
 
 
 def _counts(whose: str, counts: Counts) -> str:
-    limits = [(getattr(counts, name), words) for name, words in _SPANS.items()]
-    told = [f"{limit} {words}" for limit, words in limits if limit]
+    limits = [(getattr(counts, name), span) for name, span in _SPANS.items()]
+    told = [f"{counted(limit, 'call')} {span}" for limit, span in limits if limit]
     return f"{whose}: {'at most ' + ', '.join(told) if told else 'any number of calls'}."
 
 
 def _rates(caps: Caps) -> str:
-    """Return what may be invoked in a minute, whether or not it comes to anything."""
+    """Return the rate limits on tool calls, which count failed ones too."""
     reads, changes = (
-        f"{limit} {kind}" if limit else f"any number of {kind}"
-        for limit, kind in ((caps.reads_per_minute, "reads"), (caps.changes_per_minute, "changes"))
+        f"at most {counted(limit, kind)}" if limit else f"any number of {kind}s"
+        for limit, kind in ((caps.reads_per_minute, "read"), (caps.changes_per_minute, "change"))
     )
-    return f"Each principal may try {reads} and {changes} a minute."
+    return f"Each principal may attempt {reads} and {changes} a minute."
 
 
 def _among(what: str, allowed: tuple[str, ...], otherwise: str) -> str:
@@ -142,10 +141,10 @@ def _among(what: str, allowed: tuple[str, ...], otherwise: str) -> str:
 
 def _patterns(what: str, patterns: tuple[str, ...]) -> str:
     if not patterns:
-        return f"{what} are never called."
+        return f"{what[0].upper()}{what[1:]} can't be called."
     if "*" in patterns:
-        return f"{what} may all be called."
-    return f"{what} are called only if they match {_listed(patterns)}."
+        return f"All {what} can be called."
+    return f"Only {what} that match {_listed(patterns)} can be called."
 
 
 def _if_any(sentence: str, names: Iterable[str]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The operator's rules: frozen data, section by section, and how they are read from a file."""
+"""The policy as frozen dataclasses, one per section, and loading it from a file."""
 
 import re
 from collections.abc import Iterator
@@ -36,27 +36,27 @@ def _must_match(pattern: str, expected: str) -> AfterValidator:
 
 
 def _known_country(code: str) -> str:
-    """Refuse a code that no number could ever have: a rule that never applies looks like one."""
+    """Refuse an unknown country code, because its rule would silently never apply."""
     from phonenumbers import SUPPORTED_REGIONS  # noqa: PLC0415  # 50 ms, if a rule needs it
 
     if code not in SUPPORTED_REGIONS:
-        raise ValueError('must be the two capital letters of a country, as in "DE" or "GB"')
+        raise ValueError('must be a country as two capital letters, such as "DE" or "GB"')
     return code
 
 
 Requirement = Literal["never", "confirm", "require_human", "operator", "deny"]
 Switch = Annotated[bool, Field(strict=True)]
 Pattern = Annotated[str, _must_match(r"\S+", "a pattern without spaces")]
-Prefix = Annotated[str, _must_match(r"\+[1-9][0-9]{0,14}", "the + and first digits of numbers")]
+Prefix = Annotated[str, _must_match(r"\+[1-9][0-9]{0,14}", "+ and the first digits of a number")]
 Country = Annotated[str, AfterValidator(_known_country)]
 HostPattern = Annotated[
-    str, _must_match(r"[A-Za-z0-9*?._-]+", "a host's name or a pattern, without https:// or path")
+    str, _must_match(r"[A-Za-z0-9*?._-]+", "a host name or a pattern, without https:// or a path")
 ]
 PreApproved = Annotated[
     str,
     _must_match(
         r"(\+[1-9][0-9]*|(sips?|client):[^*\s]+)\*?",
-        "a +number, sip: or client: address, whole or its beginning and *",
+        "a phone number, sip: or client: address, or its beginning followed by *",
     ),
 ]
 NumberType = Literal[
@@ -82,7 +82,7 @@ Count = Annotated[int, Field(strict=True, ge=0)]
 @with_config(_CLOSED)
 @dataclass(frozen=True, slots=True)
 class Confirmations:
-    """What each kind of change needs before it is sent."""
+    """The requirement for each kind of change."""
 
     place: Requirement
     redirect: Requirement
@@ -91,14 +91,14 @@ class Confirmations:
     delete: Requirement
 
     def of(self, action: Action) -> Requirement:
-        """Return what `action` needs."""
+        """Return the requirement for `action`."""
         return cast("Requirement", getattr(self, action))
 
 
 @with_config(_CLOSED)
 @dataclass(frozen=True, slots=True)
 class Destinations:
-    """Whom a call may ring; see `config/policy.toml` for the meaning of each field."""
+    """Rules about destinations. `config/policy.toml` explains each field."""
 
     allow_prefixes: tuple[Prefix, ...]
     deny_prefixes: tuple[Prefix, ...]
@@ -124,7 +124,7 @@ class Destinations:
 @with_config(_CLOSED)
 @dataclass(frozen=True, slots=True)
 class CallerIds:
-    """The patterns one of which each caller id must match, if there are any."""
+    """Patterns of allowed caller IDs; if empty, all are allowed."""
 
     allow: tuple[Pattern, ...]
 
@@ -132,7 +132,7 @@ class CallerIds:
 @with_config(_CLOSED)
 @dataclass(frozen=True, slots=True)
 class Accounts:
-    """The accounts that may be used, if it names any."""
+    """SIDs of allowed accounts; if empty, all are allowed."""
 
     allow: tuple[Account, ...]
 
@@ -140,14 +140,14 @@ class Accounts:
 @with_config(_CLOSED)
 @dataclass(frozen=True, slots=True)
 class Urls:
-    """The hosts that the API may be sent to, and whether by https alone."""
+    """Allowed hosts of URLs, and whether https is required."""
 
     hosts: tuple[HostPattern, ...]
     https_only: Switch
 
     @property
     def any_host(self) -> bool:
-        """Return whether every host is allowed that is not always refused."""
+        """Whether every public host is allowed."""
         return self.hosts == ("*",)
 
 
@@ -163,7 +163,7 @@ class Twiml:
 @with_config(_CLOSED)
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many calls may be placed in a minute, an hour and a day, and live at once; 0: any."""
+    """Limits on calls per minute, hour and day, and on simultaneous calls; 0 means no limit."""
 
     calls_per_minute: Count
     calls_per_hour: Count
@@ -174,12 +174,11 @@ class Counts:
 @with_config(_CLOSED)
 @dataclass(frozen=True, slots=True)
 class Caps(Counts):
-    """The ceilings, in all and for each `principal`.
+    """Limits, in total and for each `principal`.
 
-    `reads_per_minute` and `changes_per_minute` are of tool calls, by each principal; 0 means any.
-    `time_limit` (0: none) and `timeout` (of ringing) are in seconds, and so is
-    `same_number_seconds`: for so long no second call goes to a number unless it is confirmed anew;
-    0 means at once.
+    `reads_per_minute` and `changes_per_minute` limit the tool calls of each principal; 0 means no
+    limit. `time_limit` (0: none) and `timeout` (of ringing) are in seconds. Within
+    `same_number_seconds`, a second call to a number needs a new confirmation; 0 means never.
     """
 
     time_limit: Count
@@ -194,7 +193,7 @@ class Caps(Counts):
 @with_config(_CLOSED)
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The operator's rules, section by section; see `config/policy.toml` for their meaning."""
+    """The operator's rules. `config/policy.toml` explains each."""
 
     confirm: Confirmations
     destinations: Destinations
@@ -205,10 +204,9 @@ class Policy:
     caps: Caps
 
     def under(self, confirm: Confirm) -> "Policy":
-        """Return this policy under the setting CALLS_MCP_CONFIRM.
+        """Return this policy changed by the setting CALLS_MCP_CONFIRM.
 
-        That says what becomes of what the policy has confirmed; a human where the policy requires
-        one, and what it denies, is never loosened.
+        It replaces only the requirement `confirm`; stricter ones are never loosened.
         """
         requirement, actions = _INSTEAD[confirm]
         asked = (action for action in actions if self.confirm.of(action) == "confirm")
@@ -218,7 +216,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Objection:
-    """What a rule has against a value, as the end of a sentence, and what to do about it."""
+    """An objection of a rule. `reason` is a phrase, and `hint` a sentence on what to do."""
 
     rule: str
     reason: str
@@ -226,10 +224,10 @@ class Objection:
 
 
 def load_policy(file: Path | None = None) -> Policy:
-    """Return the policy in `file`, with the shipped rules in place of those it leaves out.
+    """Return the policy in `file`, with defaults from the shipped policy.
 
     Raises:
-        FileError: Naming everything that is wrong with the file.
+        FileError: Names all faults in the file.
     """
     file = file or _SHIPPED
     text = read(file)
@@ -239,7 +237,7 @@ def load_policy(file: Path | None = None) -> Policy:
 
 
 def itemize(file: Path | None = None) -> list[tuple[str, object, bool]]:
-    """Return each rule by its dotted name: what it is set to, and whether `file` sets it.
+    """Return the dotted name of each rule, its value, and whether `file` sets it.
 
     Raises:
         FileError: As `load_policy`.
@@ -265,7 +263,7 @@ def _adapter() -> TypeAdapter[Policy]:
 
 
 def _overlaid(base: Table, given: Table) -> Table:
-    """Return `base` with the keys of `given` in place of its own, section by section."""
+    """Return `base`, overridden by the keys of `given` in each section."""
     both = {name for name in given if isinstance(given[name], dict) and name in base}
     return base | given | {name: _overlaid(base[name], given[name]) for name in both}
 

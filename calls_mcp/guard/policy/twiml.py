@@ -1,4 +1,4 @@
-"""What the policy has against TwiML: what it fetches, dials, records, and what can't be checked."""
+"""Rules about TwiML: its URLs, the parties it dials, recording, and unknown elements."""
 
 import re
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ _PARTIES = frozenset({"client", "other_party", "phone_number", "sip_address"})
 
 
 def object_to_twiml(policy: Policy, twiml: str) -> Iterator[Objection]:
-    """Yield what `policy` has against TwiML that is given as an argument."""
+    """Yield the objections of `policy` to TwiML in an argument."""
     try:
         root = parse_twiml(twiml)
     except MalformedTwiml as wrong:
@@ -62,7 +62,7 @@ def _object_to_value(policy: Policy, value: Value) -> Iterator[Objection]:
         case "recording":
             if not policy.caps.record and value.text.lower() not in _NOT_RECORDING:
                 hint = "Leave recording out, or ask the operator to allow it."
-                yield Objection("caps.record", "it does not allow calls to be recorded", hint)
+                yield Objection("caps.record", "recording calls is not allowed", hint)
         case "plain" | "speech":
             pass
 
@@ -99,7 +99,7 @@ def _object_to_party(rules: Destinations, value: Value) -> Iterator[Objection]:
 def _object_to_caller(rules: CallerIds, value: Value) -> Iterator[Objection]:
     if rules.allow and not matches_any(rules.allow, value.text):
         shown = quoted(value.text, _LONGEST_SHOWN)
-        reason = f"twiml shows the caller ID {shown}, which it does not allow"
+        reason = f"twiml uses the caller ID {shown}, which is not allowed"
         hint = f"Leave {value.place} out, or ask the operator to allow it."
         yield Objection("caller_ids.allow", reason, hint)
 

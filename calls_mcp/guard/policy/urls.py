@@ -1,4 +1,4 @@
-"""Where the API may be sent: the hosts of URLs."""
+"""Rules about URLs that the API will request."""
 
 import re
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ _NUMERIC_LABEL = re.compile(r"0x[0-9a-f]*|[0-9]+")
 
 _LOCAL_NAMES = ("localhost", "localdomain", "local", "internal", "metadata")
 _IPV6_UNICAST = ip_network("2000::/3")
-# Translated addresses, and metadata services at addresses that count as public.
+# Translated addresses, and metadata services at public addresses.
 _NOT_PUBLIC = tuple(map(ip_network, ("2002::/16", "192.0.0.0/24", "168.63.129.16/32")))
 
 _SECURE = {"http": "an https", "ws": "a wss"}
@@ -27,7 +27,7 @@ _HINT = "Use an https URL on a host the operator allows, or ask the operator to 
 def object_to_url(
     rules: Urls, name: str, url: str, scheme: Literal["http", "ws"] = "http"
 ) -> Iterator[Objection]:
-    """Yield what `rules` have against sending the API to `url`, which `name` names.
+    """Yield the objections of `rules` to `url` in the argument `name`.
 
     `scheme` is that of the URL, or its secure variant: http or ws.
     """
@@ -37,12 +37,12 @@ def object_to_url(
     if rules.https_only and not url.lower().startswith(f"{scheme}s:"):
         yield Objection("urls.https_only", f"{name} is not {_SECURE[scheme]} URL", _HINT)
     if not matches_any(map(str.lower, rules.hosts), host := _host(urlsplit(url))):
-        reason = f"{name} has a URL on {quoted(host)}, a host that it does not allow"
+        reason = f"{name} has a URL on {quoted(host)}, which is not an allowed host"
         yield Objection("urls.hosts", reason, _HINT)
 
 
 def _danger(url: str, scheme: str) -> str | None:
-    """Return why nothing is ever sent to `url`, whatever the settings."""
+    """Return why `url` is refused whatever the policy says; None if it is not."""
     if "\\" in url or not _PRINTABLE.fullmatch(url):
         return "with characters that can hide its host"
     if not url.lower().startswith((f"{scheme}://", f"{scheme}s://")):
@@ -51,11 +51,11 @@ def _danger(url: str, scheme: str) -> str | None:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        return "that can't be read"
+        return "that can't be parsed"
     if "@" in parts.netloc:
-        return "with a login in it"
+        return "with a user name or password"
     if port == 0:
-        return "with the port 0"
+        return "with port 0"
     return _doubt(_host(parts))
 
 
@@ -65,7 +65,7 @@ def _host(url: SplitResult) -> str:
 
 def _doubt(host: str) -> str | None:
     if ":" not in host and not _HOST.fullmatch(host):
-        return "whose host is not plain ASCII letters, digits, dots and hyphens"
+        return "whose host has characters other than ASCII letters, digits, dots and hyphens"
     labels = host.split(".")
     if "" in labels:
         return "whose host has an empty label"
@@ -73,12 +73,12 @@ def _doubt(host: str) -> str | None:
         return "whose host is on this machine or a private network"
     is_address = ":" in host or _NUMERIC_LABEL.fullmatch(labels[-1])
     if is_address and not _is_public(host):
-        return "whose host is not an address on the public internet"
+        return "whose host is not a public internet address"
     return None
 
 
 def _is_public(host: str) -> bool:
-    """Return whether `host` is a public address, not spelled as 127.1 or 0x7f000001."""
+    """Return whether `host` is a public address in its usual spelling (not 127.1)."""
     try:
         address = ip_address(host)
     except ValueError:

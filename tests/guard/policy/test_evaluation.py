@@ -166,7 +166,7 @@ def test_a_ceiling_is_set_on_a_new_call_that_would_get_more(
     judgement = judge(changed("caps", **caps), arguments, ACCOUNT)
     assert added(judgement, arguments) == expected
     assert judgement.notes == tuple(
-        f"{name} {value} is set by the operator's policy" for name, value in expected.items()
+        f"the operator's policy sets {name} to {value}" for name, value in expected.items()
     )
 
 
@@ -182,7 +182,10 @@ def test_a_refusal_names_every_rule_that_refuses() -> None:
     arguments = asked(to=PREMIUM, url="http://example.com/", record=True)
     denied = refusal(SHIPPED, arguments)
     assert denied.rule == "destinations.deny_number_types"
-    for told in ("(urls.https_only) url is not an https URL", "(caps.record) it does not allow"):
+    for told in (
+        "(urls.https_only) url is not an https URL",
+        "(caps.record) recording calls is not allowed",
+    ):
         assert told in denied.message
     for told in ("Ask the user for another number", "Use an https URL", "Leave record out"):
         assert told in denied.hint
@@ -193,7 +196,7 @@ def test_a_refusal_names_its_rule_and_says_why_and_what_to_do() -> None:
     assert failure.content() == {
         "kind": "policy_denied",
         "message": "Nothing was sent. The operator's policy refuses this "
-        "(destinations.deny_number_types): to is a number of type premium_rate, which it denies.",
-        "hint": "Ask the user for another number, or the operator to allow this one.",
+        "(destinations.deny_number_types): to is a number of the denied type premium_rate.",
+        "hint": "Ask the user for another number, or ask the operator to allow this one.",
         "retryable": False,
     }

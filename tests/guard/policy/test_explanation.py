@@ -1,4 +1,4 @@
-"""What the operator reads of the policy."""
+"""The sentences that explain a policy to the operator."""
 
 from typing import Any, get_args
 
@@ -10,30 +10,30 @@ from tests.guard.policy.cases import BERLIN, OTHER, SHIPPED, changed
 
 def test_the_default_policy_is_explained_in_sentences() -> None:
     assert explain(SHIPPED) == [
-        "Placing a call is confirmed by the user first.",
-        "Redirecting a live call to other instructions is confirmed by the user first.",
-        "Hanging up is confirmed by the user first.",
-        "Any other change of a live call is confirmed by the user first.",
-        "Deleting the record of a call is confirmed by the user first.",
-        "Emergency numbers, and numbers too short to be a subscriber's, are never called.",
-        "Numbers of the type premium_rate are refused.",
-        "SIP addresses may all be called.",
-        "Clients may all be called.",
-        "The caller id may be any that the API accepts.",
-        "The account may be any that the credentials reach.",
-        "URLs may lead to any host on the public internet, by https.",
-        "TwiML may be given as an argument, if it is well-formed and has no DOCTYPE.",
-        "Elements and attributes of TwiML that the server does not know are refused.",
+        "Placing a call needs the user's confirmation.",
+        "Redirecting a live call to other instructions needs the user's confirmation.",
+        "Hanging up needs the user's confirmation.",
+        "Any other change of a live call needs the user's confirmation.",
+        "Deleting the record of a call needs the user's confirmation.",
+        "Emergency numbers and numbers too short for a phone number are never called.",
+        "Numbers of the type premium_rate are denied.",
+        "All SIP addresses can be called.",
+        "All clients can be called.",
+        "The caller ID may be any that the API accepts.",
+        "The account may be any that the credentials can use.",
+        "URLs may be https URLs on any public host.",
+        "TwiML is allowed as an argument if it is well-formed and has no DOCTYPE.",
+        "Unknown elements and attributes in TwiML are denied.",
         (
             "The same rules apply to the URLs, numbers, caller IDs and recording in TwiML, "
             "but not to TwiML at a URL."
         ),
-        "A call lasts at most 14400 seconds and rings for at most 600.",
-        "Calls may not be recorded.",
-        "In all: any number of calls.",
+        "A call lasts at most 4 h and rings for at most 10 min.",
+        "Recording calls is not allowed.",
+        "In total: any number of calls.",
         "Each principal: any number of calls.",
-        "Each principal may try 600 reads and 120 changes a minute.",
-        "A number is called again within 30 seconds only if that is confirmed anew.",
+        "Each principal may attempt at most 600 reads and at most 120 changes a minute.",
+        "A second call to the same number within 30 s needs a confirmation.",
     ]
 
 
@@ -41,50 +41,60 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
     ("section", "rules", "sentence"),
     [
         ("confirm", {"place": "never"}, "Placing a call needs no confirmation."),
-        ("confirm", {"delete": "deny"}, "Deleting the record of a call is refused."),
+        ("confirm", {"delete": "deny"}, "Deleting the record of a call is denied."),
         (
             "confirm",
             {"hang_up": "require_human"},
-            ("Hanging up is confirmed first by a human whom the client asks, or by the operator."),
+            "Hanging up needs the user's confirmation in the client, or the operator's approval.",
         ),
         (
             "destinations",
             {"allow_prefixes": ("+49", "+43", "+41")},
-            "Only numbers that begin with +49, +43 or +41 are called.",
+            "Only numbers that begin with +49, +43 or +41 can be called.",
         ),
-        ("destinations", {"deny_countries": ("CU",)}, "Numbers in CU are refused."),
-        ("destinations", {"allow_sip": ()}, "SIP addresses are never called."),
+        ("destinations", {"deny_countries": ("CU",)}, "Numbers in CU are denied."),
+        ("destinations", {"allow_sip": ()}, "SIP addresses can't be called."),
         (
             "destinations",
             {"allow_clients": ("agent-*",)},
-            "Clients are called only if they match agent-*.",
+            "Only clients that match agent-* can be called.",
         ),
         (
             "destinations",
             {"pre_approved": (BERLIN,)},
-            f"Calls to {BERLIN} need no confirmation, unless placing calls is denied.",
+            f"Calls to {BERLIN} need no confirmation unless placing calls is denied.",
         ),
-        ("caller_ids", {"allow": ("+49*",)}, "The caller id must be +49*."),
+        ("caller_ids", {"allow": ("+49*",)}, "The caller ID must be +49*."),
         ("accounts", {"allow": (OTHER,)}, f"The account must be {OTHER}."),
         (
             "urls",
             {"hosts": ("a.com", "b.com"), "https_only": False},
-            "URLs may lead to a.com or b.com, by http or https.",
+            "URLs may be http or https URLs on a.com or b.com.",
         ),
         (
             "twiml",
             {"unknown": True},
-            "Elements and attributes of TwiML that the server does not know are not checked.",
+            "Unknown elements and attributes in TwiML are not checked.",
         ),
-        ("urls", {"hosts": ()}, "URLs may lead to no host at all, by https."),
-        ("twiml", {"inline": False}, "TwiML is refused as an argument."),
-        ("caps", {"record": True}, "Calls may be recorded."),
+        ("urls", {"hosts": ()}, "URLs are not allowed."),
+        ("twiml", {"inline": False}, "TwiML is not allowed as an argument."),
+        ("caps", {"record": True}, "Recording calls is allowed."),
         (
             "caps",
-            {"calls_per_day": 9, "in_flight": 2},
-            "In all: at most 9 calls a day, 2 calls at the same time.",
+            {"calls_per_day": 9, "in_flight": 1},
+            "In total: at most 9 calls a day, 1 call at the same time.",
         ),
-        ("caps", {"same_number_seconds": 0}, "A number may be called again at once."),
+        (
+            "caps",
+            {"reads_per_minute": 0, "changes_per_minute": 1},
+            "Each principal may attempt any number of reads and at most 1 change a minute.",
+        ),
+        (
+            "caps",
+            {"time_limit": 90, "timeout": 60},
+            "A call lasts at most 90 s and rings for at most 1 min.",
+        ),
+        ("caps", {"same_number_seconds": 0}, "The same number may be called again immediately."),
     ],
 )
 def test_every_section_is_explained(section: str, rules: dict[str, Any], sentence: str) -> None:
@@ -92,7 +102,9 @@ def test_every_section_is_explained(section: str, rules: dict[str, Any], sentenc
 
 
 @pytest.mark.parametrize("requirement", get_args(Requirement))
-def test_every_requirement_is_told_at_length_and_in_short(requirement: Requirement) -> None:
+def test_every_requirement_is_explained_in_full_and_in_the_summary(
+    requirement: Requirement,
+) -> None:
     policy = changed("confirm", delete=requirement)
     assert explain(policy)[4].startswith("Deleting the record of a call ")
     assert any(line.endswith("delete.") for line in summary(policy))

@@ -99,10 +99,10 @@ principal.in_flight = true
         "3: confirm.place should be 'never', 'confirm', 'require_human', 'operator' or 'deny'",
         "4: unknown key confirm.plase; did you mean confirm.place?",
         "6: unknown section [destinatoins]; did you mean destinations?",
-        "10: destinations.allow_prefixes[0] must be the + and first digits of numbers",
+        "10: destinations.allow_prefixes[0] must be + and the first digits of a number",
         (
-            "11: destinations.deny_countries[1] must be the two capital letters of a country, "
-            'as in "DE" or "GB"'
+            "11: destinations.deny_countries[1] must be a country as two capital letters, "
+            'such as "DE" or "GB"'
         ),
         (
             "15: destinations.deny_number_types[0] should be 'fixed_line', 'mobile', "
@@ -111,10 +111,10 @@ principal.in_flight = true
         ),
         "16: destinations.allow_sip should be an array",
         (
-            "17: destinations.pre_approved[0] must be a +number, sip: or client: address, whole "
-            "or its beginning and *"
+            "17: destinations.pre_approved[0] must be a phone number, sip: or client: address, "
+            "or its beginning followed by *"
         ),
-        "20: urls.hosts[0] must be a host's name or a pattern, without https:// or path",
+        "20: urls.hosts[0] must be a host name or a pattern, without https:// or a path",
         "21: urls.https_only should be a valid boolean",
         "24: accounts.allow[0] must be an account SID: AC and 32 hex digits",
         "27: caps.time_limit should be greater than or equal to 0",

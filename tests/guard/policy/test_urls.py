@@ -163,8 +163,8 @@ BILLION_LAUGHS = (
         ("<Response/><Response/>", "junk after document element"),
         ('<Response><Say a="1" a="2"/></Response>', "duplicate attribute"),
         ("<Response>\x00</Response>", ""),
-        ("<response/>", "the root is not Response"),
-        ("<html><Response/></html>", "the root is not Response"),
+        ("<response/>", "the root element is not Response"),
+        ("<html><Response/></html>", "the root element is not Response"),
         ("<!DOCTYPE Response><Response/>", "it has a DOCTYPE"),
         ('<!DOCTYPE Response SYSTEM "file:///etc/passwd"><Response/>', "it has a DOCTYPE"),
         (

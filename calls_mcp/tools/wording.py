@@ -1,0 +1,25 @@
+"""Numbers in sentences."""
+
+_UNITS = (("h", 3600), ("min", 60))
+
+
+def duration(seconds: float) -> str:
+    """Return an exact duration in the largest unit that fits, such as 4 h, 15 min or 90 s."""
+    whole = round(seconds)
+    fitting = ((whole // length, unit) for unit, length in _UNITS if whole and whole % length == 0)
+    amount, unit = next(fitting, (whole, "s"))
+    return f"{amount} {unit}"
+
+
+def about(seconds: float) -> str:
+    """Return a duration to the unit that matters, rounded up, such as 3 h for 8000 s."""
+    whole = max(0, round(seconds))
+    for unit, length in _UNITS:
+        if whole >= 2 * length or (whole and whole % length == 0):
+            return f"{-(-whole // length)} {unit}"
+    return f"{whole} s"
+
+
+def counted(amount: int, noun: str) -> str:
+    """Return an amount with its noun, such as 1 call or 2 calls."""
+    return f"{amount} {noun}" if amount == 1 else f"{amount} {noun}s"
