@@ -260,7 +260,7 @@ async def test_a_client_name_with_a_lone_surrogate_is_accepted(
 
 async def test_a_wrong_request_state_is_rejected_with_a_hint(service: LocalService) -> None:
     asked = await service.ask("tools/call", name="list_calls", arguments={}, requestState="x")
-    assert "call again without requestState" in asked.json()["error"]["message"]
+    assert "Try again without requestState" in asked.json()["error"]["message"]
 
 
 async def _place(service: SlowService) -> None:
