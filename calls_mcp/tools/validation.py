@@ -1,12 +1,12 @@
 """Validation of arguments, which finds all faults at once, before anything is sent."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from difflib import get_close_matches
 from functools import cache
 from itertools import islice
+from typing import cast
 from urllib.parse import urlsplit
 
 from jsonschema import Draft202012Validator, FormatChecker
@@ -15,6 +15,7 @@ from calls_mcp.errors import KNOWN_ARGUMENT, NOTHING, Fault, InvalidArguments
 from calls_mcp.observability.redaction import MASK, first_invisible, quoted
 from calls_mcp.tools.catalog import Json, Operation, Parameter, Rule, Schema, address_kind
 from calls_mcp.tools.schema import checked_schema
+from calls_mcp.tools.suggestions import suggested_list, suggested_name, suggested_values
 
 FORMATS = FormatChecker(formats=())
 
@@ -22,7 +23,6 @@ _MAX_UNKNOWN_NAMES = 50  # reported
 _LONGEST_GUESSED = 256  # characters
 _LARGEST_SHOWN = 10**15
 _MOST_ITEMS = 5  # of a list, shown
-_LONGEST_NATIONAL_NUMBER = 10  # digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def validate(operation: Operation, raw: Mapping[str, Json]) -> Arguments:
     """
     raw = {name: value for name, value in raw.items() if not _is_omitted(operation, name, value)}
     unknown = (name for name in raw if name not in operation.parameters)
-    meant = {name: _meant(operation, name) for name in islice(unknown, _MAX_UNKNOWN_NAMES)}
+    meant = {name: suggested_name(operation, name) for name in islice(unknown, _MAX_UNKNOWN_NAMES)}
     # A misspelt name must not also be reported as a missing argument, but its value is checked.
     understood = {right: raw[wrong] for wrong, right in meant.items() if right} | {**raw}
     faults = [
@@ -190,19 +190,6 @@ def _normal(value: Json) -> Json:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _meant(operation: Operation, name: str) -> str:
-    """Return the argument that `name` is probably meant to be, or nothing."""
-    spellings = {p.wire.casefold(): p.name for p in operation.parameters.values() if p.wire}
-    spellings |= {p.replace("_", ""): p for p in operation.parameters}
-    folded = name[:64].casefold()
-    plain = folded.replace("_", "").replace("-", "")
-    for spelling in (folded, plain, plain.removeprefix("call")):
-        if spelling in spellings:
-            return spellings[spelling]
-    close = get_close_matches(folded, operation.parameters, n=1, cutoff=0.7)
-    return close[0] if close else ""
-
-
 def _first_invisible(parameter: Parameter, value: Json) -> str:
     texts = value if isinstance(value, list) else [value]
     allowed = "\t\n\r" if parameter.type.multiline else ""
@@ -248,24 +235,34 @@ def _item(value: Json) -> str:
 
 
 def _nearest_value(parameter: Parameter, value: Json) -> Json:
-    text = _text(value)
-    if text is None or len(text) > _LONGEST_GUESSED:
-        return None
-    candidates = _candidates(parameter.schema, parameter.type.asserts, text.strip())
-    return next((c for c in candidates if c != value and _is_right(parameter, c)), None)
+    return next(
+        (c for c in _candidates(parameter, value) if c != value and _is_right(parameter, c)), None
+    )
 
 
-def _text(value: Json) -> str | None:
-    """Return a value as text, to guess what was meant; None if there is nothing to guess from."""
+def _candidates(parameter: Parameter, value: Json) -> Iterator[Json]:
+    """Yield what a value may be meant to be."""
+    items = [item for item in value if isinstance(item, str)] if isinstance(value, list) else None
+    if items is not None and len(items) != len(cast("list[Json]", value)):
+        return
+    text = ",".join(items) if items is not None else _text(value).strip()
+    if not text or len(text) > _LONGEST_GUESSED:
+        return
+    if parameter.schema["type"] == "array":
+        yield suggested_list(parameter, text if items is None else items)
+    else:
+        yield from suggested_values(parameter, text)
+
+
+def _text(value: Json) -> str:
+    """Return a value as text, to guess what was meant; nothing if there is nothing to guess."""
     match value:
         case str():
             return value
         case int() if not isinstance(value, bool) and abs(value) < _LARGEST_SHOWN:
             return str(value)
-        case list() if all(isinstance(item, str) for item in value):
-            return ",".join(map(str, value))
         case _:
-            return None
+            return ""
 
 
 def _is_right(parameter: Parameter, value: Json) -> bool:
@@ -281,35 +278,3 @@ def _has_right_type(schema: Schema, value: Json) -> bool:
     if isinstance(value, int | float) and abs(value) > _LARGEST_SHOWN:
         return False
     return not isinstance(value, dict)
-
-
-def _candidates(schema: Schema, asserts: Schema, text: str) -> Iterable[Json]:
-    """Yield the values that `text` may be meant to be, best guesses first."""
-    yield text
-    if text.isascii() and text.isdigit():
-        yield int(text)
-    yield {"true": True, "false": False}.get(text.casefold())
-    items = schema.get("items")
-    if isinstance(items, dict):
-        words = text.replace(",", " ").split()
-        yield [*words]
-        yield [*filter(None, (_closest(word, items.get("enum")) for word in words))]
-    yield _closest(text, schema.get("enum"))
-    if asserts.get("format") == "date-or-time":
-        yield from (f"{text}Z", text.replace("/", "-"), text.replace(" ", "T"))
-    if asserts.get("format") == "http-url":
-        scheme, mark, rest = text.partition("://")
-        yield f"{scheme.lower()}{mark}{rest}"
-    bare = text.replace("(0)", "").translate(dict.fromkeys(map(ord, " ().-/")))
-    if bare.removeprefix("+").isdigit():
-        yield bare
-    if bare.isdigit() and len(bare) > _LONGEST_NATIONAL_NUMBER:  # it has a country code
-        yield f"+{bare}"
-
-
-def _closest(text: str, enum: Json) -> Json:
-    """Return the choice that is similar to `text`, or None."""
-    if not isinstance(enum, list):
-        return None
-    folded = {str(choice).casefold(): choice for choice in enum}
-    return next((folded[m] for m in get_close_matches(text.casefold(), folded, cutoff=0.6)), None)

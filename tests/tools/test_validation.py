@@ -201,6 +201,11 @@ def test_every_example_in_a_fault_would_be_accepted(tool: str) -> None:
         ("list_calls", "start_time", "2026-01-31 09:00:00Z", "2026-01-31T09:00:00Z"),
         ("list_calls", "start_time", "2026-01-31T09:00:00", "2026-01-31T09:00:00Z"),
         ("update_call", "status", "Completed", "completed"),
+        ("update_call", "status", "complete", "completed"),
+        ("list_calls", "status", "NoAnswer", "no-answer"),
+        ("list_calls", "status", "no_answer", "no-answer"),
+        ("list_calls", "status", "inprogress", "in-progress"),
+        ("list_calls", "status", "complted", "completed"),
     ],
 )
 def test_a_nearly_valid_value_gets_a_suggestion(
@@ -254,6 +259,15 @@ def test_an_argument_that_is_wrong_in_two_ways_is_reported_once() -> None:
         ("create_call", "call_to", "to"),
         ("list_calls", "StartTime>", "start_time_after"),
         ("list_calls", "StartTimeBefore", "start_time_before"),
+        ("list_calls", "StartTime<", "start_time_before"),
+        ("list_calls", "StartTime<=", "start_time_before"),
+        ("list_calls", "StartTime>=", "start_time_after"),
+        ("list_calls", "EndTime<=", "end_time_before"),
+        ("list_calls", "EndTime >=", "end_time_after"),
+        ("list_calls", "EndTime%3E", "end_time_after"),
+        ("list_calls", "start_time>", "start_time_after"),
+        ("list_calls", "end_time<=", "end_time_before"),
+        ("list_calls", "start_time_befor", "start_time_before"),
         ("list_calls", "PageSize", "page_size"),
     ],
 )

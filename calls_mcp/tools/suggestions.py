@@ -1,0 +1,107 @@
+"""Suggestions for misspelt names and values: only what has the same meaning."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import SequenceMatcher
+from urllib.parse import unquote
+
+from calls_mcp.tools.catalog import Json, Operation, Parameter
+
+_LONGEST_NAME = 64  # characters
+_LONGEST_NATIONAL_NUMBER = 10  # digits
+_SAME_WORD = 0.85  # similarity of a choice and its misspelling
+_NEGATIONS = frozenset(
+    {
+        *("no", "not", "non", "none", "never", "nor", "without", "except", "but", "exclude"),
+        *("dont", "don't", "isnt", "isn't", "off", "false"),
+    }
+)
+_OPERATORS = frozenset("!<>=~")
+_SEPARATORS = re.compile(r"[\s_-]+")
+_ENDING = re.compile(r"(?:ing|ed|ation|e?s|e)$")
+_COMPARISON = re.compile(r"\s*([<>])=?$")
+
+
+def suggested_name(operation: Operation, name: str) -> str:
+    """Return the argument that `name` is probably meant to be, or nothing."""
+    spellings = {p.wire.casefold(): p.name for p in operation.parameters.values() if p.wire}
+    spellings |= {p.replace("_", ""): p for p in operation.parameters}
+    folded = _COMPARISON.sub(r"\1", unquote(name[:_LONGEST_NAME]).casefold())
+    plain = folded.replace("_", "").replace("-", "")
+    for spelling in (folded, plain, plain.removeprefix("call")):
+        if spelling in spellings:
+            return spellings[spelling]
+    return _closest(folded, operation.parameters) or ""
+
+
+def suggested_values(parameter: Parameter, text: str) -> Iterator[Json]:
+    """Yield the values that `text` may be meant to be, best guesses first. They may be invalid."""
+    yield text
+    if text.isascii() and text.isdigit():
+        yield int(text)
+    yield {"true": True, "false": False}.get(text.casefold())
+    choices = [str(choice) for choice in parameter.choices]
+    yield _closest(text, choices)
+    if parameter.type.asserts.get("format") == "date-or-time":
+        yield from (f"{text}Z", text.replace("/", "-"), text.replace(" ", "T"))
+    if parameter.type.asserts.get("format") == "http-url":
+        scheme, mark, rest = text.partition("://")
+        yield f"{scheme.lower()}{mark}{rest}"
+    bare = text.replace("(0)", "").translate(dict.fromkeys(map(ord, " ().-/")))
+    if bare.removeprefix("+").isdigit():
+        yield bare
+    if bare.isdigit() and len(bare) > _LONGEST_NATIONAL_NUMBER:  # it has a country code
+        yield f"+{bare}"
+
+
+def suggested_list(parameter: Parameter, items: str | Sequence[str]) -> list[Json]:
+    """Return the choices that `items` are meant to be; those that are none are left out.
+
+    Of a text, all must be choices; and none may be a negation, which is about the others.
+    """
+    words = items.replace(",", " ").split() if isinstance(items, str) else items
+    choices = [str(choice) for choice in parameter.choices]
+    closest = [_closest(word, choices) for word in words]
+    unmatched = [word for word, choice in zip(words, closest, strict=True) if choice is None]
+    if unmatched and (isinstance(items, str) or any(map(_negations, map(_words, unmatched)))):
+        return []
+    return [choice for choice in closest if choice]
+
+
+def _closest(text: str, choices: Iterable[str]) -> str | None:
+    """Return the choice that is a spelling of `text`, and surely not of the opposite."""
+    if not _OPERATORS.isdisjoint(text):
+        return None
+    words = _words(text)
+    alike = {c: _similarity(words, _words(c)) for c in choices}
+    best = max(alike, key=lambda choice: alike[choice], default="")
+    return best if best and alike[best] else None
+
+
+def _words(text: str) -> list[str]:
+    return _SEPARATORS.split(text.casefold())
+
+
+def _negations(words: Iterable[str]) -> int:
+    return sum(1 for word in words if word in _NEGATIONS)
+
+
+def _similarity(words: Sequence[str], others: Sequence[str]) -> float:
+    """Return how similar they are, from 0 to 1; 0 if they could differ in their meaning."""
+    if "".join(words) == "".join(others) and all(words):
+        return 1
+    if len(words) != len(others) or _negations(words) != _negations(others):
+        return 0
+    return min(_word_similarity(*pair) for pair in zip(words, others, strict=True))
+
+
+def _word_similarity(word: str, other: str) -> float:
+    """Compare two words. English negates at the start of a word, so its first letter counts."""
+    if not word or not other or word[0] != other[0]:
+        return 0
+    if _ENDING.sub("", word) == _ENDING.sub("", other):
+        return _SAME_WORD
+    if abs(len(word) - len(other)) > 1:  # longer than a slip, such as a prefix
+        return 0
+    ratio = SequenceMatcher(None, word, other).ratio()
+    return ratio if ratio >= _SAME_WORD else 0
