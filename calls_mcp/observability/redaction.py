@@ -78,13 +78,20 @@ def _without_word(text: str, secret: str) -> str:
 
 
 def _without(text: str, secret: str) -> str:
-    prefix = secret[:_PREFIX]
-    kept, found, rest = text.partition(prefix)
-    if not found:
-        return text
-    pairs = zip(rest, secret[len(prefix) :], strict=False)
-    more = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-    return f"{kept}{MASK}{_without(rest[more:], secret)}"
+    prefix, tail = secret[:_PREFIX], secret[_PREFIX:]
+    parts: list[str] = []
+    end = 0
+    while (start := text.find(prefix, end)) >= 0:
+        parts.append(text[end:start])
+        end = start + len(prefix)
+        end += _common_length(text[end : end + len(tail)], tail)
+    return MASK.join([*parts, text[end:]])
+
+
+def _common_length(text: str, other: str) -> int:
+    """Return how many characters two texts begin with in common."""
+    pairs = zip(text, other, strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _is_plain(text: str) -> bool:
