@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 _HOST = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+_ORIGIN = re.compile(rf"https?://{_HOST.pattern}")
 _PLACE = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 _LONGEST_LABEL = 63  # characters, of a host's name
 _LABEL = re.compile("[a-z0-9]([a-z0-9-]*[a-z0-9])?")
@@ -169,6 +170,13 @@ def _origin(value: str) -> str:
 def _exact_url(value: str) -> str:
     _base_url(value)
     return value  # unchanged, because issuers and audiences are compared exactly
+
+
+def _origins(value: str) -> str:
+    origins = value.split()
+    if not all(_ORIGIN.fullmatch(origin) for origin in origins):
+        raise ValueError("must be origins such as https://app.example.com, separated by spaces")
+    return " ".join(origins).lower()
 
 
 ExactUrl = Annotated[str, AfterValidator(_exact_url)]
@@ -431,6 +439,13 @@ class Http(_Group, alias_generator=_named("CALLS_MCP_HTTP_")):
         description="Host names of this server, separated by spaces. Requests with other names in "
         "`Host` or `Origin` are refused. A server on a loopback address accepts its own names.",
     )
+    browser_origins: Annotated[str, AfterValidator(_origins)] = Field(
+        "",
+        alias="CALLS_MCP_BROWSER_ORIGINS",
+        description="Origins of the MCP clients that run in a browser, such as "
+        "`https://app.example.com`, separated by spaces. Pages of other origins can't use the "
+        "server.",
+    )
     stateless: bool = Field(
         default=False,
         description="`1` keeps no sessions for clients with earlier protocol versions. Any replica "
@@ -442,6 +457,9 @@ class Http(_Group, alias_generator=_named("CALLS_MCP_HTTP_")):
         ge=4,
         description="Maximum number of open sessions of clients with earlier protocol versions. "
         "One principal can use a quarter of them.",
+    )
+    session_idle: int = Field(
+        1800, ge=1, description="Seconds after which an unused session is closed."
     )
     body_bytes: int = Field(
         65_536, ge=4096, description="Maximum size of the body of an HTTP request, in bytes."

@@ -9,6 +9,8 @@ from mcp.server.lowlevel import Server
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -21,16 +23,15 @@ from calls_mcp.http.request_checks import (
     Rejected,
     check_json_rpc,
     is_stream,
+    method_of,
     read_body,
     retry_later,
 )
 from calls_mcp.http.request_limits import (
-    SESSION_IDLE,
     RequestLimits,
     SessionLimit,
     caller_of,
     kind_of,
-    method_of,
 )
 from calls_mcp.http.shutdown import Shutdown
 from calls_mcp.observability import telemetry
@@ -38,6 +39,16 @@ from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import Settings
 
 _ERRORS = range(400, 600)
+_BROWSER_HEADERS = [
+    "Authorization",
+    "Content-Type",
+    "Last-Event-ID",
+    "Mcp-Method",
+    "Mcp-Name",
+    "Mcp-Protocol-Version",
+    "Mcp-Session-Id",
+]
+_EXPOSED_HEADERS = ["Mcp-Protocol-Version", "Mcp-Session-Id", "Retry-After", "WWW-Authenticate"]
 _BEGINNING = frozenset({"initialize", "tools/call", "subscriptions/listen"})
 _RETRY_AFTER = 1  # second
 _SPARE = 3  # seconds
@@ -67,10 +78,10 @@ def build_app(
     settings = runtime.settings
     authentication = BearerAuthentication(settings, open_verifier(settings, runtime.monotonic))
     app: ASGIApp = server.streamable_http_app(
-        streamable_http_path=path,
+        streamable_http_path="/{path:path}",  # the routes below decide
         stateless_http=settings.http.stateless,
         max_request_body_size=settings.http.body_bytes,
-        session_idle_timeout=SESSION_IDLE,
+        session_idle_timeout=settings.http.session_idle,
         max_sessions=settings.http.sessions,
         transport_security=security,
     )
@@ -84,11 +95,28 @@ def build_app(
             Route("/readyz", Readiness(runtime, shutdown)),
             *authentication.routes,
             Route(path, endpoint),
+            Route(f"{path}/", endpoint),  # some clients add a slash
         ],
+        middleware=_cors(settings.http.browser_origins.split()),
         lifespan=lambda _: server.session_manager.run(),
     )
     outer.router.redirect_slashes = False
     return outer
+
+
+def _cors(origins: list[str]) -> list[Middleware]:
+    """Return the middleware that lets pages of these origins use the server."""
+    if not origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["DELETE", "GET", "POST"],
+            allow_headers=_BROWSER_HEADERS,
+            expose_headers=_EXPOSED_HEADERS,
+        )
+    ]
 
 
 class McpEndpoint:

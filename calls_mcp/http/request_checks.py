@@ -7,7 +7,13 @@ from typing import cast
 
 import anyio
 from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
-from mcp_types import INVALID_REQUEST, PARSE_ERROR, jsonrpc_message_adapter
+from mcp_types import (
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    PARSE_ERROR,
+    InitializeRequest,
+    jsonrpc_message_adapter,
+)
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 from starlette.datastructures import Headers
@@ -85,6 +91,15 @@ class HeadCheck:
             raise Rejected(400, "Content-Type must be application/json")
 
 
+def method_of(scope: Scope) -> str:
+    """Return the method of the JSON-RPC message in a request; empty if there is none."""
+    match scope[MESSAGE]:
+        case {"method": str(method)}:
+            return method
+        case _:
+            return ""
+
+
 def is_stream(scope: Scope) -> bool:
     """Return whether a request opens a stream, by its head. The SDK checks the body."""
     if scope["method"] == "GET":
@@ -125,6 +140,17 @@ def check_json_rpc(scope: Scope) -> None:
         jsonrpc_message_adapter.validate_python(scope[MESSAGE], by_name=False)
     except ValidationError:
         raise Rejected(400, "The body is not a JSON-RPC 2.0 message") from None
+    if method_of(scope) == "initialize":
+        _check_initialize(scope[MESSAGE])
+
+
+def _check_initialize(message: object) -> None:
+    """Check a request to open a session, because the SDK opens one even if it is invalid."""
+    try:
+        InitializeRequest.model_validate(message, by_name=False)
+    except ValidationError:
+        reason = "initialize needs params with protocolVersion, capabilities and clientInfo"
+        raise Rejected(400, reason, code=INVALID_PARAMS) from None
 
 
 def _normalized(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:

@@ -13,7 +13,7 @@ from typing import Literal, cast
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from calls_mcp.http.request_checks import MESSAGE, Rejected, retry_later
+from calls_mcp.http.request_checks import MESSAGE, Rejected, method_of, retry_later
 from calls_mcp.service.authorization import current_principal
 from calls_mcp.service.notification_streams import NotificationStreams
 from calls_mcp.settings import Http
@@ -22,9 +22,6 @@ from calls_mcp.storage.rate_limiter import RateLimiter
 from calls_mcp.tools.catalog import load_operations
 
 Kind = Literal["requests", "changes", "streams", "answers"]
-
-SESSION_IDLE = 600
-"""Seconds after which an unused session is closed."""
 
 _ALL = ""
 _MINUTE = 60
@@ -123,6 +120,7 @@ class SessionLimit:
     ) -> None:
         self._app = app
         self._max = settings.sessions // _SHARE
+        self._idle = settings.session_idle
         self._clock = clock
         self._streams = streams
         self._open: dict[str, _Session] = {}
@@ -184,22 +182,13 @@ class SessionLimit:
             del self._open[name]
 
     def _count(self, caller: str) -> int:
-        expired = self._clock() - SESSION_IDLE
+        expired = self._clock() - self._idle
         self._open = {
             name: session
             for name, session in self._open.items()
             if session.users or session.idle_since > expired
         }
         return len({id(session) for session in self._open.values() if session.caller == caller})
-
-
-def method_of(scope: Scope) -> str:
-    """Return the method of the JSON-RPC message in a request; empty if there is none."""
-    match scope[MESSAGE]:
-        case {"method": str(method)}:
-            return method
-        case _:
-            return ""
 
 
 def kind_of(scope: Scope) -> Kind:

@@ -149,7 +149,9 @@ async def open_server(
             server=server,
             runtime=runtime,
             path=bound.path,
-            security=_transport_security(bound, http.allowed_hosts.split()),
+            security=_transport_security(
+                bound, http.allowed_hosts.split(), http.browser_origins.split()
+            ),
             shutdown=shutdown,
             limits=RequestLimits(http, await runtime.rates(), is_full),
         )
@@ -193,7 +195,9 @@ def _require_protected(endpoint: Endpoint, settings: Settings) -> None:
         )
 
 
-def _transport_security(endpoint: Endpoint, allowed: list[str]) -> TransportSecuritySettings:
+def _transport_security(
+    endpoint: Endpoint, allowed: list[str], browser_origins: list[str]
+) -> TransportSecuritySettings:
     """Return the allowed hosts and origins. Both are always checked."""
     hosts = [*_with_any_port(allowed)]
     origins = [f"{scheme}://{host}" for host in hosts for scheme in ("https", "http")]
@@ -202,6 +206,7 @@ def _transport_security(endpoint: Endpoint, allowed: list[str]) -> TransportSecu
         own.append(endpoint.authority)
         hosts += own
         origins += [f"http://{host}" for host in own]
+    origins += browser_origins
     return TransportSecuritySettings(allowed_hosts=hosts, allowed_origins=origins)
 
 

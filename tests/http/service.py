@@ -146,14 +146,7 @@ class Service:
 
     async def open_session(self, **capabilities: object) -> httpx.Response:
         """Send `initialize` as an older client does."""
-        params = {
-            "protocolVersion": LEGACY,
-            "capabilities": capabilities,
-            "clientInfo": {"name": "raw", "version": "1"},
-        }
-        return await self.post(
-            {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}
-        )
+        return await self.post(initialize(**capabilities))
 
     async def session(self, **capabilities: object) -> str:
         """Open a session completely and return its id."""
@@ -314,6 +307,16 @@ def challenge(response: httpx.Response) -> Mapping[str, str]:
     assert scheme == "Bearer"
     pairs = (part.partition("=") for part in fields.split(", "))
     return {name: value.strip('"') for name, _, value in pairs}
+
+
+def initialize(**capabilities: object) -> dict[str, object]:
+    """Return the body of the request with which an older client opens a session."""
+    params = {
+        "protocolVersion": LEGACY,
+        "capabilities": capabilities,
+        "clientInfo": {"name": "raw", "version": "1"},
+    }
+    return {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}
 
 
 def in_session(opened: httpx.Response) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """One client's slow or numerous requests do not block others."""
 
 import json
+import logging
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,8 @@ from tests.http.service import (
     SlowService,
     by_tokens,
     in_session,
+    initialize,
+    message,
     open_service,
     principals,
     rest_of,
@@ -112,11 +115,93 @@ async def test_a_stream_ends_when_its_token_does(
         assert (await service.ask("tools/list")).status_code == 401
 
 
+@pytest.mark.parametrize(
+    "params",
+    [None, {}, {"protocolVersion": "2025-11-25"}, {"protocolVersion": 1, "capabilities": []}],
+)
+async def test_a_refused_initialize_opens_no_session(
+    params: object, tokens: dict[str, Any]
+) -> None:
+    async with open_service(token="ann", calls_mcp_http_sessions=4, **tokens) as service:
+        body = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}
+        refused = [await service.post(body) for _ in range(6)]
+        assert {response.status_code for response in refused} == {400}
+        assert (await service.open_session()).status_code == 200
+
+
+class _LogWaiter(logging.Handler):
+    """Waits until a text is logged."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.logged = anyio.Event()
+        self._text = text
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._text in record.getMessage():
+            self.logged.set()
+
+
+async def test_an_unused_session_is_closed(
+    tokens: dict[str, Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO", "mcp")
+    waiter = _LogWaiter("idle timeout")
+    monkeypatch.setattr(logging.getLogger("mcp"), "handlers", [waiter])
+    async with open_service(token="ann", calls_mcp_http_session_idle=1, **tokens) as service:
+        session = in_session(await service.open_session())
+        with anyio.fail_after(20):
+            await waiter.logged.wait()
+        assert (await service.post(message("tools/list"), session)).status_code == 404
+
+
+async def test_a_path_with_a_slash_at_its_end_is_served(tokens: dict[str, Any]) -> None:
+    async with open_service(token="ann", **tokens) as service:
+        service.url += "/"
+        assert (await service.ask("tools/list")).status_code == 200
+        assert (await service.open_session()).status_code == 200
+
+
+PREFLIGHT = {
+    "Access-Control-Request-Method": "POST",
+    "Access-Control-Request-Headers": "authorization,content-type,mcp-protocol-version,mcp-method",
+}
+
+
+async def test_pages_of_listed_origins_can_use_the_server(tokens: dict[str, Any]) -> None:
+    origin = "https://app.example.com"
+    settings = {"calls_mcp_browser_origins": f"http://localhost:6274 {origin}"}
+    async with open_service(token="ann", **settings, **tokens) as service:
+        async with service.http() as http:
+            preflight = await http.options(service.url, headers={"Origin": origin} | PREFLIGHT)
+            headers = {"Origin": "https://evil.com"} | PREFLIGHT
+            refused = await http.options(service.url, headers=headers)
+        opened = await service.post(initialize(), {"Origin": origin})
+        other = await service.post(initialize(), {"Origin": "https://evil.com"})
+    assert preflight.status_code == 200
+    assert preflight.headers["Access-Control-Allow-Origin"] == origin
+    assert "Access-Control-Allow-Origin" not in refused.headers
+    assert opened.headers["Access-Control-Allow-Origin"] == origin
+    assert "Mcp-Session-Id" in opened.headers["Access-Control-Expose-Headers"]
+    assert other.status_code == 403
+    assert "Access-Control-Allow-Origin" not in other.headers
+
+
+async def test_pages_of_no_origin_can_use_the_server_by_default(tokens: dict[str, Any]) -> None:
+    async with open_service(token="ann", **tokens) as service, service.http() as http:
+        headers = {"Origin": "https://app.example.com"}
+        preflight = await http.options(service.url, headers=headers | PREFLIGHT)
+        refused = await service.post(initialize(), headers)
+    assert preflight.status_code == 403
+    assert refused.status_code == 403
+    assert not [name for name in preflight.headers if name.startswith("access-control")]
+
+
 async def test_other_paths_return_404_without_a_token(
     tokens: dict[str, Any],
 ) -> None:
     async with open_service(token="", **tokens) as service:
-        for path in ("/", "/mcp/", "/mcp/x", "/.well-known/oauth-protected-resource"):
+        for path in ("/", "/mcp/x", "/.well-known/oauth-protected-resource"):
             assert (await service.get(path)).status_code == 404
 
 
