@@ -17,6 +17,11 @@ _FORGOTTEN = (
     "Check with list_calls or fetch_call whether the change was made. If not, call without "
     "confirmation_token to get a new preview."
 )
+_RESTORED = (
+    "The state store was restarted or restored since this preview, so this server can't tell "
+    "whether the confirmation was used. Nothing was sent now. Check with list_calls or fetch_call "
+    "whether the change was made. If not, call without confirmation_token to get a new preview."
+)
 _AGAIN = "Call the tool again without confirmation_token to start over."
 _REPLAYED = "this confirmation was already used; this is its first outcome, nothing new was sent"
 
@@ -82,6 +87,9 @@ class Confirmations:
         if pending is None:
             return Stop("expired", Outcome(outcome="expired", reason=_FORGOTTEN))
         if not await self._is_claimed_now(identifier):
+            state = await self._storage.confirmation_state(identifier)
+            if state is not None and state.claimed_at is None:
+                return Stop("expired", Outcome(outcome="expired", reason=_RESTORED))
             outcome = await self._storage.wait_for_outcome(identifier)
             return Stop("replayed", outcome.with_warnings([_REPLAYED]))
         if self._has_expired(pending):

@@ -37,6 +37,15 @@ class Database:
         self._file_id: tuple[int, int] | None = None
         self._lock = Lock()
 
+    @property
+    def run(self) -> str:
+        """Which file is in use, since which start of this machine.
+
+        A copy of the file, such as a restored backup, is another run. It is only known during
+        `write`.
+        """
+        return f"{_boot_id()}:{self._file_id}"
+
     def deadline(self) -> float:
         """Return the end of a wait that begins now (monotonic clock)."""
         return time.monotonic() + self._timeout
@@ -279,6 +288,15 @@ def _file_id(path: Path) -> tuple[int, int]:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         found = path.stat()
     return found.st_dev, found.st_ino
+
+
+@cache
+def _boot_id() -> str:
+    """Return what identifies this start of the machine; empty where it is not known."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return ""
 
 
 def _is_default(path: Path) -> bool:

@@ -5,6 +5,7 @@ import logging
 import secrets
 import sqlite3
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from socket import gaierror
@@ -16,6 +17,7 @@ from calls_mcp.errors import StoreUnavailable
 from calls_mcp.storage.models import (
     ApprovalRequest,
     ConfirmationState,
+    Durability,
     Limit,
     LimitExceeded,
     OperatorDecision,
@@ -51,6 +53,8 @@ class Storage(ABC):
 
     def __init__(self, options: StorageOptions) -> None:
         self._options = options
+        self._used: OrderedDict[str, Outcome | None] = OrderedDict()
+        """What this process claimed, with its outcome: a restored store does not know of it."""
 
     @property
     def is_shared(self) -> bool:
@@ -70,17 +74,28 @@ class Storage(ABC):
     async def find_confirmation(self, identifier: str) -> PendingConfirmation | None:
         """Return the confirmation with this identifier, if it still exists."""
 
-    @abstractmethod
     async def claim_confirmation(self, identifier: str) -> bool:
-        """Claim the confirmation; true for only one caller in all processes, forever."""
+        """Claim the confirmation; true for only one caller in all processes, forever.
+
+        It is never true if the store may have been restored since the confirmation was added. Then
+        `confirmation_state` may say that nobody has claimed it.
+        """
+        is_claimed = await self._claim(identifier)
+        if identifier in self._used:  # the store went back to before that
+            return False
+        if is_claimed:
+            self._remember(identifier, None)
+        return is_claimed
 
     @abstractmethod
     async def confirmation_state(self, identifier: str) -> ConfirmationState | None:
         """Return when it was claimed, and its outcome; None if it does not exist."""
 
-    @abstractmethod
     async def record_outcome(self, identifier: str, outcome: Outcome) -> None:
         """Record the outcome for callers that wait for it. Only the first one counts."""
+        if identifier in self._used and self._used[identifier] is None:
+            self._remember(identifier, outcome)
+        await self._record(identifier, outcome)
 
     async def wait_for_outcome(self, identifier: str) -> Outcome:
         """Wait for the outcome of a confirmation and return it.
@@ -88,6 +103,8 @@ class Storage(ABC):
         The process that claimed it may have died, so waiting ends some time after the claim. Then,
         or if the confirmation does not exist, the outcome is an `error` of kind outcome_unknown.
         """
+        if known := self._used.get(identifier):
+            return known
         state = await self.confirmation_state(identifier)
         if state is None:
             return unknown_outcome()
@@ -108,6 +125,19 @@ class Storage(ABC):
             await anyio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
         return unknown_outcome()
+
+    def _remember(self, identifier: str, outcome: Outcome | None) -> None:
+        self._used[identifier] = outcome
+        if len(self._used) > self._options.capacity:
+            self._used.popitem(last=False)
+
+    @abstractmethod
+    async def _claim(self, identifier: str) -> bool:
+        """Claim a confirmation in the store; return whether it was not claimed before."""
+
+    @abstractmethod
+    async def _record(self, identifier: str, outcome: Outcome) -> None:
+        """Record an outcome in the store, unless there is one."""
 
     # Approval requests
 
@@ -204,6 +234,10 @@ class Storage(ABC):
     @abstractmethod
     async def ping(self) -> None:
         """Check that the store can be written to now."""
+
+    async def durability(self) -> Durability | None:
+        """Return how a Redis keeps its data; None for other stores, or if `INFO` is not allowed."""
+        return None
 
     @abstractmethod
     async def aclose(self) -> None:

@@ -144,6 +144,18 @@ class PendingPage:
 
 
 @dataclass(frozen=True, slots=True)
+class Durability:
+    """How a Redis keeps its data.
+
+    `is_logged` if it writes every change to a file (`appendonly yes`), and `eviction` is what it
+    removes when its memory is full (`maxmemory-policy`); empty if it does not say.
+    """
+
+    is_logged: bool
+    eviction: str
+
+
+@dataclass(frozen=True, slots=True)
 class Limit:
     """At most `amount` of something for `key`, such as a principal or an account.
 

@@ -15,13 +15,14 @@ from typing import Any, Protocol, cast
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 
 from calls_mcp.errors import ConfigurationError, OutcomeNotStored, StoreUnavailable
 from calls_mcp.storage.interface import Storage
 from calls_mcp.storage.models import (
     ApprovalRequest,
     ConfirmationState,
+    Durability,
     Limit,
     LimitExceeded,
     OperatorDecision,
@@ -119,7 +120,7 @@ class RedisStorage(Storage):
         text = await self._ask("HGET", _confirmation(identifier), "pending")
         return parse(PendingConfirmation, text)
 
-    async def claim_confirmation(self, identifier: str) -> bool:
+    async def _claim(self, identifier: str) -> bool:
         arguments = [identifier, secrets.token_urlsafe(9), self._options.clock()]
         return await self._run("claim_confirmation", [_confirmation(identifier)], arguments) == 1
 
@@ -134,7 +135,7 @@ class RedisStorage(Storage):
             outcome=parse_outcome(outcome),
         )
 
-    async def record_outcome(self, identifier: str, outcome: Outcome) -> None:
+    async def _record(self, identifier: str, outcome: Outcome) -> None:
         keys = [_confirmation(identifier), _outcome(identifier)]
         await self._run("record_outcome", keys, [outcome.to_json()], OutcomeNotStored)
 
@@ -203,6 +204,21 @@ class RedisStorage(Storage):
         ttl = float(until or 0) - self._options.clock()
         return (value, ttl) if ttl > 0 else None
 
+    async def durability(self) -> Durability | None:
+        try:
+            sections = [
+                await self._ask("INFO", name) for name in ("persistence", "memory", "server")
+            ]
+        except StoreUnavailable as unavailable:
+            if isinstance(unavailable.__cause__, NoPermissionError):
+                return None
+            raise
+        found = {name: str(value) for section in sections for name, value in section.items()}
+        if "run_id" not in found:
+            return None
+        is_logged = found.get("aof_enabled", "1") == "1"
+        return Durability(is_logged, found.get("maxmemory_policy", ""))
+
     async def ping(self) -> None:
         await self._ask("SET", _key("ping"), "", "PX", 1)
 
@@ -253,9 +269,12 @@ class RedisStorage(Storage):
 
     def _script(self, name: str) -> Callable[..., Awaitable[Any]]:
         if name not in self._scripts:
-            file = files("calls_mcp.storage") / "scripts" / f"{name}.lua"
-            self._scripts[name] = self._client.register_script(file.read_text("utf-8"))
+            self._scripts[name] = self._client.register_script(_text("identity") + _text(name))
         return self._scripts[name]
+
+
+def _text(script: str) -> str:
+    return (files("calls_mcp.storage") / "scripts" / f"{script}.lua").read_text("utf-8")
 
 
 def _confirmation(identifier: str) -> str:

@@ -35,7 +35,7 @@ _T = TypeVar("_T")
 _START = Position(-inf, "")
 
 _ADD_CONFIRMATION = """
-INSERT INTO confirmations (identifier, principal, pending, forget_at) VALUES (?, ?, ?, ?)
+INSERT INTO confirmations (identifier, principal, pending, forget_at, run) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (identifier) DO NOTHING
 """
 _DELETE_OLDEST_UNUSED = """
@@ -53,7 +53,10 @@ DELETE FROM confirmations WHERE rowid = (
     GROUP BY principal ORDER BY count(*) DESC LIMIT 1
 )
 """
-_CLAIM = "UPDATE confirmations SET claimed_at = ? WHERE identifier = ? AND claimed_at IS NULL"
+_CLAIM = """
+UPDATE confirmations SET claimed_at = ?1
+WHERE identifier = ?2 AND claimed_at IS NULL AND ifnull(run, ?3) = ?3
+"""
 _RECORD_OUTCOME = "UPDATE confirmations SET outcome = ? WHERE identifier = ? AND outcome IS NULL"
 
 _ADD_REQUEST = """
@@ -119,11 +122,11 @@ class SqliteStorage(Storage):
 
     async def add_confirmation(self, identifier: str, pending: PendingConfirmation) -> None:
         options, owner = self._options, pending.owner
-        row = (identifier, owner, as_json(pending), pending.expires_at + options.retention)
+        record, forget_at = as_json(pending), pending.expires_at + options.retention
 
         def add(db: sqlite3.Connection) -> None:
             db.execute("DELETE FROM confirmations WHERE forget_at <= ?", (options.clock(),))
-            db.execute(_ADD_CONFIRMATION, row)
+            db.execute(_ADD_CONFIRMATION, (identifier, owner, record, forget_at, self._writer.run))
             db.execute(_DELETE_OLDEST_UNUSED, (owner, options.max_unused))
             if _number(db, "SELECT count(*) FROM confirmations") > options.capacity:
                 db.execute(_DELETE_OF_LARGEST_OWNER)
@@ -135,8 +138,13 @@ class SqliteStorage(Storage):
         row = await self._fetch_one(query, identifier)
         return parse(PendingConfirmation, cast("str", row[0])) if row else None
 
-    async def claim_confirmation(self, identifier: str) -> bool:
-        return await self._change(_CLAIM, self._options.clock(), identifier) == 1
+    async def _claim(self, identifier: str) -> bool:
+        now = self._options.clock()
+
+        def claim(db: sqlite3.Connection) -> bool:
+            return db.execute(_CLAIM, (now, identifier, self._writer.run)).rowcount == 1
+
+        return await self._write(claim)
 
     async def confirmation_state(self, identifier: str) -> ConfirmationState | None:
         query = "SELECT claimed_at, outcome FROM confirmations WHERE identifier = ?"
@@ -146,7 +154,7 @@ class SqliteStorage(Storage):
         claimed_at, outcome = cast("tuple[float | None, str | None]", row)
         return ConfirmationState(claimed_at, parse_outcome(outcome))
 
-    async def record_outcome(self, identifier: str, outcome: Outcome) -> None:
+    async def _record(self, identifier: str, outcome: Outcome) -> None:
         parameters = (outcome.to_json(), identifier)
         await self._change(_RECORD_OUTCOME, *parameters, raises=OutcomeNotStored)
 

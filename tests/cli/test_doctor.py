@@ -31,7 +31,7 @@ from tests.upstream import SECRET, Step, Upstream, answer, drop, page, redirect,
 OWN = {"TWILIO_ACCOUNT_SID": ACCOUNT, "TWILIO_AUTH_TOKEN": SECRET}
 REMEDY = re.compile(
     r"(export|unset) [A-Z]+_[A-Z_]+|calls-mcp [a-z]|CALLS_MCP_PRINCIPALS|pip install '\.\["
-    r"|timedatectl"
+    r"|timedatectl|redis-cli [A-Z]+"
 )
 """A command or a variable."""
 
@@ -426,8 +426,32 @@ def test_a_locked_database_is_reported(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("account")
+def test_a_redis_that_may_lose_records_is_a_problem(own_redis: RedisServer) -> None:
+    elsewhere = {"CALLS_MCP_AUDIT_DATABASE": "stderr:"}
+    own_redis.set(**{"maxmemory-policy": "allkeys-lru"})
+    status, out = printed(CALLS_MCP_STATE_URL=own_redis.url, **elsewhere)
+    assert status == 1
+    assert "which the guards need: set appendonly yes, maxmemory-policy noeviction" in out
+    assert "→ redis-cli CONFIG SET appendonly yes maxmemory-policy noeviction, and set" in out
+    own_redis.set(**{"maxmemory-policy": "noeviction"})
+    _, found = examined(CALLS_MCP_STATE_URL=own_redis.url, **elsewhere)
+    assert found["state store"]["message"].endswith("set appendonly yes")
+
+
+@pytest.mark.usefixtures("account")
+def test_a_redis_that_does_not_allow_info_is_a_problem(own_redis: RedisServer) -> None:
+    elsewhere = {"CALLS_MCP_AUDIT_DATABASE": "stderr:"}
+    own_redis.run("ACL", "SETUSER", "ann", "on", f">{SECRET}", "~*", "+@all", "-info")
+    place = own_redis.url.removeprefix("redis://")
+    status, found = examined(CALLS_MCP_STATE_URL=f"redis://ann:{SECRET}@{place}", **elsewhere)
+    assert status == 1
+    assert "can't notice that it was restored" in found["state store"]["message"]
+
+
+@pytest.mark.usefixtures("account")
 def test_redis_is_checked_and_its_password_is_masked(own_redis: RedisServer) -> None:
     elsewhere = {"CALLS_MCP_AUDIT_DATABASE": "stderr:"}
+    own_redis.set(appendonly="yes")
     status, found = examined(CALLS_MCP_STATE_URL=own_redis.url, **elsewhere)
     assert (status, found["state store"]["level"]) == (0, "ok")
     place = own_redis.url.removeprefix("redis://")

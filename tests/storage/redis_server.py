@@ -6,6 +6,9 @@ import subprocess
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import redis
 
 from tests.optional_tools import program
 
@@ -36,6 +39,16 @@ class RedisServer:
             with self.process:
                 self.process.kill()
             self.process = None
+
+    def set(self, **settings: str) -> None:
+        for name, value in settings.items():
+            self.run("CONFIG", "SET", name, value)
+
+    def run(self, *command: str) -> object:
+        """Run one command, as the default user."""
+        client: Any = redis.Redis(port=self.port)
+        with client:
+            return client.execute_command(*command)
 
     def _runs(self, command: str) -> bool:
         self.port = self.port or free_port()

@@ -15,7 +15,7 @@ from calls_mcp.errors import ConfigurationError, StoreUnavailable
 from calls_mcp.guard.policy import Policy, load_policy, summary
 from calls_mcp.observability.redaction import one_line
 from calls_mcp.settings import Settings
-from calls_mcp.storage import StorageOptions, open_storage
+from calls_mcp.storage import Durability, StorageOptions, open_storage
 from calls_mcp.storage.database import NEWER, database_path, is_unusable
 from calls_mcp.storage.interface import error_text
 
@@ -78,6 +78,7 @@ async def _check_store(settings: Settings, *, sandbox: bool) -> Finding:
     try:
         async with open_storage(url, StorageOptions(timeout=_PATIENCE), sandbox=sandbox) as storage:
             await storage.ping()
+            weakness = None if path else _weakness(where, await storage.durability())
     except ConfigurationError as wrong:
         remedy = _file_remedy(path, wrong.__cause__, _STATE) if path else _STATE
         return Finding("state store", "fatal", str(wrong), remedy)
@@ -90,6 +91,8 @@ async def _check_store(settings: Settings, *, sandbox: bool) -> Finding:
         )
         message = f"{where} can't be used, so changes are refused: {one_line(reason)}"
         return Finding("state store", "problem", message, remedy)
+    if weakness:
+        return weakness
     return Finding("state store", "ok", _usable(path) if path else f"{where} is writable")
 
 
@@ -112,6 +115,22 @@ def _file_remedy(path: Path, cause: BaseException | None, other: str) -> str:
         return f"stop the program that has locked it, or use another file: {other}"
     make = "" if path.parent.exists() else "create its directory, "
     return f"{make}let this user write to the file and its directory, or use another: {other}"
+
+
+def _weakness(where: str, durability: Durability | None) -> Finding | None:
+    """Return how a Redis may lose confirmations that were used, and counts of calls."""
+    if durability is None:
+        message = f"{where} does not allow INFO, so the server can't notice that it was restored"
+        return Finding("state store", "problem", message, "redis-cli ACL SETUSER USER +info")
+    settings = {
+        "appendonly yes": durability.is_logged,
+        "maxmemory-policy noeviction": durability.eviction in ("", "noeviction"),
+    }
+    if missing := [setting for setting, is_set in settings.items() if not is_set]:
+        message = f"{where} may lose records, which the guards need: set {', '.join(missing)}"
+        remedy = f"redis-cli CONFIG SET {' '.join(missing)}, and set this in redis.conf"
+        return Finding("state store", "problem", message, remedy)
+    return None
 
 
 def _redis_failure(cause: BaseException) -> tuple[str, str]:

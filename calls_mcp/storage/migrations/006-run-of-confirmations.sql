@@ -1,0 +1,2 @@
+-- See `Database.run`. Earlier versions had none.
+ALTER TABLE confirmations ADD COLUMN run TEXT;

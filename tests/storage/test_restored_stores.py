@@ -1,0 +1,213 @@
+"""A store that goes back in time: what was used before must not be used again."""
+
+import sqlite3
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from calls_mcp.emulator import ManualClock
+from calls_mcp.guard.change import Stop
+from calls_mcp.guard.confirmations import Confirmations
+from calls_mcp.guard.signing import Signer
+from calls_mcp.storage import (
+    Binding,
+    PendingConfirmation,
+    Storage,
+    StorageOptions,
+    database,
+    open_storage,
+)
+from calls_mcp.tools.outcome import Outcome
+from tests.harness import placing
+from tests.http.test_replicas import pair
+
+from .redis_server import RedisServer
+
+pytestmark = pytest.mark.anyio
+
+DONE = Outcome.model_validate({"outcome": "done", "call": {"sid": "CA1", "live": True}})
+
+
+@pytest.fixture
+def pending(clock: ManualClock) -> PendingConfirmation:
+    return PendingConfirmation(Binding("create_call", "digest", "ann"), "queued", clock() + 300)
+
+
+def restore(server: RedisServer) -> None:
+    """Kill Redis, and start it from its last snapshot."""
+    server.stop()
+    server.start()
+
+
+async def use(storage: Storage) -> None:
+    assert await storage.claim_confirmation("one")
+    await storage.record_outcome("one", DONE)
+
+
+def confirmations(storage: Storage, clock: ManualClock) -> Confirmations:
+    return Confirmations(storage, Signer(["k" * 32]), 300, clock)
+
+
+async def claim_again(storage: Storage, pending: PendingConfirmation, clock: ManualClock) -> Stop:
+    stop = await confirmations(storage, clock).claim("one", pending)
+    assert isinstance(stop, Stop)
+    return stop
+
+
+@pytest.mark.services
+async def test_a_confirmation_is_used_once_even_if_redis_is_restored_from_a_snapshot(
+    own_redis: RedisServer,
+    options: StorageOptions,
+    pending: PendingConfirmation,
+    clock: ManualClock,
+) -> None:
+    async with (
+        open_storage(own_redis.url, options) as storage,
+        open_storage(own_redis.url, options) as other,
+    ):
+        await storage.add_confirmation("one", pending)
+        own_redis.run("SAVE")
+        await use(storage)
+        restore(own_redis)
+        assert await other.find_confirmation("one") == pending
+        elsewhere = await claim_again(other, pending, clock)
+        assert elsewhere.outcome.outcome == "expired"
+        assert "restored" in str(elsewhere.outcome.reason)
+        here = await claim_again(storage, pending, clock)
+        assert here.decision == "expired"
+
+
+@pytest.mark.services
+async def test_what_redis_kept_through_a_restart_is_still_known(
+    own_redis: RedisServer, options: StorageOptions, pending: PendingConfirmation
+) -> None:
+    async with (
+        open_storage(own_redis.url, options) as storage,
+        open_storage(own_redis.url, options) as other,
+    ):
+        await storage.add_confirmation("one", pending)
+        await use(storage)
+        own_redis.run("SAVE")
+        restore(own_redis)
+        assert not await other.claim_confirmation("one")
+        assert await other.wait_for_outcome("one") == DONE
+        await other.add_confirmation("two", pending)
+        assert await other.claim_confirmation("two")
+
+
+@pytest.mark.services
+async def test_a_token_places_one_call_even_if_redis_is_restored(own_redis: RedisServer) -> None:
+    async with pair(own_redis.url) as both:
+        asked = await both.first.call("create_call", **placing())
+        token = asked["confirmation"]["token"]
+        own_redis.run("SAVE")
+        used = await both.first.call("create_call", **placing(), confirmation_token=token)
+        assert used["outcome"] == "done"
+        restore(own_redis)
+        for agent in (both.second, both.first):
+            again = await agent.call("create_call", **placing(), confirmation_token=token)
+            assert again["outcome"] == "expired"
+        assert len([each for each in both.emulator.requests if each.method == "POST"]) == 1
+
+
+async def go_back_in_redis(url: str, use_it: Callable[[], Awaitable[object]]) -> None:
+    client: Any = redis.Redis.from_url(url)  # pyright: ignore[reportUnknownMemberType]
+    with client:
+        kept = {key: client.dump(key) for key in client.keys("calls-mcp:*")}
+        await use_it()
+        client.flushall()
+        for key, value in kept.items():
+            client.restore(key, 60_000, value)
+
+
+async def go_back_in_sqlite(url: str, use_it: Callable[[], Awaitable[object]]) -> None:
+    path = url.removeprefix("sqlite:///")
+    with closing(sqlite3.connect(":memory:")) as kept, closing(sqlite3.connect(path)) as file:
+        file.backup(kept)
+        await use_it()
+        kept.backup(file)
+
+
+@pytest.mark.parametrize("url", ["sqlite", "redis"], indirect=True)
+async def test_a_process_remembers_what_it_used_if_the_store_is_restored_under_it(
+    url: str, options: StorageOptions, pending: PendingConfirmation, clock: ManualClock
+) -> None:
+    go_back = go_back_in_redis if url.startswith("redis") else go_back_in_sqlite
+    async with open_storage(url, options) as storage:
+        await storage.add_confirmation("one", pending)
+        await go_back(url, lambda: use(storage))
+        again = await claim_again(storage, pending, clock)
+        assert again.decision == "replayed"
+        assert again.outcome.call == DONE.call
+
+
+async def test_a_process_remembers_a_claim_that_has_no_outcome_yet(
+    sqlite_url: str, options: StorageOptions, pending: PendingConfirmation, clock: ManualClock
+) -> None:
+    async with open_storage(sqlite_url, options) as storage:
+        await storage.add_confirmation("one", pending)
+        await go_back_in_sqlite(sqlite_url, lambda: storage.claim_confirmation("one"))
+        again = await claim_again(storage, pending, clock)
+        assert again.outcome.error_kind == "outcome_unknown"
+
+
+async def test_a_process_remembers_a_bounded_number_of_claims(
+    sqlite_url: str, options: StorageOptions, pending: PendingConfirmation
+) -> None:
+    async with (
+        open_storage(sqlite_url, options) as other,
+        open_storage(sqlite_url, replace(options, capacity=2)) as storage,
+    ):
+        for name in ("one", "two", "three"):
+            await other.add_confirmation(name, pending)
+
+        async def use_three() -> None:
+            for name in ("one", "two", "three"):
+                assert await storage.claim_confirmation(name)
+
+        await go_back_in_sqlite(sqlite_url, use_three)
+        claims = [await storage.claim_confirmation(name) for name in ("three", "two", "one")]
+        assert claims == [False, False, True]
+
+
+async def test_the_copy_of_a_file_accepts_no_confirmation_of_the_original(
+    tmp_path: Path, options: StorageOptions, pending: PendingConfirmation, clock: ManualClock
+) -> None:
+    file, backup = tmp_path / "state.db", tmp_path / "backup.db"
+    async with open_storage(f"sqlite:///{file}", options) as storage:
+        await storage.add_confirmation("one", pending)
+        with closing(sqlite3.connect(file)) as original, closing(sqlite3.connect(backup)) as copy:
+            original.backup(copy)
+        await use(storage)
+    backup.replace(file)  # the last one to close the original has removed its other files
+    async with open_storage(f"sqlite:///{file}", options) as storage:
+        assert (await claim_again(storage, pending, clock)).outcome.outcome == "expired"
+
+
+async def test_a_file_accepts_no_confirmation_from_before_the_machine_was_started(
+    monkeypatch: pytest.MonkeyPatch,
+    sqlite_url: str,
+    options: StorageOptions,
+    pending: PendingConfirmation,
+    clock: ManualClock,
+) -> None:
+    async with open_storage(sqlite_url, options) as storage:
+        await storage.add_confirmation("one", pending)
+        monkeypatch.setattr(database, "_boot_id", lambda: "another")
+        assert (await claim_again(storage, pending, clock)).outcome.outcome == "expired"
+        await storage.add_confirmation("two", pending)
+        assert await storage.claim_confirmation("two")
+
+
+async def test_a_confirmation_outlives_the_process_that_issued_it(
+    shared_url: str, options: StorageOptions, pending: PendingConfirmation
+) -> None:
+    async with open_storage(shared_url, options) as storage:
+        await storage.add_confirmation("one", pending)
+    async with open_storage(shared_url, options) as storage:
+        assert await storage.claim_confirmation("one")
