@@ -2,7 +2,7 @@
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +59,13 @@ class Report:
         return all(problem.kind == "unfinished" for problem in self.problems)
 
 
-def verify(path: Path, expect: str | None = None, *, is_aside: bool = False) -> Report:
+def verify(
+    path: Path,
+    expect: str | None = None,
+    *,
+    is_aside: bool = False,
+    show: Callable[[int], None] = lambda _: None,
+) -> Report:
     """Check a log: an SQLite database, even while servers write to it, or a file of JSON lines.
 
     This finds records that were edited, removed, inserted, moved or repeated, incomplete lines, and
@@ -67,6 +73,7 @@ def verify(path: Path, expect: str | None = None, *, is_aside: bool = False) -> 
     removed from its end, or that everything after some record was rewritten with new hashes. So
     keep a `last_hash` somewhere else and pass it as `expect`: if a record has this hash, all
     records up to it are intact. `is_aside` leaves other threads of this process enough time to run.
+    `show` gets the number of records so far.
 
     A database must begin with the first record. A file of lines may begin with a later one, as an
     export from a given time does. The report notes that.
@@ -77,6 +84,8 @@ def verify(path: Path, expect: str | None = None, *, is_aside: bool = False) -> 
     inspection = _Inspection((expect or "").strip().lower())
     for number, row in enumerate(_rows(path)):
         inspection.take(row)
+        if number % _BATCH == 0:
+            show(number)
         if is_aside and number % _BATCH == 0:
             time.sleep(_PAUSE)  # otherwise other threads wait 5 ms for each switch
     return inspection.report()

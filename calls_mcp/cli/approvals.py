@@ -1,4 +1,4 @@
-"""`calls-mcp approvals`: list approval requests and decide them on a terminal."""
+"""`calls-mcp approvals`: list, show, approve and deny approval requests on a terminal."""
 
 import getpass
 from argparse import ArgumentParser, Namespace
@@ -9,7 +9,7 @@ from dataclasses import replace
 import anyio
 
 from calls_mcp.cli.options import add_json, add_sandbox_of_servers
-from calls_mcp.cli.terminal import painted, say, show_json
+from calls_mcp.cli.terminal import Colour, painted, say, show_json, show_table
 from calls_mcp.errors import AuditUnavailable, ConfigurationError, StoreUnavailable
 from calls_mcp.guard.operator import Approvals, Decided, count_in_other_default, open_approvals
 from calls_mcp.observability.logs import silenced
@@ -18,30 +18,50 @@ from calls_mcp.settings import Settings, load_settings
 from calls_mcp.storage import ApprovalRequest
 from calls_mcp.tools.outcome import iso_time
 
+_USAGE = """\
+calls-mcp approvals [list] [--all] [--watch] [--sandbox] [--json]
+       calls-mcp approvals show ID [--sandbox] [--json]
+       calls-mcp approvals approve ID [--by NAME] [--reason TEXT] [--sandbox] [--json]
+       calls-mcp approvals deny ID [--by NAME] [--reason TEXT] [--sandbox] [--json]"""
 _EPILOG = """\
-It needs the settings of the servers whose approvals these are: none by default, or else their
-CALLS_MCP_STATE_URL, and their CALLS_MCP_AUDIT_DATABASE for the record of the decision.
+examples:
+  calls-mcp approvals
+  calls-mcp approvals approve 0123456789abcdef
+  calls-mcp approvals deny 0123456789abcdef --reason "not before 9 am"
+
+Use the same settings as the servers: CALLS_MCP_STATE_URL and CALLS_MCP_AUDIT_DATABASE if they set
+them, none otherwise.
 
 exit status:
-  0  it was shown, or the decision stands
-  1  it was decided before, or has lapsed
-  2  wrong usage, or there is no such approval
+  0  success
+  1  the request was already decided, or has expired
+  2  wrong usage or setup, or there is no such request
 """
 _POLL_INTERVAL = 1  # second
 _FAILED = 1  # exit status
+_MINUTE, _HOUR = 60, 3600  # seconds
+_COLOURS: dict[str, Colour] = {"pending": "yellow", "approved": "green", "denied": "red"}
 
 
 def configure(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
     option = parser.add_argument
-    option("action", nargs="?", choices=("list", "show", "approve", "deny"), default="list")
-    option("id", nargs="?", help="which one; not for list")
-    option("--all", action="store_true", help="list: also what is decided or lapsed")
-    option("--watch", action="store_true", help="list: again, whenever it changes")
-    option("--reason", help="why; the agent is told it after a denial")
-    option("--by", help="who decides (the name of this user)")
+    option(
+        "action",
+        nargs="?",
+        metavar="ACTION",
+        choices=("list", "show", "approve", "deny"),
+        default="list",
+        help="list (default), show, approve or deny",
+    )
+    option("id", nargs="?", metavar="ID", help="the request to show, approve or deny")
+    option("--all", action="store_true", help="list decided and expired requests, too")
+    option("--watch", action="store_true", help="list again after each change, until Ctrl-C")
+    option("--reason", metavar="TEXT", help="why; after a denial, the agent sees it")
+    option("--by", metavar="NAME", help="who decides (default: your user name)")
     add_sandbox_of_servers(parser)
-    add_json(parser, "what is shown")
+    add_json(parser, "the requests")
+    parser.usage = _USAGE
     parser.epilog = _EPILOG
     parser.set_defaults(run=run)
 
@@ -50,15 +70,27 @@ def run(options: Namespace) -> int:
     """List, show or decide approval requests. Return the exit status.
 
     Raises:
-        ConfigurationError: Servers and operators share no store, or the store or the audit log
-            can't be used. Nothing was decided.
+        ConfigurationError: The options are wrong, the servers' state is not shared, or the store or
+            the audit log can't be used. Nothing was decided.
     """
+    _check(options)
     try:
-        with silenced(), suppress(KeyboardInterrupt):  # the end of watching
+        with silenced(), suppress(KeyboardInterrupt):  # Ctrl-C ends --watch
             return anyio.run(_run, load_settings(), options)
     except (StoreUnavailable, AuditUnavailable) as unavailable:
         raise ConfigurationError(unavailable.for_operator) from unavailable
     return 0
+
+
+def _check(options: Namespace) -> None:
+    is_list = options.action == "list"
+    if is_list and options.id is not None:
+        raise ConfigurationError("list takes no ID. For one request: calls-mcp approvals show ID")
+    if not is_list and options.id is None:
+        raise ConfigurationError(f"ID is missing: calls-mcp approvals {options.action} ID")
+    if not is_list and (options.all or options.watch):
+        name = "--all" if options.all else "--watch"
+        raise ConfigurationError(f"{name} can be used with list only.")
 
 
 async def _run(settings: Settings, options: Namespace) -> int:
@@ -66,13 +98,11 @@ async def _run(settings: Settings, options: Namespace) -> int:
         if options.action == "list":
             await _list(approvals, settings, options)
             return 0
-        if options.id is None:
-            raise ConfigurationError(f"Say which: calls-mcp approvals {options.action} ID")
         request = await approvals.find(options.id)
         if request is None:
             unknown = quoted(options.id, 40)
             raise ConfigurationError(
-                f"There is no approval {unknown}; see: calls-mcp approvals list"
+                f"There is no approval request {unknown}. List them: calls-mcp approvals"
             )
         if options.action == "show":
             _show(request, approvals.clock(), as_json=options.json)
@@ -99,18 +129,26 @@ async def _list(approvals: Approvals, settings: Settings, options: Namespace) ->
 def _show_all(requests: Sequence[ApprovalRequest], now: float, *, as_json: bool) -> None:
     if as_json:
         show_json([_report(request, now) for request in requests])
-        return
-    for request in requests:
-        say("\n".join([*_lines(request, now), ""]))
-    if requests:
-        say(f"{len(requests)} shown")
+    elif requests:
+        columns = ("id", "state", "requested by", "summary")
+        show_table(columns, [_row(request, now) for request in requests])
+        say("\nFor the whole preview: calls-mcp approvals show ID")
+
+
+def _row(request: ApprovalRequest, now: float) -> Sequence[str]:
+    state = _word(request, now)
+    if state == "pending":
+        state = f"pending, {_duration(request.expires_at - now)} left"
+    painted_state = painted(state, _COLOURS.get(_word(request, now), "dim"))
+    summary = request.preview.split("\n")[0]
+    return request.identifier, painted_state, request.binding.principal, summary
 
 
 async def _show_where(approvals: Approvals, settings: Settings, *, sandbox: bool) -> None:
-    say(f"Nothing is pending in {approvals.where}")
+    say(f"No pending approval requests in {approvals.where}")
     if count := await count_in_other_default(settings, sandbox=sandbox):
         pending = "1 request is" if count == 1 else f"{count} requests are"
-        whose = "of the servers without --sandbox" if sandbox else "of the sandbox"
+        whose = "of servers without --sandbox" if sandbox else "of the sandbox"
         command = f"calls-mcp approvals{'' if sandbox else ' --sandbox'}"
         say(f"{pending} pending in the database {whose}: {command}")
 
@@ -124,7 +162,7 @@ async def _decide(approvals: Approvals, request: ApprovalRequest, options: Names
         made = replace(request, decision=decided.decision) if decided else request
         show_json(_report(made, now))
     elif decided is None:
-        say("It has lapsed: nobody decided in time. Nothing was done.")
+        say("The request has expired. Nothing was done.")
     else:
         say(_result(decided))
     return 0 if decided and decided.ours else _FAILED
@@ -133,9 +171,10 @@ async def _decide(approvals: Approvals, request: ApprovalRequest, options: Names
 def _result(decided: Decided) -> str:
     decision = decided.decision
     if not decided.ours:
-        return f"It was {decision.word} before, by {decision.by}. That stands."
-    then = "it is carried out" if decision.is_approval else "the agent is told"
-    return f"{decision.word.capitalize()}: {then} once the same is called again."
+        return f"Already {decision.word} by {decision.by}. That decision stands."
+    if decision.is_approval:
+        return "Approved. It runs when the agent retries."
+    return "Denied. The agent sees that when it retries."
 
 
 def _show(request: ApprovalRequest, now: float, *, as_json: bool) -> None:
@@ -146,19 +185,37 @@ def _show(request: ApprovalRequest, now: float, *, as_json: bool) -> None:
 
 
 def _lines(request: ApprovalRequest, now: float) -> Iterator[str]:
-    asked_for = max(0, round(now - request.asked_at))
     yield f"{painted(request.identifier, 'bold')}  {_state(request, now)}"
-    yield f"  {request.binding.principal} asks, by {request.client or 'a client without a name'}"
-    yield f"  {request.binding.tool}, {request.rule}, {asked_for} s ago"
+    yield f"  Requested {_duration(now - request.asked_at)} ago by {_requester(request)}"
+    yield f"  Tool {request.binding.tool}, rule {request.rule}"
     yield from (f"  {line}" for line in request.preview.splitlines())
 
 
 def _state(request: ApprovalRequest, now: float) -> str:
+    word = _word(request, now)
+    text = painted(word, _COLOURS.get(word, "dim"))
     if made := request.decision:
-        return f"{made.word} by {made.by}{f': {made.reason}' if made.reason else ''}"
+        return f"{text} by {made.by}{f': {made.reason}' if made.reason else ''}"
     if request.has_expired(now):
-        return "lapsed"
-    return painted(f"waits, {round(request.expires_at - now)} s left", "yellow")
+        return text
+    return f"{text}, expires in {_duration(request.expires_at - now)}"
+
+
+def _word(request: ApprovalRequest, now: float) -> str:
+    if request.decision:
+        return request.decision.word
+    return "expired" if request.has_expired(now) else "pending"
+
+
+def _requester(request: ApprovalRequest) -> str:
+    return f"{request.binding.principal} ({request.client or 'unnamed client'})"
+
+
+def _duration(seconds: float) -> str:
+    whole = max(0, round(seconds))
+    if whole < _MINUTE:
+        return f"{whole} s"
+    return f"{whole // _MINUTE} min" if whole < _HOUR else f"{whole // _HOUR} h"
 
 
 def _report(request: ApprovalRequest, now: float) -> dict[str, object]:

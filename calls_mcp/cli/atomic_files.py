@@ -1,4 +1,4 @@
-"""Replace a file all at once."""
+"""Replace a file atomically."""
 
 import os
 import stat
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def replace_file(file: Path, data: bytes) -> None:
-    """Replace the content of `file`, keeping mode and owner; a new file is for its owner only.
+    """Replace the content of `file`, keeping its mode and owner. A new file gets mode 0600.
 
     Raises:
-        OSError: It can't be replaced; the old content is still there.
+        OSError: The file can't be replaced; it still has the old content.
     """
     new = file.with_name(f".{file.name}.{os.getpid()}.new")
     try:

@@ -1,54 +1,124 @@
-"""`calls-mcp audit`: export the audit log as JSON lines, and check its chain."""
+"""`calls-mcp audit`: search, export and verify the audit log."""
 
 import os
 import select
 import signal
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from time import sleep
 from types import FrameType
 
 from calls_mcp.audit import audit_path
-from calls_mcp.audit.search import AuditReader, Filter
-from calls_mcp.audit.verification import describe, verify
-from calls_mcp.cli.terminal import say
+from calls_mcp.audit.search import AuditReader, Filter, Found
+from calls_mcp.audit.verification import Report, describe, verify
+from calls_mcp.cli.options import add_json
+from calls_mcp.cli.terminal import painted, progress, say, show_json, show_table
 from calls_mcp.errors import ConfigurationError
+from calls_mcp.observability.redaction import one_line
 from calls_mcp.settings import load_settings
 
+_EPILOG = """\
+examples:
+  calls-mcp audit search --since 2026-01-31 --tool create_call
+  calls-mcp audit export --follow
+  calls-mcp audit verify
+
+exit status:
+  0  success
+  1  verify: the audit log was changed after it was written
+  2  wrong usage or setup, or the audit log can't be read
+"""
+_SEARCH_EPILOG = """\
+examples:
+  calls-mcp audit search
+  calls-mcp audit search --tool create_call --decision denied
+  calls-mcp audit search --since 2026-01-31T09:00Z CA00000000000000000000000000000000
+"""
+_EXPORT_EPILOG = """\
+examples:
+  calls-mcp audit export > audit.jsonl
+  calls-mcp audit export --since 2026-01-31 --follow
+"""
+_VERIFY_EPILOG = """\
+examples:
+  calls-mcp audit verify
+  calls-mcp audit verify audit.jsonl --expect HASH
+
+exit status:
+  0  all records are intact and in order
+  1  the audit log was changed after it was written
+  2  wrong usage or setup, or the audit log can't be read
+"""
 _TAMPERED = 1  # exit status
 _POLL_INTERVAL = 0.25  # seconds
+_LONGEST_CELL = 60  # characters
 
 
 def configure(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
+    parser.epilog = _EPILOG
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    export = commands.add_parser("export", help="write the records to stdout as JSON lines")
-    export.add_argument(
-        "--follow", action="store_true", help="go on with new records, until Ctrl+C"
+    search = commands.add_parser(
+        "search",
+        help="list the newest records that match",
+        description="List the newest records that match, the newest first.",
+        epilog=_SEARCH_EPILOG,
+    )
+    search.add_argument("text", nargs="?", metavar="TEXT", help="text anywhere in a record")
+    search.add_argument("--tool", metavar="NAME", help="records of this tool")
+    search.add_argument(
+        "--decision",
+        metavar="WORD",
+        help="asked, approved, allowed, denied, declined, expired, replayed or void",
+    )
+    search.add_argument("--principal", metavar="NAME", help="records of this principal")
+    search.add_argument(
+        "--limit", type=int, default=20, metavar="N", help="most records (default: %(default)s)"
+    )
+    add_json(search, "the records")
+    search.set_defaults(run=_search)
+    export = commands.add_parser(
+        "export",
+        help="write the records to stdout as JSON lines",
+        description="Write the records to stdout as JSON lines, exactly as they are stored.",
+        epilog=_EXPORT_EPILOG,
     )
     export.add_argument(
-        "--since",
-        type=_time,
-        metavar="TIME",
-        help="from then on: ISO 8601, such as 2026-01-31 or 2026-01-31T09:00Z",
+        "--follow", action="store_true", help="keep writing new records, until Ctrl-C"
     )
     export.set_defaults(run=_export)
+    for command in (search, export):
+        command.add_argument(
+            "--since",
+            type=_time,
+            metavar="TIME",
+            help="records from this time on, such as 2026-01-31 or 2026-01-31T09:00Z",
+        )
     verify = commands.add_parser(
-        "verify", help="find records that were edited, removed or inserted"
+        "verify",
+        help="find records that were edited, removed or inserted",
+        description="Find records that were edited, removed or inserted.",
+        epilog=_VERIFY_EPILOG,
     )
     verify.add_argument(
-        "file", type=Path, nargs="?", help="a database or exported lines (default: the log in use)"
+        "file",
+        type=Path,
+        nargs="?",
+        metavar="FILE",
+        help="a database or exported lines (default: the audit log of the settings)",
     )
-    verify.add_argument("--expect", metavar="HASH", help="a hash that must be in it")
+    verify.add_argument("--expect", metavar="HASH", help="fail unless a record has this hash")
+    add_json(verify, "the report")
     verify.set_defaults(run=_verify)
-    for command in (export, verify):
-        command.add_argument("--sandbox", action="store_true", help="the sandbox's log")
+    for command in (search, export, verify):
+        command.add_argument("--sandbox", action="store_true", help="use the sandbox's audit log")
 
 
 def _time(text: str) -> str:
-    """Return an ISO 8601 time as the audit log has it, in UTC, which is the default zone."""
+    """Return an ISO 8601 time in UTC, as the audit log has it. The default time zone is UTC."""
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
@@ -56,24 +126,73 @@ def _time(text: str) -> str:
     return time.replace(tzinfo=time.tzinfo or UTC).astimezone(UTC).isoformat()[:19]
 
 
-def _verify(options: Namespace) -> int:
-    """Check the chain of a log, by default the one in use. Return the exit status.
+def _search(options: Namespace) -> int:
+    """List the newest records that match. Return the exit status.
 
     Raises:
-        ConfigurationError: The log can't be read, is not one, or does not exist yet.
+        ConfigurationError: The log can't be read, or does not exist yet.
+    """
+    if options.limit < 1:
+        raise ConfigurationError(f"--limit must be 1 or more; got {options.limit}.")
+    path = _path(sandbox=options.sandbox)
+    _require(path, sandbox=options.sandbox)
+    names = ("text", "tool", "decision", "principal", "since")
+    wanted = Filter(**{name: getattr(options, name) or "" for name in names})
+    reader, records, before = AuditReader(path), list[Found](), None
+    with progress("records found") as show:
+        while len(records) < options.limit:
+            found, before = reader.page(wanted, options.limit - len(records), before)
+            records += found
+            show(len(records))
+            if before is None:
+                break
+    if options.json:
+        show_json([record.fields for record in records])
+    elif records:
+        show_table(("time", "record", "tool", "principal", "result"), [*map(_row, records)])
+    else:
+        say("No matching records.")
+    return 0
+
+
+def _row(record: Found) -> tuple[str, str, str, str, str]:
+    names = ("time", "seq", "tool", "principal")
+    time, seq, tool, principal = (
+        one_line(str(record.fields.get(name, "")), _LONGEST_CELL) for name in names
+    )
+    fields = (record.fields.get(name) for name in ("decision", "outcome", "error_kind", "sid"))
+    words = [one_line(str(field), _LONGEST_CELL) for field in fields if field]
+    result = " ".join(words) if record.is_intact else "this record was edited"
+    return time, seq, tool, principal, result
+
+
+def _verify(options: Namespace) -> int:
+    """Check the chain of a log, by default that of the settings. Return the exit status.
+
+    Raises:
+        ConfigurationError: The log can't be read, is not an audit log, or does not exist yet.
     """
     path = options.file or _path(sandbox=options.sandbox)
     if not options.file:
         _require(path, sandbox=options.sandbox)
-    report = verify(path, options.expect)
-    say("\n".join(describe(report)))
+    with progress("records checked") as show:
+        report = verify(path, options.expect, show=show)
+    if options.json:
+        show_json({"is_intact": report.is_intact, **asdict(report)})
+    else:
+        _show(report)
     return 0 if report.is_intact else _TAMPERED
 
 
-def _export(options: Namespace) -> int:
-    """Write the records to stdout, one per line, exactly as they are stored.
+def _show(report: Report) -> None:
+    for line in describe(report):
+        say(painted(line, "red") if line.startswith("Problem: ") else line)
 
-    With `follow`, write new ones too, until SIGINT, SIGTERM, or the reader of stdout has gone.
+
+def _export(options: Namespace) -> int:
+    """Write the records to stdout, one a line, exactly as they are stored.
+
+    With `follow`, write new ones too, until SIGINT, SIGTERM, or the reader of stdout has closed it.
 
     Raises:
         ConfigurationError: The log can't be read, or does not exist yet.
@@ -85,10 +204,7 @@ def _export(options: Namespace) -> int:
     reader, wanted, last = AuditReader(path), Filter(since=options.since or ""), None
     try:
         while True:
-            for seq, line in reader.rows(wanted, last):
-                sys.stdout.buffer.write(line + b"\n")
-                last = seq
-            sys.stdout.buffer.flush()
+            last = _write_after(reader, wanted, last)
             if not options.follow or ended or _is_reader_gone():
                 return 0
     except BrokenPipeError:
@@ -96,20 +212,32 @@ def _export(options: Namespace) -> int:
         return 0
 
 
+def _write_after(reader: AuditReader, wanted: Filter, last: int | None) -> int | None:
+    """Write the wanted records after the number `last`. Return the number of the last one."""
+    with progress("records exported") as show:
+        for count, (seq, line) in enumerate(reader.rows(wanted, last), 1):
+            sys.stdout.buffer.write(line + b"\n")
+            last = seq
+            if not sys.stdout.isatty():
+                show(count)
+    sys.stdout.buffer.flush()
+    return last
+
+
 def _path(*, sandbox: bool) -> Path:
     path = audit_path(load_settings(), sandbox=sandbox)
     if path is None:
         raise ConfigurationError(
-            "The audit log goes to each server's stderr. To have it here, set "
-            "CALLS_MCP_AUDIT_DATABASE to a file; to check lines that were collected, name the file "
-            "with them: calls-mcp audit verify FILE"
+            "The servers write the audit log to stderr. To keep it in a file, set "
+            "CALLS_MCP_AUDIT_DATABASE to its path. To check collected lines: "
+            "calls-mcp audit verify FILE"
         )
     return path
 
 
 def _require(path: Path, *, sandbox: bool) -> None:
     if not path.exists():
-        other = "" if sandbox else " The sandbox has its own: add --sandbox."
+        other = "" if sandbox else " For the sandbox's, add --sandbox."
         raise ConfigurationError(f"There is no audit log yet at {path}.{other}")
 
 
@@ -127,8 +255,8 @@ def _signals() -> list[int]:
 
 
 def _is_reader_gone() -> bool:
-    """Wait a moment. Return whether the reader of stdout has gone, where that is known."""
-    if not hasattr(select, "poll"):  # on Windows
+    """Wait a moment. Return whether stdout was closed by its reader; on Windows always False."""
+    if not hasattr(select, "poll"):
         sleep(_POLL_INTERVAL)
         return False
     poll = select.poll()

@@ -47,20 +47,19 @@ examples:
   calls-mcp call fetch_call sid=CA00000000000000000000000000000000
   calls-mcp call create_call to=+15005550205 from=+15005550006 twiml='<Response/>' --sandbox
 
-A value is JSON where its parameter is a number, a boolean or a list, and text as it is elsewhere;
-a list can also be given by repeating the argument. What should not be seen in the list of processes
-(sip_auth_password) belongs into --input.
+The value of a number, boolean or list is JSON; other values are plain text. You can also repeat the
+name of a list. Other users of this machine can see the command line, so put secrets
+(sip_auth_password) into --input.
 
-A change is confirmed by typing yes on the terminal. Where there is none, nothing is done, unless
---yes says so beforehand: that counts as a token does, so what the policy wants a human for
-(require_human) waits for the operator.
+To confirm a change, type yes. Without a terminal nothing is done unless you pass --yes. Where the
+policy requires a human (require_human), --yes is not enough: the change waits for the operator.
 
 exit status:
   0    done
-  1    an error: the result tells which
-  2    wrong usage, or the server can't start
-  3    declined, or the confirmation has lapsed: nothing was done
-  4    confirmation required: nothing was done
+  1    the tool returned an error
+  2    wrong usage or setup
+  3    declined, or the confirmation expired: nothing was done
+  4    confirmation required, or awaiting the operator: nothing was done yet
   130  interrupted
 """
 
@@ -81,19 +80,21 @@ _JSON_TYPES: Mapping[object, type] = {"integer": int, "boolean": bool, "array": 
 _INTERRUPTED = 130
 _SELF = Implementation(name="calls-mcp call", version=__version__)
 _YES = "yes"
-_LOOK_FIRST = "\nInterrupted. Before you repeat it, look with: calls-mcp call list_calls"
+_LOOK_FIRST = "\nInterrupted. Before you try again, check what happened: calls-mcp call list_calls"
+_LONGEST_QUESTION = 86_400  # seconds
+_LAST_LINES = 0.2  # seconds for what is still to be written after an interruption
 
 
 def configure(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
     option = parser.add_argument
-    option("tool", help="its name; see: calls-mcp tools")
+    option("tool", metavar="TOOL", help="name of the tool, as `calls-mcp tools` lists it")
     # The default keeps argparse from calling it required.
-    option("arguments", nargs="*", default=[], metavar="key=value", help="arguments for it")
-    option("--input", metavar="FILE", help="more of them, a JSON object; - for stdin")
-    option("--yes", action="store_true", help="confirm it without being asked")
+    option("arguments", nargs="*", default=[], metavar="KEY=VALUE", help="arguments of the tool")
+    option("--input", metavar="FILE", help="read more arguments from a JSON object; - is stdin")
+    option("--yes", action="store_true", help="confirm the change without a question")
     add_sandbox(parser)
-    add_json(parser, "the result's structured content")
+    add_json(parser, "the structured result")
     parser.epilog = _EPILOG
     parser.set_defaults(run=run)
 
@@ -123,27 +124,27 @@ def _operation(name: str) -> Operation:
     operations = load_operations()
     if name not in operations:
         known = ", ".join(operations)
-        shown = re.split("[=:]", name)[0]  # behind it may be a secret, if the tool was left out
-        raise ConfigurationError(f"There is no tool {quoted(shown, 64)}; there are: {known}.")
+        shown = re.split("[=:]", name)[0]  # a secret may follow if TOOL was left out
+        raise ConfigurationError(f"Unknown tool {quoted(shown, 64)}. The tools are {known}.")
     return operations[name]
 
 
 def assigned(pairs: Iterable[str], operation: Operation) -> dict[str, Json]:
-    """Return the arguments that `key=value` pairs give to `operation`.
+    """Return the arguments that `KEY=VALUE` pairs give to `operation`.
 
-    A value is JSON if the parameter's schema wants a number, a boolean or a list, and otherwise the
-    text itself: quotation marks may be meant. The tool reports wrong values. A list may be given by
-    repeating the pair.
+    A value is JSON if the parameter's type is number, boolean or list, and plain text otherwise.
+    Wrong values are passed on, because the tool reports them. A list may be given by repeating the
+    pair.
 
     Raises:
-        ConfigurationError: A pair is not `key=value`, or repeats what is not a list. The message
-            gives its position, because its text may be a secret.
+        ConfigurationError: A pair is not `KEY=VALUE`, or repeats a parameter that is not a list.
+            The message gives its position, because its text may be a secret.
     """
     arguments: dict[str, Json] = {}
     for number, pair in enumerate(pairs, 1):
         name, equals, text = pair.partition("=")
         if not (equals and _NAME.fullmatch(name)):
-            raise ConfigurationError(f"Argument {number} is not key=value.")
+            raise ConfigurationError(f"Argument {number} must be KEY=VALUE, such as limit=5.")
         wanted = _wanted(operation, name)
         value = _value(text, wanted)
         if wanted is list:
@@ -151,7 +152,7 @@ def assigned(pairs: Iterable[str], operation: Operation) -> dict[str, Json]:
             before = arguments.get(name)
             arguments[name] = [*(before if isinstance(before, list) else []), *items]
         elif name in arguments:
-            raise ConfigurationError(f"{name} is given twice.")
+            raise ConfigurationError(f"{name}: give it once.")
         else:
             arguments[name] = value
     return arguments
@@ -178,10 +179,12 @@ def _read(source: str) -> dict[str, Json]:
         value: object = json.loads(text)
     except OSError as failure:
         raise ConfigurationError(f"--input {source}: {failure.strerror}.") from failure
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"--input {source}: must be UTF-8.") from None
     except (ValueError, RecursionError):
-        raise ConfigurationError(f"--input {source}: is not JSON.") from None
+        raise ConfigurationError(f"--input {source}: must be a JSON object.") from None
     if not isinstance(value, dict):
-        raise ConfigurationError(f"--input {source}: must be a JSON object of arguments.")
+        raise ConfigurationError(f"--input {source}: must be a JSON object.")
     return cast("dict[str, Json]", value)
 
 
@@ -190,7 +193,7 @@ async def _serving(
     sandbox: bool,  # noqa: FBT001
     invoke: "_Invoke",
 ) -> CallToolResult | MCPError | None:
-    """Return the result of the invocation; None if a signal came first."""
+    """Return the result of the call; None if a signal came first."""
     async with (
         open_runtime(settings, sandbox=sandbox) as runtime,
         anyio.create_task_group() as tasks,
@@ -203,7 +206,7 @@ async def _serving(
 
 
 async def _cancel_on_signal(scope: anyio.CancelScope) -> None:
-    """Cancel what has not been sent. What has been sent is finished."""
+    """Cancel the call on a signal. A change that was already sent is finished first."""
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async for _ in signals:
             scope.cancel()
@@ -232,8 +235,8 @@ async def _ask(context: ClientRequestContext, params: ElicitRequestParams) -> El
     del context
     if not isinstance(params, ElicitRequestFormParams):
         return ElicitResult(action="cancel")
-    warn(painted(params.message, "yellow", sys.stderr))
-    answer = await anyio.to_thread.run_sync(_answer, abandon_on_cancel=True)
+    question = painted(params.message, "yellow", sys.stderr)
+    answer = await anyio.to_thread.run_sync(_answer, question, abandon_on_cancel=True)
     if answer is None:
         return ElicitResult(action="cancel")
     if answer != _YES:
@@ -242,16 +245,25 @@ async def _ask(context: ClientRequestContext, params: ElicitRequestParams) -> El
     return ElicitResult(action="accept", content=dict.fromkeys(needed, True))
 
 
-def _answer() -> str | None:
-    """Return the line that is typed; None at the end of input."""
-    sys.stderr.write(f"Type {_YES} to do this, anything else to leave it: ")
-    sys.stderr.flush()
-    line = sys.stdin.readline()
-    return line.strip() if line else None
+def _answer(question: str) -> str | None:
+    """Ask on the terminal. Return the line that was typed; None at the end of input.
+
+    It runs in the thread that writes the logs, so that no log line interrupts the question.
+    """
+    lines: list[str] = []
+
+    def ask() -> None:
+        warn(question)
+        sys.stderr.write(f"Type {_YES} to confirm, anything else to decline: ")
+        sys.stderr.flush()
+        lines.append(sys.stdin.readline())
+
+    stderr.run_in_writer(ask, _LONGEST_QUESTION)
+    return lines[0].strip() if lines[0] else None
 
 
 def _is_interactive() -> bool:
-    """Return whether a person can see the question and answer it."""
+    """Return whether a person can see a question and answer it."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
@@ -267,13 +279,13 @@ def _show(result: CallToolResult, *, as_json: bool, can_be_asked: bool) -> int:
         text = "\n".join(block.text for block in result.content if isinstance(block, TextContent))
         say(painted(text, "red") if result.is_error else text)
     if outcome.outcome == "confirmation_required" and not can_be_asked:
-        warn("Nothing was done: there is no terminal to confirm it on; --yes confirms it.")
+        warn("Nothing was done, because there is no terminal to confirm on. Pass --yes to confirm.")
     return STATUS[outcome.outcome]
 
 
 @contextmanager
 def _interruptible() -> Generator[None]:
-    """Let a signal end the program with status 130, unless another handler is installed."""
+    """End the program with status 130 on a signal, unless another handler is installed later."""
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, _exit_at_once) for number in numbers]
     try:
@@ -288,7 +300,7 @@ def _exit_at_once(_number: int, _frame: FrameType | None) -> None:
 
 
 def _end_interrupted(operation: Operation) -> NoReturn:
-    """End at once: a thread that waits for an answer can't be stopped."""
+    """End at once, because a thread that waits for input can't be stopped."""
     warn("" if operation.read_only else _LOOK_FIRST)
-    stderr.flush()
+    stderr.flush(_LAST_LINES)
     os._exit(_INTERRUPTED)

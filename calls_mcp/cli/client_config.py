@@ -30,7 +30,7 @@ _VARIABLE = re.compile(r"(?!CALLS_MCP_)[A-Za-z_][A-Za-z0-9_]{0,63}")
 def configure(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
     option = parser.add_argument
-    option("client", choices=CLIENTS, metavar="CLIENT", help=", ".join(CLIENTS))
+    option("client", choices=[*CLIENTS], metavar="CLIENT", help=", ".join(CLIENTS))
     option("--write", action="store_true", help="write it to the client's file")
     option("--file", type=Path, help="the client's file, if it is not the usual one")
     option("--name", default="calls", help="the server's name in the client (%(default)s)")

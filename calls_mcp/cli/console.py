@@ -1,4 +1,4 @@
-"""`calls-mcp console`: serve the operator's pages, by themselves or beside an HTTP server."""
+"""`calls-mcp console`: serve the operator's web pages, alone or next to an HTTP server."""
 
 import getpass
 import logging
@@ -25,17 +25,22 @@ if TYPE_CHECKING:
     from calls_mcp.console import ConsoleContext
 
 _EPILOG = """\
-It needs the settings of the servers that it is beside, if they have any: CALLS_MCP_STATE_URL for
-what waits, CALLS_MCP_AUDIT_DATABASE for the audit log, CALLS_MCP_POLICY for the rules, and the
-account's credentials for the calls. The way in is a link that is printed here. It works once.
+examples:
+  calls-mcp console --open
+  calls-mcp console --sandbox
+  calls-mcp console --host 0.0.0.0 --url https://console.example.com
 
-Where other machines reach --host, a proxy must speak https for it: --url says at which address.
+Use the same settings as the servers, if they have any: CALLS_MCP_STATE_URL for approval requests,
+CALLS_MCP_AUDIT_DATABASE for the audit log, CALLS_MCP_POLICY for the policy, and the account's
+credentials for live calls. To sign in, open the link that this prints. It works once.
+
+If other machines can reach --host, put an HTTPS proxy in front and give its address as --url.
 """
 _log = logging.getLogger(__name__)
 _UNAVAILABLE = {
-    "approvals": "Nothing can be decided in it",
-    "runtime": "It sees no calls, but what the record tells of them",
-    "audit_database": "It has no record to show",
+    "approvals": "Approval requests are not available",
+    "runtime": "Live calls are not available; calls in the audit log are",
+    "audit_database": "The audit log is not available",
 }
 _LIBRARIES = ("jinja2", "leather", "markupsafe")
 _ADDRESS = re.compile(r"(?:(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):)?(?P<port>[0-9]{1,5})|")
@@ -44,10 +49,15 @@ _ADDRESS = re.compile(r"(?:(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):)?(?P<po
 def configure(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
     option = parser.add_argument
-    option("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    option("--port", type=int, default=8090, help="port to listen on, 0 for any (%(default)s)")
-    option("--url", help="the https address by which browsers know it")
-    option("--open", action="store_true", help="open the link in the browser")
+    option("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    option(
+        "--port",
+        type=int,
+        default=8090,
+        help="port to listen on, 0 for any free one (default: %(default)s)",
+    )
+    option("--url", help="https URL of the proxy in front, as browsers see it")
+    option("--open", action="store_true", help="open the sign-in link in your browser")
     add_sandbox_of_servers(parser)
     parser.epilog = _EPILOG
     parser.set_defaults(run=run)
@@ -57,8 +67,8 @@ def run(options: Namespace) -> int:
     """Serve the console until a signal comes. Return the exit status.
 
     Raises:
-        ConfigurationError: The setup is wrong, the extra `console` is not installed, or it would
-            not be safe to serve there.
+        ConfigurationError: The setup is wrong, the extra `console` is not installed, or the address
+            is not safe to serve on.
     """
     settings = load_settings()
     configure_logs(settings.logs.format, settings.logs.level)
@@ -73,30 +83,31 @@ async def _serve(settings: Settings, options: Namespace) -> None:
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with opening as console:
             link = console.link(_user())
-            say(f"The console is at {console.url}. This link lets one browser in:\n\n  {link}\n")
+            say(f"The console is at {console.url}. Open this link to sign in:\n\n  {link}\n")
             for note in _notes(console):
-                say(f"{note[0].upper()}{note[1:]}")
+                say(note)
             if options.open:
                 await anyio.to_thread.run_sync(webbrowser.open, link)
             await anext(signals)
 
 
 @asynccontextmanager
-async def open_beside(runtime: Runtime, where: str) -> AsyncGenerator[None]:
-    """Serve the console beside a server, with its `runtime`, at `[HOST:]PORT` or the usual place.
+async def open_in_server(runtime: Runtime, where: str) -> AsyncGenerator[None]:
+    """Serve the console in a server's process, with its `runtime`.
 
-    A link is only shown if the server's callers need no tokens; otherwise operators use those.
+    `where` is `[HOST:]PORT`, or empty for the default. A sign-in link is logged only if clients
+    need no tokens; otherwise operators sign in with a token.
 
     Raises:
-        ConfigurationError: As `run` does, and if `where` is not an address.
+        ConfigurationError: As `run`, or `where` is not an address.
     """
-    _log.setLevel(logging.INFO)  # always log where it is
+    _log.setLevel(logging.INFO)  # always log the address
     async with _open_console(runtime.settings, _address(where), runtime=runtime) as console:
         if runtime.settings.auth.mode == "none":
-            sign_in = f"this link lets one browser in: {console.link(_user())}"
+            sign_in = f"Open this link to sign in: {console.link(_user())}"
         else:
-            sign_in = "a token with calls:approve lets an operator in"
-        _log.info("the console is at %s; %s", console.url, sign_in)
+            sign_in = "Sign in with a token that has the scope calls:approve."
+        _log.info("The console is at %s. %s", console.url, sign_in)
         for note in _notes(console):
             _log.info("%s", note)
         yield
@@ -134,21 +145,21 @@ def _address(where: str) -> tuple[str, int]:
 
 
 def _proxy_url(settings: Settings) -> str:
-    """Return the URL of the proxy in front; a local URL is the console's own address."""
+    """Return the URL of the proxy in front; empty if there is none."""
     url = settings.console.url or ""
     return url if url.startswith("https://") else ""
 
 
 def _notes(console: "ConsoleContext") -> Iterator[str]:
-    """Yield what the console shows, and what it can't."""
+    """Yield what the console shows, and what is not available."""
     if console.approvals:
-        yield f"it shows the approval requests in {console.approvals.where}"
+        yield f"It shows the approval requests in {console.approvals.where}"
     for name, reason in console.unavailable.items():
         yield f"{_UNAVAILABLE[name]}: {reason}"
 
 
 def _user() -> str:
-    """Return the name of this user, who may have none, as in a container."""
+    """Return the name of this user; in a container there may be none."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -5,6 +5,7 @@ import shlex
 import shutil
 import textwrap
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +18,8 @@ from mcp.client import ClientRequestContext
 from mcp_types import ElicitRequestParams, ElicitResult, TextContent
 
 from calls_mcp.audit.verification import describe, verify
+from calls_mcp.cli.clients import CLIENTS
+from calls_mcp.cli.clients import Client as MCPClient
 from calls_mcp.cli.clients.server_command import launch_command
 from calls_mcp.cli.terminal import Colour, painted, say
 from calls_mcp.emulator import (
@@ -32,50 +35,78 @@ from calls_mcp.service.runtime import Runtime
 from calls_mcp.service.sandbox import access_to
 from calls_mcp.settings import Settings
 
-_SPEED = 6
-_PAST_CALLS = 12
-_WIDTH = 96
-_GUEST = "+15005550205"  # talks for an hour unless somebody hangs up
+_EPILOG = """\
+It takes about ten seconds, needs no account, and ignores your settings. No phone rings.
+
+example:
+  calls-mcp demo
+"""
+_SPEED = 6  # times as fast as real time
+_PAST_CALLS = 3
+_WIDEST = 104  # characters of a line
+_LABEL = 8
+_TALKS_FOR_AN_HOUR = "+15005550205"  # until somebody hangs up
 _CALLER = OWN_NUMBERS[0]
 _TWIML = "<Response><Say>Your table is ready.</Say></Response>"
 
 
 def configure(parser: ArgumentParser) -> None:
     """Add the command's arguments: it has none."""
+    parser.epilog = _EPILOG
     parser.set_defaults(run=run)
 
 
 def run(_options: Namespace) -> int:
-    """Print the walk to stdout, which takes some seconds. Return the exit status."""
+    """Print the demo to stdout. Return the exit status."""
     anyio.run(_demo)
     return 0
 
 
 async def _demo() -> None:
-    user = _User()
+    _say("An AI agent makes a phone call: an MCP client, this server, and an emulator of")
+    _say("Twilio's Calls API. No phone rings.")
     with TemporaryDirectory() as directory:
-        record = Path(directory) / "audit.db"
-        await _run_demo(user, record)
-        _heading("What the audit log says")
-        report = await anyio.to_thread.run_sync(verify, record)
-        for line in describe(report):
+        audit_log = Path(directory) / "audit.db"
+        await _run_demo(_User(), audit_log)
+        _heading("The audit log has every attempt")
+        report = await anyio.to_thread.run_sync(verify, audit_log)
+        for line in describe(report)[:2]:
             _say(line, "  ")
-    _say("Now try it with your own agent:")
-    _say(f"{_program()} serve --sandbox", "  ")
+    for line in _next_step():
+        _say(line)
+
+
+def _next_step() -> Iterator[str]:
+    """Yield what to do next: for a client that is installed here, if there is one."""
+    installed = next((name for name, client in CLIENTS.items() if _is_installed(client)), None)
+    program = _program()
+    if installed:
+        _heading(f"Next: try it in {CLIENTS[installed].title}")
+        yield f"  {program} client-config {installed} --sandbox --write"
+        return
+    _heading("Next: try it in your own MCP client")
+    yield f"  {program} client-config --help   writes the configuration of a client"
+    yield f"  {program} serve --sandbox        is the command that a client starts"
+
+
+def _is_installed(client: MCPClient) -> bool:
+    if client.adding:
+        return shutil.which(client.adding[0]) is not None
+    return client.file().parent.is_dir()
 
 
 def _program() -> str:
-    """Return the command by which this user's shell finds us."""
+    """Return the command that starts this program in the user's shell."""
     if shutil.which("calls-mcp"):
         return "calls-mcp"
     found = launch_command()
     return shlex.join((found.command, *found.args))
 
 
-async def _run_demo(user: "_User", record: Path) -> None:
+async def _run_demo(user: "_User", audit_log: Path) -> None:
     # Not load_settings(), so that the environment changes nothing.
     settings = Settings.model_validate(
-        {"CALLS_MCP_AUDIT_DATABASE": record, "CALLS_MCP_STATE_URL": "memory:"}
+        {"CALLS_MCP_AUDIT_DATABASE": audit_log, "CALLS_MCP_STATE_URL": "memory:"}
     )
     async with Emulator(port=None, clock=accelerated(_SPEED)) as emulator:
         seed_history(emulator.calls, 7, _PAST_CALLS, emulator.clock())
@@ -83,42 +114,38 @@ async def _run_demo(user: "_User", record: Path) -> None:
             Runtime(settings, access_to(emulator, settings)) as runtime,
             Client(build_server(runtime), elicitation_callback=user.answer) as client,
         ):
-            _say(f"An agent speaks MCP {client.protocol_version} to calls-mcp, which calls an")
-            _say("emulator of Twilio's Calls API, whose clock is six times as fast as yours.")
             await _walk(_Agent(client), user)
         _heading("What reached the API")
         for request, repeats in groupby(map(_shown, emulator.requests)):
             count = len([*repeats])
-            _say(f"{request} (x {count})" if count > 1 else request, "  ")
-    _say("The bad call and the declined one are not among them.")
+            _say(f"{request} ({count} times)" if count > 1 else request, "  ")
+    _say("Neither the call with mistakes nor the hang-up that you declined was sent.", "  ")
 
 
 async def _walk(agent: "_Agent", user: "_User") -> None:
-    _heading("Find the latest calls")
-    await agent.call("list_calls", limit=3)
-
-    _heading("A bad call: nothing is sent, and every fault is told at once")
-    await agent.call("create_call", To="+1 500 555 0205", **{"from": _CALLER}, timeout="30")
-
-    _heading("Place a call: the user is asked")
-    user.says_yes = True
-    place = {"to": _GUEST, "from": _CALLER, "twiml": _TWIML, "timeout": 30}
+    _heading("1. The agent wants to place a call. The server asks you first")
+    place = {"to": _TALKS_FOR_AN_HOUR, "from": _CALLER, "twiml": _TWIML, "timeout": 30}
     sid = (await agent.call("create_call", **place))["call"]["sid"]
 
-    _heading("Follow it")
+    _heading("2. The agent follows the call")
     await agent.follow(sid, until="in-progress")
 
-    _heading("End it: the user is asked, and says no")
+    _heading("3. The agent makes mistakes. Nothing is sent, and it learns what to fix")
+    await agent.call("create_call", To="+1 500 555 0205", **{"from": _CALLER}, timeout="30")
+
+    _heading("4. The agent wants to hang up. You say no")
     user.says_yes = False
     await agent.call("update_call", sid=sid, status="completed")
 
-    _heading("End it: the user is asked again, and says yes")
+    _heading("5. The agent asks again. You say yes")
     user.says_yes = True
     await agent.call("update_call", sid=sid, status="completed")
 
-    _heading("Delete its record")
+    _heading("6. The agent lists the latest calls")
+    await agent.call("list_calls", limit=5)
+
+    _heading("7. The agent deletes the record of its call. You say yes")
     await agent.call("delete_call", sid=sid)
-    await agent.call("fetch_call", sid=sid)
 
 
 def _shown(entry: LoggedRequest) -> str:
@@ -131,21 +158,21 @@ def _shown(entry: LoggedRequest) -> str:
 class _User:
     """Answers the server's questions."""
 
-    says_yes = False
+    says_yes = True
 
     async def answer(
         self, context: ClientRequestContext, params: ElicitRequestParams
     ) -> ElicitResult:
         del context
-        _tell("asks", params.message, "yellow")
-        _tell("user", "yes" if self.says_yes else "no", "green" if self.says_yes else "red")
+        _tell("server", params.message, "yellow")
+        _tell("you", "yes" if self.says_yes else "no", "green" if self.says_yes else "red")
         if not self.says_yes:
             return ElicitResult(action="decline")
         return ElicitResult(action="accept", content={"approve": True})
 
 
 class _Agent:
-    """Calls tools, and prints what it sent and what came back."""
+    """Calls tools, and prints the arguments and the results."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -155,11 +182,11 @@ class _Agent:
         _tell("agent", f"{tool}({shown})", "cyan")
         result = await self._client.call_tool(tool, arguments)
         text = "\n".join(block.text for block in result.content if isinstance(block, TextContent))
-        _tell("error" if result.is_error else "answer", text, "red" if result.is_error else "plain")
+        _tell("error" if result.is_error else "result", text, "red" if result.is_error else "plain")
         return cast("dict[str, Any]", result.structured_content)
 
     async def follow(self, sid: str, until: str) -> None:
-        """Fetch the call again and again, and print each change of status."""
+        """Fetch the call until it has this status, and print each change."""
         status = ""
         while status != until:
             arguments: dict[str, Any] = {"sid": sid}
@@ -167,7 +194,7 @@ class _Agent:
             latest = cast("dict[str, Any]", result.structured_content)["call"]["status"]
             if latest != status:
                 _tell("agent", f'fetch_call(sid="{sid}")', "cyan")
-                _tell("answer", f"{latest}", "plain")
+                _tell("result", latest, "plain")
             status = latest
             await anyio.sleep(0.1)
 
@@ -177,15 +204,17 @@ def _heading(text: str) -> None:
 
 
 def _tell(who: str, text: str, colour: Colour) -> None:
-    label = painted(f"{who:>6} ", colour)
+    label = painted(f"{who:>{_LABEL - 1}} ", colour)
     lines = [part for line in text.splitlines() for part in _wrapped(line)]
     _say(label + lines[0])
     for line in lines[1:]:
-        _say(line, " " * 7)
+        _say(line, " " * _LABEL)
 
 
 def _wrapped(line: str) -> list[str]:
-    return textwrap.wrap(line, _WIDTH, subsequent_indent="  ", break_on_hyphens=False) or [""]
+    columns = shutil.get_terminal_size((_WIDEST, 0)).columns
+    width = max(_LABEL, min(_WIDEST, columns) - _LABEL)
+    return textwrap.wrap(line, width, subsequent_indent="  ", break_on_hyphens=False) or [""]
 
 
 def _say(text: str, indent: str = "") -> None:

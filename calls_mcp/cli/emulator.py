@@ -1,21 +1,37 @@
-"""`calls-mcp emulator`: run the stand-in for the Calls API until a signal comes."""
+"""`calls-mcp emulator`: run an emulator of the Calls API until a signal comes."""
 
 import asyncio
 import math
 import os
 import signal
+import socket
 import sqlite3
 from argparse import ArgumentParser, Namespace
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 
-from calls_mcp.cli.terminal import warn
+from calls_mcp.cli.options import add_json
+from calls_mcp.cli.terminal import progress, show_json, warn
 from calls_mcp.emulator import Emulator, Scenario, StartError, accelerated
+from calls_mcp.emulator.call_lifecycle import Call
 from calls_mcp.emulator.history import past_calls
 from calls_mcp.emulator.scenario import load_scenario
 from calls_mcp.errors import ConfigurationError
 
+_EPILOG = """\
+examples:
+  calls-mcp emulator
+  calls-mcp emulator --port 4010 --seed 1 --calls 200 --speed 10
+  calls-mcp emulator --db calls.db --scenario scenario.toml
+
+It prints its URL and credentials on stderr. No phone rings, and nothing leaves this machine.
+--seed and --calls can be used together; --seed alone adds 250 calls, --calls alone uses seed 0.
+
+exit status:
+  0  a signal came
+  2  wrong usage, or a file or address can't be used
+"""
 _DEFAULT_HISTORY = 250  # calls
 _LAST_PORT = 65_535
 _FASTEST = 1_000_000
@@ -24,27 +40,38 @@ _FASTEST = 1_000_000
 def configure(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
     option = parser.add_argument
-    option("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    option("--port", type=int, default=4010, help="port to listen on, 0 for any (%(default)s)")
-    option("--db", default=":memory:", metavar="FILE", help="keep the calls in FILE (in memory)")
-    option("--speed", type=float, default=1.0, help="times as fast as real time (%(default)s)")
-    option("--seed", type=int, help="which history to begin with (none)")
-    option("--calls", type=int, help="how many past calls to begin with (250 if --seed is given)")
-    option("--scenario", metavar="FILE", help="what the numbers do, in TOML")
-    option("--cps", type=float, default=1.0, help="calls dialled per second (%(default)s)")
-    option("--callbacks-anywhere", action="store_true", help="send them to other machines, too")
+    option("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    option(
+        "--port",
+        type=int,
+        default=4010,
+        help="port to listen on, 0 for any free one (default: %(default)s)",
+    )
+    option("--db", default=":memory:", metavar="FILE", help="keep the calls in FILE")
+    option("--speed", type=float, default=1.0, metavar="X", help="run the clock X times as fast")
+    option("--calls", type=int, metavar="N", help="start with N past calls")
+    option("--seed", type=int, metavar="N", help="start with the past calls of this seed")
+    option("--scenario", metavar="FILE", help="read what each number does from a TOML file")
+    option("--cps", type=float, default=1.0, metavar="N", help="dial N calls a second (default: 1)")
+    option(
+        "--callbacks-anywhere",
+        action="store_true",
+        help="send status callbacks to other machines, too",
+    )
+    add_json(parser, "the URL and the credentials")
+    parser.epilog = _EPILOG
     parser.set_defaults(run=run)
 
 
 def run(options: Namespace) -> int:
     """Serve until SIGINT or SIGTERM. Return the exit status.
 
-    A line on stderr has the address and the credentials. A database that holds calls already gets
-    no history.
+    A line on stderr has the URL and the credentials. A database that already has calls gets no
+    history.
 
     Raises:
-        ConfigurationError: An option makes no sense, a file can't be used, or the emulator can't
-            listen on the address.
+        ConfigurationError: An option is wrong, a file can't be used, or the emulator can't listen
+            on the address.
     """
     _check(options)
     try:
@@ -55,20 +82,27 @@ def run(options: Namespace) -> int:
         raise ConfigurationError(f"The database {options.db} can't be used: {error}") from error
     except OSError as error:
         where = f"{options.host}:{options.port}"
-        raise ConfigurationError(f"The emulator can't listen on {where}: {error}") from error
+        raise ConfigurationError(f"Cannot listen on {where}: {_reason(error)}.") from error
     return 0
+
+
+def _reason(error: OSError) -> str:
+    """Return the reason in the operating system's words; errors of name look-ups have their own."""
+    if isinstance(error, socket.gaierror):
+        return error.strerror or "unknown host"
+    return os.strerror(error.errno or 0)
 
 
 def _check(options: Namespace) -> None:
     if not options.host:
-        raise ConfigurationError("--host must not be empty: 127.0.0.1 is this machine alone")
+        raise ConfigurationError("--host must be an address, such as 127.0.0.1.")
     if not 0 <= options.port <= _LAST_PORT:
-        raise ConfigurationError(f"--port must be from 0 to {_LAST_PORT}, not {options.port}")
+        raise ConfigurationError(f"--port must be 0 to {_LAST_PORT}; got {options.port}.")
     if options.calls is not None and options.calls < 0:
-        raise ConfigurationError(f"--calls must not be negative, as {options.calls} is")
+        raise ConfigurationError(f"--calls must be 0 or more; got {options.calls}.")
     for name, rate in (("--speed", options.speed), ("--cps", options.cps)):
         if not (0 < rate <= _FASTEST and math.isfinite(rate)):
-            raise ConfigurationError(f"{name} must be above 0 and at most {_FASTEST}, not {rate}")
+            raise ConfigurationError(f"{name} must be more than 0, up to {_FASTEST}; got {rate}.")
 
 
 def _emulator(options: Namespace) -> Emulator:
@@ -93,11 +127,21 @@ async def _serve(emulator: Emulator, options: Namespace) -> None:
             stopping = asyncio.create_task(stop.wait())
             await asyncio.wait([filling, stopping], return_when=asyncio.FIRST_COMPLETED)
             if not filling.done():
-                os._exit(0)  # a thread can't be stopped; its transaction comes to nothing
-            account = emulator.account
-            where = f"{emulator.base_url} account {account.sid} auth token {account.auth_token}"
-            warn(f"{await filling}{where}")
+                os._exit(0)  # a thread can't be stopped; its transaction is rolled back
+            if not await filling:
+                warn(f"{emulator.database} already has calls: no history was added.")
+            _tell(emulator, as_json=options.json)
             await stopping
+
+
+def _tell(emulator: Emulator, *, as_json: bool) -> None:
+    """Print where the emulator is, and its credentials."""
+    url, account = emulator.base_url, emulator.account
+    if as_json:
+        token = account.auth_token
+        show_json({"base_url": url, "account_sid": account.sid, "auth_token": token})
+    else:
+        warn(f"{url} (account SID {account.sid}, auth token {account.auth_token})")
 
 
 @contextmanager
@@ -114,11 +158,17 @@ def _stopped_by_signals(stop: asyncio.Event) -> Generator[None]:
         yield
 
 
-def _fill(emulator: Emulator, seed: int | None, calls: int | None) -> str:
-    """Fill in the history; return a line if the database holds calls already."""
+def _fill(emulator: Emulator, seed: int | None, calls: int | None) -> bool:
+    """Add past calls if that was asked for. Return False if the database already has calls."""
     if seed is None and calls is None:
-        return ""
+        return True
     length = _DEFAULT_HISTORY if calls is None else calls
-    if emulator.calls.fill(past_calls(seed or 0, length, emulator.clock())):
-        return ""
-    return f"{emulator.database} holds calls already and stays as it is: no history was added\n"
+    with progress("past calls") as show:
+        history = past_calls(seed or 0, length, emulator.clock())
+        return emulator.calls.fill(_counted(history, show))
+
+
+def _counted(calls: Iterable[Call], show: Callable[[int], None]) -> Iterator[Call]:
+    for count, call in enumerate(calls, 1):
+        yield call
+        show(count)

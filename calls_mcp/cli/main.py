@@ -1,12 +1,14 @@
-"""The command line: a table of commands, each with a module of its own.
+"""The command line: a table of commands, each with its own module.
 
-Only the module of the command that is asked for is imported, so that serving starts quickly.
+Only the module of the requested command is imported, so that a server starts quickly.
 """
 
 import argparse
 import gc
+import os
 import re
 import sys
+from argparse import HelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import NoReturn, cast
@@ -15,25 +17,44 @@ from calls_mcp import __version__
 from calls_mcp.errors import CallsError
 
 COMMANDS: Mapping[str, str] = {
-    "serve": "serve one MCP client on stdin and stdout (default)",
-    "emulator": "run a stand-in for the Calls API",
-    "audit": "export or check the audit log",
-    "policy": "examine the operator's rules",
-    "token": "make tokens for clients that come over HTTP",
-    "doctor": "find out what is wrong with the set-up",
-    "client-config": "print or write an MCP client's configuration",
-    "tools": "list the tools as a model sees them, and their cost",
-    "call": "run one tool, as a client does",
-    "approvals": "decide what waits for the operator",
-    "console": "open the operator's pages",
-    "demo": "watch an agent use the tools, on the emulator",
+    "serve": "serve one MCP client on stdin and stdout, or many over HTTP",
+    "demo": "watch an agent use the tools on the built-in emulator",
+    "client-config": "print or write the configuration of an MCP client",
+    "doctor": "check your setup and suggest fixes",
+    "call": "call one tool, as an MCP client does",
+    "tools": "list the tools as a model sees them, with their cost in tokens",
+    "approvals": "list, approve and deny approval requests",
+    "console": "serve the operator's web pages",
+    "policy": "check and explain a policy",
+    "audit": "search, export or verify the audit log",
+    "token": "create, list and revoke tokens for clients over HTTP",
+    "emulator": "run an emulator of the Calls API",
+    "completion": "print a completion script for your shell",
 }
 """What each command does. Its module has `configure(parser)`, which adds its arguments and sets
 `run`: a function from the parsed options to the exit status."""
 
+_WITHOUT_SETTINGS = ("demo", "emulator", "completion")
 _DEFAULT = "serve"
 _USAGE_ERROR = 2  # exit status
 _OPTION = re.compile(r"--[A-Za-z][A-Za-z_-]*|-.")  # without its value
+_EPILOG = """\
+examples:
+  calls-mcp demo
+  calls-mcp client-config claude-desktop --sandbox --write
+  calls-mcp call list_calls limit=5
+
+exit status:
+  0    success
+  1    the command ran, and its result is negative: a tool returned an error, doctor found a
+       problem, the audit log was changed, an approval request was already decided
+  2    wrong usage or wrong setup: nothing was done
+  3    call: declined, or the confirmation expired
+  4    call: waiting for a confirmation, or for the operator
+  130  call: interrupted
+
+`calls-mcp` alone is `calls-mcp serve`. `calls-mcp COMMAND --help` describes a command.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     try:
         options = _parse(words)
+        _apply_common(options)
         return cast("int", options.run(options))
     except _WrongUsage as wrong:
         _report(words, "wrong_usage", str(wrong), wrong.usage)
@@ -50,8 +72,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _USAGE_ERROR
 
 
+def complete_parser() -> argparse.ArgumentParser:
+    """Return a parser that knows the arguments of every command."""
+    return _parser(COMMANDS)
+
+
 class _WrongUsage(Exception):
-    """The command line is wrong; `usage` says so as shell users expect it."""
+    """The command line is wrong; `usage` is the text for a terminal."""
 
     def __init__(self, message: str, usage: str) -> None:
         super().__init__(message)
@@ -59,10 +86,58 @@ class _WrongUsage(Exception):
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that raises its errors instead of printing them."""
+    """A parser that has the common options and raises its errors instead of printing them.
+
+    Its subparsers are of this class, too.
+    """
+
+    def __init__(
+        self,
+        *,
+        prog: str,
+        description: str = "",
+        epilog: str = "",
+        formatter_class: type[HelpFormatter] = RawDescriptionHelpFormatter,
+        has_settings: bool = True,
+    ) -> None:
+        super().__init__(
+            prog=prog, description=description, epilog=epilog, formatter_class=formatter_class
+        )
+        if has_settings:
+            _add_common(self)
 
     def error(self, message: str) -> NoReturn:
         raise _WrongUsage(message, f"{self.format_usage()}{self.prog}: error: {message}")
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    """Add the options of every command with settings, before or after the command's name."""
+    option = parser.add_argument_group("common options", argument_default=argparse.SUPPRESS)
+    option.add_argument(
+        "--env-file",
+        metavar="FILE",
+        help="read settings from FILE, with a line KEY=VALUE for each; the environment wins",
+    )
+    option.add_argument("-q", "--quiet", action="store_true", help="log errors only")
+    option.add_argument(
+        "-v", "--verbose", action="count", help="log more: -v for INFO, -vv for DEBUG"
+    )
+
+
+def _apply_common(options: argparse.Namespace) -> None:
+    """Put the common options into the environment, where the settings are read from.
+
+    Raises:
+        ConfigurationError: The file of settings can't be read.
+    """
+    if "env_file" in options:
+        from calls_mcp.cli.env_file import load_env_file  # noqa: PLC0415
+
+        load_env_file(options.env_file)
+    if "verbose" in options:
+        os.environ["CALLS_MCP_LOG_LEVEL"] = "INFO" if options.verbose == 1 else "DEBUG"
+    elif "quiet" in options:
+        os.environ["CALLS_MCP_LOG_LEVEL"] = "ERROR"
 
 
 def _report(words: Sequence[str], kind: str, message: str, text: str) -> None:
@@ -77,31 +152,35 @@ def _report(words: Sequence[str], kind: str, message: str, text: str) -> None:
 def _parse(words: Sequence[str]) -> argparse.Namespace:
     """Parse the command line. No error message repeats a value, which may be a secret."""
     command = next((word for word in words if word in COMMANDS), None)
-    parser = _parser(command or _DEFAULT)
+    parser = _parser([command or _DEFAULT])
     options, rest = parser.parse_known_args(words if command else [*words, _DEFAULT])
     if unknown := [found[0] for word in rest if (found := _OPTION.match(word))]:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if rest and "arguments" not in options:
-        parser.error(f"too many arguments, by {len(rest)}")
+        parser.error("1 argument too many" if len(rest) == 1 else f"{len(rest)} arguments too many")
     if rest:  # argparse only accepts them on one side of the options
         options.arguments += rest
     return options
 
 
-def _parser(command: str) -> argparse.ArgumentParser:
-    """Return a parser that lists all commands and knows the arguments of one."""
-    parser = _Parser(prog="calls-mcp", description="An MCP server for Twilio's Calls API.")
-    parser.add_argument("--version", action="version", version=f"calls-mcp {__version__}")
-    add_command = parser.add_subparsers(title="commands", metavar="COMMAND").add_parser
+def _parser(known: Sequence[str] | Mapping[str, str]) -> _Parser:
+    """Return a parser that lists all commands and knows the arguments of some."""
+    parser = _Parser(
+        prog="calls-mcp",
+        description="An MCP server that lets AI agents make phone calls with Twilio, safely.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument("-V", "--version", action="version", version=f"calls-mcp {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name, purpose in COMMANDS.items():
-        added = add_command(
+        added = commands.add_parser(
             name,
             help=purpose,
             description=f"{purpose[0].upper()}{purpose[1:]}.",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            has_settings=name in known and name not in _WITHOUT_SETTINGS,
         )
-        if name == command:
-            _configure(command, added)
+        if name in known:
+            _configure(name, added)
     return parser
 
 

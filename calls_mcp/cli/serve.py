@@ -1,6 +1,7 @@
 """`calls-mcp serve`: serve MCP clients on stdio or over HTTP."""
 
 import gc
+import sys
 from argparse import ArgumentParser, Namespace
 from importlib.util import find_spec
 from typing import Any
@@ -18,6 +19,22 @@ from calls_mcp.service.sandbox import open_runtime
 from calls_mcp.settings import Settings, load_settings
 
 _HTTP_OPTIONS = ("host", "port", "path", "console")
+_WAITING = (
+    "calls-mcp is an MCP server: it waits for a client on stdin. Run `calls-mcp demo` to see it "
+    "work, `calls-mcp --help` for commands, Ctrl-C to stop."
+)
+_EPILOG = """\
+examples:
+  calls-mcp serve --sandbox
+  calls-mcp serve --env-file calls.env
+  calls-mcp serve --transport http --port 8080 --console
+
+An MCP client starts this command by itself; `calls-mcp client-config` prints its configuration.
+
+exit status:
+  0  the client disconnected, or a signal came
+  2  wrong usage or setup
+"""
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -28,23 +45,24 @@ def configure(parser: ArgumentParser) -> None:
         "--transport",
         choices=["stdio", "http"],
         default="stdio",
-        help="http: any number of clients",
+        help="stdio for one client (default), http for many",
     )
-    option("--host", help="http: address to listen on (127.0.0.1)")
-    option("--port", type=int, help="http: port to listen on (8080; 0: any)")
-    option("--path", help="http: the endpoint's path (/mcp)")
+    option("--host", help="http: address to listen on (default: 127.0.0.1)")
+    option("--port", type=int, help="http: port to listen on, 0 for any free one (default: 8080)")
+    option("--path", help="http: path of the endpoint (default: /mcp)")
     option(
         "--console",
         nargs="?",
         const="",
         metavar="[HOST:]PORT",
-        help="http: serve the operator's console, too (127.0.0.1:8090)",
+        help="http: serve the operator's console, too (default: 127.0.0.1:8090)",
     )
+    parser.epilog = _EPILOG
     parser.set_defaults(run=run)
 
 
 def run(options: Namespace) -> int:
-    """Serve until the client leaves or a signal comes. Return the exit status.
+    """Serve until the client disconnects or a signal comes. Return the exit status.
 
     Raises:
         ConfigurationError: The setup is wrong.
@@ -53,7 +71,9 @@ def run(options: Namespace) -> int:
     configure_logs(settings.logs.format, settings.logs.level)
     given = [name for name in _HTTP_OPTIONS if getattr(options, name) is not None]
     if given and options.transport != "http":
-        raise ConfigurationError(f"--{given[0]} goes with --transport http.")
+        raise ConfigurationError(f"--{given[0]} needs --transport http.")
+    if options.transport == "stdio" and sys.stdin.isatty():
+        _show_waiting()
     has_uvloop = find_spec("uvloop") is not None
     gc.disable()  # until the server is built, as in `main`
     try:
@@ -61,6 +81,12 @@ def run(options: Namespace) -> int:
     finally:
         gc.enable()
     return 0
+
+
+def _show_waiting() -> None:
+    from calls_mcp.cli.terminal import warn  # noqa: PLC0415
+
+    warn(_WAITING)
 
 
 async def _serve(settings: Settings, options: Namespace) -> None:
@@ -82,6 +108,6 @@ async def _serve_http(server: Server[Any], runtime: Runtime, options: Namespace)
     if options.console is None:
         await serve_http(server, runtime, endpoint)
         return
-    from calls_mcp.cli.console import open_beside  # noqa: PLC0415
+    from calls_mcp.cli.console import open_in_server  # noqa: PLC0415
 
-    await serve_http(server, runtime, endpoint, open_beside(runtime, options.console))
+    await serve_http(server, runtime, endpoint, open_in_server(runtime, options.console))

@@ -24,7 +24,7 @@ _CODES: dict[Colour, str] = {
 }
 _ESCAPE = re.compile("\x1b\\[[0-9]+m")
 _GAP = "  "  # between columns
-_NARROWEST = 24  # characters of a last column that is readable
+_NARROWEST = 20  # characters of a last column that is readable
 _FIRST_PROGRESS, _NEXT_PROGRESS = 1.0, 0.2  # seconds
 
 
@@ -71,8 +71,7 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     widths = [max(map(_width, cells)) for cells in zip(names, *rows, strict=True)]
     limit = _limit_of_last(widths)
     if limit is not None and limit < _NARROWEST:
-        for row in rows:
-            say("\n".join([*_block(names, row), ""]))
+        say("\n\n".join("\n".join(_block(names, row)) for row in rows))
         return
     say(painted(_GAP.join(map(str.ljust, names, widths)).rstrip(), "bold"))
     for row in rows:

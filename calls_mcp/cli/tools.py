@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import textwrap
 from argparse import ArgumentParser, Namespace
@@ -15,7 +16,7 @@ from mcp import Client
 from mcp_types import Tool
 
 from calls_mcp.cli.options import add_json
-from calls_mcp.cli.terminal import painted, say, show_json
+from calls_mcp.cli.terminal import painted, say, show_json, show_table
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.observability.redaction import quoted
 from calls_mcp.server.handlers import build_server
@@ -23,6 +24,14 @@ from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import Access, Settings, load_settings
 from calls_mcp.tools.catalog import Json
 
+_EPILOG = """\
+examples:
+  calls-mcp tools
+  calls-mcp tools create_call
+  calls-mcp tools --json
+
+Tokens are counted with OpenAI's o200k if the extra `tokens` is installed, and estimated otherwise.
+"""
 _VISIBLE = ("name", "description", "inputSchema")
 _NO_API = Access("http://127.0.0.1", "", "", "", timeout=1, deadline=1)  # nothing is sent there
 _WIDEST = 100
@@ -33,7 +42,7 @@ _Definition = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class _Tokenizer:
-    """Counts the tokens of a text, exactly or by a rule of thumb."""
+    """Counts the tokens of a text, exactly or as an estimate."""
 
     name: str
     is_exact: bool
@@ -42,13 +51,16 @@ class _Tokenizer:
 
 def configure(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("tool", nargs="*", help="only these")
+    parser.add_argument(
+        "tool", nargs="*", metavar="TOOL", help="describe these tools (default: list all)"
+    )
     add_json(parser, "the definitions")
+    parser.epilog = _EPILOG
     parser.set_defaults(run=run)
 
 
 def run(options: Namespace) -> int:
-    """Show the named tools, or all that the settings offer. Return the exit status.
+    """List the tools that the settings offer, or describe the named ones. Return the exit status.
 
     Raises:
         ConfigurationError: There is no such tool.
@@ -57,14 +69,14 @@ def run(options: Namespace) -> int:
     offered = anyio.run(_offered, load_settings())
     if unknown := [name for name in names if name not in offered]:
         known = ", ".join(offered)
-        raise ConfigurationError(f"There is no tool {quoted(unknown[0], 64)}; there are: {known}.")
+        raise ConfigurationError(f"Unknown tool {quoted(unknown[0], 64)}. The tools are {known}.")
     shown = [offered[name] for name in names] or [*offered.values()]
     tokenizer = _tokenizer()
     costs = [tokenizer.count(_compact(definition)) for definition in shown]
     if options.json:
         show_json(_report(shown, costs, tokenizer))
     else:
-        _show(shown, costs, tokenizer)
+        _show(shown, costs, tokenizer, described=bool(names))
     return 0
 
 
@@ -75,7 +87,7 @@ async def _offered(settings: Settings) -> dict[str, _Definition]:
 
 
 def _tokenizer() -> _Tokenizer:
-    """Return OpenAI's o200k if rs-bpe is installed, which takes 48 MB, and else an estimate."""
+    """Return OpenAI's o200k if rs-bpe (48 MB) is installed, an estimate otherwise."""
     if find_spec("rs_bpe") is None:
         return _Tokenizer("estimate", is_exact=False, count=_estimate)
     from rs_bpe.bpe import openai  # noqa: PLC0415  # pyright: ignore[reportUnknownVariableType]
@@ -108,15 +120,30 @@ def _report(shown: list[_Definition], costs: list[int], tokenizer: _Tokenizer) -
     }
 
 
-def _show(shown: list[_Definition], costs: list[int], tokenizer: _Tokenizer) -> None:
+def _show(
+    shown: list[_Definition], costs: list[int], tokenizer: _Tokenizer, *, described: bool
+) -> None:
     about = "" if tokenizer.is_exact else "about "
-    for definition, cost in zip(shown, costs, strict=True):
+    if not described:
+        rows = [
+            (tool["name"], f"{about}{cost:,}", _first_sentence(tool["description"]))
+            for tool, cost in zip(shown, costs, strict=True)
+        ]
+        show_table(("tool", "tokens", "description"), rows)
+        say()
+    for definition, cost in zip(shown, costs, strict=True) if described else ():
         say(f"{painted(definition['name'], 'bold')}  {about}{cost:,} tokens")
         for line in _described(definition):
             say(line)
         say()
     tools = "1 tool" if len(shown) == 1 else f"{len(shown)} tools"
     say(f"{tools}, {about}{sum(costs):,} tokens ({_measure(tokenizer)})")
+    if not described:
+        say("For the arguments of a tool: calls-mcp tools TOOL")
+
+
+def _first_sentence(text: str) -> str:
+    return re.split(r"(?<=[.])\s", text, maxsplit=1)[0]
 
 
 def _measure(tokenizer: _Tokenizer) -> str:

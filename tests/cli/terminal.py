@@ -1,4 +1,4 @@
-"""The command on a pseudo-terminal, and somebody who types."""
+"""The command on a pseudo-terminal, with typed input."""
 
 import os
 import pty
@@ -26,7 +26,7 @@ class Terminal:
         os.write(self.descriptor, text.encode())
 
     def ended(self) -> tuple[int, str]:
-        """The exit status, and what went to stdout."""
+        """Return the exit status and stdout."""
         out, _ = self.process.communicate(timeout=60)
         return self.process.returncode, out
 

@@ -1,4 +1,4 @@
-"""`calls-mcp approvals`: the operator's decisions on a terminal."""
+"""`calls-mcp approvals`: listing and deciding approval requests."""
 
 import json
 import sqlite3
@@ -25,7 +25,7 @@ Captured = pytest.CaptureFixture[str]
 
 @pytest.fixture(autouse=True)
 def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, account: RunningEmulator) -> Path:
-    """Where decisions are recorded, on servers whose operator decides about new calls."""
+    """Return the audit log of servers whose operator must approve new calls."""
     del account
     file = tmp_path / "audit.db"
     monkeypatch.setenv("CALLS_MCP_POLICY", str(policy(tmp_path, '[confirm]\nplace = "operator"\n')))
@@ -35,7 +35,7 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, account: RunningEmul
 
 
 def asked(capsys: Captured) -> str:
-    """Ask for a call; the id of the approval that it waits for."""
+    """Ask for a call; return the id of its approval request."""
     assert main(["call", *PLACE, "--json"]) == 4
     outcome = json.loads(capsys.readouterr().out)
     assert outcome["outcome"] == "awaiting_operator"
@@ -47,26 +47,27 @@ def shown(capsys: Captured, *arguments: str) -> Any:  # noqa: ANN401  # JSON
     return json.loads(capsys.readouterr().out)
 
 
-def test_what_waits_is_listed_in_plain_words(capsys: Captured, record: Path) -> None:
+def test_pending_requests_are_listed_with_a_summary(capsys: Captured, record: Path) -> None:
     assert main(["approvals"]) == 0
-    assert capsys.readouterr().out == f"Nothing is pending in {record.parent}/state.db\n"
+    assert capsys.readouterr().out == f"No pending approval requests in {record.parent}/state.db\n"
     approval = asked(capsys)
     assert main(["approvals", "list"]) == 0
     told = capsys.readouterr().out
     assert approval in told
     assert "Place a call to" in told
-    assert "calls-mcp call asks, by calls-mcp call" in told
+    assert main(["approvals", "show", approval]) == 0
+    assert "ago by calls-mcp call (calls-mcp call " in capsys.readouterr().out
     (listed,) = shown(capsys, "list")
     assert listed == shown(capsys, "show", approval)
     assert (listed["id"], listed["state"], listed["tool"]) == (approval, "waiting", "create_call")
 
 
-def test_what_is_approved_is_carried_out_when_it_is_called_again(
+def test_an_approved_change_runs_when_it_is_called_again(
     account: RunningEmulator, record: Path, capsys: Captured
 ) -> None:
     approval = asked(capsys)
     assert main(["approvals", "approve", approval, "--by", "bob"]) == 0
-    assert capsys.readouterr().out.startswith("Approved")
+    assert capsys.readouterr().out == "Approved. It runs when the agent retries.\n"
     assert changes(account) == []
     assert main(["call", *PLACE]) == 0
     capsys.readouterr()
@@ -79,28 +80,43 @@ def test_what_is_approved_is_carried_out_when_it_is_called_again(
     assert told == ("decided", "approved", "bob")
 
 
-def test_a_denial_stands_and_reaches_the_agent_with_its_reason(
+def test_a_denial_is_final_and_the_agent_sees_the_reason(
     account: RunningEmulator, capsys: Captured
 ) -> None:
     approval = asked(capsys)
     assert main(["approvals", "deny", approval, "--reason", "not at night", "--by", "ann"]) == 0
     assert capsys.readouterr().out.startswith("Denied")
     assert main(["approvals", "approve", approval, "--by", "bob"]) == 1
-    assert capsys.readouterr().out == "It was denied before, by ann. That stands.\n"
+    assert capsys.readouterr().out == "Already denied by ann. That decision stands.\n"
     assert main(["call", *PLACE, "--json"]) == 3
     assert "not at night" in json.loads(capsys.readouterr().out)["reason"]
     assert changes(account) == []
 
 
 @pytest.mark.parametrize("action", ["show", "approve", "deny"])
-def test_an_approval_that_is_not_there_is_told(action: str, capsys: Captured) -> None:
+def test_an_unknown_or_missing_id_is_reported(action: str, capsys: Captured) -> None:
     assert main(["approvals", action, "nothing"]) == 2
-    assert 'no approval "nothing"' in capsys.readouterr().err
+    assert 'no approval request "nothing"' in capsys.readouterr().err
     assert main(["approvals", action]) == 2
-    assert "which" in capsys.readouterr().err
+    assert f"ID is missing: calls-mcp approvals {action} ID" in capsys.readouterr().err
 
 
-def test_what_is_in_the_memory_of_a_server_is_not_seen_here(
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("list 123", "list takes no ID"),
+        ("show 123 --watch", "--watch can be used with list only."),
+        ("deny 123 --all", "--all can be used with list only."),
+    ],
+)
+def test_an_argument_of_another_action_is_reported(
+    arguments: str, message: str, capsys: Captured
+) -> None:
+    assert main(["approvals", *arguments.split()]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_state_in_the_memory_of_a_server_is_an_error(
     monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     monkeypatch.setenv("CALLS_MCP_STATE_URL", "memory:")
@@ -108,7 +124,7 @@ def test_what_is_in_the_memory_of_a_server_is_not_seen_here(
     assert "CALLS_MCP_STATE_URL is memory:" in capsys.readouterr().err
 
 
-def test_a_decision_that_can_not_be_recorded_is_not_taken(
+def test_a_decision_that_cannot_be_recorded_is_not_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     approval = asked(capsys)
@@ -125,10 +141,10 @@ def test_a_decision_that_can_not_be_recorded_is_not_taken(
     ("asked_in", "looked_in", "hint"),
     [
         (["--sandbox"], [], "1 request is pending in the database of the sandbox: calls-mcp"),
-        ([], ["--sandbox"], "1 request is pending in the database of the servers without"),
+        ([], ["--sandbox"], "1 request is pending in the database of servers without"),
     ],
 )
-def test_what_is_pending_in_the_other_default_database_is_pointed_to(
+def test_requests_in_the_other_default_database_are_mentioned(
     asked_in: list[str],
     looked_in: list[str],
     hint: str,
@@ -140,14 +156,14 @@ def test_what_is_pending_in_the_other_default_database_is_pointed_to(
     capsys.readouterr()
     assert main(["approvals", *looked_in]) == 0
     first, second = capsys.readouterr().out.splitlines()
-    assert first == f"Nothing is pending in {default_path(sandbox=bool(looked_in))}"
+    assert first == f"No pending approval requests in {default_path(sandbox=bool(looked_in))}"
     assert second.startswith(hint)
     assert shown(capsys, *looked_in) == []
     assert main(["approvals", *asked_in]) == 0
-    assert "1 shown" in capsys.readouterr().out
+    assert "pending, 1" in capsys.readouterr().out
 
 
-def test_a_redis_that_is_away_is_named_without_its_password(
+def test_an_unreachable_redis_is_named_without_its_password(
     monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     monkeypatch.setenv("CALLS_MCP_STATE_URL", "redis://me:canary@127.0.0.1:1/0?db=0")
@@ -159,18 +175,19 @@ def test_a_redis_that_is_away_is_named_without_its_password(
 
 
 @pytest.mark.process
-def test_whoever_watches_sees_what_comes(capsys: Captured) -> None:
+def test_watch_lists_new_requests(capsys: Captured) -> None:
     with subprocess.Popen(WATCH, stdout=subprocess.PIPE, encoding="utf-8") as watching:  # noqa: S603
         assert watching.stdout
         try:
-            assert watching.stdout.readline().startswith("Nothing is pending in ")
+            assert watching.stdout.readline().startswith("No pending approval requests in ")
             approval = asked(capsys)
-            assert approval in watching.stdout.readline()
+            assert watching.stdout.readline().startswith("ID ")
+            assert watching.stdout.readline().startswith(approval)
         finally:
             watching.kill()
 
 
-def test_all_that_waits_is_listed_however_much_is_decided_since(
+def test_an_old_pending_request_is_listed_after_many_newer_decisions(
     record: Path, capsys: Captured
 ) -> None:
     approval = asked(capsys)
@@ -182,7 +199,7 @@ def test_all_that_waits_is_listed_however_much_is_decided_since(
 
 
 def decided_since(store: Path, count: int) -> set[str]:
-    """Have this many newer cases decided; their ids."""
+    """Store this many newer decided requests; return their ids."""
     with closing(sqlite3.connect(store)) as file, file:
         (request,) = file.execute("SELECT request FROM approval_requests").fetchone()
         rows = list[tuple[str, str, float]]()

@@ -1,4 +1,4 @@
-"""`calls-mcp audit`: export, follow and verify."""
+"""`calls-mcp audit`: search, export, follow and verify."""
 
 import json
 import signal
@@ -21,7 +21,7 @@ EXPORT = (sys.executable, "-m", "calls_mcp", "audit", "export")
 
 @pytest.fixture
 def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A log of three records, which is the one in use."""
+    """A log of three records that the settings name."""
     path = database_log(tmp_path, 3)
     monkeypatch.setenv("CALLS_MCP_AUDIT_DATABASE", str(path))
     return path
@@ -36,9 +36,7 @@ def exported(*options: str) -> list[str]:
 
 
 @pytest.mark.process
-def test_the_records_are_exported_as_they_are_and_can_be_verified(
-    log: Path, tmp_path: Path
-) -> None:
+def test_exported_records_are_unchanged_and_can_be_verified(log: Path, tmp_path: Path) -> None:
     lines = exported()
     assert lines == lines_in(log)
     copy = tmp_path / "copy.jsonl"
@@ -57,13 +55,13 @@ def test_the_records_are_exported_as_they_are_and_can_be_verified(
     ],
 )
 @pytest.mark.usefixtures("log")
-def test_an_export_begins_where_it_is_to(since: str, count: int) -> None:
+def test_an_export_starts_at_the_given_time(since: str, count: int) -> None:
     assert len(exported("--since", since)) == count
 
 
 @pytest.mark.process
 @pytest.mark.usefixtures("log")
-def test_an_export_that_begins_later_is_verified_as_a_part_of_a_log(
+def test_an_export_that_starts_later_is_verified_as_part_of_a_log(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     part = tmp_path / "part.jsonl"
@@ -76,7 +74,7 @@ def test_an_export_that_begins_later_is_verified_as_a_part_of_a_log(
 
 
 @pytest.mark.usefixtures("log")
-def test_a_time_that_is_none_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_time_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["audit", "export", "--since", "yesterday"])
     assert "must be ISO 8601" in capsys.readouterr().err
@@ -100,7 +98,7 @@ def read(process: "subprocess.Popen[str]") -> int:
 @pytest.mark.process
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_new_records_are_followed_until_a_signal_comes(log: Path, number: signal.Signals) -> None:
+def test_follow_writes_new_records_until_a_signal(log: Path, number: signal.Signals) -> None:
     with following() as process:
         assert [read(process) for _ in range(3)] == [1, 2, 3]
         append(log, fields(3))
@@ -112,7 +110,7 @@ def test_new_records_are_followed_until_a_signal_comes(log: Path, number: signal
 @pytest.mark.process
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such pipes")
 @pytest.mark.usefixtures("log")
-def test_following_ends_once_nobody_reads_it() -> None:
+def test_follow_ends_when_its_reader_closes_the_pipe() -> None:
     with following() as process:
         assert read(process) == 1
         assert process.stdout
@@ -121,7 +119,7 @@ def test_following_ends_once_nobody_reads_it() -> None:
 
 
 @pytest.mark.process
-def test_a_log_can_be_followed_before_there_is_one(
+def test_follow_waits_for_a_log_that_does_not_exist_yet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "later.db"
@@ -137,14 +135,18 @@ def test_a_log_can_be_followed_before_there_is_one(
         assert read(process) == 1
 
 
-def test_the_log_in_use_is_verified(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_checks_the_log_of_the_settings(
+    log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["audit", "verify"]) == 0
     assert "All records are intact" in capsys.readouterr().out
     assert main(["audit", "verify", "--expect", "0" * 64]) == 1
     assert "no record has the expected hash" in capsys.readouterr().out
     spoil(log, "UPDATE audit SET body = replace(body, '0001', '0009') WHERE seq = 2")
     assert main(["audit", "verify"]) == 1
-    assert "record 2: it was edited" in capsys.readouterr().out
+    assert (
+        "record 2: its hash does not match its content, so it was edited" in capsys.readouterr().out
+    )
     assert main(["audit", "verify", str(log.with_name("none"))]) == 2
 
 
@@ -159,7 +161,7 @@ def test_a_database_without_a_log_has_no_records(
 
 
 @pytest.mark.parametrize("command", ["export", "verify"])
-def test_a_log_that_goes_to_stderr_is_not_here(
+def test_a_log_on_stderr_cannot_be_exported_or_verified(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CALLS_MCP_AUDIT_DATABASE", "stderr:")
@@ -167,9 +169,54 @@ def test_a_log_that_goes_to_stderr_is_not_here(
     assert "CALLS_MCP_AUDIT_DATABASE" in capsys.readouterr().err
 
 
-def test_the_setting_that_was_removed_names_the_command_instead(
+def test_the_removed_setting_names_the_command_to_use_instead(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CALLS_MCP_AUDIT_FILE", "audit.jsonl")
     assert main([]) == 2
     assert "calls-mcp audit export" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("log")
+def test_search_lists_the_newest_matching_records_first(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["audit", "search", "--json"]) == 0
+    assert [record["seq"] for record in json.loads(capsys.readouterr().out)] == [3, 2, 1]
+    assert main(["audit", "search", "--json", "--limit", "1"]) == 0
+    assert [record["seq"] for record in json.loads(capsys.readouterr().out)] == [3]
+    assert main(["audit", "search", "--since", "2026-01-31T09:00:02Z"]) == 0
+    header, row = capsys.readouterr().out.splitlines()
+    assert header.split() == ["TIME", "RECORD", "TOOL", "PRINCIPAL", "RESULT"]
+    assert row.startswith("2026-01-31T09:00:02")
+    assert main(["audit", "search", "no such text"]) == 0
+    assert capsys.readouterr().out == "No matching records.\n"
+    assert main(["audit", "search", "--limit", "0"]) == 2
+    assert "--limit must be 1 or more; got 0." in capsys.readouterr().err
+
+
+def test_search_marks_an_edited_record(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spoil(log, "UPDATE audit SET body = replace(body, '0001', '0009') WHERE seq = 2")
+    assert main(["audit", "search"]) == 0
+    _, third, second, first = capsys.readouterr().out.splitlines()
+    assert second.endswith("this record was edited")
+    assert not any("edited" in line for line in (third, first))
+
+
+def test_a_report_can_be_printed_as_json(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit", "verify", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["is_intact"], report["records"], report["problems"]) == (True, 3, [])
+    spoil(log, "UPDATE audit SET body = replace(body, '0001', '0009') WHERE seq = 2")
+    assert main(["audit", "verify", "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert (report["is_intact"], report["problems"][0]["kind"]) == (False, "tampering")
+
+
+def test_a_file_that_cannot_be_read_is_reported_without_an_error_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "none"
+    assert main(["audit", "verify", str(file)]) == 2
+    told = capsys.readouterr().err
+    assert told == f"calls-mcp: The audit log {file} can't be read: No such file or directory\n"

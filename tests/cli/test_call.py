@@ -23,11 +23,11 @@ from tests.harness import CALLER, TALKS_FOR_AN_HOUR, TWIML
 from tests.upstream import Exchange, Upstream, answer, call
 
 PLACE = ("create_call", f"to={TALKS_FOR_AN_HOUR}", f"from={CALLER}", f"twiml={TWIML}")
-PROMPT = "Type yes"
+PROMPT = "Type yes to confirm"
 
 
 def answered(status: int, *arguments: str, stdin: str = "", **variables: str) -> dict[str, Any]:
-    """Call a tool; what it says in JSON, if it ends with this status."""
+    """Call a tool that must end with this status; return its JSON."""
     ended = run("call", *arguments, "--json", stdin=stdin, **variables)
     assert ended.returncode == status, ended.stderr
     return cast("dict[str, Any]", json.loads(ended.stdout))
@@ -41,7 +41,7 @@ def placed() -> str:
     return cast("str", answered(0, *PLACE, "--yes")["call"]["sid"])
 
 
-def test_a_read_is_done_and_shown_as_a_model_reads_it(account: RunningEmulator) -> None:
+def test_a_read_is_shown_as_a_model_sees_it(account: RunningEmulator) -> None:
     sid = placed()
     told = run("call", "fetch_call", f"sid={sid}")
     assert told.returncode == 0
@@ -51,7 +51,7 @@ def test_a_read_is_done_and_shown_as_a_model_reads_it(account: RunningEmulator) 
 
 
 @pytest.mark.usefixtures("account")
-def test_numbers_and_repeated_lists_come_in_the_types_that_the_tool_wants() -> None:
+def test_numbers_and_repeated_lists_get_the_types_of_the_schema() -> None:
     more = ("timeout=20", "record=false", "status_callback=https://example.com/s")
     events = ("status_callback_event=ringing", "status_callback_event=answered")
     assert answered(0, *PLACE, *more, *events, "--yes")["outcome"] == "done"
@@ -60,7 +60,7 @@ def test_numbers_and_repeated_lists_come_in_the_types_that_the_tool_wants() -> N
 
 
 @pytest.mark.usefixtures("account")
-def test_arguments_can_come_as_json_and_those_on_the_command_line_count_before_them(
+def test_the_command_line_overrides_arguments_from_input(
     tmp_path: Path,
 ) -> None:
     placed()
@@ -99,26 +99,26 @@ def test_wrong_usage_is_status_2_and_one_line(arguments: str) -> None:
 
 @pytest.mark.parametrize("text", ["no json", "[1]", "[" * 100_000])
 @pytest.mark.usefixtures("account")
-def test_an_input_that_is_no_json_object_is_status_2(text: str) -> None:
+def test_an_input_that_is_not_a_json_object_is_status_2(text: str) -> None:
     told = run("call", "list_calls", "--input", "-", stdin=text)
     assert told.returncode == 2
-    assert "--input -" in told.stderr
+    assert told.stderr == "calls-mcp: --input -: must be a JSON object.\n"
 
 
-def test_a_tool_that_is_switched_off_is_status_2(account: RunningEmulator) -> None:
+def test_a_disabled_tool_is_status_2(account: RunningEmulator) -> None:
     told = run("call", *PLACE, "--yes", CALLS_MCP_READ_ONLY="1")
     assert told.returncode == 2
     assert "is not available" in told.stderr
     assert changes(account) == []
 
 
-def test_without_credentials_it_says_which_are_missing() -> None:
+def test_missing_credentials_are_named() -> None:
     told = run("call", "list_calls")
     assert told.returncode == 2
     assert "TWILIO_ACCOUNT_SID" in told.stderr
 
 
-def test_without_a_terminal_a_change_is_not_done_but_status_4(account: RunningEmulator) -> None:
+def test_without_a_terminal_a_change_is_not_done_and_status_4(account: RunningEmulator) -> None:
     told = run("call", *PLACE, "--json")
     assert told.returncode == 4
     assert json.loads(told.stdout)["outcome"] == "confirmation_required"
@@ -126,7 +126,7 @@ def test_without_a_terminal_a_change_is_not_done_but_status_4(account: RunningEm
     assert changes(account) == []
 
 
-def test_its_token_confirms_it_where_the_store_lasts(
+def test_the_token_confirms_the_change_in_a_later_process(
     account: RunningEmulator, sqlite_url: str
 ) -> None:
     asked = answered(4, *PLACE, CALLS_MCP_STATE_URL=sqlite_url)
@@ -135,7 +135,7 @@ def test_its_token_confirms_it_where_the_store_lasts(
     assert changes(account) == ["POST"]
 
 
-def test_yes_between_the_arguments_shows_what_it_confirms(account: RunningEmulator) -> None:
+def test_yes_shows_the_preview_that_it_confirms(account: RunningEmulator) -> None:
     tool, *arguments = PLACE
     told = run("call", tool, "--yes", arguments[0], "--json", *arguments[1:])
     assert (told.returncode, json.loads(told.stdout)["outcome"]) == (0, "done")
@@ -146,7 +146,7 @@ def test_yes_between_the_arguments_shows_what_it_confirms(account: RunningEmulat
 @pytest.mark.parametrize(
     ("requirement", "told"), [("require_human", (4, "awaiting_operator")), ("deny", (1, "error"))]
 )
-def test_yes_gets_nobody_around_the_policy(
+def test_yes_does_not_bypass_the_policy(
     requirement: str, told: tuple[int, str], account: RunningEmulator, tmp_path: Path
 ) -> None:
     file = str(policy(tmp_path, f'[confirm]\nplace = "{requirement}"\n'))
@@ -156,7 +156,7 @@ def test_yes_gets_nobody_around_the_policy(
 
 
 @pytest.mark.process
-def test_a_yes_on_the_terminal_does_it_and_is_a_humans(
+def test_yes_typed_on_the_terminal_counts_as_a_humans_confirmation(
     account: RunningEmulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = tmp_path / "audit.db"
@@ -175,8 +175,26 @@ def test_a_yes_on_the_terminal_does_it_and_is_a_humans(
 
 
 @pytest.mark.process
+def test_no_log_line_interrupts_the_question(
+    account: RunningEmulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("CALLS_MCP_STATE_URL", "memory:")
+    monkeypatch.setenv("CALLS_MCP_AUDIT_DATABASE", "stderr:")
+    with on_terminal("call", *PLACE, "-vv") as terminal:
+        terminal.wait_for(PROMPT)
+        terminal.type("no\n")
+        assert terminal.ended()[0] == 3
+    question = terminal.seen[terminal.seen.index("Place a call to") : terminal.seen.index(PROMPT)]
+    assert "calls-mcp: create_call: " in terminal.seen
+    assert "calls-mcp: " not in question
+    assert '"decision"' not in question
+    assert changes(account) == []
+
+
+@pytest.mark.process
 @pytest.mark.parametrize("typed", ["no\n", "y\n", "YES\n", "\n", "yes please\n", "\x04"])
-def test_anything_else_does_nothing(
+def test_any_other_answer_declines(
     typed: str, account: RunningEmulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
@@ -192,7 +210,7 @@ def test_anything_else_does_nothing(
 
 @pytest.mark.process
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_at_the_question_ends_it_with_nothing_done(
+def test_a_signal_at_the_question_ends_the_command_and_nothing_is_done(
     number: signal.Signals, account: RunningEmulator
 ) -> None:
     with on_terminal("call", *PLACE) as terminal:
@@ -204,7 +222,7 @@ def test_a_signal_at_the_question_ends_it_with_nothing_done(
 
 @pytest.fixture
 def slow() -> Generator[tuple[Upstream, Event, Event]]:
-    """An API that takes a new call, and answers when it is told to."""
+    """An API that answers to a new call only when the test lets it."""
     sent, answered = Event(), Event()
 
     async def later(exchange: Exchange) -> None:
@@ -220,7 +238,7 @@ def slow() -> Generator[tuple[Upstream, Event, Event]]:
 
 
 @pytest.mark.process
-def test_what_was_sent_before_a_signal_is_finished_and_recorded(
+def test_a_change_that_was_sent_before_a_signal_is_finished_and_recorded(
     slow: tuple[Upstream, Event, Event],
     account: RunningEmulator,
     tmp_path: Path,
@@ -252,7 +270,7 @@ def test_the_sandbox_needs_no_setting_and_keeps_its_state_in_its_own_database() 
     assert not default_path().exists()
 
 
-def test_an_operator_can_approve_what_was_called_in_the_sandbox() -> None:
+def test_an_operator_can_approve_a_change_in_the_sandbox() -> None:
     operator = {"CALLS_MCP_CONFIRM": "operator"}
     asked = answered(4, *PLACE, "--sandbox", "--yes", **operator)
     assert asked["outcome"] == "awaiting_operator"
@@ -261,7 +279,7 @@ def test_an_operator_can_approve_what_was_called_in_the_sandbox() -> None:
     assert answered(0, *PLACE, "--sandbox", **operator)["outcome"] == "done"
 
 
-def test_the_sandbox_uses_the_databases_that_settings_name(tmp_path: Path, sqlite_url: str) -> None:
+def test_the_sandbox_uses_the_databases_of_the_settings(tmp_path: Path, sqlite_url: str) -> None:
     record = tmp_path / "audit.db"
     chosen = {"CALLS_MCP_STATE_URL": sqlite_url, "CALLS_MCP_AUDIT_DATABASE": str(record)}
     answered(0, *PLACE, "--sandbox", "--yes", **chosen)
@@ -287,7 +305,7 @@ SPOILERS = [spoil_newer, spoil_no_database]
 @pytest.mark.parametrize("spoil", SPOILERS)
 @pytest.mark.parametrize("setting", ["CALLS_MCP_STATE_URL", "CALLS_MCP_AUDIT_DATABASE"])
 @pytest.mark.usefixtures("account")
-def test_the_agent_and_the_operator_read_which_setting_replaces_a_file_that_can_not_be_used(
+def test_an_unusable_file_is_reported_with_the_setting_that_replaces_it(
     spoil: Callable[[Path], str],
     setting: str,
     tmp_path: Path,
@@ -311,7 +329,7 @@ def test_the_agent_and_the_operator_read_which_setting_replaces_a_file_that_can_
 @pytest.mark.parametrize(
     "command", [("approvals",), ("approvals", "approve", "x"), ("console", "--port", "0")]
 )
-def test_approvals_and_the_console_say_in_one_line_which_file_can_not_be_used(
+def test_approvals_and_the_console_report_an_unusable_file_in_one_line(
     command: tuple[str, ...], spoil: Callable[[Path], str]
 ) -> None:
     file = default_path()
@@ -342,7 +360,7 @@ SECRET = "hunter2"
     ],
 )
 @pytest.mark.usefixtures("account")
-def test_no_complaint_repeats_what_may_be_a_secret(words: list[str]) -> None:
+def test_no_error_repeats_a_possible_secret(words: list[str]) -> None:
     for arguments in (["create_call", *words], [*words, "create_call"]):
         told = run("call", *arguments, "--json")
         assert told.returncode == 2

@@ -1,4 +1,4 @@
-"""What `key=value` becomes, whatever is typed."""
+"""How `KEY=VALUE` is read, for any text."""
 
 import json
 import re
@@ -23,35 +23,35 @@ lists = st.sampled_from(OF["array"])
 
 
 @given(strings, texts)
-def test_text_is_taken_as_it_is(name: str, text: str) -> None:
+def test_the_value_of_a_string_is_the_text(name: str, text: str) -> None:
     assert assigned([f"{name}={text}"], CREATE) == {name: text}
 
 
 @given(numbers, st.integers())
-def test_an_integer_is_one(name: str, number: int) -> None:
+def test_the_value_of_an_integer_is_an_integer(name: str, number: int) -> None:
     value = assigned([f"{name}={number}"], CREATE)[name]
     assert (value, type(value)) == (number, int)
 
 
 @given(flags, st.booleans())
-def test_a_boolean_is_one(name: str, flag: bool) -> None:  # noqa: FBT001
+def test_the_value_of_a_boolean_is_a_boolean(name: str, flag: bool) -> None:  # noqa: FBT001
     assert assigned([f"{name}={json.dumps(flag)}"], CREATE)[name] is flag
 
 
 @given(st.sampled_from([*OF["integer"], *OF["boolean"]]), texts)
-def test_what_is_not_what_is_wanted_stays_the_text(name: str, text: str) -> None:
+def test_a_value_of_the_wrong_type_stays_text(name: str, text: str) -> None:
     value = assigned([f"{name}={text}"], CREATE)[name]
     assert value == text or type(value) is (int if name in OF["integer"] else bool)
 
 
 @given(lists, st.lists(texts.filter(lambda text: not text.lstrip().startswith("[")), min_size=1))
-def test_a_list_is_given_by_repeating_it_or_as_json(name: str, items: list[str]) -> None:
+def test_a_list_is_repeated_or_json(name: str, items: list[str]) -> None:
     assert assigned([f"{name}={item}" for item in items], CREATE) == {name: items}
     assert assigned([f"{name}={json.dumps(items)}"], CREATE) == {name: items}
 
 
 @given(st.lists(texts, max_size=4))
-def test_whatever_is_typed_is_taken_or_refused(pairs: list[str]) -> None:
+def test_any_text_is_accepted_or_refused(pairs: list[str]) -> None:
     try:
         arguments = assigned(pairs, CREATE)
     except ConfigurationError:
@@ -63,6 +63,6 @@ def test_whatever_is_typed_is_taken_or_refused(pairs: list[str]) -> None:
 
 
 @given(strings)
-def test_what_is_no_list_is_given_once(name: str) -> None:
-    with pytest.raises(ConfigurationError, match="given twice"):
+def test_a_parameter_that_is_not_a_list_is_given_once(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="give it once"):
         assigned([f"{name}=a", f"{name}=b"], CREATE)

@@ -15,7 +15,7 @@ CONSOLE = (sys.executable, "-m", "calls_mcp", "console", "--port", "0")
 
 
 @pytest.mark.process
-def test_the_printed_link_lets_one_browser_in(
+def test_the_printed_link_signs_in_one_browser(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CALLS_MCP_STATE_URL", f"sqlite:///{tmp_path}/state.db")
@@ -40,7 +40,9 @@ def test_the_printed_link_lets_one_browser_in(
             console.kill()
 
 
-def test_it_is_not_served_where_others_could_listen(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_address_that_other_machines_reach_needs_a_proxy(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main(["console", "--host", "0.0.0.0", "--port", "0"]) == 2  # noqa: S104
     assert "--url" in capsys.readouterr().err
 
@@ -48,7 +50,7 @@ def test_it_is_not_served_where_others_could_listen(capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     "command", ["console --port 0", "serve --sandbox --transport http --port 0 --console 0"]
 )
-def test_without_its_libraries_it_says_what_to_install(
+def test_missing_libraries_are_named(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in [name for name in sys.modules if name.startswith("calls_mcp.console")]:

@@ -1,6 +1,7 @@
 """`calls-mcp emulator` as a person starts it."""
 
 import io
+import json
 import signal
 import socket
 import sqlite3
@@ -51,7 +52,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ("--cps", "-2"),
     ],
 )
-def test_an_option_that_makes_no_sense_is_named_in_one_line(
+def test_a_wrong_option_is_reported_in_one_line(
     capsys: pytest.CaptureFixture[str], option: str, value: str
 ) -> None:
     message = refusal(capsys, f"{option}={value}")
@@ -59,7 +60,7 @@ def test_an_option_that_makes_no_sense_is_named_in_one_line(
     assert value in message
 
 
-def test_a_database_that_is_none_is_named_and_left_alone(
+def test_a_file_that_is_not_a_database_is_named_and_not_changed(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     file = tmp_path / "notes.txt"
@@ -69,7 +70,7 @@ def test_a_database_that_is_none_is_named_and_left_alone(
     assert file.read_bytes() == before
 
 
-def test_a_database_of_another_program_is_named_and_left_alone(
+def test_a_database_of_another_program_is_named_and_not_changed(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     file = tmp_path / "other.sqlite"
@@ -87,27 +88,27 @@ def test_a_database_that_cannot_be_written_is_named(
         assert str(path) in refusal(capsys, "--port=0", f"--db={path}")
 
 
-def test_a_scenario_that_is_wrong_is_named(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    assert "none.toml" in refusal(capsys, "--port=0", f"--scenario={tmp_path / 'none.toml'}")
+def test_a_missing_scenario_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    message = refusal(capsys, "--port=0", f"--scenario={tmp_path / 'none.toml'}")
+    assert message.endswith("none.toml: No such file or directory\n")
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no such host"])
-def test_an_address_that_is_not_ours_is_named(
+def test_an_address_of_another_machine_is_named(
     capsys: pytest.CaptureFixture[str], host: str
 ) -> None:
     assert host in refusal(capsys, "--port=0", f"--host={host}")
 
 
-def test_a_port_that_is_taken_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_in_use_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = taken.getsockname()[1]
-        assert f"127.0.0.1:{port}" in refusal(capsys, f"--port={port}")
+        message = refusal(capsys, f"--port={port}")
+    assert message == f"calls-mcp: Cannot listen on 127.0.0.1:{port}: Address already in use.\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_run_says_where_it_is_and_ends_on_a_signal(
+def test_it_prints_its_url_and_credentials_and_ends_on_a_signal(
     monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     stderr = Interrupting(number)
@@ -122,10 +123,22 @@ def test_run_says_where_it_is_and_ends_on_a_signal(
     assert signal.getsignal(number) == before
 
 
+def test_json_has_the_url_and_the_credentials(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stdout = Interrupting(signal.SIGTERM)
+    monkeypatch.setattr(sys, "stdout", stdout)
+    assert main(["emulator", "--port=0", "--json"]) == 0
+    told = json.loads(stdout.getvalue())
+    assert told["base_url"].startswith("http://127.0.0.1:")
+    assert told["account_sid"] == DEFAULT_ACCOUNT.sid
+    assert told["auth_token"] == DEFAULT_ACCOUNT.auth_token
+
+
 @pytest.mark.parametrize(
     ("seed", "calls", "count"), [(None, None, 0), (1, None, 250), (None, 7, 7), (1, 0, 0)]
 )
-def test_run_fills_in_the_history_asked_for_once(
+def test_past_calls_are_added_once(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seed: int | None, calls: int | None, count: int
 ) -> None:
     database = str(tmp_path / "calls.sqlite")
@@ -138,12 +151,12 @@ def test_run_fills_in_the_history_asked_for_once(
         assert main(["emulator", *options]) == 0
         with closing(CallStore(database, time.time)) as store:
             assert store.count() == count
-        refusal = f"{database} holds calls already and stays as it is"
+        refusal = f"{database} already has calls"
         assert stderr.getvalue().startswith(refusal) == holds_calls
 
 
 @pytest.mark.process
-def test_a_signal_ends_it_while_a_long_history_is_being_filled_in(tmp_path: Path) -> None:
+def test_a_signal_ends_it_while_past_calls_are_added(tmp_path: Path) -> None:
     database = tmp_path / "calls.sqlite"
     arguments = ["emulator", "--port", "0", "--db", str(database), "--calls", "2000000"]
     with subprocess.Popen(  # noqa: S603 - our own program

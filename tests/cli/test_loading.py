@@ -1,4 +1,4 @@
-"""What a command does not need is not loaded."""
+"""A command loads only what it needs."""
 
 import json
 import subprocess
@@ -21,7 +21,7 @@ def test_serving_on_stdio_loads_none_of_the_other_commands() -> None:
     assert not [name for name in loaded if name.startswith(others)]
 
 
-def test_what_only_an_invocation_needs_is_not_loaded_before_one(
+def test_modules_of_a_tool_call_are_not_loaded_at_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name, value in environment("http://127.0.0.1:9").items():
@@ -42,7 +42,7 @@ def test_what_only_an_invocation_needs_is_not_loaded_before_one(
     assert loaded.isdisjoint({f"calls_mcp.{module}" for module in later})
 
 
-def test_what_the_first_call_needs_is_loaded_once_the_tools_are_listed() -> None:
+def test_modules_of_a_tool_call_are_loaded_after_the_tools_are_listed() -> None:
     hello = {
         "protocolVersion": LEGACY,
         "capabilities": {},

@@ -3,14 +3,19 @@
 import json
 import subprocess
 import sys
+from argparse import ArgumentParser
+from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
+from pathlib import Path
 from sysconfig import get_path
+from typing import cast
 
 import pytest
 
 from calls_mcp import __version__
-from calls_mcp.cli.main import main
+from calls_mcp.cli.main import COMMANDS, complete_parser, main
+from tests.cli.terminal import on_terminal
 
 
 def run(*arguments: str, stdin: str = "", **variables: str) -> "subprocess.CompletedProcess[str]":
@@ -27,22 +32,75 @@ def run(*arguments: str, stdin: str = "", **variables: str) -> "subprocess.Compl
     return subprocess.CompletedProcess(arguments, status, out.getvalue(), err.getvalue())
 
 
-def test_the_version_is_told() -> None:
-    told = run("--version")
+@pytest.mark.parametrize("option", ["--version", "-V"])
+def test_the_version_is_printed(option: str) -> None:
+    told = run(option)
     assert (told.returncode, told.stdout) == (0, f"calls-mcp {__version__}\n")
 
 
-def test_help_names_the_commands() -> None:
+def test_help_names_the_commands_and_the_exit_statuses() -> None:
     out = run("--help").stdout
-    assert all(command in out for command in ("serve", "emulator", "demo"))
+    assert all(f"    {command} " in out for command in COMMANDS)
+    assert "exit status:\n  0    success" in out
 
 
-def test_usage_names_the_command_and_what_is_required() -> None:
+def parsers(parser: ArgumentParser) -> Iterator[ArgumentParser]:
+    """Yield a parser and its subparsers."""
+    yield parser
+    for action in parser._actions:  # noqa: SLF001  # argparse has no public way
+        if isinstance(action.choices, dict):
+            for choice in cast("dict[str, object]", action.choices).values():
+                if isinstance(choice, ArgumentParser):
+                    yield from parsers(choice)
+
+
+OTHERS = ("calls-mcp doctor", "calls-mcp client-config", "calls-mcp token", "calls-mcp policy")
+PARSERS = [each for each in parsers(complete_parser()) if not each.prog.startswith(OTHERS)]
+
+
+@pytest.mark.parametrize("parser", PARSERS, ids=lambda parser: parser.prog)
+def test_every_command_has_a_description_and_an_example(parser: ArgumentParser) -> None:
+    told = parser.format_help()
+    assert parser.description
+    assert "\nexample" in told
+    assert f"  {parser.prog}" in told.partition("\nexample")[2]
+    assert "[ ...]" not in told
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_completion_script_names_commands_tools_and_options(shell: str) -> None:
+    script = run("completion", shell).stdout
+    assert all(word in script for word in (*COMMANDS, "create_call", "env-file", "claude-desktop"))
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("words", "completions"),
+    [
+        ("calls-mcp aud", {"audit"}),
+        ("calls-mcp call fetch", {"fetch_call"}),
+        ("calls-mcp audit verify --exp", {"--expect"}),
+    ],
+)
+def test_bash_completes_with_the_script(words: str, completions: set[str]) -> None:
+    *before, last = words.split()
+    script = (
+        f"{run('completion', 'bash').stdout}\n"
+        f"COMP_WORDS=({' '.join(before)} {last}); COMP_CWORD={len(before)}; _shtab_calls_mcp; "
+        'printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(
+        ["/bin/bash", "--norc"], input=script, capture_output=True, check=True, encoding="utf-8"
+    )
+    assert {*done.stdout.split()} == completions
+
+
+def test_usage_names_the_command_and_required_arguments() -> None:
     out = run("--help").stdout
-    assert out.startswith("usage: calls-mcp [-h] [--version] COMMAND ...\n")
+    assert out.startswith("usage: calls-mcp [-h] [--env-file FILE] [-q] [-v] [-V] COMMAND ...\n")
     assert "commands:\n  COMMAND\n    serve " in out
     assert run("audit").stderr.endswith("the following arguments are required: COMMAND\n")
-    assert run("call").stderr.endswith("the following arguments are required: tool\n")
+    assert run("call").stderr.endswith("the following arguments are required: TOOL\n")
 
 
 @pytest.mark.requirement("42")
@@ -52,7 +110,7 @@ def test_an_unknown_command_is_a_usage_error() -> None:
     assert "serv" in told.stderr
 
 
-def test_wrong_settings_end_it_with_one_line_and_status_2(
+def test_wrong_settings_are_one_line_and_status_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CALLS_MCP_CONFIRM", "sometimes")
@@ -63,19 +121,27 @@ def test_wrong_settings_end_it_with_one_line_and_status_2(
     assert captured.err.count("\n") == 1
 
 
-def test_the_demo_shows_each_step_and_places_one_call_only() -> None:
-    demo = run("demo", PATH="")
+def test_too_many_arguments_are_counted() -> None:
+    assert run("tools", "--json", "create_call").returncode == 0
+    assert run("doctor", "a").stderr.endswith("error: 1 argument too many\n")
+    assert run("doctor", "a", "b").stderr.endswith("error: 2 arguments too many\n")
+
+
+def test_the_demo_shows_each_step_and_places_one_call_only(tmp_path: Path) -> None:
+    demo = run("demo", PATH="", HOME=str(tmp_path), XDG_CONFIG_HOME=str(tmp_path / "none"))
     assert (demo.returncode, demo.stderr) == (0, "")
     told = " ".join(demo.stdout.split())
     for step in (
-        "agent list_calls(limit=3)",
+        "agent create_call(to=",
+        "server Place a call to",
+        "you yes",
+        "result in-progress",
         'did you mean "to"?',
-        "asks Place a call to",
-        "answer in-progress",
-        "answer Declined: The user declined.",
+        "you no",
+        "result Declined: The user declined.",
         " completed ",
-        "answer Deleted the record of",
-        "error not_found:",
+        "agent list_calls(limit=5)",
+        "result Deleted the record of",
     ):
         assert step in told
     reached = told.partition("What reached the API")[2]
@@ -83,7 +149,35 @@ def test_the_demo_shows_each_step_and_places_one_call_only() -> None:
     assert reached.count("Status=completed") == 1
     assert reached.count("204 DELETE") == 1
     assert "\x1b" not in told
-    assert demo.stdout.endswith(f"\n  {get_path('scripts')}/calls-mcp serve --sandbox\n")
+    assert f"\n  {get_path('scripts')}/calls-mcp serve --sandbox" in demo.stdout
+
+
+def test_the_demo_ends_with_the_next_step_for_an_installed_client(tmp_path: Path) -> None:
+    (tmp_path / ".cursor").mkdir()
+    demo = run("demo", PATH="", HOME=str(tmp_path), XDG_CONFIG_HOME=str(tmp_path / "none"))
+    assert "Next: try it in Cursor\n" in demo.stdout
+    assert demo.stdout.endswith("calls-mcp client-config cursor --sandbox --write\n")
+
+
+@pytest.mark.process
+def test_serve_in_a_terminal_says_what_it_waits_for() -> None:
+    with on_terminal("serve", "--sandbox") as terminal:
+        terminal.wait_for("it waits for a client on stdin")
+        terminal.wait_for("Ctrl-C to stop.")
+        terminal.type("\x04")
+        assert terminal.ended() == (0, "")
+
+
+@pytest.mark.process
+def test_serve_outside_a_terminal_says_nothing() -> None:
+    done = subprocess.run(  # our own program
+        [sys.executable, "-m", "calls_mcp", "serve", "--sandbox"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=True,
+        encoding="utf-8",
+    )
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 PIPED = (
@@ -96,7 +190,7 @@ PIPED = (
 
 @pytest.mark.process
 @pytest.mark.parametrize("arguments", PIPED, ids=" ".join)
-def test_a_reader_who_leaves_early_is_no_failure(arguments: list[str]) -> None:
+def test_a_closed_pipe_is_not_a_failure(arguments: list[str]) -> None:
     """As in `calls-mcp demo | head -1`."""
     with subprocess.Popen(  # noqa: S603  # our own program
         [sys.executable, "-m", "calls_mcp", *arguments],
@@ -126,9 +220,7 @@ WRONG = (
 
 
 @pytest.mark.parametrize(("arguments", "kind"), WRONG)
-def test_what_ends_with_status_2_is_told_in_json_where_that_is_asked_for(
-    arguments: list[str], kind: str
-) -> None:
+def test_errors_with_status_2_are_json_if_requested(arguments: list[str], kind: str) -> None:
     plain, told = run(*arguments), run(*arguments, "--json")
     assert (plain.returncode, plain.stdout) == (2, "")
     report = json.loads(told.stdout)

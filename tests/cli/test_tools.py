@@ -1,4 +1,4 @@
-"""`calls-mcp tools`: what a model is shown, and what that costs it."""
+"""`calls-mcp tools`: the tools as a model sees them, and their cost in tokens."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ from calls_mcp.cli.main import main
 from tests.generate import definitions
 
 
-def test_they_are_shown_as_a_client_gets_them_with_their_cost(
+def test_json_has_the_definitions_as_a_client_gets_them_and_their_cost(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["tools", "--json"]) == 0
@@ -25,7 +25,7 @@ def test_they_are_shown_as_a_client_gets_them_with_their_cost(
     assert 2_000 < report["tokens"] <= 2_600
 
 
-def test_without_a_tokenizer_the_cost_is_an_estimate_and_said_to_be_one(
+def test_without_a_tokenizer_the_cost_is_marked_as_an_estimate(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["tools", "--json"]) == 0
@@ -41,16 +41,16 @@ def test_without_a_tokenizer_the_cost_is_an_estimate_and_said_to_be_one(
     assert "pip install '.[tokens]'" in out
 
 
-def test_one_can_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_tool_is_described_with_its_arguments(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tools", "fetch_call"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("fetch_call  ")
-    assert "sid          string · required · The call's SID" in out
+    assert "sid          string · required · SID of the call" in out
     assert "update_call" not in out
     assert "\x1b" not in out
 
 
-def test_a_read_only_server_offers_two(
+def test_a_read_only_server_offers_two_tools(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CALLS_MCP_READ_ONLY", "1")
@@ -59,3 +59,10 @@ def test_a_read_only_server_offers_two(
     assert names == ["fetch_call", "list_calls"]
     assert main(["tools", "create_call"]) == 2
     assert "create_call" in capsys.readouterr().err
+
+
+def test_all_tools_are_listed_in_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tools"]) == 0
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.split() == ["TOOL", "TOKENS", "DESCRIPTION"]
+    assert [row.split()[0] for row in rows[: len(definitions())]] == [*definitions()]

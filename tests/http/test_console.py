@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from calls_mcp.cli.console import open_beside
+from calls_mcp.cli.console import open_in_server
 from calls_mcp.cli.main import main
 from tests.harness import open_harness, placing
 from tests.http.replica import replica
@@ -14,8 +14,10 @@ from tests.http.service import EVERYTHING, entry, write
 
 pytestmark = pytest.mark.anyio
 
-_LINK = re.compile(r"the console is at (\S+); this link lets one browser in: \S+\?link=(\S+)\n")
-_PLACE = re.compile(r"the console is at (\S+); a token with calls:approve lets an operator in\n")
+_LINK = re.compile(r"The console is at (\S+)\. Open this link to sign in: \S+\?link=(\S+)\n")
+_PLACE = re.compile(
+    r"The console is at (\S+)\. Sign in with a token that has the scope calls:approve\.\n"
+)
 _CSRF = re.compile(r'name="csrf" value="([^"]+)"')
 
 
@@ -58,7 +60,7 @@ async def test_the_console_link_leads_to_pending_approvals(tmp_path: Path) -> No
 async def test_the_console_url_behind_a_proxy_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     async with (
         open_harness(calls_mcp_console_url="https://calls.example.com") as harness,
-        open_beside(harness.runtime, "0.0.0.0:0"),
+        open_in_server(harness.runtime, "0.0.0.0:0"),
     ):
         assert found(caplog.text, _LINK)[1] == "https://calls.example.com"
 
@@ -73,7 +75,7 @@ async def test_with_tokens_the_console_has_no_link(
     )
     async with (
         open_harness(calls_mcp_auth="tokens", calls_mcp_principals=file) as harness,
-        open_beside(harness.runtime, "0"),
+        open_in_server(harness.runtime, "0"),
     ):
         url = found(caplog.text, _PLACE)[1]
         async with httpx.AsyncClient(base_url=url, trust_env=False) as script:
@@ -92,7 +94,7 @@ HTTP = ["--transport", "http", "--port", "0"]
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (["--console"], "--console goes with --transport http"),
+        (["--console"], "--console needs --transport http"),
         ([*HTTP, "--console", "here"], "--console must be PORT or HOST:PORT"),
         ([*HTTP, "--console", "65536"], "65535"),
         ([*HTTP, "--console", "0.0.0.0:0"], "At 0.0.0.0, other machines would reach the console"),
