@@ -178,7 +178,7 @@ def test_the_report_is_plain_text_without_colour_outside_a_terminal(
     assert f"TWILIO_ACCOUNT_SID = {ACCOUNT}  (environment)" in out
     assert "TWILIO_AUTH_TOKEN = ********  (environment)" in out
     assert account.auth_token not in out
-    assert "Confirmed by the user first: place, redirect" in out
+    assert "Confirmed by the user: place, redirect" in out
     assert "\x1b" not in out
 
 
