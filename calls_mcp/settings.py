@@ -304,7 +304,9 @@ class Guard(_Group, alias_generator=_named("CALLS_MCP_")):
         "for at most half of `CALLS_MCP_DEADLINE`.",
     )
     read_only: bool = Field(
-        default=False, description="`1` offers only `fetch_call` and `list_calls`."
+        default=False,
+        description="`1` refuses every change, in the console, too. The server then offers only "
+        "`fetch_call` and `list_calls`.",
     )
     secret_keys: Annotated[SecretStr, AfterValidator(_keys)] | None = Field(
         None,

@@ -68,7 +68,8 @@ class CallsPage:
             raise HTTPException(404, "This call is neither in the API nor in the audit log.")
         message = error.message if error else self._unavailable
         values = {"sid": sid, "call": call, "events": events, "error": message}
-        return page(request, "call.html", values)
+        can_hang_up = not self._console.settings.guard.read_only
+        return page(request, "call.html", {**values, "can_hang_up": can_hang_up})
 
     async def confirm_hang_up(self, request: Request) -> Response:
         """Show a form that asks for confirmation."""

@@ -34,6 +34,11 @@ _LAPSED = (
     "make a new request."
 )
 _SERVER, _NOT_RECORDED = "the server", "the request could not be recorded"
+_READ_ONLY = (
+    "CALLS_MCP_READ_ONLY",
+    "this server is read-only",
+    "Tell your user. The operator must unset CALLS_MCP_READ_ONLY to allow changes.",
+)
 _USER = "the user of the client"
 _NO_OPERATOR = (
     "the operator must approve this, but can't see requests that this server keeps in memory",
@@ -50,7 +55,7 @@ class Guard:
     """Applies the operator's policy to changes, and records the ones that are not sent.
 
     `account_sid` is the default account. Without `requests`, the operator can't be asked. `clock`
-    returns epoch seconds.
+    returns epoch seconds. `is_read_only` refuses every change.
     """
 
     policy: Policy
@@ -61,6 +66,7 @@ class Guard:
     requests: ApprovalRequests | None
     audit: AuditLog
     clock: Callable[[], float]
+    is_read_only: bool = False
 
     async def decide(
         self,
@@ -77,6 +83,7 @@ class Guard:
         """
         account_sid = str(arguments.values.get("account_sid", self.account_sid))
         try:
+            self._require_changes_allowed()
             change = authorize(self.policy, arguments, caller, account_sid, until)
         except PolicyDenied as denied:
             outcome = Outcome.from_error(denied)
@@ -124,6 +131,10 @@ class Guard:
         """Close the approval request, so that the same change can be requested again."""
         if self.requests is not None and authority.approval_id:
             await self.requests.close(change.binding, authority.approval_id)
+
+    def _require_changes_allowed(self) -> None:
+        if self.is_read_only:
+            raise PolicyDenied(*_READ_ONLY)
 
     async def _note(self, entry: Entry, outcome: Outcome) -> None:
         entry = replace(entry, error_kind=outcome.error_kind)

@@ -70,6 +70,7 @@ class Services:
             requests=self._requests(),
             audit=self.audit,
             clock=self.clock,
+            is_read_only=self.settings.guard.read_only,
         )
         sender = Sender(twilio, self.storage, deadline, self.clock)
         return Invoker(

@@ -7,6 +7,9 @@ from pathlib import Path
 import anyio
 import pytest
 
+from calls_mcp.console import Address, open_console
+from calls_mcp.service.runtime import Runtime
+from calls_mcp.settings import load_settings
 from tests.audit_records import records_in
 from tests.console.harness import (
     Harness,
@@ -16,7 +19,7 @@ from tests.console.harness import (
     sign_in_alone,
     text_of,
 )
-from tests.harness import placing
+from tests.harness import access_to, placing
 
 pytestmark = pytest.mark.anyio
 
@@ -143,6 +146,32 @@ async def test_hanging_up_follows_the_policy(tmp_path: Path) -> None:
         assert refused.status_code == 409
         assert "confirm.hang_up" in text_of(refused.text)
         assert len(harness.changes) == 1
+
+
+async def test_a_read_only_console_hangs_nothing_up(tmp_path: Path) -> None:
+    async with open_harness(tmp_path, 'place = "never"\nhang_up = "never"') as harness:
+        sid = await harness.place_call()
+        settings = load_settings(
+            {
+                "calls_mcp_read_only": True,
+                "calls_mcp_state_url": f"sqlite:///{harness.database}",
+                "calls_mcp_confirm": "none",
+            }
+        )
+        access = access_to(harness.emulator.base_url)
+        async with (
+            Runtime(settings, access, clock=harness.clock) as runtime,
+            open_console(settings, Address(port=0), runtime, harness.clock) as console,
+            sign_in(console) as ann,
+        ):
+            assert "hang-up" not in await ann.read(f"/calls/{sid}")
+            path = f"/calls/{sid}/hang-up"
+            refused = await ann.submit(path, path)
+            assert refused.status_code == 409
+            assert "this server is read-only" in text_of(refused.text)
+        assert len(harness.changes) == 1
+    last = records_in(harness.database)[-1]
+    assert (last["decision"], last["rule"]) == ("denied", "CALLS_MCP_READ_ONLY")
 
 
 async def test_an_ended_call_cannot_be_hung_up(harness: Harness, ann: WebClient) -> None:
