@@ -13,7 +13,7 @@ from calls_mcp.cli.terminal import Colour, painted, say, show_json, show_table
 from calls_mcp.errors import AuditUnavailable, ConfigurationError, StoreUnavailable
 from calls_mcp.guard.operator import Approvals, Decided, count_in_other_default, open_approvals
 from calls_mcp.observability.logs import silenced
-from calls_mcp.observability.redaction import quoted
+from calls_mcp.observability.redaction import one_line, quoted
 from calls_mcp.settings import Settings, load_settings
 from calls_mcp.storage import ApprovalRequest
 from calls_mcp.tools.outcome import iso_time
@@ -171,7 +171,7 @@ async def _decide(approvals: Approvals, request: ApprovalRequest, options: Names
 def _result(decided: Decided) -> str:
     decision = decided.decision
     if not decided.ours:
-        return f"Already {decision.word} by {decision.by}. That decision stands."
+        return f"Already {decision.word} by {one_line(decision.by)}. That decision stands."
     if decision.is_approval:
         return "Approved. It runs when the agent retries."
     return "Denied. The agent sees that when it retries."
@@ -195,7 +195,8 @@ def _state(request: ApprovalRequest, now: float) -> str:
     word = _word(request, now)
     text = painted(word, _COLOURS.get(word, "dim"))
     if made := request.decision:
-        return f"{text} by {made.by}{f': {made.reason}' if made.reason else ''}"
+        reason = f": {one_line(made.reason)}" if made.reason else ""
+        return f"{text} by {one_line(made.by)}{reason}"
     if request.has_expired(now):
         return text
     return f"{text}, expires in {_duration(request.expires_at - now)}"
@@ -208,7 +209,8 @@ def _word(request: ApprovalRequest, now: float) -> str:
 
 
 def _requester(request: ApprovalRequest) -> str:
-    return f"{request.binding.principal} ({request.client or 'unnamed client'})"
+    client = quoted(request.client) if request.client else "unnamed client"
+    return f"{quoted(request.binding.principal)} ({client})"
 
 
 def _duration(seconds: float) -> str:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import secrets
 import shutil
 import sys
 import textwrap
@@ -10,6 +11,8 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic
 from typing import Literal, TextIO
+
+from calls_mcp.observability.redaction import escape_invisible
 
 Colour = Literal["plain", "bold", "dim", "red", "green", "yellow", "cyan"]
 
@@ -22,33 +25,50 @@ _CODES: dict[Colour, str] = {
     "yellow": "33",
     "cyan": "36",
 }
-_ESCAPE = re.compile("\x1b\\[[0-9]+m")
+_START = f"\x1b{secrets.token_hex(4)}["
+"""Starts a colour of ours. No text from elsewhere can contain it."""
+_COLOUR = re.compile(f"{re.escape(_START)}([0-9]+)m")
 _GAP = "  "  # between columns
 _NARROWEST = 20  # characters of a last column that is readable
 _FIRST_PROGRESS, _NEXT_PROGRESS = 1.0, 0.2  # seconds
 
 
 def painted(text: str, colour: Colour, stream: TextIO | None = None) -> str:
-    """Return `text` in a colour on a terminal (default: stdout), unless NO_COLOR is set."""
+    """Return `text` in a colour on a terminal (default: stdout), unless NO_COLOR is set.
+
+    Only `say` and `warn` can write what this returns.
+    """
     if not (stream or sys.stdout).isatty() or os.environ.get("NO_COLOR"):
         return text
-    return f"\x1b[{_CODES[colour]}m{text}\x1b[0m"
+    return f"{_START}{_CODES[colour]}m{text}{_START}0m"
 
 
 def say(text: str = "", stream: TextIO | None = None) -> None:
     """Write a line to `stream` (default: stdout).
 
-    Characters that its encoding lacks become `?`. A closed pipe, as in `… | head`, is not an error.
+    Invisible characters, such as escape sequences and bidi controls, are shown as `⟨U+001B⟩`; line
+    feeds and the colours of `painted` are not. Characters that its encoding lacks become `?`. A
+    closed pipe, as in `… | head`, is not an error.
     """
     into = stream or sys.stdout
     encoding = into.encoding or "utf-8"
     try:
-        into.write(f"{text.encode(encoding, 'replace').decode(encoding)}\n")
+        into.write(f"{_safe(text).encode(encoding, 'replace').decode(encoding)}\n")
         into.flush()
     except BrokenPipeError:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, into.fileno())
         os.close(nowhere)
+
+
+def _safe(text: str) -> str:
+    """Return `text` so that only our own colours can control the terminal."""
+    plain, *coloured = _COLOUR.split(text)
+    codes, rest = coloured[::2], coloured[1::2]
+    parts = (
+        f"\x1b[{code}m{escape_invisible(part)}" for code, part in zip(codes, rest, strict=True)
+    )
+    return escape_invisible(plain) + "".join(parts)
 
 
 def warn(text: str) -> None:
@@ -68,6 +88,7 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     that, each row is written as a block with a line for each column.
     """
     names = [name.upper() for name in columns]
+    rows = [[cell.replace("\n", "⟨U+000A⟩") for cell in row] for row in rows]
     widths = [max(map(_width, cells)) for cells in zip(names, *rows, strict=True)]
     limit = _limit_of_last(widths)
     if limit is not None and limit < _NARROWEST:
@@ -105,7 +126,7 @@ def _block(names: Sequence[str], row: Sequence[str]) -> Iterator[str]:
 
 
 def _width(cell: str) -> int:
-    return len(_ESCAPE.sub("", cell))
+    return len(_COLOUR.sub("", cell))
 
 
 @contextmanager

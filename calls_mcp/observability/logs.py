@@ -58,6 +58,11 @@ class _NonBlockingStderr:
 class Text(logging.Formatter):
     """Format a record as a line of text, and its exception without the message."""
 
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the base class
+        """Return the message as one line of printable characters."""
+        record.message = one_line(record.message, _LONGEST)
+        return super().formatMessage(record)
+
     def formatException(self, ei: _ExcInfo) -> str:  # noqa: N802  # the base class's name
         """Return the exception without its message, because that may contain arguments."""
         return _format_exception(ei)

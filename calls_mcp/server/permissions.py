@@ -24,6 +24,7 @@ from calls_mcp.tools.outcome import Caller, Outcome
 
 Context = ServerRequestContext[Any, Any]
 _OPERATORS = "console:"  # reserved: the prefix of operators in the audit log
+_LONGEST_NAME = 64  # characters
 
 
 def principal_of(ctx: Context) -> str:
@@ -31,9 +32,8 @@ def principal_of(ctx: Context) -> str:
     if (authenticated := current_principal()) is not None:
         return authenticated
     client = ctx.session.client_params
-    name = client.client_info.name if client else "anonymous"
-    name = f"client {name}" if name.startswith(_OPERATORS) else name
-    return name.encode(errors="replace").decode()  # it may have lone surrogates
+    name = one_line(client.client_info.name if client else "", _LONGEST_NAME) or "anonymous"
+    return f"client {name}" if name.casefold().startswith(_OPERATORS) else name
 
 
 def caller_of(ctx: Context, *, can_ask: bool = False) -> Caller:

@@ -42,6 +42,20 @@ def asked(capsys: Captured) -> str:
     return cast("str", outcome["confirmation"]["approval"])
 
 
+def test_a_name_cannot_hide_the_preview(capsys: Captured, record: Path) -> None:
+    approval = asked(capsys)
+    nasty = "ann\r\n  Hang up\x1b[8m\u202e"
+    with closing(sqlite3.connect(record.parent / "state.db")) as store, store:
+        for field in ("$.client", "$.binding.principal"):
+            store.execute(
+                "UPDATE approval_requests SET request = json_set(request, ?, ?)", (field, nasty)
+            )
+    assert main(["approvals", "show", approval]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].endswith('ago by "ann Hang up[8m" ("ann Hang up[8m")')
+    assert any("Place a call" in line for line in lines[3:])
+
+
 def shown(capsys: Captured, *arguments: str) -> Any:  # noqa: ANN401  # JSON
     assert main(["approvals", *arguments, "--json"]) == 0
     return json.loads(capsys.readouterr().out)
@@ -56,7 +70,7 @@ def test_pending_requests_are_listed_with_a_summary(capsys: Captured, record: Pa
     assert approval in told
     assert "Place a call to" in told
     assert main(["approvals", "show", approval]) == 0
-    assert "ago by calls-mcp call (calls-mcp call " in capsys.readouterr().out
+    assert 'ago by "calls-mcp call" ("calls-mcp call ' in capsys.readouterr().out
     (listed,) = shown(capsys, "list")
     assert listed == shown(capsys, "show", approval)
     assert (listed["id"], listed["state"], listed["tool"]) == (approval, "waiting", "create_call")

@@ -318,6 +318,24 @@ async def test_no_client_can_call_itself_as_the_operator_is_recorded(tmp_path: P
         assert (await here.waiting()).binding.principal == "client console: root"
 
 
+@pytest.mark.parametrize(
+    ("name", "principal"),
+    [
+        ("Console: root", "client Console: root"),
+        ("\u200b\nconsole: root", "client console: root"),
+        ("a\nb\x1b[2K\u202e", "a b[2K"),
+        ("x" * 10_000, "x" * 63 + "…"),
+        ("\u2066\n", "anonymous"),
+    ],
+)
+async def test_a_name_that_a_client_chose_is_cleaned_before_it_is_used(
+    name: str, principal: str, tmp_path: Path
+) -> None:
+    async with scene(tmp_path) as here, here.harness.connect(name=name) as agent:
+        await agent.call("create_call", **placing())
+        assert (await here.waiting()).binding.principal == principal
+
+
 async def test_an_approval_is_for_just_these_arguments_and_this_principal(tmp_path: Path) -> None:
     other: list[tuple[str, dict[str, object]]] = [
         ("ann", {"to": "+15005550206"}),

@@ -29,6 +29,11 @@ def test_an_exception_is_logged_with_type_and_frames_but_no_message(
     assert "15005550177" not in line
 
 
+def test_a_message_in_plain_text_is_one_line_that_controls_no_terminal() -> None:
+    line = Text("calls-mcp: %(message)s").format(record("said %s", "x\ny\u2028\x1b[31m\u202e"))
+    assert line == "calls-mcp: said x y [31m"
+
+
 def test_a_message_is_logged_on_one_line() -> None:
     line = JsonLines().format(record("said %s", 'x\n{"level": "ERROR"}\u2028\x1b[31m'))
     assert line.splitlines() == [line]
