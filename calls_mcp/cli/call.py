@@ -176,7 +176,7 @@ def _value(text: str, wanted: type) -> Json:
 def _read(source: str) -> dict[str, Json]:
     try:
         text = sys.stdin.read() if source == "-" else Path(source).read_text("utf-8")
-        value: object = json.loads(text)
+        value: object = json.loads(text.removeprefix("\ufeff"))
     except OSError as failure:
         raise ConfigurationError(f"--input {source}: {failure.strerror}.") from failure
     except UnicodeDecodeError:

@@ -3,7 +3,8 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -30,7 +31,8 @@ _MAX_FILTER = 200  # characters
 _SHORT_WAIT, _LONG_WAIT = 0.05, 30.0  # seconds
 _DECISIONS = ("asked", "approved", "allowed", "denied", "declined", "expired", "replayed", "void")
 _PHASES = ("decided", "before", "after", "recovered")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+# Spreadsheets may split a cell at another separator than the comma that we write.
+_FORMULA = re.compile(r"""(^|[,;|\t\r\n])([\s"]*)(?=[=+\-@＝＋－＠])""")  # noqa: RUF001
 _EMPTY = "No records yet. Every change that an agent requests is recorded here."
 
 
@@ -153,25 +155,24 @@ def _jsonl(database: Path, wanted: Filter) -> Iterator[bytes]:
 
 
 def _csv(database: Path, wanted: Filter) -> Iterator[bytes]:
-    yield _csv_row(ORDER)
+    yield csv_row(ORDER)
     for _, line in AuditReader(database).rows(wanted):
         if record := parse(line):
-            yield _csv_row(tuple(_csv_cell(record.get(name)) for name in ORDER))
+            yield csv_row([record.get(name) for name in ORDER])
 
 
-def _csv_row(cells: tuple[str, ...]) -> bytes:
+def csv_row(values: Sequence[Json]) -> bytes:
+    """Return a line of CSV, in which no spreadsheet finds a formula."""
     text = io.StringIO()
-    csv.writer(text).writerow(cells)
+    csv.writer(text).writerow(map(_csv_cell, values))
     return text.getvalue().encode(errors="replace")
 
 
 def _csv_cell(value: Json) -> str:
-    """Return a value that spreadsheets do not interpret as a formula."""
-    if value is None:
-        return ""
+    if value is None or isinstance(value, int | float):
+        return "" if value is None else json.dumps(value)
     text = value if isinstance(value, str) else json.dumps(value)
-    is_number = isinstance(value, int | float)
-    return f"'{text}" if text.startswith(_FORMULA) and not is_number else text
+    return _FORMULA.sub(r"\1\2'", text)
 
 
 _FORMATS: dict[str, tuple[str, Callable[[Path, Filter], Iterator[bytes]]]] = {

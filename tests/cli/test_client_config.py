@@ -187,9 +187,9 @@ def test_the_rest_of_the_file_stays_and_is_backed_up(home: Path) -> None:
     assert link.is_symlink()
     assert {f.stat().st_mode & 0o777 for f in (file, backup)} == {0o640}
     after = file.read_bytes().decode()
-    assert after.startswith('\ufeff{\r\n\t"theme": "\u00e9",\r\n\t"context_servers": {')
+    assert after.startswith('{\r\n\t"theme": "\u00e9",\r\n\t"context_servers": {')
     assert "\n" not in after.replace("\r\n", "")
-    assert [*json.loads(after[1:])["context_servers"]] == ["other", "calls"]
+    assert [*json.loads(after)["context_servers"]] == ["other", "calls"]
     configured("zed", "--write", "--file", link)
     assert (home / "settings.json.bak2").exists()
     assert backup.read_bytes() == before

@@ -10,9 +10,12 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from calls_mcp.audit import search
 from calls_mcp.audit.verification import verify
+from calls_mcp.console.audit_page import csv_row
 from tests.console.harness import Harness, WebClient, text_of
 from tests.harness import placing
 
@@ -148,6 +151,23 @@ async def test_exported_csv_contains_no_formula(harness: Harness, ann: WebClient
     assert first["principal"] == '\'=HYPERLINK("http://evil.example")'
     assert first["seq"] == "1"
     assert first["decision"] == "allowed"
+
+
+@given(st.text("=+-@;,|\t\r\n\"' \uff1da1"), st.text('=+-@;,|\t"a'))
+@example("x;=1+1", 'x;"=1+1')
+@example("x\t=1", "|@SUM(1)")
+def test_a_spreadsheet_finds_no_formula_in_csv_whatever_its_separator(one: str, two: str) -> None:
+    text = csv_row([one, two]).decode()
+    for separator in ",;\t|":
+        for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE):
+            lines = io.StringIO(text, newline="")
+            for row in csv.reader(lines, delimiter=separator, quoting=quoting):
+                starts = [cell.strip('"\r\n\t ')[:1] for cell in row]
+                assert not {*starts} & {*"=+-@"}
+
+
+def test_numbers_in_csv_stay_numbers() -> None:
+    assert csv_row([-5, 1.5, None, "a"]) == b"-5,1.5,,a\r\n"
 
 
 async def test_an_invalid_position_is_refused(harness: Harness, ann: WebClient) -> None:

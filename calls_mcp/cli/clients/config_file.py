@@ -203,8 +203,7 @@ def _shown(value: _Object, before: str) -> bytes:
         value, indent=step[1] if step else _INDENT, ensure_ascii=False, allow_nan=False
     )
     newline = "\r\n" if "\r\n" in before else "\n"
-    bom = _BOM if before.startswith(_BOM) else ""
-    return f"{bom}{text}\n".replace("\n", newline).encode()
+    return f"{text}\n".replace("\n", newline).encode()
 
 
 def _replace(file: Path, before: bytes | None, after: bytes) -> Path | None:

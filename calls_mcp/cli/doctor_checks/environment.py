@@ -85,7 +85,7 @@ def placeholders(*, sandbox: bool) -> tuple[str, ...]:
 def has_env_file() -> bool:
     """Return whether the current directory has a `.env` file with settings of this server."""
     try:
-        return bool(_OURS.search(_ENV_FILE.read_text("utf-8", errors="replace")))
+        return bool(_OURS.search(_ENV_FILE.read_text("utf-8-sig", errors="replace")))
     except OSError:
         return False
 
