@@ -141,7 +141,7 @@ def _row(request: ApprovalRequest, now: float) -> Sequence[str]:
         state = f"pending, {_duration(request.expires_at - now)} left"
     painted_state = painted(state, _COLOURS.get(_word(request, now), "dim"))
     summary = request.preview.split("\n")[0]
-    return request.identifier, painted_state, request.binding.principal, summary
+    return request.identifier, painted_state, quoted(request.binding.principal), summary
 
 
 async def _show_where(approvals: Approvals, settings: Settings, *, sandbox: bool) -> None:
