@@ -47,6 +47,11 @@ _logger = logging.getLogger(__name__)
 
 _FAILURES = (OSError, ValueError, sqlite3.Error)  # ValueError is what a closed stream raises
 _LAST = "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1"
+_FIND = "SELECT 1 FROM audit WHERE seq = ? AND hash = ?"
+_CUT_OFF = (
+    "Records are missing from the audit log %s: it was restored, or somebody removed them. Compare "
+    "it with an export or a backup."
+)
 _INSERT = "INSERT INTO audit (seq, time, tool, sid, prev, hash, body) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _COLUMNS = ("seq", "time", "tool", "sid", "prev", "hash")
 
@@ -78,11 +83,14 @@ class AuditTable:
 
     def __init__(self, path: Path, timeout: float) -> None:
         self._database = Database(path, timeout)
+        self._own: Link | None = None
         self.where = str(path)
 
     def append(self, fields: Mapping[str, Json], until: float) -> None:
-        """Insert a record after the last one."""
-        self._database.write(partial(_insert, fields), until)
+        """Insert a record after the last one. Log an error if our own last one is gone."""
+        is_lost, self._own = self._database.write(partial(_insert, fields, self._own), until)
+        if is_lost:
+            _logger.error(_CUT_OFF, self.where)
 
     def require_ready(self, until: float) -> None:
         """Check whether a record could be inserted now. A missing file is not created."""
@@ -312,11 +320,16 @@ def obstacle(path: Path, timeout: float) -> Exception | None:
     return None
 
 
-def _insert(fields: Mapping[str, Json], database: sqlite3.Connection) -> None:
+def _insert(
+    fields: Mapping[str, Json], own: Link | None, database: sqlite3.Connection
+) -> tuple[bool, Link]:
+    """Insert a record. Return whether the record `own` is gone, and the link to the new one."""
+    is_lost = own is not None and not database.execute(_FIND, (own.seq, own.hash)).fetchone()
     last = cast("tuple[int, str] | None", database.execute(_LAST).fetchone())
     record = chain(fields, START if last is None else Link(*last))
     columns = (record.fields.get(name) for name in _COLUMNS)
     database.execute(_INSERT, (*columns, record.line))
+    return is_lost, record.link
 
 
 def _reason(error: Exception) -> str:

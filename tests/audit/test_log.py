@@ -244,6 +244,24 @@ async def test_records_wait_for_another_process_at_the_same_time(tmp_path: Path)
     assert max(waited) < 0.2 * len(waited) / 2
 
 
+async def test_records_that_were_cut_off_while_the_log_is_open_are_noticed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "audit.db"
+    caplog.set_level(logging.ERROR)
+    async with open_audit(path) as log:
+        await write_change(log)
+        await write_change(log)
+        assert caplog.messages == []
+        with closing(sqlite3.connect(path)) as intruder, intruder:
+            intruder.execute("DROP TRIGGER audit_keeps")
+            intruder.execute("DELETE FROM audit WHERE seq > 2")
+        await write_change(log)
+        (told,) = caplog.messages
+    assert told.startswith(f"Records are missing from the audit log {path}")
+    assert verify(path).is_intact  # the chain alone does not show it
+
+
 @pytest.mark.requirement("41")
 async def test_records_cannot_be_edited_or_deleted(tmp_path: Path) -> None:
     with closing(sqlite3.connect(database_log(tmp_path, 1))) as database:
