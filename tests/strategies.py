@@ -99,12 +99,17 @@ def expected_sending(tool: str, arguments: Mapping[str, object]) -> Sending:
     places: dict[str, Sent] = {"query": {}, "form": {}, "path": {"AccountSid": [ACCOUNT]}}
     for name, value in arguments.items():
         parameter = documented["parameters"].get(name)
-        if parameter is not None and parameter["in"] != "local":
+        if parameter is not None and parameter["in"] != "local" and not is_empty(value):
             items = cast("list[object]", value) if isinstance(value, list) else [value]
             places[parameter["in"]][parameter["wire"]] = [*map(wire_text, items)]
     segments = {wire: texts[0] for wire, texts in places["path"].items()}
     path = documented["path"].format_map(segments)
     return Sending(documented["method"], path, places["query"], places["form"])
+
+
+def is_empty(value: object) -> bool:
+    """Whether a value means that an optional argument is not given."""
+    return value in (None, "", [])
 
 
 def sending(entry: LoggedRequest) -> Sending:
@@ -160,7 +165,11 @@ def _sample_text(name: str, parameter: DocumentedParameter) -> str:
 
 _hex = st.text("0123456789abcdefABCDEF", min_size=32, max_size=32)
 _number = st.from_regex(r"\+1617555[0-9]{4}|\+4930[1-9][0-9]{6}", fullmatch=True)
-_sip = st.from_regex(r"sips?:[a-z0-9.+_-]{1,20}@[a-z0-9.-]{1,20}", fullmatch=True)
+_sip = st.from_regex(r"sips?:[a-z][a-z0-9.+_-]{0,20}@[a-z0-9.-]{1,20}", fullmatch=True)
+_listed = st.sampled_from(
+    ["anonymous", "Jack", "40404", "whatsapp:+15005550006", "alice@example.com", "東京 7"]
+)
+_user = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,20}", fullmatch=True)
 _client = st.from_regex(r"client:[!-~]{1,30}", fullmatch=True)
 _sim = _hex.map("sim:DE".__add__)
 _plain = st.characters(exclude_categories=("C", "Zl", "Zp"))
@@ -197,14 +206,21 @@ def _right_text(tool: str, name: str) -> st.SearchStrategy[object]:
     if is_date(name):
         return _date | _moment
     if name in ("to", "from", "caller_id"):
-        party = _number | _sip | _client
-        return party | _sim if tool == "list_calls" else party
+        return _right_party(tool, name)
     if name == "send_digits":
         return st.text("0123456789#*w", min_size=1, max_size=32)
     if name == "twiml":
         said = st.text(_plain | st.sampled_from("\t\r\n&=+#<>"), min_size=1, max_size=200)
         return said.map(lambda text: f"<Response><Say>{escape(text)}</Say></Response>")
     return _text
+
+
+def _right_party(tool: str, name: str) -> st.SearchStrategy[object]:
+    if tool == "list_calls":
+        return _number | _sip | _client | _sim | _listed
+    if name == "from":
+        return _number | _client.filter(lambda text: "@" not in text) | _user
+    return _number | _sip | _client
 
 
 def is_url(name: str) -> bool:
@@ -278,12 +294,14 @@ def unpublished_fault(tool: str, arguments: Mapping[str, object], name: str) -> 
 
 
 def _breaks_rule(tool: str, arguments: Mapping[str, object], name: str) -> bool:
-    given = arguments.keys()
+    given = {key for key, value in arguments.items() if not is_empty(value)}
     if tool == "create_call" and name == "url":
         return not given & {*_INSTRUCTIONS}
     if tool == "create_call" and name == "from":
-        numbers = [str(arguments[key]).startswith("+") for key in ("to", "from")]
-        return numbers == [True, False]
+        to, sender = (str(arguments[key]).lower() for key in ("to", "from"))
+        if to.startswith(("sip:", "sips:")):
+            return "@" in sender
+        return to.startswith("+") and not sender.startswith("+")
     if tool == "update_call" and name == "status":
         return not given & {*_CHANGES}
     return tool == "update_call" and name == "twiml" and {"url", "twiml"} <= given
@@ -293,7 +311,7 @@ def _is_out_of_the_ordinary(name: str, value: object) -> bool:
     match value:
         case list():
             items = cast("list[object]", value)
-            return len({*items}) < len(items) or not items
+            return len({*items}) < len(items)
         case bool():
             return False
         case int() | float():
@@ -314,13 +332,21 @@ def _is_odd_text(name: str, text: str) -> bool:
         return True
     if is_date(name) and not _is_real_date(text):
         return True
-    if name in ("to", "from") and not _PARTY.fullmatch(text):
+    if name in ("to", "from") and _is_odd_party(name, text):
         return True
     allowed = "\t\r\n" if name == "twiml" else ""
     odd = (unicodedata.category(c) for c in text if c not in allowed)
     return not text or any(category[0] == "C" or category in ("Zl", "Zp") for category in odd)
 
 
+def _is_odd_party(name: str, text: str) -> bool:
+    if _FORMATTED.fullmatch(text) or _PASSWORD.match(text):
+        return True
+    return name == "to" and not _PARTY.fullmatch(text)
+
+
+_FORMATTED = re.compile(r"\+?[0-9 ().-]*[ ().-][0-9 ().-]*")
+_PASSWORD = re.compile("sips?:[^@]*:[^@]*@")
 _PARTY = re.compile(r"\+[1-9][0-9]{1,14}|sips?:[^@]+@.+|client:.+|sim:DE[0-9a-fA-F]{32}")
 
 
@@ -405,7 +431,7 @@ def is_accepted(schema: Mapping[str, object], arguments: Mapping[str, object]) -
     """Whether these arguments are right, where null stands for an optional one not given."""
     properties = cast("dict[str, object]", schema["properties"])
     optional = properties.keys() - {*cast("list[str]", schema.get("required", []))}
-    given = {k: v for k, v in arguments.items() if v is not None or k not in optional}
+    given = {k: v for k, v in arguments.items() if k not in optional or not is_empty(v)}
     return satisfies(schema, given)
 
 

@@ -225,6 +225,8 @@ def _check_from(from_: str, to: str) -> None:
         raise invalid(f"The 'From' number {from_} is not a valid phone number.", 21212)
     if parameters.is_phone_number(to) and not parameters.is_phone_number(from_):
         raise invalid("To call a phone number, 'From' must be a phone number.", 21212)
+    if parameters.is_sip_address(to) and "@" in from_:
+        raise invalid("To call a SIP address, 'From' must not contain @.", 21212)
 
 
 def _outbound(values: Values, script: Script, now: float, ring_at: float) -> Call:

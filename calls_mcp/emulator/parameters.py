@@ -16,6 +16,7 @@ Values = Mapping[str, str]
 
 _PHONE = r"\+[1-9][0-9]{1,14}"
 _ADDRESS = rf"{_PHONE}|sips?:[^@\s]+@[^@\s]+|client:\S+"
+_CALLER = rf"{_PHONE}|client:\S+|[^+@:\s][^@:\s]*"
 _SOME_ADDRESS = "a phone number in E.164 format, sip:name@host"
 _WHEN = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
@@ -61,6 +62,11 @@ def not_found(path: str) -> ApiError:
 def is_phone_number(text: str) -> bool:
     """Return whether this is a phone number in E.164 format."""
     return re.fullmatch(_PHONE, text) is not None
+
+
+def is_sip_address(text: str) -> bool:
+    """Return whether this is a SIP address."""
+    return text.lower().startswith(("sip:", "sips:"))
 
 
 def is_address(text: str) -> bool:
@@ -144,14 +150,14 @@ _BOOLEAN = _one_of("true", "false")
 _CALLBACK = Parameter(_is_callback_url, "an absolute URL without an underscore in its host", 21205)
 _DATE = Parameter(lambda text: moment(text) is not None, "YYYY-MM-DD or an ISO 8601 date-time")
 _METHOD = _one_of("GET", "POST")
-_PARTY = _like(rf"{_ADDRESS}|sim:DE[0-9a-fA-F]{{32}}", f"{_SOME_ADDRESS}, client:name or sim:DE…")
+_LISTED = _like(r"\S(.{0,510}\S)?", "an address of 1 to 512 characters")
 _SECONDS = _whole(1, 999_999_999)
 _TWIML = _like(".{1,4000}", "1 to 4000 characters")
 _URL = Parameter(_is_url, "an absolute URL", 21205)
 
 CREATE: Mapping[str, Parameter] = {
     "To": _like(_ADDRESS, f"{_SOME_ADDRESS} or client:name", 21211),
-    "From": _like(_ADDRESS, f"{_SOME_ADDRESS} or client:name", 21212),
+    "From": _like(_CALLER, "a phone number in E.164 format, client:name or a user name", 21212),
     "Twiml": _TWIML,
     "ApplicationSid": _like("AP[0-9a-fA-F]{32}", "an application SID", 21218),
     "StatusCallback": _CALLBACK,
@@ -189,8 +195,8 @@ UPDATE: Mapping[str, Parameter] = {
 }
 
 LIST: Mapping[str, Parameter] = {
-    "To": _PARTY,
-    "From": _PARTY,
+    "To": _LISTED,
+    "From": _LISTED,
     "ParentCallSid": _like("CA[0-9a-fA-F]{32}", "a call SID"),
     "Status": _one_of(
         "queued", "ringing", "in-progress", "canceled", "completed", "failed", "busy", "no-answer"

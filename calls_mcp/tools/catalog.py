@@ -161,6 +161,7 @@ class Rule:
     - `needs_one_of`: at least one of `parameters` must be given
     - `excludes`: at most one of `parameters` may be given
     - `must_match_kind`: if `given` is of `kind`, so must `parameters` be
+    - `no_host_for_kind`: if `given` is of `kind`, `parameters` must not contain @
     - `ignored_when`: the API ignores `parameters` if `given` is given
     - `no_effect_without`: `parameters` do nothing unless `given` is given, and not false
     - `only_for_kind`: `parameters` do nothing unless `given` is of `kind`
@@ -170,6 +171,7 @@ class Rule:
         "needs_one_of",
         "excludes",
         "must_match_kind",
+        "no_host_for_kind",
         "ignored_when",
         "no_effect_without",
         "only_for_kind",

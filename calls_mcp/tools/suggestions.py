@@ -19,6 +19,9 @@ _NEGATIONS = frozenset(
 _OPERATORS = frozenset("!<>=~")
 _SEPARATORS = re.compile(r"[\s_-]+")
 _ENDING = re.compile(r"(?:ing|ed|ation|e?s|e)$")
+_USER_AT_HOST = re.compile(
+    r"(?!client:)(sips?:)?(?!sips?:)([^@:;]+)(?:[:;][^@]*)?@(.+)", re.IGNORECASE
+)
 _COMPARISON = re.compile(r"\s*([<>])=?$")
 
 
@@ -48,10 +51,13 @@ def suggested_values(parameter: Parameter, text: str) -> Iterator[Json]:
         scheme, mark, rest = text.partition("://")
         yield f"{scheme.lower()}{mark}{rest}"
     bare = text.replace("(0)", "").translate(dict.fromkeys(map(ord, " ().-/")))
-    if bare.removeprefix("+").isdigit():
-        yield bare
     if bare.isdigit() and len(bare) > _LONGEST_NATIONAL_NUMBER:  # it has a country code
         yield f"+{bare}"
+    if bare.removeprefix("+").isdigit():
+        yield bare
+    if address := _USER_AT_HOST.fullmatch(text):
+        scheme, user, host = address.groups()
+        yield from (f"{scheme or ''}{user}@{host}", user)
 
 
 def suggested_list(parameter: Parameter, items: str | Sequence[str]) -> list[Json]:

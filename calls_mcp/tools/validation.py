@@ -41,16 +41,17 @@ class Arguments:
 
 
 def validate(operation: Operation, raw: Mapping[str, Json]) -> Arguments:
-    """Return the arguments that a model sent. A null for an optional argument leaves it out.
+    """Return the arguments that a model sent, without empty ones that are optional.
 
     Raises:
         InvalidArguments: With all faults.
     """
-    raw = {name: value for name, value in raw.items() if not _is_omitted(operation, name, value)}
+    raw = _without_empty(operation, raw)
     unknown = (name for name in raw if name not in operation.parameters)
     meant = {name: suggested_name(operation, name) for name in islice(unknown, _MAX_UNKNOWN_NAMES)}
     # A misspelt name must not also be reported as a missing argument, but its value is checked.
-    understood = {right: raw[wrong] for wrong, right in meant.items() if right} | {**raw}
+    corrected = {right: raw[wrong] for wrong, right in meant.items() if right}
+    understood = _without_empty(operation, corrected) | {**raw}
     faults = [
         *_unknown(meant),
         *_missing(operation, understood),
@@ -89,10 +90,10 @@ def _validator(parameter: Parameter) -> Draft202012Validator:
     return Draft202012Validator(checked_schema(parameter), format_checker=FORMATS)
 
 
-def _is_omitted(operation: Operation, name: str, value: Json) -> bool:
-    """Return whether it is null and optional: some hosts make every argument required."""
-    parameter = operation.parameters.get(name)
-    return value is None and parameter is not None and not parameter.required
+def _without_empty(operation: Operation, raw: Mapping[str, Json]) -> dict[str, Json]:
+    """Return the arguments without empty optional ones, since some hosts send every argument."""
+    optional = {name for name, parameter in operation.parameters.items() if not parameter.required}
+    return {name: v for name, v in raw.items() if name not in optional or v not in (None, "", [])}
 
 
 def _unknown(meant: Mapping[str, str]) -> Iterator[Fault]:
@@ -122,15 +123,44 @@ def _missing(operation: Operation, raw: Mapping[str, Json]) -> Iterator[Fault]:
 
 
 def _wrong(operation: Operation, raw: Mapping[str, Json]) -> Iterator[Fault]:
+    rules = _rules_for_kind(operation, raw)
     for name, value in raw.items():
-        parameter = operation.parameters.get(name)
+        parameter, rule = operation.parameters.get(name), rules.get(name)
         if parameter is None:
             continue
         if unseen := _first_invisible(parameter, value):
             clean = f"without invisible characters (found U+{ord(unseen):04X})"
-            yield _fault(parameter, value, f"{parameter.expected}, {clean}")
+            yield _fault(parameter, value, rule, f"{parameter.expected}, {clean}")
+        elif value and isinstance(value, str) and _breaks(rule, value):
+            yield _fault(parameter, value, rule, _expected_by(rule))
         elif not _is_right(parameter, value):
-            yield _fault(parameter, value)
+            yield _fault(parameter, value, rule)
+
+
+def _rules_for_kind(operation: Operation, raw: Mapping[str, Json]) -> dict[str, Rule]:
+    """Return the rule that restricts an argument because of the kind of another one."""
+    return {
+        name: rule
+        for rule in operation.rules
+        if rule.rule in ("must_match_kind", "no_host_for_kind")
+        and address_kind(raw.get(rule.given)) == rule.kind
+        for name in rule.parameters
+    }
+
+
+def _breaks(rule: Rule | None, value: Json) -> bool:
+    if rule is None or not isinstance(value, str):
+        return False
+    return "@" in value if rule.rule == "no_host_for_kind" else address_kind(value) != rule.kind
+
+
+def _expected_by(rule: Rule | None) -> str:
+    if rule is None:
+        return ""
+    wanted = (
+        "phone number or a user name without @" if rule.rule == "no_host_for_kind" else rule.kind
+    )
+    return f"a {wanted}, because {rule.given} is a {rule.kind}"
 
 
 def _broken_rules(operation: Operation, raw: Mapping[str, Json]) -> Iterator[Fault]:
@@ -146,21 +176,6 @@ def _broken_rules(operation: Operation, raw: Mapping[str, Json]) -> Iterator[Fau
             )
         elif rule.rule == "excludes" and len(given) > 1:
             yield Fault(f"/{given[-1]}", "only one of them", received=" and ".join(given))
-        elif rule.rule == "must_match_kind" and address_kind(raw.get(rule.given)) == rule.kind:
-            yield from _mismatches(operation, rule, raw)
-
-
-def _mismatches(operation: Operation, rule: Rule, raw: Mapping[str, Json]) -> Iterator[Fault]:
-    for name in rule.parameters:
-        parameter = operation.parameters[name]
-        value = raw.get(name)
-        if address_kind(value) not in (None, rule.kind) and _is_right(parameter, value):
-            yield Fault(
-                path=f"/{name}",
-                expected=f"a {rule.kind}, because {rule.given} is a {rule.kind}",
-                received=_received(parameter, value),
-                example=parameter.example,
-            )
 
 
 def _ineffective(operation: Operation, raw: Mapping[str, Json]) -> Iterator[tuple[str, str]]:
@@ -196,13 +211,13 @@ def _first_invisible(parameter: Parameter, value: Json) -> str:
     return "".join(first_invisible(t, allowed) for t in texts if isinstance(t, str))[:1]
 
 
-def _fault(parameter: Parameter, value: Json, expected: str = "") -> Fault:
+def _fault(parameter: Parameter, value: Json, rule: Rule | None, expected: str = "") -> Fault:
     return Fault(
         path=f"/{parameter.name}",
         expected=expected or parameter.expected,
         received=_received(parameter, value),
         example=parameter.example,
-        did_you_mean=None if parameter.secret else _nearest_value(parameter, value),
+        did_you_mean=None if parameter.secret else _nearest_value(parameter, value, rule),
     )
 
 
@@ -210,6 +225,8 @@ def _received(parameter: Parameter, value: Json) -> str:
     """Return a short description of a value of any size, without secrets."""
     if parameter.secret and value is not None:
         return MASK
+    if value in ("", []):
+        return f"{json.dumps(value)} (empty)"
     if isinstance(value, str):
         return quoted(value, 80)
     if isinstance(value, list):
@@ -234,10 +251,12 @@ def _item(value: Json) -> str:
             return "a list" if isinstance(value, list) else "an object"
 
 
-def _nearest_value(parameter: Parameter, value: Json) -> Json:
-    return next(
-        (c for c in _candidates(parameter, value) if c != value and _is_right(parameter, c)), None
-    )
+def _nearest_value(parameter: Parameter, value: Json, rule: Rule | None) -> Json:
+    for candidate in _candidates(parameter, value):
+        is_right = _is_right(parameter, candidate) and not _breaks(rule, candidate)
+        if is_right and candidate != value:
+            return candidate
+    return None
 
 
 def _candidates(parameter: Parameter, value: Json) -> Iterator[Json]:

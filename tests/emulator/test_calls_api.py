@@ -194,7 +194,20 @@ async def test_each_error_has_the_documented_code_and_places_no_call(
     assert await api.listed() == []
 
 
-@pytest.mark.parametrize("from_", ["sip:kate@example.com", "client:kate"])
+@pytest.mark.parametrize("from_", ["sip:kate@example.com", "kate@example.com", "client:a@b"])
+async def test_a_sip_address_cant_be_called_from_an_address(api: ApiClient, from_: str) -> None:
+    assert_refused(await api.post({"To": "sip:bob@example.com", "From": from_}), 400, 21212)
+
+
+@pytest.mark.parametrize("from_", ["Jack", "front-desk", OWN])
+async def test_a_sip_address_can_be_called_from_a_user_name_or_a_number(
+    api: ApiClient, from_: str
+) -> None:
+    sid = await api.call("sip:bob@example.com", {"From": from_})
+    assert (await api.fetch(sid))["from"] == from_
+
+
+@pytest.mark.parametrize("from_", ["kate", "client:kate"])
 async def test_a_phone_number_can_only_be_called_from_a_phone_number(
     api: ApiClient, from_: str
 ) -> None:

@@ -71,7 +71,7 @@ def test_a_description_is_one_line_with_its_unit() -> None:
             "rules.must_match_kind",
             "unknown parameter a, form",
         ),
-        (CREATE, 'given = "url"', 'when = "url"', "rules.2.when", "unknown key"),
+        (CREATE, 'given = "url"', 'when = "url"', "rules.3.when", "unknown key"),
         (CREATE, 'rule = "needs_one_of"', "", "rules.0.rule", "is missing"),
         (CREATE, 'title = "Place a call"', 'title = "Place a call', "", "line 1"),
         (CREATE, 'rule = "ignored_when"', 'rule = "ignored_if"', "", "ignored_if"),
