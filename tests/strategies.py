@@ -172,7 +172,8 @@ _listed = st.sampled_from(
 _user = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,20}", fullmatch=True)
 _client = st.from_regex(r"client:[!-~]{1,30}", fullmatch=True)
 _sim = _hex.map("sim:DE".__add__)
-_plain = st.characters(exclude_categories=("C", "Zl", "Zp"))
+_BLANK = "\u115f\u1160\u2800\u3164\uffa0"  # letters that look like spaces
+_plain = st.characters(exclude_categories=("C", "Zl", "Zp"), exclude_characters=_BLANK)
 _text = st.text(_plain, min_size=1, max_size=80)
 _url = st.from_regex(
     r"https?://[a-z0-9]{1,12}(\.[a-z]{2,6}){1,2}(:80|:8443)?(/[a-z0-9._~%+-]{0,8}){0,3}"
