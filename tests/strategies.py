@@ -209,7 +209,7 @@ def _right_text(tool: str, name: str) -> st.SearchStrategy[object]:
     if name in ("to", "from", "caller_id"):
         return _right_party(tool, name)
     if name == "send_digits":
-        return st.text("0123456789#*w", min_size=1, max_size=32)
+        return st.text("0123456789ABCD#*wW", min_size=1, max_size=32)
     if name == "twiml":
         said = st.text(_plain | st.sampled_from("\t\r\n&=+#<>"), min_size=1, max_size=200)
         return said.map(lambda text: f"<Response><Say>{escape(text)}</Say></Response>")

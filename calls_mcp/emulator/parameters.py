@@ -162,7 +162,7 @@ CREATE: Mapping[str, Parameter] = {
     "ApplicationSid": _like("AP[0-9a-fA-F]{32}", "an application SID", 21218),
     "StatusCallback": _CALLBACK,
     "StatusCallbackEvent": _some_of("initiated", "ringing", "answered", "completed"),
-    "SendDigits": _like("[0-9#*w]{1,32}", "1 to 32 of 0-9 # * w"),
+    "SendDigits": _like("[0-9A-D#*wW]{1,32}", "1 to 32 of 0-9 A-D # * w W"),
     "Timeout": _whole(1, 600),
     "RecordingChannels": _one_of("mono", "dual"),
     "RecordingStatusCallbackEvent": _some_of("in-progress", "completed", "absent"),
