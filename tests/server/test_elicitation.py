@@ -266,11 +266,11 @@ async def test_a_token_is_valid_only_for_its_tool_arguments_and_account_even_aft
             if needed <= {*swap}
         ]
         assert len(refused) > len(arguments)
-        assert "not those that were confirmed" in refused[0]["error"]["message"]
+        assert "differ from the confirmed ones" in refused[0]["error"]["message"]
         for other in {*CHANGES} - {tool}:
             given = every_argument(other)
             refused.append(await agent.call(other, **given, confirmation_token=token))
-            assert f"it is for {tool}, not {other}" in refused[-1]["error"]["message"]
+            assert f"the confirmation is for {tool}, not {other}" in refused[-1]["error"]["message"]
         assert upstream.changes == []
         await agent.call(tool, **arguments, confirmation_token=token)
         assert len(upstream.changes) == 1

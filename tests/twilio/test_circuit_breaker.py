@@ -63,7 +63,7 @@ def wait_in(error: Mapping[str, Any]) -> int:
         error["message"],
     )
     assert told is not None
-    assert f"wait {told[1]} s, then call again" in error["hint"]
+    assert f"Wait {told[1]} s, then try again" in error["hint"]
     return int(told[1])
 
 

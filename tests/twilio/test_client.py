@@ -135,7 +135,7 @@ class _Refusals(logging.Handler):
         self.happened = anyio.Event()
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.getMessage().endswith("attempt 1: none"):
+        if record.getMessage().endswith("attempt 1: no response"):
             self.happened.set()
 
 
@@ -631,7 +631,7 @@ async def test_the_secret_is_in_no_result_and_in_no_log(
     async with scripted(step, step_timeout=0.3, deadline=0.5) as (upstream, agent):
         results = [await agent.client.call_tool(*tool) for tool in (FETCH, HANG_UP)]
     assert credentials(upstream.requests[0]).endswith(SECRET)
-    assert "to the API, attempt 1" in caplog.text
+    assert "request to the API, attempt 1" in caplog.text
     told = "".join(result.model_dump_json() for result in results) + caplog.text
     told += "".join(str(vars(record)) for record in caplog.records)
     for shape in shapes_of(SECRET):
