@@ -1,4 +1,4 @@
-"""Check whether a log is as it was written, by following its chain from record to record."""
+"""Check that a log was not changed, by following its chain from record to record."""
 
 import sqlite3
 import time

@@ -30,8 +30,9 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5  # seconds between checks for a decisio
 _CHECKS = 20
 _REMEMBERED = 3600.0  # seconds in which a new request mentions the last
 _CALL_AGAIN = (
-    "Nothing was sent yet. The operator was asked to approve this{place}. Tell your user, then "
-    "call again with the same arguments. That waits for the decision and, once approved, sends it."
+    "The operator was asked to approve this{place}. Nothing is sent before that. Tell your user, "
+    "then call again with the same arguments to wait for the decision. Once it is approved, that "
+    "call makes the change."
 )
 
 

@@ -13,9 +13,9 @@ from calls_mcp.storage import Binding, PendingConfirmation, Storage
 from calls_mcp.tools.outcome import Confirmation, Outcome, iso_time
 
 _FORGOTTEN = (
-    "This server no longer knows this confirmation, or whether it was used. Nothing was sent now. "
-    "Check with list_calls or fetch_call whether the change was made. If not, call without "
-    "confirmation_token to get a new preview."
+    "This confirmation is no longer stored, so the server can't tell whether it was used. Nothing "
+    "was sent now. Check with list_calls or fetch_call whether the change was made. If not, call "
+    "without confirmation_token to get a new preview."
 )
 _RESTORED = (
     "The state store was restarted or restored since this preview, so this server can't tell "
@@ -23,7 +23,10 @@ _RESTORED = (
     "whether the change was made. If not, call without confirmation_token to get a new preview."
 )
 _AGAIN = "Call the tool again without confirmation_token to start over."
-_REPLAYED = "this confirmation was already used; this is its first outcome, nothing new was sent"
+_REPLAYED = (
+    "this confirmation was already used, so nothing was sent now; "
+    "this is the result of its first use"
+)
 
 
 class Confirmations:

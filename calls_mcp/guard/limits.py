@@ -128,9 +128,8 @@ class CallLimits:
         if sent is not None:
             found[sent[0]] = sent[0].partition("\0")[0]
         if placed is not None:
-            rule = (
-                f"For the next {about(placed[1])}, the policy requires a confirmation for another."
-            )
+            span = about(placed[1])
+            rule = f"For the next {span}, the policy requires a confirmation to call again."
             reason = f"A call to {_named(dialling, party)} was placed a moment ago. {rule}"
             found[placed[0]] = "" if sent else reason  # one sentence for each call is enough
         return found
@@ -187,7 +186,8 @@ class CallLimits:
         at = datetime.fromtimestamp(self._clock(), UTC).strftime("%H:%M:%S UTC")
         for party in dialling.parties:
             named = _named(dialling, party)
-            why = f"A call to {named} was sent at {at} and may have been placed. It may ring twice."
+            sent = f"A call to {named} was sent at {at} and may have been placed"
+            why = f"{sent}, so the phone may ring twice."
             yield _sent_key(dialling, party), self._remembered, f"{why}\0{token_urlsafe(9)}"
             if self._caps.same_number_seconds:
                 yield _placed_key(dialling, party), self._caps.same_number_seconds, ""
@@ -195,7 +195,7 @@ class CallLimits:
     async def _mark_all(self, dialling: Dialling, known: frozenset[str]) -> Reservation | None:
         """Set all marks and return a reservation; None if another call has one of them.
 
-        Everyone sets the marks in the same order and stops at the first failure, so exactly one of
+        All servers set the marks in the same order and stop at the first failure, so exactly one of
         several simultaneous calls gets all of them.
         """
         reservation = Reservation(dialling)

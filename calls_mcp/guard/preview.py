@@ -57,7 +57,7 @@ def preview_of(
     lines = [
         _headline(change, action, call, now),
         *_instructions(active),
-        *_details(arguments, active),
+        *_details(action, arguments, active),
         *_caveats(action, arguments, call),
         *recent.reasons,
     ]
@@ -90,7 +90,8 @@ def _refuse_if_pointless(action: Action, call: CallSummary | None) -> None:
         raise NotApplicable(
             f"Nothing was sent: the call has ended ({_status(call)}), and an ended call can't "
             "be changed.",
-            "If you wanted to hang up, nothing is left to do. To call again, use create_call.",
+            "If you wanted to hang up, there is nothing left to do. To call again, use "
+            "create_call.",
         )
 
 
@@ -158,18 +159,23 @@ def _without_gaps(text: str) -> Iterator[str]:
             yield from several
 
 
-def _details(arguments: Arguments, active: Mapping[str, Json]) -> Iterator[str]:
+def _details(action: Action, arguments: Arguments, active: Mapping[str, Json]) -> Iterator[str]:
     parameters = arguments.operation.parameters
     rest = {name: value for name, value in active.items() if name not in _MENTIONED}
     details = [_detail(parameters[name], value) for name, value in rest.items()]
     if details:
-        yield f"Also: {', '.join(details)}."
+        label = "New values" if action == "modify" else "Other arguments"
+        yield f"{label}: {', '.join(details)}."
     yield from (f"Note: {warning}." for warning in arguments.warnings)
 
 
 def _detail(parameter: Parameter, value: object) -> str:
     shown = MASK if parameter.secret else _exactly(value)
-    return f"{parameter.name} {shown} {parameter.unit}".rstrip()
+    text = f"{parameter.name} {shown} {parameter.unit}".rstrip()
+    if parameter.unit != "seconds" or not isinstance(value, int):
+        return text
+    rounded = duration(value)
+    return text if rounded == f"{value} s" else f"{text} ({rounded})"
 
 
 def _caveats(action: Action, arguments: Arguments, call: CallSummary | None) -> Iterator[str]:

@@ -55,7 +55,7 @@ class LostResponse:
         if not self.is_over:
             return self.unknown()
         status = self.error.status
-        message = f"This did not take effect: the API answered {status}, and {seen}."
+        message = f"This did not take effect: the API returned {status}, and {seen}."
         return Outcome.from_error(NotDone(message, status=status))
 
     def done(self, call: CallSummary | None = None, *, deleted: str | None = None) -> Outcome:

@@ -1,4 +1,4 @@
-"""TwiML as data: a strict parser, and what each value in it is by `config/twiml.toml`."""
+"""Parse TwiML strictly, and find the kind of each value in it (`config/twiml.toml`)."""
 
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -55,7 +55,7 @@ class Element:
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """An attribute or text of a document: what it is, and `place`, where it stands."""
+    """An attribute or text of a document: its kind, and its `place` in the document."""
 
     kind: Kind
     text: str

@@ -82,7 +82,7 @@ def _list(calls: Sequence[CallSummary], next_cursor: str | None) -> Iterator[str
     yield "1 call" if len(calls) == 1 else f"{len(calls)} calls{', newest first' if calls else ''}"
     yield from map(line, calls)
     if next_cursor is not None:
-        yield f"There are more: call list_calls with only cursor={next_cursor}"
+        yield f"There are more calls. To get them, call list_calls with only cursor={next_cursor}"
 
 
 def _question(operation: Operation, confirmation: Confirmation, reason: str) -> Iterator[str]:

@@ -146,7 +146,7 @@ class Runtime:
         return (await self._open()).rates
 
     async def approvals(self) -> "Approvals | None":
-        """Return the approval requests; None if the store is in memory, out of operators' reach.
+        """Return the approval requests; None if the store is in memory, which no operator sees.
 
         Raises:
             ConfigurationError: As when the runtime is entered.

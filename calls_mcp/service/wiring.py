@@ -41,7 +41,7 @@ class Services:
 
     @property
     def approvals(self) -> Approvals | None:
-        """The approval requests; None if the store is in memory, out of operators' reach."""
+        """The approval requests; None if the store is in memory, which no operator sees."""
         if not self.storage.is_shared:
             return None
         return Approvals(self.storage, self.audit, self.clock)

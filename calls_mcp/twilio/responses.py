@@ -40,8 +40,14 @@ _CHECK_ARGUMENTS = (
 
 _REJECTIONS: dict[int, tuple[type[Rejected], str]] = {
     HTTPStatus.UNAUTHORIZED: (CredentialsRejected, "The operator must check the credentials."),
-    HTTPStatus.FORBIDDEN: (CredentialsRejected, "The operator must check the account's rights."),
-    HTTPStatus.NOT_FOUND: (NotFound, "Check the SID and account_sid; list_calls finds calls."),
+    HTTPStatus.FORBIDDEN: (
+        CredentialsRejected,
+        "The operator must check the account's permissions.",
+    ),
+    HTTPStatus.NOT_FOUND: (
+        NotFound,
+        "Check sid and account_sid, or find the call with list_calls.",
+    ),
     HTTPStatus.TOO_MANY_REQUESTS: (RateLimited, _TRY_LATER),
 }
 
@@ -116,7 +122,7 @@ def require_usable(request: Request, response: Response, secrets: Sequence[str])
         raise error_from(request, response, secrets)
     is_deletion = request.effect == "delete"
     if response.status != HTTPStatus.NO_CONTENT if is_deletion else not response.has_payload:
-        reason = f"the API answered {response.status} without a readable body"
+        reason = f"the API returned {response.status} without a readable body"
         raise no_usable_response(request, reason, response)
 
 
@@ -148,7 +154,7 @@ def not_attempted(reason: str) -> NotAttempted:
 
 
 def no_free_connection(kind: str, limit: int, wait: float) -> NotAttempted:
-    """Return the error for a request that waited in vain for a connection."""
+    """Return the error for a request for which no connection became free."""
     return NotAttempted(
         f"Nothing was sent: all {limit} connections for {kind} were busy for {wait:g} s.",
         _TRY_LATER,
@@ -194,18 +200,18 @@ def no_usable_response(
 def error_from(request: Request, response: Response, secrets: Sequence[str]) -> InvocationError:
     """Return the error for an unsuccessful response. Its message contains none of `secrets`."""
     if not response.is_rejection:
-        return no_usable_response(request, f"the API answered {response.status}", response)
+        return no_usable_response(request, f"the API returned {response.status}", response)
     code, words = response.payload.get("code"), response.payload.get("message")
     known = code if isinstance(code, int) and not isinstance(code, bool) else None
     cls, hint = _REJECTIONS.get(response.status, (Rejected, _CHECK_ARGUMENTS))
     hint = _hints().get(str(known), hint)
     if cls.retryable and response.retry_after:
         hint = _wait(response.retry_after)
-    message = f"Nothing happened: the API answered {response.status}"
+    message = f"Nothing happened: the API returned {response.status}"
     if isinstance(words, str) and words:
-        message += f" and says {quoted(masked(words, (*secrets, *request.secrets)), 300)}"
+        message += f" with the message {quoted(masked(words, (*secrets, *request.secrets)), 300)}"
     return cls(
-        f"{message}.",
+        message if message.endswith('."') else f"{message}.",
         hint,
         status=response.status,
         code=known,
@@ -224,7 +230,7 @@ def _hints() -> Mapping[str, str]:
 
 
 def _how_to_find_out(request: Request) -> str:
-    fetch = f"fetch_call, sid={request.sid} and account_sid={request.account_sid}"
+    fetch = f"fetch_call (sid={request.sid}, account_sid={request.account_sid})"
     if request.effect == "delete":
         return f"Check with {fetch}: not_found means that it was deleted."
     if request.effect == "change":
@@ -232,7 +238,7 @@ def _how_to_find_out(request: Request) -> str:
     form = dict(request.form)
     parties = f"to={form.get('To', '')}, from={form.get('From', '')}"
     return (
-        f"In a minute, check with list_calls, {parties} and account_sid={request.account_sid}: an "
-        "outbound-api call created just now is this one. If there is none, place it again only if "
-        "your user agrees."
+        f"In a minute, check with list_calls ({parties}, account_sid={request.account_sid}). If it "
+        "lists an outbound-api call created just now, that is this one. Otherwise, place it again "
+        "only if your user agrees."
     )

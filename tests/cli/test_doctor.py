@@ -277,8 +277,8 @@ def test_an_unused_env_file_is_noted_only_if_it_has_our_settings(env_file: Path)
 @pytest.mark.parametrize(
     ("step", "check", "expected"),
     [
-        (answer(401, {"code": 20003, "message": f"no {SECRET}"}), "credentials", "answered 401"),
-        (answer(403, {"code": 20008}), "credentials", "answered 403"),
+        (answer(401, {"code": 20003, "message": f"no {SECRET}"}), "credentials", "returned 401"),
+        (answer(403, {"code": 20008}), "credentials", "returned 403"),
         (answer(404, {"code": 20404}), "credentials", "TWILIO_ACCOUNT_SID"),
         (answer(200, "<html>"), "credentials", "is not the Calls API"),
         (answer(429, {"code": 20429}), "credentials", "not checked, because the API is busy"),

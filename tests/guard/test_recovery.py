@@ -84,7 +84,7 @@ async def test_what_is_not_surely_found_stays_unknown_and_is_not_sent_again(seen
     assert outcome["error"]["kind"] == "outcome_unknown"
     assert len(upstream.changes) == 1
     if tool == "create_call":
-        parties = f"to={TALKS_FOR_AN_HOUR}, from={CALLER} and account_sid={ACCOUNT}"
+        parties = f"to={TALKS_FOR_AN_HOUR}, from={CALLER}, account_sid={ACCOUNT}"
         assert parties in outcome["error"]["hint"]
 
 
@@ -172,7 +172,7 @@ async def test_what_the_api_failed_at_and_is_not_seen_did_not_happen(
         outcome = await agent.call(tool, **arguments)
     error = outcome["error"]
     assert (error["kind"], error["retryable"], error["http_status"]) == ("not_done", True, 500)
-    assert error["message"] == f"This did not take effect: the API answered 500, and {told}."
+    assert error["message"] == f"This did not take effect: the API returned 500, and {told}."
     assert len(upstream.changes) == 1
 
 

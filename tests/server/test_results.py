@@ -56,7 +56,7 @@ OUTCOMES: dict[str, tuple[str, dict[str, Any], list[str]]] = {
             "2 calls, newest first",
             LINE,
             LINE,
-            "There are more: call list_calls with only cursor=next.one",
+            "There are more calls. To get them, call list_calls with only cursor=next.one",
         ],
     ),
     "an empty list": ("list_calls", {"outcome": "done", "calls": [], "count": 0}, ["0 calls"]),

@@ -307,7 +307,9 @@ async def test_a_model_reads_one_short_line_for_each_call() -> None:
             assert line.startswith(f"{sid} ")
             assert len(line) <= LONGEST_LINE
     cursor = result.structured_content["next_cursor"]
-    assert lines[-1] == f"There are more: call list_calls with only cursor={cursor}"
+    assert (
+        lines[-1] == f"There are more calls. To get them, call list_calls with only cursor={cursor}"
+    )
 
 
 async def test_even_strangers_cannot_make_a_line_much_longer() -> None:

@@ -67,8 +67,8 @@ PARTY = (
     "a phone number in E.164 format (+ and country code), sip:name@host without a password, "
     "or client:name"
 )
-URL = "an absolute http or https URL"
-CALLBACK_URL = "an absolute http or https URL without an underscore in its host name"
+URL = "an absolute http or https URL in ASCII"
+CALLBACK_URL = "an absolute http or https URL in ASCII, without an underscore in its host name"
 DATE = "a valid UTC date (YYYY-MM-DD), or a date-time with a time zone (2026-01-31T09:00:00Z)"
 SECONDS = "a whole number of seconds from 1 to 600"
 BOOLEAN = "true or false, without quotes"

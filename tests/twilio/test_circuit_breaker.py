@@ -206,7 +206,7 @@ async def test_the_pauses_grow_up_to_half_a_minute_and_vary() -> None:
             assert 1 <= wait_in(await error_of(service.agent, FETCH)) <= shortest + 1
             service.clock.advance(shortest * 1.02)
             error = await error_of(service.agent, FETCH)
-            assert "the API answered 500" in error["message"]
+            assert "the API returned 500" in error["message"]
             assert len(upstream.requests) == sent + 1  # a trial is a single attempt
 
 
@@ -236,7 +236,7 @@ async def test_what_began_before_it_opened_does_not_lengthen_the_pause() -> None
             service.clock.advance(LONG)
             early.released.set()
         error = await error_of(service.agent, FETCH)
-        assert "the API answered 500" in error["message"]
+        assert "the API returned 500" in error["message"]
 
 
 async def test_what_fails_for_a_moment_only_is_tried_again_by_all_who_are_under_way() -> None:

@@ -383,7 +383,7 @@ async def test_a_success_that_tells_of_no_such_call_leaves_the_outcome_unknown(
 async def test_after_a_lost_change_the_hint_says_where_to_look(tool: Tool) -> None:
     async with scripted(drop) as (_, agent):
         error = await error_of(agent, tool)
-    assert f"fetch_call, sid={SID} and account_sid={ACCOUNT}" in error["hint"]
+    assert f"fetch_call (sid={SID}, account_sid={ACCOUNT})" in error["hint"]
     assert ("not_found means that it was deleted" in error["hint"]) == (tool is DELETE)
 
 

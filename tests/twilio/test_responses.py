@@ -84,7 +84,8 @@ async def test_every_documented_refusal_says_what_it_is_and_what_to_do(
     assert re.search(hint, error.pop("hint"))
     assert error == {
         "kind": kind,
-        "message": f'Nothing happened: the API answered {status} and says "The API\'s own words.".',
+        "message": f"Nothing happened: the API returned {status} "
+        'with the message "The API\'s own words."',
         "retryable": status == 429,
         "http_status": status,
         "code": code,
@@ -124,7 +125,7 @@ def test_a_refusal_without_a_usable_body_is_still_one_with_a_hint(
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     error = error_from(PLACE, Response.parse(status, {}, data), secrets=())
     assert isinstance(error, Rejected)
-    assert error.message == f"Nothing happened: the API answered {status}."
+    assert error.message == f"Nothing happened: the API returned {status}."
     assert error.hint
     assert error.retryable is (status == 429)
     assert Failure.from_error(error).code is None
@@ -168,7 +169,7 @@ def test_an_unknown_code_is_passed_on_with_a_hint_by_its_status(code: int) -> No
 async def test_the_apis_message_is_quoted_in_one_harmless_line(said: str, shown: str) -> None:
     async with scripted(answer(400, {"code": 21211, "message": said})) as (_, agent):
         error = await error_of(agent, CREATE)
-    assert error["message"] == f"Nothing happened: the API answered 400 and says {shown}."
+    assert error["message"] == f"Nothing happened: the API returned 400 with the message {shown}."
 
 
 @pytest.mark.requirement("12")
@@ -296,7 +297,9 @@ async def test_a_lost_call_can_be_found_by_following_the_hint() -> None:
     async with scripted(*script) as (upstream, agent):
         error = await error_of(agent, CREATE)
         assert "outbound-api" in error["hint"]
-        found = re.search(r"list_calls, to=(\S+), from=(\S+) and account_sid=(\S+):", error["hint"])
+        found = re.search(
+            r"list_calls \(to=(\S+), from=(\S+), account_sid=(\S+)\)\.", error["hint"]
+        )
         assert found
         parties = {"to": found[1], "from": found[2], "account_sid": found[3]}
         outcome = await agent.call("list_calls", **parties)

@@ -14,7 +14,7 @@ _SHORTEST_SUBSCRIBER = 7  # digits: +290, +683 and +690 with four more
 _LONGEST_EMERGENCY = 9  # digits, calling code included: +227 723141
 
 _EMERGENCY = frozenset({"112", "911", "999"})
-_HINT = "Ask the user for another number, or ask the operator to allow this one."
+_HINT = "Ask the user for another number or address, or ask the operator to allow this one."
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ def object_to_destination(rules: Destinations, to: str) -> Iterator[Objection]:
     elif kind == "SIP address":
         yield from _object_to_sip(rules, to)
     elif kind != "client":
-        reason = "to is an address that no rule can check"
+        reason = "to is an address that the policy can't check"
         yield Objection("destinations.twiml", reason, "Use a number, sip:name@host or client:name.")
     elif not matches_any(rules.allow_clients, _identity(to)):
         reason = "to is a client that is not allowed"
@@ -96,7 +96,7 @@ def _object_to_bare_number(rules: Destinations, digits: str) -> Iterator[Objecti
     if _is_valid(f"+{digits}"):
         yield from _object_to_number(rules, f"+{digits}")
     elif rules.restrict_numbers:
-        reason = "to is a SIP address with a number without country code, which can't be checked"
+        reason = "to is a SIP address whose number can't be checked without its country code"
         yield Objection("destinations.allow_sip", reason, "Write it with + and country code.")
     elif denied := _national_types(digits) & {*rules.deny_number_types}:
         reason = f"to may be a number of the denied type {min(denied)}"
@@ -122,7 +122,7 @@ def _describes_numbers(rules: Destinations) -> bool:
 
 
 def _emergency() -> Objection:
-    reason = "to is an emergency or service number, or too short for a phone number"
+    reason = "to is an emergency or service number, or too short to be a phone number"
     hint = "Tell the user to dial it themselves; no setting allows it."
     return Objection("destinations.emergency", reason, hint)
 
@@ -135,13 +135,13 @@ def _mismatches(rules: Destinations, number: str, facts: _Number) -> Iterator[tu
         yield "allow_prefixes", "a number without an allowed prefix"
     if facts.regions & {*rules.deny_countries}:
         yield "deny_countries", "a number in a denied country"
-    if rules.allow_countries and not _lies_in(rules.allow_countries, facts.regions):
+    if rules.allow_countries and not _all_in(rules.allow_countries, facts.regions):
         yield "allow_countries", "a number outside the allowed countries"
     if facts.type in rules.deny_number_types:
         yield "deny_number_types", f"a number of the denied type {facts.type}"
 
 
-def _lies_in(countries: Iterable[str], regions: frozenset[str]) -> bool:
+def _all_in(countries: Iterable[str], regions: frozenset[str]) -> bool:
     return bool(regions) and regions <= {*countries}
 
 

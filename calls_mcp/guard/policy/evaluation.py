@@ -22,7 +22,7 @@ _STRICTNESS: tuple[Requirement, ...] = get_args(Requirement)
 _REDIRECTING = frozenset({"url", "twiml", "method"})
 _ADDRESSING = frozenset({"sid", "account_sid", "status"})
 
-_DENIED = "Don't try another way. Tell the user that the operator does not allow this."
+_DENIED = "Do not look for a workaround. Tell the user that the operator does not allow this."
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ _SPANS = {
     "calls_per_minute": "a minute",
     "calls_per_hour": "an hour",
     "calls_per_day": "a day",
-    "in_flight": "at the same time",
+    "in_flight": "at a time",
 }
 
 
@@ -47,8 +47,8 @@ def explain(policy: Policy) -> list[str]:
     return [
         *_confirmations(policy.confirm),
         *_destinations(policy.destinations),
-        _among("The caller ID", policy.caller_ids.allow, "may be any that the API accepts"),
-        _among("The account", policy.accounts.allow, "may be any that the credentials can use"),
+        _among("caller IDs", policy.caller_ids.allow, "that the API accepts"),
+        _among("accounts", policy.accounts.allow, "that the credentials can use"),
         *_links(policy),
         *_caps(policy.caps),
     ]
@@ -74,7 +74,7 @@ def _confirmations(rules: Confirmations) -> Iterator[str]:
 
 
 def _destinations(rules: Destinations) -> Iterator[str]:
-    yield "Emergency numbers and numbers too short for a phone number are never called."
+    yield "Emergency numbers and numbers too short to be a phone number are never called."
     yield from _if_any("Only numbers that begin with {} can be called.", rules.allow_prefixes)
     yield from _if_any("Numbers that begin with {} are denied.", rules.deny_prefixes)
     yield from _if_any("Only numbers in {} can be called.", rules.allow_countries)
@@ -93,7 +93,7 @@ def _links(policy: Policy) -> Iterator[str]:
         yield "URLs are not allowed."
     else:
         hosts = "any public host" if policy.urls.any_host else _listed(policy.urls.hosts)
-        yield f"URLs may be {secure} URLs on {hosts}."
+        yield f"Only {secure} URLs on {hosts} are allowed."
     if not policy.twiml.inline:
         yield "TwiML is not allowed as an argument."
         return
@@ -107,7 +107,7 @@ def _links(policy: Policy) -> Iterator[str]:
 
 
 def _caps(caps: Caps) -> Iterator[str]:
-    lasts = f"lasts at most {duration(caps.time_limit)}" if caps.time_limit else "may last any time"
+    lasts = f"lasts at most {duration(caps.time_limit)}" if caps.time_limit else "has no time limit"
     yield f"A call {lasts} and rings for at most {duration(caps.timeout)}."
     yield f"Recording calls is {'' if caps.record else 'not '}allowed."
     yield _counts("In total", caps)
@@ -136,7 +136,9 @@ def _rates(caps: Caps) -> str:
 
 
 def _among(what: str, allowed: tuple[str, ...], otherwise: str) -> str:
-    return f"{what} must be {_listed(allowed)}." if allowed else f"{what} {otherwise}."
+    if allowed:
+        return f"Allowed {what}: {', '.join(allowed)}."
+    return f"All {what} {otherwise} are allowed."
 
 
 def _patterns(what: str, patterns: tuple[str, ...]) -> str:

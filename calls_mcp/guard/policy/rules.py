@@ -154,7 +154,7 @@ class Urls:
 @with_config(_CLOSED)
 @dataclass(frozen=True, slots=True)
 class Twiml:
-    """Whether TwiML may be given as an argument, and may have parts that no rule can check."""
+    """Whether TwiML may be given as an argument, and may have parts that the policy can't check."""
 
     inline: Switch
     unknown: Switch

@@ -1,4 +1,4 @@
-"""SIP addresses in one spelling, whatever the sender wrote: RFC 3261, and RFC 3966 for numbers."""
+"""Normalize SIP addresses (RFC 3261) and the numbers in them (RFC 3966)."""
 
 import re
 import unicodedata
@@ -30,7 +30,7 @@ class SipAddress:
 
     @property
     def number(self) -> str:
-        """Return the number that `user` is, with a + if it had one or an exit code; or nothing."""
+        """Return the number in `user`, if any, with a + if it had one or an exit code."""
         if not _NUMBER.fullmatch(self.user):
             return ""
         for exit_code in ("00", "011"):
@@ -44,7 +44,7 @@ class SipAddress:
 
 
 def parse_sip(address: str) -> SipAddress | None:
-    """Return what `address` (sip:… or sips:…) means; None if readers could differ about that."""
+    """Return what `address` (sip:… or sips:…) means; None if it is ambiguous."""
     uri = _URI.fullmatch(address)
     if uri is None:
         return None

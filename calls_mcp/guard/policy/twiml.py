@@ -70,8 +70,10 @@ def _object_to_value(policy: Policy, value: Value) -> Iterator[Objection]:
 def _unknown(value: Value) -> Objection:
     place = quoted(value.place, _LONGEST_SHOWN)[1:-1]
     what = f"the text in {place}" if value.text and value.place[0] == "<" else place
-    reason = f"twiml has {what}, which no rule can check"
-    hint = "Check its spelling (XML is case-sensitive) and place, or ask the operator to allow it."
+    reason = f"twiml has {what}, which the policy can't check"
+    hint = (
+        "Check its spelling (XML is case-sensitive) and position, or ask the operator to allow it."
+    )
     return Objection("twiml.unknown", reason, hint)
 
 
@@ -79,7 +81,7 @@ def _object_to_party(rules: Destinations, value: Value) -> Iterator[Objection]:
     address, shown = _address(value), quoted(value.text, _LONGEST_SHOWN)
     if value.kind == "other_party":
         if rules.restrict_parties:
-            reason = f"twiml dials {shown} by {value.place}, and no rule can check who that is"
+            reason = f"twiml dials {shown} by {value.place}, and the policy can't check who that is"
             yield Objection("destinations.twiml", reason, "Dial a number or an address instead.")
         return
     if value.kind == "phone_number" and not _NUMBER.fullmatch(address):
@@ -92,7 +94,7 @@ def _object_to_party(rules: Destinations, value: Value) -> Iterator[Objection]:
         yield Objection("destinations.twiml", reason, "Write it as sip:name@host.")
         return
     for objection in object_to_destination(rules, address):
-        reason = f"twiml dials {shown}: {objection.reason.removeprefix('to is ')}"
+        reason = f"twiml dials {shown}, which {objection.reason.removeprefix('to ')}"
         yield Objection(objection.rule, reason, objection.hint)
 
 

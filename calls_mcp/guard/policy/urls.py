@@ -21,7 +21,8 @@ _NOT_PUBLIC = tuple(map(ip_network, ("2002::/16", "192.0.0.0/24", "168.63.129.16
 _SECURE = {"http": "an https", "ws": "a wss"}
 _PRINTABLE = re.compile(r"[!-~]+")
 
-_HINT = "Use an https URL on a host the operator allows, or ask the operator to allow it."
+_ALWAYS = "Use an https URL on a public host. No setting allows this one."
+_HOSTS = "Use a URL on an allowed host, or ask the operator to allow this one."
 
 
 def object_to_url(
@@ -32,13 +33,14 @@ def object_to_url(
     `scheme` is that of the URL, or its secure variant: http or ws.
     """
     if danger := _danger(url, scheme):
-        yield Objection("urls.always", f"{name} has a URL {danger}", _HINT)
+        yield Objection("urls.always", f"{name} is a URL {danger}", _ALWAYS)
         return
     if rules.https_only and not url.lower().startswith(f"{scheme}s:"):
-        yield Objection("urls.https_only", f"{name} is not {_SECURE[scheme]} URL", _HINT)
+        hint = f"Use {_SECURE[scheme]} URL, or ask the operator to allow unencrypted ones."
+        yield Objection("urls.https_only", f"{name} is not {_SECURE[scheme]} URL", hint)
     if not matches_any(map(str.lower, rules.hosts), host := _host(urlsplit(url))):
-        reason = f"{name} has a URL on {quoted(host)}, which is not an allowed host"
-        yield Objection("urls.hosts", reason, _HINT)
+        reason = f"{name} is a URL on {quoted(host)}, which is not an allowed host"
+        yield Objection("urls.hosts", reason, _HOSTS)
 
 
 def _danger(url: str, scheme: str) -> str | None:

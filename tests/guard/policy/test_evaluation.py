@@ -197,6 +197,7 @@ def test_a_refusal_names_its_rule_and_says_why_and_what_to_do() -> None:
         "kind": "policy_denied",
         "message": "Nothing was sent. The operator's policy refuses this "
         "(destinations.deny_number_types): to is a number of the denied type premium_rate.",
-        "hint": "Ask the user for another number, or ask the operator to allow this one.",
+        "hint": "Ask the user for another number or address, "
+        "or ask the operator to allow this one.",
         "retryable": False,
     }

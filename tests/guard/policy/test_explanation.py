@@ -15,13 +15,13 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
         "Hanging up needs the user's confirmation.",
         "Any other change of a live call needs the user's confirmation.",
         "Deleting the record of a call needs the user's confirmation.",
-        "Emergency numbers and numbers too short for a phone number are never called.",
+        "Emergency numbers and numbers too short to be a phone number are never called.",
         "Numbers of the type premium_rate are denied.",
         "All SIP addresses can be called.",
         "All clients can be called.",
-        "The caller ID may be any that the API accepts.",
-        "The account may be any that the credentials can use.",
-        "URLs may be https URLs on any public host.",
+        "All caller IDs that the API accepts are allowed.",
+        "All accounts that the credentials can use are allowed.",
+        "Only https URLs on any public host are allowed.",
         "TwiML is allowed as an argument if it is well-formed and has no DOCTYPE.",
         "Unknown elements and attributes in TwiML are denied.",
         (
@@ -64,12 +64,12 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
             {"pre_approved": (BERLIN,)},
             f"Calls to {BERLIN} need no confirmation unless placing calls is denied.",
         ),
-        ("caller_ids", {"allow": ("+49*",)}, "The caller ID must be +49*."),
-        ("accounts", {"allow": (OTHER,)}, f"The account must be {OTHER}."),
+        ("caller_ids", {"allow": ("+49*",)}, "Allowed caller IDs: +49*."),
+        ("accounts", {"allow": (OTHER,)}, f"Allowed accounts: {OTHER}."),
         (
             "urls",
             {"hosts": ("a.com", "b.com"), "https_only": False},
-            "URLs may be http or https URLs on a.com or b.com.",
+            "Only http or https URLs on a.com or b.com are allowed.",
         ),
         (
             "twiml",
@@ -82,7 +82,7 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
         (
             "caps",
             {"calls_per_day": 9, "in_flight": 1},
-            "In total: at most 9 calls a day, 1 call at the same time.",
+            "In total: at most 9 calls a day, 1 call at a time.",
         ),
         (
             "caps",

@@ -159,7 +159,7 @@ def test_twiml_that_no_rule_can_check_is_refused_unless_the_operator_allows_it(
     arguments = asked(twiml=f"<Response>{inside}</Response>")
     denied = refusal(SHIPPED, arguments)
     assert denied.rule == "twiml.unknown"
-    assert f"twiml has {place}, which no rule can check" in denied.message
+    assert f"twiml has {place}, which the policy can't check" in denied.message
     policy = changed("twiml", unknown=True)
     assert ruling(policy, arguments) == ""
     policy = replace(policy, destinations=replace(policy.destinations, pre_approved=("+4930*",)))

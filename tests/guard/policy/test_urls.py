@@ -27,7 +27,7 @@ def test_every_argument_that_is_a_url_is_held_to_the_allowed_hosts(tool: str, na
     policy = changed("urls", hosts=("*.example.com",))
     denied = refusal(policy, asked(tool, **{name: "https://example.org/x"}))
     assert denied.rule == "urls.hosts"
-    assert f'{name} has a URL on "example.org"' in denied.message
+    assert f'{name} is a URL on "example.org"' in denied.message
     assert ruling(policy, asked(tool, **{name: "https://a.example.com/x"})) == ""
 
 
