@@ -12,7 +12,7 @@ from tests.chaos.run import Failed, check_logs, kept_logs, run_world, run_worlds
 pytestmark = pytest.mark.anyio
 
 
-async def test_nothing_is_done_twice_and_nothing_goes_unsaid_whatever_the_network_does() -> None:
+async def test_nothing_happens_twice_or_silently_whatever_the_network_does() -> None:
     with kept_logs() as logs:
         totals, failures = await run_worlds(range(6), operations=20, width=6)
     assert not failures
@@ -26,7 +26,7 @@ async def test_nothing_is_done_twice_and_nothing_goes_unsaid_whatever_the_networ
     operations=st.lists(st.sampled_from([*OPERATIONS]), min_size=1, max_size=30),
 )
 @settings(max_examples=6)
-def test_no_sequence_of_operations_breaks_the_servers_word(
+def test_no_sequence_of_operations_breaks_an_invariant(
     seed: int, operations: list[Operation]
 ) -> None:
     """What fails shrinks to the fewest operations that do."""

@@ -87,7 +87,7 @@ def _plain(schema: Schema) -> Schema:
 
 
 @each_asking
-async def test_an_agent_lists_places_and_deletes_calls_as_its_user_says_yes(
+async def test_an_agent_lists_places_and_deletes_calls_after_its_user_approves(
     framework: Framework, tmp_path: Path
 ) -> None:
     async with conversing(framework.name, tmp_path, user="accept") as driven:
@@ -95,7 +95,7 @@ async def test_an_agent_lists_places_and_deletes_calls_as_its_user_says_yes(
 
 
 @each_asking
-async def test_an_agent_places_nothing_where_its_user_says_no(
+async def test_an_agent_places_no_call_if_its_user_declines(
     framework: Framework, tmp_path: Path
 ) -> None:
     async with conversing(framework.name, tmp_path, user="decline") as driven:
@@ -103,7 +103,7 @@ async def test_an_agent_places_nothing_where_its_user_says_no(
 
 
 @each
-async def test_an_agent_whose_program_asks_nobody_confirms_by_token(
+async def test_an_agent_without_elicitation_confirms_by_token(
     framework: Framework, tmp_path: Path, sandbox: str
 ) -> None:
     url = sandbox if framework is LLAMA_INDEX else ""
@@ -122,7 +122,7 @@ async def test_pydantic_ai_shows_its_model_the_structured_content_and_no_text(
 
 
 @needs_client("openai-agents")
-async def test_openai_agents_tell_nothing_of_what_is_missing_and_in_strict_mode_need_everything(
+async def test_openai_agents_omit_missing_arguments_and_need_all_in_strict_mode(
     tmp_path: Path,
 ) -> None:
     async with conversing("openai-agents", tmp_path) as driven:
@@ -144,7 +144,7 @@ async def test_llama_index_starts_a_server_for_each_request_on_stdio_and_a_token
 
 
 @needs_client("llama-index")
-async def test_llama_index_tells_its_model_that_null_will_do_and_it_does(
+async def test_llama_index_allows_null_and_the_server_accepts_it(
     tmp_path: Path, sandbox: str
 ) -> None:
     async with conversing("llama-index", tmp_path, url=sandbox) as driven:

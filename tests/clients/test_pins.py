@@ -13,7 +13,7 @@ README = Path(__file__).with_name("README.md")
 _ROW = re.compile(r"^\| .* \| `(?P<name>[a-z0-9-]+)` \| (?P<version>[0-9.]+) \|", re.MULTILINE)
 
 
-def test_the_table_has_every_client_in_the_version_that_is_pinned() -> None:
+def test_the_table_has_every_client_with_its_pinned_version() -> None:
     rows = _ROW.finditer(README.read_text("utf-8"))
     assert {row["name"]: row["version"] for row in rows} == {
         name: pin.version for name, pin in CLIENTS.items()
@@ -22,7 +22,7 @@ def test_the_table_has_every_client_in_the_version_that_is_pinned() -> None:
 
 @pytest.mark.clients
 @pytest.mark.parametrize("name", [pytest.param(name, marks=needs_client(name)) for name in CLIENTS])
-def test_what_is_installed_is_what_is_pinned(name: str) -> None:
+def test_the_pinned_versions_are_installed(name: str) -> None:
     assert _installed(CLIENTS[name]) == CLIENTS[name].version
 
 

@@ -33,7 +33,7 @@ each_era = pytest.mark.parametrize("era", ERAS)
 
 
 @each
-async def test_a_program_lists_places_and_deletes_calls_as_its_user_says_yes(
+async def test_a_program_lists_places_and_deletes_calls_after_its_user_approves(
     name: str, era: Era, tmp_path: Path
 ) -> None:
     async with conversing(name, tmp_path, user="accept", era=era) as driven:
@@ -43,7 +43,7 @@ async def test_a_program_lists_places_and_deletes_calls_as_its_user_says_yes(
 
 
 @each
-async def test_a_program_places_nothing_where_its_user_says_no(
+async def test_a_program_places_no_call_if_its_user_declines(
     name: str, era: Era, tmp_path: Path
 ) -> None:
     async with conversing(name, tmp_path, user="decline", era=era) as driven:
@@ -51,7 +51,7 @@ async def test_a_program_places_nothing_where_its_user_says_no(
 
 
 @each
-async def test_a_program_that_asks_nobody_confirms_by_token_over_http(
+async def test_a_program_without_elicitation_confirms_by_token_over_http(
     name: str, era: Era, tmp_path: Path, sandbox: str
 ) -> None:
     async with conversing(name, tmp_path, era=era, url=sandbox) as driven:
@@ -59,7 +59,7 @@ async def test_a_program_that_asks_nobody_confirms_by_token_over_http(
 
 
 @each_typescript
-async def test_what_a_typescript_program_reads_of_an_error_meets_the_output_schema(
+async def test_errors_match_the_output_schema_in_typescript(
     name: str, era: Era, tmp_path: Path
 ) -> None:
     async with conversing(name, tmp_path, era=era) as driven:
@@ -112,7 +112,7 @@ async def test_the_inspector_ends_its_server_with_each_request_and_a_token_outli
 
 
 @needs_client("inspector")
-async def test_the_inspector_finds_nothing_in_the_tools_that_another_client_could_not_take(
+async def test_the_inspector_finds_no_incompatible_tool(
     tmp_path: Path,
 ) -> None:
     status, _ = await Inspector(tmp_path).ask("tools/list", "--strict")

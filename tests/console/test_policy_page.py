@@ -20,7 +20,7 @@ async def test_the_policy_is_explained_with_the_source_of_each_rule(
     harness: Harness, ann: WebClient
 ) -> None:
     text = text_of(await ann.read("/policy"))
-    assert "Placing a call is approved first by the operator" in text
+    assert "Placing a call needs the operator's approval" in text
     assert f'confirm.place "operator" {harness.database.parent}/policy.toml' in text
     assert 'confirm.delete "confirm" default' in text
     assert "set CALLS_MCP_POLICY and CALLS_MCP_CONFIRM to the same values for both" in text

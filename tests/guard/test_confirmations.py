@@ -20,7 +20,9 @@ async def asked_for(harness: Harness, **arguments: object) -> str:
 
 
 @pytest.mark.requirement("02")
-async def test_a_hundred_uses_at_once_place_one_call_and_all_report_it(harness: Harness) -> None:
+async def test_a_hundred_simultaneous_uses_place_one_call_and_all_report_it(
+    harness: Harness,
+) -> None:
     token = await asked_for(harness)
     outcomes: list[dict[str, Any]] = []
 
@@ -39,7 +41,7 @@ async def test_a_hundred_uses_at_once_place_one_call_and_all_report_it(harness: 
     assert len(harness.changes) == 1
 
 
-async def test_a_failed_use_is_spent_and_its_failure_told_again(harness: Harness) -> None:
+async def test_a_token_of_a_failed_change_can_not_be_used_again(harness: Harness) -> None:
     arguments = placing(to="+15005550003")  # a country that is not enabled
     async with harness.connect() as agent:
         asked = await agent.call("create_call", **arguments)
@@ -59,7 +61,7 @@ async def test_the_order_of_the_arguments_does_not_matter(harness: Harness) -> N
 
 
 @pytest.mark.requirement("03")
-async def test_a_token_is_good_for_the_client_that_was_given_it(harness: Harness) -> None:
+async def test_a_token_is_valid_only_for_its_client(harness: Harness) -> None:
     token = await asked_for(harness)
     async with harness.connect(name="somebody else") as agent:
         outcome = await agent.call("create_call", **placing(confirmation_token=token))
@@ -68,7 +70,7 @@ async def test_a_token_is_good_for_the_client_that_was_given_it(harness: Harness
 
 
 @pytest.mark.requirement("03", "06")
-async def test_how_long_a_token_lasts_is_a_setting() -> None:
+async def test_the_lifetime_of_a_token_is_a_setting() -> None:
     async with open_harness(calls_mcp_confirm_ttl=10) as harness, harness.connect() as agent:
         asked = await agent.call("create_call", **placing())
         assert asked["confirmation"]["expires_at"] == "2023-11-14T22:13:30Z"
@@ -111,7 +113,7 @@ async def test_a_token_of_another_process_is_refused() -> None:
 
 
 @pytest.mark.requirement("03")
-async def test_keys_of_ones_own_make_tokens_that_other_keys_do_not_accept() -> None:
+async def test_tokens_of_configured_keys_are_not_accepted_by_other_keys() -> None:
     async with (
         open_harness(calls_mcp_secret_keys="a" * 32) as one,
         open_harness(calls_mcp_secret_keys="b" * 32) as two,
@@ -123,7 +125,7 @@ async def test_keys_of_ones_own_make_tokens_that_other_keys_do_not_accept() -> N
 
 
 @pytest.mark.requirement("06")
-async def test_tokens_are_short_and_all_different(harness: Harness) -> None:
+async def test_tokens_are_short_and_unique(harness: Harness) -> None:
     tokens = {await asked_for(harness) for _ in range(20)}
     assert len(tokens) == 20
     assert all(re.fullmatch(r"[\w-]{12}\.[\w-]{20}", token) for token in tokens)

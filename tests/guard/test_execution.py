@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.mark.requirement("41")
-async def test_a_confirmed_change_is_recorded_when_asked_before_it_is_sent_and_after(
+async def test_a_confirmed_change_is_recorded_when_requested_before_it_is_sent_and_afterwards(
     tmp_path: Path,
 ) -> None:
     file = tmp_path / "audit.db"
@@ -47,7 +47,9 @@ async def test_a_confirmed_change_is_recorded_when_asked_before_it_is_sent_and_a
     assert report.is_intact
 
 
-async def test_a_no_and_a_forgery_and_a_refusal_by_the_api_are_recorded(tmp_path: Path) -> None:
+async def test_a_denial_a_forged_token_and_a_rejection_by_the_api_are_recorded(
+    tmp_path: Path,
+) -> None:
     file = tmp_path / "audit.db"
     async with open_harness(calls_mcp_audit_database=file) as harness:
         async with harness.connect(user=User(decline)) as agent:
@@ -69,7 +71,7 @@ async def test_a_no_and_a_forgery_and_a_refusal_by_the_api_are_recorded(tmp_path
 
 
 @pytest.mark.requirement("41")
-async def test_if_the_record_can_not_be_written_changes_are_refused_and_reads_go_on(
+async def test_changes_are_refused_and_reads_work_while_records_can_not_be_written(
     tmp_path: Path,
 ) -> None:
     async with open_harness(calls_mcp_audit_database=tmp_path / "gone" / "audit.db") as harness:
@@ -81,7 +83,7 @@ async def test_if_the_record_can_not_be_written_changes_are_refused_and_reads_go
         assert harness.changes == []
 
 
-async def test_a_replay_that_can_not_be_recorded_tells_what_became_of_the_first_use(
+async def test_a_replay_that_can_not_be_recorded_reports_the_first_outcome(
     tmp_path: Path,
 ) -> None:
     folder = tmp_path / "log"
@@ -113,7 +115,7 @@ async def test_a_confirmation_survives_a_restart(shared_url: str) -> None:
     assert second["call"] == first["call"]
 
 
-async def test_a_client_that_gives_up_after_the_request_has_left_changes_nothing_of_the_outcome(
+async def test_a_client_that_cancels_after_the_request_was_sent_does_not_affect_the_outcome(
     tmp_path: Path,
 ) -> None:
     file = tmp_path / "audit.db"
@@ -169,7 +171,7 @@ async def test_a_hundred_uses_of_one_token_by_four_processes_place_one_call(
     assert report.records == 1 + 2 + 99
 
 
-async def test_a_use_broken_off_before_anything_was_sent_is_told_so_to_the_next(
+async def test_a_use_interrupted_before_sending_is_reported_to_the_next_use(
     tmp_path: Path,
 ) -> None:
     url = f"sqlite:///{tmp_path / 'state.db'}"
@@ -193,7 +195,7 @@ async def test_a_use_broken_off_before_anything_was_sent_is_told_so_to_the_next(
     assert "was interrupted" in again["reason"]
 
 
-async def test_a_token_spent_on_what_could_be_tried_again_says_how() -> None:
+async def test_a_used_token_of_a_retryable_failure_gets_a_hint_for_a_new_preview() -> None:
     async with scripted(answer(429, {"code": 20429}), calls_mcp_confirm="all") as (
         _,
         agent,
@@ -206,7 +208,7 @@ async def test_a_token_spent_on_what_could_be_tried_again_says_how() -> None:
     assert unconfirmed["retryable"] is True
 
 
-async def test_a_user_asked_by_their_client_can_simply_be_asked_again() -> None:
+async def test_a_user_who_was_asked_by_their_client_can_be_asked_again() -> None:
     async with Upstream(answer(429, {"code": 20429})) as upstream:
         settings = load_settings({})
         async with Runtime(settings, access_to(upstream.base_url)) as runtime:
@@ -231,7 +233,7 @@ async def test_the_record_has_the_status_and_the_request_id_of_the_api_and_the_t
     assert before["trace_id"] == after["trace_id"] == trace_id
 
 
-async def test_the_keys_to_press_are_not_in_the_record(tmp_path: Path) -> None:
+async def test_send_digits_is_not_recorded(tmp_path: Path) -> None:
     file = tmp_path / "audit.db"
     async with open_harness(calls_mcp_audit_database=file) as harness, harness.connect() as agent:
         await agent.place(send_digits="ww4929123412341234#")
@@ -239,9 +241,7 @@ async def test_the_keys_to_press_are_not_in_the_record(tmp_path: Path) -> None:
     assert records_in(file)[0]["arguments"]["send_digits"].startswith("sha256:")
 
 
-async def test_a_store_that_comes_back_is_used_again(
-    shared_redis: RedisServer, redis_url: str
-) -> None:
+async def test_a_recovered_store_is_used_again(shared_redis: RedisServer, redis_url: str) -> None:
     async with open_harness(calls_mcp_state_url=redis_url) as harness, harness.connect() as agent:
         await agent.place()
         shared_redis.stop()
@@ -256,7 +256,7 @@ async def test_a_store_that_comes_back_is_used_again(
     assert read.get("count") == 1, read
 
 
-async def test_a_call_to_another_number_than_was_asked_for_does_not_go_unsaid() -> None:
+async def test_a_call_to_another_number_than_requested_has_a_warning() -> None:
     async with scripted(answer(201, call(to="+15005550300"))) as (_, agent):
         outcome = await agent.call("create_call", **placing())
     assert outcome["warnings"][-1] == (

@@ -67,9 +67,7 @@ async def scene(
 
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("user", [None, User()], ids=["alone", "with a user"])
-async def test_a_call_waits_for_the_operator_and_is_placed_once(
-    era: Era, user: User | None, tmp_path: Path
-) -> None:
+async def test_an_approved_call_is_placed_once(era: Era, user: User | None, tmp_path: Path) -> None:
     async with scene(tmp_path) as here, here.harness.connect(era, user) as agent:
         asked = await agent.call("create_call", **placing())
         assert asked["outcome"] == "awaiting_operator"
@@ -103,7 +101,7 @@ async def test_a_call_waits_for_the_operator_and_is_placed_once(
     assert user is None or user.asked == []
 
 
-async def test_a_repeat_that_waits_goes_on_when_the_operator_decides(tmp_path: Path) -> None:
+async def test_a_waiting_retry_continues_when_the_operator_decides(tmp_path: Path) -> None:
     outcomes: list[dict[str, Any]] = []
     async with scene(tmp_path) as here, here.harness.connect() as agent:
         await agent.call("create_call", **placing())
@@ -120,7 +118,7 @@ async def test_a_repeat_that_waits_goes_on_when_the_operator_decides(tmp_path: P
         assert len(here.harness.changes) == 1
 
 
-async def test_those_who_wait_are_told_so_if_they_want_to_know(tmp_path: Path) -> None:
+async def test_waiting_for_the_operator_reports_progress_on_request(tmp_path: Path) -> None:
     said: list[str | None] = []
 
     async def note(progress: float, total: float | None, message: str | None) -> None:
@@ -139,7 +137,7 @@ async def test_those_who_wait_are_told_so_if_they_want_to_know(tmp_path: Path) -
     assert [each["decision"] for each in here.recorded] == ["asked"]  # waiting decides nothing
 
 
-async def test_a_denial_is_told_with_its_reason_and_is_final(tmp_path: Path) -> None:
+async def test_a_denial_has_its_reason_and_is_final(tmp_path: Path) -> None:
     async with scene(tmp_path) as here, here.harness.connect() as agent:
         await agent.call("create_call", **placing())
         await here.decide(approve=False, reason="not at\nnight")
@@ -156,7 +154,7 @@ async def test_a_denial_is_told_with_its_reason_and_is_final(tmp_path: Path) -> 
     ]
 
 
-async def test_what_nobody_decides_lapses(tmp_path: Path) -> None:
+async def test_an_undecided_request_expires(tmp_path: Path) -> None:
     async with (
         scene(tmp_path, calls_mcp_operator_ttl="60") as here,
         here.harness.connect() as agent,
@@ -175,7 +173,7 @@ async def test_what_nobody_decides_lapses(tmp_path: Path) -> None:
     assert here.harness.changes == []
 
 
-async def test_an_approval_that_nobody_acts_on_lapses(tmp_path: Path) -> None:
+async def test_an_unused_approval_expires(tmp_path: Path) -> None:
     async with (
         scene(tmp_path, calls_mcp_operator_ttl="60") as here,
         here.harness.connect() as agent,
@@ -188,7 +186,7 @@ async def test_an_approval_that_nobody_acts_on_lapses(tmp_path: Path) -> None:
     assert here.harness.changes == []
 
 
-async def test_two_operators_take_one_decision(tmp_path: Path) -> None:
+async def test_the_first_of_two_decisions_counts(tmp_path: Path) -> None:
     async with scene(tmp_path) as here, here.harness.connect() as agent:
         await agent.call("create_call", **placing())
         filed = await here.waiting()
@@ -209,7 +207,7 @@ async def test_two_operators_take_one_decision(tmp_path: Path) -> None:
         assert standing["decided_by"] == next(each.decision.by for each in decided if each)
 
 
-async def test_a_decision_that_the_store_does_not_keep_is_recorded_as_void(tmp_path: Path) -> None:
+async def test_a_decision_that_can_not_be_stored_is_recorded_as_void(tmp_path: Path) -> None:
     async with scene(tmp_path) as here, here.harness.connect() as agent:
         await agent.call("create_call", **placing())
         filed = await here.waiting()
@@ -240,7 +238,7 @@ async def test_an_approval_request_mentions_the_last_decision_about_the_same_cha
         assert second == (await here.waiting()).preview
 
 
-async def test_a_server_that_dies_while_sending_leaves_it_unknown_whether_it_was_done(
+async def test_the_outcome_is_unknown_after_a_server_crashes_while_sending(
     tmp_path: Path,
 ) -> None:
     async with scene(tmp_path) as here, here.harness.connect() as agent:
@@ -258,7 +256,7 @@ async def test_a_server_that_dies_while_sending_leaves_it_unknown_whether_it_was
     assert here.harness.changes == []
 
 
-async def test_what_is_approved_in_the_last_moment_is_not_lost(
+async def test_an_approval_just_before_the_expiry_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wait = ApprovalRequests.wait
@@ -278,7 +276,7 @@ async def test_what_is_approved_in_the_last_moment_is_not_lost(
         assert (await agent.call("create_call", **placing()))["outcome"] == "done"
 
 
-async def test_a_question_that_could_not_be_filed_can_be_asked_again_at_once(
+async def test_a_request_that_could_not_be_stored_can_be_retried_immediately(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: object) -> bool:
@@ -292,7 +290,9 @@ async def test_a_question_that_could_not_be_filed_can_be_asked_again_at_once(
         assert asked["outcome"] == "awaiting_operator"
 
 
-async def test_what_could_not_be_recorded_is_not_put_before_the_operator(tmp_path: Path) -> None:
+async def test_a_request_that_could_not_be_recorded_is_not_shown_to_the_operator(
+    tmp_path: Path,
+) -> None:
     async with scene(tmp_path) as here, here.harness.connect() as agent:
         here.record.unlink(missing_ok=True)
         here.record.mkdir()
@@ -304,7 +304,7 @@ async def test_what_could_not_be_recorded_is_not_put_before_the_operator(tmp_pat
         assert asked["outcome"] == "awaiting_operator"
 
 
-async def test_a_token_does_not_stand_in_for_a_user_who_must_be_asked(tmp_path: Path) -> None:
+async def test_a_token_does_not_replace_a_required_answer_of_the_user(tmp_path: Path) -> None:
     rules = 'place = "require_human"'
     async with scene(tmp_path, rules) as here, here.harness.connect(user=User()) as agent:
         told = await agent.call("create_call", **placing(), confirmation_token="made-up")
@@ -312,7 +312,7 @@ async def test_a_token_does_not_stand_in_for_a_user_who_must_be_asked(tmp_path: 
         assert here.harness.changes == []
 
 
-async def test_no_client_can_call_itself_as_the_operator_is_recorded(tmp_path: Path) -> None:
+async def test_no_client_can_use_the_recorded_name_of_the_operator(tmp_path: Path) -> None:
     async with scene(tmp_path) as here, here.harness.connect(name="console: root") as agent:
         await agent.call("create_call", **placing())
         assert (await here.waiting()).binding.principal == "client console: root"
@@ -328,15 +328,13 @@ async def test_no_client_can_call_itself_as_the_operator_is_recorded(tmp_path: P
         ("\u2066\n", "anonymous"),
     ],
 )
-async def test_a_name_that_a_client_chose_is_cleaned_before_it_is_used(
-    name: str, principal: str, tmp_path: Path
-) -> None:
+async def test_the_name_of_a_client_is_sanitized(name: str, principal: str, tmp_path: Path) -> None:
     async with scene(tmp_path) as here, here.harness.connect(name=name) as agent:
         await agent.call("create_call", **placing())
         assert (await here.waiting()).binding.principal == principal
 
 
-async def test_an_approval_is_for_just_these_arguments_and_this_principal(tmp_path: Path) -> None:
+async def test_an_approval_is_valid_only_for_its_arguments_and_principal(tmp_path: Path) -> None:
     other: list[tuple[str, dict[str, object]]] = [
         ("ann", {"to": "+15005550206"}),
         ("ann", {"timeout": 5}),
@@ -353,7 +351,7 @@ async def test_an_approval_is_for_just_these_arguments_and_this_principal(tmp_pa
     assert here.harness.changes == []
 
 
-async def test_an_approval_lapses_with_the_state_that_it_was_given_for(tmp_path: Path) -> None:
+async def test_an_approval_expires_when_the_call_changes(tmp_path: Path) -> None:
     async with scene(tmp_path, 'hang_up = "operator"') as here, here.harness.connect() as agent:
         sid = await agent.place()
         here.harness.clock.advance(1)
@@ -366,7 +364,7 @@ async def test_an_approval_lapses_with_the_state_that_it_was_given_for(tmp_path:
         assert "has changed" in outcome["reason"]
 
 
-async def test_no_token_and_no_user_decide_in_the_operators_place(tmp_path: Path) -> None:
+async def test_neither_a_token_nor_a_user_can_replace_the_operator(tmp_path: Path) -> None:
     async with scene(tmp_path, 'place = "confirm"') as here, here.harness.connect() as agent:
         token = (await agent.call("create_call", **placing()))["confirmation"]["token"]
     async with scene(tmp_path) as here, here.harness.connect("auto", User()) as agent:
@@ -378,7 +376,7 @@ async def test_no_token_and_no_user_decide_in_the_operators_place(tmp_path: Path
     assert here.harness.changes == []
 
 
-async def test_the_operator_stands_in_for_a_user_who_can_not_be_asked(tmp_path: Path) -> None:
+async def test_the_operator_approves_if_the_client_can_not_ask_its_user(tmp_path: Path) -> None:
     user = User(decline)
     async with scene(tmp_path, 'place = "require_human"') as here:
         async with here.harness.connect("auto", user) as agent:
@@ -391,7 +389,7 @@ async def test_the_operator_stands_in_for_a_user_who_can_not_be_asked(tmp_path: 
 
 
 @pytest.mark.parametrize("rule", ["operator", "require_human"])
-async def test_in_memory_nothing_can_be_put_before_the_operator(rule: str, tmp_path: Path) -> None:
+async def test_a_store_in_memory_can_not_have_approval_requests(rule: str, tmp_path: Path) -> None:
     file = policy(tmp_path, f'[confirm]\nplace = "{rule}"\n')
     async with open_harness(calls_mcp_policy=file) as harness, harness.connect() as agent:
         refused = await agent.call("create_call", **placing())
@@ -400,7 +398,7 @@ async def test_in_memory_nothing_can_be_put_before_the_operator(rule: str, tmp_p
     assert harness.changes == []
 
 
-async def test_a_flood_of_questions_is_bounded_for_each_principal(tmp_path: Path) -> None:
+async def test_pending_requests_are_limited_for_each_principal(tmp_path: Path) -> None:
     async with scene(tmp_path) as here:
         async with here.harness.connect(name="eve") as agent:
             outcomes = await _ask(agent, range(1, 23))

@@ -40,7 +40,7 @@ def policy(directory: Path, text: str) -> Path:
         ({"time_limit": 14_401}, "caps.time_limit"),
     ],
 )
-async def test_the_shipped_policy_refuses_what_is_dangerous_before_anybody_is_asked(
+async def test_the_shipped_policy_refuses_dangerous_changes_without_asking(
     arguments: dict[str, object], rule: str
 ) -> None:
     async with open_harness(calls_mcp_policy=None) as harness, harness.connect() as agent:
@@ -50,7 +50,7 @@ async def test_the_shipped_policy_refuses_what_is_dangerous_before_anybody_is_as
     assert f"({rule})" in outcome["error"]["message"]
 
 
-async def test_the_shipped_policy_bounds_each_new_call_and_says_so() -> None:
+async def test_the_shipped_policy_limits_each_new_call_with_a_warning() -> None:
     async with open_harness(calls_mcp_policy=None) as harness, harness.connect() as agent:
         asked = await agent.call("create_call", **placing())
         outcome = await agent.confirm("create_call", **placing())
@@ -71,7 +71,7 @@ async def test_a_denied_change_is_denied_even_with_a_user(tmp_path: Path) -> Non
     assert "(confirm.delete)" in outcome["error"]["message"]
 
 
-async def test_where_a_human_is_required_a_token_does_not_count(tmp_path: Path) -> None:
+async def test_a_token_is_not_enough_where_a_human_is_required(tmp_path: Path) -> None:
     file = policy(tmp_path, '[confirm]\nplace = "require_human"\n')
     user = User()
     async with open_harness(calls_mcp_policy=file) as harness:
@@ -108,7 +108,7 @@ async def test_a_pre_approved_number_needs_no_confirmation(tmp_path: Path) -> No
         ("caps.principal", "calls_per_minute", 60),
     ],
 )
-async def test_no_more_calls_are_placed_than_the_caps_allow(
+async def test_calls_are_limited_by_the_caps(
     tmp_path: Path, section: str, key: str, seconds: float
 ) -> None:
     file = policy(tmp_path, f"[{section}]\n{key} = 5\n")
@@ -173,7 +173,7 @@ async def test_an_account_that_is_not_allowed_is_not_even_read(tmp_path: Path) -
     assert "(accounts.allow)" in outcome["error"]["message"]
 
 
-async def test_a_policy_that_is_wrong_is_told_at_start(tmp_path: Path) -> None:
+async def test_an_invalid_policy_is_reported_at_start(tmp_path: Path) -> None:
     settings = load_settings({"calls_mcp_policy": policy(tmp_path, "[confirm]\nplase = 1\n")})
     with pytest.raises(ConfigurationError, match=r"policy\.toml:2: .*plase"):
         async with Runtime(settings, access_to("http://127.0.0.1:1")):
@@ -188,7 +188,7 @@ def test_policy_check_explains_the_policy_and_needs_no_other_settings(
     assert "at most 4 h" in capsys.readouterr().out
 
 
-def test_a_wrong_policy_is_told_with_the_line(
+def test_an_invalid_policy_is_reported_with_the_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["policy", "check", str(policy(tmp_path, "\n[urls]\nhost = []\n"))]) == 2
@@ -196,7 +196,7 @@ def test_a_wrong_policy_is_told_with_the_line(
 
 
 @pytest.mark.requirement("31")
-async def test_what_a_url_leads_to_is_never_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_hosts_in_urls_are_never_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
     looked_up: list[object] = []
     resolve = socket.getaddrinfo
 

@@ -18,7 +18,7 @@ async def preview(agent: Agent, tool: str, **arguments: object) -> str:
 
 
 @pytest.mark.requirement("09")
-async def test_the_preview_of_a_new_call_names_everything_that_would_happen(
+async def test_the_preview_of_a_new_call_mentions_all_effects(
     harness: Harness,
 ) -> None:
     url = "https://example.com/voice"
@@ -103,7 +103,9 @@ async def test_the_preview_of_a_new_call_shows(
     assert text.count("trim") <= 1
 
 
-async def test_what_a_status_does_beside_new_instructions_is_not_promised(harness: Harness) -> None:
+async def test_the_effect_of_a_status_with_new_instructions_is_not_promised(
+    harness: Harness,
+) -> None:
     async with harness.connect() as agent:
         sid = await agent.place()
         arguments = {"sid": sid, "status": "completed", "url": "https://example.com/"}
@@ -113,7 +115,7 @@ async def test_what_a_status_does_beside_new_instructions_is_not_promised(harnes
 
 
 @pytest.mark.requirement("08", "09")
-async def test_the_preview_of_a_hang_up_shows_the_call_as_it_is_now(harness: Harness) -> None:
+async def test_the_preview_of_a_hang_up_shows_the_current_call(harness: Harness) -> None:
     async with harness.connect() as agent:
         sid = await agent.place()
         harness.clock.advance(43)
@@ -125,7 +127,7 @@ async def test_the_preview_of_a_hang_up_shows_the_call_as_it_is_now(harness: Har
     )
 
 
-async def test_the_preview_warns_that_canceled_leaves_a_call_in_progress_alone(
+async def test_the_preview_warns_that_canceled_does_not_end_a_call_in_progress(
     harness: Harness,
 ) -> None:
     async with harness.connect() as agent:
@@ -148,7 +150,7 @@ async def test_the_preview_warns_that_canceled_leaves_a_call_in_progress_alone(
         ({"status_callback": "https://example.com/"}, "modify", "Change call"),
     ],
 )
-async def test_a_change_is_called_what_it_is(
+async def test_the_preview_names_the_kind_of_change(
     harness: Harness, change: dict[str, object], action: str, words: str
 ) -> None:
     async with harness.connect() as agent:
@@ -158,7 +160,7 @@ async def test_a_change_is_called_what_it_is(
     assert asked["confirmation"]["preview"].startswith(words)
 
 
-async def test_the_preview_of_a_deletion_says_what_is_lost_and_that_it_is_for_good(
+async def test_the_preview_of_a_deletion_says_that_it_is_permanent(
     harness: Harness,
 ) -> None:
     async with harness.connect() as agent:
@@ -174,7 +176,7 @@ async def test_the_preview_of_a_deletion_says_what_is_lost_and_that_it_is_for_go
     assert "can't be undone" in text
 
 
-async def test_nobody_is_asked_to_delete_a_call_that_is_live(harness: Harness) -> None:
+async def test_deleting_a_live_call_is_refused_without_asking(harness: Harness) -> None:
     async with harness.connect() as agent:
         sid = await agent.place()
         outcome = await agent.call("delete_call", sid=sid)
@@ -184,7 +186,7 @@ async def test_nobody_is_asked_to_delete_a_call_that_is_live(harness: Harness) -
     assert len(harness.changes) == 1
 
 
-async def test_nobody_is_asked_to_change_a_call_that_has_ended(harness: Harness) -> None:
+async def test_changing_an_ended_call_is_refused_without_asking(harness: Harness) -> None:
     async with harness.connect() as agent:
         sid = await agent.place()
         await agent.confirm("update_call", sid=sid, status="completed")
@@ -193,7 +195,7 @@ async def test_nobody_is_asked_to_change_a_call_that_has_ended(harness: Harness)
     assert len(harness.changes) == 2
 
 
-async def test_nobody_is_asked_about_a_call_that_does_not_exist(harness: Harness) -> None:
+async def test_changing_a_missing_call_is_refused_without_asking(harness: Harness) -> None:
     async with harness.connect() as agent:
         outcome = await agent.call("delete_call", sid="CA" + "1" * 32)
     assert outcome["error"]["kind"] == "not_found"
@@ -208,7 +210,9 @@ async def test_nobody_is_asked_about_a_call_that_does_not_exist(harness: Harness
         ("none", set[str]()),
     ],
 )
-async def test_the_operator_settles_what_is_confirmed(confirm: str, asked: set[str]) -> None:
+async def test_calls_mcp_confirm_decides_which_changes_need_a_confirmation(
+    confirm: str, asked: set[str]
+) -> None:
     async with open_harness(calls_mcp_confirm=confirm) as harness, harness.connect() as agent:
         seen: set[str] = set()
 
@@ -230,7 +234,7 @@ async def test_the_operator_settles_what_is_confirmed(confirm: str, asked: set[s
 @pytest.mark.parametrize(
     "field", ["caller_name", "forwarded_from", "from", "to", "answered_by", "status", "direction"]
 )
-async def test_a_stranger_can_not_write_into_the_question(field: str) -> None:
+async def test_a_stranger_can_not_inject_lines_into_a_preview(field: str) -> None:
     told = [call(**{"status": "in-progress"} | {field: text}) for text in TEXTS.values()]
     script = [answer(200, each) for each in told]
     async with scripted(*script, calls_mcp_confirm="all") as (_, agent):

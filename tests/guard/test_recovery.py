@@ -25,7 +25,7 @@ def placed(sid: str = SID, ago: float = 0, **fields: str) -> dict[str, Any]:
     return call(sid=sid, **(parties | {"date_created": created} | fields))
 
 
-async def test_a_new_call_that_is_found_is_done_and_said_to_be_recovered() -> None:
+async def test_a_new_call_that_a_lookup_finds_is_done_and_recovered() -> None:
     async with scripted(drop, answer(200, page(placed()))) as (upstream, agent):
         outcome = await agent.call("create_call", **placing())
     assert outcome["outcome"] == "done"
@@ -77,7 +77,7 @@ UNKNOWN: dict[str, tuple[Step, Step, str, dict[str, object]]] = {
 
 
 @pytest.mark.parametrize("seen", UNKNOWN)
-async def test_what_is_not_surely_found_stays_unknown_and_is_not_sent_again(seen: str) -> None:
+async def test_an_uncertain_lookup_leaves_the_outcome_unknown_and_sends_nothing(seen: str) -> None:
     failing, answering, tool, arguments = UNKNOWN[seen]
     async with scripted(failing, answering) as (upstream, agent):
         outcome = await agent.call(tool, **arguments)
@@ -88,7 +88,7 @@ async def test_what_is_not_surely_found_stays_unknown_and_is_not_sent_again(seen
         assert parties in outcome["error"]["hint"]
 
 
-async def test_a_call_this_server_placed_before_is_not_taken_for_the_lost_one() -> None:
+async def test_a_lookup_ignores_calls_that_this_server_placed_before() -> None:
     before = placed()
     listed = answer(200, page(before))
     async with scripted(answer(201, before), drop, listed) as (_, agent):
@@ -99,7 +99,7 @@ async def test_a_call_this_server_placed_before_is_not_taken_for_the_lost_one() 
 
 
 @pytest.mark.requirement("11")
-async def test_a_repeat_of_an_unknown_call_is_held_behind_a_confirmation_that_says_why() -> None:
+async def test_repeating_an_unknown_call_needs_a_confirmation_that_says_why() -> None:
     nothing = answer(200, page())
     script: list[Step] = [drop, nothing, nothing, nothing, answer(201, placed())]
     async with scripted(*script) as (upstream, agent):
@@ -115,7 +115,7 @@ async def test_a_repeat_of_an_unknown_call_is_held_behind_a_confirmation_that_sa
     assert len(upstream.changes) == 2
 
 
-async def test_a_call_to_another_number_is_not_held() -> None:
+async def test_a_call_to_another_number_needs_no_extra_confirmation() -> None:
     nothing = answer(200, page())
     script: list[Step] = [drop, nothing, nothing, nothing, answer(201, placed())]
     async with scripted(*script) as (_, agent):
@@ -127,7 +127,7 @@ async def test_a_call_to_another_number_is_not_held() -> None:
 @pytest.mark.parametrize(
     "other", [{"timeout": 60}, {"twiml": "<Response/>"}, {"account_sid": ACCOUNT}]
 )
-async def test_a_call_to_the_same_number_that_is_asked_for_otherwise_is_held(
+async def test_a_different_call_to_the_same_number_needs_a_confirmation(
     other: dict[str, object],
 ) -> None:
     nothing = answer(200, page())

@@ -18,7 +18,7 @@ TOKEN, PACKED = SIGNER.sign("identifier"), SIGNER.pack(VALUE, WHO)
 ALPHABET = string.ascii_letters + string.digits + "-_."
 
 
-def test_what_was_packed_for_a_principal_is_unpacked_for_them_alone() -> None:
+def test_a_packed_value_can_be_unpacked_only_for_its_principal() -> None:
     assert SIGNER.unpack(PACKED, WHO) == VALUE
     assert SIGNER.unpack(PACKED, "alic") is None
 
@@ -52,7 +52,7 @@ def test_equal_keys_sign_alike_and_other_keys_do_not() -> None:
     assert Signer([FOREIGN]).unpack(PACKED, WHO) is None
 
 
-def test_a_token_of_one_kind_is_none_of_the_other() -> None:
+def test_a_token_of_one_kind_is_not_accepted_as_another() -> None:
     assert SIGNER.unpack(SIGNER.sign(PACKED.rpartition(".")[0]), WHO) is None
     assert SIGNER.verify(PACKED) is None
 
@@ -79,7 +79,7 @@ def test_no_altered_token_is_accepted(token: str, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("junk", ["!!!!", "~", "=", "====", "%20", "é", "\n", " "])
-def test_a_character_that_means_nothing_is_not_overlooked(junk: str) -> None:
+def test_a_token_with_an_ignorable_character_is_not_accepted(junk: str) -> None:
     for token in (TOKEN, PACKED):
         for altered in (token + junk, junk + token, token[:-3] + junk + token[-3:]):
             assert SIGNER.verify(altered) is None

@@ -277,7 +277,7 @@ async def test_all_other_filters_are_named_at_once(filled: Harness) -> None:
     assert {*faults(outcome)} == {"/status", "/account_sid"}
 
 
-async def test_naming_the_servers_own_account_beside_a_cursor_is_no_difference(
+async def test_the_servers_account_can_be_passed_with_a_cursor(
     filled: Harness,
 ) -> None:
     async with filled.connect() as agent:
@@ -299,7 +299,7 @@ def test_a_cursor_stays_in_the_account_it_was_issued_for() -> None:
     sids=st.lists(st.text(st.sampled_from("0123456789abcdef"), min_size=32, max_size=32)),
     limit=st.integers(1, 10_000),
 )
-def test_whatever_a_cursor_was_issued_for_comes_back(sids: list[str], limit: int) -> None:
+def test_a_cursor_returns_what_it_was_issued_for(sids: list[str], limit: int) -> None:
     place = Position(tuple(("PageToken", sid) for sid in sids), "CA" + "".join(sids[:1]))
     cursor = CURSORS.issue(resumed(to=OURS, limit=limit), place)
     query = resumed(cursor=cursor)

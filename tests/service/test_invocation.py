@@ -71,7 +71,7 @@ async def test_a_call_is_placed_found_followed_changed_ended_and_deleted(
     ]
 
 
-async def test_what_the_api_will_ignore_is_told_with_the_question_and_with_the_result(
+async def test_ignored_arguments_are_named_in_the_preview_and_the_result(
     harness: Harness,
 ) -> None:
     arguments = placing(url="https://example.com/voice", trim="do-not-trim")

@@ -129,7 +129,7 @@ async def test_a_page_size_out_of_bounds_is_refused_and_nothing_is_sent(page_siz
     assert harness.reads == []
 
 
-async def test_an_empty_list_is_an_answer() -> None:
+async def test_an_empty_list_is_a_result() -> None:
     async with filled(0) as (_, agent):
         outcome = await agent.call("list_calls")
         account_sid = outcome.pop("account_sid")
@@ -190,7 +190,7 @@ async def test_walking_with_filters_visits_what_they_let_pass(
 
 
 @pytest.mark.parametrize(("limit", "page_size"), [(6, 6), (6, 40), (6, 4)])
-async def test_new_calls_in_between_are_no_reason_to_miss_or_repeat_one(
+async def test_new_calls_between_two_pages_cause_no_gap_and_no_repetition(
     limit: int, page_size: int
 ) -> None:
     async with filled(30) as (harness, agent):
@@ -206,7 +206,7 @@ async def test_new_calls_in_between_are_no_reason_to_miss_or_repeat_one(
     assert visited == before
 
 
-async def test_a_flood_of_new_calls_in_between_hides_none_of_the_old_ones() -> None:
+async def test_many_new_calls_between_two_pages_hide_no_call() -> None:
     async with filled(30) as (harness, agent):
         before = sids(harness)
         first = await agent.call("list_calls", limit=6, page_size=10)
@@ -216,7 +216,7 @@ async def test_a_flood_of_new_calls_in_between_hides_none_of_the_old_ones() -> N
     assert {*before} <= {*listed(first), *listed(rest)}
 
 
-async def test_a_call_deleted_in_between_hides_none_of_the_others() -> None:
+async def test_a_call_deleted_between_two_pages_hides_no_other() -> None:
     async with filled(30) as (harness, agent):
         before = sids(harness)
         first = await agent.call("list_calls", limit=6, page_size=10)
@@ -229,7 +229,7 @@ async def test_a_call_deleted_in_between_hides_none_of_the_others() -> None:
 
 
 @pytest.mark.parametrize("budget", [4096, 8000, 64_000])
-async def test_an_answer_keeps_to_its_size_says_so_and_goes_on(budget: int) -> None:
+async def test_a_result_stays_within_its_size_with_a_warning_and_a_cursor(budget: int) -> None:
     async with filled(400, calls_mcp_result_bytes=budget) as (harness, agent):
         outcomes = await walk(agent, limit=400)
         assert all_listed(outcomes) == sids(harness)
@@ -245,7 +245,7 @@ async def test_an_answer_keeps_to_its_size_says_so_and_goes_on(budget: int) -> N
     assert sent <= 400 + len(outcomes) * 150
 
 
-async def test_no_page_is_read_for_which_there_is_no_room() -> None:
+async def test_pages_that_would_not_fit_are_not_read() -> None:
     async with filled(400) as (harness, agent):
         outcome = await agent.call("list_calls", limit=400)
     assert len(harness.reads) == 1
@@ -253,7 +253,7 @@ async def test_no_page_is_read_for_which_there_is_no_room() -> None:
 
 
 @pytest.mark.requirement("36", "39")
-async def test_an_answer_with_the_longest_texts_keeps_to_its_size() -> None:
+async def test_a_result_with_the_longest_texts_stays_within_its_size() -> None:
     stranger = call(caller_name="é" * 500, **{"from": "sip:" + "x" * 500}, to="sip:" + "y" * 500)
     calls = [{**stranger, "sid": f"CA{number:032x}"} for number in range(50)]
     name = "".join(chr(33 + i * 41 % 94) for i in range(250)).replace("@", "a").replace(":", "c")
@@ -268,7 +268,7 @@ async def test_an_answer_with_the_longest_texts_keeps_to_its_size() -> None:
 
 
 @pytest.mark.requirement("39")
-async def test_by_default_no_answer_has_more_tokens_than_clients_take() -> None:
+async def test_a_default_result_has_at_most_the_tokens_that_clients_accept() -> None:
     texts = dict.fromkeys(
         ("from", "to", "caller_name", "forwarded_from", "answered_by"), "é x" * 300
     )
@@ -285,7 +285,7 @@ async def test_by_default_no_answer_has_more_tokens_than_clients_take() -> None:
     assert structured(result)["next_cursor"] in text_of(result)
 
 
-async def test_a_single_call_larger_than_an_answer_is_still_told() -> None:
+async def test_a_single_call_larger_than_the_limit_is_returned() -> None:
     texts = ("from", "to", "caller_name", "forwarded_from", "status", "direction", "answered_by")
     huge = call(**dict.fromkeys(texts, "東" * 300))
     script = answer(200, page(huge, {**huge, "sid": "CA" + "2" * 32}))
@@ -312,7 +312,7 @@ async def test_a_model_reads_one_short_line_for_each_call() -> None:
     )
 
 
-async def test_even_strangers_cannot_make_a_line_much_longer() -> None:
+async def test_strangers_can_not_make_a_line_much_longer() -> None:
     stranger = call(
         **{"from": "sip:" + "x" * 500, "to": "sip:" + "y" * 500, "caller_name": "z" * 500},
         status="in-progress",
@@ -329,7 +329,7 @@ async def test_even_strangers_cannot_make_a_line_much_longer() -> None:
 # Progress
 
 
-async def test_progress_is_told_to_whoever_asks() -> None:
+async def test_progress_is_reported_on_request() -> None:
     told: list[tuple[float, float | None]] = []
 
     async def hear(progress: float, total: float | None, message: str | None) -> None:
@@ -344,7 +344,7 @@ async def test_progress_is_told_to_whoever_asks() -> None:
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
-async def test_progress_is_told_to_nobody_else(mode: Literal["auto", "legacy"]) -> None:
+async def test_progress_is_not_reported_without_a_request(mode: Literal["auto", "legacy"]) -> None:
     heard: list[object] = []
 
     async def hear(message: object) -> None:
@@ -365,7 +365,7 @@ ODD: list[object] = [None, "CA1", 7, [], {}, {"sid": None}, {"sid": "CA1"}, [cal
 
 
 @pytest.mark.requirement("13")
-async def test_entries_that_are_no_calls_are_counted_and_the_rest_is_listed() -> None:
+async def test_unreadable_entries_are_counted_and_the_rest_is_listed() -> None:
     async with scripted(answer(200, page(call(), *ODD))) as (_, agent):
         outcome = await agent.call("list_calls")
     assert listed(outcome) == [SID]
@@ -373,13 +373,13 @@ async def test_entries_that_are_no_calls_are_counted_and_the_rest_is_listed() ->
     assert outcome["warnings"] == [f"{len(ODD)} entries could not be read"]
 
 
-async def test_a_single_entry_that_is_no_call_is_told_in_good_english() -> None:
+async def test_one_unreadable_entry_has_a_warning_in_the_singular() -> None:
     async with scripted(answer(200, page(call(), None))) as (_, agent):
         outcome = await agent.call("list_calls")
     assert outcome["warnings"] == ["1 entry could not be read"]
 
 
-async def test_whose_calls_they_are_is_told_once_for_all() -> None:
+async def test_a_list_has_the_account_sid_once() -> None:
     async with scripted(answer(200, page(call(), call(sid="CA" + "2" * 32)))) as (_, agent):
         result = await agent.client.call_tool("list_calls", {})
     assert structured(result)["account_sid"] == ACCOUNT
@@ -387,7 +387,7 @@ async def test_whose_calls_they_are_is_told_once_for_all() -> None:
 
 
 @pytest.mark.requirement("13")
-async def test_a_call_of_another_account_is_not_passed_through() -> None:
+async def test_calls_of_another_account_are_left_out() -> None:
     foreign = call(sid="CA" + "2" * 32, account_sid=OTHER_ACCOUNT)
     async with scripted(answer(200, page(call(), foreign))) as (_, agent):
         result = await agent.client.call_tool("list_calls", {})
@@ -408,7 +408,7 @@ ELSEWHERE = [
 
 @pytest.mark.requirement("36")
 @pytest.mark.parametrize("following", ELSEWHERE)
-async def test_a_next_page_elsewhere_is_never_gone_to(following: str) -> None:
+async def test_a_next_page_on_another_resource_is_never_read(following: str) -> None:
     second = call(sid="CA" + "2" * 32)
     async with Upstream(answer(200, page())) as other:
         host = other.base_url.removeprefix("http://")
@@ -437,7 +437,7 @@ NO_PAGES = [
 
 @pytest.mark.requirement("13")
 @pytest.mark.parametrize("following", NO_PAGES)
-async def test_a_next_page_that_is_none_ends_the_list_and_is_told(following: object) -> None:
+async def test_an_invalid_next_page_ends_the_list_with_a_warning(following: object) -> None:
     async with scripted(answer(200, page(call(), following=following))) as (upstream, agent):
         outcome = await agent.call("list_calls", limit=1)
     assert listed(outcome) == [SID]
@@ -462,7 +462,7 @@ async def test_a_next_page_that_is_none_ends_the_list_and_is_told(following: obj
         pytest.param("", id="empty"),
     ],
 )
-async def test_a_next_page_that_names_no_place_ends_the_list(following: object) -> None:
+async def test_a_next_page_without_a_position_ends_the_list(following: object) -> None:
     async with scripted(answer(200, page(call(), following=following))) as (upstream, agent):
         outcome = await agent.call("list_calls", limit=5)
     assert listed(outcome) == [SID]
@@ -470,7 +470,7 @@ async def test_a_next_page_that_names_no_place_ends_the_list(following: object) 
 
 
 @pytest.mark.requirement("36")
-async def test_a_list_that_never_ends_is_left_at_the_limit() -> None:
+async def test_an_endless_list_ends_at_the_limit() -> None:
     following = f"{PATH}?PageSize=50&Page=1&PageToken=PA{SID}"
     async with scripted(answer(200, page(call(), following=following))) as (upstream, agent):
         outcome = await agent.call("list_calls", limit=20)
@@ -478,7 +478,7 @@ async def test_a_list_that_never_ends_is_left_at_the_limit() -> None:
     assert len(upstream.requests) <= 20
 
 
-async def test_a_list_of_nothing_that_never_ends_is_left() -> None:
+async def test_an_endless_list_of_empty_pages_ends() -> None:
     following = f"{PATH}?PageSize=50&Page=1&PageToken=PA{SID}"
     async with scripted(answer(200, page(following=following))) as (upstream, agent):
         outcome = await agent.call("list_calls", limit=10_000)

@@ -68,7 +68,7 @@ async def status(harness: Harness, sid: str) -> str:
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_each_change_of_a_live_call_is_told_and_its_end_is_the_last(
+async def test_each_change_of_a_live_call_is_notified_until_it_ends(
     era: Era, harness: Harness
 ) -> None:
     sid = await placed(harness)
@@ -86,7 +86,7 @@ async def test_each_change_of_a_live_call_is_told_and_its_end_is_the_last(
 
 @pytest.mark.process
 @pytest.mark.parametrize("era", ERAS)
-async def test_changes_are_told_over_stdio_too(era: Era, harness: Harness) -> None:
+async def test_changes_are_notified_over_stdio(era: Era, harness: Harness) -> None:
     sid = await placed(harness)
     connect = over_stdio(
         TWILIO_ACCOUNT_SID=ACCOUNT,
@@ -102,9 +102,7 @@ async def test_changes_are_told_over_stdio_too(era: Era, harness: Harness) -> No
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_of_a_call_that_has_ended_there_is_one_last_notification(
-    era: Era, harness: Harness
-) -> None:
+async def test_an_ended_call_causes_one_last_notification(era: Era, harness: Harness) -> None:
     sid = await placed(harness)
     harness.clock.advance(2 * 3600)
     async with subscribed(in_memory(harness), era, uri_of(sid)) as news:
@@ -120,7 +118,7 @@ async def test_a_stream_ends_once_all_its_calls_have(harness: Harness) -> None:
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_a_call_whose_record_is_deleted_is_told_once_more(era: Era, harness: Harness) -> None:
+async def test_a_deleted_record_causes_one_last_notification(era: Era, harness: Harness) -> None:
     sid = await placed(harness)
     async with subscribed(in_memory(harness), era, uri_of(sid)) as news:
         harness.emulator.reset()
@@ -139,7 +137,7 @@ async def test_an_older_client_can_unsubscribe(harness: Harness) -> None:
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_a_failure_of_the_api_is_outlasted(era: Era, harness: Harness) -> None:
+async def test_a_subscription_outlasts_a_failure_of_the_api(era: Era, harness: Harness) -> None:
     sid = await placed(harness)
     async with subscribed(in_memory(harness), era, uri_of(sid)) as news:
         harness.emulator.faults.add(Fault(kind="error", status=401, method="GET", requests=3))
@@ -157,7 +155,7 @@ async def test_a_failure_of_the_api_is_outlasted(era: Era, harness: Harness) -> 
         ("calls://calls", "Unknown resource"),
     ],
 )
-async def test_what_is_not_there_can_not_be_watched(
+async def test_a_missing_call_can_not_be_watched(
     harness: Harness, era: Era, uri: str, complaint: str
 ) -> None:
     async with in_memory(harness)(era, None) as client:
@@ -169,7 +167,7 @@ async def test_what_is_not_there_can_not_be_watched(
     assert refusal.value.error.data["uri"] == uri
 
 
-async def test_a_stream_tells_what_it_agrees_to_and_leaves_out_the_rest(harness: Harness) -> None:
+async def test_a_stream_acknowledges_only_what_it_supports(harness: Harness) -> None:
     good, connect = uri_of(await placed(harness)), in_memory(harness)
     asked = [good, "calls://policy", "calls://call/CA12", good]
     async with (
@@ -181,7 +179,7 @@ async def test_a_stream_tells_what_it_agrees_to_and_leaves_out_the_rest(harness:
 
 
 @pytest.mark.parametrize("lists", [True, False], ids=["a list", "nothing"])
-async def test_a_stream_that_nothing_can_come_of_ends_at_once(
+async def test_a_stream_without_supported_subscriptions_ends_immediately(
     harness: Harness, *, lists: bool
 ) -> None:
     async with (
@@ -191,14 +189,14 @@ async def test_a_stream_that_nothing_can_come_of_ends_at_once(
         assert [event async for event in subscription] == []
 
 
-async def test_what_never_changes_can_be_subscribed_to_in_vain(harness: Harness) -> None:
+async def test_subscribing_to_a_constant_resource_is_accepted(harness: Harness) -> None:
     async with in_memory(harness)("legacy", None) as client:
         await subscribe(client, "calls://policy")
         assert harness.reads == []
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_one_principal_watches_a_quarter_of_what_there_may_be(era: Era) -> None:
+async def test_one_principal_has_at_most_a_quarter_of_the_subscriptions(era: Era) -> None:
     async with quick(calls_mcp_watches=8) as harness:
         sids = [await placed(harness) for _ in range(3)]
         uris = [*map(uri_of, sids)]
@@ -221,7 +219,7 @@ async def test_one_principal_watches_a_quarter_of_what_there_may_be(era: Era) ->
                 assert looks(harness, sids[2]) == 0
 
 
-async def test_first_looks_are_taken_together_but_only_so_many_at_once() -> None:
+async def test_first_reads_run_concurrently_up_to_a_limit() -> None:
     at_once, most, are_four = 0, 0, anyio.Event()
 
     async def told(exchange: Exchange) -> None:
@@ -247,7 +245,7 @@ async def test_first_looks_are_taken_together_but_only_so_many_at_once() -> None
     assert most == 4
 
 
-async def test_first_looks_count_against_the_policy(tmp_path: Path) -> None:
+async def test_first_reads_count_against_the_rate_limit(tmp_path: Path) -> None:
     policy = tmp_path / "policy.toml"
     policy.write_text("[caps]\nreads_per_minute = 3\n[destinations]\n", "utf-8")
     async with open_harness(calls_mcp_policy=policy) as harness:
@@ -258,7 +256,7 @@ async def test_first_looks_count_against_the_policy(tmp_path: Path) -> None:
         assert len(harness.reads) == 3
 
 
-async def test_a_connection_keeps_nothing_of_subscriptions_that_have_ended(
+async def test_a_connection_does_not_keep_ended_subscriptions(
     harness: Harness,
 ) -> None:
     connections: set[Connection] = set()
@@ -278,7 +276,7 @@ async def test_a_connection_keeps_nothing_of_subscriptions_that_have_ended(
         assert not any(connection.state.values())
 
 
-async def test_looks_count_against_the_policy_of_whom_they_are_for(
+async def test_reads_for_a_subscription_count_against_its_principal(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     policy = tmp_path / "policy.toml"

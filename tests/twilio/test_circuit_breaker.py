@@ -93,7 +93,7 @@ async def dawdle(exchange: Exchange) -> None:
         pytest.param(answer(200, "<html>log in</html>"), {}, id="200 in HTML"),
     ],
 )
-async def test_every_failure_to_get_a_usable_answer_counts(
+async def test_every_failure_to_get_a_usable_response_counts(
     failure: Step, options: dict[str, float]
 ) -> None:
     async with scripted(failure, **options) as (_, service):
@@ -109,14 +109,14 @@ async def test_a_connection_that_is_refused_counts() -> None:
 
 
 @pytest.mark.parametrize("refusal", [answer(401), GONE, answer(429, headers={"Retry-After": "99"})])
-async def test_a_refusal_by_the_api_is_an_answer(refusal: Step) -> None:
+async def test_a_rejection_by_the_api_is_not_a_failure(refusal: Step) -> None:
     async with scripted(refusal) as (upstream, service):
         for _ in range(7):
             await error_of(service.agent, FETCH)
         assert len(upstream.requests) == 7
 
 
-async def test_what_waited_for_its_turn_meanwhile_is_not_sent() -> None:
+async def test_queued_requests_are_not_sent_after_the_circuit_opens() -> None:
     operation = load_operations()["create_call"]
     request = encode(Arguments(operation, cast("dict[str, Json]", placing())), ACCOUNT)
     first = HeldStep(answer(503), expected=16)
@@ -142,7 +142,7 @@ async def test_what_waited_for_its_turn_meanwhile_is_not_sent() -> None:
     assert kinds.total() == 40
 
 
-async def test_an_answer_in_between_begins_the_count_anew() -> None:
+async def test_a_success_resets_the_count() -> None:
     rough = [*[answer(500)] * (FAILING - 4), FOUND]
     async with scripted(*rough * 2) as (_, service):
         for _ in range(2):
@@ -150,7 +150,7 @@ async def test_an_answer_in_between_begins_the_count_anew() -> None:
             assert (await use(service.agent, FETCH))["outcome"] == "done"
 
 
-async def test_an_invocation_that_was_cancelled_tells_nothing() -> None:
+async def test_a_cancelled_invocation_does_not_count() -> None:
     gate = HeldStep(FOUND, expected=6)
     async with scripted(gate) as (_, service):
         async with anyio.create_task_group() as tasks:
@@ -162,7 +162,7 @@ async def test_an_invocation_that_was_cancelled_tells_nothing() -> None:
         assert (await use(service.agent, FETCH))["outcome"] == "done"
 
 
-async def test_a_request_that_there_is_no_time_for_tells_nothing() -> None:
+async def test_a_request_without_time_left_does_not_count() -> None:
     request = encode(Arguments(load_operations()["fetch_call"], {"sid": SID}), ACCOUNT)
     async with (
         Upstream(FOUND) as upstream,
@@ -179,7 +179,7 @@ async def test_a_request_that_there_is_no_time_for_tells_nothing() -> None:
 
 
 @pytest.mark.parametrize("reply", [FOUND, GONE], ids=["200", "404"])
-async def test_after_the_pause_one_of_many_is_let_through_and_its_answer_lets_in_all(
+async def test_after_the_pause_one_trial_is_sent_and_its_success_closes_the_circuit(
     reply: Step,
 ) -> None:
     trial = HeldStep(reply)
@@ -210,7 +210,7 @@ async def test_the_pauses_grow_up_to_half_a_minute_and_vary() -> None:
             assert len(upstream.requests) == sent + 1  # a trial is a single attempt
 
 
-async def test_a_trial_that_hangs_holds_nobody_up_for_longer_than_a_pause() -> None:
+async def test_a_hanging_trial_delays_others_by_one_pause_only() -> None:
     hanging = HeldStep(answer(500))
     async with scripted(*[answer(500)] * FAILING, hanging, FOUND) as (_, service):
         await service.fail()
@@ -225,7 +225,7 @@ async def test_a_trial_that_hangs_holds_nobody_up_for_longer_than_a_pause() -> N
         assert (await use(service.agent, FETCH))["outcome"] == "done"
 
 
-async def test_what_began_before_it_opened_does_not_lengthen_the_pause() -> None:
+async def test_requests_from_before_the_opening_do_not_lengthen_the_pause() -> None:
     early = HeldStep(drop, expected=8)
     async with scripted(by_kind(list=early, fetch=answer(500))) as (_, service):
         async with anyio.create_task_group() as tasks:
@@ -239,7 +239,7 @@ async def test_what_began_before_it_opened_does_not_lengthen_the_pause() -> None
         assert "the API returned 500" in error["message"]
 
 
-async def test_what_fails_for_a_moment_only_is_tried_again_by_all_who_are_under_way() -> None:
+async def test_requests_in_progress_are_retried_after_a_short_failure() -> None:
     async with scripted(*[answer(503)] * 8, FOUND) as (_, service):
         async with anyio.create_task_group() as tasks:
             for _ in range(8):
@@ -250,7 +250,7 @@ async def test_what_fails_for_a_moment_only_is_tried_again_by_all_who_are_under_
 # Changes
 
 
-async def test_a_call_is_hung_up_though_the_api_keeps_failing() -> None:
+async def test_a_call_can_be_hung_up_while_the_circuit_is_open() -> None:
     live = answer(200, call(status="in-progress"))
     ended = answer(200, call(status="completed"))
     steps = by_kind(list=answer(500), fetch=live, POST=ended)
@@ -261,7 +261,7 @@ async def test_a_call_is_hung_up_though_the_api_keeps_failing() -> None:
     assert outcome["call"]["status"] == "completed"
 
 
-async def test_nobody_is_asked_about_a_call_that_could_not_be_placed() -> None:
+async def test_a_call_is_refused_without_asking_while_the_circuit_is_open() -> None:
     async with scripted(answer(500), calls_mcp_confirm="all") as (_, service):
         await service.fail()
         wait_in(await error_of(service.agent, CREATE))
@@ -295,7 +295,7 @@ async def test_an_outage_uses_up_neither_a_confirmation_nor_the_caps(
         assert len(upstream.changes) == 1
 
 
-async def test_a_confirmation_that_comes_too_late_is_not_asked_to_wait_for_the_circuit() -> None:
+async def test_an_expired_confirmation_is_reported_while_the_circuit_is_open() -> None:
     async with scripted(answer(500), calls_mcp_confirm="all", calls_mcp_confirm_ttl=60) as (
         upstream,
         service,
@@ -308,7 +308,7 @@ async def test_a_confirmation_that_comes_too_late_is_not_asked_to_wait_for_the_c
         assert upstream.changes == []
 
 
-async def test_what_became_of_lost_changes_is_found_out_though_they_have_opened_it() -> None:
+async def test_lost_changes_are_looked_up_while_the_circuit_is_open() -> None:
     lost, looked = HeldStep(drop, expected=5), HeldStep(GONE, expected=5)
     outcomes: list[dict[str, Any]] = []
 
@@ -330,7 +330,7 @@ async def test_what_became_of_lost_changes_is_found_out_though_they_have_opened_
         assert len(upstream.requests) == 11  # the answers have closed it
 
 
-async def test_a_look_for_an_outcome_is_repeated_though_the_circuit_is_open() -> None:
+async def test_lookups_are_retried_while_the_circuit_is_open() -> None:
     lost = HeldStep(drop)
     outcome: dict[str, Any] = {}
     looks = iter([answer(500), answer(500), GONE])
@@ -354,7 +354,7 @@ async def test_a_look_for_an_outcome_is_repeated_though_the_circuit_is_open() ->
 # What is told of it
 
 
-async def test_its_state_is_measured_and_decides_whether_the_server_is_ready() -> None:
+async def test_the_state_of_the_circuit_is_a_metric_and_decides_readiness() -> None:
     with recording() as recorded:
         before = recorded.measured("calls_mcp.upstream.breakers")  # of clients nobody has closed
 

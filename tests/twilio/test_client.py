@@ -92,7 +92,7 @@ def busy(**headers: str) -> Step:
         pytest.param(answer(200, b'{"calls": [', length=500), id="broken off"),
     ],
 )
-async def test_a_read_that_fails_is_tried_again(tool: Tool, failure: Step) -> None:
+async def test_a_failed_read_is_retried(tool: Tool, failure: Step) -> None:
     async with scripted(failure, SUCCESS[tool[0]]) as (upstream, agent):
         outcome = await use(agent, tool)
     assert outcome["outcome"] == "done"
@@ -100,7 +100,7 @@ async def test_a_read_that_fails_is_tried_again(tool: Tool, failure: Step) -> No
     assert upstream.requests[0].target == upstream.requests[-1].target
 
 
-async def test_a_read_that_keeps_failing_is_given_up_after_four_attempts() -> None:
+async def test_a_read_fails_after_four_attempts() -> None:
     async with scripted(answer(503)) as (upstream, agent):
         error = await error_of(agent, FETCH)
     assert upstream.methods == ["GET"] * 4
@@ -111,7 +111,7 @@ async def test_a_read_that_keeps_failing_is_given_up_after_four_attempts() -> No
 
 @pytest.mark.requirement("37")
 @pytest.mark.parametrize("tool", [*READS, *CHANGES])
-async def test_whatever_is_too_much_is_given_up_after_four_attempts(tool: Tool) -> None:
+async def test_a_rate_limited_request_fails_after_four_attempts(tool: Tool) -> None:
     async with scripted(busy()) as (upstream, agent):
         error = await error_of(agent, tool)
     assert len(upstream.requests) == 4
@@ -119,7 +119,7 @@ async def test_whatever_is_too_much_is_given_up_after_four_attempts(tool: Tool) 
 
 
 @pytest.mark.parametrize("tool", CHANGES)
-async def test_a_change_that_was_refused_for_being_too_many_is_sent_again(tool: Tool) -> None:
+async def test_a_rate_limited_change_is_retried(tool: Tool) -> None:
     async with scripted(busy(), SUCCESS[tool[0]]) as (upstream, agent):
         outcome = await use(agent, tool)
     assert outcome["outcome"] == "done"
@@ -140,7 +140,7 @@ class _Refusals(logging.Handler):
 
 
 @pytest.mark.parametrize("tool", [*READS, *CHANGES])
-async def test_whatever_never_left_is_sent_again_once_somebody_listens(
+async def test_a_request_that_never_left_is_retried(
     caplog: pytest.LogCaptureFixture, tool: Tool
 ) -> None:
     caplog.set_level(logging.INFO, "calls_mcp.observability.telemetry")
@@ -167,7 +167,7 @@ async def test_whatever_never_left_is_sent_again_once_somebody_listens(
     assert len(upstream.requests) == 1
 
 
-async def test_a_connection_refused_for_good_is_unreachable_and_safe_to_repeat() -> None:
+async def test_a_refused_connection_is_unreachable_and_retryable() -> None:
     with refusing() as base_url:
         async with serving(access(base_url, deadline=20)) as agent:
             error = await error_of(agent, CREATE)
@@ -177,7 +177,7 @@ async def test_a_connection_refused_for_good_is_unreachable_and_safe_to_repeat()
     assert "base URL" in error["hint"]
 
 
-async def test_what_was_refused_for_being_too_many_and_then_never_left_did_not_happen() -> None:
+async def test_a_rate_limited_change_that_then_never_left_did_not_happen() -> None:
     async def answer_and_leave(exchange: Exchange) -> None:
         upstream.leave()
         await answer(429, BUSY, headers={"Connection": "close"})(exchange)
@@ -220,7 +220,7 @@ async def test_a_retry_after_that_is_a_date_is_waited_for() -> None:
     ],
 )
 @pytest.mark.parametrize("tool", [READS[0], *CHANGES])
-async def test_a_retry_after_beyond_the_deadline_ends_it_at_once(
+async def test_a_retry_after_beyond_the_deadline_fails_immediately(
     tool: Tool, retry_after: str
 ) -> None:
     async with scripted(busy(Retry_After=retry_after)) as (upstream, agent):
@@ -243,7 +243,7 @@ async def test_a_retry_after_beyond_the_deadline_ends_it_at_once(
         "Thu, 01 Jan 1970 00:00:00 GMT",
     ],
 )
-async def test_a_retry_after_that_says_nothing_useful_is_passed_over(retry_after: str) -> None:
+async def test_an_invalid_retry_after_is_ignored(retry_after: str) -> None:
     raw = retry_after.encode().decode("latin-1")
     async with scripted(busy(Retry_After=raw), SUCCESS["fetch_call"]) as (upstream, agent):
         outcome = await use(agent, FETCH)
@@ -252,7 +252,7 @@ async def test_a_retry_after_that_says_nothing_useful_is_passed_over(retry_after
 
 
 @pytest.mark.requirement("38")
-async def test_the_deadline_bounds_all_attempts_together(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_deadline_limits_all_attempts_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("calls_mcp.twilio.client._BACK_OFF", wait_fixed(0.3))
     async with scripted(drop, deadline=0.5) as (upstream, agent):
         started = anyio.current_time()
@@ -265,7 +265,7 @@ async def test_the_deadline_bounds_all_attempts_together(monkeypatch: pytest.Mon
 
 @pytest.mark.requirement("38")
 @pytest.mark.parametrize(("tool", "kind"), [(FETCH, "unavailable"), (CREATE, "outcome_unknown")])
-async def test_the_deadline_bounds_an_answer_that_drips(tool: Tool, kind: str) -> None:
+async def test_the_deadline_limits_a_slow_body(tool: Tool, kind: str) -> None:
     async with scripted(endless(b" "), NOTHING_TO_SEE, deadline=2) as (upstream, agent):
         error = await error_of(agent, tool)
     assert error["kind"] == kind
@@ -283,7 +283,7 @@ async def drip_head(exchange: Exchange) -> None:
 
 @pytest.mark.requirement("38")
 @pytest.mark.parametrize("tool", [*READS, *CHANGES])
-async def test_the_deadline_bounds_a_head_that_drips(tool: Tool) -> None:
+async def test_the_deadline_limits_slow_headers(tool: Tool) -> None:
     async with scripted(drip_head, step_timeout=0.4, deadline=1) as (upstream, agent):
         error = await error_of(agent, tool)
     expected = ("unavailable", "unreachable") if tool in (FETCH, LIST) else ("outcome_unknown",)
@@ -309,7 +309,7 @@ def full_backlog() -> Generator[str]:
 @pytest.mark.parametrize(
     ("tool", "kinds"), [(FETCH, "unreachable unavailable"), (CREATE, "unreachable")]
 )
-async def test_a_server_that_takes_no_connection_is_given_up(tool: Tool, kinds: str) -> None:
+async def test_connecting_is_limited_by_the_timeout(tool: Tool, kinds: str) -> None:
     with full_backlog() as url:
         async with serving(access(url, timeout=0.1, deadline=0.5)) as agent:
             error = await error_of(agent, tool)
@@ -340,7 +340,7 @@ async def test_a_server_that_takes_no_connection_is_given_up(tool: Tool, kinds: 
         ),
     ],
 )
-async def test_a_change_without_an_answer_is_never_repeated_and_its_outcome_unknown(
+async def test_a_change_without_a_response_is_not_retried_and_its_outcome_is_unknown(
     tool: Tool, failure: Step
 ) -> None:
     async with scripted(failure, NOTHING_TO_SEE, step_timeout=0.3) as (upstream, agent):
@@ -370,7 +370,7 @@ async def test_a_change_without_an_answer_is_never_repeated_and_its_outcome_unkn
         pytest.param(json.dumps(call(account_sid=OTHER_ACCOUNT)).encode(), id="another account"),
     ],
 )
-async def test_a_success_that_tells_of_no_such_call_leaves_the_outcome_unknown(
+async def test_a_success_without_the_call_leaves_the_outcome_unknown(
     tool: Tool, body: bytes
 ) -> None:
     async with scripted(answer(201, body), NOTHING_TO_SEE) as (upstream, agent):
@@ -380,14 +380,14 @@ async def test_a_success_that_tells_of_no_such_call_leaves_the_outcome_unknown(
 
 
 @pytest.mark.parametrize("tool", CHANGES[1:])
-async def test_after_a_lost_change_the_hint_says_where_to_look(tool: Tool) -> None:
+async def test_the_hint_after_a_lost_change_says_where_to_look(tool: Tool) -> None:
     async with scripted(drop) as (_, agent):
         error = await error_of(agent, tool)
     assert f"fetch_call (sid={SID}, account_sid={ACCOUNT})" in error["hint"]
     assert ("not_found means that it was deleted" in error["hint"]) == (tool is DELETE)
 
 
-async def test_a_delete_is_done_when_the_answer_is_204_and_empty() -> None:
+async def test_a_deletion_is_done_after_an_empty_204() -> None:
     async with scripted(answer(204)) as (upstream, agent):
         outcome = await use(agent, DELETE)
     assert outcome == {"outcome": "done", "deleted": SID}
@@ -409,7 +409,7 @@ async def test_a_delete_is_done_when_the_answer_is_204_and_empty() -> None:
         pytest.param(page(call()), id="a list"),
     ],
 )
-async def test_an_answer_about_anything_but_the_call_asked_for_is_an_error(
+async def test_a_response_about_another_call_is_an_error(
     body: dict[str, Any],
 ) -> None:
     async with scripted(answer(200, body)) as (_, agent):
@@ -436,7 +436,7 @@ async def test_an_update_answered_with_another_call_leaves_the_outcome_unknown()
         pytest.param({"calls": SID}, id="a text"),
     ],
 )
-async def test_an_answer_without_a_list_of_calls_is_an_error(body: object) -> None:
+async def test_a_response_without_a_list_of_calls_is_an_error(body: object) -> None:
     async with scripted(answer(200, body)) as (_, agent):
         error = await error_of(agent, LIST)
     assert error["kind"] == "unavailable"
@@ -446,7 +446,7 @@ async def test_an_answer_without_a_list_of_calls_is_an_error(body: object) -> No
 PACKED = gzip.compress(json.dumps(call()).encode())
 
 
-async def test_a_body_that_is_packed_is_unpacked() -> None:
+async def test_a_compressed_body_is_decompressed() -> None:
     packed = answer(200, PACKED, headers={"Content-Encoding": "gzip"})
     async with scripted(packed) as (upstream, agent):
         assert (await use(agent, FETCH))["call"]["sid"] == SID
@@ -454,7 +454,7 @@ async def test_a_body_that_is_packed_is_unpacked() -> None:
 
 
 @pytest.mark.parametrize("body", [b"no gzip", PACKED[:-10]], ids=["another", "broken off"])
-async def test_a_body_that_can_not_be_unpacked_is_an_error_and_no_crash(body: bytes) -> None:
+async def test_a_body_that_can_not_be_decompressed_is_an_error(body: bytes) -> None:
     broken = answer(200, body, headers={"Content-Encoding": "gzip"})
     async with scripted(broken, deadline=0.5) as (_, agent):
         error = await error_of(agent, FETCH)
@@ -489,7 +489,7 @@ async def test_no_cookie_is_kept() -> None:
 
 
 @pytest.mark.requirement("38")
-async def test_an_answer_that_never_ends_is_broken_off() -> None:
+async def test_an_endless_response_is_aborted() -> None:
     sent = 0
     chunk = b" " * MIB
 
@@ -508,7 +508,7 @@ async def test_an_answer_that_never_ends_is_broken_off() -> None:
 
 
 @pytest.mark.requirement("38")
-async def test_a_body_that_is_too_large_when_decompressed_is_broken_off() -> None:
+async def test_a_body_that_is_too_large_when_decompressed_is_aborted() -> None:
     bomb = gzip.compress(b" " * (32 * MIB), compresslevel=1)
     packed = answer(201, bomb, headers={"Content-Encoding": "gzip"})
     async with scripted(packed) as (_, agent):
@@ -517,7 +517,7 @@ async def test_a_body_that_is_too_large_when_decompressed_is_broken_off() -> Non
     assert "too large" in error["message"]
 
 
-async def test_an_answer_of_some_megabytes_is_read() -> None:
+async def test_a_response_of_several_megabytes_is_read() -> None:
     large = json.dumps(page(call())).encode() + b" " * (8 * MIB)
     async with scripted(answer(200, large)) as (_, agent):
         outcome = await agent.call("list_calls")
@@ -536,7 +536,7 @@ async def test_one_connection_serves_many_invocations() -> None:
     assert upstream.connections == 1
 
 
-async def test_a_connection_that_the_api_has_closed_meanwhile_is_not_used() -> None:
+async def test_a_connection_that_the_api_has_closed_is_not_used() -> None:
     async def answer_and_close(exchange: Exchange) -> None:
         await SUCCESS["fetch_call"](exchange)
         exchange.writer.close()
@@ -548,7 +548,7 @@ async def test_a_connection_that_the_api_has_closed_meanwhile_is_not_used() -> N
     assert upstream.connections == 2
 
 
-async def test_every_request_tells_who_is_asking_and_for_what() -> None:
+async def test_every_request_has_a_user_agent_and_accepts_json() -> None:
     script = [SUCCESS["fetch_call"], SUCCESS["create_call"]]
     async with scripted(*script) as (upstream, agent):
         await use(agent, FETCH)

@@ -30,7 +30,7 @@ def new_call(number: int) -> Tool:
     return ("create_call", placing(to=f"+150055502{number:02}"))
 
 
-async def test_stalled_changes_leave_reads_and_the_end_of_a_call_alone() -> None:
+async def test_stalled_changes_do_not_delay_reads_or_hang_ups() -> None:
     stalled = HeldStep(PLACED, AT_ONCE)
 
     async def play(exchange: Exchange) -> None:
@@ -49,7 +49,7 @@ async def test_stalled_changes_leave_reads_and_the_end_of_a_call_alone() -> None
     assert stalled.waiting == AT_ONCE + 2
 
 
-async def test_stalled_reads_leave_changes_alone_and_what_became_of_them_is_found_out() -> None:
+async def test_stalled_reads_do_not_delay_changes_or_lookups() -> None:
     stalled = HeldStep(FOUND, AT_ONCE)
     removed = "CA" + "9" * 32
 
@@ -67,9 +67,7 @@ async def test_stalled_reads_leave_changes_alone_and_what_became_of_them_is_foun
 
 
 @pytest.mark.parametrize(("tool", "kind"), [(DELETE, "changes"), (FETCH, "reads")])
-async def test_whoever_waits_for_half_of_its_time_is_told_that_nothing_was_sent(
-    tool: Tool, kind: str
-) -> None:
+async def test_a_request_that_waits_half_of_its_time_fails_unsent(tool: Tool, kind: str) -> None:
     stalled = HeldStep(answer(400), AT_ONCE)
     async with (
         scripted(stalled, deadline=4) as (upstream, service),
@@ -89,7 +87,7 @@ async def test_whoever_waits_for_half_of_its_time_is_told_that_nothing_was_sent(
         stalled.released.set()
 
 
-async def test_whoever_is_cancelled_takes_no_place_with_them() -> None:
+async def test_a_cancelled_request_frees_its_slot() -> None:
     stalled = HeldStep(answer(200, call(), headers={"Connection": "close"}), AT_ONCE)
     async with scripted(stalled) as (_, service), anyio.create_task_group() as tasks:
         for _ in range(AT_ONCE):

@@ -54,13 +54,13 @@ async def test_a_documented_parameter_goes_where_the_reference_says(tool: str, n
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-async def test_what_is_not_given_is_not_sent(tool: str) -> None:
+async def test_omitted_arguments_are_not_sent(tool: str) -> None:
     sent = sending(await only_request(tool, **BASES[tool]))
     assert sent.query == ({"PageSize": ["50"]} if tool == "list_calls" else {})
     assert sent.form == expected_sending(tool, BASES[tool]).form
 
 
-async def test_an_array_is_a_repeated_key_in_the_order_given() -> None:
+async def test_an_array_is_sent_as_a_repeated_key_in_order() -> None:
     events = ["completed", "initiated", "answered"]
     recording = ["absent", "in-progress"]
     callback = "https://example.com/"
@@ -79,7 +79,7 @@ async def test_an_array_is_a_repeated_key_in_the_order_given() -> None:
 
 @pytest.mark.parametrize(("value", "text"), [(True, "true"), (False, "false")])
 @pytest.mark.parametrize(("name", "key"), [("record", "Record"), ("async_amd", "AsyncAmd")])
-async def test_a_boolean_is_true_or_false_in_small_letters(
+async def test_a_boolean_is_sent_in_lower_case(
     name: str, key: str, text: str, *, value: bool
 ) -> None:
     arguments = placing(machine_detection="Enable") | {name: value}
@@ -88,7 +88,7 @@ async def test_a_boolean_is_true_or_false_in_small_letters(
     assert entry.status == 201
 
 
-async def test_a_whole_number_has_no_fraction_on_the_wire() -> None:
+async def test_a_whole_number_is_sent_without_a_fraction() -> None:
     entry = await only_request("create_call", **placing(timeout=60.0))
     assert dict(entry.form)["Timeout"] == "60"
 
@@ -125,7 +125,7 @@ async def test_a_limit_is_the_page_size_unless_that_is_given(
     assert entry.query == f"PageSize={size}"
 
 
-async def test_a_cursor_is_never_sent_but_what_it_stands_for_is() -> None:
+async def test_a_cursor_is_sent_as_its_position_and_filters() -> None:
     async with open_harness(calls_mcp_confirm="none") as harness, harness.connect() as agent:
         for _ in range(3):
             await agent.call("create_call", **placing())
@@ -152,7 +152,7 @@ async def test_a_confirmation_token_is_never_sent(harness: Harness) -> None:
 
 @pytest.mark.requirement("32")
 @pytest.mark.parametrize("text", AWKWARD)
-async def test_a_text_is_one_value_whatever_is_in_it(text: str) -> None:
+async def test_any_text_is_sent_as_one_value(text: str) -> None:
     twiml = f"<Response><Say>{escape(text)}</Say></Response>"
     arguments = placing(call_reason=text, sip_auth_password=text, twiml=twiml)
     entry = await only_request("create_call", **arguments)
@@ -165,7 +165,7 @@ async def test_a_text_is_one_value_whatever_is_in_it(text: str) -> None:
     )
 
 
-async def test_the_lines_of_twiml_stay_as_they_are() -> None:
+async def test_the_lines_of_twiml_are_unchanged() -> None:
     twiml = "<Response>\r\n\t<Say>one\ntwo</Say>\r</Response>\n"
     entry = await only_request("create_call", **placing(twiml=twiml))
     assert dict(entry.form)["Twiml"] == twiml
@@ -182,7 +182,7 @@ async def test_the_filters_of_a_list_are_one_value_each() -> None:
 
 @pytest.mark.requirement("30")
 @pytest.mark.parametrize("tool", TOOLS)
-async def test_another_account_takes_the_place_of_the_configured_one(tool: str) -> None:
+async def test_account_sid_replaces_the_configured_account(tool: str) -> None:
     account = "AC" + "9aB4" * 8
     entry = await only_request(tool, **BASES[tool], account_sid=account)
     assert entry.path == f"/2010-04-01/Accounts/{account}/Calls" + (
@@ -194,7 +194,7 @@ async def test_another_account_takes_the_place_of_the_configured_one(tool: str) 
 
 @pytest.mark.requirement("30")
 @pytest.mark.parametrize("tool", ["fetch_call", "update_call", "delete_call"])
-async def test_a_sid_is_one_segment_of_the_path_and_nowhere_else(tool: str) -> None:
+async def test_a_sid_is_one_segment_of_the_path(tool: str) -> None:
     sid = "CA" + "fE09" * 8
     entry = await only_request(tool, **{**BASES[tool], "sid": sid})
     assert entry.path == f"{CALLS}/{sid}.json"
@@ -219,7 +219,7 @@ async def test_only_a_form_has_a_body(tool: str, content_type: str | None) -> No
 
 
 @pytest.mark.requirement("40")
-async def test_a_tool_that_only_reads_sends_nothing_but_gets() -> None:
+async def test_read_only_tools_send_only_get_requests() -> None:
     async with open_harness(calls_mcp_confirm="none") as harness, harness.connect() as agent:
         for tool in TOOLS:
             await agent.call(tool, **BASES[tool])

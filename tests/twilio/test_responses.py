@@ -68,7 +68,7 @@ TABLE = [
     ("tool", "status", "code", "kind", "hint"),
     [pytest.param(*row, id=f"{row[0][0]} {row[2]}") for row in TABLE],
 )
-async def test_every_documented_refusal_says_what_it_is_and_what_to_do(
+async def test_every_documented_error_has_its_kind_and_a_hint(
     tool: Tool, status: int, code: int, kind: str, hint: str
 ) -> None:
     body = {
@@ -119,9 +119,7 @@ async def test_a_rate_limited_request_says_how_long_to_wait() -> None:
         pytest.param({"code": [], "message": ""}, id="empty values"),
     ],
 )
-def test_a_refusal_without_a_usable_body_is_still_one_with_a_hint(
-    status: int, body: object
-) -> None:
+def test_an_error_without_a_usable_body_has_a_hint(status: int, body: object) -> None:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     error = error_from(PLACE, Response.parse(status, {}, data), secrets=())
     assert isinstance(error, Rejected)
@@ -140,7 +138,7 @@ async def test_an_html_page_of_a_proxy_is_not_shown() -> None:
 
 
 @pytest.mark.parametrize("code", [21999, 99999, 0])
-def test_an_unknown_code_is_passed_on_with_a_hint_by_its_status(code: int) -> None:
+def test_an_unknown_code_is_passed_on_with_the_hint_of_its_status(code: int) -> None:
     body = json.dumps({"code": code, "message": "New."}).encode()
     failure = Failure.from_error(error_from(PLACE, Response.parse(400, {}, body), secrets=()))
     assert failure.kind == "rejected"
@@ -228,9 +226,7 @@ def is_plain(text: str) -> bool:
 
 @pytest.mark.requirement("12", "13")
 @given(status=st.integers(300, 599), retry_after=st.none() | st.text(), body=BODIES)
-def test_no_answer_breaks_the_telling_of_it(
-    status: int, retry_after: str | None, body: bytes
-) -> None:
+def test_any_response_can_be_reported(status: int, retry_after: str | None, body: bytes) -> None:
     headers = {} if retry_after is None else {"Retry-After": retry_after}
     for request in (READ, PLACE):
         error = error_from(request, Response.parse(status, headers, body), secrets=("secret",))
@@ -258,7 +254,7 @@ DATES = st.builds(
 
 
 @given(retry_after=DATES | st.from_regex(r"[0-9.eE+-]{1,400}", fullmatch=True))
-def test_no_retry_after_breaks_the_telling_of_it(retry_after: str) -> None:
+def test_any_retry_after_can_be_reported(retry_after: str) -> None:
     wait = Response.parse(429, {"Retry-After": retry_after}, b"").retry_after
     assert wait is None or wait >= 0
 
@@ -267,7 +263,7 @@ def test_no_retry_after_breaks_the_telling_of_it(retry_after: str) -> None:
     ("retry_after", "wait"),
     [("", None), ("7", 7), (" 7 ", 7), ("0", 0), ("7 s", None)],
 )
-def test_retry_after_is_told_in_seconds(retry_after: str, wait: float | None) -> None:
+def test_retry_after_is_reported(retry_after: str, wait: float | None) -> None:
     assert Response.parse(429, {"Retry-After": retry_after}, b"").retry_after == wait
 
 
@@ -283,7 +279,7 @@ def test_retry_after_is_told_in_seconds(retry_after: str, wait: float | None) ->
         (Request("delete", "DELETE", "/path", ACCOUNT, SID), OutcomeUnknown),
     ],
 )
-def test_what_was_lost_may_be_repeated_only_if_it_was_a_read(
+def test_only_reads_are_retryable_after_a_lost_response(
     request_: Request, cls: type[InvocationError]
 ) -> None:
     error = no_usable_response(request_, "the line went dead")
@@ -308,7 +304,7 @@ async def test_a_lost_call_can_be_found_by_following_the_hint() -> None:
     assert upstream.requests[1].query["From"] == placing()["from"]
 
 
-async def test_however_deep_the_answer_to_a_new_call_is_it_is_told_that_it_was_placed() -> None:
+async def test_a_new_call_is_done_however_deeply_its_response_is_nested() -> None:
     told = json.dumps(call())[:-1] + ', "price": ' + "[" * 900 + "]" * 900 + "}"
     async with scripted(answer(201, told.encode())) as (_, agent):
         outcome = await agent.call("create_call", **placing())

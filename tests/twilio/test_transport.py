@@ -79,7 +79,7 @@ async def fails(base_url: str, request: Request = READ) -> InvocationError:
 
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "ALL_PROXY"])
 @pytest.mark.parametrize("scheme", ["http://", ""])
-async def test_a_proxy_that_the_environment_names_is_asked_to_connect(
+async def test_the_proxy_in_the_environment_is_used(
     variable: str, scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with proxy() as asked:
@@ -92,7 +92,7 @@ async def test_a_proxy_that_the_environment_names_is_asked_to_connect(
     assert b"Basic" not in b"".join(asked.asked)  # our credentials are the API's
 
 
-async def test_a_proxy_that_does_not_answer_has_passed_nothing_on(
+async def test_nothing_was_sent_if_the_proxy_does_not_respond(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with proxy(answers=False) as asked:
@@ -114,7 +114,7 @@ async def test_a_proxy_that_does_not_answer_has_passed_nothing_on(
         (AWAY, "http://proxy.invalid:1", "the proxy can't be reached: host name not found"),
     ],
 )
-async def test_why_there_is_no_connection_is_told(
+async def test_the_reason_for_a_failed_connection_is_reported(
     url: str, proxy: str, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", proxy)
@@ -122,7 +122,7 @@ async def test_why_there_is_no_connection_is_told(
 
 
 @pytest.mark.parametrize("named", ["0.0.0.0", "0.0.0.0:1"])  # noqa: S104  # nothing is bound to it
-async def test_a_host_that_needs_no_proxy_is_reached_without(
+async def test_a_host_in_no_proxy_is_reached_directly(
     named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with proxy() as asked:
@@ -132,7 +132,7 @@ async def test_a_host_that_needs_no_proxy_is_reached_without(
     assert asked.asked == []
 
 
-async def test_an_api_on_this_machine_is_never_reached_by_a_proxy(
+async def test_an_api_on_this_machine_is_reached_directly(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with proxy() as asked, Upstream(answer(200, call())) as upstream:
@@ -154,7 +154,7 @@ async def test_an_api_on_this_machine_is_never_reached_by_a_proxy(
         ("SSL_CERT_FILE", __file__),
     ],
 )
-async def test_what_can_not_be_used_of_the_environment_is_told_at_start(
+async def test_unusable_certificates_and_proxies_are_reported_at_start(
     variable: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, value)
@@ -163,7 +163,7 @@ async def test_what_can_not_be_used_of_the_environment_is_told_at_start(
             pass
 
 
-async def test_variables_that_are_empty_name_no_certificates(
+async def test_empty_variables_for_certificates_are_ignored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", "")
@@ -193,7 +193,7 @@ def certify(folder: Path) -> Path:
     return file
 
 
-async def test_only_an_api_whose_certificate_is_trusted_is_told_anything(
+async def test_nothing_is_sent_to_an_api_with_an_untrusted_certificate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[bytes] = []

@@ -96,11 +96,11 @@ def test_emergency_numbers_are_refused_whatever_the_settings(
 
 
 @pytest.mark.parametrize("to", ["+2904000", "+6834000", "+36112345678", BERLIN, SWISS])
-def test_a_short_number_that_is_a_subscribers_is_no_emergency_number(to: str) -> None:
+def test_a_short_subscriber_number_is_not_an_emergency_number(to: str) -> None:
     assert ruling(SHIPPED, asked(to=to)) == ""
 
 
-def test_no_emergency_number_is_longer_than_those_that_are_looked_up() -> None:
+def test_emergency_numbers_are_never_longer_than_the_lookup_limit() -> None:
     longest = 0
     for code, regions in phonenumbers.COUNTRY_CODE_TO_REGION_CODE.items():
         for region in regions:
@@ -112,7 +112,7 @@ def test_no_emergency_number_is_longer_than_those_that_are_looked_up() -> None:
 
 
 @given(st.integers(0, 9999).map("+1500555{:04}".format))
-def test_the_default_policy_calls_every_test_number_of_the_vendor(to: str) -> None:
+def test_the_default_policy_allows_all_of_twilios_test_numbers(to: str) -> None:
     assert ruling(SHIPPED, asked(to=to)) == ""
 
 

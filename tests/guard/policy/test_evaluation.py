@@ -36,7 +36,7 @@ from tests.guard.policy.cases import (
     ],
 )
 @pytest.mark.parametrize("requirement", ["never", "confirm", "require_human"])
-def test_each_kind_of_change_needs_what_its_rule_says(
+def test_each_kind_of_change_has_the_requirement_of_its_rule(
     tool: str, values: dict[str, Any], action: str, requirement: Requirement
 ) -> None:
     judgement = judge(changed("confirm", **{action: requirement}), asked(tool, **values), ACCOUNT)
@@ -55,7 +55,7 @@ def test_each_kind_of_change_needs_what_its_rule_says(
         ({"status": "completed"}, {"modify": "deny", "redirect": "deny"}, ""),
     ],
 )
-def test_the_strictest_rule_counts_where_a_request_is_several_changes(
+def test_the_strictest_rule_applies_to_a_request_with_several_changes(
     values: dict[str, Any], rules: dict[str, Any], expected: str
 ) -> None:
     rule = ruling(changed("confirm", **rules), asked("update_call", **values))
@@ -63,7 +63,7 @@ def test_the_strictest_rule_counts_where_a_request_is_several_changes(
 
 
 @pytest.mark.parametrize("tool", ["fetch_call", "list_calls"])
-def test_a_read_is_judged_by_its_account_alone(tool: str) -> None:
+def test_only_the_account_of_a_read_is_checked(tool: str) -> None:
     judgement = judge(SHIPPED, asked(tool), ACCOUNT)
     assert (judgement.requirement, judgement.notes) == ("never", ())
     assert ruling(changed("accounts", allow=(OTHER,)), asked(tool)) == "accounts.allow"
@@ -78,7 +78,7 @@ def test_a_read_is_judged_by_its_account_alone(tool: str) -> None:
         ("operator", "operator", "operator"),
     ],
 )
-def test_the_environment_says_what_becomes_of_confirmations(
+def test_calls_mcp_confirm_replaces_the_requirement_confirm(
     setting: Confirm, place: Requirement, delete: Requirement
 ) -> None:
     policy = SHIPPED.under(setting)
@@ -88,7 +88,7 @@ def test_the_environment_says_what_becomes_of_confirmations(
 
 @pytest.mark.parametrize("setting", ["all", "destructive", "none", "operator"])
 @pytest.mark.parametrize("strict", ["require_human", "deny"])
-def test_the_environment_never_loosens_what_is_stricter_than_a_confirmation(
+def test_calls_mcp_confirm_never_loosens_a_stricter_requirement(
     setting: Confirm, strict: Requirement
 ) -> None:
     everything = dict.fromkeys(("place", "redirect", "hang_up", "modify", "delete"), strict)
@@ -107,14 +107,14 @@ def test_the_environment_never_loosens_what_is_stricter_than_a_confirmation(
         (("+1500*", "client:*"), {"caller_id": "client:alice"}, False),
     ],
 )
-def test_only_allowed_caller_ids_are_shown(
+def test_only_allowed_caller_ids_are_accepted(
     allow: tuple[str, ...], values: dict[str, Any], *, refused: bool
 ) -> None:
     rule = ruling(changed("caller_ids", allow=allow), asked(**values))
     assert rule == ("caller_ids.allow" if refused else "")
 
 
-def test_only_allowed_accounts_are_used() -> None:
+def test_only_allowed_accounts_are_accepted() -> None:
     policy = changed("accounts", allow=(ACCOUNT,))
     judge_account(policy, ACCOUNT)
     judge_account(SHIPPED, OTHER)
@@ -136,7 +136,7 @@ def test_only_allowed_accounts_are_used() -> None:
         ({"record": True}, {"record": True}, ""),
     ],
 )
-def test_a_call_may_not_exceed_a_ceiling(
+def test_a_value_above_a_limit_is_refused(
     caps: dict[str, Any], values: dict[str, Any], rule: str
 ) -> None:
     assert ruling(changed("caps", **caps), asked(**values)) == rule
@@ -159,7 +159,7 @@ def added(judgement: Judgement, arguments: Arguments) -> Mapping[str, object]:
         ({"timeout": 59}, {"time_limit": 9, "timeout": 8}, {}),
     ],
 )
-def test_a_ceiling_is_set_on_a_new_call_that_would_get_more(
+def test_a_limit_is_set_on_a_new_call_without_one(
     caps: dict[str, Any], values: dict[str, Any], expected: dict[str, int]
 ) -> None:
     arguments = asked(**values)
@@ -171,7 +171,7 @@ def test_a_ceiling_is_set_on_a_new_call_that_would_get_more(
 
 
 @pytest.mark.parametrize("tool", ["update_call", "delete_call"])
-def test_nothing_is_set_on_a_call_that_is_already_there(tool: str) -> None:
+def test_no_limit_is_set_on_an_existing_call(tool: str) -> None:
     arguments = asked(tool, **({"status": "completed"} if tool == "update_call" else {}))
     judgement = judge(changed("caps", timeout=5), arguments, ACCOUNT)
     assert judgement.arguments is arguments
@@ -191,7 +191,7 @@ def test_a_refusal_names_every_rule_that_refuses() -> None:
         assert told in denied.hint
 
 
-def test_a_refusal_names_its_rule_and_says_why_and_what_to_do() -> None:
+def test_a_refusal_has_its_rule_a_reason_and_a_hint() -> None:
     failure = Failure.from_error(refusal(SHIPPED, asked(to=PREMIUM)))
     assert failure.content() == {
         "kind": "policy_denied",

@@ -43,7 +43,7 @@ def test_the_shipped_policy_sets_every_key_to_its_default() -> None:
     assert SHIPPED.caps.calls_per_day == SHIPPED.caps.principal.calls_per_day == 0
 
 
-def test_a_file_keeps_the_shipped_values_of_what_it_leaves_out(toml: Path) -> None:
+def test_keys_missing_from_a_file_have_the_shipped_values(toml: Path) -> None:
     toml.write_text('[confirm]\ndelete = "deny"\n[caps.principal]\nin_flight = 2\n', "utf-8")
     policy = load_policy(toml)
     assert policy == replace(
@@ -63,7 +63,7 @@ def test_the_shipped_file_can_be_copied_and_used(toml: Path) -> None:
     assert load_policy(toml) == SHIPPED
 
 
-def test_every_fault_of_a_file_is_told_at_once_with_its_line(toml: Path) -> None:
+def test_all_faults_of_a_file_are_reported_at_once_with_their_lines(toml: Path) -> None:
     text = """\
 # mine
 [confirm]
@@ -140,11 +140,11 @@ principal.in_flight = true
         ("[caller_ids]\nallow = ['']", "2: caller_ids.allow[0] must be a pattern without spaces"),
     ],
 )
-def test_a_fault_is_told_in_words_with_its_line(toml: Path, text: str, fault: str) -> None:
+def test_a_fault_is_reported_in_words_with_its_line(toml: Path, text: str, fault: str) -> None:
     assert faults(toml, text) == [fault]
 
 
-def test_a_file_that_is_not_text_is_told_with_its_line(toml: Path) -> None:
+def test_a_file_that_is_not_text_is_reported_with_its_line(toml: Path) -> None:
     toml.write_bytes(b"[caps]\n\n# \xff\n")
     with pytest.raises(FileError, match=r"mine\.toml:3: is not UTF-8"):
         load_policy(toml)
@@ -155,13 +155,13 @@ def test_a_file_that_is_not_there_is_told(toml: Path) -> None:
         load_policy(toml)
 
 
-def test_the_reference_names_every_number_type_there_is() -> None:
+def test_the_comments_name_every_number_type() -> None:
     kinds = phonenumbers.PhoneNumberType
     text = (CONFIG / "policy.toml").read_text("utf-8")
     assert all(kinds.to_string(kind).lower() in text for kind in kinds.values())
 
 
-def test_every_key_of_the_shipped_file_has_a_place_in_the_policy() -> None:
+def test_every_key_of_the_shipped_file_is_a_field_of_the_policy() -> None:
     table = tomllib.loads((CONFIG / "policy.toml").read_text("utf-8"))
     for section, keys in table.items():
         assert {*keys} == {field.name for field in fields(getattr(SHIPPED, section))}

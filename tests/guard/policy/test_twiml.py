@@ -40,7 +40,7 @@ from tests.guard.policy.cases import ACCOUNT, SHIPPED, TWIML, asked, changed, re
         ("<Dial><Sip>bob@example.com</Sip></Dial>", "destinations.twiml"),
     ],
 )
-def test_whom_twiml_dials_is_held_to_the_rules_for_destinations(inside: str, rule: str) -> None:
+def test_parties_dialled_by_twiml_follow_the_destination_rules(inside: str, rule: str) -> None:
     assert ruling(SHIPPED, asked(twiml=f"<Response>{inside}</Response>")) == rule
 
 
@@ -55,13 +55,13 @@ def test_whom_twiml_dials_is_held_to_the_rules_for_destinations(inside: str, rul
         ("<Say>Read http://example.com/</Say>", False),
     ],
 )
-def test_what_twiml_has_fetched_is_held_to_https(inside: str, *, is_refused: bool) -> None:
+def test_urls_in_twiml_must_be_https(inside: str, *, is_refused: bool) -> None:
     arguments = asked(twiml=f"<Response>{inside}</Response>")
     assert ruling(SHIPPED, arguments) == ("urls.https_only" if is_refused else "")
     assert ruling(changed("urls", https_only=False), arguments) == ""
 
 
-def test_sip_addresses_and_clients_that_twiml_dials_are_held_to_their_patterns() -> None:
+def test_sip_addresses_and_clients_dialled_by_twiml_must_match_a_pattern() -> None:
     sip = "<Response><Dial><Sip>sip:bob@example.com</Sip></Dial></Response>"
     client = "<Response><Dial><Client>alice</Client></Dial></Response>"
     nobody = changed("destinations", allow_sip=(), allow_clients=())
@@ -94,14 +94,14 @@ def test_twiml_in_another_encoding_is_refused(encoding: str) -> None:
     assert ruling(SHIPPED, asked(twiml=twiml)) == "twiml.well_formed"
 
 
-def test_the_caller_id_that_twiml_shows_is_held_to_those_allowed() -> None:
+def test_the_caller_id_in_twiml_must_be_allowed() -> None:
     policy = changed("caller_ids", allow=("+1500*",))
     dial = '<Response><Dial callerId="{}">+15005550205</Dial></Response>'
     assert ruling(policy, asked(twiml=dial.format("+15005550006"))) == ""
     assert ruling(policy, asked(twiml=dial.format("+442079460000"))) == "caller_ids.allow"
 
 
-def test_pre_approval_covers_nobody_whom_the_twiml_dials() -> None:
+def test_pre_approval_does_not_cover_parties_dialled_by_twiml() -> None:
     policy = changed("destinations", pre_approved=("+15005550205",))
     arguments = asked(to="+15005550205", twiml="<Response><Dial>+15005550205</Dial></Response>")
     assert judge(policy, arguments, ACCOUNT).requirement == "never"

@@ -23,7 +23,7 @@ from tests.guard.policy.cases import OPERATIONS, SHIPPED, TWIML, asked, changed,
         if "http" in str(parameter.schema.get("pattern"))
     ],
 )
-def test_every_argument_that_is_a_url_is_held_to_the_allowed_hosts(tool: str, name: str) -> None:
+def test_every_url_argument_must_be_on_an_allowed_host(tool: str, name: str) -> None:
     policy = changed("urls", hosts=("*.example.com",))
     denied = refusal(policy, asked(tool, **{name: "https://example.org/x"}))
     assert denied.rule == "urls.hosts"
@@ -31,7 +31,7 @@ def test_every_argument_that_is_a_url_is_held_to_the_allowed_hosts(tool: str, na
     assert ruling(policy, asked(tool, **{name: "https://a.example.com/x"})) == ""
 
 
-def test_the_operations_have_all_their_url_arguments_recognised() -> None:
+def test_all_url_arguments_of_the_operations_are_recognised() -> None:
     names = {"url", "fallback_url", "status_callback", "recording_status_callback"}
     for name in names | {"async_amd_status_callback"}:
         assert ruling(SHIPPED, asked(**{name: "http://example.com/"})) == "urls.https_only"
@@ -58,7 +58,7 @@ def test_the_operations_have_all_their_url_arguments_recognised() -> None:
         ({"hosts": ()}, "https://example.com/", "urls.hosts"),
     ],
 )
-def test_a_url_leads_only_to_an_allowed_host(rules: dict[str, Any], url: str, rule: str) -> None:
+def test_a_url_must_be_on_an_allowed_host(rules: dict[str, Any], url: str, rule: str) -> None:
     assert ruling(changed("urls", **rules), asked(url=url)) == rule
 
 
@@ -80,7 +80,7 @@ def test_a_url_leads_only_to_an_allowed_host(rules: dict[str, Any], url: str, ru
         *("[fe80::1]", "[fe80::1%25eth0]", "[fc00::1]", "[fd00:ec2::254]", "[ff02::1]"),
     ],
 )
-def test_what_no_api_should_be_sent_to_is_refused_whatever_the_settings(authority: str) -> None:
+def test_dangerous_urls_are_refused_whatever_the_policy(authority: str) -> None:
     policy = changed("urls", https_only=False)
     try:
         arguments = asked(url=f"http://{authority}/x")
@@ -98,7 +98,7 @@ def test_what_no_api_should_be_sent_to_is_refused_whatever_the_settings(authorit
 @pytest.mark.parametrize(
     "url", ["https://ex\u00e4mple.com/", "https:\\\\evil.com", "https:///x", "https://[::1/"]
 )
-def test_a_url_that_readers_understand_differently_is_refused(url: str) -> None:
+def test_an_ambiguous_url_is_refused(url: str) -> None:
     policy = changed("urls", hosts=("*", "*"))
     twiml = f"<Response><Play>{url}</Play></Response>"
     assert ruling(policy, asked(twiml=twiml)) == "urls.always"
@@ -121,7 +121,7 @@ def test_a_pattern_for_subdomains_matches_them_and_nothing_else(
 
 
 @given(HOSTS)
-def test_a_host_is_matched_whole_and_whatever_its_case(host: str) -> None:
+def test_a_host_is_matched_as_a_whole_and_case_insensitively(host: str) -> None:
     policy = changed("urls", hosts=(host.upper(),))
     assert ruling(policy, asked(url=f"https://{host}/")) == ""
     for other in (f"x{host}", f"{host}.evil.com", f"evil.com.{host}"):
@@ -201,18 +201,18 @@ def test_twiml_that_is_malformed_or_declares_anything_is_refused(twiml: str, why
     ],
 )
 @pytest.mark.timeout(60)  # what is quadratic or worse in 700,000 characters takes for ever
-def test_twiml_of_any_shape_is_answered_quickly(twiml: str, rule: str) -> None:
+def test_twiml_of_any_shape_is_checked_quickly(twiml: str, rule: str) -> None:
     arguments = replace(asked(), values={**asked().values, "twiml": twiml})
     assert ruling(changed("urls", hosts=("example.com",)), arguments) == rule
 
 
 @given(st.text(max_size=300) | st.text("<>/&;! []\"'=Response?-", max_size=300))
-def test_any_text_as_twiml_is_allowed_or_refused_and_nothing_else(twiml: str) -> None:
+def test_any_text_as_twiml_is_either_allowed_or_refused(twiml: str) -> None:
     arguments = replace(asked(), values={**asked().values, "twiml": twiml})
     assert ruling(SHIPPED, arguments) in ("", "twiml.well_formed", "twiml.unknown")
 
 
-def test_inline_twiml_can_be_refused_altogether() -> None:
+def test_the_policy_can_refuse_inline_twiml() -> None:
     policy = changed("twiml", inline=False)
     assert ruling(policy, asked(twiml=TWIML)) == "twiml.inline"
     assert ruling(policy, asked("update_call", twiml=TWIML)) == "twiml.inline"
@@ -255,7 +255,7 @@ def test_inline_twiml_can_be_refused_altogether() -> None:
         ('<Conference waitUrl="">Room</Conference>', False),
     ],
 )
-def test_a_url_inside_twiml_leads_only_to_an_allowed_host(inside: str, *, refused: bool) -> None:
+def test_a_url_in_twiml_must_be_on_an_allowed_host(inside: str, *, refused: bool) -> None:
     policy = changed("urls", hosts=("*.example.com",))
     rule = ruling(policy, asked(twiml=f"<Response>{inside}</Response>"))
     assert rule in (("urls.hosts", "urls.always") if refused else ("",))
