@@ -123,7 +123,7 @@ def modules_loaded_by(*arguments: str) -> set[str]:
     """Return the modules that `calls-mcp` has loaded when its input ends."""
     code = (
         "import sys; from calls_mcp.cli.main import main; main(sys.argv[1:]); "
-        "print(*sys.modules, sep='\\n', file=sys.stderr)"
+        "print('\\n'.join(sys.modules), file=sys.stderr)"
     )
     ended = subprocess.run(  # noqa: S603
         [sys.executable, "-c", code, *arguments],

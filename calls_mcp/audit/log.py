@@ -45,6 +45,8 @@ BUSY_TIMEOUT = 10.0
 
 _logger = logging.getLogger(__name__)
 
+_STDERR_TIMEOUT = 2.0  # seconds
+
 _FAILURES = (OSError, ValueError, sqlite3.Error)  # ValueError is what a closed stream raises
 _LAST = "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1"
 _FIND = "SELECT 1 FROM audit WHERE seq = ? AND hash = ?"
@@ -111,7 +113,8 @@ class AuditStream:
 
     def append(self, fields: Mapping[str, Json], until: float) -> None:
         """Write a record as one line. This fails if stderr is not being read."""
-        stderr.run_in_writer(partial(self._write, fields), until - time.monotonic())
+        timeout = min(_STDERR_TIMEOUT, until - time.monotonic())
+        stderr.run_in_writer(partial(self._write, fields), timeout)
 
     def require_ready(self, until: float) -> None:
         """Do nothing: only writing shows whether stderr is read."""

@@ -3,12 +3,12 @@
 import getpass
 import logging
 import re
-import signal
 import time
 import webbrowser
 from argparse import ArgumentParser, Namespace
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -17,8 +17,10 @@ import anyio.to_thread
 from calls_mcp.cli.options import add_sandbox_of_servers
 from calls_mcp.cli.terminal import say
 from calls_mcp.errors import ConfigurationError
+from calls_mcp.observability import stderr
 from calls_mcp.observability.logs import configure_logs
 from calls_mcp.service.runtime import Runtime
+from calls_mcp.service.signals import receive_signals
 from calls_mcp.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ credentials for live calls. To sign in, open the link that this prints. It works
 If other machines can reach --host, put an HTTPS proxy in front and give its address as --url.
 """
 _log = logging.getLogger(__name__)
+_GRACE = 3  # seconds to shut down in
 _UNAVAILABLE = {
     "approvals": "Approval requests are not available",
     "runtime": "Live calls are not available; calls in the audit log are",
@@ -70,6 +73,7 @@ def run(options: Namespace) -> int:
         ConfigurationError: The setup is wrong, the extra `console` is not installed, or the address
             is not safe to serve on.
     """
+    stderr.never_block()
     settings = load_settings()
     configure_logs(settings.logs.format, settings.logs.level)
     with suppress(KeyboardInterrupt):
@@ -80,15 +84,25 @@ def run(options: Namespace) -> int:
 async def _serve(settings: Settings, options: Namespace) -> None:
     address = (options.host, options.port)
     opening = _open_console(settings, address, options.url, sandbox=options.sandbox)
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with opening as console:
+    with receive_signals(_GRACE) as signals:
+        async with opening as console, anyio.create_task_group() as tasks:
             link = console.link(_user())
-            say(f"The console is at {console.url}. Open this link to sign in:\n\n  {link}\n")
-            for note in _notes(console):
-                say(note)
+            tasks.start_soon(_in_thread, partial(_introduce, console, link))
             if options.open:
-                await anyio.to_thread.run_sync(webbrowser.open, link)
+                tasks.start_soon(_in_thread, partial(webbrowser.open, link))
             await anext(signals)
+            tasks.cancel_scope.cancel()
+
+
+async def _in_thread(job: Callable[[], object]) -> None:
+    """Run `job`, which may block for as long as nobody reads stdout."""
+    await anyio.to_thread.run_sync(job, abandon_on_cancel=True)
+
+
+def _introduce(console: "ConsoleContext", link: str) -> None:
+    say(f"The console is at {console.url}. Open this link to sign in:\n\n  {link}\n")
+    for note in _notes(console):
+        say(note)
 
 
 @asynccontextmanager

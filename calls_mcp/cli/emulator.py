@@ -18,6 +18,7 @@ from calls_mcp.emulator.call_lifecycle import Call
 from calls_mcp.emulator.history import past_calls
 from calls_mcp.emulator.scenario import load_scenario
 from calls_mcp.errors import ConfigurationError
+from calls_mcp.observability import stderr
 
 _EPILOG = """\
 examples:
@@ -73,6 +74,7 @@ def run(options: Namespace) -> int:
         ConfigurationError: An option is wrong, a file can't be used, or the emulator can't listen
             on the address.
     """
+    stderr.never_block()
     _check(options)
     try:
         asyncio.run(_serve(_emulator(options), options))

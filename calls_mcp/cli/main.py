@@ -143,10 +143,12 @@ def _apply_common(options: argparse.Namespace) -> None:
 def _report(words: Sequence[str], kind: str, message: str, text: str) -> None:
     """Write an error to stderr for people, and to stdout for a script that asked for JSON."""
     from calls_mcp.cli.terminal import show_json, warn  # noqa: PLC0415
+    from calls_mcp.observability import stderr  # noqa: PLC0415
 
     if "--json" in words:
         show_json({"status": _USAGE_ERROR, "error": {"kind": kind, "message": message}})
     warn(text)
+    stderr.flush()
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:

@@ -11,6 +11,7 @@ from mcp.server.lowlevel import Server
 
 from calls_mcp.cli.options import add_sandbox
 from calls_mcp.errors import ConfigurationError
+from calls_mcp.observability import stderr
 from calls_mcp.observability.logs import configure_logs
 from calls_mcp.server.handlers import build_server
 from calls_mcp.server.stdio import serve_stdio
@@ -67,6 +68,7 @@ def run(options: Namespace) -> int:
     Raises:
         ConfigurationError: The setup is wrong.
     """
+    stderr.never_block()
     settings = load_settings()
     configure_logs(settings.logs.format, settings.logs.level)
     given = [name for name in _HTTP_OPTIONS if getattr(options, name) is not None]

@@ -1,10 +1,7 @@
 """Serve over HTTP with uvicorn until a signal arrives."""
 
 import logging
-import os
 import re
-import signal
-import threading
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -20,6 +17,7 @@ from calls_mcp.http.request_limits import RequestLimits
 from calls_mcp.http.shutdown import Shutdown
 from calls_mcp.http.uvicorn_server import build_uvicorn, max_connections, open_socket, run_uvicorn
 from calls_mcp.service.runtime import Runtime
+from calls_mcp.service.signals import receive_signals
 from calls_mcp.settings import Settings, is_loopback
 from calls_mcp.storage.interface import error_text
 
@@ -98,7 +96,7 @@ async def serve_http(
     """
     _log.setLevel(logging.INFO)  # the URL is logged at every level
     grace = runtime.settings.http.grace
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with receive_signals(grace) as signals:
         async with (
             open_server(server, runtime, endpoint) as http,
             beside or nullcontext(),
@@ -107,13 +105,12 @@ async def serve_http(
             _log.info("serving at %s", http.endpoint.url)
             await anext(signals)
             _log.info("shutting down within %g s", grace)
-            _end_within(grace)
             tasks.start_soon(_cancel_at_signal, signals, http.shutdown)
             await http.stop(grace)
             tasks.cancel_scope.cancel()
 
 
-async def _cancel_at_signal(signals: AsyncIterator[signal.Signals], shutdown: Shutdown) -> None:
+async def _cancel_at_signal(signals: AsyncIterator[int], shutdown: Shutdown) -> None:
     async for _ in signals:
         shutdown.cancel_requests()
 
@@ -158,13 +155,6 @@ async def open_server(
         uvicorn = build_uvicorn(app, "on", head_bytes=http.header_bytes, keep_alive=_KEEP_ALIVE)
         async with run_uvicorn(uvicorn, listener, http.patience):
             yield HttpServer(bound, shutdown, runtime)
-
-
-def _end_within(seconds: float) -> None:
-    """Exit after `seconds`, in case something keeps the process from exiting by itself."""
-    timer = threading.Timer(seconds, os._exit, (0,))
-    timer.daemon = True
-    timer.start()
 
 
 def _require_protected(endpoint: Endpoint, settings: Settings) -> None:

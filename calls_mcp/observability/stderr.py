@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from queue import Full, Queue
+from typing import TextIO
 
 _MAX_PENDING = 1000  # jobs
 _FLUSH_TIMEOUT = 1.0  # seconds, at the end of the process
@@ -23,6 +24,12 @@ _queue: "Queue[Callable[[], None]]" = Queue(_MAX_PENDING)
 _starting = threading.Lock()
 _thread: threading.Thread | None = None
 _dropped = 0
+
+
+def never_block() -> None:
+    """Have the writing thread do what Python writes to stderr: tracebacks, prints, messages."""
+    if not isinstance(sys.stderr, _SoonWritten):
+        sys.stderr = _SoonWritten(sys.stderr)
 
 
 def write_soon(text: str) -> None:
@@ -67,6 +74,8 @@ def write(text: str) -> None:
         OSError: stderr is closed, or there is none.
     """
     stream = sys.stderr
+    if isinstance(stream, _SoonWritten):
+        stream = stream.original
     if stream is None:  # under pythonw
         raise OSError("this process has no stderr")
     try:
@@ -92,6 +101,34 @@ def flush(timeout: float = _FLUSH_TIMEOUT) -> None:
     dropped, _dropped = _dropped, 0
     with suppress(OSError):
         run_in_writer(partial(_write_lines, dropped, ""), timeout)
+
+
+class _SoonWritten(io.TextIOBase):
+    """A text stream that passes everything to the writing thread."""
+
+    def __init__(self, original: TextIO | None) -> None:
+        super().__init__()
+        self.original = original
+
+    @property
+    def encoding(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The encoding of what is written."""
+        return "utf-8"
+
+    def write(self, text: str, /) -> int:
+        write_soon(text)
+        return len(text)
+
+    def fileno(self) -> int:
+        if self.original is None:
+            raise io.UnsupportedOperation
+        return self.original.fileno()
+
+    def isatty(self) -> bool:
+        return self.original is not None and self.original.isatty()
+
+    def writable(self) -> bool:
+        return True
 
 
 def _start() -> None:

@@ -5,12 +5,11 @@ for terminals and files, switches threads three times per call.
 """
 
 import asyncio
+import json
 import os
-import signal
 import stat
 import sys
-import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 
@@ -21,12 +20,21 @@ from anyio.abc import ObjectReceiveStream, ObjectSendStream
 from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
 from mcp.shared.message import SessionMessage
-from mcp_types import JSONRPCMessage, JSONRPCResponse, jsonrpc_message_adapter
+from mcp_types import (
+    INVALID_REQUEST,
+    JSONRPCMessage,
+    JSONRPCNotification,
+    JSONRPCResponse,
+    jsonrpc_message_adapter,
+)
 
 from calls_mcp.observability import stderr
+from calls_mcp.server.unreadable import ReadableMessages, Unreadable
 from calls_mcp.service.runtime import Runtime
+from calls_mcp.service.signals import receive_signals
 
 _GRACE = 3  # seconds
+_ANSWER = 1.5  # seconds after a signal: clients kill the process after two
 _LONGEST_LINE = 2**26  # bytes
 _LARGEST_WRITE = 2**18  # bytes; the largest result with its text
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
@@ -35,17 +43,19 @@ _STDIN, _STDOUT, _STDERR = 0, 1, 2
 async def serve_stdio(server: Server[Any], runtime: Runtime) -> None:
     """Serve until the end of input, SIGINT or SIGTERM, and then close `runtime`.
 
-    After a signal, a change in progress has a few seconds to finish and to be recorded.
+    After a signal, a change that was sent has a few seconds to finish. Otherwise it is recorded as
+    unknown.
     """
-    async with _connected() as (incoming, outgoing):
-        async with aclosing(runtime), anyio.create_task_group() as tasks:
-            tasks.start_soon(_end_on_signal, tasks.cancel_scope)
-            await server.run(incoming, outgoing, server.create_initialization_options())
-            tasks.cancel_scope.cancel()
-            return
-        # After a signal: a thread that waits for input could not be stopped otherwise.
-        stderr.flush()
-        os._exit(0)
+    with receive_signals(_GRACE) as signals:
+        async with _connected() as (incoming, outgoing):
+            async with aclosing(runtime), anyio.create_task_group() as tasks:
+                tasks.start_soon(_end_on_signal, signals, tasks.cancel_scope, runtime)
+                await server.run(incoming, outgoing, server.create_initialization_options())
+                tasks.cancel_scope.cancel()
+                return
+            # After a signal: a thread that waits for input could not be stopped otherwise.
+            stderr.flush()
+            os._exit(0)
 
 
 @asynccontextmanager
@@ -53,25 +63,24 @@ async def _connected() -> AsyncGenerator[tuple[Any, Any]]:
     """Yield the streams of messages from and to the client."""
     if not _are_pipes():
         async with stdio_server() as streams:
-            yield streams
+            yield ReadableMessages(*streams), streams[1]
         return
     incoming, outgoing = await _claim_pipes()
     try:
-        yield incoming, outgoing
+        yield ReadableMessages(incoming, outgoing), outgoing
     finally:
         await outgoing.aclose()
         with anyio.move_on_after(_GRACE, shield=True):
             await outgoing.wait_closed()
 
 
-async def _end_on_signal(scope: anyio.CancelScope) -> None:
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for _ in signals:
-            scope.cancel()
-            last_resort = threading.Timer(_GRACE, os._exit, (0,))
-            last_resort.daemon = True
-            last_resort.start()
-            return
+async def _end_on_signal(
+    signals: AsyncIterator[int], scope: anyio.CancelScope, runtime: Runtime
+) -> None:
+    await anext(signals)
+    scope.cancel()
+    with anyio.CancelScope(shield=True):
+        await runtime.finish(anyio.current_time() + _ANSWER)
 
 
 class _Reader(ObjectReceiveStream[SessionMessage | Exception]):
@@ -88,12 +97,14 @@ class _Reader(ObjectReceiveStream[SessionMessage | Exception]):
         """
         try:
             line = await self._reader.readline()
-            if not line:
-                raise EndOfStream
-            text = line.decode("utf-8", "replace")
-            return SessionMessage(jsonrpc_message_adapter.validate_json(text, by_name=False))
-        except ValueError as malformed:
-            return malformed
+        except ValueError:
+            return Unreadable("the line is too long")
+        if not line:
+            raise EndOfStream
+        try:
+            return SessionMessage(_parse(line))
+        except ValueError as unreadable:
+            return unreadable
 
     async def aclose(self) -> None:
         """Do nothing: the other end closes it."""
@@ -141,6 +152,23 @@ class _CloseTogether(asyncio.StreamReaderProtocol):
         self._incoming.close()
 
 
+def _parse(line: bytes) -> JSONRPCMessage:
+    """Return the message in a line.
+
+    Raises:
+        ValueError: It is not a JSON-RPC message.
+    """
+    try:
+        text = line.decode()
+    except UnicodeDecodeError:
+        raise Unreadable("the line is not UTF-8", line.decode(errors="replace")) from None
+    message = jsonrpc_message_adapter.validate_json(text, by_name=False)
+    # A request whose id is invalid is read as a notification, which nobody answers.
+    if isinstance(message, JSONRPCNotification) and b'"id"' in line and "id" in json.loads(text):
+        raise Unreadable("the id must be a string or an integer", code=INVALID_REQUEST)
+    return message
+
+
 def _encoded(message: JSONRPCMessage) -> bytes:
     """Return a message as JSON. For responses, orjson takes a quarter of pydantic's time."""
     if isinstance(message, JSONRPCResponse):
@@ -176,6 +204,7 @@ async def _claim_pipes() -> tuple[_Reader, _Writer]:
     os.dup2(nothing, _STDIN)
     os.close(nothing)
     os.dup2(_STDERR, _STDOUT)
+    sys.stdout = sys.stderr
     return _Reader(reader), _Writer(asyncio.StreamWriter(transport, protocol, None, loop))
 
 

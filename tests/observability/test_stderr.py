@@ -2,11 +2,17 @@
 
 import os
 import re
+import signal
+import socket
+import subprocess
 import sys
 import threading
+import time
+import traceback
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol, TextIO
 
 import anyio
 import pytest
@@ -26,12 +32,7 @@ class Pipe:
 
     def __init__(self) -> None:
         reading, writing = os.pipe()
-        os.set_blocking(writing, False)
-        self._filled = 0
-        with suppress(BlockingIOError):
-            while True:
-                self._filled += os.write(writing, b"x" * 4096)
-        os.set_blocking(writing, True)
+        self._filled = fill(writing)
         self._reader = os.fdopen(reading, "rb")
         self.stream = os.fdopen(writing, "w", encoding="utf-8")
         self._thread = threading.Thread(target=self._read, daemon=True)
@@ -52,8 +53,34 @@ class Pipe:
             self._text = self._reader.read()[self._filled :]
 
 
+class HasStream(Protocol):
+    """What a server can have for its stderr."""
+
+    @property
+    def stream(self) -> TextIO: ...
+
+
+@dataclass
+class Stream:
+    """A stream that the test itself fills."""
+
+    stream: TextIO
+
+
+def fill(writing: int) -> int:
+    """Fill a pipe to the last byte; return how many bytes that took."""
+    os.set_blocking(writing, False)
+    filled = 0
+    for size in (4096, 1):
+        with suppress(BlockingIOError):
+            while True:
+                filled += os.write(writing, b"x" * size)
+    os.set_blocking(writing, True)
+    return filled
+
+
 @asynccontextmanager
-async def serving(pipe: Pipe, **variables: str) -> AsyncGenerator[tuple[Emulator, Agent]]:
+async def serving(pipe: HasStream, **variables: str) -> AsyncGenerator[tuple[Emulator, Agent]]:
     """Start a server whose stderr is `pipe`, backed by an emulator."""
     async with Emulator() as emulator:
         server = StdioServerParameters(
@@ -63,8 +90,7 @@ async def serving(pipe: Pipe, **variables: str) -> AsyncGenerator[tuple[Emulator
                 emulator.base_url,
                 CALLS_MCP_POLICY=str(PERMISSIVE),
                 CALLS_MCP_CONFIRM="none",
-                CALLS_MCP_LOG_LEVEL="DEBUG",
-                **variables,
+                **{"CALLS_MCP_LOG_LEVEL": "DEBUG"} | variables,
             ),
         )
         async with Client(stdio_client(server, errlog=pipe.stream)) as client:
@@ -104,6 +130,97 @@ async def test_a_server_exits_although_stderr_is_not_read() -> None:
             assert (await agent.call("list_calls"))["outcome"] == "done"
     pipe.read()
     pipe.rest()
+
+
+@pytest.mark.process
+@pytest.mark.anyio
+@pytest.mark.skipif(sys.platform != "linux", reason="knows how Linux fills a pipe")
+async def test_a_call_is_reported_soon_if_nobody_reads_stderr_once_it_was_sent() -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as log, os.fdopen(writing, "w", encoding="utf-8") as stream:
+        variables = {"CALLS_MCP_AUDIT_DATABASE": "stderr:", "CALLS_MCP_LOG_LEVEL": "ERROR"}
+        pipe = Stream(stream)
+        async with serving(pipe, **variables) as (emulator, agent):
+            assert (await agent.call("create_call", **placing()))["outcome"] == "done"
+            first, _ = log.readline(), log.readline()
+            room = len(first) + 100  # the record of the result does not fit any more
+            size = fill(writing)
+            log.read(size)
+            os.write(writing, b"x" * (size - room))
+            with anyio.fail_after(8):
+                outcome = await agent.call("create_call", **placing(call_reason="again"))
+            assert outcome["outcome"] == "done"
+            assert "audit log" in outcome["warnings"][0]
+            assert len([each for each in emulator.requests if each.method == "POST"]) == 2
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["serve", "--sandbox", "--transport", "http"],
+        ["serve", "--sandbox", "--transport", "http", "--console", "0"],
+        ["console", "--sandbox"],
+        ["emulator"],
+    ],
+    ids=" ".join,
+)
+def test_a_signal_ends_a_server_whose_output_nobody_reads(command: list[str]) -> None:
+    pipe, port = Pipe(), free_port()
+    arguments = [sys.executable, "-m", "calls_mcp", *command, "--port", str(port)]
+    environ = {**os.environ, "CALLS_MCP_STATE_URL": "memory:", "CALLS_MCP_HTTP_GRACE": "3"}
+    with subprocess.Popen(  # noqa: S603  # our own program
+        arguments, env=environ, stdin=subprocess.DEVNULL, stdout=pipe.stream, stderr=pipe.stream
+    ) as process:
+        try:
+            wait_for_port(port)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+            pipe.read()
+            pipe.rest()
+
+
+@pytest.mark.process
+def test_a_wrong_setup_ends_a_server_whose_stderr_nobody_reads() -> None:
+    pipe = Pipe()
+    command = [sys.executable, "-m", "calls_mcp", "serve", "--host", "127.0.0.1"]
+    with subprocess.Popen(  # noqa: S603  # our own program
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=pipe.stream
+    ) as process:
+        try:
+            assert process.wait(40) == 2
+        finally:
+            process.kill()
+            pipe.read()
+            pipe.rest()
+
+
+def test_a_print_and_a_traceback_do_not_wait_for_a_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    with own_stderr(monkeypatch) as pipe:
+        stderr.never_block()
+        print("printed", file=sys.stderr, flush=True)  # noqa: T201  # as a library might
+        traceback.print_exception(ValueError("raised"))
+        pipe.read()
+        stderr.flush(30)
+    assert pipe.rest().startswith("printed\nValueError: raised\n")
+
+
+def free_port() -> int:
+    """Return a port that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+        return port
+
+
+def wait_for_port(port: int) -> None:
+    """Wait until something listens on a port of this machine."""
+    for _ in range(600):
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.1)
+    raise TimeoutError
 
 
 @contextmanager

@@ -165,6 +165,9 @@ def test_a_line_that_is_too_long_does_not_end_the_server() -> None:
         assert wire.process.stdin
         wire.process.stdin.write("x" * (2**26 + 2) + "\n")
         wire.process.stdin.flush()
+        refused = wire.read()
+        assert (refused["id"], refused["error"]["code"]) == (None, -32700)
+        assert "too long" in refused["error"]["message"]
         assert wire.ask("tools/list")["result"]["tools"]
 
 
