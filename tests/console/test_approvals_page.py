@@ -4,6 +4,7 @@ import re
 import sqlite3
 from contextlib import closing
 from secrets import token_hex
+from xml.sax.saxutils import escape
 
 import anyio
 import pytest
@@ -149,7 +150,7 @@ async def test_an_unknown_request_is_not_found(ann: WebClient) -> None:
 
 
 async def test_untrusted_text_is_escaped(harness: Harness) -> None:
-    twiml = f"<Response><Say>{SCRIPT}</Say></Response>"
+    twiml = f"<Response><Say>{escape(SCRIPT)}</Say></Response>"
     approval = await harness.request_call(f"{SCRIPT}{BIDI}", twiml=twiml)
     async with sign_in(harness.console, f"ann {SCRIPT}") as client:
         index = await client.read("/approvals")
