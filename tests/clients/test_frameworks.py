@@ -122,7 +122,7 @@ async def test_pydantic_ai_shows_its_model_the_structured_content_and_no_text(
 
 
 @needs_client("openai-agents")
-async def test_openai_agents_omit_missing_arguments_and_need_all_in_strict_mode(
+async def test_openai_agents_hide_the_faults_and_require_all_arguments_in_strict_mode(
     tmp_path: Path,
 ) -> None:
     async with conversing("openai-agents", tmp_path) as driven:

@@ -125,7 +125,7 @@ async def test_the_chain_is_verified(harness: Harness, ann: WebClient) -> None:
     tamper(harness, "body = replace(body, 'tester', 'someone')")
     text = text_of(await ann.read("/audit?check=now"))
     assert "The audit log was changed after it was written" in text
-    assert "record 3: it was edited" in text
+    assert "record 3: its hash does not match its content, so it was edited" in text
     assert text.count("record modified") == 1
 
 

@@ -107,7 +107,7 @@ async def test_a_token_of_another_process_is_refused() -> None:
         async with two.connect() as agent:
             outcome = await agent.call("create_call", **placing(confirmation_token=token))
         assert outcome["outcome"] == "expired"
-        assert "or whether it was used" in outcome["reason"]
+        assert "can't tell whether it was used" in outcome["reason"]
         assert "list_calls" in outcome["reason"]
         assert two.changes == []
 
