@@ -199,14 +199,14 @@ async def test_faults_do_not_affect_the_control_api(api: ApiClient) -> None:
 
 async def test_the_log_has_requests_and_response_statuses(api: ApiClient) -> None:
     sid = await api.call()
-    await api.client.get(f"{LIST}?StartTime%3E=2024-01-01&To=1202")
+    await api.client.get(f"{LIST}?StartTime%3E=2024-01-01&Status=answered")
     created, listed = api.emulator.requests
     assert (created.method, created.path, created.query) == ("POST", LIST, "")
     assert created.form == tuple(FORM.items())
     assert created.status == 201
     assert created.headers["content-type"] == "application/x-www-form-urlencoded"
     assert (listed.method, listed.status, listed.form) == ("GET", 400, ())
-    assert listed.query == "StartTime%3E=2024-01-01&To=1202"
+    assert listed.query == "StartTime%3E=2024-01-01&Status=answered"
     assert sid not in listed.path
     await api.client.get(item("..%2FMessages"))
     assert api.emulator.requests[-1].path.endswith("/Calls/..%2FMessages.json")
