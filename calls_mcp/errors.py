@@ -157,7 +157,7 @@ class AuditUnavailable(InvocationError):
         )
         self.for_operator = (
             f"The audit log {where} can't be written: {reason}. "
-            "Check it, or set CALLS_MCP_AUDIT_DATABASE to another."
+            "Check it, or set CALLS_MCP_AUDIT_DATABASE to another file."
         )
 
 

@@ -29,8 +29,8 @@ examples:
   calls-mcp approvals approve 0123456789abcdef
   calls-mcp approvals deny 0123456789abcdef --reason "not before 9 am"
 
-Use the same settings as the servers: CALLS_MCP_STATE_URL and CALLS_MCP_AUDIT_DATABASE if they set
-them, none otherwise.
+Use the servers' CALLS_MCP_STATE_URL and CALLS_MCP_AUDIT_DATABASE. Leave them unset if the servers
+do.
 
 exit status:
   0  success
@@ -57,8 +57,16 @@ def configure(parser: ArgumentParser) -> None:
     option("id", nargs="?", metavar="ID", help="the request to show, approve or deny")
     option("--all", action="store_true", help="list decided and expired requests, too")
     option("--watch", action="store_true", help="list again after each change, until Ctrl-C")
-    option("--reason", metavar="TEXT", help="why; after a denial, the agent sees it")
-    option("--by", metavar="NAME", help="who decides (default: your user name)")
+    option(
+        "--reason",
+        metavar="TEXT",
+        help="reason for the decision; the agent sees the reason for a denial",
+    )
+    option(
+        "--by",
+        metavar="NAME",
+        help="operator's name for the audit log (default: your user name)",
+    )
     add_sandbox_of_servers(parser)
     add_json(parser, "the requests")
     parser.usage = _USAGE

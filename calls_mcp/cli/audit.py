@@ -76,7 +76,11 @@ def configure(parser: ArgumentParser) -> None:
     )
     search.add_argument("--principal", metavar="NAME", help="records of this principal")
     search.add_argument(
-        "--limit", type=int, default=20, metavar="N", help="most records (default: %(default)s)"
+        "--limit",
+        type=int,
+        default=20,
+        metavar="N",
+        help="maximum number of records (default: %(default)s)",
     )
     add_json(search, "the records")
     search.set_defaults(run=_search)
@@ -228,8 +232,8 @@ def _path(*, sandbox: bool) -> Path:
     path = audit_path(load_settings(), sandbox=sandbox)
     if path is None:
         raise ConfigurationError(
-            "The servers write the audit log to stderr. To keep it in a file, set "
-            "CALLS_MCP_AUDIT_DATABASE to its path. To check collected lines: "
+            "The servers write the audit log to stderr. To write it to a database instead, set "
+            "CALLS_MCP_AUDIT_DATABASE to a file. To verify lines that you collected: "
             "calls-mcp audit verify FILE"
         )
     return path

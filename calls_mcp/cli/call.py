@@ -47,12 +47,12 @@ examples:
   calls-mcp call fetch_call sid=CA00000000000000000000000000000000
   calls-mcp call create_call to=+15005550205 from=+15005550006 twiml='<Response/>' --sandbox
 
-The value of a number, boolean or list is JSON; other values are plain text. You can also repeat the
-name of a list. Other users of this machine can see the command line, so put secrets
+The value of a number, boolean or list is JSON; other values are plain text. For a list, you can
+also repeat KEY=VALUE. Other users of this machine can see the command line, so put secrets
 (sip_auth_password) into --input.
 
-To confirm a change, type yes. Without a terminal nothing is done unless you pass --yes. Where the
-policy requires a human (require_human), --yes is not enough: the change waits for the operator.
+To confirm a change, type yes. Without a terminal nothing is done unless you pass --yes. If the
+policy says require_human or operator, --yes is not enough, and the change waits for the operator.
 
 exit status:
   0    done
@@ -92,7 +92,7 @@ def configure(parser: ArgumentParser) -> None:
     # The default keeps argparse from calling it required.
     option("arguments", nargs="*", default=[], metavar="KEY=VALUE", help="arguments of the tool")
     option("--input", metavar="FILE", help="read more arguments from a JSON object; - is stdin")
-    option("--yes", action="store_true", help="confirm the change without a question")
+    option("--yes", action="store_true", help="confirm the change without asking")
     add_sandbox(parser)
     add_json(parser, "the structured result")
     parser.epilog = _EPILOG
@@ -152,7 +152,7 @@ def assigned(pairs: Iterable[str], operation: Operation) -> dict[str, Json]:
             before = arguments.get(name)
             arguments[name] = [*(before if isinstance(before, list) else []), *items]
         elif name in arguments:
-            raise ConfigurationError(f"{name}: give it once.")
+            raise ConfigurationError(f"{name}: pass it only once.")
         else:
             arguments[name] = value
     return arguments

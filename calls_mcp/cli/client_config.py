@@ -18,6 +18,10 @@ from calls_mcp.settings import ExactUrl, Settings, load_settings
 from calls_mcp.storage.database import SQLITE, database_path
 from calls_mcp.tools.catalog import Json
 
+_EPILOG = """\
+example:
+  calls-mcp client-config claude-desktop --sandbox --write
+"""
 _CREDENTIALS = ("TWILIO_AUTH_TOKEN", "TWILIO_API_KEY", "TWILIO_API_SECRET")
 _OF_HTTP = (
     *("CALLS_MCP_HTTP_", "CALLS_MCP_OAUTH_", "CALLS_MCP_AUTH", "CALLS_MCP_PRINCIPALS"),
@@ -33,11 +37,16 @@ def configure(parser: ArgumentParser) -> None:
     option("client", choices=[*CLIENTS], metavar="CLIENT", help=", ".join(CLIENTS))
     option("--write", action="store_true", help="write it to the client's file")
     option("--file", type=Path, help="the client's file, if it is not the usual one")
-    option("--name", default="calls", help="the server's name in the client (%(default)s)")
+    option("--name", default="calls", help="the server's name in the client (default: %(default)s)")
     option("--url", help="connect to a server over HTTP, such as https://mcp.example.com/mcp")
-    option("--token-env", metavar="NAME", help="with --url: the variable that has the token")
+    option(
+        "--token-env",
+        metavar="NAME",
+        help="with --url: environment variable that contains the token",
+    )
     add_sandbox(parser)
     add_json(parser, "the result")
+    parser.epilog = _EPILOG
     parser.set_defaults(run=run)
 
 
@@ -182,13 +191,13 @@ def _advice(client: Client, entry: Entry, by_hand: tuple[str, ...]) -> Iterator[
     names = ", ".join(by_hand or entry.asked)
     if by_hand:
         yield (
-            f"{client.title} can't read secrets from its environment: replace the placeholder "
-            f"of {names} in the file."
+            f"{client.title} can't read secrets from its environment. In the file, replace each "
+            f"placeholder: {names}."
         )
     elif client.prompts and names:
         yield f"{client.title} asks you for {names}."
     elif names:
-        yield f"{client.title} reads {names} from its environment: export before you start it."
+        yield f"Before you start {client.title}, export {names} in its environment."
     if entry.url and not client.url_key:
         yield (
             f"{client.title} connects through mcp-remote, which needs Node.js 18 or newer. If the "

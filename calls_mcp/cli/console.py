@@ -32,9 +32,11 @@ examples:
   calls-mcp console --sandbox
   calls-mcp console --host 0.0.0.0 --url https://console.example.com
 
-Use the same settings as the servers, if they have any: CALLS_MCP_STATE_URL for approval requests,
+Use the same settings as the servers: CALLS_MCP_STATE_URL for approval requests,
 CALLS_MCP_AUDIT_DATABASE for the audit log, CALLS_MCP_POLICY for the policy, and the account's
-credentials for live calls. To sign in, open the link that this prints. It works once.
+credentials for live calls.
+
+To sign in, open the link that the command prints. It works once, within ten minutes.
 
 If other machines can reach --host, put an HTTPS proxy in front and give its address as --url.
 """
@@ -42,7 +44,7 @@ _log = logging.getLogger(__name__)
 _GRACE = 3  # seconds to shut down in
 _UNAVAILABLE = {
     "approvals": "Approval requests are not available",
-    "runtime": "Live calls are not available; calls in the audit log are",
+    "runtime": "Only calls in the audit log are available",
     "audit_database": "The audit log is not available",
 }
 _LIBRARIES = ("jinja2", "leather", "markupsafe")
@@ -57,9 +59,9 @@ def configure(parser: ArgumentParser) -> None:
         "--port",
         type=int,
         default=8090,
-        help="port to listen on, 0 for any free one (default: %(default)s)",
+        help="port to listen on; 0 selects a free port (default: %(default)s)",
     )
-    option("--url", help="https URL of the proxy in front, as browsers see it")
+    option("--url", help="HTTPS URL at which browsers reach the console, if it is behind a proxy")
     option("--open", action="store_true", help="open the sign-in link in your browser")
     add_sandbox_of_servers(parser)
     parser.epilog = _EPILOG

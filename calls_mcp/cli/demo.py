@@ -85,8 +85,8 @@ def _next_step() -> Iterator[str]:
         yield f"  {program} client-config {installed} --sandbox --write"
         return
     _heading("Next: try it in your own MCP client")
-    yield f"  {program} client-config --help   writes the configuration of a client"
-    yield f"  {program} serve --sandbox        is the command that a client starts"
+    yield f"  {program} client-config --help   shows how to configure a client"
+    yield f"  {program} serve --sandbox        is the command that a client runs"
 
 
 def _is_installed(client: MCPClient) -> bool:

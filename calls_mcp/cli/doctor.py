@@ -30,12 +30,15 @@ from calls_mcp.service.sandbox import open_access
 from calls_mcp.settings import Settings
 
 _EPILOG = """\
+example:
+  calls-mcp doctor --sandbox
+
 exit status:
   0  no problems
   1  something is wrong, but the server starts
   2  the server can't start
 
-It sends one request to the API, for a list of one call. It changes nothing.
+It sends one read request to the API and changes nothing.
 """
 _OK, _PROBLEMS, _FATAL = 0, 1, 2  # exit statuses
 _COLOURS: dict[Level, Colour] = {"ok": "green", "note": "yellow", "problem": "red", "fatal": "red"}
@@ -98,7 +101,9 @@ async def _check(settings: Settings, sandbox: bool) -> list[Finding]:  # noqa: F
             findings += await check_http(settings, access if is_reached and not sandbox else None)
     except ConfigurationError as wrong:
         message = str(wrong).partition(", or ")[0]
-        remedy = "export these variables, or try without any: calls-mcp doctor --sandbox"
+        remedy = (
+            "set these variables, or try the sandbox, which needs none: calls-mcp doctor --sandbox"
+        )
         findings.append(Finding("credentials", "fatal", message, remedy))
         findings += await check_http(settings, None)
     return findings

@@ -26,11 +26,11 @@ examples:
   calls-mcp emulator --port 4010 --seed 1 --calls 200 --speed 10
   calls-mcp emulator --db calls.db --scenario scenario.toml
 
-It prints its URL and credentials on stderr. No phone rings, and nothing leaves this machine.
+It prints its URL and credentials to stderr. No phone rings, and nothing leaves this machine.
 --seed and --calls can be used together; --seed alone adds 250 calls, --calls alone uses seed 0.
 
 exit status:
-  0  a signal came
+  0  stopped by a signal
   2  wrong usage, or a file or address can't be used
 """
 _DEFAULT_HISTORY = 250  # calls
@@ -46,13 +46,13 @@ def configure(parser: ArgumentParser) -> None:
         "--port",
         type=int,
         default=4010,
-        help="port to listen on, 0 for any free one (default: %(default)s)",
+        help="port to listen on; 0 selects a free port (default: %(default)s)",
     )
     option("--db", default=":memory:", metavar="FILE", help="keep the calls in FILE")
     option("--speed", type=float, default=1.0, metavar="X", help="run the clock X times as fast")
     option("--calls", type=int, metavar="N", help="start with N past calls")
-    option("--seed", type=int, metavar="N", help="start with the past calls of this seed")
-    option("--scenario", metavar="FILE", help="read what each number does from a TOML file")
+    option("--seed", type=int, metavar="N", help="random seed for the past calls")
+    option("--scenario", metavar="FILE", help="TOML file that says what each phone number does")
     option("--cps", type=float, default=1.0, metavar="N", help="dial N calls a second (default: 1)")
     option(
         "--callbacks-anywhere",

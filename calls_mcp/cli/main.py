@@ -46,14 +46,15 @@ examples:
 
 exit status:
   0    success
-  1    the command ran, and its result is negative: a tool returned an error, doctor found a
-       problem, the audit log was changed, an approval request was already decided
+  1    the command ran and reports a failure: a tool returned an error, doctor found a problem,
+       the audit log was changed, or an approval request was already decided
   2    wrong usage or wrong setup: nothing was done
   3    call: declined, or the confirmation expired
   4    call: waiting for a confirmation, or for the operator
   130  call: interrupted
 
-`calls-mcp` alone is `calls-mcp serve`. `calls-mcp COMMAND --help` describes a command.
+Without a command, `calls-mcp` runs `calls-mcp serve`.
+`calls-mcp COMMAND --help` describes a command.
 """
 
 
@@ -116,7 +117,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     option.add_argument(
         "--env-file",
         metavar="FILE",
-        help="read settings from FILE, with a line KEY=VALUE for each; the environment wins",
+        help="read settings from FILE (KEY=VALUE lines); environment variables take precedence",
     )
     option.add_argument("-q", "--quiet", action="store_true", help="log errors only")
     option.add_argument(
@@ -159,7 +160,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     if unknown := [found[0] for word in rest if (found := _OPTION.match(word))]:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if rest and "arguments" not in options:
-        parser.error("1 argument too many" if len(rest) == 1 else f"{len(rest)} arguments too many")
+        parser.error(f"too many arguments ({len(rest)})")
     if rest:  # argparse only accepts them on one side of the options
         options.arguments += rest
     return options

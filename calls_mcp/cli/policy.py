@@ -7,12 +7,29 @@ from calls_mcp.cli.terminal import say
 from calls_mcp.guard.policy import explain, load_policy
 from calls_mcp.settings import load_path
 
+_EPILOG = """\
+example:
+  calls-mcp policy check policy.toml
+"""
+
 
 def configure(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
+    parser.epilog = _EPILOG
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    check = commands.add_parser("check", help="explain a policy, or list its errors")
-    check.add_argument("file", type=Path, nargs="?", help="default: CALLS_MCP_POLICY")
+    check = commands.add_parser(
+        "check",
+        help="explain a policy, or list its errors",
+        description="Explain a policy, or list its errors.",
+        epilog=_EPILOG,
+    )
+    check.add_argument(
+        "file",
+        type=Path,
+        nargs="?",
+        metavar="FILE",
+        help="policy file (default: the one in CALLS_MCP_POLICY, else the built-in policy)",
+    )
     check.set_defaults(run=_check)
 
 

@@ -33,7 +33,7 @@ examples:
 An MCP client starts this command by itself; `calls-mcp client-config` prints its configuration.
 
 exit status:
-  0  the client disconnected, or a signal came
+  0  the client disconnected, or a signal stopped the server
   2  wrong usage or setup
 """
 
@@ -49,7 +49,9 @@ def configure(parser: ArgumentParser) -> None:
         help="stdio for one client (default), http for many",
     )
     option("--host", help="http: address to listen on (default: 127.0.0.1)")
-    option("--port", type=int, help="http: port to listen on, 0 for any free one (default: 8080)")
+    option(
+        "--port", type=int, help="http: port to listen on; 0 selects a free port (default: 8080)"
+    )
     option("--path", help="http: path of the endpoint (default: /mcp)")
     option(
         "--console",

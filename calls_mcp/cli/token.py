@@ -17,6 +17,24 @@ from calls_mcp.settings import load_path
 from calls_mcp.tools.catalog import Json
 from calls_mcp.tools.toml_files import read
 
+_EPILOG = """\
+examples:
+  calls-mcp token new billing-agent --scope calls:read --expires 30
+  calls-mcp token list
+  calls-mcp token revoke billing-agent
+"""
+_NEW_EPILOG = """\
+example:
+  calls-mcp token new billing-agent --scope calls:read --expires 30
+"""
+_LIST_EPILOG = """\
+example:
+  calls-mcp token list
+"""
+_REVOKE_EPILOG = """\
+example:
+  calls-mcp token revoke billing-agent
+"""
 _SECTION = re.compile(r"^(?=\[)", re.MULTILINE)
 _COMMENTS = re.compile(r"(?:^[ \t]*#.*\n?|^[ \t]*\n)*\Z", re.MULTILINE)
 _LONGEST = 3650  # days that a token can last
@@ -26,9 +44,17 @@ _SHOWN = 12  # characters of a hash that are shown
 
 def configure(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
+    parser.epilog = _EPILOG
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    new = commands.add_parser("new", help="create a token and show it once")
-    new.add_argument("name", help="the principal that uses it")
+    new = commands.add_parser(
+        "new",
+        help="create a token and show it once",
+        description="Create a token and show it once.",
+        epilog=_NEW_EPILOG,
+    )
+    new.add_argument(
+        "name", metavar="NAME", help="client or operator that uses the token (its principal)"
+    )
     new.add_argument(
         "--scope",
         action="append",
@@ -36,16 +62,37 @@ def configure(parser: ArgumentParser) -> None:
         help="what it allows: calls:read, calls:place, calls:change or calls:delete (repeatable); "
         "or only calls:approve, to sign in to the operator's console",
     )
-    new.add_argument("--expires", type=_days, default=90, metavar="DAYS", help="default: 90")
+    new.add_argument(
+        "--expires",
+        type=_days,
+        default=90,
+        metavar="DAYS",
+        help="days until it expires (default: %(default)s)",
+    )
     new.set_defaults(run=_new)
-    listing = commands.add_parser("list", help="list the tokens: principal, expiry and scopes")
+    listing = commands.add_parser(
+        "list",
+        help="list the tokens: principal, expiry and scopes",
+        description="List the tokens: principal, expiry and scopes.",
+        epilog=_LIST_EPILOG,
+    )
     add_json(listing, "the tokens")
     listing.set_defaults(run=_list)
-    revoke = commands.add_parser("revoke", help="revoke tokens")
-    revoke.add_argument("which", help="a principal, or the start of a hash as `list` shows it")
+    revoke = commands.add_parser(
+        "revoke", help="revoke tokens", description="Revoke tokens.", epilog=_REVOKE_EPILOG
+    )
+    revoke.add_argument(
+        "which",
+        metavar="PRINCIPAL|HASH",
+        help="principal, or start of a hash from `token list`",
+    )
     revoke.set_defaults(run=_revoke)
     for command in (new, listing, revoke):
-        command.add_argument("--file", type=Path, help="default: CALLS_MCP_PRINCIPALS")
+        command.add_argument(
+            "--file",
+            type=Path,
+            help="principals file (default: the one in CALLS_MCP_PRINCIPALS)",
+        )
 
 
 def _days(text: str) -> int:
@@ -68,7 +115,7 @@ def _new(options: Namespace) -> int:
         _append(file, addition)
     say(token)
     where = f"Added its entry to {file}." if file else f"Its entry:\n\n{entry}"
-    warn(f"Copy the token now: it is not shown again. {where}")
+    warn(f"Copy the token now. You won't see it again. {where}")
     return 0
 
 

@@ -30,7 +30,8 @@ examples:
   calls-mcp tools create_call
   calls-mcp tools --json
 
-Tokens are counted with OpenAI's o200k if the extra `tokens` is installed, and estimated otherwise.
+Tokens are counted with OpenAI's o200k tokenizer if the extra `tokens` is installed, and estimated
+otherwise.
 """
 _VISIBLE = ("name", "description", "inputSchema")
 _NO_API = Access("http://127.0.0.1", "", "", "", timeout=1, deadline=1)  # nothing is sent there

@@ -30,9 +30,9 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5  # seconds between checks for a decisio
 _CHECKS = 20
 _REMEMBERED = 3600.0  # seconds in which a new request mentions the last
 _CALL_AGAIN = (
-    "The operator was asked to approve this{place}. Nothing is sent before that. Tell your user, "
-    "then call again with the same arguments to wait for the decision. Once it is approved, that "
-    "call makes the change."
+    "The operator has been asked to approve this{place}. Nothing is sent until they approve it. "
+    "Tell your user, then call this tool again with the same arguments to wait for the decision. "
+    "If the operator approves, that tool call makes the change."
 )
 
 

@@ -260,7 +260,7 @@ def explain(where: str, failure: Exception) -> str:
     more = " Its folder must exist, and both must be writable." if is_missing else ""
     return (
         f"The state store {where} can't be used: {error_text(failure)}.{more} "
-        "Check it, or set CALLS_MCP_STATE_URL to another."
+        "Check it, or set CALLS_MCP_STATE_URL to another store."
     )
 
 

@@ -27,7 +27,7 @@ def describe_rule(rule: Rule) -> str:
         "needs_one_of": f"At least one of these is required: {names}.",
         "excludes": f"Only one of these can be given: {names}.",
         "must_match_kind": f"If `{rule.given}` is a {rule.kind}, {names} must be one, too.",
-        "no_host_for_kind": f"If `{rule.given}` is a {rule.kind}, no @ is allowed in {names}.",
+        "no_host_for_kind": f"If `{rule.given}` is a {rule.kind}, {names} must not contain @.",
         "ignored_when": f"Ignored if `{rule.given}` is given: {names}.",
         "no_effect_without": f"Only used with `{rule.given}`: {names}.",
         "only_for_kind": f"Only used if `{rule.given}` is a {rule.kind}: {names}.",

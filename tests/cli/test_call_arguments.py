@@ -64,5 +64,5 @@ def test_any_text_is_accepted_or_refused(pairs: list[str]) -> None:
 
 @given(strings)
 def test_a_parameter_that_is_not_a_list_is_given_once(name: str) -> None:
-    with pytest.raises(ConfigurationError, match="give it once"):
+    with pytest.raises(ConfigurationError, match="pass it only once"):
         assigned([f"{name}=a", f"{name}=b"], CREATE)

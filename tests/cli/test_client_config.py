@@ -95,7 +95,7 @@ def test_the_configuration_has_the_settings_of_this_environment_but_no_secrets(
 def test_secrets_are_references_or_placeholders(client: str, secret: str) -> None:
     told = configured(client)
     assert entry_of(client, told.stdout)["env"]["TWILIO_API_SECRET"] == secret
-    by_hand = "replace the placeholder of TWILIO_API_SECRET," in told.stderr
+    by_hand = "replace each placeholder: TWILIO_API_SECRET," in told.stderr
     assert by_hand == secret.startswith("put")
 
 
@@ -450,7 +450,7 @@ ENTRIES: dict[str, dict[str, Any]] = {
 def test_a_server_over_http_is_configured_in_the_clients_format(client: str) -> None:
     made = configured(client, *REMOTE)
     assert entry_of(client, made.stdout) == ENTRIES[client]
-    assert ("replace the placeholder of CALLS_TOKEN" in made.stderr) == (TOKEN in made.stdout)
+    assert ("replace each placeholder: CALLS_TOKEN" in made.stderr) == (TOKEN in made.stdout)
     assert ("Node.js" in made.stderr) == (client in ("claude-desktop", "inspector"))
 
 

@@ -23,7 +23,7 @@ async def test_the_policy_is_explained_with_the_source_of_each_rule(
     assert "Placing a call needs the operator's approval" in text
     assert f'confirm.place "operator" {harness.database.parent}/policy.toml' in text
     assert 'confirm.delete "confirm" default' in text
-    assert "set CALLS_MCP_POLICY and CALLS_MCP_CONFIRM to the same values for both" in text
+    assert "Set CALLS_MCP_POLICY and CALLS_MCP_CONFIRM to the same values for the console" in text
 
 
 async def test_settings_are_shown_with_their_source_and_without_secrets(tmp_path: Path) -> None:

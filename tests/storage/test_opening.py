@@ -70,7 +70,7 @@ async def test_an_unreachable_redis_is_reported_without_error_numbers(host: str)
     assert re.fullmatch(
         rf"The state store redis://{host}:1/0 can't be used: "
         "(connection refused|none of the host's addresses could be connected to). "
-        "Check it, or set CALLS_MCP_STATE_URL to another.",
+        "Check it, or set CALLS_MCP_STATE_URL to another store.",
         unavailable.value.for_operator,
     )
 
@@ -79,7 +79,7 @@ async def test_a_file_in_a_missing_folder_is_rejected(tmp_path: Path) -> None:
     file = tmp_path / "missing" / "state.db"
     assert await refusal_of(f"sqlite:///{file}") == (
         f"The state store {file} can't be used: there is no folder {file.parent}. Its folder must "
-        "exist, and both must be writable. Check it, or set CALLS_MCP_STATE_URL to another."
+        "exist, and both must be writable. Check it, or set CALLS_MCP_STATE_URL to another store."
     )
 
 
@@ -99,7 +99,7 @@ async def test_a_database_of_another_program_or_version_is_rejected_unchanged(
     before = file.read_bytes()
     assert await refusal_of(f"sqlite:///{file}") == (
         f"The state store {file} can't be used: {reason}. "
-        "Check it, or set CALLS_MCP_STATE_URL to another."
+        "Check it, or set CALLS_MCP_STATE_URL to another store."
     )
     assert file.read_bytes() == before
 

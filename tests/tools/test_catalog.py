@@ -58,7 +58,7 @@ def test_a_description_is_one_line_with_its_unit() -> None:
         (CREATE, 'type = "twiml"', "", "parameters.twiml.type", "is missing"),
         (
             CREATE,
-            'description = "Silence after which speech has ended"',
+            'description = "Silence that ends the speech"',
             "",
             "parameters.machine_detection_speech_end_threshold.description",
             "is missing",
