@@ -19,13 +19,14 @@ _LONGEST_QUEUE = 600  # seconds until it rings
 
 @dataclass(frozen=True, slots=True)
 class Dialling:
-    """The parties that a change calls, each in its canonical spelling.
+    """The parties that a change calls, each in its canonical spelling, and `times` calls in all.
 
     After `lifetime` seconds the call has certainly ended. `until` is the invocation's deadline
     (anyio's clock). `is_new_call` is false for new TwiML of a live call.
     """
 
     parties: tuple[str, ...]
+    times: int
     is_new_call: bool
     account_sid: str
     principal: str
@@ -137,14 +138,15 @@ def _bind(arguments: Arguments, account_sid: str, principal: str) -> Binding:
 def _dialling(
     arguments: Arguments, account_sid: str, principal: str, until: float
 ) -> Dialling | None:
-    called = tuple(sorted({*map(canonical, parties(arguments))}))  # all reserve in one order
+    called = [*map(canonical, parties(arguments))]
     if not called:
         return None
     values = arguments.values
     limits = (values.get("time_limit", _LONGEST_CALL), values.get("timeout", 60))
     lifetime = _LONGEST_QUEUE + sum(cast("tuple[int, int]", limits))
     is_new_call = arguments.operation.effect == "place"
-    return Dialling(called, is_new_call, account_sid, principal, lifetime, until)
+    in_order = tuple(sorted({*called}))  # all reserve in one order
+    return Dialling(in_order, len(called), is_new_call, account_sid, principal, lifetime, until)
 
 
 def audit_entry(

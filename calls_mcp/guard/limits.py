@@ -159,7 +159,7 @@ class CallLimits:
         try:
             reservation = replace(reservation, place=await self._take_place(dialling))
             limits = self._per_time(dialling.principal)
-            _require(limits, await self._storage.hit(limits, len(dialling.parties)))
+            _require(limits, await self._storage.hit(limits, dialling.times))
         except InvocationError:
             await self._try_to_release(reservation)
             raise

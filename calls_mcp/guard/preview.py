@@ -9,7 +9,7 @@ from itertools import groupby
 from calls_mcp.errors import NotApplicable
 from calls_mcp.guard.change import Change
 from calls_mcp.guard.limits import RecentCalls
-from calls_mcp.guard.policy import action_of
+from calls_mcp.guard.policy import action_of, records
 from calls_mcp.observability.redaction import MASK, quoted
 from calls_mcp.tools.catalog import Action, Json, Parameter
 from calls_mcp.tools.outcome import CallSummary
@@ -179,7 +179,7 @@ def _detail(parameter: Parameter, value: object) -> str:
 
 
 def _caveats(action: Action, arguments: Arguments, call: CallSummary | None) -> Iterator[str]:
-    if arguments.values.get("record") is True:
+    if arguments.values.get("record") is True or records(str(arguments.values.get("twiml", ""))):
         yield "The call is RECORDED. The law may require the consent of everyone on it."
     if action == "place":
         yield "It rings immediately and costs money."

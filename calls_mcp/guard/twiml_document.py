@@ -24,6 +24,7 @@ Kind = Literal[
     "url",
     "websocket_url",
 ]
+_BUFFER = 2**16  # characters
 _WHITESPACE = " \t\r\n"  # of XML
 
 
@@ -43,6 +44,12 @@ class Element:
     def text(self) -> str:
         """Return the text directly in it, without the space around it."""
         return "".join(c for c in self.content if isinstance(c, str)).strip(_WHITESPACE)
+
+    @property
+    def is_split(self) -> bool:
+        """Return whether a comment, an instruction or an element divides its text."""
+        texts = [c for c in self.content if isinstance(c, str) and c.strip(_WHITESPACE)]
+        return len(texts) > 1
 
     def walk(self) -> Iterator["Element"]:
         """Yield it and all elements in it, in document order."""
@@ -83,6 +90,9 @@ def values(root: Element) -> Iterator[Value]:
             continue
         if known.records:
             yield Value("recording", element.name, f"<{element.name}>")
+        if element.is_split and known.text not in ("plain", "speech"):
+            # Some readers use the whole text, others only a part of it.
+            yield Value("unknown", element.text, f"<{element.name}>")
         if element.text:
             yield Value(known.text, element.text, f"<{element.name}>")
         for name, text in element.attributes.items():
@@ -130,6 +140,8 @@ class _Parser:
         parser.EntityDeclHandler = self._refuse
         parser.StartElementHandler = self._start
         parser.CharacterDataHandler = self._data
+        parser.CommentHandler = parser.ProcessingInstructionHandler = self._ignore
+        parser.buffer_text, parser.buffer_size = True, _BUFFER  # one text until something else
         parser.EndElementHandler = self._end
         parser.Parse(twiml, True)  # noqa: FBT003  # it has no name
         if self._root is None:
@@ -156,6 +168,9 @@ class _Parser:
             self._open[-1][1].append(element)
         else:
             self._root = element
+
+    def _ignore(self, *_text: str) -> None:
+        """Do nothing; but the text before it is complete."""
 
     def _refuse(self, *_declaration: object) -> None:
         raise MalformedTwiml("it has a DOCTYPE")

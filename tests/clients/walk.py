@@ -37,7 +37,7 @@ async def walk(speaking: Speaking, *, asks: bool) -> None:
     assert sids(await speaking.call("list_calls", to=GUEST)) == [sid]
 
     old = sids(listed)[1]
-    deleted = await _confirmed(speaking, "delete_call", "Delete", asks=asks, sid=old)
+    deleted = await _confirmed(speaking, "delete_call", "Permanently delete", asks=asks, sid=old)
     assert sids(deleted) == [old]
     gone = await speaking.call("fetch_call", sid=old)
     assert "not_found" in gone.seen
@@ -69,6 +69,7 @@ async def refuse(speaking: Speaking) -> None:
 async def blunder(speaking: Speaking) -> Answer:
     """A call with four faults, all of which must be in what the model reads."""
     answer = await speaking.call("create_call", **BAD)
-    assert all(f"/{name}" in answer.seen for name in ("to", "timeout", "whom", "url"))
+    for name in ("to", "timeout", "whom", "url"):  # in the text, or in structured content
+        assert re.search(rf'- {name}: |unknown argument "{name}"|/{name}\\?"', answer.seen)
     assert "+15005550205" in answer.seen  # what to send instead
     return answer

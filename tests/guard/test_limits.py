@@ -121,6 +121,7 @@ def limits_on(
 def new_call(account_sid: str = ACCOUNT) -> Dialling:
     return Dialling(
         parties=("+15005550006",),
+        times=1,
         is_new_call=True,
         account_sid=account_sid,
         principal="agent",
@@ -368,6 +369,14 @@ async def test_a_live_call_whose_new_twiml_dials_a_recent_number_is_confirmed_fi
         done = await agent.call("update_call", **update, confirmation_token=token)
     assert "the same number was placed a moment ago" in asked["confirmation"]["preview"]
     assert done["outcome"] == "done"
+
+
+async def test_each_call_to_the_same_number_counts(tmp_path: Path) -> None:
+    twice = f"<Response>{f'<Dial>{ANOTHER}</Dial>' * 2}</Response>"
+    async with capped(tmp_path, "calls_per_minute = 2", confirm="none") as (harness, agent):
+        refused = await agent.call("create_call", **placing(twiml=twice))
+        assert harness.changes == []
+    assert "caps.calls_per_minute" in refused["error"]["message"]
 
 
 async def test_another_spelling_of_a_number_is_the_same_number(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from calls_mcp.guard.policy.destinations import canonical, matches_any
 from calls_mcp.guard.policy.evaluation import Judgement, action_of, judge, judge_account, parties
 from calls_mcp.guard.policy.explanation import explain, summary
 from calls_mcp.guard.policy.rules import Caps, Counts, Policy, Requirement, itemize, load_policy
+from calls_mcp.guard.policy.twiml import records
 
 __all__ = [
     "Caps",
@@ -23,5 +24,6 @@ __all__ = [
     "load_policy",
     "matches_any",
     "parties",
+    "records",
     "summary",
 ]

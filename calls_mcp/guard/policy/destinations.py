@@ -13,7 +13,7 @@ from calls_mcp.tools.catalog import address_kind
 _SHORTEST_SUBSCRIBER = 7  # digits: +290, +683 and +690 with four more
 _LONGEST_EMERGENCY = 9  # digits, calling code included: +227 723141
 
-_EMERGENCY = frozenset({"112", "911", "999"})
+_EMERGENCY = re.compile(r"\+?(112|911|999)[^A-Za-z0-9]*")
 _HINT = "Ask the user for another number or address, or ask the operator to allow this one."
 
 
@@ -45,13 +45,20 @@ def object_to_destination(rules: Destinations, to: str) -> Iterator[Objection]:
 def pre_approves(rules: Destinations, to: str) -> bool:
     """Return whether `to` may be called without confirmation, however it is spelled."""
     address = canonical(to)
+    if address_kind(to) == "SIP address" and ((sip := parse_sip(to)) is None or sip.is_rerouted):
+        return False
     return any(
-        address.startswith(known[:-1].lower() if kind == "SIP address" else known[:-1])
-        if known.endswith("*")
-        else address == canonical(known)
+        address.startswith(_prefix(known)) if known.endswith("*") else address == canonical(known)
         for known in rules.pre_approved
-        if (kind := address_kind(known)) == address_kind(to)
+        if address_kind(known) == address_kind(to)
     )
+
+
+def _prefix(known: str) -> str:
+    """Return the beginning of the canonical spellings of what `known`, with a *, stands for."""
+    if address_kind(known) != "SIP address":
+        return known[:-1]
+    return f"sip:{known[:-1].partition(':')[2]}".lower()
 
 
 def canonical(to: str) -> str:
@@ -62,7 +69,7 @@ def canonical(to: str) -> str:
     if kind == "client":
         return f"client:{_identity(to)}"
     if kind == "SIP address" and (address := parse_sip(to)):
-        return f"sip:{address}".lower()
+        return f"sip:{address.number or address.user}@{address.host}".lower()
     return to.lower()
 
 
@@ -77,7 +84,7 @@ def _object_to_sip(rules: Destinations, to: str) -> Iterator[Objection]:
         yield Objection("destinations.allow_sip", reason, "Write it plainly, as sip:name@host.")
         return
     number = address.number
-    if number.removeprefix("+") in _EMERGENCY:
+    if _EMERGENCY.fullmatch(address.user):
         yield _emergency()
     elif number.startswith("+"):
         yield from _object_to_number(rules, number)

@@ -100,7 +100,7 @@ def parties(arguments: "Arguments") -> tuple[str, ...]:
     """Return whom a change rings: `to`, and all that TwiML given as an argument dials."""
     values = arguments.values
     placed = [str(values["to"])] if arguments.operation.effect == "place" else []
-    return tuple(dict.fromkeys([*placed, *dialled(str(values.get("twiml", "")))]))
+    return (*placed, *dialled(str(values.get("twiml", ""))))
 
 
 def action_of(arguments: "Arguments") -> Action:

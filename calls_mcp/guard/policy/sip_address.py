@@ -12,7 +12,7 @@ _URI = re.compile(
 )
 _NUMBER = re.compile(r"\+?[0-9]+")
 _SEPARATORS = re.compile(r"[\s().-]+")
-_USER = re.compile(r"[^\s@:/\\?;<>\"]+")
+_USER = re.compile(r"(\+[1-9][0-9]*|[^\s@:/\\?;<>\"%+][^\s@:/\\?;<>\"%]*)")
 _HOST = re.compile(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]")
 _REROUTING = ("maddr", "route")  # a parameter and a header that name another host
 

@@ -13,6 +13,7 @@ _SEPARATORS = re.compile(r"[\s().-]+")
 _NUMBER = re.compile(r"\+[1-9][0-9]{1,14}")
 _NOT_RECORDING = frozenset({"false", "do-not-record"})
 _LONGEST_SHOWN = 64  # characters
+_MAX_PARTIES = 20  # twice what one <Dial> can have
 _PARTIES = frozenset({"client", "other_party", "phone_number", "sip_address"})
 
 
@@ -25,7 +26,12 @@ def object_to_twiml(policy: Policy, twiml: str) -> Iterator[Objection]:
         hint = "Send one <Response> element of well-formed XML, without DOCTYPE or entities."
         yield Objection("twiml.well_formed", reason, hint)
         return
-    for value in values(root):
+    found = [*values(root)]
+    if sum(value.kind in _PARTIES for value in found) > _MAX_PARTIES:
+        reason = f"twiml dials more than {_MAX_PARTIES} numbers and addresses"
+        yield Objection("destinations.twiml", reason, "Dial fewer of them.")
+        return
+    for value in found:
         yield from _object_to_value(policy, value)
 
 
@@ -36,6 +42,14 @@ def dialled(twiml: str) -> list[str]:
     except MalformedTwiml:
         return []
     return [_address(value) for value in found]
+
+
+def records(twiml: str) -> bool:
+    """Return whether TwiML records or transcribes the call; False if it is malformed."""
+    try:
+        return any(_is_recording(value) for value in values(parse_twiml(twiml)))
+    except MalformedTwiml:
+        return False
 
 
 def is_understood(twiml: str) -> bool:
@@ -60,11 +74,15 @@ def _object_to_value(policy: Policy, value: Value) -> Iterator[Objection]:
         case "caller_id":
             yield from _object_to_caller(policy.caller_ids, value)
         case "recording":
-            if not policy.caps.record and value.text.lower() not in _NOT_RECORDING:
+            if not policy.caps.record and _is_recording(value):
                 hint = "Leave recording out, or ask the operator to allow it."
                 yield Objection("caps.record", "recording calls is not allowed", hint)
         case "plain" | "speech":
             pass
+
+
+def _is_recording(value: Value) -> bool:
+    return value.kind == "recording" and value.text.lower() not in _NOT_RECORDING
 
 
 def _unknown(value: Value) -> Objection:

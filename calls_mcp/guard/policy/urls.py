@@ -19,6 +19,7 @@ _IPV6_UNICAST = ip_network("2000::/3")
 _NOT_PUBLIC = tuple(map(ip_network, ("2002::/16", "192.0.0.0/24", "168.63.129.16/32")))
 
 _SECURE = {"http": "an https", "ws": "a wss"}
+_AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:]*)(:[0-9]*)?")
 _PRINTABLE = re.compile(r"[!-~]+")
 
 _ALWAYS = "Use an https URL on a public host. No setting allows this one."
@@ -62,6 +63,9 @@ def _danger(url: str, scheme: str) -> str | None:
 
 
 def _host(url: SplitResult) -> str:
+    """Return the host, empty if `urlsplit` would skip something around the brackets of IPv6."""
+    if not _AUTHORITY.fullmatch(url.netloc):
+        return ""
     return (url.hostname or "").removesuffix(".")
 
 

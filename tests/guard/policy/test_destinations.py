@@ -126,6 +126,10 @@ def test_the_default_policy_allows_all_of_twilios_test_numbers(to: str) -> None:
         ("sip:bob@*", "sip:bob@example.com", True),
         ("client:alice", "client:alice", True),
         ("client:alice", "client:alice2", False),
+        ("sips:bob@*", "sip:bob@example.com", True),
+        ("sip:bob@example.com", "sip:bob@example.com;maddr=192.0.2.1", False),
+        ("sip:bob@example.com", "sip:bob@example.com?Route=%3Csip:evil.example%3E", False),
+        ("sip:bob@example.com", "sip:%62ob@EXAMPLE.com;transport=tcp", True),
     ],
 )
 @pytest.mark.parametrize("requirement", ["confirm", "require_human"])
@@ -162,6 +166,11 @@ def test_a_pre_approved_destination_is_still_refused_by_another_rule() -> None:
         ({}, "sip:0019005551234@example.com", "deny_number_types"),
         ({}, "sip:01119005551234@example.com", "deny_number_types"),
         ({}, "sip:09001234567@example.com", "deny_number_types"),
+        ({}, "sip:911,@example.com", "emergency"),
+        ({}, "sip:+0019005551234@example.com", "allow_sip"),
+        ({}, "sip:%252B19005551234@example.com", "allow_sip"),
+        ({}, "sip:+1_900_555_1234@example.com", "allow_sip"),
+        ({}, "sip:+19005551234,1@example.com", "allow_sip"),
         ({}, "sip:1000@example.com", ""),
         ({}, "sip:alice@example.com", ""),
         ({}, f"sip:{BERLIN}@example.com", ""),

@@ -11,7 +11,16 @@ from twilio.twiml import TwiML, voice_response
 
 from calls_mcp.guard.policy import judge
 from calls_mcp.guard.twiml_document import parse_twiml, values
-from tests.guard.policy.cases import ACCOUNT, SHIPPED, TWIML, asked, changed, refusal, ruling
+from tests.guard.policy.cases import (
+    ACCOUNT,
+    BERLIN,
+    SHIPPED,
+    TWIML,
+    asked,
+    changed,
+    refusal,
+    ruling,
+)
 
 
 @pytest.mark.requirement("33")
@@ -186,3 +195,15 @@ def test_a_party_that_no_rule_can_check_is_refused_where_there_are_rules(
     assert ruling(SHIPPED, arguments) == ""
     policy = changed("destinations", pre_approved=("+15005550205",))
     assert judge(policy, arguments, ACCOUNT).requirement == "confirm"
+
+
+def test_a_number_in_two_parts_is_refused() -> None:
+    twiml = "<Response><Dial>+4930<!-- -->19005551234</Dial></Response>"
+    assert ruling(SHIPPED, asked(twiml=twiml)) == "twiml.unknown"
+
+
+def test_twiml_that_dials_too_many_parties_is_refused() -> None:
+    dial = f"<Dial>{BERLIN}</Dial>"
+    assert ruling(SHIPPED, asked(twiml=f"<Response>{dial * 20}</Response>")) == ""
+    refused = ruling(SHIPPED, asked(twiml=f"<Response>{dial * 21}</Response>"))
+    assert refused == "destinations.twiml"
