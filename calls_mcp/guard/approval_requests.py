@@ -179,9 +179,8 @@ class ApprovalRequests:
                 return request
             await anyio.sleep(_FIRST_PAUSE)
         key = _key(change.binding)
-        if kept := await self._storage.get_with_ttl(
-            key
-        ):  # the first one was refused or interrupted
+        # The first request was refused or interrupted.
+        if kept := await self._storage.get_with_ttl(key):
             await self._storage.delete_if_equal(key, kept[0])
         raise PolicyDenied(change.rule, "the approval request could not be created", "Try again.")
 

@@ -32,7 +32,6 @@ _REMEMBERED = 600  # seconds, at least, for which a call may count as possibly p
 _LATE = 60  # seconds
 _LONGEST_PARTY = 64  # characters
 _WINDOWS = {"calls_per_minute": 60, "calls_per_hour": 3600, "calls_per_day": 86_400}  # seconds
-_SPANS = {60: "minute", 3600: "hour", 86_400: "day"}
 _RAISE = "Tell your user, or ask the operator to raise the limit."
 
 
@@ -322,7 +321,8 @@ def _require(limits: Sequence[Limit], exceeded: LimitExceeded | None) -> None:
     if exceeded is None:
         return
     full = next(limit for limit in limits if limit.name == exceeded.name)
-    reason = f"the limit of {counted(full.amount, 'call')} per {_SPANS[full.seconds]} is reached"
+    span = full.name.rpartition("_")[2]  # calls_per_day
+    reason = f"the limit of {counted(full.amount, 'call')} per {span} is reached"
     hint = f"Wait {about(exceeded.retry_after)}. {_RAISE}"
     raise PolicyDenied(f"caps.{exceeded.name}", reason, hint)
 

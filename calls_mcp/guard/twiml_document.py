@@ -3,7 +3,7 @@
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Literal
 from xml.parsers.expat import ExpatError, ParserCreate
 
@@ -14,6 +14,7 @@ from calls_mcp.tools.catalog import CONFIG
 Kind = Literal[
     "caller_id",
     "client",
+    "malformed",
     "other_party",
     "phone_number",
     "plain",
@@ -81,8 +82,19 @@ def parse_twiml(twiml: str) -> Element:
         raise MalformedTwiml(str(error)) from error
 
 
-def values(root: Element) -> Iterator[Value]:
-    """Yield everything in a document that is not plain; an empty attribute counts as absent."""
+@lru_cache(maxsize=8)  # the policy, the limits and the preview all read the TwiML of a change
+def read_values(twiml: str) -> tuple[Value, ...]:
+    """Return everything in a document that is not plain; an empty attribute counts as absent.
+
+    A document that is malformed has one value of that kind, whose text says why.
+    """
+    try:
+        return tuple(_values(parse_twiml(twiml)))
+    except MalformedTwiml as wrong:
+        return (Value("malformed", str(wrong), ""),)
+
+
+def _values(root: Element) -> Iterator[Value]:
     for element in root.walk():
         known = _elements().get(element.name)
         if known is None:

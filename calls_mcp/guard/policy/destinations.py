@@ -24,6 +24,7 @@ class _Number:
     canonical: str
     regions: frozenset[str]
     type: str
+    is_valid: bool
     emergency: bool
 
 
@@ -100,7 +101,7 @@ def _object_to_bare_number(rules: Destinations, digits: str) -> Iterator[Objecti
     """Yield objections to the number in a SIP address that may lack its country code."""
     if not _describes_numbers(rules):
         return
-    if _is_valid(f"+{digits}"):
+    if _look_up(f"+{digits}").is_valid:
         yield from _object_to_number(rules, f"+{digits}")
     elif rules.restrict_numbers:
         reason = "to is a SIP address whose number can't be checked without its country code"
@@ -158,7 +159,7 @@ def _look_up(number: str) -> _Number:
     try:
         parsed = known.parse(number)
     except known.NumberParseException:
-        return _Number(number, frozenset(), "unknown", emergency=False)
+        return _Number(number, frozenset(), "unknown", is_valid=False, emergency=False)
     sharing = known.region_codes_for_country_code(parsed.country_code or 0)
     region = known.region_code_for_number(parsed)
     national = known.national_significant_number(parsed)
@@ -166,6 +167,7 @@ def _look_up(number: str) -> _Number:
         canonical=known.format_number(parsed, known.PhoneNumberFormat.E164),
         regions=frozenset({region} if region else sharing),
         type=_type(number),
+        is_valid=known.is_valid_number(parsed),
         emergency=any(known.is_emergency_number(national, country) for country in sharing),
     )
 
@@ -179,15 +181,6 @@ def _type(number: str) -> str:
         if kind != known.PhoneNumberType.UNKNOWN:
             return known.PhoneNumberType.to_string(kind).lower()
     return "unknown"
-
-
-def _is_valid(number: str) -> bool:
-    import phonenumbers as known  # noqa: PLC0415
-
-    try:
-        return known.is_valid_number(known.parse(number))
-    except known.NumberParseException:
-        return False
 
 
 def _national_types(digits: str) -> set[str]:

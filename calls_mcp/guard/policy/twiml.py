@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from calls_mcp.guard.policy.destinations import matches_any, object_to_destination
 from calls_mcp.guard.policy.rules import CallerIds, Destinations, Objection, Policy
 from calls_mcp.guard.policy.urls import object_to_url
-from calls_mcp.guard.twiml_document import MalformedTwiml, Value, parse_twiml, values
+from calls_mcp.guard.twiml_document import Value, read_values
 from calls_mcp.observability.redaction import quoted
 
 _SEPARATORS = re.compile(r"[\s().-]+")
@@ -19,14 +19,7 @@ _PARTIES = frozenset({"client", "other_party", "phone_number", "sip_address"})
 
 def object_to_twiml(policy: Policy, twiml: str) -> Iterator[Objection]:
     """Yield the objections of `policy` to TwiML in an argument."""
-    try:
-        root = parse_twiml(twiml)
-    except MalformedTwiml as wrong:
-        reason = f"twiml is not well-formed TwiML ({wrong})"
-        hint = "Send one <Response> element of well-formed XML, without DOCTYPE or entities."
-        yield Objection("twiml.well_formed", reason, hint)
-        return
-    found = [*values(root)]
+    found = read_values(twiml)
     if sum(value.kind in _PARTIES for value in found) > _MAX_PARTIES:
         reason = f"twiml dials more than {_MAX_PARTIES} numbers and addresses"
         yield Objection("destinations.twiml", reason, "Dial fewer of them.")
@@ -37,38 +30,31 @@ def object_to_twiml(policy: Policy, twiml: str) -> Iterator[Objection]:
 
 def dialled(twiml: str) -> list[str]:
     """Return the parties that TwiML calls, as `to` would name them; none if it is malformed."""
-    try:
-        found = [value for value in values(parse_twiml(twiml)) if value.kind in _PARTIES]
-    except MalformedTwiml:
-        return []
-    return [_address(value) for value in found]
+    return [_address(value) for value in read_values(twiml) if value.kind in _PARTIES]
 
 
 def records(twiml: str) -> bool:
     """Return whether TwiML records or transcribes the call; False if it is malformed."""
-    try:
-        return any(_is_recording(value) for value in values(parse_twiml(twiml)))
-    except MalformedTwiml:
-        return False
+    return any(_is_recording(value) for value in read_values(twiml))
 
 
 def is_understood(twiml: str) -> bool:
     """Return whether TwiML is well-formed and has only elements and attributes that are known."""
-    try:
-        return all(value.kind != "unknown" for value in values(parse_twiml(twiml)))
-    except MalformedTwiml:
-        return False
+    return not any(value.kind in ("malformed", "unknown") for value in read_values(twiml))
 
 
 def _object_to_value(policy: Policy, value: Value) -> Iterator[Objection]:
     match value.kind:
+        case "malformed":
+            reason = f"twiml is not well-formed TwiML ({value.text})"
+            hint = "Send one <Response> element of well-formed XML, without DOCTYPE or entities."
+            yield Objection("twiml.well_formed", reason, hint)
         case "unknown":
             if not policy.twiml.unknown:
                 yield _unknown(value)
-        case "url":
-            yield from object_to_url(policy.urls, f"twiml ({value.place})", value.text)
-        case "websocket_url":
-            yield from object_to_url(policy.urls, f"twiml ({value.place})", value.text, "ws")
+        case "url" | "websocket_url":
+            scheme = "http" if value.kind == "url" else "ws"
+            yield from object_to_url(policy.urls, f"twiml ({value.place})", value.text, scheme)
         case "client" | "other_party" | "phone_number" | "sip_address":
             yield from _object_to_party(policy.destinations, value)
         case "caller_id":
