@@ -158,6 +158,12 @@ def dated(seconds: float | None) -> dict[str, str]:
     return {"Date": format_datetime(moment, usegmt=True)}
 
 
+def test_a_setting_that_is_missing_is_only_to_be_exported() -> None:
+    status, found = examined(**OWN, CALLS_MCP_AUTH="tokens")
+    assert status == 2
+    assert found["settings"]["remedy"] == "export CALLS_MCP_PRINCIPALS=…"
+
+
 def test_a_valid_setup_has_no_problems_and_costs_one_read(account: RunningEmulator) -> None:
     status, found = examined()
     assert status == 0

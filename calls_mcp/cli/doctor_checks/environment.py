@@ -156,10 +156,9 @@ def _problem(problem: str) -> Finding:
         return Finding(_CHECK, "fatal", problem, f"unset {name}")
     if "unknown setting" in problem:
         return Finding(_CHECK, "fatal", problem, f"rename it, or: unset {name}")
-    missing = "is needed" in problem
-    return Finding(
-        _CHECK, "fatal", problem, f"export {name}=…{'' if missing else f', or unset {name}'}"
-    )
+    is_set = any(value and each.upper() == name.upper() for each, value in os.environ.items())
+    remedy = f"export {name}=…{f', or unset {name}' if is_set else ''}"
+    return Finding(_CHECK, "fatal", problem, remedy)
 
 
 def _line(variable: str, value: object) -> str:
