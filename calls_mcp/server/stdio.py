@@ -5,7 +5,6 @@ for terminals and files, switches threads three times per call.
 """
 
 import asyncio
-import json
 import os
 import stat
 import sys
@@ -21,15 +20,12 @@ from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
 from mcp.shared.message import SessionMessage
 from mcp_types import (
-    INVALID_REQUEST,
     JSONRPCMessage,
-    JSONRPCNotification,
     JSONRPCResponse,
-    jsonrpc_message_adapter,
 )
 
 from calls_mcp.observability import stderr
-from calls_mcp.server.unreadable import ReadableMessages, Unreadable
+from calls_mcp.server.unreadable import ReadableMessages, Unreadable, parse
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.service.signals import receive_signals
 
@@ -50,7 +46,8 @@ async def serve_stdio(server: Server[Any], runtime: Runtime) -> None:
         async with _connected() as (incoming, outgoing):
             async with aclosing(runtime), anyio.create_task_group() as tasks:
                 tasks.start_soon(_end_on_signal, signals, tasks.cancel_scope, runtime)
-                await server.run(incoming, outgoing, server.create_initialization_options())
+                messages = ReadableMessages(incoming, outgoing)
+                await server.run(messages, outgoing, server.create_initialization_options())
                 tasks.cancel_scope.cancel()
                 return
             # After a signal: a thread that waits for input could not be stopped otherwise.
@@ -63,11 +60,11 @@ async def _connected() -> AsyncGenerator[tuple[Any, Any]]:
     """Yield the streams of messages from and to the client."""
     if not _are_pipes():
         async with stdio_server() as streams:
-            yield ReadableMessages(*streams), streams[1]
+            yield streams
         return
     incoming, outgoing = await _claim_pipes()
     try:
-        yield ReadableMessages(incoming, outgoing), outgoing
+        yield incoming, outgoing
     finally:
         await outgoing.aclose()
         with anyio.move_on_after(_GRACE, shield=True):
@@ -162,11 +159,7 @@ def _parse(line: bytes) -> JSONRPCMessage:
         text = line.decode()
     except UnicodeDecodeError:
         raise Unreadable("the line is not UTF-8", line.decode(errors="replace")) from None
-    message = jsonrpc_message_adapter.validate_json(text, by_name=False)
-    # A request whose id is invalid is read as a notification, which nobody answers.
-    if isinstance(message, JSONRPCNotification) and b'"id"' in line and "id" in json.loads(text):
-        raise Unreadable("the id must be a string or an integer", code=INVALID_REQUEST)
-    return message
+    return parse(text)
 
 
 def _encoded(message: JSONRPCMessage) -> bytes:

@@ -17,6 +17,8 @@ from mcp_types import (
     PARSE_ERROR,
     ErrorData,
     JSONRPCError,
+    JSONRPCMessage,
+    JSONRPCNotification,
     RequestId,
     jsonrpc_message_adapter,
 )
@@ -38,6 +40,19 @@ class Unreadable(ValueError):
         super().__init__(reason)
         self.text = text
         self.code = code
+
+
+def parse(text: str) -> JSONRPCMessage:
+    """Return the message in a line.
+
+    Raises:
+        ValueError: It is not a JSON-RPC message.
+    """
+    message = jsonrpc_message_adapter.validate_json(text, by_name=False)
+    # A request whose id is invalid is read as a notification, which nobody answers.
+    if isinstance(message, JSONRPCNotification) and '"id"' in text and "id" in json.loads(text):
+        raise Unreadable("the id must be a string or an integer", code=INVALID_REQUEST)
+    return message
 
 
 class ReadableMessages(ObjectReceiveStream[SessionMessage | Exception]):
@@ -82,7 +97,7 @@ class ReadableMessages(ObjectReceiveStream[SessionMessage | Exception]):
 
     async def _without_mark(self, text: str) -> SessionMessage | None:
         try:
-            return SessionMessage(jsonrpc_message_adapter.validate_json(text, by_name=False))
+            return SessionMessage(parse(text))
         except ValueError as error:
             return await self._reply(_Line.of(error))
 

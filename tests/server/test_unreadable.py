@@ -51,6 +51,13 @@ def nested(depth: int, **members: object) -> str:
 
 
 @pytest.mark.anyio
+async def test_a_request_with_an_invalid_id_is_answered_after_a_byte_order_mark() -> None:
+    received, replies = await exchange("\ufeff" + json.dumps(REQUEST | {"id": None}))
+    assert received == []
+    assert [(reply["id"], reply["error"]["code"]) for reply in replies] == [(None, -32600)]
+
+
+@pytest.mark.anyio
 async def test_a_byte_order_mark_is_skipped() -> None:
     received, replies = await exchange("\ufeff" + json.dumps(REQUEST))
     assert replies == []
