@@ -1,6 +1,5 @@
 """`calls-mcp approvals`: list, show, approve and deny approval requests on a terminal."""
 
-import getpass
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -8,7 +7,7 @@ from dataclasses import replace
 
 import anyio
 
-from calls_mcp.cli.options import add_json, add_sandbox_of_servers
+from calls_mcp.cli.options import add_json, add_sandbox_of_servers, user_name
 from calls_mcp.cli.terminal import Colour, painted, say, show_json, show_table
 from calls_mcp.errors import AuditUnavailable, ConfigurationError, StoreUnavailable
 from calls_mcp.guard.operator import Approvals, Decided, count_in_other_default, open_approvals
@@ -162,7 +161,7 @@ async def _show_where(approvals: Approvals, settings: Settings, *, sandbox: bool
 
 
 async def _decide(approvals: Approvals, request: ApprovalRequest, options: Namespace) -> int:
-    by = options.by or getpass.getuser()
+    by = options.by or user_name()
     approve = options.action == "approve"
     decided = await approvals.decide(request, approve=approve, by=by, reason=options.reason or "")
     now = approvals.clock()

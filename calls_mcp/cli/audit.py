@@ -218,11 +218,12 @@ def _export(options: Namespace) -> int:
 
 def _write_after(reader: AuditReader, wanted: Filter, last: int | None) -> int | None:
     """Write the wanted records after the number `last`. Return the number of the last one."""
+    is_terminal = sys.stdout.isatty()
     with progress("records exported") as show:
         for count, (seq, line) in enumerate(reader.rows(wanted, last), 1):
             sys.stdout.buffer.write(line + b"\n")
             last = seq
-            if not sys.stdout.isatty():
+            if not is_terminal:
                 show(count)
     sys.stdout.buffer.flush()
     return last

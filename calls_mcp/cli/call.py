@@ -6,8 +6,7 @@ import re
 import signal
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -37,6 +36,7 @@ from calls_mcp.observability.redaction import quoted
 from calls_mcp.server.handlers import build_server
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.service.sandbox import open_runtime
+from calls_mcp.service.signals import handled_by
 from calls_mcp.settings import Settings, load_settings
 from calls_mcp.tools.catalog import Json, Operation, load_operations
 from calls_mcp.tools.outcome import Outcome, OutcomeName
@@ -111,7 +111,7 @@ def run(options: Namespace) -> int:
     settings = load_settings()
     configure_logs(settings.logs.format, settings.logs.level)
     invoke = partial(_invoke, operation.name, arguments, says_yes=options.yes)
-    with _interruptible():
+    with handled_by(_exit_at_once):  # unless another handler is installed later
         result = anyio.run(_serving, settings, options.sandbox, invoke)
     if result is None:
         _end_interrupted(operation)
@@ -281,18 +281,6 @@ def _show(result: CallToolResult, *, as_json: bool, can_be_asked: bool) -> int:
     if outcome.outcome == "confirmation_required" and not can_be_asked:
         warn("Nothing was done, because there is no terminal to confirm on. Pass --yes to confirm.")
     return STATUS[outcome.outcome]
-
-
-@contextmanager
-def _interruptible() -> Generator[None]:
-    """End the program with status 130 on a signal, unless another handler is installed later."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, _exit_at_once) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
 
 
 def _exit_at_once(_number: int, _frame: FrameType | None) -> None:

@@ -1,6 +1,5 @@
 """`calls-mcp console`: serve the operator's web pages, alone or next to an HTTP server."""
 
-import getpass
 import logging
 import re
 import time
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 
-from calls_mcp.cli.options import add_sandbox_of_servers
+from calls_mcp.cli.options import add_sandbox_of_servers, user_name
 from calls_mcp.cli.terminal import say
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.observability import stderr
@@ -88,7 +87,7 @@ async def _serve(settings: Settings, options: Namespace) -> None:
     opening = _open_console(settings, address, options.url, sandbox=options.sandbox)
     with receive_signals(_GRACE) as signals:
         async with opening as console, anyio.create_task_group() as tasks:
-            link = console.link(_user())
+            link = console.link(user_name())
             tasks.start_soon(_in_thread, partial(_introduce, console, link))
             if options.open:
                 tasks.start_soon(_in_thread, partial(webbrowser.open, link))
@@ -120,7 +119,7 @@ async def open_in_server(runtime: Runtime, where: str) -> AsyncGenerator[None]:
     _log.setLevel(logging.INFO)  # always log the address
     async with _open_console(runtime.settings, _address(where), runtime=runtime) as console:
         if runtime.settings.auth.mode == "none":
-            sign_in = f"Open this link to sign in: {console.link(_user())}"
+            sign_in = f"Open this link to sign in: {console.link(user_name())}"
         else:
             sign_in = "Sign in with a token that has the scope calls:approve."
         _log.info("The console is at %s. %s", console.url, sign_in)
@@ -172,11 +171,3 @@ def _notes(console: "ConsoleContext") -> Iterator[str]:
         yield f"It shows the approval requests in {console.approvals.where}"
     for name, reason in console.unavailable.items():
         yield f"{_UNAVAILABLE[name]}: {reason}"
-
-
-def _user() -> str:
-    """Return the name of this user; in a container there may be none."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "operator"

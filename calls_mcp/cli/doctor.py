@@ -28,6 +28,7 @@ from calls_mcp.errors import ConfigurationError
 from calls_mcp.observability.logs import silenced
 from calls_mcp.service.sandbox import open_access
 from calls_mcp.settings import Settings
+from calls_mcp.tools.wording import counted
 
 _EPILOG = """\
 example:
@@ -165,7 +166,7 @@ def _show(findings: Sequence[Finding], status: int) -> None:
         if finding.remedy:
             say(f"{indent}→ {finding.remedy}")
     wrong = sum(finding.level in ("problem", "fatal") for finding in findings)
-    count = "1 problem" if wrong == 1 else f"{wrong} problems"
+    count = counted(wrong, "problem")
     verdict = {
         _OK: "No problems found.",
         _PROBLEMS: f"{count}. The server starts anyway.",

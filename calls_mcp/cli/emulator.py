@@ -3,12 +3,11 @@
 import asyncio
 import math
 import os
-import signal
 import socket
 import sqlite3
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from types import FrameType
 
 from calls_mcp.cli.options import add_json
@@ -19,6 +18,7 @@ from calls_mcp.emulator.history import past_calls
 from calls_mcp.emulator.scenario import load_scenario
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.observability import stderr
+from calls_mcp.service.signals import handled_by
 
 _EPILOG = """\
 examples:
@@ -148,15 +148,12 @@ def _tell(emulator: Emulator, *, as_json: bool) -> None:
 
 @contextmanager
 def _stopped_by_signals(stop: asyncio.Event) -> Generator[None]:
-    # not loop.add_signal_handler: Windows has none
     loop = asyncio.get_running_loop()
 
     def handle(_number: int, _frame: FrameType | None) -> None:
         loop.call_soon_threadsafe(stop.set)
 
-    with ExitStack() as stack:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            stack.callback(signal.signal, number, signal.signal(number, handle))
+    with handled_by(handle):
         yield
 
 

@@ -1,5 +1,6 @@
 """Options that several commands have."""
 
+import getpass
 from argparse import ArgumentParser
 
 
@@ -22,3 +23,11 @@ def add_sandbox_of_servers(parser: ArgumentParser) -> None:
 def add_json(parser: ArgumentParser, what: str) -> None:
     """Add `--json`, which prints `what`."""
     parser.add_argument("--json", action="store_true", help=f"print {what} as JSON")
+
+
+def user_name() -> str:
+    """Return the name of this user; in a container there may be none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "operator"

@@ -23,6 +23,7 @@ from calls_mcp.server.handlers import build_server
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import Access, Settings, load_settings
 from calls_mcp.tools.catalog import Json
+from calls_mcp.tools.wording import counted
 
 _EPILOG = """\
 examples:
@@ -137,8 +138,7 @@ def _show(
         for line in _described(definition):
             say(line)
         say()
-    tools = "1 tool" if len(shown) == 1 else f"{len(shown)} tools"
-    say(f"{tools}, {about}{sum(costs):,} tokens ({_measure(tokenizer)})")
+    say(f"{counted(len(shown), 'tool')}, {about}{sum(costs):,} tokens ({_measure(tokenizer)})")
     if not described:
         say("For the arguments of a tool: calls-mcp tools TOOL")
 

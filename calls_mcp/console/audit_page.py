@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
+from typing import get_args
 from urllib.parse import urlencode
 
 import anyio
@@ -17,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from calls_mcp.audit.records import ORDER, parse
+from calls_mcp.audit.records import ORDER, Decision, parse
 from calls_mcp.audit.search import AuditReader, Filter
 from calls_mcp.audit.verification import Report, describe, verify
 from calls_mcp.console.context import ConsoleContext
@@ -29,7 +30,7 @@ _PAGE = 50  # records
 _MAX_SEQ = 2**62
 _MAX_FILTER = 200  # characters
 _SHORT_WAIT, _LONG_WAIT = 0.05, 30.0  # seconds
-_DECISIONS = ("asked", "approved", "allowed", "denied", "declined", "expired", "replayed", "void")
+_DECISIONS = get_args(Decision)
 _PHASES = ("decided", "before", "after", "recovered")
 # Spreadsheets may split a cell at another separator than the comma that we write.
 _FORMULA = re.compile(r"""(^|[,;|\t\r\n])([\s"]*)(?=[=+\-@＝＋－＠])""")  # noqa: RUF001

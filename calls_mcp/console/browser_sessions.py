@@ -108,15 +108,12 @@ class Sessions:
         Raises:
             HTTPException: The link is unknown, used or expired.
         """
-        found = self._require_link(link)
+        found = self.check_link(link)
         self._links[_hash(link)] = replace(found, is_used=True)
         return self._open(found.name, None)
 
-    def check_link(self, link: str) -> None:
-        """Raise HTTPException (401) if the link is unknown, used or expired."""
-        self._require_link(link)
-
-    def _require_link(self, link: str) -> "_Link":
+    def check_link(self, link: str) -> _Link:
+        """Return a valid link. Raise HTTPException (401) if it is unknown, used or expired."""
         found = self._links.get(_hash(link))
         if found is None:
             raise HTTPException(401, _UNKNOWN_LINK)

@@ -14,7 +14,6 @@ from calls_mcp.tools.outcome import CallSummary, iso_time
 
 _DURATIONS = ((10, "under 10 s"), (60, "10 to 59 s"), (300, "1 to 4 min"), (1800, "5 to 29 min"))
 _LONGER = "30 min or more"
-_ANSWERS = {"declined": "declined", "expired": "expired"}
 _CONFIRMATIONS = ("requested", "accepted", "declined", "expired")
 
 
@@ -140,8 +139,8 @@ def _count_confirmations(
             found["requested"].add(identifier)
             if record.get("approval_id") and str(record.get("time")) < expired_before:
                 expired.add(identifier)
-        elif decision in _ANSWERS:
-            found[_ANSWERS[decision]].add(identifier)
+        elif decision in ("declined", "expired"):
+            found[decision].add(identifier)
         elif decision == "approved" or (
             decision == "allowed" and record.get("confirmed_by") != "none"
         ):

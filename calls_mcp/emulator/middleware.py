@@ -90,9 +90,8 @@ class RequestLog:
 
         async def log_and_send(message: Message) -> None:
             nonlocal responded
-            if (
-                not responded
-            ):  # log first, because the client can read the log once it has the response
+            # Log first, because the client can read the log once it has the response.
+            if not responded:
                 responded = True
                 status = cast("int", message.get("status", 0))
                 self._requests.append(_logged(request, body, status))

@@ -207,8 +207,6 @@ LIST: Mapping[str, Parameter] = {
     "PageToken": _like("P[AB]CA0{17}[0-9a-f]{15}", "the PageToken of a next_page_uri"),
 }
 
-NOTHING: Mapping[str, Parameter] = {}
-
 
 def checked(pairs: Pairs, parameters: Mapping[str, Parameter]) -> Values:
     """Return the value of each parameter. Repeated values are joined by spaces.

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, TextIO, cast
+from typing import Literal, cast
 
 from calls_mcp.observability import stderr
 from calls_mcp.observability.correlation import current_ids
@@ -24,7 +24,7 @@ def configure_logs(form: Literal["text", "json"], level: str) -> None:
 
     Below that, libraries log whole URLs and messages, including phone numbers.
     """
-    handler = logging.StreamHandler(cast("TextIO", _NonBlockingStderr()))
+    handler = logging.StreamHandler(stderr.SoonWritten())
     handler.setFormatter(JsonLines() if form == "json" else Text("calls-mcp: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("calls_mcp").setLevel(level)
@@ -43,16 +43,6 @@ def silenced() -> Generator[None]:
         yield
     finally:
         logger.setLevel(before)
-
-
-class _NonBlockingStderr:
-    """A stream to stderr that never blocks the caller, even if stderr is not read."""
-
-    def write(self, text: str) -> None:
-        stderr.write_soon(text)
-
-    def flush(self) -> None:
-        """Do nothing: the writer thread flushes."""
 
 
 class Text(logging.Formatter):

@@ -28,8 +28,8 @@ _dropped = 0
 
 def never_block() -> None:
     """Have the writing thread do what Python writes to stderr: tracebacks, prints, messages."""
-    if not isinstance(sys.stderr, _SoonWritten):
-        sys.stderr = _SoonWritten(sys.stderr)
+    if not isinstance(sys.stderr, SoonWritten):
+        sys.stderr = SoonWritten(sys.stderr)
 
 
 def write_soon(text: str) -> None:
@@ -74,7 +74,7 @@ def write(text: str) -> None:
         OSError: stderr is closed, or there is none.
     """
     stream = sys.stderr
-    if isinstance(stream, _SoonWritten):
+    if isinstance(stream, SoonWritten):
         stream = stream.original
     if stream is None:  # under pythonw
         raise OSError("this process has no stderr")
@@ -103,10 +103,10 @@ def flush(timeout: float = _FLUSH_TIMEOUT) -> None:
         run_in_writer(partial(_write_lines, dropped, ""), timeout)
 
 
-class _SoonWritten(io.TextIOBase):
+class SoonWritten(io.TextIOBase):
     """A text stream that passes everything to the writing thread."""
 
-    def __init__(self, original: TextIO | None) -> None:
+    def __init__(self, original: TextIO | None = None) -> None:
         super().__init__()
         self.original = original
 
@@ -116,18 +116,22 @@ class _SoonWritten(io.TextIOBase):
         return "utf-8"
 
     def write(self, text: str, /) -> int:
+        """Queue `text` for writing."""
         write_soon(text)
         return len(text)
 
     def fileno(self) -> int:
+        """Return the descriptor of the original stream."""
         if self.original is None:
             raise io.UnsupportedOperation
         return self.original.fileno()
 
     def isatty(self) -> bool:
+        """Return whether the original stream is a terminal."""
         return self.original is not None and self.original.isatty()
 
     def writable(self) -> bool:
+        """Return True."""
         return True
 
 

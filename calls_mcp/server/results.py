@@ -9,6 +9,7 @@ from calls_mcp.errors import KNOWN_ARGUMENT, NOTHING, Fault
 from calls_mcp.observability.redaction import one_line, quoted
 from calls_mcp.tools.catalog import Operation
 from calls_mcp.tools.outcome import CallSummary, Confirmation, Failure, Outcome
+from calls_mcp.tools.wording import counted
 
 _LONGEST_ADDRESS = 48  # characters; SIP addresses can be long, numbers are not
 
@@ -79,7 +80,7 @@ def _address(text: str) -> str:
 
 
 def _list(calls: Sequence[CallSummary], next_cursor: str | None) -> Iterator[str]:
-    yield "1 call" if len(calls) == 1 else f"{len(calls)} calls{', newest first' if calls else ''}"
+    yield counted(len(calls), "call") + (", newest first" if len(calls) > 1 else "")
     yield from map(line, calls)
     if next_cursor is not None:
         yield f"There are more calls. To get them, call list_calls with only cursor={next_cursor}"

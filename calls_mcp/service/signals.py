@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, suppress
 from math import inf
 from types import FrameType
@@ -31,7 +31,14 @@ def receive_signals(grace: float) -> Generator[MemoryObjectReceiveStream[int]]:
         with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(sending.send_nowait, number)
 
-    with ExitStack() as stack, sending, receiving:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            stack.callback(signal.signal, number, signal.signal(number, handle))
+    with sending, receiving, handled_by(handle):
         yield receiving
+
+
+@contextmanager
+def handled_by(handler: Callable[[int, FrameType | None], None]) -> Generator[None]:
+    """Call `handler` on SIGINT and SIGTERM while the context is open, on Windows too."""
+    with ExitStack() as stack:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            stack.callback(signal.signal, number, signal.signal(number, handler))
+        yield

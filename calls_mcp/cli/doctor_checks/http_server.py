@@ -12,6 +12,7 @@ from calls_mcp.errors import ConfigurationError
 from calls_mcp.http.issuer import IssuerUnavailable, KeySet
 from calls_mcp.http.principals import Principals, load_principals
 from calls_mcp.settings import Access, Settings
+from calls_mcp.tools.wording import counted
 
 _SOON = timedelta(days=7)
 
@@ -74,8 +75,7 @@ def _tokens(file: Path, principals: Principals, mode: str) -> Iterator[Finding]:
         message = f"{file}: every token has expired, so no client can sign in"
         yield Finding("principals", "problem", message, _new_token(principals.tokens[0].principal))
         return
-    count = "1 valid token" if len(good) == 1 else f"{len(good)} valid tokens"
-    yield Finding("principals", "ok", f"{file}: {count}")
+    yield Finding("principals", "ok", f"{file}: {counted(len(good), 'valid token')}")
     for token in principals.tokens:
         if token.expires <= now + _SOON:
             when = "expired on" if token.expires <= now else "expires on"
