@@ -21,6 +21,8 @@ Kind = Literal[
     "recording",
     "sip_address",
     "speech",
+    "time_limit",
+    "timeout",
     "unknown",
     "url",
     "websocket_url",
@@ -63,11 +65,15 @@ class Element:
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """An attribute or text of a document: its kind, and its `place` in the document."""
+    """An attribute or text of a document: its kind, and its `place` in the document.
+
+    `is_default` says that the attribute is absent, and the text is what this means.
+    """
 
     kind: Kind
     text: str
     place: str
+    is_default: bool = False
 
 
 def parse_twiml(twiml: str) -> Element:
@@ -84,9 +90,10 @@ def parse_twiml(twiml: str) -> Element:
 
 @lru_cache(maxsize=8)  # the policy, the limits and the preview all read the TwiML of a change
 def read_values(twiml: str) -> tuple[Value, ...]:
-    """Return everything in a document that is not plain; an empty attribute counts as absent.
+    """Return everything in a document that is not plain, and what absent attributes mean.
 
-    A document that is malformed has one value of that kind, whose text says why.
+    An empty attribute counts as absent. A document that is malformed has one value of that kind,
+    whose text says why.
     """
     try:
         return tuple(_values(parse_twiml(twiml)))
@@ -107,10 +114,15 @@ def _values(root: Element) -> Iterator[Value]:
             yield Value("unknown", element.text, f"<{element.name}>")
         if element.text:
             yield Value(known.text, element.text, f"<{element.name}>")
-        for name, text in element.attributes.items():
+        given = {name: text.strip(_WHITESPACE) for name, text in element.attributes.items()}
+        for name, text in given.items():
             kind = known.attributes.get(name, "unknown")
-            if kind == "unknown" or (text.strip(_WHITESPACE) and kind != "plain"):
-                yield Value(kind, text.strip(_WHITESPACE), f"{name} of <{element.name}>")
+            if kind == "unknown" or (text and kind != "plain"):
+                yield Value(kind, text, f"{name} of <{element.name}>")
+        for name, text in known.defaults.items():
+            if not given.get(name):
+                place = f"the default {name} of <{element.name}>"
+                yield Value(known.attributes[name], text, place, is_default=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +130,15 @@ class _ElementType:
     text: Kind
     records: bool
     attributes: Mapping[str, Kind]
+    defaults: Mapping[str, str]
 
 
 @cache
 def _elements() -> Mapping[str, _ElementType]:
     tables = tomllib.loads((CONFIG / "twiml.toml").read_text("utf-8"))
-    rows = TypeAdapter(dict[str, dict[str, str | bool | list[str]]]).validate_python(tables)
+    rows = TypeAdapter(
+        dict[str, dict[str, str | bool | list[str] | dict[str, str]]]
+    ).validate_python(tables)
     kinds = TypeAdapter[dict[str, Kind]](dict[str, Kind])
     types: dict[str, _ElementType] = {}
     for name, row in rows.items():
@@ -134,6 +149,7 @@ def _elements() -> Mapping[str, _ElementType]:
             text=kinds.validate_python(text)["text"],
             records=bool(row.get("records")),
             attributes=kinds.validate_python(attributes),
+            defaults=defaults if isinstance(defaults := row.get("defaults"), dict) else {},
         )
     return types
 

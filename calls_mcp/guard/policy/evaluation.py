@@ -133,7 +133,7 @@ def _objections(policy: Policy, arguments: "Arguments") -> Iterator[Objection]:
     for name, url in _urls(arguments):
         yield from object_to_url(policy.urls, name, url)
     if "twiml" in values:
-        yield from _object_to_twiml(policy, str(values["twiml"]))
+        yield from _object_to_twiml(policy, arguments)
     yield from _object_to_excess(policy.caps, values)
 
 
@@ -151,11 +151,15 @@ def _urls(arguments: "Arguments") -> Iterator[tuple[str, str]]:
             yield name, str(value)
 
 
-def _object_to_twiml(policy: Policy, twiml: str) -> Iterator[Objection]:
+def _object_to_twiml(policy: Policy, arguments: "Arguments") -> Iterator[Objection]:
     if not policy.twiml.inline:
         hint = "Use url or application_sid instead, or ask the operator to allow inline TwiML."
         yield Objection("twiml.inline", "TwiML is not allowed as an argument", hint)
-    yield from object_to_twiml(policy, twiml)
+    values = arguments.values
+    is_limited = arguments.operation.effect == "place" or (
+        "time_limit" in values.keys() - arguments.ignored
+    )
+    yield from object_to_twiml(policy, str(values["twiml"]), is_limited=is_limited)
 
 
 def _object_to_excess(caps: Caps, values: Mapping[str, Json]) -> Iterator[Objection]:

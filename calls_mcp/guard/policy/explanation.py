@@ -101,7 +101,7 @@ def _links(policy: Policy) -> Iterator[str]:
     unknown = "not checked" if policy.twiml.unknown else "denied"
     yield f"Unknown elements and attributes in TwiML are {unknown}."
     yield (
-        "The same rules apply to the URLs, numbers, caller IDs and recording in TwiML, "
+        "The same rules apply to the URLs, numbers, caller IDs, recording and times in TwiML, "
         "but not to TwiML at a URL."
     )
 

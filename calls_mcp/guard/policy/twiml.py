@@ -4,12 +4,13 @@ import re
 from collections.abc import Iterator
 
 from calls_mcp.guard.policy.destinations import matches_any, object_to_destination
-from calls_mcp.guard.policy.rules import CallerIds, Destinations, Objection, Policy
+from calls_mcp.guard.policy.rules import CallerIds, Caps, Destinations, Objection, Policy
 from calls_mcp.guard.policy.urls import object_to_url
 from calls_mcp.guard.twiml_document import Value, read_values
 from calls_mcp.observability.redaction import quoted
 
 _SEPARATORS = re.compile(r"[\s().-]+")
+_SECONDS = re.compile(r"0*[1-9][0-9]{0,8}")
 _NUMBER = re.compile(r"\+[1-9][0-9]{1,14}")
 _NOT_RECORDING = frozenset({"false", "do-not-record"})
 _LONGEST_SHOWN = 64  # characters
@@ -17,15 +18,19 @@ _MAX_PARTIES = 20  # twice what one <Dial> can have
 _PARTIES = frozenset({"client", "other_party", "phone_number", "sip_address"})
 
 
-def object_to_twiml(policy: Policy, twiml: str) -> Iterator[Objection]:
-    """Yield the objections of `policy` to TwiML in an argument."""
+def object_to_twiml(policy: Policy, twiml: str, *, is_limited: bool) -> Iterator[Objection]:
+    """Yield the objections of `policy` to TwiML in an argument.
+
+    `is_limited` says whether the call has a time limit, so that what it dials ends with it.
+    """
     found = read_values(twiml)
     if sum(value.kind in _PARTIES for value in found) > _MAX_PARTIES:
         reason = f"twiml dials more than {_MAX_PARTIES} numbers and addresses"
         yield Objection("destinations.twiml", reason, "Dial fewer of them.")
         return
     for value in found:
-        yield from _object_to_value(policy, value)
+        if not (is_limited and value.kind == "time_limit" and value.is_default):
+            yield from _object_to_value(policy, value)
 
 
 def dialled(twiml: str) -> list[str]:
@@ -60,11 +65,17 @@ def _object_to_value(policy: Policy, value: Value) -> Iterator[Objection]:
         case "caller_id":
             yield from _object_to_caller(policy.caller_ids, value)
         case "recording":
-            if not policy.caps.record and _is_recording(value):
-                hint = "Leave recording out, or ask the operator to allow it."
-                yield Objection("caps.record", "recording calls is not allowed", hint)
+            yield from _object_to_recording(policy.caps, value)
+        case "time_limit" | "timeout":
+            yield from _object_to_seconds(policy.caps, value)
         case "plain" | "speech":
             pass
+
+
+def _object_to_recording(caps: Caps, value: Value) -> Iterator[Objection]:
+    if not caps.record and _is_recording(value):
+        hint = "Leave recording out, or ask the operator to allow it."
+        yield Objection("caps.record", "recording calls is not allowed", hint)
 
 
 def _is_recording(value: Value) -> bool:
@@ -108,6 +119,22 @@ def _object_to_caller(rules: CallerIds, value: Value) -> Iterator[Objection]:
         reason = f"twiml uses the caller ID {shown}, which is not allowed"
         hint = f"Leave {value.place} out, or ask the operator to allow it."
         yield Objection("caller_ids.allow", reason, hint)
+
+
+def _object_to_seconds(caps: Caps, value: Value) -> Iterator[Objection]:
+    rule = f"caps.{value.kind}"
+    most = caps.time_limit if value.kind == "time_limit" else caps.timeout
+    if not most:
+        return
+    name = value.place.partition(" of ")[0].removeprefix("the default ")
+    hint = f"Set {name} to {most} or less."
+    if not _SECONDS.fullmatch(value.text):
+        shown = quoted(value.text, _LONGEST_SHOWN)
+        reason = f"twiml has {shown} as {value.place}, which is not a positive number of seconds"
+        yield Objection(rule, reason, hint)
+    elif int(value.text) > most:
+        reason = f"{value.place} in twiml is {value.text} seconds, but at most {most} are allowed"
+        yield Objection(rule, reason, hint)
 
 
 def _address(value: Value) -> str:

@@ -25,7 +25,7 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
         "TwiML is allowed as an argument if it is well-formed and has no DOCTYPE.",
         "Unknown elements and attributes in TwiML are denied.",
         (
-            "The same rules apply to the URLs, numbers, caller IDs and recording in TwiML, "
+            "The same rules apply to the URLs, numbers, caller IDs, recording and times in TwiML, "
             "but not to TwiML at a URL."
         ),
         "A call lasts at most 4 h and rings for at most 10 min.",

@@ -96,6 +96,60 @@ def test_twiml_records_only_where_recording_is_allowed(inside: str) -> None:
     assert ruling(changed("caps", record=True), asked(twiml=twiml)) == ""
 
 
+@pytest.mark.parametrize(
+    ("caps", "tool", "values", "dial", "rule"),
+    [
+        ({}, "create_call", {}, "", ""),
+        ({}, "create_call", {}, 'timeLimit="14400" timeout="600"', ""),
+        ({}, "update_call", {}, "", ""),
+        ({}, "create_call", {}, 'timeLimit="14401"', "caps.time_limit"),
+        ({"time_limit": 60}, "create_call", {}, "", ""),
+        ({"time_limit": 60}, "create_call", {}, 'timeLimit="61"', "caps.time_limit"),
+        ({"time_limit": 60}, "update_call", {}, 'timeLimit=" 60 "', ""),
+        ({"time_limit": 60}, "update_call", {}, 'timeLimit="61"', "caps.time_limit"),
+        ({"time_limit": 60}, "update_call", {}, "", "caps.time_limit"),
+        ({"time_limit": 60}, "update_call", {}, 'timeLimit=" "', "caps.time_limit"),
+        ({"time_limit": 60}, "update_call", {"time_limit": 60}, "", ""),
+        (
+            {"time_limit": 60},
+            "update_call",
+            {"time_limit": 60},
+            'timeLimit="1h"',
+            "caps.time_limit",
+        ),
+        ({"time_limit": 60}, "update_call", {}, 'timeLimit="-1"', "caps.time_limit"),
+        ({"time_limit": 60}, "update_call", {}, 'timeLimit="0"', "caps.time_limit"),
+        ({"time_limit": 60}, "update_call", {}, 'timeLimit="٣"', "caps.time_limit"),
+        ({"time_limit": 0}, "create_call", {}, 'timeLimit="99999"', ""),
+        ({"timeout": 29}, "create_call", {}, "", "caps.timeout"),
+        ({"timeout": 29}, "create_call", {"timeout": 9}, "", "caps.timeout"),
+        ({"timeout": 29}, "create_call", {}, 'timeout="29"', ""),
+        ({"timeout": 29}, "update_call", {}, 'timeout="30"', "caps.timeout"),
+        ({"timeout": 30}, "update_call", {}, "", ""),
+        ({}, "create_call", {}, 'timeout="601"', "caps.timeout"),
+    ],
+)
+def test_each_dial_keeps_the_limits_on_time(
+    caps: dict[str, int], tool: str, values: dict[str, Any], dial: str, rule: str
+) -> None:
+    policy, number = changed("caps", **caps), "<Number>+15005550205</Number>"
+    kept = '<Dial timeLimit="1" timeout="1">+15005550205</Dial>'
+    twiml = f"<Response>{kept}<Gather><Dial {dial}>{number}</Dial></Gather></Response>"
+    assert ruling(policy, asked(tool, twiml=twiml, **values)) == rule
+
+
+def test_a_refused_time_in_twiml_is_named_with_its_place_and_limit() -> None:
+    policy = changed("caps", time_limit=60, timeout=20)
+    twiml = '<Response><Dial timeout="a">+15005550205</Dial></Response>'
+    denied = refusal(policy, asked("update_call", twiml=twiml))
+    assert (
+        "the default timeLimit of <Dial> in twiml is 14400 seconds, but at most 60"
+        in denied.message
+    )
+    assert 'twiml has "a" as timeout of <Dial>, which is not a positive number' in denied.message
+    assert denied.hint == "Set timeout to 20 or less. Set timeLimit to 60 or less."
+
+
 @pytest.mark.requirement("34")
 @pytest.mark.parametrize("encoding", ["UTF-7", "UTF-16", "nonsense"])
 def test_twiml_in_another_encoding_is_refused(encoding: str) -> None:
