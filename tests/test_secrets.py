@@ -272,7 +272,7 @@ async def test_no_secret_is_in_a_representation() -> None:
 @pytest.mark.parametrize("step", [drop, answer(401, {"message": AUTH_TOKEN}), answer(500)])
 async def test_no_secret_is_in_an_exception_or_its_traceback(step: Step) -> None:
     async with Upstream(step) as upstream:
-        reached = replace(access(upstream.base_url, deadline=0.3), password=AUTH_TOKEN)
+        reached = replace(access(upstream.base_url, deadline=1), password=AUTH_TOKEN)
         twilio = TwilioClient(reached)
         request = Request("place", "POST", "/x", ACCOUNT, form=(("SipAuthPassword", SIP_PASSWORD),))
         with pytest.raises(CallsError) as raised:

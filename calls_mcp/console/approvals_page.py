@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from calls_mcp.console.browser_sessions import session_of
 from calls_mcp.console.context import ConsoleContext
-from calls_mcp.console.templating import page, read_own_form
+from calls_mcp.console.templating import page, read_decision
 from calls_mcp.errors import StoreUnavailable
 from calls_mcp.guard.operator import Approvals
 from calls_mcp.storage import ApprovalRequest, PendingPage, Position
@@ -56,7 +56,7 @@ class ApprovalsPage:
 
     async def decide(self, request: Request) -> Response:
         """Approve or deny a request, or show the earlier decision."""
-        form = await read_own_form(request)
+        form = await read_decision(request)
         approvals, approval = await self._find(request)
         approve = _DECISIONS.get(form.get("decision", ""))
         if approve is None:

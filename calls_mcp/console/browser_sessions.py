@@ -44,17 +44,22 @@ class Session:
 
     Attributes:
         name: The operator's name.
-        csrf: A secret that each form of the session must contain.
+        code: The decision code. Each form that decides something must contain it.
         expires_at: The end of the session in epoch seconds.
         grant: The grant of the operator's token, None after signing in with a link.
         key: The key under which the session is stored, empty if it is for a single request.
     """
 
     name: str
-    csrf: str
+    code: str
     expires_at: float
     grant: Grant | None = None
     key: str = ""
+
+    def has_code(self, code: str) -> bool:
+        """Return whether this is the session's decision code, with or without its hyphens."""
+        given = code.replace("-", "").strip().lower()
+        return secrets.compare_digest(given.encode(), self.code.replace("-", "").encode())
 
     @property
     def may_invite(self) -> bool:
@@ -102,8 +107,8 @@ class Sessions:
             del self._links[next(iter(self._links))]
         return secret
 
-    def open_by_link(self, link: str) -> str:
-        """Return the secret of a new session. The link can't be used again.
+    def open_by_link(self, link: str) -> tuple[str, Session]:
+        """Return the secret of a new session, and the session. The link can't be used again.
 
         Raises:
             HTTPException: The link is unknown, used or expired.
@@ -123,8 +128,8 @@ class Sessions:
             raise HTTPException(401, _EXPIRED_LINK)
         return found
 
-    def open_by_grant(self, grant: Grant) -> str:
-        """Return the secret of a new session that ends when the token does."""
+    def open_by_grant(self, grant: Grant) -> tuple[str, Session]:
+        """Return the secret of a new session, and the session, which ends when the token does."""
         return self._open(grant.principal, grant)
 
     def for_request(self, grant: Grant) -> Session:
@@ -153,19 +158,20 @@ class Sessions:
         """End a session."""
         self._sessions.pop(_hash(secret), None)
 
-    def _open(self, name: str, grant: Grant | None) -> str:
+    def _open(self, name: str, grant: Grant | None) -> tuple[str, Session]:
         secret, now = secrets.token_urlsafe(32), self._clock()
         self._sessions = {key: s for key, s in self._sessions.items() if s.expires_at > now}
         while len(self._sessions) >= _MAX_SESSIONS:
             del self._sessions[next(iter(self._sessions))]
         key = _hash(secret)
-        self._sessions[key] = self._session(name, grant, key)
-        return secret
+        session = self._sessions[key] = self._session(name, grant, key)
+        return secret, session
 
     def _session(self, name: str, grant: Grant | None, key: str) -> Session:
         expires_at = self._clock() + SESSION_SECONDS
         expires_at = min(expires_at, grant.expiry) if grant else expires_at
-        return Session(name, secrets.token_urlsafe(32), expires_at, grant, key)
+        code = "-".join(secrets.token_hex(2) for _ in range(4))
+        return Session(name, code, expires_at, grant, key)
 
 
 class TokenAuthenticator:

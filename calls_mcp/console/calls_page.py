@@ -15,7 +15,7 @@ from starlette.routing import Route
 from calls_mcp.audit.search import AuditReader
 from calls_mcp.console.browser_sessions import Session, session_of
 from calls_mcp.console.context import READER, ConsoleContext, TimedCache
-from calls_mcp.console.templating import page, read_own_form
+from calls_mcp.console.templating import page, read_decision
 from calls_mcp.console.timeline import Event, Observations, timeline
 from calls_mcp.errors import CallsError
 from calls_mcp.tools.outcome import Approval, CallSummary, Failure, Outcome
@@ -78,7 +78,7 @@ class CallsPage:
 
     async def hang_up(self, request: Request) -> Response:
         """End a call like the tool does, with the same checks, policy and audit log."""
-        await read_own_form(request)
+        await read_decision(request)
         sid = _sid(request)
         outcome = await self._complete(sid, session_of(request))
         self._calls.discard(sid)

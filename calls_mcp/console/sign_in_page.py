@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from calls_mcp.console.access_control import SessionCookie, client_address
-from calls_mcp.console.browser_sessions import session_of
+from calls_mcp.console.browser_sessions import Session, session_of
 from calls_mcp.console.context import ConsoleContext
-from calls_mcp.console.templating import page, read_form, read_own_form
+from calls_mcp.console.templating import page, read_decision, read_form
 from calls_mcp.observability.redaction import one_line
 
 _log = logging.getLogger(__name__)
@@ -54,24 +54,24 @@ class SignInPage:
         return page(request, "sign_in_link.html", {"title": "Sign in", "link": link})
 
     async def sign_in(self, request: Request) -> Response:
-        """Start a session and redirect to the requested page."""
+        """Start a session, and show its decision code and a link to the requested page."""
         form = await read_form(request)
         wanted = _own_path(form.get("next", ""))
         try:
-            secret = await self._open_session(request, form)
+            secret, session = await self._open_session(request, form)
         except HTTPException as refusal:
             if "link" in form:
                 return self._refuse_link(request, refusal)
             response = self._form(request, wanted, refusal.status_code, error=refusal.detail)
             response.headers.update(refusal.headers or {})
             return response
-        response = RedirectResponse(wanted, 303)
+        request.state.session = session
+        response = page(request, "signed_in.html", {"wanted": wanted})
         self._cookie.write(response, secret)
         return response
 
     async def sign_out(self, request: Request) -> Response:
         """End the session."""
-        await read_own_form(request)
         self._console.sessions.end(self._cookie.read(request))
         response = self._form(request, START, 200, "Signed out")
         self._cookie.write(response, "")
@@ -84,7 +84,7 @@ class SignInPage:
 
     async def create_link(self, request: Request) -> Response:
         """Create a sign-in link for another operator and show it once."""
-        form = await read_own_form(request)
+        form = await read_decision(request)
         _require_link_session(request)
         name = one_line(form.get("name", ""), _MAX_NAME)
         link = self._console.link(name) if name else ""
@@ -100,7 +100,7 @@ class SignInPage:
         wanted = _own_path(f"{request.url.path}{query}") if request.method == "GET" else START
         return self._form(request, wanted, status, error=error)
 
-    async def _open_session(self, request: Request, form: Mapping[str, str]) -> str:
+    async def _open_session(self, request: Request, form: Mapping[str, str]) -> tuple[str, Session]:
         sessions, tokens = self._console.sessions, self._console.tokens
         if "token" not in form:
             return sessions.open_by_link(form.get("link", "").strip().rpartition("?link=")[2])

@@ -1,7 +1,6 @@
 """Render templates and read submitted forms."""
 
 import re
-import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +30,10 @@ _MAX_SID = 16  # characters
 _MAX_FORM = 16_384  # bytes
 _MAX_FIELDS = 20
 _FORM_TIMEOUT = 10  # seconds
+_NO_CODE = (
+    "The decision code is missing or wrong, so nothing was done. It was shown when you signed in. "
+    "To get a new one, sign in again."
+)
 
 
 def page(
@@ -65,17 +68,18 @@ async def read_form(request: Request) -> Mapping[str, str]:
         raise HTTPException(400, "The request body is not a form of this console.") from None
 
 
-async def read_own_form(request: Request) -> Mapping[str, str]:
-    """Return the fields of a form that belongs to this session.
+async def read_decision(request: Request) -> Mapping[str, str]:
+    """Return the fields of a form that contains the session's decision code.
+
+    Browsers send a cookie to every port of its host, so the cookie alone can't decide anything.
+    The code is known only to the origin that got it when the operator signed in.
 
     Raises:
-        HTTPException: The form belongs to another session, or `read_form` refuses it.
+        HTTPException: The code is missing or wrong, or `read_form` refuses the form.
     """
     form = await read_form(request)
-    if not secrets.compare_digest(form.get("csrf", "").encode(), session_of(request).csrf.encode()):
-        raise HTTPException(
-            403, "This form belongs to another session. Reload the page and try again."
-        )
+    if not session_of(request).has_code(form.get("code", "")):
+        raise HTTPException(403, _NO_CODE)
     return form
 
 

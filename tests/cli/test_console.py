@@ -29,7 +29,8 @@ def test_the_printed_link_signs_in_one_browser(
             with httpx.Client(trust_env=False, follow_redirects=True) as browser:
                 data, headers = {"link": secret}, {"Origin": url}
                 inside = browser.post(f"{url}/sign-in", data=data, headers=headers)
-                assert "No pending approval requests." in inside.text
+                assert "Signed in as" in inside.text
+                assert "No pending approval requests." in browser.get(f"{url}/approvals").text
                 again = browser.post(f"{url}/sign-in", data=data, headers=headers)
                 assert again.status_code == 401
             watched = f"It shows the approval requests in {tmp_path}/state.db\n"

@@ -22,7 +22,7 @@ async def test_every_page_requires_a_session(harness: Harness, path: str) -> Non
 
 @pytest.mark.parametrize("origin", ["", "https://evil.example", "null", "http://127.0.0.1:1"])
 async def test_a_form_from_another_site_is_refused(ann: WebClient, origin: str) -> None:
-    fields = {"csrf": await ann.csrf(), "name": "eve"}
+    fields = {"code": ann.code, "name": "eve"}
     headers = {"Origin": origin} if origin else {}
     refused = await ann.http.post(f"{ann.url}/operators", data=fields, headers=headers)
     assert refused.status_code == 403

@@ -31,7 +31,7 @@ BIDI = "\u202eevil\u202c"
 async def decide(client: WebClient, approval: str, decision: str, reason: str = "") -> str:
     """Press a button. Return the HTML of the next page."""
     path = f"/approvals/{approval}"
-    response = await client.submit("/approvals", path, decision=decision, reason=reason)
+    response = await client.decide(path, decision=decision, reason=reason)
     assert (response.status_code, response.headers["location"]) == (303, path)
     return await client.read(path)
 
@@ -87,9 +87,8 @@ async def test_the_agent_receives_the_reason_of_a_denial(harness: Harness, ann: 
 async def test_a_second_decision_shows_the_first(harness: Harness, ann: WebClient) -> None:
     approval = await harness.request_call()
     async with sign_in(harness.console, "bob") as bob:
-        csrf = await bob.csrf()
         await decide(ann, approval, "deny", "no")
-        late = await bob.post(f"/approvals/{approval}", csrf=csrf, decision="approve")
+        late = await bob.decide(f"/approvals/{approval}", decision="approve")
     assert late.status_code == 409
     assert "Your decision was not used: ann denied this request first." in text_of(late.text)
 
@@ -101,7 +100,7 @@ async def test_only_one_of_two_simultaneous_decisions_is_used(
     statuses: list[int] = []
 
     async def press(client: WebClient) -> None:
-        response = await client.submit("/approvals", path, decision="approve")
+        response = await client.decide(path, decision="approve")
         statuses.append(response.status_code)
 
     async with sign_in(harness.console, "bob") as bob, anyio.create_task_group() as tasks:
@@ -112,10 +111,9 @@ async def test_only_one_of_two_simultaneous_decisions_is_used(
 
 async def test_an_expired_request_cannot_be_decided(harness: Harness, ann: WebClient) -> None:
     path = f"/approvals/{await harness.request_call()}"
-    csrf = await ann.csrf()
     harness.clock.advance(900)
     assert "No pending approval requests." in text_of(await ann.read("/approvals"))
-    late = await ann.post(path, csrf=csrf, decision="approve")
+    late = await ann.decide(path, decision="approve")
     assert late.status_code == 409
     for html in (late.text, await ann.read(path)):
         assert "Expired without a decision" in text_of(html)
@@ -127,18 +125,21 @@ async def test_a_decision_is_approve_or_deny(
     harness: Harness, ann: WebClient, decision: str
 ) -> None:
     path = f"/approvals/{await harness.request_call()}"
-    assert (await ann.submit(path, path, decision=decision)).status_code == 400
+    assert (await ann.decide(path, decision=decision)).status_code == 400
     assert "1 pending approval request." in text_of(await ann.read("/approvals"))
 
 
-async def test_a_decision_requires_a_session_and_its_form(harness: Harness, ann: WebClient) -> None:
+async def test_a_decision_requires_a_session_and_its_code(harness: Harness, ann: WebClient) -> None:
     approval = await harness.request_call()
     async with anonymous(harness.console) as thief:
-        refused = await thief.post(f"/approvals/{approval}", decision="approve", csrf="")
+        refused = await thief.post(f"/approvals/{approval}", decision="approve")
         assert refused.status_code == 401
         assert approval not in refused.text
-    refused = await ann.post(f"/approvals/{approval}", decision="approve", csrf="")
-    assert refused.status_code == 403
+    async with sign_in(harness.console, "bob") as bob:
+        for code in ("", "0" * 16, "é", bob.code):
+            refused = await ann.post(f"/approvals/{approval}", code=code, decision="approve")
+            assert refused.status_code == 403
+            assert "To get a new one, sign in again." in text_of(refused.text)
     assert "1 pending approval request." in text_of(await ann.read("/approvals"))
 
 

@@ -92,7 +92,7 @@ async def test_a_call_has_a_timeline(tmp_path: Path) -> None:
         async with harness.connect() as agent:
             asked = await agent.call("create_call", **placing())
             approval = asked["confirmation"]["approval"]
-            await ann.submit("/approvals", f"/approvals/{approval}", decision="approve")
+            await ann.decide(f"/approvals/{approval}", decision="approve")
             sid = (await agent.call("create_call", **placing()))["call"]["sid"]
         harness.clock.advance(20)
         text = text_of(await ann.read(f"/calls/{sid}"))
@@ -129,7 +129,7 @@ async def test_hanging_up_is_confirmed_and_recorded(need: str, tmp_path: Path) -
         path = f"/calls/{sid}/hang-up"
         assert "can't undo it" in text_of(await ann.read(path))
         assert len(harness.changes) == 1
-        done = await ann.submit(path, path)
+        done = await ann.decide(path)
         assert done.headers["location"] == f"/calls/{sid}"
         assert "completed" in text_of(await ann.read(f"/calls/{sid}"))
         assert len(harness.changes) == 2
@@ -142,7 +142,7 @@ async def test_hanging_up_follows_the_policy(tmp_path: Path) -> None:
     rules = 'place = "never"\nhang_up = "deny"'
     async with open_harness(tmp_path, rules) as harness, sign_in(harness.console) as ann:
         path = f"/calls/{await harness.place_call()}/hang-up"
-        refused = await ann.submit(path, path)
+        refused = await ann.decide(path)
         assert refused.status_code == 409
         assert "confirm.hang_up" in text_of(refused.text)
         assert len(harness.changes) == 1
@@ -166,7 +166,7 @@ async def test_a_read_only_console_hangs_nothing_up(tmp_path: Path) -> None:
         ):
             assert "hang-up" not in await ann.read(f"/calls/{sid}")
             path = f"/calls/{sid}/hang-up"
-            refused = await ann.submit(path, path)
+            refused = await ann.decide(path)
             assert refused.status_code == 409
             assert "this server is read-only" in text_of(refused.text)
         assert len(harness.changes) == 1
@@ -176,16 +176,14 @@ async def test_a_read_only_console_hangs_nothing_up(tmp_path: Path) -> None:
 
 async def test_an_ended_call_cannot_be_hung_up(harness: Harness, ann: WebClient) -> None:
     path = f"/calls/{await harness.place_call()}/hang-up"
-    assert (await ann.submit(path, path)).status_code == 303
-    assert (await ann.submit(path, path)).status_code == 409
+    assert (await ann.decide(path)).status_code == 303
+    assert (await ann.decide(path)).status_code == 409
     assert len(harness.changes) == 2
 
 
-async def test_hanging_up_requires_the_form_of_the_session(
-    harness: Harness, ann: WebClient
-) -> None:
+async def test_hanging_up_requires_the_decision_code(harness: Harness, ann: WebClient) -> None:
     sid = await harness.place_call()
-    assert (await ann.post(f"/calls/{sid}/hang-up", csrf="")).status_code == 403
+    assert (await ann.post(f"/calls/{sid}/hang-up")).status_code == 403
     assert len(harness.changes) == 1
 
 

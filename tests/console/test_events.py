@@ -22,7 +22,7 @@ async def test_a_change_of_pending_requests_sends_an_event(
         first = await anext(events)
         approval = await harness.request_call()
         assert await anext(events) != first
-        await ann.submit("/approvals", f"/approvals/{approval}", decision="deny")
+        await ann.decide(f"/approvals/{approval}", decision="deny")
         assert await anext(events) == first
 
 
@@ -48,7 +48,7 @@ async def test_an_api_that_hangs_does_not_delay_events_about_approvals(
 async def test_events_end_with_the_session(harness: Harness, ann: WebClient) -> None:
     async with ann.events("approvals") as events:
         await anext(events)
-        await ann.submit("/approvals", "/sign-out")
+        await ann.post("/sign-out")
         await harness.request_call()
         assert [each async for each in events] == []
 

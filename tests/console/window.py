@@ -19,10 +19,14 @@ _FOCUSED = """() => {
 
 @dataclass
 class Window:
-    """A page of the console at `url`, and the errors that its scripts logged."""
+    """A page of the console at `url`, and the errors that its scripts logged.
+
+    `code` is the decision code that the operator types; empty if the script fills it in.
+    """
 
     page: Page
     url: str
+    code: str = ""
     errors: list[str] = field(default_factory=list[str])
 
     def on_message(self, message: ConsoleMessage) -> None:
@@ -41,13 +45,21 @@ class Window:
     async def expect_text(self, text: str) -> None:
         await expect(self.page.get_by_text(text).first).to_be_visible()
 
+    async def decide(self, name: str) -> None:
+        """Submit the form with this button."""
+        button = self.button(name)
+        if self.code:
+            form = self.page.locator("form").filter(has=button)
+            await form.get_by_label("Decision code").fill(self.code)
+        await button.click()
+
     async def approve(self) -> None:
-        await self.button("Approve").click()
+        await self.decide("Approve")
         await self.expect_text("Approved by ann")
 
     async def deny(self, reason: str = "") -> None:
         await self.page.get_by_label("Reason for denying").fill(reason)
-        await self.button("Deny").click()
+        await self.decide("Deny")
         await self.expect_text("Denied by ann")
 
     async def press(self, *keys: str) -> None:
@@ -81,6 +93,10 @@ async def open_window(
     page.on("pageerror", lambda error: window.errors.append(str(error)))
     await page.goto(link)
     await window.button("Sign in").press("Enter")
+    if not options.get("java_script_enabled", True):
+        proceed = page.get_by_role("link", name="Continue")
+        window.code = await proceed.get_attribute("data-code") or ""
+        await proceed.click()
     await page.wait_for_url(f"{window.url}/approvals")
     yield window
     await context.close()

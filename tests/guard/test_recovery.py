@@ -198,7 +198,7 @@ async def test_a_call_placed_before_a_restart_is_not_taken_for_the_lost_one(tmp_
 
 
 async def test_the_deadline_bounds_a_change_and_the_search_for_it_together() -> None:
-    async with scripted(hang, deadline=0.4) as (upstream, agent):
+    async with scripted(hang, deadline=1.5) as (upstream, agent):
         with anyio.fail_after(5):
             outcome = await agent.call("create_call", **placing())
     assert outcome["error"]["kind"] == "outcome_unknown"

@@ -18,7 +18,7 @@ _LINK = re.compile(r"The console is at (\S+)\. Open this link to sign in: \S+\?l
 _PLACE = re.compile(
     r"The console is at (\S+)\. Sign in with a token that has the scope calls:approve\.\n"
 )
-_CSRF = re.compile(r'name="csrf" value="([^"]+)"')
+_CODE = re.compile(r'data-code="([^"]+)"')
 
 
 def found(log: str, pattern: re.Pattern[str]) -> re.Match[str]:
@@ -46,10 +46,10 @@ async def test_the_console_link_leads_to_pending_approvals(tmp_path: Path) -> No
         ):
             asked = await agent.call("create_call", **placing())
             inside = await browser.post("/sign-in", data={"link": secret})
-            csrf = _CSRF.search(inside.text)
-            assert csrf
+            code = _CODE.search(inside.text)
+            assert code
             request = f"/approvals/{asked['confirmation']['approval']}"
-            await browser.post(request, data={"csrf": csrf[1], "decision": "approve"})
+            await browser.post(request, data={"code": code[1], "decision": "approve"})
             assert (await agent.call("create_call", **placing()))["outcome"] == "done"
             async with browser.stream("GET", "/events?topic=approvals") as open_tab:
                 assert open_tab.status_code == 200

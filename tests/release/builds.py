@@ -16,7 +16,16 @@ from jsonschema import Draft7Validator, FormatChecker
 from release.project import ROOT
 
 # A release must not depend on these, so copies don't have them.
-_LEFT = (".git", ".venv", ".coverage*", ".hypothesis", ".*_cache", "__pycache__", "dist")
+_LEFT = (
+    ".git",
+    ".venv",
+    ".clients",
+    ".coverage*",
+    ".hypothesis",
+    ".*_cache",
+    "__pycache__",
+    "dist",
+)
 
 
 @dataclass(frozen=True)

@@ -254,7 +254,7 @@ async def test_an_invalid_retry_after_is_ignored(retry_after: str) -> None:
 @pytest.mark.requirement("38")
 async def test_the_deadline_limits_all_attempts_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("calls_mcp.twilio.client._BACK_OFF", wait_fixed(0.3))
-    async with scripted(drop, deadline=0.5) as (upstream, agent):
+    async with scripted(drop, deadline=1) as (upstream, agent):
         started = anyio.current_time()
         error = await error_of(agent, FETCH)
         took = anyio.current_time() - started
@@ -456,7 +456,7 @@ async def test_a_compressed_body_is_decompressed() -> None:
 @pytest.mark.parametrize("body", [b"no gzip", PACKED[:-10]], ids=["another", "broken off"])
 async def test_a_body_that_can_not_be_decompressed_is_an_error(body: bytes) -> None:
     broken = answer(200, body, headers={"Content-Encoding": "gzip"})
-    async with scripted(broken, deadline=0.5) as (_, agent):
+    async with scripted(broken, deadline=1.5) as (_, agent):
         error = await error_of(agent, FETCH)
     assert error["kind"] == "unavailable"
     assert "was incomplete or could not be decoded" in error["message"]
@@ -473,7 +473,7 @@ async def test_a_redirect_is_not_followed_so_no_credentials_reach_another_server
     tool: Tool, kind: str
 ) -> None:
     async with Upstream(answer(200, page(call()))) as other:
-        async with scripted(redirect(f"{other.base_url}{PATH}"), deadline=0.5) as (_, agent):
+        async with scripted(redirect(f"{other.base_url}{PATH}"), deadline=1.5) as (_, agent):
             error = await error_of(agent, tool)
         assert other.connections == 0
     assert error["kind"] == kind
@@ -628,7 +628,7 @@ async def test_the_secret_is_in_no_result_and_in_no_log(
         "asyncio",
     ):
         caplog.set_level(logging.DEBUG, name)
-    async with scripted(step, step_timeout=0.3, deadline=0.5) as (upstream, agent):
+    async with scripted(step, step_timeout=0.3, deadline=1.5) as (upstream, agent):
         results = [await agent.client.call_tool(*tool) for tool in (FETCH, HANG_UP)]
     assert credentials(upstream.requests[0]).endswith(SECRET)
     assert "request to the API, attempt 1" in caplog.text

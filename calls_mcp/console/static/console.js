@@ -2,6 +2,37 @@
 
 const topic = document.body.dataset.topic;
 
+/* Cookies are sent to every port of a host. What is stored here, only pages of this origin can read. */
+const CODE = "decision-code";
+
+function storage(use) {
+  try {
+    return use(localStorage);
+  } catch {
+    return null; // the browser blocks it, so the operator fills the code in
+  }
+}
+
+function storeIssuedCode() {
+  const issued = document.querySelector("[data-code]");
+  if (!issued) return;
+  storage((store) => {
+    store.setItem(CODE, issued.dataset.code);
+    location.replace(issued.href);
+  });
+}
+
+const readCode = () => storage((store) => store.getItem(CODE));
+
+function fillInCode(event) {
+  const field = event.target.elements.code;
+  if (field && !field.value) field.value = readCode() ?? "";
+}
+
+storeIssuedCode();
+document.documentElement.classList.toggle("has-code", Boolean(readCode()));
+document.addEventListener("submit", fillInCode);
+
 /* Keep a card that was decided elsewhere or expired, so that no click or key hits the next card instead. */
 function disable(card) {
   if (card.inert) return;
