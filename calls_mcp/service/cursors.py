@@ -4,13 +4,13 @@ The filters are included because models tend to drop arguments between pages.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import cast
 
 from calls_mcp.errors import Fault, InvalidArguments
 from calls_mcp.guard.signing import Signer
 from calls_mcp.observability.redaction import quoted
-from calls_mcp.service.listing import Bounds, Position
+from calls_mcp.service.listing import Bounds, Position, Trail
 from calls_mcp.tools.catalog import Json
 from calls_mcp.tools.validation import Arguments
 from calls_mcp.twilio.requests import Pair
@@ -18,7 +18,7 @@ from calls_mcp.twilio.requests import Pair
 # These may change between pages of the same list.
 _FREE = frozenset({"limit", "page_size"})
 
-_Packed = tuple[str, dict[str, Json], list[tuple[str, str]], str]
+_Packed = tuple[str, dict[str, Json], list[tuple[str, str]], str, *tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,8 @@ class Cursors:
         """Return a cursor that continues `query` at `position`."""
         values = {k: v for k, v in query.arguments.values.items() if k != "page_size"}
         page: list[Json] = [[*pair] for pair in position.page]
-        packed: Json = [self._account_sid, values, page, position.after]
+        trail = astuple(position.trail)
+        packed: Json = [self._account_sid, values, page, position.after, *trail]
         return self._signer.pack(packed, query.principal)
 
     def resume(self, arguments: Arguments, principal: str) -> Query:
@@ -63,7 +64,7 @@ class Cursors:
         packed = cast("_Packed | None", self._signer.unpack(cursor, principal))
         if packed is None or packed[0] != self._account_sid:
             raise InvalidArguments([_not_ours(cursor)])
-        _, values, page, after = packed
+        _, values, page, after, *trail = packed
         own_account: dict[str, Json] = {"account_sid": self._account_sid}
         if differences := [*_differences(arguments, own_account | values)]:
             raise InvalidArguments(differences)
@@ -72,7 +73,7 @@ class Cursors:
         if not after:  # a new size in the middle of a page would shift the pages
             rest = (pair for pair in pairs if pair[0] != "PageSize")
             pairs = (*self._page_size(merged), *rest)
-        start = Position(pairs, after)
+        start = Position(pairs, after, Trail(*trail))
         return Query(merged, start, _limit(merged), principal)
 
     def _page_size(self, arguments: Arguments) -> tuple[Pair, ...]:

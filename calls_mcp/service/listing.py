@@ -2,10 +2,11 @@
 
 import re
 from bisect import bisect_right
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from urllib.parse import parse_qsl, urlsplit
+from zlib import crc32
 
 import orjson
 
@@ -22,8 +23,37 @@ _SMALLEST_PAGE = 50
 _LARGEST_PAGE = 1000
 _ENVELOPE = 2048  # bytes of a result for the cursor and warnings
 _MAX_SEARCHED = 20  # pages
+_MAX_STALE = 20  # pages in succession without a new call
+_REPEATING = "the API's pages repeat"
 _PLACE = ("PageSize", "Page", "PageToken")
 _PLACE_VALUE = re.compile(r"[!-~]{1,512}")  # what fits in a cursor
+
+
+@dataclass(frozen=True, slots=True)
+class Trail:
+    """The results of a list so far, so that a list whose pages repeat comes to an end.
+
+    `repeats` is how many of the `results` repeated another one. `end` and `calls` are checksums of
+    one result. To find every cycle with a short cursor, each result is compared with the one whose
+    number was the last power of two (Brent's algorithm).
+    """
+
+    results: int = 0
+    repeats: int = 0
+    end: int = 0
+    calls: int = 0
+
+    def extended(self, position: "Position", sids: Iterable[str]) -> "Trail | None":
+        """Return the trail with one more result, or None if the list repeats itself."""
+        results = self.results + 1
+        end = crc32(repr((position.page, position.after)).encode())
+        calls = crc32(" ".join(sids).encode())
+        repeats = self.repeats + (self.results > 0 and calls == self.calls)
+        if repeats > _MAX_STALE or (self.results and end == self.end):
+            return None
+        is_power_of_two = results & self.results == 0
+        known = (end, calls) if is_power_of_two else (self.end, self.calls)
+        return Trail(results, repeats, *known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +65,7 @@ class Position:
 
     page: tuple[Pair, ...]
     after: str = ""
+    trail: Trail = Trail()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +104,14 @@ async def collect(
     async def read(position: Position) -> _Page:
         return _read(request, await twilio.send(request.with_query(*position.page)))
 
-    walk = _Walk(bounds.calls, bounds.bytes - _ENVELOPE)
+    walk = _Walk(bounds.calls, bounds.bytes - _ENVELOPE, start.trail)
     page, place = await _find(read, start)
     position = walk.take(page, place)
     await walk.tell(report)
     while position is not None and not walk.is_over:
-        before = len(walk.calls)
         position = walk.take(await read(position), position)
-        if len(walk.calls) > before:  # progress must increase
-            await walk.tell(report)
-    return Listing(walk.calls, walk.warnings(position), position)
+        await walk.tell(report)
+    return Listing([*walk.calls.values()], walk.warnings(position), position)
 
 
 async def _find(
@@ -108,6 +137,7 @@ async def _find(
 class _Page:
     calls: tuple[CallSummary, ...]
     unreadable: int
+    repeated: int
     next: Position | None
     is_broken_off: bool
 
@@ -122,40 +152,74 @@ class _Page:
 class _Walk:
     """Takes calls page by page until the limit is reached or the next page would not fit."""
 
-    def __init__(self, limit: int, budget: int) -> None:
-        self.calls: list[CallSummary] = []
+    def __init__(self, limit: int, budget: int, trail: Trail) -> None:
+        self.calls: dict[str, CallSummary] = {}
         self.is_over = False
         self._limit = limit
-        self._left = budget
+        self._budget = self._left = budget
+        self._trail = trail
+        self._told = -1
         self._unreadable = 0
-        self._is_broken_off = False
+        self._repeated = 0
+        self._pages: set[tuple[Pair, ...]] = set()
+        self._stale = 0
+        self._broken_off = ""
 
     def take(self, page: _Page, position: Position) -> Position | None:
-        """Take the calls of `page` that fit, and return the position to continue at."""
+        """Take the new calls of `page` that fit, and return the position to continue at."""
         self._unreadable += page.unreadable
-        self._is_broken_off = page.is_broken_off
-        calls = page.after(position.after)
+        self._pages.add(position.page)
+        listed = page.after(position.after)
+        calls = [call for call in listed if call.sid not in self.calls]
         sizes = self._fitting(calls)
-        self.calls += calls[: len(sizes)]
+        taken = {call.sid: call for call in calls[: len(sizes)]}
+        self._repeated += page.repeated + len(listed) - len(calls)
         self._left -= sum(sizes)
-        if len(sizes) < len(calls):
-            self.is_over = True
-            return Position(position.page, self.calls[-1].sid)
-        self.is_over = self._is_full or not page.calls or sum(sizes) > self._left
-        return page.next
+        self.calls |= taken
+        self._stale = 0 if calls else self._stale + 1
+        if len(taken) < len(calls):
+            return self._end(Position(position.page, [*taken][-1] if taken else position.after))
+        following = self._following(page)
+        is_over = self._is_full or sum(sizes) > self._left
+        return self._end(following) if following and is_over else following
+
+    def _following(self, page: _Page) -> Position | None:
+        """Return the next page, unless the API's link to it is invalid or leads nowhere new."""
+        if page.is_broken_off:
+            self._broken_off = "the API's link to the next page is invalid"
+        elif page.next and (page.next.page in self._pages or self._stale > _MAX_STALE):
+            self._broken_off = _REPEATING
+        return None if self._broken_off else page.next
+
+    def _end(self, position: Position) -> Position | None:
+        """End the result at `position`, or start again there if an earlier one had these calls."""
+        trail = self._trail.extended(position, self.calls)
+        if trail is None:
+            self._broken_off = _REPEATING
+            return None
+        self.is_over = trail.repeats == self._trail.repeats
+        if not self.is_over:
+            self.calls, self._left = {}, self._budget
+        self._trail = trail
+        return replace(position, trail=trail)
 
     async def tell(self, report: ReportProgress) -> None:
-        """Report the progress."""
+        """Report the progress, which must increase."""
         read = len(self.calls)
-        await report(read, self._limit, f"{counted(read, 'call')} read")
+        if read > self._told:
+            self._told = read
+            await report(read, self._limit, f"{counted(read, 'call')} read")
 
     def warnings(self, position: Position | None) -> list[str]:
         """Return the warnings about calls that are missing from the result."""
-        entries = "entry" if self._unreadable == 1 else "entries"
-        unreadable = f"{self._unreadable} {entries} could not be read"
-        warnings = [unreadable] if self._unreadable else []
-        if self._is_broken_off:
-            warnings.append("there may be more calls: the API's link to the next page is invalid")
+        warnings: list[str] = []
+        if self._unreadable:
+            entries = "entry" if self._unreadable == 1 else "entries"
+            warnings.append(f"{self._unreadable} {entries} could not be read")
+        if self._repeated:
+            warnings.append("the API listed some calls more than once; each is shown once")
+        if self._broken_off:
+            warnings.append(f"there may be more calls: {self._broken_off}")
         if position is not None and not self._is_full:
             count = f"only {len(self.calls)} of the {self._limit} requested calls"
             warnings.append(f"{count} fit in one result; use next_cursor to get the rest")
@@ -178,9 +242,11 @@ def _read(request: Request, response: Response) -> _Page:
     if not isinstance(entries, list):
         raise no_usable_response(request, "the API's response has no list of calls")
     listed = (_listed(entry, request.account_sid) for entry in entries)
-    calls = tuple(call for call in listed if call is not None)
+    readable = [call for call in listed if call is not None]
+    calls = tuple({call.sid: call for call in readable}.values())
+    unreadable, repeated = len(entries) - len(readable), len(readable) - len(calls)
     is_broken_off = bool(response.payload.get("next_page_uri")) and following is None
-    return _Page(calls, len(entries) - len(calls), following, is_broken_off)
+    return _Page(calls, unreadable, repeated, following, is_broken_off)
 
 
 def _listed(entry: Json, account_sid: str) -> CallSummary | None:

@@ -17,7 +17,7 @@ from calls_mcp.errors import InvalidArguments
 from calls_mcp.guard.signing import Signer
 from calls_mcp.server.handlers import build_server
 from calls_mcp.service.cursors import Cursors, Query
-from calls_mcp.service.listing import Position
+from calls_mcp.service.listing import Position, Trail
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import Access, load_settings
 from calls_mcp.tools.catalog import load_operations
@@ -298,9 +298,10 @@ def test_a_cursor_stays_in_the_account_it_was_issued_for() -> None:
 @given(
     sids=st.lists(st.text(st.sampled_from("0123456789abcdef"), min_size=32, max_size=32)),
     limit=st.integers(1, 10_000),
+    trail=st.builds(Trail, *[st.integers(0, 2**32 - 1)] * 4),
 )
-def test_a_cursor_returns_what_it_was_issued_for(sids: list[str], limit: int) -> None:
-    place = Position(tuple(("PageToken", sid) for sid in sids), "CA" + "".join(sids[:1]))
+def test_a_cursor_returns_what_it_was_issued_for(sids: list[str], limit: int, trail: Trail) -> None:
+    place = Position(tuple(("PageToken", sid) for sid in sids), "CA" + "".join(sids[:1]), trail)
     cursor = CURSORS.issue(resumed(to=OURS, limit=limit), place)
     query = resumed(cursor=cursor)
     assert (query.start, query.limit) == (place, limit)

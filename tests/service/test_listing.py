@@ -1,12 +1,16 @@
 """Lists: walked to the end, each call once, in answers of a size that can be read."""
 
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Literal
 from urllib.parse import parse_qs
 
 import pytest
+from anyio.from_thread import start_blocking_portal
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from mcp import Client
 
 from calls_mcp.emulator import seed_history
@@ -14,6 +18,7 @@ from tests.harness import ACCOUNT, Agent, Harness, open_harness, structured, tex
 from tests.upstream import (
     PATH,
     SID,
+    Exchange,
     Step,
     Tool,
     Upstream,
@@ -469,23 +474,6 @@ async def test_a_next_page_without_a_position_ends_the_list(following: object) -
     assert len(upstream.requests) == 1
 
 
-@pytest.mark.requirement("36")
-async def test_an_endless_list_ends_at_the_limit() -> None:
-    following = f"{PATH}?PageSize=50&Page=1&PageToken=PA{SID}"
-    async with scripted(answer(200, page(call(), following=following))) as (upstream, agent):
-        outcome = await agent.call("list_calls", limit=20)
-    assert outcome["count"] <= 20
-    assert len(upstream.requests) <= 20
-
-
-async def test_an_endless_list_of_empty_pages_ends() -> None:
-    following = f"{PATH}?PageSize=50&Page=1&PageToken=PA{SID}"
-    async with scripted(answer(200, page(following=following))) as (upstream, agent):
-        outcome = await agent.call("list_calls", limit=10_000)
-    assert outcome["count"] == 0
-    assert len(upstream.requests) < 5
-
-
 async def test_a_page_that_fails_fails_the_invocation() -> None:
     following = f"{PATH}?PageSize=1&Page=1&PageToken=PA{SID}"
     script = [answer(200, page(call(), following=following)), answer(400, {"code": 20001})]
@@ -494,3 +482,126 @@ async def test_a_page_that_fails_fails_the_invocation() -> None:
         error = await error_of(agent, tool)
     assert error["kind"] == "rejected"
     assert len(upstream.requests) == 2
+
+
+# Pages that repeat
+
+Graph = Mapping[str, tuple[str, str | None]]
+"""For each page token, a letter for each call of the page, and the token of the next page."""
+
+
+class Pages:
+    """A step that answers with the page of the graph that is asked for."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+
+    async def __call__(self, exchange: Exchange) -> None:
+        letters, following = self.graph[exchange.request.query.get("PageToken", "")]
+        uri = None if following is None else f"{PATH}?Page=1&PageToken={following}"
+        await answer(200, page(*map(lettered, letters), following=uri))(exchange)
+
+
+class Endless(dict[str, tuple[str, str | None]]):
+    """Pages with the same calls, each with a link to one more."""
+
+    def __init__(self, letters: str) -> None:
+        self._letters = letters
+
+    def __missing__(self, token: str) -> tuple[str, str]:
+        return self._letters, str(int(token or "0") + 1)
+
+
+def lettered(letter: str) -> dict[str, Any]:
+    return call(sid=f"CA{ord(letter):032x}")
+
+
+def letters_of(outcome: dict[str, Any]) -> str:
+    return "".join(chr(int(sid[-2:], 16)) for sid in listed(outcome))
+
+
+ONCE = "the API listed some calls more than once; each is shown once"
+REPEATING = "there may be more calls: the API's pages repeat"
+REPEATED: dict[str, tuple[Graph, str, list[str], int]] = {
+    "itself": ({"": ("ab", "1"), "1": ("cd", "1")}, "abcd", [REPEATING], 2),
+    "the first": ({"": ("ab", "0"), "0": ("ab", "0")}, "ab", [ONCE, REPEATING], 2),
+    "an earlier": (
+        {"": ("ab", "1"), "1": ("cd", "2"), "2": ("ef", "1")},
+        *("abcdef", [REPEATING], 3),
+    ),
+    "overlapping": ({"": ("ab", "1"), "1": ("bc", "2"), "2": ("cd", None)}, "abcd", [ONCE], 3),
+    "twice on a page": ({"": ("aba", None)}, "ab", [ONCE], 1),
+    "nothing new, then new": (
+        {"": ("ab", "1"), "1": ("ab", "2"), "2": ("", "3"), "3": ("c", None)},
+        *("abc", [ONCE], 4),
+    ),
+    "under ever new links": (Endless("ab"), "ab", [ONCE, REPEATING], 22),
+    "empty": (Endless(""), "", [REPEATING], 21),
+}
+"""Pages, the calls of one result, its warnings, and how many pages are read for it."""
+
+
+@pytest.mark.requirement("36")
+@pytest.mark.parametrize("repeated", REPEATED)
+async def test_a_result_shows_each_call_once_and_ends_where_pages_repeat(repeated: str) -> None:
+    graph, letters, warnings, read = REPEATED[repeated]
+    async with scripted(Pages(graph)) as (upstream, agent):
+        outcome = await agent.call("list_calls", limit=30)
+    assert letters_of(outcome) == letters
+    assert outcome["warnings"] == warnings
+    assert "next_cursor" not in outcome
+    assert len(upstream.requests) == read
+
+
+@pytest.mark.requirement("36")
+@pytest.mark.parametrize("limit", [1, 2, 3])
+@pytest.mark.parametrize("repeated", REPEATED)
+async def test_cursors_come_to_an_end_where_pages_repeat(repeated: str, limit: int) -> None:
+    graph, letters, _, _ = REPEATED[repeated]
+    async with scripted(Pages(graph)) as (_, agent):
+        outcomes = await walk(agent, limit=limit)
+    assert {*"".join(map(letters_of, outcomes))} == {*letters}
+    assert len(outcomes) < 40
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> Graph:
+    tokens = ["", *map(str, range(draw(st.integers(0, 5))))]
+    letters = st.text("abcdefgh", max_size=4)
+    following = st.none() | st.sampled_from(tokens[1:] or [None])
+    return {token: (draw(letters), draw(following)) for token in tokens}
+
+
+def reachable(graph: Graph) -> set[str]:
+    visited: dict[str, str] = {}
+    token: str | None = ""
+    while token is not None and token not in visited:
+        visited[token], token = graph[token]
+    return {*"".join(visited.values())}
+
+
+@pytest.fixture
+def listing() -> Generator[Callable[[Graph, int], list[dict[str, Any]]]]:
+    """A function that walks through pages by cursors and returns the results."""
+    pages = Pages({})
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(scripted(pages)) as (_, agent),
+    ):
+
+        def follow(graph: Graph, limit: int) -> list[dict[str, Any]]:
+            pages.graph = graph
+            return portal.call(partial(walk, agent, limit=limit))
+
+        yield follow
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(graph=graphs(), limit=st.integers(1, 6))
+def test_all_calls_of_any_pages_are_listed_and_cursors_come_to_an_end(
+    listing: Callable[[Graph, int], list[dict[str, Any]]], graph: Graph, limit: int
+) -> None:
+    outcomes = listing(graph, limit)
+    results = [*map(letters_of, outcomes)]
+    assert all(len({*letters}) == len(letters) for letters in results)
+    assert {*"".join(results)} == reachable(graph)
