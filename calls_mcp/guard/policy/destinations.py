@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from calls_mcp.guard.policy.rules import Destinations, Objection
-from calls_mcp.guard.policy.sip_address import parse_sip
+from calls_mcp.guard.policy.sip_address import SHORTEST_SUBSCRIBER, SipAddress, parse_sip
 from calls_mcp.tools.catalog import address_kind
 
-_SHORTEST_SUBSCRIBER = 7  # digits: +290, +683 and +690 with four more
 _LONGEST_EMERGENCY = 9  # digits, calling code included: +227 723141
 
-_EMERGENCY = re.compile(r"\+?(112|911|999)[^A-Za-z0-9]*")
+_EMERGENCY = re.compile(r"\+?(112|911|999)")
+_EXIT_CODES = ("00", "011", "0011")
 _HINT = "Ask the user for another number or address, or ask the operator to allow this one."
 
 
@@ -45,11 +45,16 @@ def object_to_destination(rules: Destinations, to: str) -> Iterator[Objection]:
 
 def pre_approves(rules: Destinations, to: str) -> bool:
     """Return whether `to` may be called without confirmation, however it is spelled."""
-    address = canonical(to)
-    if address_kind(to) == "SIP address" and ((sip := parse_sip(to)) is None or sip.is_rerouted):
-        return False
+    address = spelled = canonical(to)
+    if address_kind(to) == "SIP address":
+        sip = parse_sip(to)
+        if sip is None or sip.is_rerouted or sip.is_doubtful:
+            return False
+        spelled = f"sip:{sip}".lower()
     return any(
-        address.startswith(_prefix(known)) if known.endswith("*") else address == canonical(known)
+        address.startswith(prefix := _prefix(known)) or spelled.startswith(prefix)
+        if known.endswith("*")
+        else address == canonical(known)
         for known in rules.pre_approved
         if address_kind(known) == address_kind(to)
     )
@@ -70,8 +75,30 @@ def canonical(to: str) -> str:
     if kind == "client":
         return f"client:{_identity(to)}"
     if kind == "SIP address" and (address := parse_sip(to)):
-        return f"sip:{address.number or address.user}@{address.host}".lower()
+        return f"sip:{_canonical_user(address)}@{address.host}".lower()
     return to.lower()
+
+
+def _canonical_user(address: SipAddress) -> str:
+    number = address.number
+    if len(number) < SHORTEST_SUBSCRIBER:
+        return address.user
+    known = (each for each in _international(number) if _look_up(each).is_valid)
+    return next((_look_up(each).canonical for each in known), number)
+
+
+def _international(number: str) -> tuple[str, ...]:
+    """Return what a number from a SIP address may be with its country code."""
+    if number.startswith("+"):
+        return (number,)
+    return (*_abroad(number), f"+{number}")
+
+
+def _abroad(number: str) -> Iterator[str]:
+    """Yield what a number that begins with an exit code stands for."""
+    for code in _EXIT_CODES:
+        if number.startswith(code):
+            yield f"+{number.removeprefix(code)}"
 
 
 def _identity(client: str) -> str:
@@ -84,26 +111,40 @@ def _object_to_sip(rules: Destinations, to: str) -> Iterator[Objection]:
         reason = "to is a SIP address that can be understood in more than one way"
         yield Objection("destinations.allow_sip", reason, "Write it plainly, as sip:name@host.")
         return
-    number = address.number
-    if _EMERGENCY.fullmatch(address.user):
-        yield _emergency()
-    elif number.startswith("+"):
-        yield from _object_to_number(rules, number)
-    elif len(number) >= _SHORTEST_SUBSCRIBER:  # shorter ones are extensions
-        yield from _object_to_bare_number(rules, number)
+    if address.is_doubtful and rules.are_strict:
+        reason = "to is a SIP address that may be dialled as a number, and it isn't certain which"
+        yield Objection("destinations.allow_sip", reason, "Write it as sip:+ and the number.")
+        return
+    for number in sorted(address.numbers):
+        yield from _object_to_sip_number(rules, number)
     patterns = [_lower_host(pattern) for pattern in rules.allow_sip]
     if not matches_any(patterns, "*" if address.is_rerouted else str(address)):
         reason = "to is a SIP address that is not allowed"
         yield Objection("destinations.allow_sip", reason, _HINT)
 
 
+def _object_to_sip_number(rules: Destinations, number: str) -> Iterator[Objection]:
+    if _EMERGENCY.fullmatch(number):
+        yield _emergency()
+    elif number.startswith("+"):
+        yield from _object_to_number(rules, number)
+    elif short := [each for each in _abroad(number) if len(each) - 1 <= _LONGEST_EMERGENCY]:
+        for each in short:
+            yield from _object_to_number(rules, each)
+    elif len(number) >= SHORTEST_SUBSCRIBER:  # shorter ones are extensions
+        yield from _object_to_bare_number(rules, number)
+
+
 def _object_to_bare_number(rules: Destinations, digits: str) -> Iterator[Objection]:
     """Yield objections to the number in a SIP address that may lack its country code."""
     if not _describes_numbers(rules):
         return
-    if _look_up(f"+{digits}").is_valid:
-        yield from _object_to_number(rules, f"+{digits}")
-    elif rules.restrict_numbers:
+    known = [number for number in _international(digits) if _look_up(number).is_valid]
+    for number in known:
+        yield from _object_to_number(rules, number)
+    if known:
+        return
+    if rules.restrict_numbers:
         reason = "to is a SIP address whose number can't be checked without its country code"
         yield Objection("destinations.allow_sip", reason, "Write it with + and country code.")
     elif denied := _national_types(digits) & {*rules.deny_number_types}:
@@ -114,7 +155,7 @@ def _object_to_bare_number(rules: Destinations, digits: str) -> Iterator[Objecti
 
 def _object_to_number(rules: Destinations, number: str) -> Iterator[Objection]:
     digits = len(number) - 1
-    if digits < _SHORTEST_SUBSCRIBER:
+    if digits < SHORTEST_SUBSCRIBER:
         yield _emergency()
     if not (digits <= _LONGEST_EMERGENCY or _describes_numbers(rules)):
         return
@@ -176,7 +217,7 @@ def _type(number: str) -> str:
     """Return the type of a number. Extra digits are ignored, as the phone network does."""
     import phonenumbers as known  # noqa: PLC0415
 
-    for end in range(len(number), _SHORTEST_SUBSCRIBER, -1):
+    for end in range(len(number), SHORTEST_SUBSCRIBER, -1):
         kind = known.number_type(known.parse(number[:end]))
         if kind != known.PhoneNumberType.UNKNOWN:
             return known.PhoneNumberType.to_string(kind).lower()

@@ -116,6 +116,11 @@ class Destinations:
         return bool(allowed or denied or self.deny_countries)
 
     @property
+    def are_strict(self) -> bool:
+        """Return whether there are other rules about numbers than the default one."""
+        return self.restrict_numbers or bool({*self.deny_number_types} - {"premium_rate"})
+
+    @property
     def restrict_parties(self) -> bool:
         """Return whether there are rules on who may be called, beside the type of a number."""
         return self.restrict_numbers or "*" not in self.allow_sip or "*" not in self.allow_clients

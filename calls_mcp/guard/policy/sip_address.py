@@ -5,6 +5,8 @@ import unicodedata
 from dataclasses import dataclass
 from urllib.parse import unquote
 
+SHORTEST_SUBSCRIBER = 7  # digits: +290, +683 and +690 with four more
+
 _URI = re.compile(
     r"(?P<scheme>sips?):(?P<user>[^@]+)@(?P<host>\[[^\]]*\]|[^\[\]:;?]+)(?::(?P<port>[0-9]+))?"
     r"(?P<parameters>;[^?]*)?(?P<headers>\?.*)?",
@@ -12,7 +14,11 @@ _URI = re.compile(
 )
 _NUMBER = re.compile(r"\+?[0-9]+")
 _SEPARATORS = re.compile(r"[\s().-]+")
-_USER = re.compile(r"(\+[1-9][0-9]*|[^\s@:/\\?;<>\"%+][^\s@:/\\?;<>\"%]*)")
+# Codes that a gateway obeys before it dials, such as *67, *31# and #31#.
+_CODE = re.compile(r"\A[*#]+([0-9]{2,3}[*#]+|[0-9]{2})")
+_LONGEST_CODE = 4  # digits
+_RUN = re.compile(r"([*#]*)(\+?[0-9]+)")
+_USER = re.compile(r"(\+[1-9][0-9]*[*#]*|[^\s@:/\\?;<>\"%+][^\s@:/\\?;<>\"%]*)")
 _HOST = re.compile(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]")
 _REROUTING = ("maddr", "route")  # a parameter and a header that name another host
 
@@ -30,13 +36,37 @@ class SipAddress:
 
     @property
     def number(self) -> str:
-        """Return the number in `user`, if any, with a + if it had one or an exit code."""
-        if not _NUMBER.fullmatch(self.user):
-            return ""
-        for exit_code in ("00", "011"):
-            if self.user.startswith(exit_code):
-                return f"+{self.user.removeprefix(exit_code)}"
-        return self.user
+        """Return the number that a gateway most likely dials, as digits with or without a +."""
+        return _number(self._dialled)
+
+    @property
+    def numbers(self) -> frozenset[str]:
+        """Return all numbers that a gateway may dial, as digits with or without a +."""
+        runs = _RUN.findall(self._dialled)
+        found = {number for _, number in runs}
+        if runs and runs[0][0] and runs[0][1].isdigit():  # it begins with a code of unknown length
+            found |= {runs[0][1][end:] for end in range(1, _LONGEST_CODE + 1)} - {""}
+        if self._has_letters:
+            found = {number for number in found if number.startswith("+")}
+        return frozenset({*found, self.number} - {""})
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Return whether a gateway may dial a number, and it isn't certain which."""
+        runs = [run.lstrip("+") for _, run in _RUN.findall(self._dialled)]
+        if self._has_letters:
+            return any(len(run) >= SHORTEST_SUBSCRIBER for run in runs)
+        return bool(runs) and not _NUMBER.fullmatch(self._dialled.rstrip("*#"))
+
+    @property
+    def _has_letters(self) -> bool:
+        return any(c.isalpha() for c in self._dialled)
+
+    @property
+    def _dialled(self) -> str:
+        """Return what is left of `user` without punctuation."""
+        kept = (c for c in self.user.lower() if c.isalnum() or c in "*#+")
+        return "".join(kept)
 
     def __str__(self) -> str:
         """Return it as user@host, as the policy's patterns match it."""
@@ -49,15 +79,28 @@ def parse_sip(address: str) -> SipAddress | None:
     if uri is None:
         return None
     try:
-        user = unicodedata.normalize("NFKC", unquote(uri["user"], errors="strict"))
+        user = _plain(unquote(uri["user"], errors="strict"))
         rest = unquote((uri["parameters"] or "") + (uri["headers"] or ""), errors="strict")
     except UnicodeDecodeError:
         return None
     # Only a telephone number has parameters before the @.
-    if _NUMBER.fullmatch(plain := _SEPARATORS.sub("", user.partition(";")[0])):
+    plain = _SEPARATORS.sub("", user.partition(";")[0])
+    if _number(plain):
         user = plain
     host = unquote(uri["host"]).lower().removesuffix(".")
     if not (_USER.fullmatch(user) and user.isprintable() and _HOST.fullmatch(host)):
         return None
     names = {part.partition("=")[0].strip().lower() for part in re.split("[;?&]", rest)}
     return SipAddress(user, host, is_rerouted=bool(names & {*_REROUTING}))
+
+
+def _plain(user: str) -> str:
+    """Return a text in its compatible form, with the digits of all scripts as ASCII."""
+    normal = unicodedata.normalize("NFKC", user)
+    return "".join(str(unicodedata.decimal(c, c)) for c in normal)
+
+
+def _number(text: str) -> str:
+    """Return the number that is left without a code before it, and # after it; empty if none."""
+    number = _CODE.sub("", text.lower().removeprefix("tel").rstrip("*#"))
+    return number if _NUMBER.fullmatch(number) else ""

@@ -130,6 +130,9 @@ def test_the_default_policy_allows_all_of_twilios_test_numbers(to: str) -> None:
         ("sip:bob@example.com", "sip:bob@example.com;maddr=192.0.2.1", False),
         ("sip:bob@example.com", "sip:bob@example.com?Route=%3Csip:evil.example%3E", False),
         ("sip:bob@example.com", "sip:%62ob@EXAMPLE.com;transport=tcp", True),
+        ("sip:4930*", "sip:493012345678@example.com", True),
+        ("sip:+4930*", "sip:493012345678@example.com", True),
+        ("sip:+4930*", "sip:*67+493012345678@example.com", False),
     ],
 )
 @pytest.mark.parametrize("requirement", ["confirm", "require_human"])
@@ -171,6 +174,32 @@ def test_a_pre_approved_destination_is_still_refused_by_another_rule() -> None:
         ({}, "sip:%252B19005551234@example.com", "allow_sip"),
         ({}, "sip:+1_900_555_1234@example.com", "allow_sip"),
         ({}, "sip:+19005551234,1@example.com", "allow_sip"),
+        ({}, "sip:*6719005551234@example.com", "deny_number_types"),
+        ({}, "sip:*67+19005551234@example.com", "deny_number_types"),
+        ({}, "sip:*31%2319005551234%23@example.com", "deny_number_types"),
+        ({}, "sip:*1167-1-900-555-1234@example.com", "deny_number_types"),
+        ({}, "sip:tel+19005551234@example.com", "deny_number_types"),
+        ({}, "sip:tel19005551234@example.com", "deny_number_types"),
+        ({}, "sip:x+19005551234@example.com", "deny_number_types"),
+        ({}, "sip:001119005551234@example.com", "deny_number_types"),
+        ({}, "sip:9+19005551234@example.com", "deny_number_types"),
+        ({}, "sip:%D9%A1%D9%A9%D9%A0%D9%A05551234@example.com", "deny_number_types"),
+        ({}, "sip:*67911@example.com", "emergency"),
+        ({}, "sip:911%23@example.com", "emergency"),
+        ({}, "sip:00911@example.com", "emergency"),
+        ({"deny_number_types": ()}, "sip:01149112@example.com", "emergency"),
+        ({}, "sip:*98@example.com", ""),
+        ({}, "sip:agent-4930123456@example.com", ""),
+        ({"allow_countries": ("DE",)}, "sip:*67493012345678@example.com", "allow_sip"),
+        ({"allow_countries": ("DE",)}, "sip:*31%23+493012345678@example.com", "allow_sip"),
+        ({"allow_countries": ("DE",)}, "sip:4930*12345678@example.com", "allow_sip"),
+        ({"allow_countries": ("DE",)}, "sip:agent-4930123456@example.com", "allow_sip"),
+        ({"deny_number_types": ("mobile",)}, "sip:agent-4930123456@example.com", "allow_sip"),
+        ({"allow_countries": ("DE",)}, "sip:agent-7@example.com", ""),
+        ({"allow_countries": ("DE",)}, "sip:493012345678%23@example.com", ""),
+        ({"allow_countries": ("DE",)}, "sip:0011493012345678@example.com", ""),
+        ({"deny_countries": ("DE",)}, "sip:0011493012345678@example.com", "deny_countries"),
+        ({"deny_countries": ("DE",)}, "sip:0081493012345678@example.com", "allow_sip"),
         ({}, "sip:1000@example.com", ""),
         ({}, "sip:alice@example.com", ""),
         ({}, f"sip:{BERLIN}@example.com", ""),
@@ -208,7 +237,7 @@ def _spelled(text: str, encoded: list[bool]) -> str:
 
 
 @given(
-    user=st.text(string.ascii_lowercase + string.digits, min_size=1, max_size=12),
+    user=st.text(string.ascii_lowercase + string.digits, max_size=12).map("u{}".format),
     data=st.data(),
     scheme=st.sampled_from(["sip", "SIP", "sips"]),
     host=st.sampled_from(["example.com", "EXAMPLE.com", "example.com.", "example.com:5060"]),
@@ -221,6 +250,27 @@ def test_all_spellings_of_a_sip_address_have_one_canonical_form(
     encoded = data.draw(st.lists(st.booleans(), min_size=len(user), max_size=len(user)))
     spelling = f"{scheme}:{_spelled(spelled, encoded)}@{host}{tail}"
     assert canonical(spelling) == f"sip:{user}@example.com"
+
+
+@given(
+    number=st.sampled_from([BERLIN, PREMIUM, SWISS, "+442079460000", "+15005550006"]),
+    start=st.sampled_from(["+", "", "00", "011", "0011"]),
+    code=st.sampled_from(["", "*67", "*31%23", "%2331%23", "*%2331%23", "tel", "*67-"]),
+    end=st.sampled_from(["", "%23", ";user=phone", ";phone-context=%2B1"]),
+    separators=st.lists(st.sampled_from(["", "", ".", "-", "%20"]), min_size=13, max_size=13),
+)
+def test_all_spellings_of_a_number_in_a_sip_address_are_one_party_under_the_same_rules(
+    number: str, start: str, code: str, end: str, separators: list[str]
+) -> None:
+    digits = "".join(a + b for a, b in zip(separators, number[1:], strict=False))
+    spelling = f"sip:{code}{start}{digits}{end}@example.com"
+    plain = f"sip:{number}@example.com"
+    assert canonical(spelling) == plain
+    rules = {"deny_countries": ("CH",), "allow_prefixes": ("+1", "+4930", "+4120")}
+    for policy in (SHIPPED, changed("destinations", **rules)):
+        refused = ruling(policy, asked(to=plain))
+        rule = ruling(policy, replace(asked(), values={**asked().values, "to": spelling}))
+        assert rule == refused or (rule and code)
 
 
 @pytest.mark.process
