@@ -153,12 +153,16 @@ class Guard:
     ) -> Proceed | Stop:
         if approval is not None and approval.by == "operator":
             return await self._withdraw(change, approval.reason)
+        if approval is not None and approval.by == "client":
+            used = await self._withdraw_question(change, approval)
+            return used or await self._decide(change, None, report)
         if requests := self._requests_for(change, approval):
             return await self._ask_operator(change, requests, report)
         if approval is None:
             return await self._ask_if_needed(change)
         identifier = self.confirmations.verify(approval.token)
-        return await self._act_on(change, identifier, approval, Authority(approval.by))
+        authority = Authority("token" if approval.by == "token" else "elicitation")
+        return await self._act_on(change, identifier, approval, authority)
 
     def _requests_for(self, change: Change, approval: Approval | None) -> ApprovalRequests | None:
         """Return the approval requests if the operator must decide, else None."""
@@ -216,6 +220,18 @@ class Guard:
         refusal = Approval("", approved=False, reason=reason, by="operator")
         authority = Authority("elicitation", approval_id=request.identifier)
         return await self._act_on_request(change, request, refusal, authority)
+
+    async def _withdraw_question(self, change: Change, approval: Approval) -> Stop | None:
+        """Withdraw a question that the client could not ask, or return how it was answered."""
+        identifier = self.confirmations.verify(approval.token)
+        pending = await self.confirmations.find(identifier, change.binding)
+        claim = await self.confirmations.claim(identifier, pending)
+        if isinstance(claim, Stop):
+            return claim if claim.decision == "replayed" else None
+        outcome = expired("The client could not ask the user.")
+        await self.confirmations.settle(identifier, outcome)
+        await self.record(change, Stop("expired", outcome))
+        return None
 
     async def _act_on_request(
         self, change: Change, request: ApprovalRequest, approval: Approval, authority: Authority

@@ -1,16 +1,17 @@
 """Elicitation: asks the user to confirm a change, in the way of the client's protocol version.
 
 A 2026-07-28 client gets the question as a result and sends the answer in a second request. An older
-client is asked while its request waits. A client that can't ask its user gets a token instead. If
-the operator must approve, a client that can open pages is asked to open the approval page.
+client is asked while its request waits. A client that can't ask its user gets a token instead, and
+so does one that declares elicitation but does not answer. If the operator must approve, a client
+that can open pages is asked to open the approval page.
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import anyio
-from mcp.server.context import ServerRequestContext
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
     CallToolRequestParams,
@@ -20,15 +21,19 @@ from mcp_types import (
     ElicitRequestURLParams,
     ElicitResult,
     InputRequiredResult,
+    methods,
 )
+from mcp_types.version import LATEST_MODERN_VERSION, MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 
-from calls_mcp.observability.redaction import one_line
+from calls_mcp.observability.redaction import quoted
+from calls_mcp.server.client_abilities import LATE, Abilities, Sessions
 from calls_mcp.tools.outcome import Approval, Confirmation, Outcome
 
-_MODERN = "2026-07-28"
 _KEY, _PAGE = "confirm", "open"
 _FIELD = "approve"
+_PAGE_STATE = "page:"  # tokens have no colon
+_INVALID = "it sent no valid answer"
 _LOOK = (
     "The operator must approve this change before anything happens. Open the operator's page to "
     "see the change and decide."
@@ -37,6 +42,29 @@ _LOOK = (
 Context = ServerRequestContext[Any, Any]
 Invoke = Callable[[Approval | None, bool], Awaitable[Outcome]]
 """Invokes with the user's answer, if there is one, and whether the client can ask its user."""
+
+
+async def ignore_invalid_answers(ctx: Context, call_next: CallNext) -> HandlerResult:
+    """Ignore the answers of a tool call that are not valid, as if they were not given.
+
+    The SDK would refuse the whole request, and a client that can't ask would get nowhere.
+    """
+    params = ctx.params or {}
+    if ctx.method != "tools/call" or "inputResponses" not in params:
+        return await call_next(ctx)
+    sent: object = params["inputResponses"]
+    given = cast("dict[str, object]", sent) if isinstance(sent, dict) else {}
+    valid = {key: given[key] for key in (_KEY, _PAGE) if _is_valid(given.get(key), ctx)}
+    return await call_next(replace(ctx, params={**params, "inputResponses": valid}))
+
+
+def _is_valid(answer: object, ctx: Context) -> bool:
+    params = {**(ctx.params or {}), "inputResponses": {_KEY: answer}}
+    try:
+        methods.validate_client_request("tools/call", LATEST_MODERN_VERSION, params)
+    except ValidationError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,67 +77,90 @@ class Elicitation:
 
     ctx: Context
     invoke: Invoke
+    sessions: Sessions
     timeout: float
     console: str | None
 
     async def run(self, params: CallToolRequestParams) -> Outcome | InputRequiredResult:
         """Invoke, and have the client ask for a confirmation if one is needed."""
-        can_ask = _can_ask(self.ctx)
-        outcome = await self.invoke(_approval_in(params), can_ask)
-        confirmation = outcome.confirmation
-        if confirmation is None:
-            return outcome
-        if can_ask and (token := confirmation.token):
-            return await self._ask(_question(confirmation), token)
-        approval = confirmation.approval
-        if approval and self.console and _can_open(self.ctx) and _page_result(params) is None:
-            from calls_mcp.guard.approval_requests import page_of  # noqa: PLC0415  # 70 ms
+        abilities = self.sessions.abilities(self.ctx)
+        approval = _approval_in(params, abilities)
+        why = abilities.form_failure
+        can_ask = _can_ask(self.ctx) and not why
+        outcome = await self.invoke(approval, can_ask)
+        if can_ask and outcome.confirmation and (token := outcome.confirmation.token):
+            question = _question(outcome.confirmation)
+            if self.ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
+                abilities.ask(self.sessions.clock() + self.timeout)
+                request = ElicitRequest(params=question)
+                return InputRequiredResult(input_requests={_KEY: request}, request_state=token)
+            answer = await self._elicit(question, token, abilities)
+            can_ask = answer.by != "client"
+            outcome = await self.invoke(answer, can_ask)
+            why = "" if can_ask else answer.reason
+        if why and outcome.confirmation and _can_ask(self.ctx):
+            instead = ", so it gets a token instead" if outcome.confirmation.token else ""
+            outcome = outcome.with_warnings([f"the client could not ask the user ({why}){instead}"])
+        return await self._show_page(outcome, params, abilities, can_ask=can_ask)
 
-            return await self._open_page(page_of(self.console, approval), approval, outcome)
-        return outcome
-
-    async def _ask(
-        self, question: ElicitRequestFormParams, token: str
-    ) -> Outcome | InputRequiredResult:
-        if self.ctx.protocol_version >= _MODERN:
-            request = ElicitRequest(params=question)
-            return InputRequiredResult(input_requests={_KEY: request}, request_state=token)
-        return await self.invoke(await self._elicit(question, token), _can_ask(self.ctx))
-
-    async def _elicit(self, question: ElicitRequestFormParams, token: str) -> Approval:
+    async def _elicit(
+        self, question: ElicitRequestFormParams, token: str, abilities: Abilities
+    ) -> Approval:
         schema, session = question.requested_schema, self.ctx.session
         response = None
         try:
             with anyio.move_on_after(self.timeout):
                 response = await session.elicit_form(question.message, schema, self.ctx.request_id)
+            why = LATE if response is None else _INVALID
         except MCPError as error:
-            return _refusal(
-                token, f"The client could not ask the user ({one_line(error.message)})."
-            )
+            why = f"it answered {quoted(error.message, 100)}"
         except ValidationError:
-            return _refusal(token, "The client sent an invalid answer.")
-        return _approval(token, response)
+            why = _INVALID
+        return _approval(token, response, abilities, why)
+
+    async def _show_page(
+        self,
+        outcome: Outcome,
+        params: CallToolRequestParams,
+        abilities: Abilities,
+        *,
+        can_ask: bool,
+    ) -> Outcome | InputRequiredResult:
+        """Have the client open the operator's page if the operator must approve the change."""
+        approval_id = outcome.confirmation.approval if outcome.confirmation else None
+        can_open = _can_open(self.ctx) and not abilities.page_failed
+        if not (approval_id and self.console and can_open) or _page_result(params):
+            return outcome
+        opened = await self._open_page(self.console, approval_id, abilities)
+        if isinstance(opened, InputRequiredResult):
+            return opened
+        if opened is None:
+            return outcome  # it names the page, too
+        outcome = await self.invoke(_declined(opened), can_ask)
+        if outcome.outcome != "awaiting_operator":
+            await self.ctx.session.send_elicit_complete(approval_id, self.ctx.request_id)
+        return outcome
 
     async def _open_page(
-        self, url: str, approval: str, outcome: Outcome
-    ) -> Outcome | InputRequiredResult:
-        """Have the client open the operator's page, where the operator decides."""
-        if self.ctx.protocol_version >= _MODERN:
-            page = ElicitRequestURLParams(message=_LOOK, url=url)
-            return InputRequiredResult(input_requests={_PAGE: ElicitRequest(params=page)})
-        session, request_id = self.ctx.session, self.ctx.request_id
-        response = None
+        self, console: str, approval_id: str, abilities: Abilities
+    ) -> ElicitResult | InputRequiredResult | None:
+        """Have the client open the operator's page; None if the user did not see it."""
+        from calls_mcp.guard.approval_requests import page_of  # noqa: PLC0415  # 70 ms
+
+        url, response = page_of(console, approval_id), None
+        if self.ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
+            page = ElicitRequest(params=ElicitRequestURLParams(message=_LOOK, url=url))
+            return InputRequiredResult(
+                input_requests={_PAGE: page}, request_state=f"{_PAGE_STATE}{approval_id}"
+            )
         try:
             with anyio.move_on_after(self.timeout):
-                response = await session.elicit_url(_LOOK, url, approval, request_id)
+                response = await self.ctx.session.elicit_url(
+                    _LOOK, url, approval_id, self.ctx.request_id
+                )
         except (MCPError, ValidationError):
-            return outcome  # it names the page, too
-        if response is None or response.action == "cancel":
-            return outcome
-        outcome = await self.invoke(_declined(response), _can_ask(self.ctx))
-        if outcome.outcome != "awaiting_operator":
-            await session.send_elicit_complete(approval, request_id)
-        return outcome
+            abilities.page_failed = True
+        return None if response is None or response.action == "cancel" else response
 
 
 def _can_ask(ctx: Context) -> bool:
@@ -129,11 +180,14 @@ def _elicitation(ctx: Context) -> ElicitationCapability | None:
     return capabilities.elicitation if capabilities else None
 
 
-def _approval_in(params: CallToolRequestParams) -> Approval | None:
+def _approval_in(params: CallToolRequestParams, abilities: Abilities) -> Approval | None:
     """Return the answer in a retried request; a yes needs the state that the server issued."""
-    if params.request_state is not None:
-        return _approval(params.request_state, (params.input_responses or {}).get(_KEY))
-    sent = _page_result(params)
+    sent, state = _page_result(params), params.request_state
+    if state is None:
+        return _declined(sent) if sent else None
+    if not state.startswith(_PAGE_STATE):
+        return _approval(state, (params.input_responses or {}).get(_KEY), abilities, _INVALID)
+    abilities.page_failed |= sent is None
     return _declined(sent) if sent else None
 
 
@@ -151,19 +205,28 @@ def _declined(response: ElicitResult) -> Approval | None:
     return Approval("", approved=False, reason=reason, by="operator")
 
 
-def _approval(token: str, response: object) -> Approval:
-    """Return the answer as an approval, which only a literal true is."""
+def _approval(token: str, response: object, abilities: Abilities, failure: str) -> Approval:
+    """Return the answer as an approval. Only a literal true is a yes.
+
+    An answer that is neither a yes nor a no does not come from a person: it is a `failure` of the
+    client.
+    """
+    content = response.content or {} if isinstance(response, ElicitResult) else {}
+    approved = content.get(_FIELD)
     match response:
-        case ElicitResult(action="accept", content=dict(content)) if content.get(_FIELD) is True:
-            return Approval(token, by="elicitation")
-        case ElicitResult(action="accept"):
-            return _refusal(token, "The user did not confirm.")
+        case ElicitResult(action="accept") if approved is True:
+            answer = Approval(token, by="elicitation")
+        case ElicitResult(action="accept") if approved is False:
+            answer = _refusal(token, "The user did not confirm.")
         case ElicitResult(action="decline"):
-            return _refusal(token, "The user declined. Talk to them before you try again.")
-        case ElicitResult():
-            return _refusal(token, "The user dismissed the question.")
+            answer = _refusal(token, "The user declined. Talk to them before you try again.")
+        case ElicitResult(action="cancel"):
+            answer = _refusal(token, "The user dismissed the question.")
         case _:
-            return _refusal(token, "The user did not answer.")
+            abilities.fail(failure)
+            return Approval(token, approved=False, reason=failure, by="client")
+    abilities.answer()
+    return answer
 
 
 def _refusal(token: str, reason: str) -> Approval:

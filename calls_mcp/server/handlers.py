@@ -16,7 +16,8 @@ from mcp.shared.exceptions import MCPError
 from calls_mcp import __version__
 from calls_mcp.observability import correlation
 from calls_mcp.server import mcp_app as app
-from calls_mcp.server.elicitation import Elicitation
+from calls_mcp.server.client_abilities import Sessions
+from calls_mcp.server.elicitation import Elicitation, ignore_invalid_answers
 from calls_mcp.server.permissions import (
     Context,
     Permissions,
@@ -109,6 +110,7 @@ def build_server(runtime: Runtime) -> Server[BackgroundTasks]:
     security = RequestStateSecurity(keys=runtime.keys, ttl=_DAY, bind_principal=principal_of)
     server.middleware.append(partial(_correlated, permissions))
     server.middleware.append(_corrected)
+    server.middleware.append(ignore_invalid_answers)
     server.middleware.append(RequestStateBoundary(security, default_audience=NAME))
     return server
 
@@ -169,6 +171,7 @@ class _Tools:
 
     def __init__(self, permissions: Permissions) -> None:
         self._permissions = permissions
+        self._sessions = Sessions(permissions.runtime.clock)
         self._is_warm = False
         self._tools = {name: _tool(o) for name, o in permissions.operations.items()}
 
@@ -197,7 +200,8 @@ class _Tools:
 
         settings = runtime.settings
         timeout, console = settings.guard.confirm_ttl, settings.console.url
-        outcome = await Elicitation(ctx, invoke, timeout, console).run(params)
+        elicitation = Elicitation(ctx, invoke, self._sessions, timeout, console)
+        outcome = await elicitation.run(params)
         if isinstance(outcome, types.InputRequiredResult):
             return outcome
         return _on_the_wire(to_result(operation, outcome))

@@ -51,8 +51,9 @@ def _lines(operation: Operation, outcome: Outcome) -> Iterator[str]:
         yield line(outcome.call)
     if outcome.calls is not None:
         yield from _list(outcome.calls, outcome.next_cursor)
-    if not outcome.confirmation:  # a preview already contains them
-        yield from (f"Note: {warning}." for warning in outcome.warnings)
+    shown = outcome.confirmation.preview if outcome.confirmation else ""
+    notes = (f"Note: {warning}." for warning in outcome.warnings)
+    yield from (note for note in notes if note not in shown)
 
 
 def line(call: CallSummary) -> str:

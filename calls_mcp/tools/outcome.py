@@ -130,13 +130,14 @@ class Approval:
     """An answer to the confirmation of `token`; `reason` is the reason for a refusal.
 
     `by` is how the answer came: from the client's user, with the token, or about an approval
-    request. Only the operator can approve the latter, so such an answer is always a refusal.
+    request. Only the operator can approve the latter, so such an answer is always a refusal. A
+    `client` that could not ask its user does not answer: it withdraws the question.
     """
 
     token: str
     approved: bool = True
     reason: str = ""
-    by: Literal["elicitation", "token", "operator"] = "token"
+    by: Literal["elicitation", "token", "operator", "client"] = "token"
 
 
 ReportProgress = Callable[[float, float, str], Awaitable[None]]

@@ -74,19 +74,10 @@ def answering(action: str, **content: object) -> Reply:
         pytest.param(dismiss, "dismissed", id="cancel"),
         pytest.param(answering("decline", approve=True), "declined", id="a decline with a yes"),
         pytest.param(answering("cancel", approve=True), "dismissed", id="a cancel with a yes"),
-        pytest.param(answering("accept"), "did not confirm", id="nothing filled in"),
         pytest.param(answering("accept", approve=False), "did not confirm", id="false"),
-        pytest.param(answering("accept", approve="true"), "did not confirm", id="the text true"),
-        pytest.param(answering("accept", approve="yes"), "did not confirm", id="the text yes"),
-        pytest.param(answering("accept", approve=1), "did not confirm", id="the number 1"),
-        pytest.param(answering("accept", approve=1.0), "did not confirm", id="the number 1.0"),
-        pytest.param(answering("accept", approve=None), "did not confirm", id="null"),
-        pytest.param(answering("accept", approve=["true"]), "did not confirm", id="a list"),
-        pytest.param(answering("accept", other=True), "did not confirm", id="another field"),
-        pytest.param(answering("accept", Approve=True), "did not confirm", id="another spelling"),
     ],
 )
-async def test_only_a_literal_true_confirms_a_change(
+async def test_a_persons_no_declines_a_change(
     harness: Harness, era: Era, reply: Reply, reason: str
 ) -> None:
     tools = await changes_of(harness)
@@ -148,39 +139,12 @@ async def test_elicitation_shows_the_preview_and_asks_only_for_approval(
         assert not re.search(r"https?:|www\.|pass|secret|token|credential|pin|key|card", told)
 
 
-async def fail(context: ClientRequestContext, params: types.ElicitRequestParams) -> types.ErrorData:
-    del context, params
-    return types.ErrorData(code=-1, message="no window is open; accept: true")
-
-
 async def hesitate(
     context: ClientRequestContext, params: types.ElicitRequestParams
 ) -> ElicitResult:
     del context, params
     await anyio.sleep_forever()
     return YES
-
-
-@pytest.mark.requirement("04")
-@pytest.mark.parametrize(
-    ("callback", "reason"),
-    [
-        pytest.param(fail, "no window is open", id="cannot be reached"),
-        pytest.param(hesitate, "did not answer", id="takes too long"),
-    ],
-)
-async def test_an_older_client_whose_user_does_not_answer_does_nothing(
-    callback: Any,  # noqa: ANN401  # as Client has it
-    reason: str,
-) -> None:
-    async with (
-        open_harness(calls_mcp_confirm_ttl=0.05) as harness,
-        Client(harness.server, mode="legacy", elicitation_callback=callback) as client,
-    ):
-        outcome = structured(await client.call_tool("create_call", placing()))
-    assert outcome["outcome"] == "declined"
-    assert reason in outcome["reason"]
-    assert harness.changes == []
 
 
 @pytest.mark.requirement("28")
@@ -336,9 +300,9 @@ async def test_a_replayed_approval_returns_the_first_outcome_and_places_no_secon
 
 
 @pytest.mark.requirement("02")
-@pytest.mark.parametrize("no", [NO, dismiss(""), None], ids=["decline", "cancel", "no answer"])
+@pytest.mark.parametrize("no", [NO, dismiss("")], ids=["decline", "cancel"])
 async def test_a_declined_request_state_cannot_be_approved_later(
-    harness: Harness, no: ElicitResult | None
+    harness: Harness, no: ElicitResult
 ) -> None:
     async with interview(harness) as one:
         outcomes = [await one.answer(reply) for reply in (no, YES, YES)]

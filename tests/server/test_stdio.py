@@ -115,16 +115,35 @@ def asked_by_form() -> Generator[tuple[Wire, Any]]:
 
 @pytest.mark.requirement("04")
 @pytest.mark.parametrize(
-    "malformed", [{"action": "perhaps"}, {}, {"action": "accept", "content": 1}]
+    "answer",
+    [
+        {"result": {"action": "perhaps"}},
+        {"result": {"action": "accept", "content": 1}},
+        {"error": {"code": -32601, "message": "Method not found"}},
+    ],
 )
-def test_an_invalid_elicitation_result_of_an_older_client_does_nothing(
-    malformed: dict[str, Any],
+def test_an_older_client_that_can_not_ask_gets_a_token_and_is_not_asked_again(
+    answer: dict[str, Any],
 ) -> None:
     with asked_by_form() as (wire, question):
-        wire.send({"id": question, "result": malformed})
-        outcome = wire.read()["result"]["structuredContent"]
-    assert outcome["outcome"] == "declined"
-    assert "invalid answer" in outcome["reason"]
+        wire.send({"id": question, **answer})
+        first = wire.read()
+        params = {"name": "create_call", "arguments": placing(to=NEVER_CALLED, timeout=20)}
+        wire.send({"id": 3, "method": "tools/call", "params": params})
+        second = wire.read()
+    for told in (first, second):
+        assert told["result"]["structuredContent"]["outcome"] == "confirmation_required"
+
+
+def test_a_2026_client_that_can_not_ask_gets_a_token_and_is_not_asked_again() -> None:
+    asking: dict[str, Any] = {"io.modelcontextprotocol/clientCapabilities": {"elicitation": {}}}
+    call: dict[str, Any] = {"name": "create_call", "arguments": placing(to=NEVER_CALLED)}
+    with running() as wire:
+        state = wire.ask("tools/call", **call, _meta=asking)["result"]["requestState"]
+        first = wire.ask("tools/call", **call, _meta=asking, requestState=state)
+        second = wire.ask("tools/call", **call, _meta=asking)
+    for told in (first, second):
+        assert told["result"]["structuredContent"]["outcome"] == "confirmation_required"
 
 
 @pytest.mark.requirement("28")
