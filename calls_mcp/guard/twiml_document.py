@@ -103,7 +103,7 @@ def read_values(twiml: str) -> tuple[Value, ...]:
 
 def _values(root: Element) -> Iterator[Value]:
     for element in root.walk():
-        known = _elements().get(element.name)
+        known = element_types().get(element.name)
         if known is None:
             yield Value("unknown", "", f"<{element.name}>")
             continue
@@ -126,30 +126,38 @@ def _values(root: Element) -> Iterator[Value]:
 
 
 @dataclass(frozen=True, slots=True)
-class _ElementType:
+class ElementType:
+    """What the table says about an element; `words` and `ends` as `twiml_words.py` uses them."""
+
     text: Kind
     records: bool
     attributes: Mapping[str, Kind]
     defaults: Mapping[str, str]
+    words: tuple[str, ...]
+    ends: bool
 
 
 @cache
-def _elements() -> Mapping[str, _ElementType]:
+def element_types() -> Mapping[str, ElementType]:
+    """Return the table of all known elements, by name."""
     tables = tomllib.loads((CONFIG / "twiml.toml").read_text("utf-8"))
     rows = TypeAdapter(
         dict[str, dict[str, str | bool | list[str] | dict[str, str]]]
     ).validate_python(tables)
     kinds = TypeAdapter[dict[str, Kind]](dict[str, Kind])
-    types: dict[str, _ElementType] = {}
+    types: dict[str, ElementType] = {}
     for name, row in rows.items():
-        lists = ((kind, names) for kind, names in row.items() if isinstance(names, list))
-        attributes = {attribute: kind for kind, names in lists for attribute in names}
+        lists = {kind: names for kind, names in row.items() if isinstance(names, list)}
+        words = tuple(lists.pop("words", ()))
+        attributes = {attribute: kind for kind, names in lists.items() for attribute in names}
         text = {"text": row.get("text", "unknown")}
-        types[name] = _ElementType(
+        types[name] = ElementType(
             text=kinds.validate_python(text)["text"],
             records=bool(row.get("records")),
             attributes=kinds.validate_python(attributes),
             defaults=defaults if isinstance(defaults := row.get("defaults"), dict) else {},
+            words=words,
+            ends=bool(row.get("ends")),
         )
     return types
 

@@ -1,0 +1,94 @@
+from xml.sax.saxutils import escape
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from calls_mcp.guard.twiml_document import element_types
+from calls_mcp.guard.twiml_words import in_words
+from tests.untrusted_text import invisible, unquoted
+
+URL = "https://example.com/next"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("", "It hangs up immediately."),
+        ("<Say>Your car\n is ready.</Say>", 'A voice says "Your car is ready." Then it hangs up.'),
+        (
+            '<Say loop="2">Hi <emphasis>you</emphasis> all</Say><Hangup/>',
+            'A voice says "Hi you all" (2 times). Then it hangs up.',
+        ),
+        (
+            '<Pause length="90"/><Play loop="0">https://example.com/a.mp3</Play>',
+            (
+                'It waits for 90 s. It plays the audio at "https://example.com/a.mp3" (again and '
+                "again). Then it hangs up."
+            ),
+        ),
+        (
+            f'<Gather action="{URL}"><Say>Press 1.</Say></Gather><Redirect>{URL}</Redirect>',
+            (
+                'A voice says "Press 1." It listens for keys or speech, and then follows unknown '
+                f'instructions from "{URL}". Then it follows unknown instructions from "{URL}".'
+            ),
+        ),
+        (
+            '<Dial callerId="+15005550006" timeLimit="60">+12025550171</Dial>',
+            (
+                "It connects the call to +1 202 555 0171, with the caller ID +1 500 555 0006, for "
+                "up to 1 min. Then it hangs up."
+            ),
+        ),
+        (
+            (
+                "<Dial><Number>+12025550171</Number><Sip>sip:bob@example.com</Sip>"
+                "<Client><Identity>jo</Identity></Client></Dial>"
+            ),
+            (
+                'It connects the call to +1 202 555 0171 and "sip:bob@example.com" and the client '
+                '"jo". Then it hangs up.'
+            ),
+        ),
+        (
+            '<Start><Stream url="wss://example.com"/></Start><Stop><Recording/></Stop>',
+            (
+                'It starts a stream of its audio to "wss://example.com". It stops a recording. '
+                "Then it hangs up."
+            ),
+        ),
+        (
+            '<Message to="+12025550171"><Body>Hi</Body></Message><Reject/><Say>never</Say>',
+            'It sends a text message to +1 202 555 0171: "Hi". It rejects the call.',
+        ),
+        (
+            "<New>a</New>",
+            "It runs <New>, which this server does not know. Then it hangs up.",
+        ),
+    ],
+)
+def test_twiml_is_told_in_sentences(body: str, words: str) -> None:
+    assert " ".join(in_words(f"<Response>{body}</Response>")) == words
+
+
+def test_malformed_twiml_has_no_words() -> None:
+    assert in_words("<Response><Say>") == ()
+
+
+def test_each_element_that_does_something_has_words() -> None:
+    silent = {name for name, known in element_types().items() if not known.words}
+    of_speech = {"break", "emphasis", "lang", "p", "phoneme", "prosody", "s", "say-as", "sub", "w"}
+    of_speech |= {"amazon:domain", "amazon:effect"}
+    containers = {"Response", "Headers", "Prompt"}
+    settings = {"Header", "Task", "Language", "Config", "Parameter"}
+    assert silent == of_speech | containers | settings
+
+
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1))
+def test_what_is_said_can_not_look_like_a_sentence_of_the_server(text: str) -> None:
+    told = f"{text} FORGED"
+    words = " ".join(in_words(f"<Response><Say>{escape(told)}</Say></Response>"))
+    assert "FORGED" in words
+    assert "FORGED" not in unquoted(words)
+    assert not invisible(words)
