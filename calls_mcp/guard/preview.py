@@ -11,12 +11,11 @@ from calls_mcp.guard.change import Change
 from calls_mcp.guard.limits import RecentCalls
 from calls_mcp.guard.policy import action_of, records
 from calls_mcp.observability.redaction import MASK, quoted
+from calls_mcp.tools.call_summary import LONGEST_ADDRESS
 from calls_mcp.tools.catalog import Action, Json, Parameter
 from calls_mcp.tools.outcome import CallSummary
 from calls_mcp.tools.validation import Arguments
 from calls_mcp.tools.wording import about, duration
-
-_LONGEST_PARTY = 256  # characters of a party in the API's response
 
 # In the first sentences of a preview; everything else is listed after them.
 _MENTIONED = frozenset(
@@ -110,7 +109,7 @@ def _parties(call: CallSummary) -> str:
 
 
 def _party(address: str | None) -> str:
-    return quoted(address, _LONGEST_PARTY) if address else "unknown"
+    return quoted(address, LONGEST_ADDRESS) if address else "unknown"
 
 
 def _headline(change: Change, action: Action, call: CallSummary | None, now: datetime) -> str:

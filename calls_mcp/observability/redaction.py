@@ -104,7 +104,7 @@ def _is_invisible(character: str) -> bool:
 
 
 def _is_printable(character: str) -> bool:
-    return character.isspace() or unicodedata.category(character) not in _UNPRINTABLE
+    return character.isspace() or not _is_invisible(character)
 
 
 def first_invisible(text: str, allowed: str = "") -> str:

@@ -6,12 +6,11 @@ from collections.abc import Iterator, Sequence
 from mcp_types import CallToolResult, TextContent
 
 from calls_mcp.errors import KNOWN_ARGUMENT, NOTHING, Fault
-from calls_mcp.observability.redaction import one_line, quoted
+from calls_mcp.observability.redaction import quoted
+from calls_mcp.tools.call_summary import LONGEST_ADDRESS, LONGEST_NAME
 from calls_mcp.tools.catalog import Operation
 from calls_mcp.tools.outcome import CallSummary, Confirmation, Failure, Outcome
 from calls_mcp.tools.wording import counted
-
-_LONGEST_ADDRESS = 48  # characters; SIP addresses can be long, numbers are not
 
 _OF_CALLS = ("caller_name", "forwarded_from", "from", "to")
 # Fields with text from strangers, which a host must treat as data and never as instructions.
@@ -57,7 +56,7 @@ def _lines(operation: Operation, outcome: Outcome) -> Iterator[str]:
 
 
 def line(call: CallSummary) -> str:
-    """Return a call as one line, with text from strangers shortened, and quoted if it is free."""
+    """Return a call as one line, with text from strangers in quotes if it is free."""
     text = f"{call.sid} {call.status or 'status unknown'}"
     if call.direction:
         text += f" {call.direction}"
@@ -71,13 +70,12 @@ def line(call: CallSummary) -> str:
     if call.answered_by:
         text += f" · answered by {call.answered_by}"
     if call.caller_name:
-        text += f" · caller name {quoted(call.caller_name, 40)}"
+        text += f" · caller name {quoted(call.caller_name, LONGEST_NAME)}"
     return text
 
 
 def _address(text: str) -> str:
-    plain = one_line(text, _LONGEST_ADDRESS)
-    return plain if plain.lstrip("+").isalnum() else quoted(text, _LONGEST_ADDRESS)
+    return text if text.lstrip("+").isalnum() else quoted(text, LONGEST_ADDRESS)
 
 
 def _list(calls: Sequence[CallSummary], next_cursor: str | None) -> Iterator[str]:

@@ -67,6 +67,7 @@ class Invoker:
             outcome = Outcome.from_error(error)
             if isinstance(error, PolicyDenied):
                 telemetry.record_denial(operation.name, error.rule)
+        outcome = outcome.with_cut_texts()
         sid = outcome.call.sid if outcome.call else ""
         telemetry.record_invocation(
             operation.name, outcome.outcome, error_kind=outcome.error_kind, sid=sid
@@ -114,7 +115,7 @@ class Invoker:
             account_sid=request.account_sid,
             count=len(listing.calls),
             next_cursor=self.cursors.issue(query, listing.next) if listing.next else None,
-            warnings=tuple(listing.warnings),
+            warnings=(*arguments.warnings, *listing.warnings),
         )
 
     def _encode(self, arguments: Arguments) -> Request:

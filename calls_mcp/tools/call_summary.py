@@ -27,7 +27,8 @@ from calls_mcp.observability.redaction import one_line
 LIVE = frozenset({"queued", "ringing", "in-progress"})
 FINAL = frozenset({"completed", "busy", "no-answer", "failed", "canceled"})
 
-_LONGEST_TEXT = 256  # characters
+LONGEST_ADDRESS = 512  # characters, as list filters accept
+LONGEST_NAME = 256
 _MOST_DIGITS = 15
 _CALL_SID = "^CA[0-9a-fA-F]{32}$"
 _TERM = "^[A-Za-z0-9_-]{1,40}$"  # a keyword or SID of the API
@@ -41,8 +42,12 @@ class NotACall(ValueError):
     """The API's representation is not a call."""
 
 
-def _text(text: str) -> str | None:
-    return one_line(text, _LONGEST_TEXT) or None
+def _address(text: str) -> str | None:
+    return one_line(text, LONGEST_ADDRESS) or None
+
+
+def _name(text: str) -> str | None:
+    return one_line(text, LONGEST_NAME) or None
 
 
 def _liveness(status: object) -> bool | None:
@@ -109,7 +114,8 @@ class _RejectBool:
         return core_schema.chain_schema([texts_and_numbers, handler(source)])
 
 
-Text = Annotated[Annotated[str, AfterValidator(_text)] | None, _NoneIfInvalid()]
+Address = Annotated[Annotated[str, AfterValidator(_address)] | None, _NoneIfInvalid()]
+Name = Annotated[Annotated[str, AfterValidator(_name)] | None, _NoneIfInvalid()]
 Term = Annotated[Annotated[str, Field(pattern=_TERM)] | None, _NoneIfInvalid()]
 Live = Annotated[bool | None, BeforeValidator(_liveness)]
 Time = Annotated[Annotated[str, AfterValidator(_time)] | None, _NoneIfInvalid()]
@@ -150,9 +156,9 @@ class CallSummary(Content):
     status: Term = None
     live: Live = Field(default=None, validation_alias="status")
     direction: Term = None
-    from_: Text = Field(default=None, alias="from")
-    to: Text = None
-    caller_name: Text = None
+    from_: Address = Field(default=None, alias="from")
+    to: Address = None
+    caller_name: Name = None
     answered_by: Term = None
     created_at: Time = Field(default=None, validation_alias="date_created")
     started_at: Time = Field(default=None, validation_alias="start_time")
@@ -162,11 +168,22 @@ class CallSummary(Content):
     cost: Cost = Field(default=None, validation_alias="price")
     currency: Term = Field(default=None, validation_alias="price_unit")
     parent_call_sid: Term = None
-    forwarded_from: Text = None
+    forwarded_from: Address = None
     account_sid: Term = None
     phone_number_sid: Term = None
     trunk_sid: Term = None
     group_sid: Term = None
+
+    @property
+    def cut(self) -> tuple[str, ...]:
+        """Return which texts were too long, such as `from was cut to 512 characters`."""
+        addresses = (("from", self.from_), ("to", self.to), ("forwarded_from", self.forwarded_from))
+        limits = [(*field, LONGEST_ADDRESS) for field in addresses]
+        return tuple(
+            f"{field} was cut to {limit} characters"
+            for field, text, limit in (*limits, ("caller_name", self.caller_name, LONGEST_NAME))
+            if text and len(text) == limit and text.endswith("…")
+        )
 
     def content(self) -> dict[str, object]:
         """Return it as JSON types, in half the time of pydantic."""

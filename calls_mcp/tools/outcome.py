@@ -103,6 +103,11 @@ class Outcome(Content):
         """Return the kind of failure, or an empty string."""
         return self.error.kind if self.error else ""
 
+    def with_cut_texts(self) -> Self:
+        """Return it with a warning about each text of its calls that was cut."""
+        calls = (*(self.calls or ()), *([self.call] if self.call else ()))
+        return self.with_warnings(sorted({warning for call in calls for warning in call.cut}))
+
     def with_warnings(self, warnings: Sequence[str]) -> Self:
         """Return it with additional warnings."""
         return self.model_copy(update={"warnings": (*self.warnings, *warnings)})

@@ -14,6 +14,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 from calls_mcp.errors import KNOWN_ARGUMENT, NOTHING, Fault, InvalidArguments
 from calls_mcp.observability.redaction import MASK, first_invisible, quoted
 from calls_mcp.tools.catalog import Json, Operation, Parameter, Rule, Schema, address_kind
+from calls_mcp.tools.list_filters import filter_warnings
 from calls_mcp.tools.schema import checked_schema
 from calls_mcp.tools.suggestions import suggested_list, suggested_name, suggested_values
 
@@ -63,12 +64,13 @@ def validate(operation: Operation, raw: Mapping[str, Json]) -> Arguments:
     values = {name: _normal(value) for name, value in raw.items()}
     own = {name for name in values if operation.parameters[name].location == "own"}
     ignored = dict(_ineffective(operation, raw))
+    about_filters = filter_warnings(values) if operation.returns == "calls" else ()
     return Arguments(
         operation=operation,
         values={name: value for name, value in values.items() if name not in own},
         own={name: str(values[name]) for name in own},
         ignored=frozenset(ignored),
-        warnings=tuple(f"{name} {reason}" for name, reason in ignored.items()),
+        warnings=(*(f"{name} {reason}" for name, reason in ignored.items()), *about_filters),
     )
 
 

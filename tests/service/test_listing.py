@@ -317,20 +317,6 @@ async def test_a_model_reads_one_short_line_for_each_call() -> None:
     )
 
 
-async def test_strangers_can_not_make_a_line_much_longer() -> None:
-    stranger = call(
-        **{"from": "sip:" + "x" * 500, "to": "sip:" + "y" * 500, "caller_name": "z" * 500},
-        status="in-progress",
-        direction="trunking-terminating",
-        answered_by="machine_end_silence",
-        duration="86399",
-        price="-1234.56789",
-    )
-    async with scripted(answer(200, page(stranger))) as (_, agent):
-        _, line = (await agent.read("list_calls")).splitlines()
-    assert len(line) < 2 * LONGEST_LINE
-
-
 # Progress
 
 

@@ -12,13 +12,14 @@ from typing import Literal, cast
 
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from mcp_types import CallToolResult
 
 from calls_mcp.emulator import LoggedRequest
 from calls_mcp.errors import Fault, InvalidArguments
 from calls_mcp.observability.redaction import MASK
+from calls_mcp.tools.call_summary import summarize
 from calls_mcp.tools.catalog import Json, Rule, load_operations
 from calls_mcp.tools.validation import Arguments, validate
 from tests.generate import definitions
@@ -704,6 +705,50 @@ def test_calls_can_be_listed_by_every_address_that_a_result_can_show(
 )
 def test_what_no_result_shows_is_not_listed_by(address: str, meant: str | None) -> None:
     assert fault_of("list_calls", "from", address).did_you_mean == meant
+
+
+@given(text=st.text(st.characters(), max_size=600) | st.text("+0123456789-( sip:@", max_size=40))
+def test_calls_can_be_listed_by_the_parties_of_any_call(text: str) -> None:
+    call = summarize({"sid": SID, "from": text, "to": text})
+    assume(call.from_ is not None and not NO_ADDRESS.fullmatch(call.from_))
+    shown = {"from": call.from_, "to": call.to}
+    assert checked("list_calls", shown).values == shown
+
+
+NO_ADDRESS = re.compile(r"sips?:[^@]*:[^@]*@.*|\+?[0-9().-]*[ ().-][0-9 ().-]*")
+"""A SIP address with a password and a formatted number, which the API shows in no call."""
+
+
+@pytest.mark.parametrize("name", ["to", "from"])
+@pytest.mark.parametrize(
+    ("number", "send"),
+    [
+        ("15005550006", "+15005550006"),
+        ("442079460018", "+442079460018"),
+        ("4155551212", "+ and the country code first"),
+        ("00442079460018", "+ and the country code first"),
+        ("5551212", "+ and the country code first"),
+    ],
+)
+def test_a_filter_by_a_number_without_a_plus_sign_gets_a_warning(
+    name: str, number: str, send: str
+) -> None:
+    assert checked("list_calls", {name: number}).warnings == (
+        f"{name} matches no phone number, because it has no +; for a phone number, send {send}",
+    )
+
+
+@pytest.mark.parametrize("address", ADDRESSES_IN_RESULTS)
+def test_a_filter_by_another_address_gets_no_warning(address: str) -> None:
+    assert checked("list_calls", {"to": address}).warnings == ()
+
+
+@pytest.mark.anyio
+async def test_a_list_result_has_the_warnings_about_its_filters(harness: Harness) -> None:
+    async with harness.connect() as agent:
+        outcome = await agent.call("list_calls", to="15005550006")
+    assert outcome["count"] == 0
+    assert outcome["warnings"][0].startswith("to matches no phone number")
 
 
 @pytest.mark.anyio
