@@ -8,6 +8,7 @@ from typing import cast
 from calls_mcp.audit import NOBODY, Authority, Decision, Entry
 from calls_mcp.errors import InvocationError, PolicyDenied
 from calls_mcp.guard.policy import Policy, Requirement, action_of, canonical, judge, parties
+from calls_mcp.guard.twiml_document import dialled_at_once
 from calls_mcp.storage import Binding
 from calls_mcp.tools.outcome import Caller, Outcome
 from calls_mcp.tools.validation import Arguments
@@ -21,13 +22,15 @@ _LONGEST_QUEUE = 600  # seconds until it rings
 class Dialling:
     """The parties that a change calls, each in its canonical spelling, and `times` calls in all.
 
-    After `lifetime` seconds the call has certainly ended. `until` is the invocation's deadline
-    (anyio's clock). `is_new_call` is false for new TwiML of a live call.
+    At most `at_once` of these are live at the same time. `sid` is the live call that gets new
+    TwiML; empty for a new call. After `lifetime` seconds the calls have certainly ended. `until` is
+    the invocation's deadline (anyio's clock).
     """
 
     parties: tuple[str, ...]
     times: int
-    is_new_call: bool
+    at_once: int
+    sid: str
     account_sid: str
     principal: str
     lifetime: int
@@ -144,9 +147,17 @@ def _dialling(
     values = arguments.values
     limits = (values.get("time_limit", _LONGEST_CALL), values.get("timeout", 60))
     lifetime = _LONGEST_QUEUE + sum(cast("tuple[int, int]", limits))
-    is_new_call = arguments.operation.effect == "place"
-    in_order = tuple(sorted({*called}))  # all reserve in one order
-    return Dialling(in_order, len(called), is_new_call, account_sid, principal, lifetime, until)
+    at_once = dialled_at_once(str(values.get("twiml", "")))
+    return Dialling(
+        parties=tuple(sorted({*called})),  # all reserve in one order
+        times=len(called),
+        at_once=at_once + (arguments.operation.effect == "place"),
+        sid=str(values.get("sid", "")),
+        account_sid=account_sid,
+        principal=principal,
+        lifetime=lifetime,
+        until=until,
+    )
 
 
 def audit_entry(

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from secrets import token_urlsafe
-from typing import cast
+from typing import NamedTuple
 
 from calls_mcp.errors import (
     InvocationError,
@@ -57,9 +57,19 @@ class _Mark:
     ttl: float = 0
 
 
+class _Kept(NamedTuple):
+    """What is stored of calls in flight: the call that made them, and how many there may be."""
+
+    account_sid: str
+    sid: str
+    principal: str
+    times: int = 1
+    by_update: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """The marks of a new call, and its place among the calls in flight."""
+    """The marks of new calls, and their places among the calls in flight."""
 
     dialling: Dialling
     marks: tuple[_Mark, ...] = ()
@@ -137,10 +147,12 @@ class CallLimits:
         """Check the limits without counting a call.
 
         Raises:
-            PolicyDenied: A limit is reached.
+            PolicyDenied: A limit is reached, or too low for this change at any time.
         """
+        _require_room(self._in_flight(dialling), dialling.at_once)
         limits = self._per_time(dialling.principal)
-        _require(limits, await self._storage.check_limits(limits))
+        _require_room(limits, dialling.times)
+        _require(limits, await self._storage.check_limits(limits, dialling.times))
 
     async def reserve(self, dialling: Dialling, known: frozenset[str]) -> Reservation | RecentCalls:
         """Count the calls and return their reservation, which must be settled.
@@ -228,13 +240,13 @@ class CallLimits:
             raise StoreUnavailable(error.for_operator) from error
 
     async def _take_place(self, dialling: Dialling) -> str | None:
-        """Take a place among the calls in flight, if their number is limited."""
-        limits = self._in_flight(dialling.principal, dialling.lifetime)
-        if not (limits and dialling.is_new_call):
+        """Take places among the calls in flight, if their number is limited."""
+        limits, times = self._in_flight(dialling), dialling.at_once
+        if not (limits and times):
             return None
-        while isinstance(place := await self._storage.reserve(limits), LimitExceeded):
+        while isinstance(place := await self._storage.reserve(limits, times), LimitExceeded):
             full = next(limit for limit in limits if limit.name == place.name)
-            if not await self._free_place(full, dialling.until):
+            if not await self._free_place(full, dialling):
                 reason = f"the limit of {counted(full.amount, 'live call')} is reached"
                 hint = f"Wait until a call ends, or end one with update_call. {_RAISE}"
                 raise PolicyDenied(f"caps.{full.name}", reason, hint)
@@ -249,11 +261,11 @@ class CallLimits:
             if (amount := getattr(counts, name))
         ]
 
-    def _in_flight(self, principal: str, seconds: int) -> list[Limit]:
-        """Return the limits on simultaneous calls."""
+    def _in_flight(self, dialling: Dialling, principal: str = "") -> list[Limit]:
+        """Return the limits on simultaneous calls, by default those of its own principal."""
         return [
-            Limit(f"{prefix}in_flight", counts.in_flight, seconds, key)
-            for prefix, counts, key in self._counts(principal)
+            Limit(f"{prefix}in_flight", counts.in_flight, dialling.lifetime, key)
+            for prefix, counts, key in self._counts(principal or dialling.principal)
             if counts.in_flight
         ]
 
@@ -266,15 +278,21 @@ class CallLimits:
             ("principal.", caps.principal, f"{account_sid}/{principal}"),
         )
 
-    async def _free_place(self, full: Limit, until: float) -> bool:
-        """Free the place of a call in flight that has ended. Return whether there was one."""
+    async def _free_place(self, full: Limit, dialling: Dialling) -> bool:
+        """Free the places of a call in flight that has ended. Return whether there was one.
+
+        New TwiML of a call ends the calls that its previous TwiML made.
+        """
         for place in await self._storage.reservations(full):
             kept = await self._storage.get_with_ttl(_place_key(place))
             if kept is None:  # being placed, or possibly placed
                 continue
-            account_sid, sid, principal = cast("tuple[str, str, str]", json.loads(kept[0]))
-            if await self._has_ended(Request.fetch(account_sid, sid), until):
-                await self._storage.release(self._in_flight(principal, full.seconds), place)
+            call = _Kept(*json.loads(kept[0]))
+            is_replaced = call.by_update and call.sid == dialling.sid
+            request = Request.fetch(call.account_sid, call.sid)
+            if is_replaced or await self._has_ended(request, dialling.until):
+                limits = self._in_flight(dialling, call.principal)
+                await self._storage.release(limits, place, call.times)
                 return True
         return False
 
@@ -290,9 +308,8 @@ class CallLimits:
         for mark in reservation.marks:
             await self._unmark(mark)
         if reservation.place is not None:
-            dialling = reservation.dialling
-            limits = self._in_flight(dialling.principal, dialling.lifetime)
-            await self._storage.release(limits, reservation.place)
+            limits, times = self._in_flight(reservation.dialling), reservation.dialling.at_once
+            await self._storage.release(limits, reservation.place, times)
 
     async def _try_to_release(self, reservation: Reservation) -> None:
         """Release the reservation if the store works. Otherwise it expires."""
@@ -312,19 +329,38 @@ class CallLimits:
             if mark.key in sent:
                 await self._unmark(mark)
         if reservation.place is not None:
-            kept = json.dumps([placed.account_sid or "", placed.sid, dialling.principal])
+            kept = _Kept(
+                placed.account_sid or "",
+                placed.sid,
+                dialling.principal,
+                dialling.at_once,
+                by_update=bool(dialling.sid),
+            )
             key = _place_key(reservation.place)
-            await self._storage.set_if_absent(key, dialling.lifetime, kept)
+            await self._storage.set_if_absent(key, dialling.lifetime, json.dumps(kept))
 
 
 def _require(limits: Sequence[Limit], exceeded: LimitExceeded | None) -> None:
     if exceeded is None:
         return
     full = next(limit for limit in limits if limit.name == exceeded.name)
-    span = full.name.rpartition("_")[2]  # calls_per_day
-    reason = f"the limit of {counted(full.amount, 'call')} per {span} is reached"
+    reason = f"the limit of {counted(full.amount, 'call')} {_span(full)} is reached"
     hint = f"Wait {about(exceeded.retry_after)}. {_RAISE}"
     raise PolicyDenied(f"caps.{exceeded.name}", reason, hint)
+
+
+def _require_room(limits: Sequence[Limit], needed: int) -> None:
+    """Check that the limits could ever allow a change with so many calls."""
+    for limit in limits:
+        if needed > limit.amount:
+            calls = counted(needed, "call")
+            reason = f"this makes {calls}, and the limit is {limit.amount} {_span(limit)}"
+            raise PolicyDenied(f"caps.{limit.name}", reason, f"Dial fewer in twiml. {_RAISE}")
+
+
+def _span(limit: Limit) -> str:
+    span = limit.name.rpartition("_")[2]  # calls_per_day, in_flight
+    return "at a time" if span == "flight" else f"per {span}"
 
 
 def _named(dialling: Dialling, party: str) -> str:

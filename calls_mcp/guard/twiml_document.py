@@ -27,6 +27,7 @@ Kind = Literal[
     "url",
     "websocket_url",
 ]
+PARTIES: frozenset[Kind] = frozenset({"client", "other_party", "phone_number", "sip_address"})
 _BUFFER = 2**16  # characters
 _WHITESPACE = " \t\r\n"  # of XML
 
@@ -99,6 +100,21 @@ def read_values(twiml: str) -> tuple[Value, ...]:
         return tuple(_values(parse_twiml(twiml)))
     except MalformedTwiml as wrong:
         return (Value("malformed", str(wrong), ""),)
+
+
+def dialled_at_once(twiml: str) -> int:
+    """Return how many parties a document dials at the same time; 0 if it is malformed."""
+    try:
+        elements = parse_twiml(twiml).walk()
+    except MalformedTwiml:
+        return 0
+    return max((_dialled_by(each) for each in elements if each.name == "Dial"), default=0)
+
+
+def _dialled_by(dial: Element) -> int:
+    parties = [value for value in _values(dial) if value.kind in PARTIES]
+    is_sequential = dial.attributes.get("sequential", "").strip(_WHITESPACE).lower() == "true"
+    return min(len(parties), 1) if is_sequential else len(parties)
 
 
 def _values(root: Element) -> Iterator[Value]:

@@ -180,25 +180,34 @@ class Storage(ABC):
     # Limits
 
     @abstractmethod
-    async def check_limits(self, limits: Sequence[Limit]) -> LimitExceeded | None:
-        """Return a limit that is reached now, if there is one; count nothing."""
+    async def check_limits(self, limits: Sequence[Limit], times: int = 1) -> LimitExceeded | None:
+        """Return a limit that is too low for `times` hits now, if there is one; count nothing."""
 
     async def hit(self, limits: Sequence[Limit], times: int = 1) -> LimitExceeded | None:
         """Count `times` hits against all limits, or return a limit that is too low for them."""
         return await self._count("hits", limits, [secrets.token_urlsafe(9) for _ in range(times)])
 
-    async def reserve(self, limits: Sequence[Limit]) -> str | LimitExceeded:
-        """Return a reservation that counts against all limits, or a limit that is reached."""
+    async def reserve(self, limits: Sequence[Limit], times: int = 1) -> str | LimitExceeded:
+        """Return a reservation that counts `times` against all limits, or one that is too low."""
         reservation = secrets.token_urlsafe(9)
-        return await self._count("reserved", limits, [reservation]) or reservation
+        return await self._count("reserved", limits, _places(reservation, times)) or reservation
 
-    @abstractmethod
-    async def release(self, limits: Sequence[Limit], reservation: str) -> None:
-        """Release a reservation."""
+    async def release(self, limits: Sequence[Limit], reservation: str, times: int = 1) -> None:
+        """Release a reservation that counts `times`."""
+        await self._uncount("reserved", limits, _places(reservation, times))
 
-    @abstractmethod
     async def reservations(self, limit: Limit) -> Sequence[str]:
         """Return the reservations that count against a limit now, in order of expiry."""
+        entries = await self._counted("reserved", limit)
+        return [*dict.fromkeys(entry.partition(".")[0] for entry in entries)]
+
+    @abstractmethod
+    async def _uncount(self, kind: str, limits: Sequence[Limit], entries: Sequence[str]) -> None:
+        """Count `entries` no longer."""
+
+    @abstractmethod
+    async def _counted(self, kind: str, limit: Limit) -> Sequence[str]:
+        """Return the entries that count against a limit now, in order of expiry."""
 
     @abstractmethod
     async def _count(
@@ -252,6 +261,11 @@ class Storage(ABC):
             error = unavailable(explain(self.where, failure))
             _log.warning("%s", error.for_operator)
             raise error from failure
+
+
+def _places(reservation: str, times: int) -> Sequence[str]:
+    """Return the entries of a reservation; the id itself has no dot."""
+    return [reservation, *(f"{reservation}.{number}" for number in range(1, times))]
 
 
 def explain(where: str, failure: Exception) -> str:

@@ -183,16 +183,15 @@ class RedisStorage(Storage):
         count, turns = await self._pending(0)
         return f"{count}.{turns}"
 
-    async def check_limits(self, limits: Sequence[Limit]) -> LimitExceeded | None:
-        return await self._count("hits", limits, [])
+    async def check_limits(self, limits: Sequence[Limit], times: int = 1) -> LimitExceeded | None:
+        return await self._exceeded("hits", limits, [], times)
 
-    async def release(self, limits: Sequence[Limit], reservation: str) -> None:
+    async def _uncount(self, kind: str, limits: Sequence[Limit], entries: Sequence[str]) -> None:
         for limit in limits:
-            key = _counter("reserved", limit)
-            await self._ask("ZREM", key, reservation, raises=OutcomeNotStored)
+            await self._ask("ZREM", _counter(kind, limit), *entries, raises=OutcomeNotStored)
 
-    async def reservations(self, limit: Limit) -> Sequence[str]:
-        key, after_now = _counter("reserved", limit), f"({self._options.clock()}"
+    async def _counted(self, kind: str, limit: Limit) -> Sequence[str]:
+        key, after_now = _counter(kind, limit), f"({self._options.clock()}"
         return cast("Sequence[str]", await self._ask("ZRANGEBYSCORE", key, after_now, "+inf"))
 
     async def delete_if_equal(self, key: str, value: str) -> bool:
@@ -234,12 +233,18 @@ class RedisStorage(Storage):
     async def _count(
         self, kind: str, limits: Sequence[Limit], entries: Sequence[str]
     ) -> LimitExceeded | None:
+        return await self._exceeded(kind, limits, entries, len(entries))
+
+    async def _exceeded(
+        self, kind: str, limits: Sequence[Limit], entries: Sequence[str], needed: int
+    ) -> LimitExceeded | None:
+        """Count `entries`, or return a limit that is too low for `needed` of them."""
         if not limits:
             return None
         now = self._options.clock()
         terms = [n for each in limits for n in (each.amount, each.seconds, now + each.seconds)]
         keys = [_counter(kind, limit) for limit in limits]
-        found = await self._run("count", keys, [now, len(entries), *entries, *terms])
+        found = await self._run("count", keys, [now, needed, len(entries), *entries, *terms])
         if not found:
             return None
         number, until = cast("tuple[int, str]", found)

@@ -207,22 +207,22 @@ class SqliteStorage(Storage):
         row = await self._fetch_one(_PENDING_VERSION, self._options.clock())
         return cast("str", row[0]) if row else "0.0"
 
-    async def check_limits(self, limits: Sequence[Limit]) -> LimitExceeded | None:
+    async def check_limits(self, limits: Sequence[Limit], times: int = 1) -> LimitExceeded | None:
         now = self._options.clock()
         for limit in limits:
             row = await self._fetch_one(_COUNT, f"hits/{limit.counter}", now)
-            if exceeded := _exceeded(limit, row, now):
+            if exceeded := _exceeded(limit, row, now, times):
                 return exceeded
         return None
 
-    async def release(self, limits: Sequence[Limit], reservation: str) -> None:
-        rows = [(f"reserved/{limit.counter}", reservation) for limit in limits]
+    async def _uncount(self, kind: str, limits: Sequence[Limit], entries: Sequence[str]) -> None:
+        rows = [(f"{kind}/{limit.counter}", entry) for limit in limits for entry in entries]
         delete = "DELETE FROM counts WHERE key = ? AND entry = ?"
         await self._write(lambda db: db.executemany(delete, rows), OutcomeNotStored)
 
-    async def reservations(self, limit: Limit) -> Sequence[str]:
+    async def _counted(self, kind: str, limit: Limit) -> Sequence[str]:
         query = "SELECT entry FROM counts WHERE key = ? AND until > ? ORDER BY until"
-        key, now = f"reserved/{limit.counter}", self._options.clock()
+        key, now = f"{kind}/{limit.counter}", self._options.clock()
         rows = await self._write(lambda db: db.execute(query, (key, now)).fetchall())
         return [str(entry) for (entry,) in rows]
 
@@ -318,7 +318,7 @@ class SqliteStorage(Storage):
 
 
 def _exceeded(
-    limit: Limit, row: tuple[object, ...] | None, now: float, needed: int = 1
+    limit: Limit, row: tuple[object, ...] | None, now: float, needed: int
 ) -> LimitExceeded | None:
     """Return the limit if it is too low for `needed` more than the count in this row."""
     count, until = cast("tuple[int, float | None]", row or (0, None))

@@ -122,7 +122,8 @@ def new_call(account_sid: str = ACCOUNT) -> Dialling:
     return Dialling(
         parties=("+15005550006",),
         times=1,
-        is_new_call=True,
+        at_once=1,
+        sid="",
         account_sid=account_sid,
         principal="agent",
         lifetime=60,
@@ -377,6 +378,77 @@ async def test_each_call_to_the_same_number_counts(tmp_path: Path) -> None:
         refused = await agent.call("create_call", **placing(twiml=twice))
         assert harness.changes == []
     assert "caps.calls_per_minute" in refused["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("cap", "dial"),
+    [
+        ("calls_per_minute = 2", f"<Dial>{ANOTHER}</Dial>" * 2),
+        ("[caps.principal]\ncalls_per_day = 2", f"<Dial>{ANOTHER}</Dial>" * 2),
+        ("in_flight = 2", f"<Dial>{f'<Number>{ANOTHER}</Number>' * 2}</Dial>"),
+        ("[caps.principal]\nin_flight = 2", f"<Dial>{'<Client>bob</Client>' * 2}</Dial>"),
+    ],
+)
+async def test_a_change_that_dials_more_than_a_cap_allows_is_refused_without_asking(
+    tmp_path: Path, cap: str, dial: str
+) -> None:
+    async with capped(tmp_path, cap) as (harness, agent):
+        refused = await agent.call("create_call", **placing(twiml=f"<Response>{dial}</Response>"))
+        assert harness.changes == []
+    assert "this makes 3 calls, and the limit is 2" in refused["error"]["message"]
+    assert "Dial fewer in twiml." in refused["error"]["hint"]
+
+
+async def test_a_preview_is_shown_only_if_all_calls_of_the_change_are_available(
+    tmp_path: Path,
+) -> None:
+    caps = "same_number_seconds = 0\ncalls_per_minute = 3"
+    twice = f"<Response>{f'<Dial>{ANOTHER}</Dial>' * 2}</Response>"
+    async with capped(tmp_path, caps) as (_, agent):
+        assert (await agent.call("create_call", **placing(twiml=twice)))["confirmation"]
+        await agent.confirm("create_call", **placing())
+        refused = await agent.call("create_call", **placing(twiml=twice))
+        assert (await agent.call("create_call", **placing()))["confirmation"]
+    assert "(caps.calls_per_minute)" in refused["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("dial", "left"),
+    [
+        ("<Dial><Number>{0}</Number><Client>bob</Client></Dial>", 1),
+        ("<Dial>{0}</Dial><Dial>{0}</Dial>", 2),
+        ('<Dial sequential="true"><Number>{0}</Number><Number>{0}</Number></Dial>', 2),
+        ("<Dial><Conference>Room</Conference></Dial>", 3),
+        ('<Sms to="{0}">Hello</Sms>', 3),
+    ],
+)
+async def test_a_call_takes_as_many_places_in_flight_as_it_dials_at_once(
+    tmp_path: Path, dial: str, left: int
+) -> None:
+    twiml = f"<Response>{dial.format(ANOTHER)}</Response>"
+    caps = "same_number_seconds = 0\nin_flight = 4"
+    async with capped(tmp_path, caps, confirm="none") as (harness, agent):
+        first = await agent.call("create_call", **placing(twiml=twiml))
+        more = [await agent.call("create_call", **placing()) for _ in range(left + 1)]
+        await agent.call("update_call", sid=first["call"]["sid"], status="completed")
+        after = await agent.call("create_call", **placing(twiml=twiml))
+        assert len(harness.changes) == 3 + left
+    assert [each["outcome"] for each in more] == ["done"] * left + ["error"]
+    assert "(caps.in_flight)" in more[-1]["error"]["message"]
+    assert after["outcome"] == "done"
+
+
+async def test_new_twiml_of_a_live_call_takes_places_in_flight_instead_of_its_previous_twiml(
+    tmp_path: Path,
+) -> None:
+    caps = "same_number_seconds = 0\nin_flight = 2"
+    async with capped(tmp_path, caps, confirm="none") as (_, agent):
+        sid = (await agent.call("create_call", **placing()))["call"]["sid"]
+        for _ in range(3):
+            done = await agent.call("update_call", sid=sid, twiml=DIALS_ANOTHER)
+            assert done["outcome"] == "done"
+        refused = await agent.call("create_call", **placing())
+    assert "(caps.in_flight)" in refused["error"]["message"]
 
 
 async def test_another_spelling_of_a_number_is_the_same_number(tmp_path: Path) -> None:

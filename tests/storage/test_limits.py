@@ -76,6 +76,8 @@ async def test_several_hits_are_counted_only_if_all_have_room(storage: Storage) 
     assert await storage.hit([limit], 2) == LimitExceeded("calls", 60)
     assert await storage.hit([limit]) is None
     assert await storage.check_limits([limit]) is not None
+    assert await storage.check_limits([Limit("calls", 4, 60, "a")]) is None
+    assert await storage.check_limits([Limit("calls", 4, 60, "a")], 2) is not None
     assert await storage.hit([Limit("calls", 3, 60, "b")], 4) == LimitExceeded("calls", 60)
 
 
@@ -100,6 +102,20 @@ async def test_a_reservation_counts_until_it_is_released(storage: Storage) -> No
         await storage.release([MINUTE], first)
     await reserved(storage, MINUTE)
     assert isinstance(await storage.reserve([MINUTE]), LimitExceeded)
+
+
+async def test_a_reservation_of_several_is_made_listed_and_released_as_one(
+    storage: Storage,
+) -> None:
+    limit = Limit("in_flight", 3, 60, "a")
+    two = await storage.reserve([limit], 2)
+    assert isinstance(two, str)
+    assert await storage.reserve([limit], 2) == LimitExceeded("in_flight", 60)
+    one = await reserved(storage, limit)
+    assert {*await storage.reservations(limit)} == {one, two}
+    await storage.release([limit], two, 2)
+    assert await storage.reservations(limit) == [one]
+    assert isinstance(await storage.reserve([limit], 2), str)
 
 
 async def test_reservations_are_listed_in_the_order_they_expire(

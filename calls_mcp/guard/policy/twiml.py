@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from calls_mcp.guard.policy.destinations import matches_any, object_to_destination
 from calls_mcp.guard.policy.rules import CallerIds, Caps, Destinations, Objection, Policy
 from calls_mcp.guard.policy.urls import object_to_url
-from calls_mcp.guard.twiml_document import Value, read_values
+from calls_mcp.guard.twiml_document import PARTIES, Value, read_values
 from calls_mcp.observability.redaction import quoted
 
 _SEPARATORS = re.compile(r"[\s().-]+")
@@ -15,7 +15,6 @@ _NUMBER = re.compile(r"\+[1-9][0-9]{1,14}")
 _NOT_RECORDING = frozenset({"false", "do-not-record"})
 _LONGEST_SHOWN = 64  # characters
 _MAX_PARTIES = 20  # twice what one <Dial> can have
-_PARTIES = frozenset({"client", "other_party", "phone_number", "sip_address"})
 
 
 def object_to_twiml(policy: Policy, twiml: str, *, is_limited: bool) -> Iterator[Objection]:
@@ -24,7 +23,7 @@ def object_to_twiml(policy: Policy, twiml: str, *, is_limited: bool) -> Iterator
     `is_limited` says whether the call has a time limit, so that what it dials ends with it.
     """
     found = read_values(twiml)
-    if sum(value.kind in _PARTIES for value in found) > _MAX_PARTIES:
+    if sum(value.kind in PARTIES for value in found) > _MAX_PARTIES:
         reason = f"twiml dials more than {_MAX_PARTIES} numbers and addresses"
         yield Objection("destinations.twiml", reason, "Dial fewer of them.")
         return
@@ -35,7 +34,7 @@ def object_to_twiml(policy: Policy, twiml: str, *, is_limited: bool) -> Iterator
 
 def dialled(twiml: str) -> list[str]:
     """Return the parties that TwiML calls, as `to` would name them; none if it is malformed."""
-    return [_address(value) for value in read_values(twiml) if value.kind in _PARTIES]
+    return [_address(value) for value in read_values(twiml) if value.kind in PARTIES]
 
 
 def records(twiml: str) -> bool:
