@@ -141,12 +141,14 @@ class Parameter:
 
     @property
     def example(self) -> Json:
-        """Return the suggestion of a fault message, or None."""
-        for known in (self.own_example, self.default, self.type.example):
-            if known is not None:
-                return known
-        first = [*self.enum[:1]]
-        return first if first and self._is_list else next(iter(first), None)
+        """Return the example in a fault message, or None.
+
+        One of few allowed values could be the opposite of what was meant.
+        """
+        if self.choices or self.secret or self.schema["type"] == "boolean":
+            return None
+        known = (self.own_example, self.default, self.type.example)
+        return next((example for example in known if example is not None), None)
 
     @property
     def _is_list(self) -> bool:

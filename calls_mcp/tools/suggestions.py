@@ -16,7 +16,7 @@ _NEGATIONS = frozenset(
         *("dont", "don't", "isnt", "isn't", "off", "false"),
     }
 )
-_OPERATORS = frozenset("!<>=~")
+_PLAIN = re.compile(r"[\w\s'-]+")  # other characters can negate
 _SEPARATORS = re.compile(r"[\s_-]+")
 _ENDING = re.compile(r"(?:ing|ed|ation|e?s|e)$")
 _USER_AT_HOST = re.compile(
@@ -51,6 +51,8 @@ def suggested_values(parameter: Parameter, text: str) -> Iterator[Json]:
         scheme, mark, rest = text.partition("://")
         yield f"{scheme.lower()}{mark}{rest}"
     bare = text.replace("(0)", "").translate(dict.fromkeys(map(ord, " ().-/")))
+    if text.startswith("-"):  # perhaps an exclusion
+        return
     if bare.isdigit() and len(bare) > _LONGEST_NATIONAL_NUMBER:  # it has a country code
         yield f"+{bare}"
     if bare.removeprefix("+").isdigit():
@@ -61,22 +63,16 @@ def suggested_values(parameter: Parameter, text: str) -> Iterator[Json]:
 
 
 def suggested_list(parameter: Parameter, items: str | Sequence[str]) -> list[Json]:
-    """Return the choices that `items` are meant to be; those that are none are left out.
-
-    Of a text, all must be choices; and none may be a negation, which is about the others.
-    """
+    """Return the choices that `items` are meant to be, or none if one of them is no choice."""
     words = items.replace(",", " ").split() if isinstance(items, str) else items
     choices = [str(choice) for choice in parameter.choices]
     closest = [_closest(word, choices) for word in words]
-    unmatched = [word for word, choice in zip(words, closest, strict=True) if choice is None]
-    if unmatched and (isinstance(items, str) or any(map(_negations, map(_words, unmatched)))):
-        return []
-    return [choice for choice in closest if choice]
+    return [choice for choice in closest if choice] if all(closest) else []
 
 
 def _closest(text: str, choices: Iterable[str]) -> str | None:
     """Return the choice that is a spelling of `text`, and surely not of the opposite."""
-    if not _OPERATORS.isdisjoint(text):
+    if not _PLAIN.fullmatch(text):
         return None
     words = _words(text)
     alike = {c: _similarity(words, _words(c)) for c in choices}

@@ -164,7 +164,8 @@ def test_every_example_in_a_fault_would_be_accepted(tool: str) -> None:
     for name, parameter in load_operations()[tool].parameters.items():
         example = fault_of(tool, name, {}).example
         if example is None:
-            assert parameter.location == "own"
+            is_own, is_boolean = parameter.location == "own", parameter.schema["type"] == "boolean"
+            assert is_own or is_boolean or parameter.choices or parameter.secret
         else:
             arguments = {**BASES[tool], name: example}
             if tool == "update_call" and name in ("url", "twiml"):
@@ -365,7 +366,7 @@ async def test_all_faults_are_reported_at_once_as_text_and_data(harness: Harness
         "/record": None,
         "/method": "GET",
         "/url": None,
-        "/status_callback_event": ["answered"],
+        "/status_callback_event": None,
         "/sip_auth_password": None,
     }
     first, *lines, last = text.splitlines()
@@ -612,7 +613,6 @@ def test_a_missing_choice_of_arguments_names_all_of_them(tool: str) -> None:
     fault = faults(tool, bare)[first]
     assert fault.expected == f"at least one of {', '.join(rule.parameters)}"
     assert fault.received == "nothing"
-    checked(tool, {**bare, first: fault.example})
     for name in rule.parameters:
         checked(tool, {**bare, name: sample(tool, name)})
 
