@@ -101,7 +101,10 @@ def expected_sending(tool: str, arguments: Mapping[str, object]) -> Sending:
         parameter = documented["parameters"].get(name)
         if parameter is not None and parameter["in"] != "local" and not is_empty(value):
             items = cast("list[object]", value) if isinstance(value, list) else [value]
-            places[parameter["in"]][parameter["wire"]] = [*map(wire_text, items)]
+            texts = [*map(wire_text, items)]
+            if parameter["wire"] in ("StartTime", "EndTime"):  # of which only the date counts
+                texts = [text[:10] for text in texts]
+            places[parameter["in"]][parameter["wire"]] = texts
     segments = {wire: texts[0] for wire, texts in places["path"].items()}
     path = documented["path"].format_map(segments)
     return Sending(documented["method"], path, places["query"], places["form"])

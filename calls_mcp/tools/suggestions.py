@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from datetime import date, timedelta
 from difflib import SequenceMatcher
 from urllib.parse import unquote
 
@@ -47,6 +49,10 @@ def suggested_values(parameter: Parameter, text: str) -> Iterator[Json]:
     yield _closest(text, choices)
     if parameter.type.asserts.get("format") == "date-or-time":
         yield from (f"{text}Z", text.replace("/", "-"), text.replace(" ", "T"))
+        yield from _end_of_day(text)
+        sign = {"_before": "<", "_after": ">"}.get(parameter.name[parameter.name.rfind("_") :])
+        if sign and text[0] == sign:
+            yield text.lstrip(f"{sign}= ")
     if parameter.type.asserts.get("format") == "http-url":
         scheme, mark, rest = text.partition("://")
         yield f"{scheme.lower()}{mark}{rest}"
@@ -68,6 +74,13 @@ def suggested_list(parameter: Parameter, items: str | Sequence[str]) -> list[Jso
     choices = [str(choice) for choice in parameter.choices]
     closest = [_closest(word, choices) for word in words]
     return [choice for choice in closest if choice] if all(closest) else []
+
+
+def _end_of_day(text: str) -> Iterator[str]:
+    """Yield 24:00, which ISO 8601 allows, as 00:00 of the next day."""
+    if text[10:16] == "T24:00":
+        with suppress(ValueError, OverflowError):
+            yield f"{date.fromisoformat(text[:10]) + timedelta(days=1)}T00:00{text[16:]}"
 
 
 def _closest(text: str, choices: Iterable[str]) -> str | None:

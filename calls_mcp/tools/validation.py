@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import cache
 from itertools import islice
 from typing import cast
@@ -14,7 +13,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 from calls_mcp.errors import KNOWN_ARGUMENT, NOTHING, Fault, InvalidArguments
 from calls_mcp.observability.redaction import MASK, first_invisible, quoted
 from calls_mcp.tools.catalog import Json, Operation, Parameter, Rule, Schema, address_kind
-from calls_mcp.tools.list_filters import filter_warnings
+from calls_mcp.tools.list_filters import filter_warnings, time_in_utc, utc
 from calls_mcp.tools.schema import checked_schema
 from calls_mcp.tools.suggestions import suggested_list, suggested_name, suggested_values
 
@@ -61,10 +60,10 @@ def validate(operation: Operation, raw: Mapping[str, Json]) -> Arguments:
     ]
     if faults:
         raise InvalidArguments(faults)
-    values = {name: _normal(value) for name, value in raw.items()}
+    values = {name: _normal(operation.parameters[name], value) for name, value in raw.items()}
     own = {name for name in values if operation.parameters[name].location == "own"}
     ignored = dict(_ineffective(operation, raw))
-    about_filters = filter_warnings(values) if operation.returns == "calls" else ()
+    about_filters = filter_warnings(raw) if operation.returns == "calls" else ()
     return Arguments(
         operation=operation,
         values={name: value for name, value in values.items() if name not in own},
@@ -82,9 +81,9 @@ def _is_http_url(value: object) -> bool:
     return bool(url.hostname) and url.port != 0 and "\\" not in value
 
 
-@FORMATS.checks("date-or-time", raises=ValueError)
+@FORMATS.checks("date-or-time", raises=(ValueError, OverflowError))
 def _is_date_or_time(value: object) -> bool:
-    return not isinstance(value, str) or bool(datetime.fromisoformat(value))
+    return not isinstance(value, str) or bool(utc(value))
 
 
 @cache
@@ -135,8 +134,17 @@ def _wrong(operation: Operation, raw: Mapping[str, Json]) -> Iterator[Fault]:
             yield _fault(parameter, value, rule, f"{parameter.expected}, {clean}")
         elif value and isinstance(value, str) and _breaks(rule, value):
             yield _fault(parameter, value, rule, _expected_by(rule))
+        elif other := _inequality(operation, name, value):
+            yield _fault(parameter, value, rule, f"a date without < or >, in {other}")
         elif not _is_right(parameter, value):
             yield _fault(parameter, value, rule)
+
+
+def _inequality(operation: Operation, name: str, value: Json) -> str | None:
+    """Return the filter that is meant by a value such as `<=2026-01-31`."""
+    sign = value.strip()[:1] if isinstance(value, str) else ""
+    other = name + {"<": "_before", ">": "_after"}.get(sign, "")
+    return other if other != name and other in operation.parameters else None
 
 
 def _rules_for_kind(operation: Operation, raw: Mapping[str, Json]) -> dict[str, Rule]:
@@ -202,8 +210,10 @@ def _reason(rule: Rule, active: Mapping[str, Json]) -> str | None:
     return None
 
 
-def _normal(value: Json) -> Json:
-    """Return 60.0 as 60: JSON Schema allows it as an integer, the API does not."""
+def _normal(parameter: Parameter, value: Json) -> Json:
+    """Return 60.0 as 60, which JSON Schema allows and the API does not, and a time in UTC."""
+    if isinstance(value, str) and parameter.type.asserts.get("format") == "date-or-time":
+        return time_in_utc(parameter.name, value)
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

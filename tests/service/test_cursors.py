@@ -148,10 +148,10 @@ def test_the_longest_filters_there_are_make_a_cursor_that_is_accepted() -> None:
         "from": "sip:" + "f" * 250 + "@" + "".join(chr(33 + i * 41 % 94) for i in range(256)),
         "parent_call_sid": "CA" + "0123456789abcdef" * 2,
         "status": "in-progress",
-        "start_time_before": "2026-01-31T09:00:00.123456+01:00",
-        "start_time_after": "2026-01-31T09:00:00.123456+01:00",
-        "end_time_before": "2026-01-31T09:00:00.123456+01:00",
-        "end_time_after": "2026-01-31T09:00:00.123456+01:00",
+        "start_time_before": "2026-01-31T09:00:00.123456Z",
+        "start_time_after": "2026-01-31T09:00:00.123456Z",
+        "end_time_before": "2026-01-31T09:00:00.123456Z",
+        "end_time_after": "2026-01-31T09:00:00.123456Z",
         "account_sid": OTHER_ACCOUNT,
     }
     assert resumed(cursor=issued(**filters)).arguments.values == filters

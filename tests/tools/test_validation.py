@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Literal, cast
 
 import pytest
@@ -200,8 +201,11 @@ def test_every_example_in_a_fault_would_be_accepted(tool: str) -> None:
         ("list_calls", "status", "In Progress", "in-progress"),
         ("list_calls", "status", "cancelled", "canceled"),
         ("list_calls", "start_time", "2026/01/31", "2026-01-31"),
-        ("list_calls", "start_time", "2026-01-31 09:00:00Z", "2026-01-31T09:00:00Z"),
-        ("list_calls", "start_time", "2026-01-31T09:00:00", "2026-01-31T09:00:00Z"),
+        ("list_calls", "end_time_before", "2024-02-29T24:00:00Z", "2024-03-01T00:00:00Z"),
+        ("list_calls", "start_time_after", "2026-01-31 09:00:00Z", "2026-01-31T09:00:00Z"),
+        ("list_calls", "start_time_after", "2026-01-31T09:00:00", "2026-01-31T09:00:00Z"),
+        ("list_calls", "start_time_after", ">= 2026-01-31", "2026-01-31"),
+        ("list_calls", "end_time_before", "<2026-01-31", "2026-01-31"),
         ("update_call", "status", "Completed", "completed"),
         ("update_call", "status", "complete", "completed"),
         ("list_calls", "status", "NoAnswer", "no-answer"),
@@ -565,6 +569,8 @@ NO_NUMBERS = (True, False, math.nan, math.inf, -math.inf, 1e400, 60.5, -1)
 NO_DATES = (
     *("2026-02-29", "2026-13-01", "0000-01-01", "2026-1-1", "20260131", "2026-W05-6", "yesterday"),
     *("2026-01-31T25:00:00Z", "2026-01-31T09:00:00", "2026-01-31 09:00:00Z", "2026-01-31Z"),
+    *("0001-01-01T00:00:00+00:01", "9999-12-31T23:59:00-00:01", "9999-12-31T24:00:00Z"),
+    *("2026-01-31+02:00", "2026-01-31T23:59:60Z"),
     *("2026-01-31T09:00:00+25:00", "2026-01-31' OR 1=1", "\N{ARABIC-INDIC DIGIT TWO}026-01-31"),
 )
 
@@ -596,10 +602,115 @@ async def test_an_unusual_date_time_format_is_refused_or_accepted_by_the_api(
 
 
 @pytest.mark.parametrize(
-    "text", ["2024-02-29", "2026-01-31T09:00:00Z", "2026-01-31T09:00:00.25+01:00"]
+    ("name", "text", "sent"),
+    [
+        ("start_time", "2024-02-29", "2024-02-29"),
+        ("start_time", "2026-01-01T00:00:00+02:00", "2025-12-31"),
+        ("end_time", "2024-02-29T23:30:00-01:00", "2024-03-01"),
+        ("start_time_after", "2026-01-01", "2026-01-01"),
+        ("start_time_after", "2026-01-01T00:00:00+02:00", "2025-12-31T22:00:00Z"),
+        ("start_time_before", "2024-02-29T23:30:00-01:00", "2024-03-01T00:30:00Z"),
+        ("start_time_before", "2026-01-31T09:00Z", "2026-01-31T09:00:00Z"),
+        ("end_time_after", "2026-01-31T09:00:00.25+01:00", "2026-01-31T08:00:00.250000Z"),
+        ("end_time_after", "0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"),
+        ("end_time_before", "9999-12-31T23:59:59+00:00", "9999-12-31T23:59:59Z"),
+    ],
 )
-def test_a_valid_date_is_accepted(text: str) -> None:
-    assert checked("list_calls", {"end_time_after": text}).values == {"end_time_after": text}
+def test_a_date_or_time_is_sent_in_utc(name: str, text: str, sent: str) -> None:
+    assert checked("list_calls", {name: text}).values == {name: sent}
+
+
+OFFSETS = st.integers(-1439, 1439).map(lambda minutes: timezone(timedelta(minutes=minutes)))
+
+
+@given(st.datetimes(timezones=OFFSETS))
+def test_a_time_with_any_offset_is_the_same_moment_in_utc_or_a_fault(moment: datetime) -> None:
+    try:
+        told = checked("list_calls", {"end_time_before": moment.isoformat()}).values[
+            "end_time_before"
+        ]
+    except InvalidArguments:
+        with pytest.raises(OverflowError):
+            moment.astimezone(UTC)
+    else:
+        assert datetime.fromisoformat(str(told)) == moment
+        assert str(told).endswith("Z")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "other"),
+    [
+        ("start_time", "<=2026-01-31", "start_time_before"),
+        ("start_time", " > 2026-01-31", "start_time_after"),
+        ("end_time", ">=2026-01-31T09:00:00Z", "end_time_after"),
+    ],
+)
+def test_an_inequality_in_a_date_names_the_filter_for_it(name: str, text: str, other: str) -> None:
+    fault = fault_of("list_calls", name, text)
+    assert fault.expected == f"a date without < or >, in {other}"
+    assert fault.did_you_mean is None
+
+
+DAY, NOON, NEXT_DAY = "2024-01-31", "2024-01-31T12:00:00Z", "2024-02-01"
+EMPTY_RANGES: list[tuple[str, str, str, str]] = [
+    ("start_time_after", NEXT_DAY, "start_time_before", NOON),
+    ("start_time_after", "2024-01-31T12:00:01Z", "start_time_before", "2024-01-31T14:00:00+02:00"),
+    ("end_time_after", NEXT_DAY, "end_time_before", DAY),
+    ("start_time_after", NEXT_DAY, "start_time", DAY),
+    ("start_time", NEXT_DAY, "start_time_before", NOON),
+    ("start_time_after", NOON, "end_time_before", DAY),
+    ("start_time", NEXT_DAY, "end_time", DAY),
+    ("start_time", "9999-12-31", "end_time_before", "0001-01-01"),
+]
+
+
+@pytest.mark.parametrize(("lower", "first", "upper", "last"), EMPTY_RANGES)
+def test_a_range_of_dates_without_any_moment_gets_a_warning(
+    lower: str, first: str, upper: str, last: str
+) -> None:
+    told = checked("list_calls", {lower: first, upper: last}).warnings
+    assert told[0] == f"no call can match, because {lower} is later than {upper}"
+    assert told[1:] in ((), (f"no call can match, because {lower} is in the future",))
+
+
+@pytest.mark.parametrize("name", ["start_time", "start_time_after", "end_time", "end_time_after"])
+def test_a_range_in_the_future_gets_a_warning(name: str) -> None:
+    warning = f"no call can match, because {name} is in the future"
+    assert checked("list_calls", {name: "9999-12-31"}).warnings == (warning,)
+
+
+@pytest.mark.parametrize("after", [DAY, "2024-01-31T00:00:00Z", "2024-01-31T02:00:00+02:00"])
+@pytest.mark.parametrize("field", ["start_time", "end_time"])
+def test_a_range_of_a_single_moment_gets_a_warning(field: str, after: str) -> None:
+    filters = {f"{field}_after": after, f"{field}_before": DAY}
+    (warning,) = checked("list_calls", filters).warnings
+    assert warning == (
+        f"{field}_after and {field}_before are the same, so only calls of that second match; "
+        f"for a whole UTC day, send only {field}={DAY}"
+    )
+
+
+def test_a_time_of_day_where_only_the_date_counts_gets_a_warning() -> None:
+    assert checked("list_calls", {"end_time": "2024-01-31T23:00:00-02:00"}).warnings == (
+        f"end_time selects the whole UTC day {NEXT_DAY}; its time of day is ignored",
+    )
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {"start_time": "2024-01-31T00:00:00Z"},
+        {"start_time_after": DAY, "start_time_before": NEXT_DAY},
+        {"start_time": DAY, "start_time_after": NOON, "start_time_before": NEXT_DAY},
+        {"start_time": DAY, "end_time": DAY},
+        {"start_time": DAY, "end_time": NEXT_DAY},
+        {"start_time_after": NOON, "end_time_before": NOON},
+        {"start_time_before": "9999-12-31", "end_time_before": "9999-12-31"},
+        {"start_time": "0001-01-01", "end_time_after": "0001-01-01T00:00:00Z"},
+    ],
+)
+def test_dates_that_can_match_get_no_warning(filters: Mapping[str, object]) -> None:
+    assert checked("list_calls", filters).warnings == ()
 
 
 # Rules
