@@ -105,6 +105,9 @@ def expected_sending(tool: str, arguments: Mapping[str, object]) -> Sending:
             if parameter["wire"] in ("StartTime", "EndTime"):  # of which only the date counts
                 texts = [text[:10] for text in texts]
             places[parameter["in"]][parameter["wire"]] = texts
+    if say := arguments.get("say"):
+        said = escape(str(say), {"\r": "&#13;"})
+        places["form"]["Twiml"] = [f"<Response><Say>{said}</Say></Response>"]
     segments = {wire: texts[0] for wire, texts in places["path"].items()}
     path = documented["path"].format_map(segments)
     return Sending(documented["method"], path, places["query"], places["form"])
@@ -299,15 +302,17 @@ def unpublished_fault(tool: str, arguments: Mapping[str, object], name: str) -> 
 
 def _breaks_rule(tool: str, arguments: Mapping[str, object], name: str) -> bool:
     given = {key for key, value in arguments.items() if not is_empty(value)}
-    if tool == "create_call" and name == "url":
-        return not given & {*_INSTRUCTIONS}
+    if name == "say":
+        return not given & {"say", *_INSTRUCTIONS}
+    if "say" in given and name in _INSTRUCTIONS:
+        return True
     if tool == "create_call" and name == "from":
         to, sender = (str(arguments[key]).lower() for key in ("to", "from"))
         if to.startswith(("sip:", "sips:")):
             return "@" in sender
         return to.startswith("+") and not sender.startswith("+")
     if tool == "update_call" and name == "status":
-        return not given & {*_CHANGES}
+        return not given & {"say", *_CHANGES}
     return tool == "update_call" and name == "twiml" and {"url", "twiml"} <= given
 
 
@@ -338,9 +343,10 @@ def _is_odd_text(name: str, text: str) -> bool:
         return True
     if name in ("to", "from") and _is_odd_party(name, text):
         return True
-    allowed = "\t\r\n" if name == "twiml" else ""
+    allowed = "\t\r\n" if name in ("say", "twiml") else ""
     odd = (unicodedata.category(c) for c in text if c not in allowed)
-    return not text or any(category[0] == "C" or category in ("Zl", "Zp") for category in odd)
+    is_empty_text = not (text.strip() if name == "say" else text)
+    return is_empty_text or any(category[0] == "C" or category in ("Zl", "Zp") for category in odd)
 
 
 def _is_odd_party(name: str, text: str) -> bool:

@@ -45,7 +45,7 @@ _EPILOG = """\
 examples:
   calls-mcp call list_calls status=completed limit=5
   calls-mcp call fetch_call sid=CA00000000000000000000000000000000
-  calls-mcp call create_call to=+15005550205 from=+15005550006 twiml='<Response/>' --sandbox
+  calls-mcp call create_call to=+15005550205 from=+15005550006 say='Hello' --sandbox
 
 The value of a number, boolean or list is JSON; other values are plain text. For a list, you can
 also repeat KEY=VALUE. Other users of this machine can see the command line, so put secrets

@@ -47,7 +47,7 @@ _WIDEST = 104  # characters of a line
 _LABEL = 8
 _TALKS_FOR_AN_HOUR = "+15005550205"  # until somebody hangs up
 _CALLER = OWN_NUMBERS[0]
-_TWIML = "<Response><Say>Your table is ready.</Say></Response>"
+_MESSAGE = "Your table is ready."
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -124,7 +124,7 @@ async def _run_demo(user: "_User", audit_log: Path) -> None:
 
 async def _walk(agent: "_Agent", user: "_User") -> None:
     _heading("1. The agent wants to place a call. The server asks you first")
-    place = {"to": _TALKS_FOR_AN_HOUR, "from": _CALLER, "twiml": _TWIML, "timeout": 30}
+    place = {"to": _TALKS_FOR_AN_HOUR, "from": _CALLER, "say": _MESSAGE, "timeout": 30}
     sid = (await agent.call("create_call", **place))["call"]["sid"]
 
     _heading("2. The agent follows the call")

@@ -82,7 +82,8 @@ class Parameter:
     """An argument of a tool.
 
     `location` is where it is sent: path, query or form. A `local` parameter is documented, but not
-    sent; an `own` parameter exists only in this server.
+    sent; an `own` parameter exists only in this server. A text to speak `becomes` the TwiML in
+    another argument.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Parameter:
     text: Annotated[_Text, Field(alias="description")]
     wire: str = ""
     unit: str = ""
+    becomes: str = ""
     required: bool = False
     secret: bool = False
     enum: tuple[Json, ...] = ()
@@ -200,6 +202,9 @@ class Operation:
     rules: tuple[Rule, ...] = ()
 
     def __post_init__(self) -> None:
+        for parameter in self.parameters.values():
+            if parameter.becomes not in {*self.parameters, ""}:
+                raise ValueError(f"{parameter.name}.becomes: unknown parameter {parameter.becomes}")
         for rule in self.rules:
             if unknown := {*rule.parameters, rule.given} - {*self.parameters, ""}:
                 unknowns = ", ".join(sorted(unknown))

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 
 from calls_mcp.tools.catalog import Json, Operation, Parameter, Rule
+from calls_mcp.tools.speech import spoken
 
 _PLACES = {"path": "in the path", "query": "in the query", "form": "in the form body"}
 _BOUNDS = {
@@ -78,6 +79,8 @@ def _bounds(parameter: Parameter) -> Iterator[str]:
 
 
 def _sent(parameter: Parameter) -> str:
+    if parameter.becomes:
+        return f"to the API in `{parameter.becomes}`, as `{spoken('…')}`"
     if parameter.location == "own":
         return "to this server only"
     if parameter.location == "local":

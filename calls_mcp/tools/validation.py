@@ -15,7 +15,9 @@ from calls_mcp.observability.redaction import MASK, first_invisible, quoted
 from calls_mcp.tools.catalog import Json, Operation, Parameter, Rule, Schema, address_kind
 from calls_mcp.tools.list_filters import filter_warnings, time_in_utc, utc
 from calls_mcp.tools.schema import checked_schema
+from calls_mcp.tools.speech import spoken
 from calls_mcp.tools.suggestions import suggested_list, suggested_name, suggested_values
+from calls_mcp.tools.wording import counted
 
 FORMATS = FormatChecker(formats=())
 
@@ -29,8 +31,9 @@ _MOST_ITEMS = 5  # of a list, shown
 class Arguments:
     """Valid arguments.
 
-    `values` are for the API, by argument name; `own` are for this server. `ignored` names the
-    `values` that the API will ignore, and `warnings` says why.
+    `values` are for the API, by argument name; `own` are for this server. A text to speak is in
+    both, in `values` as TwiML. `ignored` names the `values` that the API will ignore, and
+    `warnings` says why.
     """
 
     operation: Operation
@@ -62,11 +65,13 @@ def validate(operation: Operation, raw: Mapping[str, Json]) -> Arguments:
         raise InvalidArguments(faults)
     values = {name: _normal(operation.parameters[name], value) for name, value in raw.items()}
     own = {name for name in values if operation.parameters[name].location == "own"}
+    texts = {n: str(values[n]) for n in own if operation.parameters[n].becomes}
+    made = {operation.parameters[n].becomes: spoken(text) for n, text in texts.items()}
     ignored = dict(_ineffective(operation, raw))
     about_filters = filter_warnings(raw) if operation.returns == "calls" else ()
     return Arguments(
         operation=operation,
-        values={name: value for name, value in values.items() if name not in own},
+        values={name: value for name, value in values.items() if name not in own} | made,
         own={name: str(values[name]) for name in own},
         ignored=frozenset(ignored),
         warnings=(*(f"{name} {reason}" for name, reason in ignored.items()), *about_filters),
@@ -138,6 +143,17 @@ def _wrong(operation: Operation, raw: Mapping[str, Json]) -> Iterator[Fault]:
             yield _fault(parameter, value, rule, f"a date without < or >, in {other}")
         elif not _is_right(parameter, value):
             yield _fault(parameter, value, rule)
+        elif excess := _excess(operation, parameter, value):
+            shorter = f"{parameter.expected}; make it {counted(excess, 'character')} shorter"
+            yield _fault(parameter, value, rule, shorter)
+
+
+def _excess(operation: Operation, parameter: Parameter, value: Json) -> int:
+    """Return how many characters a text to speak is too long by, once it is TwiML."""
+    if not parameter.becomes:
+        return 0
+    most = operation.parameters[parameter.becomes].schema["maxLength"]
+    return max(0, len(spoken(str(value))) - cast("int", most))
 
 
 def _inequality(operation: Operation, name: str, value: Json) -> str | None:
@@ -224,12 +240,13 @@ def _first_invisible(parameter: Parameter, value: Json) -> str:
 
 
 def _fault(parameter: Parameter, value: Json, rule: Rule | None, expected: str = "") -> Fault:
+    can_guess = not (parameter.secret or parameter.type.multiline)
     return Fault(
         path=f"/{parameter.name}",
         expected=expected or parameter.expected,
         received=_received(parameter, value),
         example=parameter.example,
-        did_you_mean=None if parameter.secret else _nearest_value(parameter, value, rule),
+        did_you_mean=_nearest_value(parameter, value, rule) if can_guess else None,
     )
 
 

@@ -23,8 +23,8 @@ def budgets(tools: Sequence[Mapping[str, Any]], listed: Mapping[str, Any]) -> It
     """Count the tokens of the tools and the default page of `list_calls`, with their budgets."""
     text, content = listed["content"][0]["text"], _json(listed["structuredContent"])
     shown = [{key: tool[key] for key in _SHOWN} for tool in tools]
-    yield _tokens("tool definitions, as a model sees them", 2600, *map(_json, shown))
-    yield _tokens("tool definitions, everything", 4200, *map(_json, tools))
+    yield _tokens("tool definitions, as a model sees them", 2700, *map(_json, shown))
+    yield _tokens("tool definitions, everything", 4400, *map(_json, tools))
     yield _tokens("a list of 50 calls, text", 3000, text)
     yield _tokens("a list of 50 calls, structured", 7500, content)
     yield _tokens("a list of 50 calls, everything", 10_000, text, content)

@@ -16,11 +16,11 @@ from tests.harness import ERAS, Agent, Harness, User, placing
 from tests.strategies import DOCUMENTED, PARAMETERS, TOOLS, satisfies
 
 OWN = {
-    "create_call": {"confirmation_token"},
+    "create_call": {"confirmation_token", "say"},
     "delete_call": {"confirmation_token"},
     "fetch_call": set[str](),
     "list_calls": {"cursor"},
-    "update_call": {"confirmation_token"},
+    "update_call": {"confirmation_token", "say"},
 }
 AVOIDED = {
     *("oneOf", "anyOf", "allOf", "if", "then", "else", "not", "$ref", "$defs", "const"),

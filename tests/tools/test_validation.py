@@ -163,15 +163,14 @@ def test_a_fault_says_what_was_expected_and_received(  # a table's columns
 @pytest.mark.parametrize("tool", TOOLS)
 def test_every_example_in_a_fault_would_be_accepted(tool: str) -> None:
     for name, parameter in load_operations()[tool].parameters.items():
-        example = fault_of(tool, name, {}).example
+        left_out = ("twiml",) if name == "say" else ()
+        base = {key: value for key, value in BASES[tool].items() if key not in left_out}
+        example = faults(tool, {**base, name: {}})[name].example
         if example is None:
             is_own, is_boolean = parameter.location == "own", parameter.schema["type"] == "boolean"
             assert is_own or is_boolean or parameter.choices or parameter.secret
         else:
-            arguments = {**BASES[tool], name: example}
-            if tool == "update_call" and name in ("url", "twiml"):
-                del arguments["status"]
-            checked(tool, arguments)
+            checked(tool, {**base, name: example})
 
 
 @pytest.mark.parametrize(
@@ -724,7 +723,7 @@ def test_a_missing_choice_of_arguments_names_all_of_them(tool: str) -> None:
     fault = faults(tool, bare)[first]
     assert fault.expected == f"at least one of {', '.join(rule.parameters)}"
     assert fault.received == "nothing"
-    for name in rule.parameters:
+    for name in {*rule.parameters} - {"say"}:
         checked(tool, {**bare, name: sample(tool, name)})
 
 
