@@ -15,6 +15,7 @@ Kind = Literal[
     "caller_id",
     "client",
     "malformed",
+    "message_to",
     "other_party",
     "phone_number",
     "plain",
@@ -27,6 +28,7 @@ Kind = Literal[
     "url",
     "websocket_url",
 ]
+# What is dialled.
 PARTIES: frozenset[Kind] = frozenset({"client", "other_party", "phone_number", "sip_address"})
 _BUFFER = 2**16  # characters
 _WHITESPACE = " \t\r\n"  # of XML
@@ -118,27 +120,36 @@ def _dialled_by(dial: Element) -> int:
 
 
 def _values(root: Element) -> Iterator[Value]:
+    stopped: set[int] = set()
     for element in root.walk():
+        if element.name == "Stop":
+            stopped |= {id(each) for each in element.content}
         known = element_types().get(element.name)
         if known is None:
             yield Value("unknown", "", f"<{element.name}>")
             continue
-        if known.records:
+        if known.records and id(element) not in stopped:
             yield Value("recording", element.name, f"<{element.name}>")
         if element.is_split and known.text not in ("plain", "speech"):
             # Some readers use the whole text, others only a part of it.
             yield Value("unknown", element.text, f"<{element.name}>")
         if element.text:
             yield Value(known.text, element.text, f"<{element.name}>")
-        given = {name: text.strip(_WHITESPACE) for name, text in element.attributes.items()}
-        for name, text in given.items():
-            kind = known.attributes.get(name, "unknown")
-            if kind == "unknown" or (text and kind != "plain"):
-                yield Value(kind, text, f"{name} of <{element.name}>")
-        for name, text in known.defaults.items():
-            if not given.get(name):
-                place = f"the default {name} of <{element.name}>"
-                yield Value(known.attributes[name], text, place, is_default=True)
+        yield from _attributes(element, known)
+
+
+def _attributes(element: Element, known: "ElementType") -> Iterator[Value]:
+    given = {name: text.strip(_WHITESPACE) for name, text in element.attributes.items()}
+    for name, text in given.items():
+        kind = known.attributes.get(name, "unknown")
+        if kind == "caller_id":  # unchanged, because it must be exactly an allowed one
+            yield Value(kind, element.attributes[name], f"{name} of <{element.name}>")
+        elif kind == "unknown" or (text and kind != "plain"):
+            yield Value(kind, text, f"{name} of <{element.name}>")
+    for name, text in known.defaults.items():
+        if not given.get(name):
+            place = f"the default {name} of <{element.name}>"
+            yield Value(known.attributes[name], text, place, is_default=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from calls_mcp.guard.policy.destinations import (
     pre_approves,
 )
 from calls_mcp.guard.policy.rules import CallerIds, Caps, Objection, Policy, Requirement
-from calls_mcp.guard.policy.twiml import dialled, is_understood, object_to_twiml
+from calls_mcp.guard.policy.twiml import dialled, is_understood, messaged, object_to_twiml
 from calls_mcp.guard.policy.urls import object_to_url
 from calls_mcp.tools.catalog import Action, Json
 
@@ -97,10 +97,11 @@ def _is_pre_approved(policy: Policy, arguments: "Arguments") -> bool:
 
 
 def parties(arguments: "Arguments") -> tuple[str, ...]:
-    """Return whom a change rings: `to`, and all that TwiML given as an argument dials."""
+    """Return whom a change reaches: `to`, and all that TwiML in an argument dials or messages."""
     values = arguments.values
     placed = [str(values["to"])] if arguments.operation.effect == "place" else []
-    return (*placed, *dialled(str(values.get("twiml", ""))))
+    twiml = str(values.get("twiml", ""))
+    return (*placed, *dialled(twiml), *messaged(twiml))
 
 
 def action_of(arguments: "Arguments") -> Action:

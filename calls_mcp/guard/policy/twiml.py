@@ -13,6 +13,9 @@ _SEPARATORS = re.compile(r"[\s().-]+")
 _SECONDS = re.compile(r"0*[1-9][0-9]{0,8}")
 _NUMBER = re.compile(r"\+[1-9][0-9]{1,14}")
 _NOT_RECORDING = frozenset({"false", "do-not-record"})
+_SHORT_CODE = re.compile(r"[0-9]{4,8}")
+_CALLER = re.compile(r"\+[1-9][0-9]{1,14}|client:[!-~]+|(sips?:)?[^\s:@]+@[!-~]+")
+_ADDRESSED = PARTIES | {"message_to"}
 _LONGEST_SHOWN = 64  # characters
 _MAX_PARTIES = 20  # twice what one <Dial> can have
 
@@ -23,7 +26,7 @@ def object_to_twiml(policy: Policy, twiml: str, *, is_limited: bool) -> Iterator
     `is_limited` says whether the call has a time limit, so that what it dials ends with it.
     """
     found = read_values(twiml)
-    if sum(value.kind in PARTIES for value in found) > _MAX_PARTIES:
+    if sum(value.kind in _ADDRESSED for value in found) > _MAX_PARTIES:
         reason = f"twiml dials more than {_MAX_PARTIES} numbers and addresses"
         yield Objection("destinations.twiml", reason, "Dial fewer of them.")
         return
@@ -35,6 +38,11 @@ def object_to_twiml(policy: Policy, twiml: str, *, is_limited: bool) -> Iterator
 def dialled(twiml: str) -> list[str]:
     """Return the parties that TwiML calls, as `to` would name them; none if it is malformed."""
     return [_address(value) for value in read_values(twiml) if value.kind in PARTIES]
+
+
+def messaged(twiml: str) -> list[str]:
+    """Return the numbers that TwiML sends messages to; none if it is malformed."""
+    return [_address(value) for value in read_values(twiml) if value.kind == "message_to"]
 
 
 def records(twiml: str) -> bool:
@@ -59,7 +67,7 @@ def _object_to_value(policy: Policy, value: Value) -> Iterator[Objection]:
         case "url" | "websocket_url":
             scheme = "http" if value.kind == "url" else "ws"
             yield from object_to_url(policy.urls, f"twiml ({value.place})", value.text, scheme)
-        case "client" | "other_party" | "phone_number" | "sip_address":
+        case "client" | "message_to" | "other_party" | "phone_number" | "sip_address":
             yield from _object_to_party(policy.destinations, value)
         case "caller_id":
             yield from _object_to_caller(policy.caller_ids, value)
@@ -98,7 +106,12 @@ def _object_to_party(rules: Destinations, value: Value) -> Iterator[Objection]:
             reason = f"twiml dials {shown} by {value.place}, and the policy can't check who that is"
             yield Objection("destinations.twiml", reason, "Dial a number or an address instead.")
         return
-    if value.kind == "phone_number" and not _NUMBER.fullmatch(address):
+    if value.kind == "message_to" and _SHORT_CODE.fullmatch(address):
+        if rules.restrict_numbers:
+            reason = f"twiml sends a message to {shown}, a short code that no rule can check"
+            yield Objection("destinations.twiml", reason, "Use a number with + and country code.")
+        return
+    if value.kind in ("message_to", "phone_number") and not _NUMBER.fullmatch(address):
         reason = f"twiml dials {shown}, which is not in E.164 form"
         hint = "Write the number with + and country code."
         yield Objection("destinations.twiml", reason, hint)
@@ -113,7 +126,9 @@ def _object_to_party(rules: Destinations, value: Value) -> Iterator[Objection]:
 
 
 def _object_to_caller(rules: CallerIds, value: Value) -> Iterator[Objection]:
-    if rules.allow and not matches_any(rules.allow, value.text):
+    is_listed = value.text in rules.allow
+    is_allowed = _CALLER.fullmatch(value.text) and matches_any(rules.allow, value.text)
+    if rules.allow and not (is_listed or is_allowed):
         shown = quoted(value.text, _LONGEST_SHOWN)
         reason = f"twiml uses the caller ID {shown}, which is not allowed"
         hint = f"Leave {value.place} out, or ask the operator to allow it."
@@ -138,7 +153,7 @@ def _object_to_seconds(caps: Caps, value: Value) -> Iterator[Objection]:
 
 def _address(value: Value) -> str:
     match value.kind:
-        case "phone_number":
+        case "message_to" | "phone_number":
             return _SEPARATORS.sub("", value.text.removeprefix("whatsapp:"))
         case "client":
             return f"client:{value.text.removeprefix('client:')}"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from twilio.twiml import TwiML, voice_response
 
-from calls_mcp.guard.policy import judge
+from calls_mcp.guard.policy import judge, parties
 from calls_mcp.guard.twiml_document import read_values
 from tests.guard.policy.cases import (
     ACCOUNT,
@@ -86,6 +86,8 @@ def test_sip_addresses_and_clients_dialled_by_twiml_must_match_a_pattern() -> No
         "<Start><Recording/></Start>",
         '<Start><Siprec connectorName="Recorder"/></Start>',
         "<Start><Transcription/></Start>",
+        "<Start><Stop/><Recording/></Start>",
+        "<Stop><Start><Recording/></Start></Stop>",
         '<Dial record="record-from-answer">+15005550205</Dial>',
         '<Dial><Conference record="record-from-start">Room</Conference></Dial>',
     ],
@@ -94,6 +96,50 @@ def test_twiml_records_only_where_recording_is_allowed(inside: str) -> None:
     twiml = f"<Response>{inside}</Response>"
     assert ruling(SHIPPED, asked(twiml=twiml)) == "caps.record"
     assert ruling(changed("caps", record=True), asked(twiml=twiml)) == ""
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        '<Stop><Recording name="a"/></Stop>',
+        '<Stop><Transcription name="a"/><Siprec name="b"/><Stream name="c"/></Stop>',
+    ],
+)
+def test_a_recording_may_be_stopped_where_recording_is_not_allowed(inside: str) -> None:
+    assert ruling(SHIPPED, asked(twiml=f"<Response>{inside}</Response>")) == ""
+
+
+@pytest.mark.parametrize(
+    ("to", "rules", "rule"),
+    [
+        ("12345", {}, ""),
+        ("12345", {"deny_prefixes": ("+49",)}, "destinations.twiml"),
+        ("+15005550205", {"deny_prefixes": ("+49",)}, ""),
+        ("911", {}, "destinations.twiml"),
+        ("5005550205", {}, "destinations.twiml"),
+        ("+19005550123", {}, "destinations.deny_number_types"),
+    ],
+)
+@pytest.mark.parametrize("element", ["Sms", "Message"])
+def test_a_message_may_go_to_a_short_code_unless_there_are_rules_for_numbers(
+    element: str, to: str, rules: dict[str, Any], rule: str
+) -> None:
+    twiml = f'<Response><{element} to="{to}">Hello</{element}></Response>'
+    assert ruling(changed("destinations", **rules), asked(to="+15005550205", twiml=twiml)) == rule
+
+
+def test_a_short_code_is_not_dialled() -> None:
+    twiml = "<Response><Dial>12345</Dial></Response>"
+    assert ruling(SHIPPED, asked(twiml=twiml)) == "destinations.twiml"
+
+
+@pytest.mark.parametrize(
+    ("tool", "values"),
+    [("create_call", {"to": "+15005550205"}), ("update_call", {})],
+)
+def test_a_messaged_number_counts_as_a_party(tool: str, values: dict[str, Any]) -> None:
+    twiml = '<Response><Sms to="12345">Hello</Sms></Response>'
+    assert parties(asked(tool, twiml=twiml, **values))[-1] == "12345"
 
 
 @pytest.mark.parametrize(
@@ -162,6 +208,39 @@ def test_the_caller_id_in_twiml_must_be_allowed() -> None:
     dial = '<Response><Dial callerId="{}">+15005550205</Dial></Response>'
     assert ruling(policy, asked(twiml=dial.format("+15005550006"))) == ""
     assert ruling(policy, asked(twiml=dial.format("+442079460000"))) == "caller_ids.allow"
+
+
+@pytest.mark.parametrize(
+    ("allow", "caller", "is_allowed"),
+    [
+        (("*",), "+15005550006", True),
+        (("*",), "client:bob", True),
+        (("*",), "sip:bob@example.com", True),
+        (("+1500*",), "+15005550006", True),
+        (("+1500*",), " +15005550006", False),
+        (("+1500*",), "+15005550006 ", False),
+        (("+1500*",), "+1500&#10;5550006", False),
+        (("+1500*",), "+1500-555-0006", False),
+        (("+1500*",), "+1500{{From}}", False),
+        (("+1500*",), "+15005550006,+442079460000", False),
+        (("*",), "", False),
+        (("*",), " ", False),
+        (("*",), "anonymous", False),
+        (("*",), "{{From}}", False),
+        (("anonymous",), "anonymous", True),
+        ((), "anonymous", True),
+        ((), "", True),
+    ],
+)
+@pytest.mark.parametrize(
+    "inside", ['<Dial callerId="{}">+15005550205</Dial>', '<Sms from="{}">Hello</Sms>']
+)
+def test_a_caller_id_in_twiml_must_be_a_plain_address_that_is_allowed(
+    inside: str, allow: tuple[str, ...], caller: str, *, is_allowed: bool
+) -> None:
+    twiml = f"<Response>{inside.format(caller)}</Response>"
+    rule = ruling(changed("caller_ids", allow=allow), asked("update_call", twiml=twiml))
+    assert rule == ("" if is_allowed else "caller_ids.allow")
 
 
 def test_pre_approval_does_not_cover_parties_dialled_by_twiml() -> None:
