@@ -13,10 +13,14 @@ from calls_mcp.observability.redaction import quoted
 _HOST = re.compile(r"[a-z0-9._-]+")
 _NUMERIC_LABEL = re.compile(r"0x[0-9a-f]*|[0-9]+")
 
-_LOCAL_NAMES = ("localhost", "localdomain", "local", "internal", "metadata")
+# Names that no public DNS has: RFC 6761, RFC 6762 (appendix G), RFC 8375, and those of clusters.
+_LOCAL_NAMES = frozenset(
+    {"arpa", "corp", "home", "internal", "intranet", "lan", "local", "localdomain", "localhost"}
+    | {"private", "svc"}
+)
 _IPV6_UNICAST = ip_network("2000::/3")
-# Translated addresses, and metadata services at public addresses.
-_NOT_PUBLIC = tuple(map(ip_network, ("2002::/16", "192.0.0.0/24", "168.63.129.16/32")))
+# Translated and documentation addresses, and metadata services at public addresses.
+_NOT_PUBLIC = tuple(map(ip_network, ("2002::/16", "3fff::/20", "192.0.0.0/24", "168.63.129.16/32")))
 
 _SECURE = {"http": "an https", "ws": "a wss"}
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:]*)(:[0-9]*)?")
@@ -75,11 +79,10 @@ def _doubt(host: str) -> str | None:
     labels = host.split(".")
     if "" in labels:
         return "whose host has an empty label"
-    if labels[-1] in _LOCAL_NAMES:
+    if ":" in host or _NUMERIC_LABEL.fullmatch(labels[-1]):
+        return None if _is_public(host) else "whose host is not a public internet address"
+    if len(labels) == 1 or labels[-1] in _LOCAL_NAMES:
         return "whose host is on this machine or a private network"
-    is_address = ":" in host or _NUMERIC_LABEL.fullmatch(labels[-1])
-    if is_address and not _is_public(host):
-        return "whose host is not a public internet address"
     return None
 
 
