@@ -7,6 +7,7 @@ from datetime import date, timedelta
 from difflib import SequenceMatcher
 from urllib.parse import unquote
 
+from calls_mcp.tools.ascii_urls import ascii_url
 from calls_mcp.tools.catalog import Json, Operation, Parameter
 
 _LONGEST_NAME = 64  # characters
@@ -54,8 +55,8 @@ def suggested_values(parameter: Parameter, text: str) -> Iterator[Json]:
         if sign and text[0] == sign:
             yield text.lstrip(f"{sign}= ")
     if parameter.type.asserts.get("format") == "http-url":
-        scheme, mark, rest = text.partition("://")
-        yield f"{scheme.lower()}{mark}{rest}"
+        with suppress(ValueError):
+            yield ascii_url(text)
     bare = text.replace("(0)", "").translate(dict.fromkeys(map(ord, " ().-/")))
     if text.startswith("-"):  # perhaps an exclusion
         return

@@ -12,6 +12,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 
 from calls_mcp.errors import KNOWN_ARGUMENT, NOTHING, Fault, InvalidArguments
 from calls_mcp.observability.redaction import MASK, first_invisible, quoted
+from calls_mcp.tools.ascii_urls import instead_of_character
 from calls_mcp.tools.catalog import Json, Operation, Parameter, Rule, Schema, address_kind
 from calls_mcp.tools.list_filters import filter_warnings, time_in_utc, utc
 from calls_mcp.tools.schema import checked_schema
@@ -142,7 +143,7 @@ def _wrong(operation: Operation, raw: Mapping[str, Json]) -> Iterator[Fault]:
         elif other := _inequality(operation, name, value):
             yield _fault(parameter, value, rule, f"a date without < or >, in {other}")
         elif not _is_right(parameter, value):
-            yield _fault(parameter, value, rule)
+            yield _fault(parameter, value, rule, _expected_of_url(parameter, value))
         elif excess := _excess(operation, parameter, value):
             shorter = f"{parameter.expected}; make it {counted(excess, 'character')} shorter"
             yield _fault(parameter, value, rule, shorter)
@@ -154,6 +155,12 @@ def _excess(operation: Operation, parameter: Parameter, value: Json) -> int:
         return 0
     most = operation.parameters[parameter.becomes].schema["maxLength"]
     return max(0, len(spoken(str(value))) - cast("int", most))
+
+
+def _expected_of_url(parameter: Parameter, value: Json) -> str:
+    is_url = parameter.type.asserts.get("format") == "http-url"
+    instead = instead_of_character(value.strip()) if is_url and isinstance(value, str) else ""
+    return f"{parameter.expected}, {instead}" if instead else ""
 
 
 def _inequality(operation: Operation, name: str, value: Json) -> str | None:

@@ -10,6 +10,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Literal, cast
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -547,6 +548,59 @@ def test_a_text_that_resembles_a_valid_value_is_refused(name: str, text: str) ->
 )
 def test_a_valid_text_is_accepted_unchanged(name: str, text: str) -> None:
     assert checked("create_call", {**BASES["create_call"], name: text}).values[name] == text
+
+
+# URLs
+
+PUNYCODE = "with the host name in Punycode (xn--)"
+ENCODED_URLS = [
+    ("https://example.com/a b", 'with %20 instead of " "', "https://example.com/a%20b"),
+    (
+        *("https://example.com/ü?é=ö#东", 'with %C3%BC instead of "ü"'),
+        "https://example.com/%C3%BC?%C3%A9=%C3%B6#%E4%B8%9C",
+    ),
+    (
+        *("https://example.com/%C3%BC 100%", 'with %20 instead of " "'),
+        "https://example.com/%C3%BC%20100%25",
+    ),
+    (
+        *("HTTPS://Bücher.example:8443/ä", f'{PUNYCODE} instead of "ü"'),
+        "https://xn--bcher-kva.example:8443/%C3%A4",
+    ),
+    ("https://faß.example", f'{PUNYCODE} instead of "ß"', "https://xn--fa-hia.example"),
+    (
+        *("https://jürgen:x y@example.com/", 'with %C3%BC instead of "ü"'),
+        "https://j%C3%BCrgen:x%20y@example.com/",
+    ),
+    ("https://exa mple.com/", 'without " "', None),
+    ("https://example.com/a\\b", 'without "\\"', None),
+    ("https://\u0301.example/", f'{PUNYCODE} instead of "\u0301"', None),
+]
+
+
+@pytest.mark.parametrize(("url", "instead", "meant"), ENCODED_URLS)
+@pytest.mark.parametrize("name", ["url", "status_callback"])
+def test_a_character_that_a_url_must_not_contain_is_named_and_encoded(
+    name: str, url: str, instead: str, meant: str | None
+) -> None:
+    fault = fault_of("create_call", name, url)
+    assert fault.expected == f"{CALLBACK_URL if name == 'status_callback' else URL}, {instead}"
+    assert fault.did_you_mean == meant
+
+
+HOSTS = st.text("abcßäÖ東\u3002", min_size=1, max_size=8) | st.text("ab.-_ä@:[]1 ", max_size=8)
+PATHS = st.text("abc.ßäÖé東% @:\\?#/&=\u0301\u202e0189[]", max_size=30)
+
+
+@given(url=st.builds("{}://{}/{}".format, st.sampled_from(["http", "HTTPS"]), HOSTS, PATHS))
+@pytest.mark.parametrize("name", ["url", "status_callback"])
+def test_a_suggested_url_is_valid_and_means_the_same(name: str, url: str) -> None:
+    try:
+        checked("create_call", placing(**{name: url}))
+    except InvalidArguments as invalid:
+        if meant := cast("str | None", invalid.faults[0].did_you_mean):
+            assert checked("create_call", placing(**{name: meant})).values[name] == meant
+            assert unquote(urlsplit(meant).path) == unquote(urlsplit(url.strip()).path)
 
 
 # Numbers and dates
