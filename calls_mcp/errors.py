@@ -20,6 +20,7 @@ CallsError
   │ └ NotAttempted           no connection was tried
   ├ NotDone                  the API failed, and a lookup showed that nothing happened
   ├ Unavailable              a read failed: nothing happened
+  │ └ Redirected             a read was redirected, which is not followed
   └ OutcomeUnknown           a change was sent, but its response was lost
 """
 
@@ -250,6 +251,18 @@ class Unavailable(InvocationError):
 
     kind = "unavailable"
     retryable = True
+
+
+class Redirected(Unavailable):
+    """A read was redirected. A retry would be redirected, too."""
+
+    retryable = False
+
+    def __init__(self, message: str, *, status: int | None) -> None:
+        hint = (
+            "A retry will not help. The operator must check CALLS_MCP_API_BASE_URL and the proxy."
+        )
+        super().__init__(message, hint, status=status)
 
 
 class OutcomeUnknown(InvocationError):

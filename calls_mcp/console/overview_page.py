@@ -45,7 +45,7 @@ _COUNTED_FIELDS = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Chart:
+class Chart:
     """A chart and the same numbers as a table. The first column of `rows` has the labels."""
 
     title: str
@@ -140,16 +140,16 @@ def _tiles(statistics: Statistics) -> Iterator[tuple[str, str]]:
     yield "Denied by policy", f"{sum(statistics.denials.values()):,}"
 
 
-def _charts(statistics: Statistics) -> Iterator[_Chart]:
+def _charts(statistics: Statistics) -> Iterator[Chart]:
     yield _calls_chart(statistics)
     yield _bar_chart("Call duration", "Duration", "Calls", statistics.durations)
-    yield _costs_chart(statistics)
+    yield costs_chart(statistics.costs)
     confirmations = statistics.confirmations
     yield _bar_chart("Confirmations", "Result", "Confirmations", confirmations)
     yield _bar_chart("Denials by rule", "Rule", "Denials", statistics.denials)
 
 
-def _calls_chart(statistics: Statistics) -> _Chart:
+def _calls_chart(statistics: Statistics) -> Chart:
     title, statuses = "Calls by hour (UTC)", statistics.statuses
     hours = [*statistics.hours.items()][1:]  # the first hour is incomplete
     results = [Counter(map(_result, Counter(counts).elements())) for _, counts in hours]
@@ -160,7 +160,7 @@ def _calls_chart(statistics: Statistics) -> _Chart:
         if any(counts.values())
     )
     picture = columns(title, [hour[11:] for hour, _ in hours], parts)
-    return _Chart(title, picture, ("Hour (UTC)", *statuses), tuple(rows))
+    return Chart(title, picture, ("Hour (UTC)", *statuses), tuple(rows))
 
 
 def _result(status: str) -> str:
@@ -169,15 +169,17 @@ def _result(status: str) -> str:
     return "live" if status in _LIVE else "not completed"
 
 
-def _costs_chart(statistics: Statistics) -> _Chart:
-    title, costs = "Cost by country", statistics.costs
+def costs_chart(costs: Mapping[tuple[str, str], Decimal]) -> Chart:
+    """Return the chart of the costs by country and currency; a credit has no bar."""
+    title = "Cost by country"
     named = [(f"{country} {currency}".strip(), cost) for (country, currency), cost in costs.items()]
-    picture = bars(title, [(name, float(cost)) for name, cost in named[:_MAX_BARS]])
+    charges = [(name, float(cost)) for name, cost in named[:_MAX_BARS] if cost > 0]
+    picture = bars(title, charges)
     rows = tuple((name, f"{cost:f}") for name, cost in named)
-    return _Chart(title, picture, ("Country and currency", "Cost"), rows)
+    return Chart(title, picture, ("Country and currency", "Cost"), rows)
 
 
-def _bar_chart(title: str, label: str, unit: str, counts: Mapping[str, int]) -> _Chart:
+def _bar_chart(title: str, label: str, unit: str, counts: Mapping[str, int]) -> Chart:
     picture = bars(title, [*islice(counts.items(), _MAX_BARS)])
     rows = tuple((name, str(number)) for name, number in counts.items())
-    return _Chart(title, picture, (label, unit), rows)
+    return Chart(title, picture, (label, unit), rows)

@@ -66,7 +66,8 @@ def line(call: CallSummary) -> str:
     if call.duration_seconds is not None:
         text += f" · {call.duration_seconds} s"
     if call.cost:
-        text += f" · {call.cost} {call.currency or ''}".rstrip()
+        amount = f"{call.cost} {call.currency or ''}".rstrip()
+        text += f" · credit of {amount[1:]}" if amount.startswith("-") else f" · {amount}"
     if call.answered_by:
         text += f" · answered by {call.answered_by}"
     if call.caller_name:

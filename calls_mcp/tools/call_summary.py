@@ -85,11 +85,11 @@ def _is_clock(text: str) -> bool:
 
 @lru_cache(maxsize=256)  # most calls cost the same
 def _charge(text: str) -> str | None:
-    """Return the positive cost for a negative price, which is a charge."""
+    """Return the cost for a price, which is negative for a charge and positive for a credit."""
     price = Decimal(text)
-    if price > 0 or abs(price.adjusted()) > _MOST_DIGITS:
+    if abs(price.adjusted()) > _MOST_DIGITS:
         return None
-    return f"{abs(price).normalize():f}"
+    return f"{-price.normalize() or Decimal(0):f}"
 
 
 class _NoneIfInvalid:
@@ -148,8 +148,8 @@ class CallSummary(Content):
     """A normalized call. Each field is read from the API's field with its name or alias.
 
     Times (`*_at`) are ISO 8601 in UTC. `duration_seconds` and `queue_ms` are integers. `cost` is a
-    positive decimal in `currency`. `live` is whether the call is queued, ringing or in progress. In
-    a list, `account_sid` is given once for all calls.
+    decimal in `currency`; a credit is negative. `live` is whether the call is queued, ringing or in
+    progress. In a list, `account_sid` is given once for all calls.
     """
 
     sid: str = Field(pattern=_CALL_SID)

@@ -11,6 +11,7 @@ from functools import cache
 from http import HTTPStatus
 from math import ceil
 from typing import Self, cast
+from urllib.parse import urlsplit
 
 import orjson
 
@@ -21,22 +22,26 @@ from calls_mcp.errors import (
     NotFound,
     OutcomeUnknown,
     RateLimited,
+    Redirected,
     Rejected,
     Unavailable,
     Unreachable,
 )
-from calls_mcp.observability.redaction import masked, quoted
+from calls_mcp.observability.redaction import masked, one_line, quoted
 from calls_mcp.tools.call_summary import NotACall, summarize
 from calls_mcp.tools.catalog import CONFIG, Json
 from calls_mcp.tools.outcome import CallSummary
 from calls_mcp.tools.wording import about
+from calls_mcp.twilio.error_text import message_in
 from calls_mcp.twilio.requests import Request
 
+_LONGEST_MESSAGE = 300  # characters
+_LONGEST_HOST = 100  # characters
 _LONGEST_WAIT = 86_400.0  # seconds
 _TRY_LATER = "Nothing was changed, so it is safe to try again later."
-_CHECK_ARGUMENTS = (
-    "Fix the arguments as the API's message says. The same arguments will fail again."
-)
+_FAILS_AGAIN = "The same arguments will fail again."
+_FIX_ARGUMENTS = f"Fix the arguments as the API's message says. {_FAILS_AGAIN}"
+_CHECK_ARGUMENTS = f"Check the arguments. {_FAILS_AGAIN}"
 
 _REJECTIONS: dict[int, tuple[type[Rejected], str]] = {
     HTTPStatus.UNAUTHORIZED: (CredentialsRejected, "The operator must check the credentials."),
@@ -57,7 +62,8 @@ class Response:
     """A response of the API.
 
     `payload` is the JSON object in its body, empty unless `has_payload`. `retry_after` is in
-    seconds. `date` is its Date header.
+    seconds. `date` is its Date header. If it is no success, `message` is the one in its body, and
+    `location` the URL that it redirects to.
     """
 
     status: int
@@ -66,6 +72,8 @@ class Response:
     request_id: str
     retry_after: float | None
     date: str
+    message: str
+    location: str
 
     @classmethod
     def parse(cls, status: int, headers: Mapping[str, str], body: bytes) -> Self:
@@ -79,17 +87,23 @@ class Response:
             headers.get("Twilio-Request-Id", ""),
             _parse_retry_after(headers.get("Retry-After", "")),
             headers.get("Date", ""),
+            "" if _is_success(status) else message_in(payload, body),
+            headers.get("Location", "") if status // 100 == 3 else "",  # noqa: PLR2004
         )
 
     @property
     def is_success(self) -> bool:
         """Whether the status is a 2xx."""
-        return self.status // 100 == 2  # noqa: PLR2004
+        return _is_success(self.status)
 
     @property
     def is_rejection(self) -> bool:
         """Whether the request was certainly not processed: any 4xx except a timeout."""
         return self.status // 100 == 4 and self.status != HTTPStatus.REQUEST_TIMEOUT  # noqa: PLR2004
+
+
+def _is_success(status: int) -> bool:
+    return status // 100 == 2  # noqa: PLR2004
 
 
 def _parse_json(body: bytes) -> object:
@@ -181,16 +195,18 @@ def no_usable_response(
     if response:
         status, request_id = response.status, response.request_id
         retry_after = response.retry_after
+    if request.effect == "read" and response and response.location:
+        return Redirected(_sentence(f"Nothing could be read: {reason}."), status=status)
     if request.effect == "read":
         return Unavailable(
-            f"Nothing could be read: {reason}.",
+            _sentence(f"Nothing could be read: {reason}."),
             _wait(retry_after) if retry_after else _TRY_LATER,
             status=status,
             request_id=request_id,
             retry_after=retry_after,
         )
     return OutcomeUnknown(
-        f"It is unknown whether this took effect: the request was sent, but {reason}.",
+        _sentence(f"It is unknown whether this took effect: the request was sent, but {reason}."),
         f"Do not call again yet. {_how_to_find_out(request)}",
         status=status,
         request_id=request_id,
@@ -199,25 +215,44 @@ def no_usable_response(
 
 def error_from(request: Request, response: Response, secrets: Sequence[str]) -> InvocationError:
     """Return the error for an unsuccessful response. Its message contains none of `secrets`."""
+    words = masked(response.message, (*secrets, *request.secrets))
+    message = f" with the message {quoted(words, _LONGEST_MESSAGE)}" if words else ""
+    if response.location:
+        host = _redirected_to(response.location, (*secrets, *request.secrets))
+        reason = f"the API redirected{host} ({response.status}), which is not followed"
+        return no_usable_response(request, reason, response)
     if not response.is_rejection:
-        return no_usable_response(request, f"the API returned {response.status}", response)
-    code, words = response.payload.get("code"), response.payload.get("message")
+        returned = f"the API returned {response.status}{message}"
+        return no_usable_response(request, returned, response)
+    code = response.payload.get("code")
     known = code if isinstance(code, int) and not isinstance(code, bool) else None
-    cls, hint = _REJECTIONS.get(response.status, (Rejected, _CHECK_ARGUMENTS))
+    cls, hint = _REJECTIONS.get(
+        response.status, (Rejected, _FIX_ARGUMENTS if words else _CHECK_ARGUMENTS)
+    )
     hint = _hints().get(str(known), hint)
     if cls.retryable and response.retry_after:
         hint = _wait(response.retry_after)
-    message = f"Nothing happened: the API returned {response.status}"
-    if isinstance(words, str) and words:
-        message += f" with the message {quoted(masked(words, (*secrets, *request.secrets)), 300)}"
     return cls(
-        message if message.endswith('."') else f"{message}.",
+        _sentence(f"Nothing happened: the API returned {response.status}{message}."),
         hint,
         status=response.status,
         code=known,
         request_id=response.request_id,
         retry_after=response.retry_after,
     )
+
+
+def _redirected_to(location: str, secrets: Sequence[str]) -> str:
+    """Return where a redirect leads: only the host, since the rest may contain credentials."""
+    with suppress(ValueError):
+        host = urlsplit(location).hostname
+        return f" to {quoted(masked(one_line(host), secrets), _LONGEST_HOST)}" if host else ""
+    return ""
+
+
+def _sentence(text: str) -> str:
+    """Return a sentence without a second full stop after a quotation that ends with one."""
+    return text[:-1] if text.endswith('.".') else text
 
 
 def _wait(seconds: float) -> str:

@@ -1,5 +1,6 @@
 """Statistics and charts of the last 24 hours."""
 
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from calls_mcp.audit import search
 from calls_mcp.audit.records import Fields, parse
 from calls_mcp.console.charts import bars, columns
+from calls_mcp.console.overview_page import costs_chart
 from tests.console.harness import Harness, WebClient, open_harness, sign_in, text_of
 from tests.harness import placing
 
@@ -121,3 +123,11 @@ def test_columns_are_stacked() -> None:
     assert 'height="60.0"' in live  # 100 is five calls
     assert 'height="40.0"' in completed
     assert columns("Calls", ["08"], [("live", [0]), ("completed", [0])]) == ""
+
+
+def test_a_credit_is_listed_but_has_no_bar() -> None:
+    costs = {("DE", "EUR"): Decimal(2), ("US", "USD"): Decimal("-0.5")}
+    for some in (costs, {("US", "USD"): Decimal("-0.5")}):
+        chart = costs_chart(some)
+        assert ("US USD", "-0.5") in chart.rows
+        assert "US USD" not in chart.picture

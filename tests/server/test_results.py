@@ -44,6 +44,11 @@ REPEAT = (
 
 OUTCOMES: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "a call": ("fetch_call", {"outcome": "done", "call": CALL}, [LINE]),
+    "a call with a credit": (
+        "fetch_call",
+        {"outcome": "done", "call": {"sid": SID, "cost": "-0.5", "currency": "USD"}},
+        [f"{SID} status unknown unknown → unknown · credit of 0.5 USD"],
+    ),
     "a call with only a SID": (
         "fetch_call",
         {"outcome": "done", "call": {"sid": SID}},

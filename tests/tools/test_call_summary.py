@@ -94,7 +94,9 @@ def test_a_call_is_live_until_it_ends_and_unknown_with_a_new_status(
         ("0", "0"),
         ("-0.00", "0"),
         (-0.5, "0.5"),
-        ("0.01", None),
+        ("0.01000", "-0.01"),
+        (2, "-2"),
+        ("1e999", None),
         ("NaN", None),
         ("-Infinity", None),
         ("-1e999", None),
@@ -110,7 +112,9 @@ def test_a_call_is_live_until_it_ends_and_unknown_with_a_new_status(
         ("-\u0661", None),
     ],
 )
-def test_a_charge_becomes_a_positive_cost(price: Json, cost: str | None) -> None:
+def test_a_charge_becomes_a_positive_cost_and_a_credit_a_negative_one(
+    price: Json, cost: str | None
+) -> None:
     assert summarize(PAYLOAD | {"price": price}).cost == cost
 
 
