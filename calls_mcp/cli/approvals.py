@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import anyio
 
@@ -147,8 +147,8 @@ def _row(request: ApprovalRequest, now: float) -> Sequence[str]:
     if state == "pending":
         state = f"pending, {_duration(request.expires_at - now)} left"
     painted_state = painted(state, _COLOURS.get(_word(request, now), "dim"))
-    summary = request.preview.split("\n")[0]
-    return request.identifier, painted_state, quoted(request.binding.principal), summary
+    requester = quoted(request.binding.principal)
+    return request.identifier, painted_state, requester, request.preview.headline
 
 
 async def _show_where(approvals: Approvals, settings: Settings, *, sandbox: bool) -> None:
@@ -195,7 +195,7 @@ def _lines(request: ApprovalRequest, now: float) -> Iterator[str]:
     yield f"{painted(request.identifier, 'bold')}  {_state(request, now)}"
     yield f"  Requested {_duration(now - request.asked_at)} ago by {_requester(request)}"
     yield f"  Tool {request.binding.tool}, rule {request.rule}"
-    yield from (f"  {line}" for line in request.preview.splitlines())
+    yield from (f"  {line}" for line in request.preview.text.splitlines())
 
 
 def _state(request: ApprovalRequest, now: float) -> str:
@@ -241,14 +241,14 @@ def _report(request: ApprovalRequest, now: float) -> dict[str, object]:
     )
     return {
         "id": request.identifier,
-        "state": "decided" if made else "lapsed" if request.has_expired(now) else "waiting",
+        "state": "decided" if made else _word(request, now),
         "tool": request.binding.tool,
         "action": request.action,
         "principal": request.binding.principal,
         "client": request.client,
         "rule": request.rule,
-        "preview": request.preview,
-        "asked_at": iso_time(request.asked_at),
-        "lapses_at": iso_time(request.expires_at),
+        "preview": {**asdict(request.preview), "text": request.preview.text},
+        "requested_at": iso_time(request.asked_at),
+        "expires_at": iso_time(request.expires_at),
         **{name: value for name, value in decided.items() if value},
     }

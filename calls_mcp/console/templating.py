@@ -1,21 +1,19 @@
 """Render templates and read submitted forms."""
 
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import parse_qsl
 
 import anyio
-import phonenumbers
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader
-from phonenumbers import PhoneNumberFormat
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from calls_mcp.console.browser_sessions import session_of
 from calls_mcp.observability.redaction import escape_invisible
+from calls_mcp.tools.phone_number import formatted
 
 _ACTIONS = {
     "place": "Place a call",
@@ -24,7 +22,6 @@ _ACTIONS = {
     "modify": "Change a live call",
     "delete": "Delete a call record",
 }
-_E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 _MAX_SID = 16  # characters
 _MAX_FORM = 16_384  # bytes
@@ -102,14 +99,8 @@ def _short_time(time: object) -> str:
 
 
 def _phone_number(address: object) -> object:
-    """Format an E.164 number for people, such as `+1 202 555 0123`; leave other addresses alone."""
-    if not _E164.fullmatch(f"{address}"):
-        return address
-    try:
-        number = phonenumbers.parse(f"{address}")
-    except phonenumbers.NumberParseException:
-        return address
-    return phonenumbers.format_number(number, PhoneNumberFormat.INTERNATIONAL).replace("-", " ")
+    """Return a number as people write it; leave other values alone."""
+    return formatted(address) if isinstance(address, str) else address
 
 
 def _short_sid(sid: object) -> str:

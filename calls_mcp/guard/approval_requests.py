@@ -14,7 +14,7 @@ import anyio
 
 from calls_mcp.errors import OutcomeUnknown, PolicyDenied, StoreUnavailable
 from calls_mcp.guard.change import Change
-from calls_mcp.guard.preview import Preview
+from calls_mcp.guard.preview import Question
 from calls_mcp.observability.redaction import quoted
 from calls_mcp.storage import (
     ApprovalRequest,
@@ -62,7 +62,7 @@ class ApprovalRequests:
         kept = await self._storage.get_with_ttl(_key(binding))
         return kept and await self._storage.find_request(kept[0])
 
-    async def add(self, change: Change, preview: Preview) -> ApprovalRequest:
+    async def add(self, change: Change, question: Question) -> ApprovalRequest:
         """Ask the operator, or return the principal's pending request for the same change.
 
         Raises:
@@ -75,8 +75,8 @@ class ApprovalRequests:
         request = ApprovalRequest(
             identifier=identifier,
             binding=change.binding,
-            action=preview.action,
-            preview=preview.text,
+            action=question.action,
+            preview=question.preview,
             client=change.caller.client,
             rule=change.rule,
             asked_at=now,
@@ -84,7 +84,7 @@ class ApprovalRequests:
             users_too=change.requirement == "require_human",
             account_sid=change.request.account_sid,
         )
-        if not await self._is_added(request, preview.state):
+        if not await self._is_added(request, question.state):
             raise PolicyDenied(
                 change.rule,
                 f"{_MOST_PENDING} requests of this principal are already pending",
@@ -133,7 +133,7 @@ class ApprovalRequests:
         place = f" at {page_of(self._console, request.identifier)}" if self._console else ""
         confirmation = Confirmation(
             action=request.action,
-            preview=request.preview,
+            preview=request.preview.text,
             approval=request.identifier,
             expires_at=iso_time(request.expires_at),
         )

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import cast
 
 from calls_mcp.audit import NOBODY, Authority, Decision, Entry
@@ -14,7 +14,7 @@ from calls_mcp.tools.outcome import Caller, Outcome
 from calls_mcp.tools.validation import Arguments
 from calls_mcp.twilio.requests import Request, encode
 
-_LONGEST_CALL = 14_400  # seconds, unless time_limit says otherwise
+LONGEST_CALL = 14_400  # seconds, unless time_limit says otherwise
 _LONGEST_QUEUE = 600  # seconds until it rings
 
 
@@ -41,8 +41,8 @@ class Dialling:
 class Change:
     """A requested change. It must be answered by `until` (anyio's clock).
 
-    `requirement` and `rule` come from the policy. A confirmation is valid only for its `binding`.
-    `dialling` has the parties that it calls, if any.
+    `requirement` and `rule` come from the policy, and `notes` say what it adds. A confirmation is
+    valid only for its `binding`. `dialling` has the parties that it calls, if any.
     """
 
     arguments: Arguments
@@ -53,6 +53,12 @@ class Change:
     rule: str
     binding: Binding
     dialling: Dialling | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a result must say about the arguments."""
+        return (*self.arguments.warnings, *self.notes)
 
     @property
     def places_call(self) -> bool:
@@ -116,8 +122,7 @@ def authorize(
         PolicyDenied: The policy refuses it.
     """
     judgement = judge(policy, arguments, account_sid)
-    warnings = (*arguments.warnings, *judgement.notes)
-    arguments = replace(judgement.arguments, warnings=warnings)
+    arguments = judgement.arguments
     request = encode(arguments, account_sid)
     return Change(
         arguments=arguments,
@@ -128,6 +133,7 @@ def authorize(
         rule=judgement.rule,
         binding=_bind(arguments, account_sid, caller.principal),
         dialling=_dialling(arguments, account_sid, caller.principal, until),
+        notes=judgement.notes,
     )
 
 
@@ -145,7 +151,7 @@ def _dialling(
     if not called:
         return None
     values = arguments.values
-    limits = (values.get("time_limit", _LONGEST_CALL), values.get("timeout", 60))
+    limits = (values.get("time_limit", LONGEST_CALL), values.get("timeout", 60))
     lifetime = _LONGEST_QUEUE + sum(cast("tuple[int, int]", limits))
     at_once = dialled_at_once(str(values.get("twiml", "")))
     return Dialling(

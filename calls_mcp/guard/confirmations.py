@@ -7,7 +7,7 @@ import anyio
 
 from calls_mcp.errors import InvalidConfirmation
 from calls_mcp.guard.change import Claim, Stop
-from calls_mcp.guard.preview import Preview
+from calls_mcp.guard.preview import Question
 from calls_mcp.guard.signing import Signer
 from calls_mcp.storage import Binding, PendingConfirmation, Storage
 from calls_mcp.tools.outcome import Confirmation, Outcome, iso_time
@@ -40,15 +40,15 @@ class Confirmations:
         self._ttl = ttl
         self._clock = clock
 
-    async def issue(self, preview: Preview, binding: Binding) -> Confirmation:
+    async def issue(self, question: Question, binding: Binding) -> Confirmation:
         """Return a new confirmation, to show to the user."""
         identifier = secrets.token_urlsafe(9)
         expires_at = self._clock() + self._ttl
-        pending = PendingConfirmation(binding, preview.state, expires_at)
+        pending = PendingConfirmation(binding, question.state, expires_at)
         await self._storage.add_confirmation(identifier, pending)
         return Confirmation(
-            action=preview.action,
-            preview=preview.text,
+            action=question.action,
+            preview=question.preview.text,
             token=self._signer.sign(identifier),
             expires_at=iso_time(expires_at),
         )

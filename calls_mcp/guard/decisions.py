@@ -11,7 +11,7 @@ from calls_mcp.guard.change import Change, Claim, Proceed, Stop, audit_entry, au
 from calls_mcp.guard.confirmations import Confirmations, expired
 from calls_mcp.guard.limits import CallLimits, RecentCalls
 from calls_mcp.guard.policy import Policy
-from calls_mcp.guard.preview import Preview, difference, preview_of
+from calls_mcp.guard.preview import Question, difference, question_about
 from calls_mcp.observability import telemetry
 from calls_mcp.storage import ApprovalRequest, PendingConfirmation
 from calls_mcp.tools.outcome import Approval, Caller, CallSummary, Outcome, ReportProgress
@@ -117,13 +117,13 @@ class Guard:
     async def ask(self, change: Change, recent: RecentCalls) -> Stop:
         """Ask the client's user to confirm, with the warnings about recent calls."""
         confirmation = await self.confirmations.issue(
-            await self._preview(change, recent), change.binding
+            await self._question(change, recent), change.binding
         )
         outcome = Outcome(
             outcome="confirmation_required",
             confirmation=confirmation,
             reason=_SHOW,
-            warnings=change.arguments.warnings,
+            warnings=change.warnings,
         )
         return Stop("asked", outcome)
 
@@ -204,10 +204,10 @@ class Guard:
     async def _request(self, change: Change, requests: ApprovalRequests) -> Stop:
         recent = await self._check(change)
         reasons = (*recent.reasons, *await requests.earlier(change.binding))
-        question = await self._preview(change, replace(recent, reasons=reasons))
+        question = await self._question(change, replace(recent, reasons=reasons))
         request = await requests.add(change, question)
         authority = Authority("operator", approval_id=request.identifier)
-        outcome = requests.awaiting(request).with_warnings(change.arguments.warnings)
+        outcome = requests.awaiting(request).with_warnings(change.warnings)
         return Stop("asked", outcome, authority)
 
     async def _withdraw(self, change: Change, reason: str) -> Proceed | Stop:
@@ -298,9 +298,9 @@ class Guard:
                 await self.confirmations.settle(claim.identifier, stop.outcome)
         return stop
 
-    async def _preview(self, change: Change, recent: RecentCalls) -> Preview:
+    async def _question(self, change: Change, recent: RecentCalls) -> Question:
         call = await self._current_call(change)
-        return preview_of(change, call, datetime.fromtimestamp(self.clock(), UTC), recent)
+        return question_about(change, call, datetime.fromtimestamp(self.clock(), UTC), recent)
 
     async def _current_call(self, change: Change) -> CallSummary | None:
         """Return the current state of the call to change; None for a new call."""

@@ -53,7 +53,8 @@ def local_times(number: str, now: datetime) -> LocalTimes:
     """
     country, zones = _look_up(number)
     by_offset = {local.utcoffset(): local for local in map(now.astimezone, zones)}
-    return LocalTimes(country, tuple(sorted(by_offset.values(), key=datetime.utcoffset)))
+    times = sorted(by_offset.values(), key=lambda time: time.replace(tzinfo=None))
+    return LocalTimes(country, tuple(times))
 
 
 @lru_cache(maxsize=1024)

@@ -1,4 +1,4 @@
-"""The preview of a change: plain words, nothing hidden."""
+"""The preview of a change: in plain words, and with nothing hidden."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -7,45 +7,49 @@ from datetime import datetime
 from itertools import groupby
 
 from calls_mcp.errors import NotApplicable
-from calls_mcp.guard.change import Change
+from calls_mcp.guard.change import LONGEST_CALL, Change
 from calls_mcp.guard.limits import RecentCalls
+from calls_mcp.guard.local_time import local_times
 from calls_mcp.guard.policy import action_of, records
+from calls_mcp.guard.twiml_words import exactly, in_words, shown
 from calls_mcp.observability.redaction import MASK, quoted
 from calls_mcp.tools.call_summary import LONGEST_ADDRESS
 from calls_mcp.tools.catalog import Action, Json, Parameter
 from calls_mcp.tools.outcome import CallSummary
+from calls_mcp.tools.phone_number import formatted
+from calls_mcp.tools.preview import Preview, Risk
 from calls_mcp.tools.validation import Arguments
 from calls_mcp.tools.wording import about, duration
 
-# In the first sentences of a preview; everything else is listed after them.
-_MENTIONED = frozenset(
-    {"account_sid", "sid", "to", "from", "status", "url", "method", "twiml", "application_sid"}
-)
 _VERBS: Mapping[Action, str] = {
-    "hang_up": "Hang up",
-    "redirect": "Redirect",
-    "modify": "Change",
-    "delete": "Permanently delete the record of",
+    "hang_up": "Hang up the call",
+    "redirect": "Give new instructions to the call",
+    "modify": "Change the call",
+    "delete": "Permanently delete the record of the call",
 }
+_AMBIGUOUS = Risk(
+    "Two instructions", "The API's documentation does not say which of them the call follows."
+)
+_RECORDED = Risk("Recorded", "The law may require the consent of everyone on the call.")
 
 
 @dataclass(frozen=True, slots=True)
-class Preview:
-    """The text that a person is shown before a change.
+class Question:
+    """The preview of an action, and the state that must be unchanged when the change is made.
 
-    `state` must be unchanged when the change is made. It is the state of the call or, for a new
-    call, the ids of recent calls to the same number, one per line.
+    This is the state of the call or, for a new call, the ids of recent calls to the same parties,
+    one per line.
     """
 
     action: Action
-    text: str
+    preview: Preview
     state: str
 
 
-def preview_of(
+def question_about(
     change: Change, call: CallSummary | None, now: datetime, recent: RecentCalls
-) -> Preview:
-    """Return the preview of a change to `call` (None for a new call) at the time `now` (UTC).
+) -> Question:
+    """Return the question about a change to `call` (None for a new call) at the time `now` (UTC).
 
     Raises:
         NotApplicable: The call is in a state in which the API would refuse the change.
@@ -53,23 +57,27 @@ def preview_of(
     arguments, action = change.arguments, action_of(change.arguments)
     _refuse_if_pointless(action, call)
     active = {k: v for k, v in arguments.values.items() if k not in arguments.ignored}
-    lines = [
-        _headline(change, action, call, now),
-        *_instructions(active),
-        *_details(action, arguments, active),
-        *_caveats(action, arguments, call),
-        *recent.reasons,
-    ]
+    exact = dict(_exact(arguments.operation.parameters, active))
+    preview = Preview(
+        headline=_headline(change, action, call),
+        requester=quoted(change.caller.principal),
+        facts=(*_facts(change, action, call, now), *_limits(arguments, active)),
+        heard=tuple(_heard(active)),
+        risks=(*_risks(active), *(Risk("Repeated", reason) for reason in recent.reasons)),
+        details=tuple(_details(change, call)),
+        arguments=tuple(exact.items()),
+        twiml="\n".join(_without_gaps(str(active.get("twiml", "")))),
+    )
     state = "\n".join([*([_state(call)] if call else []), *sorted(recent.ids)])
-    return Preview(action, "\n".join(lines), state)
+    return Question(action, preview, state)
 
 
 def difference(state: str, now: CallSummary) -> str:
     """Return what changed since a preview showed this `state`; empty if nothing."""
-    shown = state.partition("\n")[0]
-    if shown == _state(now):
+    before = state.partition("\n")[0]
+    if before == _state(now):
         return ""
-    return f"The call has changed: it was shown as {shown}, and it is {_state(now)}."
+    return f"The call has changed: it was shown as {before}, and it is {_state(now)}."
 
 
 def _refuse_if_pointless(action: Action, call: CallSummary | None) -> None:
@@ -96,31 +104,40 @@ def _refuse_if_pointless(action: Action, call: CallSummary | None) -> None:
 
 def _state(call: CallSummary) -> str:
     """Return the state of a call that must not change after its preview."""
-    return f"{_status(call)} {_parties(call)}"
+    return f"{_status(call)} from {_party(call.from_)} to {_party(call.to)}"
 
 
 def _status(call: CallSummary | None) -> str:
     return (call.status or "in an unknown state") if call else "not placed yet"
 
 
-def _parties(call: CallSummary) -> str:
-    """Return the parties, quoted because strangers chose their names."""
-    return f"from {_party(call.from_)} to {_party(call.to)}"
-
-
 def _party(address: str | None) -> str:
-    return quoted(address, LONGEST_ADDRESS) if address else "unknown"
+    """Return a party of a call: a number, or the text of a stranger in quotes."""
+    if not address:
+        return "unknown"
+    number = formatted(address)
+    return number if number != address else quoted(address, LONGEST_ADDRESS)
 
 
-def _headline(change: Change, action: Action, call: CallSummary | None, now: datetime) -> str:
-    account = f"account {change.request.account_sid}"
+def _headline(change: Change, action: Action, call: CallSummary | None) -> str:
+    if call is None:
+        return f"Call {shown(str(change.arguments.values['to']))}"
+    return f"{_VERBS[action]} from {_party(call.from_)} to {_party(call.to)}"
+
+
+def _facts(
+    change: Change, action: Action, call: CallSummary | None, now: datetime
+) -> Iterator[str]:
     if call is None:
         values = change.arguments.values
-        parties = f"{_exactly(values['to'])} from {_exactly(values['from'])}"
-        return f"Place a call to {parties} ({account})."
-    parts = [_status(call), call.direction, _parties(call), _age(call, now)]
-    described = ", ".join(part for part in parts if part)
-    return f"{_VERBS[action]} call {call.sid} ({account}): {described}."
+        if time := str(local_times(str(values["to"]), now)):
+            yield f"The time there is {time}."
+        yield f"The caller ID is {shown(str(values.get('caller_id', values['from'])))}."
+        yield "It rings immediately and costs money."
+        return
+    parts = (_status(call), call.direction, _age(call, now))
+    yield f"The call is {', '.join(part for part in parts if part)}."
+    yield from _consequences(change, action, call)
 
 
 def _age(call: CallSummary, now: datetime) -> str:
@@ -134,18 +151,63 @@ def _age(call: CallSummary, now: datetime) -> str:
     return f"{word} {about(seconds)} ago" if call.live else f"{word} {since}"
 
 
-def _instructions(active: Mapping[str, Json]) -> Iterator[str]:
-    if "url" in active:
-        method = active.get("method", "POST")
-        yield f"It follows the TwiML at {_exactly(active['url'])} ({method})."
+def _consequences(change: Change, action: Action, call: CallSummary) -> Iterator[str]:
+    values = change.arguments.values
+    if action == "delete":
+        yield "You can't undo this."
+    elif action != "hang_up":
+        return
+    elif values.keys() & {"url", "twiml"}:
+        yield "The API's documentation does not say what status and new instructions do together."
+    elif values["status"] == "canceled" and _status(call) == "in-progress":
+        yield "But canceled does not end a call in progress; only completed does."
+    else:
+        yield "Everyone on it is disconnected."
+
+
+def _limits(arguments: Arguments, active: Mapping[str, Json]) -> Iterator[str]:
+    usual = LONGEST_CALL if arguments.operation.effect == "place" else None
+    longest = active.get("time_limit", usual)
+    if isinstance(longest, int):
+        yield f"It lasts at most {duration(longest)}."
+
+
+def _heard(active: Mapping[str, Json]) -> Iterator[str]:
     if "twiml" in active:
-        yield "It follows this TwiML:"
-        # The bar keeps its lines from looking like ours.
-        yield from (f"  | {line}" for line in _without_gaps(str(active["twiml"])))
+        yield from in_words(str(active["twiml"]))
+
+
+def _risks(active: Mapping[str, Json]) -> Iterator[Risk]:
+    for source in _sources(active):
+        yield Risk("Unknown instructions", f"What is heard is decided by {source}.")
+    if "application_sid" in active and active.keys() & {"url", "twiml"}:
+        yield _AMBIGUOUS
+    if active.get("record") is True or records(str(active.get("twiml", ""))):
+        yield _RECORDED
+
+
+def _sources(active: Mapping[str, Json]) -> Iterator[str]:
+    """Yield where instructions come from that this server can't see."""
+    if "url" in active:
+        yield f"{exactly(str(active['url']))} ({active.get('method', 'POST')})"
     if "application_sid" in active:
-        yield f"Application {active['application_sid']} handles it."
-        if active.keys() & {"url", "twiml"}:
-            yield "The API's documentation does not say which of these it follows."
+        yield f"application {active['application_sid']}"
+
+
+def _details(change: Change, call: CallSummary | None) -> Iterator[str]:
+    yield f"Account {change.request.account_sid}."
+    if call is not None:
+        yield f"Call {call.sid}."
+    yield from (f"Note: {warning}." for warning in change.arguments.warnings)
+
+
+def _exact(
+    parameters: Mapping[str, Parameter], active: Mapping[str, Json]
+) -> Iterator[tuple[str, str]]:
+    for name, value in active.items():
+        if name != "twiml":
+            shown_value = MASK if parameters[name].secret else json.dumps(value, ensure_ascii=False)
+            yield name, f"{shown_value} {parameters[name].unit}".rstrip()
 
 
 def _without_gaps(text: str) -> Iterator[str]:
@@ -156,47 +218,3 @@ def _without_gaps(text: str) -> Iterator[str]:
             yield f"({len(several)} blank lines)"
         else:
             yield from several
-
-
-def _details(action: Action, arguments: Arguments, active: Mapping[str, Json]) -> Iterator[str]:
-    parameters = arguments.operation.parameters
-    rest = {name: value for name, value in active.items() if name not in _MENTIONED}
-    details = [_detail(parameters[name], value) for name, value in rest.items()]
-    if details:
-        label = "New values" if action == "modify" else "Other arguments"
-        yield f"{label}: {', '.join(details)}."
-    yield from (f"Note: {warning}." for warning in arguments.warnings)
-
-
-def _detail(parameter: Parameter, value: object) -> str:
-    shown = MASK if parameter.secret else _exactly(value)
-    text = f"{parameter.name} {shown} {parameter.unit}".rstrip()
-    if parameter.unit != "seconds" or not isinstance(value, int):
-        return text
-    rounded = duration(value)
-    return text if rounded == f"{value} s" else f"{text} ({rounded})"
-
-
-def _caveats(action: Action, arguments: Arguments, call: CallSummary | None) -> Iterator[str]:
-    if arguments.values.get("record") is True or records(str(arguments.values.get("twiml", ""))):
-        yield "The call is RECORDED. The law may require the consent of everyone on it."
-    if action == "place":
-        yield "It rings immediately and costs money."
-    if action == "delete":
-        yield "This can't be undone."
-    if action == "hang_up" and arguments.values.keys() & {"url", "twiml"}:
-        yield "The API's documentation does not say what status and new instructions do together."
-    elif action == "hang_up":
-        yield from _hang_up_caveats(arguments, _status(call))
-
-
-def _hang_up_caveats(arguments: Arguments, status: str) -> Iterator[str]:
-    if arguments.values["status"] == "canceled" and status == "in-progress":
-        yield "But canceled does not end a call in progress; only completed does."
-    else:
-        yield "Everyone on it is disconnected."
-
-
-def _exactly(value: object) -> str:
-    """Return an argument unchanged and in full, because the user must see all of it."""
-    return json.dumps(value, ensure_ascii=False)

@@ -62,7 +62,7 @@ class LostResponse:
         """Return that the change took effect."""
         what = "call" if self.change.places_call else "change"
         note = f"the response was lost; a lookup confirmed the {what}"
-        warnings = (*self.change.arguments.warnings, note)
+        warnings = (*self.change.warnings, note)
         return Outcome(
             outcome="done", call=call, deleted=deleted, recovered=True, warnings=warnings
         )

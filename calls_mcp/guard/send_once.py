@@ -75,7 +75,7 @@ def _done(change: Change, response: Response) -> Outcome:
     if request.effect == "delete":
         return Outcome(outcome="done", deleted=request.sid)
     call = read_call(request, response)
-    warnings = list(arguments.warnings)
+    warnings = list(change.warnings)
     if "status" in arguments.values and call.live:
         warnings.append(f"the call has not ended: it is {call.status}")
     if change.places_call and _is_another_number(str(arguments.values["to"]), call.to):

@@ -7,14 +7,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from calls_mcp.errors import OutcomeUnknown
 from calls_mcp.tools.catalog import Action
 from calls_mcp.tools.outcome import Failure, Outcome
+from calls_mcp.tools.preview import Preview
 
 _T = TypeVar("_T")
 
@@ -91,6 +92,14 @@ class OperatorDecision:
         return "approved" if self.is_approval else "denied"
 
 
+def _restored(preview: object) -> object:
+    """Return the preview that an earlier version stored as text."""
+    if not isinstance(preview, str):
+        return preview
+    headline, *facts = preview.splitlines() or [""]
+    return Preview(headline.removesuffix("."), "an agent", tuple(facts))
+
+
 @dataclass(frozen=True, slots=True)
 class ApprovalRequest:
     """A change that the operator must approve, with the decision if there is one.
@@ -104,7 +113,7 @@ class ApprovalRequest:
     identifier: str
     binding: Binding
     action: Action
-    preview: str
+    preview: Annotated[Preview, BeforeValidator(_restored)]
     client: str
     rule: str
     asked_at: float

@@ -21,6 +21,7 @@ from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
 from calls_mcp.storage import ApprovalRequest, Binding, open_storage
 from calls_mcp.tools.catalog import Json, load_operations
+from calls_mcp.tools.preview import Preview
 from tests.benchmarks.api import emulator
 from tests.benchmarks.measurement import Measurement, in_turn
 from tests.harness import access_to, placing
@@ -200,7 +201,7 @@ def _request(number: int) -> ApprovalRequest:
         identifier=f"{number:016x}",
         binding=Binding("create_call", "0" * 64, f"principal {number}"),
         action="place",
-        preview="Place a call to +15005550205 from +15005550006, and say: Hello.",
+        preview=Preview("Call +1 500 555 0205", '"benchmarks"', heard=('A voice says "Hello."',)),
         client="benchmarks 1",
         rule="confirm.place",
         asked_at=now,

@@ -53,7 +53,7 @@ def test_a_name_cannot_hide_the_preview(capsys: Captured, record: Path) -> None:
     assert main(["approvals", "show", approval]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].endswith('ago by "ann Hang up[8m" ("ann Hang up[8m")')
-    assert any("Place a call" in line for line in lines[3:])
+    assert any("Call +1 500" in line for line in lines[3:])
 
 
 def shown(capsys: Captured, *arguments: str) -> Any:  # noqa: ANN401  # JSON
@@ -68,12 +68,12 @@ def test_pending_requests_are_listed_with_a_summary(capsys: Captured, record: Pa
     assert main(["approvals", "list"]) == 0
     told = capsys.readouterr().out
     assert approval in told
-    assert "Place a call to" in told
+    assert "Call +1 500" in told
     assert main(["approvals", "show", approval]) == 0
     assert 'ago by "calls-mcp call" ("calls-mcp call ' in capsys.readouterr().out
     (listed,) = shown(capsys, "list")
     assert listed == shown(capsys, "show", approval)
-    assert (listed["id"], listed["state"], listed["tool"]) == (approval, "waiting", "create_call")
+    assert (listed["id"], listed["state"], listed["tool"]) == (approval, "pending", "create_call")
 
 
 def test_an_approved_change_runs_when_it_is_called_again(
@@ -148,7 +148,7 @@ def test_a_decision_that_cannot_be_recorded_is_not_made(
     assert told.startswith(f"calls-mcp: The audit log {tmp_path}/missing/audit.db can't be written")
     assert "CALLS_MCP_AUDIT_DATABASE" in told
     assert told.count("\n") == 1
-    assert shown(capsys, "show", approval)["state"] == "waiting"
+    assert shown(capsys, "show", approval)["state"] == "pending"
 
 
 @pytest.mark.parametrize(

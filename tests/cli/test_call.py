@@ -15,6 +15,7 @@ from anyio.from_thread import start_blocking_portal
 
 from calls_mcp.emulator.testing import RunningEmulator
 from calls_mcp.storage import default_path
+from calls_mcp.tools.phone_number import formatted
 from tests.audit_records import records_in
 from tests.cli.terminal import on_terminal
 from tests.cli.test_main import run
@@ -141,7 +142,7 @@ def test_yes_shows_the_preview_that_it_confirms(account: RunningEmulator) -> Non
     tool, *arguments = PLACE
     told = run("call", tool, "--yes", arguments[0], "--json", *arguments[1:])
     assert (told.returncode, json.loads(told.stdout)["outcome"]) == (0, "done")
-    assert "Place a call to" in told.stderr
+    assert "Call +1 500" in told.stderr
     assert changes(account) == ["POST"]
 
 
@@ -171,7 +172,7 @@ def test_yes_typed_on_the_terminal_counts_as_a_humans_confirmation(
         terminal.type("yes\n")
         status, out = terminal.ended()
     assert (status, json.loads(out)["outcome"]) == (0, "done")
-    assert f'Place a call to "{TALKS_FOR_AN_HOUR}"' in terminal.seen
+    assert f"Call {formatted(TALKS_FOR_AN_HOUR)}." in terminal.seen
     assert changes(account) == ["POST"]
     assert [entry.get("confirmed_by") for entry in records_in(record)][1:] == ["elicitation", None]
 
@@ -187,7 +188,7 @@ def test_no_log_line_interrupts_the_question(
         terminal.wait_for(PROMPT)
         terminal.type("no\n")
         assert terminal.ended()[0] == 3
-    question = terminal.seen[terminal.seen.index("Place a call to") : terminal.seen.index(PROMPT)]
+    question = terminal.seen[terminal.seen.index("Call +1 500") : terminal.seen.index(PROMPT)]
     assert "calls-mcp: create_call: " in terminal.seen
     assert "calls-mcp: " not in question
     assert '"decision"' not in question

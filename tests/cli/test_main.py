@@ -129,7 +129,7 @@ def test_the_demo_shows_each_step_and_places_one_call_only(tmp_path: Path) -> No
     told = " ".join(demo.stdout.split())
     for step in (
         "agent create_call(to=",
-        "server Place a call to",
+        "server Call +1 500",
         "you yes",
         "result in-progress",
         'did you mean "to"?',

@@ -32,7 +32,7 @@ async def walk(speaking: Speaking, *, asks: bool) -> None:
     assert len(sids(listed)) == 2
     assert not listed.failed
 
-    placed = await _confirmed(speaking, "create_call", "Place a call", asks=asks, **PLACE)
+    placed = await _confirmed(speaking, "create_call", "Call +1 500", asks=asks, **PLACE)
     [sid] = sids(placed)
     assert sids(await speaking.call("list_calls", to=GUEST)) == [sid]
 

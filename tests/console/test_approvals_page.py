@@ -45,7 +45,7 @@ async def test_pending_requests_are_shown(harness: Harness, ann: WebClient) -> N
         "(1) Approvals",
         "1 pending approval request.",
         approval,
-        "Place a call to",
+        "Call +1 500 555",
         CALLER,
     ):
         assert part in text

@@ -137,12 +137,12 @@ async def test_every_task_works_with_the_keyboard(harness: Harness, window: Wind
     await window.expect_text("2 pending approval requests.")
     await window.goto("/approvals")
     order = list[str]()
-    for _ in range(14):
+    for _ in range(15):
         await window.press("Tab")
         order.append(await window.focused())
     links = ["Approvals", "Calls", "Audit log", "Overview", "Policy", "Operators"]
     reason = "Reason for denying (optional, shown to the agent)"
-    card = ["card", "Place a call", "Approve", reason, "Deny"]
+    card = ["card", "Call +1 500 555 0205", "Exact arguments and TwiML", "Approve", reason, "Deny"]
     assert order == ["Skip to content", *links, "Sign out", "Notify me", *card]
     await window.goto("/approvals")
     await window.press("Tab", "Enter", "Tab", "Tab", "j", "k", "j", "a", "Enter")

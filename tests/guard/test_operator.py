@@ -74,7 +74,7 @@ async def test_an_approved_call_is_placed_once(era: Era, user: User | None, tmp_
         assert "token" not in asked["confirmation"]
         waiting = await here.waiting()
         assert waiting.identifier == asked["confirmation"]["approval"]
-        assert waiting.preview == asked["confirmation"]["preview"]
+        assert waiting.preview.text == asked["confirmation"]["preview"]
         assert (waiting.client, waiting.rule) == ("tester 1", "confirm.place")
         assert here.harness.changes == []
         decided = await here.decide(approve=True)
@@ -235,7 +235,7 @@ async def test_an_approval_request_mentions_the_last_decision_about_the_same_cha
         second = (await agent.call("create_call", **placing()))["confirmation"]["preview"]
         assert 'The same change was approved by "bob"' in second
         assert f"; it was done ({sid})." in second
-        assert second == (await here.waiting()).preview
+        assert second == (await here.waiting()).preview.text
 
 
 async def test_the_outcome_is_unknown_after_a_server_crashes_while_sending(

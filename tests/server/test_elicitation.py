@@ -129,7 +129,7 @@ async def test_elicitation_shows_the_preview_and_asks_only_for_approval(
     async with Client(harness.server, mode=era, elicitation_callback=read) as client:
         for tool in (create, *others):
             await client.call_tool(*tool)
-    assert "Place a call to" in forms[0].message
+    assert "Call +1 500" in forms[0].message
     assert len(forms) == 3
     for form in forms:
         assert "canary" not in form.message

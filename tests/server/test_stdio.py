@@ -346,7 +346,7 @@ def test_a_client_with_an_empty_elicitation_capability_gets_a_form_and_results_a
     with running() as wire:
         question = place(wire, {})
         assert question["resultType"] == "input_required"
-        assert "Place a call" in question["inputRequests"]["confirm"]["params"]["message"]
+        assert "Call +1 500" in question["inputRequests"]["confirm"]["params"]["message"]
         yes = {"confirm": {"action": "accept", "content": {"approve": True}}}
         done = place(wire, {}, requestState=question["requestState"], inputResponses=yes)
         read = wire.ask("tools/call", name="list_calls", arguments={})["result"]

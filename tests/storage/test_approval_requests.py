@@ -19,6 +19,7 @@ from calls_mcp.storage import (
     StorageOptions,
     open_storage,
 )
+from calls_mcp.tools.preview import Preview, Risk
 
 pytestmark = pytest.mark.anyio
 
@@ -28,7 +29,14 @@ TTL, MOST = 60, 3
 def request(identifier: str, clock: ManualClock, principal: str = "ann") -> ApprovalRequest:
     now = clock()
     binding = Binding("create_call", "0123", principal)
-    preview = f'Place a call {identifier}: "<b>\u202e".'
+    preview = Preview(
+        f'Call {identifier}: "<b>\u202e"',
+        '"ann"',
+        ("A fact.",),
+        ("It says it.",),
+        (Risk("A", "b."),),
+        arguments=(("to", '"c"'),),
+    )
     return ApprovalRequest(
         identifier, binding, "place", preview, "probe 1", "confirm.place", now, now + TTL
     )

@@ -117,6 +117,7 @@ async def test_approval_requests_of_the_first_edition_can_be_decided(
     async with open_storage(f"sqlite:///{file}", StorageOptions(clock=clock)) as storage:
         (request,) = (await storage.pending_requests(9)).requests
         assert (request.identifier, request.expires_at) == ("asked", THEN + 900)
+        assert request.preview.headline
         yes = OperatorDecision(is_approval=True, by="bob", at=clock())
         assert await storage.decide_request("asked", yes) == yes
         denied = await storage.find_request("denied")
