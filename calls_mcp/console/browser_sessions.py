@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from calls_mcp.http.authentication import Verifier
-from calls_mcp.service.authorization import APPROVE, Grant, is_operator
+from calls_mcp.service.authorization import APPROVE, Grant, is_operator, normalized
 from calls_mcp.storage import ApprovalRequest, Limit
 from calls_mcp.storage.rate_limiter import RateLimiter
 
@@ -77,7 +77,8 @@ class Session:
         Nobody may approve their own request where the policy demands an operator. A link does not
         identify a principal, so this applies to tokens only.
         """
-        is_own = request.binding.principal in (self.name, self.principal)
+        own = {normalized(name) for name in (self.name, self.principal)}
+        is_own = normalized(request.binding.principal) in own
         return self.grant is None or request.users_too or not is_own
 
 

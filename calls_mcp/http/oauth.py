@@ -9,9 +9,9 @@ import jwt
 
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.http.issuer import ALGORITHMS, IssuerUnavailable, KeySet
-from calls_mcp.http.principals import NOBODY, PrincipalsFile
+from calls_mcp.http.principals import NOBODY, PrincipalsFile, PrincipalsMissing
 from calls_mcp.observability.redaction import first_invisible
-from calls_mcp.service.authorization import Grant
+from calls_mcp.service.authorization import Grant, is_reserved
 from calls_mcp.settings import Auth, Settings
 
 _log = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ class JwtVerifier:
 
         Raises:
             IssuerUnavailable: The issuer's keys can't be fetched.
+            PrincipalsMissing: The principals file is missing or can't be read.
         """
         try:
             header = jwt.get_unverified_header(token)
@@ -68,7 +69,10 @@ class JwtVerifier:
             is_good = await self._keys.key(identifier) is not None
         except IssuerUnavailable:  # it can't be checked at the moment
             is_good = True
-        return self._grant(claims, identifier) if is_good else None
+        try:
+            return self._grant(claims, identifier) if is_good else None
+        except PrincipalsMissing:
+            return None
 
     def _grant(self, claims: Mapping[str, object], identifier: str | None) -> Grant:
         name = claims[self._auth.oauth_principal_claim]
@@ -82,6 +86,8 @@ class JwtVerifier:
             raise jwt.InvalidTokenError(
                 f"the claim {claim} must be 1 to {_LONGEST_NAME} printable characters"
             )
+        if is_reserved(name):
+            raise jwt.InvalidTokenError("the name of the console can't be a principal")
         client = claims.get("client_id") or claims.get("azp") or name
         principals = self._principals.now() if self._principals else NOBODY
         grant = Grant(

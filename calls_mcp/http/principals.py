@@ -37,10 +37,18 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import ErrorDetails
+from starlette.authentication import AuthenticationError
 
 from calls_mcp.errors import ConfigurationError, FileError
 from calls_mcp.guard.policy import load_policy
-from calls_mcp.service.authorization import APPROVE, Grant, Overrides, Scope, is_operator
+from calls_mcp.service.authorization import (
+    APPROVE,
+    Grant,
+    Overrides,
+    Scope,
+    is_operator,
+    is_reserved,
+)
 from calls_mcp.tools.toml_files import checked, nearest, parse, places, read, reason
 
 _log = logging.getLogger(__name__)
@@ -52,6 +60,8 @@ _BYTES = 32  # random bytes: too many to guess, so an unsalted hash is enough
 def _name(value: str) -> str:
     if not re.fullmatch(r"[!#-\[\]-~]{1,255}", value):
         raise ValueError("must be ASCII without spaces, quotation marks or backslashes")
+    if is_reserved(value):
+        raise ValueError("must not be the name of the console")
     return value
 
 
@@ -139,10 +149,15 @@ class Principals:
 NOBODY = Principals((), {})
 
 
+class PrincipalsMissing(AuthenticationError):
+    """The principals file is missing or can't be read, so nobody can be authenticated now."""
+
+
 class PrincipalsFile:
     """A principals file, reloaded when it or a file that it names changes.
 
-    If the new content is wrong, this is logged, and the last valid content stays in use.
+    If the new content is wrong, this is logged, and the last valid content stays in use. If the
+    file is missing or can't be read, this is logged, and nothing is in use.
     """
 
     def __init__(self, file: Path) -> None:
@@ -154,24 +169,36 @@ class PrincipalsFile:
         self._file = file
         self._named = _named(file)
         self._seen = self._state()
-        self._principals = load_principals(file)
+        self._principals: Principals | None = load_principals(file)
 
     def now(self) -> Principals:
-        """Return the current principals."""
+        """Return the current principals.
+
+        Raises:
+            PrincipalsMissing: The file is missing or can't be read.
+        """
         if self._state() != self._seen:
             self._named = _named(self._file) or self._named
             self._seen = self._state()
-            try:
-                self._principals = load_principals(self._file)
-            except ConfigurationError as wrong:
-                _log.error(
-                    "Cannot reload the principals file, so tokens and principals are unchanged. "
-                    "Fix: %s",
-                    wrong,
-                )
-            else:
-                _log.warning("Reloaded the principals file %s.", self._file)
+            self._reload()
+        if self._principals is None:
+            raise PrincipalsMissing
         return self._principals
+
+    def _reload(self) -> None:
+        try:
+            self._principals = load_principals(self._file)
+        except ConfigurationError as wrong:
+            if isinstance(wrong.__cause__, OSError):
+                self._principals = None
+            consequence = (
+                "tokens and principals are unchanged"
+                if self._principals
+                else "requests are refused until it can be read"
+            )
+            _log.error("Cannot reload the principals file, so %s. Fix: %s", consequence, wrong)
+        else:
+            _log.warning("Reloaded the principals file %s.", self._file)
 
     def _state(self) -> tuple[tuple[int, ...], ...]:
         return (*map(_state, (self._file, *self._named)),)
@@ -184,10 +211,20 @@ class FileVerifier:
         self._file = file
 
     async def verify_token(self, token: str) -> Grant | None:
-        """Return what a token grants, in constant time; None if it is not valid."""
-        return await self._granted(_digest(token))
+        """Return what a token grants, in constant time; None if it is not valid.
 
-    async def _granted(self, digest: str) -> Grant | None:
+        Raises:
+            PrincipalsMissing: The file is missing or can't be read.
+        """
+        return self._granted(_digest(token))
+
+    async def _renewed(self, digest: str) -> Grant | None:
+        try:
+            return self._granted(digest)
+        except PrincipalsMissing:
+            return None
+
+    def _granted(self, digest: str) -> Grant | None:
         principals = self._file.now()
         known = [t for t in principals.tokens if hmac.compare_digest(t.sha256, digest)]
         entry = next((t for t in known if t.expires > datetime.now(UTC)), None)
@@ -199,7 +236,7 @@ class FileVerifier:
             scopes=sorted(entry.scopes),
             expires_at=int(entry.expires.timestamp()),
         )
-        renew = partial(self._granted, digest)
+        renew = partial(self._renewed, digest)
         return grant.with_overrides(principals.overrides.get(entry.principal), renew)
 
 

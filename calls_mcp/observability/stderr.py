@@ -15,9 +15,13 @@ from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from queue import Full, Queue
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 _MAX_PENDING = 1000  # jobs
+_LONGEST = 2**16  # characters of one text
 _FLUSH_TIMEOUT = 1.0  # seconds, at the end of the process
 
 _queue: "Queue[Callable[[], None]]" = Queue(_MAX_PENDING)
@@ -33,9 +37,11 @@ def never_block() -> None:
 
 
 def write_soon(text: str) -> None:
-    """Queue `text` for writing. If too much is pending, drop and count it."""
+    """Queue `text` for writing. If too much is pending, drop and count it. A long text is cut."""
     global _dropped  # noqa: PLW0603  # one stderr, one count
     _start()
+    if len(text) > _LONGEST:
+        text = f"{text[:_LONGEST]}… ({len(text) - _LONGEST} characters left out)\n"
     try:
         _queue.put_nowait(partial(_write_lines, _dropped, text))
     except Full:
@@ -115,8 +121,19 @@ class SoonWritten(io.TextIOBase):
         """The encoding of what is written."""
         return "utf-8"
 
+    @property
+    def buffer(self) -> io.RawIOBase:
+        """The same stream for bytes, which may be undecodable."""
+        return _Bytes()
+
     def write(self, text: str, /) -> int:
-        """Queue `text` for writing."""
+        """Queue `text` for writing.
+
+        Raises:
+            TypeError: It is not a string.
+        """
+        if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         write_soon(text)
         return len(text)
 
@@ -129,6 +146,20 @@ class SoonWritten(io.TextIOBase):
     def isatty(self) -> bool:
         """Return whether the original stream is a terminal."""
         return self.original is not None and self.original.isatty()
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+
+class _Bytes(io.RawIOBase):
+    """A stream of bytes that passes everything to the writing thread."""
+
+    def write(self, data: "Buffer", /) -> int:
+        """Queue `data` for writing."""
+        taken = bytes(data)
+        write_soon(taken.decode(errors="backslashreplace"))
+        return len(taken)
 
     def writable(self) -> bool:
         """Return True."""

@@ -16,6 +16,7 @@ from calls_mcp.service.authorization import (
     allows,
     current_overrides,
     current_principal,
+    is_reserved,
     required_scope,
 )
 from calls_mcp.service.runtime import Runtime
@@ -23,7 +24,6 @@ from calls_mcp.tools.catalog import Operation, load_operations
 from calls_mcp.tools.outcome import Caller, Outcome
 
 Context = ServerRequestContext[Any, Any]
-_OPERATORS = "console:"  # reserved: the prefix of operators in the audit log
 _LONGEST_NAME = 64  # characters
 
 
@@ -33,7 +33,7 @@ def principal_of(ctx: Context) -> str:
         return authenticated
     client = ctx.session.client_params
     name = one_line(client.client_info.name if client else "", _LONGEST_NAME) or "anonymous"
-    return f"client {name}" if name.casefold().startswith(_OPERATORS) else name
+    return f"client {name}" if is_reserved(name) else name
 
 
 def caller_of(ctx: Context, *, can_ask: bool = False) -> Caller:

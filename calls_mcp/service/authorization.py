@@ -1,6 +1,7 @@
 """What a verified token permits: its principal, scopes, expiry and overrides."""
 
 import math
+import unicodedata
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Self, get_args
@@ -72,6 +73,16 @@ class Grant(AccessToken):
     async def renewed(self) -> "Grant | None":
         """Return the token's grant as of now, or None if it is no longer valid."""
         return await self._renew() if self._renew else self
+
+
+def normalized(name: str) -> str:
+    """Return a name without differences of case, width and spaces, to compare it with others."""
+    return "".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
+def is_reserved(name: str) -> bool:
+    """Return whether a principal's name could be taken for the console or its operator."""
+    return normalized(name).partition(":")[0] == "console"
 
 
 Renew = Callable[[], Awaitable[Grant | None]]

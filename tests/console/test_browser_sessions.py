@@ -166,8 +166,9 @@ async def test_an_address_with_many_invalid_tokens_is_blocked_for_a_minute(
         assert (await client.submit_token("anns-token")).status_code == 200
 
 
-async def test_operators_cannot_approve_their_own_requests(harness: Harness) -> None:
-    own = f"/approvals/{await harness.request_call('ann')}"
+@pytest.mark.parametrize("name", ["ann", "Ann", "\uff41nn", "a nn", "an\u00adn"])
+async def test_operators_cannot_approve_their_own_requests(harness: Harness, name: str) -> None:
+    own = f"/approvals/{await harness.request_call(name)}"
     async with (
         sign_in_with_token(harness.console, "anns-token") as ann,
         sign_in_with_token(harness.console, "bobs-token") as bob,

@@ -322,6 +322,9 @@ async def test_no_client_can_use_the_recorded_name_of_the_operator(tmp_path: Pat
     ("name", "principal"),
     [
         ("Console: root", "client Console: root"),
+        ("\uff43onsole : root", "client \uff43onsole : root"),
+        ("console", "client console"),
+        ("consoles", "consoles"),
         ("\u200b\nconsole: root", "client console: root"),
         ("a\nb\x1b[2K\u202e", "a b[2K"),
         ("x" * 10_000, "x" * 63 + "…"),

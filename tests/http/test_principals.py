@@ -214,6 +214,50 @@ async def test_with_oauth_the_principals_file_sets_policies(
                     assert (await agent.call("list_calls"))["outcome"] == outcome
 
 
+async def test_with_oauth_nobody_gets_the_shared_policy_while_the_principals_file_is_missing(
+    tmp_path: Path,
+) -> None:
+    file = write(tmp_path / "p.toml", "[principals.alice]\n")
+    async with (
+        issuing() as issuer,
+        open_service(**issuer.settings(calls_mcp_principals=file)) as service,
+    ):
+        alice = service.of(issuer.token(claims={"sub": "alice"}))
+        assert (await alice.post(message("ping"))).status_code != 503
+        file.rename(tmp_path / "away.toml")
+        assert (await alice.post(message("ping"))).status_code == 503
+
+
+async def test_a_watch_ends_if_the_principals_file_is_missing(tmp_path: Path) -> None:
+    file = write(tmp_path / "principals.toml", *BOTH)
+    verifier = open_verifier(load_settings(by_tokens(file)))
+    assert verifier
+    grant = await verifier.verify_token("alices-token")
+    assert grant
+    assert await grant.renewed()
+    file.rename(tmp_path / "away.toml")
+    assert await grant.renewed() is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "console: ada",
+        "Console:ada",
+        "console",
+        "\uff43onsole : ada",
+        "console\uff1aada",
+        " console:x",
+    ],
+)
+async def test_no_oauth_principal_can_have_the_recorded_name_of_an_operator(name: str) -> None:
+    async with issuing() as issuer, open_service(**issuer.settings()) as service:
+        token = issuer.token(claims={"sub": name})
+        assert (await service.of(token).post(message("ping"))).status_code == 401
+        token = issuer.token(claims={"sub": f"the {name}"})
+        assert (await service.of(token).post(message("ping"))).status_code != 401
+
+
 async def test_the_sandbox_ignores_principals_own_accounts(tmp_path: Path) -> None:
     settings = by_tokens(write(tmp_path / "principals.toml", *BOTH, BY_FILE))
     async with open_harness(sandbox=True, **settings) as harness, serve_harness(harness) as service:
@@ -301,6 +345,7 @@ async def test_audit_log_and_rate_limit_use_the_authenticated_principal(tmp_path
         ),
         ('[principals.a]\npolicy = "none.toml"\n', "none.toml: can't be read: No such file"),
         ('[principals."b c"]\n', "1: principals.b c: must be ASCII"),
+        ('[principals."Console:b"]\n', "1: principals.Console:b: must not be the name of the con"),
     ],
 )
 def test_a_fault_in_the_principals_file_is_reported_with_its_line(

@@ -34,12 +34,8 @@ def file(tmp_path: Path) -> Path:
     )
 
 
-def spoil(file: Path, text: str | None) -> None:
-    """Replace the content, or delete the file if `text` is None."""
-    if text is None:
-        file.unlink()
-    else:
-        file.write_text(text, "utf-8")
+def delete(file: Path) -> None:
+    file.unlink()
 
 
 @pytest.fixture
@@ -91,11 +87,10 @@ async def test_adding_or_removing_a_token_takes_effect_at_once(
     assert f"Reloaded the principals file {file}" in caplog.text
 
 
-@pytest.mark.parametrize("broken", ["[[tokens]", None])
-async def test_a_broken_or_missing_file_is_logged_and_the_last_valid_one_stays_in_use(
-    file: Path, caplog: pytest.LogCaptureFixture, broken: str | None, service: LocalService
+async def test_a_broken_file_is_logged_and_the_last_valid_one_stays_in_use(
+    file: Path, caplog: pytest.LogCaptureFixture, service: LocalService
 ) -> None:
-    spoil(file, broken)
+    write(file, "[[tokens]")
     for _ in range(2):
         assert (await service.of("bobs-token").post(LIST)).status_code != 401
         assert (await service.of("other").post(LIST)).status_code == 401
@@ -104,3 +99,20 @@ async def test_a_broken_or_missing_file_is_logged_and_the_last_valid_one_stays_i
     assert f"{file}:" in errors[0]
     write(file, entry("new-token", "dora", "calls:read"))
     assert (await service.of("bobs-token").post(LIST)).status_code == 401
+
+
+async def test_without_the_file_no_token_is_accepted_until_it_is_back(
+    file: Path, caplog: pytest.LogCaptureFixture, service: LocalService
+) -> None:
+    delete(file)
+    for token in ("bobs-token", "alices-token", "other", "bobs-token"):
+        answer = await service.of(token).post(LIST)
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "10")
+    errors = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
+    assert len(errors) == 1
+    assert f"requests are refused until it can be read. Fix: {file}: can't be read" in errors[0]
+    write(file, "[[tokens]")
+    assert (await service.of("bobs-token").post(LIST)).status_code == 503
+    write(file, entry("new-token", "dora", "calls:read"))
+    assert (await service.of("bobs-token").post(LIST)).status_code == 401
+    assert (await service.of("new-token").post(LIST)).status_code not in (401, 503)

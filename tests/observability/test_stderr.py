@@ -208,6 +208,30 @@ def test_a_print_and_a_traceback_do_not_wait_for_a_reader(monkeypatch: pytest.Mo
     assert pipe.rest().startswith("printed\nValueError: raised\n")
 
 
+def test_bytes_and_undecodable_text_are_written_and_the_writer_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with own_stderr(monkeypatch) as pipe:
+        stderr.never_block()
+        sys.stderr.buffer.write(b"bytes \xff\n")
+        sys.stderr.buffer.write(memoryview(b"view\n"))
+        print("lone \udcff", file=sys.stderr)  # noqa: T201  # as a library might
+        with pytest.raises(TypeError, match="must be str, not bytes"):
+            sys.stderr.write(b"raw")  # pyright: ignore[reportArgumentType]
+        print("after", file=sys.stderr)  # noqa: T201
+        pipe.read()
+        stderr.flush(30)
+    assert pipe.rest() == "bytes \\xff\nview\nlone \\udcff\nafter\n"
+
+
+def test_a_long_text_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    with own_stderr(monkeypatch) as pipe:
+        stderr.write_soon("x" * 1_000_000)
+        stderr.write_soon("after\n")
+        pipe.read()
+    assert re.fullmatch(r"x{65536}… \(934464 characters left out\)\nafter\n", pipe.rest())
+
+
 def free_port() -> int:
     """Return a port that nothing listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
