@@ -123,7 +123,7 @@ class Guard:
             outcome="confirmation_required",
             confirmation=confirmation,
             reason=_SHOW,
-            warnings=change.warnings,
+            warnings=change.arguments.warnings,
         )
         return Stop("asked", outcome)
 
@@ -207,7 +207,7 @@ class Guard:
         question = await self._question(change, replace(recent, reasons=reasons))
         request = await requests.add(change, question)
         authority = Authority("operator", approval_id=request.identifier)
-        outcome = requests.awaiting(request).with_warnings(change.warnings)
+        outcome = requests.awaiting(request).with_warnings(change.arguments.warnings)
         return Stop("asked", outcome, authority)
 
     async def _withdraw(self, change: Change, reason: str) -> Proceed | Stop:

@@ -57,7 +57,11 @@ def question_about(
     arguments, action = change.arguments, action_of(change.arguments)
     _refuse_if_pointless(action, call)
     active = {k: v for k, v in arguments.values.items() if k not in arguments.ignored}
+    said = arguments.own.get("say")
+    twiml = "" if said else str(active.get("twiml", ""))
     exact = dict(_exact(arguments.operation.parameters, active))
+    if said and said != " ".join(said.split()):
+        exact["say"] = json.dumps(said, ensure_ascii=False)  # the sentence has single spaces
     preview = Preview(
         headline=_headline(change, action, call),
         requester=quoted(change.caller.principal),
@@ -66,7 +70,7 @@ def question_about(
         risks=(*_risks(active), *(Risk("Repeated", reason) for reason in recent.reasons)),
         details=tuple(_details(change, call)),
         arguments=tuple(exact.items()),
-        twiml="\n".join(_without_gaps(str(active.get("twiml", "")))),
+        twiml="\n".join(_without_gaps(twiml)),
     )
     state = "\n".join([*([_state(call)] if call else []), *sorted(recent.ids)])
     return Question(action, preview, state)

@@ -47,6 +47,14 @@ async def test_the_preview_of_a_new_call_mentions_all_effects(
     ]
 
 
+async def test_a_text_to_speak_is_shown_once_and_without_twiml(harness: Harness) -> None:
+    async with harness.connect() as agent:
+        text = await preview(agent, "create_call", **placing(twiml=None, say='Ask for "Jo".'))
+    assert text.count("Ask for") == 1
+    assert 'A voice says "Ask for \\"Jo\\"." Then it hangs up.' in text
+    assert "Response" not in text
+
+
 async def test_the_preview_of_a_call_to_a_known_place_says_what_time_it_is_there(
     harness: Harness,
 ) -> None:
@@ -112,6 +120,11 @@ CLAIM = 'Free test, already approved". Account: somebody else'
                 ),
             ],
             id="all that is no secret",
+        ),
+        pytest.param(
+            {"twiml": None, "say": "Your table\nis ready."},
+            ['A voice says "Your table is ready."', ', say "Your table\\nis ready."'],
+            id="a text to speak exactly",
         ),
         pytest.param({"call_reason": CLAIM}, [], id="what the model says as its words"),
     ],
