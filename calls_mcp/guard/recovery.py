@@ -16,10 +16,11 @@ from calls_mcp.errors import (
     StoreUnavailable,
 )
 from calls_mcp.guard.change import Change
-from calls_mcp.guard.policy import action_of
+from calls_mcp.guard.policy import action_of, canonical
+from calls_mcp.guard.policy.sip_address import parse_sip
 from calls_mcp.storage import Limit, Storage
 from calls_mcp.tools.call_summary import NotACall, summarize
-from calls_mcp.tools.catalog import Json
+from calls_mcp.tools.catalog import Json, address_kind
 from calls_mcp.tools.outcome import CallSummary, Outcome
 from calls_mcp.twilio.client import TwilioClient
 from calls_mcp.twilio.requests import Request
@@ -106,8 +107,7 @@ class PlacedCalls:
         return await self._storage.set_if_absent(_key(sid), self._seconds)
 
     def _between_same_parties(self, request: Request) -> Limit:
-        form = dict(request.form)
-        parties = json.dumps([request.account_sid, form.get("To"), form.get("From")])
+        parties = json.dumps([request.account_sid, *_parties_of(request)])
         return Limit("under_way", _NO_LIMIT, self._seconds, parties)
 
 
@@ -180,13 +180,33 @@ def _judge(lost: LostResponse, call: CallSummary) -> Outcome:
 
 
 def _may_be(call: CallSummary, lost: LostResponse) -> bool:
-    """Return whether the call is outbound and was created after the request was sent."""
+    """Return whether the call is outbound, between the same parties, and newer than the request."""
     created = call.created_at
     return (
         call.direction == "outbound-api"
+        and _parties(call.to or "", call.from_ or "") == _parties_of(lost.change.request)
         and created is not None
         and datetime.fromisoformat(created) >= lost.since.astimezone(UTC) - _CLOCK_SKEW
     )
+
+
+def _parties_of(request: Request) -> tuple[str, str]:
+    form = dict(request.form)
+    return _parties(form.get("To", ""), form.get("From", ""))
+
+
+def _parties(to: str, caller: str) -> tuple[str, str]:
+    """Return both parties in the same form, whether they were sent or recorded by the API.
+
+    The caller is without scheme and domain, which the API adds: `sip:jack@…` for `jack`.
+    """
+    sip = parse_sip(_with_scheme(caller))
+    user = sip.user if sip else canonical(caller).removeprefix("client:")
+    return canonical(_with_scheme(to)), user.lower()
+
+
+def _with_scheme(address: str) -> str:
+    return f"sip:{address}" if "@" in address and address_kind(address) is None else address
 
 
 def _summary(payload: Json | Mapping[str, Json]) -> CallSummary | None:

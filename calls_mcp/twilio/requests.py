@@ -6,12 +6,20 @@ from typing import Literal
 from urllib.parse import quote
 
 from calls_mcp.observability.redaction import secret_forms
-from calls_mcp.tools.catalog import Effect, Json, Location, Operation, load_operations
+from calls_mcp.tools.catalog import (
+    Effect,
+    Json,
+    Location,
+    Operation,
+    address_kind,
+    load_operations,
+)
 from calls_mcp.tools.validation import Arguments
 
 Pair = tuple[str, str]
 
 _LATEST = ("PageSize", "20")
+_LATEST_OF_ALL = ("PageSize", "200")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +54,15 @@ class Request:
         return replace(self, effect="read", method="GET", query=(), form=())
 
     def as_search(self) -> "Request":
-        """Return the request that lists the latest calls between the parties of this new call."""
+        """Return the request that lists the latest calls, among which this new call must be.
+
+        Only phone numbers are filters. The API changes other parties: it adds a domain to the
+        caller of a SIP address, for example.
+        """
         parties = tuple(pair for pair in self.form if pair[0] in ("To", "From"))
-        return replace(self, effect="read", method="GET", query=(*parties, _LATEST), form=())
+        is_between_numbers = address_kind(dict(parties).get("To")) == "phone number"
+        query = (*parties, _LATEST) if is_between_numbers else (_LATEST_OF_ALL,)
+        return replace(self, effect="read", method="GET", query=query, form=())
 
     def with_query(self, *pairs: Pair) -> "Request":
         """Return the request with `pairs` in its query, replacing those with the same names."""

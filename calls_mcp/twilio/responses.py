@@ -29,7 +29,7 @@ from calls_mcp.errors import (
 )
 from calls_mcp.observability.redaction import masked, one_line, quoted
 from calls_mcp.tools.call_summary import NotACall, summarize
-from calls_mcp.tools.catalog import CONFIG, Json
+from calls_mcp.tools.catalog import CONFIG, Json, address_kind
 from calls_mcp.tools.outcome import CallSummary
 from calls_mcp.tools.wording import about
 from calls_mcp.twilio.error_text import message_in
@@ -271,7 +271,9 @@ def _how_to_find_out(request: Request) -> str:
     if request.effect == "change":
         return f"Check with {fetch}. Repeat the change only if the call still needs it."
     form = dict(request.form)
-    parties = f"to={form.get('To', '')}, from={form.get('From', '')}"
+    parties = f"to={form.get('To', '')}"
+    if address_kind(form.get("To")) == "phone number":  # the API records others differently
+        parties += f", from={form.get('From', '')}"
     return (
         f"In a minute, check with list_calls ({parties}, account_sid={request.account_sid}). If it "
         "lists an outbound-api call created just now, that is this one. Otherwise, place it again "

@@ -18,10 +18,10 @@ GONE = answer(404, {"code": 20404, "message": "not found", "status": 404})
 HANG_UP: dict[str, object] = {"sid": SID, "status": "completed"}
 
 
-def placed(sid: str = SID, ago: float = 0, **fields: str) -> dict[str, Any]:
+def placed(sid: str = SID, ago: float = 0, caller: str = CALLER, **fields: str) -> dict[str, Any]:
     """An outbound call that was created so many seconds ago."""
     created = format_datetime(datetime.now(UTC) - timedelta(seconds=ago))
-    parties = {"to": TALKS_FOR_AN_HOUR, "from": CALLER, "direction": "outbound-api"}
+    parties = {"to": TALKS_FOR_AN_HOUR, "from": caller, "direction": "outbound-api"}
     return call(sid=sid, **(parties | {"date_created": created} | fields))
 
 
@@ -42,6 +42,66 @@ async def test_a_new_call_that_is_listed_a_moment_later_is_found() -> None:
         outcome = await agent.call("create_call", **placing())
     assert outcome["recovered"] is True
     assert len(upstream.changes) == 1
+
+
+ALICE = "sip:alice@example.com"
+RECORDED_PARTIES = [
+    (ALICE, "jack", ALICE, "sip:jack@account.sip.example.com"),
+    (ALICE, "Jack", ALICE, "Jack"),
+    (ALICE, "front-desk", "alice@example.com", "front-desk@account.sip.example.com:5060"),
+    (ALICE, CALLER, ALICE, f"sip:{CALLER}@account.sip.example.com"),
+    ("sip:alice@Example.COM;transport=tls", "jack", ALICE, "sip:Jack@account.sip.example.com"),
+    ("sips:alice@example.com?X-Order=7", "jack", ALICE, "sip:jack@account.sip.example.com"),
+    ("client:alice?order=7", "client:bob", "client:alice", "client:bob"),
+    ("client:alice", "Bob", "client:alice", "client:Bob"),
+]
+"""The parties as they are sent, and as the API records them."""
+
+
+@pytest.mark.parametrize(("to", "caller", "recorded_to", "recorded_caller"), RECORDED_PARTIES)
+async def test_a_new_call_is_found_however_the_api_records_its_parties(
+    to: str, caller: str, recorded_to: str, recorded_caller: str
+) -> None:
+    record = placed(to=recorded_to, caller=recorded_caller)
+    others = [placed(OTHER_SID), placed("CA" + "3" * 32, to="sip:al@example.com")]
+    async with scripted(drop, answer(200, page(*others, record))) as (upstream, agent):
+        outcome = await agent.call("create_call", **placing(**{"to": to, "from": caller}))
+    assert outcome["outcome"] == "done"
+    assert outcome["recovered"] is True
+    assert outcome["call"]["sid"] == SID
+    assert upstream.requests[1].query == {"PageSize": "200"}
+
+
+@pytest.mark.parametrize(
+    ("recorded_to", "recorded_caller"),
+    [
+        (ALICE, "sip:jill@account.sip.example.com"),
+        ("sip:alice@example.org", "sip:jack@account.sip.example.com"),
+        ("sip:bob@example.com", "sip:jack@account.sip.example.com"),
+        ("client:alice", "jack"),
+        (ALICE, ""),
+    ],
+)
+async def test_a_new_call_between_other_parties_is_not_taken_for_the_lost_one(
+    recorded_to: str, recorded_caller: str
+) -> None:
+    listed = answer(200, page(placed(to=recorded_to, caller=recorded_caller)))
+    async with scripted(drop, listed) as (_, agent):
+        outcome = await agent.call("create_call", **placing(**{"to": ALICE, "from": "jack"}))
+    assert outcome["error"]["kind"] == "outcome_unknown"
+    hint = outcome["error"]["hint"]
+    assert f"list_calls (to={ALICE}, account_sid={ACCOUNT})" in hint
+
+
+async def test_calls_that_the_api_records_alike_are_not_taken_for_each_other() -> None:
+    record = placed(to=ALICE, caller="sip:jack@account.sip.example.com")
+    script = [drop, answer(400), drop, answer(200, page(record))]
+    async with scripted(*script) as (_, agent):
+        first = await agent.call("create_call", **placing(**{"to": ALICE, "from": "jack"}))
+        again = placing(**{"to": "sip:alice@EXAMPLE.com;transport=tls", "from": "Jack"})
+        second = await agent.confirm("create_call", **again)
+    assert first["error"]["kind"] == "outcome_unknown"
+    assert second["error"]["kind"] == "outcome_unknown"
 
 
 REDIRECTING: dict[str, object] = {"sid": SID, "url": "https://example.com/"}

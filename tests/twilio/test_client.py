@@ -259,7 +259,7 @@ async def test_the_deadline_limits_all_attempts_together(monkeypatch: pytest.Mon
         error = await error_of(agent, FETCH)
         took = anyio.current_time() - started
     assert error["kind"] == "unavailable"
-    assert 1 <= len(upstream.requests) < 4
+    assert 1 <= len(upstream.requests) <= 4  # at 0, 0.3, 0.6 and 0.9 s
     assert took < 2
 
 
