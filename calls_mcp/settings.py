@@ -373,8 +373,10 @@ class Audit(_Group, alias_generator=_named("CALLS_MCP_AUDIT_")):
 class Results(_Group, alias_generator=_named("CALLS_MCP_RESULT_")):
     """Tool results."""
 
-    bytes: int = Field(
-        64_000, ge=4096, description="Maximum size of a structured result, in bytes of JSON."
+    tokens: int = Field(
+        20_000,
+        ge=2000,
+        description="Maximum size of a list in tokens: its text and structured content together.",
     )
 
 

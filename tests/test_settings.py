@@ -105,7 +105,7 @@ def test_the_api_url_follows_region_edge_and_base_url(given: dict[str, str], url
         ("calls_mcp_timeout", "soon", "CALLS_MCP_TIMEOUT: must be a number"),
         ("calls_mcp_http_rate", "1.x", "CALLS_MCP_HTTP_RATE: must be a whole number"),
         ("calls_mcp_confirm_ttl", "-7", "CALLS_MCP_CONFIRM_TTL: must be greater than 0"),
-        ("calls_mcp_result_bytes", "10", "must be at least 4096"),
+        ("calls_mcp_result_tokens", "10", "must be at least 2000"),
         ("calls_mcp_secret_keys", "short", "32 characters"),
         ("calls_mcp_secret_keys", "a" * 32 + " " + "a" * 32, "different"),
         (

@@ -34,7 +34,7 @@ class Query:
 class Cursors:
     """Issues and reads cursors. They are signed, so clients can't make their own.
 
-    `account_sid` is the default account, and `budget` the largest JSON of a result, in bytes.
+    `account_sid` is the default account, and `budget` the largest size of a list, in tokens.
     """
 
     def __init__(self, signer: Signer, account_sid: str, budget: int) -> None:

@@ -29,7 +29,7 @@ async def ignore_progress(_done: float, _total: float, _what: str) -> None:
 class Invoker:
     """Runs operations on one account of the Calls API with one policy.
 
-    `deadline` limits an invocation in seconds, and `result_bytes` the JSON of one result.
+    `deadline` limits an invocation in seconds, and `result_tokens` the size of a list.
     `sandbox` marks each result as not real.
     """
 
@@ -41,7 +41,7 @@ class Invoker:
     executor: Executor
     cursors: Cursors
     deadline: float
-    result_bytes: int
+    result_tokens: int
     sandbox: bool
 
     async def invoke(
@@ -107,7 +107,7 @@ class Invoker:
     async def _list(self, arguments: Arguments, caller: Caller, report: ReportProgress) -> Outcome:
         query = self.cursors.resume(arguments, caller.principal)
         request = self._encode(query.arguments)
-        bounds = Bounds(query.limit, self.result_bytes)
+        bounds = Bounds(query.limit, self.result_tokens)
         listing = await collect(self.twilio, request, query.start, bounds, report)
         return Outcome(
             outcome="done",

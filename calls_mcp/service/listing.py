@@ -18,10 +18,13 @@ from calls_mcp.twilio.client import TwilioClient
 from calls_mcp.twilio.requests import Pair, Request
 from calls_mcp.twilio.responses import Response, no_usable_response
 
-_TYPICAL_SUMMARY = 420  # bytes of JSON
+_TYPICAL_CALL = 220  # tokens
+_BYTES_PER_TOKEN = 2.4  # of SIDs, times and field names, at least
+_LONGEST_NUMBER = 16  # characters
+_LINE = 80  # tokens of a call's line in the text, without free text
 _SMALLEST_PAGE = 50
 _LARGEST_PAGE = 1000
-_ENVELOPE = 2048  # bytes of a result for the cursor and warnings
+_ENVELOPE = 1000  # tokens of a result for the cursor and warnings
 _MAX_SEARCHED = 20  # pages
 _MAX_STALE = 20  # pages in succession without a new call
 _REPEATING = "the API's pages repeat"
@@ -79,16 +82,16 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The limits of one result: a number of calls, and bytes of JSON."""
+    """The limits of one result: a number of calls, and tokens."""
 
     calls: int
-    bytes: int
+    tokens: int
 
     @property
     def page_size(self) -> int:
         """How many calls to read at once: no more than can be returned."""
-        # The API advises pages of 1000, but about 150 fit in a result.
-        fitting = max(_SMALLEST_PAGE, (self.bytes - _ENVELOPE) // _TYPICAL_SUMMARY)
+        # The API advises pages of 1000, but fewer than 100 fit in a result.
+        fitting = max(_SMALLEST_PAGE, (self.tokens - _ENVELOPE) // _TYPICAL_CALL)
         return min(self.calls, fitting, _LARGEST_PAGE)
 
 
@@ -104,7 +107,10 @@ async def collect(
     async def read(position: Position) -> _Page:
         return _read(request, await twilio.send(request.with_query(*position.page)))
 
-    walk = _Walk(bounds.calls, bounds.bytes - _ENVELOPE, start.trail)
+    filters = sum(
+        len(value) for _, value in request.query
+    )  # the cursor has them, and is shown twice
+    walk = _Walk(bounds.calls, bounds.tokens - _ENVELOPE - 2 * filters, start.trail)
     page, place = await _find(read, start)
     position = walk.take(page, place)
     await walk.tell(report)
@@ -230,11 +236,26 @@ class _Walk:
         return len(self.calls) >= self._limit
 
     def _fitting(self, calls: Sequence[CallSummary]) -> list[int]:
-        """Return the sizes in bytes of the calls that fit in the result. The first always fits."""
-        sizes = [len(orjson.dumps(call.content())) + 1 for call in calls]
+        """Return the sizes in tokens of the calls that fit in the result. The first always fits."""
+        sizes = [*map(_tokens, calls)]
         room = self._limit - len(self.calls)
         fitting = min(room, bisect_right([*accumulate(sizes)], self._left))
         return sizes[: max(fitting, 0 if self.calls else 1)]
+
+
+def _tokens(call: CallSummary) -> int:
+    """Return how many tokens a call has at most, in the structured content and the text together.
+
+    Free text is in both. No byte has more than one token, but a byte of some scripts has one.
+    """
+    texts = (call.from_, call.to, call.forwarded_from, call.caller_name)
+    free = sum(len(orjson.dumps(text)) for text in texts if text and not _is_number(text))
+    rest = len(orjson.dumps(call.content())) - free
+    return int(rest / _BYTES_PER_TOKEN) + _LINE + 2 * free
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.removeprefix("+").isdigit() and len(text) <= _LONGEST_NUMBER
 
 
 def _read(request: Request, response: Response) -> _Page:

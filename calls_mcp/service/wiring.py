@@ -58,7 +58,7 @@ class Services:
     def invoker(self, access: Access, policy: Policy, twilio: TwilioClient) -> Invoker:
         """Return a new invoker for an account with a policy."""
         account_sid, deadline = access.account_sid, access.deadline
-        ttl, most = self.settings.guard.confirm_ttl, self.settings.results.bytes
+        ttl, most = self.settings.guard.confirm_ttl, self.settings.results.tokens
         confirmations = Confirmations(self.storage, self.signer, ttl, self.clock)
         limits = CallLimits(self.storage, twilio, policy.caps, self.clock, account_sid, deadline)
         guard = Guard(
@@ -82,7 +82,7 @@ class Services:
             executor=Executor(guard, sender, confirmations, limits, self.audit),
             cursors=Cursors(self.signer, account_sid, most),
             deadline=deadline,
-            result_bytes=most,
+            result_tokens=most,
             sandbox=self.sandbox,
         )
 

@@ -31,10 +31,11 @@ def budgets(tools: Sequence[Mapping[str, Any]], listed: Mapping[str, Any]) -> It
 
 
 def _tokens(name: str, goal: float, *texts: str) -> Measurement:
-    return Measurement(name, "tokens", goal, [sum(map(_count, texts))], is_absolute=True)
+    return Measurement(name, "tokens", goal, [sum(map(count, texts))], is_absolute=True)
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """Return the tokens of a text."""
     from rs_bpe.bpe import openai  # pyright: ignore[reportUnknownVariableType]  # noqa: PLC0415  # untyped, and not everywhere
 
     return cast("int", openai.o200k_base().count(text))  # pyright: ignore[reportUnknownMemberType]
