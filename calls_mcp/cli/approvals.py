@@ -112,7 +112,7 @@ async def _run(settings: Settings, options: Namespace) -> int:
                 f"There is no approval request {unknown}. List them: calls-mcp approvals"
             )
         if options.action == "show":
-            _show(request, approvals.clock(), as_json=options.json)
+            _show(request, await approvals.now(), as_json=options.json)
             return 0
         return await _decide(approvals, request, options)
 
@@ -121,7 +121,7 @@ async def _list(approvals: Approvals, settings: Settings, options: Namespace) ->
     shown: object = None
     while True:
         requests = await (approvals.requests() if options.all else approvals.pending())
-        now = approvals.clock()
+        now = await approvals.now()
         listed = [(each.identifier, each.decision, each.has_expired(now)) for each in requests]
         if listed != shown:
             shown = listed
@@ -164,7 +164,7 @@ async def _decide(approvals: Approvals, request: ApprovalRequest, options: Names
     by = options.by or user_name()
     approve = options.action == "approve"
     decided = await approvals.decide(request, approve=approve, by=by, reason=options.reason or "")
-    now = approvals.clock()
+    now = await approvals.now()
     if options.json:
         made = replace(request, decision=decided.decision) if decided else request
         show_json(_report(made, now))

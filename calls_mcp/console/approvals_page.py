@@ -44,7 +44,7 @@ class ApprovalsPage:
             "count": found.count,
             "after": after,
             "next": found.last and f"{found.last.asked_at!r}-{found.last.identifier}",
-            "now": approvals.clock() if approvals else 0,
+            "now": await approvals.now() if approvals else 0,
             "unavailable": self._unavailable,
         }
         return page(request, "approvals.html", values)
@@ -98,7 +98,7 @@ def _position(text: str) -> Position | None:
 
 
 async def _values(approvals: Approvals, approval: ApprovalRequest) -> dict[str, object]:
-    now = approvals.clock()
+    now = await approvals.now()
     state = await approvals.state(approval.identifier) if approval.decision else None
     return {
         "approval": approval,

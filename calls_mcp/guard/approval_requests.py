@@ -7,7 +7,6 @@ its confirmation can be claimed once.
 import hashlib
 import json
 import secrets
-from collections.abc import Callable
 from contextlib import suppress
 
 import anyio
@@ -39,7 +38,7 @@ _CALL_AGAIN = (
 class ApprovalRequests:
     """Makes requests that expire after `ttl` seconds, and waits `patience` seconds for a decision.
 
-    An approval can be used for another `ttl` seconds. `clock` returns epoch seconds. `console` is
+    An approval can be used for another `ttl` seconds. `console` is
     the URL of the operator's console, if known.
     """
 
@@ -48,13 +47,11 @@ class ApprovalRequests:
         storage: Storage,
         ttl: float,
         patience: float,
-        clock: Callable[[], float],
         console: str | None = None,
     ) -> None:
         self._storage = storage
         self._ttl = ttl
         self._patience = patience
-        self._clock = clock
         self._console = console
 
     async def current(self, binding: Binding) -> ApprovalRequest | None:
@@ -68,7 +65,10 @@ class ApprovalRequests:
         Raises:
             PolicyDenied: Too many of this principal's requests are pending.
         """
-        identifier, now = secrets.token_hex(8), self._clock()  # never begins with a dash
+        identifier, now = (
+            secrets.token_hex(8),
+            await self._storage.now(),
+        )  # never begins with a dash
         key = _key(change.binding)
         if await self._storage.set_if_absent(key, 2 * self._ttl, identifier) is None:
             return await self._joined(change)
@@ -121,12 +121,16 @@ class ApprovalRequests:
         begun, pause = anyio.current_time(), _FIRST_PAUSE
         patience = max(0.0, min(self._patience, (until - begun) / 2))
         with anyio.move_on_after(patience):
-            while request.decision is None and not request.has_expired(self._clock()):
+            while request.decision is None and not await self.has_expired(request):
                 await report(anyio.current_time() - begun, patience, "waiting for the operator")
                 await anyio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
                 request = await self._storage.find_request(request.identifier) or request
         return request
+
+    async def has_expired(self, request: ApprovalRequest) -> bool:
+        """Return whether a request has expired without a decision."""
+        return request.has_expired(await self._storage.now())
 
     def awaiting(self, request: ApprovalRequest) -> Outcome:
         """Return the outcome for the agent while the request is pending."""
@@ -145,7 +149,8 @@ class ApprovalRequests:
 
     async def withdraw(self, request: ApprovalRequest, by: str, reason: str) -> None:
         """Deny a request unless it is already decided."""
-        decision = OperatorDecision(is_approval=False, by=by, at=self._clock(), reason=reason)
+        now = await self._storage.now()
+        decision = OperatorDecision(is_approval=False, by=by, at=now, reason=reason)
         await self._storage.decide_request(request.identifier, decision)
 
     async def close(self, binding: Binding, identifier: str) -> None:

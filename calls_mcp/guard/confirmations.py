@@ -1,7 +1,6 @@
 """Confirmations. Each is issued with a preview, expires, and can be used once."""
 
 import secrets
-from collections.abc import Callable
 
 import anyio
 
@@ -30,20 +29,17 @@ _REPLAYED = (
 
 
 class Confirmations:
-    """Issues confirmations that expire after `ttl` seconds by `clock` (epoch seconds)."""
+    """Issues confirmations that expire after `ttl` seconds, by the time of the store."""
 
-    def __init__(
-        self, storage: Storage, signer: Signer, ttl: float, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, storage: Storage, signer: Signer, ttl: float) -> None:
         self._storage = storage
         self._signer = signer
         self._ttl = ttl
-        self._clock = clock
 
     async def issue(self, question: Question, binding: Binding) -> Confirmation:
         """Return a new confirmation, to show to the user."""
         identifier = secrets.token_urlsafe(9)
-        expires_at = self._clock() + self._ttl
+        expires_at = await self._storage.now() + self._ttl
         pending = PendingConfirmation(binding, question.state, expires_at)
         await self._storage.add_confirmation(identifier, pending)
         return Confirmation(
@@ -80,7 +76,7 @@ class Confirmations:
 
     async def is_usable(self, identifier: str, pending: PendingConfirmation) -> bool:
         """Return whether a confirmation has neither expired nor been used."""
-        if self._has_expired(pending):
+        if await self._has_expired(pending):
             return False
         state = await self._storage.confirmation_state(identifier)
         return state is None or state.claimed_at is None
@@ -95,7 +91,7 @@ class Confirmations:
                 return Stop("expired", Outcome(outcome="expired", reason=_RESTORED))
             outcome = await self._storage.wait_for_outcome(identifier)
             return Stop("replayed", outcome.with_warnings([_REPLAYED]))
-        if self._has_expired(pending):
+        if await self._has_expired(pending):
             outcome = expired("The confirmation has expired.")
             return Stop("expired", await self.settle(identifier, outcome))
         return Claim(identifier, pending.state)
@@ -112,8 +108,8 @@ class Confirmations:
             is_claimed = await self._storage.claim_confirmation(identifier)
         return is_claimed  # noqa: RET504  # type checkers think that a scope may swallow a return
 
-    def _has_expired(self, pending: PendingConfirmation) -> bool:
-        return self._clock() >= pending.expires_at
+    async def _has_expired(self, pending: PendingConfirmation) -> bool:
+        return await self._storage.now() >= pending.expires_at
 
 
 def expired(why: str) -> Outcome:

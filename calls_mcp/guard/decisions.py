@@ -187,7 +187,7 @@ class Guard:
         if change.caller.waits:
             request = await requests.wait(request, change.until, report)
         authority = Authority("operator", approval_id=request.identifier)
-        if request.has_expired(self.clock()):
+        if await requests.has_expired(request):
             request = await requests.latest(request)  # may have been decided just before it expired
             if request.decision is None:
                 await requests.close(change.binding, request.identifier)

@@ -1,7 +1,7 @@
 """Rate limits on tool calls and calls, and protection against calling a number twice by mistake."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -101,7 +101,7 @@ class ToolRateLimit:
 
 
 class CallLimits:
-    """Counts the calls of one account in the store. `clock` returns epoch seconds.
+    """Counts the calls of one account in the store.
 
     `deadline` is how many seconds placing a call may take.
     """
@@ -111,14 +111,12 @@ class CallLimits:
         storage: Storage,
         twilio: TwilioClient,
         caps: Caps,
-        clock: Callable[[], float],
         account_sid: str,
         deadline: float,
     ) -> None:
         self._storage = storage
         self._twilio = twilio
         self._caps = caps
-        self._clock = clock
         self._account_sid = account_sid
         self._remembered = max(_REMEMBERED, deadline + _LATE)
 
@@ -189,12 +187,12 @@ class CallLimits:
         else:
             await self._release(reservation)
 
-    def _marks(self, dialling: Dialling) -> Iterator[tuple[str, float, str]]:
+    def _marks(self, dialling: Dialling, now: float) -> Iterator[tuple[str, float, str]]:
         """Yield the marks that are stored before a call is sent, so that they survive a crash.
 
         Each is a key, its time to live in seconds, and a text.
         """
-        at = datetime.fromtimestamp(self._clock(), UTC).strftime("%H:%M:%S UTC")
+        at = datetime.fromtimestamp(now, UTC).strftime("%H:%M:%S UTC")
         for party in dialling.parties:
             named = _named(dialling, party)
             sent = f"A call to {named} was sent at {at} and may have been placed"
@@ -210,8 +208,9 @@ class CallLimits:
         several simultaneous calls gets all of them.
         """
         reservation = Reservation(dialling)
+        now = await self._storage.now()
         try:
-            for key, ttl, text in self._marks(dialling):
+            for key, ttl, text in self._marks(dialling, now):
                 mark = await self._mark(key, ttl, text, known)
                 if mark is None:
                     await self._release(reservation)

@@ -43,20 +43,23 @@ class Decided:
 
 
 class Approvals:
-    """Shows and decides approval requests. `clock` returns epoch seconds.
+    """Shows and decides approval requests.
 
     Each method raises StoreUnavailable if the store can't be reached.
     """
 
-    def __init__(self, storage: Storage, audit: AuditLog, clock: Callable[[], float]) -> None:
+    def __init__(self, storage: Storage, audit: AuditLog) -> None:
         self._storage = storage
         self._audit = audit
-        self.clock = clock
 
     @property
     def where(self) -> str:
         """The store of the requests: a file, or a Redis URL without its password."""
         return self._storage.where
+
+    async def now(self) -> float:
+        """Return the time of the store, by which requests expire."""
+        return await self._storage.now()
 
     async def requests(self) -> Sequence[ApprovalRequest]:
         """Return the newest requests and all pending ones, newest first."""
@@ -102,7 +105,7 @@ class Approvals:
             StoreUnavailable: The store can't be reached.
             AuditUnavailable: The decision can't be recorded, so it was not made.
         """
-        now = self.clock()
+        now = await self.now()
         if request.decision is not None:
             return Decided(request.decision, ours=False)
         if request.has_expired(now):
@@ -148,7 +151,7 @@ async def open_approvals(
         open_storage(url, options, sandbox=sandbox, is_needed=True) as storage,
         open_audit(record, settings.audit.numbers, clock) as audit,
     ):
-        yield Approvals(storage, audit, clock)
+        yield Approvals(storage, audit)
 
 
 async def count_in_other_default(settings: Settings, *, sandbox: bool) -> int:

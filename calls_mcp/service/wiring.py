@@ -44,7 +44,7 @@ class Services:
         """The approval requests; None if the store is in memory, which no operator sees."""
         if not self.storage.is_shared:
             return None
-        return Approvals(self.storage, self.audit, self.clock)
+        return Approvals(self.storage, self.audit)
 
     async def is_ready(self) -> bool:
         """Return whether changes can be stored and recorded."""
@@ -59,8 +59,8 @@ class Services:
         """Return a new invoker for an account with a policy."""
         account_sid, deadline = access.account_sid, access.deadline
         ttl, most = self.settings.guard.confirm_ttl, self.settings.results.tokens
-        confirmations = Confirmations(self.storage, self.signer, ttl, self.clock)
-        limits = CallLimits(self.storage, twilio, policy.caps, self.clock, account_sid, deadline)
+        confirmations = Confirmations(self.storage, self.signer, ttl)
+        limits = CallLimits(self.storage, twilio, policy.caps, account_sid, deadline)
         guard = Guard(
             policy=policy,
             account_sid=account_sid,
@@ -90,7 +90,7 @@ class Services:
         if not self.storage.is_shared:
             return None
         ttl, wait = self.settings.guard.operator_ttl, self.settings.guard.operator_wait
-        return ApprovalRequests(self.storage, ttl, wait, self.clock, self.settings.console.url)
+        return ApprovalRequests(self.storage, ttl, wait, self.settings.console.url)
 
 
 @asynccontextmanager

@@ -61,6 +61,10 @@ class Storage(ABC):
         """Whether other processes can use the store."""
         return self.kind != "memory"
 
+    async def now(self) -> float:
+        """Return the time by which everything in the store expires, the same for all machines."""
+        return self._options.clock()
+
     # Confirmations
 
     @abstractmethod
@@ -110,7 +114,7 @@ class Storage(ABC):
             return unknown_outcome()
         if state.outcome is not None:
             return state.outcome
-        now = self._options.clock()
+        now = await self.now()
         since = now if state.claimed_at is None else min(now, state.claimed_at)
         with anyio.move_on_after(since + self._options.outcome_timeout - now):
             return await self._outcome(identifier)

@@ -30,7 +30,8 @@ class StorageOptions:
         max_unused: How many unused confirmations one owner can have.
         capacity: How many confirmations there can be in total, apart from those in use.
         timeout: Seconds to wait for a store that is busy or does not answer.
-        clock: Returns the time.
+        clock: Returns the time of this machine.
+        is_simulated: Whether `clock` is also the time of a shared store, for tests.
     """
 
     retention: float = 3600
@@ -39,6 +40,7 @@ class StorageOptions:
     capacity: int = 10_000
     timeout: float = 5
     clock: Callable[[], float] = time.time
+    is_simulated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,10 @@ expire.
 """
 
 import hashlib
+import math
 import re
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from importlib.resources import files
 from typing import Any, Protocol, cast
@@ -42,6 +44,9 @@ from calls_mcp.tools.outcome import Outcome
 # A password with special characters could be parsed as the host, which error messages show. The
 # library silently ignores a database that is not a number.
 _UNAMBIGUOUS_URL = re.compile(r"rediss?://([^\s/?#@[\]]*@)?[^\s/?#@]*(/[0-9]*/?)?(\?[^\s@]*)?")
+
+
+_COMPARED_EVERY = 30  # seconds
 
 
 def _key(*parts: str) -> str:
@@ -109,9 +114,25 @@ class RedisStorage(Storage):
         self.where = where
         self._client = client
         self._scripts: dict[str, Callable[..., Awaitable[Any]]] = {}
+        self._ahead = 0.0
+        """By how many seconds the clock of Redis is ahead of this machine's."""
+        self._compare_at = math.inf if options.is_simulated else 0.0
+
+    async def now(self) -> float:
+        return await self._now(StoreUnavailable)
+
+    async def _now(self, raises: type[StoreUnavailable]) -> float:
+        """Return the time of Redis. The clocks are compared now and then, not at each call."""
+        if time.monotonic() >= self._compare_at:
+            before = self._options.clock()
+            seconds, microseconds = await self._ask("TIME", raises=raises)
+            middle = (before + self._options.clock()) / 2
+            self._ahead = int(seconds) + int(microseconds) / 1e6 - middle
+            self._compare_at = time.monotonic() + _COMPARED_EVERY
+        return self._options.clock() + self._ahead
 
     async def add_confirmation(self, identifier: str, pending: PendingConfirmation) -> None:
-        ttl = _milliseconds(pending.expires_at + self._options.retention - self._options.clock())
+        ttl = _milliseconds(pending.expires_at + self._options.retention - await self.now())
         keys = [_confirmation(identifier), _key("unused", _digest(pending.owner))]
         arguments = [identifier, as_json(pending), ttl, self._options.max_unused, _confirmation("")]
         await self._run("add_confirmation", keys, arguments)
@@ -121,7 +142,7 @@ class RedisStorage(Storage):
         return parse(PendingConfirmation, text)
 
     async def _claim(self, identifier: str) -> bool:
-        arguments = [identifier, secrets.token_urlsafe(9), self._options.clock()]
+        arguments = [identifier, secrets.token_urlsafe(9), await self.now()]
         return await self._run("claim_confirmation", [_confirmation(identifier)], arguments) == 1
 
     async def confirmation_state(self, identifier: str) -> ConfirmationState | None:
@@ -149,7 +170,7 @@ class RedisStorage(Storage):
                 return outcome
 
     async def add_request(self, request: ApprovalRequest, most: int) -> bool:
-        now = self._options.clock()
+        now = await self.now()
         ttl = _milliseconds(request.expires_at - now + self._options.retention)
         mine = _request(request.identifier), _key("pending", _digest(request.owner))
         times = [now, request.asked_at, request.expires_at, ttl]
@@ -165,7 +186,7 @@ class RedisStorage(Storage):
     async def decide_request(
         self, identifier: str, decision: OperatorDecision
     ) -> OperatorDecision | None:
-        arguments = [identifier, as_json(decision), self._options.clock()]
+        arguments = [identifier, as_json(decision), await self.now()]
         made = await self._run("decide_request", [_request(identifier), *_PENDING_KEYS], arguments)
         return parse(OperatorDecision, made)
 
@@ -191,16 +212,16 @@ class RedisStorage(Storage):
             await self._ask("ZREM", _counter(kind, limit), *entries, raises=OutcomeNotStored)
 
     async def _counted(self, kind: str, limit: Limit) -> Sequence[str]:
-        key, after_now = _counter(kind, limit), f"({self._options.clock()}"
+        key, after_now = _counter(kind, limit), f"({await self.now()}"
         return cast("Sequence[str]", await self._ask("ZRANGEBYSCORE", key, after_now, "+inf"))
 
     async def delete_if_equal(self, key: str, value: str) -> bool:
-        arguments = [self._options.clock(), value]
+        arguments = [await self._now(OutcomeNotStored), value]
         return await self._run("delete_if_equal", [_value(key)], arguments, OutcomeNotStored) == 1
 
     async def get_with_ttl(self, key: str) -> tuple[str, float] | None:
         value, until = await self._ask("HMGET", _value(key), "text", "until")
-        ttl = float(until or 0) - self._options.clock()
+        ttl = float(until or 0) - await self.now()
         return (value, ttl) if ttl > 0 else None
 
     async def durability(self) -> Durability | None:
@@ -226,7 +247,7 @@ class RedisStorage(Storage):
             await self._client.aclose()
 
     async def _is_set(self, key: str, ttl: float, value: str) -> bool:
-        now, writer = self._options.clock(), secrets.token_urlsafe(9)
+        now, writer = await self.now(), secrets.token_urlsafe(9)
         arguments = [now, writer, value, now + ttl, _milliseconds(ttl)]
         return await self._run("set_if_absent", [_value(key)], arguments) == 1
 
@@ -241,7 +262,7 @@ class RedisStorage(Storage):
         """Count `entries`, or return a limit that is too low for `needed` of them."""
         if not limits:
             return None
-        now = self._options.clock()
+        now = await self.now()
         terms = [n for each in limits for n in (each.amount, each.seconds, now + each.seconds)]
         keys = [_counter(kind, limit) for limit in limits]
         found = await self._run("count", keys, [now, needed, len(entries), *entries, *terms])
@@ -251,7 +272,7 @@ class RedisStorage(Storage):
         return LimitExceeded(limits[number - 1].name, max(0.0, float(until) - now))
 
     async def _pending(self, most: int, *start: str | float) -> list[Any]:
-        arguments = [self._options.clock(), most, _request(""), *start]
+        arguments = [await self.now(), most, _request(""), *start]
         return cast("list[Any]", await self._run("pending_requests", _PENDING_KEYS, arguments))
 
     async def _ask(

@@ -115,7 +115,7 @@ def limits_on(
 ) -> CallLimits:
     """Limits on calls that are placed by an API that is never asked."""
     twilio = TwilioClient(access_to("http://127.0.0.1:9"))
-    return CallLimits(storage, twilio, caps, lambda: 0, account_sid, deadline)
+    return CallLimits(storage, twilio, caps, account_sid, deadline)
 
 
 def new_call(account_sid: str = ACCOUNT) -> Dialling:

@@ -24,7 +24,9 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def options(clock: ManualClock) -> StorageOptions:
-    return StorageOptions(retention=100, outcome_timeout=0.2, max_unused=3, clock=clock)
+    return StorageOptions(
+        retention=100, outcome_timeout=0.2, max_unused=3, clock=clock, is_simulated=True
+    )
 
 
 @pytest.fixture

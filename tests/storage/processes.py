@@ -44,7 +44,9 @@ def count_successes(operation: Callable[[Storage], Awaitable[bool]], url: str) -
     """Run an operation many times concurrently; return how often it succeeded."""
 
     async def work() -> int:
-        async with open_storage(url, StorageOptions(clock=ManualClock())) as storage:
+        async with open_storage(
+            url, StorageOptions(clock=ManualClock(), is_simulated=True)
+        ) as storage:
             return sum(await asyncio.gather(*(operation(storage) for _ in range(TIMES))))
 
     return asyncio.run(work())

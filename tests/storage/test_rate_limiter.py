@@ -44,7 +44,9 @@ async def test_expired_hits_use_no_memory(clock: ManualClock) -> None:
 async def test_hits_are_shared_until_the_store_is_down(
     own_redis: RedisServer, clock: ManualClock
 ) -> None:
-    async with open_storage(own_redis.url, StorageOptions(clock=clock)) as storage:
+    async with open_storage(
+        own_redis.url, StorageOptions(clock=clock, is_simulated=True)
+    ) as storage:
         one, other = RateLimiter(storage, clock), RateLimiter(storage, clock)
         assert [await each.hit([MINUTE]) for each in (one, other)] == [None, None]
         assert await one.hit([MINUTE]) == LimitExceeded("requests", 60)

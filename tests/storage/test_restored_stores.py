@@ -49,12 +49,12 @@ async def use(storage: Storage) -> None:
     await storage.record_outcome("one", DONE)
 
 
-def confirmations(storage: Storage, clock: ManualClock) -> Confirmations:
-    return Confirmations(storage, Signer(["k" * 32]), 300, clock)
+def confirmations(storage: Storage) -> Confirmations:
+    return Confirmations(storage, Signer(["k" * 32]), 300)
 
 
-async def claim_again(storage: Storage, pending: PendingConfirmation, clock: ManualClock) -> Stop:
-    stop = await confirmations(storage, clock).claim("one", pending)
+async def claim_again(storage: Storage, pending: PendingConfirmation) -> Stop:
+    stop = await confirmations(storage).claim("one", pending)
     assert isinstance(stop, Stop)
     return stop
 
@@ -64,7 +64,6 @@ async def test_a_confirmation_is_used_once_even_if_redis_is_restored_from_a_snap
     own_redis: RedisServer,
     options: StorageOptions,
     pending: PendingConfirmation,
-    clock: ManualClock,
 ) -> None:
     async with (
         open_storage(own_redis.url, options) as storage,
@@ -75,10 +74,10 @@ async def test_a_confirmation_is_used_once_even_if_redis_is_restored_from_a_snap
         await use(storage)
         restore(own_redis)
         assert await other.find_confirmation("one") == pending
-        elsewhere = await claim_again(other, pending, clock)
+        elsewhere = await claim_again(other, pending)
         assert elsewhere.outcome.outcome == "expired"
         assert "restored" in str(elsewhere.outcome.reason)
-        here = await claim_again(storage, pending, clock)
+        here = await claim_again(storage, pending)
         assert here.decision == "expired"
 
 
@@ -135,24 +134,24 @@ async def go_back_in_sqlite(url: str, use_it: Callable[[], Awaitable[object]]) -
 
 @pytest.mark.parametrize("url", ["sqlite", "redis"], indirect=True)
 async def test_a_process_remembers_what_it_used_if_the_store_is_restored_under_it(
-    url: str, options: StorageOptions, pending: PendingConfirmation, clock: ManualClock
+    url: str, options: StorageOptions, pending: PendingConfirmation
 ) -> None:
     go_back = go_back_in_redis if url.startswith("redis") else go_back_in_sqlite
     async with open_storage(url, options) as storage:
         await storage.add_confirmation("one", pending)
         await go_back(url, lambda: use(storage))
-        again = await claim_again(storage, pending, clock)
+        again = await claim_again(storage, pending)
         assert again.decision == "replayed"
         assert again.outcome.call == DONE.call
 
 
 async def test_a_process_remembers_a_claim_that_has_no_outcome_yet(
-    sqlite_url: str, options: StorageOptions, pending: PendingConfirmation, clock: ManualClock
+    sqlite_url: str, options: StorageOptions, pending: PendingConfirmation
 ) -> None:
     async with open_storage(sqlite_url, options) as storage:
         await storage.add_confirmation("one", pending)
         await go_back_in_sqlite(sqlite_url, lambda: storage.claim_confirmation("one"))
-        again = await claim_again(storage, pending, clock)
+        again = await claim_again(storage, pending)
         assert again.outcome.error_kind == "outcome_unknown"
 
 
@@ -176,7 +175,7 @@ async def test_a_process_remembers_a_bounded_number_of_claims(
 
 
 async def test_the_copy_of_a_file_accepts_no_confirmation_of_the_original(
-    tmp_path: Path, options: StorageOptions, pending: PendingConfirmation, clock: ManualClock
+    tmp_path: Path, options: StorageOptions, pending: PendingConfirmation
 ) -> None:
     file, backup = tmp_path / "state.db", tmp_path / "backup.db"
     async with open_storage(f"sqlite:///{file}", options) as storage:
@@ -186,7 +185,7 @@ async def test_the_copy_of_a_file_accepts_no_confirmation_of_the_original(
         await use(storage)
     backup.replace(file)  # the last one to close the original has removed its other files
     async with open_storage(f"sqlite:///{file}", options) as storage:
-        assert (await claim_again(storage, pending, clock)).outcome.outcome == "expired"
+        assert (await claim_again(storage, pending)).outcome.outcome == "expired"
 
 
 async def test_a_file_accepts_no_confirmation_from_before_the_machine_was_started(
@@ -194,12 +193,11 @@ async def test_a_file_accepts_no_confirmation_from_before_the_machine_was_starte
     sqlite_url: str,
     options: StorageOptions,
     pending: PendingConfirmation,
-    clock: ManualClock,
 ) -> None:
     async with open_storage(sqlite_url, options) as storage:
         await storage.add_confirmation("one", pending)
         monkeypatch.setattr(database, "_boot_id", lambda: "another")
-        assert (await claim_again(storage, pending, clock)).outcome.outcome == "expired"
+        assert (await claim_again(storage, pending)).outcome.outcome == "expired"
         await storage.add_confirmation("two", pending)
         assert await storage.claim_confirmation("two")
 
