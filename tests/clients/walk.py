@@ -69,7 +69,7 @@ async def refuse(speaking: Speaking) -> None:
 async def blunder(speaking: Speaking) -> Answer:
     """A call with four faults, all of which must be in what the model reads."""
     answer = await speaking.call("create_call", **BAD)
-    for name in ("to", "timeout", "whom", "url"):  # in the text, or in structured content
+    for name in ("to", "timeout", "whom", "say"):  # in the text, or in structured content
         assert re.search(rf'- {name}: |unknown argument "{name}"|/{name}\\?"', answer.seen)
     assert "+15005550205" in answer.seen  # what to send instead
     return answer
