@@ -21,18 +21,21 @@ def in_words(twiml: str) -> tuple[str, ...]:
         return ()
     sentences: list[str] = []
     for verb in _elements_in(root):
-        sentences += _sentences(verb)
-        if (known := element_types().get(verb.name)) and known.ends:
+        found = [*_sentences(verb)]
+        sentences += found
+        if found and (known := element_types().get(verb.name)) and known.ends:
             return tuple(sentences)
     return (*sentences, _HANGS_UP if sentences else "It hangs up immediately.")
 
 
-def _sentences(element: Element) -> Iterator[str]:
-    """Yield the sentences about an element. Those about elements in it come first."""
-    text = _phrase(element)
-    if not _names_children(element):
-        for child in _elements_in(element):
-            yield from _sentences(child)
+def _sentences(element: Element, *, is_named: bool = False) -> Iterator[str]:
+    """Yield the sentences about an element. Those about elements in it come first.
+
+    `is_named` says that the sentence about the element around it names it.
+    """
+    text = "" if is_named else _phrase(element)
+    for child in _elements_in(element):
+        yield from _sentences(child, is_named=_names_children(element))
     if text:
         yield text if text.endswith(_ENDED) else f"{text}."
 
@@ -41,7 +44,7 @@ def _phrase(element: Element) -> str:
     known = element_types().get(element.name)
     if known is None:
         return f"It runs <{escape_invisible(element.name)}>, which this server does not know"
-    values = {name: text.strip() for name, text in element.attributes.items() if text.strip()}
+    values = {name: _without_gaps(text) for name, text in element.attributes.items()}
     values["text"] = _spoken(element)
     if _names_children(element):
         phrases = filter(None, map(_phrase, _elements_in(element)))
@@ -55,10 +58,13 @@ def _names_children(element: Element) -> bool:
 
 
 def _clauses(clauses: tuple[str, ...], values: Mapping[str, str]) -> Iterator[str]:
+    is_first = True
     for clause in clauses:
         fields = [name for _, name, _, _ in string.Formatter().parse(clause) if name]
         if all(name in values for name in fields):
-            yield _Formatter().vformat(clause, (), values)
+            stop = "" if is_first or not clause[0].isupper() else ". "
+            yield stop + _Formatter().vformat(clause, (), values)
+            is_first = False
 
 
 class _Formatter(string.Formatter):
@@ -93,7 +99,11 @@ def exactly(text: str) -> str:
 
 def _spoken(element: Element) -> str:
     """Return all text in an element, with single spaces."""
-    return " ".join("".join(_texts(element)).split())
+    return _without_gaps("".join(_texts(element)))
+
+
+def _without_gaps(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _texts(element: Element) -> Iterator[str]:

@@ -72,6 +72,49 @@ def test_twiml_is_told_in_sentences(body: str, words: str) -> None:
     assert " ".join(in_words(f"<Response>{body}</Response>")) == words
 
 
+NUMBER = "<Number>+12025550171</Number>"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f"<Dial>+15005550006{NUMBER}</Dial>",
+        f"<Dial><Conference>{NUMBER}</Conference></Dial>",
+        f"<Dial><Say>{NUMBER}</Say></Dial>",
+        f"<Dial><Number>{NUMBER}</Number></Dial>",
+        f"<Dial><Sip><Headers>{NUMBER}</Headers></Sip></Dial>",
+        f"<Gather><Hangup/><Dial>{NUMBER}</Dial></Gather>",
+        f"<Redirect></Redirect><Dial>{NUMBER}</Dial>",
+        f"<Pay><Prompt><Dial>{NUMBER}</Dial></Prompt></Pay>",
+        '<Sms to="+12025550171"/>',
+        '<Message to="+12025550171"><Body>Hi</Body></Message>',
+    ],
+)
+def test_each_number_that_the_policy_finds_is_told_wherever_it_is(body: str) -> None:
+    assert "+1 202 555 0171" in " ".join(in_words(f"<Response>{body}</Response>"))
+
+
+def test_two_clauses_of_an_element_are_two_sentences() -> None:
+    words = in_words(f"<Response><Dial>+15005550006{NUMBER}</Dial></Response>")
+    assert words[0] == (
+        "It connects the call to +1 500 555 0006. It connects the call to +1 202 555 0171."
+    )
+
+
+@pytest.mark.parametrize("name", ["s", "Say", "Dial", "Client", "Start", "Number", "x"])
+def test_deeply_nested_twiml_has_words(name: str) -> None:
+    depth = 3900 // (2 * len(name) + 5)
+    nested = f"<{name}>" * depth + f"</{name}>" * depth
+    assert in_words(f"<Response>{nested}</Response>")
+
+
+def test_a_long_gap_does_not_push_a_number_out_of_sight() -> None:
+    gap = " \n" * 1000
+    body = f'<Sms to="+12025550171">a{gap}b</Sms>{gap}<Dial>{gap}{NUMBER}</Dial>'
+    body += f'<Connect><ConversationRelay welcomeGreeting="a{gap}b"/></Connect>'
+    assert len(" ".join(in_words(f"<Response>{body}</Response>"))) < 300
+
+
 def test_malformed_twiml_has_no_words() -> None:
     assert in_words("<Response><Say>") == ()
 
