@@ -20,6 +20,7 @@ from jsonschema import Draft202012Validator
 from calls_mcp.emulator import LoggedRequest
 from tests.generate import Definition, InputSchema, Property
 from tests.harness import ACCOUNT, CALLER, TALKS_FOR_AN_HOUR, TWIML
+from tests.untrusted_text import IGNORABLE
 
 SID = "CA" + "0" * 32
 
@@ -178,7 +179,7 @@ _listed = st.sampled_from(
 _user = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,20}", fullmatch=True)
 _client = st.from_regex(r"client:[!-~]{1,30}", fullmatch=True)
 _sim = _hex.map("sim:DE".__add__)
-_BLANK = "\u115f\u1160\u2800\u3164\uffa0"  # letters that look like spaces
+_BLANK = "\u2800" + "".join(chr(each) for some in IGNORABLE for each in some)
 _plain = st.characters(exclude_categories=("C", "Zl", "Zp"), exclude_characters=_BLANK)
 _text = st.text(_plain, min_size=1, max_size=80)
 _url = st.from_regex(

@@ -8,6 +8,7 @@ from calls_mcp.errors import InvocationError, OutcomeUnknown, StoreUnavailable
 from calls_mcp.guard.change import Change
 from calls_mcp.guard.policy import canonical
 from calls_mcp.guard.recovery import LostResponse, PlacedCalls, Recovery
+from calls_mcp.observability.redaction import quoted
 from calls_mcp.storage import Storage
 from calls_mcp.tools.catalog import address_kind
 from calls_mcp.tools.outcome import Outcome
@@ -79,7 +80,8 @@ def _done(change: Change, response: Response) -> Outcome:
     if "status" in arguments.values and call.live:
         warnings.append(f"the call has not ended: it is {call.status}")
     if change.places_call and _is_another_number(str(arguments.values["to"]), call.to):
-        warnings.append(f"the API reports that it is calling {call.to}, not the number in to")
+        called = quoted(call.to or "")
+        warnings.append(f"the API reports that it is calling {called}, not the number in to")
     return Outcome(outcome="done", call=call, warnings=tuple(warnings))
 
 

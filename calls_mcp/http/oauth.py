@@ -10,7 +10,7 @@ import jwt
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.http.issuer import ALGORITHMS, IssuerUnavailable, KeySet
 from calls_mcp.http.principals import NOBODY, PrincipalsFile, PrincipalsMissing
-from calls_mcp.observability.redaction import first_invisible
+from calls_mcp.observability.redaction import escape_invisible
 from calls_mcp.service.authorization import Grant, is_reserved
 from calls_mcp.settings import Auth, Settings
 
@@ -80,7 +80,7 @@ class JwtVerifier:
             not isinstance(name, str)
             or not 0 < len(name) <= _LONGEST_NAME
             or not name.isprintable()
-            or first_invisible(name)
+            or escape_invisible(name) != name
         ):
             claim = self._auth.oauth_principal_claim
             raise jwt.InvalidTokenError(

@@ -5,7 +5,7 @@ import re
 import unicodedata
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterable, Iterator
-from itertools import product, takewhile
+from itertools import pairwise, product, takewhile
 from urllib.parse import quote, quote_plus
 
 MASK = "********"
@@ -15,8 +15,12 @@ MASK = "********"
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 MIN_SECRET_LENGTH = 6  # characters; any text may contain a shorter secret by chance
 _PREFIX = 12  # characters of a long secret that are enough to recognize it
-_BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # Hangul fillers, an empty Braille cell
+_BLANK = frozenset(
+    # Hangul, Khmer and grapheme fillers, an empty Braille cell, Mongolian selectors
+    "\u115f\u1160\u3164\uffa0\u17b4\u17b5\u034f\u2800\u180b\u180c\u180d\u180e\u180f"
+).union(map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))  # variation selectors
 _JOINERS = frozenset("\u200c\u200d")  # Persian, Hindi and emoji need these
+_STYLES = frozenset("\ufe0e\ufe0f")  # whether a character is shown as text or as an emoji
 
 
 def one_line(text: str, limit: int = 200) -> str:
@@ -111,9 +115,16 @@ def first_invisible(text: str, allowed: str = "") -> str:
     """Return the first character of `text` that could make it look like another text, or "".
 
     These are control and format characters, lone surrogates, private and unassigned characters,
-    line separators, and blank letters, except joiners and those in `allowed`.
+    line separators, variation selectors and blank letters, except those in `allowed`. Emoji and
+    some scripts need a joiner or an emoji style after a visible character. Only one of each is
+    accepted there, because a longer row could hide a text.
     """
     if _is_plain(text):
         return ""
-    ignored = _JOINERS.union(allowed)
-    return next((c for c in text if _is_invisible(c) and c not in ignored), "")
+    for before, character in pairwise(["\n", *text]):
+        if _is_invisible(character) and character not in allowed:
+            is_joiner = character in _JOINERS and before in _STYLES
+            can_follow = character in _JOINERS | _STYLES and not _is_invisible(before)
+            if not (is_joiner or can_follow):
+                return character
+    return ""

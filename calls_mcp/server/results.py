@@ -19,6 +19,7 @@ _UNTRUSTED = {
     "calls": _OF_CALLS,
     "confirmation": ("preview",),
     "reason": ("reason",),
+    "warnings": ("warnings",),
     "error": ("message",),
 }
 

@@ -95,7 +95,7 @@ def test_a_name_with_control_characters_is_refused(
 ) -> None:
     assert main(["token", "new", name, "--scope", "calls:read", "--file", str(file)]) == 2
     printed = capsys.readouterr().err
-    assert printed == "calls-mcp: The name must be one line, without control characters.\n"
+    assert printed == "calls-mcp: The name must be one line, without invisible characters.\n"
     assert not file.exists()
 
 

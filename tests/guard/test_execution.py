@@ -15,9 +15,19 @@ from calls_mcp.server.handlers import build_server
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
 from tests.audit_records import records_in
-from tests.harness import TALKS_FOR_AN_HOUR, Agent, User, access_to, decline, open_harness, placing
+from tests.harness import (
+    TALKS_FOR_AN_HOUR,
+    Agent,
+    User,
+    access_to,
+    decline,
+    open_harness,
+    placing,
+    structured,
+)
 from tests.process import environment
 from tests.storage.redis_server import RedisServer
+from tests.untrusted_text import TEXTS, invisible, unquoted
 from tests.upstream import SID, Upstream, answer, call, hang, scripted
 
 pytestmark = pytest.mark.anyio
@@ -260,8 +270,19 @@ async def test_a_call_to_another_number_than_requested_has_a_warning() -> None:
     async with scripted(answer(201, call(to="+15005550300"))) as (_, agent):
         outcome = await agent.call("create_call", **placing())
     assert outcome["warnings"][-1] == (
-        "the API reports that it is calling +15005550300, not the number in to"
+        'the API reports that it is calling "+15005550300", not the number in to'
     )
+
+
+@pytest.mark.requirement("12")
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+async def test_the_number_that_the_api_calls_is_quoted_and_marked_as_untrusted(text: str) -> None:
+    async with scripted(answer(201, call(to=f"+1500{text}"))) as (_, agent):
+        result = await agent.client.call_tool("create_call", placing())
+    for warning in structured(result)["warnings"]:
+        assert not invisible(warning)
+        assert "INSTRUCTIONS" not in unquoted(warning)
+    assert "warnings" in (result.meta or {})["calls-mcp/untrusted"]
 
 
 async def test_a_new_call_answered_without_its_account_is_done() -> None:

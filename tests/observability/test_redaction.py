@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 
 from calls_mcp.observability.redaction import (
     MASK,
+    escape_invisible,
     first_invisible,
     masked,
     one_line,
     quoted,
     secret_forms,
 )
+from tests.untrusted_text import IGNORABLE
 
 TEXTS = st.text(st.characters(), max_size=120)
 LIMITS = st.integers(1, 60)
@@ -23,10 +25,19 @@ SHORT = f"{MASK} banana, {MASK} of 11 (PIN={MASK}, not 12345)"
 OVERRIDE = "\N{RIGHT-TO-LEFT OVERRIDE}"
 TAG = "\N{TAG LATIN SMALL LETTER A}"
 
-BLANK = "\u115f\u1160\u2800\u3164\uffa0"
+STYLES = "\ufe0e\ufe0f"
+BLANK = "\u2800" + "".join(chr(each) for some in IGNORABLE for each in some)
 JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
 UNSEEN = st.characters(categories=("C", "Zl", "Zp"), exclude_characters=JOINERS) | st.sampled_from(
-    [*BLANK, OVERRIDE, TAG, "\N{SOFT HYPHEN}", "\N{ZERO WIDTH SPACE}", "\ue000", "\N{WORD JOINER}"]
+    [
+        *{*BLANK} - {*STYLES},
+        OVERRIDE,
+        TAG,
+        "\N{SOFT HYPHEN}",
+        "\N{ZERO WIDTH SPACE}",
+        "\ue000",
+        "\N{WORD JOINER}",
+    ]
 )
 HARMLESS = st.text(
     st.characters(exclude_categories=("C", "Zl", "Zp"), exclude_characters=BLANK), max_size=20
@@ -149,6 +160,26 @@ def test_ordinary_text_has_no_invisible_characters(text: str) -> None:
     assert first_invisible(text) == ""
 
 
-@pytest.mark.parametrize("emoji", ["👩\N{ZERO WIDTH JOINER}💻", "❤\N{VARIATION SELECTOR-16}"])
+@pytest.mark.parametrize("character", BLANK)
+def test_what_shows_nothing_is_left_out_of_a_line_and_written_out_elsewhere(character: str) -> None:
+    assert one_line(f"a{character}b") == "ab"
+    assert escape_invisible(f"a{character}b") == f"a⟨U+{ord(character):04X}⟩b"
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        *("\ufe0f", "a\ufe0f\ufe0e", "a\ufe0f\ufe0f", "a\u200d\u200c", "\u200da"),
+        *("a\ufe0f\u200d\u200d", "a\u200d\ufe0f", "a\n\ufe0f", "a\ufe01"),
+    ],
+)
+def test_a_row_of_joiners_and_emoji_styles_can_hide_a_text(hidden: str) -> None:
+    assert first_invisible(hidden, allowed="\n")
+
+
+@pytest.mark.parametrize(
+    "emoji",
+    ["1\ufe0f\u20e3", "🏳\ufe0f\u200d🌈", "👩\N{ZERO WIDTH JOINER}💻", "❤\N{VARIATION SELECTOR-16}"],
+)
 def test_joiners_in_emoji_and_scripts_are_allowed(emoji: str) -> None:
     assert first_invisible(emoji) == ""

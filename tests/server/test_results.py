@@ -159,7 +159,8 @@ def test_fields_with_text_from_strangers_are_marked_for_the_host(name: str) -> N
         if {"call", "calls"} & {*outcome}
         else set[str]()
     )
-    others = {"confirmation": "preview", "reason": "reason", "error": "message"}
+    others = {"confirmation": "preview", "error": "message"}
+    others |= {part: part for part in ("reason", "warnings")}
     assert marked == of_calls | {others[part] for part in outcome if part in others}
 
 
