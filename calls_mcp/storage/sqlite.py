@@ -87,7 +87,14 @@ LEFT JOIN approval_requests AS each ON each.rowid IN (
 # A new request has a greater rowid than all pending ones, so any change of the set changes the sum.
 _PENDING_VERSION = f"SELECT count(*) || '.' || ifnull(sum(rowid), 0) {_FROM_PENDING}"
 
-_COUNT = "SELECT count(*), min(until) FROM counts WHERE key = ? AND until > ?"
+# How many entries are too many, and when enough of them have expired.
+_EXCESS = """
+WITH counted AS (SELECT until FROM counts WHERE key = ?1 AND until > ?2),
+    excess AS (SELECT count(*) + ?3 AS number FROM counted)
+SELECT number, (SELECT until FROM counted ORDER BY until LIMIT 1 OFFSET (
+    SELECT max(0, number - 1) FROM excess
+)) FROM excess
+"""
 _ADD_COUNT = "INSERT INTO counts (key, entry, until) VALUES (?, ?, ?)"
 _SET_IF_ABSENT = (
     "INSERT INTO notes (key, text, until) VALUES (?, ?, ?) ON CONFLICT (key) DO NOTHING"
@@ -210,8 +217,9 @@ class SqliteStorage(Storage):
     async def check_limits(self, limits: Sequence[Limit], times: int = 1) -> LimitExceeded | None:
         now = self._options.clock()
         for limit in limits:
-            row = await self._fetch_one(_COUNT, f"hits/{limit.counter}", now)
-            if exceeded := _exceeded(limit, row, now, times):
+            excess = times - limit.amount
+            row = await self._fetch_one(_EXCESS, f"hits/{limit.counter}", now, excess)
+            if exceeded := _exceeded(limit, row or (excess, None), now):  # there may be no file
                 return exceeded
         return None
 
@@ -273,8 +281,8 @@ class SqliteStorage(Storage):
         def count(db: sqlite3.Connection) -> LimitExceeded | None:
             db.execute("DELETE FROM counts WHERE until <= ?", (now,))
             for limit, key in zip(limits, keys, strict=True):
-                row = db.execute(_COUNT, (key, now)).fetchone()
-                if exceeded := _exceeded(limit, row, now, len(entries)):
+                row = db.execute(_EXCESS, (key, now, len(entries) - limit.amount)).fetchone()
+                if exceeded := _exceeded(limit, row, now):
                     return exceeded
             db.executemany(_ADD_COUNT, rows)
             return None
@@ -317,12 +325,10 @@ class SqliteStorage(Storage):
         return await to_thread.run_sync(work, limiter=queue)
 
 
-def _exceeded(
-    limit: Limit, row: tuple[object, ...] | None, now: float, needed: int
-) -> LimitExceeded | None:
-    """Return the limit if it is too low for `needed` more than the count in this row."""
-    count, until = cast("tuple[int, float | None]", row or (0, None))
-    if count + needed <= limit.amount:
+def _exceeded(limit: Limit, row: tuple[object, ...], now: float) -> LimitExceeded | None:
+    """Return the limit if there is an excess in this row."""
+    excess, until = cast("tuple[int, float | None]", row)
+    if excess <= 0:
         return None
     return LimitExceeded(limit.name, limit.seconds if until is None else until - now)
 

@@ -81,6 +81,18 @@ async def test_several_hits_are_counted_only_if_all_have_room(storage: Storage) 
     assert await storage.hit([Limit("calls", 3, 60, "b")], 4) == LimitExceeded("calls", 60)
 
 
+async def test_the_wait_for_several_hits_is_until_all_have_room(
+    storage: Storage, clock: ManualClock
+) -> None:
+    limit = Limit("calls", 3, 60, "a")
+    for _ in range(3):
+        await storage.hit([limit])
+        clock.advance(10)
+    expected = [LimitExceeded("calls", seconds) for seconds in (30, 40, 50, 60)]
+    assert [await storage.check_limits([limit], times) for times in (1, 2, 3, 4)] == expected
+    assert [await storage.hit([limit], times) for times in (1, 2, 3, 4)] == expected
+
+
 async def test_checking_limits_counts_nothing(storage: Storage, clock: ManualClock) -> None:
     assert await storage.check_limits([]) is None
     assert await storage.check_limits([NEVER]) == LimitExceeded("never", 60)

@@ -1,5 +1,5 @@
 -- Count `n` entries against all limits, if they have room for `needed`. If a limit is too low, count
--- nothing and return its number and when its oldest entry expires.
+-- nothing and return its number and when enough of its entries have expired.
 -- Entries are sorted by expiry. They are unique, so running the script again changes nothing.
 local now, needed, n = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local terms = 3 + n  -- the limits' amounts, seconds and expiries follow the entries
@@ -7,8 +7,9 @@ for i, key in ipairs(KEYS) do
   local amount, expires = tonumber(ARGV[terms+3*i-2]), ARGV[terms+3*i]
   redis.call('zremrangebyscore', key, '-inf', now)
   local counted = n > 0 and redis.call('zscore', key, ARGV[4])
-  if redis.call('zcard', key) + needed > amount and not counted then
-    return {i, redis.call('zrange', key, 0, 0, 'WITHSCORES')[2] or expires}
+  local excess = redis.call('zcard', key) + needed - amount
+  if excess > 0 and not counted then
+    return {i, redis.call('zrange', key, excess - 1, excess - 1, 'WITHSCORES')[2] or expires}
   end
 end
 if n == 0 then return false end
