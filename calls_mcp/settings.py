@@ -387,13 +387,15 @@ class Watch(_Group, alias_generator=_named("CALLS_MCP_WATCH_")):
         5,
         gt=0,
         description="Seconds between two reads of a live call that clients subscribed to. The "
-        "interval grows while reads fail.",
+        "interval grows while reads fail. While a client waits for a call (`wait_until`), it is "
+        "at most 1 s until the call is answered, and at most 3 s afterwards.",
     )
     limit: int = Field(
         100,
         alias="CALLS_MCP_WATCHES",
         ge=4,
-        description="Maximum number of calls that each process watches for subscribed clients. One "
+        description="Maximum number of calls that each process watches for clients that subscribed "
+        "or wait. One "
         "principal can use a quarter of them.",
     )
 

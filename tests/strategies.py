@@ -298,6 +298,10 @@ def unpublished_fault(tool: str, arguments: Mapping[str, object], name: str) -> 
     """Whether something is wrong with an argument that a published schema does not tell."""
     if name in ("cursor", "confirmation_token"):
         return True
+    if name == "wait_seconds":
+        return not 1 <= cast("int", arguments[name]) <= 50
+    if name == "wait_until":
+        return "wait_seconds" in arguments and is_empty(arguments.get(name))
     return _breaks_rule(tool, arguments, name) or _is_out_of_the_ordinary(name, arguments[name])
 
 

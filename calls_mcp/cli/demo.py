@@ -127,8 +127,8 @@ async def _walk(agent: "_Agent", user: "_User") -> None:
     place = {"to": _TALKS_FOR_AN_HOUR, "from": _CALLER, "say": _MESSAGE, "timeout": 30}
     sid = (await agent.call("create_call", **place))["call"]["sid"]
 
-    _heading("2. The agent follows the call")
-    await agent.follow(sid, until="in-progress")
+    _heading("2. The agent waits until somebody answers")
+    await agent.call("fetch_call", sid=sid, wait_until="answered")
 
     _heading("3. The agent makes mistakes. Nothing is sent, and it learns what to fix")
     await agent.call("create_call", To="+1 500 555 0205", **{"from": _CALLER}, timeout="30")
@@ -184,19 +184,6 @@ class _Agent:
         text = "\n".join(block.text for block in result.content if isinstance(block, TextContent))
         _tell("error" if result.is_error else "result", text, "red" if result.is_error else "plain")
         return cast("dict[str, Any]", result.structured_content)
-
-    async def follow(self, sid: str, until: str) -> None:
-        """Fetch the call until it has this status, and print each change."""
-        status = ""
-        while status != until:
-            arguments: dict[str, Any] = {"sid": sid}
-            result = await self._client.call_tool("fetch_call", arguments)
-            latest = cast("dict[str, Any]", result.structured_content)["call"]["status"]
-            if latest != status:
-                _tell("agent", f'fetch_call(sid="{sid}")', "cyan")
-                _tell("result", latest, "plain")
-            status = latest
-            await anyio.sleep(0.1)
 
 
 def _heading(text: str) -> None:

@@ -27,9 +27,10 @@ from calls_mcp.server.permissions import (
     require_first_page,
 )
 from calls_mcp.server.results import to_result
-from calls_mcp.service.authorization import current_overrides
+from calls_mcp.service.authorization import current_grant, current_overrides
 from calls_mcp.service.background_tasks import BackgroundTasks, open_background_tasks
 from calls_mcp.service.runtime import Runtime
+from calls_mcp.service.waiting import Waiting
 from calls_mcp.tools.catalog import Operation
 from calls_mcp.tools.outcome import Approval, Outcome
 from calls_mcp.tools.schema import input_schema, output_schema
@@ -43,7 +44,8 @@ if TYPE_CHECKING:
 NAME = "calls-mcp"
 
 _READING = (
-    "Phone calls with Twilio. list_calls finds calls and fetch_call returns the status of one."
+    "Phone calls with Twilio. list_calls finds calls. fetch_call returns the status of one; with "
+    "wait_until=ended, it waits and says how the call went."
 )
 _CHANGING = (
     " create_call places a call, update_call changes or ends a live call, and delete_call deletes "
@@ -193,10 +195,19 @@ class _Tools:
             await ctx.session.report_progress(done, total, what)
 
         async def invoke(approval: Approval | None, can_ask: bool) -> Outcome:  # noqa: FBT001
-            caller = caller_of(ctx, can_ask=can_ask)
-            async with runtime.invoker(caller.principal, current_overrides()) as invoker:
+            caller, overrides = caller_of(ctx, can_ask=can_ask), current_overrides()
+            waiting = Waiting(
+                watches=runtime.watches(ctx.lifespan_context),
+                access=runtime.access_for(overrides),
+                operation=operation,
+                principal=caller.principal,
+                grant=current_grant(),
+                clock=runtime.clock,
+                report=report,
+            )
+            async with runtime.invoker(caller.principal, overrides) as invoker:
                 arguments = params.arguments or {}
-                return await invoker.invoke(operation, arguments, caller, approval, report)
+                return await invoker.invoke(operation, arguments, caller, approval, report, waiting)
 
         settings = runtime.settings
         timeout, console = settings.guard.confirm_ttl, settings.console.url

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 
 from mcp_types import CallToolResult, TextContent
 
@@ -10,8 +11,20 @@ from calls_mcp.observability.redaction import quoted
 from calls_mcp.tools.call_summary import LONGEST_ADDRESS, LONGEST_NAME
 from calls_mcp.tools.catalog import Operation
 from calls_mcp.tools.outcome import CallSummary, Confirmation, Failure, Outcome
-from calls_mcp.tools.wording import counted
+from calls_mcp.tools.wording import counted, duration
 
+_ENDINGS = {
+    "busy": "The line was busy",
+    "no-answer": "Nobody answered",
+    "failed": "The call failed",
+    "canceled": "The call was canceled before it was answered",
+}
+_ANSWERED = {  # by the first word of answered_by
+    "human": "A person answered",
+    "machine": "An answering machine answered",
+    "fax": "A fax machine answered",
+    "unknown": "A person or a machine answered",
+}
 _OF_CALLS = ("caller_name", "forwarded_from", "from", "to")
 # Fields with text from strangers, which a host must treat as data and never as instructions.
 _UNTRUSTED = {
@@ -48,7 +61,7 @@ def _lines(operation: Operation, outcome: Outcome) -> Iterator[str]:
     if outcome.deleted:
         yield f"Deleted the record of {outcome.deleted}."
     if outcome.call:
-        yield line(outcome.call)
+        yield from _call(outcome.call)
     if outcome.calls is not None:
         yield from _list(outcome.calls, outcome.next_cursor)
     shown = outcome.confirmation.preview if outcome.confirmation else ""
@@ -56,7 +69,28 @@ def _lines(operation: Operation, outcome: Outcome) -> Iterator[str]:
     yield from (note for note in notes if note not in shown)
 
 
-def line(call: CallSummary) -> str:
+def _call(call: CallSummary) -> Iterator[str]:
+    if call.live is not False:
+        yield _line(call)
+    else:
+        yield _line(call, has_figures=False)
+        yield _ending(call)
+
+
+def _ending(call: CallSummary) -> str:
+    """Return how an ended call went, in words."""
+    how = _ENDINGS.get(call.status or "", "The call has ended")
+    if call.status == "no-answer" and call.started_at and call.ended_at:
+        rang = datetime.fromisoformat(call.ended_at) - datetime.fromisoformat(call.started_at)
+        how += f" for {duration(rang.total_seconds())}"
+    if call.status == "completed" and (call.answered_by or call.duration_seconds):
+        how = _ANSWERED.get((call.answered_by or "").partition("_")[0], "The call was answered")
+    if call.status == "completed" and call.duration_seconds is not None:
+        how += f". Duration: {duration(call.duration_seconds)}"
+    return f"{how}. Cost: {_cost(call) or 'not known yet'}."
+
+
+def _line(call: CallSummary, *, has_figures: bool = True) -> str:
     """Return a call as one line, with text from strangers in quotes if it is free."""
     text = f"{call.sid} {call.status or 'status unknown'}"
     if call.direction:
@@ -64,16 +98,29 @@ def line(call: CallSummary) -> str:
     text += f" {_address(call.from_ or 'unknown')} → {_address(call.to or 'unknown')}"
     if when := call.started_at or call.created_at:
         text += f" · {when.replace(':00Z', 'Z')}"
-    if call.duration_seconds is not None:
-        text += f" · {call.duration_seconds} s"
-    if call.cost:
-        amount = f"{call.cost} {call.currency or ''}".rstrip()
-        text += f" · credit of {amount[1:]}" if amount.startswith("-") else f" · {amount}"
-    if call.answered_by:
-        text += f" · answered by {call.answered_by}"
+    if has_figures:
+        text += _figures(call)
     if call.caller_name:
         text += f" · caller name {quoted(call.caller_name, LONGEST_NAME)}"
     return text
+
+
+def _figures(call: CallSummary) -> str:
+    text = ""
+    if call.duration_seconds is not None:
+        text += f" · {call.duration_seconds} s"
+    if cost := _cost(call):
+        text += f" · {cost}"
+    if call.answered_by:
+        text += f" · answered by {call.answered_by}"
+    return text
+
+
+def _cost(call: CallSummary) -> str:
+    if not call.cost:
+        return ""
+    amount = f"{call.cost} {call.currency or ''}".rstrip()
+    return f"credit of {amount[1:]}" if amount.startswith("-") else amount
 
 
 def _address(text: str) -> str:
@@ -82,7 +129,7 @@ def _address(text: str) -> str:
 
 def _list(calls: Sequence[CallSummary], next_cursor: str | None) -> Iterator[str]:
     yield counted(len(calls), "call") + (", newest first" if len(calls) > 1 else "")
-    yield from map(line, calls)
+    yield from map(_line, calls)
     if next_cursor is not None:
         yield f"There are more calls. To get them, call list_calls with only cursor={next_cursor}"
 

@@ -4,7 +4,6 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 import anyio
 import mcp_types as types
@@ -24,7 +23,7 @@ from calls_mcp.server.permissions import (
     principal_of,
 )
 from calls_mcp.server.resources import Resources, unreadable
-from calls_mcp.service.authorization import Grant, allows, current_grant
+from calls_mcp.service.authorization import Grant, current_grant, renewed_for
 from calls_mcp.service.watching import Subscription, TooManyWatches, Topic, Watches
 from calls_mcp.tools.outcome import Caller, Outcome
 
@@ -42,7 +41,6 @@ class Subscriptions:
     def __init__(self, permissions: Permissions, resources: Resources) -> None:
         self._permissions = permissions
         self._resources = resources
-        self._watches: WeakKeyDictionary[BackgroundTasks, Watches] = WeakKeyDictionary()
 
     async def listen(
         self, ctx: Context, params: types.SubscriptionsListenRequestParams
@@ -179,18 +177,7 @@ class Subscriptions:
         return session is None or self._permissions.runtime.streams.is_open(session)
 
     def _watching(self, ctx: Context) -> Watches:
-        background: BackgroundTasks = ctx.lifespan_context
-        watches = self._watches.get(background)
-        if watches is None:
-            settings = self._permissions.runtime.settings
-            interval, most = settings.watch.interval, settings.watch.limit
-            watches = self._watches[background] = Watches(background, interval, most)
-            background.start(partial(self._close_at_the_end, watches))
-        return watches
-
-    async def _close_at_the_end(self, watches: Watches) -> None:
-        await self._permissions.runtime.ending.wait()
-        watches.close()
+        return self._permissions.runtime.watches(ctx.lifespan_context)
 
 
 @dataclass(slots=True, eq=False)
@@ -207,20 +194,16 @@ class _Reader:
         if self.grant is None:
             return self.seen()
         runtime = self.permissions.runtime
-        renewed = await self.grant.renewed()
-        if (
-            renewed is None
-            or renewed.principal != self.caller.principal
-            or renewed.expiry <= runtime.clock()
-            or not allows(self.permissions.operations[_READING], renewed)
-        ):
+        operation = self.permissions.operations[_READING]
+        renewed = await renewed_for(operation, self.grant, runtime.clock())
+        if renewed is None:
             return None
         self.grant = renewed
         topic = self.seen()
         try:
             judge_account(
                 await runtime.policy(self.caller.principal, renewed.overrides),
-                topic.access.account_sid,
+                topic.account_sid,
             )
         except PolicyDenied:
             return None
@@ -229,7 +212,8 @@ class _Reader:
     def seen(self) -> Topic:
         """Return what they could watch when the grant was last checked."""
         overrides = self.grant.overrides if self.grant else None
-        return Topic(self.permissions.runtime.access_for(overrides), self.sid)
+        access = self.permissions.runtime.access_for(overrides)
+        return Topic(access, access.account_sid, self.sid)
 
     async def fetch(self) -> Outcome:
         """Return the outcome of reading the call."""

@@ -88,6 +88,14 @@ def is_reserved(name: str) -> bool:
 Renew = Callable[[], Awaitable[Grant | None]]
 
 
+async def renewed_for(operation: Operation, grant: Grant, now: float) -> Grant | None:
+    """Return a grant as of `now` (epoch seconds); None if it no longer permits an operation."""
+    renewed = await grant.renewed()
+    if renewed is None or renewed.principal != grant.principal or renewed.expiry <= now:
+        return None
+    return renewed if allows(operation, renewed) else None
+
+
 def current_grant() -> Grant | None:
     """Return the grant of the current request; None where no token is required."""
     token = get_access_token()

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import anyio
 
@@ -13,8 +14,9 @@ from calls_mcp.guard.policy import Policy, judge_account
 from calls_mcp.observability import telemetry
 from calls_mcp.service.cursors import Cursors
 from calls_mcp.service.listing import Bounds, collect
+from calls_mcp.service.waiting import Wait, Waiting
 from calls_mcp.tools.catalog import Json, Operation
-from calls_mcp.tools.outcome import Approval, Caller, Outcome, ReportProgress
+from calls_mcp.tools.outcome import Approval, Caller, CallSummary, Outcome, ReportProgress
 from calls_mcp.tools.validation import Arguments, validate
 from calls_mcp.twilio.client import TwilioClient
 from calls_mcp.twilio.requests import Request, encode
@@ -51,16 +53,18 @@ class Invoker:
         caller: Caller,
         approval: Approval | None = None,
         report: ReportProgress = ignore_progress,
+        waiting: Waiting | None = None,
     ) -> Outcome:
         """Return the outcome of an operation: done, failed, or a confirmation to ask for.
 
-        After a confirmation, call this again with the same arguments and the answer.
+        After a confirmation, call this again with the same arguments and the answer. Only with
+        `waiting` can it wait for a call.
         """
         try:
             await self.rate_limit.hit(operation, caller.principal)
             arguments = validate(operation, raw)
             if operation.read_only:
-                outcome = await self._read(arguments, caller, report)
+                outcome = await self._read(arguments, caller, report, waiting)
             else:
                 outcome = await self._change(arguments, caller, approval, report)
         except InvocationError as error:
@@ -90,19 +94,32 @@ class Invoker:
             return decision
         return await self.executor.execute(decision)
 
-    async def _read(self, arguments: Arguments, caller: Caller, report: ReportProgress) -> Outcome:
+    async def _read(
+        self,
+        arguments: Arguments,
+        caller: Caller,
+        report: ReportProgress,
+        waiting: Waiting | None,
+    ) -> Outcome:
+        until = anyio.current_time() + self.deadline
         try:
             with anyio.fail_after(self.deadline):
                 if arguments.operation.returns == "calls":
                     return await self._list(arguments, caller, report)
                 request = self._encode(arguments)
-                call = read_call(request, await self.twilio.send(request))
-                return Outcome(outcome="done", call=call)
+                call = await self._fetch(request)
         except TimeoutError as late:
             raise Unavailable(
                 f"Nothing could be read: no response within {self.deadline:g} s.",
                 "It is safe to try again later. A list is faster with a lower limit.",
             ) from late
+        wait = Wait.asked_in(arguments, until - anyio.current_time())
+        if wait is None or waiting is None:
+            return Outcome(outcome="done", call=call)
+        return await waiting.wait(wait, call, request, partial(self._fetch, request))
+
+    async def _fetch(self, request: Request) -> CallSummary:
+        return read_call(request, await self.twilio.send(request))
 
     async def _list(self, arguments: Arguments, caller: Caller, report: ReportProgress) -> Outcome:
         query = self.cursors.resume(arguments, caller.principal)

@@ -4,13 +4,17 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Self
+from weakref import WeakKeyDictionary
 
 import anyio
 
 from calls_mcp.errors import CallsError, ConfigurationError
+from calls_mcp.service.background_tasks import BackgroundTasks
 from calls_mcp.service.notification_streams import NotificationStreams
+from calls_mcp.service.watching import Watches
 from calls_mcp.settings import Access, Settings
 from calls_mcp.tools.catalog import PROMPTS, load_operations
 from calls_mcp.twilio.client_pool import ClientPool
@@ -69,6 +73,7 @@ class Runtime:
         self._resources = AsyncExitStack()
         self._opening, self._making = anyio.Lock(), anyio.Lock()
         self._services: Services | None = None
+        self._watches: WeakKeyDictionary[BackgroundTasks, Watches] = WeakKeyDictionary()
         self._invokers: dict[str, _Entry] = {}
         self._replaced: list[_Entry] = []
         self._is_idle: anyio.Event | None = None
@@ -152,6 +157,18 @@ class Runtime:
             ConfigurationError: As when the runtime is entered.
         """
         return (await self._open()).approvals
+
+    def watches(self, background: BackgroundTasks) -> Watches:
+        """Return the watches of live calls, which end when the server is about to stop."""
+        if background not in self._watches:
+            watch = self.settings.watch
+            watches = self._watches[background] = Watches(background, watch.interval, watch.limit)
+            background.start(partial(self._close_at_the_end, watches))
+        return self._watches[background]
+
+    async def _close_at_the_end(self, watches: Watches) -> None:
+        await self.ending.wait()
+        watches.close()
 
     async def warm_up(self) -> None:
         """Load what the first invocation needs, in advance.

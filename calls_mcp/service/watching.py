@@ -1,6 +1,7 @@
 """Watch live calls for subscribers. Each call is read once for all of them, until it ends."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from secrets import SystemRandom
 from typing import Protocol
@@ -12,6 +13,8 @@ from calls_mcp.service.background_tasks import BackgroundTasks
 from calls_mcp.settings import Access
 from calls_mcp.tools.outcome import CallSummary, Failure, Outcome
 
+_RINGING = frozenset({"queued", "ringing"})
+_WHILE_RINGING, _LATER = 1.0, 3.0  # seconds between reads of a call that a client waits for
 _SHARE = 4  # one principal gets a quarter of all subscriptions
 _SLOWEST = 60.0  # seconds between attempts that keep failing
 _SPREAD = 0.2
@@ -26,9 +29,10 @@ class TooManyWatches(CallsError):
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A call, read with `access`."""
+    """A call of an account, read with `access`."""
 
     access: Access
+    account_sid: str
     sid: str
 
 
@@ -50,7 +54,8 @@ class Subscription:
 
     `is_heard` returns whether the subscriber can be notified now; until then, a change is kept.
     `refusals` counts consecutive refusals of this subscriber's reads. No read is made for it
-    before `rests_until` (anyio's clock).
+    before `rests_until` (anyio's clock). While a subscriber `is_waiting`, the call is read more
+    often, and only by readers of those who wait. `latest` is the last read that was not taken.
     """
 
     principal: str
@@ -58,6 +63,8 @@ class Subscription:
     topic: Topic
     reader: Reader
     is_heard: Callable[[], bool] = lambda: True
+    is_waiting: bool = False
+    latest: Outcome | None = None
     has_news: bool = False
     is_over: bool = False
     refusals: int = 0
@@ -72,6 +79,13 @@ class Subscription:
                 yield self.name
             else:
                 await self._woken.wait()
+
+    async def next_read(self) -> Outcome | None:
+        """Return the outcome of the next read; None once the subscription has ended."""
+        while self.latest is None and not self.is_over:
+            await self._woken.wait()
+        outcome, self.latest = self.latest, None
+        return outcome
 
     def tell(self) -> None:
         """Note that the call has changed."""
@@ -99,6 +113,18 @@ class _Watch:
         """Whether any subscriber can be notified now."""
         return any(subscription.is_heard() for subscription in self.subscribers)
 
+    @property
+    def waiting(self) -> list[Subscription]:
+        """The subscribers that wait for a read."""
+        return [subscription for subscription in self.subscribers if subscription.is_waiting]
+
+    def interval(self, usual: float) -> float:
+        """Return the seconds between two reads."""
+        if not self.waiting:
+            return usual
+        is_ringing = self.known is None or self.known.status in _RINGING
+        return min(usual, _WHILE_RINGING if is_ringing else _LATER)
+
     def change(self) -> None:
         """Note that subscribers were added or removed, or can be notified again."""
         self.changed.set()
@@ -108,8 +134,8 @@ class _Watch:
 class Watches:
     """The watches of one server.
 
-    A call is read about every `interval` seconds. There are at most `most` subscriptions, and one
-    principal gets at most a quarter of them.
+    A call is read about every `interval` seconds, or more often while a client waits for it. There
+    are at most `most` subscriptions, and one principal gets at most a quarter of them.
     """
 
     def __init__(self, background: BackgroundTasks, interval: float, most: int) -> None:
@@ -146,6 +172,20 @@ class Watches:
         else:
             self._join(subscription, outcome.call)
         return None
+
+    @contextmanager
+    def waiting(self, subscription: Subscription, known: CallSummary | None) -> Generator[None]:
+        """Read the call for a client that waits, and has read its `known` state.
+
+        Raises:
+            TooManyWatches: The limit is reached.
+        """
+        self.add(subscription)
+        self._join(subscription, known)
+        try:
+            yield
+        finally:
+            self.cancel(subscription)
 
     def end(self, subscription: Subscription) -> None:
         """End a subscription. A change that was kept is still sent."""
@@ -204,7 +244,7 @@ class Watches:
     async def _until_it_ends(self, watch: _Watch) -> None:
         failures, is_over = 0, False
         while not is_over:
-            await self._until_due(watch, self._pause(failures))
+            await self._until_due(watch, failures)
             await self._renew(watch)
             outcome = await self._read(watch)
             if outcome is None:
@@ -212,17 +252,24 @@ class Watches:
             # All subscribers have the same credentials: a failure of the API concerns each of them.
             failures = failures + 1 if outcome.error else 0
             is_over = is_final(outcome)
+            for subscription in watch.subscribers:
+                subscription.latest = outcome
+                subscription.wake()
             call = outcome.call or watch.known
             if is_over or call != watch.known:
                 watch.known = call
                 for subscription in watch.subscribers:
                     subscription.tell()
 
-    async def _until_due(self, watch: _Watch, seconds: float) -> None:
+    async def _until_due(self, watch: _Watch, failures: int) -> None:
         """Wait until the next read is due. None is due while nobody can be notified."""
-        with anyio.move_on_after(seconds):
-            while watch.is_heard:
+        since = anyio.current_time()
+        while watch.is_heard:
+            due = since + self._pause(watch, failures)
+            with anyio.CancelScope(deadline=due):
                 await watch.changed.wait()
+                continue
+            return
         while not watch.is_heard:
             await watch.changed.wait()
 
@@ -244,7 +291,7 @@ class Watches:
 
         A refused subscriber is skipped, and its next read comes later each time.
         """
-        for subscription in [*watch.subscribers]:
+        for subscription in watch.waiting or [*watch.subscribers]:
             is_resting = subscription.rests_until > anyio.current_time()
             if is_resting or subscription not in watch.subscribers or not subscription.is_heard():
                 continue
@@ -254,12 +301,14 @@ class Watches:
                 subscription.refusals = 0
                 return outcome
             subscription.refusals += 1
-            subscription.rests_until = anyio.current_time() + self._pause(subscription.refusals)
+            subscription.rests_until = anyio.current_time() + self._pause(
+                watch, subscription.refusals
+            )
         return None
 
-    def _pause(self, failures: int) -> float:
-        longest = max(self._interval, _SLOWEST)
-        seconds = min(self._interval * 2 ** min(failures, 10), longest)
+    def _pause(self, watch: _Watch, failures: int) -> float:
+        interval = watch.interval(self._interval)
+        seconds = min(interval * 2 ** min(failures, 10), max(interval, _SLOWEST))
         return seconds * _random.uniform(1 - _SPREAD, 1 + _SPREAD)
 
 

@@ -163,6 +163,7 @@ class Rule:
     """A rule about several arguments.
 
     - `needs_one_of`: at least one of `parameters` must be given
+    - `needs`: if `given` is given, so must `parameters` be
     - `excludes`: at most one of `parameters` may be given
     - `must_match_kind`: if `given` is of `kind`, so must `parameters` be
     - `no_host_for_kind`: if `given` is of `kind`, `parameters` must not contain @
@@ -173,6 +174,7 @@ class Rule:
 
     rule: Literal[
         "needs_one_of",
+        "needs",
         "excludes",
         "must_match_kind",
         "no_host_for_kind",

@@ -26,6 +26,7 @@ def describe_rule(rule: Rule) -> str:
     names = ", ".join(f"`{name}`" for name in rule.parameters)
     return {
         "needs_one_of": f"At least one of these is required: {names}.",
+        "needs": f"If `{rule.given}` is given, {names} must be, too.",
         "excludes": f"Only one of these can be given: {names}.",
         "must_match_kind": f"If `{rule.given}` is a {rule.kind}, {names} must be one, too.",
         "no_host_for_kind": f"If `{rule.given}` is a {rule.kind}, {names} must not contain @.",

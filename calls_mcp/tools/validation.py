@@ -207,6 +207,9 @@ def _broken_rules(operation: Operation, raw: Mapping[str, Json]) -> Iterator[Fau
                 received=NOTHING,
                 example=first.example,
             )
+        elif rule.rule == "needs" and rule.given in raw and not given:
+            expected = f"{first.expected}, because {rule.given} is given"
+            yield Fault(f"/{first.name}", expected, NOTHING, example=first.example)
         elif rule.rule == "excludes" and len(given) > 1:
             yield Fault(f"/{given[-1]}", "only one of them", received=" and ".join(given))
 

@@ -45,7 +45,7 @@ def test_one_tool_is_described_with_its_arguments(capsys: pytest.CaptureFixture[
     assert main(["tools", "fetch_call"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("fetch_call  ")
-    assert "sid          string · required · SID of the call" in out
+    assert "sid           string · required · SID of the call" in out
     assert "update_call" not in out
     assert "\x1b" not in out
 

@@ -18,7 +18,7 @@ from tests.strategies import DOCUMENTED, PARAMETERS, TOOLS, satisfies
 OWN = {
     "create_call": {"confirmation_token", "say"},
     "delete_call": {"confirmation_token"},
-    "fetch_call": set[str](),
+    "fetch_call": {"wait_until", "wait_seconds"},
     "list_calls": {"cursor"},
     "update_call": {"confirmation_token", "say"},
 }

@@ -1,0 +1,169 @@
+"""Wait until a call is answered, has ended or changes."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self, cast
+
+import anyio
+
+from calls_mcp.errors import InvocationError
+from calls_mcp.observability import correlation
+from calls_mcp.service.authorization import Grant, renewed_for
+from calls_mcp.service.watching import Subscription, TooManyWatches, Topic, Watches
+from calls_mcp.settings import Access
+from calls_mcp.tools.catalog import Operation
+from calls_mcp.tools.outcome import CallSummary, Outcome, ReportProgress
+
+if TYPE_CHECKING:
+    from calls_mcp.tools.validation import Arguments  # which would load jsonschema at start
+    from calls_mcp.twilio.requests import Request
+
+_SILENCE = 15.0  # seconds without a progress report, which keeps proxies from closing a stream
+_AGAIN = "to keep waiting, call fetch_call again with the same arguments"
+_BUSY = "the call was read only once, because this server watches too many calls to wait for it"
+_STOPPED = "the server stopped waiting before the time was up"
+
+Read = Callable[[], Awaitable[CallSummary]]
+"""Reads the call once, or raises an `InvocationError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What to wait for, and how long: the `seconds` asked for, and at most `deadline` seconds."""
+
+    condition: str
+    seconds: float
+    deadline: float
+
+    @classmethod
+    def asked_in(cls, arguments: "Arguments", deadline: float) -> Self | None:
+        """Return the wait that arguments ask for, if any."""
+        own, usual = arguments.own, arguments.operation.parameters.get("wait_seconds")
+        if "wait_until" not in own or usual is None:
+            return None
+        seconds = float(own.get("wait_seconds", cast("int", usual.default)))
+        return cls(own["wait_until"], seconds, deadline)
+
+    @property
+    def most(self) -> float:
+        """How many seconds to wait at most."""
+        return min(self.seconds, self.deadline)
+
+    def is_over(self, before: CallSummary, call: CallSummary) -> bool:
+        """Return whether there is nothing to wait for; an ended call does not change."""
+        is_answered = self.condition == "answered" and call.status == "in-progress"
+        has_changed = self.condition == "change" and call.status != before.status
+        return call.live is False or is_answered or has_changed
+
+    def still(self, call: CallSummary) -> str:
+        """Return the warning that the time is up."""
+        limit = " (limited by CALLS_MCP_DEADLINE)" if round(self.most) < self.seconds else ""
+        return f"the call is still {call.status or 'live'} after {self.most:.2g} s{limit}; {_AGAIN}"
+
+
+@dataclass(slots=True, eq=False)
+class _Reader:
+    """Reads a call for one principal while their token permits it. The reads are not counted."""
+
+    seen: Topic
+    operation: Operation
+    principal: str
+    grant: Grant | None
+    clock: Callable[[], float]
+    read: Read
+
+    async def topic(self) -> Topic | None:
+        if self.grant is None:
+            return self.seen
+        renewed = await renewed_for(self.operation, self.grant, self.clock())
+        is_same = renewed is not None and renewed.overrides == self.grant.overrides
+        return self.seen if is_same else None
+
+    async def fetch(self) -> Outcome:
+        with correlation.request_context(None, self.principal):
+            try:
+                return Outcome(outcome="done", call=await self.read())
+            except InvocationError as error:
+                return Outcome.from_error(error)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """Lets one request of a principal wait, whose `grant` gives them `access`.
+
+    `clock` returns epoch seconds.
+    """
+
+    watches: Watches
+    access: Access
+    operation: Operation
+    principal: str
+    grant: Grant | None
+    clock: Callable[[], float]
+    report: ReportProgress
+
+    async def wait(self, wait: Wait, call: CallSummary, request: "Request", read: Read) -> Outcome:
+        """Return the call once the wait is over, or with a warning once the time is up.
+
+        `call` is what `read` has just returned. Errors that may be transient are retried.
+        """
+        if wait.is_over(call, call):
+            return _done(call)
+        topic = Topic(self.access, request.account_sid, request.sid)
+        reader = _Reader(topic, self.operation, self.principal, self.grant, self.clock, read)
+        waiter = Subscription(self.principal, request.sid, topic, reader, is_waiting=True)
+        try:
+            with self.watches.waiting(waiter, call):
+                return await _until_over(wait, call, waiter, _Progress(self.report, wait.most))
+        except TooManyWatches:
+            return _done(call, _BUSY)
+
+
+class _Progress:
+    """Reports each status of a call for `seconds`, and again if there is no change for long."""
+
+    def __init__(self, report: ReportProgress, seconds: float) -> None:
+        self._report = report
+        self._begun = self._told_at = anyio.current_time()
+        self._seconds = seconds
+        self._told: str | None = None
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the time is up."""
+        return anyio.current_time() >= self._begun + self._seconds
+
+    @property
+    def next_at(self) -> float:
+        """When to do something even if there is no news (anyio's clock)."""
+        return min(self._begun + self._seconds, self._told_at + _SILENCE)
+
+    async def tell(self, call: CallSummary) -> None:
+        status, now = call.status or "status unknown", anyio.current_time()
+        if status != self._told or now >= self._told_at + _SILENCE:
+            self._told, self._told_at = status, now
+            await self._report(now - self._begun, self._seconds, status)
+
+
+async def _until_over(
+    wait: Wait, before: CallSummary, waiter: Subscription, progress: _Progress
+) -> Outcome:
+    call, failure = before, None
+    while True:
+        await progress.tell(call)
+        if wait.is_over(before, call):
+            return _done(call)
+        if progress.is_up:
+            return failure or _done(call, wait.still(call))
+        with anyio.CancelScope(deadline=progress.next_at):
+            outcome = await waiter.next_read()
+            if outcome is None:
+                return _done(call, _STOPPED)
+            failure = outcome if outcome.error else None
+            if outcome.error and not outcome.error.retryable:
+                return outcome
+            call = outcome.call or call
+
+
+def _done(call: CallSummary, *warnings: str) -> Outcome:
+    return Outcome(outcome="done", call=call, warnings=warnings)

@@ -1,0 +1,224 @@
+"""`wait_until` of fetch_call. `tests/http/test_waits.py` tests what clients share."""
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from anyio.abc import TaskGroup
+
+from calls_mcp.emulator import Fault
+from calls_mcp.service import waiting, watching
+from tests.harness import ERAS, Agent, Era, Harness, open_harness, structured, text_of
+from tests.subscriptions import in_memory, left_alone, looked, looks, subscribed
+from tests.upstream import SID, answer, call, scripted
+
+pytestmark = pytest.mark.anyio
+
+RING, TALK, END = 1, 10, 2 * 3600  # seconds after which a call rings, is answered, has ended
+QUICK: Mapping[str, Any] = {"calls_mcp_watch_interval": 0.01}
+
+
+def quick(**settings: object) -> AbstractAsyncContextManager[Harness]:
+    """A harness whose server reads watched calls all the time."""
+    return open_harness(sandbox=False, **QUICK, **settings)
+
+
+@dataclass
+class Waiter:
+    """A tool call in progress: the statuses that were reported, and its result."""
+
+    reported: list[str] = field(default_factory=list[str])
+    done: anyio.Event = field(default_factory=anyio.Event)
+    content: dict[str, Any] = field(default_factory=dict[str, Any])
+    text: str = ""
+
+    async def call(self, agent: Agent, sid: str, arguments: Mapping[str, object]) -> None:
+        result = await agent.client.call_tool(
+            "fetch_call", {"sid": sid, **arguments}, progress_callback=self._note
+        )
+        self.content, self.text = structured(result), text_of(result)
+        self.done.set()
+
+    async def _note(self, progress: float, total: float | None, message: str | None) -> None:
+        assert total is not None
+        assert progress <= total
+        self.reported.append(message or "")
+
+    async def result(self) -> dict[str, Any]:
+        """The structured content, once it is there."""
+        with anyio.fail_after(30):
+            await self.done.wait()
+        return self.content
+
+
+def begin(tasks: TaskGroup, agent: Agent, sid: str, **arguments: object) -> Waiter:
+    """Begin to wait for a call in the background."""
+    waiter = Waiter()
+    tasks.start_soon(waiter.call, agent, sid, {"wait_seconds": 50, **arguments})
+    return waiter
+
+
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize(
+    ("condition", "steps", "status"),
+    [
+        ("change", (RING,), "ringing"),
+        ("answered", (RING, TALK), "in-progress"),
+        ("ended", (RING, TALK, END), "completed"),
+        ("answered", (END,), "completed"),
+    ],
+)
+async def test_a_wait_ends_with_its_condition_and_reports_each_status(
+    era: Era, condition: str, steps: tuple[int, ...], status: str
+) -> None:
+    async with quick() as harness, harness.connect(era) as agent:
+        sid = await agent.place()
+        async with anyio.create_task_group() as tasks:
+            waiter = begin(tasks, agent, sid, wait_until=condition)
+            for seconds in steps:
+                await looked(harness, sid, 2)
+                assert not waiter.done.is_set()
+                harness.clock.advance(seconds)
+            outcome = await waiter.result()
+            assert outcome["call"]["status"] == status
+            assert "warnings" not in outcome
+            states = ["queued", "ringing", "in-progress", "completed"]
+            told = [states[0], status] if steps == (END,) else states[: len(steps) + 1]
+            assert waiter.reported == told
+
+
+@pytest.mark.parametrize("condition", ["answered", "ended", "change"])
+async def test_an_ended_call_is_not_waited_for(condition: str) -> None:
+    async with open_harness() as harness, harness.connect() as agent:
+        sid = await agent.place()
+        harness.clock.advance(END)
+        outcome = await agent.call("fetch_call", sid=sid, wait_until=condition)
+        assert outcome["call"]["status"] == "completed"
+        assert looks(harness, sid) == 1
+
+
+async def test_an_answered_call_is_not_waited_for_until_it_is_answered() -> None:
+    async with open_harness() as harness, harness.connect() as agent:
+        sid = await agent.place()
+        harness.clock.advance(TALK)
+        outcome = await agent.call("fetch_call", sid=sid, wait_until="answered")
+        assert outcome["call"]["status"] == "in-progress"
+        assert looks(harness, sid) == 1
+
+
+@pytest.mark.parametrize("condition", ["answered", "ended", "change"])
+async def test_when_the_time_is_up_the_result_says_how_to_go_on(condition: str) -> None:
+    async with quick() as harness, harness.connect() as agent:
+        sid = await agent.place()
+        outcome = await agent.call("fetch_call", sid=sid, wait_until=condition, wait_seconds=1)
+        assert outcome["call"]["status"] == "queued"
+        (warning,) = outcome["warnings"]
+        assert warning.startswith(
+            "the call is still queued after 1 s; to keep waiting, call fetch_"
+        )
+        assert looks(harness, sid) > 2
+
+
+async def test_a_wait_is_limited_by_the_deadline() -> None:
+    step = answer(200, call(status="ringing"))
+    async with scripted(step, deadline=0.3, **QUICK) as (_, agent):
+        outcome = await agent.call("fetch_call", sid=SID, wait_until="ended")
+    (warning,) = outcome["warnings"]
+    assert "still ringing after 0." in warning
+    assert "(limited by CALLS_MCP_DEADLINE)" in warning
+
+
+async def test_seconds_without_a_condition_are_a_fault() -> None:
+    async with open_harness() as harness, harness.connect() as agent:
+        text = await agent.read("fetch_call", sid=SID, wait_seconds=5)
+        assert (
+            "wait_until: missing; expected one of answered, ended, change, because wait_seconds "
+            "is given"
+        ) in text
+        assert harness.reads == []
+
+
+async def test_no_argument_about_waiting_is_sent_to_the_api() -> None:
+    async with quick() as harness, harness.connect() as agent:
+        sid = await agent.place()
+        harness.clock.advance(END)
+        await agent.call("fetch_call", sid=sid, wait_until="ended", wait_seconds=7)
+        assert {(entry.query, entry.form) for entry in harness.reads} == {("", ())}
+
+
+async def test_a_wait_counts_as_one_read(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text("[caps]\nreads_per_minute = 2\n[destinations]\n", "utf-8")
+    async with quick(calls_mcp_policy=policy) as harness, harness.connect() as agent:
+        sid = await agent.place()
+        async with anyio.create_task_group() as tasks:
+            waiter = begin(tasks, agent, sid, wait_until="ended")
+            await looked(harness, sid, 10)
+            assert "error" not in await agent.call("fetch_call", sid=sid)
+            assert (await agent.call("fetch_call", sid=sid))["error"]["kind"] == "policy_denied"
+            harness.clock.advance(END)
+            assert (await waiter.result())["call"]["status"] == "completed"
+
+
+async def test_a_wait_reports_progress_even_without_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "_SILENCE", 0.01)
+    async with quick() as harness, harness.connect() as agent:
+        sid = await agent.place()
+        async with anyio.create_task_group() as tasks:
+            waiter = begin(tasks, agent, sid, wait_until="ended")
+            with anyio.fail_after(30):
+                while waiter.reported != ["queued"] * 5:
+                    await anyio.lowlevel.checkpoint()
+            harness.clock.advance(END)
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_cancelled_wait_stops_reading(era: Era) -> None:
+    async with quick() as harness, harness.connect(era) as agent:
+        sid = await agent.place()
+        async with anyio.create_task_group() as tasks:
+            begin(tasks, agent, sid, wait_until="ended")
+            await looked(harness, sid, 3)
+            tasks.cancel_scope.cancel()
+        assert await left_alone(harness, sid)
+
+
+async def test_a_wait_reads_a_subscribed_call_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "_WHILE_RINGING", 0.01)
+    async with open_harness(calls_mcp_watch_interval=3600) as harness, harness.connect() as agent:
+        sid = await agent.place()
+        uri = f"calls://call/{sid}"
+        async with subscribed(in_memory(harness), "auto", uri), anyio.create_task_group() as tasks:
+            waiter = begin(tasks, agent, sid, wait_until="ended")
+            await looked(harness, sid, 3)
+            harness.clock.advance(END)
+            await waiter.result()
+
+
+# Errors of the API
+
+
+async def test_a_transient_error_is_retried_while_waiting() -> None:
+    async with quick() as harness, harness.connect() as agent:
+        sid = await agent.place()
+        async with anyio.create_task_group() as tasks:
+            waiter = begin(tasks, agent, sid, wait_until="ended")
+            await looked(harness, sid, 2)
+            harness.emulator.faults.add(Fault(kind="error", status=503, method="GET", requests=6))
+            harness.clock.advance(END)
+            assert (await waiter.result())["call"]["status"] == "completed"
+        assert not harness.emulator.faults.armed
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(401, "credentials_rejected"), (404, "not_found"), (503, "unavailable")]
+)
+async def test_an_error_that_remains_is_the_result(status: int, kind: str) -> None:
+    steps = [answer(200, call(status="ringing"))] * 2 + [answer(status)]
+    async with scripted(*steps, deadline=3, **QUICK) as (_, agent):
+        outcome = await agent.call("fetch_call", sid=SID, wait_until="ended", wait_seconds=1)
+    assert outcome["error"]["kind"] == kind
