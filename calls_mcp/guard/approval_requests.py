@@ -8,12 +8,12 @@ import hashlib
 import json
 import secrets
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import anyio
 
 from calls_mcp.errors import OutcomeUnknown, PolicyDenied, StoreUnavailable
 from calls_mcp.guard.change import Change
-from calls_mcp.guard.preview import Question
 from calls_mcp.observability.redaction import quoted
 from calls_mcp.storage import (
     ApprovalRequest,
@@ -23,6 +23,9 @@ from calls_mcp.storage import (
     Storage,
 )
 from calls_mcp.tools.outcome import Confirmation, Outcome, ReportProgress, iso_time
+
+if TYPE_CHECKING:
+    from calls_mcp.guard.preview import Question
 
 _MOST_PENDING = 20  # requests of one principal
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5  # seconds between checks for a decision
@@ -59,7 +62,7 @@ class ApprovalRequests:
         kept = await self._storage.get_with_ttl(_key(binding))
         return kept and await self._storage.find_request(kept[0])
 
-    async def add(self, change: Change, question: Question) -> ApprovalRequest:
+    async def add(self, change: Change, question: "Question") -> ApprovalRequest:
         """Ask the operator, or return the principal's pending request for the same change.
 
         Raises:

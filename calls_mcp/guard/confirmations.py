@@ -1,15 +1,18 @@
 """Confirmations. Each is issued with a preview, expires, and can be used once."""
 
 import secrets
+from typing import TYPE_CHECKING
 
 import anyio
 
 from calls_mcp.errors import InvalidConfirmation
 from calls_mcp.guard.change import Claim, Stop
-from calls_mcp.guard.preview import Question
 from calls_mcp.guard.signing import Signer
 from calls_mcp.storage import Binding, PendingConfirmation, Storage
 from calls_mcp.tools.outcome import Confirmation, Outcome, iso_time
+
+if TYPE_CHECKING:
+    from calls_mcp.guard.preview import Question
 
 _FORGOTTEN = (
     "This confirmation is no longer stored, so the server can't tell whether it was used. Nothing "
@@ -36,7 +39,7 @@ class Confirmations:
         self._signer = signer
         self._ttl = ttl
 
-    async def issue(self, question: Question, binding: Binding) -> Confirmation:
+    async def issue(self, question: "Question", binding: Binding) -> Confirmation:
         """Return a new confirmation, to show to the user."""
         identifier = secrets.token_urlsafe(9)
         expires_at = await self._storage.now() + self._ttl

@@ -3,21 +3,25 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from calls_mcp.audit import NOBODY, AuditLog, Authority, Entry
 from calls_mcp.errors import AuditUnavailable, InvalidConfirmation, InvocationError, PolicyDenied
 from calls_mcp.guard.approval_requests import ApprovalRequests
+from calls_mcp.guard.call_state import difference
 from calls_mcp.guard.change import Change, Claim, Proceed, Stop, audit_entry, authorize
 from calls_mcp.guard.confirmations import Confirmations, expired
 from calls_mcp.guard.limits import CallLimits, RecentCalls
 from calls_mcp.guard.policy import Policy
-from calls_mcp.guard.preview import Question, difference, question_about
 from calls_mcp.observability import telemetry
 from calls_mcp.storage import ApprovalRequest, PendingConfirmation
 from calls_mcp.tools.outcome import Approval, Caller, CallSummary, Outcome, ReportProgress
 from calls_mcp.tools.validation import Arguments
 from calls_mcp.twilio.client import TwilioClient
 from calls_mcp.twilio.responses import read_call
+
+if TYPE_CHECKING:
+    from calls_mcp.guard.preview import Question
 
 UNRECORDED = "this outcome could not be written to the audit log"
 
@@ -298,7 +302,9 @@ class Guard:
                 await self.confirmations.settle(claim.identifier, stop.outcome)
         return stop
 
-    async def _question(self, change: Change, recent: RecentCalls) -> Question:
+    async def _question(self, change: Change, recent: RecentCalls) -> "Question":
+        from calls_mcp.guard.preview import question_about  # noqa: PLC0415  # 60 ms, for numbers
+
         call = await self._current_call(change)
         return question_about(change, call, datetime.fromtimestamp(self.clock(), UTC), recent)
 

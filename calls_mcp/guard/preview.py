@@ -7,6 +7,7 @@ from datetime import datetime
 from itertools import groupby
 
 from calls_mcp.errors import NotApplicable
+from calls_mcp.guard.call_state import state_of, status_of
 from calls_mcp.guard.change import LONGEST_CALL, Change
 from calls_mcp.guard.limits import RecentCalls
 from calls_mcp.guard.local_time import local_times
@@ -72,16 +73,8 @@ def question_about(
         arguments=tuple(exact.items()),
         twiml="\n".join(_without_gaps(twiml)),
     )
-    state = "\n".join([*([_state(call)] if call else []), *sorted(recent.ids)])
+    state = "\n".join([*([state_of(call)] if call else []), *sorted(recent.ids)])
     return Question(action, preview, state)
-
-
-def difference(state: str, now: CallSummary) -> str:
-    """Return what changed since a preview showed this `state`; empty if nothing."""
-    before = state.partition("\n")[0]
-    if before == _state(now):
-        return ""
-    return f"The call has changed: it was shown as {before}, and it is {_state(now)}."
 
 
 def _refuse_if_pointless(action: Action, call: CallSummary | None) -> None:
@@ -93,26 +86,17 @@ def _refuse_if_pointless(action: Action, call: CallSummary | None) -> None:
     live = call.live if call else None
     if action == "delete" and live:
         raise NotApplicable(
-            f"Nothing was sent: the call is still {_status(call)}, and only the record of an "
+            f"Nothing was sent: the call is still {status_of(call)}, and only the record of an "
             "ended call can be deleted.",
             "End it first with update_call and status=completed, then delete it.",
         )
     if action in ("hang_up", "redirect", "modify") and live is False:
         raise NotApplicable(
-            f"Nothing was sent: the call has ended ({_status(call)}), and an ended call can't "
+            f"Nothing was sent: the call has ended ({status_of(call)}), and an ended call can't "
             "be changed.",
             "If you wanted to hang up, there is nothing left to do. To call again, use "
             "create_call.",
         )
-
-
-def _state(call: CallSummary) -> str:
-    """Return the state of a call that must not change after its preview."""
-    return f"{_status(call)} from {_party(call.from_)} to {_party(call.to)}"
-
-
-def _status(call: CallSummary | None) -> str:
-    return (call.status or "in an unknown state") if call else "not placed yet"
 
 
 def _party(address: str | None) -> str:
@@ -139,7 +123,7 @@ def _facts(
         yield f"The caller ID is {shown(str(values.get('caller_id', values['from'])))}."
         yield "It rings immediately and costs money."
         return
-    parts = (_status(call), call.direction, _age(call, now))
+    parts = (status_of(call), call.direction, _age(call, now))
     yield f"The call is {', '.join(part for part in parts if part)}."
     yield from _consequences(change, action, call)
 
@@ -163,7 +147,7 @@ def _consequences(change: Change, action: Action, call: CallSummary) -> Iterator
         return
     elif values.keys() & {"url", "twiml"}:
         yield "The API's documentation does not say what status and new instructions do together."
-    elif values["status"] == "canceled" and _status(call) == "in-progress":
+    elif values["status"] == "canceled" and status_of(call) == "in-progress":
         yield "But canceled does not end a call in progress; only completed does."
     else:
         yield "Everyone on it is disconnected."
