@@ -69,7 +69,7 @@ async def test_errors_match_the_output_schema_in_typescript(
     assert answer.valid is True
     assert answer.structured is not None
     paths = {fault["path"] for fault in answer.structured["error"]["faults"]}
-    assert paths == {"/to", "/timeout", "/whom", "/url"}
+    assert paths == {"/to", "/timeout", "/whom", "/say"}
     assert missing.valid is True
     assert "not_found" in missing.seen
 
