@@ -12,6 +12,7 @@ from mcp_types import (
     INVALID_REQUEST,
     PARSE_ERROR,
     InitializeRequest,
+    JSONRPCNotification,
     jsonrpc_message_adapter,
 )
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
@@ -21,6 +22,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.types import Message, Receive, Scope
 
+from calls_mcp.server.unreadable import INVALID_ID
 from calls_mcp.settings import Http
 
 MESSAGE = "calls_mcp.message"
@@ -137,9 +139,12 @@ def check_json_rpc(scope: Scope) -> None:
     if scope["method"] != "POST":
         return
     try:
-        jsonrpc_message_adapter.validate_python(scope[MESSAGE], by_name=False)
+        message = jsonrpc_message_adapter.validate_python(scope[MESSAGE], by_name=False)
     except ValidationError:
         raise Rejected(400, "The body is not a JSON-RPC 2.0 message") from None
+    # A request whose id is invalid is read as a notification, which nobody answers.
+    if isinstance(message, JSONRPCNotification) and "id" in scope[MESSAGE]:
+        raise Rejected(400, f"Invalid Request: {INVALID_ID}")
     if method_of(scope) == "initialize":
         _check_initialize(scope[MESSAGE])
 

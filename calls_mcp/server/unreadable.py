@@ -22,15 +22,27 @@ from mcp_types import (
     RequestId,
     jsonrpc_message_adapter,
 )
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 _log = logging.getLogger(__name__)
 
 _BYTE_ORDER_MARK = "\ufeff"
+INVALID_ID = "the id must be a string or an integer"
+_MOST_SCANNED = 262_144  # characters
 _NOT_A_MESSAGE = "the line is not a JSON-RPC message"
 _PART = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[{}\[\]:,]|[^\s{}\[\]:,"]+', re.DOTALL)
 _TOP_LEVEL = 2  # the name of the model, and the member
 _INTEGER = re.compile(r"-?[0-9]{1,40}")
+
+
+class _WithId(TypedDict, total=False):
+    """The id of a message, whatever it is."""
+
+    id: object
+
+
+_WITH_ID = TypeAdapter(_WithId)
 
 
 class Unreadable(ValueError):
@@ -50,8 +62,8 @@ def parse(text: str) -> JSONRPCMessage:
     """
     message = jsonrpc_message_adapter.validate_json(text, by_name=False)
     # A request whose id is invalid is read as a notification, which nobody answers.
-    if isinstance(message, JSONRPCNotification) and '"id"' in text and "id" in json.loads(text):
-        raise Unreadable("the id must be a string or an integer", code=INVALID_REQUEST)
+    if isinstance(message, JSONRPCNotification) and "id" in _WITH_ID.validate_json(text):
+        raise Unreadable(INVALID_ID, code=INVALID_REQUEST)
     return message
 
 
@@ -152,8 +164,10 @@ class _Line:
 def _members(text: str) -> dict[str, object]:
     """Return the members of the outermost object that can be found in invalid JSON.
 
-    A value that is an object or an array is returned as an empty string.
+    A value that is an object or an array is returned as an empty string. Only the beginning of a
+    long text is read.
     """
+    text = text[:_MOST_SCANNED]
     members: dict[str, object] = {}
     depth, key, previous = 0, "", ""
     if not text.lstrip().startswith("{"):
@@ -165,7 +179,7 @@ def _members(text: str) -> dict[str, object]:
         elif part in "}]":
             depth -= 1
         elif depth == 1 and part == ":":
-            key = previous.strip('"')
+            key = str(_value(previous))
             members.setdefault(key, "")
         elif depth == 1 and previous == ":":
             members[key] = _value(part)

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import anyio
@@ -130,14 +130,16 @@ class Service:
         return await self.post(raw.body(method, **params), headers)
 
     async def tool(
-        self,
-        name: str,
-        arguments: Mapping[str, object],
-        mode: Literal["form", "url"] = "form",
-        **params: object,
+        self, name: str, arguments: Mapping[str, object], **params: object
     ) -> dict[str, Any]:
         """Call a tool as a client of that revision with elicitation; return the result."""
-        raw = Client2026({"elicitation": {mode: {}}})
+        raw = Client2026({"elicitation": {"form": {}}})
+        return await self.tool_from(raw, name, arguments, **params)
+
+    async def tool_from(
+        self, raw: Client2026, name: str, arguments: Mapping[str, object], **params: object
+    ) -> dict[str, Any]:
+        """Call a tool as this client; return the result."""
         body = raw.body("tools/call", name=name, arguments={**arguments}, **params)
         response = await self.post(body, raw.headers("tools/call", name))
         result: dict[str, Any] = response.json()["result"]

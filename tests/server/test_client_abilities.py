@@ -27,7 +27,7 @@ from tests.harness import (
     text_of,
 )
 from tests.http.service import YES as CONFIRMED
-from tests.http.service import open_service, serve_harness
+from tests.http.service import Client2026, open_service, serve_harness
 
 pytestmark = pytest.mark.anyio
 
@@ -261,7 +261,7 @@ async def test_a_client_that_can_not_open_the_approval_page_is_asked_once(
     given = UNANSWERED[kind]
     answers: dict[str, Any] = {} if given is None else {"inputResponses": given}
     async with scene(tmp_path, **terms) as here, serve_harness(here.harness) as service:
-        opens = partial(service.tool, mode="url")
+        opens = partial(service.tool_from, Client2026({"elicitation": {"url": {}}}))
         page = await opens("create_call", placing())
         state = page["requestState"]
         retried = await opens("create_call", placing(), requestState=state, **answers)

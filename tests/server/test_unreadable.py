@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mcp.shared.message import SessionMessage
-from mcp_types import JSONRPCError, JSONRPCRequest, jsonrpc_message_adapter
+from mcp_types import JSONRPCError, JSONRPCRequest
 
-from calls_mcp.server.unreadable import ReadableMessages, Unreadable
+from calls_mcp.server.unreadable import ReadableMessages, Unreadable, parse
 
 PARSE_ERROR, INVALID_REQUEST = -32700, -32600
 REQUEST = {"jsonrpc": "2.0", "id": 7, "method": "tools/list"}
@@ -25,8 +25,7 @@ async def exchange(*lines: str) -> tuple[list[Any], list[dict[str, Any]]]:
     with to_reader, incoming, outgoing, replies:
         for line in lines:
             try:
-                message = jsonrpc_message_adapter.validate_json(line, by_name=False)
-                to_reader.send_nowait(SessionMessage(message))
+                to_reader.send_nowait(SessionMessage(parse(line)))
             except ValueError as error:
                 to_reader.send_nowait(error)
         to_reader.close()
@@ -51,10 +50,35 @@ def nested(depth: int, **members: object) -> str:
 
 
 @pytest.mark.anyio
-async def test_a_request_with_an_invalid_id_is_answered_after_a_byte_order_mark() -> None:
-    received, replies = await exchange("\ufeff" + json.dumps(REQUEST | {"id": None}))
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("key", ["id", "\\u0069d", "i\\u0064"])
+@pytest.mark.parametrize("invalid", ["null", "1.5", "1.0", "1e3", "true", "{}", "[1]"])
+async def test_a_request_with_an_invalid_id_is_answered(mark: str, key: str, invalid: str) -> None:
+    line = f'{mark}{{"jsonrpc": "2.0", "{key}": {invalid}, "method": "tools/list"}}'
+    received, replies = await exchange(line)
     assert received == []
     assert [(reply["id"], reply["error"]["code"]) for reply in replies] == [(None, -32600)]
+
+
+@pytest.mark.anyio
+async def test_a_notification_with_an_id_in_its_params_is_received() -> None:
+    notification = {"jsonrpc": "2.0", "method": "notifications/x", "params": {"id": None}}
+    received, replies = await exchange(json.dumps(notification))
+    assert len(received) == 1
+    assert replies == []
+
+
+@pytest.mark.anyio
+async def test_only_the_beginning_of_a_long_unreadable_line_is_searched_for_its_id() -> None:
+    for start, identifier in (('{"id": 7, ', 7), ('{"x": ' + "[" * 10**6 + '], "id": 7', None)):
+        _, (reply,) = await exchange(start + '"params": {' * 10**6)
+        assert reply["id"] == identifier
+
+
+@pytest.mark.anyio
+async def test_the_id_of_an_unreadable_line_is_found_by_its_escaped_name() -> None:
+    _, (reply,) = await exchange('{"\\u0069d": 7, "method": oops')
+    assert reply["id"] == 7
 
 
 @pytest.mark.anyio
