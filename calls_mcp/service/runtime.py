@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 import anyio
@@ -18,7 +19,7 @@ from calls_mcp.service.watching import Watches
 from calls_mcp.settings import Access, Settings
 from calls_mcp.tools.catalog import PROMPTS, load_operations
 from calls_mcp.twilio.client_pool import ClientPool
-from calls_mcp.twilio.transport import require_usable
+from calls_mcp.twilio.environment import named_certificates, named_proxy
 
 if TYPE_CHECKING:
     from calls_mcp.guard.operator import Approvals
@@ -95,10 +96,23 @@ class Runtime:
         settings = self.settings
         if settings.telemetry.export != "off" or settings.telemetry.metrics_address:
             self._resources.enter_context(_exporting(settings))
-        require_usable(self.access)
+        self._check_environment()
         has_store = settings.storage.url and not settings.storage.is_memory
         if settings.guard.policy or has_store:
             await self._entry()
+
+    def _check_environment(self) -> None:
+        """Check the certificates and the proxy that the environment names, if any.
+
+        Raises:
+            ConfigurationError: They can't be used.
+        """
+        if named_proxy(self.access.base_url):
+            from calls_mcp.twilio.transport import connect  # noqa: PLC0415  # loads httpx
+
+            connect(self.access)
+        elif urlsplit(self.access.base_url).scheme == "https":
+            named_certificates()
 
     async def __aexit__(self, *_: object) -> None:
         """Close all resources."""

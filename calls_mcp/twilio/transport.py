@@ -1,19 +1,17 @@
 """Connect to the API, with the environment's certificates and proxy, or in this process."""
 
-import os
 import socket
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, cast
+from typing import Literal, cast
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
+
+import httpx
 
 from calls_mcp.errors import ConfigurationError
-from calls_mcp.settings import Access, is_loopback
-
-if TYPE_CHECKING:
-    import httpx
+from calls_mcp.settings import Access
+from calls_mcp.twilio.environment import named_certificates, named_proxy
 
 _IDLE = 20  # seconds that a connection is kept
 
@@ -26,19 +24,7 @@ class ConnectionFailure:
     words: str
 
 
-def require_usable(access: Access) -> None:
-    """Check the certificates and the proxy in the environment, if any.
-
-    Raises:
-        ConfigurationError: They can't be used.
-    """
-    if _proxy(access.base_url):
-        connect(access)
-    elif any(_named_certificates()):
-        _certificates(access.base_url)
-
-
-def connect(access: Access) -> "httpx.AsyncBaseTransport":
+def connect(access: Access) -> httpx.AsyncBaseTransport:
     """Return the transport for the API.
 
     `httpx.AsyncClient` would add 0.14 ms to a request for redirects, cookies and log lines with
@@ -49,19 +35,15 @@ def connect(access: Access) -> "httpx.AsyncBaseTransport":
     """
     if access.app is None:
         return connect_to(access.base_url)
-    import httpx  # noqa: PLC0415  # takes longer to load than the rest of the start
-
     return httpx.ASGITransport(access.app, raise_app_exceptions=False)
 
 
-def connect_to(url: str) -> "httpx.AsyncHTTPTransport":
+def connect_to(url: str) -> httpx.AsyncHTTPTransport:
     """Return the transport for the host of `url`, with the environment's certificates and proxy.
 
     Raises:
         ConfigurationError: These can't be used.
     """
-    import httpx  # noqa: PLC0415
-
     certificates = _certificates(url)
     # The caller limits connections, because a request that is cancelled while it waits for httpx's
     # pool can leak a place in it.
@@ -69,7 +51,7 @@ def connect_to(url: str) -> "httpx.AsyncHTTPTransport":
         max_connections=None, max_keepalive_connections=None, keepalive_expiry=_IDLE
     )
     try:
-        named = _proxy(url)
+        named = named_proxy(url)
         proxy = httpx.Proxy(named) if named else None
         if proxy and not (proxy.url.host and proxy.url.scheme in ("http", "https")):
             raise ValueError  # noqa: TRY301
@@ -85,8 +67,6 @@ def connect_to(url: str) -> "httpx.AsyncHTTPTransport":
 
 def explain(error: BaseException, url: str) -> ConnectionFailure | None:
     """Return why a request to `url` failed with `error`; None if the cause is unknown."""
-    import httpx  # noqa: PLC0415
-
     causes = [*_causes(error)]
     refusal = next((cause for cause in causes if isinstance(cause, httpx.ProxyError)), None)
     if refusal:  # its message contains the proxy's own text
@@ -96,7 +76,7 @@ def explain(error: BaseException, url: str) -> ConnectionFailure | None:
     failure = next(filter(None, map(_failure, causes)), None)
     is_connecting = any(isinstance(c, httpx.ConnectError | httpx.ConnectTimeout) for c in causes)
     has_tls = any(isinstance(c, ssl.SSLError) for c in causes)  # with the API, through the proxy
-    if failure and is_connecting and not has_tls and _proxy(url):
+    if failure and is_connecting and not has_tls and named_proxy(url):
         return ConnectionFailure("proxy", f"the proxy can't be reached: {failure.words}")
     return failure
 
@@ -112,8 +92,6 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _failure(cause: BaseException) -> ConnectionFailure | None:
-    import httpx  # noqa: PLC0415
-
     if isinstance(cause, ssl.SSLCertVerificationError):
         words = f"the server's certificate can't be verified ({cause.verify_message.rstrip('.')})"
         return ConnectionFailure("certificate", words)
@@ -131,30 +109,4 @@ def _failure(cause: BaseException) -> ConnectionFailure | None:
 def _certificates(url: str) -> ssl.SSLContext:
     if urlsplit(url).scheme != "https":
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # empty, because loading a bundle is slow
-    file, folder = _named_certificates()
-    if not (file or folder):
-        import httpx  # noqa: PLC0415
-
-        return httpx.create_ssl_context(trust_env=False)
-    try:
-        return ssl.create_default_context(cafile=file, capath=folder)
-    except OSError as unusable:  # includes SSLError
-        raise ConfigurationError(
-            "SSL_CERT_FILE or SSL_CERT_DIR has no usable certificates: "
-            f"{unusable.strerror or 'not in PEM format'}."
-        ) from unusable
-
-
-def _named_certificates() -> tuple[str | None, str | None]:
-    """Return the file and the folder in the environment. An empty variable counts as unset."""
-    return os.environ.get("SSL_CERT_FILE") or None, os.environ.get("SSL_CERT_DIR") or None
-
-
-def _proxy(url: str) -> str | None:
-    """Return the proxy for `url`. httpx would refuse ALL_PROXY=socks5://… even if unused."""
-    parts = urlsplit(url)
-    if is_loopback(parts.hostname) or proxy_bypass(parts.netloc):
-        return None
-    proxies = getproxies()
-    named = proxies.get(parts.scheme) or proxies.get("all")
-    return named if not named or "://" in named else f"http://{named}"
+    return named_certificates() or httpx.create_ssl_context(trust_env=False)
