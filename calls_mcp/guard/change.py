@@ -3,16 +3,29 @@
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import cast
+from datetime import datetime
+from typing import TYPE_CHECKING, cast
 
 from calls_mcp.audit import NOBODY, Authority, Decision, Entry
 from calls_mcp.errors import InvocationError, PolicyDenied
-from calls_mcp.guard.policy import Policy, Requirement, action_of, canonical, judge, parties
+from calls_mcp.guard.policy import (
+    Hours,
+    Policy,
+    Requirement,
+    action_of,
+    canonical,
+    judge,
+    parties,
+    strictest,
+)
 from calls_mcp.guard.twiml_document import dialled_at_once
 from calls_mcp.storage import Binding
 from calls_mcp.tools.outcome import Caller, Outcome
 from calls_mcp.tools.validation import Arguments
 from calls_mcp.twilio.requests import Request, encode
+
+if TYPE_CHECKING:
+    from calls_mcp.guard.calling_hours import Untimely
 
 LONGEST_CALL = 14_400  # seconds, unless time_limit says otherwise
 _LONGEST_QUEUE = 600  # seconds until it rings
@@ -42,7 +55,8 @@ class Change:
     """A requested change. It must be answered by `until` (anyio's clock).
 
     `requirement` and `rule` come from the policy, and `notes` say what it adds. A confirmation is
-    valid only for its `binding`. `dialling` has the parties that it calls, if any.
+    valid only for its `binding`. `dialling` has the parties that it calls, if any, and `untimely`
+    those that are called outside calling hours.
     """
 
     arguments: Arguments
@@ -54,6 +68,7 @@ class Change:
     binding: Binding
     dialling: Dialling | None
     notes: tuple[str, ...] = ()
+    untimely: tuple["Untimely", ...] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -114,9 +129,14 @@ class Stop:
 
 
 def authorize(
-    policy: Policy, arguments: Arguments, caller: Caller, account_sid: str, until: float
+    policy: Policy,
+    arguments: Arguments,
+    caller: Caller,
+    account_sid: str,
+    until: float,
+    now: datetime,
 ) -> Change:
-    """Return the requested change with the values that the policy adds.
+    """Return the change requested at the time `now` (UTC) with the values that the policy adds.
 
     Raises:
         PolicyDenied: The policy refuses it.
@@ -124,17 +144,35 @@ def authorize(
     judgement = judge(policy, arguments, account_sid)
     arguments = judgement.arguments
     request = encode(arguments, account_sid)
+    dialling = _dialling(arguments, account_sid, caller.principal, until)
+    late = _untimely(policy.hours, dialling, now)
+    for each in late:
+        if each.requirement == "deny":
+            raise PolicyDenied(each.rule, each.reason, each.hint)
+    needs: dict[Requirement, str] = {judgement.requirement: judgement.rule}
+    for each in late:
+        needs.setdefault(each.requirement, each.rule)
+    requirement, rule = strictest(needs)
     return Change(
         arguments=arguments,
         request=request,
         caller=caller,
         until=until,
-        requirement=judgement.requirement,
-        rule=judgement.rule,
+        requirement=requirement,
+        rule=rule,
         binding=_bind(arguments, account_sid, caller.principal),
-        dialling=_dialling(arguments, account_sid, caller.principal, until),
+        dialling=dialling,
         notes=judgement.notes,
+        untimely=late,
     )
+
+
+def _untimely(hours: Hours, dialling: Dialling | None, now: datetime) -> tuple["Untimely", ...]:
+    if dialling is None:
+        return ()
+    from calls_mcp.guard.calling_hours import untimely  # noqa: PLC0415  # 60 ms, for numbers
+
+    return untimely(hours, dialling.parties, now)
 
 
 def _bind(arguments: Arguments, account_sid: str, principal: str) -> Binding:

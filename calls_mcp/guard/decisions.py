@@ -88,7 +88,7 @@ class Guard:
         account_sid = str(arguments.values.get("account_sid", self.account_sid))
         try:
             self._require_changes_allowed()
-            change = authorize(self.policy, arguments, caller, account_sid, until)
+            change = authorize(self.policy, arguments, caller, account_sid, until, self._now)
         except PolicyDenied as denied:
             outcome = Outcome.from_error(denied)
             entry = audit_entry(arguments, account_sid, caller, "denied", denied.rule, NOBODY)
@@ -135,6 +135,10 @@ class Guard:
         """Close the approval request, so that the same change can be requested again."""
         if self.requests is not None and authority.approval_id:
             await self.requests.close(change.binding, authority.approval_id)
+
+    @property
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self.clock(), UTC)
 
     def _require_changes_allowed(self) -> None:
         if self.is_read_only:
@@ -294,6 +298,7 @@ class Guard:
         try:
             call = await self._current_call(change)
             changed = difference(claim.state, call) if call else ""
+            changed = changed or self._news_of_hours(change, claim)
             stop = Stop("expired", expired(changed)) if changed else None
         except InvocationError as error:
             stop = Stop("denied", as_used(Outcome.from_error(error)))
@@ -302,11 +307,32 @@ class Guard:
                 await self.confirmations.settle(claim.identifier, stop.outcome)
         return stop
 
+    def _news_of_hours(self, change: Change, claim: Claim) -> str:
+        """Return why calls are not allowed as usual any more, if the preview did not say so.
+
+        The change may have waited for a decision since it was authorized.
+        """
+        again = self._authorized_again(change)
+        known = {*claim.state.splitlines()}
+        news = (each for each in again.untimely if each.requirement != "never")
+        return next((each.sentence for each in news if each.id not in known), "")
+
+    def _authorized_again(self, change: Change) -> Change:
+        """Return the change as the policy judges it now.
+
+        Raises:
+            PolicyDenied: The policy refuses it now.
+        """
+        account_sid = change.request.account_sid
+        return authorize(
+            self.policy, change.arguments, change.caller, account_sid, change.until, self._now
+        )
+
     async def _question(self, change: Change, recent: RecentCalls) -> "Question":
         from calls_mcp.guard.preview import question_about  # noqa: PLC0415  # 60 ms, for numbers
 
         call = await self._current_call(change)
-        return question_about(change, call, datetime.fromtimestamp(self.clock(), UTC), recent)
+        return question_about(change, call, self._now, recent)
 
     async def _current_call(self, change: Change) -> CallSummary | None:
         """Return the current state of the call to change; None for a new call."""

@@ -31,6 +31,7 @@ _VERBS: Mapping[Action, str] = {
 _AMBIGUOUS = Risk(
     "Two instructions", "The API's documentation does not say which of them the call follows."
 )
+_LABELS = {"hours.outside": "Outside calling hours", "hours.unknown": "Unknown local time"}
 _RECORDED = Risk("Recorded", "The law may require the consent of everyone on the call.")
 
 
@@ -38,8 +39,8 @@ _RECORDED = Risk("Recorded", "The law may require the consent of everyone on the
 class Question:
     """The preview of an action, and the state that must be unchanged when the change is made.
 
-    This is the state of the call or, for a new call, the ids of recent calls to the same parties,
-    one per line.
+    This is the state of the call, if it exists, and the ids of recent calls to the same parties and
+    of calls outside calling hours, one per line.
     """
 
     action: Action
@@ -68,12 +69,13 @@ def question_about(
         requester=quoted(change.caller.principal),
         facts=(*_facts(change, action, call, now), *_limits(arguments, active)),
         heard=tuple(_heard(active)),
-        risks=(*_risks(active), *(Risk("Repeated", reason) for reason in recent.reasons)),
+        risks=(*_risks(change, active), *(Risk("Repeated", each) for each in recent.reasons)),
         details=tuple(_details(change, call)),
         arguments=tuple(exact.items()),
         twiml="\n".join(_without_gaps(twiml)),
     )
-    state = "\n".join([*([state_of(call)] if call else []), *sorted(recent.ids)])
+    noticed = sorted({*recent.ids, *(each.id for each in change.untimely)})
+    state = "\n".join([*([state_of(call)] if call else []), *noticed])
     return Question(action, preview, state)
 
 
@@ -165,7 +167,8 @@ def _heard(active: Mapping[str, Json]) -> Iterator[str]:
         yield from in_words(str(active["twiml"]))
 
 
-def _risks(active: Mapping[str, Json]) -> Iterator[Risk]:
+def _risks(change: Change, active: Mapping[str, Json]) -> Iterator[Risk]:
+    yield from (Risk(_LABELS[each.rule], each.sentence) for each in change.untimely)
     for source in _sources(active):
         yield Risk("Unknown instructions", f"What is heard is decided by {source}.")
     if "application_sid" in active and active.keys() & {"url", "twiml"}:

@@ -3,18 +3,29 @@
 `judge` applies it to an invocation before anyone is asked to confirm.
 """
 
-from calls_mcp.guard.policy.destinations import canonical, matches_any
-from calls_mcp.guard.policy.evaluation import Judgement, action_of, judge, judge_account, parties
+from calls_mcp.guard.policy.destinations import canonical, matches_any, numbers_of
+from calls_mcp.guard.policy.evaluation import (
+    Judgement,
+    action_of,
+    judge,
+    judge_account,
+    parties,
+    strictest,
+)
 from calls_mcp.guard.policy.explanation import explain, summary
+from calls_mcp.guard.policy.hours import CountryHours, Hours, Span
 from calls_mcp.guard.policy.rules import Caps, Counts, Policy, Requirement, itemize, load_policy
 from calls_mcp.guard.policy.twiml import records
 
 __all__ = [
     "Caps",
+    "CountryHours",
     "Counts",
+    "Hours",
     "Judgement",
     "Policy",
     "Requirement",
+    "Span",
     "action_of",
     "canonical",
     "explain",
@@ -23,7 +34,9 @@ __all__ = [
     "judge_account",
     "load_policy",
     "matches_any",
+    "numbers_of",
     "parties",
     "records",
+    "strictest",
     "summary",
 ]

@@ -79,6 +79,23 @@ def canonical(to: str) -> str:
     return to.lower()
 
 
+def numbers_of(to: str) -> frozenset[str]:
+    """Return the numbers with a country code that calling `to` may ring, in E.164 form."""
+    kind = address_kind(to)
+    if kind == "phone number":
+        return frozenset({_look_up(to).canonical})
+    address = parse_sip(to) if kind == "SIP address" else None
+    found = (each for number in (address.numbers if address else ()) for each in _called(number))
+    return frozenset(each.canonical for each in map(_look_up, found) if each.is_valid)
+
+
+def _called(number: str) -> Iterator[str]:
+    """Yield what a number from a SIP address stands for, if it has its country code."""
+    if number.startswith("+"):
+        yield number
+    yield from _abroad(number)
+
+
 def _canonical_user(address: SipAddress) -> str:
     number = address.number
     if len(number) < SHORTEST_SUBSCRIBER:

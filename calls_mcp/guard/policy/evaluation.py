@@ -71,6 +71,12 @@ def judge_account(policy: Policy, account_sid: str) -> None:
         raise PolicyDenied("accounts.allow", "this account is not allowed", hint)
 
 
+def strictest(needs: Mapping[Requirement, str]) -> tuple[Requirement, str]:
+    """Return the strictest of some requirements, each with its rule."""
+    requirement = max(needs, key=_STRICTNESS.index)
+    return requirement, needs[requirement]
+
+
 def _refuse(objections: Iterator[Objection]) -> None:
     for first in objections:
         others = [*dict.fromkeys(other for other in objections if other != first)]
@@ -82,12 +88,14 @@ def _refuse(objections: Iterator[Objection]) -> None:
 def _requirement(policy: Policy, arguments: "Arguments") -> tuple[Requirement, str]:
     """Return the strictest requirement of the request's actions, and its rule."""
     confirm = policy.confirm
-    action = max(_actions(arguments), key=lambda action: _STRICTNESS.index(confirm.of(action)))
-    requirement = confirm.of(action)
-    exempt = action == "place" and requirement in ("confirm", "require_human")
+    needs: dict[Requirement, str] = {}
+    for action in _actions(arguments):
+        needs.setdefault(confirm.of(action), f"confirm.{action}")
+    requirement, rule = strictest(needs)
+    exempt = rule == "confirm.place" and requirement in ("confirm", "require_human")
     if exempt and _is_pre_approved(policy, arguments):
         return "never", "destinations.pre_approved"
-    return requirement, f"confirm.{action}"
+    return requirement, rule
 
 
 def _is_pre_approved(policy: Policy, arguments: "Arguments") -> bool:

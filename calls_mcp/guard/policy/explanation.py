@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
 
+from calls_mcp.guard.policy.hours import ALWAYS, CountryHours, Exceptional, Hours
 from calls_mcp.guard.policy.rules import (
     Caps,
     Confirmations,
@@ -27,6 +28,13 @@ _REQUIREMENTS: dict[Requirement, str] = {
     "operator": "needs the operator's approval",
     "deny": "is denied",
 }
+_EXCEPTIONS: dict[Exceptional, str] = {
+    "allow": "needs nothing more",
+    "confirm": f"{_REQUIREMENTS['confirm']}, even if the number is pre-approved",
+    "require_human": _REQUIREMENTS["require_human"],
+    "operator": _REQUIREMENTS["operator"],
+    "deny": _REQUIREMENTS["deny"],
+}
 _HEADINGS: dict[Requirement, str] = {
     "never": "No confirmation",
     "confirm": "Confirmed by the user",
@@ -50,6 +58,7 @@ def explain(policy: Policy) -> list[str]:
         _among("caller IDs", policy.caller_ids.allow, "that the API accepts"),
         _among("accounts", policy.accounts.allow, "that the credentials can use"),
         *_links(policy),
+        *_hours(policy.hours),
         *_caps(policy.caps),
     ]
 
@@ -104,6 +113,26 @@ def _links(policy: Policy) -> Iterator[str]:
         "The same rules apply to the URLs, numbers, caller IDs, recording and times in TwiML, "
         "but not to TwiML at a URL."
     )
+
+
+def _hours(rules: Hours) -> Iterator[str]:
+    whole_week = _week(rules)
+    if whole_week == str(ALWAYS) and not rules.countries:
+        yield "Numbers can be called at any time of the day."
+    else:
+        yield f"Numbers can be called {whole_week}, in their local time."
+        yield f"At other times, a call {_EXCEPTIONS[rules.outside or 'allow']}."
+    for country in rules.countries:
+        own = rules.of(country)
+        otherwise = f"at other times, a call {_EXCEPTIONS[own.outside or 'allow']}"
+        yield f"In {country}, numbers can be called {_week(own)}; {otherwise}."
+    if rules.unknown != "allow":
+        yield f"If the local time is unknown, a call {_EXCEPTIONS[rules.unknown]}."
+
+
+def _week(rules: CountryHours) -> str:
+    own = (f"on {day}s {span}" for day, span in rules.own_days())
+    return ", ".join((str(rules.daily or ALWAYS), *own))
 
 
 def _caps(caps: Caps) -> Iterator[str]:

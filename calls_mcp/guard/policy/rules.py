@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, cast, get_args
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, with_config
 from pydantic_core import ErrorDetails
 
+from calls_mcp.guard.policy.hours import Country, CountryHours, Hours
 from calls_mcp.tools.catalog import CONFIG, Action, Confirm
 from calls_mcp.tools.toml_files import Table, checked, parse, places, read, reason
 
@@ -35,20 +36,10 @@ def _must_match(pattern: str, expected: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _known_country(code: str) -> str:
-    """Refuse an unknown country code, because its rule would silently never apply."""
-    from phonenumbers import SUPPORTED_REGIONS  # noqa: PLC0415  # 50 ms, if a rule needs it
-
-    if code not in SUPPORTED_REGIONS:
-        raise ValueError('must be a country as two capital letters, such as "DE" or "GB"')
-    return code
-
-
 Requirement = Literal["never", "confirm", "require_human", "operator", "deny"]
 Switch = Annotated[bool, Field(strict=True)]
 Pattern = Annotated[str, _must_match(r"\S+", "a pattern without spaces")]
 Prefix = Annotated[str, _must_match(r"\+[1-9][0-9]{0,14}", "+ and the first digits of a number")]
-Country = Annotated[str, AfterValidator(_known_country)]
 HostPattern = Annotated[
     str, _must_match(r"[A-Za-z0-9*?._-]+", "a host name or a pattern, without https:// or a path")
 ]
@@ -206,6 +197,7 @@ class Policy:
     accounts: Accounts
     urls: Urls
     twiml: Twiml
+    hours: Hours
     caps: Caps
 
     def under(self, confirm: Confirm) -> "Policy":
@@ -274,10 +266,10 @@ def _overlaid(base: Table, given: Table) -> Table:
 
 
 def _words(error: ErrorDetails) -> str:
-    key = ".".join(part for part in error["loc"] if isinstance(part, str))
+    key = ".".join(part for part in error["loc"] if isinstance(part, str) and part != "[key]")
     if error["type"] == "unexpected_keyword_argument":
         return _unknown(key, is_section=isinstance(error["input"], dict))
-    if error["type"] == "dataclass_type":
+    if error["type"] in ("dataclass_type", "dict_type"):
         return f"{key} should be a section"
     items = "".join(f"[{part}]" for part in error["loc"] if isinstance(part, int))
     return f"{key}{items} {reason(error).replace('a valid tuple', 'an array')}"
@@ -285,6 +277,9 @@ def _words(error: ErrorDetails) -> str:
 
 def _unknown(key: str, *, is_section: bool) -> str:
     known = [".".join(map(str, place)) for place in places(read(_SHIPPED))]
+    if key.startswith("hours."):  # days and countries are not in the shipped file
+        section = key.rpartition(".")[0]
+        known += [f"{section}.{field.name}" for field in fields(CountryHours)]
     meant = get_close_matches(key, known, n=1)
     what = f"section [{key}]" if is_section else f"key {key}"
     return f"unknown {what}" + (f"; did you mean {meant[0]}?" if meant else "")

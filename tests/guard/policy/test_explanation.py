@@ -4,7 +4,8 @@ from typing import Any, get_args
 
 import pytest
 
-from calls_mcp.guard.policy import Requirement, explain, summary
+from calls_mcp.guard.policy import CountryHours, Requirement, Span, explain, summary
+from calls_mcp.guard.policy.hours import ALWAYS, NEVER
 from tests.guard.policy.cases import BERLIN, OTHER, SHIPPED, changed
 
 
@@ -28,6 +29,8 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
             "The same rules apply to the URLs, numbers, caller IDs, recording and times in TwiML, "
             "but not to TwiML at a URL."
         ),
+        "Numbers can be called from 08:00 to 21:00, in their local time.",
+        "At other times, a call needs the user's confirmation, even if the number is pre-approved.",
         "A call lasts at most 4 h and rings for at most 10 min.",
         "Recording calls is not allowed.",
         "In total: any number of calls.",
@@ -75,6 +78,29 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
             "twiml",
             {"unknown": True},
             "Unknown elements and attributes in TwiML are not checked.",
+        ),
+        (
+            "hours",
+            {"sunday": NEVER, "saturday": Span(600, 1080)},
+            (
+                "Numbers can be called from 08:00 to 21:00, on Saturdays from 10:00 to 18:00, on "
+                "Sundays never, in their local time."
+            ),
+        ),
+        ("hours", {"daily": ALWAYS}, "Numbers can be called at any time of the day."),
+        ("hours", {"outside": "deny"}, "At other times, a call is denied."),
+        (
+            "hours",
+            {"unknown": "operator"},
+            "If the local time is unknown, a call needs the operator's approval.",
+        ),
+        (
+            "hours",
+            {"countries": {"DE": CountryHours(sunday=NEVER, outside="deny")}},
+            (
+                "In DE, numbers can be called from 08:00 to 21:00, on Sundays never; at other "
+                "times, a call is denied."
+            ),
         ),
         ("urls", {"hosts": ()}, "URLs are not allowed."),
         ("twiml", {"inline": False}, "TwiML is not allowed as an argument."),

@@ -1,7 +1,8 @@
 """A policy file: what it may say, and how its faults are told."""
 
 import tomllib
-from dataclasses import fields, replace
+from dataclasses import MISSING, fields, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import phonenumbers
@@ -11,6 +12,10 @@ from calls_mcp.errors import FileError
 from calls_mcp.guard.policy import load_policy
 from calls_mcp.tools.catalog import CONFIG
 from tests.guard.policy.cases import SHIPPED
+
+EXPECTED_HOURS = (
+    'must be hours such as "08:00-21:00", "always" or "never"; the end must be later than the start'
+)
 
 
 @pytest.fixture
@@ -51,6 +56,31 @@ def test_keys_missing_from_a_file_have_the_shipped_values(toml: Path) -> None:
         confirm=replace(SHIPPED.confirm, delete="deny"),
         caps=replace(SHIPPED.caps, principal=replace(SHIPPED.caps.principal, in_flight=2)),
     )
+
+
+def test_a_country_has_the_general_hours_but_for_the_keys_it_sets(toml: Path) -> None:
+    text = """\
+[hours]
+daily = "08:00-20:00"
+sunday = "never"
+[hours.countries]
+DE = { daily = "09:00-24:00", monday = "always" }
+AT = { outside = "deny" }
+"""
+    toml.write_text(text, "utf-8")
+    hours = load_policy(toml).hours
+    found = {
+        country: [
+            str(hours.of(country).on(datetime(2026, 3, day, tzinfo=UTC))) for day in (1, 2, 3)
+        ]
+        for country in ("DE", "AT", "CH")
+    }
+    assert found == {
+        "DE": ["never", "at any time", "from 09:00 to 24:00"],
+        "AT": ["never", "from 08:00 to 20:00", "from 08:00 to 20:00"],
+        "CH": ["never", "from 08:00 to 20:00", "from 08:00 to 20:00"],
+    }
+    assert [hours.of(each).outside for each in ("DE", "AT")] == ["confirm", "deny"]
 
 
 def test_an_empty_file_is_the_shipped_policy(toml: Path) -> None:
@@ -137,6 +167,34 @@ principal.in_flight = true
         ("[caps]\nxyzzy = 1", "2: unknown key caps.xyzzy"),
         ("[caps]\nin_flight = -1", "2: caps.in_flight should be greater than or equal to 0"),
         ("[caps]\nin_flight = 1.0", "2: caps.in_flight should be a valid integer"),
+        ("[hours]\ndaily = '22:00-06:00'", f"2: hours.daily {EXPECTED_HOURS}"),
+        ("[hours]\ndaily = '08:00-08:00'", f"2: hours.daily {EXPECTED_HOURS}"),
+        ("[hours]\ndaily = '8:00-21:00'", f"2: hours.daily {EXPECTED_HOURS}"),
+        ("[hours]\ndaily = '08:00-24:01'", f"2: hours.daily {EXPECTED_HOURS}"),
+        ("[hours]\ndaily = ' always'", f"2: hours.daily {EXPECTED_HOURS}"),
+        ("[hours]\n\nsunday = 8", f"3: hours.sunday {EXPECTED_HOURS}"),
+        ("[hours]\nsundey = 'never'", "2: unknown key hours.sundey; did you mean hours.sunday?"),
+        (
+            "[hours]\noutside = 'never'",
+            (
+                "2: hours.outside should be 'allow', 'confirm', 'require_human', 'operator' or "
+                "'deny'"
+            ),
+        ),
+        (
+            "[hours.countries.UK]\ndaily = 'always'",
+            '1: hours.countries.UK must be a country as two capital letters, such as "DE" or "GB"',
+        ),
+        (
+            "[hours.countries]\nDE = { monday = '9-5' }",
+            f"2: hours.countries.DE.monday {EXPECTED_HOURS}",
+        ),
+        ("[hours.countries]\nDE = 'never'", "2: hours.countries.DE should be a section"),
+        ("[hours]\ncountries = 'DE'", "2: hours.countries should be a section"),
+        (
+            "[hours.countries.DE]\nmondey = 'never'",
+            "2: unknown key hours.countries.DE.mondey; did you mean hours.countries.DE.monday?",
+        ),
         ("[caller_ids]\nallow = ['']", "2: caller_ids.allow[0] must be a pattern without spaces"),
     ],
 )
@@ -164,4 +222,6 @@ def test_the_comments_name_every_number_type() -> None:
 def test_every_key_of_the_shipped_file_is_a_field_of_the_policy() -> None:
     table = tomllib.loads((CONFIG / "policy.toml").read_text("utf-8"))
     for section, keys in table.items():
-        assert {*keys} == {field.name for field in fields(getattr(SHIPPED, section))}
+        known = fields(getattr(SHIPPED, section))
+        required = {field.name for field in known if field.default is MISSING}
+        assert required <= {*keys} <= {field.name for field in known}

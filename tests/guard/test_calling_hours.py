@@ -1,0 +1,273 @@
+"""When people may be rung, in the time of the place where they are."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import anyio
+import phonenumbers.timezone
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from calls_mcp.guard.calling_hours import untimely
+from calls_mcp.guard.policy import CountryHours, Hours, Span
+from calls_mcp.guard.policy.hours import NEVER
+from tests.guard.policy.cases import SHIPPED
+from tests.harness import Agent, Harness, open_harness, placing
+
+pytestmark = pytest.mark.anyio
+
+HOURS = SHIPPED.hours
+NEW_YORK, BERLIN, DELHI = "+12025550171", "+493012345678", "+911123456789"
+RUSSIAN_MOBILE, TOLL_FREE = "+79161234567", "+18005551234"
+
+
+PLACES = (NEW_YORK, BERLIN, DELHI, RUSSIAN_MOBILE, "+61412345678", "+97714123456", "+56221234567")
+DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+
+
+def at(iso: str) -> datetime:
+    return datetime.fromisoformat(iso).replace(tzinfo=UTC)
+
+
+def is_open(number: str, now: datetime, hours: Hours = HOURS) -> bool:
+    return not untimely(hours, [number], now)
+
+
+@pytest.mark.parametrize(
+    ("number", "now", "expected"),
+    [
+        pytest.param(NEW_YORK, "2026-01-06T12:59:59", False, id="07:59:59"),
+        pytest.param(NEW_YORK, "2026-01-06T13:00:00", True, id="08:00:00"),
+        pytest.param(NEW_YORK, "2026-01-07T01:59:59", True, id="20:59:59"),
+        pytest.param(NEW_YORK, "2026-01-07T02:00:00", False, id="21:00:00"),
+        pytest.param(NEW_YORK, "2026-03-08T12:00:00", True, id="08:00 after clocks went forward"),
+        pytest.param(NEW_YORK, "2026-03-07T12:00:00", False, id="07:00 the day before"),
+        pytest.param(NEW_YORK, "2026-11-01T12:00:00", False, id="07:00 after clocks went back"),
+        pytest.param(NEW_YORK, "2026-10-31T12:00:00", True, id="08:00 the day before"),
+        pytest.param(DELHI, "2026-01-06T02:29:59", False, id="07:59:59 in a half-hour zone"),
+        pytest.param(DELHI, "2026-01-06T02:30:00", True, id="08:00 in a half-hour zone"),
+        pytest.param(DELHI, "2026-01-06T15:30:00", False, id="21:00 in a half-hour zone"),
+        pytest.param(RUSSIAN_MOBILE, "2026-01-06T05:59:59", False, id="07:59:59 in Kaliningrad"),
+        pytest.param(RUSSIAN_MOBILE, "2026-01-06T06:00:00", True, id="08:00 and earlier elsewhere"),
+        pytest.param(RUSSIAN_MOBILE, "2026-01-06T09:00:00", False, id="21:00 in Kamchatka"),
+        pytest.param(TOLL_FREE, "2026-01-06T07:00:00", True, id="toll-free"),
+        pytest.param("client:alice", "2026-01-06T07:00:00", True, id="client"),
+        pytest.param("sip:alice@example.com", "2026-01-06T07:00:00", True, id="SIP"),
+        pytest.param("sip:1002@example.com", "2026-01-06T07:00:00", True, id="extension"),
+        pytest.param(f"sip:{NEW_YORK}@example.com", "2026-01-06T07:00:00", False, id="number"),
+        pytest.param("sip:0012025550171@a.com", "2026-01-06T07:00:00", False, id="exit code"),
+    ],
+)
+def test_a_number_can_be_called_if_it_is_a_time_for_calls_in_all_its_zones(
+    number: str, now: str, *, expected: bool
+) -> None:
+    assert is_open(number, at(now)) is expected
+
+
+@given(
+    seconds=st.integers(1_600_000_000, 2_000_000_000),
+    number=st.sampled_from(PLACES),
+    daily=st.tuples(st.integers(0, 1439), st.integers(1, 1440)).filter(
+        lambda span: span[0] < span[1]
+    ),
+    weekday=st.integers(0, 6),
+)
+def test_the_answer_agrees_with_the_clocks_of_all_zones(
+    seconds: int, number: str, daily: tuple[int, int], weekday: int
+) -> None:
+    week: dict[str, Any] = {DAYS[weekday]: NEVER}
+    hours = replace(HOURS, daily=Span(*daily), **week)
+    zones = phonenumbers.timezone.time_zones_for_number(phonenumbers.parse(number))
+    clocks = [datetime.fromtimestamp(seconds, ZoneInfo(zone)) for zone in zones]
+    minutes = [clock.hour * 60 + clock.minute for clock in clocks]
+    expected = all(
+        daily[0] <= minute < daily[1] and clock.weekday() != weekday
+        for clock, minute in zip(clocks, minutes, strict=True)
+    )
+    assert is_open(number, datetime.fromtimestamp(seconds, UTC), hours) is expected
+
+
+def test_the_reason_tells_the_time_and_the_hours_of_that_day_and_the_hint_when_to_call() -> None:
+    (night,) = untimely(HOURS, [NEW_YORK], at("2026-01-06T08:14"))
+    assert night.sentence == (
+        "It is Tuesday 03:14 in US (New York time), and calls there are allowed from 08:00 to "
+        "21:00."
+    )
+    assert night.hint.startswith("Call again in 5 h. ")
+    closed = replace(HOURS, countries={"DE": CountryHours(sunday=NEVER, monday=Span(600, 660))})
+    both = untimely(closed, [BERLIN, NEW_YORK], at("2026-01-04T12:00"))
+    assert [each.reason.partition(" for ")[2] for each in both] == [
+        "+49 30 12345678, and calls there are not allowed on Sundays",
+        "+1 202 555 0171, and calls there are allowed from 08:00 to 21:00",
+    ]
+    assert both[0].hint.startswith("Call again in 21 h. ")
+    (never,) = untimely(replace(HOURS, daily=NEVER), [BERLIN], at("2026-01-04T12:00"))
+    assert "Call again" not in never.hint
+
+
+def test_a_country_has_its_own_requirement_and_so_has_an_unknown_time() -> None:
+    hours = replace(HOURS, unknown="operator", countries={"DE": CountryHours(outside="deny")})
+    found = untimely(hours, [BERLIN, NEW_YORK, "client:bob"], at("2026-01-06T03:00"))
+    assert [(each.requirement, each.rule) for each in found] == [
+        ("deny", "hours.outside"),
+        ("confirm", "hours.outside"),
+        ("operator", "hours.unknown"),
+    ]
+    assert found[2].reason == 'the local time for "client:bob" is unknown'
+
+
+@asynccontextmanager
+async def at_new_york(
+    directory: Path, clock: str, rules: str = "", **settings: object
+) -> AsyncGenerator[tuple[Harness, Agent]]:
+    """A server at a time of the day in New York, whose policy has these `rules`."""
+    file = directory / "policy.toml"
+    file.write_text(f"{rules}\n[urls]\nhttps_only = false\n", "utf-8")
+    opening = open_harness(sandbox=False, calls_mcp_policy=file, **settings)
+    async with opening as harness, harness.connect() as agent:
+        local = datetime.fromisoformat(f"2026-01-06T{clock}").replace(
+            tzinfo=ZoneInfo("America/New_York")
+        )
+        harness.clock.advance(local.timestamp() - harness.clock())
+        yield harness, agent
+
+
+PRE_APPROVED = f'[destinations]\npre_approved = ["{NEW_YORK}"]\n'
+AT_NIGHT = "Outside calling hours: It is Tuesday 21:00 in US (New York time), and calls there are "
+
+
+@pytest.mark.parametrize(
+    ("rules", "confirm"),
+    [(PRE_APPROVED, "all"), ('[confirm]\nplace = "never"\n', "all"), ("", "none")],
+)
+async def test_at_night_a_call_that_needs_no_confirmation_needs_one(
+    tmp_path: Path, rules: str, confirm: str
+) -> None:
+    call = placing(to=NEW_YORK)
+    async with at_new_york(tmp_path, "20:59:59", rules, calls_mcp_confirm=confirm) as (
+        harness,
+        agent,
+    ):
+        by_day = await agent.call("create_call", **call)
+        harness.clock.advance(31)
+        asked = await agent.call("create_call", **call)
+        assert len(harness.changes) == 1
+        token = asked["confirmation"]["token"]
+        done = await agent.call("create_call", **call, confirmation_token=token)
+        assert len(harness.changes) == 2
+    assert by_day["outcome"] == done["outcome"] == "done"
+    assert AT_NIGHT in asked["confirmation"]["preview"]
+
+
+async def test_a_number_that_twiml_dials_is_not_rung_at_night_unasked(tmp_path: Path) -> None:
+    dials = f"<Response><Dial>{NEW_YORK}</Dial></Response>"
+    async with at_new_york(tmp_path, "23:00:00", calls_mcp_confirm="none") as (harness, agent):
+        asked = await agent.call("create_call", **placing(twiml=dials))
+        sid = (await agent.call("create_call", **placing()))["call"]["sid"]
+        redirected = await agent.call("update_call", sid=sid, twiml=dials)
+        assert len(harness.changes) == 1
+        hung_up = await agent.call("update_call", sid=sid, status="completed")
+    for outcome in (asked, redirected):
+        assert "Outside calling hours: " in outcome["confirmation"]["preview"]
+    assert hung_up["outcome"] == "done"
+
+
+async def test_at_night_a_call_is_refused_with_the_time_to_call_if_the_policy_denies_it(
+    tmp_path: Path,
+) -> None:
+    rules = '[hours]\noutside = "deny"\n'
+    async with at_new_york(tmp_path, "20:59:00", rules) as (harness, agent):
+        asked = await agent.call("create_call", **placing(to=NEW_YORK))
+        harness.clock.advance(60)
+        token = asked["confirmation"]["token"]
+        late = await agent.call("create_call", **placing(to=NEW_YORK, confirmation_token=token))
+        again = await agent.call("create_call", **placing(to=NEW_YORK))
+        assert harness.changes == []
+    for outcome in (late, again):
+        assert "(hours.outside): it is Tuesday 21:00 in US" in outcome["error"]["message"]
+        assert "Call again in 11 h." in outcome["error"]["hint"]
+
+
+async def test_a_confirmation_from_the_day_is_not_used_at_night(tmp_path: Path) -> None:
+    async with at_new_york(tmp_path, "20:59:00") as (harness, agent):
+        asked = await agent.call("create_call", **placing(to=NEW_YORK))
+        assert "Outside" not in asked["confirmation"]["preview"]
+        harness.clock.advance(60)
+        token = asked["confirmation"]["token"]
+        late = await agent.call("create_call", **placing(to=NEW_YORK, confirmation_token=token))
+        assert harness.changes == []
+        again = await agent.confirm("create_call", **placing(to=NEW_YORK))
+    assert late["outcome"] == "expired"
+    assert "It is Tuesday 21:00 in US" in late["reason"]
+    assert again["outcome"] == "done"
+
+
+async def test_a_confirmation_from_the_night_is_used_by_day(tmp_path: Path) -> None:
+    async with at_new_york(tmp_path, "07:59:00") as (harness, agent):
+        asked = await agent.call("create_call", **placing(to=NEW_YORK))
+        harness.clock.advance(60)
+        token = asked["confirmation"]["token"]
+        done = await agent.call("create_call", **placing(to=NEW_YORK, confirmation_token=token))
+    assert "Outside" in asked["confirmation"]["preview"]
+    assert done["outcome"] == "done"
+
+
+@pytest.mark.parametrize("wait", [0, 5])
+async def test_an_approval_from_the_day_is_not_used_at_night(
+    tmp_path: Path, sqlite_url: str, wait: float
+) -> None:
+    """Whether the agent calls again at night, or its call was waiting when the night began."""
+    rules = '[confirm]\nplace = "operator"\n'
+    settings: dict[str, object] = {
+        "calls_mcp_state_url": sqlite_url,
+        "calls_mcp_operator_wait": wait,
+    }
+    call = placing(to=NEW_YORK)
+    outcomes: list[dict[str, Any]] = []
+    async with at_new_york(tmp_path, "20:59:00", rules, **settings) as (harness, agent):
+        await agent.call("create_call", **call)
+
+        async def call_again() -> None:
+            outcomes.append(await agent.call("create_call", **call))
+
+        async with anyio.create_task_group() as tasks:
+            if wait:
+                tasks.start_soon(call_again)
+                await anyio.wait_all_tasks_blocked()
+            approvals = await harness.runtime.approvals()
+            assert approvals
+            harness.clock.advance(60)
+            (request,) = await approvals.pending()
+            assert await approvals.decide(request, approve=True, by="ann")
+            if not wait:
+                await call_again()
+        assert harness.changes == []
+        again = await agent.call("create_call", **call)
+    assert outcomes[0]["outcome"] == "expired"
+    assert "It is Tuesday 21:00 in US" in outcomes[0]["reason"]
+    assert again["outcome"] == "awaiting_operator"
+    assert AT_NIGHT in again["confirmation"]["preview"]
+
+
+async def test_at_night_the_operator_decides_if_the_policy_says_so(
+    tmp_path: Path, sqlite_url: str
+) -> None:
+    rules = '[hours]\noutside = "operator"\n'
+    async with at_new_york(tmp_path, "20:59:00", rules, calls_mcp_state_url=sqlite_url) as (
+        harness,
+        agent,
+    ):
+        asked = await agent.call("create_call", **placing(to=NEW_YORK))
+        harness.clock.advance(60)
+        token = asked["confirmation"]["token"]
+        late = await agent.call("create_call", **placing(to=NEW_YORK, confirmation_token=token))
+        again = await agent.call("create_call", **placing(to=NEW_YORK))
+        assert harness.changes == []
+    assert late["error"]["kind"] == "invalid_confirmation"
+    assert again["outcome"] == "awaiting_operator"
