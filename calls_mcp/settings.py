@@ -35,6 +35,9 @@ from calls_mcp.tools.toml_files import reason
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
+OUTCOME_GRACE = 5
+"""Seconds after the deadline of a change when it has an outcome, or was interrupted."""
+
 _HOST = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 _ORIGIN = re.compile(rf"https?://{_HOST.pattern}")
 _PLACE = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
@@ -293,8 +296,8 @@ class Guard(_Group, alias_generator=_named("CALLS_MCP_")):
         900,
         gt=0,
         le=86_400,
-        description="Seconds after which an approval request expires, and after which an approval "
-        "that was not used expires.",
+        description="Seconds after which an approval request expires. An approval that was not "
+        "used expires after twice this time, and so does a result that the agent did not get.",
     )
     operator_wait: float = Field(
         20,

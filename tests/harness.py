@@ -32,6 +32,7 @@ Era = Literal["auto", "legacy"]
 ERAS: tuple[Era, ...] = ("auto", "legacy")
 TWIML = "<Response><Say>Hello</Say></Response>"
 
+NEVER = 1e6  # seconds
 Reply = Callable[[str], ElicitResult]
 
 
@@ -143,14 +144,16 @@ async def open_harness(*, sandbox: bool = False, **settings: object) -> AsyncGen
     """A server with `settings` (by field name) on an emulator with a clock that stands still.
 
     Its policy is a permissive one: `calls_mcp_policy=None` gives the one that is shipped. Its state
-    is in memory: `calls_mcp_state_url=None` gives the file that is the default.
+    is in memory: `calls_mcp_state_url=None` gives the file that is the default. It looks for the
+    operator's decisions every `poll` seconds.
     """
+    poll = cast("float", settings.pop("poll", NEVER))
     settings = {"calls_mcp_policy": PERMISSIVE, "calls_mcp_state_url": "memory:"} | settings
     clock = ManualClock(1_700_000_000)
     async with Emulator(clock=clock) as emulator:
         access = access_to(emulator.base_url)
         async with Runtime(
-            load_settings(settings), access, sandbox=sandbox, clock=clock
+            load_settings(settings), access, sandbox=sandbox, clock=clock, poll=poll
         ) as runtime:
             yield Harness(build_server(runtime), runtime, emulator, clock)
 

@@ -10,7 +10,13 @@ import anyio
 from calls_mcp.cli.options import add_json, add_sandbox_of_servers, user_name
 from calls_mcp.cli.terminal import Colour, painted, say, show_json, show_table
 from calls_mcp.errors import AuditUnavailable, ConfigurationError, StoreUnavailable
-from calls_mcp.guard.operator import Approvals, Decided, count_in_other_default, open_approvals
+from calls_mcp.guard.operator import (
+    Approvals,
+    Decided,
+    Progress,
+    count_in_other_default,
+    open_approvals,
+)
 from calls_mcp.observability.logs import silenced
 from calls_mcp.observability.redaction import one_line, quoted
 from calls_mcp.settings import Settings, load_settings
@@ -37,6 +43,7 @@ exit status:
   2  wrong usage or setup, or there is no such request
 """
 _POLL_INTERVAL = 1  # second
+_LONGEST_RUN = 10  # seconds to wait for the outcome of an approved change
 _FAILED = 1  # exit status
 _MINUTE, _HOUR = 60, 3600  # seconds
 _COLOURS: dict[str, Colour] = {"pending": "yellow", "approved": "green", "denied": "red"}
@@ -112,7 +119,7 @@ async def _run(settings: Settings, options: Namespace) -> int:
                 f"There is no approval request {unknown}. List them: calls-mcp approvals"
             )
         if options.action == "show":
-            _show(request, await approvals.now(), as_json=options.json)
+            _show(request, await approvals.progress(request), await approvals.now(), options)
             return 0
         return await _decide(approvals, request, options)
 
@@ -164,35 +171,42 @@ async def _decide(approvals: Approvals, request: ApprovalRequest, options: Names
     by = options.by or user_name()
     approve = options.action == "approve"
     decided = await approvals.decide(request, approve=approve, by=by, reason=options.reason or "")
-    now = await approvals.now()
-    if options.json:
-        made = replace(request, decision=decided.decision) if decided else request
-        show_json(_report(made, now))
-    elif decided is None:
-        say("The request has expired. Nothing was done.")
+    if decided is None:
+        progress = Progress("")
+        if not options.json:
+            say("The request has expired. Nothing was done.")
     else:
-        say(_result(decided))
+        request = replace(request, decision=decided.decision)
+        progress = await approvals.progress(request)
+        if not options.json:
+            say(_result(decided, progress))
+        if progress.is_running:
+            progress = await approvals.result(request, _LONGEST_RUN)
+            if not (options.json or progress.is_running):
+                say(progress.text)
+    if options.json:
+        show_json(_report(request, await approvals.now(), progress))
     return 0 if decided and decided.ours else _FAILED
 
 
-def _result(decided: Decided) -> str:
+def _result(decided: Decided, progress: Progress) -> str:
     decision = decided.decision
     if not decided.ours:
         return f"Already {decision.word} by {one_line(decision.by)}. That decision stands."
-    if decision.is_approval:
-        return "Approved. It runs when the agent retries."
-    return "Denied. The agent sees that when it retries."
+    return f"{decision.word.capitalize()}. {progress.text}"
 
 
-def _show(request: ApprovalRequest, now: float, *, as_json: bool) -> None:
-    if as_json:
-        show_json(_report(request, now))
+def _show(request: ApprovalRequest, progress: Progress, now: float, options: Namespace) -> None:
+    if options.json:
+        show_json(_report(request, now, progress))
     else:
-        say("\n".join(_lines(request, now)))
+        say("\n".join(_lines(request, progress, now)))
 
 
-def _lines(request: ApprovalRequest, now: float) -> Iterator[str]:
+def _lines(request: ApprovalRequest, progress: Progress, now: float) -> Iterator[str]:
     yield f"{painted(request.identifier, 'bold')}  {_state(request, now)}"
+    if progress.text:
+        yield f"  {progress.text}"
     yield f"  Requested {_duration(now - request.asked_at)} ago by {_requester(request)}"
     yield f"  Tool {request.binding.tool}, rule {request.rule}"
     yield from (f"  {line}" for line in request.preview.text.splitlines())
@@ -227,7 +241,9 @@ def _duration(seconds: float) -> str:
     return f"{whole // _MINUTE} min" if whole < _HOUR else f"{whole // _HOUR} h"
 
 
-def _report(request: ApprovalRequest, now: float) -> dict[str, object]:
+def _report(
+    request: ApprovalRequest, now: float, progress: Progress | None = None
+) -> dict[str, object]:
     made = request.decision
     decided = (
         {
@@ -251,4 +267,6 @@ def _report(request: ApprovalRequest, now: float) -> dict[str, object]:
         "requested_at": iso_time(request.asked_at),
         "expires_at": iso_time(request.expires_at),
         **{name: value for name, value in decided.items() if value},
+        **({"progress": progress.text} if progress and progress.text else {}),
+        **({"outcome": progress.outcome.content()} if progress and progress.outcome else {}),
     }

@@ -99,12 +99,10 @@ def _position(text: str) -> Position | None:
 
 async def _values(approvals: Approvals, approval: ApprovalRequest) -> dict[str, object]:
     now = await approvals.now()
-    state = await approvals.state(approval.identifier) if approval.decision else None
     return {
         "approval": approval,
         "now": now,
         "has_expired": approval.has_expired(now),
         "is_over": now >= 2 * approval.expires_at - approval.asked_at,
-        "is_used": state is not None and state.claimed_at is not None,
-        "outcome": state and state.outcome,
+        "progress": await approvals.progress(approval),
     }

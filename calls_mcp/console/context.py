@@ -74,8 +74,11 @@ class ConsoleContext:
         """
         if self.runtime is None:
             raise HTTPException(503, self.unavailable["runtime"])
+        operation = load_operations()[tool]
         async with self.runtime.invoker() as invoker:
-            return await invoker.invoke(load_operations()[tool], arguments, caller, approval)
+            outcome = await invoker.invoke(operation, arguments, caller, approval)
+        await self.runtime.run_when_approved(outcome, operation, arguments, caller)
+        return outcome
 
 
 class TimedCache(Generic[_T]):

@@ -33,16 +33,16 @@ _CHECKS = 20
 _REMEMBERED = 3600.0  # seconds in which a new request mentions the last
 _CALL_AGAIN = (
     "The operator has been asked to approve this{place}. Nothing is sent until they approve it. "
-    "Tell your user, then call this tool again with the same arguments to wait for the decision. "
-    "If the operator approves, that tool call makes the change."
+    "Tell your user. If the operator approves, the change is made; call this tool again with the "
+    "same arguments to get the result."
 )
 
 
 class ApprovalRequests:
     """Makes requests that expire after `ttl` seconds, and waits `patience` seconds for a decision.
 
-    An approval can be used for another `ttl` seconds. `console` is
-    the URL of the operator's console, if known.
+    An approval can be used for another `ttl` seconds. `server` names this process. `console` is the
+    URL of the operator's console, if known.
     """
 
     def __init__(
@@ -50,17 +50,23 @@ class ApprovalRequests:
         storage: Storage,
         ttl: float,
         patience: float,
+        server: str,
         console: str | None = None,
     ) -> None:
         self._storage = storage
         self._ttl = ttl
         self._patience = patience
+        self._server = server
         self._console = console
 
     async def current(self, binding: Binding) -> ApprovalRequest | None:
         """Return the request for exactly this change, until it is closed."""
         kept = await self._storage.get_with_ttl(_key(binding))
         return kept and await self._storage.find_request(kept[0])
+
+    async def find(self, identifier: str) -> ApprovalRequest | None:
+        """Return the request with this identifier; None if it is no longer kept."""
+        return await self._storage.find_request(identifier)
 
     async def add(self, change: Change, question: "Question") -> ApprovalRequest:
         """Ask the operator, or return the principal's pending request for the same change.
@@ -86,6 +92,7 @@ class ApprovalRequests:
             expires_at=now + self._ttl,
             users_too=change.requirement == "require_human",
             account_sid=change.request.account_sid,
+            server=self._server,
         )
         if not await self._is_added(request, question.state):
             raise PolicyDenied(

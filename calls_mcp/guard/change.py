@@ -101,11 +101,16 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Proceed:
-    """The decision to send a change, and on whose authority."""
+    """The decision to send a change, and on whose authority.
+
+    `is_awaited` is whether the outcome goes to the client. If not, its approval request stays open
+    until the client repeats the request and gets the outcome.
+    """
 
     change: Change
     authority: Authority = NOBODY
     claim: Claim | None = None
+    is_awaited: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,10 @@ _REPLAYED = (
     "this confirmation was already used, so nothing was sent now; "
     "this is the result of its first use"
 )
+_RAN = (
+    "this ran once, after the operator approved it, and this is the result; nothing more was sent "
+    "now"
+)
 
 
 class Confirmations:
@@ -93,11 +97,22 @@ class Confirmations:
             if state is not None and state.claimed_at is None:
                 return Stop("expired", Outcome(outcome="expired", reason=_RESTORED))
             outcome = await self._storage.wait_for_outcome(identifier)
-            return Stop("replayed", outcome.with_warnings([_REPLAYED]))
+            warning = _RAN if pending.for_operator else _REPLAYED
+            return Stop("replayed", outcome.with_warnings([warning]))
         if await self._has_expired(pending):
             outcome = expired("The confirmation has expired.")
             return Stop("expired", await self.settle(identifier, outcome))
         return Claim(identifier, pending.state)
+
+    async def end(self, identifier: str, outcome: Outcome) -> None:
+        """Settle a confirmation that will not be used, unless it has been used."""
+        if await self._is_claimed_now(identifier):
+            await self.settle(identifier, outcome)
+
+    async def is_claimed(self, identifier: str) -> bool:
+        """Return whether a confirmation has been used, or is no longer stored."""
+        state = await self._storage.confirmation_state(identifier)
+        return state is None or state.claimed_at is not None
 
     async def settle(self, identifier: str, outcome: Outcome) -> Outcome:
         """Record the outcome of a claimed confirmation even if cancelled, and return it."""

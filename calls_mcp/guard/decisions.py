@@ -6,7 +6,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from calls_mcp.audit import NOBODY, AuditLog, Authority, Entry
-from calls_mcp.errors import AuditUnavailable, InvalidConfirmation, InvocationError, PolicyDenied
+from calls_mcp.errors import (
+    AuditUnavailable,
+    InvalidArguments,
+    InvalidConfirmation,
+    InvocationError,
+    PolicyDenied,
+)
 from calls_mcp.guard.approval_requests import ApprovalRequests
 from calls_mcp.guard.call_state import difference
 from calls_mcp.guard.change import Change, Claim, Proceed, Stop, audit_entry, authorize
@@ -32,6 +38,8 @@ _SHOW = (
 _SPENT = "The confirmation has been used. Call without confirmation_token to get a new preview."
 _OPERATORS = "Nothing was sent: the operator must approve this, and a token can't replace that."
 _USERS = "Nothing was sent: the client must ask its user, and a token can't replace that."
+_UNAPPROVED = "Nothing was sent: the operator has not approved this."
+_FINAL = (PolicyDenied.kind, InvalidConfirmation.kind, InvalidArguments.kind)
 _WITHOUT = "Call again with the same arguments, without confirmation_token."
 _LAPSED = (
     "The operator did not decide in time. Nothing was sent. Call again with the same arguments to "
@@ -131,6 +139,30 @@ class Guard:
         )
         return Stop("asked", outcome)
 
+    async def refuse(
+        self, identifier: str, arguments: Arguments, caller: Caller, error: InvocationError
+    ) -> None:
+        """Record why the change of an approved request will not run, and settle the request.
+
+        Raises:
+            AuditUnavailable: It could not be recorded.
+        """
+        outcome, authority = Outcome.from_error(error), Authority("operator", "", identifier)
+        account_sid = str(arguments.values.get("account_sid", self.account_sid))
+        await self._note(
+            audit_entry(arguments, account_sid, caller, "denied", "", authority), outcome
+        )
+        await self.confirmations.end(identifier, outcome)
+
+    async def conclude(self, identifier: str, outcome: Outcome) -> bool:
+        """Return whether an approved request is settled after an attempt to run it.
+
+        If it can never run, settle it with the `outcome`. If not settled, it can be run later.
+        """
+        if outcome.error_kind in _FINAL:
+            await self.confirmations.end(identifier, outcome)
+        return await self.confirmations.is_claimed(identifier)
+
     async def close(self, change: Change, authority: Authority) -> None:
         """Close the approval request, so that the same change can be requested again."""
         if self.requests is not None and authority.approval_id:
@@ -159,6 +191,8 @@ class Guard:
     async def _decide(
         self, change: Change, approval: Approval | None, report: ReportProgress
     ) -> Proceed | Stop:
+        if approval is not None and approval.by == "server":
+            return await self._act_on_approval(change, approval.token)
         if approval is not None and approval.by == "operator":
             return await self._withdraw(change, approval.reason)
         if approval is not None and approval.by == "client":
@@ -249,6 +283,19 @@ class Guard:
         if isinstance(decision, Stop):
             await self.close(change, authority)
         return decision
+
+    async def _act_on_approval(self, change: Change, identifier: str) -> Proceed | Stop:
+        """Act on an approved request, which stays open for the client to get the outcome."""
+        request = await self.requests.find(identifier) if self.requests else None
+        made = request and request.decision
+        if made is None or not made.is_approval:
+            raise InvalidConfirmation(_UNAPPROVED, _WITHOUT)
+        authority = Authority("operator", made.by, identifier)
+        decision = await self._act_on(change, identifier, Approval("", by="operator"), authority)
+        if isinstance(decision, Proceed):
+            return replace(decision, is_awaited=False)
+        # If the client was faster, it is the one whose use is recorded.
+        return decision if decision.decision != "replayed" else Stop(None, decision.outcome)
 
     async def _ask_if_needed(self, change: Change) -> Proceed | Stop:
         recent = await self._check(change)

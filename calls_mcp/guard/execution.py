@@ -119,7 +119,8 @@ class Executor:
             attempt.finish(replace(attempt.delivery, outcome=outcome))
         with attempt.warn_if_unavailable("this outcome could not be saved in the state store"):
             await self._confirmations.settle(claim.identifier, attempt.outcome)
-        await self._guard.close(change, authority)
+        if attempt.approved.is_awaited:
+            await self._guard.close(change, authority)
 
     @asynccontextmanager
     async def _reserved(

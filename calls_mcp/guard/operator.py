@@ -9,11 +9,11 @@ import anyio
 
 from calls_mcp.audit import AuditLog, Authority, Entry, audit_path, open_audit
 from calls_mcp.errors import ConfigurationError, StoreUnavailable
+from calls_mcp.guard.heartbeat import is_alive
 from calls_mcp.observability.redaction import one_line
-from calls_mcp.settings import Settings
+from calls_mcp.settings import OUTCOME_GRACE, Settings
 from calls_mcp.storage import (
     ApprovalRequest,
-    ConfirmationState,
     OperatorDecision,
     PendingPage,
     Position,
@@ -22,11 +22,21 @@ from calls_mcp.storage import (
     open_storage,
 )
 from calls_mcp.tools.catalog import load_operations
+from calls_mcp.tools.outcome import Outcome
 
 UNSHARED = (
     "CALLS_MCP_STATE_URL is memory:, so other processes can't see approval requests. Unset it, or "
     "set it to sqlite:///FILE or redis://…, here and for the servers."
 )
+_STOPPED = "The server that asked has stopped. If you approve this, it runs when the agent retries."
+_RUNNING = "Running now."
+_RUNS_LATER = "It runs when the agent retries."
+_SEEN_LATER = "The agent sees this when it retries."
+_UNUSED = "The agent did not retry in time, so nothing happened."
+_LOST_OUTCOME = (
+    "The server stopped before it recorded a result. Check the calls to see whether this happened."
+)
+_CHECK_AGAIN = 0.1  # seconds
 _MOST = 1000  # requests
 _AT_ONCE = 200  # requests
 _LONGEST_REASON = 200  # characters
@@ -42,15 +52,30 @@ class Decided:
     ours: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a request is: what happens next or has happened, and the outcome, if there is one.
+
+    `is_running` is whether an outcome is expected soon.
+    """
+
+    text: str
+    outcome: Outcome | None = None
+    is_running: bool = False
+
+
 class Approvals:
     """Shows and decides approval requests.
+
+    A change that has no outcome after `outcome_timeout` seconds was interrupted.
 
     Each method raises StoreUnavailable if the store can't be reached.
     """
 
-    def __init__(self, storage: Storage, audit: AuditLog) -> None:
+    def __init__(self, storage: Storage, audit: AuditLog, outcome_timeout: float) -> None:
         self._storage = storage
         self._audit = audit
+        self._outcome_timeout = outcome_timeout
 
     @property
     def where(self) -> str:
@@ -89,9 +114,37 @@ class Approvals:
         """Return the request with this identifier; None if it is no longer kept."""
         return await self._storage.find_request(identifier)
 
-    async def state(self, identifier: str) -> ConfirmationState | None:
-        """Return whether a request was acted on, and its outcome so far."""
-        return await self._storage.confirmation_state(identifier)
+    async def progress(self, request: ApprovalRequest) -> Progress:
+        """Return how far a request is."""
+        now, made = await self.now(), request.decision
+        if made is None:
+            is_stopped = not (request.has_expired(now) or await self._is_attended(request))
+            return Progress(_STOPPED if is_stopped else "")
+        state = await self._storage.confirmation_state(request.identifier)
+        if state is not None and state.outcome is not None:
+            return Progress(_summary(state.outcome), state.outcome)
+        if state is not None and state.claimed_at is not None:
+            is_lost = now > state.claimed_at + self._outcome_timeout
+            return Progress(_LOST_OUTCOME if is_lost else _RUNNING, is_running=not is_lost)
+        if now >= 2 * request.expires_at - request.asked_at:
+            return Progress(_UNUSED)
+        if not made.is_approval:
+            return Progress(_SEEN_LATER)
+        is_running = await self._is_attended(request)
+        return Progress(_RUNNING if is_running else _RUNS_LATER, is_running=is_running)
+
+    async def result(self, request: ApprovalRequest, seconds: float) -> Progress:
+        """Wait for the outcome of an approved request, for up to `seconds`, and return it."""
+        progress = await self.progress(request)
+        with anyio.move_on_after(seconds):
+            while progress.is_running:
+                await anyio.sleep(_CHECK_AGAIN)
+                progress = await self.progress(request)
+        return progress
+
+    async def _is_attended(self, request: ApprovalRequest) -> bool:
+        """Return whether the process that asked still runs."""
+        return await is_alive(self._storage, request.server)
 
     async def decide(
         self, request: ApprovalRequest, *, approve: bool, by: str, reason: str = ""
@@ -151,7 +204,7 @@ async def open_approvals(
         open_storage(url, options, sandbox=sandbox, is_needed=True) as storage,
         open_audit(record, settings.audit.numbers, clock) as audit,
     ):
-        yield Approvals(storage, audit)
+        yield Approvals(storage, audit, settings.twilio.deadline + OUTCOME_GRACE)
 
 
 async def count_in_other_default(settings: Settings, *, sandbox: bool) -> int:
@@ -165,6 +218,12 @@ async def count_in_other_default(settings: Settings, *, sandbox: bool) -> int:
         async with open_storage(sandbox=not sandbox) as storage:
             return (await storage.pending_requests(1)).count
     return 0
+
+
+def _summary(outcome: Outcome) -> str:
+    if outcome.outcome == "done":
+        return f"Done ({outcome.call.sid})." if outcome.call else "Done."
+    return outcome.error.message if outcome.error else outcome.reason or ""
 
 
 def _entry(request: ApprovalRequest, decision: OperatorDecision) -> Entry:

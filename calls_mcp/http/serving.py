@@ -74,6 +74,7 @@ class HttpServer:
             # A load balancer that has not noticed the shutdown may still send requests.
             await anyio.sleep(min(_NOTICED, grace / 10))
             await self.shutdown.idle()
+            await self.runtime.idle()  # a change may run after its approval, without a request
         self.shutdown.cancel_requests()
         with anyio.move_on_after(grace * 0.1):
             await self.runtime.finish(anyio.current_time() + grace * 0.05)

@@ -207,7 +207,12 @@ class _Tools:
             )
             async with runtime.invoker(caller.principal, overrides) as invoker:
                 arguments = params.arguments or {}
-                return await invoker.invoke(operation, arguments, caller, approval, report, waiting)
+                outcome = await invoker.invoke(
+                    operation, arguments, caller, approval, report, waiting
+                )
+            grant = current_grant()
+            await runtime.run_when_approved(outcome, operation, arguments, caller, grant)
+            return outcome
 
         settings = runtime.settings
         timeout, console = settings.guard.confirm_ttl, settings.console.url

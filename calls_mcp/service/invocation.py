@@ -61,7 +61,8 @@ class Invoker:
         `waiting` can it wait for a call.
         """
         try:
-            await self.rate_limit.hit(operation, caller.principal)
+            if approval is None or approval.by != "server":  # the approved request was counted
+                await self.rate_limit.hit(operation, caller.principal)
             arguments = validate(operation, raw)
             if operation.read_only:
                 outcome = await self._read(arguments, caller, report, waiting)

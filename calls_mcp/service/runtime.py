@@ -1,7 +1,7 @@
 """The shared state of one server: its settings, and what invocations need, loaded on first use."""
 
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -13,21 +13,25 @@ from weakref import WeakKeyDictionary
 import anyio
 
 from calls_mcp.errors import CallsError, ConfigurationError
-from calls_mcp.service.background_tasks import BackgroundTasks
+from calls_mcp.service.background_tasks import BackgroundTasks, open_background_tasks
 from calls_mcp.service.notification_streams import NotificationStreams
 from calls_mcp.service.watching import Watches
 from calls_mcp.settings import Access, Settings
-from calls_mcp.tools.catalog import PROMPTS, load_operations
+from calls_mcp.tools.catalog import PROMPTS, Json, Operation, load_operations
+from calls_mcp.tools.outcome import Caller, Outcome
 from calls_mcp.twilio.client_pool import ClientPool
 from calls_mcp.twilio.environment import named_certificates, named_proxy
 
 if TYPE_CHECKING:
     from calls_mcp.guard.operator import Approvals
     from calls_mcp.guard.policy import Policy
-    from calls_mcp.service.authorization import Overrides
+    from calls_mcp.service.approved_changes import ApprovedChanges
+    from calls_mcp.service.authorization import Grant, Overrides
     from calls_mcp.service.invocation import Invoker
     from calls_mcp.service.wiring import Services
     from calls_mcp.storage.rate_limiter import RateLimiter
+
+_POLL = 1.0  # second
 
 
 @dataclass(slots=True, eq=False)
@@ -48,7 +52,8 @@ class Runtime:
     """Holds the settings and creates the invokers. An async context manager.
 
     `clock` returns epoch seconds, and `monotonic` returns monotonic seconds. `sandbox` marks every
-    result as not real.
+    result as not real. `poll` is the time in seconds between two checks for the operator's
+    decisions.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class Runtime:
         sandbox: bool = False,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        poll: float = _POLL,
     ) -> None:
         self.settings = settings
         self.access = access
@@ -70,6 +76,10 @@ class Runtime:
         """Set when the server is about to stop; subscriptions to calls end then."""
         self.streams = NotificationStreams()
         """The open streams for notifications over HTTP."""
+        self._poll = poll
+        self._background = open_background_tasks()
+        self._tasks: BackgroundTasks | None = None
+        self._approved: ApprovedChanges | None = None
         self._clients = ClientPool(monotonic)
         self._resources = AsyncExitStack()
         self._opening, self._making = anyio.Lock(), anyio.Lock()
@@ -86,8 +96,9 @@ class Runtime:
             ConfigurationError: The policy is invalid, or the store, the telemetry, or the proxy
                 or certificates that the environment names can't be used.
         """
+        self._tasks = await self._background.__aenter__()
         async with AsyncExitStack() as undoing:
-            undoing.push_async_callback(self.aclose)
+            undoing.push_async_exit(self.__aexit__)
             await self._begin()
             undoing.pop_all()
         return self
@@ -117,9 +128,12 @@ class Runtime:
     async def __aexit__(self, *_: object) -> None:
         """Close all resources."""
         await self.aclose()
+        await self._background.__aexit__(None, None, None)
 
     async def aclose(self) -> None:
         """Close all resources. A second call does nothing."""
+        if self._approved is not None:
+            await self._approved.aclose()
         await self._clients.close_all_except(())
         await self._resources.aclose()
 
@@ -142,6 +156,26 @@ class Runtime:
                 await self._close_unused()
             if self._is_idle and not self._is_used:
                 self._is_idle.set()
+
+    async def run_when_approved(
+        self,
+        outcome: Outcome,
+        operation: Operation,
+        arguments: Mapping[str, Json],
+        caller: Caller,
+        grant: "Grant | None" = None,
+    ) -> None:
+        """Run a change after the operator's approval, if its outcome is that it waits for one.
+
+        `grant` is that of the caller's token, if any. It is checked again before the change runs.
+        """
+        identifier = outcome.confirmation and outcome.confirmation.approval
+        if identifier and self._services and self._tasks:
+            if self._approved is None:
+                self._approved = self._services.approved_changes(
+                    self.invoker, self._tasks, self.ending, self._poll
+                )
+            await self._approved.add(identifier, operation, arguments, caller, grant)
 
     def access_for(self, overrides: "Overrides | None") -> Access:
         """Return the access to the API for a principal with these overrides."""
@@ -196,9 +230,14 @@ class Runtime:
     async def finish(self, moment: float) -> None:
         """Wait for running invocations; at `moment` (anyio's clock), give up requests to the API.
 
-        Changes that are given up are recorded as unknown.
+        Changes that are given up are recorded as unknown. No approved change begins any more.
         """
+        self.ending.set()
         self._clients.finish_by(moment)
+        await self.idle()
+
+    async def idle(self) -> None:
+        """Wait until no invocation is running."""
         if self._is_used:
             self._is_idle = anyio.Event()
             await self._is_idle.wait()

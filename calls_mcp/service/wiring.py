@@ -1,8 +1,11 @@
 """Create the objects that invocations need. `Runtime` imports this lazily."""
 
+import secrets
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+
+import anyio
 
 from calls_mcp.audit import AuditLog, audit_path, open_audit
 from calls_mcp.errors import AuditUnavailable, StoreUnavailable
@@ -15,20 +18,21 @@ from calls_mcp.guard.operator import Approvals
 from calls_mcp.guard.policy import Policy, load_policy
 from calls_mcp.guard.send_once import Sender
 from calls_mcp.guard.signing import Signer
+from calls_mcp.service.approved_changes import ApprovedChanges, OpenInvoker, Process
+from calls_mcp.service.background_tasks import BackgroundTasks
 from calls_mcp.service.cursors import Cursors
 from calls_mcp.service.invocation import Invoker
-from calls_mcp.settings import Access, Settings
+from calls_mcp.settings import OUTCOME_GRACE, Access, Settings
 from calls_mcp.storage import Storage, StorageOptions, open_storage
 from calls_mcp.storage.rate_limiter import RateLimiter
 from calls_mcp.twilio.client import TwilioClient
 
-_GRACE = 5  # seconds
 _LEAST_WAIT = 2  # seconds
 
 
 @dataclass(frozen=True, kw_only=True)
 class Services:
-    """What all invokers share. `clock` returns epoch seconds."""
+    """What all invokers share. `clock` returns epoch seconds. `server` names this process."""
 
     settings: Settings
     sandbox: bool
@@ -38,13 +42,28 @@ class Services:
     policy: Policy
     rates: RateLimiter
     signer: Signer
+    server: str
 
     @property
     def approvals(self) -> Approvals | None:
         """The approval requests; None if the store is in memory, which no operator sees."""
         if not self.storage.is_shared:
             return None
-        return Approvals(self.storage, self.audit)
+        timeout = self.settings.twilio.deadline + OUTCOME_GRACE
+        return Approvals(self.storage, self.audit, timeout)
+
+    def approved_changes(
+        self, invoker: OpenInvoker, background: BackgroundTasks, ending: anyio.Event, poll: float
+    ) -> ApprovedChanges:
+        """Return what runs the changes of this process after the operator approved them."""
+        process = Process(
+            server=self.server,
+            invoker=invoker,
+            background=background,
+            ending=ending,
+            clock=self.clock,
+        )
+        return ApprovedChanges(self.storage, process, poll)
 
     async def is_ready(self) -> bool:
         """Return whether changes can be stored and recorded."""
@@ -90,7 +109,8 @@ class Services:
         if not self.storage.is_shared:
             return None
         ttl, wait = self.settings.guard.operator_ttl, self.settings.guard.operator_wait
-        return ApprovalRequests(self.storage, ttl, wait, self.settings.console.url)
+        console = self.settings.console.url
+        return ApprovalRequests(self.storage, ttl, wait, self.server, console)
 
 
 @asynccontextmanager
@@ -105,7 +125,7 @@ async def open_services(
     busy = max(_LEAST_WAIT, access.deadline / 4)  # seconds to wait for locks of other processes
     # Waiting for the outcome of another process must outlast that process's deadline.
     options = StorageOptions(
-        outcome_timeout=access.deadline + _GRACE, timeout=min(5, busy), clock=clock
+        outcome_timeout=access.deadline + OUTCOME_GRACE, timeout=min(5, busy), clock=clock
     )
     path, numbers = audit_path(settings, sandbox=sandbox), settings.audit.numbers
     async with (
@@ -121,4 +141,5 @@ async def open_services(
             policy=load_policy(settings.guard.policy),
             rates=RateLimiter(storage if storage.kind == "redis" else None, clock),
             signer=Signer(settings.guard.keys(access)),
+            server=secrets.token_hex(8),
         )

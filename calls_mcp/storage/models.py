@@ -109,7 +109,7 @@ class ApprovalRequest:
     `client` is the name of the principal's client, and `rule` the rule that requires the approval.
     The operator can decide until `expires_at`. `users_too` says whether the rule accepts any human,
     so that the client's user could confirm if the client supported it. `account_sid` is the account
-    of the change.
+    of the change. `server` is the process that asked, which runs the change after an approval.
     """
 
     identifier: str
@@ -122,6 +122,7 @@ class ApprovalRequest:
     expires_at: float
     users_too: bool = False
     account_sid: str = ""
+    server: str = ""
     decision: OperatorDecision | None = None
 
     @property

@@ -136,13 +136,14 @@ class Approval:
 
     `by` is how the answer came: from the client's user, with the token, or about an approval
     request. Only the operator can approve the latter, so such an answer is always a refusal. A
-    `client` that could not ask its user does not answer: it withdraws the question.
+    `client` that could not ask its user does not answer: it withdraws the question. The `server`
+    runs a change by itself after the operator approved its request, whose id is then `token`.
     """
 
     token: str
     approved: bool = True
     reason: str = ""
-    by: Literal["elicitation", "token", "operator", "client"] = "token"
+    by: Literal["elicitation", "token", "operator", "client", "server"] = "token"
 
 
 ReportProgress = Callable[[float, float, str], Awaitable[None]]

@@ -52,8 +52,8 @@ def test_a_name_cannot_hide_the_preview(capsys: Captured, record: Path) -> None:
             )
     assert main(["approvals", "show", approval]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].endswith('ago by "ann Hang up[8m" ("ann Hang up[8m")')
-    assert any("Call +1 500" in line for line in lines[3:])
+    assert lines[2].endswith('ago by "ann Hang up[8m" ("ann Hang up[8m")')
+    assert any("Call +1 500" in line for line in lines[4:])
 
 
 def shown(capsys: Captured, *arguments: str) -> Any:  # noqa: ANN401  # JSON
@@ -70,9 +70,12 @@ def test_pending_requests_are_listed_with_a_summary(capsys: Captured, record: Pa
     assert approval in told
     assert "Call +1 500" in told
     assert main(["approvals", "show", approval]) == 0
-    assert 'ago by "calls-mcp call" ("calls-mcp call ' in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert 'ago by "calls-mcp call" ("calls-mcp call ' in told
+    assert "The server that asked has stopped. If you approve this, it runs when the" in told
     (listed,) = shown(capsys, "list")
-    assert listed == shown(capsys, "show", approval)
+    whole = shown(capsys, "show", approval)
+    assert listed == {name: value for name, value in whole.items() if name != "progress"}
     assert (listed["id"], listed["state"], listed["tool"]) == (approval, "pending", "create_call")
 
 

@@ -59,7 +59,9 @@ async def test_an_approved_call_is_placed_when_the_agent_retries(
     approval = await harness.request_call()
     text = text_of(await decide(ann, approval, "approve"))
     assert "Approved by ann" in text
-    assert "It runs when the agent retries." in text
+    assert "Running now." in text
+    harness.clock.advance(10)  # without a heartbeat
+    assert "It runs when the agent retries." in text_of(await ann.read(f"/approvals/{approval}"))
     assert "No pending approval requests." in text_of(await ann.read("/approvals"))
     assert harness.changes == []
     async with harness.connect() as agent:

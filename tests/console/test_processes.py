@@ -177,7 +177,7 @@ async def test_an_agent_waits_while_the_operator_approves_or_denies(
         assert outcomes[0]["outcome"] == "done"
         assert scene.sent == 1
         decided = scene.deployment.decisions(approval)
-        assert decided == [("asked", None), ("approved", "ann"), ("allowed", "ann")]
+        assert decided[:3] == [("asked", None), ("approved", "ann"), ("allowed", "ann")]
 
         await scene.window.goto(f"/calls/{outcomes[0]['call']['sid']}")
         for step in (
@@ -197,11 +197,24 @@ async def test_an_agent_waits_while_the_operator_approves_or_denies(
     assert scene.sent == 1
 
 
+async def test_an_approval_on_the_command_line_runs_the_change(scene: Scene) -> None:
+    environment = {**os.environ, **scene.deployment.environment}
+    async with scene.deployment.server() as server:
+        approval = await server.request_call()
+        command = [*COMMAND, "approvals", "approve", approval]
+        told = (await anyio.run_process(command, env=environment)).stdout.decode()
+        assert re.fullmatch(r"Approved\. (Running now\.\n)?Done \(CA[0-9a-f]{32}\)\.\n", told)
+        assert scene.sent == 1
+        assert (await server.retry())["outcome"] == "done"
+    assert scene.sent == 1
+
+
 async def test_decisions_outlive_the_server_and_work_without_one(scene: Scene) -> None:
     async with scene.deployment.server() as killed:
         await killed.request_call()
-        await scene.window.approve()
         killed.kill()
+    await scene.window.goto("/approvals")
+    await scene.window.approve()
     async with scene.deployment.server() as server:
         assert scene.sent == 0
         assert (await server.retry())["outcome"] == "done"

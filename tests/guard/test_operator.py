@@ -19,7 +19,7 @@ from calls_mcp.storage.sqlite import SqliteStorage
 from calls_mcp.tools.outcome import ReportProgress
 from tests.audit_records import records_in
 from tests.guard.test_policy import policy
-from tests.harness import ERAS, Agent, Era, Harness, User, decline, open_harness, placing
+from tests.harness import ERAS, NEVER, Agent, Era, Harness, User, decline, open_harness, placing
 
 pytestmark = pytest.mark.anyio
 
@@ -42,6 +42,9 @@ class Scene:
             await self.waiting(), approve=approve, by="bob", reason=reason
         )
 
+    async def decide_filed(self, request: ApprovalRequest) -> None:
+        await self.approvals.decide(request, approve=True, by="bob")
+
     @property
     def recorded(self) -> list[dict[str, Any]]:
         return records_in(self.record)
@@ -49,7 +52,7 @@ class Scene:
 
 @asynccontextmanager
 async def scene(
-    folder: Path, rules: str = 'place = "operator"', **settings: str
+    folder: Path, rules: str = 'place = "operator"', poll: float = NEVER, **settings: object
 ) -> AsyncGenerator[Scene]:
     record = folder / "audit.db"
     shared: dict[str, Any] = {
@@ -59,7 +62,7 @@ async def scene(
     }
     file = policy(folder, f"[confirm]\n{rules}\n[caps]\nsame_number_seconds = 0\n")
     async with (
-        open_harness(**shared, calls_mcp_policy=file) as harness,
+        open_harness(**shared, calls_mcp_policy=file, poll=poll) as harness,
         open_approvals(harness.runtime.settings, harness.clock) as approvals,
     ):
         yield Scene(harness, approvals, record)
@@ -260,7 +263,7 @@ async def test_an_approval_just_before_the_expiry_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wait = ApprovalRequests.wait
-    terms = {"calls_mcp_operator_ttl": "60", "calls_mcp_operator_wait": "0"}
+    terms: dict[str, Any] = {"calls_mcp_operator_ttl": "60", "calls_mcp_operator_wait": "0"}
     async with scene(tmp_path, **terms) as here, here.harness.connect() as agent:
         await agent.call("create_call", **placing())
 

@@ -1,0 +1,194 @@
+"""Changes that wait for the operator. The process that asked runs them after the approval."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import anyio
+from anyio.abc import TaskGroup
+
+from calls_mcp.errors import CallsError, InvalidConfirmation, StoreUnavailable
+from calls_mcp.guard.heartbeat import Heartbeat
+from calls_mcp.observability import correlation
+from calls_mcp.service.authorization import renewed_for
+from calls_mcp.service.invocation import Invoker
+from calls_mcp.storage import ApprovalRequest, Storage
+from calls_mcp.tools.catalog import Json, Operation
+from calls_mcp.tools.outcome import Approval, Caller
+from calls_mcp.tools.validation import validate
+
+if TYPE_CHECKING:
+    from calls_mcp.service.authorization import Grant, Overrides
+    from calls_mcp.service.background_tasks import BackgroundTasks
+
+_RETRY = 5  # times the interval, between two attempts to run a change
+_LAST_WRITES = 2.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """A change as the client requested it, and the grant of the client's token, if any."""
+
+    operation: Operation
+    arguments: Mapping[str, Json]
+    caller: Caller
+    grant: "Grant | None"
+
+
+OpenInvoker = Callable[[str, "Overrides | None"], AbstractAsyncContextManager[Invoker]]
+"""Opens the invoker of a principal with overrides."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """The process that asks for changes.
+
+    `server` is its name in approval requests. `ending` is set when it is about to stop. `clock`
+    returns epoch seconds.
+    """
+
+    server: str
+    invoker: OpenInvoker
+    background: "BackgroundTasks"
+    ending: anyio.Event
+    clock: Callable[[], float]
+
+
+class ApprovedChanges:
+    """Runs the changes that a process asked for as soon as the operator approves them.
+
+    While any of its requests are pending, one task checks the store every `interval` seconds and
+    writes heartbeats. It begins nothing once the process is about to stop.
+    """
+
+    def __init__(self, storage: Storage, process: Process, interval: float) -> None:
+        self._storage = storage
+        self._process = process
+        self._heartbeat = Heartbeat(storage, process.server)
+        self._interval = interval
+        self._pending: dict[str, _Change] = {}
+        self._running: set[str] = set()
+        self._seen = ""
+        self._tasks: TaskGroup | None = None
+        self._ended = anyio.Event()
+
+    async def add(
+        self,
+        identifier: str,
+        operation: Operation,
+        arguments: Mapping[str, Json],
+        caller: Caller,
+        grant: "Grant | None",
+    ) -> None:
+        """Run a change after the approval of its request, if this process made the request.
+
+        `grant` is that of the caller's token, if any. It is checked again before the change runs.
+        """
+        if identifier in self._pending or self._process.ending.is_set():
+            return
+        self._pending[identifier] = _Change(operation, arguments, caller, grant)
+        self._seen = ""
+        if self._tasks is None:
+            self._tasks, self._ended = anyio.create_task_group(), anyio.Event()
+            self._process.background.start(partial(self._watch, self._tasks, self._ended))
+            await self._beat()  # before the client hears of the request
+
+    async def aclose(self) -> None:
+        """Stop. Changes that are being sent are finished first."""
+        if self._tasks is not None:
+            self._tasks.cancel_scope.cancel()
+            with anyio.CancelScope(shield=True):
+                await self._ended.wait()
+
+    async def _watch(self, tasks: TaskGroup, ended: anyio.Event) -> None:
+        try:
+            async with tasks:
+                while (self._pending or self._running) and not self._process.ending.is_set():
+                    await self._pause(self._interval)
+                    await self._beat()
+                    with suppress(StoreUnavailable):  # which the store has logged
+                        await self._look(tasks)
+                if not self._running:
+                    self._tasks = None  # so that the next request starts another task
+        finally:
+            if self._tasks is tasks:
+                self._tasks = None
+                await self._stop_heartbeats()
+            ended.set()
+
+    async def _look(self, tasks: TaskGroup) -> None:
+        """Run the changes that were approved since the last look."""
+        version = await self._storage.pending_version()
+        if version == self._seen:
+            return
+        for identifier, change in [*self._pending.items()]:
+            request = await self._current(identifier)
+            if request is not None and request.decision is None:
+                continue
+            del self._pending[identifier]
+            if request is not None and request.decision and request.decision.is_approval:
+                self._running.add(identifier)
+                tasks.start_soon(self._run_until_settled, request, change)
+        self._seen = version
+
+    async def _current(self, identifier: str) -> ApprovalRequest | None:
+        """Return a request of this process, pending or decided; None if it has expired."""
+        request = await self._storage.find_request(identifier)
+        if request is None or request.server != self._process.server:
+            return None
+        now = await self._storage.now()
+        if request.has_expired(now):  # may have been decided just before
+            request = await self._storage.find_request_after_writes(identifier)
+        return request if request and not request.has_expired(now) else None
+
+    async def _run_until_settled(self, request: ApprovalRequest, change: _Change) -> None:
+        until = 2 * request.expires_at - request.asked_at  # when the approval expires
+        try:
+            while not self._process.ending.is_set():
+                with suppress(CallsError):
+                    if await self._run(request.identifier, change):
+                        return
+                    if await self._storage.now() >= until:
+                        return
+                await self._pause(_RETRY * self._interval)
+        finally:
+            self._running.remove(request.identifier)
+
+    async def _run(self, identifier: str, change: _Change) -> bool:
+        """Run an approved change as if the client had repeated it. Return whether it is settled."""
+        caller, operation = change.caller, change.operation
+        grant, now = change.grant, self._process.clock()
+        grant = grant and await renewed_for(operation, grant, now)
+        overrides = grant.overrides if grant else None
+        with correlation.request_context(None, caller.principal):
+            async with self._process.invoker(caller.principal, overrides) as invoker:
+                if grant is None and change.grant is not None:
+                    arguments = validate(operation, change.arguments)
+                    await invoker.guard.refuse(identifier, arguments, caller, _revoked(operation))
+                    return True
+                approval = Approval(identifier, by="server")
+                outcome = await invoker.invoke(operation, change.arguments, caller, approval)
+                return await invoker.guard.conclude(identifier, outcome)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, unless the process is about to stop."""
+        with anyio.move_on_after(seconds):
+            await self._process.ending.wait()
+
+    async def _beat(self) -> None:
+        with suppress(StoreUnavailable):
+            await self._heartbeat.beat()
+
+    async def _stop_heartbeats(self) -> None:
+        with anyio.move_on_after(_LAST_WRITES, shield=True), suppress(StoreUnavailable):
+            await self._heartbeat.stop()
+
+
+def _revoked(operation: Operation) -> InvalidConfirmation:
+    return InvalidConfirmation(
+        "Nothing was sent: after this request, its token was revoked, expired, or lost the "
+        f"permission for {operation.name}.",
+        "Call again with a token that permits it to make a new request.",
+    )

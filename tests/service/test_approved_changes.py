@@ -1,0 +1,240 @@
+"""Changes that run after the operator's approval, without another request of the client."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from calls_mcp.guard.operator import Approvals, Progress, open_approvals
+from calls_mcp.storage import ApprovalRequest
+from tests.guard.test_operator import Scene, scene
+from tests.guard.test_policy import policy
+from tests.harness import NEVER, Agent, open_harness, placing
+from tests.http.service import by_tokens, entry, open_service, write
+
+pytestmark = pytest.mark.anyio
+
+SOON = 0.01  # seconds
+REPLAYED = "this ran once, after the operator approved it"
+
+
+async def outcome_of(approvals: Approvals, request: ApprovalRequest) -> Progress:
+    """Wait until a request has an outcome."""
+    found = await approvals.find(request.identifier)
+    assert found
+    progress = await approvals.result(found, 30)
+    assert progress.outcome
+    return progress
+
+
+async def approved(here: Scene) -> tuple[ApprovalRequest, Progress]:
+    """Approve the pending request, and wait for its outcome."""
+    request = await here.waiting()
+    await here.decide(approve=True)
+    return request, await outcome_of(here.approvals, request)
+
+
+async def test_an_approved_call_is_placed_without_another_request(tmp_path: Path) -> None:
+    async with scene(tmp_path, poll=SOON) as here, here.harness.connect() as agent:
+        assert (await agent.call("create_call", **placing()))["outcome"] == "awaiting_operator"
+        request, progress = await approved(here)
+        (call,) = here.harness.emulator.calls.all()
+        assert progress.text == f"Done ({call.sid})."
+        told = [
+            (each.get("decision"), each.get("outcome"), each.get("approval_id"))
+            for each in here.recorded
+        ]
+        assert told == [
+            ("asked", None, request.identifier),
+            ("approved", None, request.identifier),
+            ("allowed", None, request.identifier),
+            (None, "done", None),
+        ]
+    assert len(here.harness.changes) == 1
+
+
+async def test_it_is_placed_after_the_client_has_disconnected(tmp_path: Path) -> None:
+    async with scene(tmp_path, poll=SOON) as here:
+        async with here.harness.connect() as agent:
+            await agent.call("create_call", **placing())
+        await approved(here)
+    assert len(here.harness.changes) == 1
+
+
+async def test_the_next_request_gets_the_outcome_and_the_one_after_it_asks_again(
+    tmp_path: Path,
+) -> None:
+    async with scene(tmp_path, poll=SOON) as here, here.harness.connect() as agent:
+        await agent.call("create_call", **placing())
+        await approved(here)
+        (call,) = here.harness.emulator.calls.all()
+        here.harness.clock.advance(1700)  # of twice 900 s
+        told = await agent.call("create_call", **placing())
+        assert (told["outcome"], told["call"]["sid"]) == ("done", call.sid)
+        assert any(REPLAYED in warning for warning in told["warnings"])
+        again = await agent.call("create_call", **placing())
+        assert again["outcome"] == "awaiting_operator"
+    assert len(here.harness.changes) == 1
+
+
+async def test_an_outcome_that_nobody_fetched_in_time_does_not_block_the_same_change(
+    tmp_path: Path,
+) -> None:
+    async with scene(tmp_path, poll=SOON) as here, here.harness.connect() as agent:
+        first = await agent.call("create_call", **placing())
+        await approved(here)
+        here.harness.clock.advance(1801)
+        second = await agent.call("create_call", **placing())
+        assert second["outcome"] == "awaiting_operator"
+        assert second["confirmation"]["approval"] != first["confirmation"]["approval"]
+
+
+@pytest.mark.parametrize(
+    "store", ["sqlite_url", pytest.param("redis_url", marks=pytest.mark.services)]
+)
+async def test_a_call_is_placed_once_however_many_repeats_arrive_at_two_replicas(
+    store: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url: str = request.getfixturevalue(store)
+    told: list[dict[str, Any]] = []
+    shared: dict[str, Any] = {"calls_mcp_state_url": url, "calls_mcp_operator_wait": "5"}
+    async with (
+        scene(tmp_path, poll=SOON, **shared) as here,
+        open_harness(
+            calls_mcp_policy=here.harness.runtime.settings.guard.policy,
+            calls_mcp_audit_database=tmp_path / "audit2.db",
+            poll=SOON,
+            **shared,
+        ) as other,
+        here.harness.connect() as one,
+        other.connect() as two,
+    ):
+
+        async def repeat(agent: Agent) -> None:
+            told.append(await agent.call("create_call", **placing()))
+
+        await repeat(one)
+        filed = await here.waiting()
+        async with anyio.create_task_group() as tasks:
+            for number in range(50):
+                tasks.start_soon(repeat, one)
+                tasks.start_soon(repeat, two)
+                if number == 25:
+                    tasks.start_soon(here.decide_filed, filed)
+        await outcome_of(here.approvals, filed)
+        calls = [*here.harness.emulator.calls.all(), *other.emulator.calls.all()]
+    assert len(calls) == 1
+    outcomes = Counter(each["outcome"] for each in told)
+    assert {*outcomes} <= {"done", "awaiting_operator"}
+    assert {each["call"]["sid"] for each in told if "call" in each} <= {calls[0].sid}
+
+
+async def test_a_denied_or_expired_request_never_runs(tmp_path: Path) -> None:
+    async with scene(tmp_path, poll=SOON) as here, here.harness.connect() as agent:
+        await agent.call("create_call", **placing())
+        await here.decide(approve=False)
+        await agent.call("create_call", **placing(timeout=5))
+        here.harness.clock.advance(900)
+        assert (await agent.call("create_call", **placing()))["outcome"] == "declined"
+        assert (await agent.call("create_call", **placing(timeout=5)))["outcome"] == "expired"
+        await agent.call("create_call", **placing(timeout=6))
+        await approved(here)  # so the others were seen, too
+    assert len(here.harness.changes) == 1
+
+
+async def test_a_change_of_a_stopped_process_runs_when_the_client_retries(tmp_path: Path) -> None:
+    async with scene(tmp_path, poll=SOON) as here:
+        async with here.harness.connect() as agent:
+            await agent.call("create_call", **placing())
+        request = await here.waiting()
+    async with scene(tmp_path, poll=SOON) as here, here.harness.connect() as agent:
+        assert "The server that asked has stopped" in (await here.approvals.progress(request)).text
+        await here.decide(approve=True)
+        decided = await here.approvals.find(request.identifier)
+        assert decided
+        progress = await here.approvals.result(decided, 30)
+        assert progress.text == "It runs when the agent retries."
+        assert here.harness.changes == []
+        assert (await agent.call("create_call", **placing()))["outcome"] == "done"
+    assert len(here.harness.changes) == 1
+
+
+async def test_a_process_that_was_killed_is_noticed(tmp_path: Path) -> None:
+    async with scene(tmp_path, poll=NEVER) as here, here.harness.connect() as agent:
+        await agent.call("create_call", **placing())
+        request = await here.waiting()
+        assert (await here.approvals.progress(request)).text == ""
+        here.harness.clock.advance(10)
+        assert "has stopped" in (await here.approvals.progress(request)).text
+        await here.decide(approve=True)
+        decided = await here.approvals.find(request.identifier)
+        assert decided
+        here.harness.clock.advance(10)
+        assert (await here.approvals.progress(decided)).text == "It runs when the agent retries."
+
+
+async def test_nothing_begins_after_the_server_was_told_to_stop(tmp_path: Path) -> None:
+    async with scene(tmp_path, poll=SOON) as here, here.harness.connect() as agent:
+        await agent.call("create_call", **placing())
+        await here.harness.runtime.finish(anyio.current_time())
+        await here.decide(approve=True)
+    async with scene(tmp_path) as here, here.harness.connect() as agent:
+        assert here.harness.changes == []
+        assert (await agent.call("create_call", **placing()))["outcome"] == "done"
+
+
+TOKEN = "t" * 40
+
+
+def revoked(_folder: Path) -> str:
+    return ""
+
+
+def without_scope(_folder: Path) -> str:
+    return entry(TOKEN, "ann", "calls:read")
+
+
+def of_another(_folder: Path) -> str:
+    return entry(TOKEN, "eve", "calls:place")
+
+
+def with_policy(folder: Path) -> str:
+    own = policy(
+        folder, '[confirm]\nplace = "operator"\n[destinations]\nallow_countries = ["DE"]\n'
+    )
+    return entry(TOKEN, "ann", "calls:place") + f'[principals.ann]\npolicy = "{own}"\n'
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (revoked, "invalid_confirmation"),
+        (without_scope, "invalid_confirmation"),
+        (of_another, "invalid_confirmation"),
+        (with_policy, "policy_denied"),
+    ],
+)
+async def test_a_change_does_not_run_if_its_principal_may_no_longer_request_it(
+    change: Callable[[Path], str], kind: str, tmp_path: Path
+) -> None:
+    file = write(tmp_path / "principals.toml", entry(TOKEN, "ann", "calls:place"))
+    settings = {
+        "calls_mcp_confirm": "operator",
+        "calls_mcp_state_url": f"sqlite:///{tmp_path}/state.db",
+        "poll": SOON,
+    }
+    async with open_service(token=TOKEN, **by_tokens(file, **settings)) as service:
+        harness = service.harness
+        async with service.connect() as agent:
+            await agent.call("create_call", **placing())
+        async with open_approvals(harness.runtime.settings, harness.clock) as approvals:
+            (request,) = await approvals.pending()
+            write(file, change(tmp_path))
+            await approvals.decide(request, approve=True, by="bob")
+            progress = await outcome_of(approvals, request)
+        assert progress.outcome
+        assert progress.outcome.error_kind == kind
+        assert harness.changes == []
