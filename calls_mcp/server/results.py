@@ -82,7 +82,7 @@ def _ending(call: CallSummary) -> str:
     how = _ENDINGS.get(call.status or "", "The call has ended")
     if call.status == "no-answer" and call.started_at and call.ended_at:
         rang = datetime.fromisoformat(call.ended_at) - datetime.fromisoformat(call.started_at)
-        how += f" for {duration(rang.total_seconds())}"
+        how += f" for {duration(max(0, rang.total_seconds()))}"
     if call.status == "completed" and (call.answered_by or call.duration_seconds):
         how = _ANSWERED.get((call.answered_by or "").partition("_")[0], "The call was answered")
     if call.status == "completed" and call.duration_seconds is not None:

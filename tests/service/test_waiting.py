@@ -9,12 +9,13 @@ from typing import Any
 import anyio
 import pytest
 from anyio.abc import TaskGroup
+from mcp.shared.subscriptions import ResourceUpdated
 
 from calls_mcp.emulator import Fault
 from calls_mcp.service import waiting, watching
-from tests.harness import ERAS, Agent, Era, Harness, open_harness, structured, text_of
-from tests.subscriptions import in_memory, left_alone, looked, looks, subscribed
-from tests.upstream import SID, answer, call, scripted
+from tests.harness import ACCOUNT, ERAS, Agent, Era, Harness, open_harness, structured, text_of
+from tests.subscriptions import left_alone, looked, looks
+from tests.upstream import SID, Exchange, answer, call, scripted
 
 pytestmark = pytest.mark.anyio
 
@@ -187,16 +188,47 @@ async def test_a_cancelled_wait_stops_reading(era: Era) -> None:
         assert await left_alone(harness, sid)
 
 
-async def test_a_wait_reads_a_subscribed_call_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_wait_reads_a_subscribed_call_more_often_but_not_as_its_subscriber(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(watching, "_WHILE_RINGING", 0.01)
-    async with open_harness(calls_mcp_watch_interval=3600) as harness, harness.connect() as agent:
+    policy = tmp_path / "policy.toml"
+    policy.write_text("[caps]\nreads_per_minute = 3\n[destinations]\n", "utf-8")
+    async with (
+        open_harness(calls_mcp_watch_interval=3600, calls_mcp_policy=policy) as harness,
+        harness.connect() as agent,
+    ):
         sid = await agent.place()
-        uri = f"calls://call/{sid}"
-        async with subscribed(in_memory(harness), "auto", uri), anyio.create_task_group() as tasks:
-            waiter = begin(tasks, agent, sid, wait_until="ended")
-            await looked(harness, sid, 3)
-            harness.clock.advance(END)
-            await waiter.result()
+        async with (
+            agent.client.listen(resource_subscriptions=[f"calls://call/{sid}"]) as news,
+            anyio.create_task_group() as tasks,
+        ):
+            waiter = begin(tasks, agent, sid, wait_until="answered")
+            await looked(harness, sid, 5)
+            assert "error" not in await agent.call("fetch_call", sid=sid)
+            harness.clock.advance(TALK)
+            assert (await waiter.result())["call"]["status"] == "in-progress"
+            assert [type(event) for event in [await anext(aiter(news))]] == [ResourceUpdated]
+
+
+async def test_waits_for_the_same_call_in_two_accounts_are_separate() -> None:
+    async def answer_for_account(exchange: Exchange) -> None:
+        account = exchange.request.target.split("/")[3]
+        status = "in-progress" if account == ACCOUNT else "ringing"
+        await answer(200, call(account_sid=account, status=status))(exchange)
+
+    async with (
+        scripted(answer_for_account, deadline=30, **QUICK) as (upstream, agent),
+        anyio.create_task_group() as tasks,
+    ):
+        waiter = begin(tasks, agent, SID, wait_until="answered", account_sid="AC" + "7" * 32)
+        while len(upstream.requests) < 3:
+            await anyio.lowlevel.checkpoint()
+        begin(tasks, agent, SID, wait_until="ended")
+        while len(upstream.requests) < 20:
+            await anyio.lowlevel.checkpoint()
+        assert waiter.reported == ["ringing"]
+        tasks.cancel_scope.cancel()
 
 
 # Errors of the API
