@@ -217,10 +217,11 @@ async def _invoke(
     tool: str, arguments: Mapping[str, Json], runtime: Runtime, *, says_yes: bool
 ) -> CallToolResult | MCPError:
     ask = _ask if _is_interactive() and not says_yes else None
+    report = _report if _is_interactive() and "wait_until" in arguments else None
     server = build_server(runtime)
     async with Client(server, elicitation_callback=ask, client_info=_SELF, cache=None) as client:
         try:
-            result = await client.call_tool(tool, {**arguments})
+            result = await client.call_tool(tool, {**arguments}, progress_callback=report)
             confirmation = _outcome(result).confirmation
             if confirmation is None or confirmation.token is None or not says_yes:
                 return result
@@ -229,6 +230,13 @@ async def _invoke(
             return await client.call_tool(tool, {**arguments, **token})
         except MCPError as refused:
             return refused
+
+
+async def _report(progress: float, total: float | None, message: str | None) -> None:
+    """Show the status of the call, so that the command does not look stuck."""
+    del progress, total
+    if message:
+        warn(f"{message}…")
 
 
 async def _ask(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
