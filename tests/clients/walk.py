@@ -5,7 +5,7 @@ import re
 from tests.clients.conversation import Answer, Speaking
 
 GUEST = "+15005550205"
-PLACE = {"to": GUEST, "from": "+15005550006", "twiml": "<Response><Say>Hello.</Say></Response>"}
+PLACE = {"to": GUEST, "from": "+15005550006", "say": "Hello."}
 BAD = {"to": "+1 500 555 0205", "from": "+15005550006", "timeout": 9000, "whom": "Ann"}
 
 _SID = re.compile(r"\bCA[0-9a-f]{32}\b")
@@ -24,7 +24,7 @@ def token(answer: Answer) -> str:
 
 
 async def walk(speaking: Speaking, *, asks: bool) -> None:
-    """List calls, place one, delete another.
+    """List calls, place one, wait until it is answered, delete another.
 
     The user confirms it if the client `asks` them; else the token does.
     """
@@ -35,6 +35,8 @@ async def walk(speaking: Speaking, *, asks: bool) -> None:
     placed = await _confirmed(speaking, "create_call", "Call +1 500", asks=asks, **PLACE)
     [sid] = sids(placed)
     assert sids(await speaking.call("list_calls", to=GUEST)) == [sid]
+    answered = await speaking.call("fetch_call", sid=sid, wait_until="answered")
+    assert "in-progress" in answered.seen
 
     old = sids(listed)[1]
     deleted = await _confirmed(speaking, "delete_call", "Permanently delete", asks=asks, sid=old)

@@ -162,8 +162,8 @@ def _urls(arguments: "Arguments") -> Iterator[tuple[str, str]]:
 
 def _object_to_twiml(policy: Policy, arguments: "Arguments") -> Iterator[Objection]:
     if not policy.twiml.inline:
-        hint = "Use url or application_sid instead, or ask the operator to allow inline TwiML."
-        yield Objection("twiml.inline", "TwiML is not allowed as an argument", hint)
+        hint = "Use url or application_sid instead, or ask the operator to allow them."
+        yield Objection("twiml.inline", "twiml and say are not allowed", hint)
     values = arguments.values
     is_limited = arguments.operation.effect == "place" or (
         "time_limit" in values.keys() - arguments.ignored

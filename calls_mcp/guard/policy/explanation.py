@@ -104,7 +104,7 @@ def _links(policy: Policy) -> Iterator[str]:
         hosts = "any public host" if policy.urls.any_host else _listed(policy.urls.hosts)
         yield f"Only {secure} URLs on {hosts} are allowed."
     if not policy.twiml.inline:
-        yield "TwiML is not allowed as an argument."
+        yield "`twiml` and `say` are not allowed as arguments."
         return
     yield "TwiML is allowed as an argument if it is well-formed and has no DOCTYPE."
     unknown = "not checked" if policy.twiml.unknown else "denied"

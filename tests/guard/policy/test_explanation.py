@@ -103,7 +103,7 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
             ),
         ),
         ("urls", {"hosts": ()}, "URLs are not allowed."),
-        ("twiml", {"inline": False}, "TwiML is not allowed as an argument."),
+        ("twiml", {"inline": False}, "`twiml` and `say` are not allowed as arguments."),
         ("caps", {"record": True}, "Recording calls is allowed."),
         (
             "caps",
