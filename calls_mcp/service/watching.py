@@ -246,13 +246,15 @@ class Watches:
         while not is_over:
             await self._until_due(watch, failures)
             await self._renew(watch)
+            present = [*watch.subscribers]
             outcome = await self._read(watch)
             if outcome is None:
                 continue
             # All subscribers have the same credentials: a failure of the API concerns each of them.
             failures = failures + 1 if outcome.error else 0
             is_over = is_final(outcome)
-            for subscription in watch.subscribers:
+            # For those who came during the read it may be older than what they know.
+            for subscription in watch.subscribers if is_over else present:
                 subscription.latest = outcome
                 subscription.wake()
             call = outcome.call or watch.known

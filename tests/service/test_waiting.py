@@ -231,6 +231,30 @@ async def test_waits_for_the_same_call_in_two_accounts_are_separate() -> None:
         tasks.cancel_scope.cancel()
 
 
+async def test_a_read_that_began_before_the_wait_is_not_taken_for_a_change() -> None:
+    late = anyio.Event()
+
+    async def step(exchange: Exchange) -> None:
+        number = len(upstream.requests)
+        if number == 2:  # a poll for the first client, which overlaps the second's first read
+            await late.wait()
+        status = "ringing" if number <= 2 else "in-progress" if number <= 6 else "completed"
+        await answer(200, call(status=status))(exchange)
+
+    async with (
+        scripted(step, deadline=30, **QUICK) as (upstream, agent),
+        anyio.create_task_group() as tasks,
+    ):
+        begin(tasks, agent, SID, wait_until="ended")
+        while len(upstream.requests) < 2:
+            await anyio.lowlevel.checkpoint()
+        second = begin(tasks, agent, SID, wait_until="change")
+        while not second.reported:
+            await anyio.lowlevel.checkpoint()
+        late.set()
+        assert (await second.result())["call"]["status"] == "completed"
+
+
 # Errors of the API
 
 
