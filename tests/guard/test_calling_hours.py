@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import anyio
 import phonenumbers.timezone
 import pytest
 from hypothesis import given
@@ -17,6 +16,7 @@ from hypothesis import strategies as st
 from calls_mcp.guard.calling_hours import untimely
 from calls_mcp.guard.policy import CountryHours, Hours, Span
 from calls_mcp.guard.policy.hours import NEVER
+from tests.guard.approving import approve_next, as_it_is_found
 from tests.guard.policy.cases import SHIPPED
 from tests.harness import Agent, Harness, open_harness, placing
 
@@ -218,39 +218,23 @@ async def test_a_confirmation_from_the_night_is_used_by_day(tmp_path: Path) -> N
     assert done["outcome"] == "done"
 
 
-@pytest.mark.parametrize("wait", [0, 5])
+@pytest.mark.parametrize("is_at_use", [True, False])
 async def test_an_approval_from_the_day_is_not_used_at_night(
-    tmp_path: Path, sqlite_url: str, wait: float
+    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch, *, is_at_use: bool
 ) -> None:
-    """Whether the agent calls again at night, or its call was waiting when the night began."""
-    rules = '[confirm]\nplace = "operator"\n'
-    settings: dict[str, object] = {
-        "calls_mcp_state_url": sqlite_url,
-        "calls_mcp_operator_wait": wait,
-    }
-    call = placing(to=NEW_YORK)
-    outcomes: list[dict[str, Any]] = []
-    async with at_new_york(tmp_path, "20:59:00", rules, **settings) as (harness, agent):
-        await agent.call("create_call", **call)
-
-        async def call_again() -> None:
-            outcomes.append(await agent.call("create_call", **call))
-
-        async with anyio.create_task_group() as tasks:
-            if wait:
-                tasks.start_soon(call_again)
-                await anyio.wait_all_tasks_blocked()
-            approvals = await harness.runtime.approvals()
-            assert approvals
+    rules, call = '[confirm]\nplace = "operator"\n', placing(to=NEW_YORK)
+    opening = at_new_york(tmp_path, "20:59:00", rules, calls_mcp_state_url=sqlite_url)
+    async with opening as (harness, agent):
+        await approve_next(harness, agent, call)
+        if is_at_use:
+            as_it_is_found(monkeypatch, lambda: harness.clock.advance(60))
+        else:
             harness.clock.advance(60)
-            (request,) = await approvals.pending()
-            assert await approvals.decide(request, approve=True, by="ann")
-            if not wait:
-                await call_again()
-        assert harness.changes == []
+        late = await agent.call("create_call", **call)
         again = await agent.call("create_call", **call)
-    assert outcomes[0]["outcome"] == "expired"
-    assert "It is Tuesday 21:00 in US" in outcomes[0]["reason"]
+        assert harness.changes == []
+    assert late["outcome"] == "expired"
+    assert "It is Tuesday 21:00 in US" in late["reason"]
     assert again["outcome"] == "awaiting_operator"
     assert AT_NIGHT in again["confirmation"]["preview"]
 

@@ -1,31 +1,54 @@
 """Rules about destinations: numbers, SIP addresses and clients."""
 
+import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
+from calls_mcp.errors import FileError
+from calls_mcp.guard.policy.number_list import NumberList, load_numbers
 from calls_mcp.guard.policy.rules import Destinations, Objection
 from calls_mcp.guard.policy.sip_address import SHORTEST_SUBSCRIBER, SipAddress, parse_sip
 from calls_mcp.tools.catalog import address_kind
+
+_log = logging.getLogger(__name__)
 
 _LONGEST_EMERGENCY = 9  # digits, calling code included: +227 723141
 
 _EMERGENCY = re.compile(r"\+?(112|911|999)")
 _EXIT_CODES = ("00", "011", "0011")
+_UNUSABLE = "can't be checked, because the operator's list of numbers can't be read"
+_REPAIR = (
+    "Tell your user that the operator must repair this list. `calls-mcp policy check` and the log "
+    "say what is wrong with it."
+)
 _HINT = "Ask the user for another number or address, or ask the operator to allow this one."
 
 
 @dataclass(frozen=True, slots=True)
 class _Number:
-    """What is known about a number. It has several `regions` if only its calling code is known."""
+    """What is known about a number. It has several `regions` if only its calling code is known.
 
+    `with_trunk` is the number with the 0 that is only dialled without the country code. The phone
+    network may dial one of `shorter` instead, if the number has too many digits.
+    """
+
+    number: str
     canonical: str
+    with_trunk: str
+    shorter: tuple[str, ...]
     regions: frozenset[str]
     type: str
     is_valid: bool
     emergency: bool
+
+    @property
+    def spellings(self) -> tuple[str, ...]:
+        """Return the number as lists may have it."""
+        return self.number, self.canonical, self.with_trunk
 
 
 def object_to_destination(rules: Destinations, to: str) -> Iterator[Objection]:
@@ -181,6 +204,38 @@ def _object_to_number(rules: Destinations, number: str) -> Iterator[Objection]:
         yield _emergency()
     for rule, reason in _mismatches(rules, number, facts):
         yield Objection(f"destinations.{rule}", f"to is {reason}", _HINT)
+    yield from _object_to_listed(rules, facts)
+
+
+def _object_to_listed(rules: Destinations, facts: _Number) -> Iterator[Objection]:
+    """Yield what the lists of numbers say, or that they can't be read."""
+    lists: tuple[tuple[str, str, Callable[[NumberList, _Number], str]], ...] = (
+        ("destinations.deny_file", rules.deny_file, _denial),
+        ("destinations.allow_file", rules.allow_file, _lack_of_permission),
+    )
+    for rule, file, objection in lists:
+        if not file:
+            continue
+        try:
+            reason, hint = objection(load_numbers(Path(file)), facts), _HINT
+        except FileError as wrong:
+            _log.warning("No number can be called, because of %s: %s", rule, wrong)
+            reason, hint = _UNUSABLE, _REPAIR
+        if reason:
+            yield Objection(rule, f"to {reason}", hint)
+
+
+def _denial(denied: NumberList, facts: _Number) -> str:
+    spellings = (*facts.spellings, *facts.shorter)
+    is_denied = any(denied.has(each) or denied.has_prefix(each) for each in spellings)
+    return "is on the do-not-call list" if is_denied else ""
+
+
+def _lack_of_permission(allowed: NumberList, facts: _Number) -> str:
+    is_allowed = any(map(allowed.has, facts.spellings)) or (
+        allowed.has_prefix(facts.number) and allowed.has_prefix(facts.canonical)
+    )
+    return "" if is_allowed else "is not on the list of allowed numbers"
 
 
 def _describes_numbers(rules: Destinations) -> bool:
@@ -217,15 +272,22 @@ def _look_up(number: str) -> _Number:
     try:
         parsed = known.parse(number)
     except known.NumberParseException:
-        return _Number(number, frozenset(), "unknown", is_valid=False, emergency=False)
+        return _Number(
+            number, number, number, (), frozenset(), "unknown", is_valid=False, emergency=False
+        )
     sharing = known.region_codes_for_country_code(parsed.country_code or 0)
     region = known.region_code_for_number(parsed)
     national = known.national_significant_number(parsed)
+    is_valid = known.is_valid_number(parsed)
+    shorter = () if is_valid else (number[:end] for end in range(SHORTEST_SUBSCRIBER, len(number)))
     return _Number(
+        number=number,
         canonical=known.format_number(parsed, known.PhoneNumberFormat.E164),
+        with_trunk=f"+{parsed.country_code}0{national}",
+        shorter=tuple(shorter),
         regions=frozenset({region} if region else sharing),
         type=_type(number),
-        is_valid=known.is_valid_number(parsed),
+        is_valid=is_valid,
         emergency=any(known.is_emergency_number(national, country) for country in sharing),
     )
 

@@ -89,6 +89,10 @@ def _destinations(rules: Destinations) -> Iterator[str]:
     yield from _if_any("Only numbers in {} can be called.", rules.allow_countries)
     yield from _if_any("Numbers in {} are denied.", rules.deny_countries)
     yield from _if_any("Numbers of the type {} are denied.", rules.deny_number_types)
+    if rules.allow_file:
+        yield "Only numbers on the list of allowed numbers (allow_file) can be called."
+    if rules.deny_file:
+        yield "Numbers on the do-not-call list (deny_file) are denied."
     yield _patterns("SIP addresses", rules.allow_sip)
     yield _patterns("clients", rules.allow_clients)
     yield from _if_any(

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, with_config
 from pydantic_core import ErrorDetails
 
 from calls_mcp.guard.policy.hours import Country, CountryHours, Hours
+from calls_mcp.guard.policy.number_list import load_numbers
 from calls_mcp.tools.catalog import CONFIG, Action, Confirm
 from calls_mcp.tools.toml_files import Table, checked, parse, places, read, reason
 
@@ -96,6 +97,8 @@ class Destinations:
     allow_countries: tuple[Country, ...]
     deny_countries: tuple[Country, ...]
     deny_number_types: tuple[NumberType, ...]
+    allow_file: str
+    deny_file: str
     allow_sip: tuple[Pattern, ...]
     allow_clients: tuple[Pattern, ...]
     pre_approved: tuple[PreApproved, ...]
@@ -103,8 +106,8 @@ class Destinations:
     @property
     def restrict_numbers(self) -> bool:
         """Return whether there are rules on which numbers may be called, beside their type."""
-        allowed, denied = self.allow_prefixes or self.allow_countries, self.deny_prefixes
-        return bool(allowed or denied or self.deny_countries)
+        allowed = self.allow_prefixes or self.allow_countries or self.allow_file
+        return bool(allowed or self.deny_prefixes or self.deny_countries or self.deny_file)
 
     @property
     def are_strict(self) -> bool:
@@ -224,13 +227,25 @@ def load_policy(file: Path | None = None) -> Policy:
     """Return the policy in `file`, with defaults from the shipped policy.
 
     Raises:
-        FileError: Names all faults in the file.
+        FileError: Names all faults in the file, or in the lists of numbers that it names.
     """
     file = file or _SHIPPED
     text = read(file)
     given = parse(file, text)
     whole = _overlaid(parse(_SHIPPED, read(_SHIPPED)), given)
-    return checked(file, text, _adapter(), whole, _words)
+    policy = checked(file, text, _adapter(), whole, _words)
+    return replace(policy, destinations=_with_lists(policy.destinations, file.parent))
+
+
+def _with_lists(rules: Destinations, folder: Path) -> Destinations:
+    """Return the rules with the whole paths of their lists of numbers, which are read now."""
+    allowed, denied = (
+        str(folder.absolute() / name) if name else ""
+        for name in (rules.allow_file, rules.deny_file)
+    )
+    for file in filter(None, (allowed, denied)):
+        load_numbers(Path(file))
+    return replace(rules, allow_file=allowed, deny_file=denied)
 
 
 def itemize(file: Path | None = None) -> list[tuple[str, object, bool]]:

@@ -56,6 +56,16 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
             "Only numbers that begin with +49, +43 or +41 can be called.",
         ),
         ("destinations", {"deny_countries": ("CU",)}, "Numbers in CU are denied."),
+        (
+            "destinations",
+            {"deny_file": "/lists/no.txt"},
+            "Numbers on the do-not-call list (deny_file) are denied.",
+        ),
+        (
+            "destinations",
+            {"allow_file": "/lists/yes.txt"},
+            "Only numbers on the list of allowed numbers (allow_file) can be called.",
+        ),
         ("destinations", {"allow_sip": ()}, "SIP addresses can't be called."),
         (
             "destinations",
