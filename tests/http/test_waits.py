@@ -39,6 +39,7 @@ async def test_waits_for_a_call_share_one_poll(tmp_path: Path, era: Era) -> None
         assert many_looks < 3 * (looks(service.harness, lonely) - before[1])
         service.harness.clock.advance(END)
         for waiter in (*many, one):
+            assert waiter.reported[0] == "queued"
             assert (await waiter.result())["call"]["status"] == "completed"
 
 

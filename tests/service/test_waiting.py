@@ -14,7 +14,7 @@ from mcp.shared.subscriptions import ResourceUpdated
 from calls_mcp.emulator import Fault
 from calls_mcp.service import waiting, watching
 from tests.harness import ACCOUNT, ERAS, Agent, Era, Harness, open_harness, structured, text_of
-from tests.subscriptions import left_alone, looked, looks
+from tests.subscriptions import left_alone, looked, looks, over_stdio
 from tests.upstream import SID, Exchange, answer, call, scripted
 
 pytestmark = pytest.mark.anyio
@@ -90,6 +90,25 @@ async def test_a_wait_ends_with_its_condition_and_reports_each_status(
             states = ["queued", "ringing", "in-progress", "completed"]
             told = [states[0], status] if steps == (END,) else states[: len(steps) + 1]
             assert waiter.reported == told
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_client_can_wait_over_stdio(era: Era) -> None:
+    async with open_harness() as harness, harness.connect() as agent:
+        sid = await agent.place()
+        connect = over_stdio(
+            TWILIO_ACCOUNT_SID=ACCOUNT,
+            TWILIO_AUTH_TOKEN=harness.emulator.account.auth_token,
+            CALLS_MCP_API_BASE_URL=harness.emulator.base_url,
+            CALLS_MCP_WATCH_INTERVAL="0.05",
+        )
+        async with connect(era, None) as client, anyio.create_task_group() as tasks:
+            waiter = begin(tasks, Agent(client), sid, wait_until="ended")
+            await looked(harness, sid, 3)
+            harness.clock.advance(END)
+            assert (await waiter.result())["call"]["status"] == "completed"
+            assert waiter.reported == ["queued", "completed"]
 
 
 @pytest.mark.parametrize("condition", ["answered", "ended", "change"])
