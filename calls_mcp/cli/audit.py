@@ -72,7 +72,7 @@ def configure(parser: ArgumentParser) -> None:
     search.add_argument(
         "--decision",
         metavar="WORD",
-        help="asked, approved, allowed, denied, declined, expired, replayed or void",
+        help="asked, approved, allowed, denied, declined, expired, withdrawn, replayed or void",
     )
     search.add_argument("--principal", metavar="NAME", help="records of this principal")
     search.add_argument(

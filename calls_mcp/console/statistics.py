@@ -139,8 +139,10 @@ def _count_confirmations(
             found["requested"].add(identifier)
             if record.get("approval_id") and str(record.get("time")) < expired_before:
                 expired.add(identifier)
-        elif decision in ("declined", "expired"):
-            found[decision].add(identifier)
+        elif decision == "declined":
+            found["declined"].add(identifier)
+        elif decision in ("expired", "withdrawn"):
+            found["expired"].add(identifier)
         elif decision == "approved" or (
             decision == "allowed" and record.get("confirmed_by") != "none"
         ):

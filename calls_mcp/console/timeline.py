@@ -30,6 +30,7 @@ _STEPS = {
     "declined": ("{subject} denied by {decider}", "bad"),
     "denied": ("{subject} refused", "bad"),
     "expired": ("{subject} request expired", "bad"),
+    "withdrawn": ("{subject} request withdrawn by {decider}", "bad"),
     "replayed": ("{principal} repeated the request: nothing sent", ""),
     "void": ("Decision by {decider} not used", ""),
     "before": ("{subject} request sent to the API", "sent"),

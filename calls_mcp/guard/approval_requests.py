@@ -157,11 +157,14 @@ class ApprovalRequests:
             reason=_CALL_AGAIN.format(place=place),
         )
 
-    async def withdraw(self, request: ApprovalRequest, by: str, reason: str) -> None:
-        """Deny a request unless it is already decided."""
+    async def withdraw(self, request: ApprovalRequest, by: str, reason: str) -> bool:
+        """Withdraw a request unless it is already decided; return whether it was not."""
         now = await self._storage.now()
-        decision = OperatorDecision(is_approval=False, by=by, at=now, reason=reason)
-        await self._storage.decide_request(request.identifier, decision)
+        withdrawal = OperatorDecision(
+            is_approval=False, by=by, at=now, reason=reason, is_withdrawal=True
+        )
+        made = await self._storage.decide_request(request.identifier, withdrawal)
+        return made == withdrawal
 
     async def close(self, binding: Binding, identifier: str) -> None:
         """Close a request after its outcome is settled, so that the change can be requested again.

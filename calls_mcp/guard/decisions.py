@@ -11,6 +11,7 @@ from calls_mcp.errors import (
     InvalidArguments,
     InvalidConfirmation,
     InvocationError,
+    NotFound,
     PolicyDenied,
 )
 from calls_mcp.guard.approval_requests import ApprovalRequests
@@ -20,7 +21,7 @@ from calls_mcp.guard.confirmations import Confirmations, expired
 from calls_mcp.guard.limits import CallLimits, RecentCalls
 from calls_mcp.guard.policy import Policy
 from calls_mcp.observability import telemetry
-from calls_mcp.storage import ApprovalRequest, PendingConfirmation
+from calls_mcp.storage import ApprovalRequest, OperatorDecision, PendingConfirmation
 from calls_mcp.tools.outcome import Approval, Caller, CallSummary, Outcome, ReportProgress
 from calls_mcp.tools.validation import Arguments
 from calls_mcp.twilio.client import TwilioClient
@@ -46,6 +47,8 @@ _LAPSED = (
     "make a new request."
 )
 _SERVER, _NOT_RECORDED = "the server", "the request could not be recorded"
+_GONE = "The record of the call no longer exists."
+_ASK_AGAIN = "Call again only if your user still wants this, to make a new request."
 _READ_ONLY = (
     "CALLS_MCP_READ_ONLY",
     "this server is read-only",
@@ -138,6 +141,45 @@ class Guard:
             warnings=change.arguments.warnings,
         )
         return Stop("asked", outcome)
+
+    async def withdraw_if_obsolete(
+        self, identifier: str, arguments: Arguments, caller: Caller, until: float
+    ) -> None:
+        """Withdraw a pending request whose change could not be made after an approval."""
+        request = await self.requests.find(identifier) if self.requests else None
+        if request is None or request.decision is not None:
+            return
+        if reason := await self._obsolescence(request, arguments, caller, until):
+            await self.withdraw(request, arguments, caller, reason)
+
+    async def withdraw(
+        self, request: ApprovalRequest, arguments: Arguments, caller: Caller, reason: str
+    ) -> None:
+        """Withdraw a request of this server unless it is decided, and record why."""
+        if self.requests is not None and await self.requests.withdraw(request, _SERVER, reason):
+            authority = Authority("none", _SERVER, request.identifier)
+            entry = audit_entry(
+                arguments, request.account_sid, caller, "withdrawn", request.rule, authority
+            )
+            await self.audit.record(replace(entry, reason=reason))
+
+    async def _obsolescence(
+        self, request: ApprovalRequest, arguments: Arguments, caller: Caller, until: float
+    ) -> str:
+        """Return why a retry would certainly fail even if the operator approved; else empty."""
+        try:
+            self._require_changes_allowed()
+            change = authorize(
+                self.policy, arguments, caller, request.account_sid, until, self._now
+            )
+            pending = await self.confirmations.find(request.identifier, change.binding)
+            return await self._staleness(change, pending.state) if pending else ""
+        except NotFound:
+            return _GONE
+        except (PolicyDenied, InvalidConfirmation) as refused:
+            return refused.message
+        except InvocationError:  # it may succeed later
+            return ""
 
     async def refuse(
         self, identifier: str, arguments: Arguments, caller: Caller, error: InvocationError
@@ -237,11 +279,23 @@ class Guard:
         made = request.decision
         if made is None:
             return Stop(None, requests.awaiting(request))
+        if made.is_withdrawal:
+            return await self._end_withdrawn(change, request, made)
         reason = f"The operator denied this: {made.reason or 'no reason given'}. Nothing was sent."
         approval = Approval("", made.is_approval, reason, "operator")
         return await self._act_on_request(
             change, request, approval, replace(authority, name=made.by)
         )
+
+    async def _end_withdrawn(
+        self, change: Change, request: ApprovalRequest, made: OperatorDecision
+    ) -> Stop:
+        reason = f"This request was withdrawn by {made.by}. {made.reason}"
+        outcome = Outcome(outcome="expired", reason=f"{reason} {_ASK_AGAIN}")
+        await self.confirmations.end(request.identifier, outcome)
+        authority = Authority(approval_id=request.identifier)
+        await self.close(change, authority)
+        return Stop("expired", outcome, authority)
 
     async def _request(self, change: Change, requests: ApprovalRequests) -> Stop:
         recent = await self._check(change)
@@ -343,9 +397,7 @@ class Guard:
         """Return why a claim can't be acted on any more, and settle it; None if it can."""
         stop: Stop | None = Stop("expired", expired("The change was interrupted."))
         try:
-            call = await self._current_call(change)
-            changed = difference(claim.state, call) if call else ""
-            changed = changed or self._news_of_hours(change, claim)
+            changed = await self._staleness(change, claim.state)
             stop = Stop("expired", expired(changed)) if changed else None
         except InvocationError as error:
             stop = Stop("denied", as_used(Outcome.from_error(error)))
@@ -354,13 +406,19 @@ class Guard:
                 await self.confirmations.settle(claim.identifier, stop.outcome)
         return stop
 
-    def _news_of_hours(self, change: Change, claim: Claim) -> str:
+    async def _staleness(self, change: Change, state: str) -> str:
+        """Return what has changed since a preview that showed `state`; empty if nothing."""
+        call = await self._current_call(change)
+        changed = difference(state, call) if call else ""
+        return changed or self._news_of_hours(change, state)
+
+    def _news_of_hours(self, change: Change, state: str) -> str:
         """Return why calls are not allowed as usual any more, if the preview did not say so.
 
         The change may have waited for a decision since it was authorized.
         """
         again = self._authorized_again(change)
-        known = {*claim.state.splitlines()}
+        known = {*state.splitlines()}
         news = (each for each in again.untimely if each.requirement != "never")
         return next((each.sentence for each in news if each.id not in known), "")
 

@@ -1,7 +1,7 @@
 """Changes that wait for the operator. The process that asked runs them after the approval."""
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _RETRY = 5  # times the interval, between two attempts to run a change
 _LAST_WRITES = 2.0  # seconds
+_CHECK_EVERY = 20.0  # seconds between two checks whether requests still have a purpose
+_AT_ONCE = 10  # requests that one check reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,7 @@ class ApprovedChanges:
         self._pending: dict[str, _Change] = {}
         self._running: set[str] = set()
         self._seen = ""
+        self._check_at, self._is_checking = 0.0, False
         self._tasks: TaskGroup | None = None
         self._ended = anyio.Event()
 
@@ -93,6 +96,8 @@ class ApprovedChanges:
         if self._tasks is None:
             self._tasks, self._ended = anyio.create_task_group(), anyio.Event()
             self._process.background.start(partial(self._watch, self._tasks, self._ended))
+            with suppress(StoreUnavailable):
+                self._check_at = await self._storage.now() + _CHECK_EVERY
             await self._beat()  # before the client hears of the request
 
     async def aclose(self) -> None:
@@ -108,8 +113,11 @@ class ApprovedChanges:
                 while (self._pending or self._running) and not self._process.ending.is_set():
                     await self._pause(self._interval)
                     await self._beat()
-                    with suppress(StoreUnavailable):  # which the store has logged
+                    try:
                         await self._look(tasks)
+                        await self._check_if_due(tasks)
+                    except StoreUnavailable:  # which the store has logged
+                        self._seen = ""
                 if not self._running:
                     self._tasks = None  # so that the next request starts another task
         finally:
@@ -123,6 +131,7 @@ class ApprovedChanges:
         version = await self._storage.pending_version()
         if version == self._seen:
             return
+        self._seen = version
         for identifier, change in [*self._pending.items()]:
             request = await self._current(identifier)
             if request is not None and request.decision is None:
@@ -131,7 +140,13 @@ class ApprovedChanges:
             if request is not None and request.decision and request.decision.is_approval:
                 self._running.add(identifier)
                 tasks.start_soon(self._run_until_settled, request, change)
-        self._seen = version
+
+    async def _check_if_due(self, tasks: TaskGroup) -> None:
+        """Check now and then whether the pending requests still have a purpose."""
+        now = await self._storage.now()
+        if now >= self._check_at and not self._is_checking:
+            self._check_at, self._is_checking = now + _CHECK_EVERY, True
+            tasks.start_soon(self._withdraw_obsolete)
 
     async def _current(self, identifier: str) -> ApprovalRequest | None:
         """Return a request of this process, pending or decided; None if it has expired."""
@@ -159,18 +174,46 @@ class ApprovedChanges:
     async def _run(self, identifier: str, change: _Change) -> bool:
         """Run an approved change as if the client had repeated it. Return whether it is settled."""
         caller, operation = change.caller, change.operation
-        grant, now = change.grant, self._process.clock()
-        grant = grant and await renewed_for(operation, grant, now)
-        overrides = grant.overrides if grant else None
-        with correlation.request_context(None, caller.principal):
-            async with self._process.invoker(caller.principal, overrides) as invoker:
-                if grant is None and change.grant is not None:
-                    arguments = validate(operation, change.arguments)
-                    await invoker.guard.refuse(identifier, arguments, caller, _revoked(operation))
-                    return True
-                approval = Approval(identifier, by="server")
-                outcome = await invoker.invoke(operation, change.arguments, caller, approval)
-                return await invoker.guard.conclude(identifier, outcome)
+        async with self._invoker(change) as (invoker, is_permitted):
+            if not is_permitted:
+                arguments = validate(operation, change.arguments)
+                await invoker.guard.refuse(identifier, arguments, caller, _revoked(operation))
+                return True
+            approval = Approval(identifier, by="server")
+            outcome = await invoker.invoke(operation, change.arguments, caller, approval)
+            return await invoker.guard.conclude(identifier, outcome)
+
+    async def _withdraw_obsolete(self) -> None:
+        """Withdraw the pending requests whose changes could not be made after an approval."""
+        try:
+            for identifier, change in [*self._pending.items()][:_AT_ONCE]:
+                with suppress(CallsError):
+                    await self._withdraw_if_obsolete(identifier, change)
+                if identifier in self._pending:  # the others are next
+                    self._pending[identifier] = self._pending.pop(identifier)
+        finally:
+            self._is_checking = False
+
+    async def _withdraw_if_obsolete(self, identifier: str, change: _Change) -> None:
+        caller, arguments = change.caller, validate(change.operation, change.arguments)
+        async with self._invoker(change) as (invoker, is_permitted):
+            if is_permitted:
+                until = anyio.current_time() + invoker.deadline
+                await invoker.guard.withdraw_if_obsolete(identifier, arguments, caller, until)
+            elif request := await self._storage.find_request(identifier):
+                why = _revoked(change.operation).message
+                await invoker.guard.withdraw(request, arguments, caller, why)
+
+    @asynccontextmanager
+    async def _invoker(self, change: _Change) -> AsyncGenerator[tuple[Invoker, bool]]:
+        """Yield the invoker for a change, and whether its principal may still request it."""
+        grant = change.grant
+        if grant is not None:
+            grant = await renewed_for(change.operation, grant, self._process.clock())
+        overrides, principal = grant.overrides if grant else None, change.caller.principal
+        with correlation.request_context(None, principal):
+            async with self._process.invoker(principal, overrides) as invoker:
+                yield invoker, grant is not None or change.grant is None
 
     async def _pause(self, seconds: float) -> None:
         """Wait, unless the process is about to stop."""

@@ -81,16 +81,22 @@ class ConfirmationState:
 
 @dataclass(frozen=True, slots=True)
 class OperatorDecision:
-    """An operator's decision: who made it, when, and their reason, if any."""
+    """An operator's decision: who made it, when, and their reason, if any.
+
+    `is_withdrawal` is whether the server or the client's user withdrew the request instead.
+    """
 
     is_approval: bool
     by: str
     at: float
     reason: str = ""
+    is_withdrawal: bool = False
 
     @property
     def word(self) -> str:
         """The decision in a word."""
+        if self.is_withdrawal:
+            return "withdrawn"
         return "approved" if self.is_approval else "denied"
 
 

@@ -109,7 +109,8 @@ async def test_declining_to_open_the_approval_page_withdraws_the_request(
         assert list(await here.approvals.pending()) == []
         (request,) = await here.approvals.requests()
         assert request.decision
-        assert (request.decision.word, request.decision.by) == ("denied", "the user of the client")
+        told = (request.decision.word, request.decision.by)
+        assert told == ("withdrawn", "the user of the client")
         assert here.recorded[-1]["decision"] == "declined"
         assert here.recorded[-1]["confirmed_by"] == "elicitation"
     assert here.harness.changes == []

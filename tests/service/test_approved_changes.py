@@ -186,6 +186,78 @@ async def test_nothing_begins_after_the_server_was_told_to_stop(tmp_path: Path) 
         assert (await agent.call("create_call", **placing()))["outcome"] == "done"
 
 
+LONG: dict[str, Any] = {"poll": SOON, "calls_mcp_operator_ttl": "86400"}
+
+
+async def withdrawn(here: Scene, request: ApprovalRequest) -> str:
+    """Wait until the server withdraws a request. Return the recorded reason."""
+    found: ApprovalRequest | None = request
+    with anyio.fail_after(30):
+        while not (found and found.decision):
+            await anyio.sleep(SOON)
+            found = await here.approvals.find(request.identifier)
+    assert (found.decision.word, found.decision.by) == ("withdrawn", "the server")
+    decided = [each for each in here.recorded if each.get("approval_id") == request.identifier]
+    assert [each["decision"] for each in decided] == ["asked", "withdrawn"]
+    assert decided[1]["reason"]
+    return found.decision.reason
+
+
+async def test_a_request_about_a_call_that_has_ended_is_withdrawn(tmp_path: Path) -> None:
+    rules = 'hang_up = "operator"'
+    async with scene(tmp_path, rules, **LONG) as here, here.harness.connect() as agent:
+        sid = await agent.place()
+        here.harness.clock.advance(60)
+        ending = {"sid": sid, "status": "completed"}
+        assert (await agent.call("update_call", **ending))["outcome"] == "awaiting_operator"
+        here.harness.clock.advance(3700)
+        reason = await withdrawn(here, await here.waiting())
+        assert "it is completed" in reason
+        told = await agent.call("update_call", **ending)
+        assert told["outcome"] == "expired"
+        assert told["reason"].startswith(f"This request was withdrawn by the server. {reason}")
+        assert here.recorded[-1]["decision"] == "expired"
+    assert [each.method for each in here.harness.changes] == ["POST"]
+
+
+async def test_a_request_about_a_record_that_is_gone_is_withdrawn(tmp_path: Path) -> None:
+    async with (
+        scene(tmp_path, 'delete = "operator"', **LONG) as here,
+        here.harness.connect() as agent,
+    ):
+        sid = await agent.place()
+        here.harness.clock.advance(3700)
+        assert (await agent.call("delete_call", sid=sid))["outcome"] == "awaiting_operator"
+        here.harness.emulator.reset()
+        here.harness.clock.advance(20)
+        reason = await withdrawn(here, await here.waiting())
+        assert reason == "The record of the call no longer exists."
+
+
+async def test_a_call_outside_calling_hours_is_withdrawn(tmp_path: Path) -> None:
+    rules = 'place = "operator"\n[hours]\ndaily = "08:00-21:00"\noutside = "deny"'
+    async with scene(tmp_path, rules, **LONG) as here, here.harness.connect() as agent:
+        here.harness.clock.advance(10 * 3600)  # 09:13 in Berlin
+        call = placing(to="+4930123456")
+        assert (await agent.call("create_call", **call))["outcome"] == "awaiting_operator"
+        here.harness.clock.advance(12 * 3600)
+        assert "(hours.outside)" in await withdrawn(here, await here.waiting())
+    assert here.harness.changes == []
+
+
+async def test_a_request_that_still_has_its_purpose_stays_pending(tmp_path: Path) -> None:
+    rules = 'hang_up = "operator"'
+    async with scene(tmp_path, rules, poll=SOON) as here, here.harness.connect() as agent:
+        sid = await agent.place()
+        here.harness.clock.advance(60)
+        await agent.call("update_call", sid=sid, status="completed")
+        reads = len(here.harness.reads)
+        here.harness.clock.advance(20)
+        told = await agent.call("update_call", sid=sid, status="completed")  # waits
+        assert told["outcome"] == "awaiting_operator"
+        assert len(here.harness.reads) == reads + 1
+
+
 TOKEN = "t" * 40
 
 
