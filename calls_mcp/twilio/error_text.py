@@ -1,6 +1,7 @@
 """The message in the body of an unsuccessful response, which may come from a proxy."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from html.parser import HTMLParser
 from typing import cast
 
@@ -49,7 +50,8 @@ class _Page(HTMLParser):
     def text_of(cls, page: str) -> str:
         """Return the text on one line. A tag that is cut off at the end is not shown."""
         parser = cls()
-        parser.feed(page)
+        with suppress(AssertionError):  # older Pythons raise it for `<![x]>`
+            parser.feed(page)
         return _joined(" ", map(_text, parser._texts))
 
     def handle_starttag(self, tag: str, attrs: object) -> None:

@@ -160,6 +160,7 @@ PROBLEM = {"type": "about:blank", "title": "Forbidden", "detail": "No such regio
         pytest.param(PAGE, "403 Forbidden Blocked by the proxy & 'its' rules!", id="HTML"),
         pytest.param(b"\xef\xbb\xbf<p>Busy", "Busy", id="HTML with a byte-order mark"),
         pytest.param("<Error><Message>Busy</Message></Error>", "Busy", id="XML"),
+        pytest.param("<p>Busy</p><![x]>", "Busy", id="HTML with an unknown section"),
         pytest.param(b"upstream connect\r\nerror", "upstream connect error", id="plain text"),
         pytest.param(b'{"code": 21', "{'code': 21", id="half of it"),
         pytest.param("x" * 20_000, "x" * 299 + "…", id="a long text"),
@@ -322,7 +323,12 @@ JSON = st.recursive(
     max_leaves=5,
 )
 REFUSALS = st.fixed_dictionaries({"code": JSON, "message": JSON | st.text(min_size=250)})
-BODIES = st.binary() | REFUSALS.map(lambda refusal: json.dumps(refusal).encode())
+MARKUP = st.lists(
+    st.sampled_from(
+        ["<", "<!", "<![", "<!--", "</", "<?", "&#", "if", "CDATA[", "]]>", "]>", "x", '"']
+    )
+).map(lambda parts: "".join(parts).encode())
+BODIES = st.binary() | MARKUP | REFUSALS.map(lambda refusal: json.dumps(refusal).encode())
 
 
 def is_plain(text: str) -> bool:
