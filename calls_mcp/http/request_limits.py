@@ -106,7 +106,7 @@ class _Session:
     caller: str
     idle_since: float
     users: int = 0
-    request_ids: set[str | int] = field(default_factory=set[str | int])
+    request_ids: set[str] = field(default_factory=set[str])
 
 
 class SessionLimit:
@@ -138,7 +138,7 @@ class SessionLimit:
             await self._app(scope, receive, send)
             return
         request_ids = _request_ids(scope[MESSAGE])
-        if request_ids & session.request_ids:  # the SDK routes responses by the id alone
+        if request_ids & session.request_ids:  # the SDK routes responses by the id's text alone
             reason = "A request with this id is in progress. Use another id"
             rejected = Rejected(400, reason)
             await rejected.response(scope, receive, send)
@@ -161,7 +161,7 @@ class SessionLimit:
             await self._app(scope, receive, observed)
 
     @contextmanager
-    def _in_use(self, session: _Session, request_ids: set[str | int]) -> Generator[None]:
+    def _in_use(self, session: _Session, request_ids: set[str]) -> Generator[None]:
         session.users += 1
         session.request_ids |= request_ids
         try:
@@ -217,10 +217,10 @@ def _too_many(what: str, wait: float) -> Rejected:
     return retry_later(429, f"Too many {what}; nothing was done", wait)
 
 
-def _request_ids(message: object) -> set[str | int]:
-    """Return the id of the message if it is a request."""
+def _request_ids(message: object) -> set[str]:
+    """Return the id of the message, as text, if it is a request."""
     match message:
         case {"method": str(), "id": str() | int() as identifier}:
-            return {identifier}
+            return {str(identifier)}
         case _:
             return set()

@@ -257,12 +257,16 @@ async def test_stalled_changes_do_not_block_reads() -> None:
         service.answered.set()
 
 
-async def test_a_request_that_reuses_the_id_of_one_in_progress_is_rejected() -> None:
+@pytest.mark.parametrize("again", [7, "7"])
+async def test_a_request_that_reuses_the_id_of_one_in_progress_is_rejected(
+    again: int | str,
+) -> None:
     async with slow_service() as service, anyio.create_task_group() as tasks:
         session = in_session(await service.open_session())
         call: dict[str, object] = {"name": "list_calls", "arguments": {}}
         twice: dict[str, object] = {"jsonrpc": "2.0", "id": 7, "method": "tools/call"}
         twice["params"] = call
+        other = twice | {"id": again}
         statuses: list[int] = []
 
         async def ask() -> None:
@@ -270,11 +274,11 @@ async def test_a_request_that_reuses_the_id_of_one_in_progress_is_rejected() -> 
 
         tasks.start_soon(ask)
         await service.asked.wait()
-        assert (await service.post(twice, session)).status_code == 400
+        assert (await service.post(other, session)).status_code == 400
         service.answered.set()
         while not statuses:
             await anyio.lowlevel.checkpoint()
-        assert (await service.post(twice, session)).status_code == 200
+        assert (await service.post(other, session)).status_code == 200
         assert statuses == [200]
 
 
