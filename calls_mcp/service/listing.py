@@ -24,6 +24,7 @@ _LONGEST_NUMBER = 16  # characters
 _LINE = 80  # tokens of a call's line in the text, without free text
 _SMALLEST_PAGE = 50
 _LARGEST_PAGE = 1000
+_LONGEST_URI = 16_384  # characters
 _ENVELOPE = 1000  # tokens of a result for the cursor and warnings
 _MAX_SEARCHED = 20  # pages
 _MAX_STALE = 20  # pages in succession without a new call
@@ -260,8 +261,9 @@ def _is_number(text: str) -> bool:
 
 def _read(request: Request, response: Response) -> _Page:
     entries, following = response.payload.get("calls"), _next(response.payload.get("next_page_uri"))
-    if not isinstance(entries, list):
-        raise no_usable_response(request, "the API's response has no list of calls")
+    if not isinstance(entries, list) or len(entries) > _LARGEST_PAGE:
+        reason = f"the API's response has no list of at most {_LARGEST_PAGE} calls"
+        raise no_usable_response(request, reason)
     listed = (_listed(entry, request.account_sid) for entry in entries)
     readable = [call for call in listed if call is not None]
     calls = tuple({call.sid: call for call in readable}.values())
@@ -281,7 +283,7 @@ def _listed(entry: Json, account_sid: str) -> CallSummary | None:
 
 
 def _next(uri: Json) -> Position | None:
-    if not isinstance(uri, str):
+    if not isinstance(uri, str) or len(uri) > _LONGEST_URI:
         return None
     try:
         told = dict(parse_qsl(urlsplit(uri).query))

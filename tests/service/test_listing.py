@@ -394,6 +394,18 @@ async def test_unreadable_entries_are_counted_and_the_rest_is_listed() -> None:
     assert outcome["warnings"] == [f"{len(ODD)} entries could not be read"]
 
 
+@pytest.mark.requirement("13")
+@pytest.mark.parametrize(
+    "calls", [None, {}, "calls", [call()] * 1001], ids=["null", "object", "text", "too many"]
+)
+async def test_a_response_without_a_list_of_a_pages_size_is_unusable(calls: object) -> None:
+    async with scripted(answer(200, page() | {"calls": calls})) as (upstream, agent):
+        error = await error_of(agent, ("list_calls", {}))
+    assert error["kind"] == "unavailable"
+    assert "the API's response has no list of at most 1000 calls" in error["message"]
+    assert len(upstream.requests) == 1
+
+
 async def test_one_unreadable_entry_has_a_warning_in_the_singular() -> None:
     async with scripted(answer(200, page(call(), None))) as (_, agent):
         outcome = await agent.call("list_calls")
@@ -451,6 +463,7 @@ NO_PAGES = [
     PATH + "?Page=1&PageToken=PA1%0D%0AX-Evil:%201",
     "?Page=\ud800",
     PATH + "?Page=1&PageToken=" + "f" * 513,
+    PATH + "?Page=1" + "&" * 16_384,
     {"uri": PATH},
     7,
 ]
