@@ -27,7 +27,7 @@ from calls_mcp.errors import CallsError
 from calls_mcp.tools.catalog import Json, load_operations
 
 _PAGE = 50  # records
-_MAX_SEQ = 2**62
+_SEQ = re.compile(r"[0-9]{1,18}")
 _MAX_FILTER = 200  # characters
 _SHORT_WAIT, _LONG_WAIT = 0.05, 30.0  # seconds
 _DECISIONS = get_args(Decision)
@@ -134,7 +134,7 @@ def _before(request: Request) -> int | None:
     before = request.query_params.get("before", "")
     if not before:
         return None
-    if not (before.isascii() and before.isdigit() and int(before[:20]) < _MAX_SEQ):
+    if not _SEQ.fullmatch(before):
         raise HTTPException(400, "Invalid page position. Start again from the first page.")
     return int(before)
 

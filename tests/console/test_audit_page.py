@@ -172,5 +172,5 @@ def test_numbers_in_csv_stay_numbers() -> None:
 
 async def test_an_invalid_position_is_refused(harness: Harness, ann: WebClient) -> None:
     await place(harness)
-    for before in ("x", "-1", "9" * 30):
+    for before in ("x", "-1", "9" * 30, "0" * 5000, "0" * 19 + "9" * 30):
         assert (await ann.get(f"/audit?before={before}")).status_code == 400
