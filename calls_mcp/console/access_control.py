@@ -1,6 +1,7 @@
 """Check the host, the origin and the session of every request."""
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -11,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from calls_mcp.console.address import Address
 from calls_mcp.console.browser_sessions import SESSION_SECONDS, Session
 from calls_mcp.console.context import ConsoleContext
+from calls_mcp.errors import StoreUnavailable
 
 _CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -52,11 +54,19 @@ class AccessControl:
         try:
             self._check_source(request)
             session = request.state.session = await self._authenticate(request)
+            request.state.pending = await self._count_pending() if session else 0
             if session is None and not request.url.path.startswith(_PUBLIC_PATHS):
                 app = self._sign_in(request)
         except HTTPException as refusal:
             app = PlainTextResponse(refusal.detail, refusal.status_code, refusal.headers)
         await app(scope, receive, _with_security_headers(send))
+
+    async def _count_pending(self) -> int:
+        """Return the number of pending requests for the navigation, 0 if it can't be read."""
+        approvals = self._console.approvals
+        with suppress(StoreUnavailable):
+            return (await approvals.page(0)).count if approvals else 0
+        return 0
 
     def _check_source(self, request: Request) -> None:
         """Refuse other host names (DNS rebinding) and other origins (request forgery)."""

@@ -1,18 +1,20 @@
 """Render templates and read submitted forms."""
 
+import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import parse_qsl
 
 import anyio
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader
+from markupsafe import Markup, escape
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from calls_mcp.console.browser_sessions import session_of
 from calls_mcp.observability.redaction import escape_invisible
+from calls_mcp.tools.outcome import iso_time
 from calls_mcp.tools.phone_number import formatted
 
 _ACTIONS = {
@@ -23,6 +25,7 @@ _ACTIONS = {
     "delete": "Delete a call record",
 }
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
+_NUMBER = re.compile(r"(\+[0-9][0-9 ]{5,18}[0-9])")
 _MAX_SID = 16  # characters
 _MAX_FORM = 16_384  # bytes
 _MAX_FIELDS = 20
@@ -38,7 +41,10 @@ def page(
 ) -> HTMLResponse:
     """Render a template with `values` and with the session, if there is one."""
     text = _environment.get_template(template).render(
-        values, session=session_of(request), path=request.url.path
+        values,
+        session=session_of(request),
+        path=request.url.path,
+        pending=getattr(request.state, "pending", 0),
     )
     return HTMLResponse(text, status)
 
@@ -89,18 +95,34 @@ def _duration(seconds: float) -> str:
     return f"{whole} s"
 
 
-def _epoch_time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+def _time(time: object, *, style: str = "datetime") -> Markup:
+    """Return a time, in epoch seconds or ISO 8601, as an element that the script makes local.
 
-
-def _short_time(time: object) -> str:
-    """Format an ISO 8601 time for people, to the second."""
-    return f"{time or ''}"[:19].replace("T", " ")
+    `style` is `datetime` or `time`.
+    """
+    text = iso_time(time) if isinstance(time, int | float) else f"{time or ''}"
+    shown = text[:19].replace("T", " ")
+    shown = f"{shown} UTC" if style == "datetime" else shown[11:]
+    if not text:
+        return Markup()
+    element = Markup('<time datetime="{}" data-local="{}" title="{} UTC">{}</time>')
+    return element.format(text, style, text[:19].replace("T", " "), shown)
 
 
 def _phone_number(address: object) -> object:
     """Return a number as people write it; leave other values alone."""
     return formatted(address) if isinstance(address, str) else address
+
+
+def _unbroken(text: str) -> Markup:
+    """Return a text in which no line breaks inside a phone number."""
+    parts = _NUMBER.split(escape_invisible(text))
+    texts, numbers = parts[::2], [*parts[1::2], ""]
+    number = Markup('<span class="nowrap">{}</span>')
+    return Markup().join(
+        escape(before) + (number.format(each) if each else "")
+        for before, each in zip(texts, numbers, strict=True)
+    )
 
 
 def _short_sid(sid: object) -> str:
@@ -129,8 +151,8 @@ _environment = Environment(
 _environment.filters |= {
     "action": _action,
     "duration": _duration,
-    "epoch_time": _epoch_time,
-    "iso_time": _short_time,
+    "time": _time,
     "phone_number": _phone_number,
+    "unbroken": _unbroken,
     "short_sid": _short_sid,
 }

@@ -106,6 +106,10 @@ class Approvals:
         """Return up to `most` pending requests, oldest first, starting after a position."""
         return await self._storage.pending_requests(most, after)
 
+    async def newest(self, most: int) -> Sequence[ApprovalRequest]:
+        """Return up to `most` requests of any state, newest first."""
+        return await self._storage.newest_requests(most)
+
     async def mark(self) -> str:
         """Return a text that changes whenever the set of pending requests changes."""
         return await self._storage.pending_version()

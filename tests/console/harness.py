@@ -161,5 +161,5 @@ async def sign_in_alone(**settings: object) -> AsyncGenerator[WebClient]:
 
 def text_of(html: str) -> str:
     """The text of a page, without its markup."""
-    text = re.sub(r"</?(bdi|span|code|a)\b[^>]*>", "", html)
+    text = re.sub(r"</?(bdi|span|code|a|time)\b[^>]*>", "", html)
     return " ".join(unescape(re.sub(r"<[^>]*>", " ", text)).split())

@@ -3,6 +3,7 @@
 import re
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 from secrets import token_hex
 from xml.sax.saxutils import escape
 
@@ -11,11 +12,13 @@ import pytest
 
 from calls_mcp.storage import ApprovalRequest, Binding, OperatorDecision, models
 from calls_mcp.storage.models import as_json
+from calls_mcp.tools.preview import Preview
 from tests.audit_records import records_in
 from tests.console.harness import (
     Harness,
     WebClient,
     anonymous,
+    open_harness,
     sign_in,
     sign_in_alone,
     text_of,
@@ -29,11 +32,11 @@ BIDI = "\u202eevil\u202c"
 
 
 async def decide(client: WebClient, approval: str, decision: str, reason: str = "") -> str:
-    """Press a button. Return the HTML of the next page."""
+    """Press a button. Return the HTML of the next page, which has the receipt."""
     path = f"/approvals/{approval}"
     response = await client.decide(path, decision=decision, reason=reason)
-    assert (response.status_code, response.headers["location"]) == (303, path)
-    return await client.read(path)
+    assert response.status_code == 303
+    return await client.read(response.headers["location"])
 
 
 async def test_pending_requests_are_shown(harness: Harness, ann: WebClient) -> None:
@@ -49,7 +52,7 @@ async def test_pending_requests_are_shown(harness: Harness, ann: WebClient) -> N
         CALLER,
     ):
         assert part in text
-    for part in ("Client tester 1", "Requested 60 s ago", "Expires in 14 min", "confirm.place"):
+    for part in ("Client tester 1", "60 s ago", "expires in 14 min", "confirm.place"):
         assert part in text
 
 
@@ -145,6 +148,84 @@ async def test_a_decision_requires_a_session_and_its_code(harness: Harness, ann:
     assert "1 pending approval request." in text_of(await ann.read("/approvals"))
 
 
+async def test_after_a_decision_the_next_request_appears_with_a_receipt(
+    harness: Harness, ann: WebClient
+) -> None:
+    approvals = list[str]()
+    for seconds in (60, 70, 80):
+        harness.clock.advance(1)
+        approvals.append(await harness.request_call(time_limit=seconds))
+    first, second, third = approvals
+    after_second = await decide(ann, second, "approve")
+    assert f'<article id="approval-{third}"' in after_second
+    assert "Approved by ann" in text_of(after_second)
+    after_third = await decide(ann, third, "deny", "not now")
+    assert f'<article id="approval-{first}"' in after_third
+    assert "Denied by ann" in text_of(after_third)
+    assert "Reason: not now" in text_of(after_third)
+
+
+@pytest.mark.parametrize(
+    ("action", "label", "is_confirmed_again"),
+    [("place", "Call now", False), ("hang_up", "Hang up", True), ("delete", "Delete record", True)],
+)
+async def test_the_button_names_the_action_and_destructive_ones_ask_twice(
+    action: str, label: str, *, is_confirmed_again: bool, tmp_path: Path
+) -> None:
+    rules = "\n".join(f'{each} = "operator"' for each in ("place", "hang_up", "delete"))
+    async with open_harness(tmp_path, rules) as harness, sign_in(harness.console) as ann:
+        sid = await approved_call(harness, ann)
+        async with harness.connect() as agent:
+            if action == "place":
+                asked = await agent.call("create_call", **placing(time_limit=60))
+            elif action == "hang_up":
+                asked = await agent.call("update_call", sid=sid, status="completed")
+            else:
+                harness.clock.advance(7200)
+                asked = await agent.call("delete_call", sid=sid)
+        path = f"/approvals/{asked['confirmation']['approval']}"
+        assert f"{label}…" if is_confirmed_again else label in text_of(await ann.read(path))
+        once = await ann.decide(path, decision="approve")
+        assert ("confirm=1" in once.headers["location"]) == is_confirmed_again
+        assert ("Approved by ann" in text_of(await ann.read(path))) != is_confirmed_again
+        if is_confirmed_again:
+            asking = await ann.read(once.headers["location"].partition("#")[0])
+            assert "You can't undo it." in text_of(asking)
+            assert f"Yes, {label.lower()}" in text_of(asking)
+            await ann.decide(path, decision="approve", confirmed="1")
+            assert "Approved by ann" in text_of(await ann.read(path))
+
+
+async def approved_call(harness: Harness, client: WebClient) -> str:
+    """Have an agent place a call that `client` approves. Return its SID, once answered."""
+    await client.decide(f"/approvals/{await harness.request_call()}", decision="approve")
+    return await harness.place_call()
+
+
+async def test_recent_decisions_are_listed_with_their_operator(
+    harness: Harness, ann: WebClient
+) -> None:
+    denied = await harness.request_call()
+    await decide(ann, denied, "deny", "wrong number")
+    expired = await harness.request_call(time_limit=60)
+    harness.clock.advance(901)
+    _, _, recent = (await ann.read("/approvals")).partition('id="recent"')
+    assert f"/approvals/{denied}" in recent
+    assert f"/approvals/{expired}" in recent
+    assert "by ann, 2023-11-14 22:13:20 UTC: wrong number" in text_of(recent)
+    assert "expired Call +1 500 555 0205 2023-11-14" in text_of(recent)
+
+
+async def test_every_page_shows_the_number_of_pending_requests(
+    harness: Harness, ann: WebClient
+) -> None:
+    await harness.request_call()
+    for path in ("/approvals", "/calls", "/audit", "/overview", "/policy", "/operators"):
+        page = await ann.read(path)
+        assert "<title>(1) " in page, path
+        assert "Approvals 1 pending" in text_of(page), path
+
+
 async def test_an_unknown_request_is_not_found(ann: WebClient) -> None:
     missing = await ann.get("/approvals/%3Cscript%3E")
     assert missing.status_code == 404
@@ -184,7 +265,7 @@ async def test_all_pending_requests_can_be_reached(harness: Harness, ann: WebCli
     insert_requests(harness, 1100, decided=True)
     insert_requests(harness, 119)
     pages = await ann.read_all("/approvals")
-    shown = [re.findall('<article class="card" id="approval-([^"]+)"', page) for page in pages]
+    shown = [re.findall('<li id="row-([^"]+)"', page) for page in pages]
     assert [len(ids) for ids in shown] == [50, 50, 20]
     assert shown[0][0] == oldest
     assert len({each for ids in shown for each in ids}) == 120
@@ -210,12 +291,14 @@ async def test_a_page_reads_only_the_requests_it_shows_and_events_read_none(
 
     monkeypatch.setattr(models, "parse_request", counted)
     page = await ann.read("/approvals")
-    assert len(read) == page.count('<article class="card"') == 50
+    assert page.count('<li id="row-') == 50
+    assert len(read) <= 150  # also the newest, for the recent decisions
+    read.clear()
     async with ann.events("approvals") as events:
         await anext(events)
         insert_requests(harness, 1)
         await anext(events)
-    assert len(read) == 50
+    assert read == []
 
 
 def insert_requests(harness: Harness, count: int, *, decided: bool = False) -> None:
@@ -227,7 +310,7 @@ def insert_requests(harness: Harness, count: int, *, decided: bool = False) -> N
             token_hex(8),
             Binding("create_call", "", f"of {number}"),
             "place",
-            f"Call {number}",
+            Preview(f"Call {number}", "of"),
             "probe",
             "confirm.place",
             now,

@@ -132,7 +132,7 @@ async def test_a_program_cannot_decide(harness: Harness) -> None:
         headers = {"Authorization": "Bearer anns-token"}
         refused = await bob.post(path, headers, code=bob.code, decision="approve")
         assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
-        assert "Approve" in await bob.read(path)
+        assert "Call now" in await bob.read(path)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,9 @@ async def test_another_operator_must_approve_a_hang_up(tmp_path: Path) -> None:
             assert len(harness.changes) == 1
             refused = await ann.decide(approval, decision="approve")
             assert refused.status_code == 403
-            assert (await bob.decide(approval, decision="approve")).status_code == 303
+            assert (
+                await bob.decide(approval, decision="approve", confirmed="1")
+            ).status_code == 303
             assert (await ann.decide(path)).status_code == 303
         assert len(harness.changes) == 2
 

@@ -26,7 +26,7 @@ async def test_the_last_24_hours_are_counted(tmp_path: Path) -> None:
             for sid, decision in zip(sids, ("approve", "deny"), strict=False):
                 asked = await agent.call("update_call", sid=sid, status="completed")
                 approval = asked["confirmation"]["approval"]
-                await ann.decide(f"/approvals/{approval}", decision=decision)
+                await ann.decide(f"/approvals/{approval}", decision=decision, confirmed="1")
                 await agent.call("update_call", sid=sid, status="completed")
             await agent.call("delete_call", sid=sids[0])
         html = await ann.read("/overview")

@@ -13,7 +13,7 @@ _FOCUSED = """() => {
   const { activeElement: element } = document;
   const label = element.getAttribute("aria-label") ?? element.labels?.[0]?.innerText;
   const name = (label ?? element.innerText).trim().split("\\n")[0];
-  return element.id.startsWith("approval-") ? "card" : name;
+  return name;
 }"""
 
 
@@ -39,8 +39,13 @@ class Window:
     def button(self, name: str) -> Locator:
         return self.page.get_by_role("button", name=name)
 
-    def card(self, approval: str) -> Locator:
+    def request(self, approval: str) -> Locator:
+        """The request that is shown in full."""
         return self.page.locator(f"#approval-{approval}")
+
+    def row(self, approval: str) -> Locator:
+        """The link to a request in the queue."""
+        return self.page.locator(f"#row-{approval} a")
 
     async def expect_text(self, text: str) -> None:
         await expect(self.page.get_by_text(text).first).to_be_visible()
@@ -54,7 +59,8 @@ class Window:
         await button.click()
 
     async def approve(self) -> None:
-        await self.decide("Approve")
+        """Approve the request that is shown, which is about placing a call."""
+        await self.decide("Call now")
         await self.expect_text("Approved by ann")
 
     async def deny(self, reason: str = "") -> None:

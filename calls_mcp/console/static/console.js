@@ -1,6 +1,6 @@
 "use strict";
 
-const topic = document.body.dataset.topic;
+const topics = document.body.dataset.topics.split(" ").filter(Boolean);
 
 /* Cookies are sent to every port of a host. What is stored here, only pages of this origin can read. */
 const CODE = "decision-code";
@@ -33,16 +33,6 @@ storeIssuedCode();
 document.documentElement.classList.toggle("has-code", Boolean(readCode()));
 document.addEventListener("submit", fillInCode);
 
-/* Keep a card that was decided elsewhere or expired, so that no click or key hits the next card instead. */
-function disable(card) {
-  if (card.inert) return;
-  if (card.contains(document.activeElement)) document.getElementById("main").focus();
-  card.inert = true;
-  card.querySelector("h2").append(" · decided elsewhere or expired");
-}
-
-const skipInert = (node) => (node?.inert ? skipInert(node.nextSibling) : node);
-
 /* Update the page node by node, so that focus, scroll position and typed text stay. */
 function morph(current, wanted) {
   if (current.isEqualNode(wanted)) return;
@@ -53,22 +43,20 @@ function morph(current, wanted) {
   morphAttributes(current, wanted);
   const ids = new Set([...wanted.children].map((child) => child.id));
   for (const child of [...current.children]) {
-    if (!child.id || ids.has(child.id)) continue;
-    if (child.matches("article")) disable(child);
-    else child.remove();
+    if (child.id && !ids.has(child.id)) child.remove();
   }
-  let next = skipInert(current.firstChild);
+  let next = current.firstChild;
   for (const child of wanted.childNodes) {
     const same = child.id
       ? [...current.children].find((each) => each.id === child.id)
       : next && !next.id && next.nodeName === child.nodeName && next;
     if (!same) current.insertBefore(document.importNode(child, true), next);
-    else if (same === next) next = skipInert(next.nextSibling);
+    else if (same === next) next = next.nextSibling;
     else current.insertBefore(same, next);
     if (same) morph(same, child);
   }
   while (next) {
-    const rest = skipInert(next.nextSibling);
+    const rest = next.nextSibling;
     next.remove();
     next = rest;
   }
@@ -82,14 +70,23 @@ function morphAttributes(current, wanted) {
 /* Warn when the page may be out of date, because it would look current otherwise. */
 const alertNote = document.getElementById("alert");
 
+function updateTitle() {
+  const { count } = document.querySelector("[data-live=nav]")?.dataset ?? {};
+  const rest = document.title.replace(/^(! )?(\(\d+\) )?/, "");
+  document.title = (alertNote?.textContent ? "! " : "") + (Number(count) ? `(${count}) ` : "") + rest;
+}
+
 function showAlert(text) {
   alertNote.textContent = text;
   alertNote.hidden = !text;
-  if (text && !document.title.startsWith("! ")) document.title = `! ${document.title}`;
+  updateTitle();
 }
 
+/* The queue moves on, so the page names the request that it shows: an update never replaces it with another. */
+const ownAddress = () => document.querySelector("[data-self]")?.dataset.self ?? location.href;
+
 async function refresh() {
-  const response = await fetch(location.href, { headers: { Accept: "text/html" } }).catch(() => null);
+  const response = await fetch(ownAddress(), { headers: { Accept: "text/html" } }).catch(() => null);
   if (response?.status === 401) return showAlert("You are signed out, and this page is out of date. Reload it to sign in again.");
   if (!response?.ok) return showAlert("The console does not respond, so this page may be out of date. Retrying…");
   const page = new DOMParser().parseFromString(await response.text(), "text/html");
@@ -98,9 +95,9 @@ async function refresh() {
     const wanted = page.querySelector(`[data-live="${current.dataset.live}"]`);
     if (wanted) morph(current, wanted);
   }
-  document.title = page.title;
   showAlert("");
   updateTimes();
+  localizeTimes();
   if (!focused.isConnected) {
     const same = focused.id && document.getElementById(focused.id);
     (same || document.getElementById("main")).focus();
@@ -111,9 +108,7 @@ function updateTimes() {
   const now = Date.now() / 1000;
   for (const e of document.querySelectorAll("[data-since]")) e.textContent = formatDuration(now - Number(e.dataset.since));
   for (const e of document.querySelectorAll("[data-until]")) {
-    const left = Math.max(0, Number(e.dataset.until) - now);
-    if (e.localName === "progress") e.value = left;
-    else e.textContent = formatDuration(left);
+    e.textContent = formatDuration(Number(e.dataset.until) - now);
   }
 }
 
@@ -125,24 +120,62 @@ function formatDuration(seconds) {
   return `${whole} s`;
 }
 
-/* Shortcuts work only inside a card, so that a stray key press does nothing. */
+/* The server writes times in UTC; their title keeps that. */
+const FORMATS = {
+  datetime: new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" }),
+  time: new Intl.DateTimeFormat(undefined, { timeStyle: "medium" }),
+};
+
+function localizeTimes() {
+  for (const e of document.querySelectorAll("time[data-local]")) {
+    const time = new Date(e.dateTime);
+    if (!Number.isNaN(time.getTime())) e.textContent = FORMATS[e.dataset.local].format(time);
+  }
+}
+
+/* Keys move the focus or open a page. Only Enter decides. */
+const NO_SHORTCUTS = "no-shortcuts";
+const shortcuts = document.getElementById("shortcuts");
+const isTyping = (element) => element.matches("input:not([type=checkbox]), select, textarea");
+
+function step(by) {
+  const rows = [...document.querySelectorAll(".queue li a")];
+  rows[rows.findIndex((row) => row.ariaCurrent) + by]?.click();
+}
+
 function onKey(event) {
-  const card = event.target.closest?.(".card[id]");
-  if (!card || event.target.matches("input") || event.ctrlKey || event.metaKey || event.altKey) return;
-  const target = {
-    j: () => card.nextElementSibling,
-    k: () => card.previousElementSibling,
-    a: () => card.querySelector("[data-key=a]"),
-    d: () => card.querySelector("[data-key=d]"),
-  }[event.key]?.();
+  if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target)) return;
+  if (event.key === "?") {
+    if (shortcuts?.open) shortcuts.close();
+    else shortcuts?.showModal();
+    return;
+  }
+  if (shortcuts?.open || storage((store) => store.getItem(NO_SHORTCUTS))) return;
+  if (event.key === "j") step(1);
+  if (event.key === "k") step(-1);
+  const target = /^[ad]$/.test(event.key) && document.querySelector(`[data-key=${event.key}]`);
   if (!target) return;
   event.preventDefault();
   target.focus();
 }
 
-/* Only the button asks for permission. Notifications contain no text from calls. */
+/* A second click may come after the next request has taken the place of the first. */
+function ignoreDoubleClick(event) {
+  if (event.detail > 1 && event.target.closest("button, .button")) event.preventDefault();
+}
+
+function setUpShortcuts() {
+  const choice = shortcuts.querySelector("[data-shortcuts]");
+  choice.checked = !storage((store) => store.getItem(NO_SHORTCUTS));
+  choice.addEventListener("change", () =>
+    storage((store) => (choice.checked ? store.removeItem(NO_SHORTCUTS) : store.setItem(NO_SHORTCUTS, "1"))),
+  );
+  document.addEventListener("keydown", onKey);
+}
+
 const notifyButton = document.querySelector("[data-notify]");
-const pendingCount = () => Number(document.querySelector("[data-count]")?.dataset.count ?? 0);
+
+const pendingCount = () => Number(document.querySelector("[data-live=nav]")?.dataset.count ?? 0);
 
 function updateNotifyButton() {
   notifyButton.hidden = Notification.permission !== "default";
@@ -177,7 +210,7 @@ async function onChange() {
 }
 
 /* A browser opens six connections to a server at most, so one tab listens and notifies the others. */
-function subscribe() {
+function subscribe(topic) {
   const otherTabs = new BroadcastChannel(topic);
   const publish = () => {
     otherTabs.postMessage("");
@@ -195,16 +228,18 @@ function subscribe() {
   const holdLock = () => navigator.locks.request(topic, listen).then(holdLock); // until the tab is closed
   otherTabs.addEventListener("message", onChange);
   holdLock();
-  onChange();
 }
 
 if (notifyButton && "Notification" in window) {
   notifyButton.addEventListener("click", () => Notification.requestPermission().then(updateNotifyButton));
   updateNotifyButton();
 }
-if (topic) {
-  subscribe();
-  document.addEventListener("keydown", onKey);
+localizeTimes();
+document.addEventListener("click", ignoreDoubleClick);
+if (shortcuts) setUpShortcuts();
+if (topics.length) {
+  topics.forEach(subscribe);
+  onChange();
   setInterval(updateTimes, 1000);
   setInterval(() => document.querySelector("[data-poll]") && !document.hidden && onChange(), 2000);
 }
