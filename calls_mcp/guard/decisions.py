@@ -362,8 +362,8 @@ class Guard:
         self.twilio.require_ready(change.request)
         if change.dialling is None:
             return RecentCalls()
-        await self.limits.require_available(change.dialling)
-        return await self.limits.recent_calls(change.dialling)
+        risks = await self.limits.require_available(change.dialling)
+        return replace(await self.limits.recent_calls(change.dialling), risks=risks)
 
     async def _act_on(
         self, change: Change, identifier: str, approval: Approval, authority: Authority

@@ -1,7 +1,7 @@
 """Rate limits on tool calls and calls, and protection against calling a number twice by mistake."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -19,11 +19,12 @@ from calls_mcp.errors import (
 from calls_mcp.guard.change import Dialling
 from calls_mcp.guard.policy import Caps, Counts
 from calls_mcp.observability.redaction import quoted
-from calls_mcp.storage import Limit, LimitExceeded, Storage
+from calls_mcp.storage import CallsTo, Frequency, Limit, LimitExceeded, Storage
 from calls_mcp.storage.rate_limiter import RateLimiter
 from calls_mcp.tools.catalog import Operation
 from calls_mcp.tools.outcome import CallSummary, Outcome
-from calls_mcp.tools.wording import about, counted
+from calls_mcp.tools.preview import Risk
+from calls_mcp.tools.wording import about, counted, ordinal
 from calls_mcp.twilio.client import TwilioClient
 from calls_mcp.twilio.requests import Request
 from calls_mcp.twilio.responses import read_call
@@ -40,11 +41,12 @@ class RecentCalls:
     """Recent calls to the same number, because of which a call always needs a confirmation.
 
     `reasons` are sentences for the preview. `ids` identify the calls, so that a later check can
-    detect new ones.
+    detect new ones. `risks` say how often the number was called, which needs no confirmation.
     """
 
     reasons: tuple[str, ...] = ()
     ids: frozenset[str] = frozenset()
+    risks: tuple[Risk, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +71,13 @@ class _Kept(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """The marks of new calls, and their places among the calls in flight."""
+    """The marks of new calls, and their places among the calls in flight.
+
+    `id` is what the calls to each number are counted by.
+    """
 
     dialling: Dialling
+    id: str = ""
     marks: tuple[_Mark, ...] = ()
     place: str | None = None
 
@@ -103,7 +109,8 @@ class ToolRateLimit:
 class CallLimits:
     """Counts the calls of one account in the store.
 
-    `deadline` is how many seconds placing a call may take.
+    `deadline` is how many seconds placing a call may take. `digest` returns a keyed digest, so that
+    the store does not have the numbers that were called in a year.
     """
 
     def __init__(
@@ -113,11 +120,14 @@ class CallLimits:
         caps: Caps,
         account_sid: str,
         deadline: float,
+        digest: Callable[[str], str],
     ) -> None:
         self._storage = storage
         self._twilio = twilio
         self._caps = caps
         self._account_sid = account_sid
+        self._digest = digest
+        self._often = Frequency(caps.same_number_per_day, caps.same_number_per_week)
         self._remembered = max(_REMEMBERED, deadline + _LATE)
 
     async def recent_calls(self, dialling: Dialling) -> RecentCalls:
@@ -141,8 +151,8 @@ class CallLimits:
             found[placed[0]] = "" if sent else reason  # one sentence for each call is enough
         return found
 
-    async def require_available(self, dialling: Dialling) -> None:
-        """Check the limits without counting a call.
+    async def require_available(self, dialling: Dialling) -> tuple[Risk, ...]:
+        """Check the limits without counting a call, and return how often the parties were called.
 
         Raises:
             PolicyDenied: A limit is reached, or too low for this change at any time.
@@ -151,6 +161,7 @@ class CallLimits:
         limits = self._per_time(dialling.principal)
         _require_room(limits, dialling.times)
         _require(limits, await self._storage.check_limits(limits, dialling.times))
+        return tuple(_history(dialling, await self._calls_to(dialling)))
 
     async def reserve(self, dialling: Dialling, known: frozenset[str]) -> Reservation | RecentCalls:
         """Count the calls and return their reservation, which must be settled.
@@ -167,6 +178,8 @@ class CallLimits:
                 return recent
         try:
             reservation = replace(reservation, place=await self._take_place(dialling))
+            reservation = replace(reservation, id=token_urlsafe(9))
+            await self._calls_to(dialling, reservation.id)
             limits = self._per_time(dialling.principal)
             _require(limits, await self._storage.hit(limits, dialling.times))
         except InvocationError:
@@ -303,7 +316,29 @@ class CallLimits:
         except InvocationError:
             return False
 
+    async def _calls_to(self, dialling: Dialling, entry: str = "") -> Sequence[CallsTo]:
+        """Return how often each party was called. With an `entry`, also count a call to each.
+
+        Raises:
+            PolicyDenied: One of them was called too often.
+        """
+        found = await self._storage.calls_to(self._keys(dialling), self._often, entry)
+        if not isinstance(found, LimitExceeded):
+            return found
+        amount = getattr(self._caps, found.name)
+        span = found.name.rpartition("_")[2]
+        reason = f"the limit of {counted(amount, 'call')} to the same number per {span} is reached"
+        raise PolicyDenied(
+            f"caps.{found.name}", reason, f"Wait {about(found.retry_after)}. {_RAISE}"
+        )
+
+    def _keys(self, dialling: Dialling) -> Sequence[str]:
+        account_sid = dialling.account_sid
+        return [self._digest(f"{account_sid}/{party}") for party in dialling.parties]
+
     async def _release(self, reservation: Reservation) -> None:
+        if reservation.id:
+            await self._storage.remove_call(self._keys(reservation.dialling), reservation.id)
         for mark in reservation.marks:
             await self._unmark(mark)
         if reservation.place is not None:
@@ -337,6 +372,15 @@ class CallLimits:
             )
             key = _place_key(reservation.place)
             await self._storage.set_if_absent(key, dialling.lifetime, json.dumps(kept))
+
+
+def _history(dialling: Dialling, calls: Sequence[CallsTo]) -> Iterator[Risk]:
+    for party, found in zip(dialling.parties, calls, strict=True):
+        whom = "this number" if len(dialling.parties) == 1 else quoted(party, _LONGEST_PARTY)
+        if not found.is_known:
+            yield Risk("New number", f"First call to {whom}.")
+        elif found.in_a_day:
+            yield Risk("Repeated", f"{ordinal(found.in_a_day + 1)} call to {whom} in 24 h.")
 
 
 def _require(limits: Sequence[Limit], exceeded: LimitExceeded | None) -> None:

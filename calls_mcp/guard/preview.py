@@ -69,7 +69,11 @@ def question_about(
         requester=quoted(change.caller.principal),
         facts=(*_facts(change, action, call, now), *_limits(arguments, active)),
         heard=tuple(_heard(active)),
-        risks=(*_risks(change, active), *(Risk("Repeated", each) for each in recent.reasons)),
+        risks=(
+            *_risks(change, active),
+            *(Risk("Repeated", each) for each in recent.reasons),
+            *recent.risks,
+        ),
         details=tuple(_details(change, call)),
         arguments=tuple(exact.items()),
         twiml="\n".join(_without_gaps(twiml)),

@@ -79,7 +79,9 @@ class Services:
         account_sid, deadline = access.account_sid, access.deadline
         ttl, most = self.settings.guard.confirm_ttl, self.settings.results.tokens
         confirmations = Confirmations(self.storage, self.signer, ttl)
-        limits = CallLimits(self.storage, twilio, policy.caps, account_sid, deadline)
+        limits = CallLimits(
+            self.storage, twilio, policy.caps, account_sid, deadline, self.signer.digest
+        )
         guard = Guard(
             policy=policy,
             account_sid=account_sid,

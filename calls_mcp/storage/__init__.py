@@ -17,8 +17,10 @@ from calls_mcp.storage.interface import Storage
 from calls_mcp.storage.models import (
     ApprovalRequest,
     Binding,
+    CallsTo,
     ConfirmationState,
     Durability,
+    Frequency,
     Limit,
     LimitExceeded,
     OperatorDecision,
@@ -33,8 +35,10 @@ from calls_mcp.storage.sqlite import SqliteStorage
 __all__ = [
     "ApprovalRequest",
     "Binding",
+    "CallsTo",
     "ConfirmationState",
     "Durability",
+    "Frequency",
     "Limit",
     "LimitExceeded",
     "OperatorDecision",

@@ -16,8 +16,10 @@ import anyio
 from calls_mcp.errors import StoreUnavailable
 from calls_mcp.storage.models import (
     ApprovalRequest,
+    CallsTo,
     ConfirmationState,
     Durability,
+    Frequency,
     Limit,
     LimitExceeded,
     OperatorDecision,
@@ -42,7 +44,7 @@ class Storage(ABC):
 
     Each method is atomic across processes, and raises StoreUnavailable if the store can't be used.
     The methods that are called after something was sent (`record_outcome`, `release`,
-    `delete_if_equal`) raise OutcomeNotStored instead.
+    `remove_call`, `delete_if_equal`) raise OutcomeNotStored instead.
     """
 
     kind: Kind
@@ -218,6 +220,21 @@ class Storage(ABC):
         self, kind: str, limits: Sequence[Limit], entries: Sequence[str]
     ) -> LimitExceeded | None:
         """Count `entries` against all limits, or return a limit that is too low for them."""
+
+    # Calls to numbers, whose keys say nothing about them
+
+    @abstractmethod
+    async def calls_to(
+        self, numbers: Sequence[str], most: Frequency, entry: str = ""
+    ) -> Sequence[CallsTo] | LimitExceeded:
+        """Return how often each number was called, or the limit that one of them has reached.
+
+        With an `entry`, also count a call to each of them, if no limit is reached.
+        """
+
+    @abstractmethod
+    async def remove_call(self, numbers: Sequence[str], entry: str) -> None:
+        """Count a call no longer."""
 
     # Values that expire
 

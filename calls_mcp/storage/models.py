@@ -19,6 +19,10 @@ from calls_mcp.tools.preview import Preview
 
 _T = TypeVar("_T")
 
+DAY = 86_400  # seconds
+WEEK = 7 * DAY
+YEAR = 365 * DAY
+
 
 @dataclass(frozen=True, slots=True)
 class StorageOptions:
@@ -199,6 +203,30 @@ class LimitExceeded:
 
     name: str
     retry_after: float
+
+
+@dataclass(frozen=True, slots=True)
+class Frequency:
+    """How many calls to one number are allowed in a day and in a week; 0 means any number."""
+
+    per_day: int = 0
+    per_week: int = 0
+
+    @property
+    def windows(self) -> tuple[tuple[str, int, int], ...]:
+        """The name, amount and seconds of each limit."""
+        return (
+            ("same_number_per_day", self.per_day, DAY),
+            ("same_number_per_week", self.per_week, WEEK),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CallsTo:
+    """How many calls to a number there were in 24 h, and whether there was one in a year."""
+
+    in_a_day: int
+    is_known: bool
 
 
 def as_json(record: PendingConfirmation | OperatorDecision | ApprovalRequest) -> str:

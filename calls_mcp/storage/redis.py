@@ -22,9 +22,13 @@ from redis.exceptions import NoPermissionError, RedisError
 from calls_mcp.errors import ConfigurationError, OutcomeNotStored, StoreUnavailable
 from calls_mcp.storage.interface import Storage
 from calls_mcp.storage.models import (
+    WEEK,
+    YEAR,
     ApprovalRequest,
+    CallsTo,
     ConfirmationState,
     Durability,
+    Frequency,
     Limit,
     LimitExceeded,
     OperatorDecision,
@@ -215,6 +219,23 @@ class RedisStorage(Storage):
         key, after_now = _counter(kind, limit), f"({await self.now()}"
         return cast("Sequence[str]", await self._ask("ZRANGEBYSCORE", key, after_now, "+inf"))
 
+    async def calls_to(
+        self, numbers: Sequence[str], most: Frequency, entry: str = ""
+    ) -> Sequence[CallsTo] | LimitExceeded:
+        now = await self.now()
+        arguments = [now, entry, YEAR, most.per_day, most.per_week]
+        rows = await self._run("calls_to", [*map(_calls_to, numbers)], arguments)
+        reached, *found = cast("list[int]", rows)
+        if not reached:
+            pairs = zip(found[::2], found[1::2], strict=True)
+            return [CallsTo(count, is_known == 1) for count, is_known in pairs]
+        name, _, seconds = most.windows[reached - 1]
+        return LimitExceeded(name, float(found[0]) - WEEK + seconds - now)
+
+    async def remove_call(self, numbers: Sequence[str], entry: str) -> None:
+        for number in numbers:
+            await self._ask("ZREM", _calls_to(number), entry, raises=OutcomeNotStored)
+
     async def delete_if_equal(self, key: str, value: str) -> bool:
         arguments = [await self._now(OutcomeNotStored), value]
         return await self._run("delete_if_equal", [_value(key)], arguments, OutcomeNotStored) == 1
@@ -326,6 +347,10 @@ def _counter(kind: str, limit: Limit) -> str:
     if kind == "reserved":
         return _key(f"entered/{limit.counter}")
     return _key(kind, limit.counter)
+
+
+def _calls_to(number: str) -> str:
+    return _key("calls_to", number)
 
 
 def _milliseconds(seconds: float) -> int:

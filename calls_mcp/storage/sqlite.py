@@ -13,8 +13,13 @@ from calls_mcp.errors import ConfigurationError, OutcomeNotStored, StoreUnavaila
 from calls_mcp.storage.database import Database
 from calls_mcp.storage.interface import Storage, explain
 from calls_mcp.storage.models import (
+    DAY,
+    WEEK,
+    YEAR,
     ApprovalRequest,
+    CallsTo,
     ConfirmationState,
+    Frequency,
     Limit,
     LimitExceeded,
     OperatorDecision,
@@ -96,6 +101,19 @@ SELECT number, (SELECT until FROM counted ORDER BY until LIMIT 1 OFFSET (
 )) FROM excess
 """
 _ADD_COUNT = "INSERT INTO counts (key, entry, until) VALUES (?, ?, ?)"
+_CALLS_TO = """
+SELECT count(*) FILTER (WHERE until > ?2), max(until) IS NOT NULL OR EXISTS (
+    SELECT 1 FROM notes WHERE key = ?1 AND until > ?3
+) FROM counts WHERE key = ?1 AND until > ?3
+"""
+_LAST_CALLS = """
+SELECT until FROM counts WHERE key = ? AND until > ? ORDER BY until DESC LIMIT 1 OFFSET ?
+"""
+# The text is the first call, so that the number is forgotten if this was not placed.
+_REMEMBER = """
+INSERT INTO notes (key, text, until) VALUES (?, ?, ?)
+ON CONFLICT (key) DO UPDATE SET until = excluded.until
+"""
 _SET_IF_ABSENT = (
     "INSERT INTO notes (key, text, until) VALUES (?, ?, ?) ON CONFLICT (key) DO NOTHING"
 )
@@ -234,6 +252,33 @@ class SqliteStorage(Storage):
         rows = await self._write(lambda db: db.execute(query, (key, now)).fetchall())
         return [str(entry) for (entry,) in rows]
 
+    async def calls_to(
+        self, numbers: Sequence[str], most: Frequency, entry: str = ""
+    ) -> Sequence[CallsTo] | LimitExceeded:
+        now = self._options.clock()
+        keys = [f"calls_to/{number}" for number in numbers]
+
+        def count(db: sqlite3.Connection) -> Sequence[CallsTo] | LimitExceeded:
+            if exceeded := next(filter(None, (_called(db, key, most, now) for key in keys)), None):
+                return exceeded
+            found = [_calls_to(db, key, now) for key in keys]
+            if entry:
+                db.execute("DELETE FROM notes WHERE until <= ?", (now,))
+                db.executemany(_ADD_COUNT, [(key, entry, now + WEEK) for key in keys])
+                db.executemany(_REMEMBER, [(key, entry, now + YEAR) for key in keys])
+            return found
+
+        return await self._write(count)
+
+    async def remove_call(self, numbers: Sequence[str], entry: str) -> None:
+        rows = [(f"calls_to/{number}", entry) for number in numbers]
+
+        def remove(db: sqlite3.Connection) -> None:
+            db.executemany("DELETE FROM counts WHERE key = ? AND entry = ?", rows)
+            db.executemany("DELETE FROM notes WHERE key = ? AND text = ?", rows)
+
+        await self._write(remove, OutcomeNotStored)
+
     async def get_with_ttl(self, key: str) -> tuple[str, float] | None:
         query = "SELECT text, until FROM notes WHERE key = ? AND until > ?"
         now = self._options.clock()
@@ -331,6 +376,23 @@ def _exceeded(limit: Limit, row: tuple[object, ...], now: float) -> LimitExceede
     if excess <= 0:
         return None
     return LimitExceeded(limit.name, limit.seconds if until is None else until - now)
+
+
+def _calls_to(db: sqlite3.Connection, key: str, now: float) -> CallsTo:
+    row = db.execute(_CALLS_TO, (key, now + WEEK - DAY, now)).fetchone()
+    count, is_known = cast("tuple[int, int]", row)
+    return CallsTo(count, bool(is_known))
+
+
+def _called(db: sqlite3.Connection, key: str, most: Frequency, now: float) -> LimitExceeded | None:
+    """Return the limit if a number was called so often."""
+    for name, amount, seconds in most.windows:
+        # A call counts until it is a week old, and for this limit until it is `seconds` old.
+        parameters = (key, now + WEEK - seconds, amount - 1)
+        row = db.execute(_LAST_CALLS, parameters).fetchone() if amount else None
+        if row is not None:
+            return LimitExceeded(name, row[0] - WEEK + seconds - now)
+    return None
 
 
 def _number(db: sqlite3.Connection, query: str, *parameters: str | float) -> int:

@@ -1,5 +1,7 @@
 """Numbers in sentences."""
 
+_ORDINALS = ("First", "Second", "Third", "Fourth", "Fifth", "Sixth", "Seventh", "Eighth", "Ninth")
+_ENDINGS = {1: "st", 2: "nd", 3: "rd"}
 _UNITS = (("h", 3600), ("min", 60))
 
 
@@ -23,3 +25,11 @@ def about(seconds: float) -> str:
 def counted(amount: int, noun: str) -> str:
     """Return an amount with its noun, such as 1 call or 2 calls."""
     return f"{amount} {noun}" if amount == 1 else f"{amount} {noun}s"
+
+
+def ordinal(number: int) -> str:
+    """Return an ordinal number to begin a sentence with, such as Second or 12th."""
+    if number <= len(_ORDINALS):
+        return _ORDINALS[number - 1]
+    is_teen = number // 10 % 10 == 1
+    return f"{number}{'th' if is_teen else _ENDINGS.get(number % 10, 'th')}"

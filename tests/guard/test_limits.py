@@ -1,7 +1,8 @@
 """The caps on new calls: no number twice, and no more than there may be, on whatever store."""
 
+import sqlite3
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
@@ -115,7 +116,7 @@ def limits_on(
 ) -> CallLimits:
     """Limits on calls that are placed by an API that is never asked."""
     twilio = TwilioClient(access_to("http://127.0.0.1:9"))
-    return CallLimits(storage, twilio, caps, account_sid, deadline)
+    return CallLimits(storage, twilio, caps, account_sid, deadline, str)
 
 
 def new_call(account_sid: str = ACCOUNT) -> Dialling:
@@ -481,3 +482,75 @@ async def test_a_call_whose_server_was_not_heard_of_since_it_sent_it_is_held(
         assert asked["outcome"] == "confirmation_required"
         assert "may ring twice" in asked["confirmation"]["preview"]
         over.set()
+
+
+@pytest.mark.requirement("37")
+@pytest.mark.parametrize(
+    ("cap", "span", "wait"), [("day", 86_400, "24 h"), ("week", 7 * 86_400, "168 h")]
+)
+async def test_a_number_is_called_as_often_as_allowed_however_it_is_spelled(
+    tmp_path: Path, cap: str, span: float, wait: str
+) -> None:
+    caps = f"same_number_seconds = 0\nsame_number_per_{cap} = 2"
+    first, spelled = "sip:0012025550171@EXAMPLE.com", "sip:+1-202-555-0171@example.com"
+    async with capped(tmp_path, caps, confirm="none") as (harness, agent):
+        for to in (first, spelled):
+            assert (await agent.call("create_call", **placing(to=to)))["outcome"] == "done"
+        refused = await agent.call("create_call", **placing(to=spelled))
+        twiml = f"<Response><Dial><Sip>{spelled}</Sip></Dial></Response>"
+        dialled = await agent.call("create_call", **placing(twiml=twiml))
+        assert len(harness.changes) == 2
+        harness.clock.advance(span)
+        later = await agent.call("create_call", **placing(to=spelled))
+    for outcome in (refused, dialled):
+        assert f"(caps.same_number_per_{cap}): the limit of 2 calls" in outcome["error"]["message"]
+        assert f"Wait {wait}." in outcome["error"]["hint"]
+    assert later["outcome"] == "done"
+
+
+async def test_the_preview_says_how_often_the_number_was_called(tmp_path: Path) -> None:
+    previews: list[str] = []
+    async with capped(tmp_path, "same_number_seconds = 0") as (harness, agent):
+        for _ in range(3):
+            asked = await agent.call("create_call", **placing())
+            previews.append(asked["confirmation"]["preview"])
+            token = asked["confirmation"]["token"]
+            await agent.call("create_call", **placing(confirmation_token=token))
+        harness.clock.advance(86_400)
+        known = await agent.call("create_call", **placing())
+        both = await agent.call("create_call", **placing(twiml=DIALS_ANOTHER))
+    assert "New number: First call to this number.\n" in previews[0]
+    assert "Repeated: Second call to this number in 24 h.\n" in previews[1]
+    assert "Repeated: Third call to this number in 24 h.\n" in previews[2]
+    assert "call to this number" not in known["confirmation"]["preview"]
+    assert f'First call to "{ANOTHER}".' in both["confirmation"]["preview"]
+
+
+async def test_a_call_that_the_api_rejected_is_not_one_to_the_number(tmp_path: Path) -> None:
+    async with capped(tmp_path, "same_number_per_day = 1") as (_, agent):
+        for _ in range(2):
+            rejected = await agent.confirm("create_call", **placing(to=REJECTED))
+            assert rejected["error"]["kind"] == "rejected"
+        asked = await agent.call("create_call", **placing(to=REJECTED))
+    assert "First call to this number." in asked["confirmation"]["preview"]
+
+
+async def test_the_store_does_not_keep_the_numbers_that_were_called(tmp_path: Path) -> None:
+    settings = load_settings(
+        {"calls_mcp_confirm": "none", "calls_mcp_state_url": f"sqlite:///{tmp_path / 'state.db'}"}
+    )
+    clock = ManualClock(1_700_000_000)
+    async with Emulator(clock=clock) as emulator:
+        access = access_to(emulator.base_url)
+        async with (
+            Runtime(settings, access, clock=clock) as runtime,
+            Client(build_server(runtime), cache=None) as client,
+        ):
+            for to in (TALKS_FOR_AN_HOUR, ANOTHER):  # the second call deletes what has expired
+                assert (await Agent(client).call("create_call", **placing(to=to)))["call"]
+                clock.advance(86_400)
+    with closing(sqlite3.connect(tmp_path / "state.db")) as db:
+        rows = [*db.execute("SELECT * FROM notes"), *db.execute("SELECT * FROM counts")]
+    kept = "\n".join(map(str, rows))
+    assert "calls_to/" in kept
+    assert TALKS_FOR_AN_HOUR not in kept

@@ -39,6 +39,7 @@ async def test_the_preview_of_a_new_call_mentions_all_effects(
         "It lasts at most 4 h.",
         'Unknown instructions: What is heard is decided by "https://example.com/voice" (GET).',
         "Recorded: The law may require the consent of everyone on the call.",
+        "New number: First call to this number.",
         (f'Requested by "tester". Account {ACCOUNT}. Note: twiml is ignored because url is given.'),
         (
             f'Exact arguments: to "{TALKS_FOR_AN_HOUR}", from "{CALLER}", url "{url}", '

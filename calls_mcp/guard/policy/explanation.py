@@ -151,6 +151,10 @@ def _caps(caps: Caps) -> Iterator[str]:
         yield f"A second call to the same number within {within} needs a confirmation."
     else:
         yield "The same number may be called again immediately."
+    often = ((caps.same_number_per_day, "a day"), (caps.same_number_per_week, "a week"))
+    if any(most for most, _ in often):
+        told = (f"{counted(most, 'call')} {span}" for most, span in often if most)
+        yield f"The same number gets at most {' and '.join(told)}."
 
 
 def _counts(whose: str, counts: Counts) -> str:

@@ -177,13 +177,16 @@ class Caps(Counts):
 
     `reads_per_minute` and `changes_per_minute` limit the tool calls of each principal; 0 means no
     limit. `time_limit` (0: none) and `timeout` (of ringing) are in seconds. Within
-    `same_number_seconds`, a second call to a number needs a new confirmation; 0 means never.
+    `same_number_seconds`, a second call to a number needs a new confirmation; 0 means never. Nobody
+    calls a number more than `same_number_per_day` and `same_number_per_week` times; 0: no limit.
     """
 
     time_limit: Count
     timeout: RingSeconds
     record: Switch
     same_number_seconds: Count
+    same_number_per_day: Count
+    same_number_per_week: Count
     reads_per_minute: Count
     changes_per_minute: Count
     principal: Counts

@@ -130,6 +130,11 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
             {"time_limit": 90, "timeout": 60},
             "A call lasts at most 90 s and rings for at most 1 min.",
         ),
+        (
+            "caps",
+            {"same_number_per_day": 1, "same_number_per_week": 3},
+            "The same number gets at most 1 call a day and 3 calls a week.",
+        ),
         ("caps", {"same_number_seconds": 0}, "The same number may be called again immediately."),
     ],
 )
