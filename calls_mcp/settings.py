@@ -163,6 +163,16 @@ def _hosts(value: str) -> str:
 Credential = Annotated[SecretStr, AfterValidator(_credential)]
 
 
+def _webhook(value: SecretStr) -> SecretStr:
+    url = value.get_secret_value()
+    if not _is_plain_url(url.partition("?")[0]) or not (url.isascii() and url.isprintable()):
+        raise ValueError("must be an https URL without credentials or fragment")
+    parts = urlsplit(url)
+    if parts.fragment or (parts.scheme == "http" and not is_loopback(parts.hostname)):
+        raise ValueError("must be https unless the host is this machine, without a fragment")
+    return value
+
+
 def _origin(value: str) -> str:
     url = urlsplit(_base_url(value))
     if url.path or value != value.lower():
@@ -333,6 +343,24 @@ class Console(_Group, alias_generator=_named("CALLS_MCP_CONSOLE_")):
         None,
         description="Public URL of the operator's console, such as `https://calls.example.com`. "
         "Users are sent there to approve changes. Set it if a proxy is in front of the console.",
+    )
+
+
+class Approvals(_Group, alias_generator=_named("CALLS_MCP_APPROVALS_")):
+    """Notifications of approval requests."""
+
+    webhook: Annotated[SecretStr, AfterValidator(_webhook)] | None = Field(
+        None,
+        description="URL that receives a JSON `POST` for each new approval request, such as an "
+        "incoming webhook of Slack, Mattermost or Teams. See "
+        "[Notifications](operator.md#notifications).",
+    )
+    webhook_secret: Credential | None = Field(
+        None, description="Secret that signs these notifications with HMAC-SHA256."
+    )
+    numbers: Literal["whole", "masked"] = Field(
+        "masked",
+        description="Whether phone numbers are `whole` or `masked` in these notifications.",
     )
 
 
@@ -544,6 +572,7 @@ class Settings(BaseModel):
     twilio: Twilio
     guard: Guard
     console: Console
+    approvals: Approvals
     storage: Storage
     audit: Audit
     results: Results

@@ -12,6 +12,7 @@ from anyio.abc import TaskGroup
 from calls_mcp.errors import CallsError, InvalidConfirmation, StoreUnavailable
 from calls_mcp.guard.heartbeat import Heartbeat
 from calls_mcp.observability import correlation
+from calls_mcp.service.approvals_webhook import ApprovalsWebhook
 from calls_mcp.service.authorization import renewed_for
 from calls_mcp.service.invocation import Invoker
 from calls_mcp.storage import ApprovalRequest, Storage
@@ -62,14 +63,22 @@ class ApprovedChanges:
     """Runs the changes that a process asked for as soon as the operator approves them.
 
     While any of its requests are pending, one task checks the store every `interval` seconds and
-    writes heartbeats. It begins nothing once the process is about to stop.
+    writes heartbeats. It begins nothing once the process is about to stop. The `webhook` is told of
+    each request.
     """
 
-    def __init__(self, storage: Storage, process: Process, interval: float) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        process: Process,
+        interval: float,
+        webhook: ApprovalsWebhook | None,
+    ) -> None:
         self._storage = storage
         self._process = process
         self._heartbeat = Heartbeat(storage, process.server)
         self._interval = interval
+        self._webhook = webhook
         self._pending: dict[str, _Change] = {}
         self._running: set[str] = set()
         self._seen = ""
@@ -99,6 +108,12 @@ class ApprovedChanges:
             with suppress(StoreUnavailable):
                 self._check_at = await self._storage.now() + _CHECK_EVERY
             await self._beat()  # before the client hears of the request
+        with suppress(StoreUnavailable):
+            request = await self._storage.find_request(identifier)
+            if not self._is_own(request):
+                self._pending.pop(identifier, None)
+            elif request and self._webhook is not None:
+                self._webhook.notify(request)
 
     async def aclose(self) -> None:
         """Stop. Changes that are being sent are finished first."""
@@ -106,6 +121,8 @@ class ApprovedChanges:
             self._tasks.cancel_scope.cancel()
             with anyio.CancelScope(shield=True):
                 await self._ended.wait()
+        if self._webhook is not None:
+            await self._webhook.aclose()
 
     async def _watch(self, tasks: TaskGroup, ended: anyio.Event) -> None:
         try:
@@ -136,7 +153,7 @@ class ApprovedChanges:
             request = await self._current(identifier)
             if request is not None and request.decision is None:
                 continue
-            del self._pending[identifier]
+            self._pending.pop(identifier, None)
             if request is not None and request.decision and request.decision.is_approval:
                 self._running.add(identifier)
                 tasks.start_soon(self._run_until_settled, request, change)
@@ -151,12 +168,15 @@ class ApprovedChanges:
     async def _current(self, identifier: str) -> ApprovalRequest | None:
         """Return a request of this process, pending or decided; None if it has expired."""
         request = await self._storage.find_request(identifier)
-        if request is None or request.server != self._process.server:
+        if request is None or not self._is_own(request):
             return None
         now = await self._storage.now()
         if request.has_expired(now):  # may have been decided just before
             request = await self._storage.find_request_after_writes(identifier)
         return request if request and not request.has_expired(now) else None
+
+    def _is_own(self, request: ApprovalRequest | None) -> bool:
+        return request is not None and request.server == self._process.server
 
     async def _run_until_settled(self, request: ApprovalRequest, change: _Change) -> None:
         until = 2 * request.expires_at - request.asked_at  # when the approval expires

@@ -18,6 +18,7 @@ from calls_mcp.guard.operator import Approvals
 from calls_mcp.guard.policy import Policy, load_policy
 from calls_mcp.guard.send_once import Sender
 from calls_mcp.guard.signing import Signer
+from calls_mcp.service.approvals_webhook import ApprovalsWebhook
 from calls_mcp.service.approved_changes import ApprovedChanges, OpenInvoker, Process
 from calls_mcp.service.background_tasks import BackgroundTasks
 from calls_mcp.service.cursors import Cursors
@@ -63,7 +64,8 @@ class Services:
             ending=ending,
             clock=self.clock,
         )
-        return ApprovedChanges(self.storage, process, poll)
+        webhook = ApprovalsWebhook.from_settings(self.settings, background, self.clock)
+        return ApprovedChanges(self.storage, process, poll, webhook)
 
     async def is_ready(self) -> bool:
         """Return whether changes can be stored and recorded."""

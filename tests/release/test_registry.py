@@ -74,6 +74,7 @@ def test_every_setting_is_listed_and_every_secret_is_marked(entry: Entry) -> Non
         assert secret == {
             *("TWILIO_AUTH_TOKEN", "TWILIO_API_SECRET"),
             *("CALLS_MCP_SECRET_KEYS", "CALLS_MCP_STATE_URL"),
+            *("CALLS_MCP_APPROVALS_WEBHOOK", "CALLS_MCP_APPROVALS_WEBHOOK_SECRET"),
         }
         assert [each["name"] for each in given if each.get("isRequired")] == ["TWILIO_ACCOUNT_SID"]
 

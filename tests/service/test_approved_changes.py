@@ -191,15 +191,17 @@ LONG: dict[str, Any] = {"poll": SOON, "calls_mcp_operator_ttl": "86400"}
 
 async def withdrawn(here: Scene, request: ApprovalRequest) -> str:
     """Wait until the server withdraws a request. Return the recorded reason."""
-    found: ApprovalRequest | None = request
+    recorded = list[dict[str, Any]]()
     with anyio.fail_after(30):
-        while not (found and found.decision):
+        while len(recorded) < 2:  # the record comes last
             await anyio.sleep(SOON)
-            found = await here.approvals.find(request.identifier)
+            recorded = [r for r in here.recorded if r.get("approval_id") == request.identifier]
+    assert [each["decision"] for each in recorded] == ["asked", "withdrawn"]
+    assert (recorded[1]["decided_by"], bool(recorded[1]["reason"])) == ("the server", True)
+    found = await here.approvals.find(request.identifier)
+    assert found
+    assert found.decision
     assert (found.decision.word, found.decision.by) == ("withdrawn", "the server")
-    decided = [each for each in here.recorded if each.get("approval_id") == request.identifier]
-    assert [each["decision"] for each in decided] == ["asked", "withdrawn"]
-    assert decided[1]["reason"]
     return found.decision.reason
 
 

@@ -1,0 +1,177 @@
+"""The webhook that is told of each new approval request, such as one of a chat."""
+
+import hmac
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import anyio
+import httpx
+import orjson
+
+from calls_mcp.audit.masking import Numbers, masked_text
+from calls_mcp.errors import ConfigurationError
+from calls_mcp.guard.approval_requests import page_of
+from calls_mcp.observability.redaction import one_line
+from calls_mcp.settings import Settings
+from calls_mcp.storage import ApprovalRequest
+from calls_mcp.tools.outcome import iso_time
+from calls_mcp.twilio.transport import connect_to, explain
+
+if TYPE_CHECKING:
+    from calls_mcp.service.background_tasks import BackgroundTasks
+
+_log = logging.getLogger(__name__)
+
+_TIMEOUT = 5.0  # seconds for one attempt
+_PAUSES = (1.0, 5.0, 15.0)  # seconds between attempts
+_LAST = 1.0  # seconds for what is still to be sent when the server stops
+_MOST = 100  # notifications that wait
+_LONGEST = 300  # characters of the request in a text
+_RETRIED = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
+_FAILURES = (ConfigurationError, TimeoutError, httpx.HTTPError, httpx.InvalidURL)
+
+
+class ApprovalsWebhook:
+    """Sends notifications to a URL, one after the other, in the background.
+
+    Each is signed if there is a `secret`. `numbers` is whether they have whole phone numbers.
+    `clock` returns epoch seconds. An attempt may take `timeout` seconds. A failed attempt is
+    repeated after each of `pauses`.
+    """
+
+    def __init__(  # noqa: PLR0913
+        self,
+        url: str,
+        background: "BackgroundTasks",
+        clock: Callable[[], float],
+        *,
+        secret: str = "",
+        console: str | None = None,
+        numbers: Numbers = "masked",
+        pauses: Sequence[float] = _PAUSES,
+        timeout: float = _TIMEOUT,
+    ) -> None:
+        self._url = url
+        self._background = background
+        self._clock = clock
+        self._secret = secret
+        self._console = console
+        self._numbers: Numbers = numbers
+        self._pauses = pauses
+        self._timeout = timeout
+        self._waiting: deque[ApprovalRequest] = deque(maxlen=_MOST)
+        self._idle = anyio.Event()
+        self._idle.set()
+        self._is_down = False
+
+    @classmethod
+    def from_settings(
+        cls, settings: Settings, background: "BackgroundTasks", clock: Callable[[], float]
+    ) -> "ApprovalsWebhook | None":
+        """Return the webhook of these settings; None if they have none."""
+        chosen = settings.approvals
+        if chosen.webhook is None:
+            return None
+        secret = chosen.webhook_secret
+        return cls(
+            chosen.webhook.get_secret_value(),
+            background,
+            clock,
+            secret=secret.get_secret_value() if secret else "",
+            console=settings.console.url,
+            numbers=chosen.numbers,
+        )
+
+    def notify(self, request: ApprovalRequest) -> None:
+        """Send a notification soon. The oldest of too many that wait is dropped."""
+        self._waiting.append(request)
+        if self._idle.is_set():
+            self._idle = anyio.Event()
+            self._background.start(self._deliver)
+
+    async def idle(self) -> None:
+        """Wait until nothing is to be sent."""
+        await self._idle.wait()
+
+    async def aclose(self) -> None:
+        """Wait a moment for what is still to be sent."""
+        if not self._is_down:
+            with anyio.move_on_after(_LAST, shield=True):
+                await self.idle()
+
+    async def _deliver(self) -> None:
+        try:
+            while self._waiting:
+                await self._send_with_retries(self._waiting.popleft())
+        finally:
+            self._idle.set()
+
+    async def _send_with_retries(self, request: ApprovalRequest) -> None:
+        body = orjson.dumps(self._content(request))
+        failure, may_retry = await self._send(body)
+        for pause in () if self._is_down else self._pauses:
+            if not (failure and may_retry):
+                break
+            await anyio.sleep(pause)
+            failure, may_retry = await self._send(body)
+        if failure and not self._is_down:
+            _log.warning(
+                "Cannot notify %s of an approval request: %s. Check CALLS_MCP_APPROVALS_WEBHOOK. "
+                "Further failures are not logged until a notification succeeds.",
+                urlsplit(self._url).hostname,  # the rest may be secret
+                failure,
+            )
+        elif self._is_down and not failure:
+            _log.warning("%s is notified of approval requests again.", urlsplit(self._url).hostname)
+        self._is_down = bool(failure)
+
+    async def _send(self, body: bytes) -> tuple[str, bool]:
+        """Return why a notification failed, or an empty text; and whether a retry may help."""
+        try:
+            with anyio.fail_after(self._timeout):
+                async with connect_to(self._url) as transport:
+                    response = await transport.handle_async_request(self._request(body))
+                    await response.aclose()
+        except _FAILURES as failure:
+            known = explain(failure, self._url)
+            return known.words if known else "no answer in time", True
+        status = response.status_code
+        if response.is_success:
+            return "", False
+        return f"status {status}", status in _RETRIED or response.is_server_error
+
+    def _request(self, body: bytes) -> httpx.Request:
+        headers = {"Content-Type": "application/json", "User-Agent": "calls-mcp"}
+        if self._secret:
+            now = f"{self._clock():.0f}"
+            signed = f"{now}.".encode() + body
+            digest = hmac.new(self._secret.encode(), signed, "sha256").hexdigest()
+            headers |= {"X-Calls-Mcp-Timestamp": now, "X-Calls-Mcp-Signature": f"sha256={digest}"}
+        extensions = {"timeout": httpx.Timeout(self._timeout).as_dict()}
+        return httpx.Request(
+            "POST", self._url, content=body, headers=headers, extensions=extensions
+        )
+
+    def _content(self, request: ApprovalRequest) -> dict[str, str | None]:
+        url = page_of(self._console, request.identifier) if self._console else None
+        expires_at = iso_time(request.expires_at)
+        where = f" Decide at {url}" if url else " Decide in the console or with calls-mcp approvals"
+        summary = self._quoted(request.preview.headline)
+        requester = self._quoted(request.binding.principal)
+        return {
+            "text": f"Approval needed: {summary}. Requested by {requester}.{where} before "
+            f"{expires_at}.",
+            "id": request.identifier,
+            "url": url,
+            "expires_at": expires_at,
+        }
+
+    def _quoted(self, text: str) -> str:
+        """Return a text that a chat shows as it is: no mentions, links or markup."""
+        masked = one_line(masked_text(text, self._numbers), _LONGEST).replace("`", "'")
+        escaped = masked.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+        return f"`{escaped}`"
