@@ -154,7 +154,7 @@ async def test_the_operator_decides_if_a_client_that_must_ask_can_not(
     era: Era, tmp_path: Path
 ) -> None:
     client = Broken("an unknown action")
-    terms = {"calls_mcp_operator_wait": "0"}
+    terms: dict[str, Any] = {"calls_mcp_operator_wait": "0"}
     async with scene(tmp_path, 'place = "require_human"', **terms) as here:
         async with here.harness.connect(era, client) as agent:
             told = [await agent.call("create_call", **placing()) for _ in range(2)]
@@ -257,7 +257,10 @@ async def test_another_client_of_the_server_is_still_asked(harness: Harness) -> 
 async def test_a_client_that_can_not_open_the_approval_page_is_asked_once(
     kind: str, tmp_path: Path
 ) -> None:
-    terms = {"calls_mcp_operator_wait": "0", "calls_mcp_console_url": "https://calls.example.com"}
+    terms: dict[str, Any] = {
+        "calls_mcp_operator_wait": "0",
+        "calls_mcp_console_url": "https://calls.example.com",
+    }
     given = UNANSWERED[kind]
     answers: dict[str, Any] = {} if given is None else {"inputResponses": given}
     async with scene(tmp_path, **terms) as here, serve_harness(here.harness) as service:

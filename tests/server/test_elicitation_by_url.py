@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import anyio.lowlevel
 import pytest
@@ -85,7 +85,7 @@ async def test_a_client_that_opens_urls_is_sent_to_the_approval_page_and_waits_f
 @pytest.mark.parametrize("era", ERAS)
 async def test_opening_the_page_approves_nothing(era: Era, tmp_path: Path) -> None:
     visitor = Visitor()
-    terms = {"calls_mcp_console_url": CONSOLE, "calls_mcp_operator_wait": "0"}
+    terms: dict[str, Any] = {"calls_mcp_console_url": CONSOLE, "calls_mcp_operator_wait": "0"}
     async with scene(tmp_path, **terms) as here, here.harness.connect(era, visitor) as agent:
         asked = await agent.call("create_call", **placing())
         assert asked["outcome"] == "awaiting_operator"
@@ -130,7 +130,7 @@ async def test_a_change_that_the_user_declines_is_not_made_even_if_approved(tmp_
 
 async def test_dismissing_the_approval_page_leaves_the_request_pending(tmp_path: Path) -> None:
     visitor = Visitor("cancel")
-    terms = {"calls_mcp_console_url": CONSOLE, "calls_mcp_operator_wait": "0"}
+    terms: dict[str, Any] = {"calls_mcp_console_url": CONSOLE, "calls_mcp_operator_wait": "0"}
     async with scene(tmp_path, **terms) as here, here.harness.connect("legacy", visitor) as agent:
         assert (await agent.call("create_call", **placing()))["outcome"] == "awaiting_operator"
         await here.decide(approve=True)
