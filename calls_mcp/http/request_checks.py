@@ -6,6 +6,7 @@ from math import ceil
 from typing import cast
 
 import anyio
+from mcp.server.streamable_http import check_accept_headers
 from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
 from mcp_types import (
     INVALID_PARAMS,
@@ -91,6 +92,8 @@ class HeadCheck:
         content_type = headers.get("content-type", "")
         if request.method == "POST" and not content_type.startswith("application/json"):
             raise Rejected(400, "Content-Type must be application/json")
+        if request.method == "POST" and not all(check_accept_headers(request)):
+            raise Rejected(406, "Accept must list application/json and text/event-stream")
 
 
 def method_of(scope: Scope) -> str:

@@ -129,6 +129,17 @@ async def test_a_content_type_that_a_form_can_send_is_rejected(service: LocalSer
         assert response.status_code == 400
 
 
+@pytest.mark.parametrize("accepted", ["", "application/json", "text/event-stream", "text/html"])
+async def test_a_request_that_does_not_accept_both_kinds_of_response_is_told_so(
+    service: LocalService, accepted: str
+) -> None:
+    for headers in (LIST_HEADERS, {}):
+        response = await service.post(LIST, headers | {"Accept": accepted})
+        assert response.status_code == 406
+        reason = response.json()["error"]["message"]
+        assert reason == "Accept must list application/json and text/event-stream"
+
+
 @pytest.mark.requirement("26")
 async def test_headers_that_contradict_the_body_are_rejected() -> None:
     raw = Client2026()
