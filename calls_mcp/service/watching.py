@@ -100,10 +100,14 @@ class Subscription:
 
 @dataclass(slots=True, eq=False)
 class _Watch:
-    """A call with subscribers. `known` is its state at the last notification."""
+    """A call with subscribers.
+
+    `known` is its state at the last notification, and `failures` counts consecutive failed reads.
+    """
 
     topic: Topic
     known: CallSummary | None
+    failures: int = 0
     subscribers: dict[Subscription, None] = field(default_factory=dict[Subscription, None])
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     changed: anyio.Event = field(default_factory=anyio.Event)
@@ -219,6 +223,8 @@ class Watches:
             watch = self._open[subscription.topic] = _Watch(subscription.topic, known)
             self._background.start(lambda: self._follow(watch))
         watch.subscribers[subscription] = None
+        if known is not None:  # the subscriber has just read the call
+            watch.failures = 0
         watch.change()
         if known != watch.known:
             subscription.tell()
@@ -242,16 +248,16 @@ class Watches:
                     self.end(subscription)
 
     async def _until_it_ends(self, watch: _Watch) -> None:
-        failures, is_over = 0, False
+        is_over = False
         while not is_over:
-            await self._until_due(watch, failures)
+            await self._until_due(watch)
             await self._renew(watch)
             present = [*watch.subscribers]
             outcome = await self._read(watch)
             if outcome is None:
                 continue
             # All subscribers have the same credentials: a failure of the API concerns each of them.
-            failures = failures + 1 if outcome.error else 0
+            watch.failures = watch.failures + 1 if outcome.error else 0
             is_over = is_final(outcome)
             # For those who came during the read it may be older than what they know.
             for subscription in watch.subscribers if is_over else present:
@@ -263,11 +269,11 @@ class Watches:
                 for subscription in watch.subscribers:
                     subscription.tell()
 
-    async def _until_due(self, watch: _Watch, failures: int) -> None:
+    async def _until_due(self, watch: _Watch) -> None:
         """Wait until the next read is due. None is due while nobody can be notified."""
         since = anyio.current_time()
         while watch.is_heard:
-            due = since + self._pause(watch, failures)
+            due = since + self._pause(watch, watch.failures)
             with anyio.CancelScope(deadline=due):
                 await watch.changed.wait()
                 continue

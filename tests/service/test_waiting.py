@@ -277,6 +277,27 @@ async def test_a_read_that_began_before_the_wait_is_not_taken_for_a_change() -> 
 # Errors of the API
 
 
+async def test_a_wait_reads_at_once_a_call_whose_earlier_reads_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with quick() as harness, harness.connect() as agent:
+        sid = await agent.place()
+        async with (
+            agent.client.listen(resource_subscriptions=[f"calls://call/{sid}"]),
+            anyio.create_task_group() as tasks,
+        ):
+            monkeypatch.setattr(watching, "_SLOWEST", 0.01)
+            harness.emulator.faults.add(Fault(kind="error", status=401, method="GET", requests=12))
+            with anyio.fail_after(30):
+                while harness.emulator.faults.armed:
+                    await anyio.lowlevel.checkpoint()
+            monkeypatch.setattr(watching, "_SLOWEST", 3600)
+            waiter = begin(tasks, agent, sid, wait_until="answered", wait_seconds=5)
+            await looked(harness, sid, 1)
+            harness.clock.advance(TALK)
+            assert (await waiter.result())["call"]["status"] == "in-progress"
+
+
 async def test_a_transient_error_is_retried_while_waiting() -> None:
     async with quick() as harness, harness.connect() as agent:
         sid = await agent.place()
