@@ -8,13 +8,14 @@ import anyio
 from mcp_types import ElicitResult
 
 from tests.chaos.model import Change, Told, deletion, kind_of, require
-from tests.chaos.world import Question, World
+from tests.chaos.world import Question, Requested, World
 from tests.harness import CALLER, TALKS_FOR_AN_HOUR, approve, decline, dismiss
 from tests.upstream import refusing
 
 ALONE = ("modern", "legacy", "replica")
 ASKED = tuple(f"{name} with user" for name in ALONE)
 ANYBODY = ALONE + ASKED
+OPERATED = ("operated", "operated replica")
 OWN, REFUSED, STRANGE = "+15005550100", "+15005550003", "+15005550009"
 CALLEES = (TALKS_FOR_AN_HOUR, TALKS_FOR_AN_HOUR, "+15005550201", "+15005550300", OWN, REFUSED)
 PATIENCE = 30  # seconds
@@ -189,6 +190,60 @@ async def give_up_and_restart(world: World) -> None:
     await restart(world)
 
 
+async def approve_alone(world: World) -> None:
+    """The operator approves, and the server makes the change by itself."""
+    if requested := await _request(world):
+        await world.decide(requested, approve=True)
+        await world.run_by_itself(requested)
+        await world.repeat(world.random.choice(OPERATED), requested)
+
+
+async def approve_in_a_rush(world: World) -> None:
+    """The approval arrives while the client repeats its request eight times at two replicas."""
+    if requested := await _request(world):
+        async with anyio.create_task_group() as tasks:
+            for number in range(8):
+                tasks.start_soon(world.repeat, OPERATED[number % 2], requested)
+                if number == world.random.randrange(8):
+                    tasks.start_soon(_approve, world, requested)
+        await world.decide(requested, approve=True)
+        await world.run_by_itself(requested)
+
+
+async def approve_and_restart(world: World) -> None:
+    """The server that asked stops before the approval, or soon after it."""
+    requested = await _request(world)
+    if requested is None:
+        return
+    if world.random.random() < 0.5:
+        await restart(world)
+        await world.decide(requested, approve=True)
+    else:
+        await world.decide(requested, approve=True)
+        enough = world.proxy.arrived + world.random.randrange(3)
+        with anyio.move_on_after(1):  # the API may not be asked at all
+            await world.proxy.arrivals(enough)
+        await restart(world)
+    if world.random.random() < 0.8:
+        await world.repeat(world.random.choice(OPERATED), requested)
+
+
+async def deny(world: World) -> None:
+    """The operator denies, and nothing happens however often the client repeats its request."""
+    if requested := await _request(world):
+        await world.decide(requested, approve=False)
+        await world.repeat(world.random.choice(OPERATED), requested)
+
+
+async def leave_pending(world: World) -> None:
+    """Nobody decides for now; perhaps later."""
+    await _request(world)
+    if world.random.random() < 0.5:
+        undecided = [each for each in world.requested if each.attempt.told is None]
+        if undecided:
+            await world.decide(world.random.choice(undecided), approve=True)
+
+
 async def restart(world: World) -> None:
     """Stop the server, and start another on its files."""
     await world.stop()
@@ -254,6 +309,11 @@ OPERATIONS: Mapping[Operation, int] = {
     give_up_asked: 3,
     crowd: 3,
     outage: 1,
+    approve_alone: 8,
+    approve_in_a_rush: 4,
+    approve_and_restart: 3,
+    deny: 2,
+    leave_pending: 2,
     restart: 2,
     give_up_and_restart: 2,
 }
@@ -266,6 +326,14 @@ def draw_operation(random: Random) -> Operation:
 
 async def _ask(world: World) -> Question | None:
     return await world.ask(world.random.choice(ALONE), draw_change(world))
+
+
+async def _request(world: World) -> Requested | None:
+    return await world.request(world.random.choice(OPERATED), draw_change(world))
+
+
+async def _approve(world: World, requested: Requested) -> None:
+    await world.decide(requested, approve=True)
 
 
 async def _use_at_once(world: World, question: Question) -> None:

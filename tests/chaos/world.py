@@ -13,6 +13,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import ElicitResult
 
 from calls_mcp.emulator import Account, Emulator, ManualClock
+from calls_mcp.guard.operator import Approvals, open_approvals
 from calls_mcp.server.handlers import build_server
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import Access, load_settings
@@ -22,6 +23,8 @@ from tests.harness import ACCOUNT, PERMISSIVE, Agent, Harness, Reply, User, appr
 from tests.upstream import SECRET, Upstream, access
 
 SECRETS = access("http://127.0.0.1").secrets
+_POLL = 0.05  # seconds
+_LONGEST_RUN = 10  # seconds
 _HANGS = 30  # seconds after which an invocation counts as hung
 _KEPT = 300 + 3600  # seconds for which a used token is told again, at least
 
@@ -60,11 +63,20 @@ class Question:
     asked_at: float
 
 
+@dataclass(eq=False)
+class Requested:
+    """An approval request, and the attempt that it is for."""
+
+    attempt: Attempt
+    identifier: str
+
+
 @dataclass
 class World:
     """What there is, and what the model knows of it.
 
-    `in_flight` are the markers of deletions whose client went away, and which may still be sent.
+    `in_flight` are the markers of deletions whose client went away, or which an operator approved,
+    and which may still be sent.
     """
 
     random: Random
@@ -78,10 +90,12 @@ class World:
     agents: dict[str, Agent] = field(default_factory=dict[str, Agent])
     reply: Reply = approve
     questions: list[Question] = field(default_factory=list[Question])
+    requested: list[Requested] = field(default_factory=list[Requested])
     totals: Totals = field(default_factory=Totals)
     history: list[str] = field(default_factory=list[str])
     in_flight: set[str] = field(default_factory=set[str])
     _markers: int = 0
+    _approvals: Approvals = field(init=False)
     _server: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     @property
@@ -93,7 +107,10 @@ class World:
         """Start two servers on the files that the last ones have left."""
         reached = access(base_url or self.upstream.base_url, timeout=0.3, deadline=1)
         enter, user = self._server.enter_async_context, User(self._answer)
-        one, two = [await enter(self._serve(reached)) for _ in range(2)]
+        one, two = [await enter(self._serve(reached, self.confirm)) for _ in range(2)]
+        three, four = [await enter(self._serve(reached, "operator")) for _ in range(2)]
+        settings = three.runtime.settings
+        self._approvals = await enter(open_approvals(settings, self.clock))
         self.agents = {
             "modern": await enter(one.connect("auto")),
             "legacy": await enter(one.connect("legacy")),
@@ -102,19 +119,21 @@ class World:
             "legacy with user": await enter(one.connect("legacy", user)),
             "replica with user": await enter(two.connect("auto", user)),
             "stranger": await enter(one.connect("auto", name="stranger")),
+            "operated": await enter(three.connect("auto", name="operated")),
+            "operated replica": await enter(four.connect("auto", name="operated")),
         }
 
     @asynccontextmanager
-    async def _serve(self, reached: Access) -> AsyncGenerator[Harness]:
+    async def _serve(self, reached: Access, confirm: str) -> AsyncGenerator[Harness]:
         settings = load_settings(
             {
                 "calls_mcp_policy": PERMISSIVE,
-                "calls_mcp_confirm": self.confirm,
+                "calls_mcp_confirm": confirm,
                 "calls_mcp_state_url": f"sqlite:///{self.audit_file}",
                 "calls_mcp_audit_numbers": "whole",
             }
         )
-        async with Runtime(settings, reached, clock=self.clock) as runtime:
+        async with Runtime(settings, reached, clock=self.clock, poll=_POLL) as runtime:
             yield Harness(build_server(runtime), runtime, self.emulator, self.clock)
 
     async def stop(self) -> None:
@@ -169,8 +188,60 @@ class World:
             require(self.proxy.sent[marker] == sent, "a used token sends something", told)
         return told
 
+    async def request(self, who: str, change: Change) -> Requested | None:
+        """Request a change that the operator must approve, unless it fails at once."""
+        attempt = self.model.open(change)
+        told = await self.call(who, change.tool, change.arguments)
+        if told["outcome"] != "awaiting_operator":
+            self.model.note(attempt, told)
+            return None
+        requested = Requested(attempt, told["confirmation"]["approval"])
+        self.requested.append(requested)
+        return requested
+
+    async def decide(self, requested: Requested, *, approve: bool) -> None:
+        """Approve or deny a request. An approved change may run at any time from now on."""
+        self.history.append(f"operator: approve={approve} {requested.identifier}")
+        request = await self._approvals.find(requested.identifier)
+        if request is None:
+            return
+        if approve:
+            requested.attempt.is_approved = True
+            if requested.attempt.change.action == "delete":
+                self.in_flight.add(requested.attempt.change.marker)
+        await self._approvals.decide(request, approve=approve, by="operator")
+
+    async def run_by_itself(self, requested: Requested) -> None:
+        """Wait until the server has made an approved change, or has stopped."""
+        if request := await self._approvals.find(requested.identifier):
+            await self._approvals.result(request, _LONGEST_RUN)
+        await self.hear(requested)
+
+    async def repeat(self, who: str, requested: Requested) -> None:
+        """Repeat a request. A client is told of one outcome only."""
+        change = requested.attempt.change
+        told = await self.call(who, change.tool, change.arguments)
+        await self.hear(requested)
+        first = requested.attempt.told
+        if told["outcome"] == "done":
+            is_same = first is not None and _without_warnings(told) == _without_warnings(first)
+            require(is_same, "an approved request tells something else", first, told)
+
+    async def hear(self, requested: Requested) -> None:
+        """Note the outcome of a request, if it is known."""
+        attempt = requested.attempt
+        request = await self._approvals.find(requested.identifier)
+        outcome = request and (await self._approvals.progress(request)).outcome
+        if outcome and attempt.told is None:
+            self.history.append(f"    {requested.identifier}: {outcome.to_json()}")
+            self.model.note(attempt, outcome.content())
+
     async def learn(self) -> None:
         """Ask again wherever a client went away before it was told what became of a change."""
+        for requested in self.requested:
+            await self.hear(requested)
+            if requested.attempt.is_approved and requested.attempt.told is None:
+                await self.repeat("operated", requested)
         for question in self.questions:
             if question.attempt.is_approved and question.attempt.told is None:
                 await self.use("modern", question)
