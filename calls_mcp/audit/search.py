@@ -146,6 +146,19 @@ class AuditReader:
             rows = database.execute(query, (after + 1, since, since, most)).fetchall()
         return [record for (body,) in rows if (record := parse(_line(body)))]
 
+    def placed(self, after: int = 0) -> list[tuple[int, Fields]]:
+        """Return the newest records about placing calls, oldest first, with their numbers.
+
+        They have numbers above `after`, and are among the newest 20,000 records of the log.
+        """
+        query = (
+            "SELECT seq, body FROM audit WHERE seq > max(?, (SELECT max(seq) FROM audit) - ?) "
+            "AND tool = 'create_call' ORDER BY seq"
+        )
+        with self._reading() as database:
+            rows = database.execute(query, (after, _FARTHEST)).fetchall()
+        return [(seq, record) for seq, line in map(_row, rows) if (record := parse(line))]
+
     def rows(self, wanted: Filter | None = None, after: int | None = None) -> Iterator[Row]:
         """Yield the wanted records after number `after`, oldest first."""
         yield from map(_row, self._batches("seq, body", wanted or Filter(), after))

@@ -1,10 +1,7 @@
 """Audit log: search, verify and export its records."""
 
-import csv
-import io
-import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -22,9 +19,10 @@ from calls_mcp.audit.records import ORDER, Decision, parse
 from calls_mcp.audit.search import AuditReader, Filter
 from calls_mcp.audit.verification import Report, describe, verify
 from calls_mcp.console.context import ConsoleContext
+from calls_mcp.console.csv_rows import csv_row
 from calls_mcp.console.templating import page
 from calls_mcp.errors import CallsError
-from calls_mcp.tools.catalog import Json, load_operations
+from calls_mcp.tools.catalog import load_operations
 
 _PAGE = 50  # records
 _SEQ = re.compile(r"[0-9]{1,18}")
@@ -32,8 +30,6 @@ _MAX_FILTER = 200  # characters
 _SHORT_WAIT, _LONG_WAIT = 0.05, 30.0  # seconds
 _DECISIONS = get_args(Decision)
 _PHASES = ("decided", "before", "after", "recovered")
-# Spreadsheets may split a cell at another separator than the comma that we write.
-_FORMULA = re.compile(r"""(^|[,;|\t\r\n])([\s"]*)(?=[=+\-@＝＋－＠])""")  # noqa: RUF001
 _EMPTY = "No records yet. Every change that an agent requests is recorded here."
 
 
@@ -160,20 +156,6 @@ def _csv(database: Path, wanted: Filter) -> Iterator[bytes]:
     for _, line in AuditReader(database).rows(wanted):
         if record := parse(line):
             yield csv_row([record.get(name) for name in ORDER])
-
-
-def csv_row(values: Sequence[Json]) -> bytes:
-    """Return a line of CSV, in which no spreadsheet finds a formula."""
-    text = io.StringIO()
-    csv.writer(text).writerow(map(_csv_cell, values))
-    return text.getvalue().encode(errors="replace")
-
-
-def _csv_cell(value: Json) -> str:
-    if value is None or isinstance(value, int | float):
-        return "" if value is None else json.dumps(value)
-    text = value if isinstance(value, str) else json.dumps(value)
-    return _FORMULA.sub(r"\1\2'", text)
 
 
 _FORMATS: dict[str, tuple[str, Callable[[Path, Filter], Iterator[bytes]]]] = {

@@ -1,37 +1,66 @@
-"""Calls: a list, a page with a timeline for each call, and a form to hang up."""
+"""Calls: a searchable list, a page with a timeline for each call, and a form to hang up."""
 
 import hashlib
 import json
 import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import cast
+from urllib.parse import urlencode
 
 import anyio
 import anyio.to_thread
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from calls_mcp.audit.search import AuditReader
 from calls_mcp.console.browser_sessions import Session, session_of
+from calls_mcp.console.call_origins import NOWHERE, CallOrigins, Origin
+from calls_mcp.console.call_search import (
+    DIRECTIONS,
+    SORTS,
+    STATUSES,
+    CallFilter,
+    parse_filter,
+    sort_calls,
+)
 from calls_mcp.console.context import READER, ConsoleContext, TimedCache
+from calls_mcp.console.csv_rows import csv_row
 from calls_mcp.console.templating import page, read_decision
-from calls_mcp.console.timeline import Event, Observations, timeline
-from calls_mcp.errors import CallsError
+from calls_mcp.console.timeline import Observations, timeline
+from calls_mcp.errors import CallsError, StoreUnavailable
+from calls_mcp.storage import ApprovalRequest
+from calls_mcp.tools.catalog import Json
 from calls_mcp.tools.outcome import Approval, CallSummary, Failure, Outcome
 
 _SID = re.compile("CA[0-9a-fA-F]{32}")
 _LIVE = ("in-progress", "ringing", "queued")
 _PAGE = 50  # calls of each status
+_SEARCHED = 500  # calls that one page searches, if the API does not know a filter
+_EXPORTED = 1000  # calls of each request of an export
+_COLUMNS = (
+    *(field.alias or name for name, field in CallSummary.model_fields.items()),
+    "requested_by",
+    "approved_by",
+)
+_MEDIA_TYPES = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"}
 
 
 @dataclass(frozen=True, slots=True)
 class _CallList:
-    """Calls, newest first, or the error of the API."""
+    """Calls, newest first, or the error of the API. `cursor` leads to older ones.
+
+    `searched` is how many calls a filter was applied to that the API does not know.
+    """
 
     live: tuple[CallSummary, ...] = ()
-    ended: tuple[CallSummary, ...] = ()
+    others: tuple[CallSummary, ...] = ()
     error: Failure | None = None
+    cursor: str = ""
+    searched: int = 0
 
 
 class CallsPage:
@@ -44,32 +73,93 @@ class CallsPage:
         self._lists: TimedCache[_CallList] = TimedCache(interval, console.clock)
         self._calls: TimedCache[Outcome] = TimedCache(interval, console.clock)
         self._observations = Observations(console.clock)
+        self._origins = CallOrigins(console.audit_database)
         self.routes = [
             Route("/calls", self.index),
+            Route("/calls/export.{format}", self.export),
             Route("/calls/{sid}", self.show),
             Route("/calls/{sid}/hang-up", self.confirm_hang_up),
             Route("/calls/{sid}/hang-up", self.hang_up, methods=["POST"]),
         ]
 
+    async def preload(self) -> None:
+        """Read the audit log, so that the first visit is fast."""
+        await self._read_origins()
+
     async def index(self, request: Request) -> Response:
-        """Show the live calls and the newest ended ones."""
-        calls = _CallList() if self._unavailable else await self._list()
-        values = {"unavailable": self._unavailable, "calls": calls}
-        return page(request, "calls.html", values)
+        """Show the live calls and the newest others, or the calls that match a filter."""
+        query = request.query_params
+        wanted, cursor, order = parse_filter(query), query.get("cursor", ""), query.get("sort", "")
+        if _SID.fullmatch(wanted.search):
+            return RedirectResponse(f"/calls/{wanted.search}", 303)
+        faults, calls = [*wanted.faults], _CallList()
+        origins = await self._read_origins()
+        if not (faults or self._unavailable):
+            calls = await self._search(wanted, cursor, origins)
+        filters = urlencode(wanted.given)
+        values = {
+            "unavailable": self._unavailable,
+            "filter": wanted,
+            "faults": faults,
+            "live": calls.live,
+            "calls": sort_calls(calls.others, order),
+            "error": calls.error,
+            "searched": calls.searched,
+            "is_first": not (wanted.given or cursor),
+            "origins": origins,
+            "nowhere": NOWHERE,
+            "statuses": STATUSES,
+            "directions": DIRECTIONS,
+            "filters": filters,
+            "here": urlencode(wanted.given | ({"cursor": cursor} if cursor else {})),
+            "older": calls.cursor and urlencode(wanted.given | {"cursor": calls.cursor}),
+            "order": order if order.removeprefix("-") in SORTS else "",
+        }
+        return page(request, "calls.html", values, 400 if faults else 200)
+
+    async def export(self, request: Request) -> Response:
+        """Export all matching calls as a file, newest first."""
+        name, wanted = request.path_params["format"], parse_filter(request.query_params)
+        if name not in _MEDIA_TYPES:
+            raise HTTPException(404, "Export as export.jsonl or export.csv.")
+        if faults := [*wanted.faults]:
+            raise HTTPException(400, " ".join(faults))
+        # The first page is read before the response begins, so that an error has its status.
+        first = await self._list_calls({"limit": _EXPORTED, **wanted.arguments})
+        if first.error:
+            raise HTTPException(503, first.error.message)
+        rows = self._rows(first, wanted, await self._read_origins())
+        lines = _csv(rows) if name == "csv" else _jsonl(rows)
+        headers = {"Content-Disposition": f'attachment; filename="calls.{name}"'}
+        return StreamingResponse(lines, media_type=_MEDIA_TYPES[name], headers=headers)
 
     async def show(self, request: Request) -> Response:
         """Show a call with its timeline."""
         sid = _sid(request)
         outcome = Outcome(outcome="error") if self._unavailable else await self._fetch(sid)
         call, error = outcome.call, outcome.error
-        events = await self._timeline(sid, call)
+        records, problem = await self._records(sid)
+        events = timeline(records, call, self._observations.of(sid))
         is_missing = self._unavailable or (error and error.kind == "not_found")
         if is_missing and not (call or events):
             raise HTTPException(404, "This call is neither in the API nor in the audit log.")
-        message = error.message if error else self._unavailable
-        values = {"sid": sid, "call": call, "events": events, "error": message}
-        can_hang_up = not self._console.settings.guard.read_only
-        return page(request, "call.html", {**values, "can_hang_up": can_hang_up})
+        approval = next((each["approval_id"] for each in records if each.get("approval_id")), "")
+        values = {
+            "sid": sid,
+            "call": call,
+            "events": events,
+            "error": error.message if error else self._unavailable,
+            "problem": problem,
+            "placed": next((each for each in records if each.get("arguments")), None),
+            "decided": next((each for each in records if each.get("decided_by")), None),
+            "approval": await self._approval(str(approval)),
+            "legs": await self._legs(sid) if call else (),
+            "raw": call and json.dumps(call.content(), indent=2, ensure_ascii=False),
+            "can_hang_up": not self._console.settings.guard.read_only,
+            "origins": await self._read_origins(),
+            "nowhere": NOWHERE,
+        }
+        return page(request, "call.html", values)
 
     async def confirm_hang_up(self, request: Request) -> Response:
         """Show a form that asks for confirmation."""
@@ -92,7 +182,7 @@ class CallsPage:
         if self._unavailable:
             return ""
         calls = await self._list()
-        statuses = [[call.sid, call.status] for call in (*calls.live, *calls.ended)]
+        statuses = [[call.sid, call.status] for call in (*calls.live, *calls.others)]
         return hashlib.sha256(json.dumps(statuses).encode()).hexdigest()[:16]
 
     async def _list(self) -> _CallList:
@@ -110,10 +200,54 @@ class CallsPage:
                 tasks.start_soon(read, status)
         error = next((each.error for each in found.values() if each.error), None)
         live = {call.sid: call for status in _LIVE for call in found[status].calls or ()}
-        ended = [call for call in found[""].calls or () if call.sid not in live]
-        self._observations.add([*live.values(), *ended])
+        others = [call for call in found[""].calls or () if call.sid not in live]
+        self._observations.add([*live.values(), *others])
         newest = sorted(live.values(), key=lambda call: call.created_at or "", reverse=True)
-        return _CallList(tuple(newest), tuple(ended), error)
+        return _CallList(tuple(newest), tuple(others), error, found[""].next_cursor or "")
+
+    async def _search(
+        self, wanted: CallFilter, cursor: str, origins: Mapping[str, Origin]
+    ) -> _CallList:
+        """Return a page of the calls that match. The first page without a filter has live calls."""
+        if not (wanted.given or cursor):
+            return await self._list()
+
+        async def read() -> _CallList:
+            limit = {"limit": _SEARCHED, "page_size": _SEARCHED} if wanted.is_local else {}
+            first = {"limit": _PAGE, **limit, **wanted.arguments}
+            outcome = await self._list_calls({"cursor": cursor} if cursor else first)
+            found = outcome.calls or ()
+            matching = tuple(call for call in found if wanted.matches(call, origins))
+            searched = len(found) if wanted.is_local else 0
+            return _CallList((), matching, outcome.error, outcome.next_cursor or "", searched)
+
+        return await self._lists.get(urlencode(wanted.given | {"cursor": cursor}), read)
+
+    async def _list_calls(self, arguments: Mapping[str, Json]) -> Outcome:
+        return await self._console.invoke("list_calls", arguments)
+
+    async def _rows(
+        self, first: Outcome, wanted: CallFilter, origins: Mapping[str, Origin]
+    ) -> AsyncIterator[Mapping[str, Json]]:
+        outcome = first
+        while True:
+            for call in outcome.calls or ():
+                if wanted.matches(call, origins):
+                    origin = origins.get(call.sid, NOWHERE)
+                    people = {"requested_by": origin.requester, "approved_by": origin.approver}
+                    known = {name: who for name, who in people.items() if who}
+                    yield cast("Mapping[str, Json]", call.content() | known)
+            if not outcome.next_cursor:
+                return
+            outcome = await self._list_calls({"cursor": outcome.next_cursor})
+            if outcome.error:
+                raise ConnectionError(outcome.error.message)  # a whole file would look complete
+
+    async def _read_origins(self) -> Mapping[str, Origin]:
+        try:
+            return await self._origins.read()
+        except CallsError:
+            return {}  # the audit log's page reports the error
 
     async def _fetch(self, sid: str) -> Outcome:
         async def read() -> Outcome:
@@ -146,15 +280,42 @@ class CallsPage:
             return False
         return await approvals.decide(request, approve=True, by=session.name) is not None
 
-    async def _timeline(self, sid: str, call: CallSummary | None) -> list[Event]:
-        observed, database = self._observations.of(sid), self._console.audit_database
+    async def _records(self, sid: str) -> tuple[Sequence[Mapping[str, Json]], str]:
+        """Return the records about a call, or why they can't be read."""
+        database = self._console.audit_database
         if database is None:
-            return timeline([], call, observed)
+            return (), ""
         try:
-            records = await anyio.to_thread.run_sync(AuditReader(database).about, sid)
+            return await anyio.to_thread.run_sync(AuditReader(database).about, sid), ""
         except CallsError as error:
-            return [Event("", "Cannot read the audit log", f"{error}")]
-        return timeline(records, call, observed)
+            return (), f"{error}"
+
+    async def _approval(self, identifier: str) -> ApprovalRequest | None:
+        """Return an approval request, None if it is no longer kept."""
+        approvals = self._console.approvals
+        with suppress(StoreUnavailable):
+            return await approvals.find(identifier) if approvals and identifier else None
+        return None
+
+    async def _legs(self, sid: str) -> Sequence[CallSummary]:
+        """Return the calls that a call started."""
+
+        async def read() -> _CallList:
+            outcome = await self._list_calls({"parent_call_sid": sid})
+            return _CallList(others=outcome.calls or (), error=outcome.error)
+
+        return (await self._lists.get(f"legs of {sid}", read)).others
+
+
+async def _jsonl(rows: AsyncIterator[Mapping[str, Json]]) -> AsyncIterator[bytes]:
+    async for row in rows:
+        yield json.dumps(row).encode() + b"\n"
+
+
+async def _csv(rows: AsyncIterator[Mapping[str, Json]]) -> AsyncIterator[bytes]:
+    yield csv_row(_COLUMNS)
+    async for row in rows:
+        yield csv_row([row.get(name) for name in _COLUMNS])
 
 
 def _sid(request: Request) -> str:

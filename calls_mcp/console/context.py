@@ -1,7 +1,7 @@
 """The objects that all pages of a console share."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 from weakref import WeakValueDictionary
@@ -20,6 +20,7 @@ from calls_mcp.tools.outcome import Approval, Caller, Outcome
 
 _T = TypeVar("_T")
 _MAX_CACHED = 200
+_ALL_TOKENS = 10**9
 READER = Caller("console", client="calls-mcp console")
 """The caller of all reads that the pages make."""
 
@@ -75,7 +76,8 @@ class ConsoleContext:
         if self.runtime is None:
             raise HTTPException(503, self.unavailable["runtime"])
         operation = load_operations()[tool]
-        async with self.runtime.invoker() as invoker:
+        async with self.runtime.invoker() as shared:
+            invoker = replace(shared, result_tokens=_ALL_TOKENS)  # no model reads the result
             outcome = await invoker.invoke(operation, arguments, caller, approval)
         await self.runtime.run_when_approved(outcome, operation, arguments, caller)
         return outcome

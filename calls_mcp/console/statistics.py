@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
-import phonenumbers
-
 from calls_mcp.errors import PolicyDenied
 from calls_mcp.tools.catalog import Json
 from calls_mcp.tools.outcome import CallSummary, iso_time
+from calls_mcp.tools.phone_number import country
 
 _DURATIONS = ((10, "under 10 s"), (60, "10 to 59 s"), (300, "1 to 4 min"), (1800, "5 to 29 min"))
 _LONGER = "30 min or more"
@@ -95,17 +94,8 @@ def _sum_costs(calls: Iterable[CallSummary]) -> Mapping[tuple[str, str], Decimal
     costs: defaultdict[tuple[str, str], Decimal] = defaultdict(Decimal)
     for call in calls:
         if call.cost:
-            costs[_country(call.to or ""), call.currency or ""] += Decimal(call.cost)
+            costs[country(call.to or "") or "unknown", call.currency or ""] += Decimal(call.cost)
     return dict(sorted(costs.items(), key=lambda item: -item[1]))
-
-
-def _country(number: str) -> str:
-    """Return the two-letter country code of a phone number."""
-    try:
-        region = phonenumbers.region_code_for_number(phonenumbers.parse(number))
-    except phonenumbers.NumberParseException:
-        return "not a number"
-    return region or "unknown"
 
 
 def _without_void(records: Sequence[Mapping[str, Json]]) -> Iterator[Mapping[str, Json]]:

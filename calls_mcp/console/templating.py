@@ -1,5 +1,6 @@
 """Render templates and read submitted forms."""
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from starlette.responses import HTMLResponse
 from calls_mcp.console.browser_sessions import session_of
 from calls_mcp.observability.redaction import escape_invisible
 from calls_mcp.tools.outcome import iso_time
-from calls_mcp.tools.phone_number import formatted
+from calls_mcp.tools.phone_number import country, formatted
 
 _ACTIONS = {
     "place": "Place a call",
@@ -95,18 +96,25 @@ def _duration(seconds: float) -> str:
     return f"{whole} s"
 
 
+def _length(seconds: float) -> str:
+    """Return an exact duration, such as 5 min 47 s."""
+    hours, rest = divmod(round(seconds), _HOUR)
+    parts = ((hours, "h"), (rest // _MINUTE, "min"), (rest % _MINUTE, "s"))
+    return " ".join(f"{amount} {unit}" for amount, unit in parts if amount) or "0 s"
+
+
 def _time(time: object, *, style: str = "datetime") -> Markup:
     """Return a time, in epoch seconds or ISO 8601, as an element that the script makes local.
 
-    `style` is `datetime` or `time`.
+    `style` is `datetime`, `date` or `time`.
     """
     text = iso_time(time) if isinstance(time, int | float) else f"{time or ''}"
-    shown = text[:19].replace("T", " ")
-    shown = f"{shown} UTC" if style == "datetime" else shown[11:]
+    utc = text[:19].replace("T", " ")
+    shown = {"datetime": f"{utc} UTC", "date": f"{utc[:10]}, UTC", "time": utc[11:]}[style]
     if not text:
         return Markup()
     element = Markup('<time datetime="{}" data-local="{}" title="{} UTC">{}</time>')
-    return element.format(text, style, text[:19].replace("T", " "), shown)
+    return element.format(text, style, utc, shown)
 
 
 def _phone_number(address: object) -> object:
@@ -130,6 +138,11 @@ def _short_sid(sid: object) -> str:
     return text if len(text) <= _MAX_SID else f"{text[:8]}…{text[-4:]}"
 
 
+def _argument(value: object) -> str:
+    """Return the value of an argument as text."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
 def _action(action: str) -> str:
     return _ACTIONS.get(action, action.replace("_", " ").capitalize())
 
@@ -150,7 +163,10 @@ _environment = Environment(
 )
 _environment.filters |= {
     "action": _action,
+    "argument": _argument,
+    "country": lambda address: country(address or ""),
     "duration": _duration,
+    "length_of_time": _length,
     "time": _time,
     "phone_number": _phone_number,
     "unbroken": _unbroken,

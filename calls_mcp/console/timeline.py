@@ -1,7 +1,9 @@
 """The timeline of a call, from the audit log, the API and what this console observed."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import pairwise
 
 from calls_mcp.errors import OutcomeUnknown
 from calls_mcp.tools.catalog import Json
@@ -51,13 +53,15 @@ _STATUSES = {"queued": "Call queued", "ringing": "Ringing", "in-progress": "Call
 class Event:
     """Something that happened at `time`, ISO 8601 UTC.
 
-    `style` is a class of the stylesheet: `good`, `bad`, `sent` or none.
+    `style` is a class of the stylesheet: `good`, `bad`, `sent` or none. `seconds` is the time since
+    the event before, None if unknown.
     """
 
     time: str
     title: str
     detail: str = ""
     style: str = ""
+    seconds: float | None = None
 
 
 class Observations:
@@ -90,7 +94,17 @@ def timeline(
 ) -> list[Event]:
     """Return all events of a call, oldest first; `records` are from the audit log."""
     events = [*map(_recorded, records), *_reported(call), *observed]
-    return sorted(events, key=lambda event: event.time[:19])
+    events.sort(key=lambda event: event.time[:19])
+    later = [replace(one, seconds=_between(before, one)) for before, one in pairwise(events)]
+    return [*events[:1], *later]
+
+
+def _between(before: Event, event: Event) -> float | None:
+    try:
+        times = [datetime.fromisoformat(each.time) for each in (before, event)]
+        return (times[1] - times[0]).total_seconds()
+    except (ValueError, TypeError):  # of records that were edited
+        return None
 
 
 def _recorded(record: Mapping[str, Json]) -> Event:

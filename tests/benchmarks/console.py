@@ -32,7 +32,7 @@ _CALLS = 1_000
 _STALE = 61  # seconds, after which no answer is fresh
 _LASTS = 86_400.0  # seconds that an approval waits
 _GOAL = 100  # ms
-_NEXT = re.compile(r'<a href="([^"]+)" rel="next">')
+_NEXT = re.compile(r'<a href="([^"]+)" rel="next"')
 _CASE = re.compile(r'href="(/approvals/[0-9a-f]+)"')
 
 

@@ -17,7 +17,7 @@ from tests.harness import placing
 from tests.plain_http import NO_CERTIFICATES
 
 _CODE = re.compile(r'data-code="([^"]+)"')
-_NEXT = re.compile(r'<a href="([^"]+)" rel="next">')
+_NEXT = re.compile(r'<a href="([^"]+)" rel="next"')
 
 
 @dataclass

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from calls_mcp.audit import search
 from calls_mcp.audit.verification import verify
-from calls_mcp.console.audit_page import csv_row
+from calls_mcp.console.csv_rows import csv_row
 from tests.console.harness import Harness, WebClient, text_of
 from tests.harness import placing
 

@@ -1,5 +1,9 @@
 """Calls, their timelines and hanging up."""
 
+import csv
+import io
+import json
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -192,3 +196,102 @@ async def test_an_unknown_call_is_not_found(ann: WebClient, sid: str) -> None:
     missing = await ann.get(f"/calls/{sid}")
     assert missing.status_code == 404
     assert "<script>" not in missing.text
+
+
+async def calls_in(ann: WebClient, query: str) -> list[str]:
+    """The SIDs on a page of calls."""
+    html = await ann.read(f"/calls?{query}")
+    return re.findall(r'<tr id="ended-(CA[0-9a-f]{32})"', html)
+
+
+def add_calls(harness: Harness, count: int, **changes: object) -> list[str]:
+    """Add copies of the first call with these changes, each older than the one before."""
+    first = harness.emulator.calls.all()[0]
+    beginning = len(harness.emulator.calls.all())
+    sids = [f"CA{beginning + number:032x}" for number in range(count)]
+    for sid in sids:
+        harness.emulator.calls.add(first._replace(sid=sid, **changes))
+    return sids
+
+
+async def test_calls_are_filtered_by_what_the_url_says(harness: Harness, ann: WebClient) -> None:
+    sid = await harness.place_call("front desk")
+    (inbound,) = add_calls(harness, 1, direction="inbound", from_="+442079460000")
+    assert sorted(await calls_in(ann, "status=in-progress")) == sorted([sid, inbound])
+    assert await calls_in(ann, "direction=inbound") == [inbound]
+    assert await calls_in(ann, "search=7946+00") == [inbound]
+    assert await calls_in(ann, "from=%2B44+20+7946+0000") == [inbound]
+    assert await calls_in(ann, "by=front") == [sid]
+    assert await calls_in(ann, "status=busy") == []
+    assert await calls_in(ann, "until=2023-11-13") == []
+    found = await ann.get(f"/calls?search={sid}")
+    assert (found.status_code, found.headers["location"]) == (303, f"/calls/{sid}")
+
+
+@pytest.mark.parametrize(
+    "query", ["since=yesterday", "until=2026-13-01", "status=x", "direction=x"]
+)
+async def test_an_invalid_filter_is_explained(harness: Harness, ann: WebClient, query: str) -> None:
+    await harness.place_call()
+    for path in (f"/calls?{query}", f"/calls/export.csv?{query}"):
+        response = await ann.get(path)
+        assert response.status_code == 400
+        assert ": use " in text_of(response.text)
+    assert (await ann.get("/calls?cursor=x")).status_code == 200
+
+
+async def test_all_calls_can_be_reached_page_by_page(harness: Harness, ann: WebClient) -> None:
+    await harness.place_call()
+    harness.clock.advance(3600)
+    sids = {call.sid for call in harness.emulator.calls.all()} | {*add_calls(harness, 120)}
+    pages = await ann.read_all("/calls")
+    shown = [re.findall(r'<tr id="ended-(CA[0-9a-f]{32})"', page) for page in pages]
+    assert [len(each) for each in shown] == [50, 50, 21]
+    assert {sid for each in shown for sid in each} == sids
+
+
+async def test_the_calls_on_a_page_are_sorted_by_a_column(harness: Harness, ann: WebClient) -> None:
+    await harness.place_call()
+    harness.clock.advance(3600)
+    await ann.read("/calls")
+    add_calls(harness, 3)
+    for number in range(3):
+        add_calls(harness, 1, to=f"+1202555010{number}")
+    html = await ann.read("/calls?sort=-to&status=completed")
+    numbers = re.findall(r"→ <bdi>([^<]+)</bdi>", html)
+    assert numbers == sorted(numbers, reverse=True)
+    assert 'aria-sort="descending"' in html
+    assert "calls on this page, sorted by to, descending." in text_of(html)
+    assert "sort=to" in html
+
+
+async def test_the_matching_calls_are_exported(harness: Harness, ann: WebClient) -> None:
+    sid = await harness.place_call("front desk")
+    (other,) = add_calls(harness, 1, direction="inbound", from_='=HYPERLINK("evil")')
+    exported = await ann.get("/calls/export.csv")
+    assert exported.headers["content-type"] == "text/csv; charset=utf-8"
+    rows = {row["sid"]: row for row in csv.DictReader(io.StringIO(exported.text))}
+    assert {*rows} == {sid, other}
+    assert rows[sid]["requested_by"] == "front desk"
+    assert rows[other]["from"] == '\'=HYPERLINK("evil")'
+    lines = (await ann.get("/calls/export.jsonl?direction=inbound")).text.splitlines()
+    assert [json.loads(line)["sid"] for line in lines] == [other]
+    assert (await ann.get("/calls/export.xml")).status_code == 404
+
+
+async def test_a_call_shows_its_instructions_its_approval_and_its_legs(tmp_path: Path) -> None:
+    async with open_harness(tmp_path) as harness, sign_in(harness.console) as ann:
+        approval = await harness.request_call()
+        await ann.decide(f"/approvals/{approval}", decision="approve")
+        sid = await harness.place_call()
+        (leg,) = add_calls(harness, 1, parent_call_sid=sid)
+        html = await ann.read(f"/calls/{sid}")
+        assert f'<a href="/calls/{sid}"><code>' in await ann.read(f"/calls/{leg}")
+    text = text_of(html)
+    assert "A voice says" in text
+    assert "Requested by tester" in text
+    assert "Decided by ann" in text
+    assert f'href="/approvals/{approval}"' in html
+    assert f'id="legs-{leg}"' in html
+    assert 'href="/calls?search=%2B15005550205"' in html
+    assert '"sid"' in text

@@ -123,6 +123,7 @@ function formatDuration(seconds) {
 /* The server writes times in UTC; their title keeps that. */
 const FORMATS = {
   datetime: new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" }),
+  date: new Intl.DateTimeFormat(undefined, { dateStyle: "medium" }),
   time: new Intl.DateTimeFormat(undefined, { timeStyle: "medium" }),
 };
 

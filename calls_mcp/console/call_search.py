@@ -1,0 +1,133 @@
+"""Search calls: filters that the API knows, and others that are applied to what it returns."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import date, timedelta
+from decimal import Decimal
+from operator import itemgetter
+from typing import cast
+
+from starlette.datastructures import QueryParams
+
+from calls_mcp.console.call_origins import NOWHERE, Origin
+from calls_mcp.tools.call_summary import FINAL, LIVE
+from calls_mcp.tools.catalog import Json
+from calls_mcp.tools.outcome import CallSummary
+
+STATUSES = (*sorted(LIVE), *sorted(FINAL))
+DIRECTIONS = ("inbound", "outbound-api", "outbound-dial", "trunking-originating")
+SORTS: Mapping[str, str] = {
+    "status": "status",
+    "from": "from_",
+    "to": "to",
+    "created": "created_at",
+    "duration": "duration_seconds",
+    "cost": "cost",
+}
+"""The columns that can be sorted, and their fields."""
+_NUMBERS = ("duration_seconds", "cost")
+_MAX_TEXT = 200  # characters
+_LEGIBLE = " ()-./\u00a0"
+
+
+@dataclass(frozen=True, slots=True)
+class CallFilter:
+    """Which calls are wanted. Empty conditions always hold.
+
+    `search` is part of a number of either party, or a SID. `since` and `until` are UTC dates, both
+    included. `by` is part of the name of the principal that requested the call.
+    """
+
+    search: str = ""
+    status: str = ""
+    direction: str = ""
+    from_: str = ""
+    to: str = ""
+    since: str = ""
+    until: str = ""
+    by: str = ""
+
+    @property
+    def given(self) -> dict[str, str]:
+        """The conditions that are not empty, by their name in the URL."""
+        values = {field.name.rstrip("_"): getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value}
+
+    @property
+    def faults(self) -> Iterator[str]:
+        """What is wrong with the values, one sentence each."""
+        for name, value in (("From date", self.since), ("To date", self.until)):
+            if value and not is_date(value):
+                yield f"{name}: use a date such as 2026-01-31."
+        for name, value, known in (
+            ("Status", self.status, STATUSES),
+            ("Direction", self.direction, DIRECTIONS),
+        ):
+            if value and value not in known:
+                yield f"{name}: use one of {', '.join(known)}."
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the API does not know all conditions."""
+        return bool(self.search or self.direction or self.by)
+
+    @property
+    def arguments(self) -> dict[str, Json]:
+        """The arguments of list_calls."""
+        names = {"status": self.status, "from": _compact(self.from_), "to": _compact(self.to)}
+        if self.since:
+            names["start_time_after"] = self.since
+        if self.until:
+            following = date.fromisoformat(self.until) + timedelta(days=1)
+            names["start_time_before"] = following.isoformat()
+        return {name: value for name, value in names.items() if value}
+
+    def matches(self, call: CallSummary, origins: Mapping[str, Origin]) -> bool:
+        """Return whether a call that the API returned is wanted."""
+        if self.direction and call.direction != self.direction:
+            return False
+        if self.by.casefold() not in origins.get(call.sid, NOWHERE).requester.casefold():
+            return False
+        wanted = _compact(self.search).casefold()
+        return any(wanted in f"{text or ''}".casefold() for text in (call.from_, call.to, call.sid))
+
+
+def parse_filter(query: QueryParams) -> CallFilter:
+    """Return the filter in a URL, which may have `faults`."""
+    names = {field.name: field.name.rstrip("_") for field in fields(CallFilter)}
+    return CallFilter(
+        **{name: query.get(key, "").strip()[:_MAX_TEXT] for name, key in names.items()}
+    )
+
+
+def sort_calls(calls: Sequence[CallSummary], order: str) -> Sequence[CallSummary]:
+    """Return the calls by a column of `SORTS`, descending with a leading `-`, unknown values last.
+
+    An unknown column changes nothing.
+    """
+    name = SORTS.get(order.removeprefix("-"))
+    if name is None:
+        return calls
+    keyed = [(_sort_key(call, name), call) for call in calls]
+    known = [(key, call) for key, call in keyed if key is not None]
+    known.sort(key=itemgetter(0), reverse=order.startswith("-"))
+    return [*(call for _, call in known), *(call for key, call in keyed if key is None)]
+
+
+def _sort_key(call: CallSummary, name: str) -> str | Decimal | None:
+    value: str | int | None = getattr(call, name)
+    return Decimal(value) if value is not None and name in _NUMBERS else cast("str | None", value)
+
+
+def is_date(text: str) -> bool:
+    """Return whether a text is a date such as 2026-01-31."""
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
+
+
+def _compact(number: str) -> str:
+    """Return a number without the characters that only make it legible; leave other texts."""
+    compact = number.translate(dict.fromkeys(map(ord, _LEGIBLE)))
+    return compact if compact.removeprefix("+").isdigit() else number
