@@ -36,8 +36,8 @@ class Dialling:
     """The parties that a change calls, each in its canonical spelling, and `times` calls in all.
 
     At most `at_once` of these are live at the same time. `sid` is the live call that gets new
-    TwiML; empty for a new call. After `lifetime` seconds the calls have certainly ended. `until` is
-    the invocation's deadline (anyio's clock).
+    TwiML; empty for a new call. Each lasts at most `longest` seconds, and after `lifetime` seconds
+    they have certainly ended. `until` is the invocation's deadline (anyio's clock).
     """
 
     parties: tuple[str, ...]
@@ -46,6 +46,7 @@ class Dialling:
     sid: str
     account_sid: str
     principal: str
+    longest: int
     lifetime: int
     until: float
 
@@ -195,7 +196,7 @@ def _dialling(
         return None
     values = arguments.values
     limits = (values.get("time_limit", LONGEST_CALL), values.get("timeout", 60))
-    lifetime = _LONGEST_QUEUE + sum(cast("tuple[int, int]", limits))
+    longest, ringing = cast("tuple[int, int]", limits)
     at_once = dialled_at_once(str(values.get("twiml", "")))
     return Dialling(
         parties=tuple(sorted({*called})),  # all reserve in one order
@@ -204,7 +205,8 @@ def _dialling(
         sid=str(values.get("sid", "")),
         account_sid=account_sid,
         principal=principal,
-        lifetime=lifetime,
+        longest=longest,
+        lifetime=_LONGEST_QUEUE + longest + ringing,
         until=until,
     )
 

@@ -1,12 +1,12 @@
 """Rate limits on tool calls and calls, and protection against calling a number twice by mistake."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from secrets import token_urlsafe
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from calls_mcp.errors import (
     InvocationError,
@@ -19,7 +19,16 @@ from calls_mcp.errors import (
 from calls_mcp.guard.change import Dialling
 from calls_mcp.guard.policy import Caps, Counts
 from calls_mcp.observability.redaction import quoted
-from calls_mcp.storage import CallsTo, Frequency, Limit, LimitExceeded, Storage
+from calls_mcp.storage import (
+    DAY,
+    CallsTo,
+    Frequency,
+    Limit,
+    LimitExceeded,
+    Storage,
+    TalkTime,
+    until_room,
+)
 from calls_mcp.storage.rate_limiter import RateLimiter
 from calls_mcp.tools.catalog import Operation
 from calls_mcp.tools.outcome import CallSummary, Outcome
@@ -29,8 +38,11 @@ from calls_mcp.twilio.client import TwilioClient
 from calls_mcp.twilio.requests import Request
 from calls_mcp.twilio.responses import read_call
 
+_T = TypeVar("_T")
+
 _REMEMBERED = 600  # seconds, at least, for which a call may count as possibly placed
 _LATE = 60  # seconds
+_USUAL_TALK = 300  # seconds
 _LONGEST_PARTY = 64  # characters
 _WINDOWS = {"calls_per_minute": 60, "calls_per_hour": 3600, "calls_per_day": 86_400}  # seconds
 _RAISE = "Tell your user, or ask the operator to raise the limit."
@@ -73,11 +85,12 @@ class _Kept(NamedTuple):
 class Reservation:
     """The marks of new calls, and their places among the calls in flight.
 
-    `id` is what the calls to each number are counted by.
+    `id` is what the calls to each number are counted by, and `talk` is their talk time.
     """
 
     dialling: Dialling
     id: str = ""
+    talk: TalkTime | None = None
     marks: tuple[_Mark, ...] = ()
     place: str | None = None
 
@@ -161,6 +174,7 @@ class CallLimits:
         limits = self._per_time(dialling.principal)
         _require_room(limits, dialling.times)
         _require(limits, await self._storage.check_limits(limits, dialling.times))
+        await self._spend(dialling)
         return tuple(_history(dialling, await self._calls_to(dialling)))
 
     async def reserve(self, dialling: Dialling, known: frozenset[str]) -> Reservation | RecentCalls:
@@ -180,6 +194,7 @@ class CallLimits:
             reservation = replace(reservation, place=await self._take_place(dialling))
             reservation = replace(reservation, id=token_urlsafe(9))
             await self._calls_to(dialling, reservation.id)
+            reservation = replace(reservation, talk=await self._spend(dialling, reservation.id))
             limits = self._per_time(dialling.principal)
             _require(limits, await self._storage.hit(limits, dialling.times))
         except InvocationError:
@@ -239,15 +254,17 @@ class CallLimits:
         if own := await self._storage.set_if_absent(key, ttl, text):
             return _Mark(key, own)
         before, left = await self._storage.get_with_ttl(key) or ("", 0.0)
-        if before not in known or not await self._delete(key, before):
+        if before not in known or not await self._before_sending(
+            self._storage.delete_if_equal(key, before)
+        ):
             return None
         own = await self._storage.set_if_absent(key, ttl, text)
         return _Mark(key, own, before, left) if own else None
 
-    async def _delete(self, key: str, value: str) -> bool:
-        """Delete a mark before sending. A failure is not about an outcome, so raise it as such."""
+    async def _before_sending(self, change: Awaitable[_T]) -> _T:
+        """Change the store before sending. A failure is not about an outcome, so say so."""
         try:
-            return await self._storage.delete_if_equal(key, value)
+            return await change
         except OutcomeNotStored as error:
             raise StoreUnavailable(error.for_operator) from error
 
@@ -332,6 +349,63 @@ class CallLimits:
             f"caps.{found.name}", reason, f"Wait {about(found.retry_after)}. {_RAISE}"
         )
 
+    async def _spend(self, dialling: Dialling, entry: str = "") -> TalkTime | None:
+        """Count the talk time of new calls, if it is limited. Without an `entry`, only check it.
+
+        Raises:
+            PolicyDenied: A limit is reached.
+        """
+        budgets, times = self._budgets(dialling.principal), dialling.at_once
+        if not (budgets and times):
+            return None
+        usual = times * min(_USUAL_TALK, dialling.longest)
+        least = min(usual, *(budget.amount for budget in budgets))
+        now = await self._storage.now()
+        talk = TalkTime(entry, now, least, least, times)  # no more, unless they are placed
+        while full := await self._storage.spend(budgets, talk):
+            counting = await self._storage.spent(full)
+            if not await self._correct_one(counting, dialling.until):
+                minutes = counted(full.amount // 60, "minute")
+                reason = f"the limit of {minutes} of talk per day is reached"
+                wait = about(until_room(counting, full, least, now))
+                raise PolicyDenied(f"caps.{full.name}", reason, f"Wait {wait}. {_RAISE}")
+        return talk
+
+    def _budgets(self, principal: str) -> list[Limit]:
+        return [
+            Limit(f"{prefix}minutes_per_day", 60 * counts.minutes_per_day, DAY, key)
+            for prefix, counts, key in self._counts(principal)
+            if counts.minutes_per_day
+        ]
+
+    async def _correct_one(self, counting: Sequence[TalkTime], until: float) -> bool:
+        """Count the real duration of a call that has ended. Return whether there was one."""
+        for talk in counting:
+            if not talk.call:  # not placed, or corrected
+                continue
+            account_sid, sid, principal = json.loads(talk.call)
+            spent = await self._real_talk(talk, Request.fetch(account_sid, sid), until)
+            if spent is not None:
+                known = replace(talk, least=spent, most=spent, call="")
+                await self._before_sending(self._storage.correct(self._budgets(principal), known))
+                return True
+        return False
+
+    async def _real_talk(self, talk: TalkTime, request: Request, until: float) -> float | None:
+        """Return the talk time of a call that has ended, or None."""
+        so_far = talk.seconds(await self._storage.now())
+        try:
+            call = read_call(request, await self._twilio.send(request, until))
+        except NotFound as error:
+            return so_far if error.is_sure else None
+        except InvocationError:
+            return None
+        if call.live is not False:
+            return None
+        if call.duration_seconds is None:
+            return so_far if call.status == "completed" else 0
+        return min(so_far, talk.times * call.duration_seconds)
+
     def _keys(self, dialling: Dialling) -> Sequence[str]:
         account_sid = dialling.account_sid
         return [self._digest(f"{account_sid}/{party}") for party in dialling.parties]
@@ -339,6 +413,9 @@ class CallLimits:
     async def _release(self, reservation: Reservation) -> None:
         if reservation.id:
             await self._storage.remove_call(self._keys(reservation.dialling), reservation.id)
+        if reservation.talk is not None:
+            unused = replace(reservation.talk, least=0, most=0)
+            await self._storage.correct(self._budgets(reservation.dialling.principal), unused)
         for mark in reservation.marks:
             await self._unmark(mark)
         if reservation.place is not None:
@@ -362,6 +439,12 @@ class CallLimits:
         for mark in reservation.marks:
             if mark.key in sent:
                 await self._unmark(mark)
+        if reservation.talk is not None:
+            talk = reservation.talk
+            call = json.dumps((placed.account_sid or "", placed.sid, dialling.principal))
+            most = max(talk.least, talk.times * dialling.longest)
+            budgets = self._budgets(dialling.principal)
+            await self._storage.correct(budgets, replace(talk, most=most, call=call))
         if reservation.place is not None:
             kept = _Kept(
                 placed.account_sid or "",

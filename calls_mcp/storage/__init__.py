@@ -15,6 +15,7 @@ from calls_mcp.errors import ConfigurationError
 from calls_mcp.storage.database import SQLITE, database_path, default_path
 from calls_mcp.storage.interface import Storage
 from calls_mcp.storage.models import (
+    DAY,
     ApprovalRequest,
     Binding,
     CallsTo,
@@ -28,11 +29,14 @@ from calls_mcp.storage.models import (
     PendingPage,
     Position,
     StorageOptions,
+    TalkTime,
+    until_room,
 )
 from calls_mcp.storage.rate_limiter import RateLimiter
 from calls_mcp.storage.sqlite import SqliteStorage
 
 __all__ = [
+    "DAY",
     "ApprovalRequest",
     "Binding",
     "CallsTo",
@@ -48,9 +52,11 @@ __all__ = [
     "RateLimiter",
     "Storage",
     "StorageOptions",
+    "TalkTime",
     "database_path",
     "default_path",
     "open_storage",
+    "until_room",
 ]
 
 

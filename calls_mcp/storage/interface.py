@@ -27,6 +27,7 @@ from calls_mcp.storage.models import (
     PendingPage,
     Position,
     StorageOptions,
+    TalkTime,
     unknown_outcome,
 )
 from calls_mcp.tools.outcome import Outcome
@@ -44,7 +45,7 @@ class Storage(ABC):
 
     Each method is atomic across processes, and raises StoreUnavailable if the store can't be used.
     The methods that are called after something was sent (`record_outcome`, `release`,
-    `remove_call`, `delete_if_equal`) raise OutcomeNotStored instead.
+    `remove_call`, `correct`, `delete_if_equal`) raise OutcomeNotStored instead.
     """
 
     kind: Kind
@@ -235,6 +236,23 @@ class Storage(ABC):
     @abstractmethod
     async def remove_call(self, numbers: Sequence[str], entry: str) -> None:
         """Count a call no longer."""
+
+    # Talk time. The amount of a budget is in seconds.
+
+    @abstractmethod
+    async def spend(self, budgets: Sequence[Limit], talk: TalkTime) -> Limit | None:
+        """Count the `least` seconds of new calls, or return a budget that has no room for them.
+
+        Without an entry, only check this.
+        """
+
+    @abstractmethod
+    async def correct(self, budgets: Sequence[Limit], talk: TalkTime) -> None:
+        """Replace what was counted for calls, if it still counts."""
+
+    @abstractmethod
+    async def spent(self, budget: Limit) -> Sequence[TalkTime]:
+        """Return what counts against a budget now, oldest first."""
 
     # Values that expire
 

@@ -229,7 +229,41 @@ class CallsTo:
     is_known: bool
 
 
-def as_json(record: PendingConfirmation | OperatorDecision | ApprovalRequest) -> str:
+@dataclass(frozen=True, slots=True)
+class TalkTime:
+    """The talk time of `times` simultaneous calls that began at `since`, in seconds.
+
+    Until their end is known, it grows from `least` to `most`. `call` says which calls they are.
+    """
+
+    entry: str
+    since: float
+    least: float
+    most: float
+    times: int = 1
+    call: str = ""
+
+    def seconds(self, now: float) -> float:
+        """Return how much of a budget it takes at a time."""
+        return max(self.least, min(self.most, self.times * (now - self.since)))
+
+
+def until_room(found: Sequence[TalkTime], budget: Limit, needed: float, now: float) -> float:
+    """Return in how many seconds the oldest calls leave `needed` seconds of a budget."""
+    excess = sum(each.seconds(now) for each in found) + needed - budget.amount
+    for talk in found:
+        excess -= talk.seconds(now)
+        if excess <= 0:
+            return talk.since + DAY - now
+    return DAY
+
+
+def fits(found: Sequence[TalkTime], budget: Limit, needed: float, now: float) -> bool:
+    """Return whether a budget has `needed` seconds left."""
+    return sum(each.seconds(now) for each in found) + needed <= budget.amount
+
+
+def as_json(record: PendingConfirmation | OperatorDecision | ApprovalRequest | TalkTime) -> str:
     """Return the JSON text of a record."""
     return to_json(record).decode()
 

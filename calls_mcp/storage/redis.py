@@ -22,6 +22,7 @@ from redis.exceptions import NoPermissionError, RedisError
 from calls_mcp.errors import ConfigurationError, OutcomeNotStored, StoreUnavailable
 from calls_mcp.storage.interface import Storage
 from calls_mcp.storage.models import (
+    DAY,
     WEEK,
     YEAR,
     ApprovalRequest,
@@ -36,6 +37,7 @@ from calls_mcp.storage.models import (
     PendingPage,
     Position,
     StorageOptions,
+    TalkTime,
     as_json,
     parse,
     parse_outcome,
@@ -236,6 +238,22 @@ class RedisStorage(Storage):
         for number in numbers:
             await self._ask("ZREM", _calls_to(number), entry, raises=OutcomeNotStored)
 
+    async def spend(self, budgets: Sequence[Limit], talk: TalkTime) -> Limit | None:
+        amounts = [budget.amount for budget in budgets]
+        arguments = [await self.now(), talk.entry, _packed(talk), 1, DAY, talk.least, *amounts]
+        full = await self._run("talk", [*map(_talk, budgets)], arguments)
+        return budgets[cast("int", full) - 1] if full else None
+
+    async def correct(self, budgets: Sequence[Limit], talk: TalkTime) -> None:
+        arguments = [await self._now(OutcomeNotStored), talk.entry, _packed(talk), 0, DAY, 0]
+        await self._run("talk", [*map(_talk, budgets)], arguments, OutcomeNotStored)
+
+    async def spent(self, budget: Limit) -> Sequence[TalkTime]:
+        now, rows = await self.now(), await self._ask("HGETALL", _talk(budget))
+        found = [_unpacked(*row) for row in cast("dict[str, str]", rows).items()]
+        current = (each for each in found if each.since + DAY > now)
+        return sorted(current, key=lambda each: each.since)
+
     async def delete_if_equal(self, key: str, value: str) -> bool:
         arguments = [await self._now(OutcomeNotStored), value]
         return await self._run("delete_if_equal", [_value(key)], arguments, OutcomeNotStored) == 1
@@ -351,6 +369,19 @@ def _counter(kind: str, limit: Limit) -> str:
 
 def _calls_to(number: str) -> str:
     return _key("calls_to", number)
+
+
+def _talk(budget: Limit) -> str:
+    return _key("talk", budget.counter)
+
+
+def _packed(talk: TalkTime) -> str:
+    return f"{talk.since!r} {talk.least!r} {talk.most!r} {talk.times} {talk.call}"
+
+
+def _unpacked(entry: str, value: str) -> TalkTime:
+    since, least, most, times, call = value.split(" ", 4)
+    return TalkTime(entry, float(since), float(least), float(most), int(times), call)
 
 
 def _milliseconds(seconds: float) -> int:

@@ -1,5 +1,6 @@
 """A store in SQLite: a file shared by the processes of one machine, or memory."""
 
+import hashlib
 import sqlite3
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -27,7 +28,9 @@ from calls_mcp.storage.models import (
     PendingPage,
     Position,
     StorageOptions,
+    TalkTime,
     as_json,
+    fits,
     parse,
     parse_outcome,
     parse_requests,
@@ -114,6 +117,8 @@ _REMEMBER = """
 INSERT INTO notes (key, text, until) VALUES (?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET until = excluded.until
 """
+_TALK = "SELECT text FROM notes WHERE key > ? AND key < ? AND until > ?"
+_AFTER = "~"  # after all entries
 _SET_IF_ABSENT = (
     "INSERT INTO notes (key, text, until) VALUES (?, ?, ?) ON CONFLICT (key) DO NOTHING"
 )
@@ -279,6 +284,32 @@ class SqliteStorage(Storage):
 
         await self._write(remove, OutcomeNotStored)
 
+    async def spend(self, budgets: Sequence[Limit], talk: TalkTime) -> Limit | None:
+        now = self._options.clock()
+        rows = [(_talk(budget, talk.entry), as_json(talk), talk.since + DAY) for budget in budgets]
+
+        def spend(db: sqlite3.Connection) -> Limit | None:
+            for budget in budgets:
+                found = db.execute(_TALK, (_talk(budget), _talk(budget, _AFTER), now)).fetchall()
+                if not fits(_talk_times(found), budget, talk.least, now):
+                    return budget
+            if talk.entry:
+                db.execute("DELETE FROM notes WHERE until <= ?", (now,))
+                db.executemany(_SET_IF_ABSENT, rows)
+            return None
+
+        return await self._write(spend)
+
+    async def correct(self, budgets: Sequence[Limit], talk: TalkTime) -> None:
+        rows = [(as_json(talk), _talk(budget, talk.entry)) for budget in budgets]
+        update = "UPDATE notes SET text = ? WHERE key = ?"
+        await self._write(lambda db: db.executemany(update, rows), OutcomeNotStored)
+
+    async def spent(self, budget: Limit) -> Sequence[TalkTime]:
+        now = self._options.clock()
+        rows = await self._fetch_all(_TALK, _talk(budget), _talk(budget, _AFTER), now)
+        return sorted(_talk_times(rows), key=lambda each: each.since)
+
     async def get_with_ttl(self, key: str) -> tuple[str, float] | None:
         query = "SELECT text, until FROM notes WHERE key = ? AND until > ?"
         now = self._options.clock()
@@ -393,6 +424,18 @@ def _called(db: sqlite3.Connection, key: str, most: Frequency, now: float) -> Li
         if row is not None:
             return LimitExceeded(name, row[0] - WEEK + seconds - now)
     return None
+
+
+def _talk(budget: Limit, entry: str = "") -> str:
+    # The name of a principal in the counter can have a slash, too.
+    return (
+        f"talk/{hashlib.sha256(budget.counter.encode(errors='surrogatepass')).hexdigest()}/{entry}"
+    )
+
+
+def _talk_times(rows: Sequence[tuple[object, ...]]) -> Sequence[TalkTime]:
+    found = (parse(TalkTime, cast("str", row[0])) for row in rows)
+    return [each for each in found if each is not None]
 
 
 def _number(db: sqlite3.Connection, query: str, *parameters: str | float) -> int:

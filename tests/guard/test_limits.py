@@ -127,6 +127,7 @@ def new_call(account_sid: str = ACCOUNT) -> Dialling:
         sid="",
         account_sid=account_sid,
         principal="agent",
+        longest=60,
         lifetime=60,
         until=0,
     )
@@ -554,3 +555,85 @@ async def test_the_store_does_not_keep_the_numbers_that_were_called(tmp_path: Pa
     kept = "\n".join(map(str, rows))
     assert "calls_to/" in kept
     assert TALKS_FOR_AN_HOUR not in kept
+
+
+async def test_talk_is_limited_by_real_durations_once_calls_have_ended(tmp_path: Path) -> None:
+    caps = "same_number_seconds = 0\nminutes_per_day = 10"
+    async with capped(tmp_path, caps, confirm="none") as (harness, agent):
+        first = await agent.call("create_call", **placing())
+        await agent.call("create_call", **placing())
+        refused = await agent.call("create_call", **placing())
+        assert len(harness.changes) == 2
+        harness.clock.advance(60)
+        await agent.call("update_call", sid=first["call"]["sid"], status="completed")
+        reads = len(harness.reads)
+        third = await agent.call("create_call", **placing(time_limit=200))
+        lookups = len(harness.reads) - reads
+        again = await agent.call("create_call", **placing())
+        assert len(harness.changes) == 4
+    assert "(caps.minutes_per_day): the limit of 10 minutes of talk" in refused["error"]["message"]
+    assert "Wait 24 h." in refused["error"]["hint"]
+    assert third["outcome"] == "done"
+    assert lookups == 1
+    assert again["error"]["kind"] == "policy_denied"
+
+
+async def test_a_live_call_takes_the_time_since_it_was_placed(tmp_path: Path) -> None:
+    caps = "same_number_seconds = 0\nminutes_per_day = 60"
+    async with capped(tmp_path, caps, confirm="none") as (harness, agent):
+        placed = await agent.call("create_call", **placing(time_limit=3400))
+        harness.clock.advance(3301)
+        refused = await agent.call("create_call", **placing())
+        short = await agent.call("create_call", **placing(time_limit=60))
+        harness.clock.advance(86_400 - 3301)
+        later = await agent.call("create_call", **placing())
+    assert placed["outcome"] == short["outcome"] == later["outcome"] == "done"
+    assert "caps.minutes_per_day" in refused["error"]["message"]
+
+
+async def test_calls_that_twiml_makes_take_talk_time_too(tmp_path: Path) -> None:
+    caps = "same_number_seconds = 0\nminutes_per_day = 10"
+    async with capped(tmp_path, caps, confirm="none") as (_, agent):
+        placed = await agent.call("create_call", **placing(twiml=DIALS_ANOTHER))
+        refused = await agent.call("create_call", **placing(time_limit=1))
+    assert placed["outcome"] == "done"
+    assert "caps.minutes_per_day" in refused["error"]["message"]
+
+
+async def test_a_rejected_call_and_one_that_nobody_answered_take_no_talk_time(
+    tmp_path: Path,
+) -> None:
+    caps = "same_number_seconds = 0\nminutes_per_day = 3"
+    async with capped(tmp_path, caps, confirm="none") as (harness, agent):
+        await agent.call("create_call", **placing(to=REJECTED))
+        first = await agent.call("create_call", **placing())
+        await agent.call("update_call", sid=first["call"]["sid"], status="canceled")
+        harness.clock.advance(1)
+        second = await agent.call("create_call", **placing())
+    assert first["outcome"] == second["outcome"] == "done"
+
+
+async def test_a_principal_has_talk_time_of_its_own(tmp_path: Path) -> None:
+    caps = "same_number_seconds = 0\n[caps.principal]\nminutes_per_day = 5"
+    async with capped(tmp_path, caps) as (harness, agent):
+        await agent.confirm("create_call", **placing())
+        refused = await agent.call("create_call", **placing())
+        async with harness.connect(name="another") as other:
+            placed = await other.confirm("create_call", **placing())
+    assert "(caps.principal.minutes_per_day)" in refused["error"]["message"]
+    assert placed["outcome"] == "done"
+
+
+async def test_a_lost_call_takes_its_estimate(tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    text = "[caps]\nsame_number_seconds = 0\nminutes_per_day = 9\n[urls]\nhttps_only = false\n"
+    file.write_text(text, "utf-8")
+    unseen = answer(200, page())
+    script = [drop, unseen, unseen, unseen]
+    opening = scripted(*script, calls_mcp_confirm="all", calls_mcp_policy=file)
+    async with opening as (upstream, agent):
+        lost = await agent.confirm("create_call", **placing())
+        refused = await agent.call("create_call", **placing(to=ANOTHER))
+        assert len(upstream.changes) == 1
+    assert lost["error"]["kind"] == "outcome_unknown"
+    assert "caps.minutes_per_day" in refused["error"]["message"]

@@ -160,6 +160,8 @@ def _caps(caps: Caps) -> Iterator[str]:
 def _counts(whose: str, counts: Counts) -> str:
     limits = [(getattr(counts, name), span) for name, span in _SPANS.items()]
     told = [f"{counted(limit, 'call')} {span}" for limit, span in limits if limit]
+    if counts.minutes_per_day:
+        told.append(f"{counted(counts.minutes_per_day, 'minute')} of talk a day")
     return f"{whose}: {'at most ' + ', '.join(told) if told else 'any number of calls'}."
 
 

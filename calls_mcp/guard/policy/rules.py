@@ -162,12 +162,16 @@ class Twiml:
 @with_config(_CLOSED)
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Limits on calls per minute, hour and day, and on simultaneous calls; 0 means no limit."""
+    """Limits on calls per minute, hour and day, on simultaneous calls, and on talk per day.
+
+    0 means no limit.
+    """
 
     calls_per_minute: Count
     calls_per_hour: Count
     calls_per_day: Count
     in_flight: Count
+    minutes_per_day: Count
 
 
 @with_config(_CLOSED)

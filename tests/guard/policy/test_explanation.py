@@ -117,8 +117,8 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
         ("caps", {"record": True}, "Recording calls is allowed."),
         (
             "caps",
-            {"calls_per_day": 9, "in_flight": 1},
-            "In total: at most 9 calls a day, 1 call at a time.",
+            {"calls_per_day": 9, "in_flight": 1, "minutes_per_day": 60},
+            "In total: at most 9 calls a day, 1 call at a time, 60 minutes of talk a day.",
         ),
         (
             "caps",
