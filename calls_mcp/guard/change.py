@@ -13,9 +13,9 @@ from calls_mcp.guard.policy import (
     Policy,
     Requirement,
     action_of,
-    canonical,
     judge,
     parties,
+    party,
     strictest,
 )
 from calls_mcp.guard.twiml_document import dialled_at_once
@@ -191,7 +191,7 @@ def _bind(arguments: Arguments, account_sid: str, principal: str) -> Binding:
 def _dialling(
     arguments: Arguments, account_sid: str, principal: str, until: float
 ) -> Dialling | None:
-    called = [*map(canonical, parties(arguments))]
+    called = [*map(party, parties(arguments))]
     if not called:
         return None
     values = arguments.values

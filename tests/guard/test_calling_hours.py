@@ -62,6 +62,8 @@ def is_open(number: str, now: datetime, hours: Hours = HOURS) -> bool:
         pytest.param("sip:1002@example.com", "2026-01-06T07:00:00", True, id="extension"),
         pytest.param(f"sip:{NEW_YORK}@example.com", "2026-01-06T07:00:00", False, id="number"),
         pytest.param("sip:0012025550171@a.com", "2026-01-06T07:00:00", False, id="exit code"),
+        pytest.param(f"{NEW_YORK}9", "2026-01-06T07:00:00", False, id="extra digit"),
+        pytest.param(f"sip:{NEW_YORK}99@a.com", "2026-01-06T07:00:00", False, id="extra digits"),
     ],
 )
 def test_a_number_can_be_called_if_it_is_a_time_for_calls_in_all_its_zones(

@@ -453,10 +453,11 @@ async def test_new_twiml_of_a_live_call_takes_places_in_flight_instead_of_its_pr
     assert "(caps.in_flight)" in refused["error"]["message"]
 
 
-async def test_another_spelling_of_a_number_is_the_same_number(tmp_path: Path) -> None:
+@pytest.mark.parametrize("again", ["+4402079460000", "+4420794600009", "+440207946000099"])
+async def test_another_spelling_of_a_number_is_the_same_number(tmp_path: Path, again: str) -> None:
     async with capped(tmp_path) as (_, agent):
         await agent.confirm("create_call", **placing(to="+442079460000"))
-        asked = await agent.call("create_call", **placing(to="+4402079460000"))
+        asked = await agent.call("create_call", **placing(to=again))
     assert "a moment ago" in asked["confirmation"]["preview"]
 
 

@@ -3,7 +3,7 @@
 `judge` applies it to an invocation before anyone is asked to confirm.
 """
 
-from calls_mcp.guard.policy.destinations import canonical, matches_any, numbers_of
+from calls_mcp.guard.policy.destinations import canonical, matches_any, numbers_of, party
 from calls_mcp.guard.policy.evaluation import (
     Judgement,
     action_of,
@@ -36,6 +36,7 @@ __all__ = [
     "matches_any",
     "numbers_of",
     "parties",
+    "party",
     "records",
     "strictest",
     "summary",

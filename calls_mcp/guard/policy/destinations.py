@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from calls_mcp.errors import FileError
 from calls_mcp.guard.policy.number_list import NumberList, load_numbers
@@ -14,11 +16,14 @@ from calls_mcp.guard.policy.rules import Destinations, Objection
 from calls_mcp.guard.policy.sip_address import SHORTEST_SUBSCRIBER, SipAddress, parse_sip
 from calls_mcp.tools.catalog import address_kind
 
+if TYPE_CHECKING:
+    from phonenumbers import PhoneNumber
+
 _log = logging.getLogger(__name__)
 
 _LONGEST_EMERGENCY = 9  # digits, calling code included: +227 723141
 
-_EMERGENCY = re.compile(r"\+?(112|911|999)")
+_EMERGENCY = re.compile(r"\+?[09]?(112|911|999)")  # 0 or 9 may be for an outside line
 _EXIT_CODES = ("00", "011", "0011")
 _UNUSABLE = "can't be checked, because the operator's list of numbers can't be read"
 _REPAIR = (
@@ -33,11 +38,12 @@ class _Number:
     """What is known about a number. It has several `regions` if only its calling code is known.
 
     `with_trunk` is the number with the 0 that is only dialled without the country code. The phone
-    network may dial one of `shorter` instead, if the number has too many digits.
+    network ignores extra digits, so it most likely dials `reached`, and maybe one of `shorter`.
     """
 
     number: str
     canonical: str
+    reached: str
     with_trunk: str
     shorter: tuple[str, ...]
     regions: frozenset[str]
@@ -92,13 +98,22 @@ def _prefix(known: str) -> str:
 
 def canonical(to: str) -> str:
     """Return the canonical spelling of a destination."""
+    return _spelled(to, lambda facts: facts.canonical)
+
+
+def party(to: str) -> str:
+    """Return the canonical spelling of whom calling `to` rings, without extra digits."""
+    return _spelled(to, lambda facts: facts.reached)
+
+
+def _spelled(to: str, spelling: Callable[[_Number], str]) -> str:
     kind = address_kind(to)
     if kind == "phone number":
-        return _look_up(to).canonical
+        return spelling(_look_up(to))
     if kind == "client":
         return f"client:{_identity(to)}"
     if kind == "SIP address" and (address := parse_sip(to)):
-        return f"sip:{_canonical_user(address)}@{address.host}".lower()
+        return f"sip:{_spelled_user(address, spelling)}@{address.host}".lower()
     return to.lower()
 
 
@@ -106,10 +121,10 @@ def numbers_of(to: str) -> frozenset[str]:
     """Return the numbers with a country code that calling `to` may ring, in E.164 form."""
     kind = address_kind(to)
     if kind == "phone number":
-        return frozenset({_look_up(to).canonical})
+        return frozenset({_look_up(to).reached})
     address = parse_sip(to) if kind == "SIP address" else None
     found = (each for number in (address.numbers if address else ()) for each in _called(number))
-    return frozenset(each.canonical for each in map(_look_up, found) if each.is_valid)
+    return frozenset(each.reached for each in map(_look_up, found))
 
 
 def _called(number: str) -> Iterator[str]:
@@ -119,12 +134,12 @@ def _called(number: str) -> Iterator[str]:
     yield from _abroad(number)
 
 
-def _canonical_user(address: SipAddress) -> str:
+def _spelled_user(address: SipAddress, spelling: Callable[[_Number], str]) -> str:
     number = address.number
     if len(number) < SHORTEST_SUBSCRIBER:
         return address.user
-    known = (each for each in _international(number) if _look_up(each).is_valid)
-    return next((_look_up(each).canonical for each in known), number)
+    valid = (facts for facts in map(_look_up, _international(number)) if facts.is_valid)
+    return next(map(spelling, chain(valid, map(_look_up, _called(number)))), number)
 
 
 def _international(number: str) -> tuple[str, ...]:
@@ -249,7 +264,7 @@ def _emergency() -> Objection:
 
 
 def _mismatches(rules: Destinations, number: str, facts: _Number) -> Iterator[tuple[str, str]]:
-    spellings = (number, facts.canonical)  # +44 0900… reaches +44 900…
+    spellings = (number, facts.canonical, facts.reached)  # +44 0900… reaches +44 900…
     if any(spelling.startswith(rules.deny_prefixes) for spelling in spellings):
         yield "deny_prefixes", "a number with a denied prefix"
     if rules.allow_prefixes and not all(s.startswith(rules.allow_prefixes) for s in spellings):
@@ -272,35 +287,50 @@ def _look_up(number: str) -> _Number:
     try:
         parsed = known.parse(number)
     except known.NumberParseException:
+        nobody: frozenset[str] = frozenset()
         return _Number(
-            number, number, number, (), frozenset(), "unknown", is_valid=False, emergency=False
+            number, number, number, number, (), nobody, "unknown", is_valid=False, emergency=False
         )
     sharing = known.region_codes_for_country_code(parsed.country_code or 0)
     region = known.region_code_for_number(parsed)
-    national = known.national_significant_number(parsed)
     is_valid = known.is_valid_number(parsed)
-    shorter = () if is_valid else (number[:end] for end in range(SHORTEST_SUBSCRIBER, len(number)))
+    starts = () if is_valid else _starts(number)
+    reached = next(filter(known.is_valid_number, map(known.parse, starts)), parsed)
     return _Number(
         number=number,
-        canonical=known.format_number(parsed, known.PhoneNumberFormat.E164),
-        with_trunk=f"+{parsed.country_code}0{national}",
-        shorter=tuple(shorter),
+        canonical=_e164(parsed),
+        reached=_e164(reached),
+        with_trunk=f"+{parsed.country_code}0{known.national_significant_number(parsed)}",
+        shorter=(*starts, *(_e164(known.parse(start)) for start in starts)),
         regions=frozenset({region} if region else sharing),
-        type=_type(number),
+        type=known.PhoneNumberType.to_string(known.number_type(reached)).lower(),
         is_valid=is_valid,
-        emergency=any(known.is_emergency_number(national, country) for country in sharing),
+        emergency=any(_is_emergency(parsed, country) for country in sharing),
     )
 
 
-def _type(number: str) -> str:
-    """Return the type of a number. Extra digits are ignored, as the phone network does."""
+def _starts(number: str) -> tuple[str, ...]:
+    """Return the numbers with which a number begins, longest first."""
+    return tuple(number[:end] for end in range(len(number) - 1, SHORTEST_SUBSCRIBER, -1))
+
+
+def _e164(number: "PhoneNumber") -> str:
     import phonenumbers as known  # noqa: PLC0415
 
-    for end in range(len(number), SHORTEST_SUBSCRIBER, -1):
-        kind = known.number_type(known.parse(number[:end]))
-        if kind != known.PhoneNumberType.UNKNOWN:
-            return known.PhoneNumberType.to_string(kind).lower()
-    return "unknown"
+    return known.format_number(number, known.PhoneNumberFormat.E164)
+
+
+def _is_emergency(number: "PhoneNumber", country: str) -> bool:
+    """Return whether an emergency service may answer, even with a trunk prefix or more digits."""
+    import phonenumbers as known  # noqa: PLC0415
+
+    national = known.national_significant_number(number)
+    trunk = known.ndd_prefix_for_region(country, strip_non_digits=True) or "0"
+    dialled = {national, national.removeprefix(trunk), national.removeprefix("0")}
+    is_short = len(f"{number.country_code}{national}") <= _LONGEST_EMERGENCY
+    if is_short and not known.is_valid_number(number):
+        return any(known.connects_to_emergency_number(each, country) for each in dialled)
+    return known.is_emergency_number(national, country)
 
 
 def _national_types(digits: str) -> set[str]:

@@ -18,6 +18,8 @@ _SEPARATORS = re.compile(r"[\s().-]+")
 _CODE = re.compile(r"\A[*#]+([0-9]{2,3}[*#]+|[0-9]{2})")
 _LONGEST_CODE = 4  # digits
 _RUN = re.compile(r"([*#]*)(\+?[0-9]+)")
+_MOST_RUNS = 8
+# Without ; because parameters of a number can name another one: 5551234;phone-context=+1900.
 _USER = re.compile(r"(\+[1-9][0-9]*[*#]*|[^\s@:/\\?;<>\"%+][^\s@:/\\?;<>\"%]*)")
 _HOST = re.compile(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]")
 _REROUTING = ("maddr", "route")  # a parameter and a header that name another host
@@ -83,12 +85,13 @@ def parse_sip(address: str) -> SipAddress | None:
         rest = unquote((uri["parameters"] or "") + (uri["headers"] or ""), errors="strict")
     except UnicodeDecodeError:
         return None
-    # Only a telephone number has parameters before the @.
-    plain = _SEPARATORS.sub("", user.partition(";")[0])
+    plain = _SEPARATORS.sub("", user)
     if _number(plain):
         user = plain
     host = unquote(uri["host"]).lower().removesuffix(".")
     if not (_USER.fullmatch(user) and user.isprintable() and _HOST.fullmatch(host)):
+        return None
+    if len(_RUN.findall(user)) > _MOST_RUNS:  # each is looked up
         return None
     names = {part.partition("=")[0].strip().lower() for part in re.split("[;?&]", rest)}
     return SipAddress(user, host, is_rerouted=bool(names & {*_REROUTING}))

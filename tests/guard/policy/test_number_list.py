@@ -52,6 +52,7 @@ def policy(tmp_path: Path) -> Callable[[str, str], Policy]:
         ("+12025550171", True),
         ("+120255501719", True),
         (SWISS, True),
+        ("+4104466818001", True),
         ("+41447000000", False),
         (FRENCH, False),
         ("client:alice", False),
