@@ -30,7 +30,7 @@ _MAX_SEARCHED = 20  # pages
 _MAX_STALE = 20  # pages in succession without a new call
 _REPEATING = "the API's pages repeat"
 _PLACE = ("PageSize", "Page", "PageToken")
-_PLACE_VALUE = re.compile(r"[!-~]{1,512}")  # what fits in a cursor
+_PLACE_VALUE = re.compile(r"[!-~]{1,128}")  # what fits in a cursor
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from importlib.util import find_spec
 from typing import Any, Literal
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlencode
 
 import pytest
 from anyio.from_thread import start_blocking_portal
@@ -308,6 +308,25 @@ async def test_a_list_of_difficult_texts_has_at_most_the_tokens_that_clients_acc
     assert warning in text_of(result)
 
 
+@pytest.mark.requirement("36", "39")
+@pytest.mark.skipif(find_spec("rs_bpe") is None, reason="no rs-bpe: pip install rs-bpe")
+@pytest.mark.parametrize("length", [128, 512])
+async def test_a_list_with_long_links_has_at_most_the_tokens_that_clients_accept(
+    length: int,
+) -> None:
+    names = ("PageSize", "Page", "PageToken")
+    place = {n: hashlib.shake_256(n.encode()).hexdigest(length // 2) for n in names}
+    following = f"{PATH}?{urlencode(place)}"
+    calls = [call(sid=_digest(number)) for number in range(120)]
+    pages = (page(*calls[:3], following=following), page(*calls[3:], following=following))
+    async with scripted(*(answer(200, each) for each in pages), calls_mcp_result_tokens=2000) as (
+        _,
+        agent,
+    ):
+        result = await agent.client.call_tool("list_calls", {"limit": 1000})
+    assert tokens.count(result.model_dump_json(by_alias=True, exclude_none=True)) <= 2000
+
+
 @pytest.mark.skipif(find_spec("rs_bpe") is None, reason="no rs-bpe: pip install rs-bpe")
 async def test_a_list_of_usual_calls_uses_most_of_the_tokens() -> None:
     async with filled(400, 20_000) as (_, agent):
@@ -462,7 +481,7 @@ async def test_a_next_page_on_another_resource_is_never_read(following: str) -> 
 NO_PAGES = [
     PATH + "?Page=1&PageToken=PA1%0D%0AX-Evil:%201",
     "?Page=\ud800",
-    PATH + "?Page=1&PageToken=" + "f" * 513,
+    PATH + "?Page=1&PageToken=" + "f" * 129,
     PATH + "?Page=1" + "&" * 16_384,
     {"uri": PATH},
     7,
