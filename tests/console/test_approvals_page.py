@@ -77,6 +77,13 @@ async def test_an_approved_call_is_placed_when_the_agent_retries(
     assert "ann" in {each.get("decided_by") for each in records_in(harness.database)}
 
 
+async def test_a_request_of_a_stopped_server_says_so(harness: Harness, ann: WebClient) -> None:
+    path = f"/approvals/{await harness.request_call()}"
+    assert "has stopped" not in text_of(await ann.read(path))
+    harness.clock.advance(10)  # without a heartbeat
+    assert "The server that asked has stopped." in text_of(await ann.read(path))
+
+
 async def test_the_agent_receives_the_reason_of_a_denial(harness: Harness, ann: WebClient) -> None:
     approval = await harness.request_call()
     text = text_of(await decide(ann, approval, "deny", "not at night"))

@@ -12,6 +12,8 @@ from mcp.client import ClientRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp_types import ElicitRequestParams, ElicitResult
 
+from calls_mcp.guard.operator import open_approvals
+from calls_mcp.settings import load_settings
 from tests.audit_records import records_in
 from tests.harness import ERAS, PERMISSIVE, Era, User, placing
 from tests.http.replica import Replica, replica
@@ -49,6 +51,7 @@ async def scene(folder: Path, grace: str = GRACE, confirm: str = "none") -> Asyn
             CALLS_MCP_CONFIRM=confirm,
             CALLS_MCP_POLICY=str(PERMISSIVE),
             CALLS_MCP_HTTP_GRACE=grace,
+            CALLS_MCP_STATE_URL=f"sqlite:///{folder}/state.db",
             CALLS_MCP_AUDIT_DATABASE=str(audit),
         )
         async with replica(variables) as server:
@@ -91,6 +94,28 @@ async def test_a_call_in_progress_is_finished_and_new_ones_are_rejected(
             assert (await here.server.get("/healthz")).status_code == 200
             here.gate.answered.set()
         assert outcomes == ["done"]
+        assert await here.server.process.wait() == 0
+    assert len(here.upstream.changes) == 1
+    assert here.recorded[-1]["outcome"] == "done"
+
+
+async def test_an_approved_call_in_progress_is_finished_without_a_request(tmp_path: Path) -> None:
+    settings = load_settings(
+        {
+            "calls_mcp_state_url": f"sqlite:///{tmp_path}/state.db",
+            "calls_mcp_audit_database": tmp_path / "audit.db",
+        }
+    )
+    async with scene(tmp_path, confirm="operator") as here:
+        async with here.server.connect() as agent:
+            await agent.call("create_call", **placing())
+        async with open_approvals(settings) as approvals:
+            (request,) = await approvals.pending()
+            await approvals.decide(request, approve=True, by="bob")
+        await here.gate.asked.wait()
+        here.server.terminate()
+        await _drains(here.server)
+        here.gate.answered.set()
         assert await here.server.process.wait() == 0
     assert len(here.upstream.changes) == 1
     assert here.recorded[-1]["outcome"] == "done"
