@@ -196,12 +196,13 @@ class Guard:
         )
         await self.confirmations.end(identifier, outcome)
 
-    async def conclude(self, identifier: str, outcome: Outcome) -> bool:
+    async def conclude(self, identifier: str, outcome: Outcome, *, is_last: bool) -> bool:
         """Return whether an approved request is settled after an attempt to run it.
 
-        If it can never run, settle it with the `outcome`. If not settled, it can be run later.
+        If it can never run, or this was the last attempt, settle it with the `outcome`. If not
+        settled, it can be run later.
         """
-        if outcome.error_kind in _FINAL:
+        if is_last or outcome.error_kind in _FINAL:
             await self.confirmations.end(identifier, outcome)
         return await self.confirmations.is_claimed(identifier)
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from calls_mcp.service.authorization import Grant, Overrides
     from calls_mcp.service.background_tasks import BackgroundTasks
 
+_PATIENCE = 60.0  # seconds after the approval, in which an unreachable API is tried again
 _RETRY = 5  # times the interval, between two attempts to run a change
 _LAST_WRITES = 2.0  # seconds
 _CHECK_EVERY = 20.0  # seconds between two checks whether requests still have a purpose
@@ -179,20 +180,23 @@ class ApprovedChanges:
         return request is not None and request.server == self._process.server
 
     async def _run_until_settled(self, request: ApprovalRequest, change: _Change) -> None:
-        until = 2 * request.expires_at - request.asked_at  # when the approval expires
+        until = (request.decision.at if request.decision else 0) + _PATIENCE
         try:
-            while not self._process.ending.is_set():
+            is_last = False
+            while not (is_last or self._process.ending.is_set()):
                 with suppress(CallsError):
-                    if await self._run(request.identifier, change):
-                        return
-                    if await self._storage.now() >= until:
+                    is_last = await self._storage.now() >= until
+                    if await self._run(request.identifier, change, is_last=is_last):
                         return
                 await self._pause(_RETRY * self._interval)
         finally:
             self._running.remove(request.identifier)
 
-    async def _run(self, identifier: str, change: _Change) -> bool:
-        """Run an approved change as if the client had repeated it. Return whether it is settled."""
+    async def _run(self, identifier: str, change: _Change, *, is_last: bool) -> bool:
+        """Run an approved change as if the client had repeated it. Return whether it is settled.
+
+        The last attempt settles it even if the API can't be reached.
+        """
         caller, operation = change.caller, change.operation
         async with self._invoker(change) as (invoker, is_permitted):
             if not is_permitted:
@@ -201,7 +205,7 @@ class ApprovedChanges:
                 return True
             approval = Approval(identifier, by="server")
             outcome = await invoker.invoke(operation, change.arguments, caller, approval)
-            return await invoker.guard.conclude(identifier, outcome)
+            return await invoker.guard.conclude(identifier, outcome, is_last=is_last)
 
     async def _withdraw_obsolete(self) -> None:
         """Withdraw the pending requests whose changes could not be made after an approval."""

@@ -8,8 +8,11 @@ from typing import Any
 import anyio
 import pytest
 
+from calls_mcp.errors import NotAttempted
 from calls_mcp.guard.operator import Approvals, Progress, open_approvals
 from calls_mcp.storage import ApprovalRequest
+from calls_mcp.twilio.client import TwilioClient
+from calls_mcp.twilio.requests import Request
 from tests.guard.test_operator import Scene, scene
 from tests.guard.test_policy import policy
 from tests.harness import NEVER, Agent, open_harness, placing
@@ -25,8 +28,11 @@ async def outcome_of(approvals: Approvals, request: ApprovalRequest) -> Progress
     """Wait until a request has an outcome."""
     found = await approvals.find(request.identifier)
     assert found
-    progress = await approvals.result(found, 30)
-    assert progress.outcome
+    progress = await approvals.progress(found)
+    with anyio.fail_after(30):
+        while progress.outcome is None:
+            await anyio.sleep(SOON)
+            progress = await approvals.progress(found)
     return progress
 
 
@@ -184,6 +190,35 @@ async def test_nothing_begins_after_the_server_was_told_to_stop(tmp_path: Path) 
     async with scene(tmp_path) as here, here.harness.connect() as agent:
         assert here.harness.changes == []
         assert (await agent.call("create_call", **placing()))["outcome"] == "done"
+
+
+@pytest.mark.parametrize("is_over", [True, False])
+async def test_an_unreachable_api_is_tried_again_for_a_minute(
+    is_over: bool,  # noqa: FBT001
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with scene(tmp_path, poll=SOON) as here, here.harness.connect() as agent:
+        await agent.call("create_call", **placing())
+        tried, attempts = anyio.Event(), list[Request]()
+
+        def refuse(_client: TwilioClient, request: Request) -> None:
+            attempts.append(request)
+            if len(attempts) > 1:
+                tried.set()
+            if is_over or len(attempts) < 3:
+                raise NotAttempted("Nothing was sent: the API can't be reached.", "Try again.")
+
+        monkeypatch.setattr(TwilioClient, "require_ready", refuse)
+        request = await here.waiting()
+        await here.decide(approve=True)
+        with anyio.fail_after(30):
+            await tried.wait()
+        here.harness.clock.advance(60 if is_over else 3)
+        progress = await outcome_of(here.approvals, request)
+        assert progress.outcome
+        assert progress.outcome.error_kind == ("unreachable" if is_over else "")
+    assert len(here.harness.changes) == (0 if is_over else 1)
 
 
 LONG: dict[str, Any] = {"poll": SOON, "calls_mcp_operator_ttl": "86400"}
