@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from calls_mcp.guard.policy.destinations import matches_any, object_to_destination
 from calls_mcp.guard.policy.rules import CallerIds, Caps, Destinations, Objection, Policy
+from calls_mcp.guard.policy.sip_address import parse_sip
 from calls_mcp.guard.policy.urls import object_to_url
 from calls_mcp.guard.twiml_document import PARTIES, Value, read_values
 from calls_mcp.observability.redaction import quoted
@@ -26,13 +27,19 @@ def object_to_twiml(policy: Policy, twiml: str, *, is_limited: bool) -> Iterator
     `is_limited` says whether the call has a time limit, so that what it dials ends with it.
     """
     found = read_values(twiml)
-    if sum(value.kind in _ADDRESSED for value in found) > _MAX_PARTIES:
+    if sum(map(_addresses, found)) > _MAX_PARTIES:
         reason = f"twiml dials more than {_MAX_PARTIES} numbers and addresses"
         yield Objection("destinations.twiml", reason, "Dial fewer of them.")
         return
     for value in found:
         if not (is_limited and value.kind == "time_limit" and value.is_default):
             yield from _object_to_value(policy, value)
+
+
+def _addresses(value: Value) -> int:
+    """Return how many numbers and addresses must be checked, because each takes time."""
+    address = parse_sip(value.text) if value.kind == "sip_address" else None
+    return max(1, len(address.numbers)) if address else int(value.kind in _ADDRESSED)
 
 
 def dialled(twiml: str) -> list[str]:

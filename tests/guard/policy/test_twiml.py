@@ -335,6 +335,16 @@ def test_a_number_in_two_parts_is_refused() -> None:
     assert ruling(SHIPPED, asked(twiml=twiml)) == "twiml.unknown"
 
 
+def test_sip_addresses_in_twiml_with_too_many_numbers_are_refused() -> None:
+    sip = "<Sip>sip:2001234567*2001234574*2001234581@example.com</Sip>"
+    few, many = (f"<Response><Dial>{sip * times}</Dial></Response>" for times in (6, 7))
+    assert ruling(SHIPPED, asked(twiml=few)) == ""
+    assert ruling(SHIPPED, asked(twiml=many)) == "destinations.twiml"
+    long = "*".join(str(2001234567 + i) for i in range(300))
+    twiml = f"<Response><Dial><Sip>sip:{long}@example.com</Sip></Dial></Response>"
+    assert ruling(SHIPPED, asked(twiml=twiml)) == "destinations.allow_sip"
+
+
 def test_twiml_that_dials_too_many_parties_is_refused() -> None:
     dial = f"<Dial>{BERLIN}</Dial>"
     assert ruling(SHIPPED, asked(twiml=f"<Response>{dial * 20}</Response>")) == ""
