@@ -22,6 +22,11 @@ _MOST_RUNS = 8
 # Without ; because parameters of a number can name another one: 5551234;phone-context=+1900.
 _USER = re.compile(r"(\+[1-9][0-9]*[*#]*|[^\s@:/\\?;<>\"%+][^\s@:/\\?;<>\"%]*)")
 _HOST = re.compile(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]")
+# Headers that claim who calls or is called. Twilio sends some of them.
+_IDENTITIES = frozenset(
+    {"from", "p-asserted-identity", "p-called-party-id", "p-preferred-identity"}
+    | {"remote-party-id", "to"}
+)
 _REROUTING = ("maddr", "route")  # a parameter and a header that name another host
 
 
@@ -94,6 +99,8 @@ def parse_sip(address: str) -> SipAddress | None:
     if len(_RUN.findall(user)) > _MOST_RUNS:  # each is looked up
         return None
     names = {part.partition("=")[0].strip().lower() for part in re.split("[;?&]", rest)}
+    if names & _IDENTITIES:
+        return None
     return SipAddress(user, host, is_rerouted=bool(names & {*_REROUTING}))
 
 
