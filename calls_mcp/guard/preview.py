@@ -175,6 +175,9 @@ def _risks(change: Change, active: Mapping[str, Json]) -> Iterator[Risk]:
     yield from (Risk(_LABELS[each.rule], each.sentence) for each in change.untimely)
     for source in _sources(active):
         yield Risk("Unknown instructions", f"What is heard is decided by {source}.")
+    if "fallback_url" in active:
+        source = _url(active, "fallback_url", "fallback_method")
+        yield Risk("Fallback", f"If the call's instructions fail, {source} decides what is heard.")
     if "application_sid" in active and active.keys() & {"url", "twiml"}:
         yield _AMBIGUOUS
     if active.get("record") is True or records(str(active.get("twiml", ""))):
@@ -184,9 +187,13 @@ def _risks(change: Change, active: Mapping[str, Json]) -> Iterator[Risk]:
 def _sources(active: Mapping[str, Json]) -> Iterator[str]:
     """Yield where instructions come from that this server can't see."""
     if "url" in active:
-        yield f"{exactly(str(active['url']))} ({active.get('method', 'POST')})"
+        yield _url(active, "url", "method")
     if "application_sid" in active:
         yield f"application {active['application_sid']}"
+
+
+def _url(active: Mapping[str, Json], url: str, method: str) -> str:
+    return f"{exactly(str(active[url]))} ({active.get(method, 'POST')})"
 
 
 def _details(change: Change, call: CallSummary | None) -> Iterator[str]:

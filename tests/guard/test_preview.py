@@ -48,6 +48,16 @@ async def test_the_preview_of_a_new_call_mentions_all_effects(
     ]
 
 
+@pytest.mark.parametrize("other", [{"say": "Hi"}, {"url": "https://example.com/voice"}])
+async def test_the_preview_mentions_who_decides_what_is_heard_if_the_instructions_fail(
+    harness: Harness, other: dict[str, object]
+) -> None:
+    given = {"twiml": None, "fallback_url": "https://example.com/other", **other}
+    async with harness.connect() as agent:
+        text = await preview(agent, "create_call", **placing(**given))
+    assert '"https://example.com/other" (POST) decides what is heard.' in text
+
+
 async def test_a_text_to_speak_is_shown_once_and_without_twiml(harness: Harness) -> None:
     async with harness.connect() as agent:
         text = await preview(agent, "create_call", **placing(twiml=None, say='Ask for "Jo".'))

@@ -94,6 +94,19 @@ def test_each_number_that_the_policy_finds_is_told_wherever_it_is(body: str) -> 
     assert "+1 202 555 0171" in " ".join(in_words(f"<Response>{body}</Response>"))
 
 
+@pytest.mark.parametrize(
+    ("element", "attribute"),
+    [
+        (element, attribute)
+        for element, known in element_types().items()
+        for attribute, kind in known.attributes.items()
+        if kind == "url" and attribute in ("action", "referUrl", "url", "waitUrl")
+    ],
+)
+def test_each_url_that_gives_instructions_is_told(element: str, attribute: str) -> None:
+    assert URL in " ".join(in_words(f'<Response><{element} {attribute}="{URL}"/></Response>'))
+
+
 def test_two_clauses_of_an_element_are_two_sentences() -> None:
     words = in_words(f"<Response><Dial>+15005550006{NUMBER}</Dial></Response>")
     assert words[0] == (
