@@ -18,8 +18,10 @@ from starlette.routing import Route
 from calls_mcp.audit.records import ORDER, Decision, parse
 from calls_mcp.audit.search import AuditReader, Filter
 from calls_mcp.audit.verification import Report, describe, verify
+from calls_mcp.console.call_search import is_date
 from calls_mcp.console.context import ConsoleContext
 from calls_mcp.console.csv_rows import csv_row
+from calls_mcp.console.sentences import sentence
 from calls_mcp.console.templating import page
 from calls_mcp.errors import CallsError
 from calls_mcp.tools.catalog import load_operations
@@ -51,7 +53,10 @@ class AuditPage:
     async def index(self, request: Request) -> Response:
         """Show a page of records, newest first, and the result of the integrity check."""
         wanted = _filter(request)
+        faults = [*_faults(wanted)]
         values: dict[str, object] = {
+            "faults": faults,
+            "sentence": sentence,
             "unavailable": self._unavailable,
             "filter": wanted,
             "tools": [*load_operations()],
@@ -59,6 +64,8 @@ class AuditPage:
             "phases": _PHASES,
             "query": urlencode(wanted.given),
         }
+        if faults:
+            return page(request, "audit.html", values, 400)
         if self._database and self._database.exists():
             values |= await self._read(self._database, wanted, request)
         elif self._database:
@@ -73,9 +80,12 @@ class AuditPage:
                 404,
                 "Export as export.jsonl or export.csv, from a console that has an audit database.",
             )
+        wanted = _filter(request)
+        if faults := [*_faults(wanted)]:
+            raise HTTPException(400, " ".join(faults))
         media_type, lines = _FORMATS[name]
         headers = {"Content-Disposition": f'attachment; filename="audit.{name}"'}
-        content = lines(self._database, _filter(request))
+        content = lines(self._database, wanted)
         return StreamingResponse(content, media_type=media_type, headers=headers)
 
     async def _read(self, database: Path, wanted: Filter, request: Request) -> dict[str, object]:
@@ -124,6 +134,19 @@ def _filter(request: Request) -> Filter:
     query = request.query_params
     names = (field.name for field in fields(Filter))
     return Filter(**{name: query.get(name, "").strip()[:_MAX_FILTER] for name in names})
+
+
+def _faults(wanted: Filter) -> Iterator[str]:
+    for name, value in (("From date", wanted.since), ("To date", wanted.until)):
+        if value and not is_date(value[:10]):
+            yield f"{name}: use a date such as 2026-01-31."
+    for name, value, known in (
+        ("Tool", wanted.tool, [*load_operations()]),
+        ("Decision", wanted.decision, _DECISIONS),
+        ("Phase", wanted.phase, _PHASES),
+    ):
+        if value and value not in known:
+            yield f"{name}: use one of {', '.join(known)}."
 
 
 def _before(request: Request) -> int | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import pairwise
 
-from calls_mcp.errors import OutcomeUnknown
+from calls_mcp.console.sentences import step
 from calls_mcp.tools.catalog import Json
 from calls_mcp.tools.outcome import CallSummary, iso_time
 
@@ -37,6 +37,7 @@ _STEPS = {
     "void": ("Decision by {decider} not used", ""),
     "before": ("{subject} request sent to the API", "sent"),
     "done": ("{subject} request accepted by the API", "good"),
+    "found": ("{subject} request confirmed by a lookup", "good"),
     "unknown": ("{subject} request sent, result unknown", "bad"),
     "failed": ("{subject} request failed", "bad"),
 }
@@ -108,39 +109,30 @@ def _between(before: Event, event: Event) -> float | None:
 
 
 def _recorded(record: Mapping[str, Json]) -> Event:
-    action, step = str(record.get("action")), _step(record)
-    title, style = _STEPS.get(step, ("{subject}: {step}", ""))
+    action, done = str(record.get("action")), step(record)
+    title, style = _STEPS.get(done, ("{subject}: {step}", ""))
     text = title.format(
         principal=record.get("principal", "Unknown"),
         subject=_SUBJECTS.get(action, action),
         request=_REQUESTS.get(action, action),
         decider=record.get("decided_by", "the user"),
-        step=step,
+        step=done,
     )
-    return Event(str(record.get("time", "")), text, ", ".join(_details(record, step)), style)
+    return Event(str(record.get("time", "")), text, ", ".join(_details(record, done)), style)
 
 
-def _step(record: Mapping[str, Json]) -> str:
-    phase = record.get("phase")
-    if phase in ("after", "recovered"):
-        if record.get("outcome") == "done":
-            return "done"
-        return "unknown" if record.get("error_kind") == OutcomeUnknown.kind else "failed"
-    return str(phase if phase == "before" else record.get("decision", phase))
-
-
-def _details(record: Mapping[str, Json], step: str) -> Iterator[str]:
-    if step == "before":
+def _details(record: Mapping[str, Json], name: str) -> Iterator[str]:
+    if name == "before":
         yield f"for {record.get('principal', 'unknown')}"
         if confirmation := _CONFIRMATIONS.get(str(record.get("confirmed_by"))):
             yield confirmation
     if record.get("phase") == "recovered":
         yield "the response was lost and a lookup found the result"
-    if step in ("asked", "denied", "before") and (rule := record.get("rule")):
+    if name in ("asked", "denied", "before") and (rule := record.get("rule")):
         yield f"rule {rule}"
     labels = {"reason": "reason:", "error_kind": "error", "http_status": "HTTP"}
-    for name, label in labels.items():
-        if value := record.get(name):
+    for field, label in labels.items():
+        if value := record.get(field):
             yield f"{label} {value}"
     if record.get("phase") == "after":
         yield f"{record.get('duration_ms')} ms"

@@ -21,7 +21,7 @@ from tests.harness import placing
 
 pytestmark = pytest.mark.anyio
 
-_SEQ = re.compile(r'scope="row" class="number">([0-9]+)')
+_SEQ = re.compile(r'<li id="record-([0-9]+)"')
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ async def test_an_unreadable_record_is_always_shown(harness: Harness, ann: WebCl
     tamper(harness, "body = x'ff' || body")
     for query in ("", "text=tester"):
         html = await ann.read(f"/audit?{query}")
-        assert html.count('<th scope="row"') == 4
+        assert html.count("<details>") == 4
         assert html.count("record modified") == 1
 
 
@@ -127,6 +127,27 @@ async def test_the_chain_is_verified(harness: Harness, ann: WebClient) -> None:
     assert "The audit log was changed after it was written" in text
     assert "record 3: its hash does not match its content, so it was edited" in text
     assert text.count("record modified") == 1
+
+
+async def test_each_record_is_a_sentence_with_its_fields_folded(
+    harness: Harness, ann: WebClient
+) -> None:
+    await place(harness)
+    html = await ann.read("/audit")
+    text = text_of(html)
+    assert "tester's request to call +1•••05 was sent to the API." in text
+    assert "The API accepted tester's request to place a call." in text
+    assert "http status 201" in text
+    assert not re.search("None|True|False|[0-9a-f]{64}", html)
+
+
+@pytest.mark.parametrize("query", ["since=x", "until=2026-02-30", "decision=maybe", "phase=1"])
+async def test_an_invalid_filter_is_explained(harness: Harness, ann: WebClient, query: str) -> None:
+    await place(harness)
+    for path in (f"/audit?{query}", f"/audit/export.csv?{query}"):
+        response = await ann.get(path)
+        assert response.status_code == 400
+        assert ": use " in text_of(response.text)
 
 
 async def test_exported_json_lines_can_be_verified(
