@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from pydantic import SecretStr
 from starlette.requests import Request
@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from calls_mcp.console.context import ConsoleContext
 from calls_mcp.console.templating import page
-from calls_mcp.guard.policy import explain, itemize, load_policy
+from calls_mcp.guard.policy import explain_by_topic, itemize, load_policy, requirements
 from calls_mcp.observability.redaction import MASK
 from calls_mcp.settings import Settings
 
@@ -25,6 +25,10 @@ class _Row:
     source: str
     meaning: str = ""
 
+    def matches(self, search: str) -> bool:
+        """Return whether any part of the row contains the text that is searched for."""
+        return search.casefold() in " ".join(astuple(self)).casefold()
+
 
 class PolicyPage:
     """The page about the policy. It reads the file on each visit; servers read it once."""
@@ -35,13 +39,16 @@ class PolicyPage:
 
     async def show(self, request: Request) -> Response:
         """Show the rules and the console's settings."""
-        guard = self._settings.guard
+        guard, search = self._settings.guard, request.query_params.get("search", "").strip()
+        policy = load_policy(guard.policy).under(guard.confirm)
         values = {
-            "sentences": explain(load_policy(guard.policy).under(guard.confirm)),
+            "requirements": requirements(policy),
+            "topics": explain_by_topic(policy),
             "file": guard.policy,
             "confirm": guard.confirm,
-            "rules": [*_rules(self._settings)],
-            "settings": [*_settings(self._settings)],
+            "search": search,
+            "rules": [row for row in _rules(self._settings) if row.matches(search)],
+            "settings": [row for row in _settings(self._settings) if row.matches(search)],
         }
         return page(request, "policy.html", values)
 

@@ -48,3 +48,10 @@ async def test_an_invalid_policy_is_reported(tmp_path: Path) -> None:
         response = await client.get("/policy")
     assert response.status_code == 503
     assert "unknown key confirm.plcae" in response.text
+
+
+async def test_rules_and_settings_can_be_searched(ann: WebClient) -> None:
+    text = text_of(await ann.read("/policy?search=Operator_TTL"))
+    assert "CALLS_MCP_OPERATOR_TTL 900 default" in text
+    assert "Settings of the console (1 matching)" in text
+    assert "Rules (0 matching)" in text

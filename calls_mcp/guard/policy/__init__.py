@@ -12,7 +12,7 @@ from calls_mcp.guard.policy.evaluation import (
     parties,
     strictest,
 )
-from calls_mcp.guard.policy.explanation import explain, summary
+from calls_mcp.guard.policy.explanation import explain, explain_by_topic, requirements, summary
 from calls_mcp.guard.policy.hours import CountryHours, Hours, Span
 from calls_mcp.guard.policy.rules import Caps, Counts, Policy, Requirement, itemize, load_policy
 from calls_mcp.guard.policy.twiml import records
@@ -29,6 +29,7 @@ __all__ = [
     "action_of",
     "canonical",
     "explain",
+    "explain_by_topic",
     "itemize",
     "judge",
     "judge_account",
@@ -38,6 +39,7 @@ __all__ = [
     "parties",
     "party",
     "records",
+    "requirements",
     "strictest",
     "summary",
 ]

@@ -52,15 +52,28 @@ _SPANS = {
 
 def explain(policy: Policy) -> list[str]:
     """Return sentences that explain `policy`, one per rule."""
-    return [
-        *_confirmations(policy.confirm),
-        *_destinations(policy.destinations),
-        _among("caller IDs", policy.caller_ids.allow, "that the API accepts"),
-        _among("accounts", policy.accounts.allow, "that the credentials can use"),
-        *_links(policy),
-        *_hours(policy.hours),
-        *_caps(policy.caps),
-    ]
+    topics = explain_by_topic(policy).values()
+    return [*_confirmations(policy.confirm), *(each for topic in topics for each in topic)]
+
+
+def explain_by_topic(policy: Policy) -> dict[str, list[str]]:
+    """Return the sentences by topic, without those of `requirements`."""
+    return {
+        "Who can be called": [*_destinations(policy.destinations)],
+        "Caller IDs and accounts": [
+            _among("caller IDs", policy.caller_ids.allow, "that the API accepts"),
+            _among("accounts", policy.accounts.allow, "that the credentials can use"),
+        ],
+        "Instructions and URLs": [*_links(policy)],
+        "Calling hours": [*_hours(policy.hours)],
+        "Limits": [*_caps(policy.caps)],
+    }
+
+
+def requirements(policy: Policy) -> list[tuple[str, Requirement, str]]:
+    """Return each kind of change, its value in the policy, and what that means."""
+    needs = ((name, getattr(policy.confirm, name)) for name in _ACTIONS)
+    return [(_ACTIONS[name], need, _REQUIREMENTS[need]) for name, need in needs]
 
 
 def summary(policy: Policy) -> tuple[str, ...]:
