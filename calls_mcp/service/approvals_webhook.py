@@ -13,11 +13,11 @@ import httpx
 import orjson
 
 from calls_mcp.audit.masking import Numbers, masked_text
-from calls_mcp.errors import ConfigurationError
+from calls_mcp.errors import ConfigurationError, StoreUnavailable
 from calls_mcp.guard.approval_requests import page_of
 from calls_mcp.observability.redaction import one_line
 from calls_mcp.settings import Settings
-from calls_mcp.storage import ApprovalRequest
+from calls_mcp.storage import ApprovalRequest, Storage
 from calls_mcp.tools.outcome import iso_time
 from calls_mcp.twilio.transport import connect_to, explain
 
@@ -28,6 +28,7 @@ _log = logging.getLogger(__name__)
 
 _TIMEOUT = 5.0  # seconds for one attempt
 _PAUSES = (1.0, 5.0, 15.0)  # seconds between attempts
+_SETTLING = 0.3  # seconds
 _LAST = 1.0  # seconds for what is still to be sent when the server stops
 _MOST = 100  # notifications that wait
 _LONGEST = 300  # characters of the request in a text
@@ -38,7 +39,8 @@ _FAILURES = (ConfigurationError, TimeoutError, httpx.HTTPError, httpx.InvalidURL
 class ApprovalsWebhook:
     """Sends notifications to a URL, one after the other, in the background.
 
-    Each is signed if there is a `secret`. `numbers` is whether they have whole phone numbers.
+    Each is signed if there is a `secret`. `numbers` is whether they have whole phone numbers. Each
+    is sent after `settling` seconds, unless its request in `storage` is no longer pending then.
     `clock` returns epoch seconds. An attempt may take `timeout` seconds. A failed attempt is
     repeated after each of `pauses`.
     """
@@ -46,6 +48,7 @@ class ApprovalsWebhook:
     def __init__(  # noqa: PLR0913
         self,
         url: str,
+        storage: Storage,
         background: "BackgroundTasks",
         clock: Callable[[], float],
         *,
@@ -54,8 +57,10 @@ class ApprovalsWebhook:
         numbers: Numbers = "masked",
         pauses: Sequence[float] = _PAUSES,
         timeout: float = _TIMEOUT,
+        settling: float = _SETTLING,
     ) -> None:
         self._url = url
+        self._storage = storage
         self._background = background
         self._clock = clock
         self._secret = secret
@@ -63,6 +68,7 @@ class ApprovalsWebhook:
         self._numbers: Numbers = numbers
         self._pauses = pauses
         self._timeout = timeout
+        self._settling = settling
         self._waiting: deque[ApprovalRequest] = deque(maxlen=_MOST)
         self._idle = anyio.Event()
         self._idle.set()
@@ -70,7 +76,11 @@ class ApprovalsWebhook:
 
     @classmethod
     def from_settings(
-        cls, settings: Settings, background: "BackgroundTasks", clock: Callable[[], float]
+        cls,
+        settings: Settings,
+        storage: Storage,
+        background: "BackgroundTasks",
+        clock: Callable[[], float],
     ) -> "ApprovalsWebhook | None":
         """Return the webhook of these settings; None if they have none."""
         chosen = settings.approvals
@@ -79,6 +89,7 @@ class ApprovalsWebhook:
         secret = chosen.webhook_secret
         return cls(
             chosen.webhook.get_secret_value(),
+            storage,
             background,
             clock,
             secret=secret.get_secret_value() if secret else "",
@@ -106,9 +117,22 @@ class ApprovalsWebhook:
     async def _deliver(self) -> None:
         try:
             while self._waiting:
-                await self._send_with_retries(self._waiting.popleft())
+                # An operator who ends a call in the console decides at once.
+                await anyio.sleep(self._settling)
+                request = self._waiting.popleft()
+                if await self._is_pending(request):
+                    await self._send_with_retries(request)
         finally:
             self._idle.set()
+
+    async def _is_pending(self, request: ApprovalRequest) -> bool:
+        try:
+            found = await self._storage.find_request(request.identifier)
+            return found is not None and not (
+                found.decision or found.has_expired(await self._storage.now())
+            )
+        except StoreUnavailable:
+            return True
 
     async def _send_with_retries(self, request: ApprovalRequest) -> None:
         body = orjson.dumps(self._content(request))

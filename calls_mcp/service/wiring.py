@@ -64,7 +64,9 @@ class Services:
             ending=ending,
             clock=self.clock,
         )
-        webhook = ApprovalsWebhook.from_settings(self.settings, background, self.clock)
+        webhook = ApprovalsWebhook.from_settings(
+            self.settings, self.storage, background, self.clock
+        )
         return ApprovedChanges(self.storage, process, poll, webhook)
 
     async def is_ready(self) -> bool:

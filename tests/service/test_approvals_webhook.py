@@ -4,15 +4,17 @@ import json
 import logging
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
+from calls_mcp.emulator import ManualClock
 from calls_mcp.service.approvals_webhook import ApprovalsWebhook
 from calls_mcp.service.background_tasks import open_background_tasks
-from calls_mcp.storage import ApprovalRequest, Binding
+from calls_mcp.storage import ApprovalRequest, Binding, StorageOptions, open_storage
 from calls_mcp.tools.preview import Preview
 from tests.guard.test_operator import scene
 from tests.harness import placing
@@ -48,11 +50,14 @@ class Told:
 
 @asynccontextmanager
 async def webhook(url: str, **options: Any) -> AsyncGenerator[ApprovalsWebhook]:  # noqa: ANN401
-    async with open_background_tasks() as background:
-        given: dict[str, Any] = {"pauses": (0, 0, 0), "timeout": 30, **options}
-        yield ApprovalsWebhook(
-            f"{url}/services/T0/B0/in-the-path", background, lambda: NOW, **given
-        )
+    given: dict[str, Any] = {"pauses": (0, 0, 0), "timeout": 30, "settling": 0, **options}
+    url, clock = f"{url}/services/T0/B0/in-the-path", ManualClock(NOW)
+    async with (
+        open_storage("memory:", StorageOptions(clock=clock)) as storage,
+        open_background_tasks() as background,
+    ):
+        await storage.add_request(REQUEST, 1)
+        yield ApprovalsWebhook(url, storage, background, clock, **given)
 
 
 async def delivered(*steps: Step, **options: Any) -> Upstream:  # noqa: ANN401
@@ -120,10 +125,17 @@ async def test_a_name_cannot_mention_people_or_add_links() -> None:
     nasty = "`@channel` <!here> [a](http://b)\n"
     binding = Binding("create_call", "", nasty)
     async with Upstream(answer()) as upstream, webhook(upstream.base_url) as hook:
-        hook.notify(ApprovalRequest("1", binding, "place", REQUEST.preview, "", "", NOW, NOW))
+        hook.notify(replace(REQUEST, binding=binding))
         await hook.idle()
     text = json.loads(upstream.requests[0].body)["text"]
     assert "Requested by `'@channel' &lt;!here&gt; [a](http://b)`." in text
+
+
+async def test_a_request_that_is_no_longer_pending_is_not_announced() -> None:
+    async with Upstream(answer()) as upstream, webhook(upstream.base_url) as hook:
+        hook.notify(replace(REQUEST, identifier="another"))
+        await hook.idle()
+    assert upstream.requests == []
 
 
 @pytest.mark.parametrize("failure", [answer(500), answer(429), drop, drop_unread, hang])
