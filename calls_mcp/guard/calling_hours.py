@@ -1,5 +1,6 @@
 """Whether it is a time at which the policy allows calls, where the called parties are."""
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
@@ -28,7 +29,7 @@ class Untimely:
     @property
     def id(self) -> str:
         """What a preview that mentions it keeps as the state of the change."""
-        return f"{self.rule} {self.party}"
+        return json.dumps((self.rule, self.party))  # one line, whatever the party
 
     @property
     def sentence(self) -> str:

@@ -210,6 +210,21 @@ async def test_a_confirmation_from_the_day_is_not_used_at_night(tmp_path: Path) 
     assert again["outcome"] == "done"
 
 
+@pytest.mark.parametrize(("seconds", "outcome"), [(0, "done"), (60, "expired")])
+async def test_a_party_of_several_lines_is_no_notice_of_another_party(
+    tmp_path: Path, seconds: float, outcome: str
+) -> None:
+    rules = '[hours]\nunknown = "confirm"\n'
+    client = f"<Client>a\nhours.outside {NEW_YORK}</Client>"
+    call = placing(to=NEW_YORK, twiml=f"<Response><Dial>{client}</Dial></Response>")
+    async with at_new_york(tmp_path, "20:59:00", rules) as (harness, agent):
+        asked = await agent.call("create_call", **call)
+        harness.clock.advance(seconds)
+        token = asked["confirmation"]["token"]
+        used = await agent.call("create_call", **call, confirmation_token=token)
+    assert used["outcome"] == outcome
+
+
 async def test_a_confirmation_from_the_night_is_used_by_day(tmp_path: Path) -> None:
     async with at_new_york(tmp_path, "07:59:00") as (harness, agent):
         asked = await agent.call("create_call", **placing(to=NEW_YORK))
