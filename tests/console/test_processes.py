@@ -205,6 +205,8 @@ async def test_an_approval_on_the_command_line_runs_the_change(scene: Scene) -> 
         told = (await anyio.run_process(command, env=environment)).stdout.decode()
         assert re.fullmatch(r"Approved\. (Running now\.\n)?Done \(CA[0-9a-f]{32}\)\.\n", told)
         assert scene.sent == 1
+        server.kill()
+    async with scene.deployment.server() as server:
         assert (await server.retry())["outcome"] == "done"
     assert scene.sent == 1
 
