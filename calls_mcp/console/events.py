@@ -63,6 +63,8 @@ class EventStream:
             raise HTTPException(404, "Unknown topic. Use approvals or calls.")
         if sum(each.listeners for each in self._topics.values()) >= _MAX_LISTENERS:
             raise HTTPException(503, "Too many open tabs. Close some and reload this one.")
+        if request.method == "HEAD":
+            return Response(media_type="text/event-stream")
         events = self._events(topic, session_of(request))
         return StreamingResponse(events, media_type="text/event-stream")
 
