@@ -453,7 +453,13 @@ async def test_new_twiml_of_a_live_call_takes_places_in_flight_instead_of_its_pr
     assert "(caps.in_flight)" in refused["error"]["message"]
 
 
-@pytest.mark.parametrize("again", ["+4402079460000", "+4420794600009", "+440207946000099"])
+@pytest.mark.parametrize(
+    "again",
+    [
+        *("+4402079460000", "+4420794600009", "+440207946000099"),
+        *("sip:+442079460000@example.com", "sip:00442079460000@example.com;transport=tls"),
+    ],
+)
 async def test_another_spelling_of_a_number_is_the_same_number(tmp_path: Path, again: str) -> None:
     async with capped(tmp_path) as (_, agent):
         await agent.confirm("create_call", **placing(to="+442079460000"))

@@ -102,8 +102,12 @@ def canonical(to: str) -> str:
 
 
 def party(to: str) -> str:
-    """Return the canonical spelling of whom calling `to` rings, without extra digits."""
-    return _spelled(to, lambda facts: facts.reached)
+    """Return the canonical spelling of whom calling `to` rings, without extra digits.
+
+    This is the number, if `to` is the SIP address of one.
+    """
+    whom = _spelled(to, lambda facts: facts.reached)
+    return whom.removeprefix("sip:").partition("@")[0] if whom.startswith("sip:+") else whom
 
 
 def _spelled(to: str, spelling: Callable[[_Number], str]) -> str:
