@@ -40,7 +40,7 @@ _SID = re.compile("CA[0-9a-fA-F]{32}")
 _LIVE = ("in-progress", "ringing", "queued")
 _PAGE = 50  # calls of each status
 _SEARCHED = 500  # calls that one page searches, if the API does not know a filter
-_EXPORTED = 1000  # calls of each request of an export
+_EXPORTED: Mapping[str, Json] = {"limit": 1000, "page_size": 1000}  # of each request
 _COLUMNS = (
     *(field.alias or name for name, field in CallSummary.model_fields.items()),
     "requested_by",
@@ -125,7 +125,7 @@ class CallsPage:
         if faults := [*wanted.faults]:
             raise HTTPException(400, " ".join(faults))
         # The first page is read before the response begins, so that an error has its status.
-        first = await self._list_calls({"limit": _EXPORTED, **wanted.arguments})
+        first = await self._list_calls({**_EXPORTED, **wanted.arguments})
         if first.error:
             raise HTTPException(503, first.error.message)
         rows = self._rows(first, wanted, await self._read_origins())
@@ -213,9 +213,9 @@ class CallsPage:
             return await self._list()
 
         async def read() -> _CallList:
-            limit = {"limit": _SEARCHED, "page_size": _SEARCHED} if wanted.is_local else {}
-            first = {"limit": _PAGE, **limit, **wanted.arguments}
-            outcome = await self._list_calls({"cursor": cursor} if cursor else first)
+            most = _SEARCHED if wanted.is_local else _PAGE
+            start = {"cursor": cursor} if cursor else wanted.arguments
+            outcome = await self._list_calls({"limit": most, "page_size": most, **start})
             found = outcome.calls or ()
             matching = tuple(call for call in found if wanted.matches(call, origins))
             searched = len(found) if wanted.is_local else 0
@@ -239,7 +239,7 @@ class CallsPage:
                     yield cast("Mapping[str, Json]", call.content() | known)
             if not outcome.next_cursor:
                 return
-            outcome = await self._list_calls({"cursor": outcome.next_cursor})
+            outcome = await self._list_calls({**_EXPORTED, "cursor": outcome.next_cursor})
             if outcome.error:
                 raise ConnectionError(outcome.error.message)  # a whole file would look complete
 

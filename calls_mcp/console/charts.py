@@ -4,6 +4,7 @@ The library `leather` writes no inline styles, which the content security policy
 """
 
 from collections.abc import Sequence
+from math import ceil
 from typing import Protocol, cast
 
 import leather
@@ -20,6 +21,10 @@ class _Chart(Protocol):
 
     def add_columns(self, data: Sequence[tuple[str, float]], *, name: str) -> None: ...
 
+    def add_x_axis(self, *, ticks: Sequence[float]) -> None: ...
+
+    def add_y_axis(self, *, ticks: Sequence[float]) -> None: ...
+
     def add_x_scale(self, domain_min: float, domain_max: float) -> None: ...
 
     def add_y_scale(self, domain_min: float, domain_max: float) -> None: ...
@@ -32,7 +37,10 @@ def bars(title: str, counts: Sequence[tuple[str, float]]) -> Markup:
     if not any(count for _, count in counts):
         return Markup()
     chart = cast("_Chart", leather.Chart())
-    chart.add_x_scale(0, _axis_end(max(count for _, count in counts)))
+    largest = max(count for _, count in counts)
+    if ticks := _ticks(largest):
+        chart.add_x_axis(ticks=ticks)
+    chart.add_x_scale(0, ticks[-1] if ticks else largest)
     chart.add_bars([(count, label[:_MAX_LABEL]) for label, count in counts])
     return _svg(title, chart, _MARGIN + _ROW * len(counts))
 
@@ -53,14 +61,22 @@ def columns(
     if not any(heights[0]):
         return Markup()
     chart = cast("_Chart", leather.Chart())
-    chart.add_y_scale(0, _axis_end(max(heights[0])))
+    if ticks := _ticks(max(heights[0])):
+        chart.add_y_axis(ticks=ticks)
+    chart.add_y_scale(0, ticks[-1] if ticks else max(heights[0]))
     for (name, _), height in zip(parts, heights, strict=True):  # each before those above it
         chart.add_columns([*zip(labels, height, strict=True)], name=name)
     return _svg(title, chart, _WIDTH // 3)
 
 
-def _axis_end(largest: float) -> float:
-    return largest if largest < 1 else float(-(-largest // 5) * 5)
+def _ticks(largest: float) -> list[int] | None:
+    """Return at most six whole numbers from 0 to `largest` or more, None for small fractions."""
+    if largest < 1:
+        return None
+    steps = (digit * 10**power for power in range(16) for digit in (1, 2, 5))
+    step = next(step for step in steps if 5 * step >= largest)
+    last = ceil(largest / step) if step > 1 else 5
+    return [step * number for number in range(last + 1)]
 
 
 def _svg(title: str, chart: _Chart, height: int) -> Markup:

@@ -1,16 +1,18 @@
-"""Overview: statistics of the last 24 hours, as charts and tables."""
+"""Overview: statistics of the last 24 hours, 7 days or 30 days, as charts and tables."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from itertools import islice
 from typing import cast
 
 import anyio
 import anyio.to_thread
 from markupsafe import Markup
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -19,12 +21,15 @@ from calls_mcp.audit.search import AuditReader
 from calls_mcp.console.charts import bars, columns
 from calls_mcp.console.context import ConsoleContext, TimedCache
 from calls_mcp.console.statistics import Statistics, count
-from calls_mcp.console.templating import page
+from calls_mcp.console.templating import length_of_time, page
 from calls_mcp.errors import CallsError
 from calls_mcp.tools.catalog import Json
 from calls_mcp.tools.outcome import CallSummary, iso_time
 
 _DAY = 86_400  # seconds
+_RANGES = {"24h": ("24 h", 1), "7d": ("7 days", 7), "30d": ("30 days", 30)}
+_LONGEST = 30 * _DAY
+_NO_CALLS = "Calls appear here after an agent places one with create_call."
 _CACHED = 60.0  # seconds
 _MAX_LISTS = 5
 _MAX_RECORDS = 20_000
@@ -52,6 +57,7 @@ class Chart:
     picture: Markup
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    empty: str
 
 
 class OverviewPage:
@@ -60,27 +66,34 @@ class OverviewPage:
     def __init__(self, console: ConsoleContext) -> None:
         self._console = console
         self._cache: TimedCache[dict[str, object]] = TimedCache(_CACHED, console.clock)
-        self._decisions: list[Mapping[str, Json]] = []  # of the last day, the newest first
+        self._decisions: list[Mapping[str, Json]] = []  # of the last 30 days, the newest first
         self._reading = anyio.Lock()
         self.routes = [Route("/overview", self.show)]
 
     async def preload(self) -> None:
-        """Read the records of the last 24 hours, so that the first visit is fast."""
+        """Read the newest records, so that the first visit is fast."""
         with suppress(CallsError):  # each visit reports the error
-            await self._read_decisions(self._console.clock() - _DAY)
+            await self._read_decisions()
 
     async def show(self, request: Request) -> Response:
-        """Show the statistics."""
-        return page(request, "overview.html", await self._cache.get("", self._read))
+        """Show the statistics of a range."""
+        wanted = request.query_params.get("range", "24h")
+        if wanted not in _RANGES:
+            raise HTTPException(400, f"range must be one of {', '.join(_RANGES)}.")
+        name, days = _RANGES[wanted]
+        values = await self._cache.get(wanted, partial(self._read, days * _DAY))
+        ranges = [(key, label) for key, (label, _) in _RANGES.items()]
+        chosen = {"range": name, "chosen": wanted, "ranges": ranges}
+        return page(request, "overview.html", {**values, **chosen})
 
-    async def _read(self) -> dict[str, object]:
+    async def _read(self, seconds: int) -> dict[str, object]:
         until = self._console.clock()
-        since = until - _DAY
+        since = until - seconds
         calls, notes = await self._read_calls(since)
-        decisions = await self._read_decisions(since)
+        decisions = await self._read_decisions()
         if reason := self._console.unavailable.get("audit_database"):
             notes.append(reason)
-        if len(decisions) == _MAX_RECORDS:
+        if len(decisions) == _MAX_RECORDS and str(decisions[-1]["time"]) > iso_time(since):
             notes.append(f"Only the newest {_MAX_RECORDS:,} audit records are counted.")
         operator_ttl = self._console.settings.guard.operator_ttl
         statistics = count(calls, decisions, since, until, operator_ttl)
@@ -91,9 +104,10 @@ class OverviewPage:
             "notes": notes,
         }
 
-    async def _read_decisions(self, since: float) -> list[Mapping[str, Json]]:
-        """Return the decisions since then, newest first. Only new records are read."""
-        database, beginning = self._console.audit_database, iso_time(since)
+    async def _read_decisions(self) -> list[Mapping[str, Json]]:
+        """Return the decisions of the longest range, newest first. Only new records are read."""
+        database = self._console.audit_database
+        beginning = iso_time(self._console.clock() - _LONGEST)
         if database is None:
             return []
         async with self._reading:
@@ -111,7 +125,8 @@ class OverviewPage:
         calls = list[CallSummary]()
         if reason := self._console.unavailable.get("runtime"):
             return calls, [reason]
-        arguments: Mapping[str, Json] = {"limit": 1000}
+        size: Mapping[str, Json] = {"limit": 1000, "page_size": 1000}
+        arguments = size
         for _ in range(_MAX_LISTS):
             outcome = await self._console.invoke("list_calls", arguments)
             if outcome.error:
@@ -122,7 +137,7 @@ class OverviewPage:
                 found and outcome.next_cursor and (found[-1].created_at or "") >= iso_time(since)
             ):
                 return calls, []
-            arguments = {"cursor": outcome.next_cursor}
+            arguments = {**size, "cursor": outcome.next_cursor}
         return calls, [f"Only the newest {len(calls):,} calls are counted."]
 
 
@@ -136,31 +151,55 @@ def _tiles(statistics: Statistics) -> Iterator[tuple[str, str]]:
     yield "Calls", f"{statistics.calls:,}"
     yield "Completed", f"{completed:,}"
     yield "Cost", cost or "none"
+    approvals, median = statistics.approvals, statistics.median_decision
+    yield "Approved by an operator", f"{approvals['approved']:,} of {sum(approvals.values()):,}"
+    yield "Median time to decide", "none" if median is None else length_of_time(median)
     yield "Confirmations accepted", f"{accepted:,} of {requested:,}"
     yield "Denied by policy", f"{sum(statistics.denials.values()):,}"
 
 
 def _charts(statistics: Statistics) -> Iterator[Chart]:
     yield _calls_chart(statistics)
-    yield _bar_chart("Call duration", "Duration", "Calls", statistics.durations)
+    yield _bar_chart("Call duration", "Duration", "Calls", statistics.durations, _NO_CALLS)
     yield costs_chart(statistics.costs)
-    confirmations = statistics.confirmations
-    yield _bar_chart("Confirmations", "Result", "Confirmations", confirmations)
-    yield _bar_chart("Denials by rule", "Rule", "Denials", statistics.denials)
+    yield _bar_chart(
+        "Approval requests",
+        "Result",
+        "Requests",
+        statistics.approvals,
+        "Requests appear here after an agent asks for a change that needs an operator's approval.",
+    )
+    yield _bar_chart(
+        "Confirmations",
+        "Result",
+        "Confirmations",
+        statistics.confirmations,
+        "Confirmations of users and operators appear here.",
+    )
+    yield _bar_chart(
+        "Denials by rule",
+        "Rule",
+        "Denials",
+        statistics.denials,
+        "Changes that the policy denies appear here, by rule.",
+    )
 
 
 def _calls_chart(statistics: Statistics) -> Chart:
-    title, statuses = "Calls by hour (UTC)", statistics.statuses
-    hours = [*statistics.hours.items()][1:]  # the first hour is incomplete
-    results = [Counter(map(_result, Counter(counts).elements())) for _, counts in hours]
+    is_daily, statuses = statistics.is_daily, statistics.statuses
+    title, unit = ("Calls by day (UTC)", "Day") if is_daily else ("Calls by hour (UTC)", "Hour")
+    # With 24 hours, the first hour is incomplete; the table has it.
+    periods = [*statistics.hours.items()][0 if is_daily else 1 :]
+    results = [Counter(map(_result, Counter(counts).elements())) for _, counts in periods]
     parts = [(name, [counts[name] for counts in results]) for name in _RESULTS]
     rows = (
-        (hour.replace("T", " "), *(str(counts.get(status, 0)) for status in statuses))
-        for hour, counts in statistics.hours.items()
+        (period.replace("T", " "), *(str(counts.get(status, 0)) for status in statuses))
+        for period, counts in statistics.hours.items()
         if any(counts.values())
     )
-    picture = columns(title, [hour[11:] for hour, _ in hours], parts)
-    return Chart(title, picture, ("Hour (UTC)", *statuses), tuple(rows))
+    labels = [period[8:] if is_daily else period[11:] for period, _ in periods]
+    picture = columns(title, labels, parts)
+    return Chart(title, picture, (f"{unit} (UTC)", *statuses), tuple(rows), _NO_CALLS)
 
 
 def _result(status: str) -> str:
@@ -176,10 +215,11 @@ def costs_chart(costs: Mapping[tuple[str, str], Decimal]) -> Chart:
     charges = [(name, float(cost)) for name, cost in named[:_MAX_BARS] if cost > 0]
     picture = bars(title, charges)
     rows = tuple((name, f"{cost:f}") for name, cost in named)
-    return Chart(title, picture, ("Country and currency", "Cost"), rows)
+    empty = "Costs appear here some minutes after a call has ended."
+    return Chart(title, picture, ("Country and currency", "Cost"), rows, empty)
 
 
-def _bar_chart(title: str, label: str, unit: str, counts: Mapping[str, int]) -> Chart:
+def _bar_chart(title: str, label: str, unit: str, counts: Mapping[str, int], empty: str) -> Chart:
     picture = bars(title, [*islice(counts.items(), _MAX_BARS)])
     rows = tuple((name, str(number)) for name, number in counts.items())
-    return Chart(title, picture, (label, unit), rows)
+    return Chart(title, picture, (label, unit), rows, empty)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from statistics import median
 
 from calls_mcp.errors import PolicyDenied
 from calls_mcp.tools.catalog import Json
@@ -13,6 +14,8 @@ from calls_mcp.tools.phone_number import country
 
 _DURATIONS = ((10, "under 10 s"), (60, "10 to 59 s"), (300, "1 to 4 min"), (1800, "5 to 29 min"))
 _LONGER = "30 min or more"
+_APPROVALS = ("approved", "denied", "expired", "pending")
+_DAILY = 2 * 86_400  # seconds; longer ranges are counted by day
 _CONFIRMATIONS = ("requested", "accepted", "declined", "expired")
 
 
@@ -21,9 +24,12 @@ class Statistics:
     """Counts between two times, which are in epoch seconds.
 
     Attributes:
-        hours: The number of calls by the hour of their creation (`2026-01-31T22`) and status.
+        hours: The number of calls by the hour of their creation (`2026-01-31T22`) and status, or by
+            its day (`2026-01-31`) if the times are more than two days apart.
         costs: The costs by country and currency, highest first.
         confirmations: The number requested, accepted, declined and expired.
+        approvals: What became of the approval requests: approved, denied, expired or pending.
+        median_decision: The median of the seconds from a request to its decision, None without one.
         denials: The number of changes denied by each rule of the policy, highest first.
     """
 
@@ -34,7 +40,14 @@ class Statistics:
     durations: Mapping[str, int]
     costs: Mapping[tuple[str, str], Decimal]
     confirmations: Mapping[str, int]
+    approvals: Mapping[str, int]
+    median_decision: float | None
     denials: Mapping[str, int]
+
+    @property
+    def is_daily(self) -> bool:
+        """Whether the calls are counted by day."""
+        return self.until - self.since > _DAILY
 
     @property
     def statuses(self) -> Sequence[str]:
@@ -56,6 +69,8 @@ def count(
     beginning = iso_time(since)
     calls = [call for call in calls if (call.created_at or "") >= beginning]
     records = [record for record in records if str(record.get("time", "")) >= beginning]
+    valid, expired_before = [*_without_void(records)], iso_time(until - operator_ttl)
+    approvals, median_decision = _count_approvals(valid, expired_before)
     return Statistics(
         since=since,
         until=until,
@@ -63,7 +78,9 @@ def count(
         hours=_count_hours(calls, since, until),
         durations=_count_durations(calls),
         costs=_sum_costs(calls),
-        confirmations=_count_confirmations(_without_void(records), iso_time(until - operator_ttl)),
+        confirmations=_count_confirmations(valid, expired_before),
+        approvals=approvals,
+        median_decision=median_decision,
         denials=_count_denials(records),
     )
 
@@ -71,13 +88,16 @@ def count(
 def _count_hours(
     calls: Iterable[CallSummary], since: float, until: float
 ) -> Mapping[str, Mapping[str, int]]:
-    hour = datetime.fromtimestamp(since, UTC).replace(minute=0, second=0, microsecond=0)
+    is_daily = until - since > _DAILY
+    start = datetime.fromtimestamp(since, UTC).replace(minute=0, second=0, microsecond=0)
+    bucket = start.replace(hour=0) if is_daily else start
+    length, width = (timedelta(days=1), 10) if is_daily else (timedelta(hours=1), 13)
     hours: dict[str, Counter[str]] = {}
-    while hour.timestamp() <= until:
-        hours[hour.strftime("%Y-%m-%dT%H")] = Counter()
-        hour += timedelta(hours=1)
+    while bucket.timestamp() <= until:
+        hours[bucket.isoformat()[:width]] = Counter()
+        bucket += length
     for call in calls:
-        hours.setdefault((call.created_at or "")[:13], Counter())[call.status or "?"] += 1
+        hours.setdefault((call.created_at or "")[:width], Counter())[call.status or "?"] += 1
     return hours
 
 
@@ -139,6 +159,32 @@ def _count_confirmations(
             found["accepted"].add(identifier)
     found["expired"] |= expired - found["accepted"] - found["declined"]
     return {name: len(identifiers) for name, identifiers in found.items()}
+
+
+def _count_approvals(
+    records: Iterable[Mapping[str, Json]], expired_before: str
+) -> tuple[Mapping[str, int], float | None]:
+    """Count what became of each approval request, and return the median time to decide."""
+    asked: dict[str, str] = {}
+    ended: dict[str, tuple[str, str]] = {}
+    names = {"approved": "approved", "declined": "denied"}
+    names |= dict.fromkeys(("expired", "withdrawn"), "expired")
+    for record in records:
+        identifier, decision = str(record.get("approval_id") or ""), str(record.get("decision"))
+        if identifier and decision == "asked":
+            asked[identifier] = str(record.get("time"))
+        elif identifier and decision in names:
+            ended[identifier] = names[decision], str(record.get("time"))
+    counts: dict[str, int] = dict.fromkeys(_APPROVALS, 0)
+    seconds = list[float]()
+    for identifier, time in asked.items():
+        lapsed = "expired" if time < expired_before else "pending"
+        name, decided = ended.get(identifier, (lapsed, ""))
+        counts[name] += 1
+        if name in ("approved", "denied"):
+            between = datetime.fromisoformat(decided) - datetime.fromisoformat(time)
+            seconds.append(between.total_seconds())
+    return counts, median(seconds) if seconds else None
 
 
 def _count_denials(records: Iterable[Mapping[str, Json]]) -> Mapping[str, int]:

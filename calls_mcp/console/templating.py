@@ -96,7 +96,7 @@ def _duration(seconds: float) -> str:
     return f"{whole} s"
 
 
-def _length(seconds: float) -> str:
+def length_of_time(seconds: float) -> str:
     """Return an exact duration, such as 5 min 47 s."""
     hours, rest = divmod(round(seconds), _HOUR)
     parts = ((hours, "h"), (rest // _MINUTE, "min"), (rest % _MINUTE, "s"))
@@ -166,7 +166,7 @@ _environment.filters |= {
     "argument": _argument,
     "country": lambda address: country(address or ""),
     "duration": _duration,
-    "length_of_time": _length,
+    "length_of_time": length_of_time,
     "time": _time,
     "phone_number": _phone_number,
     "unbroken": _unbroken,

@@ -1,5 +1,6 @@
 """Statistics and charts of the last 24 hours."""
 
+import re
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -43,6 +44,32 @@ async def test_the_last_24_hours_are_counted(tmp_path: Path) -> None:
     assert "style=" not in html
     assert ": 0 calls." in empty
     assert "requested 0" in empty
+
+
+async def test_a_range_counts_by_day_and_other_ranges_are_refused(
+    harness: Harness, ann: WebClient
+) -> None:
+    await harness.request_call()
+    html = await ann.read("/overview?range=7d")
+    assert "The last 7 days" in text_of(html)
+    assert "Calls by day (UTC)" in html
+    assert (await ann.get("/overview?range=1y")).status_code == 400
+
+
+async def test_the_results_of_approval_requests_add_up(harness: Harness, ann: WebClient) -> None:
+    await harness.request_call(timeout=8)
+    harness.clock.advance(901)
+    first = await harness.request_call()
+    second = await harness.request_call(timeout=9)
+    await harness.request_call(timeout=10)
+    harness.clock.advance(30)
+    await ann.decide(f"/approvals/{first}", decision="approve")
+    harness.clock.advance(60)
+    await ann.decide(f"/approvals/{second}", decision="deny")
+    text = text_of(await ann.read("/overview"))
+    assert "approved 1 denied 1 expired 1 pending 1" in text
+    assert "Approved by an operator 1 of 4" in text
+    assert "Median time to decide 1 min" in text
 
 
 async def test_only_policy_denials_are_counted_as_denials(tmp_path: Path) -> None:
@@ -131,3 +158,9 @@ def test_a_credit_is_listed_but_has_no_bar() -> None:
         chart = costs_chart(some)
         assert ("US USD", "-0.5") in chart.rows
         assert "US USD" not in chart.picture
+
+
+@pytest.mark.parametrize("largest", [1, 5, 6, 8, 19, 52, 999, 12345])
+def test_the_ticks_of_counts_are_whole_numbers(largest: int) -> None:
+    for picture in (bars("Calls", [("a", largest)]), columns("Calls", ["a"], [("b", [largest])])):
+        assert not re.search(r">[0-9,]+\.[0-9]+</text>", picture)
