@@ -4,7 +4,7 @@ import hashlib
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import cast
@@ -48,6 +48,8 @@ class Session:
         expires_at: The end of the session in epoch seconds.
         grant: The grant of the operator's token, None after signing in with a link.
         key: The key under which the session is stored, empty if it is for a single request.
+        started_at: The time of signing in, in epoch seconds.
+        browser: The browser, such as "Firefox on Linux".
     """
 
     name: str
@@ -55,6 +57,13 @@ class Session:
     expires_at: float
     grant: Grant | None = None
     key: str = ""
+    started_at: float = 0
+    browser: str = ""
+
+    @property
+    def identifier(self) -> str:
+        """The id of the session for other operators, which lets nobody sign in."""
+        return self.key[:16]
 
     def has_code(self, code: str) -> bool:
         """Return whether this is the session's decision code, with or without its hyphens."""
@@ -108,7 +117,7 @@ class Sessions:
             del self._links[next(iter(self._links))]
         return secret
 
-    def open_by_link(self, link: str) -> tuple[str, Session]:
+    def open_by_link(self, link: str, browser: str = "") -> tuple[str, Session]:
         """Return the secret of a new session, and the session. The link can't be used again.
 
         Raises:
@@ -116,7 +125,7 @@ class Sessions:
         """
         found = self.check_link(link)
         self._links[_hash(link)] = replace(found, is_used=True)
-        return self._open(found.name, None)
+        return self._open(found.name, None, browser)
 
     def check_link(self, link: str) -> _Link:
         """Return a valid link. Raise HTTPException (401) if it is unknown, used or expired."""
@@ -129,13 +138,13 @@ class Sessions:
             raise HTTPException(401, _EXPIRED_LINK)
         return found
 
-    def open_by_grant(self, grant: Grant) -> tuple[str, Session]:
+    def open_by_grant(self, grant: Grant, browser: str = "") -> tuple[str, Session]:
         """Return the secret of a new session, and the session, which ends when the token does."""
-        return self._open(grant.principal, grant)
+        return self._open(grant.principal, grant, browser)
 
     def for_request(self, grant: Grant) -> Session:
         """Return a session for a single request."""
-        return self._session(grant.principal, grant, "")
+        return self._session(grant.principal, grant, "", "")
 
     async def find(self, secret: str) -> Session | None:
         """Return the session with this secret, None if there is no valid one."""
@@ -159,20 +168,30 @@ class Sessions:
         """End a session."""
         self._sessions.pop(_hash(secret), None)
 
-    def _open(self, name: str, grant: Grant | None) -> tuple[str, Session]:
+    async def all(self) -> Sequence[Session]:
+        """Return the valid sessions, oldest first."""
+        return [session for session in self._sessions.values() if await self.is_valid(session)]
+
+    def end_all(self, identifier: str = "") -> None:
+        """End the session with this identifier; without one, all sessions."""
+        kept = (each for each in self._sessions.values() if identifier)
+        self._sessions = {each.key: each for each in kept if each.identifier != identifier}
+
+    def _open(self, name: str, grant: Grant | None, browser: str) -> tuple[str, Session]:
         secret, now = secrets.token_urlsafe(32), self._clock()
         self._sessions = {key: s for key, s in self._sessions.items() if s.expires_at > now}
         while len(self._sessions) >= _MAX_SESSIONS:
             del self._sessions[next(iter(self._sessions))]
         key = _hash(secret)
-        session = self._sessions[key] = self._session(name, grant, key)
+        session = self._sessions[key] = self._session(name, grant, key, browser)
         return secret, session
 
-    def _session(self, name: str, grant: Grant | None, key: str) -> Session:
-        expires_at = self._clock() + SESSION_SECONDS
+    def _session(self, name: str, grant: Grant | None, key: str, browser: str) -> Session:
+        now = self._clock()
+        expires_at = now + SESSION_SECONDS
         expires_at = min(expires_at, grant.expiry) if grant else expires_at
         code = "-".join(secrets.token_hex(2) for _ in range(4))
-        return Session(name, code, expires_at, grant, key)
+        return Session(name, code, expires_at, grant, key, now, browser)
 
 
 class TokenAuthenticator:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from calls_mcp.console.access_control import SessionCookie, client_address
@@ -21,6 +21,23 @@ START = "/approvals"
 """The page after signing in, unless another one was requested."""
 _MAX_NAME = 64  # characters
 _OWN_PATH = re.compile(r"/(?:[\w-]+(?:[/.][\w-]+)*)?(?:\?[\w=&%+.:-]*)?", re.ASCII)
+# The first mark that a header contains counts, because browsers also name those they resemble.
+_BROWSERS = {
+    "Edg": "Edge",
+    "OPR/": "Opera",
+    "Firefox/": "Firefox",
+    "Chrome/": "Chrome",
+    "Safari/": "Safari",
+}
+_SYSTEMS = {
+    "Android": "Android",
+    "iPhone": "iPhone",
+    "iPad": "iPad",
+    "Windows": "Windows",
+    "Mac OS": "macOS",
+    "CrOS": "ChromeOS",
+    "Linux": "Linux",
+}
 _NO_TOKENS = "This console does not accept tokens. Sign in with a link."
 _NO_LINKS = (
     "You signed in with a token, so you cannot create links. For another operator, create a token: "
@@ -40,6 +57,7 @@ class SignInPage:
             Route("/sign-out", self.sign_out, methods=["POST"]),
             Route("/operators", self.show_operators),
             Route("/operators", self.create_link, methods=["POST"]),
+            Route("/operators/sign-out", self.sign_others_out, methods=["POST"]),
         ]
 
     async def show(self, request: Request) -> Response:
@@ -78,9 +96,9 @@ class SignInPage:
         return response
 
     async def show_operators(self, request: Request) -> Response:
-        """Show a form for the name of another operator."""
+        """Show who is signed in, and a form for the name of another operator."""
         _require_link_session(request)
-        return page(request, "operators.html", {"link": "", "name": ""})
+        return page(request, "operators.html", await self._operators())
 
     async def create_link(self, request: Request) -> Response:
         """Create a sign-in link for another operator and show it once."""
@@ -88,7 +106,21 @@ class SignInPage:
         _require_link_session(request)
         name = one_line(form.get("name", ""), _MAX_NAME)
         link = self._console.link(name) if name else ""
-        return page(request, "operators.html", {"link": link, "name": name}, 200 if name else 400)
+        values = {**await self._operators(), "link": link, "name": name}
+        return page(request, "operators.html", values, 200 if name else 400)
+
+    async def sign_others_out(self, request: Request) -> Response:
+        """End one session, or all of them."""
+        form = await read_decision(request)
+        _require_link_session(request)
+        identifier = form.get("session", "")
+        if not identifier:
+            raise HTTPException(400, "session must be the id of a session, or all.")
+        self._console.sessions.end_all("" if identifier == "all" else identifier)
+        return RedirectResponse("/operators", 303)
+
+    async def _operators(self) -> dict[str, object]:
+        return {"sessions": await self._console.sessions.all(), "link": "", "name": ""}
 
     def require(self, request: Request, error: str = "", status: int = 401) -> Response:
         """Show a sign-in form that leads to the requested page.
@@ -102,13 +134,16 @@ class SignInPage:
 
     async def _open_session(self, request: Request, form: Mapping[str, str]) -> tuple[str, Session]:
         sessions, tokens = self._console.sessions, self._console.tokens
+        browser = _browser(request.headers.get("user-agent", ""))
         if "token" not in form:
-            return sessions.open_by_link(form.get("link", "").strip().rpartition("?link=")[2])
+            return sessions.open_by_link(
+                form.get("link", "").strip().rpartition("?link=")[2], browser
+            )
         if tokens is None:
             raise HTTPException(401, _NO_TOKENS)
         grant = await tokens.authenticate(form["token"].strip(), client_address(request))
         _log.info("%s signed in to the console with a token", grant.principal)
-        return sessions.open_by_grant(grant)
+        return sessions.open_by_grant(grant, browser)
 
     def _refuse_link(self, request: Request, refusal: HTTPException) -> Response:
         values = {
@@ -135,6 +170,13 @@ class SignInPage:
 def _require_link_session(request: Request) -> None:
     if not session_of(request).may_invite:
         raise HTTPException(403, _NO_LINKS)
+
+
+def _browser(user_agent: str) -> str:
+    """Return the browser that a User-Agent header claims, such as "Firefox on Linux"."""
+    name = next((name for mark, name in _BROWSERS.items() if mark in user_agent), "Other program")
+    system = next((name for mark, name in _SYSTEMS.items() if mark in user_agent), "")
+    return f"{name} on {system}" if system else name
 
 
 def _own_path(path: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from calls_mcp.console import Address, open_console
 from calls_mcp.settings import load_settings
-from tests.console.harness import Harness, WebClient, anonymous
+from tests.console.harness import Harness, WebClient, anonymous, text_of
 
 pytestmark = pytest.mark.anyio
 
@@ -110,6 +110,29 @@ async def test_an_operator_can_invite_another_operator(harness: Harness, ann: We
     async with anonymous(harness.console) as bob:
         assert (await bob.submit_link(link)).status_code == 200
         assert "bob" in await bob.read("/approvals")
+
+
+async def test_operators_see_who_is_signed_in_and_can_sign_them_out(
+    harness: Harness, ann: WebClient
+) -> None:
+    agent = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+    async with anonymous(harness.console) as bob, anonymous(harness.console) as cyd:
+        bob.http.headers["User-Agent"] = agent
+        await bob.submit_link(harness.console.link("bob"))
+        await cyd.submit_link(harness.console.link("cyd"))
+        html = await ann.read("/operators")
+        text = text_of(html)
+        assert "ann this browser" in text
+        assert "bob Firefox on Linux, since 2023-11-14 22:13:20 UTC, with a link" in text
+        identifier = html.partition("<bdi>bob</bdi>")[0].rpartition('id="session-')[2][:16]
+        assert (await ann.post("/operators/sign-out", session=identifier)).status_code == 403
+        assert (await ann.decide("/operators/sign-out")).status_code == 400
+        assert (await ann.decide("/operators/sign-out", session=identifier)).status_code == 303
+        assert (await bob.get("/approvals")).status_code == 401
+        assert (await cyd.get("/approvals")).status_code == 200
+        await ann.decide("/operators/sign-out", session="all")
+        for client in (ann, cyd):
+            assert (await client.get("/approvals")).status_code == 401
 
 
 async def test_signing_in_leads_to_the_requested_page(harness: Harness) -> None:

@@ -235,7 +235,16 @@ if (notifyButton && "Notification" in window) {
   notifyButton.addEventListener("click", () => Notification.requestPermission().then(updateNotifyButton));
   updateNotifyButton();
 }
+function setUpCopying(button) {
+  button.hidden = false;
+  button.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(button.dataset.copy);
+    button.textContent = "Copied";
+  });
+}
+
 localizeTimes();
+if (navigator.clipboard) document.querySelectorAll("[data-copy]").forEach(setUpCopying);
 document.addEventListener("click", ignoreDoubleClick);
 if (shortcuts) setUpShortcuts();
 if (topics.length) {
