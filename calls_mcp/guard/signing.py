@@ -23,7 +23,7 @@ class Signer:
 
     def __init__(self, keys: Sequence[str]) -> None:
         oldest_first = [*reversed(keys)]
-        self._newest = keys[0].encode()
+        self._digest = hmac.new(keys[0].encode(), b"digest\0", hashlib.sha256)
         self._signer = itsdangerous.Signer(
             oldest_first,
             salt="calls-mcp/confirmation",
@@ -50,7 +50,9 @@ class Signer:
 
     def digest(self, text: str) -> str:
         """Return a keyed digest, by which a text can be recognized but not found out."""
-        return hmac.new(self._newest, f"digest\0{text}".encode(), hashlib.sha256).hexdigest()[:32]
+        keyed = self._digest.copy()
+        keyed.update(text.encode())
+        return keyed.hexdigest()[:32]
 
     def pack(self, value: Json, principal: str) -> str:
         """Return `value` as a signed, URL-safe text for this principal."""

@@ -261,8 +261,10 @@ def _is_number(text: str) -> bool:
 
 def _read(request: Request, response: Response) -> _Page:
     entries, following = response.payload.get("calls"), _next(response.payload.get("next_page_uri"))
-    if not isinstance(entries, list) or len(entries) > _LARGEST_PAGE:
-        reason = f"the API's response has no list of at most {_LARGEST_PAGE} calls"
+    if not isinstance(entries, list):
+        raise no_usable_response(request, "the API's response has no list of calls")
+    if len(entries) > _LARGEST_PAGE:
+        reason = f"the API's response lists more than {_LARGEST_PAGE} calls"
         raise no_usable_response(request, reason)
     listed = (_listed(entry, request.account_sid) for entry in entries)
     readable = [call for call in listed if call is not None]

@@ -568,6 +568,7 @@ async def test_talk_is_limited_by_real_durations_once_calls_have_ended(tmp_path:
     caps = "same_number_seconds = 0\nminutes_per_day = 10"
     async with capped(tmp_path, caps, confirm="none") as (harness, agent):
         first = await agent.call("create_call", **placing())
+        harness.clock.advance(1)
         await agent.call("create_call", **placing())
         refused = await agent.call("create_call", **placing())
         assert len(harness.changes) == 2
