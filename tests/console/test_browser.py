@@ -9,6 +9,7 @@ from playwright.async_api import Browser, Locator, expect
 
 from tests.audit_records import lines_in
 from tests.console.harness import Harness, sign_in
+from tests.console.test_approvals_page import insert_requests
 from tests.console.window import Window, open_window
 from tests.harness import placing
 from tests.upstream import Upstream, answer
@@ -80,6 +81,56 @@ async def test_every_page_is_accessible_light_and_dark_wide_and_narrow(
                 await window.page.emulate_media(color_scheme=scheme)
                 assert await window.violations() == [], (path, width, scheme)
     window.errors.clear()  # from the invalid link and position
+
+
+LONG = f"{'العربية ' * 6}👩🏽‍🚀 {'long' * 12}@department.example.com"
+SIP = "sip:a.very.long.user.name+extension@gateway.region-1.voip.example.com"
+MISPLACED = """() => {
+  const width = document.documentElement.clientWidth;
+  const all = (selector) => [...document.querySelectorAll(selector)].filter((e) => e.offsetParent);
+  const box = (e) => e.getBoundingClientRect();
+  const isOutside = (e) => box(e).right > width + 1 || box(e).left < -1;
+  const hidden = ".visually-hidden, .visually-hidden *";
+  const outside = all("header *, main *").filter((e) => !e.matches(hidden) && isOutside(e));
+  const broken = all(".nowrap, time").filter((e) => e.getClientRects().length > 1);
+  const scrollers = all(".scroll").filter((e) => e.scrollWidth > e.clientWidth);
+  const controls = all("button, .button, input, select");
+  const meet = (a, b) => a.left < b.right - 1 && a.top < b.bottom - 1;
+  const isOver = (a, b) => meet(box(a), box(b)) && meet(box(b), box(a));
+  const over = controls.filter((a, at) => controls.slice(at + 1).some((b) => isOver(a, b)));
+  return [...outside, ...broken, ...scrollers, ...over].map((e) => e.outerHTML.slice(0, 200));
+}"""
+"""Elements that leave the page, break inside a number or time, scroll sideways or overlap."""
+
+
+@pytest.mark.parametrize("rules", ['place = "operator"\nhang_up = "operator"'], ids=[""])
+async def test_long_names_sip_addresses_and_many_entries_fit_at_every_width(
+    chromium: Browser, harness: Harness
+) -> None:
+    approval = await harness.request_call(LONG)
+    async with sign_in(harness.console) as ann:
+        await ann.decide(f"/approvals/{approval}", decision="approve")
+    sid = await harness.place_call(LONG)
+    (call,) = harness.emulator.calls.all()
+    copies = [f"CA{number:032x}" for number in range(60)]
+    for each in copies:
+        harness.emulator.calls.add(call._replace(sid=each, from_=SIP, caller_name=LONG))
+    long_request = await harness.request_call(LONG, to=SIP)
+    insert_requests(harness, 60)
+    pages = [
+        "/approvals",
+        f"/approvals/{long_request}",
+        "/calls",
+        f"/calls/{sid}",
+        f"/calls/{copies[0]}",
+    ]
+    pages += ["/audit", "/overview", "/policy", "/operators"]
+    async with open_window(chromium, harness.console.link(LONG)) as window:
+        for path in pages:
+            await window.goto(path)
+            for width in (360, 768, 1280, 1920):
+                await window.page.set_viewport_size({"width": width, "height": 900})
+                assert await window.page.evaluate(MISPLACED) == [], (path, width)
 
 
 async def test_updates_keep_focus_and_typed_text(harness: Harness, window: Window) -> None:
