@@ -67,11 +67,11 @@ async def test_all_tabs_are_updated_after_one_is_closed(
             await tab.goto(f"{harness.console.url}/approvals")
         approval = await harness.request_call()
         for tab in tabs:
-            await expect(tab.locator(f"#approval-{approval}")).to_be_visible()
+            await expect(tab.locator(f"#row-{approval}")).to_be_visible()
         await first.close()  # the tab that listened
         approval = await harness.request_call(time_limit=99)
         for tab in tabs[1:]:
-            await expect(tab.locator(f"#approval-{approval}")).to_be_visible()
+            await expect(tab.locator(f"#row-{approval}")).to_be_visible()
 
 
 async def test_a_request_for_the_headers_only_opens_no_stream(ann: WebClient) -> None:
