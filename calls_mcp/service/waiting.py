@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from calls_mcp.twilio.requests import Request
 
 _SILENCE = 15.0  # seconds without a progress report, which keeps proxies from closing a stream
+_OUTDATED = 10.0  # seconds without a response from the API; reads are less than 4 s apart
 _AGAIN = "to keep waiting, call fetch_call again with the same arguments"
 _BUSY = "the call was read only once, because this server watches too many calls to wait for it"
 _STOPPED = "the server stopped waiting before the time was up"
@@ -55,10 +56,13 @@ class Wait:
         has_changed = self.condition == "change" and call.status != before.status
         return call.live is False or is_answered or has_changed
 
-    def still(self, call: CallSummary) -> str:
-        """Return the warning that the time is up."""
+    def still(self, call: CallSummary, age: float) -> str:
+        """Return the warning that the time is up. `call` was read `age` seconds ago."""
+        status = call.status or "of unknown status"
+        if age >= _OUTDATED:
+            return f"the API has not answered for {age:.0f} s; the call was {status} then; {_AGAIN}"
         limit = " (limited by CALLS_MCP_DEADLINE)" if round(self.most) < self.seconds else ""
-        return f"the call is still {call.status or 'live'} after {self.most:.2g} s{limit}; {_AGAIN}"
+        return f"the call is still {status} after {self.most:.2g} s{limit}; {_AGAIN}"
 
 
 @dataclass(slots=True, eq=False)
@@ -148,13 +152,13 @@ class _Progress:
 async def _until_over(
     wait: Wait, before: CallSummary, waiter: Subscription, progress: _Progress
 ) -> Outcome:
-    call, failure = before, None
+    call, failure, read_at = before, None, anyio.current_time()
     while True:
         await progress.tell(call)
         if wait.is_over(before, call):
             return _done(call)
         if progress.is_up:
-            return failure or _done(call, wait.still(call))
+            return failure or _done(call, wait.still(call, anyio.current_time() - read_at))
         with anyio.CancelScope(deadline=progress.next_at):
             outcome = await waiter.next_read()
             if outcome is None:
@@ -162,7 +166,7 @@ async def _until_over(
             failure = outcome if outcome.error else None
             if outcome.error and not outcome.error.retryable:
                 return outcome
-            call = outcome.call or call
+            call, read_at = outcome.call or call, anyio.current_time()
 
 
 def _done(call: CallSummary, *warnings: str) -> Outcome:

@@ -17,6 +17,7 @@ _RINGING = frozenset({"queued", "ringing"})
 _WHILE_RINGING, _LATER = 1.0, 3.0  # seconds between reads of a call that a client waits for
 _SHARE = 4  # one principal gets a quarter of all subscriptions
 _SLOWEST = 60.0  # seconds between attempts that keep failing
+_LONGEST_ASKED = 300.0  # seconds that the API can ask to wait before the next read
 _SPREAD = 0.2
 _REFUSED = "policy_denied"
 
@@ -103,11 +104,13 @@ class _Watch:
     """A call with subscribers.
 
     `known` is its state at the last notification, and `failures` counts consecutive failed reads.
+    The last failure asked to wait `asked` seconds.
     """
 
     topic: Topic
     known: CallSummary | None
     failures: int = 0
+    asked: float = 0
     subscribers: dict[Subscription, None] = field(default_factory=dict[Subscription, None])
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     changed: anyio.Event = field(default_factory=anyio.Event)
@@ -224,7 +227,7 @@ class Watches:
             self._background.start(lambda: self._follow(watch))
         watch.subscribers[subscription] = None
         if known is not None:  # the subscriber has just read the call
-            watch.failures = 0
+            watch.failures, watch.asked = 0, 0
         watch.change()
         if known != watch.known:
             subscription.tell()
@@ -258,6 +261,7 @@ class Watches:
                 continue
             # All subscribers have the same credentials: a failure of the API concerns each of them.
             watch.failures = watch.failures + 1 if outcome.error else 0
+            watch.asked = (outcome.error and outcome.error.retry_after) or 0
             is_over = is_final(outcome)
             # For those who came during the read it may be older than what they know.
             for subscription in watch.subscribers if is_over else present:
@@ -273,7 +277,8 @@ class Watches:
         """Wait until the next read is due. None is due while nobody can be notified."""
         since = anyio.current_time()
         while watch.is_heard:
-            due = since + self._pause(watch, watch.failures)
+            pause = self._pause(watch, watch.failures)
+            due = since + max(pause, min(watch.asked, _LONGEST_ASKED))
             with anyio.CancelScope(deadline=due):
                 await watch.changed.wait()
                 continue

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
+from pydantic.json_schema import SkipJsonSchema
 
 from calls_mcp.errors import Fault, InvocationError
 from calls_mcp.tools.call_summary import CallSummary, Content
@@ -19,7 +20,10 @@ OutcomeName = Literal[
 
 
 class Failure(Content):
-    """The reason why nothing was done, or why the outcome is unknown."""
+    """The reason why nothing was done, or why the outcome is unknown.
+
+    `retry_after` is in seconds, and not shown: the hint says it.
+    """
 
     kind: str
     message: str
@@ -29,6 +33,7 @@ class Failure(Content):
     http_status: int | None = None
     code: int | None = None
     more_info: str | None = None
+    retry_after: SkipJsonSchema[float | None] = Field(default=None, exclude=True)
 
     @classmethod
     def from_error(cls, error: InvocationError) -> Self:
@@ -43,6 +48,7 @@ class Failure(Content):
             http_status=error.status,
             code=code,
             more_info=None if code is None else f"https://www.twilio.com/docs/errors/{code}",
+            retry_after=error.retry_after,
         )
 
 

@@ -15,7 +15,7 @@ from calls_mcp.emulator import Fault
 from calls_mcp.service import waiting, watching
 from tests.harness import ACCOUNT, ERAS, Agent, Era, Harness, open_harness, structured, text_of
 from tests.subscriptions import left_alone, looked, looks, over_stdio
-from tests.upstream import SID, Exchange, answer, call, scripted
+from tests.upstream import SID, Exchange, answer, call, hang, scripted
 
 pytestmark = pytest.mark.anyio
 
@@ -318,3 +318,32 @@ async def test_an_error_that_remains_is_the_result(status: int, kind: str) -> No
     async with scripted(*steps, deadline=3, **QUICK) as (_, agent):
         outcome = await agent.call("fetch_call", sid=SID, wait_until="ended", wait_seconds=1)
     assert outcome["error"]["kind"] == kind
+
+
+@pytest.mark.parametrize(
+    ("status", "said"), [("ringing", "ringing"), ("new-status", "new-status"), (None, "of unknown")]
+)
+async def test_a_result_says_how_old_it_is_if_the_api_stopped_answering(
+    status: str | None, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "_OUTDATED", 0.5)
+    async with scripted(answer(200, call(status=status)), hang, deadline=30, **QUICK) as (_, agent):
+        outcome = await agent.call("fetch_call", sid=SID, wait_until="ended", wait_seconds=1)
+    (warning,) = outcome["warnings"]
+    assert warning.startswith(f"the API has not answered for 1 s; the call was {said}")
+    assert "still" not in warning
+
+
+async def test_a_call_of_unknown_status_is_not_said_to_be_live() -> None:
+    async with scripted(answer(200, call(status=None)), deadline=30, **QUICK) as (_, agent):
+        outcome = await agent.call("fetch_call", sid=SID, wait_until="ended", wait_seconds=1)
+    assert outcome["warnings"][0].startswith("the call is still of unknown status after 1 s")
+
+
+async def test_a_wait_does_not_read_before_the_time_that_the_api_asked_for() -> None:
+    busy = answer(429, headers={"Retry-After": "40"})
+    steps = [answer(200, call(status="ringing")), busy, answer(200, call(status="completed"))]
+    async with scripted(*steps, deadline=30, **QUICK) as (upstream, agent):
+        outcome = await agent.call("fetch_call", sid=SID, wait_until="ended", wait_seconds=1)
+    assert outcome["error"]["kind"] == "rate_limited"
+    assert len(upstream.requests) == 2
