@@ -1,4 +1,4 @@
-"""Whether it is a time at which the policy allows calls, where the called parties are."""
+"""Check calls against the calling hours, in the local time of the called parties."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,7 +28,7 @@ class Untimely:
 
     @property
     def id(self) -> str:
-        """What a preview that mentions it keeps as the state of the change."""
+        """The id that becomes part of the change's state if the preview mentions this."""
         return json.dumps((self.rule, self.party))  # one line, whatever the party
 
     @property
@@ -38,7 +38,7 @@ class Untimely:
 
 
 def untimely(hours: Hours, parties: Sequence[str], now: datetime) -> tuple[Untimely, ...]:
-    """Return which of the parties are called at a time that the policy does not allow as usual.
+    """Return the parties for which it is outside calling hours, or whose local time is unknown.
 
     The parties are in their canonical spelling, and `now` is in UTC.
     """
@@ -88,7 +88,7 @@ def _hint(rules: CountryHours, place: LocalTimes, now: datetime) -> str:
     opening = min(_openings(rules, place.times, now), default=None)
     if opening is None:
         return _ASK
-    return f"Call again in {about((opening - now).total_seconds())}. {_ASK}"
+    return f"Try again in {about((opening - now).total_seconds())}. {_ASK}"
 
 
 def _openings(rules: CountryHours, times: Sequence[datetime], now: datetime) -> Iterator[datetime]:

@@ -365,8 +365,7 @@ class CallLimits:
         while full := await self._storage.spend(budgets, talk):
             counting = await self._storage.spent(full)
             if not await self._correct_one(counting, dialling.until):
-                minutes = counted(full.amount // 60, "minute")
-                reason = f"the limit of {minutes} of talk per day is reached"
+                reason = f"the limit of {full.amount // 60} min of talk time per day is reached"
                 wait = about(until_room(counting, full, least, now))
                 raise PolicyDenied(f"caps.{full.name}", reason, f"Wait {wait}. {_RAISE}")
         return talk
@@ -481,7 +480,9 @@ def _require_room(limits: Sequence[Limit], needed: int) -> None:
         if needed > limit.amount:
             calls = counted(needed, "call")
             reason = f"this makes {calls}, and the limit is {limit.amount} {_span(limit)}"
-            raise PolicyDenied(f"caps.{limit.name}", reason, f"Dial fewer in twiml. {_RAISE}")
+            raise PolicyDenied(
+                f"caps.{limit.name}", reason, f"Dial fewer numbers in twiml. {_RAISE}"
+            )
 
 
 def _span(limit: Limit) -> str:

@@ -1,4 +1,4 @@
-"""The time where a phone number is, as far as the number tells."""
+"""The local time of a phone number, according to its prefix."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -35,14 +35,15 @@ class LocalTimes:
     times: tuple[datetime, ...]
 
     def __str__(self) -> str:
-        """Return a phrase, such as "Tuesday 07:14 in the US (New York time)"."""
+        """Return a phrase, such as "Tuesday 07:14 (New York time, US)"."""
         if not self.times:
             return ""
         first, last = self.times[0], self.times[-1]
-        place = f" in {self.country}" if self.country else ""
         if first.utcoffset() == last.utcoffset():
-            return f"{first:%A %H:%M}{place} ({_city(first)} time)"
+            zone = ", ".join(filter(None, (f"{_city(first)} time", self.country)))
+            return f"{first:%A %H:%M} ({zone})"
         end = f"{last:%H:%M}" if last.date() == first.date() else f"{last:%A %H:%M}"
+        place = f" ({self.country})" if self.country else ""
         return f"between {first:%A %H:%M} and {end}{place}"
 
 
@@ -70,9 +71,9 @@ def _look_up(number: str) -> tuple[str, tuple[ZoneInfo, ...]]:
     try:
         return country, tuple(ZoneInfo(name) for name in names if name != timezone.UNKNOWN_TIMEZONE)
     except ZoneInfoNotFoundError:
-        return country, ()  # one that this machine does not know could be the right one
+        return country, ()  # the number may be in the zone that this machine does not know
 
 
 def _city(time: datetime) -> str:
-    """Return the city after which the zone of a time is named."""
+    """Return the city in the name of a time's zone."""
     return str(time.tzinfo).rpartition("/")[2].replace("_", " ")

@@ -129,8 +129,9 @@ def _facts(
         yield f"The caller ID is {shown(str(values.get('caller_id', values['from'])))}."
         yield "It rings immediately and costs money."
         return
-    parts = (status_of(call), call.direction, _age(call, now))
-    yield f"The call is {', '.join(part for part in parts if part)}."
+    direction = f" ({call.direction})" if call.direction else ""
+    age = f" and {age}" if (age := _age(call, now)) else ""
+    yield f"The call is {status_of(call)}{direction}{age}."
     yield from _consequences(change, action, call)
 
 
@@ -141,7 +142,7 @@ def _age(call: CallSummary, now: datetime) -> str:
     if since is None:
         return ""
     seconds = max(0, int((now - datetime.fromisoformat(since)).total_seconds()))
-    word = "started" if call.started_at else "created"
+    word = "started" if call.started_at else "was created"
     return f"{word} {about(seconds)} ago" if call.live else f"{word} {since}"
 
 
@@ -174,7 +175,7 @@ def _heard(active: Mapping[str, Json]) -> Iterator[str]:
 def _risks(change: Change, active: Mapping[str, Json]) -> Iterator[Risk]:
     yield from (Risk(_LABELS[each.rule], each.sentence) for each in change.untimely)
     for source in _sources(active):
-        yield Risk("Unknown instructions", f"What is heard is decided by {source}.")
+        yield Risk("Unknown instructions", f"{source} decides what is heard.")
     if "fallback_url" in active:
         source = _url(active, "fallback_url", "fallback_method")
         yield Risk("Fallback", f"If the call's instructions fail, {source} decides what is heard.")
@@ -185,11 +186,11 @@ def _risks(change: Change, active: Mapping[str, Json]) -> Iterator[Risk]:
 
 
 def _sources(active: Mapping[str, Json]) -> Iterator[str]:
-    """Yield where instructions come from that this server can't see."""
+    """Yield the sources of instructions that this server can't see."""
     if "url" in active:
         yield _url(active, "url", "method")
     if "application_sid" in active:
-        yield f"application {active['application_sid']}"
+        yield f"The application {active['application_sid']}"
 
 
 def _url(active: Mapping[str, Json], url: str, method: str) -> str:

@@ -1,4 +1,4 @@
-"""The preview of a change: what a person is shown before they decide, as data and as text."""
+"""The preview of a change: what a person sees before they decide, as data and as text."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ class Risk:
 class Preview:
     """A change in words, and exactly.
 
-    All texts are sentences but `headline`, which is a phrase such as "Call +1 202 555 0171".
+    All texts are sentences, except `headline`, which is a phrase such as "Call +1 202 555 0171".
 
     Attributes:
         requester: The principal that requests the change, in quotes.
         facts: When and where it happens, and what it means.
         heard: What is heard or happens on the call, in order.
         details: The account, and notes on the arguments.
-        arguments: The exact value in JSON of each argument but TwiML, by name.
+        arguments: The exact JSON value of each argument except TwiML, by name.
         twiml: The exact TwiML, or empty.
     """
 
@@ -52,5 +52,5 @@ class Preview:
         yield f"Exact arguments: {exact}."
         if self.twiml:
             yield "Exact TwiML:"
-            # The bar keeps its lines from looking like ours.
+            # With the bar, no line looks like one of the server.
             yield from (f"  | {line}" for line in self.twiml.splitlines())

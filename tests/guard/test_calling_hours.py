@@ -98,17 +98,16 @@ def test_the_answer_agrees_with_the_clocks_of_all_zones(
 def test_the_reason_tells_the_time_and_the_hours_of_that_day_and_the_hint_when_to_call() -> None:
     (night,) = untimely(HOURS, [NEW_YORK], at("2026-01-06T08:14"))
     assert night.sentence == (
-        "It is Tuesday 03:14 in US (New York time), and calls there are allowed from 08:00 to "
-        "21:00."
+        "It is Tuesday 03:14 (New York time, US), and calls there are allowed from 08:00 to 21:00."
     )
-    assert night.hint.startswith("Call again in 5 h. ")
+    assert night.hint.startswith("Try again in 5 h. ")
     closed = replace(HOURS, countries={"DE": CountryHours(sunday=NEVER, monday=Span(600, 660))})
     both = untimely(closed, [BERLIN, NEW_YORK], at("2026-01-04T12:00"))
     assert [each.reason.partition(" for ")[2] for each in both] == [
         "+49 30 12345678, and calls there are not allowed on Sundays",
         "+1 202 555 0171, and calls there are allowed from 08:00 to 21:00",
     ]
-    assert both[0].hint.startswith("Call again in 21 h. ")
+    assert both[0].hint.startswith("Try again in 21 h. ")
     (never,) = untimely(replace(HOURS, daily=NEVER), [BERLIN], at("2026-01-04T12:00"))
     assert "Call again" not in never.hint
 
@@ -141,7 +140,7 @@ async def at_new_york(
 
 
 PRE_APPROVED = f'[destinations]\npre_approved = ["{NEW_YORK}"]\n'
-AT_NIGHT = "Outside calling hours: It is Tuesday 21:00 in US (New York time), and calls there are "
+AT_NIGHT = "Outside calling hours: It is Tuesday 21:00 (New York time, US), and calls there are "
 
 
 @pytest.mark.parametrize(
@@ -192,8 +191,11 @@ async def test_at_night_a_call_is_refused_with_the_time_to_call_if_the_policy_de
         again = await agent.call("create_call", **placing(to=NEW_YORK))
         assert harness.changes == []
     for outcome in (late, again):
-        assert "(hours.outside): it is Tuesday 21:00 in US" in outcome["error"]["message"]
-        assert "Call again in 11 h." in outcome["error"]["hint"]
+        assert (
+            "(hours.outside): it is Tuesday 21:00 (New York time, US)"
+            in outcome["error"]["message"]
+        )
+        assert "Try again in 11 h." in outcome["error"]["hint"]
 
 
 async def test_a_confirmation_from_the_day_is_not_used_at_night(tmp_path: Path) -> None:
@@ -206,7 +208,7 @@ async def test_a_confirmation_from_the_day_is_not_used_at_night(tmp_path: Path) 
         assert harness.changes == []
         again = await agent.confirm("create_call", **placing(to=NEW_YORK))
     assert late["outcome"] == "expired"
-    assert "It is Tuesday 21:00 in US" in late["reason"]
+    assert "It is Tuesday 21:00 (New York time, US)" in late["reason"]
     assert again["outcome"] == "done"
 
 
@@ -251,7 +253,7 @@ async def test_an_approval_from_the_day_is_not_used_at_night(
         again = await agent.call("create_call", **call)
         assert harness.changes == []
     assert late["outcome"] == "expired"
-    assert "It is Tuesday 21:00 in US" in late["reason"]
+    assert "It is Tuesday 21:00 (New York time, US)" in late["reason"]
     assert again["outcome"] == "awaiting_operator"
     assert AT_NIGHT in again["confirmation"]["preview"]
 

@@ -398,7 +398,7 @@ async def test_a_change_that_dials_more_than_a_cap_allows_is_refused_without_ask
         refused = await agent.call("create_call", **placing(twiml=f"<Response>{dial}</Response>"))
         assert harness.changes == []
     assert "this makes 3 calls, and the limit is 2" in refused["error"]["message"]
-    assert "Dial fewer in twiml." in refused["error"]["hint"]
+    assert "Dial fewer numbers in twiml." in refused["error"]["hint"]
 
 
 async def test_a_preview_is_shown_only_if_all_calls_of_the_change_are_available(
@@ -579,7 +579,7 @@ async def test_talk_is_limited_by_real_durations_once_calls_have_ended(tmp_path:
         lookups = len(harness.reads) - reads
         again = await agent.call("create_call", **placing())
         assert len(harness.changes) == 4
-    assert "(caps.minutes_per_day): the limit of 10 minutes of talk" in refused["error"]["message"]
+    assert "(caps.minutes_per_day): the limit of 10 min of talk time" in refused["error"]["message"]
     assert "Wait 24 h." in refused["error"]["hint"]
     assert third["outcome"] == "done"
     assert lookups == 1

@@ -13,24 +13,24 @@ def at(iso: str) -> datetime:
     ("number", "now", "text"),
     [
         pytest.param(
-            "+12025550171", "2026-01-06T12:14", "Tuesday 07:14 in US (New York time)", id="winter"
+            "+12025550171", "2026-01-06T12:14", "Tuesday 07:14 (New York time, US)", id="winter"
         ),
         pytest.param(
-            "+12025550171", "2026-07-07T11:14", "Tuesday 07:14 in US (New York time)", id="summer"
+            "+12025550171", "2026-07-07T11:14", "Tuesday 07:14 (New York time, US)", id="summer"
         ),
         pytest.param(
-            "+12025550171", "2026-03-08T06:59", "Sunday 01:59 in US (New York time)", id="before"
+            "+12025550171", "2026-03-08T06:59", "Sunday 01:59 (New York time, US)", id="before"
         ),
         pytest.param(
-            "+12025550171", "2026-03-08T07:00", "Sunday 03:00 in US (New York time)", id="after"
+            "+12025550171", "2026-03-08T07:00", "Sunday 03:00 (New York time, US)", id="after"
         ),
         pytest.param(
-            "+919876543210", "2026-01-06T12:14", "Tuesday 17:44 in IN (Calcutta time)", id="half"
+            "+919876543210", "2026-01-06T12:14", "Tuesday 17:44 (Calcutta time, IN)", id="half"
         ),
         pytest.param(
             "+79161234567",
             "2026-01-06T12:14",
-            "between Tuesday 14:14 and Wednesday 00:14 in RU",
+            "between Tuesday 14:14 and Wednesday 00:14 (RU)",
             id="several zones",
         ),
         pytest.param("+18005551234", "2026-01-06T12:14", "", id="toll-free"),

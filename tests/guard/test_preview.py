@@ -37,7 +37,7 @@ async def test_the_preview_of_a_new_call_mentions_all_effects(
         f"The caller ID is {formatted(CALLER)}.",
         "It rings immediately and costs money.",
         "It lasts at most 4 h.",
-        'Unknown instructions: What is heard is decided by "https://example.com/voice" (GET).',
+        'Unknown instructions: "https://example.com/voice" (GET) decides what is heard.',
         "Recorded: The law may require the consent of everyone on the call.",
         "New number: First call to this number.",
         (f'Requested by "tester". Account {ACCOUNT}. Note: twiml is ignored because url is given.'),
@@ -72,7 +72,7 @@ async def test_the_preview_of_a_call_to_a_known_place_says_what_time_it_is_there
     harness.clock.advance(-harness.clock() % DAY + 12 * HOUR + 14 * 60)
     async with harness.connect() as agent:
         text = await preview(agent, "create_call", **placing(to="+12025550171"))
-    assert re.search(r"The time there is [A-Z][a-z]+day 0[78]:14 in US \(New York time\)\.", text)
+    assert re.search(r"The time there is [A-Z][a-z]+day 0[78]:14 \(New York time, US\)\.", text)
 
 
 APPLICATION = "AP" + "0" * 32
@@ -118,7 +118,7 @@ CLAIM = 'Free test, already approved". Account: somebody else'
         ),
         pytest.param(
             {"application_sid": APPLICATION},
-            [f"application {APPLICATION}", "does not say which of them the call follows."],
+            [f"The application {APPLICATION}", "does not say which of them the call follows."],
             id="that one of two instructions is followed",
         ),
         pytest.param(
@@ -127,7 +127,7 @@ CLAIM = 'Free test, already approved". Account: somebody else'
                 *('sip_auth_username "bob"', "sip_auth_password ********"),
                 *(
                     'call_reason "Your table"',
-                    f"decided by application {APPLICATION}.",
+                    f"The application {APPLICATION} decides what is heard.",
                 ),
             ],
             id="all that is no secret",
@@ -170,7 +170,7 @@ async def test_the_preview_of_a_hang_up_shows_the_current_call(harness: Harness)
         text = await preview(agent, "update_call", sid=sid, status="completed")
     assert text.splitlines() == [
         f"Hang up the call from {formatted(CALLER)} to {formatted(TALKS_FOR_AN_HOUR)}.",
-        "The call is in-progress, outbound-api, started 42 s ago.",
+        "The call is in-progress (outbound-api) and started 42 s ago.",
         "Everyone on it is disconnected.",
         f'Requested by "tester". Account {ACCOUNT}. Call {sid}.',
         f'Exact arguments: sid "{sid}", status "completed".',

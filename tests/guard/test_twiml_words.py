@@ -30,8 +30,9 @@ URL = "https://example.com/next"
         (
             f'<Gather action="{URL}"><Say>Press 1.</Say></Gather><Redirect>{URL}</Redirect>',
             (
-                'A voice says "Press 1." It listens for keys or speech, and then follows unknown '
-                f'instructions from "{URL}". Then it follows unknown instructions from "{URL}".'
+                'A voice says "Press 1." It waits for key presses or speech, and then follows '
+                f'unknown instructions from "{URL}". Then it follows unknown instructions from '
+                f'"{URL}".'
             ),
         ),
         (
@@ -54,8 +55,8 @@ URL = "https://example.com/next"
         (
             '<Start><Stream url="wss://example.com"/></Start><Stop><Recording/></Stop>',
             (
-                'It starts a stream of its audio to "wss://example.com". It stops a recording. '
-                "Then it hangs up."
+                'It starts a stream of the call\'s audio to "wss://example.com". It stops a '
+                "recording. Then it hangs up."
             ),
         ),
         (

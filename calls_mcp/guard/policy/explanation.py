@@ -18,7 +18,7 @@ _ACTIONS = {
     "place": "Placing a call",
     "redirect": "Redirecting a live call to other instructions",
     "hang_up": "Hanging up",
-    "modify": "Any other change of a live call",
+    "modify": "Any other change to a live call",
     "delete": "Deleting the record of a call",
 }
 _REQUIREMENTS: dict[Requirement, str] = {
@@ -148,7 +148,7 @@ def _hours(rules: Hours) -> Iterator[str]:
 
 
 def _week(rules: CountryHours) -> str:
-    own = (f"on {day}s {span}" for day, span in rules.own_days())
+    own = (f"on {day}s {span}" if span.end else f"not on {day}s" for day, span in rules.own_days())
     return ", ".join((str(rules.daily or ALWAYS), *own))
 
 
@@ -174,7 +174,7 @@ def _counts(whose: str, counts: Counts) -> str:
     limits = [(getattr(counts, name), span) for name, span in _SPANS.items()]
     told = [f"{counted(limit, 'call')} {span}" for limit, span in limits if limit]
     if counts.minutes_per_day:
-        told.append(f"{counted(counts.minutes_per_day, 'minute')} of talk a day")
+        told.append(f"{counts.minutes_per_day} min of talk time a day")
     return f"{whose}: {'at most ' + ', '.join(told) if told else 'any number of calls'}."
 
 

@@ -14,7 +14,7 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
         "Placing a call needs the user's confirmation.",
         "Redirecting a live call to other instructions needs the user's confirmation.",
         "Hanging up needs the user's confirmation.",
-        "Any other change of a live call needs the user's confirmation.",
+        "Any other change to a live call needs the user's confirmation.",
         "Deleting the record of a call needs the user's confirmation.",
         "Emergency numbers and numbers too short to be a phone number are never called.",
         "Numbers of the type premium_rate are denied.",
@@ -93,8 +93,8 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
             "hours",
             {"sunday": NEVER, "saturday": Span(600, 1080)},
             (
-                "Numbers can be called from 08:00 to 21:00, on Saturdays from 10:00 to 18:00, on "
-                "Sundays never, in their local time."
+                "Numbers can be called from 08:00 to 21:00, on Saturdays from 10:00 to 18:00, not "
+                "on Sundays, in their local time."
             ),
         ),
         ("hours", {"daily": ALWAYS}, "Numbers can be called at any time of the day."),
@@ -108,7 +108,7 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
             "hours",
             {"countries": {"DE": CountryHours(sunday=NEVER, outside="deny")}},
             (
-                "In DE, numbers can be called from 08:00 to 21:00, on Sundays never; at other "
+                "In DE, numbers can be called from 08:00 to 21:00, not on Sundays; at other "
                 "times, a call is denied."
             ),
         ),
@@ -118,7 +118,7 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
         (
             "caps",
             {"calls_per_day": 9, "in_flight": 1, "minutes_per_day": 60},
-            "In total: at most 9 calls a day, 1 call at a time, 60 minutes of talk a day.",
+            "In total: at most 9 calls a day, 1 call at a time, 60 min of talk time a day.",
         ),
         (
             "caps",
