@@ -89,8 +89,8 @@ class HeadCheck:
         if "transfer-encoding" in headers and "content-length" in headers:
             reason = "Parse error: send either Content-Length or Transfer-Encoding, not both"
             raise Rejected(400, reason, code=PARSE_ERROR)
-        content_type = headers.get("content-type", "")
-        if request.method == "POST" and not content_type.startswith("application/json"):
+        media_type = headers.get("content-type", "").partition(";")[0].strip()
+        if request.method == "POST" and media_type != "application/json":
             raise Rejected(400, "Content-Type must be application/json")
         if request.method == "POST" and not all(check_accept_headers(request)):
             raise Rejected(406, "Accept must list application/json and text/event-stream")

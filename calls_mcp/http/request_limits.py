@@ -21,7 +21,7 @@ from calls_mcp.storage import Limit
 from calls_mcp.storage.rate_limiter import RateLimiter
 from calls_mcp.tools.catalog import load_operations
 
-Kind = Literal["requests", "changes", "streams", "answers"]
+Kind = Literal["requests", "waits", "changes", "streams", "answers"]
 
 _ALL = ""
 _MINUTE = 60
@@ -36,7 +36,8 @@ class RequestLimits:
     """Limits concurrent requests and requests per minute, by caller and in total.
 
     `is_full` returns whether too many connections are open. Each kind of request has its own
-    counters, so changes that wait for their user block neither the user's answer nor reads.
+    counters, so waits for a call and changes that wait for their user block neither the user's
+    answer nor reads.
     """
 
     def __init__(self, settings: Http, rates: RateLimiter, is_full: Callable[[], bool]) -> None:
@@ -198,6 +199,11 @@ def kind_of(scope: Scope) -> Kind:
             return "streams"
         case {"method": "subscriptions/listen"}:
             return "streams"
+        case {
+            "method": "tools/call",
+            "params": {"name": "fetch_call", "arguments": {"wait_until": _}},
+        }:
+            return "waits"
         case {"method": "tools/call", "params": {"name": str(name)}}:
             operation = load_operations().get(name)
             return "changes" if operation and not operation.read_only else "requests"

@@ -129,6 +129,24 @@ async def test_a_content_type_that_a_form_can_send_is_rejected(service: LocalSer
         assert response.status_code == 400
 
 
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        ("application/json", 200),
+        ("application/json; charset=utf-8", 200),
+        ("application/json ;charset=utf-8", 200),
+        ("application/jsonX", 400),
+        ("application/json-patch+json", 400),
+        ("application/json, text/plain", 400),
+    ],
+)
+async def test_only_the_media_type_of_json_is_accepted(
+    service: LocalService, kind: str, status: int
+) -> None:
+    response = await service.post(LIST, LIST_HEADERS | {"Content-Type": kind})
+    assert response.status_code == status
+
+
 @pytest.mark.parametrize("accepted", ["", "application/json", "text/event-stream", "text/html"])
 async def test_a_request_that_does_not_accept_both_kinds_of_response_is_told_so(
     service: LocalService, accepted: str

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from mcp import MCPError
 
 from calls_mcp.emulator import ManualClock
 from tests.harness import ERAS, Era
@@ -120,4 +121,21 @@ async def test_a_wait_above_the_limit_reads_the_call_once_and_says_so(tmp_path: 
         outcome = await agent.call("fetch_call", sid=sid, wait_until="ended")
         assert outcome["call"]["status"] == "queued"
         assert "watches too many calls" in outcome["warnings"][0]
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("setting", ["concurrency", "concurrency_in_all"])
+async def test_waits_are_limited_and_do_not_block_reads(setting: str) -> None:
+    limit = {f"calls_mcp_http_{setting}": 1}
+    async with (
+        open_service(**QUICK, **limit) as service,
+        service.connect() as agent,
+        anyio.create_task_group() as tasks,
+    ):
+        sid = await service.place()
+        begin(tasks, agent, sid, wait_until="ended")
+        await looked(service.harness, sid, 3)
+        assert (await agent.call("fetch_call", sid=sid))["call"]["status"] == "queued"
+        with pytest.raises(MCPError, match="Too many concurrent waits; nothing was done"):
+            await agent.call("fetch_call", sid=sid, wait_until="ended")
         tasks.cancel_scope.cancel()
