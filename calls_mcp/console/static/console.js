@@ -45,21 +45,37 @@ function morph(current, wanted) {
   for (const child of [...current.children]) {
     if (child.id && !ids.has(child.id)) child.remove();
   }
-  let next = current.firstChild;
+  let next = skipBlank(current.firstChild);
   for (const child of wanted.childNodes) {
-    const same = child.id
-      ? [...current.children].find((each) => each.id === child.id)
-      : next && !next.id && next.nodeName === child.nodeName && next;
-    if (!same) current.insertBefore(document.importNode(child, true), next);
-    else if (same === next) next = next.nextSibling;
+    if (isBlank(child)) continue;
+    const same = child.id ? [...current.children].find((each) => each.id === child.id) : findAlike(next, child);
+    if (!same) {
+      current.insertBefore(document.importNode(child, true), next);
+      continue;
+    }
+    // What stood before it is gone; to move it instead would take the focus away.
+    while (next !== same && next && !next.id) next = removed(next);
+    if (next === same) next = skipBlank(next.nextSibling);
     else current.insertBefore(same, next);
-    if (same) morph(same, child);
+    morph(same, child);
   }
-  while (next) {
-    const rest = next.nextSibling;
-    next.remove();
-    next = rest;
-  }
+  while (next) next = removed(next);
+}
+
+const isBlank = (node) => node?.nodeType === Node.TEXT_NODE && !node.nodeValue.trim();
+const skipBlank = (node) => (isBlank(node) ? skipBlank(node.nextSibling) : node);
+
+/* Find a node like `wanted` from `node` on, but not beyond one with an id. */
+function findAlike(node, wanted) {
+  if (!node || node.id) return null;
+  if (node.nodeName === wanted.nodeName && node.className === wanted.className) return node;
+  return findAlike(skipBlank(node.nextSibling), wanted);
+}
+
+function removed(node) {
+  const next = skipBlank(node.nextSibling);
+  node.remove();
+  return next;
 }
 
 function morphAttributes(current, wanted) {
