@@ -1,4 +1,4 @@
-"""Search calls: filters that the API knows, and others that are applied to what it returns."""
+"""Search calls: filters that the API supports, and others that are applied to its results."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -32,7 +32,7 @@ _LEGIBLE = " ()-./\u00a0"
 
 @dataclass(frozen=True, slots=True)
 class CallFilter:
-    """Which calls are wanted. Empty conditions always hold.
+    """The conditions that a call must meet. Empty ones are ignored.
 
     `search` is part of a number of either party, or a SID. `since` and `until` are UTC dates, both
     included. `by` is part of the name of the principal that requested the call.

@@ -1,4 +1,4 @@
-"""Rows of CSV in which no spreadsheet finds a formula."""
+"""Rows of CSV that spreadsheets never run as formulas."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ _FORMULA = re.compile(r"""(^|[,;|\t\r\n])([\s"]*)(?=[=+\-@＝＋－＠])""")  # 
 
 
 def csv_row(values: Sequence[Json]) -> bytes:
-    """Return a line of CSV, in which no spreadsheet finds a formula."""
+    """Return a line of CSV that spreadsheets never run as a formula."""
     text = io.StringIO()
     csv.writer(text).writerow(map(_csv_cell, values))
     return text.getvalue().encode(errors="replace")

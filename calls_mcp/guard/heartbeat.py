@@ -35,7 +35,7 @@ class Heartbeat:
 
 
 async def is_alive(storage: Storage, server: str) -> bool:
-    """Return whether the process `server` has noted that it runs in the last seconds.
+    """Return whether the process `server` wrote a heartbeat in the last seconds.
 
     Raises:
         StoreUnavailable: The store can't be reached.

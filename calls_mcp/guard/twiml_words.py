@@ -31,7 +31,7 @@ def in_words(twiml: str) -> tuple[str, ...]:
 def _sentences(element: Element, *, is_named: bool = False) -> Iterator[str]:
     """Yield the sentences about an element. Those about elements in it come first.
 
-    `is_named` says that the sentence about the element around it names it.
+    `is_named` says that the sentence about its parent already names it.
     """
     text = "" if is_named else _phrase(element)
     for child in _elements_in(element):

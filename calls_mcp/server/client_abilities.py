@@ -1,4 +1,4 @@
-"""What the client of a session turned out to be able to do, whatever it declares."""
+"""What the client of a session can really do, which can differ from what it declares."""
 
 import math
 from collections import OrderedDict
@@ -23,7 +23,7 @@ _LASTS = 3600  # seconds for which such a client is remembered
 
 @dataclass(slots=True)
 class Abilities:
-    """What a client could not do so far: why it could not ask, and whether it could open a page.
+    """What a client failed to do so far: why it could not ask, and whether it could open a page.
 
     A person may leave a question open, so a client that has answered before may be late.
     `answer_due` is when the first answer is due, and `until` is when this is forgotten, both in

@@ -1,4 +1,4 @@
-"""The webhook that is told of each new approval request, such as one of a chat."""
+"""Notify a webhook, such as one of a chat service, of new approval requests."""
 
 import hmac
 import logging
@@ -39,10 +39,10 @@ _FAILURES = (ConfigurationError, TimeoutError, httpx.HTTPError, httpx.InvalidURL
 class ApprovalsWebhook:
     """Sends notifications to a URL, one after the other, in the background.
 
-    Each is signed if there is a `secret`. `numbers` is whether they have whole phone numbers. Each
-    is sent after `settling` seconds, unless its request in `storage` is no longer pending then.
+    They are signed if there is a `secret`. `numbers` says whether phone numbers are masked. A
+    notification is sent after `settling` seconds if its request in `storage` is still pending.
     `clock` returns epoch seconds. An attempt may take `timeout` seconds. A failed attempt is
-    repeated after each of `pauses`.
+    retried after each of `pauses` (seconds).
     """
 
     def __init__(  # noqa: PLR0913
@@ -98,18 +98,18 @@ class ApprovalsWebhook:
         )
 
     def notify(self, request: ApprovalRequest) -> None:
-        """Send a notification soon. The oldest of too many that wait is dropped."""
+        """Queue a notification. If the queue is full, the oldest one is dropped."""
         self._waiting.append(request)
         if self._idle.is_set():
             self._idle = anyio.Event()
             self._background.start(self._deliver)
 
     async def idle(self) -> None:
-        """Wait until nothing is to be sent."""
+        """Wait until the queue is empty."""
         await self._idle.wait()
 
     async def aclose(self) -> None:
-        """Wait a moment for what is still to be sent."""
+        """Wait a moment for the notifications in the queue."""
         if not self._is_down:
             with anyio.move_on_after(_LAST, shield=True):
                 await self.idle()

@@ -64,8 +64,8 @@ class ApprovedChanges:
     """Runs the changes that a process asked for as soon as the operator approves them.
 
     While any of its requests are pending, one task checks the store every `interval` seconds and
-    writes heartbeats. It begins nothing once the process is about to stop. The `webhook` is told of
-    each request.
+    writes heartbeats. It begins nothing once the process is about to stop. The `webhook` is
+    notified of each request.
     """
 
     def __init__(

@@ -124,7 +124,7 @@ class Waiting:
 
 
 class _Progress:
-    """Reports each status of a call for `seconds`, and again if there is no change for long."""
+    """Reports each status of a call for `seconds`. Repeats it if it does not change for long."""
 
     def __init__(self, report: ReportProgress, seconds: float) -> None:
         self._report = report

@@ -1,4 +1,4 @@
-"""URLs in ASCII: the character that makes a URL invalid, and how to write the URL without it."""
+"""URLs in ASCII: find the character that makes a URL invalid, and encode it."""
 
 import re
 from urllib.parse import quote

@@ -18,13 +18,13 @@ _CLOSED = ConfigDict(extra="forbid")
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A part of each day, in minutes since midnight. `end` is not part of it."""
+    """A part of a day, in minutes since midnight. `end` is exclusive."""
 
     start: int
     end: int
 
     def has(self, moment: datetime) -> bool:
-        """Return whether the clock shows a time of this part at a local `moment`."""
+        """Return whether the local time of `moment` is in this span."""
         return self.start <= 60 * moment.hour + moment.minute < self.end
 
     def __str__(self) -> str:
@@ -71,7 +71,7 @@ Exceptional = Literal["allow", "confirm", "require_human", "operator", "deny"]
 @with_config(_CLOSED)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountryHours:
-    """The hours of a country; a missing value is the one of `Hours`.
+    """The hours of a country. Missing values are those of `Hours`.
 
     `daily` is for days without their own hours.
     """
@@ -111,7 +111,7 @@ class CountryHours:
 @with_config(_CLOSED)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hours(CountryHours):
-    """The hours of all countries but those in `countries`, in the local time of the called party.
+    """The hours of all countries except those in `countries`, in the called party's local time.
 
     A call at another time needs `outside`. A call to a party whose local time is not known needs
     `unknown`.
