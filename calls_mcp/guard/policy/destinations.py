@@ -3,8 +3,6 @@
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -13,15 +11,19 @@ from typing import TYPE_CHECKING
 from calls_mcp.errors import FileError
 from calls_mcp.guard.policy.number_list import NumberList, load_numbers
 from calls_mcp.guard.policy.rules import Destinations, Objection
-from calls_mcp.guard.policy.sip_address import SHORTEST_SUBSCRIBER, SipAddress, parse_sip
+from calls_mcp.guard.policy.sip_address import (
+    LONGEST_EMERGENCY,
+    SHORTEST_SUBSCRIBER,
+    SipAddress,
+    parse_sip,
+)
 from calls_mcp.tools.catalog import address_kind
 
 if TYPE_CHECKING:
-    from phonenumbers import PhoneNumber
+    from calls_mcp.guard.policy.number_facts import NumberFacts
 
 _log = logging.getLogger(__name__)
 
-_LONGEST_EMERGENCY = 9  # digits, calling code included: +227 723141
 
 _EMERGENCY = re.compile(r"\+?[09]?(112|911|999)")  # 0 or 9 may be for an outside line
 _EXIT_CODES = ("00", "011", "0011")
@@ -31,30 +33,6 @@ _REPAIR = (
     "say what is wrong with it."
 )
 _HINT = "Ask the user for another number or address, or ask the operator to allow this one."
-
-
-@dataclass(frozen=True, slots=True)
-class _Number:
-    """What is known about a number. It has several `regions` if only its calling code is known.
-
-    `with_trunk` is the number with the 0 that is only dialled without the country code. The phone
-    network ignores extra digits, so it most likely dials `reached`, and maybe one of `shorter`.
-    """
-
-    number: str
-    canonical: str
-    reached: str
-    with_trunk: str
-    shorter: tuple[str, ...]
-    regions: frozenset[str]
-    type: str
-    is_valid: bool
-    emergency: bool
-
-    @property
-    def spellings(self) -> tuple[str, ...]:
-        """Return the number as lists may have it."""
-        return self.number, self.canonical, self.with_trunk
 
 
 def object_to_destination(rules: Destinations, to: str) -> Iterator[Objection]:
@@ -110,7 +88,7 @@ def party(to: str) -> str:
     return whom.removeprefix("sip:").partition("@")[0] if whom.startswith("sip:+") else whom
 
 
-def _spelled(to: str, spelling: Callable[[_Number], str]) -> str:
+def _spelled(to: str, spelling: Callable[["NumberFacts"], str]) -> str:
     kind = address_kind(to)
     if kind == "phone number":
         return spelling(_look_up(to))
@@ -138,7 +116,7 @@ def _called(number: str) -> Iterator[str]:
     yield from _abroad(number)
 
 
-def _spelled_user(address: SipAddress, spelling: Callable[[_Number], str]) -> str:
+def _spelled_user(address: SipAddress, spelling: Callable[["NumberFacts"], str]) -> str:
     number = address.number
     if len(number) < SHORTEST_SUBSCRIBER:
         return address.user
@@ -187,7 +165,7 @@ def _object_to_sip_number(rules: Destinations, number: str) -> Iterator[Objectio
         yield _emergency()
     elif number.startswith("+"):
         yield from _object_to_number(rules, number)
-    elif short := [each for each in _abroad(number) if len(each) - 1 <= _LONGEST_EMERGENCY]:
+    elif short := [each for each in _abroad(number) if len(each) - 1 <= LONGEST_EMERGENCY]:
         for each in short:
             yield from _object_to_number(rules, each)
     elif len(number) >= SHORTEST_SUBSCRIBER:  # shorter ones are extensions
@@ -206,7 +184,7 @@ def _object_to_bare_number(rules: Destinations, digits: str) -> Iterator[Objecti
     if rules.restrict_numbers:
         reason = "to is a SIP address whose number can't be checked without its country code"
         yield Objection("destinations.allow_sip", reason, "Write it with + and country code.")
-    elif denied := _national_types(digits) & {*rules.deny_number_types}:
+    elif denied := _look_up_types(digits) & {*rules.deny_number_types}:
         reason = f"to may be a number of the denied type {min(denied)}"
         hint = f"Write it with + and country code. {_HINT}"
         yield Objection("destinations.deny_number_types", reason, hint)
@@ -216,7 +194,7 @@ def _object_to_number(rules: Destinations, number: str) -> Iterator[Objection]:
     digits = len(number) - 1
     if digits < SHORTEST_SUBSCRIBER:
         yield _emergency()
-    if not (digits <= _LONGEST_EMERGENCY or _describes_numbers(rules)):
+    if not (digits <= LONGEST_EMERGENCY or _describes_numbers(rules)):
         return
     facts = _look_up(number)
     if facts.emergency:
@@ -226,9 +204,9 @@ def _object_to_number(rules: Destinations, number: str) -> Iterator[Objection]:
     yield from _object_to_listed(rules, facts)
 
 
-def _object_to_listed(rules: Destinations, facts: _Number) -> Iterator[Objection]:
+def _object_to_listed(rules: Destinations, facts: "NumberFacts") -> Iterator[Objection]:
     """Yield what the lists of numbers say, or that they can't be read."""
-    lists: tuple[tuple[str, str, Callable[[NumberList, _Number], str]], ...] = (
+    lists: tuple[tuple[str, str, Callable[[NumberList, NumberFacts], str]], ...] = (
         ("destinations.deny_file", rules.deny_file, _denial),
         ("destinations.allow_file", rules.allow_file, _lack_of_permission),
     )
@@ -244,13 +222,13 @@ def _object_to_listed(rules: Destinations, facts: _Number) -> Iterator[Objection
             yield Objection(rule, f"to {reason}", hint)
 
 
-def _denial(denied: NumberList, facts: _Number) -> str:
+def _denial(denied: NumberList, facts: "NumberFacts") -> str:
     spellings = (*facts.spellings, *facts.shorter)
     is_denied = any(denied.has(each) or denied.has_prefix(each) for each in spellings)
     return "is on the do-not-call list" if is_denied else ""
 
 
-def _lack_of_permission(allowed: NumberList, facts: _Number) -> str:
+def _lack_of_permission(allowed: NumberList, facts: "NumberFacts") -> str:
     is_allowed = any(map(allowed.has, facts.spellings)) or (
         allowed.has_prefix(facts.number) and allowed.has_prefix(facts.canonical)
     )
@@ -267,7 +245,9 @@ def _emergency() -> Objection:
     return Objection("destinations.emergency", reason, hint)
 
 
-def _mismatches(rules: Destinations, number: str, facts: _Number) -> Iterator[tuple[str, str]]:
+def _mismatches(
+    rules: Destinations, number: str, facts: "NumberFacts"
+) -> Iterator[tuple[str, str]]:
     spellings = (number, facts.canonical, facts.reached)  # +44 0900… reaches +44 900…
     if any(spelling.startswith(rules.deny_prefixes) for spelling in spellings):
         yield "deny_prefixes", "a number with a denied prefix"
@@ -285,68 +265,16 @@ def _all_in(countries: Iterable[str], regions: frozenset[str]) -> bool:
     return bool(regions) and regions <= {*countries}
 
 
-def _look_up(number: str) -> _Number:
-    import phonenumbers as known  # noqa: PLC0415  # 50 ms, if a rule needs it
+def _look_up(number: str) -> "NumberFacts":
+    from calls_mcp.guard.policy.number_facts import look_up  # noqa: PLC0415  # 50 ms, if needed
 
-    try:
-        parsed = known.parse(number)
-    except known.NumberParseException:
-        nobody: frozenset[str] = frozenset()
-        return _Number(
-            number, number, number, number, (), nobody, "unknown", is_valid=False, emergency=False
-        )
-    sharing = known.region_codes_for_country_code(parsed.country_code or 0)
-    region = known.region_code_for_number(parsed)
-    is_valid = known.is_valid_number(parsed)
-    starts = () if is_valid else _starts(number)
-    reached = next(filter(known.is_valid_number, map(known.parse, starts)), parsed)
-    return _Number(
-        number=number,
-        canonical=_e164(parsed),
-        reached=_e164(reached),
-        with_trunk=f"+{parsed.country_code}0{known.national_significant_number(parsed)}",
-        shorter=(*starts, *(_e164(known.parse(start)) for start in starts)),
-        regions=frozenset({region} if region else sharing),
-        type=known.PhoneNumberType.to_string(known.number_type(reached)).lower(),
-        is_valid=is_valid,
-        emergency=any(_is_emergency(parsed, country) for country in sharing),
-    )
+    return look_up(number)
 
 
-def _starts(number: str) -> tuple[str, ...]:
-    """Return the numbers with which a number begins, longest first."""
-    return tuple(number[:end] for end in range(len(number) - 1, SHORTEST_SUBSCRIBER, -1))
+def _look_up_types(digits: str) -> set[str]:
+    from calls_mcp.guard.policy.number_facts import national_types  # noqa: PLC0415
 
-
-def _e164(number: "PhoneNumber") -> str:
-    import phonenumbers as known  # noqa: PLC0415
-
-    return known.format_number(number, known.PhoneNumberFormat.E164)
-
-
-def _is_emergency(number: "PhoneNumber", country: str) -> bool:
-    """Return whether an emergency service may answer, even with a trunk prefix or more digits."""
-    import phonenumbers as known  # noqa: PLC0415
-
-    national = known.national_significant_number(number)
-    trunk = known.ndd_prefix_for_region(country, strip_non_digits=True) or "0"
-    dialled = {national, national.removeprefix(trunk), national.removeprefix("0")}
-    is_short = len(f"{number.country_code}{national}") <= _LONGEST_EMERGENCY
-    if is_short and not known.is_valid_number(number):
-        return any(known.connects_to_emergency_number(each, country) for each in dialled)
-    return known.is_emergency_number(national, country)
-
-
-def _national_types(digits: str) -> set[str]:
-    """Return the types of a number without country code, in all countries where it is valid."""
-    import phonenumbers as known  # noqa: PLC0415
-
-    types: set[int] = set()
-    for region in known.SUPPORTED_REGIONS:
-        with suppress(known.NumberParseException):
-            types.add(known.number_type(known.parse(digits, region)))
-    types.discard(known.PhoneNumberType.UNKNOWN)
-    return {known.PhoneNumberType.to_string(kind).lower() for kind in types}
+    return national_types(digits)
 
 
 def matches_any(patterns: Iterable[str], text: str) -> bool:

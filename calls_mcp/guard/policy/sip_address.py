@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 SHORTEST_SUBSCRIBER = 7  # digits: +290, +683 and +690 with four more
+LONGEST_EMERGENCY = 9  # digits, calling code included: +227 723141
 
 _URI = re.compile(
     r"(?P<scheme>sips?):(?P<user>[^@]+)@(?P<host>\[[^\]]*\]|[^\[\]:;?]+)(?::(?P<port>[0-9]+))?"

@@ -1,0 +1,90 @@
+"""What is known about a phone number, from the numbering plans of all countries."""
+
+from contextlib import suppress
+from dataclasses import dataclass
+
+import phonenumbers
+from phonenumbers import PhoneNumber
+
+from calls_mcp.guard.policy.sip_address import LONGEST_EMERGENCY, SHORTEST_SUBSCRIBER
+
+
+@dataclass(frozen=True, slots=True)
+class NumberFacts:
+    """What is known about a number. It has several `regions` if only its calling code is known.
+
+    `with_trunk` is the number with the 0 that is only dialled without the country code. The phone
+    network ignores extra digits, so it most likely dials `reached`, and maybe one of `shorter`.
+    """
+
+    number: str
+    canonical: str
+    reached: str
+    with_trunk: str
+    shorter: tuple[str, ...]
+    regions: frozenset[str]
+    type: str
+    is_valid: bool
+    emergency: bool
+
+    @property
+    def spellings(self) -> tuple[str, ...]:
+        """Return the number as lists may have it."""
+        return self.number, self.canonical, self.with_trunk
+
+
+def look_up(number: str) -> NumberFacts:
+    """Return what is known about a number with + and country code."""
+    try:
+        parsed = phonenumbers.parse(number)
+    except phonenumbers.NumberParseException:
+        nobody: frozenset[str] = frozenset()
+        return NumberFacts(
+            number, number, number, number, (), nobody, "unknown", is_valid=False, emergency=False
+        )
+    sharing = phonenumbers.region_codes_for_country_code(parsed.country_code or 0)
+    region = phonenumbers.region_code_for_number(parsed)
+    is_valid = phonenumbers.is_valid_number(parsed)
+    starts = () if is_valid else _starts(number)
+    reached = next(filter(phonenumbers.is_valid_number, map(phonenumbers.parse, starts)), parsed)
+    return NumberFacts(
+        number=number,
+        canonical=_e164(parsed),
+        reached=_e164(reached),
+        with_trunk=f"+{parsed.country_code}0{phonenumbers.national_significant_number(parsed)}",
+        shorter=(*starts, *(_e164(phonenumbers.parse(start)) for start in starts)),
+        regions=frozenset({region} if region else sharing),
+        type=phonenumbers.PhoneNumberType.to_string(phonenumbers.number_type(reached)).lower(),
+        is_valid=is_valid,
+        emergency=any(_is_emergency(parsed, country) for country in sharing),
+    )
+
+
+def _starts(number: str) -> tuple[str, ...]:
+    """Return the numbers with which a number begins, longest first."""
+    return tuple(number[:end] for end in range(len(number) - 1, SHORTEST_SUBSCRIBER, -1))
+
+
+def _e164(number: PhoneNumber) -> str:
+    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+
+
+def _is_emergency(number: PhoneNumber, country: str) -> bool:
+    """Return whether an emergency service may answer, even with a trunk prefix or more digits."""
+    national = phonenumbers.national_significant_number(number)
+    trunk = phonenumbers.ndd_prefix_for_region(country, strip_non_digits=True) or "0"
+    dialled = {national, national.removeprefix(trunk), national.removeprefix("0")}
+    is_short = len(f"{number.country_code}{national}") <= LONGEST_EMERGENCY
+    if is_short and not phonenumbers.is_valid_number(number):
+        return any(phonenumbers.connects_to_emergency_number(each, country) for each in dialled)
+    return phonenumbers.is_emergency_number(national, country)
+
+
+def national_types(digits: str) -> set[str]:
+    """Return the types of a number without country code, in all countries where it is valid."""
+    types: set[int] = set()
+    for region in phonenumbers.SUPPORTED_REGIONS:
+        with suppress(phonenumbers.NumberParseException):
+            types.add(phonenumbers.number_type(phonenumbers.parse(digits, region)))
+    types.discard(phonenumbers.PhoneNumberType.UNKNOWN)
+    return {phonenumbers.PhoneNumberType.to_string(kind).lower() for kind in types}
