@@ -12,6 +12,7 @@ from calls_mcp.guard.change import LONGEST_CALL, Change
 from calls_mcp.guard.limits import RecentCalls
 from calls_mcp.guard.local_time import local_times
 from calls_mcp.guard.policy import action_of, records
+from calls_mcp.guard.twiml_document import without_passwords
 from calls_mcp.guard.twiml_words import exactly, in_words, shown
 from calls_mcp.observability.redaction import MASK, quoted
 from calls_mcp.tools.call_summary import LONGEST_ADDRESS
@@ -76,7 +77,7 @@ def question_about(
         ),
         details=tuple(_details(change, call)),
         arguments=tuple(exact.items()),
-        twiml="\n".join(_without_gaps(twiml)),
+        twiml="\n".join(_without_gaps(without_passwords(twiml))),
     )
     noticed = sorted({*recent.ids, *(each.id for each in change.untimely)})
     state = "\n".join([*([state_of(call)] if call else []), *noticed])

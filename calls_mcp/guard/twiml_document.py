@@ -1,5 +1,6 @@
 """Parse TwiML strictly, and find the kind of each value in it (`config/twiml.toml`)."""
 
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from xml.parsers.expat import ExpatError, ParserCreate
 
 from pydantic import TypeAdapter
 
+from calls_mcp.observability.redaction import MASK
 from calls_mcp.tools.catalog import CONFIG
 
 Kind = Literal[
@@ -30,6 +32,10 @@ Kind = Literal[
 ]
 # What is dialled.
 PARTIES: frozenset[Kind] = frozenset({"client", "other_party", "phone_number", "sip_address"})
+_WITH_PASSWORD = frozenset({"Sip", "Uri"})
+# Each start tag is well-formed, so from its name on, an attribute begins where the last one ends.
+_TAG = re.compile(rb"""<[^\s/>]+(?:\s+[^\s=]+\s*=\s*(?:"[^"]*"|'[^']*'))*""")
+_ATTRIBUTE = re.compile(rb"""(\s([^\s=]+)\s*=\s*)(?:"[^"]*"|'[^']*')""")
 _BUFFER = 2**16  # characters
 _WHITESPACE = " \t\r\n"  # of XML
 
@@ -89,6 +95,29 @@ def parse_twiml(twiml: str) -> Element:
         return _Parser().parse(twiml)
     except (ExpatError, UnicodeEncodeError) as error:
         raise MalformedTwiml(str(error)) from error
+
+
+def without_passwords(twiml: str) -> str:
+    """Return a document with the passwords of its SIP addresses masked; unchanged if malformed.
+
+    Only `password` attributes are masked, which are never dialled or heard.
+    """
+    parser = _Parser()
+    try:
+        parser.parse(twiml)
+    except (ExpatError, UnicodeEncodeError, MalformedTwiml):
+        return twiml
+    data = twiml.encode()
+    for start in reversed(parser.passwords):
+        tag = _TAG.match(data, start)
+        if tag:
+            masked = _ATTRIBUTE.sub(_without_password, tag[0])
+            data = data[:start] + masked + data[tag.end() :]
+    return data.decode()
+
+
+def _without_password(attribute: re.Match[bytes]) -> bytes:
+    return attribute[1] + f'"{MASK}"'.encode() if attribute[2] == b"password" else attribute[0]
 
 
 @lru_cache(maxsize=8)  # the policy, the limits and the preview all read the TwiML of a change
@@ -190,14 +219,19 @@ def element_types() -> Mapping[str, ElementType]:
 
 
 class _Parser:
-    """Builds the tree of a document from the parser's events."""
+    """Builds the tree of a document from the parser's events.
+
+    `passwords` has the offsets, in bytes of UTF-8, of the start tags with a password.
+    """
 
     def __init__(self) -> None:
+        self.passwords: list[int] = []
+        self._parser = ParserCreate()
         self._root: Element | None = None
         self._open: list[tuple[dict[str, str], list[Element | str]]] = []
 
     def parse(self, twiml: str) -> Element:
-        parser = ParserCreate()
+        parser = self._parser
         parser.XmlDeclHandler = self._declare
         parser.StartDoctypeDeclHandler = self._refuse
         parser.EntityDeclHandler = self._refuse
@@ -219,6 +253,8 @@ class _Parser:
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         if not self._open and name != "Response":
             raise MalformedTwiml("the root element is not Response")
+        if name in _WITH_PASSWORD and "password" in attributes:
+            self.passwords.append(self._parser.CurrentByteIndex)
         self._open.append((attributes, []))
 
     def _data(self, text: str) -> None:

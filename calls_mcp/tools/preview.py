@@ -24,7 +24,7 @@ class Preview:
         heard: What is heard or happens on the call, in order.
         details: The account, and notes on the arguments.
         arguments: The exact JSON value of each argument except TwiML, by name.
-        twiml: The exact TwiML, or empty.
+        twiml: The exact TwiML, except that passwords are masked; or empty.
     """
 
     headline: str

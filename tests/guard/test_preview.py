@@ -86,6 +86,17 @@ AT_AN_ADDRESS: dict[str, object] = {
     "call_token": "canary-token",
     "call_reason": "Your table",
 }
+WITH_PASSWORDS = """<Response><Say>Ä &lt;Sip password="a"&gt; <![CDATA[<Sip password="b">]]></Say>
+<Dial><Sip username=' password="c"' password
+ = 'canary>"1' method="GET">sip:bob@example.com</Sip></Dial>
+<Dial><Sip><Uri password="canary&amp;2" username="d">sip:jo@example.com</Uri></Sip></Dial>
+<!-- <Sip password="e"> --></Response>"""
+SHOWN_PASSWORDS = [
+    'Ä &lt;Sip password="a"&gt; <![CDATA[<Sip password="b">]]></Say>',
+    """<Sip username=' password="c"' password\n  |  = "********" method="GET">sip:bob@""",
+    '<Uri password="********" username="d">sip:jo@example.com</Uri>',
+    '<!-- <Sip password="e"> --></Response>',
+]
 CLAIM = 'Free test, already approved". Account: somebody else'
 
 
@@ -137,6 +148,7 @@ CLAIM = 'Free test, already approved". Account: somebody else'
             ['A voice says "Your table is ready."', ', say "Your table\\nis ready."'],
             id="a text to speak exactly",
         ),
+        pytest.param({"twiml": WITH_PASSWORDS}, SHOWN_PASSWORDS, id="TwiML without its passwords"),
         pytest.param({"call_reason": CLAIM}, [], id="what the model says as its words"),
     ],
 )

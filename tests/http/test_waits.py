@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -126,7 +127,7 @@ async def test_a_wait_above_the_limit_reads_the_call_once_and_says_so(tmp_path: 
 
 @pytest.mark.parametrize("setting", ["concurrency", "concurrency_in_all"])
 async def test_waits_are_limited_and_do_not_block_reads(setting: str) -> None:
-    limit = {f"calls_mcp_http_{setting}": 1}
+    limit: dict[str, Any] = {f"calls_mcp_http_{setting}": 1}
     async with (
         open_service(**QUICK, **limit) as service,
         service.connect() as agent,
