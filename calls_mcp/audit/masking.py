@@ -38,6 +38,7 @@ _NUMBER = (
 _URL_OR_NUMBER = re.compile(f"{_URL}|{_NUMBER}", re.IGNORECASE)
 _ANY_NUMBER = re.compile(_NUMBER, re.IGNORECASE)
 _LOOSE_NUMBER = re.compile(r"\+?[0-9]{7,}|\+[0-9]+")  # in an address, also next to letters
+_DATE = re.compile(r"[12][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])")  # also in API paths
 _COUNTRY = re.compile(r"[17]|2[07]|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]|[0-9]{3}|[0-9]+")
 _SIP = re.compile(
     r"(?P<scheme>sips?:)(?P<user>[^@]*)@(?P<host>[^?]*)(?P<headers>\?.*)?", re.IGNORECASE
@@ -140,6 +141,8 @@ def _detail(found: re.Match[str], numbers: Numbers) -> str:
 
 def _number(found: re.Match[str]) -> str:
     text = found[0]
+    if _DATE.fullmatch(text):
+        return text
     digits = "".join(c for c in text.casefold().removeprefix("%2b") if c.isdigit())
     if found["plus"]:
         return _masked_number(f"+{digits}")

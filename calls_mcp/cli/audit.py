@@ -17,7 +17,7 @@ from calls_mcp.audit.verification import Report, describe, verify
 from calls_mcp.cli.options import add_json
 from calls_mcp.cli.terminal import painted, progress, say, show_json, show_table
 from calls_mcp.errors import ConfigurationError
-from calls_mcp.observability.redaction import one_line
+from calls_mcp.observability.redaction import escape_invisible, one_line
 from calls_mcp.settings import load_settings
 
 _EPILOG = """\
@@ -221,6 +221,8 @@ def _write_after(reader: AuditReader, wanted: Filter, last: int | None) -> int |
     is_terminal = sys.stdout.isatty()
     with progress("records exported") as show:
         for count, (seq, line) in enumerate(reader.rows(wanted, last), 1):
+            if is_terminal:  # somebody may have edited the stored record
+                line = escape_invisible(line.decode(errors="replace")).encode()  # noqa: PLW2901
             sys.stdout.buffer.write(line + b"\n")
             last = seq
             if not is_terminal:

@@ -84,6 +84,10 @@ def test_numbers_are_masked_except_country_code_and_two_digits(number: str, mask
         ("in 3 days, at 9.30", "in 3 days, at 9.30"),
         ("https://10.20.30.40:8080/to/%2B16175551212", "https://10.20.30.40:8080/to/+1•••12"),
         ("AP" + "1" * 32, "AP" + "1" * 32),
+        ("https://example.com/2010-04-01/Calls.json", "https://example.com/2010-04-01/Calls.json"),
+        ("moved from 2026-01-31 to 2026-12-01", "moved from 2026-01-31 to 2026-12-01"),
+        ("20100401", "•••01"),
+        ("2010-44-01, 5010-04-01 or 2010-04-015", "•••01, •••01 or •••15"),
     ],
 )
 def test_numbers_are_masked_in_other_texts_too(text: str, masked: str) -> None:

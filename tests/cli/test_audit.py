@@ -1,6 +1,7 @@
 """`calls-mcp audit`: search, export, follow and verify."""
 
 import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -42,6 +43,21 @@ def test_exported_records_are_unchanged_and_can_be_verified(log: Path, tmp_path:
     copy = tmp_path / "copy.jsonl"
     copy.write_text("\n".join([*lines, ""]), "utf-8")
     assert verify(copy) == verify(log)
+
+
+@pytest.mark.process
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such terminals")
+def test_an_edited_record_can_not_control_the_terminal(log: Path) -> None:
+    spoil(log, "UPDATE audit SET body = ?", ["\x1b[2J\u202e\u009b2J"])
+    ours, theirs = os.openpty()
+    try:
+        subprocess.run(EXPORT, stdout=theirs, check=True)  # noqa: S603
+        shown = os.read(ours, 4096).decode()
+    finally:
+        os.close(theirs)
+        os.close(ours)
+    assert shown.splitlines()[0] == "⟨U+001B⟩[2J⟨U+202E⟩⟨U+009B⟩2J"
+    assert "\x1b" not in shown
 
 
 @pytest.mark.process
