@@ -458,9 +458,10 @@ class CallLimits:
 
 def _history(dialling: Dialling, calls: Sequence[CallsTo]) -> Iterator[Risk]:
     for party, found in zip(dialling.parties, calls, strict=True):
-        whom = "this number" if len(dialling.parties) == 1 else quoted(party, _LONGEST_PARTY)
+        is_alone = len(dialling.parties) == 1
+        whom = f"this {_noun(party)}" if is_alone else quoted(party, _LONGEST_PARTY)
         if not found.is_known:
-            yield Risk("New number", f"First call to {whom}.")
+            yield Risk(f"New {_noun(party)}", f"First call to {whom}.")
         elif found.in_a_day:
             yield Risk("Repeated", f"{ordinal(found.in_a_day + 1)} call to {whom} in 24 h.")
 
@@ -491,7 +492,12 @@ def _span(limit: Limit) -> str:
 
 
 def _named(dialling: Dialling, party: str) -> str:
-    return "the same number" if len(dialling.parties) == 1 else quoted(party, _LONGEST_PARTY)
+    is_alone = len(dialling.parties) == 1
+    return f"the same {_noun(party)}" if is_alone else quoted(party, _LONGEST_PARTY)
+
+
+def _noun(party: str) -> str:
+    return "number" if party.startswith("+") else "address"
 
 
 def _placed_key(dialling: Dialling, party: str) -> str:

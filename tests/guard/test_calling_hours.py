@@ -95,7 +95,7 @@ def test_the_answer_agrees_with_the_clocks_of_all_zones(
     assert is_open(number, datetime.fromtimestamp(seconds, UTC), hours) is expected
 
 
-def test_the_reason_tells_the_time_and_the_hours_of_that_day_and_the_hint_when_to_call() -> None:
+def test_a_refusal_gives_the_local_time_the_hours_and_when_to_try_again() -> None:
     (night,) = untimely(HOURS, [NEW_YORK], at("2026-01-06T08:14"))
     assert night.sentence == (
         "It is Tuesday 03:14 (New York time, US), and calls there are allowed from 08:00 to 21:00."
@@ -166,7 +166,7 @@ async def test_at_night_a_call_that_needs_no_confirmation_needs_one(
     assert AT_NIGHT in asked["confirmation"]["preview"]
 
 
-async def test_a_number_that_twiml_dials_is_not_rung_at_night_unasked(tmp_path: Path) -> None:
+async def test_a_number_that_twiml_dials_needs_a_confirmation_at_night(tmp_path: Path) -> None:
     dials = f"<Response><Dial>{NEW_YORK}</Dial></Response>"
     async with at_new_york(tmp_path, "23:00:00", calls_mcp_confirm="none") as (harness, agent):
         asked = await agent.call("create_call", **placing(twiml=dials))
@@ -198,7 +198,7 @@ async def test_at_night_a_call_is_refused_with_the_time_to_call_if_the_policy_de
         assert "Try again in 11 h." in outcome["error"]["hint"]
 
 
-async def test_a_confirmation_from_the_day_is_not_used_at_night(tmp_path: Path) -> None:
+async def test_a_confirmation_from_the_day_is_not_valid_at_night(tmp_path: Path) -> None:
     async with at_new_york(tmp_path, "20:59:00") as (harness, agent):
         asked = await agent.call("create_call", **placing(to=NEW_YORK))
         assert "Outside" not in asked["confirmation"]["preview"]
@@ -227,7 +227,7 @@ async def test_a_party_of_several_lines_is_no_notice_of_another_party(
     assert used["outcome"] == outcome
 
 
-async def test_a_confirmation_from_the_night_is_used_by_day(tmp_path: Path) -> None:
+async def test_a_confirmation_from_the_night_is_valid_by_day(tmp_path: Path) -> None:
     async with at_new_york(tmp_path, "07:59:00") as (harness, agent):
         asked = await agent.call("create_call", **placing(to=NEW_YORK))
         harness.clock.advance(60)
@@ -238,7 +238,7 @@ async def test_a_confirmation_from_the_night_is_used_by_day(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("is_at_use", [True, False])
-async def test_an_approval_from_the_day_is_not_used_at_night(
+async def test_an_approval_from_the_day_is_not_valid_at_night(
     tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch, *, is_at_use: bool
 ) -> None:
     rules, call = '[confirm]\nplace = "operator"\n', placing(to=NEW_YORK)

@@ -527,14 +527,16 @@ async def test_the_preview_says_how_often_the_number_was_called(tmp_path: Path) 
         harness.clock.advance(86_400)
         known = await agent.call("create_call", **placing())
         both = await agent.call("create_call", **placing(twiml=DIALS_ANOTHER))
+        client = await agent.call("create_call", **placing(to="client:jo"))
     assert "New number: First call to this number.\n" in previews[0]
+    assert "New address: First call to this address.\n" in client["confirmation"]["preview"]
     assert "Repeated: Second call to this number in 24 h.\n" in previews[1]
     assert "Repeated: Third call to this number in 24 h.\n" in previews[2]
     assert "call to this number" not in known["confirmation"]["preview"]
     assert f'First call to "{ANOTHER}".' in both["confirmation"]["preview"]
 
 
-async def test_a_call_that_the_api_rejected_is_not_one_to_the_number(tmp_path: Path) -> None:
+async def test_a_rejected_call_does_not_count_as_a_call_to_the_number(tmp_path: Path) -> None:
     async with capped(tmp_path, "same_number_per_day = 1") as (_, agent):
         for _ in range(2):
             rejected = await agent.confirm("create_call", **placing(to=REJECTED))

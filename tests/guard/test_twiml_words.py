@@ -69,7 +69,7 @@ URL = "https://example.com/next"
         ),
     ],
 )
-def test_twiml_is_told_in_sentences(body: str, words: str) -> None:
+def test_twiml_becomes_sentences(body: str, words: str) -> None:
     assert " ".join(in_words(f"<Response>{body}</Response>")) == words
 
 
@@ -91,7 +91,7 @@ NUMBER = "<Number>+12025550171</Number>"
         '<Message to="+12025550171"><Body>Hi</Body></Message>',
     ],
 )
-def test_each_number_that_the_policy_finds_is_told_wherever_it_is(body: str) -> None:
+def test_the_sentences_name_each_number_that_the_policy_finds(body: str) -> None:
     assert "+1 202 555 0171" in " ".join(in_words(f"<Response>{body}</Response>"))
 
 
@@ -104,7 +104,7 @@ def test_each_number_that_the_policy_finds_is_told_wherever_it_is(body: str) -> 
         if kind == "url" and attribute in ("action", "referUrl", "url", "waitUrl")
     ],
 )
-def test_each_url_that_gives_instructions_is_told(element: str, attribute: str) -> None:
+def test_the_sentences_name_each_url_that_gives_instructions(element: str, attribute: str) -> None:
     assert URL in " ".join(in_words(f'<Response><{element} {attribute}="{URL}"/></Response>'))
 
 

@@ -92,7 +92,7 @@ async def _result(
     body=_BODY,
     confirm=st.sampled_from(["none", "all"]),
 )
-def test_whatever_the_api_answers_there_is_a_result_without_secrets(
+def test_every_api_response_gives_a_result_without_secrets(
     portal: BlockingPortal,
     tool: Tool,
     status: int,

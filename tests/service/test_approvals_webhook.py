@@ -180,7 +180,9 @@ async def test_an_outage_is_logged_once_and_so_is_its_end(logged: list[str]) -> 
     assert ["again" in line for line in logged] == [False, True]
 
 
-async def test_an_endpoint_that_hangs_delays_neither_a_call_nor_the_end(tmp_path: Path) -> None:
+async def test_an_endpoint_that_hangs_delays_neither_a_call_nor_the_shutdown(
+    tmp_path: Path,
+) -> None:
     async with Upstream(hang) as upstream:
         hook = upstream.base_url
         async with (

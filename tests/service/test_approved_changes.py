@@ -282,7 +282,7 @@ async def test_a_call_outside_calling_hours_is_withdrawn(tmp_path: Path) -> None
     assert here.harness.changes == []
 
 
-async def test_a_request_that_still_has_its_purpose_stays_pending(tmp_path: Path) -> None:
+async def test_a_request_that_is_not_obsolete_stays_pending(tmp_path: Path) -> None:
     rules = 'hang_up = "operator"'
     async with scene(tmp_path, rules, poll=SOON) as here, here.harness.connect() as agent:
         sid = await agent.place()

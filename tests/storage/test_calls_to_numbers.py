@@ -79,7 +79,7 @@ async def test_a_number_called_long_ago_is_still_known_if_a_call_was_not_placed(
     assert await seen(storage, "a") == [called(0)]
 
 
-async def test_of_simultaneous_calls_as_many_count_as_are_allowed(storage: Storage) -> None:
+async def test_simultaneous_calls_do_not_exceed_the_limit(storage: Storage) -> None:
     results: list[Sequence[CallsTo] | LimitExceeded] = []
 
     async def add(number: int) -> None:

@@ -79,7 +79,7 @@ async def test_a_confirmation_is_valid_on_a_machine_that_is_ahead(
     assert isinstance(claim, Claim)
 
 
-async def test_the_time_is_not_asked_for_at_each_change(own_redis: RedisServer) -> None:
+async def test_the_time_of_redis_is_not_read_at_each_change(own_redis: RedisServer) -> None:
     async with open_storage(own_redis.url) as storage:
         for number in range(5):
             await storage.hit([MINUTE])

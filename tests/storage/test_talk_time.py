@@ -53,7 +53,7 @@ async def test_calls_that_may_go_on_take_more_until_they_are_corrected(
     assert await storage.spend([HOUR], talk(clock, "", 3590)) is None
 
 
-async def test_of_simultaneous_calls_as_many_are_placed_as_fit(
+async def test_simultaneous_calls_do_not_exceed_the_budgets(
     storage: Storage, clock: ManualClock
 ) -> None:
     full: list[Limit | None] = []

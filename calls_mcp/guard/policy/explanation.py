@@ -148,8 +148,12 @@ def _hours(rules: Hours) -> Iterator[str]:
 
 
 def _week(rules: CountryHours) -> str:
-    own = (f"on {day}s {span}" if span.end else f"not on {day}s" for day, span in rules.own_days())
-    return ", ".join((str(rules.daily or ALWAYS), *own))
+    daily, days = rules.daily or ALWAYS, dict(rules.own_days())
+    own = [f"on {day}s {span}" for day, span in days.items() if span.end]
+    if own and not daily.end:
+        return ", ".join(own)
+    closed = (f"not on {day}s" for day, span in days.items() if not span.end)
+    return ", ".join((str(daily), *own, *closed))
 
 
 def _caps(caps: Caps) -> Iterator[str]:

@@ -55,7 +55,7 @@ def _known_country(code: str) -> str:
     from phonenumbers import SUPPORTED_REGIONS  # noqa: PLC0415  # 50 ms, if a rule needs it
 
     if code not in SUPPORTED_REGIONS:
-        raise ValueError('must be a country as two capital letters, such as "DE" or "GB"')
+        raise ValueError('must be a country code (ISO 3166), such as "DE" or "GB"')
     return code
 
 

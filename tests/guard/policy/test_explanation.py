@@ -97,6 +97,11 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
                 "on Sundays, in their local time."
             ),
         ),
+        (
+            "hours",
+            {"daily": NEVER, "sunday": NEVER, "monday": Span(600, 660)},
+            "Numbers can be called on Mondays from 10:00 to 11:00, in their local time.",
+        ),
         ("hours", {"daily": ALWAYS}, "Numbers can be called at any time of the day."),
         ("hours", {"outside": "deny"}, "At other times, a call is denied."),
         (

@@ -143,7 +143,7 @@ def test_many_malformed_lines_are_counted(policy: Callable[[str, str], Policy]) 
     assert caught.value.problems[-1].endswith("980 more lines are malformed")
 
 
-def test_a_list_that_is_not_there_is_reported_at_start(tmp_path: Path) -> None:
+def test_a_missing_list_is_reported_at_start(tmp_path: Path) -> None:
     file = tmp_path / "policy.toml"
     file.write_text('[destinations]\nallow_file = "none.txt"\n', "utf-8")
     with pytest.raises(FileError, match=r"none\.txt: can't be read: No such file"):

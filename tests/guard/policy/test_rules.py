@@ -131,7 +131,7 @@ principal.in_flight = true
         "6: unknown section [destinatoins]; did you mean destinations?",
         "10: destinations.allow_prefixes[0] must be + and the first digits of a number",
         (
-            "11: destinations.deny_countries[1] must be a country as two capital letters, "
+            "11: destinations.deny_countries[1] must be a country code (ISO 3166), "
             'such as "DE" or "GB"'
         ),
         (
@@ -183,7 +183,7 @@ principal.in_flight = true
         ),
         (
             "[hours.countries.UK]\ndaily = 'always'",
-            '1: hours.countries.UK must be a country as two capital letters, such as "DE" or "GB"',
+            '1: hours.countries.UK must be a country code (ISO 3166), such as "DE" or "GB"',
         ),
         (
             "[hours.countries]\nDE = { monday = '9-5' }",
