@@ -41,8 +41,8 @@ class Database:
     def run(self) -> str:
         """Which file is in use, since which start of this machine.
 
-        A copy of the file, such as a restored backup, is another run. It is only known during
-        `write`.
+        A copy of the file, such as a restored backup, is another run, unless it has the inode
+        number of the original, which file systems reuse. It is only known during `write`.
         """
         return f"{_boot_id()}:{self._file_id}"
 
