@@ -34,8 +34,8 @@ examples:
   calls-mcp approvals approve 0123456789abcdef
   calls-mcp approvals deny 0123456789abcdef --reason "not before 9 am"
 
-Use the servers' CALLS_MCP_STATE_URL and CALLS_MCP_AUDIT_DATABASE. Leave them unset if the servers
-do.
+Use the servers' CALLS_MCP_STATE_URL and CALLS_MCP_AUDIT_DATABASE. If the servers
+don't set them, leave them unset.
 
 exit status:
   0  success

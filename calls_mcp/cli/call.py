@@ -48,8 +48,8 @@ examples:
   calls-mcp call create_call to=+15005550205 from=+15005550006 say='Hello' --sandbox
 
 The value of a number, boolean or list is JSON; other values are plain text. For a list, you can
-also repeat KEY=VALUE. Other users of this machine can see the command line, so put secrets
-(sip_auth_password) into --input.
+also repeat KEY=VALUE. Other users of this machine can see the command line, so pass secrets
+(sip_auth_password) with --input.
 
 To confirm a change, type yes. Without a terminal nothing is done unless you pass --yes. If the
 policy says require_human or operator, --yes is not enough, and the change waits for the operator.

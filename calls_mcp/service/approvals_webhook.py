@@ -150,7 +150,9 @@ class ApprovalsWebhook:
                 failure,
             )
         elif self._is_down and not failure:
-            _log.warning("%s is notified of approval requests again.", urlsplit(self._url).hostname)
+            _log.warning(
+                "Notifications of approval requests reach %s again.", urlsplit(self._url).hostname
+            )
         self._is_down = bool(failure)
 
     async def _send(self, body: bytes) -> tuple[str, bool]:
