@@ -44,7 +44,7 @@ _REMEMBERED = 600  # seconds, at least, for which a call may count as possibly p
 _LATE = 60  # seconds
 _USUAL_TALK = 300  # seconds
 _LONGEST_PARTY = 64  # characters
-_WINDOWS = {"calls_per_minute": 60, "calls_per_hour": 3600, "calls_per_day": 86_400}  # seconds
+_WINDOWS = {"calls_per_minute": 60, "calls_per_hour": 3600, "calls_per_day": DAY}  # seconds
 _RAISE = "Tell your user, or ask the operator to raise the limit."
 
 

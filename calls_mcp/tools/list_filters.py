@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from calls_mcp.tools.catalog import Json
+from calls_mcp.tools.suggestions import LONGEST_NATIONAL_NUMBER
 
 _DIGITS = re.compile(r"[0-9]{7,15}")  # fewer are a short code
-_LONGEST_NATIONAL_NUMBER = 10  # digits
 _DAYS = ("start_time", "end_time")  # of these filters, only the UTC date counts
 
 
@@ -54,7 +54,7 @@ def filter_warnings(filters: Mapping[str, Json]) -> Iterator[str]:
 
 
 def _without_country_code(name: str, number: str) -> str:
-    has_one = len(number) > _LONGEST_NATIONAL_NUMBER and number[0] != "0"
+    has_one = len(number) > LONGEST_NATIONAL_NUMBER and number[0] != "0"
     send = f"+{number}" if has_one else "+ and the country code first"
     return f"{name} matches no phone number, because it has no +; for a phone number, send {send}"
 

@@ -1,10 +1,11 @@
 """TwiML that speaks a text."""
 
-from xml.sax.saxutils import escape
+from html import escape
 
-_RETURN = {"\r": "&#13;"}  # XML parsers read a bare one as a line feed
+_RETURN = "&#13;"  # XML parsers read a bare one as a line feed
 
 
 def spoken(text: str) -> str:
     """Return TwiML that says exactly `text`, which has no control characters except whitespace."""
-    return f"<Response><Say>{escape(text, _RETURN)}</Say></Response>"
+    escaped = escape(text, quote=False).replace("\r", _RETURN)
+    return f"<Response><Say>{escaped}</Say></Response>"

@@ -11,7 +11,7 @@ from calls_mcp.tools.ascii_urls import ascii_url
 from calls_mcp.tools.catalog import Json, Operation, Parameter
 
 _LONGEST_NAME = 64  # characters
-_LONGEST_NATIONAL_NUMBER = 10  # digits
+LONGEST_NATIONAL_NUMBER = 10  # digits
 _SAME_WORD = 0.85  # similarity of a choice and its misspelling
 _NEGATIONS = frozenset(
     {
@@ -60,7 +60,7 @@ def suggested_values(parameter: Parameter, text: str) -> Iterator[Json]:
     bare = text.replace("(0)", "").translate(dict.fromkeys(map(ord, " ().-/")))
     if text.startswith("-"):  # perhaps an exclusion
         return
-    if bare.isdigit() and len(bare) > _LONGEST_NATIONAL_NUMBER:  # it has a country code
+    if bare.isdigit() and len(bare) > LONGEST_NATIONAL_NUMBER:  # it has a country code
         yield f"+{bare}"
     if bare.removeprefix("+").isdigit():
         yield bare

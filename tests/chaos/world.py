@@ -218,7 +218,7 @@ class World:
         await self.hear(requested)
 
     async def repeat(self, who: str, requested: Requested) -> None:
-        """Repeat a request. A client is told of one outcome only."""
+        """Repeat a request. A client gets one outcome only."""
         change = requested.attempt.change
         told = await self.call(who, change.tool, change.arguments)
         await self.hear(requested)

@@ -14,7 +14,7 @@ _URI = re.compile(
     re.IGNORECASE,
 )
 _NUMBER = re.compile(r"\+?[0-9]+")
-_SEPARATORS = re.compile(r"[\s().-]+")
+SEPARATORS = re.compile(r"[\s().-]+")
 # Codes that a gateway obeys before it dials, such as *67, *31# and #31#.
 _CODE = re.compile(r"\A[*#]+([0-9]{2,3}[*#]+|[0-9]{2})")
 _LONGEST_CODE = 4  # digits
@@ -91,7 +91,7 @@ def parse_sip(address: str) -> SipAddress | None:
         rest = unquote((uri["parameters"] or "") + (uri["headers"] or ""), errors="strict")
     except UnicodeDecodeError:
         return None
-    plain = _SEPARATORS.sub("", user)
+    plain = SEPARATORS.sub("", user)
     if _number(plain):
         user = plain
     host = unquote(uri["host"]).lower().removesuffix(".")

@@ -5,12 +5,11 @@ from collections.abc import Iterator
 
 from calls_mcp.guard.policy.destinations import matches_any, object_to_destination
 from calls_mcp.guard.policy.rules import CallerIds, Caps, Destinations, Objection, Policy
-from calls_mcp.guard.policy.sip_address import parse_sip
+from calls_mcp.guard.policy.sip_address import SEPARATORS, parse_sip
 from calls_mcp.guard.policy.urls import object_to_url
 from calls_mcp.guard.twiml_document import PARTIES, Value, read_values
 from calls_mcp.observability.redaction import quoted
 
-_SEPARATORS = re.compile(r"[\s().-]+")
 _SECONDS = re.compile(r"0*[1-9][0-9]{0,8}")
 _NUMBER = re.compile(r"\+[1-9][0-9]{1,14}")
 _NOT_RECORDING = frozenset({"false", "do-not-record"})
@@ -161,7 +160,7 @@ def _object_to_seconds(caps: Caps, value: Value) -> Iterator[Objection]:
 def _address(value: Value) -> str:
     match value.kind:
         case "message_to" | "phone_number":
-            return _SEPARATORS.sub("", value.text.removeprefix("whatsapp:"))
+            return SEPARATORS.sub("", value.text.removeprefix("whatsapp:"))
         case "client":
             return f"client:{value.text.removeprefix('client:')}"
         case _:
