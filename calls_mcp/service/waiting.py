@@ -12,7 +12,7 @@ from calls_mcp.service.authorization import Grant, renewed_for
 from calls_mcp.service.watching import Subscription, TooManyWatches, Topic, Watches
 from calls_mcp.settings import Access
 from calls_mcp.tools.catalog import Operation
-from calls_mcp.tools.outcome import CallSummary, Outcome, ReportProgress
+from calls_mcp.tools.outcome import CallSummary, Failure, Outcome, ReportProgress
 
 if TYPE_CHECKING:
     from calls_mcp.tools.validation import Arguments  # which would load jsonschema at start
@@ -56,9 +56,15 @@ class Wait:
         has_changed = self.condition == "change" and call.status != before.status
         return call.live is False or is_answered or has_changed
 
-    def still(self, call: CallSummary, age: float) -> str:
-        """Return the warning that the time is up. `call` was read `age` seconds ago."""
+    def still(self, call: CallSummary, age: float, failure: Failure | None) -> str:
+        """Return the warning that the time is up.
+
+        `call` was read `age` seconds ago. `failure` is that of the last read, if it failed.
+        """
         status = call.status or "of unknown status"
+        if failure:
+            why = f"{failure.message} {failure.hint.removesuffix('.')}"
+            return f"the last read failed; the call was {status} {age:.0f} s ago. {why}"
         if age >= _OUTDATED:
             return f"the API has not answered for {age:.0f} s; the call was {status} then; {_AGAIN}"
         limit = " (limited by CALLS_MCP_DEADLINE)" if round(self.most) < self.seconds else ""
@@ -152,21 +158,23 @@ class _Progress:
 async def _until_over(
     wait: Wait, before: CallSummary, waiter: Subscription, progress: _Progress
 ) -> Outcome:
-    call, failure, read_at = before, None, anyio.current_time()
+    call, read_at = before, anyio.current_time()
+    failure: Failure | None = None
     while True:
         await progress.tell(call)
         if wait.is_over(before, call):
             return _done(call)
         if progress.is_up:
-            return failure or _done(call, wait.still(call, anyio.current_time() - read_at))
+            return _done(call, wait.still(call, anyio.current_time() - read_at, failure))
         with anyio.CancelScope(deadline=progress.next_at):
             outcome = await waiter.next_read()
             if outcome is None:
                 return _done(call, _STOPPED)
-            failure = outcome if outcome.error else None
-            if outcome.error and not outcome.error.retryable:
+            failure = outcome.error
+            if failure and not failure.retryable:
                 return outcome
-            call, read_at = outcome.call or call, anyio.current_time()
+            if outcome.call:
+                call, read_at = outcome.call, anyio.current_time()
 
 
 def _done(call: CallSummary, *warnings: str) -> Outcome:
