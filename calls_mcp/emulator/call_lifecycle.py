@@ -62,6 +62,7 @@ class Call(NamedTuple):
     callback_url: str | None = None  # the URL that receives status callbacks, None for no callbacks
     callback_method: str = "POST"  # `GET` or `POST`
     callback_events: str = "completed"  # the events that are sent there, separated by spaces
+    reported: int = 0  # how many events were sent there
 
     @property
     def live(self) -> bool:
@@ -129,7 +130,8 @@ class CallEvent(NamedTuple):
 
     Attributes:
         status: The reported status.
-        call: The call right after the event; `call.updated` is the time of the event.
+        call: The call right after the event; `call.updated` is the time of the event, and
+            `call.reported` its number within the call, from 0.
     """
 
     status: str
@@ -152,9 +154,10 @@ def advanced(call: Call, now: float) -> tuple[Call, list[CallEvent]]:
     events: list[CallEvent] = []
     while (at := due(call)) is not None and at <= now:
         call, names = _next(call, at)
-        if call.callback_url:
-            wanted = [name for name in names if name in call.callback_events.split()]
-            events += [CallEvent(_reported_status(name, call), call) for name in wanted]
+        for name in names if call.callback_url else ():
+            if name in call.callback_events.split():
+                events.append(CallEvent(_reported_status(name, call), call))
+                call = call._replace(reported=call.reported + 1)
     return call, events
 
 

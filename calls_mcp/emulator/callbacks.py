@@ -1,4 +1,4 @@
-"""Status callbacks: parameters, signature and delivery."""
+"""Callbacks: signature and delivery."""
 
 import asyncio
 import base64
@@ -16,10 +16,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 import httpx
 
-from calls_mcp.emulator.call_lifecycle import LIVE
-from calls_mcp.emulator.call_store import Callback, CallStore
-from calls_mcp.emulator.clock import rfc2822
-from calls_mcp.emulator.list_pages import API_VERSION
+from calls_mcp.emulator.callback_queue import Callback, CallbackQueue
 
 TIMEOUT = 5  # seconds for one attempt, including the whole response
 PAUSES = (1, 5, 25)  # seconds between attempts; the attempt after the last pause is the final one
@@ -40,31 +37,6 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def parameters(callback: Callback, account_sid: str) -> dict[str, str]:
-    """Return the parameters of a callback."""
-    call = callback.call
-    values = {
-        "CallSid": call.sid,
-        "AccountSid": account_sid,
-        "From": call.from_,
-        "To": call.to,
-        "Caller": call.from_,
-        "Called": call.to,
-        "Direction": call.direction,
-        "ApiVersion": API_VERSION,
-        "CallStatus": callback.status,
-        "CallbackSource": "call-progress-events",
-        "SequenceNumber": str(callback.sequence),
-        "Timestamp": rfc2822(call.updated),
-    }
-    if call.answered_by:
-        values["AnsweredBy"] = call.answered_by
-    if callback.status not in LIVE | {"initiated"}:
-        seconds = call.duration or 0
-        values |= {"CallDuration": str(seconds), "Duration": str((seconds + 59) // 60)}
-    return values
-
-
 def signature(url: str, form: Mapping[str, str], auth_token: str) -> str:
     """Return the `X-Twilio-Signature` of a request with this form in its body."""
     text = url + "".join(name + form[name] for name in sorted(form))
@@ -76,19 +48,19 @@ def callback_request(
     http: httpx.AsyncClient, callback: Callback, account_sid: str, auth_token: str
 ) -> httpx.Request:
     """Return the HTTP request for a callback, signed with the account's token."""
-    call, form = callback.call, parameters(callback, account_sid)
-    url = urldefrag(call.callback_url or "").url
+    form = {**callback.form, "AccountSid": account_sid}
+    url = urldefrag(callback.url).url
     # the same for every attempt of this delivery
-    token = str(uuid5(NAMESPACE_URL, f"{call.sid}/{callback.sequence}"))
+    token = str(uuid5(NAMESPACE_URL, f"{callback.sid}/{callback.id}"))
     headers = {"I-Twilio-Idempotency-Token": token, "User-Agent": "TwilioProxy/1.1"}
-    if call.callback_method == "GET":
+    if callback.method == "GET":
         url += f"{'&' if urlsplit(url).query else '?'}{urlencode(form)}"
         form.clear()
     else:
         headers["Content-Type"] = "application/x-www-form-urlencoded"
     headers["X-Twilio-Signature"] = signature(url, form, auth_token)
     body = urlencode(form) or None
-    return http.build_request(call.callback_method, url, headers=headers, content=body)
+    return http.build_request(callback.method, url, headers=headers, content=body)
 
 
 @cache
@@ -102,13 +74,13 @@ class CallbackSender:
     """Sends due callbacks, and retries those that were not received.
 
     Attributes:
-        store: The callbacks.
+        queue: The callbacks.
         account_sid: The account that the calls belong to.
         auth_token: Signs the callbacks.
         anywhere: Whether other machines can receive callbacks.
     """
 
-    store: CallStore
+    queue: CallbackQueue
     account_sid: str
     auth_token: str
     anywhere: bool
@@ -131,9 +103,7 @@ class CallbackSender:
         """Poll, because the clock can jump and other processes can place calls."""
         while True:
             try:
-                claimed = self.store.claim_callbacks(
-                    CONCURRENCY - len(self._deliveries), 2 * TIMEOUT
-                )
+                claimed = self.queue.claim(CONCURRENCY - len(self._deliveries), 2 * TIMEOUT)
             except sqlite3.OperationalError as error:  # while another process writes
                 logger.warning("callbacks are delayed: %s", error)
                 claimed = []
@@ -147,7 +117,7 @@ class CallbackSender:
         outcome, retry = await self._attempt(callback, http)
         may_retry = retry and callback.attempts <= len(PAUSES)
         pause = PAUSES[callback.attempts - 1] if may_retry else None
-        self.store.settle_callback(callback, outcome, pause)
+        self.queue.settle(callback, outcome, pause)
 
     async def _attempt(self, callback: Callback, http: httpx.AsyncClient) -> tuple[str, bool]:
         """Make one attempt; return its outcome, and whether to retry."""

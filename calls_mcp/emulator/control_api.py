@@ -14,6 +14,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from calls_mcp.emulator.call_lifecycle import Call
 from calls_mcp.emulator.call_store import CallStore
+from calls_mcp.emulator.callback_queue import Callback
 from calls_mcp.emulator.callbacks import is_loopback
 from calls_mcp.emulator.calls_api import Endpoint, refuse, route
 from calls_mcp.emulator.clock import AdjustableClock, rfc2822
@@ -38,6 +39,8 @@ caption { text-align: start; font-weight: 600; margin: 1.5rem 0 .4rem; }
 th, td { border-bottom: 1px solid #8885; padding: .25rem .6rem .25rem 0; text-align: start; }
 td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 """
+
+_EVENT_NAMES = ("RecordingStatus", "StatusCallbackEvent", "CallStatus", "AnsweredBy")
 
 Body = TypeVar("Body", bound=BaseModel)
 Cell = str | float | None
@@ -194,10 +197,10 @@ def _tables(control: ControlApi) -> Iterator[str]:
     )
     yield _table("Latest calls", head, map(_call, calls))
     callbacks = (
-        (each.status, each.call.sid, _destination(each.call), each.attempts, each.outcome)
-        for each in control.store.latest_callbacks(LATEST)
+        (_event(each), each.sid, f"{each.method} {each.url}", each.attempts, each.outcome)
+        for each in control.store.callbacks.latest(LATEST)
     )
-    head = "Event", "Call", "URL", "Attempts", "Outcome"
+    head = "Event", "SID", "URL", "Attempts", "Outcome"
     yield _table("Latest callbacks", head, callbacks)
     requests = (
         (request.status or "none", request.method, request.path, request.query)
@@ -216,8 +219,9 @@ def _call(call: Call) -> Sequence[Cell]:
     return *who, call.duration, call.answered_by, price(call), call.caller_name, call.sid
 
 
-def _destination(call: Call) -> str:
-    return f"{call.callback_method} {call.callback_url}"
+def _event(callback: Callback) -> Cell:
+    names = (name for name in _EVENT_NAMES if name in callback.form)
+    return callback.form.get(next(names, ""))
 
 
 def _table(caption: str, head: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:

@@ -95,7 +95,7 @@ class Emulator:
             store = stack.enter_context(closing(CallStore(self.database, clock)))
             clock.catch_up(store.last_change())  # the clock that wrote the file may have been ahead
             account, anywhere = self.account, self.callbacks_anywhere
-            sender = CallbackSender(store, account.sid, account.auth_token, anywhere)
+            sender = CallbackSender(store.callbacks, account.sid, account.auth_token, anywhere)
             await stack.enter_async_context(sender.running())
             self._app = self._application(store, clock)
             if self.port is not None:

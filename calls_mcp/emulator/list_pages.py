@@ -8,9 +8,16 @@ from urllib.parse import urlencode
 from calls_mcp.emulator.call_lifecycle import Call
 from calls_mcp.emulator.call_store import Anchor, Column, Filter, Page
 from calls_mcp.emulator.clock import rfc2822
-from calls_mcp.emulator.parameters import LIST, Pairs, Values, checked, invalid, moment
+from calls_mcp.emulator.parameters import (
+    API_VERSION,
+    LIST,
+    Pairs,
+    Values,
+    checked,
+    invalid,
+    moment,
+)
 
-API_VERSION = "2010-04-01"
 DEFAULT_PAGE_SIZE = 50
 DAY = 86_400  # seconds
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
+API_VERSION = "2010-04-01"
+
 INVALID_PARAMETER = 20001
 METHOD_NOT_ALLOWED = 20004
 NOT_FOUND = 20404

@@ -73,7 +73,7 @@ class RunningEmulator:
         Raises:
             TimeoutError: A callback is still due after `seconds` of real time.
         """
-        if not self.emulator.calls.wait_for_callbacks(seconds):
+        if not self.emulator.calls.callbacks.wait(seconds):
             raise TimeoutError(f"callbacks are still due after {seconds:g} s")
 
 

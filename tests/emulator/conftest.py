@@ -5,6 +5,7 @@ import pytest
 from calls_mcp.emulator import Account, Emulator, ManualClock
 
 from .api_client import ACCOUNT, ApiClient, connected
+from .callback_receiver import Receiver, receiving
 from .sdk import SdkClient, sdk_client
 
 
@@ -43,3 +44,10 @@ def sdk(account: Account, clock: ManualClock) -> Generator[SdkClient]:
     """Return the official client library with its own emulator."""
     with sdk_client(Emulator(account=account, clock=clock)) as sdk:
         yield sdk
+
+
+@pytest.fixture
+def receiver() -> Generator[Receiver]:
+    """Return a web server that receives callbacks."""
+    with receiving() as receiver:
+        yield receiver

@@ -127,7 +127,7 @@ def test_a_new_file_can_be_opened_while_another_process_uses_it(
     with closing(sqlite3.connect(database, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         monkeypatch.setattr("sqlite3.connect", partial(sqlite3.connect, factory=Watched))
-        monkeypatch.setattr("calls_mcp.emulator.call_store.PATIENCE", 0)
+        monkeypatch.setattr("calls_mcp.emulator.database.PATIENCE", 0)
         with ThreadPoolExecutor() as pool:
             opened = pool.submit(CallStore, str(database), time.time)
             assert was_busy.wait(30)

@@ -1,8 +1,8 @@
-"""Status callbacks: parameters, signatures and retries."""
+"""Callbacks: parameters, signatures and retries."""
 
 import socket
 from base64 import b64encode
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -11,17 +11,11 @@ import pytest
 from calls_mcp.emulator import Account, CallStore, Emulator, ManualClock
 from calls_mcp.emulator.testing import running
 
-from .callback_receiver import Receiver, receiving
+from .callback_receiver import Receiver
 from .sdk import CALLEE, CALLER, SdkClient, sdk_client
 
 BUSY, NO_ANSWER, FAILED, MACHINE = (f"+1500555020{n}" for n in (1, 2, 3, 4))
 EVENTS = ["initiated", "ringing", "answered", "completed"]
-
-
-@pytest.fixture
-def receiver() -> Generator[Receiver]:
-    with receiving() as receiver:
-        yield receiver
 
 
 def reporting(receiver: Receiver, *events: str) -> Mapping[str, object]:
@@ -252,6 +246,6 @@ def test_unsent_callbacks_are_sent_after_a_restart(
         sid = sdk.call(**reporting(receiver))
     clock.advance(100)
     with closing(CallStore(database, clock)) as store:
-        assert [callback.call.sid for callback in store.claim_callbacks(1, 0)] == [sid]
+        assert [callback.sid for callback in store.callbacks.claim(1, 0)] == [sid]
     with running(emulator):
         assert receiver.statuses_of(1) == ["completed"]
