@@ -1,4 +1,4 @@
-"""The queue of callbacks, in SQLite: what is sent where and when, and what came of it."""
+"""The queue of callbacks, in SQLite: what is sent where and when, and its outcome."""
 
 import json
 import threading
@@ -15,10 +15,9 @@ SCHEMA = (
     url,
     method,
     form, -- a JSON object
-    at, -- when it was first due
-    due, -- when it is sent, NULL after the last attempt
+    at, -- when it is or was due
+    due, -- the same, NULL after the delivery
     attempts DEFAULT 0,
-    attempted, -- when the latest attempt began
     claimed, -- end of the claim of the emulator that sends it, in real time
     outcome -- the HTTP status of the response, or why there was none
 )""",
@@ -32,8 +31,8 @@ _IS_DUE = """due <= ? AND NOT EXISTS (
     WHERE earlier.sid = callbacks.sid AND earlier.url = callbacks.url
     AND (earlier.at, earlier.id) < (callbacks.at, callbacks.id) AND earlier.due IS NOT NULL
 )"""
-_CLAIM = "UPDATE callbacks SET attempts = attempts + 1, attempted = ?, claimed = ? WHERE id = ?"
-_SETTLE = "UPDATE callbacks SET outcome = ?, due = attempted + ?, claimed = NULL WHERE id = ?"
+_CLAIM = "UPDATE callbacks SET claimed = ? WHERE id = ?"
+_SETTLE = "UPDATE callbacks SET outcome = ?, attempts = ?, due = NULL WHERE id = ?"
 
 
 class Callback(NamedTuple):
@@ -45,7 +44,7 @@ class Callback(NamedTuple):
         url: Where it is sent.
         method: `GET` or `POST`.
         form: The parameters, except those that all callbacks have.
-        attempts: The number of delivery attempts so far.
+        attempts: The number of delivery attempts.
         outcome: The HTTP status of the latest response, or why there was none.
     """
 
@@ -90,13 +89,13 @@ class CallbackQueue:
         with self._database.transaction() as now:
             real = time.time()
             found = self._select(f"{query} ORDER BY due, id LIMIT ?", (now, real, count))
-            self._database.execute(_CLAIM, [(now, real + seconds, each.id) for each in found])
-        return [callback._replace(attempts=callback.attempts + 1) for callback in found]
+            self._database.execute(_CLAIM, [(real + seconds, each.id) for each in found])
+        return found
 
-    def settle(self, callback: Callback, outcome: str, pause: float | None) -> None:
-        """Record the outcome of an attempt, and the pause before the next one, None for none."""
+    def settle(self, callback_id: int, outcome: str, attempts: int) -> None:
+        """Record the outcome of a delivery, and the number of attempts."""
         with self._database.transaction():
-            self._database.execute(_SETTLE, [(outcome, pause, callback.id)])
+            self._database.execute(_SETTLE, [(outcome, attempts, callback_id)])
             self._settled.notify_all()
 
     def wait(self, seconds: float) -> bool:

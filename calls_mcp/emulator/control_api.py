@@ -15,13 +15,13 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from calls_mcp.emulator.call_lifecycle import Call
 from calls_mcp.emulator.call_store import CallStore
 from calls_mcp.emulator.callback_queue import Callback
-from calls_mcp.emulator.callbacks import is_loopback
 from calls_mcp.emulator.calls_api import Endpoint, refuse, route
 from calls_mcp.emulator.clock import AdjustableClock, rfc2822
 from calls_mcp.emulator.list_pages import price
 from calls_mcp.emulator.middleware import Fault, FaultInjection, RequestLog
 from calls_mcp.emulator.parameters import ApiError, invalid
 from calls_mcp.emulator.validation_errors import describe
+from calls_mcp.emulator.webhooks import is_loopback
 
 PREFIX = "/emulator"
 LAST_MOMENT = datetime(9000, 1, 1, tzinfo=UTC).timestamp()

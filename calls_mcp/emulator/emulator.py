@@ -22,6 +22,7 @@ from calls_mcp.emulator.middleware import (
     RequestLog,
 )
 from calls_mcp.emulator.scenario import VALID_FROM, Scenario
+from calls_mcp.emulator.webhooks import webhooks
 
 OWN_NUMBERS = (VALID_FROM, "+15005550100")
 GRACE_SECONDS = 2
@@ -95,7 +96,10 @@ class Emulator:
             store = stack.enter_context(closing(CallStore(self.database, clock)))
             clock.catch_up(store.last_change())  # the clock that wrote the file may have been ahead
             account, anywhere = self.account, self.callbacks_anywhere
-            sender = CallbackSender(store.callbacks, account.sid, account.auth_token, anywhere)
+            hooks = await stack.enter_async_context(
+                webhooks(account.sid, account.auth_token, anywhere=anywhere)
+            )
+            sender = CallbackSender(store.callbacks, hooks)
             await stack.enter_async_context(sender.running())
             self._app = self._application(store, clock)
             if self.port is not None:

@@ -52,7 +52,7 @@ def test_callbacks_about_one_thing_to_one_url_are_sent_one_after_the_other(
         (callback,) = queue.claim(10, 60)
         assert callback.form["Says"] == expected
         assert claimed(queue) == []
-        queue.settle(callback, "204", None)
+        queue.settle(callback.id, "204", 1)
     assert queue.wait(0)
 
 

@@ -1,4 +1,4 @@
-"""Callbacks: parameters, signatures and retries."""
+"""Callbacks: parameters, signatures and receivers."""
 
 import socket
 from base64 import b64encode
@@ -108,60 +108,11 @@ def test_a_callback_is_signed(
     assert not callback.is_signed_with("another token")
 
 
-def test_a_failed_callback_is_retried(sdk: SdkClient, receiver: Receiver) -> None:
-    receiver.statuses = [500, 503]
-    sdk.call(**reporting(receiver))
-    attempts: list[str] = []
-    for pause in (24, 1, 5):
-        sdk.advance(pause)
-        (callback,) = receiver.take(1)
-        attempts.append(callback.token)
-    sdk.call(**reporting(receiver))
-    sdk.advance(100)
-    (another,) = receiver.take(1)
-    assert len({*attempts}) == 1
-    assert another.token not in attempts
-
-
-def test_a_callback_with_a_client_error_is_not_retried(sdk: SdkClient, receiver: Receiver) -> None:
-    receiver.statuses = [404]
-    sdk.call(**reporting(receiver, "initiated", "completed"))
-    sdk.advance(100)
-    assert receiver.statuses_of(2) == ["initiated", "completed"]
-
-
-def test_after_four_attempts_the_next_event_is_sent(sdk: SdkClient, receiver: Receiver) -> None:
-    receiver.statuses = [500] * 4
-    sdk.call(**reporting(receiver, "initiated", "completed"))
-    for pause in (24, 1, 5, 25):
-        sdk.advance(pause)
-        assert receiver.statuses_of(1) == ["initiated"]
-    assert receiver.statuses_of(1) == ["completed"]
-
-
 def test_an_update_replaces_a_receiver_that_is_down(sdk: SdkClient, receiver: Receiver) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as closed:
         port = closed.getsockname()[1]
     sid = sdk.call(status_callback=f"http://127.0.0.1:{port}/")
     sdk.client.calls(sid).update(status_callback=receiver.url)
-    sdk.advance(100)
-    assert receiver.statuses_of(1) == ["completed"]
-
-
-@pytest.mark.parametrize("answer", [b"", b"nonsense\r\n\r\n"])
-def test_a_callback_to_a_receiver_without_http_is_retried(
-    sdk: SdkClient, receiver: Receiver, answer: bytes
-) -> None:
-    with closing(socket.create_server(("127.0.0.1", 0))) as confused:
-        confused.settimeout(30)
-        sdk.call(status_callback=f"http://127.0.0.1:{confused.getsockname()[1]}/")
-        for pause in (24, 1):
-            sdk.advance(pause)
-            connection, _ = confused.accept()
-            with connection:
-                connection.recv(65_536)
-                connection.sendall(answer)
-    sdk.call(**reporting(receiver))
     sdk.advance(100)
     assert receiver.statuses_of(1) == ["completed"]
 

@@ -45,18 +45,17 @@ def test_sync_code_can_inject_faults_and_reset_the_emulator(
     assert client.post(listed(calls_api), data=form(calls_api)).status_code == 201
 
 
-@pytest.mark.parametrize("statuses", [[], [500]])
-def test_waiting_for_callbacks_ignores_those_behind_a_retry(
-    calls_api: RunningEmulator, client: httpx.Client, statuses: list[int]
+def test_waiting_for_callbacks_includes_retries_and_later_events(
+    calls_api: RunningEmulator, client: httpx.Client
 ) -> None:
-    events = ["initiated", "completed"] if statuses else ["completed"]
     with receiving() as receiver:
-        receiver.statuses = statuses
-        callback = {"StatusCallback": receiver.url, "StatusCallbackEvent": events}
-        client.post(listed(calls_api), data=form(calls_api, **callback))
+        receiver.statuses = [500]
+        callback = {"StatusCallback": f"{receiver.url}#rp=5xx"}
+        events = {"StatusCallbackEvent": ["initiated", "completed"]}
+        client.post(listed(calls_api), data=form(calls_api, **callback, **events))
         calls_api.advance(100)
         calls_api.wait_for_callbacks()
-        assert receiver.received.qsize() == 1
+        assert receiver.received.qsize() == 3
 
 
 @pytest.mark.anyio

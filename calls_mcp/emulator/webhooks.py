@@ -1,0 +1,200 @@
+"""Requests to the customer's URLs: signature, retries, timeouts and their overrides in the URL."""
+
+import asyncio
+import base64
+import hmac
+import logging
+import re
+import ssl
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from functools import cache
+from ipaddress import ip_address
+from typing import NamedTuple, Self
+from urllib.parse import parse_qsl, urldefrag, urlencode, urlsplit
+
+import httpx
+
+TOTAL_SECONDS = 15  # for all attempts of a request
+LONGEST_BODY = 65_536  # bytes of a response that are kept
+
+_POLICIES = {name: frozenset({name}) for name in ("4xx", "5xx", "ct", "rt")}
+_POLICIES["all"] = frozenset(_POLICIES)
+
+logger = logging.getLogger(__name__)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether this is `localhost` or a loopback address."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class ConnectionOverrides(NamedTuple):
+    """The settings of a request, which the fragment of its URL can override.
+
+    https://www.twilio.com/docs/usage/webhooks/webhooks-connection-overrides
+
+    Attributes:
+        retries: How often it is retried (`rc`).
+        retried: The failures after which it is retried (`rp`): `4xx` and `5xx` responses, a failed
+            connection (`ct`), or no response (`rt`).
+        connect: Seconds for the connection (`ct`).
+        read: Seconds for the response, and between its parts (`rt`).
+        total: Seconds for all attempts (`tt`).
+    """
+
+    retries: int = 1
+    retried: frozenset[str] = frozenset({"ct"})
+    connect: float = 5
+    read: float = 15
+    total: float = TOTAL_SECONDS
+
+    @classmethod
+    def of(cls, fragment: str) -> Self:
+        """Return the settings with these overrides, without those that are invalid."""
+        given = dict(parse_qsl(fragment))
+        policies = [_POLICIES.get(name) for name in given.get("rp", "ct").split(",")]
+        return cls(
+            retries=_whole(given.get("rc"), 0, 5, 1),
+            retried=frozenset[str]().union(*(each or _POLICIES["ct"] for each in policies)),
+            connect=_whole(given.get("ct"), 100, 10_000, 5_000) / 1000,
+            read=_whole(given.get("rt"), 100, 15_000, 15_000) / 1000,
+            total=_whole(given.get("tt"), 100, 15_000, 15_000) / 1000,
+        )
+
+
+def _whole(text: str | None, least: int, most: int, otherwise: int) -> int:
+    if text is None or not re.fullmatch("[0-9]{1,5}", text):
+        return otherwise
+    return int(text) if least <= int(text) <= most else otherwise
+
+
+class Reply(NamedTuple):
+    """What came of a request.
+
+    Attributes:
+        status: The HTTP status of the last response, None if there was none.
+        content_type: Its `Content-Type`, empty without one.
+        body: Its body, or the first part of a long one.
+        failure: Why there was no response, empty if there was one.
+        attempts: The number of attempts.
+    """
+
+    status: int | None = None
+    content_type: str = ""
+    body: bytes = b""
+    failure: str = ""
+    attempts: int = 0
+
+
+@dataclass(frozen=True)
+class Webhooks:
+    """Sends an account's requests to the customer's URLs.
+
+    Attributes:
+        account_sid: The account, which every request names.
+        auth_token: Signs the requests.
+        anywhere: Whether requests are sent to other machines.
+        http: The HTTP client.
+    """
+
+    account_sid: str
+    auth_token: str
+    anywhere: bool
+    http: httpx.AsyncClient
+
+    async def send(self, method: str, url: str, form: Mapping[str, str], token: str) -> Reply:
+        """Send a request, and retry it as its URL says.
+
+        Args:
+            method: `GET` or `POST`.
+            url: Where it is sent. The fragment has overrides and is not sent.
+            form: The parameters, except `AccountSid`.
+            token: The `I-Twilio-Idempotency-Token`, the same for every attempt.
+        """
+        address, fragment = urldefrag(url)
+        overrides = ConnectionOverrides.of(fragment)
+        try:
+            request = self._request(method, address, form, token, overrides)
+        except httpx.InvalidURL as error:
+            return Reply(failure=f"not sent: {error}")
+        if not self.anywhere and not is_loopback(request.url.host):
+            failure = "not sent: other machines receive no callbacks (see --callbacks-anywhere)"
+            return Reply(failure=failure)
+        reply = Reply(failure="no response")
+        try:
+            async with asyncio.timeout(overrides.total):
+                for attempt in range(1, overrides.retries + 2):
+                    reply = reply._replace(attempts=attempt)
+                    reply, kind = await self._attempt(request, attempt)
+                    if kind not in overrides.retried:
+                        break
+        except TimeoutError:
+            return reply
+        return reply
+
+    def _request(
+        self,
+        method: str,
+        url: str,
+        form: Mapping[str, str],
+        token: str,
+        overrides: ConnectionOverrides,
+    ) -> httpx.Request:
+        """Return the HTTP request, signed with the account's token."""
+        form = {**form, "AccountSid": self.account_sid}
+        headers = {"I-Twilio-Idempotency-Token": token, "User-Agent": "TwilioProxy/1.1"}
+        if method == "GET":
+            url += f"{'&' if urlsplit(url).query else '?'}{urlencode(form)}"
+            form = {}
+        else:
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+        headers["X-Twilio-Signature"] = signature(url, form, self.auth_token)
+        timeout = httpx.Timeout(overrides.read, connect=overrides.connect)
+        body = urlencode(form) or None
+        return self.http.build_request(method, url, headers=headers, content=body, timeout=timeout)
+
+    async def _attempt(self, request: httpx.Request, attempt: int) -> tuple[Reply, str]:
+        """Make one attempt; return its result and the kind of its failure."""
+        try:
+            async with aclosing(await self.http.send(request, stream=True)) as response:
+                body = bytearray()
+                async for part in response.aiter_bytes():
+                    body += part[: LONGEST_BODY - len(body)]
+        except httpx.HTTPError as error:
+            logger.info("webhook %s: %r", request.url, error)
+            failure = f"no response: {error}" if str(error) else "no response"
+            failed_to_connect = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+            return Reply(failure=failure, attempts=attempt), "ct" if failed_to_connect else "rt"
+        status, content_type = response.status_code, response.headers.get("content-type", "")
+        return Reply(status, content_type, bytes(body), attempts=attempt), f"{status // 100}xx"
+
+
+@asynccontextmanager
+async def webhooks(
+    account_sid: str, auth_token: str, *, anywhere: bool
+) -> AsyncGenerator[Webhooks]:
+    """Yield the webhooks of an account, which can be sent while the context is open."""
+    # a kept connection could close at the moment that it is used again
+    limits = httpx.Limits(max_keepalive_connections=0)
+    async with httpx.AsyncClient(trust_env=False, verify=_certificates(), limits=limits) as http:
+        yield Webhooks(account_sid, auth_token, anywhere, http)
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Return the certificates, cached because reading them takes longer than the start."""
+    return httpx.create_ssl_context(trust_env=False)
+
+
+def signature(url: str, form: Mapping[str, str], auth_token: str) -> str:
+    """Return the `X-Twilio-Signature` of a request with this form in its body."""
+    text = url + "".join(name + form[name] for name in sorted(form))
+    digest = hmac.digest(auth_token.encode(), text.encode(), "sha1")
+    return base64.b64encode(digest).decode()
