@@ -665,7 +665,7 @@ def _contradictions(auth: str, given: Collection[str]) -> Iterator[str]:
 
 def _fault(error: ErrorDetails) -> str:
     words = _MESSAGES.get(error["type"], "").format_map(error.get("ctx", {}))
-    plain = reason(error).replace("should be", "must be", 1).replace("'", "")
+    plain = reason(error).replace("should be", "must be", 1).replace('"', "")
     return f"{error['loc'][1]}: {words or plain}"
 
 

@@ -6,8 +6,9 @@ from calls_mcp.tools.outcome import CallSummary
 
 
 def status_of(call: CallSummary | None) -> str:
-    """Return the status of a call; None is a new one."""
-    return (call.status or "in an unknown state") if call else "not placed yet"
+    """Return the status of a call in words, such as "in progress"; None is a new one."""
+    status = call.status if call else "not placed yet"
+    return status.replace("-", " ") if status else "in an unknown state"
 
 
 def state_of(call: CallSummary) -> str:

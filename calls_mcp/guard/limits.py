@@ -32,6 +32,7 @@ from calls_mcp.storage import (
 from calls_mcp.storage.rate_limiter import RateLimiter
 from calls_mcp.tools.catalog import Operation
 from calls_mcp.tools.outcome import CallSummary, Outcome
+from calls_mcp.tools.phone_number import formatted
 from calls_mcp.tools.preview import Risk
 from calls_mcp.tools.wording import about, counted, ordinal
 from calls_mcp.twilio.client import TwilioClient
@@ -459,9 +460,11 @@ class CallLimits:
 def _history(dialling: Dialling, calls: Sequence[CallsTo]) -> Iterator[Risk]:
     for party, found in zip(dialling.parties, calls, strict=True):
         is_alone = len(dialling.parties) == 1
-        whom = f"this {_noun(party)}" if is_alone else quoted(party, _LONGEST_PARTY)
+        whom = f"this {_noun(party)}" if is_alone else _written(party)
         if not found.is_known:
-            yield Risk(f"New {_noun(party)}", f"First call to {whom}.")
+            new = "it" if is_alone else whom
+            sentence = f"This server has not called {new} in the past year."
+            yield Risk(f"New {_noun(party)}", sentence)
         elif found.in_a_day:
             yield Risk("Repeated", f"{ordinal(found.in_a_day + 1)} call to {whom} in 24 h.")
 
@@ -493,7 +496,12 @@ def _span(limit: Limit) -> str:
 
 def _named(dialling: Dialling, party: str) -> str:
     is_alone = len(dialling.parties) == 1
-    return f"the same {_noun(party)}" if is_alone else quoted(party, _LONGEST_PARTY)
+    return f"the same {_noun(party)}" if is_alone else _written(party)
+
+
+def _written(party: str) -> str:
+    number = formatted(party)
+    return number if number != party else quoted(party, _LONGEST_PARTY)
 
 
 def _noun(party: str) -> str:

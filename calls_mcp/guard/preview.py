@@ -11,7 +11,7 @@ from calls_mcp.guard.call_state import state_of, status_of
 from calls_mcp.guard.change import LONGEST_CALL, Change
 from calls_mcp.guard.limits import RecentCalls
 from calls_mcp.guard.local_time import local_times
-from calls_mcp.guard.policy import action_of, records
+from calls_mcp.guard.policy import action_of, is_premium_rate, numbers_of, parties, records
 from calls_mcp.guard.twiml_document import without_passwords
 from calls_mcp.guard.twiml_words import exactly, in_words, shown
 from calls_mcp.observability.redaction import MASK, quoted
@@ -28,6 +28,19 @@ _VERBS: Mapping[Action, str] = {
     "redirect": "Give new instructions to the call",
     "modify": "Change the call",
     "delete": "Permanently delete the record of the call",
+}
+_ENDS = {
+    "completed": "has ended",
+    "busy": "got a busy signal",
+    "no-answer": "was not answered",
+    "failed": "failed",
+    "canceled": "was canceled",
+}
+_DIRECTIONS = {
+    "outbound-api": "outbound",
+    "outbound-dial": "outbound, dialled by another call",
+    "trunking-originating": "from a SIP trunk",
+    "trunking-terminating": "to a SIP trunk",
 }
 _AMBIGUOUS = Risk(
     "Two instructions", "The API's documentation does not say which of them the call follows."
@@ -130,9 +143,11 @@ def _facts(
         yield f"The caller ID is {shown(str(values.get('caller_id', values['from'])))}."
         yield "It rings immediately and costs money."
         return
-    direction = f" ({call.direction})" if call.direction else ""
+    status = _ENDS.get(call.status or "") or f"is {status_of(call)}"
+    direction = call.direction or ""
+    direction = f" ({_DIRECTIONS.get(direction, direction)})" if direction else ""
     age = f" and {age}" if (age := _age(call, now)) else ""
-    yield f"The call is {status_of(call)}{direction}{age}."
+    yield f"The call {status}{direction}{age}."
     yield from _consequences(change, action, call)
 
 
@@ -155,7 +170,7 @@ def _consequences(change: Change, action: Action, call: CallSummary) -> Iterator
         return
     elif values.keys() & {"url", "twiml"}:
         yield "The API's documentation does not say what status and new instructions do together."
-    elif values["status"] == "canceled" and status_of(call) == "in-progress":
+    elif values["status"] == "canceled" and call.status == "in-progress":
         yield "But canceled does not end a call in progress; only completed does."
     else:
         yield "Everyone on it is disconnected."
@@ -175,6 +190,9 @@ def _heard(active: Mapping[str, Json]) -> Iterator[str]:
 
 def _risks(change: Change, active: Mapping[str, Json]) -> Iterator[Risk]:
     yield from (Risk(_LABELS[each.rule], each.sentence) for each in change.untimely)
+    for number in sorted({each for to in parties(change.arguments) for each in numbers_of(to)}):
+        if is_premium_rate(number):
+            yield Risk("Premium-rate number", f"Calls to {formatted(number)} can be expensive.")
     for source in _sources(active):
         yield Risk("Unknown instructions", f"{source} decides what is heard.")
     if "fallback_url" in active:

@@ -15,6 +15,7 @@ from calls_mcp.errors import (
     OutcomeUnknown,
     StoreUnavailable,
 )
+from calls_mcp.guard.call_state import status_of
 from calls_mcp.guard.change import Change
 from calls_mcp.guard.policy import action_of, canonical
 from calls_mcp.guard.policy.sip_address import parse_sip
@@ -176,7 +177,7 @@ def _judge(lost: LostResponse, call: CallSummary) -> Outcome:
     # A live call may have been redirected, or changed otherwise.
     if call.live is None or lost.change.arguments.values.keys() - _HANGING_UP:
         return lost.unknown()
-    return lost.not_done(f"the call is still {call.status or 'live'}")
+    return lost.not_done(f"the call is still {status_of(call)}")
 
 
 def _may_be(call: CallSummary, lost: LostResponse) -> bool:

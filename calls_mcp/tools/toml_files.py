@@ -21,6 +21,27 @@ _KEY = r"(?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*')"
 _KEYS = rf"\s*({_KEY}(?:\s*\.\s*{_KEY})*)\s*"
 _HEADER = re.compile(rf"\s*\[{{1,2}}{_KEYS}\]")
 _ASSIGNMENT = re.compile(rf"{_KEYS}=")
+_REASONS = {
+    "missing": "is missing",
+    "extra_forbidden": "unknown key",
+    "unexpected_keyword_argument": "unknown key",
+    "bool_type": "must be true or false",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "string_type": "must be a string, in quotation marks",
+    "tuple_type": "must be an array, in brackets",
+    "dict_type": "must be a section",
+    "dataclass_type": "must be a section",
+    "greater_than_equal": "must be {ge} or more",
+    "less_than_equal": "must be {le} or less",
+    "literal_error": "must be {expected}",
+}
+_NOT_TOML = (
+    ("Invalid value", "this value is not valid; text must be in quotation marks"),
+    ("Illegal character '\\n'", "the quotation mark at the end of the text is missing"),
+    ("Expected \"'", "the quotation mark at the end of the text is missing"),
+    ("Cannot", "this key or section appears twice"),  # overwrite, declare or redefine it
+)
 
 
 def read(file: Path) -> str:
@@ -47,9 +68,11 @@ def parse(file: Path, text: str) -> Table:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as wrong:
-        told = re.search(r"at line ([0-9]+)", str(wrong))
-        line = told[1] if told else text.count("\n") + 1  # otherwise "at end of document"
-        raise FileError([f"{file}:{line}: {wrong}"]) from None
+        problem, _, place = str(wrong).rpartition(" (at ")
+        told = re.match(r"line ([0-9]+)", place)
+        line = told[1] if told else text.count("\n") + 1  # otherwise "end of document"
+        words = next((words for start, words in _NOT_TOML if problem.startswith(start)), problem)
+        raise FileError([f"{file}:{line}: {words}"]) from None
 
 
 def checked(
@@ -74,10 +97,8 @@ def checked(
 
 def reason(error: ErrorDetails) -> str:
     """Return what is wrong with a key, as the end of a sentence."""
-    if error["type"] == "missing":
-        return "is missing"
-    if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return "unknown key"
+    if words := _REASONS.get(error["type"]):
+        return words.format_map(error.get("ctx", {})).replace("'", '"')
     return error["msg"].removeprefix("Value error, ").removeprefix("Input ")
 
 

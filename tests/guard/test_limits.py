@@ -23,6 +23,7 @@ from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
 from calls_mcp.storage import Storage, StorageOptions, open_storage
 from calls_mcp.storage.sqlite import SqliteStorage
+from calls_mcp.tools.phone_number import formatted
 from calls_mcp.twilio.client import TwilioClient
 from tests.harness import (
     ACCOUNT,
@@ -528,12 +529,16 @@ async def test_the_preview_says_how_often_the_number_was_called(tmp_path: Path) 
         known = await agent.call("create_call", **placing())
         both = await agent.call("create_call", **placing(twiml=DIALS_ANOTHER))
         client = await agent.call("create_call", **placing(to="client:jo"))
-    assert "New number: First call to this number.\n" in previews[0]
-    assert "New address: First call to this address.\n" in client["confirmation"]["preview"]
+    assert "New number: This server has not called it in the past year.\n" in previews[0]
+    assert (
+        "New address: This server has not called it in the past year.\n"
+        in client["confirmation"]["preview"]
+    )
     assert "Repeated: Second call to this number in 24 h.\n" in previews[1]
     assert "Repeated: Third call to this number in 24 h.\n" in previews[2]
     assert "call to this number" not in known["confirmation"]["preview"]
-    assert f'First call to "{ANOTHER}".' in both["confirmation"]["preview"]
+    new = f"New number: This server has not called {formatted(ANOTHER)} in the past year.\n"
+    assert new in both["confirmation"]["preview"]
 
 
 async def test_a_rejected_call_does_not_count_as_a_call_to_the_number(tmp_path: Path) -> None:
@@ -542,7 +547,7 @@ async def test_a_rejected_call_does_not_count_as_a_call_to_the_number(tmp_path: 
             rejected = await agent.confirm("create_call", **placing(to=REJECTED))
             assert rejected["error"]["kind"] == "rejected"
         asked = await agent.call("create_call", **placing(to=REJECTED))
-    assert "First call to this number." in asked["confirmation"]["preview"]
+    assert "New number: " in asked["confirmation"]["preview"]
 
 
 async def test_the_store_does_not_keep_the_numbers_that_were_called(tmp_path: Path) -> None:

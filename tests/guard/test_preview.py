@@ -1,11 +1,13 @@
 """What is asked, and what the question says."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from calls_mcp.tools.phone_number import formatted
+from tests.guard.policy.cases import PREMIUM
 from tests.harness import ACCOUNT, CALLER, TALKS_FOR_AN_HOUR, Agent, Harness, open_harness, placing
 from tests.untrusted_text import TEXTS, invisible, unquoted
 from tests.upstream import SID, answer, call, scripted
@@ -39,13 +41,34 @@ async def test_the_preview_of_a_new_call_mentions_all_effects(
         "It lasts at most 4 h.",
         'Unknown instructions: "https://example.com/voice" (GET) decides what is heard.',
         "Recorded: The law may require the consent of everyone on the call.",
-        "New number: First call to this number.",
+        "New number: This server has not called it in the past year.",
         (f'Requested by "tester". Account {ACCOUNT}. Note: twiml is ignored because url is given.'),
         (
             f'Exact arguments: to "{TALKS_FOR_AN_HOUR}", from "{CALLER}", url "{url}", '
             'method "GET", timeout 20 seconds, record true, send_digits "1w2".'
         ),
     ]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"to": PREMIUM},
+        {"to": f"sip:{PREMIUM}@example.com"},
+        {"twiml": f"<Response><Dial>{PREMIUM}</Dial></Response>"},
+    ],
+)
+async def test_the_preview_warns_of_premium_rate_numbers(
+    tmp_path: Path, given: dict[str, str]
+) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text("[destinations]\ndeny_number_types = []\n", "utf-8")
+    async with open_harness(calls_mcp_policy=file) as harness, harness.connect() as agent:
+        text = await preview(agent, "create_call", **placing(**given))
+        other = await preview(agent, "create_call", **placing())
+    warning = f"Premium-rate number: Calls to {formatted(PREMIUM)} can be expensive."
+    assert warning in text.splitlines()
+    assert "Premium" not in other
 
 
 @pytest.mark.parametrize("other", [{"say": "Hi"}, {"url": "https://example.com/voice"}])
@@ -182,7 +205,7 @@ async def test_the_preview_of_a_hang_up_shows_the_current_call(harness: Harness)
         text = await preview(agent, "update_call", sid=sid, status="completed")
     assert text.splitlines() == [
         f"Hang up the call from {formatted(CALLER)} to {formatted(TALKS_FOR_AN_HOUR)}.",
-        "The call is in-progress (outbound-api) and started 42 s ago.",
+        "The call is in progress (outbound) and started 42 s ago.",
         "Everyone on it is disconnected.",
         f'Requested by "tester". Account {ACCOUNT}. Call {sid}.',
         f'Exact arguments: sid "{sid}", status "completed".',
@@ -234,7 +257,7 @@ async def test_the_preview_of_a_deletion_says_that_it_is_permanent(
     assert asked["confirmation"]["action"] == "delete"
     assert "Permanently delete the record of the call" in text
     assert sid in text
-    assert "completed" in text
+    assert "The call has ended" in text
     assert "lasted 6 s" in text
     assert "can't undo this" in text
 

@@ -222,7 +222,7 @@ async def test_a_hang_up_is_done_if_the_call_has_ended() -> None:
     ("tool", "arguments", "status", "told"),
     [
         ("delete_call", {"sid": SID}, "completed", "the record still exists"),
-        ("update_call", HANG_UP, "in-progress", "the call is still in-progress"),
+        ("update_call", HANG_UP, "in-progress", "the call is still in progress"),
     ],
 )
 async def test_what_the_api_failed_at_and_is_not_seen_did_not_happen(

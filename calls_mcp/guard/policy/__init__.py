@@ -3,7 +3,13 @@
 `judge` applies it to an invocation before anyone is asked to confirm.
 """
 
-from calls_mcp.guard.policy.destinations import canonical, matches_any, numbers_of, party
+from calls_mcp.guard.policy.destinations import (
+    canonical,
+    is_premium_rate,
+    matches_any,
+    numbers_of,
+    party,
+)
 from calls_mcp.guard.policy.evaluation import (
     Judgement,
     action_of,
@@ -30,6 +36,7 @@ __all__ = [
     "canonical",
     "explain",
     "explain_by_topic",
+    "is_premium_rate",
     "itemize",
     "judge",
     "judge_account",

@@ -26,6 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 _EMERGENCY = re.compile(r"\+?[09]?(112|911|999)")  # 0 or 9 may be for an outside line
+_EMERGENCY_RULE = "destinations.emergency"
 _EXIT_CODES = ("00", "011", "0011")
 _UNUSABLE = "can't be checked, because the operator's list of numbers can't be read"
 _REPAIR = (
@@ -109,6 +110,11 @@ def numbers_of(to: str) -> frozenset[str]:
     return frozenset(each.reached for each in map(_look_up, found))
 
 
+def is_premium_rate(number: str) -> bool:
+    """Return whether calls to an E.164 number cost the caller more than usual."""
+    return _look_up(number).type == "premium_rate"
+
+
 def _called(number: str) -> Iterator[str]:
     """Yield what a number from a SIP address stands for, if it has its country code."""
     if number.startswith("+"):
@@ -153,7 +159,10 @@ def _object_to_sip(rules: Destinations, to: str) -> Iterator[Objection]:
         yield Objection("destinations.allow_sip", reason, "Write it as sip:+ and the number.")
         return
     for number in sorted(address.numbers):
-        yield from _object_to_sip_number(rules, number)
+        is_part = number != address.user
+        for objection in _object_to_sip_number(rules, number):
+            is_emergency = objection.rule == _EMERGENCY_RULE
+            yield _emergency_part(number) if is_part and is_emergency else objection
     patterns = [_lower_host(pattern) for pattern in rules.allow_sip]
     if not matches_any(patterns, "*" if address.is_rerouted else str(address)):
         reason = "to is a SIP address that is not allowed"
@@ -242,7 +251,16 @@ def _describes_numbers(rules: Destinations) -> bool:
 def _emergency() -> Objection:
     reason = "to is an emergency or service number, or too short to be a phone number"
     hint = "Tell the user to dial it themselves; no setting allows it."
-    return Objection("destinations.emergency", reason, hint)
+    return Objection(_EMERGENCY_RULE, reason, hint)
+
+
+def _emergency_part(number: str) -> Objection:
+    reason = (
+        f"to is a SIP address with {number} in it, which a gateway may dial, and which is an "
+        "emergency number or too short to be a phone number"
+    )
+    hint = "Ask the user for an address without it; no setting allows this one."
+    return Objection(_EMERGENCY_RULE, reason, hint)
 
 
 def _mismatches(

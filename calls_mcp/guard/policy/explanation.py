@@ -133,26 +133,38 @@ def _links(policy: Policy) -> Iterator[str]:
 
 
 def _hours(rules: Hours) -> Iterator[str]:
-    whole_week = _week(rules)
-    if whole_week == str(ALWAYS) and not rules.countries:
-        yield "Numbers can be called at any time of the day."
-    else:
-        yield f"Numbers can be called {whole_week}, in their local time."
-        yield f"At other times, a call {_EXCEPTIONS[rules.outside or 'allow']}."
+    outside = f"a call {_EXCEPTIONS[rules.outside or 'allow']}"
+    match _week(rules):
+        case "at any time":
+            yield "Numbers can be called at any time of the day."
+        case "never":
+            yield f"There are no calling hours: at any time, {outside}."
+        case hours:
+            yield f"Numbers can be called {hours}, in their local time."
+            yield f"At other times, {outside}."
     for country in rules.countries:
-        own = rules.of(country)
-        otherwise = f"at other times, a call {_EXCEPTIONS[own.outside or 'allow']}"
-        yield f"In {country}, numbers can be called {_week(own)}; {otherwise}."
+        yield f"In {country}, {_hours_in_country(rules.of(country))}."
     if rules.unknown != "allow":
         yield f"If the local time is unknown, a call {_EXCEPTIONS[rules.unknown]}."
 
 
+def _hours_in_country(rules: CountryHours) -> str:
+    outside = f"a call {_EXCEPTIONS[rules.outside or 'allow']}"
+    match _week(rules):
+        case "at any time":
+            return "numbers can be called at any time of the day"
+        case "never":
+            return f"there are no calling hours: at any time, {outside}"
+        case hours:
+            return f"numbers can be called {hours}; at other times, {outside}"
+
+
 def _week(rules: CountryHours) -> str:
     daily, days = rules.daily or ALWAYS, dict(rules.own_days())
-    own = [f"on {day}s {span}" for day, span in days.items() if span.end]
+    own = [f"on {day}s {span}" for day, span in days.items() if span.end and span != daily]
     if own and not daily.end:
         return ", ".join(own)
-    closed = (f"not on {day}s" for day, span in days.items() if not span.end)
+    closed = (f"not on {day}s" for day, span in days.items() if not span.end and daily.end)
     return ", ".join((str(daily), *own, *closed))
 
 

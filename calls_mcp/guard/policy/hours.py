@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, with_config
 _DAY = 24 * 60  # minutes
 _SPAN = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]|24(?=:00)):([0-5][0-9])")
 _EXPECTED = (
-    'must be hours such as "08:00-21:00", "always" or "never"; the end must be later than the start'
+    'must be hours such as "08:00-21:00", with the end after the start, or "always" or "never"'
 )
 _CLOSED = ConfigDict(extra="forbid")
 

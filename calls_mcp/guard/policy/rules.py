@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, cast, get_args
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, with_config
 from pydantic_core import ErrorDetails
 
+from calls_mcp.errors import FileError
 from calls_mcp.guard.policy.hours import Country, CountryHours, Hours
 from calls_mcp.guard.policy.number_list import load_numbers
 from calls_mcp.tools.catalog import CONFIG, Action, Confirm
@@ -40,7 +41,9 @@ def _must_match(pattern: str, expected: str) -> AfterValidator:
 Requirement = Literal["never", "confirm", "require_human", "operator", "deny"]
 Switch = Annotated[bool, Field(strict=True)]
 Pattern = Annotated[str, _must_match(r"\S+", "a pattern without spaces")]
-Prefix = Annotated[str, _must_match(r"\+[1-9][0-9]{0,14}", "+ and the first digits of a number")]
+Prefix = Annotated[
+    str, _must_match(r"\+[1-9][0-9]{0,14}", "+ and the first digits of a number, without *")
+]
 HostPattern = Annotated[
     str, _must_match(r"[A-Za-z0-9*?._-]+", "a host name or a pattern, without https:// or a path")
 ]
@@ -250,8 +253,14 @@ def _with_lists(rules: Destinations, folder: Path) -> Destinations:
         str(folder.absolute() / name) if name else ""
         for name in (rules.allow_file, rules.deny_file)
     )
+    faults: list[str] = []
     for file in filter(None, (allowed, denied)):
-        load_numbers(Path(file))
+        try:
+            load_numbers(Path(file))
+        except FileError as wrong:
+            faults += wrong.problems
+    if faults:
+        raise FileError(faults)
     return replace(rules, allow_file=allowed, deny_file=denied)
 
 
@@ -292,9 +301,9 @@ def _words(error: ErrorDetails) -> str:
     if error["type"] == "unexpected_keyword_argument":
         return _unknown(key, is_section=isinstance(error["input"], dict))
     if error["type"] in ("dataclass_type", "dict_type"):
-        return f"{key} should be a section"
+        return f"{key} must be a section: [{key}]"
     items = "".join(f"[{part}]" for part in error["loc"] if isinstance(part, int))
-    return f"{key}{items} {reason(error).replace('a valid tuple', 'an array')}"
+    return f"{key}{items} {reason(error)}"
 
 
 def _unknown(key: str, *, is_section: bool) -> str:
@@ -302,6 +311,11 @@ def _unknown(key: str, *, is_section: bool) -> str:
     if key.startswith("hours."):  # days and countries are not in the shipped file
         section = key.rpartition(".")[0]
         known += [f"{section}.{field.name}" for field in fields(CountryHours)]
-    meant = get_close_matches(key, known, n=1)
+    similar = get_close_matches(_last(key), map(_last, known), n=1)
+    meant = get_close_matches(key, [each for each in known if _last(each) in similar], 1, 0)
     what = f"section [{key}]" if is_section else f"key {key}"
     return f"unknown {what}" + (f"; did you mean {meant[0]}?" if meant else "")
+
+
+def _last(key: str) -> str:
+    return key.rpartition(".")[2]

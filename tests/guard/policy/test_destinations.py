@@ -97,6 +97,21 @@ def test_emergency_numbers_are_refused_whatever_the_settings(
     assert "dial it themselves" in denied.hint
 
 
+@pytest.mark.parametrize(
+    ("to", "number"),
+    [
+        ("sip:anna+1@example.com", "+1"),
+        ("sip:*67911@example.com", "911"),
+        ("sip:a+911@b.c", "+911"),
+    ],
+)
+def test_a_short_number_in_a_sip_address_is_named(to: str, number: str) -> None:
+    denied = refusal(SHIPPED, asked(to=to))
+    assert denied.rule == "destinations.emergency"
+    assert f"a SIP address with {number} in it" in str(denied)
+    assert "address without it" in denied.hint
+
+
 @pytest.mark.parametrize("to", ["+2904000", "+6834000", "+36112345678", BERLIN, SWISS])
 def test_a_short_subscriber_number_is_not_an_emergency_number(to: str) -> None:
     assert ruling(SHIPPED, asked(to=to)) == ""

@@ -103,6 +103,21 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
             "Numbers can be called on Mondays from 10:00 to 11:00, in their local time.",
         ),
         ("hours", {"daily": ALWAYS}, "Numbers can be called at any time of the day."),
+        (
+            "hours",
+            {"daily": NEVER, "sunday": NEVER, "outside": "operator"},
+            "There are no calling hours: at any time, a call needs the operator's approval.",
+        ),
+        (
+            "hours",
+            {"countries": {"DE": CountryHours(daily=NEVER, outside="deny")}},
+            "In DE, there are no calling hours: at any time, a call is denied.",
+        ),
+        (
+            "hours",
+            {"countries": {"DE": CountryHours(daily=ALWAYS, outside="deny")}},
+            "In DE, numbers can be called at any time of the day.",
+        ),
         ("hours", {"outside": "deny"}, "At other times, a call is denied."),
         (
             "hours",

@@ -143,11 +143,15 @@ def test_many_malformed_lines_are_counted(policy: Callable[[str, str], Policy]) 
     assert caught.value.problems[-1].endswith("980 more lines are malformed")
 
 
-def test_a_missing_list_is_reported_at_start(tmp_path: Path) -> None:
+def test_all_missing_lists_are_reported_at_start(tmp_path: Path) -> None:
     file = tmp_path / "policy.toml"
-    file.write_text('[destinations]\nallow_file = "none.txt"\n', "utf-8")
-    with pytest.raises(FileError, match=r"none\.txt: can't be read: No such file"):
+    file.write_text('[destinations]\nallow_file = "yes.txt"\ndeny_file = "no.txt"\n', "utf-8")
+    with pytest.raises(FileError) as caught:
         load_policy(file)
+    assert caught.value.problems == tuple(
+        f"{tmp_path / name}: can't be read: No such file or directory"
+        for name in ("yes.txt", "no.txt")
+    )
 
 
 @pytest.mark.parametrize("key", ["allow_file", "deny_file"])
