@@ -15,6 +15,7 @@ Status = Literal[
     "queued", "ringing", "in-progress", "completed", "busy", "no-answer", "failed", "canceled"
 ]
 Direction = Literal["inbound", "outbound-api"]
+EventName = Literal["initiated", "ringing", "answered", "detected", "completed"]
 
 LIVE: frozenset[Status] = frozenset({"queued", "ringing", "in-progress"})
 DEFAULT_TIMEOUT = 60  # seconds of ringing
@@ -47,6 +48,7 @@ class Call(NamedTuple):
     hangs_up_at: float | None = None  # when its instructions hang up, None if they don't
     time_limit: float | None = None  # the maximum seconds of talk, None for no limit
     detects: str | None = None  # the future result of detection, None if it was not requested
+    detects_after: float | None = None  # seconds from the answer to it, None if it comes with it
     started: float | None = None  # when it was dialled, None before
     ended: float | None = None  # when it ended, None before
     duration: int | None = None  # whole seconds of talk, None before the end and without an answer
@@ -63,6 +65,8 @@ class Call(NamedTuple):
     callback_method: str = "POST"  # `GET` or `POST`
     callback_events: str = "completed"  # the events that are sent there, separated by spaces
     reported: int = 0  # how many events were sent there
+    amd_callback_url: str | None = None  # the URL that receives a result that comes later
+    amd_callback_method: str = "POST"  # `GET` or `POST`
 
     @property
     def live(self) -> bool:
@@ -99,6 +103,11 @@ def detection_result(detection: str, answered_by: AnsweredBy) -> str:
     return answered_by if answered_by.startswith("machine_end") else "machine_end_beep"
 
 
+def detection_seconds(result: str) -> float:
+    """Return the seconds from the answer to a result that comes later."""
+    return 10 if result.startswith("machine_end") else 3
+
+
 def hangs_up_after(twiml: str | None) -> float | None:
     """Return the seconds until the instructions hang up, None if they don't.
 
@@ -126,15 +135,15 @@ def _pause_seconds(text: str) -> int:
 
 
 class CallEvent(NamedTuple):
-    """An event of a call, to be reported to its callback URL.
+    """An event of a call.
 
     Attributes:
-        status: The reported status.
+        name: `initiated`, `ringing`, `answered`, `detected` or `completed`.
         call: The call right after the event; `call.updated` is the time of the event, and
-            `call.reported` its number within the call, from 0.
+            `call.reported` its number among those sent to the callback URL, from 0.
     """
 
-    status: str
+    name: EventName
     call: Call
 
 
@@ -143,7 +152,9 @@ def due(call: Call) -> float | None:
     if call.status == "queued":
         return min(call.ring_at, call.end_at)
     if call.live:
-        return call.answer_at if _will_be_answered(call) else call.end_at
+        if _will_be_answered(call):
+            return call.answer_at
+        return min(_detected_at(call), call.end_at)
     if call.ended is None or call.duration is None or call.price is not None:
         return None
     return call.ended + PRICE_DELAY
@@ -154,14 +165,21 @@ def advanced(call: Call, now: float) -> tuple[Call, list[CallEvent]]:
     events: list[CallEvent] = []
     while (at := due(call)) is not None and at <= now:
         call, names = _next(call, at)
-        for name in names if call.callback_url else ():
-            if name in call.callback_events.split():
-                events.append(CallEvent(_reported_status(name, call), call))
+        for name in names:
+            event = CallEvent(name, call)
+            events.append(event)
+            if is_reported(event):
                 call = call._replace(reported=call.reported + 1)
     return call, events
 
 
-def _next(call: Call, at: float) -> tuple[Call, tuple[str, ...]]:
+def is_reported(event: CallEvent) -> bool:
+    """Whether an event is sent to the callback URL."""
+    call = event.call
+    return call.callback_url is not None and event.name in call.callback_events.split()
+
+
+def _next(call: Call, at: float) -> tuple[Call, tuple[EventName, ...]]:
     """Return the call after its next change, and the names of the events."""
     if not call.live:
         return call._replace(price=_price(call), updated=at), ()
@@ -170,8 +188,11 @@ def _next(call: Call, at: float) -> tuple[Call, tuple[str, ...]]:
         # a call that fails immediately never rings
         return call, ("initiated", "ringing") if call.end_at > at else ("initiated",)
     if _will_be_answered(call):
-        call = call._replace(status="in-progress", answered_by=call.detects, updated=at)
+        result = call.detects if call.detects_after is None else None
+        call = call._replace(status="in-progress", answered_by=result, updated=at)
         return call, ("answered",)
+    if _detected_at(call) < call.end_at:
+        return call._replace(answered_by=call.detects, updated=at), ("detected",)
     duration = None if call.answer_at is None else int(at - call.answer_at + 0.5)
     call = call._replace(status=call.end_as, ended=at, duration=duration, updated=at)
     return call, ("completed",)
@@ -181,14 +202,18 @@ def _will_be_answered(call: Call) -> bool:
     return call.status == "ringing" and call.answer_at is not None and call.answer_at <= call.end_at
 
 
+def _detected_at(call: Call) -> float:
+    """Return when a result of detection comes after the answer, infinity if it never does."""
+    awaited = call.status == "in-progress" and call.answered_by is None
+    if not awaited or call.answer_at is None or call.detects_after is None:
+        return float("inf")
+    return call.answer_at + call.detects_after
+
+
 def _price(call: Call) -> float:
     if call.fixed_price is not None:
         return call.fixed_price
     return -PRICE_PER_MINUTE * ((max(call.duration or 0, 1) + 59) // 60)
-
-
-def _reported_status(event: str, call: Call) -> str:
-    return event if event in {"initiated", "ringing"} else call.status
 
 
 # Updates

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from calls_mcp.emulator import callback_queue
 from calls_mcp.emulator.call_lifecycle import Call, CallEvent, advanced, due
-from calls_mcp.emulator.call_parameters import status_parameters
+from calls_mcp.emulator.call_parameters import event_callbacks
 from calls_mcp.emulator.callback_queue import CallbackQueue
 from calls_mcp.emulator.clock import Clock
 from calls_mcp.emulator.database import Database, Row, Value
@@ -191,9 +191,5 @@ class CallStore:
         with self.transaction() as now:
             self._database.execute(statement, rows(now))
             for event in events:
-                self._report(event)
-
-    def _report(self, event: CallEvent) -> None:
-        call = event.call
-        url, method, form = call.callback_url, call.callback_method, status_parameters(event)
-        self.callbacks.add(call.sid, url or "", method, form, call.updated)
+                for url, method, form in event_callbacks(event):
+                    self.callbacks.add(event.call.sid, url, method, form, event.call.updated)

@@ -231,6 +231,8 @@ def _check_from(from_: str, to: str) -> None:
 
 def _outbound(values: Values, script: Script, now: float, ring_at: float) -> Call:
     detection = None if "SendDigits" in values else values.get("MachineDetection")
+    result = detection and call_lifecycle.detection_result(detection, script.answered_by)
+    is_async = values.get("AsyncAmd") == "true"
     call = Call(
         sid=_new_sid(),
         to=values["To"],
@@ -241,7 +243,8 @@ def _outbound(values: Values, script: Script, now: float, ring_at: float) -> Cal
         updated=now,
         ring_at=ring_at,
         time_limit=int(values.get("TimeLimit", call_lifecycle.DEFAULT_TIME_LIMIT)),
-        detects=detection and call_lifecycle.detection_result(detection, script.answered_by),
+        detects=result,
+        detects_after=call_lifecycle.detection_seconds(result) if result and is_async else None,
         url=values.get("Url"),
         twiml=None if "Url" in values else values.get("Twiml"),
         fixed_price=script.price,
@@ -249,6 +252,8 @@ def _outbound(values: Values, script: Script, now: float, ring_at: float) -> Cal
         callback_url=None if "ApplicationSid" in values else values.get("StatusCallback"),
         callback_method=values.get("StatusCallbackMethod", "POST"),
         callback_events=values.get("StatusCallbackEvent", "completed"),
+        amd_callback_url=values.get("AsyncAmdStatusCallback"),
+        amd_callback_method=values.get("AsyncAmdStatusCallbackMethod", "POST"),
     )
     timeout = int(values.get("Timeout", call_lifecycle.DEFAULT_TIMEOUT))
     return call_lifecycle.planned(call, script, timeout)
@@ -259,6 +264,7 @@ def _both_records(outbound: Call) -> tuple[Call, Call]:
         sid=_new_sid(),
         direction="inbound",
         detects=None,
+        detects_after=None,
         peer_sid=outbound.sid,
         url=None,
         twiml=None,
