@@ -13,6 +13,23 @@ axe.run(document, {iframes: false, preload: false, resultTypes: ["violations"]})
   .then(({violations}) => violations.map(({id, nodes}) => `${id}: ${nodes[0].html}`))
 """
 """Returns a line for each violation, on a page that has loaded the source of axe-core."""
+MISPLACED = """() => {
+  const width = document.documentElement.clientWidth;
+  const all = (selector) => [...document.querySelectorAll(selector)].filter((e) => e.offsetParent);
+  const box = (e) => e.getBoundingClientRect();
+  const isOutside = (e) => box(e).right > width + 1 || box(e).left < -1;
+  const hidden = ".visually-hidden, .visually-hidden *";
+  const outside = all("header *, main *").filter((e) => !e.matches(hidden) && isOutside(e));
+  const lines = (e) => e.getClientRects().length;
+  const broken = all(".nowrap, time:not(:has(.nowrap))").filter((e) => lines(e) > 1);
+  const scrollers = all(".scroll").filter((e) => e.scrollWidth > e.clientWidth);
+  const controls = all("button, .button, input, select");
+  const meet = (a, b) => a.left < b.right - 1 && a.top < b.bottom - 1;
+  const isOver = (a, b) => meet(box(a), box(b)) && meet(box(b), box(a));
+  const over = controls.filter((a, at) => controls.slice(at + 1).some((b) => isOver(a, b)));
+  return [...outside, ...broken, ...scrollers, ...over].map((e) => e.outerHTML.slice(0, 200));
+}"""
+"""Elements that leave the page, break inside a number or time, scroll sideways or overlap."""
 # Containers often have no sandbox for Chromium; the pages are our own.
 _FLAGS = (
     "--no-sandbox",

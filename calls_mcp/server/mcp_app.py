@@ -1,7 +1,7 @@
 """The MCP App: a page on which a host shows calls to its user.
 
-Two tools refer to it, but only for clients that declare support for such pages. It is not in the
-list of resources, because hosts show that list to models.
+The tools that return calls refer to it, but only for clients that declare support for such pages.
+It is not in the list of resources, because hosts show that list to models.
 """
 
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ EXTENSION = "io.modelcontextprotocol/ui"
 MIME_TYPE = "text/html;profile=mcp-app"
 URI = "ui://calls-mcp/calls"
 
-_SHOWN = frozenset({"fetch_call", "list_calls"})
+_SHOWN = frozenset({"create_call", "fetch_call", "list_calls", "update_call"})
 _OF_A_TOOL = {"ui": {"resourceUri": URI}}
 # The page needs no network.
 _NOWHERE = ("connectDomains", "resourceDomains", "frameDomains", "baseUriDomains")

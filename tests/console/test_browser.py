@@ -8,6 +8,7 @@ import pytest
 from playwright.async_api import Browser, Locator, expect
 
 from tests.audit_records import lines_in
+from tests.chromium import MISPLACED
 from tests.console.harness import Harness, sign_in
 from tests.console.test_approvals_page import insert_requests
 from tests.console.window import Window, open_window
@@ -85,22 +86,6 @@ async def test_every_page_is_accessible_light_and_dark_wide_and_narrow(
 
 LONG = f"{'العربية ' * 6}👩🏽‍🚀 {'long' * 12}@department.example.com"
 SIP = "sip:a.very.long.user.name+extension@gateway.region-1.voip.example.com"
-MISPLACED = """() => {
-  const width = document.documentElement.clientWidth;
-  const all = (selector) => [...document.querySelectorAll(selector)].filter((e) => e.offsetParent);
-  const box = (e) => e.getBoundingClientRect();
-  const isOutside = (e) => box(e).right > width + 1 || box(e).left < -1;
-  const hidden = ".visually-hidden, .visually-hidden *";
-  const outside = all("header *, main *").filter((e) => !e.matches(hidden) && isOutside(e));
-  const broken = all(".nowrap, time").filter((e) => e.getClientRects().length > 1);
-  const scrollers = all(".scroll").filter((e) => e.scrollWidth > e.clientWidth);
-  const controls = all("button, .button, input, select");
-  const meet = (a, b) => a.left < b.right - 1 && a.top < b.bottom - 1;
-  const isOver = (a, b) => meet(box(a), box(b)) && meet(box(b), box(a));
-  const over = controls.filter((a, at) => controls.slice(at + 1).some((b) => isOver(a, b)));
-  return [...outside, ...broken, ...scrollers, ...over].map((e) => e.outerHTML.slice(0, 200));
-}"""
-"""Elements that leave the page, break inside a number or time, scroll sideways or overlap."""
 
 
 @pytest.mark.parametrize("rules", ['place = "operator"\nhang_up = "operator"'], ids=[""])

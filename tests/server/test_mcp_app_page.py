@@ -13,7 +13,7 @@ from mcp_types import CallToolResult, TextContent, TextResourceContents
 from playwright.sync_api import Browser, expect
 
 from calls_mcp.server import mcp_app as app
-from tests.chromium import open_browser
+from tests.chromium import MISPLACED, open_browser
 from tests.harness import TALKS_FOR_AN_HOUR, open_harness, placing, structured
 from tests.server.app_host import HOST, VIEW, Host, open_host
 
@@ -101,43 +101,106 @@ def shown(host: Host) -> str:
 def test_a_call_is_a_card_with_a_timeline(host: Host) -> None:
     host.show({"outcome": "done", "call": ENDED})
     view = host.view
-    expect(view.locator("h1")).to_have_text("Call +15005550006 → +15005550205")
+    expect(view.locator("h1")).to_have_text("Call to +1 500 555 0205")
+    expect(view.get_by_role("status")).to_have_text("Completed")
+    expect(view.locator("#shown > p")).to_have_text(
+        "The call was answered. It lasted 1 h 1 min 3 s."
+    )
+    view.get_by_text("Details").click()
     facts = dict(
         zip(view.locator("dt").all_inner_texts(), view.locator("dd").all_inner_texts(), strict=True)
     )
     assert facts == {
-        "Status": "completed",
-        "From": "+15005550006",
-        "To": "+15005550205",
-        "Direction": "outbound-api",
+        "From": "+1 500 555 0006",
+        "To": "+1 500 555 0205",
         "Caller name": "ACME",
         "Duration": "1 h 1 min 3 s",
         "Cost": "0.013 USD",
+        "Direction": "outbound-api",
         "Call SID": SID,
     }
-    events = [re.sub(r"\s+", " ", each) for each in view.locator("li").all_inner_texts()]
-    assert events == [
-        "Created 25 Nov 2026, 10:00:00",
-        "Queued for 1200 ms",
-        "Started 25 Nov 2026, 10:00:05",
-        "Ended: completed 25 Nov 2026, 11:01:08 after 1 h 1 min 3 s",
+    assert events(host) == [
+        "25 Nov 2026",
+        "10:00:00 Created",
+        "10:00:05 Started after 1.2 s in the queue",
+        "11:01:08 Completed after 1 h 1 min 3 s",
     ]
-    expect(view.get_by_role("status")).to_have_text("Call completed")
+
+
+def events(host: Host) -> list[str]:
+    """The lines of the timeline."""
+    lines = host.view.locator("li").all_inner_texts()
+    return [" ".join(line.split()) for line in lines]
+
+
+HOW_IT_WENT: dict[str, dict[str, Any]] = {
+    "A person answered. It lasted 9 s.": {"answered_by": "human", "duration_seconds": 9},
+    "An answering machine answered. It lasted 9 s.": {
+        "answered_by": "machine_end_beep",
+        "duration_seconds": 9,
+    },
+    "The call has ended.": {"duration_seconds": 0},
+    "Nobody answered.": {"status": "no-answer"},
+    "The line was busy.": {"status": "busy"},
+    "The call failed.": {"status": "failed"},
+    "The call was canceled before it was answered.": {"status": "canceled"},
+    "The call was live when this was read. It may have changed since.": LIVE,
+    "The status of this call is unknown.": {"status": "new", "live": None},
+}
+
+
+def test_a_card_says_how_the_call_went(host: Host) -> None:
+    for said, changes in HOW_IT_WENT.items():
+        host.show({"outcome": "done", "call": ENDED | changes})
+        expect(host.view.locator("#shown > p")).to_have_text(said)
+
+
+def test_an_incoming_call_is_named_after_its_caller(host: Host) -> None:
+    host.show({"outcome": "done", "call": ENDED | {"direction": "inbound"}})
+    expect(host.view.locator("h1")).to_have_text("Call from +1 500 555 0006")
+
+
+def test_a_timeline_names_each_day_once(host: Host) -> None:
+    host.show({"outcome": "done", "call": ENDED | {"ended_at": "2026-11-26T00:00:09Z"}})
+    days = [line for line in events(host) if line.endswith("2026")]
+    assert days == ["25 Nov 2026", "26 Nov 2026"]
+
+
+NUMBERS = {
+    "+12025550123": "+1 202 555 0123",
+    "+442079460123": "+44 207 946 0123",
+    "+3531234567": "+353 123 4567",
+    "sip:+12025550123@example.com": "sip:+12025550123@example.com",
+    "client:desk": "client:desk",
+    "22395": "22395",
+}
+
+
+def test_digits_of_phone_numbers_are_grouped(host: Host) -> None:
+    calls = [ENDED | {"to": number} for number in NUMBERS]
+    host.show({"outcome": "done", "calls": calls, "count": len(calls)})
+    assert host.column("To") == [*NUMBERS.values()]
+
+
+def test_a_change_whose_result_is_unknown_shows_the_error_and_the_call(host: Host) -> None:
+    host.show(ERROR | {"call": ENDED})
+    expect(host.view.locator("#shown > p").first).to_have_text("There is no such call.")
+    expect(host.view.locator("h1")).to_have_text("Call to +1 500 555 0205")
 
 
 def test_a_later_result_takes_the_place_of_an_earlier_one(host: Host) -> None:
     host.show({"outcome": "done", "call": LIVE})
-    expect(host.view.locator("li").last).to_have_text("Now: ringing")
+    expect(host.view.locator("li").last).to_have_text("Ringing")
     host.show({"outcome": "done", "call": ENDED})
-    expect(host.view.locator("li").last).to_contain_text("Ended: completed")
+    expect(host.view.locator("li").last).to_contain_text("Completed")
     host.show(CALLS)
     expect(host.view.get_by_role("row")).to_have_count(5)
     expect(host.view.locator("li")).to_have_count(0)
 
 
 LOW_TO_HIGH = {
-    "Time": ["24 Nov", "25 Nov 2026, 09:00:00", "25 Nov 2026, 10:00:00", "25 Nov 2026, 10:00:05"],
-    "Status": ["ringing", "completed", "no-answer", "failed"],
+    "Time": ["24 Nov 2026 10:00", "25 Nov 2026 09:00", "25 Nov 2026 10:00", "25 Nov 2026 10:00"],
+    "Status": ["Ringing", "Completed", "No answer", "Failed"],
     "Duration": ["0 s", "9 s", "1 h 1 min 3 s", ""],
     "Cost": ["0.013 USD", "0.1 USD", "0.2 USD", ""],
 }
@@ -183,37 +246,43 @@ def test_the_order_and_the_focus_outlive_a_new_list(host: Host) -> None:
     expect(button).to_be_focused()
     host.show({"outcome": "done", "calls": [ENDED, FAILED, MISSED], "count": 3})
     expect(host.view.get_by_role("row")).to_have_count(4)
-    assert host.column("Status") == ["failed", "no-answer", "completed"]
+    assert host.column("Status") == ["Failed", "No answer", "Completed"]
     expect(host.view.get_by_role("button", name="Status")).to_be_focused()
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "title", "words"),
     [
-        (ERROR, ["There is no such call.", "Look for it."]),
-        ({"outcome": "declined", "reason": "not today"}, ["declined: not today"]),
-        ({"outcome": "done", "deleted": SID}, [f"Deleted the record of {SID}."]),
+        (ERROR, "Error", ["There is no such call.", "Look for it."]),
+        ({"outcome": "declined", "reason": "not today"}, "Declined", ["not today"]),
+        ({"outcome": "done", "deleted": SID}, "Record deleted", [f"The record of {SID} is gone."]),
         (
             {
                 "outcome": "awaiting_operator",
-                "confirmation": {"preview": "End the call.", "approval": "a-1"},
+                "confirmation": {"preview": "End the call.\nNow.", "approval": "a-1"},
             },
-            ["Not done yet. Waiting for approval from an operator.", "End the call."],
+            "Waiting for an operator's approval",
+            ["End the call.", "Now."],
         ),
         (
             {
                 "outcome": "confirmation_required",
-                "confirmation": {"preview": "End the call.", "token": "t-1"},
+                "confirmation": {
+                    "preview": "End the call.",
+                    "token": "t-1",
+                    "expires_at": "2026-11-25T10:05:00Z",
+                },
             },
-            ["Not done yet. Waiting for approval from the user.", "End the call."],
+            "Waiting for your confirmation",
+            ["End the call.", "Expires: 25 Nov 2026 10:05"],
         ),
     ],
 )
 def test_what_is_no_call_is_told_in_plain_lines_without_a_token(
-    host: Host, content: dict[str, Any], words: list[str]
+    host: Host, content: dict[str, Any], title: str, words: list[str]
 ) -> None:
     host.show(content)
-    expect(host.view.locator("p", has_text=words[0])).to_be_visible()
+    expect(host.view.locator("h1")).to_have_text(title)
     assert host.view.locator("#shown p").all_inner_texts() == words
     assert host.view.locator("button, table, dl").count() == 0
 
@@ -222,7 +291,8 @@ def test_a_result_without_structure_is_told_by_its_text(host: Host) -> None:
     host.show(CallToolResult(content=[TextContent(text="one\ntwo")], is_error=True))
     expect(host.view.locator("p", has_text="two")).to_be_visible()
     host.notify("ui/notifications/tool-cancelled", {"reason": "enough"})
-    expect(host.view.locator("p", has_text="Cancelled: enough")).to_be_visible()
+    expect(host.view.locator("h1")).to_have_text("Canceled")
+    expect(host.view.locator("#shown p")).to_have_text("enough")
 
 
 HOSTILE = (
@@ -276,7 +346,7 @@ SENT = "(message) => frame.contentWindow.postMessage(message, '*')"
 
 def test_it_takes_messages_from_its_host_alone_and_only_such_as_it_can_read(host: Host) -> None:
     host.show({"outcome": "done", "call": LIVE})
-    heading = "Call +15005550006 → +15005550205"
+    heading = "Call to +1 500 555 0205"
     expect(host.view.locator("h1")).to_have_text(heading)
     forged = {"method": "ui/notifications/tool-result", "params": {"structuredContent": ERROR}}
     host.view.evaluate("(message) => window.postMessage(message, '*')", forged)
@@ -311,7 +381,7 @@ ODD: list[dict[str, Any]] = [
 def test_a_shape_that_is_not_known_breaks_nothing(host: Host, content: dict[str, Any]) -> None:
     host.show({"outcome": "done"} | content)
     host.show({"outcome": "done", "call": ENDED})
-    expect(host.view.locator("h1")).to_have_text("Call +15005550006 → +15005550205")
+    expect(host.view.locator("h1")).to_have_text("Call to +1 500 555 0205")
 
 
 def test_it_wears_the_hosts_colours_and_fonts_and_changes_its_theme(
@@ -328,7 +398,7 @@ def test_it_wears_the_hosts_colours_and_fonts_and_changes_its_theme(
         expect(body).to_have_css("color", "rgb(240, 244, 248)")
         host.change(styles={"variables": {"--color-text-primary": "#ffffff", "color": "red"}})
         expect(body).to_have_css("color", "rgb(255, 255, 255)")
-        expect(host.view.locator("li").last).to_have_text("Now: ringing")
+        expect(host.view.locator("li").last).to_have_text("Ringing")
 
 
 def test_of_a_hosts_style_it_takes_the_fonts_alone(
@@ -351,17 +421,62 @@ def test_times_are_told_in_the_users_zone_and_manner(
 ) -> None:
     with open_host(chromium, page, {"locale": "de-DE", "timeZone": "Asia/Tokyo"}) as host:
         host.show({"outcome": "done", "call": LIVE})
-        expect(host.view.locator("time").first).to_have_text("25.11.2026, 19:00:00")
-        host.change(timeZone="UTC")
-        expect(host.view.locator("time").first).to_have_text("25.11.2026, 10:00:00")
+        assert events(host)[:2] == ["25.11.2026", "19:00:00 Created"]
+        host.change(timeZone="America/Los_Angeles")
+        assert events(host)[:2] == ["25.11.2026", "02:00:00 Created"]
         host.change(timeZone="Nowhere/At all", locale="?")
-        expect(host.view.locator("time").first).to_contain_text("2026")
+        assert "2026" in events(host)[0]
 
 
 def test_it_tells_how_high_it_is(host: Host) -> None:
     host.show({"outcome": "done", "calls": [ENDED] * 50, "count": 50})
     height = host.view.evaluate("document.documentElement.getBoundingClientRect().height")
     host.page.wait_for_function("(height) => told.at(-1).params?.height >= height", arg=int(height))
+
+
+SIP = "sip:a.very.long.user.name+extension@gateway.region-1.voip.example.com"
+LONG = f"{'العربية ' * 6}👩🏽‍🚀 {'long' * 12}@department.example.com"
+DIFFICULT: dict[str, Any] = ENDED | {
+    "from": SIP,
+    "to": "client:مكتب-الاستقبال👩🏽‍🚀",
+    "caller_name": LONG,
+    "forwarded_from": "+442079460123",
+    "duration_seconds": 50_463,
+    "cost": "123.4567",
+    "answered_by": "machine_end_beep",
+    "parent_call_sid": SID,
+}
+LONG_NUMBERS: dict[str, Any] = ENDED | {"from": "+493023125112", "to": "+442079460123"}
+LISTS: list[list[dict[str, Any]]] = [[], [LONG_NUMBERS], [DIFFICULT, LIVE, *[LONG_NUMBERS] * 58]]
+EDGES = """() => Object.fromEntries(
+  ["Time", "From", "To", "Status", "Duration", "Cost"].map((title) => {
+    const cells = [...document.querySelectorAll(`td[data-column=${title}]`)];
+    const boxes = cells.map((cell) => cell.getBoundingClientRect());
+    const edge = (side) => [...new Set(boxes.map((box) => Math.round(box[side])))];
+    return [title, {left: edge("left"), right: edge("right"), top: edge("top")}];
+  }))"""
+
+
+@pytest.mark.parametrize("width", [320, 360, 559, 560, 768, 1280, 1920])
+def test_difficult_data_fits_and_columns_are_aligned_at_every_width(
+    chromium: Browser, page: TextResourceContents, width: int
+) -> None:
+    with open_host(chromium, page, {"locale": "en-GB", "timeZone": "UTC"}, width) as host:
+        for call in (DIFFICULT, FAILED, LIVE):
+            host.show({"outcome": "done", "call": call})
+            host.view.get_by_text("Details").click()
+            assert host.view.evaluate(MISPLACED) == []
+        for calls in LISTS:
+            host.show({"outcome": "done", "calls": calls, "count": len(calls)})
+            assert host.view.evaluate(MISPLACED) == []
+        edges, is_table = host.view.evaluate(EDGES), width >= 560
+        for title in ("Time", "From", "To"):
+            assert len(edges[title]["left"]) == 1, title
+        for title in ("Duration", "Cost"):
+            assert len(edges[title]["right"]) == 1, title
+        assert (edges["Duration"]["top"] == edges["To"]["top"]) == is_table
+        assert (host.view.get_by_role("columnheader", name="To").count() == 1) == is_table
+        assert host.view.get_by_text(SID).count() == 0
 
 
 @pytest.mark.needs(tool="axe-core")
@@ -389,7 +504,8 @@ def test_what_the_server_tells_is_what_is_shown(chromium: Browser) -> None:
         contents, fetched, listed = elsewhere.submit(anyio.run, told_by_a_server).result()
     with open_host(chromium, contents) as host:
         host.show(fetched)
-        expect(host.view.locator("h1")).to_contain_text(f"→ {TALKS_FOR_AN_HOUR}")
+        assert TALKS_FOR_AN_HOUR == "+15005550205"
+        expect(host.view.locator("h1")).to_have_text("Call to +1 500 555 0205")
         host.show(listed)
         expect(host.view.get_by_role("row")).to_have_count(1 + structured(listed)["count"])
 
