@@ -3,7 +3,7 @@
 import json
 import re
 import sqlite3
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -14,11 +14,21 @@ from calls_mcp.audit.records import Fields, encode, is_intact, parse
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.tools.catalog import Json
 
-_FARTHEST = 20_000  # records that one query searches
+_FARTHEST = 10_000  # records that one query searches
 _BATCH = 500  # records; a long query would keep SQLite from truncating its write-ahead log
 _EXACT = ("tool", "decision", "phase", "principal")
 _ASCII = re.compile("[\0-\x7f]*")
 _MASKED = json.dumps("•")[1:-1].encode()
+_MAX_SEQ = 2**63 - 1
+_FIELD = "CASE WHEN json_valid({0}body) THEN json_extract({0}body, '$.{1}') END"
+_COLUMNS = {name: _FIELD.format("", name) for name in ("id", "approval_id")}
+"""Fields in SQL. There is an index for exactly these expressions."""
+_PLACEMENTS = f"""
+SELECT wanted.value, first.body FROM json_each(?) AS wanted
+JOIN audit AS later ON later.sid = wanted.value AND later.tool = 'create_call'
+JOIN audit AS first ON {_FIELD.format("first.", "id")} = {_FIELD.format("later.", "id")}
+    AND first.seq < later.seq
+"""  # noqa: S608  # of constants
 _HAS_TABLE = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'audit'"
 _NO_RECORDS = (
     "CREATE TEMP VIEW audit AS SELECT 0 AS seq, '' AS time, NULL AS tool, NULL AS sid, '' AS prev, "
@@ -98,7 +108,7 @@ class AuditReader:
     ) -> tuple[list[Found], int | None]:
         """Return the newest wanted records, and the `before` of the next page, if there is one.
 
-        At most 20,000 records before number `before` are searched.
+        At most 10,000 records before number `before` are searched.
         """
         condition, values = wanted.where
         with self._reading() as database:
@@ -120,17 +130,23 @@ class AuditReader:
 
         Earlier records are found by the id of the change and of the approval.
         """
-        found: list[Fields] = []
-        links = [encode({"sid": sid})[1:-1].encode()]
-        query = "SELECT body FROM audit WHERE seq >= ? ORDER BY seq DESC"
+        found: dict[int, Fields] = {}
         with self._reading() as database:
-            floor = _floor(database, _end(database))
-            for (body,) in database.execute(query, (floor,)):
-                line = _line(body)
-                if any(link in line for link in links) and (record := parse(line)):
-                    found.append(record)
-                    links += {*_links(record)}.difference(links)
-        return found[::-1]
+            queries: list[tuple[str, str, int]] = [("sid", sid, _MAX_SEQ)]
+            for column, value, before in queries:
+                query = f"SELECT seq, body FROM audit WHERE {column} = ? AND seq <= ?"  # noqa: S608
+                for seq, line in map(_row, database.execute(query, (value, before)).fetchall()):
+                    if seq not in found and (record := parse(line)):
+                        found[seq] = record
+                        queries += ((*link, seq) for link in _links(record))
+        return [found[seq] for seq in sorted(found)]
+
+    def placements(self, sids: Iterable[str]) -> dict[str, Fields]:
+        """Return the first record of the change that placed each call, by SID."""
+        with self._reading() as database:
+            rows = database.execute(_PLACEMENTS, (json.dumps([*sids]),)).fetchall()
+        found = ((_text(sid), parse(_line(body))) for sid, body in rows)
+        return {str(sid): record for sid, record in found if record}
 
     def decisions(self, since: str, most: int, after: int = 0) -> list[Fields]:
         """Return the newest records of decisions, newest first.
@@ -145,19 +161,6 @@ class AuditReader:
         with self._reading() as database:
             rows = database.execute(query, (after + 1, since, since, most)).fetchall()
         return [record for (body,) in rows if (record := parse(_line(body)))]
-
-    def placed(self, after: int = 0) -> list[tuple[int, Fields]]:
-        """Return the newest records about placing calls, oldest first, with their numbers.
-
-        They have numbers above `after`, and are among the newest 20,000 records of the log.
-        """
-        query = (
-            "SELECT seq, body FROM audit WHERE seq > max(?, (SELECT max(seq) FROM audit) - ?) "
-            "AND tool = 'create_call' ORDER BY seq"
-        )
-        with self._reading() as database:
-            rows = database.execute(query, (after, _FARTHEST)).fetchall()
-        return [(seq, record) for seq, line in map(_row, rows) if (record := parse(line))]
 
     def rows(self, wanted: Filter | None = None, after: int | None = None) -> Iterator[Row]:
         """Yield the wanted records after number `after`, oldest first."""
@@ -210,10 +213,9 @@ def _end(database: sqlite3.Connection) -> int:
 
 
 def _floor(database: sqlite3.Connection, end: int) -> int:
-    """Return the number of the record that is `_FARTHEST` records before `end`."""
-    query = "SELECT seq FROM audit WHERE seq < ? ORDER BY seq DESC LIMIT 1 OFFSET ?"
-    row = database.execute(query, (end, _FARTHEST - 1)).fetchone()
-    return cast("int", row[0]) if row else -(2**63)
+    """Return a number that is at most `_FARTHEST` records before `end`."""
+    (newest,) = database.execute("SELECT max(seq) FROM audit WHERE seq < ?", (end,)).fetchone()
+    return max(cast("int", newest or 0) + 1 - _FARTHEST, -_MAX_SEQ)
 
 
 def _row(row: Sequence[object]) -> Row:
@@ -228,10 +230,10 @@ def _text(value: object) -> Json:
     return value.decode(errors="replace") if isinstance(value, bytes) else cast("Json", value)
 
 
-def _links(record: Fields) -> Iterator[bytes]:
-    """Yield the text that older records about the same change contain."""
+def _links(record: Fields) -> Iterator[tuple[str, str]]:
+    """Yield the columns by which older records about the same change are found, with values."""
     names = ("approval_id",) if record.get("phase") == "decided" else ("approval_id", "id")
-    return (encode({name: record[name]})[1:-1].encode() for name in names if record.get(name))
+    return ((_COLUMNS[name], str(record[name])) for name in names if record.get(name))
 
 
 def _mentions(line: bytes, needle: str) -> bool:

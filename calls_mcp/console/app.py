@@ -92,7 +92,6 @@ def _build_app(console: ConsoleContext, poll_interval: float) -> tuple[ASGIApp, 
     topics = {"approvals": approvals.fingerprint, "calls": calls.fingerprint}
     events = EventStream(console.sessions, topics, poll_interval)
     console.background.start(overview.preload)
-    console.background.start(calls.preload)
     console.background.start(events.run)
     pages = (sign_in, approvals, calls, audit, overview, policy, events)
     routes = [

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import cast
@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from calls_mcp.audit.search import AuditReader
 from calls_mcp.console.browser_sessions import Session, session_of
-from calls_mcp.console.call_origins import NOWHERE, CallOrigins, Origin
+from calls_mcp.console.call_origins import NOWHERE, Origin, read_origins
 from calls_mcp.console.call_search import (
     DIRECTIONS,
     SORTS,
@@ -73,7 +73,6 @@ class CallsPage:
         self._lists: TimedCache[_CallList] = TimedCache(interval, console.clock)
         self._calls: TimedCache[Outcome] = TimedCache(interval, console.clock)
         self._observations = Observations(console.clock)
-        self._origins = CallOrigins(console.audit_database)
         self.routes = [
             Route("/calls", self.index),
             Route("/calls/export.{format}", self.export),
@@ -82,10 +81,6 @@ class CallsPage:
             Route("/calls/{sid}/hang-up", self.hang_up, methods=["POST"]),
         ]
 
-    async def preload(self) -> None:
-        """Read the audit log, so that the first visit is fast."""
-        await self._read_origins()
-
     async def index(self, request: Request) -> Response:
         """Show the live calls and the newest others, or the calls that match a filter."""
         query = request.query_params
@@ -93,9 +88,8 @@ class CallsPage:
         if _SID.fullmatch(wanted.search):
             return RedirectResponse(f"/calls/{wanted.search}", 303)
         faults, calls = [*wanted.faults], _CallList()
-        origins = await self._read_origins()
         if not (faults or self._unavailable):
-            calls = await self._search(wanted, cursor, origins)
+            calls = await self._search(wanted, cursor)
         filters = urlencode(wanted.given)
         values = {
             "unavailable": self._unavailable,
@@ -106,7 +100,7 @@ class CallsPage:
             "error": calls.error,
             "searched": calls.searched,
             "is_first": not (wanted.given or cursor),
-            "origins": origins,
+            "origins": await self._read_origins((*calls.live, *calls.others)),
             "nowhere": NOWHERE,
             "statuses": STATUSES,
             "directions": DIRECTIONS,
@@ -128,7 +122,7 @@ class CallsPage:
         first = await self._list_calls({**_EXPORTED, **wanted.arguments})
         if first.error:
             raise HTTPException(503, first.error.message)
-        rows = self._rows(first, wanted, await self._read_origins())
+        rows = self._rows(first, wanted)
         lines = _csv(rows) if name == "csv" else _jsonl(rows)
         headers = {"Content-Disposition": f'attachment; filename="calls.{name}"'}
         return StreamingResponse(lines, media_type=_MEDIA_TYPES[name], headers=headers)
@@ -153,10 +147,10 @@ class CallsPage:
             "placed": next((each for each in records if each.get("arguments")), None),
             "decided": next((each for each in records if each.get("decided_by")), None),
             "approval": await self._approval(str(approval)),
-            "legs": await self._legs(sid) if call else (),
+            "legs": (legs := await self._legs(sid) if call else ()),
             "raw": call and json.dumps(call.content(), indent=2, ensure_ascii=False),
             "can_hang_up": not self._console.settings.guard.read_only,
-            "origins": await self._read_origins(),
+            "origins": await self._read_origins(legs),
             "nowhere": NOWHERE,
         }
         return page(request, "call.html", values)
@@ -205,9 +199,7 @@ class CallsPage:
         newest = sorted(live.values(), key=lambda call: call.created_at or "", reverse=True)
         return _CallList(tuple(newest), tuple(others), error, found[""].next_cursor or "")
 
-    async def _search(
-        self, wanted: CallFilter, cursor: str, origins: Mapping[str, Origin]
-    ) -> _CallList:
+    async def _search(self, wanted: CallFilter, cursor: str) -> _CallList:
         """Return a page of the calls that match. The first page without a filter has live calls."""
         if not (wanted.given or cursor):
             return await self._list()
@@ -217,6 +209,7 @@ class CallsPage:
             start = {"cursor": cursor} if cursor else wanted.arguments
             outcome = await self._list_calls({"limit": most, "page_size": most, **start})
             found = outcome.calls or ()
+            origins = await self._read_origins(found)
             matching = tuple(call for call in found if wanted.matches(call, origins))
             searched = len(found) if wanted.is_local else 0
             return _CallList((), matching, outcome.error, outcome.next_cursor or "", searched)
@@ -226,11 +219,10 @@ class CallsPage:
     async def _list_calls(self, arguments: Mapping[str, Json]) -> Outcome:
         return await self._console.invoke("list_calls", arguments)
 
-    async def _rows(
-        self, first: Outcome, wanted: CallFilter, origins: Mapping[str, Origin]
-    ) -> AsyncIterator[Mapping[str, Json]]:
+    async def _rows(self, first: Outcome, wanted: CallFilter) -> AsyncIterator[Mapping[str, Json]]:
         outcome = first
         while True:
+            origins = await self._read_origins(outcome.calls or ())
             for call in outcome.calls or ():
                 if wanted.matches(call, origins):
                     origin = origins.get(call.sid, NOWHERE)
@@ -243,9 +235,10 @@ class CallsPage:
             if outcome.error:
                 raise ConnectionError(outcome.error.message)  # a whole file would look complete
 
-    async def _read_origins(self) -> Mapping[str, Origin]:
+    async def _read_origins(self, calls: Iterable[CallSummary]) -> Mapping[str, Origin]:
         try:
-            return await self._origins.read()
+            sids = [call.sid for call in calls]
+            return await read_origins(self._console.audit_database, sids)
         except CallsError:
             return {}  # the audit log's page reports the error
 

@@ -25,6 +25,8 @@ _SCHEMA = (
     UNIQUE (sid)
 )""",
     "CREATE INDEX IF NOT EXISTS calls_due ON calls (due) WHERE due IS NOT NULL",
+    "CREATE INDEX IF NOT EXISTS calls_by_status ON calls (status)",
+    "CREATE INDEX IF NOT EXISTS calls_by_parent ON calls (parent_call_sid)",
 )
 _SELECT = f"SELECT seq, {_COLUMNS} FROM calls"  # noqa: S608 - our own column names
 _INSERT = f"INSERT INTO calls ({_COLUMNS}, due) VALUES ({_MARKS})"  # noqa: S608 - our own column names
@@ -67,7 +69,7 @@ class CallStore:
 
     The list is in order of arrival, so positions stay valid while new calls arrive. It is read
     backwards from the newest call or from an anchor. A walk over all pages reads the table once,
-    whatever the filter, and a rare value costs one pass over it (20 ms for 100,000 calls).
+    whatever the filter. A rare number costs one pass over it (20 ms for 100,000 calls).
 
     Several threads can use a store, and several processes a file. Every method commits before it
     returns.

@@ -76,7 +76,7 @@ def exported_log(folder: Path, count: int) -> Path:
 def spoil(path: Path, statement: str, values: Sequence[object] = ()) -> None:
     """Change a database as an intruder would, without the triggers."""
     with closing(sqlite3.connect(path)) as database:
-        database.execute("DROP TRIGGER audit_keeps")
-        database.execute("DROP TRIGGER audit_stays")
+        database.execute("DROP TRIGGER IF EXISTS audit_keeps")
+        database.execute("DROP TRIGGER IF EXISTS audit_stays")
         database.execute(statement, values)
         database.commit()
