@@ -6,14 +6,14 @@ status is plain SQL.
 
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Literal, NamedTuple
 
 from calls_mcp.emulator import callback_queue
 from calls_mcp.emulator.call_lifecycle import Call, CallEvent, advanced, due
 from calls_mcp.emulator.call_parameters import event_callbacks
 from calls_mcp.emulator.callback_queue import CallbackQueue
 from calls_mcp.emulator.clock import Clock
-from calls_mcp.emulator.database import Database, Row, Value
+from calls_mcp.emulator.database import Database, Value
+from calls_mcp.emulator.table_pages import Anchor, Filter, Page, read_page
 
 _COLUMNS = ", ".join(f'"{name}"' for name in Call._fields)
 _MARKS = ", ".join(f"?{position}" for position in range(1, len(Call._fields) + 2))
@@ -31,37 +31,6 @@ _SCHEMA = (
 _SELECT = f"SELECT seq, {_COLUMNS} FROM calls"  # noqa: S608 - our own column names
 _INSERT = f"INSERT INTO calls ({_COLUMNS}, due) VALUES ({_MARKS})"  # noqa: S608 - our own column names
 _UPDATE = f"UPDATE calls SET ({_COLUMNS}, due) = ({_MARKS}) WHERE sid = ?1"  # noqa: S608 - our own column names
-
-Column = Literal["to", "from_", "parent_call_sid", "status", "started", "ended"]
-
-
-class Filter(NamedTuple):
-    """A condition on the listed calls, such as `started >= 1893499200.0`."""
-
-    column: Column
-    operator: Literal["=", "<", "<=", ">="]
-    value: str | float
-
-
-class Anchor(NamedTuple):
-    """A position in the list, next to the call with this sequence number."""
-
-    side: Literal["older", "newer"]
-    seq: int
-
-
-class Page(NamedTuple):
-    """Neighbouring calls of the list, newest first.
-
-    Attributes:
-        calls: The calls.
-        newer: The position before the first of them, None if the page is empty.
-        older: The position after the last of them, None if no older call follows.
-    """
-
-    calls: tuple[Call, ...] = ()
-    newer: Anchor | None = None
-    older: Anchor | None = None
 
 
 class CallStore:
@@ -112,7 +81,7 @@ class CallStore:
 
     def all(self) -> tuple[Call, ...]:
         """Return every call, newest first."""
-        return self.page((), self.count()).calls
+        return self.page((), self.count()).items
 
     def last_change(self) -> float:
         """Return the time of the latest change of any call, 0 without calls."""
@@ -145,7 +114,9 @@ class CallStore:
         """Delete a call."""
         self._database.execute("DELETE FROM calls WHERE sid = ?", [(sid,)])
 
-    def page(self, filters: Sequence[Filter], size: int, anchor: Anchor | None = None) -> Page:
+    def page(
+        self, filters: Sequence[Filter], size: int, anchor: Anchor | None = None
+    ) -> Page[Call]:
         """Return the calls that match all filters: the newest ones, or those next to the anchor.
 
         Args:
@@ -153,28 +124,8 @@ class CallStore:
             size: The maximum number of calls.
             anchor: A position in the list, None for its start.
         """
-        with self.transaction():
-            found = self._select(filters, size, anchor)
-            if not found:
-                return Page()
-            newer, older = Anchor("newer", found[0][0]), Anchor("older", found[-1][0])
-            at_the_end = len(found) < size and (anchor is None or anchor.side == "older")
-            more = not at_the_end and bool(self._select(filters, 1, older))
-        calls = tuple(Call._make(call) for _, *call in found)
-        return Page(calls, newer, older if more else None)
-
-    def _select(self, filters: Sequence[Filter], size: int, anchor: Anchor | None) -> list[Row]:
-        conditions = [f'"{each.column}" {each.operator} ?' for each in filters]
-        values = [each.value for each in filters]
-        backwards = anchor is not None and anchor.side == "newer"
-        if anchor is not None:
-            conditions.append("seq > ?" if backwards else "seq < ?")
-            values.append(anchor.seq)
-        where, order = " AND ".join(conditions) or "true", "ASC" if backwards else "DESC"
-        found = self._database.rows(
-            f"{_SELECT} WHERE {where} ORDER BY seq {order} LIMIT ?", (*values, size)
-        )
-        return found[::-1] if backwards else found
+        rows, newer, older = read_page(self._database, _SELECT, filters, size, anchor)
+        return Page(tuple(map(Call._make, rows)), newer, older)
 
     def _advance(self, now: float) -> None:
         late = self._database.rows(f"{_SELECT} WHERE due <= ? ORDER BY due, seq", (now,))

@@ -4,7 +4,7 @@ import base64
 import binascii
 import hmac
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Literal, cast
@@ -18,14 +18,32 @@ from starlette.routing import Route
 
 from calls_mcp.emulator import call_lifecycle, parameters
 from calls_mcp.emulator.call_lifecycle import Call
+from calls_mcp.emulator.call_resource import resource
 from calls_mcp.emulator.call_store import CallStore
-from calls_mcp.emulator.list_pages import ListQuery, collection_path, item_path, resource
-from calls_mcp.emulator.parameters import ApiError, Pairs, Values, checked, invalid, not_found
+from calls_mcp.emulator.list_pages import Listing, ListQuery
+from calls_mcp.emulator.parameters import (
+    API_VERSION,
+    ApiError,
+    Pairs,
+    Values,
+    checked,
+    invalid,
+    not_found,
+)
 from calls_mcp.emulator.scenario import INVALID_FROM, VALID_FROM, Scenario, Script
+from calls_mcp.emulator.table_pages import Page
 
 FORM = "application/x-www-form-urlencoded"
 INSTRUCTIONS = ("Url", "Twiml", "ApplicationSid")
 CHALLENGE = {"WWW-Authenticate": 'Basic realm="Twilio API"'}
+
+_LISTING = Listing(
+    name="calls",
+    prefix="CA",
+    parameters=parameters.LIST,
+    equal={"To": "to", "From": "from_", "ParentCallSid": "parent_call_sid", "Status": "status"},
+    times={"StartTime": "started", "EndTime": "ended"},
+)
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -50,6 +68,15 @@ class Account:
         expected = self.auth_token if username == self.sid else self.api_keys.get(username)
         if expected is None or not hmac.compare_digest(expected.encode(), password.encode()):
             raise ApiError(401, 20003, "Authenticate")
+
+    def route(self, path: str, endpoints: Mapping[str, Endpoint]) -> Route:
+        """Return a route below the account's path, with an endpoint for each method."""
+        return route(f"/{API_VERSION}/Accounts/{{account}}{path}", endpoints, self._authorize)
+
+    def _authorize(self, request: Request) -> None:
+        self.authenticate(request.headers.get("authorization"))
+        if request.path_params["account"] != self.sid:
+            raise not_found(request.url.path)
 
 
 DEFAULT_ACCOUNT = Account(sid=f"AC{0:032}", auth_token="emulator")  # noqa: S106  # no secret
@@ -88,23 +115,14 @@ class CallsApi:
     scenario: Scenario
     interval: float
 
-    def application(self) -> Starlette:
-        """Return the ASGI application that serves these calls."""
+    def routes(self) -> list[Route]:
+        """Return the routes of these calls."""
         collection = {"GET": self._list, "POST": self._create}
         item = {"GET": self._fetch, "POST": self._update, "DELETE": self._delete}
-        routes = [
-            route(collection_path("{account}"), collection, self._authorize),
-            route(item_path("{account}", "{sid}"), item, self._authorize),
+        return [
+            self.account.route("/Calls.json", collection),
+            self.account.route("/Calls/{sid}.json", item),
         ]
-        handlers = {ApiError: refuse, HTTPException: _refuse_route}
-        app = Starlette(routes=routes, exception_handlers=handlers)
-        app.router.redirect_slashes = False
-        return app
-
-    def _authorize(self, request: Request) -> None:
-        self.account.authenticate(request.headers.get("authorization"))
-        if request.path_params["account"] != self.account.sid:
-            raise not_found(request.url.path)
 
     async def _create(self, request: Request) -> Response:
         _require_no_query(request)
@@ -124,9 +142,10 @@ class CallsApi:
         return self._response(call, HTTPStatus.CREATED)
 
     async def _list(self, request: Request) -> Response:
-        query = ListQuery.parse(pairs(request.url.query))
-        page = self.store.page(query.filters, query.size, query.anchor)
-        return JSONResponse(query.envelope(page, self.account.sid))
+        query = ListQuery.parse(_LISTING, pairs(request.url.query))
+        calls, newer, older = self.store.page(query.filters, query.size, query.anchor)
+        page = Page(tuple(resource(call, self.account.sid) for call in calls), newer, older)
+        return JSONResponse(query.envelope(request.url.path, page))
 
     async def _fetch(self, request: Request) -> Response:
         _require_no_query(request)
@@ -158,6 +177,14 @@ class CallsApi:
 
     def _response(self, call: Call, status: HTTPStatus = HTTPStatus.OK) -> Response:
         return JSONResponse(resource(call, self.account.sid), status)
+
+
+def application(routes: Sequence[Route]) -> Starlette:
+    """Return the ASGI application that serves these routes."""
+    handlers = {ApiError: refuse, HTTPException: _refuse_route}
+    app = Starlette(routes=routes, exception_handlers=handlers)
+    app.router.redirect_slashes = False
+    return app
 
 
 def route(path: str, endpoints: Mapping[str, Endpoint], check: Callable[[Request], None]) -> Route:

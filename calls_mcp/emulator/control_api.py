@@ -13,11 +13,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from calls_mcp.emulator.call_lifecycle import Call
+from calls_mcp.emulator.call_resource import price
 from calls_mcp.emulator.call_store import CallStore
 from calls_mcp.emulator.callback_queue import Callback
 from calls_mcp.emulator.calls_api import Endpoint, refuse, route
 from calls_mcp.emulator.clock import AdjustableClock, rfc2822
-from calls_mcp.emulator.list_pages import price
 from calls_mcp.emulator.middleware import Fault, FaultInjection, RequestLog
 from calls_mcp.emulator.parameters import ApiError, invalid
 from calls_mcp.emulator.validation_errors import describe
@@ -182,7 +182,7 @@ def _page(control: ControlApi) -> str:
 
 
 def _tables(control: ControlApi) -> Iterator[str]:
-    calls = control.store.page((), LATEST).calls
+    calls = control.store.page((), LATEST).items
     head = (
         "Status",
         "From",

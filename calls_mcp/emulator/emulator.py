@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from calls_mcp.emulator.call_store import CallStore
 from calls_mcp.emulator.callbacks import CallbackSender
-from calls_mcp.emulator.calls_api import DEFAULT_ACCOUNT, Account, CallsApi
+from calls_mcp.emulator.calls_api import DEFAULT_ACCOUNT, Account, CallsApi, application
 from calls_mcp.emulator.clock import AdjustableClock, Clock, accelerated
 from calls_mcp.emulator.control_api import PREFIX, ControlApi
 from calls_mcp.emulator.middleware import (
@@ -123,7 +123,7 @@ class Emulator:
     def _application(self, store: CallStore, clock: AdjustableClock) -> ASGIApp:
         numbers, interval = frozenset(self.own_numbers), 1 / self.calls_per_second
         api = CallsApi(self.account, store, numbers, self.scenario, interval)
-        faults = FaultInjection(api.application(), has_connections=self.port is not None)
+        faults = FaultInjection(application(api.routes()), has_connections=self.port is not None)
         log = RequestLog(faults)
         self._control = ControlApi(store, clock, faults, log)
         control = self._control.application()

@@ -149,6 +149,7 @@ def _is_callback_url(text: str) -> bool:
 
 _ANYTHING = Parameter(lambda _: True, "a string")
 _BOOLEAN = _one_of("true", "false")
+_CALL = _like("CA[0-9a-fA-F]{32}", "a call SID")
 _CALLBACK = Parameter(_is_callback_url, "an absolute URL without an underscore in its host", 21205)
 _DATE = Parameter(lambda text: moment(text) is not None, "YYYY-MM-DD or an ISO 8601 date-time")
 _METHOD = _one_of("GET", "POST")
@@ -157,7 +158,23 @@ _SECONDS = _whole(1, 999_999_999)
 _TWIML = _like(".{1,4000}", "1 to 4000 characters")
 _URL = Parameter(_is_url, "an absolute URL", 21205)
 
+START_RECORDING: Mapping[str, Parameter] = {
+    "RecordingChannels": _one_of("mono", "dual"),
+    "RecordingStatusCallback": _URL,
+    "RecordingStatusCallbackMethod": _METHOD,
+    "RecordingStatusCallbackEvent": _some_of("in-progress", "completed", "absent"),
+    "RecordingTrack": _one_of("inbound", "outbound", "both"),
+    "RecordingConfigurationId": _ANYTHING,
+    "Trim": _one_of("trim-silence", "do-not-trim"),
+}
+
+UPDATE_RECORDING: Mapping[str, Parameter] = {
+    "Status": _one_of("in-progress", "paused", "stopped"),
+    "PauseBehavior": _one_of("skip", "silence"),
+}
+
 CREATE: Mapping[str, Parameter] = {
+    **START_RECORDING,
     "To": _like(_ADDRESS, f"{_SOME_ADDRESS} or client:name", 21211),
     "From": _like(_CALLER, "a phone number in E.164 format, client:name or a user name", 21212),
     "Twiml": _TWIML,
@@ -166,25 +183,21 @@ CREATE: Mapping[str, Parameter] = {
     "StatusCallbackEvent": _some_of("initiated", "ringing", "answered", "completed"),
     "SendDigits": _like("[0-9A-D#*wW]{1,32}", "1 to 32 of 0-9 A-D # * w W"),
     "Timeout": _whole(1, 600),
-    "RecordingChannels": _one_of("mono", "dual"),
-    "RecordingStatusCallbackEvent": _some_of("in-progress", "completed", "absent"),
-    "RecordingTrack": _one_of("inbound", "outbound", "both"),
-    "Trim": _one_of("trim-silence", "do-not-trim"),
     "MachineDetection": _one_of("Enable", "DetectMessageEnd"),
     "MachineDetectionSpeechThreshold": _whole(1000, 6000),
     "MachineDetectionSpeechEndThreshold": _whole(500, 5000),
     "MachineDetectionSilenceTimeout": _whole(2000, 10_000),
     "CallerId": _like(r"\S+", "a phone number, SIP address or client identifier"),
     "Byoc": _like("BY[0-9a-fA-F]{32}", "a BYOC trunk SID"),
-    **_each("Url FallbackUrl RecordingStatusCallback AsyncAmdStatusCallback", _URL),
+    **_each("Url FallbackUrl AsyncAmdStatusCallback", _URL),
     **_each("Method FallbackMethod StatusCallbackMethod", _METHOD),
-    **_each("RecordingStatusCallbackMethod AsyncAmdStatusCallbackMethod", _METHOD),
+    "AsyncAmdStatusCallbackMethod": _METHOD,
     **_each("TimeLimit MachineDetectionTimeout", _SECONDS),
     **_each("Record AsyncAmd", _BOOLEAN),
     **_each("SipAuthUsername SipAuthPassword CallReason CallToken", _ANYTHING),
     # the official library sends these, but the reference omits them
     "ClientNotificationUrl": _URL,
-    **_each("Passports RecordingConfigurationId", _ANYTHING),
+    "Passports": _ANYTHING,
 }
 
 UPDATE: Mapping[str, Parameter] = {
@@ -196,17 +209,29 @@ UPDATE: Mapping[str, Parameter] = {
     **_each("Method FallbackMethod StatusCallbackMethod", _METHOD),
 }
 
+_PAGING: Mapping[str, Parameter] = {
+    "PageSize": _whole(1, 1000),
+    "Page": _whole(0, 999_999_999),
+    "PageToken": _like("P[AB][A-Z]{2}0{17}[0-9a-f]{15}", "the PageToken of a next_page_uri"),
+}
+
 LIST: Mapping[str, Parameter] = {
     "To": _LISTED,
     "From": _LISTED,
-    "ParentCallSid": _like("CA[0-9a-fA-F]{32}", "a call SID"),
+    "ParentCallSid": _CALL,
     "Status": _one_of(
         "queued", "ringing", "in-progress", "canceled", "completed", "failed", "busy", "no-answer"
     ),
     **_each("StartTime StartTime< StartTime> EndTime EndTime< EndTime>", _DATE),
-    "PageSize": _whole(1, 1000),
-    "Page": _whole(0, 999_999_999),
-    "PageToken": _like("P[AB]CA0{17}[0-9a-f]{15}", "the PageToken of a next_page_uri"),
+    **_PAGING,
+}
+
+LIST_RECORDINGS: Mapping[str, Parameter] = {
+    **_each("DateCreated DateCreated< DateCreated>", _DATE),
+    "CallSid": _CALL,
+    "ConferenceSid": _like("CF[0-9a-fA-F]{32}", "a conference SID"),
+    "IncludeSoftDeleted": _BOOLEAN,
+    **_PAGING,
 }
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from calls_mcp.emulator import Call, CallStore, ManualClock, seed_history
-from calls_mcp.emulator.call_store import Anchor, Filter
+from calls_mcp.emulator.table_pages import Anchor, Filter
 
 PROCESSES, CALLS = 8, 25
 WEEK = 7 * 86_400
@@ -62,9 +62,9 @@ def test_paging_in_either_direction_finds_all_matching_calls(
         expected = [call for call in store.all() if all(_meets(call, each) for each in filters)]
         found: list[Call] = []
         anchor = Anchor("older", 10_000) if side == "older" else Anchor("newer", 0)
-        while anchor and (page := store.page(filters, 7, anchor)).calls:
+        while anchor and (page := store.page(filters, 7, anchor)).items:
             older = side == "older"
-            found = [*found, *page.calls] if older else [*page.calls, *found]
+            found = [*found, *page.items] if older else [*page.items, *found]
             anchor = page.older if older else page.newer
     assert found == expected
 
