@@ -1,4 +1,4 @@
-"""The way in: a signal ends the program quietly, even while it is still being loaded."""
+"""The entry point. A signal ends the program quietly, even while it is still being loaded."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from types import FrameType
 
 
 def main() -> int:
-    """Run the command line; returns the exit status."""
+    """Run the command line. Return the exit status."""
     _open_standard_streams()
     for number in (signal.SIGINT, signal.SIGTERM):  # until a command has something to finish first
         signal.signal(number, _exit_at_once)
@@ -18,7 +18,7 @@ def main() -> int:
 
 
 def _open_standard_streams() -> None:
-    """Open those that are closed, each in its own place, lest what is opened next take it."""
+    """Open the streams that are closed, so that no other file gets their descriptors."""
     sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: PTH123, SIM115
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115

@@ -437,9 +437,9 @@ class Auth(_Group, alias_generator=_named("CALLS_MCP_")):
     mode: Literal["none", "tokens", "oauth"] = Field(
         "none",
         alias="CALLS_MCP_AUTH",
-        description="How HTTP clients authenticate: not at all, on this machine only (`none`), "
-        "with a token listed in `CALLS_MCP_PRINCIPALS` (`tokens`), or with an access token of "
-        "`CALLS_MCP_OAUTH_ISSUER` (`oauth`).",
+        description="How HTTP clients authenticate: with a token listed in `CALLS_MCP_PRINCIPALS` "
+        "(`tokens`), with an access token of `CALLS_MCP_OAUTH_ISSUER` (`oauth`), or not at all "
+        "(`none`; then only this machine can connect).",
     )
     principals: Path | None = Field(
         None,

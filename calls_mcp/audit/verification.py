@@ -233,7 +233,9 @@ class _Inspection:
         elif (link.seq, record.get("prev")) not in last:
             self._add("tampering", row, link.seq, self._displacement(link.seq))
         if row.columns is not None and any(record.get(k) != v for k, v in row.columns.items()):
-            self._add("tampering", row, link.seq, "its columns and its body differ")
+            self._add(
+                "tampering", row, link.seq, "its columns do not match its content, so it was edited"
+            )
         self._intact = self._claimed = link
         self._is_expected_met = self._is_expected_met or link.hash == self._expect
         self._times[1:] = [one_line(str(record.get("time", "")), _LONGEST_TIME)]

@@ -57,11 +57,11 @@ _READ_ONLY = (
 _USER = "the user of the client"
 _NO_OPERATOR = (
     "the operator must approve this, but can't see requests that this server keeps in memory",
-    "Tell the user that the operator must unset CALLS_MCP_STATE_URL, which is set to memory:.",
+    "Tell your user that the operator must unset CALLS_MCP_STATE_URL, which is set to memory:.",
 )
 _NO_HUMAN = (
     "the user must confirm this, but this client can't ask them",
-    "Tell the user that this needs a client with elicitation, or an operator to approve it.",
+    "Tell your user that this needs a client with elicitation, or an operator to approve it.",
 )
 
 

@@ -124,7 +124,7 @@ class CallLimits:
     """Counts the calls of one account in the store.
 
     `deadline` is how many seconds placing a call may take. `digest` returns a keyed digest, so that
-    the store does not have the numbers that were called in a year.
+    the store does not reveal which numbers were called.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class CallLimits:
         if placed is not None:
             span = about(placed[1])
             rule = f"For the next {span}, the policy requires a confirmation to call again."
-            reason = f"A call to {_named(dialling, party)} was placed a moment ago. {rule}"
+            reason = f"A call to {_named(dialling, party)} was placed recently. {rule}"
             found[placed[0]] = "" if sent else reason  # one sentence for each call is enough
         return found
 

@@ -219,7 +219,7 @@ def _approval(token: str, response: object, abilities: Abilities, failure: str) 
         case ElicitResult(action="accept") if approved is False:
             answer = _refusal(token, "The user did not confirm.")
         case ElicitResult(action="decline"):
-            answer = _refusal(token, "The user declined. Talk to them before you try again.")
+            answer = _refusal(token, "The user said no. Talk to them before you try again.")
         case ElicitResult(action="cancel"):
             answer = _refusal(token, "The user dismissed the question.")
         case _:

@@ -136,7 +136,7 @@ def test_the_demo_shows_each_step_and_places_one_call_only(tmp_path: Path) -> No
         'did you mean "to"?',
         "you no",
         "The call was answered. Duration: ",
-        "result Declined: The user declined.",
+        "result Declined: The user said no.",
         " completed ",
         "agent list_calls(limit=5)",
         "result Deleted the record of",

@@ -63,7 +63,7 @@ async def refuse(speaking: Speaking) -> None:
     """Place a call to which the user, who is asked, says no."""
     answer = await speaking.call("create_call", **PLACE)
     assert len(answer.asked) == 1
-    assert "The user declined" in answer.seen
+    assert "The user said no" in answer.seen
     assert not answer.failed
     assert sids(await speaking.call("list_calls", to=GUEST)) == []
 

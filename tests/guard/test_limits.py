@@ -227,7 +227,7 @@ async def test_a_number_is_noted_for_the_account_that_called_it(tmp_path: Path) 
     assert "a moment ago" not in other["confirmation"]["preview"]
 
 
-async def test_a_call_confirmed_anew_begins_the_time_anew(tmp_path: Path) -> None:
+async def test_a_call_that_is_confirmed_again_restarts_the_interval(tmp_path: Path) -> None:
     async with capped(tmp_path) as (harness, agent):
         await agent.confirm("create_call", **placing())
         harness.clock.advance(20)
@@ -255,7 +255,7 @@ async def test_a_confirmation_from_before_a_call_rings_the_same_number_no_second
         ]
         assert len(harness.changes) == 1
     assert [outcome["outcome"] for outcome in outcomes] == ["done", "expired", "expired"]
-    assert "the same number was placed a moment ago" in outcomes[1]["reason"]
+    assert "the same number was placed recently" in outcomes[1]["reason"]
 
 
 @pytest.mark.requirement("11")
@@ -279,7 +279,7 @@ async def test_a_confirmation_from_before_a_lost_answer_sends_nothing_again() ->
 
 
 @pytest.mark.parametrize("cap", ["in_flight = 2", "[caps.principal]\nin_flight = 2"])
-async def test_no_more_calls_are_live_at_once_than_may_be(tmp_path: Path, cap: str) -> None:
+async def test_live_calls_never_exceed_the_limit(tmp_path: Path, cap: str) -> None:
     async with capped(tmp_path, f"same_number_seconds = 0\n{cap}", confirm="none") as (
         harness,
         agent,
@@ -326,7 +326,7 @@ async def test_a_limit_reached_after_the_confirmation_is_refused_with_a_hint(
     assert TALKS_FOR_AN_HOUR not in refused["error"]["message"]
 
 
-async def test_of_many_confirmations_that_knew_of_the_same_call_one_is_good(tmp_path: Path) -> None:
+async def test_of_many_confirmations_that_knew_of_the_same_call_one_is_valid(tmp_path: Path) -> None:
     outcomes: list[str] = []
     async with capped(tmp_path) as (harness, agent):
         await agent.confirm("create_call", **placing())
@@ -356,7 +356,7 @@ async def test_a_number_that_twiml_dials_counts_as_called(tmp_path: Path) -> Non
         token = asked["confirmation"]["token"]
         await agent.call("create_call", **placing(to=ANOTHER, confirmation_token=token))
         refused = await agent.call("create_call", **placing(to="+15005550205"))
-    assert "the same number was placed a moment ago" in asked["confirmation"]["preview"]
+    assert "the same number was placed recently" in asked["confirmation"]["preview"]
     assert "caps.calls_per_minute" in refused["error"]["message"]
 
 
@@ -371,7 +371,7 @@ async def test_a_live_call_whose_new_twiml_dials_a_recent_number_is_confirmed_fi
         asked = await agent.call("update_call", **update)
         token = asked["confirmation"]["token"]
         done = await agent.call("update_call", **update, confirmation_token=token)
-    assert "the same number was placed a moment ago" in asked["confirmation"]["preview"]
+    assert "the same number was placed recently" in asked["confirmation"]["preview"]
     assert done["outcome"] == "done"
 
 
@@ -628,7 +628,7 @@ async def test_a_rejected_call_and_one_that_nobody_answered_take_no_talk_time(
     assert first["outcome"] == second["outcome"] == "done"
 
 
-async def test_a_principal_has_talk_time_of_its_own(tmp_path: Path) -> None:
+async def test_each_principal_has_its_own_talk_time(tmp_path: Path) -> None:
     caps = "same_number_seconds = 0\n[caps.principal]\nminutes_per_day = 5"
     async with capped(tmp_path, caps) as (harness, agent):
         await agent.confirm("create_call", **placing())

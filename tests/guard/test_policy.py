@@ -56,7 +56,7 @@ async def test_the_shipped_policy_limits_each_new_call_with_a_warning() -> None:
         outcome = await agent.confirm("create_call", **placing())
         (create,) = harness.changes
     assert "time_limit 14400 seconds" in asked["confirmation"]["preview"]
-    assert outcome["warnings"] == ["the operator's policy sets time_limit to 14400"]
+    assert outcome["warnings"] == ["the operator's policy sets time_limit to 14400 seconds"]
     assert dict(create.form)["TimeLimit"] == "14400"
 
 
@@ -95,7 +95,7 @@ async def test_a_pre_approved_number_needs_no_confirmation(tmp_path: Path) -> No
         later = await agent.call("create_call", **placing())
     assert first["outcome"] == later["outcome"] == "done"
     assert again["outcome"] == "confirmation_required"
-    assert "the same number was placed a moment ago" in again["confirmation"]["preview"]
+    assert "the same number was placed recently" in again["confirmation"]["preview"]
 
 
 @pytest.mark.requirement("37")

@@ -148,7 +148,7 @@ async def test_only_the_media_type_of_json_is_accepted(
 
 
 @pytest.mark.parametrize("accepted", ["", "application/json", "text/event-stream", "text/html"])
-async def test_a_request_that_does_not_accept_both_kinds_of_response_is_told_so(
+async def test_a_request_that_does_not_accept_both_kinds_of_response_is_rejected(
     service: LocalService, accepted: str
 ) -> None:
     for headers in (LIST_HEADERS, {}):

@@ -70,9 +70,9 @@ def answering(action: str, **content: object) -> Reply:
 @pytest.mark.parametrize(
     ("reply", "reason"),
     [
-        pytest.param(decline, "declined", id="decline"),
+        pytest.param(decline, "said no", id="decline"),
         pytest.param(dismiss, "dismissed", id="cancel"),
-        pytest.param(answering("decline", approve=True), "declined", id="a decline with a yes"),
+        pytest.param(answering("decline", approve=True), "said no", id="a decline with a yes"),
         pytest.param(answering("cancel", approve=True), "dismissed", id="a cancel with a yes"),
         pytest.param(answering("accept", approve=False), "did not confirm", id="false"),
     ],

@@ -1,4 +1,4 @@
-"""The page of calls: who is told of it, and that nobody else sees or pays anything for it."""
+"""The page of calls: which clients get it, and that it costs the others nothing."""
 
 import re
 
@@ -57,7 +57,7 @@ async def test_the_server_says_that_it_has_one(harness: Harness) -> None:
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_the_tools_that_return_calls_are_bound_to_it_for_a_client_that_shows_pages(
+async def test_tools_that_return_calls_link_to_the_page_for_clients_that_support_it(
     harness: Harness, era: Era
 ) -> None:
     async with client(harness, era, [SHOWS]) as shows:
@@ -68,7 +68,7 @@ async def test_the_tools_that_return_calls_are_bound_to_it_for_a_client_that_sho
 
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("others", OTHERS.values(), ids=OTHERS)
-async def test_no_other_client_is_told_of_it(
+async def test_other_clients_do_not_get_the_link(
     harness: Harness, era: Era, others: list[ClientExtension]
 ) -> None:
     async with client(harness, era, others) as other, client(harness, era) as plain:
@@ -81,7 +81,7 @@ async def test_no_other_client_is_told_of_it(
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_a_model_reads_not_a_character_more_of_it(harness: Harness, era: Era) -> None:
+async def test_the_page_adds_nothing_to_what_a_model_reads(harness: Harness, era: Era) -> None:
     async with client(harness, era, [SHOWS]) as shows, client(harness, era) as plain:
         assert shows.instructions == plain.instructions
         with_page, without = await shows.list_tools(), await plain.list_tools()
@@ -93,14 +93,14 @@ async def test_a_model_reads_not_a_character_more_of_it(harness: Harness, era: E
         assert await read(shows, sid) == await read(plain, sid)
 
 
-async def test_a_list_with_the_page_is_shared_with_nobody(harness: Harness) -> None:
+async def test_a_tool_list_with_the_page_is_private(harness: Harness) -> None:
     async with client(harness, "auto", [SHOWS]) as shows, client(harness, "auto") as plain:
         assert (await shows.list_tools()).cache_scope == "private"
         assert (await plain.list_tools()).cache_scope == "public"
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_it_is_read_with_the_wish_for_no_domain_and_no_permission(
+async def test_the_page_requests_no_domain_and_no_permission(
     harness: Harness, era: Era
 ) -> None:
     async with client(harness, era, [SHOWS]) as shows:

@@ -207,7 +207,7 @@ LOW_TO_HIGH = {
 
 
 @pytest.mark.parametrize("title", LOW_TO_HIGH)
-def test_a_list_is_sorted_by_any_of_its_measures_either_way(host: Host, title: str) -> None:
+def test_a_list_can_be_sorted_by_each_measure_in_both_directions(host: Host, title: str) -> None:
     host.show(CALLS)
     button = host.view.get_by_role("button", name=title)
     header = host.view.get_by_role("columnheader", name=title)
@@ -235,7 +235,7 @@ def test_sums_in_different_currencies_are_not_compared(host: Host) -> None:
     assert host.column("Cost") == ["5 JPY", "1 USD", "9 USD"]
 
 
-def test_the_order_and_the_focus_outlive_a_new_list(host: Host) -> None:
+def test_order_and_focus_survive_a_new_list(host: Host) -> None:
     host.show(CALLS)
     host.view.get_by_role("button", name="Time").focus()
     host.page.keyboard.press("Tab")
@@ -278,7 +278,7 @@ def test_the_order_and_the_focus_outlive_a_new_list(host: Host) -> None:
         ),
     ],
 )
-def test_what_is_no_call_is_told_in_plain_lines_without_a_token(
+def test_other_results_are_shown_as_plain_lines_without_a_token(
     host: Host, content: dict[str, Any], title: str, words: list[str]
 ) -> None:
     host.show(content)
@@ -287,7 +287,7 @@ def test_what_is_no_call_is_told_in_plain_lines_without_a_token(
     assert host.view.locator("button, table, dl").count() == 0
 
 
-def test_a_result_without_structure_is_told_by_its_text(host: Host) -> None:
+def test_a_result_without_structured_content_is_shown_as_its_text(host: Host) -> None:
     host.show(CallToolResult(content=[TextContent(text="one\ntwo")], is_error=True))
     expect(host.view.locator("p", has_text="two")).to_be_visible()
     host.notify("ui/notifications/tool-cancelled", {"reason": "enough"})
@@ -306,7 +306,7 @@ AS_SHOWN = (
 
 
 @pytest.mark.parametrize("shape", ["card", "list", "line", "text"])
-def test_whatever_a_stranger_writes_is_text_and_all_of_it_is_seen(host: Host, shape: str) -> None:
+def test_text_from_strangers_is_shown_in_full_and_never_as_markup(host: Host, shape: str) -> None:
     call = ENDED | dict.fromkeys(
         ("from", "to", "caller_name", "status", "direction", "currency", "created_at"), HOSTILE
     )
@@ -331,7 +331,7 @@ ONLY_TOLD = {
 }
 
 
-def test_it_asks_its_host_for_nothing_whatever_is_pressed(host: Host) -> None:
+def test_no_key_or_click_makes_the_page_call_its_host(host: Host) -> None:
     for result in RESULTS:
         host.show(result)
         for button in host.view.get_by_role("button").all():
@@ -344,7 +344,7 @@ ODD_MESSAGES: list[Any] = [None, 1, "x", [], {}, {"id": 1}, {"method": 3}]
 SENT = "(message) => frame.contentWindow.postMessage(message, '*')"
 
 
-def test_it_takes_messages_from_its_host_alone_and_only_such_as_it_can_read(host: Host) -> None:
+def test_the_page_accepts_only_valid_messages_from_its_host(host: Host) -> None:
     host.show({"outcome": "done", "call": LIVE})
     heading = "Call to +1 500 555 0205"
     expect(host.view.locator("h1")).to_have_text(heading)
@@ -378,13 +378,13 @@ ODD: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("content", ODD)
-def test_a_shape_that_is_not_known_breaks_nothing(host: Host, content: dict[str, Any]) -> None:
+def test_an_unknown_result_breaks_nothing(host: Host, content: dict[str, Any]) -> None:
     host.show({"outcome": "done"} | content)
     host.show({"outcome": "done", "call": ENDED})
     expect(host.view.locator("h1")).to_have_text("Call to +1 500 555 0205")
 
 
-def test_it_wears_the_hosts_colours_and_fonts_and_changes_its_theme(
+def test_the_page_uses_the_hosts_colors_and_fonts_and_follows_its_theme(
     chromium: Browser, page: TextResourceContents
 ) -> None:
     with open_host(chromium, page, {"theme": "light", **COLOURS}) as host:
@@ -401,7 +401,7 @@ def test_it_wears_the_hosts_colours_and_fonts_and_changes_its_theme(
         expect(host.view.locator("li").last).to_have_text("Ringing")
 
 
-def test_of_a_hosts_style_it_takes_the_fonts_alone(
+def test_only_fonts_are_taken_from_a_hosts_style(
     chromium: Browser, page: TextResourceContents
 ) -> None:
     css = (
@@ -416,7 +416,7 @@ def test_of_a_hosts_style_it_takes_the_fonts_alone(
         assert host.requests == [HOST, VIEW]
 
 
-def test_times_are_told_in_the_users_zone_and_manner(
+def test_times_are_shown_in_the_users_time_zone_and_format(
     chromium: Browser, page: TextResourceContents
 ) -> None:
     with open_host(chromium, page, {"locale": "de-DE", "timeZone": "Asia/Tokyo"}) as host:
@@ -428,7 +428,7 @@ def test_times_are_told_in_the_users_zone_and_manner(
         assert "2026" in events(host)[0]
 
 
-def test_it_tells_how_high_it_is(host: Host) -> None:
+def test_the_page_reports_its_height(host: Host) -> None:
     host.show({"outcome": "done", "calls": [ENDED] * 50, "count": 50})
     height = host.view.evaluate("document.documentElement.getBoundingClientRect().height")
     host.page.wait_for_function("(height) => told.at(-1).params?.height >= height", arg=int(height))
@@ -483,7 +483,7 @@ def test_difficult_data_fits_and_columns_are_aligned_at_every_width(
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1440])
 @pytest.mark.parametrize("colours", [{}, COLOURS], ids=["its own", "the host's"])
-def test_everybody_can_read_it(
+def test_the_page_is_accessible(
     chromium: Browser,
     page: TextResourceContents,
     theme: Literal["light", "dark"],
@@ -499,7 +499,7 @@ def test_everybody_can_read_it(
             assert host.view.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_what_the_server_tells_is_what_is_shown(chromium: Browser) -> None:
+def test_results_of_the_server_are_shown(chromium: Browser) -> None:
     with ThreadPoolExecutor() as elsewhere:  # Playwright has an event loop of its own here
         contents, fetched, listed = elsewhere.submit(anyio.run, told_by_a_server).result()
     with open_host(chromium, contents) as host:

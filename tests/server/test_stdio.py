@@ -204,7 +204,7 @@ def test_the_server_starts_without_some_of_the_standard_streams(closed: str) -> 
 
 
 @pytest.mark.parametrize("number", [None, signal.SIGTERM], ids=["end of input", "a signal"])
-def test_a_client_that_listens_is_no_reason_to_go_on(number: signal.Signals | None) -> None:
+def test_an_open_subscription_does_not_delay_the_end(number: signal.Signals | None) -> None:
     with running() as wire:
         asked = wire.ask("tools/call", name="create_call", arguments=placing())
         token = asked["result"]["structuredContent"]["confirmation"]["token"]

@@ -182,7 +182,7 @@ async def test_a_process_that_was_killed_is_noticed(tmp_path: Path) -> None:
         assert (await here.approvals.progress(decided)).text == "It runs when the agent retries."
 
 
-async def test_nothing_begins_after_the_server_was_told_to_stop(tmp_path: Path) -> None:
+async def test_nothing_starts_after_the_server_begins_to_stop(tmp_path: Path) -> None:
     async with scene(tmp_path, poll=SOON) as here, here.harness.connect() as agent:
         await agent.call("create_call", **placing())
         await here.harness.runtime.finish(anyio.current_time())

@@ -187,7 +187,7 @@ async def test_a_cursor_of_other_credentials_is_refused_before_anything_is_sent(
 
 
 @pytest.mark.requirement("03", "36")
-async def test_a_cursor_of_one_principal_is_nothing_to_another(filled: Harness) -> None:
+async def test_a_cursor_of_another_principal_is_refused(filled: Harness) -> None:
     async with filled.connect(name="ann") as agent:
         first = await agent.call("list_calls", limit=5)
     before = len(filled.reads)

@@ -33,7 +33,7 @@ _REPAIR = (
     "Tell your user that the operator must repair this list. `calls-mcp policy check` and the log "
     "say what is wrong with it."
 )
-_HINT = "Ask the user for another number or address, or ask the operator to allow this one."
+_HINT = "Ask your user for another number or address, or ask the operator to allow this one."
 
 
 def object_to_destination(rules: Destinations, to: str) -> Iterator[Objection]:
@@ -250,16 +250,16 @@ def _describes_numbers(rules: Destinations) -> bool:
 
 def _emergency() -> Objection:
     reason = "to is an emergency or service number, or too short to be a phone number"
-    hint = "Tell the user to dial it themselves; no setting allows it."
+    hint = "Tell your user to dial it themselves; no setting allows it."
     return Objection(_EMERGENCY_RULE, reason, hint)
 
 
 def _emergency_part(number: str) -> Objection:
     reason = (
-        f"to is a SIP address with {number} in it, which a gateway may dial, and which is an "
-        "emergency number or too short to be a phone number"
+        f"to is a SIP address that a gateway may dial as {number}, which is an emergency number or "
+        "too short to be a phone number"
     )
-    hint = "Ask the user for an address without it; no setting allows this one."
+    hint = "Ask your user for another address; no setting allows this one."
     return Objection(_EMERGENCY_RULE, reason, hint)
 
 

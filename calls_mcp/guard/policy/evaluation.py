@@ -22,7 +22,7 @@ _STRICTNESS: tuple[Requirement, ...] = get_args(Requirement)
 _REDIRECTING = frozenset({"url", "twiml", "method"})
 _ADDRESSING = frozenset({"sid", "account_sid", "status"})
 
-_DENIED = "Do not look for a workaround. Tell the user that the operator does not allow this."
+_DENIED = "Do not look for a workaround. Tell your user that the operator does not allow this."
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,9 @@ def judge(policy: Policy, arguments: "Arguments", account_sid: str) -> Judgement
     if not added:
         return Judgement(requirement, rule, arguments, ())
     whole = replace(arguments, values={**arguments.values, **added})
-    notes = (f"the operator's policy sets {name} to {value}" for name, value in added.items())
+    notes = (
+        f"the operator's policy sets {name} to {value} seconds" for name, value in added.items()
+    )
     return Judgement(requirement, rule, whole, tuple(notes))
 
 

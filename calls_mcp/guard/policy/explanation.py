@@ -118,8 +118,8 @@ def _links(policy: Policy) -> Iterator[str]:
     if not policy.urls.hosts:
         yield "URLs are not allowed."
     else:
-        hosts = "any public host" if policy.urls.any_host else _listed(policy.urls.hosts)
-        yield f"Only {secure} URLs on {hosts} are allowed."
+        hosts = "" if policy.urls.any_host else f" on {_listed(policy.urls.hosts)}"
+        yield f"Only {secure} URLs{hosts} are allowed."
     if not policy.twiml.inline:
         yield "`twiml` and `say` are not allowed as arguments."
         return
@@ -191,7 +191,7 @@ def _counts(whose: str, counts: Counts) -> str:
     told = [f"{counted(limit, 'call')} {span}" for limit, span in limits if limit]
     if counts.minutes_per_day:
         told.append(f"{counts.minutes_per_day} min of talk time a day")
-    return f"{whose}: {'at most ' + ', '.join(told) if told else 'any number of calls'}."
+    return f"{whose}: {'at most ' + ', '.join(told) if told else 'no limit on calls'}."
 
 
 def _rates(caps: Caps) -> str:

@@ -166,7 +166,7 @@ def test_a_limit_is_set_on_a_new_call_without_one(
     judgement = judge(changed("caps", **caps), arguments, ACCOUNT)
     assert added(judgement, arguments) == expected
     assert judgement.notes == tuple(
-        f"the operator's policy sets {name} to {value}" for name, value in expected.items()
+        f"the operator's policy sets {name} to {value} seconds" for name, value in expected.items()
     )
 
 
@@ -187,7 +187,7 @@ def test_a_refusal_names_every_rule_that_refuses() -> None:
         "(caps.record) recording calls is not allowed",
     ):
         assert told in denied.message
-    for told in ("Ask the user for another number", "Use an https URL", "Leave record out"):
+    for told in ("Ask your user for another number", "Use an https URL", "Leave record out"):
         assert told in denied.hint
 
 
@@ -197,7 +197,7 @@ def test_a_refusal_has_its_rule_a_reason_and_a_hint() -> None:
         "kind": "policy_denied",
         "message": "Nothing was sent. The operator's policy refuses this "
         "(destinations.deny_number_types): to is a number of the denied type premium_rate.",
-        "hint": "Ask the user for another number or address, "
+        "hint": "Ask your user for another number or address, "
         "or ask the operator to allow this one.",
         "retryable": False,
     }

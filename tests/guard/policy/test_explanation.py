@@ -22,7 +22,7 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
         "All clients can be called.",
         "All caller IDs that the API accepts are allowed.",
         "All accounts that the credentials can use are allowed.",
-        "Only https URLs on any public host are allowed.",
+        "Only https URLs are allowed.",
         "TwiML is allowed as an argument if it is well-formed and has no DOCTYPE.",
         "Unknown elements and attributes in TwiML are denied.",
         (
@@ -33,8 +33,8 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
         "At other times, a call needs the user's confirmation, even if the number is pre-approved.",
         "A call lasts at most 4 h and rings for at most 10 min.",
         "Recording calls is not allowed.",
-        "In total: any number of calls.",
-        "Each principal: any number of calls.",
+        "In total: no limit on calls.",
+        "Each principal: no limit on calls.",
         "Each principal may attempt at most 600 reads and at most 120 changes a minute.",
         "A second call to the same number within 30 s needs a confirmation.",
     ]

@@ -217,7 +217,7 @@ def test_a_file_that_is_not_text_is_reported_with_its_line(toml: Path) -> None:
         load_policy(toml)
 
 
-def test_a_file_that_is_not_there_is_told(toml: Path) -> None:
+def test_a_missing_file_is_reported(toml: Path) -> None:
     with pytest.raises(FileError, match=r"mine\.toml: can't be read: No such file"):
         load_policy(toml)
 
