@@ -326,7 +326,9 @@ async def test_a_limit_reached_after_the_confirmation_is_refused_with_a_hint(
     assert TALKS_FOR_AN_HOUR not in refused["error"]["message"]
 
 
-async def test_of_many_confirmations_that_knew_of_the_same_call_one_is_valid(tmp_path: Path) -> None:
+async def test_of_many_confirmations_that_knew_of_the_same_call_one_is_valid(
+    tmp_path: Path,
+) -> None:
     outcomes: list[str] = []
     async with capped(tmp_path) as (harness, agent):
         await agent.confirm("create_call", **placing())

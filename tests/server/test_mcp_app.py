@@ -100,9 +100,7 @@ async def test_a_tool_list_with_the_page_is_private(harness: Harness) -> None:
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_the_page_requests_no_domain_and_no_permission(
-    harness: Harness, era: Era
-) -> None:
+async def test_the_page_requests_no_domain_and_no_permission(harness: Harness, era: Era) -> None:
     async with client(harness, era, [SHOWS]) as shows:
         (contents,) = (await shows.read_resource(app.URI)).contents
     assert isinstance(contents, TextResourceContents)
