@@ -1,6 +1,7 @@
 """Generated parts of the docs: settings, tool reference, Twilio error codes."""
 
 import re
+import textwrap
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ from calls_mcp.settings import Settings
 from calls_mcp.tools.catalog import CONFIG, Operation, Parameter, load_operations
 from calls_mcp.tools.reference import describe_rule
 from release.project import registry_name
-from tests.docs.pages import README, ROOT
+from tests.docs.pages import COLUMNS, README, ROOT
 
 DOCS = ROOT / "docs"
 
@@ -55,7 +56,7 @@ def _tools() -> Iterator[str]:
         yield ""
         yield f"### {operation.name}"
         yield ""
-        yield operation.description
+        yield _wrapped(operation.description)
         yield ""
         yield "| argument | type | meaning |"
         yield "|---|---|---|"
@@ -91,7 +92,11 @@ def _rules(operation: Operation) -> Iterator[str]:
     if not operation.rules:
         return
     yield ""
-    yield from (f"- {describe_rule(rule)}" for rule in operation.rules)
+    yield from (_wrapped(f"- {describe_rule(rule)}", "  ") for rule in operation.rules)
+
+
+def _wrapped(text: str, indent: str = "") -> str:
+    return textwrap.fill(text, COLUMNS, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def _codes() -> Iterator[str]:

@@ -8,6 +8,7 @@ from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
+COLUMNS = 120
 PAGES = (README, *sorted((ROOT / "docs").glob("*.md")))
 
 

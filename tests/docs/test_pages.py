@@ -14,7 +14,7 @@ from calls_mcp.emulator import SCRIPTS
 from calls_mcp.server.prompts import load_prompts
 from calls_mcp.settings import Settings
 from tests.docs.generated import pages
-from tests.docs.pages import PAGES, README, ROOT, spans
+from tests.docs.pages import COLUMNS, PAGES, README, ROOT, spans
 
 TEXTS = {page: page.read_text("utf-8") for page in PAGES}
 LARGEST = 300_000  # bytes of a picture
@@ -51,6 +51,13 @@ def test_links_have_targets(file: Path) -> None:
         target = file.parent / name if name else file
         assert target.exists(), link
         assert not heading or heading in _anchors(target), link
+
+
+@pytest.mark.parametrize("file", sorted({*PAGES, *ROOT.glob("*.md")}), ids=lambda file: file.name)
+def test_lines_are_short(file: Path) -> None:
+    prose = re.sub(r"(?ms)^ *```.*?^ *```", "", file.read_text("utf-8"))
+    lines = (line for line in prose.splitlines() if not line.startswith(("|", "- [")))
+    assert not [line for line in lines if len(line) > COLUMNS]
 
 
 def test_every_page_is_linked_from_the_readme() -> None:
