@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import cast
 
-from calls_mcp.audit.records import Fields, encode, is_intact, parse
+from calls_mcp.audit.records import Fields, Link, encode, is_intact, parse
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.tools.catalog import Json
 
@@ -166,10 +166,16 @@ class AuditReader:
         """Yield the wanted records after number `after`, oldest first."""
         yield from map(_row, self._batches("seq, body", wanted or Filter(), after))
 
-    def columns(self) -> Iterator[tuple[bytes, dict[str, Json]]]:
-        """Yield the line of each record, and the other columns of its row."""
+    def has(self, link: Link) -> bool:
+        """Return whether there is a record with this number and hash."""
+        query = "SELECT 1 FROM audit WHERE seq = ? AND hash = ?"
+        with self._reading() as database:
+            return bool(database.execute(query, (link.seq, link.hash)).fetchone())
+
+    def columns(self, after: int | None = None) -> Iterator[tuple[bytes, dict[str, Json]]]:
+        """Yield the line of each record after number `after`, and the other columns of its row."""
         names = ("seq", "time", "tool", "sid", "prev", "hash")
-        for row in self._batches("seq, time, tool, sid, prev, hash, body", Filter(), None):
+        for row in self._batches("seq, time, tool, sid, prev, hash, body", Filter(), after):
             yield _line(row[-1]), {name: _text(row[at]) for at, name in enumerate(names)}
 
     def _batches(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from calls_mcp.audit.records import START, Fields, Link, is_intact, link_of, parse
 from calls_mcp.audit.search import AuditReader
@@ -60,11 +60,7 @@ class Report:
 
 
 def verify(
-    path: Path,
-    expect: str | None = None,
-    *,
-    is_aside: bool = False,
-    show: Callable[[int], None] = lambda _: None,
+    path: Path, expect: str | None = None, *, show: Callable[[int], None] = lambda _: None
 ) -> Report:
     """Check a log: an SQLite database, even while servers write to it, or a file of JSON lines.
 
@@ -72,8 +68,7 @@ def verify(
     changes with only one of their two records. The log alone does not show that records were
     removed from its end, or that everything after some record was rewritten with new hashes. So
     keep a `last_hash` somewhere else and pass it as `expect`: if a record has this hash, all
-    records up to it are intact. `is_aside` leaves other threads of this process enough time to run.
-    `show` gets the number of records so far.
+    records up to it are intact. `show` gets the number of records so far.
 
     A database must begin with the first record. A file of lines may begin with a later one, as an
     export from a given time does. The report notes that.
@@ -86,9 +81,37 @@ def verify(
         inspection.take(row)
         if number % _BATCH == 0:
             show(number)
-        if is_aside and number % _BATCH == 0:
-            time.sleep(_PAUSE)  # otherwise other threads wait 5 ms for each switch
     return inspection.report()
+
+
+class Verifier:
+    """Verifies the database at `path` repeatedly, and reads only new records in between.
+
+    It remembers the last record, so it also finds that records were removed from the end.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._expect = ""
+        self._inspection = _Inspection("")
+
+    def verify(self, *, is_whole: bool) -> Report:
+        """Check the new records, or all if `is_whole` or if the last known one is gone.
+
+        This leaves other threads of the process enough time to run.
+
+        Raises:
+            ConfigurationError: The log can't be read.
+        """
+        if is_whole or not AuditReader(self._path).has(self._inspection.last):
+            self._inspection = _Inspection(self._expect)
+        for number, row in enumerate(_rows(self._path, self._inspection.last_row)):
+            self._inspection.take(row)
+            if number % _BATCH == 0:
+                time.sleep(_PAUSE)  # otherwise other threads wait 5 ms for each switch
+        report = self._inspection.report()
+        self._expect = report.last_hash if report.is_intact else self._expect
+        return report
 
 
 def describe(report: Report) -> list[str]:
@@ -135,7 +158,8 @@ class _Row:
     columns: dict[str, Json] | None = None
 
 
-def _rows(path: Path) -> Iterator[_Row]:
+def _rows(path: Path, after: int | None = None) -> Iterator[_Row]:
+    """Yield the lines of a file, or the rows of a database with numbers above `after`."""
     try:
         if not _is_database(path):
             with path.open("rb") as file:
@@ -145,7 +169,7 @@ def _rows(path: Path) -> Iterator[_Row]:
         raise ConfigurationError(
             f"The audit log {path} can't be read: {error_text(error)}"
         ) from error
-    for line, columns in AuditReader(path).columns():
+    for line, columns in AuditReader(path).columns(after):
         yield _Row(line, columns=columns)
 
 
@@ -173,6 +197,7 @@ class _Inspection:
     def __init__(self, expect: str) -> None:
         self._expect = expect
         self._is_expected_met = not expect
+        self.last_row: int | None = None
         self._intact = START  # the last intact record
         self._claimed = START  # the last record's own link, which may be wrong
         self._unreadable: list[_Row] = []  # since the last intact record
@@ -182,8 +207,14 @@ class _Inspection:
         self._problems: list[Problem] = []
         self._notes: list[Problem] = []
 
+    @property
+    def last(self) -> Link:
+        """The link of the last intact record."""
+        return self._intact
+
     def take(self, row: _Row) -> None:
         """Check the next row."""
+        self.last_row = cast("int", row.columns["seq"]) if row.columns else None
         record = parse(row.body)
         if record is None:
             self._unreadable.append(row)
@@ -199,27 +230,31 @@ class _Inspection:
         self._pair(row, record)
 
     def report(self) -> Report:
-        """Return the report, after all rows."""
-        for row in self._unreadable:
-            self._add("torn", row, None, "it was never written completely, or was damaged later")
-        for row, seq in self._begun.values():
-            what = "this change has no result: it is in progress, or its result was not recorded"
-            self._add("unfinished", row, seq, what)
-        if not self._is_expected_met:
-            what = (
-                "no record has the expected hash: records were removed from the end, or the log "
-                "was rewritten"
-            )
-            self._problems.append(Problem("tampering", None, None, what))
+        """Return the report about the rows so far."""
         first, last = (self._times[0], self._times[-1]) if self._times else ("", "")
         return Report(
             records=self._records,
             first_time=first,
             last_time=last,
             last_hash=self._intact.hash if self._times else "",
-            problems=tuple(self._problems),
+            problems=(*self._problems, *self._open_problems()),
             notes=tuple(self._notes),
         )
+
+    def _open_problems(self) -> Iterator[Problem]:
+        """Yield what the next rows may solve, or make another problem."""
+        for row in self._unreadable:
+            what = "it was never written completely, or was damaged later"
+            yield Problem("torn", row.line, None, what)
+        for row, seq in self._begun.values():
+            what = "this change has no result: it is in progress, or its result was not recorded"
+            yield Problem("unfinished", row.line, seq, what)
+        if not self._is_expected_met:
+            what = (
+                "no record has the expected hash: records were removed from the end, or the log "
+                "was rewritten"
+            )
+            yield Problem("tampering", None, None, what)
 
     def _take_intact(self, row: _Row, record: Fields, link: Link) -> None:
         for unreadable in self._unreadable:

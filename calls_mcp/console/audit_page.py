@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from calls_mcp.audit.records import ORDER, Decision, parse
 from calls_mcp.audit.search import AuditReader, Filter
-from calls_mcp.audit.verification import Report, describe, verify
+from calls_mcp.audit.verification import Report, Verifier, describe
 from calls_mcp.console.call_search import is_date
 from calls_mcp.console.context import ConsoleContext
 from calls_mcp.console.csv_rows import csv_row
@@ -29,6 +29,7 @@ from calls_mcp.tools.catalog import load_operations
 _PAGE = 50  # records
 _SEQ = re.compile(r"[0-9]{1,18}")
 _MAX_FILTER = 200  # characters
+_WHOLE_EVERY = 3600  # seconds
 _SHORT_WAIT, _LONG_WAIT = 0.05, 30.0  # seconds
 _DECISIONS = get_args(Decision)
 _PHASES = ("decided", "before", "after", "recovered")
@@ -42,7 +43,11 @@ class AuditPage:
         self._database = console.audit_database
         self._unavailable = console.unavailable.get("audit_database", "")
         self._background = console.background
+        self._verifier = Verifier(console.audit_database) if console.audit_database else None
+        self._clock = console.clock
         self._report: Report | None = None
+        self._whole_at = 0.0
+        """When all records were last checked, in epoch seconds."""
         self._verified: tuple[int, ...] | None = None
         self._verifying: anyio.Event | None = None
         self.routes = [
@@ -99,30 +104,37 @@ class AuditPage:
             "older": "" if older is None else urlencode(wanted.given | {"before": str(older)}),
             "report": report,
             "lines": describe(report) if report else [],
+            "whole_at": self._whole_at,
             "is_verifying": self._verifying is not None,
         }
 
     async def _verify(self, database: Path, *, again: bool) -> Report | None:
-        """Return the latest report about the whole log, None before the first.
+        """Return the latest report about the log, None before the first.
 
-        A long log takes long to verify, so that happens in the background, after the file has
-        changed or with `again`. A page waits only briefly for it.
+        The log is checked after the file has changed. A whole log takes long, so that happens in
+        the background, once an hour or with `again`. A page waits only briefly for it.
         """
         version = await anyio.to_thread.run_sync(_version, database)
-        if self._verifying is None and (again or version != self._verified):
+        is_whole = again or self._clock() >= self._whole_at + _WHOLE_EVERY
+        if self._verifying is None and (is_whole or version != self._verified):
             self._verifying = anyio.Event()
-            self._background.start(partial(self._verify_now, database, version, self._verifying))
+            check = partial(self._verify_now, version, self._verifying, is_whole=is_whole)
+            self._background.start(check)
         if self._verifying is not None:
             with anyio.move_on_after(_LONG_WAIT if again else _SHORT_WAIT):
                 await self._verifying.wait()
         return self._report
 
     async def _verify_now(
-        self, database: Path, version: tuple[int, ...], done: anyio.Event
+        self, version: tuple[int, ...], done: anyio.Event, *, is_whole: bool
     ) -> None:
+        now = self._clock()
         try:
-            self._report = await anyio.to_thread.run_sync(partial(verify, database, is_aside=True))
+            if self._verifier:
+                check = partial(self._verifier.verify, is_whole=is_whole)
+                self._report = await anyio.to_thread.run_sync(check)
             self._verified = version
+            self._whole_at = now if is_whole else self._whole_at
         except CallsError:
             self._report = self._verified = None
         finally:

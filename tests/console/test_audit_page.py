@@ -9,11 +9,13 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlencode
 
+import anyio.lowlevel
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from calls_mcp.audit import search
+from calls_mcp.audit import search, verification
+from calls_mcp.audit.records import Fields, is_intact
 from calls_mcp.audit.verification import verify
 from calls_mcp.console.csv_rows import csv_row
 from tests.console.harness import Harness, WebClient, text_of
@@ -127,6 +129,51 @@ async def test_the_chain_is_verified(harness: Harness, ann: WebClient) -> None:
     assert "The audit log was changed after it was written" in text
     assert "record 3: its hash does not match its content, so it was edited" in text
     assert text.count("record modified") == 1
+
+
+async def test_after_a_full_check_only_new_records_are_checked_for_an_hour(
+    harness: Harness, ann: WebClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = list[bytes]()
+
+    def counted(line: bytes, record: Fields) -> bool:
+        checked.append(line)
+        return is_intact(line, record)
+
+    monkeypatch.setattr(verification, "is_intact", counted)
+    for new, ahead, expected in ((3, 0, 6), (1, 60, 2), (0, 60, 0), (1, 3600, 10)):
+        await place(harness, new)
+        harness.clock.advance(ahead)
+        checked.clear()
+        await ann.read("/audit")
+        while "Checking" in text_of(await ann.read("/audit")):
+            await anyio.lowlevel.checkpoint()
+        assert len(checked) == expected
+
+
+async def test_an_edit_of_an_old_record_is_found_by_the_next_full_check(
+    harness: Harness, ann: WebClient
+) -> None:
+    await place(harness, 2)
+    assert "All records are intact" in text_of(await ann.read("/audit?check=now"))
+    tamper(harness, "body = replace(body, 'tester', 'someone')")
+    await place(harness)
+    harness.clock.advance(3601)
+    while "Checking" in (text := text_of(await ann.read("/audit"))) or "intact" in text:
+        await anyio.lowlevel.checkpoint()
+    assert "record 3: its hash does not match its content, so it was edited" in text
+
+
+async def test_records_removed_from_the_end_are_noticed(harness: Harness, ann: WebClient) -> None:
+    await place(harness, 2)
+    assert "All records are intact" in text_of(await ann.read("/audit?check=now"))
+    with closing(sqlite3.connect(harness.database)) as database, database:
+        database.execute("DROP TRIGGER audit_keeps")
+        database.execute("DELETE FROM audit WHERE seq > 2")
+    for _ in range(2):
+        await place(harness)
+        text = text_of(await ann.read("/audit?check=now"))
+        assert "records were removed from the end, or the log was rewritten" in text
 
 
 async def test_each_record_is_a_sentence_with_its_fields_folded(
