@@ -65,6 +65,7 @@ class Call(NamedTuple):
     callback_method: str = "POST"  # `GET` or `POST`
     callback_events: str = "completed"  # the events that are sent there, separated by spaces
     reported: int = 0  # how many events were sent there
+    records: str | None = None  # the `RecordingOptions` of the whole call, as JSON
     amd_callback_url: str | None = None  # the URL that receives a result that comes later
     amd_callback_method: str = "POST"  # `GET` or `POST`
 

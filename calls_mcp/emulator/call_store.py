@@ -4,16 +4,21 @@ No timer advances calls. Each transaction first advances the calls that are due,
 status is plain SQL.
 """
 
-from collections.abc import Generator, Iterable, Sequence
+import json
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from itertools import islice
 
-from calls_mcp.emulator import callback_queue
+from calls_mcp.emulator import callback_queue, recordings
 from calls_mcp.emulator.call_lifecycle import Call, CallEvent, advanced, due
 from calls_mcp.emulator.call_parameters import event_callbacks
 from calls_mcp.emulator.callback_queue import CallbackQueue
 from calls_mcp.emulator.clock import Clock
 from calls_mcp.emulator.database import Database, Value
+from calls_mcp.emulator.recordings import RecordingOptions, Recordings
 from calls_mcp.emulator.table_pages import Anchor, Filter, Page, read_page
+
+_BATCH = 1000  # calls
 
 _COLUMNS = ", ".join(f'"{name}"' for name in Call._fields)
 _MARKS = ", ".join(f"?{position}" for position in range(1, len(Call._fields) + 2))
@@ -45,15 +50,17 @@ class CallStore:
 
     Attributes:
         callbacks: The callbacks to the customer's URLs.
+        recordings: The recordings of the calls.
 
     Raises:
         sqlite3.Error: The file cannot be opened, or has other tables.
     """
 
     def __init__(self, database: str, clock: Clock) -> None:
-        schema = (*_SCHEMA, *callback_queue.SCHEMA)
+        schema = (*_SCHEMA, *callback_queue.SCHEMA, *recordings.SCHEMA)
         self._database = Database(database, clock, schema, self._advance)
         self.callbacks = CallbackQueue(self._database)
+        self.recordings = Recordings(self._database, self.callbacks)
 
     def close(self) -> None:
         """Close the database. A file keeps its contents."""
@@ -64,10 +71,11 @@ class CallStore:
         return self._database.transaction()
 
     def clear(self) -> None:
-        """Delete every call and every callback."""
+        """Delete every call, callback and recording."""
         with self.transaction():
             self._database.execute("DELETE FROM calls")
             self.callbacks.clear()
+            self.recordings.clear()
 
     def count(self) -> int:
         """Return the number of calls."""
@@ -135,14 +143,29 @@ class CallStore:
         """Write calls in their present state, and a callback for each event until now."""
         events: list[CallEvent] = []
 
-        def rows(now: float) -> Generator[tuple[Value, ...]]:
-            for call in calls:
+        def rows(batch: Iterable[Call], now: float) -> Generator[tuple[Value, ...]]:
+            for call in batch:
                 present, passed = advanced(call, now)
                 events.extend(passed)
                 yield (*present, due(present))
 
+        remaining = iter(calls)
         with self.transaction() as now:
-            self._database.execute(statement, rows(now))
-            for event in events:
-                for url, method, form in event_callbacks(event):
-                    self.callbacks.add(event.call.sid, url, method, form, event.call.updated)
+            while batch := tuple(islice(remaining, _BATCH)):
+                self._database.execute(statement, rows(batch, now))
+                for event in events:
+                    self._handle(event)
+                events.clear()
+
+    def _handle(self, event: CallEvent) -> None:
+        """Record the call, and queue the callbacks about an event."""
+        name, call = event
+        recorded: Mapping[str, str] = {}
+        if name == "answered" and call.records:
+            options = RecordingOptions(*json.loads(call.records))
+            self.recordings.start(call.sid, "OutboundAPI", call.updated, options)
+        if name == "completed":
+            for recording in self.recordings.live(call.sid):
+                recorded = self.recordings.summary(self.recordings.stop(recording, call.updated))
+        for url, method, form in event_callbacks(event):
+            self.callbacks.add(call.sid, url, method, {**form, **recorded}, call.updated)

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import hmac
+import json
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ from calls_mcp.emulator.parameters import (
     invalid,
     not_found,
 )
+from calls_mcp.emulator.recordings import RecordingOptions
 from calls_mcp.emulator.scenario import INVALID_FROM, VALID_FROM, Scenario, Script
 from calls_mcp.emulator.table_pages import Page
 
@@ -69,12 +71,18 @@ class Account:
         if expected is None or not hmac.compare_digest(expected.encode(), password.encode()):
             raise ApiError(401, 20003, "Authenticate")
 
-    def route(self, path: str, endpoints: Mapping[str, Endpoint]) -> Route:
+    def route(
+        self, path: str, endpoints: Mapping[str, Endpoint], *, is_public: bool = False
+    ) -> Route:
         """Return a route below the account's path, with an endpoint for each method."""
-        return route(f"/{API_VERSION}/Accounts/{{account}}{path}", endpoints, self._authorize)
+        check = self._require_this_account if is_public else self._authorize
+        return route(f"/{API_VERSION}/Accounts/{{account}}{path}", endpoints, check)
 
     def _authorize(self, request: Request) -> None:
         self.authenticate(request.headers.get("authorization"))
+        self._require_this_account(request)
+
+    def _require_this_account(self, request: Request) -> None:
         if request.path_params["account"] != self.sid:
             raise not_found(request.url.path)
 
@@ -125,8 +133,8 @@ class CallsApi:
         ]
 
     async def _create(self, request: Request) -> Response:
-        _require_no_query(request)
-        values = _create_values(pairs(await _form(request)))
+        require_no_query(request)
+        values = _create_values(pairs(await form(request)))
         to, from_ = values["To"], values["From"]
         script = self.scenario.script_of(to)
         _check_from(from_, to)
@@ -148,12 +156,12 @@ class CallsApi:
         return JSONResponse(query.envelope(request.url.path, page))
 
     async def _fetch(self, request: Request) -> Response:
-        _require_no_query(request)
+        require_no_query(request)
         return self._response(self._find(request))
 
     async def _update(self, request: Request) -> Response:
-        _require_no_query(request)
-        values = _update_values(pairs(await _form(request)))
+        require_no_query(request)
+        values = _update_values(pairs(await form(request)))
         with self.store.transaction() as now:
             call = _updated(self._find(request), values, now)
             self.store.update(call)
@@ -162,7 +170,7 @@ class CallsApi:
             return self._response(self._find(request))
 
     async def _delete(self, request: Request) -> Response:
-        _require_no_query(request)
+        require_no_query(request)
         with self.store.transaction():
             call = self._find(request)
             call_lifecycle.require_over(call)
@@ -212,7 +220,8 @@ def _refuse_route(request: Request, error: Exception) -> Response:
     return JSONResponse(refusal.body(), refusal.status, failure.headers)
 
 
-async def _form(request: Request) -> str:
+async def form(request: Request) -> str:
+    """Return the body of a request. Raise ApiError (400) if it is no form in UTF-8."""
     body = await request.body()
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if body and content_type != FORM:
@@ -228,7 +237,8 @@ def pairs(text: str) -> Pairs:
     return tuple(parse_qsl(text, keep_blank_values=True))
 
 
-def _require_no_query(request: Request) -> None:
+def require_no_query(request: Request) -> None:
+    """Raise ApiError (400) if a request has a query."""
     checked(pairs(request.url.query), {})
 
 
@@ -279,6 +289,7 @@ def _outbound(values: Values, script: Script, now: float, ring_at: float) -> Cal
         callback_url=None if "ApplicationSid" in values else values.get("StatusCallback"),
         callback_method=values.get("StatusCallbackMethod", "POST"),
         callback_events=values.get("StatusCallbackEvent", "completed"),
+        records=json.dumps(RecordingOptions.of(values)) if values.get("Record") == "true" else None,
         amd_callback_url=values.get("AsyncAmdStatusCallback"),
         amd_callback_method=values.get("AsyncAmdStatusCallbackMethod", "POST"),
     )
@@ -292,6 +303,7 @@ def _both_records(outbound: Call) -> tuple[Call, Call]:
         direction="inbound",
         detects=None,
         detects_after=None,
+        records=None,
         peer_sid=outbound.sid,
         url=None,
         twiml=None,

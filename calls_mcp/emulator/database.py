@@ -12,7 +12,7 @@ from calls_mcp.emulator.clock import Clock
 
 PATIENCE = 30  # seconds for another process's transaction to end
 
-_VERSION = 5
+_VERSION = 6
 
 Value = str | float | None
 Row = tuple[Any, ...]

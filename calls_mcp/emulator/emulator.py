@@ -21,10 +21,13 @@ from calls_mcp.emulator.middleware import (
     LoggedRequest,
     RequestLog,
 )
+from calls_mcp.emulator.parameters import API_VERSION
+from calls_mcp.emulator.recordings_api import RecordingsApi
 from calls_mcp.emulator.scenario import VALID_FROM, Scenario
 from calls_mcp.emulator.webhooks import webhooks
 
 OWN_NUMBERS = (VALID_FROM, "+15005550100")
+REAL_URL = "https://api.twilio.com"
 GRACE_SECONDS = 2
 
 
@@ -95,15 +98,19 @@ class Emulator:
             clock = AdjustableClock(self.clock)
             store = stack.enter_context(closing(CallStore(self.database, clock)))
             clock.catch_up(store.last_change())  # the clock that wrote the file may have been ahead
+            listener = None if self.port is None else self._listen(stack, self.port)
             account, anywhere = self.account, self.callbacks_anywhere
+            url = self.base_url if listener else REAL_URL
+            store.recordings.location = f"{url}/{API_VERSION}/Accounts/{account.sid}/Recordings"
             hooks = await stack.enter_async_context(
                 webhooks(account.sid, account.auth_token, anywhere=anywhere)
             )
             sender = CallbackSender(store.callbacks, hooks)
             await stack.enter_async_context(sender.running())
             self._app = self._application(store, clock)
-            if self.port is not None:
-                await self._listen(stack, self.port)
+            if listener:
+                server = uvicorn.Server(_config(self._app))
+                await stack.enter_async_context(_serving(server, listener))
             self._open = stack.pop_all()
         return self
 
@@ -114,16 +121,17 @@ class Emulator:
         """Delete every call, request and fault, and reset the clock."""
         self._control.reset()
 
-    async def _listen(self, stack: AsyncExitStack, port: int) -> None:
+    def _listen(self, stack: AsyncExitStack, port: int) -> socket.socket:
         listener = stack.enter_context(_listener(self.host, port))
         host, bound, *_ = cast("tuple[str, int]", listener.getsockname())
         self._address = host, bound
-        await stack.enter_async_context(_serving(uvicorn.Server(_config(self._app)), listener))
+        return listener
 
     def _application(self, store: CallStore, clock: AdjustableClock) -> ASGIApp:
         numbers, interval = frozenset(self.own_numbers), 1 / self.calls_per_second
         api = CallsApi(self.account, store, numbers, self.scenario, interval)
-        faults = FaultInjection(application(api.routes()), has_connections=self.port is not None)
+        routes = [*api.routes(), *RecordingsApi(self.account, store).routes()]
+        faults = FaultInjection(application(routes), has_connections=self.port is not None)
         log = RequestLog(faults)
         self._control = ControlApi(store, clock, faults, log)
         control = self._control.application()

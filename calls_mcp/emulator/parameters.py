@@ -173,6 +173,8 @@ UPDATE_RECORDING: Mapping[str, Parameter] = {
     "PauseBehavior": _one_of("skip", "silence"),
 }
 
+FETCH_RECORDING: Mapping[str, Parameter] = {"IncludeSoftDeleted": _BOOLEAN}
+
 CREATE: Mapping[str, Parameter] = {
     **START_RECORDING,
     "To": _like(_ADDRESS, f"{_SOME_ADDRESS} or client:name", 21211),
