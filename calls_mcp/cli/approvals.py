@@ -114,9 +114,9 @@ async def _run(settings: Settings, options: Namespace) -> int:
             return 0
         request = await approvals.find(options.id)
         if request is None:
-            unknown = quoted(options.id, 40)
+            unknown, flag = quoted(options.id, 40), _flag(options)
             raise ConfigurationError(
-                f"There is no approval request {unknown}. List them: calls-mcp approvals"
+                f"There is no approval request {unknown}. List them: calls-mcp approvals{flag}"
             )
         if options.action == "show":
             _show(request, await approvals.progress(request), await approvals.now(), options)
@@ -132,7 +132,7 @@ async def _list(approvals: Approvals, settings: Settings, options: Namespace) ->
         listed = [(each.identifier, each.decision, each.has_expired(now)) for each in requests]
         if listed != shown:
             shown = listed
-            _show_all(requests, now, as_json=options.json)
+            _show_all(requests, now, options)
             if not (requests or options.json):
                 await _show_where(approvals, settings, sandbox=options.sandbox)
         if not options.watch:
@@ -140,13 +140,17 @@ async def _list(approvals: Approvals, settings: Settings, options: Namespace) ->
         await anyio.sleep(_POLL_INTERVAL)
 
 
-def _show_all(requests: Sequence[ApprovalRequest], now: float, *, as_json: bool) -> None:
-    if as_json:
+def _show_all(requests: Sequence[ApprovalRequest], now: float, options: Namespace) -> None:
+    if options.json:
         show_json([_report(request, now) for request in requests])
     elif requests:
         columns = ("id", "state", "requested by", "summary")
         show_table(columns, [_row(request, now) for request in requests])
-        say("\nFor the whole preview: calls-mcp approvals show ID")
+        say(f"\nFor the whole preview: calls-mcp approvals show ID{_flag(options)}")
+
+
+def _flag(options: Namespace) -> str:
+    return " --sandbox" if options.sandbox else ""
 
 
 def _row(request: ApprovalRequest, now: float) -> Sequence[str]:

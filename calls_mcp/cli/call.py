@@ -40,6 +40,7 @@ from calls_mcp.service.signals import handled_by
 from calls_mcp.settings import Settings, load_settings
 from calls_mcp.tools.catalog import Json, Operation, load_operations
 from calls_mcp.tools.outcome import Outcome, OutcomeName
+from calls_mcp.tools.suggestions import suggested_name
 
 _EPILOG = """\
 examples:
@@ -132,7 +133,8 @@ def _operation(name: str) -> Operation:
 def assigned(pairs: Iterable[str], operation: Operation) -> dict[str, Json]:
     """Return the arguments that `KEY=VALUE` pairs give to `operation`.
 
-    A value is JSON if the parameter's type is number, boolean or list, and plain text otherwise.
+    A value is JSON if the parameter's type is number, boolean or list, and plain text otherwise. A
+    misspelt name counts as the one that is probably meant.
     Wrong values are passed on, because the tool reports them. A list may be given by repeating the
     pair.
 
@@ -159,7 +161,8 @@ def assigned(pairs: Iterable[str], operation: Operation) -> dict[str, Json]:
 
 
 def _wanted(operation: Operation, name: str) -> type:
-    parameter = operation.parameters.get(name)
+    known = operation.parameters
+    parameter = known.get(name) or known.get(suggested_name(operation, name))
     return _JSON_TYPES.get(parameter.schema["type"], str) if parameter else str
 
 

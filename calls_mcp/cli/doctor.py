@@ -159,8 +159,9 @@ def _status(findings: Sequence[Finding]) -> int:
 def _show(findings: Sequence[Finding], status: int) -> None:
     for finding in findings:
         level = painted(f"{finding.level:<{_WIDTH}}", _COLOURS[finding.level])
-        say(f"{level}  {painted(finding.check, 'bold')}: {finding.message}")
         indent = " " * (_WIDTH + 2)
+        message = finding.message.replace("\n", f"\n{indent}  ")
+        say(f"{level}  {painted(finding.check, 'bold')}: {message}")
         for line in finding.details:
             say(f"{indent}  {line}")
         if finding.remedy:

@@ -114,6 +114,8 @@ def test_a_denial_is_final_and_the_agent_sees_the_reason(
 def test_an_unknown_or_missing_id_is_reported(action: str, capsys: Captured) -> None:
     assert main(["approvals", action, "nothing"]) == 2
     assert 'no approval request "nothing"' in capsys.readouterr().err
+    assert main(["approvals", action, "nothing", "--sandbox"]) == 2
+    assert "List them: calls-mcp approvals --sandbox\n" in capsys.readouterr().err
     assert main(["approvals", action]) == 2
     assert f"ID is missing: calls-mcp approvals {action} ID" in capsys.readouterr().err
 

@@ -44,6 +44,11 @@ def test_a_value_of_the_wrong_type_stays_text(name: str, text: str) -> None:
     assert value == text or type(value) is (int if name in OF["integer"] else bool)
 
 
+def test_a_value_under_a_misspelt_name_has_the_type_of_the_meant_one() -> None:
+    pairs = ["time_limt=5", "To=15005550206", "Record=true"]
+    assert assigned(pairs, CREATE) == {"time_limt": 5, "To": "15005550206", "Record": True}
+
+
 @given(lists, st.lists(texts.filter(lambda text: not text.lstrip().startswith("[")), min_size=1))
 def test_a_list_is_repeated_or_json(name: str, items: list[str]) -> None:
     assert assigned([f"{name}={item}" for item in items], CREATE) == {name: items}

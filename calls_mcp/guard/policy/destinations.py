@@ -256,8 +256,8 @@ def _emergency() -> Objection:
 
 def _emergency_part(number: str) -> Objection:
     reason = (
-        f"to is a SIP address that a gateway may dial as {number}, which is an emergency number or "
-        "too short to be a phone number"
+        f"to is a SIP address that a gateway may dial as {number}, an emergency number or one that "
+        "is too short to be a phone number"
     )
     hint = "Ask your user for another address; no setting allows this one."
     return Objection(_EMERGENCY_RULE, reason, hint)
