@@ -21,7 +21,7 @@ from calls_mcp.emulator.table_pages import Anchor, Filter, Page, read_page
 _BATCH = 1000  # calls
 
 _COLUMNS = ", ".join(f'"{name}"' for name in Call._fields)
-_MARKS = ", ".join(f"?{position}" for position in range(1, len(Call._fields) + 2))
+_MARKS = ", ".join(f":{name}" for name in (*Call._fields, "due"))
 _SCHEMA = (
     f"""CREATE TABLE IF NOT EXISTS calls (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -35,7 +35,7 @@ _SCHEMA = (
 )
 _SELECT = f"SELECT seq, {_COLUMNS} FROM calls"  # noqa: S608 - our own column names
 _INSERT = f"INSERT INTO calls ({_COLUMNS}, due) VALUES ({_MARKS})"  # noqa: S608 - our own column names
-_UPDATE = f"UPDATE calls SET ({_COLUMNS}, due) = ({_MARKS}) WHERE sid = ?1"  # noqa: S608 - our own column names
+_UPDATE = f"UPDATE calls SET ({_COLUMNS}, due) = ({_MARKS}) WHERE sid = :sid"  # noqa: S608 - our own column names
 
 
 class CallStore:
@@ -143,11 +143,11 @@ class CallStore:
         """Write calls in their present state, and a callback for each event until now."""
         events: list[CallEvent] = []
 
-        def rows(batch: Iterable[Call], now: float) -> Generator[tuple[Value, ...]]:
+        def rows(batch: Iterable[Call], now: float) -> Generator[dict[str, Value]]:
             for call in batch:
                 present, passed = advanced(call, now)
                 events.extend(passed)
-                yield (*present, due(present))
+                yield {**present._asdict(), "due": due(present)}
 
         remaining = iter(calls)
         with self.transaction() as now:

@@ -24,7 +24,7 @@ SCHEMA = (
     "CREATE INDEX IF NOT EXISTS callbacks_due ON callbacks (due) WHERE due IS NOT NULL",
     "CREATE INDEX IF NOT EXISTS callbacks_sid ON callbacks (sid, url) WHERE due IS NOT NULL",
 )
-_INSERT = "INSERT INTO callbacks (sid, url, method, form, at, due) VALUES (?1, ?2, ?3, ?4, ?5, ?5)"
+_INSERT = "INSERT INTO callbacks (sid, url, method, form, at, due) VALUES (?, ?, ?, ?, ?, ?)"
 _SELECT = "SELECT id, sid, url, method, form, attempts, outcome FROM callbacks"
 _IS_DUE = """due <= ? AND NOT EXISTS (
     SELECT 1 FROM callbacks earlier
@@ -74,7 +74,7 @@ class CallbackQueue:
             form: The parameters, except `AccountSid`, which is added to all callbacks.
             due: When it is sent, in seconds since the epoch.
         """
-        self._database.execute(_INSERT, [(sid, url, method, json.dumps(form), due)])
+        self._database.execute(_INSERT, [(sid, url, method, json.dumps(form), due, due)])
 
     def clear(self) -> None:
         """Delete every callback."""

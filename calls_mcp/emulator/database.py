@@ -2,7 +2,7 @@
 
 import sqlite3
 import threading
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -70,7 +70,9 @@ class Database:
                 self._begun(self._now)
                 yield self._now
 
-    def execute(self, statement: str, rows: Iterable[Sequence[Value]] = ((),)) -> None:
+    def execute(
+        self, statement: str, rows: Iterable[Sequence[Value] | Mapping[str, Value]] = ((),)
+    ) -> None:
         """Execute a statement with each of these rows."""
         with self.transaction():
             self._connection.executemany(statement, rows)

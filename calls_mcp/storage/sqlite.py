@@ -62,8 +62,8 @@ DELETE FROM confirmations WHERE rowid = (
 )
 """
 _CLAIM = """
-UPDATE confirmations SET claimed_at = ?1
-WHERE identifier = ?2 AND claimed_at IS NULL AND ifnull(run, ?3) = ?3
+UPDATE confirmations SET claimed_at = ?
+WHERE identifier = ? AND claimed_at IS NULL AND ifnull(run = ?, TRUE)
 """
 _RECORD_OUTCOME = "UPDATE confirmations SET outcome = ? WHERE identifier = ? AND outcome IS NULL"
 
@@ -97,17 +97,17 @@ _PENDING_VERSION = f"SELECT count(*) || '.' || ifnull(sum(rowid), 0) {_FROM_PEND
 
 # How many entries are too many, and when enough of them have expired.
 _EXCESS = """
-WITH counted AS (SELECT until FROM counts WHERE key = ?1 AND until > ?2),
-    excess AS (SELECT count(*) + ?3 AS number FROM counted)
+WITH counted AS (SELECT until FROM counts WHERE key = ? AND until > ?),
+    excess AS (SELECT count(*) + ? AS number FROM counted)
 SELECT number, (SELECT until FROM counted ORDER BY until LIMIT 1 OFFSET (
     SELECT max(0, number - 1) FROM excess
 )) FROM excess
 """
 _ADD_COUNT = "INSERT INTO counts (key, entry, until) VALUES (?, ?, ?)"
 _CALLS_TO = """
-SELECT count(*) FILTER (WHERE until > ?2), max(until) IS NOT NULL OR EXISTS (
-    SELECT 1 FROM notes WHERE key = ?1 AND until > ?3
-) FROM counts WHERE key = ?1 AND until > ?3
+SELECT count(*) FILTER (WHERE until > :in_a_day), max(until) IS NOT NULL OR EXISTS (
+    SELECT 1 FROM notes WHERE key = :key AND until > :now
+) FROM counts WHERE key = :key AND until > :now
 """
 _LAST_CALLS = """
 SELECT until FROM counts WHERE key = ? AND until > ? ORDER BY until DESC LIMIT 1 OFFSET ?
@@ -410,7 +410,8 @@ def _exceeded(limit: Limit, row: tuple[object, ...], now: float) -> LimitExceede
 
 
 def _calls_to(db: sqlite3.Connection, key: str, now: float) -> CallsTo:
-    row = db.execute(_CALLS_TO, (key, now + WEEK - DAY, now)).fetchone()
+    values = {"key": key, "in_a_day": now + WEEK - DAY, "now": now}
+    row = db.execute(_CALLS_TO, values).fetchone()
     count, is_known = cast("tuple[int, int]", row)
     return CallsTo(count, bool(is_known))
 
