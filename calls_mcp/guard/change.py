@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 from calls_mcp.audit import NOBODY, Authority, Decision, Entry
 from calls_mcp.errors import InvocationError, PolicyDenied
 from calls_mcp.guard.policy import (
+    Caps,
     Hours,
     Policy,
     Requirement,
@@ -19,7 +20,7 @@ from calls_mcp.guard.policy import (
     strictest,
 )
 from calls_mcp.guard.twiml_document import dialled_at_once
-from calls_mcp.storage import Binding
+from calls_mcp.storage import DAY, Binding
 from calls_mcp.tools.outcome import Caller, Outcome
 from calls_mcp.tools.validation import Arguments
 from calls_mcp.twilio.requests import Request, encode
@@ -35,9 +36,10 @@ _LONGEST_QUEUE = 600  # seconds until it rings
 class Dialling:
     """The parties that a change calls, each in its canonical spelling, and `times` calls in all.
 
-    At most `at_once` of these are live at the same time. `sid` is the live call that gets new
-    TwiML; empty for a new call. Each lasts at most `longest` seconds, and after `lifetime` seconds
-    they have certainly ended. `until` is the invocation's deadline (anyio's clock).
+    At most `at_once` of these are live at the same time; none if a live call only gets a new time
+    limit. `sid` is the live call that is changed; empty for a new call. Each lasts at most
+    `longest` seconds unless it is changed, and in any case `extended` seconds; after `lifetime`
+    seconds they have certainly ended. `until` is the invocation's deadline (anyio's clock).
     """
 
     parties: tuple[str, ...]
@@ -47,6 +49,7 @@ class Dialling:
     account_sid: str
     principal: str
     longest: int
+    extended: int
     lifetime: int
     until: float
 
@@ -150,7 +153,7 @@ def authorize(
     judgement = judge(policy, arguments, account_sid)
     arguments = judgement.arguments
     request = encode(arguments, account_sid)
-    dialling = _dialling(arguments, account_sid, caller.principal, until)
+    dialling = _dialling(policy.caps, arguments, account_sid, caller.principal, until)
     late = _untimely(policy.hours, dialling, now)
     for each in late:
         if each.requirement == "deny":
@@ -189,14 +192,15 @@ def _bind(arguments: Arguments, account_sid: str, principal: str) -> Binding:
 
 
 def _dialling(
-    arguments: Arguments, account_sid: str, principal: str, until: float
+    caps: Caps, arguments: Arguments, account_sid: str, principal: str, until: float
 ) -> Dialling | None:
-    called = [*map(party, parties(arguments))]
-    if not called:
+    called, values = [*map(party, parties(arguments))], arguments.values
+    is_extended = "time_limit" in values and values.get("status") != "completed"
+    if not (called or is_extended):
         return None
-    values = arguments.values
     limits = (values.get("time_limit", LONGEST_CALL), values.get("timeout", 60))
     longest, ringing = cast("tuple[int, int]", limits)
+    extended = max(longest, caps.time_limit or DAY)
     at_once = dialled_at_once(str(values.get("twiml", "")))
     return Dialling(
         parties=tuple(sorted({*called})),  # all reserve in one order
@@ -206,7 +210,8 @@ def _dialling(
         account_sid=account_sid,
         principal=principal,
         longest=longest,
-        lifetime=_LONGEST_QUEUE + longest + ringing,
+        extended=extended,
+        lifetime=_LONGEST_QUEUE + extended + ringing,
         until=until,
     )
 

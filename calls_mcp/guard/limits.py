@@ -357,9 +357,9 @@ class CallLimits:
             PolicyDenied: A limit is reached.
         """
         budgets, times = self._budgets(dialling.principal), dialling.at_once
-        if not (budgets and times):
+        if not budgets:
             return None
-        usual = times * min(_USUAL_TALK, dialling.longest)
+        usual = max(times, 1) * min(_USUAL_TALK, dialling.longest)
         least = min(usual, *(budget.amount for budget in budgets))
         now = await self._storage.now()
         talk = TalkTime(entry, now, least, least, times)  # no more, unless they are placed
@@ -442,7 +442,7 @@ class CallLimits:
         if reservation.talk is not None:
             talk = reservation.talk
             call = json.dumps((placed.account_sid or "", placed.sid, dialling.principal))
-            most = max(talk.least, talk.times * dialling.longest)
+            most = max(talk.least, talk.times * dialling.extended)
             budgets = self._budgets(dialling.principal)
             await self._storage.correct(budgets, replace(talk, most=most, call=call))
         if reservation.place is not None:

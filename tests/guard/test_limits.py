@@ -1,16 +1,17 @@
 """The caps on new calls: no number twice, and no more than there may be, on whatever store."""
 
 import sqlite3
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import cycle
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import anyio
 import anyio.lowlevel
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calls_mcp.emulator import Emulator, ManualClock
@@ -21,7 +22,7 @@ from calls_mcp.guard.policy import Caps, load_policy
 from calls_mcp.server.handlers import build_server
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
-from calls_mcp.storage import Storage, StorageOptions, open_storage
+from calls_mcp.storage import DAY, Storage, StorageOptions, open_storage
 from calls_mcp.storage.sqlite import SqliteStorage
 from calls_mcp.tools.phone_number import formatted
 from calls_mcp.twilio.client import TwilioClient
@@ -129,6 +130,7 @@ def new_call(account_sid: str = ACCOUNT) -> Dialling:
         account_sid=account_sid,
         principal="agent",
         longest=60,
+        extended=60,
         lifetime=60,
         until=0,
     )
@@ -608,6 +610,52 @@ async def test_a_live_call_takes_the_time_since_it_was_placed(tmp_path: Path) ->
     assert "caps.minutes_per_day" in refused["error"]["message"]
 
 
+async def test_a_live_call_with_a_new_time_limit_takes_the_time_since_it_was_placed(
+    tmp_path: Path,
+) -> None:
+    caps = "same_number_seconds = 0\nminutes_per_day = 20"
+    async with capped(tmp_path, caps, confirm="none") as (harness, agent):
+        sid = (await agent.call("create_call", **placing(time_limit=1)))["call"]["sid"]
+        changed = await agent.call("update_call", sid=sid, time_limit=3600)
+        harness.clock.advance(1000)
+        refused = await agent.call("create_call", **placing(time_limit=1))
+    assert changed["outcome"] == "done"
+    assert "caps.minutes_per_day" in refused["error"]["message"]
+
+
+async def test_new_time_limits_take_talk_time_in_advance_but_ending_a_call_does_not(
+    tmp_path: Path,
+) -> None:
+    caps = "same_number_seconds = 0\nminutes_per_day = 10"
+    async with capped(tmp_path, caps, confirm="none") as (_, agent):
+        sids = [
+            (await agent.call("create_call", **placing(time_limit=1)))["call"]["sid"]
+            for _ in range(3)
+        ]
+        first, refused, shorter = [
+            await agent.call("update_call", sid=sid, time_limit=seconds)
+            for sid, seconds in zip(sids, (3600, 3600, 290), strict=True)
+        ]
+        ended = await agent.call("update_call", sid=sids[0], status="completed", time_limit=3600)
+    assert first["outcome"] == shorter["outcome"] == ended["outcome"] == "done"
+    assert "caps.minutes_per_day" in refused["error"]["message"]
+
+
+async def test_a_call_with_a_new_time_limit_is_in_flight_until_it_has_ended(
+    tmp_path: Path,
+) -> None:
+    caps = "same_number_seconds = 0\nin_flight = 1"
+    async with capped(tmp_path, caps, confirm="none") as (harness, agent):
+        sid = (await agent.call("create_call", **placing(time_limit=1)))["call"]["sid"]
+        await agent.call("update_call", sid=sid, time_limit=3600)
+        harness.clock.advance(1000)
+        refused = await agent.call("create_call", **placing())
+        harness.clock.advance(3600)
+        allowed = await agent.call("create_call", **placing())
+    assert "caps.in_flight" in refused["error"]["message"]
+    assert allowed["outcome"] == "done"
+
+
 async def test_calls_that_twiml_makes_take_talk_time_too(tmp_path: Path) -> None:
     caps = "same_number_seconds = 0\nminutes_per_day = 10"
     async with capped(tmp_path, caps, confirm="none") as (_, agent):
@@ -654,3 +702,94 @@ async def test_a_lost_call_takes_its_estimate(tmp_path: Path) -> None:
         assert len(upstream.changes) == 1
     assert lost["error"]["kind"] == "outcome_unknown"
     assert "caps.minutes_per_day" in refused["error"]["message"]
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """A call by one of two agents, its time limits in turn, and what happens until the next one."""
+
+    agent: int
+    limits: Sequence[int]
+    seconds: int
+    is_ended: bool
+
+
+SECONDS = st.sampled_from([1, 60, 299, 300, 900, 3600])
+TALKS = st.builds(
+    Talk,
+    agent=st.integers(0, 1),
+    limits=st.lists(SECONDS, min_size=1, max_size=2),
+    seconds=SECONDS | st.just(DAY),
+    is_ended=st.booleans(),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Talks:
+    """Two agents, and the calls that they placed, as the emulator knows them."""
+
+    harness: Harness
+    agents: Sequence[Agent]
+    minutes: int
+    minutes_each: int
+    placed: tuple[list[str], list[str]] = field(default_factory=lambda: ([], []))
+
+    async def make(self, talk: Talk) -> None:
+        agent, (limit, *changed) = self.agents[talk.agent], talk.limits
+        used = [sum(map(self.talked, sids)) for sids in self.placed]
+        outcome = await agent.call("create_call", **placing(time_limit=limit))
+        if outcome["outcome"] != "done":
+            self.harness.clock.advance(talk.seconds)
+            return
+        self.check_room(limit, sum(used), used[talk.agent])
+        sid = outcome["call"]["sid"]
+        self.placed[talk.agent].append(sid)
+        for seconds in changed:
+            await agent.call("update_call", sid=sid, time_limit=seconds)
+        self.harness.clock.advance(talk.seconds)
+        if talk.is_ended:
+            await agent.call("update_call", sid=sid, status="completed")
+
+    def talked(self, sid: str) -> float:
+        """How many seconds a call of the last 24 h has really talked so far."""
+        call, now = self.harness.emulator.calls.get(sid), self.harness.clock()
+        if not call or call.answer_at is None or now - call.created >= DAY:
+            return 0
+        return max(0, min(now, call.end_at) - call.answer_at)
+
+    def check_room(self, seconds: int, used: float, used_by_agent: float) -> None:
+        total, own = 60 * self.minutes, 60 * self.minutes_each
+        needed = min(300, seconds, *filter(None, (total, own)))
+        assert not total or used + needed <= total
+        assert not own or used_by_agent + needed <= own
+
+
+@settings(max_examples=25)
+@given(
+    minutes=st.sampled_from([1, 5, 10, 0]),
+    minutes_each=st.sampled_from([0, 1, 5]),
+    longest=st.sampled_from([900, 300, 0]),
+    talks=st.lists(TALKS, min_size=2, max_size=8),
+)
+def test_no_call_is_longer_than_its_limit_or_placed_once_the_talk_time_is_used_up(
+    minutes: int, minutes_each: int, longest: int, talks: Sequence[Talk]
+) -> None:
+    caps = (
+        f"same_number_seconds = 0\nminutes_per_day = {minutes}\ntime_limit = {longest}\n"
+        f"[caps.principal]\nminutes_per_day = {minutes_each}"
+    )
+
+    async def check(directory: Path) -> None:
+        async with (
+            capped(directory, caps, confirm="none") as (harness, agent),
+            harness.connect(name="another") as another,
+        ):
+            made = Talks(harness, (agent, another), minutes, minutes_each)
+            for talk in talks:
+                await made.make(talk)
+            for call in harness.emulator.calls.all():
+                talked = call.end_at - (call.answer_at or call.end_at)
+                assert not longest or talked <= longest
+
+    with TemporaryDirectory() as directory:
+        anyio.run(check, Path(directory))
