@@ -59,7 +59,7 @@ class Recording(NamedTuple):
 
 
 _COLUMNS = ", ".join(Recording._fields)
-_MARKS = ", ".join(f"?{position}" for position in range(1, len(Recording._fields) + 1))
+_MARKS = ", ".join(f":{name}" for name in Recording._fields)
 SCHEMA = (
     f"""CREATE TABLE IF NOT EXISTS recordings (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -70,7 +70,7 @@ SCHEMA = (
 )
 _SELECT = f"SELECT seq, {_COLUMNS} FROM recordings"  # noqa: S608 - our own column names
 _INSERT = f"INSERT INTO recordings ({_COLUMNS}) VALUES ({_MARKS})"  # noqa: S608 - our own column names
-_UPDATE = f"UPDATE recordings SET ({_COLUMNS}) = ({_MARKS}) WHERE sid = ?1"  # noqa: S608 - our own column names
+_UPDATE = f"UPDATE recordings SET ({_COLUMNS}) = ({_MARKS}) WHERE sid = :sid"  # noqa: S608 - our own column names
 
 
 class Recordings:
@@ -117,13 +117,13 @@ class Recordings:
         sid = f"RE{secrets.token_hex(16)}"
         recording = Recording(sid, call_sid, source, "in-progress", now, now)
         recording = recording._replace(**options._asdict())
-        self._database.execute(_INSERT, [recording])
+        self._database.execute(_INSERT, [recording._asdict()])
         self._report(recording)
         return recording
 
     def update(self, recording: Recording) -> None:
         """Replace the recording with the same SID."""
-        self._database.execute(_UPDATE, [recording])
+        self._database.execute(_UPDATE, [recording._asdict()])
 
     def stop(self, recording: Recording, now: float) -> Recording:
         """End a recording, and report it as `completed` or, without any second, `absent`."""

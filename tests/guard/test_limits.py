@@ -219,14 +219,14 @@ async def test_a_call_that_was_not_placed_does_not_count_as_one(tmp_path: Path) 
         rejected = await agent.confirm("create_call", **placing(to=REJECTED))
         asked = await agent.call("create_call", **placing(to=REJECTED))
     assert rejected["error"]["kind"] == "rejected"
-    assert "a moment ago" not in asked["confirmation"]["preview"]
+    assert "was placed recently" not in asked["confirmation"]["preview"]
 
 
 async def test_a_number_is_noted_for_the_account_that_called_it(tmp_path: Path) -> None:
     async with capped(tmp_path) as (_, agent):
         await agent.confirm("create_call", **placing())
         other = await agent.call("create_call", **placing(account_sid=OTHER))
-    assert "a moment ago" not in other["confirmation"]["preview"]
+    assert "was placed recently" not in other["confirmation"]["preview"]
 
 
 async def test_a_call_that_is_confirmed_again_restarts_the_interval(tmp_path: Path) -> None:
@@ -335,7 +335,7 @@ async def test_of_many_confirmations_that_knew_of_the_same_call_one_is_valid(
     async with capped(tmp_path) as (harness, agent):
         await agent.confirm("create_call", **placing())
         asked = [await agent.call("create_call", **placing()) for _ in range(5)]
-        assert "a moment ago" in asked[0]["confirmation"]["preview"]
+        assert "was placed recently" in asked[0]["confirmation"]["preview"]
 
         async def use(token: str) -> None:
             outcome = await agent.call("create_call", **placing(confirmation_token=token))
@@ -469,7 +469,7 @@ async def test_another_spelling_of_a_number_is_the_same_number(tmp_path: Path, a
     async with capped(tmp_path) as (_, agent):
         await agent.confirm("create_call", **placing(to="+442079460000"))
         asked = await agent.call("create_call", **placing(to=again))
-    assert "a moment ago" in asked["confirmation"]["preview"]
+    assert "was placed recently" in asked["confirmation"]["preview"]
 
 
 async def test_a_call_whose_server_was_not_heard_of_since_it_sent_it_is_held(
