@@ -150,7 +150,7 @@ async def open_harness(*, sandbox: bool = False, **settings: object) -> AsyncGen
     poll = cast("float", settings.pop("poll", NEVER))
     settings = {"calls_mcp_policy": PERMISSIVE, "calls_mcp_state_url": "memory:"} | settings
     clock = ManualClock(1_700_000_000)
-    async with Emulator(clock=clock) as emulator:
+    async with Emulator(clock=clock, strict=True) as emulator:
         access = access_to(emulator.base_url)
         async with Runtime(
             load_settings(settings), access, sandbox=sandbox, clock=clock, poll=poll

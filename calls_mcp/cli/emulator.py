@@ -59,6 +59,7 @@ def configure(parser: ArgumentParser) -> None:
         action="store_true",
         help="send status callbacks to other machines, too",
     )
+    option("--strict", action="store_true", help="refuse unknown parameters, which Twilio ignores")
     add_json(parser, "the URL and the credentials")
     parser.epilog = _EPILOG
     parser.set_defaults(run=run)
@@ -116,6 +117,7 @@ def _emulator(options: Namespace) -> Emulator:
         scenario=load_scenario(options.scenario) if options.scenario else Scenario(),
         calls_per_second=options.cps,
         callbacks_anywhere=options.callbacks_anywhere,
+        strict=options.strict,
     )
 
 

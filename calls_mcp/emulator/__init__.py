@@ -4,9 +4,9 @@ It implements the API on its own and shares no code with the rest of calls-mcp, 
 against it can find mistakes.
 """
 
+from calls_mcp.emulator.account import DEFAULT_ACCOUNT, Account
 from calls_mcp.emulator.call_lifecycle import Call
 from calls_mcp.emulator.call_store import CallStore
-from calls_mcp.emulator.calls_api import DEFAULT_ACCOUNT, Account
 from calls_mcp.emulator.clock import Clock, ManualClock, accelerated
 from calls_mcp.emulator.emulator import OWN_NUMBERS, Emulator
 from calls_mcp.emulator.history import seed_history

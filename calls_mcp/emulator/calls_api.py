@@ -1,30 +1,24 @@
-"""The five endpoints of the Calls API: authentication, forms and responses."""
+"""The five endpoints of the Calls API."""
 
-import base64
-import binascii
-import hmac
 import json
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Literal, cast
-from urllib.parse import parse_qsl
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from calls_mcp.emulator import call_lifecycle, parameters
+from calls_mcp.emulator.account import Account
 from calls_mcp.emulator.call_lifecycle import Call
 from calls_mcp.emulator.call_resource import resource
 from calls_mcp.emulator.call_store import CallStore
+from calls_mcp.emulator.endpoints import form_pairs, query_pairs
 from calls_mcp.emulator.list_pages import Listing, ListQuery
 from calls_mcp.emulator.parameters import (
-    API_VERSION,
-    ApiError,
     Pairs,
     Values,
     checked,
@@ -35,9 +29,7 @@ from calls_mcp.emulator.recordings import RecordingOptions
 from calls_mcp.emulator.scenario import INVALID_FROM, VALID_FROM, Scenario, Script
 from calls_mcp.emulator.table_pages import Page
 
-FORM = "application/x-www-form-urlencoded"
 INSTRUCTIONS = ("Url", "Twiml", "ApplicationSid")
-CHALLENGE = {"WWW-Authenticate": 'Basic realm="Twilio API"'}
 
 _LISTING = Listing(
     name="calls",
@@ -46,63 +38,6 @@ _LISTING = Listing(
     equal={"To": "to", "From": "from_", "ParentCallSid": "parent_call_sid", "Status": "status"},
     times={"StartTime": "started", "EndTime": "ended"},
 )
-
-Endpoint = Callable[[Request], Awaitable[Response]]
-
-
-@dataclass(frozen=True)
-class Account:
-    """The account of an emulator.
-
-    Attributes:
-        sid: The account SID: part of every path, and the user name for the auth token.
-        auth_token: The password for the account SID.
-        api_keys: The secret of each API key, by key SID (`SK…`).
-    """
-
-    sid: str
-    auth_token: str = field(repr=False)
-    api_keys: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
-
-    def authenticate(self, authorization: str | None) -> None:
-        """Raise ApiError (401) unless this `Authorization` header is valid."""
-        username, password = basic_credentials(authorization)
-        expected = self.auth_token if username == self.sid else self.api_keys.get(username)
-        if expected is None or not hmac.compare_digest(expected.encode(), password.encode()):
-            raise ApiError(401, 20003, "Authenticate")
-
-    def route(
-        self, path: str, endpoints: Mapping[str, Endpoint], *, is_public: bool = False
-    ) -> Route:
-        """Return a route below the account's path, with an endpoint for each method."""
-        check = self._require_this_account if is_public else self._authorize
-        return route(f"/{API_VERSION}/Accounts/{{account}}{path}", endpoints, check)
-
-    def _authorize(self, request: Request) -> None:
-        self.authenticate(request.headers.get("authorization"))
-        self._require_this_account(request)
-
-    def _require_this_account(self, request: Request) -> None:
-        if request.path_params["account"] != self.sid:
-            raise not_found(request.url.path)
-
-
-DEFAULT_ACCOUNT = Account(sid=f"AC{0:032}", auth_token="emulator")  # noqa: S106  # no secret
-
-
-def basic_credentials(authorization: str | None) -> tuple[str, str]:
-    """Return the user name and password of a Basic `Authorization` header, or empty strings."""
-    scheme, _, encoded = (authorization or "").partition(" ")
-    if scheme.lower() != "basic":
-        return "", ""
-    try:
-        username, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
-        return "", ""
-    return username, password
-
-
-# Endpoints
 
 
 @dataclass(frozen=True)
@@ -133,8 +68,8 @@ class CallsApi:
         ]
 
     async def _create(self, request: Request) -> Response:
-        require_no_query(request)
-        values = _create_values(pairs(await form(request)))
+        query_pairs(request)
+        values = _create_values(await form_pairs(request, parameters.CREATE))
         to, from_ = values["To"], values["From"]
         script = self.scenario.script_of(to)
         _check_from(from_, to)
@@ -150,18 +85,18 @@ class CallsApi:
         return self._response(call, HTTPStatus.CREATED)
 
     async def _list(self, request: Request) -> Response:
-        query = ListQuery.parse(_LISTING, pairs(request.url.query))
+        query = ListQuery.parse(_LISTING, query_pairs(request, parameters.LIST))
         calls, newer, older = self.store.page(query.filters, query.size, query.anchor)
         page = Page(tuple(resource(call, self.account.sid) for call in calls), newer, older)
         return JSONResponse(query.envelope(request.url.path, page))
 
     async def _fetch(self, request: Request) -> Response:
-        require_no_query(request)
+        query_pairs(request)
         return self._response(self._find(request))
 
     async def _update(self, request: Request) -> Response:
-        require_no_query(request)
-        values = _update_values(pairs(await form(request)))
+        query_pairs(request)
+        values = _update_values(await form_pairs(request, parameters.UPDATE))
         with self.store.transaction() as now:
             call = _updated(self._find(request), values, now)
             self.store.update(call)
@@ -170,7 +105,7 @@ class CallsApi:
             return self._response(self._find(request))
 
     async def _delete(self, request: Request) -> Response:
-        require_no_query(request)
+        query_pairs(request)
         with self.store.transaction():
             call = self._find(request)
             call_lifecycle.require_over(call)
@@ -185,61 +120,6 @@ class CallsApi:
 
     def _response(self, call: Call, status: HTTPStatus = HTTPStatus.OK) -> Response:
         return JSONResponse(resource(call, self.account.sid), status)
-
-
-def application(routes: Sequence[Route]) -> Starlette:
-    """Return the ASGI application that serves these routes."""
-    handlers = {ApiError: refuse, HTTPException: _refuse_route}
-    app = Starlette(routes=routes, exception_handlers=handlers)
-    app.router.redirect_slashes = False
-    return app
-
-
-def route(path: str, endpoints: Mapping[str, Endpoint], check: Callable[[Request], None]) -> Route:
-    """Return a route with an endpoint for each method. `check` raises ApiError to refuse."""
-
-    async def checked_endpoint(request: Request) -> Response:
-        check(request)
-        return await endpoints["GET" if request.method == "HEAD" else request.method](request)
-
-    return Route(path, checked_endpoint, methods=list(endpoints))
-
-
-def refuse(_: Request, error: Exception) -> Response:
-    """Return the response for an ApiError."""
-    refusal = cast("ApiError", error)
-    unauthorized = refusal.status == HTTPStatus.UNAUTHORIZED
-    return JSONResponse(refusal.body(), refusal.status, CHALLENGE if unauthorized else None)
-
-
-def _refuse_route(request: Request, error: Exception) -> Response:
-    failure = cast("HTTPException", error)
-    if failure.status_code == HTTPStatus.NOT_FOUND:
-        return refuse(request, not_found(request.url.path))
-    refusal = ApiError(failure.status_code, parameters.METHOD_NOT_ALLOWED, "Method not allowed")
-    return JSONResponse(refusal.body(), refusal.status, failure.headers)
-
-
-async def form(request: Request) -> str:
-    """Return the body of a request. Raise ApiError (400) if it is no form in UTF-8."""
-    body = await request.body()
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if body and content_type != FORM:
-        raise invalid(f"The body must be {FORM}.")
-    try:
-        return body.decode()
-    except UnicodeDecodeError:
-        raise invalid("The body must be UTF-8.") from None
-
-
-def pairs(text: str) -> Pairs:
-    """Return the parameters of a form or query string in order, including empty ones."""
-    return tuple(parse_qsl(text, keep_blank_values=True))
-
-
-def require_no_query(request: Request) -> None:
-    """Raise ApiError (400) if a request has a query."""
-    checked(pairs(request.url.query), {})
 
 
 # Creates and updates

@@ -16,8 +16,8 @@ from calls_mcp.emulator.call_lifecycle import Call
 from calls_mcp.emulator.call_resource import price
 from calls_mcp.emulator.call_store import CallStore
 from calls_mcp.emulator.callback_queue import Callback
-from calls_mcp.emulator.calls_api import Endpoint, refuse, route
 from calls_mcp.emulator.clock import AdjustableClock, rfc2822
+from calls_mcp.emulator.endpoints import Endpoint, refuse, route
 from calls_mcp.emulator.middleware import Fault, FaultInjection, RequestLog
 from calls_mcp.emulator.parameters import ApiError, invalid
 from calls_mcp.emulator.validation_errors import describe

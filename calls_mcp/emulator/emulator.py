@@ -10,11 +10,13 @@ from typing import Self, cast
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from calls_mcp.emulator.account import DEFAULT_ACCOUNT, Account
 from calls_mcp.emulator.call_store import CallStore
 from calls_mcp.emulator.callbacks import CallbackSender
-from calls_mcp.emulator.calls_api import DEFAULT_ACCOUNT, Account, CallsApi, application
+from calls_mcp.emulator.calls_api import CallsApi
 from calls_mcp.emulator.clock import AdjustableClock, Clock, accelerated
 from calls_mcp.emulator.control_api import PREFIX, ControlApi
+from calls_mcp.emulator.endpoints import application
 from calls_mcp.emulator.middleware import (
     ClosableConnection,
     FaultInjection,
@@ -51,6 +53,7 @@ class Emulator:
         scenario: The behavior of destinations.
         calls_per_second: How many calls the account dials per second. Further calls are queued.
         callbacks_anywhere: Whether other machines can receive callbacks.
+        strict: Whether unknown parameters are refused. Twilio ignores them.
     """
 
     account: Account = DEFAULT_ACCOUNT
@@ -62,6 +65,7 @@ class Emulator:
     scenario: Scenario = field(default_factory=Scenario)
     calls_per_second: float = 1
     callbacks_anywhere: bool = False
+    strict: bool = False
     _control: ControlApi = field(init=False, repr=False)
     _app: ASGIApp = field(init=False, repr=False)
     _address: tuple[str, int] = field(init=False, repr=False)
@@ -131,7 +135,9 @@ class Emulator:
         numbers, interval = frozenset(self.own_numbers), 1 / self.calls_per_second
         api = CallsApi(self.account, store, numbers, self.scenario, interval)
         routes = [*api.routes(), *RecordingsApi(self.account, store).routes()]
-        faults = FaultInjection(application(routes), has_connections=self.port is not None)
+        faults = FaultInjection(
+            application(routes, strict=self.strict), has_connections=self.port is not None
+        )
         log = RequestLog(faults)
         self._control = ControlApi(store, clock, faults, log)
         control = self._control.application()

@@ -13,7 +13,8 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from calls_mcp.emulator.calls_api import basic_credentials, pairs
+from calls_mcp.emulator.account import basic_credentials
+from calls_mcp.emulator.endpoints import pairs
 from calls_mcp.emulator.parameters import ApiError
 
 MAX_REQUESTS = 10_000

@@ -238,15 +238,13 @@ LIST_RECORDINGS: Mapping[str, Parameter] = {
 
 
 def checked(pairs: Pairs, parameters: Mapping[str, Parameter]) -> Values:
-    """Return the value of each parameter. Repeated values are joined by spaces.
+    """Return the value of each parameter, all of which are known. Repeated values are joined.
 
     Raises:
         ApiError: A parameter is invalid (400).
     """
     values: dict[str, list[str]] = {}
     for name, text in pairs:
-        if name not in parameters:
-            raise invalid(f"Unknown parameter '{name}'.")
         values.setdefault(name, []).append(text)
     for name, texts in values.items():
         _check(name, texts, parameters[name])

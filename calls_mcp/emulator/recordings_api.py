@@ -11,9 +11,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from calls_mcp.emulator import parameters
+from calls_mcp.emulator.account import Account
 from calls_mcp.emulator.call_store import CallStore
-from calls_mcp.emulator.calls_api import Account, form, pairs, require_no_query
 from calls_mcp.emulator.clock import rfc2822
+from calls_mcp.emulator.endpoints import form_pairs, query_pairs
 from calls_mcp.emulator.list_pages import Listing, ListQuery, Resource
 from calls_mcp.emulator.parameters import API_VERSION, CALL_STATE, checked, invalid, not_found
 from calls_mcp.emulator.recordings import Recording, RecordingOptions, RecordingStatus
@@ -58,8 +59,9 @@ class RecordingsApi:
         ]
 
     async def _start(self, request: Request) -> Response:
-        require_no_query(request)
-        values = checked(pairs(await form(request)), parameters.START_RECORDING)
+        query_pairs(request)
+        known = parameters.START_RECORDING
+        values = checked(await form_pairs(request, known), known)
         with self.store.transaction() as now:
             call = self.store.get(self._call_sid(request))
             if call is None or call.status != "in-progress":
@@ -69,8 +71,9 @@ class RecordingsApi:
         return JSONResponse(self._resource(started, request), HTTPStatus.CREATED)
 
     async def _update(self, request: Request) -> Response:
-        require_no_query(request)
-        values = checked(pairs(await form(request)), parameters.UPDATE_RECORDING)
+        query_pairs(request)
+        known = parameters.UPDATE_RECORDING
+        values = checked(await form_pairs(request, known), known)
         status = values.get("Status")
         if status is None:
             raise invalid("Status is required.")
@@ -87,7 +90,7 @@ class RecordingsApi:
         return JSONResponse(self._resource(recording, request))
 
     async def _list(self, request: Request) -> Response:
-        query = ListQuery.parse(_LISTING, pairs(request.url.query))
+        query = ListQuery.parse(_LISTING, query_pairs(request, parameters.LIST_RECORDINGS))
         filters = query.filters
         if "call" in request.path_params:
             filters += (Filter("call_sid", "=", self._call_sid(request)),)
@@ -98,12 +101,13 @@ class RecordingsApi:
         return JSONResponse(query.envelope(request.url.path, page))
 
     async def _fetch(self, request: Request) -> Response:
-        checked(pairs(request.url.query), parameters.FETCH_RECORDING)
+        known = parameters.FETCH_RECORDING
+        checked(query_pairs(request, known), known)
         with self.store.transaction():
             return JSONResponse(self._resource(self._find(request), request))
 
     async def _delete(self, request: Request) -> Response:
-        require_no_query(request)
+        query_pairs(request)
         with self.store.transaction():
             self.store.recordings.delete(self._find(request).sid)
         return Response(status_code=HTTPStatus.NO_CONTENT)

@@ -261,7 +261,7 @@ async def open_world(seed: int, folder: Path, faults: Mapping[str, Fault]) -> As
     draw, weather = Random(seed), Random(seed)  # noqa: S311  # to be drawn alike again
     clock = ManualClock(1_700_000_000)
     account = Account(ACCOUNT, SECRET)
-    async with Emulator(account=account, clock=clock) as emulator:
+    async with Emulator(account=account, clock=clock, strict=True) as emulator:
         rate = draw.choice([0.1, 0.3, 0.6])
         proxy = Proxy(emulator.base_url, weather, rate, faults)
         confirm = draw.choice(["all", "all", "all", "destructive", "none"])

@@ -29,7 +29,7 @@ def port() -> int | None:
 async def emulator(
     account: Account, clock: ManualClock, port: int | None
 ) -> AsyncGenerator[Emulator]:
-    async with Emulator(account=account, clock=clock, port=port) as emulator:
+    async with Emulator(account=account, clock=clock, port=port, strict=True) as emulator:
         yield emulator
 
 
@@ -42,7 +42,7 @@ async def api(emulator: Emulator) -> AsyncGenerator[ApiClient]:
 @pytest.fixture
 def sdk(account: Account, clock: ManualClock) -> Generator[SdkClient]:
     """Return the official client library with its own emulator."""
-    with sdk_client(Emulator(account=account, clock=clock)) as sdk:
+    with sdk_client(Emulator(account=account, clock=clock, strict=True)) as sdk:
         yield sdk
 
 

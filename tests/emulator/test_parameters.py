@@ -3,7 +3,9 @@ import json
 import httpx
 import pytest
 
-from .api_client import FORM, LIST, ApiClient, Fields, assert_refused, item
+from calls_mcp.emulator import Emulator, ManualClock
+
+from .api_client import ACCOUNT, FORM, LIST, ApiClient, Fields, assert_refused, connected, item
 
 pytestmark = pytest.mark.anyio
 
@@ -91,6 +93,26 @@ async def test_the_error_names_an_unknown_or_repeated_key(
     response = await api.post(changes)
     assert_refused(response, 400, 20001)
     assert fault in response.json()["message"]
+
+
+async def test_unknown_parameters_are_ignored_unless_the_emulator_is_strict() -> None:
+    surplus = {"AccountSid": ACCOUNT.sid, "to": "+1"}
+    async with (
+        Emulator(account=ACCOUNT, clock=ManualClock(), port=None) as emulator,
+        connected(emulator) as api,
+    ):
+        client = api.client
+        sid = await api.call(changes=surplus)
+        responses = [
+            await client.post(LIST, data=FORM, params=surplus),
+            await client.get(LIST, params=surplus),
+            await client.get(item(sid), params=surplus),
+            await client.post(item(sid), data={"Status": "canceled", **surplus}, params=surplus),
+            await client.delete(item(sid), params=surplus),
+        ]
+        page = await api.page({**surplus, "PageSize": "1"})
+    assert [response.status_code for response in responses] == [201, 200, 200, 200, 204]
+    assert page["uri"] == f"{LIST}?PageSize=1&Page=0"
 
 
 async def test_unknown_query_keys_are_refused_by_every_endpoint(api: ApiClient) -> None:
