@@ -1,4 +1,4 @@
-"""A confirmation step by step: what is asked for, and how an approval is given by hand."""
+"""A confirmation step by step: the question, and an answer by hand."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -22,7 +22,7 @@ HANGS_UP_AT_ONCE = "+15005550208"
 
 @dataclass
 class Asked:
-    """A 2026-07-28 client that was handed a question, and may answer as often as it likes."""
+    """A 2026-07-28 client with a question, which it can answer several times."""
 
     client: Client
     tool: Tool
@@ -30,7 +30,7 @@ class Asked:
     message: str
 
     async def answer(self, reply: ElicitResult | None, *, state: str = "") -> dict[str, Any]:
-        """Answer with the state we were given, or another; the structured content."""
+        """Answer with the received state, or another one. Return the structured content."""
         name, arguments = self.tool
         result = await self.client.session.call_tool(
             name,
@@ -44,7 +44,7 @@ class Asked:
 
 
 async def asked(agent: Agent, tool: Tool) -> Asked:
-    """Call a tool with a client that can ask its user; the question."""
+    """Call a tool with a client that can ask its user. Return the question."""
     result = await agent.client.session.call_tool(*tool, allow_input_required=True)
     assert isinstance(result, InputRequiredResult)
     assert result.request_state
@@ -58,20 +58,20 @@ async def asked(agent: Agent, tool: Tool) -> Asked:
 async def interview(
     harness: Harness, name: str = "tester", **arguments: object
 ) -> AsyncGenerator[Asked]:
-    """The question whether to place a call."""
+    """Return the question whether to place a call."""
     async with harness.connect(user=User(), name=name) as agent:
         yield await asked(agent, ("create_call", placing(**arguments)))
 
 
 async def token_for(agent: Agent, tool: Tool) -> str:
-    """The token that a client is given which can't ask its user."""
+    """Return the token that a client gets if it can't ask its user."""
     name, arguments = tool
     token: str = (await agent.call(name, **arguments))["confirmation"]["token"]
     return token
 
 
 async def changes_of(harness: Harness) -> tuple[Tool, ...]:
-    """A right use of each tool that changes something; a live call and an ended one for it."""
+    """Return a valid use of each tool that changes something, on a live or an ended call."""
     async with harness.connect() as agent:
         ended = await agent.place(to=HANGS_UP_AT_ONCE)
         harness.clock.advance(60)

@@ -21,7 +21,7 @@ from tests.isolation import keep_state_in
 from tests.optional_tools import mark_by_need
 from tests.storage.redis_server import RedisServer
 
-# How long an example takes says more about the machine than about the product.
+# The time of an example depends more on the machine than on the code.
 settings.register_profile("calls-mcp", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("calls-mcp")
 
@@ -51,7 +51,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.fixture(scope="session", autouse=True)
 def _each_schema_checked_once() -> Generator[None]:
-    """Spare each new client of the SDK the 25 ms that checking a tool's schema takes."""
+    """Check each tool's schema once, because each check takes a client of the SDK 25 ms."""
     check, checked = Draft202012Validator.check_schema, set[bytes]()
 
     def check_once(schema: Mapping[str, object]) -> None:
@@ -72,7 +72,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_state_outside(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
-    """Keep the user's own database out of everything that no single test starts."""
+    """Keep the user's database away from everything that is started outside of a test."""
     with pytest.MonkeyPatch.context() as patch:
         keep_state_in(tmp_path_factory.mktemp("state"), patch)
         yield
@@ -80,13 +80,13 @@ def _no_state_outside(tmp_path_factory: pytest.TempPathFactory) -> Generator[Non
 
 @pytest.fixture(autouse=True)
 def _own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give each test a state directory, which is not there yet."""
+    """Give each test a state directory that does not exist yet."""
     keep_state_in(tmp_path_factory.getbasetemp() / f"state-{uuid4()}", monkeypatch)
 
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pause a tenth as long as a real API needs, between attempts and between looks."""
+    """Make pauses between attempts and between lookups ten times shorter."""
     monkeypatch.setattr(
         client, "_BACK_OFF", wait_exponential_jitter(multiplier=0.02, max=0.5, jitter=0.02)
     )
@@ -132,7 +132,7 @@ def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Generator[RedisSer
 
 @pytest.fixture
 def own_redis(tmp_path: Path) -> Generator[RedisServer]:
-    """One that a test may stop and start."""
+    """A Redis server that a test may stop and start."""
     server = RedisServer(tmp_path)
     server.start()
     yield server
@@ -154,5 +154,5 @@ def sqlite_url(tmp_path: Path) -> str:
 
 @pytest.fixture(params=["sqlite", "redis"])
 def shared_url(request: pytest.FixtureRequest) -> str:
-    """Of every kind of store that processes can share."""
+    """The URL of each kind of store that processes can share."""
     return request.getfixturevalue(f"{request.param}_url")

@@ -1,4 +1,4 @@
-"""Writes every generated file anew: `python -m tests.generate`."""
+"""Write all generated files: `python -m tests.generate`."""
 
 import json
 import re
@@ -75,7 +75,7 @@ def snapshots() -> dict[Path, str]:
 
 
 def release_files() -> dict[Path, str]:
-    """What installers read of the server."""
+    """Return the files that installers read."""
     made = {manifest.FILE: manifest.manifest(), registry.FILE: registry.server_json()}
     return {
         path: json.dumps(content, indent=2, ensure_ascii=False) + "\n"

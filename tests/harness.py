@@ -1,4 +1,4 @@
-"""A whole server on a real emulator, and the people at both ends of it."""
+"""A complete server with an emulator, its clients and their users."""
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -50,7 +50,7 @@ def dismiss(_message: str) -> ElicitResult:
 
 @dataclass
 class User:
-    """Somebody whom a client can ask; remembers what they were asked."""
+    """A user whom a client can ask; remembers the questions."""
 
     reply: Reply = approve
     asked: list[str] = field(default_factory=list[str])
@@ -66,7 +66,7 @@ class User:
 
 @dataclass
 class Agent:
-    """A connected client, and what its model would read."""
+    """A connected client."""
 
     client: Client
 
@@ -107,7 +107,7 @@ def text_of(result: CallToolResult) -> str:
 
 @dataclass
 class Harness:
-    """A server, its emulator, and the clock that both live by (epoch seconds)."""
+    """A server, its emulator, and their common clock (epoch seconds)."""
 
     server: Server[Any]
     runtime: Runtime
@@ -130,7 +130,7 @@ class Harness:
 
     @property
     def changes(self) -> list[LoggedRequest]:
-        """The requests that reached the emulator and were not mere reads."""
+        """The requests that reached the emulator and were not reads."""
         return [entry for entry in self.emulator.requests if entry.method != "GET"]
 
     @property
@@ -143,9 +143,9 @@ class Harness:
 async def open_harness(*, sandbox: bool = False, **settings: object) -> AsyncGenerator[Harness]:
     """A server with `settings` (by field name) on an emulator with a clock that stands still.
 
-    Its policy is a permissive one: `calls_mcp_policy=None` gives the one that is shipped. Its state
-    is in memory: `calls_mcp_state_url=None` gives the file that is the default. It looks for the
-    operator's decisions every `poll` seconds.
+    Its policy is permissive; `calls_mcp_policy=None` selects the shipped one. Its state is in
+    memory; `calls_mcp_state_url=None` selects the default file. It checks for the operator's
+    decisions every `poll` seconds.
     """
     poll = cast("float", settings.pop("poll", NEVER))
     settings = {"calls_mcp_policy": PERMISSIVE, "calls_mcp_state_url": "memory:"} | settings
@@ -159,7 +159,7 @@ async def open_harness(*, sandbox: bool = False, **settings: object) -> AsyncGen
 
 
 def access_to(base_url: str, *, timeout: float = 5, deadline: float = 5) -> Access:
-    """Access to a stand-in with the emulator's credentials; both times in seconds."""
+    """Return access to a test server with the emulator's credentials; both times are in seconds."""
     return Access(
         base_url=base_url,
         account_sid=ACCOUNT,

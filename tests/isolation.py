@@ -1,4 +1,4 @@
-"""Tests must not touch what the user who runs them has."""
+"""Keep tests away from the data of the user who runs them."""
 
 import sys
 import tempfile
@@ -10,7 +10,7 @@ from mcp.client import stdio
 
 
 def state_variables(folder: Path) -> Mapping[str, str]:
-    """What makes `folder` the user's state directory, on each platform."""
+    """Return the variables that make `folder` the user's state directory, on each platform."""
     if sys.platform == "darwin":
         return {"HOME": str(folder)}
     name = "WIN_PD_OVERRIDE_LOCAL_APPDATA" if sys.platform == "win32" else "XDG_STATE_HOME"
@@ -18,7 +18,7 @@ def state_variables(folder: Path) -> Mapping[str, str]:
 
 
 def keep_state_in(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    """Make it so for this process and those that it starts, by the SDK's client, too."""
+    """Set them for this process and its child processes, including those of the SDK's client."""
     variables = state_variables(folder)
     for name, value in variables.items():
         patch.setenv(name, value)
@@ -27,6 +27,6 @@ def keep_state_in(folder: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 def without_state() -> Mapping[str, str]:
-    """What keeps a server that is measured from the user's own state directory."""
+    """Return variables that keep a measured server away from the user's state directory."""
     folder = Path(tempfile.gettempdir()) / "calls-mcp-benchmarks"
     return {"CALLS_MCP_STATE_URL": "memory:", **state_variables(folder)}

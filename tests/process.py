@@ -24,7 +24,7 @@ _LONGEST_LINE = 2**22  # bytes
 
 @dataclass
 class Server:
-    """A server process; `lines` is all that it wrote to stdout, `stderr` the file of the rest."""
+    """A server process; `lines` has its stdout, and `stderr` is the file with its stderr."""
 
     process: Process
     stdin: ByteSendStream
@@ -34,7 +34,7 @@ class Server:
     _last: int = 0
 
     async def initialize(self, **capabilities: object) -> None:
-        """Shake hands as an older client with these capabilities does."""
+        """Initialize as an older client with these capabilities."""
         told = {
             "protocolVersion": LEGACY,
             "capabilities": capabilities,
@@ -45,7 +45,7 @@ class Server:
         await self.send(method="notifications/initialized")
 
     async def ask(self, method: str, **params: object) -> dict[str, Any]:
-        """Send a 2026-07-28 request, and read its answer."""
+        """Send a 2026-07-28 request and return its response."""
         meta = {
             "io.modelcontextprotocol/protocolVersion": MODERN,
             "io.modelcontextprotocol/clientInfo": {"name": "raw", "version": "1"},
@@ -55,7 +55,7 @@ class Server:
         return await self.read()
 
     async def request(self, method: str, **params: object) -> int:
-        """Send a request as it is; its id."""
+        """Send a request unchanged. Return its id."""
         self._last += 1
         await self.send(id=self._last, method=method, params=params)
         return self._last
@@ -65,17 +65,17 @@ class Server:
         await self.write(json.dumps({"jsonrpc": "2.0", **message}))
 
     async def write(self, line: str) -> None:
-        """Send a line as it is."""
+        """Send a line unchanged."""
         await self.stdin.send(line.encode() + b"\n")
 
     async def read(self) -> dict[str, Any]:
-        """The next message."""
+        """Return the next message."""
         line = await self.stdout.receive_until(b"\n", _LONGEST_LINE)
         self.lines.append(line.decode())
         return cast("dict[str, Any]", json.loads(line))
 
     async def end(self) -> int:
-        """Close its input, read what is left, and wait for its end; its exit status."""
+        """Close its input, read the rest, and wait for its end. Return its exit status."""
         await self.stdin.aclose()
         rest = bytearray()
         try:
@@ -86,12 +86,12 @@ class Server:
         return await self.process.wait()
 
     def logged(self) -> str:
-        """What it has written to stderr so far."""
+        """Return what it has written to stderr so far."""
         return self.stderr.read_text("utf-8")
 
 
 def environment(base_url: str, **variables: str) -> dict[str, str]:
-    """The variables of a server on a stand-in at `base_url`."""
+    """Return the variables of a server with the API at `base_url`."""
     return {
         "TWILIO_ACCOUNT_SID": DEFAULT_ACCOUNT.sid,
         "TWILIO_AUTH_TOKEN": DEFAULT_ACCOUNT.auth_token,
@@ -102,7 +102,7 @@ def environment(base_url: str, **variables: str) -> dict[str, str]:
 
 @asynccontextmanager
 async def started(variables: dict[str, str], *arguments: str) -> AsyncGenerator[Server]:
-    """A server with these variables and command-line arguments, ended with its input."""
+    """Start a server with these variables and arguments. It ends when its input is closed."""
     with TemporaryDirectory() as folder:
         stderr = Path(folder) / "stderr"
         with stderr.open("wb") as file:

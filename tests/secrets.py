@@ -1,15 +1,15 @@
-"""Secrets that are known by heart by nobody, and whether a text betrays them."""
+"""Random secrets, and a search for them in a text."""
 
 import json
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterator, Mapping
 from urllib.parse import quote, quote_plus
 
-# Each has, among its first twelve characters, some that are told differently once encoded.
+# The first twelve characters of each include some that encodings change.
 AUTH_TOKEN = "t/k+7 %a9Zauth-token-q5Xw"
 API_SECRET = "s/c+8 %b8Yapi-secret-r6Vu"
 KEY = "k/y+9 %c7Xsecret-keys-s7Tn-long-enough".replace(" ", "_")
-REDIS_PASSWORD = "r.d-0_c6Wredis-password-t8"  # it must stand in a URL
+REDIS_PASSWORD = "r.d-0_c6Wredis-password-t8"  # it must be valid in a URL
 SIP_PASSWORD = "p/w+1 %d5Vsip-password-u9Rm"
 CALL_TOKEN = "c/t+2 %e4Ucall-token-v0Ql"
 
@@ -21,11 +21,11 @@ SECRETS: Mapping[str, str] = {
     "sip_auth_password": SIP_PASSWORD,
     "call_token": CALL_TOKEN,
 }
-_TELLING = 12  # characters of a secret that are too many to show
+_TELLING = 12  # characters of a secret that must not be shown
 
 
 def betrayed(text: str) -> list[str]:
-    """The secrets that `text` tells, in whole or the beginning of it, in whatever encoding."""
+    """Return the secrets that `text` contains, in whole or in part, in any encoding."""
     return [
         f"{name} as {form!r}"
         for name, secret in SECRETS.items()
@@ -35,7 +35,7 @@ def betrayed(text: str) -> list[str]:
 
 
 def forms(secret: str) -> set[str]:
-    """How a text of twelve characters may be written."""
+    """Return the encodings of a text of twelve characters."""
     digits = secret.encode().hex()
     plain = {secret, json.dumps(secret)[1:-1], repr(secret)[1:-1]}
     escaped = {quote(secret), quote(secret, safe=""), quote_plus(secret)}
@@ -43,7 +43,7 @@ def forms(secret: str) -> set[str]:
 
 
 def _in_base64(secret: bytes) -> Iterator[str]:
-    """What is the same of it wherever it lies in what was encoded."""
+    """Yield the parts of its base64 that don't depend on what surrounds it."""
     for before in range(3):
         for encode in (b64encode, urlsafe_b64encode):
             text = encode(bytes(before) + secret).decode().rstrip("=")

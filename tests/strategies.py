@@ -1,4 +1,4 @@
-"""What the vendor's reference says, and arguments made from it: right, broken and absurd ones.
+"""The vendor's reference, and arguments generated from it: valid, invalid and absurd ones.
 
 Nothing here comes from the catalog, so that it can contradict it.
 """
@@ -47,7 +47,7 @@ DocumentedParameter = TypedDict(  # this form, since "in" is a Python keyword
 
 
 class DocumentedRule(TypedDict, total=False):
-    """What one parameter means for others, by the reference."""
+    """A rule of the reference about several parameters."""
 
     rule: Required[str]
     parameters: Required[list[str]]
@@ -56,7 +56,7 @@ class DocumentedRule(TypedDict, total=False):
 
 
 class DocumentedTool(TypedDict):
-    """An operation, by the reference."""
+    """An operation in the reference."""
 
     method: str
     path: str
@@ -86,7 +86,7 @@ _CHANGES = ("status", "url", "twiml", "time_limit", "fallback_url", "status_call
 
 @dataclass(frozen=True)
 class Sending:
-    """What goes to the API: values by key, in the order in which they are sent."""
+    """What is sent to the API: values by key, in order."""
 
     method: str
     path: str
@@ -95,7 +95,7 @@ class Sending:
 
 
 def expected_sending(tool: str, arguments: Mapping[str, object]) -> Sending:
-    """What the reference says must be sent for these arguments."""
+    """Return what must be sent for these arguments, according to the reference."""
     documented = DOCUMENTED[tool]
     places: dict[str, Sent] = {"query": {}, "form": {}, "path": {"AccountSid": [ACCOUNT]}}
     for name, value in arguments.items():
@@ -115,12 +115,12 @@ def expected_sending(tool: str, arguments: Mapping[str, object]) -> Sending:
 
 
 def is_empty(value: object) -> bool:
-    """Whether a value means that an optional argument is not given."""
+    """Return whether a value means that an optional argument is not given."""
     return value in (None, "", [])
 
 
 def sending(entry: LoggedRequest) -> Sending:
-    """What was sent, by the emulator's journal."""
+    """Return what was sent, according to the emulator's request log."""
     query = parse_qsl(entry.query, keep_blank_values=True, strict_parsing=bool(entry.query))
     return Sending(entry.method, entry.path, _grouped(query), _grouped(entry.form))
 
@@ -133,13 +133,13 @@ def _grouped(pairs: Iterable[tuple[str, str]]) -> Sent:
 
 
 def wire_text(value: object) -> str:
-    """A single value as the API spells it."""
+    """Return a value as the API spells it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(int(value)) if isinstance(value, float) else str(value)
 
 
-# Right arguments, from the reference
+# Valid arguments, from the reference
 
 _TEXTS = {
     "to": "+15005550100",
@@ -151,7 +151,7 @@ _TEXTS = {
 
 
 def sample(tool: str, name: str) -> object:
-    """A value that the reference allows, and that is no default."""
+    """Return a value that the reference allows and that is not the default."""
     parameter = DOCUMENTED[tool]["parameters"][name]
     if "enum" in parameter:
         return next(choice for choice in parameter["enum"] if choice != parameter.get("default"))
@@ -193,7 +193,7 @@ _moment = st.datetimes().map(lambda when: when.replace(microsecond=0).isoformat(
 
 
 def right_value(tool: str, name: str) -> st.SearchStrategy[object]:
-    """A value that the reference allows."""
+    """Draw a value that the reference allows."""
     parameter = DOCUMENTED[tool]["parameters"][name]
     if "enum" in parameter:
         return st.sampled_from(parameter["enum"])
@@ -242,7 +242,7 @@ def is_date(name: str) -> bool:
 
 @st.composite
 def right_arguments(draw: st.DrawFn, tool: str) -> Arguments:
-    """Arguments that keep to the reference in every respect."""
+    """Draw arguments that are valid according to the reference."""
     parameters = DOCUMENTED[tool]["parameters"]
     names = draw(st.lists(st.sampled_from([*parameters]), unique=True, max_size=10))
     required = [name for name, parameter in parameters.items() if parameter.get("required")]
@@ -264,12 +264,15 @@ def _complete(draw: st.DrawFn, tool: str, arguments: Arguments, choices: tuple[s
         arguments[name] = draw(right_value(tool, name))
 
 
-# Arguments that satisfy a published schema, and no more than that
+# Arguments that satisfy a published schema, but may be invalid otherwise
 
 
 @st.composite
 def published_arguments(draw: st.DrawFn, schema: InputSchema) -> Arguments:
-    """Whatever satisfies the schema. (hypothesis-jsonschema 0.23.1 fails with this hypothesis.)"""
+    """Draw any arguments that satisfy the schema.
+
+    hypothesis-jsonschema 0.23.1 fails with this version of Hypothesis.
+    """
     properties = schema["properties"]
     names = draw(st.lists(st.sampled_from([*properties]), unique=True, max_size=8))
     wanted = (*schema.get("required", []), *names)
@@ -277,7 +280,7 @@ def published_arguments(draw: st.DrawFn, schema: InputSchema) -> Arguments:
 
 
 def published_value(schema: Property) -> st.SearchStrategy[object]:
-    """Whatever satisfies the schema of one argument."""
+    """Draw any value that satisfies the schema of one argument."""
     if "enum" in schema:
         return st.sampled_from(schema["enum"])
     match schema["type"]:
@@ -296,7 +299,7 @@ def published_value(schema: Property) -> st.SearchStrategy[object]:
 
 
 def unpublished_fault(tool: str, arguments: Mapping[str, object], name: str) -> bool:
-    """Whether something is wrong with an argument that a published schema does not tell."""
+    """Return whether an argument has a fault that the published schema does not find."""
     if name in ("cursor", "confirmation_token"):
         return True
     if name == "wait_seconds":
@@ -384,7 +387,7 @@ def _is_real_date(text: str) -> bool:
     return "T" not in text or when.tzinfo is not None
 
 
-# Anything at all
+# Any JSON
 
 _scalars = (
     st.none()
@@ -414,7 +417,7 @@ json_values = st.recursive(_scalars, _nested, max_leaves=10) | st.integers(1, 60
 
 
 def any_arguments(schema: InputSchema) -> st.SearchStrategy[Arguments]:
-    """Any JSON object, often with real names in it."""
+    """Draw any JSON object, often with real names."""
     known = st.sampled_from([*schema["properties"]])
     names = known | known.map(_pascal) | st.text(st.characters(exclude_categories=("Cs",)))
     return st.dictionaries(names, json_values, max_size=8)
@@ -426,7 +429,7 @@ def _pascal(name: str) -> str:
 
 @st.composite
 def broken_arguments(draw: st.DrawFn, definition: Definition) -> tuple[str, Arguments]:
-    """Right arguments with one of them broken, so that the schema is not satisfied; its name."""
+    """Draw arguments of which one does not satisfy the schema, and its name."""
     tool, schema = definition["name"], definition["inputSchema"]
     arguments = draw(right_arguments(tool))
     known = st.sampled_from([*schema["properties"]])
@@ -444,7 +447,7 @@ def _wrong_values(schema: Property | None) -> st.SearchStrategy[object]:
 
 
 def is_accepted(schema: Mapping[str, object], arguments: Mapping[str, object]) -> bool:
-    """Whether these arguments are right, where null stands for an optional one not given."""
+    """Return whether these arguments are valid; null means that an optional one is not given."""
     properties = cast("dict[str, object]", schema["properties"])
     optional = properties.keys() - {*cast("list[str]", schema.get("required", []))}
     given = {k: v for k, v in arguments.items() if k not in optional or not is_empty(v)}
@@ -452,6 +455,6 @@ def is_accepted(schema: Mapping[str, object], arguments: Mapping[str, object]) -
 
 
 def satisfies(schema: Mapping[str, object], value: object) -> bool:
-    """Whether `value` is valid under `schema`, as a client would judge it."""
+    """Return whether a client would consider `value` valid under `schema`."""
     is_valid = cast("Callable[[object], bool]", Draft202012Validator(schema).is_valid)
     return is_valid(value)

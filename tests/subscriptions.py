@@ -1,4 +1,4 @@
-"""Clients of either era that are told of changes."""
+"""Subscriptions of clients of both protocol versions."""
 
 import sys
 from collections.abc import AsyncGenerator, Callable
@@ -30,25 +30,25 @@ Connect = Callable[[Era, Handle], AbstractAsyncContextManager[Client]]
 
 
 class Updates:
-    """What a client was told, in order."""
+    """The notifications of a client, in order."""
 
     def __init__(self, told: MemoryObjectReceiveStream[str]) -> None:
         self._told = told
 
     async def next(self) -> str:
-        """The URI of the next resource that changed; fails if the stream ends first."""
+        """Return the URI of the next changed resource; fail if the stream ends first."""
         with anyio.fail_after(30):
             return await self._told.receive()
 
     async def rest(self) -> list[str]:
-        """The URIs until the stream ends."""
+        """Return the URIs until the stream ends."""
         with anyio.fail_after(30):
             return [uri async for uri in self._told]
 
 
 @asynccontextmanager
 async def subscribed(connect: Connect, era: Era, *uris: str) -> AsyncGenerator[Updates]:
-    """A client that is told of changes of `uris`; the modern one's stream ends by itself."""
+    """Subscribe a client to `uris`; the stream of a 2026-07-28 client ends by itself."""
     send, receive = anyio.create_memory_object_stream[str](100)
 
     async def handle(message: object) -> None:
@@ -80,7 +80,7 @@ async def subscribed(connect: Connect, era: Era, *uris: str) -> AsyncGenerator[U
 
 
 async def subscribe(client: Client, uri: str) -> None:
-    """As an older client does: the SDK's own method warns that it is one."""
+    """Subscribe as an older client. The SDK's own method gives a warning."""
     request = SubscribeRequest(params=SubscribeRequestParams(uri=uri))
     await client.session.send_request(request, EmptyResult)
 
@@ -100,7 +100,7 @@ def in_memory(harness: Harness) -> Connect:
 
 
 def over_stdio(**variables: str) -> Connect:
-    """Connects clients to a process of their own."""
+    """Connects clients to a new process."""
     server = StdioServerParameters(command=sys.executable, args=["-m", "calls_mcp"], env=variables)
 
     def connect(era: Era, handle: Handle) -> AbstractAsyncContextManager[Client]:
@@ -132,12 +132,12 @@ def over_http(url: str, token: str = "") -> Connect:
 
 
 def looks(harness: Harness, sid: str) -> int:
-    """How often a call was read."""
+    """Return how often a call was read."""
     return sum(_is_about(entry, sid) for entry in harness.reads)
 
 
 async def looked(harness: Harness, sid: str, times: int) -> None:
-    """Wait until a call was read so many more times."""
+    """Wait until a call was read this many more times."""
     goal = looks(harness, sid) + times
     with anyio.fail_after(30):
         while looks(harness, sid) < goal:
@@ -145,11 +145,11 @@ async def looked(harness: Harness, sid: str, times: int) -> None:
 
 
 async def left_alone(harness: Harness, sid: str) -> bool:
-    """Whether a call is read no more, while another one is."""
+    """Return whether a call is no longer read while another one is."""
     async with harness.connect(name="placing") as agent:
         other = await agent.place()
     async with subscribed(in_memory(harness), "auto", f"calls://call/{other}"):
-        await looked(harness, other, 5)  # a read of the first may have been on its way
+        await looked(harness, other, 5)  # a read of the first may have been in progress
         before = looks(harness, sid)
         await looked(harness, other, 5)
     return looks(harness, sid) == before

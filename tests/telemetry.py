@@ -1,7 +1,7 @@
-"""Where the spans and measures of a server in this process can be looked at.
+"""Record the spans and metrics of a server in this process.
 
-OpenTelemetry's providers are set once a process; so here is one that can be switched off again, for
-the tests which come after.
+OpenTelemetry's providers can be set only once in a process, so this one can be switched off for
+other tests.
 """
 
 from collections.abc import Generator, Iterator, Mapping
@@ -32,7 +32,7 @@ Tree = tuple[str, list["Tree"]]
 
 
 class _Switched(Tracer):
-    """A tracer that traces nothing while it is off."""
+    """A tracer that can be switched off."""
 
     def __init__(self, switch: "_Switch", tracer: Tracer) -> None:
         self._switch = switch
@@ -46,7 +46,7 @@ class _Switched(Tracer):
 
 
 class _Switch(trace.TracerProvider):
-    """A provider of tracers that can be switched on and off together."""
+    """A provider whose tracers can be switched on and off."""
 
     def __init__(self, provider: TracerProvider) -> None:
         self.is_on = False
@@ -58,7 +58,7 @@ class _Switch(trace.TracerProvider):
 
 @dataclass(frozen=True)
 class Recording:
-    """What was exported since it was opened."""
+    """The spans and metrics since the recording began."""
 
     exporter: InMemorySpanExporter = field(default_factory=InMemorySpanExporter)
     reader: InMemoryMetricReader = field(
@@ -69,27 +69,27 @@ class Recording:
 
     @property
     def spans(self) -> list[ReadableSpan]:
-        """The spans that ended, in the order in which they began."""
+        """Return the ended spans, in the order in which they began."""
         return sorted(self.exporter.get_finished_spans(), key=lambda span: span.start_time or 0)
 
     def named(self, name: str) -> list[ReadableSpan]:
-        """The spans of this name."""
+        """Return the spans with this name."""
         return [span for span in self.spans if span.name == name]
 
     def invocations(self) -> list[Tree]:
-        """The invocations that were served, each with the spans in it."""
+        """Return the spans of tool calls, each with the spans in it."""
         served = [span for span in self.spans if span.kind is SpanKind.SERVER]
         return [self._tree(span) for span in served if span.name.startswith("tools/call ")]
 
     def measured(self, metric: str) -> dict[tuple[str, ...], float]:
-        """What was counted by the values of the labels, in the order of their names.
+        """Return the counts by the values of the labels, in the order of their names.
 
-        Of a histogram, how often something was measured. All measures begin anew with this.
+        For a histogram, this is the number of measurements. All counts start again from zero.
         """
         return self.readings().get(metric, {})
 
     def readings(self) -> dict[str, dict[tuple[str, ...], float]]:
-        """Every metric, as `measured` has it."""
+        """Return every metric as `measured` does."""
         return {
             name: {labels(point.attributes): _amount(point) for point in points}
             for name, points in self._points()
@@ -117,13 +117,13 @@ def labels(attributes: Mapping[str, object] | None) -> tuple[str, ...]:
 
 
 def told(span: ReadableSpan) -> dict[str, object]:
-    """The attributes of a span."""
+    """Return the attributes of a span."""
     return dict(span.attributes or {})
 
 
 @contextmanager
 def recording() -> Generator[Recording]:
-    """The recorded, with nothing in it yet."""
+    """A new recording."""
     switch, recorded = _built()
     recorded.exporter.clear()
     recorded.reader.get_metrics_data()

@@ -1,4 +1,4 @@
-"""A scripted stand-in for the Calls API on a real socket, which can fail in every way there is."""
+"""A scripted test server for the Calls API on a real socket, which can fail in many ways."""
 
 import asyncio
 import json
@@ -22,13 +22,13 @@ SID = "CA" + "1" * 32
 TESTER = Implementation(name="tester", version="1")
 PATH = f"/2010-04-01/Accounts/{ACCOUNT}/Calls.json"
 
-# Known by heart by no test: wherever it turns up, it was leaked.
+# A random secret: if it appears anywhere, it was leaked.
 SECRET = "5ecre7c4na12y5ecre7c4na12y000777"
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request as it came; header names in lower case."""
+    """A request as received; header names are in lower case."""
 
     method: str
     target: str
@@ -42,7 +42,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Exchange:
-    """A request, and the connection to answer it on."""
+    """A request, and its connection."""
 
     request: Request
     reader: asyncio.StreamReader
@@ -65,9 +65,9 @@ def answer(
     headers: Mapping[str, str] | None = None,
     length: int | None = None,
 ) -> Step:
-    """Answer with `body`: bytes or text as they are, all else as JSON.
+    """Respond with `body`: bytes or text unchanged, anything else as JSON.
 
-    A `length` beyond the body's breaks the answer off.
+    A `length` beyond the body's truncates the response.
     """
     data = body if isinstance(body, bytes) else _encoded(body)
     kind = "text/html" if isinstance(body, str) else "application/json"
@@ -84,41 +84,41 @@ def answer(
 
 
 def redirect(location: str) -> Step:
-    """Send the client elsewhere."""
+    """Redirect the client."""
     return answer(302, headers={"Location": location})
 
 
 def endless(chunk: bytes) -> Step:
-    """Answer with a body that never ends, `chunk` by `chunk`."""
+    """Respond with a body that never ends, `chunk` by `chunk`."""
 
     async def play(exchange: Exchange) -> None:
         await exchange.send(_head(200, {"Content-Type": "application/json"}))
         while True:
             await exchange.send(chunk)
-            await asyncio.sleep(0)  # lets the other end have its turn; waits for nothing
+            await asyncio.sleep(0)  # lets other tasks run
 
     return play
 
 
 async def drop(exchange: Exchange) -> None:
-    """Close the connection instead of answering a request that was read."""
+    """Close the connection after reading the request."""
     exchange.writer.close()
 
 
 async def drop_unread(exchange: Exchange) -> None:
-    """Close a connection as soon as it is made, before anything is read."""
+    """Close the connection before reading anything."""
     exchange.writer.close()
 
 
 async def hang(exchange: Exchange) -> None:
-    """Say nothing until the client goes away."""
+    """Send nothing until the client disconnects."""
     await exchange.reader.read()
 
 
 class Upstream:
-    """Plays one step per request, and the last one for all that follow.
+    """Plays one step per request, and the last one for all further requests.
 
-    `opens` is whether it listens from the start; until `open` is called, it refuses connections.
+    `opens` says whether it listens from the start. Otherwise it refuses connections until `open`.
     """
 
     def __init__(self, *steps: Step, opens: bool = True) -> None:
@@ -143,11 +143,11 @@ class Upstream:
         return [request for request in self.requests if request.method != "GET"]
 
     async def open(self) -> None:
-        """Begin to accept connections."""
+        """Start to accept connections."""
         await self._server.start_serving()
 
     def leave(self) -> None:
-        """Refuse further connections, and keep those there are."""
+        """Refuse further connections, and keep the open ones."""
         self._server.close()
 
     async def __aenter__(self) -> Self:
@@ -173,7 +173,7 @@ class Upstream:
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        # A client that goes away ends the conversation, and so does the end of the test.
+        # The exchange ends when the client disconnects or the test ends.
         with closing(writer), suppress(ConnectionError, asyncio.IncompleteReadError):
             if self._step() is drop_unread:
                 self._next += 1
@@ -191,14 +191,14 @@ class Upstream:
 
 @contextmanager
 def refusing() -> Generator[str]:
-    """The URL of a port which is taken, but where nobody listens."""
+    """Yield the URL of a port that is in use but accepts no connections."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{taken.getsockname()[1]}"
 
 
 def call(**fields: object) -> dict[str, Any]:
-    """A call as the API tells it."""
+    """Return a call as the API represents it."""
     known = {
         "sid": SID,
         "account_sid": ACCOUNT,
@@ -213,18 +213,18 @@ def call(**fields: object) -> dict[str, Any]:
 
 
 def page(*calls: object, following: object = None) -> dict[str, Any]:
-    """A page of a list as the API tells it; `following` is its next_page_uri."""
+    """Return a page of a list as the API represents it; `following` is its next_page_uri."""
     return {"calls": [*calls], "page": 0, "page_size": 50, "next_page_uri": following}
 
 
 def access(base_url: str, *, timeout: float = 5, deadline: float = 5) -> Access:
-    """Access with a secret of its own, to look for."""
+    """Return access with its own secret."""
     return replace(access_to(base_url, timeout=timeout, deadline=deadline), password=SECRET)
 
 
 @asynccontextmanager
 async def serving(access: Access, **settings: object) -> AsyncGenerator[Agent]:
-    """A client of a server on `access` that asks for no confirmation."""
+    """Connect a client to a server with this `access` that needs no confirmation."""
     loaded = load_settings({"calls_mcp_confirm": "none", "calls_mcp_policy": PERMISSIVE} | settings)
     async with (
         Runtime(loaded, access) as runtime,
@@ -237,7 +237,7 @@ async def serving(access: Access, **settings: object) -> AsyncGenerator[Agent]:
 async def scripted(
     *steps: Step, step_timeout: float = 5, deadline: float = 5, **settings: object
 ) -> AsyncGenerator[tuple[Upstream, Agent]]:
-    """A stand-in that plays `steps`, and a client of a server on it."""
+    """Start an API that plays `steps`, and connect a client to a server that uses it."""
     async with Upstream(*steps) as upstream:
         reached = access(upstream.base_url, timeout=step_timeout, deadline=deadline)
         async with serving(reached, **settings) as agent:
@@ -245,13 +245,13 @@ async def scripted(
 
 
 async def use(agent: Agent, tool: Tool) -> dict[str, Any]:
-    """Call a tool; the structured content of the result."""
+    """Call a tool. Return the structured content of the result."""
     name, arguments = tool
     return await agent.call(name, **arguments)
 
 
 async def error_of(agent: Agent, tool: Tool) -> dict[str, Any]:
-    """Call a tool that must fail; the error, which the text must tell as well."""
+    """Call a tool that must fail. Return the error, which the text must contain, too."""
     result = await agent.client.call_tool(*tool)
     error = failure_in(result)
     assert text_of(result).startswith(f"{error['kind']}: {error['message']}\n")
@@ -260,7 +260,7 @@ async def error_of(agent: Agent, tool: Tool) -> dict[str, Any]:
 
 
 def failure_in(result: CallToolResult) -> dict[str, Any]:
-    """The error in a result that must be one and nothing else."""
+    """Return the error in a result that must be an error."""
     assert result.is_error
     content: dict[str, Any] = result.structured_content
     assert content.keys() == {"outcome", "error"}

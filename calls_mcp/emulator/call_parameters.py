@@ -1,4 +1,4 @@
-"""What webhooks are told about a call."""
+"""The parameters of webhooks about a call."""
 
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""The audit log, held against what was told and against what was done."""
+"""Compare the audit log with the reported results and with what was done."""
 
 import json
 from collections import Counter
@@ -18,10 +18,10 @@ _TAKEN_EFFECT = ("done", "outcome_unknown")
 
 
 def check_audit(file: Path, model: Model) -> int:
-    """How many records there are, once all of them are found in order.
+    """Check that all records are in order, and return their number.
 
     Raises:
-        Violation: The chain is broken, or something was done or told that is not recorded.
+        Violation: The chain is broken, or something done or reported is not recorded.
     """
     if not file.exists():
         require(not model.acted, "there is no audit log")
@@ -40,7 +40,7 @@ def check_audit(file: Path, model: Model) -> int:
 
 
 def _recorded(records: list[dict[str, Any]]) -> Iterator[Ending]:
-    """The changes that the log says took effect, or may have."""
+    """Return the changes that took effect according to the log, or may have."""
     begun = {record["id"]: record for record in records if record["phase"] == "before"}
     for record in records:
         kind = record.get("error_kind") or record.get("outcome")

@@ -1,8 +1,8 @@
-"""The model: what was approved, what was told of it, and what the emulator has done.
+"""The model: what was approved, what was reported, and what the emulator has done.
 
 For each marker, `done ≤ acted ≤ done + unknown`: nothing is placed twice, nothing goes unreported,
-and nothing is reported that did not happen. A marker is a URL that one change alone carries; a
-deletion carries none, and goes by its SID.
+and nothing is reported that did not happen. A marker is a URL that only one change has; a
+deletion has none and is identified by its SID.
 """
 
 from collections import Counter
@@ -18,7 +18,7 @@ Told = Mapping[str, Any]
 
 
 class Violation(AssertionError):
-    """The server has broken its word."""
+    """The server broke an invariant."""
 
 
 def require(holds: object, broken: str, *details: object) -> None:
@@ -29,7 +29,7 @@ def require(holds: object, broken: str, *details: object) -> None:
 
 @dataclass(frozen=True)
 class Change:
-    """A change of the user's choice."""
+    """A change that the user wants."""
 
     action: str
     tool: str
@@ -44,10 +44,10 @@ class Change:
 
 @dataclass(eq=False)
 class Attempt:
-    """A change that somebody set out to make.
+    """An attempt to make a change.
 
-    `is_approved` is whether it may have been carried out; `told` what the first answer was, None
-    as long as nobody has heard one.
+    `is_approved` says whether it may have been made. `told` is the first result, None
+    until there is one.
     """
 
     change: Change
@@ -64,13 +64,13 @@ class Attempt:
 
     @property
     def is_unknown(self) -> bool:
-        """It was told to be so, or it was approved and the client has gone away."""
+        """The result said so, or the change was approved and the client has disconnected."""
         return self.is_approved if self.told is None else kind_of(self.told) == "outcome_unknown"
 
 
 @dataclass
 class Model:
-    """Compares what is told with what the emulator itself has on record."""
+    """Compares results with the records of the emulator."""
 
     emulator: Emulator
     attempts: list[Attempt] = field(default_factory=list[Attempt])
@@ -85,14 +85,14 @@ class Model:
         return attempt
 
     def note(self, attempt: Attempt, told: Told) -> None:
-        """Note the first answer to an attempt."""
+        """Note the first result of an attempt."""
         attempt.told = told
         self.look()
         if told["outcome"] == "done":
             self._check_done(attempt, told)
 
     def look(self) -> None:
-        """Read what the emulator has on record since the last look."""
+        """Read what the emulator has recorded since the last time."""
         entries = self.emulator.requests
         for entry in entries[self._seen :]:
             if entry.status // 100 == 2:
@@ -103,7 +103,7 @@ class Model:
                 self.placed.setdefault(call.sid, call.url or "")
 
     def check(self) -> None:
-        """Hold the inequality of every marker.
+        """Check the inequality for every marker.
 
         Raises:
             Violation: One does not hold.
@@ -133,7 +133,7 @@ class Model:
 
 
 def kind_of(told: Told | None) -> str:
-    """What a result is, in a word: its error's kind if it is one."""
+    """Return the outcome of a result, or the kind of its error."""
     if told is None:
         return "unheard"
     return told["error"]["kind"] if "error" in told else told["outcome"]
@@ -141,7 +141,7 @@ def kind_of(told: Told | None) -> str:
 
 def _check_sums(attempts: list[Attempt], acted: int) -> None:
     done = [attempt for attempt in attempts if attempt.is_done]
-    # That a call has ended, or is gone, is true whoever did it.
+    # A call has ended or is deleted, no matter which change did it.
     sure = [a for a in done if not (a.is_recovered and a.change.action in ("hang_up", "delete"))]
     unknown = [attempt for attempt in attempts if attempt.is_unknown]
     story = "\n".join(f"  {a.change} was told {a.told}" for a in attempts)

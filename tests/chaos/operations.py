@@ -24,7 +24,7 @@ NEVER_ISSUED = ("invalid_confirmation", "expired")
 
 
 def accept_nothing(_message: str) -> ElicitResult:
-    """An answer that is no plain yes."""
+    """Answer with something other than a plain yes."""
     return ElicitResult(action="accept", content={"approve": False})
 
 
@@ -32,7 +32,7 @@ REPLIES = (approve, approve, approve, decline, dismiss, accept_nothing)
 
 
 def draw_change(world: World) -> Change:
-    """A change of some kind: of a call that is there, or has ended, or never was."""
+    """Return some change: to a live, ended or nonexistent call."""
     return world.random.choice([_place, _place, _place, _hang_up, _redirect, _modify, _delete])(
         world
     )
@@ -70,8 +70,8 @@ def _delete(world: World) -> Change:
 
 
 def draw_sid(world: World, *, live: bool) -> str:
-    """Mostly a call that is `live` or not, as is asked; sometimes any, or one that never was."""
-    world.model.look()  # before what was placed late is redirected
+    """Return mostly a call that is `live` or not; sometimes any call, or a nonexistent one."""
+    world.model.look()  # before a call that was placed late is redirected
     calls = world.emulator.calls.all()
     fitting = [call.sid for call in calls if call.live == live]
     if fitting and world.random.random() < 0.9:
@@ -86,7 +86,7 @@ async def confirm(world: World) -> None:
 
 
 async def ask_only(world: World) -> None:
-    """Ask, and leave it at that for now."""
+    """Ask for a change, without confirming it for now."""
     await _ask(world)
 
 
@@ -97,18 +97,18 @@ async def rush(world: World) -> None:
 
 
 async def elicit(world: World) -> None:
-    """Have the user asked, who may say anything."""
+    """Have the client ask the user, who may answer anything."""
     await _elicit(world, draw_change(world))
 
 
 async def repeat(world: World) -> None:
-    """Make the very same change once more, of which one must be told apart from the other."""
+    """Make the same change again. The server must distinguish the two."""
     if world.model.attempts:
         await _elicit(world, world.random.choice(world.model.attempts).change)
 
 
 async def twins(world: World) -> None:
-    """Two calls between the same two at the same time."""
+    """Place two calls between the same parties at the same time."""
     one = _place(world)
     marker = world.new_marker()
     two = replace(one, marker=marker, arguments={**one.arguments, "url": marker})
@@ -119,14 +119,14 @@ async def twins(world: World) -> None:
 
 
 async def crowd(world: World) -> None:
-    """Three changes of any kind at the same time."""
+    """Make three changes of any kind at the same time."""
     async with anyio.create_task_group() as tasks:
         for _ in range(3):
             tasks.start_soon(confirm, world)
 
 
 async def outage(world: World) -> None:
-    """For a while, the API refuses connections."""
+    """Have the API refuse connections for a while."""
     await world.stop()
     with refusing() as nowhere:
         await world.start(nowhere)
@@ -137,20 +137,20 @@ async def outage(world: World) -> None:
 
 
 async def use_old(world: World) -> None:
-    """Use some token again, or for the first time."""
+    """Use an old token again, or for the first time."""
     if world.questions:
         question = world.random.choice(world.questions)
         await world.use(world.random.choice(ANYBODY), question)
 
 
 async def rush_old(world: World) -> None:
-    """The same, eight times at once."""
+    """Use an old token eight times at once."""
     if world.questions:
         await _use_at_once(world, world.random.choice(world.questions))
 
 
 async def abuse(world: World) -> None:
-    """Use a token for something else, or somebody else's, or one that was never issued."""
+    """Use a token for another change, another client's token, or one that was never issued."""
     if not world.questions:
         return
     question, other = world.random.choice(world.questions), draw_change(world)
@@ -172,20 +172,20 @@ async def abuse(world: World) -> None:
 
 
 async def give_up(world: World) -> None:
-    """Use a token, and go away before the answer comes."""
+    """Use a token, and disconnect before the response."""
     change = draw_change(world)
     if question := await world.ask(world.random.choice(ALONE), change):
         await _broken_off(world, change, lambda: world.use("modern", question))
 
 
 async def give_up_asked(world: World) -> None:
-    """Have the user asked, and go away in the midst of it."""
+    """Have the client ask the user, and disconnect before they answer."""
     change = draw_change(world)
     await _broken_off(world, change, lambda: _elicit(world, change))
 
 
 async def give_up_and_restart(world: World) -> None:
-    """Go away, and the server is stopped while it is at it."""
+    """Disconnect, and stop the server during the change."""
     await give_up(world)
     await restart(world)
 
@@ -236,7 +236,7 @@ async def deny(world: World) -> None:
 
 
 async def leave_pending(world: World) -> None:
-    """Nobody decides for now; perhaps later."""
+    """Leave a request without a decision for now."""
     await _request(world)
     if world.random.random() < 0.5:
         undecided = [each for each in world.requested if each.attempt.told is None]
@@ -245,20 +245,20 @@ async def leave_pending(world: World) -> None:
 
 
 async def restart(world: World) -> None:
-    """Stop the server, and start another on its files."""
+    """Stop the server, and start another one with its files."""
     await world.stop()
     await world.start()
 
 
 async def advance(world: World) -> None:
-    """Let time pass; nothing is as late as that."""
+    """Advance the clock beyond all delays."""
     with anyio.fail_after(PATIENCE):
         await world.proxy.idle()
     world.clock.advance(world.random.choice([1, 1, 3, 10, 30, 30, 120, 400, 4000]))
 
 
 async def fetch(world: World) -> None:
-    """Look at a call."""
+    """Fetch a call."""
     sid = draw_sid(world, live=True)
     earlier = world.emulator.calls.get(sid)
     told = await world.call(world.random.choice(ANYBODY), "fetch_call", {"sid": sid})
@@ -269,7 +269,7 @@ async def fetch(world: World) -> None:
 
 
 async def walk(world: World) -> None:
-    """Read a list from cursor to cursor; nothing in it may come twice or be missed."""
+    """Read a list to its end. No call may be repeated or missing."""
     filters = world.random.choice([{}, {"to": TALKS_FOR_AN_HOUR}, {"status": "completed"}])
     earlier, listed = _matching(world, filters), list[str]()
     arguments: Mapping[str, object] = {**filters, "limit": 7, "page_size": 3}
@@ -320,7 +320,7 @@ OPERATIONS: Mapping[Operation, int] = {
 
 
 def draw_operation(random: Random) -> Operation:
-    """One of the operations, the usual ones more often."""
+    """Return one of the operations, the usual ones more often."""
     return random.choices([*OPERATIONS], [*OPERATIONS.values()])[0]
 
 
@@ -351,7 +351,7 @@ async def _elicit(world: World, change: Change) -> None:
 
 
 async def _broken_off(world: World, change: Change, act: Callable[[], Awaitable[object]]) -> None:
-    """Act, until so many requests have left for the API."""
+    """Run an operation until this many requests were sent to the API."""
     if change.action == "delete":
         world.in_flight.add(change.marker)
     enough = world.proxy.arrived + world.random.randrange(4)
@@ -368,7 +368,7 @@ async def _broken_off(world: World, change: Change, act: Callable[[], Awaitable[
 
 
 async def _patiently(world: World, arguments: Mapping[str, object]) -> Told | None:
-    """A part of a list, at the third attempt if need be."""
+    """Return a page of a list, after up to three attempts."""
     for _ in range(3):
         told = await world.call("modern", "list_calls", arguments)
         if told["outcome"] == "done":

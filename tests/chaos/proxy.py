@@ -1,7 +1,7 @@
-"""Stands between the server and the emulator, and spoils what passes.
+"""A proxy between the server and the emulator that causes faults.
 
-Every fault is an honest one: whatever tells that a request was not carried out (a 4xx but 408) is
-only said of a request that went no further.
+Every fault is plausible: a response that says that a request was not processed (a 4xx except 408)
+is only sent if the request was not forwarded.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ _ODD_STATUSES = (200, 201, 202, 203, 206)
 
 @dataclass(frozen=True)
 class Answer:
-    """What the emulator answered."""
+    """The emulator's response."""
 
     status: int
     body: bytes
@@ -39,7 +39,7 @@ Fault = Callable[[Exchange, "Proxy"], Awaitable[None]]
 
 
 def before(step: Step) -> Fault:
-    """The request goes no further, and this is all that comes back."""
+    """Respond without forwarding the request."""
 
     async def play(exchange: Exchange, _proxy: "Proxy") -> None:
         await step(exchange)
@@ -48,7 +48,7 @@ def before(step: Step) -> Fault:
 
 
 def after(spoilt: Callable[[Answer], Step]) -> Fault:
-    """The emulator acts, and its answer is spoilt."""
+    """Forward the request, and damage the response."""
 
     async def play(exchange: Exchange, proxy: "Proxy") -> None:
         await spoilt(await proxy.forward(exchange.request))(exchange)
@@ -63,13 +63,13 @@ async def faithful(exchange: Exchange, proxy: "Proxy") -> None:
 
 
 async def closing_behind(exchange: Exchange, proxy: "Proxy") -> None:
-    """The answer is whole, but the connection that it promised to keep is closed."""
+    """Send the whole response, and close the connection although it should be kept."""
     await faithful(exchange, proxy)
     exchange.writer.close()
 
 
 async def late(exchange: Exchange, proxy: "Proxy") -> None:
-    """The request is only carried out when its client has given up, and others have come since."""
+    """Forward the request only after its client has given up and others have come."""
     with suppress(ConnectionError):
         await hang(exchange)
     await proxy.later(3)
@@ -92,23 +92,23 @@ async def echo(exchange: Exchange) -> None:
 
 
 def cut(told: Answer) -> Step:
-    """Half of the JSON, in an answer that claims to be whole."""
+    """Send half of the JSON as a complete response."""
     return answer(told.status, told.body[: len(told.body) // 2])
 
 
 def broken_off(told: Answer) -> Step:
-    """A body that ends before its length."""
+    """Send a body that ends before its length."""
     return answer(told.status, told.body[:20], length=len(told.body) + 1)
 
 
 def with_odd_status(told: Answer) -> Step:
-    """Another 2xx than the documented one; a refusal's body under it is no call."""
+    """Send another 2xx than the documented one. The body of an error is then not a call."""
     odd = _ODD_STATUSES[len(told.body) % len(_ODD_STATUSES)]
     return answer(odd, told.body or {})
 
 
 def dripping(told: Answer) -> Step:
-    """A body that comes byte by byte, each of them in time."""
+    """Send a body byte by byte, each within the timeout."""
     if not told.body:
         return answer(told.status)
 
@@ -123,7 +123,7 @@ def dripping(told: Answer) -> Step:
     return play
 
 
-# What leaves it open whether the request was carried out.
+# Faults after which it is unknown whether the request was processed.
 _LOST: Mapping[str, Step] = {
     "reset": reset,
     "close": drop,
@@ -139,7 +139,7 @@ _LOST: Mapping[str, Step] = {
     "302": redirect("http://127.0.0.1:1/elsewhere"),
 }
 
-# What says that it was not.
+# Faults that say that it was not processed.
 _REFUSED: Mapping[str, Step] = {
     "400": answer(400, {"code": 21211, "message": "Invalid", "status": 400}),
     "401 echo": echo,
@@ -174,15 +174,15 @@ FAULTS: Mapping[str, Fault] = {
     **{f"{name}, after": after(spoilt) for name, spoilt in _SPOILT.items()},
 }
 
-# Not honest: it acted. For a test that the invariants notice.
+# Not plausible: the request was processed. For a test of the invariants.
 LIES: Mapping[str, Fault] = {"429, after": after(_always(_REFUSED["429 now"]))}
 
 
 class Proxy:
-    """Plays a fault at `rate` (0 to 1) of all requests, and passes the others on to `base_url`.
+    """Causes faults at `rate` (0 to 1), and forwards the other requests to `base_url`.
 
-    It is the one step of an `Upstream`. `sent` counts the changes that the server has sent, by
-    their markers, whether or not they got any further; `arrived` all requests.
+    It is the only step of an `Upstream`. `sent` counts the changes that the server has sent, by
+    their markers, whether or not they were forwarded; `arrived` counts all requests.
     """
 
     def __init__(
@@ -200,7 +200,7 @@ class Proxy:
         self._moved = anyio.Condition()
 
     async def __call__(self, exchange: Exchange) -> None:
-        """Let one exchange take its course."""
+        """Handle one exchange."""
         request = exchange.request
         self.sent.update(markers(request.method, request.target, parse_qsl(request.body.decode())))
         name, fault = "none", faithful
@@ -214,27 +214,27 @@ class Proxy:
             await self._count(active=-1)
 
     async def arrivals(self, count: int) -> None:
-        """Wait until so many requests have come."""
+        """Wait until this many requests have arrived."""
         await self._until(lambda: self.arrived >= count)
 
     async def later(self, requests: int) -> None:
-        """Wait until so many more requests have come, or nothing may be late any more."""
+        """Wait until this many more requests have arrived, or none can be late any more."""
         due = self.arrived + requests
         await self._until(lambda: self.arrived >= due or self._is_resting)
 
     async def idle(self) -> None:
-        """Let everything arrive that is late, and wait until nothing is under way any more."""
+        """Forward all late requests, and wait until none is in progress."""
         self._is_resting = True
         await self._count(active=0)
         await self._until(lambda: not self._active)
         self._is_resting = False
 
     async def forward(self, request: Request) -> Answer:
-        """Send a request on to the emulator, which acts on it."""
+        """Forward a request to the emulator."""
         host, port = self._address.hostname, self._address.port
         try:
             reader, writer = await asyncio.open_connection(host, port)
-        except OSError as error:  # a loop that has just been cancelled in a connect may stumble
+        except OSError as error:  # a loop that was just cancelled during a connect may fail
             raise ConnectionError("nothing was sent on") from error
         with closing(writer):
             writer.write(_raw(request))

@@ -1,4 +1,4 @@
-"""Runs worlds side by side, and tells what became of them."""
+"""Run worlds concurrently, and report the results."""
 
 import logging
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ from tests.chaos.world import Totals, World, open_world, require_secrecy
 
 @dataclass(frozen=True)
 class Failure:
-    """A word that was broken, and all that was done and told until then."""
+    """A broken invariant, and everything done and reported until then."""
 
     seed: int
     what: str
@@ -28,10 +28,10 @@ class Failure:
 async def run_world(
     seed: int, operations: int | Sequence[Operation], faults: Mapping[str, Fault] = FAULTS
 ) -> Totals:
-    """Live through these operations, or so many as they come, in one world.
+    """Run these operations, or this many random ones, in one world.
 
     Raises:
-        Failed: The server broke its word.
+        Failed: The server broke an invariant.
     """
     with TemporaryDirectory() as folder:
         async with open_world(seed, Path(folder), faults) as world:
@@ -47,7 +47,7 @@ async def run_world(
 
 
 async def run_worlds(seeds: range, operations: int, width: int) -> tuple[Totals, list[Failure]]:
-    """Live in one world for each of `seeds`, `width` of them at a time."""
+    """Run one world for each of `seeds`, `width` at a time."""
     totals, failures = Totals(), list[Failure]()
     limiter = anyio.CapacityLimiter(width)
 
@@ -78,7 +78,7 @@ class Failed(Exception):
 
 
 def _drawn(world: World, count: int) -> Iterator[Operation]:
-    """As the world's chance will have it, which other draws take part in."""
+    """Yield random operations one by one, because others draw from the same generator."""
     return (draw_operation(world.random) for _ in range(count))
 
 
@@ -93,7 +93,7 @@ async def _live(world: World, operations: int | Iterable[Operation]) -> None:
 
 
 async def _settle(world: World) -> None:
-    """Hear what is still to be heard, let everything come to rest, and draw the balance."""
+    """Collect the remaining results, wait until nothing is in progress, and check the model."""
     await world.learn()
     await world.stop()
     with anyio.fail_after(30):
@@ -127,7 +127,7 @@ def _each(violations: BaseExceptionGroup[Violation]) -> Iterator[Violation]:
 
 @contextmanager
 def kept_logs() -> Generator[list[str]]:
-    """All that is logged meanwhile, with its level first."""
+    """Yield everything that is logged meanwhile, each line with its level first."""
     lines: list[str] = []
     handler = _Keeper(lines)
     root, ours = logging.getLogger(), logging.getLogger("calls_mcp")
@@ -141,10 +141,10 @@ def kept_logs() -> Generator[list[str]]:
 
 
 def check_logs(lines: Sequence[str]) -> None:
-    """Hold what was logged free of credentials and of errors.
+    """Check that the logs have no credentials and no errors.
 
     Raises:
-        Violation: It is not.
+        Violation: They do.
     """
     require_secrecy("\n".join(lines))
     errors = [line for line in lines if line.startswith(("ERROR", "CRITICAL"))]

@@ -29,7 +29,7 @@ async def test_nothing_happens_twice_or_silently_whatever_the_network_does() -> 
 def test_no_sequence_of_operations_breaks_an_invariant(
     seed: int, operations: list[Operation]
 ) -> None:
-    """What fails shrinks to the fewest operations that do."""
+    """A failure shrinks to the fewest operations that cause it."""
     totals = anyio.run(run_world, seed, operations)
     assert totals.operations.total() == len(operations)
 

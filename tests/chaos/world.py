@@ -26,12 +26,12 @@ SECRETS = access("http://127.0.0.1").secrets
 _POLL = 0.05  # seconds
 _LONGEST_RUN = 10  # seconds
 _HANGS = 30  # seconds after which an invocation counts as hung
-_KEPT = 300 + 3600  # seconds for which a used token is told again, at least
+_KEPT = 300 + 3600  # seconds for which a used token returns its result, at least
 
 
 @dataclass
 class Totals:
-    """What one or many worlds have seen."""
+    """The totals of one or more worlds."""
 
     operations: Counter[str] = field(default_factory=Counter[str])
     faults: Counter[str] = field(default_factory=Counter[str])
@@ -39,13 +39,13 @@ class Totals:
     figures: Counter[str] = field(default_factory=Counter[str])
 
     def add(self, other: "Totals") -> None:
-        """Add another's."""
+        """Add the totals of another world."""
         pairs = zip(self.by_title().values(), other.by_title().values(), strict=True)
         for mine, others in pairs:
             mine.update(others)
 
     def by_title(self) -> Mapping[str, Counter[str]]:
-        """All of them."""
+        """Return all totals by title."""
         return {
             f"operations: {self.operations.total():,}": self.operations,
             f"requests: {self.faults.total():,}, by fault": self.faults,
@@ -73,10 +73,10 @@ class Requested:
 
 @dataclass
 class World:
-    """What there is, and what the model knows of it.
+    """A world, and its model.
 
-    `in_flight` are the markers of deletions whose client went away, or which an operator approved,
-    and which may still be sent.
+    `in_flight` has the markers of deletions that may still be sent, because their client has
+    disconnected or an operator has approved them.
     """
 
     random: Random
@@ -100,11 +100,11 @@ class World:
 
     @property
     def audit_file(self) -> Path:
-        """The database, which has the audit log beside the state."""
+        """The database with the state and the audit log."""
         return self.folder / "state.db"
 
     async def start(self, base_url: str = "") -> None:
-        """Start two servers on the files that the last ones have left."""
+        """Start two servers with the files of the previous ones."""
         reached = access(base_url or self.upstream.base_url, timeout=0.3, deadline=1)
         enter, user = self._server.enter_async_context, User(self._answer)
         one, two = [await enter(self._serve(reached, self.confirm)) for _ in range(2)]
@@ -137,15 +137,15 @@ class World:
             yield Harness(build_server(runtime), runtime, self.emulator, self.clock)
 
     async def stop(self) -> None:
-        """Stop the servers, which finish what they have begun."""
+        """Stop the servers, which first finish the requests in progress."""
         await self._server.aclose()
 
     async def call(self, who: str, tool: str, arguments: Mapping[str, object]) -> Told:
-        """Invoke a tool. Only an orderly result will do."""
+        """Call a tool. The result must be valid."""
         self.history.append(f"{who}: {tool} {dict(arguments)}")
         try:
             with anyio.fail_after(_HANGS):
-                # The client itself holds the result against the published schema.
+                # The client checks the result against the published schema.
                 result = await self.agents[who].client.call_tool(tool, {**arguments})
         except (MCPError, RuntimeError, TimeoutError) as error:
             raise Violation(f"{tool} {arguments} raised {error!r}") from error
@@ -158,9 +158,9 @@ class World:
         return told
 
     async def ask(self, who: str, change: Change) -> Question | None:
-        """Set out to make a change: the question that comes back, unless it was done at once."""
+        """Request a change. Return the question, unless the change was made at once."""
         attempt = self.model.open(change)
-        attempt.is_approved = True  # by an operator who wants no confirmation, if so
+        attempt.is_approved = True  # if the operator requires no confirmation
         told = await self.call(who, change.tool, change.arguments)
         if "confirmation" not in told:
             self.model.note(attempt, told)
@@ -171,7 +171,7 @@ class World:
         return question
 
     async def use(self, who: str, question: Question) -> Told:
-        """Use a token. The first use counts; all others tell the same and send nothing."""
+        """Use a token. All uses after the first return the same and send nothing."""
         attempt = question.attempt
         marker, is_used = attempt.change.marker, attempt.told is not None
         sent = self.proxy.sent[marker]
@@ -237,7 +237,7 @@ class World:
             self.model.note(attempt, outcome.content())
 
     async def learn(self) -> None:
-        """Ask again wherever a client went away before it was told what became of a change."""
+        """Repeat each request whose client disconnected before it got the result."""
         for requested in self.requested:
             await self.hear(requested)
             if requested.attempt.is_approved and requested.attempt.told is None:
@@ -247,7 +247,7 @@ class World:
                 await self.use("modern", question)
 
     def new_marker(self) -> str:
-        """A URL that no other change carries."""
+        """Return a URL that no other change has."""
         self._markers += 1
         return f"https://chaos.example.com/{self._markers}"
 
@@ -257,7 +257,7 @@ class World:
 
 @asynccontextmanager
 async def open_world(seed: int, folder: Path, faults: Mapping[str, Fault]) -> AsyncGenerator[World]:
-    """A world whose weather, and all that is done in it, follow from the `seed`."""
+    """Open a world. Its faults and operations follow from the `seed`."""
     draw, weather = Random(seed), Random(seed)  # noqa: S311  # to be drawn alike again
     clock = ManualClock(1_700_000_000)
     account = Account(ACCOUNT, SECRET)
@@ -275,10 +275,10 @@ async def open_world(seed: int, folder: Path, faults: Mapping[str, Fault]) -> As
 
 
 def require_secrecy(text: str) -> None:
-    """Hold a text free of the credentials.
+    """Check that a text has no credentials.
 
     Raises:
-        Violation: They are in it.
+        Violation: It has some.
     """
     require(not any(secret in text for secret in SECRETS), "the secret is shown", text[:500])
 

@@ -37,11 +37,11 @@ _SCRIPTS = {
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of an invocation.
+    """The result of a tool call.
 
     `seen` is what a model would read, `failed` whether the client marks it as an error, and `asked`
-    the questions that were put to the user. `valid` is whether `structured` meets the tool's output
-    schema, by the client's own validator, if it has one.
+    the questions to the user. `valid` says whether `structured` satisfies the tool's output schema,
+    according to the client's own validator, if it has one.
     """
 
     seen: str
@@ -52,16 +52,16 @@ class Answer:
 
 
 class Speaking(Protocol):
-    """Whoever can invoke a tool."""
+    """A client that can call a tool."""
 
     async def call(self, tool: str, **arguments: object) -> Answer:
-        """Invoke a tool."""
+        """Call a tool."""
         ...
 
 
 @dataclass
 class Driven:
-    """A client that a driver of ours drives; `about` is what that said of it first."""
+    """A client that one of our drivers controls; `about` is the driver's first line."""
 
     name: str
     requests: ByteSendStream
@@ -70,13 +70,13 @@ class Driven:
     about: dict[str, Any] = field(default_factory=dict[str, Any])
 
     async def call(self, tool: str, **arguments: object) -> Answer:
-        """Invoke a tool."""
+        """Call a tool."""
         line = json.dumps({"tool": tool, "arguments": arguments})
         await self.requests.send(f"{line}\n".encode())
         return Answer(**await self.read())
 
     async def read(self) -> dict[str, Any]:
-        """The driver's next line."""
+        """Return the driver's next line."""
         try:
             line = await self.answers.receive_until(b"\n", _LONGEST_LINE)
         except anyio.IncompleteRead:
@@ -91,7 +91,7 @@ def needs_client(name: str) -> pytest.MarkDecorator:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """The variables of a client that has a home of its own and reports to nobody."""
+    """Return the variables of a client with its own home directory and without telemetry."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("COV", "PYTEST", "PYTHON"))}
     quiet = {"DO_NOT_TRACK": "1", "OPENAI_AGENTS_DISABLE_TRACING": "1", "NO_COLOR": "1"}
     return {**kept, **quiet, "HOME": str(home), "NO_PROXY": "127.0.0.1"}
@@ -101,7 +101,7 @@ def environment(home: Path) -> dict[str, str]:
 async def conversing(
     name: str, home: Path, *, user: User | None = None, era: Era = "auto", url: str = ""
 ) -> AsyncGenerator[Driven]:
-    """A client with a sandbox of its own on stdio, or with the server at `url`."""
+    """Connect a client to its own sandbox on stdio, or to the server at `url`."""
     plan = {"command": [] if url else SERVER, "url": url, "user": user or "", "era": era}
     log = home / "stderr"
     with log.open("wb") as stderr:
@@ -120,7 +120,7 @@ async def conversing(
 
 
 def _folder(name: str, home: Path) -> Path:
-    """Where the driver runs: Node looks for packages there."""
+    """Return the directory of the driver, where Node looks for packages."""
     return CLIENTS[name].home if CLIENTS[name].registry == "npm" else home
 
 

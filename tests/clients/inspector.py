@@ -1,4 +1,4 @@
-"""The command line of the MCP Inspector: a client that lives for one request."""
+"""The command line of the MCP Inspector: a client for one request."""
 
 import json
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class Inspector:
     era: Era = "legacy"
 
     async def ask(self, method: str, *options: str) -> tuple[int, dict[str, Any]]:
-        """The exit status of a request, and its result."""
+        """Return the exit status of a request, and its result."""
         command = [
             *(node(), PROGRAM, "--cli", *self.target),
             *("--protocol-era", self.era, "--method", method, *options),
@@ -41,7 +41,7 @@ class Inspector:
         return done.returncode, content["result"]
 
     async def call(self, tool: str, **arguments: object) -> Answer:
-        """Invoke a tool."""
+        """Call a tool."""
         options = ("--tool-name", tool, "--tool-args-json", json.dumps(arguments))
         status, result = await self.ask("tools/call", *options)
         assert status == (_TOOL_IS_ERROR if result["isError"] else 0)

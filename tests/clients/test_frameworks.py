@@ -1,4 +1,4 @@
-"""The agent frameworks' own adapters, with the test for a model."""
+"""The agent frameworks' own adapters; the test takes the place of the model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ Schema = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Framework:
-    """What a framework makes of a server."""
+    """How a framework presents a server."""
 
     name: str
     asks: bool = True
@@ -74,12 +74,12 @@ async def test_a_model_is_shown_every_parameter_with_its_bounds_and_every_fault_
 
 
 def _bare(description: str) -> str:
-    """Without the fence that the ADK has around it."""
+    """Return the text without the delimiters that the ADK adds."""
     return description.removeprefix(_FENCE[0]).removesuffix(_FENCE[1])
 
 
 def _plain(schema: Schema) -> Schema:
-    """Without what LlamaIndex adds: a title, and that null will do where nothing need be given."""
+    """Return the schema without what LlamaIndex adds: titles, and null for optional arguments."""
     either = schema.get("anyOf", [{}])[0]
     added = {"title", "anyOf", *(["default"] if either else [])}
     plain = {**either, **{k: v for k, v in schema.items() if k not in added}}

@@ -1,4 +1,4 @@
-"""The pins, the table, and what is installed are of one mind."""
+"""The pinned versions, the table and the installed clients agree."""
 
 import json
 import re

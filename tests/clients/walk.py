@@ -1,4 +1,4 @@
-"""What an agent does with telephone calls, by what its model can read alone."""
+"""What an agent does with calls, using only what its model can read."""
 
 import re
 
@@ -13,12 +13,12 @@ _TOKEN = re.compile(r"(?<![\w.-])[\w-]{12}\.[\w-]{20}(?![\w.-])")
 
 
 def sids(answer: Answer) -> list[str]:
-    """The calls that an answer names, in its order."""
+    """Return the SIDs of the calls in an answer, in order."""
     return list(dict.fromkeys(_SID.findall(answer.seen)))
 
 
 def token(answer: Answer) -> str:
-    """What confirms the change that an answer shows."""
+    """Return the token in an answer."""
     [found] = set(_TOKEN.findall(answer.seen))
     return found
 
@@ -26,7 +26,7 @@ def token(answer: Answer) -> str:
 async def walk(speaking: Speaking, *, asks: bool) -> None:
     """List calls, place one, wait until it is answered, delete another.
 
-    The user confirms it if the client `asks` them; else the token does.
+    The user confirms it if the client `asks` them; otherwise the token does.
     """
     listed = await speaking.call("list_calls", status="completed", limit=2)
     assert len(sids(listed)) == 2
@@ -48,7 +48,7 @@ async def walk(speaking: Speaking, *, asks: bool) -> None:
 async def _confirmed(
     speaking: Speaking, tool: str, question: str, *, asks: bool, **arguments: object
 ) -> Answer:
-    """The answer to a change that is confirmed."""
+    """Return the answer to a confirmed change."""
     answer = await speaking.call(tool, **arguments)
     if asks:
         [asked] = answer.asked
@@ -60,7 +60,7 @@ async def _confirmed(
 
 
 async def refuse(speaking: Speaking) -> None:
-    """Place a call to which the user, who is asked, says no."""
+    """Place a call that the user declines."""
     answer = await speaking.call("create_call", **PLACE)
     assert len(answer.asked) == 1
     assert "The user said no" in answer.seen
@@ -69,7 +69,7 @@ async def refuse(speaking: Speaking) -> None:
 
 
 async def blunder(speaking: Speaking) -> Answer:
-    """A call with four faults, all of which must be in what the model reads."""
+    """Place a call with four faults, all of which the model must be able to read."""
     answer = await speaking.call("create_call", **BAD)
     for name in ("to", "timeout", "whom", "say"):  # in the text, or in structured content
         assert re.search(rf'- {name}: |unknown argument "{name}"|/{name}\\?"', answer.seen)

@@ -147,7 +147,7 @@ def test_confirmed_calls_survive_kill_9(tmp_path: Path, after: int) -> None:
         answered += [line.strip() for line in process.stdout if line.endswith("\n")]
     assert len(answered) >= after
     assert {*answered} <= {*kept(database)}
-    assert len(kept(database)) <= len(answered) + 1  # the last one's answer may be lost
+    assert len(kept(database)) <= len(answered) + 1  # the response to the last one may be lost
     with writing(database, 1) as process:
         another = process.communicate(timeout=60)[0].strip()
     assert kept(database)[0] == another

@@ -1,4 +1,4 @@
-"""When people may be rung, in the time of the place where they are."""
+"""Calling hours, in the local time of the called party."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager

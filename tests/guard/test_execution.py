@@ -1,4 +1,4 @@
-"""Every attempt to change something is recorded, and survives what may come in between."""
+"""Every attempt to change something is recorded, whatever interrupts it."""
 
 import sys
 from contextlib import AsyncExitStack

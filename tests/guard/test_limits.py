@@ -1,4 +1,4 @@
-"""The caps on new calls: no number twice, and no more than there may be, on whatever store."""
+"""The caps on new calls, on every kind of store."""
 
 import sqlite3
 from collections.abc import AsyncGenerator, Iterator, Sequence
@@ -87,7 +87,7 @@ async def test_servers_that_share_a_store_ring_a_number_once_unless_it_is_confir
 
 
 class _Interrupted(SqliteStorage):
-    """A store that lets others go first, as often as `pauses` say."""
+    """A store that lets other tasks run first, as often as `pauses` says."""
 
     def __init__(self, pauses: Iterator[int]) -> None:
         super().__init__(None, StorageOptions())
@@ -116,7 +116,7 @@ CAPS = load_policy(None).caps
 def limits_on(
     storage: Storage, account_sid: str = ACCOUNT, caps: Caps = CAPS, deadline: float = 0
 ) -> CallLimits:
-    """Limits on calls that are placed by an API that is never asked."""
+    """Return limits on calls, with an API that must not be called."""
     twilio = TwilioClient(access_to("http://127.0.0.1:9"))
     return CallLimits(storage, twilio, caps, account_sid, deadline, str)
 

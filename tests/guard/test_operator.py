@@ -1,4 +1,4 @@
-"""Changes that the operator decides about, wherever they do it."""
+"""Changes that an operator approves or denies."""
 
 import sqlite3
 from collections.abc import AsyncGenerator, Sequence
@@ -26,14 +26,14 @@ pytestmark = pytest.mark.anyio
 
 @dataclass
 class Scene:
-    """A server whose operator decides, and the place where they do."""
+    """A server whose changes need an operator, and the operator's view of them."""
 
     harness: Harness
     approvals: Approvals
     record: Path
 
     async def waiting(self) -> ApprovalRequest:
-        """The one request that is pending."""
+        """Return the only pending request."""
         (request,) = await self.approvals.pending()
         return request
 

@@ -1,4 +1,4 @@
-"""The policy on the path: what it refuses is never sent, and the refusal names its rule."""
+"""The policy from end to end: refused changes are never sent, and refusals name their rule."""
 
 import re
 import socket

@@ -1,4 +1,4 @@
-"""What is asked, and what the question says."""
+"""Previews, and which changes are confirmed."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is found out about a change whose answer was lost."""
+"""Lookups of changes whose responses were lost."""
 
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime

@@ -1,4 +1,4 @@
-"""A stand-in for a host that shows MCP Apps, in a real browser without a network."""
+"""A test host that shows MCP Apps, in a real browser without a network."""
 
 import json
 from collections.abc import Generator, Mapping
@@ -18,7 +18,7 @@ _TEMPLATE = Path(__file__).with_name("app_host.html")
 
 @dataclass
 class Host:
-    """An app in its frame, what it was seen to do, and the host's end of the conversation."""
+    """An app in its frame, its messages, and the host's side of the protocol."""
 
     page: Page
     requests: list[str] = field(default_factory=list[str])
@@ -36,7 +36,7 @@ class Host:
         return cast("list[dict[str, Any]]", self.page.evaluate("told"))
 
     def show(self, result: CallToolResult | Mapping[str, object]) -> None:
-        """Hand over a tool's result; a mapping is its structured content."""
+        """Send a tool's result to the app; a mapping is its structured content."""
         if isinstance(result, CallToolResult):
             wire = result.model_dump(mode="json", by_alias=True, exclude_none=True)
         else:
@@ -44,22 +44,22 @@ class Host:
         self.notify("ui/notifications/tool-result", wire)
 
     def change(self, **context: object) -> None:
-        """Tell of a change of theme or the like."""
+        """Notify the app of a change, such as of the theme."""
         self.notify("ui/notifications/host-context-changed", context)
 
     def notify(self, method: str, params: Mapping[str, object]) -> None:
         self.page.evaluate("notify", [method, {**params}])
 
     def request(self, method: str) -> dict[str, Any]:
-        """What the app answers."""
+        """Return the app's response."""
         return cast("dict[str, Any]", self.page.evaluate("request", method))
 
     def column(self, title: str) -> list[str]:
-        """The texts of a list's column, from the top."""
+        """Return the texts of a list's column, from top to bottom."""
         return self.view.locator(f'td[data-column="{title}"]').all_inner_texts()
 
     def violations(self) -> list[str]:
-        """What axe-core finds in the app as it is shown now."""
+        """Return the violations that axe-core finds in the app."""
         if not self.view.evaluate("'axe' in window"):
             self.view.evaluate(axe())
         return cast("list[str]", self.view.evaluate(AUDIT))
@@ -72,7 +72,7 @@ def open_host(
     context: Mapping[str, object] | None = None,
     width: int = 1440,
 ) -> Generator[Host]:
-    """A host with the app in a frame of `width` pixels, which has told it `context`."""
+    """Open a host with the app in a frame of `width` pixels, and with this `context`."""
     page = browser.new_page(viewport={"width": width, "height": 800}, locale="en-GB")
     host = Host(page)
     document = _TEMPLATE.read_text("utf-8").replace("CONTEXT", json.dumps(context or {}))
@@ -97,13 +97,13 @@ def open_host(
 
 
 def _policy(app: TextResourceContents) -> str:
-    """What the specification has a host make of the domains that an app declares."""
+    """Return the content security policy that the specification derives from an app's domains."""
     declared = cast("dict[str, list[str]]", (app.meta or {})["ui"]["csp"])
     connect, load, frame, base = (
         " ".join(declared[kind]) or "'none'"
         for kind in ("connectDomains", "resourceDomains", "frameDomains", "baseUriDomains")
     )
-    load = load.removeprefix("'none'")  # beside other sources it would mean nothing
+    load = load.removeprefix("'none'")  # it has no effect next to other sources
     return "; ".join(
         (
             "default-src 'none'",

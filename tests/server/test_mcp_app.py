@@ -37,7 +37,7 @@ def client(harness: Harness, era: Era, extensions: list[ClientExtension] | None 
 
 
 async def read(client: Client, sid: str) -> list[Result]:
-    """All that a client learns of resources, prompts and calls."""
+    """Return everything that a client gets about resources, prompts and calls."""
     return [
         await client.list_resources(),
         await client.list_resource_templates(),

@@ -511,7 +511,7 @@ def test_results_of_the_server_are_shown(chromium: Browser) -> None:
 
 
 async def told_by_a_server() -> tuple[TextResourceContents, CallToolResult, CallToolResult]:
-    """The page and two results, as a host comes by them."""
+    """The page and two results, as a host gets them."""
     extension = advertise(app.EXTENSION, {"mimeTypes": [app.MIME_TYPE]})
     async with (
         open_harness() as harness,

@@ -1,4 +1,4 @@
-"""The server as a process: its streams, its ends, its exit status."""
+"""The server as a process: its streams, how it ends, and its exit status."""
 
 import json
 import signal
@@ -32,7 +32,7 @@ class Wire:
         self.process = process
 
     def ask(self, method: str, **params: object) -> dict[str, Any]:
-        """Send a 2026-07-28 request and read its answer."""
+        """Send a 2026-07-28 request and return its response."""
         meta = ENVELOPE | cast("dict[str, Any]", params.pop("_meta", {}))
         self.send({"id": 1, "method": method, "params": {**params, "_meta": meta}})
         return self.read()
@@ -61,7 +61,7 @@ def running(*command: str) -> Generator[Wire]:
 
 
 def ended(wire: Wire) -> tuple[int, str, str]:
-    """The exit status, and what was still to be read on stdout and stderr."""
+    """Return the exit status, and the rest of stdout and stderr."""
     out, err = wire.process.communicate(timeout=60)
     return wire.process.returncode, out, err
 
@@ -96,7 +96,7 @@ def test_a_signal_during_start_ends_the_server_quietly_with_status_0(
 
 @contextmanager
 def asked_by_form() -> Generator[tuple[Wire, Any]]:
-    """A server that has asked an older client whether to place a call; the question's id."""
+    """Start a server that asks an older client to confirm a call. Yield the question's id."""
     hello: dict[str, Any] = {
         "protocolVersion": "2025-06-18",
         "capabilities": {"elicitation": {}},
@@ -176,7 +176,7 @@ def test_responses_before_the_end_of_input_are_complete() -> None:
         told = [json.loads(line)["id"] for line in wire.process.stdout]
         assert wire.process.wait(timeout=60) == 0
     assert told == sorted({*told})
-    assert told  # as many as were made by then, and each of them whole
+    assert told  # as many as were complete by then
 
 
 def test_a_line_that_is_too_long_does_not_end_the_server() -> None:
@@ -221,7 +221,7 @@ def test_an_open_subscription_does_not_delay_the_end(number: signal.Signals | No
 
 @contextmanager
 def unread() -> Generator[Wire]:
-    """A server whose client has been answered and reads no more; it must end quietly."""
+    """Start a server whose client stops reading after a response. It must end quietly."""
     with running() as wire:
         wire.ask("tools/list")
         assert wire.process.stdout
@@ -324,7 +324,7 @@ def test_invalid_json_values_are_refused_and_do_not_end_the_server(
 
 
 def place(wire: Wire, elicitation: dict[str, Any], **more: object) -> dict[str, Any]:
-    """Ask for a call as a client with this capability; the result."""
+    """Place a call as a client with this capability. Return the result."""
     meta = {"io.modelcontextprotocol/clientCapabilities": {"elicitation": elicitation}}
     answer = wire.ask("tools/call", name="create_call", arguments=placing(), _meta=meta, **more)
     result: dict[str, Any] = answer["result"]

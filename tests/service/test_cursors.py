@@ -1,4 +1,4 @@
-"""Cursors: they carry a place and its filters, and can be nobody's but this server's."""
+"""Cursors: their position and filters, and that only this server can issue them."""
 
 import json
 import string
@@ -52,7 +52,7 @@ async def another(access: Access, **settings: object) -> AsyncGenerator[Agent]:
 
 
 def sids(harness: Harness) -> list[str]:
-    """All calls there are, newest first."""
+    """Return all calls, newest first."""
     return [call.sid for call in harness.emulator.calls.all()]
 
 
@@ -67,7 +67,7 @@ def faults(outcome: dict[str, Any]) -> list[str]:
 
 
 def issued(**arguments: object) -> str:
-    """A cursor of a list with these filters."""
+    """Return a cursor of a list with these filters."""
     query = CURSORS.resume(validate(LIST, json.loads(json.dumps(arguments))), "tester")
     return CURSORS.issue(query, Position((("PageSize", "50"), ("PageToken", "PACA1")), "CA1"))
 
@@ -76,7 +76,7 @@ def resumed(**arguments: object) -> Query:
     return CURSORS.resume(validate(LIST, json.loads(json.dumps(arguments))), "tester")
 
 
-# What it carries
+# Content
 
 
 async def test_a_cursor_alone_goes_on_with_the_same_filters(filled: Harness) -> None:
@@ -157,7 +157,7 @@ def test_the_longest_filters_there_are_make_a_cursor_that_is_accepted() -> None:
     assert resumed(cursor=issued(**filters)).arguments.values == filters
 
 
-# Whose it is
+# Binding to principals and accounts
 
 
 async def test_a_cursor_outlives_the_server_that_issued_it(filled: Harness) -> None:
@@ -241,7 +241,7 @@ async def test_a_cursor_that_was_altered_or_made_up_is_refused_before_anything_i
     assert len(filled.reads) == before
 
 
-# What it can't be made to do
+# Security
 
 
 @pytest.mark.requirement("36")

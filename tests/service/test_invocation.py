@@ -1,4 +1,4 @@
-"""The path, from end to end: each tool does what it says, and nothing else."""
+"""Each tool from end to end."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Lists: walked to the end, each call once, in answers of a size that can be read."""
+"""Lists: every call once, in results of limited size."""
 
 import hashlib
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
@@ -54,7 +54,7 @@ async def filled(
 
 
 def sids(harness: Harness) -> list[str]:
-    """All calls there are, newest first."""
+    """Return all calls, newest first."""
     return [call.sid for call in harness.emulator.calls.all()]
 
 
@@ -67,7 +67,7 @@ def page_sizes(harness: Harness) -> list[int]:
 
 
 async def walk(agent: Agent, **arguments: object) -> list[dict[str, Any]]:
-    """All answers from the first to the last, each next one by its cursor alone."""
+    """Return all results of a list, each requested only with a cursor."""
     outcomes = [await agent.call("list_calls", **arguments)]
     while "next_cursor" in outcomes[-1]:
         assert len(outcomes) < 200
@@ -242,7 +242,7 @@ async def test_a_result_stays_within_its_size_with_a_warning_and_a_cursor(budget
         assert warning.startswith(f"only {outcome['count']} of the 400 requested calls fit")
         assert outcome["count"] > 1
     assert "warnings" not in outcomes[-1]
-    # Reading is bounded, too: an answer reads no page it has no room for.
+    # Reads are limited, too: pages that would not fit are not read.
     assert sent <= 400 + len(outcomes) * 150
 
 
@@ -399,7 +399,7 @@ async def test_progress_is_not_reported_without_a_request(mode: Literal["auto", 
     assert heard == []
 
 
-# A list that is not in order
+# Lists in the wrong order
 
 ODD: list[object] = [None, "CA1", 7, [], {}, {"sid": None}, {"sid": "CA1"}, [call()]]
 

@@ -1,7 +1,7 @@
-"""Notifications of changes of live calls, in both eras.
+"""Notifications of changes of live calls, in both protocol versions.
 
-In memory each client has a server of its own, as on stdio; what they share is tested over HTTP, by
-`tests/http/test_notifications.py`.
+In memory, each client has its own server, as on stdio. `tests/http/test_notifications.py` tests
+what clients of one server share.
 """
 
 import logging
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-TALK = 10  # seconds, after which the callee has long answered
+TALK = 10  # seconds after which the callee has answered
 
 
 def quick(**settings: object) -> AbstractAsyncContextManager[Harness]:
-    """A harness whose server looks at calls all the time."""
+    """A harness whose server checks calls all the time."""
     return open_harness(sandbox=False, calls_mcp_watch_interval=0.01, **settings)
 
 

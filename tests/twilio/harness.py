@@ -1,4 +1,4 @@
-"""A server whose clock is set by hand, on an API that is scripted."""
+"""A server with a manual clock and a scripted API."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -29,14 +29,14 @@ GONE = answer(404, {"code": 20404, "message": "not found", "status": 404})
 
 @dataclass
 class Service:
-    """A server, the one client of it, and the clock that it lives by."""
+    """A server, its only client, and its clock."""
 
     agent: Agent
     runtime: Runtime
     clock: ManualClock
 
     async def fail(self, times: int = 5, tool: Tool = FETCH) -> None:
-        """Invocations that must fail, at the same time."""
+        """Make invocations that must fail, at the same time."""
         async with anyio.create_task_group() as tasks:
             for _ in range(times):
                 tasks.start_soon(error_of, self.agent, tool)
@@ -70,7 +70,7 @@ async def scripted(
 
 @dataclass
 class HeldStep:
-    """Holds requests until it is released, then plays `step`; tells when `expected` have come."""
+    """Holds requests until it is released, then plays `step`; notes when `expected` have come."""
 
     step: Step
     expected: int = 1
@@ -87,7 +87,7 @@ class HeldStep:
 
 
 def by_kind(**steps: Step) -> Step:
-    """Play the step for what is asked: a `fetch`, a `list`, a `POST` or a `DELETE`."""
+    """Play the step for the kind of request: `fetch`, `list`, `POST` or `DELETE`."""
 
     async def play(exchange: Exchange) -> None:
         request = exchange.request

@@ -1,4 +1,4 @@
-"""An API that keeps failing is left alone for a while, and then tried again."""
+"""Requests fail fast while the API keeps failing, and are tried again after a pause."""
 
 import re
 from collections import Counter
@@ -55,7 +55,7 @@ FAILING = 5 * 4  # attempts of five requests
 
 
 def wait_in(error: Mapping[str, Any]) -> int:
-    """The seconds that a refusal by the open circuit asks to wait."""
+    """Return the seconds to wait that an error of the open circuit names."""
     assert (error["kind"], error["retryable"]) == ("unreachable", True)
     told = re.fullmatch(
         r"Nothing was sent: the API has failed \d+ times in a row; "
@@ -67,7 +67,7 @@ def wait_in(error: Mapping[str, Any]) -> int:
     return int(told[1])
 
 
-# When it opens
+# Opening
 
 
 async def test_after_five_failures_in_a_row_nothing_is_sent_for_a_while() -> None:
@@ -137,7 +137,7 @@ async def test_queued_requests_are_not_sent_after_the_circuit_opens() -> None:
             tasks.start_soon(send, client)
         await first.all_waiting.wait()
         first.released.set()
-    # A place may be given on before the fifth failure is known.
+    # A slot may be reused before the fifth failure is known.
     assert kinds["unreachable"] >= 40 - 16 - 5
     assert kinds.total() == 40
 
@@ -175,7 +175,7 @@ async def test_a_request_without_time_left_does_not_count() -> None:
         assert client.circuit == "closed"
 
 
-# How it closes
+# Closing
 
 
 @pytest.mark.parametrize("reply", [FOUND, GONE], ids=["200", "404"])
@@ -288,7 +288,7 @@ async def test_an_outage_uses_up_neither_a_confirmation_nor_the_caps(
         service.clock.advance(LONG)
         placed = await service.agent.call("create_call", **arguments)
         assert placed["outcome"] == "done"
-        if confirm == "all":  # what was confirmed is told again, whatever the API does
+        if confirm == "all":  # a used confirmation returns its result, whatever the API does
             await service.fail()
             again = await service.agent.call("create_call", **arguments)
             assert again["call"] == placed["call"]
@@ -327,7 +327,7 @@ async def test_lost_changes_are_looked_up_while_the_circuit_is_open() -> None:
         assert [outcome["recovered"] for outcome in outcomes] == [True] * 5
         assert len(upstream.changes) == 5
         await error_of(service.agent, FETCH)
-        assert len(upstream.requests) == 11  # the answers have closed it
+        assert len(upstream.requests) == 11  # the responses have closed it
 
 
 async def test_lookups_are_retried_while_the_circuit_is_open() -> None:
@@ -351,12 +351,12 @@ async def test_lookups_are_retried_while_the_circuit_is_open() -> None:
         assert len(upstream.changes) == 1
 
 
-# What is told of it
+# Metrics and logs
 
 
 async def test_the_state_of_the_circuit_is_a_metric_and_decides_readiness() -> None:
     with recording() as recorded:
-        before = recorded.measured("calls_mcp.upstream.breakers")  # of clients nobody has closed
+        before = recorded.measured("calls_mcp.upstream.breakers")  # of clients that were not closed
 
         def measured() -> list[str]:
             counted = recorded.measured("calls_mcp.upstream.breakers")
@@ -366,7 +366,7 @@ async def test_the_state_of_the_circuit_is_a_metric_and_decides_readiness() -> N
             assert (measured(), await service.runtime.is_ready()) == (["closed"], True)
             await service.fail()
             assert (measured(), await service.runtime.is_ready()) == (["open"], False)
-            service.clock.advance(LONG)  # ready, else nobody would send what closes it
+            service.clock.advance(LONG)  # ready, because only a request can close it
             assert (measured(), await service.runtime.is_ready()) == (["half_open"], True)
             await use(service.agent, FETCH)
             assert (measured(), await service.runtime.is_ready()) == (["closed"], True)

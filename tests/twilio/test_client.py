@@ -1,4 +1,4 @@
-"""The Calls API over HTTP when it does not behave: what is sent again, what is told, what leaks."""
+"""A misbehaving API: retries, errors, and leaks of secrets."""
 
 import base64
 import gzip
@@ -67,7 +67,7 @@ SUCCESS: dict[str, Step] = {
 }
 
 
-# What a look for the outcome of a change is answered with, where it should find out nothing.
+# Responses to the lookup of a change from which nothing can be concluded.
 NOTHING_TO_SEE = answer(400)
 
 
@@ -75,7 +75,7 @@ def busy(**headers: str) -> Step:
     return answer(429, BUSY, headers={name.replace("_", "-"): v for name, v in headers.items()})
 
 
-# What is tried again
+# Retries
 
 
 @pytest.mark.parametrize("tool", READS)
@@ -128,7 +128,7 @@ async def test_a_rate_limited_change_is_retried(tool: Tool) -> None:
 
 
 class _Refusals(logging.Handler):
-    """Sets an event as soon as an attempt got no answer."""
+    """Sets an event as soon as an attempt got no response."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -189,7 +189,7 @@ async def test_a_rate_limited_change_that_then_never_left_did_not_happen() -> No
     assert error["retryable"] is True
 
 
-# How long it waits
+# Waiting
 
 
 async def test_the_seconds_of_retry_after_are_waited() -> None:
@@ -206,7 +206,7 @@ async def test_a_retry_after_that_is_a_date_is_waited_for() -> None:
     async with scripted(busy(Retry_After=date), SUCCESS["create_call"]) as (upstream, agent):
         await use(agent, CREATE)
     assert upstream.methods == ["POST"] * 2
-    # A date has whole seconds, and two clocks never quite agree.
+    # A date has whole seconds, and two clocks differ slightly.
     assert datetime.now(UTC) >= moment - timedelta(seconds=1.1)
 
 
@@ -271,7 +271,7 @@ async def test_the_deadline_limits_a_slow_body(tool: Tool, kind: str) -> None:
 
 
 async def drip_head(exchange: Exchange) -> None:
-    """Never come to the end of the headers."""
+    """Send headers that never end."""
     await exchange.send(b"HTTP/1.1 200 OK\r\n")
     while True:
         await exchange.send(b"X: x\r\n")
@@ -290,7 +290,7 @@ async def test_the_deadline_limits_slow_headers(tool: Tool) -> None:
 
 @contextmanager
 def full_backlog() -> Generator[str]:
-    """The URL of a server which is too busy to take a connection."""
+    """Return the URL of a server that is too busy to accept a connection."""
     with socket.socket() as server, ExitStack() as waiting:
         server.bind(("127.0.0.1", 0))
         server.listen(0)
@@ -313,7 +313,7 @@ async def test_connecting_is_limited_by_the_timeout(tool: Tool, kinds: str) -> N
     assert error["kind"] in kinds.split()
 
 
-# A change whose answer never came
+# Lost responses to changes
 
 
 @pytest.mark.requirement("11", "37", "38")
@@ -391,7 +391,7 @@ async def test_a_deletion_is_done_after_an_empty_204() -> None:
     assert upstream.methods == ["DELETE"]
 
 
-# Answers about something else
+# Responses about something else
 
 
 @pytest.mark.requirement("08", "13")
@@ -521,7 +521,7 @@ async def test_a_response_of_several_megabytes_is_read() -> None:
     assert outcome["count"] == 1
 
 
-# What is sent, and what is never shown
+# Secrets
 
 
 async def test_one_connection_serves_many_invocations() -> None:
@@ -585,7 +585,7 @@ async def test_an_api_key_and_its_secret_authenticate_for_the_account() -> None:
 
 
 def shapes_of(secret: str) -> list[str]:
-    """The secret as it may be spelt by something that leaks it."""
+    """Return the secret in all encodings that may leak."""
     pair = f"{ACCOUNT}:{secret}".encode()
     return [
         secret,

@@ -1,4 +1,4 @@
-"""Many requests at once: what stalls holds up nothing else, and nobody waits for ever."""
+"""Many requests at once: stalled ones don't block others, and every wait ends."""
 
 import re
 

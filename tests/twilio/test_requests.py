@@ -1,6 +1,4 @@
-"""What reaches the API, by the emulator's own record: the names, places and spelling of the
-reference.
-"""
+"""The requests in the emulator's log have the names, places and spelling of the reference."""
 
 from xml.sax.saxutils import escape
 
@@ -36,7 +34,7 @@ AWKWARD = [
 
 
 async def only_request(tool: str, **arguments: object) -> LoggedRequest:
-    """The one request that reaches the API when a tool is called."""
+    """Return the only request that reaches the API when a tool is called."""
     async with open_harness(calls_mcp_confirm="none") as harness, harness.connect() as agent:
         outcome = await agent.call(tool, **arguments)
         assert outcome.get("error", {}).get("kind") != "invalid_arguments", outcome

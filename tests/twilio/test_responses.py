@@ -1,4 +1,4 @@
-"""What each refusal of the API means to an agent, whatever its body says or is."""
+"""Errors of the API: their kinds and hints, for any body."""
 
 import json
 import logging
@@ -39,8 +39,8 @@ pytestmark = pytest.mark.anyio
 READ = Request("read", "GET", "/path", ACCOUNT, SID)
 PLACE = Request("place", "POST", "/path", ACCOUNT, form=(("To", "+15005550205"), ("From", CALLER)))
 
-# As the table of the API's errors has it: the tool that meets it, the HTTP status, the code, the
-# kind it must be, and what an agent must find in the hint.
+# For each error of the API: a tool that gets it, the HTTP status, the code, the expected kind, and
+# a part of the hint.
 TABLE = [
     (FETCH, 401, 20003, "credentials_rejected", "operator.*credentials"),
     (CREATE, 401, 20003, "credentials_rejected", "operator.*credentials"),
@@ -254,7 +254,7 @@ def test_an_unknown_code_is_passed_on_with_the_hint_of_its_status(code: int) -> 
     assert failure.hint.startswith("Fix the arguments as the API's message says")
 
 
-# The API's own words
+# Messages of the API
 
 
 @pytest.mark.requirement("12")
@@ -315,7 +315,7 @@ async def test_in_whatever_form_the_api_echoes_credentials_they_are_masked(
     assert betrayed(caplog.text) == []
 
 
-# Anything at all
+# Any body
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -332,7 +332,7 @@ BODIES = st.binary() | MARKUP | REFUSALS.map(lambda refusal: json.dumps(refusal)
 
 
 def is_plain(text: str) -> bool:
-    """Whether a text is one line without anything invisible in it."""
+    """Return whether a text is one line without invisible characters."""
     return all(unicodedata.category(c) not in {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"} for c in text)
 
 
@@ -379,7 +379,7 @@ def test_retry_after_is_reported(retry_after: str, wait: float | None) -> None:
     assert Response.parse(429, {"Retry-After": retry_after}, b"").retry_after == wait
 
 
-# What was lost
+# Lost responses
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What the environment says about reaching the API: proxies and certificates."""
+"""Proxies and certificates from the environment."""
 
 import asyncio
 import json
@@ -28,14 +28,14 @@ pytestmark = pytest.mark.anyio
 
 AWAY = "https://calls.invalid"
 FAILED = "Nothing was sent: the connection failed"
-NOBODY = "https://0.0.0.0:1"  # is this machine, though it does not look so
+NOBODY = "https://0.0.0.0:1"  # is this machine in another spelling
 READ = Request("read", "GET", "/x", ACCOUNT)
 CHANGE = Request("change", "POST", "/x", ACCOUNT)
 
 
 @dataclass
 class Proxy:
-    """A proxy that takes down what it is asked for, and refuses it or never answers."""
+    """A proxy that records requests, and refuses them or never responds."""
 
     answers: bool = True
     url: str = ""
@@ -70,7 +70,7 @@ def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def fails(base_url: str, request: Request = READ) -> InvocationError:
-    """Ask an API that is not there."""
+    """Send a request to an API that does not exist. Return the error."""
     async with aclosing(TwilioClient(replace(access(base_url), deadline=1))) as twilio:
         with pytest.raises(InvocationError) as raised:
             await twilio.send(request)
@@ -89,7 +89,7 @@ async def test_the_proxy_in_the_environment_is_used(
     assert isinstance(error, Unreachable)
     assert error.message == f"{FAILED}: the proxy refused to connect with status 403."
     assert asked.asked[0].startswith(b"CONNECT calls.invalid:443 HTTP/1.1\r\n")
-    assert b"Basic" not in b"".join(asked.asked)  # our credentials are the API's
+    assert b"Basic" not in b"".join(asked.asked)  # the credentials are for the API
 
 
 async def test_nothing_was_sent_if_the_proxy_does_not_respond(
@@ -173,7 +173,7 @@ async def test_empty_variables_for_certificates_are_ignored(
 
 
 def certify(folder: Path) -> Path:
-    """A file with a key and a certificate for localhost, signed by itself."""
+    """Create a file with a key and a self-signed certificate for localhost."""
     key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     certificate = (

@@ -1,4 +1,4 @@
-"""What the drivers in Python have in common: requests are lines of JSON, and so are answers."""
+"""The protocol of the drivers in Python: requests and responses are lines of JSON."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ Answer = dict[str, Any]
 
 @dataclass
 class Plan:
-    """How to reach the server, and what the user answers; without an answer nobody is asked."""
+    """How to reach the server, and what the user answers; None means that they are not asked."""
 
     command: list[str]
     url: str = ""
@@ -21,34 +21,34 @@ class Plan:
     asked: list[str] = field(default_factory=list)
 
     def content(self, message: str) -> dict[str, bool] | None:
-        """The form as the user returns it; nothing if they decline."""
+        """Return the form as the user submits it; nothing if they decline."""
         self.asked.append(message)
         return {"approve": True} if self.user == "accept" else None
 
 
 def plan() -> Plan:
-    """What the driver was told to do."""
+    """Return the plan from the command line."""
     return Plan(**json.loads(sys.argv[1]))
 
 
 def say(**content: object) -> None:
-    """Tell the test."""
+    """Send a line to the test."""
     sys.stdout.write(json.dumps(content) + "\n")
     sys.stdout.flush()
 
 
 def tool(description: str | None, parameters: object) -> dict[str, Any]:
-    """A tool as a model gets it."""
+    """Return a tool as a model gets it."""
     return {"description": description, "parameters": parameters}
 
 
 def answer(seen: str, *, failed: bool = False, structured: object = None) -> Answer:
-    """What became of an invocation: `seen` is what a model would read."""
+    """Return the result of a tool call; `seen` is what a model would read."""
     return {"seen": seen, "failed": failed, "structured": structured}
 
 
 async def request() -> tuple[str, dict[str, Any]] | None:
-    """The next tool to invoke, with its arguments; None at the end."""
+    """Return the next tool to call and its arguments; None at the end."""
     line = await asyncio.to_thread(sys.stdin.readline)
     if not line:
         return None
@@ -62,7 +62,7 @@ async def converse(
     invoke: Callable[[str, dict[str, Any]], Awaitable[Answer]],
     **about: object,
 ) -> None:
-    """Show the tools, then invoke what is asked for."""
+    """Send the tools, then call those that are requested."""
     say(tools=tools, **about)
     while (asked := await request()) is not None:
         plan.asked.clear()

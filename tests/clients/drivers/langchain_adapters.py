@@ -1,4 +1,4 @@
-"""LangChain, by its adapters of MCP."""
+"""LangChain, with its MCP adapters."""
 
 import asyncio
 from typing import Any

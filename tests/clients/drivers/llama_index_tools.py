@@ -1,4 +1,4 @@
-"""LlamaIndex, by its client and tools of MCP."""
+"""LlamaIndex, with its MCP client and tools."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""An agent of Pydantic AI whose model is the test: it says which tool is invoked next."""
+"""An agent of Pydantic AI whose model is the test: it says which tool is called next."""
 
 import asyncio
 from typing import Any

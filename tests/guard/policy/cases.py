@@ -23,7 +23,7 @@ OPERATIONS = load_operations()
 
 
 def asked(tool: str = "create_call", **values: Json) -> Arguments:
-    """Arguments of a tool; for create_call, those it can't do without are there already."""
+    """Return arguments of a tool; for create_call, with its required ones."""
     basis: dict[str, Json] = {}
     if tool == "create_call":
         basis = {"to": BERLIN, "from": "+15005550006", "application_sid": "AP" + "0" * 32}
@@ -45,7 +45,7 @@ def refusal(policy: Policy, arguments: Arguments) -> PolicyDenied:
 
 
 def ruling(policy: Policy, arguments: Arguments) -> str:
-    """The rule that refuses, or nothing."""
+    """Return the rule that refuses, or nothing."""
     try:
         judge(policy, arguments, ACCOUNT)
     except PolicyDenied as denied:

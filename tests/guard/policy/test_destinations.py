@@ -1,4 +1,4 @@
-"""Whom a call may ring."""
+"""Allowed destinations."""
 
 import string
 import subprocess

@@ -1,4 +1,4 @@
-"""What an invocation needs, and what is refused or set by the rules about it as a whole."""
+"""The requirements of an invocation, and the limits that apply to it as a whole."""
 
 from collections.abc import Mapping
 from dataclasses import replace

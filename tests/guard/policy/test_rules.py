@@ -1,4 +1,4 @@
-"""A policy file: what it may say, and how its faults are told."""
+"""Policy files, and the errors about them."""
 
 import tomllib
 from dataclasses import MISSING, fields, replace

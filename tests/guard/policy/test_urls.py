@@ -1,4 +1,4 @@
-"""Where URLs may lead, those in TwiML too, and what TwiML may be."""
+"""Allowed URLs, in TwiML too, and well-formed TwiML."""
 
 import string
 from dataclasses import replace
@@ -212,7 +212,7 @@ def test_twiml_that_is_malformed_or_declares_anything_is_refused(twiml: str, why
         ("<Response>" + " " * 100_000 + "</Response>", ""),
     ],
 )
-@pytest.mark.timeout(60)  # what is quadratic or worse in 700,000 characters takes for ever
+@pytest.mark.timeout(60)  # what is quadratic or worse in 700,000 characters would never end
 def test_twiml_of_any_shape_is_checked_quickly(twiml: str, rule: str) -> None:
     arguments = replace(asked(), values={**asked().values, "twiml": twiml})
     assert ruling(changed("urls", hosts=("example.com",)), arguments) == rule
