@@ -5,6 +5,7 @@ Each call knows when it changes next (`due`). There is no timer, because the sto
 calls before each access.
 """
 
+from math import floor
 from typing import Literal, NamedTuple
 from xml.etree import ElementTree as ET
 
@@ -49,8 +50,8 @@ class Call(NamedTuple):
     time_limit: float | None = None  # the maximum seconds of talk, None for no limit
     detects: str | None = None  # the future result of detection, None if it was not requested
     detects_after: float | None = None  # seconds from the answer to it, None if it comes with it
-    started: float | None = None  # when it was dialled, None before
-    ended: float | None = None  # when it ended, None before
+    started: float | None = None  # the second in which it was dialled, None before
+    ended: float | None = None  # the second in which it ended, None before
     duration: int | None = None  # whole seconds of talk, None before the end and without an answer
     answered_by: str | None = None  # the detection's result, None before the answer
     price: float | None = None  # the cost in US dollars, negative; None until it is known
@@ -185,7 +186,7 @@ def _next(call: Call, at: float) -> tuple[Call, tuple[EventName, ...]]:
     if not call.live:
         return call._replace(price=_price(call), updated=at), ()
     if call.status == "queued" and call.ring_at <= call.end_at:
-        call = call._replace(status="ringing", started=at, updated=at)
+        call = call._replace(status="ringing", started=floor(at), updated=at)
         # a call that fails immediately never rings
         return call, ("initiated", "ringing") if call.end_at > at else ("initiated",)
     if _will_be_answered(call):
@@ -195,7 +196,7 @@ def _next(call: Call, at: float) -> tuple[Call, tuple[EventName, ...]]:
     if _detected_at(call) < call.end_at:
         return call._replace(answered_by=call.detects, updated=at), ("detected",)
     duration = None if call.answer_at is None else int(at - call.answer_at + 0.5)
-    call = call._replace(status=call.end_as, ended=at, duration=duration, updated=at)
+    call = call._replace(status=call.end_as, ended=floor(at), duration=duration, updated=at)
     return call, ("completed",)
 
 

@@ -1,9 +1,11 @@
 """The parameters of each endpoint and their valid values, and the errors of the API."""
 
 import re
+from calendar import month_abbr
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 API_VERSION = "2010-04-01"
@@ -20,9 +22,14 @@ _PHONE = r"\+[1-9][0-9]{1,14}"
 _ADDRESS = rf"{_PHONE}|sips?:[^@\s]+@[^@\s]+|client:\S+"
 _CALLER = rf"{_PHONE}|client:\S+|[^+@:\s][^@:\s]*"
 _SOME_ADDRESS = "a phone number in E.164 format, sip:name@host"
-_WHEN = re.compile(
+_ISO_8601 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
-    r"(T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})?)?"
+    r"([T ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})?)?"
+)
+_AMERICAN = re.compile(r"([0-9]{2})/([0-9]{2})/([0-9]{4}) ([0-9:]{8} [A-Z]{3})")
+_RFC_2822 = re.compile(
+    r"([A-Z][a-z]{2}, )?[0-9]{1,2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8}"
+    r" ([+-][0-9]{4}|GMT|UTC|[CEMP][DS]T)"
 )
 
 
@@ -77,12 +84,21 @@ def is_address(text: str) -> bool:
 
 
 def moment(text: str) -> float | None:
-    """Parse a date (midnight UTC) or ISO 8601 date-time to seconds since the epoch."""
-    if not _WHEN.fullmatch(text):
-        return None
+    """Parse a date (midnight UTC) or a time to seconds since the epoch.
+
+    Times are in ISO 8601, RFC 2822, or like `06/11/2019 22:05:25 MST`.
+    """
     try:
-        when = datetime.fromisoformat(text)
-    except ValueError:
+        if american := _AMERICAN.fullmatch(text):
+            month, day, year, rest = american.groups()
+            text = f"{day} {month_abbr[int(month)]} {year} {rest}"
+        if _ISO_8601.fullmatch(text):
+            when = datetime.fromisoformat(text)
+        elif _RFC_2822.fullmatch(text):
+            when = parsedate_to_datetime(text)
+        else:
+            return None
+    except (ValueError, IndexError):
         return None
     return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
 

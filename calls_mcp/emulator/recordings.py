@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Sequence
+from math import floor
 from typing import Literal, NamedTuple, Self
 
 from calls_mcp.emulator.callback_queue import CallbackQueue
@@ -42,7 +43,7 @@ class Recording(NamedTuple):
     call_sid: str  # the recorded call
     source: Source  # what started it
     status: RecordingStatus  # `absent` if nothing was recorded
-    started: float  # when it began
+    started: float  # the second in which it began
     updated: float  # when the record last changed
     duration: int | None = None  # whole seconds, None before its end
     conference_sid: str | None = None  # the recorded conference
@@ -115,7 +116,7 @@ class Recordings:
     ) -> Recording:
         """Begin a recording, and report it as `in-progress`."""
         sid = f"RE{secrets.token_hex(16)}"
-        recording = Recording(sid, call_sid, source, "in-progress", now, now)
+        recording = Recording(sid, call_sid, source, "in-progress", floor(now), now)
         recording = recording._replace(**options._asdict())
         self._database.execute(_INSERT, [recording._asdict()])
         self._report(recording)
@@ -127,7 +128,7 @@ class Recordings:
 
     def stop(self, recording: Recording, now: float) -> Recording:
         """End a recording, and report it as `completed` or, without any second, `absent`."""
-        duration = int(now - recording.started + 0.5)
+        duration = floor(now - recording.started)
         status: RecordingStatus = "completed" if duration else "absent"
         recording = recording._replace(status=status, duration=duration, updated=now)
         self.update(recording)

@@ -7,6 +7,7 @@ import pytest
 from calls_mcp.emulator import Call
 
 from .api_client import BUSY, LIST, TALKATIVE, ApiClient, assert_refused, item
+from .sdk import SdkClient
 
 pytestmark = pytest.mark.anyio
 
@@ -138,6 +139,12 @@ async def test_filters_select_by_party_status_and_parent(api: ApiClient) -> None
         ({"StartTime<": "2029-05-02T23:59:00"}, [3, 2, 1]),
         ({"StartTime>": "2029-05-02T23:59:00.500000Z"}, [4]),
         ({"StartTime>": "2029-05-03T01:59:00+02:00"}, [4, 3]),
+        ({"StartTime<": "05/02/2029 16:58:59 MST"}, [2, 1]),
+        ({"StartTime<": "05/02/2029 16:59:00 MST"}, [3, 2, 1]),
+        ({"StartTime>": "2029-05-02 23:59:00.000"}, [4, 3]),
+        ({"StartTime>": "Wed, 02 May 2029 23:59:01 -0000"}, [4]),
+        ({"StartTime>": "Thu, 03 May 2029 01:59:00 +0200"}, [4, 3]),
+        ({"StartTime": "05/03/2029 01:00:00 GMT"}, [4]),
         ({"EndTime": "2029-05-02"}, [2, 1]),
         ({"EndTime<": "2029-05-02T00:30:00Z"}, [1]),
         ({"EndTime>": "2029-05-03T00:59:00Z"}, [4, 3]),
@@ -150,6 +157,17 @@ async def test_date_filters_accept_days_and_times(
     calls = [past(n, f"2029-05-{start}+00:00") for n, start in enumerate(starts, start=1)]
     api.emulator.calls.add(*calls)
     assert [int(sid[2:]) for sid in await api.listed(query)] == numbers
+
+
+@pytest.mark.parametrize("name", ["start_time", "end_time"])
+def test_a_filter_by_the_time_of_a_call_includes_the_call(sdk: SdkClient, name: str) -> None:
+    sdk.advance(0.7)
+    call = sdk.client.calls(sdk.call())
+    sdk.advance(100)
+    when = getattr(call.fetch(), name)
+    for end in ("", "_before", "_after"):
+        found = sdk.client.calls.list(**{f"{name}{end}": when})
+        assert [each.sid for each in found] == [call.fetch().sid]
 
 
 async def test_a_call_has_no_start_time_before_it_is_dialled(api: ApiClient) -> None:
@@ -176,6 +194,11 @@ async def test_a_call_has_no_start_time_before_it_is_dialled(api: ApiClient) -> 
         {"StartTime": "yesterday"},
         {"StartTime": "2024-02-30"},
         {"EndTime": "2024-01-01 10:00"},
+        {"EndTime": "13/01/2024 10:00:00 MST"},
+        {"EndTime": "01/01/2024 10:00:00"},
+        {"EndTime": "01/01/2024 10:00:00 CET"},
+        {"EndTime": "Wed, 32 May 2029 23:59:01 -0000"},
+        {"EndTime": "Wed, 02 May 2029"},
         {"EndTime>": "20240101"},
         {"Status": "answered"},
         {"Status": ""},

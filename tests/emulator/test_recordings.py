@@ -74,6 +74,17 @@ def test_the_account_lists_the_recordings_of_all_calls(sdk: SdkClient) -> None:
     )
 
 
+def test_a_filter_by_the_time_of_a_recording_includes_the_recording(sdk: SdkClient) -> None:
+    sdk.advance(0.7)
+    recording = recorded(sdk)
+    assert recording.duration == str(TALKS)
+    when = recording.date_created
+    assert when
+    before = sdk.client.recordings.list(date_created_before=when)
+    after = sdk.client.recordings.list(date_created_after=when)
+    assert [each.sid for each in (*before, *after)] == [recording.sid] * 2
+
+
 @pytest.mark.parametrize("changes", [{"record": False}, {}])
 def test_a_call_is_not_recorded_unless_that_is_requested(
     sdk: SdkClient, changes: Mapping[str, object]
