@@ -56,7 +56,8 @@ class Host:
 
     def column(self, title: str) -> list[str]:
         """Return the texts of a list's column, from top to bottom."""
-        return self.view.locator(f'td[data-column="{title}"]').all_inner_texts()
+        texts = self.view.locator(f'td[data-column="{title}"]').all_inner_texts()
+        return [text.replace("\u00a0", " ") for text in texts]
 
     def violations(self) -> list[str]:
         """Return the violations that axe-core finds in the app."""
