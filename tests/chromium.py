@@ -52,10 +52,12 @@ def open_browser() -> Generator[sync_api.Browser]:
 
 
 @asynccontextmanager
-async def open_async_browser() -> AsyncGenerator[async_api.Browser]:
-    """A browser for asynchronous tests."""
+async def open_async_browser(*flags: str) -> AsyncGenerator[async_api.Browser]:
+    """A browser for asynchronous tests, with additional flags."""
     async with async_api.async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=program("chromium"), args=_FLAGS)
+        browser = await playwright.chromium.launch(
+            executable_path=program("chromium"), args=[*_FLAGS, *flags]
+        )
         yield browser
         await browser.close()
 

@@ -138,6 +138,12 @@ def _short_sid(sid: object) -> str:
     return text if len(text) <= _MAX_SID else f"{text[:8]}…{text[-4:]}"
 
 
+def _words(term: str) -> str:
+    """Return a term of the API in plain words, such as `No answer` for `no-answer`."""
+    words = re.sub("[-_]", " ", term).replace(" api", " API")
+    return words[:1].upper() + words[1:]
+
+
 def _argument(value: object) -> str:
     """Return the value of an argument as text."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -171,4 +177,5 @@ _environment.filters |= {
     "phone_number": _phone_number,
     "unbroken": _unbroken,
     "short_sid": _short_sid,
+    "words": _words,
 }

@@ -220,7 +220,7 @@ async def test_recent_decisions_are_listed_with_their_operator(
     assert f"/approvals/{denied}" in recent
     assert f"/approvals/{expired}" in recent
     assert "by ann, 2023-11-14 22:13:20 UTC: wrong number" in text_of(recent)
-    assert "expired Call +1 500 555 0205 2023-11-14" in text_of(recent)
+    assert "Expired Call +1 500 555 0205 2023-11-14" in text_of(recent)
 
 
 async def test_every_page_shows_the_number_of_pending_requests(

@@ -107,7 +107,7 @@ async def test_an_unreadable_record_is_always_shown(harness: Harness, ann: WebCl
     for query in ("", "text=tester"):
         html = await ann.read(f"/audit?{query}")
         assert html.count("<details>") == 4
-        assert html.count("record modified") == 1
+        assert html.count("Record modified") == 1
 
 
 async def test_a_search_is_limited_and_can_be_continued(
@@ -128,7 +128,7 @@ async def test_the_chain_is_verified(harness: Harness, ann: WebClient) -> None:
     text = text_of(await ann.read("/audit?check=now"))
     assert "The audit log was changed after it was written" in text
     assert "record 3: its hash does not match its content, so it was edited" in text
-    assert text.count("record modified") == 1
+    assert text.count("Record modified") == 1
 
 
 async def test_after_a_full_check_only_new_records_are_checked_for_an_hour(

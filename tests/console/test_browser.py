@@ -5,10 +5,10 @@ from contextlib import suppress
 from typing import Literal
 
 import pytest
-from playwright.async_api import Browser, Locator, expect
+from playwright.async_api import Browser, Locator, ViewportSize, expect
 
 from tests.audit_records import lines_in
-from tests.chromium import MISPLACED
+from tests.chromium import MISPLACED, open_async_browser
 from tests.console.harness import Harness, sign_in
 from tests.console.test_approvals_page import insert_requests
 from tests.console.window import Window, open_window
@@ -88,10 +88,8 @@ LONG = f"{'العربية ' * 6}👩🏽‍🚀 {'long' * 12}@department.example
 SIP = "sip:a.very.long.user.name+extension@gateway.region-1.voip.example.com"
 
 
-@pytest.mark.parametrize("rules", ['place = "operator"\nhang_up = "operator"'], ids=[""])
-async def test_long_names_sip_addresses_and_many_entries_fit_at_every_width(
-    chromium: Browser, harness: Harness
-) -> None:
+async def fill_with_difficult_data(harness: Harness) -> Sequence[str]:
+    """Fill the console with long names, SIP addresses and many entries. Return its pages."""
     approval = await harness.request_call(LONG)
     async with sign_in(harness.console) as ann:
         await ann.decide(f"/approvals/{approval}", decision="approve")
@@ -102,20 +100,97 @@ async def test_long_names_sip_addresses_and_many_entries_fit_at_every_width(
         harness.emulator.calls.add(call._replace(sid=each, from_=SIP, caller_name=LONG))
     long_request = await harness.request_call(LONG, to=SIP)
     insert_requests(harness, 60)
-    pages = [
+    return [
         "/approvals",
         f"/approvals/{long_request}",
         "/calls",
+        "/calls?by=x",
         f"/calls/{sid}",
         f"/calls/{copies[0]}",
+        f"/calls/{sid}/hang-up",
+        "/audit",
+        "/overview",
+        "/policy",
+        "/operators",
     ]
-    pages += ["/audit", "/overview", "/policy", "/operators"]
+
+
+with_operator = pytest.mark.parametrize(
+    "rules", ['place = "operator"\nhang_up = "operator"'], ids=[""]
+)
+
+
+@with_operator
+async def test_long_names_sip_addresses_and_many_entries_fit_at_every_width(
+    chromium: Browser, harness: Harness
+) -> None:
+    pages = await fill_with_difficult_data(harness)
     async with open_window(chromium, harness.console.link(LONG)) as window:
         for path in pages:
             await window.goto(path)
             for width in (360, 768, 1280, 1920):
                 await window.page.set_viewport_size({"width": width, "height": 900})
                 assert await window.page.evaluate(MISPLACED) == [], (path, width)
+
+
+@pytest.mark.needs(tool="chromium")
+@with_operator
+@pytest.mark.parametrize(
+    ("flags", "size", "scale"),
+    [
+        pytest.param([], {"width": 640, "height": 450}, 2, id="zoom"),
+        pytest.param(
+            ["--blink-settings=defaultFontSize=32"], {"width": 1280, "height": 900}, 1, id="text"
+        ),
+    ],
+)
+async def test_every_page_fits_at_200_percent(
+    harness: Harness, flags: list[str], size: ViewportSize, scale: int
+) -> None:
+    pages = await fill_with_difficult_data(harness)
+    async with (
+        open_async_browser(*flags) as browser,
+        open_window(
+            browser, harness.console.link(LONG), viewport=size, device_scale_factor=scale
+        ) as window,
+    ):
+        for path in pages:
+            await window.goto(path)
+            await window.page.evaluate(OPEN_DETAILS)
+            assert await window.page.evaluate(MISPLACED) == [], path
+
+
+ROWS = """() => {
+  const header = document.querySelector(".calls thead");
+  const box = (e) => e.getBoundingClientRect();
+  const rows = [...document.querySelectorAll(".calls tbody tr")];
+  const cells = (row) => [...row.cells].filter((e) => e.offsetParent);
+  const middle = (e) => (box(e).top + box(e).bottom) / 2;
+  const lines = (row) =>
+    cells(row).map(middle).filter((at, index, all) => !index || at > all[index - 1] + 8).length;
+  const left = (row) => cells(row).map((e) => Math.round(box(e).left)).join();
+  return {
+    hasHeader: header.offsetParent !== null,
+    lines: Math.max(...rows.map(lines)),
+    columns: new Set(rows.map(left)).size,
+  };
+}"""
+"""Whether the calls have a header, the lines of a call at most, and how many columns differ."""
+
+
+@with_operator
+async def test_calls_are_a_table_and_below_700_pixels_a_list_with_two_lines_per_call(
+    chromium: Browser, harness: Harness
+) -> None:
+    await fill_with_difficult_data(harness)
+    async with open_window(chromium, harness.console.link("ann")) as window:
+        await window.goto("/calls")
+        for width in (360, 699, 700, 768, 900, 1100, 1280):
+            await window.page.set_viewport_size({"width": width, "height": 900})
+            rows, is_table = await window.page.evaluate(ROWS), width >= 700
+            assert rows["hasHeader"] == is_table, width
+            assert rows["lines"] == (1 if is_table else 2), width
+            assert not is_table or rows["columns"] == 1, width
 
 
 async def test_updates_keep_focus_and_typed_text(harness: Harness, window: Window) -> None:
@@ -203,7 +278,7 @@ async def test_every_task_works_with_the_keyboard(harness: Harness, window: Wind
     await window.expect_text("The operator denied this: no")
 
 
-@pytest.mark.parametrize("rules", ['place = "operator"\nhang_up = "operator"'], ids=[""])
+@with_operator
 async def test_everything_works_without_javascript(chromium: Browser, harness: Harness) -> None:
     link = harness.console.link("ann")
     async with open_window(chromium, link, java_script_enabled=False) as window:
@@ -242,13 +317,13 @@ async def test_live_calls_are_updated(harness: Harness, window: Window) -> None:
     await window.expect_text("No live calls")
     sid = await harness.place_call()
     live, ended = window.page.locator(f"#live-{sid}"), window.page.locator(f"#ended-{sid}")
-    await expect_row(harness, live, "in-progress")
+    await expect_row(harness, live, "In progress")
     await live.get_by_role("link").focus()
     another = await harness.place_call()
-    await expect_row(harness, window.page.locator(f"#live-{another}"), "in-progress")
+    await expect_row(harness, window.page.locator(f"#live-{another}"), "In progress")
     await expect(live.get_by_role("link")).to_be_focused()
     harness.clock.advance(3600)
-    await expect_row(harness, ended, "completed")
+    await expect_row(harness, ended, "Completed")
     await expect(live).to_have_count(0)
 
 

@@ -122,7 +122,7 @@ async def test_operators_see_who_is_signed_in_and_can_sign_them_out(
         await cyd.submit_link(harness.console.link("cyd"))
         html = await ann.read("/operators")
         text = text_of(html)
-        assert "ann this browser" in text
+        assert "ann This browser" in text
         assert "bob Firefox on Linux, since 2023-11-14 22:13:20 UTC, with a link" in text
         identifier = html.partition("<bdi>bob</bdi>")[0].rpartition('id="session-')[2][:16]
         assert (await ann.post("/operators/sign-out", session=identifier)).status_code == 403

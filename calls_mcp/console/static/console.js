@@ -138,6 +138,7 @@ function formatDuration(seconds) {
 
 /* The server writes times in UTC; their title keeps that. */
 const FORMATS = {
+  recent: new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", hour: "numeric", minute: "2-digit" }),
   datetime: new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" }),
   date: new Intl.DateTimeFormat(undefined, { dateStyle: "medium" }),
   time: new Intl.DateTimeFormat(undefined, { timeStyle: "medium" }),
@@ -146,7 +147,9 @@ const FORMATS = {
 function localizeTimes() {
   for (const e of document.querySelectorAll("time[data-local]")) {
     const time = new Date(e.dateTime);
-    if (!Number.isNaN(time.getTime())) e.textContent = FORMATS[e.dataset.local].format(time);
+    if (Number.isNaN(time.getTime())) continue;
+    const isRecent = e.dataset.local === "datetime" && time.getFullYear() === new Date().getFullYear();
+    e.textContent = FORMATS[isRecent ? "recent" : e.dataset.local].format(time);
   }
 }
 
