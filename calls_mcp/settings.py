@@ -345,6 +345,10 @@ class Console(_Group, alias_generator=_named("CALLS_MCP_CONSOLE_")):
         "Users are sent there to approve changes. Set it if a proxy is in front of the console.",
     )
 
+    def approval_page(self, identifier: str) -> str | None:
+        """Return the URL of the page of an approval request, if the URL of the console is known."""
+        return f"{self.url}/approvals/{identifier}" if self.url else None
+
 
 class Approvals(_Group, alias_generator=_named("CALLS_MCP_APPROVALS_")):
     """Notifications of approval requests."""

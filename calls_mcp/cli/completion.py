@@ -4,6 +4,8 @@ from argparse import Action, ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping
 from typing import cast
 
+import shtab
+
 from calls_mcp.cli.main import complete_parser
 from calls_mcp.cli.terminal import say
 from calls_mcp.tools.catalog import load_operations
@@ -27,8 +29,6 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Print the script. Return the exit status."""
-    import shtab  # noqa: PLC0415
-
     parser = complete_parser()
     for action in _actions(parser):
         if action.metavar == "FILE":

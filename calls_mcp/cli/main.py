@@ -15,6 +15,7 @@ from typing import NoReturn, cast
 
 from calls_mcp import __version__
 from calls_mcp.errors import CallsError
+from calls_mcp.observability import stderr
 
 COMMANDS: Mapping[str, str] = {
     "serve": "serve one MCP client on stdin and stdout, or many over HTTP",
@@ -144,7 +145,6 @@ def _apply_common(options: argparse.Namespace) -> None:
 def _report(words: Sequence[str], kind: str, message: str, text: str) -> None:
     """Write an error to stderr for people, and to stdout for a script that asked for JSON."""
     from calls_mcp.cli.terminal import show_json, warn  # noqa: PLC0415
-    from calls_mcp.observability import stderr  # noqa: PLC0415
 
     if "--json" in words:
         show_json({"status": _USAGE_ERROR, "error": {"kind": kind, "message": message}})

@@ -15,6 +15,7 @@ import anyio
 from calls_mcp.errors import OutcomeUnknown, PolicyDenied, StoreUnavailable
 from calls_mcp.guard.change import Change
 from calls_mcp.observability.redaction import quoted
+from calls_mcp.settings import Console
 from calls_mcp.storage import (
     ApprovalRequest,
     Binding,
@@ -41,8 +42,8 @@ _CALL_AGAIN = (
 class ApprovalRequests:
     """Makes requests that expire after `ttl` seconds, and waits `patience` seconds for a decision.
 
-    An approval can be used for another `ttl` seconds. `server` names this process. `console` is the
-    URL of the operator's console, if known.
+    An approval can be used for another `ttl` seconds. `server` names this process. `console`
+    has the URL of the operator's console, if known.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class ApprovalRequests:
         ttl: float,
         patience: float,
         server: str,
-        console: str | None = None,
+        console: Console,
     ) -> None:
         self._storage = storage
         self._ttl = ttl
@@ -144,7 +145,8 @@ class ApprovalRequests:
 
     def awaiting(self, request: ApprovalRequest) -> Outcome:
         """Return the outcome for the agent while the request is pending."""
-        place = f" at {page_of(self._console, request.identifier)}" if self._console else ""
+        page = self._console.approval_page(request.identifier)
+        place = f" at {page}" if page else ""
         confirmation = Confirmation(
             action=request.action,
             preview=request.preview.text,
@@ -201,11 +203,6 @@ class ApprovalRequests:
         if kept := await self._storage.get_with_ttl(key):
             await self._storage.delete_if_equal(key, kept[0])
         raise PolicyDenied(change.rule, "the approval request could not be created", "Try again.")
-
-
-def page_of(console: str, identifier: str) -> str:
-    """Return the URL of a request's page in the console."""
-    return f"{console}/approvals/{identifier}"
 
 
 def _result(outcome: Outcome) -> str:

@@ -28,6 +28,7 @@ from pydantic import ValidationError
 
 from calls_mcp.observability.redaction import quoted
 from calls_mcp.server.client_abilities import LATE, Abilities, Sessions
+from calls_mcp.settings import Console
 from calls_mcp.tools.outcome import Approval, Confirmation, Outcome
 
 _KEY, _PAGE = "confirm", "open"
@@ -71,15 +72,15 @@ def _is_valid(answer: object, ctx: Context) -> bool:
 class Elicitation:
     """Asks the user about one request.
 
-    `timeout` is how long the user of an older client may take, in seconds. `console` is the URL of
-    the operator's console, if it is known.
+    `timeout` is how long the user of an older client may take, in seconds. `console` has the URL
+    of the operator's console, if it is known.
     """
 
     ctx: Context
     invoke: Invoke
     sessions: Sessions
     timeout: float
-    console: str | None
+    console: Console
 
     async def run(self, params: CallToolRequestParams) -> Outcome | InputRequiredResult:
         """Invoke, and have the client ask for a confirmation if one is needed."""
@@ -129,9 +130,10 @@ class Elicitation:
         """Have the client open the operator's page if the operator must approve the change."""
         approval_id = outcome.confirmation.approval if outcome.confirmation else None
         can_open = _can_open(self.ctx) and not abilities.page_failed
-        if not (approval_id and self.console and can_open) or _page_result(params):
+        url = self.console.approval_page(approval_id) if approval_id else None
+        if not (approval_id and url and can_open) or _page_result(params):
             return outcome
-        opened = await self._open_page(self.console, approval_id, abilities)
+        opened = await self._open_page(url, approval_id, abilities)
         if isinstance(opened, InputRequiredResult):
             return opened
         if opened is None:
@@ -142,12 +144,10 @@ class Elicitation:
         return outcome
 
     async def _open_page(
-        self, console: str, approval_id: str, abilities: Abilities
+        self, url: str, approval_id: str, abilities: Abilities
     ) -> ElicitResult | InputRequiredResult | None:
         """Have the client open the operator's page; None if the user did not see it."""
-        from calls_mcp.guard.approval_requests import page_of  # noqa: PLC0415  # 70 ms
-
-        url, response = page_of(console, approval_id), None
+        response = None
         if self.ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
             page = ElicitRequest(params=ElicitRequestURLParams(message=_LOOK, url=url))
             return InputRequiredResult(

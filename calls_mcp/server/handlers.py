@@ -215,7 +215,7 @@ class _Tools:
             return outcome
 
         settings = runtime.settings
-        timeout, console = settings.guard.confirm_ttl, settings.console.url
+        timeout, console = settings.guard.confirm_ttl, settings.console
         elicitation = Elicitation(ctx, invoke, self._sessions, timeout, console)
         outcome = await elicitation.run(params)
         if isinstance(outcome, types.InputRequiredResult):

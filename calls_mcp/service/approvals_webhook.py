@@ -14,9 +14,8 @@ import orjson
 
 from calls_mcp.audit.masking import Numbers, masked_text
 from calls_mcp.errors import ConfigurationError, StoreUnavailable
-from calls_mcp.guard.approval_requests import page_of
 from calls_mcp.observability.redaction import one_line
-from calls_mcp.settings import Settings
+from calls_mcp.settings import Console, Settings
 from calls_mcp.storage import ApprovalRequest, Storage
 from calls_mcp.tools.outcome import iso_time
 from calls_mcp.twilio.transport import connect_to, explain
@@ -53,7 +52,7 @@ class ApprovalsWebhook:
         clock: Callable[[], float],
         *,
         secret: str = "",
-        console: str | None = None,
+        console: Console | None = None,
         numbers: Numbers = "masked",
         pauses: Sequence[float] = _PAUSES,
         timeout: float = _TIMEOUT,
@@ -93,7 +92,7 @@ class ApprovalsWebhook:
             background,
             clock,
             secret=secret.get_secret_value() if secret else "",
-            console=settings.console.url,
+            console=settings.console,
             numbers=chosen.numbers,
         )
 
@@ -183,7 +182,7 @@ class ApprovalsWebhook:
         )
 
     def _content(self, request: ApprovalRequest) -> dict[str, str | None]:
-        url = page_of(self._console, request.identifier) if self._console else None
+        url = self._console.approval_page(request.identifier) if self._console else None
         expires_at = iso_time(request.expires_at)
         where = f" Decide at {url}" if url else " Decide in the console or with calls-mcp approvals"
         summary = self._quoted(request.preview.headline)

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanag
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from math import inf
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
@@ -19,7 +20,6 @@ from calls_mcp.service.watching import Watches
 from calls_mcp.settings import Access, Settings
 from calls_mcp.tools.catalog import PROMPTS, Json, Operation, load_operations
 from calls_mcp.tools.outcome import Caller, Outcome
-from calls_mcp.twilio.client_pool import ClientPool
 from calls_mcp.twilio.environment import named_certificates, named_proxy
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Runtime:
         self._background = open_background_tasks()
         self._tasks: BackgroundTasks | None = None
         self._approved: ApprovedChanges | None = None
-        self._clients = ClientPool(monotonic)
+        self._deadline = inf
         self._resources = AsyncExitStack()
         self._opening, self._making = anyio.Lock(), anyio.Lock()
         self._services: Services | None = None
@@ -134,7 +134,6 @@ class Runtime:
         """Close all resources. A second call does nothing."""
         if self._approved is not None:
             await self._approved.aclose()
-        await self._clients.close_all_except(())
         await self._resources.aclose()
 
     @asynccontextmanager
@@ -233,7 +232,9 @@ class Runtime:
         Changes that are given up are recorded as unknown. No approved change begins any more.
         """
         self.ending.set()
-        self._clients.finish_by(moment)
+        self._deadline = moment
+        if self._services:
+            self._services.clients.finish_by(moment)
         await self.idle()
 
     async def idle(self) -> None:
@@ -250,10 +251,10 @@ class Runtime:
         Raises:
             ConfigurationError: As when the runtime is entered.
         """
-        entry = await self._entry()
-        if not await (await self._open()).is_ready():
+        entry, services = await self._entry(), await self._open()
+        if not await services.is_ready():
             return False
-        return self._clients.client(entry.access).circuit != "open"
+        return services.clients.client(entry.access).circuit != "open"
 
     async def _open(self) -> "Services":
         async with self._opening:
@@ -262,9 +263,10 @@ class Runtime:
                 from calls_mcp.service.wiring import open_services  # noqa: PLC0415
 
                 opening = open_services(
-                    self.settings, self.access, self.clock, sandbox=self.sandbox
+                    self.settings, self.access, self.clock, self.monotonic, sandbox=self.sandbox
                 )
                 self._services = await self._resources.enter_async_context(opening)
+                self._services.clients.finish_by(self._deadline)
         return self._services
 
     async def _entry(self, principal: str = "", overrides: "Overrides | None" = None) -> _Entry:
@@ -282,7 +284,7 @@ class Runtime:
         services, access = await self._open(), self.access_for(overrides)
         policy = (overrides and overrides.policy) or services.policy
         policy = policy.under(self.settings.guard.confirm)
-        invoker = services.invoker(access, policy, self._clients.client(access))
+        invoker = services.invoker(access, policy)
         return _Entry(overrides, access, policy, invoker)
 
     @property
@@ -295,10 +297,10 @@ class Runtime:
     async def _close_unused(self, replaced: _Entry | None = None) -> None:
         """Close replaced entries once no invocation uses them."""
         self._replaced += [replaced] if replaced else []
-        if not self._replaced:
+        if not (self._replaced and self._services):
             return
         self._replaced = [entry for entry in self._replaced if entry.users]
-        await self._clients.close_all_except({entry.access for entry in self._all()})
+        await self._services.clients.close_all_except({entry.access for entry in self._all()})
 
 
 def _exporting(settings: Settings) -> AbstractContextManager[None]:

@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 import anyio
@@ -26,7 +26,7 @@ from calls_mcp.service.invocation import Invoker
 from calls_mcp.settings import OUTCOME_GRACE, Access, Settings
 from calls_mcp.storage import Storage, StorageOptions, open_storage
 from calls_mcp.storage.rate_limiter import RateLimiter
-from calls_mcp.twilio.client import TwilioClient
+from calls_mcp.twilio.client_pool import ClientPool
 
 _LEAST_WAIT = 2  # seconds
 
@@ -43,6 +43,7 @@ class Services:
     policy: Policy
     rates: RateLimiter
     signer: Signer
+    clients: ClientPool
     server: str
 
     @property
@@ -78,8 +79,9 @@ class Services:
             return False
         return True
 
-    def invoker(self, access: Access, policy: Policy, twilio: TwilioClient) -> Invoker:
+    def invoker(self, access: Access, policy: Policy) -> Invoker:
         """Return a new invoker for an account with a policy."""
+        twilio = self.clients.client(access)
         account_sid, deadline = access.account_sid, access.deadline
         ttl, most = self.settings.guard.confirm_ttl, self.settings.results.tokens
         confirmations = Confirmations(self.storage, self.signer, ttl)
@@ -115,13 +117,18 @@ class Services:
         if not self.storage.is_shared:
             return None
         ttl, wait = self.settings.guard.operator_ttl, self.settings.guard.operator_wait
-        console = self.settings.console.url
+        console = self.settings.console
         return ApprovalRequests(self.storage, ttl, wait, self.server, console)
 
 
 @asynccontextmanager
 async def open_services(
-    settings: Settings, access: Access, clock: Callable[[], float], *, sandbox: bool
+    settings: Settings,
+    access: Access,
+    clock: Callable[[], float],
+    monotonic: Callable[[], float],
+    *,
+    sandbox: bool,
 ) -> AsyncGenerator[Services]:
     """Open the state store and the audit log, and load the policy.
 
@@ -137,6 +144,7 @@ async def open_services(
     async with (
         open_storage(settings.storage.location, options, sandbox=sandbox) as storage,
         open_audit(path, numbers, clock, min(10, busy)) as audit,
+        aclosing(ClientPool(monotonic)) as clients,
     ):
         yield Services(
             settings=settings,
@@ -147,5 +155,6 @@ async def open_services(
             policy=load_policy(settings.guard.policy),
             rates=RateLimiter(storage if storage.kind == "redis" else None, clock),
             signer=Signer(settings.guard.keys(access)),
+            clients=clients,
             server=secrets.token_hex(8),
         )

@@ -13,6 +13,8 @@ from pathlib import Path
 from threading import Lock
 from typing import TypeVar, cast
 
+from platformdirs import user_state_path
+
 _T = TypeVar("_T")
 
 SQLITE = "sqlite:///"
@@ -137,8 +139,6 @@ def default_path(*, sandbox: bool = False) -> Path:
 
     The path is relative if the user has no home directory.
     """
-    from platformdirs import user_state_path  # noqa: PLC0415  # not every command needs it
-
     folder = user_state_path("calls-mcp", appauthor=False)
     return folder / ("sandbox.db" if sandbox else "calls.db")
 

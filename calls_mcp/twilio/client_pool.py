@@ -2,12 +2,9 @@
 
 from collections.abc import Callable, Collection
 from math import inf
-from typing import TYPE_CHECKING
 
 from calls_mcp.settings import Access
-
-if TYPE_CHECKING:
-    from calls_mcp.twilio.client import TwilioClient
+from calls_mcp.twilio.client import TwilioClient
 
 
 class ClientPool:
@@ -21,10 +18,8 @@ class ClientPool:
         self._deadline = inf
         self._clients: dict[Access, TwilioClient] = {}
 
-    def client(self, access: Access) -> "TwilioClient":
+    def client(self, access: Access) -> TwilioClient:
         """Return the client for this access."""
-        from calls_mcp.twilio.client import TwilioClient  # noqa: PLC0415
-
         if access not in self._clients:
             self._clients[access] = TwilioClient(access, self._clock)
             self._clients[access].finish_by(self._deadline)
@@ -35,6 +30,10 @@ class ClientPool:
         self._deadline = deadline
         for client in self._clients.values():
             client.finish_by(deadline)
+
+    async def aclose(self) -> None:
+        """Close all clients."""
+        await self.close_all_except(())
 
     async def close_all_except(self, used: Collection[Access]) -> None:
         """Close the clients of all other accesses."""
