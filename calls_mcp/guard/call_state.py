@@ -3,12 +3,13 @@
 from calls_mcp.observability.redaction import quoted
 from calls_mcp.tools.call_summary import LONGEST_ADDRESS
 from calls_mcp.tools.outcome import CallSummary
+from calls_mcp.tools.wording import plain
 
 
 def status_of(call: CallSummary | None) -> str:
     """Return the status of a call in words, such as "in progress"; None is a new one."""
     status = call.status if call else "not placed yet"
-    return status.replace("-", " ") if status else "in an unknown state"
+    return plain(status) if status else "in an unknown state"
 
 
 def state_of(call: CallSummary) -> str:

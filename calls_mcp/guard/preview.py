@@ -21,7 +21,7 @@ from calls_mcp.tools.outcome import CallSummary
 from calls_mcp.tools.phone_number import formatted
 from calls_mcp.tools.preview import Preview, Risk
 from calls_mcp.tools.validation import Arguments
-from calls_mcp.tools.wording import about, duration
+from calls_mcp.tools.wording import about, duration, plain
 
 _VERBS: Mapping[Action, str] = {
     "hang_up": "Hang up the call",
@@ -35,12 +35,6 @@ _ENDS = {
     "no-answer": "was not answered",
     "failed": "failed",
     "canceled": "was canceled",
-}
-_DIRECTIONS = {
-    "outbound-api": "outbound",
-    "outbound-dial": "outbound, dialled by another call",
-    "trunking-originating": "from a SIP trunk",
-    "trunking-terminating": "to a SIP trunk",
 }
 _AMBIGUOUS = Risk(
     "Two instructions", "The API's documentation does not say which of them the call follows."
@@ -144,8 +138,7 @@ def _facts(
         yield "It rings immediately and costs money."
         return
     status = _ENDS.get(call.status or "") or f"is {status_of(call)}"
-    direction = call.direction or ""
-    direction = f" ({_DIRECTIONS.get(direction, direction)})" if direction else ""
+    direction = f" ({plain(call.direction)})" if call.direction else ""
     age = f" and {age}" if (age := _age(call, now)) else ""
     yield f"The call {status}{direction}{age}."
     yield from _consequences(change, action, call)

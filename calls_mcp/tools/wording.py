@@ -2,6 +2,12 @@
 
 _ORDINALS = ("First", "Second", "Third", "Fourth", "Fifth", "Sixth", "Seventh", "Eighth", "Ninth")
 _ENDINGS = {1: "st", 2: "nd", 3: "rd"}
+_DIRECTIONS = {
+    "outbound-api": "outbound",
+    "outbound-dial": "outbound, dialled by another call",
+    "trunking-originating": "from a SIP trunk",
+    "trunking-terminating": "to a SIP trunk",
+}
 _UNITS = (("h", 3600), ("min", 60))
 
 
@@ -20,6 +26,11 @@ def about(seconds: float) -> str:
         if whole >= 2 * length or (whole and whole % length == 0):
             return f"{-(-whole // length)} {unit}"
     return f"{whole} s"
+
+
+def plain(value: str) -> str:
+    """Return a status or direction of the API in words, such as "in progress" for in-progress."""
+    return _DIRECTIONS.get(value) or value.replace("-", " ")
 
 
 def counted(amount: int, noun: str) -> str:
