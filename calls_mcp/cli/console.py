@@ -46,7 +46,7 @@ _UNAVAILABLE = {
     "runtime": "Only calls in the audit log are available",
     "audit_database": "The audit log is not available",
 }
-_LIBRARIES = ("jinja2", "leather", "markupsafe")
+_LIBRARIES = ("jinja2", "markupsafe")
 _ADDRESS = re.compile(r"(?:(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):)?(?P<port>[0-9]{1,5})|")
 
 

@@ -1,48 +1,42 @@
-"""Draw SVG charts of counts; the stylesheet sets the colors.
+"""Draw charts of counts: text in HTML and shapes in SVG; the stylesheet sets sizes and colors.
 
-The library `leather` writes no inline styles, which the content security policy forbids.
+Only the shapes are scaled, so the text is legible at every width. There are no inline styles, which
+the content security policy forbids.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from math import ceil
-from typing import Protocol, cast
 
-import leather
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
-_WIDTH, _ROW, _MARGIN = 600, 28, 70  # units
 _MAX_LABEL = 32  # characters
+_COLUMN = 10  # units
 
-
-class _Chart(Protocol):
-    """The methods of the untyped library that are used here."""
-
-    def add_bars(self, data: Sequence[tuple[float, str]]) -> None: ...
-
-    def add_columns(self, data: Sequence[tuple[str, float]], *, name: str) -> None: ...
-
-    def add_x_axis(self, *, ticks: Sequence[float]) -> None: ...
-
-    def add_y_axis(self, *, ticks: Sequence[float]) -> None: ...
-
-    def add_x_scale(self, domain_min: float, domain_max: float) -> None: ...
-
-    def add_y_scale(self, domain_min: float, domain_max: float) -> None: ...
-
-    def to_svg(self, *, width: int, height: int) -> str: ...
+_CHART = Markup('<div class="{}" role="img" aria-label="{}">{}</div>')
+_BAR = Markup(
+    '<span>{}</span><svg viewBox="0 0 100 1" preserveAspectRatio="none">'
+    '<rect width="{:.1f}" height="1"/></svg><span class="number">{:,.10g}</span>'
+)
+_COLUMNS = Markup(
+    '<p class="legend">{}</p><p class="scale">{}</p>'
+    '<svg viewBox="0 0 {} 100" preserveAspectRatio="none">{}{}</svg><p class="labels">{}</p>'
+)
+_PART = Markup('<span class="part-{}">{}</span>')
+_TEXT = Markup("<span>{}</span>")
+_LINE = Markup('<path d="M0 {:.1f}H{}"/>')
+_RECT = Markup('<rect class="part-{}" x="{}" y="{:.1f}" width="8" height="{:.1f}"/>')
 
 
 def bars(title: str, counts: Sequence[tuple[str, float]]) -> Markup:
     """Return a bar chart with the first label on top, empty if all counts are 0."""
-    if not any(count for _, count in counts):
+    largest = max((count for _, count in counts), default=0)
+    if not largest:
         return Markup()
-    chart = cast("_Chart", leather.Chart())
-    largest = max(count for _, count in counts)
-    if ticks := _ticks(largest):
-        chart.add_x_axis(ticks=ticks)
-    chart.add_x_scale(0, ticks[-1] if ticks else largest)
-    chart.add_bars([(count, label[:_MAX_LABEL]) for label, count in counts])
-    return _svg(title, chart, _MARGIN + _ROW * len(counts))
+    rows = (
+        _BAR.format(label[:_MAX_LABEL], 100 * count / largest, count) for label, count in counts
+    )
+    return _CHART.format("bars", title, Markup().join(rows))
 
 
 def columns(
@@ -55,35 +49,39 @@ def columns(
         labels: The labels of the columns, from left to right.
         parts: The name of each part and its height in each column, the top part first.
     """
-    heights = [
-        [*map(sum, zip(*(part for _, part in parts[at:]), strict=True))] for at in range(len(parts))
-    ]
-    if not any(heights[0]):
+    heights = [*zip(*(part for _, part in parts), strict=True)]
+    highest = max(map(sum, heights), default=0)
+    if not highest:
         return Markup()
-    chart = cast("_Chart", leather.Chart())
-    if ticks := _ticks(max(heights[0])):
-        chart.add_y_axis(ticks=ticks)
-    chart.add_y_scale(0, ticks[-1] if ticks else max(heights[0]))
-    for (name, _), height in zip(parts, heights, strict=True):  # each before those above it
-        chart.add_columns([*zip(labels, height, strict=True)], name=name)
-    return _svg(title, chart, _WIDTH // 3)
+    ticks, width = _ticks(highest), _COLUMN * len(labels)
+    legend = (_PART.format(at, name) for at, (name, _) in enumerate(parts, 1))
+    lines = (_LINE.format(100 - 100 * tick / ticks[-1], width) for tick in ticks)
+    rects = (rect for at, column in enumerate(heights) for rect in _column(at, column, ticks[-1]))
+    return _CHART.format(
+        "columns",
+        title,
+        _COLUMNS.format(
+            Markup().join(legend),
+            Markup().join(_TEXT.format(tick) for tick in reversed(ticks)),
+            width,
+            Markup().join(lines),
+            Markup().join(rects),
+            Markup().join(map(_TEXT.format, labels)),
+        ),
+    )
 
 
-def _ticks(largest: float) -> list[int] | None:
-    """Return at most six whole numbers from 0 to `largest` or more, None for small fractions."""
-    if largest < 1:
-        return None
+def _column(at: int, heights: Sequence[float], top: float) -> Iterator[Markup]:
+    """Return the parts of one column, from the top part to the bottom one."""
+    ends = [*accumulate(reversed(heights))][::-1]
+    for part, (height, end) in enumerate(zip(heights, ends, strict=True), 1):
+        if height:
+            y = 100 - 100 * end / top
+            yield _RECT.format(part, _COLUMN * at + 1, y, 100 * height / top)
+
+
+def _ticks(largest: float) -> Sequence[int]:
+    """Return at most six whole numbers from 0 to `largest` or more."""
     steps = (digit * 10**power for power in range(16) for digit in (1, 2, 5))
     step = next(step for step in steps if 5 * step >= largest)
-    last = ceil(largest / step) if step > 1 else 5
-    return [step * number for number in range(last + 1)]
-
-
-def _svg(title: str, chart: _Chart, height: int) -> Markup:
-    """Return the chart as one image with an accessible name. The library escapes labels."""
-    svg = chart.to_svg(width=_WIDTH, height=height)
-    svg = svg.removeprefix(f'<svg width="{_WIDTH}" height="{height}"')
-    start = Markup('<svg role="img" aria-label="{}" viewBox="0 0 {} {}"').format(
-        escape(title), _WIDTH, height
-    )
-    return start + Markup(svg)  # noqa: S704  # made by ElementTree
+    return [step * number for number in range(ceil(largest / step) + 1)]
