@@ -30,7 +30,7 @@ TALKS_FOR_AN_HOUR = "+15005550205"
 PERMISSIVE = Path(__file__).parent / "permissive.toml"
 Era = Literal["auto", "legacy"]
 ERAS: tuple[Era, ...] = ("auto", "legacy")
-TWIML = "<Response><Say>Hello</Say></Response>"
+TWIML = '<Response><Say>Hello</Say><Pause length="3599"/></Response>'
 
 NEVER = 1e6  # seconds
 Reply = Callable[[str], ElicitResult]

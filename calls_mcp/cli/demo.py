@@ -47,7 +47,8 @@ _WIDEST = 104  # characters of a line
 _LABEL = 8
 _TALKS_FOR_AN_HOUR = "+15005550205"  # until somebody hangs up
 _CALLER = OWN_NUMBERS[0]
-_MESSAGE = "Your table is ready."
+_MESSAGE = "<Say>Your table is ready. Press 1 to keep it.</Say>"
+_TWIML = f'<Response><Gather timeout="3600">{_MESSAGE}</Gather></Response>'
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -115,6 +116,9 @@ async def _run_demo(user: "_User", audit_log: Path) -> None:
             Client(build_server(runtime), elicitation_callback=user.answer) as client,
         ):
             await _walk(_Agent(client), user)
+        _heading("What the callee heard")
+        for line in _heard(emulator):
+            _say(line, "  ")
         _heading("What reached the API")
         for request, repeats in groupby(map(_shown, emulator.requests)):
             count = len([*repeats])
@@ -124,7 +128,7 @@ async def _run_demo(user: "_User", audit_log: Path) -> None:
 
 async def _walk(agent: "_Agent", user: "_User") -> None:
     _heading("1. The agent wants to place a call. The server asks you first")
-    place = {"to": _TALKS_FOR_AN_HOUR, "from": _CALLER, "say": _MESSAGE, "timeout": 30}
+    place = {"to": _TALKS_FOR_AN_HOUR, "from": _CALLER, "twiml": _TWIML, "timeout": 30}
     sid = (await agent.call("create_call", **place))["call"]["sid"]
 
     _heading("2. The agent waits until somebody answers")
@@ -146,6 +150,12 @@ async def _walk(agent: "_Agent", user: "_User") -> None:
 
     _heading("7. The agent deletes the record of its call. You say yes")
     await agent.call("delete_call", sid=sid)
+
+
+def _heard(emulator: Emulator) -> Iterator[str]:
+    transcript = emulator.calls.transcripts.latest()
+    for entry in transcript:
+        yield f"{entry.at - transcript[0].at:4.0f} s  {entry.event} {entry.text}"
 
 
 def _shown(entry: LoggedRequest) -> str:

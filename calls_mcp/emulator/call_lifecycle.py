@@ -5,17 +5,17 @@ Each call knows when it changes next (`due`). There is no timer, because the sto
 calls before each access.
 """
 
+import secrets
 from math import floor
 from typing import Literal, NamedTuple
-from xml.etree import ElementTree as ET
 
 from calls_mcp.emulator.parameters import CALL_STATE, invalid
-from calls_mcp.emulator.scenario import AnsweredBy, Script
+from calls_mcp.emulator.scenario import DEFAULT_TALK, AnsweredBy, Script
 
 Status = Literal[
     "queued", "ringing", "in-progress", "completed", "busy", "no-answer", "failed", "canceled"
 ]
-Direction = Literal["inbound", "outbound-api"]
+Direction = Literal["inbound", "outbound-api", "outbound-dial"]
 EventName = Literal["initiated", "ringing", "answered", "detected", "completed"]
 
 LIVE: frozenset[Status] = frozenset({"queued", "ringing", "in-progress"})
@@ -23,7 +23,6 @@ DEFAULT_TIMEOUT = 60  # seconds of ringing
 DEFAULT_TIME_LIMIT = 14_400  # seconds of talk
 PRICE_PER_MINUTE = 0.013
 PRICE_DELAY = 5  # seconds
-_MOST_DIGITS = 6
 
 
 class Call(NamedTuple):
@@ -46,7 +45,6 @@ class Call(NamedTuple):
     end_at: float = float("inf")  # when it ends
     end_as: Status = "completed"  # the status it ends with
     leaves_at: float | None = None  # when the destination would hang up, None if unknown
-    hangs_up_at: float | None = None  # when its instructions hang up, None if they don't
     time_limit: float | None = None  # the maximum seconds of talk, None for no limit
     detects: str | None = None  # the future result of detection, None if it was not requested
     detects_after: float | None = None  # seconds from the answer to it, None if it comes with it
@@ -92,8 +90,9 @@ def planned(call: Call, script: Script, timeout: float) -> Call:
     reacts_at = call.ring_at + script.answer_after
     if script.end_as != "completed":
         return call._replace(end_at=reacts_at, end_as=script.end_as)
-    answered = call._replace(answer_at=reacts_at, leaves_at=reacts_at + script.talk_for)
-    return redirected(answered, call.created, url=call.url, twiml=call.twiml)
+    talk_for = DEFAULT_TALK if script.talk_for is None else script.talk_for
+    answered = call._replace(answer_at=reacts_at, leaves_at=reacts_at + talk_for)
+    return _rescheduled(answered, call.created)
 
 
 def detection_result(detection: str, answered_by: AnsweredBy) -> str:
@@ -110,27 +109,27 @@ def detection_seconds(result: str) -> float:
     return 10 if result.startswith("machine_end") else 3
 
 
-def hangs_up_after(twiml: str | None) -> float | None:
-    """Return the seconds until the instructions hang up, None if they don't.
-
-    Only `<Pause>` takes time.
-    """
-    try:
-        response = ET.fromstring(twiml or "")  # noqa: S314 - 4000 characters at most, and expat limits entities
-    except ET.ParseError:
-        return None
-    seconds = 0.0
-    for verb in response:
-        if verb.tag == "Hangup":
-            return seconds
-        if verb.tag == "Pause":
-            seconds += _pause_seconds(verb.get("length", "1"))
-    return None
+def new_sid() -> str:
+    """Return a random call SID."""
+    return f"CA{secrets.token_hex(16)}"
 
 
-def _pause_seconds(text: str) -> int:
-    is_sane = text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
-    return int(text) if is_sane else 0
+def both_records(outbound: Call) -> tuple[Call, Call]:
+    """Return both records of a call to a number of the account, the outbound one first."""
+    inbound = outbound._replace(
+        sid=new_sid(),
+        direction="inbound",
+        detects=None,
+        detects_after=None,
+        records=None,
+        peer_sid=outbound.sid,
+        parent_call_sid=None,
+        url=None,
+        twiml=None,
+        fixed_price=None,
+        callback_url=None,
+    )
+    return outbound._replace(peer_sid=inbound.sid), inbound
 
 
 # Time
@@ -235,11 +234,19 @@ def require_over(call: Call) -> None:
 
 
 def redirected(call: Call, now: float, *, url: str | None, twiml: str | None) -> Call:
-    """Return the call with new instructions, which can end it."""
-    seconds = hangs_up_after(twiml)
-    begins_at = max(call.answer_at or now, now)
-    hangs_up_at = None if seconds is None else begins_at + seconds
-    return _rescheduled(call._replace(url=url, twiml=twiml, hangs_up_at=hangs_up_at), now)
+    """Return the call with new instructions."""
+    return call._replace(url=url, twiml=twiml, updated=now)
+
+
+def held(call: Call, now: float) -> Call:
+    """Return the call without a time at which the destination hangs up."""
+    return _rescheduled(call._replace(leaves_at=float("inf")), now)
+
+
+def answered(call: Call, now: float, talk_for: float | None) -> Call:
+    """Return a ringing call with its answer now, and the end after these seconds of talk."""
+    leaves_at = float("inf") if talk_for is None else now + talk_for
+    return _rescheduled(call._replace(answer_at=now, leaves_at=leaves_at), now)
 
 
 def limited(call: Call, now: float, seconds: float) -> Call:
@@ -255,16 +262,14 @@ def _rescheduled(call: Call, now: float) -> Call:
     end_at = call.end_at if call.leaves_at is None else call.leaves_at
     if call.time_limit is not None:
         end_at = min(end_at, call.answer_at + call.time_limit)
-    if call.hangs_up_at is not None:
-        end_at = min(end_at, call.hangs_up_at)
     return call._replace(end_at=max(now, end_at))
 
 
-def ended(call: Call, now: float, status: Literal["canceled", "completed"]) -> Call:
-    """Return the call with its end now. `canceled` does not end an answered call."""
+def ended(call: Call, now: float, status: Status) -> Call:
+    """Return the call with its end now. Only `completed` ends an answered call."""
     if call.status != "in-progress":
         return call._replace(answer_at=None, end_at=now, end_as=status, updated=now)
-    if status == "canceled":
+    if status != "completed":
         return call
     return call._replace(end_at=now, end_as=status, updated=now)
 

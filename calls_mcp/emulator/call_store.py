@@ -8,8 +8,9 @@ import json
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import islice
+from typing import Protocol
 
-from calls_mcp.emulator import callback_queue, recordings
+from calls_mcp.emulator import callback_queue, recordings, transcripts
 from calls_mcp.emulator.call_lifecycle import Call, CallEvent, advanced, due
 from calls_mcp.emulator.call_parameters import event_callbacks
 from calls_mcp.emulator.callback_queue import CallbackQueue
@@ -17,6 +18,7 @@ from calls_mcp.emulator.clock import Clock
 from calls_mcp.emulator.database import Database, Value
 from calls_mcp.emulator.recordings import RecordingOptions, Recordings
 from calls_mcp.emulator.table_pages import Anchor, Filter, Page, read_page
+from calls_mcp.emulator.transcripts import Transcripts
 
 _BATCH = 1000  # calls
 
@@ -38,6 +40,22 @@ _INSERT = f"INSERT INTO calls ({_COLUMNS}, due) VALUES ({_MARKS})"  # noqa: S608
 _UPDATE = f"UPDATE calls SET ({_COLUMNS}, due) = ({_MARKS}) WHERE sid = :sid"  # noqa: S608 - our own column names
 
 
+class Timers(Protocol):
+    """What happens in calls besides the changes of their records."""
+
+    def next_due(self) -> float:
+        """Return when something happens next, infinity if nothing will."""
+        ...
+
+    def run(self, now: float) -> None:
+        """Handle everything until now."""
+        ...
+
+    def changed(self, call: Call) -> None:
+        """Take note of a call that is being written, without writing anything."""
+        ...
+
+
 class CallStore:
     """The account's calls and their callbacks, always up to date with the clock.
 
@@ -51,16 +69,25 @@ class CallStore:
     Attributes:
         callbacks: The callbacks to the customer's URLs.
         recordings: The recordings of the calls.
+        transcripts: What happened in the calls.
+        timers: What happens in calls besides the changes of their records.
 
     Raises:
         sqlite3.Error: The file cannot be opened, or has other tables.
     """
 
     def __init__(self, database: str, clock: Clock) -> None:
-        schema = (*_SCHEMA, *callback_queue.SCHEMA, *recordings.SCHEMA)
+        self.timers: Timers | None = None
+        schema = (
+            *_SCHEMA,
+            *callback_queue.SCHEMA,
+            *recordings.SCHEMA,
+            *transcripts.SCHEMA,
+        )
         self._database = Database(database, clock, schema, self._advance)
         self.callbacks = CallbackQueue(self._database)
         self.recordings = Recordings(self._database, self.callbacks)
+        self.transcripts = Transcripts(self._database)
 
     def close(self) -> None:
         """Close the database. A file keeps its contents."""
@@ -70,12 +97,24 @@ class CallStore:
         """Open or join a transaction of this thread, with all calls up to date. Yield the time."""
         return self._database.transaction()
 
+    @property
+    def now(self) -> float:
+        """The time of the present transaction."""
+        return self._database.now
+
+    def next_due(self) -> float:
+        """Return when something happens next by itself, infinity if nothing will."""
+        found = self._database.rows("SELECT min(due) FROM calls WHERE due IS NOT NULL")[0][0]
+        due = float("inf") if found is None else found
+        return due if self.timers is None else min(due, self.timers.next_due())
+
     def clear(self) -> None:
         """Delete every call, callback and recording."""
         with self.transaction():
             self._database.execute("DELETE FROM calls")
             self.callbacks.clear()
             self.recordings.clear()
+            self.transcripts.clear()
 
     def count(self) -> int:
         """Return the number of calls."""
@@ -135,9 +174,17 @@ class CallStore:
         rows, newer, older = read_page(self._database, _SELECT, filters, size, anchor)
         return Page(tuple(map(Call._make, rows)), newer, older)
 
-    def _advance(self, now: float) -> None:
-        late = self._database.rows(f"{_SELECT} WHERE due <= ? ORDER BY due, seq", (now,))
-        self._write(_UPDATE, [Call._make(row[1:]) for row in late])
+    def _advance(self) -> bool:
+        """Let everything happen that is due, in order. Return whether anything was."""
+        now, changed = self._database.now, False
+        while (at := self.next_due()) <= now:
+            self._database.now, changed = at, True
+            late = self._database.rows(f"{_SELECT} WHERE due <= ? ORDER BY due, seq", (at,))
+            self._write(_UPDATE, [Call._make(row[1:]) for row in late])
+            if self.timers is not None:
+                self.timers.run(at)
+        self._database.now = now
+        return changed
 
     def _write(self, statement: str, calls: Iterable[Call]) -> None:
         """Write calls in their present state, and a callback for each event until now."""
@@ -147,6 +194,8 @@ class CallStore:
             for call in batch:
                 present, passed = advanced(call, now)
                 events.extend(passed)
+                if self.timers is not None:
+                    self.timers.changed(present)
                 yield {**present._asdict(), "due": due(present)}
 
         remaining = iter(calls)

@@ -1,7 +1,6 @@
 """The five endpoints of the Calls API."""
 
 import json
-import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -28,6 +27,10 @@ from calls_mcp.emulator.parameters import (
 from calls_mcp.emulator.recordings import RecordingOptions
 from calls_mcp.emulator.scenario import INVALID_FROM, VALID_FROM, Scenario, Script
 from calls_mcp.emulator.table_pages import Page
+from calls_mcp.emulator.voice.callee import Callee
+from calls_mcp.emulator.voice.instructions import Instructions, Method
+from calls_mcp.emulator.voice.session import Leg
+from calls_mcp.emulator.voice.switchboard import Switchboard, answering
 
 INSTRUCTIONS = ("Url", "Twiml", "ApplicationSid")
 
@@ -47,6 +50,7 @@ class CallsApi:
     Attributes:
         account: The account.
         store: Its calls.
+        switchboard: Executes their instructions.
         own_numbers: Its phone numbers.
         scenario: The behavior of destinations.
         interval: Seconds between dialling two calls.
@@ -54,6 +58,7 @@ class CallsApi:
 
     account: Account
     store: CallStore
+    switchboard: Switchboard
     own_numbers: Collection[str]
     scenario: Scenario
     interval: float
@@ -72,6 +77,7 @@ class CallsApi:
         values = _create_values(await form_pairs(request, parameters.CREATE))
         to, from_ = values["To"], values["From"]
         script = self.scenario.script_of(to)
+        application = self.scenario.application(values.get("ApplicationSid", ""))
         _check_from(from_, to)
         if parameters.is_phone_number(from_) and from_ not in {VALID_FROM, *self.own_numbers}:
             raise invalid(
@@ -81,7 +87,7 @@ class CallsApi:
         with self.store.transaction() as now:
             ring_at = max(now, self.store.last_ring_at()) + self.interval
             call = _outbound(values, script, now, ring_at)
-            self.store.add(*(_both_records(call) if to in self.own_numbers else (call,)))
+            self.switchboard.place(call, _leg(values, script, application))
         return self._response(call, HTTPStatus.CREATED)
 
     async def _list(self, request: Request) -> Response:
@@ -100,6 +106,8 @@ class CallsApi:
         with self.store.transaction() as now:
             call = _updated(self._find(request), values, now)
             self.store.update(call)
+            if "Url" in values or "Twiml" in values:
+                self.switchboard.redirect(call.sid, _instructions(values), _fallback(values))
             if call.peer_sid and (peer := self.store.get(call.peer_sid)):
                 self.store.update(call_lifecycle.following(peer, call))
             return self._response(self._find(request))
@@ -151,7 +159,7 @@ def _outbound(values: Values, script: Script, now: float, ring_at: float) -> Cal
     result = detection and call_lifecycle.detection_result(detection, script.answered_by)
     is_async = values.get("AsyncAmd") == "true"
     call = Call(
-        sid=_new_sid(),
+        sid=call_lifecycle.new_sid(),
         to=values["To"],
         from_=values["From"],
         direction="outbound-api",
@@ -177,24 +185,31 @@ def _outbound(values: Values, script: Script, now: float, ring_at: float) -> Cal
     return call_lifecycle.planned(call, script, timeout)
 
 
-def _both_records(outbound: Call) -> tuple[Call, Call]:
-    inbound = outbound._replace(
-        sid=_new_sid(),
-        direction="inbound",
-        detects=None,
-        detects_after=None,
-        records=None,
-        peer_sid=outbound.sid,
-        url=None,
-        twiml=None,
-        fixed_price=None,
-        callback_url=None,
-    )
-    return outbound._replace(peer_sid=inbound.sid), inbound
+def _leg(values: Values, script: Script, application: Script | None) -> Leg:
+    """Return what is known about a new call besides its record."""
+    if application is not None:
+        leg = answering(application, script)
+    elif "ApplicationSid" in values:
+        leg = Leg(Callee(script))
+    else:
+        leg = Leg(Callee(script), _instructions(values), _fallback(values))
+    leg.keys = values.get("SendDigits", "")
+    leg.awaits_greeting = values.get("MachineDetection") == "DetectMessageEnd"
+    return leg
 
 
-def _new_sid() -> str:
-    return f"CA{secrets.token_hex(16)}"
+def _instructions(values: Values) -> Instructions:
+    url = values.get("Url", "")
+    return Instructions(url, None if url else values.get("Twiml"), _method(values, "Method"))
+
+
+def _fallback(values: Values) -> Instructions | None:
+    url = values.get("FallbackUrl")
+    return Instructions(url, None, _method(values, "FallbackMethod")) if url else None
+
+
+def _method(values: Values, name: str) -> Method:
+    return "GET" if values.get(name) == "GET" else "POST"
 
 
 def _update_values(form: Pairs) -> Values:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from html import escape
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -19,8 +19,11 @@ from calls_mcp.emulator.callback_queue import Callback
 from calls_mcp.emulator.clock import AdjustableClock, rfc2822
 from calls_mcp.emulator.endpoints import Endpoint, refuse, route
 from calls_mcp.emulator.middleware import Fault, FaultInjection, RequestLog
-from calls_mcp.emulator.parameters import ApiError, invalid
+from calls_mcp.emulator.parameters import ApiError, invalid, not_found
+from calls_mcp.emulator.scenario import ORDINARY, Keys, Reaction, Script
+from calls_mcp.emulator.transcripts import TranscriptEntry
 from calls_mcp.emulator.validation_errors import describe
+from calls_mcp.emulator.voice.switchboard import Switchboard
 from calls_mcp.emulator.webhooks import is_loopback
 
 PREFIX = "/emulator"
@@ -54,18 +57,46 @@ class Advance(BaseModel):
     advance: float = Field(ge=0, le=10_000_000_000, allow_inf_nan=False)
 
 
+class Press(BaseModel):
+    """The keys that the other party presses."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    keys: Keys
+
+
+class Say(BaseModel):
+    """What the other party says."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: str = Field(min_length=1)
+
+
+class Ring(BaseModel):
+    """A call from outside to a number of the account."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    to: str
+    from_: str = Field(alias="from", pattern=r"^\S+$")
+    script: Script = ORDINARY
+
+
 @dataclass(frozen=True)
 class ControlApi:
     """The endpoints that show and control the emulator.
 
     Attributes:
         store: The calls.
+        switchboard: Executes the instructions of the calls.
         clock: The clock.
         faults: The active faults.
         log: The request log.
     """
 
     store: CallStore
+    switchboard: Switchboard
     clock: AdjustableClock
     faults: FaultInjection
     log: RequestLog
@@ -79,6 +110,11 @@ class ControlApi:
             "/clock": {"GET": self._clock, "POST": self._advance},
             "/faults": faults,
             "/reset": {"POST": self._reset},
+            "/calls": {"POST": self._ring},
+            "/calls/{sid}/transcript": {"GET": self._transcript},
+            "/calls/{sid}/press": {"POST": self._press},
+            "/calls/{sid}/say": {"POST": self._say},
+            "/calls/{sid}/hangup": {"POST": self._hang_up},
         }
         routes = [
             route(PREFIX + path, methods, _require_this_machine)
@@ -89,6 +125,7 @@ class ControlApi:
     def reset(self) -> None:
         """Delete every call, fault and logged request, and reset the clock."""
         self.store.clear()
+        self.switchboard.clear()
         self.clock.reset()
         self.faults.clear()
         self.log.clear()
@@ -109,8 +146,49 @@ class ControlApi:
         seconds = (await _read(request, Advance)).advance
         if self.clock() + seconds > LAST_MOMENT:
             raise invalid("advance: the clock cannot go beyond the year 9000.")
-        self.clock.advance(seconds)
+        await self.advance(seconds)
         return await self._clock(request)
+
+    async def advance(self, seconds: float) -> None:
+        """Advance the clock, and let everything happen in between, in order."""
+        target = self.clock() + seconds
+        while True:
+            await self.switchboard.settle()
+            if (at := self.store.next_due()) > target:
+                break
+            self.clock.catch_up(at)
+        self.clock.catch_up(target)
+        await self.switchboard.settle()
+
+    async def _ring(self, request: Request) -> Response:
+        body = await _read(request, Ring)
+        call = self.switchboard.ring(body.to, body.from_, body.script)
+        return JSONResponse({"sid": call.sid}, 201)
+
+    async def _transcript(self, request: Request) -> Response:
+        call = self._find(request)
+        entries = self.store.transcripts.of(call.sid)
+        return JSONResponse({"transcript": [_entry(call, each) for each in entries]})
+
+    async def _press(self, request: Request) -> Response:
+        return self._react(request, Reaction(at=0, press=(await _read(request, Press)).keys))
+
+    async def _say(self, request: Request) -> Response:
+        return self._react(request, Reaction(at=0, say=(await _read(request, Say)).text))
+
+    async def _hang_up(self, request: Request) -> Response:
+        return self._react(request, Reaction(at=0, hang_up=True))
+
+    def _react(self, request: Request, reaction: Reaction) -> Response:
+        with self.store.transaction():
+            self.switchboard.react(self._find(request).sid, reaction)
+        return Response(status_code=204)
+
+    def _find(self, request: Request) -> Call:
+        call = self.store.get(cast("str", request.path_params["sid"]))
+        if call is None:
+            raise not_found(request.url.path)
+        return call
 
     async def _faults(self, _: Request, status: int = 200) -> Response:
         armed = self.faults.armed
@@ -156,6 +234,16 @@ async def _read(request: Request, model: type[Body]) -> Body:
         return model.model_validate_json(await request.body())
     except ValidationError as error:
         raise invalid("; ".join(describe(error))) from error
+
+
+def _entry(call: Call, entry: TranscriptEntry) -> Mapping[str, object]:
+    """Return the JSON object of an entry; `seconds` count from the moment the call was dialled."""
+    return {
+        "seconds": round(entry.at - call.ring_at, 1),
+        "event": entry.event,
+        "text": entry.text,
+        **entry.details,
+    }
 
 
 # The page for people, which loads nothing and refreshes itself

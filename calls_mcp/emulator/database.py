@@ -23,13 +23,14 @@ class Database:
 
     Attributes:
         lock: Held during each transaction.
+        now: The time of the present transaction.
 
     Raises:
         sqlite3.Error: The file cannot be opened, or has other tables.
     """
 
     def __init__(
-        self, path: str, clock: Clock, schema: Iterable[str], begun: Callable[[float], None]
+        self, path: str, clock: Clock, schema: Iterable[str], begun: Callable[[], bool]
     ) -> None:
         """Open a file, or `:memory:`.
 
@@ -37,12 +38,12 @@ class Database:
             path: The file.
             clock: Returns the time of each transaction.
             schema: The statements that create the tables where they don't exist.
-            begun: Called with the time at the start of each transaction.
+            begun: Called at the start of each transaction; returns whether it changed anything.
         """
         self.lock = threading.RLock()
         self._clock = clock
         self._begun = begun
-        self._now = 0.0
+        self.now = 0.0
         self._connection = sqlite3.connect(
             path, timeout=PATIENCE, isolation_level=None, check_same_thread=False
         )
@@ -62,13 +63,15 @@ class Database:
         """Open or join a transaction of this thread. Yield its time."""
         with self.lock:
             if self._connection.in_transaction:
-                yield self._now
+                yield self.now
                 return
             with self._connection:
                 self._connection.execute("BEGIN IMMEDIATE")
-                self._now = self._clock()
-                self._begun(self._now)
-                yield self._now
+                self.now = self._clock()
+                if self._begun():  # kept even if the rest of the transaction fails
+                    self._connection.commit()
+                    self._connection.execute("BEGIN IMMEDIATE")
+                yield self.now
 
     def execute(
         self, statement: str, rows: Iterable[Sequence[Value] | Mapping[str, Value]] = ((),)

@@ -25,7 +25,8 @@ from calls_mcp.emulator.middleware import (
 )
 from calls_mcp.emulator.parameters import API_VERSION
 from calls_mcp.emulator.recordings_api import RecordingsApi
-from calls_mcp.emulator.scenario import VALID_FROM, Scenario
+from calls_mcp.emulator.scenario import VALID_FROM, Reaction, Scenario, Script
+from calls_mcp.emulator.voice.switchboard import Switchboard
 from calls_mcp.emulator.webhooks import webhooks
 
 OWN_NUMBERS = (VALID_FROM, "+15005550100")
@@ -69,6 +70,7 @@ class Emulator:
     _control: ControlApi = field(init=False, repr=False)
     _app: ASGIApp = field(init=False, repr=False)
     _address: tuple[str, int] = field(init=False, repr=False)
+    _switchboard: Switchboard = field(init=False, repr=False)
     _open: AsyncExitStack = field(init=False, repr=False)
 
     @property
@@ -111,7 +113,10 @@ class Emulator:
             )
             sender = CallbackSender(store.callbacks, hooks)
             await stack.enter_async_context(sender.running())
-            self._app = self._application(store, clock)
+            numbers = {*self.own_numbers, *self.scenario.own_numbers}
+            self._switchboard = Switchboard(store, self.scenario, numbers, hooks)
+            await stack.enter_async_context(self._switchboard.running())
+            self._app = self._application(store, clock, numbers)
             if listener:
                 server = uvicorn.Server(_config(self._app))
                 await stack.enter_async_context(_serving(server, listener))
@@ -120,6 +125,23 @@ class Emulator:
 
     async def __aexit__(self, *_: object) -> None:
         await self._open.aclose()
+
+    async def advance(self, seconds: float) -> None:
+        """Advance the clock, and let everything happen in between, in order."""
+        await self._control.advance(seconds)
+
+    def ring(self, to: str, from_: str, caller: Script) -> str:
+        """Call a number of the account from outside, and return the SID of the inbound call.
+
+        Raises:
+            ApiError: The scenario has no `voice_url` for the number.
+        """
+        return self._switchboard.ring(to, from_, caller).sid
+
+    def react(self, sid: str, reaction: Reaction) -> None:
+        """Let the other party of a call press keys, say something or hang up now."""
+        with self.calls.transaction():
+            self._switchboard.react(sid, reaction)
 
     def reset(self) -> None:
         """Delete every call, request and fault, and reset the clock."""
@@ -131,15 +153,17 @@ class Emulator:
         self._address = host, bound
         return listener
 
-    def _application(self, store: CallStore, clock: AdjustableClock) -> ASGIApp:
-        numbers, interval = frozenset(self.own_numbers), 1 / self.calls_per_second
-        api = CallsApi(self.account, store, numbers, self.scenario, interval)
+    def _application(
+        self, store: CallStore, clock: AdjustableClock, numbers: Collection[str]
+    ) -> ASGIApp:
+        interval = 1 / self.calls_per_second
+        api = CallsApi(self.account, store, self._switchboard, numbers, self.scenario, interval)
         routes = [*api.routes(), *RecordingsApi(self.account, store).routes()]
         faults = FaultInjection(
             application(routes, strict=self.strict), has_connections=self.port is not None
         )
         log = RequestLog(faults)
-        self._control = ControlApi(store, clock, faults, log)
+        self._control = ControlApi(store, self._switchboard, clock, faults, log)
         control = self._control.application()
 
         async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:

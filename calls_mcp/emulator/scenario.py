@@ -1,28 +1,35 @@
 """The behavior of destinations, which depends on the called number."""
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
     ConfigDict,
     NonNegativeFloat,
     NonPositiveFloat,
+    StringConstraints,
     TypeAdapter,
     ValidationError,
+    model_validator,
     with_config,
 )
 
-from calls_mcp.emulator.parameters import invalid, is_address
+from calls_mcp.emulator.parameters import invalid, is_address, is_phone_number
 from calls_mcp.emulator.validation_errors import describe
 
 NEVER = float("inf")
+DEFAULT_TALK = 20  # seconds, if nothing else ends a call
 VALID_FROM = "+15005550006"
 INVALID_FROM = "+15005550001"
 _OTHERWISE = "otherwise"
+_APPLICATION = re.compile("AP[0-9a-fA-F]{32}")
+
+Keys = Annotated[str, StringConstraints(pattern=r"^[0-9A-D*#wW]{1,64}$")]
 
 EndStatus = Literal["completed", "busy", "no-answer", "failed"]
 AnsweredBy = Literal[
@@ -43,24 +50,65 @@ class StartError(Exception):
 
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
+class Reaction:
+    """What the callee does, once: at a time, or in response to a prompt.
+
+    Attributes:
+        at: Seconds after the answer, None to react to `hears`.
+        hears: Words that a prompt contains, in any case.
+        after: Seconds between the end of that prompt and the reaction.
+        press: Keys to press: `0`-`9`, `*`, `#`, `A`-`D`; `w` waits half a second, `W` a second.
+        say: Words to say.
+        hang_up: Whether to hang up.
+    """
+
+    at: NonNegativeFloat | None = None
+    hears: Annotated[str, StringConstraints(min_length=1)] | None = None
+    after: NonNegativeFloat = 1
+    press: Keys | None = None
+    say: Annotated[str, StringConstraints(min_length=1)] | None = None
+    hang_up: bool = False
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        if (self.at is None) == (self.hears is None):
+            raise ValueError("needs either at or hears")
+        if [self.press, self.say, self.hang_up or None].count(None) != 2:  # noqa: PLR2004 - one of three
+            raise ValueError("needs one of press, say and hang_up")
+        return self
+
+
+@with_config(ConfigDict(extra="forbid"))
+@dataclass(frozen=True)
 class Script:
     """The behavior of a destination.
 
     Attributes:
         end_as: The final status, unless the call is changed meanwhile.
         answer_after: Seconds of ringing before the destination answers or rejects the call.
-        talk_for: Seconds of talk, if it answers.
+        talk_for: Seconds until it hangs up, if it answers. By default it listens until the
+            instructions end the call, or for 20 s if they are unknown.
         answered_by: The result of answering-machine detection. A `machine` is detected at its
             start or at its beep, depending on the detection mode.
         price: The cost of the call in US dollars, negative like in the API. None charges by the
             minute.
+        greeting: What it says when it answers.
+        reactions: What it presses and says, and when it hangs up.
+        voice_url: The instructions of this number of the account, or of this application.
+        voice_method: The HTTP method for them.
+        voice_fallback_url: The instructions for errors.
     """
 
     end_as: EndStatus = "completed"
     answer_after: NonNegativeFloat = 3
-    talk_for: NonNegativeFloat = 20
+    talk_for: NonNegativeFloat | None = None
     answered_by: AnsweredBy = "human"
     price: NonPositiveFloat | None = None
+    greeting: str = ""
+    reactions: tuple[Reaction, ...] = ()
+    voice_url: str | None = None
+    voice_method: Literal["GET", "POST"] = "POST"
+    voice_fallback_url: str | None = None
 
 
 ORDINARY = Script()
@@ -112,10 +160,23 @@ class Scenario:
             raise invalid(f"The phone number you are attempting to call, {to}, {reason}.", code)
         return SCRIPTS.get(to, self.otherwise)
 
+    @property
+    def own_numbers(self) -> frozenset[str]:
+        """The numbers of the account that the scenario defines: those with instructions."""
+        return frozenset(
+            key for key in self.numbers if is_phone_number(key) and self.application(key)
+        )
+
+    def application(self, key: str) -> Script | None:
+        """Return the script of a number or application SID that has instructions, else None."""
+        script = self.numbers.get(key)
+        return script if script is not None and script.voice_url else None
+
 
 def _is_destination(text: str) -> str:
-    if text != _OTHERWISE and not is_address(text):
-        raise ValueError(f"must be a phone number, SIP address or client, or {_OTHERWISE}")
+    if text != _OTHERWISE and not is_address(text) and not _APPLICATION.fullmatch(text):
+        kinds = "a phone number, SIP address, client or application SID"
+        raise ValueError(f"must be {kinds}, or {_OTHERWISE}")
     return text
 
 

@@ -6,11 +6,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
-from anyio.from_thread import start_blocking_portal
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from calls_mcp.emulator import Call, Emulator, Fault, LoggedRequest, ManualClock
+from calls_mcp.emulator.scenario import ORDINARY, Reaction, Script
+from calls_mcp.emulator.transcripts import TranscriptEntry
 
-__all__ = ["Fault", "RunningEmulator", "calls_api", "running"]
+__all__ = ["Fault", "Reaction", "RunningEmulator", "Script", "calls_api", "running"]
 
 
 @dataclass(frozen=True)
@@ -19,11 +21,11 @@ class RunningEmulator:
 
     Attributes:
         emulator: The emulator.
-        clock: Its clock, which only moves when it is advanced.
+        portal: Runs functions in that thread.
     """
 
     emulator: Emulator
-    clock: ManualClock
+    portal: BlockingPortal
 
     @property
     def base_url(self) -> str:
@@ -56,8 +58,38 @@ class RunningEmulator:
         return self.emulator.requests
 
     def advance(self, seconds: float) -> None:
-        """Advance the clock."""
-        self.clock.advance(seconds)
+        """Advance the clock, and let everything happen in between, in order."""
+        self.portal.call(self.emulator.advance, seconds)
+
+    def transcript(self, sid: str) -> tuple[TranscriptEntry, ...]:
+        """Return what happened in a call, oldest entry first."""
+        return self.emulator.calls.transcripts.of(sid)
+
+    def ring(self, to: str, from_: str, caller: Script = ORDINARY) -> str:
+        """Call a number of the account from outside, and return the SID of the inbound call.
+
+        Raises:
+            ApiError: The scenario has no `voice_url` for the number.
+        """
+        sid = self.emulator.ring(to, from_, caller)
+        self.advance(0)
+        return sid
+
+    def press(self, sid: str, keys: str) -> None:
+        """Let the other party of a call press keys."""
+        self._react(sid, Reaction(at=0, press=keys))
+
+    def say(self, sid: str, text: str) -> None:
+        """Let the other party of a call say something."""
+        self._react(sid, Reaction(at=0, say=text))
+
+    def hang_up(self, sid: str) -> None:
+        """Let the other party of a call hang up."""
+        self._react(sid, Reaction(at=0, hang_up=True))
+
+    def _react(self, sid: str, reaction: Reaction) -> None:
+        self.emulator.react(sid, reaction)
+        self.advance(0)
 
     def fail(self, fault: Fault) -> None:
         """Make requests fail: the next one, or as many as `fault.requests`."""
@@ -78,10 +110,10 @@ class RunningEmulator:
 
 
 @contextmanager
-def running(emulator: Emulator) -> Generator[Emulator]:
+def running(emulator: Emulator) -> Generator[RunningEmulator]:
     """Run an emulator in a thread while the context is open."""
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(emulator):
-        yield emulator
+        yield RunningEmulator(emulator, portal)
 
 
 @pytest.fixture
@@ -89,4 +121,4 @@ def calls_api() -> Generator[RunningEmulator]:
     """Provide a new emulator, for sync and async tests."""
     clock = ManualClock(float(int(time.time())))
     with running(Emulator(clock=clock)) as emulator:
-        yield RunningEmulator(emulator, clock)
+        yield emulator

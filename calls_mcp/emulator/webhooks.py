@@ -18,9 +18,12 @@ import httpx
 
 TOTAL_SECONDS = 15  # for all attempts of a request
 LONGEST_BODY = 65_536  # bytes of a response that are kept
+MOST_REDIRECTIONS = 10
 
 _POLICIES = {name: frozenset({name}) for name in ("4xx", "5xx", "ct", "rt")}
 _POLICIES["all"] = frozenset(_POLICIES)
+
+_NOT_SENT = "not sent: other machines receive no callbacks (see --callbacks-anywhere)"
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +87,7 @@ class Reply(NamedTuple):
         body: Its body, or the first part of a long one.
         failure: Why there was no response, empty if there was one.
         attempts: The number of attempts.
+        url: Where the last response came from, after redirections.
     """
 
     status: int | None = None
@@ -91,6 +95,7 @@ class Reply(NamedTuple):
     body: bytes = b""
     failure: str = ""
     attempts: int = 0
+    url: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,14 +114,26 @@ class Webhooks:
     anywhere: bool
     http: httpx.AsyncClient
 
-    async def send(self, method: str, url: str, form: Mapping[str, str], token: str) -> Reply:
-        """Send a request, and retry it as its URL says.
+    def reaches(self, url: str) -> bool:
+        """Whether requests are sent to this URL."""
+        return self.anywhere or is_loopback(urlsplit(url).hostname or "")
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        form: Mapping[str, str],
+        token: str,
+        cookies: httpx.Cookies | None = None,
+    ) -> Reply:
+        """Send a request, and retry it as its URL says. Redirections are followed.
 
         Args:
             method: `GET` or `POST`.
             url: Where it is sent. The fragment has overrides and is not sent.
             form: The parameters, except `AccountSid`.
             token: The `I-Twilio-Idempotency-Token`, the same for every attempt.
+            cookies: What earlier responses set. Those of this response are added.
         """
         address, fragment = urldefrag(url)
         overrides = ConnectionOverrides.of(fragment)
@@ -124,15 +141,12 @@ class Webhooks:
             request = self._request(method, address, form, token, overrides)
         except httpx.InvalidURL as error:
             return Reply(failure=f"not sent: {error}")
-        if not self.anywhere and not is_loopback(request.url.host):
-            failure = "not sent: other machines receive no callbacks (see --callbacks-anywhere)"
-            return Reply(failure=failure)
         reply = Reply(failure="no response")
         try:
             async with asyncio.timeout(overrides.total):
                 for attempt in range(1, overrides.retries + 2):
                     reply = reply._replace(attempts=attempt)
-                    reply, kind = await self._attempt(request, attempt)
+                    reply, kind = await self._attempt(request, attempt, cookies)
                     if kind not in overrides.retried:
                         break
         except TimeoutError:
@@ -160,20 +174,38 @@ class Webhooks:
         body = urlencode(form) or None
         return self.http.build_request(method, url, headers=headers, content=body, timeout=timeout)
 
-    async def _attempt(self, request: httpx.Request, attempt: int) -> tuple[Reply, str]:
+    async def _attempt(
+        self, request: httpx.Request, attempt: int, cookies: httpx.Cookies | None
+    ) -> tuple[Reply, str]:
         """Make one attempt; return its result and the kind of its failure."""
         try:
-            async with aclosing(await self.http.send(request, stream=True)) as response:
-                body = bytearray()
-                async for part in response.aiter_bytes():
-                    body += part[: LONGEST_BODY - len(body)]
+            reply = await self._follow(request, cookies or httpx.Cookies())
         except httpx.HTTPError as error:
             logger.info("webhook %s: %r", request.url, error)
             failure = f"no response: {error}" if str(error) else "no response"
             failed_to_connect = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
             return Reply(failure=failure, attempts=attempt), "ct" if failed_to_connect else "rt"
-        status, content_type = response.status_code, response.headers.get("content-type", "")
-        return Reply(status, content_type, bytes(body), attempts=attempt), f"{status // 100}xx"
+        return reply._replace(attempts=attempt), f"{(reply.status or 0) // 100}xx"
+
+    async def _follow(self, request: httpx.Request, cookies: httpx.Cookies) -> Reply:
+        """Return the response, after redirections."""
+        reply = Reply()
+        for _ in range(MOST_REDIRECTIONS + 1):
+            url = str(request.url)
+            if not self.reaches(url):
+                return Reply(failure=_NOT_SENT)
+            cookies.set_cookie_header(request)
+            async with aclosing(await self.http.send(request, stream=True)) as response:
+                body = bytearray()
+                async for part in response.aiter_bytes():
+                    body += part[: LONGEST_BODY - len(body)]
+            cookies.extract_cookies(response)
+            content_type = response.headers.get("content-type", "")
+            reply = Reply(response.status_code, content_type, bytes(body), url=url)
+            if response.next_request is None:
+                break
+            request = response.next_request
+        return reply
 
 
 @asynccontextmanager

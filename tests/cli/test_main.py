@@ -140,6 +140,8 @@ def test_the_demo_shows_each_step_and_places_one_call_only(tmp_path: Path) -> No
         " completed ",
         "agent list_calls(limit=5)",
         "result Deleted the record of",
+        "What the callee heard 0 s answered by a human",
+        "said Your table is ready. Press 1 to keep it.",
     ):
         assert step in told
     reached = told.partition("What reached the API")[2]

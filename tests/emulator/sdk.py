@@ -12,7 +12,7 @@ from calls_mcp.emulator.testing import running
 
 CALLER = "+15005550006"
 CALLEE = "+12025550123"
-TWIML = "<Response><Say>Hello</Say></Response>"
+TWIML = '<Response><Pause length="20"/></Response>'
 
 
 @contextmanager

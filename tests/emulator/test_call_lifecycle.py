@@ -152,24 +152,6 @@ async def test_without_detection_answered_by_is_null(
     assert (call["status"], call["answered_by"]) == ("in-progress", None)
 
 
-@pytest.mark.parametrize(
-    ("verbs", "duration"),
-    [
-        ("<Hangup/>", "0"),
-        ("<Say>Hello</Say><Hangup/>", "0"),
-        ('<Pause length="5"/><Pause/><Hangup/><Pause length="9"/>', "6"),
-        ('<Pause length="soon"/><Hangup/>', "0"),
-        ('<Pause length="500"/><Hangup/>', "20"),
-        ("<Pause/>", "20"),
-        ("<Hangup>", "20"),
-    ],
-)
-async def test_instructions_can_hang_up(api: ApiClient, verbs: str, duration: str) -> None:
-    sid = await api.call(changes={"Url": [], "Twiml": f"<Response>{verbs}</Response>"})
-    api.advance(100)
-    assert (await api.fetch(sid))["duration"] == duration
-
-
 # The queue
 
 

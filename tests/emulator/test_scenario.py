@@ -116,7 +116,10 @@ async def test_a_call_times_out_before_a_slow_destination_answers(
         ('["+12025550101"]\nprice = 1', "price: must be 0 or less"),
         ('["+12025550101"]\nend_as = "canceled"', "end_as: must be completed, busy, no-answer or"),
         ('["+12025550101"]\nanswered_by = "dog"', "answered_by: must be human, machine, "),
-        ('["2025550101"]\ntalk_for = 5', "2025550101: must be a phone number, SIP address or"),
+        (
+            '["2025550101"]\ntalk_for = 5',
+            "2025550101: must be a phone number, SIP address, client or",
+        ),
         ('"+12025550101" = 5', "+12025550101: must be a table"),
         ("speed = 5", "speed: must be a phone number"),
         ("\udcff", "the file is not UTF-8"),

@@ -25,7 +25,12 @@ def listed(api: RunningEmulator) -> str:
 
 
 def form(api: RunningEmulator, **changes: str | list[str]) -> dict[str, str | list[str]]:
-    return {"To": "+12025550123", "From": api.number, "Twiml": "<Response/>", **changes}
+    return {
+        "To": "+12025550123",
+        "From": api.number,
+        "Twiml": '<Response><Pause length="20"/></Response>',
+        **changes,
+    }
 
 
 def test_sync_code_can_inject_faults_and_reset_the_emulator(

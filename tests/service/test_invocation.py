@@ -4,7 +4,16 @@ from typing import Literal
 
 import pytest
 
-from tests.harness import ACCOUNT, CALLER, ERAS, TALKS_FOR_AN_HOUR, Harness, open_harness, placing
+from tests.harness import (
+    ACCOUNT,
+    CALLER,
+    ERAS,
+    TALKS_FOR_AN_HOUR,
+    TWIML,
+    Harness,
+    open_harness,
+    placing,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -60,7 +69,7 @@ async def test_a_call_is_placed_found_followed_changed_ended_and_deleted(
             {
                 "To": TALKS_FOR_AN_HOUR,
                 "From": CALLER,
-                "Twiml": "<Response><Say>Hello</Say></Response>",
+                "Twiml": TWIML,
                 "Timeout": "20",
             },
             201,

@@ -1,0 +1,71 @@
+"""The transcripts of calls, in SQLite: what was heard, pressed, dialled and fetched, and when."""
+
+import json
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from calls_mcp.emulator.database import Database
+
+LONGEST = 1000  # entries of one call
+
+SCHEMA = (
+    """CREATE TABLE IF NOT EXISTS transcript (
+    id INTEGER PRIMARY KEY,
+    sid,
+    at,
+    event,
+    text,
+    details -- a JSON object
+)""",
+    "CREATE INDEX IF NOT EXISTS transcript_sid ON transcript (sid)",
+)
+_INSERT = "INSERT INTO transcript (sid, at, event, text, details) VALUES (?, ?, ?, ?, ?)"
+_SELECT = "SELECT at, event, text, details FROM transcript WHERE sid = ? ORDER BY id"
+
+
+class TranscriptEntry(NamedTuple):
+    """Something that happened in a call.
+
+    Attributes:
+        at: When, in seconds since the epoch.
+        event: What, such as `said`, `pressed` or `fetched`.
+        text: The words, keys, URL or number.
+        details: More about it, such as the `voice` or the HTTP `status`.
+    """
+
+    at: float
+    event: str
+    text: str
+    details: Mapping[str, str]
+
+
+class Transcripts:
+    """The transcripts of all calls. A transcript ends after a thousand entries."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, sid: str, entry: TranscriptEntry) -> None:
+        """Add an entry to the transcript of a call."""
+        count = self._database.rows("SELECT count(*) FROM transcript WHERE sid = ?", (sid,))[0][0]
+        if count >= LONGEST:
+            return
+        row = (sid, entry.at, entry.event, entry.text, json.dumps(entry.details))
+        self._database.execute(_INSERT, [row])
+
+    def of(self, sid: str) -> tuple[TranscriptEntry, ...]:
+        """Return the transcript of a call, oldest entry first."""
+        rows = self._database.rows(_SELECT, (sid,))
+        return tuple(
+            TranscriptEntry(at, event, text, json.loads(details))
+            for at, event, text, details in rows
+        )
+
+    def latest(self) -> tuple[TranscriptEntry, ...]:
+        """Return the transcript of the call in which something happened last."""
+        rows = self._database.rows("SELECT sid FROM transcript ORDER BY id DESC LIMIT 1")
+        return self.of(rows[0][0]) if rows else ()
+
+    def clear(self) -> None:
+        """Delete every transcript."""
+        self._database.execute("DELETE FROM transcript")

@@ -1,0 +1,1 @@
+"""Programmable voice: instructions are fetched and executed, and the other party reacts."""

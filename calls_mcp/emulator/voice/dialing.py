@@ -1,0 +1,251 @@
+"""The verbs that involve several calls: `<Dial>`, `<Enqueue>` and `<Leave>`."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+from calls_mcp.emulator.call_lifecycle import DEFAULT_TIME_LIMIT, Status
+from calls_mcp.emulator.voice.instructions import Instructions
+from calls_mcp.emulator.voice.session import (
+    FOREVER,
+    Changed,
+    Connected,
+    LeaveQueue,
+    Pressed,
+    Redirected,
+    Released,
+    Session,
+    Steps,
+    Verb,
+)
+from calls_mcp.emulator.voice.twiml import Element
+
+DIAL_TIMEOUT = 30  # seconds
+LONGEST_QUEUE = 100
+
+Parameters = Mapping[str, str]
+
+
+def _dial(session: Session, verb: Element) -> Steps[None]:
+    nouns = verb.children or ((Element("Number", text=verb.text),) if verb.text else ())
+    if not nouns:
+        session.note("skipped", "<Dial>, which names nobody")
+        return
+    if nouns[0].name == "Conference":
+        parameters = yield from _confer(session, verb, nouns[0])
+    elif nouns[0].name == "Queue":
+        parameters = yield from _serve(session, verb, nouns[0])
+    else:
+        parameters = yield from _call(session, verb, nouns)
+    session.proceed(verb, parameters)
+
+
+# People
+
+
+def _call(session: Session, verb: Element, nouns: Sequence[Element]) -> Steps[Parameters]:
+    batches = [[noun] for noun in nouns] if verb.flag("sequential") else [nouns]
+    parameters: Parameters = {"DialCallStatus": "failed"}
+    for batch in batches:
+        parameters = yield from _ring(session, verb, batch)
+        if parameters["DialCallStatus"] == "completed":
+            break
+    return parameters
+
+
+def _ring(session: Session, verb: Element, nouns: Sequence[Element]) -> Steps[Parameters]:
+    """Call several parties at once, and talk to the first that answers."""
+    timeout = verb.seconds("timeout", DIAL_TIMEOUT)
+    caller_id = verb.get("callerId", session.exchange.call(session.sid).from_)
+    ringing: dict[str, Status] = {}
+    for noun in nouns:
+        session.note("dialled", _party(noun), timeout=f"{timeout} s")
+        sid = session.exchange.dial(session.sid, _address(noun), caller_id, timeout, noun)
+        ringing[sid] = "queued"
+    last, until = next(iter(ringing)), session.now + timeout
+    status: Status = "no-answer"
+    try:
+        while ringing and (received := (yield until)) is not None:
+            if isinstance(received, Connected) and ringing.pop(received.sid, None):
+                for other in ringing:
+                    session.exchange.hang_up(other, "canceled")
+                ringing.clear()
+                return (yield from _talk(session, verb, received.sid))
+            if isinstance(received, Changed) and not received.call.live:
+                if ringing.pop(received.call.sid, None):
+                    last, status = received.call.sid, received.call.status
+            elif _hangs_up(verb, received):
+                status = "canceled"
+                break
+    finally:
+        for sid in ringing:
+            session.exchange.hang_up(sid, "no-answer" if status == "no-answer" else "canceled")
+    session.note("dialled", f"without an answer: {status}")
+    return {"DialCallStatus": status, "DialCallSid": last, "DialBridged": "false"}
+
+
+def _talk(session: Session, verb: Element, sid: str) -> Steps[Parameters]:
+    """Talk to the other call until one side ends."""
+    session.note("connected", f"to {session.exchange.call(sid).to}", call=sid)
+    started, until = session.now, session.now + verb.seconds("timeLimit", DEFAULT_TIME_LIMIT)
+    recorded: Parameters = {}
+    try:
+        while (received := (yield until)) is not None:
+            if _hangs_up(verb, received):
+                break
+            if (
+                isinstance(received, Changed)
+                and received.call.sid == sid
+                and not received.call.live
+            ):
+                break
+    finally:
+        session.exchange.hang_up(sid)
+        seconds = session.now - started
+        if verb.get("record").startswith(("record-", "true")):
+            channels = 2 if verb.get("record").endswith("dual") else 1
+            recorded = session.save_recording("DialVerb", verb, started, channels)
+    session.note("disconnected", f"after {seconds:.0f} s")
+    return {
+        "DialCallStatus": "completed",
+        "DialCallSid": sid,
+        "DialCallDuration": f"{seconds:.0f}",
+        "DialBridged": "true",
+        **recorded,
+    }
+
+
+def _hangs_up(verb: Element, received: object) -> bool:
+    return verb.flag("hangupOnStar") and received == Pressed("*")
+
+
+def _address(noun: Element) -> str:
+    identity = next((each.text for each in noun.children if each.name == "Identity"), noun.text)
+    is_bare = noun.name == "Client" and not identity.startswith("client:")
+    return f"client:{identity}" if is_bare else identity
+
+
+def _party(noun: Element) -> str:
+    return _address(noun) or f"<{noun.name}>"
+
+
+# Conferences and queues
+
+
+def _confer(session: Session, verb: Element, noun: Element) -> Steps[Parameters]:
+    people = session.exchange.join(session.sid, noun)
+    if not people:
+        session.note("skipped", f"the conference {noun.text}, which is full")
+        return {"DialCallStatus": "failed"}
+    session.note("joined", f"the conference {noun.text}", participants=str(people))
+    started = session.now
+    try:
+        yield from _until_released(session, verb, verb.seconds("timeLimit", DEFAULT_TIME_LIMIT))
+    finally:
+        session.exchange.leave(session.sid)
+    seconds = session.now - started
+    session.note("left", f"the conference {noun.text} after {seconds:.0f} s")
+    return {"DialCallStatus": "answered", "DialCallDuration": f"{seconds:.0f}"}
+
+
+def _until_released(session: Session, verb: Element, seconds: float) -> Steps[None]:
+    until = session.now + seconds
+    while (received := (yield until)) is not None:
+        if isinstance(received, Released) or _hangs_up(verb, received):
+            return
+
+
+def _serve(session: Session, verb: Element, noun: Element) -> Steps[Parameters]:
+    """Talk to the first call in a queue."""
+    session.note("dialled", f"the queue {noun.text}")
+    session.exchange.serve(session.sid, noun.text)
+    until = session.now + verb.seconds("timeout", DIAL_TIMEOUT)
+    try:
+        first = yield from session.await_input((Connected,), until)
+        if first is None:
+            session.note("dialled", f"the queue {noun.text}, which is empty")
+            return {"DialCallStatus": "no-answer"}
+        return (yield from _talk_to_queued(session, verb, first.sid))
+    finally:
+        session.exchange.leave(session.sid)
+
+
+def _talk_to_queued(session: Session, verb: Element, sid: str) -> Steps[Parameters]:
+    session.note("connected", f"to {session.exchange.call(sid).from_}", call=sid)
+    session.exchange.watch(session.sid, sid)
+    started, until = session.now, session.now + verb.seconds("timeLimit", DEFAULT_TIME_LIMIT)
+    try:
+        while (received := (yield until)) is not None:
+            if _hangs_up(verb, received):
+                break
+            if (
+                isinstance(received, Changed)
+                and received.call.sid == sid
+                and not received.call.live
+            ):
+                break
+    finally:
+        session.exchange.release(sid)
+    seconds = session.now - started
+    session.note("disconnected", f"after {seconds:.0f} s")
+    return {"DialCallStatus": "completed", "DialCallSid": sid, "DialCallDuration": f"{seconds:.0f}"}
+
+
+def _enqueue(session: Session, verb: Element) -> Steps[None]:
+    queue = verb.text or next((child.text for child in verb.children), "")
+    base, started = session.url, session.now
+    position = session.exchange.enqueue(
+        session.sid, queue, verb.seconds("maxQueueSize", LONGEST_QUEUE)
+    )
+    described = {"QueueSid": f"QU{hashlib.sha256(queue.encode()).hexdigest()[:32]}"}
+    if not position:
+        session.note("skipped", f"the queue {queue}, which is full")
+        session.proceed(verb, {**described, "QueueResult": "queue-full", "QueueTime": "0"})
+        return
+    session.note("queued", f"in {queue}", position=str(position))
+    try:
+        waiting = _listen(session, verb, {**described, "QueuePosition": str(position)})
+        result = yield from _hold(session, waiting)
+    finally:
+        session.exchange.leave(session.sid)
+    seconds = f"{session.now - started:.0f}"
+    session.note("left", f"the queue {queue} after {seconds} s")
+    session.url = base
+    session.proceed(verb, {**described, "QueueResult": result, "QueueTime": seconds})
+
+
+def _hold(session: Session, waiting: Steps[None]) -> Steps[str]:
+    """Execute what is heard in the queue until the call is served or leaves."""
+    try:
+        until = next(waiting)
+        while not isinstance(received := (yield until), Connected):
+            until = waiting.send(received)
+    except LeaveQueue:
+        return "leave"
+    finally:
+        waiting.close()
+    session.note("connected", f"to {session.exchange.call(received.sid).to}", call=received.sid)
+    yield from session.await_input((Released,))
+    return "bridged"
+
+
+def _listen(session: Session, verb: Element, parameters: Parameters) -> Steps[None]:
+    """Execute the document of `waitUrl` over and over."""
+    if not verb.get("waitUrl"):
+        session.note("played", "the music of the queue")
+        yield from session.wait(FOREVER)
+    first = Instructions(verb.get("waitUrl"), None, verb.method("waitUrlMethod"), parameters)
+    following = first = first.resolved(session.url)
+    while True:
+        try:
+            yield from session.execute(following)
+            following = first
+        except Redirected as redirection:
+            following = redirection.instructions
+
+
+def _leave(session: Session, verb: Element) -> Steps[None]:  # noqa: ARG001 - a verb's signature
+    raise LeaveQueue
+    yield
+
+
+VERBS: Mapping[str, Verb] = {"Dial": _dial, "Enqueue": _enqueue, "Leave": _leave}

@@ -1,0 +1,79 @@
+"""Where the instructions of a call come from: the TwiML of a request, or an application."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Literal
+from urllib.parse import urljoin, urlsplit
+
+from calls_mcp.emulator.voice.twiml import Element, InstructionError, parse
+from calls_mcp.emulator.webhooks import Reply
+
+HTTP_FAILURE = 11200
+CONNECTION_FAILURE = 11205
+WRONG_CONTENT_TYPE = 12300
+_TWIML_TYPES = frozenset({"text/xml", "application/xml", "text/html"})
+
+Method = Literal["GET", "POST"]
+
+
+@dataclass(frozen=True)
+class Instructions:
+    """Where the next document comes from.
+
+    Attributes:
+        url: The URL of the document, empty if it came with the request.
+        twiml: The document itself.
+        method: The HTTP method.
+        parameters: What is sent in addition to the parameters of the call.
+    """
+
+    url: str = ""
+    twiml: str | None = None
+    method: Method = "POST"
+    parameters: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def resolved(self, base: str) -> "Instructions":
+        """Return these instructions with an absolute URL, or raise InstructionError."""
+        url = urljoin(base, self.url)
+        if not urlsplit(url).netloc:
+            message = f"The URL {url!r} is relative, and the document has no URL."
+            raise InstructionError(HTTP_FAILURE, message, url)
+        return Instructions(url, self.twiml, self.method, self.parameters)
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """The reply to a request for a document.
+
+    Attributes:
+        number: The number of the request.
+        reply: The reply.
+    """
+
+    number: int
+    reply: Reply
+
+    def document(self) -> tuple[Element, ...]:
+        """Return the verbs of the document.
+
+        Raises:
+            InstructionError: There is no document, or it is invalid.
+        """
+        status, content_type, body, failure, _, url = self.reply
+        content_type = content_type.partition(";")[0].strip().lower()
+        if status is None:
+            raise InstructionError(CONNECTION_FAILURE, f"There was {failure}.", url)
+        if status >= HTTPStatus.BAD_REQUEST:
+            raise InstructionError(HTTP_FAILURE, f"The response has status {status}.", url)
+        if content_type.startswith("audio/"):
+            return (Element("Play", text=url),)
+        if content_type == "text/plain":
+            return (Element("Say", text=" ".join(body.decode(errors="replace").split())),)
+        if content_type not in _TWIML_TYPES:
+            message = f"The content type is {content_type or 'missing'}."
+            raise InstructionError(WRONG_CONTENT_TYPE, message, url)
+        try:
+            return parse(body)
+        except InstructionError as error:
+            raise InstructionError(error.code, error.message, url) from error

@@ -1,0 +1,71 @@
+"""The conferences and queues in which calls meet. A call is known by its SID."""
+
+from collections import defaultdict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from calls_mcp.emulator.voice.twiml import Element
+
+LARGEST_CONFERENCE = 250  # participants
+
+
+@dataclass(frozen=True)
+class _Participant:
+    sid: str
+    ends_conference: bool
+
+
+class Conferences:
+    """The conferences, by name."""
+
+    def __init__(self) -> None:
+        self._participants: defaultdict[str, list[_Participant]] = defaultdict(list)
+
+    def join(self, sid: str, conference: Element) -> int:
+        """Join a conference and return the number of its participants, 0 if it is full."""
+        people = self._participants[conference.text]
+        if len(people) >= conference.seconds("maxParticipants", LARGEST_CONFERENCE):
+            return 0
+        people.append(_Participant(sid, conference.flag("endConferenceOnExit")))
+        return len(people)
+
+    def leave(self, sid: str) -> list[str]:
+        """Leave the conference, and return the calls for which it ends."""
+        for people in self._participants.values():
+            for person in people:
+                if person.sid == sid:
+                    people.remove(person)
+                    return [other.sid for other in people] if person.ends_conference else []
+        return []
+
+
+class Queues:
+    """The queues, by name, and the calls that wait for someone to serve."""
+
+    def __init__(self) -> None:
+        self._waiting: defaultdict[str, deque[str]] = defaultdict(deque)
+        self._servers: defaultdict[str, deque[str]] = defaultdict(deque)
+
+    def join(self, sid: str, queue: str, limit: int) -> int:
+        """Join the end of a queue and return the position, 0 if the queue is full."""
+        waiting = self._waiting[queue]
+        if len(waiting) >= limit:
+            return 0
+        waiting.append(sid)
+        return len(waiting)
+
+    def serve(self, sid: str, queue: str) -> None:
+        """Wait for the first call of a queue."""
+        self._servers[queue].append(sid)
+
+    def leave(self, sid: str) -> None:
+        """Leave the queue."""
+        for line in (*self._waiting.values(), *self._servers.values()):
+            if sid in line:
+                line.remove(sid)
+
+    def matches(self, queue: str) -> Iterator[tuple[str, str]]:
+        """Remove and yield each first call together with the one that serves it."""
+        waiting, servers = self._waiting[queue], self._servers[queue]
+        while waiting and servers:
+            yield waiting.popleft(), servers.popleft()

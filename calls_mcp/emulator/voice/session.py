@@ -1,0 +1,358 @@
+"""A session executes the instructions of one call, verb by verb.
+
+A verb is a generator. It yields the time until which it waits, and receives what happens before:
+an `Input`, or None at that time. So a session needs no clock and no thread of its own, and an
+hour on hold takes no time on a clock that is moved ahead.
+"""
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol, TypeVar
+from urllib.parse import urljoin
+
+import httpx
+
+from calls_mcp.emulator.call_lifecycle import Call, Status
+from calls_mcp.emulator.scenario import DEFAULT_TALK
+from calls_mcp.emulator.voice.callee import Callee, keys_seconds, speech_seconds
+from calls_mcp.emulator.voice.instructions import Fetched, Instructions
+from calls_mcp.emulator.voice.twiml import ELEMENTS, Element, InstructionError, parse
+
+FOREVER = float("inf")
+MOST_AT_ONCE = 100
+"""How many documents a call can execute without any time passing."""
+_APOLOGY = "We are sorry, an application error has occurred. Goodbye."
+APOLOGY = Instructions(twiml=f"<Response><Say>{_APOLOGY}</Say></Response>")
+
+T = TypeVar("T")
+
+
+# What happens during a wait
+
+
+@dataclass(frozen=True)
+class Pressed:
+    """The other party pressed a key."""
+
+    key: str
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """The other party said something."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Changed:
+    """The status of the call, or of one that it dialled, has changed."""
+
+    call: Call
+
+
+@dataclass(frozen=True)
+class Connected:
+    """The dialled call `sid` is ready to talk."""
+
+    sid: str
+
+
+@dataclass(frozen=True)
+class Released:
+    """The conference or the talk with the one who served the queue has ended."""
+
+
+Input = Pressed | Spoken | Changed | Connected | Released | Fetched
+Steps = Generator[float, Input | None, T]
+
+
+# What ends a verb early
+
+
+class Redirected(Exception):
+    """The call continues with other instructions."""
+
+    def __init__(self, instructions: Instructions) -> None:
+        super().__init__(instructions.url)
+        self.instructions = instructions
+
+
+class HangUp(Exception):
+    """The instructions end the call."""
+
+
+class LeaveQueue(Exception):
+    """The instructions that are heard in a queue leave it."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A recording that has just ended.
+
+    Attributes:
+        source: The verb that made it.
+        started: When it began, in seconds since the epoch.
+        channels: 1 for all parties together, 2 for each in its own channel.
+        verb: The verb, whose attributes name the callback.
+        callback_url: The URL of the callback, empty for none.
+    """
+
+    source: Literal["DialVerb", "RecordVerb"]
+    started: float
+    channels: int
+    verb: Element
+    callback_url: str
+
+
+# The session
+
+
+@dataclass
+class Leg:
+    """What is known about a call besides its record.
+
+    Attributes:
+        callee: The other party.
+        instructions: The first document, None if the call is only talked on.
+        fallback: The document for errors.
+        keys: The keys that are pressed after the answer.
+        awaits_greeting: Whether the instructions begin after the greeting of a machine.
+        is_incoming: Whether the call comes from outside, and the application answers it.
+        is_whisper: Whether the instructions are what a dialled party hears before it is connected.
+        cookies: The cookies of the application.
+        status: The latest known status of the call.
+    """
+
+    callee: Callee
+    instructions: Instructions | None = None
+    fallback: Instructions | None = None
+    keys: str = ""
+    awaits_greeting: bool = False
+    is_incoming: bool = False
+    is_whisper: bool = False
+    cookies: httpx.Cookies = field(default_factory=httpx.Cookies)
+    status: Status = "queued"
+
+
+class Exchange(Protocol):
+    """What a session needs from the switchboard. `sid` is a call."""
+
+    def call(self, sid: str) -> Call:
+        """Return the present record of a call."""
+        ...
+
+    def note(self, sid: str, event: str, text: str = "", **details: str) -> None:
+        """Add an entry to the transcript."""
+        ...
+
+    def can_reach(self, url: str) -> bool:
+        """Whether documents may be requested from this URL."""
+        ...
+
+    def fetch(self, sid: str, instructions: Instructions) -> int:
+        """Request a document, which arrives as `Fetched` with the returned number."""
+        ...
+
+    def answer(self, sid: str) -> None:
+        """Answer a call from outside."""
+        ...
+
+    def hang_up(self, sid: str, status: Status = "completed") -> None:
+        """End a call, with this status if it was not answered."""
+        ...
+
+    def press(self, sid: str, keys: str) -> None:
+        """Press keys for the other party to hear."""
+        ...
+
+    def tell(self, sid: str, text: str) -> None:
+        """Tell the other party what it has just heard."""
+        ...
+
+    def dial(self, sid: str, to: str, caller_id: str, timeout: float, noun: Element) -> str:
+        """Call someone for this call, and return the SID of the new call."""
+        ...
+
+    def watch(self, sid: str, other: str) -> None:
+        """Receive `Changed` for another call from now on."""
+        ...
+
+    def join(self, sid: str, conference: Element) -> int:
+        """Join a conference and return the number of its participants, 0 if it is full."""
+        ...
+
+    def leave(self, sid: str) -> None:
+        """Leave the conference or queue."""
+        ...
+
+    def enqueue(self, sid: str, queue: str, limit: int) -> int:
+        """Join the end of a queue and return the position, 0 if the queue is full."""
+        ...
+
+    def serve(self, sid: str, queue: str) -> None:
+        """Take the first call of a queue, or wait for one; it arrives as `Connected`."""
+        ...
+
+    def release(self, sid: str) -> None:
+        """Let a call that was taken from a queue continue."""
+        ...
+
+    def connect(self, sid: str) -> None:
+        """Connect a dialled call to the one that dialled it."""
+        ...
+
+    def save_recording(self, sid: str, recorded: Recorded) -> Mapping[str, str]:
+        """Keep a recording, and return the parameters that describe it."""
+        ...
+
+
+class Session:
+    """The execution of one call's instructions.
+
+    Attributes:
+        sid: The call.
+        now: The present time, in seconds since the epoch.
+        leg: What is known about the call.
+        exchange: The switchboard.
+        url: The URL of the present document, empty if it came with a request.
+    """
+
+    def __init__(self, sid: str, leg: Leg, exchange: Exchange, verbs: "Mapping[str, Verb]") -> None:
+        self.sid = sid
+        self.now = 0.0
+        self.leg = leg
+        self.exchange = exchange
+        self.url = ""
+        self._verbs = verbs
+        self._moment = 0.0
+        self._documents = 0
+
+    def run(self) -> Steps[None]:
+        """Execute the instructions until they end, and hang up."""
+        instructions = self.leg.instructions
+        prepare = self._prepare()
+        while instructions is not None:
+            try:
+                yield from prepare
+                yield from self.execute(instructions)
+                if self.leg.is_whisper:
+                    self.exchange.connect(self.sid)
+                    return
+                self.note("hung up", "at the end of the instructions")
+                instructions = None
+            except HangUp as reason:
+                self.note("hung up", str(reason))
+                instructions = None
+            except Redirected as redirection:
+                instructions = redirection.instructions
+            except InstructionError as error:
+                self.note("error", error.message, code=str(error.code), url=error.url)
+                instructions = self._after(error, instructions)
+        self.exchange.hang_up(self.sid)
+
+    def execute(self, instructions: Instructions) -> Steps[None]:
+        """Execute one document to its end.
+
+        Raises:
+            HangUp: It ends the call.
+            Redirected: It continues with another document.
+            InstructionError: It cannot be fetched or executed.
+        """
+        for verb in (yield from self._document(instructions)):
+            if self.leg.is_incoming and verb.name != "Reject":
+                self.exchange.answer(self.sid)
+            if ELEMENTS[verb.name].available:
+                yield from self._verbs[verb.name](self, verb)
+            else:
+                self.note("skipped", f"<{verb.name}>, which the emulator does not execute")
+        if self.leg.is_incoming:
+            self.exchange.answer(self.sid)
+
+    def note(self, event: str, text: str = "", **details: str) -> None:
+        """Add an entry to the transcript. Empty details are left out."""
+        details = {name: value for name, value in details.items() if value}
+        self.exchange.note(self.sid, event, text, **details)
+
+    def wait(self, seconds: float) -> Steps[None]:
+        """Let time pass. What happens meanwhile is lost."""
+        until = self.now + seconds
+        while (yield until) is not None:
+            pass
+
+    def await_input(self, kinds: "tuple[type[T], ...]", until: float = FOREVER) -> Steps[T | None]:
+        """Wait for the first input of these types, and return None at this time."""
+        while (received := (yield until)) is not None:
+            if isinstance(received, kinds):
+                return received
+        return None
+
+    def proceed(self, verb: Element, parameters: Mapping[str, str]) -> None:
+        """Continue with the verb's action, if it has one."""
+        if action := verb.get("action"):
+            raise Redirected(Instructions(action, None, verb.method(), parameters))
+
+    def save_recording(
+        self,
+        source: Literal["DialVerb", "RecordVerb"],
+        verb: Element,
+        started: float,
+        channels: int,
+    ) -> Mapping[str, str]:
+        """Keep a recording that ends now, and return the parameters that describe it."""
+        self.note("recorded", f"{self.now - started:.0f} s")
+        url = verb.get("recordingStatusCallback")
+        recorded = Recorded(source, started, channels, verb, url and urljoin(self.url, url))
+        return self.exchange.save_recording(self.sid, recorded)
+
+    def _prepare(self) -> Steps[None]:
+        if self.leg.awaits_greeting and (greeting := self.leg.callee.script.greeting):
+            yield from self.wait(speech_seconds(greeting))
+        if self.leg.keys:
+            self.note("pressed", self.leg.keys, by="application")
+            self.exchange.press(self.sid, self.leg.keys)
+            yield from self.wait(keys_seconds(self.leg.keys))
+
+    def _document(self, instructions: Instructions) -> Steps[tuple[Element, ...]]:
+        self._require_progress()
+        if instructions.twiml is not None:
+            self.url = ""
+            return parse(instructions.twiml)
+        instructions = instructions.resolved(self.url)
+        if not self.exchange.can_reach(instructions.url):
+            yield from self._talk(instructions.url)
+        number = self.exchange.fetch(self.sid, instructions)
+        while (
+            fetched := (yield from self.await_input((Fetched,)))
+        ) is None or fetched.number != number:
+            pass
+        self.url = fetched.reply.url or instructions.url
+        status = fetched.reply.failure or str(fetched.reply.status)
+        self.note("fetched", self.url, method=instructions.method, status=status)
+        return fetched.document()
+
+    def _talk(self, url: str) -> Steps[None]:
+        """Let the parties talk, because the instructions are out of reach."""
+        self.note("skipped", f"the instructions at {url}, because other machines are not asked")
+        leaves = self.leg.callee.script.talk_for is not None
+        yield from self.wait(FOREVER if leaves else DEFAULT_TALK)
+        raise HangUp("after some talk")
+
+    def _require_progress(self) -> None:
+        self._documents = self._documents + 1 if self._moment == self.now else 1
+        self._moment = self.now
+        if self._documents > MOST_AT_ONCE:
+            raise HangUp(f"after {MOST_AT_ONCE} documents that took no time")
+
+    def _after(self, error: InstructionError, failed: Instructions) -> Instructions | None:
+        """Return what follows an error, None if the apology failed."""
+        fallback = self.leg.fallback
+        if failed is APOLOGY:
+            return None
+        if fallback is None or error.url.startswith(fallback.url):
+            return APOLOGY
+        return replace(fallback, parameters={"ErrorCode": str(error.code), "ErrorUrl": error.url})
+
+
+Verb = Callable[[Session, Element], Steps[None]]
+"""Executes a verb of a session."""

@@ -1,0 +1,485 @@
+"""The switchboard runs the sessions of all calls, in the order of time, and connects them."""
+
+import asyncio
+import heapq
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Collection, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from itertools import count
+
+from calls_mcp.emulator import call_lifecycle
+from calls_mcp.emulator.call_lifecycle import Call, Status, new_sid, planned
+from calls_mcp.emulator.call_parameters import call_parameters
+from calls_mcp.emulator.call_store import CallStore
+from calls_mcp.emulator.parameters import ApiError, invalid
+from calls_mcp.emulator.recordings import RecordingOptions
+from calls_mcp.emulator.scenario import Scenario, Script
+from calls_mcp.emulator.transcripts import TranscriptEntry
+from calls_mcp.emulator.voice import dialing, verbs
+from calls_mcp.emulator.voice.callee import Callee, Reaction, key_times
+from calls_mcp.emulator.voice.instructions import Fetched, Instructions
+from calls_mcp.emulator.voice.rooms import Conferences, Queues
+from calls_mcp.emulator.voice.session import (
+    FOREVER,
+    Changed,
+    Connected,
+    Input,
+    Leg,
+    Pressed,
+    Recorded,
+    Redirected,
+    Released,
+    Session,
+    Spoken,
+    Steps,
+)
+from calls_mcp.emulator.voice.twiml import Element
+from calls_mcp.emulator.webhooks import Webhooks
+
+_VERBS = {**verbs.VERBS, **dialing.VERBS}
+
+
+@dataclass(frozen=True)
+class _Wake:
+    """The end of a wait, if the session has not moved on meanwhile."""
+
+    turn: int
+
+
+@dataclass(frozen=True)
+class _Left:
+    """The other party hangs up."""
+
+
+@dataclass
+class _Running:
+    session: Session
+    steps: Steps[None]
+    turn: int = 0
+
+
+_Event = Input | _Wake | _Left | Instructions
+
+
+class Switchboard:
+    """Executes instructions, and plays the other parties.
+
+    It holds an agenda of what happens when, and whatever happens is handled in a transaction of
+    the store, so that calls and sessions always agree.
+    """
+
+    def __init__(
+        self,
+        store: CallStore,
+        scenario: Scenario,
+        own_numbers: Collection[str],
+        webhooks: Webhooks,
+    ) -> None:
+        self._store = store
+        self._scenario = scenario
+        self._own_numbers = own_numbers
+        self._webhooks = webhooks
+        self._loop = asyncio.get_running_loop()
+        self._requests: set[asyncio.Task[None]] = set()
+        self._numbers = count(1)
+        self._pending: set[int] = set()
+        self._idle = asyncio.Event()
+        self._forget()
+        store.timers = self
+
+    def _forget(self) -> None:
+        self._agenda: list[tuple[float, int, str, _Event]] = []
+        self._legs: dict[str, Leg] = {}
+        self._running: dict[str, _Running] = {}
+        self._watchers: defaultdict[str, set[str]] = defaultdict(set)
+        self._conferences = Conferences()
+        self._queues = Queues()
+
+    # Time
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Fetch documents while the context is open."""
+        try:
+            yield
+        finally:
+            for request in self._requests:
+                request.cancel()
+            await asyncio.gather(*self._requests, return_exceptions=True)
+
+    async def settle(self) -> None:
+        """Wait until no document is being fetched."""
+        while True:
+            with self._store.transaction():
+                if not self._pending:
+                    return
+                self._idle.clear()
+            await self._idle.wait()
+
+    def next_due(self) -> float:
+        """Return when something happens next, infinity if nothing will."""
+        return self._agenda[0][0] if self._agenda else FOREVER
+
+    def run(self, now: float) -> None:
+        """Handle everything until now."""
+        while self.next_due() <= now:
+            _, _, sid, event = heapq.heappop(self._agenda)
+            self._handle(sid, event)
+
+    def changed(self, call: Call) -> None:
+        """Take note of a call that was written."""
+        leg = self._legs.get(call.sid)
+        if leg is not None and leg.status != call.status:
+            leg.status = call.status
+            self._post(self._store.now, call.sid, Changed(call))
+
+    def clear(self) -> None:
+        """Forget every call."""
+        self._forget()
+
+    def _post(self, at: float, sid: str, event: _Event) -> None:
+        heapq.heappush(self._agenda, (at, next(self._numbers), sid, event))
+
+    def _handle(self, sid: str, event: _Event) -> None:
+        running = self._running.get(sid)
+        match event:
+            case _Wake(turn):
+                if running and running.turn == turn:
+                    self._resume(running, None)
+                return
+            case _Left():
+                if self.call(sid).live:
+                    self.note(sid, "hung up", "by the other party")
+                    self.hang_up(sid)
+                return
+            case Changed(call) if call.sid == sid:
+                self._follow(call)
+                return
+            case Pressed(key):
+                self.note(sid, "pressed", key)
+            case Spoken(text):
+                self.note(sid, "spoke", text)
+            case Instructions():
+                self._redirect(sid, event)
+                return
+            case _:
+                pass
+        if running:
+            self._resume(running, event)
+
+    def _resume(self, running: _Running, event: Input | Redirected | None) -> None:
+        """Continue a session until it waits again."""
+        session = running.session
+        running.turn += 1
+        session.now = self._store.now
+        try:
+            if isinstance(event, Redirected):
+                until = running.steps.throw(event)
+            else:
+                until = running.steps.send(event)
+        except StopIteration:
+            self._running.pop(session.sid, None)
+            return
+        if until < FOREVER:
+            self._post(until, session.sid, _Wake(running.turn))
+
+    # Calls
+
+    def expect(self, call: Call, leg: Leg) -> None:
+        """Take over a call that is about to be added to the store."""
+        self._legs[call.sid] = leg
+
+    def ring(self, to: str, from_: str, caller: Script) -> Call:
+        """Place a call from outside to a number of the account.
+
+        Raises:
+            ApiError: The number has no instructions (400).
+        """
+        application = self._scenario.application(to)
+        if application is None:
+            raise invalid(f"to: {to} has no voice_url in the scenario.")
+        with self._store.transaction() as now:
+            call = Call(
+                sid=new_sid(),
+                to=to,
+                from_=from_,
+                direction="inbound",
+                status="queued",
+                created=now,
+                updated=now,
+                ring_at=now,
+                time_limit=call_lifecycle.DEFAULT_TIME_LIMIT,
+            )
+            leg = answering(application, caller)
+            leg.is_incoming = True
+            self.expect(call, leg)
+            self._store.add(call)
+        return call
+
+    def redirect(self, sid: str, instructions: Instructions, fallback: Instructions | None) -> None:
+        """Continue a call with other instructions."""
+        leg = self._legs.get(sid)
+        if leg is None:
+            return
+        leg.fallback = fallback or leg.fallback
+        if leg.status == "in-progress":
+            self._post(self._store.now, sid, instructions)
+        else:
+            leg.instructions = instructions
+
+    def react(self, sid: str, reaction: Reaction) -> None:
+        """Let the other party of a call do something now."""
+        self._schedule(sid, reaction, self._store.now)
+
+    def _follow(self, call: Call) -> None:
+        """Follow a call's own change of status."""
+        leg = self._legs[call.sid]
+        if not call.live:
+            self._end(call)
+        elif call.status == "ringing" and leg.is_incoming:
+            self._start(call.sid, leg)
+        elif call.status == "in-progress":
+            self._begin(call, leg)
+
+    def _begin(self, call: Call, leg: Leg) -> None:
+        """Begin with a call that was answered."""
+        if leg.is_incoming:
+            self.note(call.sid, "answered", "by the application")
+        else:
+            self.note(call.sid, "answered", f"by a {leg.callee.script.answered_by}")
+        if greeting := leg.callee.script.greeting:
+            self.note(call.sid, "spoke", greeting)
+        for reaction in leg.callee.timed:
+            self._schedule(call.sid, reaction, self._store.now + (reaction.at or 0))
+        if leg.instructions is not None and not leg.is_incoming:
+            self._start(call.sid, leg)
+        elif leg.instructions is None:
+            self.connect(call.sid)
+
+    def _start(self, sid: str, leg: Leg) -> None:
+        call = self.call(sid)
+        if leg.callee.script.talk_for is None and not leg.is_whisper:
+            self._store.update(call_lifecycle.held(call, self._store.now))
+        session = Session(sid, leg, self, _VERBS)
+        self._running[sid] = running = _Running(session, session.run())
+        self._resume(running, None)
+
+    def _redirect(self, sid: str, instructions: Instructions) -> None:
+        if running := self._running.get(sid):
+            self._resume(running, Redirected(instructions))
+        elif (leg := self._legs.get(sid)) is not None:
+            leg.instructions, leg.is_whisper = instructions, False
+            self._notify(self.call(sid)._replace(status="completed"))  # it leaves who dialled it
+            self._start(sid, leg)
+
+    def _end(self, call: Call) -> None:
+        details = {} if call.duration is None else {"duration": f"{call.duration} s"}
+        self.note(call.sid, "ended", call.status, **details)
+        del self._legs[call.sid]
+        if running := self._running.pop(call.sid, None):
+            running.session.now = self._store.now
+            running.steps.close()
+        self._notify(call)
+
+    def _notify(self, call: Call) -> None:
+        for sid in self._watchers.pop(call.sid, ()):
+            self._post(self._store.now, sid, Changed(call))
+
+    def _schedule(self, sid: str, reaction: Reaction, at: float) -> None:
+        if reaction.press:
+            for key, seconds in key_times(reaction.press):
+                self._post(at + seconds, sid, Pressed(key))
+        elif reaction.say:
+            self._post(at, sid, Spoken(reaction.say))
+        else:
+            self._post(at, sid, _Left())
+
+    # What sessions ask for (see Exchange)
+
+    def call(self, sid: str) -> Call:
+        """Return the present record of a call."""
+        call = self._store.get(sid)
+        if call is None:
+            raise LookupError(f"{sid} is not a call")
+        return call
+
+    def note(self, sid: str, event: str, text: str = "", **details: str) -> None:
+        """Add an entry to the transcript."""
+        self._store.transcripts.add(sid, TranscriptEntry(self._store.now, event, text, details))
+
+    def can_reach(self, url: str) -> bool:
+        """Whether documents may be requested from this URL."""
+        return self._webhooks.reaches(url)
+
+    def fetch(self, sid: str, instructions: Instructions) -> int:
+        """Request a document, which arrives as `Fetched` with the returned number."""
+        number = next(self._numbers)
+        parameters = {**call_parameters(self.call(sid)), **instructions.parameters}
+        self._pending.add(number)
+        self._loop.call_soon_threadsafe(self._request, sid, number, instructions, parameters)
+        return number
+
+    def answer(self, sid: str) -> None:
+        """Answer a call from outside."""
+        call, leg = self.call(sid), self._legs.get(sid)
+        if leg is not None and call.status == "ringing":
+            answered = call_lifecycle.answered(call, self._store.now, leg.callee.script.talk_for)
+            self._store.update(answered)
+
+    def hang_up(self, sid: str, status: Status = "completed") -> None:
+        """End a call, with this status if it was not answered."""
+        call = self._store.get(sid)
+        if call is None or not call.live:
+            return
+        is_answered = call.status == "in-progress"
+        ended = call_lifecycle.ended(call, self._store.now, "completed" if is_answered else status)
+        self._store.update(ended)
+        if call.peer_sid and (peer := self._store.get(call.peer_sid)):
+            self._store.update(call_lifecycle.following(peer, ended))
+
+    def press(self, sid: str, keys: str) -> None:
+        """Press keys for the other party to hear, if it is a number of the account."""
+        if peer := self.call(sid).peer_sid:
+            self._schedule(peer, Reaction(at=0, press=keys), self._store.now)
+
+    def tell(self, sid: str, text: str) -> None:
+        """Tell the other party what it has just heard."""
+        leg = self._legs.get(sid)
+        if leg is not None and (reaction := leg.callee.hear(text)):
+            self._schedule(sid, reaction, self._store.now + reaction.after)
+
+    def dial(self, sid: str, to: str, caller_id: str, timeout: float, noun: Element) -> str:
+        """Call someone for this call, and return the SID of the new call."""
+        now = self._store.now
+        call = Call(
+            sid=new_sid(),
+            to=to,
+            from_=caller_id,
+            direction="outbound-dial",
+            status="queued",
+            created=now,
+            updated=now,
+            ring_at=now,
+            parent_call_sid=sid,
+            callback_url=noun.get("statusCallback") or None,
+            callback_method=noun.method("statusCallbackMethod"),
+            callback_events=noun.get("statusCallbackEvent", "completed"),
+        )
+        self.watch(sid, call.sid)
+        self.place(planned(call, self._script_of(to), timeout), _whisper(noun, self._script_of(to)))
+        return call.sid
+
+    def place(self, call: Call, leg: Leg) -> None:
+        """Add a call. A call to a number of the account has a record at both ends."""
+        if call.to not in self._own_numbers:
+            self.expect(call, leg)
+            self._store.add(call)
+            return
+        call, inbound = call_lifecycle.both_records(call)
+        self.expect(call, leg)
+        if application := self._scenario.application(call.to):
+            self.expect(inbound, answering(application, Script()))
+        self._store.add(call, inbound)
+
+    def watch(self, sid: str, other: str) -> None:
+        """Let a call receive `Changed` when another one ends, and `Connected` when it is ready."""
+        self._watchers[other].add(sid)
+
+    def connect(self, sid: str) -> None:
+        """Connect a dialled call to the one that dialled it."""
+        for watcher in self._watchers.get(sid, ()):
+            self._post(self._store.now, watcher, Connected(sid))
+
+    def join(self, sid: str, conference: Element) -> int:
+        """Join a conference and return the number of its participants, 0 if it is full."""
+        return self._conferences.join(sid, conference)
+
+    def leave(self, sid: str) -> None:
+        """Leave every conference and queue."""
+        self._queues.leave(sid)
+        for other in self._conferences.leave(sid):
+            self.release(other)
+
+    def enqueue(self, sid: str, queue: str, limit: int) -> int:
+        """Join the end of a queue and return the position, 0 if the queue is full."""
+        position = self._queues.join(sid, queue, limit)
+        self._connect_queued(queue)
+        return position
+
+    def serve(self, sid: str, queue: str) -> None:
+        """Take the first call of a queue, or wait for one; it arrives as `Connected`."""
+        self._queues.serve(sid, queue)
+        self._connect_queued(queue)
+
+    def release(self, sid: str) -> None:
+        """Let a call that was taken from a queue continue."""
+        self._post(self._store.now, sid, Released())
+
+    def save_recording(self, sid: str, recorded: Recorded) -> Mapping[str, str]:
+        """Keep a recording, and return the parameters that describe it."""
+        verb, recordings = recorded.verb, self._store.recordings
+        options = RecordingOptions(
+            channels=recorded.channels,
+            callback_url=recorded.callback_url or None,
+            callback_method=verb.method("recordingStatusCallbackMethod"),
+            callback_events=verb.get("recordingStatusCallbackEvent", "completed"),
+        )
+        recording = recordings.add(sid, recorded.source, recorded.started, self._store.now, options)
+        return recordings.summary(recording)
+
+    def _connect_queued(self, queue: str) -> None:
+        for first, server in self._queues.matches(queue):
+            self._post(self._store.now, first, Connected(server))
+            self._post(self._store.now, server, Connected(first))
+
+    def _script_of(self, to: str) -> Script:
+        try:
+            return self._scenario.script_of(to)
+        except ApiError:
+            return Script(end_as="failed", answer_after=0)
+
+    # Documents
+
+    def _request(
+        self, sid: str, number: int, instructions: Instructions, parameters: Mapping[str, str]
+    ) -> None:
+        request = asyncio.create_task(self._receive(sid, number, instructions, parameters))
+        self._requests.add(request)
+        request.add_done_callback(self._requests.discard)
+
+    async def _receive(
+        self, sid: str, number: int, instructions: Instructions, parameters: Mapping[str, str]
+    ) -> None:
+        try:
+            leg = self._legs.get(sid)
+            if leg is None:
+                return
+            method, url, cookies = instructions.method, instructions.url, leg.cookies
+            reply = await self._webhooks.send(method, url, parameters, f"{sid}/{number}", cookies)
+            with self._store.transaction() as now:
+                self._post(now, sid, Fetched(number, reply))
+        finally:
+            with self._store.transaction():  # which handles what has arrived
+                self._pending.discard(number)
+                if not self._pending:
+                    self._idle.set()
+
+
+def answering(application: Script, caller: Script) -> Leg:
+    """Return what is known about an inbound call that an application answers."""
+    fallback = application.voice_fallback_url
+    return Leg(
+        Callee(caller),
+        Instructions(application.voice_url or "", None, application.voice_method),
+        Instructions(fallback) if fallback else None,
+    )
+
+
+def _whisper(noun: Element, script: Script) -> Leg:
+    """Return what is known about a call to the party that a noun names."""
+    keys = noun.get("sendDigits")
+    instructions = Instructions(noun.get("url"), None, noun.method()) if noun.get("url") else None
+    if keys and instructions is None:
+        instructions = Instructions(twiml="<Response/>")
+    return Leg(Callee(script), instructions, keys=keys, is_whisper=True)

@@ -1,0 +1,155 @@
+"""An application on a web server, and an emulator whose calls follow it."""
+
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from urllib.parse import parse_qsl, urlsplit
+
+import httpx
+from twilio.request_validator import RequestValidator
+
+from calls_mcp.emulator import DEFAULT_ACCOUNT, Emulator, ManualClock, Scenario, Script
+from calls_mcp.emulator.testing import RunningEmulator, running
+
+CALLEE = "+12025550123"
+XML = {"Content-Type": "text/xml"}
+
+
+@dataclass(frozen=True)
+class Page:
+    """The response to a request for instructions."""
+
+    body: str = "<Response/>"
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=lambda: XML)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request for instructions."""
+
+    method: str
+    url: str
+    form: Mapping[str, str]
+    headers: Mapping[str, str]
+
+    @property
+    def path(self) -> str:
+        return urlsplit(self.url).path
+
+    @property
+    def parameters(self) -> Mapping[str, str]:
+        return {**dict(parse_qsl(urlsplit(self.url).query)), **self.form}
+
+    def is_signed_with(self, auth_token: str) -> bool:
+        signature = self.headers["X-Twilio-Signature"]
+        validator = RequestValidator(auth_token)
+        return validator.validate(self.url, dict(self.form), signature) is True  # pyright: ignore[reportUnknownMemberType] - untyped
+
+
+@dataclass
+class Application:
+    """Serves its pages by path; a page can depend on the request."""
+
+    url: str
+    pages: dict[str, Page | Callable[[Asked], Page]] = field(default_factory=dict)
+    asked: list[Asked] = field(default_factory=list[Asked])
+
+    def says(self, path: str, verbs: str) -> str:
+        """Serve these verbs at a path, and return its URL."""
+        self.pages[path] = Page(f"<Response>{verbs}</Response>")
+        return self.url + path
+
+    def respond(self, asked: Asked) -> Page:
+        self.asked.append(asked)
+        page = self.pages.get(asked.path, Page("not here", 404))
+        return page if isinstance(page, Page) else page(asked)
+
+
+@contextmanager
+def serving() -> Generator[Application]:
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
+            pass
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+            form = dict(parse_qsl(body, keep_blank_values=True))
+            url = application.url + self.path
+            page = application.respond(Asked(self.command, url, form, dict(self.headers)))
+            content = page.body.encode()
+            self.send_response(page.status)
+            for name, value in {**page.headers, "Content-Length": str(len(content))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST  # noqa: N815 - its name there
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        application = Application(f"http://127.0.0.1:{server.server_address[1]}")
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield application
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@dataclass
+class Phone:
+    """Places calls with an emulator whose clock is stopped."""
+
+    api: RunningEmulator
+    http: httpx.Client
+    application: Application
+
+    def call(self, verbs: str = "", to: str = CALLEE, **form: str) -> str:
+        """Place a call that follows the verbs, or what the form says; return its SID."""
+        instructions = form or {"Twiml": f"<Response>{verbs}</Response>"}
+        if "Url" not in instructions and "Twiml" not in instructions:
+            instructions = {"Twiml": f"<Response>{verbs}</Response>", **form}
+        response = self.http.post(
+            "Calls.json", data={"To": to, "From": self.api.number, **instructions}
+        )
+        assert response.status_code == 201, response.text
+        return response.json()["sid"]
+
+    def update(self, sid: str, **form: str) -> None:
+        response = self.http.post(f"Calls/{sid}.json", data=form)
+        assert response.status_code == 200, response.text
+
+    def record(self, sid: str) -> Mapping[str, str | None]:
+        return self.http.get(f"Calls/{sid}.json").json()
+
+    def children(self, sid: str) -> list[Mapping[str, str | None]]:
+        calls = self.http.get("Calls.json", params={"ParentCallSid": sid}).json()["calls"]
+        return calls[::-1]
+
+    def advance(self, seconds: float) -> None:
+        self.api.advance(seconds)
+
+    def story(self, sid: str) -> list[str]:
+        """Return the transcript: seconds since the answer, the event and its text."""
+        entries = self.api.transcript(sid)
+        answered = next((each.at for each in entries if each.event == "answered"), 0)
+        return [f"{each.at - answered:g} {each.event} {each.text}".strip() for each in entries]
+
+    def heard(self, sid: str) -> list[str]:
+        """Return what was said in a call."""
+        return [each.text for each in self.api.transcript(sid) if each.event == "said"]
+
+
+@contextmanager
+def switched_on(
+    application: Application, scripts: Mapping[str, Script] | None = None
+) -> Generator[Phone]:
+    emulator = Emulator(clock=ManualClock(), scenario=Scenario(scripts or {}), calls_per_second=100)
+    with running(emulator) as api:
+        base = f"{api.base_url}/2010-04-01/Accounts/{api.account_sid}/"
+        credentials = DEFAULT_ACCOUNT.sid, DEFAULT_ACCOUNT.auth_token
+        with httpx.Client(base_url=base, auth=credentials) as http:
+            yield Phone(api, http, application)
