@@ -15,6 +15,7 @@ from typing import NamedTuple, Self
 from urllib.parse import parse_qsl, urldefrag, urlencode, urlsplit
 
 import httpx
+from httpx import Cookies
 
 TOTAL_SECONDS = 15  # for all attempts of a request
 LONGEST_BODY = 65_536  # bytes of a response that are kept
@@ -124,7 +125,7 @@ class Webhooks:
         url: str,
         form: Mapping[str, str],
         token: str,
-        cookies: httpx.Cookies | None = None,
+        cookies: Cookies | None = None,
     ) -> Reply:
         """Send a request, and retry it as its URL says. Redirections are followed.
 
@@ -175,11 +176,11 @@ class Webhooks:
         return self.http.build_request(method, url, headers=headers, content=body, timeout=timeout)
 
     async def _attempt(
-        self, request: httpx.Request, attempt: int, cookies: httpx.Cookies | None
+        self, request: httpx.Request, attempt: int, cookies: Cookies | None
     ) -> tuple[Reply, str]:
         """Make one attempt; return its result and the kind of its failure."""
         try:
-            reply = await self._follow(request, cookies or httpx.Cookies())
+            reply = await self._follow(request, cookies or Cookies())
         except httpx.HTTPError as error:
             logger.info("webhook %s: %r", request.url, error)
             failure = f"no response: {error}" if str(error) else "no response"
@@ -187,7 +188,7 @@ class Webhooks:
             return Reply(failure=failure, attempts=attempt), "ct" if failed_to_connect else "rt"
         return reply._replace(attempts=attempt), f"{(reply.status or 0) // 100}xx"
 
-    async def _follow(self, request: httpx.Request, cookies: httpx.Cookies) -> Reply:
+    async def _follow(self, request: httpx.Request, cookies: Cookies) -> Reply:
         """Return the response, after redirections."""
         reply = Reply()
         for _ in range(MOST_REDIRECTIONS + 1):

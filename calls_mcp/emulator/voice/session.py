@@ -10,13 +10,12 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, TypeVar
 from urllib.parse import urljoin
 
-import httpx
-
 from calls_mcp.emulator.call_lifecycle import Call, Status
 from calls_mcp.emulator.scenario import DEFAULT_TALK
 from calls_mcp.emulator.voice.callee import Callee, keys_seconds, speech_seconds
 from calls_mcp.emulator.voice.instructions import Fetched, Instructions
 from calls_mcp.emulator.voice.twiml import ELEMENTS, Element, InstructionError, parse
+from calls_mcp.emulator.webhooks import Cookies
 
 FOREVER = float("inf")
 MOST_AT_ONCE = 100
@@ -131,7 +130,7 @@ class Leg:
     awaits_greeting: bool = False
     is_incoming: bool = False
     is_whisper: bool = False
-    cookies: httpx.Cookies = field(default_factory=httpx.Cookies)
+    cookies: Cookies = field(default_factory=Cookies)
     status: Status = "queued"
 
 
