@@ -1,13 +1,15 @@
-"""Overview: statistics of the last 24 hours, 7 days or 30 days, as charts and tables."""
+"""Overview: statistics of today, 7 days or 30 days of the reader, as charts and tables."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
-from itertools import islice
+from itertools import islice, takewhile
 from typing import cast
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import anyio
 import anyio.to_thread
@@ -20,33 +22,21 @@ from starlette.routing import Route
 from calls_mcp.audit.search import AuditReader
 from calls_mcp.console.charts import bars, columns
 from calls_mcp.console.context import ConsoleContext, TimedCache
-from calls_mcp.console.statistics import Statistics, count
+from calls_mcp.console.recent_calls import MAX_CALLS, RecentCalls
+from calls_mcp.console.statistics import DecisionRecord, Statistics, count
 from calls_mcp.console.templating import length_of_time, page
 from calls_mcp.errors import CallsError
-from calls_mcp.tools.catalog import Json
 from calls_mcp.tools.outcome import CallSummary, iso_time
 
 _DAY = 86_400  # seconds
-_RANGES = {"24h": ("24 h", 1), "7d": ("7 days", 7), "30d": ("30 days", 30)}
-_LONGEST = 30 * _DAY
+_RANGES = {"today": ("Today", 1), "7d": ("7 days", 7), "30d": ("30 days", 30)}
+_LONGEST = 31 * _DAY
 _NO_CALLS = "Calls appear here after an agent places one with create_call."
 _CACHED = 60.0  # seconds
-_MAX_LISTS = 5
 _MAX_RECORDS = 20_000
 _MAX_BARS = 12
 _LIVE = ("queued", "initiated", "ringing", "in-progress")
 _RESULTS = ("live", "not completed", "completed")
-_COUNTED_FIELDS = (
-    "seq",
-    "time",
-    "id",
-    "approval_id",
-    "decision",
-    "confirmed_by",
-    "decided_by",
-    "rule",
-    "error_kind",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,35 +55,45 @@ class OverviewPage:
 
     def __init__(self, console: ConsoleContext) -> None:
         self._console = console
+        self._calls = RecentCalls(partial(console.invoke, "list_calls"), console.clock)
         self._cache: TimedCache[dict[str, object]] = TimedCache(_CACHED, console.clock)
-        self._decisions: list[Mapping[str, Json]] = []  # of the last 30 days, the newest first
+        self._decisions: Sequence[DecisionRecord] = ()  # of the longest range, newest first
+        self._last = 0
+        """The number of the newest of them."""
         self._reading = anyio.Lock()
         self.routes = [Route("/overview", self.show)]
 
     async def preload(self) -> None:
-        """Read the newest records, so that the first visit is fast."""
+        """Read the newest records and calls, so that the first visit is fast."""
         with suppress(CallsError):  # each visit reports the error
             await self._read_decisions()
+        if self._console.runtime:
+            await self._read_all_calls()
 
     async def show(self, request: Request) -> Response:
         """Show the statistics of a range."""
-        wanted = request.query_params.get("range", "24h")
+        wanted = request.query_params.get("range", "today")
         if wanted not in _RANGES:
             raise HTTPException(400, f"range must be one of {', '.join(_RANGES)}.")
         name, days = _RANGES[wanted]
-        values = await self._cache.get(wanted, partial(self._read, days * _DAY))
+        zone = _zone(request)
+        key = f"{wanted} {zone.key}"
+        values = await self._cache.get(key, partial(self._read, days, zone))
         ranges = [(key, label) for key, (label, _) in _RANGES.items()]
-        chosen = {"range": name, "chosen": wanted, "ranges": ranges}
+        period = "today" if days == 1 else f"in the last {name}"
+        chosen = {"period": period, "chosen": wanted, "ranges": ranges}
         return page(request, "overview.html", {**values, **chosen})
 
-    async def _read(self, seconds: int) -> dict[str, object]:
-        until = self._console.clock()
-        since = until - seconds
+    async def _read(self, days: int, zone: ZoneInfo) -> dict[str, object]:
+        until = datetime.fromtimestamp(self._console.clock(), zone)
+        midnight = until.replace(hour=0, minute=0, second=0, microsecond=0)
+        since = midnight - timedelta(days=days - 1)
         calls, notes = await self._read_calls(since)
         decisions = await self._read_decisions()
         if reason := self._console.unavailable.get("audit_database"):
             notes.append(reason)
-        if len(decisions) == _MAX_RECORDS and str(decisions[-1]["time"]) > iso_time(since):
+        is_cut = len(decisions) == _MAX_RECORDS
+        if is_cut and decisions[-1].time > iso_time(since.timestamp()):
             notes.append(f"Only the newest {_MAX_RECORDS:,} audit records are counted.")
         operator_ttl = self._console.settings.guard.operator_ttl
         statistics = count(calls, decisions, since, until, operator_ttl)
@@ -104,41 +104,46 @@ class OverviewPage:
             "notes": notes,
         }
 
-    async def _read_decisions(self) -> list[Mapping[str, Json]]:
+    async def _read_decisions(self) -> Sequence[DecisionRecord]:
         """Return the decisions of the longest range, newest first. Only new records are read."""
         database = self._console.audit_database
         beginning = iso_time(self._console.clock() - _LONGEST)
         if database is None:
-            return []
+            return ()
         async with self._reading:
-            known = self._decisions
-            last = cast("int", known[0]["seq"]) if known else 0
             read = AuditReader(database).decisions
-            new = await anyio.to_thread.run_sync(read, beginning, _MAX_RECORDS, last)
-            counted = [{name: record.get(name) for name in _COUNTED_FIELDS} for record in new]
-            recent = [record for record in known if str(record["time"]) >= beginning]
-            self._decisions = [*counted, *recent][:_MAX_RECORDS]
+            new = await anyio.to_thread.run_sync(read, beginning, _MAX_RECORDS, self._last)
+            if new:
+                self._last = cast("int", new[0]["seq"])
+            known = takewhile(lambda record: record.time >= beginning, self._decisions)
+            records = [*map(DecisionRecord.parse, new), *known]
+            self._decisions = records[:_MAX_RECORDS]
             return self._decisions
 
-    async def _read_calls(self, since: float) -> tuple[list[CallSummary], list[str]]:
+    async def _read_all_calls(self) -> None:
+        await self._calls.read_all()
+
+    async def _read_calls(self, since: datetime) -> tuple[Sequence[CallSummary], list[str]]:
         """Return the newest calls, and notes about calls that are missing."""
-        calls = list[CallSummary]()
         if reason := self._console.unavailable.get("runtime"):
-            return calls, [reason]
-        size: Mapping[str, Json] = {"limit": 1000, "page_size": 1000}
-        arguments = size
-        for _ in range(_MAX_LISTS):
-            outcome = await self._console.invoke("list_calls", arguments)
-            if outcome.error:
-                return calls, [outcome.error.message]
-            found = outcome.calls or ()
-            calls += found
-            if not (
-                found and outcome.next_cursor and (found[-1].created_at or "") >= iso_time(since)
-            ):
-                return calls, []
-            arguments = {**size, "cursor": outcome.next_cursor}
-        return calls, [f"Only the newest {len(calls):,} calls are counted."]
+            return (), [reason]
+        if self._calls.are_stale:
+            self._console.background.start(self._read_all_calls)
+        calls, error = await self._calls.read()
+        if error:
+            return calls, [error.message]
+        oldest = calls[-1].created_at or "" if calls else ""
+        if len(calls) == MAX_CALLS and oldest > iso_time(since.timestamp()):
+            return calls, [f"Only the newest {MAX_CALLS:,} calls are counted."]
+        return calls, []
+
+
+def _zone(request: Request) -> ZoneInfo:
+    """Return the reader's time zone, which the script stores in a cookie; UTC without one."""
+    try:
+        return ZoneInfo(request.cookies.get("zone", "UTC"))
+    except (ValueError, ZoneInfoNotFoundError, OSError):
+        return ZoneInfo("UTC")
 
 
 def _tiles(statistics: Statistics) -> Iterator[tuple[str, str]]:
@@ -186,10 +191,9 @@ def _charts(statistics: Statistics) -> Iterator[Chart]:
 
 
 def _calls_chart(statistics: Statistics) -> Chart:
-    is_daily, statuses = statistics.is_daily, statistics.statuses
-    title, unit = ("Calls by day (UTC)", "Day") if is_daily else ("Calls by hour (UTC)", "Hour")
-    # With 24 hours, the first hour is incomplete; the table has it.
-    periods = [*statistics.hours.items()][0 if is_daily else 1 :]
+    statuses, zone = statistics.statuses, statistics.since.tzinfo
+    unit = "Day" if statistics.is_daily else "Hour"
+    title, periods = f"Calls by {unit.lower()} ({zone})", [*statistics.hours.items()]
     results = [Counter(map(_result, Counter(counts).elements())) for _, counts in periods]
     parts = [(name, [counts[name] for counts in results]) for name in _RESULTS]
     rows = (
@@ -197,9 +201,9 @@ def _calls_chart(statistics: Statistics) -> Chart:
         for period, counts in statistics.hours.items()
         if any(counts.values())
     )
-    labels = [period[8:] if is_daily else period[11:] for period, _ in periods]
+    labels = [period[8:] if statistics.is_daily else period[11:] for period, _ in periods]
     picture = columns(title, labels, parts)
-    return Chart(title, picture, (f"{unit} (UTC)", *statuses), tuple(rows), _NO_CALLS)
+    return Chart(title, picture, (f"{unit} ({zone})", *statuses), tuple(rows), _NO_CALLS)
 
 
 def _result(status: str) -> str:

@@ -1,11 +1,13 @@
 """Statistics about calls and decisions."""
 
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from statistics import median
+from typing import NamedTuple, Self
 
 from calls_mcp.errors import PolicyDenied
 from calls_mcp.tools.catalog import Json
@@ -15,17 +17,35 @@ from calls_mcp.tools.phone_number import country
 _DURATIONS = ((10, "under 10 s"), (60, "10 to 59 s"), (300, "1 to 4 min"), (1800, "5 to 29 min"))
 _LONGER = "30 min or more"
 _APPROVALS = ("approved", "denied", "expired", "pending")
-_DAILY = 2 * 86_400  # seconds; longer ranges are counted by day
+_DAILY = timedelta(days=2)  # longer ranges are counted by day
 _CONFIRMATIONS = ("requested", "accepted", "declined", "expired")
+
+
+class DecisionRecord(NamedTuple):
+    """The fields of an audit record that are counted, as text, empty if it does not have them."""
+
+    time: str
+    id: str
+    approval_id: str
+    decision: str
+    confirmed_by: str
+    decided_by: str
+    rule: str
+    error_kind: str
+
+    @classmethod
+    def parse(cls, record: Mapping[str, Json]) -> Self:
+        """Return the fields of a record, which may have been edited."""
+        return cls(*(str(record.get(name) or "") for name in cls._fields))
 
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Counts between two times, which are in epoch seconds.
+    """Counts between two times in the reader's time zone.
 
     Attributes:
-        hours: The number of calls by the hour of their creation (`2026-01-31T22`) and status, or by
-            its day (`2026-01-31`) if the times are more than two days apart.
+        hours: The number of calls by the local hour of their creation (`2026-01-31T22`) and status,
+            or by its day (`2026-01-31`) if the times are more than two days apart.
         costs: The costs by country and currency, highest first.
         confirmations: The number requested, accepted, declined and expired.
         approvals: What became of the approval requests: approved, denied, expired or pending.
@@ -33,8 +53,8 @@ class Statistics:
         denials: The number of changes denied by each rule of the policy, highest first.
     """
 
-    since: float
-    until: float
+    since: datetime
+    until: datetime
     calls: int
     hours: Mapping[str, Mapping[str, int]]
     durations: Mapping[str, int]
@@ -57,19 +77,19 @@ class Statistics:
 
 def count(
     calls: Iterable[CallSummary],
-    records: Iterable[Mapping[str, Json]],
-    since: float,
-    until: float,
+    records: Iterable[DecisionRecord],
+    since: datetime,
+    until: datetime,
     operator_ttl: float,
 ) -> Statistics:
-    """Return the statistics of the calls and audit records since `since`.
+    """Return the statistics of the calls and audit records since `since`, which begins a day.
 
     An approval request expires after `operator_ttl` seconds.
     """
-    beginning = iso_time(since)
+    beginning = iso_time(since.timestamp())
     calls = [call for call in calls if (call.created_at or "") >= beginning]
-    records = [record for record in records if str(record.get("time", "")) >= beginning]
-    valid, expired_before = [*_without_void(records)], iso_time(until - operator_ttl)
+    records = [record for record in records if record.time >= beginning]
+    valid, expired_before = [*_without_void(records)], iso_time(until.timestamp() - operator_ttl)
     approvals, median_decision = _count_approvals(valid, expired_before)
     return Statistics(
         since=since,
@@ -86,19 +106,19 @@ def count(
 
 
 def _count_hours(
-    calls: Iterable[CallSummary], since: float, until: float
+    calls: Iterable[CallSummary], since: datetime, until: datetime
 ) -> Mapping[str, Mapping[str, int]]:
     is_daily = until - since > _DAILY
-    start = datetime.fromtimestamp(since, UTC).replace(minute=0, second=0, microsecond=0)
-    bucket = start.replace(hour=0) if is_daily else start
     length, width = (timedelta(days=1), 10) if is_daily else (timedelta(hours=1), 13)
-    hours: dict[str, Counter[str]] = {}
-    while bucket.timestamp() <= until:
-        hours[bucket.isoformat()[:width]] = Counter()
+    bucket, end = since.replace(tzinfo=None), until.replace(tzinfo=None)
+    starts, hours = list[str](), list[tuple[str, Counter[str]]]()
+    while bucket <= end:
+        starts.append(iso_time(bucket.replace(tzinfo=since.tzinfo).timestamp()))
+        hours.append((bucket.isoformat()[:width], Counter()))
         bucket += length
     for call in calls:
-        hours.setdefault((call.created_at or "")[:width], Counter())[call.status or "?"] += 1
-    return hours
+        hours[bisect_right(starts, call.created_at or "") - 1][1][call.status or "?"] += 1
+    return dict(hours)
 
 
 def _count_durations(calls: Iterable[CallSummary]) -> Mapping[str, int]:
@@ -118,22 +138,22 @@ def _sum_costs(calls: Iterable[CallSummary]) -> Mapping[tuple[str, str], Decimal
     return dict(sorted(costs.items(), key=lambda item: -item[1]))
 
 
-def _without_void(records: Sequence[Mapping[str, Json]]) -> Iterator[Mapping[str, Json]]:
+def _without_void(records: Sequence[DecisionRecord]) -> Iterator[DecisionRecord]:
     """Yield the records, newest first, without decisions that came too late."""
 
-    def key(record: Mapping[str, Json]) -> tuple[Json, Json]:
-        return record.get("approval_id"), record.get("decided_by")
+    def key(record: DecisionRecord) -> tuple[str, str]:
+        return record.approval_id, record.decided_by
 
-    void = Counter(key(record) for record in records if record.get("decision") == "void")
+    void = Counter(key(record) for record in records if record.decision == "void")
     for record in records:
-        if record.get("decision") in ("approved", "declined") and void[key(record)]:
+        if void and record.decision in ("approved", "declined") and void[key(record)]:
             void[key(record)] -= 1
-        elif record.get("decision") != "void":
+        elif record.decision != "void":
             yield record
 
 
 def _count_confirmations(
-    records: Iterable[Mapping[str, Json]], expired_before: str
+    records: Iterable[DecisionRecord], expired_before: str
 ) -> Mapping[str, int]:
     """Count each confirmation once, even though a decision and the agent's retry are two records.
 
@@ -143,26 +163,23 @@ def _count_confirmations(
     found: dict[str, set[str]] = {name: set() for name in _CONFIRMATIONS}
     expired: set[str] = set()
     for record in records:
-        identifier = str(record.get("approval_id") or record.get("id"))
-        decision = str(record.get("decision"))
+        identifier, decision = record.approval_id or record.id, record.decision
         if decision == "asked":
             found["requested"].add(identifier)
-            if record.get("approval_id") and str(record.get("time")) < expired_before:
+            if record.approval_id and record.time < expired_before:
                 expired.add(identifier)
         elif decision == "declined":
             found["declined"].add(identifier)
         elif decision in ("expired", "withdrawn"):
             found["expired"].add(identifier)
-        elif decision == "approved" or (
-            decision == "allowed" and record.get("confirmed_by") != "none"
-        ):
+        elif decision == "approved" or (decision == "allowed" and record.confirmed_by != "none"):
             found["accepted"].add(identifier)
     found["expired"] |= expired - found["accepted"] - found["declined"]
     return {name: len(identifiers) for name, identifiers in found.items()}
 
 
 def _count_approvals(
-    records: Iterable[Mapping[str, Json]], expired_before: str
+    records: Iterable[DecisionRecord], expired_before: str
 ) -> tuple[Mapping[str, int], float | None]:
     """Count what became of each approval request, and return the median time to decide."""
     asked: dict[str, str] = {}
@@ -170,11 +187,11 @@ def _count_approvals(
     names = {"approved": "approved", "declined": "denied"}
     names |= dict.fromkeys(("expired", "withdrawn"), "expired")
     for record in records:
-        identifier, decision = str(record.get("approval_id") or ""), str(record.get("decision"))
+        identifier, decision = record.approval_id, record.decision
         if identifier and decision == "asked":
-            asked[identifier] = str(record.get("time"))
+            asked[identifier] = record.time
         elif identifier and decision in names:
-            ended[identifier] = names[decision], str(record.get("time"))
+            ended[identifier] = names[decision], record.time
     counts: dict[str, int] = dict.fromkeys(_APPROVALS, 0)
     seconds = list[float]()
     for identifier, time in asked.items():
@@ -187,10 +204,10 @@ def _count_approvals(
     return counts, median(seconds) if seconds else None
 
 
-def _count_denials(records: Iterable[Mapping[str, Json]]) -> Mapping[str, int]:
+def _count_denials(records: Iterable[DecisionRecord]) -> Mapping[str, int]:
     rules = Counter(
-        str(record.get("rule") or "unknown")
+        record.rule or "unknown"
         for record in records
-        if record.get("decision") == "denied" and record.get("error_kind") == PolicyDenied.kind
+        if record.decision == "denied" and record.error_kind == PolicyDenied.kind
     )
     return dict(rules.most_common())

@@ -432,3 +432,12 @@ async def test_with_permission_a_hidden_tab_notifies(harness: Harness, window: W
     await deny_as_bob(harness, first)
     await window.expect_text("2 pending approval requests.")
     assert await page.evaluate("notifications") == [["2 pending approval requests", ""]]
+
+
+async def test_the_overview_counts_in_the_time_zone_of_the_browser(
+    chromium: Browser, harness: Harness
+) -> None:
+    link = harness.console.link("ann")
+    async with open_window(chromium, link, timezone_id="Africa/Cairo") as window:
+        await window.goto("/overview")
+        await window.expect_text("Calls by hour (Africa/Cairo)")

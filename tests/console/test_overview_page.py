@@ -1,4 +1,4 @@
-"""Statistics and charts of the last 24 hours."""
+"""Statistics and charts of a day, a week or a month."""
 
 import re
 from decimal import Decimal
@@ -12,13 +12,14 @@ from calls_mcp.audit import search
 from calls_mcp.audit.records import Fields, parse
 from calls_mcp.console.charts import bars, columns
 from calls_mcp.console.overview_page import costs_chart
+from calls_mcp.emulator.history import past_calls
 from tests.console.harness import Harness, WebClient, open_harness, sign_in, text_of
 from tests.harness import placing
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_the_last_24_hours_are_counted(tmp_path: Path) -> None:
+async def test_the_calls_and_decisions_of_today_are_counted(tmp_path: Path) -> None:
     rules = 'place = "never"\nhang_up = "operator"\ndelete = "deny"'
     async with open_harness(tmp_path, rules) as harness, sign_in(harness.console) as ann:
         async with harness.connect() as agent:
@@ -51,9 +52,38 @@ async def test_a_range_counts_by_day_and_other_ranges_are_refused(
 ) -> None:
     await harness.request_call()
     html = await ann.read("/overview?range=7d")
-    assert "The last 7 days" in text_of(html)
+    assert "In the last 7 days, up to" in text_of(html)
     assert "Calls by day (UTC)" in html
     assert (await ann.get("/overview?range=1y")).status_code == 400
+
+
+@pytest.mark.parametrize("rules", ['place = "never"'])
+async def test_today_is_the_day_of_the_reader(harness: Harness, ann: WebClient) -> None:
+    await harness.place_call()  # at 22:13 UTC
+    harness.clock.advance(3 * 3600)
+    assert "Today, up to 2023-11-15 01:13:40 UTC: 0 calls." in text_of(await ann.read("/overview"))
+    ann.http.cookies.set("zone", "Africa/Cairo")
+    html = await ann.read("/overview")
+    assert ": 1 call." in text_of(html)
+    assert "Hour (Africa/Cairo) completed 2023-11-15 00 1" in text_of(html)
+    assert 'role="img" aria-label="Calls by hour (Africa/Cairo)"' in html  # of the same calls
+    html = await ann.read("/overview?range=7d")
+    assert "Day (Africa/Cairo) completed 2023-11-15 1" in text_of(html)
+    for unknown in ("../../etc/passwd", "Europe", "x" * 1000, "No/Where"):
+        ann.http.cookies.set("zone", unknown)
+        assert ": 0 calls." in text_of(await ann.read("/overview"))
+
+
+@pytest.mark.parametrize("rules", ['place = "never"'])
+async def test_deleted_calls_are_no_longer_counted_after_an_hour(
+    harness: Harness, ann: WebClient
+) -> None:
+    harness.emulator.calls.add(*past_calls(1, 120, harness.clock()))
+    await ann.read("/overview?range=7d")
+    harness.emulator.calls.delete(harness.emulator.calls.all()[-1].sid)
+    harness.clock.advance(3600)
+    while ": 119 calls." not in text_of(await ann.read("/overview?range=7d")):
+        harness.clock.advance(61)
 
 
 async def test_the_results_of_approval_requests_add_up(harness: Harness, ann: WebClient) -> None:

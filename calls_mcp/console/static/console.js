@@ -262,6 +262,10 @@ function setUpCopying(button) {
   });
 }
 
+/* "Today" on the overview is the reader's own day. */
+const { timeZone } = new Intl.DateTimeFormat().resolvedOptions();
+if (timeZone) document.cookie = `zone=${timeZone}; path=/; samesite=strict; max-age=31536000`;
+
 localizeTimes();
 if (navigator.clipboard) document.querySelectorAll("[data-copy]").forEach(setUpCopying);
 document.addEventListener("click", ignoreDoubleClick);

@@ -1,0 +1,96 @@
+"""The newest calls, of which only those that may have changed are read again."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import anyio
+
+from calls_mcp.tools.catalog import Json
+from calls_mcp.tools.outcome import CallSummary, Failure, Outcome, iso_time
+
+MAX_CALLS = 5_000
+_FEW, _MANY = 50, 1000  # calls of a page
+_HOUR, _DAY = 3600, 86_400  # seconds
+_MAX_AGE = 31 * _DAY
+
+
+class RecentCalls:
+    """Reads the newest calls of a month, at most `MAX_CALLS`.
+
+    `list_calls` invokes the tool of this name. `clock` returns the time in epoch seconds.
+    """
+
+    def __init__(
+        self,
+        list_calls: Callable[[Mapping[str, Json]], Awaitable[Outcome]],
+        clock: Callable[[], float],
+    ) -> None:
+        self._list_calls = list_calls
+        self._clock = clock
+        self._known: Sequence[CallSummary] = ()
+        self._read_all_at = 0.0
+        self._reading = anyio.Lock()
+
+    @property
+    def are_stale(self) -> bool:
+        """Whether to `read_all` again, for deleted calls and late costs."""
+        return self._clock() >= self._read_all_at + _HOUR
+
+    async def read(self) -> tuple[Sequence[CallSummary], Failure | None]:
+        """Return the calls, newest first, and the error if they are not up to date.
+
+        The API is asked for the newest ones, as far back as one may have changed.
+        """
+        if not self._read_all_at:
+            return await self.read_all()
+        return await self._read(self._known)
+
+    async def read_all(self) -> tuple[Sequence[CallSummary], Failure | None]:
+        """Read all calls again, unless they were read while this waited for it, and return them."""
+        begun = self._clock()
+        async with self._reading:
+            if self._read_all_at and begun < self._read_all_at + _HOUR:
+                return self._known, None
+            calls, error = await self._read(())
+            self._read_all_at = self._read_all_at if error else begun
+            return calls, error
+
+    async def _read(
+        self, known: Sequence[CallSummary]
+    ) -> tuple[Sequence[CallSummary], Failure | None]:
+        now = self._clock()
+        positions = {call.sid: position for position, call in enumerate(known)}
+        changing = (n for n, call in enumerate(known) if _may_change(call, now))
+        enough, beginning = max(changing, default=0), iso_time(now - _MAX_AGE)
+        found: dict[str, CallSummary] = {}
+        arguments = _page(_FEW if known else _MANY)
+        while True:
+            outcome = await self._list_calls(arguments)
+            if outcome.error:
+                return self._known, outcome.error
+            page = outcome.calls or ()
+            found |= {call.sid: call for call in page}
+            position = positions.get(page[-1].sid, -1) if page else -1
+            if position >= enough:
+                found |= {call.sid: call for call in known[position + 1 :]}
+                break
+            is_old = not page or (page[-1].created_at or "") < beginning
+            if is_old or not outcome.next_cursor or len(found) >= MAX_CALLS:
+                break
+            if arguments == _page(_FEW):  # the cursor would keep the size
+                arguments, found = _page(_MANY), {}
+            else:
+                arguments = {**_page(_MANY), "cursor": outcome.next_cursor}
+        self._known = [*found.values()][:MAX_CALLS]
+        return self._known, None
+
+
+def _page(size: int) -> Mapping[str, Json]:
+    return {"limit": size, "page_size": size}
+
+
+def _may_change(call: CallSummary, now: float) -> bool:
+    """Return whether a call is live, or its cost is not known yet."""
+    if call.live is False:
+        ended = call.ended_at or call.created_at or ""
+        return bool(not call.cost and call.duration_seconds) and ended > iso_time(now - _HOUR)
+    return (call.created_at or "") > iso_time(now - 2 * _DAY)
