@@ -49,7 +49,7 @@ class Call(NamedTuple):
     detects: str | None = None  # the future result of detection, None if it was not requested
     detects_after: float | None = None  # seconds from the answer to it, None if it comes with it
     started: float | None = None  # the second in which it was dialled, None before
-    ended: float | None = None  # the second in which it ended, None before
+    ended: float | None = None  # the second of its end as `completed`, None before
     duration: int | None = None  # whole seconds of talk, None before the end and without an answer
     answered_by: str | None = None  # the detection's result, None before the answer
     price: float | None = None  # the cost in US dollars, negative; None until it is known
@@ -195,8 +195,11 @@ def _next(call: Call, at: float) -> tuple[Call, tuple[EventName, ...]]:
     if _detected_at(call) < call.end_at:
         return call._replace(answered_by=call.detects, updated=at), ("detected",)
     duration = None if call.answer_at is None else int(at - call.answer_at + 0.5)
-    call = call._replace(status=call.end_as, ended=floor(at), duration=duration, updated=at)
-    return call, ("completed",)
+    # Twilio shows no end of a call that was not completed
+    ended = floor(at) if call.end_as == "completed" else None
+    was_dialled = call.started is not None
+    call = call._replace(status=call.end_as, ended=ended, duration=duration, updated=at)
+    return call, ("completed",) if was_dialled else ()
 
 
 def _will_be_answered(call: Call) -> bool:

@@ -5,7 +5,16 @@ from typing import NamedTuple
 
 from calls_mcp.emulator.call_lifecycle import Call, CallEvent, is_reported
 from calls_mcp.emulator.clock import rfc2822
-from calls_mcp.emulator.parameters import API_VERSION
+from calls_mcp.emulator.numbers import country
+from calls_mcp.emulator.parameters import API_VERSION, is_phone_number
+
+_SIP_CODES: Mapping[str, str] = {
+    "completed": "200",
+    "busy": "486",
+    "failed": "404",
+    "no-answer": "487",
+    "canceled": "487",
+}
 
 
 def call_parameters(call: Call) -> dict[str, str]:
@@ -20,9 +29,22 @@ def call_parameters(call: Call) -> dict[str, str]:
         "ApiVersion": API_VERSION,
         "CallStatus": call.status,
     }
-    if call.answered_by:
-        values["AnsweredBy"] = call.answered_by
-    return values
+    optional = {
+        "AnsweredBy": call.answered_by,
+        "CallerName": call.caller_name,
+        "ForwardedFrom": call.forwarded_from,
+        "ParentCallSid": call.parent_call_sid,
+    }
+    values |= {name: value for name, value in optional.items() if value}
+    return values | _places(call.from_, "From", "Caller") | _places(call.to, "To", "Called")
+
+
+def _places(address: str, *parties: str) -> dict[str, str]:
+    """Return where a number is from. Only its country is known."""
+    if not is_phone_number(address):
+        return {}
+    place = {"City": "", "State": "", "Zip": "", "Country": country(address)}
+    return {party + name: value for party in parties for name, value in place.items()}
 
 
 class EventCallback(NamedTuple):
@@ -52,7 +74,11 @@ def _status_parameters(event: CallEvent) -> Mapping[str, str]:
     }
     if name == "completed":
         seconds = call.duration or 0
-        values |= {"CallDuration": str(seconds), "Duration": str((seconds + 59) // 60)}
+        values |= {
+            "CallDuration": str(seconds),
+            "Duration": str((seconds + 59) // 60),
+            "SipResponseCode": _SIP_CODES[call.status],
+        }
     return values
 
 

@@ -5,6 +5,7 @@ import re
 from calls_mcp.emulator.call_lifecycle import Call
 from calls_mcp.emulator.clock import rfc2822
 from calls_mcp.emulator.list_pages import Resource
+from calls_mcp.emulator.numbers import number_sid
 from calls_mcp.emulator.parameters import API_VERSION
 
 _SUBRESOURCES = (
@@ -34,7 +35,7 @@ def resource(call: Call, account_sid: str) -> Resource:
         "sid": call.sid,
         "account_sid": account_sid,
         "parent_call_sid": call.parent_call_sid,
-        "phone_number_sid": None,
+        "phone_number_sid": number_sid(call.to) if call.direction == "inbound" else None,
         "group_sid": None,
         "trunk_sid": None,
         "to": call.to,

@@ -17,6 +17,7 @@ from calls_mcp.emulator.call_resource import resource
 from calls_mcp.emulator.call_store import CallStore
 from calls_mcp.emulator.endpoints import form_pairs, query_pairs
 from calls_mcp.emulator.list_pages import Listing, ListQuery
+from calls_mcp.emulator.numbers import in_e164
 from calls_mcp.emulator.parameters import (
     Pairs,
     Values,
@@ -34,6 +35,7 @@ from calls_mcp.emulator.voice.switchboard import Switchboard, answering
 
 INSTRUCTIONS = ("Url", "Twiml", "ApplicationSid")
 
+_ADDRESSES = frozenset({"To", "From"})
 _LISTING = Listing(
     name="calls",
     prefix="CA",
@@ -134,7 +136,9 @@ class CallsApi:
 
 
 def _create_values(form: Pairs) -> Values:
-    given = tuple(pair for pair in form if pair[1] or pair[0] not in {"To", "From"})
+    given = tuple(
+        (name, _address(name, text)) for name, text in form if text or name not in _ADDRESSES
+    )
     values = checked(given, parameters.CREATE)
     if "To" not in values:
         raise invalid("No 'To' number is specified.", 21201)
@@ -143,6 +147,10 @@ def _create_values(form: Pairs) -> Values:
     if not any(name in values for name in INSTRUCTIONS):
         raise invalid(f"One of {', '.join(INSTRUCTIONS)} is required.", 21205)
     return values
+
+
+def _address(name: str, text: str) -> str:
+    return in_e164(text) if name in _ADDRESSES else text
 
 
 def _check_from(from_: str, to: str) -> None:

@@ -1,15 +1,19 @@
 """HTTP endpoints: routes, forms and queries, and the responses to errors."""
 
+import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import cast
 from urllib.parse import parse_qsl
 
 from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from calls_mcp.emulator.parameters import (
     METHOD_NOT_ALLOWED,
@@ -35,10 +39,27 @@ def application(routes: Sequence[Route], *, strict: bool) -> Starlette:
         strict: Whether unknown parameters are refused. Twilio ignores them.
     """
     handlers = {ApiError: refuse, HTTPException: _refuse_route}
-    app = Starlette(routes=routes, exception_handlers=handlers)
+    middleware = [Middleware(_RequestIds)]
+    app = Starlette(routes=routes, exception_handlers=handlers, middleware=middleware)
     app.router.redirect_slashes = False
     app.state.strict = strict
     return app
+
+
+class _RequestIds:
+    """ASGI middleware that names each request in its response, for people to quote."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                request_id = f"RQ{secrets.token_hex(16)}"
+                MutableHeaders(scope=message)["Twilio-Request-Id"] = request_id
+            await send(message)
+
+        await self._app(scope, receive, send_with_id)
 
 
 def route(path: str, endpoints: Mapping[str, Endpoint], check: Callable[[Request], None]) -> Route:

@@ -98,7 +98,7 @@ async def test_every_started_minute_is_charged(
     ("to", "seconds", "status"),
     [(BUSY, 3, "busy"), (FAILED, 1, "failed"), (NO_ANSWER, 61, "no-answer")],
 )
-async def test_an_unanswered_call_has_no_duration_and_no_price(
+async def test_an_unanswered_call_has_no_end_no_duration_and_no_price(
     api: ApiClient, to: str, seconds: float, status: str
 ) -> None:
     sid = await api.call(to)
@@ -107,10 +107,12 @@ async def test_an_unanswered_call_has_no_duration_and_no_price(
     api.advance(0.1)
     call = await api.fetch(sid)
     assert call["status"] == status
-    assert call["end_time"] == f"Tue, 01 Jan 2030 12:0{seconds // 60}:{seconds % 60:02} +0000"
+    assert call["date_updated"] == f"Tue, 01 Jan 2030 12:0{seconds // 60}:{seconds % 60:02} +0000"
     api.advance(3600)
     call = await api.fetch(sid)
-    assert (call["status"], call["duration"], call["price"]) == (status, None, None)
+    assert call["status"] == status
+    assert (call["end_time"], call["duration"], call["price"]) == (None, None, None)
+    assert await api.listed({"EndTime>": "2000-01-01"}) == []
 
 
 @pytest.mark.parametrize(("seconds", "status"), [(29, "no-answer"), (30, "in-progress")])
@@ -213,7 +215,8 @@ async def test_an_unanswered_call_ends_with_the_requested_status(
     api.advance(OVER)
     call = await api.fetch(sid)
     assert (call["status"], call["duration"], call["price"]) == (status, None, None)
-    assert call["end_time"] == f"Tue, 01 Jan 2030 12:00:0{age} +0000"
+    assert call["date_updated"] == f"Tue, 01 Jan 2030 12:00:0{age} +0000"
+    assert (call["end_time"] is None) == (status == "canceled")
     assert (call["start_time"] is None) == (age == QUEUED)
 
 

@@ -71,7 +71,7 @@ def test_paging_in_either_direction_finds_all_matching_calls(
 
 def _meets(call: Call, filter_: Filter) -> bool:
     value = getattr(call, filter_.column)
-    if filter_.operator == "=":
+    if filter_.operator == "=" or value is None:
         return value == filter_.value
     return value >= filter_.value if filter_.operator == ">=" else value <= filter_.value
 

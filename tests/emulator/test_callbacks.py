@@ -13,6 +13,7 @@ from calls_mcp.emulator.testing import running
 
 from .callback_receiver import Receiver
 from .sdk import CALLEE, CALLER, SdkClient, sdk_client
+from .test_list_pages import past
 
 BUSY, NO_ANSWER, FAILED, MACHINE = (f"+1500555020{n}" for n in (1, 2, 3, 4))
 EVENTS = ["initiated", "ringing", "answered", "completed"]
@@ -42,6 +43,11 @@ def test_every_event_is_sent_in_order_as_documented(
         "Direction": "outbound-api",
         "ApiVersion": "2010-04-01",
         "CallbackSource": "call-progress-events",
+        **{
+            f"{party}{name}": value
+            for party in ("From", "To", "Caller", "Called")
+            for name, value in {"City": "", "State": "", "Zip": "", "Country": "US"}.items()
+        },
     }
     changing: list[tuple[str, str, str, dict[str, str]]] = [
         ("initiated", "0", "Tue, 01 Jan 2030 12:00:01 +0000", {}),
@@ -51,7 +57,7 @@ def test_every_event_is_sent_in_order_as_documented(
             "completed",
             "3",
             "Tue, 01 Jan 2030 12:00:24 +0000",
-            {"CallDuration": "20", "Duration": "1"},
+            {"CallDuration": "20", "Duration": "1", "SipResponseCode": "200"},
         ),
     ]
     assert forms == [
@@ -61,27 +67,31 @@ def test_every_event_is_sent_in_order_as_documented(
 
 
 @pytest.mark.parametrize(
-    ("to", "statuses"),
+    ("to", "statuses", "code"),
     [
-        (BUSY, ["initiated", "ringing", "busy"]),
-        (NO_ANSWER, ["initiated", "ringing", "no-answer"]),
-        (FAILED, ["initiated", "failed"]),
+        (BUSY, ["initiated", "ringing", "busy"], "486"),
+        (NO_ANSWER, ["initiated", "ringing", "no-answer"], "487"),
+        (FAILED, ["initiated", "failed"], "404"),
     ],
 )
 def test_an_unanswered_call_is_reported_until_its_end(
-    sdk: SdkClient, receiver: Receiver, to: str, statuses: list[str]
+    sdk: SdkClient, receiver: Receiver, to: str, statuses: list[str], code: str
 ) -> None:
     sdk.call(to, **reporting(receiver, *EVENTS))
     sdk.advance(100)
     forms = [callback.form for callback in receiver.take(len(statuses))]
     assert [form["CallStatus"] for form in forms] == statuses
     assert (forms[-1]["CallDuration"], forms[-1]["Duration"]) == ("0", "0")
+    assert [form.get("SipResponseCode") for form in forms] == [None] * (len(forms) - 1) + [code]
 
 
 def test_a_canceled_or_ended_call_is_reported(sdk: SdkClient, receiver: Receiver) -> None:
     canceled = sdk.call(**reporting(receiver))
+    sdk.advance(1)
     sdk.client.calls(canceled).update(status="canceled")
-    assert receiver.statuses_of(1) == ["canceled"]
+    (callback,) = receiver.take(1)
+    assert callback.form["CallStatus"] == "canceled"
+    assert callback.form["SipResponseCode"] == "487"
     detection = {"machine_detection": "DetectMessageEnd"}
     ended = sdk.call(MACHINE, **reporting(receiver, "answered", "completed"), **detection)
     sdk.advance(8)
@@ -89,6 +99,39 @@ def test_a_canceled_or_ended_call_is_reported(sdk: SdkClient, receiver: Receiver
     answered, over = (callback.form for callback in receiver.take(2))
     assert (answered["CallStatus"], answered["AnsweredBy"]) == ("in-progress", "machine_end_beep")
     assert (over["CallStatus"], over["CallDuration"]) == ("completed", "4")
+
+
+def test_a_call_that_ends_in_the_queue_is_not_reported(sdk: SdkClient, receiver: Receiver) -> None:
+    sid = sdk.call(**reporting(receiver, *EVENTS))
+    sdk.client.calls(sid).update(status="canceled")
+    sdk.advance(100)
+    assert sdk.client.calls(sid).fetch().status == "canceled"
+    assert sdk.emulator.calls.callbacks.latest(1) == []
+
+
+@pytest.mark.parametrize(
+    ("to", "country"),
+    [("+442079460000", "GB"), ("+4930123456", "DE"), ("+99912345678", ""), ("client:kate", None)],
+)
+def test_a_number_is_reported_with_its_country(
+    sdk: SdkClient, receiver: Receiver, to: str, country: str | None
+) -> None:
+    sdk.call(to, **reporting(receiver))
+    sdk.advance(100)
+    (callback,) = receiver.take(1)
+    places = {name: callback.form.get(name) for name in ("ToCountry", "CalledCountry")}
+    assert places == {"ToCountry": country, "CalledCountry": country}
+    assert callback.form["FromCountry"] == "US"
+
+
+def test_known_facts_about_the_caller_are_reported(sdk: SdkClient, receiver: Receiver) -> None:
+    call = past(1, "2029-12-31T00:00+00:00")._replace(
+        caller_name="KATE", forwarded_from="+12025550199", parent_call_sid=f"CA{7:032}"
+    )
+    sdk.emulator.calls.add(call._replace(callback_url=receiver.url))
+    (callback,) = receiver.take(1)
+    names = ("CallerName", "ForwardedFrom", "ParentCallSid")
+    assert [callback.form[name] for name in names] == ["KATE", "+12025550199", f"CA{7:032}"]
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])

@@ -15,7 +15,7 @@ KEY_SID, KEY_SECRET = next(iter(ACCOUNT.api_keys.items()))
 NO_SID = f"CA{0:032}"
 OWN = "+15005550100"
 LEFT_OUT: list[str] = []
-MALFORMED = ("12025550123", "+0123", "+1 202 555 0123", "sip:kate", "kate")
+MALFORMED = ("2025550", "+0123", "555-0123", "sip:kate", "kate", "+1 202 555 0123 ext. 4")
 
 
 def basic(text: bytes) -> str:
@@ -215,6 +215,25 @@ async def test_a_phone_number_can_only_be_called_from_a_phone_number(
     assert await api.call("client:bob", {"From": from_})
 
 
+@pytest.mark.parametrize(
+    "to",
+    ["(202) 555-0123", "202-555-0123", "2025550123", "12025550123", "+1 202 555 0123"],
+)
+async def test_the_usual_notations_of_numbers_are_accepted(api: ApiClient, to: str) -> None:
+    call = await api.fetch(await api.call(to, {"From": "(500) 555-0006"}))
+    assert (call["to"], call["from"]) == ("+12025550123", "+15005550006")
+
+
+async def test_every_response_names_its_request(api: ApiClient) -> None:
+    item_path = item(await api.call())
+    requests = [("GET", item_path), ("GET", item_path), ("GET", item(NO_SID)), ("PUT", LIST)]
+    responses = [await api.client.request(*each) for each in requests]
+    responses.append(await api.client.get(LIST, auth=None))
+    ids = [response.headers["Twilio-Request-Id"] for response in responses]
+    assert len({*ids}) == len(ids)
+    assert all(re.fullmatch("RQ[0-9a-f]{32}", each) for each in ids)
+
+
 async def test_own_numbers_can_be_configured() -> None:
     own = "+12025550177"
     async with (
@@ -239,6 +258,8 @@ async def test_a_call_to_an_own_number_has_two_records(api: ApiClient) -> None:
     assert inbound["sid"] != sid
     assert (outbound["direction"], inbound["direction"]) == ("outbound-api", "inbound")
     assert inbound["parent_call_sid"] is None
+    assert re.fullmatch("PN[0-9a-f]{32}", inbound["phone_number_sid"])
+    assert outbound["phone_number_sid"] is None
     assert (inbound["to"], inbound["from"]) == (OWN, FORM["From"])
     api.advance(4)
     inbound, outbound = (await api.page())["calls"]

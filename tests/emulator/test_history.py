@@ -25,8 +25,8 @@ def test_all_past_calls_have_ended_and_have_prices() -> None:
     for call in calls:
         talked = call.status == "completed"
         assert (call.price is not None) == (call.duration is not None) == talked
-        assert call.ended is not None
-        assert call.created <= call.ring_at < call.ended + 1 <= NOW  # it ended in that second
+        assert (call.ended is not None) == talked
+        assert call.created <= call.ring_at <= call.updated < NOW
         assert call.price is None or call.price < 0
 
 

@@ -165,7 +165,7 @@ FILTERS: list[dict[str, object]] = [
     {"status": "no-answer", "from": OURS},
     {"start_time": "2023-11-13"},
     {"start_time_after": "2023-11-11", "start_time_before": "2023-11-13T12:00:00Z"},
-    {"end_time": "2023-11-13"},
+    {"end_time": "2023-11-12"},
     {"end_time_after": "2023-11-12T00:00:00Z", "end_time_before": "2023-11-14"},
     {"to": OURS, "status": "completed", "start_time_after": "2023-11-10"},
     {"account_sid": ACCOUNT},
