@@ -142,6 +142,15 @@ class Switchboard:
         heapq.heappush(self._agenda, (at, next(self._numbers), sid, event))
 
     def _handle(self, sid: str, event: _Event) -> None:
+        if sid not in self._legs:
+            return
+        call = self._store.get(sid)
+        if call is None or not call.live:  # another emulator may have ended it
+            self._end(sid, call)
+        else:
+            self._pass_on(sid, event)
+
+    def _pass_on(self, sid: str, event: _Event) -> None:
         running = self._running.get(sid)
         match event:
             case _Wake(turn):
@@ -149,12 +158,11 @@ class Switchboard:
                     self._resume(running, None)
                 return
             case _Left():
-                if self.call(sid).live:
-                    self.note(sid, "hung up", "by the other party")
-                    self.hang_up(sid)
+                self.note(sid, "hung up", "by the other party")
+                self.hang_up(sid)
                 return
-            case Changed(call) if call.sid == sid:
-                self._follow(call)
+            case Changed(changed) if changed.sid == sid:
+                self._follow(changed)
                 return
             case Pressed(key):
                 self.note(sid, "pressed", key)
@@ -235,9 +243,7 @@ class Switchboard:
     def _follow(self, call: Call) -> None:
         """Follow a call's own change of status."""
         leg = self._legs[call.sid]
-        if not call.live:
-            self._end(call)
-        elif call.status == "ringing" and leg.is_incoming:
+        if call.status == "ringing" and leg.is_incoming:
             self._start(call.sid, leg)
         elif call.status == "in-progress":
             self._begin(call, leg)
@@ -273,14 +279,16 @@ class Switchboard:
             self._notify(self.call(sid)._replace(status="completed"))  # it leaves who dialled it
             self._start(sid, leg)
 
-    def _end(self, call: Call) -> None:
-        details = {} if call.duration is None else {"duration": f"{call.duration} s"}
-        self.note(call.sid, "ended", call.status, **details)
-        del self._legs[call.sid]
-        if running := self._running.pop(call.sid, None):
+    def _end(self, sid: str, call: Call | None) -> None:
+        """End the session of a call that has ended or was deleted."""
+        del self._legs[sid]
+        if running := self._running.pop(sid, None):
             running.session.now = self._store.now
             running.steps.close()
-        self._notify(call)
+        if call is not None:
+            details = {} if call.duration is None else {"duration": f"{call.duration} s"}
+            self.note(sid, "ended", call.status, **details)
+            self._notify(call)
 
     def _notify(self, call: Call) -> None:
         for sid in self._watchers.pop(call.sid, ()):

@@ -37,3 +37,15 @@ def test_digits_choose_what_happens_next(phone: Phone, application: Application)
     assert first.form["CallStatus"] == "in-progress"
     assert second.path == "/voice/chosen"
     assert second.form["Digits"] == "1"
+
+
+def test_what_was_to_happen_after_the_end_of_a_call_does_not(phone: Phone) -> None:
+    sid = phone.call("<Pause length='9'/>")
+    phone.advance(5)
+    phone.api.press(sid, "WWWW1")
+    phone.update(sid, Status="completed")
+    phone.advance(0)
+    story = phone.story(sid)
+    phone.http.delete(f"Calls/{sid}.json")
+    phone.advance(60)
+    assert phone.story(sid) == story
