@@ -4,13 +4,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from html import escape
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
 from calls_mcp.emulator.call_lifecycle import Call
 from calls_mcp.emulator.call_resource import price
@@ -46,7 +46,16 @@ td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 _EVENT_NAMES = ("RecordingStatus", "StatusCallbackEvent", "CallStatus", "AnsweredBy")
 
 Body = TypeVar("Body", bound=BaseModel)
-Cell = str | float | None
+
+
+class Link(NamedTuple):
+    """A link to a page of the control API."""
+
+    text: str
+    path: str
+
+
+Cell = str | float | Link | None
 
 
 class Advance(BaseModel):
@@ -112,6 +121,7 @@ class ControlApi:
             "/reset": {"POST": self._reset},
             "/calls": {"POST": self._ring},
             "/calls/{sid}/transcript": {"GET": self._transcript},
+            "/calls/{sid}/transcript.txt": {"GET": self._transcript_text},
             "/calls/{sid}/press": {"POST": self._press},
             "/calls/{sid}/say": {"POST": self._say},
             "/calls/{sid}/hangup": {"POST": self._hang_up},
@@ -169,6 +179,13 @@ class ControlApi:
         call = self._find(request)
         entries = self.store.transcripts.of(call.sid)
         return JSONResponse({"transcript": [_entry(call, each) for each in entries]})
+
+    async def _transcript_text(self, request: Request) -> Response:
+        call = self._find(request)
+        lines = (each.line(call.ring_at) for each in self.store.transcripts.of(call.sid))
+        text = "".join(f"{line}\n" for line in lines) or "Nothing has happened in this call.\n"
+        refresh = {"Refresh": str(REFRESH)} if call.live else {}  # for browsers
+        return PlainTextResponse(text, headers=refresh)
 
     async def _press(self, request: Request) -> Response:
         return self._react(request, Reaction(at=0, press=(await _read(request, Press)).keys))
@@ -281,7 +298,7 @@ def _tables(control: ControlApi) -> Iterator[str]:
         "Answered by",
         "Price",
         "Caller",
-        "SID",
+        "Transcript",
     )
     yield _table("Latest calls", head, map(_call, calls))
     callbacks = (
@@ -304,7 +321,8 @@ def _tables(control: ControlApi) -> Iterator[str]:
 
 def _call(call: Call) -> Sequence[Cell]:
     who = call.status, call.from_, call.to, call.direction, rfc2822(call.created)
-    return *who, call.duration, call.answered_by, price(call), call.caller_name, call.sid
+    transcript = Link(call.sid, f"/calls/{call.sid}/transcript.txt")
+    return *who, call.duration, call.answered_by, price(call), call.caller_name, transcript
 
 
 def _event(callback: Callback) -> Cell:
@@ -326,5 +344,10 @@ def _table(caption: str, head: Sequence[str], rows: Iterable[Sequence[Cell]]) ->
 
 
 def _row(tag: str, values: Iterable[Cell]) -> str:
-    texts = ("" if value is None else escape(str(value)) for value in values)
-    return f"<tr>{''.join(f'<{tag}>{text}</{tag[:2]}>' for text in texts)}</tr>"
+    return f"<tr>{''.join(f'<{tag}>{_html(value)}</{tag[:2]}>' for value in values)}</tr>"
+
+
+def _html(value: Cell) -> str:
+    if isinstance(value, Link):
+        return f'<a href="{PREFIX}{escape(value.path)}">{escape(value.text)}</a>'
+    return "" if value is None else escape(str(value))

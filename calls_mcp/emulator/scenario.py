@@ -135,9 +135,9 @@ _REFUSED_TO = {  # the magic numbers of Twilio's test credentials
 }
 
 
-@dataclass(frozen=True)
+@dataclass
 class Scenario:
-    """The behavior of all destinations.
+    """The behavior of all destinations, which `define` changes.
 
     Attributes:
         numbers: The scripts of individual destinations, which take precedence over `SCRIPTS`.
@@ -146,6 +146,10 @@ class Scenario:
 
     numbers: Mapping[str, Script] = field(default_factory=dict[str, Script])
     otherwise: Script = ORDINARY
+
+    def define(self, to: str, script: Script) -> None:
+        """Give a destination a script. It is used for calls from now on."""
+        self.numbers = {**self.numbers, to: script}
 
     def script_of(self, to: str) -> Script:
         """Return the script of a destination.

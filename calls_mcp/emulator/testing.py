@@ -65,6 +65,14 @@ class RunningEmulator:
         """Return what happened in a call, oldest entry first."""
         return self.emulator.calls.transcripts.of(sid)
 
+    def heard(self, sid: str) -> list[str]:
+        """Return what the instructions of a call said to the other party, oldest first."""
+        return [entry.text for entry in self.transcript(sid) if entry.event == "said"]
+
+    def script(self, to: str, script: Script) -> None:
+        """Define what a number does in the calls from now on."""
+        self.emulator.scenario.define(to, script)
+
     def ring(self, to: str, from_: str, caller: Script = ORDINARY) -> str:
         """Call a number of the account from outside, and return the SID of the inbound call.
 
@@ -76,11 +84,11 @@ class RunningEmulator:
         return sid
 
     def press(self, sid: str, keys: str) -> None:
-        """Let the other party of a call press keys."""
+        """Let the other party of a call in progress press keys."""
         self._react(sid, Reaction(at=0, press=keys))
 
     def say(self, sid: str, text: str) -> None:
-        """Let the other party of a call say something."""
+        """Let the other party of a call in progress say something."""
         self._react(sid, Reaction(at=0, say=text))
 
     def hang_up(self, sid: str) -> None:

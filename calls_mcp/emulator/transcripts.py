@@ -7,6 +7,7 @@ from typing import NamedTuple
 from calls_mcp.emulator.database import Database
 
 LONGEST = 1000  # entries of one call
+_SPEECH = ("said", "spoke")
 
 SCHEMA = (
     """CREATE TABLE IF NOT EXISTS transcript (
@@ -37,6 +38,17 @@ class TranscriptEntry(NamedTuple):
     event: str
     text: str
     details: Mapping[str, str]
+
+    def line(self, since: float) -> str:
+        """Return the entry as a line, such as `0:03 said “Your table is ready.”`.
+
+        The time counts from `since`, in minutes and seconds.
+        """
+        minutes, seconds = divmod(int(self.at - since), 60)
+        text = " ".join(self.text.split())
+        shown = f"“{text}”" if self.event in _SPEECH else text
+        more = f" ({', '.join(self.details.values())})" if self.details else ""
+        return f"{minutes}:{seconds:02} {self.event} {shown}{more}"
 
 
 class Transcripts:

@@ -74,6 +74,60 @@ async def test_a_reset_deletes_everything(api: ApiClient) -> None:
     assert await api.listed() == []
 
 
+# The other party
+
+
+SAYS = '<Response><Gather><Say voice="alice">Press 1\n to confirm.</Say></Gather></Response>'
+
+
+async def test_the_transcript_is_json_and_text(api: ApiClient) -> None:
+    sid = await api.call(STRANGER, {"Url": [], "Twiml": SAYS})
+    api.advance(4)
+    await api.fetch(sid)
+    pressed = await api.client.post(f"/emulator/calls/{sid}/press", json={"keys": "1#"})
+    entries = (await api.client.get(f"/emulator/calls/{sid}/transcript")).json()["transcript"]
+    text = await api.client.get(f"/emulator/calls/{sid}/transcript.txt")
+    assert pressed.status_code == 204
+    assert entries[2] == {
+        "seconds": 3,
+        "event": "said",
+        "text": "Press 1 to confirm.",
+        "voice": "alice",
+    }
+    assert text.headers["content-type"] == "text/plain; charset=utf-8"
+    assert text.text.splitlines()[:4] == [
+        "0:03 answered by a human",
+        "0:03 asked for keys (5 s)",
+        "0:03 said “Press 1 to confirm.” (alice)",
+        "0:03 pressed 1",
+    ]
+
+
+async def test_the_transcript_of_a_call_that_was_not_placed_here_says_so(api: ApiClient) -> None:
+    api.emulator.calls.add(past(1, "2029-12-31T00:00+00:00"))
+    (sid,) = await api.listed()
+    text = (await api.client.get(f"/emulator/calls/{sid}/transcript.txt")).text
+    assert text == "Nothing has happened in this call.\n"
+
+
+@pytest.mark.parametrize(("seconds", "status"), [(0, "queued"), (3, "ringing"), (200, "completed")])
+@pytest.mark.parametrize(
+    ("does", "body"), [("press", {"keys": "1"}), ("say", {"text": "yes"}), ("hangup", {})]
+)
+async def test_nobody_reacts_unless_the_call_is_in_progress(
+    api: ApiClient, seconds: float, status: str, does: str, body: dict[str, str]
+) -> None:
+    await api.call()  # the account dials one call a second
+    sid = await api.call(STRANGER, {"Url": [], "Twiml": SAYS})
+    api.advance(seconds)
+    response = await api.client.post(f"/emulator/calls/{sid}/{does}", json=body)
+    if (status, does) == ("ringing", "hangup"):
+        assert (await api.fetch(sid))["status"] == "busy"
+    else:
+        assert_refused(response, 400, 21220)
+        assert (await api.fetch(sid))["status"] == status
+
+
 # The page for people
 
 
@@ -86,6 +140,18 @@ async def test_the_page_shows_the_current_state_of_calls(api: ApiClient) -> None
         assert text in response.text
     api.advance(5000)
     assert "-0.78000" in (await api.client.get("/emulator/")).text
+
+
+async def test_the_page_links_to_the_transcript_of_each_call(api: ApiClient) -> None:
+    sid = await api.call()
+    api.advance(4)
+    (link,) = re.findall('<a href="([^"]+)"', (await api.client.get("/emulator/")).text)
+    live = await api.client.get(link)
+    assert live.text.startswith("0:03 answered by a human\n")
+    assert "refresh" in live.headers
+    api.advance(100)
+    await api.fetch(sid)
+    assert "refresh" not in (await api.client.get(link)).headers
 
 
 async def test_the_page_has_no_scripts_and_loads_nothing(api: ApiClient) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Generator
 import httpx
 import pytest
 
-from calls_mcp.emulator.testing import Fault, RunningEmulator, calls_api
+from calls_mcp.emulator.testing import Fault, Reaction, RunningEmulator, Script, calls_api
 from tests.emulator.callback_receiver import receiving
 
 __all__ = ["calls_api"]
@@ -61,6 +61,36 @@ def test_waiting_for_callbacks_includes_retries_and_later_events(
         calls_api.advance(100)
         calls_api.wait_for_callbacks()
         assert receiver.received.qsize() == 3
+
+
+ASKS = "<Response><Gather><Say>Press 1 to confirm.</Say></Gather><Say>Goodbye.</Say></Response>"
+
+
+def test_a_test_scripts_the_callee(calls_api: RunningEmulator, client: httpx.Client) -> None:
+    confirms = Script(reactions=(Reaction(hears="press 1", press="1#"),))
+    calls_api.script("+12025550123", confirms)
+    sids = [
+        client.post(listed(calls_api), data=form(calls_api, To=to, Twiml=ASKS)).json()["sid"]
+        for to in ("+12025550123", "+12025550124")
+    ]
+    calls_api.advance(100)
+    pressed = [
+        [each.text for each in calls_api.transcript(sid) if each.event == "pressed"] for sid in sids
+    ]
+    assert pressed == [["1", "#"], []]
+    assert calls_api.heard(sids[1]) == ["Press 1 to confirm.", "Goodbye."]
+
+
+def test_an_application_is_asked_for_a_call_from_outside(calls_api: RunningEmulator) -> None:
+    with receiving() as receiver:
+        calls_api.script(calls_api.number, Script(voice_url=receiver.url))
+        sid = calls_api.ring(calls_api.number, "+12025550123")
+        asked = receiver.received.get_nowait().form
+    assert (asked["CallSid"], asked["Direction"], asked["Called"]) == (
+        sid,
+        "inbound",
+        calls_api.number,
+    )
 
 
 @pytest.mark.anyio

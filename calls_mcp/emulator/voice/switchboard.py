@@ -12,7 +12,7 @@ from calls_mcp.emulator import call_lifecycle
 from calls_mcp.emulator.call_lifecycle import Call, Status, new_sid, planned
 from calls_mcp.emulator.call_parameters import call_parameters
 from calls_mcp.emulator.call_store import CallStore
-from calls_mcp.emulator.parameters import ApiError, invalid
+from calls_mcp.emulator.parameters import CALL_STATE, ApiError, invalid
 from calls_mcp.emulator.recordings import RecordingOptions
 from calls_mcp.emulator.scenario import Scenario, Script
 from calls_mcp.emulator.transcripts import TranscriptEntry
@@ -159,7 +159,7 @@ class Switchboard:
                 return
             case _Left():
                 self.note(sid, "hung up", "by the other party")
-                self.hang_up(sid)
+                self.hang_up(sid, "canceled" if self._legs[sid].is_incoming else "busy")
                 return
             case Changed(changed) if changed.sid == sid:
                 self._follow(changed)
@@ -237,7 +237,14 @@ class Switchboard:
             leg.instructions = instructions
 
     def react(self, sid: str, reaction: Reaction) -> None:
-        """Let the other party of a call do something now."""
+        """Let the other party of a call do something now.
+
+        Raises:
+            ApiError: The call is not in progress (400). A call that rings can be hung up.
+        """
+        status = self.call(sid).status
+        if status != "in-progress" and not (reaction.hang_up and status == "ringing"):
+            raise invalid(f"The call is {status}, so nobody is on the phone.", CALL_STATE)
         self._schedule(sid, reaction, self._store.now)
 
     def _follow(self, call: Call) -> None:
