@@ -22,12 +22,12 @@ MISPLACED = """() => {
   const outside = all("header *, main *").filter((e) => !e.matches(hidden) && isOutside(e));
   const lines = (e) => e.getClientRects().length;
   const broken = all(".nowrap, time:not(:has(.nowrap))").filter((e) => lines(e) > 1);
-  const scrollers = all(".scroll").filter((e) => e.scrollWidth > e.clientWidth);
+  const wide = all(".scroll, .party, td, th").filter((e) => e.scrollWidth > e.clientWidth + 1);
   const controls = all("button, .button, input, select");
   const meet = (a, b) => a.left < b.right - 1 && a.top < b.bottom - 1;
   const isOver = (a, b) => meet(box(a), box(b)) && meet(box(b), box(a));
   const over = controls.filter((a, at) => controls.slice(at + 1).some((b) => isOver(a, b)));
-  return [...outside, ...broken, ...scrollers, ...over].map((e) => e.outerHTML.slice(0, 200));
+  return [...outside, ...broken, ...wide, ...over].map((e) => e.outerHTML.slice(0, 200));
 }"""
 """Elements that leave the page, break inside a number or time, scroll sideways or overlap."""
 # Containers often have no sandbox for Chromium; the pages are our own.

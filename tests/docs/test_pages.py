@@ -68,7 +68,7 @@ def test_every_picture_is_shown_and_small() -> None:
     shown = {
         (file.parent / link).resolve()
         for file, text in TEXTS.items()
-        for link in re.findall(r"!\[[^]]+\]\(([^)]+)\)", text)
+        for link in re.findall(r'(?:!\[[^]]+\]\(|(?:src|srcset)=")([^)"]+)', text)
     }
     pictures = {*(ROOT / "docs" / "images").iterdir()}
     assert pictures == shown
