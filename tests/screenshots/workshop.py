@@ -145,5 +145,5 @@ class _Day:
 
     def _arguments(self, text: str, **changes: object) -> dict[str, object]:
         said = text or self.random.choice(_TEXTS)
-        twiml = f"<Response><Say>{said}</Say></Response>"
+        twiml = f"<Response><Say>{said}</Say><Enqueue>workshop</Enqueue></Response>"
         return {"to": next(self.numbers), "from": OWN_NUMBERS[1], "twiml": twiml} | changes
