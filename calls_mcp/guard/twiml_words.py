@@ -76,7 +76,7 @@ class _Formatter(string.Formatter):
             case "seconds" if is_count:
                 return duration(int(value))
             case "times" if is_count:
-                return "again and again" if int(value) == 0 else f"{int(value)} times"
+                return {0: "again and again", 1: "once"}.get(int(value), f"{int(value)} times")
             case "number":
                 return shown(value)
             case "phrase":

@@ -20,6 +20,7 @@ URL = "https://example.com/next"
             '<Say loop="2">Hi <emphasis>you</emphasis> all</Say><Hangup/>',
             'A voice says "Hi you all" (2 times). Then it hangs up.',
         ),
+        ('<Say loop="1">Hi</Say>', 'A voice says "Hi" (once). Then it hangs up.'),
         (
             '<Pause length="90"/><Play loop="0">https://example.com/a.mp3</Play>',
             (
