@@ -3,6 +3,7 @@
 import asyncio
 import math
 import os
+import re
 import socket
 import sqlite3
 from argparse import ArgumentParser, Namespace
@@ -12,7 +13,7 @@ from types import FrameType
 
 from calls_mcp.cli.options import add_json
 from calls_mcp.cli.terminal import progress, show_json, warn
-from calls_mcp.emulator import Emulator, Scenario, StartError, accelerated
+from calls_mcp.emulator import DEFAULT_ACCOUNT, Account, Emulator, Scenario, StartError, accelerated
 from calls_mcp.emulator.call_lifecycle import Call
 from calls_mcp.emulator.history import past_calls
 from calls_mcp.emulator.scenario import load_scenario
@@ -26,7 +27,8 @@ examples:
   calls-mcp emulator --port 4010 --seed 1 --calls 200 --speed 10
   calls-mcp emulator --db calls.db --scenario scenario.toml
 
-It prints its URL and credentials to stderr. No phone rings, and nothing leaves this machine.
+It prints its URL and its own credentials to stderr, but no token or key that you give. No phone
+rings, and nothing leaves this machine.
 --seed and --calls can be used together; --seed alone adds 250 calls, --calls alone uses seed 0.
 
 exit status:
@@ -58,6 +60,15 @@ def configure(parser: ArgumentParser) -> None:
         "--callbacks-anywhere",
         action="store_true",
         help="send status callbacks to other machines, too",
+    )
+    option("--account", metavar="SID", help="account SID (default: AC and 32 zeros)")
+    option("--auth-token", metavar="TOKEN", help="auth token (default: emulator)")
+    option(
+        "--api-key",
+        action="append",
+        default=[],
+        metavar="SID:SECRET",
+        help="accept this API key, too; can be repeated",
     )
     option("--strict", action="store_true", help="refuse unknown parameters, which Twilio ignores")
     add_json(parser, "the URL and the credentials")
@@ -108,8 +119,23 @@ def _check(options: Namespace) -> None:
             raise ConfigurationError(f"{name} must be more than 0, up to {_FASTEST}; got {rate}.")
 
 
+def _account(options: Namespace) -> Account:
+    """Return the account with the given credentials. No error shows a secret."""
+    sid = DEFAULT_ACCOUNT.sid if options.account is None else options.account
+    token = DEFAULT_ACCOUNT.auth_token if options.auth_token is None else options.auth_token
+    if not re.fullmatch("AC[0-9a-fA-F]{32}", sid):
+        raise ConfigurationError("--account must be AC and 32 hexadecimal digits.")
+    if not token:
+        raise ConfigurationError("--auth-token must not be empty.")
+    keys = [key.partition(":") for key in options.api_key]
+    if not all(re.fullmatch("SK[0-9a-fA-F]{32}", key) and secret for key, _, secret in keys):
+        raise ConfigurationError("--api-key must be SK and 32 hexadecimal digits, :, and a secret.")
+    return Account(sid, token, {key: secret for key, _, secret in keys})
+
+
 def _emulator(options: Namespace) -> Emulator:
     return Emulator(
+        account=_account(options),
         host=options.host,
         port=options.port,
         database=options.db,
@@ -134,18 +160,19 @@ async def _serve(emulator: Emulator, options: Namespace) -> None:
                 os._exit(0)  # a thread can't be stopped; its transaction is rolled back
             if not await filling:
                 warn(f"{emulator.database} already has calls: no history was added.")
-            _tell(emulator, as_json=options.json)
+            _tell(emulator, shows_token=options.auth_token is None, as_json=options.json)
             await stopping
 
 
-def _tell(emulator: Emulator, *, as_json: bool) -> None:
-    """Print where the emulator is, and its credentials."""
+def _tell(emulator: Emulator, *, shows_token: bool, as_json: bool) -> None:
+    """Print where the emulator is, and its own credentials."""
     url, account = emulator.base_url, emulator.account
+    token = {"auth_token": account.auth_token} if shows_token else {}
     if as_json:
-        token = account.auth_token
-        show_json({"base_url": url, "account_sid": account.sid, "auth_token": token})
+        show_json({"base_url": url, "account_sid": account.sid, **token})
     else:
-        warn(f"{url} (account SID {account.sid}, auth token {account.auth_token})")
+        text = f", auth token {account.auth_token}" if shows_token else ""
+        warn(f"{url} (account SID {account.sid}{text})")
 
 
 @contextmanager

@@ -34,6 +34,10 @@ class Account:
         if expected is None or not hmac.compare_digest(expected.encode(), password.encode()):
             raise ApiError(401, 20003, "Authenticate")
 
+    def root_route(self, endpoints: Mapping[str, Endpoint]) -> Route:
+        """Return the route of the list of accounts."""
+        return route(f"/{API_VERSION}/Accounts.json", endpoints, self._require_credentials)
+
     def route(
         self, path: str, endpoints: Mapping[str, Endpoint], *, is_public: bool = False
     ) -> Route:
@@ -41,8 +45,11 @@ class Account:
         check = self._require_this_account if is_public else self._authorize
         return route(f"/{API_VERSION}/Accounts/{{account}}{path}", endpoints, check)
 
-    def _authorize(self, request: Request) -> None:
+    def _require_credentials(self, request: Request) -> None:
         self.authenticate(request.headers.get("authorization"))
+
+    def _authorize(self, request: Request) -> None:
+        self._require_credentials(request)
         self._require_this_account(request)
 
     def _require_this_account(self, request: Request) -> None:

@@ -39,9 +39,9 @@ def resource(call: Call, account_sid: str) -> Resource:
         "group_sid": None,
         "trunk_sid": None,
         "to": call.to,
-        "to_formatted": _formatted(call.to),
+        "to_formatted": formatted(call.to),
         "from": call.from_,
-        "from_formatted": _formatted(call.from_),
+        "from_formatted": formatted(call.from_),
         "caller_name": call.caller_name,
         "forwarded_from": call.forwarded_from,
         "status": call.status,
@@ -70,7 +70,7 @@ def price(call: Call) -> str | None:
     return None if call.price is None else f"{call.price:.5f}"
 
 
-def _formatted(address: str) -> str:
+def formatted(address: str) -> str:
     """Format a North American number as `(617) 555-1212`, and return other addresses unchanged."""
     match = _NORTH_AMERICAN.fullmatch(address)
     return "({}) {}-{}".format(*match.groups()) if match else address

@@ -11,6 +11,7 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from calls_mcp.emulator.account import DEFAULT_ACCOUNT, Account
+from calls_mcp.emulator.account_api import AccountApi
 from calls_mcp.emulator.call_store import CallStore
 from calls_mcp.emulator.callbacks import CallbackSender
 from calls_mcp.emulator.calls_api import CallsApi
@@ -158,7 +159,9 @@ class Emulator:
     ) -> ASGIApp:
         interval = 1 / self.calls_per_second
         api = CallsApi(self.account, store, self._switchboard, numbers, self.scenario, interval)
-        routes = [*api.routes(), *RecordingsApi(self.account, store).routes()]
+        others = AccountApi(self.account, numbers, self.scenario)
+        recordings = RecordingsApi(self.account, store)
+        routes = [*api.routes(), *recordings.routes(), *others.routes()]
         faults = FaultInjection(
             application(routes, strict=self.strict), has_connections=self.port is not None
         )

@@ -252,6 +252,18 @@ LIST_RECORDINGS: Mapping[str, Parameter] = {
     **_PAGING,
 }
 
+LIST_ACCOUNTS: Mapping[str, Parameter] = {
+    "FriendlyName": _ANYTHING,
+    "Status": _one_of("active", "closed", "suspended"),
+    **_PAGING,
+}
+
+LIST_NUMBERS: Mapping[str, Parameter] = {
+    **_each("FriendlyName PhoneNumber Origin", _ANYTHING),
+    "Beta": _BOOLEAN,
+    **_PAGING,
+}
+
 
 def checked(pairs: Pairs, parameters: Mapping[str, Parameter]) -> Values:
     """Return the value of each parameter, all of which are known. Repeated values are joined.

@@ -60,6 +60,19 @@ def read_page(
     return Page(tuple(row[1:] for row in found), newer, older if more else None)
 
 
+def page_of(items: Sequence[Item], size: int, anchor: Anchor | None) -> Page[Item]:
+    """Return a page of a list in memory, whose positions are the sequence numbers."""
+    if anchor is not None and anchor.side == "newer":
+        start, end = max(0, anchor.seq - size), anchor.seq
+    else:
+        start = 0 if anchor is None else anchor.seq + 1
+        end = min(start + size, len(items))
+    if start >= end:
+        return Page()
+    older = Anchor("older", end - 1) if end < len(items) else None
+    return Page(tuple(items[start:end]), Anchor("newer", start), older)
+
+
 def _select(
     database: Database, select: str, filters: Sequence[Filter], size: int, anchor: Anchor | None
 ) -> list[Row]:

@@ -2,15 +2,19 @@
 
 import io
 import json
+import os
+import re
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from contextlib import closing
 from pathlib import Path
 
+import httpx
 import pytest
 
 from calls_mcp.cli.main import main
@@ -58,6 +62,25 @@ def test_a_wrong_option_is_reported_in_one_line(
     message = refusal(capsys, f"{option}={value}")
     assert option in message
     assert value in message
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--account", "AC123"),
+        ("--account", f"SK{1:032}"),
+        ("--auth-token", ""),
+        ("--api-key", f"SK{1:032}"),
+        ("--api-key", f"SK{1:032}:"),
+        ("--api-key", "made-up-secret"),
+    ],
+)
+def test_wrong_credentials_are_reported_and_not_shown(
+    capsys: pytest.CaptureFixture[str], option: str, value: str
+) -> None:
+    message = refusal(capsys, f"{option}={value}")
+    assert option in message
+    assert not value or value not in message
 
 
 def test_a_file_that_is_not_a_database_is_named_and_not_changed(
@@ -121,6 +144,35 @@ def test_it_prints_its_url_and_credentials_and_ends_on_a_signal(
     assert DEFAULT_ACCOUNT.sid in line
     assert DEFAULT_ACCOUNT.auth_token in line
     assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_given_credentials_are_used_and_not_printed(
+    monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    sid, key, printed = f"AC{7:032}", f"SK{8:032}", io.StringIO()
+    accepted: list[int] = []
+
+    class Asking(Interrupting):
+        def flush(self) -> None:
+            found = re.search(r"http://127\.0\.0\.1:[0-9]+", self.getvalue())
+            assert found
+            url = f"{found[0]}/2010-04-01/Accounts/{sid}.json"
+            threading.Thread(target=self.ask, args=(url,)).start()
+
+        def ask(self, url: str) -> None:
+            tried = [(sid, "my-token"), (key, "my-secret"), (sid, "emulator")]
+            accepted.extend(httpx.get(url, auth=each).status_code for each in tried)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    stream = Asking(signal.SIGTERM)
+    monkeypatch.setattr(sys, "stdout" if options else "stderr", stream)
+    monkeypatch.setattr(sys, "stderr" if options else "stdout", printed)
+    given = [f"--account={sid}", "--auth-token=my-token", f"--api-key={key}:my-secret"]
+    assert main(["emulator", "--port=0", *given, *options]) == 0
+    assert accepted == [200, 200, 401]
+    assert sid in stream.getvalue()
+    assert "my-" not in stream.getvalue() + printed.getvalue()
 
 
 def test_json_has_the_url_and_the_credentials(

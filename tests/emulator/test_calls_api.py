@@ -76,7 +76,7 @@ async def test_an_unknown_call_is_not_found(api: ApiClient, sid: str) -> None:
     "path",
     [
         "/",
-        "/2010-04-01/Accounts.json",
+        "/2010-04-01/Accounts",
         LIST + "/",
         LIST.removesuffix(".json"),
         item(f"..%2FMessages%2FSM{0:032}"),
