@@ -173,7 +173,7 @@ class Guard:
                 self.policy, arguments, caller, request.account_sid, until, self._now
             )
             pending = await self.confirmations.find(request.identifier, change.binding)
-            return await self._staleness(change, pending.state) if pending else ""
+            return await self._staleness(change, pending.state, change) if pending else ""
         except NotFound:
             return _GONE
         except (PolicyDenied, InvalidConfirmation) as refused:
@@ -407,21 +407,15 @@ class Guard:
                 await self.confirmations.settle(claim.identifier, stop.outcome)
         return stop
 
-    async def _staleness(self, change: Change, state: str) -> str:
-        """Return what has changed since a preview that showed `state`; empty if nothing."""
+    async def _staleness(self, change: Change, state: str, now: Change | None = None) -> str:
+        """Return what has changed since a preview that showed `state`; empty if nothing.
+
+        Without `now`, which is the change as just authorized, it may have waited for a decision
+        since it was authorized.
+        """
         call = await self._current_call(change)
         changed = difference(state, call) if call else ""
-        return changed or self._news_of_hours(change, state)
-
-    def _news_of_hours(self, change: Change, state: str) -> str:
-        """Return why calls are not allowed as usual any more, if the preview did not say so.
-
-        The change may have waited for a decision since it was authorized.
-        """
-        again = self._authorized_again(change)
-        known = {*state.splitlines()}
-        news = (each for each in again.untimely if each.requirement != "never")
-        return next((each.sentence for each in news if each.id not in known), "")
+        return changed or _news_of_hours(now or self._authorized_again(change), state)
 
     def _authorized_again(self, change: Change) -> Change:
         """Return the change as the policy judges it now.
@@ -447,6 +441,13 @@ class Guard:
         request, is_urgent = change.request.as_fetch(), change.request.is_urgent
         response = await self.twilio.send(request, change.until, is_urgent=is_urgent)
         return read_call(request, response)
+
+
+def _news_of_hours(change: Change, state: str) -> str:
+    """Return why calls are not allowed as usual now, if the preview did not say so."""
+    known = {*state.splitlines()}
+    news = (each for each in change.untimely if each.requirement != "never")
+    return next((each.sentence for each in news if each.id not in known), "")
 
 
 def count_decision(entry: Entry) -> None:

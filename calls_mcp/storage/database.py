@@ -5,7 +5,7 @@ import os
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.resources import files
@@ -16,6 +16,10 @@ from typing import TypeVar, cast
 from platformdirs import user_state_path
 
 _T = TypeVar("_T")
+
+Parameters = Sequence[str | float] | Mapping[str, str | float]
+Query = Callable[[str, Parameters], list[tuple[object, ...]]]
+"""Returns the rows of a query with these parameters."""
 
 SQLITE = "sqlite:///"
 NEWER = "it was written by a newer version of calls-mcp"
@@ -67,21 +71,25 @@ class Database:
             _begin(connection, until)
             return work(connection)
 
-    def read(
-        self, query: str, parameters: Sequence[str | float] = (), deadline: float | None = None
-    ) -> list[tuple[object, ...]]:
-        """Return the rows of `query`; none if there is no file. `deadline` is as for `write`.
+    def view(self, work: Callable[[Query], _T], deadline: float | None = None) -> _T:
+        """Return what `work` makes of the rows of its queries; none if there is no file.
+
+        It does not wait for the write lock. `deadline` is as for `write`.
 
         Raises:
             sqlite3.Error, OSError: The database can't be read.
         """
         if self.path is not None and not _has_content(self.path):
-            return []
+            return work(lambda _query, _parameters: [])
         until = deadline or self.deadline()
         with self._connected(until) as connection:
-            return _retry_while_busy(
-                lambda: connection.execute(query, parameters).fetchall(), until
-            )
+            return _retry_while_busy(lambda: work(querying(connection)), until)
+
+    def read(
+        self, query: str, parameters: Parameters = (), deadline: float | None = None
+    ) -> list[tuple[object, ...]]:
+        """Return the rows of one query, like `view`."""
+        return self.view(lambda rows: rows(query, parameters), deadline)
 
     def require_writable(self, deadline: float | None = None) -> None:
         """Check whether the database could be written to now. A missing file is not created.
@@ -132,6 +140,11 @@ class Database:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def querying(connection: sqlite3.Connection) -> Query:
+    """Return the queries of a connection."""
+    return lambda query, parameters: connection.execute(query, parameters).fetchall()
 
 
 def default_path(*, sandbox: bool = False) -> Path:

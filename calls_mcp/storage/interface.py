@@ -208,6 +208,18 @@ class Storage(ABC):
         entries = await self._counted("reserved", limit)
         return [*dict.fromkeys(entry.partition(".")[0] for entry in entries)]
 
+    async def count_hits(self, limit: Limit) -> int:
+        """Return how many hits count against a limit now."""
+        return await self._usage("hits", limit)
+
+    async def count_reserved(self, limit: Limit) -> int:
+        """Return how much is reserved of a limit now."""
+        return await self._usage("reserved", limit)
+
+    @abstractmethod
+    async def _usage(self, kind: str, limit: Limit) -> int:
+        """Return how many entries count against a limit now."""
+
     @abstractmethod
     async def _uncount(self, kind: str, limits: Sequence[Limit], entries: Sequence[str]) -> None:
         """Count `entries` no longer."""

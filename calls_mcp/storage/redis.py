@@ -213,6 +213,10 @@ class RedisStorage(Storage):
     async def check_limits(self, limits: Sequence[Limit], times: int = 1) -> LimitExceeded | None:
         return await self._exceeded("hits", limits, [], times)
 
+    async def _usage(self, kind: str, limit: Limit) -> int:
+        after_now = f"({await self.now()}"
+        return cast("int", await self._ask("ZCOUNT", _counter(kind, limit), after_now, "+inf"))
+
     async def _uncount(self, kind: str, limits: Sequence[Limit], entries: Sequence[str]) -> None:
         for limit in limits:
             await self._ask("ZREM", _counter(kind, limit), *entries, raises=OutcomeNotStored)

@@ -11,7 +11,7 @@ from typing import TypeVar, cast
 from anyio import CapacityLimiter, to_thread
 
 from calls_mcp.errors import ConfigurationError, OutcomeNotStored, StoreUnavailable
-from calls_mcp.storage.database import Database
+from calls_mcp.storage.database import Database, Query, querying
 from calls_mcp.storage.interface import Storage, explain
 from calls_mcp.storage.models import (
     DAY,
@@ -246,6 +246,11 @@ class SqliteStorage(Storage):
                 return exceeded
         return None
 
+    async def _usage(self, kind: str, limit: Limit) -> int:
+        query = "SELECT count(*) FROM counts WHERE key = ? AND until > ?"
+        row = await self._fetch_one(query, f"{kind}/{limit.counter}", self._options.clock())
+        return cast("int", row[0]) if row else 0
+
     async def _uncount(self, kind: str, limits: Sequence[Limit], entries: Sequence[str]) -> None:
         rows = [(f"{kind}/{limit.counter}", entry) for limit in limits for entry in entries]
         delete = "DELETE FROM counts WHERE key = ? AND entry = ?"
@@ -263,17 +268,19 @@ class SqliteStorage(Storage):
         now = self._options.clock()
         keys = [f"calls_to/{number}" for number in numbers]
 
+        def look(rows: Query) -> Sequence[CallsTo] | LimitExceeded:
+            exceeded = (_called(rows, key, most, now) for key in keys)
+            return next(filter(None, exceeded), [_calls_to(rows, key, now) for key in keys])
+
         def count(db: sqlite3.Connection) -> Sequence[CallsTo] | LimitExceeded:
-            if exceeded := next(filter(None, (_called(db, key, most, now) for key in keys)), None):
-                return exceeded
-            found = [_calls_to(db, key, now) for key in keys]
-            if entry:
+            found = look(querying(db))
+            if not isinstance(found, LimitExceeded):
                 db.execute("DELETE FROM notes WHERE until <= ?", (now,))
                 db.executemany(_ADD_COUNT, [(key, entry, now + WEEK) for key in keys])
                 db.executemany(_REMEMBER, [(key, entry, now + YEAR) for key in keys])
             return found
 
-        return await self._write(count)
+        return await (self._write(count) if entry else self._view(look))
 
     async def remove_call(self, numbers: Sequence[str], entry: str) -> None:
         rows = [(f"calls_to/{number}", entry) for number in numbers]
@@ -288,17 +295,21 @@ class SqliteStorage(Storage):
         now = self._options.clock()
         rows = [(_talk(budget, talk.entry), as_json(talk), talk.since + DAY) for budget in budgets]
 
-        def spend(db: sqlite3.Connection) -> Limit | None:
+        def find_full(query: Query) -> Limit | None:
             for budget in budgets:
-                found = db.execute(_TALK, (_talk(budget), _talk(budget, _AFTER), now)).fetchall()
+                found = query(_TALK, (_talk(budget), _talk(budget, _AFTER), now))
                 if not fits(_talk_times(found), budget, talk.least, now):
                     return budget
-            if talk.entry:
-                db.execute("DELETE FROM notes WHERE until <= ?", (now,))
-                db.executemany(_SET_IF_ABSENT, rows)
             return None
 
-        return await self._write(spend)
+        def spend(db: sqlite3.Connection) -> Limit | None:
+            full = find_full(querying(db))
+            if full is None:
+                db.execute("DELETE FROM notes WHERE until <= ?", (now,))
+                db.executemany(_SET_IF_ABSENT, rows)
+            return full
+
+        return await (self._write(spend) if talk.entry else self._view(find_full))
 
     async def correct(self, budgets: Sequence[Limit], talk: TalkTime) -> None:
         rows = [(as_json(talk), _talk(budget, talk.entry)) for budget in budgets]
@@ -391,9 +402,13 @@ class SqliteStorage(Storage):
         self, query: str, *parameters: str | float
     ) -> Sequence[tuple[object, ...]]:
         """Return the rows of `query`; none if the file does not exist."""
+        return await self._view(lambda rows: rows(query, parameters))
+
+    async def _view(self, work: Callable[[Query], _T]) -> _T:
+        """Run `work` in a thread, without waiting for writers, and return its result."""
         with self._raising(StoreUnavailable):
-            read = partial(self._reader.read, query, parameters, self._reader.deadline())
-            return await self._run(read, self._readers)
+            view = partial(self._reader.view, work, self._reader.deadline())
+            return await self._run(view, self._readers)
 
     async def _run(self, work: Callable[[], _T], queue: CapacityLimiter) -> _T:
         if self.kind == "memory":  # nothing to wait for
@@ -409,21 +424,21 @@ def _exceeded(limit: Limit, row: tuple[object, ...], now: float) -> LimitExceede
     return LimitExceeded(limit.name, limit.seconds if until is None else until - now)
 
 
-def _calls_to(db: sqlite3.Connection, key: str, now: float) -> CallsTo:
+def _calls_to(rows: Query, key: str, now: float) -> CallsTo:
     values = {"key": key, "in_a_day": now + WEEK - DAY, "now": now}
-    row = db.execute(_CALLS_TO, values).fetchone()
-    count, is_known = cast("tuple[int, int]", row)
+    found = cast("list[tuple[int, int]]", rows(_CALLS_TO, values))
+    count, is_known = found[0] if found else (0, 0)
     return CallsTo(count, bool(is_known))
 
 
-def _called(db: sqlite3.Connection, key: str, most: Frequency, now: float) -> LimitExceeded | None:
+def _called(rows: Query, key: str, most: Frequency, now: float) -> LimitExceeded | None:
     """Return the limit if a number was called so often."""
     for name, amount, seconds in most.windows:
         # A call counts until it is a week old, and for this limit until it is `seconds` old.
         parameters = (key, now + WEEK - seconds, amount - 1)
-        row = db.execute(_LAST_CALLS, parameters).fetchone() if amount else None
-        if row is not None:
-            return LimitExceeded(name, row[0] - WEEK + seconds - now)
+        found = cast("list[tuple[float]]", rows(_LAST_CALLS, parameters) if amount else [])
+        if found:
+            return LimitExceeded(name, found[0][0] - WEEK + seconds - now)
     return None
 
 

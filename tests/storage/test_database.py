@@ -16,11 +16,14 @@ from calls_mcp.emulator import ManualClock
 from calls_mcp.errors import StoreUnavailable
 from calls_mcp.storage import (
     Binding,
+    CallsTo,
+    Frequency,
     Limit,
     LimitExceeded,
     OperatorDecision,
     PendingConfirmation,
     StorageOptions,
+    TalkTime,
     open_storage,
 )
 from calls_mcp.storage.database import Database
@@ -280,3 +283,16 @@ async def test_readers_do_not_wait_for_writers_of_the_same_process(file: Path) -
                 assert await storage.get_with_ttl("other") is None
                 other.execute("ROLLBACK")
         assert await storage.get_with_ttl("other")
+
+
+async def test_previews_do_not_wait_for_the_write_lock(file: Path) -> None:
+    options, budget = StorageOptions(timeout=0.1), Limit("minutes_per_day", 60, 86_400, "AC")
+    async with open_storage(f"sqlite:///{file}", options) as storage:
+        await storage.calls_to(["number"], Frequency(), "a call")
+        with closing(sqlite3.connect(file, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            assert await storage.calls_to(["number"], Frequency()) == [CallsTo(1, is_known=True)]
+            assert await storage.spend([budget], TalkTime("", 0, 61, 61)) == budget
+            assert await storage.count_hits(budget) == 0
+            with pytest.raises(StoreUnavailable):
+                await storage.spend([budget], TalkTime("another call", 0, 60, 60))

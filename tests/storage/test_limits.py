@@ -54,6 +54,21 @@ async def test_a_limit_allows_more_when_the_oldest_hit_expires(
     assert await hits(storage, [MINUTE], 2) == ["", "calls_per_minute"]
 
 
+async def test_the_use_of_a_limit_is_read_without_counting(
+    storage: Storage, clock: ManualClock
+) -> None:
+    assert (await storage.count_hits(WIDE), await storage.count_reserved(WIDE)) == (0, 0)
+    await storage.hit([WIDE], 2)
+    reservation = await storage.reserve([WIDE], 3)
+    clock.advance(30)
+    await storage.hit([WIDE])
+    for _ in range(2):
+        assert (await storage.count_hits(WIDE), await storage.count_reserved(WIDE)) == (3, 3)
+    await storage.release([WIDE], str(reservation), 3)
+    clock.advance(30)
+    assert (await storage.count_hits(WIDE), await storage.count_reserved(WIDE)) == (1, 0)
+
+
 async def test_keys_names_hits_and_reservations_are_counted_separately(storage: Storage) -> None:
     await hits(storage, [MINUTE], 2)
     assert await hits(storage, [OF_ALL], 1) == [""]
