@@ -29,6 +29,12 @@ JOIN audit AS later ON later.sid = wanted.value AND later.tool = 'create_call'
 JOIN audit AS first ON {_FIELD.format("first.", "id")} = {_FIELD.format("later.", "id")}
     AND first.seq < later.seq
 """  # noqa: S608  # of constants
+_PRINCIPALS = f"""
+SELECT DISTINCT name FROM (
+    SELECT {_FIELD.format("", "principal")} AS name FROM audit
+    WHERE time >= ? AND tool = 'create_call' AND sid IS NOT NULL ORDER BY seq DESC LIMIT 1000
+) WHERE name IS NOT NULL
+"""  # noqa: S608  # of constants
 _HAS_TABLE = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'audit'"
 _NO_RECORDS = (
     "CREATE TEMP VIEW audit AS SELECT 0 AS seq, '' AS time, NULL AS tool, NULL AS sid, '' AS prev, "
@@ -147,6 +153,12 @@ class AuditReader:
             rows = database.execute(_PLACEMENTS, (json.dumps([*sids]),)).fetchall()
         found = ((_text(sid), parse(_line(body))) for sid, body in rows)
         return {str(sid): record for sid, record in found if record}
+
+    def principals(self, since: str) -> list[str]:
+        """Return who placed the newest 1,000 calls since a time (ISO 8601 UTC), by name."""
+        with self._reading() as database:
+            rows = database.execute(_PRINCIPALS, (since,)).fetchall()
+        return sorted(str(_text(name)) for (name,) in rows)
 
     def decisions(self, since: str, most: int, after: int = 0) -> list[Fields]:
         """Return the newest records of decisions, newest first.

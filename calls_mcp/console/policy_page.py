@@ -1,19 +1,32 @@
 """Policy: a summary, and the source of each rule and setting."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 
+import anyio.to_thread
 from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from calls_mcp.audit.search import AuditReader
 from calls_mcp.console.context import ConsoleContext
 from calls_mcp.console.templating import page
-from calls_mcp.guard.policy import explain_by_topic, itemize, load_policy, requirements
+from calls_mcp.errors import StoreUnavailable
+from calls_mcp.guard.policy import Policy, explain_by_topic, itemize, load_policy, requirements
 from calls_mcp.observability.redaction import MASK
 from calls_mcp.settings import Settings
+from calls_mcp.storage import DAY
+from calls_mcp.tools.outcome import iso_time
+
+_USES = {
+    "calls_per_minute": "{} calls in the last minute",
+    "calls_per_hour": "{} calls in the last hour",
+    "calls_per_day": "{} calls in the last 24 h",
+    "in_flight": "{} live calls",
+    "minutes_per_day": "{} min of talk time in the last 24 h",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +47,7 @@ class PolicyPage:
     """The page about the policy. It reads the file on each visit; servers read it once."""
 
     def __init__(self, console: ConsoleContext) -> None:
+        self._console = console
         self._settings = console.settings
         self.routes = [Route("/policy", self.show)]
 
@@ -44,6 +58,7 @@ class PolicyPage:
         values = {
             "requirements": requirements(policy),
             "topics": explain_by_topic(policy),
+            "usage": await self._usage(policy),
             "file": guard.policy,
             "confirm": guard.confirm,
             "search": search,
@@ -51,6 +66,26 @@ class PolicyPage:
             "settings": [row for row in _settings(self._settings) if row.matches(search)],
         }
         return page(request, "policy.html", values)
+
+    async def _usage(self, policy: Policy) -> Mapping[str, Sequence[str]]:
+        """Return how much of the limits is used now, by principal; "" for all together."""
+        console, principals = self._console, list[str]()
+        if console.runtime is None or self._settings.storage.is_memory:
+            return {}
+        if console.audit_database and any(astuple(policy.caps.principal)):
+            since = iso_time(console.clock() - DAY)
+            read = AuditReader(console.audit_database).principals
+            principals = await anyio.to_thread.run_sync(read, since)
+        limits = await console.runtime.limits(policy)
+        found: dict[str, list[str]] = {}
+        try:
+            usage = await limits.usage(principals)
+        except StoreUnavailable:
+            return {"": ["unknown, because the state store does not answer"]}
+        for each in usage:
+            text = _USES[each.name].format(f"{each.used:,} of {each.amount:,}")
+            found.setdefault(each.principal, []).append(text)
+        return found
 
 
 def _rules(settings: Settings) -> Iterator[_Row]:

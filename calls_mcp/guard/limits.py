@@ -1,10 +1,11 @@
 """Rate limits on tool calls and calls, and protection against calling a number twice by mistake."""
 
 import json
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from math import ceil
 from secrets import token_urlsafe
 from typing import NamedTuple, TypeVar
 
@@ -96,6 +97,19 @@ class Reservation:
     place: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """How much of a limit is used now: calls, or for `minutes_per_day` minutes.
+
+    `name` is the key of the policy, such as `calls_per_day`. `principal` is empty for all together.
+    """
+
+    name: str
+    principal: str
+    used: int
+    amount: int
+
+
 class ToolRateLimit:
     """Counts the tool calls of each principal against the policy's caps."""
 
@@ -143,6 +157,33 @@ class CallLimits:
         self._digest = digest
         self._often = Frequency(caps.same_number_per_day, caps.same_number_per_week)
         self._remembered = max(_REMEMBERED, deadline + _LATE)
+
+    async def usage(self, principals: Iterable[str]) -> Sequence[Usage]:
+        """Return how much of each limit is used, in total and by each of the principals.
+
+        Raises:
+            StoreUnavailable: The store can't be reached.
+        """
+        total, *_ = self._counts("")
+        owners = [("", total), *((each, self._counts(each)[1]) for each in principals)]
+        return [
+            Usage(
+                name, principal, await self._used(Limit(f"{prefix}{name}", amount, 0, key)), amount
+            )
+            for principal, (prefix, counts, key) in owners
+            for name in (*_WINDOWS, "in_flight", "minutes_per_day")
+            if (amount := getattr(counts, name))
+        ]
+
+    async def _used(self, limit: Limit) -> int:
+        kind = limit.name.rpartition(".")[2]
+        if kind == "in_flight":
+            return await self._storage.count_reserved(limit)
+        if kind in _WINDOWS:
+            return await self._storage.count_hits(limit)
+        now = await self._storage.now()
+        seconds = sum(each.seconds(now) for each in await self._storage.spent(limit))
+        return ceil(seconds / 60)
 
     async def recent_calls(self, dialling: Dialling) -> RecentCalls:
         """Return the recent calls to the same parties."""

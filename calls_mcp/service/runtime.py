@@ -23,6 +23,7 @@ from calls_mcp.tools.outcome import Caller, Outcome
 from calls_mcp.twilio.environment import named_certificates, named_proxy
 
 if TYPE_CHECKING:
+    from calls_mcp.guard.limits import CallLimits
     from calls_mcp.guard.operator import Approvals
     from calls_mcp.guard.policy import Policy
     from calls_mcp.service.approved_changes import ApprovedChanges
@@ -188,6 +189,14 @@ class Runtime:
             ConfigurationError: As when the runtime is entered.
         """
         return (await self._entry(principal, overrides)).policy
+
+    async def limits(self, policy: "Policy") -> "CallLimits":
+        """Return the limits of a policy on the calls of the default account.
+
+        Raises:
+            ConfigurationError: As when the runtime is entered.
+        """
+        return (await self._open()).limits(self.access, policy)
 
     async def rates(self) -> "RateLimiter":
         """Return the rate limiter. Replicas that share a Redis share its counts.

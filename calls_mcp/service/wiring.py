@@ -85,9 +85,7 @@ class Services:
         account_sid, deadline = access.account_sid, access.deadline
         ttl, most = self.settings.guard.confirm_ttl, self.settings.results.tokens
         confirmations = Confirmations(self.storage, self.signer, ttl)
-        limits = CallLimits(
-            self.storage, twilio, policy.caps, account_sid, deadline, self.signer.digest
-        )
+        limits = self.limits(access, policy)
         guard = Guard(
             policy=policy,
             account_sid=account_sid,
@@ -111,6 +109,13 @@ class Services:
             deadline=deadline,
             result_tokens=most,
             sandbox=self.sandbox,
+        )
+
+    def limits(self, access: Access, policy: Policy) -> CallLimits:
+        """Return the limits of a policy on the calls of an account."""
+        twilio, digest = self.clients.client(access), self.signer.digest
+        return CallLimits(
+            self.storage, twilio, policy.caps, access.account_sid, access.deadline, digest
         )
 
     def _requests(self) -> ApprovalRequests | None:

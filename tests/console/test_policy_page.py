@@ -44,6 +44,30 @@ async def test_settings_are_shown_with_their_source_and_without_secrets(tmp_path
     assert not any(secret in html for secret in secrets.values())
 
 
+async def test_limits_are_shown_with_their_current_use(tmp_path: Path) -> None:
+    file = tmp_path / "limits.toml"
+    caps = "calls_per_day = 50\ncalls_per_minute = 9\nin_flight = 5\nminutes_per_day = 60"
+    own = "[caps.principal]\ncalls_per_hour = 7"
+    repeated = "same_number_seconds = 0"
+    file.write_text(f'[confirm]\nplace = "never"\n[caps]\n{caps}\n{repeated}\n{own}', "utf-8")
+    async with (
+        open_harness(tmp_path, calls_mcp_policy=file) as harness,
+        sign_in(harness.console) as ann,
+    ):
+        assert "Used in total: 0 of 9 calls in the last minute" in text_of(
+            await ann.read("/policy")
+        )
+        await harness.place_call("front desk")
+        await harness.place_call("front desk")
+        harness.clock.advance(600)
+        text = text_of(await ann.read("/policy"))
+    assert (
+        "Used in total: 0 of 9 calls in the last minute, 2 of 50 calls in the last 24 h, "
+        "2 of 5 live calls, 21 of 60 min of talk time in the last 24 h."
+    ) in text
+    assert "Used by front desk: 2 of 7 calls in the last hour." in text
+
+
 async def test_an_invalid_policy_is_reported(tmp_path: Path) -> None:
     file = tmp_path / "policy.toml"
     file.write_text("[confirm]\nplcae = 1\n", "utf-8")
