@@ -22,6 +22,7 @@ from calls_mcp.cli.doctor_checks.files import (
 )
 from calls_mcp.cli.doctor_checks.http_server import check_http
 from calls_mcp.cli.doctor_checks.twilio_api import check_api
+from calls_mcp.cli.doctor_checks.webhook import check_webhook
 from calls_mcp.cli.options import add_json, add_sandbox
 from calls_mcp.cli.terminal import Colour, painted, say, show_json
 from calls_mcp.errors import ConfigurationError
@@ -39,7 +40,8 @@ exit status:
   1  something is wrong, but the server starts
   2  the server can't start
 
-It sends one read request to the API and changes nothing.
+It sends one read request to the API, and a HEAD request to the webhook for
+approval requests if there is one. It changes nothing and notifies nobody.
 """
 _OK, _PROBLEMS, _FATAL = 0, 1, 2  # exit statuses
 _COLOURS: dict[Level, Colour] = {"ok": "green", "note": "yellow", "problem": "red", "fatal": "red"}
@@ -53,6 +55,7 @@ _VARIABLES: Mapping[str, Sequence[str]] = {
     "policy": ("CALLS_MCP_POLICY",),
     "state store": ("CALLS_MCP_STATE_URL",),
     "audit log": ("CALLS_MCP_AUDIT_DATABASE",),
+    "approvals webhook": ("CALLS_MCP_APPROVALS_WEBHOOK",),
     "principals": ("CALLS_MCP_PRINCIPALS",),
     "issuer": ("CALLS_MCP_OAUTH_ISSUER",),
     "api": ("CALLS_MCP_API_BASE_URL", "TWILIO_REGION", "TWILIO_EDGE"),
@@ -94,6 +97,7 @@ async def _check(settings: Settings, sandbox: bool) -> list[Finding]:  # noqa: F
     findings = check_policy(settings)
     findings += await check_state_and_audit(settings, sandbox=sandbox)
     findings += check_telemetry(settings)
+    findings += await check_webhook(settings)
     try:
         async with open_access(settings, sandbox=sandbox) as access:
             found = await check_api(access)

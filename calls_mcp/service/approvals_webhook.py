@@ -4,6 +4,7 @@ import hmac
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -156,18 +157,13 @@ class ApprovalsWebhook:
 
     async def _send(self, body: bytes) -> tuple[str, bool]:
         """Return why a notification failed, or an empty text; and whether a retry may help."""
-        try:
-            with anyio.fail_after(self._timeout):
-                async with connect_to(self._url) as transport:
-                    response = await transport.handle_async_request(self._request(body))
-                    await response.aclose()
-        except _FAILURES as failure:
-            known = explain(failure, self._url)
-            return known.words if known else "no answer in time", True
-        status = response.status_code
-        if response.is_success:
+        status = await _exchange(lambda: self._request(body), self._url, self._timeout)
+        if isinstance(status, str):
+            return status, True
+        if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             return "", False
-        return f"status {status}", status in _RETRIED or response.is_server_error
+        is_server_error = status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        return f"status {status}", status in _RETRIED or is_server_error
 
     def _request(self, body: bytes) -> httpx.Request:
         headers = {"Content-Type": "application/json", "User-Agent": "calls-mcp"}
@@ -200,3 +196,24 @@ class ApprovalsWebhook:
         masked = one_line(masked_text(text, self._numbers), _LONGEST).replace("`", "'")
         escaped = masked.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
         return f"`{escaped}`"
+
+
+async def probe(url: str) -> int | str:
+    """Return the status of a HEAD request to a webhook, or why there was no response."""
+    extensions = {"timeout": httpx.Timeout(_TIMEOUT).as_dict()}
+    headers = {"User-Agent": "calls-mcp"}
+    build = partial(httpx.Request, "HEAD", url, headers=headers, extensions=extensions)
+    return await _exchange(build, url, _TIMEOUT)
+
+
+async def _exchange(build: Callable[[], httpx.Request], url: str, seconds: float) -> int | str:
+    """Send a request to `url`, and return the status or why there is none within `seconds`."""
+    try:
+        with anyio.fail_after(seconds):
+            async with connect_to(url) as transport:
+                response = await transport.handle_async_request(build())
+                await response.aclose()
+    except _FAILURES as failure:
+        known = explain(failure, url)
+        return known.words if known else "no answer in time"
+    return response.status_code

@@ -585,6 +585,40 @@ def test_an_unreachable_issuer_is_named() -> None:
     assert url in found["issuer"]["message"]
 
 
+@pytest.mark.usefixtures("account")
+@pytest.mark.parametrize(
+    ("step", "level", "message"),
+    [
+        (answer(200), "ok", "127.0.0.1 can be reached"),
+        (answer(405), "ok", "127.0.0.1 can be reached"),
+        (answer(404), "note", "127.0.0.1 answered 404 to a HEAD request"),
+        (redirect("https://example.com/"), "note", "127.0.0.1 answered 302 to a HEAD request"),
+        (answer(503), "problem", "127.0.0.1 answered 503"),
+        (drop, "problem", "127.0.0.1 can't be notified of approval requests: "),
+    ],
+    ids=["ok", "not allowed", "not found", "redirect", "failing", "dropped"],
+)
+def test_the_approvals_webhook_is_checked_without_a_notification(
+    step: Step, level: str, message: str
+) -> None:
+    with api(step) as upstream:
+        url = f"{upstream.base_url}/services/{SECRET}"
+        status, found = examined(CALLS_MCP_APPROVALS_WEBHOOK=url)
+    assert found["approvals webhook"]["level"] == level
+    assert found["approvals webhook"]["message"].startswith(message)
+    assert (status == 1) == (level == "problem")
+    assert {request.method for request in upstream.requests} == {"HEAD"}
+    assert SECRET not in json.dumps(found)
+
+
+@pytest.mark.usefixtures("account")
+def test_an_unreachable_approvals_webhook_is_named() -> None:
+    with refusing() as url:
+        status, found = examined(CALLS_MCP_APPROVALS_WEBHOOK=url)
+    message = "127.0.0.1 can't be notified of approval requests: connection refused"
+    assert (status, found["approvals webhook"]["message"]) == (1, message)
+
+
 def test_an_auth_token_in_the_wrong_setting_is_masked() -> None:
     token = "0123456789abcdef" * 2
     proxy = f"http://user:{SECRET}@127.0.0.1:1"
