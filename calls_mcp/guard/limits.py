@@ -33,7 +33,6 @@ from calls_mcp.storage import (
 from calls_mcp.storage.rate_limiter import RateLimiter
 from calls_mcp.tools.catalog import Operation
 from calls_mcp.tools.outcome import CallSummary, Outcome
-from calls_mcp.tools.phone_number import formatted
 from calls_mcp.tools.preview import Risk
 from calls_mcp.tools.wording import about, counted, ordinal
 from calls_mcp.twilio.client import TwilioClient
@@ -541,6 +540,8 @@ def _named(dialling: Dialling, party: str) -> str:
 
 
 def _written(party: str) -> str:
+    from calls_mcp.tools.phone_number import formatted  # noqa: PLC0415  # 60 ms, for numbers
+
     number = formatted(party)
     return number if number != party else quoted(party, _LONGEST_PARTY)
 
