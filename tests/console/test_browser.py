@@ -242,6 +242,23 @@ async def test_an_outdated_page_shows_a_warning(harness: Harness, window: Window
     window.errors.clear()  # from the status 401
 
 
+async def test_a_page_with_an_invalid_filter_is_not_outdated(window: Window) -> None:
+    for path in ("/audit?since=x", "/calls?status=x"):
+        await window.goto(path)
+        await window.page.evaluate("refresh()")
+        await expect(window.page.locator("#alert")).to_be_hidden()
+        await expect(window.page.get_by_role("alert")).to_contain_text(": use ")
+    window.errors.clear()  # from the status 400
+
+
+async def test_a_page_that_does_not_exist_is_not_outdated(window: Window) -> None:
+    await window.goto("/approvals/x")
+    await window.expect_text("It may have been deleted")
+    await expect(window.page.locator("body")).to_have_attribute("data-topics", "")
+    await expect(window.page.locator("#alert")).to_be_hidden()
+    window.errors.clear()  # from the status 404
+
+
 async def test_every_task_works_with_the_keyboard(harness: Harness, window: Window) -> None:
     first = await request_call(harness)
     second = await request_call(harness, time_limit=60)

@@ -104,7 +104,7 @@ const ownAddress = () => document.querySelector("[data-self]")?.dataset.self ?? 
 async function refresh() {
   const response = await fetch(ownAddress(), { headers: { Accept: "text/html" } }).catch(() => null);
   if (response?.status === 401) return showAlert("You are signed out, and this page is out of date. Reload it to sign in again.");
-  if (!response?.ok) return showAlert("The console does not respond, so this page may be out of date. Retrying…");
+  if (!response?.ok && response?.status !== 400) return showAlert("The console does not respond, so this page may be out of date. Retrying…");
   const page = new DOMParser().parseFromString(await response.text(), "text/html");
   const focused = document.activeElement;
   for (const current of document.querySelectorAll("[data-live]")) {
