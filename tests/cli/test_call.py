@@ -181,9 +181,9 @@ def test_yes_typed_on_the_terminal_counts_as_a_humans_confirmation(
 def test_a_wait_shows_each_status_on_a_terminal(account: RunningEmulator) -> None:
     with on_terminal("call", "fetch_call", f"sid={placed()}", "wait_until=ended") as terminal:
         terminal.wait_for("queued…")
-        account.clock.advance(10)
+        account.advance(10)
         terminal.wait_for("in-progress…")
-        account.clock.advance(2 * 3600)
+        account.advance(2 * 3600)
         status, out = terminal.ended()
     assert (status, "The call was answered. Duration: 1 h." in out) == (0, True)
 
