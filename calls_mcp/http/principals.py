@@ -49,7 +49,7 @@ from calls_mcp.service.authorization import (
     is_operator,
     is_reserved,
 )
-from calls_mcp.tools.toml_files import checked, nearest, parse, places, read, reason
+from calls_mcp.tools.toml_files import checked, must_match, nearest, parse, places, read, reason
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +75,10 @@ def _without_tools_if_operator(scopes: frozenset[Scope]) -> frozenset[Scope]:
 
 
 Name = Annotated[str, AfterValidator(_name)]
-_Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+_Variable = Annotated[str, must_match("[A-Za-z_][A-Za-z0-9_]*", "the name of a variable")]
+_Hash = Annotated[str, must_match("[0-9a-f]{64}", "64 hex digits in lower case")]
+_AccountSid = Annotated[str, must_match("AC[0-9a-fA-F]{32}", "AC and 32 hex digits")]
+_KeySid = Annotated[str, must_match("SK[0-9a-fA-F]{32}", "SK and 32 hex digits")]
 
 
 class _Strict(BaseModel):
@@ -86,7 +89,7 @@ class Token(_Strict):
     """The hash of a bearer token that is valid until `expires`."""
 
     principal: Name
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    sha256: _Hash
     scopes: Annotated[
         frozenset[Scope], Field(min_length=1), AfterValidator(_without_tools_if_operator)
     ]
@@ -96,10 +99,10 @@ class Token(_Strict):
 class _Principal(_Strict):
     """A principal's own account and policy. Paths are relative to the file's folder."""
 
-    account_sid: Annotated[str, Field(pattern=r"^AC[0-9a-fA-F]{32}$")] | None = None
+    account_sid: _AccountSid | None = None
     auth_token_env: _Variable | None = None
     auth_token_file: Path | None = None
-    api_key: Annotated[str, Field(pattern=r"^SK[0-9a-fA-F]{32}$")] | None = None
+    api_key: _KeySid | None = None
     api_secret_env: _Variable | None = None
     api_secret_file: Path | None = None
     policy: Path | None = None

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AfterValidator, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from calls_mcp.errors import FileError
@@ -21,6 +21,9 @@ _KEY = r"(?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*')"
 _KEYS = rf"\s*({_KEY}(?:\s*\.\s*{_KEY})*)\s*"
 _HEADER = re.compile(rf"\s*\[{{1,2}}{_KEYS}\]")
 _ASSIGNMENT = re.compile(rf"{_KEYS}=")
+_STRING = "must be a string, in quotation marks"
+_ARRAY = "must be an array, in brackets"
+_TIME = "must be a time with a time zone, such as 2027-01-31T00:00:00Z"
 _REASONS = {
     "missing": "is missing",
     "extra_forbidden": "unknown key",
@@ -28,10 +31,18 @@ _REASONS = {
     "bool_type": "must be true or false",
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
-    "string_type": "must be a string, in quotation marks",
-    "tuple_type": "must be an array, in brackets",
+    "string_type": _STRING,
+    "path_type": _STRING,
+    "tuple_type": _ARRAY,
+    "frozen_set_type": _ARRAY,
+    "too_short": "must not be empty",
+    "datetime_type": _TIME,
+    "datetime_parsing": _TIME,
+    "datetime_from_date_parsing": _TIME,
+    "timezone_aware": _TIME,
     "dict_type": "must be a section",
     "dataclass_type": "must be a section",
+    "model_type": "must be a section",
     "greater_than_equal": "must be {ge} or more",
     "less_than_equal": "must be {le} or less",
     "literal_error": "must be {expected}",
@@ -93,6 +104,17 @@ def checked(
         lines, errors = places(text), invalid.errors(include_url=False)
         wrong = sorted((nearest(lines, error["loc"]), words(error)) for error in errors)
         raise FileError(f"{file}:{line}: {problem}" for line, problem in wrong) from None
+
+
+def must_match(pattern: str, expected: str) -> AfterValidator:
+    """Return a validator of texts that match `pattern`; `expected` completes "must be …"."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"must be {expected}")
+        return text
+
+    return AfterValidator(check)
 
 
 def reason(error: ErrorDetails) -> str:

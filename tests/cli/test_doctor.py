@@ -212,7 +212,7 @@ def test_each_wrong_setting_is_named_with_a_fix() -> None:
 def test_an_empty_setting_is_noted() -> None:
     status, out = printed(TWILIO_EDGE="")
     assert status == 0
-    assert "TWILIO_EDGE is empty, so its default applies" in out
+    assert "TWILIO_EDGE is empty, so it counts as not set" in out
 
 
 @pytest.mark.usefixtures("account")

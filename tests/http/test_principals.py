@@ -312,15 +312,19 @@ async def test_audit_log_and_rate_limit_use_the_authenticated_principal(tmp_path
             '\n[[tokens]]\nprincipal = "b c"\n',
             "3: tokens.0.principal: must be ASCII without spaces",
         ),
-        ('[[tokens]]\nsha256 = "abc"\n', "2: tokens.0.sha256: String should match"),
+        ('[[tokens]]\nsha256 = "abc"\n', "2: tokens.0.sha256: must be 64 hex digits"),
         ('[[tokens]]\nscopes = ["calls:all"]\n', "2: tokens.0.scopes.0: "),
-        ("[[tokens]]\nscopes = []\n", "2: tokens.0.scopes: "),
+        ("[[tokens]]\nscopes = []\n", "2: tokens.0.scopes: must not be empty"),
         (
             '[[tokens]]\nscopes = ["calls:approve", "calls:read"]\n',
             "2: tokens.0.scopes: calls:approve can't be combined",
         ),
-        ("[[tokens]]\nexpires = 2030-01-01\n", "2: tokens.0.expires: "),
-        ("[[tokens]]\nexpires = 2030-01-01T00:00:00\n", "2: tokens.0.expires: "),
+        ("[[tokens]]\nexpires = 2030-01-01\n", "2: tokens.0.expires: must be a time with a time"),
+        (
+            "[[tokens]]\nexpires = 2030-01-01T00:00:00\n",
+            "2: tokens.0.expires: must be a time with a time zone",
+        ),
+        ('[principals.a]\naccount_sid = "AC1"\n', "2: principals.a.account_sid: must be AC and 32"),
         ("[[token]]\n", "1: token: unknown key"),
         (
             f'[principals.a]\naccount_sid = "{OWN}"\n',

@@ -142,7 +142,7 @@ def _placeholders(names: Sequence[str], *, is_fatal: bool) -> Finding:
 def _empty_values() -> Iterator[Finding]:
     for name, value in sorted(os.environ.items()):
         if not value and name.upper() in Settings.variables():
-            message = f"{name} is empty, so its default applies"
+            message = f"{name} is empty, so it counts as not set"
             yield Finding(_CHECK, "note", message, f"give it a value, or: unset {name}")
 
 

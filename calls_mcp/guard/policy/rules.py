@@ -1,6 +1,5 @@
 """The policy as frozen dataclasses, one per section, and loading it from a file."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
@@ -8,14 +7,14 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
 
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, with_config
+from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from pydantic_core import ErrorDetails
 
 from calls_mcp.errors import FileError
 from calls_mcp.guard.policy.hours import Country, CountryHours, Hours
 from calls_mcp.guard.policy.number_list import load_numbers
 from calls_mcp.tools.catalog import CONFIG, Action, Confirm
-from calls_mcp.tools.toml_files import Table, checked, parse, places, read, reason
+from calls_mcp.tools.toml_files import Table, checked, must_match, parse, places, read, reason
 
 _CLOSED = ConfigDict(extra="forbid")
 
@@ -29,27 +28,18 @@ _INSTEAD: dict[Confirm, tuple["Requirement", tuple[Action, ...]]] = {
 }
 
 
-def _must_match(pattern: str, expected: str) -> AfterValidator:
-    def check(text: str) -> str:
-        if not re.fullmatch(pattern, text):
-            raise ValueError(f"must be {expected}")
-        return text
-
-    return AfterValidator(check)
-
-
 Requirement = Literal["never", "confirm", "require_human", "operator", "deny"]
 Switch = Annotated[bool, Field(strict=True)]
-Pattern = Annotated[str, _must_match(r"\S+", "a pattern without spaces")]
+Pattern = Annotated[str, must_match(r"\S+", "a pattern without spaces")]
 Prefix = Annotated[
-    str, _must_match(r"\+[1-9][0-9]{0,14}", "+ and the first digits of a number, without *")
+    str, must_match(r"\+[1-9][0-9]{0,14}", "+ and the first digits of a number, without *")
 ]
 HostPattern = Annotated[
-    str, _must_match(r"[A-Za-z0-9*?._-]+", "a host name or a pattern, without https:// or a path")
+    str, must_match(r"[A-Za-z0-9*?._-]+", "a host name or a pattern, without https:// or a path")
 ]
 PreApproved = Annotated[
     str,
-    _must_match(
+    must_match(
         r"(\+[1-9][0-9]*|(sips?|client):[^*\s]+)\*?",
         "a phone number, sip: or client: address, or its beginning followed by *",
     ),
@@ -68,7 +58,7 @@ NumberType = Literal[
     "voicemail",
     "unknown",
 ]
-Account = Annotated[str, _must_match("AC[0-9a-fA-F]{32}", "an account SID: AC and 32 hex digits")]
+Account = Annotated[str, must_match("AC[0-9a-fA-F]{32}", "an account SID: AC and 32 hex digits")]
 Seconds = Annotated[int, Field(strict=True, ge=1)]
 RingSeconds = Annotated[int, Field(strict=True, ge=1, le=600)]
 Count = Annotated[int, Field(strict=True, ge=0)]
