@@ -1,7 +1,6 @@
 """`calls-mcp emulator`: run an emulator of the Calls API until a signal comes."""
 
 import asyncio
-import math
 import os
 import re
 import socket
@@ -28,7 +27,7 @@ examples:
   calls-mcp emulator --db calls.db --scenario scenario.toml
 
 It prints its URL and its own credentials to stderr, but no token or key that you give. No phone
-rings, and nothing leaves this machine.
+rings. Without --callbacks-anywhere, nothing leaves this machine.
 --seed and --calls can be used together; --seed alone adds 250 calls, --calls alone uses seed 0.
 
 exit status:
@@ -38,6 +37,7 @@ exit status:
 _DEFAULT_HISTORY = 250  # calls
 _LAST_PORT = 65_535
 _FASTEST = 1_000_000
+_SPEED = "run the clock X times as fast; 0 stops it, except for the control API"
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -51,7 +51,7 @@ def configure(parser: ArgumentParser) -> None:
         help="port to listen on; 0 selects a free port (default: %(default)s)",
     )
     option("--db", default=":memory:", metavar="FILE", help="keep the calls in FILE")
-    option("--speed", type=float, default=1.0, metavar="X", help="run the clock X times as fast")
+    option("--speed", type=float, default=1.0, metavar="X", help=_SPEED)
     option("--calls", type=int, metavar="N", help="start with N past calls")
     option("--seed", type=int, metavar="N", help="random seed for the past calls")
     option("--scenario", metavar="FILE", help="TOML file that says what each phone number does")
@@ -59,7 +59,7 @@ def configure(parser: ArgumentParser) -> None:
     option(
         "--callbacks-anywhere",
         action="store_true",
-        help="send status callbacks to other machines, too",
+        help="request TwiML from other machines, too, and send them callbacks",
     )
     option("--account", metavar="SID", help="account SID (default: AC and 32 zeros)")
     option("--auth-token", metavar="TOKEN", help="auth token (default: emulator)")
@@ -114,9 +114,10 @@ def _check(options: Namespace) -> None:
         raise ConfigurationError(f"--port must be 0 to {_LAST_PORT}; got {options.port}.")
     if options.calls is not None and options.calls < 0:
         raise ConfigurationError(f"--calls must be 0 or more; got {options.calls}.")
-    for name, rate in (("--speed", options.speed), ("--cps", options.cps)):
-        if not (0 < rate <= _FASTEST and math.isfinite(rate)):
-            raise ConfigurationError(f"{name} must be more than 0, up to {_FASTEST}; got {rate}.")
+    if not 0 <= options.speed <= _FASTEST:
+        raise ConfigurationError(f"--speed must be 0 to {_FASTEST}; got {options.speed}.")
+    if not 0 < options.cps <= _FASTEST:
+        raise ConfigurationError(f"--cps must be more than 0, up to {_FASTEST}; got {options.cps}.")
 
 
 def _account(options: Namespace) -> Account:

@@ -2,10 +2,10 @@
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -15,7 +15,6 @@ from pydantic import (
     StringConstraints,
     TypeAdapter,
     ValidationError,
-    model_validator,
     with_config,
 )
 
@@ -69,13 +68,12 @@ class Reaction:
     say: Annotated[str, StringConstraints(min_length=1)] | None = None
     hang_up: bool = False
 
-    @model_validator(mode="after")
-    def _is_complete(self) -> Self:
+    def __post_init__(self) -> None:
+        """Raise ValueError if it has no time or no prompt, or not one thing to do."""
         if (self.at is None) == (self.hears is None):
             raise ValueError("needs either at or hears")
         if [self.press, self.say, self.hang_up or None].count(None) != 2:  # noqa: PLR2004 - one of three
             raise ValueError("needs one of press, say and hang_up")
-        return self
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -105,7 +103,7 @@ class Script:
     answered_by: AnsweredBy = "human"
     price: NonPositiveFloat | None = None
     greeting: str = ""
-    reactions: tuple[Reaction, ...] = ()
+    reactions: Sequence[Reaction] = ()
     voice_url: str | None = None
     voice_method: Literal["GET", "POST"] = "POST"
     voice_fallback_url: str | None = None

@@ -44,7 +44,7 @@ class TranscriptEntry(NamedTuple):
 
         The time counts from `since`, in minutes and seconds.
         """
-        minutes, seconds = divmod(int(self.at - since), 60)
+        minutes, seconds = divmod(int(round(self.at - since, 1)), 60)
         text = " ".join(self.text.split())
         shown = f"“{text}”" if self.event in _SPEECH else text
         more = f" ({', '.join(self.details.values())})" if self.details else ""

@@ -148,6 +148,8 @@ class Webhooks:
                 for attempt in range(1, overrides.retries + 2):
                     reply = reply._replace(attempts=attempt)
                     reply, kind = await self._attempt(request, attempt, cookies)
+                    if reply.url == str(request.url):
+                        reply = reply._replace(url=address)  # without the parameters of a GET
                     if kind not in overrides.retried:
                         break
         except TimeoutError:

@@ -47,7 +47,6 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     [
         ("--port", "99999"),
         ("--port", "-1"),
-        ("--speed", "0"),
         ("--speed", "-1"),
         ("--speed", "nan"),
         ("--speed", "inf"),

@@ -1,4 +1,4 @@
-"""Generated parts of the docs: settings, tool reference, Twilio error codes."""
+"""Generated parts of the docs: settings, tool reference, TwiML, Twilio error codes."""
 
 import re
 import textwrap
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from calls_mcp.emulator.voice.twiml import ELEMENTS
 from calls_mcp.settings import Settings
 from calls_mcp.tools.catalog import CONFIG, Operation, Parameter, load_operations
 from calls_mcp.tools.reference import describe_rule
@@ -106,9 +107,25 @@ def _codes() -> Iterator[str]:
         yield f"| [{code}](https://www.twilio.com/docs/errors/{code}) | {hint} |"
 
 
+def _twiml() -> Iterator[str]:
+    yield "| element | executed | accepted |"
+    yield "|---|---|---|"
+    for path, known in ELEMENTS.items():
+        element = "".join(f"<{name}>" for name in path.split("/"))
+        if known.available:
+            yield f"| `{element}` | {_attributes(known.executed)} | {_attributes(known.accepted)} |"
+        else:
+            yield f"| `{element}` | *not available* | |"
+
+
+def _attributes(names: str) -> str:
+    return ", ".join(f"`{name}`" for name in names.split())
+
+
 # The generated parts of each page.
 _PLACES: Mapping[Path, Mapping[str, Callable[[], Iterator[str]]]] = {
     README: {},  # only the name in the MCP registry
+    DOCS / "emulator.md": {"twiml": _twiml},
     DOCS / "settings.md": {"settings": _settings},
     DOCS / "tools.md": {"tools": _tools},
     DOCS / "troubleshooting.md": {"codes": _codes},

@@ -3,7 +3,7 @@
 - `sh`: commands that must all succeed; later blocks see their variables and files
 - `sh serves`: a command that runs until the end of the page and must then exit with status 0
 - `console`: commands after `$`, each followed by its output; … matches anything
-- `python NAME`, `toml NAME`, `json NAME`: a file of that name, used by later commands
+- `python NAME`, `toml NAME`, `json NAME`, `xml NAME`: a file of that name, used by later commands
 - `json` with `mcpServers` or `servers`: each server is started and must list the five tools
 
 The shell is that of a new user: its PATH has no command of this project until the page installs it,
@@ -81,7 +81,7 @@ class PageRunner:
                 self._compare(block)
             case "json", _ if is_configuration(block.text):
                 self._connect(json.loads(self._local(block.text)))
-            case "python" | "toml" | "json", name if name:
+            case "python" | "toml" | "json" | "xml", name if name:
                 file = self.folder / name
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(self._local(block.text), "utf-8")

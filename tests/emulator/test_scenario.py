@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from calls_mcp.emulator import Account, Emulator, ManualClock, Scenario, Script, StartError
-from calls_mcp.emulator.scenario import load_scenario
+from calls_mcp.emulator.scenario import Reaction, load_scenario
 
 from .api_client import ApiClient, connected
 
@@ -121,6 +121,14 @@ async def test_a_call_times_out_before_a_slow_destination_answers(
             "2025550101: must be a phone number, SIP address, client or",
         ),
         ('"+12025550101" = 5', "+12025550101: must be a table"),
+        (
+            '[["+12025550101".reactions]]\npress = "1"',
+            "+12025550101.reactions.0: needs either at or hears",
+        ),
+        (
+            '[["+12025550101".reactions]]\nat = 1\npress = "1"\nhang_up = true',
+            "+12025550101.reactions.0: needs one of press, say and hang_up",
+        ),
         ("speed = 5", "speed: must be a phone number"),
         ("\udcff", "the file is not UTF-8"),
         (None, "No such file"),
@@ -138,3 +146,10 @@ def test_an_invalid_file_is_reported_in_one_line(
     assert message.startswith(f"--scenario {file}: ")
     assert reason in message
     assert "\n" not in message
+
+
+def test_an_incomplete_reaction_is_refused_in_code_too() -> None:
+    with pytest.raises(ValueError, match="needs either at or hears"):
+        Reaction(press="1")
+    with pytest.raises(ValueError, match="needs one of press, say and hang_up"):
+        Reaction(at=1)

@@ -6,6 +6,8 @@ from contextlib import closing
 
 import pytest
 
+from calls_mcp.emulator import Emulator, ManualClock, Script
+from calls_mcp.emulator.testing import running
 from calls_mcp.emulator.webhooks import ConnectionOverrides
 
 from .callback_receiver import Receiver
@@ -139,3 +141,13 @@ def test_deliveries_have_different_tokens(sdk: SdkClient, receiver: Receiver) ->
     sdk.call(status_callback=receiver.url)
     sdk.advance(100)
     assert len({callback.token for callback in receiver.take(3)}) == 3
+
+
+def test_a_document_is_named_without_the_parameters_of_its_get_request(receiver: Receiver) -> None:
+    url = f"{receiver.url}?menu=1"
+    with running(Emulator(clock=ManualClock())) as api:
+        api.script(api.number, Script(voice_url=url, voice_method="GET"))
+        sid = api.ring(api.number, "+12025550123")
+        fetched = [each.text for each in api.transcript(sid) if each.event == "fetched"]
+    assert fetched == [url]
+    assert receiver.take(1)[0].query["CallSid"] == sid
