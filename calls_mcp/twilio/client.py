@@ -93,6 +93,7 @@ class TwilioClient:
 
     def __init__(self, access: Access, clock: Callable[[], float] = time.monotonic) -> None:
         self._access = access
+        self._secrets = access.secrets  # computed once, because each response needs them
         self._transport = connect(access)
         self._circuit = CircuitBreaker(clock)
         telemetry.observe_circuit(self._circuit)
@@ -204,7 +205,7 @@ class TwilioClient:
             with exchange.spans.attempt_span():
                 response = await self._receive(exchange)
                 exchange.spans.status = response.status
-                require_usable(exchange.request, response, self._access.secrets)
+                require_usable(exchange.request, response, self._secrets)
                 return response
 
     @asynccontextmanager
