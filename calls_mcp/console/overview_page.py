@@ -214,9 +214,13 @@ def _result(status: str) -> str:
 
 def costs_chart(costs: Mapping[tuple[str, str], Decimal]) -> Chart:
     """Return the chart of the costs by country and currency; a credit has no bar."""
-    title = "Cost by country"
+    currencies = {currency for _, currency in costs}
+    unit = f" {currencies.pop()}" if len(currencies) == 1 else ""
+    title = f"Cost by country{unit and f' ({unit.strip()})'}"
     named = [(f"{country} {currency}".strip(), cost) for (country, currency), cost in costs.items()]
-    charges = [(name, float(cost)) for name, cost in named[:_MAX_BARS] if cost > 0]
+    charges = [
+        (name.removesuffix(unit), float(cost)) for name, cost in named[:_MAX_BARS] if cost > 0
+    ]
     picture = bars(title, charges)
     rows = tuple((name, f"{cost:f}") for name, cost in named)
     empty = "Costs appear here some minutes after a call has ended."

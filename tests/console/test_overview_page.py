@@ -192,6 +192,15 @@ def test_a_credit_is_listed_but_has_no_bar() -> None:
         assert "US USD" not in chart.picture
 
 
+def test_a_single_currency_is_in_the_title_of_the_chart() -> None:
+    chart = costs_chart({("DE", "EUR"): Decimal(2), ("", "EUR"): Decimal(1)})
+    assert chart.title == "Cost by country (EUR)"
+    assert "<span>DE</span>" in chart.picture
+    mixed = costs_chart({("DE", "EUR"): Decimal(2), ("US", "USD"): Decimal(1)})
+    assert mixed.title == "Cost by country"
+    assert "<span>DE EUR</span>" in mixed.picture
+
+
 @pytest.mark.parametrize("largest", [1, 5, 6, 8, 19, 52, 999, 12345])
 def test_the_ticks_of_counts_are_whole_numbers(largest: int) -> None:
     for picture in (bars("Calls", [("a", largest)]), columns("Calls", ["a"], [("b", [largest])])):
