@@ -249,7 +249,8 @@ def held(call: Call, now: float) -> Call:
 def answered(call: Call, now: float, talk_for: float | None) -> Call:
     """Return a ringing call with its answer now, and the end after these seconds of talk."""
     leaves_at = float("inf") if talk_for is None else now + talk_for
-    return _rescheduled(call._replace(answer_at=now, leaves_at=leaves_at), now)
+    call = call._replace(answer_at=now, leaves_at=leaves_at, end_as="completed")
+    return _rescheduled(call, now)
 
 
 def limited(call: Call, now: float, seconds: float) -> Call:

@@ -36,6 +36,7 @@ _SCHEMA = (
     "CREATE INDEX IF NOT EXISTS calls_by_parent ON calls (parent_call_sid)",
 )
 _SELECT = f"SELECT seq, {_COLUMNS} FROM calls"  # noqa: S608 - our own column names
+_THESE = f"{_SELECT} WHERE sid IN (SELECT value FROM json_each(?))"  # noqa: S608 - our own column names
 _INSERT = f"INSERT INTO calls ({_COLUMNS}, due) VALUES ({_MARKS})"  # noqa: S608 - our own column names
 _UPDATE = f"UPDATE calls SET ({_COLUMNS}, due) = ({_MARKS}) WHERE sid = :sid"  # noqa: S608 - our own column names
 
@@ -49,6 +50,10 @@ class Timers(Protocol):
 
     def run(self, now: float) -> None:
         """Handle everything until now."""
+        ...
+
+    def followed(self) -> list[str]:
+        """Return the SIDs of the calls whose changes matter here."""
         ...
 
     def changed(self, call: Call) -> None:
@@ -177,6 +182,9 @@ class CallStore:
     def _advance(self) -> bool:
         """Let everything happen that is due, in order. Return whether anything was."""
         now, changed = self._database.now, False
+        if self.timers is not None and self._database.changed_elsewhere():
+            for row in self._database.rows(_THESE, (json.dumps(self.timers.followed()),)):
+                self.timers.changed(Call._make(row[1:]))
         while (at := self.next_due()) <= now:
             self._database.now, changed = at, True
             late = self._database.rows(f"{_SELECT} WHERE due <= ? ORDER BY due, seq", (at,))

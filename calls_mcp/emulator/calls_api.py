@@ -196,13 +196,14 @@ def _outbound(values: Values, script: Script, now: float, ring_at: float) -> Cal
 def _leg(values: Values, script: Script, application: Script | None) -> Leg:
     """Return what is known about a new call besides its record."""
     if application is not None:
-        leg = answering(application, script)
+        leg = answering(application, Callee(script))
     elif "ApplicationSid" in values:
         leg = Leg(Callee(script))
     else:
         leg = Leg(Callee(script), _instructions(values), _fallback(values))
     leg.keys = values.get("SendDigits", "")
-    leg.awaits_greeting = values.get("MachineDetection") == "DetectMessageEnd"
+    is_async = values.get("AsyncAmd") == "true"
+    leg.awaits_greeting = values.get("MachineDetection") == "DetectMessageEnd" and not is_async
     return leg
 
 

@@ -134,7 +134,6 @@ class ControlApi:
 
     def reset(self) -> None:
         """Delete every call, fault and logged request, and reset the clock."""
-        self.store.clear()
         self.switchboard.clear()
         self.clock.reset()
         self.faults.clear()

@@ -44,6 +44,7 @@ class Database:
         self._clock = clock
         self._begun = begun
         self.now = 0.0
+        self._data_version = 0.0
         self._connection = sqlite3.connect(
             path, timeout=PATIENCE, isolation_level=None, check_same_thread=False
         )
@@ -88,6 +89,11 @@ class Database:
     def number(self, query: str) -> float:
         """Return the number that a query finds, 0 for NULL."""
         return self.rows(query)[0][0] or 0
+
+    def changed_elsewhere(self) -> bool:
+        """Return whether another connection has changed the file since the last time."""
+        last, self._data_version = self._data_version, self.number("PRAGMA data_version")
+        return self._data_version != last
 
     def _prepare(self, schema: Iterable[str]) -> None:
         self._enable_wal()

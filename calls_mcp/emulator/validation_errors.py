@@ -11,6 +11,7 @@ _MESSAGES = {
     "greater_than": "must be above {gt:g}",
     "greater_than_equal": "must be {ge:g} or more",
     "less_than_equal": "must be {le:g} or less",
+    "string_pattern_mismatch": "must match {pattern}",
     "finite_number": "must be a finite number",
     "dataclass_type": "must be a table",
     "model_type": "the body must be a JSON object",
@@ -36,4 +37,5 @@ def _message(error: ErrorDetails) -> str:
         return f"must be {str(context['expected']).replace(chr(39), '')}"
     if expected := _KINDS.get(kind.partition("_")[0]):
         return f"must be {expected}"
-    return _MESSAGES.get(kind, error["msg"]).format(**context)
+    message = _MESSAGES.get(kind)
+    return message.format(**context) if message else error["msg"]

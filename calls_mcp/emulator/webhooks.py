@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from ipaddress import ip_address
 from typing import NamedTuple, Self
 from urllib.parse import parse_qsl, urldefrag, urlencode, urlsplit
@@ -18,7 +19,7 @@ import httpx
 from httpx import Cookies
 
 TOTAL_SECONDS = 15  # for all attempts of a request
-LONGEST_BODY = 65_536  # bytes of a response that are kept
+LONGEST_BODY = 65_537  # bytes of a response that are kept, one more than TwiML can have
 MOST_REDIRECTIONS = 10
 
 _POLICIES = {name: frozenset({name}) for name in ("4xx", "5xx", "ct", "rt")}
@@ -117,7 +118,12 @@ class Webhooks:
 
     def reaches(self, url: str) -> bool:
         """Whether requests are sent to this URL."""
-        return self.anywhere or is_loopback(urlsplit(url).hostname or "")
+        try:
+            parts = urlsplit(url)
+            is_valid = parts.port != 0  # which fails above 65535
+        except ValueError:
+            return False
+        return is_valid and (self.anywhere or is_loopback(parts.hostname or ""))
 
     async def send(
         self,
@@ -182,7 +188,7 @@ class Webhooks:
     ) -> tuple[Reply, str]:
         """Make one attempt; return its result and the kind of its failure."""
         try:
-            reply = await self._follow(request, cookies or Cookies())
+            reply = await self._follow(request, Cookies() if cookies is None else cookies)
         except httpx.HTTPError as error:
             logger.info("webhook %s: %r", request.url, error)
             failure = f"no response: {error}" if str(error) else "no response"
@@ -218,7 +224,10 @@ async def webhooks(
     """Yield the webhooks of an account, which can be sent while the context is open."""
     # a kept connection could close at the moment that it is used again
     limits = httpx.Limits(max_keepalive_connections=0)
-    async with httpx.AsyncClient(trust_env=False, verify=_certificates(), limits=limits) as http:
+    no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))  # each call has its own
+    async with httpx.AsyncClient(
+        trust_env=False, verify=_certificates(), limits=limits, cookies=no_cookies
+    ) as http:
         yield Webhooks(account_sid, auth_token, anywhere, http)
 
 

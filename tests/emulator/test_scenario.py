@@ -114,6 +114,10 @@ async def test_a_call_times_out_before_a_slow_destination_answers(
         ('["+12025550101"]\ntalk_for = -5', "talk_for: must be 0 or more"),
         ('["+12025550101"]\ntalk_for = "x"', "talk_for: must be a number"),
         ('["+12025550101"]\nprice = 1', "price: must be 0 or less"),
+        (
+            '["+12025550101"]\nreactions = [{ at = 1, press = "hello" }]',
+            "reactions.0.press: must match ",
+        ),
         ('["+12025550101"]\nend_as = "canceled"', "end_as: must be completed, busy, no-answer or"),
         ('["+12025550101"]\nanswered_by = "dog"', "answered_by: must be human, machine, "),
         (

@@ -7,6 +7,7 @@ from calls_mcp.emulator.scenario import Reaction, Script
 
 SPEECH_RATE = 15  # characters a second
 PLAY_SECONDS = 5  # of a file, which is not fetched
+KEYS = frozenset("0123456789*#ABCD")
 KEY_PAUSES = {"w": 0.5, "W": 1.0}  # seconds; other keys take no time
 
 
@@ -16,12 +17,15 @@ def speech_seconds(text: str) -> float:
 
 
 def key_times(keys: str) -> Iterator[tuple[str, float]]:
-    """Yield each key of a sequence with its time, in seconds; `w` and `W` are pauses."""
+    """Yield each key of a sequence with its time, in seconds; `w` and `W` are pauses.
+
+    Other characters are left out.
+    """
     seconds = 0.0
     for key in keys:
         if key in KEY_PAUSES:
             seconds += KEY_PAUSES[key]
-        else:
+        elif key in KEYS:
             yield key, seconds
 
 

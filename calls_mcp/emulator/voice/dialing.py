@@ -1,14 +1,18 @@
-"""The verbs that involve several calls: `<Dial>`, `<Enqueue>` and `<Leave>`."""
+"""The verbs that involve several calls: `<Dial>` and `<Enqueue>`, with its `<Leave>`."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from calls_mcp.emulator.call_lifecycle import DEFAULT_TIME_LIMIT, Status
+from calls_mcp.emulator.voice import verbs
 from calls_mcp.emulator.voice.instructions import Instructions
 from calls_mcp.emulator.voice.session import (
     FOREVER,
     Changed,
     Connected,
+    Ended,
+    Gone,
     LeaveQueue,
     Pressed,
     Redirected,
@@ -47,7 +51,7 @@ def _call(session: Session, verb: Element, nouns: Sequence[Element]) -> Steps[Pa
     parameters: Parameters = {"DialCallStatus": "failed"}
     for batch in batches:
         parameters = yield from _ring(session, verb, batch)
-        if parameters["DialCallStatus"] == "completed":
+        if parameters["DialCallStatus"] == "completed" or session.is_over:
             break
     return parameters
 
@@ -57,13 +61,17 @@ def _ring(session: Session, verb: Element, nouns: Sequence[Element]) -> Steps[Pa
     timeout = verb.seconds("timeout", DIAL_TIMEOUT)
     caller_id = verb.get("callerId", session.exchange.call(session.sid).from_)
     ringing: dict[str, Status] = {}
-    for noun in nouns:
-        session.note("dialled", _party(noun), timeout=f"{timeout} s")
-        sid = session.exchange.dial(session.sid, _address(noun), caller_id, timeout, noun)
-        ringing[sid] = "queued"
-    last, until = next(iter(ringing)), session.now + timeout
+    last, until = "", session.now + timeout
     status: Status = "no-answer"
     try:
+        for noun in nouns:
+            session.spend(calls=1)
+            session.note("dialled", _party(noun), timeout=f"{timeout} s")
+            sid = session.exchange.dial(
+                session.sid, _address(noun), caller_id, timeout, _with_urls(session, noun)
+            )
+            ringing[sid] = "queued"
+        last = next(iter(ringing))
         while ringing and (received := (yield until)) is not None:
             if isinstance(received, Connected) and ringing.pop(received.sid, None):
                 for other in ringing:
@@ -86,20 +94,13 @@ def _ring(session: Session, verb: Element, nouns: Sequence[Element]) -> Steps[Pa
 def _talk(session: Session, verb: Element, sid: str) -> Steps[Parameters]:
     """Talk to the other call until one side ends."""
     session.note("connected", f"to {session.exchange.call(sid).to}", call=sid)
-    started, until = session.now, session.now + verb.seconds("timeLimit", DEFAULT_TIME_LIMIT)
+    started, is_over = session.now, False
     recorded: Parameters = {}
     try:
-        while (received := (yield until)) is not None:
-            if _hangs_up(verb, received):
-                break
-            if (
-                isinstance(received, Changed)
-                and received.call.sid == sid
-                and not received.call.live
-            ):
-                break
+        is_over = yield from _until_over(session, verb, sid)
     finally:
-        session.exchange.hang_up(sid)
+        if not is_over:
+            session.exchange.hang_up(sid)
         seconds = session.now - started
         if verb.get("record").startswith(("record-", "true")):
             channels = 2 if verb.get("record").endswith("dual") else 1
@@ -114,14 +115,32 @@ def _talk(session: Session, verb: Element, sid: str) -> Steps[Parameters]:
     }
 
 
+def _until_over(session: Session, verb: Element, sid: str) -> Steps[bool]:
+    """Wait for the other call to end or leave; return False if this call ends the talk before."""
+    until = session.now + verb.seconds("timeLimit", DEFAULT_TIME_LIMIT)
+    while (received := (yield until)) is not None:
+        if isinstance(received, Changed) and received.call.sid == sid and not received.call.live:
+            return True
+        if _hangs_up(verb, received):
+            break
+    return False
+
+
 def _hangs_up(verb: Element, received: object) -> bool:
-    return verb.flag("hangupOnStar") and received == Pressed("*")
+    """Whether the call ends the talk."""
+    return received == Gone() or (verb.flag("hangupOnStar") and received == Pressed("*"))
 
 
 def _address(noun: Element) -> str:
     identity = next((each.text for each in noun.children if each.name == "Identity"), noun.text)
     is_bare = noun.name == "Client" and not identity.startswith("client:")
     return f"client:{identity}" if is_bare else identity
+
+
+def _with_urls(session: Session, noun: Element) -> Element:
+    """Return the noun with absolute URLs."""
+    urls = {name: session.callback(noun, name) for name in ("url", "statusCallback")}
+    return replace(noun, attributes={**noun.attributes, **urls})
 
 
 def _party(noun: Element) -> str:
@@ -160,8 +179,9 @@ def _serve(session: Session, verb: Element, noun: Element) -> Steps[Parameters]:
     session.exchange.serve(session.sid, noun.text)
     until = session.now + verb.seconds("timeout", DIAL_TIMEOUT)
     try:
-        first = yield from session.await_input((Connected,), until)
-        if first is None:
+        while (first := (yield until)) is not None and not isinstance(first, Connected | Gone):
+            pass
+        if not isinstance(first, Connected):
             session.note("dialled", f"the queue {noun.text}, which is empty")
             return {"DialCallStatus": "no-answer"}
         return (yield from _talk_to_queued(session, verb, first.sid))
@@ -172,17 +192,9 @@ def _serve(session: Session, verb: Element, noun: Element) -> Steps[Parameters]:
 def _talk_to_queued(session: Session, verb: Element, sid: str) -> Steps[Parameters]:
     session.note("connected", f"to {session.exchange.call(sid).from_}", call=sid)
     session.exchange.watch(session.sid, sid)
-    started, until = session.now, session.now + verb.seconds("timeLimit", DEFAULT_TIME_LIMIT)
+    started = session.now
     try:
-        while (received := (yield until)) is not None:
-            if _hangs_up(verb, received):
-                break
-            if (
-                isinstance(received, Changed)
-                and received.call.sid == sid
-                and not received.call.live
-            ):
-                break
+        yield from _until_over(session, verb, sid)
     finally:
         session.exchange.release(sid)
     seconds = session.now - started
@@ -219,12 +231,16 @@ def _hold(session: Session, waiting: Steps[None]) -> Steps[str]:
         until = next(waiting)
         while not isinstance(received := (yield until), Connected):
             until = waiting.send(received)
+        waiting.close()
+        other = session.exchange.call(received.sid)
+        session.note("connected", f"to {other.to}", call=received.sid)
+        yield from session.await_input((Released,))
     except LeaveQueue:
         return "leave"
+    except Ended:
+        return "hangup"
     finally:
         waiting.close()
-    session.note("connected", f"to {session.exchange.call(received.sid).to}", call=received.sid)
-    yield from session.await_input((Released,))
     return "bridged"
 
 
@@ -237,7 +253,7 @@ def _listen(session: Session, verb: Element, parameters: Parameters) -> Steps[No
     following = first = first.resolved(session.url)
     while True:
         try:
-            yield from session.execute(following)
+            yield from session.execute(following, _WAITING)
             following = first
         except Redirected as redirection:
             following = redirection.instructions
@@ -248,4 +264,8 @@ def _leave(session: Session, verb: Element) -> Steps[None]:  # noqa: ARG001 - a 
     yield
 
 
-VERBS: Mapping[str, Verb] = {"Dial": _dial, "Enqueue": _enqueue, "Leave": _leave}
+VERBS: Mapping[str, Verb] = {"Dial": _dial, "Enqueue": _enqueue}
+
+_HEARD = ("Say", "Play", "Pause", "Gather", "Redirect", "Hangup")
+_WAITING: Mapping[str, Verb] = {**{name: verbs.VERBS[name] for name in _HEARD}, "Leave": _leave}
+"""The verbs that a call can execute in a queue."""

@@ -1,7 +1,7 @@
 """Where the instructions of a call come from: the TwiML of a request, or an application."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Literal
 from urllib.parse import urljoin, urlsplit
@@ -9,6 +9,7 @@ from urllib.parse import urljoin, urlsplit
 from calls_mcp.emulator.voice.twiml import Element, InstructionError, parse
 from calls_mcp.emulator.webhooks import Reply
 
+INVALID_URL = 11100
 HTTP_FAILURE = 11200
 CONNECTION_FAILURE = 11205
 WRONG_CONTENT_TYPE = 12300
@@ -35,11 +36,24 @@ class Instructions:
 
     def resolved(self, base: str) -> "Instructions":
         """Return these instructions with an absolute URL, or raise InstructionError."""
-        url = urljoin(base, self.url)
-        if not urlsplit(url).netloc:
-            message = f"The URL {url!r} is relative, and the document has no URL."
-            raise InstructionError(HTTP_FAILURE, message, url)
-        return Instructions(url, self.twiml, self.method, self.parameters)
+        return replace(self, url=absolute(self.url, base))
+
+
+def absolute(url: str, base: str) -> str:
+    """Return the URL that is relative to that of a document.
+
+    Raises:
+        InstructionError: It is invalid, or the document has no URL.
+    """
+    try:
+        resolved = urljoin(base, url)
+        parts = urlsplit(resolved)
+        if parts.netloc and parts.port != 0:  # which fails above 65535
+            return resolved
+    except ValueError as error:
+        raise InstructionError(INVALID_URL, f"The URL {url!r} is invalid: {error}.", url) from error
+    message = f"The URL {url!r} is relative, and the document has no URL."
+    raise InstructionError(INVALID_URL, message, url)
 
 
 @dataclass(frozen=True)
@@ -54,13 +68,13 @@ class Fetched:
     number: int
     reply: Reply
 
-    def document(self) -> tuple[Element, ...]:
-        """Return the verbs of the document.
+    def document(self, url: str) -> tuple[Element, ...]:
+        """Return the verbs of the document at this URL.
 
         Raises:
             InstructionError: There is no document, or it is invalid.
         """
-        status, content_type, body, failure, _, url = self.reply
+        status, content_type, body, failure, *_ = self.reply
         content_type = content_type.partition(";")[0].strip().lower()
         if status is None:
             raise InstructionError(CONNECTION_FAILURE, f"There was {failure}.", url)

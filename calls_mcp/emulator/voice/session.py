@@ -8,18 +8,19 @@ hour on hold takes no time on a clock that is moved ahead.
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, TypeVar
-from urllib.parse import urljoin
 
-from calls_mcp.emulator.call_lifecycle import Call, Status
+from calls_mcp.emulator.call_lifecycle import LIVE, Call, Status
 from calls_mcp.emulator.scenario import DEFAULT_TALK
 from calls_mcp.emulator.voice.callee import Callee, keys_seconds, speech_seconds
-from calls_mcp.emulator.voice.instructions import Fetched, Instructions
-from calls_mcp.emulator.voice.twiml import ELEMENTS, Element, InstructionError, parse
+from calls_mcp.emulator.voice.instructions import Fetched, Instructions, absolute
+from calls_mcp.emulator.voice.twiml import Element, InstructionError, parse
 from calls_mcp.emulator.webhooks import Cookies
 
 FOREVER = float("inf")
 MOST_AT_ONCE = 100
-"""How many documents a call can execute without any time passing."""
+"""How many documents and calls a call can ask for without any time passing."""
+BEFORE_THE_ANSWER = frozenset({"Pause", "Redirect", "Reject"})
+"""The verbs that do not answer an inbound call."""
 _APOLOGY = "We are sorry, an application error has occurred. Goodbye."
 APOLOGY = Instructions(twiml=f"<Response><Say>{_APOLOGY}</Say></Response>")
 
@@ -62,7 +63,12 @@ class Released:
     """The conference or the talk with the one who served the queue has ended."""
 
 
-Input = Pressed | Spoken | Changed | Connected | Released | Fetched
+@dataclass(frozen=True)
+class Gone:
+    """The call has ended. The session must not wait again."""
+
+
+Input = Pressed | Spoken | Changed | Connected | Released | Fetched | Gone
 Steps = Generator[float, Input | None, T]
 
 
@@ -79,6 +85,10 @@ class Redirected(Exception):
 
 class HangUp(Exception):
     """The instructions end the call."""
+
+
+class Ended(Exception):
+    """The call has ended, and with it the session."""
 
 
 class LeaveQueue(Exception):
@@ -108,6 +118,19 @@ class Recorded:
 
 
 @dataclass
+class Budget:
+    """What a call and those that it dials can still ask for, so that all of them end.
+
+    Attributes:
+        documents: The number of documents.
+        calls: The number of calls.
+    """
+
+    documents: int = 5000
+    calls: int = 250
+
+
+@dataclass
 class Leg:
     """What is known about a call besides its record.
 
@@ -119,6 +142,7 @@ class Leg:
         awaits_greeting: Whether the instructions begin after the greeting of a machine.
         is_incoming: Whether the call comes from outside, and the application answers it.
         is_whisper: Whether the instructions are what a dialled party hears before it is connected.
+        budget: What it can still ask for, together with the call that dialled it.
         cookies: The cookies of the application.
         status: The latest known status of the call.
     """
@@ -130,6 +154,7 @@ class Leg:
     awaits_greeting: bool = False
     is_incoming: bool = False
     is_whisper: bool = False
+    budget: Budget = field(default_factory=Budget)
     cookies: Cookies = field(default_factory=Cookies)
     status: Status = "queued"
 
@@ -225,7 +250,12 @@ class Session:
         self.url = ""
         self._verbs = verbs
         self._moment = 0.0
-        self._documents = 0
+        self._at_once = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the call has ended."""
+        return self.leg.status not in LIVE
 
     def run(self) -> Steps[None]:
         """Execute the instructions until they end, and hang up."""
@@ -234,7 +264,7 @@ class Session:
         while instructions is not None:
             try:
                 yield from prepare
-                yield from self.execute(instructions)
+                yield from self.execute(instructions, self._verbs)
                 if self.leg.is_whisper:
                     self.exchange.connect(self.sid)
                     return
@@ -246,12 +276,12 @@ class Session:
             except Redirected as redirection:
                 instructions = redirection.instructions
             except InstructionError as error:
-                self.note("error", error.message, code=str(error.code), url=error.url)
+                self._note_error(error)
                 instructions = self._after(error, instructions)
         self.exchange.hang_up(self.sid)
 
-    def execute(self, instructions: Instructions) -> Steps[None]:
-        """Execute one document to its end.
+    def execute(self, instructions: Instructions, verbs: "Mapping[str, Verb]") -> Steps[None]:
+        """Execute one document to its end, and skip other verbs than these.
 
         Raises:
             HangUp: It ends the call.
@@ -259,12 +289,12 @@ class Session:
             InstructionError: It cannot be fetched or executed.
         """
         for verb in (yield from self._document(instructions)):
-            if self.leg.is_incoming and verb.name != "Reject":
+            if verb.name not in verbs:
+                self.note("skipped", f"<{verb.name}>, which is not executed here")
+                continue
+            if self.leg.is_incoming and verb.name not in BEFORE_THE_ANSWER:
                 self.exchange.answer(self.sid)
-            if ELEMENTS[verb.name].available:
-                yield from self._verbs[verb.name](self, verb)
-            else:
-                self.note("skipped", f"<{verb.name}>, which the emulator does not execute")
+            yield from verbs[verb.name](self, verb)
         if self.leg.is_incoming:
             self.exchange.answer(self.sid)
 
@@ -275,21 +305,52 @@ class Session:
 
     def wait(self, seconds: float) -> Steps[None]:
         """Let time pass. What happens meanwhile is lost."""
-        until = self.now + seconds
-        while (yield until) is not None:
-            pass
+        yield from self.await_input((), self.now + seconds)
 
     def await_input(self, kinds: "tuple[type[T], ...]", until: float = FOREVER) -> Steps[T | None]:
         """Wait for the first input of these types, and return None at this time."""
         while (received := (yield until)) is not None:
+            if isinstance(received, Gone):
+                raise Ended
             if isinstance(received, kinds):
                 return received
         return None
 
     def proceed(self, verb: Element, parameters: Mapping[str, str]) -> None:
-        """Continue with the verb's action, if it has one."""
-        if action := verb.get("action"):
+        """Continue with the verb's action, if it has one. After the call it is only told."""
+        action = verb.get("action")
+        if self.is_over:
+            if url := self.callback(verb, "action"):
+                self.exchange.fetch(self.sid, Instructions(url, None, verb.method(), parameters))
+            raise Ended
+        if action:
             raise Redirected(Instructions(action, None, verb.method(), parameters))
+
+    def callback(self, element: Element, name: str) -> str:
+        """Return the absolute URL in an attribute, empty if there is none or it is invalid."""
+        url = element.get(name)
+        try:
+            return url and absolute(url, self.url)
+        except InstructionError as error:
+            self._note_error(error)
+            return ""
+
+    def spend(self, *, documents: int = 0, calls: int = 0) -> None:
+        """Count what the call asks for.
+
+        Raises:
+            HangUp: It is too much.
+        """
+        budget = self.leg.budget
+        budget.documents -= documents
+        budget.calls -= calls
+        self._at_once = self._at_once + 1 if self._moment == self.now else 1
+        self._moment = self.now
+        if self._at_once > MOST_AT_ONCE:
+            raise HangUp(f"after {MOST_AT_ONCE} documents or calls that took no time")
+        if min(budget.documents, budget.calls) < 0:
+            most = Budget()
+            raise HangUp(f"after {most.documents} documents or {most.calls} calls")
 
     def save_recording(
         self,
@@ -300,8 +361,8 @@ class Session:
     ) -> Mapping[str, str]:
         """Keep a recording that ends now, and return the parameters that describe it."""
         self.note("recorded", f"{self.now - started:.0f} s")
-        url = verb.get("recordingStatusCallback")
-        recorded = Recorded(source, started, channels, verb, url and urljoin(self.url, url))
+        url = self.callback(verb, "recordingStatusCallback")
+        recorded = Recorded(source, started, channels, verb, url)
         return self.exchange.save_recording(self.sid, recorded)
 
     def _prepare(self) -> Steps[None]:
@@ -313,7 +374,7 @@ class Session:
             yield from self.wait(keys_seconds(self.leg.keys))
 
     def _document(self, instructions: Instructions) -> Steps[tuple[Element, ...]]:
-        self._require_progress()
+        self.spend(documents=1)
         if instructions.twiml is not None:
             self.url = ""
             return parse(instructions.twiml)
@@ -328,7 +389,7 @@ class Session:
         self.url = fetched.reply.url or instructions.url
         status = fetched.reply.failure or str(fetched.reply.status)
         self.note("fetched", self.url, method=instructions.method, status=status)
-        return fetched.document()
+        return fetched.document(self.url)
 
     def _talk(self, url: str) -> Steps[None]:
         """Let the parties talk, because the instructions are out of reach."""
@@ -337,18 +398,15 @@ class Session:
         yield from self.wait(FOREVER if leaves else DEFAULT_TALK)
         raise HangUp("after some talk")
 
-    def _require_progress(self) -> None:
-        self._documents = self._documents + 1 if self._moment == self.now else 1
-        self._moment = self.now
-        if self._documents > MOST_AT_ONCE:
-            raise HangUp(f"after {MOST_AT_ONCE} documents that took no time")
+    def _note_error(self, error: InstructionError) -> None:
+        self.note("error", error.message, code=str(error.code), url=error.url)
 
     def _after(self, error: InstructionError, failed: Instructions) -> Instructions | None:
         """Return what follows an error, None if the apology failed."""
         fallback = self.leg.fallback
         if failed is APOLOGY:
             return None
-        if fallback is None or error.url.startswith(fallback.url):
+        if fallback is None or failed.url == fallback.url:
             return APOLOGY
         return replace(fallback, parameters={"ErrorCode": str(error.code), "ErrorUrl": error.url})
 

@@ -3,16 +3,17 @@
 import asyncio
 import heapq
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Collection, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 
 from calls_mcp.emulator import call_lifecycle
 from calls_mcp.emulator.call_lifecycle import Call, Status, new_sid, planned
 from calls_mcp.emulator.call_parameters import call_parameters
 from calls_mcp.emulator.call_store import CallStore
-from calls_mcp.emulator.parameters import CALL_STATE, ApiError, invalid
+from calls_mcp.emulator.parameters import CALL_STATE, ApiError, invalid, is_address
 from calls_mcp.emulator.recordings import RecordingOptions
 from calls_mcp.emulator.scenario import Scenario, Script
 from calls_mcp.emulator.transcripts import TranscriptEntry
@@ -22,8 +23,11 @@ from calls_mcp.emulator.voice.instructions import Fetched, Instructions
 from calls_mcp.emulator.voice.rooms import Conferences, Queues
 from calls_mcp.emulator.voice.session import (
     FOREVER,
+    Budget,
     Changed,
     Connected,
+    Ended,
+    Gone,
     Input,
     Leg,
     Pressed,
@@ -35,9 +39,10 @@ from calls_mcp.emulator.voice.session import (
     Steps,
 )
 from calls_mcp.emulator.voice.twiml import Element
-from calls_mcp.emulator.webhooks import Webhooks
+from calls_mcp.emulator.webhooks import Reply, Webhooks
 
 _VERBS = {**verbs.VERBS, **dialing.VERBS}
+_WHISPERED = verbs.VERBS
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,8 @@ class Switchboard:
         finally:
             for request in self._requests:
                 request.cancel()
+            if self._running:
+                self._close_sessions()
             await asyncio.gather(*self._requests, return_exceptions=True)
 
     async def settle(self) -> None:
@@ -127,6 +134,10 @@ class Switchboard:
             _, _, sid, event = heapq.heappop(self._agenda)
             self._handle(sid, event)
 
+    def followed(self) -> list[str]:
+        """Return the SIDs of the calls that it plays."""
+        return list(self._legs)
+
     def changed(self, call: Call) -> None:
         """Take note of a call that was written."""
         leg = self._legs.get(call.sid)
@@ -135,8 +146,18 @@ class Switchboard:
             self._post(self._store.now, call.sid, Changed(call))
 
     def clear(self) -> None:
-        """Forget every call."""
-        self._forget()
+        """Forget every call, and delete what sessions have just written by their end."""
+        with self._store.transaction():
+            self._close_sessions()
+            self._forget()
+            self._store.clear()
+
+    def _close_sessions(self) -> None:
+        with self._store.transaction():
+            for running in self._running.values():
+                running.session.now = self._store.now
+                running.steps.close()
+            self._running.clear()
 
     def _post(self, at: float, sid: str, event: _Event) -> None:
         heapq.heappush(self._agenda, (at, next(self._numbers), sid, event))
@@ -164,13 +185,13 @@ class Switchboard:
             case Changed(changed) if changed.sid == sid:
                 self._follow(changed)
                 return
+            case Instructions():
+                self._redirect(sid, event)
+                return
             case Pressed(key):
                 self.note(sid, "pressed", key)
             case Spoken(text):
                 self.note(sid, "spoke", text)
-            case Instructions():
-                self._redirect(sid, event)
-                return
             case _:
                 pass
         if running:
@@ -186,7 +207,7 @@ class Switchboard:
                 until = running.steps.throw(event)
             else:
                 until = running.steps.send(event)
-        except StopIteration:
+        except (StopIteration, Ended):
             self._running.pop(session.sid, None)
             return
         if until < FOREVER:
@@ -218,8 +239,10 @@ class Switchboard:
                 updated=now,
                 ring_at=now,
                 time_limit=call_lifecycle.DEFAULT_TIME_LIMIT,
+                end_at=now + call_lifecycle.DEFAULT_TIMEOUT,
+                end_as="no-answer",
             )
-            leg = answering(application, caller)
+            leg = answering(application, Callee(caller))
             leg.is_incoming = True
             self.expect(call, leg)
             self._store.add(call)
@@ -273,25 +296,31 @@ class Switchboard:
     def _start(self, sid: str, leg: Leg) -> None:
         call = self.call(sid)
         if leg.callee.script.talk_for is None and not leg.is_whisper:
-            self._store.update(call_lifecycle.held(call, self._store.now))
-        session = Session(sid, leg, self, _VERBS)
+            self._replan(call_lifecycle.held(call, self._store.now))
+        session = Session(sid, leg, self, _WHISPERED if leg.is_whisper else _VERBS)
         self._running[sid] = running = _Running(session, session.run())
         self._resume(running, None)
 
     def _redirect(self, sid: str, instructions: Instructions) -> None:
-        if running := self._running.get(sid):
+        leg, running = self._legs[sid], self._running.get(sid)
+        if running and not leg.is_whisper:
             self._resume(running, Redirected(instructions))
-        elif (leg := self._legs.get(sid)) is not None:
-            leg.instructions, leg.is_whisper = instructions, False
-            self._notify(self.call(sid)._replace(status="completed"))  # it leaves who dialled it
-            self._start(sid, leg)
+            return
+        if running:
+            running.steps.close()
+        self._notify(self.call(sid)._replace(status="completed"))  # it leaves who dialled it
+        leg = replace(leg, instructions=instructions, keys="", is_whisper=False)
+        self._legs[sid] = leg
+        self._start(sid, leg)
 
     def _end(self, sid: str, call: Call | None) -> None:
         """End the session of a call that has ended or was deleted."""
-        del self._legs[sid]
         if running := self._running.pop(sid, None):
-            running.session.now = self._store.now
+            if call is not None:
+                running.session.leg.status = call.status
+                self._resume(running, Gone())
             running.steps.close()
+        del self._legs[sid]
         if call is not None:
             details = {} if call.duration is None else {"duration": f"{call.duration} s"}
             self.note(sid, "ended", call.status, **details)
@@ -303,12 +332,21 @@ class Switchboard:
 
     def _schedule(self, sid: str, reaction: Reaction, at: float) -> None:
         if reaction.press:
-            for key, seconds in key_times(reaction.press):
-                self._post(at + seconds, sid, Pressed(key))
+            self._press(sid, reaction.press, at)
         elif reaction.say:
             self._post(at, sid, Spoken(reaction.say))
         else:
             self._post(at, sid, _Left())
+
+    def _press(self, sid: str, keys: str, at: float) -> None:
+        for key, seconds in key_times(keys):
+            self._post(at + seconds, sid, Pressed(key))
+
+    def _replan(self, call: Call) -> None:
+        """Write a call with another plan, which the other record of it follows."""
+        self._store.update(call)
+        if call.peer_sid and (peer := self._store.get(call.peer_sid)) and peer.live:
+            self._store.update(call_lifecycle.following(peer, call))
 
     # What sessions ask for (see Exchange)
 
@@ -332,7 +370,15 @@ class Switchboard:
         number = next(self._numbers)
         parameters = {**call_parameters(self.call(sid)), **instructions.parameters}
         self._pending.add(number)
-        self._loop.call_soon_threadsafe(self._request, sid, number, instructions, parameters)
+        request = partial(
+            self._webhooks.send,
+            instructions.method,
+            instructions.url,
+            parameters,
+            f"{sid}/{number}",
+            self._legs[sid].cookies,
+        )
+        self._loop.call_soon_threadsafe(self._request, sid, number, request)
         return number
 
     def answer(self, sid: str) -> None:
@@ -340,7 +386,7 @@ class Switchboard:
         call, leg = self.call(sid), self._legs.get(sid)
         if leg is not None and call.status == "ringing":
             answered = call_lifecycle.answered(call, self._store.now, leg.callee.script.talk_for)
-            self._store.update(answered)
+            self._replan(answered)
 
     def hang_up(self, sid: str, status: Status = "completed") -> None:
         """End a call, with this status if it was not answered."""
@@ -348,15 +394,14 @@ class Switchboard:
         if call is None or not call.live:
             return
         is_answered = call.status == "in-progress"
-        ended = call_lifecycle.ended(call, self._store.now, "completed" if is_answered else status)
-        self._store.update(ended)
-        if call.peer_sid and (peer := self._store.get(call.peer_sid)):
-            self._store.update(call_lifecycle.following(peer, ended))
+        self._replan(
+            call_lifecycle.ended(call, self._store.now, "completed" if is_answered else status)
+        )
 
     def press(self, sid: str, keys: str) -> None:
         """Press keys for the other party to hear, if it is a number of the account."""
         if peer := self.call(sid).peer_sid:
-            self._schedule(peer, Reaction(at=0, press=keys), self._store.now)
+            self._press(peer, keys, self._store.now)
 
     def tell(self, sid: str, text: str) -> None:
         """Tell the other party what it has just heard."""
@@ -377,12 +422,14 @@ class Switchboard:
             updated=now,
             ring_at=now,
             parent_call_sid=sid,
+            time_limit=call_lifecycle.DEFAULT_TIME_LIMIT,
             callback_url=noun.get("statusCallback") or None,
             callback_method=noun.method("statusCallbackMethod"),
             callback_events=noun.get("statusCallbackEvent", "completed"),
         )
         self.watch(sid, call.sid)
-        self.place(planned(call, self._script_of(to), timeout), _whisper(noun, self._script_of(to)))
+        script = self._script_of(to)
+        self.place(planned(call, script, timeout), _whisper(noun, script, self._legs[sid].budget))
         return call.sid
 
     def place(self, call: Call, leg: Leg) -> None:
@@ -394,12 +441,15 @@ class Switchboard:
         call, inbound = call_lifecycle.both_records(call)
         self.expect(call, leg)
         if application := self._scenario.application(call.to):
-            self.expect(inbound, answering(application, Script()))
+            caller = Callee(Script(talk_for=leg.callee.script.talk_for))
+            self.expect(inbound, replace(answering(application, caller), budget=leg.budget))
         self._store.add(call, inbound)
 
     def watch(self, sid: str, other: str) -> None:
         """Let a call receive `Changed` when another one ends, and `Connected` when it is ready."""
         self._watchers[other].add(sid)
+        if (call := self._store.get(other)) and not call.live:
+            self._notify(call)
 
     def connect(self, sid: str) -> None:
         """Connect a dialled call to the one that dialled it."""
@@ -450,28 +500,24 @@ class Switchboard:
 
     def _script_of(self, to: str) -> Script:
         try:
-            return self._scenario.script_of(to)
+            if is_address(to):
+                return self._scenario.script_of(to)
         except ApiError:
-            return Script(end_as="failed", answer_after=0)
+            pass
+        return Script(end_as="failed", answer_after=0)
 
     # Documents
 
-    def _request(
-        self, sid: str, number: int, instructions: Instructions, parameters: Mapping[str, str]
-    ) -> None:
-        request = asyncio.create_task(self._receive(sid, number, instructions, parameters))
-        self._requests.add(request)
-        request.add_done_callback(self._requests.discard)
+    def _request(self, sid: str, number: int, request: Callable[[], Awaitable[Reply]]) -> None:
+        task = asyncio.create_task(self._receive(sid, number, request))
+        self._requests.add(task)
+        task.add_done_callback(self._requests.discard)
 
     async def _receive(
-        self, sid: str, number: int, instructions: Instructions, parameters: Mapping[str, str]
+        self, sid: str, number: int, request: Callable[[], Awaitable[Reply]]
     ) -> None:
         try:
-            leg = self._legs.get(sid)
-            if leg is None:
-                return
-            method, url, cookies = instructions.method, instructions.url, leg.cookies
-            reply = await self._webhooks.send(method, url, parameters, f"{sid}/{number}", cookies)
+            reply = await request()
             with self._store.transaction() as now:
                 self._post(now, sid, Fetched(number, reply))
         finally:
@@ -481,20 +527,20 @@ class Switchboard:
                     self._idle.set()
 
 
-def answering(application: Script, caller: Script) -> Leg:
+def answering(application: Script, caller: Callee) -> Leg:
     """Return what is known about an inbound call that an application answers."""
     fallback = application.voice_fallback_url
     return Leg(
-        Callee(caller),
+        caller,
         Instructions(application.voice_url or "", None, application.voice_method),
         Instructions(fallback) if fallback else None,
     )
 
 
-def _whisper(noun: Element, script: Script) -> Leg:
+def _whisper(noun: Element, script: Script, budget: Budget) -> Leg:
     """Return what is known about a call to the party that a noun names."""
     keys = noun.get("sendDigits")
     instructions = Instructions(noun.get("url"), None, noun.method()) if noun.get("url") else None
     if keys and instructions is None:
         instructions = Instructions(twiml="<Response/>")
-    return Leg(Callee(script), instructions, keys=keys, is_whisper=True)
+    return Leg(Callee(script), instructions, keys=keys, is_whisper=True, budget=budget)

@@ -81,9 +81,9 @@ ELEMENTS: Mapping[str, Known] = {
     "Dial/Client/Parameter": Known("", "name value"),
     "Dial/Sip": Known(_NOUN, f"username password codecs {_DETECTION}"),
     "Dial/Conference": Known(
-        "startConferenceOnEnter endConferenceOnExit maxParticipants",
-        f"muted beep waitUrl waitMethod record region trim coach participantLabel {_CALLBACK}"
-        f" jitterBufferSize eventCallbackUrl {_RECORDED}",
+        "endConferenceOnExit maxParticipants",
+        "startConferenceOnEnter muted beep waitUrl waitMethod record region trim coach"
+        f" participantLabel jitterBufferSize eventCallbackUrl {_CALLBACK} {_RECORDED}",
     ),
     "Dial/Queue": Known("", "url method reservationSid postWorkActivitySid"),
     "Dial/Sim": Known(available=False),
@@ -159,11 +159,11 @@ def parse(text: str | bytes) -> tuple[Element, ...]:
     Raises:
         InstructionError: It is not XML, has no `<Response>`, or has an element that TwiML lacks.
     """
-    if len(text) > LARGEST:
+    if len(text.encode() if isinstance(text, str) else text) > LARGEST:
         raise InstructionError(11750, f"The document has more than {LARGEST} bytes.")
     try:
         root = ET.fromstring(text)  # noqa: S314 - its size is limited, and expat limits entities
-    except (ET.ParseError, ValueError) as error:
+    except (ET.ParseError, ValueError, LookupError) as error:  # of the encoding
         raise InstructionError(PARSE_FAILURE, f"The document is not XML: {error}.") from error
     if root.tag != "Response":
         raise InstructionError(PARSE_FAILURE, f"The root is <{root.tag}>, not <Response>.")
@@ -173,11 +173,13 @@ def parse(text: str | bytes) -> tuple[Element, ...]:
 def _elements(parent: "ET.Element[str]", path: str) -> Iterator[Element]:
     for node in parent:
         here = f"{path}{node.tag}"
-        if here not in ELEMENTS:
+        known = ELEMENTS.get(here)
+        if known is None:
             where = f" in <{parent.tag}>" if path else ""
             raise InstructionError(SCHEMA_WARNING, f"<{node.tag}> is not valid{where}.")
         # Say contains SSML, and its text is all that matters
-        children = () if here.endswith("Say") else tuple(_elements(node, f"{here}/"))
+        is_leaf = node.tag == "Say" or not known.available
+        children = () if is_leaf else tuple(_elements(node, f"{here}/"))
         yield Element(
             node.tag, dict(node.attrib), " ".join("".join(node.itertext()).split()), children
         )

@@ -1,11 +1,13 @@
 """The verbs that involve one call only, from `<Say>` to `<Record>`."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from calls_mcp.emulator.voice.callee import PLAY_SECONDS, keys_seconds, speech_seconds
 from calls_mcp.emulator.voice.instructions import Instructions
 from calls_mcp.emulator.voice.session import (
     FOREVER,
+    Ended,
     HangUp,
     Pressed,
     Redirected,
@@ -125,14 +127,18 @@ def _record(session: Session, verb: Element) -> Steps[None]:
             elif reply.key in verb.attributes.get("finishOnKey", "1234567890*#"):
                 digits = reply.key
                 break
+    except Ended:
+        digits = "hangup"
+        if not spoke:
+            raise
     finally:
         if spoke:
             saved.update(session.save_recording("RecordVerb", verb, started, 1))
     if not spoke:
         session.note("asked", "and got no message")
         return
-    parameters = {**saved, "Digits": digits}
-    raise Redirected(Instructions(verb.get("action", session.url), None, verb.method(), parameters))
+    action = {**verb.attributes, "action": verb.get("action", session.url)}
+    session.proceed(replace(verb, attributes=action), {**saved, "Digits": digits})
 
 
 # What ends the document or the call

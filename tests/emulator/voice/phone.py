@@ -62,6 +62,9 @@ class Application:
         self.pages[path] = Page(f"<Response>{verbs}</Response>")
         return self.url + path
 
+    def requests(self, path: str) -> list[Asked]:
+        return [each for each in self.asked if each.path == path]
+
     def respond(self, asked: Asked) -> Page:
         self.asked.append(asked)
         page = self.pages.get(asked.path, Page("not here", 404))
@@ -109,14 +112,15 @@ class Phone:
 
     def call(self, verbs: str = "", to: str = CALLEE, **form: str) -> str:
         """Place a call that follows the verbs, or what the form says; return its SID."""
-        instructions = form or {"Twiml": f"<Response>{verbs}</Response>"}
-        if "Url" not in instructions and "Twiml" not in instructions:
-            instructions = {"Twiml": f"<Response>{verbs}</Response>", **form}
-        response = self.http.post(
-            "Calls.json", data={"To": to, "From": self.api.number, **instructions}
-        )
+        if not {"Url", "Twiml", "ApplicationSid"} & {*form}:
+            form["Twiml"] = f"<Response>{verbs}</Response>"
+        response = self.http.post("Calls.json", data={"To": to, "From": self.api.number, **form})
         assert response.status_code == 201, response.text
         return response.json()["sid"]
+
+    def ring(self, to: str, script: Script | None = None) -> str:
+        """Call a number of the account from outside."""
+        return self.api.ring(to, CALLEE, script or Script())
 
     def update(self, sid: str, **form: str) -> None:
         response = self.http.post(f"Calls/{sid}.json", data=form)
@@ -132,6 +136,13 @@ class Phone:
     def advance(self, seconds: float) -> None:
         self.api.advance(seconds)
 
+    def events(self, sid: str, event: str) -> list[str]:
+        """Return the texts of one kind of entries in the transcript."""
+        return [each.text for each in self.api.transcript(sid) if each.event == event]
+
+    def error_codes(self, sid: str) -> list[str]:
+        return [each.details["code"] for each in self.api.transcript(sid) if each.event == "error"]
+
     def story(self, sid: str) -> list[str]:
         """Return the transcript: seconds since the answer, the event and its text."""
         entries = self.api.transcript(sid)
@@ -140,14 +151,25 @@ class Phone:
 
     def heard(self, sid: str) -> list[str]:
         """Return what was said in a call."""
-        return [each.text for each in self.api.transcript(sid) if each.event == "said"]
+        return self.events(sid, "said")
 
 
 @contextmanager
 def switched_on(
-    application: Application, scripts: Mapping[str, Script] | None = None
+    application: Application,
+    scripts: Mapping[str, Script] | None = None,
+    *,
+    database: str = ":memory:",
+    clock: ManualClock | None = None,
+    callbacks_anywhere: bool = False,
 ) -> Generator[Phone]:
-    emulator = Emulator(clock=ManualClock(), scenario=Scenario(scripts or {}), calls_per_second=100)
+    emulator = Emulator(
+        clock=clock or ManualClock(),
+        scenario=Scenario(scripts or {}),
+        calls_per_second=100,
+        database=database,
+        callbacks_anywhere=callbacks_anywhere,
+    )
     with running(emulator) as api:
         base = f"{api.base_url}/2010-04-01/Accounts/{api.account_sid}/"
         credentials = DEFAULT_ACCOUNT.sid, DEFAULT_ACCOUNT.auth_token

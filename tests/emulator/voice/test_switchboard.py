@@ -1,0 +1,151 @@
+"""Calls from outside, restarts, shared files, threads and resets."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from calls_mcp.emulator import ManualClock, Script
+from calls_mcp.emulator.parameters import ApiError
+
+from .phone import CALLEE, Application, Phone, switched_on
+
+OWN, ALICE = "+12025550177", "+12025550101"
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> str:
+    return str(tmp_path / "calls.sqlite")
+
+
+def test_the_control_api_calls_a_number_of_the_account(application: Application) -> None:
+    menu = '<Gather numDigits="1" action="/chosen"><Say>Press 1.</Say></Gather>'
+    own = Script(voice_url=application.says("/own", menu), voice_method="GET")
+    application.says("/chosen", "<Say>Thanks.</Say>")
+    body = {
+        "to": OWN,
+        "from": CALLEE,
+        "script": {"reactions": [{"hears": "press", "press": "1"}]},
+    }
+    with switched_on(application, {OWN: own}) as phone:
+        response = phone.http.post(f"{phone.api.base_url}/emulator/calls", json=body)
+        sid = response.json()["sid"]
+        phone.advance(60)
+        record = phone.record(sid)
+        assert phone.heard(sid) == ["Press 1.", "Thanks."]
+    assert response.status_code == 201
+    assert (record["direction"], record["from"], record["to"]) == ("inbound", CALLEE, OWN)
+    start, chosen = application.asked
+    assert (start.method, start.parameters["CallStatus"]) == ("GET", "ringing")
+    assert start.parameters["Direction"] == "inbound"
+    assert chosen.form["CallStatus"] == "in-progress"
+
+
+def test_a_number_without_instructions_cannot_be_called_from_outside(phone: Phone) -> None:
+    with pytest.raises(ApiError, match="voice_url"):
+        phone.ring(OWN)
+
+
+@pytest.mark.parametrize(
+    "verbs",
+    [
+        '<Pause length="500"/>',
+        f"<Dial>{ALICE}</Dial>",
+        "<Enqueue>support</Enqueue>",
+        "<Dial><Conference>room</Conference></Dial>",
+        '<Dial><Number url="/whisper">+12025550102</Number></Dial>',
+        f"<Dial>{OWN}</Dial>",
+    ],
+)
+def test_calls_end_although_the_emulator_restarts(
+    application: Application, database: str, verbs: str
+) -> None:
+    clock = ManualClock()
+    own = Script(voice_url=application.says("/own", '<Pause length="500"/>'))
+    application.says("/whisper", '<Pause length="9"/>')
+    with switched_on(application, {OWN: own}, database=database, clock=clock) as phone:
+        phone.call(Url=application.says("/start", verbs))
+        phone.ring(OWN)
+        phone.advance(8)
+        assert any(call.live for call in phone.api.calls)
+        clock.advance(8)
+    with switched_on(application, database=database, clock=clock) as phone:
+        phone.advance(5 * 3600)
+        assert [call for call in phone.api.calls if call.live] == []
+
+
+def test_a_ringing_call_from_outside_ends_although_the_emulator_restarts(
+    application: Application, database: str
+) -> None:
+    clock = ManualClock()
+    own = Script(voice_url=application.says("/own", '<Pause length="50"/>'))
+    with switched_on(application, {OWN: own}, database=database, clock=clock) as phone:
+        phone.ring(OWN)
+    with switched_on(application, database=database, clock=clock) as phone:
+        phone.advance(5 * 3600)
+        assert [call.status for call in phone.api.calls] == ["no-answer"]
+
+
+def test_a_call_is_executed_where_it_was_placed_although_another_emulator_shares_the_file(
+    application: Application, database: str
+) -> None:
+    clock = ManualClock()
+    with (
+        switched_on(application, database=database, clock=clock) as one,
+        switched_on(application, database=database, clock=clock) as two,
+    ):
+        sid = one.call('<Say>Hello</Say><Pause length="30"/>')
+        clock.advance(10)
+        assert two.record(sid)["status"] == "in-progress"
+        one.advance(0)
+        assert one.heard(sid) == two.heard(sid) == ["Hello"]
+        two.update(sid, Status="completed")
+        one.advance(0)
+        assert one.story(sid)[-1].endswith("ended completed")
+
+
+def test_threads_place_calls_that_do_not_disturb_each_other(
+    phone: Phone, application: Application
+) -> None:
+    menu = '<Gather numDigits="1" action="/chosen"><Say>Press 1.</Say></Gather>'
+    url = application.says("/menu", menu)
+    application.says("/chosen", "<Say>Thanks.</Say>")
+
+    def call(_: int) -> list[str]:
+        sid = phone.call(Url=url)
+        while phone.record(sid)["status"] != "in-progress":
+            phone.advance(1)
+        phone.api.press(sid, "1")
+        while phone.record(sid)["status"] == "in-progress":
+            phone.advance(1)
+        return phone.heard(sid)
+
+    with ThreadPoolExecutor(2) as pool:
+        heard = list(pool.map(call, range(4)))
+    assert {each[0] for each in heard} == {"Press 1."}
+
+
+def test_a_reset_forgets_calls_that_are_being_recorded(
+    phone: Phone, application: Application
+) -> None:
+    record = '<Record recordingStatusCallback="/recorded" action="/saved"/>'
+    sid = phone.call(Url=application.says("/start", record))
+    phone.call(f"<Dial>{ALICE}</Dial>")
+    phone.advance(5)
+    phone.api.say(sid, "Hello")
+    phone.advance(3)
+    phone.api.reset()
+    assert phone.api.calls == ()
+    assert phone.api.transcript(sid) == ()
+    phone.advance(100)
+    assert phone.http.get("Recordings.json").json()["recordings"] == []
+    assert [asked.path for asked in application.asked] == ["/start"]
+
+
+def test_an_emulator_can_stop_while_a_call_is_recorded(application: Application) -> None:
+    with switched_on(application) as phone:
+        sid = phone.call(Url=application.says("/start", "<Record/>"))
+        phone.advance(5)
+        phone.api.say(sid, "Hello")
+        phone.advance(2)
+    assert [asked.path for asked in application.asked] == ["/start"]
