@@ -6,7 +6,7 @@ pydantic-settings is not used, because importing it would double the time of a s
 import hashlib
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from ipaddress import ip_address
@@ -52,6 +52,8 @@ _SQLITE = "sqlite:///"
 class Access:
     """The URL of the Calls API and the credentials; `app` is the API if it runs in this process.
 
+    `transcript` returns what happened in a call of the sandbox, by its SID.
+
     `timeout` limits each step of one HTTP exchange, and `deadline` all attempts together, both in
     seconds.
     """
@@ -63,6 +65,9 @@ class Access:
     timeout: float
     deadline: float
     app: "ASGIApp | None" = field(default=None, repr=False, compare=False)
+    transcript: Callable[[str], Sequence[str]] | None = field(
+        default=None, repr=False, compare=False
+    )
 
     @property
     def secrets(self) -> tuple[str, ...]:

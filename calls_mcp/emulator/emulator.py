@@ -144,6 +144,16 @@ class Emulator:
         with self.calls.transaction():
             self._switchboard.react(sid, reaction)
 
+    def transcript_lines(self, sid: str) -> tuple[str, ...]:
+        """Return what happened in a call, such as `0:03 said “Your table is ready.”`.
+
+        The times count from the moment the call was dialled.
+        """
+        call = self.calls.get(sid)
+        if call is None:
+            return ()
+        return tuple(each.line(call.ring_at) for each in self.calls.transcripts.of(sid))
+
     def reset(self) -> None:
         """Delete every call, request and fault, and reset the clock."""
         self._control.reset()

@@ -26,6 +26,7 @@ _ANSWERED = {  # by the first word of answered_by
     "unknown": "A person or a machine answered",
 }
 _OF_CALLS = ("caller_name", "forwarded_from", "from", "to")
+UNTRUSTED = "calls-mcp/untrusted"
 # Fields with text from strangers, which a host must treat as data and never as instructions.
 _UNTRUSTED = {
     "call": _OF_CALLS,
@@ -45,13 +46,15 @@ def to_result(operation: Operation, outcome: Outcome) -> CallToolResult:
         content=[TextContent(text="\n".join(_lines(operation, outcome)))],
         structured_content=content,
         is_error=outcome.outcome == "error",
-        _meta={"calls-mcp/untrusted": untrusted} if untrusted else None,
+        _meta={UNTRUSTED: untrusted} if untrusted else None,
     )
 
 
 def _lines(operation: Operation, outcome: Outcome) -> Iterator[str]:
     if outcome.sandbox:
-        yield "[sandbox: no real calls]"
+        is_over = outcome.call is not None and outcome.call.live is False
+        more = "; the resource calls://call/{sid} has a transcript" if is_over else ""
+        yield f"[sandbox: no real calls{more}]"
     if outcome.error:
         yield from _failure(outcome.error)
     if outcome.confirmation:

@@ -54,4 +54,5 @@ def access_to(emulator: "Emulator", settings: Settings) -> Access:
         timeout=settings.twilio.timeout,
         deadline=settings.twilio.deadline,
         app=emulator.app,
+        transcript=emulator.transcript_lines,
     )

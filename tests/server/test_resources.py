@@ -8,8 +8,12 @@ import pytest
 from mcp import MCPError
 from mcp_types import ReadResourceResult, TextResourceContents
 
-from calls_mcp.emulator import Fault
-from tests.harness import ERAS, Era, Harness, open_harness
+from calls_mcp.emulator import Emulator, Fault, ManualClock
+from calls_mcp.server.handlers import build_server
+from calls_mcp.service.runtime import Runtime
+from calls_mcp.service.sandbox import access_to
+from calls_mcp.settings import load_settings
+from tests.harness import ERAS, PERMISSIVE, Era, Harness, open_harness
 from tests.strategies import DOCUMENTED, PARAMETERS, TOOLS
 
 pytestmark = pytest.mark.anyio
@@ -86,6 +90,27 @@ async def test_a_call_resource_equals_the_result_of_fetch_call(harness: Harness,
         "calls-mcp/untrusted": (fetched.meta or {})["calls-mcp/untrusted"]
     }
     assert told.contents[0].mime_type == "application/json"
+
+
+async def test_a_call_resource_of_the_sandbox_has_a_transcript() -> None:
+    clock = ManualClock()
+    async with Emulator(port=None, clock=clock) as emulator:
+        settings = load_settings({"calls_mcp_policy": PERMISSIVE, "calls_mcp_state_url": "memory:"})
+        access = access_to(emulator, settings)
+        async with Runtime(settings, access, sandbox=True, clock=clock) as runtime:
+            harness = Harness(build_server(runtime), runtime, emulator, clock)
+            async with harness.connect() as agent:
+                says = "<Say>Your table is ready.</Say>" * 60
+                sid = await agent.place(twiml=f"<Response><Pause/>{says}</Response>")
+                await emulator.advance(1000)
+                told = await agent.client.read_resource(f"calls://call/{sid}")
+                templates = await agent.client.list_resource_templates()
+    transcript = json.loads(text_of(told))["transcript"]
+    assert transcript[0] == "0:19 said “Your table is ready.”"
+    assert transcript[-1] == "1:22 ended completed (79 s)"
+    assert len(transcript) == 50
+    assert (told.contents[0].meta or {})["calls-mcp/untrusted"][-1] == "transcript"
+    assert "a transcript" in (templates.resource_templates[1].description or "")
 
 
 async def test_the_policy_resource_explains_the_policy(tmp_path: Path) -> None:

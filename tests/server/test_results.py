@@ -99,6 +99,11 @@ OUTCOMES: dict[str, tuple[str, dict[str, Any], list[str]]] = {
         {"outcome": "done", "deleted": SID, "sandbox": True},
         ["[sandbox: no real calls]", f"Deleted the record of {SID}."],
     ),
+    "a call of the sandbox": (
+        "fetch_call",
+        {"outcome": "done", "call": CALL, "sandbox": True},
+        ["[sandbox: no real calls; the resource calls://call/{sid} has a transcript]", *ENDED],
+    ),
     "faults": (
         "create_call",
         {
