@@ -15,7 +15,7 @@ import anyio
 import anyio.to_thread
 from mcp import Client
 from mcp.client import ClientRequestContext
-from mcp_types import ElicitRequestParams, ElicitResult, TextContent
+from mcp_types import ElicitRequestParams, ElicitResult, TextContent, TextResourceContents
 
 from calls_mcp.audit.verification import describe, verify
 from calls_mcp.cli.clients import CLIENTS
@@ -27,9 +27,12 @@ from calls_mcp.emulator import (
     OWN_NUMBERS,
     Emulator,
     LoggedRequest,
+    Scenario,
+    Script,
     accelerated,
     seed_history,
 )
+from calls_mcp.emulator.scenario import Reaction
 from calls_mcp.server.handlers import build_server
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.service.sandbox import access_to
@@ -42,13 +45,16 @@ example:
   calls-mcp demo
 """
 _SPEED = 6  # times as fast as real time
-_PAST_CALLS = 3
+_PAST_CALLS = 1
+_GOODBYE = 10  # seconds
 _WIDEST = 104  # characters of a line
 _LABEL = 8
-_TALKS_FOR_AN_HOUR = "+15005550205"  # until somebody hangs up
+_GUEST = "+12025550123"
+_CONFIRMS = Script(reactions=[Reaction(hears="press 1", press="1")])
+_UNTIL_THE_KEY = 8  # seconds after the answer
 _CALLER = OWN_NUMBERS[0]
 _MESSAGE = "<Say>Your table is ready. Press 1 to keep it.</Say>"
-_TWIML = f'<Response><Gather timeout="3600">{_MESSAGE}</Gather></Response>'
+_TWIML = f'<Response>{_MESSAGE}<Pause length="60"/></Response>'
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -109,13 +115,14 @@ async def _run_demo(user: "_User", audit_log: Path) -> None:
     settings = Settings.model_validate(
         {"CALLS_MCP_AUDIT_DATABASE": audit_log, "CALLS_MCP_STATE_URL": "memory:"}
     )
-    async with Emulator(port=None, clock=accelerated(_SPEED)) as emulator:
+    scenario = Scenario({_GUEST: _CONFIRMS})
+    async with Emulator(port=None, clock=accelerated(_SPEED), scenario=scenario) as emulator:
         seed_history(emulator.calls, 7, _PAST_CALLS, emulator.clock())
         async with (
             Runtime(settings, access_to(emulator, settings)) as runtime,
             Client(build_server(runtime), elicitation_callback=user.answer) as client,
         ):
-            await _walk(_Agent(client), user)
+            await _walk(_Agent(client), user, emulator)
         _heading("What the callee heard")
         for line in _heard(emulator):
             _say(line, "  ")
@@ -126,26 +133,29 @@ async def _run_demo(user: "_User", audit_log: Path) -> None:
     _say("Neither the call with mistakes nor the hang-up that you declined was sent.", "  ")
 
 
-async def _walk(agent: "_Agent", user: "_User") -> None:
+async def _walk(agent: "_Agent", user: "_User", emulator: Emulator) -> None:
     _heading("1. The agent wants to place a call. The server asks you first")
-    place = {"to": _TALKS_FOR_AN_HOUR, "from": _CALLER, "twiml": _TWIML, "timeout": 30}
+    place = {"to": _GUEST, "from": _CALLER, "twiml": _TWIML, "timeout": 30}
     sid = (await agent.call("create_call", **place))["call"]["sid"]
 
     _heading("2. The agent waits until somebody answers")
     await agent.call("fetch_call", sid=sid, wait_until="answered")
 
     _heading("3. The agent makes mistakes. Nothing is sent, and it learns what to fix")
-    await agent.call("create_call", To="+1 500 555 0205", **{"from": _CALLER}, timeout="30")
+    await agent.call("create_call", To="+1 202 555 0123", **{"from": _CALLER}, timeout="30")
 
-    _heading("4. The agent wants to hang up. You say no")
+    _heading("4. The callee presses 1. The agent sees it")
+    await emulator.advance(_UNTIL_THE_KEY)
+    await agent.read(f"calls://call/{sid}")
+
+    _heading("5. The agent wants to hang up. You say no")
     user.says_yes = False
     await agent.call("update_call", sid=sid, status="completed")
 
-    _heading("5. The agent asks again. You say yes")
+    _heading("6. The agent wants to say goodbye first. You say yes")
     user.says_yes = True
-    await agent.call("update_call", sid=sid, status="completed")
-
-    _heading("6. The agent lists the latest calls")
+    await agent.call("update_call", sid=sid, say="Thank you. See you at eight. Goodbye.")
+    await emulator.advance(_GOODBYE)
     await agent.call("list_calls", limit=5)
 
     _heading("7. The agent deletes the record of its call. You say yes")
@@ -155,7 +165,7 @@ async def _walk(agent: "_Agent", user: "_User") -> None:
 def _heard(emulator: Emulator) -> Iterator[str]:
     transcript = emulator.calls.transcripts.latest()
     for entry in transcript:
-        yield f"{entry.at - transcript[0].at:4.0f} s  {entry.event} {entry.text}"
+        yield entry.line(transcript[0].at)
 
 
 def _shown(entry: LoggedRequest) -> str:
@@ -194,6 +204,13 @@ class _Agent:
         text = "\n".join(block.text for block in result.content if isinstance(block, TextContent))
         _tell("error" if result.is_error else "result", text, "red" if result.is_error else "plain")
         return cast("dict[str, Any]", result.structured_content)
+
+    async def read(self, uri: str) -> None:
+        """Read the resource of a call, and print the end of its transcript."""
+        _tell("agent", f"reads {uri}", "cyan")
+        (contents,) = (await self._client.read_resource(uri)).contents
+        call = json.loads(cast("TextResourceContents", contents).text)
+        _tell("result", f"{call['call']['status']} … {call['transcript'][-1]}", "plain")
 
 
 def _heading(text: str) -> None:

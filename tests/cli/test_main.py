@@ -129,24 +129,26 @@ def test_the_demo_shows_each_step_and_places_one_call_only(tmp_path: Path) -> No
     told = " ".join(demo.stdout.split())
     for step in (
         "agent create_call(to=",
-        "server Call +1 500",
+        "server Call +1 202 555 0123.",
         "you yes",
         'wait_until="answered")',
         " in-progress ",
         'did you mean "to"?',
+        "result in-progress … 0:06 pressed 1",
         "you no",
-        "The call was answered. Duration: ",
         "result Declined: The user said no.",
         " completed ",
         "agent list_calls(limit=5)",
         "result Deleted the record of",
-        "What the callee heard 0 s answered by a human",
-        "said Your table is ready. Press 1 to keep it.",
+        "What the callee heard 0:00 answered by a human",
+        "said “Your table is ready. Press 1 to keep it.”",
+        "said “Thank you. See you at eight. Goodbye.”",
     ):
         assert step in told
     reached = told.partition("What reached the API")[2]
     assert reached.count("201 POST") == 1
-    assert reached.count("Status=completed") == 1
+    assert reached.count("Twiml=<Response><Say>Thank you.") == 1
+    assert "Status=completed" not in reached
     assert reached.count("204 DELETE") == 1
     assert "\x1b" not in told
     assert f"\n  {get_path('scripts')}/calls-mcp serve --sandbox" in demo.stdout
