@@ -52,7 +52,8 @@ def absolute(url: str, base: str) -> str:
             return resolved
     except ValueError as error:
         raise InstructionError(INVALID_URL, f"The URL {url!r} is invalid: {error}.", url) from error
-    message = f"The URL {url!r} is relative, and the document has no URL."
+    message = f"The URL {url!r} is relative" if url else "An action is missing"
+    message += ", and the document has no URL, because it came with the request."
     raise InstructionError(INVALID_URL, message, url)
 
 

@@ -208,3 +208,11 @@ def test_an_unknown_application_lets_the_parties_talk(phone: Phone) -> None:
     sid = phone.call(ApplicationSid=APPLICATION_SID)
     phone.advance(60)
     assert phone.record(sid)["duration"] == "20"
+
+
+def test_twiml_of_a_request_needs_an_action_and_the_transcript_says_so(phone: Phone) -> None:
+    sid = phone.call('<Gather numDigits="1"><Pause length="9"/></Gather>')
+    phone.advance(5)
+    phone.api.press(sid, "1")
+    (error,) = [each for each in phone.api.transcript(sid) if each.event == "error"]
+    assert error.text.startswith("An action is missing, and the document has no URL, ")
