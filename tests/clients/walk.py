@@ -5,7 +5,8 @@ import re
 from tests.clients.conversation import Answer, Speaking
 
 GUEST = "+15005550205"
-PLACE = {"to": GUEST, "from": "+15005550006", "say": "Hello."}
+SPEECH = " ".join(["Your table is ready."] * 30)  # long enough for a client that polls
+PLACE = {"to": GUEST, "from": "+15005550006", "say": SPEECH}
 BAD = {"to": "+1 500 555 0205", "from": "+15005550006", "timeout": 9000, "whom": "Ann"}
 
 _SID = re.compile(r"\bCA[0-9a-f]{32}\b")
