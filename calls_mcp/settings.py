@@ -52,7 +52,7 @@ _SQLITE = "sqlite:///"
 class Access:
     """The URL of the Calls API and the credentials; `app` is the API if it runs in this process.
 
-    `transcript` returns what happened in a call of the sandbox, by its SID.
+    `transcript` returns what happened in a call of the sandbox, by its SID: a line for each event.
 
     `timeout` limits each step of one HTTP exchange, and `deadline` all attempts together, both in
     seconds.

@@ -148,6 +148,7 @@ class CallsPage:
             "decided": next((each for each in records if each.get("decided_by")), None),
             "approval": await self._approval(str(approval)),
             "legs": (legs := await self._legs(sid) if call else ()),
+            "transcript": self._transcript(sid),
             "raw": call and json.dumps(call.content(), indent=2, ensure_ascii=False),
             "can_hang_up": not self._console.settings.guard.read_only,
             "origins": await self._read_origins(legs),
@@ -289,6 +290,12 @@ class CallsPage:
         with suppress(StoreUnavailable):
             return await approvals.find(identifier) if approvals and identifier else None
         return None
+
+    def _transcript(self, sid: str) -> Sequence[str]:
+        """Return what the callee heard and did, which only the sandbox knows."""
+        runtime = self._console.runtime
+        read = runtime and runtime.access.transcript
+        return read(sid) if read else ()
 
     async def _legs(self, sid: str) -> Sequence[CallSummary]:
         """Return the calls that a call started."""

@@ -8,7 +8,7 @@ import mcp_types as types
 from mcp.shared.exceptions import MCPError
 
 from calls_mcp.guard.policy import explain
-from calls_mcp.observability.redaction import one_line, quoted
+from calls_mcp.observability.redaction import quoted
 from calls_mcp.server import mcp_app as app
 from calls_mcp.server.permissions import (
     Context,
@@ -31,7 +31,6 @@ _DOCS, _CALL = DOCS.removesuffix("{tool}"), CALL.removesuffix("{sid}")
 _SID = re.compile(r"CA[0-9a-fA-F]{32}")
 _DAY, _MINUTE = 86_400_000, 60_000  # milliseconds
 _READING = "fetch_call"
-_LONGEST_TRANSCRIPT = 50  # lines
 _WITH_TRANSCRIPT = " and, in this sandbox, a transcript of what the callee heard and did"
 _ABSENT = ("not_found", "invalid_arguments")
 
@@ -150,8 +149,7 @@ class Resources:
         content: dict[str, object] = {**(result.structured_content or {})}
         meta: dict[str, object] = {**(result.meta or {})}
         if transcript := self._permissions.runtime.access.transcript:  # in the sandbox
-            lines = [one_line(line) for line in transcript(sid)[-_LONGEST_TRANSCRIPT:]]
-            content["transcript"] = lines
+            content["transcript"] = transcript(sid)
             meta[UNTRUSTED] = [*(result.meta or {}).get(UNTRUSTED, ()), "transcript"]
         text = json.dumps(content, ensure_ascii=False)
         contents = types.TextResourceContents(

@@ -1,9 +1,11 @@
 """Open the real Calls API, or the sandbox: an emulator in this process."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
+from calls_mcp.observability.redaction import one_line
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import Access, Settings
 
@@ -11,6 +13,7 @@ if TYPE_CHECKING:
     from calls_mcp.emulator import Emulator
 
 _PAST_CALLS = 40
+_LONGEST_TRANSCRIPT = 50  # lines
 
 
 @asynccontextmanager
@@ -54,5 +57,10 @@ def access_to(emulator: "Emulator", settings: Settings) -> Access:
         timeout=settings.twilio.timeout,
         deadline=settings.twilio.deadline,
         app=emulator.app,
-        transcript=emulator.transcript_lines,
+        transcript=partial(_transcript, emulator),
     )
+
+
+def _transcript(emulator: "Emulator", sid: str) -> Sequence[str]:
+    """Return the end of a call's transcript."""
+    return [one_line(line) for line in emulator.transcript_lines(sid)[-_LONGEST_TRANSCRIPT:]]

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -13,6 +14,7 @@ import pytest
 
 from calls_mcp.console import Address, open_console
 from calls_mcp.service.runtime import Runtime
+from calls_mcp.service.sandbox import access_to as sandbox_access
 from calls_mcp.settings import load_settings
 from tests.audit_records import records_in
 from tests.console.harness import (
@@ -117,6 +119,21 @@ async def test_a_call_has_a_timeline(tmp_path: Path) -> None:
     assert -1 not in positions
     assert positions == sorted(positions)
     assert "Call answered first seen by this console" in text
+
+
+async def test_a_call_of_the_sandbox_shows_what_the_callee_heard(tmp_path: Path) -> None:
+    async with (
+        open_harness(tmp_path, 'place = "never"') as harness,
+        sign_in(harness.console) as ann,
+    ):
+        sid = await harness.place_call()
+        await harness.emulator.advance(0)
+        before = text_of(await ann.read(f"/calls/{sid}"))
+        sandbox = sandbox_access(harness.emulator, harness.runtime.settings)
+        harness.runtime.access = replace(harness.runtime.access, transcript=sandbox.transcript)
+        after = text_of(await ann.read(f"/calls/{sid}"))
+    assert "What the callee heard" not in before
+    assert "What the callee heard 0:03 answered by a human 0:03 said “Hello”" in after
 
 
 async def test_without_credentials_the_timeline_shows_the_audit_log(harness: Harness) -> None:
