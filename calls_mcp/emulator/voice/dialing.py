@@ -1,7 +1,7 @@
 """The verbs that involve several calls: `<Dial>` and `<Enqueue>`, with its `<Leave>`."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from calls_mcp.emulator.call_lifecycle import DEFAULT_TIME_LIMIT, Status
@@ -21,7 +21,7 @@ from calls_mcp.emulator.voice.session import (
     Steps,
     Verb,
 )
-from calls_mcp.emulator.voice.twiml import Element
+from calls_mcp.emulator.voice.twiml import ELEMENTS, Element
 
 DIAL_TIMEOUT = 30  # seconds
 LONGEST_QUEUE = 100
@@ -30,7 +30,9 @@ Parameters = Mapping[str, str]
 
 
 def _dial(session: Session, verb: Element) -> Steps[None]:
-    nouns = verb.children or ((Element("Number", text=verb.text),) if verb.text else ())
+    nouns = tuple(_available(session, verb.children))
+    if not verb.children and verb.text:
+        nouns = (Element("Number", text=verb.text),)
     if not nouns:
         session.note("skipped", "<Dial>, which names nobody")
         return
@@ -41,6 +43,14 @@ def _dial(session: Session, verb: Element) -> Steps[None]:
     else:
         parameters = yield from _call(session, verb, nouns)
     session.proceed(verb, parameters)
+
+
+def _available(session: Session, nouns: Sequence[Element]) -> Iterator[Element]:
+    for noun in nouns:
+        if ELEMENTS[f"Dial/{noun.name}"].available:
+            yield noun
+        else:
+            session.note("skipped", f"<Dial><{noun.name}>, which the emulator does not execute")
 
 
 # People

@@ -126,8 +126,8 @@ class Budget:
         calls: The number of calls.
     """
 
-    documents: int = 5000
-    calls: int = 250
+    documents: int = 1000
+    calls: int = 100
 
 
 @dataclass

@@ -120,6 +120,16 @@ def test_without_an_action_the_next_verb_follows(phone: Phone) -> None:
     assert phone.heard(sid) == ["Busy.", "Over."]
 
 
+def test_a_noun_that_is_not_available_is_skipped_and_noted(
+    phone: Phone, application: Application
+) -> None:
+    nouns = f"<Sim>DE123</Sim><Number>{ALICE}</Number><WhatsApp>{BOB}</WhatsApp>"
+    sid, _ = dialled(phone, application, nouns)
+    assert [each["to"] for each in phone.children(sid)] == [ALICE]
+    skipped = [text.partition(",")[0] for text in phone.events(sid, "skipped")]
+    assert skipped == ["<Dial><Sim>", "<Dial><WhatsApp>"]
+
+
 def test_dial_without_anyone_is_skipped(phone: Phone) -> None:
     sid = phone.call("<Dial/><Say>Go on.</Say>")
     phone.advance(100)
