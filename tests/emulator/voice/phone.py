@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 import httpx
 from twilio.request_validator import RequestValidator
 
-from calls_mcp.emulator import DEFAULT_ACCOUNT, Emulator, ManualClock, Scenario, Script
+from calls_mcp.emulator import Emulator, ManualClock, Scenario, Script
 from calls_mcp.emulator.testing import RunningEmulator, running
 
 CALLEE = "+12025550123"
@@ -154,6 +154,12 @@ class Phone:
         return self.events(sid, "said")
 
 
+def client(api: RunningEmulator) -> httpx.Client:
+    """Return a client of the account's resources."""
+    base = f"{api.base_url}/2010-04-01/Accounts/{api.account_sid}/"
+    return httpx.Client(base_url=base, auth=(api.account_sid, api.auth_token))
+
+
 @contextmanager
 def switched_on(
     application: Application,
@@ -170,8 +176,5 @@ def switched_on(
         database=database,
         callbacks_anywhere=callbacks_anywhere,
     )
-    with running(emulator) as api:
-        base = f"{api.base_url}/2010-04-01/Accounts/{api.account_sid}/"
-        credentials = DEFAULT_ACCOUNT.sid, DEFAULT_ACCOUNT.auth_token
-        with httpx.Client(base_url=base, auth=credentials) as http:
-            yield Phone(api, http, application)
+    with running(emulator) as api, client(api) as http:
+        yield Phone(api, http, application)
