@@ -54,7 +54,8 @@ class Emulator:
             record.
         scenario: The behavior of destinations.
         calls_per_second: How many calls the account dials per second. Further calls are queued.
-        callbacks_anywhere: Whether other machines can receive callbacks.
+        callbacks_anywhere: Whether TwiML is requested from other machines, too, and they receive
+            callbacks.
         strict: Whether unknown parameters are refused. Twilio ignores them.
     """
 
