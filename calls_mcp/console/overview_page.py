@@ -1,10 +1,10 @@
-"""Overview: statistics of today, 7 days or 30 days of the reader, as charts and tables."""
+"""Overview: statistics of some days of the reader, as charts and tables."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from functools import partial
 from itertools import islice, takewhile
@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import anyio
 import anyio.to_thread
 from markupsafe import Markup
+from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -30,7 +31,8 @@ from calls_mcp.tools.outcome import CallSummary, iso_time
 
 _DAY = 86_400  # seconds
 _RANGES = {"today": ("Today", 1), "7d": ("7 days", 7), "30d": ("30 days", 30)}
-_LONGEST = 31 * _DAY
+_MOST_DAYS = 31
+_LONGEST = _MOST_DAYS * _DAY
 _NO_CALLS = "Calls appear here after an agent places one with create_call."
 _CACHED = 60.0  # seconds
 _MAX_RECORDS = 20_000
@@ -48,6 +50,23 @@ class Chart:
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     empty: str
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """The days of an overview.
+
+    Attributes:
+        key: The name of a range, or the first and the last day.
+        name: When it is, as part of a sentence.
+        since: The midnight at which it begins.
+        until: Its end, or now.
+    """
+
+    key: str
+    name: str
+    since: datetime
+    until: datetime
 
 
 class OverviewPage:
@@ -72,22 +91,17 @@ class OverviewPage:
 
     async def show(self, request: Request) -> Response:
         """Show the statistics of a range."""
-        wanted = request.query_params.get("range", "today")
-        if wanted not in _RANGES:
-            raise HTTPException(400, f"range must be one of {', '.join(_RANGES)}.")
-        name, days = _RANGES[wanted]
         zone = _zone(request)
-        key = f"{wanted} {zone.key}"
-        values = await self._cache.get(key, partial(self._read, days, zone))
+        now = datetime.fromtimestamp(self._console.clock(), zone)
+        period = _period(request.query_params, now)
+        key = f"{period.key} {zone.key}"
+        values = await self._cache.get(key, partial(self._read, period.since, period.until))
         ranges = [(key, label) for key, (label, _) in _RANGES.items()]
-        period = "today" if days == 1 else f"in the last {name}"
-        chosen = {"period": period, "chosen": wanted, "ranges": ranges}
-        return page(request, "overview.html", {**values, **chosen})
+        dates = {"first": (now - timedelta(days=_MOST_DAYS - 1)).date(), "today": now.date()}
+        shown = {"period": period, "ranges": ranges, **dates}
+        return page(request, "overview.html", {**values, **shown})
 
-    async def _read(self, days: int, zone: ZoneInfo) -> dict[str, object]:
-        until = datetime.fromtimestamp(self._console.clock(), zone)
-        midnight = until.replace(hour=0, minute=0, second=0, microsecond=0)
-        since = midnight - timedelta(days=days - 1)
+    async def _read(self, since: datetime, until: datetime) -> dict[str, object]:
         calls, notes = await self._read_calls(since)
         decisions = await self._read_decisions()
         if reason := self._console.unavailable.get("audit_database"):
@@ -96,7 +110,8 @@ class OverviewPage:
         if is_cut and decisions[-1].time > iso_time(since.timestamp()):
             notes.append(f"Only the newest {_MAX_RECORDS:,} audit records are counted.")
         operator_ttl = self._console.settings.guard.operator_ttl
-        statistics = count(calls, decisions, since, until, operator_ttl)
+        expired_before = iso_time(self._console.clock() - operator_ttl)
+        statistics = count(calls, decisions, since, until, expired_before)
         return {
             "statistics": statistics,
             "tiles": [*_tiles(statistics)],
@@ -136,6 +151,37 @@ class OverviewPage:
         if len(calls) == MAX_CALLS and oldest > iso_time(since.timestamp()):
             return calls, [f"Only the newest {MAX_CALLS:,} calls are counted."]
         return calls, []
+
+
+def _period(query: QueryParams, now: datetime) -> Period:
+    """Return the days that a query asks for, today by default.
+
+    Raises:
+        HTTPException: There is no such range, or a date is invalid (400).
+    """
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    if "from" in query or "to" in query:
+        return _custom_period(query, now, midnight)
+    key = query.get("range", "today")
+    if key not in _RANGES:
+        raise HTTPException(400, f"range must be one of {', '.join(_RANGES)}.")
+    name, days = _RANGES[key]
+    since = midnight - timedelta(days=days - 1)
+    return Period(key, "today" if days == 1 else f"in the last {name}", since, now)
+
+
+def _custom_period(query: QueryParams, now: datetime, midnight: datetime) -> Period:
+    try:
+        first, last = (date.fromisoformat(query.get(name, "")) for name in ("from", "to"))
+    except ValueError:
+        raise HTTPException(400, "from and to must be dates, such as 2026-01-31.") from None
+    earliest = midnight.date() - timedelta(days=_MOST_DAYS - 1)
+    if not earliest <= first <= last <= midnight.date():
+        problem = f"from and to must be in order, and between {earliest} and {midnight.date()}."
+        raise HTTPException(400, problem)
+    since = datetime.combine(first, time(), now.tzinfo)
+    until = min(now, datetime.combine(last, time.max, now.tzinfo))
+    return Period(f"{first} {last}", f"from {first} to {last}", since, until)
 
 
 def _zone(request: Request) -> ZoneInfo:

@@ -80,16 +80,16 @@ def count(
     records: Iterable[DecisionRecord],
     since: datetime,
     until: datetime,
-    operator_ttl: float,
+    expired_before: str,
 ) -> Statistics:
-    """Return the statistics of the calls and audit records since `since`, which begins a day.
+    """Return the statistics of the calls and audit records of a time that begins with a day.
 
-    An approval request expires after `operator_ttl` seconds.
+    An undecided approval request from before `expired_before` has expired.
     """
-    beginning = iso_time(since.timestamp())
-    calls = [call for call in calls if (call.created_at or "") >= beginning]
-    records = [record for record in records if record.time >= beginning]
-    valid, expired_before = [*_without_void(records)], iso_time(until.timestamp() - operator_ttl)
+    beginning, end = iso_time(since.timestamp()), iso_time(until.timestamp())
+    calls = [call for call in calls if beginning <= (call.created_at or "") <= end]
+    records = [record for record in records if beginning <= record.time <= end]
+    valid = [*_without_void(records)]
     approvals, median_decision = _count_approvals(valid, expired_before)
     return Statistics(
         since=since,

@@ -58,6 +58,23 @@ async def test_a_range_counts_by_day_and_other_ranges_are_refused(
 
 
 @pytest.mark.parametrize("rules", ['place = "never"'])
+async def test_other_days_can_be_chosen(harness: Harness, ann: WebClient) -> None:
+    await harness.place_call()  # 2023-11-14, 22:13 UTC
+    harness.clock.advance(3 * 3600)
+    await harness.place_call()
+    shown = text_of(await ann.read("/overview?from=2023-11-13&to=2023-11-14"))
+    assert "From 2023-11-13 to 2023-11-14, up to 2023-11-14 23:59:59 UTC: 1 call." in shown
+    assert "Hour (UTC) completed 2023-11-14 22 1" in shown
+    one_day = text_of(await ann.read("/overview?from=2023-11-15&to=2023-11-15"))
+    assert ": 1 call." in one_day
+    assert "2023-11-15 01" in one_day
+    for wrong in ("from=2023-11-14", "from=x&to=y", "from=2023-11-15&to=2023-11-14"):
+        assert (await ann.get(f"/overview?{wrong}")).status_code == 400
+    for beyond in ("from=2023-10-01&to=2023-11-14", "from=2023-11-15&to=2023-11-16"):
+        assert "between 2023-10-16 and 2023-11-15" in (await ann.get(f"/overview?{beyond}")).text
+
+
+@pytest.mark.parametrize("rules", ['place = "never"'])
 async def test_today_is_the_day_of_the_reader(harness: Harness, ann: WebClient) -> None:
     await harness.place_call()  # at 22:13 UTC
     harness.clock.advance(3 * 3600)
