@@ -16,6 +16,7 @@ from calls_mcp.storage.interface import error_text
 from calls_mcp.tools.catalog import Json
 
 _LONGEST_TIME = 32  # characters
+_NO_LOG = "No record can be read: this is not an audit log, or all of it was damaged."
 _BATCH, _PAUSE = 50, 0.0001  # records between two pauses, and seconds
 
 ProblemKind = Literal["tampering", "torn", "unfinished", "partial"]
@@ -116,12 +117,14 @@ class Verifier:
 
 def describe(report: Report) -> list[str]:
     """Return the report as lines of text."""
-    return [*_summary(report), *map(_line, (*report.problems, *report.notes))]
+    problems = (each for each in report.problems if each.kind != "torn" or report.records)
+    return [*_summary(report), *map(_line, (*problems, *report.notes))]
 
 
 def _summary(report: Report) -> Iterator[str]:
     if not report.records:
-        yield "There are no records."
+        is_empty = all(problem.kind != "torn" for problem in report.problems)
+        yield "There are no records." if is_empty else _NO_LOG
         return
     count = "1 record" if report.records == 1 else f"{report.records:,} records"
     times = f", from {report.first_time} to {report.last_time}" if report.last_hash else ""
@@ -201,7 +204,7 @@ class _Inspection:
         self._intact = START  # the last intact record
         self._claimed = START  # the last record's own link, which may be wrong
         self._unreadable: list[_Row] = []  # since the last intact record
-        self._begun: dict[str, tuple[_Row, int | None]] = {}
+        self._begun: dict[str, tuple[_Row, int]] = {}
         self._times: list[str] = []  # the first and the last
         self._records = 0
         self._problems: list[Problem] = []
@@ -216,18 +219,18 @@ class _Inspection:
         """Check the next row."""
         self.last_row = cast("int", row.columns["seq"]) if row.columns else None
         record = parse(row.body)
-        if record is None:
+        link = link_of(record) if record else None
+        if record is None or link is None:
             self._unreadable.append(row)
             return
         self._records += 1
-        link = link_of(record)
-        if link is None or not is_intact(row.body, record):
-            self._claimed = link or Link(self._claimed.seq + 1, "")
-            what = "its hash does not match its content, so it was edited"
-            self._add("tampering", row, link and link.seq, what)
-        else:
+        if is_intact(row.body, record):
             self._take_intact(row, record, link)
-        self._pair(row, record)
+        else:
+            self._claimed = link
+            what = "its hash does not match its content, so it was edited"
+            self._add("tampering", row, link.seq, what)
+        self._pair(row, record, link.seq)
 
     def report(self) -> Report:
         """Return the report about the rows so far."""
@@ -284,9 +287,8 @@ class _Inspection:
         missing = f"record {due} is" if seq == due + 1 else f"records {due} to {seq - 1} are"
         return f"{missing} missing before it"
 
-    def _pair(self, row: _Row, record: Fields) -> None:
-        identifier, link = str(record.get("id")), link_of(record)
-        seq = link and link.seq
+    def _pair(self, row: _Row, record: Fields, seq: int) -> None:
+        identifier = str(record.get("id"))
         if record.get("phase") == "before":
             self._begun[identifier] = row, seq
         elif record.get("phase") == "after" and self._begun.pop(identifier, None) is None:

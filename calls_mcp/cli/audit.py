@@ -63,8 +63,8 @@ def configure(parser: ArgumentParser) -> None:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     search = commands.add_parser(
         "search",
-        help="list the newest records that match",
-        description="List the newest records that match, the newest first.",
+        help="list matching records, newest first",
+        description="List matching records, newest first.",
         epilog=_SEARCH_EPILOG,
     )
     search.add_argument("text", nargs="?", metavar="TEXT", help="text anywhere in a record")
@@ -112,7 +112,7 @@ def configure(parser: ArgumentParser) -> None:
         type=Path,
         nargs="?",
         metavar="FILE",
-        help="a database or exported lines (default: the audit log of the settings)",
+        help="a database or exported JSON lines (default: the configured audit log)",
     )
     verify.add_argument("--expect", metavar="HASH", help="fail unless a record has this hash")
     add_json(verify, "the report")

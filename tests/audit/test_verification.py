@@ -223,6 +223,17 @@ def test_a_report_is_described_in_plain_words(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("text", [b"# A page\n\nText\n", b'{"level": "INFO"}\n' * 3, b"\0\1"])
+def test_a_file_that_is_not_an_audit_log_gets_one_sentence(tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "page.md"
+    path.write_bytes(text)
+    report = verify(path)
+    assert not report.is_intact
+    assert describe(report) == [
+        "No record can be read: this is not an audit log, or all of it was damaged."
+    ]
+
+
 def test_an_empty_log_has_no_problems(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     path.touch()
