@@ -135,7 +135,7 @@ async def _open_state(
             approvals = await stack.enter_async_context(opening)
         if sandbox:
             unavailable["runtime"] = (
-                "Calls of a sandbox exist only inside its server, so the console cannot show them."
+                "Sandbox calls exist only inside their server, so the console can't show them."
             )
         elif runtime is None:
             try:

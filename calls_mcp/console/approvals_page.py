@@ -40,7 +40,7 @@ _APPROVE: dict[Action, _Approve] = {
     "redirect": _Approve("Redirect call"),
     "modify": _Approve("Change call"),
     "hang_up": _Approve("Hang up", "This ends the call immediately. You can't undo it."),
-    "delete": _Approve("Delete record", "This deletes the record forever. You can't undo it."),
+    "delete": _Approve("Delete record", "This permanently deletes the record. You can't undo it."),
 }
 
 

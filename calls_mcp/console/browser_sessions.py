@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 SESSION_SECONDS = 12 * 3600
 _UNKNOWN_LINK = (
-    "This sign-in link is not valid. It may be incomplete, or the console was restarted since."
+    "This sign-in link is not valid. It may be incomplete, or the console may have restarted."
 )
 _USED_LINK = "This sign-in link has already been used. Each link works once."
 _EXPIRED_LINK = "This sign-in link has expired. Links expire after 10 min."
@@ -34,7 +34,7 @@ _RETRY_AFTER = 10  # seconds
 _BAD_TOKEN = "This token is invalid or expired."  # noqa: S105  # a message
 _MISSING_SCOPE = f"This token lacks the scope {APPROVE}."
 _EXCESS_SCOPE = f"This token also has scopes for tools. Use a token whose only scope is {APPROVE}."
-_NOT_VERIFIABLE = "The token cannot be verified at the moment. Try again in 10 s."
+_NOT_VERIFIABLE = "The token can't be verified at the moment. Try again in 10 s."
 _TOO_MANY = "Too many invalid tokens from this address. Wait a minute and try again."
 
 

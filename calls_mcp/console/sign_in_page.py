@@ -40,7 +40,7 @@ _SYSTEMS = {
 }
 _NO_TOKENS = "This console does not accept tokens. Sign in with a link."
 _NO_LINKS = (
-    "You signed in with a token, so you cannot create links. For another operator, create a token: "
+    "You signed in with a token, so you can't create links. For another operator, create a token: "
     "calls-mcp token new NAME --scope calls:approve"
 )
 

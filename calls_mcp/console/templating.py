@@ -17,6 +17,7 @@ from calls_mcp.console.browser_sessions import session_of
 from calls_mcp.observability.redaction import escape_invisible
 from calls_mcp.tools.outcome import iso_time
 from calls_mcp.tools.phone_number import country, formatted
+from calls_mcp.tools.wording import plain
 
 _ACTIONS = {
     "place": "Place a call",
@@ -140,7 +141,7 @@ def _short_sid(sid: object) -> str:
 
 def _words(term: str) -> str:
     """Return a term of the API in plain words, such as `No answer` for `no-answer`."""
-    words = re.sub("[-_]", " ", term).replace(" api", " API")
+    words = plain(term).replace("_", " ")
     return words[:1].upper() + words[1:]
 
 

@@ -4,7 +4,7 @@ _ORDINALS = ("First", "Second", "Third", "Fourth", "Fifth", "Sixth", "Seventh", 
 _ENDINGS = {1: "st", 2: "nd", 3: "rd"}
 _DIRECTIONS = {
     "outbound-api": "outbound",
-    "outbound-dial": "outbound, dialled by another call",
+    "outbound-dial": "outbound, dialed by another call",
     "trunking-originating": "from a SIP trunk",
     "trunking-terminating": "to a SIP trunk",
 }

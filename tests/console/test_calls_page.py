@@ -250,6 +250,16 @@ async def test_calls_are_filtered_by_what_the_url_says(harness: Harness, ann: We
     assert (found.status_code, found.headers["location"]) == (303, f"/calls/{sid}")
 
 
+async def test_directions_are_in_the_words_of_previews(harness: Harness, ann: WebClient) -> None:
+    await harness.place_call()
+    (dialed,) = add_calls(harness, 1, direction="outbound-dial")
+    words = "Outbound, dialed by another call"
+    assert f"<dd>{words}</dd>" in await ann.read(f"/calls/{dialed}")
+    calls = await ann.read("/calls")
+    assert f'<option value="outbound-dial">{words}</option>' in calls
+    assert '<option value="outbound-api">Outbound</option>' in calls
+
+
 @pytest.mark.parametrize(
     "query", ["since=yesterday", "until=2026-13-01", "status=x", "direction=x"]
 )
