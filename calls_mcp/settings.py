@@ -541,7 +541,7 @@ class Http(_Group, alias_generator=_named("CALLS_MCP_HTTP_")):
         25,
         gt=0,
         description="Seconds that the HTTP server takes to shut down after SIGTERM. Requests that "
-        "are not done after four fifths of this time are cancelled.",
+        "are not done after four fifths of this time are canceled.",
     )
 
 

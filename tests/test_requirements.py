@@ -48,7 +48,7 @@ def test_the_page_describes_every_threat() -> None:
 @pytest.mark.parametrize("title", [title for title, _ in threats()])
 def test_a_threat_has_an_answer_and_links_to_its_tests(title: str) -> None:
     text = dict(threats())[title]
-    for part in ("**What:**", "**Answer:**", "**Test:**"):
+    for part in ("**What:**", "**Defense:**", "**Test:**"):
         assert text.count(part) == 1, title
     links = re.findall(r"\[`(test_\w+)`\]\((.+?)\)", text)
     assert links

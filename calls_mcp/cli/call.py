@@ -92,7 +92,11 @@ def configure(parser: ArgumentParser) -> None:
     option("tool", metavar="TOOL", help="name of the tool, as `calls-mcp tools` lists it")
     # The default keeps argparse from calling it required.
     option("arguments", nargs="*", default=[], metavar="KEY=VALUE", help="arguments of the tool")
-    option("--input", metavar="FILE", help="read more arguments from a JSON object; - is stdin")
+    option(
+        "--input",
+        metavar="FILE",
+        help="read more arguments from a file with a JSON object (-: stdin)",
+    )
     option("--yes", action="store_true", help="confirm the change without asking")
     add_sandbox(parser)
     add_json(parser, "the structured result")

@@ -166,7 +166,7 @@ def _consequences(change: Change, action: Action, call: CallSummary) -> Iterator
     elif values["status"] == "canceled" and call.status == "in-progress":
         yield "But canceled does not end a call in progress; only completed does."
     else:
-        yield "Everyone on it is disconnected."
+        yield "Everyone on the call is disconnected."
 
 
 def _limits(arguments: Arguments, active: Mapping[str, Json]) -> Iterator[str]:

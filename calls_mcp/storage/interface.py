@@ -322,7 +322,7 @@ def _places(reservation: str, times: int) -> Sequence[str]:
 def explain(where: str, failure: Exception) -> str:
     """Return, for the operator, why the store at `where` can't be used and what to do."""
     is_missing = isinstance(failure, OSError) and failure.errno in _PATH_ERRORS
-    more = " The server must be able to write to the folder and the file." if is_missing else ""
+    more = " The server must be able to write to the directory and the file." if is_missing else ""
     return (
         f"The state store {where} can't be used: {error_text(failure)}.{more} "
         "Check it, or set CALLS_MCP_STATE_URL to another store."

@@ -89,7 +89,7 @@ def test_every_file_that_a_guide_names_exists(name: str) -> None:
 def test_every_setting_on_a_page_exists(file: Path) -> None:
     known = Settings.variables().keys()
     named = {*re.findall(r"\b(?:CALLS_MCP|TWILIO)_[A-Z_]*[A-Z]\b", TEXTS[file])}
-    unknown = {"CALLS_MCP_CONFRIM", "CALLS_MCP_AUDIT_FILE"}  # a typo as an example; a removed one
+    unknown = {"CALLS_MCP_TIMOUT", "CALLS_MCP_AUDIT_FILE"}  # a typo as an example; a removed one
     families = {"CALLS_MCP_HTTP"}
     assert named - unknown - families <= known
 

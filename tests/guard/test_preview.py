@@ -206,7 +206,7 @@ async def test_the_preview_of_a_hang_up_shows_the_current_call(harness: Harness)
     assert text.splitlines() == [
         f"Hang up the call from {formatted(CALLER)} to {formatted(TALKS_FOR_AN_HOUR)}.",
         "The call is in progress (outbound) and started 42 s ago.",
-        "Everyone on it is disconnected.",
+        "Everyone on the call is disconnected.",
         f'Requested by "tester". Account {ACCOUNT}. Call {sid}.',
         f'Exact arguments: sid "{sid}", status "completed".',
     ]

@@ -79,7 +79,7 @@ async def test_a_file_in_a_missing_folder_is_rejected(tmp_path: Path) -> None:
     file = tmp_path / "missing" / "state.db"
     assert await refusal_of(f"sqlite:///{file}") == (
         f"The state store {file} can't be used: there is no folder {file.parent}. The server must "
-        "be able to write to the folder and the file. Check it, or set CALLS_MCP_STATE_URL to "
+        "be able to write to the directory and the file. Check it, or set CALLS_MCP_STATE_URL to "
         "another store."
     )
 

@@ -194,7 +194,7 @@ def _object_to_bare_number(rules: Destinations, digits: str) -> Iterator[Objecti
         reason = "to is a SIP address whose number can't be checked without its country code"
         yield Objection("destinations.allow_sip", reason, "Write it with + and country code.")
     elif denied := _look_up_types(digits) & {*rules.deny_number_types}:
-        reason = f"to may be a number of the denied type {min(denied)}"
+        reason = f"to may be a {min(denied)} number"
         hint = f"Write it with + and country code. {_HINT}"
         yield Objection("destinations.deny_number_types", reason, hint)
 
@@ -276,7 +276,7 @@ def _mismatches(
     if rules.allow_countries and not _all_in(rules.allow_countries, facts.regions):
         yield "allow_countries", "a number outside the allowed countries"
     if facts.type in rules.deny_number_types:
-        yield "deny_number_types", f"a number of the denied type {facts.type}"
+        yield "deny_number_types", f"a {facts.type} number"
 
 
 def _all_in(countries: Iterable[str], regions: frozenset[str]) -> bool:

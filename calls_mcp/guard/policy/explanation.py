@@ -101,13 +101,13 @@ def _destinations(rules: Destinations) -> Iterator[str]:
     yield from _if_any("Numbers that begin with {} are denied.", rules.deny_prefixes)
     yield from _if_any("Only numbers in {} can be called.", rules.allow_countries)
     yield from _if_any("Numbers in {} are denied.", rules.deny_countries)
-    yield from _if_any("Numbers of the type {} are denied.", rules.deny_number_types)
+    yield from _if_any("Numbers of type {} are denied.", rules.deny_number_types)
     if rules.allow_file:
         yield "Only numbers on the list of allowed numbers (allow_file) can be called."
     if rules.deny_file:
         yield "Numbers on the do-not-call list (deny_file) are denied."
     yield _patterns("SIP addresses", rules.allow_sip)
-    yield _patterns("clients", rules.allow_clients)
+    yield _patterns("clients (client:name)", rules.allow_clients)
     yield from _if_any(
         "Calls to {} need no confirmation unless placing calls is denied.", rules.pre_approved
     )
@@ -164,8 +164,8 @@ def _week(rules: CountryHours) -> str:
     own = [f"on {day}s {span}" for day, span in days.items() if span.end and span != daily]
     if own and not daily.end:
         return ", ".join(own)
-    closed = (f"not on {day}s" for day, span in days.items() if not span.end and daily.end)
-    return ", ".join((str(daily), *own, *closed))
+    closed = [f"{day}s" for day, span in days.items() if not span.end and daily.end]
+    return ", ".join((str(daily), *own, *([f"not on {_listed(closed)}"] if closed else [])))
 
 
 def _caps(caps: Caps) -> Iterator[str]:

@@ -17,9 +17,9 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
         "Any other change to a live call needs the user's confirmation.",
         "Deleting the record of a call needs the user's confirmation.",
         "Emergency numbers and numbers too short to be a phone number are never called.",
-        "Numbers of the type premium_rate are denied.",
+        "Numbers of type premium_rate are denied.",
         "All SIP addresses can be called.",
-        "All clients can be called.",
+        "All clients (client:name) can be called.",
         "All caller IDs that the API accepts are allowed.",
         "All accounts that the credentials can use are allowed.",
         "Only https URLs are allowed.",
@@ -70,7 +70,7 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
         (
             "destinations",
             {"allow_clients": ("agent-*",)},
-            "Only clients that match agent-* can be called.",
+            "Only clients (client:name) that match agent-* can be called.",
         ),
         (
             "destinations",
