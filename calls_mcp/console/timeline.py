@@ -48,6 +48,8 @@ _CONFIRMATIONS = {
     "operator": "approved by the operator",
 }
 _STATUSES = {"queued": "Call queued", "ringing": "Ringing", "in-progress": "Call answered"}
+_ENDS = {"completed": "good", "failed": "bad"}
+"""The styles of the statuses of ended calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,4 +146,6 @@ def _reported(call: CallSummary | None) -> Iterator[Event]:
     times = {"created": call.created_at, "started": call.started_at, "ended": call.ended_at}
     for name, time in times.items():
         if time is not None:
-            yield Event(time, f"Call {name}", f"status {call.status}" if name == "ended" else "")
+            is_end = name == "ended"
+            style = _ENDS.get(call.status or "", "") if is_end else ""
+            yield Event(time, f"Call {name}", f"status {call.status}" if is_end else "", style)
