@@ -5,7 +5,7 @@ import json
 from importlib import import_module
 from pathlib import Path
 
-NAMES = ("start", "fetch", "tokens", "pagination", "http", "guard", "console", "capacity")
+NAMES = ("start", "fetch", "tokens", "pagination", "http", "guard", "console", "capacity", "voice")
 
 
 def main() -> None:

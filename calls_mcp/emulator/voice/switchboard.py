@@ -44,6 +44,9 @@ from calls_mcp.emulator.webhooks import Reply, Webhooks
 _VERBS = {**verbs.VERBS, **dialing.VERBS}
 _WHISPERED = verbs.VERBS
 
+CONCURRENCY = 32
+"""How many documents are requested at once. Small web servers refuse hundreds of connections."""
+
 
 @dataclass(frozen=True)
 class _Wake:
@@ -90,6 +93,7 @@ class Switchboard:
         self._numbers = count(1)
         self._pending: set[int] = set()
         self._idle = asyncio.Event()
+        self._connections = asyncio.Semaphore(CONCURRENCY)
         self._forget()
         store.timers = self
 
@@ -517,7 +521,8 @@ class Switchboard:
         self, sid: str, number: int, request: Callable[[], Awaitable[Reply]]
     ) -> None:
         try:
-            reply = await request()
+            async with self._connections:
+                reply = await request()
             with self._store.transaction() as now:
                 self._post(now, sid, Fetched(number, reply))
         finally:

@@ -71,6 +71,10 @@ class Application:
         return page if isinstance(page, Page) else page(asked)
 
 
+class Server(ThreadingHTTPServer):
+    request_queue_size = 128  # as of other web servers, instead of 5
+
+
 @contextmanager
 def serving() -> Generator[Application]:
     class Handler(BaseHTTPRequestHandler):
@@ -91,7 +95,7 @@ def serving() -> Generator[Application]:
 
         do_GET = do_POST  # noqa: N815 - its name there
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with Server(("127.0.0.1", 0), Handler) as server:
         application = Application(f"http://127.0.0.1:{server.server_address[1]}")
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

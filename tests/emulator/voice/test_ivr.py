@@ -1,7 +1,9 @@
 """A phone menu with Flask and Twilio's library, on all its paths."""
 
+import logging
 import threading
 from collections.abc import Generator
+from contextlib import contextmanager
 from itertools import product
 
 import httpx
@@ -45,16 +47,25 @@ def reactions(keys: tuple[str, ...]) -> tuple[Reaction, ...]:
     return (*pressed, Reaction(hears="message for", say="Please call me back."))
 
 
-@pytest.fixture(scope="module")
-def url() -> Generator[str]:
-    """The first menu of the application."""
+@contextmanager
+def menu() -> Generator[str]:
+    """Run the application, and yield the URL of its first menu."""
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
     server = make_server("127.0.0.1", 0, ivr(DEFAULT_ACCOUNT.auth_token), threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/voice"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/voice"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture(scope="module")
+def url() -> Generator[str]:
+    with menu() as url:
+        yield url
 
 
 def numbers() -> dict[str, Script]:
