@@ -155,7 +155,7 @@ def _object_to_sip(rules: Destinations, to: str) -> Iterator[Objection]:
         yield Objection("destinations.allow_sip", reason, "Write it plainly, as sip:name@host.")
         return
     if address.is_doubtful and rules.are_strict:
-        reason = "to is a SIP address that may be dialled as a number, and it isn't certain which"
+        reason = "to is a SIP address that may be dialed as a number, and it isn't certain which"
         yield Objection("destinations.allow_sip", reason, "Write it as sip:+ and the number.")
         return
     for number in sorted(address.numbers):
