@@ -48,8 +48,6 @@ _CONFIRMATIONS = {
     "operator": "approved by the operator",
 }
 _STATUSES = {"queued": "Call queued", "ringing": "Ringing", "in-progress": "Call answered"}
-_ENDS = {"completed": "good", "failed": "bad"}
-"""The styles of the statuses of ended calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,5 +145,5 @@ def _reported(call: CallSummary | None) -> Iterator[Event]:
     for name, time in times.items():
         if time is not None:
             is_end = name == "ended"
-            style = _ENDS.get(call.status or "", "") if is_end else ""
+            style = "good" if is_end and call.status == "completed" else ""
             yield Event(time, f"Call {name}", f"status {call.status}" if is_end else "", style)

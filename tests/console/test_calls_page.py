@@ -136,6 +136,15 @@ async def test_a_call_of_the_sandbox_shows_what_the_callee_heard(tmp_path: Path)
     assert "What the callee heard 0:03 answered by a human 0:03 said “Hello”" in after
 
 
+async def test_the_end_of_a_completed_call_is_marked_as_good(
+    harness: Harness, ann: WebClient
+) -> None:
+    sid = await harness.place_call()
+    harness.clock.advance(7200)
+    html = await ann.read(f"/calls/{sid}")
+    assert re.search('<li class="good">[^/]*</time> <div><strong>Call ended', html)
+
+
 async def test_without_credentials_the_timeline_shows_the_audit_log(harness: Harness) -> None:
     sid = await harness.place_call()
     async with sign_in_alone(calls_mcp_audit_database=harness.database) as client:
@@ -234,6 +243,16 @@ def add_calls(harness: Harness, count: int, **changes: object) -> list[str]:
     for sid in sids:
         harness.emulator.calls.add(first._replace(sid=sid, **changes))
     return sids
+
+
+async def test_only_a_later_page_has_a_link_to_the_newest_calls(
+    harness: Harness, ann: WebClient
+) -> None:
+    await harness.place_call()
+    add_calls(harness, 60)
+    first, later, *_ = await ann.read_all("/calls?status=in-progress")
+    assert ">Newest calls</a>" not in first
+    assert ">Newest calls</a>" in later
 
 
 async def test_calls_are_filtered_by_what_the_url_says(harness: Harness, ann: WebClient) -> None:
