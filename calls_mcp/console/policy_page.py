@@ -81,7 +81,7 @@ class PolicyPage:
         try:
             usage = await limits.usage(principals)
         except StoreUnavailable:
-            return {"": ["unknown, because the state store does not answer"]}
+            return {"": ["unknown, because the state store does not respond"]}
         for each in usage:
             text = _USES[each.name].format(f"{each.used:,} of {each.amount:,}")
             found.setdefault(each.principal, []).append(text)

@@ -272,7 +272,7 @@ def require_place(file: Path) -> None:
     """
     place = file if file.exists() else file.parent
     if place != file and not place.is_dir():
-        raise FileNotFoundError(errno.ENOENT, f"there is no folder {place}")
+        raise FileNotFoundError(errno.ENOENT, f"there is no directory {place}")
     if not os.access(place, os.W_OK):
         raise PermissionError(errno.EACCES, f"{place} is not writable")
 

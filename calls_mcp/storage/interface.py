@@ -341,7 +341,7 @@ def error_text(failure: BaseException) -> str:
         case OSError(strerror=str(text)):
             return text
         case OSError(args=(str(text),)) if text.startswith("Multiple exceptions"):
-            return "none of the host's addresses could be connected to"
+            return "could not connect to any of the host's addresses"
         case error:
             return str(error or failure).rstrip(".")
 

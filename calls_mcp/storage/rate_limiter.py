@@ -40,7 +40,7 @@ class RateLimiter:
                 return await self._shared.hit(limits)
         except (StoreUnavailable, TimeoutError):
             _log.warning(
-                "The state store does not answer, so this process counts request rates by itself "
+                "The state store does not respond, so this process counts requests by itself "
                 "for the next %d s.",
                 _LOCAL_FOR,
             )

@@ -69,7 +69,7 @@ async def test_an_unreachable_redis_is_reported_without_error_numbers(host: str)
             await storage.ping()
     assert re.fullmatch(
         rf"The state store redis://{host}:1/0 can't be used: "
-        "(connection refused|none of the host's addresses could be connected to). "
+        "(connection refused|could not connect to any of the host's addresses). "
         "Check it, or set CALLS_MCP_STATE_URL to another store.",
         unavailable.value.for_operator,
     )
@@ -78,9 +78,9 @@ async def test_an_unreachable_redis_is_reported_without_error_numbers(host: str)
 async def test_a_file_in_a_missing_folder_is_rejected(tmp_path: Path) -> None:
     file = tmp_path / "missing" / "state.db"
     assert await refusal_of(f"sqlite:///{file}") == (
-        f"The state store {file} can't be used: there is no folder {file.parent}. The server must "
-        "be able to write to the directory and the file. Check it, or set CALLS_MCP_STATE_URL to "
-        "another store."
+        f"The state store {file} can't be used: there is no directory {file.parent}. The server "
+        "must be able to write to the directory and the file. Check it, or set CALLS_MCP_STATE_URL "
+        "to another store."
     )
 
 
