@@ -14,6 +14,7 @@ from calls_mcp.emulator.voice.session import (
     Ended,
     Gone,
     LeaveQueue,
+    Party,
     Pressed,
     Redirected,
     Released,
@@ -24,6 +25,7 @@ from calls_mcp.emulator.voice.session import (
 from calls_mcp.emulator.voice.twiml import ELEMENTS, Element
 
 DIAL_TIMEOUT = 30  # seconds
+DIAL_INTERVAL = 0.1  # seconds between calls at once, so that one of them answers first
 LONGEST_QUEUE = 100
 
 Parameters = Mapping[str, str]
@@ -68,34 +70,38 @@ def _call(session: Session, verb: Element, nouns: Sequence[Element]) -> Steps[Pa
 
 def _ring(session: Session, verb: Element, nouns: Sequence[Element]) -> Steps[Parameters]:
     """Call several parties at once, and talk to the first that answers."""
-    timeout = verb.seconds("timeout", DIAL_TIMEOUT)
+    timeout = verb.number("timeout", DIAL_TIMEOUT)
     caller_id = verb.get("callerId", session.exchange.call(session.sid).from_)
-    ringing: dict[str, Status] = {}
+    live, answered = list[str](), set[str]()
     last, until = "", session.now + timeout
     status: Status = "no-answer"
     try:
-        for noun in nouns:
+        for position, noun in enumerate(nouns):
             session.spend(calls=1)
-            session.note("dialled", _party(noun), timeout=f"{timeout} s")
-            sid = session.exchange.dial(
-                session.sid, _address(noun), caller_id, timeout, _with_urls(session, noun)
-            )
-            ringing[sid] = "queued"
-        last = next(iter(ringing))
-        while ringing and (received := (yield until)) is not None:
-            if isinstance(received, Connected) and ringing.pop(received.sid, None):
-                for other in ringing:
+            session.note("dialled", _name(noun), timeout=f"{timeout} s")
+            delay = position * DIAL_INTERVAL
+            party = Party(_address(noun), caller_id, delay, timeout, _with_urls(session, noun))
+            live.append(session.exchange.dial(session.sid, party))
+        last = live[0]
+        while live and (received := (yield FOREVER if answered else until)) is not None:
+            if isinstance(received, Connected) and received.sid in live:
+                live.remove(received.sid)
+                for other in live:
                     session.exchange.hang_up(other, "canceled")
-                ringing.clear()
+                live.clear()
                 return (yield from _talk(session, verb, received.sid))
-            if isinstance(received, Changed) and not received.call.live:
-                if ringing.pop(received.call.sid, None):
-                    last, status = received.call.sid, received.call.status
+            if isinstance(received, Changed) and received.call.sid in live:
+                if received.call.live:  # and listens to its own instructions first
+                    answered.add(received.call.sid)
+                    continue
+                last, status = received.call.sid, received.call.status
+                live.remove(last)
+                answered.discard(last)
             elif _hangs_up(verb, received):
                 status = "canceled"
                 break
     finally:
-        for sid in ringing:
+        for sid in live:
             session.exchange.hang_up(sid, "no-answer" if status == "no-answer" else "canceled")
     session.note("dialled", f"without an answer: {status}")
     return {"DialCallStatus": status, "DialCallSid": last, "DialBridged": "false"}
@@ -127,7 +133,7 @@ def _talk(session: Session, verb: Element, sid: str) -> Steps[Parameters]:
 
 def _until_over(session: Session, verb: Element, sid: str) -> Steps[bool]:
     """Wait for the other call to end or leave; return False if this call ends the talk before."""
-    until = session.now + verb.seconds("timeLimit", DEFAULT_TIME_LIMIT)
+    until = session.now + verb.number("timeLimit", DEFAULT_TIME_LIMIT)
     while (received := (yield until)) is not None:
         if isinstance(received, Changed) and received.call.sid == sid and not received.call.live:
             return True
@@ -153,7 +159,7 @@ def _with_urls(session: Session, noun: Element) -> Element:
     return replace(noun, attributes={**noun.attributes, **urls})
 
 
-def _party(noun: Element) -> str:
+def _name(noun: Element) -> str:
     return _address(noun) or f"<{noun.name}>"
 
 
@@ -168,7 +174,7 @@ def _confer(session: Session, verb: Element, noun: Element) -> Steps[Parameters]
     session.note("joined", f"the conference {noun.text}", participants=str(people))
     started = session.now
     try:
-        yield from _until_released(session, verb, verb.seconds("timeLimit", DEFAULT_TIME_LIMIT))
+        yield from _until_released(session, verb, verb.number("timeLimit", DEFAULT_TIME_LIMIT))
     finally:
         session.exchange.leave(session.sid)
     seconds = session.now - started
@@ -187,7 +193,7 @@ def _serve(session: Session, verb: Element, noun: Element) -> Steps[Parameters]:
     """Talk to the first call in a queue."""
     session.note("dialled", f"the queue {noun.text}")
     session.exchange.serve(session.sid, noun.text)
-    until = session.now + verb.seconds("timeout", DIAL_TIMEOUT)
+    until = session.now + verb.number("timeout", DIAL_TIMEOUT)
     try:
         while (first := (yield until)) is not None and not isinstance(first, Connected | Gone):
             pass
@@ -216,7 +222,7 @@ def _enqueue(session: Session, verb: Element) -> Steps[None]:
     queue = verb.text or next((child.text for child in verb.children), "")
     base, started = session.url, session.now
     position = session.exchange.enqueue(
-        session.sid, queue, verb.seconds("maxQueueSize", LONGEST_QUEUE)
+        session.sid, queue, verb.number("maxQueueSize", LONGEST_QUEUE)
     )
     described = {"QueueSid": f"QU{hashlib.sha256(queue.encode()).hexdigest()[:32]}"}
     if not position:
@@ -225,7 +231,7 @@ def _enqueue(session: Session, verb: Element) -> Steps[None]:
         return
     session.note("queued", f"in {queue}", position=str(position))
     try:
-        waiting = _listen(session, verb, {**described, "QueuePosition": str(position)})
+        waiting = _listen(session, verb, queue, described)
         result = yield from _hold(session, waiting)
     finally:
         session.exchange.leave(session.sid)
@@ -254,19 +260,29 @@ def _hold(session: Session, waiting: Steps[None]) -> Steps[str]:
     return "bridged"
 
 
-def _listen(session: Session, verb: Element, parameters: Parameters) -> Steps[None]:
+def _listen(session: Session, verb: Element, queue: str, described: Parameters) -> Steps[None]:
     """Execute the document of `waitUrl` over and over."""
     if not verb.get("waitUrl"):
         session.note("played", "the music of the queue")
         yield from session.wait(FOREVER)
-    first = Instructions(verb.get("waitUrl"), None, verb.method("waitUrlMethod"), parameters)
-    following = first = first.resolved(session.url)
+    started, redirected = session.now, None
+    first = Instructions(verb.get("waitUrl"), None, verb.method("waitUrlMethod"))
+    first = first.resolved(session.url)
     while True:
+        position, size = session.exchange.position(session.sid, queue)
+        parameters = {
+            **described,
+            "QueuePosition": str(position),
+            "QueueTime": f"{session.now - started:.0f}",
+            "CurrentQueueSize": str(size),
+        }
         try:
-            yield from session.execute(following, _WAITING)
-            following = first
+            following = redirected or first
+            parameters = {**parameters, **following.parameters}
+            yield from session.execute(replace(following, parameters=parameters), _WAITING)
+            redirected = None
         except Redirected as redirection:
-            following = redirection.instructions
+            redirected = redirection.instructions
 
 
 def _leave(session: Session, verb: Element) -> Steps[None]:  # noqa: ARG001 - a verb's signature

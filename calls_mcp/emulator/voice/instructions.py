@@ -78,7 +78,7 @@ class Fetched:
         status, content_type, body, failure, *_ = self.reply
         content_type = content_type.partition(";")[0].strip().lower()
         if status is None:
-            raise InstructionError(CONNECTION_FAILURE, f"There was {failure}.", url)
+            raise InstructionError(CONNECTION_FAILURE, f"{failure[:1].upper()}{failure[1:]}.", url)
         if status >= HTTPStatus.BAD_REQUEST:
             raise InstructionError(HTTP_FAILURE, f"The response has status {status}.", url)
         if content_type.startswith("audio/"):

@@ -24,7 +24,7 @@ class Conferences:
     def join(self, sid: str, conference: Element) -> int:
         """Join a conference and return the number of its participants, 0 if it is full."""
         people = self._participants[conference.text]
-        if len(people) >= conference.seconds("maxParticipants", LARGEST_CONFERENCE):
+        if len(people) >= conference.number("maxParticipants", LARGEST_CONFERENCE):
             return 0
         people.append(_Participant(sid, conference.flag("endConferenceOnExit")))
         return len(people)
@@ -53,6 +53,11 @@ class Queues:
             return 0
         waiting.append(sid)
         return len(waiting)
+
+    def position(self, sid: str, queue: str) -> tuple[int, int]:
+        """Return the position of a call in a queue, from 1, and the length of the queue."""
+        waiting = self._waiting[queue]
+        return waiting.index(sid) + 1 if sid in waiting else 0, len(waiting)
 
     def serve(self, sid: str, queue: str) -> None:
         """Wait for the first call of a queue."""

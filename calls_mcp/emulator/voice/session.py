@@ -13,7 +13,13 @@ from calls_mcp.emulator.call_lifecycle import LIVE, Call, Status
 from calls_mcp.emulator.scenario import DEFAULT_TALK
 from calls_mcp.emulator.voice.callee import Callee, keys_seconds, speech_seconds
 from calls_mcp.emulator.voice.instructions import Fetched, Instructions, absolute
-from calls_mcp.emulator.voice.twiml import Element, InstructionError, parse
+from calls_mcp.emulator.voice.twiml import (
+    SCHEMA_WARNING,
+    Element,
+    InstructionError,
+    parse,
+    warnings,
+)
 from calls_mcp.emulator.webhooks import Cookies
 
 FOREVER = float("inf")
@@ -114,6 +120,25 @@ class Recorded:
     callback_url: str
 
 
+@dataclass(frozen=True)
+class Party:
+    """Someone to dial.
+
+    Attributes:
+        to: The address.
+        caller_id: The caller ID.
+        delay: Seconds until the call is dialled.
+        timeout: Seconds of ringing.
+        noun: The element in `<Dial>`, with absolute URLs.
+    """
+
+    to: str
+    caller_id: str
+    delay: float
+    timeout: float
+    noun: Element
+
+
 # The session
 
 
@@ -194,12 +219,12 @@ class Exchange(Protocol):
         """Tell the other party what it has just heard."""
         ...
 
-    def dial(self, sid: str, to: str, caller_id: str, timeout: float, noun: Element) -> str:
+    def dial(self, sid: str, party: Party) -> str:
         """Call someone for this call, and return the SID of the new call."""
         ...
 
     def watch(self, sid: str, other: str) -> None:
-        """Receive `Changed` for another call from now on."""
+        """Receive `Changed` when another call is answered or ends."""
         ...
 
     def join(self, sid: str, conference: Element) -> int:
@@ -212,6 +237,10 @@ class Exchange(Protocol):
 
     def enqueue(self, sid: str, queue: str, limit: int) -> int:
         """Join the end of a queue and return the position, 0 if the queue is full."""
+        ...
+
+    def position(self, sid: str, queue: str) -> tuple[int, int]:
+        """Return the position of a call in a queue, from 1, and the length of the queue."""
         ...
 
     def serve(self, sid: str, queue: str) -> None:
@@ -289,6 +318,8 @@ class Session:
             InstructionError: It cannot be fetched or executed.
         """
         for verb in (yield from self._document(instructions)):
+            for warning in warnings(verb):
+                self.note("warning", warning, code=str(SCHEMA_WARNING))
             if verb.name not in verbs:
                 self.note("skipped", f"<{verb.name}>, which is not executed here")
                 continue

@@ -30,6 +30,7 @@ from calls_mcp.emulator.voice.session import (
     Gone,
     Input,
     Leg,
+    Party,
     Pressed,
     Recorded,
     Redirected,
@@ -292,6 +293,8 @@ class Switchboard:
             self.note(call.sid, "spoke", greeting)
         for reaction in leg.callee.timed:
             self._schedule(call.sid, reaction, self._store.now + (reaction.at or 0))
+        for watcher in self._watchers.get(call.sid, ()):
+            self._post(self._store.now, watcher, Changed(call))
         if leg.instructions is not None and not leg.is_incoming:
             self._start(call.sid, leg)
         elif leg.instructions is None:
@@ -413,18 +416,18 @@ class Switchboard:
         if leg is not None and (reaction := leg.callee.hear(text)):
             self._schedule(sid, reaction, self._store.now + reaction.after)
 
-    def dial(self, sid: str, to: str, caller_id: str, timeout: float, noun: Element) -> str:
+    def dial(self, sid: str, party: Party) -> str:
         """Call someone for this call, and return the SID of the new call."""
-        now = self._store.now
+        now, noun = self._store.now, party.noun
         call = Call(
             sid=new_sid(),
-            to=to,
-            from_=caller_id,
+            to=party.to,
+            from_=party.caller_id,
             direction="outbound-dial",
             status="queued",
             created=now,
             updated=now,
-            ring_at=now,
+            ring_at=now + party.delay,
             parent_call_sid=sid,
             time_limit=call_lifecycle.DEFAULT_TIME_LIMIT,
             callback_url=noun.get("statusCallback") or None,
@@ -432,8 +435,10 @@ class Switchboard:
             callback_events=noun.get("statusCallbackEvent", "completed"),
         )
         self.watch(sid, call.sid)
-        script = self._script_of(to)
-        self.place(planned(call, script, timeout), _whisper(noun, script, self._legs[sid].budget))
+        script = self._script_of(party.to)
+        self.place(
+            planned(call, script, party.timeout), _whisper(noun, script, self._legs[sid].budget)
+        )
         return call.sid
 
     def place(self, call: Call, leg: Leg) -> None:
@@ -450,7 +455,7 @@ class Switchboard:
         self._store.add(call, inbound)
 
     def watch(self, sid: str, other: str) -> None:
-        """Let a call receive `Changed` when another one ends, and `Connected` when it is ready."""
+        """Let a call receive `Changed` for another one, and `Connected` when it is ready."""
         self._watchers[other].add(sid)
         if (call := self._store.get(other)) and not call.live:
             self._notify(call)
@@ -475,6 +480,10 @@ class Switchboard:
         position = self._queues.join(sid, queue, limit)
         self._connect_queued(queue)
         return position
+
+    def position(self, sid: str, queue: str) -> tuple[int, int]:
+        """Return the position of a call in a queue, from 1, and the length of the queue."""
+        return self._queues.position(sid, queue)
 
     def serve(self, sid: str, queue: str) -> None:
         """Take the first call of a queue, or wait for one; it arrives as `Connected`."""

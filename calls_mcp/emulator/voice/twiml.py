@@ -12,6 +12,7 @@ from xml.etree import ElementTree as ET
 PARSE_FAILURE = 12100
 SCHEMA_WARNING = 12200
 LARGEST = 65_536  # bytes of a document
+LARGEST_NUMBER = 1_000_000
 
 
 class InstructionError(Exception):
@@ -128,21 +129,23 @@ class Element:
         attributes: Its attributes.
         text: Its text, and that of its descendants, without surrounding and repeated white space.
         children: The elements in it.
+        warnings: What is wrong with it, although it can be executed.
     """
 
     name: str
     attributes: Mapping[str, str] = field(default_factory=dict[str, str])
     text: str = ""
     children: tuple["Element", ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def get(self, name: str, default: str = "") -> str:
         """Return an attribute, or the default if it is missing or empty."""
         return self.attributes.get(name) or default
 
-    def seconds(self, name: str, default: int) -> int:
-        """Return a whole number, or the default if the attribute is missing or is none."""
+    def number(self, name: str, default: int) -> int:
+        """Return a whole number up to a million, or the default if there is none."""
         text = self.get(name)
-        return int(text) if re.fullmatch("[0-9]{1,6}", text) else default
+        return min(int(text), LARGEST_NUMBER) if re.fullmatch("[0-9]{1,99}", text) else default
 
     def flag(self, name: str, *, default: bool = False) -> bool:
         """Return a boolean."""
@@ -151,6 +154,19 @@ class Element:
     def method(self, name: str = "method") -> Literal["GET", "POST"]:
         """Return an HTTP method; the default is POST."""
         return "GET" if self.get(name).upper() == "GET" else "POST"
+
+
+def warnings(element: Element) -> Iterator[str]:
+    """Yield what is wrong with an element and those in it, although they can be executed."""
+    yield from element.warnings
+    for child in element.children:
+        yield from warnings(child)
+
+
+class _Builder(ET.TreeBuilder):
+    def doctype(self, name: str, *_: object) -> None:
+        """Refuse a DOCTYPE, which TwiML does not need and which can define entities."""
+        raise InstructionError(PARSE_FAILURE, f"The document has a DOCTYPE: {name}.")
 
 
 def parse(text: str | bytes) -> tuple[Element, ...]:
@@ -162,7 +178,7 @@ def parse(text: str | bytes) -> tuple[Element, ...]:
     if len(text.encode() if isinstance(text, str) else text) > LARGEST:
         raise InstructionError(11750, f"The document has more than {LARGEST} bytes.")
     try:
-        root = ET.fromstring(text)  # noqa: S314 - its size is limited, and expat limits entities
+        root = ET.fromstring(text, ET.XMLParser(target=_Builder()))  # noqa: S314 - without entities
     except (ET.ParseError, ValueError, LookupError) as error:  # of the encoding
         raise InstructionError(PARSE_FAILURE, f"The document is not XML: {error}.") from error
     if root.tag != "Response":
@@ -180,6 +196,12 @@ def _elements(parent: "ET.Element[str]", path: str) -> Iterator[Element]:
         # Say contains SSML, and its text is all that matters
         is_leaf = node.tag == "Say" or not known.available
         children = () if is_leaf else tuple(_elements(node, f"{here}/"))
-        yield Element(
-            node.tag, dict(node.attrib), " ".join("".join(node.itertext()).split()), children
-        )
+        text = " ".join("".join(node.itertext()).split())
+        yield Element(node.tag, dict(node.attrib), text, children, tuple(_unknown(node, known)))
+
+
+def _unknown(node: "ET.Element[str]", known: Known) -> Iterator[str]:
+    """Yield a warning for each attribute that an element does not have."""
+    attributes = {*known.executed.split(), *known.accepted.split()}
+    for name in node.attrib.keys() - attributes if known.available else ():
+        yield f"<{node.tag}> has no attribute {name}"

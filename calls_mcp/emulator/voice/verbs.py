@@ -32,10 +32,10 @@ Reply = Pressed | Spoken
 def _prompt(session: Session, verb: Element, kinds: tuple[type[Reply], ...]) -> Steps[Reply | None]:
     """Say, play or pause; return the first reply of these types that interrupts it."""
     if verb.name == "Pause":
-        seconds = verb.seconds("length", 1)
+        seconds = verb.number("length", 1)
         session.note("paused", f"{seconds} s")
         return (yield from session.await_input(kinds, session.now + seconds))
-    loops = min(verb.seconds("loop", 1) or MOST_LOOPS, MOST_LOOPS)
+    loops = min(verb.number("loop", 1) or MOST_LOOPS, MOST_LOOPS)
     repeats = "" if loops == 1 else str(loops)
     if verb.name == "Say":
         seconds = speech_seconds(verb.text)
@@ -63,7 +63,7 @@ def _speak(session: Session, verb: Element) -> Steps[None]:
 
 def _gather(session: Session, verb: Element) -> Steps[None]:
     kinds = _accepted(verb)
-    timeout = verb.seconds("timeout", GATHER_TIMEOUT)
+    timeout = verb.number("timeout", GATHER_TIMEOUT)
     asked = " or ".join("keys" if kind is Pressed else "speech" for kind in kinds)
     session.note("asked", f"for {asked}", timeout=f"{timeout} s")
     reply = yield from _prompts(session, verb.children, kinds)
@@ -79,11 +79,13 @@ def _gather(session: Session, verb: Element) -> Steps[None]:
             finished_on = reply.key
             break
         digits += reply.key
-        if len(digits) == verb.seconds("numDigits", 0):
+        if len(digits) == verb.number("numDigits", 0):
             break
         reply = yield from session.await_input((Pressed,), session.now + timeout)
     if speech:
         parameters = {"SpeechResult": speech, "Confidence": CONFIDENCE}
+    elif kinds == (Spoken,) and verb.flag("actionOnEmptyResult"):
+        parameters = {"SpeechResult": ""}
     elif digits or verb.flag("actionOnEmptyResult"):
         parameters = {"Digits": digits, "FinishedOnKey": finished_on, "msg": "Gather End"}
     else:
@@ -112,9 +114,9 @@ def _prompts(
 
 def _record(session: Session, verb: Element) -> Steps[None]:
     """Record what the other party says. Silence alone is no recording."""
-    timeout = verb.seconds("timeout", RECORD_TIMEOUT)
+    timeout = verb.number("timeout", RECORD_TIMEOUT)
     started = session.now
-    latest = started + verb.seconds("maxLength", LONGEST_RECORDING)
+    latest = started + verb.number("maxLength", LONGEST_RECORDING)
     session.note("asked", "for a message", timeout=f"{timeout} s")
     spoke, saved, digits = False, dict[str, str](), ""
     try:

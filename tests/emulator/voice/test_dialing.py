@@ -106,6 +106,16 @@ def test_the_first_of_several_parties_to_answer_is_connected(application: Applic
     assert statuses == {ALICE: "canceled", BUSY: "busy", BOB: "completed", SILENT: "canceled"}
 
 
+def test_of_several_parties_with_the_same_script_the_first_answers(
+    phone: Phone, application: Application
+) -> None:
+    numbers = "".join(f"<Number>{number}</Number>" for number in (ALICE, BOB, CAROL))
+    sid, done = dialled(phone, application, numbers)
+    assert done["DialCallStatus"] == "completed"
+    statuses = {call["to"]: call["status"] for call in phone.children(sid)}
+    assert statuses == {ALICE: "completed", BOB: "canceled", CAROL: "canceled"}
+
+
 def test_sequential_dials_one_party_after_the_other(phone: Phone, application: Application) -> None:
     numbers = "".join(f"<Number>{each}</Number>" for each in (BUSY, SILENT, ALICE, BOB))
     sid, done = dialled(phone, application, numbers, 'sequential="true" timeout="5"')
@@ -208,6 +218,13 @@ def test_a_whisper_is_heard_by_the_dialled_party_before_the_talk(
     assert (asked.method, asked.parameters["CallSid"]) == ("GET", child["sid"])
     assert application.requests("/done")[0].form["DialCallDuration"] == "19"
     assert application.requests("/done")[0].form["DialBridged"] == "true"
+
+
+def test_a_whisper_can_last_longer_than_the_ringing(phone: Phone, application: Application) -> None:
+    whisper = application.says("/whisper", "<Pause length='20'/>")
+    noun = f'<Number url="{whisper}">{ALICE}</Number>'
+    _, done = dialled(phone, application, noun, 'timeout="5"')
+    assert done["DialCallStatus"] == "completed"
 
 
 def test_a_whisper_that_hangs_up_declines_the_call(phone: Phone, application: Application) -> None:
@@ -352,6 +369,21 @@ def test_the_waiting_document_is_repeated(phone: Phone, application: Application
     phone.advance(20)
     assert len(application.requests("/wait")) == 5
     assert phone.children(sid) == []
+
+
+def test_the_waiting_document_learns_of_the_place_in_the_queue(
+    phone: Phone, application: Application
+) -> None:
+    application.says("/wait", "<Pause length='10'/>")
+    queued(phone, application, 'waitUrl="/wait"')
+    second = queued(phone, application, 'waitUrl="/wait"')
+    phone.call("<Dial><Queue>support</Queue></Dial>", to=BOB)
+    phone.advance(15)
+    told = [each.form for each in application.requests("/wait") if each.form["CallSid"] == second]
+    places = [(each["QueuePosition"], each["CurrentQueueSize"]) for each in told]
+    assert places[0] == ("2", "2")
+    assert places[-1] == ("1", "1")
+    assert int(told[-1]["QueueTime"]) >= 10
 
 
 def test_keys_in_the_queue_can_leave_it(phone: Phone, application: Application) -> None:

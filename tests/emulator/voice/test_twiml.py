@@ -65,3 +65,21 @@ def test_the_twiml_of_a_request_is_checked_when_it_is_executed(phone: Phone) -> 
     phone.advance(60)
     assert phone.error_codes(sid) == ["12200"]
     assert phone.heard(sid) == [APOLOGY]
+
+
+def test_a_misspelt_attribute_is_a_warning(phone: Phone) -> None:
+    sid = phone.call('<Gather numdigits="1"><Say looop="2">Hello</Say></Gather>')
+    phone.advance(60)
+    assert [line for line in phone.story(sid) if "warning" in line] == [
+        "0 warning <Gather> has no attribute numdigits",
+        "0 warning <Say> has no attribute looop",
+    ]
+    assert phone.heard(sid) == ["Hello"]
+
+
+def test_a_document_with_a_doctype_is_refused(phone: Phone) -> None:
+    entity = '<!DOCTYPE r [<!ENTITY a "aaaa">]>'
+    sid = phone.call(Twiml=f"{entity}<Response><Say>&a;</Say></Response>")
+    phone.advance(60)
+    assert any("DOCTYPE" in line for line in phone.story(sid))
+    assert "aaaa" not in phone.heard(sid)
