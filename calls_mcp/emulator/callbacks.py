@@ -42,19 +42,32 @@ class CallbackSender:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def settle(self) -> bool:
+        """Send what is due, without waiting for the next poll. Return whether anything was."""
+        has_sent = False
+        while self._start():
+            has_sent = True
+            await asyncio.wait(self._deliveries, return_when=asyncio.FIRST_COMPLETED)
+        return has_sent
+
     async def _poll(self) -> None:
         """Poll, because the clock can jump and other processes can place calls."""
         while True:
-            try:
-                claimed = self.queue.claim(CONCURRENCY - len(self._deliveries), 2 * TOTAL_SECONDS)
-            except sqlite3.OperationalError as error:  # while another process writes
-                logger.warning("callbacks are delayed: %s", error)
-                claimed = []
-            for callback in claimed:
-                delivery = asyncio.create_task(self._deliver(callback))
-                self._deliveries.add(delivery)
-                delivery.add_done_callback(self._deliveries.discard)
+            self._start()
             await asyncio.sleep(POLL_INTERVAL)
+
+    def _start(self) -> bool:
+        """Start to send what is due, as far as possible. Return whether anything is being sent."""
+        try:
+            claimed = self.queue.claim(CONCURRENCY - len(self._deliveries), 2 * TOTAL_SECONDS)
+        except sqlite3.OperationalError as error:  # while another process writes
+            logger.warning("callbacks are delayed: %s", error)
+            claimed = []
+        for callback in claimed:
+            delivery = asyncio.create_task(self._deliver(callback))
+            self._deliveries.add(delivery)
+            delivery.add_done_callback(self._deliveries.discard)
+        return bool(self._deliveries)
 
     async def _deliver(self, callback: Callback) -> None:
         # the same if an emulator stops during a delivery, and the next one repeats it

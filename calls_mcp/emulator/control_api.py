@@ -16,6 +16,7 @@ from calls_mcp.emulator.call_lifecycle import Call
 from calls_mcp.emulator.call_resource import price
 from calls_mcp.emulator.call_store import CallStore
 from calls_mcp.emulator.callback_queue import Callback
+from calls_mcp.emulator.callbacks import CallbackSender
 from calls_mcp.emulator.clock import AdjustableClock, rfc2822
 from calls_mcp.emulator.endpoints import Endpoint, refuse, route
 from calls_mcp.emulator.middleware import Fault, FaultInjection, RequestLog
@@ -99,6 +100,7 @@ class ControlApi:
     Attributes:
         store: The calls.
         switchboard: Executes the instructions of the calls.
+        sender: Sends the callbacks.
         clock: The clock.
         faults: The active faults.
         log: The request log.
@@ -106,6 +108,7 @@ class ControlApi:
 
     store: CallStore
     switchboard: Switchboard
+    sender: CallbackSender
     clock: AdjustableClock
     faults: FaultInjection
     log: RequestLog
@@ -162,12 +165,18 @@ class ControlApi:
         """Advance the clock, and let everything happen in between, in order."""
         target = self.clock() + seconds
         while True:
-            await self.switchboard.settle()
+            await self._settle()
             if (at := self.store.next_due()) > target:
                 break
             self.clock.catch_up(at)
         self.clock.catch_up(target)
+        await self._settle()
+
+    async def _settle(self) -> None:
+        """Wait for the responses to documents and callbacks, and to those that follow from them."""
         await self.switchboard.settle()
+        while await self.sender.settle():
+            await self.switchboard.settle()
 
     async def _ring(self, request: Request) -> Response:
         body = await _read(request, Ring)

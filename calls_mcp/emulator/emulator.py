@@ -118,7 +118,7 @@ class Emulator:
             numbers = {*self.own_numbers, *self.scenario.own_numbers}
             self._switchboard = Switchboard(store, self.scenario, numbers, hooks)
             await stack.enter_async_context(self._switchboard.running())
-            self._app = self._application(store, clock, numbers)
+            self._app = self._application(store, sender, clock, numbers)
             if listener:
                 server = uvicorn.Server(_config(self._app))
                 await stack.enter_async_context(_serving(server, listener))
@@ -166,7 +166,11 @@ class Emulator:
         return listener
 
     def _application(
-        self, store: CallStore, clock: AdjustableClock, numbers: Collection[str]
+        self,
+        store: CallStore,
+        sender: CallbackSender,
+        clock: AdjustableClock,
+        numbers: Collection[str],
     ) -> ASGIApp:
         interval = 1 / self.calls_per_second
         api = CallsApi(self.account, store, self._switchboard, numbers, self.scenario, interval)
@@ -177,7 +181,7 @@ class Emulator:
             application(routes, strict=self.strict), has_connections=self.port is not None
         )
         log = RequestLog(faults)
-        self._control = ControlApi(store, self._switchboard, clock, faults, log)
+        self._control = ControlApi(store, self._switchboard, sender, clock, faults, log)
         control = self._control.application()
 
         async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:

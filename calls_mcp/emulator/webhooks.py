@@ -142,14 +142,11 @@ class Webhooks:
             token: The `I-Twilio-Idempotency-Token`, the same for every attempt.
             cookies: What earlier responses set. Those of this response are added.
         """
-        address, fragment = urldefrag(url)
-        overrides = ConnectionOverrides.of(fragment)
-        try:
-            request = self._request(method, address, form, token, overrides)
-        except httpx.InvalidURL as error:
-            return Reply(failure=f"not sent: {error}")
         reply = Reply(failure="no response")
         try:
+            address, fragment = urldefrag(url)
+            overrides = ConnectionOverrides.of(fragment)
+            request = self._request(method, address, form, token, overrides)
             async with asyncio.timeout(overrides.total):
                 for attempt in range(1, overrides.retries + 2):
                     reply = reply._replace(attempts=attempt)
@@ -158,6 +155,8 @@ class Webhooks:
                         reply = reply._replace(url=address)  # without the parameters of a GET
                     if kind not in overrides.retried:
                         break
+        except (ValueError, httpx.InvalidURL) as error:  # which parts of the libraries raise
+            return Reply(failure=f"not sent: {error}")
         except TimeoutError:
             return reply
         return reply
@@ -172,9 +171,10 @@ class Webhooks:
     ) -> httpx.Request:
         """Return the HTTP request, signed with the account's token."""
         form = {**form, "AccountSid": self.account_sid}
+        query = urlsplit(url).query
         headers = {"I-Twilio-Idempotency-Token": token, "User-Agent": "TwilioProxy/1.1"}
         if method == "GET":
-            url += f"{'&' if urlsplit(url).query else '?'}{urlencode(form)}"
+            url += f"{'&' if query else '?'}{urlencode(form)}"
             form = {}
         else:
             headers["Content-Type"] = "application/x-www-form-urlencoded"

@@ -8,7 +8,7 @@ import pytest
 
 from calls_mcp.emulator import Emulator, ManualClock, Script
 from calls_mcp.emulator.testing import running
-from calls_mcp.emulator.webhooks import ConnectionOverrides
+from calls_mcp.emulator.webhooks import ConnectionOverrides, webhooks
 
 from .callback_receiver import Receiver
 from .sdk import SdkClient
@@ -151,3 +151,28 @@ def test_a_document_is_named_without_the_parameters_of_its_get_request(receiver:
         fetched = [each.text for each in api.transcript(sid) if each.event == "fetched"]
     assert fetched == [url]
     assert receiver.take(1)[0].query["CallSid"] == sid
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "/relative",
+        "http:///",
+        "http://[bad",
+        "http://[bad]/",
+        "http://xn--/",
+        "http://127.0.0.1:1\u2100/",
+        "http://127.0.0.1:99999/",
+        "http://127.0.0.1/\ud800",
+        "ftp://127.0.0.1/",
+    ],
+)
+@pytest.mark.parametrize("anywhere", [False, True])
+@pytest.mark.anyio
+async def test_an_invalid_url_is_a_failure(method: str, url: str, *, anywhere: bool) -> None:
+    async with webhooks("", "", anywhere=anywhere) as hooks:
+        reply = await hooks.send(method, url, {}, "")
+    assert reply.status is None
+    assert reply.failure

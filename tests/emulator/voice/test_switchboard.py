@@ -1,6 +1,9 @@
 """Calls from outside, restarts, shared files, threads and resets."""
 
+import socket
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import pytest
@@ -8,9 +11,10 @@ import pytest
 from calls_mcp.emulator import ManualClock, Script
 from calls_mcp.emulator.parameters import ApiError
 
-from .phone import CALLEE, Application, Phone, switched_on
+from .phone import CALLEE, Application, Page, Phone, switched_on
 
 OWN, ALICE = "+12025550177", "+12025550101"
+EVENTS = "initiated", "ringing", "answered", "completed"
 
 
 @pytest.fixture
@@ -149,3 +153,41 @@ def test_an_emulator_can_stop_while_a_call_is_recorded(application: Application)
         phone.api.say(sid, "Hello")
         phone.advance(2)
     assert [asked.path for asked in application.asked] == ["/start"]
+
+
+def test_documents_and_callbacks_are_sent_in_the_order_of_events(
+    phone: Phone, application: Application
+) -> None:
+    for path in ("/call", "/child"):
+        application.pages[path] = Page()
+    events = f'statusCallback="/child" statusCallbackEvent="{" ".join(EVENTS)}"'
+    verb = f'<Dial action="/done"><Number {events}>{ALICE}</Number></Dial>'
+    application.says("/done", '<Pause length="1"/>')
+    reports = {"StatusCallback": f"{application.url}/call", "StatusCallbackEvent": "initiated"}
+    phone.call(Url=application.says("/start", verb), **reports)
+    phone.advance(100)
+    asked = [each.path for each in application.asked]
+    assert asked[:5] == ["/call", "/start", "/child", "/child", "/child"]
+    assert sorted(asked[5:]) == ["/child", "/done"]  # at the same moment
+
+
+def test_the_callbacks_of_many_calls_have_arrived_in_order_after_an_advance(
+    phone: Phone, application: Application
+) -> None:
+    for number in range(30):
+        application.pages[f"/{number}"] = Page()
+        url = f"{application.url}/{number}"
+        phone.call("<Pause/>", StatusCallback=url, StatusCallbackEvent=" ".join(EVENTS))
+    phone.advance(100)
+    moments = [parsedate_to_datetime(each.form["Timestamp"]) for each in application.asked]
+    assert len(moments) == 30 * len(EVENTS)
+    assert moments == sorted(moments)
+
+
+def test_a_receiver_that_does_not_respond_delays_the_clock_until_its_timeout(phone: Phone) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/#tt=100"
+        phone.call("<Pause/>", StatusCallback=url, StatusCallbackEvent=" ".join(EVENTS))
+        phone.advance(100)
+        callbacks = phone.api.emulator.calls.callbacks.latest(9)
+    assert [each.outcome for each in callbacks] == ["no response"] * len(EVENTS)
