@@ -29,7 +29,7 @@ from calls_mcp.console.templating import length_of_time, page
 from calls_mcp.errors import CallsError
 from calls_mcp.tools.outcome import CallSummary, iso_time
 
-_DAY = 86_400  # seconds
+_HOUR, _DAY = 3600, 86_400  # seconds
 _RANGES = {"today": ("Today", 1), "7d": ("7 days", 7), "30d": ("30 days", 30)}
 _MOST_DAYS = 31
 _LONGEST = _MOST_DAYS * _DAY
@@ -201,12 +201,20 @@ def _tiles(statistics: Statistics) -> Iterator[tuple[str, str]]:
     requested, accepted = (statistics.confirmations[name] for name in ("requested", "accepted"))
     yield "Calls", f"{statistics.calls:,}"
     yield "Completed", f"{completed:,}"
+    rate = statistics.answer_rate
+    yield "Answer rate", "none" if rate is None else f"{100 * rate:.0f} %"
+    yield "Talk time", _talk_time(statistics.talk_time)
     yield "Cost", cost or "none"
     approvals, median = statistics.approvals, statistics.median_decision
     yield "Approved by an operator", f"{approvals['approved']:,} of {sum(approvals.values()):,}"
     yield "Median time to decide", "none" if median is None else length_of_time(median)
     yield "Confirmations accepted", f"{accepted:,} of {requested:,}"
     yield "Denied by policy", f"{sum(statistics.denials.values()):,}"
+
+
+def _talk_time(seconds: int) -> str:
+    """Return a length of time, without seconds from an hour."""
+    return length_of_time(seconds if seconds < _HOUR else seconds - seconds % 60)
 
 
 def _charts(statistics: Statistics) -> Iterator[Chart]:

@@ -10,6 +10,7 @@ from statistics import median
 from typing import NamedTuple, Self
 
 from calls_mcp.errors import PolicyDenied
+from calls_mcp.tools.call_summary import FINAL
 from calls_mcp.tools.catalog import Json
 from calls_mcp.tools.outcome import CallSummary, iso_time
 from calls_mcp.tools.phone_number import country
@@ -46,6 +47,7 @@ class Statistics:
     Attributes:
         hours: The number of calls by the local hour of their creation (`2026-01-31T22`) and status,
             or by its day (`2026-01-31`) if the times are more than two days apart.
+        talk_time: The sum of the durations of ended calls, in seconds.
         costs: The costs by country and currency, highest first.
         confirmations: The number requested, accepted, declined and expired.
         approvals: What became of the approval requests: approved, denied, expired or pending.
@@ -58,6 +60,7 @@ class Statistics:
     calls: int
     hours: Mapping[str, Mapping[str, int]]
     durations: Mapping[str, int]
+    talk_time: int
     costs: Mapping[tuple[str, str], Decimal]
     confirmations: Mapping[str, int]
     approvals: Mapping[str, int]
@@ -73,6 +76,13 @@ class Statistics:
     def statuses(self) -> Sequence[str]:
         """All statuses in the counts."""
         return sorted({status for hour in self.hours.values() for status in hour})
+
+    @property
+    def answer_rate(self) -> float | None:
+        """The share of the ended calls that were answered, from 0 to 1; None if none has ended."""
+        totals = sum((Counter(counts) for counts in self.hours.values()), Counter[str]())
+        ended = sum(totals[status] for status in FINAL)
+        return totals["completed"] / ended if ended else None
 
 
 def count(
@@ -97,6 +107,7 @@ def count(
         calls=len(calls),
         hours=_count_hours(calls, since, until),
         durations=_count_durations(calls),
+        talk_time=sum(call.duration_seconds or 0 for call in calls if call.live is False),
         costs=_sum_costs(calls),
         confirmations=_count_confirmations(valid, expired_before),
         approvals=approvals,

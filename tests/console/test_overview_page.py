@@ -18,6 +18,8 @@ from tests.harness import placing
 
 pytestmark = pytest.mark.anyio
 
+BUSY = "+15005550201"
+
 
 async def test_the_calls_and_decisions_of_today_are_counted(tmp_path: Path) -> None:
     rules = 'place = "never"\nhang_up = "operator"\ndelete = "deny"'
@@ -45,6 +47,21 @@ async def test_the_calls_and_decisions_of_today_are_counted(tmp_path: Path) -> N
     assert "style=" not in html
     assert ": 0 calls." in empty
     assert "requested 0" in empty
+
+
+@pytest.mark.parametrize("rules", ['place = "never"'])
+async def test_only_ended_calls_have_an_answer_rate_and_talk_time(
+    harness: Harness, ann: WebClient
+) -> None:
+    async with harness.connect() as agent:
+        await agent.call("create_call", **placing())
+        assert "Answer rate none Talk time 0 s" in text_of(await ann.read("/overview"))
+        for busy in (BUSY, BUSY):
+            await agent.call("create_call", **placing(to=busy))
+        harness.clock.advance(70)
+        assert "Answer rate 0 % Talk time 0 s" in text_of(await ann.read("/overview"))
+    harness.clock.advance(4000)
+    assert "Answer rate 33 % Talk time 1 h Cost" in text_of(await ann.read("/overview"))
 
 
 async def test_a_range_counts_by_day_and_other_ranges_are_refused(
