@@ -10,7 +10,7 @@ from math import floor
 from typing import Literal, NamedTuple
 
 from calls_mcp.emulator.parameters import CALL_STATE, invalid
-from calls_mcp.emulator.scenario import DEFAULT_TALK, AnsweredBy, Script
+from calls_mcp.emulator.scenario import AnsweredBy, Script
 
 Status = Literal[
     "queued", "ringing", "in-progress", "completed", "busy", "no-answer", "failed", "canceled"
@@ -90,8 +90,7 @@ def planned(call: Call, script: Script, timeout: float) -> Call:
     reacts_at = call.ring_at + script.answer_after
     if script.end_as != "completed":
         return call._replace(end_at=reacts_at, end_as=script.end_as)
-    talk_for = DEFAULT_TALK if script.talk_for is None else script.talk_for
-    answered = call._replace(answer_at=reacts_at, leaves_at=reacts_at + talk_for)
+    answered = call._replace(answer_at=reacts_at, leaves_at=reacts_at + script.talk_seconds)
     return _rescheduled(answered, call.created)
 
 

@@ -85,7 +85,8 @@ class Script:
         end_as: The final status, unless the call is changed meanwhile.
         answer_after: Seconds of ringing before the destination answers or rejects the call.
         talk_for: Seconds until it hangs up, if it answers. By default it listens until the
-            instructions end the call, or for 20 s if they are unknown.
+            instructions end the call. If they are unknown, or if another call dialed it, it talks
+            for 20 s, counted from its last reaction that has a time.
         answered_by: The result of answering-machine detection. A `machine` is detected at its
             start or at its beep, depending on the detection mode.
         price: The cost of the call in US dollars, negative like in the API. None charges by the
@@ -108,6 +109,13 @@ class Script:
     voice_method: Literal["GET", "POST"] = "POST"
     voice_fallback_url: str | None = None
 
+    @property
+    def talk_seconds(self) -> float:
+        """How long it talks to a person, or if the instructions are unknown."""
+        if self.talk_for is not None:
+            return self.talk_for
+        return DEFAULT_TALK + max((each.at or 0 for each in self.reactions), default=0)
+
 
 ORDINARY = Script()
 
@@ -122,8 +130,7 @@ SCRIPTS = {
     "+15005550208": Script(talk_for=0),
 }
 """Destinations for tests: busy, no answer, failed, answering machine, an hour of talk, an answer
-after 30 s, a fax, and one that hangs up when it has answered. Any other number answers after 3 s
-and talks for 20 s."""
+after 30 s, a fax, and one that hangs up when it has answered. Any other number answers after 3 s."""
 
 _REFUSED_TO = {  # the magic numbers of Twilio's test credentials
     "+15005550001": (21217, "does not appear to be valid"),

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import pytest
 
 from calls_mcp.emulator import Script
+from calls_mcp.emulator.scenario import Reaction
 
 from .phone import CALLEE, Application, Asked, Page, Phone, switched_on
 
@@ -218,6 +219,16 @@ def test_a_whisper_is_heard_by_the_dialled_party_before_the_talk(
     assert (asked.method, asked.parameters["CallSid"]) == ("GET", child["sid"])
     assert application.requests("/done")[0].form["DialCallDuration"] == "19"
     assert application.requests("/done")[0].form["DialBridged"] == "true"
+
+
+@pytest.mark.parametrize(("to", "seconds"), [(ALICE, "60"), (BOB, "20")])
+def test_a_dialled_party_talks_until_20_seconds_after_its_last_reaction(
+    application: Application, to: str, seconds: str
+) -> None:
+    scripts = {ALICE: Script(reactions=(Reaction(at=40, say="Bye."),))}
+    with switched_on(application, scripts) as phone:
+        _, done = dialled(phone, application, to)
+    assert done["DialCallDuration"] == seconds
 
 
 def test_a_whisper_can_last_longer_than_the_ringing(phone: Phone, application: Application) -> None:
