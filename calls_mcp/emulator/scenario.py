@@ -130,7 +130,7 @@ SCRIPTS = {
     "+15005550208": Script(talk_for=0),
 }
 """Destinations for tests: busy, no answer, failed, answering machine, an hour of talk, an answer
-after 30 s, a fax, and one that hangs up when it has answered. Any other number answers after 3 s."""
+after 30 s, a fax, and one that hangs up when it has answered."""
 
 _REFUSED_TO = {  # the magic numbers of Twilio's test credentials
     "+15005550001": (21217, "does not appear to be valid"),
