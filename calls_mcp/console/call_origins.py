@@ -7,6 +7,7 @@ from pathlib import Path
 import anyio.to_thread
 
 from calls_mcp.audit.search import AuditReader
+from calls_mcp.tools.outcome import CallSummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,11 @@ class Origin:
 
 NOWHERE = Origin("")
 """The origin of a call that the audit log does not have."""
+
+
+def root_sid(call: CallSummary) -> str:
+    """Return the SID of the call that started this one, or its own."""
+    return call.parent_call_sid or call.sid
 
 
 async def read_origins(database: Path | None, sids: Iterable[str]) -> Mapping[str, Origin]:

@@ -10,6 +10,8 @@ from math import ceil
 
 from markupsafe import Markup
 
+from calls_mcp.observability.redaction import escape_invisible
+
 _MAX_LABEL = 32  # characters
 _COLUMN = 10  # units
 
@@ -34,7 +36,8 @@ def bars(title: str, counts: Sequence[tuple[str, float]]) -> Markup:
     if not largest:
         return Markup()
     rows = (
-        _BAR.format(label[:_MAX_LABEL], 100 * count / largest, count) for label, count in counts
+        _BAR.format(escape_invisible(label[:_MAX_LABEL]), 100 * count / largest, count)
+        for label, count in counts
     )
     return _CHART.format("bars", title, Markup().join(rows))
 

@@ -1,7 +1,7 @@
 """Overview: statistics of some days of the reader, as charts and tables."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
@@ -21,6 +21,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from calls_mcp.audit.search import AuditReader
+from calls_mcp.console.call_origins import NOWHERE, Origin, read_origins, root_sid
 from calls_mcp.console.charts import bars, columns
 from calls_mcp.console.context import ConsoleContext, TimedCache
 from calls_mcp.console.recent_calls import MAX_CALLS, RecentCalls
@@ -80,6 +81,7 @@ class OverviewPage:
         self._last = 0
         """The number of the newest of them."""
         self._reading = anyio.Lock()
+        self._origins: Mapping[str, Origin] = {}
         self.routes = [Route("/overview", self.show)]
 
     async def preload(self) -> None:
@@ -103,6 +105,7 @@ class OverviewPage:
 
     async def _read(self, since: datetime, until: datetime) -> dict[str, object]:
         calls, notes = await self._read_calls(since)
+        origins = await self._read_origins(calls)
         decisions = await self._read_decisions()
         if reason := self._console.unavailable.get("audit_database"):
             notes.append(reason)
@@ -111,7 +114,7 @@ class OverviewPage:
             notes.append(f"Only the newest {_MAX_RECORDS:,} audit records are counted.")
         operator_ttl = self._console.settings.guard.operator_ttl
         expired_before = iso_time(self._console.clock() - operator_ttl)
-        statistics = count(calls, decisions, since, until, expired_before)
+        statistics = count(calls, origins, decisions, since, until, expired_before)
         return {
             "statistics": statistics,
             "tiles": [*_tiles(statistics)],
@@ -136,7 +139,19 @@ class OverviewPage:
             return self._decisions
 
     async def _read_all_calls(self) -> None:
-        await self._calls.read_all()
+        calls, _ = await self._calls.read_all()
+        with suppress(CallsError):  # each visit reports the error
+            await self._read_origins(calls)
+
+    async def _read_origins(self, calls: Iterable[CallSummary]) -> Mapping[str, Origin]:
+        """Return the origins of all calls with a cost, by SID. Only those of new ones are read."""
+        database, known = self._console.audit_database, self._origins
+        if database is None:
+            return {}
+        sids = {root_sid(call) for call in calls if call.cost}
+        found = await read_origins(database, sids - known.keys())
+        self._origins = {sid: known.get(sid) or found.get(sid, NOWHERE) for sid in sids}
+        return self._origins
 
     async def _read_calls(self, since: datetime) -> tuple[Sequence[CallSummary], list[str]]:
         """Return the newest calls, and notes about calls that are missing."""
@@ -220,7 +235,8 @@ def _talk_time(seconds: int) -> str:
 def _charts(statistics: Statistics) -> Iterator[Chart]:
     yield _calls_chart(statistics)
     yield _bar_chart("Call duration", "Duration", "Calls", statistics.durations, _NO_CALLS)
-    yield costs_chart(statistics.costs)
+    yield costs_chart("country", statistics.costs)
+    yield costs_chart("requester", statistics.requester_costs)
     yield _bar_chart(
         "Approval requests",
         "Result",
@@ -266,19 +282,20 @@ def _result(status: str) -> str:
     return "live" if status in _LIVE else "not completed"
 
 
-def costs_chart(costs: Mapping[tuple[str, str], Decimal]) -> Chart:
-    """Return the chart of the costs by country and currency; a credit has no bar."""
+def costs_chart(group: str, costs: Mapping[tuple[str, str], Decimal]) -> Chart:
+    """Return the chart of the costs by group and currency; a credit has no bar."""
     currencies = {currency for _, currency in costs}
     unit = f" {currencies.pop()}" if len(currencies) == 1 else ""
-    title = f"Cost by country{unit and f' ({unit.strip()})'}"
-    named = [(f"{country} {currency}".strip(), cost) for (country, currency), cost in costs.items()]
+    title = f"Cost by {group}{unit and f' ({unit.strip()})'}"
+    named = [(f"{name} {currency}".strip(), cost) for (name, currency), cost in costs.items()]
     charges = [
         (name.removesuffix(unit), float(cost)) for name, cost in named[:_MAX_BARS] if cost > 0
     ]
     picture = bars(title, charges)
     rows = tuple((name, f"{cost:f}") for name, cost in named)
     empty = "Costs appear here some minutes after a call has ended."
-    return Chart(title, picture, ("Country and currency", "Cost"), rows, empty)
+    head = (f"{group.capitalize()} and currency", "Cost")
+    return Chart(title, picture, head, rows, empty)
 
 
 def _bar_chart(title: str, label: str, unit: str, counts: Mapping[str, int], empty: str) -> Chart:

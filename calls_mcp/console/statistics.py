@@ -9,6 +9,7 @@ from decimal import Decimal
 from statistics import median
 from typing import NamedTuple, Self
 
+from calls_mcp.console.call_origins import Origin, root_sid
 from calls_mcp.errors import PolicyDenied
 from calls_mcp.tools.call_summary import FINAL
 from calls_mcp.tools.catalog import Json
@@ -17,6 +18,7 @@ from calls_mcp.tools.phone_number import country
 
 _DURATIONS = ((10, "under 10 s"), (60, "10 to 59 s"), (300, "1 to 4 min"), (1800, "5 to 29 min"))
 _LONGER = "30 min or more"
+_ELSEWHERE = "elsewhere"  # placed without this server
 _APPROVALS = ("approved", "denied", "expired", "pending")
 _DAILY = timedelta(days=2)  # longer ranges are counted by day
 _CONFIRMATIONS = ("requested", "accepted", "declined", "expired")
@@ -49,6 +51,7 @@ class Statistics:
             or by its day (`2026-01-31`) if the times are more than two days apart.
         talk_time: The sum of the durations of ended calls, in seconds.
         costs: The costs by country and currency, highest first.
+        requester_costs: The costs by requester and currency, highest first.
         confirmations: The number requested, accepted, declined and expired.
         approvals: What became of the approval requests: approved, denied, expired or pending.
         median_decision: The median of the seconds from a request to its decision, None without one.
@@ -62,6 +65,7 @@ class Statistics:
     durations: Mapping[str, int]
     talk_time: int
     costs: Mapping[tuple[str, str], Decimal]
+    requester_costs: Mapping[tuple[str, str], Decimal]
     confirmations: Mapping[str, int]
     approvals: Mapping[str, int]
     median_decision: float | None
@@ -87,6 +91,7 @@ class Statistics:
 
 def count(
     calls: Iterable[CallSummary],
+    origins: Mapping[str, Origin],
     records: Iterable[DecisionRecord],
     since: datetime,
     until: datetime,
@@ -94,7 +99,8 @@ def count(
 ) -> Statistics:
     """Return the statistics of the calls and audit records of a time that begins with a day.
 
-    An undecided approval request from before `expired_before` has expired.
+    The costs by requester are those of the calls with `origins`. An undecided approval request from
+    before `expired_before` has expired.
     """
     beginning, end = iso_time(since.timestamp()), iso_time(until.timestamp())
     calls = [call for call in calls if beginning <= (call.created_at or "") <= end]
@@ -108,7 +114,12 @@ def count(
         hours=_count_hours(calls, since, until),
         durations=_count_durations(calls),
         talk_time=sum(call.duration_seconds or 0 for call in calls if call.live is False),
-        costs=_sum_costs(calls),
+        costs=_sum_costs((country(call.to or "") or "unknown", call) for call in calls),
+        requester_costs=_sum_costs(
+            (origins[sid].requester or _ELSEWHERE, call)
+            for call in calls
+            if (sid := root_sid(call)) in origins
+        ),
         confirmations=_count_confirmations(valid, expired_before),
         approvals=approvals,
         median_decision=median_decision,
@@ -141,11 +152,14 @@ def _count_durations(calls: Iterable[CallSummary]) -> Mapping[str, int]:
     return counts
 
 
-def _sum_costs(calls: Iterable[CallSummary]) -> Mapping[tuple[str, str], Decimal]:
+def _sum_costs(
+    calls: Iterable[tuple[str, CallSummary]],
+) -> Mapping[tuple[str, str], Decimal]:
+    """Sum the costs of calls by their group and currency."""
     costs: defaultdict[tuple[str, str], Decimal] = defaultdict(Decimal)
-    for call in calls:
+    for group, call in calls:
         if call.cost:
-            costs[country(call.to or "") or "unknown", call.currency or ""] += Decimal(call.cost)
+            costs[group, call.currency or ""] += Decimal(call.cost)
     return dict(sorted(costs.items(), key=lambda item: -item[1]))
 
 

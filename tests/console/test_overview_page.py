@@ -160,7 +160,8 @@ async def test_only_policy_denials_are_counted_as_denials(tmp_path: Path) -> Non
     assert "invalid_confirmation" not in text
 
 
-async def test_only_new_records_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def count_parsed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """A list to which each audit record is added that is read."""
     parsed = list[bytes]()
 
     def counted(line: bytes) -> Fields | None:
@@ -168,6 +169,32 @@ async def test_only_new_records_are_read(tmp_path: Path, monkeypatch: pytest.Mon
         return parse(line)
 
     monkeypatch.setattr(search, "parse", counted)
+    return parsed
+
+
+@pytest.mark.parametrize("rules", ['place = "never"'])
+async def test_costs_are_those_of_the_requester_of_a_call_or_of_its_parent(
+    harness: Harness, ann: WebClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sids = [await harness.place_call(name) for name in ("front desk", "front desk", "worker")]
+    harness.clock.advance(4000)
+    first = text_of(await ann.read("/overview"))
+    call = harness.emulator.calls.all()[0]
+    leg = call._replace(sid=f"CA{1:032x}", parent_call_sid=sids[2])
+    others = [call._replace(sid=f"CA{number:032x}") for number in (2, 3, 4)]
+    harness.emulator.calls.add(leg, *others)
+    harness.clock.advance(61)
+    parsed = count_parsed(monkeypatch)
+    second = text_of(await ann.read("/overview"))
+    assert "Requester and currency Cost front desk USD 1.56 worker USD 0.78 " in first
+    assert "Cost elsewhere USD 2.34 " in second
+    assert "front desk USD 1.56 " in second
+    assert "worker USD 1.56 " in second
+    assert parsed == []
+
+
+async def test_only_new_records_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed = count_parsed(monkeypatch)
     async with open_harness(tmp_path, 'place = "never"\ndelete = "deny"') as harness:
         async with harness.connect() as agent, sign_in(harness.console) as ann:
             for new, total in ((20, 20), (2, 22)):
@@ -203,8 +230,9 @@ async def test_void_decisions_are_ignored_and_undecided_requests_expire(
 
 
 def test_labels_of_charts_are_escaped() -> None:
-    picture = bars('"><script>', [("<script>alert(1)</script>", 3), ("& more", 1)])
+    picture = bars('"><script>', [("<script>alert(1)</script>", 3), ("& \u202emore", 1)])
     assert "<script>" not in picture
+    assert "\u202e" not in picture
     assert "&lt;script&gt;" in picture
 
 
@@ -221,16 +249,16 @@ def test_columns_are_stacked() -> None:
 def test_a_credit_is_listed_but_has_no_bar() -> None:
     costs = {("DE", "EUR"): Decimal(2), ("US", "USD"): Decimal("-0.5")}
     for some in (costs, {("US", "USD"): Decimal("-0.5")}):
-        chart = costs_chart(some)
+        chart = costs_chart("country", some)
         assert ("US USD", "-0.5") in chart.rows
         assert "US USD" not in chart.picture
 
 
 def test_a_single_currency_is_in_the_title_of_the_chart() -> None:
-    chart = costs_chart({("DE", "EUR"): Decimal(2), ("", "EUR"): Decimal(1)})
+    chart = costs_chart("country", {("DE", "EUR"): Decimal(2), ("", "EUR"): Decimal(1)})
     assert chart.title == "Cost by country (EUR)"
     assert "<span>DE</span>" in chart.picture
-    mixed = costs_chart({("DE", "EUR"): Decimal(2), ("US", "USD"): Decimal(1)})
+    mixed = costs_chart("country", {("DE", "EUR"): Decimal(2), ("US", "USD"): Decimal(1)})
     assert mixed.title == "Cost by country"
     assert "<span>DE EUR</span>" in mixed.picture
 
