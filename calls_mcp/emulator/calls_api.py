@@ -78,7 +78,7 @@ class CallsApi:
         query_pairs(request)
         values = _create_values(await form_pairs(request, parameters.CREATE))
         to, from_ = values["To"], values["From"]
-        script = self.scenario.script_of(to)
+        script = self.switchboard.script_of(to)
         application = self.scenario.application(values.get("ApplicationSid", ""))
         _check_from(from_, to)
         if parameters.is_phone_number(from_) and from_ not in {VALID_FROM, *self.own_numbers}:

@@ -392,8 +392,10 @@ class Switchboard:
         """Answer a call from outside."""
         call, leg = self.call(sid), self._legs.get(sid)
         if leg is not None and call.status == "ringing":
+            leg.status = "in-progress"  # so that it begins here, before what is said next
             answered = call_lifecycle.answered(call, self._store.now, leg.callee.script.talk_for)
             self._replan(answered)
+            self._begin(call, leg)
 
     def hang_up(self, sid: str, status: Status = "completed") -> None:
         """End a call, with this status if it was not answered."""
@@ -451,8 +453,25 @@ class Switchboard:
         self.expect(call, leg)
         if application := self._scenario.application(call.to):
             caller = Callee(Script(talk_for=leg.callee.script.talk_for))
-            self.expect(inbound, replace(answering(application, caller), budget=leg.budget))
+            answer = replace(answering(application, caller), budget=leg.budget)
+            answer.is_incoming = self._decides(application)
+            self.expect(inbound, answer)
         self._store.add(call, inbound)
+
+    def script_of(self, to: str) -> Script:
+        """Return the script of a destination. A number that an application answers only rings.
+
+        Raises:
+            ApiError: The destination is a magic number that cannot be called (400).
+        """
+        script = self._scenario.script_of(to)
+        is_own = to in self._own_numbers
+        return replace(script, end_as="no-answer") if is_own and self._decides(script) else script
+
+    def _decides(self, application: Script) -> bool:
+        """Whether an application is asked to answer, and not only when its script has answered."""
+        url = application.voice_url
+        return url is not None and application.end_as == "completed" and self.can_reach(url)
 
     def watch(self, sid: str, other: str) -> None:
         """Let a call receive `Changed` for another one, and `Connected` when it is ready."""
@@ -514,7 +533,7 @@ class Switchboard:
     def _script_of(self, to: str) -> Script:
         try:
             if is_address(to):
-                return self._scenario.script_of(to)
+                return self.script_of(to)
         except ApiError:
             pass
         return Script(end_as="failed", answer_after=0)

@@ -191,3 +191,64 @@ def test_a_receiver_that_does_not_respond_delays_the_clock_until_its_timeout(pho
         phone.advance(100)
         callbacks = phone.api.emulator.calls.callbacks.latest(9)
     assert [each.outcome for each in callbacks] == ["no response"] * len(EVENTS)
+
+
+@pytest.mark.parametrize("dials", [False, True])
+@pytest.mark.parametrize(
+    ("verb", "status"), [('<Reject reason="busy"/>', "busy"), ("<Reject/>", "no-answer")]
+)
+def test_an_application_can_reject_the_calls_of_the_account(
+    application: Application, verb: str, status: str, *, dials: bool
+) -> None:
+    own = Script(voice_url=application.says("/own", verb))
+    application.says("/done", "<Hangup/>")
+    with switched_on(application, {OWN: own}) as phone:
+        if dials:
+            phone.call(Url=application.says("/start", f'<Dial action="/done">{OWN}</Dial>'))
+        else:
+            phone.call("<Say>Hello</Say>", to=OWN)
+        phone.advance(100)
+        both = [call for call in phone.api.calls if call.to == OWN]
+        assert [(call.status, call.duration) for call in both] == [(status, None)] * 2
+        assert all(phone.events(call.sid, "answered") == [] for call in both)
+    (asked,) = application.requests("/own")
+    assert (asked.form["CallStatus"], asked.form["Direction"]) == ("ringing", "inbound")
+    assert [done.form["DialCallStatus"] for done in application.requests("/done")] == (
+        [status] if dials else []
+    )
+
+
+def test_both_ends_of_a_call_are_answered_when_the_application_answers(
+    application: Application,
+) -> None:
+    own = Script(voice_url=application.says("/own", '<Say>Welcome.</Say><Pause length="7"/>'))
+    with switched_on(application, {OWN: own}) as phone:
+        sid = phone.call('<Say>Hello</Say><Pause length="60"/>', to=OWN)
+        phone.advance(100)
+        inbound = next(call for call in phone.api.calls if call.direction == "inbound")
+        assert phone.story(sid)[:2] == ["0 answered by a human", "0 said Hello"]
+        assert [each for each in phone.story(inbound.sid) if "fetched" not in each][:2] == [
+            "0 answered by the application",
+            "0 said Welcome.",
+        ]
+        assert phone.record(sid)["duration"] == phone.record(inbound.sid)["duration"] == "8"
+
+
+def test_an_own_number_whose_script_does_not_answer_does_not_ask_its_application(
+    application: Application,
+) -> None:
+    own = Script(end_as="busy", voice_url=application.says("/own", "<Say>Hello</Say>"))
+    with switched_on(application, {OWN: own}) as phone:
+        sid = phone.call("<Say>Hello</Say>", to=OWN)
+        phone.advance(100)
+        assert phone.record(sid)["status"] == "busy"
+    assert application.asked == []
+
+
+def test_a_call_from_outside_is_answered_before_anything_is_said(application: Application) -> None:
+    own = Script(voice_url=application.says("/own", f"<Say>Welcome.</Say><Dial>{ALICE}</Dial>"))
+    with switched_on(application, {OWN: own}) as phone:
+        sid = phone.ring(OWN)
+        phone.advance(100)
+        story = [each for each in phone.story(sid) if "fetched" not in each]
+    assert story[:2] == ["0 answered by the application", "0 said Welcome."]
