@@ -223,7 +223,7 @@ def _tiles(statistics: Statistics) -> Iterator[tuple[str, str]]:
     approvals, median = statistics.approvals, statistics.median_decision
     yield "Approved by an operator", f"{approvals['approved']:,} of {sum(approvals.values()):,}"
     yield "Median time to decide", "none" if median is None else length_of_time(median)
-    yield "Confirmations accepted", f"{accepted:,} of {requested:,}"
+    yield "Confirmed by a user", f"{accepted:,} of {requested:,}"
     yield "Denied by policy", f"{sum(statistics.denials.values()):,}"
 
 
@@ -245,11 +245,11 @@ def _charts(statistics: Statistics) -> Iterator[Chart]:
         "Requests appear here after an agent asks for a change that needs an operator's approval.",
     )
     yield _bar_chart(
-        "Confirmations",
+        "Confirmations by users",
         "Result",
         "Confirmations",
         statistics.confirmations,
-        "Confirmations of users and operators appear here.",
+        "Confirmations appear here after an agent's user is asked to confirm a change.",
     )
     yield _bar_chart(
         "Denials by rule",

@@ -21,14 +21,19 @@ _LONGER = "30 min or more"
 _ELSEWHERE = "elsewhere"  # placed without this server
 _APPROVALS = ("approved", "denied", "expired", "pending")
 _DAILY = timedelta(days=2)  # longer ranges are counted by day
-_CONFIRMATIONS = ("requested", "accepted", "declined", "expired")
+_CONFIRMATIONS = {
+    "requested": "asked",
+    "accepted": "allowed",
+    "declined": "declined",
+    "expired": "expired",
+}
+"""What became of the confirmations of users, and the decision in the record."""
 
 
 class DecisionRecord(NamedTuple):
     """The fields of an audit record that are counted, as text, empty if it does not have them."""
 
     time: str
-    id: str
     approval_id: str
     decision: str
     confirmed_by: str
@@ -52,7 +57,7 @@ class Statistics:
         talk_time: The sum of the durations of ended calls, in seconds.
         costs: The costs by country and currency, highest first.
         requester_costs: The costs by requester and currency, highest first.
-        confirmations: The number requested, accepted, declined and expired.
+        confirmations: The number that users were asked for, accepted, declined and let expire.
         approvals: What became of the approval requests: approved, denied, expired or pending.
         median_decision: The median of the seconds from a request to its decision, None without one.
         denials: The number of changes denied by each rule of the policy, highest first.
@@ -105,8 +110,7 @@ def count(
     beginning, end = iso_time(since.timestamp()), iso_time(until.timestamp())
     calls = [call for call in calls if beginning <= (call.created_at or "") <= end]
     records = [record for record in records if beginning <= record.time <= end]
-    valid = [*_without_void(records)]
-    approvals, median_decision = _count_approvals(valid, expired_before)
+    approvals, median_decision = _count_approvals(_without_void(records), expired_before)
     return Statistics(
         since=since,
         until=until,
@@ -120,7 +124,7 @@ def count(
             for call in calls
             if (sid := root_sid(call)) in origins
         ),
-        confirmations=_count_confirmations(valid, expired_before),
+        confirmations=_count_confirmations(records),
         approvals=approvals,
         median_decision=median_decision,
         denials=_count_denials(records),
@@ -177,30 +181,14 @@ def _without_void(records: Sequence[DecisionRecord]) -> Iterator[DecisionRecord]
             yield record
 
 
-def _count_confirmations(
-    records: Iterable[DecisionRecord], expired_before: str
-) -> Mapping[str, int]:
-    """Count each confirmation once, even though a decision and the agent's retry are two records.
-
-    A request that an operator approved is accepted even if the agent never retried. An undecided
-    approval request from before `expired_before` is expired.
-    """
-    found: dict[str, set[str]] = {name: set() for name in _CONFIRMATIONS}
-    expired: set[str] = set()
-    for record in records:
-        identifier, decision = record.approval_id or record.id, record.decision
-        if decision == "asked":
-            found["requested"].add(identifier)
-            if record.approval_id and record.time < expired_before:
-                expired.add(identifier)
-        elif decision == "declined":
-            found["declined"].add(identifier)
-        elif decision in ("expired", "withdrawn"):
-            found["expired"].add(identifier)
-        elif decision == "approved" or (decision == "allowed" and record.confirmed_by != "none"):
-            found["accepted"].add(identifier)
-    found["expired"] |= expired - found["accepted"] - found["declined"]
-    return {name: len(identifiers) for name, identifiers in found.items()}
+def _count_confirmations(records: Iterable[DecisionRecord]) -> Mapping[str, int]:
+    found = Counter(
+        record.decision
+        for record in records
+        if not record.approval_id
+        and (record.decision != "allowed" or record.confirmed_by != "none")
+    )
+    return {name: found[decision] for name, decision in _CONFIRMATIONS.items()}
 
 
 def _count_approvals(

@@ -14,7 +14,7 @@ from calls_mcp.console.charts import bars, columns
 from calls_mcp.console.overview_page import costs_chart
 from calls_mcp.emulator.history import past_calls
 from tests.console.harness import Harness, WebClient, open_harness, sign_in, text_of
-from tests.harness import placing
+from tests.harness import User, approve, decline, placing
 
 pytestmark = pytest.mark.anyio
 
@@ -41,12 +41,12 @@ async def test_the_calls_and_decisions_of_today_are_counted(tmp_path: Path) -> N
     assert ": 3 calls." in text
     assert "Hour (UTC) completed in-progress 2023-11-14 22 1 2" in text
     assert "10 to 59 s 1" in text
-    assert "requested 2 accepted 1 declined 1 expired 0" in text
+    assert "approved 1 denied 1 expired 0 pending 0" in text
     assert "confirm.delete 1" in text
     assert html.count('role="img" aria-label=') >= 4
     assert "style=" not in html
     assert ": 0 calls." in empty
-    assert "requested 0" in empty
+    assert "approved 0" in empty
 
 
 @pytest.mark.parametrize("rules", ['place = "never"'])
@@ -134,6 +134,25 @@ async def test_the_results_of_approval_requests_add_up(harness: Harness, ann: We
     assert "approved 1 denied 1 expired 1 pending 1" in text
     assert "Approved by an operator 1 of 4" in text
     assert "Median time to decide 1 min" in text
+
+
+async def test_confirmations_are_those_of_users(tmp_path: Path) -> None:
+    rules = 'place = "confirm"\nhang_up = "operator"'
+    async with open_harness(tmp_path, rules) as harness, sign_in(harness.console) as ann:
+        async with harness.connect() as agent:
+            sid = await agent.place()
+            harness.clock.advance(30)
+            asked = await agent.call("update_call", sid=sid, status="completed")
+            approval = asked["confirmation"]["approval"]
+            await ann.decide(f"/approvals/{approval}", decision="approve", confirmed="1")
+            await agent.call("update_call", sid=sid, status="completed")
+        for reply in (approve, decline, decline):
+            async with harness.connect(user=User(reply)) as agent:
+                await agent.call("create_call", **placing())
+        text = text_of(await ann.read("/overview"))
+    assert "Confirmed by a user 2 of 4" in text
+    assert "requested 4 accepted 2 declined 2 expired 0" in text
+    assert "Approved by an operator 1 of 1" in text
 
 
 async def test_only_policy_denials_are_counted_as_denials(tmp_path: Path) -> None:
@@ -226,7 +245,7 @@ async def test_void_decisions_are_ignored_and_undecided_requests_expire(
     harness.clock.advance(901)
     text = text_of(await ann.read("/overview"))
     accepted = int(decided.decision.is_approval)
-    assert f"requested 2 accepted {accepted} declined {1 - accepted} expired 1" in text
+    assert f"approved {accepted} denied {1 - accepted} expired 1 pending 0" in text
 
 
 def test_labels_of_charts_are_escaped() -> None:
