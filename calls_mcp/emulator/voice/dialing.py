@@ -39,11 +39,11 @@ def _dial(session: Session, verb: Element) -> Steps[None]:
         session.note("skipped", "<Dial>, which names nobody")
         return
     if nouns[0].name == "Conference":
-        parameters = yield from _confer(session, verb, nouns[0])
+        parameters = yield from _dial_conference(session, verb, nouns[0])
     elif nouns[0].name == "Queue":
-        parameters = yield from _serve(session, verb, nouns[0])
+        parameters = yield from _dial_queue(session, verb, nouns[0])
     else:
-        parameters = yield from _call(session, verb, nouns)
+        parameters = yield from _dial_people(session, verb, nouns)
     session.proceed(verb, parameters)
 
 
@@ -58,7 +58,7 @@ def _available(session: Session, nouns: Sequence[Element]) -> Iterator[Element]:
 # People
 
 
-def _call(session: Session, verb: Element, nouns: Sequence[Element]) -> Steps[Parameters]:
+def _dial_people(session: Session, verb: Element, nouns: Sequence[Element]) -> Steps[Parameters]:
     batches = [[noun] for noun in nouns] if verb.flag("sequential") else [nouns]
     parameters: Parameters = {"DialCallStatus": "failed"}
     for batch in batches:
@@ -166,7 +166,7 @@ def _name(noun: Element) -> str:
 # Conferences and queues
 
 
-def _confer(session: Session, verb: Element, noun: Element) -> Steps[Parameters]:
+def _dial_conference(session: Session, verb: Element, noun: Element) -> Steps[Parameters]:
     people = session.exchange.join(session.sid, noun)
     if not people:
         session.note("skipped", f"the conference {noun.text}, which is full")
@@ -189,7 +189,7 @@ def _until_released(session: Session, verb: Element, seconds: float) -> Steps[No
             return
 
 
-def _serve(session: Session, verb: Element, noun: Element) -> Steps[Parameters]:
+def _dial_queue(session: Session, verb: Element, noun: Element) -> Steps[Parameters]:
     """Talk to the first call in a queue."""
     session.note("dialled", f"the queue {noun.text}")
     session.exchange.serve(session.sid, noun.text)

@@ -411,7 +411,7 @@ class Session:
             return parse(instructions.twiml)
         instructions = instructions.resolved(self.url)
         if not self.exchange.can_reach(instructions.url):
-            yield from self._talk(instructions.url)
+            yield from self._talk_without_instructions(instructions.url)
         number = self.exchange.fetch(self.sid, instructions)
         while (
             fetched := (yield from self.await_input((Fetched,)))
@@ -422,7 +422,7 @@ class Session:
         self.note("fetched", self.url, method=instructions.method, status=status)
         return fetched.document(self.url)
 
-    def _talk(self, url: str) -> Steps[None]:
+    def _talk_without_instructions(self, url: str) -> Steps[None]:
         """Let the parties talk, because the instructions are out of reach."""
         self.note("skipped", f"the instructions at {url}, because other machines are not asked")
         leaves = self.leg.callee.script.talk_for is not None
