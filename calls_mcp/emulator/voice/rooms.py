@@ -31,10 +31,12 @@ class Conferences:
 
     def leave(self, sid: str) -> list[str]:
         """Leave the conference, and return the calls for which it ends."""
-        for people in self._participants.values():
+        for name, people in self._participants.items():
             for person in people:
                 if person.sid == sid:
                     people.remove(person)
+                    if not people:
+                        del self._participants[name]
                     return [other.sid for other in people] if person.ends_conference else []
         return []
 
@@ -65,9 +67,12 @@ class Queues:
 
     def leave(self, sid: str) -> None:
         """Leave the queue."""
-        for line in (*self._waiting.values(), *self._servers.values()):
-            if sid in line:
-                line.remove(sid)
+        for lines in (self._waiting, self._servers):
+            for queue, line in [*lines.items()]:
+                if sid in line:
+                    line.remove(sid)
+                if not line:
+                    del lines[queue]
 
     def matches(self, queue: str) -> Iterator[tuple[str, str]]:
         """Remove and yield each first call together with the one that serves it."""
