@@ -110,14 +110,14 @@ class Switchboard:
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
-        """Fetch documents while the context is open."""
+        """Fetch documents while the context is open, and end the calls that it executes then."""
         try:
             yield
         finally:
             for request in self._requests:
                 request.cancel()
             if self._running:
-                self._close_sessions()
+                self._stop()
             await asyncio.gather(*self._requests, return_exceptions=True)
 
     async def settle(self) -> None:
@@ -156,6 +156,15 @@ class Switchboard:
             self._close_sessions()
             self._forget()
             self._store.clear()
+
+    def _stop(self) -> None:
+        """End the calls with a session, because no other emulator continues them."""
+        with self._store.transaction() as now:
+            executed = [*self._running]
+            self._close_sessions()
+            for sid in executed:
+                self.hang_up(sid, "no-answer")
+            self.run(now)
 
     def _close_sessions(self) -> None:
         with self._store.transaction():

@@ -252,3 +252,19 @@ def test_a_call_from_outside_is_answered_before_anything_is_said(application: Ap
         phone.advance(100)
         story = [each for each in phone.story(sid) if "fetched" not in each]
     assert story[:2] == ["0 answered by the application", "0 said Welcome."]
+
+
+def test_calls_in_progress_end_when_their_emulator_stops_and_others_continue(
+    application: Application, database: str
+) -> None:
+    clock = ManualClock()
+    with switched_on(application, database=database, clock=clock) as other:
+        with switched_on(application, database=database, clock=clock) as stopped:
+            ended = stopped.call('<Pause length="500"/>')
+            continued = other.call('<Pause length="500"/>')
+            clock.advance(10)
+            assert stopped.record(continued)["status"] == "in-progress"
+            other.advance(0)
+        assert other.record(ended)["status"] == "completed"
+        assert other.story(ended)[-1].endswith("ended completed")
+        assert other.record(continued)["status"] == "in-progress"
