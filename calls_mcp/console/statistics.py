@@ -110,6 +110,7 @@ def count(
     beginning, end = iso_time(since.timestamp()), iso_time(until.timestamp())
     calls = [call for call in calls if beginning <= (call.created_at or "") <= end]
     records = [record for record in records if beginning <= record.time <= end]
+    charged = [call for call in calls if call.cost]
     approvals, median_decision = _count_approvals(_without_void(records), expired_before)
     return Statistics(
         since=since,
@@ -118,10 +119,10 @@ def count(
         hours=_count_hours(calls, since, until),
         durations=_count_durations(calls),
         talk_time=sum(call.duration_seconds or 0 for call in calls if call.live is False),
-        costs=_sum_costs((country(call.to or "") or "unknown", call) for call in calls),
+        costs=_sum_costs((country(call.to or "") or "unknown", call) for call in charged),
         requester_costs=_sum_costs(
             (origins[sid].requester or _ELSEWHERE, call)
-            for call in calls
+            for call in charged
             if (sid := root_sid(call)) in origins
         ),
         confirmations=_count_confirmations(records),
@@ -159,11 +160,10 @@ def _count_durations(calls: Iterable[CallSummary]) -> Mapping[str, int]:
 def _sum_costs(
     calls: Iterable[tuple[str, CallSummary]],
 ) -> Mapping[tuple[str, str], Decimal]:
-    """Sum the costs of calls by their group and currency."""
+    """Sum the costs of calls that have one, by their group and currency."""
     costs: defaultdict[tuple[str, str], Decimal] = defaultdict(Decimal)
     for group, call in calls:
-        if call.cost:
-            costs[group, call.currency or ""] += Decimal(call.cost)
+        costs[group, call.currency or ""] += Decimal(call.cost or 0)
     return dict(sorted(costs.items(), key=lambda item: -item[1]))
 
 
