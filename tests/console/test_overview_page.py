@@ -212,6 +212,17 @@ async def test_costs_are_those_of_the_requester_of_a_call_or_of_its_parent(
     assert parsed == []
 
 
+async def test_without_an_audit_database_no_cost_has_a_requester(tmp_path: Path) -> None:
+    settings = {"calls_mcp_audit_database": "stderr:"}
+    async with open_harness(tmp_path, 'place = "never"', **settings) as harness:
+        await harness.place_call()
+        harness.clock.advance(4000)
+        async with sign_in(harness.console) as ann:
+            text = text_of(await ann.read("/overview"))
+    assert "Country and currency Cost US USD 0.78" in text
+    assert "Cost by requester None today." in text
+
+
 async def test_only_new_records_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parsed = count_parsed(monkeypatch)
     async with open_harness(tmp_path, 'place = "never"\ndelete = "deny"') as harness:
