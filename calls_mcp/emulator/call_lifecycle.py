@@ -40,7 +40,7 @@ class Call(NamedTuple):
     status: Status  # the current status
     created: float  # when the request arrived
     updated: float  # when the record last changed
-    ring_at: float  # when it is dialled
+    ring_at: float  # when it is dialed
     answer_at: float | None = None  # when it is answered, None if it never is
     end_at: float = float("inf")  # when it ends
     end_as: Status = "completed"  # the status it ends with
@@ -48,7 +48,7 @@ class Call(NamedTuple):
     time_limit: float | None = None  # the maximum seconds of talk, None for no limit
     detects: str | None = None  # the future result of detection, None if it was not requested
     detects_after: float | None = None  # seconds from the answer to it, None if it comes with it
-    started: float | None = None  # the second in which it was dialled, None before
+    started: float | None = None  # the second in which it was dialed, None before
     ended: float | None = None  # the second of its end as `completed`, None before
     duration: int | None = None  # whole seconds of talk, None before the end and without an answer
     answered_by: str | None = None  # the detection's result, None before the answer
@@ -81,7 +81,7 @@ def planned(call: Call, script: Script, timeout: float) -> Call:
     """Return a new call with the plan that follows from its destination's script.
 
     Args:
-        call: The call, with the time at which it is dialled, its instructions and its time limit.
+        call: The call, with the time at which it is dialed, its instructions and its time limit.
         script: The behavior of the destination.
         timeout: Seconds of ringing after which the call ends as `no-answer`.
     """
@@ -196,9 +196,9 @@ def _next(call: Call, at: float) -> tuple[Call, tuple[EventName, ...]]:
     duration = None if call.answer_at is None else int(at - call.answer_at + 0.5)
     # Twilio shows no end of a call that was not completed
     ended = floor(at) if call.end_as == "completed" else None
-    was_dialled = call.started is not None
+    was_dialed = call.started is not None
     call = call._replace(status=call.end_as, ended=ended, duration=duration, updated=at)
-    return call, ("completed",) if was_dialled else ()
+    return call, ("completed",) if was_dialed else ()
 
 
 def _will_be_answered(call: Call) -> bool:

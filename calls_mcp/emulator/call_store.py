@@ -140,7 +140,7 @@ class CallStore:
         return self._database.number("SELECT max(updated) FROM calls")
 
     def last_ring_at(self) -> float:
-        """Return when the last call in the queue is dialled, 0 if the queue is empty."""
+        """Return when the last call in the queue is dialed, 0 if the queue is empty."""
         queued = "due IS NOT NULL AND status = 'queued' AND direction = 'outbound-api'"
         return self._database.number(f"SELECT max(ring_at) FROM calls WHERE {queued}")  # noqa: S608 - our own text
 

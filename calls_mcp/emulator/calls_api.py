@@ -55,7 +55,7 @@ class CallsApi:
         switchboard: Executes their instructions.
         own_numbers: Its phone numbers.
         scenario: The behavior of destinations.
-        interval: Seconds between dialling two calls.
+        interval: Seconds between dialing two calls.
     """
 
     account: Account

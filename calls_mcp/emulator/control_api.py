@@ -262,7 +262,7 @@ async def _read(request: Request, model: type[Body]) -> Body:
 
 
 def _entry(call: Call, entry: TranscriptEntry) -> Mapping[str, object]:
-    """Return the JSON object of an entry; `seconds` count from the moment the call was dialled."""
+    """Return the JSON object of an entry; `seconds` count from the moment the call was dialed."""
     return {
         "seconds": round(entry.at - call.ring_at, 1),
         "event": entry.event,

@@ -148,7 +148,7 @@ class Emulator:
     def transcript_lines(self, sid: str) -> tuple[str, ...]:
         """Return what happened in a call, such as `0:03 said “Your table is ready.”`.
 
-        The times count from the moment the call was dialled.
+        The times count from the moment the call was dialed.
         """
         call = self.calls.get(sid)
         if call is None:

@@ -1,4 +1,4 @@
-"""The transcripts of calls, in SQLite: what was heard, pressed, dialled and fetched, and when."""
+"""The transcripts of calls, in SQLite: what was heard, pressed, dialed and fetched, and when."""
 
 import json
 from collections.abc import Mapping

@@ -19,7 +19,7 @@ from calls_mcp.guard.policy import (
     party,
     strictest,
 )
-from calls_mcp.guard.twiml_document import dialled_at_once
+from calls_mcp.guard.twiml_document import dialed_at_once
 from calls_mcp.storage import DAY, Binding
 from calls_mcp.tools.outcome import Caller, Outcome
 from calls_mcp.tools.validation import Arguments
@@ -33,7 +33,7 @@ _LONGEST_QUEUE = 600  # seconds until it rings
 
 
 @dataclass(frozen=True, slots=True)
-class Dialling:
+class Dialing:
     """The parties that a change calls, each in its canonical spelling, and `times` calls in all.
 
     At most `at_once` of these are live at the same time; none if a live call only gets a new time
@@ -59,7 +59,7 @@ class Change:
     """A requested change. It must be answered by `until` (anyio's clock).
 
     `requirement` and `rule` come from the policy, and `notes` say what it adds. A confirmation is
-    valid only for its `binding`. `dialling` has the parties that it calls, if any, and `untimely`
+    valid only for its `binding`. `dialing` has the parties that it calls, if any, and `untimely`
     those that are called outside calling hours.
     """
 
@@ -70,7 +70,7 @@ class Change:
     requirement: Requirement
     rule: str
     binding: Binding
-    dialling: Dialling | None
+    dialing: Dialing | None
     notes: tuple[str, ...] = ()
     untimely: tuple["Untimely", ...] = ()
 
@@ -153,8 +153,8 @@ def authorize(
     judgement = judge(policy, arguments, account_sid)
     arguments = judgement.arguments
     request = encode(arguments, account_sid)
-    dialling = _dialling(policy.caps, arguments, account_sid, caller.principal, until)
-    late = _untimely(policy.hours, dialling, now)
+    dialing = _dialing(policy.caps, arguments, account_sid, caller.principal, until)
+    late = _untimely(policy.hours, dialing, now)
     for each in late:
         if each.requirement == "deny":
             raise PolicyDenied(each.rule, each.reason, each.hint)
@@ -170,18 +170,18 @@ def authorize(
         requirement=requirement,
         rule=rule,
         binding=_bind(arguments, account_sid, caller.principal),
-        dialling=dialling,
+        dialing=dialing,
         notes=judgement.notes,
         untimely=late,
     )
 
 
-def _untimely(hours: Hours, dialling: Dialling | None, now: datetime) -> tuple["Untimely", ...]:
-    if dialling is None:
+def _untimely(hours: Hours, dialing: Dialing | None, now: datetime) -> tuple["Untimely", ...]:
+    if dialing is None:
         return ()
     from calls_mcp.guard.calling_hours import untimely  # noqa: PLC0415  # 60 ms, for numbers
 
-    return untimely(hours, dialling.parties, now)
+    return untimely(hours, dialing.parties, now)
 
 
 def _bind(arguments: Arguments, account_sid: str, principal: str) -> Binding:
@@ -191,9 +191,9 @@ def _bind(arguments: Arguments, account_sid: str, principal: str) -> Binding:
     return Binding(arguments.operation.name, digest, principal)
 
 
-def _dialling(
+def _dialing(
     caps: Caps, arguments: Arguments, account_sid: str, principal: str, until: float
-) -> Dialling | None:
+) -> Dialing | None:
     called, values = [*map(party, parties(arguments))], arguments.values
     is_extended = "time_limit" in values and values.get("status") != "completed"
     if not (called or is_extended):
@@ -201,8 +201,8 @@ def _dialling(
     limits = (values.get("time_limit", LONGEST_CALL), values.get("timeout", 60))
     longest, ringing = cast("tuple[int, int]", limits)
     extended = max(longest, caps.time_limit or DAY)
-    at_once = dialled_at_once(str(values.get("twiml", "")))
-    return Dialling(
+    at_once = dialed_at_once(str(values.get("twiml", "")))
+    return Dialing(
         parties=tuple(sorted({*called})),  # all reserve in one order
         times=len(called),
         at_once=at_once + (arguments.operation.effect == "place"),

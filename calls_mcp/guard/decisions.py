@@ -361,10 +361,10 @@ class Guard:
     async def _check(self, change: Change) -> RecentCalls:
         """Return the warnings about recent calls, or raise if the change can't be sent now."""
         self.twilio.require_ready(change.request)
-        if change.dialling is None:
+        if change.dialing is None:
             return RecentCalls()
-        risks = await self.limits.require_available(change.dialling)
-        return replace(await self.limits.recent_calls(change.dialling), risks=risks)
+        risks = await self.limits.require_available(change.dialing)
+        return replace(await self.limits.recent_calls(change.dialing), risks=risks)
 
     async def _act_on(
         self, change: Change, identifier: str, approval: Approval, authority: Authority

@@ -85,11 +85,11 @@ class Executor:
     async def _reserve(self, approved: Proceed) -> Reservation | Stop | None:
         """Count the calls of a change against the limits, or return why it is not sent."""
         change, claim = approved.change, approved.claim
-        if change.dialling is None:
+        if change.dialing is None:
             return None
         known = frozenset(claim.state.splitlines() if claim else ())
         try:
-            reserved = await self._limits.reserve(change.dialling, known)
+            reserved = await self._limits.reserve(change.dialing, known)
         except PolicyDenied as denied:
             return Stop.failed(denied)
         except StoreUnavailable as unavailable:

@@ -17,7 +17,7 @@ from calls_mcp.errors import (
     PolicyDenied,
     StoreUnavailable,
 )
-from calls_mcp.guard.change import Dialling
+from calls_mcp.guard.change import Dialing
 from calls_mcp.guard.policy import Caps, Counts
 from calls_mcp.observability.redaction import quoted
 from calls_mcp.storage import (
@@ -89,7 +89,7 @@ class Reservation:
     `id` is what the calls to each number are counted by, and `talk` is their talk time.
     """
 
-    dialling: Dialling
+    dialing: Dialing
     id: str = ""
     talk: TalkTime | None = None
     marks: tuple[_Mark, ...] = ()
@@ -184,41 +184,41 @@ class CallLimits:
         seconds = sum(each.seconds(now) for each in await self._storage.spent(limit))
         return ceil(seconds / 60)
 
-    async def recent_calls(self, dialling: Dialling) -> RecentCalls:
+    async def recent_calls(self, dialing: Dialing) -> RecentCalls:
         """Return the recent calls to the same parties."""
         found: dict[str, str] = {}
-        for party in dialling.parties:
-            found |= await self._recent_calls_to(party, dialling)
+        for party in dialing.parties:
+            found |= await self._recent_calls_to(party, dialing)
         return RecentCalls(tuple(filter(None, found.values())), frozenset(found))
 
-    async def _recent_calls_to(self, party: str, dialling: Dialling) -> dict[str, str]:
+    async def _recent_calls_to(self, party: str, dialing: Dialing) -> dict[str, str]:
         """Return the ids of recent calls to `party`, with a sentence for the preview."""
-        placed = await self._storage.get_with_ttl(_placed_key(dialling, party))
-        sent = await self._storage.get_with_ttl(_sent_key(dialling, party))
+        placed = await self._storage.get_with_ttl(_placed_key(dialing, party))
+        sent = await self._storage.get_with_ttl(_sent_key(dialing, party))
         found: dict[str, str] = {}
         if sent is not None:
             found[sent[0]] = sent[0].partition("\0")[0]
         if placed is not None:
             span = about(placed[1])
             rule = f"For the next {span}, the policy requires a confirmation to call again."
-            reason = f"A call to {_named(dialling, party)} was placed recently. {rule}"
+            reason = f"A call to {_named(dialing, party)} was placed recently. {rule}"
             found[placed[0]] = "" if sent else reason  # one sentence for each call is enough
         return found
 
-    async def require_available(self, dialling: Dialling) -> tuple[Risk, ...]:
+    async def require_available(self, dialing: Dialing) -> tuple[Risk, ...]:
         """Check the limits without counting a call, and return how often the parties were called.
 
         Raises:
             PolicyDenied: A limit is reached, or too low for this change at any time.
         """
-        _require_room(self._in_flight(dialling), dialling.at_once)
-        limits = self._per_time(dialling.principal)
-        _require_room(limits, dialling.times)
-        _require(limits, await self._storage.check_limits(limits, dialling.times))
-        await self._spend(dialling)
-        return tuple(_history(dialling, await self._calls_to(dialling)))
+        _require_room(self._in_flight(dialing), dialing.at_once)
+        limits = self._per_time(dialing.principal)
+        _require_room(limits, dialing.times)
+        _require(limits, await self._storage.check_limits(limits, dialing.times))
+        await self._spend(dialing)
+        return tuple(_history(dialing, await self._calls_to(dialing)))
 
-    async def reserve(self, dialling: Dialling, known: frozenset[str]) -> Reservation | RecentCalls:
+    async def reserve(self, dialing: Dialing, known: frozenset[str]) -> Reservation | RecentCalls:
         """Count the calls and return their reservation, which must be settled.
 
         If there are recent calls other than `known`, return them and count nothing.
@@ -227,17 +227,17 @@ class CallLimits:
             PolicyDenied: A limit is reached.
             StoreUnavailable: The store can't be reached.
         """
-        while (reservation := await self._mark_all(dialling, known)) is None:
-            recent = await self.recent_calls(dialling)
+        while (reservation := await self._mark_all(dialing, known)) is None:
+            recent = await self.recent_calls(dialing)
             if not recent.ids <= known:
                 return recent
         try:
-            reservation = replace(reservation, place=await self._take_place(dialling))
+            reservation = replace(reservation, place=await self._take_place(dialing))
             reservation = replace(reservation, id=token_urlsafe(9))
-            await self._calls_to(dialling, reservation.id)
-            reservation = replace(reservation, talk=await self._spend(dialling, reservation.id))
-            limits = self._per_time(dialling.principal)
-            _require(limits, await self._storage.hit(limits, dialling.times))
+            await self._calls_to(dialing, reservation.id)
+            reservation = replace(reservation, talk=await self._spend(dialing, reservation.id))
+            limits = self._per_time(dialing.principal)
+            _require(limits, await self._storage.hit(limits, dialing.times))
         except InvocationError:
             await self._try_to_release(reservation)
             raise
@@ -256,30 +256,30 @@ class CallLimits:
         else:
             await self._release(reservation)
 
-    def _marks(self, dialling: Dialling, now: float) -> Iterator[tuple[str, float, str]]:
+    def _marks(self, dialing: Dialing, now: float) -> Iterator[tuple[str, float, str]]:
         """Yield the marks that are stored before a call is sent, so that they survive a crash.
 
         Each is a key, its time to live in seconds, and a text.
         """
         at = datetime.fromtimestamp(now, UTC).strftime("%H:%M:%S UTC")
-        for party in dialling.parties:
-            named = _named(dialling, party)
+        for party in dialing.parties:
+            named = _named(dialing, party)
             sent = f"A call to {named} was sent at {at} and may have been placed"
             why = f"{sent}, so the phone may ring twice."
-            yield _sent_key(dialling, party), self._remembered, f"{why}\0{token_urlsafe(9)}"
+            yield _sent_key(dialing, party), self._remembered, f"{why}\0{token_urlsafe(9)}"
             if self._caps.same_number_seconds:
-                yield _placed_key(dialling, party), self._caps.same_number_seconds, ""
+                yield _placed_key(dialing, party), self._caps.same_number_seconds, ""
 
-    async def _mark_all(self, dialling: Dialling, known: frozenset[str]) -> Reservation | None:
+    async def _mark_all(self, dialing: Dialing, known: frozenset[str]) -> Reservation | None:
         """Set all marks and return a reservation; None if another call has one of them.
 
         All servers set the marks in the same order and stop at the first failure, so exactly one of
         several simultaneous calls gets all of them.
         """
-        reservation = Reservation(dialling)
+        reservation = Reservation(dialing)
         now = await self._storage.now()
         try:
-            for key, ttl, text in self._marks(dialling, now):
+            for key, ttl, text in self._marks(dialing, now):
                 mark = await self._mark(key, ttl, text, known)
                 if mark is None:
                     await self._release(reservation)
@@ -309,14 +309,14 @@ class CallLimits:
         except OutcomeNotStored as error:
             raise StoreUnavailable(error.for_operator) from error
 
-    async def _take_place(self, dialling: Dialling) -> str | None:
+    async def _take_place(self, dialing: Dialing) -> str | None:
         """Take places among the calls in flight, if their number is limited."""
-        limits, times = self._in_flight(dialling), dialling.at_once
+        limits, times = self._in_flight(dialing), dialing.at_once
         if not (limits and times):
             return None
         while isinstance(place := await self._storage.reserve(limits, times), LimitExceeded):
             full = next(limit for limit in limits if limit.name == place.name)
-            if not await self._free_place(full, dialling):
+            if not await self._free_place(full, dialing):
                 reason = f"the limit of {counted(full.amount, 'live call')} is reached"
                 hint = f"Wait until a call ends, or end one with update_call. {_RAISE}"
                 raise PolicyDenied(f"caps.{full.name}", reason, hint)
@@ -331,11 +331,11 @@ class CallLimits:
             if (amount := getattr(counts, name))
         ]
 
-    def _in_flight(self, dialling: Dialling, principal: str = "") -> list[Limit]:
+    def _in_flight(self, dialing: Dialing, principal: str = "") -> list[Limit]:
         """Return the limits on simultaneous calls, by default those of its own principal."""
         return [
-            Limit(f"{prefix}in_flight", counts.in_flight, dialling.lifetime, key)
-            for prefix, counts, key in self._counts(principal or dialling.principal)
+            Limit(f"{prefix}in_flight", counts.in_flight, dialing.lifetime, key)
+            for prefix, counts, key in self._counts(principal or dialing.principal)
             if counts.in_flight
         ]
 
@@ -348,7 +348,7 @@ class CallLimits:
             ("principal.", caps.principal, f"{account_sid}/{principal}"),
         )
 
-    async def _free_place(self, full: Limit, dialling: Dialling) -> bool:
+    async def _free_place(self, full: Limit, dialing: Dialing) -> bool:
         """Free the places of a call in flight that has ended. Return whether there was one.
 
         New TwiML of a call ends the calls that its previous TwiML made.
@@ -358,10 +358,10 @@ class CallLimits:
             if kept is None:  # being placed, or possibly placed
                 continue
             call = _Kept(*json.loads(kept[0]))
-            is_replaced = call.by_update and call.sid == dialling.sid
+            is_replaced = call.by_update and call.sid == dialing.sid
             request = Request.fetch(call.account_sid, call.sid)
-            if is_replaced or await self._has_ended(request, dialling.until):
-                limits = self._in_flight(dialling, call.principal)
+            if is_replaced or await self._has_ended(request, dialing.until):
+                limits = self._in_flight(dialing, call.principal)
                 await self._storage.release(limits, place, call.times)
                 return True
         return False
@@ -374,13 +374,13 @@ class CallLimits:
         except InvocationError:
             return False
 
-    async def _calls_to(self, dialling: Dialling, entry: str = "") -> Sequence[CallsTo]:
+    async def _calls_to(self, dialing: Dialing, entry: str = "") -> Sequence[CallsTo]:
         """Return how often each party was called. With an `entry`, also count a call to each.
 
         Raises:
             PolicyDenied: One of them was called too often.
         """
-        found = await self._storage.calls_to(self._keys(dialling), self._often, entry)
+        found = await self._storage.calls_to(self._keys(dialing), self._often, entry)
         if not isinstance(found, LimitExceeded):
             return found
         amount = getattr(self._caps, found.name)
@@ -390,22 +390,22 @@ class CallLimits:
             f"caps.{found.name}", reason, f"Wait {about(found.retry_after)}. {_RAISE}"
         )
 
-    async def _spend(self, dialling: Dialling, entry: str = "") -> TalkTime | None:
+    async def _spend(self, dialing: Dialing, entry: str = "") -> TalkTime | None:
         """Count the talk time of new calls, if it is limited. Without an `entry`, only check it.
 
         Raises:
             PolicyDenied: A limit is reached.
         """
-        budgets, times = self._budgets(dialling.principal), dialling.at_once
+        budgets, times = self._budgets(dialing.principal), dialing.at_once
         if not budgets:
             return None
-        usual = max(times, 1) * min(_USUAL_TALK, dialling.longest)
+        usual = max(times, 1) * min(_USUAL_TALK, dialing.longest)
         least = min(usual, *(budget.amount for budget in budgets))
         now = await self._storage.now()
         talk = TalkTime(entry, now, least, least, times)  # no more, unless they are placed
         while full := await self._storage.spend(budgets, talk):
             counting = await self._storage.spent(full)
-            if not await self._correct_one(counting, dialling.until):
+            if not await self._correct_one(counting, dialing.until):
                 reason = f"the limit of {full.amount // 60} min of talk time per day is reached"
                 wait = about(until_room(counting, full, least, now))
                 raise PolicyDenied(f"caps.{full.name}", reason, f"Wait {wait}. {_RAISE}")
@@ -446,20 +446,20 @@ class CallLimits:
             return so_far if call.status == "completed" else 0
         return min(so_far, talk.times * call.duration_seconds)
 
-    def _keys(self, dialling: Dialling) -> Sequence[str]:
-        account_sid = dialling.account_sid
-        return [self._digest(f"{account_sid}/{party}") for party in dialling.parties]
+    def _keys(self, dialing: Dialing) -> Sequence[str]:
+        account_sid = dialing.account_sid
+        return [self._digest(f"{account_sid}/{party}") for party in dialing.parties]
 
     async def _release(self, reservation: Reservation) -> None:
         if reservation.id:
-            await self._storage.remove_call(self._keys(reservation.dialling), reservation.id)
+            await self._storage.remove_call(self._keys(reservation.dialing), reservation.id)
         if reservation.talk is not None:
             unused = replace(reservation.talk, least=0, most=0)
-            await self._storage.correct(self._budgets(reservation.dialling.principal), unused)
+            await self._storage.correct(self._budgets(reservation.dialing.principal), unused)
         for mark in reservation.marks:
             await self._unmark(mark)
         if reservation.place is not None:
-            limits, times = self._in_flight(reservation.dialling), reservation.dialling.at_once
+            limits, times = self._in_flight(reservation.dialing), reservation.dialing.at_once
             await self._storage.release(limits, reservation.place, times)
 
     async def _try_to_release(self, reservation: Reservation) -> None:
@@ -474,32 +474,32 @@ class CallLimits:
 
     async def _keep(self, reservation: Reservation, placed: CallSummary) -> None:
         """Record a call as placed instead of possibly placed."""
-        dialling = reservation.dialling
-        sent = {_sent_key(dialling, party) for party in dialling.parties}
+        dialing = reservation.dialing
+        sent = {_sent_key(dialing, party) for party in dialing.parties}
         for mark in reservation.marks:
             if mark.key in sent:
                 await self._unmark(mark)
         if reservation.talk is not None:
             talk = reservation.talk
-            call = json.dumps((placed.account_sid or "", placed.sid, dialling.principal))
-            most = max(talk.least, talk.times * dialling.extended)
-            budgets = self._budgets(dialling.principal)
+            call = json.dumps((placed.account_sid or "", placed.sid, dialing.principal))
+            most = max(talk.least, talk.times * dialing.extended)
+            budgets = self._budgets(dialing.principal)
             await self._storage.correct(budgets, replace(talk, most=most, call=call))
         if reservation.place is not None:
             kept = _Kept(
                 placed.account_sid or "",
                 placed.sid,
-                dialling.principal,
-                dialling.at_once,
-                by_update=bool(dialling.sid),
+                dialing.principal,
+                dialing.at_once,
+                by_update=bool(dialing.sid),
             )
             key = _place_key(reservation.place)
-            await self._storage.set_if_absent(key, dialling.lifetime, json.dumps(kept))
+            await self._storage.set_if_absent(key, dialing.lifetime, json.dumps(kept))
 
 
-def _history(dialling: Dialling, calls: Sequence[CallsTo]) -> Iterator[Risk]:
-    for party, found in zip(dialling.parties, calls, strict=True):
-        is_alone = len(dialling.parties) == 1
+def _history(dialing: Dialing, calls: Sequence[CallsTo]) -> Iterator[Risk]:
+    for party, found in zip(dialing.parties, calls, strict=True):
+        is_alone = len(dialing.parties) == 1
         whom = f"this {_noun(party)}" if is_alone else _written(party)
         if not found.is_known:
             new = "it" if is_alone else whom
@@ -534,8 +534,8 @@ def _span(limit: Limit) -> str:
     return "at a time" if span == "flight" else f"per {span}"
 
 
-def _named(dialling: Dialling, party: str) -> str:
-    is_alone = len(dialling.parties) == 1
+def _named(dialing: Dialing, party: str) -> str:
+    is_alone = len(dialing.parties) == 1
     return f"the same {_noun(party)}" if is_alone else _written(party)
 
 
@@ -550,12 +550,12 @@ def _noun(party: str) -> str:
     return "number" if party.startswith("+") else "address"
 
 
-def _placed_key(dialling: Dialling, party: str) -> str:
-    return f"number:{dialling.account_sid}:{party}"
+def _placed_key(dialing: Dialing, party: str) -> str:
+    return f"number:{dialing.account_sid}:{party}"
 
 
-def _sent_key(dialling: Dialling, party: str) -> str:
-    return f"sent:{dialling.account_sid}:{party}"
+def _sent_key(dialing: Dialing, party: str) -> str:
+    return f"sent:{dialing.account_sid}:{party}"
 
 
 def _place_key(place: str) -> str:

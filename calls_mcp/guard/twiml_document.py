@@ -30,7 +30,7 @@ Kind = Literal[
     "url",
     "websocket_url",
 ]
-# What is dialled.
+# What is dialed.
 PARTIES: frozenset[Kind] = frozenset({"client", "other_party", "phone_number", "sip_address"})
 _WITH_PASSWORD = frozenset({"Sip", "Uri"})
 # Each start tag is well-formed, so from its name on, an attribute begins where the last one ends.
@@ -100,7 +100,7 @@ def parse_twiml(twiml: str) -> Element:
 def without_passwords(twiml: str) -> str:
     """Return a document with the passwords of its SIP addresses masked; unchanged if malformed.
 
-    Only `password` attributes are masked, which are never dialled or heard.
+    Only `password` attributes are masked, which are never dialed or heard.
     """
     parser = _Parser()
     try:
@@ -133,16 +133,16 @@ def read_values(twiml: str) -> tuple[Value, ...]:
         return (Value("malformed", str(wrong), ""),)
 
 
-def dialled_at_once(twiml: str) -> int:
+def dialed_at_once(twiml: str) -> int:
     """Return how many parties a document dials at the same time; 0 if it is malformed."""
     try:
         elements = parse_twiml(twiml).walk()
     except MalformedTwiml:
         return 0
-    return max((_dialled_by(each) for each in elements if each.name == "Dial"), default=0)
+    return max((_dialed_by(each) for each in elements if each.name == "Dial"), default=0)
 
 
-def _dialled_by(dial: Element) -> int:
+def _dialed_by(dial: Element) -> int:
     parties = [value for value in _values(dial) if value.kind in PARTIES]
     is_sequential = dial.attributes.get("sequential", "").strip(_WHITESPACE).lower() == "true"
     return min(len(parties), 1) if is_sequential else len(parties)

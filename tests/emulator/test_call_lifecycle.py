@@ -47,7 +47,7 @@ async def test_a_call_goes_from_queued_to_completed(api: ApiClient) -> None:
     ]
 
 
-async def test_a_completed_call_shows_when_it_was_dialled_and_its_duration(
+async def test_a_completed_call_shows_when_it_was_dialed_and_its_duration(
     api: ApiClient,
 ) -> None:
     sid = await api.call()
@@ -161,7 +161,7 @@ async def test_without_detection_answered_by_is_null(
     ("calls_per_second", "waits"),
     [(1, ["1000", "2000", "3000"]), (4, ["250", "500", "750"]), (0.1, ["10000", "20000", "30000"])],
 )
-async def test_calls_are_dialled_at_the_configured_rate(
+async def test_calls_are_dialed_at_the_configured_rate(
     account: Account, clock: ManualClock, calls_per_second: float, waits: list[str]
 ) -> None:
     emulator = Emulator(account=account, clock=clock, port=None, calls_per_second=calls_per_second)

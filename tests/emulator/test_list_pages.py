@@ -170,7 +170,7 @@ def test_a_filter_by_the_time_of_a_call_includes_the_call(sdk: SdkClient, name: 
         assert [each.sid for each in found] == [call.fetch().sid]
 
 
-async def test_a_call_has_no_start_time_before_it_is_dialled(api: ApiClient) -> None:
+async def test_a_call_has_no_start_time_before_it_is_dialed(api: ApiClient) -> None:
     await api.call()
     assert await api.listed({"StartTime>": "2000-01-01"}) == []
     assert await api.listed({"EndTime>": "2000-01-01"}) == []

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from calls_mcp.emulator import Emulator, ManualClock
 from calls_mcp.errors import OutcomeNotStored, PolicyDenied, StoreUnavailable
-from calls_mcp.guard.change import Dialling
+from calls_mcp.guard.change import Dialing
 from calls_mcp.guard.limits import CallLimits, RecentCalls, Reservation
 from calls_mcp.guard.policy import Caps, load_policy
 from calls_mcp.server.handlers import build_server
@@ -121,8 +121,8 @@ def limits_on(
     return CallLimits(storage, twilio, caps, account_sid, deadline, str)
 
 
-def new_call(account_sid: str = ACCOUNT) -> Dialling:
-    return Dialling(
+def new_call(account_sid: str = ACCOUNT) -> Dialing:
+    return Dialing(
         parties=("+15005550006",),
         times=1,
         at_once=1,
@@ -511,11 +511,11 @@ async def test_a_number_is_called_as_often_as_allowed_however_it_is_spelled(
             assert (await agent.call("create_call", **placing(to=to)))["outcome"] == "done"
         refused = await agent.call("create_call", **placing(to=spelled))
         twiml = f"<Response><Dial><Sip>{spelled}</Sip></Dial></Response>"
-        dialled = await agent.call("create_call", **placing(twiml=twiml))
+        dialed = await agent.call("create_call", **placing(twiml=twiml))
         assert len(harness.changes) == 2
         harness.clock.advance(span)
         later = await agent.call("create_call", **placing(to=spelled))
-    for outcome in (refused, dialled):
+    for outcome in (refused, dialed):
         assert f"(caps.same_number_per_{cap}): the limit of 2 calls" in outcome["error"]["message"]
         assert f"Wait {wait}." in outcome["error"]["hint"]
     assert later["outcome"] == "done"

@@ -19,7 +19,7 @@ OPENINGS = {
     "played": "It plays the audio at ",
     "pressed": "It presses the keys ",
     "paused": "It waits for ",
-    "dialled": "It connects the call to ",
+    "dialed": "It connects the call to ",
 }
 WAITS = "It waits for key presses or speech."
 TEXTS = st.text(st.characters(exclude_categories=["Cs", "Cc", "Cn"]), min_size=1, max_size=40)
@@ -81,7 +81,7 @@ def sentences(entry: TranscriptEntry) -> Iterator[str]:
             shown = exactly(entry.text)
         case "paused":
             shown = duration(int(entry.text.removesuffix(" s")))
-        case "dialled" if entry.text.startswith("+"):
+        case "dialed" if entry.text.startswith("+"):
             shown = formatted(entry.text)
         case _:
             return

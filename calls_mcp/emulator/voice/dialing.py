@@ -78,7 +78,7 @@ def _ring(session: Session, verb: Element, nouns: Sequence[Element]) -> Steps[Pa
     try:
         for position, noun in enumerate(nouns):
             session.spend(calls=1)
-            session.note("dialled", _name(noun), timeout=f"{timeout} s")
+            session.note("dialed", _name(noun), timeout=f"{timeout} s")
             delay = position * DIAL_INTERVAL
             party = Party(_address(noun), caller_id, delay, timeout, _with_urls(session, noun))
             live.append(session.exchange.dial(session.sid, party))
@@ -103,7 +103,7 @@ def _ring(session: Session, verb: Element, nouns: Sequence[Element]) -> Steps[Pa
     finally:
         for sid in live:
             session.exchange.hang_up(sid, "no-answer" if status == "no-answer" else "canceled")
-    session.note("dialled", f"without an answer: {status}")
+    session.note("dialed", f"without an answer: {status}")
     return {"DialCallStatus": status, "DialCallSid": last, "DialBridged": "false"}
 
 
@@ -191,14 +191,14 @@ def _until_released(session: Session, verb: Element, seconds: float) -> Steps[No
 
 def _dial_queue(session: Session, verb: Element, noun: Element) -> Steps[Parameters]:
     """Talk to the first call in a queue."""
-    session.note("dialled", f"the queue {noun.text}")
+    session.note("dialed", f"the queue {noun.text}")
     session.exchange.serve(session.sid, noun.text)
     until = session.now + verb.number("timeout", DIAL_TIMEOUT)
     try:
         while (first := (yield until)) is not None and not isinstance(first, Connected | Gone):
             pass
         if not isinstance(first, Connected):
-            session.note("dialled", f"the queue {noun.text}, which is empty")
+            session.note("dialed", f"the queue {noun.text}, which is empty")
             return {"DialCallStatus": "no-answer"}
         return (yield from _talk_to_queued(session, verb, first.sid))
     finally:

@@ -52,14 +52,14 @@ class Spoken:
 
 @dataclass(frozen=True)
 class Changed:
-    """The status of the call, or of one that it dialled, has changed."""
+    """The status of the call, or of one that it dialed, has changed."""
 
     call: Call
 
 
 @dataclass(frozen=True)
 class Connected:
-    """The dialled call `sid` is ready to talk."""
+    """The dialed call `sid` is ready to talk."""
 
     sid: str
 
@@ -127,7 +127,7 @@ class Party:
     Attributes:
         to: The address.
         caller_id: The caller ID.
-        delay: Seconds until the call is dialled.
+        delay: Seconds until the call is dialed.
         timeout: Seconds of ringing.
         noun: The element in `<Dial>`, with absolute URLs.
     """
@@ -166,8 +166,8 @@ class Leg:
         keys: The keys that are pressed after the answer.
         awaits_greeting: Whether the instructions begin after the greeting of a machine.
         is_incoming: Whether the call comes from outside, and the application answers it.
-        is_whisper: Whether the instructions are what a dialled party hears before it is connected.
-        budget: What it can still ask for, together with the call that dialled it.
+        is_whisper: Whether the instructions are what a dialed party hears before it is connected.
+        budget: What it can still ask for, together with the call that dialed it.
         cookies: The cookies of the application.
         status: The latest known status of the call.
     """
@@ -252,7 +252,7 @@ class Exchange(Protocol):
         ...
 
     def connect(self, sid: str) -> None:
-        """Connect a dialled call to the one that dialled it."""
+        """Connect a dialed call to the one that dialed it."""
         ...
 
     def save_recording(self, sid: str, recorded: Recorded) -> Mapping[str, str]:

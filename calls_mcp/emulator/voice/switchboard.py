@@ -324,7 +324,7 @@ class Switchboard:
             return
         if running:
             running.steps.close()
-        self._notify(self.call(sid)._replace(status="completed"))  # it leaves who dialled it
+        self._notify(self.call(sid)._replace(status="completed"))  # it leaves who dialed it
         leg = replace(leg, instructions=instructions, keys="", is_whisper=False)
         self._legs[sid] = leg
         self._start(sid, leg)
@@ -489,7 +489,7 @@ class Switchboard:
             self._notify(call)
 
     def connect(self, sid: str) -> None:
-        """Connect a dialled call to the one that dialled it."""
+        """Connect a dialed call to the one that dialed it."""
         for watcher in self._watchers.get(sid, ()):
             self._post(self._store.now, watcher, Connected(sid))
 

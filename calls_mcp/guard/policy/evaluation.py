@@ -11,7 +11,7 @@ from calls_mcp.guard.policy.destinations import (
     pre_approves,
 )
 from calls_mcp.guard.policy.rules import CallerIds, Caps, Objection, Policy, Requirement
-from calls_mcp.guard.policy.twiml import dialled, is_understood, messaged, object_to_twiml
+from calls_mcp.guard.policy.twiml import dialed, is_understood, messaged, object_to_twiml
 from calls_mcp.guard.policy.urls import object_to_url
 from calls_mcp.tools.catalog import Action, Json
 
@@ -111,7 +111,7 @@ def parties(arguments: "Arguments") -> tuple[str, ...]:
     values = arguments.values
     placed = [str(values["to"])] if arguments.operation.effect == "place" else []
     twiml = str(values.get("twiml", ""))
-    return (*placed, *dialled(twiml), *messaged(twiml))
+    return (*placed, *dialed(twiml), *messaged(twiml))
 
 
 def action_of(arguments: "Arguments") -> Action:

@@ -13,7 +13,7 @@ from calls_mcp.guard.policy.sip_address import LONGEST_EMERGENCY, SHORTEST_SUBSC
 class NumberFacts:
     """What is known about a number. It has several `regions` if only its calling code is known.
 
-    `with_trunk` is the number with the 0 that is only dialled without the country code. The phone
+    `with_trunk` is the number with the 0 that is only dialed without the country code. The phone
     network ignores extra digits, so it most likely dials `reached`, and maybe one of `shorter`.
     """
 
@@ -73,10 +73,10 @@ def _is_emergency(number: PhoneNumber, country: str) -> bool:
     """Return whether an emergency service may answer, even with a trunk prefix or more digits."""
     national = phonenumbers.national_significant_number(number)
     trunk = phonenumbers.ndd_prefix_for_region(country, strip_non_digits=True) or "0"
-    dialled = {national, national.removeprefix(trunk), national.removeprefix("0")}
+    dialed = {national, national.removeprefix(trunk), national.removeprefix("0")}
     is_short = len(f"{number.country_code}{national}") <= LONGEST_EMERGENCY
     if is_short and not phonenumbers.is_valid_number(number):
-        return any(phonenumbers.connects_to_emergency_number(each, country) for each in dialled)
+        return any(phonenumbers.connects_to_emergency_number(each, country) for each in dialed)
     return phonenumbers.is_emergency_number(national, country)
 
 

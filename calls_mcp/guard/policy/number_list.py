@@ -13,7 +13,7 @@ from calls_mcp.errors import FileError
 
 _BOM = b"\xef\xbb\xbf"
 _IGNORED = b" \t\r-()./"
-_TRUNK = b"(0)"  # as in +44 (0)20: not dialled with a country code
+_TRUNK = b"(0)"  # as in +44 (0)20: not dialed with a country code
 _NUMBER = re.compile(rb"\+[1-9][0-9]{6,14}").fullmatch
 _PREFIX = re.compile(rb"\+[1-9][0-9]{0,14}\*").fullmatch
 _MOST_FAULTS = 20

@@ -45,12 +45,12 @@ class SipAddress:
     @property
     def number(self) -> str:
         """Return the number that a gateway most likely dials, as digits with or without a +."""
-        return _number(self._dialled)
+        return _number(self._dialed)
 
     @property
     def numbers(self) -> frozenset[str]:
         """Return all numbers that a gateway may dial, as digits with or without a +."""
-        runs = _RUN.findall(self._dialled)
+        runs = _RUN.findall(self._dialed)
         found = {number for _, number in runs}
         if runs and runs[0][0] and runs[0][1].isdigit():  # it begins with a code of unknown length
             found |= {runs[0][1][end:] for end in range(1, _LONGEST_CODE + 1)} - {""}
@@ -61,17 +61,17 @@ class SipAddress:
     @property
     def is_doubtful(self) -> bool:
         """Return whether a gateway may dial a number, and it isn't certain which."""
-        runs = [run.lstrip("+") for _, run in _RUN.findall(self._dialled)]
+        runs = [run.lstrip("+") for _, run in _RUN.findall(self._dialed)]
         if self._has_letters:
             return any(len(run) >= SHORTEST_SUBSCRIBER for run in runs)
-        return bool(runs) and not _NUMBER.fullmatch(self._dialled.rstrip("*#"))
+        return bool(runs) and not _NUMBER.fullmatch(self._dialed.rstrip("*#"))
 
     @property
     def _has_letters(self) -> bool:
-        return any(c.isalpha() for c in self._dialled)
+        return any(c.isalpha() for c in self._dialed)
 
     @property
-    def _dialled(self) -> str:
+    def _dialed(self) -> str:
         """Return what is left of `user` without punctuation."""
         kept = (c for c in self.user.lower() if c.isalnum() or c in "*#+")
         return "".join(kept)

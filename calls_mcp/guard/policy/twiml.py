@@ -41,7 +41,7 @@ def _addresses(value: Value) -> int:
     return max(1, len(address.numbers)) if address else int(value.kind in _ADDRESSED)
 
 
-def dialled(twiml: str) -> list[str]:
+def dialed(twiml: str) -> list[str]:
     """Return the parties that TwiML calls, as `to` would name them; none if it is malformed."""
     return [_address(value) for value in read_values(twiml) if value.kind in PARTIES]
 

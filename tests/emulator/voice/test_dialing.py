@@ -14,7 +14,7 @@ BUSY, SILENT, FAILED, NOT_VALID = "+15005550201", "+15005550202", "+15005550203"
 OWN = "+12025550177"
 
 
-def dialled(
+def dialed(
     phone: Phone, application: Application, content: str, attributes: str = ""
 ) -> tuple[str, Mapping[str, str]]:
     """Call someone, dial these, and return the call and the parameters of the action."""
@@ -43,7 +43,7 @@ def dialled(
 def test_dial_calls_the_party_that_a_noun_names(
     phone: Phone, application: Application, noun: str, to: str
 ) -> None:
-    sid, done = dialled(phone, application, noun)
+    sid, done = dialed(phone, application, noun)
     (child,) = phone.children(sid)
     assert (child["to"], child["direction"], child["status"]) == (to, "outbound-dial", "completed")
     assert child["parent_call_sid"] == sid
@@ -67,14 +67,14 @@ def test_dial_calls_the_party_that_a_noun_names(
 def test_the_action_learns_why_nobody_answered(
     phone: Phone, application: Application, to: str, attributes: str, status: str
 ) -> None:
-    sid, done = dialled(phone, application, to, attributes)
+    sid, done = dialed(phone, application, to, attributes)
     (child,) = phone.children(sid)
     assert done["DialCallStatus"] == child["status"] == status
     assert done["DialCallSid"] == child["sid"]
     assert "DialCallDuration" not in done
 
 
-def test_a_star_cancels_the_dialled_call(phone: Phone, application: Application) -> None:
+def test_a_star_cancels_the_dialed_call(phone: Phone, application: Application) -> None:
     verb = f'<Dial action="/done" hangupOnStar="true">{SILENT}</Dial>'
     sid = phone.call(Url=application.says("/start", verb))
     phone.advance(10)
@@ -100,7 +100,7 @@ def test_the_first_of_several_parties_to_answer_is_connected(application: Applic
     scripts = {ALICE: Script(answer_after=9), BOB: Script(answer_after=5)}
     numbers = "".join(f"<Number>{each}</Number>" for each in (ALICE, BUSY, BOB, SILENT))
     with switched_on(application, scripts) as phone:
-        sid, done = dialled(phone, application, numbers)
+        sid, done = dialed(phone, application, numbers)
         children = {each["to"]: each for each in phone.children(sid)}
     assert done["DialCallSid"] == children[BOB]["sid"]
     statuses = {to: child["status"] for to, child in children.items()}
@@ -111,7 +111,7 @@ def test_of_several_parties_with_the_same_script_the_first_answers(
     phone: Phone, application: Application
 ) -> None:
     numbers = "".join(f"<Number>{number}</Number>" for number in (ALICE, BOB, CAROL))
-    sid, done = dialled(phone, application, numbers)
+    sid, done = dialed(phone, application, numbers)
     assert done["DialCallStatus"] == "completed"
     statuses = {call["to"]: call["status"] for call in phone.children(sid)}
     assert statuses == {ALICE: "completed", BOB: "canceled", CAROL: "canceled"}
@@ -119,7 +119,7 @@ def test_of_several_parties_with_the_same_script_the_first_answers(
 
 def test_sequential_dials_one_party_after_the_other(phone: Phone, application: Application) -> None:
     numbers = "".join(f"<Number>{each}</Number>" for each in (BUSY, SILENT, ALICE, BOB))
-    sid, done = dialled(phone, application, numbers, 'sequential="true" timeout="5"')
+    sid, done = dialed(phone, application, numbers, 'sequential="true" timeout="5"')
     statuses = [(each["to"], each["status"]) for each in phone.children(sid)]
     assert statuses == [(BUSY, "busy"), (SILENT, "no-answer"), (ALICE, "completed")]
     assert done["DialCallStatus"] == "completed"
@@ -135,7 +135,7 @@ def test_a_noun_that_is_not_available_is_skipped_and_noted(
     phone: Phone, application: Application
 ) -> None:
     nouns = f"<Sim>DE123</Sim><Number>{ALICE}</Number><WhatsApp>{BOB}</WhatsApp>"
-    sid, _ = dialled(phone, application, nouns)
+    sid, _ = dialed(phone, application, nouns)
     assert [each["to"] for each in phone.children(sid)] == [ALICE]
     skipped = [text.partition(",")[0] for text in phone.events(sid, "skipped")]
     assert skipped == ["<Dial><Sim>", "<Dial><WhatsApp>"]
@@ -148,16 +148,16 @@ def test_dial_without_anyone_is_skipped(phone: Phone) -> None:
 
 
 @pytest.mark.parametrize(("attributes", "expected"), [("", None), (f'callerId="{BOB}"', BOB)])
-def test_the_caller_id_of_the_dialled_call(
+def test_the_caller_id_of_the_dialed_call(
     phone: Phone, application: Application, attributes: str, expected: str | None
 ) -> None:
-    sid, _ = dialled(phone, application, ALICE, attributes)
+    sid, _ = dialed(phone, application, ALICE, attributes)
     assert phone.children(sid)[0]["from"] == (expected or phone.api.number)
 
 
 def test_the_time_limit_ends_the_talk(application: Application) -> None:
     with switched_on(application, {ALICE: Script(talk_for=100)}) as phone:
-        sid, done = dialled(phone, application, ALICE, 'timeLimit="7"')
+        sid, done = dialed(phone, application, ALICE, 'timeLimit="7"')
         assert phone.children(sid)[0]["duration"] == "7"
     assert done["DialCallDuration"] == "7"
 
@@ -178,14 +178,14 @@ def test_the_talk_is_recorded(
     phone: Phone, application: Application, record: str, channels: str | None
 ) -> None:
     attributes = f'record="{record}" recordingStatusCallback="/recorded"'
-    _, done = dialled(phone, application, ALICE, attributes)
+    _, done = dialed(phone, application, ALICE, attributes)
     phone.api.wait_for_callbacks()
     recorded = application.requests("/recorded")
     assert [each.form["RecordingChannels"] for each in recorded] == ([channels] if channels else [])
     assert ("RecordingUrl" in done) == (channels is not None)
 
 
-def test_status_callbacks_of_dialled_calls(phone: Phone, application: Application) -> None:
+def test_status_callbacks_of_dialed_calls(phone: Phone, application: Application) -> None:
     events = "initiated ringing answered completed"
     noun = f'<Number statusCallback="../status" statusCallbackEvent="{events}">{ALICE}</Number>'
     sid = phone.call(Url=application.says("/voice/start", f"<Dial>{noun}</Dial>"))
@@ -203,10 +203,10 @@ def test_status_callbacks_of_dialled_calls(phone: Phone, application: Applicatio
     assert {each.form["ParentCallSid"] for each in received} == {sid}
 
 
-# What the dialled party hears first
+# What the dialed party hears first
 
 
-def test_a_whisper_is_heard_by_the_dialled_party_before_the_talk(
+def test_a_whisper_is_heard_by_the_dialed_party_before_the_talk(
     phone: Phone, application: Application
 ) -> None:
     application.says("/voice/whisper", "<Say>A call from sales.</Say><Dial>+12025550199</Dial>")
@@ -222,26 +222,26 @@ def test_a_whisper_is_heard_by_the_dialled_party_before_the_talk(
 
 
 @pytest.mark.parametrize(("to", "seconds"), [(ALICE, "60"), (BOB, "20")])
-def test_a_dialled_party_talks_until_20_seconds_after_its_last_reaction(
+def test_a_dialed_party_talks_until_20_seconds_after_its_last_reaction(
     application: Application, to: str, seconds: str
 ) -> None:
     scripts = {ALICE: Script(reactions=(Reaction(at=40, say="Bye."),))}
     with switched_on(application, scripts) as phone:
-        _, done = dialled(phone, application, to)
+        _, done = dialed(phone, application, to)
     assert done["DialCallDuration"] == seconds
 
 
 def test_a_whisper_can_last_longer_than_the_ringing(phone: Phone, application: Application) -> None:
     whisper = application.says("/whisper", "<Pause length='20'/>")
     noun = f'<Number url="{whisper}">{ALICE}</Number>'
-    _, done = dialled(phone, application, noun, 'timeout="5"')
+    _, done = dialed(phone, application, noun, 'timeout="5"')
     assert done["DialCallStatus"] == "completed"
 
 
 def test_a_whisper_that_hangs_up_declines_the_call(phone: Phone, application: Application) -> None:
     screen = '<Gather numDigits="1" action="/accepted"><Say>Press 1.</Say></Gather><Hangup/>'
     noun = f'<Number url="{application.says("/screen", screen)}">{ALICE}</Number>'
-    sid, done = dialled(phone, application, noun)
+    sid, done = dialed(phone, application, noun)
     assert done["DialBridged"] == "false"
     assert phone.events(sid, "connected") == []
 
@@ -251,7 +251,7 @@ def test_send_digits_are_pressed_after_the_answer(application: Application) -> N
     own = Script(voice_url=application.says("/own", gather))
     application.says("/heard", '<Pause length="5"/>')
     with switched_on(application, {OWN: own}) as phone:
-        sid, done = dialled(phone, application, f'<Number sendDigits="WW12#">{OWN}</Number>')
+        sid, done = dialed(phone, application, f'<Number sendDigits="WW12#">{OWN}</Number>')
         (child,) = phone.children(sid)
         assert phone.events(child["sid"] or "", "pressed") == ["WW12#"]
     assert application.requests("/heard")[0].form["Digits"] == "12"
@@ -261,7 +261,7 @@ def test_send_digits_are_pressed_after_the_answer(application: Application) -> N
 def test_keys_that_do_not_exist_are_ignored(application: Application) -> None:
     own = Script(voice_url=application.says("/own", '<Pause length="9"/>'))
     with switched_on(application, {OWN: own}) as phone:
-        sid, _ = dialled(phone, application, f'<Number sendDigits="hello">{OWN}</Number>')
+        sid, _ = dialed(phone, application, f'<Number sendDigits="hello">{OWN}</Number>')
         assert phone.record(sid)["status"] == "completed"
 
 
@@ -370,7 +370,7 @@ def test_a_call_that_ends_when_it_is_served_does_not_hold_the_agent(
 
 
 def test_an_empty_queue_is_not_answered(phone: Phone, application: Application) -> None:
-    _, done = dialled(phone, application, "<Queue>support</Queue>", 'timeout="5"')
+    _, done = dialed(phone, application, "<Queue>support</Queue>", 'timeout="5"')
     assert done["DialCallStatus"] == "no-answer"
 
 

@@ -74,7 +74,7 @@ def test_an_update_can_bring_another_fallback(phone: Phone, application: Applica
 
 
 @pytest.mark.parametrize("whisper", ["", '<Pause length="60"/>'])
-def test_a_dialled_call_that_is_redirected_leaves_and_goes_on(
+def test_a_dialed_call_that_is_redirected_leaves_and_goes_on(
     phone: Phone, application: Application, whisper: str
 ) -> None:
     url = f'url="{application.says("/whisper", whisper)}"' if whisper else ""
@@ -91,7 +91,7 @@ def test_a_dialled_call_that_is_redirected_leaves_and_goes_on(
     assert phone.record(child["sid"] or "")["status"] == "completed"
 
 
-def test_the_end_of_a_call_ends_those_that_it_dialled(
+def test_the_end_of_a_call_ends_those_that_it_dialed(
     phone: Phone, application: Application
 ) -> None:
     for to, status in ((SILENT, "canceled"), (ALICE, "completed")):

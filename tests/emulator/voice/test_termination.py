@@ -135,7 +135,7 @@ def test_all_calls_end_whatever_their_instructions_are(
         looping.application.says(path, verbs)
     looping.call(Url=looping.application.url + PATHS[0], to=to)
     looping.ring(FIRST, Script(reactions=REACTIONS))
-    # each dialled call can have a record at both ends
+    # each dialed call can have a record at both ends
     assert ended(looping) <= 2 * (2 + 2 * Budget().calls)
 
 

@@ -49,7 +49,7 @@ from tests.guard.policy.cases import (
         ("<Dial><Sip>bob@example.com</Sip></Dial>", "destinations.twiml"),
     ],
 )
-def test_parties_dialled_by_twiml_follow_the_destination_rules(inside: str, rule: str) -> None:
+def test_parties_dialed_by_twiml_follow_the_destination_rules(inside: str, rule: str) -> None:
     assert ruling(SHIPPED, asked(twiml=f"<Response>{inside}</Response>")) == rule
 
 
@@ -70,7 +70,7 @@ def test_urls_in_twiml_must_be_https(inside: str, *, is_refused: bool) -> None:
     assert ruling(changed("urls", https_only=False), arguments) == ""
 
 
-def test_sip_addresses_and_clients_dialled_by_twiml_must_match_a_pattern() -> None:
+def test_sip_addresses_and_clients_dialed_by_twiml_must_match_a_pattern() -> None:
     sip = "<Response><Dial><Sip>sip:bob@example.com</Sip></Dial></Response>"
     client = "<Response><Dial><Client>alice</Client></Dial></Response>"
     nobody = changed("destinations", allow_sip=(), allow_clients=())
@@ -128,7 +128,7 @@ def test_a_message_may_go_to_a_short_code_unless_there_are_rules_for_numbers(
     assert ruling(changed("destinations", **rules), asked(to="+15005550205", twiml=twiml)) == rule
 
 
-def test_a_short_code_is_not_dialled() -> None:
+def test_a_short_code_is_not_dialed() -> None:
     twiml = "<Response><Dial>12345</Dial></Response>"
     assert ruling(SHIPPED, asked(twiml=twiml)) == "destinations.twiml"
 
@@ -243,7 +243,7 @@ def test_a_caller_id_in_twiml_must_be_a_plain_address_that_is_allowed(
     assert rule == ("" if is_allowed else "caller_ids.allow")
 
 
-def test_pre_approval_does_not_cover_parties_dialled_by_twiml() -> None:
+def test_pre_approval_does_not_cover_parties_dialed_by_twiml() -> None:
     policy = changed("destinations", pre_approved=("+15005550205",))
     arguments = asked(to="+15005550205", twiml="<Response><Dial>+15005550205</Dial></Response>")
     assert judge(policy, arguments, ACCOUNT).requirement == "never"
