@@ -208,14 +208,12 @@ def _zone(request: Request) -> ZoneInfo:
 
 
 def _tiles(statistics: Statistics) -> Iterator[tuple[str, str]]:
-    completed = sum(counts.get("completed", 0) for counts in statistics.hours.values())
     costs: defaultdict[str, Decimal] = defaultdict(Decimal)
     for (_, currency), cost in statistics.costs.items():
         costs[currency] += cost
     cost = ", ".join(f"{cost:.2f} {currency}".strip() for currency, cost in costs.items())
     requested, accepted = (statistics.confirmations[name] for name in ("requested", "accepted"))
     yield "Calls", f"{statistics.calls:,}"
-    yield "Completed", f"{completed:,}"
     rate = statistics.answer_rate
     yield "Answer rate", "none" if rate is None else f"{100 * rate:.0f} %"
     yield "Talk time", _talk_time(statistics.talk_time)

@@ -52,8 +52,8 @@ def to_result(operation: Operation, outcome: Outcome) -> CallToolResult:
 
 def _lines(operation: Operation, outcome: Outcome) -> Iterator[str]:
     if outcome.sandbox:
-        is_over = outcome.call is not None and outcome.call.live is False
-        more = "; the resource calls://call/{sid} has a transcript" if is_over else ""
+        ended = outcome.call.sid if outcome.call and outcome.call.live is False else None
+        more = f"; the resource calls://call/{ended} has a transcript" if ended else ""
         yield f"[sandbox: no real calls{more}]"
     if outcome.error:
         yield from _failure(outcome.error)

@@ -102,7 +102,7 @@ OUTCOMES: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "a call of the sandbox": (
         "fetch_call",
         {"outcome": "done", "call": CALL, "sandbox": True},
-        ["[sandbox: no real calls; the resource calls://call/{sid} has a transcript]", *ENDED],
+        [f"[sandbox: no real calls; the resource calls://call/{SID} has a transcript]", *ENDED],
     ),
     "faults": (
         "create_call",
