@@ -203,12 +203,14 @@ class Webhooks:
             url = str(request.url)
             if not self.reaches(url):
                 return Reply(failure=_NOT_SENT)
-            cookies.set_cookie_header(request)
+            if cookies:
+                cookies.set_cookie_header(request)
             async with aclosing(await self.http.send(request, stream=True)) as response:
                 body = bytearray()
                 async for part in response.aiter_bytes():
                     body += part[: LONGEST_BODY - len(body)]
-            cookies.extract_cookies(response)
+            if "set-cookie" in response.headers:
+                cookies.extract_cookies(response)
             content_type = response.headers.get("content-type", "")
             reply = Reply(response.status_code, content_type, bytes(body), url=url)
             if response.next_request is None:
