@@ -3,12 +3,12 @@
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from queue import Queue
-from threading import Thread
 from urllib.parse import parse_qsl, urlsplit
 
 from twilio.request_validator import RequestValidator
+
+from tests.web_server import QuietHandler, listening
 
 PATIENCE = 30  # seconds
 
@@ -49,19 +49,14 @@ class Receiver:
 
 @contextmanager
 def receiving() -> Generator[Receiver]:
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
-            pass
-
-        def do_POST(self) -> None:
-            length = int(self.headers.get("Content-Length", 0))
-            form = dict(parse_qsl(self.rfile.read(length).decode(), keep_blank_values=True))
+    class Handler(QuietHandler):
+        def do_POST(self) -> None:  # noqa: N802 - its name there
             base = receiver.url.removesuffix("/status")
             receiver.received.put(
                 Received(
                     self.command,
                     base + self.path,
-                    form,
+                    self.form(),
                     self.headers["X-Twilio-Signature"],
                     self.headers["I-Twilio-Idempotency-Token"],
                     self.headers["Authorization"],
@@ -73,12 +68,6 @@ def receiving() -> Generator[Receiver]:
 
         do_GET = do_POST  # noqa: N815 - its name there
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        receiver = Receiver(f"http://127.0.0.1:{server.server_address[1]}/status")
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield receiver
-        finally:
-            server.shutdown()
-            thread.join()
+    with listening(Handler) as url:
+        receiver = Receiver(f"{url}/status")
+        yield receiver

@@ -5,9 +5,8 @@ import shutil
 import sys
 from collections.abc import Generator
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 
 import pytest
 from mcp import Client, StdioServerParameters
@@ -19,6 +18,7 @@ from tests.docs.pages import ROOT, blocks
 from tests.harness import Agent
 from tests.release.builds import Built, copy_of_the_checkout, outside, run
 from tests.release.host import configure
+from tests.web_server import QuietHandler, listening
 
 pytestmark = [pytest.mark.install, pytest.mark.timeout(400)]
 HERE = Path(sys.executable).parent  # with uv and pipx
@@ -31,9 +31,8 @@ PACKAGES = [
 ]
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # its name is theirs
-        del format, args
+class Index(QuietHandler, SimpleHTTPRequestHandler):
+    pass
 
 
 @pytest.fixture
@@ -42,13 +41,8 @@ def index(built: Built, tmp_path: Path) -> Generator[str]:
     folder = tmp_path / "index" / "simple" / "calls-mcp"
     folder.mkdir(parents=True)
     shutil.copy(built.wheel, folder)
-    handler = partial(Quiet, directory=str(tmp_path / "index"))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/simple"
-        server.shutdown()
-        thread.join()
+    with listening(partial(Index, directory=str(tmp_path / "index"))) as url:
+        yield f"{url}/simple"
 
 
 @pytest.fixture

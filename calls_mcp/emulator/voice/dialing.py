@@ -1,7 +1,7 @@
 """The verbs that involve several calls: `<Dial>` and `<Enqueue>`, with its `<Leave>`."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from calls_mcp.emulator.call_lifecycle import DEFAULT_TIME_LIMIT, Status
@@ -13,6 +13,7 @@ from calls_mcp.emulator.voice.session import (
     Connected,
     Ended,
     Gone,
+    Input,
     LeaveQueue,
     Party,
     Pressed,
@@ -113,7 +114,7 @@ def _talk(session: Session, verb: Element, sid: str) -> Steps[Parameters]:
     started, is_over = session.now, False
     recorded: Parameters = {}
     try:
-        is_over = yield from _until_over(session, verb, sid)
+        is_over = yield from _until_gone(session, verb, sid)
     finally:
         if not is_over:
             session.exchange.hang_up(sid)
@@ -131,15 +132,26 @@ def _talk(session: Session, verb: Element, sid: str) -> Steps[Parameters]:
     }
 
 
-def _until_over(session: Session, verb: Element, sid: str) -> Steps[bool]:
-    """Wait for the other call to end or leave; return False if this call ends the talk before."""
+def _until(session: Session, verb: Element, is_over: Callable[[Input], bool]) -> Steps[bool]:
+    """Wait until the talk is over; return False if this call ends it, or its time has passed."""
     until = session.now + verb.number("timeLimit", DEFAULT_TIME_LIMIT)
     while (received := (yield until)) is not None:
-        if isinstance(received, Changed) and received.call.sid == sid and not received.call.live:
+        if is_over(received):
             return True
         if _hangs_up(verb, received):
             break
     return False
+
+
+def _until_gone(session: Session, verb: Element, sid: str) -> Steps[bool]:
+    """Talk until the other call ends or leaves, as `_until` does."""
+
+    def is_gone(received: Input) -> bool:
+        if not isinstance(received, Changed):
+            return False
+        return received.call.sid == sid and not received.call.live
+
+    return _until(session, verb, is_gone)
 
 
 def _hangs_up(verb: Element, received: object) -> bool:
@@ -174,19 +186,12 @@ def _dial_conference(session: Session, verb: Element, noun: Element) -> Steps[Pa
     session.note("joined", f"the conference {noun.text}", participants=str(people))
     started = session.now
     try:
-        yield from _until_released(session, verb, verb.number("timeLimit", DEFAULT_TIME_LIMIT))
+        yield from _until(session, verb, lambda received: isinstance(received, Released))
     finally:
         session.exchange.leave(session.sid)
     seconds = session.now - started
     session.note("left", f"the conference {noun.text} after {seconds:.0f} s")
     return {"DialCallStatus": "answered", "DialCallDuration": f"{seconds:.0f}"}
-
-
-def _until_released(session: Session, verb: Element, seconds: float) -> Steps[None]:
-    until = session.now + seconds
-    while (received := (yield until)) is not None:
-        if isinstance(received, Released) or _hangs_up(verb, received):
-            return
 
 
 def _dial_queue(session: Session, verb: Element, noun: Element) -> Steps[Parameters]:
@@ -210,7 +215,7 @@ def _talk_to_queued(session: Session, verb: Element, sid: str) -> Steps[Paramete
     session.exchange.watch(session.sid, sid)
     started = session.now
     try:
-        yield from _until_over(session, verb, sid)
+        yield from _until_gone(session, verb, sid)
     finally:
         session.exchange.release(sid)
     seconds = session.now - started

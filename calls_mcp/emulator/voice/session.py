@@ -7,9 +7,10 @@ hour on hold takes no time on a clock that is moved ahead.
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from calls_mcp.emulator.call_lifecycle import LIVE, Call, Status
+from calls_mcp.emulator.recordings import RecordingOptions, Source
 from calls_mcp.emulator.scenario import DEFAULT_TALK
 from calls_mcp.emulator.voice.callee import Callee, keys_seconds, speech_seconds
 from calls_mcp.emulator.voice.instructions import Fetched, Instructions, absolute
@@ -99,25 +100,6 @@ class Ended(Exception):
 
 class LeaveQueue(Exception):
     """The instructions that are heard in a queue leave it."""
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """A recording that has just ended.
-
-    Attributes:
-        source: The verb that made it.
-        started: When it began, in seconds since the epoch.
-        channels: 1 for all parties together, 2 for each in its own channel.
-        verb: The verb, whose attributes name the callback.
-        callback_url: The URL of the callback, empty for none.
-    """
-
-    source: Literal["DialVerb", "RecordVerb"]
-    started: float
-    channels: int
-    verb: Element
-    callback_url: str
 
 
 @dataclass(frozen=True)
@@ -255,8 +237,10 @@ class Exchange(Protocol):
         """Connect a dialed call to the one that dialed it."""
         ...
 
-    def save_recording(self, sid: str, recorded: Recorded) -> Mapping[str, str]:
-        """Keep a recording, and return the parameters that describe it."""
+    def save_recording(
+        self, sid: str, source: Source, started: float, options: RecordingOptions
+    ) -> Mapping[str, str]:
+        """Keep a recording that ends now, and return the parameters that describe it."""
         ...
 
 
@@ -384,17 +368,17 @@ class Session:
             raise HangUp(f"after {most.documents} documents or {most.calls} calls")
 
     def save_recording(
-        self,
-        source: Literal["DialVerb", "RecordVerb"],
-        verb: Element,
-        started: float,
-        channels: int,
+        self, source: Source, verb: Element, started: float, channels: int
     ) -> Mapping[str, str]:
         """Keep a recording that ends now, and return the parameters that describe it."""
         self.note("recorded", f"{self.now - started:.0f} s")
-        url = self.callback(verb, "recordingStatusCallback")
-        recorded = Recorded(source, started, channels, verb, url)
-        return self.exchange.save_recording(self.sid, recorded)
+        options = RecordingOptions(
+            channels=channels,
+            callback_url=self.callback(verb, "recordingStatusCallback") or None,
+            callback_method=verb.method("recordingStatusCallbackMethod"),
+            callback_events=verb.get("recordingStatusCallbackEvent", "completed"),
+        )
+        return self.exchange.save_recording(self.sid, source, started, options)
 
     def _prepare(self) -> Steps[None]:
         if self.leg.awaits_greeting and (greeting := self.leg.callee.script.greeting):

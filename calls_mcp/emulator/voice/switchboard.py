@@ -14,7 +14,7 @@ from calls_mcp.emulator.call_lifecycle import Call, Status, new_sid, planned
 from calls_mcp.emulator.call_parameters import call_parameters
 from calls_mcp.emulator.call_store import CallStore
 from calls_mcp.emulator.parameters import CALL_STATE, ApiError, invalid, is_address
-from calls_mcp.emulator.recordings import RecordingOptions
+from calls_mcp.emulator.recordings import RecordingOptions, Source
 from calls_mcp.emulator.scenario import Scenario, Script
 from calls_mcp.emulator.transcripts import TranscriptEntry
 from calls_mcp.emulator.voice import dialing, verbs
@@ -32,7 +32,6 @@ from calls_mcp.emulator.voice.session import (
     Leg,
     Party,
     Pressed,
-    Recorded,
     Redirected,
     Released,
     Session,
@@ -522,17 +521,12 @@ class Switchboard:
         """Let a call that was taken from a queue continue."""
         self._post(self._store.now, sid, Released())
 
-    def save_recording(self, sid: str, recorded: Recorded) -> Mapping[str, str]:
-        """Keep a recording, and return the parameters that describe it."""
-        verb, recordings = recorded.verb, self._store.recordings
-        options = RecordingOptions(
-            channels=recorded.channels,
-            callback_url=recorded.callback_url or None,
-            callback_method=verb.method("recordingStatusCallbackMethod"),
-            callback_events=verb.get("recordingStatusCallbackEvent", "completed"),
-        )
-        recording = recordings.add(sid, recorded.source, recorded.started, self._store.now, options)
-        return recordings.summary(recording)
+    def save_recording(
+        self, sid: str, source: Source, started: float, options: RecordingOptions
+    ) -> Mapping[str, str]:
+        """Keep a recording that ends now, and return the parameters that describe it."""
+        recordings = self._store.recordings
+        return recordings.summary(recordings.add(sid, source, started, self._store.now, options))
 
     def _connect_queued(self, queue: str) -> None:
         for first, server in self._queues.matches(queue):
@@ -563,10 +557,11 @@ class Switchboard:
             with self._store.transaction() as now:
                 self._post(now, sid, Fetched(number, reply))
         finally:
+            self._pending.discard(number)
+            if not self._pending:
+                self._idle.set()
             with self._store.transaction():  # which handles what has arrived
-                self._pending.discard(number)
-                if not self._pending:
-                    self._idle.set()
+                pass
 
 
 def answering(application: Script, caller: Callee) -> Leg:

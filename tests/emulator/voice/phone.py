@@ -3,8 +3,6 @@
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from urllib.parse import parse_qsl, urlsplit
 
 import httpx
@@ -12,6 +10,7 @@ from twilio.request_validator import RequestValidator
 
 from calls_mcp.emulator import Emulator, ManualClock, Scenario, Script
 from calls_mcp.emulator.testing import RunningEmulator, running
+from tests.web_server import QuietHandler, listening
 
 CALLEE = "+12025550123"
 XML = {"Content-Type": "text/xml"}
@@ -71,21 +70,14 @@ class Application:
         return page if isinstance(page, Page) else page(asked)
 
 
-class Server(ThreadingHTTPServer):
-    request_queue_size = 128  # as of other web servers, instead of 5
-
-
 @contextmanager
 def serving() -> Generator[Application]:
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
-            pass
-
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
-            form = dict(parse_qsl(body, keep_blank_values=True))
-            url = application.url + self.path
-            page = application.respond(Asked(self.command, url, form, dict(self.headers)))
+    class Handler(QuietHandler):
+        def do_POST(self) -> None:  # noqa: N802 - its name there
+            asked = Asked(
+                self.command, application.url + self.path, self.form(), dict(self.headers)
+            )
+            page = application.respond(asked)
             content = page.body.encode()
             self.send_response(page.status)
             for name, value in {**page.headers, "Content-Length": str(len(content))}.items():
@@ -95,15 +87,9 @@ def serving() -> Generator[Application]:
 
         do_GET = do_POST  # noqa: N815 - its name there
 
-    with Server(("127.0.0.1", 0), Handler) as server:
-        application = Application(f"http://127.0.0.1:{server.server_address[1]}")
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield application
-        finally:
-            server.shutdown()
-            thread.join()
+    with listening(Handler) as url:
+        application = Application(url)
+        yield application
 
 
 @dataclass
