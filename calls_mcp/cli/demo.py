@@ -39,7 +39,7 @@ from calls_mcp.service.sandbox import access_to
 from calls_mcp.settings import Settings
 
 _EPILOG = """\
-It takes about ten seconds, needs no account, and ignores your settings. No phone rings.
+It takes a few seconds, needs no account, and ignores your settings. No phone rings.
 
 example:
   calls-mcp demo
