@@ -24,6 +24,7 @@ Query = Callable[[str, Parameters], list[tuple[object, ...]]]
 SQLITE = "sqlite:///"
 NEWER = "it was written by a newer version of calls-mcp"
 _PAUSE = 0.001  # seconds; SQLite's own pauses grow, so some writers would starve
+_FILES = ("", "-wal", "-shm", "-claims")  # how their names end
 _AUDIT_COLUMNS = {"seq", "time", "tool", "sid", "prev", "hash", "body"}
 
 
@@ -42,15 +43,6 @@ class Database:
         self._connection: sqlite3.Connection | None = None
         self._file_id: tuple[int, int] | None = None
         self._lock = Lock()
-
-    @property
-    def run(self) -> str:
-        """Which file is in use, since which start of this machine.
-
-        A copy of the file, such as a restored backup, is another run, unless it has the inode
-        number of the original, which file systems reuse. It is only known during `write`.
-        """
-        return f"{_boot_id()}:{self._file_id}"
 
     def deadline(self) -> float:
         """Return the end of a wait that begins now (monotonic clock)."""
@@ -303,15 +295,6 @@ def _file_id(path: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-@cache
-def _boot_id() -> str:
-    """Return what identifies this start of the machine; empty where it is not known."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-    except OSError:
-        return ""
-
-
 def _is_default(path: Path) -> bool:
     """Return whether a file is in this user's state directory."""
     return path.parent == default_path().parent
@@ -334,7 +317,7 @@ def _make_private(path: Path) -> None:
     """Remove other users' permissions that an earlier version or a copy may have set."""
     if sys.platform == "win32":
         return
-    for each in (path.parent, *(path.with_name(path.name + end) for end in ("", "-wal", "-shm"))):
+    for each in (path.parent, *(path.with_name(path.name + end) for end in _FILES)):
         with suppress(OSError):
             found = each.stat()
             if found.st_uid == os.getuid() and found.st_mode & 0o077:

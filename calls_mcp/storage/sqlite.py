@@ -11,6 +11,7 @@ from typing import TypeVar, cast
 from anyio import CapacityLimiter, to_thread
 
 from calls_mcp.errors import ConfigurationError, OutcomeNotStored, StoreUnavailable
+from calls_mcp.storage import generations
 from calls_mcp.storage.database import Database, Query, querying
 from calls_mcp.storage.interface import Storage, explain
 from calls_mcp.storage.models import (
@@ -43,7 +44,7 @@ _T = TypeVar("_T")
 _START = Position(-inf, "")
 
 _ADD_CONFIRMATION = """
-INSERT INTO confirmations (identifier, principal, pending, forget_at, run) VALUES (?, ?, ?, ?, ?)
+INSERT INTO confirmations (identifier, principal, pending, forget_at) VALUES (?, ?, ?, ?)
 ON CONFLICT (identifier) DO NOTHING
 """
 _DELETE_OLDEST_UNUSED = """
@@ -63,7 +64,7 @@ DELETE FROM confirmations WHERE rowid = (
 """
 _CLAIM = """
 UPDATE confirmations SET claimed_at = ?
-WHERE identifier = ? AND claimed_at IS NULL AND ifnull(run = ?, TRUE)
+WHERE identifier = ? AND claimed_at IS NULL AND revoked IS NULL
 """
 _RECORD_OUTCOME = "UPDATE confirmations SET outcome = ? WHERE identifier = ? AND outcome IS NULL"
 
@@ -156,7 +157,8 @@ class SqliteStorage(Storage):
 
         def add(db: sqlite3.Connection) -> None:
             db.execute("DELETE FROM confirmations WHERE forget_at <= ?", (options.clock(),))
-            db.execute(_ADD_CONFIRMATION, (identifier, owner, record, forget_at, self._writer.run))
+            generations.revoke_if_restored(db, self._writer.path)
+            db.execute(_ADD_CONFIRMATION, (identifier, owner, record, forget_at))
             db.execute(_DELETE_OLDEST_UNUSED, (owner, options.max_unused))
             if _number(db, "SELECT count(*) FROM confirmations") > options.capacity:
                 db.execute(_DELETE_OF_LARGEST_OWNER)
@@ -172,7 +174,11 @@ class SqliteStorage(Storage):
         now = self._options.clock()
 
         def claim(db: sqlite3.Connection) -> bool:
-            return db.execute(_CLAIM, (now, identifier, self._writer.run)).rowcount == 1
+            generations.revoke_if_restored(db, self._writer.path)
+            is_claimed = db.execute(_CLAIM, (now, identifier)).rowcount == 1
+            if is_claimed:
+                generations.renew(db, self._writer.path)
+            return is_claimed
 
         return await self._write(claim)
 

@@ -181,7 +181,8 @@ async def test_the_default_folder_is_made_private() -> None:
 async def test_the_sandbox_has_its_own_file() -> None:
     async with open_storage(sandbox=True) as storage:
         await storage.add_confirmation("one", PENDING)
-    assert [each.name for each in default_path().parent.iterdir()] == ["sandbox.db"]
+    names = {each.name for each in default_path().parent.iterdir()}
+    assert names == {"sandbox.db", "sandbox.db-claims"}
 
 
 @pytest.mark.parametrize("folder", ["file/calls-mcp", "~/.local/state"])

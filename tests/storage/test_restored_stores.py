@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from calls_mcp.emulator import ManualClock
+from calls_mcp.errors import StoreUnavailable
 from calls_mcp.guard.change import Stop
 from calls_mcp.guard.confirmations import Confirmations
 from calls_mcp.guard.signing import Signer
@@ -19,7 +20,7 @@ from calls_mcp.storage import (
     PendingConfirmation,
     Storage,
     StorageOptions,
-    database,
+    generations,
     open_storage,
 )
 from calls_mcp.tools.outcome import Outcome
@@ -124,43 +125,33 @@ async def go_back_in_redis(url: str, use_it: Callable[[], Awaitable[object]]) ->
             client.restore(key, 60_000, value)
 
 
-async def go_back_in_sqlite(url: str, use_it: Callable[[], Awaitable[object]]) -> None:
-    path = url.removeprefix("sqlite:///")
-    with closing(sqlite3.connect(":memory:")) as kept, closing(sqlite3.connect(path)) as file:
-        file.backup(kept)
-        await use_it()
-        kept.backup(file)
-
-
-@pytest.mark.parametrize("url", ["sqlite", "redis"], indirect=True)
-async def test_a_process_remembers_what_it_used_if_the_store_is_restored_under_it(
-    url: str, options: StorageOptions, pending: PendingConfirmation
+async def test_a_process_remembers_what_it_used_if_redis_is_restored_under_it(
+    redis_url: str, options: StorageOptions, pending: PendingConfirmation
 ) -> None:
-    go_back = go_back_in_redis if url.startswith("redis") else go_back_in_sqlite
-    async with open_storage(url, options) as storage:
+    async with open_storage(redis_url, options) as storage:
         await storage.add_confirmation("one", pending)
-        await go_back(url, lambda: use(storage))
+        await go_back_in_redis(redis_url, lambda: use(storage))
         again = await claim_again(storage, pending)
         assert again.decision == "replayed"
         assert again.outcome.call == DONE.call
 
 
 async def test_a_process_remembers_a_claim_that_has_no_outcome_yet(
-    sqlite_url: str, options: StorageOptions, pending: PendingConfirmation
+    redis_url: str, options: StorageOptions, pending: PendingConfirmation
 ) -> None:
-    async with open_storage(sqlite_url, options) as storage:
+    async with open_storage(redis_url, options) as storage:
         await storage.add_confirmation("one", pending)
-        await go_back_in_sqlite(sqlite_url, lambda: storage.claim_confirmation("one"))
+        await go_back_in_redis(redis_url, lambda: storage.claim_confirmation("one"))
         again = await claim_again(storage, pending)
         assert again.outcome.error_kind == "outcome_unknown"
 
 
 async def test_a_process_remembers_a_bounded_number_of_claims(
-    sqlite_url: str, options: StorageOptions, pending: PendingConfirmation
+    redis_url: str, options: StorageOptions, pending: PendingConfirmation
 ) -> None:
     async with (
-        open_storage(sqlite_url, options) as other,
-        open_storage(sqlite_url, replace(options, capacity=2)) as storage,
+        open_storage(redis_url, options) as other,
+        open_storage(redis_url, replace(options, capacity=2)) as storage,
     ):
         for name in ("one", "two", "three"):
             await other.add_confirmation(name, pending)
@@ -169,23 +160,81 @@ async def test_a_process_remembers_a_bounded_number_of_claims(
             for name in ("one", "two", "three"):
                 assert await storage.claim_confirmation(name)
 
-        await go_back_in_sqlite(sqlite_url, use_three)
+        await go_back_in_redis(redis_url, use_three)
         claims = [await storage.claim_confirmation(name) for name in ("three", "two", "one")]
         assert claims == [False, False, True]
 
 
-async def test_the_copy_of_a_file_accepts_no_confirmation_of_the_original(
-    tmp_path: Path, options: StorageOptions, pending: PendingConfirmation
+def _replace(file: Path, backup: Path) -> None:
+    backup.replace(file)
+
+
+def _overwrite(file: Path, backup: Path) -> None:
+    file.write_bytes(backup.read_bytes())
+
+
+def _copy_by_sqlite(target: Path, source: Path) -> None:
+    with closing(sqlite3.connect(source)) as kept, closing(sqlite3.connect(target)) as restored:
+        kept.backup(restored)
+
+
+def _replace_without_claims(file: Path, backup: Path) -> None:
+    backup.replace(file)
+    file.with_name(f"{file.name}-claims").unlink()
+
+
+@pytest.mark.parametrize(
+    "restore_file", [_replace, _overwrite, _copy_by_sqlite, _replace_without_claims]
+)
+async def test_a_restored_file_accepts_no_confirmation_that_was_used_after_the_backup(
+    restore_file: Callable[[Path, Path], None],
+    tmp_path: Path,
+    options: StorageOptions,
+    pending: PendingConfirmation,
 ) -> None:
     file, backup = tmp_path / "state.db", tmp_path / "backup.db"
     async with open_storage(f"sqlite:///{file}", options) as storage:
         await storage.add_confirmation("one", pending)
-        with closing(sqlite3.connect(file)) as original, closing(sqlite3.connect(backup)) as copy:
-            original.backup(copy)
+        _copy_by_sqlite(backup, file)
         await use(storage)
-    backup.replace(file)  # the last one to close the original has removed its other files
+    restore_file(file, backup)  # the last one to close the original has removed its other files
     async with open_storage(f"sqlite:///{file}", options) as storage:
         assert (await claim_again(storage, pending)).outcome.outcome == "expired"
+        await storage.add_confirmation("two", pending)
+        assert await storage.claim_confirmation("two")
+
+
+async def test_confirmations_survive_the_use_of_others_at_another_path_of_the_file(
+    tmp_path: Path, options: StorageOptions, pending: PendingConfirmation
+) -> None:
+    file, link = tmp_path / "state.db", tmp_path / "links" / "state.db"
+    link.parent.mkdir()
+    link.symlink_to(file)
+    async with (
+        open_storage(f"sqlite:///{file}", options) as storage,
+        open_storage(f"sqlite:///{link}", options) as linked,
+    ):
+        for name in ("one", "two", "three"):
+            await storage.add_confirmation(name, pending)
+        assert await linked.claim_confirmation("one")
+        assert await storage.claim_confirmation("two")
+        assert await linked.claim_confirmation("three")
+
+
+async def test_a_confirmation_expires_if_its_claim_could_not_be_noted(
+    tmp_path: Path, options: StorageOptions, pending: PendingConfirmation
+) -> None:
+    file, claims = tmp_path / "state.db", tmp_path / "state.db-claims"
+    async with open_storage(f"sqlite:///{file}", options) as storage:
+        for name in ("one", "two"):
+            await storage.add_confirmation(name, pending)
+        claims.unlink()
+        claims.mkdir()
+        with pytest.raises(StoreUnavailable):
+            await storage.claim_confirmation("one")
+        claims.rmdir()
+        assert not await storage.claim_confirmation("one")
+        assert not await storage.claim_confirmation("two")
 
 
 async def test_a_file_accepts_no_confirmation_from_before_the_machine_was_started(
@@ -196,7 +245,7 @@ async def test_a_file_accepts_no_confirmation_from_before_the_machine_was_starte
 ) -> None:
     async with open_storage(sqlite_url, options) as storage:
         await storage.add_confirmation("one", pending)
-        monkeypatch.setattr(database, "_boot_id", lambda: "another")
+        monkeypatch.setattr(generations, "_boot_id", lambda: "another")
         assert (await claim_again(storage, pending)).outcome.outcome == "expired"
         await storage.add_confirmation("two", pending)
         assert await storage.claim_confirmation("two")
