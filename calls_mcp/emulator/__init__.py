@@ -5,13 +5,14 @@ against it can find mistakes.
 """
 
 from calls_mcp.emulator.account import DEFAULT_ACCOUNT, Account
+from calls_mcp.emulator.api.middleware import Fault, LoggedRequest
 from calls_mcp.emulator.call_lifecycle import Call
 from calls_mcp.emulator.call_store import CallStore
 from calls_mcp.emulator.clock import Clock, ManualClock, accelerated
 from calls_mcp.emulator.emulator import OWN_NUMBERS, Emulator
+from calls_mcp.emulator.errors import StartError
 from calls_mcp.emulator.history import seed_history
-from calls_mcp.emulator.middleware import Fault, LoggedRequest
-from calls_mcp.emulator.scenario import SCRIPTS, Scenario, Script, StartError
+from calls_mcp.emulator.scenario import SCRIPTS, Scenario, Script
 
 __all__ = [
     "DEFAULT_ACCOUNT",

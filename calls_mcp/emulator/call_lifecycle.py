@@ -9,7 +9,7 @@ import secrets
 from math import floor
 from typing import Literal, NamedTuple
 
-from calls_mcp.emulator.parameters import CALL_STATE, invalid
+from calls_mcp.emulator.errors import CALL_STATE, invalid
 from calls_mcp.emulator.scenario import AnsweredBy, Script
 
 Status = Literal[

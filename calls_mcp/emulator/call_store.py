@@ -10,14 +10,12 @@ from contextlib import AbstractContextManager
 from itertools import islice
 from typing import Protocol
 
-from calls_mcp.emulator import callback_queue, recordings, transcripts
+from calls_mcp.emulator import callbacks, recordings, transcripts
 from calls_mcp.emulator.call_lifecycle import Call, CallEvent, advanced, due
-from calls_mcp.emulator.call_parameters import event_callbacks
-from calls_mcp.emulator.callback_queue import CallbackQueue
+from calls_mcp.emulator.callbacks import CallbackQueue, event_callbacks
 from calls_mcp.emulator.clock import Clock
-from calls_mcp.emulator.database import Database, Value
+from calls_mcp.emulator.database import Anchor, Database, Filter, Page, Value, read_page
 from calls_mcp.emulator.recordings import RecordingOptions, Recordings
-from calls_mcp.emulator.table_pages import Anchor, Filter, Page, read_page
 from calls_mcp.emulator.transcripts import Transcripts
 
 _BATCH = 1000  # calls
@@ -85,7 +83,7 @@ class CallStore:
         self.timers: Timers | None = None
         schema = (
             *_SCHEMA,
-            *callback_queue.SCHEMA,
+            *callbacks.SCHEMA,
             *recordings.SCHEMA,
             *transcripts.SCHEMA,
         )

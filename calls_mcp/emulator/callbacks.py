@@ -1,20 +1,228 @@
-"""The delivery of queued callbacks."""
+"""Callbacks about calls and recordings: their parameters, their queue in SQLite, their delivery."""
 
 import asyncio
+import json
 import logging
 import sqlite3
-from collections.abc import AsyncGenerator
+import threading
+import time
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 from uuid import NAMESPACE_URL, uuid5
 
-from calls_mcp.emulator.callback_queue import Callback, CallbackQueue
+from calls_mcp.emulator.account import API_VERSION
+from calls_mcp.emulator.addresses import country, is_phone_number
+from calls_mcp.emulator.call_lifecycle import Call, CallEvent, is_reported
+from calls_mcp.emulator.clock import rfc2822
+from calls_mcp.emulator.database import Database, Value
 from calls_mcp.emulator.webhooks import TOTAL_SECONDS, Webhooks
 
 POLL_INTERVAL = 0.05  # seconds
 CONCURRENCY = 8
 
+SCHEMA = (
+    """CREATE TABLE IF NOT EXISTS callbacks (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, -- never reused, because a delivery can outlast a reset
+    sid,
+    url,
+    method,
+    form, -- a JSON object
+    at, -- when it is or was due
+    due, -- the same, NULL after the delivery
+    attempts DEFAULT 0,
+    claimed, -- end of the claim of the emulator that sends it, in real time
+    outcome -- the HTTP status of the response, or why there was none
+)""",
+    "CREATE INDEX IF NOT EXISTS callbacks_due ON callbacks (due) WHERE due IS NOT NULL",
+    "CREATE INDEX IF NOT EXISTS callbacks_sid ON callbacks (sid, url) WHERE due IS NOT NULL",
+)
+_INSERT = "INSERT INTO callbacks (sid, url, method, form, at, due) VALUES (?, ?, ?, ?, ?, ?)"
+_SELECT = "SELECT id, sid, url, method, form, attempts, outcome FROM callbacks"
+_IS_DUE = """due <= ? AND NOT EXISTS (
+    SELECT 1 FROM callbacks earlier
+    WHERE earlier.sid = callbacks.sid AND earlier.url = callbacks.url
+    AND (earlier.at, earlier.id) < (callbacks.at, callbacks.id) AND earlier.due IS NOT NULL
+)"""
+_CLAIM = "UPDATE callbacks SET claimed = ? WHERE id = ?"
+_SETTLE = "UPDATE callbacks SET outcome = ?, attempts = ?, due = NULL WHERE id = ?"
+
+_SIP_CODES: Mapping[str, str] = {
+    "completed": "200",
+    "busy": "486",
+    "failed": "404",
+    "no-answer": "487",
+    "canceled": "487",
+}
+
 logger = logging.getLogger(__name__)
+
+
+# Parameters
+
+
+def call_parameters(call: Call) -> dict[str, str]:
+    """Return the parameters of every webhook of a call, except `AccountSid`."""
+    values = {
+        "CallSid": call.sid,
+        "From": call.from_,
+        "To": call.to,
+        "Caller": call.from_,
+        "Called": call.to,
+        "Direction": call.direction,
+        "ApiVersion": API_VERSION,
+        "CallStatus": call.status,
+    }
+    optional = {
+        "AnsweredBy": call.answered_by,
+        "CallerName": call.caller_name,
+        "ForwardedFrom": call.forwarded_from,
+        "ParentCallSid": call.parent_call_sid,
+    }
+    values |= {name: value for name, value in optional.items() if value}
+    return values | _places(call.from_, "From", "Caller") | _places(call.to, "To", "Called")
+
+
+def _places(address: str, *parties: str) -> dict[str, str]:
+    """Return where a number is from. Only its country is known."""
+    if not is_phone_number(address):
+        return {}
+    place = {"City": "", "State": "", "Zip": "", "Country": country(address)}
+    return {party + name: value for party in parties for name, value in place.items()}
+
+
+class EventCallback(NamedTuple):
+    """A callback about an event of a call; its form lacks `AccountSid`."""
+
+    url: str
+    method: str
+    form: Mapping[str, str]
+
+
+def event_callbacks(event: CallEvent) -> Iterator[EventCallback]:
+    """Yield the callbacks about an event of a call."""
+    call = event.call
+    if call.callback_url and is_reported(event):
+        yield EventCallback(call.callback_url, call.callback_method, _status_parameters(event))
+    if call.amd_callback_url and event.name == "detected":
+        yield EventCallback(call.amd_callback_url, call.amd_callback_method, _detected(call))
+
+
+def _status_parameters(event: CallEvent) -> Mapping[str, str]:
+    name, call = event
+    values = call_parameters(call) | {
+        "CallStatus": name if name in {"initiated", "ringing"} else call.status,
+        "CallbackSource": "call-progress-events",
+        "SequenceNumber": str(call.reported),
+        "Timestamp": rfc2822(call.updated),
+    }
+    if name == "completed":
+        seconds = call.duration or 0
+        values |= {
+            "CallDuration": str(seconds),
+            "Duration": str((seconds + 59) // 60),
+            "SipResponseCode": _SIP_CODES[call.status],
+        }
+    return values
+
+
+def _detected(call: Call) -> Mapping[str, str]:
+    milliseconds = round((call.detects_after or 0) * 1000)
+    return {
+        "CallSid": call.sid,
+        "AnsweredBy": call.answered_by or "unknown",
+        "MachineDetectionDuration": str(milliseconds),
+    }
+
+
+# The queue
+
+
+class Callback(NamedTuple):
+    """A callback: a request to a URL of the customer.
+
+    Attributes:
+        id: The row.
+        sid: What it is about, such as a call.
+        url: Where it is sent.
+        method: `GET` or `POST`.
+        form: The parameters, except those that all callbacks have.
+        attempts: The number of delivery attempts.
+        outcome: The HTTP status of the latest response, or why there was none.
+    """
+
+    id: int
+    sid: str
+    url: str
+    method: str
+    form: Mapping[str, str]
+    attempts: int
+    outcome: str | None
+
+
+class CallbackQueue:
+    """The callbacks. Those with the same SID and URL are sent one after the other, in order."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._settled = threading.Condition(database.lock)
+
+    def add(self, sid: str, url: str, method: str, form: Mapping[str, str], due: float) -> None:
+        """Queue a callback.
+
+        Args:
+            sid: What it is about, such as a call.
+            url: Where it is sent.
+            method: `GET` or `POST`.
+            form: The parameters, except `AccountSid`, which is added to all callbacks.
+            due: When it is sent, in seconds since the epoch.
+        """
+        self._database.execute(_INSERT, [(sid, url, method, json.dumps(form), due, due)])
+
+    def clear(self) -> None:
+        """Delete every callback."""
+        self._database.execute("DELETE FROM callbacks")
+
+    def claim(self, count: int, seconds: float) -> list[Callback]:
+        """Claim up to `count` due callbacks for `seconds` of real time.
+
+        A callback that is not settled in that time is due again.
+        """
+        query = f"{_SELECT} WHERE {_IS_DUE} AND coalesce(claimed, 0) <= ?"
+        with self._database.transaction() as now:
+            real = time.time()
+            found = self._select(f"{query} ORDER BY due, id LIMIT ?", (now, real, count))
+            self._database.execute(_CLAIM, [(real + seconds, each.id) for each in found])
+        return found
+
+    def settle(self, callback_id: int, outcome: str, attempts: int) -> None:
+        """Record the outcome of a delivery, and the number of attempts."""
+        with self._database.transaction():
+            self._database.execute(_SETTLE, [(outcome, attempts, callback_id)])
+            self._settled.notify_all()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until no callback is due. Return False if one still is after `seconds`."""
+        with self._settled:
+            return self._settled.wait_for(lambda: not self._has_due(), seconds)
+
+    def latest(self, count: int) -> list[Callback]:
+        """Return the latest callbacks, newest first."""
+        return self._select(f"{_SELECT} ORDER BY id DESC LIMIT ?", (count,))
+
+    def _has_due(self) -> bool:
+        with self._database.transaction() as now:
+            return bool(self._select(f"{_SELECT} WHERE {_IS_DUE} LIMIT 1", (now,)))
+
+    def _select(self, query: str, values: Sequence[Value]) -> list[Callback]:
+        return [
+            Callback(id_, sid, url, method, json.loads(form), *attempts)
+            for id_, sid, url, method, form, *attempts in self._database.rows(query, values)
+        ]
+
+
+# Delivery
 
 
 @dataclass

@@ -11,21 +11,20 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from calls_mcp.emulator.account import DEFAULT_ACCOUNT, Account
-from calls_mcp.emulator.account_api import AccountApi
-from calls_mcp.emulator.call_store import CallStore
-from calls_mcp.emulator.callbacks import CallbackSender
-from calls_mcp.emulator.calls_api import CallsApi
-from calls_mcp.emulator.clock import AdjustableClock, Clock, accelerated
-from calls_mcp.emulator.control_api import PREFIX, ControlApi
-from calls_mcp.emulator.endpoints import application
-from calls_mcp.emulator.middleware import (
+from calls_mcp.emulator.api.account import AccountApi
+from calls_mcp.emulator.api.calls import CallsApi
+from calls_mcp.emulator.api.control import PREFIX, ControlApi
+from calls_mcp.emulator.api.endpoints import application
+from calls_mcp.emulator.api.middleware import (
     ClosableConnection,
     FaultInjection,
     LoggedRequest,
     RequestLog,
 )
-from calls_mcp.emulator.parameters import API_VERSION
-from calls_mcp.emulator.recordings_api import RecordingsApi
+from calls_mcp.emulator.api.recordings import RecordingsApi
+from calls_mcp.emulator.call_store import CallStore
+from calls_mcp.emulator.callbacks import CallbackSender
+from calls_mcp.emulator.clock import AdjustableClock, Clock, accelerated
 from calls_mcp.emulator.scenario import VALID_FROM, Reaction, Scenario, Script
 from calls_mcp.emulator.voice.switchboard import Switchboard
 from calls_mcp.emulator.webhooks import webhooks
@@ -109,7 +108,7 @@ class Emulator:
             listener = None if self.port is None else self._listen(stack, self.port)
             account, anywhere = self.account, self.callbacks_anywhere
             url = self.base_url if listener else REAL_URL
-            store.recordings.location = f"{url}/{API_VERSION}/Accounts/{account.sid}/Recordings"
+            store.recordings.location = f"{url}{account.path}/Recordings"
             hooks = await stack.enter_async_context(
                 webhooks(account.sid, account.auth_token, anywhere=anywhere)
             )

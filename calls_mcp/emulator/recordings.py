@@ -1,15 +1,13 @@
 """The recordings of calls, in SQLite, and the callbacks about them."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import floor
 from typing import Literal, NamedTuple, Self
 
-from calls_mcp.emulator.callback_queue import CallbackQueue
+from calls_mcp.emulator.callbacks import CallbackQueue
 from calls_mcp.emulator.clock import rfc2822
-from calls_mcp.emulator.database import Database
-from calls_mcp.emulator.parameters import Values
-from calls_mcp.emulator.table_pages import Anchor, Filter, Page, read_page
+from calls_mcp.emulator.database import Anchor, Database, Filter, Page, read_page
 
 Source = Literal["DialVerb", "OutboundAPI", "RecordVerb", "StartCallRecordingAPI"]
 RecordingStatus = Literal["in-progress", "paused", "completed", "absent"]
@@ -25,7 +23,7 @@ class RecordingOptions(NamedTuple):
     callback_events: str = "completed"  # the statuses that are reported, separated by spaces
 
     @classmethod
-    def of(cls, values: Values) -> Self:
+    def of(cls, values: Mapping[str, str]) -> Self:
         """Return the options in the parameters of a request."""
         return cls(
             channels=2 if values.get("RecordingChannels") == "dual" else 1,

@@ -18,8 +18,8 @@ from pydantic import (
     with_config,
 )
 
-from calls_mcp.emulator.parameters import invalid, is_address, is_phone_number
-from calls_mcp.emulator.validation_errors import describe
+from calls_mcp.emulator.addresses import is_address, is_phone_number
+from calls_mcp.emulator.errors import StartError, describe, invalid
 
 NEVER = float("inf")
 DEFAULT_TALK = 20  # seconds, if nothing else ends a call
@@ -41,10 +41,6 @@ AnsweredBy = Literal[
     "fax",
     "unknown",
 ]
-
-
-class StartError(Exception):
-    """The emulator cannot start with these options. The message is one line."""
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -201,7 +197,7 @@ def load_scenario(path: str) -> Scenario:
     try:
         scripts = _FILE.validate_python(tomllib.loads(Path(path).read_text("utf-8")))
     except ValidationError as error:
-        raise StartError(f"--scenario {path}: {'; '.join(describe(error))}") from error
+        raise StartError(f"--scenario {path}: {describe(error)}") from error
     except OSError as error:
         raise StartError(f"--scenario {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

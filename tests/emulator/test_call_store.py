@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from calls_mcp.emulator import Call, CallStore, ManualClock, seed_history
-from calls_mcp.emulator.table_pages import Anchor, Filter
+from calls_mcp.emulator.database import Anchor, Filter
 
 PROCESSES, CALLS = 8, 25
 WEEK = 7 * 86_400

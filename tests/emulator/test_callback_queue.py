@@ -6,7 +6,7 @@ from contextlib import closing
 import pytest
 
 from calls_mcp.emulator import Account, CallStore, ManualClock
-from calls_mcp.emulator.callback_queue import CallbackQueue
+from calls_mcp.emulator.callbacks import CallbackQueue
 
 from .callback_receiver import Receiver
 from .sdk import SdkClient

@@ -11,9 +11,9 @@ import pytest
 from calls_mcp.emulator import Account, CallStore, Emulator, ManualClock
 from calls_mcp.emulator.testing import running
 
+from .api.test_lists import past
 from .callback_receiver import Receiver
 from .sdk import CALLEE, CALLER, SdkClient, sdk_client
-from .test_list_pages import past
 
 BUSY, NO_ANSWER, FAILED, MACHINE = (f"+1500555020{n}" for n in (1, 2, 3, 4))
 EVENTS = ["initiated", "ringing", "answered", "completed"]

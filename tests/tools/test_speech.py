@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calls_mcp.emulator.parameters import CREATE
+from calls_mcp.emulator.api.parameters import CREATE
 from calls_mcp.observability.redaction import first_invisible
 from tests.audit_records import lines_in
 from tests.guard.test_policy import policy

@@ -10,10 +10,11 @@ from functools import partial
 from itertools import count
 
 from calls_mcp.emulator import call_lifecycle
+from calls_mcp.emulator.addresses import is_address
 from calls_mcp.emulator.call_lifecycle import Call, Status, new_sid, planned
-from calls_mcp.emulator.call_parameters import call_parameters
 from calls_mcp.emulator.call_store import CallStore
-from calls_mcp.emulator.parameters import CALL_STATE, ApiError, invalid, is_address
+from calls_mcp.emulator.callbacks import call_parameters
+from calls_mcp.emulator.errors import CALL_STATE, ApiError, invalid
 from calls_mcp.emulator.recordings import RecordingOptions, Source
 from calls_mcp.emulator.scenario import Scenario, Script
 from calls_mcp.emulator.transcripts import TranscriptEntry

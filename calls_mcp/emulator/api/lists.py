@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Self
 from urllib.parse import urlencode
 
-from calls_mcp.emulator.parameters import Pairs, Parameter, Values, checked, invalid, moment
-from calls_mcp.emulator.table_pages import Anchor, Filter, Page
+from calls_mcp.emulator.api.parameters import Pairs, Parameter, Values, checked, moment
+from calls_mcp.emulator.database import Anchor, Filter, Page
+from calls_mcp.emulator.errors import invalid
 
 DEFAULT_PAGE_SIZE = 50
 DAY = 86_400  # seconds

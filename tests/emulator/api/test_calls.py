@@ -6,8 +6,16 @@ import re
 import pytest
 
 from calls_mcp.emulator import Account, Emulator
-
-from .api_client import ACCOUNT, FORM, LIST, ApiClient, Fields, assert_refused, connected, item
+from tests.emulator.api_client import (
+    ACCOUNT,
+    FORM,
+    LIST,
+    ApiClient,
+    Fields,
+    assert_refused,
+    connected,
+    item,
+)
 
 pytestmark = pytest.mark.anyio
 

@@ -5,9 +5,8 @@ from datetime import datetime
 import pytest
 
 from calls_mcp.emulator import Call
-
-from .api_client import BUSY, LIST, TALKATIVE, ApiClient, assert_refused, item
-from .sdk import SdkClient
+from tests.emulator.api_client import BUSY, LIST, TALKATIVE, ApiClient, assert_refused, item
+from tests.emulator.sdk import SdkClient
 
 pytestmark = pytest.mark.anyio
 

@@ -14,8 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from calls_mcp.emulator.account import basic_credentials
-from calls_mcp.emulator.endpoints import pairs
-from calls_mcp.emulator.parameters import ApiError
+from calls_mcp.emulator.api.endpoints import pairs
+from calls_mcp.emulator.errors import ApiError
 
 MAX_REQUESTS = 10_000
 TOO_MANY_REQUESTS = 20429

@@ -12,18 +12,16 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
+from calls_mcp.emulator.api.calls import price
+from calls_mcp.emulator.api.endpoints import Endpoint, refuse, route
+from calls_mcp.emulator.api.middleware import Fault, FaultInjection, RequestLog
 from calls_mcp.emulator.call_lifecycle import Call
-from calls_mcp.emulator.call_resource import price
 from calls_mcp.emulator.call_store import CallStore
-from calls_mcp.emulator.callback_queue import Callback
-from calls_mcp.emulator.callbacks import CallbackSender
+from calls_mcp.emulator.callbacks import Callback, CallbackSender
 from calls_mcp.emulator.clock import AdjustableClock, rfc2822
-from calls_mcp.emulator.endpoints import Endpoint, refuse, route
-from calls_mcp.emulator.middleware import Fault, FaultInjection, RequestLog
-from calls_mcp.emulator.parameters import ApiError, invalid, not_found
+from calls_mcp.emulator.errors import ApiError, describe, invalid, not_found
 from calls_mcp.emulator.scenario import ORDINARY, Keys, Reaction, Script
 from calls_mcp.emulator.transcripts import TranscriptEntry
-from calls_mcp.emulator.validation_errors import describe
 from calls_mcp.emulator.voice.switchboard import Switchboard
 from calls_mcp.emulator.webhooks import is_loopback
 
@@ -258,7 +256,7 @@ async def _read(request: Request, model: type[Body]) -> Body:
     try:
         return model.model_validate_json(await request.body())
     except ValidationError as error:
-        raise invalid("; ".join(describe(error))) from error
+        raise invalid(describe(error)) from error
 
 
 def _entry(call: Call, entry: TranscriptEntry) -> Mapping[str, object]:

@@ -4,9 +4,8 @@ import pytest
 import requests
 
 from calls_mcp.emulator import OWN_NUMBERS, Account, Emulator, ManualClock
-
-from .sdk import SdkClient, sdk_client
-from .test_sdk import refused
+from tests.emulator.sdk import SdkClient, sdk_client
+from tests.emulator.test_sdk import refused
 
 
 def test_the_account_can_be_listed_and_fetched(sdk: SdkClient, account: Account) -> None:

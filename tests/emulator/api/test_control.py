@@ -6,9 +6,17 @@ import httpx
 import pytest
 
 from calls_mcp.emulator import Emulator
+from tests.emulator.api_client import (
+    ACCOUNT,
+    FORM,
+    LIST,
+    STRANGER,
+    TALKATIVE,
+    ApiClient,
+    assert_refused,
+)
 
-from .api_client import ACCOUNT, FORM, LIST, STRANGER, TALKATIVE, ApiClient, assert_refused
-from .test_list_pages import past
+from .test_lists import past
 
 pytestmark = pytest.mark.anyio
 

@@ -7,9 +7,16 @@ import httpx
 import pytest
 
 from calls_mcp.emulator import Emulator, Fault
-from calls_mcp.emulator.middleware import MAX_REQUESTS
-
-from .api_client import ACCOUNT, FORM, LIST, ApiClient, assert_refused, connected, item
+from calls_mcp.emulator.api.middleware import MAX_REQUESTS
+from tests.emulator.api_client import (
+    ACCOUNT,
+    FORM,
+    LIST,
+    ApiClient,
+    assert_refused,
+    connected,
+    item,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -222,7 +229,7 @@ async def test_an_api_key_authenticates_and_its_secret_is_not_logged(api: ApiCli
 
 async def test_the_log_only_keeps_the_latest_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     assert MAX_REQUESTS == 10_000
-    monkeypatch.setattr("calls_mcp.emulator.middleware.MAX_REQUESTS", 2)
+    monkeypatch.setattr("calls_mcp.emulator.api.middleware.MAX_REQUESTS", 2)
     async with Emulator(port=None) as emulator, connected(emulator) as api:
         for number in range(3):
             await api.client.get(f"/{number}")

@@ -1,4 +1,4 @@
-"""The parameters of each endpoint and their valid values, and the errors of the API."""
+"""The parameters of each endpoint and their valid values."""
 
 import re
 from calendar import month_abbr
@@ -8,19 +8,13 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
-API_VERSION = "2010-04-01"
-
-INVALID_PARAMETER = 20001
-METHOD_NOT_ALLOWED = 20004
-NOT_FOUND = 20404
-CALL_STATE = 21220
+from calls_mcp.emulator.addresses import ADDRESS, PHONE
+from calls_mcp.emulator.errors import INVALID_PARAMETER, invalid
 
 Pairs = tuple[tuple[str, str], ...]
 Values = Mapping[str, str]
 
-_PHONE = r"\+[1-9][0-9]{1,14}"
-_ADDRESS = rf"{_PHONE}|sips?:[^@\s]+@[^@\s]+|client:\S+"
-_CALLER = rf"{_PHONE}|client:\S+|[^+@:\s][^@:\s]*"
+_CALLER = rf"{PHONE}|client:\S+|[^+@:\s][^@:\s]*"
 _SOME_ADDRESS = "a phone number in E.164 format, sip:name@host"
 _ISO_8601 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
@@ -31,56 +25,6 @@ _RFC_2822 = re.compile(
     r"([A-Z][a-z]{2}, )?[0-9]{1,2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8}"
     r" ([+-][0-9]{4}|GMT|UTC|[CEMP][DS]T)"
 )
-
-
-class ApiError(Exception):
-    """An error response of the API.
-
-    Attributes:
-        status: The HTTP status.
-        code: The documented error code, such as 21220 (https://www.twilio.com/docs/errors/21220).
-        message: The text for people.
-    """
-
-    def __init__(self, status: int, code: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.message = message
-
-    def body(self) -> dict[str, int | str]:
-        """Return the JSON object of the response."""
-        return {
-            "code": self.code,
-            "message": self.message,
-            "more_info": f"https://www.twilio.com/docs/errors/{self.code}",
-            "status": self.status,
-        }
-
-
-def invalid(message: str, code: int = INVALID_PARAMETER) -> ApiError:
-    """Return the error for invalid parameters."""
-    return ApiError(400, code, message)
-
-
-def not_found(path: str) -> ApiError:
-    """Return the error for a path without a resource in this account."""
-    return ApiError(404, NOT_FOUND, f"The requested resource {path} was not found")
-
-
-def is_phone_number(text: str) -> bool:
-    """Return whether this is a phone number in E.164 format."""
-    return re.fullmatch(_PHONE, text) is not None
-
-
-def is_sip_address(text: str) -> bool:
-    """Return whether this is a SIP address."""
-    return text.lower().startswith(("sip:", "sips:"))
-
-
-def is_address(text: str) -> bool:
-    """Return whether this is a phone number, SIP address or client."""
-    return re.fullmatch(_ADDRESS, text) is not None
 
 
 def moment(text: str) -> float | None:
@@ -193,7 +137,7 @@ FETCH_RECORDING: Mapping[str, Parameter] = {"IncludeSoftDeleted": _BOOLEAN}
 
 CREATE: Mapping[str, Parameter] = {
     **START_RECORDING,
-    "To": _like(_ADDRESS, f"{_SOME_ADDRESS} or client:name", 21211),
+    "To": _like(ADDRESS, f"{_SOME_ADDRESS} or client:name", 21211),
     "From": _like(_CALLER, "a phone number in E.164 format, client:name or a user name", 21212),
     "Twiml": _TWIML,
     "ApplicationSid": _like("AP[0-9a-fA-F]{32}", "an application SID", 21218),

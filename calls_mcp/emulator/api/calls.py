@@ -1,4 +1,4 @@
-"""The five endpoints of the Calls API."""
+"""The five endpoints of the Calls API, and the JSON object of a call."""
 
 import json
 from collections.abc import Collection
@@ -10,24 +10,26 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from calls_mcp.emulator import call_lifecycle, parameters
-from calls_mcp.emulator.account import Account
-from calls_mcp.emulator.call_lifecycle import Call
-from calls_mcp.emulator.call_resource import resource
-from calls_mcp.emulator.call_store import CallStore
-from calls_mcp.emulator.endpoints import form_pairs, query_pairs
-from calls_mcp.emulator.list_pages import Listing, ListQuery
-from calls_mcp.emulator.numbers import in_e164
-from calls_mcp.emulator.parameters import (
-    Pairs,
-    Values,
-    checked,
-    invalid,
-    not_found,
+from calls_mcp.emulator import call_lifecycle
+from calls_mcp.emulator.account import API_VERSION, Account
+from calls_mcp.emulator.addresses import (
+    formatted,
+    in_e164,
+    is_phone_number,
+    is_sip_address,
+    number_sid,
 )
+from calls_mcp.emulator.api import parameters
+from calls_mcp.emulator.api.endpoints import account_route, form_pairs, query_pairs
+from calls_mcp.emulator.api.lists import Listing, ListQuery, Resource
+from calls_mcp.emulator.api.parameters import Pairs, Values, checked
+from calls_mcp.emulator.call_lifecycle import Call
+from calls_mcp.emulator.call_store import CallStore
+from calls_mcp.emulator.clock import rfc2822
+from calls_mcp.emulator.database import Page
+from calls_mcp.emulator.errors import invalid, not_found
 from calls_mcp.emulator.recordings import RecordingOptions
 from calls_mcp.emulator.scenario import INVALID_FROM, VALID_FROM, Scenario, Script
-from calls_mcp.emulator.table_pages import Page
 from calls_mcp.emulator.voice.callee import Callee
 from calls_mcp.emulator.voice.instructions import Instructions, Method
 from calls_mcp.emulator.voice.session import Leg
@@ -42,6 +44,19 @@ _LISTING = Listing(
     parameters=parameters.LIST,
     equal={"To": "to", "From": "from_", "ParentCallSid": "parent_call_sid", "Status": "status"},
     times={"StartTime": "started", "EndTime": "ended"},
+)
+
+
+_SUBRESOURCES = (
+    "events",
+    "notifications",
+    "payments",
+    "recordings",
+    "siprec",
+    "streams",
+    "transcriptions",
+    "user_defined_messages",
+    "user_defined_message_subscriptions",
 )
 
 
@@ -70,18 +85,17 @@ class CallsApi:
         collection = {"GET": self._list, "POST": self._create}
         item = {"GET": self._fetch, "POST": self._update, "DELETE": self._delete}
         return [
-            self.account.route("/Calls.json", collection),
-            self.account.route("/Calls/{sid}.json", item),
+            account_route(self.account, "/Calls.json", collection),
+            account_route(self.account, "/Calls/{sid}.json", item),
         ]
 
     async def _create(self, request: Request) -> Response:
-        query_pairs(request)
         values = _create_values(await form_pairs(request, parameters.CREATE))
         to, from_ = values["To"], values["From"]
         script = self.switchboard.script_of(to)
         application = self.scenario.application(values.get("ApplicationSid", ""))
         _check_from(from_, to)
-        if parameters.is_phone_number(from_) and from_ not in {VALID_FROM, *self.own_numbers}:
+        if is_phone_number(from_) and from_ not in {VALID_FROM, *self.own_numbers}:
             raise invalid(
                 f"The source phone number provided, {from_}, is not yet verified for your account.",
                 21210,
@@ -95,7 +109,7 @@ class CallsApi:
     async def _list(self, request: Request) -> Response:
         query = ListQuery.parse(_LISTING, query_pairs(request, parameters.LIST))
         calls, newer, older = self.store.page(query.filters, query.size, query.anchor)
-        page = Page(tuple(resource(call, self.account.sid) for call in calls), newer, older)
+        page = Page(tuple(resource(call, self.account) for call in calls), newer, older)
         return JSONResponse(query.envelope(request.url.path, page))
 
     async def _fetch(self, request: Request) -> Response:
@@ -103,7 +117,6 @@ class CallsApi:
         return self._response(self._find(request))
 
     async def _update(self, request: Request) -> Response:
-        query_pairs(request)
         values = _update_values(await form_pairs(request, parameters.UPDATE))
         with self.store.transaction() as now:
             call = _updated(self._find(request), values, now)
@@ -129,7 +142,53 @@ class CallsApi:
         return call
 
     def _response(self, call: Call, status: HTTPStatus = HTTPStatus.OK) -> Response:
-        return JSONResponse(resource(call, self.account.sid), status)
+        return JSONResponse(resource(call, self.account), status)
+
+
+# The JSON object
+
+
+def resource(call: Call, account: Account) -> Resource:
+    """Return the JSON object of a call. Values are strings or null."""
+    path = f"{account.path}/Calls/{call.sid}.json"
+    waits = 0 if call.direction == "inbound" else call.ring_at - call.created
+    return {
+        "sid": call.sid,
+        "account_sid": account.sid,
+        "parent_call_sid": call.parent_call_sid,
+        "phone_number_sid": number_sid(call.to) if call.direction == "inbound" else None,
+        "group_sid": None,
+        "trunk_sid": None,
+        "to": call.to,
+        "to_formatted": formatted(call.to),
+        "from": call.from_,
+        "from_formatted": formatted(call.from_),
+        "caller_name": call.caller_name,
+        "forwarded_from": call.forwarded_from,
+        "status": call.status,
+        "direction": call.direction,
+        "date_created": rfc2822(call.created),
+        "date_updated": rfc2822(call.updated),
+        "start_time": None if call.started is None else rfc2822(call.started),
+        "end_time": None if call.ended is None else rfc2822(call.ended),
+        "duration": None if call.duration is None else str(call.duration),
+        "queue_time": str(round(waits * 1000)),
+        "price": price(call),
+        "price_unit": "USD",
+        "answered_by": call.answered_by,
+        "api_version": API_VERSION,
+        "uri": path,
+        "subresource_uris": {name: _subresource_path(path, name) for name in _SUBRESOURCES},
+    }
+
+
+def _subresource_path(path: str, name: str) -> str:
+    return f"{path.removesuffix('.json')}/{name.title().replace('_', '')}.json"
+
+
+def price(call: Call) -> str | None:
+    """Return the cost of a call in dollars, None if it is not known yet."""
+    return None if call.price is None else f"{call.price:.5f}"
 
 
 # Creates and updates
@@ -156,9 +215,9 @@ def _address(name: str, text: str) -> str:
 def _check_from(from_: str, to: str) -> None:
     if from_ == INVALID_FROM:
         raise invalid(f"The 'From' number {from_} is not a valid phone number.", 21212)
-    if parameters.is_phone_number(to) and not parameters.is_phone_number(from_):
+    if is_phone_number(to) and not is_phone_number(from_):
         raise invalid("To call a phone number, 'From' must be a phone number.", 21212)
-    if parameters.is_sip_address(to) and "@" in from_:
+    if is_sip_address(to) and "@" in from_:
         raise invalid("To call a SIP address, 'From' must not contain @.", 21212)
 
 

@@ -15,18 +15,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from calls_mcp.emulator.parameters import (
-    METHOD_NOT_ALLOWED,
-    ApiError,
-    Pairs,
-    Parameter,
-    invalid,
-    not_found,
-)
+from calls_mcp.emulator.account import API_VERSION, Account
+from calls_mcp.emulator.api.parameters import Pairs, Parameter
+from calls_mcp.emulator.errors import ApiError, invalid, not_found
 
 FORM = "application/x-www-form-urlencoded"
 CHALLENGE = {"WWW-Authenticate": 'Basic realm="Twilio API"'}
 NO_PARAMETERS: Mapping[str, Parameter] = {}
+METHOD_NOT_ALLOWED = 20004
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -72,6 +68,20 @@ def route(path: str, endpoints: Mapping[str, Endpoint], check: Callable[[Request
     return Route(path, checked_endpoint, methods=list(endpoints))
 
 
+def account_route(
+    account: Account, path: str, endpoints: Mapping[str, Endpoint], *, is_public: bool = False
+) -> Route:
+    """Return a route below the account's path. It needs credentials unless it is public."""
+
+    def check(request: Request) -> None:
+        if not is_public:
+            account.authenticate(request.headers.get("authorization"))
+        if request.path_params["account"] != account.sid:
+            raise not_found(request.url.path)
+
+    return route(f"/{API_VERSION}/Accounts/{{account}}{path}", endpoints, check)
+
+
 def refuse(_: Request, error: Exception) -> Response:
     """Return the response for an ApiError."""
     refusal = cast("ApiError", error)
@@ -88,11 +98,12 @@ def _refuse_route(request: Request, error: Exception) -> Response:
 
 
 async def form_pairs(request: Request, known: Mapping[str, Parameter]) -> Pairs:
-    """Return the parameters of the body in order, including empty ones.
+    """Return the parameters of the body in order, including empty ones. The query has none.
 
     Raises:
         ApiError: The body is no form in UTF-8, or has an unknown parameter that is not ignored.
     """
+    query_pairs(request)
     body = await request.body()
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if body and content_type != FORM:

@@ -11,10 +11,9 @@ from twilio.rest.api.v2010.account.call.recording import RecordingContext, Recor
 
 from calls_mcp.emulator import Emulator
 from calls_mcp.emulator.recordings import RecordingOptions
-
-from .callback_receiver import Receiver
-from .sdk import SdkClient, sdk_client
-from .test_sdk import refused
+from tests.emulator.callback_receiver import Receiver
+from tests.emulator.sdk import SdkClient, sdk_client
+from tests.emulator.test_sdk import refused
 
 BUSY, ABRUPT = "+15005550201", "+15005550208"
 RINGS, TALKS = 4, 20  # seconds

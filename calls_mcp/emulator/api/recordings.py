@@ -2,6 +2,7 @@
 
 import wave
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from io import BytesIO
 from typing import cast
@@ -10,15 +11,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from calls_mcp.emulator import parameters
-from calls_mcp.emulator.account import Account
+from calls_mcp.emulator.account import API_VERSION, Account
+from calls_mcp.emulator.api import parameters
+from calls_mcp.emulator.api.endpoints import account_route, form_pairs, query_pairs
+from calls_mcp.emulator.api.lists import Listing, ListQuery, Resource
+from calls_mcp.emulator.api.parameters import checked
 from calls_mcp.emulator.call_store import CallStore
 from calls_mcp.emulator.clock import rfc2822
-from calls_mcp.emulator.endpoints import form_pairs, query_pairs
-from calls_mcp.emulator.list_pages import Listing, ListQuery, Resource
-from calls_mcp.emulator.parameters import API_VERSION, CALL_STATE, checked, invalid, not_found
+from calls_mcp.emulator.database import Filter, Page
+from calls_mcp.emulator.errors import CALL_STATE, invalid, not_found
 from calls_mcp.emulator.recordings import Recording, RecordingOptions, RecordingStatus
-from calls_mcp.emulator.table_pages import Filter, Page
 
 CURRENT = "Twilio.CURRENT"
 SAMPLES_PER_SECOND = 8000
@@ -48,7 +50,7 @@ class RecordingsApi:
     def routes(self) -> list[Route]:
         """Return the routes of these recordings. Audio needs no credentials."""
         item = {"GET": self._fetch, "DELETE": self._delete}
-        route = self.account.route
+        route = partial(account_route, self.account)
         return [
             route("/Calls/{call}/Recordings.json", {"GET": self._list, "POST": self._start}),
             route("/Calls/{call}/Recordings/{sid}.json", {**item, "POST": self._update}),
@@ -59,7 +61,6 @@ class RecordingsApi:
         ]
 
     async def _start(self, request: Request) -> Response:
-        query_pairs(request)
         known = parameters.START_RECORDING
         values = checked(await form_pairs(request, known), known)
         with self.store.transaction() as now:
@@ -71,7 +72,6 @@ class RecordingsApi:
         return JSONResponse(self._resource(started, request), HTTPStatus.CREATED)
 
     async def _update(self, request: Request) -> Response:
-        query_pairs(request)
         known = parameters.UPDATE_RECORDING
         values = checked(await form_pairs(request, known), known)
         status = values.get("Status")
@@ -140,8 +140,7 @@ class RecordingsApi:
 
     def _resource(self, recording: Recording, request: Request) -> Resource:
         """Return the JSON object of a recording, below its call or below the account."""
-        account_path = f"/{API_VERSION}/Accounts/{self.account.sid}"
-        path = f"{account_path}/Recordings/{recording.sid}"
+        path = f"{self.account.path}/Recordings/{recording.sid}"
         common = {
             "account_sid": self.account.sid,
             "api_version": API_VERSION,
@@ -161,7 +160,7 @@ class RecordingsApi:
             "encryption_details": None,
         }
         if "call" in request.path_params:
-            call_path = f"{account_path}/Calls/{recording.call_sid}/Recordings/{recording.sid}"
+            call_path = f"{self.account.path}/Calls/{recording.call_sid}/Recordings/{recording.sid}"
             return common | {"track": recording.track, "uri": f"{call_path}.json"}
         subresources = {
             "add_on_results": f"{path}/AddOnResults.json",

@@ -2,20 +2,20 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from calls_mcp.emulator import parameters
-from calls_mcp.emulator.account import Account
-from calls_mcp.emulator.call_resource import formatted
-from calls_mcp.emulator.endpoints import query_pairs
-from calls_mcp.emulator.list_pages import Listing, ListQuery, Resource
-from calls_mcp.emulator.numbers import number_sid
-from calls_mcp.emulator.parameters import API_VERSION, not_found
+from calls_mcp.emulator.account import API_VERSION, Account
+from calls_mcp.emulator.addresses import formatted, number_sid
+from calls_mcp.emulator.api import parameters
+from calls_mcp.emulator.api.endpoints import account_route, query_pairs, route
+from calls_mcp.emulator.api.lists import Listing, ListQuery, Resource
+from calls_mcp.emulator.database import Anchor, Item, Page
+from calls_mcp.emulator.errors import not_found
 from calls_mcp.emulator.scenario import Scenario, Script
-from calls_mcp.emulator.table_pages import page_of
 
 _ACCOUNTS = Listing(
     name="accounts",
@@ -49,13 +49,17 @@ class AccountApi:
 
     def routes(self) -> list[Route]:
         """Return the routes."""
-        route = self.account.route
+        accounts = f"/{API_VERSION}/Accounts.json"
+        add = partial(account_route, self.account)
         return [
-            self.account.root_route({"GET": self._list_accounts}),
-            route(".json", {"GET": self._fetch_account}),
-            route("/IncomingPhoneNumbers.json", {"GET": self._list_numbers}),
-            route("/IncomingPhoneNumbers/{sid}.json", {"GET": self._fetch_number}),
+            route(accounts, {"GET": self._list_accounts}, self._authenticate),
+            add(".json", {"GET": self._fetch_account}),
+            add("/IncomingPhoneNumbers.json", {"GET": self._list_numbers}),
+            add("/IncomingPhoneNumbers/{sid}.json", {"GET": self._fetch_number}),
         ]
+
+    def _authenticate(self, request: Request) -> None:
+        self.account.authenticate(request.headers.get("authorization"))
 
     async def _list_accounts(self, request: Request) -> Response:
         return _page(request, _ACCOUNTS, [self._account()])
@@ -77,7 +81,7 @@ class AccountApi:
 
     def _account(self) -> Resource:
         """Return the JSON object of the account. It has no auth token."""
-        path = f"/{API_VERSION}/Accounts/{self.account.sid}"
+        path = self.account.path
         return {
             "sid": self.account.sid,
             "owner_account_sid": self.account.sid,
@@ -114,12 +118,25 @@ class AccountApi:
             "voice_receive_mode": "voice",
             "date_created": None,
             "date_updated": None,
-            "uri": f"/{API_VERSION}/Accounts/{self.account.sid}/IncomingPhoneNumbers/{sid}.json",
+            "uri": f"{self.account.path}/IncomingPhoneNumbers/{sid}.json",
         }
 
 
 def _page(request: Request, listing: Listing, resources: Sequence[Resource]) -> Response:
     query = ListQuery.parse(listing, query_pairs(request, listing.parameters))
     chosen = [each for each in resources if all(each[f.column] == f.value for f in query.filters)]
-    page = page_of(chosen, query.size, query.anchor)
+    page = _page_of(chosen, query.size, query.anchor)
     return JSONResponse(query.envelope(request.url.path, page))
+
+
+def _page_of(items: Sequence[Item], size: int, anchor: Anchor | None) -> Page[Item]:
+    """Return a page of a list in memory, whose positions are the sequence numbers."""
+    if anchor is not None and anchor.side == "newer":
+        start, end = max(0, anchor.seq - size), anchor.seq
+    else:
+        start = 0 if anchor is None else anchor.seq + 1
+        end = min(start + size, len(items))
+    if start >= end:
+        return Page()
+    older = Anchor("older", end - 1) if end < len(items) else None
+    return Page(tuple(items[start:end]), Anchor("newer", start), older)

@@ -4,8 +4,16 @@ import httpx
 import pytest
 
 from calls_mcp.emulator import Emulator, ManualClock
-
-from .api_client import ACCOUNT, FORM, LIST, ApiClient, Fields, assert_refused, connected, item
+from tests.emulator.api_client import (
+    ACCOUNT,
+    FORM,
+    LIST,
+    ApiClient,
+    Fields,
+    assert_refused,
+    connected,
+    item,
+)
 
 pytestmark = pytest.mark.anyio
 
