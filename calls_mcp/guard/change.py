@@ -46,7 +46,6 @@ class Dialing:
     times: int
     at_once: int
     sid: str
-    account_sid: str
     principal: str
     longest: int
     extended: int
@@ -153,7 +152,7 @@ def authorize(
     judgement = judge(policy, arguments, account_sid)
     arguments = judgement.arguments
     request = encode(arguments, account_sid)
-    dialing = _dialing(policy.caps, arguments, account_sid, caller.principal, until)
+    dialing = _dialing(policy.caps, arguments, caller.principal, until)
     late = _untimely(policy.hours, dialing, now)
     for each in late:
         if each.requirement == "deny":
@@ -191,9 +190,7 @@ def _bind(arguments: Arguments, account_sid: str, principal: str) -> Binding:
     return Binding(arguments.operation.name, digest, principal)
 
 
-def _dialing(
-    caps: Caps, arguments: Arguments, account_sid: str, principal: str, until: float
-) -> Dialing | None:
+def _dialing(caps: Caps, arguments: Arguments, principal: str, until: float) -> Dialing | None:
     called, values = [*map(party, parties(arguments))], arguments.values
     is_extended = "time_limit" in values and values.get("status") != "completed"
     if not (called or is_extended):
@@ -207,7 +204,6 @@ def _dialing(
         times=len(called),
         at_once=at_once + (arguments.operation.effect == "place"),
         sid=str(values.get("sid", "")),
-        account_sid=account_sid,
         principal=principal,
         longest=longest,
         extended=extended,

@@ -134,7 +134,7 @@ class ToolRateLimit:
 
 
 class CallLimits:
-    """Counts the calls of one account in the store.
+    """Counts the calls of one account and its subaccounts in the store.
 
     `deadline` is how many seconds placing a call may take. `digest` returns a keyed digest, so that
     the store does not reveal which numbers were called.
@@ -193,8 +193,8 @@ class CallLimits:
 
     async def _recent_calls_to(self, party: str, dialing: Dialing) -> dict[str, str]:
         """Return the ids of recent calls to `party`, with a sentence for the preview."""
-        placed = await self._storage.get_with_ttl(_placed_key(dialing, party))
-        sent = await self._storage.get_with_ttl(_sent_key(dialing, party))
+        placed = await self._storage.get_with_ttl(self._placed_key(party))
+        sent = await self._storage.get_with_ttl(self._sent_key(party))
         found: dict[str, str] = {}
         if sent is not None:
             found[sent[0]] = sent[0].partition("\0")[0]
@@ -266,9 +266,9 @@ class CallLimits:
             named = _named(dialing, party)
             sent = f"A call to {named} was sent at {at} and may have been placed"
             why = f"{sent}, so the phone may ring twice."
-            yield _sent_key(dialing, party), self._remembered, f"{why}\0{token_urlsafe(9)}"
+            yield self._sent_key(party), self._remembered, f"{why}\0{token_urlsafe(9)}"
             if self._caps.same_number_seconds:
-                yield _placed_key(dialing, party), self._caps.same_number_seconds, ""
+                yield self._placed_key(party), self._caps.same_number_seconds, ""
 
     async def _mark_all(self, dialing: Dialing, known: frozenset[str]) -> Reservation | None:
         """Set all marks and return a reservation; None if another call has one of them.
@@ -447,8 +447,13 @@ class CallLimits:
         return min(so_far, talk.times * call.duration_seconds)
 
     def _keys(self, dialing: Dialing) -> Sequence[str]:
-        account_sid = dialing.account_sid
-        return [self._digest(f"{account_sid}/{party}") for party in dialing.parties]
+        return [self._digest(f"{self._account_sid}/{party}") for party in dialing.parties]
+
+    def _placed_key(self, party: str) -> str:
+        return f"number:{self._account_sid}:{party}"
+
+    def _sent_key(self, party: str) -> str:
+        return f"sent:{self._account_sid}:{party}"
 
     async def _release(self, reservation: Reservation) -> None:
         if reservation.id:
@@ -475,7 +480,7 @@ class CallLimits:
     async def _keep(self, reservation: Reservation, placed: CallSummary) -> None:
         """Record a call as placed instead of possibly placed."""
         dialing = reservation.dialing
-        sent = {_sent_key(dialing, party) for party in dialing.parties}
+        sent = {self._sent_key(party) for party in dialing.parties}
         for mark in reservation.marks:
             if mark.key in sent:
                 await self._unmark(mark)
@@ -548,14 +553,6 @@ def _written(party: str) -> str:
 
 def _noun(party: str) -> str:
     return "number" if party.startswith("+") else "address"
-
-
-def _placed_key(dialing: Dialing, party: str) -> str:
-    return f"number:{dialing.account_sid}:{party}"
-
-
-def _sent_key(dialing: Dialing, party: str) -> str:
-    return f"sent:{dialing.account_sid}:{party}"
 
 
 def _place_key(place: str) -> str:
