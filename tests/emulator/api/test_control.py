@@ -2,7 +2,7 @@
 
 import re
 
-import httpx
+import httpx2
 import pytest
 
 from calls_mcp.emulator import Emulator
@@ -220,6 +220,6 @@ async def test_all_names_of_this_machine_are_accepted(api: ApiClient, host: str)
 
 async def test_other_machines_are_refused(emulator: Emulator) -> None:
     for address, status in (("127.0.0.1", 200), ("::1", 200), ("192.0.2.1", 403)):
-        transport = httpx.ASGITransport(emulator.app, client=(address, 1234))
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        transport = httpx2.ASGITransport(emulator.app, client=(address, 1234))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
             assert (await client.get("/emulator/")).status_code == status
