@@ -32,6 +32,7 @@ _MOST_PENDING = 20  # requests of one principal
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5  # seconds between checks for a decision
 _CHECKS = 20
 _REMEMBERED = 3600.0  # seconds in which a new request mentions the last
+_BEAT = 5.0  # seconds
 _CALL_AGAIN = (
     "The operator has been asked to approve this{place}. Nothing is sent until they approve it. "
     "Tell your user. If the operator approves, the change is made; call this tool again with the "
@@ -75,11 +76,8 @@ class ApprovalRequests:
         Raises:
             PolicyDenied: Too many of this principal's requests are pending.
         """
-        identifier, now = (
-            secrets.token_hex(8),
-            await self._storage.now(),
-        )  # never begins with a dash
-        key = _key(change.binding)
+        identifier = secrets.token_hex(8)  # never begins with a dash
+        key, now = _key(change.binding), await self._storage.now()
         if await self._storage.set_if_absent(key, 2 * self._ttl, identifier) is None:
             return await self._joined(change)
         request = ApprovalRequest(
@@ -203,6 +201,53 @@ class ApprovalRequests:
         if kept := await self._storage.get_with_ttl(key):
             await self._storage.delete_if_equal(key, kept[0])
         raise PolicyDenied(change.rule, "the approval request could not be created", "Try again.")
+
+
+class Heartbeat:
+    """Shows others that the process `server`, which made approval requests, still runs.
+
+    It has a key for each period of five seconds. A key outlives the next period, so a heartbeat
+    that is late does not count as missing. Each method raises StoreUnavailable if the store can't
+    be reached.
+    """
+
+    def __init__(self, storage: Storage, server: str) -> None:
+        self._storage = storage
+        self._server = server
+        self._last = ""
+
+    async def beat(self) -> None:
+        """Note that the process runs."""
+        key = _beat(self._server, await self._storage.now())
+        if key != self._last:
+            await self._storage.set_if_absent(key, 2 * _BEAT, self._server)
+            self._last = key
+
+    async def stop(self) -> None:
+        """Note that the process is about to stop."""
+        self._last = ""
+        for key in _beats(self._server, await self._storage.now()):
+            await self._storage.delete_if_equal(key, self._server)
+
+
+async def is_alive(storage: Storage, server: str) -> bool:
+    """Return whether the process `server` wrote a heartbeat in the last seconds.
+
+    Raises:
+        StoreUnavailable: The store can't be reached.
+    """
+    for key in _beats(server, await storage.now()):
+        if await storage.get_with_ttl(key) is not None:
+            return True
+    return False
+
+
+def _beats(server: str, now: float) -> tuple[str, str]:
+    return _beat(server, now), _beat(server, now - _BEAT)
+
+
+def _beat(server: str, now: float) -> str:
+    return f"server:{server}:{now // _BEAT:.0f}"
 
 
 def _result(outcome: Outcome) -> str:

@@ -20,9 +20,12 @@ from calls_mcp.guard.policy import (
     strictest,
 )
 from calls_mcp.guard.twiml_document import dialed_at_once
+from calls_mcp.observability.redaction import quoted
 from calls_mcp.storage import DAY, Binding
-from calls_mcp.tools.outcome import Caller, Outcome
+from calls_mcp.tools.call_summary import LONGEST_ADDRESS
+from calls_mcp.tools.outcome import Caller, CallSummary, Outcome
 from calls_mcp.tools.validation import Arguments
+from calls_mcp.tools.wording import plain
 from calls_mcp.twilio.requests import Request, encode
 
 if TYPE_CHECKING:
@@ -234,3 +237,18 @@ def audit_entry(
         trace_id=caller.trace_id,
         request_id=caller.request_id,
     )
+
+
+def status_of(call: CallSummary | None) -> str:
+    """Return the status of a call in words, such as "in progress"; None is a new one."""
+    status = call.status if call else "not placed yet"
+    return plain(status) if status else "in an unknown state"
+
+
+def state_of(call: CallSummary) -> str:
+    """Return the state of a call in words, with the parties quoted, as strangers chose them."""
+    return f"{status_of(call)} from {_quoted(call.from_)} to {_quoted(call.to)}"
+
+
+def _quoted(address: str | None) -> str:
+    return quoted(address, LONGEST_ADDRESS) if address else "unknown"

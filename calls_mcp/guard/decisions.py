@@ -15,8 +15,7 @@ from calls_mcp.errors import (
     PolicyDenied,
 )
 from calls_mcp.guard.approval_requests import ApprovalRequests
-from calls_mcp.guard.call_state import difference
-from calls_mcp.guard.change import Change, Claim, Proceed, Stop, audit_entry, authorize
+from calls_mcp.guard.change import Change, Claim, Proceed, Stop, audit_entry, authorize, state_of
 from calls_mcp.guard.confirmations import Confirmations, expired
 from calls_mcp.guard.limits import CallLimits, RecentCalls
 from calls_mcp.guard.policy import Policy
@@ -414,7 +413,7 @@ class Guard:
         since it was authorized.
         """
         call = await self._current_call(change)
-        changed = difference(state, call) if call else ""
+        changed = _difference(state, call) if call else ""
         return changed or _news_of_hours(now or self._authorized_again(change), state)
 
     def _authorized_again(self, change: Change) -> Change:
@@ -441,6 +440,14 @@ class Guard:
         request, is_urgent = change.request.as_fetch(), change.request.is_urgent
         response = await self.twilio.send(request, change.until, is_urgent=is_urgent)
         return read_call(request, response)
+
+
+def _difference(state: str, now: CallSummary) -> str:
+    """Return what changed since a preview showed this `state`; empty if nothing."""
+    before = state.partition("\n")[0]
+    if before == state_of(now):
+        return ""
+    return f"The call has changed: it was shown as {before}, and it is {state_of(now)}."
 
 
 def _news_of_hours(change: Change, state: str) -> str:

@@ -9,7 +9,7 @@ import anyio
 
 from calls_mcp.audit import AuditLog, Authority, Entry, audit_path, open_audit
 from calls_mcp.errors import ConfigurationError, StoreUnavailable
-from calls_mcp.guard.heartbeat import is_alive
+from calls_mcp.guard.approval_requests import is_alive
 from calls_mcp.observability.redaction import one_line
 from calls_mcp.settings import OUTCOME_GRACE, Settings
 from calls_mcp.storage import (

@@ -7,10 +7,9 @@ from datetime import datetime
 from itertools import groupby
 
 from calls_mcp.errors import NotApplicable
-from calls_mcp.guard.call_state import state_of, status_of
-from calls_mcp.guard.change import LONGEST_CALL, Change
+from calls_mcp.guard.calling_hours import local_times
+from calls_mcp.guard.change import LONGEST_CALL, Change, state_of, status_of
 from calls_mcp.guard.limits import RecentCalls
-from calls_mcp.guard.local_time import local_times
 from calls_mcp.guard.policy import action_of, is_premium_rate, numbers_of, parties, records
 from calls_mcp.guard.twiml_document import without_passwords
 from calls_mcp.guard.twiml_words import exactly, in_words, shown

@@ -15,8 +15,7 @@ from calls_mcp.errors import (
     OutcomeUnknown,
     StoreUnavailable,
 )
-from calls_mcp.guard.call_state import status_of
-from calls_mcp.guard.change import Change
+from calls_mcp.guard.change import Change, status_of
 from calls_mcp.guard.policy import action_of, canonical
 from calls_mcp.guard.policy.sip_address import parse_sip
 from calls_mcp.storage import Limit, Storage

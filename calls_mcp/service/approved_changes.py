@@ -10,7 +10,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from calls_mcp.errors import CallsError, InvalidConfirmation, StoreUnavailable
-from calls_mcp.guard.heartbeat import Heartbeat
+from calls_mcp.guard.approval_requests import Heartbeat
 from calls_mcp.observability import correlation
 from calls_mcp.service.approvals_webhook import ApprovalsWebhook
 from calls_mcp.service.authorization import renewed_for
