@@ -24,7 +24,6 @@ from calls_mcp.storage import ApprovalRequest, OperatorDecision, PendingConfirma
 from calls_mcp.tools.outcome import Approval, Caller, CallSummary, Outcome, ReportProgress
 from calls_mcp.tools.validation import Arguments
 from calls_mcp.twilio.client import TwilioClient
-from calls_mcp.twilio.responses import read_call
 
 if TYPE_CHECKING:
     from calls_mcp.guard.preview import Question
@@ -438,8 +437,7 @@ class Guard:
         if change.places_call:
             return None
         request, is_urgent = change.request.as_fetch(), change.request.is_urgent
-        response = await self.twilio.send(request, change.until, is_urgent=is_urgent)
-        return read_call(request, response)
+        return await self.twilio.read_call(request, change.until, is_urgent=is_urgent)
 
 
 def _difference(state: str, now: CallSummary) -> str:

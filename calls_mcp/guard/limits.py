@@ -31,13 +31,13 @@ from calls_mcp.storage import (
     until_room,
 )
 from calls_mcp.storage.rate_limiter import RateLimiter
+from calls_mcp.tools.call_summary import CallSummary, summarize
 from calls_mcp.tools.catalog import Operation
-from calls_mcp.tools.outcome import CallSummary, Outcome
+from calls_mcp.tools.outcome import Outcome
 from calls_mcp.tools.preview import Risk
 from calls_mcp.tools.wording import about, counted, ordinal
 from calls_mcp.twilio.client import TwilioClient
 from calls_mcp.twilio.requests import Request
-from calls_mcp.twilio.responses import read_call
 
 _T = TypeVar("_T")
 
@@ -359,20 +359,21 @@ class CallLimits:
                 continue
             call = _Kept(*json.loads(kept[0]))
             is_replaced = call.by_update and call.sid == dialing.sid
-            request = Request.fetch(call.account_sid, call.sid)
-            if is_replaced or await self._has_ended(request, dialing.until):
+            if is_replaced or await self._ended(call.account_sid, call.sid, dialing.until):
                 limits = self._in_flight(dialing, call.principal)
                 await self._storage.release(limits, place, call.times)
                 return True
         return False
 
-    async def _has_ended(self, request: Request, until: float) -> bool:
+    async def _ended(self, account_sid: str, sid: str, until: float) -> CallSummary | None:
+        """Return a call that has certainly ended, or None."""
         try:
-            return read_call(request, await self._twilio.send(request, until)).live is False
-        except NotFound as error:
-            return error.is_sure
+            call = await self._twilio.read_call(Request.fetch(account_sid, sid), until)
+        except NotFound as error:  # only the record of an ended call can be deleted
+            return summarize({"sid": sid, "status": "completed"}) if error.is_sure else None
         except InvocationError:
-            return False
+            return None
+        return call if call.live is False else None
 
     async def _calls_to(self, dialing: Dialing, entry: str = "") -> Sequence[CallsTo]:
         """Return how often each party was called. With an `entry`, also count a call to each.
@@ -424,27 +425,12 @@ class CallLimits:
             if not talk.call:  # not placed, or corrected
                 continue
             account_sid, sid, principal = json.loads(talk.call)
-            spent = await self._real_talk(talk, Request.fetch(account_sid, sid), until)
-            if spent is not None:
+            if ended := await self._ended(account_sid, sid, until):
+                spent = _real_talk(talk, ended, await self._storage.now())
                 known = replace(talk, least=spent, most=spent, call="")
                 await self._before_sending(self._storage.correct(self._budgets(principal), known))
                 return True
         return False
-
-    async def _real_talk(self, talk: TalkTime, request: Request, until: float) -> float | None:
-        """Return the talk time of a call that has ended, or None."""
-        so_far = talk.seconds(await self._storage.now())
-        try:
-            call = read_call(request, await self._twilio.send(request, until))
-        except NotFound as error:
-            return so_far if error.is_sure else None
-        except InvocationError:
-            return None
-        if call.live is not False:
-            return None
-        if call.duration_seconds is None:
-            return so_far if call.status == "completed" else 0
-        return min(so_far, talk.times * call.duration_seconds)
 
     def _keys(self, dialing: Dialing) -> Sequence[str]:
         return [self._digest(f"{self._account_sid}/{party}") for party in dialing.parties]
@@ -500,6 +486,14 @@ class CallLimits:
             )
             key = _place_key(reservation.place)
             await self._storage.set_if_absent(key, dialing.lifetime, json.dumps(kept))
+
+
+def _real_talk(talk: TalkTime, call: CallSummary, now: float) -> float:
+    """Return the talk time of a call that has ended."""
+    so_far = talk.seconds(now)
+    if call.duration_seconds is None:
+        return so_far if call.status == "completed" else 0
+    return min(so_far, talk.times * call.duration_seconds)
 
 
 def _history(dialing: Dialing, calls: Sequence[CallsTo]) -> Iterator[Risk]:

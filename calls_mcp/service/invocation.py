@@ -16,11 +16,10 @@ from calls_mcp.service.cursors import Cursors
 from calls_mcp.service.listing import Bounds, collect
 from calls_mcp.service.waiting import Wait, Waiting
 from calls_mcp.tools.catalog import Json, Operation
-from calls_mcp.tools.outcome import Approval, Caller, CallSummary, Outcome, ReportProgress
+from calls_mcp.tools.outcome import Approval, Caller, Outcome, ReportProgress
 from calls_mcp.tools.validation import Arguments, validate
 from calls_mcp.twilio.client import TwilioClient
 from calls_mcp.twilio.requests import Request, encode
-from calls_mcp.twilio.responses import read_call
 
 
 async def ignore_progress(_done: float, _total: float, _what: str) -> None:
@@ -108,7 +107,7 @@ class Invoker:
                 if arguments.operation.returns == "calls":
                     return await self._list(arguments, caller, report)
                 request = self._encode(arguments)
-                call = await self._fetch(request)
+                call = await self.twilio.read_call(request)
         except TimeoutError as late:
             raise Unavailable(
                 f"Nothing could be read: no response within {self.deadline:g} s.",
@@ -117,10 +116,7 @@ class Invoker:
         wait = Wait.asked_in(arguments, until - anyio.current_time())
         if wait is None or waiting is None:
             return Outcome(outcome="done", call=call)
-        return await waiting.wait(wait, call, request, partial(self._fetch, request))
-
-    async def _fetch(self, request: Request) -> CallSummary:
-        return read_call(request, await self.twilio.send(request))
+        return await waiting.wait(wait, call, request, partial(self.twilio.read_call, request))
 
     async def _list(self, arguments: Arguments, caller: Caller, report: ReportProgress) -> Outcome:
         query = self.cursors.resume(arguments, caller.principal)

@@ -25,6 +25,7 @@ from calls_mcp import __version__
 from calls_mcp.errors import InvocationError, NotAttempted
 from calls_mcp.observability import telemetry
 from calls_mcp.settings import Access
+from calls_mcp.tools.outcome import CallSummary
 from calls_mcp.twilio.circuit_breaker import CircuitBreaker, CircuitState
 from calls_mcp.twilio.requests import Request
 from calls_mcp.twilio.responses import (
@@ -33,6 +34,7 @@ from calls_mcp.twilio.responses import (
     no_usable_response,
     not_attempted,
     not_sent,
+    read_call,
     require_usable,
 )
 from calls_mcp.twilio.transport import connect, explain
@@ -163,6 +165,16 @@ class TwilioClient:
                 reraise=True,
             )
             return await attempts(self._attempt, exchange)
+
+    async def read_call(
+        self, request: Request, deadline: float = inf, *, is_urgent: bool = False
+    ) -> CallSummary:
+        """Send `request` like `send`, and return the call in the response.
+
+        Raises:
+            InvocationError: The request failed, or the response is about another call.
+        """
+        return read_call(request, await self.send(request, deadline, is_urgent=is_urgent))
 
     async def probe(self, request: Request) -> Response:
         """Send `request` once and return the response, whatever its status.
