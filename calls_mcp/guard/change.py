@@ -95,31 +95,6 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """The exclusive right to act on a confirmation. Its holder must settle it.
-
-    `state` is the state that the preview showed, which must not have changed.
-    """
-
-    identifier: str
-    state: str
-
-
-@dataclass(frozen=True, slots=True)
-class Proceed:
-    """The decision to send a change, and on whose authority.
-
-    `is_awaited` is whether the outcome goes to the client. If not, its approval request stays open
-    until the client repeats the request and gets the outcome.
-    """
-
-    change: Change
-    authority: Authority = NOBODY
-    claim: Claim | None = None
-    is_awaited: bool = True
-
-
-@dataclass(frozen=True, slots=True)
 class Stop:
     """The decision not to send a change, and the outcome for the client.
 

@@ -1,12 +1,13 @@
 """Confirmations. Each is issued with a preview, expires, and can be used once."""
 
 import secrets
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import anyio
 
-from calls_mcp.errors import InvalidConfirmation
-from calls_mcp.guard.change import Claim, Stop
+from calls_mcp.errors import InvalidConfirmation, PolicyDenied
+from calls_mcp.guard.change import Stop
 from calls_mcp.guard.signing import Signer
 from calls_mcp.storage import Binding, PendingConfirmation, Storage
 from calls_mcp.tools.outcome import Confirmation, Outcome, iso_time
@@ -24,6 +25,7 @@ _RESTORED = (
     "whether the confirmation was used. Nothing was sent now. Check with list_calls or fetch_call "
     "whether the change was made. If not, call without confirmation_token to get a new preview."
 )
+_SPENT = "The confirmation has been used. Call without confirmation_token to get a new preview."
 _AGAIN = "Call the tool again without confirmation_token to start over."
 _REPLAYED = (
     "this confirmation was already used, so nothing was sent now; "
@@ -33,6 +35,17 @@ _RAN = (
     "this ran once, after the operator approved it, and this is the result; nothing more was sent "
     "now"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The exclusive right to act on a confirmation. Its holder must settle it.
+
+    `state` is the state that the preview showed, which must not have changed.
+    """
+
+    identifier: str
+    state: str
 
 
 class Confirmations:
@@ -133,6 +146,16 @@ class Confirmations:
 def expired(why: str) -> Outcome:
     """Return the outcome of a confirmation that expired."""
     return Outcome(outcome="expired", reason=f"{why} Nothing was sent. {_AGAIN}")
+
+
+def as_used(outcome: Outcome) -> Outcome:
+    """Return a failure with the hint that its token can't be used again."""
+    error = outcome.error
+    if error is None or not (error.retryable or error.kind == PolicyDenied.kind):
+        return outcome
+    hint = f"{error.hint} {_SPENT}"
+    error = error.model_copy(update={"retryable": False, "hint": hint})
+    return outcome.model_copy(update={"error": error})
 
 
 def _require_same(asked: Binding, now: Binding) -> None:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import anyio
+
 from calls_mcp.audit import NOBODY, AuditLog, Authority, Entry
 from calls_mcp.errors import (
     AuditUnavailable,
@@ -15,12 +17,12 @@ from calls_mcp.errors import (
     PolicyDenied,
 )
 from calls_mcp.guard.approval_requests import ApprovalRequests
-from calls_mcp.guard.change import Change, Claim, Proceed, Stop, audit_entry, authorize, state_of
-from calls_mcp.guard.confirmations import Confirmations, expired
-from calls_mcp.guard.limits import CallLimits, RecentCalls
+from calls_mcp.guard.change import Change, Stop, audit_entry, authorize, state_of
+from calls_mcp.guard.confirmations import Claim, Confirmations, as_used, expired
+from calls_mcp.guard.limits import CallLimits, RecentCalls, Reservation
 from calls_mcp.guard.policy import Policy
 from calls_mcp.observability import telemetry
-from calls_mcp.storage import ApprovalRequest, OperatorDecision, PendingConfirmation
+from calls_mcp.storage import ApprovalRequest, PendingConfirmation
 from calls_mcp.tools.outcome import Approval, Caller, CallSummary, Outcome, ReportProgress
 from calls_mcp.tools.validation import Arguments
 from calls_mcp.twilio.client import TwilioClient
@@ -34,7 +36,6 @@ _SHOW = (
     "Nothing has happened yet. Show the preview to your user. Only if they agree, call again with "
     "the same arguments and this token as confirmation_token."
 )
-_SPENT = "The confirmation has been used. Call without confirmation_token to get a new preview."
 _OPERATORS = "Nothing was sent: the operator must approve this, and a token can't replace that."
 _USERS = "Nothing was sent: the client must ask its user, and a token can't replace that."
 _UNAPPROVED = "Nothing was sent: the operator has not approved this."
@@ -61,6 +62,22 @@ _NO_HUMAN = (
     "the user must confirm this, but this client can't ask them",
     "Tell your user that this needs a client with elicitation, or an operator to approve it.",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Proceed:
+    """The decision to send a change, and on whose authority.
+
+    Whoever gets it must settle the `claim` and the `reservation`. `is_awaited` is whether the
+    outcome goes to the client. If not, its approval request stays open until the client repeats the
+    request and gets the outcome.
+    """
+
+    change: Change
+    authority: Authority = NOBODY
+    claim: Claim | None = None
+    reservation: Reservation | None = None
+    is_awaited: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,10 +111,9 @@ class Guard:
         Raises:
             AuditUnavailable: The decision could not be recorded, so nothing is sent.
         """
-        account_sid = str(arguments.values.get("account_sid", self.account_sid))
+        account_sid = self._account_sid(arguments)
         try:
-            self._require_changes_allowed()
-            change = authorize(self.policy, arguments, caller, account_sid, until, self._now)
+            change = self._authorize(arguments, caller, account_sid, until)
         except PolicyDenied as denied:
             outcome = Outcome.from_error(denied)
             entry = audit_entry(arguments, account_sid, caller, "denied", denied.rule, NOBODY)
@@ -107,9 +123,9 @@ class Guard:
             decision = await self._decide(change, approval, report)
         except InvocationError as error:
             decision = Stop.failed(error)
-        return await self.record(change, decision) if isinstance(decision, Stop) else decision
+        return await self._record(change, decision) if isinstance(decision, Stop) else decision
 
-    async def record(self, change: Change, stop: Stop) -> Outcome:
+    async def _record(self, change: Change, stop: Stop) -> Outcome:
         """Record why a change is not sent, and return the outcome for the client.
 
         Raises:
@@ -126,19 +142,6 @@ class Guard:
                 raise
             return stop.outcome.with_warnings([UNRECORDED])
         return stop.outcome
-
-    async def ask(self, change: Change, recent: RecentCalls) -> Stop:
-        """Ask the client's user to confirm, with the warnings about recent calls."""
-        confirmation = await self.confirmations.issue(
-            await self._question(change, recent), change.binding
-        )
-        outcome = Outcome(
-            outcome="confirmation_required",
-            confirmation=confirmation,
-            reason=_SHOW,
-            warnings=change.arguments.warnings,
-        )
-        return Stop("asked", outcome)
 
     async def withdraw_if_obsolete(
         self, identifier: str, arguments: Arguments, caller: Caller, until: float
@@ -166,10 +169,7 @@ class Guard:
     ) -> str:
         """Return why a retry would certainly fail even if the operator approved; else empty."""
         try:
-            self._require_changes_allowed()
-            change = authorize(
-                self.policy, arguments, caller, request.account_sid, until, self._now
-            )
+            change = self._authorize(arguments, caller, request.account_sid, until)
             pending = await self.confirmations.find(request.identifier, change.binding)
             return await self._staleness(change, pending.state, change) if pending else ""
         except NotFound:
@@ -188,10 +188,9 @@ class Guard:
             AuditUnavailable: It could not be recorded.
         """
         outcome, authority = Outcome.from_error(error), Authority("operator", "", identifier)
-        account_sid = str(arguments.values.get("account_sid", self.account_sid))
-        await self._note(
-            audit_entry(arguments, account_sid, caller, "denied", "", authority), outcome
-        )
+        account_sid = self._account_sid(arguments)
+        entry = audit_entry(arguments, account_sid, caller, "denied", "", authority)
+        await self._note(entry, outcome)
         await self.confirmations.end(identifier, outcome)
 
     async def conclude(self, identifier: str, outcome: Outcome, *, is_last: bool) -> bool:
@@ -204,18 +203,24 @@ class Guard:
             await self.confirmations.end(identifier, outcome)
         return await self.confirmations.is_claimed(identifier)
 
-    async def close(self, change: Change, authority: Authority) -> None:
-        """Close the approval request, so that the same change can be requested again."""
-        if self.requests is not None and authority.approval_id:
-            await self.requests.close(change.binding, authority.approval_id)
-
     @property
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self.clock(), UTC)
 
-    def _require_changes_allowed(self) -> None:
+    def _account_sid(self, arguments: Arguments) -> str:
+        return str(arguments.values.get("account_sid", self.account_sid))
+
+    def _authorize(
+        self, arguments: Arguments, caller: Caller, account_sid: str, until: float
+    ) -> Change:
+        """Return the change as the policy judges it now.
+
+        Raises:
+            PolicyDenied: The policy refuses it now.
+        """
         if self.is_read_only:
             raise PolicyDenied(*_READ_ONLY)
+        return authorize(self.policy, arguments, caller, account_sid, until, self._now)
 
     async def _note(self, entry: Entry, outcome: Outcome) -> None:
         entry = replace(entry, error_kind=outcome.error_kind)
@@ -227,7 +232,7 @@ class Guard:
             request = await self.requests.current(change.binding)
             if request and request.identifier == authority.approval_id:
                 await self.requests.withdraw(request, _SERVER, _NOT_RECORDED)
-                await self.close(change, authority)
+                await self.requests.close(change.binding, request.identifier)
 
     async def _decide(
         self, change: Change, approval: Approval | None, report: ReportProgress
@@ -235,7 +240,7 @@ class Guard:
         if approval is not None and approval.by == "server":
             return await self._act_on_approval(change, approval.token)
         if approval is not None and approval.by == "operator":
-            return await self._withdraw(change, approval.reason)
+            return await self._withdraw(change, approval)
         if approval is not None and approval.by == "client":
             used = await self._withdraw_question(change, approval)
             return used or await self._decide(change, None, report)
@@ -279,22 +284,16 @@ class Guard:
         if made is None:
             return Stop(None, requests.awaiting(request))
         if made.is_withdrawal:
-            return await self._end_withdrawn(change, request, made)
+            reason = f"This request was withdrawn by {made.by}. {made.reason}"
+            outcome = Outcome(outcome="expired", reason=f"{reason} {_ASK_AGAIN}")
+            await self.confirmations.end(request.identifier, outcome)
+            await requests.close(change.binding, request.identifier)
+            return Stop("expired", outcome, Authority(approval_id=request.identifier))
         reason = f"The operator denied this: {made.reason or 'no reason given'}. Nothing was sent."
         approval = Approval("", made.is_approval, reason, "operator")
         return await self._act_on_request(
-            change, request, approval, replace(authority, name=made.by)
+            change, requests, approval, replace(authority, name=made.by)
         )
-
-    async def _end_withdrawn(
-        self, change: Change, request: ApprovalRequest, made: OperatorDecision
-    ) -> Stop:
-        reason = f"This request was withdrawn by {made.by}. {made.reason}"
-        outcome = Outcome(outcome="expired", reason=f"{reason} {_ASK_AGAIN}")
-        await self.confirmations.end(request.identifier, outcome)
-        authority = Authority(approval_id=request.identifier)
-        await self.close(change, authority)
-        return Stop("expired", outcome, authority)
 
     async def _request(self, change: Change, requests: ApprovalRequests) -> Stop:
         recent = await self._check(change)
@@ -305,16 +304,16 @@ class Guard:
         outcome = requests.awaiting(request).with_warnings(change.arguments.warnings)
         return Stop("asked", outcome, authority)
 
-    async def _withdraw(self, change: Change, reason: str) -> Proceed | Stop:
+    async def _withdraw(self, change: Change, refusal: Approval) -> Proceed | Stop:
         """Withdraw the approval request of a change that the user declined."""
         requests = self.requests
         request = requests and await requests.current(change.binding)
         if requests is None or request is None:
-            return Stop("expired", expired("The request is no longer pending."))
-        await requests.withdraw(request, _USER, reason)
-        refusal = Approval("", approved=False, reason=reason, by="operator")
+            authority = Authority("elicitation", approval_id=refusal.token)
+            return Stop("expired", expired("The request is no longer pending."), authority)
+        await requests.withdraw(request, _USER, refusal.reason)
         authority = Authority("elicitation", approval_id=request.identifier)
-        return await self._act_on_request(change, request, refusal, authority)
+        return await self._act_on_request(change, requests, refusal, authority)
 
     async def _withdraw_question(self, change: Change, approval: Approval) -> Stop | None:
         """Withdraw a question that the client could not ask, or return how it was answered."""
@@ -325,16 +324,17 @@ class Guard:
             return claim if claim.decision == "replayed" else None
         outcome = expired("The client could not ask the user.")
         await self.confirmations.settle(identifier, outcome)
-        await self.record(change, Stop("expired", outcome))
+        await self._record(change, Stop("expired", outcome))
         return None
 
     async def _act_on_request(
-        self, change: Change, request: ApprovalRequest, approval: Approval, authority: Authority
+        self, change: Change, requests: ApprovalRequests, approval: Approval, authority: Authority
     ) -> Proceed | Stop:
         """Act on a decided request. It is closed unless the change proceeds."""
-        decision = await self._act_on(change, request.identifier, approval, authority)
+        identifier = authority.approval_id
+        decision = await self._act_on(change, identifier, approval, authority)
         if isinstance(decision, Stop):
-            await self.close(change, authority)
+            await requests.close(change.binding, identifier)
         return decision
 
     async def _act_on_approval(self, change: Change, identifier: str) -> Proceed | Stop:
@@ -353,8 +353,8 @@ class Guard:
     async def _ask_if_needed(self, change: Change) -> Proceed | Stop:
         recent = await self._check(change)
         if change.requirement == "never" and not recent.ids:
-            return Proceed(change)
-        return await self.ask(change, recent)
+            return await self._reserve(Proceed(change))
+        return await self._ask(change, recent)
 
     async def _check(self, change: Change) -> RecentCalls:
         """Return the warnings about recent calls, or raise if the change can't be sent now."""
@@ -379,8 +379,7 @@ class Guard:
             return Stop(
                 "declined", await self.confirmations.settle(identifier, declined), authority
             )
-        stale = await self._check_state(change, claim)
-        return replace(stale, authority=authority) if stale else Proceed(change, authority, claim)
+        return await self._use(Proceed(change, authority, claim), claim)
 
     async def _require_ready(
         self, change: Change, identifier: str, pending: PendingConfirmation
@@ -392,18 +391,40 @@ class Guard:
             if await self.confirmations.is_usable(identifier, pending):
                 raise
 
-    async def _check_state(self, change: Change, claim: Claim) -> Stop | None:
-        """Return why a claim can't be acted on any more, and settle it; None if it can."""
-        stop: Stop | None = Stop("expired", expired("The change was interrupted."))
+    async def _use(self, proceed: Proceed, claim: Claim) -> Proceed | Stop:
+        """Proceed with a claim unless something has changed since the preview. Then settle it."""
+        authority = proceed.authority
+        decision: Proceed | Stop = Stop("expired", expired("The change was interrupted."))
         try:
-            changed = await self._staleness(change, claim.state)
-            stop = Stop("expired", expired(changed)) if changed else None
+            changed = await self._staleness(proceed.change, claim.state)
+            decision = (
+                Stop("expired", expired(changed), authority)
+                if changed
+                else await self._reserve(proceed)
+            )
         except InvocationError as error:
-            stop = Stop("denied", as_used(Outcome.from_error(error)))
+            decision = Stop.failed(error, authority)
+            if authority.by == "token":
+                decision = replace(decision, outcome=as_used(decision.outcome))
         finally:
-            if stop is not None:
-                await self.confirmations.settle(claim.identifier, stop.outcome)
-        return stop
+            if isinstance(decision, Stop):
+                await self.confirmations.settle(claim.identifier, decision.outcome)
+        return decision
+
+    async def _reserve(self, proceed: Proceed) -> Proceed | Stop:
+        """Count the calls of a change against the limits, unless there are new recent calls."""
+        if proceed.change.dialing is None:
+            return proceed
+        known = frozenset(proceed.claim.state.splitlines() if proceed.claim else ())
+        reserved: Reservation | RecentCalls = RecentCalls()
+        with anyio.CancelScope(shield=True):  # or nobody would release it
+            reserved = await self.limits.reserve(proceed.change.dialing, known)
+        if isinstance(reserved, Reservation):
+            return replace(proceed, reservation=reserved)
+        if proceed.claim is None:
+            return await self._ask(proceed.change, reserved)
+        reason = f"Since the preview: {' '.join(reserved.reasons)}"
+        return Stop("expired", expired(reason), proceed.authority)
 
     async def _staleness(self, change: Change, state: str, now: Change | None = None) -> str:
         """Return what has changed since a preview that showed `state`; empty if nothing.
@@ -413,18 +434,24 @@ class Guard:
         """
         call = await self._current_call(change)
         changed = _difference(state, call) if call else ""
-        return changed or _news_of_hours(now or self._authorized_again(change), state)
-
-    def _authorized_again(self, change: Change) -> Change:
-        """Return the change as the policy judges it now.
-
-        Raises:
-            PolicyDenied: The policy refuses it now.
-        """
+        if changed:
+            return changed
         account_sid = change.request.account_sid
-        return authorize(
-            self.policy, change.arguments, change.caller, account_sid, change.until, self._now
+        now = now or self._authorize(change.arguments, change.caller, account_sid, change.until)
+        return _news_of_hours(now, state)
+
+    async def _ask(self, change: Change, recent: RecentCalls) -> Stop:
+        """Ask the client's user to confirm, with the warnings about recent calls."""
+        confirmation = await self.confirmations.issue(
+            await self._question(change, recent), change.binding
         )
+        outcome = Outcome(
+            outcome="confirmation_required",
+            confirmation=confirmation,
+            reason=_SHOW,
+            warnings=change.arguments.warnings,
+        )
+        return Stop("asked", outcome)
 
     async def _question(self, change: Change, recent: RecentCalls) -> "Question":
         from calls_mcp.guard.preview import question_about  # noqa: PLC0415  # 60 ms, for numbers
@@ -464,13 +491,3 @@ def count_decision(entry: Entry) -> None:
         rule=entry.rule,
         error_kind="" if entry.decision == "replayed" else entry.error_kind,
     )
-
-
-def as_used(outcome: Outcome) -> Outcome:
-    """Return a failure with the hint that its token can't be used again."""
-    error = outcome.error
-    if error is None or not (error.retryable or error.kind == PolicyDenied.kind):
-        return outcome
-    hint = f"{error.hint} {_SPENT}"
-    error = error.model_copy(update={"retryable": False, "hint": hint})
-    return outcome.model_copy(update={"error": error})

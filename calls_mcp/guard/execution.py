@@ -1,17 +1,17 @@
-"""Execute changes that may be sent: reserve, record, send once, record, settle."""
+"""Execute changes that may be sent: record, send once, record, settle."""
 
-from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import anyio
 
 from calls_mcp.audit import AuditLog, Ending
-from calls_mcp.errors import AuditUnavailable, InvocationError, PolicyDenied, StoreUnavailable
-from calls_mcp.guard.change import Change, Claim, Proceed, Stop
-from calls_mcp.guard.confirmations import Confirmations, expired
-from calls_mcp.guard.decisions import UNRECORDED, Guard, as_used, count_decision
-from calls_mcp.guard.limits import CallLimits, Reservation
+from calls_mcp.errors import AuditUnavailable, StoreUnavailable
+from calls_mcp.guard.approval_requests import ApprovalRequests
+from calls_mcp.guard.confirmations import Confirmations, as_used
+from calls_mcp.guard.decisions import UNRECORDED, Proceed, count_decision
+from calls_mcp.guard.limits import CallLimits
 from calls_mcp.guard.send_once import Delivery, Sender
 from calls_mcp.tools.outcome import Outcome
 from calls_mcp.twilio.responses import no_usable_response
@@ -31,12 +31,6 @@ class _Attempt:
     def outcome(self) -> Outcome:
         return self.delivery.outcome.with_warnings(self.warnings)
 
-    def finish(self, delivery: Delivery) -> None:
-        self.delivery = delivery
-
-    def fail(self, error: InvocationError) -> None:
-        self.delivery = Delivery(Outcome.from_error(error))
-
     @contextmanager
     def warn_if_unavailable(self, warning: str) -> Generator[None]:
         """Add a warning if the store fails, because the outcome must be reported anyway."""
@@ -47,114 +41,75 @@ class _Attempt:
 
 
 class Executor:
-    """Executes changes. A change that was started is finished even if the client disconnects."""
+    """Executes changes. A change that was started is finished even if the client disconnects.
+
+    `requests` are the approval requests, if the operator can be asked.
+    """
 
     def __init__(
         self,
-        guard: Guard,
         sender: Sender,
         confirmations: Confirmations,
         limits: CallLimits,
+        requests: ApprovalRequests | None,
         audit: AuditLog,
     ) -> None:
-        self._guard = guard
         self._sender = sender
         self._confirmations = confirmations
         self._limits = limits
+        self._requests = requests
         self._audit = audit
 
     async def execute(self, approved: Proceed) -> Outcome:
-        """Execute a change and return its outcome.
-
-        Raises:
-            InvocationError: It needed a confirmation, which could not be created.
-        """
-        change = approved.change
-        interrupted = no_usable_response(change.request, _INTERRUPTED)
+        """Execute a change and return its outcome."""
+        interrupted = no_usable_response(approved.change.request, _INTERRUPTED)
         attempt = _Attempt(approved, Delivery(Outcome.from_error(interrupted)))
         with anyio.CancelScope(shield=True):
-            async with self._settled(attempt):
-                reservation = await self._reserve(approved)
-                if isinstance(reservation, Stop):
-                    attempt.finish(Delivery(await self._guard.record(change, reservation)))
-                else:
-                    async with self._reserved(attempt, reservation), self._recorded(attempt):
-                        attempt.finish(await self._sender.send_once(change))
+            try:
+                await self._record_and_send(attempt)
+            finally:
+                try:
+                    await self._settle_reservation(attempt)
+                finally:
+                    await self._settle_claim(attempt)
         return attempt.outcome
 
-    async def _reserve(self, approved: Proceed) -> Reservation | Stop | None:
-        """Count the calls of a change against the limits, or return why it is not sent."""
-        change, claim = approved.change, approved.claim
-        if change.dialing is None:
-            return None
-        known = frozenset(claim.state.splitlines() if claim else ())
+    async def _record_and_send(self, attempt: _Attempt) -> None:
+        """Record a change before it is sent, and its outcome afterwards."""
+        change, authority = attempt.approved.change, attempt.approved.authority
+        entry = change.entry("allowed", authority)
         try:
-            reserved = await self._limits.reserve(change.dialing, known)
-        except PolicyDenied as denied:
-            return Stop.failed(denied)
-        except StoreUnavailable as unavailable:
-            return Stop.failed(unavailable, approved.authority)
-        if isinstance(reserved, Reservation):
-            return reserved
-        if claim is None:
-            return await self._guard.ask(change, reserved)
-        reason = f"Since the preview: {' '.join(reserved.reasons)}"
-        return Stop("expired", expired(reason), approved.authority)
-
-    @asynccontextmanager
-    async def _settled(self, attempt: _Attempt) -> AsyncGenerator[None]:
-        """Settle the claim with the outcome, whatever happens."""
-        try:
-            yield
-        except AuditUnavailable as error:  # before anything was sent
-            attempt.fail(error)
-        finally:
-            if attempt.approved.claim is not None:
-                await self._settle(attempt, attempt.approved.change, attempt.approved.claim)
-
-    async def _settle(self, attempt: _Attempt, change: Change, claim: Claim) -> None:
-        authority = attempt.approved.authority
-        if authority.by == "token":
-            outcome = as_used(attempt.delivery.outcome)
-            attempt.finish(replace(attempt.delivery, outcome=outcome))
-        with attempt.warn_if_unavailable("this outcome could not be saved in the state store"):
-            await self._confirmations.settle(claim.identifier, attempt.outcome)
-        if attempt.approved.is_awaited:
-            await self._guard.close(change, authority)
-
-    @asynccontextmanager
-    async def _reserved(
-        self, attempt: _Attempt, reservation: Reservation | None
-    ) -> AsyncGenerator[None]:
-        """Release the reservation of a call that was certainly not placed."""
-        try:
-            yield
-        except AuditUnavailable as error:  # before anything was sent
-            attempt.fail(error)
-            raise
-        finally:
-            if reservation is not None:
-                with attempt.warn_if_unavailable(
-                    "the call limits could not be updated in the state store"
-                ):
-                    await self._limits.settle(reservation, attempt.outcome)
-
-    @asynccontextmanager
-    async def _recorded(self, attempt: _Attempt) -> AsyncGenerator[None]:
-        """Record a change before it is sent, and its outcome afterwards.
-
-        Raises:
-            AuditUnavailable: The change can't be recorded, so it must not be sent.
-        """
-        approved = attempt.approved
-        entry = approved.change.entry("allowed", approved.authority)
-        record = await self._audit.begin(entry)
+            record = await self._audit.begin(entry)
+        except AuditUnavailable as error:  # so it must not be sent
+            attempt.delivery = Delivery(Outcome.from_error(error))
+            return
         count_decision(entry)
         try:
-            yield
+            attempt.delivery = await self._sender.send_once(change)
         finally:
             if not await self._audit.end(record, _ending(attempt.delivery)):
                 attempt.warnings.append(UNRECORDED)
+
+    async def _settle_reservation(self, attempt: _Attempt) -> None:
+        if attempt.approved.reservation is not None:
+            with attempt.warn_if_unavailable(
+                "the call limits could not be updated in the state store"
+            ):
+                await self._limits.settle(attempt.approved.reservation, attempt.outcome)
+
+    async def _settle_claim(self, attempt: _Attempt) -> None:
+        """Settle the claim with the outcome, and close the approval request, if any."""
+        approved = attempt.approved
+        if approved.claim is None:
+            return
+        if approved.authority.by == "token":
+            outcome = as_used(attempt.delivery.outcome)
+            attempt.delivery = replace(attempt.delivery, outcome=outcome)
+        with attempt.warn_if_unavailable("this outcome could not be saved in the state store"):
+            await self._confirmations.settle(approved.claim.identifier, attempt.outcome)
+        request = approved.authority.approval_id
+        if self._requests is not None and request and approved.is_awaited:
+            await self._requests.close(approved.change.binding, request)
 
 
 def _ending(delivery: Delivery) -> Ending:

@@ -138,7 +138,7 @@ class Elicitation:
             return opened
         if opened is None:
             return outcome  # it names the page, too
-        outcome = await self.invoke(_declined(opened), can_ask)
+        outcome = await self.invoke(_declined(opened, approval_id), can_ask)
         if outcome.outcome != "awaiting_operator":
             await self.ctx.session.send_elicit_complete(approval_id, self.ctx.request_id)
         return outcome
@@ -188,7 +188,7 @@ def _approval_in(params: CallToolRequestParams, abilities: Abilities) -> Approva
     if not state.startswith(_PAGE_STATE):
         return _approval(state, (params.input_responses or {}).get(_KEY), abilities, _INVALID)
     abilities.page_failed |= sent is None
-    return _declined(sent) if sent else None
+    return _declined(sent, state.removeprefix(_PAGE_STATE)) if sent else None
 
 
 def _page_result(params: CallToolRequestParams) -> ElicitResult | None:
@@ -197,12 +197,12 @@ def _page_result(params: CallToolRequestParams) -> ElicitResult | None:
     return response if isinstance(response, ElicitResult) else None
 
 
-def _declined(response: ElicitResult) -> Approval | None:
+def _declined(response: ElicitResult, approval_id: str = "") -> Approval | None:
     """Return a refusal if the user did not open the page. Opening it is not an approval."""
     if response.action != "decline":
         return None
     reason = "The user declined to open the operator's page. Nothing was done."
-    return Approval("", approved=False, reason=reason, by="operator")
+    return Approval(approval_id, approved=False, reason=reason, by="operator")
 
 
 def _approval(token: str, response: object, abilities: Abilities, failure: str) -> Approval:

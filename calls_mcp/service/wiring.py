@@ -85,14 +85,14 @@ class Services:
         account_sid, deadline = access.account_sid, access.deadline
         ttl, most = self.settings.guard.confirm_ttl, self.settings.results.tokens
         confirmations = Confirmations(self.storage, self.signer, ttl)
-        limits = self.limits(access, policy)
+        limits, requests = self.limits(access, policy), self._requests()
         guard = Guard(
             policy=policy,
             account_sid=account_sid,
             twilio=twilio,
             confirmations=confirmations,
             limits=limits,
-            requests=self._requests(),
+            requests=requests,
             audit=self.audit,
             clock=self.clock,
             is_read_only=self.settings.guard.read_only,
@@ -104,7 +104,7 @@ class Services:
             twilio=twilio,
             rate_limit=ToolRateLimit(policy.caps, self.rates),
             guard=guard,
-            executor=Executor(guard, sender, confirmations, limits, self.audit),
+            executor=Executor(sender, confirmations, limits, requests, self.audit),
             cursors=Cursors(self.signer, account_sid, most),
             deadline=deadline,
             result_tokens=most,

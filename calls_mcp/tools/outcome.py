@@ -141,9 +141,10 @@ class Approval:
     """An answer to the confirmation of `token`; `reason` is the reason for a refusal.
 
     `by` is how the answer came: from the client's user, with the token, or about an approval
-    request. Only the operator can approve the latter, so such an answer is always a refusal. A
-    `client` that could not ask its user does not answer: it withdraws the question. The `server`
-    runs a change by itself after the operator approved its request, whose id is then `token`.
+    request, whose id is then `token`. Only the operator can approve the latter, so such an answer
+    is always a refusal. A `client` that could not ask its user does not answer: it withdraws the
+    question. The `server` runs a change by itself after the operator approved its request, whose id
+    is then `token`, too.
     """
 
     token: str
