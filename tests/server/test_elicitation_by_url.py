@@ -128,6 +128,27 @@ async def test_a_change_that_the_user_declines_is_not_made_even_if_approved(tmp_
     assert len(visitor.sent_to) == 2
 
 
+@pytest.mark.parametrize("era", ERAS)
+async def test_declining_a_request_that_was_closed_meanwhile_is_recorded_with_its_id(
+    era: Era, tmp_path: Path
+) -> None:
+    visitor = Visitor("decline")
+    async with scene(tmp_path, calls_mcp_console_url=CONSOLE) as here:
+
+        async def close() -> None:
+            await here.decide(approve=False)
+            async with here.harness.connect() as other:
+                assert (await other.call("create_call", **placing()))["outcome"] == "declined"
+
+        visitor.then = close
+        async with here.harness.connect(era, visitor) as agent:
+            outcome = await agent.call("create_call", **placing())
+        assert outcome["outcome"] == "expired"
+        (request,) = await here.approvals.requests()
+        assert here.recorded[-1]["approval_id"] == request.identifier
+    assert here.harness.changes == []
+
+
 async def test_dismissing_the_approval_page_leaves_the_request_pending(tmp_path: Path) -> None:
     visitor = Visitor("cancel")
     terms: dict[str, Any] = {"calls_mcp_console_url": CONSOLE, "calls_mcp_operator_wait": "0"}
